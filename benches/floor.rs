@@ -1,5 +1,5 @@
-//! The floor of a run: its unavoidable parts in a plain loop on one thread, with the same libraries and without a pipeline.
-//! The cost of a run above the floor is overhead.
+//! The floor of a run: its unavoidable parts in a plain loop on one thread, with the same libraries
+//! and without a pipeline. The cost of a run above the floor is overhead.
 //!
 //! ```text
 //! floor images FOLDER MODEL OUT SIDE CHANNELS     image files -> latents
@@ -18,7 +18,9 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, Float32Array, RecordBatch, StringArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Float32Type, Schema};
 use latentflow::image::jpeg_scaled::decode_scaled;
-use latentflow::image::{Channels, OutputFormat, PixelFormat, Pixels, ResizeMode, Resizer, decode, encode};
+use latentflow::image::{
+    Channels, OutputFormat, PixelFormat, Pixels, ResizeMode, Resizer, decode, encode,
+};
 use latentflow::metrics::Metrics;
 use latentflow::model::{Model, ModelPath, ModelSpec, RuntimeSpec, Scaling, ort_library};
 use latentflow::tensor::{fixed_column, vector_field};
@@ -32,20 +34,43 @@ const RECORDS: usize = 8192;
 fn main() {
     // What the allocator keeps is kept here as well.
     latentflow::system::tune_allocator();
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench")
+        .collect();
     let mut words: &[&str] = &arguments.iter().map(String::as_str).collect::<Vec<_>>();
     let mut share = Share { number: 0, of: 1 };
     if let ["--share", said, rest @ ..] = words {
         let (number, of) = said.split_once('/').unwrap();
-        (share, words) = (Share { number: number.parse().unwrap(), of: of.parse().unwrap() }, rest);
+        (share, words) = (
+            Share {
+                number: number.parse().unwrap(),
+                of: of.parse().unwrap(),
+            },
+            rest,
+        );
     }
     match words {
         ["images", folder, model, out, side, channels] => {
-            let channels = if *channels == "gray" { Channels::Gray } else { Channels::Rgb };
-            images(&share.of(&files(folder)), &open(model), Path::new(out), side.parse().unwrap(), channels);
+            let channels = if *channels == "gray" {
+                Channels::Gray
+            } else {
+                Channels::Rgb
+            };
+            images(
+                &share.of(&files(folder)),
+                &open(model),
+                Path::new(out),
+                side.parse().unwrap(),
+                channels,
+            );
         }
-        ["records", file, model, out, _] => records(Path::new(file), share, &open(model), Path::new(out)),
-        ["denoise", folder, model, out] => denoise(&share.of(&files(folder)), &open(model), Path::new(out)),
+        ["records", file, model, out, _] => {
+            records(Path::new(file), share, &open(model), Path::new(out))
+        }
+        ["denoise", folder, model, out] => {
+            denoise(&share.of(&files(folder)), &open(model), Path::new(out))
+        }
         // `cargo bench` calls every benchmark without arguments.
         _ => eprintln!("floor: nothing to do; benches/compare.py calls it with arguments"),
     }
@@ -54,7 +79,10 @@ fn main() {
 fn open(folder: &str) -> Model {
     let spec = RuntimeSpec::default();
     ort_library::init(&spec).unwrap();
-    let model = ModelSpec { path: Some(PathBuf::from(folder)), ..ModelSpec::default() };
+    let model = ModelSpec {
+        path: Some(PathBuf::from(folder)),
+        ..ModelSpec::default()
+    };
     Model::open("floor", &model, &spec, &Arc::new(Metrics::new())).unwrap()
 }
 
@@ -74,13 +102,19 @@ impl Share {
 }
 
 fn files(folder: &str) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     files.sort();
     files
 }
 
 fn images(files: &[PathBuf], model: &Model, out: &Path, side: usize, channels: Channels) {
-    let format = PixelFormat { channels, ..PixelFormat::default() };
+    let format = PixelFormat {
+        channels,
+        ..PixelFormat::default()
+    };
     let shape = format.shape(side, side);
     let (len, code) = (shape.iter().product::<usize>(), model.code_size().unwrap());
     let schema = Arc::new(Schema::new(vec![
@@ -95,7 +129,8 @@ fn images(files: &[PathBuf], model: &Model, out: &Path, side: usize, channels: C
     for files in files.chunks(IMAGES) {
         for (file, values) in files.iter().zip(values.chunks_exact_mut(len)) {
             let bytes = std::fs::read(file).unwrap();
-            // Where this build can, JPEGs far larger than the target are decoded at a fraction, as the pipeline has them.
+            // Where this build can, JPEGs far larger than the target are decoded at a fraction, as
+            // the pipeline has them.
             let pixels = match decode_scaled(&bytes, channels, u64::MAX, (side, side)) {
                 Some((pixels, area)) => resizer.resize_box(&pixels, area),
                 None => resizer.resize(&decode(&bytes, channels, u64::MAX).unwrap()),
@@ -103,14 +138,20 @@ fn images(files: &[PathBuf], model: &Model, out: &Path, side: usize, channels: C
             format.normalize(pixels.unwrap(), values);
         }
         let mut codes = Vec::with_capacity(files.len() * code);
-        encoder.run(&values[..files.len() * len], &shape, &mut codes).unwrap();
-        let names = files.iter().map(|file| file.file_name().unwrap().to_str().unwrap());
+        encoder
+            .run(&values[..files.len() * len], &shape, &mut codes)
+            .unwrap();
+        let names = files
+            .iter()
+            .map(|file| file.file_name().unwrap().to_str().unwrap());
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from_iter_values(names)),
             Arc::new(UInt64Array::from(vec![0; files.len()])),
             fixed_column(code, codes).unwrap(),
         ];
-        writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns).unwrap()).unwrap();
+        writer
+            .write(&RecordBatch::try_new(Arc::clone(&schema), columns).unwrap())
+            .unwrap();
     }
     writer.close().unwrap();
 }
@@ -124,15 +165,26 @@ fn records(file: &Path, share: Share, model: &Model, out: &Path) {
         Field::new("reconstruction_error", DataType::Float32, false),
     ]));
     let mut writer = support::writer(File::create(out).unwrap(), &schema);
-    let (mut encoder, mut decoder) = (model.chain(ModelPath::Encode).unwrap(), model.chain(ModelPath::Decode).unwrap());
+    let (mut encoder, mut decoder) = (
+        model.chain(ModelPath::Encode).unwrap(),
+        model.chain(ModelPath::Decode).unwrap(),
+    );
     let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(file).unwrap()).unwrap();
-    let groups = reader.metadata().row_groups().iter().map(|group| group.num_rows() as u64);
+    let groups = reader
+        .metadata()
+        .row_groups()
+        .iter()
+        .map(|group| group.num_rows() as u64);
     let groups: Vec<(usize, u64)> = groups.enumerate().collect();
     let mine = share.of(&groups);
     let first = mine.first().map_or(0, |(first, _)| *first);
     let mut row: u64 = groups[..first].iter().map(|(_, rows)| rows).sum();
     let mine = mine.into_iter().map(|(group, _)| group).collect();
-    let reader = reader.with_row_groups(mine).with_batch_size(RECORDS).build().unwrap();
+    let reader = reader
+        .with_row_groups(mine)
+        .with_batch_size(RECORDS)
+        .build()
+        .unwrap();
     let (mut scaled, mut back) = (Vec::new(), Vec::new());
     for batch in reader.map(Result::unwrap) {
         let len = scale(&batch, &input.scaling, &mut scaled);
@@ -141,12 +193,20 @@ fn records(file: &Path, share: Share, model: &Model, out: &Path) {
         back.clear();
         decoder.run(&codes, &[code], &mut back).unwrap();
         let pairs = scaled.chunks_exact(len).zip(back.chunks_exact(len));
-        let errors: Float32Array = pairs.map(|(x, y)| Some(model.loss().error(x, y) as f32)).collect();
+        let errors: Float32Array = pairs
+            .map(|(x, y)| Some(model.loss().error(x, y) as f32))
+            .collect();
         let rows = UInt64Array::from_iter_values(row..row + batch.num_rows() as u64);
         row += batch.num_rows() as u64;
         let errors = Float32Array::new(errors.values().clone(), None);
-        let columns: Vec<ArrayRef> = vec![Arc::new(rows), fixed_column(code, codes).unwrap(), Arc::new(errors)];
-        writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns).unwrap()).unwrap();
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(rows),
+            fixed_column(code, codes).unwrap(),
+            Arc::new(errors),
+        ];
+        writer
+            .write(&RecordBatch::try_new(Arc::clone(&schema), columns).unwrap())
+            .unwrap();
     }
     writer.close().unwrap();
 }
@@ -154,20 +214,38 @@ fn records(file: &Path, share: Share, model: &Model, out: &Path) {
 /// Replaces `scaled` with the scaled vectors of a batch; returns the length of one vector.
 fn scale(batch: &RecordBatch, scaling: &Scaling, scaled: &mut Vec<f32>) -> usize {
     let list = batch.column(0).as_fixed_size_list_opt();
-    let len = list.map_or(batch.num_columns(), |list| usize::try_from(list.value_length()).unwrap());
-    let affine = (0..len).map(|place| scaling.affine(place)).map(|(scale, offset)| (scale as f32, offset as f32));
+    let len = list.map_or(batch.num_columns(), |list| {
+        usize::try_from(list.value_length()).unwrap()
+    });
+    let affine = (0..len)
+        .map(|place| scaling.affine(place))
+        .map(|(scale, offset)| (scale as f32, offset as f32));
     let affine: Vec<(f32, f32)> = affine.collect();
     scaled.clear();
     match list {
         Some(list) => {
-            for record in list.values().as_primitive::<Float32Type>().values().chunks_exact(len) {
-                scaled.extend(record.iter().zip(&affine).map(|(value, (scale, offset))| value * scale + offset));
+            for record in list
+                .values()
+                .as_primitive::<Float32Type>()
+                .values()
+                .chunks_exact(len)
+            {
+                scaled.extend(
+                    record
+                        .iter()
+                        .zip(&affine)
+                        .map(|(value, (scale, offset))| value * scale + offset),
+                );
             }
         }
-        // A number of rows per pass for which the pages of the columns and the vectors stay in the cache.
+        // A number of rows per pass for which the pages of the columns and the vectors stay in the
+        // cache.
         None => {
-            let columns: Vec<&[f32]> =
-                batch.columns().iter().map(|column| &column.as_primitive::<Float32Type>().values()[..]).collect();
+            let columns: Vec<&[f32]> = batch
+                .columns()
+                .iter()
+                .map(|column| &column.as_primitive::<Float32Type>().values()[..])
+                .collect();
             scaled.resize(len * batch.num_rows(), 0.0);
             for (block, vectors) in scaled.chunks_mut(32 * len).enumerate() {
                 for (place, (column, (scale, offset))) in columns.iter().zip(&affine).enumerate() {
@@ -201,12 +279,26 @@ fn denoise(files: &[PathBuf], model: &Model, out: &Path) {
             }
         }
         let mut clean = Vec::new();
-        denoiser.run(&even, &[3, even_height, even_width], &mut clean).unwrap();
+        denoiser
+            .run(&even, &[3, even_height, even_width], &mut clean)
+            .unwrap();
         values.clear();
-        let rows = clean.chunks_exact(even_width).enumerate().filter(|(row, _)| row % even_height < height);
+        let rows = clean
+            .chunks_exact(even_width)
+            .enumerate()
+            .filter(|(row, _)| row % even_height < height);
         rows.for_each(|(_, row)| values.extend_from_slice(&row[..width]));
         let data = format.denormalize(&values);
-        let png = encode(&Pixels { width, height, channels: Channels::Rgb, data }, OutputFormat::Png).unwrap();
+        let png = encode(
+            &Pixels {
+                width,
+                height,
+                channels: Channels::Rgb,
+                data,
+            },
+            OutputFormat::Png,
+        )
+        .unwrap();
         let name = format!("{}.png", file.file_name().unwrap().to_str().unwrap());
         std::fs::write(out.join(name), png).unwrap();
     }

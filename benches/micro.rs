@@ -1,4 +1,5 @@
-//! The components of a run, measured separately: decoders, resizing, normalization, one inference call, errors, Parquet, handover.
+//! The components of a run, measured separately: decoders, resizing, normalization, one inference
+//! call, errors, Parquet, handover.
 //!
 //! ```text
 //! cargo bench --bench micro                    all benchmarks
@@ -17,7 +18,9 @@ use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use latentflow::image::ssim::ssim;
-use latentflow::image::{Channels, OutputFormat, PixelFormat, Pixels, ResizeMode, Resizer, decode, encode};
+use latentflow::image::{
+    Channels, OutputFormat, PixelFormat, Pixels, ResizeMode, Resizer, decode, encode,
+};
 use latentflow::metrics::Metrics;
 use latentflow::model::{Loss, Model, ModelPath, ModelSpec, RuntimeSpec, ort_library};
 use latentflow::system;
@@ -28,28 +31,45 @@ fn photograph(width: usize, height: usize, channels: Channels) -> Pixels {
     let mut grain = 1_u32;
     let value = |x: usize, y: usize, channel: usize| {
         grain = grain.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let smooth = (x as f64 / 37.0 + channel as f64).sin() * (y as f64 / 29.0).cos() * 100.0 + 128.0;
+        let smooth =
+            (x as f64 / 37.0 + channel as f64).sin() * (y as f64 / 29.0).cos() * 100.0 + 128.0;
         (smooth + f64::from(grain >> 28) - 8.0) as u8
     };
     let places = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
-    let places = places.flat_map(|(x, y)| (0..channels.count()).map(move |channel| (x, y, channel)));
+    let places =
+        places.flat_map(|(x, y)| (0..channels.count()).map(move |channel| (x, y, channel)));
     let mut value = value;
     let data = places.map(|(x, y, channel)| value(x, y, channel)).collect();
-    Pixels { width, height, channels, data }
+    Pixels {
+        width,
+        height,
+        channels,
+        data,
+    }
 }
 
 fn decoding(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decode");
-    let formats = [("jpeg", OutputFormat::Jpeg(90)), ("png", OutputFormat::Png), ("webp", OutputFormat::WebP)];
-    for (width, height, channels) in [(28, 28, Channels::Gray), (481, 321, Channels::Rgb), (1920, 1280, Channels::Rgb)]
-    {
+    let formats = [
+        ("jpeg", OutputFormat::Jpeg(90)),
+        ("png", OutputFormat::Png),
+        ("webp", OutputFormat::WebP),
+    ];
+    for (width, height, channels) in [
+        (28, 28, Channels::Gray),
+        (481, 321, Channels::Rgb),
+        (1920, 1280, Channels::Rgb),
+    ] {
         let pixels = photograph(width, height, channels);
         for (name, format) in formats {
             let bytes = encode(&pixels, format).unwrap();
             group.throughput(Throughput::Elements((width * height) as u64));
-            group.bench_function(BenchmarkId::new(name, format!("{width}x{height}")), |bencher| {
-                bencher.iter(|| decode(black_box(&bytes), channels, u64::MAX).unwrap());
-            });
+            group.bench_function(
+                BenchmarkId::new(name, format!("{width}x{height}")),
+                |bencher| {
+                    bencher.iter(|| decode(black_box(&bytes), channels, u64::MAX).unwrap());
+                },
+            );
         }
     }
 }
@@ -59,16 +79,23 @@ fn pixels(criterion: &mut Criterion) {
     for (width, height, side) in [(481, 321, 64), (1920, 1280, 64), (1920, 1280, 224)] {
         let image = photograph(width, height, Channels::Rgb);
         let mut resizer = Resizer::new(side, side, ResizeMode::Stretch);
-        group.bench_function(BenchmarkId::new("resize", format!("{width}x{height} to {side}x{side}")), |bencher| {
-            bencher.iter(|| resizer.resize(black_box(&image)).unwrap().len());
-        });
+        group.bench_function(
+            BenchmarkId::new("resize", format!("{width}x{height} to {side}x{side}")),
+            |bencher| {
+                bencher.iter(|| resizer.resize(black_box(&image)).unwrap().len());
+            },
+        );
     }
     for side in [64, 224] {
         let image = photograph(side, side, Channels::Rgb);
         let mut values = vec![0.0; image.data.len()];
-        group.bench_function(BenchmarkId::new("normalise", format!("{side}x{side}")), |bencher| {
-            bencher.iter(|| PixelFormat::default().normalize(black_box(&image.data), &mut values));
-        });
+        group.bench_function(
+            BenchmarkId::new("normalise", format!("{side}x{side}")),
+            |bencher| {
+                bencher
+                    .iter(|| PixelFormat::default().normalize(black_box(&image.data), &mut values));
+            },
+        );
     }
     group.bench_function("encode png/481x321", |bencher| {
         let image = photograph(481, 321, Channels::Rgb);
@@ -76,7 +103,10 @@ fn pixels(criterion: &mut Criterion) {
     });
     group.bench_function("ssim/481x321", |bencher| {
         let image = photograph(481, 321, Channels::Gray);
-        let (x, y) = (|place: usize| f64::from(image.data[place]), |place: usize| f64::from(image.data[place] / 2));
+        let (x, y) = (
+            |place: usize| f64::from(image.data[place]),
+            |place: usize| f64::from(image.data[place] / 2),
+        );
         bencher.iter(|| ssim(321, 481, x, y));
     });
 }
@@ -84,8 +114,13 @@ fn pixels(criterion: &mut Criterion) {
 fn open(name: &str) -> Model {
     let spec = RuntimeSpec::default();
     ort_library::init(&spec).unwrap();
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models").join(name);
-    let model = ModelSpec { path: Some(folder), ..ModelSpec::default() };
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("models")
+        .join(name);
+    let model = ModelSpec {
+        path: Some(folder),
+        ..ModelSpec::default()
+    };
     Model::open(name, &model, &spec, &Arc::new(Metrics::new())).unwrap()
 }
 
@@ -93,7 +128,10 @@ fn inference(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("encode");
     for name in ["photo-ae", "fashion-conv", "fashion-deep"] {
         let model = open(name);
-        let (mut chain, shape) = (model.chain(ModelPath::Encode).unwrap(), model.input_shape().unwrap());
+        let (mut chain, shape) = (
+            model.chain(ModelPath::Encode).unwrap(),
+            model.input_shape().unwrap(),
+        );
         for rows in [1, 8, 32, 128, 1024] {
             let records = vec![0.5; rows * shape.iter().product::<usize>()];
             let mut codes = Vec::new();
@@ -111,24 +149,40 @@ fn inference(criterion: &mut Criterion) {
 fn errors(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("reconstruction error");
     let len = 128;
-    let one: Vec<f32> = (0..1024 * len).map(|place| (place % 101) as f32 / 101.0).collect();
+    let one: Vec<f32> = (0..1024 * len)
+        .map(|place| (place % 101) as f32 / 101.0)
+        .collect();
     let other: Vec<f32> = one.iter().map(|value| value * 0.9 + 0.05).collect();
     for loss in [Loss::Mse, Loss::Bce] {
         group.throughput(Throughput::Elements(1024));
-        group.bench_function(BenchmarkId::new(loss.as_str(), "1024 records of 128"), |bencher| {
-            let pairs = || one.chunks_exact(len).zip(other.chunks_exact(len));
-            bencher.iter(|| pairs().map(|(x, y)| loss.error(black_box(x), y)).sum::<f64>());
-        });
+        group.bench_function(
+            BenchmarkId::new(loss.as_str(), "1024 records of 128"),
+            |bencher| {
+                let pairs = || one.chunks_exact(len).zip(other.chunks_exact(len));
+                bencher.iter(|| {
+                    pairs()
+                        .map(|(x, y)| loss.error(black_box(x), y))
+                        .sum::<f64>()
+                });
+            },
+        );
     }
 }
 
 fn parquet(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("parquet");
     let (rows, code) = (65_536, 32);
-    let schema = Arc::new(Schema::new(vec![Field::new("row", DataType::UInt64, false), vector_field("latent", code)]));
-    let latents: Vec<f32> = (0..rows * code).map(|place| ((place * 7919) as f32 / 37.0).sin()).collect();
-    let columns: Vec<ArrayRef> =
-        vec![Arc::new(UInt64Array::from_iter_values(0..rows as u64)), fixed_column(code, latents).unwrap()];
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("row", DataType::UInt64, false),
+        vector_field("latent", code),
+    ]));
+    let latents: Vec<f32> = (0..rows * code)
+        .map(|place| ((place * 7919) as f32 / 37.0).sin())
+        .collect();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(UInt64Array::from_iter_values(0..rows as u64)),
+        fixed_column(code, latents).unwrap(),
+    ];
     let batch = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
     group.sample_size(20);
     group.throughput(Throughput::Elements(rows as u64));
@@ -163,7 +217,9 @@ fn handover(criterion: &mut Criterion) {
     worker.join().unwrap();
 }
 
-criterion_group!(parts, decoding, pixels, inference, errors, parquet, handover);
+criterion_group!(
+    parts, decoding, pixels, inference, errors, parquet, handover
+);
 
 fn main() {
     system::tune_allocator();

@@ -1,8 +1,12 @@
-//! How many bytes of Arrow memory records take: slices and views count what they show, not what lies behind them.
+//! How many bytes of Arrow memory records take: slices and views count what they show, not what
+//! lies behind them.
 
 use std::sync::Arc;
 
-use arrow::array::{AnyDictionaryArray, Array, ArrayRef, AsArray, GenericByteViewArray, OffsetSizeTrait, RecordBatch};
+use arrow::array::{
+    AnyDictionaryArray, Array, ArrayRef, AsArray, GenericByteViewArray, OffsetSizeTrait,
+    RecordBatch,
+};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{ByteViewType, DataType};
 
@@ -30,7 +34,11 @@ pub fn rows_that_fit(records: &RecordBatch, room: u64) -> usize {
 
 fn array_bytes(array: &ArrayRef) -> u64 {
     let rows = wide(array.len());
-    let validity = if array.nulls().is_some() { rows.div_ceil(8) } else { 0 };
+    let validity = if array.nulls().is_some() {
+        rows.div_ceil(8)
+    } else {
+        0
+    };
     let values = match array.data_type() {
         DataType::Null => 0,
         DataType::Boolean => rows.div_ceil(8),
@@ -40,8 +48,14 @@ fn array_bytes(array: &ArrayRef) -> u64 {
         DataType::LargeBinary => shown(array.as_binary::<i64>().offsets()),
         DataType::Utf8View => view_bytes(array.as_string_view()),
         DataType::BinaryView => view_bytes(array.as_binary_view()),
-        DataType::List(_) => list_bytes(array.as_list::<i32>().offsets(), array.as_list::<i32>().values()),
-        DataType::LargeList(_) => list_bytes(array.as_list::<i64>().offsets(), array.as_list::<i64>().values()),
+        DataType::List(_) => list_bytes(
+            array.as_list::<i32>().offsets(),
+            array.as_list::<i32>().values(),
+        ),
+        DataType::LargeList(_) => list_bytes(
+            array.as_list::<i64>().offsets(),
+            array.as_list::<i64>().values(),
+        ),
         DataType::Map(_, _) => {
             let entries: ArrayRef = Arc::new(array.as_map().entries().clone());
             list_bytes(array.as_map().offsets(), &entries)
@@ -50,7 +64,11 @@ fn array_bytes(array: &ArrayRef) -> u64 {
         DataType::Struct(_) => array.as_struct().columns().iter().map(array_bytes).sum(),
         DataType::Dictionary(_, _) => dictionary_bytes(array.as_any_dictionary()),
         DataType::FixedSizeBinary(width) => rows * u64::try_from(*width).unwrap_or(0),
-        other => other.primitive_width().map_or(wide(array.get_array_memory_size()), |width| rows * wide(width)),
+        other => other
+            .primitive_width()
+            .map_or(wide(array.get_array_memory_size()), |width| {
+                rows * wide(width)
+            }),
     };
     values + validity
 }
@@ -67,7 +85,11 @@ fn list_bytes<O: OffsetSizeTrait>(offsets: &OffsetBuffer<O>, values: &ArrayRef) 
 }
 
 fn view_bytes<T: ByteViewType>(views: &GenericByteViewArray<T>) -> u64 {
-    let long = views.lengths().filter(|&length| length > 12).map(u64::from).sum::<u64>();
+    let long = views
+        .lengths()
+        .filter(|&length| length > 12)
+        .map(u64::from)
+        .sum::<u64>();
     wide(size_of_val(&**views.views())) + long
 }
 
@@ -77,8 +99,14 @@ fn dictionary_bytes(dictionary: &dyn AnyDictionaryArray) -> u64 {
     if values.is_empty() {
         return array_bytes(&dictionary.keys().slice(0, dictionary.len()));
     }
-    let each: Vec<u64> = (0..values.len()).map(|place| array_bytes(&values.slice(place, 1))).collect();
-    dictionary.normalized_keys().into_iter().map(|key| each[key]).sum()
+    let each: Vec<u64> = (0..values.len())
+        .map(|place| array_bytes(&values.slice(place, 1)))
+        .collect();
+    dictionary
+        .normalized_keys()
+        .into_iter()
+        .map(|key| each[key])
+        .sum()
 }
 
 fn wide(size: usize) -> u64 {
@@ -99,21 +127,44 @@ mod tests {
     fn records() -> RecordBatch {
         let shapes = vec![vec![1, 2], vec![2, 3], vec![1, 1], vec![4, 4]];
         let names = StringArray::from(vec!["a", "bcd", "", "a much longer name than the others"]);
-        let words: DictionaryArray<Int32Type> =
-            vec![Some("red"), None, Some("red"), Some("green")].into_iter().collect();
+        let words: DictionaryArray<Int32Type> = vec![Some("red"), None, Some("red"), Some("green")]
+            .into_iter()
+            .collect();
         let columns: Vec<(&str, ArrayRef)> = vec![
             ("name", Arc::new(names.clone())),
             ("view", Arc::new(names.iter().collect::<StringViewArray>())),
             ("word", Arc::new(words)),
-            ("score", Arc::new(Float32Array::from(vec![Some(1.0), None, Some(3.0), Some(4.0)]))),
+            (
+                "score",
+                Arc::new(Float32Array::from(vec![
+                    Some(1.0),
+                    None,
+                    Some(3.0),
+                    Some(4.0),
+                ])),
+            ),
         ];
-        let mut records =
-            RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, true))).unwrap();
+        let mut records = RecordBatch::try_from_iter_with_nullable(
+            columns.into_iter().map(|(n, c)| (n, c, true)),
+        )
+        .unwrap();
         for (field, column) in [
-            (vector_field("latent", 8), fixed_column(8, vec![0.5; 32]).unwrap()),
-            (variable_field("pixels", 2).unwrap(), variable_column(2, vec![0.5; 25], &shapes).unwrap()),
+            (
+                vector_field("latent", 8),
+                fixed_column(8, vec![0.5; 32]).unwrap(),
+            ),
+            (
+                variable_field("pixels", 2).unwrap(),
+                variable_column(2, vec![0.5; 25], &shapes).unwrap(),
+            ),
         ] {
-            let fields = records.schema().fields().iter().cloned().chain([Arc::new(field)]).collect::<Vec<_>>();
+            let fields = records
+                .schema()
+                .fields()
+                .iter()
+                .cloned()
+                .chain([Arc::new(field)])
+                .collect::<Vec<_>>();
             let columns = records.columns().iter().cloned().chain([column]).collect();
             records = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
         }
@@ -125,12 +176,18 @@ mod tests {
         let records = records();
         for (from, len) in [(0, 4), (1, 2), (3, 1), (2, 0)] {
             let slice = records.slice(from, len);
-            let rows =
-                arrow::array::UInt32Array::from_iter_values((from..from + len).map(|row| u32::try_from(row).unwrap()));
+            let rows = arrow::array::UInt32Array::from_iter_values(
+                (from..from + len).map(|row| u32::try_from(row).unwrap()),
+            );
             let copy = arrow::compute::take_record_batch(&records, &rows).unwrap();
             let (slice, copy) = (record_bytes(&slice), record_bytes(&copy));
-            // A copy may have lost a validity bitmap that it no longer needs: a byte per column at most.
-            assert!(slice.abs_diff(copy) <= 4, "rows {from}..{}: {slice} and {copy}", from + len);
+            // A copy may have lost a validity bitmap that it no longer needs: a byte per column at
+            // most.
+            assert!(
+                slice.abs_diff(copy) <= 4,
+                "rows {from}..{}: {slice} and {copy}",
+                from + len
+            );
         }
     }
 
@@ -146,7 +203,16 @@ mod tests {
     fn as_many_rows_fit_as_there_is_room_for() {
         let column = fixed_column(8, vec![0.5; 32]).unwrap();
         let records = RecordBatch::try_from_iter([("latent", column)]).unwrap();
-        for (room, rows) in [(0, 0), (31, 0), (32, 1), (95, 2), (96, 3), (127, 3), (128, 4), (u64::MAX, 4)] {
+        for (room, rows) in [
+            (0, 0),
+            (31, 0),
+            (32, 1),
+            (95, 2),
+            (96, 3),
+            (127, 3),
+            (128, 4),
+            (u64::MAX, 4),
+        ] {
             assert_eq!(rows_that_fit(&records, room), rows, "room for {room} bytes");
         }
         assert_eq!(rows_that_fit(&records.slice(0, 0), 0), 0);

@@ -28,7 +28,11 @@ impl From<Vec<(u64, u64)>> for RangeSet {
 
 impl From<RangeSet> for Vec<(u64, u64)> {
     fn from(intervals: RangeSet) -> Self {
-        intervals.ranges.into_iter().map(|range| (range.start, range.end)).collect()
+        intervals
+            .ranges
+            .into_iter()
+            .map(|range| (range.start, range.end))
+            .collect()
     }
 }
 
@@ -51,11 +55,18 @@ impl RangeSet {
     /// The integers that are in both sets.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        let (mut mine, mut others) = (self.ranges.iter().peekable(), other.ranges.iter().peekable());
+        let (mut mine, mut others) = (
+            self.ranges.iter().peekable(),
+            other.ranges.iter().peekable(),
+        );
         let mut ranges = Vec::new();
         while let (Some(one), Some(two)) = (mine.peek(), others.peek()) {
             let both = one.start.max(two.start)..one.end.min(two.end);
-            let next = if one.end < two.end { &mut mine } else { &mut others };
+            let next = if one.end < two.end {
+                &mut mine
+            } else {
+                &mut others
+            };
             next.next();
             if !both.is_empty() {
                 ranges.push(both);
@@ -68,19 +79,29 @@ impl RangeSet {
     pub fn contains(&self, rows: &Range<u64>) -> bool {
         let place = self.ranges.partition_point(|range| range.end <= rows.start);
         rows.start >= rows.end
-            || self.ranges.get(place).is_some_and(|range| range.start <= rows.start && rows.end <= range.end)
+            || self
+                .ranges
+                .get(place)
+                .is_some_and(|range| range.start <= rows.start && rows.end <= range.end)
     }
 
     /// The edges of the set that lie strictly inside `rows`, ascending.
     pub fn boundaries<'a>(&'a self, rows: &'a Range<u64>) -> impl Iterator<Item = u64> + 'a {
         let from = self.ranges.partition_point(|range| range.end <= rows.start);
-        let inside = self.ranges[from..].iter().take_while(|range| range.start < rows.end);
-        inside.flat_map(|range| [range.start, range.end]).filter(|&edge| rows.start < edge && edge < rows.end)
+        let inside = self.ranges[from..]
+            .iter()
+            .take_while(|range| range.start < rows.end);
+        inside
+            .flat_map(|range| [range.start, range.end])
+            .filter(|&edge| rows.start < edge && edge < rows.end)
     }
 
     /// How many integers are in the set.
     pub fn len(&self) -> u64 {
-        self.ranges.iter().map(|range| range.end - range.start).sum()
+        self.ranges
+            .iter()
+            .map(|range| range.end - range.start)
+            .sum()
     }
 
     /// Whether there is none.
@@ -120,7 +141,10 @@ impl Coverage {
     pub fn union(&mut self, other: &Self) {
         for (split, intervals) in &other.splits {
             let mine = self.splits.entry(split.clone()).or_default();
-            intervals.ranges().iter().for_each(|range| mine.insert(range.clone()));
+            intervals
+                .ranges()
+                .iter()
+                .for_each(|range| mine.insert(range.clone()));
         }
     }
 
@@ -131,22 +155,34 @@ impl Coverage {
             let both = mine.intersection(other.splits.get(split)?);
             (!both.is_empty()).then(|| (split.clone(), both))
         });
-        Self { splits: both.collect() }
+        Self {
+            splits: both.collect(),
+        }
     }
 
     /// Whether every one of these rows is covered.
     pub fn contains(&self, split: &str, rows: &Range<u64>) -> bool {
-        rows.start >= rows.end || self.splits.get(split).is_some_and(|intervals| intervals.contains(rows))
+        rows.start >= rows.end
+            || self
+                .splits
+                .get(split)
+                .is_some_and(|intervals| intervals.contains(rows))
     }
 
     /// Whether every row of the batch is covered.
     pub fn contains_all(&self, provenance: &Provenance) -> bool {
-        provenance.ranges().iter().all(|range| self.contains(range.split.name(), &range.rows))
+        provenance
+            .ranges()
+            .iter()
+            .all(|range| self.contains(range.split.name(), &range.rows))
     }
 
     /// The edges of the coverage strictly inside these rows, ascending.
     pub fn boundaries(&self, split: &str, rows: &Range<u64>) -> Vec<u64> {
-        self.splits.get(split).map(|intervals| intervals.boundaries(rows).collect()).unwrap_or_default()
+        self.splits
+            .get(split)
+            .map(|intervals| intervals.boundaries(rows).collect())
+            .unwrap_or_default()
     }
 
     /// How many rows are covered.
@@ -180,20 +216,27 @@ impl ResumeState {
         !self.sinks.is_empty() && self.sinks.iter().all(|sink| sink.contains(split, rows))
     }
 
-    /// The row after the last one of a split that any sink has. Where a journal was lost, or has forgotten what is done, its
-    /// rows must not be given out again: sinks would take them for old.
+    /// The row after the last one of a split that any sink has. Where a journal was lost, or has
+    /// forgotten what is done, its rows must not be given out again: sinks would take them for old.
     pub fn max_row_end(&self, split: &str) -> u64 {
-        let last = self.sinks.iter().filter_map(|sink| sink.splits().get(split)?.ranges().last());
+        let last = self
+            .sinks
+            .iter()
+            .filter_map(|sink| sink.splits().get(split)?.ranges().last());
         last.map(|range| range.end).max().unwrap_or(0)
     }
 
-    /// The parts of a batch, as ranges of its ordinals, of which each is wholly old or wholly new for every sink,
-    /// without those that are old for all.
+    /// The parts of a batch, as ranges of its ordinals, of which each is wholly old or wholly new
+    /// for every sink, without those that are old for all.
     pub fn uncommitted_ranges(&self, provenance: &Provenance) -> Vec<Range<u64>> {
         let mut parts = Vec::new();
         let mut start = 0;
         for SplitRows { split, rows } in provenance.ranges() {
-            let mut cuts: Vec<u64> = self.sinks.iter().flat_map(|sink| sink.boundaries(split.name(), rows)).collect();
+            let mut cuts: Vec<u64> = self
+                .sinks
+                .iter()
+                .flat_map(|sink| sink.boundaries(split.name(), rows))
+                .collect();
             cuts.sort_unstable();
             cuts.dedup();
             let mut from = rows.start;
@@ -208,7 +251,8 @@ impl ResumeState {
         self.join(parts)
     }
 
-    /// Joins neighbouring parts where no sink has anything, so that an undisturbed run is not cut at split borders.
+    /// Joins neighbouring parts where no sink has anything, so that an undisturbed run is not cut
+    /// at split borders.
     fn join(&self, parts: Vec<(u64, u64, u64)>) -> Vec<Range<u64>> {
         let fresh = self.sinks.iter().all(Coverage::is_empty);
         let mut ranges: Vec<Range<u64>> = Vec::new();
@@ -302,8 +346,14 @@ mod tests {
             coverage.insert(&Provenance::rows(Split::new("a"), rows));
             coverage
         };
-        let progress = ResumeState { sinks: Arc::new(vec![covered(3..9), covered(0..7)]), state: None };
-        assert_eq!([progress.max_row_end("a"), progress.max_row_end("b")], [9, 0]);
+        let progress = ResumeState {
+            sinks: Arc::new(vec![covered(3..9), covered(0..7)]),
+            state: None,
+        };
+        assert_eq!(
+            [progress.max_row_end("a"), progress.max_row_end("b")],
+            [9, 0]
+        );
     }
 
     #[test]

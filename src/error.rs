@@ -9,23 +9,28 @@ use thiserror::Error;
 
 /// One thing wrong with a pipeline, found before anything starts.
 ///
-/// `key` is a dotted path, relative to the table that the finder was given (`""` for the table itself);
-/// callers put their own prefix before it with [`ConfigError::within`], so that it ends as the full path
-/// from the top of the file, where its line is looked up.
+/// `key` is a dotted path, relative to the table that the finder was given (`""` for the table
+/// itself); callers put their own prefix before it with [`ConfigError::within`], so that it ends as
+/// the full path from the top of the file, where its line is looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     /// Dotted path of the key that is wrong.
     pub key: String,
     /// What was met, what was expected, what to do; lower-case, no full stop.
     pub message: String,
-    /// Whether the environment is at fault rather than the pipeline: the same pipeline may be planned later.
+    /// Whether the environment is at fault rather than the pipeline: the same pipeline may be
+    /// planned later.
     pub is_of_environment: bool,
 }
 
 impl ConfigError {
     /// A fault at `key`.
     pub fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { key: key.into(), message: message.into(), is_of_environment: false }
+        Self {
+            key: key.into(),
+            message: message.into(),
+            is_of_environment: false,
+        }
     }
 
     /// An error that planning met, as a fault at `key`.
@@ -33,12 +38,17 @@ impl ConfigError {
         // An answer of a store can concern the pipeline as well: a bucket may not exist.
         let is_of_environment = match error {
             StageError::Io { source, .. } => {
-                matches!(source.kind(), ErrorKind::NotConnected | ErrorKind::PermissionDenied)
-                    || !ErrorClass::of(source).concerns_file()
+                matches!(
+                    source.kind(),
+                    ErrorKind::NotConnected | ErrorKind::PermissionDenied
+                ) || !ErrorClass::of(source).concerns_file()
             }
             error => error.is_of_environment(),
         };
-        Self { is_of_environment, ..Self::new(key, error.to_string()) }
+        Self {
+            is_of_environment,
+            ..Self::new(key, error.to_string())
+        }
     }
 
     /// The same fault, seen from the table that holds `prefix`.
@@ -53,13 +63,15 @@ impl ConfigError {
     }
 }
 
-/// What an I/O error says something about. The class decides between a reject, a later attempt, and the end of the run.
+/// What an I/O error says something about. The class decides between a reject, a later attempt, and
+/// the end of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorClass {
-    /// The process as a whole: file descriptors or memory are exhausted, or a store is out of reach.
+    /// The process as a whole: file descriptors or memory are exhausted, or a store is out of
+    /// reach.
     Process,
-    /// The place of one file: permissions, a device, a file server. It is not a verdict on the file, which may be readable
-    /// later.
+    /// The place of one file: permissions, a device, a file server. It is not a verdict on the
+    /// file, which may be readable later.
     Environment,
     /// The file does not exist any more.
     Gone,
@@ -81,7 +93,9 @@ impl ErrorClass {
             // A link that leads to itself leads to no file.
             Some(code) if is(code, Errno::LOOP) => Self::Gone,
             Some(_) => match error.kind() {
-                ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory => Self::Gone,
+                ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory => {
+                    Self::Gone
+                }
                 // Offsets and names that the content demands.
                 ErrorKind::InvalidInput | ErrorKind::InvalidFilename => Self::Record,
                 _ => Self::Environment,
@@ -89,7 +103,8 @@ impl ErrorClass {
         }
     }
 
-    /// The class of an error that an object store returned: a refusal concerns one object, silence concerns all.
+    /// The class of an error that an object store returned: a refusal concerns one object, silence
+    /// concerns all.
     #[must_use]
     pub fn of_store(error: &io::Error) -> Self {
         match error.kind() {
@@ -123,14 +138,28 @@ impl UnavailableInput {
     ///
     /// # Errors
     /// Returns `error` itself if it is a verdict on the file.
-    pub fn from_error(path: PathBuf, class: ErrorClass, error: io::Error) -> Result<Self, io::Error> {
-        if class.concerns_file() { Err(error) } else { Ok(Self { path, class, error }) }
+    pub fn from_error(
+        path: PathBuf,
+        class: ErrorClass,
+        error: io::Error,
+    ) -> Result<Self, io::Error> {
+        if class.concerns_file() {
+            Err(error)
+        } else {
+            Ok(Self { path, class, error })
+        }
     }
 }
 
 impl fmt::Display for UnavailableInput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}{}", self.path.display(), self.error, hint(&self.error))
+        write!(
+            f,
+            "{}: {}{}",
+            self.path.display(),
+            self.error,
+            hint(&self.error)
+        )
     }
 }
 
@@ -142,18 +171,24 @@ impl UnavailableInput {
             Some(code) => io::Error::from_raw_os_error(code),
             None => io::Error::new(self.error.kind(), self.error.to_string()),
         };
-        StageError::Io { path: self.path.clone(), source: error }
+        StageError::Io {
+            path: self.path.clone(),
+            source: error,
+        }
     }
 }
 
 impl From<UnavailableInput> for StageError {
     fn from(UnavailableInput { path, error, .. }: UnavailableInput) -> Self {
-        Self::Io { path, source: error }
+        Self::Io {
+            path,
+            source: error,
+        }
     }
 }
 
-/// Inputs that a source left undone because they could not be read. They are neither rejected nor committed, so the next run
-/// reads them.
+/// Inputs that a source left undone because they could not be read. They are neither rejected nor
+/// committed, so the next run reads them.
 #[derive(Debug, Default)]
 pub struct UnreadInputs {
     count: u64,
@@ -202,7 +237,11 @@ impl UnreadInputs {
     /// # Errors
     /// [`StageError::Unread`] if there is at least one input.
     pub fn into_result(self) -> Result<(), StageError> {
-        if self.count == 0 { Ok(()) } else { Err(StageError::Unread(self)) }
+        if self.count == 0 {
+            Ok(())
+        } else {
+            Err(StageError::Unread(self))
+        }
     }
 }
 
@@ -224,7 +263,8 @@ impl fmt::Display for UnreadInputs {
 
 /// Why a stage cannot go on. The stage's name is added once, by the topology.
 ///
-/// A record that a stage cannot use is no error: it is rejected with its reason and the rest goes on.
+/// A record that a stage cannot use is no error: it is rejected with its reason and the rest goes
+/// on.
 #[derive(Debug, Error)]
 pub enum StageError {
     /// The operating system refused something.
@@ -271,18 +311,33 @@ fn hint(error: &std::io::Error) -> &'static str {
             "; raise the limit on the size of files (ulimit -f) or lower `file.bytes`, then run again: \
              what was committed stays"
         }
-        ErrorKind::NotFound => "; it, or a folder above it, was moved or removed: put it back, then run again",
+        ErrorKind::NotFound => {
+            "; it, or a folder above it, was moved or removed: put it back, then run again"
+        }
         ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
             "; a file is in the way of a folder: move it away, or name another path"
         }
-        ErrorKind::PermissionDenied => "; allow it to the user that latentflow runs as, or name another path",
+        ErrorKind::PermissionDenied => {
+            "; allow it to the user that latentflow runs as, or name another path"
+        }
         ErrorKind::ReadOnlyFilesystem => "; name a path on a file system that can be written",
         ErrorKind::OutOfMemory => "; free memory, or lower `limits.memory`, then run again",
-        _ => match error.raw_os_error().filter(|_| cfg!(unix)).map(Errno::from_raw_os_error) {
-            Some(Errno::MFILE | Errno::NFILE) => "; raise the limit on open files (ulimit -n), then run again",
-            Some(Errno::IO | Errno::STALE | Errno::TIMEDOUT | Errno::HOSTDOWN | Errno::NODEV | Errno::NXIO) => {
-                "; check the device or the file server that holds it, then run again"
+        _ => match error
+            .raw_os_error()
+            .filter(|_| cfg!(unix))
+            .map(Errno::from_raw_os_error)
+        {
+            Some(Errno::MFILE | Errno::NFILE) => {
+                "; raise the limit on open files (ulimit -n), then run again"
             }
+            Some(
+                Errno::IO
+                | Errno::STALE
+                | Errno::TIMEDOUT
+                | Errno::HOSTDOWN
+                | Errno::NODEV
+                | Errno::NXIO,
+            ) => "; check the device or the file server that holds it, then run again",
             _ => "",
         },
     }
@@ -292,11 +347,17 @@ impl StageError {
     /// Whether the error is caused by the environment and not by the records that a stage works on.
     #[must_use]
     pub fn is_of_environment(&self) -> bool {
-        matches!(self, Self::Io { .. } | Self::Memory(_) | Self::OutputClosed | Self::Unread(_))
+        matches!(
+            self,
+            Self::Io { .. } | Self::Memory(_) | Self::OutputClosed | Self::Unread(_)
+        )
     }
 
     /// For `map_err`: names the file or folder that an I/O error is about.
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
-        move |source| Self::Io { path: path.as_ref().to_path_buf(), source }
+        move |source| Self::Io {
+            path: path.as_ref().to_path_buf(),
+            source,
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! File descriptors of the process: raises their limit at the start, and has a run without an end wait where none is free.
+//! File descriptors of the process: raises their limit at the start, and has a run without an end
+//! wait where none is free.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -14,7 +15,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Whether the process waits for a descriptor; else an attempt fails where none is free.
 static WAITS: AtomicBool = AtomicBool::new(false);
 
-/// Raises the limit on open files to what the process may have without privileges. Where that fails, the limit stays.
+/// Raises the limit on open files to what the process may have without privileges. Where that
+/// fails, the limit stays.
 pub fn raise_limit() {
     #[cfg(unix)]
     {
@@ -22,7 +24,13 @@ pub fn raise_limit() {
         let limit = getrlimit(Resource::Nofile);
         if limit.current != limit.maximum {
             // macOS refuses what is above a limit of its own.
-            let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+            let _ = setrlimit(
+                Resource::Nofile,
+                Rlimit {
+                    current: limit.maximum,
+                    ..limit
+                },
+            );
         }
     }
 }
@@ -32,7 +40,8 @@ pub fn wait_for_free() {
     WAITS.store(true, Relaxed);
 }
 
-/// Opens something. Where no descriptor is free, and the run has no end, it waits until one is: it blocks.
+/// Opens something. Where no descriptor is free, and the run has no end, it waits until one is: it
+/// blocks.
 ///
 /// # Errors
 /// As `open`.
@@ -49,7 +58,10 @@ fn open_within<T>(
     loop {
         match open() {
             Err(error) if waits && is_exhausted(&error) => {
-                tracing::warn!("{error}: the next attempt follows in {} ms", pause.as_millis());
+                tracing::warn!(
+                    "{error}: the next attempt follows in {} ms",
+                    pause.as_millis()
+                );
                 sleep(pause);
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
@@ -78,7 +90,11 @@ mod tests {
             |pause| slept += pause,
             || {
                 attempts += 1;
-                if attempts < 3 { Err(errno.into()) } else { Ok(attempts) }
+                if attempts < 3 {
+                    Err(errno.into())
+                } else {
+                    Ok(attempts)
+                }
             },
         );
         (attempts, opened, slept)
@@ -95,7 +111,10 @@ mod tests {
         for (waits, errno) in [(false, Errno::MFILE), (true, Errno::ACCESS)] {
             let (attempts, opened, slept) = attempts(waits, errno);
             assert_eq!((attempts, slept), (1, Duration::ZERO));
-            assert_eq!(opened.unwrap_err().raw_os_error(), Some(errno.raw_os_error()));
+            assert_eq!(
+                opened.unwrap_err().raw_os_error(),
+                Some(errno.raw_os_error())
+            );
         }
     }
 }

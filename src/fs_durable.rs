@@ -1,4 +1,5 @@
-//! Files that survive a crash: written under a temporary name, synced, renamed, their folder synced.
+//! Files that survive a crash: written under a temporary name, synced, renamed, their folder
+//! synced.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
@@ -9,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::error::StageError;
 use crate::file_descriptors;
 
-/// What every temporary name begins with; nothing else that we write does. The leading dot hides such files.
+/// What every temporary name begins with; nothing else that we write does. The leading dot hides
+/// such files.
 const TEMP_PREFIX: &str = ".latentflow-";
 /// What it ends with: patterns such as `*.parquet` match hidden names too in some readers.
 const TEMP_SUFFIX: &str = ".tmp";
@@ -35,16 +37,22 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StageError> {
     fsync_dir(folder)
 }
 
-/// Where a commit may be cut short: in debug builds, the variable `LATENTFLOW_CRASH_AT`, such as `renamed:3`, ends the
-/// process as a crash does when `step` is passed for the third time. Tests show by it that nothing is lost or twice.
+/// Where a commit may be cut short: in debug builds, the variable `LATENTFLOW_CRASH_AT`, such as
+/// `renamed:3`, ends the process as a crash does when `step` is passed for the third time. Tests
+/// show by it that nothing is lost or twice.
 pub fn failpoint(step: &str) {
     static PASSED: AtomicU64 = AtomicU64::new(0);
     if !cfg!(debug_assertions) {
         return;
     }
     let wanted = std::env::var("LATENTFLOW_CRASH_AT").ok();
-    let wanted = wanted.as_deref().and_then(|wanted| wanted.split_once(':')).filter(|(name, _)| *name == step);
-    let Some(times) = wanted.and_then(|(_, times)| times.parse::<u64>().ok()) else { return };
+    let wanted = wanted
+        .as_deref()
+        .and_then(|wanted| wanted.split_once(':'))
+        .filter(|(name, _)| *name == step);
+    let Some(times) = wanted.and_then(|(_, times)| times.parse::<u64>().ok()) else {
+        return;
+    };
     if PASSED.fetch_add(1, Ordering::Relaxed) + 1 == times {
         std::process::abort();
     }
@@ -57,7 +65,9 @@ pub fn failpoint(step: &str) {
 pub fn fsync_dir(path: &Path) -> Result<(), StageError> {
     // Only Unix opens folders as files; elsewhere the file system's own journal has to do.
     if cfg!(unix) {
-        file_descriptors::open(|| File::open(path)).and_then(|folder| folder.sync_all()).map_err(StageError::io(path))
+        file_descriptors::open(|| File::open(path))
+            .and_then(|folder| folder.sync_all())
+            .map_err(StageError::io(path))
     } else {
         Ok(())
     }
@@ -76,7 +86,9 @@ pub fn create_dir_all_synced(path: &Path) -> Result<(), StageError> {
         create_dir_all_synced(above)?;
     }
     match fs::create_dir(path) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists || !path.is_dir() => Err(StageError::io(path)(error)),
+        Err(error) if error.kind() != ErrorKind::AlreadyExists || !path.is_dir() => {
+            Err(StageError::io(path)(error))
+        }
         _ => fsync_dir(above),
     }
 }
@@ -95,7 +107,8 @@ pub fn is_temp_name(name: &OsStr) -> bool {
     name.starts_with(TEMP_PREFIX.as_bytes()) && name.ends_with(TEMP_SUFFIX.as_bytes())
 }
 
-/// Makes a folder that the user alone may enter, for originals of records; one that is there already is left as it is.
+/// Makes a folder that the user alone may enter, for originals of records; one that is there
+/// already is left as it is.
 ///
 /// # Errors
 /// When the system refuses, or a file is in the way.
@@ -108,7 +121,9 @@ pub fn create_private_dir(path: &Path) -> Result<(), StageError> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     match builder.create(path) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists || !path.is_dir() => Err(StageError::io(path)(error)),
+        Err(error) if error.kind() != ErrorKind::AlreadyExists || !path.is_dir() => {
+            Err(StageError::io(path)(error))
+        }
         _ => fsync_dir(parent(path)),
     }
 }
@@ -121,8 +136,8 @@ pub fn private_options() -> OpenOptions {
     options
 }
 
-/// Options for a file of the program's own state, which is written in place: a symbolic link under its name is an error, since
-/// whoever put it there has another file written to.
+/// Options for a file of the program's own state, which is written in place: a symbolic link under
+/// its name is an error, since whoever put it there has another file written to.
 pub fn state_file() -> OpenOptions {
     let mut options = OpenOptions::new();
     #[cfg(unix)]
@@ -133,12 +148,16 @@ pub fn state_file() -> OpenOptions {
     options
 }
 
-/// Options for a file in `folder`: it is for the user alone where the folder is, so that a copy of it stays private.
+/// Options for a file in `folder`: it is for the user alone where the folder is, so that a copy of
+/// it stays private.
 fn options_in(folder: &Path) -> OpenOptions {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
-        if folder.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o077 == 0) {
+        if folder
+            .metadata()
+            .is_ok_and(|metadata| metadata.permissions().mode() & 0o077 == 0)
+        {
             return private_options();
         }
     }
@@ -147,26 +166,36 @@ fn options_in(folder: &Path) -> OpenOptions {
     OpenOptions::new()
 }
 
-/// Creates a file under a temporary name, in place of what a crash may have left there; follows no link.
+/// Creates a file under a temporary name, in place of what a crash may have left there; follows no
+/// link.
 ///
 /// # Errors
 /// When the system refuses.
 pub fn create_temp(temporary: &Path) -> std::io::Result<File> {
-    let create =
-        || file_descriptors::open(|| options_in(parent(temporary)).write(true).create_new(true).open(temporary));
+    let create = || {
+        file_descriptors::open(|| {
+            options_in(parent(temporary))
+                .write(true)
+                .create_new(true)
+                .open(temporary)
+        })
+    };
     create().or_else(|error| match error.kind() {
         ErrorKind::AlreadyExists => fs::remove_file(temporary).and_then(|()| create()),
         _ => Err(error),
     })
 }
 
-/// Removes the temporary files that a crash left in a folder and, `depth` folders deep, below it; 1 is the folder alone.
-/// Links are not followed. A folder that does not exist has none.
+/// Removes the temporary files that a crash left in a folder and, `depth` folders deep, below it; 1
+/// is the folder alone. Links are not followed. A folder that does not exist has none.
 ///
 /// # Errors
 /// When a file cannot be removed.
 pub fn remove_stale_temp_files(folder: &Path, depth: usize) -> Result<(), StageError> {
-    let walk = walkdir::WalkDir::new(folder).max_depth(depth).into_iter().filter_map(Result::ok);
+    let walk = walkdir::WalkDir::new(folder)
+        .max_depth(depth)
+        .into_iter()
+        .filter_map(Result::ok);
     let files = walk.filter(|entry| !entry.file_type().is_dir());
     let left_behind = files.filter(|entry| is_temp_name(entry.file_name()));
     for entry in left_behind.filter(|entry| entry.depth() > 0) {
@@ -200,7 +229,10 @@ mod tests {
         create_private_dir(&place).unwrap();
         write_atomically(&place.join("original"), b"x").unwrap();
         write_atomically(&folder.path().join("a/data"), b"x").unwrap();
-        assert_eq!((mode(&place), mode(&place.join("original"))), (0o700, 0o600));
+        assert_eq!(
+            (mode(&place), mode(&place.join("original"))),
+            (0o700, 0o600)
+        );
         assert_eq!(
             mode(&folder.path().join("a/data")) & 0o066,
             mode(&folder.path().join("a")) & 0o066,
@@ -223,7 +255,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("sub")).unwrap();
         fs::create_dir(folder.path().join(".latentflow-folder")).unwrap();
-        for name in [".latentflow-a.png.tmp", "sub/.latentflow-b.png.tmp", "sub/c.png", ".hidden", "_latentflow"] {
+        for name in [
+            ".latentflow-a.png.tmp",
+            "sub/.latentflow-b.png.tmp",
+            "sub/c.png",
+            ".hidden",
+            "_latentflow",
+        ] {
             fs::write(folder.path().join(name), b"x").unwrap();
         }
         let left = |name: &str| folder.path().join(name).exists();
@@ -232,7 +270,12 @@ mod tests {
         remove_stale_temp_files(folder.path(), usize::MAX).unwrap();
         remove_stale_temp_files(&folder.path().join("absent"), usize::MAX).unwrap();
         assert!(!left(".latentflow-a.png.tmp") && !left("sub/.latentflow-b.png.tmp"));
-        assert!(left("sub/c.png") && left(".hidden") && left("_latentflow") && left(".latentflow-folder"));
+        assert!(
+            left("sub/c.png")
+                && left(".hidden")
+                && left("_latentflow")
+                && left(".latentflow-folder")
+        );
     }
 
     #[cfg(unix)]

@@ -9,14 +9,17 @@ use crate::error::StageError;
 /// # Errors
 /// When the value cannot be represented, such as a table with keys that are not text.
 pub fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>, StageError> {
-    serde_json::to_vec(value).map_err(|error| StageError::Other(format!("cannot write JSON: {error}")))
+    serde_json::to_vec(value)
+        .map_err(|error| StageError::Other(format!("cannot write JSON: {error}")))
 }
 
 /// Values as lines of JSON (NDJSON).
 ///
 /// # Errors
 /// Those of [`to_json`].
-pub fn to_json_lines<'a, T: Serialize + 'a>(values: impl IntoIterator<Item = &'a T>) -> Result<Vec<u8>, StageError> {
+pub fn to_json_lines<'a, T: Serialize + 'a>(
+    values: impl IntoIterator<Item = &'a T>,
+) -> Result<Vec<u8>, StageError> {
     let mut text = Vec::new();
     for value in values {
         text.extend(to_json(value)?);

@@ -19,13 +19,17 @@ fn main() -> std::process::ExitCode {
     std::process::ExitCode::from(exit as u8)
 }
 
-/// Tells ONNX Runtime, before it is loaded, to report nothing: from 1.29 on it sends word of its use to its maker, unless
-/// this variable says otherwise. Who has set it, has decided.
-#[expect(unsafe_code, reason = "there is no other way to tell a library that reads the environment")]
+/// Tells ONNX Runtime, before it is loaded, to report nothing: from 1.29 on it sends word of its
+/// use to its maker, unless this variable says otherwise. Who has set it, has decided.
+#[expect(
+    unsafe_code,
+    reason = "there is no other way to tell a library that reads the environment"
+)]
 fn disable_ort_telemetry() {
     const VARIABLE: &str = "ORT_DISABLE_TELEMETRY";
     if std::env::var_os(VARIABLE).is_none() {
-        // SAFETY: this is the first that the process does. No other thread is there to read the environment meanwhile.
+        // SAFETY: this is the first that the process does. No other thread is there to read the
+        // environment meanwhile.
         unsafe { std::env::set_var(VARIABLE, "1") };
     }
 }

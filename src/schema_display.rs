@@ -7,7 +7,8 @@ use arrow::datatypes::{DataType, Field, Schema};
 use crate::tensor::TensorShape;
 use crate::text_escape::line;
 
-/// Columns shown one a line before the rest are only counted: hundreds of feature columns say little.
+/// Columns shown one a line before the rest are only counted: hundreds of feature columns say
+/// little.
 const SHOWN: usize = 24;
 
 /// Writes the columns and their types, one a line, indented.
@@ -15,9 +16,20 @@ const SHOWN: usize = 24;
 /// # Errors
 /// When `f` refuses.
 pub fn write_columns(f: &mut fmt::Formatter<'_>, schema: &Schema) -> fmt::Result {
-    let width = schema.fields().iter().take(SHOWN).map(|field| line(field.name()).chars().count()).max().unwrap_or(0);
+    let width = schema
+        .fields()
+        .iter()
+        .take(SHOWN)
+        .map(|field| line(field.name()).chars().count())
+        .max()
+        .unwrap_or(0);
     for field in schema.fields().iter().take(SHOWN) {
-        writeln!(f, "    {:<width$}  {}", line(field.name()), line(&type_name(field)))?;
+        writeln!(
+            f,
+            "    {:<width$}  {}",
+            line(field.name()),
+            line(&type_name(field))
+        )?;
     }
     match schema.fields().len() {
         count if count > SHOWN => writeln!(f, "    ... and {} more columns", count - SHOWN),

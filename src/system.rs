@@ -7,18 +7,25 @@ pub fn available_cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// Bytes of memory that the process may use: the smallest limit of its control groups, or the machine's memory.
+/// Bytes of memory that the process may use: the smallest limit of its control groups, or the
+/// machine's memory.
 pub fn memory_limit() -> u64 {
-    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| total_memory(&text));
+    let machine = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| total_memory(&text));
     // Without /proc there is no cheap way to ask; 4 GiB is a modest machine.
     let machine = machine.unwrap_or(4 << 30);
     cgroup_memory_limit().map_or(machine, |limit| limit.min(machine))
 }
 
-/// Bytes of memory that the process's control groups (its container) allow: the smallest limit of them; `None` without one.
+/// Bytes of memory that the process's control groups (its container) allow: the smallest limit of
+/// them; `None` without one.
 pub fn cgroup_memory_limit() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    cgroup_limits(&groups, Path::new("/sys/fs/cgroup")).into_iter().min().filter(|&limit| limit < UNLIMITED)
+    cgroup_limits(&groups, Path::new("/sys/fs/cgroup"))
+        .into_iter()
+        .min()
+        .filter(|&limit| limit < UNLIMITED)
 }
 
 /// What version 1 of control groups says where there is no limit is beyond this.
@@ -35,13 +42,22 @@ pub struct OomKills {
 
 /// The kills for lack of memory, where the kernel tells.
 pub fn oom_kills() -> Option<OomKills> {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .ok()?
+        .trim()
+        .to_owned();
     let counters = std::fs::read_to_string("/proc/vmstat").ok()?;
-    let kills = counters.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()?;
+    let kills = counters
+        .lines()
+        .find_map(|line| line.strip_prefix("oom_kill "))?
+        .trim()
+        .parse()
+        .ok()?;
     Some(OomKills { boot, kills })
 }
 
-/// Files and connections that the process may have open at the same time; `None` where that is not bounded, or not known.
+/// Files and connections that the process may have open at the same time; `None` where that is not
+/// bounded, or not known.
 pub fn open_file_limit() -> Option<u64> {
     #[cfg(unix)]
     {
@@ -53,20 +69,25 @@ pub fn open_file_limit() -> Option<u64> {
     }
 }
 
-/// Runs `work`, compiled for the widest registers that this processor has. Results do not depend on it.
+/// Runs `work`, compiled for the widest registers that this processor has. Results do not depend on
+/// it.
 #[inline(always)]
 pub fn simd_dispatch<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)
 }
 
-/// Has glibc keep what batches free for the batches to come: by default it hands back what is free at the end of a thread's
-/// memory as soon as that is twice a batch or so, and fetches it again, page by page. Who has set how it is to be, has decided.
+/// Has glibc keep what batches free for the batches to come: by default it hands back what is free
+/// at the end of a thread's memory as soon as that is twice a batch or so, and fetches it again,
+/// page by page. Who has set how it is to be, has decided.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "there is no other way to tell the C library")]
 pub fn tune_allocator() {
     const TRIM: (&str, i32) = ("MALLOC_TRIM_THRESHOLD_", 32 << 20);
     const MAP: (&str, i32) = ("MALLOC_MMAP_THRESHOLD_", 16 << 20);
-    if [TRIM.0, MAP.0, "GLIBC_TUNABLES"].iter().all(|name| std::env::var_os(name).is_none()) {
+    if [TRIM.0, MAP.0, "GLIBC_TUNABLES"]
+        .iter()
+        .all(|name| std::env::var_os(name).is_none())
+    {
         // SAFETY: it takes two numbers, and keeps them.
         unsafe {
             libc::mallopt(libc::M_TRIM_THRESHOLD, TRIM.1);
@@ -94,7 +115,10 @@ pub fn disk_space(folder: &Path) -> Option<DiskSpace> {
     {
         let said = rustix::fs::statvfs(folder).ok()?;
         let bytes = |blocks: u64| blocks.saturating_mul(said.f_frsize);
-        Some(DiskSpace { free: bytes(said.f_bavail), size: bytes(said.f_blocks) })
+        Some(DiskSpace {
+            free: bytes(said.f_bavail),
+            size: bytes(said.f_blocks),
+        })
     }
     #[cfg(not(unix))]
     {
@@ -104,25 +128,47 @@ pub fn disk_space(folder: &Path) -> Option<DiskSpace> {
 }
 
 fn total_memory(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib << 10)
 }
 
-/// The limits of the process's control group and of those above it; `groups` as in `/proc/self/cgroup`, mounted at `root`.
+/// The limits of the process's control group and of those above it; `groups` as in
+/// `/proc/self/cgroup`, mounted at `root`.
 fn cgroup_limits(groups: &str, root: &Path) -> Vec<u64> {
     let root = root.display();
-    let paths = groups.lines().filter_map(|line| match line.splitn(3, ':').collect::<Vec<_>>()[..] {
-        [_, "", path] => Some((PathBuf::from(format!("{root}{path}")), "memory.max")),
-        [_, controllers, path] if controllers.split(',').any(|name| name == "memory") => {
-            Some((PathBuf::from(format!("{root}/memory{path}")), "memory.limit_in_bytes"))
-        }
-        _ => None,
-    });
-    paths.flat_map(|(path, file)| limits_upwards(&path, file)).collect()
+    let paths =
+        groups
+            .lines()
+            .filter_map(|line| match line.splitn(3, ':').collect::<Vec<_>>()[..] {
+                [_, "", path] => Some((PathBuf::from(format!("{root}{path}")), "memory.max")),
+                [_, controllers, path] if controllers.split(',').any(|name| name == "memory") => {
+                    Some((
+                        PathBuf::from(format!("{root}/memory{path}")),
+                        "memory.limit_in_bytes",
+                    ))
+                }
+                _ => None,
+            });
+    paths
+        .flat_map(|(path, file)| limits_upwards(&path, file))
+        .collect()
 }
 
 fn limits_upwards(path: &Path, file: &str) -> Vec<u64> {
-    let limit = |folder: &Path| std::fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok();
+    let limit = |folder: &Path| {
+        std::fs::read_to_string(folder.join(file))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+    };
     path.ancestors().filter_map(limit).collect()
 }
 
@@ -146,11 +192,20 @@ mod tests {
 
     #[test]
     fn limits_of_both_versions_and_of_groups_above_are_found() {
-        let nested = [("a/b/memory.max", "max\n"), ("a/memory.max", "1000\n"), ("memory.max", "3000\n")];
+        let nested = [
+            ("a/b/memory.max", "max\n"),
+            ("a/memory.max", "1000\n"),
+            ("memory.max", "3000\n"),
+        ];
         assert_eq!(limits("0::/a/b\n", &nested), [1000, 3000]);
-        let first =
-            [("memory/a/memory.limit_in_bytes", "2000\n"), ("memory/memory.limit_in_bytes", "9223372036854771712")];
-        assert_eq!(limits("4:cpu,memory:/a\n1:cpu:/b\n0::/\n", &first), [2000, 9_223_372_036_854_771_712]);
+        let first = [
+            ("memory/a/memory.limit_in_bytes", "2000\n"),
+            ("memory/memory.limit_in_bytes", "9223372036854771712"),
+        ];
+        assert_eq!(
+            limits("4:cpu,memory:/a\n1:cpu:/b\n0::/\n", &first),
+            [2000, 9_223_372_036_854_771_712]
+        );
     }
 
     #[test]

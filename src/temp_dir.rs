@@ -1,4 +1,5 @@
-//! Temporary folders of this program: private, under a name that cannot be guessed, removed in the end.
+//! Temporary folders of this program: private, under a name that cannot be guessed, removed in the
+//! end.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
@@ -8,8 +9,8 @@ use std::path::{Path, PathBuf};
 pub struct TempDir(PathBuf);
 
 impl TempDir {
-    /// Makes a folder for the user alone, in the system's folder for temporary files. Whatever lies there under its name,
-    /// a link too, is never used.
+    /// Makes a folder for the user alone, in the system's folder for temporary files. Whatever lies
+    /// there under its name, a link too, is never used.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -52,7 +53,10 @@ mod tests {
     fn folder_is_private_and_removed() {
         let (one, other) = (TempDir::new("test").unwrap(), TempDir::new("test").unwrap());
         assert_ne!(one.path(), other.path());
-        assert_eq!(one.path().metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(
+            one.path().metadata().unwrap().permissions().mode() & 0o777,
+            0o700
+        );
         let path = one.path().to_path_buf();
         drop(one);
         assert!(!path.exists() && other.path().is_dir());
@@ -63,6 +67,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(folder.path(), &link).unwrap();
-        assert_eq!(create(&link).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(
+            create(&link).unwrap_err().kind(),
+            io::ErrorKind::AlreadyExists
+        );
     }
 }

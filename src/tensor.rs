@@ -1,8 +1,11 @@
-//! Tensors as Arrow columns: `arrow.fixed_shape_tensor`, `arrow.variable_shape_tensor` and latent vectors, all float32.
+//! Tensors as Arrow columns: `arrow.fixed_shape_tensor`, `arrow.variable_shape_tensor` and latent
+//! vectors, all float32.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, FixedSizeListArray, Float32Array, Int32Array, ListArray, StructArray};
+use arrow::array::{
+    Array, ArrayRef, FixedSizeListArray, Float32Array, Int32Array, ListArray, StructArray,
+};
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, Fields};
 use arrow::error::ArrowError;
@@ -11,7 +14,8 @@ use serde_json::{Value, json};
 
 use crate::system::simd_dispatch;
 
-// arrow-schema 60 writes absent metadata as null, which itself and others then refuse to read: so it is written here.
+// arrow-schema 60 writes absent metadata as null, which itself and others then refuse to read: so
+// it is written here.
 const FIXED: &str = "arrow.fixed_shape_tensor";
 const VARIABLE: &str = "arrow.variable_shape_tensor";
 
@@ -31,12 +35,18 @@ impl TensorShape {
         match field.data_type() {
             DataType::FixedSizeList(item, len) if item.data_type() == &DataType::Float32 => {
                 let len = usize::try_from(*len).ok()?;
-                let Some(shape) = fixed_shape(field) else { return Some(Self::Fixed(vec![len])) };
-                let values = shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
+                let Some(shape) = fixed_shape(field) else {
+                    return Some(Self::Fixed(vec![len]));
+                };
+                let values = shape
+                    .iter()
+                    .try_fold(1_usize, |product, &size| product.checked_mul(size));
                 (values == Some(len)).then_some(Self::Fixed(shape))
             }
             DataType::Struct(fields) if field.extension_type_name() == Some(VARIABLE) => {
-                let DataType::FixedSizeList(_, dims) = fields.find("shape")?.1.data_type() else { return None };
+                let DataType::FixedSizeList(_, dims) = fields.find("shape")?.1.data_type() else {
+                    return None;
+                };
                 let dims = usize::try_from(*dims).ok()?;
                 (fields == &variable_fields(dims)).then_some(Self::Variable(dims))
             }
@@ -45,7 +55,10 @@ impl TensorShape {
     }
 
     /// How many values a row has, where that is fixed.
-    #[expect(clippy::len_without_is_empty, reason = "a shape without values cannot be planned")]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "a shape without values cannot be planned"
+    )]
     pub fn len(&self) -> Option<usize> {
         match self {
             Self::Fixed(shape) => Some(shape.iter().product()),
@@ -73,11 +86,19 @@ pub fn vector_field(name: &str, len: usize) -> Field {
 /// # Errors
 /// When the shape is not one that Arrow can hold.
 pub fn tensor_field(name: &str, shape: &[usize]) -> Result<Field, ArrowError> {
-    let len = shape.iter().try_fold(1_i32, |product, &size| product.checked_mul(i32::try_from(size).ok()?));
+    let len = shape.iter().try_fold(1_i32, |product, &size| {
+        product.checked_mul(i32::try_from(size).ok()?)
+    });
     if len.is_none() {
-        return Err(ArrowError::SchemaError(format!("a tensor of {shape:?} has more values than a row can hold")));
+        return Err(ArrowError::SchemaError(format!(
+            "a tensor of {shape:?} has more values than a row can hold"
+        )));
     }
-    Ok(extended(vector_field(name, shape.iter().product()), FIXED, &json!({ "shape": shape })))
+    Ok(extended(
+        vector_field(name, shape.iter().product()),
+        FIXED,
+        &json!({ "shape": shape }),
+    ))
 }
 
 /// A non-nullable tensor column whose rows each have their own shape of `dims` dimensions.
@@ -86,33 +107,58 @@ pub fn tensor_field(name: &str, shape: &[usize]) -> Result<Field, ArrowError> {
 /// When the shape is not one that Arrow can hold.
 pub fn variable_field(name: &str, dims: usize) -> Result<Field, ArrowError> {
     if i32::try_from(dims).is_err() {
-        return Err(ArrowError::SchemaError(format!("a tensor cannot have {dims} dimensions")));
+        return Err(ArrowError::SchemaError(format!(
+            "a tensor cannot have {dims} dimensions"
+        )));
     }
-    Ok(extended(Field::new(name, DataType::Struct(variable_fields(dims)), false), VARIABLE, &json!({})))
+    Ok(extended(
+        Field::new(name, DataType::Struct(variable_fields(dims)), false),
+        VARIABLE,
+        &json!({}),
+    ))
 }
 
-/// A column for [`vector_field`] or [`tensor_field`] from its values, row after row; takes the vector without a copy.
+/// A column for [`vector_field`] or [`tensor_field`] from its values, row after row; takes the
+/// vector without a copy.
 ///
 /// # Errors
 /// When the number of values is not a multiple of `len`.
 pub fn fixed_column(len: usize, values: Vec<f32>) -> Result<ArrayRef, ArrowError> {
     let values = Arc::new(Float32Array::new(ScalarBuffer::from(values), None));
-    Ok(Arc::new(FixedSizeListArray::try_new(item(), len_of(len), values, None)?))
+    Ok(Arc::new(FixedSizeListArray::try_new(
+        item(),
+        len_of(len),
+        values,
+        None,
+    )?))
 }
 
-/// A column for [`variable_field`]: the values of all rows one after the other, and each row's shape.
+/// A column for [`variable_field`]: the values of all rows one after the other, and each row's
+/// shape.
 ///
 /// # Errors
 /// When the shapes do not add up to the values, or have not all `dims` dimensions.
-pub fn variable_column(dims: usize, values: Vec<f32>, shapes: &[Vec<usize>]) -> Result<ArrayRef, ArrowError> {
+pub fn variable_column(
+    dims: usize,
+    values: Vec<f32>,
+    shapes: &[Vec<usize>],
+) -> Result<ArrayRef, ArrowError> {
     let lengths = shapes.iter().map(|shape| shape.iter().product());
     let offsets = OffsetBuffer::<i32>::from_lengths(lengths);
     let values = Arc::new(Float32Array::new(ScalarBuffer::from(values), None));
     let data = ListArray::try_new(item(), offsets, values, None)?;
-    let sizes: Int32Array = shapes.iter().flatten().map(|&size| i32::try_from(size).unwrap_or(i32::MAX)).collect();
+    let sizes: Int32Array = shapes
+        .iter()
+        .flatten()
+        .map(|&size| i32::try_from(size).unwrap_or(i32::MAX))
+        .collect();
     let size_item = Arc::new(Field::new_list_field(DataType::Int32, false));
     let shape = FixedSizeListArray::try_new(size_item, len_of(dims), Arc::new(sizes), None)?;
-    Ok(Arc::new(StructArray::try_new(variable_fields(dims), vec![Arc::new(data), Arc::new(shape)], None)?))
+    Ok(Arc::new(StructArray::try_new(
+        variable_fields(dims),
+        vec![Arc::new(data), Arc::new(shape)],
+        None,
+    )?))
 }
 
 /// The values of a fixed-size list column, row after row, without a copy; honours slicing.
@@ -121,46 +167,78 @@ pub fn fixed_values(column: &dyn Array) -> Option<&[f32]> {
     let list = column.as_any().downcast_ref::<FixedSizeListArray>()?;
     let len = usize::try_from(list.value_length()).ok()?;
     let values = list.values().as_any().downcast_ref::<Float32Array>()?;
-    // A sliced list keeps its values whole only up to its own offset, which `values()` already reflects.
+    // A sliced list keeps its values whole only up to its own offset, which `values()` already
+    // reflects.
     values.values().get(..list.len() * len)
 }
 
 /// Whether no value is NaN or infinite.
 pub fn all_finite(values: &[f32]) -> bool {
     // Without a branch per value, so that it runs at the speed of memory.
-    simd_dispatch(|| values.iter().fold(true, |all, value| all & value.is_finite()))
+    simd_dispatch(|| {
+        values
+            .iter()
+            .fold(true, |all, value| all & value.is_finite())
+    })
 }
 
-/// One row of a variable-shape tensor column: its values and its shape, without a copy of the values.
+/// One row of a variable-shape tensor column: its values and its shape, without a copy of the
+/// values.
 pub fn variable_row(column: &dyn Array, row: usize) -> Option<(&[f32], Vec<usize>)> {
     let tensor = column.as_any().downcast_ref::<StructArray>()?;
     let data = tensor.column(0).as_any().downcast_ref::<ListArray>()?;
-    let shape = tensor.column(1).as_any().downcast_ref::<FixedSizeListArray>()?;
+    let shape = tensor
+        .column(1)
+        .as_any()
+        .downcast_ref::<FixedSizeListArray>()?;
     let values = data.values().as_any().downcast_ref::<Float32Array>()?;
     let offsets = data.value_offsets();
-    let (from, to) = (usize::try_from(*offsets.get(row)?).ok()?, usize::try_from(*offsets.get(row + 1)?).ok()?);
+    let (from, to) = (
+        usize::try_from(*offsets.get(row)?).ok()?,
+        usize::try_from(*offsets.get(row + 1)?).ok()?,
+    );
     let sizes = shape.value(row);
     let sizes = sizes.as_any().downcast_ref::<Int32Array>()?;
-    let shape = sizes.values().iter().map(|&size| usize::try_from(size).ok()).collect::<Option<Vec<_>>>()?;
+    let shape = sizes
+        .values()
+        .iter()
+        .map(|&size| usize::try_from(size).ok())
+        .collect::<Option<Vec<_>>>()?;
     Some((values.values().get(from..to)?, shape))
 }
 
 fn extended(field: Field, name: &str, metadata: &Value) -> Field {
     let metadata = metadata.to_string();
-    field.with_metadata([(EXTENSION_TYPE_NAME_KEY, name), (EXTENSION_TYPE_METADATA_KEY, metadata.as_str())])
+    field.with_metadata([
+        (EXTENSION_TYPE_NAME_KEY, name),
+        (EXTENSION_TYPE_METADATA_KEY, metadata.as_str()),
+    ])
 }
 
-/// The shape in the metadata of a fixed-shape tensor; `None` where the field is none, or does not say.
+/// The shape in the metadata of a fixed-shape tensor; `None` where the field is none, or does not
+/// say.
 fn fixed_shape(field: &Field) -> Option<Vec<usize>> {
-    let metadata = field.extension_type_metadata().filter(|_| field.extension_type_name() == Some(FIXED))?;
-    serde_json::from_value(serde_json::from_str::<Value>(metadata).ok()?.get("shape")?.clone()).ok()
+    let metadata = field
+        .extension_type_metadata()
+        .filter(|_| field.extension_type_name() == Some(FIXED))?;
+    serde_json::from_value(
+        serde_json::from_str::<Value>(metadata)
+            .ok()?
+            .get("shape")?
+            .clone(),
+    )
+    .ok()
 }
 
 fn variable_fields(dims: usize) -> Fields {
     let size_item = Arc::new(Field::new_list_field(DataType::Int32, false));
     Fields::from(vec![
         Field::new("data", DataType::List(item()), false),
-        Field::new("shape", DataType::FixedSizeList(size_item, len_of(dims)), false),
+        Field::new(
+            "shape",
+            DataType::FixedSizeList(size_item, len_of(dims)),
+            false,
+        ),
     ])
 }
 
@@ -181,16 +259,31 @@ mod tests {
 
     #[test]
     fn the_shape_of_a_tensor_column_is_read_as_it_was_written() {
-        assert_eq!(TensorShape::of(&tensor_field("x", &[2, 3]).unwrap()), Some(TensorShape::Fixed(vec![2, 3])));
-        assert_eq!(TensorShape::of(&variable_field("x", 3).unwrap()), Some(TensorShape::Variable(3)));
-        assert_eq!(TensorShape::of(&vector_field("x", 4)), Some(TensorShape::Fixed(vec![4])));
-        assert_eq!(TensorShape::of(&Field::new("x", DataType::Float32, false)), None);
+        assert_eq!(
+            TensorShape::of(&tensor_field("x", &[2, 3]).unwrap()),
+            Some(TensorShape::Fixed(vec![2, 3]))
+        );
+        assert_eq!(
+            TensorShape::of(&variable_field("x", 3).unwrap()),
+            Some(TensorShape::Variable(3))
+        );
+        assert_eq!(
+            TensorShape::of(&vector_field("x", 4)),
+            Some(TensorShape::Fixed(vec![4]))
+        );
+        assert_eq!(
+            TensorShape::of(&Field::new("x", DataType::Float32, false)),
+            None
+        );
     }
 
     #[test]
     fn metadata_is_the_least_that_the_arrow_format_asks_for() {
         let field = tensor_field("x", &[2, 3]).unwrap();
-        assert_eq!(field.extension_type_name(), Some("arrow.fixed_shape_tensor"));
+        assert_eq!(
+            field.extension_type_name(),
+            Some("arrow.fixed_shape_tensor")
+        );
         assert_eq!(field.extension_type_metadata(), Some(r#"{"shape":[2,3]}"#));
     }
 

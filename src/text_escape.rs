@@ -1,38 +1,64 @@
-//! Text of any origin made printable: control characters and those that turn the direction of text are written as escapes.
+//! Text of any origin made printable: control characters and those that turn the direction of text
+//! are written as escapes.
 //!
-//! File names, column names and descriptions come from anywhere. A terminal obeys the control characters in them, and a
-//! bidirectional override makes a name read as another one.
+//! File names, column names and descriptions come from anywhere. A terminal obeys the control
+//! characters in them, and a bidirectional override makes a name read as another one.
 
 use std::borrow::Cow;
 
 /// Whether a terminal or a page would obey the character instead of showing it.
 pub fn is_unprintable(c: char) -> bool {
-    let turns_direction =
-        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    // The two separators end a line where a reader expects none; tags and the byte order mark are invisible.
-    c.is_control() || turns_direction || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+    let turns_direction = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    // The two separators end a line where a reader expects none; tags and the byte order mark are
+    // invisible.
+    c.is_control()
+        || turns_direction
+        || matches!(
+            c,
+            '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}'
+        )
 }
 
 /// Text of several lines: line breaks and tabs stay.
 pub fn text(text: &str) -> Cow<'_, str> {
-    escape(text, |c| is_unprintable(c) && !matches!(c, '\n' | '\t'), rust_escape)
+    escape(
+        text,
+        |c| is_unprintable(c) && !matches!(c, '\n' | '\t'),
+        rust_escape,
+    )
 }
 
-/// Text of one line: a line break within it is escaped too, so that it cannot forge a line of its own.
+/// Text of one line: a line break within it is escaped too, so that it cannot forge a line of its
+/// own.
 pub fn line(text: &str) -> Cow<'_, str> {
     escape(text, is_unprintable, rust_escape)
 }
 
-/// A JSON document: it means what it meant before, since these characters stand in its strings alone. White space stays.
+/// A JSON document: it means what it meant before, since these characters stand in its strings
+/// alone. White space stays.
 pub fn json(document: &str) -> Cow<'_, str> {
-    escape(document, |c| is_unprintable(c) && !matches!(c, '\n' | '\t' | '\r'), json_escape)
+    escape(
+        document,
+        |c| is_unprintable(c) && !matches!(c, '\n' | '\t' | '\r'),
+        json_escape,
+    )
 }
 
-fn escape(text: &str, is_escaped: impl Fn(char) -> bool, write: fn(&mut String, char)) -> Cow<'_, str> {
-    let Some(first) = text.find(&is_escaped) else { return Cow::Borrowed(text) };
+fn escape(
+    text: &str,
+    is_escaped: impl Fn(char) -> bool,
+    write: fn(&mut String, char),
+) -> Cow<'_, str> {
+    let Some(first) = text.find(&is_escaped) else {
+        return Cow::Borrowed(text);
+    };
     let mut escaped = text[..first].to_owned();
     for c in text[first..].chars() {
-        if is_escaped(c) { write(&mut escaped, c) } else { escaped.push(c) }
+        if is_escaped(c) {
+            write(&mut escaped, c)
+        } else {
+            escaped.push(c)
+        }
     }
     Cow::Owned(escaped)
 }
@@ -61,7 +87,10 @@ mod tests {
     #[test]
     fn what_a_terminal_would_obey_is_escaped() {
         let shown = text(HOSTILE);
-        assert_eq!(shown, "a\\u{1b}]0;x\\u{7}\\u{9b}31m\\u{202e}gpj\\u{2066}\\r\\u{feff}é😀");
+        assert_eq!(
+            shown,
+            "a\\u{1b}]0;x\\u{7}\\u{9b}31m\\u{202e}gpj\\u{2066}\\r\\u{feff}é😀"
+        );
         assert_eq!(text(&shown), shown, "escapes are printable");
         assert!(!line("a\nb").contains('\n') && text("a\nb\tc") == "a\nb\tc");
     }
@@ -71,7 +100,13 @@ mod tests {
         let value = serde_json::json!({ HOSTILE: [HOSTILE, "\u{e0041}"] });
         let written = serde_json::to_string_pretty(&value).unwrap_or_default();
         let shown = json(&written);
-        assert!(!shown.chars().any(|c| is_unprintable(c) && c != '\n'), "{shown}");
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).ok(), Some(value));
+        assert!(
+            !shown.chars().any(|c| is_unprintable(c) && c != '\n'),
+            "{shown}"
+        );
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&shown).ok(),
+            Some(value)
+        );
     }
 }

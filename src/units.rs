@@ -33,25 +33,33 @@ impl std::fmt::Display for HumanDuration {
 
 impl<'de> Deserialize<'de> for ByteSize {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)
-            .map_err(|error| de::Error::custom(format!("{error}; sizes carry a unit, such as \"32MiB\"")))?;
+        let text = String::deserialize(deserializer).map_err(|error| {
+            de::Error::custom(format!("{error}; sizes carry a unit, such as \"32MiB\""))
+        })?;
         if text.trim().chars().all(|c| c.is_ascii_digit()) {
-            return Err(de::Error::custom(format!("`{text}` has no unit; write a size such as \"32MiB\" or \"512B\"")));
+            return Err(de::Error::custom(format!(
+                "`{text}` has no unit; write a size such as \"32MiB\" or \"512B\""
+            )));
         }
         let size = text.parse::<bytesize::ByteSize>();
         size.map(|size| Self(size.0)).map_err(|_| {
-            de::Error::custom(format!("`{text}` is no size; write a number and B, KiB, MiB, GiB, KB, MB or GB"))
+            de::Error::custom(format!(
+                "`{text}` is no size; write a number and B, KiB, MiB, GiB, KB, MB or GB"
+            ))
         })
     }
 }
 
 impl<'de> Deserialize<'de> for HumanDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)
-            .map_err(|error| de::Error::custom(format!("{error}; durations carry a unit, such as \"30s\"")))?;
-        humantime::parse_duration(&text)
-            .map(Self)
-            .map_err(|_| de::Error::custom(format!("`{text}` is no duration; write a number and ms, s, m or h")))
+        let text = String::deserialize(deserializer).map_err(|error| {
+            de::Error::custom(format!("{error}; durations carry a unit, such as \"30s\""))
+        })?;
+        humantime::parse_duration(&text).map(Self).map_err(|_| {
+            de::Error::custom(format!(
+                "`{text}` is no duration; write a number and ms, s, m or h"
+            ))
+        })
     }
 }
 

@@ -1,4 +1,5 @@
-//! Arbitrary text as the state of earlier runs: the key-value metadata of a Parquet footer, and the coverage snapshot.
+//! Arbitrary text as the state of earlier runs: the key-value metadata of a Parquet footer, and the
+//! coverage snapshot.
 #![no_main]
 
 use std::path::Path;
@@ -12,7 +13,8 @@ use parquet::schema::types::{SchemaDescriptor, Type};
 const KEYS: [&str; 7] = ["provenance", "pipeline", "stage", "digest", "models", "stages", "version"];
 
 fuzz_target!(|text: &str| {
-    // One line per key, in order: an empty line is a key without a value, a missing line is a missing key.
+    // One line per key, in order: an empty line is a key without a value, a missing line is a
+    // missing key.
     let entries = KEYS
         .iter()
         .zip(text.split('\n'))

@@ -1,4 +1,5 @@
-//! Arbitrary text as a pipeline file: faults with their places, or a plan; never a panic or a stack overflow.
+//! Arbitrary text as a pipeline file: faults with their places, or a plan; never a panic or a stack
+//! overflow.
 #![no_main]
 
 use std::path::Path;

@@ -14,8 +14,8 @@ use tokio_stream::StreamExt as _;
 /// Small enough that inputs of a few KiB can exceed them.
 const LIMITS: PipelineLimits = PipelineLimits { pixels: 1 << 16, record_bytes: ByteSize(1 << 10), memory: None };
 
-/// Reads the file to its end. Every row must be either a record or a reject. The planning of an invalid input must return
-/// faults with messages.
+/// Reads the file to its end. Every row must be either a record or a reject. The planning of an
+/// invalid input must return faults with messages.
 pub fn read(kind: &str, file: &Path) {
     let context = PlanContext::new(BTreeMap::new(), LIMITS);
     let batch = serde_json::from_value(json!({ "records": 7, "bytes": "2KiB" })).expect("a batch size");
@@ -49,7 +49,8 @@ pub fn read(kind: &str, file: &Path) {
     });
 }
 
-/// Writes a file with these bytes, on a file system in memory if one exists. The path is always the same.
+/// Writes a file with these bytes, on a file system in memory if one exists. The path is always the
+/// same.
 pub fn file(name: &str, bytes: &[u8]) -> std::path::PathBuf {
     static FOLDER: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
@@ -62,8 +63,9 @@ pub fn file(name: &str, bytes: &[u8]) -> std::path::PathBuf {
     path
 }
 
-/// Libraries that read hostile bytes may panic; latentflow catches these panics and returns a reject. Therefore only an
-/// uncaught panic must end the fuzzer. The default hook of libFuzzer ends it at every panic.
+/// Libraries that read hostile bytes may panic; latentflow catches these panics and returns a
+/// reject. Therefore only an uncaught panic must end the fuzzer. The default hook of libFuzzer ends
+/// it at every panic.
 pub fn allow_caught_panics() {
     std::panic::set_hook(Box::new(|panic| {
         if panic.location().is_some_and(|place| place.file().contains("fuzz")) {

@@ -10,9 +10,17 @@ use axum::response::{IntoResponse, Response};
 
 use crate::server::TokenAuth;
 
-/// Admits requests with the token. Probes of a cluster have none: `/healthz` answers them, and `/readyz` without its reasons.
-pub(super) async fn authorize(State(access): State<Arc<TokenAuth>>, request: Request, next: Next) -> Response {
-    let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+/// Admits requests with the token. Probes of a cluster have none: `/healthz` answers them, and
+/// `/readyz` without its reasons.
+pub(super) async fn authorize(
+    State(access): State<Arc<TokenAuth>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let header = request
+        .headers()
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
     if access.is_browser_authorized(header) {
         return next.run(request).await;
     }
@@ -20,7 +28,11 @@ pub(super) async fn authorize(State(access): State<Arc<TokenAuth>>, request: Req
         "/healthz" => next.run(request).await,
         "/readyz" => {
             let status = next.run(request).await.status();
-            let word = if status.is_success() { "ready\n" } else { "not ready\n" };
+            let word = if status.is_success() {
+                "ready\n"
+            } else {
+                "not ready\n"
+            };
             (status, word).into_response()
         }
         _ => {
@@ -28,7 +40,9 @@ pub(super) async fn authorize(State(access): State<Arc<TokenAuth>>, request: Req
                         is the password of the user latentflow\n";
             let mut response = (StatusCode::UNAUTHORIZED, text).into_response();
             for scheme in ["Bearer", "Basic realm=\"latentflow\", charset=\"UTF-8\""] {
-                response.headers_mut().append(WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
+                response
+                    .headers_mut()
+                    .append(WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
             }
             response
         }

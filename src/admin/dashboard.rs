@@ -16,10 +16,12 @@ use super::status::RunStatus;
 const STYLE: &str = include_str!("dashboard.css");
 const SCRIPT: &str = include_str!("dashboard.js");
 
-/// The page, whole: it asks this listener for the status and for images, and nobody else for anything.
+/// The page, whole: it asks this listener for the status and for images, and nobody else for
+/// anything.
 static PAGE: LazyLock<String> = LazyLock::new(|| {
     let page = include_str!("dashboard.html");
-    page.replace("/*style*/", STYLE).replace("/*script*/", SCRIPT)
+    page.replace("/*style*/", STYLE)
+        .replace("/*script*/", SCRIPT)
 });
 
 /// Nothing runs but the page's own script, whatever stands in the data.
@@ -37,7 +39,10 @@ const NO_STORE: (HeaderName, &str) = (CACHE_CONTROL, "no-store");
 
 pub(super) async fn get_dashboard() -> impl IntoResponse {
     let kind = (CONTENT_TYPE, "text/html; charset=utf-8");
-    ([kind, NO_STORE, (CONTENT_SECURITY_POLICY, POLICY.as_str())], PAGE.as_str())
+    (
+        [kind, NO_STORE, (CONTENT_SECURITY_POLICY, POLICY.as_str())],
+        PAGE.as_str(),
+    )
 }
 
 /// 503 until the outputs are open: nothing is known before.
@@ -50,15 +55,27 @@ pub(super) async fn get_status(State(admin): State<Arc<Admin>>) -> Response {
     ([NO_STORE], Json(status)).into_response()
 }
 
-/// An image as a model was given it (`before.png`), or as it made it (`after.png`); 404 once it is forgotten.
-pub(super) async fn get_image(State(admin): State<Arc<Admin>>, Path((number, file)): Path<(u64, String)>) -> Response {
-    let images = admin.run.get().map(|run| run.stats.tap.images()).unwrap_or_default();
+/// An image as a model was given it (`before.png`), or as it made it (`after.png`); 404 once it is
+/// forgotten.
+pub(super) async fn get_image(
+    State(admin): State<Arc<Admin>>,
+    Path((number, file)): Path<(u64, String)>,
+) -> Response {
+    let images = admin
+        .run
+        .get()
+        .map(|run| run.stats.tap.images())
+        .unwrap_or_default();
     let image = images.into_iter().find(|image| image.number == number);
-    let place = ["before.png", "after.png"].iter().position(|name| *name == file);
+    let place = ["before.png", "after.png"]
+        .iter()
+        .position(|name| *name == file);
     match (image, place) {
-        (Some(image), Some(place)) => {
-            ([(CONTENT_TYPE, "image/png"), NO_STORE], image.files[place].clone()).into_response()
-        }
+        (Some(image), Some(place)) => (
+            [(CONTENT_TYPE, "image/png"), NO_STORE],
+            image.files[place].clone(),
+        )
+            .into_response(),
         _ => (StatusCode::NOT_FOUND, "no such image\n").into_response(),
     }
 }

@@ -45,7 +45,11 @@ pub type ReloadResult = Result<String, Vec<String>>;
 impl Admin {
     /// Tells of these metrics; nothing runs yet.
     pub fn new(metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { metrics, run: OnceLock::new(), draining: AtomicBool::new(false) })
+        Arc::new(Self {
+            metrics,
+            run: OnceLock::new(),
+            draining: AtomicBool::new(false),
+        })
     }
 
     /// A run has begun; only the first counts.
@@ -70,7 +74,9 @@ impl Admin {
 
     /// Why the run takes no records, if so.
     fn unready_reason(&self) -> Option<String> {
-        self.not_started().map(str::to_owned).or_else(|| self.metrics.trouble())
+        self.not_started()
+            .map(str::to_owned)
+            .or_else(|| self.metrics.trouble())
     }
 
     /// Why the run does not work, if so.
@@ -83,8 +89,8 @@ impl Admin {
         }
     }
 
-    /// Serves as the pipeline says, until the process ends; returns once the port is bound, with the address as clients write it.
-    /// Serves nothing where no address is set.
+    /// Serves as the pipeline says, until the process ends; returns once the port is bound, with
+    /// the address as clients write it. Serves nothing where no address is set.
     ///
     /// # Errors
     /// When the port cannot be bound, or the token or the keys cannot be used.
@@ -93,9 +99,16 @@ impl Admin {
         settings: &AdminSettings,
         listeners: &Listeners,
     ) -> Result<Option<String>, StageError> {
-        let Some(address) = settings.listen else { return Ok(None) };
+        let Some(address) = settings.listen else {
+            return Ok(None);
+        };
         let access = listeners.access(NAME, settings.token.as_ref(), &self.metrics)?;
-        let options = ListenOptions { name: NAME, address, bounds: settings.limits, tls: settings.tls.as_ref() };
+        let options = ListenOptions {
+            name: NAME,
+            address,
+            bounds: settings.limits,
+            tls: settings.tls.as_ref(),
+        };
         let server = listeners.bind(&options, ListenerRole::Admin, &self.metrics)?;
         let url = server.url();
         let router = self.router(access, settings.hosts.clone());
@@ -108,9 +121,16 @@ impl Admin {
     }
 
     fn router(self: &Arc<Self>, access: Arc<TokenAuth>, hosts: Vec<String>) -> Router {
-        let refuse = |reason: String| (StatusCode::FORBIDDEN, format!("{reason}\n")).into_response();
-        // Browsers send the password that they were given from every page, so that the token alone does not show who asks.
-        let guard = HostCheck { host: !access.needs_token(), origin: true, hosts, refuse };
+        let refuse =
+            |reason: String| (StatusCode::FORBIDDEN, format!("{reason}\n")).into_response();
+        // Browsers send the password that they were given from every page, so that the token alone
+        // does not show who asks.
+        let guard = HostCheck {
+            host: !access.needs_token(),
+            origin: true,
+            hosts,
+            refuse,
+        };
         Router::new()
             .route("/metrics", get(get_metrics))
             .route("/healthz", get(get_healthz))
@@ -121,7 +141,10 @@ impl Admin {
             .route("/v1/reload", post(post_reload))
             .with_state(Arc::clone(self))
             .layer(from_fn_with_state(access, authorize::authorize))
-            .layer(from_fn_with_state(Arc::new(guard), server::require_allowed_host))
+            .layer(from_fn_with_state(
+                Arc::new(guard),
+                server::require_allowed_host,
+            ))
     }
 }
 
@@ -129,11 +152,18 @@ impl Admin {
 const NAME: &str = "admin";
 
 async fn get_metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    admin.metrics.ready.set(i64::from(admin.unready_reason().is_none()));
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.metrics.text())
+    admin
+        .metrics
+        .ready
+        .set(i64::from(admin.unready_reason().is_none()));
+    (
+        [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        admin.metrics.text(),
+    )
 }
 
-/// The process answers: it is alive. Whether it gets on with its work is for `/readyz` and the metrics to tell.
+/// The process answers: it is alive. Whether it gets on with its work is for `/readyz` and the
+/// metrics to tell.
 async fn get_healthz() -> &'static str {
     "ok\n"
 }
@@ -142,13 +172,23 @@ async fn get_readyz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     match admin.unready_reason() {
         None => {
             let remarks = admin.metrics.watch.remarks();
-            (StatusCode::OK, format!("ready\n{}", remarks.iter().map(|line| format!("{line}\n")).collect::<String>()))
+            (
+                StatusCode::OK,
+                format!(
+                    "ready\n{}",
+                    remarks
+                        .iter()
+                        .map(|line| format!("{line}\n"))
+                        .collect::<String>()
+                ),
+            )
         }
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }
 }
 
-/// 200 with what was done, 409 with the reasons for a refusal, 503 where nothing can be exchanged now.
+/// 200 with what was done, 409 with the reasons for a refusal, 503 where nothing can be exchanged
+/// now.
 async fn post_reload(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let unavailable = |reason: &str| (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"));
     if let Some(reason) = admin.not_started() {

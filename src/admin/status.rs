@@ -8,7 +8,9 @@ use serde::Serialize;
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::model::card::Quantiles;
-use crate::topology::{ErrorSpan, RecentReject, ReconstructionErrorStats, RunStats, SampledImage, StageStats};
+use crate::topology::{
+    ErrorSpan, RecentReject, ReconstructionErrorStats, RunStats, SampledImage, StageStats,
+};
 use crate::units::unix_seconds;
 
 /// A run at a moment. Names and units are kept; more may be added.
@@ -109,11 +111,23 @@ impl RunStatus {
             in_flight_bytes: load.memory_bytes.get(),
             in_flight_limit_bytes: load.memory_limit_bytes.get(),
             resident_bytes: metrics.resident_bytes(),
-            stages: stats.stages.iter().map(|stage| StageStatus::of(stage, metrics)).collect(),
-            errors: stats.stages.iter().filter_map(|stage| Some(errors(stage, stage.error.as_ref()?))).collect(),
+            stages: stats
+                .stages
+                .iter()
+                .map(|stage| StageStatus::of(stage, metrics))
+                .collect(),
+            errors: stats
+                .stages
+                .iter()
+                .filter_map(|stage| Some(errors(stage, stage.error.as_ref()?)))
+                .collect(),
             rejects: stats.tap.rejects(),
             images: stats.tap.images(),
-            models: stats.models().iter().map(|model| ModelStatus::of(model)).collect(),
+            models: stats
+                .models()
+                .iter()
+                .map(|model| ModelStatus::of(model))
+                .collect(),
         }
     }
 }
@@ -128,7 +142,13 @@ impl StageStatus {
             bytes: written.bytes,
             last_unix_seconds: metrics.commits.last.with_label_values(&[&stage.name]).get(),
         });
-        let busy = || metrics.utilization.stage_utilization.with_label_values(&labels).get();
+        let busy = || {
+            metrics
+                .utilization
+                .stage_utilization
+                .with_label_values(&labels)
+                .get()
+        };
         Self {
             name: Arc::clone(&stage.name),
             kind: stage.kind,
@@ -137,7 +157,11 @@ impl StageStatus {
             records_in: stage.records_in.load(Relaxed),
             records_out: stage.records_out.load(Relaxed),
             rejects: stage.rejects.load(Relaxed),
-            records_per_second: metrics.utilization.records_per_second.with_label_values(&labels).get(),
+            records_per_second: metrics
+                .utilization
+                .records_per_second
+                .with_label_values(&labels)
+                .get(),
             utilization: (stage.role != "source").then(busy),
             committed,
         }
@@ -164,7 +188,9 @@ impl ModelStatus {
             name: model.name().to_owned(),
             kind: model.kind().to_owned(),
             summary: model.summary(),
-            description: card.map(|card| card.description.clone()).unwrap_or_default(),
+            description: card
+                .map(|card| card.description.clone())
+                .unwrap_or_default(),
             digest: model.digest().to_owned(),
             providers: model.providers(),
             loss: model.loss().as_str(),

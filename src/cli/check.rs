@@ -15,7 +15,8 @@ use crate::system;
 pub(super) struct CheckCommand {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// Accept outputs whose rows other stages, options or models have made, as `run` does with this option.
+    /// Accept outputs whose rows other stages, options or models have made, as `run` does with this
+    /// option.
     #[arg(long)]
     allow_change: bool,
 }
@@ -28,15 +29,22 @@ impl CheckCommand {
         }
         let plan = plan::check(read, &Arc::new(Metrics::new()))?;
         plan.check_mounts().map_err(stage_error)?;
-        let admitted = plan.admit_outputs(ChangePolicy::allowed(self.allow_change, plan.is_unbounded()));
+        let admitted = plan.admit_outputs(ChangePolicy::allowed(
+            self.allow_change,
+            plan.is_unbounded(),
+        ));
         if let Err((stage, error)) = admitted.and_then(|()| plan.admit_inputs()) {
             if matches!(error, StageError::Refused(_)) {
                 return Err(stage_error((stage, error)));
             }
-            print_error(&format!("{stage}: it cannot be checked now what earlier runs did: {error}\n"));
+            print_error(&format!(
+                "{stage}: it cannot be checked now what earlier runs did: {error}\n"
+            ));
         }
         for (source, error) in plan.list_inputs() {
-            print_error(&format!("{source}: the inputs cannot be listed now: {error}\n"));
+            print_error(&format!(
+                "{source}: the inputs cannot be listed now: {error}\n"
+            ));
         }
         if let Some(warning) = plan.memory.warning(system::cgroup_memory_limit()) {
             print_error(&format!("warning: {warning}\n"));

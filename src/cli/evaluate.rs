@@ -37,26 +37,30 @@ pub(super) struct EvaluateCommand {
 /// Which records a model is tried with, and how.
 #[derive(Debug, Args)]
 pub(super) struct EvaluateArgs {
-    /// The folder that holds the data the model was trained with, where that is not where it was then.
+    /// The folder that holds the data the model was trained with, where that is not where it was
+    /// then.
     #[arg(long, value_name = "FOLDER", conflicts_with = "source")]
     data: Option<PathBuf>,
-    /// Other data: a folder of images, a file (recognised by its extension), or a source as in pipelines:
-    /// '{ kind = "csv", path = "rows.csv" }'. May be repeated. Half of it is kept to fit PCA and classifiers to, but for
-    /// models that have no code.
+    /// Other data: a folder of images, a file (recognised by its extension), or a source as in
+    /// pipelines: '{ kind = "csv", path = "rows.csv" }'. May be repeated. Half of it is kept to fit
+    /// PCA and classifiers to, but for models that have no code.
     #[arg(long, value_name = "PATH|TABLE")]
     source: Vec<String>,
-    /// Override a key of the data's table, such as label=species, test=0.2 or 'normal={ column = "y", equals = 0 }'.
+    /// Override a key of the data's table, such as label=species, test=0.2 or 'normal={ column =
+    /// "y", equals = 0 }'.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// The records to score. Default: the test part; where the training kept none, the validation part, and all anomalies.
+    /// The records to score. Default: the test part; where the training kept none, the validation
+    /// part, and all anomalies.
     #[arg(long, value_enum)]
     part: Option<SubsetArg>,
-    /// Try to undo this corruption: gaussian:25, masking:0.3, salt_and_pepper:0.1, watermark_text:0.5, watermark_grid:0.5,
-    /// watermark:0.5, gray. May be repeated. Default: what the model was trained with.
+    /// Try to undo this corruption: gaussian:25, masking:0.3, salt_and_pepper:0.1,
+    /// watermark_text:0.5, watermark_grid:0.5, watermark:0.5, gray. May be repeated. Default: what
+    /// the model was trained with.
     #[arg(long, value_name = "NOISE:AMOUNT")]
     corrupt: Vec<String>,
-    /// Keep the records that are read from the data in this folder, and use them again the next time. Default: a temporary
-    /// folder that is removed.
+    /// Keep the records that are read from the data in this folder, and use them again the next
+    /// time. Default: a temporary folder that is removed.
     #[arg(long, value_name = "FOLDER")]
     prepared: Option<PathBuf>,
 }
@@ -102,11 +106,13 @@ impl EvaluateCommand {
         log::start(LogFormat::Auto);
         let model = open(&self.model)?;
         let EvaluationRun { evaluation, .. } = self.args.evaluate(&model, &self.model)?;
-        let as_json = || Ok::<_, anyhow::Error>(format!("{}\n", serde_json::to_string_pretty(&evaluation)?));
+        let as_json =
+            || Ok::<_, anyhow::Error>(format!("{}\n", serde_json::to_string_pretty(&evaluation)?));
         match &self.json {
             Some(path) if path == Path::new("-") => print_json(&as_json()?)?,
             Some(path) => {
-                std::fs::write(path, as_json()?).with_context(|| format!("cannot write {}", path.display()))?;
+                std::fs::write(path, as_json()?)
+                    .with_context(|| format!("cannot write {}", path.display()))?;
                 print(&evaluation.to_string())?;
             }
             None => print(&evaluation.to_string())?,
@@ -121,17 +127,32 @@ impl EvaluateCommand {
 /// When it cannot be opened, or gives nothing that could be measured.
 pub(super) fn open(folder: &Path) -> anyhow::Result<Model> {
     if !folder.is_dir() {
-        let met = if folder.exists() { "is a file" } else { "there is no such folder" };
-        bail!("{}: {met}; name a model's folder, which holds model.toml and its ONNX files", folder.display());
+        let met = if folder.exists() {
+            "is a file"
+        } else {
+            "there is no such folder"
+        };
+        bail!(
+            "{}: {met}; name a model's folder, which holds model.toml and its ONNX files",
+            folder.display()
+        );
     }
     let runtime = RuntimeSpec::default();
     model::ort_library::init(&runtime).map_err(|fault| anyhow!("{}", fault.message))?;
-    let spec = ModelSpec { path: Some(folder.to_path_buf()), ..ModelSpec::default() };
-    let name = folder.file_name().map_or("model".into(), |name| name.to_string_lossy());
+    let spec = ModelSpec {
+        path: Some(folder.to_path_buf()),
+        ..ModelSpec::default()
+    };
+    let name = folder
+        .file_name()
+        .map_or("model".into(), |name| name.to_string_lossy());
     let model = Model::open(&name, &spec, &runtime, &Arc::new(Metrics::new()));
     let model = model.map_err(|faults| anyhow!(lines(&faults, "")))?;
     if model.files(ModelPath::Whole).is_none() && model.code_size().is_none() {
-        bail!("{}: gives neither reconstructions nor codes of one size, so that nothing can be measured", name);
+        bail!(
+            "{}: gives neither reconstructions nor codes of one size, so that nothing can be measured",
+            name
+        );
     }
     Ok(model)
 }
@@ -153,7 +174,14 @@ impl EvaluateArgs {
 
     /// Whether anything was asked for.
     pub(super) fn is_set(&self) -> bool {
-        let Self { data, source, set, part, corrupt, prepared } = self;
+        let Self {
+            data,
+            source,
+            set,
+            part,
+            corrupt,
+            prepared,
+        } = self;
         data.is_some()
             || part.is_some()
             || prepared.is_some()
@@ -165,26 +193,50 @@ impl EvaluateArgs {
     /// # Errors
     /// What is wrong with what was asked for, or went wrong.
     pub(super) fn evaluate(&self, model: &Model, folder: &Path) -> anyhow::Result<EvaluationRun> {
-        let corruptions = self.corrupt.iter().map(|text| corruption(text)).collect::<Result<Vec<_>, _>>()?;
+        let corruptions = self
+            .corrupt
+            .iter()
+            .map(|text| corruption(text))
+            .collect::<Result<Vec<_>, _>>()?;
         let spec = self.data_spec(model, folder)?;
         // A denoiser needs nothing that is fitted beside it.
         let all = !self.source.is_empty() && model.code_size().is_none();
-        let parts = self.part.or(all.then_some(SubsetArg::All)).map(SubsetArg::subsets).unwrap_or_default();
+        let parts = self
+            .part
+            .or(all.then_some(SubsetArg::All))
+            .map(SubsetArg::subsets)
+            .unwrap_or_default();
         let bar = ProgressReporter::new();
         let temporary = TempDir::new("evaluate").context("cannot make a temporary folder")?;
-        let prepared = self.prepare(model, &spec, self.prepared.as_deref().unwrap_or(temporary.path()), &bar)?;
+        let prepared = self.prepare(
+            model,
+            &spec,
+            self.prepared.as_deref().unwrap_or(temporary.path()),
+            &bar,
+        )?;
         let options = EvaluateOptions { parts, corruptions };
-        let evaluation =
-            evaluate::evaluate(model, &prepared, &options, &mut |what, done, all| bar.update(what, done, all));
+        let evaluation = evaluate::evaluate(model, &prepared, &options, &mut |what, done, all| {
+            bar.update(what, done, all)
+        });
         bar.finish();
         let evaluation = evaluation.map_err(failure)?;
-        Ok(EvaluationRun { evaluation, prepared, options, _temporary: temporary })
+        Ok(EvaluationRun {
+            evaluation,
+            prepared,
+            options,
+            _temporary: temporary,
+        })
     }
 
     /// The table of the data: that of the training, or one of the given sources.
     fn data_spec(&self, model: &Model, folder: &Path) -> anyhow::Result<DataSpec> {
-        let base = if self.source.is_empty() { self.trained_with(model, folder)? } else { self.other_data()? };
-        let written = overlay(&base, &self.set, "label=species").map_err(|faults| anyhow!(lines(&faults, "")))?;
+        let base = if self.source.is_empty() {
+            self.trained_with(model, folder)?
+        } else {
+            self.other_data()?
+        };
+        let written = overlay(&base, &self.set, "label=species")
+            .map_err(|faults| anyhow!(lines(&faults, "")))?;
         registry::parse_options(written).map_err(|faults| anyhow!(lines(&faults, "data")))
     }
 
@@ -197,15 +249,24 @@ impl EvaluateArgs {
             );
         };
         if let Value::Object(table) = &mut data {
-            // The card names the columns that training has found; what it left out is left out by that.
+            // The card names the columns that training has found; what it left out is left out by
+            // that.
             table.remove("without");
-            table.extend(self.data.iter().map(|root| ("root".to_owned(), json!(root))));
+            table.extend(
+                self.data
+                    .iter()
+                    .map(|root| ("root".to_owned(), json!(root))),
+            );
         }
         Ok(data)
     }
 
     fn other_data(&self) -> anyhow::Result<Value> {
-        let sources = self.source.iter().map(|text| source(text)).collect::<anyhow::Result<Vec<_>>>()?;
+        let sources = self
+            .source
+            .iter()
+            .map(|text| source(text))
+            .collect::<anyhow::Result<Vec<_>>>()?;
         Ok(json!({ "sources": sources, "validation": 0.0, "test": 0.5 }))
     }
 
@@ -216,7 +277,9 @@ impl EvaluateArgs {
         folder: &Path,
         bar: &ProgressReporter,
     ) -> anyhow::Result<PreparedDataset> {
-        let prepared = data::prepare(spec, &model.input_spec(), folder, &mut |records| bar.read(records));
+        let prepared = data::prepare(spec, &model.input_spec(), folder, &mut |records| {
+            bar.read(records)
+        });
         let prepared = prepared.map_err(|error| match error {
             DataError::Faults(faults) if self.source.is_empty() => {
                 let advice = "this is the data that the model was trained with; if it lies elsewhere now, say where with \
@@ -226,7 +289,10 @@ impl EvaluateArgs {
             DataError::Faults(faults) => anyhow!(lines(&faults, "data")),
             DataError::Stage(error) => anyhow!("data: {error}"),
         })?;
-        prepared.reasons.iter().for_each(|reason| tracing::warn!("not read: {reason}"));
+        prepared
+            .reasons
+            .iter()
+            .for_each(|reason| tracing::warn!("not read: {reason}"));
         Ok(prepared)
     }
 }
@@ -248,7 +314,11 @@ pub(super) fn failure(error: EvaluateError) -> anyhow::Error {
 fn lines(faults: &[ConfigError], table: &str) -> String {
     let line = |fault: &ConfigError| {
         let ConfigError { key, message, .. } = fault.clone().within(table);
-        if key.is_empty() { message } else { format!("{key}: {message}") }
+        if key.is_empty() {
+            message
+        } else {
+            format!("{key}: {message}")
+        }
     };
     faults.iter().map(line).collect::<Vec<_>>().join("\n")
 }
@@ -275,11 +345,19 @@ fn source(text: &str) -> anyhow::Result<Value> {
         ("-ubyte", "idx"),
         ("tar", "tar"),
     ];
-    let by_name = kinds.iter().find(|(end, _)| name.ends_with(end)).map(|(_, kind)| *kind);
+    let by_name = kinds
+        .iter()
+        .find(|(end, _)| name.ends_with(end))
+        .map(|(_, kind)| *kind);
     let kind = match by_name {
         _ if path.is_dir() => "images",
         Some(kind) => kind,
-        None if crate::source::images::EXTENSIONS.iter().any(|end| name.ends_with(&format!(".{end}"))) => "images",
+        None if crate::source::images::EXTENSIONS
+            .iter()
+            .any(|end| name.ends_with(&format!(".{end}"))) =>
+        {
+            "images"
+        }
         None if !path.exists() => bail!("--source {text}: no such file or folder"),
         None => bail!(
             "--source {text}: neither a folder of images nor a file whose extension tells what it is; write a table, such \
@@ -291,22 +369,34 @@ fn source(text: &str) -> anyhow::Result<Value> {
 
 /// A corruption from the command line, such as `gaussian:25`.
 fn corruption(text: &str) -> anyhow::Result<CorruptionSpec> {
-    let (noise, amount) = text.split_once(':').map_or((text, None), |(noise, amount)| (noise, Some(amount)));
+    let (noise, amount) = text
+        .split_once(':')
+        .map_or((text, None), |(noise, amount)| (noise, Some(amount)));
     let amount = amount.map(|amount| {
         let number = amount.parse::<f64>();
-        number.map(Strength::Fixed).map_err(|_| anyhow!("--corrupt {text}: `{amount}` is no number; write gaussian:25"))
+        number
+            .map(Strength::Fixed)
+            .map_err(|_| anyhow!("--corrupt {text}: `{amount}` is no number; write gaussian:25"))
     });
     let amount = amount.transpose()?;
-    let noise: CorruptionKind =
-        serde_json::from_value(json!(noise)).map_err(|error| anyhow!("--corrupt {text}: {error}"))?;
-    let mut spec = CorruptionSpec { noise, sigma: None, rate: None, text: None, opacity: None };
+    let noise: CorruptionKind = serde_json::from_value(json!(noise))
+        .map_err(|error| anyhow!("--corrupt {text}: {error}"))?;
+    let mut spec = CorruptionSpec {
+        noise,
+        sigma: None,
+        rate: None,
+        text: None,
+        opacity: None,
+    };
     match noise {
         CorruptionKind::Gaussian => spec.sigma = amount,
         CorruptionKind::Masking | CorruptionKind::SaltAndPepper => spec.rate = amount,
-        CorruptionKind::WatermarkText | CorruptionKind::WatermarkGrid | CorruptionKind::Watermark => {
-            spec.opacity = amount
+        CorruptionKind::WatermarkText
+        | CorruptionKind::WatermarkGrid
+        | CorruptionKind::Watermark => spec.opacity = amount,
+        CorruptionKind::Gray if amount.is_some() => {
+            bail!("--corrupt {text}: gray has no amount; write gray")
         }
-        CorruptionKind::Gray if amount.is_some() => bail!("--corrupt {text}: gray has no amount; write gray"),
         CorruptionKind::Gray => {}
     }
     match spec.faults().into_iter().next() {
@@ -320,15 +410,21 @@ struct ProgressReporter(ProgressBar);
 
 impl ProgressReporter {
     fn new() -> Self {
-        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        let bar = if std::io::stderr().is_terminal() {
+            ProgressBar::new(0)
+        } else {
+            ProgressBar::hidden()
+        };
         // A constant; one that does not parse would show as the plain default.
-        let style = ProgressStyle::with_template("{msg}  {bar:30} {human_pos}/{human_len}  {eta} left");
+        let style =
+            ProgressStyle::with_template("{msg}  {bar:30} {human_pos}/{human_len}  {eta} left");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         Self(bar)
     }
 
     fn read(&self, records: u64) {
-        self.0.set_message(format!("reading the data: {records} records"));
+        self.0
+            .set_message(format!("reading the data: {records} records"));
     }
 
     fn update(&self, what: &str, done: usize, all: usize) {
@@ -357,17 +453,41 @@ mod tests {
     #[test]
     fn a_source_is_known_by_its_extension_or_written_out() {
         let told = |text: &str| source(text).map(|table| table.to_string());
-        check(told("rows/a.CSV"), expect![[r#"{"kind":"csv","path":"rows/a.CSV"}"#]]);
-        check(told("train.idx3-ubyte.gz"), expect![[r#"{"kind":"idx","path":"train.idx3-ubyte.gz"}"#]]);
-        check(told("one.jpg"), expect![[r#"{"kind":"images","path":"one.jpg"}"#]]);
-        check(told("{ kind = 'tar', path = 'a' }"), expect![[r#"{"kind":"tar","path":"a"}"#]]);
-        check(told("{ kind = 'tar'"), expect!["--source { kind = 'tar': unclosed inline table, expected `}`"]);
-        check(told("rows.xls"), expect!["--source rows.xls: no such file or folder"]);
+        check(
+            told("rows/a.CSV"),
+            expect![[r#"{"kind":"csv","path":"rows/a.CSV"}"#]],
+        );
+        check(
+            told("train.idx3-ubyte.gz"),
+            expect![[r#"{"kind":"idx","path":"train.idx3-ubyte.gz"}"#]],
+        );
+        check(
+            told("one.jpg"),
+            expect![[r#"{"kind":"images","path":"one.jpg"}"#]],
+        );
+        check(
+            told("{ kind = 'tar', path = 'a' }"),
+            expect![[r#"{"kind":"tar","path":"a"}"#]],
+        );
+        check(
+            told("{ kind = 'tar'"),
+            expect!["--source { kind = 'tar': unclosed inline table, expected `}`"],
+        );
+        check(
+            told("rows.xls"),
+            expect!["--source rows.xls: no such file or folder"],
+        );
         let folder = env!("CARGO_MANIFEST_DIR");
-        assert_eq!(source(folder).unwrap(), json!({ "kind": "images", "path": folder }));
-        let unclear = told(&format!("{folder}/LICENSE-MIT")).unwrap_err().to_string();
+        assert_eq!(
+            source(folder).unwrap(),
+            json!({ "kind": "images", "path": folder })
+        );
+        let unclear = told(&format!("{folder}/LICENSE-MIT"))
+            .unwrap_err()
+            .to_string();
         assert!(
-            unclear.contains("neither a folder of images nor a file whose extension tells what it is"),
+            unclear
+                .contains("neither a folder of images nor a file whose extension tells what it is"),
             "{unclear}"
         );
     }
@@ -375,21 +495,38 @@ mod tests {
     #[test]
     fn a_corruption_is_a_noise_and_its_amount() {
         let told = |text: &str| corruption(text).map(|spec| serde_json::to_string(&spec).unwrap());
-        check(told("gaussian:25"), expect![[r#"{"noise":"gaussian","sigma":25.0}"#]]);
+        check(
+            told("gaussian:25"),
+            expect![[r#"{"noise":"gaussian","sigma":25.0}"#]],
+        );
         check(told("watermark"), expect![[r#"{"noise":"watermark"}"#]]);
-        check(told("salt_and_pepper:0.1"), expect![[r#"{"noise":"salt_and_pepper","rate":0.1}"#]]);
+        check(
+            told("salt_and_pepper:0.1"),
+            expect![[r#"{"noise":"salt_and_pepper","rate":0.1}"#]],
+        );
         check(
             told("gaussian"),
-            expect!["--corrupt gaussian: sigma is missing; the standard deviation, such as 25 for pixels"],
+            expect![
+                "--corrupt gaussian: sigma is missing; the standard deviation, such as 25 for pixels"
+            ],
         );
-        check(told("masking:2"), expect!["--corrupt masking:2: rate must lie between 0 and 1; met 2"]);
+        check(
+            told("masking:2"),
+            expect!["--corrupt masking:2: rate must lie between 0 and 1; met 2"],
+        );
         check(
             told("gauss:2"),
             expect![
                 "--corrupt gauss:2: unknown variant `gauss`, expected one of `gaussian`, `masking`, `salt_and_pepper`, `watermark_text`, `watermark_grid`, `watermark`, `gray`"
             ],
         );
-        check(told("gaussian:loud"), expect!["--corrupt gaussian:loud: `loud` is no number; write gaussian:25"]);
-        check(told("gray:1"), expect!["--corrupt gray:1: gray has no amount; write gray"]);
+        check(
+            told("gaussian:loud"),
+            expect!["--corrupt gaussian:loud: `loud` is no number; write gaussian:25"],
+        );
+        check(
+            told("gray:1"),
+            expect!["--corrupt gray:1: gray has no amount; write gray"],
+        );
     }
 }

@@ -12,7 +12,8 @@ use crate::store::Location;
 
 #[derive(Debug, Args)]
 pub(super) struct InspectCommand {
-    /// A model folder, an ONNX file, a Parquet file, or a folder of Parquet files, `s3://` included.
+    /// A model folder, an ONNX file, a Parquet file, or a folder of Parquet files, `s3://`
+    /// included.
     path: PathBuf,
 }
 
@@ -20,8 +21,12 @@ impl InspectCommand {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let path = &self.path;
         let name = path.display();
-        let is_onnx = path.extension().is_some_and(|extension| extension == "onnx");
-        let is_model = ["model.toml", "encoder.onnx", "model.onnx"].iter().any(|file| path.join(file).exists());
+        let is_onnx = path
+            .extension()
+            .is_some_and(|extension| extension == "onnx");
+        let is_model = ["model.toml", "encoder.onnx", "model.onnx"]
+            .iter()
+            .any(|file| path.join(file).exists());
         let place = Location::from_path(path).map_err(|error| anyhow!("{name}: {error}"))?;
         if place.local().is_some_and(|path| !path.exists()) {
             bail!("{name}: no such file or folder");
@@ -39,9 +44,15 @@ impl InspectCommand {
             usable = description.usable();
             description.to_string()
         } else {
-            inspect::describe(&place).with_context(|| name.to_string())?.to_string()
+            inspect::describe(&place)
+                .with_context(|| name.to_string())?
+                .to_string()
         };
         print(&format!("{}\n", text.trim_end()))?;
-        Ok(if usable { ExitCode::Done } else { ExitCode::Failed })
+        Ok(if usable {
+            ExitCode::Done
+        } else {
+            ExitCode::Failed
+        })
     }
 }

@@ -31,22 +31,31 @@ static IS_JSON: AtomicBool = AtomicBool::new(false);
 pub(super) fn start(format: LogFormat) {
     IS_JSON.store(format == LogFormat::Json, Relaxed);
     stderr::start();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,ort=error"));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,ort=error"));
     // The log does not report its own errors: they would be written to the same place.
-    let log = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(|| Stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .log_internal_errors(false)
+        .with_writer(|| Stderr);
     let lines = tracing_subscriber::fmt::format().with_target(false);
     // A second start (in tests) keeps the first.
     let _ = match format {
         LogFormat::Json => log
             .fmt_fields(JsonFields::new())
-            .event_format(RateLimited::new(EscapedFormat::new(lines.json(), true), true))
+            .event_format(RateLimited::new(
+                EscapedFormat::new(lines.json(), true),
+                true,
+            ))
             .try_init(),
-        LogFormat::Auto | LogFormat::Text => {
-            log.with_ansi(false).event_format(RateLimited::new(EscapedFormat::new(lines, false), false)).try_init()
-        }
+        LogFormat::Auto | LogFormat::Text => log
+            .with_ansi(false)
+            .event_format(RateLimited::new(EscapedFormat::new(lines, false), false))
+            .try_init(),
     };
     std::panic::set_hook(Box::new(|panic| {
-        // Panics on a record are caught and become rejects: they are worth a line only to who looks for them.
+        // Panics on a record are caught and become rejects: they are worth a line only to who looks
+        // for them.
         let thread = std::thread::current();
         tracing::debug!(thread = thread.name().unwrap_or_default(), "{panic}");
         if thread.name() == Some("main") {
@@ -90,10 +99,17 @@ pub(super) fn json_line(level: &str, fields: &Value) -> String {
 
 /// The line that stands in the log for lines that were lost.
 pub(super) fn lost_lines(count: u64) -> String {
-    notice(&format!("{count} lines of the log were lost: standard error could not be written"), is_json())
+    notice(
+        &format!("{count} lines of the log were lost: standard error could not be written"),
+        is_json(),
+    )
 }
 
 /// A warning of the log about itself, with the end of its line.
 pub(super) fn notice(text: &str, is_json: bool) -> String {
-    if is_json { json_line("WARN", &json!({ "message": text })) } else { format!("{:>34} {text}\n", "WARN") }
+    if is_json {
+        json_line("WARN", &json!({ "message": text }))
+    } else {
+        format!("{:>34} {text}\n", "WARN")
+    }
 }

@@ -32,9 +32,14 @@ where
         event: &Event<'_>,
     ) -> std::fmt::Result {
         let mut text = String::new();
-        self.format.format_event(context, Writer::new(&mut text), event)?;
+        self.format
+            .format_event(context, Writer::new(&mut text), event)?;
         let text = text.strip_suffix('\n').unwrap_or(&text);
-        let shown = if self.json { text_escape::json(text) } else { text_escape::line(text) };
+        let shown = if self.json {
+            text_escape::json(text)
+        } else {
+            text_escape::line(text)
+        };
         writeln!(writer, "{shown}")
     }
 }
@@ -62,16 +67,25 @@ mod tests {
     fn log(json: bool) -> String {
         let written = Written::default();
         let writer = written.clone();
-        let builder = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false);
+        let builder = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_ansi(false);
         let format = tracing_subscriber::fmt::format();
         let name = "a\u{1b}[2J\u{202e}gpj\u{9b}\nINFO forged";
         let tell = || tracing::warn!(file = name, "{name}");
         if json {
             let fields = tracing_subscriber::fmt::format::JsonFields::new();
-            let log = builder.fmt_fields(fields).event_format(EscapedFormat::new(format.json(), true));
+            let log = builder
+                .fmt_fields(fields)
+                .event_format(EscapedFormat::new(format.json(), true));
             tracing::subscriber::with_default(log.finish(), tell);
         } else {
-            tracing::subscriber::with_default(builder.event_format(EscapedFormat::new(format, false)).finish(), tell);
+            tracing::subscriber::with_default(
+                builder
+                    .event_format(EscapedFormat::new(format, false))
+                    .finish(),
+                tell,
+            );
         }
         String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
     }
@@ -80,10 +94,19 @@ mod tests {
     fn hostile_name_stays_on_its_line_of_the_log() {
         let text = log(false);
         assert_eq!(text.lines().count(), 1, "{text}");
-        assert!(!text.trim_end().chars().any(text_escape::is_unprintable), "{text:?}");
+        assert!(
+            !text.trim_end().chars().any(text_escape::is_unprintable),
+            "{text:?}"
+        );
         let text = log(true);
-        assert!(!text.trim_end().chars().any(text_escape::is_unprintable), "{text:?}");
+        assert!(
+            !text.trim_end().chars().any(text_escape::is_unprintable),
+            "{text:?}"
+        );
         let line: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(line["fields"]["file"], "a\u{1b}[2J\u{202e}gpj\u{9b}\nINFO forged");
+        assert_eq!(
+            line["fields"]["file"],
+            "a\u{1b}[2J\u{202e}gpj\u{9b}\nINFO forged"
+        );
     }
 }

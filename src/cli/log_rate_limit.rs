@@ -1,4 +1,5 @@
-//! A bound on the volume of the log: what goes wrong a thousand times a second is told some times a minute.
+//! A bound on the volume of the log: what goes wrong a thousand times a second is told some times a
+//! minute.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -17,7 +18,8 @@ const MAX_LINES: u64 = 20;
 /// After so long, lines are counted anew.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Formats events as `format` does, but leaves out warnings and errors that come too often, and says so.
+/// Formats events as `format` does, but leaves out warnings and errors that come too often, and
+/// says so.
 pub(super) struct RateLimited<F> {
     format: F,
     json: bool,
@@ -45,20 +47,32 @@ enum LogDecision {
 
 impl<F> RateLimited<F> {
     pub(super) fn new(format: F, json: bool) -> Self {
-        Self { format, json, windows: Mutex::default() }
+        Self {
+            format,
+            json,
+            windows: Mutex::default(),
+        }
     }
 
     fn decide(&self, place: Identifier, now: Instant) -> LogDecision {
         let mut all = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
-        let met = all.entry(place).or_insert(RateWindow { since: now, lines: 0 });
+        let met = all.entry(place).or_insert(RateWindow {
+            since: now,
+            lines: 0,
+        });
         let mut left_out = 0;
         if now.saturating_duration_since(met.since) >= WINDOW {
             left_out = met.lines.saturating_sub(MAX_LINES);
-            *met = RateWindow { since: now, lines: 0 };
+            *met = RateWindow {
+                since: now,
+                lines: 0,
+            };
         }
         met.lines += 1;
         match met.lines {
-            MAX_LINES => LogDecision::EmitLast(WINDOW.saturating_sub(now.saturating_duration_since(met.since))),
+            MAX_LINES => LogDecision::EmitLast(
+                WINDOW.saturating_sub(now.saturating_duration_since(met.since)),
+            ),
             lines if lines > MAX_LINES => LogDecision::Suppress,
             _ => LogDecision::Emit { left_out },
         }
@@ -89,14 +103,20 @@ where
             LogDecision::Suppress => Ok(()),
             LogDecision::Emit { left_out } => {
                 if left_out > 0 {
-                    self.say(&mut writer, &format!("{left_out} lines like the next were left out"))?;
+                    self.say(
+                        &mut writer,
+                        &format!("{left_out} lines like the next were left out"),
+                    )?;
                 }
                 self.format.format_event(context, writer, event)
             }
             LogDecision::EmitLast(rest) => {
                 self.format.format_event(context, writer.by_ref(), event)?;
                 let seconds = rest.as_secs().max(1);
-                self.say(&mut writer, &format!("further lines like this one are left out for {seconds} s"))
+                self.say(
+                    &mut writer,
+                    &format!("further lines like this one are left out for {seconds} s"),
+                )
             }
         }
     }
@@ -126,14 +146,23 @@ mod tests {
     fn log(json: bool, tell: impl Fn()) -> String {
         let written = Written::default();
         let writer = written.clone();
-        let builder = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false);
+        let builder = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_ansi(false);
         let format = tracing_subscriber::fmt::format();
         if json {
             let fields = tracing_subscriber::fmt::format::JsonFields::new();
-            let log = builder.fmt_fields(fields).event_format(RateLimited::new(format.json(), true));
+            let log = builder
+                .fmt_fields(fields)
+                .event_format(RateLimited::new(format.json(), true));
             tracing::subscriber::with_default(log.finish(), tell);
         } else {
-            tracing::subscriber::with_default(builder.event_format(RateLimited::new(format, false)).finish(), tell);
+            tracing::subscriber::with_default(
+                builder
+                    .event_format(RateLimited::new(format, false))
+                    .finish(),
+                tell,
+            );
         }
         String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
     }
@@ -148,14 +177,21 @@ mod tests {
             tracing::warn!("seldom");
         });
         let count = |part: &str| text.lines().filter(|line| line.contains(part)).count() as u64;
-        assert_eq!((count("often"), count("news"), count("seldom")), (MAX_LINES, 1000, 1), "{text}");
+        assert_eq!(
+            (count("often"), count("news"), count("seldom")),
+            (MAX_LINES, 1000, 1),
+            "{text}"
+        );
         assert_eq!(count("further lines like this one are left out for"), 1);
     }
 
     #[test]
     fn json_stays_json() {
         let text = log(true, || (0..100).for_each(|i| tracing::error!("often {i}")));
-        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
         assert_eq!(lines.len() as u64, MAX_LINES + 1);
     }
 
@@ -164,12 +200,23 @@ mod tests {
         let limited = RateLimited::new((), false);
         let place = any_place().unwrap();
         let start = Instant::now();
-        let verdicts: Vec<LogDecision> = (0..50).map(|_| limited.decide(place.clone(), start)).collect();
+        let verdicts: Vec<LogDecision> = (0..50)
+            .map(|_| limited.decide(place.clone(), start))
+            .collect();
         assert_eq!(verdicts[0], LogDecision::Emit { left_out: 0 });
-        assert_eq!(verdicts[MAX_LINES as usize - 1], LogDecision::EmitLast(WINDOW));
+        assert_eq!(
+            verdicts[MAX_LINES as usize - 1],
+            LogDecision::EmitLast(WINDOW)
+        );
         assert_eq!(verdicts[49], LogDecision::Suppress);
-        assert_eq!(limited.decide(place.clone(), start + WINDOW), LogDecision::Emit { left_out: 30 });
-        assert_eq!(limited.decide(place, start + WINDOW + WINDOW), LogDecision::Emit { left_out: 0 });
+        assert_eq!(
+            limited.decide(place.clone(), start + WINDOW),
+            LogDecision::Emit { left_out: 30 }
+        );
+        assert_eq!(
+            limited.decide(place, start + WINDOW + WINDOW),
+            LogDecision::Emit { left_out: 0 }
+        );
     }
 
     fn any_place() -> Option<Identifier> {
@@ -181,7 +228,8 @@ mod tests {
         }
         let found = Arc::new(Mutex::new(None));
         let layer = Catch(Arc::clone(&found));
-        let subscriber = tracing_subscriber::layer::SubscriberExt::with(tracing_subscriber::registry(), layer);
+        let subscriber =
+            tracing_subscriber::layer::SubscriberExt::with(tracing_subscriber::registry(), layer);
         tracing::subscriber::with_default(subscriber, || tracing::warn!("here"));
         found.lock().unwrap().clone()
     }

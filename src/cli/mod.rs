@@ -43,8 +43,8 @@ pub enum ExitCode {
     Done = 0,
     /// A stage failed, or the machine did.
     Failed = 1,
-    /// The command line or the pipeline file is wrong, or earlier output or an input does not admit the pipeline; nothing was
-    /// started.
+    /// The command line or the pipeline file is wrong, or earlier output or an input does not admit
+    /// the pipeline; nothing was started.
     Usage = 2,
     /// All done, but more records were rejected than `rejects.max_share` allows.
     Rejects = 3,
@@ -55,20 +55,25 @@ pub enum ExitCode {
 }
 
 impl ExitCode {
-    /// The exit code for an error: invalid pipelines are the user's to mend, anything else is a failure.
+    /// The exit code for an error: invalid pipelines are the user's to mend, anything else is a
+    /// failure.
     pub fn of(error: &anyhow::Error) -> Self {
         let is_refused = match error.downcast_ref::<Diagnostics>() {
             Some(problems) => !problems.are_of_environment(),
             None => error.is::<FailedStage>(),
         };
-        if is_refused { Self::Usage } else { Self::Failed }
+        if is_refused {
+            Self::Usage
+        } else {
+            Self::Failed
+        }
     }
 }
 
 /// Runs autoencoders over streams of images and feature records.
 ///
-/// A pipeline file (TOML) declares stages: sources give records, transforms encode, denoise and score them with
-/// ONNX models, sinks keep what comes out, latent features in Parquet first of all.
+/// A pipeline file (TOML) declares stages: sources give records, transforms encode, denoise and
+/// score them with ONNX models, sinks keep what comes out, latent features in Parquet first of all.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
@@ -103,9 +108,11 @@ enum Command {
     Train(train::TrainCommand),
     /// Describe a model folder, an ONNX file, or a dataset that a run has written.
     Inspect(inspect::InspectCommand),
-    /// Measure how well a model does on data: reconstruction, codes, anomalies, denoising, against PCA.
+    /// Measure how well a model does on data: reconstruction, codes, anomalies, denoising, against
+    /// PCA.
     Evaluate(evaluate::EvaluateCommand),
-    /// Write a page about a model, or about what a run has written: charts, examples, figures in one HTML file.
+    /// Write a page about a model, or about what a run has written: charts, examples, figures in
+    /// one HTML file.
     Report(report::ReportCommand),
     /// Put the small Parquet files of a dataset together, also while a run goes on writing there.
     Compact(compact::CompactCommand),
@@ -168,7 +175,8 @@ struct PipelineArgs {
     /// The pipeline file (TOML).
     #[arg(value_name = "PIPELINE")]
     file: PathBuf,
-    /// Override a key: --set stages.out.path=elsewhere. The environment does too: LATENTFLOW__STAGES__OUT__PATH.
+    /// Override a key: --set stages.out.path=elsewhere. The environment does too:
+    /// LATENTFLOW__STAGES__OUT__PATH.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 }

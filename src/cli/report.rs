@@ -17,7 +17,8 @@ use crate::store::Location;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ReportCommand {
-    /// A model's folder; or what a run has written: a Parquet file, or a folder of them, `s3://` included.
+    /// A model's folder; or what a run has written: a Parquet file, or a folder of them, `s3://`
+    /// included.
     path: PathBuf,
     /// Where the page is written to; what lies there is replaced.
     #[arg(long, short, value_name = "FILE", default_value = "report.html")]
@@ -40,8 +41,13 @@ The page is one file without scripts, which fetches nothing: it can be mailed, a
 impl ReportCommand {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         log::start(LogFormat::Auto);
-        let page = if self.path.join(CARD).exists() { self.model()? } else { self.dataset()? };
-        write_atomically(&self.out, page.as_bytes()).with_context(|| format!("cannot write {}", self.out.display()))?;
+        let page = if self.path.join(CARD).exists() {
+            self.model()?
+        } else {
+            self.dataset()?
+        };
+        write_atomically(&self.out, page.as_bytes())
+            .with_context(|| format!("cannot write {}", self.out.display()))?;
         print(&format!("{}\n", self.out.display()))?;
         Ok(ExitCode::Done)
     }
@@ -54,7 +60,9 @@ impl ReportCommand {
             (true, _) => None,
             (false, true) => Some(self.evaluate.evaluate(&model, &self.path)?),
             (false, false) => {
-                tracing::warn!("the model's card does not say which data it was trained with; name some with --source");
+                tracing::warn!(
+                    "the model's card does not say which data it was trained with; name some with --source"
+                );
                 notes.push(
                     "The model was not tried with data: its card names none that this page could take.".to_owned(),
                 );
@@ -63,15 +71,25 @@ impl ReportCommand {
         };
         let shown = tried.as_ref().map(|tried| {
             let chosen = examples(&tried.evaluation, &model);
-            evaluate::collect_examples(&model, &tried.prepared, &tried.options, &chosen).map_err(failure)
+            evaluate::collect_examples(&model, &tried.prepared, &tried.options, &chosen)
+                .map_err(failure)
         });
         let shown = shown.transpose()?;
-        let evaluated = tried.as_ref().zip(shown.as_ref()).map(|(tried, shown)| EvaluatedModel {
-            evaluation: &tried.evaluation,
-            prepared: &tried.prepared,
-            shown,
-        });
-        Ok(ModelReport { model: &model, curve: &curve, evaluated, notes }.page())
+        let evaluated = tried
+            .as_ref()
+            .zip(shown.as_ref())
+            .map(|(tried, shown)| EvaluatedModel {
+                evaluation: &tried.evaluation,
+                prepared: &tried.prepared,
+                shown,
+            });
+        Ok(ModelReport {
+            model: &model,
+            curve: &curve,
+            evaluated,
+            notes,
+        }
+        .page())
     }
 
     fn dataset(&self) -> anyhow::Result<String> {
@@ -81,8 +99,12 @@ impl ReportCommand {
             bail!("{name}: no such file or folder");
         }
         if self.evaluate.is_set() {
-            bail!("{name}: is no model's folder, which has a `{CARD}`; --data, --source and the like are for models");
+            bail!(
+                "{name}: is no model's folder, which has a `{CARD}`; --data, --source and the like are for models"
+            );
         }
-        Ok(RunReport::read(&place).with_context(|| name.to_string())?.page())
+        Ok(RunReport::read(&place)
+            .with_context(|| name.to_string())?
+            .page())
     }
 }

@@ -18,7 +18,8 @@ use crate::units::ByteSize;
 pub(super) struct ResetCommand {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// Forget only what this sink has; may be repeated. Default: all sinks, the rejects, and the listings of sources.
+    /// Forget only what this sink has; may be repeated. Default: all sinks, the rejects, and the
+    /// listings of sources.
     #[arg(long, value_name = "STAGE")]
     sink: Vec<String>,
     /// Do not ask.
@@ -40,26 +41,46 @@ impl ResetCommand {
         let mut there = Vec::new();
         for (name, sink) in sinks(&plan) {
             if let Some(folder) = sink.folder()
-                && folder.is_folder().map_err(|error| anyhow!("{name}: {error}"))?
+                && folder
+                    .is_folder()
+                    .map_err(|error| anyhow!("{name}: {error}"))?
             {
                 there.push((name, sink));
             }
         }
         let sinks = there;
-        if let Some(unknown) = self.sink.iter().find(|name| !sinks.iter().any(|(known, _)| known == name)) {
+        if let Some(unknown) = self
+            .sink
+            .iter()
+            .find(|name| !sinks.iter().any(|(known, _)| known == name))
+        {
             let known: Vec<&str> = sinks.iter().map(|(name, _)| *name).collect();
-            bail!("no sink `{unknown}` has written anything; those that have: {}", known.join(", "));
+            bail!(
+                "no sink `{unknown}` has written anything; those that have: {}",
+                known.join(", ")
+            );
         }
-        let chosen = |name: &str| self.sink.is_empty() || self.sink.iter().any(|wanted| wanted == name);
+        let chosen =
+            |name: &str| self.sink.is_empty() || self.sink.iter().any(|wanted| wanted == name);
         let chosen: Vec<_> = sinks.into_iter().filter(|(name, _)| chosen(name)).collect();
         if chosen.is_empty() {
             print("there is nothing to forget\n")?;
             return Ok(ExitCode::Done);
         }
         for (name, sink) in &chosen {
-            let CommitStats { files, bytes, records } = forget(name, *sink, false)?;
-            let folder = sink.folder().map(|folder| folder.to_string()).unwrap_or_default();
-            print(&format!("{name}: {records} records in {files} files ({}) in {folder}\n", ByteSize(bytes)))?;
+            let CommitStats {
+                files,
+                bytes,
+                records,
+            } = forget(name, *sink, false)?;
+            let folder = sink
+                .folder()
+                .map(|folder| folder.to_string())
+                .unwrap_or_default();
+            print(&format!(
+                "{name}: {records} records in {files} files ({}) in {folder}\n",
+                ByteSize(bytes)
+            ))?;
         }
         if !self.yes && !confirmed("remove these files, so that the next run starts over?")? {
             print("nothing was removed\n")?;
@@ -69,7 +90,11 @@ impl ResetCommand {
             forget(name, *sink, true)?;
         }
         if let Some(state) = plan.state.as_ref().filter(|_| self.sink.is_empty()) {
-            for stage in plan.stages.iter().filter(|stage| matches!(stage.role, StageRole::Source(..))) {
+            for stage in plan
+                .stages
+                .iter()
+                .filter(|stage| matches!(stage.role, StageRole::Source(..)))
+            {
                 source::forget(&stage.name, state)?;
             }
             state.local().map_or(Ok(()), topology::forget)?;
@@ -80,7 +105,8 @@ impl ResetCommand {
 }
 
 fn forget(name: &str, sink: &dyn Sink, remove: bool) -> anyhow::Result<CommitStats> {
-    sink.reset(remove).map_err(|error| anyhow!("{name}: {error}"))
+    sink.reset(remove)
+        .map_err(|error| anyhow!("{name}: {error}"))
 }
 
 /// Every sink that keeps files, by its stage's name.
@@ -89,5 +115,11 @@ fn sinks(plan: &Plan) -> Vec<(&str, &dyn Sink)> {
         StageRole::Sink(sink, _) => Some((&*stage.name, sink.as_ref())),
         _ => None,
     });
-    stages.chain(plan.rejects.as_ref().map(|(sink, _)| ("rejects", sink.as_ref()))).collect()
+    stages
+        .chain(
+            plan.rejects
+                .as_ref()
+                .map(|(sink, _)| ("rejects", sink.as_ref())),
+        )
+        .collect()
 }

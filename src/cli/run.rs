@@ -32,22 +32,24 @@ use crate::topology::{self, RunOutcome, RunStats, Topology};
 pub(super) struct RunCommand {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// Workers, each with its own ONNX sessions. Default: as the pipeline says, or the cores at hand.
+    /// Workers, each with its own ONNX sessions. Default: as the pipeline says, or the cores at
+    /// hand.
     #[arg(long, value_name = "N")]
     workers: Option<std::num::NonZeroU16>,
     /// Take the first N records that are not done yet, then stop.
     #[arg(long, value_name = "N")]
     limit: Option<NonZeroU64>,
-    /// Go on where an output holds rows that other stages, options or models have made: both kinds will lie there
-    /// beside each other. Each file's footer says which it holds.
+    /// Go on where an output holds rows that other stages, options or models have made: both kinds
+    /// will lie there beside each other. Each file's footer says which it holds.
     #[arg(long)]
     allow_change: bool,
-    /// Accept folders as they are, though the disks are not mounted that earlier runs met there: the folder of a source is
-    /// read, and an output starts over in its folder.
+    /// Accept folders as they are, though the disks are not mounted that earlier runs met there:
+    /// the folder of a source is read, and an output starts over in its folder.
     #[arg(long)]
     start_over: bool,
-    /// Serve metrics and health while it runs, such as 127.0.0.1:9464. Default: `admin.listen` of the pipeline. An address that
-    /// other machines can reach needs `admin.token` or `admin.allow_unauthenticated`, also by --set.
+    /// Serve metrics and health while it runs, such as 127.0.0.1:9464. Default: `admin.listen` of
+    /// the pipeline. An address that other machines can reach needs `admin.token` or
+    /// `admin.allow_unauthenticated`, also by --set.
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
     /// How the summary at the end looks: a table on standard error, or JSON on standard output.
@@ -97,14 +99,21 @@ impl RunCommand {
         if plan.is_unbounded() {
             file_descriptors::wait_for_free();
         }
-        // The work is done by threads of its own; this runtime only passes messages. What clients send is parsed on further
-        // threads, which a busy machine would else have by the hundred, each with memory that it does not give back.
+        // The work is done by threads of its own; this runtime only passes messages. What clients
+        // send is parsed on further threads, which a busy machine would else have by the hundred,
+        // each with memory that it does not give back.
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        let runtime =
-            runtime.worker_threads(2).max_blocking_threads(8 + 2 * system::available_cores()).enable_all().build();
+        let runtime = runtime
+            .worker_threads(2)
+            .max_blocking_threads(8 + 2 * system::available_cores())
+            .enable_all()
+            .build();
         let runtime = runtime.context("cannot start the runtime")?;
         // Operators and signals are answered while a disk holds all threads of the run.
-        let operators = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let operators = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build();
         let operators = operators.context("cannot start the runtime")?;
         let exit = runtime.block_on(self.execute(plan, metrics, operators.handle()));
         // A reader that blocks (a network file system) must not keep the process from ending.
@@ -113,20 +122,35 @@ impl RunCommand {
         exit
     }
 
-    async fn execute(self, plan: Plan, metrics: Arc<Metrics>, operators: &Handle) -> anyhow::Result<ExitCode> {
+    async fn execute(
+        self,
+        plan: Plan,
+        metrics: Arc<Metrics>,
+        operators: &Handle,
+    ) -> anyhow::Result<ExitCode> {
         let admin = Admin::new(Arc::clone(&metrics));
         let listeners = Arc::clone(&plan.listeners);
         let url = {
             let _runtime = operators.enter();
-            admin.serve(&plan.admin, &listeners).map_err(|error| anyhow!("admin: {error}"))?
+            admin
+                .serve(&plan.admin, &listeners)
+                .map_err(|error| anyhow!("admin: {error}"))?
         };
         if let Some(url) = url {
             tracing::info!("metrics at {url}/metrics");
         }
         tokio::spawn(listeners.watch());
-        let (name, allowed, endless, grace) =
-            (plan.name.clone(), plan.reject_limits, plan.is_unbounded(), plan.shutdown_timeout);
-        let folders = plan.folders().into_iter().map(|folder| Some(folder?.to_path())).collect();
+        let (name, allowed, endless, grace) = (
+            plan.name.clone(),
+            plan.reject_limits,
+            plan.is_unbounded(),
+            plan.shutdown_timeout,
+        );
+        let folders = plan
+            .folders()
+            .into_iter()
+            .map(|folder| Some(folder?.to_path()))
+            .collect();
         let models = plan.models.clone();
         let changes = ChangePolicy::allowed(self.allow_change, endless);
         if self.start_over {
@@ -147,13 +171,18 @@ impl RunCommand {
         let mut daemon = if endless {
             let (pipeline, watched) = (self.pipeline.clone(), Arc::clone(&metrics));
             let read = Box::new(move || pipeline.plan(&watched));
-            Some(Daemon::start(&topology, &models, read, listeners, &admin, &metrics, operators))
+            Some(Daemon::start(
+                &topology, &models, read, listeners, &admin, &metrics, operators,
+            ))
         } else {
             admin.attach_run(Arc::clone(&stats), None);
             None
         };
         drop(models);
-        let asked = operators.spawn(shutdown_signal("finishing and committing what was read", grace));
+        let asked = operators.spawn(shutdown_signal(
+            "finishing and committing what was read",
+            grace,
+        ));
         let stop = async {
             if asked.await.is_err() {
                 // Without signals the run goes on to its end.
@@ -166,7 +195,10 @@ impl RunCommand {
         let outcome = topology.run(self.limit.map(NonZeroU64::get), stop).await;
         drop(daemon);
         progress.finish();
-        self.show(&RunSummary::new(name, &stats, &outcome, before, folders), &TimeProfile::of(&stats))?;
+        self.show(
+            &RunSummary::new(name, &stats, &outcome, before, folders),
+            &TimeProfile::of(&stats),
+        )?;
         exit_code(outcome, endless, &allowed, &stats)
     }
 
@@ -174,10 +206,15 @@ impl RunCommand {
     fn show(&self, summary: &RunSummary, profile: &TimeProfile) -> anyhow::Result<()> {
         match self.summary {
             SummaryFormat::Table if log::is_json() => {
-                stderr::write(&log::json_line("INFO", &json!({ "message": "summary", "summary": summary })));
+                stderr::write(&log::json_line(
+                    "INFO",
+                    &json!({ "message": "summary", "summary": summary }),
+                ));
             }
             SummaryFormat::Table => print_error(&summary.to_string()),
-            SummaryFormat::Json => print_json(&format!("{}\n", serde_json::to_string_pretty(summary)?))?,
+            SummaryFormat::Json => {
+                print_json(&format!("{}\n", serde_json::to_string_pretty(summary)?))?
+            }
             SummaryFormat::None => {}
         }
         if self.profile {
@@ -187,10 +224,18 @@ impl RunCommand {
     }
 }
 
-fn exit_code(outcome: RunOutcome, endless: bool, allowed: &RejectLimits, stats: &RunStats) -> anyhow::Result<ExitCode> {
+fn exit_code(
+    outcome: RunOutcome,
+    endless: bool,
+    allowed: &RejectLimits,
+    stats: &RunStats,
+) -> anyhow::Result<ExitCode> {
     match outcome {
         // A reader that closed the pipe (`| head`) is not an error; the input has not ended either.
-        RunOutcome::Failed { stage, error: StageError::OutputClosed } => {
+        RunOutcome::Failed {
+            stage,
+            error: StageError::OutputClosed,
+        } => {
             tracing::info!("the run ends: {stage}: {}", StageError::OutputClosed);
             Ok(ExitCode::Drained)
         }
@@ -209,7 +254,8 @@ fn exit_code(outcome: RunOutcome, endless: bool, allowed: &RejectLimits, stats: 
 }
 
 /// Resolves at the first Ctrl-C or SIGTERM; from then on a second one ends the process at once.
-/// `meanwhile` says what is done then, `grace` how long that may take before the process ends all the same.
+/// `meanwhile` says what is done then, `grace` how long that may take before the process ends all
+/// the same.
 pub(super) async fn shutdown_signal(meanwhile: &'static str, grace: Option<Duration>) {
     let mut signals = match ShutdownSignals::new() {
         Ok(signals) => signals,
@@ -250,7 +296,10 @@ impl ShutdownSignals {
     #[cfg(unix)]
     fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     /// Waits for the next one; returns its name.

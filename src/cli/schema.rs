@@ -1,4 +1,5 @@
-//! `latentflow schema`: the JSON Schemas of pipeline files and of training files, made from the tables of kinds.
+//! `latentflow schema`: the JSON Schemas of pipeline files and of training files, made from the
+//! tables of kinds.
 
 use clap::{Args, ValueEnum};
 use schemars::SchemaGenerator;
@@ -56,8 +57,16 @@ fn pipeline(generator: &mut SchemaGenerator) -> Value {
     let inputs = json!({ "type": "array", "items": { "type": "string" }, "minItems": 1,
         "description": "The stages whose records it takes; several must have the same columns." });
     let with_inputs = || [("inputs", inputs.clone())];
-    stages.extend(transform::KINDS.iter().map(|kind| stage(kind, generator, with_inputs(), &["inputs"])));
-    stages.extend(sink::KINDS.iter().map(|kind| stage(kind, generator, with_inputs(), &["inputs"])));
+    stages.extend(
+        transform::KINDS
+            .iter()
+            .map(|kind| stage(kind, generator, with_inputs(), &["inputs"])),
+    );
+    stages.extend(
+        sink::KINDS
+            .iter()
+            .map(|kind| stage(kind, generator, with_inputs(), &["inputs"])),
+    );
     let mut root = generator.subschema_for::<PipelineSettings>().to_value();
     let limits = closed(generator.subschema_for::<PipelineLimits>().to_value());
     let runtime = closed(generator.subschema_for::<RuntimeSpec>().to_value());
@@ -79,11 +88,26 @@ fn training(generator: &mut SchemaGenerator) -> Value {
     let mut data = closed(generator.subschema_for::<DataSpec>().to_value());
     data["properties"]["sources"]["items"] = json!({ "oneOf": sources(generator) });
     let tables = [
-        ("input", closed(generator.subschema_for::<InputSpec>().to_value())),
-        ("network", closed(generator.subschema_for::<NetworkSpec>().to_value())),
-        ("sparsity", closed(generator.subschema_for::<Sparsity>().to_value())),
-        ("corruption", json!({ "anyOf": [corruption, { "type": "array", "items": corruption }] })),
-        ("training", closed(generator.subschema_for::<TrainingSpec>().to_value())),
+        (
+            "input",
+            closed(generator.subschema_for::<InputSpec>().to_value()),
+        ),
+        (
+            "network",
+            closed(generator.subschema_for::<NetworkSpec>().to_value()),
+        ),
+        (
+            "sparsity",
+            closed(generator.subschema_for::<Sparsity>().to_value()),
+        ),
+        (
+            "corruption",
+            json!({ "anyOf": [corruption, { "type": "array", "items": corruption }] }),
+        ),
+        (
+            "training",
+            closed(generator.subschema_for::<TrainingSpec>().to_value()),
+        ),
         ("data", data),
     ];
     for (name, table) in tables {
@@ -104,7 +128,10 @@ fn sources(generator: &mut SchemaGenerator) -> Vec<Value> {
     let mut batch = generator.subschema_for::<BatchSize>().to_value();
     // As kinds declare it of their own options.
     batch["x-changes-rows"] = json!(false);
-    source::KINDS.iter().map(|kind| stage(kind, generator, [("batch", batch.clone())], &[])).collect()
+    source::KINDS
+        .iter()
+        .map(|kind| stage(kind, generator, [("batch", batch.clone())], &[]))
+        .collect()
 }
 
 /// A kind's options, with what every stage of its role has beside them.
@@ -122,7 +149,11 @@ fn stage<P, const N: usize>(
         schema["properties"][name] = value;
     }
     let own = schema["required"].as_array().cloned().unwrap_or_default();
-    let all = ["kind"].iter().chain(required).map(|&name| Value::from(name)).chain(own);
+    let all = ["kind"]
+        .iter()
+        .chain(required)
+        .map(|&name| Value::from(name))
+        .chain(own);
     schema["required"] = all.collect();
     schema
 }

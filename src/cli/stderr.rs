@@ -1,5 +1,5 @@
-//! Standard error: a thread of its own writes it from a bounded queue, so that a log that cannot be written neither ends nor
-//! stops the process.
+//! Standard error: a thread of its own writes it from a bounded queue, so that a log that cannot be
+//! written neither ends nor stops the process.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
@@ -23,7 +23,8 @@ static QUEUE: StderrQueue = StderrQueue::new();
 /// Whether a thread writes what is queued.
 static STARTED: AtomicBool = AtomicBool::new(false);
 
-/// Starts the thread that writes. Before that, and where it cannot be started, texts are written by who gives them.
+/// Starts the thread that writes. Before that, and where it cannot be started, texts are written by
+/// who gives them.
 pub(super) fn start() {
     if STARTED.swap(true, Relaxed) {
         return;
@@ -39,7 +40,8 @@ pub(super) fn count_lost_lines(counter: &IntCounter) {
     QUEUE.count_lost_lines(counter);
 }
 
-/// Writes whole lines to standard error, or loses them; never fails, and never waits once [`start`] was called.
+/// Writes whole lines to standard error, or loses them; never fails, and never waits once [`start`]
+/// was called.
 pub(super) fn write(text: &str) {
     if STARTED.load(Relaxed) {
         QUEUE.add(text.as_bytes());
@@ -92,9 +94,19 @@ struct QueueState {
 
 impl StderrQueue {
     const fn new() -> Self {
-        let waiting =
-            QueueState { texts: VecDeque::new(), bytes: 0, is_writing: false, done: 0, lost: 0, unmentioned: 0 };
-        Self { waiting: Mutex::new(waiting), changed: Condvar::new(), counter: OnceLock::new() }
+        let waiting = QueueState {
+            texts: VecDeque::new(),
+            bytes: 0,
+            is_writing: false,
+            done: 0,
+            lost: 0,
+            unmentioned: 0,
+        };
+        Self {
+            waiting: Mutex::new(waiting),
+            changed: Condvar::new(),
+            counter: OnceLock::new(),
+        }
     }
 
     fn waiting(&self) -> MutexGuard<'_, QueueState> {
@@ -148,7 +160,10 @@ impl StderrQueue {
                 waiting.is_writing = true;
                 break (text, std::mem::take(&mut waiting.unmentioned));
             }
-            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting = self
+                .changed
+                .wait(waiting)
+                .unwrap_or_else(PoisonError::into_inner);
         };
         drop(waiting);
         let mention = match unmentioned {
@@ -179,7 +194,11 @@ impl StderrQueue {
             if left.is_zero() {
                 return;
             }
-            waiting = self.changed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
+            waiting = self
+                .changed
+                .wait_timeout(waiting, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
             if waiting.done != done {
                 (done, moved) = (waiting.done, Instant::now());
             }
@@ -189,10 +208,14 @@ impl StderrQueue {
 
 /// Lines of a text; the last one counts without an end as well.
 fn lines(text: &[u8]) -> u64 {
-    text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).count().max(1) as u64
+    text.split(|&byte| byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .count()
+        .max(1) as u64
 }
 
-/// Writes a text as a whole. Where that fails in the middle of a line, the next text begins with the end of that line.
+/// Writes a text as a whole. Where that fails in the middle of a line, the next text begins with
+/// the end of that line.
 fn put(out: &mut impl Write, text: &[u8], is_torn: &mut bool) -> io::Result<()> {
     let end: &[u8] = if *is_torn { b"\n" } else { b"" };
     for mut part in [end, text] {
@@ -249,17 +272,30 @@ mod tests {
     #[test]
     fn full_disk_loses_lines_and_later_mentions_them() {
         let queue = StderrQueue::new();
-        let (mut disk, mut is_torn) = (Disk { room: 6, taken: Vec::new() }, false);
+        let (mut disk, mut is_torn) = (
+            Disk {
+                room: 6,
+                taken: Vec::new(),
+            },
+            false,
+        );
         for text in ["one\n", "two\n", "three\n", "four\n"] {
             queue.add(text.as_bytes());
         }
         (0..3).for_each(|_| queue.write_next(&mut disk, &mut is_torn));
-        assert_eq!((disk.taken.as_slice(), counted(&queue).get()), (b"one\ntw".as_slice(), 2));
+        assert_eq!(
+            (disk.taken.as_slice(), counted(&queue).get()),
+            (b"one\ntw".as_slice(), 2)
+        );
         disk.room = usize::MAX;
         queue.write_next(&mut disk, &mut is_torn);
         let text = String::from_utf8(disk.taken).unwrap();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!((lines[0], lines[1], lines[3], lines.len()), ("one", "tw", "four", 4), "{text}");
+        assert_eq!(
+            (lines[0], lines[1], lines[3], lines.len()),
+            ("one", "tw", "four", 4),
+            "{text}"
+        );
         assert!(lines[2].contains("2 lines of the log were lost"), "{text}");
     }
 
@@ -287,7 +323,13 @@ mod tests {
     fn lines_lost_before_the_counter_is_known_are_counted() {
         let queue = StderrQueue::new();
         queue.add(b"one\ntwo\n");
-        queue.write_next(&mut Disk { room: 0, taken: Vec::new() }, &mut false);
+        queue.write_next(
+            &mut Disk {
+                room: 0,
+                taken: Vec::new(),
+            },
+            &mut false,
+        );
         assert_eq!(counted(&queue).get(), 2);
     }
 }

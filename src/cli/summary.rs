@@ -74,25 +74,43 @@ impl RunSummary {
         folders: Vec<Option<PathBuf>>,
     ) -> Self {
         let seconds = stats.started.elapsed().as_secs_f64();
-        let stages = stats.stages.iter().zip(folders).map(|(stage, folder)| StageSummary {
-            name: stage.name.to_string(),
-            kind: stage.kind,
-            role: stage.role,
-            records_in: stage.records_in.load(Relaxed),
-            records_out: stage.records_out.load(Relaxed),
-            rejects: stage.rejects.load(Relaxed),
-            rejects_by_reason: stage.codes().into_iter().map(|(code, count)| (code.as_str(), count)).collect(),
-            busy_seconds: Duration::from_nanos(stage.busy.load(Relaxed) + stage.prepared.load(Relaxed)).as_secs_f64(),
-            reconstruction_error: stage
-                .error
-                .as_ref()
-                .and_then(|error| Some(ModelErrorSummary { model: error.model().to_owned(), error: error.summary()? })),
-            passed_over: stage.skipped_files(),
-            written: folder.map(|folder| {
-                let written = stage.written();
-                CommitSummary { folder, files: written.files, bytes: written.bytes, records: written.records }
-            }),
-        });
+        let stages = stats
+            .stages
+            .iter()
+            .zip(folders)
+            .map(|(stage, folder)| StageSummary {
+                name: stage.name.to_string(),
+                kind: stage.kind,
+                role: stage.role,
+                records_in: stage.records_in.load(Relaxed),
+                records_out: stage.records_out.load(Relaxed),
+                rejects: stage.rejects.load(Relaxed),
+                rejects_by_reason: stage
+                    .codes()
+                    .into_iter()
+                    .map(|(code, count)| (code.as_str(), count))
+                    .collect(),
+                busy_seconds: Duration::from_nanos(
+                    stage.busy.load(Relaxed) + stage.prepared.load(Relaxed),
+                )
+                .as_secs_f64(),
+                reconstruction_error: stage.error.as_ref().and_then(|error| {
+                    Some(ModelErrorSummary {
+                        model: error.model().to_owned(),
+                        error: error.summary()?,
+                    })
+                }),
+                passed_over: stage.skipped_files(),
+                written: folder.map(|folder| {
+                    let written = stage.written();
+                    CommitSummary {
+                        folder,
+                        files: written.files,
+                        bytes: written.bytes,
+                        records: written.records,
+                    }
+                }),
+            });
         let records = stats.records();
         Self {
             pipeline,
@@ -115,27 +133,74 @@ impl RunSummary {
 
 impl fmt::Display for RunSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pipeline, outcome, seconds, records, records_per_second: rate, rejects, .. } = self;
-        writeln!(f, "\n{pipeline} {outcome}: {records} records in {seconds:.2} s, {rate:.0}/s, {rejects} rejected")?;
+        let Self {
+            pipeline,
+            outcome,
+            seconds,
+            records,
+            records_per_second: rate,
+            rejects,
+            ..
+        } = self;
+        writeln!(
+            f,
+            "\n{pipeline} {outcome}: {records} records in {seconds:.2} s, {rate:.0}/s, {rejects} rejected"
+        )?;
         if self.unread_inputs > 0 {
-            writeln!(f, "{} inputs could not be read; the next run reads what is missing", self.unread_inputs)?;
+            writeln!(
+                f,
+                "{} inputs could not be read; the next run reads what is missing",
+                self.unread_inputs
+            )?;
         }
         if self.done_before > 0 {
-            writeln!(f, "{} records had been done by earlier runs", self.done_before)?;
+            writeln!(
+                f,
+                "{} records had been done by earlier runs",
+                self.done_before
+            )?;
         }
-        let width = self.stages.iter().map(|stage| stage.name.len()).max().unwrap_or(0).max(5);
+        let width = self
+            .stages
+            .iter()
+            .map(|stage| stage.name.len())
+            .max()
+            .unwrap_or(0)
+            .max(5);
         writeln!(
             f,
             "\n{:width$}  {:<10}  {:>10}  {:>10}  {:>8}  {:>9}",
             "stage", "kind", "in", "out", "rejects", "busy"
         )?;
         for stage in &self.stages {
-            let StageSummary { name, kind, records_in, rejects, busy_seconds, .. } = stage;
-            let out = if stage.role == "sink" { "-".to_owned() } else { stage.records_out.to_string() };
-            let busy = if stage.role == "source" { "-".to_owned() } else { format!("{busy_seconds:.2} s") };
-            writeln!(f, "{name:width$}  {kind:<10}  {records_in:>10}  {out:>10}  {rejects:>8}  {busy:>9}")?;
+            let StageSummary {
+                name,
+                kind,
+                records_in,
+                rejects,
+                busy_seconds,
+                ..
+            } = stage;
+            let out = if stage.role == "sink" {
+                "-".to_owned()
+            } else {
+                stage.records_out.to_string()
+            };
+            let busy = if stage.role == "source" {
+                "-".to_owned()
+            } else {
+                format!("{busy_seconds:.2} s")
+            };
+            writeln!(
+                f,
+                "{name:width$}  {kind:<10}  {records_in:>10}  {out:>10}  {rejects:>8}  {busy:>9}"
+            )?;
         }
-        for stage in self.stages.iter().filter(|stage| !stage.passed_over.is_empty()) {
+        for stage in self
+            .stages
+            .iter()
+            .filter(|stage| !stage.passed_over.is_empty())
+        {
             writeln!(f, "passed over by {}: {}", stage.name, stage.passed_over)?;
         }
         for stage in &self.stages {
@@ -146,13 +211,26 @@ impl fmt::Display for RunSummary {
         for stage in &self.stages {
             if let Some(ModelErrorSummary { model, error }) = &stage.reconstruction_error {
                 let ErrorSummary { mean, p50, p99, .. } = error;
-                writeln!(f, "reconstruction error of {model}: mean {mean:.6}, p50 {p50:.6}, p99 {p99:.6}")?;
+                writeln!(
+                    f,
+                    "reconstruction error of {model}: mean {mean:.6}, p50 {p50:.6}, p99 {p99:.6}"
+                )?;
             }
         }
         for stage in &self.stages {
-            if let Some(CommitSummary { folder, files, bytes, records }) = &stage.written {
+            if let Some(CommitSummary {
+                folder,
+                files,
+                bytes,
+                records,
+            }) = &stage.written
+            {
                 let (folder, bytes) = (folder.display(), ByteSize(*bytes));
-                writeln!(f, "{}: {records} records in {files} files ({bytes}) in {folder}", stage.name)?;
+                writeln!(
+                    f,
+                    "{}: {records} records in {files} files ({bytes}) in {folder}",
+                    stage.name
+                )?;
             }
         }
         Ok(())

@@ -18,10 +18,23 @@ const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
 
 impl<'a> PixelTensorMut<'a> {
     /// A tensor of `size` (height, width), which its values fill.
-    pub(super) fn new(values: &'a mut [f32], size: (usize, usize), format: Option<&'a PixelFormat>) -> Self {
+    pub(super) fn new(
+        values: &'a mut [f32],
+        size: (usize, usize),
+        format: Option<&'a PixelFormat>,
+    ) -> Self {
         let channels = format.map_or(1, |format| format.channels.count());
-        debug_assert_eq!(values.len(), size.0 * size.1 * channels, "the values are no image of this size");
-        Self { values, format, pixels: size.0 * size.1, channels }
+        debug_assert_eq!(
+            values.len(),
+            size.0 * size.1 * channels,
+            "the values are no image of this size"
+        );
+        Self {
+            values,
+            format,
+            pixels: size.0 * size.1,
+            channels,
+        }
     }
 
     /// Adds independent normal values; `sigma` counts steps of 8 bits.
@@ -75,7 +88,10 @@ impl<'a> PixelTensorMut<'a> {
         let levels: [(f32, f32, f32); 3] = std::array::from_fn(|channel| self.levels(channel));
         for pixel in 0..self.pixels {
             let luma: f32 = (0..LUMA.len())
-                .map(|channel| LUMA[channel] * (*self.value(channel, pixel) - levels[channel].1) / levels[channel].0)
+                .map(|channel| {
+                    LUMA[channel] * (*self.value(channel, pixel) - levels[channel].1)
+                        / levels[channel].0
+                })
                 .sum();
             for (channel, (step, black, _)) in levels.iter().enumerate() {
                 *self.value(channel, pixel) = black + luma * step;
@@ -89,17 +105,26 @@ impl<'a> PixelTensorMut<'a> {
             Some(TensorLayout::Nhwc) => (channel, self.channels),
             Some(TensorLayout::Nchw) | None => (channel * self.pixels, 1),
         };
-        self.values.get_mut(start..).unwrap_or_default().iter_mut().step_by(stride).take(self.pixels)
+        self.values
+            .get_mut(start..)
+            .unwrap_or_default()
+            .iter_mut()
+            .step_by(stride)
+            .take(self.pixels)
     }
 
     fn value(&mut self, channel: usize, pixel: usize) -> &mut f32 {
-        let index = self.format.map_or(pixel, |format| format.index(channel, pixel, self.pixels));
+        let index = self
+            .format
+            .map_or(pixel, |format| format.index(channel, pixel, self.pixels));
         &mut self.values[index]
     }
 
     /// A step of 8 bits, black and white, as they stand in the tensor.
     fn levels(&self, channel: usize) -> (f32, f32, f32) {
-        let Some(format) = self.format else { return (1.0, 0.0, 1.0) };
+        let Some(format) = self.format else {
+            return (1.0, 0.0, 1.0);
+        };
         let (step, black) = format.affine(channel);
         (step, black, black + 255.0 * step)
     }
@@ -107,6 +132,10 @@ impl<'a> PixelTensorMut<'a> {
     /// A shade of gray as it stands in the tensor; black and white are exact.
     fn level(&self, channel: usize, shade: f32) -> f32 {
         let (_, black, white) = self.levels(channel);
-        if shade >= 1.0 { white } else { black + shade * (white - black) }
+        if shade >= 1.0 {
+            white
+        } else {
+            black + shade * (white - black)
+        }
     }
 }

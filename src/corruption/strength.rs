@@ -9,7 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::ConfigError;
 
-/// A number, or a range `[low, high]` from which each record draws its own, all values being equally likely.
+/// A number, or a range `[low, high]` from which each record draws its own, all values being
+/// equally likely.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Strength {
@@ -20,7 +21,8 @@ pub enum Strength {
 }
 
 impl Strength {
-    /// This record's number. A fixed one draws nothing, so that it leaves the random numbers to the noise.
+    /// This record's number. A fixed one draws nothing, so that it leaves the random numbers to the
+    /// noise.
     pub(super) fn draw(self, rng: &mut impl Rng) -> f32 {
         match self {
             Self::Fixed(value) => value as f32,
@@ -36,12 +38,18 @@ impl Strength {
         };
         let lies = |value: f64| value.is_finite() && (low..=high).contains(&value);
         if !(lies(least) && lies(greatest)) {
-            let bounds =
-                if high.is_finite() { format!("lie between {low} and {high}") } else { format!("be {low} or more") };
+            let bounds = if high.is_finite() {
+                format!("lie between {low} and {high}")
+            } else {
+                format!("be {low} or more")
+            };
             return Err(ConfigError::new(key, format!("must {bounds}; met {self}")));
         }
         if least > greatest {
-            return Err(ConfigError::new(key, format!("must ascend, as in [{greatest}, {least}]; met {self}")));
+            return Err(ConfigError::new(
+                key,
+                format!("must ascend, as in [{greatest}, {least}]; met {self}"),
+            ));
         }
         Ok(self)
     }
@@ -85,7 +93,10 @@ impl<'de> Visitor<'de> for StrengthVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Strength, A::Error> {
-        let mut next = |place: usize| seq.next_element::<f64>()?.ok_or_else(|| A::Error::invalid_length(place, &self));
+        let mut next = |place: usize| {
+            seq.next_element::<f64>()?
+                .ok_or_else(|| A::Error::invalid_length(place, &self))
+        };
         let range = [next(0)?, next(1)?];
         match seq.next_element::<f64>()? {
             Some(_) => Err(A::Error::invalid_length(3, &self)),

@@ -17,7 +17,10 @@ fn spec(written: serde_json::Value) -> CorruptionSpec {
 
 fn corrupted(written: serde_json::Value, format: &PixelFormat, clean: f32, seed: u64) -> Vec<f32> {
     let mut values = vec![clean; SIZE.0 * SIZE.1 * format.channels.count()];
-    spec(written).plan(Some(format)).unwrap().apply(&mut values, SIZE, Some(format), seed);
+    spec(written)
+        .plan(Some(format))
+        .unwrap()
+        .apply(&mut values, SIZE, Some(format), seed);
     values
 }
 
@@ -26,26 +29,51 @@ fn rgb() -> PixelFormat {
 }
 
 fn deviation(values: &[f32]) -> f64 {
-    (values.iter().map(|&v| f64::from(v - 0.5).powi(2)).sum::<f64>() / values.len() as f64).sqrt() * 255.0
+    (values
+        .iter()
+        .map(|&v| f64::from(v - 0.5).powi(2))
+        .sum::<f64>()
+        / values.len() as f64)
+        .sqrt()
+        * 255.0
 }
 
 #[test]
 fn a_range_is_drawn_once_per_record_and_evenly() {
     let deviations: Vec<f64> = (0..200)
-        .map(|seed| deviation(&corrupted(json!({"noise": "gaussian", "sigma": [10, 50]}), &rgb(), 0.5, seed)))
+        .map(|seed| {
+            deviation(&corrupted(
+                json!({"noise": "gaussian", "sigma": [10, 50]}),
+                &rgb(),
+                0.5,
+                seed,
+            ))
+        })
         .collect();
-    assert!(deviations.iter().all(|d| (9.0..52.0).contains(d)), "{deviations:?}");
+    assert!(
+        deviations.iter().all(|d| (9.0..52.0).contains(d)),
+        "{deviations:?}"
+    );
     for quarter in [10.0, 20.0, 30.0, 40.0] {
-        let count = deviations.iter().filter(|d| (quarter..quarter + 10.0).contains(*d)).count();
+        let count = deviations
+            .iter()
+            .filter(|d| (quarter..quarter + 10.0).contains(*d))
+            .count();
         assert!((30..70).contains(&count), "{count} of 200 from {quarter}");
     }
 }
 
 #[test]
 fn a_range_of_one_number_is_that_number_up_to_the_draw() {
-    for (fixed, range) in [(json!(0.0), json!([0.0, 0.0])), (json!(1.0), json!([1.0, 1.0]))] {
+    for (fixed, range) in [
+        (json!(0.0), json!([0.0, 0.0])),
+        (json!(1.0), json!([1.0, 1.0])),
+    ] {
         let fixed = corrupted(json!({"noise": "masking", "rate": fixed}), &rgb(), 0.5, 3);
-        assert_eq!(fixed, corrupted(json!({"noise": "masking", "rate": range}), &rgb(), 0.5, 3));
+        assert_eq!(
+            fixed,
+            corrupted(json!({"noise": "masking", "rate": range}), &rgb(), 0.5, 3)
+        );
     }
 }
 
@@ -53,8 +81,14 @@ fn a_range_of_one_number_is_that_number_up_to_the_draw() {
 fn gray_sets_all_channels_to_the_luma_whatever_their_scale() {
     let (red, green, blue) = (200.0_f32, 100.0, 50.0);
     for layout in [TensorLayout::Nchw, TensorLayout::Nhwc] {
-        let format = PixelFormat { layout, mean: vec![0.1, 0.2, 0.3], std: vec![1.0, 2.0, 4.0], ..rgb() };
-        let affine = |channel, byte: f32| format.affine(channel).1 + byte * format.affine(channel).0;
+        let format = PixelFormat {
+            layout,
+            mean: vec![0.1, 0.2, 0.3],
+            std: vec![1.0, 2.0, 4.0],
+            ..rgb()
+        };
+        let affine =
+            |channel, byte: f32| format.affine(channel).1 + byte * format.affine(channel).0;
         let mut values = vec![0.0; 6];
         for pixel in 0..2 {
             for (channel, byte) in [red, green, blue].into_iter().enumerate() {
@@ -67,7 +101,10 @@ fn gray_sets_all_channels_to_the_luma_whatever_their_scale() {
         for pixel in 0..2 {
             for channel in 0..3 {
                 let value = values[format.index(channel, pixel, 2)];
-                assert!((value - affine(channel, luma)).abs() < 1e-5, "{layout:?} {pixel} {channel}: {value}");
+                assert!(
+                    (value - affine(channel, luma)).abs() < 1e-5,
+                    "{layout:?} {pixel} {channel}: {value}"
+                );
             }
         }
     }
@@ -75,23 +112,39 @@ fn gray_sets_all_channels_to_the_luma_whatever_their_scale() {
 
 #[test]
 fn a_random_watermark_leaves_most_of_the_image_and_differs_from_record_to_record() {
-    let marks: Vec<Vec<f32>> =
-        (0..100).map(|seed| corrupted(json!({"noise": "watermark"}), &rgb(), 0.5, seed)).collect();
-    let share = |mark: &Vec<f32>| mark.iter().filter(|&&v| v != 0.5).count() as f64 / mark.len() as f64;
+    let marks: Vec<Vec<f32>> = (0..100)
+        .map(|seed| corrupted(json!({"noise": "watermark"}), &rgb(), 0.5, seed))
+        .collect();
+    let share =
+        |mark: &Vec<f32>| mark.iter().filter(|&&v| v != 0.5).count() as f64 / mark.len() as f64;
     let mean = marks.iter().map(share).sum::<f64>() / 100.0;
     assert!((0.05..0.5).contains(&mean), "{mean}");
     assert!(marks.iter().filter(|mark| share(mark) > 0.0).count() > 90);
-    assert!(marks.iter().any(|mark| mark.iter().any(|&v| v > 0.6)), "none is light");
-    assert!(marks.iter().any(|mark| mark.iter().any(|&v| v < 0.4)), "none is dark");
+    assert!(
+        marks.iter().any(|mark| mark.iter().any(|&v| v > 0.6)),
+        "none is light"
+    );
+    assert!(
+        marks.iter().any(|mark| mark.iter().any(|&v| v < 0.4)),
+        "none is dark"
+    );
     assert!(marks.iter().flatten().all(|v| (0.0..=1.0).contains(v)));
     assert!(marks.windows(2).all(|pair| pair[0] != pair[1]));
-    assert_eq!(marks[7], corrupted(json!({"noise": "watermark"}), &rgb(), 0.5, 7));
+    assert_eq!(
+        marks[7],
+        corrupted(json!({"noise": "watermark"}), &rgb(), 0.5, 7)
+    );
 }
 
 #[test]
 fn opacity_bounds_how_far_a_random_watermark_goes() {
     for seed in 0..50 {
-        let faint = corrupted(json!({"noise": "watermark", "opacity": [0.0, 0.1]}), &rgb(), 0.5, seed);
+        let faint = corrupted(
+            json!({"noise": "watermark", "opacity": [0.0, 0.1]}),
+            &rgb(),
+            0.5,
+            seed,
+        );
         assert!(faint.iter().all(|v| (v - 0.5).abs() <= 0.051), "{seed}");
     }
 }
@@ -101,32 +154,63 @@ fn an_image_without_pixels_is_left_alone() {
     for noise in ["gray", "watermark", "watermark_text", "watermark_grid"] {
         for layout in [TensorLayout::Nchw, TensorLayout::Nhwc] {
             let format = PixelFormat { layout, ..rgb() };
-            spec(json!({"noise": noise})).plan(Some(&format)).unwrap().apply(&mut [], (0, 7), Some(&format), 1);
+            spec(json!({"noise": noise}))
+                .plan(Some(&format))
+                .unwrap()
+                .apply(&mut [], (0, 7), Some(&format), 1);
         }
     }
     let gaussian = spec(json!({"noise": "gaussian", "sigma": 1}));
-    let interleaved = PixelFormat { layout: TensorLayout::Nhwc, ..rgb() };
-    gaussian.plan(Some(&interleaved)).unwrap().apply(&mut [], (3, 0), Some(&interleaved), 1);
+    let interleaved = PixelFormat {
+        layout: TensorLayout::Nhwc,
+        ..rgb()
+    };
+    gaussian
+        .plan(Some(&interleaved))
+        .unwrap()
+        .apply(&mut [], (3, 0), Some(&interleaved), 1);
 }
 
 #[test]
 fn a_record_is_corrupted_as_by_every_version_before() {
-    let format = PixelFormat { layout: TensorLayout::Nhwc, range: [-1.0, 1.0], ..rgb() };
+    let format = PixelFormat {
+        layout: TensorLayout::Nhwc,
+        range: [-1.0, 1.0],
+        ..rgb()
+    };
     let check = |written: serde_json::Value, expected: Expect| {
         let values = corrupted(written, &format, 0.25, 7);
         let sum: f64 = values.iter().map(|&v| f64::from(v)).sum();
         expected.assert_eq(&format!("{:?} {sum:.4}", &values[300..303]));
     };
-    check(json!({"noise": "gaussian", "sigma": 25}), expect!["[0.47445184, 0.57862365, 0.16143817] 1452.4287"]);
-    check(json!({"noise": "masking", "rate": 0.3}), expect!["[0.0, 0.25, 0.25] 1012.0000"]);
-    check(json!({"noise": "salt_and_pepper", "rate": 0.3}), expect!["[1.0, 1.0, 1.0] 1056.0000"]);
-    check(json!({"noise": "watermark_text", "text": "Zoë"}), expect!["[0.25, 0.25, 0.25] 1620.0000"]);
-    check(json!({"noise": "watermark_grid", "opacity": 0.3}), expect!["[0.25, 0.25, 0.25] 1743.7500"]);
+    check(
+        json!({"noise": "gaussian", "sigma": 25}),
+        expect!["[0.47445184, 0.57862365, 0.16143817] 1452.4287"],
+    );
+    check(
+        json!({"noise": "masking", "rate": 0.3}),
+        expect!["[0.0, 0.25, 0.25] 1012.0000"],
+    );
+    check(
+        json!({"noise": "salt_and_pepper", "rate": 0.3}),
+        expect!["[1.0, 1.0, 1.0] 1056.0000"],
+    );
+    check(
+        json!({"noise": "watermark_text", "text": "Zoë"}),
+        expect!["[0.25, 0.25, 0.25] 1620.0000"],
+    );
+    check(
+        json!({"noise": "watermark_grid", "opacity": 0.3}),
+        expect!["[0.25, 0.25, 0.25] 1743.7500"],
+    );
 }
 
 #[test]
 fn what_is_declared_is_written_as_it_was_read() {
-    for text in ["noise = \"gaussian\"\nsigma = [0.0, 55.5]\n", "noise = \"masking\"\nrate = 0.1\n"] {
+    for text in [
+        "noise = \"gaussian\"\nsigma = [0.0, 55.5]\n",
+        "noise = \"masking\"\nrate = 0.1\n",
+    ] {
         let spec: CorruptionSpec = toml::from_str(text).unwrap();
         assert_eq!(toml::to_string(&spec).unwrap(), text);
     }
@@ -134,11 +218,19 @@ fn what_is_declared_is_written_as_it_was_read() {
 
 #[test]
 fn every_fault_is_named() {
-    let gray = PixelFormat { channels: Channels::Gray, ..rgb() };
+    let gray = PixelFormat {
+        channels: Channels::Gray,
+        ..rgb()
+    };
     let check = |written: serde_json::Value, format: Option<&PixelFormat>, expected: Expect| {
-        let faults =
-            parse_options::<CorruptionSpec>(written).and_then(|spec| spec.plan(format)).err().unwrap_or_default();
-        let lines: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect();
+        let faults = parse_options::<CorruptionSpec>(written)
+            .and_then(|spec| spec.plan(format))
+            .err()
+            .unwrap_or_default();
+        let lines: Vec<String> = faults
+            .iter()
+            .map(|fault| format!("{}: {}", fault.key, fault.message))
+            .collect();
         expected.assert_eq(&lines.join("\n"));
     };
     check(
@@ -148,21 +240,31 @@ fn every_fault_is_named() {
         rate: is for masking and salt_and_pepper only; leave it out
         sigma: must ascend, as in [0, 5]; met [5, 0]"#]],
     );
-    check(json!({"noise": "gaussian", "sigma": [-1, 5]}), None, expect!["sigma: must be 0 or more; met [-1, 5]"]);
+    check(
+        json!({"noise": "gaussian", "sigma": [-1, 5]}),
+        None,
+        expect!["sigma: must be 0 or more; met [-1, 5]"],
+    );
     check(
         json!({"noise": "gaussian", "sigma": "x"}),
         None,
-        expect![[r#"sigma: invalid type: string "x", expected a number, or a range of two numbers as in [0, 55]"#]],
+        expect![[
+            r#"sigma: invalid type: string "x", expected a number, or a range of two numbers as in [0, 55]"#
+        ]],
     );
     check(
         json!({"noise": "gaussian", "sigma": [1]}),
         None,
-        expect!["sigma: invalid length 1, expected a number, or a range of two numbers as in [0, 55]"],
+        expect![
+            "sigma: invalid length 1, expected a number, or a range of two numbers as in [0, 55]"
+        ],
     );
     check(
         json!({"noise": "gaussian", "sigma": [1, 2, 3]}),
         None,
-        expect!["sigma: invalid length 3, expected a number, or a range of two numbers as in [0, 55]"],
+        expect![
+            "sigma: invalid length 3, expected a number, or a range of two numbers as in [0, 55]"
+        ],
     );
     check(
         json!({"noise": "salt_and_pepper", "rate": [0.5, 2]}),
@@ -194,6 +296,8 @@ fn every_fault_is_named() {
     check(
         json!({"noise": "gray"}),
         Some(&gray),
-        expect!["noise: the input holds gray pixels, which have no colour to take; prepare them as rgb"],
+        expect![
+            "noise: the input holds gray pixels, which have no colour to take; prepare them as rgb"
+        ],
     );
 }

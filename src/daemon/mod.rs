@@ -1,4 +1,5 @@
-//! What goes beside a run without an end: its models are read again when they change, and systemd hears how it is.
+//! What goes beside a run without an end: its models are read again when they change, and systemd
+//! hears how it is.
 
 mod reload;
 mod systemd;
@@ -26,8 +27,8 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Begins, for a topology that is about to run with `models`. What systemd hears comes from `operators`, a runtime that a
-    /// disk which hangs does not hold.
+    /// Begins, for a topology that is about to run with `models`. What systemd hears comes from
+    /// `operators`, a runtime that a disk which hangs does not hold.
     pub fn start(
         topology: &Topology,
         models: &[Arc<Model>],
@@ -41,7 +42,8 @@ impl Daemon {
         let (reload_requests, heard) = tokio::sync::mpsc::channel(1);
         let stats = topology.stats();
         admin.attach_run(Arc::clone(&stats), Some(reload_requests));
-        let reloader = reload::Reloader::new(read, listeners, topology.reload_handle(), models, metrics);
+        let reloader =
+            reload::Reloader::new(read, listeners, topology.reload_handle(), models, metrics);
         tasks.spawn(reloader.run(heard));
         let systemd = systemd::SystemdNotifier::of_environment();
         if let Some(notifier) = systemd.clone() {

@@ -1,5 +1,5 @@
-//! Reads models and the pipeline file again: when a model's files have changed, on SIGHUP, and on request; the latter two also
-//! exchange certificates and tokens that have changed.
+//! Reads models and the pipeline file again: when a model's files have changed, on SIGHUP, and on
+//! request; the latter two also exchange certificates and tokens that have changed.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -15,7 +15,8 @@ use crate::model::Model;
 use crate::server::{Listeners, RotationReport};
 use crate::topology::{ReloadHandle, ReloadOutcome};
 
-/// How often the files of models are looked at. They are taken when they have not changed from one look to the next.
+/// How often the files of models are looked at. They are taken when they have not changed from one
+/// look to the next.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is answered where models and the pipeline are what they were.
@@ -44,7 +45,14 @@ impl Reloader {
     ) -> Self {
         let folders = folders(models);
         let last_seen = files(&folders);
-        Self { load_plan: Arc::new(read), listeners, reload_handle, metrics: Arc::clone(metrics), folders, last_seen }
+        Self {
+            load_plan: Arc::new(read),
+            listeners,
+            reload_handle,
+            metrics: Arc::clone(metrics),
+            folders,
+            last_seen,
+        }
     }
 
     /// Reloads whenever there is reason to, until it is aborted.
@@ -74,19 +82,29 @@ impl Reloader {
     async fn poll_files(&self) -> FileSnapshot {
         let folders = self.folders.clone();
         // A file system that does not answer must not stop the others that wait on this thread.
-        tokio::task::spawn_blocking(move || files(&folders)).await.unwrap_or_else(|_| self.last_seen.clone())
+        tokio::task::spawn_blocking(move || files(&folders))
+            .await
+            .unwrap_or_else(|_| self.last_seen.clone())
     }
 
     /// Exchanges certificates and tokens, then models.
     async fn reload_all(&mut self, why: &str) -> ReloadResult {
         let listeners = Arc::clone(&self.listeners);
         let rotated = tokio::task::spawn_blocking(move || listeners.rotate()).await;
-        let RotationReport { exchanged, mut refused } = rotated.unwrap_or_default();
-        let exchanged = (!exchanged.is_empty()).then(|| format!("exchanged: {}", exchanged.join(", ")));
+        let RotationReport {
+            exchanged,
+            mut refused,
+        } = rotated.unwrap_or_default();
+        let exchanged =
+            (!exchanged.is_empty()).then(|| format!("exchanged: {}", exchanged.join(", ")));
         match self.reload(why).await {
             Ok(done) if refused.is_empty() => {
                 let done = Some(done).filter(|done| exchanged.is_none() || done != UNCHANGED);
-                Ok(exchanged.into_iter().chain(done).collect::<Vec<_>>().join("\n"))
+                Ok(exchanged
+                    .into_iter()
+                    .chain(done)
+                    .collect::<Vec<_>>()
+                    .join("\n"))
             }
             Ok(done) => {
                 refused.extend(exchanged);
@@ -104,14 +122,30 @@ impl Reloader {
         self.last_seen = self.poll_files().await;
         let (read, reload_handle) = (Arc::clone(&self.load_plan), Arc::clone(&self.reload_handle));
         let done = tokio::task::spawn_blocking(move || {
-            let plan =
-                read().map_err(|problems| problems.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
+            let plan = read().map_err(|problems| {
+                problems
+                    .to_string()
+                    .lines()
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            })?;
             let exchanged = reload_handle.reload(&plan)?;
             Ok((exchanged, folders(&plan.models)))
         });
-        let done = done.await.unwrap_or_else(|_| Err(vec!["the attempt panicked".to_owned()]));
-        self.metrics.models.reload_successful.set(i64::from(done.is_ok()));
-        let count = |outcome: &str| self.metrics.models.reloads.with_label_values(&[outcome]).inc();
+        let done = done
+            .await
+            .unwrap_or_else(|_| Err(vec!["the attempt panicked".to_owned()]));
+        self.metrics
+            .models
+            .reload_successful
+            .set(i64::from(done.is_ok()));
+        let count = |outcome: &str| {
+            self.metrics
+                .models
+                .reloads
+                .with_label_values(&[outcome])
+                .inc()
+        };
         match done {
             Ok((exchanged, folders)) => {
                 if folders != self.folders {
@@ -121,7 +155,10 @@ impl Reloader {
                 match exchanged {
                     ReloadOutcome::Applied(number) => {
                         count("applied");
-                        tracing::info!(generation = number, "{why}: the next batch goes through the new models");
+                        tracing::info!(
+                            generation = number,
+                            "{why}: the next batch goes through the new models"
+                        );
                         Ok(format!("applied: generation {number}"))
                     }
                     ReloadOutcome::Unchanged => {
@@ -133,7 +170,10 @@ impl Reloader {
             }
             Err(reasons) => {
                 count("refused");
-                tracing::error!("{why}: refused, what runs goes on as before: {}", reasons.join("; "));
+                tracing::error!(
+                    "{why}: refused, what runs goes on as before: {}",
+                    reasons.join("; ")
+                );
                 Err(reasons)
             }
         }
@@ -145,9 +185,17 @@ fn folders(models: &[Arc<Model>]) -> BTreeSet<PathBuf> {
 }
 
 fn files(folders: &BTreeSet<PathBuf>) -> FileSnapshot {
-    let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
+    let entries = folders
+        .iter()
+        .filter_map(|folder| std::fs::read_dir(folder).ok())
+        .flatten()
+        .flatten();
     let files = entries.filter_map(|entry| {
-        let metadata = entry.path().metadata().ok().filter(|metadata| metadata.is_file())?;
+        let metadata = entry
+            .path()
+            .metadata()
+            .ok()
+            .filter(|metadata| metadata.is_file())?;
         Some((entry.path(), metadata.len(), metadata.modified().ok()))
     });
     files.collect()
@@ -164,7 +212,11 @@ impl SighupStream {
     fn new() -> Self {
         use tokio::signal::unix::{SignalKind, signal};
         let signal = signal(SignalKind::hangup());
-        Self { signal: signal.map_err(|error| tracing::warn!(%error, "SIGHUP cannot be heard")).ok() }
+        Self {
+            signal: signal
+                .map_err(|error| tracing::warn!(%error, "SIGHUP cannot be heard"))
+                .ok(),
+        }
     }
 
     #[cfg(unix)]

@@ -32,9 +32,15 @@ impl SystemdNotifier {
             Ok(socket)
         });
         match connected {
-            Ok(socket) => Some(Self { socket: Arc::new(socket), failures: Arc::default() }),
+            Ok(socket) => Some(Self {
+                socket: Arc::new(socket),
+                failures: Arc::default(),
+            }),
             Err(error) => {
-                tracing::warn!("{}: nobody can be told how the process is: {error}", name.to_string_lossy());
+                tracing::warn!(
+                    "{}: nobody can be told how the process is: {error}",
+                    name.to_string_lossy()
+                );
                 None
             }
         }
@@ -60,7 +66,10 @@ impl SystemdNotifier {
 
 /// A name that begins with `@` is no file, but an abstract one.
 #[cfg(unix)]
-fn connect(socket: &std::os::unix::net::UnixDatagram, name: &std::ffi::OsStr) -> std::io::Result<()> {
+fn connect(
+    socket: &std::os::unix::net::UnixDatagram,
+    name: &std::ffi::OsStr,
+) -> std::io::Result<()> {
     #[cfg(target_os = "linux")]
     if let Some(name) = name.as_encoded_bytes().strip_prefix(b"@") {
         use std::os::linux::net::SocketAddrExt as _;
@@ -71,8 +80,14 @@ fn connect(socket: &std::os::unix::net::UnixDatagram, name: &std::ffi::OsStr) ->
 
 /// Half of the time after which systemd takes a process for dead that says nothing.
 fn watchdog() -> Option<Duration> {
-    let ours = std::env::var("WATCHDOG_PID").ok().is_none_or(|pid| pid == std::process::id().to_string());
-    let micros: u64 = std::env::var("WATCHDOG_USEC").ok().filter(|_| ours)?.parse().ok()?;
+    let ours = std::env::var("WATCHDOG_PID")
+        .ok()
+        .is_none_or(|pid| pid == std::process::id().to_string());
+    let micros: u64 = std::env::var("WATCHDOG_USEC")
+        .ok()
+        .filter(|_| ours)?
+        .parse()
+        .ok()?;
     Some(Duration::from_micros(micros / 2)).filter(|half| !half.is_zero())
 }
 
@@ -87,7 +102,9 @@ pub(super) async fn run_watchdog(notifier: SystemdNotifier, stats: Arc<RunStats>
         tokio::time::sleep(every).await;
         let (records, rejects) = (stats.records(), stats.rejects());
         let rate = (records - before) as f64 / every.as_secs_f64();
-        notifier.notify(&format!("WATCHDOG=1\nSTATUS={records} records, {rate:.0}/s, {rejects} rejected"));
+        notifier.notify(&format!(
+            "WATCHDOG=1\nSTATUS={records} records, {rate:.0}/s, {rejects} rejected"
+        ));
         before = records;
     }
 }

@@ -16,13 +16,14 @@ pub struct DataSpec {
     /// Relative paths of sources begin here. Default: the current folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,
-    /// Where records come from, one source after the other: each a table as in pipelines, with `kind` and its options.
+    /// Where records come from, one source after the other: each a table as in pipelines, with
+    /// `kind` and its options.
     pub sources: Vec<Value>,
     /// The column of labels. They are kept for measurements; nothing is trained on them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-    /// Which records are normal, such as `{ column = "y", equals = 0 }`. The others are anomalies: never trained on,
-    /// nor validated on; all of them go to the test part.
+    /// Which records are normal, such as `{ column = "y", equals = 0 }`. The others are anomalies:
+    /// never trained on, nor validated on; all of them go to the test part.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub normal: Option<Comparison>,
     /// The records to use at all: those for which every one of these comparisons holds.
@@ -61,7 +62,8 @@ impl Default for DataSpec {
     }
 }
 
-/// What a record is used for. Its own identity decides, so that it stays the same whatever else the data holds.
+/// What a record is used for. Its own identity decides, so that it stays the same whatever else the
+/// data holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Subset {
     /// The model learns from it.

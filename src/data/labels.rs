@@ -27,8 +27,9 @@ impl ClassIndex {
             return Ok(number);
         }
         if self.numbers.len() >= MAX_CLASSES {
-            let message =
-                format!("the column of labels has more than {MAX_CLASSES} values: they are no classes; name another");
+            let message = format!(
+                "the column of labels has more than {MAX_CLASSES} values: they are no classes; name another"
+            );
             return Err(StageError::Other(message));
         }
         let number = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
@@ -36,12 +37,15 @@ impl ClassIndex {
         Ok(number)
     }
 
-    /// The classes, sorted, by number where all are numbers; and for each number its class's place among them.
+    /// The classes, sorted, by number where all are numbers; and for each number its class's place
+    /// among them.
     pub(super) fn sorted(self) -> (Vec<String>, Vec<u32>) {
         let mut all: Vec<(String, u32)> = self.numbers.into_iter().collect();
         let value = |label: &str| label.parse::<f64>().ok().filter(|value| value.is_finite());
         if all.iter().all(|(label, _)| value(label).is_some()) {
-            all.sort_by(|(a, _), (b, _)| value(a).unwrap_or(0.0).total_cmp(&value(b).unwrap_or(0.0)));
+            all.sort_by(|(a, _), (b, _)| {
+                value(a).unwrap_or(0.0).total_cmp(&value(b).unwrap_or(0.0))
+            });
         }
         let mut classes = vec![0; all.len()];
         for (place, (_, number)) in all.iter().enumerate() {
@@ -51,7 +55,8 @@ impl ClassIndex {
     }
 }
 
-/// A column of labels as words: `3` rather than `3.0`, so that a class is the same whatever its column's type.
+/// A column of labels as words: `3` rather than `3.0`, so that a class is the same whatever its
+/// column's type.
 pub(super) fn class_names(column: &ArrayRef) -> Result<StringArray, StageError> {
     let words = cast(column, &DataType::Utf8)?;
     let words = words.as_string::<i32>();
@@ -82,8 +87,14 @@ mod tests {
 
     #[test]
     fn classes_are_sorted_by_number_where_all_are_numbers() {
-        assert_eq!(sorted(&["10", "9", "10", "-1"]), (vec!["-1".into(), "9".into(), "10".into()], vec![2, 1, 0]));
-        assert_eq!(sorted(&["b", "10", "9"]), (vec!["10".into(), "9".into(), "b".into()], vec![2, 0, 1]));
+        assert_eq!(
+            sorted(&["10", "9", "10", "-1"]),
+            (vec!["-1".into(), "9".into(), "10".into()], vec![2, 1, 0])
+        );
+        assert_eq!(
+            sorted(&["b", "10", "9"]),
+            (vec!["10".into(), "9".into(), "b".into()], vec![2, 0, 1])
+        );
         assert_eq!(sorted(&[]), (vec![], vec![]));
     }
 
@@ -95,7 +106,11 @@ mod tests {
         assert_eq!(word(Arc::new(Float64Array::from(vec![0.5]))), "0.5");
         assert_eq!(word(Arc::new(StringArray::from(vec!["v1.0"]))), "v1.0");
         assert_eq!(word(Arc::new(BooleanArray::from(vec![true]))), "true");
-        assert!(class_names(&(Arc::new(Int8Array::from(vec![None])) as ArrayRef)).unwrap().is_null(0));
+        assert!(
+            class_names(&(Arc::new(Int8Array::from(vec![None])) as ArrayRef))
+                .unwrap()
+                .is_null(0)
+        );
     }
 
     #[test]
@@ -103,7 +118,12 @@ mod tests {
         let mut labels = ClassIndex::default();
         let number = |value: usize, labels: &mut ClassIndex| labels.number(&value.to_string());
         assert!((0..MAX_CLASSES).all(|value| number(value, &mut labels).is_ok()));
-        assert!(number(MAX_CLASSES, &mut labels).unwrap_err().to_string().contains("they are no classes"));
+        assert!(
+            number(MAX_CLASSES, &mut labels)
+                .unwrap_err()
+                .to_string()
+                .contains("they are no classes")
+        );
         assert_eq!(number(7, &mut labels).unwrap(), 7);
     }
 }

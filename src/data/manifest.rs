@@ -1,4 +1,5 @@
-//! The manifest of prepared data: written last, it says that the files beside it are whole, and what they hold.
+//! The manifest of prepared data: written last, it says that the files beside it are whole, and
+//! what they hold.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,8 @@ use crate::model::input::InputKind;
 /// What was prepared, and from what.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct DatasetManifest {
-    /// A digest of what the spec means and of its inputs; `None` where it cannot be known whether they stay the same.
+    /// A digest of what the spec means and of its inputs; `None` where it cannot be known whether
+    /// they stay the same.
     pub(super) key: Option<String>,
     /// The same of the spec as it is written; earlier programs have that alone, as `key`.
     #[serde(default)]
@@ -60,7 +62,8 @@ impl DatasetManifest {
     /// # Errors
     /// When the system refuses.
     pub(super) fn write(&self, folder: &Path) -> Result<(), StageError> {
-        let text = serde_json::to_vec_pretty(self).map_err(|error| StageError::Other(error.to_string()))?;
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|error| StageError::Other(error.to_string()))?;
         write_atomically(&path(folder), &text)
     }
 
@@ -70,7 +73,11 @@ impl DatasetManifest {
     /// When the system refuses.
     pub(super) fn remove(folder: &Path) -> Result<(), StageError> {
         let path = path(folder);
-        if path.exists() { fs::remove_file(&path).map_err(StageError::io(&path)) } else { Ok(()) }
+        if path.exists() {
+            fs::remove_file(&path).map_err(StageError::io(&path))
+        } else {
+            Ok(())
+        }
     }
 
     /// Opens the files.
@@ -80,7 +87,11 @@ impl DatasetManifest {
     pub(super) fn open(self, folder: &Path, reused: bool) -> Result<PreparedDataset, StageError> {
         let classes: Arc<[u32]> = Arc::from(self.classes.as_slice());
         let open = |part: Subset| self.open_subset(folder, part, &classes);
-        let (training, validation, test) = (open(Subset::Training)?, open(Subset::Validation)?, open(Subset::Test)?);
+        let (training, validation, test) = (
+            open(Subset::Training)?,
+            open(Subset::Validation)?,
+            open(Subset::Test)?,
+        );
         let shape = common_shape(&[&training, &validation, &test]);
         Ok(PreparedDataset {
             kind: self.kind,
@@ -100,13 +111,22 @@ impl DatasetManifest {
         })
     }
 
-    fn open_subset(&self, folder: &Path, part: Subset, classes: &Arc<[u32]>) -> Result<RecordFile, StageError> {
+    fn open_subset(
+        &self,
+        folder: &Path,
+        part: Subset,
+        classes: &Arc<[u32]>,
+    ) -> Result<RecordFile, StageError> {
         let written = &self.parts[part as usize];
         let path = records_path(folder, part);
         let file = File::open(&path).map_err(StageError::io(&path))?;
         let found = file.metadata().map_err(StageError::io(&path))?.len();
         if found != written.bytes {
-            let message = format!("{}: has {found} bytes, not {}", path.display(), written.bytes);
+            let message = format!(
+                "{}: has {found} bytes, not {}",
+                path.display(),
+                written.bytes
+            );
             return Err(StageError::Other(message));
         }
         let len = usize::try_from(written.records).unwrap_or(usize::MAX);
@@ -118,22 +138,42 @@ impl DatasetManifest {
             InputKind::Image => ElementType::U8,
             InputKind::Features => ElementType::F32,
         };
-        Ok(RecordFile { path, file, len, offsets, element, channels: self.channels, classes: Arc::clone(classes) })
+        Ok(RecordFile {
+            path,
+            file,
+            len,
+            offsets,
+            element,
+            channels: self.channels,
+            classes: Arc::clone(classes),
+        })
     }
 }
 
 /// The shape of all records, where they have the same.
 fn common_shape(parts: &[&RecordFile]) -> Option<[usize; 3]> {
-    let mut shapes = parts.iter().filter(|part| !part.is_empty()).map(|part| part.shape());
+    let mut shapes = parts
+        .iter()
+        .filter(|part| !part.is_empty())
+        .map(|part| part.shape());
     let first = shapes.next().flatten();
     first.filter(|_| shapes.all(|shape| shape == first))
 }
 
 fn read_ends(path: &Path, len: usize) -> Result<Vec<u64>, StageError> {
     let bytes = fs::read(path).map_err(StageError::io(path))?;
-    let ends: Vec<u64> = bytes.as_chunks().0.iter().map(|&bytes| u64::from_le_bytes(bytes)).collect();
+    let ends: Vec<u64> = bytes
+        .as_chunks()
+        .0
+        .iter()
+        .map(|&bytes| u64::from_le_bytes(bytes))
+        .collect();
     if ends.len() == len {
         return Ok(ends);
     }
-    Err(StageError::Other(format!("{}: has the ends of {} records, not of {len}", path.display(), ends.len())))
+    Err(StageError::Other(format!(
+        "{}: has the ends of {} records, not of {len}",
+        path.display(),
+        ends.len()
+    )))
 }

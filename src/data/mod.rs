@@ -1,4 +1,5 @@
-//! Data for training and evaluation: declared sources become files of records that are read at random.
+//! Data for training and evaluation: declared sources become files of records that are read at
+//! random.
 
 mod prepare;
 mod image_decoder;
@@ -40,15 +41,18 @@ pub struct PreparedDataset {
     pub validation: RecordFile,
     /// What is looked at when all is done, anomalies among them.
     pub test: RecordFile,
-    /// Height, width and channels where all records have the same (feature records: `[1, 1, values]`).
+    /// Height, width and channels where all records have the same (feature records:
+    /// `[1, 1, values]`).
     pub shape: Option<[usize; 3]>,
     /// Features: the columns that were taken, in order. For images none.
     pub columns: Vec<String>,
-    /// Features: whether each column gives one value. Where one is a list, a card cannot name the columns.
+    /// Features: whether each column gives one value. Where one is a list, a card cannot name the
+    /// columns.
     pub columns_are_values: bool,
     /// The classes that [`Record::label`] counts, sorted: by number where all are numbers.
     pub labels: Vec<String>,
-    /// SHA-256 over all records, their labels and parts: the same data has the same digest wherever it lies.
+    /// SHA-256 over all records, their labels and parts: the same data has the same digest wherever
+    /// it lies.
     pub digest: String,
     /// Records that could not be used.
     pub rejects: u64,
@@ -74,7 +78,8 @@ impl PreparedDataset {
 }
 
 impl PreparedDataset {
-    /// Whether each record is as long as its size. Earlier versions could write a record that shifts those behind it.
+    /// Whether each record is as long as its size. Earlier versions could write a record that
+    /// shifts those behind it.
     fn is_whole(&self) -> Result<bool, StageError> {
         Ok(self.training.are_whole()? && self.validation.are_whole()? && self.test.are_whole()?)
     }
@@ -83,8 +88,8 @@ impl PreparedDataset {
 /// Why data cannot be prepared.
 #[derive(Debug, Error)]
 pub enum DataError {
-    /// What is wrong with the table: every fault at once. Keys are relative to `[data]`, but for those that begin with
-    /// `input.`, which belong to the model's input.
+    /// What is wrong with the table: every fault at once. Keys are relative to `[data]`, but for
+    /// those that begin with `input.`, which belong to the model's input.
     #[error("{}", .0.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect::<Vec<_>>().join("\n"))]
     Faults(Vec<ConfigError>),
     /// The data cannot be read or written.
@@ -92,8 +97,8 @@ pub enum DataError {
     Stage(#[from] StageError),
 }
 
-/// Reads all sources of `spec` and keeps their records as a model of `input` takes them in files under `folder`.
-/// What an earlier call has prepared there from the same sources is used again.
+/// Reads all sources of `spec` and keeps their records as a model of `input` takes them in files
+/// under `folder`. What an earlier call has prepared there from the same sources is used again.
 ///
 /// `progress` is told how many records were read so far.
 ///
@@ -107,7 +112,9 @@ pub fn prepare(
 ) -> Result<PreparedDataset, DataError> {
     let plan = DatasetPlan::new(spec, input).map_err(DataError::Faults)?;
     let keys = plan.keys(spec)?;
-    let earlier = keys.as_ref().and_then(|keys| DatasetManifest::read(folder).filter(|manifest| manifest.is_of(keys)));
+    let earlier = keys
+        .as_ref()
+        .and_then(|keys| DatasetManifest::read(folder).filter(|manifest| manifest.is_of(keys)));
     if let Some(prepared) = earlier.and_then(|manifest| manifest.open(folder, true).ok())
         && prepared.is_whole()?
     {

@@ -2,8 +2,9 @@
 
 use crate::batch::splitmix64;
 
-/// A keyed permutation of `0..len` that takes no memory: a balanced Feistel network over the next even power of two,
-/// walked along until it comes to a number below `len` (Black and Rogaway 2002, "cycle-walking").
+/// A keyed permutation of `0..len` that takes no memory: a balanced Feistel network over the next
+/// even power of two, walked along until it comes to a number below `len` (Black and Rogaway 2002,
+/// "cycle-walking").
 #[derive(Debug, Clone, Copy)]
 pub struct Permutation {
     len: u64,
@@ -24,13 +25,19 @@ impl Permutation {
             key = splitmix64(key);
             key
         });
-        Self { len, half: bits.div_ceil(2).max(1), keys }
+        Self {
+            len,
+            half: bits.div_ceil(2).max(1),
+            keys,
+        }
     }
 
-    /// Where `place` goes: every number of `0..len` is reached once. A place beyond the end counts from 0 again.
+    /// Where `place` goes: every number of `0..len` is reached once. A place beyond the end counts
+    /// from 0 again.
     pub fn at(&self, place: u64) -> u64 {
         let mut value = place % self.len.max(1);
-        // The walk starts inside `0..len` and the network permutes its own range, so it comes back inside.
+        // The walk starts inside `0..len` and the network permutes its own range, so it comes back
+        // inside.
         loop {
             value = self.network(value);
             if value < self.len.max(1) {
@@ -43,7 +50,10 @@ impl Permutation {
         let mask = u64::MAX >> (u64::BITS - self.half);
         let (mut left, mut right) = (value >> self.half, value & mask);
         for key in self.keys {
-            (left, right) = (right, left ^ (splitmix64(right ^ key) >> (u64::BITS - self.half)));
+            (left, right) = (
+                right,
+                left ^ (splitmix64(right ^ key) >> (u64::BITS - self.half)),
+            );
         }
         left << self.half | right
     }
@@ -75,7 +85,8 @@ mod tests {
     fn lengths_beyond_any_memory_work() {
         for len in [1 << 40, (1 << 40) + 1, u64::MAX] {
             let permutation = Permutation::new(len, 1);
-            let some: std::collections::BTreeSet<u64> = (0..1000).map(|place| permutation.at(place)).collect();
+            let some: std::collections::BTreeSet<u64> =
+                (0..1000).map(|place| permutation.at(place)).collect();
             assert_eq!(some.len(), 1000);
             assert!(some.into_iter().all(|value| value < len));
         }
@@ -84,7 +95,11 @@ mod tests {
     #[test]
     fn the_order_depends_on_the_seed_alone() {
         assert_eq!(order(1000, 7), order(1000, 7));
-        let same = order(1000, 7).into_iter().zip(order(1000, 8)).filter(|(a, b)| a == b).count();
+        let same = order(1000, 7)
+            .into_iter()
+            .zip(order(1000, 8))
+            .filter(|(a, b)| a == b)
+            .count();
         // Of two random orders one place agrees on average.
         assert!(same < 10, "{same}");
     }
@@ -92,9 +107,15 @@ mod tests {
     /// The chance of a chi-square value beyond mean + 5 deviations is below one in 10,000.
     fn looks_uniform(counts: &[u64]) {
         let expected = counts.iter().sum::<u64>() as f64 / counts.len() as f64;
-        let chi: f64 = counts.iter().map(|&count| (count as f64 - expected).powi(2) / expected).sum();
+        let chi: f64 = counts
+            .iter()
+            .map(|&count| (count as f64 - expected).powi(2) / expected)
+            .sum();
         let freedom = counts.len() as f64 - 1.0;
-        assert!((chi - freedom).abs() < 5.0 * (2.0 * freedom).sqrt(), "{chi} for {freedom} degrees of freedom");
+        assert!(
+            (chi - freedom).abs() < 5.0 * (2.0 * freedom).sqrt(),
+            "{chi} for {freedom} degrees of freedom"
+        );
     }
 
     #[test]
@@ -108,7 +129,10 @@ mod tests {
             pairs[first * LEN + second] += 1;
             *orders.entry(order(4, seed)).or_default() += 1;
         }
-        let pairs: Vec<u64> = (0..LEN * LEN).filter(|at| at / LEN != at % LEN).map(|at| pairs[at]).collect();
+        let pairs: Vec<u64> = (0..LEN * LEN)
+            .filter(|at| at / LEN != at % LEN)
+            .map(|at| pairs[at])
+            .collect();
         looks_uniform(&pairs);
         assert_eq!(orders.len(), 24, "every order of four is met");
     }
@@ -119,12 +143,21 @@ mod tests {
         let order = order(LEN, 3);
         let ascents = order.windows(2).filter(|pair| pair[0] < pair[1]).count() as f64;
         // Mean (n - 1) / 2, variance (n + 1) / 12.
-        assert!((ascents - 49_999.5).abs() < 5.0 * (LEN as f64 / 12.0).sqrt(), "{ascents}");
-        let fixed = order.iter().enumerate().filter(|(place, value)| *place as u64 == **value).count();
+        assert!(
+            (ascents - 49_999.5).abs() < 5.0 * (LEN as f64 / 12.0).sqrt(),
+            "{ascents}"
+        );
+        let fixed = order
+            .iter()
+            .enumerate()
+            .filter(|(place, value)| *place as u64 == **value)
+            .count();
         assert!(fixed < 12, "{fixed}");
         // Where the first tenth goes.
         let mut counts = vec![0; 100];
-        order[..LEN as usize / 10].iter().for_each(|&value| counts[(value / (LEN / 100)) as usize] += 1);
+        order[..LEN as usize / 10]
+            .iter()
+            .for_each(|&value| counts[(value / (LEN / 100)) as usize] += 1);
         looks_uniform(&counts);
     }
 }

@@ -1,4 +1,5 @@
-//! Checks a `[data]` table against the input that a model takes: every fault at once, before a record is read.
+//! Checks a `[data]` table against the input that a model takes: every fault at once, before a
+//! record is read.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -33,8 +34,14 @@ pub(super) struct DatasetPlan {
 /// What records become.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum RecordKind {
-    Images { channels: Channels, size: Option<[usize; 2]>, max_pixels: u64 },
-    Features { columns: Vec<String> },
+    Images {
+        channels: Channels,
+        size: Option<[usize; 2]>,
+        max_pixels: u64,
+    },
+    Features {
+        columns: Vec<String>,
+    },
 }
 
 /// A source, and what is done with its batches.
@@ -63,7 +70,8 @@ const PATHS: [&str; 2] = ["path", "labels"];
 /// A name that no column of an input has.
 const VECTOR: &str = "\u{1}vector";
 
-/// The version of the former rules: keys over tables as they were written. Those of today are over what the tables mean.
+/// The version of the former rules: keys over tables as they were written. Those of today are over
+/// what the tables mean.
 const VERSION: u32 = 1;
 
 impl DatasetPlan {
@@ -82,36 +90,67 @@ impl DatasetPlan {
         for (at, written) in spec.sources.iter().enumerate() {
             match plan_source(written, spec.root.as_deref(), &context) {
                 Ok((source, _)) if source.is_unbounded() => {
-                    let message = "has no end; name files, so that it is known when all of them are read";
+                    let message =
+                        "has no end; name files, so that it is known when all of them are read";
                     faults.push(ConfigError::new(format!("sources[{at}]"), message));
                 }
                 Ok((source, said)) => sources.push((at, source, said)),
-                Err(found) => faults.extend(found.into_iter().map(|fault| fault.within(&format!("sources[{at}]")))),
+                Err(found) => faults.extend(
+                    found
+                        .into_iter()
+                        .map(|fault| fault.within(&format!("sources[{at}]"))),
+                ),
             }
         }
         let schema = sources.first().map(|(_, source, _)| source.schema());
-        let target =
-            RecordKind::new(spec, input, schema.as_deref()).map_err(|found| faults.extend(found)).ok().flatten();
+        let target = RecordKind::new(spec, input, schema.as_deref())
+            .map_err(|found| faults.extend(found))
+            .ok()
+            .flatten();
         let mut planned = Vec::new();
         let mut vectors = Vec::new();
         for (at, source, said) in sources {
-            let mut steps = SourcePlanner { spec, context: &context, at, schema: source.schema(), faults: &mut faults };
+            let mut steps = SourcePlanner {
+                spec,
+                context: &context,
+                at,
+                schema: source.schema(),
+                faults: &mut faults,
+            };
             let (steps, vector) = steps.plan(target.as_ref(), input.columns.is_some());
             vectors.extend(vector);
-            planned.extend(steps.map(|steps| PlannedSource { source, said, steps }));
+            planned.extend(steps.map(|steps| PlannedSource {
+                source,
+                said,
+                steps,
+            }));
         }
         let width = vectors.first().copied().unwrap_or(0);
         if let Some(other) = vectors.iter().find(|&&other| other != width) {
-            let message = format!("its columns hold {other} values a record, those of the first source {width}");
+            let message = format!(
+                "its columns hold {other} values a record, those of the first source {width}"
+            );
             faults.push(ConfigError::new("sources", message));
         }
-        let Some(target) = target else { return Err(faults) };
-        let columns_are_values = matches!(&target, RecordKind::Features { columns } if columns.len() == width);
-        if faults.is_empty() { Ok(Self { target, sources: planned, width, columns_are_values }) } else { Err(faults) }
+        let Some(target) = target else {
+            return Err(faults);
+        };
+        let columns_are_values =
+            matches!(&target, RecordKind::Features { columns } if columns.len() == width);
+        if faults.is_empty() {
+            Ok(Self {
+                target,
+                sources: planned,
+                width,
+                columns_are_values,
+            })
+        } else {
+            Err(faults)
+        }
     }
 
-    /// A digest of all that decides what is prepared, and the one that earlier programs made of tables as they were written;
-    /// `None` where it is not known whether the inputs stay the same.
+    /// A digest of all that decides what is prepared, and the one that earlier programs made of
+    /// tables as they were written; `None` where it is not known whether the inputs stay the same.
     ///
     /// # Errors
     /// When the inputs cannot be listed.
@@ -123,11 +162,25 @@ impl DatasetPlan {
                 None => return Ok(None),
             }
         }
-        let written = DataSpec { root: None, description: String::new(), license: String::new(), ..spec.clone() };
-        let understood = self.sources.iter().map(|planned| planned.said.clone()).collect();
-        let said = DataSpec { sources: understood, ..written.clone() };
+        let written = DataSpec {
+            root: None,
+            description: String::new(),
+            license: String::new(),
+            ..spec.clone()
+        };
+        let understood = self
+            .sources
+            .iter()
+            .map(|planned| planned.said.clone())
+            .collect();
+        let said = DataSpec {
+            sources: understood,
+            ..written.clone()
+        };
         let target = match &self.target {
-            RecordKind::Images { channels, size, .. } => json!({ "channels": channels, "size": size }),
+            RecordKind::Images { channels, size, .. } => {
+                json!({ "channels": channels, "size": size })
+            }
             RecordKind::Features { columns } => json!({ "columns": columns }),
         };
         let digest = |text: String| format!("{:x}", Sha256::digest(text));
@@ -147,49 +200,90 @@ impl DatasetPlan {
 
 fn check_shares(spec: &DataSpec) -> Vec<ConfigError> {
     let shares = [("validation", spec.validation), ("test", spec.test)];
-    let wrong = shares.into_iter().filter(|(_, share)| !(0.0..=1.0).contains(share));
+    let wrong = shares
+        .into_iter()
+        .filter(|(_, share)| !(0.0..=1.0).contains(share));
     let mut faults: Vec<ConfigError> = wrong
-        .map(|(key, share)| ConfigError::new(key, format!("{share} is no share; write a number from 0 to 1")))
+        .map(|(key, share)| {
+            ConfigError::new(
+                key,
+                format!("{share} is no share; write a number from 0 to 1"),
+            )
+        })
         .collect();
     if faults.is_empty() && spec.validation + spec.test > 1.0 {
-        let message = format!("{} for validation and {} for the test are more than all", spec.validation, spec.test);
+        let message = format!(
+            "{} for validation and {} for the test are more than all",
+            spec.validation, spec.test
+        );
         faults.push(ConfigError::new("test", message));
     }
     faults
 }
 
-/// A source, and its table with options as they were understood; relative paths stay relative to the root.
+/// A source, and its table with options as they were understood; relative paths stay relative to
+/// the root.
 fn plan_source(
     written: &Value,
     root: Option<&Path>,
     context: &PlanContext,
 ) -> Result<(Box<dyn Source>, Value), Vec<ConfigError>> {
     let Value::Object(table) = written else {
-        return Err(vec![ConfigError::new("", "expected a table, such as { kind = \"images\", path = \"photos\" }")]);
+        return Err(vec![ConfigError::new(
+            "",
+            "expected a table, such as { kind = \"images\", path = \"photos\" }",
+        )]);
     };
     let mut options = table.clone();
     let kind = match options.remove("kind") {
         Some(Value::String(kind)) => kind,
-        Some(other) => return Err(vec![ConfigError::new("kind", format!("expected a string, met {other}"))]),
+        Some(other) => {
+            return Err(vec![ConfigError::new(
+                "kind",
+                format!("expected a string, met {other}"),
+            )]);
+        }
         None => {
             let known: Vec<&str> = source::KINDS.iter().map(|kind| kind.name).collect();
-            let message = format!("`kind` is missing: it says what the source is; known: {}", known.join(", "));
+            let message = format!(
+                "`kind` is missing: it says what the source is; known: {}",
+                known.join(", ")
+            );
             return Err(vec![ConfigError::new("", message)]);
         }
     };
     let kind = registry::find(source::KINDS, &kind, "source").map_err(|fault| vec![fault])?;
-    let (batch, faults) = registry::parse_options_lenient::<BatchSize>(options.remove("batch").unwrap_or(Value::Null));
-    let mut faults: Vec<ConfigError> = faults.into_iter().map(|fault| fault.within("batch")).collect();
+    let (batch, faults) = registry::parse_options_lenient::<BatchSize>(
+        options.remove("batch").unwrap_or(Value::Null),
+    );
+    let mut faults: Vec<ConfigError> = faults
+        .into_iter()
+        .map(|fault| fault.within("batch"))
+        .collect();
     if let Some(root) = root {
         below(root, &mut options);
     }
-    match (kind.plan)("data", Value::Object(options), batch.unwrap_or_default(), context) {
+    match (kind.plan)(
+        "data",
+        Value::Object(options),
+        batch.unwrap_or_default(),
+        context,
+    ) {
         Ok(planned) if faults.is_empty() => {
             let declared = registry::option_attributes(kind.schema);
-            let changes_rows = |key: &str| declared.get(key).is_none_or(|option| option.changes_rows != Some(false));
-            let mut said: Map<String, Value> =
-                planned.options.into_iter().filter(|(key, _)| changes_rows(key)).collect();
-            let paths = PATHS.into_iter().filter_map(|key| Some((key, table.get(key)?.as_str()?)));
+            let changes_rows = |key: &str| {
+                declared
+                    .get(key)
+                    .is_none_or(|option| option.changes_rows != Some(false))
+            };
+            let mut said: Map<String, Value> = planned
+                .options
+                .into_iter()
+                .filter(|(key, _)| changes_rows(key))
+                .collect();
+            let paths = PATHS
+                .into_iter()
+                .filter_map(|key| Some((key, table.get(key)?.as_str()?)));
             said.extend(paths.map(|(key, path)| (key.to_owned(), Value::from(tidy(path)))));
             said.insert("kind".to_owned(), Value::from(kind.name));
             Ok((planned.stage, Value::Object(said)))
@@ -216,12 +310,18 @@ fn below(root: &Path, options: &mut Map<String, Value>) {
 
 impl RecordKind {
     /// What the input asks for, or else what the first source has; `None` where neither is known.
-    fn new(spec: &DataSpec, input: &InputSpec, schema: Option<&Schema>) -> Result<Option<Self>, Vec<ConfigError>> {
+    fn new(
+        spec: &DataSpec,
+        input: &InputSpec,
+        schema: Option<&Schema>,
+    ) -> Result<Option<Self>, Vec<ConfigError>> {
         let told = input.told().map_err(|fault| vec![fault.within("input")])?;
         let kind = told.or_else(|| schema.map(shown));
         match (kind, schema) {
             (Some(InputKind::Image), _) => Self::images(spec, input).map(Some),
-            (Some(InputKind::Features), Some(schema)) => Self::features(spec, input, schema).map(Some),
+            (Some(InputKind::Features), Some(schema)) => {
+                Self::features(spec, input, schema).map(Some)
+            }
             _ => Ok(None),
         }
     }
@@ -234,43 +334,91 @@ impl RecordKind {
                 faults.push(ConfigError::new("input.size", "a side of the image is 0"));
             }
             Some([height, width]) if (height as u64).saturating_mul(width as u64) > max_pixels => {
-                let message = format!("{height} x {width} pixels exceed the limit of {max_pixels} pixels an image");
+                let message = format!(
+                    "{height} x {width} pixels exceed the limit of {max_pixels} pixels an image"
+                );
                 faults.push(ConfigError::new("input.size", message));
             }
             _ => {}
         }
         if !spec.without.is_empty() {
-            faults.push(ConfigError::new("without", "leaves out columns of features, but the input is images"));
+            faults.push(ConfigError::new(
+                "without",
+                "leaves out columns of features, but the input is images",
+            ));
         }
-        let target = Self::Images { channels: input.channels.unwrap_or_default(), size: input.size, max_pixels };
-        if faults.is_empty() { Ok(target) } else { Err(faults) }
+        let target = Self::Images {
+            channels: input.channels.unwrap_or_default(),
+            size: input.size,
+            max_pixels,
+        };
+        if faults.is_empty() {
+            Ok(target)
+        } else {
+            Err(faults)
+        }
     }
 
-    fn features(spec: &DataSpec, input: &InputSpec, schema: &Schema) -> Result<Self, Vec<ConfigError>> {
+    fn features(
+        spec: &DataSpec,
+        input: &InputSpec,
+        schema: &Schema,
+    ) -> Result<Self, Vec<ConfigError>> {
         if let Some(columns) = &input.columns {
             let message = "the input names its columns; leave this out, or `columns` there";
             let fault = (!spec.without.is_empty()).then(|| ConfigError::new("without", message));
-            return fault.map_or_else(|| Ok(Self::Features { columns: columns.clone() }), |fault| Err(vec![fault]));
+            return fault.map_or_else(
+                || {
+                    Ok(Self::Features {
+                        columns: columns.clone(),
+                    })
+                },
+                |fault| Err(vec![fault]),
+            );
         }
-        let missing = spec.without.iter().filter_map(|name| find(schema, "without", name).err());
+        let missing = spec
+            .without
+            .iter()
+            .filter_map(|name| find(schema, "without", name).err());
         let mut faults: Vec<ConfigError> = missing.collect();
-        let others = [spec.label.as_deref(), spec.normal.as_ref().map(|normal| normal.column.as_str())];
+        let others = [
+            spec.label.as_deref(),
+            spec.normal.as_ref().map(|normal| normal.column.as_str()),
+        ];
         let others: Vec<&str> = others.into_iter().flatten().chain([SOURCE, ROW]).collect();
-        let is_feature = |name: &str| !others.contains(&name) && spec.without.iter().all(|without| without != name);
-        let fields = schema.fields().iter().filter(|field| is_number(field.data_type()) && is_feature(field.name()));
+        let is_feature = |name: &str| {
+            !others.contains(&name) && spec.without.iter().all(|without| without != name)
+        };
+        let fields = schema
+            .fields()
+            .iter()
+            .filter(|field| is_number(field.data_type()) && is_feature(field.name()));
         let columns: Vec<String> = fields.map(|field| field.name().clone()).collect();
         if columns.is_empty() {
-            let message = format!("there is no numeric column to take; there are: {}", names(schema).join(", "));
+            let message = format!(
+                "there is no numeric column to take; there are: {}",
+                names(schema).join(", ")
+            );
             faults.push(ConfigError::new("sources", message));
         }
-        if faults.is_empty() { Ok(Self::Features { columns }) } else { Err(faults) }
+        if faults.is_empty() {
+            Ok(Self::Features { columns })
+        } else {
+            Err(faults)
+        }
     }
 }
 
 /// What a source's columns look like.
 fn shown(schema: &Schema) -> InputKind {
-    let image = schema.column_with_name(IMAGE).filter(|(_, field)| is_bytes(field.data_type()));
-    if image.is_some() { InputKind::Image } else { InputKind::Features }
+    let image = schema
+        .column_with_name(IMAGE)
+        .filter(|(_, field)| is_bytes(field.data_type()));
+    if image.is_some() {
+        InputKind::Image
+    } else {
+        InputKind::Features
+    }
 }
 
 fn is_bytes(column: &DataType) -> bool {
@@ -280,20 +428,32 @@ fn is_bytes(column: &DataType) -> bool {
 /// Whether a column gives a fixed number of values.
 fn is_number(column: &DataType) -> bool {
     match column {
-        DataType::FixedSizeList(item, _) => item.data_type().is_numeric() || item.data_type() == &DataType::Boolean,
+        DataType::FixedSizeList(item, _) => {
+            item.data_type().is_numeric() || item.data_type() == &DataType::Boolean
+        }
         plain => plain.is_numeric() || plain == &DataType::Boolean,
     }
 }
 
 fn names(schema: &Schema) -> Vec<&str> {
-    schema.fields().iter().map(|field| field.name().as_str()).collect()
+    schema
+        .fields()
+        .iter()
+        .map(|field| field.name().as_str())
+        .collect()
 }
 
 fn find(schema: &Schema, key: &str, name: &str) -> Result<usize, ConfigError> {
     schema.index_of(name).map_err(|_| {
         let known = names(schema);
         let hint = did_you_mean(name, &known);
-        ConfigError::new(key, format!("there is no column `{name}`{hint}; the source has: {}", known.join(", ")))
+        ConfigError::new(
+            key,
+            format!(
+                "there is no column `{name}`{hint}; the source has: {}",
+                known.join(", ")
+            ),
+        )
     })
 }
 
@@ -309,26 +469,48 @@ struct SourcePlanner<'a> {
 
 impl SourcePlanner<'_> {
     /// The steps, where nothing is wrong with them, and the values of a feature record.
-    fn plan(&mut self, target: Option<&RecordKind>, named: bool) -> (Option<SourceSteps>, Option<usize>) {
+    fn plan(
+        &mut self,
+        target: Option<&RecordKind>,
+        named: bool,
+    ) -> (Option<SourceSteps>, Option<usize>) {
         let before = self.faults.len();
         let spec = self.spec;
-        let keep = spec.keep.iter().enumerate().filter_map(|(number, comparison)| {
-            self.built(comparison.clone().plan(&self.schema, self.context), &format!("keep[{number}]"))
-        });
+        let keep = spec
+            .keep
+            .iter()
+            .enumerate()
+            .filter_map(|(number, comparison)| {
+                self.built(
+                    comparison.clone().plan(&self.schema, self.context),
+                    &format!("keep[{number}]"),
+                )
+            });
         let keep = keep.collect();
-        let normal = spec
-            .normal
-            .as_ref()
-            .and_then(|comparison| self.built(comparison.clone().plan(&self.schema, self.context), "normal"));
+        let normal = spec.normal.as_ref().and_then(|comparison| {
+            self.built(
+                comparison.clone().plan(&self.schema, self.context),
+                "normal",
+            )
+        });
         let label = spec.label.as_deref().and_then(|name| self.label(name));
         let (mut image, mut features, mut width) = (None, None, None);
         match target {
             Some(RecordKind::Images { .. }) => image = self.image(),
-            Some(RecordKind::Features { columns }) => (features, width) = self.features(columns, named),
+            Some(RecordKind::Features { columns }) => {
+                (features, width) = self.features(columns, named)
+            }
             None => {}
         }
         let record_ids = RecordIdResolver::new(&self.schema);
-        let steps = SourceSteps { keep, features, normal, label, image, record_ids };
+        let steps = SourceSteps {
+            keep,
+            features,
+            normal,
+            label,
+            image,
+            record_ids,
+        };
         ((self.faults.len() == before).then_some(steps), width)
     }
 
@@ -338,9 +520,13 @@ impl SourcePlanner<'_> {
         key: &str,
     ) -> Option<IsolatedTransform> {
         let build = |plan: Box<dyn TransformPlan>| IsolatedTransform::build(Arc::from(plan));
-        let built = planned.and_then(|plan| build(plan).map_err(|error| vec![ConfigError::new("", error.to_string())]));
+        let built = planned.and_then(|plan| {
+            build(plan).map_err(|error| vec![ConfigError::new("", error.to_string())])
+        });
         let faults = &mut *self.faults;
-        built.map_err(|found| faults.extend(found.into_iter().map(|fault| fault.within(key)))).ok()
+        built
+            .map_err(|found| faults.extend(found.into_iter().map(|fault| fault.within(key))))
+            .ok()
     }
 
     fn label(&mut self, name: &str) -> Option<usize> {
@@ -351,8 +537,13 @@ impl SourcePlanner<'_> {
                 plain => plain,
             };
             let is_label = value.is_numeric() || value.is_string() || value == &DataType::Boolean;
-            let message = || format!("column `{name}` holds {column}, no numbers, strings or truth values");
-            if is_label { Ok(place) } else { Err(ConfigError::new("label", message())) }
+            let message =
+                || format!("column `{name}` holds {column}, no numbers, strings or truth values");
+            if is_label {
+                Ok(place)
+            } else {
+                Err(ConfigError::new("label", message()))
+            }
         });
         found.map_err(|fault| self.faults.push(fault)).ok()
     }
@@ -362,25 +553,40 @@ impl SourcePlanner<'_> {
         let found = place.filter(|&place| is_bytes(self.schema.field(place).data_type()));
         if found.is_none() {
             let known = names(&self.schema).join(", ");
-            let message =
-                format!("the model takes images, but there is no column `{IMAGE}` of them; there are: {known}");
-            self.faults.push(ConfigError::new(format!("sources[{}]", self.at), message));
+            let message = format!(
+                "the model takes images, but there is no column `{IMAGE}` of them; there are: {known}"
+            );
+            self.faults
+                .push(ConfigError::new(format!("sources[{}]", self.at), message));
         }
         found
     }
 
-    fn features(&mut self, columns: &[String], named: bool) -> (Option<IsolatedTransform>, Option<usize>) {
+    fn features(
+        &mut self,
+        columns: &[String],
+        named: bool,
+    ) -> (Option<IsolatedTransform>, Option<usize>) {
         let options = json!({ "columns": columns, "to": VECTOR, "keep": true });
-        let planned = registry::find(transform::KINDS, "features", "transform").map_err(|fault| vec![fault]);
+        let planned =
+            registry::find(transform::KINDS, "features", "transform").map_err(|fault| vec![fault]);
         let planned = planned.and_then(|kind| (kind.plan)(options, &self.schema, self.context));
         let planned = planned.map(|planned| planned.stage);
         let vector = planned.as_ref().ok().and_then(|plan| {
             let schema = plan.schema();
             TensorShape::of(schema.fields().last()?)?.len()
         });
-        let planned =
-            planned.map_err(|found| found.into_iter().map(|fault| ConfigError::new("", fault.message)).collect());
-        let key = if named { "input.columns".to_owned() } else { format!("sources[{}]", self.at) };
+        let planned = planned.map_err(|found| {
+            found
+                .into_iter()
+                .map(|fault| ConfigError::new("", fault.message))
+                .collect()
+        });
+        let key = if named {
+            "input.columns".to_owned()
+        } else {
+            format!("sources[{}]", self.at)
+        };
         (self.built(planned, &key), vector)
     }
 }

@@ -52,7 +52,13 @@ pub(super) fn build_dataset(
     let (kind, columns_are_values) = (plan.kind(), plan.columns_are_values);
     let mut filling = DatasetBuilder::new(folder, &plan.target, spec)?;
     let mut read = 0;
-    for (at, PlannedSource { source, mut steps, .. }) in plan.sources.into_iter().enumerate() {
+    for (
+        at,
+        PlannedSource {
+            source, mut steps, ..
+        },
+    ) in plan.sources.into_iter().enumerate()
+    {
         each_batch(source, |batch| {
             read += batch.batch.provenance.len();
             filling.add_batch(at, &mut steps, batch)?;
@@ -60,7 +66,16 @@ pub(super) fn build_dataset(
             Ok(())
         })?;
     }
-    let DatasetBuilder { writers, classes: labels, digest, rejects, reasons, left_out, anomalies, .. } = filling;
+    let DatasetBuilder {
+        writers,
+        classes: labels,
+        digest,
+        rejects,
+        reasons,
+        left_out,
+        anomalies,
+        ..
+    } = filling;
     let [training, validation, test] = writers.map(RecordWriter::finish);
     let parts = [training?, validation?, test?];
     if parts.iter().all(|part| part.records == 0) {
@@ -90,10 +105,17 @@ pub(super) fn build_dataset(
 }
 
 fn nothing(rejects: u64, reasons: &[String], left_out: u64) -> StageError {
-    let first = reasons.first().map(|reason| format!("; the first because: {reason}")).unwrap_or_default();
+    let first = reasons
+        .first()
+        .map(|reason| format!("; the first because: {reason}"))
+        .unwrap_or_default();
     StageError::Other(format!(
         "there is no record: {rejects} could not be used{first}{}",
-        if left_out > 0 { format!("; `keep` left out {left_out}") } else { String::new() }
+        if left_out > 0 {
+            format!("; `keep` left out {left_out}")
+        } else {
+            String::new()
+        }
     ))
 }
 
@@ -103,7 +125,8 @@ fn each_batch(
     mut take: impl FnMut(SourceBatch) -> Result<(), StageError>,
 ) -> Result<(), StageError> {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
-    let runtime = runtime.map_err(|error| StageError::Other(format!("cannot wait for a source: {error}")))?;
+    let runtime =
+        runtime.map_err(|error| StageError::Other(format!("cannot wait for a source: {error}")))?;
     let mut batches = source.open(&ResumeState::default())?.batches;
     while let Some(batch) = runtime.block_on(batches.next()) {
         take(batch?)?;
@@ -132,7 +155,11 @@ impl<'a> DatasetBuilder<'a> {
         Ok(Self {
             spec,
             decoder: ParallelDecoder::new(target),
-            writers: [writer(Subset::Training)?, writer(Subset::Validation)?, writer(Subset::Test)?],
+            writers: [
+                writer(Subset::Training)?,
+                writer(Subset::Validation)?,
+                writer(Subset::Test)?,
+            ],
             classes: ClassIndex::default(),
             digest: Sha256::new(),
             rejects: 0,
@@ -144,15 +171,28 @@ impl<'a> DatasetBuilder<'a> {
     }
 
     /// Writes the records of one batch.
-    fn add_batch(&mut self, source: usize, steps: &mut SourceSteps, batch: SourceBatch) -> Result<(), StageError> {
-        let SourceBatch { mut batch, rejects, pixels } = batch;
-        rejects.iter().for_each(|reject| self.reject(&reject.reason, reject.records));
+    fn add_batch(
+        &mut self,
+        source: usize,
+        steps: &mut SourceSteps,
+        batch: SourceBatch,
+    ) -> Result<(), StageError> {
+        let SourceBatch {
+            mut batch,
+            rejects,
+            pixels,
+        } = batch;
+        rejects
+            .iter()
+            .for_each(|reject| self.reject(&reject.reason, reject.records));
         let all = batch.records.num_rows();
         let mut failed = 0;
         for keep in &mut steps.keep {
             let mut rejects = RejectCollector::default();
             let kept = keep.apply(&batch, &mut rejects)?;
-            failed += self.reject_failures(&steps.record_ids, &batch, rejects).len();
+            failed += self
+                .reject_failures(&steps.record_ids, &batch, rejects)
+                .len();
             batch = kept;
         }
         self.left_out += (all - batch.records.num_rows() - failed) as u64;
@@ -169,23 +209,47 @@ impl<'a> DatasetBuilder<'a> {
             // Whether these are normal is not known.
             let failed = self.reject_failures(&steps.record_ids, &batch, rejects);
             if !failed.is_empty() {
-                let known = batch.row_ordinals.iter().map(|ordinal| Some(!failed.contains(ordinal))).collect();
+                let known = batch
+                    .row_ordinals
+                    .iter()
+                    .map(|ordinal| Some(!failed.contains(ordinal)))
+                    .collect();
                 batch = batch.filter(&known)?;
             }
         }
-        let labels = steps.label.map(|place| class_names(batch.records.column(place))).transpose()?;
-        let mut known = RecordContext { source, record_ids: &mut steps.record_ids, normal, labels };
+        let labels = steps
+            .label
+            .map(|place| class_names(batch.records.column(place)))
+            .transpose()?;
+        let mut known = RecordContext {
+            source,
+            record_ids: &mut steps.record_ids,
+            normal,
+            labels,
+        };
         match steps.image {
             Some(image) => self.add_images(&batch, image, pixels, &mut known),
             None => self.add_features(&batch, &mut known),
         }
     }
 
-    fn add_features(&mut self, batch: &Batch, known: &mut RecordContext<'_>) -> Result<(), StageError> {
-        let vectors = batch.records.columns().last().and_then(|column| fixed_values(column.as_ref()));
+    fn add_features(
+        &mut self,
+        batch: &Batch,
+        known: &mut RecordContext<'_>,
+    ) -> Result<(), StageError> {
+        let vectors = batch
+            .records
+            .columns()
+            .last()
+            .and_then(|column| fixed_values(column.as_ref()));
         let width = vectors.map_or(0, |values| values.len() / batch.records.num_rows().max(1));
         let mut row = std::mem::take(&mut self.row);
-        for (place, values) in vectors.unwrap_or_default().chunks_exact(width.max(1)).enumerate() {
+        for (place, values) in vectors
+            .unwrap_or_default()
+            .chunks_exact(width.max(1))
+            .enumerate()
+        {
             row.clear();
             row.extend(values.iter().flat_map(|value| value.to_le_bytes()));
             self.add(batch, place, known, [1, 1], &row)?;
@@ -201,19 +265,31 @@ impl<'a> DatasetBuilder<'a> {
         pixels: u64,
         known: &mut RecordContext<'_>,
     ) -> Result<(), StageError> {
-        let Some(decoder) = &mut self.decoder else { return Ok(()) };
+        let Some(decoder) = &mut self.decoder else {
+            return Ok(());
+        };
         let images: ArrayRef = cast(batch.records.column(column), &DataType::Binary)?;
         let images = images.as_binary::<i32>();
         for (place, decoded) in decoder.decode(images, pixels).into_iter().enumerate() {
             match decoded {
                 // A record of another length than its size says would shift those behind it.
-                Ok(image) if image.data.len() == image.height * image.width * image.channels.count() => {
-                    self.add(batch, place, known, [image.height, image.width], &image.data)?;
+                Ok(image)
+                    if image.data.len() == image.height * image.width * image.channels.count() =>
+                {
+                    self.add(
+                        batch,
+                        place,
+                        known,
+                        [image.height, image.width],
+                        &image.data,
+                    )?;
                 }
                 Ok(image) => {
                     let (name, row) = known.record_ids.name(batch, place);
                     let (bytes, size) = (image.data.len(), [image.height, image.width]);
-                    let reason = format!("{name}, row {row}: {bytes} bytes do not fill an image of {size:?} pixels");
+                    let reason = format!(
+                        "{name}, row {row}: {bytes} bytes do not fill an image of {size:?} pixels"
+                    );
                     self.reject(&reason, 1);
                 }
                 Err(reason) => {
@@ -236,8 +312,16 @@ impl<'a> DatasetBuilder<'a> {
     ) -> Result<(), StageError> {
         let origin = known.record_ids.of(batch, place, known.source);
         let anomaly = known.is_anomaly(batch, place);
-        let part = if anomaly { Subset::Test } else { origin.subset(self.spec.validation, self.spec.test) };
-        let label = known.labels.as_ref().filter(|labels| labels.is_valid(place)).map(|labels| labels.value(place));
+        let part = if anomaly {
+            Subset::Test
+        } else {
+            origin.subset(self.spec.validation, self.spec.test)
+        };
+        let label = known
+            .labels
+            .as_ref()
+            .filter(|labels| labels.is_valid(place))
+            .map(|labels| labels.value(place));
         let number = label.map(|label| self.classes.number(label)).transpose()?;
         // An image's sides are 32 bits in its header.
         let [height, width] = size.map(|side| u32::try_from(side).unwrap_or(u32::MAX));
@@ -248,10 +332,14 @@ impl<'a> DatasetBuilder<'a> {
             label: number.unwrap_or(RecordTrailer::NO_LABEL),
             anomaly,
         };
-        self.digest.update([part as u8, u8::from(anomaly), u8::from(label.is_some())]);
-        let text = label.unwrap_or_default();
         self.digest
-            .update([height, width, u32::try_from(text.len()).unwrap_or(u32::MAX)].map(u32::to_le_bytes).concat());
+            .update([part as u8, u8::from(anomaly), u8::from(label.is_some())]);
+        let text = label.unwrap_or_default();
+        self.digest.update(
+            [height, width, u32::try_from(text.len()).unwrap_or(u32::MAX)]
+                .map(u32::to_le_bytes)
+                .concat(),
+        );
         self.digest.update(text);
         self.digest.update(values);
         self.anomalies += u64::from(anomaly);
@@ -261,16 +349,28 @@ impl<'a> DatasetBuilder<'a> {
     /// Counts what a transform refused, by the names that the batch before it had.
     fn reject_rows(&mut self, origins: &RecordIdResolver, before: &Batch, rejects: &[Reject]) {
         for reject in rejects {
-            let place = before.row_ordinals.binary_search(&reject.ordinal).unwrap_or(usize::MAX);
+            let place = before
+                .row_ordinals
+                .binary_search(&reject.ordinal)
+                .unwrap_or(usize::MAX);
             let (name, row) = origins.name(before, place);
-            self.reject(&format!("{name}, row {row}: {}", reject.reason), reject.records);
+            self.reject(
+                &format!("{name}, row {row}: {}", reject.reason),
+                reject.records,
+            );
         }
     }
 
-    /// Counts the records on which a comparison failed, and returns their ordinals. Those that it leaves out, since a value is
-    /// missing, are none of them.
-    fn reject_failures(&mut self, origins: &RecordIdResolver, before: &Batch, rejects: RejectCollector) -> Vec<u32> {
-        let failed = |reject: &Reject| matches!(reject.code, RejectCode::Internal | RejectCode::Panicked);
+    /// Counts the records on which a comparison failed, and returns their ordinals. Those that it
+    /// leaves out, since a value is missing, are none of them.
+    fn reject_failures(
+        &mut self,
+        origins: &RecordIdResolver,
+        before: &Batch,
+        rejects: RejectCollector,
+    ) -> Vec<u32> {
+        let failed =
+            |reject: &Reject| matches!(reject.code, RejectCode::Internal | RejectCode::Panicked);
         let failures: Vec<Reject> = rejects.into_vec().into_iter().filter(failed).collect();
         self.reject_rows(origins, before, &failures);
         failures.iter().map(|reject| reject.ordinal).collect()
@@ -295,6 +395,8 @@ struct RecordContext<'a> {
 
 impl RecordContext<'_> {
     fn is_anomaly(&self, batch: &Batch, place: usize) -> bool {
-        self.normal.as_ref().is_some_and(|normal| normal.binary_search(&batch.row_ordinals[place]).is_err())
+        self.normal
+            .as_ref()
+            .is_some_and(|normal| normal.binary_search(&batch.row_ordinals[place]).is_err())
     }
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use crate::error::StageError;
 
-/// The records of one part, in a file. Reading shares no cursor: any number of threads may read at once.
+/// The records of one part, in a file. Reading shares no cursor: any number of threads may read at
+/// once.
 #[derive(Debug)]
 pub struct RecordFile {
     pub(super) path: PathBuf,
@@ -56,11 +57,13 @@ impl RecordFile {
         self.len == 0
     }
 
-    /// Height, width and channels where all records have the same (feature records: `[1, 1, values]`);
-    /// `None` where they differ, or there is no record.
+    /// Height, width and channels where all records have the same (feature records:
+    /// `[1, 1, values]`); `None` where they differ, or there is no record.
     pub fn shape(&self) -> Option<[usize; 3]> {
         match self.offsets {
-            OffsetIndex::Same([height, width]) if self.len > 0 => Some([height, width, self.channels]),
+            OffsetIndex::Same([height, width]) if self.len > 0 => {
+                Some([height, width, self.channels])
+            }
             _ => None,
         }
     }
@@ -75,7 +78,9 @@ impl RecordFile {
     /// # Errors
     /// When there is no such record, or the file cannot be read.
     pub fn read(&self, index: usize, record: &mut Record) -> Result<(), StageError> {
-        let (start, length) = self.place(index).ok_or_else(|| self.failed(format!("there is no record {index}")))?;
+        let (start, length) = self
+            .place(index)
+            .ok_or_else(|| self.failed(format!("there is no record {index}")))?;
         let read = match self.element {
             ElementType::U8 => self.read_bytes(start, length, record),
             ElementType::F32 => self.read_floats(start, length, record),
@@ -91,14 +96,20 @@ impl RecordFile {
             RecordValues::U8(values) => values.len(),
             RecordValues::F32(values) => values.len(),
         };
-        if height.checked_mul(width).and_then(|pixels| pixels.checked_mul(self.channels)) != Some(values) {
-            return Err(self.failed(format!("record {index} is broken; remove the folder, it will be made anew")));
+        if height
+            .checked_mul(width)
+            .and_then(|pixels| pixels.checked_mul(self.channels))
+            != Some(values)
+        {
+            return Err(self.failed(format!(
+                "record {index} is broken; remove the folder, it will be made anew"
+            )));
         }
         Ok(())
     }
 
-    /// Whether each record is as long as its size says, and all of them fill the file. Where sizes differ, that takes a look
-    /// at each record.
+    /// Whether each record is as long as its size says, and all of them fill the file. Where sizes
+    /// differ, that takes a look at each record.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -106,17 +117,22 @@ impl RecordFile {
         let failed = StageError::io(&self.path);
         let whole = || match &self.offsets {
             OffsetIndex::Same([height, width]) => {
-                let stride = height * width * self.channels * self.element.bytes() + RecordTrailer::BYTES;
+                let stride =
+                    height * width * self.channels * self.element.bytes() + RecordTrailer::BYTES;
                 Ok(self.file.metadata()?.len() == (stride * self.len) as u64)
             }
             OffsetIndex::Ends(_) => {
                 let mut tail = [0; RecordTrailer::BYTES];
                 for index in 0..self.len {
-                    let Some((start, length)) = self.place(index) else { return Ok(false) };
+                    let Some((start, length)) = self.place(index) else {
+                        return Ok(false);
+                    };
                     read_at(&self.file, &mut tail, start + length as u64)?;
                     let RecordTrailer { height, width, .. } = RecordTrailer::parse(&tail);
                     let each = (self.channels * self.element.bytes()) as u64;
-                    if (u64::from(height) * u64::from(width)).checked_mul(each) != Some(length as u64) {
+                    if (u64::from(height) * u64::from(width)).checked_mul(each)
+                        != Some(length as u64)
+                    {
                         return Ok(false);
                     }
                 }
@@ -133,19 +149,32 @@ impl RecordFile {
         }
         let (start, end) = match &self.offsets {
             OffsetIndex::Same([height, width]) => {
-                let stride = (height * width * self.channels * self.element.bytes() + RecordTrailer::BYTES) as u64;
+                let stride = (height * width * self.channels * self.element.bytes()
+                    + RecordTrailer::BYTES) as u64;
                 (stride * index as u64, stride * (index as u64 + 1))
             }
             OffsetIndex::Ends(ends) => (if index == 0 { 0 } else { ends[index - 1] }, ends[index]),
         };
-        Some((start, usize::try_from(end.checked_sub(start)?).ok()?.checked_sub(RecordTrailer::BYTES)?))
+        Some((
+            start,
+            usize::try_from(end.checked_sub(start)?)
+                .ok()?
+                .checked_sub(RecordTrailer::BYTES)?,
+        ))
     }
 
-    fn read_bytes(&self, start: u64, length: usize, record: &mut Record) -> io::Result<RecordTrailer> {
+    fn read_bytes(
+        &self,
+        start: u64,
+        length: usize,
+        record: &mut Record,
+    ) -> io::Result<RecordTrailer> {
         if !matches!(record.values, RecordValues::U8(_)) {
             record.values = RecordValues::U8(vec![]);
         }
-        let RecordValues::U8(values) = &mut record.values else { return Err(io::ErrorKind::InvalidData.into()) };
+        let RecordValues::U8(values) = &mut record.values else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
         values.resize(length + RecordTrailer::BYTES, 0);
         read_at(&self.file, values, start)?;
         let tail = RecordTrailer::parse(&values[length..]);
@@ -154,11 +183,18 @@ impl RecordFile {
     }
 
     /// Values and tail go through a small buffer: most feature records fit into it.
-    fn read_floats(&self, start: u64, length: usize, record: &mut Record) -> io::Result<RecordTrailer> {
+    fn read_floats(
+        &self,
+        start: u64,
+        length: usize,
+        record: &mut Record,
+    ) -> io::Result<RecordTrailer> {
         if !matches!(record.values, RecordValues::F32(_)) {
             record.values = RecordValues::F32(vec![]);
         }
-        let RecordValues::F32(values) = &mut record.values else { return Err(io::ErrorKind::InvalidData.into()) };
+        let RecordValues::F32(values) = &mut record.values else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
         values.clear();
         let mut buffer = [0; 4096];
         let mut done = 0;
@@ -169,7 +205,11 @@ impl RecordFile {
             done += part;
         }
         let rest = length - done;
-        read_at(&self.file, &mut buffer[..rest + RecordTrailer::BYTES], start + done as u64)?;
+        read_at(
+            &self.file,
+            &mut buffer[..rest + RecordTrailer::BYTES],
+            start + done as u64,
+        )?;
         values.extend(floats(&buffer[..rest]));
         Ok(RecordTrailer::parse(&buffer[rest..]))
     }
@@ -180,7 +220,11 @@ impl RecordFile {
 }
 
 fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
-    bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes))
+    bytes
+        .as_chunks()
+        .0
+        .iter()
+        .map(|&bytes| f32::from_le_bytes(bytes))
 }
 
 /// What stands behind the values of a record in its file.
@@ -210,7 +254,12 @@ impl RecordTrailer {
 
     /// `bytes` are as many as a tail has.
     fn parse(bytes: &[u8]) -> Self {
-        let number = |at: usize| bytes[at..at + 4].iter().rev().fold(0, |number, &byte| number << 8 | u32::from(byte));
+        let number = |at: usize| {
+            bytes[at..at + 4]
+                .iter()
+                .rev()
+                .fold(0, |number, &byte| number << 8 | u32::from(byte))
+        };
         Self {
             identity: u64::from(number(0)) | u64::from(number(4)) << 32,
             height: number(8),
@@ -247,7 +296,8 @@ pub struct Record {
     pub shape: [usize; 3],
     /// `height * width * channels` values.
     pub values: RecordValues,
-    /// Its class, a place in [`super::PreparedDataset::labels`]; `None` where the spec names no label, or it is null.
+    /// Its class, a place in [`super::PreparedDataset::labels`]; `None` where the spec names no
+    /// label, or it is null.
     pub label: Option<u32>,
     /// Whether it is one that the spec does not call normal.
     pub anomaly: bool,
@@ -257,7 +307,13 @@ pub struct Record {
 
 impl Default for Record {
     fn default() -> Self {
-        Self { shape: [0; 3], values: RecordValues::U8(vec![]), label: None, anomaly: false, identity: 0 }
+        Self {
+            shape: [0; 3],
+            values: RecordValues::U8(vec![]),
+            label: None,
+            anomaly: false,
+            identity: 0,
+        }
     }
 }
 

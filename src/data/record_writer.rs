@@ -61,7 +61,14 @@ impl RecordWriter {
         let (records_path, ends_path) = (records_path(folder, part), ends_path(folder, part));
         let file = create_temp(&temp_path(&records_path)).map_err(StageError::io(&records_path))?;
         let file = BufWriter::with_capacity(1 << 20, file);
-        Ok(Self { records_path, ends_path, file, records: 0, bytes: 0, offsets: OffsetIndexWriter::Unknown })
+        Ok(Self {
+            records_path,
+            ends_path,
+            file,
+            records: 0,
+            bytes: 0,
+            offsets: OffsetIndexWriter::Unknown,
+        })
     }
 
     /// Appends a record: its values as they stand in the file, and what belongs to them.
@@ -69,16 +76,23 @@ impl RecordWriter {
     /// # Errors
     /// When the system refuses.
     pub(super) fn add(&mut self, values: &[u8], tail: &RecordTrailer) -> Result<(), StageError> {
-        let written = self.file.write_all(values).and_then(|()| self.file.write_all(&tail.bytes()));
+        let written = self
+            .file
+            .write_all(values)
+            .and_then(|()| self.file.write_all(&tail.bytes()));
         written.map_err(StageError::io(&self.records_path))?;
-        let (length, size) = ((values.len() + RecordTrailer::BYTES) as u64, [tail.height, tail.width]);
+        let (length, size) = (
+            (values.len() + RecordTrailer::BYTES) as u64,
+            [tail.height, tail.width],
+        );
         match &mut self.offsets {
             OffsetIndexWriter::Unknown => self.offsets = OffsetIndexWriter::Same(size, length),
             OffsetIndexWriter::Same(first, _) if *first == size => {}
             OffsetIndexWriter::Same(_, each) => {
                 let each = *each;
                 let before = (1..=self.records).map(|records| records * each);
-                self.offsets = OffsetIndexWriter::Listed(before.chain([self.bytes + length]).collect());
+                self.offsets =
+                    OffsetIndexWriter::Listed(before.chain([self.bytes + length]).collect());
             }
             OffsetIndexWriter::Listed(ends) => ends.push(self.bytes + length),
         }
@@ -92,24 +106,35 @@ impl RecordWriter {
     /// # Errors
     /// When the system refuses.
     pub(super) fn finish(self) -> Result<SubsetSummary, StageError> {
-        let file = self.file.into_inner().map_err(|error| StageError::io(&self.records_path)(error.into_error()))?;
+        let file = self
+            .file
+            .into_inner()
+            .map_err(|error| StageError::io(&self.records_path)(error.into_error()))?;
         put(&file, &self.records_path)?;
         let size = match &self.offsets {
             OffsetIndexWriter::Unknown => Some([0, 0]),
             OffsetIndexWriter::Same(size, _) => Some(size.map(|side| side as usize)),
             OffsetIndexWriter::Listed(ends) => {
                 let bytes: Vec<u8> = ends.iter().flat_map(|end| end.to_le_bytes()).collect();
-                let mut file = create_temp(&temp_path(&self.ends_path)).map_err(StageError::io(&self.ends_path))?;
-                file.write_all(&bytes).map_err(StageError::io(&self.ends_path))?;
+                let mut file = create_temp(&temp_path(&self.ends_path))
+                    .map_err(StageError::io(&self.ends_path))?;
+                file.write_all(&bytes)
+                    .map_err(StageError::io(&self.ends_path))?;
                 put(&file, &self.ends_path)?;
                 None
             }
         };
-        Ok(SubsetSummary { records: self.records, bytes: self.bytes, size })
+        Ok(SubsetSummary {
+            records: self.records,
+            bytes: self.bytes,
+            size,
+        })
     }
 }
 
 /// Gives a file that was written under a temporary name its own.
 fn put(file: &File, path: &Path) -> Result<(), StageError> {
-    file.sync_all().and_then(|()| fs::rename(temp_path(path), path)).map_err(StageError::io(path))
+    file.sync_all()
+        .and_then(|()| fs::rename(temp_path(path), path))
+        .map_err(StageError::io(path))
 }

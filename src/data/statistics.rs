@@ -46,13 +46,20 @@ impl DatasetStatistics {
     pub fn scaling(&self, kind: ScalingKind) -> Scaling {
         match kind {
             ScalingKind::None => Scaling::None,
-            ScalingKind::Standard => Scaling::Standard { mean: self.mean.clone(), std: self.std.clone() },
-            ScalingKind::MinMax => Scaling::MinMax { min: self.min.clone(), max: self.max.clone() },
+            ScalingKind::Standard => Scaling::Standard {
+                mean: self.mean.clone(),
+                std: self.std.clone(),
+            },
+            ScalingKind::MinMax => Scaling::MinMax {
+                min: self.min.clone(),
+                max: self.max.clone(),
+            },
         }
     }
 }
 
-/// A column's values so far, by Welford's method (1962): it loses no digits where the mean is large.
+/// A column's values so far, by Welford's method (1962): it loses no digits where the mean is
+/// large.
 #[derive(Debug, Clone, Copy, Default)]
 struct ColumnMoments {
     count: f64,
@@ -79,6 +86,9 @@ impl ColumnMoments {
 
 fn add<T: Copy + Into<f64>>(columns: &mut [ColumnMoments], values: &[T]) {
     for values in values.chunks_exact(columns.len().max(1)) {
-        columns.iter_mut().zip(values).for_each(|(column, &value)| column.add(value.into()));
+        columns
+            .iter_mut()
+            .zip(values)
+            .for_each(|(column, &value)| column.add(value.into()));
     }
 }

@@ -41,7 +41,13 @@ fn floats(record: &Record) -> Vec<f32> {
 fn write_table(path: &Path, rows: usize) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let line = |row: usize| {
-        format!("{row},{},{},{},{}\n", row as f64 / 2.0, usize::from(row % 10 == 9), row % 7, ["x", "y", "z"][row % 3])
+        format!(
+            "{row},{},{},{},{}\n",
+            row as f64 / 2.0,
+            usize::from(row % 10 == 9),
+            row % 7,
+            ["x", "y", "z"][row % 3]
+        )
     };
     let lines: String = (0..rows).map(line).collect();
     fs::write(path, format!("a,b,y,day,name\n{lines}")).unwrap();
@@ -49,13 +55,19 @@ fn write_table(path: &Path, rows: usize) {
 
 fn table(folder: &Path, more: Value) -> Value {
     let mut spec = json!({ "root": folder, "sources": [{ "kind": "csv", "path": "in/t.csv" }] });
-    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    spec.as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
     spec
 }
 
 /// The first value of each record, and the part that it is in.
 fn parts(prepared: &PreparedDataset) -> BTreeMap<u32, Subset> {
-    let of = |part| all(prepared.subset(part)).into_iter().map(move |record| (floats(&record)[0] as u32, part));
+    let of = |part| {
+        all(prepared.subset(part))
+            .into_iter()
+            .map(move |record| (floats(&record)[0] as u32, part))
+    };
     Subset::ALL.into_iter().flat_map(of).collect()
 }
 
@@ -72,21 +84,49 @@ fn features_keep_their_values_labels_and_anomalies_and_each_record_is_in_one_par
         }),
     );
     let prepared = prepared(folder.path(), spec, &InputSpec::default());
-    assert_eq!((prepared.columns.join(" "), prepared.columns_are_values), ("a b".to_owned(), true));
-    assert_eq!((prepared.kind, prepared.shape), (InputKind::Features, Some([1, 1, 2])));
+    assert_eq!(
+        (prepared.columns.join(" "), prepared.columns_are_values),
+        ("a b".to_owned(), true)
+    );
+    assert_eq!(
+        (prepared.kind, prepared.shape),
+        (InputKind::Features, Some([1, 1, 2]))
+    );
     assert_eq!(prepared.labels, ["x", "y", "z"]);
-    assert_eq!((prepared.left_out, prepared.anomalies, prepared.rejects), (200, 80, 0));
+    assert_eq!(
+        (prepared.left_out, prepared.anomalies, prepared.rejects),
+        (200, 80, 0)
+    );
     let parts = parts(&prepared);
     assert!(parts.keys().copied().eq(100..900));
-    for record in Subset::ALL.iter().flat_map(|&part| all(prepared.subset(part))) {
-        let [a, b] = floats(&record)[..] else { panic!("two values expected") };
-        assert_eq!((b, record.shape, record.label), (a / 2.0, [1, 1, 2], Some(a as u32 % 3)));
+    for record in Subset::ALL
+        .iter()
+        .flat_map(|&part| all(prepared.subset(part)))
+    {
+        let [a, b] = floats(&record)[..] else {
+            panic!("two values expected")
+        };
+        assert_eq!(
+            (b, record.shape, record.label),
+            (a / 2.0, [1, 1, 2], Some(a as u32 % 3))
+        );
         assert_eq!(record.anomaly, a as u32 % 10 == 9);
-        assert!(!record.anomaly || parts[&(a as u32)] == Subset::Test, "an anomaly is for the test alone");
+        assert!(
+            !record.anomaly || parts[&(a as u32)] == Subset::Test,
+            "an anomaly is for the test alone"
+        );
     }
     // 720 normal records: within five deviations of the shares.
-    assert!(prepared.training.len().abs_diff(360) < 67, "{}", prepared.training.len());
-    assert!(prepared.validation.len().abs_diff(144) < 54, "{}", prepared.validation.len());
+    assert!(
+        prepared.training.len().abs_diff(360) < 67,
+        "{}",
+        prepared.training.len()
+    );
+    assert!(
+        prepared.validation.len().abs_diff(144) < 54,
+        "{}",
+        prepared.validation.len()
+    );
 }
 
 #[test]
@@ -97,7 +137,8 @@ fn a_record_stays_in_its_part_wherever_the_data_lies_and_whatever_else_is_there(
     write_table(&folders[1].path().join("in/first.csv"), 3);
     let of = |folder: &Path, path: &str, validation: f64| {
         let sources = json!([{ "kind": "csv", "path": path }]);
-        let spec = json!({ "sources": sources, "root": folder, "validation": validation, "test": 0.3 });
+        let spec =
+            json!({ "sources": sources, "root": folder, "validation": validation, "test": 0.3 });
         parts(&prepared(folder, spec, &InputSpec::default()))
     };
     let first = of(folders[0].path(), "in/t.csv", 0.2);
@@ -106,14 +147,26 @@ fn a_record_stays_in_its_part_wherever_the_data_lies_and_whatever_else_is_there(
     assert_eq!(first, moved);
     let mut among_others = of(folders[1].path(), "in", 0.2);
     among_others.retain(|a, _| (3..500).contains(a));
-    assert_eq!(among_others, first.clone().into_iter().filter(|(a, _)| *a >= 3).collect());
+    assert_eq!(
+        among_others,
+        first.clone().into_iter().filter(|(a, _)| *a >= 3).collect()
+    );
     let test = |parts: &BTreeMap<u32, Subset>| -> Vec<u32> {
-        parts.iter().filter(|(_, part)| **part == Subset::Test).map(|(a, _)| *a).collect()
+        parts
+            .iter()
+            .filter(|(_, part)| **part == Subset::Test)
+            .map(|(a, _)| *a)
+            .collect()
     };
-    assert_eq!(test(&first), test(&of(folders[0].path(), "in/t.csv", 0.5)), "validation takes from training alone");
+    assert_eq!(
+        test(&first),
+        test(&of(folders[0].path(), "in/t.csv", 0.5)),
+        "validation takes from training alone"
+    );
 }
 
-/// Cards name the data that models were trained on: if these change, they are tested on what they have learnt.
+/// Cards name the data that models were trained on: if these change, they are tested on what they
+/// have learnt.
 #[test]
 fn parts_are_fixed_for_ever() {
     let folder = tempfile::tempdir().unwrap();
@@ -137,14 +190,25 @@ fn what_was_prepared_is_used_again_until_the_input_or_the_spec_changes_or_a_file
     let input = folder.path().join("in/t.csv");
     write_table(&input, 100);
     let again = |more: Value| {
-        let prepared = prepared(folder.path(), table(folder.path(), more), &InputSpec::default());
+        let prepared = prepared(
+            folder.path(),
+            table(folder.path(), more),
+            &InputSpec::default(),
+        );
         (prepared.reused, prepared.digest)
     };
     let (reused, digest) = again(json!({}));
     assert!(!reused && digest.len() == 64);
-    assert_eq!(again(json!({ "description": "words change no data" })), (true, digest.clone()));
-    let spelled = json!([{ "kind": "csv", "path": "./in//t.csv", "header": true, "delimiter": "," }]);
-    assert_eq!(again(json!({ "sources": spelled, "validation": 0.1, "test": 0 })), (true, digest.clone()));
+    assert_eq!(
+        again(json!({ "description": "words change no data" })),
+        (true, digest.clone())
+    );
+    let spelled =
+        json!([{ "kind": "csv", "path": "./in//t.csv", "header": true, "delimiter": "," }]);
+    assert_eq!(
+        again(json!({ "sources": spelled, "validation": 0.1, "test": 0 })),
+        (true, digest.clone())
+    );
     assert!(!again(json!({ "without": ["b"] })).0);
     assert_eq!(again(json!({})), (false, digest.clone()));
     let records = folder.path().join("prepared/training.records");
@@ -167,15 +231,25 @@ fn image(width: usize, height: usize, value: u8) -> Vec<u8> {
 
 fn images(folder: &Path, files: &[(&str, Vec<u8>)], input: Value) -> PreparedDataset {
     fs::create_dir_all(folder.join("in")).unwrap();
-    files.iter().for_each(|(name, bytes)| fs::write(folder.join("in").join(name), bytes).unwrap());
+    files
+        .iter()
+        .for_each(|(name, bytes)| fs::write(folder.join("in").join(name), bytes).unwrap());
     let spec = json!({ "root": folder, "sources": [{ "kind": "images", "path": "in" }], "validation": 0.0 });
-    prepared(folder, spec, &crate::registry::parse_options(input).unwrap())
+    prepared(
+        folder,
+        spec,
+        &crate::registry::parse_options(input).unwrap(),
+    )
 }
 
 #[test]
 fn images_keep_their_own_sizes_unless_the_input_has_one() {
     let folder = tempfile::tempdir().unwrap();
-    let files = [("a.pgm", image(3, 2, 7)), ("b.pgm", image(1, 4, 8)), ("c.pgm", image(3, 2, 9))];
+    let files = [
+        ("a.pgm", image(3, 2, 7)),
+        ("b.pgm", image(1, 4, 8)),
+        ("c.pgm", image(3, 2, 9)),
+    ];
     let varied = images(folder.path(), &files, json!({ "channels": "gray" }));
     assert_eq!((varied.shape, varied.training.channels()), (None, 1));
     let records = all(&varied.training);
@@ -184,19 +258,40 @@ fn images_keep_their_own_sizes_unless_the_input_has_one() {
     assert_eq!(records[1].values, RecordValues::U8(vec![8; 4]));
     let fixed = images(folder.path(), &files, json!({ "size": [2, 2] }));
     assert_eq!((fixed.shape, fixed.training.len()), (Some([2, 2, 3]), 3));
-    assert_eq!(all(&fixed.training)[2].values, RecordValues::U8(vec![9; 12]));
+    assert_eq!(
+        all(&fixed.training)[2].values,
+        RecordValues::U8(vec![9; 12])
+    );
     assert_eq!(fixed.training.shape(), Some([2, 2, Channels::Rgb.count()]));
 }
 
 #[test]
 fn images_that_cannot_be_used_are_counted_with_the_first_reasons() {
     let folder = tempfile::tempdir().unwrap();
-    let mut files = vec![("a.pgm", image(300, 1000, 1)), ("b.pgm", b"no image".to_vec())];
+    let mut files = vec![
+        ("a.pgm", image(300, 1000, 1)),
+        ("b.pgm", b"no image".to_vec()),
+    ];
     let names: Vec<String> = (0..15).map(|number| format!("c{number:02}.pgm")).collect();
-    files.extend(names.iter().map(|name| (name.as_str(), b"P5 9 9 255\n".to_vec())));
+    files.extend(
+        names
+            .iter()
+            .map(|name| (name.as_str(), b"P5 9 9 255\n".to_vec())),
+    );
     let prepared = images(folder.path(), &files, json!({}));
-    assert_eq!((prepared.training.len(), prepared.rejects, prepared.reasons.len()), (1, 16, 10));
-    assert!(prepared.reasons[0].starts_with("b.pgm, row 0: "), "{}", prepared.reasons[0]);
+    assert_eq!(
+        (
+            prepared.training.len(),
+            prepared.rejects,
+            prepared.reasons.len()
+        ),
+        (1, 16, 10)
+    );
+    assert!(
+        prepared.reasons[0].starts_with("b.pgm, row 0: "),
+        "{}",
+        prepared.reasons[0]
+    );
 }
 
 #[test]
@@ -205,22 +300,35 @@ fn records_of_another_length_than_their_size_are_made_again() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("in")).unwrap();
         for (name, side) in [("a", 4), ("b", 5), ("c", 6)] {
-            image::GrayImage::new(side, 4).save(folder.path().join(format!("in/{name}.png"))).unwrap();
+            image::GrayImage::new(side, 4)
+                .save(folder.path().join(format!("in/{name}.png")))
+                .unwrap();
         }
         let spec = json!({ "root": folder.path(), "sources": [{ "kind": "images", "path": "in" }], "validation": 0.0 });
-        let input = InputSpec { channels: Some(Channels::Gray), size, ..InputSpec::default() };
+        let input = InputSpec {
+            channels: Some(Channels::Gray),
+            size,
+            ..InputSpec::default()
+        };
         let first = all(&prepared(folder.path(), spec.clone(), &input).training);
         assert!(prepared(folder.path(), spec.clone(), &input).reused);
         // As a program would leave it whose decoder gave a byte too many for the last record.
-        let (records, manifest) =
-            ["training.records", "manifest.json"].map(|n| folder.path().join("prepared").join(n)).into();
+        let (records, manifest) = ["training.records", "manifest.json"]
+            .map(|n| folder.path().join("prepared").join(n))
+            .into();
         let mut bytes = fs::read(&records).unwrap();
         let length = bytes.len();
         bytes.insert(length - 24, 0);
         fs::write(&records, &bytes).unwrap();
         let text = fs::read_to_string(&manifest).unwrap();
-        fs::write(&manifest, text.replace(&format!("\"bytes\": {length}"), &format!("\"bytes\": {}", length + 1)))
-            .unwrap();
+        fs::write(
+            &manifest,
+            text.replace(
+                &format!("\"bytes\": {length}"),
+                &format!("\"bytes\": {}", length + 1),
+            ),
+        )
+        .unwrap();
         let ends = folder.path().join("prepared/training.ends");
         if size.is_none() {
             let mut listed = fs::read(&ends).unwrap();
@@ -238,7 +346,11 @@ fn records_of_another_length_than_their_size_are_made_again() {
 fn many_threads_read_what_one_reads() {
     let folder = tempfile::tempdir().unwrap();
     let names: Vec<String> = (0..60).map(|number| format!("{number:02}.pgm")).collect();
-    let files: Vec<_> = names.iter().zip(1..).map(|(name, size)| (name.as_str(), image(size, 3, size as u8))).collect();
+    let files: Vec<_> = names
+        .iter()
+        .zip(1..)
+        .map(|(name, size)| (name.as_str(), image(size, 3, size as u8)))
+        .collect();
     let prepared = images(folder.path(), &files, json!({ "channels": "gray" }));
     let expected = all(&prepared.training);
     std::thread::scope(|scope| {
@@ -254,13 +366,22 @@ fn wide_records_and_lists_of_values_are_read_whole() {
     let source = json!([{ "kind": "synthetic", "content": "features", "records": 20, "width": 3000, "outliers": 0.5 }]);
     let spec = json!({ "sources": source, "label": "outlier", "validation": 0.5 });
     let prepared = prepared(folder.path(), spec, &InputSpec::default());
-    assert_eq!((prepared.columns.len(), prepared.columns_are_values), (1, false));
+    assert_eq!(
+        (prepared.columns.len(), prepared.columns_are_values),
+        (1, false)
+    );
     assert_eq!(prepared.shape, Some([1, 1, 3000]));
     assert_eq!(prepared.labels, ["false", "true"]);
     let record = &all(&prepared.training)[0];
     assert!(floats(record).len() == 3000 && floats(record)[2999] != 0.0);
-    let beyond = prepared.training.read(20, &mut Record::default()).unwrap_err();
-    assert!(beyond.to_string().ends_with("there is no record 20"), "{beyond}");
+    let beyond = prepared
+        .training
+        .read(20, &mut Record::default())
+        .unwrap_err();
+    assert!(
+        beyond.to_string().ends_with("there is no record 20"),
+        "{beyond}"
+    );
 }
 
 #[test]
@@ -269,15 +390,29 @@ fn values_that_are_no_numbers_are_rejects_and_no_record_at_all_is_an_error() {
     fs::create_dir(folder.path().join("in")).unwrap();
     fs::write(folder.path().join("in/t.csv"), "a,b\n1,2\n3,\n4,inf\n").unwrap();
     let types = json!({ "sources": [{ "kind": "csv", "path": "in/t.csv", "types": { "a": "float", "b": "float" } }] });
-    let prepared = prepared(folder.path(), table(folder.path(), types), &InputSpec::default());
+    let prepared = prepared(
+        folder.path(),
+        table(folder.path(), types),
+        &InputSpec::default(),
+    );
     expect![[r#"
         t.csv, row 1: `b` is null
         t.csv, row 2: `b` is not a finite number (value 1 of the vector is inf)"#]]
     .assert_eq(&prepared.reasons.join("\n"));
     fs::write(folder.path().join("in/t.csv"), "a,b\n3,\n").unwrap();
-    let none = table(folder.path(), json!({ "keep": [{ "column": "a", "below": 0 }] }));
-    let error = prepare(&spec(none), &InputSpec::default(), &folder.path().join("p"), &mut |_| {}).unwrap_err();
-    expect!["there is no record: 0 could not be used; `keep` left out 1"].assert_eq(&error.to_string());
+    let none = table(
+        folder.path(),
+        json!({ "keep": [{ "column": "a", "below": 0 }] }),
+    );
+    let error = prepare(
+        &spec(none),
+        &InputSpec::default(),
+        &folder.path().join("p"),
+        &mut |_| {},
+    )
+    .unwrap_err();
+    expect!["there is no record: 0 could not be used; `keep` left out 1"]
+        .assert_eq(&error.to_string());
 }
 
 #[test]
@@ -287,14 +422,30 @@ fn statistics_are_those_of_the_training_part() {
     let spec = table(folder.path(), json!({ "without": ["y", "day"] }));
     let prepared = prepared(folder.path(), spec, &InputSpec::default());
     let statistics = DatasetStatistics::of(&prepared.training).unwrap();
-    let values: Vec<f64> = all(&prepared.training).iter().map(|record| f64::from(floats(record)[1])).collect();
+    let values: Vec<f64> = all(&prepared.training)
+        .iter()
+        .map(|record| f64::from(floats(record)[1]))
+        .collect();
     let mean = values.iter().sum::<f64>() / values.len() as f64;
-    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / values.len() as f64;
-    assert!((statistics.mean[1] - mean).abs() < 1e-9 && (statistics.std[1] - variance.sqrt()).abs() < 1e-9);
+    let variance = values
+        .iter()
+        .map(|value| (value - mean).powi(2))
+        .sum::<f64>()
+        / values.len() as f64;
+    assert!(
+        (statistics.mean[1] - mean).abs() < 1e-9
+            && (statistics.std[1] - variance.sqrt()).abs() < 1e-9
+    );
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-    let Scaling::MinMax { min, max } = statistics.scaling(ScalingKind::MinMax) else { panic!("another scaling") };
+    let Scaling::MinMax { min, max } = statistics.scaling(ScalingKind::MinMax) else {
+        panic!("another scaling")
+    };
     assert_eq!((min[1], max[0]), (least, statistics.max[0]));
-    assert_eq!(DatasetStatistics::of(&prepared.test).unwrap().mean, [0.0, 0.0], "of no record");
+    assert_eq!(
+        DatasetStatistics::of(&prepared.test).unwrap().mean,
+        [0.0, 0.0],
+        "of no record"
+    );
 }
 
 #[test]
@@ -303,14 +454,24 @@ fn every_fault_is_told_at_once() {
     write_table(&folder.path().join("in/t.csv"), 10);
     let faults = |value: Value, input: Value, expected: Expect| {
         let input = crate::registry::parse_options(input).unwrap();
-        let error = prepare(&spec(value), &input, &folder.path().join("prepared"), &mut |_| {}).unwrap_err();
-        let text = error.to_string().replace(&folder.path().display().to_string(), "FOLDER");
+        let error = prepare(
+            &spec(value),
+            &input,
+            &folder.path().join("prepared"),
+            &mut |_| {},
+        )
+        .unwrap_err();
+        let text = error
+            .to_string()
+            .replace(&folder.path().display().to_string(), "FOLDER");
         expected.assert_eq(&text);
     };
     faults(
         json!({}),
         json!({}),
-        expect![[r#"sources: no source: say where records come from, such as [{ kind = "images", path = "photos" }]"#]],
+        expect![[
+            r#"sources: no source: say where records come from, such as [{ kind = "images", path = "photos" }]"#
+        ]],
     );
     faults(
         table(
@@ -337,7 +498,10 @@ fn every_fault_is_told_at_once() {
             label: there is no column `nam` (did you mean `name`?); the source has: source, row, a, b, y, day, name"#]],
     );
     faults(
-        table(folder.path(), json!({ "label": "nam", "validation": 0.6, "test": 0.6 })),
+        table(
+            folder.path(),
+            json!({ "label": "nam", "validation": 0.6, "test": 0.6 }),
+        ),
         json!({ "columns": ["a", "c", "name"] }),
         expect![[r#"
             test: 0.6 for validation and 0.6 for the test are more than all

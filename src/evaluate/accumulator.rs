@@ -1,4 +1,5 @@
-//! What is kept of each record while a model is scored: its errors, the quality of its image, some codes.
+//! What is kept of each record while a model is scored: its errors, the quality of its image, some
+//! codes.
 
 use super::inference::ModelOutput;
 use super::result::{ImageQuality, RecordScore};
@@ -23,8 +24,8 @@ pub(super) struct ScoreAccumulator<'a> {
 }
 
 impl<'a> ScoreAccumulator<'a> {
-    /// For `records` records, of images if there is a `format`, of so many `features` if there are; `codes`: how many are
-    /// kept.
+    /// For `records` records, of images if there is a `format`, of so many `features` if there are;
+    /// `codes`: how many are kept.
     pub(super) fn new(
         loss: Loss,
         (format, features): (Option<PixelFormat>, Option<usize>),
@@ -46,7 +47,10 @@ impl<'a> ScoreAccumulator<'a> {
     /// Takes in a slice and what the model has made of it.
     pub(super) fn add(&mut self, slice: &MiniBatch, given: &ModelOutput) {
         let pca_codes = self.pca.map(|pca| pca.encode(&slice.values));
-        let pca_outputs = self.pca.zip(pca_codes.as_ref()).map(|(pca, codes)| pca.decode(codes));
+        let pca_outputs = self
+            .pca
+            .zip(pca_codes.as_ref())
+            .map(|(pca, codes)| pca.decode(codes));
         for (row, entry) in slice.records.iter().enumerate() {
             if given.failed[row] {
                 self.failed += 1;
@@ -55,15 +59,33 @@ impl<'a> ScoreAccumulator<'a> {
             let target = slice.of(entry);
             if let (Some(kept), Some(codes)) = (&mut self.codes, &given.codes) {
                 let codes = row_of(codes, row, slice.records.len());
-                let pca = pca_codes.as_ref().map(|codes| row_of(codes, row, slice.records.len()));
+                let pca = pca_codes
+                    .as_ref()
+                    .map(|codes| row_of(codes, row, slice.records.len()));
                 kept.add(entry, codes, pca);
             }
-            let Some(outputs) = &given.outputs else { continue };
+            let Some(outputs) = &given.outputs else {
+                continue;
+            };
             let output = &outputs[entry.at.clone()];
-            let pca = pca_outputs.as_ref().map(|outputs| Loss::Mse.error(target, &outputs[entry.at.clone()]));
-            let (error, mse) = (self.loss.error(target, output), Loss::Mse.error(target, output));
-            let (part, index, label, anomaly) = (entry.subset, entry.index, entry.label, entry.anomaly);
-            self.scores.push(RecordScore { part, index, label, anomaly, error, mse, pca });
+            let pca = pca_outputs
+                .as_ref()
+                .map(|outputs| Loss::Mse.error(target, &outputs[entry.at.clone()]));
+            let (error, mse) = (
+                self.loss.error(target, output),
+                Loss::Mse.error(target, output),
+            );
+            let (part, index, label, anomaly) =
+                (entry.subset, entry.index, entry.label, entry.anomaly);
+            self.scores.push(RecordScore {
+                part,
+                index,
+                label,
+                anomaly,
+                error,
+                mse,
+                pca,
+            });
             if let Some(quality) = self.quality.as_mut().filter(|_| !anomaly) {
                 quality.add(entry.place, &entry.shape, target, output);
             }
@@ -94,12 +116,22 @@ pub(super) struct ImageQualityAccumulator {
 impl ImageQualityAccumulator {
     /// For so many images.
     pub(super) fn new(format: PixelFormat, expected: usize) -> Self {
-        Self { format, expected, psnr: 0.0, ssim: 0.0, images: 0, ssim_images: 0, identical: 0 }
+        Self {
+            format,
+            expected,
+            psnr: 0.0,
+            ssim: 0.0,
+            images: 0,
+            ssim_images: 0,
+            identical: 0,
+        }
     }
 
     /// Compares two images of one shape; `place` is that among the expected ones.
     pub(super) fn add(&mut self, place: usize, shape: &[usize], x: &[f32], y: &[f32]) {
-        let Some(psnr) = self.format.psnr(shape, x, y) else { return };
+        let Some(psnr) = self.format.psnr(shape, x, y) else {
+            return;
+        };
         self.images += 1;
         if psnr.is_finite() {
             self.psnr += psnr;
@@ -143,7 +175,14 @@ pub(super) struct LatentSample {
 
 impl LatentSample {
     fn new(most: usize, expected: usize) -> Self {
-        Self { most, expected, codes: vec![], labels: vec![], anomalies: vec![], pca: vec![] }
+        Self {
+            most,
+            expected,
+            codes: vec![],
+            labels: vec![],
+            anomalies: vec![],
+            pca: vec![],
+        }
     }
 
     fn add(&mut self, entry: &RecordRef, code: &[f32], pca: Option<&[f32]>) {

@@ -4,26 +4,47 @@ use super::result::{AnomalyScores, ErrorThreshold, RankingScores, RecordScore};
 use crate::measure::roc::{auc_roc, average_precision};
 use crate::model::card::ErrorStats;
 
-/// `None` where there are no anomalies among the records, or nothing else. `card`: the errors on the model's own validation
-/// data.
+/// `None` where there are no anomalies among the records, or nothing else. `card`: the errors on
+/// the model's own validation data.
 pub(super) fn measure(scores: &[RecordScore], card: Option<&ErrorStats>) -> Option<AnomalyScores> {
     let positive: Vec<bool> = scores.iter().map(|score| score.anomaly).collect();
     let rank = |errors: Vec<f64>| {
-        let (auc_roc, average_precision) = (auc_roc(&errors, &positive)?, average_precision(&errors, &positive)?);
-        Some(RankingScores { auc_roc, average_precision })
+        let (auc_roc, average_precision) = (
+            auc_roc(&errors, &positive)?,
+            average_precision(&errors, &positive)?,
+        );
+        Some(RankingScores {
+            auc_roc,
+            average_precision,
+        })
     };
     let model = rank(scores.iter().map(|score| score.error).collect())?;
-    let pca = scores.iter().map(|score| score.pca).collect::<Option<Vec<f64>>>().and_then(rank);
-    let errors = |anomaly: bool| scores.iter().filter(move |score| score.anomaly == anomaly).map(|score| score.error);
+    let pca = scores
+        .iter()
+        .map(|score| score.pca)
+        .collect::<Option<Vec<f64>>>()
+        .and_then(rank);
+    let errors = |anomaly: bool| {
+        scores
+            .iter()
+            .filter(move |score| score.anomaly == anomaly)
+            .map(|score| score.error)
+    };
     let mut sorted: Vec<f64> = errors(true).collect();
     let quantiles = card.map(|card| [("p95", card.quantiles.p95), ("p99", card.quantiles.p99)]);
     let thresholds = quantiles.into_iter().flatten().map(|(quantile, error)| {
         let above = |anomaly| {
-            let (above, all) =
-                errors(anomaly).fold((0, 0), |(above, all), met| (above + i32::from(met > error), all + 1));
+            let (above, all) = errors(anomaly).fold((0, 0), |(above, all), met| {
+                (above + i32::from(met > error), all + 1)
+            });
             f64::from(above) / f64::from(all.max(1))
         };
-        ErrorThreshold { quantile, error, anomalies_above: above(true), normal_above: above(false) }
+        ErrorThreshold {
+            quantile,
+            error,
+            anomalies_above: above(true),
+            normal_above: above(false),
+        }
     });
     Some(AnomalyScores {
         normal: errors(false).count(),

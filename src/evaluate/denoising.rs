@@ -1,4 +1,5 @@
-//! What a model makes of corrupted records: which corruptions are tried, and how close it comes to the clean record.
+//! What a model makes of corrupted records: which corruptions are tried, and how close it comes to
+//! the clean record.
 
 use super::accumulator::ImageQualityAccumulator;
 use super::inference::ModelRunner;
@@ -10,7 +11,8 @@ use crate::image::PixelFormat;
 use crate::model::{Loss, ModelCard, ModelInput};
 use crate::registry;
 
-/// Records that are corrupted at most, once for each corruption: denoisers of photographs take a second an image.
+/// Records that are corrupted at most, once for each corruption: denoisers of photographs take a
+/// second an image.
 pub(super) const MAX_CORRUPTED: usize = 1000;
 
 /// The noise at which denoisers are compared, in steps of 8 bits.
@@ -29,14 +31,26 @@ impl CorruptionLevel {
     ///
     /// # Errors
     /// Every fault of theirs.
-    pub(super) fn plan(specs: &[CorruptionSpec], format: Option<&PixelFormat>) -> Result<Self, Vec<ConfigError>> {
-        let corruptions: Vec<Corruption> = specs.iter().map(|spec| spec.plan(format)).collect::<Result<_, _>>()?;
+    pub(super) fn plan(
+        specs: &[CorruptionSpec],
+        format: Option<&PixelFormat>,
+    ) -> Result<Self, Vec<ConfigError>> {
+        let corruptions: Vec<Corruption> = specs
+            .iter()
+            .map(|spec| spec.plan(format))
+            .collect::<Result<_, _>>()?;
         let text: Vec<String> = corruptions.iter().map(Corruption::summary).collect();
-        let sigma = specs.iter().find_map(|spec| match (spec.noise, spec.sigma) {
-            (CorruptionKind::Gaussian, Some(Strength::Fixed(sigma))) => Some(sigma),
-            _ => None,
-        });
-        Ok(Self { corruptions, text: text.join(", then "), sigma })
+        let sigma = specs
+            .iter()
+            .find_map(|spec| match (spec.noise, spec.sigma) {
+                (CorruptionKind::Gaussian, Some(Strength::Fixed(sigma))) => Some(sigma),
+                _ => None,
+            });
+        Ok(Self {
+            corruptions,
+            text: text.join(", then "),
+            sigma,
+        })
     }
 
     /// The corruptions, in a phrase.
@@ -45,40 +59,72 @@ impl CorruptionLevel {
     }
 
     /// Corrupts a record in place.
-    pub(super) fn apply(&self, values: &mut [f32], entry: &RecordRef, format: Option<&PixelFormat>) {
+    pub(super) fn apply(
+        &self,
+        values: &mut [f32],
+        entry: &RecordRef,
+        format: Option<&PixelFormat>,
+    ) {
         let flat = (1, values.len());
-        let size = format.map_or(Some(flat), |format| format.size(&entry.shape)).unwrap_or(flat);
+        let size = format
+            .map_or(Some(flat), |format| format.size(&entry.shape))
+            .unwrap_or(flat);
         for (place, corruption) in self.corruptions.iter().enumerate() {
-            corruption.apply(values, size, format, entry.identity.wrapping_add(place as u64));
+            corruption.apply(
+                values,
+                size,
+                format,
+                entry.identity.wrapping_add(place as u64),
+            );
         }
     }
 }
 
-/// The corruptions that a model was trained with, as they are tried: normal noise of a range at each of the usual sigmas in
-/// there, anything else as it was trained with.
+/// The corruptions that a model was trained with, as they are tried: normal noise of a range at
+/// each of the usual sigmas in there, anything else as it was trained with.
 ///
 /// # Errors
 /// Every fault of what the card keeps.
 pub(super) fn trained_with(card: &ModelCard) -> Result<Vec<Vec<CorruptionSpec>>, Vec<ConfigError>> {
-    let written = card.training.as_ref().and_then(|training| training.file.get("corruption"));
+    let written = card
+        .training
+        .as_ref()
+        .and_then(|training| training.file.get("corruption"));
     let tables = match written {
         None => return Ok(Vec::new()),
         Some(serde_json::Value::Array(tables)) => tables.clone(),
         Some(table) => vec![table.clone()],
     };
-    let specs = tables.into_iter().map(registry::parse_options::<CorruptionSpec>).collect::<Result<Vec<_>, _>>()?;
-    let range = specs.iter().find_map(|spec| match (spec.noise, spec.sigma) {
-        (CorruptionKind::Gaussian, Some(Strength::Range([low, high]))) => Some((low, high)),
-        _ => None,
-    });
-    let Some((low, high)) = range else { return Ok(if specs.is_empty() { vec![] } else { vec![specs] }) };
-    let mut sigmas: Vec<f64> = DEFAULT_SIGMAS.into_iter().filter(|sigma| (low..=high).contains(sigma)).collect();
+    let specs = tables
+        .into_iter()
+        .map(registry::parse_options::<CorruptionSpec>)
+        .collect::<Result<Vec<_>, _>>()?;
+    let range = specs
+        .iter()
+        .find_map(|spec| match (spec.noise, spec.sigma) {
+            (CorruptionKind::Gaussian, Some(Strength::Range([low, high]))) => Some((low, high)),
+            _ => None,
+        });
+    let Some((low, high)) = range else {
+        return Ok(if specs.is_empty() {
+            vec![]
+        } else {
+            vec![specs]
+        });
+    };
+    let mut sigmas: Vec<f64> = DEFAULT_SIGMAS
+        .into_iter()
+        .filter(|sigma| (low..=high).contains(sigma))
+        .collect();
     if sigmas.is_empty() {
         sigmas.push((low + high) / 2.0);
     }
     let fixed = |sigma: f64| {
         let fix = |spec: &CorruptionSpec| match spec.noise {
-            CorruptionKind::Gaussian => CorruptionSpec { sigma: Some(Strength::Fixed(sigma)), ..spec.clone() },
+            CorruptionKind::Gaussian => CorruptionSpec {
+                sigma: Some(Strength::Fixed(sigma)),
+                ..spec.clone()
+            },
             _ => spec.clone(),
         };
         specs.iter().map(fix).collect()
@@ -86,8 +132,8 @@ pub(super) fn trained_with(card: &ModelCard) -> Result<Vec<Vec<CorruptionSpec>>,
     Ok(sigmas.into_iter().map(fixed).collect())
 }
 
-/// Corrupts records, lets the model see them, and compares both with the clean ones; anomalies are left out. `None` where no
-/// record could be compared.
+/// Corrupts records, lets the model see them, and compares both with the clean ones; anomalies are
+/// left out. `None` where no record could be compared.
 ///
 /// # Errors
 /// When records cannot be read.
@@ -110,8 +156,15 @@ pub(super) fn measure(
             level.apply(&mut noisy.values[entry.at.clone()], entry, format);
         }
         let given = runner.run(&noisy, false);
-        let Some(outputs) = given.outputs else { return Ok(()) };
-        for (entry, _) in clean.records.iter().zip(given.failed).filter(|(entry, failed)| !failed && !entry.anomaly) {
+        let Some(outputs) = given.outputs else {
+            return Ok(());
+        };
+        for (entry, _) in clean
+            .records
+            .iter()
+            .zip(given.failed)
+            .filter(|(entry, failed)| !failed && !entry.anomaly)
+        {
             before.add(clean, entry, &noisy.values[entry.at.clone()]);
             after.add(clean, entry, &outputs[entry.at.clone()]);
         }
@@ -121,7 +174,13 @@ pub(super) fn measure(
     let corruption = level.text.clone();
     let records = before.records;
     let both = before.finish().zip(after.finish());
-    Ok(both.map(|(noisy, output)| DenoisingScores { corruption, sigma: level.sigma, records, noisy, output }))
+    Ok(both.map(|(noisy, output)| DenoisingScores {
+        corruption,
+        sigma: level.sigma,
+        records,
+        noisy,
+        output,
+    }))
 }
 
 /// How close records are to clean ones, while they are compared.
@@ -150,7 +209,13 @@ impl DenoisingComparison {
     }
 
     fn finish(&self) -> Option<DenoisingQuality> {
-        let images = self.quality.as_ref().and_then(ImageQualityAccumulator::finish);
-        (self.records > 0).then(|| DenoisingQuality { mse: self.squares / self.records as f64, images })
+        let images = self
+            .quality
+            .as_ref()
+            .and_then(ImageQualityAccumulator::finish);
+        (self.records > 0).then(|| DenoisingQuality {
+            mse: self.squares / self.records as f64,
+            images,
+        })
     }
 }

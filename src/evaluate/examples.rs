@@ -32,7 +32,8 @@ pub struct ExampleRecord {
     pub output: Vec<f32>,
 }
 
-/// Looks at these records, corrupted in the middle one of the ways that an evaluation with `options` tries.
+/// Looks at these records, corrupted in the middle one of the ways that an evaluation with
+/// `options` tries.
 ///
 /// # Errors
 /// When the model cannot run, the records cannot be read, or a corruption does not fit them.
@@ -46,19 +47,33 @@ pub fn collect_examples(
     let mut levels = levels(model, options, format.as_ref()).map_err(EvaluateError::Faults)?;
     let level = (!levels.is_empty()).then(|| levels.swap_remove(levels.len() / 2));
     let mut runner = ModelRunner::new(model)?;
-    let mut shown = ExampleSet { corruption: level.as_ref().map(|level| level.text().to_owned()), records: Vec::new() };
+    let mut shown = ExampleSet {
+        corruption: level.as_ref().map(|level| level.text().to_owned()),
+        records: Vec::new(),
+    };
     let mut record = Record::default();
     for &(subset, index) in records {
         prepared.subset(subset).read(index, &mut record)?;
         let mut slice = MiniBatch::default();
         slice.add(model.input(), &record, (subset, index, 0));
-        let Some(entry) = slice.records.first().cloned() else { continue };
+        let Some(entry) = slice.records.first().cloned() else {
+            continue;
+        };
         let clean = slice.values.clone();
-        level.iter().for_each(|level| level.apply(&mut slice.values, &entry, format.as_ref()));
+        level
+            .iter()
+            .for_each(|level| level.apply(&mut slice.values, &entry, format.as_ref()));
         let given = runner.run(&slice, false);
         if let (Some(output), [false]) = (given.outputs, given.failed.as_slice()) {
             let corrupted = level.is_some().then_some(slice.values);
-            shown.records.push(ExampleRecord { subset, index, shape: entry.shape, clean, corrupted, output });
+            shown.records.push(ExampleRecord {
+                subset,
+                index,
+                shape: entry.shape,
+                clean,
+                corrupted,
+                output,
+            });
         }
     }
     Ok(shown)

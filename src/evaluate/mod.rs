@@ -1,4 +1,5 @@
-//! Evaluation: how well a model reconstructs, compresses, denoises and tells records apart, against what is linear.
+//! Evaluation: how well a model reconstructs, compresses, denoises and tells records apart, against
+//! what is linear.
 
 mod anomalies;
 mod denoising;
@@ -34,7 +35,8 @@ use sampler::Subsample;
 const MAX_SCORED: usize = 100_000;
 /// Records of the training part that principal components and classifiers are fitted to at most.
 const MAX_FITTED: usize = 60_000;
-/// Values of the records that principal components are fitted to at most: some seconds of work a pass.
+/// Values of the records that principal components are fitted to at most: some seconds of work a
+/// pass.
 const MAX_FITTED_VALUES: usize = 1 << 26;
 /// Codes that neighbours are sought for at most.
 const MAX_CLASSIFIED: usize = 10_000;
@@ -44,8 +46,8 @@ const MAX_CODE_VALUES: usize = 1 << 24;
 /// What is evaluated.
 #[derive(Debug, Default)]
 pub struct EvaluateOptions {
-    /// The parts whose records are scored. None: the test part, if it holds normal records; else the validation part and
-    /// the anomalies of the test part.
+    /// The parts whose records are scored. None: the test part, if it holds normal records; else
+    /// the validation part and the anomalies of the test part.
     pub parts: Vec<Subset>,
     /// Corruptions to try, each on its own. None: those that the model was trained with.
     pub corruptions: Vec<CorruptionSpec>,
@@ -62,12 +64,12 @@ pub enum EvaluateError {
     Stage(#[from] StageError),
 }
 
-/// Scores a model with prepared data. `progress` is told what is being done, how many records it has come to, and of how
-/// many.
+/// Scores a model with prepared data. `progress` is told what is being done, how many records it
+/// has come to, and of how many.
 ///
 /// # Errors
-/// When the model cannot run, or fails on every record; when the records cannot be read, or a corruption does not fit them;
-/// when there is nothing to score.
+/// When the model cannot run, or fails on every record; when the records cannot be read, or a
+/// corruption does not fit them; when there is nothing to score.
 pub fn evaluate(
     model: &Model,
     prepared: &PreparedDataset,
@@ -79,22 +81,43 @@ pub fn evaluate(
     let mut runner = ModelRunner::new(model)?;
     let scored = Subsample::new(parts(prepared, options), MAX_SCORED);
     if scored.len() == 0 {
-        let parts: Vec<&str> = scored.subsets().iter().map(|(part, _)| part.as_str()).collect();
-        let message = format!("the data has no record in its {}; name other parts", parts.join(" and "));
+        let parts: Vec<&str> = scored
+            .subsets()
+            .iter()
+            .map(|(part, _)| part.as_str())
+            .collect();
+        let message = format!(
+            "the data has no record in its {}; name other parts",
+            parts.join(" and ")
+        );
         return Err(StageError::Other(message).into());
     }
     let fitted = Subsample::new(vec![(Subset::Training, &prepared.training)], MAX_FITTED);
     let pca = fit_pca(&runner, model.input(), &fitted, progress)?;
-    let tally = score(&mut runner, model, &scored, pca.as_ref().map(|(pca, _)| pca), format.clone(), progress)?;
+    let tally = score(
+        &mut runner,
+        model,
+        &scored,
+        pca.as_ref().map(|(pca, _)| pca),
+        format.clone(),
+        progress,
+    )?;
     let mut evaluation = Evaluation {
         model: model_summary(model, &runner),
         data: data_summary(prepared, &scored, &tally),
         compression: compression(&runner, format.is_some()),
         reconstruction: reconstruction(&tally),
         code: latent_usage(&tally, runner.code_size()),
-        pca: pca.as_ref().and_then(|(pca, fitted)| baseline(pca, *fitted, &tally)),
+        pca: pca
+            .as_ref()
+            .and_then(|(pca, fitted)| baseline(pca, *fitted, &tally)),
         labels: None,
-        anomalies: anomalies::measure(&tally.scores, model.card().and_then(|card| card.reconstruction_error.as_ref())),
+        anomalies: anomalies::measure(
+            &tally.scores,
+            model
+                .card()
+                .and_then(|card| card.reconstruction_error.as_ref()),
+        ),
         denoising: Vec::new(),
         notes: notes(prepared, &scored, &fitted, &tally, runner.failure()),
         records: Vec::new(),
@@ -102,22 +125,49 @@ pub fn evaluate(
     };
     if let Some((pca, fitted)) = pca.as_ref().filter(|(pca, fitted)| *fitted <= pca.size()) {
         let size = pca.size();
-        evaluation
-            .notes
-            .push(format!("{size} principal components of {fitted} records hold these as they are: too few"));
+        evaluation.notes.push(format!(
+            "{size} principal components of {fitted} records hold these as they are: too few"
+        ));
     }
-    label_codes(&mut evaluation, &mut runner, model.input(), prepared, (&fitted, pca.as_ref()), &tally, progress)?;
+    label_codes(
+        &mut evaluation,
+        &mut runner,
+        model.input(),
+        prepared,
+        (&fitted, pca.as_ref()),
+        &tally,
+        progress,
+    )?;
     let corrupted = scored.at_most(MAX_CORRUPTED);
     for level in &levels {
         let mut told = |done| progress("denoising", done, corrupted.len());
-        evaluation.denoising.extend(denoising::measure(&mut runner, model.input(), &corrupted, level, &mut told)?);
+        evaluation.denoising.extend(denoising::measure(
+            &mut runner,
+            model.input(),
+            &corrupted,
+            level,
+            &mut told,
+        )?);
     }
     if !levels.is_empty() && corrupted.len() < scored.len() {
-        evaluation.notes.push(format!("corrupted {MAX_CORRUPTED} of {} records, evenly spread", scored.len()));
+        evaluation.notes.push(format!(
+            "corrupted {MAX_CORRUPTED} of {} records, evenly spread",
+            scored.len()
+        ));
     }
     evaluation.codes = tally.codes.zip(runner.code_size()).map(|(kept, size)| {
-        let LatentSample { codes: values, labels, anomalies, .. } = kept;
-        LabeledLatents { size, values, labels, anomalies }
+        let LatentSample {
+            codes: values,
+            labels,
+            anomalies,
+            ..
+        } = kept;
+        LabeledLatents {
+            size,
+            values,
+            labels,
+            anomalies,
+        }
     });
     evaluation.records = tally.scores;
     Ok(evaluation)
@@ -129,14 +179,28 @@ fn levels(
     format: Option<&PixelFormat>,
 ) -> Result<Vec<CorruptionLevel>, Vec<ConfigError>> {
     if options.corruptions.is_empty() {
-        let trained = model.card().map(denoising::trained_with).transpose()?.unwrap_or_default();
-        return trained.iter().map(|specs| CorruptionLevel::plan(specs, format)).collect();
+        let trained = model
+            .card()
+            .map(denoising::trained_with)
+            .transpose()?
+            .unwrap_or_default();
+        return trained
+            .iter()
+            .map(|specs| CorruptionLevel::plan(specs, format))
+            .collect();
     }
-    options.corruptions.iter().map(|spec| CorruptionLevel::plan(std::slice::from_ref(spec), format)).collect()
+    options
+        .corruptions
+        .iter()
+        .map(|spec| CorruptionLevel::plan(std::slice::from_ref(spec), format))
+        .collect()
 }
 
 /// The parts that are scored.
-fn parts<'a>(prepared: &'a PreparedDataset, options: &EvaluateOptions) -> Vec<(Subset, &'a crate::data::RecordFile)> {
+fn parts<'a>(
+    prepared: &'a PreparedDataset,
+    options: &EvaluateOptions,
+) -> Vec<(Subset, &'a crate::data::RecordFile)> {
     let normal_in_test = prepared.test.len() as u64 > prepared.anomalies;
     let chosen = match options.parts.as_slice() {
         [] if normal_in_test => vec![Subset::Test],
@@ -144,18 +208,24 @@ fn parts<'a>(prepared: &'a PreparedDataset, options: &EvaluateOptions) -> Vec<(S
         [] => vec![Subset::Validation],
         chosen => chosen.to_vec(),
     };
-    chosen.into_iter().map(|part| (part, prepared.subset(part))).collect()
+    chosen
+        .into_iter()
+        .map(|part| (part, prepared.subset(part)))
+        .collect()
 }
 
-/// Principal components of the training part, with codes as large as the model's, and how many records they were fitted to;
-/// `None` where the model has no code, or there is too little to fit them to.
+/// Principal components of the training part, with codes as large as the model's, and how many
+/// records they were fitted to; `None` where the model has no code, or there is too little to fit
+/// them to.
 fn fit_pca(
     runner: &ModelRunner,
     input: &ModelInput,
     fitted: &Subsample<'_>,
     progress: &mut dyn FnMut(&str, usize, usize),
 ) -> Result<Option<(Pca, usize)>, StageError> {
-    let (Some(size), Some(len)) = (runner.code_size(), runner.record_len()) else { return Ok(None) };
+    let (Some(size), Some(len)) = (runner.code_size(), runner.record_len()) else {
+        return Ok(None);
+    };
     let fitted = fitted.at_most((MAX_FITTED_VALUES / len.max(1)).max(2));
     if len == 0 || fitted.len() < 2 {
         return Ok(None);
@@ -181,19 +251,28 @@ fn score<'a>(
     format: Option<PixelFormat>,
     progress: &mut dyn FnMut(&str, usize, usize),
 ) -> Result<ScoreAccumulator<'a>, StageError> {
-    let codes = runner.code_size().map(|size| MAX_CLASSIFIED.min(MAX_CODE_VALUES / size));
+    let codes = runner
+        .code_size()
+        .map(|size| MAX_CLASSIFIED.min(MAX_CODE_VALUES / size));
     let features = model.feature_input().and_then(|_| runner.record_len());
-    let mut tally = ScoreAccumulator::new(model.loss(), (format, features), pca, scored.len(), codes);
+    let mut tally =
+        ScoreAccumulator::new(model.loss(), (format, features), pca, scored.len(), codes);
     let mut seen = 0;
     scored.read(model.input(), &mut |slice| {
         let given = runner.run(slice, false);
         tally.add(slice, &given);
         seen += slice.records.len();
-        progress("scoring", slice.records.last().map_or(0, |entry| entry.place + 1), scored.len());
+        progress(
+            "scoring",
+            slice.records.last().map_or(0, |entry| entry.place + 1),
+            scored.len(),
+        );
         Ok(())
     })?;
     if let (true, Some(reason)) = (seen > 0 && tally.failed == seen, runner.failure()) {
-        return Err(StageError::Model(format!("the model fails on every record: {reason}")));
+        return Err(StageError::Model(format!(
+            "the model fails on every record: {reason}"
+        )));
     }
     // What was not handed over is no record that the model takes.
     tally.failed += scored.len() - seen;
@@ -202,7 +281,10 @@ fn score<'a>(
 
 fn model_summary(model: &Model, runner: &ModelRunner) -> ModelSummary {
     ModelSummary {
-        name: model.card().map_or(model.name(), |card| card.name.as_str()).to_owned(),
+        name: model
+            .card()
+            .map_or(model.name(), |card| card.name.as_str())
+            .to_owned(),
         kind: model.kind().to_owned(),
         digest: model.digest().to_owned(),
         summary: model.summary(),
@@ -211,10 +293,18 @@ fn model_summary(model: &Model, runner: &ModelRunner) -> ModelSummary {
     }
 }
 
-fn data_summary(prepared: &PreparedDataset, scored: &Subsample<'_>, tally: &ScoreAccumulator<'_>) -> DataSummary {
+fn data_summary(
+    prepared: &PreparedDataset,
+    scored: &Subsample<'_>,
+    tally: &ScoreAccumulator<'_>,
+) -> DataSummary {
     DataSummary {
         digest: prepared.digest.clone(),
-        parts: scored.subsets().iter().map(|(part, _)| part.as_str()).collect(),
+        parts: scored
+            .subsets()
+            .iter()
+            .map(|(part, _)| part.as_str())
+            .collect(),
         records: scored.total(),
         scored: scored.len() - tally.failed,
         anomalies: tally.scores.iter().filter(|score| score.anomaly).count(),
@@ -225,17 +315,35 @@ fn data_summary(prepared: &PreparedDataset, scored: &Subsample<'_>, tally: &Scor
 
 fn compression(runner: &ModelRunner, image: bool) -> Option<CompressionRatio> {
     let (input_values, code_values) = (runner.record_len()?, runner.code_size()?);
-    let input_bytes = if image { input_values } else { input_values * size_of::<f32>() };
+    let input_bytes = if image {
+        input_values
+    } else {
+        input_values * size_of::<f32>()
+    };
     let code_bytes = code_values * size_of::<f32>();
     let ratio = |input: usize, code: usize| input as f64 / code as f64;
-    let (values_ratio, bytes_ratio) = (ratio(input_values, code_values), ratio(input_bytes, code_bytes));
-    Some(CompressionRatio { input_values, code_values, values_ratio, input_bytes, code_bytes, bytes_ratio })
+    let (values_ratio, bytes_ratio) = (
+        ratio(input_values, code_values),
+        ratio(input_bytes, code_bytes),
+    );
+    Some(CompressionRatio {
+        input_values,
+        code_values,
+        values_ratio,
+        input_bytes,
+        code_bytes,
+        bytes_ratio,
+    })
 }
 
 /// Of normal records; of anomalies where there is nothing else.
 fn compared<'a>(tally: &'a ScoreAccumulator<'_>) -> Vec<&'a RecordScore> {
     let normal: Vec<&RecordScore> = tally.scores.iter().filter(|score| !score.anomaly).collect();
-    if normal.is_empty() { tally.scores.iter().collect() } else { normal }
+    if normal.is_empty() {
+        tally.scores.iter().collect()
+    } else {
+        normal
+    }
 }
 
 fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
@@ -248,20 +356,41 @@ fn reconstruction(tally: &ScoreAccumulator<'_>) -> Option<ReconstructionScores> 
     let mse = mean(scores.iter().map(|score| score.mse));
     let mut errors: Vec<f64> = scores.iter().map(|score| score.error).collect();
     let features = tally.features.as_ref().and_then(FeatureErrors::stats);
-    let error = ErrorStats { features, ..ErrorStats::from_errors(&mut errors)? };
+    let error = ErrorStats {
+        features,
+        ..ErrorStats::from_errors(&mut errors)?
+    };
     scores.sort_by(|a, b| a.error.total_cmp(&b.error));
     let example = |place: usize| {
         let score = scores[place];
-        ExampleRef { part: score.part.as_str(), index: score.index, error: score.error }
+        ExampleRef {
+            part: score.part.as_str(),
+            index: score.index,
+            error: score.error,
+        }
     };
-    let images = tally.quality.as_ref().and_then(accumulator::ImageQualityAccumulator::finish);
+    let images = tally
+        .quality
+        .as_ref()
+        .and_then(accumulator::ImageQualityAccumulator::finish);
     let last = scores.len() - 1;
-    Some(ReconstructionScores { error, mse, images, best: example(0), median: example(last / 2), worst: example(last) })
+    Some(ReconstructionScores {
+        error,
+        mse,
+        images,
+        best: example(0),
+        median: example(last / 2),
+        worst: example(last),
+    })
 }
 
 fn baseline(pca: &Pca, fitted: usize, tally: &ScoreAccumulator<'_>) -> Option<PcaBaseline> {
     let scores = compared(tally);
-    let mse = scores.iter().map(|score| score.pca).collect::<Option<Vec<f64>>>().filter(|all| !all.is_empty())?;
+    let mse = scores
+        .iter()
+        .map(|score| score.pca)
+        .collect::<Option<Vec<f64>>>()
+        .filter(|all| !all.is_empty())?;
     Some(PcaBaseline {
         code_size: pca.size(),
         fitted,
@@ -276,9 +405,17 @@ const ACTIVE: f64 = 0.1;
 
 fn latent_usage(tally: &ScoreAccumulator<'_>, size: Option<usize>) -> Option<LatentUsage> {
     let (kept, size) = (tally.codes.as_ref()?, size?);
-    let normal = || kept.codes.chunks_exact(size).zip(&kept.anomalies).filter(|(_, anomaly)| !**anomaly);
+    let normal = || {
+        kept.codes
+            .chunks_exact(size)
+            .zip(&kept.anomalies)
+            .filter(|(_, anomaly)| !**anomaly)
+    };
     let codes = normal().count();
-    let squares: f64 = normal().flat_map(|(code, _)| code).map(|&value| f64::from(value).powi(2)).sum();
+    let squares: f64 = normal()
+        .flat_map(|(code, _)| code)
+        .map(|&value| f64::from(value).powi(2))
+        .sum();
     let threshold = ACTIVE * (squares / (codes * size) as f64).sqrt();
     let mut active = vec![0_usize; size];
     for (code, _) in normal() {
@@ -305,26 +442,42 @@ fn label_codes(
     tally: &ScoreAccumulator<'_>,
     progress: &mut dyn FnMut(&str, usize, usize),
 ) -> Result<(), StageError> {
-    let (Some(size), Some(kept)) = (runner.code_size(), &tally.codes) else { return Ok(()) };
+    let (Some(size), Some(kept)) = (runner.code_size(), &tally.codes) else {
+        return Ok(());
+    };
     match prepared.labels.len() {
         0 => return Ok(()),
         1..=labels::MAX_LABELS => {}
         many => {
             let most = labels::MAX_LABELS;
-            evaluation.notes.push(format!("{many} labels are too many to be told apart by codes; at most {most} are"));
+            evaluation.notes.push(format!(
+                "{many} labels are too many to be told apart by codes; at most {most} are"
+            ));
             return Ok(());
         }
     }
     let fitted = fitted.at_most((MAX_CODE_VALUES / size).max(1));
     let mut told = |done| progress("fitting classifiers", done, fitted.len());
-    evaluation.labels = labels::measure(runner, input, &fitted, kept, pca.map(|(pca, _)| pca), &mut told)?;
+    evaluation.labels = labels::measure(
+        runner,
+        input,
+        &fitted,
+        kept,
+        pca.map(|(pca, _)| pca),
+        &mut told,
+    )?;
     match &evaluation.labels {
         Some(labels) if labels.scored < evaluation.data.scored => {
-            evaluation.notes.push(format!("labels were sought for {} records, evenly spread", labels.scored));
+            evaluation.notes.push(format!(
+                "labels were sought for {} records, evenly spread",
+                labels.scored
+            ));
         }
         Some(_) => {}
         None => {
-            evaluation.notes.push("there are too few labels in the training part or among what is scored".to_owned());
+            evaluation.notes.push(
+                "there are too few labels in the training part or among what is scored".to_owned(),
+            );
         }
     }
     Ok(())
@@ -339,24 +492,47 @@ fn notes(
     failure: Option<&str>,
 ) -> Vec<String> {
     let mut notes = Vec::new();
-    notes.extend(failure.map(|reason| format!("the first record that the model failed on: {reason}")));
+    notes.extend(
+        failure.map(|reason| format!("the first record that the model failed on: {reason}")),
+    );
     if scored.len() < scored.total() {
-        notes.push(format!("scored {} of {} records, evenly spread", scored.len(), scored.total()));
+        notes.push(format!(
+            "scored {} of {} records, evenly spread",
+            scored.len(),
+            scored.total()
+        ));
     }
     if fitted.len() < fitted.total() {
-        notes.push(format!("fitted to {} of {} training records, evenly spread", fitted.len(), fitted.total()));
+        notes.push(format!(
+            "fitted to {} of {} training records, evenly spread",
+            fitted.len(),
+            fitted.total()
+        ));
     }
-    if scored.subsets().iter().any(|(part, _)| *part == Subset::Training) {
-        notes.push("records of the training part are among those scored: the model has seen them".to_owned());
+    if scored
+        .subsets()
+        .iter()
+        .any(|(part, _)| *part == Subset::Training)
+    {
+        notes.push(
+            "records of the training part are among those scored: the model has seen them"
+                .to_owned(),
+        );
     }
     if fitted.len() == 0 {
-        notes.push("there is no training part to fit principal components or classifiers to".to_owned());
+        notes.push(
+            "there is no training part to fit principal components or classifiers to".to_owned(),
+        );
     }
     if tally.quality.is_some() && scored.len() > MAX_SSIM_IMAGES {
-        notes.push(format!("structural similarity was measured on {MAX_SSIM_IMAGES} images, evenly spread"));
+        notes.push(format!(
+            "structural similarity was measured on {MAX_SSIM_IMAGES} images, evenly spread"
+        ));
     }
     if prepared.anomalies > 0 && tally.scores.iter().all(|score| score.anomaly) {
-        notes.push("only anomalies were scored; name a part that holds normal records as well".to_owned());
+        notes.push(
+            "only anomalies were scored; name a part that holds normal records as well".to_owned(),
+        );
     }
     notes
 }

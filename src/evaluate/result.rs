@@ -14,7 +14,8 @@ pub struct Evaluation {
     /// How much smaller a code is than what it stands for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compression: Option<CompressionRatio>,
-    /// How close reconstructions are to what they stand for; of data with anomalies, for normal records alone.
+    /// How close reconstructions are to what they stand for; of data with anomalies, for normal
+    /// records alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reconstruction: Option<ReconstructionScores>,
     /// How much of a code is used.
@@ -37,7 +38,8 @@ pub struct Evaluation {
     /// Every record that was scored, in order: too many for JSON.
     #[serde(skip)]
     pub records: Vec<RecordScore>,
-    /// Codes of records that were scored, evenly spread, where the model has codes: too many for JSON as well.
+    /// Codes of records that were scored, evenly spread, where the model has codes: too many for
+    /// JSON as well.
     #[serde(skip)]
     pub codes: Option<LabeledLatents>,
 }
@@ -149,18 +151,22 @@ pub struct ExampleRef {
     pub error: f64,
 }
 
-/// How alike images are, as means over images. Values are compared as they are, not clipped to their range.
+/// How alike images are, as means over images. Values are compared as they are, not clipped to
+/// their range.
 #[derive(Debug, Clone, Serialize)]
 pub struct ImageQuality {
-    /// Peak signal-to-noise ratio in decibels, over the images that differ at all; none where none does.
+    /// Peak signal-to-noise ratio in decibels, over the images that differ at all; none where none
+    /// does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub psnr: Option<f64>,
-    /// Structural similarity, at most 1; none where images are smaller than its window of 11 pixels.
+    /// Structural similarity, at most 1; none where images are smaller than its window of 11
+    /// pixels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ssim: Option<f64>,
     /// Images that were compared.
     pub images: usize,
-    /// Images whose structural similarity was measured: all, or as many as are measured at most, evenly spread.
+    /// Images whose structural similarity was measured: all, or as many as are measured at most,
+    /// evenly spread.
     pub ssim_images: usize,
     /// Images that do not differ in any value.
     pub identical: usize,
@@ -171,7 +177,8 @@ pub struct ImageQuality {
 pub struct LatentUsage {
     /// Codes that were looked at, of normal records.
     pub codes: usize,
-    /// The mean share of a code's values that are active: greater, without their sign, than `threshold`.
+    /// The mean share of a code's values that are active: greater, without their sign, than
+    /// `threshold`.
     pub active_share: f64,
     /// A tenth of the root mean square of these codes' values.
     pub threshold: f64,
@@ -188,7 +195,8 @@ pub struct PcaBaseline {
     pub fitted: usize,
     /// The share of the variance of those that its codes hold.
     pub explained_share: f64,
-    /// Mean squared error on the records that the model is scored with; of data with anomalies, on normal ones alone.
+    /// Mean squared error on the records that the model is scored with; of data with anomalies, on
+    /// normal ones alone.
     pub mse: f64,
     /// The model's, on the same.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -265,7 +273,8 @@ pub struct ErrorThreshold {
 pub struct DenoisingScores {
     /// The corruption, in a phrase.
     pub corruption: String,
-    /// Of normal noise its standard deviation, where that is the same for all records: of pixels in steps of 8 bits.
+    /// Of normal noise its standard deviation, where that is the same for all records: of pixels in
+    /// steps of 8 bits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sigma: Option<f64>,
     /// Records that were corrupted: all, or as many as are at most, evenly spread.

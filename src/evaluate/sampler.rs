@@ -1,4 +1,5 @@
-//! Records as a model takes them, slice after slice; evenly spread where there are more than are looked at.
+//! Records as a model takes them, slice after slice; evenly spread where there are more than are
+//! looked at.
 
 use std::ops::Range;
 
@@ -22,7 +23,11 @@ impl<'a> Subsample<'a> {
     /// All records of these parts, or `most` of them.
     pub(super) fn new(subsets: Vec<(Subset, &'a RecordFile)>, most: usize) -> Self {
         let total = subsets.iter().map(|(_, records)| records.len()).sum();
-        Self { subsets, total, len: most.min(total) }
+        Self {
+            subsets,
+            total,
+            len: most.min(total),
+        }
     }
 
     /// The same parts, or fewer of their records.
@@ -45,8 +50,8 @@ impl<'a> Subsample<'a> {
         &self.subsets
     }
 
-    /// Reads the records in order, as `input` takes them. Those that are not what it takes, or hold a value that is not
-    /// finite, are left out.
+    /// Reads the records in order, as `input` takes them. Those that are not what it takes, or hold
+    /// a value that is not finite, are left out.
     ///
     /// # Errors
     /// When they cannot be read, or what `work` says.
@@ -57,7 +62,9 @@ impl<'a> Subsample<'a> {
     ) -> Result<(), StageError> {
         let (mut slice, mut record) = (MiniBatch::default(), Record::default());
         for place in 0..self.len {
-            let Some((part, records, index)) = self.at(place) else { break };
+            let Some((part, records, index)) = self.at(place) else {
+                break;
+            };
             records.read(index, &mut record)?;
             slice.add(input, &record, (part, index, place));
             if slice.values.len() >= BATCH_VALUES || slice.records.len() >= BATCH_RECORDS {
@@ -65,7 +72,11 @@ impl<'a> Subsample<'a> {
                 slice.clear();
             }
         }
-        if slice.records.is_empty() { Ok(()) } else { work(&slice) }
+        if slice.records.is_empty() {
+            Ok(())
+        } else {
+            work(&slice)
+        }
     }
 
     fn at(&self, place: usize) -> Option<(Subset, &'a RecordFile, usize)> {
@@ -119,7 +130,12 @@ pub(super) struct RecordRef {
 
 impl MiniBatch {
     /// Adds a record as `input` takes it, unless it is none, or holds a value that is not finite.
-    pub(super) fn add(&mut self, input: &ModelInput, record: &Record, (subset, index, place): (Subset, usize, usize)) {
+    pub(super) fn add(
+        &mut self,
+        input: &ModelInput,
+        record: &Record,
+        (subset, index, place): (Subset, usize, usize),
+    ) {
         let start = self.values.len();
         let shape = tensor(input, record, &mut self.values);
         match shape.filter(|_| self.values[start..].iter().all(|value| value.is_finite())) {
@@ -148,7 +164,8 @@ impl MiniBatch {
     }
 }
 
-/// Appends the values of a record as `input` takes them, and tells their shape; `None` for another sort of record.
+/// Appends the values of a record as `input` takes them, and tells their shape; `None` for another
+/// sort of record.
 fn tensor(input: &ModelInput, record: &Record, values: &mut Vec<f32>) -> Option<Vec<usize>> {
     let start = values.len();
     match (input, &record.values) {
@@ -184,10 +201,19 @@ mod tests {
     fn few_of_many_are_each_taken_once_and_evenly() {
         for (few, many) in [(1, 1), (3, 10), (10, 10), (7, 1000)] {
             let taken: Vec<usize> = (0..few).map(|n| evenly_spaced(n, few, many)).collect();
-            assert!(taken.windows(2).all(|pair| pair[1] - pair[0] >= many / few), "{taken:?}");
+            assert!(
+                taken.windows(2).all(|pair| pair[1] - pair[0] >= many / few),
+                "{taken:?}"
+            );
             assert!(taken.iter().all(|&place| place < many));
-            assert_eq!((0..many).filter(|&n| is_selected(n, few, many)).count(), few);
+            assert_eq!(
+                (0..many).filter(|&n| is_selected(n, few, many)).count(),
+                few
+            );
         }
-        assert!(is_selected(4, 100, 10), "all are taken where there are fewer");
+        assert!(
+            is_selected(4, 100, 10),
+            "all are taken where there are fewer"
+        );
     }
 }

@@ -3,8 +3,9 @@
 use std::fmt;
 
 use super::result::{
-    AnomalyScores, ClassificationScores, ClassifierAccuracy, CompressionRatio, DenoisingQuality, DenoisingScores,
-    Evaluation, ImageQuality, LatentUsage, PcaBaseline, RankingScores, ReconstructionScores,
+    AnomalyScores, ClassificationScores, ClassifierAccuracy, CompressionRatio, DenoisingQuality,
+    DenoisingScores, Evaluation, ImageQuality, LatentUsage, PcaBaseline, RankingScores,
+    ReconstructionScores,
 };
 
 /// Width of the first column.
@@ -22,15 +23,21 @@ impl fmt::Display for Evaluation {
             anomalies => format!(", {anomalies} of them anomalies"),
         };
         writeln!(f, "{} records of the {parts}{anomalies}", data.scored)?;
-        self.reconstruction.iter().try_for_each(|found| reconstruction(f, found, model.loss))?;
+        self.reconstruction
+            .iter()
+            .try_for_each(|found| reconstruction(f, found, model.loss))?;
         if self.compression.is_some() || self.code.is_some() {
             writeln!(f, "\ncode")?;
         }
-        self.compression.iter().try_for_each(|found| compression(f, found))?;
+        self.compression
+            .iter()
+            .try_for_each(|found| compression(f, found))?;
         self.code.iter().try_for_each(|found| code(f, found))?;
         self.pca.iter().try_for_each(|found| baseline(f, found))?;
         self.labels.iter().try_for_each(|found| labels(f, found))?;
-        self.anomalies.iter().try_for_each(|found| anomalies_found(f, found))?;
+        self.anomalies
+            .iter()
+            .try_for_each(|found| anomalies_found(f, found))?;
         if !self.denoising.is_empty() {
             denoising(f, &self.denoising)?;
         }
@@ -38,34 +45,72 @@ impl fmt::Display for Evaluation {
             writeln!(f, "\nnotes")?;
         }
         if data.failed > 0 {
-            writeln!(f, "  the model failed on {} records, which are not counted", data.failed)?;
+            writeln!(
+                f,
+                "  the model failed on {} records, which are not counted",
+                data.failed
+            )?;
         }
         if data.rejects > 0 {
-            writeln!(f, "  {} records of the data could not be read", data.rejects)?;
+            writeln!(
+                f,
+                "  {} records of the data could not be read",
+                data.rejects
+            )?;
         }
-        self.notes.iter().try_for_each(|note| writeln!(f, "  {note}"))
+        self.notes
+            .iter()
+            .try_for_each(|note| writeln!(f, "  {note}"))
     }
 }
 
 fn row(f: &mut fmt::Formatter<'_>, name: &str, figures: &[String]) -> fmt::Result {
     write!(f, "  {name:<NAMES$}")?;
-    figures.iter().try_for_each(|figure| write!(f, "{figure:>FIGURES$}"))?;
+    figures
+        .iter()
+        .try_for_each(|figure| write!(f, "{figure:>FIGURES$}"))?;
     writeln!(f)
 }
 
 fn heads(f: &mut fmt::Formatter<'_>, title: &str, heads: &[&str]) -> fmt::Result {
     write!(f, "\n{title:<width$}", width = NAMES + 2)?;
-    heads.iter().try_for_each(|head| write!(f, "{head:>FIGURES$}"))?;
+    heads
+        .iter()
+        .try_for_each(|head| write!(f, "{head:>FIGURES$}"))?;
     writeln!(f)
 }
 
-fn reconstruction(f: &mut fmt::Formatter<'_>, found: &ReconstructionScores, loss: &str) -> fmt::Result {
+fn reconstruction(
+    f: &mut fmt::Formatter<'_>,
+    found: &ReconstructionScores,
+    loss: &str,
+) -> fmt::Result {
     let (error, quantiles) = (&found.error, &found.error.quantiles);
     writeln!(f, "\nreconstruction error ({loss})")?;
-    row(f, "mean, deviation", &[figure(error.mean), figure(error.std)])?;
-    row(f, "p01, p05, p25", &[figure(quantiles.p01), figure(quantiles.p05), figure(quantiles.p25)])?;
-    row(f, "p50, p75", &[figure(quantiles.p50), figure(quantiles.p75)])?;
-    row(f, "p95, p99", &[figure(quantiles.p95), figure(quantiles.p99)])?;
+    row(
+        f,
+        "mean, deviation",
+        &[figure(error.mean), figure(error.std)],
+    )?;
+    row(
+        f,
+        "p01, p05, p25",
+        &[
+            figure(quantiles.p01),
+            figure(quantiles.p05),
+            figure(quantiles.p25),
+        ],
+    )?;
+    row(
+        f,
+        "p50, p75",
+        &[figure(quantiles.p50), figure(quantiles.p75)],
+    )?;
+    row(
+        f,
+        "p95, p99",
+        &[figure(quantiles.p95), figure(quantiles.p99)],
+    )?;
     if loss != "mse" {
         row(f, "mean squared error", &[figure(found.mse)])?;
     }
@@ -73,16 +118,39 @@ fn reconstruction(f: &mut fmt::Formatter<'_>, found: &ReconstructionScores, loss
         row(f, "PSNR", &[decibels(images)])?;
         row(f, "SSIM", &[similarity(images)])?;
     }
-    for (name, example) in [("best", &found.best), ("median", &found.median), ("worst", &found.worst)] {
-        row(f, name, &[figure(example.error), format!("  {} record {}", example.part, example.index)])?;
+    for (name, example) in [
+        ("best", &found.best),
+        ("median", &found.median),
+        ("worst", &found.worst),
+    ] {
+        row(
+            f,
+            name,
+            &[
+                figure(example.error),
+                format!("  {} record {}", example.part, example.index),
+            ],
+        )?;
     }
     Ok(())
 }
 
 fn compression(f: &mut fmt::Formatter<'_>, found: &CompressionRatio) -> fmt::Result {
-    let line = |input: usize, code: usize, unit: &str, ratio: f64| format!("{input} {unit} to {code}: {ratio:.1}x");
-    let values = line(found.input_values, found.code_values, "values", found.values_ratio);
-    let bytes = line(found.input_bytes, found.code_bytes, "bytes", found.bytes_ratio);
+    let line = |input: usize, code: usize, unit: &str, ratio: f64| {
+        format!("{input} {unit} to {code}: {ratio:.1}x")
+    };
+    let values = line(
+        found.input_values,
+        found.code_values,
+        "values",
+        found.values_ratio,
+    );
+    let bytes = line(
+        found.input_bytes,
+        found.code_bytes,
+        "bytes",
+        found.bytes_ratio,
+    );
     writeln!(f, "  {:<NAMES$}  {values}, {bytes}", "compression")
 }
 
@@ -103,34 +171,70 @@ fn baseline(f: &mut fmt::Formatter<'_>, found: &PcaBaseline) -> fmt::Result {
     heads(f, "against PCA", &["model", "PCA", "PCA / model"])?;
     let model = found.model_mse;
     let ratio = model.map_or("-".to_owned(), |model| format!("{:.2}", found.mse / model));
-    row(f, "mean squared error", &[model.map_or("-".to_owned(), figure), figure(found.mse), ratio])?;
+    row(
+        f,
+        "mean squared error",
+        &[
+            model.map_or("-".to_owned(), figure),
+            figure(found.mse),
+            ratio,
+        ],
+    )?;
     let (size, fitted, share) = (found.code_size, found.fitted, found.explained_share * 100.0);
-    writeln!(f, "  PCA: {size} components of {fitted} training records, {share:.1} % of their variance")
+    writeln!(
+        f,
+        "  PCA: {size} components of {fitted} training records, {share:.1} % of their variance"
+    )
 }
 
 fn labels(f: &mut fmt::Formatter<'_>, found: &ClassificationScores) -> fmt::Result {
     heads(f, "labels", &["latent", "PCA"])?;
     let accuracy = |pick: fn(&ClassifierAccuracy) -> f64| {
-        let pca = found.pca.as_ref().map_or("-".to_owned(), |pca| format!("{:.4}", pick(pca)));
+        let pca = found
+            .pca
+            .as_ref()
+            .map_or("-".to_owned(), |pca| format!("{:.4}", pick(pca)));
         [format!("{:.4}", pick(&found.latent)), pca]
     };
-    row(f, "5 nearest neighbours", &accuracy(|accuracy| accuracy.neighbours))?;
+    row(
+        f,
+        "5 nearest neighbours",
+        &accuracy(|accuracy| accuracy.neighbours),
+    )?;
     row(f, "linear probe", &accuracy(|accuracy| accuracy.probe))?;
-    let ClassificationScores { classes, fitted, scored, .. } = found;
-    writeln!(f, "  accuracy over {classes} labels: {fitted} training records, scored with {scored}")
+    let ClassificationScores {
+        classes,
+        fitted,
+        scored,
+        ..
+    } = found;
+    writeln!(
+        f,
+        "  accuracy over {classes} labels: {fitted} training records, scored with {scored}"
+    )
 }
 
 fn anomalies_found(f: &mut fmt::Formatter<'_>, found: &AnomalyScores) -> fmt::Result {
     heads(f, "anomalies", &["model", "PCA"])?;
     let ranking = |pick: fn(&RankingScores) -> f64| {
-        let pca = found.pca.as_ref().map_or("-".to_owned(), |pca| format!("{:.4}", pick(pca)));
+        let pca = found
+            .pca
+            .as_ref()
+            .map_or("-".to_owned(), |pca| format!("{:.4}", pick(pca)));
         [format!("{:.4}", pick(&found.model)), pca]
     };
     row(f, "AUCROC", &ranking(|ranking| ranking.auc_roc))?;
-    row(f, "average precision", &ranking(|ranking| ranking.average_precision))?;
+    row(
+        f,
+        "average precision",
+        &ranking(|ranking| ranking.average_precision),
+    )?;
     let (normal, anomalies) = (found.normal, found.anomalies);
     let (mean, median) = (figure(found.error.mean), figure(found.error.quantiles.p50));
-    writeln!(f, "  {anomalies} anomalies among {normal} normal records; their error: mean {mean}, median {median}")?;
+    writeln!(
+        f,
+        "  {anomalies} anomalies among {normal} normal records; their error: mean {mean}, median {median}"
+    )?;
     found.thresholds.iter().try_for_each(|threshold| {
         let (found, alarms) = (threshold.anomalies_above * 100.0, threshold.normal_above * 100.0);
         let (quantile, error) = (threshold.quantile, figure(threshold.error));
@@ -145,27 +249,44 @@ fn denoising(f: &mut fmt::Formatter<'_>, levels: &[DenoisingScores]) -> fmt::Res
     heads(f, "denoising", &["corrupted", "output"])?;
     for level in levels {
         writeln!(f, "  {}, {} records", level.corruption, level.records)?;
-        let both = |pick: fn(&DenoisingQuality) -> String| [pick(&level.noisy), pick(&level.output)];
+        let both =
+            |pick: fn(&DenoisingQuality) -> String| [pick(&level.noisy), pick(&level.output)];
         row(f, "  mean squared error", &both(|close| figure(close.mse)))?;
         if level.noisy.images.is_some() {
-            row(f, "  PSNR", &both(|close| close.images.as_ref().map_or("-".to_owned(), decibels)))?;
-            row(f, "  SSIM", &both(|close| close.images.as_ref().map_or("-".to_owned(), similarity)))?;
+            row(
+                f,
+                "  PSNR",
+                &both(|close| close.images.as_ref().map_or("-".to_owned(), decibels)),
+            )?;
+            row(
+                f,
+                "  SSIM",
+                &both(|close| close.images.as_ref().map_or("-".to_owned(), similarity)),
+            )?;
         }
     }
     Ok(())
 }
 
 fn decibels(images: &ImageQuality) -> String {
-    images.psnr.map_or("all identical".to_owned(), |psnr| format!("{psnr:.2} dB"))
+    images
+        .psnr
+        .map_or("all identical".to_owned(), |psnr| format!("{psnr:.2} dB"))
 }
 
 fn similarity(images: &ImageQuality) -> String {
-    images.ssim.map_or("-".to_owned(), |ssim| format!("{ssim:.4}"))
+    images
+        .ssim
+        .map_or("-".to_owned(), |ssim| format!("{ssim:.4}"))
 }
 
 /// Four digits that count.
 fn figure(value: f64) -> String {
-    let magnitude = if value == 0.0 { 0.0 } else { value.abs().log10().floor() };
+    let magnitude = if value == 0.0 {
+        0.0
+    } else {
+        value.abs().log10().floor()
+    };
     if (-4.0..6.0).contains(&magnitude) {
         let decimals = (3.0 - magnitude).max(0.0) as usize;
         format!("{value:.decimals$}")

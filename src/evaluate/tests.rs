@@ -26,30 +26,52 @@ fn pairs(folder: &Path) -> Model {
     let card = "name = 'pairs'\nkind = 'linear'\ncode_size = 2\n[input]\ncolumns = ['a', 'b', 'c', 'd']\n\
                 [reconstruction_error]\ncount = 9\nmean = 0.5\nstd = 0.1\nmin = 0\nmax = 2\n\
                 quantiles = { p01 = 0, p05 = 0, p25 = 0, p50 = 0.5, p75 = 0.5, p95 = 0.5, p99 = 1.5 }\n";
-    model(folder, &[("encoder.onnx", "encoder.onnx"), ("decoder.onnx", "decoder.onnx")], card)
+    model(
+        folder,
+        &[
+            ("encoder.onnx", "encoder.onnx"),
+            ("decoder.onnx", "decoder.onnx"),
+        ],
+        card,
+    )
 }
 
-/// Three kinds of 20 rows each; of the first kind neighbours are equal, of the others they differ by 2 and by 4: with two
-/// such pairs, errors are 0, 1 and 4.
+/// Three kinds of 20 rows each; of the first kind neighbours are equal, of the others they differ
+/// by 2 and by 4: with two such pairs, errors are 0, 1 and 4.
 fn rows() -> String {
     let row = |n: usize| {
         let (kind, at) = (n % 3, n * 7 % 20);
         let (a, c) = (at as f64, (20 * kind + n % 4) as f64);
         let gap = 2.0 * kind as f64;
-        format!("{a},{},{c},{},kind {kind},{}\n", a + gap, c + gap, u8::from(kind == 2))
+        format!(
+            "{a},{},{c},{},kind {kind},{}\n",
+            a + gap,
+            c + gap,
+            u8::from(kind == 2)
+        )
     };
-    std::iter::once("a,b,c,d,kind,odd\n".to_owned()).chain((0..60).map(row)).collect()
+    std::iter::once("a,b,c,d,kind,odd\n".to_owned())
+        .chain((0..60).map(row))
+        .collect()
 }
 
 fn prepared(folder: &Path, model: &Model, spec: Value) -> PreparedDataset {
     let spec: DataSpec = parse_options(spec).unwrap();
-    prepare(&spec, &model.input_spec(), &folder.join("prepared"), &mut |_| {}).unwrap()
+    prepare(
+        &spec,
+        &model.input_spec(),
+        &folder.join("prepared"),
+        &mut |_| {},
+    )
+    .unwrap()
 }
 
 fn table(folder: &Path, model: &Model, more: Value) -> PreparedDataset {
     std::fs::write(folder.join("rows.csv"), rows()).unwrap();
     let mut spec = json!({ "sources": [{ "kind": "csv", "path": folder.join("rows.csv") }], "validation": 0.0 });
-    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    spec.as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
     prepared(folder, model, spec)
 }
 
@@ -66,11 +88,30 @@ fn errors_codes_and_labels_are_told() {
     let folder = tempfile::tempdir().unwrap();
     let model = pairs(folder.path());
     let prepared = table(folder.path(), &model, json!({ "label": "kind" }));
-    let evaluation = run(&model, &prepared, &EvaluateOptions { parts: vec![Subset::Training], corruptions: vec![] });
+    let evaluation = run(
+        &model,
+        &prepared,
+        &EvaluateOptions {
+            parts: vec![Subset::Training],
+            corruptions: vec![],
+        },
+    );
     let reconstruction = evaluation.reconstruction.as_ref().unwrap();
-    assert_eq!((reconstruction.error.mean, reconstruction.error.min, reconstruction.error.max), (5.0 / 3.0, 0.0, 4.0));
+    assert_eq!(
+        (
+            reconstruction.error.mean,
+            reconstruction.error.min,
+            reconstruction.error.max
+        ),
+        (5.0 / 3.0, 0.0, 4.0)
+    );
     assert_eq!(evaluation.records.len(), 60);
-    assert!(evaluation.records.iter().all(|record| record.error == [0.0, 1.0, 4.0][record.label.unwrap() as usize]));
+    assert!(
+        evaluation
+            .records
+            .iter()
+            .all(|record| record.error == [0.0, 1.0, 4.0][record.label.unwrap() as usize])
+    );
     check(
         &evaluation,
         expect![[r#"
@@ -109,9 +150,19 @@ fn errors_codes_and_labels_are_told() {
 fn anomalies_are_ranked_by_error_and_left_out_of_the_mean() {
     let folder = tempfile::tempdir().unwrap();
     let model = pairs(folder.path());
-    let prepared = table(folder.path(), &model, json!({ "normal": { "column": "odd", "equals": 0 } }));
-    let evaluation =
-        run(&model, &prepared, &EvaluateOptions { parts: vec![Subset::Training, Subset::Test], corruptions: vec![] });
+    let prepared = table(
+        folder.path(),
+        &model,
+        json!({ "normal": { "column": "odd", "equals": 0 } }),
+    );
+    let evaluation = run(
+        &model,
+        &prepared,
+        &EvaluateOptions {
+            parts: vec![Subset::Training, Subset::Test],
+            corruptions: vec![],
+        },
+    );
     assert_eq!(evaluation.reconstruction.as_ref().unwrap().error.mean, 0.5);
     check(
         &evaluation,
@@ -148,19 +199,32 @@ fn anomalies_are_ranked_by_error_and_left_out_of_the_mean() {
     "#]],
     );
     let json = serde_json::to_value(&evaluation).unwrap();
-    assert_eq!(json["anomalies"]["model"], json!({ "auc_roc": 1.0, "average_precision": 1.0 }));
+    assert_eq!(
+        json["anomalies"]["model"],
+        json!({ "auc_roc": 1.0, "average_precision": 1.0 })
+    );
     assert_eq!(json["anomalies"]["thresholds"][0]["normal_above"], 0.5);
     let anomalies = run(&model, &prepared, &EvaluateOptions::default());
-    assert!(anomalies.anomalies.is_none(), "the validation part is empty: nothing to rank against");
-    assert_eq!(anomalies.notes, ["only anomalies were scored; name a part that holds normal records as well"]);
+    assert!(
+        anomalies.anomalies.is_none(),
+        "the validation part is empty: nothing to rank against"
+    );
+    assert_eq!(
+        anomalies.notes,
+        ["only anomalies were scored; name a part that holds normal records as well"]
+    );
 }
 
 /// Eight images of 40 x 30 and 24 x 24 pixels in soft colours.
 fn images(folder: &Path) {
     for n in 0..8_u32 {
         let (width, height) = if n % 2 == 0 { (40, 30) } else { (24, 24) };
-        let pixel = |x: u32, y: u32| image::Rgb([100 + (x + n) as u8, 90 + y as u8, 110 + ((x + y) / 2) as u8]);
-        image::RgbImage::from_fn(width, height, pixel).save(folder.join(format!("{n}.png"))).unwrap();
+        let pixel = |x: u32, y: u32| {
+            image::Rgb([100 + (x + n) as u8, 90 + y as u8, 110 + ((x + y) / 2) as u8])
+        };
+        image::RgbImage::from_fn(width, height, pixel)
+            .save(folder.join(format!("{n}.png")))
+            .unwrap();
     }
 }
 
@@ -171,21 +235,64 @@ fn a_denoiser_is_given_noise_on_images_of_any_size() {
     let card = "name = 'blur'\nkind = 'denoiser'\n[input]\ntype = 'image'\n\
                 [training]\nfile = { corruption = { noise = 'gaussian', sigma = [20, 30] } }\n";
     let model = model(folder.path(), &[("blur.onnx", "model.onnx")], card);
-    let prepared = prepared(folder.path(), &model, json!({ "sources": [{ "kind": "images", "path": folder.path() }] }));
-    let options = EvaluateOptions { parts: Subset::ALL.to_vec(), corruptions: vec![] };
+    let prepared = prepared(
+        folder.path(),
+        &model,
+        json!({ "sources": [{ "kind": "images", "path": folder.path() }] }),
+    );
+    let options = EvaluateOptions {
+        parts: Subset::ALL.to_vec(),
+        corruptions: vec![],
+    };
     let trained = run(&model, &prepared, &options);
-    let [level] = trained.denoising.as_slice() else { panic!("of the usual sigmas, 25 lies in the range") };
-    assert_eq!((level.corruption.as_str(), level.records), ("gaussian noise, sigma 25/255", 8));
+    let [level] = trained.denoising.as_slice() else {
+        panic!("of the usual sigmas, 25 lies in the range")
+    };
+    assert_eq!(
+        (level.corruption.as_str(), level.records),
+        ("gaussian noise, sigma 25/255", 8)
+    );
     let psnr = |close: &DenoisingQuality| close.images.as_ref().unwrap().psnr.unwrap();
     // 20 log10(255 / 25), and a mean over 9 pixels leaves a ninth of the variance.
-    assert!((psnr(&level.noisy) - 20.17).abs() < 0.2, "{}", psnr(&level.noisy));
-    assert!((psnr(&level.output) - 29.71).abs() < 0.7, "{}", psnr(&level.output));
+    assert!(
+        (psnr(&level.noisy) - 20.17).abs() < 0.2,
+        "{}",
+        psnr(&level.noisy)
+    );
+    assert!(
+        (psnr(&level.output) - 29.71).abs() < 0.7,
+        "{}",
+        psnr(&level.output)
+    );
     let sigma = Some(Strength::Fixed(50.0));
-    let spec = CorruptionSpec { noise: CorruptionKind::Gaussian, sigma, rate: None, text: None, opacity: None };
-    let asked = run(&model, &prepared, &EvaluateOptions { corruptions: vec![spec.clone(), spec], ..options });
-    let [one, two] = asked.denoising.as_slice() else { panic!("two were asked for") };
-    assert_eq!(psnr(&one.noisy), psnr(&two.noisy), "a record's noise is its own");
-    assert!((psnr(&one.noisy) - 14.15).abs() < 0.2, "{}", psnr(&one.noisy));
+    let spec = CorruptionSpec {
+        noise: CorruptionKind::Gaussian,
+        sigma,
+        rate: None,
+        text: None,
+        opacity: None,
+    };
+    let asked = run(
+        &model,
+        &prepared,
+        &EvaluateOptions {
+            corruptions: vec![spec.clone(), spec],
+            ..options
+        },
+    );
+    let [one, two] = asked.denoising.as_slice() else {
+        panic!("two were asked for")
+    };
+    assert_eq!(
+        psnr(&one.noisy),
+        psnr(&two.noisy),
+        "a record's noise is its own"
+    );
+    assert!(
+        (psnr(&one.noisy) - 14.15).abs() < 0.2,
+        "{}",
+        psnr(&one.noisy)
+    );
     assert!(asked.compression.is_none() && asked.pca.is_none() && asked.code.is_none());
 }
 
@@ -198,16 +305,38 @@ fn records_on_which_the_model_fails_are_counted_apart() {
         "name = 'picky'\nkind = 'x'\n[input]\ncolumns = ['a', 'c']",
     );
     let prepared = table(folder.path(), &model, json!({}));
-    let evaluation = run(&model, &prepared, &EvaluateOptions { parts: vec![Subset::Training], corruptions: vec![] });
+    let evaluation = run(
+        &model,
+        &prepared,
+        &EvaluateOptions {
+            parts: vec![Subset::Training],
+            corruptions: vec![],
+        },
+    );
     let rows = rows();
     let fits = rows.lines().skip(1).filter(|line| {
-        let values: Vec<f64> = line.split(',').take(3).map(|value| value.parse().unwrap()).collect();
+        let values: Vec<f64> = line
+            .split(',')
+            .take(3)
+            .map(|value| value.parse().unwrap())
+            .collect();
         values[0] < 6.0 && values[2] < 6.0
     });
-    assert_eq!((evaluation.data.scored, evaluation.data.scored + evaluation.data.failed), (fits.count(), 60));
+    assert_eq!(
+        (
+            evaluation.data.scored,
+            evaluation.data.scored + evaluation.data.failed
+        ),
+        (fits.count(), 60)
+    );
     assert_eq!(evaluation.reconstruction.unwrap().error.max, 0.0);
-    let [note, ..] = evaluation.notes.as_slice() else { panic!("the reason is a note") };
-    assert!(note.starts_with("the first record that the model failed on: ") && note.contains("Gather"), "{note}");
+    let [note, ..] = evaluation.notes.as_slice() else {
+        panic!("the reason is a note")
+    };
+    assert!(
+        note.starts_with("the first record that the model failed on: ") && note.contains("Gather"),
+        "{note}"
+    );
 }
 
 #[test]
@@ -218,9 +347,17 @@ fn a_model_that_fails_on_every_record_is_an_error() {
     std::fs::write(folder.path().join("high.csv"), "a,c\n70,1\n80,2\n").unwrap();
     let spec = json!({ "sources": [{ "kind": "csv", "path": folder.path().join("high.csv") }], "validation": 0.0 });
     let prepared = prepared(folder.path(), &model, spec);
-    let options = EvaluateOptions { parts: vec![Subset::Training], corruptions: vec![] };
-    let error = evaluate(&model, &prepared, &options, &mut |_, _, _| {}).unwrap_err().to_string();
-    assert!(error.starts_with("the model fails on every record: "), "{error}");
+    let options = EvaluateOptions {
+        parts: vec![Subset::Training],
+        corruptions: vec![],
+    };
+    let error = evaluate(&model, &prepared, &options, &mut |_, _, _| {})
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("the model fails on every record: "),
+        "{error}"
+    );
 }
 
 #[test]
@@ -228,12 +365,24 @@ fn a_part_without_records_and_a_corruption_that_does_not_fit_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let model = pairs(folder.path());
     let prepared = table(folder.path(), &model, json!({}));
-    let refused =
-        |options: &EvaluateOptions| evaluate(&model, &prepared, options, &mut |_, _, _| {}).unwrap_err().to_string();
+    let refused = |options: &EvaluateOptions| {
+        evaluate(&model, &prepared, options, &mut |_, _, _| {})
+            .unwrap_err()
+            .to_string()
+    };
     expect!["the data has no record in its validation; name other parts"]
         .assert_eq(&refused(&EvaluateOptions::default()));
-    let spec =
-        CorruptionSpec { noise: CorruptionKind::WatermarkGrid, sigma: None, rate: None, text: None, opacity: None };
-    expect!["noise: the input holds no pixels to draw a watermark on"]
-        .assert_eq(&refused(&EvaluateOptions { parts: vec![Subset::Training], corruptions: vec![spec] }));
+    let spec = CorruptionSpec {
+        noise: CorruptionKind::WatermarkGrid,
+        sigma: None,
+        rate: None,
+        text: None,
+        opacity: None,
+    };
+    expect!["noise: the input holds no pixels to draw a watermark on"].assert_eq(&refused(
+        &EvaluateOptions {
+            parts: vec![Subset::Training],
+            corruptions: vec![spec],
+        },
+    ));
 }

@@ -14,7 +14,12 @@ impl Pixels {
             &self.data[start..start + width * channels]
         };
         let data = (0..height).flat_map(row).copied().collect();
-        Self { width, height, channels: self.channels, data }
+        Self {
+            width,
+            height,
+            channels: self.channels,
+            data,
+        }
     }
 }
 
@@ -25,7 +30,12 @@ mod tests {
 
     #[test]
     fn the_middle_of_a_large_image_is_cut_out() {
-        let image = Pixels { width: 5, height: 3, channels: Channels::Gray, data: (0..15).collect() };
+        let image = Pixels {
+            width: 5,
+            height: 3,
+            channels: Channels::Gray,
+            data: (0..15).collect(),
+        };
         let cut = image.center_crop(2);
         assert_eq!((cut.width, cut.height, cut.data), (2, 2, vec![1, 2, 6, 7]));
         assert_eq!(image.center_crop(9), image);

@@ -17,17 +17,28 @@ impl DecodedSamples {
     /// The pixels of an image of the header's size; alpha is dropped.
     ///
     /// # Errors
-    /// When the number of samples is not that of an image of this size. Decoders report their output wrongly for some files.
-    pub(super) fn into_pixels(self, header: &ImageInfo, channels: Channels) -> Result<Pixels, ImageError> {
+    /// When the number of samples is not that of an image of this size. Decoders report their
+    /// output wrongly for some files.
+    pub(super) fn into_pixels(
+        self,
+        header: &ImageInfo,
+        channels: Channels,
+    ) -> Result<Pixels, ImageError> {
         let (met, each) = match &self {
             Self::Gray(data) => (data.len(), 1),
             Self::GrayAlpha(data) => (data.len(), 2),
             Self::Rgb(data) => (data.len(), 3),
             Self::Rgba(data) => (data.len(), 4),
         };
-        let ImageInfo { format, width, height, .. } = *header;
+        let ImageInfo {
+            format,
+            width,
+            height,
+            ..
+        } = *header;
         if header.pixels().checked_mul(each) != Some(met as u64) {
-            let reason = format!("{met} samples, {each} per pixel, do not fill {width} x {height} pixels");
+            let reason =
+                format!("{met} samples, {each} per pixel, do not fill {width} x {height} pixels");
             return Err(ImageError::malformed(format, reason));
         }
         let data = match (self, channels) {
@@ -37,14 +48,25 @@ impl DecodedSamples {
             (Self::Rgba(data), Channels::Gray) => compact(data, |[r, g, b, _]| [luma([r, g, b])]),
             (Self::Rgba(data), Channels::Rgb) => compact(data, |[r, g, b, _]| [r, g, b]),
             (Self::Gray(data), Channels::Rgb) => data.iter().flat_map(|&gray| [gray; 3]).collect(),
-            (Self::GrayAlpha(data), Channels::Rgb) => data.chunks_exact(2).flat_map(|pixel| [pixel[0]; 3]).collect(),
+            (Self::GrayAlpha(data), Channels::Rgb) => data
+                .chunks_exact(2)
+                .flat_map(|pixel| [pixel[0]; 3])
+                .collect(),
         };
-        Ok(Pixels { width: width as usize, height: height as usize, channels, data })
+        Ok(Pixels {
+            width: width as usize,
+            height: height as usize,
+            channels,
+            data,
+        })
     }
 }
 
 /// Makes pixels smaller, in place.
-fn compact<const FROM: usize, const TO: usize>(mut data: Vec<u8>, pixel: impl Fn([u8; FROM]) -> [u8; TO]) -> Vec<u8> {
+fn compact<const FROM: usize, const TO: usize>(
+    mut data: Vec<u8>,
+    pixel: impl Fn([u8; FROM]) -> [u8; TO],
+) -> Vec<u8> {
     let pixels = data.len() / FROM;
     for place in 0..pixels {
         let mut from = [0; FROM];
@@ -72,37 +94,85 @@ mod tests {
 
     fn converted(samples: DecodedSamples, channels: Channels) -> Vec<u8> {
         samples
-            .into_pixels(&ImageInfo { format: ImageFormat::Png, width: 2, height: 1, bytes_per_pixel: 12 }, channels)
+            .into_pixels(
+                &ImageInfo {
+                    format: ImageFormat::Png,
+                    width: 2,
+                    height: 1,
+                    bytes_per_pixel: 12,
+                },
+                channels,
+            )
             .unwrap()
             .data
     }
 
     #[test]
     fn samples_that_do_not_fill_the_image_are_malformed() {
-        let header = ImageInfo { format: ImageFormat::Tiff, width: 2, height: 1, bytes_per_pixel: 12 };
-        for samples in
-            [DecodedSamples::Gray(vec![0; 3]), DecodedSamples::GrayAlpha(vec![0; 2]), DecodedSamples::Rgba(vec![0; 6])]
-        {
+        let header = ImageInfo {
+            format: ImageFormat::Tiff,
+            width: 2,
+            height: 1,
+            bytes_per_pixel: 12,
+        };
+        for samples in [
+            DecodedSamples::Gray(vec![0; 3]),
+            DecodedSamples::GrayAlpha(vec![0; 2]),
+            DecodedSamples::Rgba(vec![0; 6]),
+        ] {
             let error = samples.into_pixels(&header, Channels::Gray).unwrap_err();
             assert_eq!(error.code(), RejectCode::Malformed, "{error}");
         }
-        let error = DecodedSamples::Rgb(vec![0; 7]).into_pixels(&header, Channels::Rgb).unwrap_err().to_string();
-        assert_eq!(error, "malformed TIFF: 7 samples, 3 per pixel, do not fill 2 x 1 pixels");
+        let error = DecodedSamples::Rgb(vec![0; 7])
+            .into_pixels(&header, Channels::Rgb)
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            "malformed TIFF: 7 samples, 3 per pixel, do not fill 2 x 1 pixels"
+        );
     }
 
     #[test]
     fn alpha_is_dropped_and_gray_is_spread() {
-        assert_eq!(converted(DecodedSamples::Rgba(vec![1, 2, 3, 0, 4, 5, 6, 9]), Channels::Rgb), [1, 2, 3, 4, 5, 6]);
-        assert_eq!(converted(DecodedSamples::GrayAlpha(vec![7, 0, 8, 9]), Channels::Gray), [7, 8]);
-        assert_eq!(converted(DecodedSamples::GrayAlpha(vec![7, 0, 8, 9]), Channels::Rgb), [7, 7, 7, 8, 8, 8]);
-        assert_eq!(converted(DecodedSamples::Gray(vec![7, 8]), Channels::Rgb), [7, 7, 7, 8, 8, 8]);
+        assert_eq!(
+            converted(
+                DecodedSamples::Rgba(vec![1, 2, 3, 0, 4, 5, 6, 9]),
+                Channels::Rgb
+            ),
+            [1, 2, 3, 4, 5, 6]
+        );
+        assert_eq!(
+            converted(DecodedSamples::GrayAlpha(vec![7, 0, 8, 9]), Channels::Gray),
+            [7, 8]
+        );
+        assert_eq!(
+            converted(DecodedSamples::GrayAlpha(vec![7, 0, 8, 9]), Channels::Rgb),
+            [7, 7, 7, 8, 8, 8]
+        );
+        assert_eq!(
+            converted(DecodedSamples::Gray(vec![7, 8]), Channels::Rgb),
+            [7, 7, 7, 8, 8, 8]
+        );
     }
 
     #[test]
     fn luma_weighs_colours_as_bt_601_does() {
         // 0.299 * 255 = 76.2, 0.587 * 255 = 149.7
-        assert_eq!(converted(DecodedSamples::Rgb(vec![255, 0, 0, 0, 255, 0]), Channels::Gray), [76, 150]);
+        assert_eq!(
+            converted(
+                DecodedSamples::Rgb(vec![255, 0, 0, 0, 255, 0]),
+                Channels::Gray
+            ),
+            [76, 150]
+        );
         // 0.114 * 255 = 29.1
-        assert_eq!(converted(DecodedSamples::Rgba(vec![0, 0, 255, 0, 255, 255, 255, 0]), Channels::Gray), [29, 255]);
+        assert_eq!(
+            converted(
+                DecodedSamples::Rgba(vec![0, 0, 255, 0, 255, 255, 255, 0]),
+                Channels::Gray
+            ),
+            [29, 255]
+        );
     }
 }

@@ -24,14 +24,15 @@ pub struct Pixels {
 
 /// Decodes an image and turns it upright, as its EXIF orientation says.
 ///
-/// Everything becomes 8 bits per channel. As Pillow's `convert` does, alpha is dropped, not composited; of 16 bits
-/// the upper 8 are kept; luma is BT.601. Colour profiles and gamma are not applied.
+/// Everything becomes 8 bits per channel. As Pillow's `convert` does, alpha is dropped, not
+/// composited; of 16 bits the upper 8 are kept; luma is BT.601. Colour profiles and gamma are not
+/// applied.
 ///
 /// No more is allocated than the header's bytes per pixel, and a small multiple of the bytes.
 ///
 /// # Errors
-/// When the bytes are no sound and complete image, or one of more than `max_pixels` pixels, or one whose decoding takes more
-/// than so many pixels of 8 bits a channel would.
+/// When the bytes are no sound and complete image, or one of more than `max_pixels` pixels, or one
+/// whose decoding takes more than so many pixels of 8 bits a channel would.
 pub fn decode(bytes: &[u8], channels: Channels, max_pixels: u64) -> Result<Pixels, ImageError> {
     let header = probe(bytes)?;
     if !header.fits(max_pixels) {
@@ -43,11 +44,17 @@ pub fn decode(bytes: &[u8], channels: Channels, max_pixels: u64) -> Result<Pixel
             ImageFormat::Png => png::decode(bytes, &header)?,
             _ => image_rs::decode(bytes, &header)?,
         };
-        let DecodedImage { samples, size, orientation } = decoded;
+        let DecodedImage {
+            samples,
+            size,
+            orientation,
+        } = decoded;
         if size != (header.width, header.height) {
             let (met, expected) = (size, (header.width, header.height));
-            let reason =
-                format!("its frame has {} x {} pixels, its header {} x {}", met.0, met.1, expected.0, expected.1);
+            let reason = format!(
+                "its frame has {} x {} pixels, its header {} x {}",
+                met.0, met.1, expected.0, expected.1
+            );
             return Err(ImageError::malformed(header.format, reason));
         }
         Ok(orient(samples.into_pixels(&header, channels)?, orientation))
@@ -62,10 +69,13 @@ pub(super) struct DecodedImage {
     pub(super) orientation: Orientation,
 }
 
-/// Bytes that the decoder of an image may allocate: for its pixels, and for what it carries beside them.
+/// Bytes that the decoder of an image may allocate: for its pixels, and for what it carries beside
+/// them.
 pub(super) fn memory_limit(bytes: &[u8], header: &ImageInfo) -> u64 {
     let pixels = header.pixels().saturating_mul(header.bytes_per_pixel);
-    pixels.saturating_add(bytes.len() as u64).saturating_add(1 << 20)
+    pixels
+        .saturating_add(bytes.len() as u64)
+        .saturating_add(1 << 20)
 }
 
 #[cfg(test)]
@@ -111,12 +121,23 @@ mod tests {
         ];
         for (library, format) in formats {
             let bytes = written(&image, library);
-            assert_eq!(probe(&bytes).unwrap(), ImageInfo { format, width: 48, height: 32, bytes_per_pixel: 12 });
+            assert_eq!(
+                probe(&bytes).unwrap(),
+                ImageInfo {
+                    format,
+                    width: 48,
+                    height: 32,
+                    bytes_per_pixel: 12
+                }
+            );
             let pixels = decode(&bytes, Channels::Rgb, 48 * 32).unwrap();
             assert_eq!((pixels.width, pixels.height), (48, 32));
             assert!(pixels.data == *picture().as_raw(), "{format:?}");
             let half = decode(&bytes[..bytes.len() / 2], Channels::Rgb, 48 * 32).unwrap_err();
-            assert!(matches!(half.code(), RejectCode::Truncated | RejectCode::Malformed), "{half}");
+            assert!(
+                matches!(half.code(), RejectCode::Truncated | RejectCode::Malformed),
+                "{half}"
+            );
             let large = decode(&bytes, Channels::Rgb, 48 * 32 - 1).unwrap_err();
             assert_eq!(large.code(), RejectCode::TooLarge, "{large}");
         }
@@ -124,23 +145,44 @@ mod tests {
 
     #[test]
     fn image_of_deep_samples_counts_what_its_decoding_takes() {
-        let deep = DynamicImage::ImageRgb32F(image::ImageBuffer::from_pixel(30, 20, image::Rgb([0.5; 3])));
+        let deep =
+            DynamicImage::ImageRgb32F(image::ImageBuffer::from_pixel(30, 20, image::Rgb([0.5; 3])));
         let bytes = written(&deep, image::ImageFormat::Tiff);
         let header = probe(&bytes).unwrap();
-        assert_eq!((header.bytes_per_pixel, header.charged_pixels()), (28, 600 * 28 / 12));
+        assert_eq!(
+            (header.bytes_per_pixel, header.charged_pixels()),
+            (28, 600 * 28 / 12)
+        );
         let large = decode(&bytes, Channels::Rgb, 1399).unwrap_err();
         assert_eq!(large.code(), RejectCode::TooLarge, "{large}");
         assert!(large.to_string().contains("28 bytes per pixel"), "{large}");
-        assert_eq!(decode(&bytes, Channels::Rgb, 1400).unwrap().data.len(), 1800);
+        assert_eq!(
+            decode(&bytes, Channels::Rgb, 1400).unwrap().data.len(),
+            1800
+        );
     }
 
     #[test]
     fn of_16_bits_the_upper_8_are_kept() {
-        let image = image::ImageBuffer::from_fn(4, 4, |x, y| image::Luma([(x as u16 * 40 + y as u16) << 8 | 255]));
-        for format in [image::ImageFormat::Png, image::ImageFormat::Tiff, image::ImageFormat::Pnm] {
+        let image = image::ImageBuffer::from_fn(4, 4, |x, y| {
+            image::Luma([(x as u16 * 40 + y as u16) << 8 | 255])
+        });
+        for format in [
+            image::ImageFormat::Png,
+            image::ImageFormat::Tiff,
+            image::ImageFormat::Pnm,
+        ] {
             let bytes = written(&DynamicImage::ImageLuma16(image.clone()), format);
-            let expected: Vec<u8> = image.as_raw().iter().map(|&sample| (sample >> 8) as u8).collect();
-            assert_eq!(decode(&bytes, Channels::Gray, 32).unwrap().data, expected, "{format:?}");
+            let expected: Vec<u8> = image
+                .as_raw()
+                .iter()
+                .map(|&sample| (sample >> 8) as u8)
+                .collect();
+            assert_eq!(
+                decode(&bytes, Channels::Gray, 32).unwrap().data,
+                expected,
+                "{format:?}"
+            );
         }
     }
 
@@ -153,7 +195,9 @@ mod tests {
 
     fn with_exif(mut encoder: impl ImageEncoder, orientation: u8) {
         encoder.set_exif_metadata(exif(orientation)).unwrap();
-        encoder.write_image(picture().as_raw(), 48, 32, ExtendedColorType::Rgb8).unwrap();
+        encoder
+            .write_image(picture().as_raw(), 48, 32, ExtendedColorType::Rgb8)
+            .unwrap();
     }
 
     #[test]
@@ -168,9 +212,23 @@ mod tests {
             with_exif(WebPEncoder::new_lossless(&mut webp), orientation);
             for bytes in [jpeg, png, webp] {
                 let pixels = decode(&bytes, Channels::Rgb, 48 * 32).unwrap();
-                assert_eq!((pixels.width as u32, pixels.height as u32), upright.dimensions(), "{orientation}");
-                let differ = pixels.data.iter().zip(upright.as_raw()).filter(|(a, b)| a.abs_diff(**b) > 4).count();
-                assert_eq!(differ, 0, "orientation {orientation} of {:?}", ImageFormat::of(&bytes));
+                assert_eq!(
+                    (pixels.width as u32, pixels.height as u32),
+                    upright.dimensions(),
+                    "{orientation}"
+                );
+                let differ = pixels
+                    .data
+                    .iter()
+                    .zip(upright.as_raw())
+                    .filter(|(a, b)| a.abs_diff(**b) > 4)
+                    .count();
+                assert_eq!(
+                    differ,
+                    0,
+                    "orientation {orientation} of {:?}",
+                    ImageFormat::of(&bytes)
+                );
             }
         }
     }

@@ -23,16 +23,33 @@ pub enum OutputFormat {
 /// Encodes an image.
 ///
 /// # Errors
-/// When the format cannot hold an image of this size (JPEG: 65,535 pixels a side, WebP: 16,384), or the pixels
-/// are not as many as their size says.
+/// When the format cannot hold an image of this size (JPEG: 65,535 pixels a side, WebP: 16,384), or
+/// the pixels are not as many as their size says.
 pub fn encode(pixels: &Pixels, format: OutputFormat) -> Result<Vec<u8>, ImageError> {
-    let Pixels { width, height, channels, data } = pixels;
-    let unfit = || ImageError::Unsupported(format!("{width} x {height} pixels cannot be written as {format:?}"));
-    if width.checked_mul(*height).and_then(|area| area.checked_mul(channels.count())) != Some(data.len()) {
+    let Pixels {
+        width,
+        height,
+        channels,
+        data,
+    } = pixels;
+    let unfit = || {
+        ImageError::Unsupported(format!(
+            "{width} x {height} pixels cannot be written as {format:?}"
+        ))
+    };
+    if width
+        .checked_mul(*height)
+        .and_then(|area| area.checked_mul(channels.count()))
+        != Some(data.len())
+    {
         let met = data.len();
-        return Err(ImageError::Malformed(format!("{width} x {height} pixels cannot consist of {met} bytes")));
+        return Err(ImageError::Malformed(format!(
+            "{width} x {height} pixels cannot consist of {met} bytes"
+        )));
     }
-    let (Ok(width), Ok(height)) = (u32::try_from(*width), u32::try_from(*height)) else { return Err(unfit()) };
+    let (Ok(width), Ok(height)) = (u32::try_from(*width), u32::try_from(*height)) else {
+        return Err(unfit());
+    };
     let color = match channels {
         Channels::Rgb => ExtendedColorType::Rgb8,
         Channels::Gray => ExtendedColorType::L8,
@@ -40,10 +57,11 @@ pub fn encode(pixels: &Pixels, format: OutputFormat) -> Result<Vec<u8>, ImageErr
     let mut bytes = Vec::new();
     let outcome = match format {
         OutputFormat::Png => PngEncoder::new(&mut bytes).write_image(data, width, height, color),
-        OutputFormat::Jpeg(quality) => {
-            JpegEncoder::new_with_quality(&mut bytes, quality).write_image(data, width, height, color)
+        OutputFormat::Jpeg(quality) => JpegEncoder::new_with_quality(&mut bytes, quality)
+            .write_image(data, width, height, color),
+        OutputFormat::WebP => {
+            WebPEncoder::new_lossless(&mut bytes).write_image(data, width, height, color)
         }
-        OutputFormat::WebP => WebPEncoder::new_lossless(&mut bytes).write_image(data, width, height, color),
     };
     outcome.map(|()| bytes).map_err(|_| unfit())
 }
@@ -59,26 +77,53 @@ mod tests {
     fn lossless_formats_give_back_every_byte_and_the_same_file_twice() {
         for (channels, count) in [(Channels::Rgb, 3), (Channels::Gray, 1)] {
             let data = (0..20 * 10 * count).map(|n| (n * 7 % 251) as u8).collect();
-            let pixels = Pixels { width: 20, height: 10, channels, data };
+            let pixels = Pixels {
+                width: 20,
+                height: 10,
+                channels,
+                data,
+            };
             for format in [OutputFormat::Png, OutputFormat::WebP] {
                 let bytes = encode(&pixels, format).unwrap();
                 assert_eq!(decode(&bytes, channels, 200).unwrap(), pixels, "{format:?}");
                 assert_eq!(encode(&pixels, format).unwrap(), bytes);
             }
-            let jpeg = decode(&encode(&pixels, OutputFormat::Jpeg(95)).unwrap(), channels, 200).unwrap();
-            assert_eq!((jpeg.width, jpeg.height, jpeg.data.len()), (20, 10, pixels.data.len()));
+            let jpeg = decode(
+                &encode(&pixels, OutputFormat::Jpeg(95)).unwrap(),
+                channels,
+                200,
+            )
+            .unwrap();
+            assert_eq!(
+                (jpeg.width, jpeg.height, jpeg.data.len()),
+                (20, 10, pixels.data.len())
+            );
         }
     }
 
     #[test]
     fn what_a_format_cannot_hold_is_an_error() {
-        let wide = Pixels { width: 70_000, height: 1, channels: Channels::Gray, data: vec![0; 70_000] };
+        let wide = Pixels {
+            width: 70_000,
+            height: 1,
+            channels: Channels::Gray,
+            data: vec![0; 70_000],
+        };
         assert!(encode(&wide, OutputFormat::Png).is_ok());
         for format in [OutputFormat::Jpeg(90), OutputFormat::WebP] {
             let error = encode(&wide, format).unwrap_err();
-            assert_eq!(error.to_string(), format!("70000 x 1 pixels cannot be written as {format:?}"));
+            assert_eq!(
+                error.to_string(),
+                format!("70000 x 1 pixels cannot be written as {format:?}")
+            );
         }
-        let short = Pixels { data: vec![0; 9], ..wide };
-        assert!(matches!(encode(&short, OutputFormat::Png), Err(ImageError::Malformed(_))));
+        let short = Pixels {
+            data: vec![0; 9],
+            ..wide
+        };
+        assert!(matches!(
+            encode(&short, OutputFormat::Png),
+            Err(ImageError::Malformed(_))
+        ));
     }
 }

@@ -49,11 +49,20 @@ impl ImageError {
     }
 
     pub(super) fn truncated(format: ImageFormat, bytes: &[u8], place: &str) -> Self {
-        Self::Truncated(format!("{} ends after {} bytes, {place}", format.name(), bytes.len()))
+        Self::Truncated(format!(
+            "{} ends after {} bytes, {place}",
+            format.name(),
+            bytes.len()
+        ))
     }
 
     pub(super) fn too_large(header: &ImageInfo, max_pixels: u64) -> Self {
-        let ImageInfo { format, width, height, bytes_per_pixel } = header;
+        let ImageInfo {
+            format,
+            width,
+            height,
+            bytes_per_pixel,
+        } = header;
         let name = format.name();
         if header.pixels() > max_pixels {
             return Self::TooLarge(format!(
@@ -68,16 +77,26 @@ impl ImageError {
     }
 
     pub(super) fn too_hungry(format: ImageFormat) -> Self {
-        Self::TooLarge(format!("{} that takes more memory than an image of its size may", format.name()))
+        Self::TooLarge(format!(
+            "{} that takes more memory than an image of its size may",
+            format.name()
+        ))
     }
 
     pub(super) fn unknown(bytes: &[u8]) -> Self {
         match bytes {
             [] => Self::Truncated("no image: there are no bytes".to_owned()),
             _ => {
-                let start: Vec<String> = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+                let start: Vec<String> = bytes
+                    .iter()
+                    .take(8)
+                    .map(|byte| format!("{byte:02x}"))
+                    .collect();
                 let known = "JPEG, PNG, WebP, BMP, GIF, TIFF or PNM";
-                Self::Unsupported(format!("no {known} image: it begins with the bytes {}", start.join(" ")))
+                Self::Unsupported(format!(
+                    "no {known} image: it begins with the bytes {}",
+                    start.join(" ")
+                ))
             }
         }
     }
@@ -85,7 +104,9 @@ impl ImageError {
     /// What the `image` library said, without the words that it puts around the decoder's own.
     pub(super) fn of_library(format: ImageFormat, bytes: &[u8], error: &image::ImageError) -> Self {
         use image::error::UnsupportedErrorKind;
-        let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+        let reason = error
+            .source()
+            .map_or_else(|| error.to_string(), ToString::to_string);
         match error {
             image::ImageError::IoError(io) if io.kind() == std::io::ErrorKind::UnexpectedEof => {
                 Self::truncated(format, bytes, UNFINISHED)
@@ -98,7 +119,9 @@ impl ImageError {
             image::ImageError::Limits(_) => Self::too_hungry(format),
             image::ImageError::Unsupported(error) => match error.kind() {
                 UnsupportedErrorKind::GenericFeature(feature) => Self::unsupported(format, feature),
-                UnsupportedErrorKind::Color(color) => Self::unsupported(format, format_args!("colour type {color:?}")),
+                UnsupportedErrorKind::Color(color) => {
+                    Self::unsupported(format, format_args!("colour type {color:?}"))
+                }
                 _ => Self::unsupported(format, error),
             },
             _ => Self::malformed(format, reason),
@@ -106,7 +129,10 @@ impl ImageError {
     }
 
     /// Runs a decoder; its panic is the fault of the bytes that it was given.
-    pub(super) fn catch<T>(format: ImageFormat, decode: impl FnOnce() -> Result<T, Self>) -> Result<T, Self> {
+    pub(super) fn catch<T>(
+        format: ImageFormat,
+        decode: impl FnOnce() -> Result<T, Self>,
+    ) -> Result<T, Self> {
         let outcome = catch_unwind(AssertUnwindSafe(decode));
         outcome.unwrap_or_else(|_| Err(Self::malformed(format, "its decoder gave up on it")))
     }

@@ -9,7 +9,12 @@ pub(super) fn orient(pixels: Pixels, orientation: Orientation) -> Pixels {
     if orientation == Orientation::NoTransforms {
         return pixels;
     }
-    let Pixels { width, height, channels, data } = pixels;
+    let Pixels {
+        width,
+        height,
+        channels,
+        data,
+    } = pixels;
     let (right, down) = (width.saturating_sub(1), height.saturating_sub(1));
     // Where the pixel that ends at (x, y) was stored, in columns and rows.
     let stored: fn(usize, usize, usize, usize) -> (usize, usize) = match orientation {
@@ -23,7 +28,11 @@ pub(super) fn orient(pixels: Pixels, orientation: Orientation) -> Pixels {
         Orientation::Rotate270 => |x, y, right, _| (right - y, x),
     };
     let sideways = orientation.to_exif() >= 5;
-    let (new_width, new_height) = if sideways { (height, width) } else { (width, height) };
+    let (new_width, new_height) = if sideways {
+        (height, width)
+    } else {
+        (width, height)
+    };
     let count = channels.count();
     let mut turned = Vec::with_capacity(data.len());
     for y in 0..new_height {
@@ -32,10 +41,16 @@ pub(super) fn orient(pixels: Pixels, orientation: Orientation) -> Pixels {
             turned.extend_from_slice(&data[(from_y * width + from_x) * count..][..count]);
         }
     }
-    Pixels { width: new_width, height: new_height, channels, data: turned }
+    Pixels {
+        width: new_width,
+        height: new_height,
+        channels,
+        data: turned,
+    }
 }
 
-/// The orientation in a block of EXIF, with or without the prefix that JPEG demands and some WebP writers add.
+/// The orientation in a block of EXIF, with or without the prefix that JPEG demands and some WebP
+/// writers add.
 pub(super) fn orientation(exif: &[u8]) -> Orientation {
     let tiff = exif.strip_prefix(b"Exif\0\0").unwrap_or(exif);
     Orientation::from_exif_chunk(tiff).unwrap_or(Orientation::NoTransforms)

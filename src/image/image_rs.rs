@@ -27,14 +27,20 @@ pub(super) fn decode(bytes: &[u8], header: &ImageInfo) -> Result<DecodedImage, I
     };
     let image = DynamicImage::from_decoder(decoder).map_err(failed)?;
     let size = (image.width(), image.height());
-    Ok(DecodedImage { samples: samples(image), size, orientation })
+    Ok(DecodedImage {
+        samples: samples(image),
+        size,
+        orientation,
+    })
 }
 
-/// Width and height as the decoder will see them, and the bytes that it takes for each pixel at its peak: twice what it gives,
-/// since it holds a whole frame before it hands it over, and what becomes of that.
+/// Width and height as the decoder will see them, and the bytes that it takes for each pixel at its
+/// peak: twice what it gives, since it holds a whole frame before it hands it over, and what
+/// becomes of that.
 pub(super) fn size(bytes: &[u8], format: ImageFormat) -> Result<((u32, u32), u64), ImageError> {
-    let decoder =
-        reader(bytes, format).into_decoder().map_err(|error| ImageError::of_library(format, bytes, &error))?;
+    let decoder = reader(bytes, format)
+        .into_decoder()
+        .map_err(|error| ImageError::of_library(format, bytes, &error))?;
     let given = u64::from(decoder.color_type().bytes_per_pixel());
     Ok((decoder.dimensions(), DECODING.max(2 * given + 4)))
 }
@@ -69,5 +75,8 @@ fn samples(image: DynamicImage) -> DecodedSamples {
 
 /// The upper 8 bits of each 16.
 fn upper(samples: &[u16]) -> Vec<u8> {
-    samples.iter().map(|sample| sample.to_be_bytes()[0]).collect()
+    samples
+        .iter()
+        .map(|sample| sample.to_be_bytes()[0])
+        .collect()
 }

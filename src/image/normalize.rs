@@ -4,7 +4,8 @@ use crate::image::pixel_format::{Channels, PixelFormat, TensorLayout};
 use crate::system::simd_dispatch;
 
 impl PixelFormat {
-    /// Writes the values of one image: `pixels` interleaved, `values` in the format's layout, as many as pixels.
+    /// Writes the values of one image: `pixels` interleaved, `values` in the format's layout, as
+    /// many as pixels.
     pub fn normalize(&self, pixels: &[u8], values: &mut [f32]) {
         debug_assert_eq!(pixels.len(), values.len());
         match self.channels {
@@ -30,7 +31,8 @@ fn normalize<const N: usize>(format: &PixelFormat, pixels: &[u8], values: &mut [
         TensorLayout::Nhwc => {
             for (value, pixel) in values.chunks_exact_mut(N).zip(pixels.chunks_exact(N)) {
                 for channel in 0..N {
-                    value[channel] = f32::from(pixel[channel]) * affine[channel].0 + affine[channel].1;
+                    value[channel] =
+                        f32::from(pixel[channel]) * affine[channel].0 + affine[channel].1;
                 }
             }
         }
@@ -77,23 +79,47 @@ mod tests {
 
     #[test]
     fn values_are_what_the_formula_says_in_either_layout() {
-        let nchw = PixelFormat { mean: vec![0.5, 0.25, 0.0], std: vec![0.5, 0.25, 2.0], ..PixelFormat::default() };
-        let nhwc = PixelFormat { layout: TensorLayout::Nhwc, ..nchw.clone() };
+        let nchw = PixelFormat {
+            mean: vec![0.5, 0.25, 0.0],
+            std: vec![0.5, 0.25, 2.0],
+            ..PixelFormat::default()
+        };
+        let nhwc = PixelFormat {
+            layout: TensorLayout::Nhwc,
+            ..nchw.clone()
+        };
         let pixels = [0, 255, 255, 255, 0, 0];
         let mut values = [0.0; 6];
         nchw.normalize(&pixels, &mut values);
-        assert_eq!(values.map(|value| (value * 10.0).round()), [-10.0, 10.0, 30.0, -10.0, 5.0, 0.0]);
+        assert_eq!(
+            values.map(|value| (value * 10.0).round()),
+            [-10.0, 10.0, 30.0, -10.0, 5.0, 0.0]
+        );
         nhwc.normalize(&pixels, &mut values);
-        assert_eq!(values.map(|value| (value * 10.0).round()), [-10.0, 30.0, 5.0, 10.0, -10.0, 0.0]);
+        assert_eq!(
+            values.map(|value| (value * 10.0).round()),
+            [-10.0, 30.0, 5.0, 10.0, -10.0, 0.0]
+        );
     }
 
     #[test]
     fn every_byte_survives_there_and_back() {
         let imagenet = (vec![0.485, 0.456, 0.406], vec![0.229, 0.224, 0.225]);
-        let pixels: Vec<u8> = (0..=255).flat_map(|byte| [byte, 255 - byte, byte ^ 85]).collect();
+        let pixels: Vec<u8> = (0..=255)
+            .flat_map(|byte| [byte, 255 - byte, byte ^ 85])
+            .collect();
         for layout in [TensorLayout::Nchw, TensorLayout::Nhwc] {
-            for (range, (mean, std)) in [([0.0, 1.0], imagenet.clone()), ([-1.0, 1.0], (vec![], vec![]))] {
-                let format = PixelFormat { layout, range, mean, std, ..PixelFormat::default() };
+            for (range, (mean, std)) in [
+                ([0.0, 1.0], imagenet.clone()),
+                ([-1.0, 1.0], (vec![], vec![])),
+            ] {
+                let format = PixelFormat {
+                    layout,
+                    range,
+                    mean,
+                    std,
+                    ..PixelFormat::default()
+                };
                 let mut values = vec![0.0; pixels.len()];
                 format.normalize(&pixels, &mut values);
                 assert_eq!(format.denormalize(&values), pixels);
@@ -103,7 +129,13 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_clamped() {
-        let format = PixelFormat { channels: Channels::Gray, ..PixelFormat::default() };
-        assert_eq!(format.denormalize(&[-0.5, 0.6, 1.5, f32::NAN, f32::INFINITY]), [0, 153, 255, 0, 255]);
+        let format = PixelFormat {
+            channels: Channels::Gray,
+            ..PixelFormat::default()
+        };
+        assert_eq!(
+            format.denormalize(&[-0.5, 0.6, 1.5, f32::NAN, f32::INFINITY]),
+            [0, 153, 255, 0, 255]
+        );
     }
 }

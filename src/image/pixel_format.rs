@@ -1,4 +1,5 @@
-//! How pixels stand in a tensor: channels, layout, range, normalisation. Travels in the column's metadata.
+//! How pixels stand in a tensor: channels, layout, range, normalisation. Travels in the column's
+//! metadata.
 
 use arrow::datatypes::Field;
 use schemars::JsonSchema;
@@ -55,7 +56,13 @@ pub struct PixelFormat {
 
 impl Default for PixelFormat {
     fn default() -> Self {
-        Self { channels: Channels::Rgb, layout: TensorLayout::Nchw, range: [0.0, 1.0], mean: vec![], std: vec![] }
+        Self {
+            channels: Channels::Rgb,
+            layout: TensorLayout::Nchw,
+            range: [0.0, 1.0],
+            mean: vec![],
+            std: vec![],
+        }
     }
 }
 
@@ -71,12 +78,12 @@ impl PixelFormat {
         }
     }
 
-    /// Height and width of an image with this tensor shape; `None` where the shape is not of this format.
+    /// Height and width of an image with this tensor shape; `None` where the shape is not of this
+    /// format.
     pub fn size(&self, shape: &[usize]) -> Option<(usize, usize)> {
         let (channels, height, width) = match (self.layout, shape) {
-            (TensorLayout::Nchw, &[channels, height, width]) | (TensorLayout::Nhwc, &[height, width, channels]) => {
-                (channels, height, width)
-            }
+            (TensorLayout::Nchw, &[channels, height, width])
+            | (TensorLayout::Nhwc, &[height, width, channels]) => (channels, height, width),
             _ => return None,
         };
         (channels == self.channels.count()).then_some((height, width))
@@ -94,12 +101,16 @@ impl PixelFormat {
     pub fn affine(&self, channel: usize) -> (f32, f32) {
         let mean = self.mean.get(channel).copied().unwrap_or(0.0);
         let std = self.std.get(channel).copied().unwrap_or(1.0);
-        ((self.range[1] - self.range[0]) / 255.0 / std, (self.range[0] - mean) / std)
+        (
+            (self.range[1] - self.range[0]) / 255.0 / std,
+            (self.range[0] - mean) / std,
+        )
     }
 
     /// Whether both make the same values of the same image, however they say it.
     pub fn equals(&self, other: &Self) -> bool {
-        let affine = (0..self.channels.count()).all(|channel| self.affine(channel) == other.affine(channel));
+        let affine =
+            (0..self.channels.count()).all(|channel| self.affine(channel) == other.affine(channel));
         affine && (self.channels, self.layout) == (other.channels, other.layout)
     }
 
@@ -118,7 +129,11 @@ impl PixelFormat {
             values => format!(", {name} {values:?}"),
         };
         let [low, high] = self.range;
-        format!("{channels} {layout} in [{low}, {high}]{}{}", list("mean", &self.mean), list("std", &self.std))
+        format!(
+            "{channels} {layout} in [{low}, {high}]{}{}",
+            list("mean", &self.mean),
+            list("std", &self.std)
+        )
     }
 
     /// What is wrong with it, if anything.
@@ -129,7 +144,10 @@ impl PixelFormat {
         let count = self.channels.count();
         for (name, values) in [("mean", &self.mean), ("std", &self.std)] {
             if !values.is_empty() && values.len() != count {
-                return Err(format!("`{name}` has {} values for {count} channels", values.len()));
+                return Err(format!(
+                    "`{name}` has {} values for {count} channels",
+                    values.len()
+                ));
             }
             if values.iter().any(|value| !value.is_finite()) {
                 return Err(format!("`{name}` holds a value that is not finite"));
@@ -139,7 +157,10 @@ impl PixelFormat {
             return Err("`std` must be above 0".to_owned());
         }
         if !(self.range[0] < self.range[1] && self.range.iter().all(|end| end.is_finite())) {
-            return Err(format!("`range` must ascend, such as [0.0, 1.0]; met {:?}", self.range));
+            return Err(format!(
+                "`range` must ascend, such as [0.0, 1.0]; met {:?}",
+                self.range
+            ));
         }
         Ok(())
     }
@@ -154,7 +175,10 @@ impl PixelFormat {
     pub fn annotate(&self, field: Field) -> Field {
         let mut metadata = field.metadata().clone();
         // A struct of numbers and words always has a JSON form.
-        metadata.insert(METADATA.to_owned(), serde_json::to_string(self).unwrap_or_default());
+        metadata.insert(
+            METADATA.to_owned(),
+            serde_json::to_string(self).unwrap_or_default(),
+        );
         field.with_metadata(metadata)
     }
 }

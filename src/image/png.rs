@@ -1,4 +1,5 @@
-//! PNG, by the `png` library: text and colour profiles are skipped, the end of the file is demanded.
+//! PNG, by the `png` library: text and colour profiles are skipped, the end of the file is
+//! demanded.
 
 use std::io::Cursor;
 
@@ -18,32 +19,47 @@ pub(super) fn decode(bytes: &[u8], header: &ImageInfo) -> Result<DecodedImage, I
     options.set_ignore_text_chunk(true);
     options.set_ignore_iccp_chunk(true);
     let mut decoder = Decoder::new_with_options(Cursor::new(bytes), options);
-    decoder.set_limits(Limits { bytes: usize::try_from(memory_limit(bytes, header)).unwrap_or(usize::MAX) });
+    decoder.set_limits(Limits {
+        bytes: usize::try_from(memory_limit(bytes, header)).unwrap_or(usize::MAX),
+    });
     // Palettes and small bit depths are expanded to 8 bits, 16 bits cut to their upper 8.
     decoder.set_transformations(Transformations::normalize_to_color8());
 
     let mut reader = decoder.read_info().map_err(failed)?;
-    let size =
-        reader.output_buffer_size().ok_or_else(|| ImageError::malformed(ImageFormat::Png, "its size overflows"))?;
+    let size = reader
+        .output_buffer_size()
+        .ok_or_else(|| ImageError::malformed(ImageFormat::Png, "its size overflows"))?;
     let mut data = vec![0; size];
     let frame = reader.next_frame(&mut data).map_err(failed)?;
-    // Chunks behind the image data change the color type that the reader reports, and not the decoded samples: a late
-    // tRNS is ignored, as libpng does.
+    // Chunks behind the image data change the color type that the reader reports, and not the
+    // decoded samples: a late tRNS is ignored, as libpng does.
     reader.finish().map_err(failed)?;
 
     let exif = reader.info().exif_metadata.as_deref();
     let orientation = exif.map_or(Orientation::NoTransforms, orientation);
     if frame.bit_depth != BitDepth::Eight {
-        return Err(ImageError::malformed(ImageFormat::Png, "its samples are not expanded to 8 bits"));
+        return Err(ImageError::malformed(
+            ImageFormat::Png,
+            "its samples are not expanded to 8 bits",
+        ));
     }
     let samples = match frame.color_type {
         ColorType::Grayscale => DecodedSamples::Gray(data),
         ColorType::GrayscaleAlpha => DecodedSamples::GrayAlpha(data),
         ColorType::Rgb => DecodedSamples::Rgb(data),
         ColorType::Rgba => DecodedSamples::Rgba(data),
-        ColorType::Indexed => return Err(ImageError::malformed(ImageFormat::Png, "its palette is missing")),
+        ColorType::Indexed => {
+            return Err(ImageError::malformed(
+                ImageFormat::Png,
+                "its palette is missing",
+            ));
+        }
     };
-    Ok(DecodedImage { samples, size: (frame.width, frame.height), orientation })
+    Ok(DecodedImage {
+        samples,
+        size: (frame.width, frame.height),
+        orientation,
+    })
 }
 
 fn map_error(bytes: &[u8], error: &DecodingError) -> ImageError {
@@ -64,7 +80,13 @@ mod tests {
     use crate::image::{Channels, decode};
 
     /// A row of pixels as they lie in a PNG.
-    fn png(width: u32, color: ColorType, depth: BitDepth, palette: &[u8], samples: &[u8]) -> Vec<u8> {
+    fn png(
+        width: u32,
+        color: ColorType,
+        depth: BitDepth,
+        palette: &[u8],
+        samples: &[u8],
+    ) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut encoder = Encoder::new(&mut bytes, width, 1);
         encoder.set_color(color);
@@ -72,7 +94,11 @@ mod tests {
         if !palette.is_empty() {
             encoder.set_palette(palette.to_vec());
         }
-        encoder.write_header().unwrap().write_image_data(samples).unwrap();
+        encoder
+            .write_header()
+            .unwrap()
+            .write_image_data(samples)
+            .unwrap();
         bytes
     }
 
@@ -82,8 +108,12 @@ mod tests {
 
     #[test]
     fn every_depth_becomes_8_bits() {
-        let gray =
-            |width, depth, sample: &[u8]| pixels(&png(width, ColorType::Grayscale, depth, &[], sample), Channels::Gray);
+        let gray = |width, depth, sample: &[u8]| {
+            pixels(
+                &png(width, ColorType::Grayscale, depth, &[], sample),
+                Channels::Gray,
+            )
+        };
         assert_eq!(gray(3, BitDepth::One, &[0b1010_0000]), [255, 0, 255]);
         assert_eq!(gray(3, BitDepth::Two, &[0b0001_1100]), [0, 85, 255]);
         assert_eq!(gray(2, BitDepth::Four, &[0x1f]), [17, 255]);
@@ -93,9 +123,21 @@ mod tests {
 
     #[test]
     fn palettes_and_alpha_become_colours() {
-        let indexed = png(2, ColorType::Indexed, BitDepth::Eight, &[1, 2, 3, 250, 251, 252], &[1, 0]);
+        let indexed = png(
+            2,
+            ColorType::Indexed,
+            BitDepth::Eight,
+            &[1, 2, 3, 250, 251, 252],
+            &[1, 0],
+        );
         assert_eq!(pixels(&indexed, Channels::Rgb), [250, 251, 252, 1, 2, 3]);
-        let alpha = png(1, ColorType::Rgba, BitDepth::Sixteen, &[], &[1, 9, 2, 9, 3, 9, 0, 0]);
+        let alpha = png(
+            1,
+            ColorType::Rgba,
+            BitDepth::Sixteen,
+            &[],
+            &[1, 9, 2, 9, 3, 9, 0, 0],
+        );
         assert_eq!(pixels(&alpha, Channels::Rgb), [1, 2, 3]);
         let gray = png(1, ColorType::GrayscaleAlpha, BitDepth::Eight, &[], &[7, 0]);
         assert_eq!(pixels(&gray, Channels::Rgb), [7, 7, 7]);
@@ -106,7 +148,12 @@ mod tests {
         let place = png.windows(4).rposition(|window| window == before).unwrap() - 4;
         let named = [kind, body].concat();
         let length = u32::try_from(body.len()).unwrap().to_be_bytes();
-        let chunk = [&length, named.as_slice(), &crc32fast::hash(&named).to_be_bytes()].concat();
+        let chunk = [
+            &length,
+            named.as_slice(),
+            &crc32fast::hash(&named).to_be_bytes(),
+        ]
+        .concat();
         [&png[..place], &chunk, &png[place..]].concat()
     }
 
@@ -122,7 +169,11 @@ mod tests {
             (ColorType::Indexed, BitDepth::Eight, 24, &[9, 9, 9]),
         ];
         for (color, depth, width, transparent) in kinds {
-            let palette: Vec<u8> = if color == ColorType::Indexed { (0..72).collect() } else { vec![] };
+            let palette: Vec<u8> = if color == ColorType::Indexed {
+                (0..72).collect()
+            } else {
+                vec![]
+            };
             let sound = png(width, color, depth, &palette, &samples);
             let late = with_chunk(&sound, b"IEND", b"tRNS", transparent);
             let late = with_chunk(&late, b"IEND", b"PLTE", &[1, 2, 3]);
@@ -151,9 +202,22 @@ mod tests {
     fn a_frame_of_another_size_than_the_image_is_malformed() {
         let image = png(4, ColorType::Grayscale, BitDepth::Eight, &[], &[1, 2, 3, 4]);
         let frame = |width: u8| {
-            let control = [[0, 0, 0, 0], [0, 0, 0, width], [0, 0, 0, 1], [0; 4], [0; 4], [0, 1, 0, 10]].concat();
+            let control = [
+                [0, 0, 0, 0],
+                [0, 0, 0, width],
+                [0, 0, 0, 1],
+                [0; 4],
+                [0; 4],
+                [0, 1, 0, 10],
+            ]
+            .concat();
             let animated = with_chunk(&image, b"IDAT", b"acTL", &[0, 0, 0, 1, 0, 0, 0, 0]);
-            with_chunk(&animated, b"IDAT", b"fcTL", &[control.as_slice(), &[0, 0]].concat())
+            with_chunk(
+                &animated,
+                b"IDAT",
+                b"fcTL",
+                &[control.as_slice(), &[0, 0]].concat(),
+            )
         };
         assert_eq!(pixels(&frame(4), Channels::Gray), [1, 2, 3, 4]);
         let error = decode(&frame(2), Channels::Gray, 100).unwrap_err();
@@ -162,10 +226,15 @@ mod tests {
 
     #[test]
     fn a_cut_is_an_error_wherever_it_falls() {
-        let samples: Vec<u8> = (0..3000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let samples: Vec<u8> = (0..3000_u32)
+            .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+            .collect();
         let whole = png(1000, ColorType::Rgb, BitDepth::Eight, &[], &samples);
         assert!(decode(&whole, Channels::Rgb, 1000).is_ok());
-        for cut in (8..whole.len()).step_by(50).chain(whole.len() - 13..whole.len()) {
+        for cut in (8..whole.len())
+            .step_by(50)
+            .chain(whole.len() - 13..whole.len())
+        {
             let error = decode(&whole[..cut], Channels::Rgb, 1000).unwrap_err();
             assert_eq!(error.code(), RejectCode::Truncated, "{cut}: {error}");
         }
@@ -178,14 +247,26 @@ mod tests {
         bomb[20..24].copy_from_slice(&100_000_u32.to_be_bytes());
         let error = decode(&bomb, Channels::Rgb, 100_000_000).unwrap_err();
         assert_eq!(error.code(), RejectCode::TooLarge);
-        assert_eq!(error.to_string(), "PNG of 100000 x 100000 pixels, more than the limit of 100000000 pixels");
+        assert_eq!(
+            error.to_string(),
+            "PNG of 100000 x 100000 pixels, more than the limit of 100000000 pixels"
+        );
     }
 
     #[test]
     fn a_flipped_bit_is_an_error() {
-        let mut damaged = png(3, ColorType::Rgb, BitDepth::Eight, &[], &[1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        let mut damaged = png(
+            3,
+            ColorType::Rgb,
+            BitDepth::Eight,
+            &[],
+            &[1, 2, 3, 4, 5, 6, 7, 8, 9],
+        );
         let middle = damaged.len() - 20;
         damaged[middle] ^= 1;
-        assert_eq!(decode(&damaged, Channels::Rgb, 100).unwrap_err().code(), RejectCode::Malformed);
+        assert_eq!(
+            decode(&damaged, Channels::Rgb, 100).unwrap_err().code(),
+            RejectCode::Malformed
+        );
     }
 }

@@ -28,12 +28,28 @@ impl ImageFormat {
         match bytes {
             [0xff, 0xd8, 0xff, ..] => Some(Self::Jpeg),
             [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Self::Png),
-            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Self::WebP),
+            [
+                b'R',
+                b'I',
+                b'F',
+                b'F',
+                _,
+                _,
+                _,
+                _,
+                b'W',
+                b'E',
+                b'B',
+                b'P',
+                ..,
+            ] => Some(Self::WebP),
             [b'B', b'M', ..] => Some(Self::Bmp),
             [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some(Self::Gif),
             // 43 is BigTIFF.
             [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Some(Self::Tiff),
-            [b'P', b'1'..=b'7', space, ..] if space.is_ascii_whitespace() || *space == b'#' => Some(Self::Pnm),
+            [b'P', b'1'..=b'7', space, ..] if space.is_ascii_whitespace() || *space == b'#' => {
+                Some(Self::Pnm)
+            }
             _ => None,
         }
     }
@@ -65,8 +81,9 @@ pub struct ImageInfo {
     pub bytes_per_pixel: u64,
 }
 
-/// Bytes that decoding takes for each pixel of most images: a JPEG's coefficients and its colours, or a copy of four 8-bit
-/// channels while they become three. Limits and memory count pixels of so many bytes.
+/// Bytes that decoding takes for each pixel of most images: a JPEG's coefficients and its colours,
+/// or a copy of four 8-bit channels while they become three. Limits and memory count pixels of so
+/// many bytes.
 pub const DECODING: u64 = 12;
 
 impl ImageInfo {
@@ -75,16 +92,23 @@ impl ImageInfo {
         u64::from(self.width) * u64::from(self.height)
     }
 
-    /// Pixels of the usual cost that take as much memory while they are decoded: more than it has where samples are deeper than
-    /// 8 bits, or blocks are larger than the image.
+    /// Pixels of the usual cost that take as much memory while they are decoded: more than it has
+    /// where samples are deeper than 8 bits, or blocks are larger than the image.
     pub fn charged_pixels(&self) -> u64 {
         // Blocks of a JPEG whose channels are sampled most coarsely have so many rows and columns.
         const BLOCK: u64 = 32;
         let whole = |side: u32| {
-            if self.format == ImageFormat::Jpeg { u64::from(side).next_multiple_of(BLOCK) } else { side.into() }
+            if self.format == ImageFormat::Jpeg {
+                u64::from(side).next_multiple_of(BLOCK)
+            } else {
+                side.into()
+            }
         };
         let stored = whole(self.width) * whole(self.height);
-        let decoded = self.pixels().saturating_mul(self.bytes_per_pixel).div_ceil(DECODING);
+        let decoded = self
+            .pixels()
+            .saturating_mul(self.bytes_per_pixel)
+            .div_ceil(DECODING);
         // Blocks beyond the image are held as coefficients, half of what decoding takes.
         self.pixels().max(decoded).max(stored / 2)
     }
@@ -92,7 +116,8 @@ impl ImageInfo {
     /// Whether it may be decoded where images of `max_pixels` pixels may.
     pub fn fits(&self, max_pixels: u64) -> bool {
         self.pixels() <= max_pixels
-            && self.pixels().saturating_mul(self.bytes_per_pixel) <= max_pixels.saturating_mul(DECODING)
+            && self.pixels().saturating_mul(self.bytes_per_pixel)
+                <= max_pixels.saturating_mul(DECODING)
     }
 }
 
@@ -109,20 +134,37 @@ pub fn probe(bytes: &[u8]) -> Result<ImageInfo, ImageError> {
             _ => image_rs::size(bytes, format)?,
         };
         if width == 0 || height == 0 {
-            return Err(ImageError::malformed(format, format_args!("its size is {width} x {height} pixels")));
+            return Err(ImageError::malformed(
+                format,
+                format_args!("its size is {width} x {height} pixels"),
+            ));
         }
-        Ok(ImageInfo { format, width, height, bytes_per_pixel })
+        Ok(ImageInfo {
+            format,
+            width,
+            height,
+            bytes_per_pixel,
+        })
     })
 }
 
 /// PNG demands that its size stands at a fixed place, so that its decoder, which would first unpack
 /// colour profiles, is not needed.
 fn png_size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
-    let header = bytes.get(8..24).ok_or_else(|| ImageError::truncated(ImageFormat::Png, bytes, "in its header"))?;
-    let number = |at: usize| header[at..at + 4].iter().fold(0, |value, &byte| value << 8 | u32::from(byte));
+    let header = bytes
+        .get(8..24)
+        .ok_or_else(|| ImageError::truncated(ImageFormat::Png, bytes, "in its header"))?;
+    let number = |at: usize| {
+        header[at..at + 4]
+            .iter()
+            .fold(0, |value, &byte| value << 8 | u32::from(byte))
+    };
     match &header[4..8] {
         b"IHDR" => Ok((number(8), number(12))),
-        _ => Err(ImageError::malformed(ImageFormat::Png, "its first chunk is no IHDR")),
+        _ => Err(ImageError::malformed(
+            ImageFormat::Png,
+            "its first chunk is no IHDR",
+        )),
     }
 }
 
@@ -146,16 +188,28 @@ mod tests {
     fn what_is_no_image_is_told_apart() {
         let html = probe(b"<html>").unwrap_err();
         assert_eq!(html.code(), RejectCode::Unsupported);
-        assert!(html.to_string().ends_with("it begins with the bytes 3c 68 74 6d 6c 3e"), "{html}");
+        assert!(
+            html.to_string()
+                .ends_with("it begins with the bytes 3c 68 74 6d 6c 3e"),
+            "{html}"
+        );
         assert_eq!(probe(b"").unwrap_err().code(), RejectCode::Truncated);
-        assert_eq!(probe(b"\xff\xd8\xff\xd9").unwrap_err().code(), RejectCode::Malformed);
-        assert_eq!(probe(b"\x89PNG\r\n\x1a\n").unwrap_err().code(), RejectCode::Truncated);
+        assert_eq!(
+            probe(b"\xff\xd8\xff\xd9").unwrap_err().code(),
+            RejectCode::Malformed
+        );
+        assert_eq!(
+            probe(b"\x89PNG\r\n\x1a\n").unwrap_err().code(),
+            RejectCode::Truncated
+        );
     }
 
     #[test]
     fn an_image_without_pixels_is_malformed() {
         assert_eq!(
-            probe(b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\0\0\0\0\0\x01").unwrap_err().code(),
+            probe(b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\0\0\0\0\0\x01")
+                .unwrap_err()
+                .code(),
             RejectCode::Malformed
         );
     }
@@ -163,7 +217,15 @@ mod tests {
     #[test]
     fn the_header_of_a_pixmap_gives_its_size() {
         let header = probe(b"P6\n3 2\n255\n").unwrap();
-        assert_eq!(header, ImageInfo { format: ImageFormat::Pnm, width: 3, height: 2, bytes_per_pixel: DECODING });
+        assert_eq!(
+            header,
+            ImageInfo {
+                format: ImageFormat::Pnm,
+                width: 3,
+                height: 2,
+                bytes_per_pixel: DECODING
+            }
+        );
         assert_eq!(header.pixels(), 6);
     }
 }

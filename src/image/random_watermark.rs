@@ -1,4 +1,5 @@
-//! Watermarks that are drawn at random: texts and grids of any size, place, angle and shade, with smooth edges.
+//! Watermarks that are drawn at random: texts and grids of any size, place, angle and shade, with
+//! smooth edges.
 
 use rand::Rng;
 
@@ -52,11 +53,24 @@ impl RandomWatermark {
             false => WatermarkPattern::grid(height.min(width), rng),
         };
         let level = rng.random_bool(0.4);
-        let angle: f32 = if level { 0.0 } else { rng.random_range(-STEEPEST..STEEPEST) };
+        let angle: f32 = if level {
+            0.0
+        } else {
+            rng.random_range(-STEEPEST..STEEPEST)
+        };
         let anchor = (width * rng.random::<f32>(), height * rng.random::<f32>());
         let light = rng.random_bool(0.67);
-        let shade = if light { rng.random_range(0.8..1.0) } else { rng.random_range(0.0..0.2) };
-        Self { pattern, angle: (angle.cos(), angle.sin()), anchor, shade }
+        let shade = if light {
+            rng.random_range(0.8..1.0)
+        } else {
+            rng.random_range(0.0..0.2)
+        };
+        Self {
+            pattern,
+            angle: (angle.cos(), angle.sin()),
+            anchor,
+            shade,
+        }
     }
 
     /// From 0 for black to 1 for white.
@@ -64,11 +78,15 @@ impl RandomWatermark {
         self.shade
     }
 
-    /// Calls `paint` for each pixel that is covered, row after row, with its index and the share that is covered.
+    /// Calls `paint` for each pixel that is covered, row after row, with its index and the share
+    /// that is covered.
     pub fn paint(&self, height: usize, width: usize, mut paint: impl FnMut(usize, f32)) {
         for y in 0..height {
             for x in 0..width {
-                let (u, v) = (x as f32 + 0.5 - self.anchor.0, y as f32 + 0.5 - self.anchor.1);
+                let (u, v) = (
+                    x as f32 + 0.5 - self.anchor.0,
+                    y as f32 + 0.5 - self.anchor.1,
+                );
                 let (cos, sin) = self.angle;
                 let share = self.pattern.covers(u * cos - v * sin, u * sin + v * cos);
                 if share > 0.0 {
@@ -89,16 +107,27 @@ impl WatermarkPattern {
         let gap = alone.unwrap_or_else(|| between(rng, 4.0, 40.0));
         let line = alone.unwrap_or_else(|| between(rng, 2.0, 40.0)) + GLYPH;
         let period = glyphs.len() * 8 + gap.ceil() as usize;
-        Self::Text { glyphs, dot, period, line, stagger: rng.random(), threshold: rng.random_range(0.3..0.5) }
+        Self::Text {
+            glyphs,
+            dot,
+            period,
+            line,
+            stagger: rng.random(),
+            threshold: rng.random_range(0.3..0.5),
+        }
     }
 
     fn grid(side: f32, rng: &mut impl Rng) -> Self {
         let mut spacing = || between(rng, 6.0, (side / 4.0).max(24.0));
         let spacing = [spacing(), spacing()];
-        Self::Grid { spacing, thickness: rng.random_range(1.0..3.0) }
+        Self::Grid {
+            spacing,
+            thickness: rng.random_range(1.0..3.0),
+        }
     }
 
-    /// The share of a pixel that is covered, at a place along and below the pattern's origin, in pixels.
+    /// The share of a pixel that is covered, at a place along and below the pattern's origin, in
+    /// pixels.
     fn covers(&self, along: f32, below: f32) -> f32 {
         match self {
             Self::Grid { spacing, thickness } => {
@@ -108,7 +137,14 @@ impl WatermarkPattern {
                 };
                 line(along, spacing[0]).max(line(below, spacing[1]))
             }
-            Self::Text { glyphs, dot, period, line, stagger, threshold } => {
+            Self::Text {
+                glyphs,
+                dot,
+                period,
+                line,
+                stagger,
+                threshold,
+            } => {
                 // The origin is the middle of a text.
                 let below = below / dot + GLYPH / 2.0;
                 let number = (below / line).floor();
@@ -116,9 +152,12 @@ impl WatermarkPattern {
                 if row > GLYPH + 1.0 && row < line - 1.0 {
                     return 0.0;
                 }
-                let along = along / dot + (glyphs.len() * 8) as f32 / 2.0 + number * stagger * *period as f32;
+                let along = along / dot
+                    + (glyphs.len() * 8) as f32 / 2.0
+                    + number * stagger * *period as f32;
                 let level = smooth(glyphs, *period, along, row);
-                // The smooth edge is a dot wide; it is sharpened until it is a pixel wide, and ends where no dot is near.
+                // The smooth edge is a dot wide; it is sharpened until it is a pixel wide, and ends
+                // where no dot is near.
                 let sharpness = dot.max(0.5 / threshold);
                 ((level - threshold) * sharpness + 0.5).clamp(0.0, 1.0)
             }
@@ -126,15 +165,25 @@ impl WatermarkPattern {
     }
 }
 
-/// How near a place is to lit dots, 0 to 1: linear between the centres of the four dots around it, so that a large
-/// glyph is round rather than made of squares.
+/// How near a place is to lit dots, 0 to 1: linear between the centres of the four dots around it,
+/// so that a large glyph is round rather than made of squares.
 fn smooth(glyphs: &[[u8; 8]], period: usize, x: f32, y: f32) -> f32 {
     let (x, y) = (x.rem_euclid(period as f32) - 0.5, y - 0.5);
     let (column, row) = (x.floor(), y.floor());
     let (right, down) = (x - column, y - row);
     let lit = |column: f32, row: f32| {
-        let column = if column < 0.0 { period - 1 } else { column as usize % period };
-        let dots = glyphs.get(column / 8).and_then(|rows| if row < 0.0 { None } else { rows.get(row as usize) });
+        let column = if column < 0.0 {
+            period - 1
+        } else {
+            column as usize % period
+        };
+        let dots = glyphs.get(column / 8).and_then(|rows| {
+            if row < 0.0 {
+                None
+            } else {
+                rows.get(row as usize)
+            }
+        });
         // The font's lowest bit is its leftmost dot.
         dots.map_or(0.0, |dots| f32::from(dots >> (column % 8) & 1))
     };
@@ -155,7 +204,8 @@ fn words(rng: &mut impl Rng) -> impl Iterator<Item = char> {
         for place in 0..rng.random_range(2..=9) {
             let letter = char::from(b'a' + rng.random_range(0..26));
             let digit = char::from(b'0' + rng.random_range(0..10));
-            let upper = case == 0 || (case == 1 && place == 0) || (case == 2 && rng.random_bool(0.3));
+            let upper =
+                case == 0 || (case == 1 && place == 0) || (case == 2 && rng.random_bool(0.3));
             text.push(match (number, upper) {
                 (true, _) => digit,
                 (false, true) => letter.to_ascii_uppercase(),
@@ -183,14 +233,32 @@ mod tests {
         mark.paint(height, width, |pixel, share| {
             dots[pixel] = ['.', ':', 'o', '8', '#'][(share * 4.0).round() as usize]
         });
-        dots.chunks(width).map(|row| row.iter().collect::<String>() + "\n").collect()
+        dots.chunks(width)
+            .map(|row| row.iter().collect::<String>() + "\n")
+            .collect()
     }
 
     fn text(dot: f32, angle: f32, height: usize, width: usize) -> String {
         let glyphs: Vec<_> = "Ab".chars().filter_map(glyph).collect();
-        let pattern = WatermarkPattern::Text { glyphs, dot, period: 100, line: 100.0, stagger: 0.0, threshold: 0.5 };
+        let pattern = WatermarkPattern::Text {
+            glyphs,
+            dot,
+            period: 100,
+            line: 100.0,
+            stagger: 0.0,
+            threshold: 0.5,
+        };
         let anchor = (width as f32 / 2.0, height as f32 / 2.0);
-        picture(&RandomWatermark { pattern, angle: (angle.cos(), angle.sin()), anchor, shade: 1.0 }, height, width)
+        picture(
+            &RandomWatermark {
+                pattern,
+                angle: (angle.cos(), angle.sin()),
+                anchor,
+                shade: 1.0,
+            },
+            height,
+            width,
+        )
     }
 
     #[test]
@@ -264,8 +332,16 @@ mod tests {
 
     #[test]
     fn lines_of_a_grid_may_lie_between_pixels() {
-        let pattern = WatermarkPattern::Grid { spacing: [6.0, 4.0], thickness: 1.5 };
-        let mark = RandomWatermark { pattern, angle: (1.0, 0.0), anchor: (2.0, 1.5), shade: 0.0 };
+        let pattern = WatermarkPattern::Grid {
+            spacing: [6.0, 4.0],
+            thickness: 1.5,
+        };
+        let mark = RandomWatermark {
+            pattern,
+            angle: (1.0, 0.0),
+            anchor: (2.0, 1.5),
+            shade: 0.0,
+        };
         expect_test::expect![[r#"
             :88::::88::::88:
             ################
@@ -285,7 +361,10 @@ mod tests {
                 let mark = RandomWatermark::draw(height, width, &mut rng);
                 let mut last = None;
                 mark.paint(height, width, |pixel, share| {
-                    assert!(share > 0.0 && share <= 1.0 && pixel < height * width && last < Some(pixel), "{mark:?}");
+                    assert!(
+                        share > 0.0 && share <= 1.0 && pixel < height * width && last < Some(pixel),
+                        "{mark:?}"
+                    );
                     last = Some(pixel);
                 });
             }

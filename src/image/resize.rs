@@ -38,7 +38,12 @@ pub struct CropBox {
 impl CropBox {
     /// All of an image.
     pub fn whole(pixels: &Pixels) -> Self {
-        Self { left: 0.0, top: 0.0, width: pixels.width as f64, height: pixels.height as f64 }
+        Self {
+            left: 0.0,
+            top: 0.0,
+            width: pixels.width as f64,
+            height: pixels.height as f64,
+        }
     }
 
     /// The largest part in its middle that has the proportion of `height` x `width`.
@@ -73,7 +78,14 @@ impl Resizer {
     /// A resizer to `height` x `width` pixels, both above 0.
     pub fn new(height: usize, width: usize, fit: ResizeMode) -> Self {
         let inner = fast_image_resize::Resizer::new();
-        Self { height, width, fit, inner, unpadded: Vec::new(), resized: Vec::new() }
+        Self {
+            height,
+            width,
+            fit,
+            inner,
+            unpadded: Vec::new(),
+            resized: Vec::new(),
+        }
     }
 
     /// The resized image: `height * width * channels` bytes, interleaved.
@@ -91,14 +103,30 @@ impl Resizer {
     pub fn resize_box(&mut self, pixels: &Pixels, area: CropBox) -> Result<&[u8], ImageError> {
         let count = pixels.channels.count();
         self.resized.resize(self.height * self.width * count, 0);
-        let area = if self.fit == ResizeMode::Crop { area.centered(self.height, self.width) } else { area };
+        let area = if self.fit == ResizeMode::Crop {
+            area.centered(self.height, self.width)
+        } else {
+            area
+        };
         let (height, width) = self.inner_size(area);
         if (height, width) == (self.height, self.width) {
-            scale(&mut self.inner, pixels, area, (height, width), &mut self.resized)?;
+            scale(
+                &mut self.inner,
+                pixels,
+                area,
+                (height, width),
+                &mut self.resized,
+            )?;
             return Ok(&self.resized);
         }
         self.unpadded.resize(height * width * count, 0);
-        scale(&mut self.inner, pixels, area, (height, width), &mut self.unpadded)?;
+        scale(
+            &mut self.inner,
+            pixels,
+            area,
+            (height, width),
+            &mut self.unpadded,
+        )?;
         self.resized.fill(0);
         let (top, left) = ((self.height - height) / 2, (self.width - width) / 2);
         let rows = self.resized.chunks_exact_mut(self.width * count).skip(top);
@@ -115,18 +143,23 @@ impl Resizer {
         let scaled = |side: f64, by: f64, of: f64| (side * by / of).round().max(1.0) as usize;
         match self.fit {
             ResizeMode::Stretch | ResizeMode::Crop => (self.height, self.width),
-            ResizeMode::Pad if area.height * target_width < area.width * target_height => {
-                (scaled(area.height, target_width, area.width).min(self.height), self.width)
-            }
-            ResizeMode::Pad => (self.height, scaled(area.width, target_height, area.height).min(self.width)),
+            ResizeMode::Pad if area.height * target_width < area.width * target_height => (
+                scaled(area.height, target_width, area.width).min(self.height),
+                self.width,
+            ),
+            ResizeMode::Pad => (
+                self.height,
+                scaled(area.width, target_height, area.height).min(self.width),
+            ),
         }
     }
 }
 
 /// Pixels of a side at most: the weights of a resized line take memory in addition to the image.
 const MAX_SIDE: usize = 1 << 20;
-/// Bytes of an image between the vertical pass, which comes first, and the horizontal one. Beyond, an image that becomes higher
-/// is resized horizontally first, or a line of a million pixels would take as many lines as the target has.
+/// Bytes of an image between the vertical pass, which comes first, and the horizontal one. Beyond,
+/// an image that becomes higher is resized horizontally first, or a line of a million pixels would
+/// take as many lines as the target has.
 const MAX_BETWEEN: usize = 16 << 20;
 
 fn scale(
@@ -143,12 +176,36 @@ fn scale(
     }
     let count = pixels.channels.count();
     let is_higher = area.height < height as f64;
-    if is_higher && (area.width as usize).saturating_mul(height).saturating_mul(count) > MAX_BETWEEN {
+    if is_higher
+        && (area.width as usize)
+            .saturating_mul(height)
+            .saturating_mul(count)
+            > MAX_BETWEEN
+    {
         let mut lines = vec![0; width * pixels.height * count];
-        let all_lines = CropBox { top: 0.0, height: pixels.height as f64, ..area };
-        scale_both(resizer, pixels, all_lines, (pixels.height, width), &mut lines)?;
-        let lines = Pixels { width, height: pixels.height, channels: pixels.channels, data: lines };
-        let area = CropBox { left: 0.0, width: width as f64, ..area };
+        let all_lines = CropBox {
+            top: 0.0,
+            height: pixels.height as f64,
+            ..area
+        };
+        scale_both(
+            resizer,
+            pixels,
+            all_lines,
+            (pixels.height, width),
+            &mut lines,
+        )?;
+        let lines = Pixels {
+            width,
+            height: pixels.height,
+            channels: pixels.channels,
+            data: lines,
+        };
+        let area = CropBox {
+            left: 0.0,
+            width: width as f64,
+            ..area
+        };
         return scale_both(resizer, &lines, area, (height, width), into);
     }
     scale_both(resizer, pixels, area, (height, width), into)
@@ -161,19 +218,28 @@ fn scale_both(
     (height, width): (usize, usize),
     into: &mut [u8],
 ) -> Result<(), ImageError> {
-    let unfit = |error: &dyn std::fmt::Display| ImageError::Malformed(format!("cannot be resized: {error}"));
+    let unfit = |error: &dyn std::fmt::Display| {
+        ImageError::Malformed(format!("cannot be resized: {error}"))
+    };
     let side = |side: usize| u32::try_from(side).map_err(|error| unfit(&error));
     let pixel = match pixels.channels {
         Channels::Rgb => PixelType::U8x3,
         Channels::Gray => PixelType::U8,
     };
-    let source = ImageRef::new(side(pixels.width)?, side(pixels.height)?, &pixels.data, pixel);
+    let source = ImageRef::new(
+        side(pixels.width)?,
+        side(pixels.height)?,
+        &pixels.data,
+        pixel,
+    );
     let source = source.map_err(|error| unfit(&error))?;
     let target = Image::from_slice_u8(side(width)?, side(height)?, into, pixel);
     let mut target = target.map_err(|error| unfit(&error))?;
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
     let options = options.crop(area.left, area.top, area.width, area.height);
-    resizer.resize(&source, &mut target, &options).map_err(|error| unfit(&error))
+    resizer
+        .resize(&source, &mut target, &options)
+        .map_err(|error| unfit(&error))
 }
 
 #[cfg(test)]
@@ -183,14 +249,23 @@ mod tests {
     use super::*;
 
     fn gray(width: usize, data: &[u8]) -> Pixels {
-        Pixels { width, height: data.len() / width, channels: Channels::Gray, data: data.to_vec() }
+        Pixels {
+            width,
+            height: data.len() / width,
+            channels: Channels::Gray,
+            data: data.to_vec(),
+        }
     }
 
     #[test]
     fn half_the_width_is_the_weighted_mean_of_its_neighbourhood() {
-        // A triangle two pixels wide: weights .75 .75 .25 over 1.75, so (70 * .75 + 140 * .25) / 1.75 = 50.
+        // A triangle two pixels wide: weights .75 .75 .25 over 1.75, so (70 * .75 + 140 * .25) /
+        // 1.75 = 50.
         let mut resizer = Resizer::new(1, 2, ResizeMode::Stretch);
-        assert_eq!(resizer.resize(&gray(4, &[0, 70, 140, 210])).unwrap(), [50, 160]);
+        assert_eq!(
+            resizer.resize(&gray(4, &[0, 70, 140, 210])).unwrap(),
+            [50, 160]
+        );
     }
 
     #[test]
@@ -201,47 +276,95 @@ mod tests {
         // Both orders agree within the rounding of a step.
         let ramp: Vec<u8> = (0..300_000).map(|at| (at / 1200) as u8).collect();
         let ramp = gray(100_000, &ramp);
-        let (wide, square) = (Resizer::new(200, 10, ResizeMode::Stretch).resize(&ramp).unwrap().to_vec(), 200 * 10);
+        let (wide, square) = (
+            Resizer::new(200, 10, ResizeMode::Stretch)
+                .resize(&ramp)
+                .unwrap()
+                .to_vec(),
+            200 * 10,
+        );
         let mut once = vec![0; square];
         let mut inner = fast_image_resize::Resizer::new();
-        scale_both(&mut inner, &ramp, CropBox::whole(&ramp), (200, 10), &mut once).unwrap();
+        scale_both(
+            &mut inner,
+            &ramp,
+            CropBox::whole(&ramp),
+            (200, 10),
+            &mut once,
+        )
+        .unwrap();
         assert!(wide.iter().zip(&once).all(|(a, b)| a.abs_diff(*b) <= 1));
         let longer = gray((1 << 20) + 1, &vec![0; (1 << 20) + 1]);
-        assert!(matches!(resizer.resize(&longer), Err(ImageError::TooLarge(_))));
+        assert!(matches!(
+            resizer.resize(&longer),
+            Err(ImageError::TooLarge(_))
+        ));
     }
 
     #[test]
     fn a_size_that_fits_already_changes_nothing() {
-        let colours = Pixels { width: 2, height: 1, channels: Channels::Rgb, data: vec![1, 2, 3, 4, 5, 6] };
+        let colours = Pixels {
+            width: 2,
+            height: 1,
+            channels: Channels::Rgb,
+            data: vec![1, 2, 3, 4, 5, 6],
+        };
         for fit in [ResizeMode::Stretch, ResizeMode::Crop, ResizeMode::Pad] {
-            assert_eq!(Resizer::new(1, 2, fit).resize(&colours).unwrap(), [1, 2, 3, 4, 5, 6]);
+            assert_eq!(
+                Resizer::new(1, 2, fit).resize(&colours).unwrap(),
+                [1, 2, 3, 4, 5, 6]
+            );
         }
     }
 
     #[test]
     fn crop_keeps_the_middle_of_the_long_side() {
         let mut resizer = Resizer::new(1, 2, ResizeMode::Crop);
-        assert_eq!(resizer.resize(&gray(4, &[0, 70, 140, 210])).unwrap(), [70, 140]);
+        assert_eq!(
+            resizer.resize(&gray(4, &[0, 70, 140, 210])).unwrap(),
+            [70, 140]
+        );
     }
 
     #[test]
     fn pad_puts_black_on_both_ends_of_the_short_side() {
         let mut resizer = Resizer::new(4, 2, ResizeMode::Pad);
-        assert_eq!(resizer.resize(&gray(1, &[9])).unwrap(), [0, 0, 9, 9, 9, 9, 0, 0]);
+        assert_eq!(
+            resizer.resize(&gray(1, &[9])).unwrap(),
+            [0, 0, 9, 9, 9, 9, 0, 0]
+        );
         // The buffers are used again: nothing of the image before may shine through.
-        assert_eq!(resizer.resize(&gray(1, &[5, 5, 5, 5])).unwrap(), [5, 0, 5, 0, 5, 0, 5, 0]);
-        assert_eq!(resizer.resize(&gray(1, &[9])).unwrap(), [0, 0, 9, 9, 9, 9, 0, 0]);
+        assert_eq!(
+            resizer.resize(&gray(1, &[5, 5, 5, 5])).unwrap(),
+            [5, 0, 5, 0, 5, 0, 5, 0]
+        );
+        assert_eq!(
+            resizer.resize(&gray(1, &[9])).unwrap(),
+            [0, 0, 9, 9, 9, 9, 0, 0]
+        );
     }
 
     #[test]
     fn a_line_is_padded_to_a_line() {
         let mut resizer = Resizer::new(3, 3, ResizeMode::Pad);
-        assert_eq!(resizer.resize(&gray(1000, &[7; 1000])).unwrap(), [0, 0, 0, 7, 7, 7, 0, 0, 0]);
+        assert_eq!(
+            resizer.resize(&gray(1000, &[7; 1000])).unwrap(),
+            [0, 0, 0, 7, 7, 7, 0, 0, 0]
+        );
     }
 
     #[test]
     fn pixels_that_are_missing_are_an_error() {
-        let short = Pixels { width: 9, height: 9, channels: Channels::Gray, data: vec![1] };
-        assert!(Resizer::new(2, 2, ResizeMode::Stretch).resize(&short).is_err());
+        let short = Pixels {
+            width: 9,
+            height: 9,
+            channels: Channels::Gray,
+            data: vec![1],
+        };
+        assert!(
+            Resizer::new(2, 2, ResizeMode::Stretch)
+                .resize(&short)
+                .is_err()
+        );
     }
 }

@@ -5,21 +5,24 @@ use crate::image::ssim::ssim;
 use crate::measure::psnr;
 
 impl PixelFormat {
-    /// Peak signal-to-noise ratio of two tensors of `shape`, in decibels: the peak of a channel is 255 steps of 8 bits, as
-    /// they stand in the tensor. Infinite where nothing differs; `None` where the shape is not of this format.
+    /// Peak signal-to-noise ratio of two tensors of `shape`, in decibels: the peak of a channel is
+    /// 255 steps of 8 bits, as they stand in the tensor. Infinite where nothing differs; `None`
+    /// where the shape is not of this format.
     pub fn psnr(&self, shape: &[usize], x: &[f32], y: &[f32]) -> Option<f64> {
         let (height, width) = self.size(shape)?;
         let pixels = height * width;
         let channels = (0..self.channels.count()).map(|channel| {
             let peak = 255.0 * f64::from(self.affine(channel).0);
             let places = (0..pixels).map(|pixel| self.index(channel, pixel, pixels));
-            places.map(|at| ((f64::from(x[at]) - f64::from(y[at])) / peak).powi(2)).sum::<f64>()
+            places
+                .map(|at| ((f64::from(x[at]) - f64::from(y[at])) / peak).powi(2))
+                .sum::<f64>()
         });
         Some(psnr(channels.sum::<f64>() / x.len() as f64, 1.0))
     }
 
-    /// Mean structural similarity of the channels of two tensors of `shape`, at most 1; `None` where the shape is not of
-    /// this format, or smaller than the window.
+    /// Mean structural similarity of the channels of two tensors of `shape`, at most 1; `None`
+    /// where the shape is not of this format, or smaller than the window.
     pub fn ssim(&self, shape: &[usize], x: &[f32], y: &[f32]) -> Option<f64> {
         let (height, width) = self.size(shape)?;
         let pixels = height * width;
@@ -27,9 +30,15 @@ impl PixelFormat {
         let channel = |channel| {
             let (step, black) = self.affine(channel);
             let level = |values: &[f32], pixel| {
-                (f64::from(values[self.index(channel, pixel, pixels)]) - f64::from(black)) / f64::from(step)
+                (f64::from(values[self.index(channel, pixel, pixels)]) - f64::from(black))
+                    / f64::from(step)
             };
-            ssim(height, width, |pixel| level(x, pixel), |pixel| level(y, pixel))
+            ssim(
+                height,
+                width,
+                |pixel| level(x, pixel),
+                |pixel| level(y, pixel),
+            )
         };
         let sum = (0..channels).map(channel).sum::<Option<f64>>()?;
         Some(sum / channels as f64)

@@ -1,5 +1,5 @@
-//! Structural similarity: Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to
-//! structural similarity", IEEE Transactions on Image Processing 13(4), 2004.
+//! Structural similarity: Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error
+//! visibility to structural similarity", IEEE Transactions on Image Processing 13(4), 2004.
 
 /// The side of the window, in pixels.
 pub const WINDOW: usize = 11;
@@ -12,16 +12,23 @@ const C2: f64 = (0.03 * 255.0) * (0.03 * 255.0);
 /// Local first and second moments of two images: x, y, x², y², xy.
 type Moments = [f64; 5];
 
-/// Mean structural similarity of two planes of 8-bit levels, row after row, over all windows that lie inside.
-/// `x` and `y` give the level of a pixel; `None` where the planes are smaller than the window.
-pub fn ssim(height: usize, width: usize, x: impl Fn(usize) -> f64, y: impl Fn(usize) -> f64) -> Option<f64> {
+/// Mean structural similarity of two planes of 8-bit levels, row after row, over all windows that
+/// lie inside. `x` and `y` give the level of a pixel; `None` where the planes are smaller than the
+/// window.
+pub fn ssim(
+    height: usize,
+    width: usize,
+    x: impl Fn(usize) -> f64,
+    y: impl Fn(usize) -> f64,
+) -> Option<f64> {
     if height < WINDOW || width < WINDOW {
         return None;
     }
     let weights = weights();
     let columns = width - WINDOW + 1;
     let mut line = vec![Moments::default(); width];
-    // The last rows, blurred along their length: enough for one row of windows, however tall the image.
+    // The last rows, blurred along their length: enough for one row of windows, however tall the
+    // image.
     let mut recent = vec![Moments::default(); WINDOW * columns];
     let mut sum = 0.0;
     for row in 0..height {
@@ -30,7 +37,10 @@ pub fn ssim(height: usize, width: usize, x: impl Fn(usize) -> f64, y: impl Fn(us
             *moments = [x, y, x * x, y * y, x * y];
         }
         let place = row % WINDOW * columns;
-        for (blurred, window) in recent[place..place + columns].iter_mut().zip(line.windows(WINDOW)) {
+        for (blurred, window) in recent[place..place + columns]
+            .iter_mut()
+            .zip(line.windows(WINDOW))
+        {
             *blurred = weighted(&weights, window.iter());
         }
         if row + 1 >= WINDOW {
@@ -38,7 +48,10 @@ pub fn ssim(height: usize, width: usize, x: impl Fn(usize) -> f64, y: impl Fn(us
             let oldest = (row + 1) % WINDOW;
             let rows = || (oldest..WINDOW).chain(0..oldest);
             for column in 0..columns {
-                sum += similarity(weighted(&weights, rows().map(|row| &recent[row * columns + column])));
+                sum += similarity(weighted(
+                    &weights,
+                    rows().map(|row| &recent[row * columns + column]),
+                ));
             }
         }
     }
@@ -46,10 +59,15 @@ pub fn ssim(height: usize, width: usize, x: impl Fn(usize) -> f64, y: impl Fn(us
 }
 
 fn weighted<'a>(weights: &[f64; WINDOW], moments: impl Iterator<Item = &'a Moments>) -> Moments {
-    weights.iter().zip(moments).fold(Moments::default(), |mut sum, (weight, moments)| {
-        sum.iter_mut().zip(moments).for_each(|(sum, moment)| *sum += weight * moment);
-        sum
-    })
+    weights
+        .iter()
+        .zip(moments)
+        .fold(Moments::default(), |mut sum, (weight, moments)| {
+            sum.iter_mut()
+                .zip(moments)
+                .for_each(|(sum, moment)| *sum += weight * moment);
+            sum
+        })
 }
 
 /// Equation 13 of the paper.
@@ -82,7 +100,8 @@ mod tests {
 
     #[test]
     fn a_changed_image_scores_as_in_scikit_image() {
-        // structural_similarity(x, y, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255)
+        // structural_similarity(x, y, gaussian_weights=True, sigma=1.5,
+        // use_sample_covariance=False, data_range=255)
         let darker = |pixel| level(pixel) * 0.5 + 20.0;
         assert!((ssim(16, 20, level, darker).unwrap_or(0.0) - 0.7353101281100894).abs() < 1e-9);
     }

@@ -59,7 +59,9 @@ impl<'de> de::Visitor<'de> for TargetSizeVisitor {
         }
         match read[..] {
             [height, width] if height > 0 && width > 0 => Ok(TargetSize::Fixed(height, width)),
-            [_, _] => Err(de::Error::custom("a side of 0 pixels; expected [height, width] in pixels, both above 0")),
+            [_, _] => Err(de::Error::custom(
+                "a side of 0 pixels; expected [height, width] in pixels, both above 0",
+            )),
             _ => Err(de::Error::invalid_length(read.len(), &self)),
         }
     }
@@ -95,8 +97,14 @@ mod tests {
 
     #[test]
     fn a_size_is_two_sides_or_the_word_original() {
-        assert_eq!(from_value::<TargetSize>(json!([64, 48])).unwrap(), TargetSize::Fixed(64, 48));
-        assert_eq!(from_value::<TargetSize>(json!("original")).unwrap(), TargetSize::Original);
+        assert_eq!(
+            from_value::<TargetSize>(json!([64, 48])).unwrap(),
+            TargetSize::Fixed(64, 48)
+        );
+        assert_eq!(
+            from_value::<TargetSize>(json!("original")).unwrap(),
+            TargetSize::Original
+        );
     }
 
     #[test]

@@ -14,7 +14,11 @@ pub fn pixel_columns(schema: &Schema) -> Vec<(String, PixelFormat)> {
         (format, TensorShape::Fixed(shape)) => format.size(&shape).map(|_| format),
         (format, TensorShape::Variable(dims)) => (dims == 3).then_some(format),
     };
-    schema.fields().iter().filter_map(|field| Some((field.name().clone(), usable(field)?))).collect()
+    schema
+        .fields()
+        .iter()
+        .filter_map(|field| Some((field.name().clone(), usable(field)?)))
+        .collect()
 }
 
 /// The picture of a record of a tensor column.
@@ -30,14 +34,22 @@ pub fn pixels_of(
     let row = match shape {
         Some(TensorShape::Fixed(shape)) => {
             let len: usize = shape.iter().product();
-            fixed_values(tensors)
-                .and_then(|values| Some((values.get(record * len..(record + 1) * len)?, shape.clone())))
+            fixed_values(tensors).and_then(|values| {
+                Some((values.get(record * len..(record + 1) * len)?, shape.clone()))
+            })
         }
         _ => variable_row(tensors, record),
     };
     let malformed = |reason: String| ImageError::Malformed(reason);
-    let (values, shape) = row.ok_or_else(|| malformed("the column holds no tensor here".to_owned()))?;
-    let (height, width) =
-        format.size(&shape).ok_or_else(|| malformed(format!("{shape:?} is not the shape of an image")))?;
-    Ok(Pixels { width, height, channels: format.channels, data: format.denormalize(values) })
+    let (values, shape) =
+        row.ok_or_else(|| malformed("the column holds no tensor here".to_owned()))?;
+    let (height, width) = format
+        .size(&shape)
+        .ok_or_else(|| malformed(format!("{shape:?} is not the shape of an image")))?;
+    Ok(Pixels {
+        width,
+        height,
+        channels: format.channels,
+        data: format.denormalize(values),
+    })
 }

@@ -26,16 +26,24 @@ impl Watermark {
     /// # Errors
     /// A sentence for people where it is blank, or holds a character that the font lacks.
     pub fn text(text: &str) -> Result<Self, String> {
-        let lacks = |c: char| format!("the font has no `{}`; it knows ASCII and Latin-1", c.escape_debug());
-        let glyphs = text.chars().map(|c| glyph(c).ok_or_else(|| lacks(c))).collect::<Result<Vec<_>, _>>()?;
+        let lacks = |c: char| {
+            format!(
+                "the font has no `{}`; it knows ASCII and Latin-1",
+                c.escape_debug()
+            )
+        };
+        let glyphs = text
+            .chars()
+            .map(|c| glyph(c).ok_or_else(|| lacks(c)))
+            .collect::<Result<Vec<_>, _>>()?;
         if text.trim().is_empty() {
             return Err("the text is blank; write something that can be seen".to_owned());
         }
         Ok(Self::Text(glyphs))
     }
 
-    /// Calls `paint` with the index of each covered pixel, row after row; `shift` moves the pattern by a share
-    /// of its period, 0 to 1 along each of its axes.
+    /// Calls `paint` with the index of each covered pixel, row after row; `shift` moves the pattern
+    /// by a share of its period, 0 to 1 along each of its axes.
     pub fn draw(&self, height: usize, width: usize, shift: [f32; 2], mut paint: impl FnMut(usize)) {
         let side = height.min(width) as f32;
         // A dot of the font is a pixel up to 160 pixels, then grows with the image; so do lines.
@@ -47,7 +55,8 @@ impl Watermark {
                 let covered = match self {
                     Self::Text(glyphs) => in_text(glyphs, u / dot, v / dot, shift),
                     Self::Grid => {
-                        let on_line = |at: f32, shift: f32| (at + shift * spacing).rem_euclid(spacing) < dot;
+                        let on_line =
+                            |at: f32, shift: f32| (at + shift * spacing).rem_euclid(spacing) < dot;
                         on_line(u, shift[0]) || on_line(v, shift[1])
                     }
                 };
@@ -61,7 +70,10 @@ impl Watermark {
 
 /// The dots of a character, row after row, the lowest bit leftmost; `None` where the font lacks it.
 pub(super) fn glyph(c: char) -> Option<[u8; 8]> {
-    BASIC_FONTS.get(c).or_else(|| LATIN_FONTS.get(c)).filter(|_| !c.is_control())
+    BASIC_FONTS
+        .get(c)
+        .or_else(|| LATIN_FONTS.get(c))
+        .filter(|_| !c.is_control())
 }
 
 /// Whether a point, in dots, lies on a glyph.
@@ -73,7 +85,10 @@ fn in_text(glyphs: &[[u8; 8]], x: f32, y: f32, shift: [f32; 2]) -> bool {
     let along = (x * ANGLE.0 - y * ANGLE.1 + (shift[0] + line * 0.4) * period).rem_euclid(period);
     let glyph = glyphs.get((along / GLYPH) as usize);
     // The font's lowest bit is its leftmost dot.
-    glyph.is_some_and(|rows| rows.get(row as usize).is_some_and(|dots| dots >> (along % GLYPH) as u32 & 1 == 1))
+    glyph.is_some_and(|rows| {
+        rows.get(row as usize)
+            .is_some_and(|dots| dots >> (along % GLYPH) as u32 & 1 == 1)
+    })
 }
 
 #[cfg(test)]
@@ -85,7 +100,9 @@ mod tests {
     fn picture(mark: &Watermark, height: usize, width: usize) -> String {
         let mut dots = vec!['.'; height * width];
         mark.draw(height, width, [0.0, 0.0], |pixel| dots[pixel] = '#');
-        dots.chunks(width).map(|row| row.iter().collect::<String>() + "\n").collect()
+        dots.chunks(width)
+            .map(|row| row.iter().collect::<String>() + "\n")
+            .collect()
     }
 
     #[test]
@@ -132,9 +149,18 @@ mod tests {
 
     #[test]
     fn text_that_cannot_be_seen_or_drawn_is_refused() {
-        assert_eq!(Watermark::text("  ").unwrap_err(), "the text is blank; write something that can be seen");
-        assert_eq!(Watermark::text("a水").unwrap_err(), "the font has no `水`; it knows ASCII and Latin-1");
-        assert_eq!(Watermark::text("a\n").unwrap_err(), "the font has no `\\n`; it knows ASCII and Latin-1");
+        assert_eq!(
+            Watermark::text("  ").unwrap_err(),
+            "the text is blank; write something that can be seen"
+        );
+        assert_eq!(
+            Watermark::text("a水").unwrap_err(),
+            "the font has no `水`; it knows ASCII and Latin-1"
+        );
+        assert_eq!(
+            Watermark::text("a\n").unwrap_err(),
+            "the font has no `\\n`; it knows ASCII and Latin-1"
+        );
         assert!(Watermark::text("© Zoë 2024").is_ok());
     }
 

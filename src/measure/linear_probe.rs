@@ -26,8 +26,9 @@ pub struct LinearProbe {
 }
 
 impl LinearProbe {
-    /// Minimises `mean cross-entropy + |W|² / (2 n)` over the rows, standardised, by L-BFGS; the intercept is free: what
-    /// scikit-learn's `LogisticRegression` does on scaled values. `None` with fewer than two labels.
+    /// Minimises `mean cross-entropy + |W|² / (2 n)` over the rows, standardised, by L-BFGS; the
+    /// intercept is free: what scikit-learn's `LogisticRegression` does on scaled values. `None`
+    /// with fewer than two labels.
     pub fn fit(rows: RowMatrix<'_>, labels: &[u32]) -> Option<Self> {
         let mut known = labels.to_vec();
         known.sort_unstable();
@@ -37,10 +38,17 @@ impl LinearProbe {
         }
         let (centre, scale) = mean_and_scale(rows);
         let weights = DMatrix::zeros(known.len(), rows.width() + 1);
-        let mut probe = Self { labels: known, centre, scale, weights };
+        let mut probe = Self {
+            labels: known,
+            centre,
+            scale,
+            weights,
+        };
         // Every label is among the known ones.
-        let classes: Vec<usize> =
-            labels.iter().map(|label| probe.labels.binary_search(label).unwrap_or_default()).collect();
+        let classes: Vec<usize> = labels
+            .iter()
+            .map(|label| probe.labels.binary_search(label).unwrap_or_default())
+            .collect();
         let shape = probe.weights.shape();
         let found = lbfgs(DVector::zeros(probe.weights.len()), |weights| {
             let weights = DMatrix::from_column_slice(shape.0, shape.1, weights.as_slice());
@@ -56,14 +64,24 @@ impl LinearProbe {
         let mut right = 0;
         for (block, truth) in rows.blocks(BLOCK).zip(truth.chunks(BLOCK)) {
             let logits = &self.weights * self.standardized(block);
-            let found = logits.column_iter().map(|logits| self.labels[logits.argmax().0]);
-            right += found.zip(truth).filter(|(found, truth)| found == *truth).count();
+            let found = logits
+                .column_iter()
+                .map(|logits| self.labels[logits.argmax().0]);
+            right += found
+                .zip(truth)
+                .filter(|(found, truth)| found == *truth)
+                .count();
         }
         (!rows.is_empty()).then(|| right as f64 / rows.len() as f64)
     }
 
     /// The loss, and its slope along every weight.
-    fn loss(&self, weights: &DMatrix<f64>, rows: RowMatrix<'_>, classes: &[usize]) -> (f64, DMatrix<f64>) {
+    fn loss(
+        &self,
+        weights: &DMatrix<f64>,
+        rows: RowMatrix<'_>,
+        classes: &[usize],
+    ) -> (f64, DMatrix<f64>) {
         let share = 1.0 / rows.len() as f64;
         let (mut loss, mut gradient) = (0.0, weights.clone() * share);
         gradient.column_mut(rows.width()).fill(0.0);
@@ -85,7 +103,8 @@ impl LinearProbe {
         (loss, gradient)
     }
 
-    /// Rows as columns, each value with mean 0 and deviation 1 over the fitted rows, and a 1 for the intercept.
+    /// Rows as columns, each value with mean 0 and deviation 1 over the fitted rows, and a 1 for
+    /// the intercept.
     fn standardized(&self, rows: RowMatrix<'_>) -> DMatrix<f64> {
         let width = rows.width();
         let mut inputs = DMatrix::from_element(width + 1, rows.len(), 1.0);
@@ -104,20 +123,31 @@ fn mean_and_scale(rows: RowMatrix<'_>) -> (Vec<f64>, Vec<f64>) {
     let mean = |values: &dyn Fn(&[f32], usize) -> f64| -> Vec<f64> {
         let mut sums = vec![0.0; rows.width()];
         for row in rows.iter() {
-            sums.iter_mut().enumerate().for_each(|(place, sum)| *sum += values(row, place));
+            sums.iter_mut()
+                .enumerate()
+                .for_each(|(place, sum)| *sum += values(row, place));
         }
         sums.into_iter().map(|sum| sum / count).collect()
     };
     let centre = mean(&|row, place| f64::from(row[place]));
     let variance = mean(&|row, place| (f64::from(row[place]) - centre[place]).powi(2));
-    let scale = variance.into_iter().map(|variance| if variance > 0.0 { 1.0 / variance.sqrt() } else { 1.0 });
+    let scale = variance.into_iter().map(|variance| {
+        if variance > 0.0 {
+            1.0 / variance.sqrt()
+        } else {
+            1.0
+        }
+    });
     let scale = scale.collect();
     (centre, scale)
 }
 
-/// L-BFGS with halved steps (Nocedal and Wright, Numerical Optimization, 2nd edition, algorithms 7.4 and 7.5), for a
-/// function that is convex and gives its value and slope.
-fn lbfgs(start: DVector<f64>, mut function: impl FnMut(&DVector<f64>) -> (f64, DVector<f64>)) -> DVector<f64> {
+/// L-BFGS with halved steps (Nocedal and Wright, Numerical Optimization, 2nd edition, algorithms
+/// 7.4 and 7.5), for a function that is convex and gives its value and slope.
+fn lbfgs(
+    start: DVector<f64>,
+    mut function: impl FnMut(&DVector<f64>) -> (f64, DVector<f64>),
+) -> DVector<f64> {
     let mut place = start;
     let (mut value, mut gradient) = function(&place);
     let mut memory: Vec<(DVector<f64>, DVector<f64>)> = Vec::new();
@@ -127,7 +157,11 @@ fn lbfgs(start: DVector<f64>, mut function: impl FnMut(&DVector<f64>) -> (f64, D
         }
         let direction = -search_direction(&gradient, &memory);
         let descent = direction.dot(&gradient);
-        let mut step = if memory.is_empty() { 1.0 / gradient.norm().max(1.0) } else { 1.0 };
+        let mut step = if memory.is_empty() {
+            1.0 / gradient.norm().max(1.0)
+        } else {
+            1.0
+        };
         let mut halvings = 0..HALVINGS;
         let next = loop {
             let there = &place + &direction * step;
@@ -141,7 +175,9 @@ fn lbfgs(start: DVector<f64>, mut function: impl FnMut(&DVector<f64>) -> (f64, D
             step *= 0.5;
         };
         // No step leads downwards: as low as the numbers allow.
-        let Some((there, value_there, slope_there)) = next else { break };
+        let Some((there, value_there, slope_there)) = next else {
+            break;
+        };
         let (moved, turned) = (&there - &place, &slope_there - &gradient);
         if moved.dot(&turned) > 1e-12 * moved.norm() * turned.norm() {
             memory.push((moved, turned));
@@ -155,7 +191,10 @@ fn lbfgs(start: DVector<f64>, mut function: impl FnMut(&DVector<f64>) -> (f64, D
 }
 
 /// The slope, times an estimate of the inverse curvature.
-fn search_direction(gradient: &DVector<f64>, memory: &[(DVector<f64>, DVector<f64>)]) -> DVector<f64> {
+fn search_direction(
+    gradient: &DVector<f64>,
+    memory: &[(DVector<f64>, DVector<f64>)],
+) -> DVector<f64> {
     let mut direction = gradient.clone();
     let mut shares = Vec::with_capacity(memory.len());
     for (moved, turned) in memory.iter().rev() {
@@ -182,27 +221,41 @@ mod tests {
 
     #[test]
     fn weights_and_accuracy_are_those_of_scikit_learn() {
-        // LogisticRegression(tol=1e-10, max_iter=10000) on StandardScaler().fit_transform(rows 0..300) of the same clouds:
-        // its coef_[0], its intercept_, and its score on rows 300..500
+        // LogisticRegression(tol=1e-10, max_iter=10000) on StandardScaler().fit_transform(rows
+        // 0..300) of the same clouds: its coef_[0], its intercept_, and its score on rows 300..500
         let ((fitted, labels), (scored, truth)) = (clouds(300, 0), clouds(200, 300));
         let probe = LinearProbe::fit(RowMatrix::new(&fitted, 6), &labels).unwrap();
-        let expected = [1.459_429, -0.386_404, -0.185_937, 0.019_018, -0.008_188, -0.241_787];
+        let expected = [
+            1.459_429, -0.386_404, -0.185_937, 0.019_018, -0.008_188, -0.241_787,
+        ];
         for (place, expected) in expected.iter().enumerate() {
             let met = probe.weights[(0, place)];
-            assert!((met - expected).abs() < 2e-3, "{place}: {met}, expected {expected}");
+            assert!(
+                (met - expected).abs() < 2e-3,
+                "{place}: {met}, expected {expected}"
+            );
         }
         for (class, expected) in [-0.269_020, 0.091_623, 0.177_398].into_iter().enumerate() {
             let met = probe.weights[(class, 6)];
-            assert!((met - expected).abs() < 2e-3, "{class}: {met}, expected {expected}");
+            assert!(
+                (met - expected).abs() < 2e-3,
+                "{class}: {met}, expected {expected}"
+            );
         }
-        assert_eq!(probe.accuracy(RowMatrix::new(&scored, 6), &truth), Some(0.665));
+        assert_eq!(
+            probe.accuracy(RowMatrix::new(&scored, 6), &truth),
+            Some(0.665)
+        );
     }
 
     #[test]
     fn labels_need_not_be_consecutive_and_unknown_ones_are_missed() {
         let rows = [-2.0, -1.0, 1.0, 2.0];
         let probe = LinearProbe::fit(RowMatrix::new(&rows, 1), &[70, 70, 9, 9]).unwrap();
-        assert_eq!(probe.accuracy(RowMatrix::new(&rows, 1), &[70, 70, 9, 8]), Some(0.75));
+        assert_eq!(
+            probe.accuracy(RowMatrix::new(&rows, 1), &[70, 70, 9, 8]),
+            Some(0.75)
+        );
     }
 
     #[test]

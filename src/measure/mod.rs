@@ -1,5 +1,5 @@
-//! Measures of quality as pure mathematics: what a linear model would have done, and how well codes and errors tell
-//! records apart.
+//! Measures of quality as pure mathematics: what a linear model would have done, and how well codes
+//! and errors tell records apart.
 
 pub mod knn;
 mod pca;
@@ -25,7 +25,10 @@ impl<'a> RowMatrix<'a> {
     /// `values` holds whole rows of `width` values; what is left over at its end is no row.
     pub fn new(values: &'a [f32], width: usize) -> Self {
         let width = width.max(1);
-        Self { values: &values[..values.len() / width * width], width }
+        Self {
+            values: &values[..values.len() / width * width],
+            width,
+        }
     }
 
     /// Values of a row.
@@ -50,11 +53,20 @@ impl<'a> RowMatrix<'a> {
 
     /// Blocks of `rows` rows, the last perhaps of fewer.
     fn blocks(self, rows: usize) -> impl Iterator<Item = Self> {
-        self.values.chunks(rows.max(1) * self.width).map(move |values| Self { values, width: self.width })
+        self.values
+            .chunks(rows.max(1) * self.width)
+            .map(move |values| Self {
+                values,
+                width: self.width,
+            })
     }
 
     /// The rows as columns of a matrix, which is how a matrix product wants them.
     fn columns(self) -> DMatrix<f64> {
-        DMatrix::from_iterator(self.width, self.len(), self.values.iter().map(|&value| f64::from(value)))
+        DMatrix::from_iterator(
+            self.width,
+            self.len(),
+            self.values.iter().map(|&value| f64::from(value)),
+        )
     }
 }

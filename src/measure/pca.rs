@@ -5,13 +5,15 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
-/// Values of a row up to which the covariance is decomposed as a whole: a few seconds of work, and 8 MiB.
+/// Values of a row up to which the covariance is decomposed as a whole: a few seconds of work, and
+/// 8 MiB.
 const EXACT_WIDTH: usize = 1024;
 /// Directions that are sought beyond those that are wanted, so that the wanted ones settle sooner.
 const SPARE: usize = 16;
 /// Passes over the rows after which directions are taken as they are.
 const PASSES: usize = 16;
-/// What a pass may still gain, as a share of the variance that is not captured, when the directions have settled.
+/// What a pass may still gain, as a share of the variance that is not captured, when the directions
+/// have settled.
 const SETTLED: f64 = 1e-4;
 /// Values that are worked on at a time: 8 MiB of float64.
 const BLOCK_VALUES: usize = 1 << 20;
@@ -27,11 +29,12 @@ pub struct Pca {
 }
 
 impl Pca {
-    /// Fits `size` components (at most `width`) to rows of `width` values. `pass` hands all rows, the same each time, to
-    /// its argument: some whole rows at a time, all finite. It is called three times for rows of at most 1,024 values,
-    /// whose covariance is decomposed as a whole, and up to 17 times for longer ones, by block subspace iteration (Halko,
-    /// Martinsson and Tropp, "Finding structure with randomness", SIAM Review 53(2), 2011). `None` where there are
-    /// fewer than two rows, or nothing to find.
+    /// Fits `size` components (at most `width`) to rows of `width` values. `pass` hands all rows,
+    /// the same each time, to its argument: some whole rows at a time, all finite. It is called
+    /// three times for rows of at most 1,024 values, whose covariance is decomposed as a whole, and
+    /// up to 17 times for longer ones, by block subspace iteration (Halko, Martinsson and Tropp,
+    /// "Finding structure with randomness", SIAM Review 53(2), 2011). `None` where there are fewer
+    /// than two rows, or nothing to find.
     ///
     /// # Errors
     /// What `pass` gives.
@@ -45,7 +48,9 @@ impl Pca {
         pass(&mut |rows| {
             for row in rows.chunks_exact(width.max(1)) {
                 count += 1;
-                sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
+                sums.iter_mut()
+                    .zip(row)
+                    .for_each(|(sum, &value)| *sum += f64::from(value));
             }
         })?;
         if count < 2 || size == 0 {
@@ -53,17 +58,32 @@ impl Pca {
         }
         let mean = sums / count as f64;
         let mut blocks = |work: &mut dyn FnMut(DMatrix<f32>)| in_blocks(&mean, &mut pass, work);
-        let found = if width <= EXACT_WIDTH { exact(width, &mut blocks)? } else { iterate(width, size, &mut blocks)? };
-        Ok(found.filter(|found| found.variance.is_finite()).map(|found| {
-            let freedom = (count - 1) as f64;
-            let explained = found.spectrum.values.iter().take(size).map(|value| value.max(0.0) / freedom);
-            Self {
-                mean: mean.map(|value| value as f32),
-                components: found.spectrum.directions.columns(0, size).map(|value| value as f32),
-                explained: explained.collect(),
-                variance: found.variance / freedom,
-            }
-        }))
+        let found = if width <= EXACT_WIDTH {
+            exact(width, &mut blocks)?
+        } else {
+            iterate(width, size, &mut blocks)?
+        };
+        Ok(found
+            .filter(|found| found.variance.is_finite())
+            .map(|found| {
+                let freedom = (count - 1) as f64;
+                let explained = found
+                    .spectrum
+                    .values
+                    .iter()
+                    .take(size)
+                    .map(|value| value.max(0.0) / freedom);
+                Self {
+                    mean: mean.map(|value| value as f32),
+                    components: found
+                        .spectrum
+                        .directions
+                        .columns(0, size)
+                        .map(|value| value as f32),
+                    explained: explained.collect(),
+                    variance: found.variance / freedom,
+                }
+            }))
     }
 
     /// Values of a code.
@@ -71,21 +91,30 @@ impl Pca {
         self.components.ncols()
     }
 
-    /// The variance along each component, descending, in the squared units of the rows; sums are divided by their number
-    /// less one.
+    /// The variance along each component, descending, in the squared units of the rows; sums are
+    /// divided by their number less one.
     pub fn explained(&self) -> &[f64] {
         &self.explained
     }
 
-    /// The share of the rows' variance that lies along the components, 0 to 1; 1 where rows never vary.
+    /// The share of the rows' variance that lies along the components, 0 to 1; 1 where rows never
+    /// vary.
     pub fn explained_share(&self) -> f64 {
-        if self.variance > 0.0 { (self.explained.iter().sum::<f64>() / self.variance).min(1.0) } else { 1.0 }
+        if self.variance > 0.0 {
+            (self.explained.iter().sum::<f64>() / self.variance).min(1.0)
+        } else {
+            1.0
+        }
     }
 
     /// The codes of rows, one after the other.
     pub fn encode(&self, rows: &[f32]) -> Vec<f32> {
-        let mut centred = DMatrixView::from_slice(rows, self.mean.len(), rows.len() / self.mean.len()).into_owned();
-        centred.column_iter_mut().for_each(|mut row| row -= &self.mean);
+        let mut centred =
+            DMatrixView::from_slice(rows, self.mean.len(), rows.len() / self.mean.len())
+                .into_owned();
+        centred
+            .column_iter_mut()
+            .for_each(|mut row| row -= &self.mean);
         (self.components.transpose() * centred).data.into()
     }
 
@@ -98,7 +127,8 @@ impl Pca {
     }
 }
 
-/// Directions with the squares along them, summed over all rows, descending; and the squares in all directions.
+/// Directions with the squares along them, summed over all rows, descending; and the squares in all
+/// directions.
 struct PcaSolution {
     spectrum: Spectrum,
     variance: f64,
@@ -119,7 +149,11 @@ fn in_blocks<E>(
     };
     pass(&mut |rows| {
         for row in rows.chunks_exact(width) {
-            block.extend(row.iter().zip(mean).map(|(&value, mean)| (f64::from(value) - mean) as f32));
+            block.extend(
+                row.iter()
+                    .zip(mean)
+                    .map(|(&value, mean)| (f64::from(value) - mean) as f32),
+            );
             if block.len() >= most {
                 flush(&mut block);
             }
@@ -161,11 +195,18 @@ fn iterate<E>(width: usize, size: usize, blocks: Blocks<'_, E>) -> Result<Option
             turned.gemm(1.0, &rows, &codes.transpose(), 1.0);
             let codes = codes.cast::<f64>();
             inside.gemm(1.0, &codes, &codes.transpose(), 1.0);
-            variance += rows.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>();
+            variance += rows
+                .iter()
+                .map(|&value| f64::from(value).powi(2))
+                .sum::<f64>();
         })?;
-        let Some(mut spectrum) = Spectrum::of(inside) else { return Ok(None) };
+        let Some(mut spectrum) = Spectrum::of(inside) else {
+            return Ok(None);
+        };
         let captured: f64 = spectrum.values.iter().take(size).sum();
-        if captured - before <= SETTLED * (variance - captured).max(1e-6 * variance) || passes == PASSES {
+        if captured - before <= SETTLED * (variance - captured).max(1e-6 * variance)
+            || passes == PASSES
+        {
             spectrum.directions = basis.cast::<f64>() * spectrum.directions;
             return Ok(Some(PcaSolution { spectrum, variance }));
         }
@@ -181,7 +222,8 @@ struct Spectrum {
 }
 
 impl Spectrum {
-    /// `None` where the matrix holds what is not finite, or the decomposition does not come to an end.
+    /// `None` where the matrix holds what is not finite, or the decomposition does not come to an
+    /// end.
     fn of(matrix: DMatrix<f64>) -> Option<Self> {
         let size = matrix.nrows();
         if matrix.iter().any(|value| !value.is_finite()) {
@@ -190,8 +232,14 @@ impl Spectrum {
         let eigen = SymmetricEigen::try_new(matrix, f64::EPSILON, 64 * size.max(1))?;
         let mut order: Vec<usize> = (0..size).collect();
         order.sort_by(|&a, &b| eigen.eigenvalues[b].total_cmp(&eigen.eigenvalues[a]));
-        let values = order.iter().map(|&place| eigen.eigenvalues[place]).collect();
-        Some(Self { values, directions: eigen.eigenvectors.select_columns(&order) })
+        let values = order
+            .iter()
+            .map(|&place| eigen.eigenvalues[place])
+            .collect();
+        Some(Self {
+            values,
+            directions: eigen.eigenvectors.select_columns(&order),
+        })
     }
 }
 
@@ -212,18 +260,24 @@ mod tests {
 
     fn mse(pca: &Pca, values: &[f32]) -> f64 {
         let back = pca.decode(&pca.encode(values));
-        let squares = values.iter().zip(&back).map(|(x, y)| f64::from(x - y).powi(2));
+        let squares = values
+            .iter()
+            .zip(&back)
+            .map(|(x, y)| f64::from(x - y).powi(2));
         squares.sum::<f64>() / values.len() as f64
     }
 
     fn near(met: f64, expected: f64, share: f64) {
-        assert!((met / expected - 1.0).abs() < share, "{met}, expected {expected}");
+        assert!(
+            (met / expected - 1.0).abs() < share,
+            "{met}, expected {expected}"
+        );
     }
 
     #[test]
     fn figures_are_those_of_scikit_learn() {
-        // PCA(2).fit(rows 0..120): explained_variance_, explained_variance_ratio_.sum(), and the mean squared error of
-        // inverse_transform(transform(rows 120..200)) of the same clouds
+        // PCA(2).fit(rows 0..120): explained_variance_, explained_variance_ratio_.sum(), and the
+        // mean squared error of inverse_transform(transform(rows 120..200)) of the same clouds
         let ((fitted, _), (scored, _)) = (clouds(120, 0), clouds(80, 120));
         let pca = fit(&fitted, 6, 2).unwrap();
         near(pca.explained()[0], 46.191_658_649_236_47, 1e-8);
@@ -232,15 +286,22 @@ mod tests {
         near(mse(&pca, &scored), 7.671_466_800_802_268, 1e-5);
     }
 
-    /// 60 rows of 1,100 values, beyond the exact way: 8 directions of falling weight, and a little of every other.
+    /// 60 rows of 1,100 values, beyond the exact way: 8 directions of falling weight, and a little
+    /// of every other.
     fn wide() -> Vec<f32> {
         let mut rng = ChaCha8Rng::seed_from_u64(5);
         let mut normal = || -> f32 { rng.sample(StandardNormal) };
         let directions: Vec<f32> = (0..8 * 1100).map(|_| normal()).collect();
         let row = |_| {
             let weights: [f32; 8] = std::array::from_fn(|place| normal() / (1 + place) as f32);
-            let value = |at: usize| (0..8).map(|place| weights[place] * directions[place * 1100 + at]).sum::<f32>();
-            (0..1100).map(|at| value(at) + 3.0 + 0.05 * normal()).collect::<Vec<f32>>()
+            let value = |at: usize| {
+                (0..8)
+                    .map(|place| weights[place] * directions[place * 1100 + at])
+                    .sum::<f32>()
+            };
+            (0..1100)
+                .map(|at| value(at) + 3.0 + 0.05 * normal())
+                .collect::<Vec<f32>>()
         };
         (0..60).flat_map(row).collect()
     }
@@ -249,7 +310,8 @@ mod tests {
     fn wide_rows_give_what_the_whole_decomposition_gives() {
         let values = wide();
         let iterated = fit(&values, 1100, 5).unwrap();
-        // The same by way of the 60 x 60 matrix of products between rows, whose eigenvalues are those of the covariance.
+        // The same by way of the 60 x 60 matrix of products between rows, whose eigenvalues are
+        // those of the covariance.
         let rows = DMatrix::from_column_slice(1100, 60, &values).cast::<f64>();
         let mean = rows.column_mean();
         let rows = DMatrix::from_fn(1100, 60, |at, row| rows[(at, row)] - mean[at]);

@@ -1,7 +1,7 @@
 //! Peak signal-to-noise ratio.
 
-/// `10 log10(range² / mse)` in decibels, for values whose least and greatest lie `range` apart (255 for levels of 8 bits);
-/// infinite where nothing differs.
+/// `10 log10(range² / mse)` in decibels, for values whose least and greatest lie `range` apart (255
+/// for levels of 8 bits); infinite where nothing differs.
 pub fn psnr(mse: f64, range: f64) -> f64 {
     10.0 * (range * range / mse).log10()
 }

@@ -1,6 +1,7 @@
 //! What the tests of measures share: samples that any language can compute exactly.
 
-/// Three clouds in 6 dimensions, 40 rows each, label by row: values are small multiples of 1/64, thus exact.
+/// Three clouds in 6 dimensions, 40 rows each, label by row: values are small multiples of 1/64,
+/// thus exact.
 pub(super) fn clouds(rows: usize, start: usize) -> (Vec<f32>, Vec<u32>) {
     let label = |row: usize| (row % 3) as u32;
     let value = |row: usize, column: usize| {

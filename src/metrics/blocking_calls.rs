@@ -1,6 +1,8 @@
-//! Calls to disks and stores that have not returned: which stage is in one, what it does, and since when.
+//! Calls to disks and stores that have not returned: which stage is in one, what it does, and since
+//! when.
 //!
-//! A thread that may be stuck in a system call says so before the call. Others read that, so none of them waits for a disk.
+//! A thread that may be stuck in a system call says so before the call. Others read that, so none
+//! of them waits for a disk.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,8 +14,8 @@ use crate::metrics::factory::MetricFactory;
 
 /// A stage is blocked when a call to a disk of this machine takes longer than this.
 const LOCAL: Duration = Duration::from_secs(5);
-/// The same for a store, and for what takes long where there is much of it: a transfer over a slow link, or a listing of a
-/// large folder, is not blocked.
+/// The same for a store, and for what takes long where there is much of it: a transfer over a slow
+/// link, or a listing of a large folder, is not blocked.
 const LONG: Duration = Duration::from_secs(60);
 
 /// What a thread does in a call.
@@ -80,7 +82,11 @@ impl BlockingCaller {
 
     /// A call begins, or the one before has returned and the next begins.
     pub fn begin(&self, operation: BlockingOperation) {
-        *self.call() = Some(PendingCall { operation, since: Instant::now(), began: SystemTime::now() });
+        *self.call() = Some(PendingCall {
+            operation,
+            since: Instant::now(),
+            began: SystemTime::now(),
+        });
     }
 
     /// The thread waits for something to do, or for others.
@@ -111,10 +117,23 @@ impl BlockingCaller {
     }
 
     fn blocked(&self, now: Instant) -> Option<BlockedCall> {
-        let PendingCall { operation, since, began } = (*self.call())?;
+        let PendingCall {
+            operation,
+            since,
+            began,
+        } = (*self.call())?;
         let age = now.saturating_duration_since(since);
-        let patience = if operation.is_long() { LONG } else { self.patience };
-        (age >= patience).then(|| BlockedCall { stage: Arc::clone(&self.stage), operation, age, began })
+        let patience = if operation.is_long() {
+            LONG
+        } else {
+            self.patience
+        };
+        (age >= patience).then(|| BlockedCall {
+            stage: Arc::clone(&self.stage),
+            operation,
+            age,
+            began,
+        })
     }
 }
 
@@ -130,8 +149,16 @@ pub struct BlockedCall {
 
 impl fmt::Display for BlockedCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (seconds, began) = (self.age.as_secs(), humantime::format_rfc3339_seconds(self.began));
-        write!(f, "{}: blocked for {seconds} s, since {began}, while {}", self.stage, self.operation.clause())
+        let (seconds, began) = (
+            self.age.as_secs(),
+            humantime::format_rfc3339_seconds(self.began),
+        );
+        write!(
+            f,
+            "{}: blocked for {seconds} s, since {began}, while {}",
+            self.stage,
+            self.operation.clause()
+        )
     }
 }
 
@@ -148,7 +175,10 @@ impl BlockingCalls {
             "For how long a stage has been in one call to its disk or store; 0 where it is in none",
             &["stage"],
         );
-        Self { callers: Mutex::default(), seconds }
+        Self {
+            callers: Mutex::default(),
+            seconds,
+        }
     }
 
     fn callers(&self) -> MutexGuard<'_, Vec<Arc<BlockingCaller>>> {
@@ -158,7 +188,11 @@ impl BlockingCalls {
     /// A thread of a stage begins; it is forgotten when it lets go of the result.
     pub fn caller(&self, stage: &str, is_local: bool) -> Arc<BlockingCaller> {
         let patience = if is_local { LOCAL } else { LONG };
-        let caller = Arc::new(BlockingCaller { stage: Arc::from(stage), patience, call: Mutex::default() });
+        let caller = Arc::new(BlockingCaller {
+            stage: Arc::from(stage),
+            patience,
+            call: Mutex::default(),
+        });
         let mut callers = self.callers();
         callers.retain(|caller| Arc::strong_count(caller) > 1);
         callers.push(Arc::clone(&caller));
@@ -168,14 +202,23 @@ impl BlockingCalls {
     /// For how long the records have waited that a thread holds in a call; `None` where none waits.
     pub fn oldest_record(&self) -> Option<Duration> {
         let callers = self.callers();
-        let held = |caller: &Arc<BlockingCaller>| (*caller.call()).filter(|call| call.operation.holds_records());
-        callers.iter().filter_map(held).map(|call| call.since.elapsed()).max()
+        let held = |caller: &Arc<BlockingCaller>| {
+            (*caller.call()).filter(|call| call.operation.holds_records())
+        };
+        callers
+            .iter()
+            .filter_map(held)
+            .map(|call| call.since.elapsed())
+            .max()
     }
 
     /// The stages that are blocked.
     pub fn blocked_stages(&self) -> Vec<BlockedCall> {
         let now = Instant::now();
-        self.callers().iter().filter_map(|caller| caller.blocked(now)).collect()
+        self.callers()
+            .iter()
+            .filter_map(|caller| caller.blocked(now))
+            .collect()
     }
 
     /// Sets the gauges.
@@ -185,7 +228,9 @@ impl BlockingCalls {
             let ages = callers.iter().filter(|other| other.stage == caller.stage);
             let ages = ages.filter_map(|other| (*other.call()).map(|call| call.since.elapsed()));
             let age = ages.max().unwrap_or(Duration::ZERO);
-            self.seconds.with_label_values(&[&caller.stage]).set(age.as_secs_f64());
+            self.seconds
+                .with_label_values(&[&caller.stage])
+                .set(age.as_secs_f64());
         }
     }
 }
@@ -210,7 +255,10 @@ mod tests {
         assert!(calls.blocked_stages().is_empty());
         let text = caller.blocked(later()).unwrap().to_string();
         assert!(text.starts_with("out: blocked for 5 s, since "), "{text}");
-        assert!(text.ends_with("while it writes or commits its output"), "{text}");
+        assert!(
+            text.ends_with("while it writes or commits its output"),
+            "{text}"
+        );
         caller.end();
         assert!(caller.blocked(later()).is_none());
     }
@@ -232,7 +280,9 @@ mod tests {
         assert!(calls.oldest_record().is_some());
         caller.outside(|| assert!(calls.oldest_record().is_none()));
         assert!(calls.oldest_record().is_some());
-        caller.during(BlockingOperation::Lists, || assert!(calls.oldest_record().is_none()));
+        caller.during(BlockingOperation::Lists, || {
+            assert!(calls.oldest_record().is_none())
+        });
         assert!(calls.oldest_record().is_some());
     }
 

@@ -4,7 +4,8 @@ use prometheus::{Gauge, GaugeVec, HistogramVec, IntCounterVec, IntGauge};
 
 use crate::metrics::factory::MetricFactory;
 
-/// What sinks make durable: how much, how long it takes, what waits for it, and how much room is left.
+/// What sinks make durable: how much, how long it takes, what waits for it, and how much room is
+/// left.
 pub struct CommitMetrics {
     /// Files committed, by sink.
     pub files: IntCounterVec,

@@ -2,8 +2,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    CounterVec, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, exponential_buckets,
+    CounterVec, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, exponential_buckets,
 };
 
 /// Makes metrics and registers each.
@@ -11,17 +11,23 @@ pub(super) struct MetricFactory {
     pub(super) registry: Registry,
 }
 
-#[expect(clippy::expect_used, reason = "names are constants, and a test registers them all")]
+#[expect(
+    clippy::expect_used,
+    reason = "names are constants, and a test registers them all"
+)]
 impl MetricFactory {
     pub(super) fn new() -> Self {
         Self {
-            registry: Registry::new_custom(Some("latentflow".to_owned()), None).expect("the prefix is a valid name"),
+            registry: Registry::new_custom(Some("latentflow".to_owned()), None)
+                .expect("the prefix is a valid name"),
         }
     }
 
     fn register<M: Collector + Clone + 'static>(&self, metric: prometheus::Result<M>) -> M {
         let metric = metric.expect("a valid name and labels");
-        self.registry.register(Box::new(metric.clone())).expect("registered once");
+        self.registry
+            .register(Box::new(metric.clone()))
+            .expect("registered once");
         metric
     }
 
@@ -63,6 +69,9 @@ impl MetricFactory {
     ) -> HistogramVec {
         let (first, factor, count) = buckets;
         let buckets = exponential_buckets(first, factor, count).expect("a valid range");
-        self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels))
+        self.register(HistogramVec::new(
+            HistogramOpts::new(name, help).buckets(buckets),
+            labels,
+        ))
     }
 }

@@ -36,13 +36,21 @@ impl HttpMetrics {
                 &["stage", "route"],
                 seconds,
             ),
-            in_flight: maker.gauge_vec("http_requests_in_flight", "Requests that are being answered", &["stage"]),
+            in_flight: maker.gauge_vec(
+                "http_requests_in_flight",
+                "Requests that are being answered",
+                &["stage"],
+            ),
             backlog_records: maker.gauge_vec(
                 "journal_backlog_records",
                 "Records that were acknowledged and are not durable in every sink",
                 &["stage"],
             ),
-            backlog_bytes: maker.gauge_vec("journal_backlog_bytes", "Bytes of the journal of such records", &["stage"]),
+            backlog_bytes: maker.gauge_vec(
+                "journal_backlog_bytes",
+                "Bytes of the journal of such records",
+                &["stage"],
+            ),
             backlog_limit_bytes: maker.gauge_vec(
                 "journal_backlog_limit_bytes",
                 "Bytes of such records from which on no more are taken",

@@ -16,7 +16,8 @@ pub struct ListenerMetrics {
     pub certificate_expiry: IntGaugeVec,
     /// Certificates and tokens that were exchanged for changed ones.
     pub rotations: IntCounterVec,
-    /// 1 while the files hold a certificate or a token that cannot be used, so that the former one stays.
+    /// 1 while the files hold a certificate or a token that cannot be used, so that the former one
+    /// stays.
     pub rotation_refused: IntGaugeVec,
 }
 

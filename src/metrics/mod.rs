@@ -12,7 +12,9 @@ mod process;
 mod training;
 mod watch;
 
-use prometheus::{GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
+use prometheus::{
+    GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
+};
 
 pub use blocking_calls::{BlockedCall, BlockingCaller, BlockingCalls, BlockingOperation};
 pub use commits::CommitMetrics;
@@ -27,8 +29,8 @@ pub use watch::{WatchCondition, WatchMetrics};
 use factory::MetricFactory;
 use process::ProcessMetrics;
 
-/// The metrics of one running pipeline. Labels are stage and model names, bounded by the pipeline file,
-/// and members of closed sets.
+/// The metrics of one running pipeline. Labels are stage and model names, bounded by the pipeline
+/// file, and members of closed sets.
 pub struct Metrics {
     registry: Registry,
     /// The process itself, under the names that all programs have for it.
@@ -81,7 +83,11 @@ impl Metrics {
         let maker = MetricFactory::new();
         // 100 us to 52 s by factors of 2.
         let seconds = (1e-4, 2.0, 20);
-        let build = maker.gauge_vec("build_info", "1, labelled with the version of the program", &["version"]);
+        let build = maker.gauge_vec(
+            "build_info",
+            "1, labelled with the version of the program",
+            &["version"],
+        );
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Self {
             records_in: maker.counter_vec("records_in_total", "Records that a stage took in", &["stage", "kind"]),
@@ -136,16 +142,24 @@ impl Metrics {
 
     /// All metrics in Prometheus's text format.
     pub fn text(&self) -> String {
-        let families: Vec<_> =
-            self.registry.gather().into_iter().chain(self.process.iter().flat_map(ProcessMetrics::gather)).collect();
-        TextEncoder::new().encode_to_string(&families).unwrap_or_default()
+        let families: Vec<_> = self
+            .registry
+            .gather()
+            .into_iter()
+            .chain(self.process.iter().flat_map(ProcessMetrics::gather))
+            .collect();
+        TextEncoder::new()
+            .encode_to_string(&families)
+            .unwrap_or_default()
     }
 }
 
 impl Metrics {
     /// Why the run does not get on, if so: a watch that takes no files, or a stage that is blocked.
     pub fn trouble(&self) -> Option<String> {
-        self.watch.trouble().or_else(|| self.calls.blocked_stages().first().map(ToString::to_string))
+        self.watch
+            .trouble()
+            .or_else(|| self.calls.blocked_stages().first().map(ToString::to_string))
     }
 
     /// Memory that the process holds, in bytes, where the system tells it.

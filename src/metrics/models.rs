@@ -53,7 +53,8 @@ impl ModelMetrics {
             ),
             generation: maker.gauge("model_generation", "How often models were exchanged since the start"),
         };
-        // What can be counted is there from the beginning, at 0: else its first event would be no increase.
+        // What can be counted is there from the beginning, at 0: else its first event would be no
+        // increase.
         for outcome in ["applied", "unchanged", "refused"] {
             models.reloads.with_label_values(&[outcome]);
         }

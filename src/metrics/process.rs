@@ -1,4 +1,5 @@
-//! The process itself, under the names that all programs have for it: memory, threads, files, processor time.
+//! The process itself, under the names that all programs have for it: memory, threads, files,
+//! processor time.
 
 use prometheus::core::Collector as _;
 use prometheus::proto::MetricFamily;
@@ -19,22 +20,38 @@ impl ProcessMetrics {
     /// `None` when a name is not allowed, which the tests rule out.
     pub fn new() -> Option<Self> {
         let gauge = |name: &str, help: &str| IntGauge::new(name, help).ok();
-        let cpu_seconds =
-            IntCounter::new("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.");
+        let cpu_seconds = IntCounter::new(
+            "process_cpu_seconds_total",
+            "Total user and system CPU time spent in seconds.",
+        );
         Some(Self {
             cpu_seconds: cpu_seconds.ok()?,
             open_files: gauge("process_open_fds", "Number of open file descriptors.")?,
-            most_files: gauge("process_max_fds", "Maximum number of open file descriptors.")?,
-            virtual_memory: gauge("process_virtual_memory_bytes", "Virtual memory size in bytes.")?,
-            resident_memory: gauge("process_resident_memory_bytes", "Resident memory size in bytes.")?,
-            start: gauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds.")?,
+            most_files: gauge(
+                "process_max_fds",
+                "Maximum number of open file descriptors.",
+            )?,
+            virtual_memory: gauge(
+                "process_virtual_memory_bytes",
+                "Virtual memory size in bytes.",
+            )?,
+            resident_memory: gauge(
+                "process_resident_memory_bytes",
+                "Resident memory size in bytes.",
+            )?,
+            start: gauge(
+                "process_start_time_seconds",
+                "Start time of the process since unix epoch in seconds.",
+            )?,
             threads: gauge("process_threads", "Number of OS threads in the process.")?,
         })
     }
 
     /// The present values; empty where the system has none.
     pub fn gather(&self) -> Vec<MetricFamily> {
-        let Some(()) = self.refresh() else { return Vec::new() };
+        let Some(()) = self.refresh() else {
+            return Vec::new();
+        };
         let gauges = [
             &self.most_files,
             &self.open_files,
@@ -43,7 +60,11 @@ impl ProcessMetrics {
             &self.threads,
             &self.virtual_memory,
         ];
-        self.cpu_seconds.collect().into_iter().chain(gauges.into_iter().flat_map(|gauge| gauge.collect())).collect()
+        self.cpu_seconds
+            .collect()
+            .into_iter()
+            .chain(gauges.into_iter().flat_map(|gauge| gauge.collect()))
+            .collect()
     }
 
     /// Memory that the process holds, in bytes.
@@ -56,22 +77,28 @@ impl ProcessMetrics {
     fn refresh(&self) -> Option<()> {
         let read = |path: &str| std::fs::read_to_string(path).ok();
         let stat = ProcStat::parse(&read("/proc/self/stat")?)?;
-        let ticks = i64::try_from(rustix::param::clock_ticks_per_second()).ok()?.max(1);
+        let ticks = i64::try_from(rustix::param::clock_ticks_per_second())
+            .ok()?
+            .max(1);
         let page = i64::try_from(rustix::param::page_size()).ok()?;
         self.virtual_memory.set(stat.virtual_memory);
         self.resident_memory.set(stat.resident_pages * page);
         self.threads.set(stat.threads);
         // Another thread may have counted more meanwhile.
         let seconds = u64::try_from(stat.cpu_ticks / ticks).ok()?;
-        self.cpu_seconds.inc_by(seconds.saturating_sub(self.cpu_seconds.get()));
+        self.cpu_seconds
+            .inc_by(seconds.saturating_sub(self.cpu_seconds.get()));
         if let Some(boot) = read("/proc/stat").and_then(|text| number_after(&text, "btime")) {
             self.start.set(boot + stat.start_ticks / ticks);
         }
-        if let Some(most) = read("/proc/self/limits").and_then(|text| number_after(&text, "Max open files")) {
+        if let Some(most) =
+            read("/proc/self/limits").and_then(|text| number_after(&text, "Max open files"))
+        {
             self.most_files.set(most);
         }
         if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
-            self.open_files.set(i64::try_from(files.count()).unwrap_or(i64::MAX));
+            self.open_files
+                .set(i64::try_from(files.count()).unwrap_or(i64::MAX));
         }
         Some(())
     }
@@ -113,7 +140,12 @@ impl ProcStat {
 /// The number that follows a name at the begin of a line.
 #[cfg(target_os = "linux")]
 fn number_after(text: &str, name: &str) -> Option<i64> {
-    text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
+    text.lines()
+        .find_map(|line| line.strip_prefix(name))?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -123,18 +155,28 @@ mod tests {
 
     #[test]
     fn fields_are_found_behind_any_program_name() {
-        let text = "7 (a) b (c)) S 1 7 7 0 -1 4194304 1 2 3 4 50 6 7 8 20 0 9 0 1000 4096000 250 184 1 1";
-        let expected =
-            ProcStat { cpu_ticks: 56, threads: 9, start_ticks: 1000, virtual_memory: 4_096_000, resident_pages: 250 };
+        let text =
+            "7 (a) b (c)) S 1 7 7 0 -1 4194304 1 2 3 4 50 6 7 8 20 0 9 0 1000 4096000 250 184 1 1";
+        let expected = ProcStat {
+            cpu_ticks: 56,
+            threads: 9,
+            start_ticks: 1000,
+            virtual_memory: 4_096_000,
+            resident_pages: 250,
+        };
         assert_eq!(ProcStat::parse(text), Some(expected));
         assert_eq!(ProcStat::parse("7 (a) S 1"), None);
     }
 
     #[test]
     fn numbers_stand_behind_their_names() {
-        let limits = "Limit  Soft Limit  Hard Limit  Units\nMax open files            1024  524288  files\n";
+        let limits =
+            "Limit  Soft Limit  Hard Limit  Units\nMax open files            1024  524288  files\n";
         assert_eq!(number_after(limits, "Max open files"), Some(1024));
-        assert_eq!(number_after("Max open files  unlimited  unlimited", "Max open files"), None);
+        assert_eq!(
+            number_after("Max open files  unlimited  unlimited", "Max open files"),
+            None
+        );
         assert_eq!(number_after("btime 17\n", "ctxt"), None);
     }
 
@@ -143,12 +185,22 @@ mod tests {
         let metrics = ProcessMetrics::new().unwrap();
         let _file = std::fs::File::open("/proc/self/stat").unwrap();
         let families = metrics.gather();
-        let value = |name: &str| families.iter().find(|family| family.name() == name).unwrap().get_metric()[0].clone();
+        let value = |name: &str| {
+            families
+                .iter()
+                .find(|family| family.name() == name)
+                .unwrap()
+                .get_metric()[0]
+                .clone()
+        };
         let gauge = |name: &str| value(name).get_gauge().get_value();
         assert!(gauge("process_resident_memory_bytes") > 1e6);
         assert!(gauge("process_virtual_memory_bytes") >= gauge("process_resident_memory_bytes"));
         assert!(gauge("process_threads") >= 2.0);
-        assert!(gauge("process_open_fds") > 3.0 && gauge("process_max_fds") >= gauge("process_open_fds"));
+        assert!(
+            gauge("process_open_fds") > 3.0
+                && gauge("process_max_fds") >= gauge("process_open_fds")
+        );
         let started = gauge("process_start_time_seconds");
         let now = crate::units::unix_seconds();
         assert!(started > 1.6e9 && started <= now + 2.0, "{started} {now}");

@@ -10,7 +10,8 @@ pub struct ReconstructionErrorMetrics {
     pub error: HistogramVec,
     /// Mean z-score of the errors of late, against the model's card.
     pub zscore: GaugeVec,
-    /// How far the errors of late are from those of the model's card: the population stability index.
+    /// How far the errors of late are from those of the model's card: the population stability
+    /// index.
     pub drift: GaugeVec,
     /// Records whose error is unusual by the model's card.
     pub anomalies: IntCounterVec,
@@ -18,7 +19,8 @@ pub struct ReconstructionErrorMetrics {
 
 impl ReconstructionErrorMetrics {
     pub(super) fn new(maker: &MetricFactory) -> Self {
-        // 1e-6 to 1e3 by factors of about 1.8: pixels err by thousandths, outliers among features by hundreds.
+        // 1e-6 to 1e3 by factors of about 1.8: pixels err by thousandths, outliers among features
+        // by hundreds.
         let errors = (1e-6, 1.778_279_41, 37);
         Self {
             error: maker.histogram_vec(

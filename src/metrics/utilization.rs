@@ -62,7 +62,8 @@ impl UtilizationMetrics {
             ),
             workers: maker.gauge("workers", "Workers that run"),
         };
-        load.machine_memory_bytes.set(i64::try_from(system::memory_limit()).unwrap_or(i64::MAX));
+        load.machine_memory_bytes
+            .set(i64::try_from(system::memory_limit()).unwrap_or(i64::MAX));
         load
     }
 }

@@ -9,7 +9,8 @@ use crate::metrics::factory::MetricFactory;
 
 /// The metrics of folders that are watched, by stage; absent where none is.
 pub struct WatchMetrics {
-    /// 1 while files are taken from the folder; 0 while it is missing, empty against expectation, or on another disk.
+    /// 1 while files are taken from the folder; 0 while it is missing, empty against expectation,
+    /// or on another disk.
     pub available: IntGaugeVec,
     /// Files that wait to be read, since an attempt failed for a reason that is not their own.
     pub waiting_files: IntGaugeVec,
@@ -72,7 +73,9 @@ impl WatchMetrics {
     }
 
     fn conditions(&self) -> MutexGuard<'_, BTreeMap<String, WatchCondition>> {
-        self.conditions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.conditions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reports how the watch of a stage is.
@@ -87,14 +90,19 @@ impl WatchMetrics {
     /// Why a watch takes no files at all, if one does not.
     pub fn trouble(&self) -> Option<String> {
         let conditions = self.conditions();
-        conditions.iter().find_map(|(stage, condition)| Some(format!("{stage}: {}", condition.trouble.as_ref()?)))
+        conditions.iter().find_map(|(stage, condition)| {
+            Some(format!("{stage}: {}", condition.trouble.as_ref()?))
+        })
     }
 
     /// Which files of which stages wait, a line each.
     pub fn remarks(&self) -> Vec<String> {
         let conditions = self.conditions();
         let remark = |(stage, condition): (&String, &WatchCondition)| {
-            condition.remark.as_ref().map(|remark| format!("{stage}: {remark}"))
+            condition
+                .remark
+                .as_ref()
+                .map(|remark| format!("{stage}: {remark}"))
         };
         conditions.iter().filter_map(remark).collect()
     }

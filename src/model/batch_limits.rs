@@ -11,10 +11,11 @@ pub struct InferenceBatchLimits {
 
 /// On the processor, dense networks gain nothing from more records.
 pub(super) const OWN_RECORDS: usize = 1024;
-/// Convolutional ones gain nothing from more than a few, and lose: what they compute with leaves the processor's cache.
+/// Convolutional ones gain nothing from more than a few, and lose: what they compute with leaves
+/// the processor's cache.
 const OWN_IMAGES: usize = 8;
-/// 32 colour images of 64x64. ONNX Runtime keeps the most memory that a call ever took, and larger batches gain next to
-/// nothing.
+/// 32 colour images of 64x64. ONNX Runtime keeps the most memory that a call ever took, and larger
+/// batches gain next to nothing.
 const OWN_VALUES: usize = 32 * 3 * 64 * 64;
 /// A device wants much to do at a time.
 const DEVICE_RECORDS: usize = 16_384;
@@ -25,9 +26,18 @@ impl InferenceBatchLimits {
     /// What the pipeline says, or what suits who computes what: `images` or vectors.
     pub fn of(runtime: &RuntimeSpec, images: bool) -> Self {
         match runtime.max_batch_records {
-            Some(records) => Self { records: records.get(), values: usize::MAX },
-            None if runtime.uses_device() => Self { records: DEVICE_RECORDS, values: DEVICE_VALUES },
-            None => Self { records: if images { OWN_IMAGES } else { OWN_RECORDS }, values: OWN_VALUES },
+            Some(records) => Self {
+                records: records.get(),
+                values: usize::MAX,
+            },
+            None if runtime.uses_device() => Self {
+                records: DEVICE_RECORDS,
+                values: DEVICE_VALUES,
+            },
+            None => Self {
+                records: if images { OWN_IMAGES } else { OWN_RECORDS },
+                values: OWN_VALUES,
+            },
         }
     }
 
@@ -51,7 +61,10 @@ mod tests {
         assert_eq!(rows("", 3 * 64 * 64), 32);
         assert_eq!(rows("", 8), OWN_RECORDS);
         assert_eq!(rows("", usize::MAX), 1);
-        assert_eq!(InferenceBatchLimits::of(&RuntimeSpec::default(), true).rows(28 * 28), OWN_IMAGES);
+        assert_eq!(
+            InferenceBatchLimits::of(&RuntimeSpec::default(), true).rows(28 * 28),
+            OWN_IMAGES
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The card of a model, `model.toml`: what it is, how its inputs were made, how well it does, what its files must be.
+//! The card of a model, `model.toml`: what it is, how its inputs were made, how well it does, what
+//! its files must be.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -118,9 +119,15 @@ impl ModelCard {
     /// Unknown keys, values of a wrong type, values that cannot be.
     pub fn read(path: &Path) -> Result<Self, Vec<ConfigError>> {
         let text = std::fs::read_to_string(path);
-        let text = text.map_err(|error| vec![ConfigError::new("", format!("{}: {error}", path.display()))])?;
+        let text = text
+            .map_err(|error| vec![ConfigError::new("", format!("{}: {error}", path.display()))])?;
         let faults = Self::parse(&text);
-        faults.map_err(|faults| faults.into_iter().map(|fault| in_file(path, fault)).collect())
+        faults.map_err(|faults| {
+            faults
+                .into_iter()
+                .map(|fault| in_file(path, fault))
+                .collect()
+        })
     }
 
     /// Checks the text of a card.
@@ -129,19 +136,32 @@ impl ModelCard {
     /// As [`ModelCard::read`]; keys are the card's own.
     pub fn parse(text: &str) -> Result<Self, Vec<ConfigError>> {
         let written: Value = toml::from_str(text).map_err(|error| {
-            let line = text[..error.span().map_or(0, |span| span.start)].lines().count().max(1);
-            vec![ConfigError::new("", format!("line {line}: {}", error.message()))]
+            let line = text[..error.span().map_or(0, |span| span.start)]
+                .lines()
+                .count()
+                .max(1);
+            vec![ConfigError::new(
+                "",
+                format!("line {line}: {}", error.message()),
+            )]
         })?;
         let mut card: Self = registry::parse_options(written)?;
         card.training = card.training.map(TrainingSummary::with_current_names);
         let faults = card.faults();
-        if faults.is_empty() { Ok(card) } else { Err(faults) }
+        if faults.is_empty() {
+            Ok(card)
+        } else {
+            Err(faults)
+        }
     }
 
     fn faults(&self) -> Vec<ConfigError> {
         let mut faults = Vec::new();
         if self.code_size == Some(0) {
-            faults.push(ConfigError::new("code_size", "must be above 0; leave it out where the network has no code"));
+            faults.push(ConfigError::new(
+                "code_size",
+                "must be above 0; leave it out where the network has no code",
+            ));
         }
         if self.multiple == Some(0) {
             faults.push(ConfigError::new("multiple", "must be above 0"));
@@ -151,12 +171,20 @@ impl ModelCard {
         }
         for (file, digest) in &self.files {
             let hex = digest.strip_prefix("sha256:").unwrap_or_default();
-            if hex.len() != 64 || !hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-                let message = format!("`{digest}` is no digest; write \"sha256:\" and 64 digits 0-9a-f");
+            if hex.len() != 64
+                || !hex
+                    .bytes()
+                    .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            {
+                let message =
+                    format!("`{digest}` is no digest; write \"sha256:\" and 64 digits 0-9a-f");
                 faults.push(ConfigError::new(format!("files.{file}"), message));
             }
             if file.contains(['/', '\\']) {
-                faults.push(ConfigError::new(format!("files.{file}"), "is no plain file name in the model's folder"));
+                faults.push(ConfigError::new(
+                    format!("files.{file}"),
+                    "is no plain file name in the model's folder",
+                ));
             }
         }
         faults
@@ -168,7 +196,9 @@ impl TrainingSummary {
     fn with_current_names(self) -> Self {
         let hyperparameters = self.hyperparameters.into_iter().collect();
         Self {
-            hyperparameters: registry::current_options("hyperparameters", hyperparameters).into_iter().collect(),
+            hyperparameters: registry::current_options("hyperparameters", hyperparameters)
+                .into_iter()
+                .collect(),
             file: registry::current_training_file(self.file),
             ..self
         }
@@ -176,22 +206,38 @@ impl TrainingSummary {
 }
 
 impl ErrorStats {
-    /// The distribution of these errors, which are sorted; `None` where there is none, or one is no number. What is known
-    /// of single features is up to [`super::feature_errors::FeatureErrors`].
+    /// The distribution of these errors, which are sorted; `None` where there is none, or one is no
+    /// number. What is known of single features is up to [`super::feature_errors::FeatureErrors`].
     /// Quantiles are interpolated between neighbours, as NumPy does.
     pub fn from_errors(errors: &mut [f64]) -> Option<Self> {
         errors.sort_by(f64::total_cmp);
         let count = errors.len() as f64;
         let (min, max) = (*errors.first()?, *errors.last()?);
         let mean = errors.iter().sum::<f64>() / count;
-        let std = (errors.iter().map(|error| (error - mean) * (error - mean)).sum::<f64>() / count).sqrt();
+        let std = (errors
+            .iter()
+            .map(|error| (error - mean) * (error - mean))
+            .sum::<f64>()
+            / count)
+            .sqrt();
         let at = |share: f64| {
             let place = share * (count - 1.0);
-            let (low, high) = (errors[place.floor() as usize], errors[place.ceil() as usize]);
+            let (low, high) = (
+                errors[place.floor() as usize],
+                errors[place.ceil() as usize],
+            );
             low + (high - low) * place.fract()
         };
         let [p01, p05, p25, p50, p75, p95, p99] = [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99].map(at);
-        let quantiles = Quantiles { p01, p05, p25, p50, p75, p95, p99 };
+        let quantiles = Quantiles {
+            p01,
+            p05,
+            p25,
+            p50,
+            p75,
+            p95,
+            p99,
+        };
         (std.is_finite() && max.is_finite()).then_some(Self {
             count: errors.len() as u64,
             mean,
@@ -204,7 +250,15 @@ impl ErrorStats {
     }
 
     fn check(&self, columns: Option<&[String]>, faults: &mut Vec<ConfigError>) {
-        let Quantiles { p01, p05, p25, p50, p75, p95, p99 } = self.quantiles;
+        let Quantiles {
+            p01,
+            p05,
+            p25,
+            p50,
+            p75,
+            p95,
+            p99,
+        } = self.quantiles;
         let ascending = [self.min, p01, p05, p25, p50, p75, p95, p99, self.max];
         // Also false where one of them is not a number.
         if !ascending.windows(2).all(|pair| pair[0] <= pair[1]) {
@@ -212,7 +266,10 @@ impl ErrorStats {
             faults.push(ConfigError::new("reconstruction_error.quantiles", message));
         }
         if !(self.std >= 0.0 && self.mean.is_finite()) {
-            let message = format!("mean {} and std {} are no mean and deviation", self.mean, self.std);
+            let message = format!(
+                "mean {} and std {} are no mean and deviation",
+                self.mean, self.std
+            );
             faults.push(ConfigError::new("reconstruction_error", message));
         }
         if let Some(features) = &self.features {
@@ -223,8 +280,15 @@ impl ErrorStats {
 
 /// A card's fault as the pipeline sees it: at the model's own table, naming the card and its key.
 pub fn in_file(path: &Path, fault: ConfigError) -> ConfigError {
-    let place = if fault.key.is_empty() { String::new() } else { format!("`{}`: ", fault.key) };
-    ConfigError::new("path", format!("{}: {place}{}", path.display(), fault.message))
+    let place = if fault.key.is_empty() {
+        String::new()
+    } else {
+        format!("`{}`: ", fault.key)
+    };
+    ConfigError::new(
+        "path",
+        format!("{}: {place}{}", path.display(), fault.message),
+    )
 }
 
 #[cfg(test)]
@@ -268,7 +332,10 @@ mod tests {
 
     fn check(text: &str, expected: Expect) {
         let faults = ModelCard::parse(text).err().unwrap_or_default();
-        let lines: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect();
+        let lines: Vec<String> = faults
+            .iter()
+            .map(|fault| format!("{}: {}", fault.key, fault.message))
+            .collect();
         expected.assert_eq(&lines.join("\n"));
     }
 
@@ -278,7 +345,13 @@ mod tests {
                       network = { fold = true }\ntraining = { optimiser = 'muon', patience = 2 }\ndata = { licence = 'free' }";
         let text = format!("name = 'm'\nkind = 'deep'\n[input]\ntype = 'image'\n{former}\n");
         let training = ModelCard::parse(&text).unwrap().training.unwrap();
-        assert_eq!((training.license.as_str(), &training.hyperparameters["optimizer"]), ("free", &"adam".into()));
+        assert_eq!(
+            (
+                training.license.as_str(),
+                &training.hyperparameters["optimizer"]
+            ),
+            ("free", &"adam".into())
+        );
         let current = serde_json::json!({ "network": { "space_to_depth": true },
             "training": { "optimizer": "muon", "patience": 2 }, "data": { "license": "free" } });
         assert_eq!(training.file, current);
@@ -288,22 +361,39 @@ mod tests {
     fn a_whole_card_is_read_and_written_alike() {
         let card = ModelCard::parse(WHOLE).unwrap();
         assert_eq!(card.input.size, Some([64, 64]));
-        assert_eq!(card.reconstruction_error.as_ref().unwrap().quantiles.p99, 0.012);
+        assert_eq!(
+            card.reconstruction_error.as_ref().unwrap().quantiles.p99,
+            0.012
+        );
         assert_eq!(card.training.as_ref().unwrap().hyperparameters["epochs"], 6);
-        assert_eq!(ModelCard::parse(&toml::to_string(&card).unwrap()).unwrap(), card);
+        assert_eq!(
+            ModelCard::parse(&toml::to_string(&card).unwrap()).unwrap(),
+            card
+        );
     }
 
     #[test]
     fn errors_of_features_are_told_for_each_column() {
-        let input = WHOLE.split("[reconstruction_error]").next().unwrap().split("[input]").next().unwrap();
+        let input = WHOLE
+            .split("[reconstruction_error]")
+            .next()
+            .unwrap()
+            .split("[input]")
+            .next()
+            .unwrap();
         let rest = WHOLE.split("[reconstruction_error]").nth(1).unwrap();
         let card = |features: &str, columns: &str| {
-            let input = format!("{input}[input]\ntype = \"features\"\n{columns}\n[reconstruction_error]\n");
+            let input =
+                format!("{input}[input]\ntype = \"features\"\n{columns}\n[reconstruction_error]\n");
             format!("{input}features = {features}\n{rest}")
         };
         let columns = r#"columns = ["a", "b"]"#;
-        let written = ModelCard::parse(&card("{ mean = [0.1, 0.0], std = [0.2, 0.0] }", columns)).unwrap();
-        assert_eq!(ModelCard::parse(&toml::to_string(&written).unwrap()).unwrap(), written);
+        let written =
+            ModelCard::parse(&card("{ mean = [0.1, 0.0], std = [0.2, 0.0] }", columns)).unwrap();
+        assert_eq!(
+            ModelCard::parse(&toml::to_string(&written).unwrap()).unwrap(),
+            written
+        );
         check(
             &card("{ mean = [0.1], std = [0.2, -1.0] }", columns),
             expect![[r#"
@@ -316,7 +406,9 @@ mod tests {
         );
         check(
             &card("{ mean = [], std = [] }", ""),
-            expect!["reconstruction_error.features: is for features that `input.columns` names; there is none"],
+            expect![
+                "reconstruction_error.features: is for features that `input.columns` names; there is none"
+            ],
         );
         check(
             &card("{ means = [1.0, 1.0], std = [1.0, 1.0] }", columns),
@@ -328,20 +420,32 @@ mod tests {
 
     #[test]
     fn every_fault_of_a_card_is_named() {
-        check(&WHOLE.replace("channels =", "chanels ="), expect!["input.chanels: unknown key"]);
         check(
-            &WHOLE.replace("name =", "title =").replace("psnr = 24.4", "psnr = 'high'"),
+            &WHOLE.replace("channels =", "chanels ="),
+            expect!["input.chanels: unknown key"],
+        );
+        check(
+            &WHOLE
+                .replace("name =", "title =")
+                .replace("psnr = 24.4", "psnr = 'high'"),
             expect![[r#"metrics.psnr: invalid type: string "high", expected f64"#]],
         );
-        let wrong = WHOLE.replace("p25 = 0.002", "p25 = 0.5").replace("code_size = 128", "code_size = 0");
+        let wrong = WHOLE
+            .replace("p25 = 0.002", "p25 = 0.5")
+            .replace("code_size = 128", "code_size = 0");
         check(
-            &wrong.replace("sha256:08", "md5:").replace("encoder.onnx", "../encoder.onnx"),
+            &wrong
+                .replace("sha256:08", "md5:")
+                .replace("encoder.onnx", "../encoder.onnx"),
             expect![[r#"
             code_size: must be above 0; leave it out where the network has no code
             reconstruction_error.quantiles: min, quantiles and max must ascend; met [0.0002, 0.0007, 0.001, 0.5, 0.003, 0.0045, 0.008, 0.012, 0.014]
             files.../encoder.onnx: `md5:55639d6e3e596a20a8b99b455458321ecd334c2c3a64e4f60eb3cc7e4f83a3` is no digest; write "sha256:" and 64 digits 0-9a-f
             files.../encoder.onnx: is no plain file name in the model's folder"#]],
         );
-        check("name = ", expect![": line 1: string values must be quoted, expected literal string"]);
+        check(
+            "name = ",
+            expect![": line 1: string values must be quoted, expected literal string"],
+        );
     }
 }

@@ -10,7 +10,8 @@ use crate::image::pixel_format::{Channels, TensorLayout};
 use crate::model::input::{InputSpec, ScalingKind};
 use crate::model::loss::Loss;
 
-/// A model as the pipeline declares it: a folder with a card, or bare ONNX files with what a card would have said.
+/// A model as the pipeline declares it: a folder with a card, or bare ONNX files with what a card
+/// would have said.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ModelSpec {
@@ -26,7 +27,8 @@ pub struct ModelSpec {
     pub output: Option<String>,
     /// The output to take, where the decoder has several. Default: the first.
     pub decoder_output: Option<String>,
-    /// Height and width of images must be multiples of this; others are padded by repeating their edges. Default: 1.
+    /// Height and width of images must be multiples of this; others are padded by repeating their
+    /// edges. Default: 1.
     pub multiple: Option<NonZeroUsize>,
     /// The loss that the model was trained with. Default: mse.
     pub loss: Option<Loss>,
@@ -36,7 +38,8 @@ pub struct ModelSpec {
     pub channels: Option<Channels>,
     /// Bare files, images: order of the dimensions. Default: what the file says.
     pub layout: Option<TensorLayout>,
-    /// Bare files, images: bytes 0..255 are mapped onto this range. Default: [0, 1], or [0, 255] for a uint8 input.
+    /// Bare files, images: bytes 0..255 are mapped onto this range. Default: [0, 1], or [0, 255]
+    /// for a uint8 input.
     pub range: Option<[f32; 2]>,
     /// Bare files: subtracted, per channel of an image or per feature. Default: nothing.
     pub mean: Option<Vec<f64>>,
@@ -75,21 +78,24 @@ impl ModelSpec {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RuntimeSpec {
-    /// Who computes, in order of preference. One that is not available is an error, never skipped; what it cannot
-    /// compute runs on the processor only where `cpu` is listed too.
+    /// Who computes, in order of preference. One that is not available is an error, never skipped;
+    /// what it cannot compute runs on the processor only where `cpu` is listed too.
     pub providers: Vec<ExecutionProvider>,
-    /// Whether each worker has a session of its own, or all share one, which computes for several of them at a time.
-    /// Default: shared where the first provider is not `cpu`; then there are two workers per core, since half of them wait.
+    /// Whether each worker has a session of its own, or all share one, which computes for several
+    /// of them at a time. Default: shared where the first provider is not `cpu`; then there are two
+    /// workers per core, since half of them wait.
     pub sessions: Option<SessionMode>,
-    /// Records that go into one call at most. Default: as many as make 1.5 MB of values, or 25 MB on a device.
+    /// Records that go into one call at most. Default: as many as make 1.5 MB of values, or 25 MB
+    /// on a device.
     pub max_batch_records: Option<NonZeroUsize>,
     /// Threads of one session. Workers run side by side already, so more than 1 rarely pays.
     pub threads: NonZeroUsize,
     /// How far the graph is rewritten before it runs.
     pub optimisation: GraphOptimization,
-    /// The ONNX Runtime library: an absolute path to a file that belongs to the user or to root and that others cannot write,
-    /// neither the file nor its folder. Default: `ORT_DYLIB_PATH`, then in the folder of the program, in the checkout that the program
-    /// was built in, in the active Python environment, in the system's folders.
+    /// The ONNX Runtime library: an absolute path to a file that belongs to the user or to root and
+    /// that others cannot write, neither the file nor its folder. Default: `ORT_DYLIB_PATH`, then
+    /// in the folder of the program, in the checkout that the program was built in, in the active
+    /// Python environment, in the system's folders.
     pub library: Option<PathBuf>,
 }
 
@@ -117,7 +123,9 @@ impl RuntimeSpec {
 
     /// Whether another device than the processor computes.
     pub fn uses_device(&self) -> bool {
-        self.providers.first().is_some_and(|&first| first != ExecutionProvider::Cpu)
+        self.providers
+            .first()
+            .is_some_and(|&first| first != ExecutionProvider::Cpu)
     }
 }
 

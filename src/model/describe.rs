@@ -1,4 +1,5 @@
-//! What a model folder or an ONNX file is, for people: inputs and outputs, versions, digests, what it can do in a pipeline.
+//! What a model folder or an ONNX file is, for people: inputs and outputs, versions, digests, what
+//! it can do in a pipeline.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,8 @@ use crate::model::tensor_spec::TensorSpec;
 use crate::model::{Model, ModelInput, ModelPath, ModelSpec, RuntimeSpec};
 use crate::text_escape::line;
 
-/// Describes a model folder or a bare ONNX file. [`crate::model::ort_library::init`] must have found ONNX Runtime before.
+/// Describes a model folder or a bare ONNX file. [`crate::model::ort_library::init`] must have
+/// found ONNX Runtime before.
 ///
 /// # Errors
 /// When there is nothing to describe: no such file, or a folder without a card or ONNX files.
@@ -23,18 +25,44 @@ pub fn describe(path: &Path, runtime: &RuntimeSpec) -> Result<ModelDescription, 
         let files = ["encoder.onnx", "decoder.onnx", "model.onnx"].map(|file| path.join(file));
         let files: Vec<PathBuf> = files.into_iter().filter(|file| file.is_file()).collect();
         if files.is_empty() && !path.join(CARD).is_file() {
-            let message = format!("{} holds no {CARD}, encoder.onnx or model.onnx", path.display());
+            let message = format!(
+                "{} holds no {CARD}, encoder.onnx or model.onnx",
+                path.display()
+            );
             return Err(vec![ConfigError::new("path", message)]);
         }
-        (ModelSpec { path: Some(path.to_path_buf()), ..ModelSpec::default() }, files)
+        (
+            ModelSpec {
+                path: Some(path.to_path_buf()),
+                ..ModelSpec::default()
+            },
+            files,
+        )
     } else {
-        (ModelSpec { model: Some(path.to_path_buf()), ..ModelSpec::default() }, vec![path.to_path_buf()])
+        (
+            ModelSpec {
+                model: Some(path.to_path_buf()),
+                ..ModelSpec::default()
+            },
+            vec![path.to_path_buf()],
+        )
     };
-    let files = files.iter().map(|file| OnnxFile::read(file, runtime)).collect::<Result<_, _>>();
+    let files = files
+        .iter()
+        .map(|file| OnnxFile::read(file, runtime))
+        .collect::<Result<_, _>>();
     let files = files.map_err(|message| vec![ConfigError::new("path", message)])?;
     let model = Model::open("model", &spec, runtime, &Arc::new(Metrics::new()));
-    let card = path.is_dir().then(|| ModelCard::read(&path.join(CARD)).ok()).flatten();
-    Ok(ModelDescription { path: path.to_path_buf(), card, files, model })
+    let card = path
+        .is_dir()
+        .then(|| ModelCard::read(&path.join(CARD)).ok())
+        .flatten();
+    Ok(ModelDescription {
+        path: path.to_path_buf(),
+        card,
+        files,
+        model,
+    })
 }
 
 /// What was found; its `Display` is the text for people.
@@ -65,7 +93,8 @@ impl OnnxFile {
         let bytes = read(path)?;
         let header = read_header(path, &bytes);
         let open = |_: &OnnxMetadata| {
-            OnnxGraph::open(path, runtime).map_err(|reason| format!("ONNX Runtime refuses it: {reason}"))
+            OnnxGraph::open(path, runtime)
+                .map_err(|reason| format!("ONNX Runtime refuses it: {reason}"))
         };
         Ok(Self {
             path: path.to_path_buf(),
@@ -97,8 +126,13 @@ impl fmt::Display for ModelDescription {
                 writeln!(f, "in a pipeline: cannot run as a stage")
             }
             Err(faults) => {
-                let reasons: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
-                writeln!(f, "in a pipeline: cannot run as a stage: {}", reasons.join("; "))
+                let reasons: Vec<&str> =
+                    faults.iter().map(|fault| fault.message.as_str()).collect();
+                writeln!(
+                    f,
+                    "in a pipeline: cannot run as a stage: {}",
+                    reasons.join("; ")
+                )
             }
         }
     }
@@ -106,7 +140,11 @@ impl fmt::Display for ModelDescription {
 
 impl fmt::Display for OnnxFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        let name = self
+            .path
+            .file_name()
+            .map(|name| name.to_string_lossy())
+            .unwrap_or_default();
         writeln!(f, "{name}  {} bytes  sha256:{}", self.bytes, self.digest)?;
         let opset = |(domain, version): &(String, u64)| match domain.as_str() {
             "" => format!("opset {version}"),
@@ -114,7 +152,12 @@ impl fmt::Display for OnnxFile {
         };
         let opsets: Vec<String> = self.header.opsets.iter().map(opset).collect();
         if !opsets.is_empty() {
-            writeln!(f, "  format     IR {}, {}", self.header.ir_version, opsets.join(", "))?;
+            writeln!(
+                f,
+                "  format     IR {}, {}",
+                self.header.ir_version,
+                opsets.join(", ")
+            )?;
         }
         if !self.header.producer.is_empty() {
             writeln!(f, "  producer   {}", line(&self.header.producer))?;
@@ -133,7 +176,9 @@ impl fmt::Display for OnnxFile {
 }
 
 fn write_ports(f: &mut fmt::Formatter<'_>, word: &str, ports: &[TensorSpec]) -> fmt::Result {
-    ports.iter().try_for_each(|port| writeln!(f, "  {word:<10} {port}"))
+    ports
+        .iter()
+        .try_for_each(|port| writeln!(f, "  {word:<10} {port}"))
 }
 
 fn write_card(f: &mut fmt::Formatter<'_>, card: &ModelCard) -> fmt::Result {
@@ -145,14 +190,20 @@ fn write_card(f: &mut fmt::Formatter<'_>, card: &ModelCard) -> fmt::Result {
     if let Some(stats) = &card.reconstruction_error {
         let quantiles = &stats.quantiles;
         let (mean, count) = (stats.mean, stats.count);
-        write!(f, "error        mean {mean:.6}, p50 {:.6}, p95 {:.6}, ", quantiles.p50, quantiles.p95)?;
+        write!(
+            f,
+            "error        mean {mean:.6}, p50 {:.6}, p95 {:.6}, ",
+            quantiles.p50, quantiles.p95
+        )?;
         writeln!(f, "p99 {:.6} on {count} validation records", quantiles.p99)?;
     }
     if let Some(training) = &card.training {
         writeln!(f, "data         {}", line(&training.data))?;
         writeln!(f, "license      {}", line(&training.license))?;
     }
-    card.metrics.iter().try_for_each(|(name, value)| writeln!(f, "{:<12} {value}", line(name)))
+    card.metrics
+        .iter()
+        .try_for_each(|(name, value)| writeln!(f, "{:<12} {value}", line(name)))
 }
 
 /// What a model does with a record, in a phrase.
@@ -163,11 +214,18 @@ fn ability(model: &Model) -> String {
                 1 => "gray",
                 _ => "rgb",
             };
-            let size = image.size.map_or("any size".to_owned(), |(height, width)| format!("{height}x{width}"));
+            let size = image.size.map_or("any size".to_owned(), |(height, width)| {
+                format!("{height}x{width}")
+            });
             format!("{channels} images of {size}")
         }
         ModelInput::Features(features) if features.columns.is_empty() => {
-            format!("vectors of {} features", model.input_shape().map_or(0, |shape| shape.iter().product::<usize>()))
+            format!(
+                "vectors of {} features",
+                model
+                    .input_shape()
+                    .map_or(0, |shape| shape.iter().product::<usize>())
+            )
         }
         ModelInput::Features(features) => format!("records of {} features", features.columns.len()),
         ModelInput::Tensor => match model.input_shape() {
@@ -179,9 +237,14 @@ fn ability(model: &Model) -> String {
         (Some(size), Some(_)) => format!("encodes {record} to {size} values, and decodes them"),
         (Some(size), None) => format!("encodes {record} to {size} values"),
         (None, Some(_)) => format!("turns {record} into codes, and back"),
-        (None, None) => match model.input_shape().map(|shape| model.output_shape(ModelPath::Whole, &shape)) {
+        (None, None) => match model
+            .input_shape()
+            .map(|shape| model.output_shape(ModelPath::Whole, &shape))
+        {
             Some(Ok(shape)) if model.input_shape().as_deref() == Some(shape.as_slice()) => {
-                format!("turns {record} into the same shape: a denoiser, or an autoencoder in one piece")
+                format!(
+                    "turns {record} into the same shape: a denoiser, or an autoencoder in one piece"
+                )
             }
             Some(Ok(shape)) => match shape.as_slice() {
                 [size] => format!("turns {record} into {size} values"),
@@ -206,7 +269,10 @@ mod tests {
         let text = description.to_string();
         let folder = format!("{}/", file("").display()).replace("//", "/");
         expected.assert_eq(&text.replace(&folder, ""));
-        assert_eq!(description.usable(), !text.contains("cannot run as a stage"));
+        assert_eq!(
+            description.usable(),
+            !text.contains("cannot run as a stage")
+        );
     }
 
     #[test]
@@ -277,9 +343,15 @@ mod tests {
     #[test]
     fn where_there_is_nothing_to_describe_it_is_said() {
         let faults = describe(&file("gone.onnx"), &init()).err().unwrap();
-        assert!(faults[0].message.contains("gone.onnx: No such file"), "{faults:?}");
+        assert!(
+            faults[0].message.contains("gone.onnx: No such file"),
+            "{faults:?}"
+        );
         let folder = tempfile::tempdir().unwrap();
         let faults = describe(folder.path(), &init()).err().unwrap();
-        assert!(faults[0].message.contains("holds no model.toml"), "{faults:?}");
+        assert!(
+            faults[0].message.contains("holds no model.toml"),
+            "{faults:?}"
+        );
     }
 }

@@ -1,11 +1,13 @@
-//! The errors of single features: how they lie on validation data, and how unusual a record's own are beside that.
+//! The errors of single features: how they lie on validation data, and how unusual a record's own
+//! are beside that.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ConfigError;
 
-/// The distribution of each feature's squared error over records, in the order of the card's `input.columns`.
+/// The distribution of each feature's squared error over records, in the order of the card's
+/// `input.columns`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FeatureStats {
     /// Means.
@@ -16,38 +18,65 @@ pub struct FeatureStats {
 
 /// The squared error of each feature, in float64.
 pub fn squared_errors(target: &[f32], output: &[f32]) -> impl Iterator<Item = f64> + Clone {
-    target.iter().zip(output).map(|(&x, &y)| (f64::from(x) - f64::from(y)).powi(2))
+    target
+        .iter()
+        .zip(output)
+        .map(|(&x, &y)| (f64::from(x) - f64::from(y)).powi(2))
 }
 
 impl FeatureStats {
-    /// Faults at `reconstruction_error.features`; `columns` are the names of the features that the card gives.
+    /// Faults at `reconstruction_error.features`; `columns` are the names of the features that the
+    /// card gives.
     pub(super) fn check(&self, columns: Option<&[String]>, faults: &mut Vec<ConfigError>) {
         const KEY: &str = "reconstruction_error.features";
         let Some(columns) = columns else {
-            return faults.push(ConfigError::new(KEY, "is for features that `input.columns` names; there is none"));
+            return faults.push(ConfigError::new(
+                KEY,
+                "is for features that `input.columns` names; there is none",
+            ));
         };
         for (key, values) in [("mean", &self.mean), ("std", &self.std)] {
             let key = format!("{KEY}.{key}");
             if values.len() != columns.len() {
-                let message = format!("has {} values, but `input.columns` names {}", values.len(), columns.len());
+                let message = format!(
+                    "has {} values, but `input.columns` names {}",
+                    values.len(),
+                    columns.len()
+                );
                 faults.push(ConfigError::new(key, message));
-            } else if let Some(place) = values.iter().position(|value| !(value.is_finite() && *value >= 0.0)) {
-                let message = format!("must be 0 or more; met {} for `{}`", values[place], columns[place]);
+            } else if let Some(place) = values
+                .iter()
+                .position(|value| !(value.is_finite() && *value >= 0.0))
+            {
+                let message = format!(
+                    "must be 0 or more; met {} for `{}`",
+                    values[place], columns[place]
+                );
                 faults.push(ConfigError::new(key, message));
             }
         }
     }
 
-    /// What to divide each feature's distance from its mean by. A feature whose error never varied has a deviation of
-    /// 0: it counts as the least that is above 0, or as 1 where none is, so that z-scores stay finite.
+    /// What to divide each feature's distance from its mean by. A feature whose error never varied
+    /// has a deviation of 0: it counts as the least that is above 0, or as 1 where none is, so that
+    /// z-scores stay finite.
     pub fn divisors(&self) -> Vec<f64> {
-        let least = self.std.iter().copied().filter(|&std| std > 0.0).min_by(f64::total_cmp).unwrap_or(1.0);
-        self.std.iter().map(|&std| if std > 0.0 { std } else { least }).collect()
+        let least = self
+            .std
+            .iter()
+            .copied()
+            .filter(|&std| std > 0.0)
+            .min_by(f64::total_cmp)
+            .unwrap_or(1.0);
+        self.std
+            .iter()
+            .map(|&std| if std > 0.0 { std } else { least })
+            .collect()
     }
 }
 
-/// Takes the errors of features record by record, by the recurrence of Welford (1962), which loses no digits to large
-/// means.
+/// Takes the errors of features record by record, by the recurrence of Welford (1962), which loses
+/// no digits to large means.
 #[derive(Debug, Clone)]
 pub struct FeatureErrors {
     count: u64,
@@ -59,7 +88,11 @@ pub struct FeatureErrors {
 impl FeatureErrors {
     /// No record yet, of so many features.
     pub fn new(features: usize) -> Self {
-        Self { count: 0, mean: vec![0.0; features], squares: vec![0.0; features] }
+        Self {
+            count: 0,
+            mean: vec![0.0; features],
+            squares: vec![0.0; features],
+        }
     }
 
     /// Takes in a record and its reconstruction, a value per feature.
@@ -74,13 +107,20 @@ impl FeatureErrors {
         }
     }
 
-    /// The distribution over the records so far (deviations divided by their number, as NumPy does); `None` without
-    /// records, or where an error was not finite.
+    /// The distribution over the records so far (deviations divided by their number, as NumPy
+    /// does); `None` without records, or where an error was not finite.
     pub fn stats(&self) -> Option<FeatureStats> {
         let count = self.count as f64;
-        let std: Vec<f64> = self.squares.iter().map(|squares| (squares / count).sqrt()).collect();
+        let std: Vec<f64> = self
+            .squares
+            .iter()
+            .map(|squares| (squares / count).sqrt())
+            .collect();
         let finite = self.count > 0 && self.mean.iter().chain(&std).all(|value| value.is_finite());
-        finite.then(|| FeatureStats { mean: self.mean.clone(), std })
+        finite.then(|| FeatureStats {
+            mean: self.mean.clone(),
+            std,
+        })
     }
 }
 
@@ -99,7 +139,8 @@ mod tests {
             errors.push(&[x, y], &[0.0, 0.0]);
         }
         let stats = errors.stats().unwrap();
-        let near = |met: f64, wanted: f64| assert!((met - wanted).abs() < 1e-9 * wanted, "{met} {wanted}");
+        let near =
+            |met: f64, wanted: f64| assert!((met - wanted).abs() < 1e-9 * wanted, "{met} {wanted}");
         near(stats.mean[0], 7.0);
         near(stats.std[0], 6.480_740_698_407_86);
         near(stats.mean[1], 666_666.666_666_666_6);
@@ -110,7 +151,13 @@ mod tests {
 
     #[test]
     fn a_deviation_of_0_counts_as_the_least_above_it() {
-        let divisors = |std: &[f64]| FeatureStats { mean: vec![0.0; std.len()], std: std.to_vec() }.divisors();
+        let divisors = |std: &[f64]| {
+            FeatureStats {
+                mean: vec![0.0; std.len()],
+                std: std.to_vec(),
+            }
+            .divisors()
+        };
         assert_eq!(divisors(&[0.5, 0.0, 0.25]), [0.5, 0.25, 0.25]);
         assert_eq!(divisors(&[0.0, 0.0]), [1.0, 1.0]);
     }

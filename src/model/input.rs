@@ -143,16 +143,22 @@ impl InputSpec {
     /// Every key that contradicts another or the file.
     pub fn resolve(&self, port: &TensorSpec) -> Result<ModelInput, Vec<ConfigError>> {
         let (image, features) = (self.image_keys(), self.feature_keys());
-        let kind = self.told().map_err(|fault| vec![fault])?.or_else(|| guess(port));
+        let kind = self
+            .told()
+            .map_err(|fault| vec![fault])?
+            .or_else(|| guess(port));
         let stray = match kind {
             Some(InputKind::Image) => features,
             Some(InputKind::Features) => image,
             None => self.set_keys(),
         };
-        let mut faults: Vec<ConfigError> = stray.into_iter().map(|key| stray_key(key, kind)).collect();
+        let mut faults: Vec<ConfigError> =
+            stray.into_iter().map(|key| stray_key(key, kind)).collect();
         let input = match kind {
             Some(InputKind::Image) => self.resolve_image(port, &mut faults).map(ModelInput::Image),
-            Some(InputKind::Features) => self.resolve_features(port, &mut faults).map(ModelInput::Features),
+            Some(InputKind::Features) => self
+                .resolve_features(port, &mut faults)
+                .map(ModelInput::Features),
             None => Some(ModelInput::Tensor),
         };
         match input {
@@ -166,10 +172,16 @@ impl InputSpec {
     /// # Errors
     /// Where its keys speak of both.
     pub fn told(&self) -> Result<Option<InputKind>, ConfigError> {
-        match (self.kind, self.image_keys().first(), self.feature_keys().first()) {
+        match (
+            self.kind,
+            self.image_keys().first(),
+            self.feature_keys().first(),
+        ) {
             (Some(kind), ..) => Ok(Some(kind)),
             (None, Some(image), Some(features)) => {
-                let message = format!("`{image}` describes images, but `{features}` features; say one of them");
+                let message = format!(
+                    "`{image}` describes images, but `{features}` features; say one of them"
+                );
                 Err(ConfigError::new(*image, message))
             }
             (None, Some(_), None) => Ok(Some(InputKind::Image)),
@@ -178,12 +190,28 @@ impl InputSpec {
         }
     }
 
-    fn resolve_image(&self, port: &TensorSpec, faults: &mut Vec<ConfigError>) -> Option<ImageInput> {
+    fn resolve_image(
+        &self,
+        port: &TensorSpec,
+        faults: &mut Vec<ConfigError>,
+    ) -> Option<ImageInput> {
         let shown = shown_image(port);
-        let layout = self.layout.or(shown.map(|(layout, _)| layout)).unwrap_or_default();
-        let channels = self.channels.or(shown.map(|(_, channels)| channels)).unwrap_or_default();
-        let range = if port.element == ElementType::Uint8 { [0.0, 255.0] } else { [0.0, 1.0] };
-        let narrow = |values: &Option<Vec<f64>>| values.iter().flatten().map(|&value| value as f32).collect();
+        let layout = self
+            .layout
+            .or(shown.map(|(layout, _)| layout))
+            .unwrap_or_default();
+        let channels = self
+            .channels
+            .or(shown.map(|(_, channels)| channels))
+            .unwrap_or_default();
+        let range = if port.element == ElementType::Uint8 {
+            [0.0, 255.0]
+        } else {
+            [0.0, 1.0]
+        };
+        let narrow = |values: &Option<Vec<f64>>| {
+            values.iter().flatten().map(|&value| value as f32).collect()
+        };
         let mut format = PixelFormat {
             channels,
             layout,
@@ -198,7 +226,10 @@ impl InputSpec {
         if format.mean.iter().all(|&mean| mean == 0.0) && format.std.iter().all(|&std| std == 1.0) {
             (format.mean, format.std) = (vec![], vec![]);
         }
-        let size = self.size.map(|[height, width]| (height, width)).or_else(|| fixed_size(layout, port));
+        let size = self
+            .size
+            .map(|[height, width]| (height, width))
+            .or_else(|| fixed_size(layout, port));
         if size.is_some_and(|(height, width)| height == 0 || width == 0) {
             faults.push(ConfigError::new("size", "a side of the image is 0"));
             return None;
@@ -210,33 +241,51 @@ impl InputSpec {
                 faults.push(ConfigError::new("size", message));
             }
         } else if port.dims.len() != 4 {
-            faults.push(ConfigError::new("size", format!("{port} is no batch of images of any size; give `size`")));
+            faults.push(ConfigError::new(
+                "size",
+                format!("{port} is no batch of images of any size; give `size`"),
+            ));
         }
         Some(ImageInput { format, size })
     }
 
-    fn resolve_features(&self, port: &TensorSpec, faults: &mut Vec<ConfigError>) -> Option<FeatureInput> {
+    fn resolve_features(
+        &self,
+        port: &TensorSpec,
+        faults: &mut Vec<ConfigError>,
+    ) -> Option<FeatureInput> {
         let columns = self.columns.clone().unwrap_or_default();
         let width = match (columns.len(), port.row_len()) {
             (0, Some(width)) => width,
             (0, None) => {
-                let message = format!("{port} does not say how many features it takes; name them in `columns`");
+                let message = format!(
+                    "{port} does not say how many features it takes; name them in `columns`"
+                );
                 faults.push(ConfigError::new("columns", message));
                 return None;
             }
             (named, _) => {
                 if !port.takes(&[named]) {
-                    faults.push(ConfigError::new("columns", format!("{named} columns do not fit {port}")));
+                    faults.push(ConfigError::new(
+                        "columns",
+                        format!("{named} columns do not fit {port}"),
+                    ));
                 }
                 named
             }
         };
         if let Some(twice) = first_repeated(&columns) {
-            faults.push(ConfigError::new("columns", format!("`{twice}` is named twice")));
+            faults.push(ConfigError::new(
+                "columns",
+                format!("`{twice}` is named twice"),
+            ));
         }
         let mut list = |key: &'static str, values: &Option<Vec<f64>>| match values {
             Some(values) if values.len() != width => {
-                faults.push(ConfigError::new(key, format!("{} values for {width} features", values.len())));
+                faults.push(ConfigError::new(
+                    key,
+                    format!("{} values for {width} features", values.len()),
+                ));
                 vec![]
             }
             Some(values) if values.iter().any(|value| !value.is_finite()) => {
@@ -251,14 +300,21 @@ impl InputSpec {
         };
         let scaling = match self.scaling.unwrap_or(ScalingKind::None) {
             ScalingKind::None => Scaling::None,
-            ScalingKind::Standard => Scaling::Standard { mean: list("mean", &self.mean), std: list("std", &self.std) },
-            ScalingKind::MinMax => Scaling::MinMax { min: list("min", &self.min), max: list("max", &self.max) },
+            ScalingKind::Standard => Scaling::Standard {
+                mean: list("mean", &self.mean),
+                std: list("std", &self.std),
+            },
+            ScalingKind::MinMax => Scaling::MinMax {
+                min: list("min", &self.min),
+                max: list("max", &self.max),
+            },
         };
         self.unused_numbers(&scaling, faults);
         Some(FeatureInput { columns, scaling })
     }
 
-    /// Numbers that the chosen scaling does not use are a mistake: the user believes that they count.
+    /// Numbers that the chosen scaling does not use are a mistake: the user believes that they
+    /// count.
     fn unused_numbers(&self, scaling: &Scaling, faults: &mut Vec<ConfigError>) {
         let standard = matches!(scaling, Scaling::Standard { .. });
         let min_max = matches!(scaling, Scaling::MinMax { .. });
@@ -269,7 +325,10 @@ impl InputSpec {
             ("max", self.max.is_some() && !min_max, "min_max"),
         ];
         for (key, _, scaling) in unused.into_iter().filter(|(_, unused, _)| *unused) {
-            faults.push(ConfigError::new(key, format!("not used; say scaling = \"{scaling}\", or leave it out")));
+            faults.push(ConfigError::new(
+                key,
+                format!("not used; say scaling = \"{scaling}\", or leave it out"),
+            ));
         }
     }
 
@@ -280,7 +339,9 @@ impl InputSpec {
             ("layout", self.layout.is_some()),
             ("range", self.range.is_some()),
         ];
-        set.into_iter().filter_map(|(key, set)| set.then_some(key)).collect()
+        set.into_iter()
+            .filter_map(|(key, set)| set.then_some(key))
+            .collect()
     }
 
     fn feature_keys(&self) -> Vec<&'static str> {
@@ -290,14 +351,21 @@ impl InputSpec {
             ("min", self.min.is_some()),
             ("max", self.max.is_some()),
         ];
-        set.into_iter().filter_map(|(key, set)| set.then_some(key)).collect()
+        set.into_iter()
+            .filter_map(|(key, set)| set.then_some(key))
+            .collect()
     }
 
-    /// The keys that were given, `type` apart: a model from a folder has them in its card, and nowhere else.
+    /// The keys that were given, `type` apart: a model from a folder has them in its card, and
+    /// nowhere else.
     pub fn set_keys(&self) -> Vec<&'static str> {
         let both = [("mean", self.mean.is_some()), ("std", self.std.is_some())];
         let both = both.into_iter().filter_map(|(key, set)| set.then_some(key));
-        self.image_keys().into_iter().chain(self.feature_keys()).chain(both).collect()
+        self.image_keys()
+            .into_iter()
+            .chain(self.feature_keys())
+            .chain(both)
+            .collect()
     }
 }
 
@@ -305,12 +373,15 @@ fn stray_key(key: &str, kind: Option<InputKind>) -> ConfigError {
     let message = match kind {
         Some(InputKind::Image) => "describes features, but the model takes images",
         Some(InputKind::Features) => "describes images, but the model takes features",
-        None => "the file's input is neither a batch of images nor of vectors; say what it is: `size`, or `columns`",
+        None => {
+            "the file's input is neither a batch of images nor of vectors; say what it is: `size`, or `columns`"
+        }
     };
     ConfigError::new(key, message)
 }
 
-/// Four dimensions with 1 or 3 channels are images, two are vectors; anything else is a tensor of its own shape.
+/// Four dimensions with 1 or 3 channels are images, two are vectors; anything else is a tensor of
+/// its own shape.
 fn guess(port: &TensorSpec) -> Option<InputKind> {
     if shown_image(port).is_some() {
         return Some(InputKind::Image);
@@ -325,7 +396,9 @@ fn shown_image(port: &TensorSpec) -> Option<(TensorLayout, Channels)> {
         Dim::Fixed(3) => Some(Channels::Rgb),
         _ => None,
     };
-    let [_, second, _, last] = port.dims.as_slice() else { return None };
+    let [_, second, _, last] = port.dims.as_slice() else {
+        return None;
+    };
     let planes = channels(second).map(|channels| (TensorLayout::Nchw, channels));
     planes.or_else(|| channels(last).map(|channels| (TensorLayout::Nhwc, channels)))
 }
@@ -333,11 +406,17 @@ fn shown_image(port: &TensorSpec) -> Option<(TensorLayout, Channels)> {
 fn fixed_size(layout: TensorLayout, port: &TensorSpec) -> Option<(usize, usize)> {
     match (layout, port.dims.as_slice()) {
         (TensorLayout::Nchw, &[_, _, Dim::Fixed(height), Dim::Fixed(width)])
-        | (TensorLayout::Nhwc, &[_, Dim::Fixed(height), Dim::Fixed(width), _]) => Some((height, width)),
+        | (TensorLayout::Nhwc, &[_, Dim::Fixed(height), Dim::Fixed(width), _]) => {
+            Some((height, width))
+        }
         _ => None,
     }
 }
 
 fn first_repeated(names: &[String]) -> Option<&String> {
-    names.iter().enumerate().find(|(place, name)| names[..*place].contains(name)).map(|(_, name)| name)
+    names
+        .iter()
+        .enumerate()
+        .find(|(place, name)| names[..*place].contains(name))
+        .map(|(_, name)| name)
 }

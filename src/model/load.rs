@@ -15,7 +15,9 @@ use crate::model::onnx_metadata::OnnxMetadata;
 use crate::model::ort_backend::OnnxGraph;
 use crate::model::session::shape_mismatch;
 use crate::model::tensor_spec::{ElementType, TensorSpec, values};
-use crate::model::{Model, ModelFile, ModelNetwork, ModelPath, ModelSpec, RuntimeSpec, same_layout, stamp};
+use crate::model::{
+    Model, ModelFile, ModelNetwork, ModelPath, ModelSpec, RuntimeSpec, same_layout, stamp,
+};
 
 /// As [`Model::open`].
 pub(super) fn open(
@@ -28,7 +30,9 @@ pub(super) fn open(
     let digests = files.verify()?;
     let network = files.open(spec, runtime)?;
     let card = files.card;
-    let said = card.as_ref().map_or_else(|| spec.input_spec(), |card| card.input.clone());
+    let said = card
+        .as_ref()
+        .map_or_else(|| spec.input_spec(), |card| card.input.clone());
     let first = match &network {
         ModelNetwork::Autoencoder { encoder, .. } => encoder,
         ModelNetwork::Whole(whole) => whole,
@@ -37,13 +41,26 @@ pub(super) fn open(
         Some(folder) => card::in_file(&folder.join(CARD), ConfigError::within(fault, "input")),
         None => fault,
     };
-    let input = said.resolve(&first.input).map_err(|faults| faults.into_iter().map(place).collect::<Vec<_>>())?;
+    let input = said
+        .resolve(&first.input)
+        .map_err(|faults| faults.into_iter().map(place).collect::<Vec<_>>())?;
     let mut model = Model {
         name: name.to_owned(),
-        kind: card.as_ref().map_or("onnx", |card| card.kind.as_str()).to_owned(),
+        kind: card
+            .as_ref()
+            .map_or("onnx", |card| card.kind.as_str())
+            .to_owned(),
         digest: String::new(),
-        loss: card.as_ref().map(|card| card.loss).or(spec.loss).unwrap_or_default(),
-        multiple: card.as_ref().and_then(|card| card.multiple).or(spec.multiple.map(Into::into)).unwrap_or(1),
+        loss: card
+            .as_ref()
+            .map(|card| card.loss)
+            .or(spec.loss)
+            .unwrap_or_default(),
+        multiple: card
+            .as_ref()
+            .and_then(|card| card.multiple)
+            .or(spec.multiple.map(Into::into))
+            .unwrap_or(1),
         card,
         input,
         code_size: None,
@@ -54,7 +71,11 @@ pub(super) fn open(
     };
     model.digest = digest(&model, &said, &digests);
     model.code_size = match_shapes(&model).map_err(|fault| {
-        let key = if spec.path.is_some() { "path" } else { fault.key.as_str() };
+        let key = if spec.path.is_some() {
+            "path"
+        } else {
+            fault.key.as_str()
+        };
         vec![ConfigError::new(key, fault.message.clone())]
     })?;
     Ok(model)
@@ -71,25 +92,60 @@ struct ModelFiles {
 
 impl ModelFiles {
     fn find(spec: &ModelSpec) -> Result<Self, Vec<ConfigError>> {
-        let (encoder, decoder, whole) = (spec.encoder.clone(), spec.decoder.clone(), spec.model.clone());
-        let named = [("encoder", &encoder), ("decoder", &decoder), ("model", &whole)];
-        let named: Vec<&str> = named.iter().filter_map(|(key, path)| path.as_ref().map(|_| *key)).collect();
+        let (encoder, decoder, whole) = (
+            spec.encoder.clone(),
+            spec.decoder.clone(),
+            spec.model.clone(),
+        );
+        let named = [
+            ("encoder", &encoder),
+            ("decoder", &decoder),
+            ("model", &whole),
+        ];
+        let named: Vec<&str> = named
+            .iter()
+            .filter_map(|(key, path)| path.as_ref().map(|_| *key))
+            .collect();
         let Some(folder) = &spec.path else {
-            let files = Self { folder: None, card: None, encoder, decoder, whole };
+            let files = Self {
+                folder: None,
+                card: None,
+                encoder,
+                decoder,
+                whole,
+            };
             return files.complete().map_err(|fault| vec![fault]);
         };
         let said = spec.input_spec();
         let said = said.set_keys().into_iter().chain(spec.loss.map(|_| "loss"));
-        let mut faults: Vec<ConfigError> =
-            said.map(|key| ConfigError::new(key, "the model's card says it; leave it out")).collect();
-        faults.extend(named.iter().map(|key| ConfigError::new(*key, "`path` names the whole model; give one of them")));
+        let mut faults: Vec<ConfigError> = said
+            .map(|key| ConfigError::new(key, "the model's card says it; leave it out"))
+            .collect();
+        faults.extend(
+            named.iter().map(|key| {
+                ConfigError::new(*key, "`path` names the whole model; give one of them")
+            }),
+        );
         let inside = |file: &str| Some(folder.join(file)).filter(|path| path.is_file());
-        let (encoder, decoder, whole) = (inside("encoder.onnx"), inside("decoder.onnx"), inside("model.onnx"));
-        let mut files = Self { folder: Some(folder.clone()), card: None, encoder, decoder, whole };
+        let (encoder, decoder, whole) = (
+            inside("encoder.onnx"),
+            inside("decoder.onnx"),
+            inside("model.onnx"),
+        );
+        let mut files = Self {
+            folder: Some(folder.clone()),
+            card: None,
+            encoder,
+            decoder,
+            whole,
+        };
         if !folder.is_dir() {
             faults.push(ConfigError::new(
                 "path",
-                format!("{} is no folder; files are named by `model`", folder.display()),
+                format!(
+                    "{} is no folder; files are named by `model`",
+                    folder.display()
+                ),
             ));
             return Err(faults);
         }
@@ -112,16 +168,33 @@ impl ModelFiles {
         };
         match (&self.encoder, &self.decoder, &self.whole) {
             (Some(_), _, None) | (None, None, Some(_)) => Ok(self),
-            (None, None, None) if self.folder.is_some() => Err(place("", "holds neither encoder.onnx nor model.onnx")),
-            (None, None, None) => Err(place("", "names no model; give `path`, or `encoder`, or `model`")),
-            (None, Some(_), None) => Err(place("decoder", "a decoder alone takes no records; add its encoder")),
-            (_, _, Some(_)) => Err(place("model", "is the whole network; encoder and decoder cannot stand beside it")),
+            (None, None, None) if self.folder.is_some() => {
+                Err(place("", "holds neither encoder.onnx nor model.onnx"))
+            }
+            (None, None, None) => Err(place(
+                "",
+                "names no model; give `path`, or `encoder`, or `model`",
+            )),
+            (None, Some(_), None) => Err(place(
+                "decoder",
+                "a decoder alone takes no records; add its encoder",
+            )),
+            (_, _, Some(_)) => Err(place(
+                "model",
+                "is the whole network; encoder and decoder cannot stand beside it",
+            )),
         }
     }
 
     fn parts(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
-        let parts = [("encoder", &self.encoder), ("decoder", &self.decoder), ("model", &self.whole)];
-        parts.into_iter().filter_map(|(role, path)| Some((role, path.as_ref()?)))
+        let parts = [
+            ("encoder", &self.encoder),
+            ("decoder", &self.decoder),
+            ("model", &self.whole),
+        ];
+        parts
+            .into_iter()
+            .filter_map(|(role, path)| Some((role, path.as_ref()?)))
     }
 
     fn fault(&self, role: &str, path: &Path, message: &str) -> ConfigError {
@@ -129,15 +202,21 @@ impl ModelFiles {
         ConfigError::new(key, format!("{}: {message}", path.display()))
     }
 
-    /// The digest of every file that the weights lie in, by role and name; the card's digests are checked.
+    /// The digest of every file that the weights lie in, by role and name; the card's digests are
+    /// checked.
     fn verify(&self) -> Result<BTreeMap<String, String>, Vec<ConfigError>> {
         let (mut digests, mut faults) = (BTreeMap::new(), Vec::new());
         for (role, path) in self.parts() {
             match file_digests(path) {
-                Ok(found) => digests.extend(found.into_iter().map(|(file, hex)| (format!("{role} {file}"), hex))),
-                Err(message) => {
-                    faults.push(ConfigError::new(if self.folder.is_some() { "path" } else { role }, message))
-                }
+                Ok(found) => digests.extend(
+                    found
+                        .into_iter()
+                        .map(|(file, hex)| (format!("{role} {file}"), hex)),
+                ),
+                Err(message) => faults.push(ConfigError::new(
+                    if self.folder.is_some() { "path" } else { role },
+                    message,
+                )),
             }
         }
         if let (Some(folder), Some(card)) = (&self.folder, &self.card) {
@@ -146,7 +225,9 @@ impl ModelFiles {
                 match sha256(&path) {
                     Ok(hex) if listed.strip_prefix("sha256:") == Some(hex.as_str()) => {}
                     Ok(hex) => {
-                        let message = format!("is not the file that the card describes: sha256:{hex}, listed {listed}");
+                        let message = format!(
+                            "is not the file that the card describes: sha256:{hex}, listed {listed}"
+                        );
                         faults.push(self.fault("path", &path, &message));
                     }
                     Err(message) => faults.push(ConfigError::new("path", message)),
@@ -154,10 +235,18 @@ impl ModelFiles {
             }
         }
         faults.dedup();
-        if faults.is_empty() { Ok(digests) } else { Err(faults) }
+        if faults.is_empty() {
+            Ok(digests)
+        } else {
+            Err(faults)
+        }
     }
 
-    fn open(&self, spec: &ModelSpec, runtime: &RuntimeSpec) -> Result<ModelNetwork, Vec<ConfigError>> {
+    fn open(
+        &self,
+        spec: &ModelSpec,
+        runtime: &RuntimeSpec,
+    ) -> Result<ModelNetwork, Vec<ConfigError>> {
         let mut faults = Vec::new();
         let mut parts: Vec<ModelFile> = Vec::new();
         for (role, path) in self.parts() {
@@ -167,13 +256,25 @@ impl ModelFiles {
             };
             match OnnxGraph::open(path, runtime) {
                 Ok(graph) => match choose(&graph, wanted) {
-                    Ok((input, output)) => {
-                        parts.push(ModelFile { role, stamp: stamp(path), path: path.clone(), input, output })
+                    Ok((input, output)) => parts.push(ModelFile {
+                        role,
+                        stamp: stamp(path),
+                        path: path.clone(),
+                        input,
+                        output,
+                    }),
+                    Err(OutputChoice::Output(message)) => {
+                        faults.push(ConfigError::new(key, message))
                     }
-                    Err(OutputChoice::Output(message)) => faults.push(ConfigError::new(key, message)),
-                    Err(OutputChoice::File(message)) => faults.push(self.fault(role, path, &message)),
+                    Err(OutputChoice::File(message)) => {
+                        faults.push(self.fault(role, path, &message))
+                    }
                 },
-                Err(reason) => faults.push(self.fault(role, path, &format!("ONNX Runtime refuses it: {reason}"))),
+                Err(reason) => faults.push(self.fault(
+                    role,
+                    path,
+                    &format!("ONNX Runtime refuses it: {reason}"),
+                )),
             }
         }
         if self.decoder.is_none() && spec.decoder_output.is_some() {
@@ -181,14 +282,19 @@ impl ModelFiles {
         }
         let mut parts = parts.into_iter();
         match (parts.next(), parts.next()) {
-            (Some(whole), None) if faults.is_empty() && whole.role == "model" => Ok(ModelNetwork::Whole(whole)),
-            (Some(encoder), decoder) if faults.is_empty() => Ok(ModelNetwork::Autoencoder { encoder, decoder }),
+            (Some(whole), None) if faults.is_empty() && whole.role == "model" => {
+                Ok(ModelNetwork::Whole(whole))
+            }
+            (Some(encoder), decoder) if faults.is_empty() => {
+                Ok(ModelNetwork::Autoencoder { encoder, decoder })
+            }
             _ => Err(faults),
         }
     }
 }
 
-/// Records that a file may fix as its batch: they are all fed to it, whether there are so many or not.
+/// Records that a file may fix as its batch: they are all fed to it, whether there are so many or
+/// not.
 const MAX_BATCH: usize = 1 << 16;
 
 /// What stands against taking one input and one output of a graph.
@@ -197,37 +303,63 @@ enum OutputChoice {
     File(String),
 }
 
-fn choose(graph: &OnnxGraph, wanted: Option<&str>) -> Result<(TensorSpec, TensorSpec), OutputChoice> {
+fn choose(
+    graph: &OnnxGraph,
+    wanted: Option<&str>,
+) -> Result<(TensorSpec, TensorSpec), OutputChoice> {
     let [input] = graph.inputs.as_slice() else {
         let names: Vec<String> = graph.inputs.iter().map(TensorSpec::to_string).collect();
-        let message = format!("takes {} inputs, but a stage feeds one: {}", names.len(), names.join(", "));
+        let message = format!(
+            "takes {} inputs, but a stage feeds one: {}",
+            names.len(),
+            names.join(", ")
+        );
         return Err(OutputChoice::File(message));
     };
-    if !matches!(input.element, ElementType::Float32 | ElementType::Float16 | ElementType::Uint8) {
-        return Err(OutputChoice::File(format!("its input is {input}; a stage feeds float32, float16 or uint8")));
+    if !matches!(
+        input.element,
+        ElementType::Float32 | ElementType::Float16 | ElementType::Uint8
+    ) {
+        return Err(OutputChoice::File(format!(
+            "its input is {input}; a stage feeds float32, float16 or uint8"
+        )));
     }
     if input.row_dims().is_none() || input.batch() == Some(0) {
         return Err(OutputChoice::File(format!(
             "its input {input} has no dimension that counts the records of a batch"
         )));
     }
-    let names = || graph.outputs.iter().map(|port| port.name.as_str()).collect::<Vec<_>>().join(", ");
+    let names = || {
+        graph
+            .outputs
+            .iter()
+            .map(|port| port.name.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     let output = match wanted {
         Some(name) => graph.outputs.iter().find(|port| port.name == name),
         None => graph.outputs.first(),
     };
-    let output = output.ok_or_else(|| OutputChoice::Output(format!("no such output; the file has: {}", names())))?;
+    let output = output.ok_or_else(|| {
+        OutputChoice::Output(format!("no such output; the file has: {}", names()))
+    })?;
     if let ElementType::Other(_) = output.element {
-        let message =
-            format!("its output is {output}; expected float16, float32, float64 or uint8. All outputs: {}", names());
+        let message = format!(
+            "its output is {output}; expected float16, float32, float64 or uint8. All outputs: {}",
+            names()
+        );
         return Err(OutputChoice::File(message));
     }
     if input.batch().is_some_and(|batch| batch > MAX_BATCH) {
-        return Err(OutputChoice::File(format!("its input {input} takes more than {MAX_BATCH} records at a time")));
+        return Err(OutputChoice::File(format!(
+            "its input {input} takes more than {MAX_BATCH} records at a time"
+        )));
     }
     match (input.batch(), output.batch()) {
         (Some(taken), Some(given)) if taken != given => {
-            let message = format!("takes {taken} records at a time, but gives {given}: {input} to {output}");
+            let message =
+                format!("takes {taken} records at a time, but gives {given}: {input} to {output}");
             Err(OutputChoice::File(message))
         }
         _ => Ok((input.clone(), output.clone())),
@@ -236,29 +368,42 @@ fn choose(graph: &OnnxGraph, wanted: Option<&str>) -> Result<(TensorSpec, Tensor
 
 /// Checks that codes fit the decoder, and its outputs the inputs; returns the size of a code.
 fn match_shapes(model: &Model) -> Result<Option<usize>, ConfigError> {
-    let ModelNetwork::Autoencoder { encoder, decoder } = &model.network else { return Ok(None) };
+    let ModelNetwork::Autoencoder { encoder, decoder } = &model.network else {
+        return Ok(None);
+    };
     let listed = model.card.as_ref().and_then(|card| card.code_size);
     let at = |part: &'static str| move |message: String| ConfigError::new(part, message);
     let Some(shape) = model.input_shape() else {
         return match (encoder.output.row_shape(), decoder) {
             (Some(code), Some(decoder)) if !decoder.input.takes(&code) => {
-                Err(at("decoder")(format!("{}: {}", decoder.path.display(), shape_mismatch(&code, &decoder.input))))
+                Err(at("decoder")(format!(
+                    "{}: {}",
+                    decoder.path.display(),
+                    shape_mismatch(&code, &decoder.input)
+                )))
             }
             _ => Ok(listed),
         };
     };
-    let code = model.output_shape(ModelPath::Encode, &shape).map_err(at("encoder"))?;
+    let code = model
+        .output_shape(ModelPath::Encode, &shape)
+        .map_err(at("encoder"))?;
     let size = values(&code);
     if let (Some(size), Some(listed)) = (size, listed)
         && size != listed
     {
-        let message = format!("the card says that a code has {listed} values, but the encoder gives {code:?}");
+        let message = format!(
+            "the card says that a code has {listed} values, but the encoder gives {code:?}"
+        );
         return Err(at("encoder")(message));
     }
     if decoder.is_some() {
-        let back = model.output_shape(ModelPath::Decode, &code).map_err(at("decoder"))?;
+        let back = model
+            .output_shape(ModelPath::Decode, &code)
+            .map_err(at("decoder"))?;
         if !same_layout(&back, &shape) {
-            let message = format!("the decoder gives the shape {back:?} for records of shape {shape:?}");
+            let message =
+                format!("the decoder gives the shape {back:?} for records of shape {shape:?}");
             return Err(at("decoder")(message));
         }
     }
@@ -271,7 +416,10 @@ fn digest(model: &Model, said: &InputSpec, files: &BTreeMap<String, String>) -> 
     for (file, digest) in files {
         hash.update(format!("{file} {digest}\n"));
     }
-    for part in [ModelPath::Encode, ModelPath::Decode].iter().flat_map(|&pass| model.files(pass).unwrap_or_default()) {
+    for part in [ModelPath::Encode, ModelPath::Decode]
+        .iter()
+        .flat_map(|&pass| model.files(pass).unwrap_or_default())
+    {
         hash.update(format!("{} output {:?}\n", part.role, part.output.name));
     }
     // Numbers and words always have a JSON form.
@@ -286,34 +434,49 @@ fn file_digests(path: &Path) -> Result<Vec<(String, String)>, String> {
     let mut digests = vec![(String::new(), sha256(path)?)];
     for file in header.external {
         let beside = path.parent().unwrap_or(Path::new("")).join(&file);
-        let digest =
-            sha256(&beside).map_err(|reason| format!("{}: keeps weights beside it: {reason}", path.display()))?;
+        let digest = sha256(&beside)
+            .map_err(|reason| format!("{}: keeps weights beside it: {reason}", path.display()))?;
         digests.push((file, digest));
     }
     Ok(digests)
 }
 
-/// What an ONNX file says of itself, checked before ONNX Runtime opens it and the files that it names.
+/// What an ONNX file says of itself, checked before ONNX Runtime opens it and the files that it
+/// names.
 ///
 /// # Errors
 /// That the bytes are not ONNX, or that it keeps weights outside its folder.
 pub(super) fn read_header(path: &Path, bytes: &[u8]) -> Result<OnnxMetadata, String> {
     let name = path.display();
-    let header = OnnxMetadata::read(bytes).map_err(|reason| format!("{name}: is not an ONNX file: {reason}"))?;
+    let header = OnnxMetadata::read(bytes)
+        .map_err(|reason| format!("{name}: is not an ONNX file: {reason}"))?;
     match header.external.iter().find(|file| !lies_inside(path, file)) {
-        Some(file) => Err(format!("{name}: keeps weights in `{file}`, outside of its folder; move them next to it")),
+        Some(file) => Err(format!(
+            "{name}: keeps weights in `{file}`, outside of its folder; move them next to it"
+        )),
         None => Ok(header),
     }
 }
 
-/// Whether a file that an ONNX file names lies in the folder of that one, or below. Both may be links, as in the cache of the
-/// Hugging Face hub, where what they lead to lies in one folder.
+/// Whether a file that an ONNX file names lies in the folder of that one, or below. Both may be
+/// links, as in the cache of the Hugging Face hub, where what they lead to lies in one folder.
 fn lies_inside(path: &Path, file: &str) -> bool {
     use std::path::Component;
-    let is_below = Path::new(file).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    let is_below = Path::new(file)
+        .components()
+        .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     let folder = path.parent().unwrap_or(Path::new("")).join("");
-    let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
-    let roots = [folder.canonicalize().ok(), path.canonicalize().ok().and_then(|real| Some(real.parent()?.to_owned()))];
+    let folder = if folder.as_os_str().is_empty() {
+        PathBuf::from(".")
+    } else {
+        folder
+    };
+    let roots = [
+        folder.canonicalize().ok(),
+        path.canonicalize()
+            .ok()
+            .and_then(|real| Some(real.parent()?.to_owned())),
+    ];
     match folder.join(file).canonicalize() {
         Ok(real) => is_below && roots.iter().flatten().any(|root| real.starts_with(root)),
         // A file that is gone is reported by whoever opens it.
@@ -326,12 +489,17 @@ const MAX_ONNX_BYTES: u64 = 2 << 30;
 
 /// The bytes of an ONNX file.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let metadata = std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let metadata =
+        std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
     if !metadata.is_file() {
         return Err(format!("{} is no file", path.display()));
     }
     if metadata.len() > MAX_ONNX_BYTES {
-        return Err(format!("{} has {} bytes; ONNX files have at most 2 GiB", path.display(), metadata.len()));
+        return Err(format!(
+            "{} has {} bytes; ONNX files have at most 2 GiB",
+            path.display(),
+            metadata.len()
+        ));
     }
     std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
 }
@@ -389,30 +557,62 @@ mod tests {
 
     #[test]
     fn a_folder_is_opened_by_its_card() {
-        let folder = folder(&[("encoder.onnx", "encoder.onnx"), ("decoder.onnx", "decoder.onnx")], CARD_TEXT);
+        let folder = folder(
+            &[
+                ("encoder.onnx", "encoder.onnx"),
+                ("decoder.onnx", "decoder.onnx"),
+            ],
+            CARD_TEXT,
+        );
         let model = open(&format!("path = {:?}", folder.path())).unwrap();
-        assert_eq!((model.name(), model.kind(), model.code_size()), ("tested", "linear", Some(2)));
+        assert_eq!(
+            (model.name(), model.kind(), model.code_size()),
+            ("tested", "linear", Some(2))
+        );
         let features = model.feature_input().unwrap();
         assert_eq!(features.columns, ["a", "b", "c", "d"]);
         assert_eq!(features.scaling.affine(1), (0.5, -1.0));
-        assert_eq!(features.scaling.affine(2), (1.0, -3.0), "a deviation of 0 counts as 1");
+        assert_eq!(
+            features.scaling.affine(2),
+            (1.0, -3.0),
+            "a deviation of 0 counts as 1"
+        );
         assert_eq!(model.card().unwrap().name, "pairs");
     }
 
     #[test]
     fn bare_files_are_understood_by_their_shapes() {
-        let model = open("encoder = 'encoder.onnx'\ndecoder = 'decoder.onnx'\nloss = 'bce'").unwrap();
-        assert_eq!(*model.input(), ModelInput::Features(FeatureInput { columns: vec![], scaling: Scaling::None }));
-        assert_eq!((model.code_size(), model.loss().as_str(), model.kind()), (Some(2), "bce", "onnx"));
+        let model =
+            open("encoder = 'encoder.onnx'\ndecoder = 'decoder.onnx'\nloss = 'bce'").unwrap();
+        assert_eq!(
+            *model.input(),
+            ModelInput::Features(FeatureInput {
+                columns: vec![],
+                scaling: Scaling::None
+            })
+        );
+        assert_eq!(
+            (model.code_size(), model.loss().as_str(), model.kind()),
+            (Some(2), "bce", "onnx")
+        );
         let image = open("model = 'blur.onnx'").unwrap().image_input().unwrap();
-        assert_eq!((image.format.channels, image.format.layout, image.size), (Channels::Rgb, TensorLayout::Nhwc, None));
+        assert_eq!(
+            (image.format.channels, image.format.layout, image.size),
+            (Channels::Rgb, TensorLayout::Nhwc, None)
+        );
         let image = open("model = 'bytes.onnx'").unwrap().image_input().unwrap();
-        assert_eq!((image.format.range, image.size), ([0.0, 255.0], Some((2, 2))));
+        assert_eq!(
+            (image.format.range, image.size),
+            ([0.0, 255.0], Some((2, 2)))
+        );
     }
 
     #[test]
     fn a_code_whose_size_the_file_does_not_tell_is_found_by_a_run() {
-        assert_eq!(open("encoder = 'untold.onnx'").unwrap().code_size(), Some(2));
+        assert_eq!(
+            open("encoder = 'untold.onnx'").unwrap().code_size(),
+            Some(2)
+        );
     }
 
     #[test]
@@ -422,15 +622,25 @@ mod tests {
         assert_eq!(plain, digest("encoder = 'encoder.onnx'"));
         assert_eq!(plain.len(), 64);
         assert_ne!(plain, digest("encoder = 'fixed_batch.onnx'"));
-        assert_ne!(plain, digest("encoder = 'encoder.onnx'\ncolumns = ['a', 'b', 'c', 'd']"));
-        assert_ne!(digest("model = 'two_outputs.onnx'"), digest("model = 'two_outputs.onnx'\noutput = 'twice'"));
+        assert_ne!(
+            plain,
+            digest("encoder = 'encoder.onnx'\ncolumns = ['a', 'b', 'c', 'd']")
+        );
+        assert_ne!(
+            digest("model = 'two_outputs.onnx'"),
+            digest("model = 'two_outputs.onnx'\noutput = 'twice'")
+        );
         let folder = tempfile::tempdir().unwrap();
         let copy = folder.path().join("external.onnx");
         std::fs::copy(file("external.onnx"), &copy).unwrap();
         let mut weights = std::fs::read(file("external.bin")).unwrap();
         std::fs::write(folder.path().join("external.bin"), &weights).unwrap();
         let external = digest("encoder = 'external.onnx'");
-        assert_eq!(external, digest(&format!("encoder = {copy:?}")), "where it lies makes no difference");
+        assert_eq!(
+            external,
+            digest(&format!("encoder = {copy:?}")),
+            "where it lies makes no difference"
+        );
         weights[0] ^= 1;
         std::fs::write(folder.path().join("external.bin"), &weights).unwrap();
         assert_ne!(external, digest(&format!("encoder = {copy:?}")));
@@ -438,17 +648,26 @@ mod tests {
 
     #[test]
     fn what_is_not_the_file_that_the_card_lists_is_refused() {
-        let listed = format!("{CARD_TEXT}\n[files]\n'encoder.onnx' = 'sha256:{}'", "0".repeat(64));
+        let listed = format!(
+            "{CARD_TEXT}\n[files]\n'encoder.onnx' = 'sha256:{}'",
+            "0".repeat(64)
+        );
         let folder = folder(&[("encoder.onnx", "encoder.onnx")], &listed);
         let message = faults(&format!("path = {:?}", folder.path()));
-        assert!(message.contains("encoder.onnx: is not the file that the card describes: sha256:"), "{message}");
+        assert!(
+            message.contains("encoder.onnx: is not the file that the card describes: sha256:"),
+            "{message}"
+        );
     }
 
     #[test]
     fn a_card_that_contradicts_the_file_is_refused() {
         let said = CARD_TEXT.replace("code_size = 2", "code_size = 3");
         let folder = folder(&[("encoder.onnx", "encoder.onnx")], &said);
-        check_in(&folder, expect!["path: the card says that a code has 3 values, but the encoder gives [2]"]);
+        check_in(
+            &folder,
+            expect!["path: the card says that a code has 3 values, but the encoder gives [2]"],
+        );
         std::fs::write(folder.path().join(CARD), CARD_TEXT.replace(", \"d\"]", "]")).unwrap();
         check_in(
             &folder,
@@ -466,13 +685,22 @@ mod tests {
 
     #[test]
     fn a_declaration_that_does_not_make_a_model_is_refused() {
-        check("loss = 'mse'", expect![": names no model; give `path`, or `encoder`, or `model`"]);
-        check("decoder = 'decoder.onnx'", expect!["decoder: a decoder alone takes no records; add its encoder"]);
+        check(
+            "loss = 'mse'",
+            expect![": names no model; give `path`, or `encoder`, or `model`"],
+        );
+        check(
+            "decoder = 'decoder.onnx'",
+            expect!["decoder: a decoder alone takes no records; add its encoder"],
+        );
         check(
             "model = 'blur.onnx'\nencoder = 'encoder.onnx'",
             expect!["model: is the whole network; encoder and decoder cannot stand beside it"],
         );
-        check("model = 'gone.onnx'", expect!["model: gone.onnx: No such file or directory (os error 2)"]);
+        check(
+            "model = 'gone.onnx'",
+            expect!["model: gone.onnx: No such file or directory (os error 2)"],
+        );
         check("model = '.'", expect!["model: . is no file"]);
         check(
             "encoder = 'encoder.onnx'\nsise = 4",
@@ -506,7 +734,9 @@ mod tests {
         );
         check(
             "encoder = 'encoder.onnx'\ndecoder = 'wide_decoder.onnx'",
-            expect!["decoder: wide_decoder.onnx: records of shape [2] do not fit the input `x` float32 [batch, 3]"],
+            expect![
+                "decoder: wide_decoder.onnx: records of shape [2] do not fit the input `x` float32 [batch, 3]"
+            ],
         );
         check(
             "encoder = 'encoder.onnx'\nsize = [2, 3]",

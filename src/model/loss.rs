@@ -20,10 +20,11 @@ pub enum Loss {
 const EPSILON: f64 = 1e-7;
 
 impl Loss {
-    /// The error of one record, as the mean over its values; summed in float64. NaN where a value is NaN.
+    /// The error of one record, as the mean over its values; summed in float64. NaN where a value
+    /// is NaN.
     ///
-    /// Mse: `mean((x - y)^2)`. Bce, in nats: `-mean(x ln y + (1 - x) ln(1 - y))`; targets are clamped to 0..1, outputs to
-    /// 1e-7 off its ends, as Keras does.
+    /// Mse: `mean((x - y)^2)`. Bce, in nats: `-mean(x ln y + (1 - x) ln(1 - y))`; targets are
+    /// clamped to 0..1, outputs to 1e-7 off its ends, as Keras does.
     pub fn error(self, target: &[f32], output: &[f32]) -> f64 {
         let sum = match self {
             Self::Mse => simd_dispatch(|| sum(target, output, |x, y| (x - y) * (x - y))),
@@ -41,7 +42,8 @@ impl Loss {
     }
 }
 
-/// The sum over pairs of values. Eight sums side by side: one alone would wait for itself at every value.
+/// The sum over pairs of values. Eight sums side by side: one alone would wait for itself at every
+/// value.
 #[inline(always)]
 fn sum(target: &[f32], output: &[f32], of: impl Fn(f64, f64) -> f64) -> f64 {
     let of = |(&x, &y): (&f32, &f32)| of(f64::from(x), f64::from(y));
@@ -49,7 +51,9 @@ fn sum(target: &[f32], output: &[f32], of: impl Fn(f64, f64) -> f64) -> f64 {
     let (outputs, output_rest) = output.as_chunks::<8>();
     let mut sums = [0.0; 8];
     for (x, y) in targets.iter().zip(outputs) {
-        sums.iter_mut().zip(x.iter().zip(y)).for_each(|(sum, pair)| *sum += of(pair));
+        sums.iter_mut()
+            .zip(x.iter().zip(y))
+            .for_each(|(sum, pair)| *sum += of(pair));
     }
     sums.iter().sum::<f64>() + target_rest.iter().zip(output_rest).map(of).sum::<f64>()
 }

@@ -39,7 +39,8 @@ use ort_backend::{InferenceMetrics, OrtSession};
 use session::{Session, SessionBackend, SessionChain};
 use tensor_spec::{TensorSpec, values};
 
-/// A model that was opened and understood. Sessions are made from it: one per worker, or one for all.
+/// A model that was opened and understood. Sessions are made from it: one per worker, or one for
+/// all.
 pub struct Model {
     name: String,
     kind: String,
@@ -61,7 +62,10 @@ pub struct Model {
 #[expect(clippy::large_enum_variant, reason = "there is one per model")]
 enum ModelNetwork {
     /// Codes can be had, and perhaps turned back.
-    Autoencoder { encoder: ModelFile, decoder: Option<ModelFile> },
+    Autoencoder {
+        encoder: ModelFile,
+        decoder: Option<ModelFile>,
+    },
     /// One file from input to output.
     Whole(ModelFile),
 }
@@ -101,11 +105,12 @@ pub enum ModelPath {
 }
 
 impl Model {
-    /// Reads the card and the ONNX files, and checks them against each other. Keys of faults are relative to the
-    /// model's table. [`ort_library::init`] must have found ONNX Runtime before.
+    /// Reads the card and the ONNX files, and checks them against each other. Keys of faults are
+    /// relative to the model's table. [`ort_library::init`] must have found ONNX Runtime before.
     ///
     /// # Errors
-    /// Every fault of the card; a file that cannot be read or is not what its digest says; shapes that don't match.
+    /// Every fault of the card; a file that cannot be read or is not what its digest says; shapes
+    /// that don't match.
     pub fn open(
         name: &str,
         spec: &ModelSpec,
@@ -122,7 +127,12 @@ impl Model {
 
     /// Who computes it, in order of preference, as in `cuda,cpu`.
     pub fn providers(&self) -> String {
-        let names: Vec<&str> = self.runtime.providers.iter().map(|provider| provider.as_str()).collect();
+        let names: Vec<&str> = self
+            .runtime
+            .providers
+            .iter()
+            .map(|provider| provider.as_str())
+            .collect();
         names.join(",")
     }
 
@@ -131,7 +141,8 @@ impl Model {
         &self.kind
     }
 
-    /// SHA-256 over all that determines its results: the ONNX files, their external data, the preprocessing.
+    /// SHA-256 over all that determines its results: the ONNX files, their external data, the
+    /// preprocessing.
     pub fn digest(&self) -> &str {
         &self.digest
     }
@@ -153,7 +164,11 @@ impl Model {
 
     /// What a card says of such an input: what its own says, and what the files show beside.
     pub fn input_spec(&self) -> InputSpec {
-        let said = self.card.as_ref().map(|card| card.input.clone()).unwrap_or_default();
+        let said = self
+            .card
+            .as_ref()
+            .map(|card| card.input.clone())
+            .unwrap_or_default();
         match &self.input {
             ModelInput::Image(ImageInput { format, size }) => InputSpec {
                 kind: Some(InputKind::Image),
@@ -162,7 +177,10 @@ impl Model {
                 layout: Some(format.layout),
                 ..said
             },
-            ModelInput::Features(_) => InputSpec { kind: Some(InputKind::Features), ..said },
+            ModelInput::Features(_) => InputSpec {
+                kind: Some(InputKind::Features),
+                ..said
+            },
             ModelInput::Tensor => said,
         }
     }
@@ -196,8 +214,12 @@ impl Model {
     /// The shape of one record, without the batch dimension; `None` for images of any size.
     pub fn input_shape(&self) -> Option<Vec<usize>> {
         match &self.input {
-            ModelInput::Image(ImageInput { format, size }) => size.map(|(height, width)| format.shape(height, width)),
-            ModelInput::Features(features) if !features.columns.is_empty() => Some(vec![features.columns.len()]),
+            ModelInput::Image(ImageInput { format, size }) => {
+                size.map(|(height, width)| format.shape(height, width))
+            }
+            ModelInput::Features(features) if !features.columns.is_empty() => {
+                Some(vec![features.columns.len()])
+            }
             ModelInput::Features(_) | ModelInput::Tensor => self.first().input.row_shape(),
         }
     }
@@ -217,18 +239,26 @@ impl Model {
         }
     }
 
-    /// The shape that one record of `shape` leaves a pass with. Where the files don't tell, a record of zeros is run.
+    /// The shape that one record of `shape` leaves a pass with. Where the files don't tell, a
+    /// record of zeros is run.
     ///
     /// # Errors
-    /// When the model has no such pass, when a record of this shape does not fit, or when the model fails on zeros.
+    /// When the model has no such pass, when a record of this shape does not fit, or when the model
+    /// fails on zeros.
     pub fn output_shape(&self, pass: ModelPath, shape: &[usize]) -> Result<Vec<usize>, String> {
-        let parts = self.files(pass).ok_or_else(|| format!("the model `{}` has no decoder", self.name))?;
+        let parts = self
+            .files(pass)
+            .ok_or_else(|| format!("the model `{}` has no decoder", self.name))?;
         let mut told = Some(shape.to_vec());
         for part in &parts {
             if let Some(shape) = &told
                 && !part.input.takes(shape)
             {
-                return Err(format!("{}: {}", part.path.display(), session::shape_mismatch(shape, &part.input)));
+                return Err(format!(
+                    "{}: {}",
+                    part.path.display(),
+                    session::shape_mismatch(shape, &part.input)
+                ));
             }
             told = part.output.row_shape();
         }
@@ -251,8 +281,13 @@ impl Model {
     /// When the model has no such pass, or a file cannot be opened again.
     pub fn chain(&self, pass: ModelPath) -> Result<SessionChain, StageError> {
         let parts = self.files(pass);
-        let parts = parts.ok_or_else(|| StageError::Model(format!("the model `{}` has no decoder", self.name)))?;
-        let sessions = parts.into_iter().map(|part| self.session(part)).collect::<Result<_, _>>()?;
+        let parts = parts.ok_or_else(|| {
+            StageError::Model(format!("the model `{}` has no decoder", self.name))
+        })?;
+        let sessions = parts
+            .into_iter()
+            .map(|part| self.session(part))
+            .collect::<Result<_, _>>()?;
         Ok(SessionChain::new(sessions))
     }
 
@@ -269,7 +304,8 @@ impl Model {
             let one = match shared.entry(part.role) {
                 Entry::Occupied(opened) => Arc::clone(opened.get()),
                 Entry::Vacant(place) => {
-                    let shared = DynamicBatcher::new(self.engine(part)?, limits, part.input.batch());
+                    let shared =
+                        DynamicBatcher::new(self.engine(part)?, limits, part.input.batch());
                     Arc::clone(place.insert(Arc::new(shared)))
                 }
             };
@@ -281,72 +317,109 @@ impl Model {
     }
 
     fn call_seconds(&self, part: &ModelFile) -> Histogram {
-        self.metrics.models.call_seconds.with_label_values(&[self.name.as_str(), part.role])
+        self.metrics
+            .models
+            .call_seconds
+            .with_label_values(&[self.name.as_str(), part.role])
     }
 
-    /// Seconds that the busiest of the sessions which all workers share was at work; `None` where each has its own.
+    /// Seconds that the busiest of the sessions which all workers share was at work; `None` where
+    /// each has its own.
     pub fn shared_seconds(&self) -> Option<f64> {
-        let seconds = self.all_files().map(|part| self.call_seconds(part).get_sample_sum());
-        self.runtime.shares_sessions().then(|| seconds.fold(0.0, f64::max))
+        let seconds = self
+            .all_files()
+            .map(|part| self.call_seconds(part).get_sample_sum());
+        self.runtime
+            .shares_sessions()
+            .then(|| seconds.fold(0.0, f64::max))
     }
 
     fn call_limits(&self, part: &ModelFile) -> InferenceBatchLimits {
-        let images = [&part.input, &part.output].iter().any(|port| port.row_dims().is_some_and(|dims| dims.len() > 1));
+        let images = [&part.input, &part.output]
+            .iter()
+            .any(|port| port.row_dims().is_some_and(|dims| dims.len() > 1));
         InferenceBatchLimits::of(&self.runtime, images)
     }
 
     fn engine(&self, part: &ModelFile) -> Result<OrtSession, StageError> {
         let labels = [self.name.as_str(), part.role];
         let records = self.metrics.models.call_records.with_label_values(&labels);
-        let watch = InferenceMetrics { seconds: self.call_seconds(part), records };
+        let watch = InferenceMetrics {
+            seconds: self.call_seconds(part),
+            records,
+        };
         let engine = OrtSession::open(&part.path, &part.input, &part.output, &self.runtime, watch);
         engine.map_err(|reason| StageError::Model(format!("{}: {reason}", part.path.display())))
     }
 
-    /// Bytes that a pass takes in each worker, for records of `len` values, beside input and output; an estimate.
+    /// Bytes that a pass takes in each worker, for records of `len` values, beside input and
+    /// output; an estimate.
     pub fn scratch_bytes(&self, pass: ModelPath, len: usize) -> u64 {
         if self.runtime.shares_sessions() {
             return 0;
         }
-        let scratch = |part: &&ModelFile| session::scratch_bytes(self.call_limits(part), len, part.input.batch());
-        self.files(pass).unwrap_or_default().iter().map(scratch).max().unwrap_or_default()
+        let scratch = |part: &&ModelFile| {
+            session::scratch_bytes(self.call_limits(part), len, part.input.batch())
+        };
+        self.files(pass)
+            .unwrap_or_default()
+            .iter()
+            .map(scratch)
+            .max()
+            .unwrap_or_default()
     }
 
-    /// Bytes of its sessions: in each worker, and once for all of them. ONNX Runtime holds weights as stored, and packed
-    /// for its kernels beside.
+    /// Bytes of its sessions: in each worker, and once for all of them. ONNX Runtime holds weights
+    /// as stored, and packed for its kernels beside.
     pub fn session_bytes(&self) -> (u64, u64) {
         let weights = 2 * self.file_bytes();
         if !self.runtime.shares_sessions() {
             return (weights, 0);
         }
         let device = self.runtime.uses_device();
-        let calls = self.all_files().map(|part| session::shared_bytes(device, self.call_limits(part), &part.input));
+        let calls = self
+            .all_files()
+            .map(|part| session::shared_bytes(device, self.call_limits(part), &part.input));
         (0, calls.fold(weights, u64::saturating_add))
     }
 
     fn all_files(&self) -> impl Iterator<Item = &ModelFile> {
-        [ModelPath::Encode, ModelPath::Decode].into_iter().filter_map(|pass| self.files(pass)).flatten()
+        [ModelPath::Encode, ModelPath::Decode]
+            .into_iter()
+            .filter_map(|pass| self.files(pass))
+            .flatten()
     }
 
     /// The folders that its files lie in.
     pub fn folders(&self) -> BTreeSet<PathBuf> {
-        self.all_files().filter_map(|part| part.path.parent().map(Path::to_path_buf)).collect()
+        self.all_files()
+            .filter_map(|part| part.path.parent().map(Path::to_path_buf))
+            .collect()
     }
 
     /// Bytes of its ONNX files, without external data.
     pub fn file_bytes(&self) -> u64 {
-        self.all_files().filter_map(|part| part.path.metadata().ok()).map(|metadata| metadata.len()).sum()
+        self.all_files()
+            .filter_map(|part| part.path.metadata().ok())
+            .map(|metadata| metadata.len())
+            .sum()
     }
 
     /// One line for people: its kind, what it takes and what it gives.
     pub fn summary(&self) -> String {
-        let shape = self.input_shape().map_or("any size".to_owned(), |shape| format!("{shape:?}"));
+        let shape = self
+            .input_shape()
+            .map_or("any size".to_owned(), |shape| format!("{shape:?}"));
         let input = match &self.input {
-            ModelInput::Image(image) => format!("{:?} images {shape}", image.format.channels).to_lowercase(),
+            ModelInput::Image(image) => {
+                format!("{:?} images {shape}", image.format.channels).to_lowercase()
+            }
             ModelInput::Features(_) => format!("features {shape}"),
             ModelInput::Tensor => format!("tensors {shape}"),
         };
-        let code = self.code_size.map_or(String::new(), |size| format!(" -> code of {size}"));
+        let code = self
+            .code_size
+            .map_or(String::new(), |size| format!(" -> code of {size}"));
         format!("{} {input}{code}, {} loss", self.kind, self.loss.as_str())
     }
 
@@ -363,5 +436,6 @@ const MAX_PROBE_VALUES: usize = 1 << 29;
 
 /// Whether two shapes lay the same values out alike: equal, or one of them flat.
 pub fn same_layout(one: &[usize], other: &[usize]) -> bool {
-    one == other || (one.len() != other.len() && values(one).is_some() && values(one) == values(other))
+    one == other
+        || (one.len() != other.len() && values(one).is_some() && values(one) == values(other))
 }

@@ -1,7 +1,8 @@
-//! The few fields of an ONNX file that ONNX Runtime does not tell: versions, opsets, files with external data.
+//! The few fields of an ONNX file that ONNX Runtime does not tell: versions, opsets, files with
+//! external data.
 //!
-//! Field numbers are those of `onnx.proto` (IR version 13). What ONNX Runtime's parser could read otherwise than this one is
-//! refused, so that no file with weights stays unseen.
+//! Field numbers are those of `onnx.proto` (IR version 13). What ONNX Runtime's parser could read
+//! otherwise than this one is refused, so that no file with weights stays unseen.
 
 use std::collections::BTreeSet;
 
@@ -73,19 +74,24 @@ impl OnnxMessage {
     /// The message that a field of this one holds, if it can lead to tensors.
     fn inside(self, number: u64) -> Option<Self> {
         match (self, number) {
-            (Self::Model, 7) | (Self::Training, 1 | 2) | (Self::Attribute, 6 | 11) => Some(Self::Graph),
+            (Self::Model, 7) | (Self::Training, 1 | 2) | (Self::Attribute, 6 | 11) => {
+                Some(Self::Graph)
+            }
             (Self::Model, 20) => Some(Self::Training),
             (Self::Model, 25) => Some(Self::Function),
             (Self::Graph, 1) | (Self::Function, 7) => Some(Self::Node),
             (Self::Node, 5) | (Self::Function, 11) => Some(Self::Attribute),
             (Self::Graph, 15) | (Self::Attribute, 22 | 23) => Some(Self::Sparse),
-            (Self::Graph, 5) | (Self::Attribute, 5 | 10) | (Self::Sparse, 1 | 2) => Some(Self::Tensor),
+            (Self::Graph, 5) | (Self::Attribute, 5 | 10) | (Self::Sparse, 1 | 2) => {
+                Some(Self::Tensor)
+            }
             _ => None,
         }
     }
 }
 
-/// A field that occurs several times is one message whose parts are merged: each of them is searched.
+/// A field that occurs several times is one message whose parts are merged: each of them is
+/// searched.
 fn find_external(
     bytes: &[u8],
     message: OnnxMessage,
@@ -94,7 +100,9 @@ fn find_external(
 ) -> Result<(), &'static str> {
     let inner = depth.checked_sub(1).ok_or(TOO_DEEP)?;
     for field in ProtoFields(bytes) {
-        let (number, ProtoField::Bytes(field)) = field? else { continue };
+        let (number, ProtoField::Bytes(field)) = field? else {
+            continue;
+        };
         if let (OnnxMessage::Tensor, 13) = (message, number) {
             find_locations(field, found)?;
         } else if let Some(inside) = message.inside(number) {
@@ -104,8 +112,8 @@ fn find_external(
     Ok(())
 }
 
-/// A tensor's external data is a list of keys and values, of which `location` is the file. Of a key or a value that occurs
-/// several times one counts, so each value counts here.
+/// A tensor's external data is a list of keys and values, of which `location` is the file. Of a key
+/// or a value that occurs several times one counts, so each value counts here.
 fn find_locations(entry: &[u8], found: &mut BTreeSet<String>) -> Result<(), &'static str> {
     let (mut is_location, mut values) = (false, Vec::new());
     for field in ProtoFields(entry) {
@@ -128,7 +136,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The fields of a message in the protobuf wire format: number and value, until the end or what is malformed.
+/// The fields of a message in the protobuf wire format: number and value, until the end or what is
+/// malformed.
 struct ProtoFields<'a>(&'a [u8]);
 
 enum ProtoField<'a> {
@@ -190,10 +199,13 @@ impl<'a> ProtoFields<'a> {
         }
     }
 
-    /// A field's number and wire type. More than 32 bits are cut off by some parsers and kept by others.
+    /// A field's number and wire type. More than 32 bits are cut off by some parsers and kept by
+    /// others.
     fn key(&mut self) -> Result<(u64, u64), &'static str> {
         match self.varint()? {
-            key if key > u64::from(u32::MAX) || key >> 3 == 0 => Err("a field has an impossible number"),
+            key if key > u64::from(u32::MAX) || key >> 3 == 0 => {
+                Err("a field has an impossible number")
+            }
             key => Ok((key >> 3, key & 7)),
         }
     }
@@ -224,7 +236,11 @@ mod tests {
 
     /// A field of bytes.
     fn bytes(number: u8, value: &[u8]) -> Vec<u8> {
-        [&[number << 3 | 2, u8::try_from(value.len()).expect("short")], value].concat()
+        [
+            &[number << 3 | 2, u8::try_from(value.len()).expect("short")],
+            value,
+        ]
+        .concat()
     }
 
     /// The tag of a field.
@@ -240,19 +256,34 @@ mod tests {
     }
 
     fn tensor_in(file: &[u8]) -> Vec<u8> {
-        let entry = |key: &[u8], value: &[u8]| bytes(13, &[bytes(1, key), bytes(2, value)].concat());
+        let entry =
+            |key: &[u8], value: &[u8]| bytes(13, &[bytes(1, key), bytes(2, value)].concat());
         [entry(b"location", file), entry(b"offset", b"0")].concat()
     }
 
     fn external(model: &[u8]) -> Vec<String> {
-        OnnxMetadata::read(model).expect("sound").external.into_iter().collect()
+        OnnxMetadata::read(model)
+            .expect("sound")
+            .external
+            .into_iter()
+            .collect()
     }
 
     #[test]
     fn header_and_external_files_of_subgraphs_are_found() {
-        let node = bytes(1, &bytes(5, &bytes(6, &bytes(5, &tensor_in(b"weights.bin")))));
+        let node = bytes(
+            1,
+            &bytes(5, &bytes(6, &bytes(5, &tensor_in(b"weights.bin")))),
+        );
         let opset = bytes(8, &[16, 17]);
-        let model = [vec![8, 10], bytes(2, b"make"), bytes(3, b"1.0"), bytes(7, &node), opset].concat();
+        let model = [
+            vec![8, 10],
+            bytes(2, b"make"),
+            bytes(3, b"1.0"),
+            bytes(7, &node),
+            opset,
+        ]
+        .concat();
         let header = OnnxMetadata::read(&model).expect("sound");
         assert_eq!(header.ir_version, 10);
         assert_eq!(header.producer, "make 1.0");
@@ -266,7 +297,17 @@ mod tests {
         let group = |inside: &[u8]| [tag(1000, 3), inside.to_vec(), tag(1000, 4)].concat();
         let unknown = [
             group(&[]),
-            group(&[tag(1, 0), vec![0xff, 0x01], tag(2, 1), vec![0; 8], tag(3, 5), vec![0; 4]].concat()),
+            group(
+                &[
+                    tag(1, 0),
+                    vec![0xff, 0x01],
+                    tag(2, 1),
+                    vec![0; 8],
+                    tag(3, 5),
+                    vec![0; 4],
+                ]
+                .concat(),
+            ),
             group(&group(&bytes(9, b"inner"))),
             [tag(2000, 0), vec![7]].concat(),
             [tag(2000, 1), vec![0; 8]].concat(),
@@ -276,10 +317,20 @@ mod tests {
             [tag(7, 3), tag(7, 4)].concat(),
         ];
         for field in &unknown {
-            for model in [[field.clone(), graph.clone()].concat(), [graph.clone(), field.clone()].concat()] {
+            for model in [
+                [field.clone(), graph.clone()].concat(),
+                [graph.clone(), field.clone()].concat(),
+            ] {
                 assert_eq!(external(&model), ["w.bin"], "{field:x?}");
             }
-            let within = bytes(7, &[field.clone(), bytes(5, &[field.clone(), tensor_in(b"v.bin")].concat())].concat());
+            let within = bytes(
+                7,
+                &[
+                    field.clone(),
+                    bytes(5, &[field.clone(), tensor_in(b"v.bin")].concat()),
+                ]
+                .concat(),
+            );
             assert_eq!(external(&within), ["v.bin"], "{field:x?}");
         }
     }
@@ -288,13 +339,24 @@ mod tests {
     fn parts_of_a_message_that_is_merged_are_all_searched() {
         let part = |file: &[u8]| bytes(7, &bytes(5, &tensor_in(file)));
         assert_eq!(external(&[part(b"a"), part(b"b")].concat()), ["a", "b"]);
-        let entry = [bytes(1, b"offset"), bytes(1, b"location"), bytes(2, b"first"), bytes(2, b"last")].concat();
-        assert_eq!(external(&bytes(7, &bytes(5, &bytes(13, &entry)))), ["first", "last"]);
+        let entry = [
+            bytes(1, b"offset"),
+            bytes(1, b"location"),
+            bytes(2, b"first"),
+            bytes(2, b"last"),
+        ]
+        .concat();
+        assert_eq!(
+            external(&bytes(7, &bytes(5, &bytes(13, &entry)))),
+            ["first", "last"]
+        );
     }
 
     #[test]
     fn malformed_bytes_are_refused() {
-        let nested = (0..200).fold(Vec::new(), |inner: Vec<u8>, _| [tag(1000, 3), inner, tag(1000, 4)].concat());
+        let nested = (0..200).fold(Vec::new(), |inner: Vec<u8>, _| {
+            [tag(1000, 3), inner, tag(1000, 4)].concat()
+        });
         let endless = [tag(1000, 3), tag(1000, 3), tag(1000, 4)].concat();
         let crossed = [tag(1000, 3), tag(1001, 4)].concat();
         let wide_key = [0xba, 0x80, 0x80, 0x80, 0x10, 0x00];
@@ -320,13 +382,18 @@ mod tests {
         // A node in a graph in an attribute in a node ...
         let deep = (0..201).fold(Vec::new(), |inner: Vec<u8>, level| {
             let number = [6, 5, 1][level % 3];
-            let mut len =
-                tag(u64::try_from(inner.len()).expect("short") >> 3, u8::try_from(inner.len() & 7).expect("3 bits"));
+            let mut len = tag(
+                u64::try_from(inner.len()).expect("short") >> 3,
+                u8::try_from(inner.len() & 7).expect("3 bits"),
+            );
             let mut field = vec![number << 3 | 2];
             field.append(&mut len);
             [field, inner].concat()
         });
-        let len = tag(u64::try_from(deep.len()).expect("short") >> 3, u8::try_from(deep.len() & 7).expect("3 bits"));
+        let len = tag(
+            u64::try_from(deep.len()).expect("short") >> 3,
+            u8::try_from(deep.len() & 7).expect("3 bits"),
+        );
         let model = [vec![7 << 3 | 2], len, deep].concat();
         assert_eq!(OnnxMetadata::read(&model), Err(TOO_DEEP));
     }

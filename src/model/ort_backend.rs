@@ -37,7 +37,10 @@ impl OnnxGraph {
     pub fn open(path: &Path, runtime: &RuntimeSpec) -> Result<Self, String> {
         let session = open_session(path, runtime)?;
         let ports = |outlets: &[Outlet]| outlets.iter().map(tensor_spec_of).collect();
-        Ok(Self { inputs: ports(session.inputs()), outputs: ports(session.outputs()) })
+        Ok(Self {
+            inputs: ports(session.inputs()),
+            outputs: ports(session.outputs()),
+        })
     }
 }
 
@@ -101,7 +104,8 @@ impl RunBatch for OrtSession {
         let value = match self.element {
             ElementType::Uint8 => {
                 self.bytes.clear();
-                self.bytes.extend(values.iter().map(|value| value.round() as u8));
+                self.bytes
+                    .extend(values.iter().map(|value| value.round() as u8));
                 TensorRef::from_array_view((dims, self.bytes.as_slice())).map(TensorRef::into_dyn)
             }
             ElementType::Float16 => {
@@ -112,22 +116,37 @@ impl RunBatch for OrtSession {
             _ => TensorRef::from_array_view((dims, values)).map(TensorRef::into_dyn),
         };
         let inputs = ort::inputs![self.input.as_str() => value.map_err(reason)?];
-        let outputs = self.session.run_with_options(inputs, &self.wanted).map_err(reason)?;
+        let outputs = self
+            .session
+            .run_with_options(inputs, &self.wanted)
+            .map_err(reason)?;
         self.watch.seconds.observe(begun.elapsed().as_secs_f64());
         self.watch.records.observe(rows as f64);
-        let output = outputs.get(&self.output).ok_or_else(|| format!("output `{}` was not given", self.output))?;
+        let output = outputs
+            .get(&self.output)
+            .ok_or_else(|| format!("output `{}` was not given", self.output))?;
         append_rows(output, dims.first().copied().unwrap_or_default(), rows, out)
     }
 }
 
 /// Copies the first `rows` of `batch` records.
-fn append_rows(value: &DynValue, batch: usize, rows: usize, out: &mut Vec<f32>) -> Result<Vec<usize>, String> {
+fn append_rows(
+    value: &DynValue,
+    batch: usize,
+    rows: usize,
+    out: &mut Vec<f32>,
+) -> Result<Vec<usize>, String> {
     let ValueType::Tensor { ty, shape, .. } = value.dtype() else {
         return Err(format!("the output is no tensor, but {}", value.dtype()));
     };
-    let dims: Vec<usize> = shape.iter().filter_map(|&dim| usize::try_from(dim).ok()).collect();
+    let dims: Vec<usize> = shape
+        .iter()
+        .filter_map(|&dim| usize::try_from(dim).ok())
+        .collect();
     let Some((&first, row)) = dims.split_first().filter(|(first, _)| **first == batch) else {
-        return Err(format!("the output has the shape {dims:?} for a batch of {batch}; expected {batch} first"));
+        return Err(format!(
+            "the output has the shape {dims:?} for a batch of {batch}; expected {batch} first"
+        ));
     };
     let len = dims.iter().product::<usize>() / first.max(1) * rows;
     let short = || "the output holds fewer values than its shape says".to_owned();
@@ -138,20 +157,38 @@ fn append_rows(value: &DynValue, batch: usize, rows: usize, out: &mut Vec<f32>) 
         }
         TensorElementType::Float64 => {
             let (_, values) = value.try_extract_tensor::<f64>().map_err(reason)?;
-            out.extend(values.get(..len).ok_or_else(short)?.iter().map(|&value| value as f32));
+            out.extend(
+                values
+                    .get(..len)
+                    .ok_or_else(short)?
+                    .iter()
+                    .map(|&value| value as f32),
+            );
         }
         TensorElementType::Float16 => {
             let (_, values) = value.try_extract_tensor::<f16>().map_err(reason)?;
             let start = out.len();
             out.resize(start + len, 0.0);
-            values.get(..len).ok_or_else(short)?.convert_to_f32_slice(&mut out[start..]);
+            values
+                .get(..len)
+                .ok_or_else(short)?
+                .convert_to_f32_slice(&mut out[start..]);
         }
         TensorElementType::Uint8 => {
             let (_, values) = value.try_extract_tensor::<u8>().map_err(reason)?;
-            out.extend(values.get(..len).ok_or_else(short)?.iter().map(|&value| f32::from(value)));
+            out.extend(
+                values
+                    .get(..len)
+                    .ok_or_else(short)?
+                    .iter()
+                    .map(|&value| f32::from(value)),
+            );
         }
         other => {
-            return Err(format!("the output is {}; expected float16, float32, float64 or uint8", element_of(*other)));
+            return Err(format!(
+                "the output is {}; expected float16, float32, float64 or uint8",
+                element_of(*other)
+            ));
         }
     }
     Ok(row.to_vec())
@@ -167,7 +204,11 @@ struct LoadedLibrary {
 
 /// The library that was loaded, if one was.
 pub fn loaded() -> Option<PathBuf> {
-    LOADED.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|loaded| loaded.library.clone())
+    LOADED
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .as_ref()
+        .map(|loaded| loaded.library.clone())
 }
 
 /// Loads the library, unless one was loaded before.
@@ -180,18 +221,29 @@ pub fn load(library: &Path) -> Result<(), String> {
         return Ok(());
     }
     // A library that exports the right symbol but is not ONNX Runtime trips assertions.
-    let builder = catch_unwind(|| ort::init_from(library)).map_err(|_| "is not ONNX Runtime".to_owned())?;
+    let builder =
+        catch_unwind(|| ort::init_from(library)).map_err(|_| "is not ONNX Runtime".to_owned())?;
     let builder = builder.map_err(load_reason)?;
-    let environment =
-        catch_unwind(AssertUnwindSafe(|| builder.with_telemetry(false).with_logger(Arc::new(log)).build()));
-    let environment = environment.map_err(|_| "is not ONNX Runtime".to_owned())?.map_err(reason)?;
+    let environment = catch_unwind(AssertUnwindSafe(|| {
+        builder
+            .with_telemetry(false)
+            .with_logger(Arc::new(log))
+            .build()
+    }));
+    let environment = environment
+        .map_err(|_| "is not ONNX Runtime".to_owned())?
+        .map_err(reason)?;
     // A logger of one's own is asked about everything otherwise.
     environment.set_log_level(LogLevel::Warning);
-    *loaded = Some(LoadedLibrary { library: library.to_path_buf(), environment });
+    *loaded = Some(LoadedLibrary {
+        library: library.to_path_buf(),
+        environment,
+    });
     Ok(())
 }
 
-/// What goes wrong comes back as an error, too; the library's own lines are for those who look for its causes.
+/// What goes wrong comes back as an error, too; the library's own lines are for those who look for
+/// its causes.
 fn log(_: LogLevel, _: &str, _: &str, place: &str, message: &str) {
     tracing::debug!(target: "onnxruntime", place, "{}", message.trim());
 }
@@ -213,12 +265,18 @@ fn load_reason(error: ort::LoadDynamicError) -> String {
         ort::LoadDynamicError::Dlopen { error, .. } => {
             // Its own words are only "dlopen failed".
             let cause = std::error::Error::source(&error).map(ToString::to_string);
-            format!("cannot be loaded: {}", cause.unwrap_or_else(|| error.to_string()))
+            format!(
+                "cannot be loaded: {}",
+                cause.unwrap_or_else(|| error.to_string())
+            )
         }
         ort::LoadDynamicError::MissingApi { .. } => "is a library, but not ONNX Runtime".to_owned(),
         ort::LoadDynamicError::InvalidVersionString => "does not tell its version".to_owned(),
         ort::LoadDynamicError::BadVersion { version_str, .. } => {
-            format!("is ONNX Runtime {version_str}; expected 1.{} or later", ort::MINOR_VERSION)
+            format!(
+                "is ONNX Runtime {version_str}; expected 1.{} or later",
+                ort::MINOR_VERSION
+            )
         }
     }
 }
@@ -233,7 +291,9 @@ fn open_session(path: &Path, runtime: &RuntimeSpec) -> Result<ort::session::Sess
     let opened = catch_unwind(AssertUnwindSafe(|| {
         builder(&environment, runtime).and_then(|mut builder| builder.commit_from_file(path))
     }));
-    opened.map_err(|_| "uses types that cannot be read".to_owned())?.map_err(reason)
+    opened
+        .map_err(|_| "uses types that cannot be read".to_owned())?
+        .map_err(reason)
 }
 
 fn builder(environment: &Environment, runtime: &RuntimeSpec) -> ort::Result<SessionBuilder> {
@@ -243,8 +303,11 @@ fn builder(environment: &Environment, runtime: &RuntimeSpec) -> ort::Result<Sess
         GraphOptimization::Basic => GraphOptimizationLevel::Level1,
         GraphOptimization::None => GraphOptimizationLevel::Disable,
     };
-    let providers: Vec<ExecutionProviderDispatch> =
-        runtime.providers.iter().map(|&provider| dispatch(provider)).collect();
+    let providers: Vec<ExecutionProviderDispatch> = runtime
+        .providers
+        .iter()
+        .map(|&provider| dispatch(provider))
+        .collect();
     let builder = ort::session::Session::builder(environment)?
         .with_optimization_level(level)?
         .with_intra_threads(runtime.threads.get())?
@@ -261,9 +324,9 @@ fn dispatch(provider: ExecutionProvider) -> ExecutionProviderDispatch {
     let dispatch = match provider {
         ExecutionProvider::Cpu => ep::CPU::default().build(),
         // The default tries every algorithm anew for each size of a batch, and sizes vary.
-        ExecutionProvider::Cuda => {
-            ep::CUDA::default().with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic).build()
-        }
+        ExecutionProvider::Cuda => ep::CUDA::default()
+            .with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic)
+            .build(),
         ExecutionProvider::Tensorrt => ep::TensorRT::default().build(),
         ExecutionProvider::Openvino => ep::OpenVINO::default().build(),
         ExecutionProvider::Coreml => ep::CoreML::default().build(),
@@ -273,15 +336,31 @@ fn dispatch(provider: ExecutionProvider) -> ExecutionProviderDispatch {
 
 fn tensor_spec_of(outlet: &Outlet) -> TensorSpec {
     let name = outlet.name().to_owned();
-    let ValueType::Tensor { ty, shape, dimension_symbols } = outlet.dtype() else {
-        return TensorSpec { name, element: ElementType::Other(outlet.dtype().to_string()), dims: vec![] };
+    let ValueType::Tensor {
+        ty,
+        shape,
+        dimension_symbols,
+    } = outlet.dtype()
+    else {
+        return TensorSpec {
+            name,
+            element: ElementType::Other(outlet.dtype().to_string()),
+            dims: vec![],
+        };
     };
-    let symbols = dimension_symbols.iter().map(Some).chain(std::iter::repeat(None));
+    let symbols = dimension_symbols
+        .iter()
+        .map(Some)
+        .chain(std::iter::repeat(None));
     let dim = |(&size, symbol): (&i64, Option<&String>)| match usize::try_from(size) {
         Ok(size) => Dim::Fixed(size),
         Err(_) => Dim::Dynamic(symbol.filter(|name| !name.is_empty()).cloned()),
     };
-    TensorSpec { name, element: element_of(*ty), dims: shape.iter().zip(symbols).map(dim).collect() }
+    TensorSpec {
+        name,
+        element: element_of(*ty),
+        dims: shape.iter().zip(symbols).map(dim).collect(),
+    }
 }
 
 fn element_of(element: TensorElementType) -> ElementType {
@@ -299,7 +378,11 @@ fn element_of(element: TensorElementType) -> ElementType {
 
 /// The words of ONNX Runtime, on one line; the caller names the file.
 fn reason<R>(error: ort::Error<R>) -> String {
-    let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
+    let message = error
+        .message()
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
     match message.split_once(" failed:") {
         Some((start, reason)) if start.starts_with("Load model from ") => reason.trim().to_owned(),
         _ => message,

@@ -58,12 +58,16 @@ impl TensorSpec {
         values(&self.row_shape()?)
     }
 
-    /// The shape under which a record of `shape` goes in: its own where the dimensions agree one by one; the file's where
-    /// that is fixed, has another number of dimensions and as many values. `None`: it does not fit.
+    /// The shape under which a record of `shape` goes in: its own where the dimensions agree one by
+    /// one; the file's where that is fixed, has another number of dimensions and as many values.
+    /// `None`: it does not fit.
     pub fn feed(&self, shape: &[usize]) -> Option<Vec<usize>> {
         let dims = self.row_dims()?;
         if dims.len() == shape.len() {
-            let agree = dims.iter().zip(shape).all(|(dim, &size)| dim.fixed().is_none_or(|fixed| fixed == size));
+            let agree = dims
+                .iter()
+                .zip(shape)
+                .all(|(dim, &size)| dim.fixed().is_none_or(|fixed| fixed == size));
             return agree.then(|| shape.to_vec());
         }
         let own = self.row_shape()?;
@@ -78,7 +82,9 @@ impl TensorSpec {
 
 /// How many values a tensor of this shape has; `None` where that is beyond counting.
 pub fn values(shape: &[usize]) -> Option<usize> {
-    shape.iter().try_fold(1_usize, |len, &size| len.checked_mul(size))
+    shape
+        .iter()
+        .try_fold(1_usize, |len, &size| len.checked_mul(size))
 }
 
 impl Dim {
@@ -125,12 +131,21 @@ mod tests {
     use super::*;
 
     fn port(dims: &[Dim]) -> TensorSpec {
-        TensorSpec { name: "x".to_owned(), element: ElementType::Float32, dims: dims.to_vec() }
+        TensorSpec {
+            name: "x".to_owned(),
+            element: ElementType::Float32,
+            dims: dims.to_vec(),
+        }
     }
 
     #[test]
     fn a_record_goes_in_under_its_own_shape_or_the_files() {
-        let planes = port(&[Dim::Dynamic(None), Dim::Fixed(3), Dim::Dynamic(None), Dim::Dynamic(None)]);
+        let planes = port(&[
+            Dim::Dynamic(None),
+            Dim::Fixed(3),
+            Dim::Dynamic(None),
+            Dim::Dynamic(None),
+        ]);
         assert_eq!(planes.feed(&[3, 8, 9]), Some(vec![3, 8, 9]));
         assert_eq!(planes.feed(&[8, 9, 3]), None);
         assert_eq!(planes.feed(&[216]), None);
@@ -141,7 +156,11 @@ mod tests {
 
     #[test]
     fn a_port_reads_as_in_the_file() {
-        let port = port(&[Dim::Dynamic(Some("batch".to_owned())), Dim::Fixed(10), Dim::Dynamic(None)]);
+        let port = port(&[
+            Dim::Dynamic(Some("batch".to_owned())),
+            Dim::Fixed(10),
+            Dim::Dynamic(None),
+        ]);
         assert_eq!(port.to_string(), "`x` float32 [batch, 10, ?]");
     }
 }

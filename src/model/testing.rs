@@ -1,4 +1,5 @@
-//! What the tests of models share: the small files under `tests/models`, opened as a pipeline would.
+//! What the tests of models share: the small files under `tests/models`, opened as a pipeline
+//! would.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,7 +13,9 @@ use crate::registry::parse_options;
 
 /// A file under `tests/models`.
 pub(crate) fn file(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/models")
+        .join(name)
 }
 
 /// Loads ONNX Runtime as the program does.
@@ -31,7 +34,15 @@ pub(crate) fn open(written: &str) -> Result<Model, Vec<ConfigError>> {
 pub(crate) fn open_with(written: &str, runtime: &RuntimeSpec) -> Result<Model, Vec<ConfigError>> {
     init();
     let mut spec: ModelSpec = parse_options(toml::from_str(written).unwrap())?;
-    for path in [&mut spec.path, &mut spec.encoder, &mut spec.decoder, &mut spec.model].into_iter().flatten() {
+    for path in [
+        &mut spec.path,
+        &mut spec.encoder,
+        &mut spec.decoder,
+        &mut spec.model,
+    ]
+    .into_iter()
+    .flatten()
+    {
         *path = file(path.to_str().unwrap());
     }
     Model::open("tested", &spec, runtime, &Arc::new(Metrics::new()))
@@ -41,6 +52,7 @@ pub(crate) fn open_with(written: &str, runtime: &RuntimeSpec) -> Result<Model, V
 pub(crate) fn faults(written: &str) -> String {
     let faults = open(written).err().unwrap_or_default();
     let folder = format!("{}/", file("").display()).replace("//", "/");
-    let line = |fault: ConfigError| format!("{}: {}", fault.key, fault.message.replace(&folder, ""));
+    let line =
+        |fault: ConfigError| format!("{}: {}", fault.key, fault.message.replace(&folder, ""));
     faults.into_iter().map(line).collect::<Vec<_>>().join("\n")
 }

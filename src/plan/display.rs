@@ -31,8 +31,15 @@ impl fmt::Display for Plan {
             writeln!(f, "rejects   {}", folder)?;
         }
         let slots = super::max_in_flight_batches(self.workers);
-        writeln!(f, "segments  1: every transform runs in each worker, one batch at a time")?;
-        writeln!(f, "workers   {}, up to {slots} batches in flight", self.workers)?;
+        writeln!(
+            f,
+            "segments  1: every transform runs in each worker, one batch at a time"
+        )?;
+        writeln!(
+            f,
+            "workers   {}, up to {slots} batches in flight",
+            self.workers
+        )?;
         write!(f, "memory    {}", self.memory)
     }
 }
@@ -46,13 +53,20 @@ impl Plan {
         };
         write!(f, "{role} {} ({})", stage.name, stage.kind)?;
         if !stage.inputs.is_empty() {
-            let inputs: Vec<&str> = stage.inputs.iter().map(|&at| &*self.stages[at].name).collect();
+            let inputs: Vec<&str> = stage
+                .inputs
+                .iter()
+                .map(|&at| &*self.stages[at].name)
+                .collect();
             write!(f, " <- {}", inputs.join(", "))?;
         }
         writeln!(f)?;
         match &stage.role {
             StageRole::Source(source, _) => {
-                let passed_over = source.skipped_files().map(|counts| counts.get()).unwrap_or_default();
+                let passed_over = source
+                    .skipped_files()
+                    .map(|counts| counts.get())
+                    .unwrap_or_default();
                 if !passed_over.is_empty() {
                     writeln!(f, "  passes over {passed_over}")?;
                 }
@@ -85,8 +99,16 @@ impl Plan {
     fn draw_text(&self) -> String {
         let mut text = String::new();
         for stage in &self.stages {
-            let inputs: Vec<&str> = stage.inputs.iter().map(|&at| &*self.stages[at].name).collect();
-            let arrow = if inputs.is_empty() { String::new() } else { format!(" <- {}", inputs.join(" + ")) };
+            let inputs: Vec<&str> = stage
+                .inputs
+                .iter()
+                .map(|&at| &*self.stages[at].name)
+                .collect();
+            let arrow = if inputs.is_empty() {
+                String::new()
+            } else {
+                format!(" <- {}", inputs.join(" + "))
+            };
             // Writing to a string cannot fail, here and below.
             let _ = writeln!(text, "{:<20} {:<10}{arrow}", stage.name, stage.kind);
         }
@@ -101,7 +123,11 @@ impl Plan {
                 StageRole::Transform(_) => ("[", "]"),
                 StageRole::Sink(..) => ("[(", ")]"),
             };
-            let _ = writeln!(text, "    s{at}{open}\"{}<br/>{}\"{close}", stage.name, stage.kind);
+            let _ = writeln!(
+                text,
+                "    s{at}{open}\"{}<br/>{}\"{close}",
+                stage.name, stage.kind
+            );
         }
         self.edges(|from, to| {
             let _ = writeln!(text, "    s{from} --> s{to}");
@@ -117,7 +143,11 @@ impl Plan {
                 StageRole::Transform(_) => "box",
                 StageRole::Sink(..) => "cylinder",
             };
-            let _ = writeln!(text, "    s{at} [shape={shape}, label=\"{}\\n{}\"];", stage.name, stage.kind);
+            let _ = writeln!(
+                text,
+                "    s{at} [shape={shape}, label=\"{}\\n{}\"];",
+                stage.name, stage.kind
+            );
         }
         self.edges(|from, to| {
             let _ = writeln!(text, "    s{from} -> s{to};");

@@ -15,7 +15,8 @@ pub(super) struct FingerprintInput<'a> {
     pub(super) name: &'a str,
     /// Its kind.
     pub(super) kind: &'a str,
-    /// Its options that change rows: as they were understood, or, by the rules before the first version, as written.
+    /// Its options that change rows: as they were understood, or, by the rules before the first
+    /// version, as written.
     pub(super) options: &'a Map<String, Value>,
     /// The digest of its model; empty where it has none.
     pub(super) model: &'a str,
@@ -23,13 +24,28 @@ pub(super) struct FingerprintInput<'a> {
     pub(super) known: Option<&'a str>,
 }
 
-/// The digest of a stage whose inputs have these, by the rules of a version; `None` for rules that this program does not know.
-pub(super) fn of_stage(version: u32, stage: &FingerprintInput<'_>, inputs: &[&str]) -> Option<String> {
+/// The digest of a stage whose inputs have these, by the rules of a version; `None` for rules that
+/// this program does not know.
+pub(super) fn of_stage(
+    version: u32,
+    stage: &FingerprintInput<'_>,
+    inputs: &[&str],
+) -> Option<String> {
     match version {
         0 => Some(fingerprint_v0::digest(stage, inputs)),
         FINGERPRINT_VERSION => {
-            let (rules, options) = (FINGERPRINT_VERSION.to_string(), canonical(&Value::Object(stage.options.clone())));
-            let own = [&rules, stage.name, stage.kind, &options, stage.model, stage.known.unwrap_or_default()];
+            let (rules, options) = (
+                FINGERPRINT_VERSION.to_string(),
+                canonical(&Value::Object(stage.options.clone())),
+            );
+            let own = [
+                &rules,
+                stage.name,
+                stage.kind,
+                &options,
+                stage.model,
+                stage.known.unwrap_or_default(),
+            ];
             Some(of_parts(own.into_iter().chain(inputs.iter().copied())))
         }
         _ => None,
@@ -44,9 +60,11 @@ pub(super) fn of_parts<'a>(parts: impl Iterator<Item = &'a str>) -> String {
         hash.update(part);
     }
     let bytes = hash.finalize();
-    bytes.iter().fold(String::from("sha256:"), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::from("sha256:"), |mut text, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }

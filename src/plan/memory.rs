@@ -1,5 +1,5 @@
-//! How much memory a batch takes on its way through the graph, how the memory at hand is shared out, and how much a run
-//! may take in all.
+//! How much memory a batch takes on its way through the graph, how the memory at hand is shared
+//! out, and how much a run may take in all.
 
 use arrow::datatypes::{DataType, Schema};
 
@@ -33,19 +33,31 @@ impl Footprint {
 
     /// The same, for a batch of so many records, bytes as stored, and pixels.
     pub fn cost(&self, records: u64, stored: u64, pixels: u64) -> u64 {
-        let decoding = if pixels == 0 { 0 } else { self.per_pixel + DECODING };
-        stored.saturating_mul(2) + records.saturating_mul(self.per_record) + pixels.saturating_mul(decoding)
+        let decoding = if pixels == 0 {
+            0
+        } else {
+            self.per_pixel + DECODING
+        };
+        stored.saturating_mul(2)
+            + records.saturating_mul(self.per_record)
+            + pixels.saturating_mul(decoding)
     }
 }
 
 /// Bytes that a record takes at least, in columns of this schema.
 fn fixed_width(schema: &Schema) -> u64 {
-    schema.fields().iter().map(|field| width(field.data_type())).sum()
+    schema
+        .fields()
+        .iter()
+        .map(|field| width(field.data_type()))
+        .sum()
 }
 
 fn width(data_type: &DataType) -> u64 {
     match data_type {
-        DataType::FixedSizeList(item, len) => width(item.data_type()) * u64::try_from(*len).unwrap_or(0),
+        DataType::FixedSizeList(item, len) => {
+            width(item.data_type()) * u64::try_from(*len).unwrap_or(0)
+        }
         DataType::Struct(fields) => fields.iter().map(|field| width(field.data_type())).sum(),
         // Offsets of what has no fixed width; the values count as the source's stored bytes.
         other => other.primitive_width().map_or(8, |bytes| bytes as u64),
@@ -77,67 +89,129 @@ pub(super) struct MemoryAllocation {
 
 impl MemoryRequirements {
     pub(super) fn of(stages: &[Stage], context: &PlanContext) -> Self {
-        let per_record = stages.iter().filter_map(Stage::schema).map(|schema| fixed_width(&schema)).sum();
+        let per_record = stages
+            .iter()
+            .filter_map(Stage::schema)
+            .map(|schema| fixed_width(&schema))
+            .sum();
         let transforms = || {
             stages.iter().filter_map(|stage| match &stage.role {
                 StageRole::Transform(transform) => Some(transform),
                 _ => None,
             })
         };
-        let per_pixel = transforms().map(|transform| transform.bytes_per_pixel()).sum();
-        let scratch: u64 = transforms().map(|transform| transform.scratch_bytes()).sum();
-        let sessions = context.models.values().flatten().map(|model| model.session_bytes());
+        let per_pixel = transforms()
+            .map(|transform| transform.bytes_per_pixel())
+            .sum();
+        let scratch: u64 = transforms()
+            .map(|transform| transform.scratch_bytes())
+            .sum();
+        let sessions = context
+            .models
+            .values()
+            .flatten()
+            .map(|model| model.session_bytes());
         let (own, shared) = sessions.fold((0, 0), |sum, bytes| (sum.0 + bytes.0, sum.1 + bytes.1));
-        Self { footprint: Footprint { per_record, per_pixel }, per_worker: scratch + own, shared }
+        Self {
+            footprint: Footprint {
+                per_record,
+                per_pixel,
+            },
+            per_worker: scratch + own,
+            shared,
+        }
     }
 
-    /// Shares out what may be used: a quarter of it at most to workers after the first, the rest to batches.
+    /// Shares out what may be used: a quarter of it at most to workers after the first, the rest to
+    /// batches.
     ///
     /// # Errors
     /// A fault at `memory` where not even one worker finds room.
-    pub(super) fn share(self, memory: Option<ByteSize>, workers: usize) -> Result<MemoryAllocation, ConfigError> {
-        let all = memory.unwrap_or_else(|| ByteSize(system::memory_limit() / 2)).0;
+    pub(super) fn share(
+        self,
+        memory: Option<ByteSize>,
+        workers: usize,
+    ) -> Result<MemoryAllocation, ConfigError> {
+        let all = memory
+            .unwrap_or_else(|| ByteSize(system::memory_limit() / 2))
+            .0;
         let fit = usize::try_from(all / 4 / self.per_worker.max(1)).unwrap_or(usize::MAX);
-        // Memory that is not limited by the user is not a reason to run with fewer workers than were asked for.
-        let workers = if memory.is_some() { workers.min(fit.max(1)) } else { workers };
-        let least = self.shared.saturating_add(self.per_worker).saturating_add(LEAST_BUDGET);
+        // Memory that is not limited by the user is not a reason to run with fewer workers than
+        // were asked for.
+        let workers = if memory.is_some() {
+            workers.min(fit.max(1))
+        } else {
+            workers
+        };
+        let least = self
+            .shared
+            .saturating_add(self.per_worker)
+            .saturating_add(LEAST_BUDGET);
         if memory.is_some() && all < least {
-            let message = format!("{} is too little: models and one batch take {}", ByteSize(all), ByteSize(least));
+            let message = format!(
+                "{} is too little: models and one batch take {}",
+                ByteSize(all),
+                ByteSize(least)
+            );
             return Err(ConfigError::new("memory", message));
         }
-        let budget = all.saturating_sub(self.shared).saturating_sub(self.per_worker * workers as u64);
+        let budget = all
+            .saturating_sub(self.shared)
+            .saturating_sub(self.per_worker * workers as u64);
         let budget = budget.max(LEAST_BUDGET);
-        Ok(MemoryAllocation { requirements: self, workers, all, budget })
+        Ok(MemoryAllocation {
+            requirements: self,
+            workers,
+            all,
+            budget,
+        })
     }
 }
 
 /// Bytes for batches below which nothing can be done.
 const LEAST_BUDGET: u64 = 16 << 20;
 
-/// Batches of the largest size that find room together. Neither this nor what follows from it depends on the number of
-/// workers: where batches end, and what is refused, must not.
+/// Batches of the largest size that find room together. Neither this nor what follows from it
+/// depends on the number of workers: where batches end, and what is refused, must not.
 const ROOM_FOR: u64 = 16;
 
 impl MemoryAllocation {
     /// The largest batch.
     pub(super) fn most(&self) -> BatchCap {
         let each = self.all / ROOM_FOR;
-        let Footprint { per_record, per_pixel } = self.requirements.footprint;
+        let Footprint {
+            per_record,
+            per_pixel,
+        } = self.requirements.footprint;
         // Half for what is stored and decoded, half for the columns that the stages add.
-        let records = u32::try_from(each / 2 / per_record.max(1)).unwrap_or(u32::MAX).max(1);
+        let records = u32::try_from(each / 2 / per_record.max(1))
+            .unwrap_or(u32::MAX)
+            .max(1);
         let bytes = (each / 2 / (2 + (per_pixel + DECODING) / 3)).max(1);
         BatchCap { records, bytes }
     }
 
     /// The limits under which one record, alone, stays within the memory.
     pub(super) fn limits(&self, limits: PipelineLimits) -> PipelineLimits {
-        // What is left to batches however many workers there are. A record counts twice as it is stored.
-        let MemoryRequirements { per_worker, shared, .. } = self.requirements;
+        // What is left to batches however many workers there are. A record counts twice as it is
+        // stored.
+        let MemoryRequirements {
+            per_worker, shared, ..
+        } = self.requirements;
         let models = per_worker.saturating_add(shared);
-        let least = (self.all - self.all / 4).min(self.all.saturating_sub(models)).max(LEAST_BUDGET);
-        let (stored, pixels) = (least / 16, least / 8 * 7 / (self.requirements.footprint.per_pixel + DECODING));
+        let least = (self.all - self.all / 4)
+            .min(self.all.saturating_sub(models))
+            .max(LEAST_BUDGET);
+        let (stored, pixels) = (
+            least / 16,
+            least / 8 * 7 / (self.requirements.footprint.per_pixel + DECODING),
+        );
         let record_bytes = ByteSize(limits.record_bytes.0.min(stored));
-        PipelineLimits { pixels: limits.pixels.min(pixels), record_bytes, ..limits }
+        PipelineLimits {
+            pixels: limits.pixels.min(pixels),
+            record_bytes,
+            ..limits
+        }
     }
 }
 
@@ -151,16 +225,32 @@ pub(super) fn predict(
     share: &MemoryAllocation,
     limits: PipelineLimits,
 ) -> MemoryEstimate {
-    let MemoryAllocation { requirements, workers, budget, .. } = *share;
-    let held = |sink: &dyn Sink| sink.buffer_bytes() + sink.folder().map_or(0, |folder| folder.writing_bytes());
+    let MemoryAllocation {
+        requirements,
+        workers,
+        budget,
+        ..
+    } = *share;
+    let held = |sink: &dyn Sink| {
+        sink.buffer_bytes() + sink.folder().map_or(0, |folder| folder.writing_bytes())
+    };
     let (mut batch, mut reading, mut endless, mut sinks) = (0, 0, 0, rejects.map_or(0, held));
     for stage in stages {
         match &stage.role {
             StageRole::Source(source, size) => {
                 let images = source.schema().column_with_name(IMAGE).is_some();
-                let records = size.records_or(if images { IMAGE_RECORDS } else { FEATURE_RECORDS });
-                // An image above the batch's bytes travels alone: then its pixels count, up to the limit.
-                let pixels = if images { (size.bytes() / 3).max(limits.pixels) } else { 0 };
+                let records = size.records_or(if images {
+                    IMAGE_RECORDS
+                } else {
+                    FEATURE_RECORDS
+                });
+                // An image above the batch's bytes travels alone: then its pixels count, up to the
+                // limit.
+                let pixels = if images {
+                    (size.bytes() / 3).max(limits.pixels)
+                } else {
+                    0
+                };
                 // So does a record above them, of whatever kind.
                 let stored = size.bytes().max(limits.record_bytes.0);
                 batch = batch.max(requirements.footprint.cost(records as u64, stored, pixels));
@@ -202,12 +292,16 @@ pub struct MemoryEstimate {
 impl MemoryEstimate {
     /// The bound on all batches in flight: a single batch above the budget travels alone.
     pub fn in_flight(&self) -> u64 {
-        self.batch.saturating_mul(self.slots).min(self.budget.max(self.batch))
+        self.batch
+            .saturating_mul(self.slots)
+            .min(self.budget.max(self.batch))
     }
 
     /// The predicted peak of resident memory.
     pub fn peak(&self) -> u64 {
-        self.fixed.saturating_add(self.workers).saturating_add(self.in_flight())
+        self.fixed
+            .saturating_add(self.workers)
+            .saturating_add(self.in_flight())
     }
 
     /// A warning where the peak exceeds what the control group (the container) allows.
@@ -229,8 +323,12 @@ impl MemoryEstimate {
 
 impl std::fmt::Display for MemoryEstimate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [peak, fixed, workers, flight] = [self.peak(), self.fixed, self.workers, self.in_flight()].map(ByteSize);
-        write!(f, "at most {peak}: {fixed} fixed, {workers} for models and workers, {flight} for batches in flight")
+        let [peak, fixed, workers, flight] =
+            [self.peak(), self.fixed, self.workers, self.in_flight()].map(ByteSize);
+        write!(
+            f,
+            "at most {peak}: {fixed} fixed, {workers} for models and workers, {flight} for batches in flight"
+        )
     }
 }
 
@@ -241,18 +339,31 @@ mod tests {
     use super::*;
 
     fn needs(per_worker: u64) -> MemoryRequirements {
-        MemoryRequirements { footprint: Footprint { per_record: 1000, per_pixel: 12 }, per_worker, shared: 0 }
+        MemoryRequirements {
+            footprint: Footprint {
+                per_record: 1000,
+                per_pixel: 12,
+            },
+            per_worker,
+            shared: 0,
+        }
     }
 
     #[test]
     fn workers_become_fewer_before_batches_find_no_room() {
-        let share =
-            |mib: u64, workers| needs(40 << 20).share(Some(ByteSize(mib << 20)), workers).map(|share| share.workers);
+        let share = |mib: u64, workers| {
+            needs(40 << 20)
+                .share(Some(ByteSize(mib << 20)), workers)
+                .map(|share| share.workers)
+        };
         assert_eq!(share(1024, 4), Ok(4));
         assert_eq!(share(512, 4), Ok(3));
         assert_eq!(share(60, 4), Ok(1));
         let message = share(50, 4).unwrap_err().message;
-        assert_eq!(message, "50.0 MiB is too little: models and one batch take 56.0 MiB");
+        assert_eq!(
+            message,
+            "50.0 MiB is too little: models and one batch take 56.0 MiB"
+        );
         assert_eq!(
             needs(1 << 60).share(None, 4).unwrap().workers,
             4,
@@ -263,30 +374,59 @@ mod tests {
     #[test]
     fn what_all_workers_share_is_taken_from_the_batches_once() {
         let budget = |shared, workers| {
-            let needs = MemoryRequirements { shared, ..needs(10 << 20) };
-            needs.share(Some(ByteSize(1 << 30)), workers).unwrap().budget
+            let needs = MemoryRequirements {
+                shared,
+                ..needs(10 << 20)
+            };
+            needs
+                .share(Some(ByteSize(1 << 30)), workers)
+                .unwrap()
+                .budget
         };
         assert_eq!(budget(0, 4) - budget(200 << 20, 4), 200 << 20);
         assert_eq!(budget(0, 1) - budget(200 << 20, 1), 200 << 20);
-        let none =
-            MemoryRequirements { shared: 60 << 20, ..needs(1 << 20) }.share(Some(ByteSize(64 << 20)), 1).unwrap_err();
-        assert_eq!(none.message, "64.0 MiB is too little: models and one batch take 77.0 MiB");
+        let none = MemoryRequirements {
+            shared: 60 << 20,
+            ..needs(1 << 20)
+        }
+        .share(Some(ByteSize(64 << 20)), 1)
+        .unwrap_err();
+        assert_eq!(
+            none.message,
+            "64.0 MiB is too little: models and one batch take 77.0 MiB"
+        );
     }
 
     #[test]
     fn what_a_batch_may_hold_depends_on_the_memory_and_not_on_the_workers() {
-        let share = |workers| needs(1 << 20).share(Some(ByteSize(512 << 20)), workers).unwrap();
+        let share = |workers| {
+            needs(1 << 20)
+                .share(Some(ByteSize(512 << 20)), workers)
+                .unwrap()
+        };
         let (one, many) = (share(1), share(64));
         assert_ne!(one.budget, many.budget);
         assert_eq!(one.most(), many.most());
-        assert_eq!(one.limits(PipelineLimits::default()), many.limits(PipelineLimits::default()));
+        assert_eq!(
+            one.limits(PipelineLimits::default()),
+            many.limits(PipelineLimits::default())
+        );
     }
 
     #[test]
     fn peak_beyond_the_control_group_is_warned_of() {
-        let memory = MemoryEstimate { fixed: 100 << 20, workers: 0, batch: 100 << 20, slots: 4, budget: 300 << 20 };
+        let memory = MemoryEstimate {
+            fixed: 100 << 20,
+            workers: 0,
+            batch: 100 << 20,
+            slots: 4,
+            budget: 300 << 20,
+        };
         let warning = memory.warning(Some(384 << 20)).unwrap();
-        assert!(warning.contains("may take 400.0 MiB") && warning.contains("allows 384.0 MiB"), "{warning}");
+        assert!(
+            warning.contains("may take 400.0 MiB") && warning.contains("allows 384.0 MiB"),
+            "{warning}"
+        );
         assert!(warning.contains("limits.memory = \"284MiB\""), "{warning}");
         assert!(memory.warning(Some(400 << 20)).is_none() && memory.warning(None).is_none());
     }
@@ -298,10 +438,16 @@ mod tests {
             let (most, footprint) = (share.most(), share.requirements.footprint);
             let batch = footprint.cost(most.records.into(), most.bytes, most.bytes / 3);
             assert!(batch <= share.all / ROOM_FOR, "{mib}: {batch}");
-            let limits =
-                share.limits(PipelineLimits { pixels: u64::MAX, record_bytes: ByteSize(u64::MAX), memory: None });
+            let limits = share.limits(PipelineLimits {
+                pixels: u64::MAX,
+                record_bytes: ByteSize(u64::MAX),
+                memory: None,
+            });
             // The columns of fixed width come on top: a kilobyte here.
-            assert!(footprint.cost(0, limits.record_bytes.0, limits.pixels) <= share.budget, "{mib}");
+            assert!(
+                footprint.cost(0, limits.record_bytes.0, limits.pixels) <= share.budget,
+                "{mib}"
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! A pipeline resolved: every stage known, every edge's schema fixed, every model opened. A plan cannot be wrong.
+//! A pipeline resolved: every stage known, every edge's schema fixed, every model opened. A plan
+//! cannot be wrong.
 
 mod admission;
 mod fingerprint;
@@ -56,7 +57,8 @@ pub struct Plan {
     pub memory: MemoryEstimate,
     /// Where journals are kept; `None` where no sink is durable.
     pub state: Option<Location>,
-    /// Where rejects go; `None` where no sink is durable and no place is named: then they are only counted.
+    /// Where rejects go; `None` where no sink is durable and no place is named: then they are only
+    /// counted.
     pub rejects: Option<(Box<dyn Sink>, OutputIdentity)>,
     /// Whether the original of each reject is kept.
     pub keeps_originals: bool,
@@ -70,7 +72,8 @@ pub struct Plan {
     pub listeners: Arc<Listeners>,
     /// The pipeline as it was written.
     pub effective: Value,
-    /// How long a run that is asked to stop may take to finish what it has begun; `None`: as long as that takes.
+    /// How long a run that is asked to stop may take to finish what it has begun; `None`: as long
+    /// as that takes.
     pub shutdown_timeout: Option<Duration>,
 }
 
@@ -122,7 +125,8 @@ impl Plan {
         is_unbounded(&self.stages)
     }
 
-    /// Lists the inputs of every source, so that the plan shows what they pass over. Returns those that cannot be listed now.
+    /// Lists the inputs of every source, so that the plan shows what they pass over. Returns those
+    /// that cannot be listed now.
     #[must_use]
     pub fn list_inputs(&self) -> Vec<(Arc<str>, StageError)> {
         let list = |stage: &Stage| match &stage.role {
@@ -143,7 +147,9 @@ impl Plan {
 }
 
 fn is_unbounded(stages: &[Stage]) -> bool {
-    stages.iter().any(|stage| matches!(&stage.role, StageRole::Source(source, _) if source.is_unbounded()))
+    stages
+        .iter()
+        .any(|stage| matches!(&stage.role, StageRole::Source(source, _) if source.is_unbounded()))
 }
 
 /// The kind of source that reads a dataset of rejects.
@@ -151,10 +157,12 @@ const REPLAY: &str = "rejects";
 
 /// How long a record waits to be committed where sources have no end.
 const COMMIT_AGE: Duration = Duration::from_secs(60);
-/// How long such a run may take to finish when it is asked to stop; less than what systemd and Kubernetes wait.
+/// How long such a run may take to finish when it is asked to stop; less than what systemd and
+/// Kubernetes wait.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// Batches in flight per worker, beside two that wait: one is worked on, one is in the sinks' hands.
+/// Batches in flight per worker, beside two that wait: one is worked on, one is in the sinks'
+/// hands.
 const SLOTS_PER_WORKER: usize = 2;
 
 /// Batches that may be in flight with so many workers.
@@ -165,56 +173,84 @@ pub fn max_in_flight_batches(workers: usize) -> usize {
 /// Resolves a pipeline.
 ///
 /// # Errors
-/// Every fault that could be found: all unknown keys, at least one fault of each table, every fault between stages.
+/// Every fault that could be found: all unknown keys, at least one fault of each table, every fault
+/// between stages.
 pub fn resolve(spec: PipelineConfig, metrics: &Arc<Metrics>) -> Result<Plan, Diagnostics> {
     let mut faults = Vec::new();
-    let within =
-        |found: Vec<ConfigError>, key: &str| found.into_iter().map(|fault| fault.within(key)).collect::<Vec<_>>();
-    let (limits, found) = registry::parse_options_lenient::<PipelineLimits>(spec.settings.limits.clone());
+    let within = |found: Vec<ConfigError>, key: &str| {
+        found
+            .into_iter()
+            .map(|fault| fault.within(key))
+            .collect::<Vec<_>>()
+    };
+    let (limits, found) =
+        registry::parse_options_lenient::<PipelineLimits>(spec.settings.limits.clone());
     faults.extend(within(found, "limits"));
-    let (runtime, found) = registry::parse_options_lenient::<RuntimeSpec>(spec.settings.runtime.clone());
+    let (runtime, found) =
+        registry::parse_options_lenient::<RuntimeSpec>(spec.settings.runtime.clone());
     faults.extend(within(found, "runtime"));
     let runtime = runtime.unwrap_or_default();
     let models = open_models(&spec, &runtime, metrics, &mut faults);
-    let mut context =
-        PlanContext { metrics: Arc::clone(metrics), ..PlanContext::new(models, limits.unwrap_or_default()) };
+    let mut context = PlanContext {
+        metrics: Arc::clone(metrics),
+        ..PlanContext::new(models, limits.unwrap_or_default())
+    };
     let mut planned = stages::plan(&spec, &context, None, &mut faults);
     let needs = MemoryRequirements::of(&planned, &context);
     // Where workers wait for a device, others decode.
     let per_core = if runtime.shares_sessions() { 2 } else { 1 };
-    let workers =
-        spec.settings.workers.map_or(per_core * system::available_cores(), |workers| usize::from(workers.get()));
-    let share = needs.share(context.limits.memory, workers).map_err(|fault| faults.push(fault.within("limits"))).ok();
+    let workers = spec
+        .settings
+        .workers
+        .map_or(per_core * system::available_cores(), |workers| {
+            usize::from(workers.get())
+        });
+    let share = needs
+        .share(context.limits.memory, workers)
+        .map_err(|fault| faults.push(fault.within("limits")))
+        .ok();
     if let (Some(share), Some(_), true) = (&share, context.limits.memory, faults.is_empty()) {
-        // What is planned already is planned for any memory: once more, for the memory that there is.
+        // What is planned already is planned for any memory: once more, for the memory that there
+        // is.
         context.limits = share.limits(context.limits);
         planned = stages::plan(&spec, &context, Some(share.most()), &mut faults);
     }
     match share {
         Some(share) if faults.is_empty() => {
             let places = spec.key_spans.clone();
-            assemble(spec, context, planned, share).map_err(|faults| Diagnostics::new(&places, faults))
+            assemble(spec, context, planned, share)
+                .map_err(|faults| Diagnostics::new(&places, faults))
         }
         _ => Err(Diagnostics::new(&spec.key_spans, faults)),
     }
 }
 
 /// As [`resolve`], for a pipeline that was read with faults: tells those of its sound parts too.
-pub fn check(outcome: Result<PipelineConfig, Diagnostics>, metrics: &Arc<Metrics>) -> Result<Plan, Diagnostics> {
-    outcome.and_then(|spec| resolve(spec, metrics)).map_err(|mut problems| {
-        match problems.take_partial().map(|spec| resolve(spec, metrics)) {
-            Some(Err(more)) => problems.and(more),
-            _ => problems,
-        }
-    })
+pub fn check(
+    outcome: Result<PipelineConfig, Diagnostics>,
+    metrics: &Arc<Metrics>,
+) -> Result<Plan, Diagnostics> {
+    outcome
+        .and_then(|spec| resolve(spec, metrics))
+        .map_err(
+            |mut problems| match problems.take_partial().map(|spec| resolve(spec, metrics)) {
+                Some(Err(more)) => problems.and(more),
+                _ => problems,
+            },
+        )
 }
 
-/// Which ONNX Runtime the models of a pipeline need to have loaded, by where it is found; `None` where it has none. Nothing
-/// is loaded.
+/// Which ONNX Runtime the models of a pipeline need to have loaded, by where it is found; `None`
+/// where it has none. Nothing is loaded.
 pub fn library(read: &Result<PipelineConfig, Diagnostics>) -> Option<String> {
     let spec = read.as_ref().map_or_else(Diagnostics::partial_spec, Some)?;
-    let (runtime, _) = registry::parse_options_lenient::<RuntimeSpec>(spec.settings.runtime.clone());
-    if spec.models.is_empty() { None } else { model::ort_library::library(&runtime.unwrap_or_default()) }
+    let (runtime, _) =
+        registry::parse_options_lenient::<RuntimeSpec>(spec.settings.runtime.clone());
+    if spec.models.is_empty() {
+        None
+    } else {
+        model::ort_library::library(&runtime.unwrap_or_default())
+    }
 }
 
 fn open_models(
@@ -224,16 +260,24 @@ fn open_models(
     faults: &mut Vec<ConfigError>,
 ) -> BTreeMap<String, Option<Arc<Model>>> {
     let mut models = BTreeMap::new();
-    let ready = if spec.models.is_empty() { Ok(()) } else { model::ort_library::init(runtime) };
+    let ready = if spec.models.is_empty() {
+        Ok(())
+    } else {
+        model::ort_library::init(runtime)
+    };
     if let Err(fault) = &ready {
         faults.push(fault.clone().within("runtime"));
     }
     for table in &spec.models {
-        let (written, mut found) = registry::parse_options_lenient::<ModelSpec>(table.options.clone());
+        let (written, mut found) =
+            registry::parse_options_lenient::<ModelSpec>(table.options.clone());
         let opened = match written {
             Some(written) if ready.is_ok() => {
                 let opened = Model::open(&table.name, &written, runtime, metrics);
-                opened.map_err(|faults| found.extend(faults)).ok().map(Arc::new)
+                opened
+                    .map_err(|faults| found.extend(faults))
+                    .ok()
+                    .map(Arc::new)
             }
             _ => None,
         };
@@ -256,11 +300,22 @@ fn assemble(
     });
     let mut faults = Vec::new();
     let mut place = |path: &PathBuf, key: &str| {
-        Location::from_path(path).map_err(|message| faults.push(ConfigError::new(key, message))).ok()
+        Location::from_path(path)
+            .map_err(|message| faults.push(ConfigError::new(key, message)))
+            .ok()
     };
-    let written = spec.settings.state.as_ref().and_then(|path| place(path, "state"));
+    let written = spec
+        .settings
+        .state
+        .as_ref()
+        .and_then(|path| place(path, "state"));
     let state = written.or(folder);
-    let written = spec.settings.rejects.path.as_ref().and_then(|path| place(path, "rejects.path"));
+    let written = spec
+        .settings
+        .rejects
+        .path
+        .as_ref()
+        .and_then(|path| place(path, "rejects.path"));
     let rejects_folder = written.or_else(|| Some(state.as_ref()?.join("rejects")));
     let endless = is_unbounded(&stages);
     if endless && state.as_ref().and_then(Location::local).is_none() {
@@ -272,20 +327,35 @@ fn assemble(
         return Err(faults);
     }
     let models: Vec<Arc<Model>> = context.models.into_values().flatten().collect();
-    let plan_rejects = |folder: Location| Ok((rejects_dataset::plan(&folder)?, rejects_identity(&spec.name, &stages)));
+    let plan_rejects = |folder: Location| {
+        Ok((
+            rejects_dataset::plan(&folder)?,
+            rejects_identity(&spec.name, &stages),
+        ))
+    };
     let rejects = rejects_folder.map(plan_rejects).transpose();
-    let within = |faults: Vec<ConfigError>| faults.into_iter().map(|fault| fault.within("rejects")).collect::<Vec<_>>();
+    let within = |faults: Vec<ConfigError>| {
+        faults
+            .into_iter()
+            .map(|fault| fault.within("rejects"))
+            .collect::<Vec<_>>()
+    };
     let rejects = rejects.map_err(within)?;
     let kept = rejects.as_ref().map(|(sink, _)| sink.as_ref());
     // Rejects that are replayed may be rejected again, into the same dataset.
     let others = stages.iter().filter(|stage| stage.kind != REPLAY);
-    let taken = kept.into_iter().flat_map(|sink| stages::taken_as_input(sink, others.clone()));
-    let faults: Vec<ConfigError> = taken.map(|message| ConfigError::new("rejects.path", message)).collect();
+    let taken = kept
+        .into_iter()
+        .flat_map(|sink| stages::taken_as_input(sink, others.clone()));
+    let faults: Vec<ConfigError> = taken
+        .map(|message| ConfigError::new("rejects.path", message))
+        .collect();
     if !faults.is_empty() {
         return Err(faults);
     }
-    let or_endless =
-        |written: Option<HumanDuration>, default| written.map(|span| span.0).or(endless.then_some(default));
+    let or_endless = |written: Option<HumanDuration>, default| {
+        written.map(|span| span.0).or(endless.then_some(default))
+    };
     let commit_age = or_endless(spec.settings.commit.age, COMMIT_AGE);
     let shutdown_timeout = or_endless(spec.settings.shutdown.grace, SHUTDOWN_TIMEOUT);
     let memory = memory::predict(&stages, kept, &share, context.limits);
@@ -300,7 +370,10 @@ fn assemble(
         state,
         rejects,
         keeps_originals: spec.settings.rejects.record,
-        reject_limits: RejectLimits { share: spec.settings.rejects.max_share, number: spec.settings.rejects.max },
+        reject_limits: RejectLimits {
+            share: spec.settings.rejects.max_share,
+            number: spec.settings.rejects.max,
+        },
         commit_age,
         shutdown_timeout,
         admin: spec.settings.admin,
@@ -309,19 +382,29 @@ fn assemble(
     })
 }
 
-/// Every stage can reject, so the rejects lie behind all of them; each belongs to one, and is judged by it.
+/// Every stage can reject, so the rejects lie behind all of them; each belongs to one, and is
+/// judged by it.
 fn rejects_identity(pipeline: &str, stages: &[Stage]) -> OutputIdentity {
     let sinks = stages.iter().filter_map(|stage| match &stage.role {
-        StageRole::Sink(sink, identity) => Some((&*stage.name, identity, sink.batch_encoder().is_some())),
+        StageRole::Sink(sink, identity) => {
+            Some((&*stage.name, identity, sink.batch_encoder().is_some()))
+        }
         _ => None,
     });
-    let mut identity =
-        OutputIdentity { pipeline: pipeline.to_owned(), stage: "rejects".to_owned(), ..OutputIdentity::default() };
+    let mut identity = OutputIdentity {
+        pipeline: pipeline.to_owned(),
+        stage: "rejects".to_owned(),
+        ..OutputIdentity::default()
+    };
     for (sink, upstream, refuses) in sinks {
         let own = upstream.stages.get(sink).filter(|_| refuses);
-        identity.sinks.extend(own.map(|own| (sink.to_owned(), own.clone())));
+        identity
+            .sinks
+            .extend(own.map(|own| (sink.to_owned(), own.clone())));
         let before = upstream.stages.iter().filter(|(name, _)| *name != sink);
-        identity.stages.extend(before.map(|(name, stage)| (name.clone(), stage.clone())));
+        identity
+            .stages
+            .extend(before.map(|(name, stage)| (name.clone(), stage.clone())));
         identity.models.extend(upstream.models.clone());
     }
     let all = identity.stages.iter().chain(&identity.sinks);

@@ -1,4 +1,5 @@
-//! Plans each stage from its table: looks its kind up, fixes its input's schema, and asks the kind for the rest.
+//! Plans each stage from its table: looks its kind up, fixes its input's schema, and asks the kind
+//! for the rest.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,15 +54,26 @@ pub(super) fn plan(
     let unordered = (0..spec.stages.len()).filter(|at| !graph.order.contains(at));
     for at in graph.order.iter().copied().chain(unordered) {
         let table = &spec.stages[at];
-        let inputs: Vec<&UpstreamStages> = graph.inputs[at].iter().map(|&input| &upstream[input]).collect();
+        let inputs: Vec<&UpstreamStages> = graph.inputs[at]
+            .iter()
+            .map(|&input| &upstream[input])
+            .collect();
         let (role, state, found) = plan_stage(table, &inputs, &context, most, &spec.name);
         let key = format!("stages.{}", table.name);
         faults.extend(found.into_iter().map(|fault| fault.within(&key)));
         upstream[at] = state;
         if let Some((kind, role)) = role {
             places[at] = stages.len();
-            let inputs = graph.inputs[at].iter().map(|&input| places[input]).collect();
-            stages.push(Stage { name: Arc::from(table.name.as_str()), kind, inputs, role });
+            let inputs = graph.inputs[at]
+                .iter()
+                .map(|&input| places[input])
+                .collect();
+            stages.push(Stage {
+                name: Arc::from(table.name.as_str()),
+                kind,
+                inputs,
+                role,
+            });
         }
     }
     faults.extend(outputs_that_are_input(&stages));
@@ -86,7 +98,8 @@ fn outputs_that_are_input(stages: &[Stage]) -> Vec<ConfigError> {
     });
     let faults = sinks.flat_map(|(stage, sink)| {
         let messages = taken_as_input(sink.as_ref(), stages);
-        messages.map(move |message| ConfigError::new(format!("stages.{}.path", stage.name), message))
+        messages
+            .map(move |message| ConfigError::new(format!("stages.{}.path", stage.name), message))
     });
     faults.collect()
 }
@@ -108,7 +121,11 @@ pub(super) fn taken_as_input<'a>(
     })
 }
 
-type StagePlanOutcome = (Option<(&'static str, StageRole)>, UpstreamStages, Vec<ConfigError>);
+type StagePlanOutcome = (
+    Option<(&'static str, StageRole)>,
+    UpstreamStages,
+    Vec<ConfigError>,
+);
 
 fn plan_stage(
     table: &StageTable,
@@ -129,29 +146,53 @@ fn plan_stage(
         Ok(planned) => planned,
         Err(more) => {
             faults.extend(more);
-            return (None, UpstreamStages { is_sink, ..UpstreamStages::default() }, faults);
+            return (
+                None,
+                UpstreamStages {
+                    is_sink,
+                    ..UpstreamStages::default()
+                },
+                faults,
+            );
         }
     };
     let model = table.options.get("model").and_then(Value::as_str);
     let model = model.and_then(|name| context.models.get(name)?.as_ref());
     let stage = PlannedStage {
-        name: if table.inputs.is_empty() { table.name.clone() } else { String::new() },
+        name: if table.inputs.is_empty() {
+            table.name.clone()
+        } else {
+            String::new()
+        },
         kind: found.name(),
         inputs: table.inputs.clone(),
-        model: model.map(|model| model.digest().to_owned()).unwrap_or_default(),
+        model: model
+            .map(|model| model.digest().to_owned())
+            .unwrap_or_default(),
         known: planned.known,
         declared: stored_attributes(&found),
         written: registry::stored_options(found.name(), planned.written),
         resolve: resolve_stored(found.name(), planned.resolve),
     };
-    let digests = inputs.iter().map(|input| (input.digest.as_str(), input.former.as_str()));
+    let digests = inputs
+        .iter()
+        .map(|input| (input.digest.as_str(), input.former.as_str()));
     let (digests, formers): (Vec<&str>, Vec<&str>) = digests.unzip();
-    let IdentifiedStage { stage: own, former } =
-        stage.identity(registry::stored_options(found.name(), planned.options), &digests, &formers);
+    let IdentifiedStage { stage: own, former } = stage.identity(
+        registry::stored_options(found.name(), planned.options),
+        &digests,
+        &formers,
+    );
     let digest = own.digest.clone();
-    let mut models: BTreeMap<_, _> = inputs.iter().flat_map(|input| input.models.clone()).collect();
+    let mut models: BTreeMap<_, _> = inputs
+        .iter()
+        .flat_map(|input| input.models.clone())
+        .collect();
     models.extend(model.map(|model| (model.name().to_owned(), model.digest().to_owned())));
-    let mut lineage: BTreeMap<_, _> = inputs.iter().flat_map(|input| input.lineage.clone()).collect();
+    let mut lineage: BTreeMap<_, _> = inputs
+        .iter()
+        .flat_map(|input| input.lineage.clone())
+        .collect();
     lineage.insert(table.name.clone(), own);
     let schema = planned.part.schema();
     let role = match planned.part {
@@ -162,17 +203,37 @@ fn plan_stage(
             let (digest, models, stages) = (digest.clone(), models.clone(), lineage.clone());
             StageRole::Sink(
                 sink,
-                OutputIdentity { pipeline, stage, digest, models, stages, ..OutputIdentity::default() },
+                OutputIdentity {
+                    pipeline,
+                    stage,
+                    digest,
+                    models,
+                    stages,
+                    ..OutputIdentity::default()
+                },
             )
         }
     };
-    (Some((found.name(), role)), UpstreamStages { schema, digest, former, models, lineage, is_sink }, faults)
+    (
+        Some((found.name(), role)),
+        UpstreamStages {
+            schema,
+            digest,
+            former,
+            models,
+            lineage,
+            is_sink,
+        },
+        faults,
+    )
 }
 
 /// What a kind declares of each option, by the names under which options are stored.
 fn stored_attributes(kind: &AnyKind) -> BTreeMap<String, OptionAttributes> {
     let declared = registry::option_attributes(kind.schema()).into_iter();
-    declared.map(|(key, option)| (registry::stored_name(kind.name(), &key).to_owned(), option)).collect()
+    declared
+        .map(|(key, option)| (registry::stored_name(kind.name(), &key).to_owned(), option))
+        .collect()
 }
 
 /// Plans a stage from options as they are stored, and returns them under the stored names.
@@ -222,22 +283,51 @@ fn plan_alone(
     let shared = Arc::clone(context);
     match (found, input) {
         (AnyKind::Source(kind), _) => {
-            let (batch, name) = (written.remove("batch").unwrap_or(Value::Null), table.name.clone());
+            let (batch, name) = (
+                written.remove("batch").unwrap_or(Value::Null),
+                table.name.clone(),
+            );
             let (batch, faults) = registry::parse_options_lenient::<BatchSize>(batch);
-            let batch = BatchSize { most, ..batch.unwrap_or_default() };
+            let batch = BatchSize {
+                most,
+                ..batch.unwrap_or_default()
+            };
             let plan = kind.plan;
             let planned = (plan)(&name, Value::Object(written.clone()), batch, context);
-            let mut faults: Vec<ConfigError> = faults.into_iter().map(|fault| fault.within("batch")).collect();
+            let mut faults: Vec<ConfigError> = faults
+                .into_iter()
+                .map(|fault| fault.within("batch"))
+                .collect();
             let planned = planned.map_err(|found| faults.extend(found));
-            let (Ok(ResolvedStage { stage, options }), true) = (planned, faults.is_empty()) else { return Err(faults) };
-            let resolve = move |options| Some((plan)(&name, Value::Object(options), batch, &shared).ok()?.options);
+            let (Ok(ResolvedStage { stage, options }), true) = (planned, faults.is_empty()) else {
+                return Err(faults);
+            };
+            let resolve = move |options| {
+                Some(
+                    (plan)(&name, Value::Object(options), batch, &shared)
+                        .ok()?
+                        .options,
+                )
+            };
             let part = StageComponent::Source(stage, batch);
-            Ok(StandaloneStage { part, options, written, resolve: Box::new(resolve), known: None })
+            Ok(StandaloneStage {
+                part,
+                options,
+                written,
+                resolve: Box::new(resolve),
+                known: None,
+            })
         }
         (AnyKind::Transform(kind), Some(input)) => {
             let plan = kind.plan;
             let ResolvedStage { stage, options } = (plan)(table.options.clone(), &input, context)?;
-            let resolve = move |options| Some((plan)(Value::Object(options), &input, &shared).ok()?.options);
+            let resolve = move |options| {
+                Some(
+                    (plan)(Value::Object(options), &input, &shared)
+                        .ok()?
+                        .options,
+                )
+            };
             let known = stage.depends_on();
             Ok(StandaloneStage {
                 part: StageComponent::Transform(Arc::from(stage)),
@@ -250,7 +340,13 @@ fn plan_alone(
         (AnyKind::Sink(kind), Some(input)) => {
             let plan = kind.plan;
             let ResolvedStage { stage, options } = (plan)(table.options.clone(), &input, context)?;
-            let resolve = move |options| Some((plan)(Value::Object(options), &input, &shared).ok()?.options);
+            let resolve = move |options| {
+                Some(
+                    (plan)(Value::Object(options), &input, &shared)
+                        .ok()?
+                        .options,
+                )
+            };
             Ok(StandaloneStage {
                 part: StageComponent::Sink(stage),
                 options,
@@ -283,8 +379,8 @@ impl AnyKind {
     }
 }
 
-/// Finds the kind of a stage: a source where it has no inputs, a transform or a sink where it has some.
-/// `None` where the table names no kind, which is told already.
+/// Finds the kind of a stage: a source where it has no inputs, a transform or a sink where it has
+/// some. `None` where the table names no kind, which is told already.
 fn find(table: &StageTable) -> Result<Option<AnyKind>, ConfigError> {
     let name = table.kind.as_str();
     let source = source::KINDS.iter().find(|kind| kind.name == name);
@@ -293,9 +389,14 @@ fn find(table: &StageTable) -> Result<Option<AnyKind>, ConfigError> {
     match (source, transform, sink) {
         _ if name.is_empty() => Ok(None),
         (Some(source), ..) if table.inputs.is_empty() => Ok(Some(AnyKind::Source(source))),
-        (_, Some(transform), _) if !table.inputs.is_empty() => Ok(Some(AnyKind::Transform(transform))),
+        (_, Some(transform), _) if !table.inputs.is_empty() => {
+            Ok(Some(AnyKind::Transform(transform)))
+        }
         (_, _, Some(sink)) if !table.inputs.is_empty() => Ok(Some(AnyKind::Sink(sink))),
-        (Some(_), None, None) => Err(ConfigError::new("inputs", format!("`{name}` is a source: it takes no inputs"))),
+        (Some(_), None, None) => Err(ConfigError::new(
+            "inputs",
+            format!("`{name}` is a source: it takes no inputs"),
+        )),
         (None, None, None) => Err(unknown(name)),
         _ => Err(ConfigError::new(
             "",
@@ -306,27 +407,56 @@ fn find(table: &StageTable) -> Result<Option<AnyKind>, ConfigError> {
 
 fn unknown(name: &str) -> ConfigError {
     let known = [
-        source::KINDS.iter().map(|kind| kind.name).collect::<Vec<_>>(),
+        source::KINDS
+            .iter()
+            .map(|kind| kind.name)
+            .collect::<Vec<_>>(),
         transform::KINDS.iter().map(|kind| kind.name).collect(),
         sink::KINDS.iter().map(|kind| kind.name).collect(),
     ]
     .concat();
     let near = registry::did_you_mean(name, &known);
-    let (sources, transforms, sinks) = (names(source::KINDS), names(transform::KINDS), names(sink::KINDS));
-    let text = format!("unknown kind `{name}`{near}; sources: {sources}; transforms: {transforms}; sinks: {sinks}");
+    let (sources, transforms, sinks) = (
+        names(source::KINDS),
+        names(transform::KINDS),
+        names(sink::KINDS),
+    );
+    let text = format!(
+        "unknown kind `{name}`{near}; sources: {sources}; transforms: {transforms}; sinks: {sinks}"
+    );
     ConfigError::new("kind", text)
 }
 
 fn names<P>(kinds: &[ComponentKind<P>]) -> String {
-    kinds.iter().map(|kind| kind.name).collect::<Vec<_>>().join(", ")
+    kinds
+        .iter()
+        .map(|kind| kind.name)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The columns that come in; `None` where an input's are unknown, since something is wrong with it.
-fn input_schema(table: &StageTable, inputs: &[&UpstreamStages], faults: &mut Vec<ConfigError>) -> Option<SchemaRef> {
-    for (name, _) in table.inputs.iter().zip(inputs).filter(|(_, input)| input.is_sink) {
-        faults.push(ConfigError::new("inputs", format!("`{name}` is a sink: nothing comes out of it")));
+fn input_schema(
+    table: &StageTable,
+    inputs: &[&UpstreamStages],
+    faults: &mut Vec<ConfigError>,
+) -> Option<SchemaRef> {
+    for (name, _) in table
+        .inputs
+        .iter()
+        .zip(inputs)
+        .filter(|(_, input)| input.is_sink)
+    {
+        faults.push(ConfigError::new(
+            "inputs",
+            format!("`{name}` is a sink: nothing comes out of it"),
+        ));
     }
-    let mut known = table.inputs.iter().zip(inputs).filter_map(|(name, input)| Some((name, input.schema.clone()?)));
+    let mut known = table
+        .inputs
+        .iter()
+        .zip(inputs)
+        .filter_map(|(name, input)| Some((name, input.schema.clone()?)));
     let (first_name, first) = known.next()?;
     let mut equal = true;
     for (name, schema) in known {
@@ -335,21 +465,49 @@ fn input_schema(table: &StageTable, inputs: &[&UpstreamStages], faults: &mut Vec
             faults.push(ConfigError::new("inputs", difference));
         }
     }
-    (equal && table.inputs.len() == inputs.len() && inputs.iter().all(|input| input.schema.is_some())).then_some(first)
+    (equal
+        && table.inputs.len() == inputs.len()
+        && inputs.iter().all(|input| input.schema.is_some()))
+    .then_some(first)
 }
 
 /// The first difference between two schemas that should be the same, in a sentence.
-fn difference(a_name: &str, a: &datatypes::Schema, b_name: &str, b: &datatypes::Schema) -> Option<String> {
+fn difference(
+    a_name: &str,
+    a: &datatypes::Schema,
+    b_name: &str,
+    b: &datatypes::Schema,
+) -> Option<String> {
     let hint = "inputs of one stage must have the same columns; a `select` stage can choose and rename them";
     let columns = |schema: &datatypes::Schema| {
-        schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ")
+        schema
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
     };
-    if !a.fields().iter().map(|f| f.name()).eq(b.fields().iter().map(|f| f.name())) {
-        return Some(format!("`{a_name}` gives {}, `{b_name}` gives {}: {hint}", columns(a), columns(b)));
+    if !a
+        .fields()
+        .iter()
+        .map(|f| f.name())
+        .eq(b.fields().iter().map(|f| f.name()))
+    {
+        return Some(format!(
+            "`{a_name}` gives {}, `{b_name}` gives {}: {hint}",
+            columns(a),
+            columns(b)
+        ));
     }
     let differs = a.fields().iter().zip(b.fields()).find(|(a, b)| a != b)?;
     let (left, right) = (differs.0.data_type(), differs.1.data_type());
-    let what =
-        if left == right { "with other metadata or nulls".to_owned() } else { format!("as {left} and as {right}") };
-    Some(format!("`{a_name}` and `{b_name}` give column `{}` {what}: {hint}", differs.0.name()))
+    let what = if left == right {
+        "with other metadata or nulls".to_owned()
+    } else {
+        format!("as {left} and as {right}")
+    };
+    Some(format!(
+        "`{a_name}` and `{b_name}` give column `{}` {what}: {hint}",
+        differs.0.name()
+    ))
 }

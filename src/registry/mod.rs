@@ -1,4 +1,5 @@
-//! A kind of stage as a row of its role's table: its name, what it does, its options, how it is planned.
+//! A kind of stage as a row of its role's table: its name, what it does, its options, how it is
+//! planned.
 
 mod options;
 mod renamed_keys;
@@ -11,11 +12,12 @@ use crate::error::ConfigError;
 
 pub use options::{OptionAttributes, canonical, option_attributes, option_values, sorted};
 pub use renamed_keys::{
-    current_options, current_training_file, name_in_files, stored_data, stored_name, stored_options,
-    stored_training_file,
+    current_options, current_training_file, name_in_files, stored_data, stored_name,
+    stored_options, stored_training_file,
 };
 
-/// A row of a role's table. `P` is the role's planning function, which takes the options as written.
+/// A row of a role's table. `P` is the role's planning function, which takes the options as
+/// written.
 pub struct ComponentKind<P: 'static> {
     /// What users write after `kind =`.
     pub name: &'static str,
@@ -41,12 +43,20 @@ pub struct ResolvedStage<S> {
 ///
 /// # Errors
 /// A fault that lists the known names and the nearest.
-pub fn find<'a, P>(kinds: &'a [ComponentKind<P>], name: &str, role: &str) -> Result<&'a ComponentKind<P>, ConfigError> {
+pub fn find<'a, P>(
+    kinds: &'a [ComponentKind<P>],
+    name: &str,
+    role: &str,
+) -> Result<&'a ComponentKind<P>, ConfigError> {
     kinds.iter().find(|kind| kind.name == name).ok_or_else(|| {
         let known: Vec<&str> = kinds.iter().map(|kind| kind.name).collect();
         ConfigError::new(
             "kind",
-            format!("unknown {role} `{name}`{}; known: {}", did_you_mean(name, &known), known.join(", ")),
+            format!(
+                "unknown {role} `{name}`{}; known: {}",
+                did_you_mean(name, &known),
+                known.join(", ")
+            ),
         )
     })
 }
@@ -55,7 +65,9 @@ pub fn find<'a, P>(kinds: &'a [ComponentKind<P>], name: &str, role: &str) -> Res
 ///
 /// # Errors
 /// One fault per unknown key, and at most one for a value that does not fit.
-pub fn parse_options<C: DeserializeOwned + JsonSchema>(written: Value) -> Result<C, Vec<ConfigError>> {
+pub fn parse_options<C: DeserializeOwned + JsonSchema>(
+    written: Value,
+) -> Result<C, Vec<ConfigError>> {
     match parse_options_lenient::<C>(written) {
         (Some(config), faults) if faults.is_empty() => Ok(config),
         (_, faults) => Err(faults),
@@ -63,8 +75,14 @@ pub fn parse_options<C: DeserializeOwned + JsonSchema>(written: Value) -> Result
 }
 
 /// As [`parse_options`], with what could be understood in spite of unknown keys.
-pub fn parse_options_lenient<C: DeserializeOwned + JsonSchema>(written: Value) -> (Option<C>, Vec<ConfigError>) {
-    let written = if written.is_null() { Value::Object(serde_json::Map::new()) } else { written };
+pub fn parse_options_lenient<C: DeserializeOwned + JsonSchema>(
+    written: Value,
+) -> (Option<C>, Vec<ConfigError>) {
+    let written = if written.is_null() {
+        Value::Object(serde_json::Map::new())
+    } else {
+        written
+    };
     let mut unknown = Vec::new();
     let mut track = serde_path_to_error::Track::new();
     let ignored = &mut |path: serde_ignored::Path<'_>| unknown.push(path.to_string());
@@ -73,12 +91,18 @@ pub fn parse_options_lenient<C: DeserializeOwned + JsonSchema>(written: Value) -
         &mut track,
     ));
     let known = known_keys::<C>();
-    let mut faults: Vec<ConfigError> = unknown.into_iter().map(|key| unknown_key(&key, &known)).collect();
+    let mut faults: Vec<ConfigError> = unknown
+        .into_iter()
+        .map(|key| unknown_key(&key, &known))
+        .collect();
     match outcome {
         Ok(config) => (Some(config), faults),
         Err(error) => {
             let path = track.path().to_string();
-            faults.push(ConfigError::new(if path == "." { String::new() } else { path }, error.to_string()));
+            faults.push(ConfigError::new(
+                if path == "." { String::new() } else { path },
+                error.to_string(),
+            ));
             (None, faults)
         }
     }
@@ -92,20 +116,34 @@ fn unknown_key(key: &str, known: &[String]) -> ConfigError {
     if key.contains('.') {
         return ConfigError::new(key, "unknown key");
     }
-    ConfigError::new(key, format!("unknown key{}; known: {}", did_you_mean(key, &known), known.join(", ")))
+    ConfigError::new(
+        key,
+        format!(
+            "unknown key{}; known: {}",
+            did_you_mean(key, &known),
+            known.join(", ")
+        ),
+    )
 }
 
 fn known_keys<C: JsonSchema>() -> Vec<String> {
     let schema = SchemaGenerator::default().into_root_schema_for::<C>();
     let properties = schema.get("properties").and_then(Value::as_object);
-    properties.map(|properties| properties.keys().cloned().collect()).unwrap_or_default()
+    properties
+        .map(|properties| properties.keys().cloned().collect())
+        .unwrap_or_default()
 }
 
-/// ` (did you mean ...?)` for the known word that is nearest to a mistyped one, or nothing where none is near.
+/// ` (did you mean ...?)` for the known word that is nearest to a mistyped one, or nothing where
+/// none is near.
 pub fn did_you_mean(word: &str, known: &[&str]) -> String {
-    let best = known.iter().max_by(|a, b| strsim::jaro_winkler(word, a).total_cmp(&strsim::jaro_winkler(word, b)));
+    let best = known
+        .iter()
+        .max_by(|a, b| strsim::jaro_winkler(word, a).total_cmp(&strsim::jaro_winkler(word, b)));
     match best {
-        Some(best) if strsim::jaro_winkler(word, best) > 0.75 => format!(" (did you mean `{best}`?)"),
+        Some(best) if strsim::jaro_winkler(word, best) > 0.75 => {
+            format!(" (did you mean `{best}`?)")
+        }
         _ => String::new(),
     }
 }
@@ -130,9 +168,14 @@ mod tests {
     fn a_renamed_key_is_refused_with_its_current_name() {
         let faults = |written: Value| -> Vec<String> {
             let faults = parse_options::<Options>(written).unwrap_err().into_iter();
-            faults.map(|fault| format!("{}: {}", fault.key, fault.message)).collect()
+            faults
+                .map(|fault| format!("{}: {}", fault.key, fault.message))
+                .collect()
         };
-        assert_eq!(faults(json!({ "optimiser": "adam" })), ["optimiser: `optimiser` is called `optimizer` now"]);
+        assert_eq!(
+            faults(json!({ "optimiser": "adam" })),
+            ["optimiser: `optimiser` is called `optimizer` now"]
+        );
         assert_eq!(
             faults(json!({ "optimizr": "adam" })),
             ["optimizr: unknown key (did you mean `optimizer`?); known: optimizer"]

@@ -1,4 +1,5 @@
-//! Options as values: each as it was understood, in one form however it was written, and what its kind declares of it.
+//! Options as values: each as it was understood, in one form however it was written, and what its
+//! kind declares of it.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,8 @@ use crate::error::ConfigError;
 
 /// The key of an option's JSON Schema that says whether the option changes the rows of outputs.
 const CHANGES_ROWS: &str = "x-changes-rows";
-/// The key of an option's JSON Schema that says that planning takes the option from the data where it is left out.
+/// The key of an option's JSON Schema that says that planning takes the option from the data where
+/// it is left out.
 const INFERRED: &str = "x-inferred";
 /// The `format` of options that are paths.
 const PATH: &str = "path";
@@ -28,19 +30,28 @@ pub struct OptionAttributes {
 }
 
 /// Returns the declaration of each option of a table, by name.
-pub fn option_attributes(schema: fn(&mut SchemaGenerator) -> Schema) -> BTreeMap<String, OptionAttributes> {
+pub fn option_attributes(
+    schema: fn(&mut SchemaGenerator) -> Schema,
+) -> BTreeMap<String, OptionAttributes> {
     let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
     let schema = schema(&mut settings.into_generator());
-    let options = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
+    let options = schema
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten();
     let declared = |option: &Value| OptionAttributes {
         changes_rows: option.get(CHANGES_ROWS).and_then(Value::as_bool),
         is_path: option.get("format").is_some_and(|format| format == PATH),
         is_inferred: option.get(INFERRED).and_then(Value::as_bool) == Some(true),
     };
-    options.map(|(name, option)| (name.clone(), declared(option))).collect()
+    options
+        .map(|(name, option)| (name.clone(), declared(option)))
+        .collect()
 }
 
-/// The values of options once they are understood: defaults stand in for what was left out, and what stays unset is absent.
+/// The values of options once they are understood: defaults stand in for what was left out, and
+/// what stays unset is absent.
 ///
 /// # Errors
 /// None that is to be expected.
@@ -48,15 +59,26 @@ pub fn option_values<C: Serialize>(config: &C) -> Result<Map<String, Value>, Vec
     // By way of text, in which a number of 32 bits has the digits that it was written with.
     let text = serde_json::to_string(config);
     let values = text.and_then(|text| serde_json::from_str::<Map<String, Value>>(&text));
-    let values = values.map_err(|error| vec![ConfigError::new("", format!("cannot be written as JSON: {error}"))])?;
-    Ok(values.into_iter().filter(|(_, value)| !value.is_null()).collect())
+    let values = values.map_err(|error| {
+        vec![ConfigError::new(
+            "",
+            format!("cannot be written as JSON: {error}"),
+        )]
+    })?;
+    Ok(values
+        .into_iter()
+        .filter(|(_, value)| !value.is_null())
+        .collect())
 }
 
-/// JSON in one form: keys of tables sorted, and whole numbers without a fraction, so that `1.0` is `1`.
+/// JSON in one form: keys of tables sorted, and whole numbers without a fraction, so that `1.0` is
+/// `1`.
 pub fn canonical(value: &Value) -> String {
     sorted(value, &|number| match number.as_f64() {
         // Beyond, not every whole number is a float, and the digits say more.
-        Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() <= 9e15 => format!("{float:.0}"),
+        Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() <= 9e15 => {
+            format!("{float:.0}")
+        }
         _ => number.to_string(),
     })
 }
@@ -67,13 +89,20 @@ pub fn sorted(value: &Value, digits: &dyn Fn(&Number) -> String) -> String {
         Value::Object(table) => {
             let mut entries: Vec<_> = table.iter().collect();
             entries.sort_by_key(|(key, _)| key.as_str());
-            let entries = entries
-                .into_iter()
-                .map(|(key, value)| format!("{}:{}", Value::from(key.as_str()), sorted(value, digits)));
+            let entries = entries.into_iter().map(|(key, value)| {
+                format!("{}:{}", Value::from(key.as_str()), sorted(value, digits))
+            });
             format!("{{{}}}", entries.collect::<Vec<_>>().join(","))
         }
         Value::Array(values) => {
-            format!("[{}]", values.iter().map(|value| sorted(value, digits)).collect::<Vec<_>>().join(","))
+            format!(
+                "[{}]",
+                values
+                    .iter()
+                    .map(|value| sorted(value, digits))
+                    .collect::<Vec<_>>()
+                    .join(",")
+            )
         }
         Value::Number(number) => digits(number),
         other => other.to_string(),
@@ -110,17 +139,28 @@ mod tests {
 
     #[test]
     fn values_have_the_digits_that_were_written_and_no_nulls() {
-        let found = option_values(&Options { path: "in".into(), readers: None, share: 0.1 }).unwrap();
+        let found = option_values(&Options {
+            path: "in".into(),
+            readers: None,
+            share: 0.1,
+        })
+        .unwrap();
         assert_eq!(Value::Object(found), json!({ "path": "in", "share": 0.1 }));
     }
 
     #[test]
     fn canonical_text_is_equal_for_equal_values_alone() {
-        let same = [json!({ "b": [1, 2.0], "a": -3.0 }), json!({ "a": -3, "b": [1.0, 2] })];
+        let same = [
+            json!({ "b": [1, 2.0], "a": -3.0 }),
+            json!({ "a": -3, "b": [1.0, 2] }),
+        ];
         assert_eq!(canonical(&same[0]), canonical(&same[1]));
-        for (one, two) in
-            [(json!(1), json!(1.5)), (json!("1"), json!(1)), (json!([1]), json!([[1]])), (json!(1), json!(true))]
-        {
+        for (one, two) in [
+            (json!(1), json!(1.5)),
+            (json!("1"), json!(1)),
+            (json!([1]), json!([[1]])),
+            (json!(1), json!(true)),
+        ] {
             assert_ne!(canonical(&one), canonical(&two));
         }
         assert_eq!(canonical(&json!(u64::MAX)), u64::MAX.to_string());

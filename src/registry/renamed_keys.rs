@@ -1,5 +1,6 @@
-//! Keys that have another name than in earlier versions. A file of the user with the former name is refused with the current
-//! one; what earlier versions stored is read, and digests of options keep the former names, so that outputs stay known.
+//! Keys that have another name than in earlier versions. A file of the user with the former name is
+//! refused with the current one; what earlier versions stored is read, and digests of options keep
+//! the former names, so that outputs stay known.
 
 use serde_json::{Map, Value};
 
@@ -15,17 +16,61 @@ struct RenamedKey {
 
 /// All of them.
 const RENAMED_KEYS: [RenamedKey; 11] = [
-    RenamedKey { table: "http", former: "window", current: "idempotency_window" },
-    RenamedKey { table: "http", former: "limits.wait", current: "limits.response_timeout" },
-    RenamedKey { table: "synthetic", former: "of", current: "content" },
-    RenamedKey { table: "runtime", former: "call_records", current: "max_batch_records" },
-    RenamedKey { table: "network", former: "fold", current: "space_to_depth" },
-    RenamedKey { table: "network", former: "standardise", current: "standardize" },
-    RenamedKey { table: "training", former: "optimiser", current: "optimizer" },
-    RenamedKey { table: "training", former: "clip", current: "clip_grad_norm" },
-    RenamedKey { table: "training", former: "average", current: "ema_decay" },
-    RenamedKey { table: "data", former: "licence", current: "license" },
-    RenamedKey { table: "hyperparameters", former: "optimiser", current: "optimizer" },
+    RenamedKey {
+        table: "http",
+        former: "window",
+        current: "idempotency_window",
+    },
+    RenamedKey {
+        table: "http",
+        former: "limits.wait",
+        current: "limits.response_timeout",
+    },
+    RenamedKey {
+        table: "synthetic",
+        former: "of",
+        current: "content",
+    },
+    RenamedKey {
+        table: "runtime",
+        former: "call_records",
+        current: "max_batch_records",
+    },
+    RenamedKey {
+        table: "network",
+        former: "fold",
+        current: "space_to_depth",
+    },
+    RenamedKey {
+        table: "network",
+        former: "standardise",
+        current: "standardize",
+    },
+    RenamedKey {
+        table: "training",
+        former: "optimiser",
+        current: "optimizer",
+    },
+    RenamedKey {
+        table: "training",
+        former: "clip",
+        current: "clip_grad_norm",
+    },
+    RenamedKey {
+        table: "training",
+        former: "average",
+        current: "ema_decay",
+    },
+    RenamedKey {
+        table: "data",
+        former: "licence",
+        current: "license",
+    },
+    RenamedKey {
+        table: "hyperparameters",
+        former: "optimiser",
+        current: "optimizer",
+    },
 ];
 
 /// The tables of a training file that have renamed keys.
@@ -33,31 +78,48 @@ const TRAINING_TABLES: [&str; 3] = ["network", "training", "data"];
 
 /// Returns the current name of an unknown key, if the table, whose keys are `known`, has one.
 pub(super) fn current_name(key: &str, known: &[&str]) -> Option<&'static str> {
-    let is_known = |current: &str| current.split('.').next().is_some_and(|first| known.contains(&first));
-    let found = RENAMED_KEYS.iter().find(|renamed| renamed.former == key && is_known(renamed.current));
+    let is_known = |current: &str| {
+        current
+            .split('.')
+            .next()
+            .is_some_and(|first| known.contains(&first))
+    };
+    let found = RENAMED_KEYS
+        .iter()
+        .find(|renamed| renamed.former == key && is_known(renamed.current));
     found.map(|renamed| renamed.current)
 }
 
 /// Returns the name under which an option of a table is stored and counts in digests.
 pub fn stored_name<'a>(table: &str, key: &'a str) -> &'a str {
-    let found = RENAMED_KEYS.iter().find(|renamed| renamed.table == table && renamed.current == key);
+    let found = RENAMED_KEYS
+        .iter()
+        .find(|renamed| renamed.table == table && renamed.current == key);
     found.map_or(key, |renamed| renamed.former)
 }
 
 /// Returns the options of a table under the names that are stored.
 pub fn stored_options(table: &str, options: Map<String, Value>) -> Map<String, Value> {
-    options.into_iter().map(|(key, value)| (stored_name(table, &key).to_owned(), value)).collect()
+    options
+        .into_iter()
+        .map(|(key, value)| (stored_name(table, &key).to_owned(), value))
+        .collect()
 }
 
 /// Returns the current name of an option of a table that is stored under this one.
 pub fn name_in_files<'a>(table: &str, key: &'a str) -> &'a str {
-    let found = RENAMED_KEYS.iter().find(|renamed| renamed.table == table && renamed.former == key);
+    let found = RENAMED_KEYS
+        .iter()
+        .find(|renamed| renamed.table == table && renamed.former == key);
     found.map_or(key, |renamed| renamed.current)
 }
 
 /// Returns stored options of a table under their current names.
 pub fn current_options(table: &str, options: Map<String, Value>) -> Map<String, Value> {
-    options.into_iter().map(|(key, value)| (name_in_files(table, &key).to_owned(), value)).collect()
+    options
+        .into_iter()
+        .map(|(key, value)| (name_in_files(table, &key).to_owned(), value))
+        .collect()
 }
 
 /// Returns a training file under the names that are stored.
@@ -88,12 +150,18 @@ fn with_tables(mut file: Value, rename: RenameKeys) -> Value {
 
 /// Renames the keys of a table, and those of its `sources` by their kinds.
 fn with_sources(table: &str, value: Value, rename: RenameKeys) -> Value {
-    let Value::Object(options) = value else { return value };
+    let Value::Object(options) = value else {
+        return value;
+    };
     let mut options = rename(table, options);
     let sources = options.get_mut("sources").and_then(Value::as_array_mut);
     for source in sources.into_iter().flatten() {
         if let Value::Object(options) = source {
-            let kind = options.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+            let kind = options
+                .get("kind")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned();
             *options = rename(&kind, std::mem::take(options));
         }
     }
@@ -112,16 +180,28 @@ mod tests {
 
     #[test]
     fn each_name_is_renamed_once_within_its_table() {
-        for pick in [|renamed: &RenamedKey| renamed.former, |renamed: &RenamedKey| renamed.current] {
-            let names: BTreeSet<_> = RENAMED_KEYS.iter().map(|renamed| (renamed.table, pick(renamed))).collect();
+        for pick in [
+            |renamed: &RenamedKey| renamed.former,
+            |renamed: &RenamedKey| renamed.current,
+        ] {
+            let names: BTreeSet<_> = RENAMED_KEYS
+                .iter()
+                .map(|renamed| (renamed.table, pick(renamed)))
+                .collect();
             assert_eq!(names.len(), RENAMED_KEYS.len());
         }
     }
 
     #[test]
     fn a_former_name_is_renamed_where_the_current_one_is_known() {
-        assert_eq!(current_name("optimiser", &["epochs", "optimizer"]), Some("optimizer"));
-        assert_eq!(current_name("limits.wait", &["limits", "listen"]), Some("limits.response_timeout"));
+        assert_eq!(
+            current_name("optimiser", &["epochs", "optimizer"]),
+            Some("optimizer")
+        );
+        assert_eq!(
+            current_name("limits.wait", &["limits", "listen"]),
+            Some("limits.response_timeout")
+        );
         assert_eq!(current_name("window", &["path"]), None);
         assert_eq!(current_name("epoch", &["epochs", "optimizer"]), None);
     }

@@ -1,4 +1,5 @@
-//! Charts as inline SVG: lines, histograms and maps of points, in the tones that the style sheet gives for light and dark.
+//! Charts as inline SVG: lines, histograms and maps of points, in the tones that the style sheet
+//! gives for light and dark.
 
 use super::html::{Html, HtmlElement, element};
 use super::scale::{AxisScale, ScaleKind, figure};
@@ -47,28 +48,60 @@ pub(super) struct ChartLabels<'a> {
 /// Lines over a common axis; `kind` is how their height is shown.
 pub(super) fn line_chart(words: ChartLabels<'_>, lines: &[LineSeries], kind: ScaleKind) -> Html {
     let all = || lines.iter().flat_map(|line| line.points.iter().copied());
-    let x = AxisScale::fit(all().map(|(x, _)| x), ScaleKind::Linear, (LEFT, WIDTH - RIGHT));
+    let x = AxisScale::fit(
+        all().map(|(x, _)| x),
+        ScaleKind::Linear,
+        (LEFT, WIDTH - RIGHT),
+    );
     let y = AxisScale::fit(all().map(|(_, y)| y), kind, (HEIGHT - BOTTOM, TOP)).rounded(5);
-    let drawn = lines.iter().enumerate().map(|(tone, line)| drawn_line(line, tone, words, &x, &y));
+    let drawn = lines
+        .iter()
+        .enumerate()
+        .map(|(tone, line)| drawn_line(line, tone, words, &x, &y));
     let names: Vec<&str> = lines.iter().map(|line| line.name.as_str()).collect();
     let inside = [frame(words, &x, &y)].into_iter().chain(drawn).collect();
     chart(words, &names, HEIGHT, inside)
 }
 
-fn drawn_line(line: &LineSeries, tone: usize, words: ChartLabels<'_>, x: &AxisScale, y: &AxisScale) -> Html {
-    let points: Vec<(f64, f64)> = line.points.iter().copied().filter(|(_, y)| y.is_finite()).collect();
+fn drawn_line(
+    line: &LineSeries,
+    tone: usize,
+    words: ChartLabels<'_>,
+    x: &AxisScale,
+    y: &AxisScale,
+) -> Html {
+    let points: Vec<(f64, f64)> = line
+        .points
+        .iter()
+        .copied()
+        .filter(|(_, y)| y.is_finite())
+        .collect();
     let every = points.len().div_ceil(MAX_POINTS).max(1);
     let mut path = String::new();
-    for (at, (px, py)) in points.iter().step_by(every).chain(points.last()).enumerate() {
+    for (at, (px, py)) in points
+        .iter()
+        .step_by(every)
+        .chain(points.last())
+        .enumerate()
+    {
         let command = if at == 0 { 'M' } else { 'L' };
         path.push_str(&format!("{command}{:.1} {:.1}", x.at(*px), y.at(*py)));
     }
-    let mut group = toned(element("g"), tone).with(element("path").class("line").attribute("d", path));
+    let mut group =
+        toned(element("g"), tone).with(element("path").class("line").attribute("d", path));
     if points.len() <= MAX_MARKED {
         group = group.all(points.iter().map(|&(px, py)| {
-            let told = format!("{}, {} {}: {}", line.name, words.x, figure(px, 4), figure(py, 4));
-            let dot =
-                element("circle").attribute("r", 3).attribute("cx", place(x.at(px))).attribute("cy", place(y.at(py)));
+            let told = format!(
+                "{}, {} {}: {}",
+                line.name,
+                words.x,
+                figure(px, 4),
+                figure(py, 4)
+            );
+            let dot = element("circle")
+                .attribute("r", 3)
+                .attribute("cx", place(x.at(px)))
+                .attribute("cy", place(y.at(py)));
             dot.with(element("title").text(told))
         }));
     }
@@ -76,34 +109,75 @@ fn drawn_line(line: &LineSeries, tone: usize, words: ChartLabels<'_>, x: &AxisSc
 }
 
 /// How samples are distributed: the share of each that lies in a bin. `marks` are values of note.
-pub(super) fn histogram(words: ChartLabels<'_>, samples: &[HistogramSeries<'_>], marks: &[(String, f64)]) -> Html {
-    let values = || samples.iter().flat_map(|sample| sample.values.iter().copied()).filter(|value| value.is_finite());
+pub(super) fn histogram(
+    words: ChartLabels<'_>,
+    samples: &[HistogramSeries<'_>],
+    marks: &[(String, f64)],
+) -> Html {
+    let values = || {
+        samples
+            .iter()
+            .flat_map(|sample| sample.values.iter().copied())
+            .filter(|value| value.is_finite())
+    };
     let kind = ScaleKind::fitting(values());
     let x = AxisScale::fit(values(), kind, (LEFT, WIDTH - RIGHT));
-    let largest = samples.iter().map(|sample| sample.values.len()).max().unwrap_or_default();
+    let largest = samples
+        .iter()
+        .map(|sample| sample.values.len())
+        .max()
+        .unwrap_or_default();
     let bins = ((largest as f64).sqrt() as usize).clamp(8, 48);
-    let shares: Vec<Vec<f64>> = samples.iter().map(|sample| binned(&sample.values, &x, bins)).collect();
+    let shares: Vec<Vec<f64>> = samples
+        .iter()
+        .map(|sample| binned(&sample.values, &x, bins))
+        .collect();
     let top = if marks.is_empty() { TOP } else { TOP + MARKS };
-    let y = AxisScale::fit(shares.iter().flatten().copied(), ScaleKind::Linear, (HEIGHT - BOTTOM, top))
-        .with_zero()
-        .rounded(4);
-    let bars = samples.iter().zip(&shares).enumerate().map(|(tone, (sample, shares))| {
-        let bars = shares.iter().enumerate().filter(|(_, share)| **share > 0.0).map(|(bin, &share)| {
-            let edge = |bin: usize| x.value(bin as f64 / bins as f64);
-            let (from, to) = (edge(bin), edge(bin + 1));
-            let (left, right, top) = (x.at(from), x.at(to), y.at(share));
-            let told = format!("{}: {} % from {} to {}", sample.name, figure(share, 3), figure(from, 3), figure(to, 3));
-            element("rect")
-                .attribute("x", place(left + 0.5))
-                .attribute("y", place(top))
-                .attribute("width", place((right - left - 1.0).max(0.5)))
-                .attribute("height", place(y.at(0.0) - top))
-                .with(element("title").text(told))
+    let y = AxisScale::fit(
+        shares.iter().flatten().copied(),
+        ScaleKind::Linear,
+        (HEIGHT - BOTTOM, top),
+    )
+    .with_zero()
+    .rounded(4);
+    let bars = samples
+        .iter()
+        .zip(&shares)
+        .enumerate()
+        .map(|(tone, (sample, shares))| {
+            let bars = shares
+                .iter()
+                .enumerate()
+                .filter(|(_, share)| **share > 0.0)
+                .map(|(bin, &share)| {
+                    let edge = |bin: usize| x.value(bin as f64 / bins as f64);
+                    let (from, to) = (edge(bin), edge(bin + 1));
+                    let (left, right, top) = (x.at(from), x.at(to), y.at(share));
+                    let told = format!(
+                        "{}: {} % from {} to {}",
+                        sample.name,
+                        figure(share, 3),
+                        figure(from, 3),
+                        figure(to, 3)
+                    );
+                    element("rect")
+                        .attribute("x", place(left + 0.5))
+                        .attribute("y", place(top))
+                        .attribute("width", place((right - left - 1.0).max(0.5)))
+                        .attribute("height", place(y.at(0.0) - top))
+                        .with(element("title").text(told))
+                });
+            toned(element("g"), tone)
+                .attribute("data-kind", "bars")
+                .all(bars)
+                .into()
         });
-        toned(element("g"), tone).attribute("data-kind", "bars").all(bars).into()
-    });
     let names: Vec<&str> = samples.iter().map(|sample| sample.name).collect();
-    let inside = [frame(words, &x, &y)].into_iter().chain(bars).chain([marked(marks, &x)]).collect();
+    let inside = [frame(words, &x, &y)]
+        .into_iter()
+        .chain(bars)
+        .chain([marked(marks, &x)])
+        .collect();
     chart(words, &names, HEIGHT, inside)
 }
 
@@ -138,31 +212,65 @@ fn marked(marks: &[(String, f64)], x: &AxisScale) -> Html {
                 .attribute("y", TOP + MARKS - 10.0 + 15.0 * f64::from(row))
                 .attribute("text-anchor", "middle")
                 .text(name);
-            element("g").class("mark").with(line).with(name).with(element("title").text(figure(*value, 4)))
+            element("g")
+                .class("mark")
+                .with(line)
+                .with(name)
+                .with(element("title").text(figure(*value, 4)))
         })
         .collect()
 }
 
-/// Points on a plane whose axes have one scale, in groups; `named` writes each group's name in its middle.
+/// Points on a plane whose axes have one scale, in groups; `named` writes each group's name in its
+/// middle.
 pub(super) fn scatter_plot(words: ChartLabels<'_>, clouds: &[ScatterSeries], named: bool) -> Html {
     const MAP_HEIGHT: f64 = 440.0;
     let all = || clouds.iter().flat_map(|cloud| cloud.points.iter().copied());
-    let x = AxisScale::fit(all().map(|(x, _)| x), ScaleKind::Linear, (LEFT, WIDTH - RIGHT));
-    let y = AxisScale::fit(all().map(|(_, y)| y), ScaleKind::Linear, (MAP_HEIGHT - BOTTOM, TOP));
+    let x = AxisScale::fit(
+        all().map(|(x, _)| x),
+        ScaleKind::Linear,
+        (LEFT, WIDTH - RIGHT),
+    );
+    let y = AxisScale::fit(
+        all().map(|(_, y)| y),
+        ScaleKind::Linear,
+        (MAP_HEIGHT - BOTTOM, TOP),
+    );
     let (x, y) = AxisScale::alike(x, y, 0.04);
     let mut order: Vec<usize> = (0..clouds.len()).collect();
     order.sort_by_key(|&place| std::cmp::Reverse(clouds[place].points.len()));
     let drawn = order.iter().map(|&tone| {
-        let points = clouds[tone].points.iter().filter(|(px, py)| x.holds(*px) && y.holds(*py));
-        let path: String = points.map(|&(px, py)| format!("M{:.1} {:.1}h0", x.at(px), y.at(py))).collect();
-        toned(element("g"), tone).with(element("path").class("points").attribute("d", path)).into()
+        let points = clouds[tone]
+            .points
+            .iter()
+            .filter(|(px, py)| x.holds(*px) && y.holds(*py));
+        let path: String = points
+            .map(|&(px, py)| format!("M{:.1} {:.1}h0", x.at(px), y.at(py)))
+            .collect();
+        toned(element("g"), tone)
+            .with(element("path").class("points").attribute("d", path))
+            .into()
     });
-    let names = clouds.iter().enumerate().filter(|_| named).filter_map(|(tone, cloud)| {
-        let (at_x, at_y) = (median(cloud.points.iter().map(|p| p.0))?, median(cloud.points.iter().map(|p| p.1))?);
-        let label = element("text").class("halo").attribute("text-anchor", "middle").attribute("dy", "0.35em");
-        let label = label.attribute("x", place(x.at(at_x))).attribute("y", place(y.at(at_y)));
-        Some(Html::from(toned(element("g"), tone).with(label.text(&cloud.name))))
-    });
+    let names = clouds
+        .iter()
+        .enumerate()
+        .filter(|_| named)
+        .filter_map(|(tone, cloud)| {
+            let (at_x, at_y) = (
+                median(cloud.points.iter().map(|p| p.0))?,
+                median(cloud.points.iter().map(|p| p.1))?,
+            );
+            let label = element("text")
+                .class("halo")
+                .attribute("text-anchor", "middle")
+                .attribute("dy", "0.35em");
+            let label = label
+                .attribute("x", place(x.at(at_x)))
+                .attribute("y", place(y.at(at_y)));
+            Some(Html::from(
+                toned(element("g"), tone).with(label.text(&cloud.name)),
+            ))
+        });
     let legend: Vec<&str> = clouds.iter().map(|cloud| cloud.name.as_str()).collect();
     let frame = frame_of(words, &x, &y, MAP_HEIGHT);
     let inside = [frame].into_iter().chain(drawn).chain(names).collect();
@@ -184,7 +292,10 @@ fn toned(element: HtmlElement, tone: usize) -> HtmlElement {
 
 /// A swatch and a name for each series, where there are several.
 fn legend(names: &[&str]) -> Option<HtmlElement> {
-    let entries = names.iter().enumerate().map(|(tone, name)| element("li").with(toned(element("i"), tone)).text(name));
+    let entries = names
+        .iter()
+        .enumerate()
+        .map(|(tone, name)| element("li").with(toned(element("i"), tone)).text(name));
     (names.len() > 1).then(|| element("ul").class("legend").all(entries))
 }
 
@@ -197,7 +308,11 @@ fn chart(words: ChartLabels<'_>, names: &[&str], height: f64, inside: Html) -> H
         .with(inside);
     let caption = element("figcaption").with(element("h3").text(words.title));
     let caption = legend(names).into_iter().fold(caption, HtmlElement::with);
-    element("figure").class("chart").with(caption).with(svg).into()
+    element("figure")
+        .class("chart")
+        .with(caption)
+        .with(svg)
+        .into()
 }
 
 fn frame(words: ChartLabels<'_>, x: &AxisScale, y: &AxisScale) -> Html {
@@ -208,18 +323,34 @@ fn frame(words: ChartLabels<'_>, x: &AxisScale, y: &AxisScale) -> Html {
 fn frame_of(words: ChartLabels<'_>, x: &AxisScale, y: &AxisScale, height: f64) -> Html {
     let bottom = height - BOTTOM;
     let label = |px: f64, py: f64, anchor: &str| {
-        element("text").attribute("x", place(px)).attribute("y", place(py)).attribute("text-anchor", anchor)
+        element("text")
+            .attribute("x", place(px))
+            .attribute("y", place(py))
+            .attribute("text-anchor", anchor)
     };
     let horizontal = y.ticks(5).into_iter().flat_map(|tick| {
         let at = y.at(tick);
-        let line = element("path").attribute("d", format_args!("M{LEFT} {at:.1}H{}", WIDTH - RIGHT));
-        [line, label(LEFT - 8.0, at + 4.0, "end").text(figure(tick, 3))]
+        let line =
+            element("path").attribute("d", format_args!("M{LEFT} {at:.1}H{}", WIDTH - RIGHT));
+        [
+            line,
+            label(LEFT - 8.0, at + 4.0, "end").text(figure(tick, 3)),
+        ]
     });
-    let vertical = x.ticks(6).into_iter().map(|tick| label(x.at(tick), bottom + 18.0, "middle").text(figure(tick, 4)));
-    let axis = element("path").class("axis").attribute("d", format_args!("M{LEFT} {bottom:.1}H{}", WIDTH - RIGHT));
-    let x_name = label((LEFT + WIDTH - RIGHT) / 2.0, height - 8.0, "middle").class("name").text(words.x);
+    let vertical = x
+        .ticks(6)
+        .into_iter()
+        .map(|tick| label(x.at(tick), bottom + 18.0, "middle").text(figure(tick, 4)));
+    let axis = element("path")
+        .class("axis")
+        .attribute("d", format_args!("M{LEFT} {bottom:.1}H{}", WIDTH - RIGHT));
+    let x_name = label((LEFT + WIDTH - RIGHT) / 2.0, height - 8.0, "middle")
+        .class("name")
+        .text(words.x);
     let y_name = label(0.0, 14.0, "start").class("name");
-    let inside = horizontal.chain(vertical).chain([axis, x_name, y_name.text(words.y)]);
+    let inside = horizontal
+        .chain(vertical)
+        .chain([axis, x_name, y_name.text(words.y)]);
     element("g").class("frame").all(inside).into()
 }
 

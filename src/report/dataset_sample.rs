@@ -1,4 +1,5 @@
-//! Reads from a dataset what its report shows, in bounded memory: evenly spread errors and codes, counts of sources.
+//! Reads from a dataset what its report shows, in bounded memory: evenly spread errors and codes,
+//! counts of sources.
 
 use std::collections::BTreeMap;
 
@@ -59,10 +60,18 @@ pub(super) struct SampledLatents {
 ///
 /// # Errors
 /// When a file cannot be read.
-pub(super) fn sample_dataset(place: &Location, schema: &Schema, rows: u64) -> Result<DatasetSample, StageError> {
+pub(super) fn sample_dataset(
+    place: &Location,
+    schema: &Schema,
+    rows: u64,
+) -> Result<DatasetSample, StageError> {
     let columns = SampledColumns::of(schema);
     let mut scan = DatasetSample {
-        errors: columns.errors.iter().map(|name| (name.clone(), Vec::new())).collect(),
+        errors: columns
+            .errors
+            .iter()
+            .map(|name| (name.clone(), Vec::new()))
+            .collect(),
         codes: columns.codes.clone().map(|(column, size)| SampledLatents {
             column,
             size,
@@ -82,41 +91,65 @@ pub(super) fn sample_dataset(place: &Location, schema: &Schema, rows: u64) -> Re
     Ok(scan)
 }
 
-/// How many records were refused, by stage and reason, in the dataset of rejects that lies at `place`.
+/// How many records were refused, by stage and reason, in the dataset of rejects that lies at
+/// `place`.
 ///
 /// # Errors
 /// When a file cannot be read.
 pub(super) fn rejects(place: &Location) -> Result<BTreeMap<(String, String), u64>, StageError> {
     let (mut counts, _still) = (BTreeMap::new(), shared_read_lock(place));
     for file in data_files(place)? {
-        read(&file, &[STAGE, CODE, RECORDS].map(str::to_owned), &mut |records| {
-            let [stages, codes] = [STAGE, CODE].map(|name| words(records, name));
-            let numbers = records.column_by_name(RECORDS).and_then(|column| column.as_primitive_opt::<UInt64Type>());
-            for row in 0..records.num_rows() {
-                let word = |column: &Option<ArrayRef>| word_of(column.as_ref(), row).unwrap_or_default();
-                let count: &mut u64 = counts.entry((word(&stages), word(&codes))).or_default();
-                *count = count.saturating_add(numbers.map_or(1, |numbers| numbers.value(row)));
-            }
-        })?;
+        read(
+            &file,
+            &[STAGE, CODE, RECORDS].map(str::to_owned),
+            &mut |records| {
+                let [stages, codes] = [STAGE, CODE].map(|name| words(records, name));
+                let numbers = records
+                    .column_by_name(RECORDS)
+                    .and_then(|column| column.as_primitive_opt::<UInt64Type>());
+                for row in 0..records.num_rows() {
+                    let word = |column: &Option<ArrayRef>| {
+                        word_of(column.as_ref(), row).unwrap_or_default()
+                    };
+                    let count: &mut u64 = counts.entry((word(&stages), word(&codes))).or_default();
+                    *count = count.saturating_add(numbers.map_or(1, |numbers| numbers.value(row)));
+                }
+            },
+        )?;
     }
     Ok(counts)
 }
 
 fn files(place: &Location) -> Result<Vec<DataFile>, StageError> {
     match place.file()? {
-        Some(entry) => Ok(vec![DataFile { location: place.clone(), entry }]),
+        Some(entry) => Ok(vec![DataFile {
+            location: place.clone(),
+            entry,
+        }]),
         None => data_files(place),
     }
 }
 
 /// Hands over the records of a file, with those of the named columns that it has.
-fn read(file: &DataFile, names: &[String], work: &mut dyn FnMut(&RecordBatch)) -> Result<(), StageError> {
+fn read(
+    file: &DataFile,
+    names: &[String],
+    work: &mut dyn FnMut(&RecordBatch),
+) -> Result<(), StageError> {
     let named = |error: String| StageError::Other(format!("{}: {error}", file.location));
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file.open()?).map_err(|error| named(error.to_string()))?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file.open()?)
+        .map_err(|error| named(error.to_string()))?;
     let fields = reader.schema().fields().iter().enumerate();
-    let places: Vec<usize> = fields.filter(|(_, field)| names.contains(field.name())).map(|(place, _)| place).collect();
+    let places: Vec<usize> = fields
+        .filter(|(_, field)| names.contains(field.name()))
+        .map(|(place, _)| place)
+        .collect();
     let mask = ProjectionMask::roots(reader.parquet_schema(), places);
-    for records in reader.with_projection(mask).build().map_err(|error| named(error.to_string()))? {
+    for records in reader
+        .with_projection(mask)
+        .build()
+        .map_err(|error| named(error.to_string()))?
+    {
         work(&records.map_err(|error| named(error.to_string()))?);
     }
     Ok(())
@@ -131,12 +164,20 @@ struct SampledColumns {
 
 impl SampledColumns {
     fn of(schema: &Schema) -> Self {
-        let is_float = |field: &Field| matches!(field.data_type(), DataType::Float32 | DataType::Float64);
+        let is_float =
+            |field: &Field| matches!(field.data_type(), DataType::Float32 | DataType::Float64);
         let fields = || schema.fields().iter().map(AsRef::as_ref);
-        let errors = fields().filter(|field| ERRORS.contains(&field.name().as_str()) && is_float(field));
+        let errors =
+            fields().filter(|field| ERRORS.contains(&field.name().as_str()) && is_float(field));
         let codes = || fields().filter_map(|field| Some((field.name().clone(), code_size(field)?)));
-        let latent = codes().find(|(name, _)| name == "latent").or_else(|| codes().next());
-        let is_word = |name: &&str| schema.field_with_name(name).is_ok_and(|field| !field.data_type().is_nested());
+        let latent = codes()
+            .find(|(name, _)| name == "latent")
+            .or_else(|| codes().next());
+        let is_word = |name: &&str| {
+            schema
+                .field_with_name(name)
+                .is_ok_and(|field| !field.data_type().is_nested())
+        };
         Self {
             errors: errors.map(|field| field.name().clone()).collect(),
             codes: latent,
@@ -147,15 +188,25 @@ impl SampledColumns {
     fn names(&self) -> Vec<String> {
         let codes = self.codes.iter().map(|(name, _)| name);
         let source = SOURCE.to_owned();
-        self.errors.iter().chain(codes).chain(&self.label).chain([&source]).cloned().collect()
+        self.errors
+            .iter()
+            .chain(codes)
+            .chain(&self.label)
+            .chain([&source])
+            .cloned()
+            .collect()
     }
 }
 
 /// Values of a vector column; `None` for any other, and for images.
 fn code_size(field: &Field) -> Option<usize> {
-    let DataType::FixedSizeList(item, size) = field.data_type() else { return None };
+    let DataType::FixedSizeList(item, size) = field.data_type() else {
+        return None;
+    };
     let plain = item.data_type() == &DataType::Float32 && PixelFormat::of(field).is_none();
-    usize::try_from(*size).ok().filter(|&size| plain && size > 1 && field.extension_type_name().is_none())
+    usize::try_from(*size)
+        .ok()
+        .filter(|&size| plain && size > 1 && field.extension_type_name().is_none())
 }
 
 impl DatasetSample {
@@ -165,14 +216,17 @@ impl DatasetSample {
             let column = records.column_by_name(name)?;
             cast(column, &DataType::Float64).ok()
         };
-        let errors: Vec<Option<ArrayRef>> = columns.errors.iter().map(|name| floats(name)).collect();
+        let errors: Vec<Option<ArrayRef>> =
+            columns.errors.iter().map(|name| floats(name)).collect();
         let error = |column: Option<&Option<ArrayRef>>, row: usize| {
             let column = column?.as_ref()?.as_primitive_opt::<Float64Type>()?;
             column.is_valid(row).then(|| column.value(row))
         };
         let sources = words(records, SOURCE);
         let labels = columns.label.as_ref().and_then(|name| words(records, name));
-        let few = self.codes.as_ref().map_or(0, |codes| MAX_CODES.min((MAX_VALUES / codes.size.max(1)) as u64));
+        let few = self.codes.as_ref().map_or(0, |codes| {
+            MAX_CODES.min((MAX_VALUES / codes.size.max(1)) as u64)
+        });
         for row in 0..records.num_rows() {
             let place = first + row as u64;
             if is_selected(place, MAX_ERRORS, all) {
@@ -182,10 +236,14 @@ impl DatasetSample {
             }
             self.count(word_of(sources.as_ref(), row));
             let code = columns.codes.as_ref().and_then(|(name, size)| {
-                let column = records.column_by_name(name).filter(|column| column.is_valid(row))?;
+                let column = records
+                    .column_by_name(name)
+                    .filter(|column| column.is_valid(row))?;
                 fixed_values(column)?.get(row * size..(row + 1) * size)
             });
-            if let (Some(codes), Some(code), true) = (&mut self.codes, code, is_selected(place, few, all)) {
+            if let (Some(codes), Some(code), true) =
+                (&mut self.codes, code, is_selected(place, few, all))
+            {
                 codes.values.extend_from_slice(code);
                 codes.labels.push(word_of(labels.as_ref(), row));
                 codes.errors.push(error(errors.first(), row));
@@ -218,5 +276,7 @@ fn words(records: &RecordBatch, name: &str) -> Option<ArrayRef> {
 
 fn word_of(column: Option<&ArrayRef>, row: usize) -> Option<String> {
     let column = column?.as_string_opt::<i32>()?;
-    column.is_valid(row).then(|| column.value(row).chars().take(MAX_LABEL_BYTES).collect())
+    column
+        .is_valid(row)
+        .then(|| column.value(row).chars().take(MAX_LABEL_BYTES).collect())
 }

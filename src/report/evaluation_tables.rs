@@ -4,8 +4,8 @@ use super::html::Html;
 use super::page::{FigureTile, figures};
 use super::scale::{count, figure};
 use crate::evaluate::{
-    AnomalyScores, ClassificationScores, ClassifierAccuracy, DenoisingQuality, DenoisingScores, Evaluation,
-    ImageQuality, PcaBaseline, RankingScores, ReconstructionScores,
+    AnomalyScores, ClassificationScores, ClassifierAccuracy, DenoisingQuality, DenoisingScores,
+    Evaluation, ImageQuality, PcaBaseline, RankingScores, ReconstructionScores,
 };
 
 const NOTHING: &str = "–";
@@ -14,34 +14,80 @@ const NOTHING: &str = "–";
 pub(super) fn tiles(found: &Evaluation) -> Vec<FigureTile> {
     let mut tiles = Vec::new();
     if let Some(compression) = &found.compression {
-        let note = format!("for {} values, {}×", compression.input_values, figure(compression.values_ratio, 3));
-        tiles.push(FigureTile::new("Code size", compression.code_values.to_string(), note));
+        let note = format!(
+            "for {} values, {}×",
+            compression.input_values,
+            figure(compression.values_ratio, 3)
+        );
+        tiles.push(FigureTile::new(
+            "Code size",
+            compression.code_values.to_string(),
+            note,
+        ));
     }
     if let Some(ReconstructionScores { error, images, .. }) = &found.reconstruction {
-        let note = format!("mean, {} (median {})", found.model.loss, figure(error.quantiles.p50, 3));
-        tiles.push(FigureTile::new("Reconstruction error", figure(error.mean, 4), note));
-        if let Some(psnr) = images.as_ref().and_then(|images| images.psnr).filter(|_| found.denoising.is_empty()) {
-            tiles.push(FigureTile::new("PSNR", format!("{psnr:.2} dB"), ssim_note(images.as_ref())));
+        let note = format!(
+            "mean, {} (median {})",
+            found.model.loss,
+            figure(error.quantiles.p50, 3)
+        );
+        tiles.push(FigureTile::new(
+            "Reconstruction error",
+            figure(error.mean, 4),
+            note,
+        ));
+        if let Some(psnr) = images
+            .as_ref()
+            .and_then(|images| images.psnr)
+            .filter(|_| found.denoising.is_empty())
+        {
+            tiles.push(FigureTile::new(
+                "PSNR",
+                format!("{psnr:.2} dB"),
+                ssim_note(images.as_ref()),
+            ));
         }
     }
-    if let Some(PcaBaseline { mse, model_mse: Some(model), .. }) = &found.pca {
+    if let Some(PcaBaseline {
+        mse,
+        model_mse: Some(model),
+        ..
+    }) = &found.pca
+    {
         let note = "of the error of PCA with codes of that size".to_owned();
-        tiles.push(FigureTile::new("Against PCA", format!("{} %", figure(model / mse * 100.0, 3)), note));
+        tiles.push(FigureTile::new(
+            "Against PCA",
+            format!("{} %", figure(model / mse * 100.0, 3)),
+            note,
+        ));
     }
     if let Some(AnomalyScores { model, .. }) = &found.anomalies {
         let note = format!("average precision {:.3}", model.average_precision);
-        tiles.push(FigureTile::new("AUCROC", format!("{:.4}", model.auc_roc), note));
+        tiles.push(FigureTile::new(
+            "AUCROC",
+            format!("{:.4}", model.auc_roc),
+            note,
+        ));
     }
     if let Some(ClassificationScores { latent, .. }) = &found.labels {
-        let note = format!("by five neighbours; {} % by a linear probe", percent(latent.probe));
-        tiles.push(FigureTile::new("Labels found", format!("{} %", percent(latent.neighbours)), note));
+        let note = format!(
+            "by five neighbours; {} % by a linear probe",
+            percent(latent.probe)
+        );
+        tiles.push(FigureTile::new(
+            "Labels found",
+            format!("{} %", percent(latent.neighbours)),
+            note,
+        ));
     }
     for level in &found.denoising {
         let psnr = |close: &DenoisingQuality| close.images.as_ref().and_then(|images| images.psnr);
         let tile = match (psnr(&level.noisy), psnr(&level.output)) {
-            (Some(noisy), Some(output)) => {
-                FigureTile::new(&level.corruption, format!("{output:.2} dB"), format!("PSNR, from {noisy:.2} dB"))
-            }
+            (Some(noisy), Some(output)) => FigureTile::new(
+                &level.corruption,
+                format!("{output:.2} dB"),
+                format!("PSNR, from {noisy:.2} dB"),
+            ),
             _ => {
                 let note = format!("mean squared error, from {}", figure(level.noisy.mse, 3));
                 FigureTile::new(&level.corruption, figure(level.output.mse, 3), note)
@@ -53,13 +99,20 @@ pub(super) fn tiles(found: &Evaluation) -> Vec<FigureTile> {
 }
 
 fn ssim_note(images: Option<&ImageQuality>) -> String {
-    images.and_then(|images| images.ssim).map_or_else(String::new, |ssim| format!("SSIM {ssim:.4}"))
+    images
+        .and_then(|images| images.ssim)
+        .map_or_else(String::new, |ssim| format!("SSIM {ssim:.4}"))
 }
 
 /// All figures.
 pub(super) fn tables(found: &Evaluation) -> Vec<Html> {
     let mut tables = Vec::new();
-    tables.extend(found.reconstruction.as_ref().map(|reconstruction| errors(reconstruction, found.model.loss)));
+    tables.extend(
+        found
+            .reconstruction
+            .as_ref()
+            .map(|reconstruction| errors(reconstruction, found.model.loss)),
+    );
     tables.extend(found.pca.as_ref().map(baseline));
     tables.extend(found.labels.as_ref().map(labels));
     if let Some(anomalies) = &found.anomalies {
@@ -87,8 +140,10 @@ fn errors(found: &ReconstructionScores, loss: &str) -> Html {
     if loss != "mse" {
         rows.push(("mean squared error", found.mse));
     }
-    let mut rows: Vec<Vec<String>> =
-        rows.into_iter().map(|(name, value)| vec![name.to_owned(), figure(value, 4)]).collect();
+    let mut rows: Vec<Vec<String>> = rows
+        .into_iter()
+        .map(|(name, value)| vec![name.to_owned(), figure(value, 4)])
+        .collect();
     if let Some(images) = &found.images {
         rows.push(vec!["PSNR (dB)".to_owned(), psnr(Some(images))]);
         rows.push(vec!["SSIM".to_owned(), ssim(Some(images))]);
@@ -97,43 +152,80 @@ fn errors(found: &ReconstructionScores, loss: &str) -> Html {
 }
 
 fn baseline(found: &PcaBaseline) -> Html {
-    let model = found.model_mse.map_or_else(|| NOTHING.to_owned(), |mse| figure(mse, 4));
+    let model = found
+        .model_mse
+        .map_or_else(|| NOTHING.to_owned(), |mse| figure(mse, 4));
     let rows = [
         vec!["mean squared error".to_owned(), model, figure(found.mse, 4)],
-        vec!["components".to_owned(), String::new(), found.code_size.to_string()],
-        vec!["fitted to records".to_owned(), String::new(), count(found.fitted as u64)],
-        vec!["variance held".to_owned(), String::new(), format!("{} %", percent(found.explained_share))],
+        vec![
+            "components".to_owned(),
+            String::new(),
+            found.code_size.to_string(),
+        ],
+        vec![
+            "fitted to records".to_owned(),
+            String::new(),
+            count(found.fitted as u64),
+        ],
+        vec![
+            "variance held".to_owned(),
+            String::new(),
+            format!("{} %", percent(found.explained_share)),
+        ],
     ];
     figures("Against principal components", &["", "model", "PCA"], rows)
 }
 
 fn labels(found: &ClassificationScores) -> Html {
     let row = |name: &str, pick: fn(&ClassifierAccuracy) -> f64| {
-        let pca = found.pca.as_ref().map_or_else(|| NOTHING.to_owned(), |pca| format!("{:.4}", pick(pca)));
+        let pca = found
+            .pca
+            .as_ref()
+            .map_or_else(|| NOTHING.to_owned(), |pca| format!("{:.4}", pick(pca)));
         vec![name.to_owned(), format!("{:.4}", pick(&found.latent)), pca]
     };
-    let rows = [row("five nearest neighbours", |found| found.neighbours), row("linear probe", |found| found.probe)];
-    let ClassificationScores { classes, fitted, scored, .. } = found;
+    let rows = [
+        row("five nearest neighbours", |found| found.neighbours),
+        row("linear probe", |found| found.probe),
+    ];
+    let ClassificationScores {
+        classes,
+        fitted,
+        scored,
+        ..
+    } = found;
     let (fitted, scored) = (count(*fitted as u64), count(*scored as u64));
-    let caption =
-        format!("Share of {classes} labels found from codes (fitted to {fitted} records, scored on {scored})");
+    let caption = format!(
+        "Share of {classes} labels found from codes (fitted to {fitted} records, scored on {scored})"
+    );
     figures(&caption, &["", "model", "PCA"], rows)
 }
 
 fn ranking(found: &AnomalyScores) -> Html {
     let row = |name: &str, pick: fn(&RankingScores) -> f64| {
-        let pca = found.pca.as_ref().map_or_else(|| NOTHING.to_owned(), |pca| format!("{:.4}", pick(pca)));
+        let pca = found
+            .pca
+            .as_ref()
+            .map_or_else(|| NOTHING.to_owned(), |pca| format!("{:.4}", pick(pca)));
         vec![name.to_owned(), format!("{:.4}", pick(&found.model)), pca]
     };
-    let rows = [row("AUCROC", |found| found.auc_roc), row("average precision", |found| found.average_precision)];
+    let rows = [
+        row("AUCROC", |found| found.auc_roc),
+        row("average precision", |found| found.average_precision),
+    ];
     let (anomalies, normal) = (count(found.anomalies as u64), count(found.normal as u64));
-    figures(&format!("{anomalies} anomalies among {normal} normal records"), &["", "model", "PCA"], rows)
+    figures(
+        &format!("{anomalies} anomalies among {normal} normal records"),
+        &["", "model", "PCA"],
+        rows,
+    )
 }
 
 fn thresholds(found: &AnomalyScores) -> Option<Html> {
     let rows = found.thresholds.iter().map(|threshold| {
         let error = format!("{}, {}", threshold.quantile, figure(threshold.error, 4));
-        let shares = [threshold.anomalies_above, threshold.normal_above].map(|share| format!("{} %", percent(share)));
+        let shares = [threshold.anomalies_above, threshold.normal_above]
+            .map(|share| format!("{} %", percent(share)));
         vec![error].into_iter().chain(shares).collect()
     });
     let heads = ["above the card's", "anomalies found", "false alarms"];
@@ -145,7 +237,11 @@ fn denoising(levels: &[DenoisingScores]) -> Html {
     let rows = levels.iter().map(|level| {
         let (noisy, output) = (&level.noisy, &level.output);
         let (before, after) = (noisy.images.as_ref(), output.images.as_ref());
-        let mut row = vec![level.corruption.clone(), figure(noisy.mse, 4), figure(output.mse, 4)];
+        let mut row = vec![
+            level.corruption.clone(),
+            figure(noisy.mse, 4),
+            figure(output.mse, 4),
+        ];
         if images {
             row.extend([psnr(before), psnr(after), ssim(before), ssim(after)]);
         }
@@ -156,15 +252,26 @@ fn denoising(levels: &[DenoisingScores]) -> Html {
         heads.extend(["PSNR corrupted", "restored", "SSIM corrupted", "restored"]);
     }
     let records = levels.first().map_or(0, |level| level.records);
-    figures(&format!("{} corrupted records against clean ones", count(records as u64)), &heads, rows)
+    figures(
+        &format!(
+            "{} corrupted records against clean ones",
+            count(records as u64)
+        ),
+        &heads,
+        rows,
+    )
 }
 
 fn psnr(images: Option<&ImageQuality>) -> String {
-    images.and_then(|images| images.psnr).map_or_else(|| NOTHING.to_owned(), |psnr| format!("{psnr:.2}"))
+    images
+        .and_then(|images| images.psnr)
+        .map_or_else(|| NOTHING.to_owned(), |psnr| format!("{psnr:.2}"))
 }
 
 fn ssim(images: Option<&ImageQuality>) -> String {
-    images.and_then(|images| images.ssim).map_or_else(|| NOTHING.to_owned(), |ssim| format!("{ssim:.4}"))
+    images
+        .and_then(|images| images.ssim)
+        .map_or_else(|| NOTHING.to_owned(), |ssim| format!("{ssim:.4}"))
 }
 
 fn percent(share: f64) -> String {

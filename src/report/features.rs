@@ -23,12 +23,17 @@ pub(super) struct FeatureErrorsView<'a> {
 
 impl FeatureErrorsView<'_> {
     fn name(&self, place: usize) -> String {
-        self.names.get(place).cloned().unwrap_or_else(|| format!("feature {place}"))
+        self.names
+            .get(place)
+            .cloned()
+            .unwrap_or_else(|| format!("feature {place}"))
     }
 
     /// As it stands in the data.
     fn raw(&self, place: usize, value: f32) -> f64 {
-        let (scale, offset) = self.input.map_or((1.0, 0.0), |input| input.scaling.affine(place));
+        let (scale, offset) = self
+            .input
+            .map_or((1.0, 0.0), |input| input.scaling.affine(place));
         (f64::from(value) - offset) / scale
     }
 }
@@ -43,26 +48,47 @@ pub(super) fn largest_means(features: &FeatureErrorsView<'_>, found: &FeatureSta
         cells: vec![figure(found.mean[place], 4), figure(found.std[place], 4)],
     });
     let rows: Vec<BarRow> = rows.collect();
-    bars(&of_all("Mean squared error of each feature", found.mean.len()), &["feature", "mean", "deviation", ""], rows)
+    bars(
+        &of_all("Mean squared error of each feature", found.mean.len()),
+        &["feature", "mean", "deviation", ""],
+        rows,
+    )
 }
 
-/// One record: its features with the largest errors, and where there are many a line through all of them.
+/// One record: its features with the largest errors, and where there are many a line through all of
+/// them.
 pub(super) fn record(features: &FeatureErrorsView<'_>, name: &str, record: &ExampleRecord) -> Html {
     let errors: Vec<f64> = squared_errors(&record.clean, &record.output).collect();
     let order = largest(&errors);
     let most = order.first().map_or(0.0, |&place| errors[place]);
     let zscore = |place: usize| {
-        let stats = features.stats.filter(|stats| stats.mean.len() == errors.len())?;
+        let stats = features
+            .stats
+            .filter(|stats| stats.mean.len() == errors.len())?;
         Some((errors[place] - stats.mean[place]) / stats.divisors()[place])
     };
     let rows = order.iter().take(SHOWN).map(|&place| {
-        let [original, output] = [&record.clean, &record.output].map(|values| features.raw(place, values[place]));
-        let mut cells = vec![figure(original, 4), figure(output, 4), figure(errors[place], 3)];
+        let [original, output] =
+            [&record.clean, &record.output].map(|values| features.raw(place, values[place]));
+        let mut cells = vec![
+            figure(original, 4),
+            figure(output, 4),
+            figure(errors[place], 3),
+        ];
         cells.extend(zscore(place).map(|zscore| figure(zscore, 3)));
-        BarRow { name: features.name(place), share: errors[place] / most, cells }
+        BarRow {
+            name: features.name(place),
+            share: errors[place] / most,
+            cells,
+        }
     });
     let mut heads = vec!["feature", "original", "reconstruction", "squared error"];
-    heads.extend(features.stats.filter(|stats| stats.mean.len() == errors.len()).map(|_| "z-score"));
+    heads.extend(
+        features
+            .stats
+            .filter(|stats| stats.mean.len() == errors.len())
+            .map(|_| "z-score"),
+    );
     heads.push("");
     let rows: Vec<BarRow> = rows.collect();
     let table = bars(&of_all(name, errors.len()), &heads, rows);
@@ -73,14 +99,33 @@ pub(super) fn record(features: &FeatureErrorsView<'_>, name: &str, record: &Exam
 fn line(name: &str, record: &ExampleRecord) -> Html {
     let line = |name: &str, values: &[f32]| LineSeries {
         name: name.to_owned(),
-        points: values.iter().enumerate().map(|(place, &value)| (place as f64, f64::from(value))).collect(),
+        points: values
+            .iter()
+            .enumerate()
+            .map(|(place, &value)| (place as f64, f64::from(value)))
+            .collect(),
     };
-    let lines = [line("original", &record.clean), line("reconstruction", &record.output)];
-    chart::line_chart(ChartLabels { title: name, x: "feature", y: "scaled value" }, &lines, ScaleKind::Linear)
+    let lines = [
+        line("original", &record.clean),
+        line("reconstruction", &record.output),
+    ];
+    chart::line_chart(
+        ChartLabels {
+            title: name,
+            x: "feature",
+            y: "scaled value",
+        },
+        &lines,
+        ScaleKind::Linear,
+    )
 }
 
 fn of_all(name: &str, all: usize) -> String {
-    if all > SHOWN { format!("{name}: the {SHOWN} largest of {all}") } else { name.to_owned() }
+    if all > SHOWN {
+        format!("{name}: the {SHOWN} largest of {all}")
+    } else {
+        name.to_owned()
+    }
 }
 
 /// Places, those of the largest values first.

@@ -1,4 +1,5 @@
-//! HTML as values: tags and attributes are the program's own, and all else is escaped, so that data stays text.
+//! HTML as values: tags and attributes are the program's own, and all else is escaped, so that data
+//! stays text.
 
 use std::fmt::{self, Display, Write as _};
 
@@ -21,7 +22,11 @@ const VOID: [&str; 3] = ["img", "meta", "br"];
 
 /// An element without attributes or children.
 pub(super) fn element(tag: &'static str) -> HtmlElement {
-    HtmlElement { tag, attributes: String::new(), inside: String::new() }
+    HtmlElement {
+        tag,
+        attributes: String::new(),
+        inside: String::new(),
+    }
 }
 
 /// Text, as it is read.
@@ -95,7 +100,13 @@ impl HtmlElement {
 }
 
 impl From<HtmlElement> for Html {
-    fn from(HtmlElement { tag, attributes, inside }: HtmlElement) -> Self {
+    fn from(
+        HtmlElement {
+            tag,
+            attributes,
+            inside,
+        }: HtmlElement,
+    ) -> Self {
         if VOID.contains(&tag) {
             return Self(format!("<{tag}{attributes}>"));
         }
@@ -116,7 +127,8 @@ impl fmt::Write for HtmlEscaper<'_> {
                 '"' => self.0.push_str("&quot;"),
                 '\'' => self.0.push_str("&#39;"),
                 '\n' | '\t' => self.0.push(c),
-                // They are not allowed in pages, and those that turn the direction of text would hide what is written.
+                // They are not allowed in pages, and those that turn the direction of text would
+                // hide what is written.
                 c if is_unprintable(c) => self.0.push(char::REPLACEMENT_CHARACTER),
                 c => self.0.push(c),
             }
@@ -132,13 +144,19 @@ mod tests {
     #[test]
     fn what_comes_from_data_stays_text() {
         let hostile = "</p><script>alert('&')</script>\u{0}\u{202e}\"";
-        let html: Html = element("p").attribute("title", hostile).text(hostile).into();
+        let html: Html = element("p")
+            .attribute("title", hostile)
+            .text(hostile)
+            .into();
         expect_test::expect![[r#"<p title="&lt;/p&gt;&lt;script&gt;alert(&#39;&amp;&#39;)&lt;/script&gt;��&quot;">&lt;/p&gt;&lt;script&gt;alert(&#39;&amp;&#39;)&lt;/script&gt;��&quot;</p>"#]].assert_eq(&html.to_string());
     }
 
     #[test]
     fn elements_hold_their_children_in_order() {
-        let list = element("ul").class("x").all((1..3).map(|n| element("li").text(n))).with(element("br"));
+        let list = element("ul")
+            .class("x")
+            .all((1..3).map(|n| element("li").text(n)))
+            .with(element("br"));
         expect_test::expect![[r#"<ul class="x"><li>1</li><li>2</li><br></ul>"#]]
             .assert_eq(&Html::from(list).to_string());
     }

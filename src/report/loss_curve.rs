@@ -41,21 +41,39 @@ pub fn read_curve(folder: &Path) -> Result<Vec<LossPoint>, StageError> {
         return Ok(Vec::new());
     }
     let file = File::open(&path).map_err(StageError::io(&path))?;
-    let broken = |reason: String| StageError::Other(format!("{}: {reason}; remove it to do without", path.display()));
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| broken(error.to_string()))?;
+    let broken = |reason: String| {
+        StageError::Other(format!(
+            "{}: {reason}; remove it to do without",
+            path.display()
+        ))
+    };
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+        .map_err(|error| broken(error.to_string()))?;
     let mut points = Vec::new();
     for records in reader.build().map_err(|error| broken(error.to_string()))? {
         let records = records.map_err(|error| broken(error.to_string()))?;
-        let epochs = column(&records, "epoch").ok_or_else(|| broken("has no column `epoch` of numbers".to_owned()))?;
+        let epochs = column(&records, "epoch")
+            .ok_or_else(|| broken("has no column `epoch` of numbers".to_owned()))?;
         let other = ["learning_rate", "loss", "validation_loss"].map(|name| column(&records, name));
         let at = |column: &Option<ArrayRef>, row: usize| {
             let column = column.as_ref()?.as_primitive::<Float64Type>();
-            column.is_valid(row).then(|| column.value(row)).filter(|value| value.is_finite())
+            column
+                .is_valid(row)
+                .then(|| column.value(row))
+                .filter(|value| value.is_finite())
         };
         for row in 0..records.num_rows().min(MAX_POINTS - points.len()) {
-            let [learning_rate, loss, validation_loss] = other.each_ref().map(|column| at(column, row));
-            let Some(epoch) = at(&Some(epochs.clone()), row) else { continue };
-            points.push(LossPoint { epoch, learning_rate, loss, validation_loss });
+            let [learning_rate, loss, validation_loss] =
+                other.each_ref().map(|column| at(column, row));
+            let Some(epoch) = at(&Some(epochs.clone()), row) else {
+                continue;
+            };
+            points.push(LossPoint {
+                epoch,
+                learning_rate,
+                loss,
+                validation_loss,
+            });
         }
     }
     Ok(points)
@@ -63,28 +81,61 @@ pub fn read_curve(folder: &Path) -> Result<Vec<LossPoint>, StageError> {
 
 fn column(records: &RecordBatch, name: &str) -> Option<ArrayRef> {
     let column = records.column_by_name(name)?;
-    column.data_type().is_numeric().then(|| cast(column, &DataType::Float64).ok()).flatten()
+    column
+        .data_type()
+        .is_numeric()
+        .then(|| cast(column, &DataType::Float64).ok())
+        .flatten()
 }
 
 /// The curve of the losses, and that of the learning rate.
 pub(super) fn charts(points: &[LossPoint], loss: &str) -> Vec<Html> {
     let line = |name: &str, pick: fn(&LossPoint) -> Option<f64>| LineSeries {
         name: name.to_owned(),
-        points: points.iter().filter_map(|point| Some((point.epoch, pick(point)?))).collect(),
+        points: points
+            .iter()
+            .filter_map(|point| Some((point.epoch, pick(point)?)))
+            .collect(),
     };
     let lines = |title: &str, y: &str, lines: Vec<LineSeries>| {
-        let lines: Vec<LineSeries> = lines.into_iter().filter(|line| !line.points.is_empty()).collect();
-        let values = lines.iter().flat_map(|line| line.points.iter().map(|point| point.1));
+        let lines: Vec<LineSeries> = lines
+            .into_iter()
+            .filter(|line| !line.points.is_empty())
+            .collect();
+        let values = lines
+            .iter()
+            .flat_map(|line| line.points.iter().map(|point| point.1));
         let kind = ScaleKind::fitting(values);
-        (!lines.is_empty()).then(|| chart::line_chart(ChartLabels { title, x: "epoch", y }, &lines, kind))
+        (!lines.is_empty()).then(|| {
+            chart::line_chart(
+                ChartLabels {
+                    title,
+                    x: "epoch",
+                    y,
+                },
+                &lines,
+                kind,
+            )
+        })
     };
-    let losses = vec![line("training", |point| point.loss), line("validation", |point| point.validation_loss)];
+    let losses = vec![
+        line("training", |point| point.loss),
+        line("validation", |point| point.validation_loss),
+    ];
     let rates = vec![line("learning rate", |point| point.learning_rate)];
-    [lines("Loss", loss, losses), lines("Learning rate", "learning rate", rates)].into_iter().flatten().collect()
+    [
+        lines("Loss", loss, losses),
+        lines("Learning rate", "learning rate", rates),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// The epoch with the least validation loss, and that loss.
 pub(super) fn best(points: &[LossPoint]) -> Option<(f64, f64)> {
-    let losses = points.iter().filter_map(|point| Some((point.epoch, point.validation_loss?)));
+    let losses = points
+        .iter()
+        .filter_map(|point| Some((point.epoch, point.validation_loss?)));
     losses.min_by(|a, b| a.1.total_cmp(&b.1))
 }

@@ -1,4 +1,5 @@
-//! The page about a model: its key figures, how it learned, how it errs, what it makes of records, what its codes hold.
+//! The page about a model: its key figures, how it learned, how it errs, what it makes of records,
+//! what its codes hold.
 
 use super::chart::{ChartLabels, HistogramSeries, histogram};
 use super::features::{self, FeatureErrorsView};
@@ -42,15 +43,26 @@ struct NamedExample<'a> {
     score: &'a RecordScore,
 }
 
-/// The records that a page shows: from the best reconstructed to the worst, and an anomaly in the middle of those.
+/// The records that a page shows: from the best reconstructed to the worst, and an anomaly in the
+/// middle of those.
 pub fn examples(evaluation: &Evaluation, model: &Model) -> Vec<(Subset, usize)> {
-    chosen(evaluation, model).iter().map(|example| (example.score.part, example.score.index)).collect()
+    chosen(evaluation, model)
+        .iter()
+        .map(|example| (example.score.part, example.score.index))
+        .collect()
 }
 
 fn chosen<'a>(evaluation: &'a Evaluation, model: &Model) -> Vec<NamedExample<'a>> {
-    let small = model.image_input().and_then(|image| image.size).is_some_and(is_small);
+    let small = model
+        .image_input()
+        .and_then(|image| image.size)
+        .is_some_and(is_small);
     let sorted = |anomaly: bool| {
-        let mut sorted: Vec<&RecordScore> = evaluation.records.iter().filter(|s| s.anomaly == anomaly).collect();
+        let mut sorted: Vec<&RecordScore> = evaluation
+            .records
+            .iter()
+            .filter(|s| s.anomaly == anomaly)
+            .collect();
         sorted.sort_by(|a, b| a.error.total_cmp(&b.error));
         sorted
     };
@@ -67,10 +79,18 @@ fn chosen<'a>(evaluation: &'a Evaluation, model: &Model) -> Vec<NamedExample<'a>
     };
     let mut places: Vec<(String, usize)> = (0..=steps).map(named).collect();
     places.dedup_by_key(|(_, place)| *place);
-    let examples =
-        places.into_iter().filter_map(|(name, place)| Some(NamedExample { name, score: normal.get(place)? }));
-    let anomaly =
-        anomalies.get(anomalies.len() / 2).map(|score| NamedExample { name: "median anomaly".to_owned(), score });
+    let examples = places.into_iter().filter_map(|(name, place)| {
+        Some(NamedExample {
+            name,
+            score: normal.get(place)?,
+        })
+    });
+    let anomaly = anomalies
+        .get(anomalies.len() / 2)
+        .map(|score| NamedExample {
+            name: "median anomaly".to_owned(),
+            score,
+        });
     examples.chain(anomaly).collect()
 }
 
@@ -84,16 +104,32 @@ impl ModelReport<'_> {
             self.errors(card),
             self.records(),
             self.latents(),
-            section("Figures", self.evaluated.map(|all| charts(evaluation_tables::tables(all.evaluation)))),
+            section(
+                "Figures",
+                self.evaluated
+                    .map(|all| charts(evaluation_tables::tables(all.evaluation))),
+            ),
             section(
                 "Model",
                 card.into_iter()
-                    .flat_map(|card| [Some(model_summary::table(card)), model_summary::training_file(card)])
+                    .flat_map(|card| {
+                        [
+                            Some(model_summary::table(card)),
+                            model_summary::training_file(card),
+                        ]
+                    })
                     .flatten(),
             ),
-            section("Notes", Some(notes(&self.all_notes())).filter(|notes| !notes.is_empty())),
+            section(
+                "Notes",
+                Some(notes(&self.all_notes())).filter(|notes| !notes.is_empty()),
+            ),
         ];
-        document(&format!("{name} · latentflow"), self.head(name, card), sections)
+        document(
+            &format!("{name} · latentflow"),
+            self.head(name, card),
+            sections,
+        )
     }
 
     fn head(&self, name: &str, card: Option<&ModelCard>) -> Html {
@@ -105,15 +141,24 @@ impl ModelReport<'_> {
         };
         let scored = self.evaluated.map(|all| {
             let data = &all.evaluation.data;
-            format!("{} records of the {}", count(data.scored as u64), data.parts_in_words())
+            format!(
+                "{} records of the {}",
+                count(data.scored as u64),
+                data.parts_in_words()
+            )
         });
-        let mut head: Html = element("p").class("kicker").text(self.model.summary()).into();
+        let mut head: Html = element("p")
+            .class("kicker")
+            .text(self.model.summary())
+            .into();
         head.push(element("h1").text(name));
         if !description.is_empty() {
             head.push(element("p").class("lead").text(description));
         }
         head.push(tiles(&figures));
-        head.push(scored.map_or_else(Html::default, |scored| element("p").class("kicker").text(scored).into()));
+        head.push(scored.map_or_else(Html::default, |scored| {
+            element("p").class("kicker").text(scored).into()
+        }));
         head
     }
 
@@ -124,14 +169,25 @@ impl ModelReport<'_> {
         let loss = card.map_or("loss", |card| card.loss.as_str());
         let best = loss_curve::best(self.curve).map(|(epoch, loss)| {
             let epochs = self.curve.len();
-            paragraph(format!("The least validation loss, {}, was that of epoch {epoch} of {epochs}.", figure(loss, 4)))
+            paragraph(format!(
+                "The least validation loss, {}, was that of epoch {epoch} of {epochs}.",
+                figure(loss, 4)
+            ))
         });
-        section("Training", best.into_iter().chain([charts(loss_curve::charts(self.curve, loss))]))
+        section(
+            "Training",
+            best.into_iter()
+                .chain([charts(loss_curve::charts(self.curve, loss))]),
+        )
     }
 
     fn errors(&self, card: Option<&ModelCard>) -> Html {
-        let Some(evaluation) = self.evaluated.map(|all| all.evaluation) else { return Html::default() };
-        let Some(reconstruction) = &evaluation.reconstruction else { return Html::default() };
+        let Some(evaluation) = self.evaluated.map(|all| all.evaluation) else {
+            return Html::default();
+        };
+        let Some(reconstruction) = &evaluation.reconstruction else {
+            return Html::default();
+        };
         let errors = |anomaly: bool| {
             evaluation
                 .records
@@ -141,53 +197,102 @@ impl ModelReport<'_> {
                 .collect::<Vec<_>>()
         };
         let samples = [
-            HistogramSeries { name: "normal", values: errors(false) },
-            HistogramSeries { name: "anomalies", values: errors(true) },
+            HistogramSeries {
+                name: "normal",
+                values: errors(false),
+            },
+            HistogramSeries {
+                name: "anomalies",
+                values: errors(true),
+            },
         ];
-        let samples: Vec<HistogramSeries<'_>> =
-            samples.into_iter().filter(|sample| !sample.values.is_empty()).collect();
+        let samples: Vec<HistogramSeries<'_>> = samples
+            .into_iter()
+            .filter(|sample| !sample.values.is_empty())
+            .collect();
         let known = card.and_then(|card| card.reconstruction_error.as_ref());
         let quantiles = known.map_or(&reconstruction.error.quantiles, |known| &known.quantiles);
-        let marks = [("p50", quantiles.p50), ("p95", quantiles.p95), ("p99", quantiles.p99)];
+        let marks = [
+            ("p50", quantiles.p50),
+            ("p95", quantiles.p95),
+            ("p99", quantiles.p99),
+        ];
         let marks = marks.map(|(name, value)| (name.to_owned(), value));
-        let words = ChartLabels { title: "Reconstruction error", x: evaluation.model.loss, y: "% of the records" };
+        let words = ChartLabels {
+            title: "Reconstruction error",
+            x: evaluation.model.loss,
+            y: "% of the records",
+        };
         let whose = match known {
-            Some(known) => format!("the {} validation records that the model's card tells of", count(known.count)),
+            Some(known) => format!(
+                "the {} validation records that the model's card tells of",
+                count(known.count)
+            ),
             None => "these records".to_owned(),
         };
-        let told = paragraph(format!("Dashed lines: half, 95 % and 99 % of {whose} lie to the left."));
+        let told = paragraph(format!(
+            "Dashed lines: half, 95 % and 99 % of {whose} lie to the left."
+        ));
         let features = self.features();
         let means = reconstruction.error.features.as_ref();
         let means = means.map(|found| features::largest_means(&features, found));
         let drawn = histogram(words, &samples, &marks);
-        section("Reconstruction error", [told, charts([drawn].into_iter().chain(means))])
+        section(
+            "Reconstruction error",
+            [told, charts([drawn].into_iter().chain(means))],
+        )
     }
 
     fn features(&self) -> FeatureErrorsView<'_> {
         let input = self.model.feature_input();
-        let named = input.map(|input| input.columns.as_slice()).filter(|columns| !columns.is_empty());
-        let prepared = self.evaluated.map(|all| all.prepared).filter(|prepared| prepared.columns_are_values);
-        let names = named.or(prepared.map(|prepared| prepared.columns.as_slice())).unwrap_or_default();
-        let stats = self.model.card().and_then(|card| card.reconstruction_error.as_ref()?.features.as_ref());
-        FeatureErrorsView { names, input, stats }
+        let named = input
+            .map(|input| input.columns.as_slice())
+            .filter(|columns| !columns.is_empty());
+        let prepared = self
+            .evaluated
+            .map(|all| all.prepared)
+            .filter(|prepared| prepared.columns_are_values);
+        let names = named
+            .or(prepared.map(|prepared| prepared.columns.as_slice()))
+            .unwrap_or_default();
+        let stats = self
+            .model
+            .card()
+            .and_then(|card| card.reconstruction_error.as_ref()?.features.as_ref());
+        FeatureErrorsView {
+            names,
+            input,
+            stats,
+        }
     }
 
     fn records(&self) -> Html {
-        let Some(EvaluatedModel { evaluation, shown, .. }) = self.evaluated else { return Html::default() };
+        let Some(EvaluatedModel {
+            evaluation, shown, ..
+        }) = self.evaluated
+        else {
+            return Html::default();
+        };
         let chosen = chosen(evaluation, self.model);
         let found = |example: &NamedExample<'_>| {
-            let is_it =
-                |record: &&ExampleRecord| (record.subset, record.index) == (example.score.part, example.score.index);
+            let is_it = |record: &&ExampleRecord| {
+                (record.subset, record.index) == (example.score.part, example.score.index)
+            };
             shown.records.iter().find(is_it)
         };
-        let both: Vec<(NamedExample<'_>, &ExampleRecord)> =
-            chosen.into_iter().filter_map(|example| found(&example).map(|record| (example, record))).collect();
+        let both: Vec<(NamedExample<'_>, &ExampleRecord)> = chosen
+            .into_iter()
+            .filter_map(|example| found(&example).map(|record| (example, record)))
+            .collect();
         if both.is_empty() {
             return Html::default();
         }
-        let mut told = "Records from the best reconstructed to the worst, by their error.".to_owned();
+        let mut told =
+            "Records from the best reconstructed to the worst, by their error.".to_owned();
         if let Some(corruption) = &shown.corruption {
-            told.push_str(&format!(" What the model was given here was corrupted: {corruption}."));
+            told.push_str(&format!(
+                " What the model was given here was corrupted: {corruption}."
+            ));
         }
         let content = match self.model.image_input() {
             Some(image) => {
@@ -199,7 +304,10 @@ impl ModelReport<'_> {
                         error: figure(example.score.error, 3),
                     })
                     .collect();
-                vec![gallery(&pictures, &image.format, shown.corruption.as_deref()), paragraph(DIFFERENCE)]
+                vec![
+                    gallery(&pictures, &image.format, shown.corruption.as_deref()),
+                    paragraph(DIFFERENCE),
+                ]
             }
             None => {
                 let features = self.features();
@@ -215,35 +323,74 @@ impl ModelReport<'_> {
     }
 
     fn latents(&self) -> Html {
-        let Some(EvaluatedModel { evaluation, prepared, .. }) = self.evaluated else { return Html::default() };
-        let Some(codes) = &evaluation.codes else { return Html::default() };
+        let Some(EvaluatedModel {
+            evaluation,
+            prepared,
+            ..
+        }) = self.evaluated
+        else {
+            return Html::default();
+        };
+        let Some(codes) = &evaluation.codes else {
+            return Html::default();
+        };
         let labelled = codes.labels.iter().any(Option::is_some);
         let (group, groups) = if labelled {
-            let group = codes.labels.iter().map(|label| label.map(|label| label as usize)).collect();
+            let group = codes
+                .labels
+                .iter()
+                .map(|label| label.map(|label| label as usize))
+                .collect();
             (group, prepared.labels.clone())
         } else if codes.anomalies.contains(&true) {
-            let group = codes.anomalies.iter().map(|&anomaly| Some(usize::from(anomaly))).collect();
+            let group = codes
+                .anomalies
+                .iter()
+                .map(|&anomaly| Some(usize::from(anomaly)))
+                .collect();
             (group, vec!["normal".to_owned(), "anomalies".to_owned()])
         } else {
             (vec![None; codes.labels.len()], Vec::new())
         };
-        let map =
-            latent_map::latent_map(&LatentPoints { size: codes.size, values: &codes.values, group, groups }, "Codes");
+        let map = latent_map::latent_map(
+            &LatentPoints {
+                size: codes.size,
+                values: &codes.values,
+                group,
+                groups,
+            },
+            "Codes",
+        );
         section("Latent space", map.map(|map| charts([map])))
     }
 
     fn all_notes(&self) -> Vec<String> {
         let found = self.evaluated.map(|all| {
             let Evaluation { data, notes, .. } = all.evaluation;
-            let failed = (data.failed > 0)
-                .then(|| format!("the model failed on {} records, which are not counted", count(data.failed as u64)));
-            let rejects =
-                (data.rejects > 0).then(|| format!("{} records of the data could not be read", count(data.rejects)));
-            failed.into_iter().chain(rejects).chain(notes.iter().cloned()).collect::<Vec<_>>()
+            let failed = (data.failed > 0).then(|| {
+                format!(
+                    "the model failed on {} records, which are not counted",
+                    count(data.failed as u64)
+                )
+            });
+            let rejects = (data.rejects > 0).then(|| {
+                format!(
+                    "{} records of the data could not be read",
+                    count(data.rejects)
+                )
+            });
+            failed
+                .into_iter()
+                .chain(rejects)
+                .chain(notes.iter().cloned())
+                .collect::<Vec<_>>()
         });
-        self.notes.iter().cloned().chain(found.unwrap_or_default()).collect()
+        self.notes
+            .iter()
+            .cloned()
+            .chain(found.unwrap_or_default())
+            .collect()
     }
 }
 
-const DIFFERENCE: &str =
-    "Difference: four times what was added to the original (light) or taken away (dark); middle gray is none.";
+const DIFFERENCE: &str = "Difference: four times what was added to the original (light) or taken away (dark); middle gray is none.";

@@ -11,13 +11,29 @@ use crate::model::input::{InputKind, InputSpec};
 /// The figures that are looked for first, where nothing was measured anew.
 pub(super) fn tiles(card: &ModelCard) -> Vec<FigureTile> {
     let mut tiles = Vec::new();
-    tiles.extend(card.code_size.map(|size| FigureTile::new("Code size", size.to_string(), "")));
+    tiles.extend(
+        card.code_size
+            .map(|size| FigureTile::new("Code size", size.to_string(), "")),
+    );
     if let Some(error) = &card.reconstruction_error {
-        let note = format!("mean, {}, on {} validation records", card.loss.as_str(), count(error.count));
-        tiles.push(FigureTile::new("Reconstruction error", figure(error.mean, 4), note));
+        let note = format!(
+            "mean, {}, on {} validation records",
+            card.loss.as_str(),
+            count(error.count)
+        );
+        tiles.push(FigureTile::new(
+            "Reconstruction error",
+            figure(error.mean, 4),
+            note,
+        ));
     }
-    let metrics = card.metrics.iter().take(MAX_TILES - tiles.len().min(MAX_TILES));
-    tiles.extend(metrics.map(|(name, value)| FigureTile::new(name, figure(*value, 4), "by the card")));
+    let metrics = card
+        .metrics
+        .iter()
+        .take(MAX_TILES - tiles.len().min(MAX_TILES));
+    tiles.extend(
+        metrics.map(|(name, value)| FigureTile::new(name, figure(*value, 4), "by the card")),
+    );
     tiles
 }
 
@@ -33,13 +49,22 @@ pub(super) fn table(card: &ModelCard) -> Html {
     };
     row("kind", card.kind.clone());
     row("input", input(&card.input));
-    row("code size", card.code_size.map(|size| size.to_string()).unwrap_or_default());
+    row(
+        "code size",
+        card.code_size
+            .map(|size| size.to_string())
+            .unwrap_or_default(),
+    );
     row("loss", card.loss.as_str().to_owned());
     if let Some(error) = &card.reconstruction_error {
         let quantiles = &error.quantiles;
-        let [mean, p50, p95, p99] = [error.mean, quantiles.p50, quantiles.p95, quantiles.p99].map(|v| figure(v, 4));
+        let [mean, p50, p95, p99] =
+            [error.mean, quantiles.p50, quantiles.p95, quantiles.p99].map(|v| figure(v, 4));
         let count = count(error.count);
-        row("validation error", format!("mean {mean}, median {p50}, p95 {p95}, p99 {p99}, of {count} records"));
+        row(
+            "validation error",
+            format!("mean {mean}, median {p50}, p95 {p95}, p99 {p99}, of {count} records"),
+        );
     }
     for (name, value) in &card.metrics {
         row(name, figure(*value, 5));
@@ -49,10 +74,18 @@ pub(super) fn table(card: &ModelCard) -> Html {
         row("license", training.license.clone());
         row("data digest", training.data_digest.clone());
         if !training.architecture.is_empty() {
-            let steps = training.architecture.iter().map(|step| element("li").text(step));
+            let steps = training
+                .architecture
+                .iter()
+                .map(|step| element("li").text(step));
             rows.push(("architecture".to_owned(), element("ol").all(steps).into()));
         }
-        rows.extend(training.hyperparameters.iter().map(|(name, value)| (name.replace('_', " "), text(plain(value)))));
+        rows.extend(
+            training
+                .hyperparameters
+                .iter()
+                .map(|(name, value)| (name.replace('_', " "), text(plain(value)))),
+        );
     }
     for (file, digest) in &card.files {
         rows.push((file.clone(), element("code").text(digest).into()));
@@ -63,8 +96,15 @@ pub(super) fn table(card: &ModelCard) -> Html {
 /// The training file, as it was written.
 pub(super) fn training_file(card: &ModelCard) -> Option<Html> {
     let file = &card.training.as_ref()?.file;
-    let text = toml::to_string(file).ok().filter(|text| !text.is_empty() && !file.is_null())?;
-    Some(details("The training file", element("pre").class("scroll").with(element("code").text(text))))
+    let text = toml::to_string(file)
+        .ok()
+        .filter(|text| !text.is_empty() && !file.is_null())?;
+    Some(details(
+        "The training file",
+        element("pre")
+            .class("scroll")
+            .with(element("code").text(text)),
+    ))
 }
 
 fn input(input: &InputSpec) -> String {
@@ -74,9 +114,15 @@ fn input(input: &InputSpec) -> String {
             None => "features".to_owned(),
         },
         _ => {
-            let size = input.size.map_or("any size".to_owned(), |[height, width]| format!("{height}×{width} pixels"));
-            let channels = input.channels.map_or_else(String::new, |channels| format!(", {channels:?}").to_lowercase());
-            let range = input.range.map_or_else(String::new, |[low, high]| format!(", in [{low}, {high}]"));
+            let size = input.size.map_or("any size".to_owned(), |[height, width]| {
+                format!("{height}×{width} pixels")
+            });
+            let channels = input.channels.map_or_else(String::new, |channels| {
+                format!(", {channels:?}").to_lowercase()
+            });
+            let range = input
+                .range
+                .map_or_else(String::new, |[low, high]| format!(", in [{low}, {high}]"));
             format!("images of {size}{channels}{range}")
         }
     }
@@ -88,10 +134,14 @@ fn plain(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(", "),
         Value::Object(table) => {
-            let entries = table.iter().map(|(key, value)| format!("{key} {}", plain(value)));
+            let entries = table
+                .iter()
+                .map(|(key, value)| format!("{key} {}", plain(value)));
             entries.collect::<Vec<_>>().join(", ")
         }
-        Value::Number(number) => number.as_f64().map_or_else(|| number.to_string(), |number| figure(number, 6)),
+        Value::Number(number) => number
+            .as_f64()
+            .map_or_else(|| number.to_string(), |number| figure(number, 6)),
         other => other.to_string(),
     }
 }

@@ -1,4 +1,5 @@
-//! The page about what a run has written: its errors, its codes, where its records came from, what was refused.
+//! The page about what a run has written: its errors, its codes, where its records came from, what
+//! was refused.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -42,14 +43,23 @@ impl RunReport {
             Some(_) => BTreeMap::new(),
             None => rejects(&place.join(STATE_DIR).join("rejects"))?,
         };
-        Ok(Self { description, scan, rejects })
+        Ok(Self {
+            description,
+            scan,
+            rejects,
+        })
     }
 
     /// The page.
     pub fn page(&self) -> String {
         let name = self.name();
         let sections = [
-            section("Errors", [charts(self.errors())].into_iter().filter(|charts| !charts.is_empty())),
+            section(
+                "Errors",
+                [charts(self.errors())]
+                    .into_iter()
+                    .filter(|charts| !charts.is_empty()),
+            ),
             section("Latent space", self.latents().map(|map| charts([map]))),
             section("Sources", self.sources()),
             section("Rejects", self.refused()),
@@ -61,20 +71,47 @@ impl RunReport {
 
     fn name(&self) -> String {
         let place = self.description.place.to_string();
-        place.trim_end_matches('/').rsplit('/').next().unwrap_or(&place).to_owned()
+        place
+            .trim_end_matches('/')
+            .rsplit('/')
+            .next()
+            .unwrap_or(&place)
+            .to_owned()
     }
 
     fn head(&self, name: &str) -> Html {
-        let DatasetDescription { place, files, rows, bytes, .. } = &self.description;
+        let DatasetDescription {
+            place,
+            files,
+            rows,
+            bytes,
+            ..
+        } = &self.description;
         let refused: u64 = self.rejects.values().sum();
         let mut all = vec![
             FigureTile::new("Records", count(*rows), ""),
             FigureTile::new("Files", count(*files), ByteSize(*bytes).to_string()),
-            FigureTile::new("Rejects", count(refused), if refused == 0 { "none lie beside it" } else { "" }),
+            FigureTile::new(
+                "Rejects",
+                count(refused),
+                if refused == 0 {
+                    "none lie beside it"
+                } else {
+                    ""
+                },
+            ),
         ];
         for (name, summary) in &self.description.errors {
-            let note = format!("median {}, p99 {}", figure(summary.p50, 3), figure(summary.p99, 3));
-            all.push(FigureTile::new(name.replace('_', " "), figure(summary.mean, 4), note));
+            let note = format!(
+                "median {}, p99 {}",
+                figure(summary.p50, 3),
+                figure(summary.p99, 3)
+            );
+            all.push(FigureTile::new(
+                name.replace('_', " "),
+                figure(summary.mean, 4),
+                note,
+            ));
         }
         let mut head: Html = element("p").class("kicker").text(place).into();
         head.push(element("h1").text(name));
@@ -85,37 +122,83 @@ impl RunReport {
     fn errors(&self) -> Vec<Html> {
         let drawn = |(name, values): &(String, Vec<f64>)| {
             let title = name.replace('_', " ");
-            let words = ChartLabels { title: &title, x: name, y: "% of the records" };
+            let words = ChartLabels {
+                title: &title,
+                x: name,
+                y: "% of the records",
+            };
             let mut sorted = values.clone();
             sorted.sort_by(f64::total_cmp);
             let at = |share: f64| sorted[((sorted.len() - 1) as f64 * share) as usize];
-            let marks = [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)].map(|(name, share)| (name.to_owned(), at(share)));
-            histogram(words, &[HistogramSeries { name, values: values.clone() }], &marks)
+            let marks = [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)]
+                .map(|(name, share)| (name.to_owned(), at(share)));
+            histogram(
+                words,
+                &[HistogramSeries {
+                    name,
+                    values: values.clone(),
+                }],
+                &marks,
+            )
         };
-        self.scan.errors.iter().filter(|(_, values)| !values.is_empty()).map(drawn).collect()
+        self.scan
+            .errors
+            .iter()
+            .filter(|(_, values)| !values.is_empty())
+            .map(drawn)
+            .collect()
     }
 
     /// By label where there are labels; else those with the largest errors apart from the others.
     fn latents(&self) -> Option<Html> {
-        let dataset_sample::SampledLatents { column, size, values, labels, errors } = self.scan.codes.as_ref()?;
+        let dataset_sample::SampledLatents {
+            column,
+            size,
+            values,
+            labels,
+            errors,
+        } = self.scan.codes.as_ref()?;
         let mut groups: Vec<String> = labels.iter().flatten().cloned().collect();
         groups.sort_unstable();
         groups.dedup();
         let (group, groups) = if (2..=MAX_LABELS).contains(&groups.len()) {
             let place = |label: &String| groups.binary_search(label).ok();
-            (labels.iter().map(|label| label.as_ref().and_then(place)).collect(), groups)
+            (
+                labels
+                    .iter()
+                    .map(|label| label.as_ref().and_then(place))
+                    .collect(),
+                groups,
+            )
         } else {
             let mut sorted: Vec<f64> = errors.iter().flatten().copied().collect();
             sorted.sort_by(f64::total_cmp);
             match sorted.get((sorted.len() as f64 * UNUSUAL) as usize) {
                 None => (vec![None; errors.len()], Vec::new()),
                 Some(limit) => {
-                    let group = errors.iter().map(|error| error.map(|error| usize::from(error >= *limit))).collect();
-                    (group, vec!["usual".to_owned(), "the 5 % with the largest errors".to_owned()])
+                    let group = errors
+                        .iter()
+                        .map(|error| error.map(|error| usize::from(error >= *limit)))
+                        .collect();
+                    (
+                        group,
+                        vec![
+                            "usual".to_owned(),
+                            "the 5 % with the largest errors".to_owned(),
+                        ],
+                    )
                 }
             }
         };
-        latent_map::latent_map(&LatentPoints { size: *size, values, group, groups }, column)
+        latent_map::latent_map(
+            &LatentPoints {
+                size: *size,
+                values,
+                group,
+                groups,
+            },
+            column,
+        )
     }
 
     fn sources(&self) -> Option<Html> {
@@ -124,11 +207,15 @@ impl RunReport {
             return None;
         }
         // Where each record is a source of its own, as an image is, folders say more.
-        let (what, counts) = match sources.values().all(|&records| records == 1) && sources.len() > SHOWN {
-            true => ("folder", folders(sources)),
-            false => ("source", sources.clone()),
-        };
-        let mut order: Vec<(&String, u64)> = counts.iter().map(|(name, &records)| (name, records)).collect();
+        let (what, counts) =
+            match sources.values().all(|&records| records == 1) && sources.len() > SHOWN {
+                true => ("folder", folders(sources)),
+                false => ("source", sources.clone()),
+            };
+        let mut order: Vec<(&String, u64)> = counts
+            .iter()
+            .map(|(name, &records)| (name, records))
+            .collect();
         order.sort_by_key(|&(name, records)| (Reverse(records), name));
         let most = order.first().map_or(1, |&(_, records)| records).max(1);
         let bar = |name: String, records: u64| BarRow {
@@ -136,17 +223,28 @@ impl RunReport {
             share: records as f64 / most as f64,
             cells: vec![count(records)],
         };
-        let (left, records) =
-            order.iter().skip(SHOWN).fold((0, 0), |(left, all), (_, records)| (left + 1, all + records));
-        let mut rows: Vec<BarRow> =
-            order.iter().take(SHOWN).map(|&(name, records)| bar(name.clone(), records)).collect();
+        let (left, records) = order
+            .iter()
+            .skip(SHOWN)
+            .fold((0, 0), |(left, all), (_, records)| {
+                (left + 1, all + records)
+            });
+        let mut rows: Vec<BarRow> = order
+            .iter()
+            .take(SHOWN)
+            .map(|&(name, records)| bar(name.clone(), records))
+            .collect();
         if left > 0 {
             rows.push(bar(format!("{} others", count(left)), records));
         }
         if self.scan.other_sources > 0 {
             rows.push(bar("not told apart".to_owned(), self.scan.other_sources));
         }
-        Some(bars(&format!("Records per {what}"), &[what, "records", ""], rows))
+        Some(bars(
+            &format!("Records per {what}"),
+            &[what, "records", ""],
+            rows,
+        ))
     }
 
     fn refused(&self) -> Option<Html> {
@@ -158,18 +256,33 @@ impl RunReport {
             share: records as f64 / most as f64,
             cells: vec![count(records)],
         });
-        Some(bars("Records that were refused, by reason and stage", &["reason", "records", ""], rows))
+        Some(bars(
+            "Records that were refused, by reason and stage",
+            &["reason", "records", ""],
+            rows,
+        ))
     }
 
     fn columns(&self) -> Html {
-        let rows = self.description.schema.fields().iter().map(|field| vec![field.name().clone(), type_name(field)]);
+        let rows = self
+            .description
+            .schema
+            .fields()
+            .iter()
+            .map(|field| vec![field.name().clone(), type_name(field)]);
         figures("Columns", &["name", "type"], rows)
     }
 
     fn writers(&self) -> Option<Html> {
         let writers = self.description.writers.iter().map(|(identity, version)| {
-            let models: Vec<String> = identity.models.iter().map(|(name, digest)| format!("{name} {digest}")).collect();
-            let version = version.as_ref().map_or(String::new(), |version| format!("latentflow {version}"));
+            let models: Vec<String> = identity
+                .models
+                .iter()
+                .map(|(name, digest)| format!("{name} {digest}"))
+                .collect();
+            let version = version
+                .as_ref()
+                .map_or(String::new(), |version| format!("latentflow {version}"));
             let rows = [
                 ("pipeline", identity.pipeline.clone()),
                 ("stage", identity.stage.clone()),
@@ -192,8 +305,16 @@ const MAX_LABELS: usize = 128;
 fn folders(sources: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
     let mut folders = BTreeMap::new();
     for (source, records) in sources {
-        let folder = Path::new(source).parent().map_or(String::new(), |folder| folder.display().to_string());
-        *folders.entry(if folder.is_empty() { ".".to_owned() } else { folder }).or_default() += records;
+        let folder = Path::new(source)
+            .parent()
+            .map_or(String::new(), |folder| folder.display().to_string());
+        *folders
+            .entry(if folder.is_empty() {
+                ".".to_owned()
+            } else {
+                folder
+            })
+            .or_default() += records;
     }
     folders
 }

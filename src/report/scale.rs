@@ -1,4 +1,5 @@
-//! From values to places in a chart: linear and logarithmic scales, their ticks, and how figures are written.
+//! From values to places in a chart: linear and logarithmic scales, their ticks, and how figures
+//! are written.
 
 /// A scale along one axis.
 #[derive(Debug, Clone, Copy)]
@@ -24,24 +25,44 @@ impl ScaleKind {
     pub(super) fn fitting(values: impl Iterator<Item = f64> + Clone) -> Self {
         let low = values.clone().fold(f64::INFINITY, f64::min);
         let high = values.fold(f64::NEG_INFINITY, f64::max);
-        if low > 0.0 && high / low > 30.0 { Self::Log } else { Self::Linear }
+        if low > 0.0 && high / low > 30.0 {
+            Self::Log
+        } else {
+            Self::Linear
+        }
     }
 }
 
 impl AxisScale {
     /// For all finite values, and a little beyond where that makes round ends.
-    pub(super) fn fit(values: impl Iterator<Item = f64>, kind: ScaleKind, places: (f64, f64)) -> Self {
+    pub(super) fn fit(
+        values: impl Iterator<Item = f64>,
+        kind: ScaleKind,
+        places: (f64, f64),
+    ) -> Self {
         // Beyond, the span between two values is no number any more.
-        let usable = |value: &f64| value.abs() < 1e150 && (kind == ScaleKind::Linear || *value > 1e-150);
-        let (low, high) =
-            values.filter(usable).fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+        let usable =
+            |value: &f64| value.abs() < 1e150 && (kind == ScaleKind::Linear || *value > 1e-150);
+        let (low, high) = values
+            .filter(usable)
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| {
+                (low.min(v), high.max(v))
+            });
         let (low, high) = match kind {
             _ if low > high => (0.0_f64.max(f64::from(kind == ScaleKind::Log)), 10.0),
-            ScaleKind::Linear if low == high => (low - low.abs().max(1.0) * 0.5, high + high.abs().max(1.0) * 0.5),
+            ScaleKind::Linear if low == high => (
+                low - low.abs().max(1.0) * 0.5,
+                high + high.abs().max(1.0) * 0.5,
+            ),
             ScaleKind::Log if low == high => (low / 2.0, high * 2.0),
             _ => (low, high),
         };
-        Self { low, high, places, kind }
+        Self {
+            low,
+            high,
+            places,
+            kind,
+        }
     }
 
     /// The same, from 0.
@@ -60,13 +81,22 @@ impl AxisScale {
         self
     }
 
-    /// Two linear scales on which equal distances are equally long, with a margin of some share on all sides.
+    /// Two linear scales on which equal distances are equally long, with a margin of some share on
+    /// all sides.
     pub(super) fn alike(x: Self, y: Self, margin: f64) -> (Self, Self) {
         let length = |scale: &Self| (scale.places.1 - scale.places.0).abs().max(1.0);
-        let per_unit = ((x.high - x.low) / length(&x)).max((y.high - y.low) / length(&y)) * (1.0 + 2.0 * margin);
+        let per_unit = ((x.high - x.low) / length(&x)).max((y.high - y.low) / length(&y))
+            * (1.0 + 2.0 * margin);
         let [x, y] = [x, y].map(|scale| {
-            let (middle, half) = (f64::midpoint(scale.low, scale.high), per_unit * length(&scale) / 2.0);
-            Self { low: middle - half, high: middle + half, ..scale }
+            let (middle, half) = (
+                f64::midpoint(scale.low, scale.high),
+                per_unit * length(&scale) / 2.0,
+            );
+            Self {
+                low: middle - half,
+                high: middle + half,
+                ..scale
+            }
         });
         (x, y)
     }
@@ -105,19 +135,33 @@ impl AxisScale {
         }
         let step = step(self.high - self.low, about);
         let first = (self.low / step - 1e-9).ceil();
-        let all = (0..100).map(|n| (first + f64::from(n)) * step).take_while(|tick| *tick <= self.high + step * 1e-9);
+        let all = (0..100)
+            .map(|n| (first + f64::from(n)) * step)
+            .take_while(|tick| *tick <= self.high + step * 1e-9);
         // Counting in steps leaves -0 and the like.
-        all.map(|tick| if tick.abs() < step * 1e-9 { 0.0 } else { tick }).collect()
+        all.map(|tick| if tick.abs() < step * 1e-9 { 0.0 } else { tick })
+            .collect()
     }
 
     fn decades(&self, about: usize) -> Vec<f64> {
-        let (low, high) = (self.low.log10().floor() as i32, self.high.log10().ceil() as i32);
+        let (low, high) = (
+            self.low.log10().floor() as i32,
+            self.high.log10().ceil() as i32,
+        );
         let span = (self.high / self.low).log10();
         let decades = span.ceil() as usize;
-        let within: &[f64] = if span * 2.0 <= about as f64 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+        let within: &[f64] = if span * 2.0 <= about as f64 {
+            &[1.0, 2.0, 5.0]
+        } else {
+            &[1.0]
+        };
         let every = decades.div_ceil(about.max(1)).max(1);
-        let ticks = (low..=high).step_by(every).flat_map(|power| within.iter().map(move |m| m * 10.0_f64.powi(power)));
-        ticks.filter(|tick| (self.low * 0.999..=self.high * 1.001).contains(tick)).collect()
+        let ticks = (low..=high)
+            .step_by(every)
+            .flat_map(|power| within.iter().map(move |m| m * 10.0_f64.powi(power)));
+        ticks
+            .filter(|tick| (self.low * 0.999..=self.high * 1.001).contains(tick))
+            .collect()
     }
 }
 
@@ -125,24 +169,38 @@ impl AxisScale {
 fn step(span: f64, about: usize) -> f64 {
     let rough = (span / about.max(1) as f64).max(f64::MIN_POSITIVE);
     let power = 10.0_f64.powf(rough.log10().floor());
-    let factor = [1.0, 2.0, 5.0, 10.0].into_iter().find(|factor| factor * power >= rough * 0.999);
+    let factor = [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .find(|factor| factor * power >= rough * 0.999);
     factor.unwrap_or(10.0) * power
 }
 
 /// A figure with up to so many digits that count, without idle zeros.
 pub(super) fn figure(value: f64, digits: usize) -> String {
     if value == 0.0 || !value.is_finite() {
-        return if value.is_nan() { "–".to_owned() } else { format!("{value}") };
+        return if value.is_nan() {
+            "–".to_owned()
+        } else {
+            format!("{value}")
+        };
     }
     let magnitude = value.abs().log10().floor();
     let text = if (-4.0..6.0).contains(&magnitude) {
         let decimals = (digits as f64 - 1.0 - magnitude).max(0.0) as usize;
         let text = format!("{value:.decimals$}");
-        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+        if text.contains('.') {
+            text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        } else {
+            text
+        }
     } else {
         let text = format!("{value:.*e}", digits.saturating_sub(1));
         let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
-        let digits = if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };
+        let digits = if digits.contains('.') {
+            digits.trim_end_matches('0').trim_end_matches('.')
+        } else {
+            digits
+        };
         format!("{digits}e{power}")
     };
     text.replace('-', "−")
@@ -169,36 +227,73 @@ mod tests {
 
     fn check(values: &[f64], kind: ScaleKind, expected: Expect) {
         let scale = AxisScale::fit(values.iter().copied(), kind, (0.0, 100.0));
-        let ticks: Vec<String> = scale.ticks(5).into_iter().map(|tick| figure(tick, 3)).collect();
+        let ticks: Vec<String> = scale
+            .ticks(5)
+            .into_iter()
+            .map(|tick| figure(tick, 3))
+            .collect();
         expected.assert_eq(&ticks.join(" "));
     }
 
     #[test]
     fn ticks_are_round_and_few() {
-        check(&[0.0, 1.0], ScaleKind::Linear, expect!["0 0.2 0.4 0.6 0.8 1"]);
+        check(
+            &[0.0, 1.0],
+            ScaleKind::Linear,
+            expect!["0 0.2 0.4 0.6 0.8 1"],
+        );
         check(&[-3.2, 17.0], ScaleKind::Linear, expect!["0 5 10 15"]);
         check(&[5.0], ScaleKind::Linear, expect!["3 4 5 6 7"]);
         check(&[], ScaleKind::Linear, expect!["0 2 4 6 8 10"]);
         check(&[], ScaleKind::Log, expect!["1 2 5 10"]);
-        check(&[0.0012, 0.03], ScaleKind::Log, expect!["0.002 0.005 0.01 0.02"]);
-        check(&[1e-9, 1e3], ScaleKind::Log, expect!["1e−9 1e−6 0.001 1 1000"]);
-        check(&[f64::NAN, 1.0, 3.0], ScaleKind::Linear, expect!["1 1.5 2 2.5 3"]);
+        check(
+            &[0.0012, 0.03],
+            ScaleKind::Log,
+            expect!["0.002 0.005 0.01 0.02"],
+        );
+        check(
+            &[1e-9, 1e3],
+            ScaleKind::Log,
+            expect!["1e−9 1e−6 0.001 1 1000"],
+        );
+        check(
+            &[f64::NAN, 1.0, 3.0],
+            ScaleKind::Linear,
+            expect!["1 1.5 2 2.5 3"],
+        );
         check(&[1e300, -1e300], ScaleKind::Linear, expect!["0 2 4 6 8 10"]);
     }
 
     #[test]
     fn a_value_lies_where_its_share_of_the_scale_is() {
         let linear = AxisScale::fit([0.0, 10.0].into_iter(), ScaleKind::Linear, (100.0, 0.0));
-        assert_eq!((linear.at(0.0), linear.at(2.5), linear.value(0.25)), (100.0, 75.0, 2.5));
+        assert_eq!(
+            (linear.at(0.0), linear.at(2.5), linear.value(0.25)),
+            (100.0, 75.0, 2.5)
+        );
         let log = AxisScale::fit([0.01, 100.0].into_iter(), ScaleKind::Log, (0.0, 100.0));
         assert!((log.at(1.0) - 50.0).abs() < 1e-9 && (log.value(0.5) - 1.0).abs() < 1e-9);
     }
 
     #[test]
     fn figures_are_short() {
-        let all = [0.0, 1.0, 0.5, 12.3456, 123_456.0, 1.5e7, -0.000_25, 1e-7, f64::NAN, f64::INFINITY];
+        let all = [
+            0.0,
+            1.0,
+            0.5,
+            12.3456,
+            123_456.0,
+            1.5e7,
+            -0.000_25,
+            1e-7,
+            f64::NAN,
+            f64::INFINITY,
+        ];
         let all: Vec<String> = all.into_iter().map(|value| figure(value, 4)).collect();
         expect!["0 1 0.5 12.35 123456 1.5e7 −0.00025 1e−7 – inf"].assert_eq(&all.join(" "));
-        assert_eq!([7, 1000, 1_234_567].map(count), ["7", "1\u{202f}000", "1\u{202f}234\u{202f}567"]);
+        assert_eq!(
+            [7, 1000, 1_234_567].map(count),
+            ["7", "1\u{202f}000", "1\u{202f}234\u{202f}567"]
+        );
     }
 }

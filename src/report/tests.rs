@@ -21,14 +21,24 @@ use crate::tensor::{fixed_column, vector_field};
 /// Ends every element that it begins, runs nothing, fetches nothing.
 fn check_page(page: &str) {
     let mut open: Vec<&str> = Vec::new();
-    for tag in page.split('<').skip(2).map(|rest| rest.split('>').next().unwrap()) {
-        let name = tag.trim_start_matches('/').split_whitespace().next().unwrap();
+    for tag in page
+        .split('<')
+        .skip(2)
+        .map(|rest| rest.split('>').next().unwrap())
+    {
+        let name = tag
+            .trim_start_matches('/')
+            .split_whitespace()
+            .next()
+            .unwrap();
         match tag.strip_prefix('/') {
             Some(_) => assert_eq!(open.pop(), Some(name), "{tag}"),
             None if ["img", "meta", "br"].contains(&name) => {}
             None => open.push(name),
         }
-        let acts = tag.split_whitespace().any(|part| part.starts_with("on") && part.contains('='));
+        let acts = tag
+            .split_whitespace()
+            .any(|part| part.starts_with("on") && part.contains('='));
         assert!(name != "script" && !acts, "{tag}");
     }
     assert!(open.is_empty(), "{open:?}");
@@ -65,28 +75,57 @@ fn a_page_about_a_run_shows_errors_codes_sources_and_rejects() {
     write(
         &folder.path().join("part-00000.parquet"),
         vec![
-            (text("source"), texts((0..rows).map(|n| format!("photos/<b>{}/{n}.jpg", n % 2)))),
+            (
+                text("source"),
+                texts((0..rows).map(|n| format!("photos/<b>{}/{n}.jpg", n % 2))),
+            ),
             (vector_field("latent", 3), fixed_column(3, codes).unwrap()),
-            (Field::new("reconstruction_error", DataType::Float32, false), Arc::new(errors)),
-            (text("label"), texts((0..rows).map(|n| ["cat & dog", "<script>"][n % 2].to_owned()))),
+            (
+                Field::new("reconstruction_error", DataType::Float32, false),
+                Arc::new(errors),
+            ),
+            (
+                text("label"),
+                texts((0..rows).map(|n| ["cat & dog", "<script>"][n % 2].to_owned())),
+            ),
         ],
     );
-    let refused = [("pixels", "truncated"), ("pixels", "truncated"), ("latents", "not_finite")];
+    let refused = [
+        ("pixels", "truncated"),
+        ("pixels", "truncated"),
+        ("latents", "not_finite"),
+    ];
     write(
         &folder.path().join("_latentflow/rejects/part-00000.parquet"),
         vec![
-            (text("stage"), texts(refused.iter().map(|(stage, _)| (*stage).to_owned()))),
-            (text("code"), texts(refused.iter().map(|(_, code)| (*code).to_owned()))),
+            (
+                text("stage"),
+                texts(refused.iter().map(|(stage, _)| (*stage).to_owned())),
+            ),
+            (
+                text("code"),
+                texts(refused.iter().map(|(_, code)| (*code).to_owned())),
+            ),
         ],
     );
-    let page = RunReport::read(&Location::from(folder.path())).unwrap().page();
+    let page = RunReport::read(&Location::from(folder.path()))
+        .unwrap()
+        .page();
     check_page(&page);
-    for shown in
-        ["cat &amp; dog", "&lt;script&gt;", "photos/&lt;b&gt;1", "truncated (pixels)", "first principal component"]
-    {
+    for shown in [
+        "cat &amp; dog",
+        "&lt;script&gt;",
+        "photos/&lt;b&gt;1",
+        "truncated (pixels)",
+        "first principal component",
+    ] {
         assert!(page.contains(shown), "{shown}");
     }
-    let one = RunReport::read(&Location::from(folder.path().join("part-00000.parquet").as_path())).unwrap().page();
+    let one = RunReport::read(&Location::from(
+        folder.path().join("part-00000.parquet").as_path(),
+    ))
+    .unwrap()
+    .page();
     check_page(&one);
     assert!(!one.contains("truncated"));
 }
@@ -98,11 +137,18 @@ fn a_dataset_of_which_nothing_is_known_makes_a_page_all_the_same() {
     write(
         &folder.path().join("a.parquet"),
         vec![
-            (Field::new("mse", DataType::Float32, true), Arc::new(nothing)),
+            (
+                Field::new("mse", DataType::Float32, true),
+                Arc::new(nothing),
+            ),
             (text("y"), texts(["", "b"].map(str::to_owned).into_iter())),
         ],
     );
-    check_page(&RunReport::read(&Location::from(folder.path())).unwrap().page());
+    check_page(
+        &RunReport::read(&Location::from(folder.path()))
+            .unwrap()
+            .page(),
+    );
 }
 
 /// A model folder made of files under `tests/models`.
@@ -117,13 +163,32 @@ fn model(folder: &Path, files: &[(&str, &str)], card: &str) -> Model {
 /// The page about a model that was tried with all parts of what `spec` names.
 fn page(folder: &Path, model: &Model, spec: Value) -> String {
     let spec: DataSpec = parse_options(spec).unwrap();
-    let prepared = prepare(&spec, &model.input_spec(), &folder.join("prepared"), &mut |_| {}).unwrap();
-    let asked = EvaluateOptions { parts: Subset::ALL.to_vec(), corruptions: vec![] };
+    let prepared = prepare(
+        &spec,
+        &model.input_spec(),
+        &folder.join("prepared"),
+        &mut |_| {},
+    )
+    .unwrap();
+    let asked = EvaluateOptions {
+        parts: Subset::ALL.to_vec(),
+        corruptions: vec![],
+    };
     let evaluation = evaluate(model, &prepared, &asked, &mut |_, _, _| {}).unwrap();
     let shown = collect_examples(model, &prepared, &asked, &examples(&evaluation, model)).unwrap();
-    let evaluated = Some(EvaluatedModel { evaluation: &evaluation, prepared: &prepared, shown: &shown });
+    let evaluated = Some(EvaluatedModel {
+        evaluation: &evaluation,
+        prepared: &prepared,
+        shown: &shown,
+    });
     let curve = read_curve(folder).unwrap();
-    let page = ModelReport { model, curve: &curve, evaluated, notes: vec!["a <note>".to_owned()] }.page();
+    let page = ModelReport {
+        model,
+        curve: &curve,
+        evaluated,
+        notes: vec!["a <note>".to_owned()],
+    }
+    .page();
     check_page(&page);
     page
 }
@@ -132,8 +197,19 @@ fn page(folder: &Path, model: &Model, spec: Value) -> String {
 fn a_page_about_a_model_of_features_shows_which_of_them_err() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
-    let rows = (0..60).map(|n| format!("{},{},{},{},{}\n", n % 7, n % 7 + n % 3, n % 5, n % 5, u8::from(n % 3 == 2)));
-    let rows: String = std::iter::once("a<b,b,c,d,odd\n".to_owned()).chain(rows).collect();
+    let rows = (0..60).map(|n| {
+        format!(
+            "{},{},{},{},{}\n",
+            n % 7,
+            n % 7 + n % 3,
+            n % 5,
+            n % 5,
+            u8::from(n % 3 == 2)
+        )
+    });
+    let rows: String = std::iter::once("a<b,b,c,d,odd\n".to_owned())
+        .chain(rows)
+        .collect();
     std::fs::write(path.join("rows.csv"), rows).unwrap();
     let card = "name = 'pairs <of> two'\nkind = 'linear'\ncode_size = 2\ndescription = 'sums & halves'\n\
                 [input]\ncolumns = ['a<b', 'b', 'c', 'd']\n\
@@ -141,10 +217,21 @@ fn a_page_about_a_model_of_features_shows_which_of_them_err() {
                 quantiles = { p01 = 0, p05 = 0, p25 = 0, p50 = 0.5, p75 = 0.5, p95 = 0.5, p99 = 1.5 }\n\
                 features = { mean = [0.1, 0.1, 0, 0], std = [0.1, 0.1, 0, 0] }\n\
                 [training]\nlicense = 'free'\nhyperparameters = { learning_rate = 0.5 }\nfile = { name = 'x' }\n";
-    let model = model(path, &[("encoder.onnx", "encoder.onnx"), ("decoder.onnx", "decoder.onnx")], card);
+    let model = model(
+        path,
+        &[
+            ("encoder.onnx", "encoder.onnx"),
+            ("decoder.onnx", "decoder.onnx"),
+        ],
+        card,
+    );
     curve(path);
     let source = json!({ "kind": "csv", "path": path.join("rows.csv") });
-    let page = page(path, &model, json!({ "sources": [source], "normal": { "column": "odd", "equals": 0 } }));
+    let page = page(
+        path,
+        &model,
+        json!({ "sources": [source], "normal": { "column": "odd", "equals": 0 } }),
+    );
     for shown in [
         "pairs &lt;of&gt; two",
         "sums &amp; halves",
@@ -160,7 +247,13 @@ fn a_page_about_a_model_of_features_shows_which_of_them_err() {
     ] {
         assert!(page.contains(shown), "{shown}");
     }
-    let alone = ModelReport { model: &model, curve: &[], evaluated: None, notes: vec![] }.page();
+    let alone = ModelReport {
+        model: &model,
+        curve: &[],
+        evaluated: None,
+        notes: vec![],
+    }
+    .page();
     check_page(&alone);
     assert!(alone.contains("validation records") && !alone.contains("<svg"));
 }
@@ -171,9 +264,15 @@ fn curve(folder: &Path) {
     write(
         &folder.join("training.parquet"),
         vec![
-            (Field::new("epoch", DataType::UInt32, false), Arc::new(UInt32Array::from_iter_values([1, 2, 3]))),
+            (
+                Field::new("epoch", DataType::UInt32, false),
+                Arc::new(UInt32Array::from_iter_values([1, 2, 3])),
+            ),
             (loss("loss"), floats([Some(3.0), Some(0.01), Some(0.005)])),
-            (loss("validation_loss"), floats([None, Some(0.02), Some(0.03)])),
+            (
+                loss("validation_loss"),
+                floats([None, Some(0.02), Some(0.03)]),
+            ),
         ],
     );
 }
@@ -185,14 +284,29 @@ fn a_page_about_a_denoiser_shows_images_before_and_after() {
     for n in 0..6_u32 {
         let (width, height) = if n % 2 == 0 { (300, 230) } else { (24, 24) };
         let pixel = |x: u32, y: u32| image::Rgb([(x + n) as u8, 90 + y as u8 / 2, 110]);
-        image::RgbImage::from_fn(width, height, pixel).save(path.join(format!("{n}.png"))).unwrap();
+        image::RgbImage::from_fn(width, height, pixel)
+            .save(path.join(format!("{n}.png")))
+            .unwrap();
     }
     let card = "name = 'blur'\nkind = 'denoiser'\n[input]\ntype = 'image'\n\
                 [training]\nfile = { corruption = { noise = 'gaussian', sigma = 25 } }\n";
     let model = model(path, &[("blur.onnx", "model.onnx")], card);
-    let page = page(path, &model, json!({ "sources": [{ "kind": "images", "path": path }] }));
-    assert_eq!(page.matches("<img").count(), 12, "original, corrupted, restored, difference of three");
-    for shown in ["gaussian noise, sigma 25/255", "PSNR, from", "alt=\"worst, restored\"", "width=\"224\""] {
+    let page = page(
+        path,
+        &model,
+        json!({ "sources": [{ "kind": "images", "path": path }] }),
+    );
+    assert_eq!(
+        page.matches("<img").count(),
+        12,
+        "original, corrupted, restored, difference of three"
+    );
+    for shown in [
+        "gaussian noise, sigma 25/255",
+        "PSNR, from",
+        "alt=\"worst, restored\"",
+        "width=\"224\"",
+    ] {
         assert!(page.contains(shown), "{shown}");
     }
 }
@@ -203,5 +317,8 @@ fn a_loss_curve_that_is_none_is_refused_with_its_name() {
     assert_eq!(read_curve(folder.path()).unwrap(), []);
     std::fs::write(folder.path().join("training.parquet"), "no Parquet").unwrap();
     let error = read_curve(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("training.parquet") && error.ends_with("remove it to do without"), "{error}");
+    assert!(
+        error.contains("training.parquet") && error.ends_with("remove it to do without"),
+        "{error}"
+    );
 }

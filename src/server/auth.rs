@@ -42,19 +42,30 @@ struct TokenDigests {
 }
 
 impl TokenAuth {
-    /// Who may ask by the token of a place. A token that lies in a file is taken by [`Credential::take`].
+    /// Who may ask by the token of a place. A token that lies in a file is taken by
+    /// [`Credential::take`].
     ///
     /// # Errors
     /// When the variable is not set, or holds no token.
     pub(super) fn of(place: Option<&TokenSource>) -> Result<Self, StageError> {
-        let access = Self { place: place.cloned(), token: RwLock::new(None) };
-        if let Some(TokenSource { file: None, variable }) = place {
+        let access = Self {
+            place: place.cloned(),
+            token: RwLock::new(None),
+        };
+        if let Some(TokenSource {
+            file: None,
+            variable,
+        }) = place
+        {
             let name = variable.as_deref().unwrap_or_default();
             let text = std::env::var(name);
-            let text = text.map_err(|_| StageError::Other(format!("the environment variable {name} is not set")))?;
+            let text = text.map_err(|_| {
+                StageError::Other(format!("the environment variable {name} is not set"))
+            })?;
             let token = TokenDigests::of(&text);
-            let token =
-                token.map_err(|message| StageError::Other(format!("the environment variable {name}: {message}")))?;
+            let token = token.map_err(|message| {
+                StageError::Other(format!("the environment variable {name}: {message}"))
+            })?;
             access.set(token);
         }
         Ok(access)
@@ -69,15 +80,16 @@ impl TokenAuth {
         self.place.is_some()
     }
 
-    /// Whether the value of an `Authorization` header admits its sender: `Bearer TOKEN`. Digests are compared, so that the time
-    /// that this takes says nothing about the token.
+    /// Whether the value of an `Authorization` header admits its sender: `Bearer TOKEN`. Digests
+    /// are compared, so that the time that this takes says nothing about the token.
     pub fn is_authorized(&self, header: Option<&str>) -> bool {
         self.compare(header, |scheme, given, token| {
             scheme.eq_ignore_ascii_case("bearer") && digest(given) == token.bearer
         })
     }
 
-    /// As [`TokenAuth::is_authorized`], for people with a browser as well, who enter the user `latentflow` and the token as the password.
+    /// As [`TokenAuth::is_authorized`], for people with a browser as well, who enter the user
+    /// `latentflow` and the token as the password.
     pub fn is_browser_authorized(&self, header: Option<&str>) -> bool {
         let basic = |scheme: &str, given: &str, token: TokenDigests| {
             scheme.eq_ignore_ascii_case("basic") && digest(given) == token.basic
@@ -85,7 +97,11 @@ impl TokenAuth {
         self.is_authorized(header) || self.compare(header, basic)
     }
 
-    fn compare(&self, header: Option<&str>, equal: impl FnOnce(&str, &str, TokenDigests) -> bool) -> bool {
+    fn compare(
+        &self,
+        header: Option<&str>,
+        equal: impl FnOnce(&str, &str, TokenDigests) -> bool,
+    ) -> bool {
         if !self.needs_token() {
             return true;
         }
@@ -102,7 +118,10 @@ impl TokenDigests {
             return Err(format!("a token has at least {TOKEN_LENGTH} characters"));
         }
         let basic = BASE64_STANDARD.encode(format!("{USER}:{text}"));
-        Ok(Self { bearer: digest(text), basic: digest(&basic) })
+        Ok(Self {
+            bearer: digest(text),
+            basic: digest(&basic),
+        })
     }
 }
 
@@ -116,7 +135,10 @@ impl Credential for TokenAuth {
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        self.place.iter().filter_map(|place| place.file.clone()).collect()
+        self.place
+            .iter()
+            .filter_map(|place| place.file.clone())
+            .collect()
     }
 
     fn secrets(&self) -> Vec<PathBuf> {
@@ -131,20 +153,37 @@ impl Credential for TokenAuth {
     }
 }
 
-/// What is wrong with who may ask at an address, before anything is read. `open` is the option that admits anybody, and
-/// whether it is set.
-pub fn check_auth(listen: SocketAddr, token: Option<&TokenSource>, open: (&str, bool)) -> Vec<ConfigError> {
+/// What is wrong with who may ask at an address, before anything is read. `open` is the option that
+/// admits anybody, and whether it is set.
+pub fn check_auth(
+    listen: SocketAddr,
+    token: Option<&TokenSource>,
+    open: (&str, bool),
+) -> Vec<ConfigError> {
     let (option, anybody) = open;
     let mut faults = Vec::new();
     match token {
-        Some(TokenSource { file: Some(_), variable: Some(_) }) => {
-            faults.push(ConfigError::new("token", "names both a file and a variable; keep one"));
+        Some(TokenSource {
+            file: Some(_),
+            variable: Some(_),
+        }) => {
+            faults.push(ConfigError::new(
+                "token",
+                "names both a file and a variable; keep one",
+            ));
         }
-        Some(TokenSource { file: None, variable: None }) => {
-            faults
-                .push(ConfigError::new("token", "names no place; write { file = \"...\" } or { variable = \"...\" }"));
+        Some(TokenSource {
+            file: None,
+            variable: None,
+        }) => {
+            faults.push(ConfigError::new(
+                "token",
+                "names no place; write { file = \"...\" } or { variable = \"...\" }",
+            ));
         }
-        Some(_) if anybody => faults.push(ConfigError::new(option, "contradicts `token`; keep one")),
+        Some(_) if anybody => {
+            faults.push(ConfigError::new(option, "contradicts `token`; keep one"))
+        }
         None if !listen.ip().is_loopback() && !anybody => {
             let text = format!(
                 "{listen} can be reached from other machines; add token = {{ file = \"...\" }}, or {option} = true where \
@@ -164,7 +203,10 @@ mod tests {
     use super::*;
 
     fn access(token: &str) -> Result<TokenAuth, String> {
-        let place = TokenSource { file: Some("token".into()), variable: None };
+        let place = TokenSource {
+            file: Some("token".into()),
+            variable: None,
+        };
         let access = TokenAuth::of(Some(&place)).unwrap();
         access.take(&[token.as_bytes().to_vec()]).map(|_| access)
     }
@@ -173,37 +215,74 @@ mod tests {
     fn only_who_knows_the_token_is_let_in() {
         let access = access("a-secret-of-some-length\n").unwrap();
         assert!(access.is_authorized(Some("Bearer a-secret-of-some-length")));
-        let basic = format!("Basic {}", BASE64_STANDARD.encode("latentflow:a-secret-of-some-length"));
+        let basic = format!(
+            "Basic {}",
+            BASE64_STANDARD.encode("latentflow:a-secret-of-some-length")
+        );
         assert!(access.is_browser_authorized(Some(&basic)) && !access.is_authorized(Some(&basic)));
-        for header in [None, Some(""), Some("Bearer "), Some("Bearer a-secret"), Some("Basic a-secret-of-some-length")]
-        {
+        for header in [
+            None,
+            Some(""),
+            Some("Bearer "),
+            Some("Bearer a-secret"),
+            Some("Basic a-secret-of-some-length"),
+        ] {
             assert!(!access.is_browser_authorized(header), "{header:?}");
         }
     }
 
     #[test]
     fn token_before_its_file_is_read_admits_nobody() {
-        let place = TokenSource { file: Some("token".into()), variable: None };
-        assert!(!TokenAuth::of(Some(&place)).unwrap().is_authorized(Some("Bearer ")));
+        let place = TokenSource {
+            file: Some("token".into()),
+            variable: None,
+        };
+        assert!(
+            !TokenAuth::of(Some(&place))
+                .unwrap()
+                .is_authorized(Some("Bearer "))
+        );
     }
 
     #[test]
     fn token_that_is_short_is_refused_without_being_shown() {
         let error = access("short").err().unwrap();
-        assert!(error.contains("at least 16") && !error.contains("short"), "{error}");
+        assert!(
+            error.contains("at least 16") && !error.contains("short"),
+            "{error}"
+        );
     }
 
     #[test]
     fn an_address_that_others_can_reach_needs_a_token() {
         let faults = |listen: &str, token: Option<TokenSource>, anybody| {
-            check_auth(listen.parse().unwrap(), token.as_ref(), ("anybody", anybody)).len()
+            check_auth(
+                listen.parse().unwrap(),
+                token.as_ref(),
+                ("anybody", anybody),
+            )
+            .len()
         };
-        let token = || Some(TokenSource { file: Some("t".into()), variable: None });
+        let token = || {
+            Some(TokenSource {
+                file: Some("t".into()),
+                variable: None,
+            })
+        };
         assert_eq!(faults("127.0.0.1:80", None, false), 0);
         assert_eq!(faults("[::1]:80", None, false), 0);
         assert_eq!(faults("0.0.0.0:80", None, false), 1);
-        assert_eq!([faults("0.0.0.0:80", token(), false), faults("0.0.0.0:80", None, true)], [0, 0]);
+        assert_eq!(
+            [
+                faults("0.0.0.0:80", token(), false),
+                faults("0.0.0.0:80", None, true)
+            ],
+            [0, 0]
+        );
         assert_eq!(faults("0.0.0.0:80", token(), true), 1);
-        assert_eq!(faults("127.0.0.1:80", Some(TokenSource::default()), false), 1);
+        assert_eq!(
+            faults("127.0.0.1:80", Some(TokenSource::default()), false),
+            1
+        );
     }
 }

@@ -6,7 +6,11 @@ use x509_cert::der::Decode as _;
 /// The end of a certificate's validity in seconds since 1970; `None` where its DER cannot be read.
 pub(super) fn expiry(der: &[u8]) -> Option<i64> {
     let certificate = Certificate::from_der(der).ok()?;
-    let end = certificate.tbs_certificate().validity().not_after.to_unix_duration();
+    let end = certificate
+        .tbs_certificate()
+        .validity()
+        .not_after
+        .to_unix_duration();
     i64::try_from(end.as_secs()).ok()
 }
 
@@ -21,7 +25,11 @@ mod tests {
     fn certificate(year: i32) -> Vec<u8> {
         let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
         params.not_after = date_time_ymd(year, 2, 1);
-        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+        params
+            .self_signed(&KeyPair::generate().unwrap())
+            .unwrap()
+            .der()
+            .to_vec()
     }
 
     /// Years before 2050 stand in a certificate with two digits, those after with four.
@@ -40,8 +48,16 @@ mod tests {
             assert_eq!(expiry(&whole[..length]), None, "{length}");
         }
         let end = b"490201000000Z";
-        let place = whole.windows(end.len()).position(|window| window == end).unwrap();
-        for text in [b"491301000000Z", b"490230000000Z", b"4902010000x0Z", b"490201000000+"] {
+        let place = whole
+            .windows(end.len())
+            .position(|window| window == end)
+            .unwrap();
+        for text in [
+            b"491301000000Z",
+            b"490230000000Z",
+            b"4902010000x0Z",
+            b"490201000000+",
+        ] {
             let mut odd = whole.clone();
             odd[place..place + text.len()].copy_from_slice(text);
             assert_eq!(expiry(&odd), None, "{text:?}");

@@ -1,4 +1,5 @@
-//! What a connection does at the moment: when it last moved a byte, and whether it waits for the client.
+//! What a connection does at the moment: when it last moved a byte, and whether it waits for the
+//! client.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -46,7 +47,8 @@ impl ConnectionActivity {
         self.last.store(self.steps.fetch_add(1, Relaxed), Relaxed);
     }
 
-    /// The step at which a byte was last moved: of two connections, the one with the smaller step has stood still longer.
+    /// The step at which a byte was last moved: of two connections, the one with the smaller step
+    /// has stood still longer.
     pub(super) fn last(&self) -> u64 {
         self.last.load(Relaxed)
     }
@@ -95,7 +97,11 @@ impl Service<Request<Incoming>> for ActivityService {
         let activity = Arc::clone(&self.activity);
         activity.requests.fetch_add(1, Relaxed);
         activity.working.store(true, Relaxed);
-        let arriving = |body| ActivityBody { body, waits: false, activity: Arc::clone(&self.activity) };
+        let arriving = |body| ActivityBody {
+            body,
+            waits: false,
+            activity: Arc::clone(&self.activity),
+        };
         let request = request.map(|body| Body::new(arriving(body)));
         let answer = self.router.call(request);
         Box::pin(async move {
@@ -103,7 +109,10 @@ impl Service<Request<Incoming>> for ActivityService {
             // From now on only the client is waited for.
             activity.moves();
             activity.working.store(false, Relaxed);
-            Ok(answer.map(|body| OutgoingBody { body, rest: Bytes::new() }))
+            Ok(answer.map(|body| OutgoingBody {
+                body,
+                rest: Bytes::new(),
+            }))
         })
     }
 }
@@ -119,7 +128,10 @@ impl HttpBody for ActivityBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         self.waits = frame.is_pending();
         self.activity.working.store(!self.waits, Relaxed);
@@ -144,7 +156,8 @@ impl Drop for ActivityBody {
     }
 }
 
-/// Bytes that are handed over at a time: what the client has not taken yet stays here, and is accounted for.
+/// Bytes that are handed over at a time: what the client has not taken yet stays here, and is
+/// accounted for.
 const PIECE: usize = 64 << 10;
 
 /// The body of an answer.
@@ -158,9 +171,14 @@ impl HttpBody for OutgoingBody {
     type Data = Bytes;
     type Error = axum::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         if self.rest.is_empty() {
-            match ready!(Pin::new(&mut self.body).poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx))
+                .map(|frame| frame.map(Frame::into_data))
+            {
                 Some(Ok(Ok(data))) => self.rest = data,
                 Some(Ok(Err(frame))) => return Poll::Ready(Some(Ok(frame))),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),

@@ -1,4 +1,5 @@
-//! The open connections of a listener, at most so many: for another one, that which has stood still the longest is closed.
+//! The open connections of a listener, at most so many: for another one, that which has stood still
+//! the longest is closed.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
@@ -34,7 +35,11 @@ pub(super) struct Connection {
 }
 
 impl Connections {
-    pub(super) fn new(limit: usize, name: &str, metrics: &Arc<crate::metrics::Metrics>) -> Arc<Self> {
+    pub(super) fn new(
+        limit: usize,
+        name: &str,
+        metrics: &Arc<crate::metrics::Metrics>,
+    ) -> Arc<Self> {
         let connections = Self {
             limit,
             name: name.to_owned(),
@@ -44,7 +49,11 @@ impl Connections {
             changes: Notify::new(),
         };
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        connections.listeners().connections_limit.with_label_values(&[name]).set(limit);
+        connections
+            .listeners()
+            .connections_limit
+            .with_label_values(&[name])
+            .set(limit);
         connections.listeners().evictions.with_label_values(&[name]);
         connections.note(0);
         Arc::new(connections)
@@ -64,11 +73,15 @@ impl Connections {
 
     fn note(&self, count: usize) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
-        self.listeners().connections.with_label_values(&[&self.name]).set(count);
+        self.listeners()
+            .connections
+            .with_label_values(&[&self.name])
+            .set(count);
     }
 
-    /// A place for one more connection. Where there is none, the connection is closed that has waited for its client the
-    /// longest; requests that are worked on are never cut off, so the place may take until one of them is answered.
+    /// A place for one more connection. Where there is none, the connection is closed that has
+    /// waited for its client the longest; requests that are worked on are never cut off, so the
+    /// place may take until one of them is answered.
     pub(super) async fn enter(self: &Arc<Self>) -> Connection {
         loop {
             let changed = self.changes.notified();
@@ -92,7 +105,10 @@ impl Connections {
                 && let Some(longest) = idle.min_by_key(|activity| activity.last())
             {
                 longest.evict();
-                self.listeners().evictions.with_label_values(&[&self.name]).inc();
+                self.listeners()
+                    .evictions
+                    .with_label_values(&[&self.name])
+                    .inc();
             }
             return None;
         }
@@ -100,7 +116,11 @@ impl Connections {
         open.next += 1;
         open.activities.insert(number, Arc::clone(&activity));
         self.note(open.activities.len());
-        Some(Connection { all: Arc::clone(self), number, activity })
+        Some(Connection {
+            all: Arc::clone(self),
+            number,
+            activity,
+        })
     }
 }
 
@@ -129,9 +149,15 @@ mod tests {
         first.activity.moves();
         assert!(all.try_enter().is_none());
         assert!(all.try_enter().is_none(), "one place is enough");
-        assert_eq!([first.activity.is_evicted(), second.activity.is_evicted()], [false, true]);
+        assert_eq!(
+            [first.activity.is_evicted(), second.activity.is_evicted()],
+            [false, true]
+        );
         drop(second);
         assert!(all.try_enter().is_some());
-        assert_eq!(all.listeners().evictions.with_label_values(&["in"]).get(), 1);
+        assert_eq!(
+            all.listeners().evictions.with_label_values(&["in"]).get(),
+            1
+        );
     }
 }

@@ -12,8 +12,8 @@ use crate::error::StageError;
 use crate::metrics::{ListenerMetrics, Metrics};
 use crate::units::unix_seconds;
 
-/// How often the files are looked at. What changed is taken when it is the same at two looks, since a certificate and its key
-/// are not replaced in the same moment.
+/// How often the files are looked at. What changed is taken when it is the same at two looks, since
+/// a certificate and its key are not replaced in the same moment.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes that such a file may have.
 const MAX_BYTES: u64 = 1 << 20;
@@ -83,10 +83,15 @@ impl CredentialRotation {
         if files.is_empty() {
             return Ok(());
         }
-        let contents = files.iter().map(|file| read(file).map_err(StageError::io(file)));
+        let contents = files
+            .iter()
+            .map(|file| read(file).map_err(StageError::io(file)));
         let contents = contents.collect::<Result<Vec<_>, _>>()?;
         let taken = credential.take(&contents).map_err(|message| {
-            let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+            let files: Vec<String> = files
+                .iter()
+                .map(|file| file.display().to_string())
+                .collect();
             StageError::Other(format!("{}: {message}", files.join(", ")))
         })?;
         let digest = digest(&contents);
@@ -104,7 +109,10 @@ impl CredentialRotation {
         held.gauge().set(0);
         // A pipe gives its content once.
         if files.iter().all(|file| file.is_file()) {
-            self.held.lock().unwrap_or_else(PoisonError::into_inner).push(held);
+            self.held
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(held);
         }
         Ok(())
     }
@@ -124,7 +132,12 @@ impl CredentialRotation {
     /// Takes what has changed; unless `now`, only what was the same at the look before.
     pub(super) fn poll_files(&self, now: bool) -> RotationReport {
         let mut rotated = RotationReport::default();
-        for held in self.held.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
+        for held in self
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter_mut()
+        {
             held.poll_files(now, &mut rotated);
         }
         rotated
@@ -154,20 +167,27 @@ impl RotatedCredential {
         }
         let what = format!("{} of {}", self.credential.name(), self.listener);
         match &self.refused {
-            Some((refused, message)) if *refused == digest => rotated.refused.push(format!("{what}: {message}")),
+            Some((refused, message)) if *refused == digest => {
+                rotated.refused.push(format!("{what}: {message}"))
+            }
             _ => match contents.and_then(|contents| self.credential.take(&contents)) {
                 Ok(taken) => {
                     (self.taken, self.refused) = (digest, None);
                     self.gauge().set(0);
                     self.note(taken);
                     self.warn_of_readers();
-                    self.listeners().rotations.with_label_values(&self.labels()).inc();
+                    self.listeners()
+                        .rotations
+                        .with_label_values(&self.labels())
+                        .inc();
                     tracing::info!("the {what} was exchanged");
                     rotated.exchanged.push(what);
                 }
                 Err(message) => {
                     self.gauge().set(1);
-                    tracing::warn!("the new {what} cannot be used, and the former one stays: {message}");
+                    tracing::warn!(
+                        "the new {what} cannot be used, and the former one stays: {message}"
+                    );
                     rotated.refused.push(format!("{what}: {message}"));
                     self.refused = Some((digest, message));
                 }
@@ -184,16 +204,24 @@ impl RotatedCredential {
     }
 
     fn gauge(&self) -> prometheus::IntGauge {
-        self.listeners().rotation_refused.with_label_values(&self.labels())
+        self.listeners()
+            .rotation_refused
+            .with_label_values(&self.labels())
     }
 
     /// Notes when it expires, and warns where it has.
     fn note(&self, taken: LoadedCredential) {
         self.listeners().rotations.with_label_values(&self.labels());
         let Some(expires) = taken.expires else { return };
-        self.listeners().certificate_expiry.with_label_values(&[&self.listener]).set(expires);
+        self.listeners()
+            .certificate_expiry
+            .with_label_values(&[&self.listener])
+            .set(expires);
         if (expires as f64) < unix_seconds() {
-            tracing::warn!("the certificate of {} has expired: clients that check it refuse it", self.listener);
+            tracing::warn!(
+                "the certificate of {} has expired: clients that check it refuse it",
+                self.listener
+            );
         }
     }
 
@@ -202,14 +230,17 @@ impl RotatedCredential {
         for file in self.credential.secrets() {
             if let Some(readers) = readers(&file) {
                 let file = file.display();
-                tracing::warn!("{file} holds a secret and can be read by {readers}; restrict it: chmod 600 {file}");
+                tracing::warn!(
+                    "{file} holds a secret and can be read by {readers}; restrict it: chmod 600 {file}"
+                );
             }
         }
     }
 }
 
-/// Who beside its owner may read a file. A file of another owner may be readable for the group, since the process would not
-/// read it otherwise: secrets of Kubernetes and of systemd are mounted so.
+/// Who beside its owner may read a file. A file of another owner may be readable for the group,
+/// since the process would not read it otherwise: secrets of Kubernetes and of systemd are mounted
+/// so.
 #[cfg(unix)]
 fn readers(file: &Path) -> Option<&'static str> {
     use std::os::unix::fs::MetadataExt as _;
@@ -235,7 +266,9 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
     }
     opened.take(MAX_BYTES + 1).read_to_end(&mut content)?;
     if content.len() as u64 > MAX_BYTES {
-        return Err(io::Error::other(format!("it is longer than {MAX_BYTES} bytes")));
+        return Err(io::Error::other(format!(
+            "it is longer than {MAX_BYTES} bytes"
+        )));
     }
     Ok(content)
 }
@@ -276,20 +309,30 @@ mod tests {
     fn token_that_changes_is_taken_when_it_stays_the_same() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("token");
-        let write = |bearer: &str| std::fs::write(&file, bearer.trim_start_matches("Bearer ")).unwrap();
+        let write =
+            |bearer: &str| std::fs::write(&file, bearer.trim_start_matches("Bearer ")).unwrap();
         write(FIRST);
-        let place = TokenSource { file: Some(file.clone()), variable: None };
+        let place = TokenSource {
+            file: Some(file.clone()),
+            variable: None,
+        };
         let access = Arc::new(TokenAuth::of(Some(&place)).unwrap());
         let (rotation, metrics) = (CredentialRotation::default(), Arc::new(Metrics::new()));
-        rotation.hold("in", Arc::clone(&access) as Arc<dyn Credential>, &metrics).unwrap();
+        rotation
+            .hold("in", Arc::clone(&access) as Arc<dyn Credential>, &metrics)
+            .unwrap();
         let admits = || [FIRST, SECOND].map(|header| access.is_authorized(Some(header)));
-        let refused = metrics.listeners.rotation_refused.with_label_values(&["in", "token"]);
+        let refused = metrics
+            .listeners
+            .rotation_refused
+            .with_label_values(&["in", "token"]);
         assert_eq!(admits(), [true, false]);
         write(SECOND);
         assert!(rotation.poll_files(false).exchanged.is_empty());
         assert_eq!(rotation.poll_files(false).exchanged, ["token of in"]);
         assert_eq!(admits(), [false, true]);
-        // What cannot be used leaves what was there, and is reported once more when it is asked for.
+        // What cannot be used leaves what was there, and is reported once more when it is asked
+        // for.
         write("short");
         assert!(rotation.poll_files(true).refused[0].contains("at least 16"));
         assert!(rotation.poll_files(true).refused[0].contains("at least 16"));
@@ -300,7 +343,11 @@ mod tests {
         assert!(rotation.poll_files(true).exchanged.is_empty());
         assert_eq!((admits(), refused.get()), ([false, true], 0));
         write(FIRST);
-        assert_eq!(rotation.poll_files(true).exchanged, ["token of in"], "without waiting for a second look");
+        assert_eq!(
+            rotation.poll_files(true).exchanged,
+            ["token of in"],
+            "without waiting for a second look"
+        );
         assert_eq!(admits(), [true, false]);
     }
 
@@ -315,6 +362,9 @@ mod tests {
             std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
             readers(&file)
         };
-        assert_eq!([of(0o600), of(0o640), of(0o604)], [None, Some("its group"), Some("every user of this machine")]);
+        assert_eq!(
+            [of(0o600), of(0o640), of(0o604)],
+            [None, Some("its group"), Some("every user of this machine")]
+        );
     }
 }

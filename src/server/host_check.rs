@@ -1,4 +1,5 @@
-//! Keeps the pages of other sites, open in the browser of somebody who can reach a listener, from using it through that browser.
+//! Keeps the pages of other sites, open in the browser of somebody who can reach a listener, from
+//! using it through that browser.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use crate::error::ConfigError;
 
 /// Which requests pass by their headers `Host` and `Origin`.
 pub struct HostCheck {
-    /// Whether `Host` is checked: a page that knows no token may otherwise come under a name that leads here.
+    /// Whether `Host` is checked: a page that knows no token may otherwise come under a name that
+    /// leads here.
     pub host: bool,
     /// Whether `Origin` is checked.
     pub origin: bool,
@@ -26,7 +28,11 @@ pub struct HostCheck {
 const OTHER_SITES: &str = "requests from the pages of other sites are refused";
 
 /// Admits a request that no other site can have made, and has no other site show the answer.
-pub async fn require_allowed_host(State(guard): State<Arc<HostCheck>>, request: Request, next: Next) -> Response {
+pub async fn require_allowed_host(
+    State(guard): State<Arc<HostCheck>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let mut response = match guard.check(request.headers()) {
         Err(reason) => (guard.refuse)(reason),
         Ok(()) => next.run(request).await,
@@ -56,28 +62,46 @@ impl HostCheck {
         // Browsers send where a request comes from that is not a plain GET.
         let own = |origin: &str| {
             let site = origin.split_once("://").map(|(_, site)| site);
-            site.is_some_and(|site| site.eq_ignore_ascii_case(&host) || self.is_listed(name_of(site)))
+            site.is_some_and(|site| {
+                site.eq_ignore_ascii_case(&host) || self.is_listed(name_of(site))
+            })
         };
-        if self.origin && headers.get_all(ORIGIN).iter().map(text).any(|origin| !own(&origin)) {
+        if self.origin
+            && headers
+                .get_all(ORIGIN)
+                .iter()
+                .map(text)
+                .any(|origin| !own(&origin))
+        {
             return Err(OTHER_SITES.to_owned());
         }
-        // They also send whose page makes a plain GET; a link to a page of this listener may be followed from anywhere.
-        let fetched = |name: &str, value: &str| headers.get_all(name).iter().any(|found| found == value);
-        if self.origin && fetched("sec-fetch-site", "cross-site") && !fetched("sec-fetch-mode", "navigate") {
+        // They also send whose page makes a plain GET; a link to a page of this listener may be
+        // followed from anywhere.
+        let fetched =
+            |name: &str, value: &str| headers.get_all(name).iter().any(|found| found == value);
+        if self.origin
+            && fetched("sec-fetch-site", "cross-site")
+            && !fetched("sec-fetch-mode", "navigate")
+        {
             return Err(OTHER_SITES.to_owned());
         }
         Ok(())
     }
 
-    /// Whether a host, with or without its port, is a number, this machine's own name, or a name that is allowed.
+    /// Whether a host, with or without its port, is a number, this machine's own name, or a name
+    /// that is allowed.
     fn allows(&self, host: &str) -> bool {
         let name = name_of(host);
         let number = name.trim_start_matches('[').trim_end_matches(']');
-        name.eq_ignore_ascii_case("localhost") || number.parse::<IpAddr>().is_ok() || self.is_listed(name)
+        name.eq_ignore_ascii_case("localhost")
+            || number.parse::<IpAddr>().is_ok()
+            || self.is_listed(name)
     }
 
     fn is_listed(&self, name: &str) -> bool {
-        self.hosts.iter().any(|host| host.eq_ignore_ascii_case(name))
+        self.hosts
+            .iter()
+            .any(|host| host.eq_ignore_ascii_case(name))
     }
 }
 
@@ -92,11 +116,17 @@ fn name_of(host: &str) -> &str {
 /// Entries of `hosts` that are not names.
 pub fn check_hosts(hosts: &[String]) -> Vec<ConfigError> {
     let is_name = |host: &String| {
-        !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+        !host.is_empty()
+            && host
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
     };
     let odd = hosts.iter().filter(|host| !is_name(host));
-    let message = |host: &String| format!("`{host}` is not the name of a host; write it without scheme and port");
-    odd.map(|host| ConfigError::new("hosts", message(host))).collect()
+    let message = |host: &String| {
+        format!("`{host}` is not the name of a host; write it without scheme and port")
+    };
+    odd.map(|host| ConfigError::new("hosts", message(host)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -111,17 +141,36 @@ mod tests {
         let refuse = |reason: String| (StatusCode::FORBIDDEN, reason).into_response();
         let mut headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))]);
         headers.extend(origin.map(|origin| (ORIGIN, HeaderValue::from_static(origin))));
-        HostCheck { host: true, origin: true, hosts, refuse }.check(&headers).is_ok()
+        HostCheck {
+            host: true,
+            origin: true,
+            hosts,
+            refuse,
+        }
+        .check(&headers)
+        .is_ok()
     }
 
     #[test]
     fn foreign_host_is_refused_unless_it_is_listed() {
-        for host in ["127.0.0.1:9464", "localhost:9464", "LOCALHOST", "[::1]:9464", "[::1]", "127.0.0.1", "10.1.2.3:80"]
-        {
+        for host in [
+            "127.0.0.1:9464",
+            "localhost:9464",
+            "LOCALHOST",
+            "[::1]:9464",
+            "[::1]",
+            "127.0.0.1",
+            "10.1.2.3:80",
+        ] {
             assert!(check(&[], host, None), "{host}");
         }
-        for host in ["evil.example:9464", "localhost.evil.example", "", "127.0.0.1.evil.example:9464", "localhost.:80"]
-        {
+        for host in [
+            "evil.example:9464",
+            "localhost.evil.example",
+            "",
+            "127.0.0.1.evil.example:9464",
+            "localhost.:80",
+        ] {
             assert!(!check(&["good.example"], host, None), "{host}");
         }
         assert!(check(&["good.example"], "Good.Example:9464", None));
@@ -130,14 +179,24 @@ mod tests {
     #[test]
     fn request_without_a_host_passes() {
         let refuse = |reason: String| (StatusCode::FORBIDDEN, reason).into_response();
-        let guard = HostCheck { host: true, origin: true, hosts: Vec::new(), refuse };
+        let guard = HostCheck {
+            host: true,
+            origin: true,
+            hosts: Vec::new(),
+            refuse,
+        };
         assert!(guard.check(&HeaderMap::new()).is_ok());
     }
 
     #[test]
     fn second_host_is_checked_as_the_first() {
         let refuse = |reason: String| (StatusCode::FORBIDDEN, reason).into_response();
-        let guard = HostCheck { host: true, origin: true, hosts: Vec::new(), refuse };
+        let guard = HostCheck {
+            host: true,
+            origin: true,
+            hosts: Vec::new(),
+            refuse,
+        };
         let mut headers = HeaderMap::new();
         headers.append(HOST, HeaderValue::from_static("localhost"));
         headers.append(HOST, HeaderValue::from_static("evil.example"));
@@ -147,8 +206,17 @@ mod tests {
     #[test]
     fn requests_of_other_sites_are_refused() {
         assert!(check(&[], "127.0.0.1:9464", Some("http://127.0.0.1:9464")));
-        assert!(check(&["good.example"], "127.0.0.1:9464", Some("https://good.example")));
-        for origin in ["http://evil.example", "null", "http://127.0.0.1:8080", "https://127.0.0.1"] {
+        assert!(check(
+            &["good.example"],
+            "127.0.0.1:9464",
+            Some("https://good.example")
+        ));
+        for origin in [
+            "http://evil.example",
+            "null",
+            "http://127.0.0.1:8080",
+            "https://127.0.0.1",
+        ] {
             assert!(!check(&[], "127.0.0.1:9464", Some(origin)), "{origin}");
         }
     }
@@ -156,19 +224,42 @@ mod tests {
     #[test]
     fn plain_get_of_another_site_is_refused_unless_a_link_is_followed() {
         let refuse = |reason: String| (StatusCode::FORBIDDEN, reason).into_response();
-        let guard = HostCheck { host: true, origin: true, hosts: Vec::new(), refuse };
+        let guard = HostCheck {
+            host: true,
+            origin: true,
+            hosts: Vec::new(),
+            refuse,
+        };
         let check = |site: &'static str, mode: &'static str| {
             let pairs = [("sec-fetch-site", site), ("sec-fetch-mode", mode)];
-            let pairs = pairs.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+            let pairs = pairs.map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            });
             guard.check(&HeaderMap::from_iter(pairs)).is_ok()
         };
-        assert!(check("same-origin", "cors") && check("none", "navigate") && check("cross-site", "navigate"));
+        assert!(
+            check("same-origin", "cors")
+                && check("none", "navigate")
+                && check("cross-site", "navigate")
+        );
         assert!(!check("cross-site", "no-cors"));
     }
 
     #[test]
     fn entry_with_scheme_or_port_is_a_fault() {
         let faults = |host: &str| check_hosts(&[host.to_owned()]).len();
-        assert_eq!([faults("a.example"), faults("http://a"), faults("a:80"), faults(""), faults("*")], [0, 1, 1, 1, 1]);
+        assert_eq!(
+            [
+                faults("a.example"),
+                faults("http://a"),
+                faults("a:80"),
+                faults(""),
+                faults("*")
+            ],
+            [0, 1, 1, 1, 1]
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Listeners: connections within bounds, over TLS where there is a certificate, from those who may ask, until the run ends.
+//! Listeners: connections within bounds, over TLS where there is a certificate, from those who may
+//! ask, until the run ends.
 
 mod auth;
 mod connection_activity;
@@ -52,7 +53,8 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// How long connections have to take their last answers.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the listeners of a run share: the file descriptors of the process, and credentials that are exchanged when they change.
+/// What the listeners of a run share: the file descriptors of the process, and credentials that are
+/// exchanged when they change.
 #[derive(Default)]
 pub struct Listeners {
     sources: Mutex<BTreeSet<String>>,
@@ -72,14 +74,23 @@ pub struct ListenOptions<'a> {
 }
 
 impl Listeners {
-    /// Plans a source that listens: the sources of a pipeline divide the file descriptors among them.
+    /// Plans a source that listens: the sources of a pipeline divide the file descriptors among
+    /// them.
     pub fn plan(&self, source: &str) {
-        self.sources.lock().unwrap_or_else(PoisonError::into_inner).insert(source.to_owned());
+        self.sources
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(source.to_owned());
     }
 
     /// A source as one of those that were planned.
     pub fn source(&self) -> ListenerRole {
-        ListenerRole::Source(self.sources.lock().unwrap_or_else(PoisonError::into_inner).len())
+        ListenerRole::Source(
+            self.sources
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .len(),
+        )
     }
 
     /// How many connections a listener may have open, where the pipeline says `written`.
@@ -98,7 +109,8 @@ impl Listeners {
         metrics: &Arc<Metrics>,
     ) -> Result<Arc<TokenAuth>, StageError> {
         let access = Arc::new(TokenAuth::of(place)?);
-        self.rotation.hold(name, Arc::clone(&access) as _, metrics)?;
+        self.rotation
+            .hold(name, Arc::clone(&access) as _, metrics)?;
         Ok(access)
     }
 
@@ -112,7 +124,12 @@ impl Listeners {
         listener: ListenerRole,
         metrics: &Arc<Metrics>,
     ) -> Result<HttpServer, StageError> {
-        let ListenOptions { name, address, bounds, tls } = *options;
+        let ListenOptions {
+            name,
+            address,
+            bounds,
+            tls,
+        } = *options;
         let secure = tls.map(ReloadingTls::of).transpose()?.map(Arc::new);
         if let Some(secure) = &secure {
             self.rotation.hold(name, Arc::clone(secure) as _, metrics)?;
@@ -124,7 +141,10 @@ impl Listeners {
             ))
         })?;
         let limit = self.connections(bounds.connections, listener);
-        if bounds.connections.is_some_and(|written| written.get() as usize > limit) {
+        if bounds
+            .connections
+            .is_some_and(|written| written.get() as usize > limit)
+        {
             let descriptors = system::open_file_limit().unwrap_or_default();
             tracing::warn!(
                 "{name}: limits.connections is lowered to {limit}, since the process may open {descriptors} files and half of \
@@ -132,10 +152,17 @@ impl Listeners {
             );
         }
         let connections = Connections::new(limit, name, metrics);
-        Ok(HttpServer { listener: socket, address, bounds, connections, tls: secure })
+        Ok(HttpServer {
+            listener: socket,
+            address,
+            bounds,
+            connections,
+            tls: secure,
+        })
     }
 
-    /// Takes certificates, keys and tokens that have changed now, without waiting for a second look.
+    /// Takes certificates, keys and tokens that have changed now, without waiting for a second
+    /// look.
     pub fn rotate(&self) -> RotationReport {
         self.rotation.poll_files(true)
     }
@@ -148,7 +175,11 @@ impl Listeners {
 
 /// Binds a port.
 fn open(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
     // Elsewhere the option would admit a second process to the port.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
@@ -206,7 +237,10 @@ impl HttpServer {
         }
         drop(self.listener);
         // What is still open after that is cut.
-        let _ = tokio::time::timeout(DRAIN_TIMEOUT, async { while open.join_next().await.is_some() {} }).await;
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, async {
+            while open.join_next().await.is_some() {}
+        })
+        .await;
     }
 }
 
@@ -262,8 +296,14 @@ async fn answer<S>(
 {
     let mut http = hyper::server::conn::http1::Builder::new();
     // The stream bounds the time of a head; this bounds the time between two requests.
-    http.timer(TokioTimer::new()).header_read_timeout(idle).max_headers(HEADERS).max_buf_size(HEAD_BYTES);
-    let service = ActivityService { router: TowerToHyperService::new(router), activity };
+    http.timer(TokioTimer::new())
+        .header_read_timeout(idle)
+        .max_headers(HEADERS)
+        .max_buf_size(HEAD_BYTES);
+    let service = ActivityService {
+        router: TowerToHyperService::new(router),
+        activity,
+    };
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
     // A client that goes away, or does not speak HTTP, is not an error of the run.
     tokio::select! {

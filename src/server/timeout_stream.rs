@@ -1,4 +1,5 @@
-//! A connection's bytes, within bounds of time: how long a head may take, and how long a client may take nothing of an answer.
+//! A connection's bytes, within bounds of time: how long a head may take, and how long a client may
+//! take nothing of an answer.
 
 use std::io;
 use std::pin::Pin;
@@ -43,17 +44,39 @@ struct HeadDeadline {
 
 impl TimeoutStream {
     /// The first head is waited for from now on.
-    pub(super) fn new(stream: TcpStream, activity: Arc<ConnectionActivity>, bounds: ConnectionLimits) -> Self {
-        let head = Some(HeadDeadline { before: 0, ends: timer(bounds.head.0) });
-        Self { stream, activity, bounds, head, write: None, abandons: false }
+    pub(super) fn new(
+        stream: TcpStream,
+        activity: Arc<ConnectionActivity>,
+        bounds: ConnectionLimits,
+    ) -> Self {
+        let head = Some(HeadDeadline {
+            before: 0,
+            ends: timer(bounds.head.0),
+        });
+        Self {
+            stream,
+            activity,
+            bounds,
+            head,
+            write: None,
+            abandons: false,
+        }
     }
 
     /// Whether the head that the timer is for has not arrived yet.
     fn waits_for_head(&self) -> bool {
-        !self.activity.is_working() && self.head.as_ref().is_some_and(|head| head.before == self.activity.requests())
+        !self.activity.is_working()
+            && self
+                .head
+                .as_ref()
+                .is_some_and(|head| head.before == self.activity.requests())
     }
 
-    fn written(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn written(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(written) = written {
             self.activity.moves();
             if let (Some(taking), Ok(bytes)) = (&mut self.write, &written) {
@@ -63,7 +86,10 @@ impl TimeoutStream {
             return Poll::Ready(written);
         }
         let limit = self.bounds.write.0;
-        let taking = self.write.get_or_insert_with(|| WriteDeadline { bytes: 0, ends: timer(limit) });
+        let taking = self.write.get_or_insert_with(|| WriteDeadline {
+            bytes: 0,
+            ends: timer(limit),
+        });
         ready!(taking.ends.as_mut().poll(cx));
         self.abandons = true;
         Poll::Ready(Err(late("the client does not take its answer")))
@@ -79,7 +105,11 @@ fn late(what: &str) -> io::Error {
 }
 
 impl AsyncRead for TimeoutStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buffer) {
             if buffer.filled().len() > before {
@@ -94,14 +124,20 @@ impl AsyncRead for TimeoutStream {
         if !self.waits_for_head() {
             return Poll::Pending;
         }
-        let Some(head) = &mut self.head else { return Poll::Pending };
+        let Some(head) = &mut self.head else {
+            return Poll::Pending;
+        };
         ready!(head.ends.as_mut().poll(cx));
         Poll::Ready(Err(late("the head of a request did not arrive in time")))
     }
 }
 
 impl AsyncWrite for TimeoutStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.written(cx, written)
     }

@@ -29,7 +29,10 @@ pub(super) struct ReloadingTls {
 impl ReloadingTls {
     /// Without keys: [`Credential::take`] takes them.
     pub(super) fn of(tls: &TlsConfig) -> Result<Self, crate::error::StageError> {
-        Ok(Self { tls: tls.clone(), config: std::sync::RwLock::default() })
+        Ok(Self {
+            tls: tls.clone(),
+            config: std::sync::RwLock::default(),
+        })
     }
 
     /// Agrees on keys with a client.
@@ -39,8 +42,13 @@ impl ReloadingTls {
     pub(super) async fn accept(
         &self,
         stream: super::timeout_stream::TimeoutStream,
-    ) -> std::io::Result<tokio_rustls::server::TlsStream<super::timeout_stream::TimeoutStream>> {
-        let config = self.config.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+    ) -> std::io::Result<tokio_rustls::server::TlsStream<super::timeout_stream::TimeoutStream>>
+    {
+        let config = self
+            .config
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone();
         let config = config.ok_or_else(|| std::io::Error::other("the listener has no keys"))?;
         tokio_rustls::TlsAcceptor::from(config).accept(stream).await
     }
@@ -63,21 +71,37 @@ impl Credential for ReloadingTls {
     fn take(&self, contents: &[Vec<u8>]) -> Result<LoadedCredential, String> {
         use rustls::pki_types::pem::PemObject as _;
         use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-        let [certificate, key] = contents else { return Err("expected a certificate and a key".to_owned()) };
+        let [certificate, key] = contents else {
+            return Err("expected a certificate and a key".to_owned());
+        };
         let told = |path: &PathBuf, what: &str| {
             let (path, what) = (path.display().to_string(), what.to_owned());
-            move |error: rustls::pki_types::pem::Error| format!("{path}: expected {what} in PEM: {error}")
+            move |error: rustls::pki_types::pem::Error| {
+                format!("{path}: expected {what} in PEM: {error}")
+            }
         };
-        let certificates = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>();
+        let certificates =
+            CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>();
         let certificates = certificates.map_err(told(&self.tls.certificate, "a certificate"))?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(told(&self.tls.key, "a private key"))?;
-        let expires = certificates.first().and_then(|certificate| super::certificate::expiry(certificate));
+        let key =
+            PrivateKeyDer::from_pem_slice(key).map_err(told(&self.tls.key, "a private key"))?;
+        let expires = certificates
+            .first()
+            .and_then(|certificate| super::certificate::expiry(certificate));
         let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .and_then(|config| config.with_no_client_auth().with_single_cert(certificates, key));
-        let config = config.map_err(|error| format!("{}: {error}", self.tls.certificate.display()))?;
-        *self.config.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(std::sync::Arc::new(config));
+            .and_then(|config| {
+                config
+                    .with_no_client_auth()
+                    .with_single_cert(certificates, key)
+            });
+        let config =
+            config.map_err(|error| format!("{}: {error}", self.tls.certificate.display()))?;
+        *self
+            .config
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(std::sync::Arc::new(config));
         Ok(LoadedCredential { expires })
     }
 }

@@ -16,22 +16,38 @@ pub(super) struct ColumnSelection {
 }
 
 impl ColumnSelection {
-    /// The columns with these names, in this order; all of them where none is named. Metadata of fields stays.
+    /// The columns with these names, in this order; all of them where none is named. Metadata of
+    /// fields stays.
     ///
     /// # Errors
     /// One fault at `columns` per name that is unknown or repeated, or where nothing would be left.
-    pub(super) fn select(names: Option<&[String]>, input: &Schema) -> Result<Self, Vec<ConfigError>> {
-        let known: Vec<&str> = input.fields().iter().map(|field| field.name().as_str()).collect();
+    pub(super) fn select(
+        names: Option<&[String]>,
+        input: &Schema,
+    ) -> Result<Self, Vec<ConfigError>> {
+        let known: Vec<&str> = input
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .collect();
         let mut faults = Vec::new();
         let mut places = Vec::new();
-        let chosen = names.map_or_else(|| known.clone(), |names| names.iter().map(String::as_str).collect());
+        let chosen = names.map_or_else(
+            || known.clone(),
+            |names| names.iter().map(String::as_str).collect(),
+        );
         for name in chosen {
             match input.index_of(name) {
-                Ok(place) if places.contains(&place) => faults.push(format!("column `{name}` is named twice")),
+                Ok(place) if places.contains(&place) => {
+                    faults.push(format!("column `{name}` is named twice"))
+                }
                 Ok(place) => places.push(place),
                 Err(_) => {
                     let nearest = did_you_mean(name, &known);
-                    faults.push(format!("no column `{name}`{nearest}; the input has: {}", known.join(", ")));
+                    faults.push(format!(
+                        "no column `{name}`{nearest}; the input has: {}",
+                        known.join(", ")
+                    ));
                 }
             }
         }
@@ -39,15 +55,28 @@ impl ColumnSelection {
             faults.push("there must be at least one column".to_owned());
         }
         if !faults.is_empty() {
-            return Err(faults.into_iter().map(|message| ConfigError::new("columns", message)).collect());
+            return Err(faults
+                .into_iter()
+                .map(|message| ConfigError::new("columns", message))
+                .collect());
         }
-        let fields: Vec<_> = places.iter().map(|&place| Arc::clone(&input.fields()[place])).collect();
-        Ok(Self { places, schema: Arc::new(Schema::new(fields)) })
+        let fields: Vec<_> = places
+            .iter()
+            .map(|&place| Arc::clone(&input.fields()[place]))
+            .collect();
+        Ok(Self {
+            places,
+            schema: Arc::new(Schema::new(fields)),
+        })
     }
 
     /// Their names.
     pub(super) fn names(&self) -> Vec<String> {
-        self.schema.fields().iter().map(|field| field.name().clone()).collect()
+        self.schema
+            .fields()
+            .iter()
+            .map(|field| field.name().clone())
+            .collect()
     }
 
     /// What is left of the input's schema.
@@ -60,7 +89,11 @@ impl ColumnSelection {
     /// # Errors
     /// When its columns are not those that were planned.
     pub(super) fn project(&self, records: &RecordBatch) -> Result<RecordBatch, StageError> {
-        let columns = self.places.iter().filter_map(|&place| records.columns().get(place).cloned()).collect();
+        let columns = self
+            .places
+            .iter()
+            .filter_map(|&place| records.columns().get(place).cloned())
+            .collect();
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
     }
 }
@@ -108,7 +141,17 @@ mod tests {
 
     #[test]
     fn no_column_at_all_is_a_fault() {
-        assert_eq!(ColumnSelection::select(Some(&[]), &input()).unwrap_err().len(), 1);
-        assert_eq!(ColumnSelection::select(None, &Schema::empty()).unwrap_err().len(), 1);
+        assert_eq!(
+            ColumnSelection::select(Some(&[]), &input())
+                .unwrap_err()
+                .len(),
+            1
+        );
+        assert_eq!(
+            ColumnSelection::select(None, &Schema::empty())
+                .unwrap_err()
+                .len(),
+            1
+        );
     }
 }

@@ -1,13 +1,16 @@
-//! Compaction: many small Parquet files of a dataset become few large ones, beside a run that goes on writing there.
+//! Compaction: many small Parquet files of a dataset become few large ones, beside a run that goes
+//! on writing there.
 //!
-//! Files that follow each other and have the same writer and columns are copied into one, which takes the name of the last
-//! of them: so the number of the next file, and what the snapshot accounts for, stay as they are. Its footer stands for the
-//! source rows of them all.
+//! Files that follow each other and have the same writer and columns are copied into one, which
+//! takes the name of the last of them: so the number of the next file, and what the snapshot
+//! accounts for, stay as they are. Its footer stands for the source rows of them all.
 
 use std::path::Path;
 
 use crate::error::StageError;
-use crate::sink::rewrite::{DatasetFile, DatasetRewrite, MergeKey, RewriteCandidate, UnreadableFile};
+use crate::sink::rewrite::{
+    DatasetFile, DatasetRewrite, MergeKey, RewriteCandidate, UnreadableFile,
+};
 
 /// What a compaction came to, or would come to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,7 +44,8 @@ impl DatasetSize {
 /// How large files are to become.
 #[derive(Debug, Clone, Copy)]
 pub struct CompactionTarget {
-    /// The size of a file in bytes, about. Files with half of that, or half of the records, are left as they are.
+    /// The size of a file in bytes, about. Files with half of that, or half of the records, are
+    /// left as they are.
     pub bytes: u64,
     /// The maximum number of records of a file; `None`: unlimited.
     pub records: Option<u64>,
@@ -58,15 +62,19 @@ impl CompactionTarget {
 /// `told` is called after each file that was looked at. With `dry` nothing is changed.
 ///
 /// # Errors
-/// When another compaction is at work there, the system refuses, or a file is not what its footer says; what was
-/// exchanged before stays.
+/// When another compaction is at work there, the system refuses, or a file is not what its footer
+/// says; what was exchanged before stays.
 pub fn compact(
     folder: &Path,
     target: CompactionTarget,
     dry: bool,
     told: &mut dyn FnMut(&CompactionSummary),
 ) -> Result<CompactionSummary, StageError> {
-    let work = Compaction { rewrite: DatasetRewrite::begin(folder)?, target, dry };
+    let work = Compaction {
+        rewrite: DatasetRewrite::begin(folder)?,
+        target,
+        dry,
+    };
     let (mut compacted, mut group) = (CompactionSummary::default(), None::<MergeGroup>);
     for file in work.rewrite.files()? {
         compacted.before.add(file.entry.size);
@@ -76,7 +84,10 @@ pub fn compact(
                 match group.as_mut().filter(|group| group.takes(&found, target)) {
                     Some(group) => group.add(found),
                     None => {
-                        let full = group.replace(MergeGroup { kind: found.kind, files: vec![found.file] });
+                        let full = group.replace(MergeGroup {
+                            kind: found.kind,
+                            files: vec![found.file],
+                        });
                         full.map_or(Ok(()), |full| work.merge(full, &mut compacted))?;
                     }
                 }
@@ -116,7 +127,9 @@ impl MergeGroup {
         self.files.first().is_some_and(is_small)
             && is_small(&next.file)
             && self.bytes() + next.file.file.entry.size <= target.bytes
-            && target.records.is_none_or(|most| self.records() + next.file.rows <= most)
+            && target
+                .records
+                .is_none_or(|most| self.records() + next.file.rows <= most)
             && self.kind.identity.is_one_with(&next.kind.identity)
             && self.kind.schema == next.kind.schema
     }
@@ -126,12 +139,17 @@ impl MergeGroup {
         self.files.push(next.file);
     }
 
-    /// The place of a file that is larger than all others together, where one is: it would be copied again and again for each small
-    /// one that comes behind it.
+    /// The place of a file that is larger than all others together, where one is: it would be
+    /// copied again and again for each small one that comes behind it.
     fn too_large(&self, target: CompactionTarget) -> Option<usize> {
         let bytes = self.bytes();
-        let (place, largest) = self.files.iter().enumerate().max_by_key(|(_, small)| small.file.entry.size)?;
-        (largest.file.entry.size > bytes / 2 && !target.is_reached(bytes, self.records())).then_some(place)
+        let (place, largest) = self
+            .files
+            .iter()
+            .enumerate()
+            .max_by_key(|(_, small)| small.file.entry.size)?;
+        (largest.file.entry.size > bytes / 2 && !target.is_reached(bytes, self.records()))
+            .then_some(place)
     }
 }
 
@@ -143,11 +161,18 @@ struct Compaction<'a> {
 }
 
 impl Compaction<'_> {
-    /// Makes one file of a group. A file that cannot be read, or that is larger than all others together, is left alone, and those
-    /// before and behind it are put together each on their own.
-    fn merge(&self, group: MergeGroup, compacted: &mut CompactionSummary) -> Result<(), StageError> {
+    /// Makes one file of a group. A file that cannot be read, or that is larger than all others
+    /// together, is left alone, and those before and behind it are put together each on their own.
+    fn merge(
+        &self,
+        group: MergeGroup,
+        compacted: &mut CompactionSummary,
+    ) -> Result<(), StageError> {
         if group.files.len() < 2 {
-            group.files.iter().for_each(|small| compacted.after.add(small.file.entry.size));
+            group
+                .files
+                .iter()
+                .for_each(|small| compacted.after.add(small.file.entry.size));
             return Ok(());
         }
         if let Some(place) = group.too_large(self.target) {
@@ -178,9 +203,19 @@ impl Compaction<'_> {
         compacted: &mut CompactionSummary,
     ) -> Result<(), StageError> {
         let behind = group.files.split_off(place + 1);
-        group.files.pop().into_iter().for_each(|alone| compacted.after.add(alone.file.entry.size));
+        group
+            .files
+            .pop()
+            .into_iter()
+            .for_each(|alone| compacted.after.add(alone.file.entry.size));
         let kind = group.kind.clone();
         self.merge(group, compacted)?;
-        self.merge(MergeGroup { kind, files: behind }, compacted)
+        self.merge(
+            MergeGroup {
+                kind,
+                files: behind,
+            },
+            compacted,
+        )
     }
 }

@@ -1,5 +1,5 @@
-//! The coverage snapshot: a small file in a sink's folder that says what its files no longer need to: rows that left no record,
-//! long histories folded into one, and which outputs may be mixed.
+//! The coverage snapshot: a small file in a sink's folder that says what its files no longer need
+//! to: rows that left no record, long histories folded into one, and which outputs may be mixed.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,10 +14,12 @@ pub struct CoverageSnapshot {
     /// Writers and their rows, as far as no footer needs to be read for them.
     #[serde(flatten)]
     pub history: OutputHistory,
-    /// Data files with a lower number are accounted for in here, whether they are still there or not.
+    /// Data files with a lower number are accounted for in here, whether they are still there or
+    /// not.
     #[serde(default, rename = "folded")]
     pub folded_below: u32,
-    /// How the files of the sink `images` are named; absent for other sinks, and in outputs that are older than patterns.
+    /// How the files of the sink `images` are named; absent for other sinks, and in outputs that
+    /// are older than patterns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub naming: Option<NamingState>,
 }
@@ -25,7 +27,8 @@ pub struct CoverageSnapshot {
 /// What the sink `images` notes of the names of its files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamingState {
-    /// Whether names that the pipeline does not choose are those of the scheme that is older than patterns.
+    /// Whether names that the pipeline does not choose are those of the scheme that is older than
+    /// patterns.
     pub former: bool,
     /// Whether files that were there before the first note may be those of the same records.
     pub adopts: bool,
@@ -43,9 +46,13 @@ impl CoverageSnapshot {
             let mut all = Self::default();
             for place in places(folder)? {
                 // Another run has put it into its own since it was listed.
-                let Some(text) = place.read()? else { continue 'anew };
+                let Some(text) = place.read()? else {
+                    continue 'anew;
+                };
                 let snapshot = Self::parse(&text).map_err(|error| {
-                    StageError::Other(format!("{place}: this is no marker of ours: {error}; restore or remove it"))
+                    StageError::Other(format!(
+                        "{place}: this is no marker of ours: {error}; restore or remove it"
+                    ))
                 })?;
                 all.history.union(&snapshot.history);
                 all.folded_below = all.folded_below.max(snapshot.folded_below);
@@ -76,7 +83,10 @@ const NAME: &str = "coverage";
 
 /// Where a folder's snapshot is written: one for all runs, or, in a bucket, one for each epoch.
 pub fn place(folder: &Location, epoch: Option<u32>) -> Location {
-    let name = epoch.map_or_else(|| format!("{NAME}.json"), |epoch| format!("{NAME}-{epoch:06}.json"));
+    let name = epoch.map_or_else(
+        || format!("{NAME}.json"),
+        |epoch| format!("{NAME}-{epoch:06}.json"),
+    );
     folder.join(STATE_DIR).join(&name)
 }
 
@@ -87,7 +97,10 @@ pub fn place(folder: &Location, epoch: Option<u32>) -> Location {
 pub fn places(folder: &Location) -> Result<Vec<Location>, StageError> {
     let state = folder.join(STATE_DIR);
     let names = state.files()?.into_iter().map(|entry| entry.name);
-    Ok(names.filter(|name| name.starts_with(NAME) && name.ends_with(".json")).map(|name| state.join(&name)).collect())
+    Ok(names
+        .filter(|name| name.starts_with(NAME) && name.ends_with(".json"))
+        .map(|name| state.join(&name))
+        .collect())
 }
 
 #[cfg(test)]
@@ -103,16 +116,35 @@ mod tests {
     fn what_was_written_is_read_back() {
         let folder = tempfile::tempdir().unwrap();
         let place = place(&folder.path().into(), None);
-        assert_eq!(CoverageSnapshot::load(&folder.path().into()).unwrap(), CoverageSnapshot::default());
+        assert_eq!(
+            CoverageSnapshot::load(&folder.path().into()).unwrap(),
+            CoverageSnapshot::default()
+        );
         let mut coverage = Coverage::default();
         coverage.insert(&Provenance::rows(Split::new("photos/listing-0"), 0..32));
         coverage.insert(&Provenance::rows(Split::new("photos/listing-0"), 64..96));
-        let mut snapshot = CoverageSnapshot { folded_below: 7, ..CoverageSnapshot::default() };
-        snapshot.history.add(&OutputIdentity { digest: "a".into(), ..OutputIdentity::default() }, &coverage);
+        let mut snapshot = CoverageSnapshot {
+            folded_below: 7,
+            ..CoverageSnapshot::default()
+        };
+        snapshot.history.add(
+            &OutputIdentity {
+                digest: "a".into(),
+                ..OutputIdentity::default()
+            },
+            &coverage,
+        );
         snapshot.save(&place).unwrap();
-        assert_eq!(CoverageSnapshot::load(&folder.path().into()).unwrap(), snapshot);
-        let text = std::fs::read_to_string(folder.path().join("_latentflow/coverage.json")).unwrap();
-        assert!(text.contains(r#"{"photos/listing-0":[[0,32],[64,96]]}"#), "{text}");
+        assert_eq!(
+            CoverageSnapshot::load(&folder.path().into()).unwrap(),
+            snapshot
+        );
+        let text =
+            std::fs::read_to_string(folder.path().join("_latentflow/coverage.json")).unwrap();
+        assert!(
+            text.contains(r#"{"photos/listing-0":[[0,32],[64,96]]}"#),
+            "{text}"
+        );
     }
 
     #[test]
@@ -120,8 +152,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let place = place(&folder.path().into(), None);
         place.put(b"{").unwrap();
-        let error = CoverageSnapshot::load(&folder.path().into()).unwrap_err().to_string();
-        assert!(error.contains("coverage.json") && error.contains("no marker"), "{error}");
+        let error = CoverageSnapshot::load(&folder.path().into())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("coverage.json") && error.contains("no marker"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -134,8 +171,13 @@ mod tests {
             coverage
         };
         for (epoch, done) in [(2, 0..4), (11, 4..9)] {
-            let mut snapshot = CoverageSnapshot { folded_below: epoch, ..CoverageSnapshot::default() };
-            snapshot.history.add(&OutputIdentity::default(), &rows(done));
+            let mut snapshot = CoverageSnapshot {
+                folded_below: epoch,
+                ..CoverageSnapshot::default()
+            };
+            snapshot
+                .history
+                .add(&OutputIdentity::default(), &rows(done));
             snapshot.save(&place(&folder, Some(epoch))).unwrap();
         }
         let all = CoverageSnapshot::load(&folder).unwrap();

@@ -20,9 +20,16 @@ pub struct DataFile {
 /// # Errors
 /// When the folder cannot be read.
 pub fn data_files(folder: &Location) -> Result<Vec<DataFile>, StageError> {
-    let is_data = |entry: &StoreEntry| !entry.name.starts_with(['.', '_']) && entry.name.ends_with(".parquet");
+    let is_data = |entry: &StoreEntry| {
+        !entry.name.starts_with(['.', '_']) && entry.name.ends_with(".parquet")
+    };
     let files = folder.files()?.into_iter().filter(is_data);
-    Ok(files.map(|entry| DataFile { location: folder.join(&entry.name), entry }).collect())
+    Ok(files
+        .map(|entry| DataFile {
+            location: folder.join(&entry.name),
+            entry,
+        })
+        .collect())
 }
 
 impl DataFile {
@@ -32,7 +39,9 @@ impl DataFile {
     /// When it cannot be read.
     pub fn open(&self) -> Result<FileReader, StageError> {
         let StoreEntry { size, etag, .. } = &self.entry;
-        self.location.open(*size, etag.as_deref()).map_err(|error| self.location.io_error(error))
+        self.location
+            .open(*size, etag.as_deref())
+            .map_err(|error| self.location.io_error(error))
     }
 
     /// Its metadata, from its footer alone.
@@ -41,13 +50,15 @@ impl DataFile {
     /// When it cannot be read, or has no sound footer; the file is named.
     pub fn metadata(&self) -> Result<ParquetMetaData, StageError> {
         let input = self.open()?;
-        ParquetMetaDataReader::new().parse_and_finish(&input).map_err(|error| match input.failure() {
-            Some((_, error)) => self.location.io_error(error),
-            None => StageError::Other(format!(
-                "{}: this is no whole Parquet file: {error}; restore or remove it",
-                self.location
-            )),
-        })
+        ParquetMetaDataReader::new()
+            .parse_and_finish(&input)
+            .map_err(|error| match input.failure() {
+                Some((_, error)) => self.location.io_error(error),
+                None => StageError::Other(format!(
+                    "{}: this is no whole Parquet file: {error}; restore or remove it",
+                    self.location
+                )),
+            })
     }
 
     /// What latentflow wrote of it into its footer; `None` for another's file.

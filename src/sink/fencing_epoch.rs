@@ -1,11 +1,13 @@
-//! The epoch of an output in a bucket, where there are no locks: each run claims the next number, and the highest writes.
+//! The epoch of an output in a bucket, where there are no locks: each run claims the next number,
+//! and the highest writes.
 //!
-//! An epoch is an object that the store lets one writer create: `_latentflow/epoch-000003`. The number is part of the
-//! name of whatever a run writes, so no two runs ever write the same object. The highest is never removed: a number
-//! that was given is not given again.
+//! An epoch is an object that the store lets one writer create: `_latentflow/epoch-000003`. The
+//! number is part of the name of whatever a run writes, so no two runs ever write the same object.
+//! The highest is never removed: a number that was given is not given again.
 //!
-//! A request may still be on its way when its run is dead. So an upload is noted before it is begun to be sent, and who
-//! claims the next epoch gives up all that are noted, before it looks at what is there: they cannot be finished any more.
+//! A request may still be on its way when its run is dead. So an upload is noted before it is begun
+//! to be sent, and who claims the next epoch gives up all that are noted, before it looks at what
+//! is there: they cannot be finished any more.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
@@ -40,21 +42,31 @@ impl FencingEpoch {
         for _ in 0..TRIES {
             let known = numbers(&state).map_err(failed)?;
             let number = known.iter().max().copied().unwrap_or(0).checked_add(1);
-            let number = number.ok_or_else(|| StageError::Other(format!("{prefix}: there is no epoch left")))?;
+            let number = number
+                .ok_or_else(|| StageError::Other(format!("{prefix}: there is no epoch left")))?;
             let claim = state.join(&name(number));
             if claim.put_if_absent(text.as_bytes()).map_err(failed)? {
                 // A store that lets it be created once more would let another run do so.
-                if claim.put_if_absent(self::text().as_bytes()).map_err(failed)? {
+                if claim
+                    .put_if_absent(self::text().as_bytes())
+                    .map_err(failed)?
+                {
                     return Err(StageError::Other(format!(
                         "{prefix}: this store does not keep two writers apart (it ignores `If-None-Match: *` on PUT); \
                          write to a folder, and copy it"
                     )));
                 }
-                // While answers were lost, others may have claimed later epochs: theirs are to go on.
-                if numbers(&state).map_err(failed)?.iter().any(|&other| other > number) {
+                // While answers were lost, others may have claimed later epochs: theirs are to go
+                // on.
+                if numbers(&state)
+                    .map_err(failed)?
+                    .iter()
+                    .any(|&other| other > number)
+                {
                     continue;
                 }
-                // From here on no file of an earlier run can appear: who notes an upload later sees the claim first.
+                // From here on no file of an earlier run can appear: who notes an upload later sees
+                // the claim first.
                 abort_stale_uploads(&state).map_err(failed)?;
                 // They say nothing that this one does not say.
                 for before in known {
@@ -62,15 +74,22 @@ impl FencingEpoch {
                         tracing::debug!("{prefix}: epoch {before} could not be removed: {error}");
                     }
                 }
-                return Ok(Self { prefix: prefix.clone(), number });
+                return Ok(Self {
+                    prefix: prefix.clone(),
+                    number,
+                });
             }
         }
-        Err(StageError::Other(format!("{prefix}: other runs begin to write here again and again; stop them first")))
+        Err(StageError::Other(format!(
+            "{prefix}: other runs begin to write here again and again; stop them first"
+        )))
     }
 
     /// Where the upload that goes on is noted; a run has one at a time.
     pub fn upload_record(&self) -> S3Path {
-        self.prefix.join(STATE_DIR).join(&format!("{UPLOAD}{:06}", self.number))
+        self.prefix
+            .join(STATE_DIR)
+            .join(&format!("{UPLOAD}{:06}", self.number))
     }
 
     /// Its number.
@@ -96,19 +115,24 @@ impl FencingEpoch {
     }
 }
 
-/// What a claim says. It differs from that of every other run, so that a claim whose answer was lost is recognized.
+/// What a claim says. It differs from that of every other run, so that a claim whose answer was
+/// lost is recognized.
 fn text() -> String {
     let begun = humantime::format_rfc3339_seconds(SystemTime::now());
     // Each state has random keys of its own.
     let nonce = RandomState::new().hash_one(std::process::id());
     let version = env!("CARGO_PKG_VERSION");
-    format!("{{\"writer\":\"latentflow {version}\",\"begun\":\"{begun}\",\"nonce\":\"{nonce:016x}\"}}\n")
+    format!(
+        "{{\"writer\":\"latentflow {version}\",\"begun\":\"{begun}\",\"nonce\":\"{nonce:016x}\"}}\n"
+    )
 }
 
 /// What earlier runs were sending when they ended, or still are.
 fn abort_stale_uploads(state: &S3Path) -> io::Result<()> {
     let names = state.children()?.into_iter().map(|entry| entry.name);
-    names.filter(|name| name.starts_with(UPLOAD)).try_for_each(|name| state.join(&name).abort_recorded_upload())
+    names
+        .filter(|name| name.starts_with(UPLOAD))
+        .try_for_each(|name| state.join(&name).abort_recorded_upload())
 }
 
 fn name(number: u32) -> String {
@@ -117,5 +141,7 @@ fn name(number: u32) -> String {
 
 fn numbers(state: &S3Path) -> io::Result<Vec<u32>> {
     let names = state.children()?.into_iter().map(|entry| entry.name);
-    Ok(names.filter_map(|name| name.strip_prefix(NAME)?.parse().ok()).collect())
+    Ok(names
+        .filter_map(|name| name.strip_prefix(NAME)?.parse().ok())
+        .collect())
 }

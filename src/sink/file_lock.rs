@@ -25,12 +25,20 @@ impl FileLock {
         let state = folder.join(STATE_DIR);
         create_dir_all_synced(&state)?;
         let path = state.join("lock");
-        let file = state_file().create(true).truncate(false).write(true).open(&path);
+        let file = state_file()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path);
         let file = file.map_err(StageError::io(&path))?;
         match file.try_lock() {
             Ok(()) => {
                 let id = FolderId::of(folder).map_err(StageError::io(folder))?;
-                Ok(Self { _file: file, folder: folder.to_path_buf(), id })
+                Ok(Self {
+                    _file: file,
+                    folder: folder.to_path_buf(),
+                    id,
+                })
             }
             Err(TryLockError::WouldBlock) => Err(StageError::Other(format!(
                 "{}: another sink is writing here, of this pipeline or of one that runs at this moment; \
@@ -69,7 +77,10 @@ mod tests {
         let output = folder.path().join("a/b");
         let first = FileLock::take(&output).unwrap();
         let error = FileLock::take(&output).unwrap_err().to_string();
-        assert!(error.contains("another sink is writing here") && error.contains("a/b"), "{error}");
+        assert!(
+            error.contains("another sink is writing here") && error.contains("a/b"),
+            "{error}"
+        );
         drop(first);
         FileLock::take(&output).unwrap();
     }

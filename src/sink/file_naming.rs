@@ -6,9 +6,9 @@
 //! | another row of such a source | `a/b-000012.png` |
 //! | any row of any other source, `train.parquet` | `train.parquet/000012.png` |
 //!
-//! Two records may have one name: the sink keeps them apart. Characters that some system refuses are percent-encoded; a name that
-//! is too long ends in a hash, after `%~`, which no encoding gives. No folder ends in the extension of the files, so no file lies where a
-//! folder is needed.
+//! Two records may have one name: the sink keeps them apart. Characters that some system refuses
+//! are percent-encoded; a name that is too long ends in a hash, after `%~`, which no encoding
+//! gives. No folder ends in the extension of the files, so no file lies where a folder is needed.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -33,16 +33,21 @@ const NEVER: &str = r#"<>:"\|?*%"#;
 pub(super) enum NamingScheme {
     /// As the table above has it.
     Current,
-    /// As the program did before it had patterns: the whole source stays in the name, `a/b.jpg.png`.
+    /// As the program did before it had patterns: the whole source stays in the name,
+    /// `a/b.jpg.png`.
     Former,
     /// By a pattern of the user.
     Pattern(NamePattern),
 }
 
 impl NamingScheme {
-    /// The path of a record's file relative to the sink's folder, with `/`, without the `.` and the extension that it ends in.
+    /// The path of a record's file relative to the sink's folder, with `/`, without the `.` and the
+    /// extension that it ends in.
     pub(super) fn place(&self, source: &str, row: u64, extension: &str) -> String {
-        let is_image = has_extension(Path::new(source.rsplit('/').next().unwrap_or_default()), EXTENSIONS);
+        let is_image = has_extension(
+            Path::new(source.rsplit('/').next().unwrap_or_default()),
+            EXTENSIONS,
+        );
         let parts = match self {
             Self::Former => return former(source, row, extension, is_image),
             Self::Pattern(NamePattern(parts)) => parts.as_slice(),
@@ -72,8 +77,13 @@ enum PatternPart {
 
 const SLASH: PatternPart = PatternPart::Text(Cow::Borrowed("/"));
 const IMAGE: &[PatternPart] = &[PatternPart::Dir, SLASH, PatternPart::Stem];
-const IMAGE_ROW: &[PatternPart] =
-    &[PatternPart::Dir, SLASH, PatternPart::Stem, PatternPart::Text(Cow::Borrowed("-")), PatternPart::Row];
+const IMAGE_ROW: &[PatternPart] = &[
+    PatternPart::Dir,
+    SLASH,
+    PatternPart::Stem,
+    PatternPart::Text(Cow::Borrowed("-")),
+    PatternPart::Row,
+];
 const RECORD: &[PatternPart] = &[PatternPart::Source, SLASH, PatternPart::Row];
 
 /// The end of every pattern.
@@ -86,7 +96,9 @@ impl NamePattern {
     /// A sentence that says why it is refused.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let Some(place) = text.strip_suffix(END) else {
-            return Err(format!("`{text}` must end in `{END}`, which becomes the extension of the format"));
+            return Err(format!(
+                "`{text}` must end in `{END}`, which becomes the extension of the format"
+            ));
         };
         let mut parts = Vec::new();
         let mut rest = place;
@@ -118,14 +130,24 @@ fn unknown(placeholder: &str) -> String {
 fn check_component(text: &str) -> Result<(), String> {
     let never = |c: char| c.is_control() || NEVER.contains(c);
     match text {
-        "" => Err("has an empty part; write a path relative to the folder, such as `{dir}/{stem}.{ext}`".to_owned()),
-        ".." | "." => Err(format!("`{text}` leads out of the folder or nowhere; write a path inside the folder")),
-        _ if text.starts_with('.') => Err(format!("`{text}` starts with a dot, which hides the files; leave it out")),
-        _ if text.eq_ignore_ascii_case(STATE_DIR) => {
-            Err(format!("`{STATE_DIR}` is the folder of the sink's own notes"))
-        }
+        "" => Err(
+            "has an empty part; write a path relative to the folder, such as `{dir}/{stem}.{ext}`"
+                .to_owned(),
+        ),
+        ".." | "." => Err(format!(
+            "`{text}` leads out of the folder or nowhere; write a path inside the folder"
+        )),
+        _ if text.starts_with('.') => Err(format!(
+            "`{text}` starts with a dot, which hides the files; leave it out"
+        )),
+        _ if text.eq_ignore_ascii_case(STATE_DIR) => Err(format!(
+            "`{STATE_DIR}` is the folder of the sink's own notes"
+        )),
         _ => match text.find(never) {
-            Some(at) => Err(format!("`{}` cannot stand in a file name on every system", text[at..].escape_debug())),
+            Some(at) => Err(format!(
+                "`{}` cannot stand in a file name on every system",
+                text[at..].escape_debug()
+            )),
             None => Ok(()),
         },
     }
@@ -145,15 +167,21 @@ impl PatternPart {
     }
 }
 
-/// The text that a pattern stands for. A slash behind a folder that a source does not have is left out.
+/// The text that a pattern stands for. A slash behind a folder that a source does not have is left
+/// out.
 fn expand(parts: &[PatternPart], source: &str, row: u64, extension: &str) -> String {
     let (dir, file) = source.rsplit_once('/').unwrap_or(("", source));
-    let (stem, source_ext) = file.rsplit_once('.').filter(|(stem, _)| !stem.is_empty()).unwrap_or((file, ""));
+    let (stem, source_ext) = file
+        .rsplit_once('.')
+        .filter(|(stem, _)| !stem.is_empty())
+        .unwrap_or((file, ""));
     let mut text = String::new();
     let mut is_without_dir = false;
     for part in parts {
         match part {
-            PatternPart::Text(own) if is_without_dir => text.push_str(own.strip_prefix('/').unwrap_or(own)),
+            PatternPart::Text(own) if is_without_dir => {
+                text.push_str(own.strip_prefix('/').unwrap_or(own))
+            }
             PatternPart::Text(own) => text.push_str(own),
             PatternPart::Source => text.push_str(source),
             PatternPart::Dir => text.push_str(dir),
@@ -169,11 +197,19 @@ fn expand(parts: &[PatternPart], source: &str, row: u64, extension: &str) -> Str
 
 /// The same path with components that every system takes.
 fn harmless(path: &str, extension: &str) -> String {
-    let (folders, file) = path.rsplit_once('/').map_or((None, path), |(folders, file)| (Some(folders), file));
+    let (folders, file) = path
+        .rsplit_once('/')
+        .map_or((None, path), |(folders, file)| (Some(folders), file));
     let folders = folders.into_iter().flat_map(|folders| folders.split('/'));
-    let mut place: String = folders.map(|folder| component(folder, Some(extension)) + "/").collect();
+    let mut place: String = folders
+        .map(|folder| component(folder, Some(extension)) + "/")
+        .collect();
     place.push_str(&component(file, None));
-    if place.len() > PATH_BYTES { format!("%~{}", hash(path)) } else { place }
+    if place.len() > PATH_BYTES {
+        format!("%~{}", hash(path))
+    } else {
+        place
+    }
 }
 
 /// Names of the former scheme, for outputs that have begun with it.
@@ -184,7 +220,10 @@ fn former(source: &str, row: u64, extension: &str, is_image: bool) -> String {
     for text in source.split('/') {
         let is_file = is_image && start == folders_end;
         place.push_str(if start > 0 { "/" } else { "" });
-        place.push_str(&component(text, if is_file { None } else { Some(extension) }));
+        place.push_str(&component(
+            text,
+            if is_file { None } else { Some(extension) },
+        ));
         start += text.len() + 1;
     }
     if place.len() > PATH_BYTES {
@@ -197,8 +236,8 @@ fn former(source: &str, row: u64, extension: &str, is_image: bool) -> String {
     }
 }
 
-/// A component that stands for `text` alone. A folder must not look like one of our files, which end in
-/// `.<extension>`: the two could be in each other's way.
+/// A component that stands for `text` alone. A folder must not look like one of our files, which
+/// end in `.<extension>`: the two could be in each other's way.
 fn component(text: &str, folder_beside: Option<&str>) -> String {
     if text.is_empty() {
         return "%".to_owned();
@@ -209,7 +248,9 @@ fn component(text: &str, folder_beside: Option<&str>) -> String {
             encoded.push(character);
         } else {
             let bytes = &text.as_bytes()[place..place + character.len_utf8()];
-            bytes.iter().for_each(|byte| encoded.push_str(&format!("%{byte:02X}")));
+            bytes
+                .iter()
+                .for_each(|byte| encoded.push_str(&format!("%{byte:02X}")));
         }
     }
     if encoded.len() > COMPONENT_BYTES {
@@ -228,7 +269,8 @@ fn component(text: &str, folder_beside: Option<&str>) -> String {
 fn is_harmless(text: &str, place: usize, character: char, folder_beside: Option<&str>) -> bool {
     let rest = &text[place + character.len_utf8()..];
     let is_ours = |extension: &str| character == '.' && rest.eq_ignore_ascii_case(extension);
-    let first = place == 0 && (character == '.' || is_device(text) || text.eq_ignore_ascii_case(STATE_DIR));
+    let first =
+        place == 0 && (character == '.' || is_device(text) || text.eq_ignore_ascii_case(STATE_DIR));
     let last = rest.is_empty() && matches!(character, '.' | ' ');
     let never = character.is_control() || NEVER.contains(character);
     !(first || last || never || folder_beside.is_some_and(is_ours))
@@ -236,8 +278,16 @@ fn is_harmless(text: &str, place: usize, character: char, folder_beside: Option<
 
 /// Whether Windows takes a name for a device, whatever its extension.
 fn is_device(name: &str) -> bool {
-    let stem = name.split('.').next().unwrap_or_default().trim_end().to_ascii_uppercase();
-    let numbered = |device| stem.strip_prefix(device).is_some_and(|n| n.len() == 1 && n.as_bytes()[0].is_ascii_digit());
+    let stem = name
+        .split('.')
+        .next()
+        .unwrap_or_default()
+        .trim_end()
+        .to_ascii_uppercase();
+    let numbered = |device| {
+        stem.strip_prefix(device)
+            .is_some_and(|n| n.len() == 1 && n.as_bytes()[0].is_ascii_digit())
+    };
     ["CON", "PRN", "AUX", "NUL"].contains(&stem.as_str()) || numbered("COM") || numbered("LPT")
 }
 

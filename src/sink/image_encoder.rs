@@ -16,7 +16,8 @@ use crate::sink::BatchEncoder;
 use crate::source::{ROW, SOURCE, origin_fields};
 use crate::tensor::TensorShape;
 
-/// Makes files of a batch's records, on the workers: a PNG takes about as long as the inference of a small network.
+/// Makes files of a batch's records, on the workers: a PNG takes about as long as the inference of
+/// a small network.
 #[derive(Clone)]
 pub(super) struct ImageEncoder {
     /// The tensor column.
@@ -33,7 +34,9 @@ const BYTES: &str = "bytes";
 impl BatchEncoder for ImageEncoder {
     fn schema(&self) -> SchemaRef {
         // Columns of these names that come from the data may lack values.
-        let origin = origin_fields().into_iter().map(|field| field.with_nullable(true));
+        let origin = origin_fields()
+            .into_iter()
+            .map(|field| field.with_nullable(true));
         let bytes = Field::new(BYTES, DataType::LargeBinary, false);
         Arc::new(Schema::new(origin.chain([bytes]).collect::<Vec<_>>()))
     }
@@ -41,7 +44,12 @@ impl BatchEncoder for ImageEncoder {
     fn encode(&self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
         let tensors = column(&batch, &self.column)?;
         let (sources, rows) = (column(&batch, SOURCE)?, column(&batch, ROW)?);
-        let shape = batch.records.schema_ref().field_with_name(&self.column).ok().and_then(TensorShape::of);
+        let shape = batch
+            .records
+            .schema_ref()
+            .field_with_name(&self.column)
+            .ok()
+            .and_then(TensorShape::of);
         let mut files = LargeBinaryBuilder::new();
         let mut kept = Vec::with_capacity(batch.records.num_rows());
         for record in 0..batch.records.num_rows() {
@@ -53,15 +61,30 @@ impl BatchEncoder for ImageEncoder {
                 Err(error) if matches!(shape, Some(TensorShape::Fixed(_))) => {
                     return Err(StageError::Other(error.to_string()));
                 }
-                Err(error) => rejects.push(batch.row_ordinals[record], error.code(), error.to_string()),
+                Err(error) => {
+                    rejects.push(batch.row_ordinals[record], error.code(), error.to_string())
+                }
             }
         }
-        let row_ordinals =
-            batch.row_ordinals.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(&ordinal, _)| ordinal).collect();
+        let row_ordinals = batch
+            .row_ordinals
+            .iter()
+            .zip(&kept)
+            .filter(|(_, kept)| **kept)
+            .map(|(&ordinal, _)| ordinal)
+            .collect();
         let kept = BooleanArray::from(kept);
-        let columns = vec![filter(sources, &kept)?, filter(rows, &kept)?, Arc::new(files.finish())];
+        let columns = vec![
+            filter(sources, &kept)?,
+            filter(rows, &kept)?,
+            Arc::new(files.finish()),
+        ];
         let records = RecordBatch::try_new(self.schema(), columns)?;
-        Ok(Batch { records, row_ordinals, provenance: batch.provenance })
+        Ok(Batch {
+            records,
+            row_ordinals,
+            provenance: batch.provenance,
+        })
     }
 }
 
@@ -80,10 +103,17 @@ pub(super) struct EncodedImage<'a> {
 /// # Errors
 /// When the batch is not encoded.
 pub(super) fn files(batch: &Batch) -> Result<impl Iterator<Item = EncodedImage<'_>>, StageError> {
-    let (sources, rows) = (column(batch, SOURCE)?.as_string::<i32>(), column(batch, ROW)?.as_primitive::<UInt64Type>());
+    let (sources, rows) = (
+        column(batch, SOURCE)?.as_string::<i32>(),
+        column(batch, ROW)?.as_primitive::<UInt64Type>(),
+    );
     let files = column(batch, BYTES)?.as_binary::<i64>();
     let encoded = move |at| EncodedImage {
-        source: if sources.is_null(at) { "" } else { sources.value(at) },
+        source: if sources.is_null(at) {
+            ""
+        } else {
+            sources.value(at)
+        },
         row: if rows.is_null(at) { 0 } else { rows.value(at) },
         bytes: files.value(at),
     };
@@ -92,11 +122,18 @@ pub(super) fn files(batch: &Batch) -> Result<impl Iterator<Item = EncodedImage<'
 
 fn column<'a>(batch: &'a Batch, name: &str) -> Result<&'a ArrayRef, StageError> {
     let column = batch.records.column_by_name(name);
-    column.ok_or_else(|| StageError::Other(format!("the column `{name}` was planned, but is not there")))
+    column.ok_or_else(|| {
+        StageError::Other(format!("the column `{name}` was planned, but is not there"))
+    })
 }
 
 impl ImageEncoder {
-    fn encode(&self, tensors: &dyn Array, shape: Option<&TensorShape>, record: usize) -> Result<Vec<u8>, ImageError> {
+    fn encode(
+        &self,
+        tensors: &dyn Array,
+        shape: Option<&TensorShape>,
+        record: usize,
+    ) -> Result<Vec<u8>, ImageError> {
         let pixels = pixels_of(tensors, shape, &self.pixels, record)?;
         encode(&pixels, self.output).map_err(|error| match error {
             ImageError::Unsupported(reason) => {
@@ -111,17 +148,30 @@ impl ImageEncoder {
 ///
 /// # Errors
 /// A sentence, when there is no such column, or several.
-pub(super) fn pixel_column(input: &SchemaRef, wanted: Option<&str>) -> Result<(String, PixelFormat), String> {
+pub(super) fn pixel_column(
+    input: &SchemaRef,
+    wanted: Option<&str>,
+) -> Result<(String, PixelFormat), String> {
     let mut columns = pixel_columns(input);
-    let names = columns.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
-    let of_input = if names.is_empty() { "no column here does".to_owned() } else { format!("these do: {names}") };
+    let names = columns
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect::<Vec<_>>()
+        .join(", ");
+    let of_input = if names.is_empty() {
+        "no column here does".to_owned()
+    } else {
+        format!("these do: {names}")
+    };
     match wanted {
         Some(wanted) => {
             let column = columns.into_iter().find(|(name, _)| name == wanted);
             column.ok_or_else(|| format!("`{wanted}` does not hold pixels; {of_input}"))
         }
         None if columns.len() == 1 => Ok(columns.remove(0)),
-        None if columns.is_empty() => Err("no column holds pixels; put a `pixels` stage before".to_owned()),
+        None if columns.is_empty() => {
+            Err("no column holds pixels; put a `pixels` stage before".to_owned())
+        }
         None => Err(format!("several columns hold pixels; choose one: {names}")),
     }
 }

@@ -1,4 +1,5 @@
-//! What a Parquet dataset holds: rows, columns, where they came from, the distribution of their errors.
+//! What a Parquet dataset holds: rows, columns, where they came from, the distribution of their
+//! errors.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,8 +22,17 @@ use crate::store::Location;
 use crate::text_escape::line;
 use crate::units::ByteSize;
 
-/// Columns of numbers that say how well a record was reconstructed, by the names that stages give them.
-pub const ERRORS: [&str; 7] = ["reconstruction_error", "zscore", "mse", "bce", "mae", "psnr", "ssim"];
+/// Columns of numbers that say how well a record was reconstructed, by the names that stages give
+/// them.
+pub const ERRORS: [&str; 7] = [
+    "reconstruction_error",
+    "zscore",
+    "mse",
+    "bce",
+    "mae",
+    "psnr",
+    "ssim",
+];
 
 /// What was found; its `Display` is the text for people.
 #[derive(Debug)]
@@ -57,7 +67,13 @@ pub fn describe(place: &Location) -> Result<DatasetDescription, StageError> {
     let _still = shared_read_lock(place);
     let file = place.file()?;
     let (is_folder, files) = match file {
-        Some(entry) => (false, vec![DataFile { location: place.clone(), entry }]),
+        Some(entry) => (
+            false,
+            vec![DataFile {
+                location: place.clone(),
+                entry,
+            }],
+        ),
         None => (true, data_files(place)?),
     };
     let mut description = DatasetDescription {
@@ -77,9 +93,15 @@ pub fn describe(place: &Location) -> Result<DatasetDescription, StageError> {
         description.add_file(file)?;
         read_errors(file, &mut errors)?;
     }
-    let snapshot = if is_folder { CoverageSnapshot::load(place)? } else { CoverageSnapshot::default() };
+    let snapshot = if is_folder {
+        CoverageSnapshot::load(place)?
+    } else {
+        CoverageSnapshot::default()
+    };
     if files.is_empty() && snapshot == CoverageSnapshot::default() {
-        return Err(StageError::Other("there are no Parquet files directly in this folder".to_owned()));
+        return Err(StageError::Other(
+            "there are no Parquet files directly in this folder".to_owned(),
+        ));
     }
     for (identity, coverage) in snapshot.history.writers {
         description.add_writer(identity, None);
@@ -87,7 +109,9 @@ pub fn describe(place: &Location) -> Result<DatasetDescription, StageError> {
     }
     let mut distribution = |name: &String| errors.remove(name).and_then(Distribution::summary);
     let names = description.schema.fields().iter().map(|field| field.name());
-    description.errors = names.filter_map(|name| Some((name.clone(), distribution(name)?))).collect();
+    description.errors = names
+        .filter_map(|name| Some((name.clone(), distribution(name)?)))
+        .collect();
     Ok(description)
 }
 
@@ -102,10 +126,16 @@ impl DatasetDescription {
             self.different.push(data.location.clone());
         }
         self.files += 1;
-        self.rows = self.rows.saturating_add(u64::try_from(file.num_rows()).unwrap_or(0));
+        self.rows = self
+            .rows
+            .saturating_add(u64::try_from(file.num_rows()).unwrap_or(0));
         self.bytes += data.entry.size;
         match ProvenanceFooter::of(&data.location, &metadata)? {
-            Some(ProvenanceFooter { identity, version, coverage }) => {
+            Some(ProvenanceFooter {
+                identity,
+                version,
+                coverage,
+            }) => {
                 self.add_writer(identity, Some(version));
                 self.coverage.union(&coverage);
             }
@@ -126,18 +156,28 @@ impl DatasetDescription {
 }
 
 /// Adds the values of a file's columns of errors to their distributions.
-fn read_errors(file: &DataFile, errors: &mut BTreeMap<String, Distribution>) -> Result<(), StageError> {
+fn read_errors(
+    file: &DataFile,
+    errors: &mut BTreeMap<String, Distribution>,
+) -> Result<(), StageError> {
     let named = |error: String| StageError::Other(format!("{}: {error}", file.location));
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file.open()?).map_err(|error| named(error.to_string()))?;
-    let is_error = |data_type: &DataType| matches!(data_type, DataType::Float32 | DataType::Float64);
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file.open()?)
+        .map_err(|error| named(error.to_string()))?;
+    let is_error =
+        |data_type: &DataType| matches!(data_type, DataType::Float32 | DataType::Float64);
     let columns = reader.schema().fields().iter().enumerate();
-    let columns = columns.filter(|(_, field)| ERRORS.contains(&field.name().as_str()) && is_error(field.data_type()));
+    let columns = columns.filter(|(_, field)| {
+        ERRORS.contains(&field.name().as_str()) && is_error(field.data_type())
+    });
     let places: Vec<usize> = columns.map(|(place, _)| place).collect();
     if places.is_empty() {
         return Ok(());
     }
     let mask = ProjectionMask::roots(reader.parquet_schema(), places);
-    let batches = reader.with_projection(mask).build().map_err(|error| named(error.to_string()))?;
+    let batches = reader
+        .with_projection(mask)
+        .build()
+        .map_err(|error| named(error.to_string()))?;
     for batch in batches {
         let batch = batch.map_err(|error| named(error.to_string()))?;
         for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
@@ -150,14 +190,31 @@ fn read_errors(file: &DataFile, errors: &mut BTreeMap<String, Distribution>) -> 
 
 /// The numbers of a column, without those that are missing.
 fn floats(column: &ArrayRef) -> impl Iterator<Item = f64> {
-    let single = column.as_primitive_opt::<Float32Type>().into_iter().flatten().flatten().map(f64::from);
-    single.chain(column.as_primitive_opt::<Float64Type>().into_iter().flatten().flatten())
+    let single = column
+        .as_primitive_opt::<Float32Type>()
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(f64::from);
+    single.chain(
+        column
+            .as_primitive_opt::<Float64Type>()
+            .into_iter()
+            .flatten()
+            .flatten(),
+    )
 }
 
 impl fmt::Display for DatasetDescription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.place)?;
-        writeln!(f, "rows         {} in {} of {}", self.rows, count(self.files, "file"), ByteSize(self.bytes))?;
+        writeln!(
+            f,
+            "rows         {} in {} of {}",
+            self.rows,
+            count(self.files, "file"),
+            ByteSize(self.bytes)
+        )?;
         if self.files > 0 {
             writeln!(f, "columns")?;
             write_columns(f, &self.schema)?;
@@ -178,18 +235,41 @@ impl DatasetDescription {
         if self.errors.is_empty() {
             return Ok(());
         }
-        let width = self.errors.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        let width = self
+            .errors
+            .iter()
+            .map(|(name, _)| name.len())
+            .max()
+            .unwrap_or(0);
         let head = ["count", "mean", "std", "min", "p50", "p99", "max"];
         let head: String = head.iter().map(|name| format!("  {name:>12}")).collect();
         writeln!(f, "errors\n    {:width$}{head}", "")?;
         for (name, summary) in &self.errors {
-            let SummaryStats { count, not_finite, mean, std, min, p50, p99, max, exact } = summary;
+            let SummaryStats {
+                count,
+                not_finite,
+                mean,
+                std,
+                min,
+                p50,
+                p99,
+                max,
+                exact,
+            } = summary;
             write!(f, "    {name:width$}  {count:>12}")?;
             for value in [mean, std, min, p50, p99, max] {
                 write!(f, "  {:>12}", short(*value))?;
             }
-            let estimated = if *exact { "" } else { "  (quantiles within 1 %)" };
-            let infinite = if *not_finite == 0 { String::new() } else { format!("  ({not_finite} not finite)") };
+            let estimated = if *exact {
+                ""
+            } else {
+                "  (quantiles within 1 %)"
+            };
+            let infinite = if *not_finite == 0 {
+                String::new()
+            } else {
+                format!("  ({not_finite} not finite)")
+            };
             writeln!(f, "{estimated}{infinite}")?;
         }
         Ok(())
@@ -201,10 +281,19 @@ impl DatasetDescription {
             all if all == self.files && self.writers.is_empty() => {
                 return writeln!(f, "provenance   none: not written by latentflow");
             }
-            some => writeln!(f, "provenance   none of {}: not written by latentflow", count(some, "file"))?,
+            some => writeln!(
+                f,
+                "provenance   none of {}: not written by latentflow",
+                count(some, "file")
+            )?,
         }
         for (identity, version) in &self.writers {
-            writeln!(f, "pipeline     {}, stage {}", line(&identity.pipeline), line(&identity.stage))?;
+            writeln!(
+                f,
+                "pipeline     {}, stage {}",
+                line(&identity.pipeline),
+                line(&identity.stage)
+            )?;
             writeln!(f, "digest       {}", line(&identity.digest))?;
             for (name, digest) in &identity.models {
                 writeln!(f, "model        {} {}", line(name), line(digest))?;
@@ -214,7 +303,12 @@ impl DatasetDescription {
             }
         }
         let splits = self.coverage.splits();
-        writeln!(f, "source rows  {} of {}", self.coverage.len(), count(splits.len() as u64, "split"))?;
+        writeln!(
+            f,
+            "source rows  {} of {}",
+            self.coverage.len(),
+            count(splits.len() as u64, "split")
+        )?;
         for (name, rows) in splits.iter().take(SHOWN) {
             writeln!(f, "    {}: {}", line(name), ranges(rows))?;
         }
@@ -227,7 +321,11 @@ impl DatasetDescription {
 
 /// Half-open ranges, as they stand in provenance: `0..12, 20..22`.
 fn ranges(rows: &RangeSet) -> String {
-    let shown = rows.ranges().iter().take(SHOWN).map(|range| format!("{}..{}", range.start, range.end));
+    let shown = rows
+        .ranges()
+        .iter()
+        .take(SHOWN)
+        .map(|range| format!("{}..{}", range.start, range.end));
     let mut parts: Vec<String> = shown.collect();
     if rows.ranges().len() > SHOWN {
         parts.push(format!("... and {} more", rows.ranges().len() - SHOWN));
@@ -273,7 +371,9 @@ mod tests {
             Field::new("reconstruction_error", DataType::Float32, false),
         ]);
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(StringArray::from_iter_values(errors.iter().map(|error| format!("{error}.png")))),
+            Arc::new(StringArray::from_iter_values(
+                errors.iter().map(|error| format!("{error}.png")),
+            )),
             fixed_column(2, vec![0.5; errors.len() * 2]).unwrap(),
             Arc::new(Float32Array::from(errors.to_vec())),
         ];
@@ -288,13 +388,23 @@ mod tests {
             models: BTreeMap::from([("photo".into(), "5eed".into())]),
             ..OutputIdentity::default()
         };
-        let mut writer = ParquetSinkConfig::new(path).sink(&records(&[]).schema()).unwrap().open(identity).unwrap();
+        let mut writer = ParquetSinkConfig::new(path)
+            .sink(&records(&[]).schema())
+            .unwrap()
+            .open(identity)
+            .unwrap();
         let split = Split::new("photos/listing-0");
         for (place, errors) in (0_u64..).zip(batches) {
             let start = from + place * 10;
             let provenance = Arc::new(Provenance::rows(Arc::clone(&split), start..start + 10));
             let row_ordinals = (0..u32::try_from(errors.len()).unwrap()).collect();
-            writer.write(&Batch { records: records(errors), row_ordinals, provenance }).unwrap();
+            writer
+                .write(&Batch {
+                    records: records(errors),
+                    row_ordinals,
+                    provenance,
+                })
+                .unwrap();
             writer.commit().unwrap();
         }
     }
@@ -303,7 +413,8 @@ mod tests {
         let text = describe(&path.into()).unwrap().to_string();
         // Sizes of files change with the encoder; they are not what is tested.
         let size = format!("of {}", ByteSize(describe(&path.into()).unwrap().bytes));
-        text.replace(&path.display().to_string(), "DATASET").replace(&size, "of SIZE")
+        text.replace(&path.display().to_string(), "DATASET")
+            .replace(&size, "of SIZE")
     }
 
     #[test]
@@ -336,11 +447,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("table.parquet");
         let records = records(&[0.0001]);
-        let mut writer = ArrowWriter::try_new(File::create(&path).unwrap(), records.schema(), None).unwrap();
+        let mut writer =
+            ArrowWriter::try_new(File::create(&path).unwrap(), records.schema(), None).unwrap();
         writer.write(&records).unwrap();
         writer.close().unwrap();
         let text = text(&path);
-        assert!(text.contains("provenance   none: not written by latentflow"), "{text}");
+        assert!(
+            text.contains("provenance   none: not written by latentflow"),
+            "{text}"
+        );
         assert!(text.contains("1.00000e-4"), "{text}");
         assert!(!text.contains("source rows"), "{text}");
     }
@@ -350,7 +465,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         run(folder.path(), "d1", 0, &[&[]]);
         let description = describe(&folder.path().into()).unwrap();
-        assert_eq!((description.files, description.rows, description.coverage.len()), (0, 0, 10));
+        assert_eq!(
+            (
+                description.files,
+                description.rows,
+                description.coverage.len()
+            ),
+            (0, 0, 10)
+        );
         assert_eq!(description.writers.len(), 1);
     }
 
@@ -362,7 +484,11 @@ mod tests {
         let moved = folder.path().join("a/other.parquet");
         std::fs::rename(folder.path().join("b/part-00000.parquet"), &moved).unwrap();
         let description = describe(&Location::from(folder.path()).join("a")).unwrap();
-        let digests: Vec<&str> = description.writers.iter().map(|(identity, _)| identity.digest.as_str()).collect();
+        let digests: Vec<&str> = description
+            .writers
+            .iter()
+            .map(|(identity, _)| identity.digest.as_str())
+            .collect();
         assert_eq!(digests, ["d2", "d1"]);
         assert!(description.different.is_empty());
     }
@@ -370,7 +496,12 @@ mod tests {
     #[test]
     fn what_is_no_dataset_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(describe(&folder.path().into()).unwrap_err().to_string().contains("no Parquet files"));
+        assert!(
+            describe(&folder.path().into())
+                .unwrap_err()
+                .to_string()
+                .contains("no Parquet files")
+        );
         let path = folder.path().join("notes.txt");
         std::fs::write(&path, "hello").unwrap();
         assert!(

@@ -76,7 +76,8 @@ pub trait Sink: Send {
         Ok(OutputHistory::default())
     }
 
-    /// What earlier runs made durable so far, read without claiming the folder: another process may write there meanwhile.
+    /// What earlier runs made durable so far, read without claiming the folder: another process may
+    /// write there meanwhile.
     ///
     /// # Errors
     /// When files cannot be read.
@@ -92,8 +93,8 @@ pub trait Sink: Send {
         Ok(())
     }
 
-    /// Forgets what earlier runs did, so that the next one starts over: counts what that removes, and removes it
-    /// where `remove` says so.
+    /// Forgets what earlier runs did, so that the next one starts over: counts what that removes,
+    /// and removes it where `remove` says so.
     ///
     /// # Errors
     /// When files cannot be read or removed, or another process writes there.
@@ -123,23 +124,26 @@ pub trait BatchEncoder: Send + Sync {
     /// The columns of the prepared batch.
     fn schema(&self) -> SchemaRef;
 
-    /// The batch as [`SinkWriter::write`] takes it. A record that the sink cannot hold goes to `rejects` and is left out.
+    /// The batch as [`SinkWriter::write`] takes it. A record that the sink cannot hold goes to
+    /// `rejects` and is left out.
     ///
     /// # Errors
     /// An error that it does not expect of a record, as for a transform.
     fn encode(&self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError>;
 }
 
-/// A sink at work. Every batch number comes in ascending order, empty batches too: their rows are done as well.
+/// A sink at work. Every batch number comes in ascending order, empty batches too: their rows are
+/// done as well.
 pub trait SinkWriter: Send {
-    /// Takes a batch, prepared where that was asked for; may commit on its own when a file is full, and says so.
+    /// Takes a batch, prepared where that was asked for; may commit on its own when a file is full,
+    /// and says so.
     ///
     /// # Errors
     /// When it cannot be written: the run ends, what was committed stays.
     fn write(&mut self, batch: &Batch) -> Result<CommitProgress, StageError>;
 
-    /// Writes as another from the next batch on, with which older rows may lie beside newer ones. Nothing waits to be
-    /// committed then.
+    /// Writes as another from the next batch on, with which older rows may lie beside newer ones.
+    /// Nothing waits to be committed then.
     ///
     /// # Errors
     /// When that cannot be noted durably.
@@ -147,12 +151,14 @@ pub trait SinkWriter: Send {
         Ok(())
     }
 
-    /// How long what was taken waits to be committed at most, whatever the pipeline says; `None`: as the pipeline says.
+    /// How long what was taken waits to be committed at most, whatever the pipeline says; `None`:
+    /// as the pipeline says.
     fn commit_age(&self) -> Option<Duration> {
         None
     }
 
-    /// Makes everything that was taken durable, together with its provenance, or fails; nothing in between.
+    /// Makes everything that was taken durable, together with its provenance, or fails; nothing in
+    /// between.
     ///
     /// # Errors
     /// When it cannot be made durable.
@@ -190,15 +196,23 @@ pub trait SinkConfig: DeserializeOwned + Serialize + JsonSchema {
     ///
     /// # Errors
     /// Every fault that was found, keys relative to the stage.
-    fn plan(&mut self, input: &SchemaRef, context: &PlanContext) -> Result<Box<dyn Sink>, Vec<ConfigError>>;
+    fn plan(
+        &mut self,
+        input: &SchemaRef,
+        context: &PlanContext,
+    ) -> Result<Box<dyn Sink>, Vec<ConfigError>>;
 }
 
 /// How a sink of some kind is planned: options as written, schema of its input, context.
-pub type PlanSink = fn(Value, &SchemaRef, &PlanContext) -> Result<ResolvedStage<Box<dyn Sink>>, Vec<ConfigError>>;
+pub type PlanSink =
+    fn(Value, &SchemaRef, &PlanContext) -> Result<ResolvedStage<Box<dyn Sink>>, Vec<ConfigError>>;
 
 /// Every kind of sink.
 pub const KINDS: &[ComponentKind<PlanSink>] = &[
-    kind::<parquet::ParquetSinkConfig>("parquet", "writes records to Parquet files, each file whole or not at all"),
+    kind::<parquet::ParquetSinkConfig>(
+        "parquet",
+        "writes records to Parquet files, each file whole or not at all",
+    ),
     kind::<images::ImagesSinkConfig>("images", "writes a tensor column as image files"),
     kind::<stdout::StdoutSinkConfig>("stdout", "prints records as NDJSON, one object a line"),
     kind::<discard::DiscardSinkConfig>("discard", "drops records, for benchmarks"),
@@ -212,7 +226,10 @@ const fn kind<C: SinkConfig>(name: &'static str, summary: &'static str) -> Compo
         check: |written| parse_options::<C>(written).err().unwrap_or_default(),
         plan: |written, input, context| {
             let mut config = parse_options::<C>(written)?;
-            Ok(ResolvedStage { stage: config.plan(input, context)?, options: registry::option_values(&config)? })
+            Ok(ResolvedStage {
+                stage: config.plan(input, context)?,
+                options: registry::option_values(&config)?,
+            })
         },
     }
 }

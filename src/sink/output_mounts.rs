@@ -1,4 +1,5 @@
-//! Remembers on which mounted disk an output lies, in places off that disk: before the disk is mounted again, nothing is written.
+//! Remembers on which mounted disk an output lies, in places off that disk: before the disk is
+//! mounted again, nothing is written.
 
 use std::env;
 use std::fs;
@@ -28,12 +29,23 @@ pub struct OutputMounts {
 }
 
 impl OutputMounts {
-    /// The folders of a pipeline, and `latentflow` in `XDG_STATE_HOME` or `~/.local/state`, where there is a home.
+    /// The folders of a pipeline, and `latentflow` in `XDG_STATE_HOME` or `~/.local/state`, where
+    /// there is a home.
     #[must_use]
     pub fn new(folders: Vec<PathBuf>) -> Self {
-        let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")));
-        Self { places: folders.into_iter().chain(state.map(|state| state.join("latentflow"))).collect() }
+        let absolute = |name: &str| {
+            env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
+        let state =
+            absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")));
+        Self {
+            places: folders
+                .into_iter()
+                .chain(state.map(|state| state.join("latentflow")))
+                .collect(),
+        }
     }
 
     /// Refuses an output whose disk was mounted in an earlier run and is not now.
@@ -42,8 +54,13 @@ impl OutputMounts {
     /// Which disk is missing.
     pub fn check(&self, output: &Path) -> Result<(), StageError> {
         let path = real_path(output);
-        let records = self.places.iter().filter_map(|place| read(&file(place, &path)));
-        let missing = records.filter(|record| record.path == path).find(|record| is_unmounted(&record.mount, &path));
+        let records = self
+            .places
+            .iter()
+            .filter_map(|place| read(&file(place, &path)));
+        let missing = records
+            .filter(|record| record.path == path)
+            .find(|record| is_unmounted(&record.mount, &path));
         missing.map_or(Ok(()), |record| {
             let (output, mount) = (output.display(), record.mount.display());
             Err(StageError::Other(format!(
@@ -53,12 +70,19 @@ impl OutputMounts {
         })
     }
 
-    /// Remembers where an output lies, in the first place that does not lie on the same disk. Temporary folders are not remembered.
+    /// Remembers where an output lies, in the first place that does not lie on the same disk.
+    /// Temporary folders are not remembered.
     pub fn record(&self, output: &Path) {
         let path = real_path(output);
-        let Some(mount) = mount_of(&path).filter(|mount| !env::temp_dir().starts_with(mount)) else { return };
-        let is_elsewhere = |place: &&PathBuf| mount_of(&real_path(place)).is_none_or(|at| !at.starts_with(&mount));
-        let Some(place) = self.places.iter().find(is_elsewhere) else { return };
+        let Some(mount) = mount_of(&path).filter(|mount| !env::temp_dir().starts_with(mount))
+        else {
+            return;
+        };
+        let is_elsewhere =
+            |place: &&PathBuf| mount_of(&real_path(place)).is_none_or(|at| !at.starts_with(&mount));
+        let Some(place) = self.places.iter().find(is_elsewhere) else {
+            return;
+        };
         let file = file(place, &path);
         let record = OutputRecord { path, mount };
         if read(&file).as_ref() == Some(&record) {
@@ -75,14 +99,23 @@ impl OutputMounts {
     /// When a record cannot be removed.
     pub fn forget(&self, output: &Path) -> Result<(), StageError> {
         let path = real_path(output);
-        let files = self.places.iter().map(|place| file(place, &path)).filter(|file| file.exists());
-        files.into_iter().try_for_each(|file| fs::remove_file(&file).map_err(StageError::io(&file)))
+        let files = self
+            .places
+            .iter()
+            .map(|place| file(place, &path))
+            .filter(|file| file.exists());
+        files
+            .into_iter()
+            .try_for_each(|file| fs::remove_file(&file).map_err(StageError::io(&file)))
     }
 }
 
 fn file(place: &Path, output: &Path) -> PathBuf {
     let digest = Sha256::digest(output.as_os_str().as_encoded_bytes());
-    let name: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let name: String = digest[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     place.join("outputs").join(format!("{name}.json"))
 }
 
@@ -100,14 +133,23 @@ mod tests {
     fn output_whose_disk_is_missing_is_refused_until_forgotten() {
         let folder = tempfile::tempdir().unwrap();
         let (output, place) = (folder.path().join("disk/out"), folder.path().join("state"));
-        let mounts = OutputMounts { places: vec![place.clone()] };
+        let mounts = OutputMounts {
+            places: vec![place.clone()],
+        };
         mounts.check(&output).unwrap();
         let path = real_path(&output);
         let mount = path.parent().unwrap().to_path_buf();
-        let text = serde_json::to_vec(&OutputRecord { path: path.clone(), mount }).unwrap();
+        let text = serde_json::to_vec(&OutputRecord {
+            path: path.clone(),
+            mount,
+        })
+        .unwrap();
         write_atomically(&file(&place, &path), &text).unwrap();
         let error = mounts.check(&output).unwrap_err().to_string();
-        assert!(error.contains("--start-over") && error.contains("disk`"), "{error}");
+        assert!(
+            error.contains("--start-over") && error.contains("disk`"),
+            "{error}"
+        );
         mounts.check(&folder.path().join("disk/other")).unwrap();
         mounts.forget(&output).unwrap();
         mounts.check(&output).unwrap();
@@ -116,7 +158,9 @@ mod tests {
     #[test]
     fn output_in_temporary_folder_is_not_remembered() {
         let folder = tempfile::tempdir().unwrap();
-        let mounts = OutputMounts { places: vec![folder.path().join("state")] };
+        let mounts = OutputMounts {
+            places: vec![folder.path().join("state")],
+        };
         mounts.record(&folder.path().join("out"));
         assert!(!folder.path().join("state").exists());
     }

@@ -19,12 +19,15 @@ use crate::plan_context::PlanContext;
 use crate::sink::column_selection::ColumnSelection;
 use crate::sink::coverage_snapshot::{self, CoverageSnapshot};
 use crate::sink::data_files::{DataFile, data_files};
-use crate::sink::parquet_file::{ParquetCompression, ParquetFileWriter, ParquetOptions, RowGroupConfig};
+use crate::sink::parquet_file::{
+    ParquetCompression, ParquetFileWriter, ParquetOptions, RowGroupConfig,
+};
 use crate::sink::provenance_footer::ProvenanceFooter;
 use crate::sink::rewrite_commit::RewriteCommit;
 use crate::sink::writer_lease::{WriterLease, part_number};
 use crate::sink::{
-    CommitProgress, CommitStats, OutputHistory, OutputIdentity, STATE_DIR, Sink, SinkConfig, SinkWriter,
+    CommitProgress, CommitStats, OutputHistory, OutputIdentity, STATE_DIR, Sink, SinkConfig,
+    SinkWriter,
 };
 use crate::source::WrittenFiles;
 use crate::store::Location;
@@ -33,8 +36,8 @@ use crate::units::ByteSize;
 /// Where the files go, and how large they become.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct ParquetSinkConfig {
-    /// The folder of the files; made where it is missing. It holds the output of this stage and nothing else.
-    /// `s3://bucket/prefix` where the build has object stores.
+    /// The folder of the files; made where it is missing. It holds the output of this stage and
+    /// nothing else. `s3://bucket/prefix` where the build has object stores.
     #[schemars(extend("x-changes-rows" = false, "format" = "path"))]
     pub path: PathBuf,
     /// The columns to write, in this order. Default: all of them.
@@ -62,32 +65,51 @@ pub struct ParquetSinkConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct RollingPolicy {
-    /// Maximum bytes before encoding. A batch is not split for it: a single larger batch has a file of its own.
+    /// Maximum bytes before encoding. A batch is not split for it: a single larger batch has a file
+    /// of its own.
     pub bytes: ByteSize,
-    /// Maximum number of records; a batch that is larger is split. Only the records that stages make of one source row, such as
-    /// tiles of an image, stay together. `latentflow compact` puts such files together; its option `--records` bounds them again.
-    /// Default: any number.
+    /// Maximum number of records; a batch that is larger is split. Only the records that stages
+    /// make of one source row, such as tiles of an image, stay together. `latentflow compact` puts
+    /// such files together; its option `--records` bounds them again. Default: any number.
     pub records: Option<NonZeroU64>,
 }
 
 impl Default for RollingPolicy {
     fn default() -> Self {
-        Self { bytes: ByteSize(256 << 20), records: None }
+        Self {
+            bytes: ByteSize(256 << 20),
+            records: None,
+        }
     }
 }
 
 impl SinkConfig for ParquetSinkConfig {
-    fn plan(&mut self, input: &SchemaRef, _: &PlanContext) -> Result<Box<dyn Sink>, Vec<ConfigError>> {
+    fn plan(
+        &mut self,
+        input: &SchemaRef,
+        _: &PlanContext,
+    ) -> Result<Box<dyn Sink>, Vec<ConfigError>> {
         self.sink(input)
     }
 }
 
 impl ParquetSinkConfig {
-    /// As rejects are written: everything but the folder at its default, and no threads for what is seldom much.
+    /// As rejects are written: everything but the folder at its default, and no threads for what is
+    /// seldom much.
     pub(super) fn new(path: &Path) -> Self {
         let (file, compression) = (RollingPolicy::default(), ParquetCompression::default());
-        let row_group = RowGroupConfig { encoders: Some(0), ..RowGroupConfig::default() };
-        Self { path: path.to_path_buf(), columns: None, file, row_group, compression, is_private: true }
+        let row_group = RowGroupConfig {
+            encoders: Some(0),
+            ..RowGroupConfig::default()
+        };
+        Self {
+            path: path.to_path_buf(),
+            columns: None,
+            file,
+            row_group,
+            compression,
+            is_private: true,
+        }
     }
 
     /// The sink for records of this schema.
@@ -99,23 +121,41 @@ impl ParquetSinkConfig {
         if self.path.as_os_str().is_empty() {
             faults.push(ConfigError::new("path", "is empty; name a folder"));
         }
-        for (key, bytes) in [("file.bytes", self.file.bytes), ("row_group.bytes", self.row_group.bytes)] {
+        for (key, bytes) in [
+            ("file.bytes", self.file.bytes),
+            ("row_group.bytes", self.row_group.bytes),
+        ] {
             if bytes.0 == 0 {
-                faults.push(ConfigError::new(key, "is 0; write a size such as \"64MiB\""));
+                faults.push(ConfigError::new(
+                    key,
+                    "is 0; write a size such as \"64MiB\"",
+                ));
             }
         }
-        let folder = Location::from_path(&self.path).map_err(|message| faults.push(ConfigError::new("path", message)));
+        let folder = Location::from_path(&self.path)
+            .map_err(|message| faults.push(ConfigError::new("path", message)));
         let columns = ColumnSelection::select(self.columns.as_deref(), input);
         let planned = columns.and_then(|columns| {
             self.columns = Some(columns.names());
-            let format = ParquetOptions::new(SchemaRef::clone(columns.schema()), self.compression, self.row_group)?;
+            let format = ParquetOptions::new(
+                SchemaRef::clone(columns.schema()),
+                self.compression,
+                self.row_group,
+            )?;
             Ok((columns, format))
         });
         match (planned, folder) {
             (Ok((columns, format)), Ok(folder)) if faults.is_empty() => {
                 let file = self.file;
                 let is_private = self.is_private;
-                Ok(Box::new(ParquetSink { folder, columns, format, file, is_private, claimed: RefCell::default() }))
+                Ok(Box::new(ParquetSink {
+                    folder,
+                    columns,
+                    format,
+                    file,
+                    is_private,
+                    claimed: RefCell::default(),
+                }))
             }
             (Ok(_), _) => Err(faults),
             (Err(more), _) => Err(faults.into_iter().chain(more).collect()),
@@ -156,12 +196,19 @@ impl ClaimedFolder {
         let lease = WriterLease::take(folder)?;
         // Files that are being put together must not be met half way.
         let _calm = folder.local().map(RewriteCommit::begin).transpose()?;
-        Ok(Self { lease, contents: FolderContents::read(folder)? })
+        Ok(Self {
+            lease,
+            contents: FolderContents::read(folder)?,
+        })
     }
 
     /// Makes the snapshot durable, and removes those that it was made of.
     fn save_snapshot(&mut self, folder: &Location) -> Result<(), StageError> {
-        let FolderContents { snapshot, snapshots, .. } = &mut self.contents;
+        let FolderContents {
+            snapshot,
+            snapshots,
+            ..
+        } = &mut self.contents;
         let place = self.lease.snapshot_location(folder);
         self.lease.check()?;
         snapshot.save(&place)?;
@@ -179,7 +226,12 @@ impl FolderContents {
         // What is listed here is all in the snapshot, which is read later.
         let snapshots = coverage_snapshot::places(folder)?;
         let snapshot = CoverageSnapshot::load(folder)?;
-        let mut contents = Self { next: snapshot.folded_below, files: OutputHistory::default(), snapshot, snapshots };
+        let mut contents = Self {
+            next: snapshot.folded_below,
+            files: OutputHistory::default(),
+            snapshot,
+            snapshots,
+        };
         for file in data_files(folder)? {
             contents.add(folder, &file)?;
         }
@@ -199,7 +251,8 @@ impl FolderContents {
         }
         match file.footer()? {
             Some(footer) => self.files.add(&footer.identity, &footer.coverage),
-            // Who puts folded files together may leave the result here: what it stands for is known.
+            // Who puts folded files together may leave the result here: what it stands for is
+            // known.
             None if self.snapshot.folded_below > 0 => {}
             None => {
                 return Err(StageError::Other(format!(
@@ -209,9 +262,11 @@ impl FolderContents {
             }
         }
         if let Some(number) = number.filter(|&number| number >= self.next) {
-            self.next = number
-                .checked_add(1)
-                .ok_or_else(|| StageError::Other(format!("{folder}: there is no number left for another file")))?;
+            self.next = number.checked_add(1).ok_or_else(|| {
+                StageError::Other(format!(
+                    "{folder}: there is no number left for another file"
+                ))
+            })?;
         }
         Ok(())
     }
@@ -222,7 +277,9 @@ impl ParquetSink {
         if let (true, Some(folder)) = (self.is_private, self.folder.local()) {
             create_private_dir(folder)?;
         }
-        self.claimed.take().map_or_else(|| ClaimedFolder::claim(&self.folder), Ok)
+        self.claimed
+            .take()
+            .map_or_else(|| ClaimedFolder::claim(&self.folder), Ok)
     }
 }
 
@@ -232,7 +289,11 @@ impl Sink for ParquetSink {
     }
 
     fn written_files(&self) -> Option<WrittenFiles<'_>> {
-        Some(WrittenFiles { folder: &self.folder, extension: "parquet", name: Some("part-00000.parquet") })
+        Some(WrittenFiles {
+            folder: &self.folder,
+            extension: "parquet",
+            name: Some("part-00000.parquet"),
+        })
     }
 
     fn history(&self) -> Result<OutputHistory, StageError> {
@@ -259,19 +320,25 @@ impl Sink for ParquetSink {
     fn reset(&self, remove: bool) -> Result<CommitStats, StageError> {
         // In a bucket a claim would stop a run that goes on: to count is no reason for that.
         let claims = remove || self.folder.local().is_some();
-        let _claim = claims.then(|| WriterLease::take(&self.folder)).transpose()?;
+        let _claim = claims
+            .then(|| WriterLease::take(&self.folder))
+            .transpose()?;
         let _calm = self.folder.local().map(RewriteCommit::begin).transpose()?;
         let mut forgotten = CommitStats::default();
-        // The snapshot goes first: what it folded is known only by it, so a crash in between forgets too little.
+        // The snapshot goes first: what it folded is known only by it, so a crash in between
+        // forgets too little.
         if remove {
-            coverage_snapshot::places(&self.folder)?.iter().try_for_each(Location::remove)?;
+            coverage_snapshot::places(&self.folder)?
+                .iter()
+                .try_for_each(Location::remove)?;
         }
         for file in data_files(&self.folder)? {
             let metadata = file.metadata()?;
             if ProvenanceFooter::of(&file.location, &metadata)?.is_some() {
                 forgotten.files += 1;
                 forgotten.bytes += file.entry.size;
-                forgotten.records += u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
+                forgotten.records +=
+                    u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
                 if remove {
                     file.location.remove()?;
                 }
@@ -294,15 +361,32 @@ impl Sink for ParquetSink {
             remove_stale_temp_files(path, 1)?;
             remove_stale_temp_files(&path.join(STATE_DIR), usize::MAX)?;
         }
-        let Self { folder, columns, format, file, .. } = *self;
+        let Self {
+            folder,
+            columns,
+            format,
+            file,
+            ..
+        } = *self;
         let (open_file, taken, written) = (None, Coverage::default(), CommitStats::default());
-        let mut writer = ParquetWriter { folder, columns, format, file, identity, claimed, open_file, taken, written };
+        let mut writer = ParquetWriter {
+            folder,
+            columns,
+            format,
+            file,
+            identity,
+            claimed,
+            open_file,
+            taken,
+            written,
+        };
         writer.fold_when_long()?;
         Ok(Box::new(writer))
     }
 }
 
-/// So many files at most are read for their footers when a run starts; the snapshot speaks for those before.
+/// So many files at most are read for their footers when a run starts; the snapshot speaks for
+/// those before.
 const FOLD_FILES: u32 = 256;
 
 struct ParquetWriter {
@@ -344,7 +428,11 @@ impl SinkWriter for ParquetWriter {
             return Ok(());
         }
         // No file will bear witness to these rows: none of them left a record.
-        self.claimed.contents.snapshot.history.add(&self.identity, &std::mem::take(&mut self.taken));
+        self.claimed
+            .contents
+            .snapshot
+            .history
+            .add(&self.identity, &std::mem::take(&mut self.taken));
         self.claimed.save_snapshot(&self.folder)
     }
 
@@ -370,7 +458,11 @@ impl ParquetWriter {
     /// The records that the open file still takes, where these are more.
     fn too_small_room(&self, batch: &Batch) -> Option<usize> {
         let limit = self.file.records?.get();
-        let room = limit.saturating_sub(self.open_file.as_ref().map_or(0, ParquetFileWriter::records));
+        let room = limit.saturating_sub(
+            self.open_file
+                .as_ref()
+                .map_or(0, ParquetFileWriter::records),
+        );
         let room = usize::try_from(room).unwrap_or(usize::MAX);
         (batch.records.num_rows() > room).then_some(room)
     }
@@ -380,7 +472,11 @@ impl ParquetWriter {
         let records = self.columns.project(&batch.records)?;
         let mut durable = CommitProgress::Nothing;
         if records.num_rows() > 0 {
-            if self.open_file.as_ref().is_some_and(|part| !self.file.has_room(part, &records)) {
+            if self
+                .open_file
+                .as_ref()
+                .is_some_and(|part| !self.file.has_room(part, &records))
+            {
                 self.finish_part()?;
                 durable = CommitProgress::Before;
             }
@@ -395,7 +491,11 @@ impl ParquetWriter {
             Some(part) => part,
             None => {
                 let name = self.claimed.lease.part_name(self.claimed.contents.next);
-                ParquetFileWriter::begin(self.folder.join(&name), self.claimed.lease.upload_record(), &self.format)?
+                ParquetFileWriter::begin(
+                    self.folder.join(&name),
+                    self.claimed.lease.upload_record(),
+                    &self.format,
+                )?
             }
         };
         // A file that fails is lost, and what it stood for is not done.
@@ -407,7 +507,9 @@ impl ParquetWriter {
     }
 
     fn finish_part(&mut self) -> Result<(), StageError> {
-        let Some(part) = self.open_file.take() else { return Ok(()) };
+        let Some(part) = self.open_file.take() else {
+            return Ok(());
+        };
         let footer = ProvenanceFooter::new(self.identity.clone(), std::mem::take(&mut self.taken));
         let file = part.finish(&footer, || self.claimed.lease.check())?;
         let FolderContents { files, next, .. } = &mut self.claimed.contents;
@@ -419,9 +521,15 @@ impl ParquetWriter {
         self.fold_when_long()
     }
 
-    /// Folds what many footers say into the snapshot, so that the time to start does not grow with the number of files.
+    /// Folds what many footers say into the snapshot, so that the time to start does not grow with
+    /// the number of files.
     fn fold_when_long(&mut self) -> Result<(), StageError> {
-        let FolderContents { snapshot, files, next, .. } = &mut self.claimed.contents;
+        let FolderContents {
+            snapshot,
+            files,
+            next,
+            ..
+        } = &mut self.claimed.contents;
         if *next - snapshot.folded_below < FOLD_FILES {
             return Ok(());
         }

@@ -1,4 +1,5 @@
-//! One Parquet file of a dataset while it is written: its encodings, its row groups, its atomic end.
+//! One Parquet file of a dataset while it is written: its encodings, its row groups, its atomic
+//! end.
 
 use std::io;
 use std::num::NonZeroU32;
@@ -58,18 +59,21 @@ impl ParquetCompression {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct RowGroupConfig {
-    /// At most so many bytes, before they are encoded; a single larger record has a group of its own.
+    /// At most so many bytes, before they are encoded; a single larger record has a group of its
+    /// own.
     pub bytes: ByteSize,
     /// At most so many records.
     pub records: NonZeroU32,
-    /// So many are encoded at a time, on threads of their own, while the next one is filled; 0: one alone, as its records
-    /// come. The bytes are the same. Default: one for every four cores, so that one core need not keep up with all.
+    /// So many are encoded at a time, on threads of their own, while the next one is filled; 0: one
+    /// alone, as its records come. The bytes are the same. Default: one for every four cores, so
+    /// that one core need not keep up with all.
     pub encoders: Option<u16>,
 }
 
 impl RowGroupConfig {
     fn encoders(self) -> usize {
-        self.encoders.map_or_else(|| system::available_cores() / 4, usize::from)
+        self.encoders
+            .map_or_else(|| system::available_cores() / 4, usize::from)
     }
 }
 
@@ -77,7 +81,11 @@ impl Default for RowGroupConfig {
     fn default() -> Self {
         const RECORDS: NonZeroU32 = NonZeroU32::new(131_072).expect("not zero");
         // Twice this is in memory while it is written, and readers want no less.
-        Self { bytes: ByteSize(16 << 20), records: RECORDS, encoders: None }
+        Self {
+            bytes: ByteSize(16 << 20),
+            records: RECORDS,
+            encoders: None,
+        }
     }
 }
 
@@ -94,8 +102,8 @@ pub(super) struct ParquetOptions {
 const COLUMN_BYTES: u64 = 72 << 10;
 
 impl ParquetOptions {
-    /// Floats are split into their bytes, which compress better so, and have no dictionary; places in a source are written
-    /// as differences.
+    /// Floats are split into their bytes, which compress better so, and have no dictionary; places
+    /// in a source are written as differences.
     ///
     /// # Errors
     /// A fault at `columns` for each column of a type that Parquet does not have.
@@ -117,14 +125,18 @@ impl ParquetOptions {
             properties = match leaf.physical_type() {
                 Type::FLOAT | Type::DOUBLE => {
                     // Nobody looks for the least value anywhere in a column of vectors.
-                    let statistics =
-                        if leaf.max_rep_level() > 0 { EnabledStatistics::None } else { EnabledStatistics::Chunk };
+                    let statistics = if leaf.max_rep_level() > 0 {
+                        EnabledStatistics::None
+                    } else {
+                        EnabledStatistics::Chunk
+                    };
                     properties
                         .set_column_encoding(path.clone(), Encoding::BYTE_STREAM_SPLIT)
                         .set_column_statistics_enabled(path.clone(), statistics)
                         .set_column_dictionary_enabled(path, false)
                 }
-                // Places count up: their differences take next to nothing, while a dictionary would hold each of them.
+                // Places count up: their differences take next to nothing, while a dictionary would
+                // hold each of them.
                 Type::INT64 if path.string() == ROW => properties
                     .set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED)
                     .set_column_dictionary_enabled(path, false),
@@ -135,13 +147,23 @@ impl ParquetOptions {
                 _ => properties,
             };
         }
-        Ok(Self { schema, properties: properties.build(), row_group, leaves: leaves.len() as u64 })
+        Ok(Self {
+            schema,
+            properties: properties.build(),
+            row_group,
+            leaves: leaves.len() as u64,
+        })
     }
 
-    /// Bytes that a file takes while it is written: each row group that is filled or encoded, as it comes and as it is
-    /// encoded, and what each column's writer holds.
+    /// Bytes that a file takes while it is written: each row group that is filled or encoded, as it
+    /// comes and as it is encoded, and what each column's writer holds.
     pub(super) fn buffer_bytes(&self) -> u64 {
-        let group = self.row_group.bytes.0.saturating_mul(2).saturating_add(self.leaves * COLUMN_BYTES);
+        let group = self
+            .row_group
+            .bytes
+            .0
+            .saturating_mul(2)
+            .saturating_add(self.leaves * COLUMN_BYTES);
         group.saturating_mul(1 + self.row_group.encoders() as u64)
     }
 }
@@ -152,16 +174,25 @@ fn leaves(schema: &Schema) -> Result<Vec<ColumnDescPtr>, Vec<ConfigError>> {
     for field in schema.fields() {
         let stored = match unstorable(field.data_type()) {
             None => ArrowSchemaConverter::new().convert(&Schema::new(vec![Arc::clone(field)])),
-            Some(inside) => Err(ParquetError::NYI(format!("Parquet does not hold values of type {inside}"))),
+            Some(inside) => Err(ParquetError::NYI(format!(
+                "Parquet does not hold values of type {inside}"
+            ))),
         };
         match stored {
             Ok(stored) => leaves.extend_from_slice(stored.columns()),
             Err(error) => {
-                faults.push(ConfigError::new("columns", format!("column `{}`: {error}; leave it out", field.name())));
+                faults.push(ConfigError::new(
+                    "columns",
+                    format!("column `{}`: {error}; leave it out", field.name()),
+                ));
             }
         }
     }
-    if faults.is_empty() { Ok(leaves) } else { Err(faults) }
+    if faults.is_empty() {
+        Ok(leaves)
+    } else {
+        Err(faults)
+    }
 }
 
 /// A type inside this one that the library panics on, or fails on once there are values.
@@ -175,7 +206,9 @@ fn unstorable(data_type: &DataType) -> Option<&DataType> {
         | DataType::FixedSizeList(item, _)
         | DataType::Map(item, _)
         | DataType::RunEndEncoded(_, item) => unstorable(item.data_type()),
-        DataType::Struct(fields) => fields.iter().find_map(|field| unstorable(field.data_type())),
+        DataType::Struct(fields) => fields
+            .iter()
+            .find_map(|field| unstorable(field.data_type())),
         DataType::Dictionary(_, value) => unstorable(value),
         _ => None,
     }
@@ -198,13 +231,30 @@ impl ParquetFileWriter {
     ///
     /// # Errors
     /// When the folder cannot be written.
-    pub(super) fn begin(location: Location, note: Option<S3Path>, format: &ParquetOptions) -> Result<Self, StageError> {
+    pub(super) fn begin(
+        location: Location,
+        note: Option<S3Path>,
+        format: &ParquetOptions,
+    ) -> Result<Self, StageError> {
         let schema = SchemaRef::clone(&format.schema);
         let dictionaries = NarrowDictionaries::of(&schema);
         let (output, row_group) = (location.create_writer(note)?, format.row_group);
-        let groups = RowGroupWriter::begin(output, schema, format.properties.clone(), row_group.encoders());
+        let groups = RowGroupWriter::begin(
+            output,
+            schema,
+            format.properties.clone(),
+            row_group.encoders(),
+        );
         let groups = groups.map_err(failed(&location))?;
-        Ok(Self { location, groups, row_group, group_bytes: 0, dictionaries, bytes: 0, records: 0 })
+        Ok(Self {
+            location,
+            groups,
+            row_group,
+            group_bytes: 0,
+            dictionaries,
+            bytes: 0,
+            records: 0,
+        })
     }
 
     /// Appends records. After an error the file is of no use.
@@ -225,7 +275,9 @@ impl ParquetFileWriter {
                 self.end_row_group()?;
             }
             let open = self.groups.open_rows();
-            let rows = (self.row_group.records.get() as usize).saturating_sub(open).min(rest.num_rows());
+            let rows = (self.row_group.records.get() as usize)
+                .saturating_sub(open)
+                .min(rest.num_rows());
             let room = self.row_group.bytes.0.saturating_sub(self.group_bytes);
             let fit = rows_that_fit(&rest.slice(0, rows), room);
             if fit == 0 && open > 0 {
@@ -258,8 +310,8 @@ impl ParquetFileWriter {
         self.records
     }
 
-    /// Writes the footer and gives the file its name, durably; says what it came to. `check` is asked last of all
-    /// whether this may still be done.
+    /// Writes the footer and gives the file its name, durably; says what it came to. `check` is
+    /// asked last of all whether this may still be done.
     ///
     /// # Errors
     /// When the system refuses, or `check` does.
@@ -269,7 +321,10 @@ impl ParquetFileWriter {
         check: impl Fn() -> Result<(), StageError>,
     ) -> Result<CommitStats, StageError> {
         failpoint("written");
-        let output = self.groups.finish(footer.to_metadata()).map_err(failed(&self.location))?;
+        let output = self
+            .groups
+            .finish(footer.to_metadata())
+            .map_err(failed(&self.location))?;
         failpoint("closed");
         let bytes = output.bytes();
         check()?;
@@ -277,7 +332,11 @@ impl ParquetFileWriter {
             // Where another run has given it up, that says more than what the store answered.
             return Err(check().err().unwrap_or(error));
         }
-        Ok(CommitStats { files: 1, bytes, records: self.records })
+        Ok(CommitStats {
+            files: 1,
+            bytes,
+            records: self.records,
+        })
     }
 }
 
@@ -328,29 +387,53 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let place = Location::from(folder.path());
         let format = ParquetOptions::new(schema(), ParquetCompression::Zstd, row_group).unwrap();
-        let mut part = ParquetFileWriter::begin(place.join("part-00000.parquet"), None, &format).unwrap();
+        let mut part =
+            ParquetFileWriter::begin(place.join("part-00000.parquet"), None, &format).unwrap();
         batches.iter().for_each(|batch| part.write(batch).unwrap());
         assert!(data_files(&place).unwrap().is_empty());
-        part.finish(&ProvenanceFooter::new(OutputIdentity::default(), Coverage::default()), || Ok(())).unwrap();
+        part.finish(
+            &ProvenanceFooter::new(OutputIdentity::default(), Coverage::default()),
+            || Ok(()),
+        )
+        .unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         data_files(&place).unwrap()[0].metadata().unwrap()
     }
 
     fn groups(metadata: &ParquetMetaData) -> Vec<i64> {
-        metadata.row_groups().iter().map(parquet::file::metadata::RowGroupMetaData::num_rows).collect()
+        metadata
+            .row_groups()
+            .iter()
+            .map(parquet::file::metadata::RowGroupMetaData::num_rows)
+            .collect()
     }
 
     #[test]
     fn row_groups_are_cut_by_records_across_batches() {
-        let row_group = RowGroupConfig { records: NonZeroU32::new(100).unwrap(), ..RowGroupConfig::default() };
-        assert_eq!(groups(&written(row_group, &[records(30), records(250), records(20)])), [100, 100, 100]);
+        let row_group = RowGroupConfig {
+            records: NonZeroU32::new(100).unwrap(),
+            ..RowGroupConfig::default()
+        };
+        assert_eq!(
+            groups(&written(
+                row_group,
+                &[records(30), records(250), records(20)]
+            )),
+            [100, 100, 100]
+        );
     }
 
     #[test]
     fn row_groups_are_cut_by_bytes_and_a_record_that_is_larger_has_its_own() {
         let some = |rows| ByteSize(record_bytes(&records(rows)));
         let cut = |bytes| {
-            groups(&written(RowGroupConfig { bytes, ..RowGroupConfig::default() }, &[records(10), records(15)]))
+            groups(&written(
+                RowGroupConfig {
+                    bytes,
+                    ..RowGroupConfig::default()
+                },
+                &[records(10), records(15)],
+            ))
         };
         assert_eq!(cut(some(10)), [10, 10, 5]);
         assert_eq!(cut(ByteSize(1)), [1; 25]);
@@ -359,15 +442,30 @@ mod tests {
     #[test]
     fn floats_are_split_into_their_bytes_and_only_words_have_a_dictionary() {
         let metadata = written(RowGroupConfig::default(), &[records(100)]);
-        assert_eq!(metadata.file_metadata().created_by(), Some(concat!("latentflow ", env!("CARGO_PKG_VERSION"))));
+        assert_eq!(
+            metadata.file_metadata().created_by(),
+            Some(concat!("latentflow ", env!("CARGO_PKG_VERSION")))
+        );
         for column in metadata.row_group(0).columns() {
             let encodings: Vec<Encoding> = column.encodings().collect();
             let name = column.column_path().string();
             let float = column.column_type() == Type::FLOAT;
-            assert_eq!(float, encodings.contains(&Encoding::BYTE_STREAM_SPLIT), "{name}: {encodings:?}");
+            assert_eq!(
+                float,
+                encodings.contains(&Encoding::BYTE_STREAM_SPLIT),
+                "{name}: {encodings:?}"
+            );
             let dictionary = column.dictionary_page_offset().is_some();
-            assert_eq!(dictionary, name == "source" || name.starts_with("pixels.shape"), "{name}: {encodings:?}");
-            assert_eq!(column.compression(), Codec::ZSTD(ZstdLevel::default()), "{name}");
+            assert_eq!(
+                dictionary,
+                name == "source" || name.starts_with("pixels.shape"),
+                "{name}: {encodings:?}"
+            );
+            assert_eq!(
+                column.compression(),
+                Codec::ZSTD(ZstdLevel::default()),
+                "{name}"
+            );
         }
     }
 
@@ -381,9 +479,16 @@ mod tests {
             Field::new("spans", DataType::List(Arc::new(interval)), true),
             Field::new("nothing", DataType::Struct(Fields::empty()), true),
         ]);
-        let faults =
-            ParquetOptions::new(Arc::new(schema), ParquetCompression::Zstd, RowGroupConfig::default()).unwrap_err();
-        let named: Vec<&str> = faults.iter().filter_map(|fault| fault.message.split('`').nth(1)).collect();
+        let faults = ParquetOptions::new(
+            Arc::new(schema),
+            ParquetCompression::Zstd,
+            RowGroupConfig::default(),
+        )
+        .unwrap_err();
+        let named: Vec<&str> = faults
+            .iter()
+            .filter_map(|fault| fault.message.split('`').nth(1))
+            .collect();
         assert_eq!(named, ["choice", "spans", "nothing"]);
     }
 }

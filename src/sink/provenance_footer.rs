@@ -35,17 +35,32 @@ pub struct ProvenanceFooter {
 impl ProvenanceFooter {
     /// A footer of this version of the program.
     pub fn new(identity: OutputIdentity, coverage: Coverage) -> Self {
-        Self { identity, version: env!("CARGO_PKG_VERSION").to_owned(), coverage }
+        Self {
+            identity,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            coverage,
+        }
     }
 
     /// The footer as key-value metadata.
-    #[expect(clippy::expect_used, reason = "maps of strings and numbers always have a JSON form")]
+    #[expect(
+        clippy::expect_used,
+        reason = "maps of strings and numbers always have a JSON form"
+    )]
     pub fn to_metadata(&self) -> Vec<KeyValue> {
-        let provenance = serde_json::to_string(&self.coverage).expect("a map of strings to numbers");
-        let models = serde_json::to_string(&self.identity.models).expect("a map of strings to strings");
-        let stages = serde_json::to_string(&self.identity.stages).expect("a map of strings to JSON");
+        let provenance =
+            serde_json::to_string(&self.coverage).expect("a map of strings to numbers");
+        let models =
+            serde_json::to_string(&self.identity.models).expect("a map of strings to strings");
+        let stages =
+            serde_json::to_string(&self.identity.stages).expect("a map of strings to JSON");
         let sinks = Some(&self.identity.sinks).filter(|sinks| !sinks.is_empty());
-        let sinks = sinks.map(|sinks| (SINKS, serde_json::to_string(sinks).expect("a map of strings to JSON")));
+        let sinks = sinks.map(|sinks| {
+            (
+                SINKS,
+                serde_json::to_string(sinks).expect("a map of strings to JSON"),
+            )
+        });
         let entries = [
             (PROVENANCE, provenance),
             (PIPELINE, self.identity.pipeline.clone()),
@@ -55,7 +70,11 @@ impl ProvenanceFooter {
             (STAGES, stages),
             (VERSION, self.version.clone()),
         ];
-        entries.into_iter().chain(sinks).map(|(key, value)| KeyValue::new(key.to_owned(), value)).collect()
+        entries
+            .into_iter()
+            .chain(sinks)
+            .map(|(key, value)| KeyValue::new(key.to_owned(), value))
+            .collect()
     }
 
     /// The footer of a file that latentflow wrote; `None` for another's file.
@@ -63,24 +82,49 @@ impl ProvenanceFooter {
     /// # Errors
     /// Where a file bears our keys, but not our values; it is named.
     pub fn of(file: &Location, metadata: &ParquetMetaData) -> Result<Option<Self>, StageError> {
-        let entries = metadata.file_metadata().key_value_metadata().map(Vec::as_slice).unwrap_or_default();
-        let find = |key: &str| entries.iter().find(|entry| entry.key == key)?.value.as_deref();
-        let Some(provenance) = find(PROVENANCE) else { return Ok(None) };
-        let damaged = |key: &str, what: &str| {
-            StageError::Other(format!("{file}: `{key}` in the footer {what}; restore or remove the file"))
+        let entries = metadata
+            .file_metadata()
+            .key_value_metadata()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let find = |key: &str| {
+            entries
+                .iter()
+                .find(|entry| entry.key == key)?
+                .value
+                .as_deref()
         };
-        let text = |key: &str| find(key).map(str::to_owned).ok_or_else(|| damaged(key, "is missing"));
+        let Some(provenance) = find(PROVENANCE) else {
+            return Ok(None);
+        };
+        let damaged = |key: &str, what: &str| {
+            StageError::Other(format!(
+                "{file}: `{key}` in the footer {what}; restore or remove the file"
+            ))
+        };
+        let text = |key: &str| {
+            find(key)
+                .map(str::to_owned)
+                .ok_or_else(|| damaged(key, "is missing"))
+        };
         let identity = OutputIdentity {
             pipeline: text(PIPELINE)?,
             stage: text(STAGE)?,
             digest: text(DIGEST)?,
             models: json(MODELS, &text(MODELS)?, &damaged)?,
             stages: json(STAGES, &text(STAGES)?, &damaged)?,
-            sinks: find(SINKS).map(|sinks| json(SINKS, sinks, &damaged)).transpose()?.unwrap_or_default(),
+            sinks: find(SINKS)
+                .map(|sinks| json(SINKS, sinks, &damaged))
+                .transpose()?
+                .unwrap_or_default(),
             ..OutputIdentity::default()
         };
         let coverage = json(PROVENANCE, provenance, &damaged)?;
-        Ok(Some(Self { identity, version: text(VERSION)?, coverage }))
+        Ok(Some(Self {
+            identity,
+            version: text(VERSION)?,
+            coverage,
+        }))
     }
 }
 

@@ -75,15 +75,31 @@ pub fn records<'a>(entries: &[RejectEntry<'a>]) -> Result<RecordBatch, StageErro
     };
     let columns: Vec<ArrayRef> = vec![
         text(|entry| entry.source),
-        Arc::new(UInt64Array::from_iter_values(entries.iter().map(|entry| entry.row))),
+        Arc::new(UInt64Array::from_iter_values(
+            entries.iter().map(|entry| entry.row),
+        )),
         text(|entry| entry.split),
-        Arc::new(UInt64Array::from_iter_values(entries.iter().map(|entry| entry.split_row))),
+        Arc::new(UInt64Array::from_iter_values(
+            entries.iter().map(|entry| entry.split_row),
+        )),
         text(|entry| entry.stage),
         text(|entry| entry.code.as_str()),
         text(|entry| entry.reason),
-        Arc::new(entries.iter().map(|entry| Some(entry.record?.0.as_str())).collect::<StringArray>()),
-        Arc::new(entries.iter().map(|entry| Some(entry.record?.1)).collect::<BinaryArray>()),
-        Arc::new(UInt64Array::from_iter_values(entries.iter().map(|entry| entry.records))),
+        Arc::new(
+            entries
+                .iter()
+                .map(|entry| Some(entry.record?.0.as_str()))
+                .collect::<StringArray>(),
+        ),
+        Arc::new(
+            entries
+                .iter()
+                .map(|entry| Some(entry.record?.1))
+                .collect::<BinaryArray>(),
+        ),
+        Arc::new(UInt64Array::from_iter_values(
+            entries.iter().map(|entry| entry.records),
+        )),
     ];
     Ok(RecordBatch::try_new(schema(), columns)?)
 }
@@ -118,24 +134,54 @@ mod tests {
             record: Some((OriginalFormat::Line, b"{")),
             records: 1,
         };
-        let photo = RejectEntry { source: "b.png", code: RejectCode::Truncated, record: None, records: 70, ..line };
+        let photo = RejectEntry {
+            source: "b.png",
+            code: RejectCode::Truncated,
+            record: None,
+            records: 70,
+            ..line
+        };
         let records = records(&[line, photo]).unwrap();
         assert_eq!(records.schema(), schema());
-        let text = |name: &str, row| records.column_by_name(name).unwrap().as_string::<i32>().value(row).to_owned();
-        assert_eq!([text("source", 0), text("code", 0), text("reason", 0)], ["a.ndjson", "malformed", "no JSON"]);
+        let text = |name: &str, row| {
+            records
+                .column_by_name(name)
+                .unwrap()
+                .as_string::<i32>()
+                .value(row)
+                .to_owned()
+        };
+        assert_eq!(
+            [text("source", 0), text("code", 0), text("reason", 0)],
+            ["a.ndjson", "malformed", "no JSON"]
+        );
         assert_eq!([text("source", 1), text("code", 1)], ["b.png", "truncated"]);
         assert_eq!(text("format", 0), "line");
         assert!(records.column_by_name("format").unwrap().is_null(1));
-        let bytes: Vec<_> = records.column_by_name("record").unwrap().as_binary::<i32>().iter().collect();
+        let bytes: Vec<_> = records
+            .column_by_name("record")
+            .unwrap()
+            .as_binary::<i32>()
+            .iter()
+            .collect();
         assert_eq!(bytes, [Some(b"{".as_slice()), None]);
-        let counts = records.column_by_name("records").unwrap().as_primitive::<UInt64Type>();
+        let counts = records
+            .column_by_name("records")
+            .unwrap()
+            .as_primitive::<UInt64Type>();
         assert_eq!(counts.values(), &[1, 70]);
     }
 
     #[test]
     fn the_dataset_can_be_planned() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(plan(&folder.path().into()).unwrap().folder(), Some(folder.path().into()));
-        assert_eq!(plan(&Location::Local("".into())).err().unwrap()[0].key, "path");
+        assert_eq!(
+            plan(&folder.path().into()).unwrap().folder(),
+            Some(folder.path().into())
+        );
+        assert_eq!(
+            plan(&Location::Local("".into())).err().unwrap()[0].key,
+            "path"
+        );
     }
 }

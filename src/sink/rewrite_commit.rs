@@ -1,5 +1,5 @@
-//! The moment at which files of a dataset are exchanged for one that holds the same rows: noted before, so that whoever
-//! comes after a crash can end it or take it back.
+//! The moment at which files of a dataset are exchanged for one that holds the same rows: noted
+//! before, so that whoever comes after a crash can end it or take it back.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -8,27 +8,31 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::StageError;
-use crate::fs_durable::{create_dir_all_synced, failpoint, fsync_dir, state_file, write_atomically};
+use crate::fs_durable::{
+    create_dir_all_synced, failpoint, fsync_dir, state_file, write_atomically,
+};
 use crate::json::to_json;
 use crate::sink::STATE_DIR;
 use crate::sink::writer_lease::part_number;
 use crate::store::Location;
 
-/// The folder beside the data files in which those to come are written. Not below [`STATE_DIR`], from where a run that starts
-/// sweeps what looks unfinished; its underscore hides it from readers.
+/// The folder beside the data files in which those to come are written. Not below [`STATE_DIR`],
+/// from where a run that starts sweeps what looks unfinished; its underscore hides it from readers.
 pub(super) const STAGING_DIR: &str = "_latentflow-compact";
 const INTENT: &str = "exchange.json";
 const LOCK: &str = "exchange-lock";
 
-/// Keeps files from being exchanged while somebody reads all of a folder, as long as what it gives lives; `None` where
-/// nothing was ever exchanged, or nobody may say so. A compaction waits meanwhile.
+/// Keeps files from being exchanged while somebody reads all of a folder, as long as what it gives
+/// lives; `None` where nothing was ever exchanged, or nobody may say so. A compaction waits
+/// meanwhile.
 pub fn shared_read_lock(place: &Location) -> Option<File> {
     let lock = File::open(place.local()?.join(STATE_DIR).join(LOCK)).ok()?;
     lock.lock_shared().ok()?;
     Some(lock)
 }
 
-/// Held while files are exchanged, or looked at by who must not see that half done: who comes second waits.
+/// Held while files are exchanged, or looked at by who must not see that half done: who comes
+/// second waits.
 pub(super) struct RewriteCommit {
     folder: PathBuf,
     _lock: File,
@@ -46,7 +50,8 @@ pub(super) struct RewriteIntent {
 }
 
 impl RewriteCommit {
-    /// Waits for whoever exchanges files in `folder` at this moment, and brings to an end what one has left half done.
+    /// Waits for whoever exchanges files in `folder` at this moment, and brings to an end what one
+    /// has left half done.
     ///
     /// # Errors
     /// When the system refuses, or what was left behind is not what was noted.
@@ -54,9 +59,18 @@ impl RewriteCommit {
         let state = folder.join(STATE_DIR);
         create_dir_all_synced(&state)?;
         let path = state.join(LOCK);
-        let lock = state_file().create(true).truncate(false).write(true).open(&path);
-        let lock = lock.and_then(|lock| lock.lock().map(|()| lock)).map_err(StageError::io(&path))?;
-        let exchange = Self { folder: folder.to_path_buf(), _lock: lock };
+        let lock = state_file()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path);
+        let lock = lock
+            .and_then(|lock| lock.lock().map(|()| lock))
+            .map_err(StageError::io(&path))?;
+        let exchange = Self {
+            folder: folder.to_path_buf(),
+            _lock: lock,
+        };
         exchange.recover()?;
         Ok(exchange)
     }
@@ -73,14 +87,18 @@ impl RewriteCommit {
         let path = self.staging_dir().join(INTENT);
         write_atomically(&path, &to_json(note)?)?;
         failpoint("exchange-noted");
-        let (from, to) = (self.staging_dir().join(&note.merged), self.folder.join(&note.merged));
+        let (from, to) = (
+            self.staging_dir().join(&note.merged),
+            self.folder.join(&note.merged),
+        );
         fs::rename(&from, &to).map_err(StageError::io(&to))?;
         failpoint("exchange-renamed");
         fsync_dir(&self.folder)?;
         self.end(note)
     }
 
-    /// Removes what the new file, which is there durably, was made of; then there is nothing more to note.
+    /// Removes what the new file, which is there durably, was made of; then there is nothing more
+    /// to note.
     fn end(&self, note: &RewriteIntent) -> Result<(), StageError> {
         for input in note.inputs.iter().filter(|input| **input != note.merged) {
             remove(&self.folder.join(input))?;
@@ -109,10 +127,15 @@ impl RewriteCommit {
                 path.display()
             ))
         };
-        let note: RewriteIntent =
-            serde_json::from_slice(&text).map_err(|error| damaged(&format!("is damaged: {error}")))?;
+        let note: RewriteIntent = serde_json::from_slice(&text)
+            .map_err(|error| damaged(&format!("is damaged: {error}")))?;
         // A name is that of a data file directly in the folder, whoever has written the note.
-        if note.inputs.iter().chain([&note.merged]).any(|name| part_number(name).is_none()) {
+        if note
+            .inputs
+            .iter()
+            .chain([&note.merged])
+            .any(|name| part_number(name).is_none())
+        {
             return Err(damaged("names something that is no data file"));
         }
         let waiting = self.staging_dir().join(&note.merged);
@@ -149,31 +172,55 @@ mod tests {
     fn site() -> (tempfile::TempDir, RewriteIntent) {
         let folder = tempfile::tempdir().unwrap();
         let inputs = [0, 1, 2].map(|number| format!("part-{number:05}.parquet"));
-        inputs.iter().for_each(|name| fs::write(folder.path().join(name), b"old").unwrap());
+        inputs
+            .iter()
+            .for_each(|name| fs::write(folder.path().join(name), b"old").unwrap());
         fs::create_dir(folder.path().join(STAGING_DIR)).unwrap();
         fs::write(folder.path().join(STAGING_DIR).join(&inputs[2]), b"merged").unwrap();
-        (folder, RewriteIntent { merged: inputs[2].clone(), bytes: 6, inputs: inputs.to_vec() })
+        (
+            folder,
+            RewriteIntent {
+                merged: inputs[2].clone(),
+                bytes: 6,
+                inputs: inputs.to_vec(),
+            },
+        )
     }
 
     fn names(folder: &Path) -> Vec<String> {
         let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
         let files = files.filter(|entry| entry.path().is_file());
-        let mut names: Vec<String> = files.map(|entry| entry.file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = files
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
 
     fn note_down(folder: &Path, note: &RewriteIntent) {
-        fs::write(folder.join(STAGING_DIR).join(INTENT), serde_json::to_vec(note).unwrap()).unwrap();
+        fs::write(
+            folder.join(STAGING_DIR).join(INTENT),
+            serde_json::to_vec(note).unwrap(),
+        )
+        .unwrap();
     }
 
     #[test]
     fn files_are_exchanged_for_one() {
         let (folder, note) = site();
-        RewriteCommit::begin(folder.path()).unwrap().replace(&note).unwrap();
+        RewriteCommit::begin(folder.path())
+            .unwrap()
+            .replace(&note)
+            .unwrap();
         assert_eq!(names(folder.path()), ["part-00002.parquet"]);
-        assert_eq!(fs::read(folder.path().join("part-00002.parquet")).unwrap(), b"merged");
-        assert_eq!(names(&folder.path().join(STAGING_DIR)), Vec::<String>::new());
+        assert_eq!(
+            fs::read(folder.path().join("part-00002.parquet")).unwrap(),
+            b"merged"
+        );
+        assert_eq!(
+            names(&folder.path().join(STAGING_DIR)),
+            Vec::<String>::new()
+        );
     }
 
     #[test]
@@ -182,7 +229,10 @@ mod tests {
         note_down(folder.path(), &note);
         RewriteCommit::begin(folder.path()).unwrap();
         assert_eq!(names(folder.path()).len(), 3);
-        assert_eq!(names(&folder.path().join(STAGING_DIR)), Vec::<String>::new());
+        assert_eq!(
+            names(&folder.path().join(STAGING_DIR)),
+            Vec::<String>::new()
+        );
 
         note_down(folder.path(), &note);
         fs::write(folder.path().join("part-00002.parquet"), b"merged").unwrap();
@@ -197,10 +247,25 @@ mod tests {
         fs::remove_dir_all(folder.path().join(STAGING_DIR)).unwrap();
         fs::create_dir(folder.path().join(STAGING_DIR)).unwrap();
         note_down(folder.path(), &note);
-        let error = RewriteCommit::begin(folder.path()).err().unwrap().to_string();
-        assert!(error.contains("exchange.json") && error.contains("not there as it was"), "{error}");
-        note_down(folder.path(), &RewriteIntent { inputs: vec!["../precious".into()], ..note });
-        let error = RewriteCommit::begin(folder.path()).err().unwrap().to_string();
+        let error = RewriteCommit::begin(folder.path())
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            error.contains("exchange.json") && error.contains("not there as it was"),
+            "{error}"
+        );
+        note_down(
+            folder.path(),
+            &RewriteIntent {
+                inputs: vec!["../precious".into()],
+                ..note
+            },
+        );
+        let error = RewriteCommit::begin(folder.path())
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains("no data file"), "{error}");
         assert_eq!(names(folder.path()).len(), 3);
     }

@@ -1,5 +1,5 @@
-//! The row groups of a Parquet file: encoded as records come, or several at a time on threads of their own. The bytes are the
-//! same.
+//! The row groups of a Parquet file: encoded as records come, or several at a time on threads of
+//! their own. The bytes are the same.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -9,7 +9,9 @@ use std::thread::{Builder, JoinHandle};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
+use parquet::arrow::arrow_writer::{
+    ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves,
+};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
@@ -25,7 +27,8 @@ pub(super) struct RowGroupWriter<W: Write + Send> {
     rows: usize,
     /// Groups that were begun.
     begun: usize,
-    /// Groups that are encoded at a time, beside the one that is open; 0: that one is encoded as its records come.
+    /// Groups that are encoded at a time, beside the one that is open; 0: that one is encoded as
+    /// its records come.
     encoders: usize,
     encoding: VecDeque<JoinHandle<Result<EncodedRowGroup, ParquetError>>>,
 }
@@ -53,7 +56,16 @@ impl<W: Write + Send> RowGroupWriter<W> {
         let writer = ArrowWriter::try_new(output, SchemaRef::clone(&schema), Some(properties))?;
         let (file, factory) = writer.into_serialized_writer()?;
         let (factory, encoding) = (Arc::new(factory), VecDeque::new());
-        Ok(Self { file, factory, schema, open: None, rows: 0, begun: 0, encoders, encoding })
+        Ok(Self {
+            file,
+            factory,
+            schema,
+            open: None,
+            rows: 0,
+            begun: 0,
+            encoders,
+            encoding,
+        })
     }
 
     /// Rows in the group that is open.
@@ -92,7 +104,9 @@ impl<W: Write + Send> RowGroupWriter<W> {
     /// When it, or one before it, cannot be encoded or written.
     pub(super) fn end_group(&mut self) -> Result<(), ParquetError> {
         self.rows = 0;
-        let Some(open) = self.open.take() else { return Ok(()) };
+        let Some(open) = self.open.take() else {
+            return Ok(());
+        };
         let place = self.begun;
         self.begun += 1;
         match open {
@@ -104,7 +118,8 @@ impl<W: Write + Send> RowGroupWriter<W> {
                 let (factory, schema) = (Arc::clone(&self.factory), SchemaRef::clone(&self.schema));
                 let work = move || encode_group(&factory, place, &schema, &batches);
                 let thread = Builder::new().name("row-group".to_owned()).spawn(work);
-                self.encoding.push_back(thread.map_err(|error| ParquetError::External(Box::new(error)))?);
+                self.encoding
+                    .push_back(thread.map_err(|error| ParquetError::External(Box::new(error)))?);
                 Ok(())
             }
         }
@@ -112,14 +127,20 @@ impl<W: Write + Send> RowGroupWriter<W> {
 
     /// Waits for the group that was begun first, and writes it.
     fn append_first(&mut self) -> Result<(), ParquetError> {
-        let Some(thread) = self.encoding.pop_front() else { return Ok(()) };
-        let group = thread.join().map_err(|_| ParquetError::General("the encoder panicked".to_owned()))?;
+        let Some(thread) = self.encoding.pop_front() else {
+            return Ok(());
+        };
+        let group = thread
+            .join()
+            .map_err(|_| ParquetError::General("the encoder panicked".to_owned()))?;
         self.append(group?)
     }
 
     fn append(&mut self, group: EncodedRowGroup) -> Result<(), ParquetError> {
         let mut writer = self.file.next_row_group()?;
-        group.into_iter().try_for_each(|column| column.append_to_row_group(&mut writer))?;
+        group
+            .into_iter()
+            .try_for_each(|column| column.append_to_row_group(&mut writer))?;
         writer.close().map(|_| ())
     }
 
@@ -132,7 +153,9 @@ impl<W: Write + Send> RowGroupWriter<W> {
         while !self.encoding.is_empty() {
             self.append_first()?;
         }
-        metadata.into_iter().for_each(|entry| self.file.append_key_value_metadata(entry));
+        metadata
+            .into_iter()
+            .for_each(|entry| self.file.append_key_value_metadata(entry));
         self.file.finish()?;
         Ok(self.file.inner_mut())
     }
@@ -145,15 +168,23 @@ fn encode_group(
     batches: &[RecordBatch],
 ) -> Result<EncodedRowGroup, ParquetError> {
     let mut columns = factory.create_column_writers(place)?;
-    batches.iter().try_for_each(|batch| encode(&mut columns, schema, batch))?;
+    batches
+        .iter()
+        .try_for_each(|batch| encode(&mut columns, schema, batch))?;
     close(columns)
 }
 
-fn encode(columns: &mut [ArrowColumnWriter], schema: &SchemaRef, records: &RecordBatch) -> Result<(), ParquetError> {
+fn encode(
+    columns: &mut [ArrowColumnWriter],
+    schema: &SchemaRef,
+    records: &RecordBatch,
+) -> Result<(), ParquetError> {
     let mut writers = columns.iter_mut();
     for (field, column) in schema.fields().iter().zip(records.columns()) {
         for leaf in compute_leaves(field, column)? {
-            let writer = writers.next().ok_or_else(|| ParquetError::General("a column has no writer".to_owned()))?;
+            let writer = writers
+                .next()
+                .ok_or_else(|| ParquetError::General("a column has no writer".to_owned()))?;
             writer.write(&leaf)?;
         }
     }
@@ -207,7 +238,9 @@ mod tests {
                 assert_eq!(groups.open_rows(), 0);
             }
         }
-        groups.finish(vec![KeyValue::new("key".to_owned(), "value".to_owned())]).unwrap();
+        groups
+            .finish(vec![KeyValue::new("key".to_owned(), "value".to_owned())])
+            .unwrap();
         drop(groups);
         bytes
     }
@@ -215,15 +248,23 @@ mod tests {
     #[test]
     fn the_bytes_are_the_same_however_many_groups_are_encoded_at_a_time() {
         let one = written(0);
-        let reader =
-            parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(one.clone()));
+        let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(
+            bytes::Bytes::from(one.clone()),
+        );
         let metadata = Arc::clone(reader.unwrap().metadata());
         assert_eq!(
-            metadata.row_groups().iter().map(|group| group.num_rows()).collect::<Vec<_>>(),
+            metadata
+                .row_groups()
+                .iter()
+                .map(|group| group.num_rows())
+                .collect::<Vec<_>>(),
             [150, 150, 150, 150, 50]
         );
         for encoders in [1, 2, 9] {
-            assert!(written(encoders) == one, "{encoders} encoders wrote other bytes");
+            assert!(
+                written(encoders) == one,
+                "{encoders} encoders wrote other bytes"
+            );
         }
     }
 
@@ -231,8 +272,13 @@ mod tests {
     fn a_file_without_records_has_no_groups() {
         let written = |encoders| {
             let mut bytes = Vec::new();
-            let mut groups =
-                RowGroupWriter::begin(&mut bytes, schema(), WriterProperties::builder().build(), encoders).unwrap();
+            let mut groups = RowGroupWriter::begin(
+                &mut bytes,
+                schema(),
+                WriterProperties::builder().build(),
+                encoders,
+            )
+            .unwrap();
             groups.end_group().unwrap();
             groups.finish(Vec::new()).unwrap();
             drop(groups);

@@ -4,7 +4,9 @@ use std::io::{self, BufWriter, ErrorKind, IsTerminal as _, Write};
 
 use arrow::array::new_empty_array;
 use arrow::datatypes::{Schema, SchemaRef};
-use arrow::json::writer::{EncoderOptions, LineDelimited, Writer as JsonWriter, WriterBuilder, make_encoder};
+use arrow::json::writer::{
+    EncoderOptions, LineDelimited, Writer as JsonWriter, WriterBuilder, make_encoder,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +18,8 @@ use crate::sink::{CommitProgress, CommitStats, OutputIdentity, Sink, SinkConfig,
 use crate::store::Location;
 use crate::text_escape;
 
-/// What is printed. Bytes are written as hexadecimal digits, missing values and those that are not finite as null.
+/// What is printed. Bytes are written as hexadecimal digits, missing values and those that are not
+/// finite as null.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct StdoutSinkConfig {
     /// The columns to print, in this order. Default: all of them.
@@ -26,7 +29,11 @@ pub struct StdoutSinkConfig {
 }
 
 impl SinkConfig for StdoutSinkConfig {
-    fn plan(&mut self, input: &SchemaRef, _: &PlanContext) -> Result<Box<dyn Sink>, Vec<ConfigError>> {
+    fn plan(
+        &mut self,
+        input: &SchemaRef,
+        _: &PlanContext,
+    ) -> Result<Box<dyn Sink>, Vec<ConfigError>> {
         let columns = ColumnSelection::select(self.columns.as_deref(), input)?;
         check_types(columns.schema())?;
         self.columns = Some(columns.names());
@@ -39,10 +46,20 @@ fn check_types(schema: &Schema) -> Result<(), Vec<ConfigError>> {
     let options = EncoderOptions::default();
     let faults = schema.fields().iter().filter_map(|field| {
         let error = make_encoder(field, &new_empty_array(field.data_type()), &options).err()?;
-        Some(ConfigError::new("columns", format!("column `{}` cannot be printed: {error}; leave it out", field.name())))
+        Some(ConfigError::new(
+            "columns",
+            format!(
+                "column `{}` cannot be printed: {error}; leave it out",
+                field.name()
+            ),
+        ))
     });
     let faults: Vec<ConfigError> = faults.collect();
-    if faults.is_empty() { Ok(()) } else { Err(faults) }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(faults)
+    }
 }
 
 struct StdoutSink {
@@ -57,7 +74,11 @@ impl Sink for StdoutSink {
     fn open(self: Box<Self>, _: OutputIdentity) -> Result<Box<dyn SinkWriter>, StageError> {
         let stdout = io::stdout();
         let is_terminal = stdout.is_terminal();
-        Ok(Box::new(NdjsonWriter::new(self.columns, BufWriter::new(stdout), is_terminal)))
+        Ok(Box::new(NdjsonWriter::new(
+            self.columns,
+            BufWriter::new(stdout),
+            is_terminal,
+        )))
     }
 }
 
@@ -67,15 +88,24 @@ struct NdjsonWriter<W: Write> {
     /// Holds the text of one batch.
     json: JsonWriter<Vec<u8>, LineDelimited>,
     output: W,
-    /// A terminal shows text of any origin as escapes, which mean the same in JSON; a program gets it as it is.
+    /// A terminal shows text of any origin as escapes, which mean the same in JSON; a program gets
+    /// it as it is.
     is_terminal: bool,
 }
 
 impl<W: Write> NdjsonWriter<W> {
     fn new(columns: ColumnSelection, output: W, is_terminal: bool) -> Self {
-        // Every line has every key, so that readers that guess types from the first lines guess right.
-        let json = WriterBuilder::new().with_explicit_nulls(true).build(Vec::new());
-        Self { columns, json, output, is_terminal }
+        // Every line has every key, so that readers that guess types from the first lines guess
+        // right.
+        let json = WriterBuilder::new()
+            .with_explicit_nulls(true)
+            .build(Vec::new());
+        Self {
+            columns,
+            json,
+            output,
+            is_terminal,
+        }
     }
 
     fn print(&mut self) -> io::Result<()> {
@@ -178,15 +208,27 @@ mod tests {
     fn terminal_gets_escapes_for_what_it_would_obey() {
         let field = Field::new("source", DataType::Utf8, false);
         let column: ArrayRef = Arc::new(StringArray::from(vec!["\u{9b}31m\u{202e}gpj\u{7f}é"]));
-        let records = RecordBatch::try_new(Arc::new(Schema::new(vec![field])), vec![column]).unwrap();
+        let records =
+            RecordBatch::try_new(Arc::new(Schema::new(vec![field])), vec![column]).unwrap();
         let printed = |is_terminal: bool| {
             let columns = ColumnSelection::select(None, &records.schema()).unwrap();
             let mut lines = NdjsonWriter::new(columns, Vec::new(), is_terminal);
-            lines.write(&Batch::new(records.clone(), Provenance::rows(Split::new("a"), 0..1))).unwrap();
+            lines
+                .write(&Batch::new(
+                    records.clone(),
+                    Provenance::rows(Split::new("a"), 0..1),
+                ))
+                .unwrap();
             String::from_utf8(lines.output).unwrap()
         };
-        assert_eq!(printed(true), "{\"source\":\"\\u009b31m\\u202egpj\\u007fé\"}\n");
-        assert_eq!(printed(false), "{\"source\":\"\u{9b}31m\u{202e}gpj\u{7f}é\"}\n");
+        assert_eq!(
+            printed(true),
+            "{\"source\":\"\\u009b31m\\u202egpj\\u007fé\"}\n"
+        );
+        assert_eq!(
+            printed(false),
+            "{\"source\":\"\u{9b}31m\u{202e}gpj\u{7f}é\"}\n"
+        );
     }
 
     #[test]
@@ -200,15 +242,31 @@ mod tests {
                 Ok(())
             }
         }
-        let mut lines = NdjsonWriter::new(ColumnSelection::select(None, &records().schema()).unwrap(), Closed, false);
-        assert!(matches!(lines.write(&batch()).unwrap_err(), StageError::OutputClosed));
+        let mut lines = NdjsonWriter::new(
+            ColumnSelection::select(None, &records().schema()).unwrap(),
+            Closed,
+            false,
+        );
+        assert!(matches!(
+            lines.write(&batch()).unwrap_err(),
+            StageError::OutputClosed
+        ));
     }
 
     #[test]
     fn a_column_without_a_json_form_is_a_fault_before_anything_starts() {
-        let interval = DataType::Union(arrow::datatypes::UnionFields::empty(), arrow::datatypes::UnionMode::Sparse);
+        let interval = DataType::Union(
+            arrow::datatypes::UnionFields::empty(),
+            arrow::datatypes::UnionMode::Sparse,
+        );
         let schema = Schema::new(vec![Field::new("choice", interval, false)]);
         let faults = check_types(&schema).unwrap_err();
-        assert!(faults[0].message.contains("column `choice` cannot be printed"), "{}", faults[0].message);
+        assert!(
+            faults[0]
+                .message
+                .contains("column `choice` cannot be printed"),
+            "{}",
+            faults[0].message
+        );
     }
 }

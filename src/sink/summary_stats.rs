@@ -64,7 +64,9 @@ impl Distribution {
             self.values.push(value);
             if self.values.len() > EXACT {
                 let sketch = self.sketch.insert(DDSketch::new(Config::defaults()));
-                std::mem::take(&mut self.values).into_iter().for_each(|value| sketch.add(value));
+                std::mem::take(&mut self.values)
+                    .into_iter()
+                    .for_each(|value| sketch.add(value));
             }
         }
     }
@@ -75,7 +77,11 @@ impl Distribution {
             Some(sketch) => (sketch.quantile(0.5).ok()??, sketch.quantile(0.99).ok()??),
             None => {
                 self.values.sort_unstable_by(f64::total_cmp);
-                let at = |q: f64| self.values.get((q * self.count.checked_sub(1)? as f64) as usize).copied();
+                let at = |q: f64| {
+                    self.values
+                        .get((q * self.count.checked_sub(1)? as f64) as usize)
+                        .copied()
+                };
                 (at(0.5)?, at(0.99)?)
             }
         };
@@ -107,7 +113,22 @@ mod tests {
 
     #[test]
     fn a_few_numbers_are_summed_up_exactly() {
-        let summary = summary([4.0, 2.0, f64::NAN, 4.0, 5.0, 7.0, 5.0, 9.0, f64::INFINITY, 4.0].into_iter()).unwrap();
+        let summary = summary(
+            [
+                4.0,
+                2.0,
+                f64::NAN,
+                4.0,
+                5.0,
+                7.0,
+                5.0,
+                9.0,
+                f64::INFINITY,
+                4.0,
+            ]
+            .into_iter(),
+        )
+        .unwrap();
         assert!((summary.std - 2.0).abs() < 1e-12);
         let expected = SummaryStats {
             count: 8,
@@ -131,7 +152,10 @@ mod tests {
         assert_eq!((summary.count, summary.min), (count as u64, 0.0));
         assert!((summary.p50 / 0.5 - 1.0).abs() < 0.011, "{summary:?}");
         assert!((summary.p99 / 0.99 - 1.0).abs() < 0.011, "{summary:?}");
-        assert!((summary.mean - 0.5).abs() < 1e-5 && (summary.std - (1.0_f64 / 12.0).sqrt()).abs() < 1e-5);
+        assert!(
+            (summary.mean - 0.5).abs() < 1e-5
+                && (summary.std - (1.0_f64 / 12.0).sqrt()).abs() < 1e-5
+        );
     }
 
     #[test]

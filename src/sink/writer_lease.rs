@@ -70,7 +70,10 @@ impl WriterLease {
 /// The number in the name of a data file, whoever wrote it; `None` where it is no name of ours.
 pub fn part_number(name: &str) -> Option<u32> {
     let name = name.strip_prefix("part-")?.strip_suffix(".parquet")?;
-    name.split_once("-e").map_or(name, |(number, _)| number).parse().ok()
+    name.split_once("-e")
+        .map_or(name, |(number, _)| number)
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]

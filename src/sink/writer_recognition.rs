@@ -1,4 +1,5 @@
-//! Recognizes the writers of an output: stages that mean what the plan's mean, whatever rules or spelling they were noted by.
+//! Recognizes the writers of an output: stages that mean what the plan's mean, whatever rules or
+//! spelling they were noted by.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,17 +20,21 @@ pub trait StageInterpreter: Send + Sync {
     /// The options of the plan that change rows, with those that were taken from the data.
     fn resolved(&self) -> &Map<String, Value>;
 
-    /// Noted options as the plan understands them, defaults in place of what was left out; `None` where it does not.
+    /// Noted options as the plan understands them, defaults in place of what was left out; `None`
+    /// where it does not.
     fn understand(&self, noted: &StageIdentity) -> Option<Map<String, Value>>;
 
     /// Understood options in the form in which the plan notes its own.
-    fn as_noted(&self, noted: &StageIdentity, understood: Map<String, Value>) -> Map<String, Value>;
+    fn as_noted(&self, noted: &StageIdentity, understood: Map<String, Value>)
+    -> Map<String, Value>;
 
     /// Whether understood options mean the same as those of the plan, here and now.
     fn is_same(&self, understood: &Map<String, Value>) -> bool;
 
-    /// The digest that the rules of a version give the stage with such options, after inputs of these digests.
-    fn digest(&self, version: u32, options: &Map<String, Value>, inputs: &[&str]) -> Option<String>;
+    /// The digest that the rules of a version give the stage with such options, after inputs of
+    /// these digests.
+    fn digest(&self, version: u32, options: &Map<String, Value>, inputs: &[&str])
+    -> Option<String>;
 }
 
 /// The reading of a plan's stage; a stage that was read from an output has none.
@@ -50,8 +55,9 @@ impl PartialEq for StageReader {
 }
 
 impl OutputHistory {
-    /// Finds the writers that are `mine` under other digests, and notes these in `mine`. Options of the others are put as the
-    /// plan understands them, so that a refusal names what differs in meaning alone.
+    /// Finds the writers that are `mine` under other digests, and notes these in `mine`. Options of
+    /// the others are put as the plan understands them, so that a refusal names what differs in
+    /// meaning alone.
     pub fn recognize(&mut self, mine: &mut OutputIdentity) {
         for (found, _) in &mut self.writers {
             if !mine.is_same(found) {
@@ -75,7 +81,10 @@ fn recognize(mine: &mut OutputIdentity, found: &mut OutputIdentity) {
         .stages
         .iter()
         .filter_map(|(name, stage)| {
-            let noted = found.stages.get(name).filter(|noted| noted.kind == stage.kind)?;
+            let noted = found
+                .stages
+                .get(name)
+                .filter(|noted| noted.kind == stage.kind)?;
             Some((name.clone(), stage.reader.0.as_ref()?.understand(noted)?))
         })
         .collect();
@@ -86,8 +95,14 @@ fn recognize(mine: &mut OutputIdentity, found: &mut OutputIdentity) {
     }
     // Transforms and sinks may have other names now.
     for stage in mine.stages.values_mut() {
-        let former = stage.reader.0.as_ref().map(|reading| reading.former().to_owned());
-        if let Some(former) = former.filter(|former| found.stages.values().any(|noted| noted.digest == *former)) {
+        let former = stage
+            .reader
+            .0
+            .as_ref()
+            .map(|reading| reading.former().to_owned());
+        if let Some(former) =
+            former.filter(|former| found.stages.values().any(|noted| noted.digest == *former))
+        {
             stage.was(&former);
         }
     }
@@ -95,15 +110,19 @@ fn recognize(mine: &mut OutputIdentity, found: &mut OutputIdentity) {
         mine.formers.push(found.digest.clone());
     }
     for (name, options) in understood {
-        let reading = mine.stages.get(&name).and_then(|stage| stage.reader.0.as_ref());
+        let reading = mine
+            .stages
+            .get(&name)
+            .and_then(|stage| stage.reader.0.as_ref());
         if let (Some(reading), Some(noted)) = (reading, found.stages.get_mut(&name)) {
             noted.options = reading.as_noted(noted, options);
         }
     }
 }
 
-/// The stages of `mine` that `found` has under the same name with the same meaning, and their digests there. A stage is known
-/// for the same by its digest, which must come of what was noted, after inputs that are the same.
+/// The stages of `mine` that `found` has under the same name with the same meaning, and their
+/// digests there. A stage is known for the same by its digest, which must come of what was noted,
+/// after inputs that are the same.
 fn same_stages(
     mine: &OutputIdentity,
     found: &OutputIdentity,
@@ -112,10 +131,17 @@ fn same_stages(
     let mut same: BTreeMap<String, String> = BTreeMap::new();
     loop {
         let known = same.len();
-        for (name, stage) in mine.stages.iter().filter(|(name, _)| understood.contains_key(*name)) {
+        for (name, stage) in mine
+            .stages
+            .iter()
+            .filter(|(name, _)| understood.contains_key(*name))
+        {
             let is_same = |noted: &StageIdentity| {
                 let reading = stage.reader.0.as_ref()?;
-                let inputs = reading.inputs().iter().map(|input| same.get(input).map(String::as_str));
+                let inputs = reading
+                    .inputs()
+                    .iter()
+                    .map(|input| same.get(input).map(String::as_str));
                 let inputs: Option<Vec<&str>> = inputs.collect();
                 let digest = reading.digest(noted.version, &noted.options, &inputs?)?;
                 Some(digest == noted.digest && reading.is_same(understood.get(name)?))
@@ -149,12 +175,22 @@ mod tests {
 
     fn understood(noted: &Map<String, Value>) -> Map<String, Value> {
         let size = noted.get("size").cloned().unwrap_or(json!(1));
-        let size = size.as_str().map_or(size.clone(), |text| json!(text.parse::<u32>().unwrap()));
-        noted.clone().into_iter().chain([("size".to_owned(), size)]).collect()
+        let size = size
+            .as_str()
+            .map_or(size.clone(), |text| json!(text.parse::<u32>().unwrap()));
+        noted
+            .clone()
+            .into_iter()
+            .chain([("size".to_owned(), size)])
+            .collect()
     }
 
     fn digest(version: u32, options: &Map<String, Value>, inputs: &[&str]) -> String {
-        format!("{version} {} {}", Value::Object(options.clone()), inputs.join(" "))
+        format!(
+            "{version} {} {}",
+            Value::Object(options.clone()),
+            inputs.join(" ")
+        )
     }
 
     impl StageInterpreter for Sized {
@@ -174,7 +210,11 @@ mod tests {
             Some(understood(&noted.options))
         }
 
-        fn as_noted(&self, _: &StageIdentity, understood: Map<String, Value>) -> Map<String, Value> {
+        fn as_noted(
+            &self,
+            _: &StageIdentity,
+            understood: Map<String, Value>,
+        ) -> Map<String, Value> {
             understood
         }
 
@@ -182,7 +222,12 @@ mod tests {
             self.options == *understood
         }
 
-        fn digest(&self, version: u32, options: &Map<String, Value>, inputs: &[&str]) -> Option<String> {
+        fn digest(
+            &self,
+            version: u32,
+            options: &Map<String, Value>,
+            inputs: &[&str],
+        ) -> Option<String> {
             Some(digest(version, options, inputs))
         }
     }
@@ -190,21 +235,52 @@ mod tests {
     /// The writer of a pipeline of `in` and `out`, each with its options.
     fn writer(version: u32, options: [Value; 2], reads: bool) -> OutputIdentity {
         let options = options.map(|options| options.as_object().unwrap().clone());
-        let options = if reads { options.map(|options| understood(&options)) } else { options };
+        let options = if reads {
+            options.map(|options| understood(&options))
+        } else {
+            options
+        };
         let first = digest(version, &options[0], &[]);
         let last = digest(version, &options[1], &[&first]);
         let inputs = [vec![], vec!["in".to_owned()]];
-        let stages = ["in", "out"].into_iter().zip(options).zip(inputs).zip([first, last.clone()]);
+        let stages = ["in", "out"]
+            .into_iter()
+            .zip(options)
+            .zip(inputs)
+            .zip([first, last.clone()]);
         let stages = stages.map(|(((name, options), inputs), digest)| {
-            let reading = || Arc::new(Sized { inputs, options: options.clone() }) as Arc<dyn StageInterpreter>;
+            let reading = || {
+                Arc::new(Sized {
+                    inputs,
+                    options: options.clone(),
+                }) as Arc<dyn StageInterpreter>
+            };
             let reader = StageReader(reads.then(reading));
-            (name.to_owned(), StageIdentity { digest, options, version, reader, ..StageIdentity::default() })
+            (
+                name.to_owned(),
+                StageIdentity {
+                    digest,
+                    options,
+                    version,
+                    reader,
+                    ..StageIdentity::default()
+                },
+            )
         });
-        OutputIdentity { stage: "out".into(), digest: last, stages: stages.collect(), ..OutputIdentity::default() }
+        OutputIdentity {
+            stage: "out".into(),
+            digest: last,
+            stages: stages.collect(),
+            ..OutputIdentity::default()
+        }
     }
 
     fn is_recognized(found: &OutputIdentity) -> bool {
-        let mut mine = writer(FINGERPRINT_VERSION, [json!({ "path": "x" }), json!({ "size": 3 })], true);
+        let mut mine = writer(
+            FINGERPRINT_VERSION,
+            [json!({ "path": "x" }), json!({ "size": 3 })],
+            true,
+        );
         let mut history = OutputHistory::default();
         history.add(found, &Coverage::default());
         history.recognize(&mut mine);
@@ -217,13 +293,25 @@ mod tests {
         assert!(is_recognized(&writer(0, spelled.clone(), false)));
         assert!(is_recognized(&writer(FINGERPRINT_VERSION, spelled, false)));
         // An option that came later has its default in what was noted before.
-        assert!(is_recognized(&writer(FINGERPRINT_VERSION, [json!({ "path": "x" }), json!({ "size": 3 })], false)));
+        assert!(is_recognized(&writer(
+            FINGERPRINT_VERSION,
+            [json!({ "path": "x" }), json!({ "size": 3 })],
+            false
+        )));
     }
 
     #[test]
     fn a_writer_of_another_meaning_is_another() {
-        assert!(!is_recognized(&writer(FINGERPRINT_VERSION, [json!({ "path": "y" }), json!({ "size": 3 })], false)));
-        assert!(!is_recognized(&writer(0, [json!({ "path": "x" }), json!({ "size": "4" })], false)));
+        assert!(!is_recognized(&writer(
+            FINGERPRINT_VERSION,
+            [json!({ "path": "y" }), json!({ "size": 3 })],
+            false
+        )));
+        assert!(!is_recognized(&writer(
+            0,
+            [json!({ "path": "x" }), json!({ "size": "4" })],
+            false
+        )));
         // A digest that does not follow from what was noted is of another model, or another graph.
         let mut found = writer(0, [json!({ "path": "x" }), json!({ "size": "3" })], false);
         found.stages.get_mut("in").unwrap().digest = "other".into();
@@ -232,9 +320,17 @@ mod tests {
 
     #[test]
     fn a_spelled_writer_of_another_model_differs_by_that_alone() {
-        let mut mine = writer(FINGERPRINT_VERSION, [json!({ "path": "x" }), json!({ "size": 3 })], true);
+        let mut mine = writer(
+            FINGERPRINT_VERSION,
+            [json!({ "path": "x" }), json!({ "size": 3 })],
+            true,
+        );
         let found = |path: &str| {
-            let mut found = writer(0, [json!({ "path": path, "size": "1" }), json!({ "size": "3" })], false);
+            let mut found = writer(
+                0,
+                [json!({ "path": path, "size": "1" }), json!({ "size": "3" })],
+                false,
+            );
             found.stages.get_mut("out").unwrap().digest = "of another model".into();
             found.digest = "of another model".into();
             let mut history = OutputHistory::default();
@@ -244,7 +340,11 @@ mod tests {
         for (path, expected) in [("x", true), ("y", false)] {
             let mut history = found(path);
             history.recognize(&mut mine);
-            assert_eq!(history.allows(ChangePolicy::AllowModels, &mine), expected, "{path}");
+            assert_eq!(
+                history.allows(ChangePolicy::AllowModels, &mine),
+                expected,
+                "{path}"
+            );
         }
     }
 

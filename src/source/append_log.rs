@@ -1,4 +1,5 @@
-//! A file of JSON lines that is appended to. It survives the process, and usually the machine: it is not synced.
+//! A file of JSON lines that is appended to. It survives the process, and usually the machine: it
+//! is not synced.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
@@ -16,7 +17,8 @@ use crate::store::Location;
 /// The file at work; it is opened when it is first appended to.
 #[derive(Debug, Default)]
 pub(super) struct AppendLog {
-    /// `None` without a state on a disk of this machine, where nothing can be appended: then nothing is kept.
+    /// `None` without a state on a disk of this machine, where nothing can be appended: then
+    /// nothing is kept.
     path: Option<PathBuf>,
     file: Option<File>,
 }
@@ -24,7 +26,10 @@ pub(super) struct AppendLog {
 impl AppendLog {
     /// The file at `place`.
     pub(super) fn new(place: Option<&Location>) -> Self {
-        Self { path: place.and_then(Location::local).map(PathBuf::from), file: None }
+        Self {
+            path: place.and_then(Location::local).map(PathBuf::from),
+            file: None,
+        }
     }
 
     /// The lines that were appended, in their order. Lines that a crash cut short are left out.
@@ -32,12 +37,17 @@ impl AppendLog {
     /// # Errors
     /// When the file cannot be read.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<Vec<T>, StageError> {
-        let Some(path) = &self.path else { return Ok(Vec::new()) };
+        let Some(path) = &self.path else {
+            return Ok(Vec::new());
+        };
         let text = match fs::read(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             text => text.map_err(StageError::io(path))?,
         };
-        Ok(text.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+        Ok(text
+            .split(|&byte| byte == b'\n')
+            .filter_map(|line| serde_json::from_slice(line).ok())
+            .collect())
     }
 
     /// Appends lines.
@@ -45,19 +55,24 @@ impl AppendLog {
     /// # Errors
     /// When the system refuses.
     pub(super) fn append<T: Serialize>(&mut self, lines: &[T]) -> Result<(), StageError> {
-        let Some(path) = self.path.as_ref().filter(|_| !lines.is_empty()) else { return Ok(()) };
+        let Some(path) = self.path.as_ref().filter(|_| !lines.is_empty()) else {
+            return Ok(());
+        };
         let file = match self.file.take() {
             Some(file) => file,
             None => {
                 path.parent().map_or(Ok(()), create_dir_all_synced)?;
-                let file = file_descriptors::open(|| state_file().create(true).append(true).open(path));
+                let file =
+                    file_descriptors::open(|| state_file().create(true).append(true).open(path));
                 let mut file = file.map_err(StageError::io(path))?;
                 // A line that a crash cut short ends here.
                 file.write_all(b"\n").map_err(StageError::io(path))?;
                 file
             }
         };
-        (&file).write_all(&to_json_lines(lines)?).map_err(StageError::io(path))?;
+        (&file)
+            .write_all(&to_json_lines(lines)?)
+            .map_err(StageError::io(path))?;
         self.file = Some(file);
         Ok(())
     }
@@ -68,7 +83,9 @@ impl AppendLog {
     /// When the system refuses.
     pub(super) fn rewrite<T: Serialize>(&mut self, lines: &[T]) -> Result<(), StageError> {
         self.file = None;
-        self.path.as_ref().map_or(Ok(()), |path| write_atomically(path, &to_json_lines(lines)?))
+        self.path.as_ref().map_or(Ok(()), |path| {
+            write_atomically(path, &to_json_lines(lines)?)
+        })
     }
 
     /// Removes the file.
@@ -76,7 +93,8 @@ impl AppendLog {
     /// # Errors
     /// When the system refuses.
     pub(super) fn remove(self) -> Result<(), StageError> {
-        self.path.map_or(Ok(()), |path| Location::Local(path).remove())
+        self.path
+            .map_or(Ok(()), |path| Location::Local(path).remove())
     }
 }
 
@@ -105,7 +123,12 @@ mod tests {
         let open = || AppendLog::new(Some(&place));
         assert!(open().read::<String>().unwrap().is_empty());
         open().append(&["a", "b"]).unwrap();
-        fs::OpenOptions::new().append(true).open(place.local().unwrap()).unwrap().write_all(b"\"c").unwrap();
+        fs::OpenOptions::new()
+            .append(true)
+            .open(place.local().unwrap())
+            .unwrap()
+            .write_all(b"\"c")
+            .unwrap();
         let mut log = open();
         log.append(&["d"]).unwrap();
         log.append(&["e"]).unwrap();

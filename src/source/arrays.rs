@@ -3,11 +3,13 @@
 use std::io::{ErrorKind, Read};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, ArrowPrimitiveType, BinaryBuilder, BooleanArray, FixedSizeListArray, PrimitiveArray};
+use arrow::array::{
+    ArrayRef, ArrowPrimitiveType, BinaryBuilder, BooleanArray, FixedSizeListArray, PrimitiveArray,
+};
 use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::{
-    DataType, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
-    UInt32Type, UInt64Type,
+    DataType, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 
 use crate::batch::RejectCode;
@@ -70,7 +72,12 @@ impl ScalarType {
             };
         }
         match self {
-            Self::Bool => Arc::new(bytes.iter().map(|&byte| Some(byte != 0)).collect::<BooleanArray>()),
+            Self::Bool => Arc::new(
+                bytes
+                    .iter()
+                    .map(|&byte| Some(byte != 0))
+                    .collect::<BooleanArray>(),
+            ),
             Self::Int8 => numbers!(Int8Type),
             Self::UInt8 => numbers!(UInt8Type),
             Self::Int16 => numbers!(Int16Type),
@@ -85,7 +92,10 @@ impl ScalarType {
     }
 }
 
-fn numbers<T: ArrowPrimitiveType, const N: usize>(bytes: &[u8], of: impl Fn([u8; N]) -> T::Native) -> ArrayRef {
+fn numbers<T: ArrowPrimitiveType, const N: usize>(
+    bytes: &[u8],
+    of: impl Fn([u8; N]) -> T::Native,
+) -> ArrayRef {
     let values: Vec<T::Native> = bytes.as_chunks().0.iter().map(|&value| of(value)).collect();
     Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::from(values), None))
 }
@@ -121,16 +131,37 @@ impl ArrayHeader {
             return Err("is a single value; expected one or more of each record".to_owned());
         };
         if rows > MAX_ROWS {
-            return Err(format!("declares {rows} records; at most {MAX_ROWS} are believed"));
+            return Err(format!(
+                "declares {rows} records; at most {MAX_ROWS} are believed"
+            ));
         }
-        let values = row.iter().try_fold(element.bytes(), |product, &side| product.checked_mul(side));
+        let values = row
+            .iter()
+            .try_fold(element.bytes(), |product, &side| product.checked_mul(side));
         match values {
-            Some(0) => return Err(format!("has the shape {shape:?}: its records hold no value")),
+            Some(0) => {
+                return Err(format!(
+                    "has the shape {shape:?}: its records hold no value"
+                ));
+            }
             Some(bytes) if bytes <= i32::MAX as u64 => {}
-            _ => return Err(format!("has the shape {shape:?}: its records are larger than any can be")),
+            _ => {
+                return Err(format!(
+                    "has the shape {shape:?}: its records are larger than any can be"
+                ));
+            }
         }
-        let row = row.iter().map(|&side| usize::try_from(side).unwrap_or(usize::MAX)).collect();
-        Ok(Self { element, big_endian, column_major, rows, row })
+        let row = row
+            .iter()
+            .map(|&side| usize::try_from(side).unwrap_or(usize::MAX))
+            .collect();
+        Ok(Self {
+            element,
+            big_endian,
+            column_major,
+            rows,
+            row,
+        })
     }
 
     /// Values of a record.
@@ -146,15 +177,21 @@ impl ArrayHeader {
     /// Bytes that must be held to read it: all of it where a record's values do not lie together.
     pub(super) fn buffer_bytes(&self) -> u64 {
         let is_scattered = self.column_major && self.len() > 1;
-        if is_scattered { self.bytes().saturating_mul(self.rows) } else { 0 }
+        if is_scattered {
+            self.bytes().saturating_mul(self.rows)
+        } else {
+            0
+        }
     }
 
-    /// Height, width and channels, where its records are images: bytes in two dimensions, or in three with one or three
-    /// channels.
+    /// Height, width and channels, where its records are images: bytes in two dimensions, or in
+    /// three with one or three channels.
     fn image(&self) -> Option<[usize; 3]> {
         match (self.element, self.row.as_slice()) {
             (ScalarType::UInt8, &[height, width]) => Some([height, width, 1]),
-            (ScalarType::UInt8, &[height, width, channels @ (1 | 3)]) => Some([height, width, channels]),
+            (ScalarType::UInt8, &[height, width, channels @ (1 | 3)]) => {
+                Some([height, width, channels])
+            }
             _ => None,
         }
     }
@@ -169,12 +206,17 @@ impl ArrayHeader {
         self.image().is_some()
     }
 
-    /// The column of its records: `image`, or else numbers under `name`, one of each or a list of fixed length.
+    /// The column of its records: `image`, or else numbers under `name`, one of each or a list of
+    /// fixed length.
     pub(super) fn field(&self, name: &str) -> Field {
         match (self.image(), self.row.as_slice()) {
             (Some(_), _) => Field::new(IMAGE, DataType::Binary, false),
             (None, []) => Field::new(name, self.element.data_type(), false),
-            (None, _) => Field::new(name, DataType::FixedSizeList(self.item(), self.list_len()), false),
+            (None, _) => Field::new(
+                name,
+                DataType::FixedSizeList(self.item(), self.list_len()),
+                false,
+            ),
         }
     }
 
@@ -193,11 +235,19 @@ impl ArrayHeader {
             let values = self.element.values(bytes, self.big_endian);
             return match self.row.as_slice() {
                 [] => Ok(values),
-                _ => Ok(Arc::new(FixedSizeListArray::try_new(self.item(), self.list_len(), values, None)?)),
+                _ => Ok(Arc::new(FixedSizeListArray::try_new(
+                    self.item(),
+                    self.list_len(),
+                    values,
+                    None,
+                )?)),
             };
         };
         // The plainest format that there is: a line, and the pixels as they are.
-        let head = format!("P{} {width} {height} 255\n", if channels == 1 { 5 } else { 6 });
+        let head = format!(
+            "P{} {width} {height} 255\n",
+            if channels == 1 { 5 } else { 6 }
+        );
         let each = self.len().max(1);
         let count = bytes.len() / each;
         let mut images = BinaryBuilder::with_capacity(count, count * (each + head.len()));
@@ -226,8 +276,14 @@ impl JoinedArrays {
     ///
     /// # Errors
     /// What is wrong with their records, in a sentence.
-    pub(super) fn new(headers: &[&ArrayHeader], batch: BatchSize, limits: &PipelineLimits) -> Result<Self, String> {
-        let bytes = headers.iter().fold(0, |total: u64, header| total.saturating_add(header.bytes()));
+    pub(super) fn new(
+        headers: &[&ArrayHeader],
+        batch: BatchSize,
+        limits: &PipelineLimits,
+    ) -> Result<Self, String> {
+        let bytes = headers
+            .iter()
+            .fold(0, |total: u64, header| total.saturating_add(header.bytes()));
         let limit = limits.record_bytes.0.min(i32::MAX as u64);
         if bytes > limit {
             return Err(format!(
@@ -237,11 +293,20 @@ impl JoinedArrays {
             ));
         }
         let images = headers.iter().filter_map(|header| header.image());
-        let pixels = images.fold(0, |total: u64, [height, width, _]| total + height as u64 * width as u64);
+        let pixels = images.fold(0, |total: u64, [height, width, _]| {
+            total + height as u64 * width as u64
+        });
         let pixels = if pixels > limits.pixels { 0 } else { pixels };
         let images = headers.iter().any(|header| header.is_image());
-        let cut = if images { BatchLimits::images(batch) } else { BatchLimits::features(batch) };
-        Ok(Self { step: cut.records_of(bytes.max(pixels.saturating_mul(PIXEL_BYTES))), pixels })
+        let cut = if images {
+            BatchLimits::images(batch)
+        } else {
+            BatchLimits::features(batch)
+        };
+        Ok(Self {
+            step: cut.records_of(bytes.max(pixels.saturating_mul(PIXEL_BYTES))),
+            pixels,
+        })
     }
 }
 
@@ -270,19 +335,35 @@ enum ArrayValues<'a> {
 pub(super) type RejectReason = (RejectCode, String);
 
 impl<'a> ArrayReader<'a> {
-    /// The values of an array, from `stream`; they are read at once where records do not lie together.
+    /// The values of an array, from `stream`; they are read at once where records do not lie
+    /// together.
     ///
     /// # Errors
     /// Where that fails.
-    pub(super) fn new(name: &str, header: ArrayHeader, stream: Box<dyn Read + 'a>) -> Result<Self, RejectReason> {
+    pub(super) fn new(
+        name: &str,
+        header: ArrayHeader,
+        stream: Box<dyn Read + 'a>,
+    ) -> Result<Self, RejectReason> {
         let name = name.to_owned();
         let all = header.buffer_bytes();
         if all == 0 {
-            return Ok(Self { name, header, values: ArrayValues::Rows(stream) });
+            return Ok(Self {
+                name,
+                header,
+                values: ArrayValues::Rows(stream),
+            });
         }
         let mut bytes = Vec::new();
-        let no_memory = |_| (RejectCode::TooLarge, format!("{name}: there is no memory for its {all} bytes"));
-        bytes.try_reserve_exact(usize::try_from(all).unwrap_or(usize::MAX)).map_err(no_memory)?;
+        let no_memory = |_| {
+            (
+                RejectCode::TooLarge,
+                format!("{name}: there is no memory for its {all} bytes"),
+            )
+        };
+        bytes
+            .try_reserve_exact(usize::try_from(all).unwrap_or(usize::MAX))
+            .map_err(no_memory)?;
         let mut stream = stream;
         if let Err(error) = (&mut stream).take(all).read_to_end(&mut bytes) {
             return Err(of_io(&name, &error));
@@ -292,7 +373,16 @@ impl<'a> ArrayReader<'a> {
             return Err((RejectCode::Truncated, what));
         }
         let places = places(&header);
-        Ok(Self { name, header, values: ArrayValues::Held { bytes, places, next: 0, rest: stream } })
+        Ok(Self {
+            name,
+            header,
+            values: ArrayValues::Held {
+                bytes,
+                places,
+                next: 0,
+                rest: stream,
+            },
+        })
     }
 
     /// The bytes of the next `count` records, or of fewer and why there are no more.
@@ -305,16 +395,22 @@ impl<'a> ArrayReader<'a> {
                 let read = stream.take(wanted).read_to_end(&mut taken);
                 let failed = match read {
                     Err(error) => Some(of_io(&self.name, &error)),
-                    Ok(read) if (read as u64) < wanted => {
-                        Some((RejectCode::Truncated, format!("{}: ends before them", self.name)))
-                    }
+                    Ok(read) if (read as u64) < wanted => Some((
+                        RejectCode::Truncated,
+                        format!("{}: ends before them", self.name),
+                    )),
                     Ok(_) => None,
                 };
                 let each = self.header.len() * size;
                 taken.truncate(taken.len() / each.max(1) * each);
                 (taken, failed)
             }
-            ArrayValues::Held { bytes, places, next, .. } => {
+            ArrayValues::Held {
+                bytes,
+                places,
+                next,
+                ..
+            } => {
                 let end = *next + usize::try_from(count).unwrap_or(usize::MAX);
                 taken.reserve((end - *next) * places.len() * size);
                 for row in *next..end {
@@ -335,8 +431,10 @@ impl<'a> ArrayReader<'a> {
         match rest.read(&mut byte) {
             Ok(0) => None,
             Ok(_) => {
-                let what =
-                    format!("{}: there is more behind the {} records of its header", self.name, self.header.rows);
+                let what = format!(
+                    "{}: there is more behind the {} records of its header",
+                    self.name, self.header.rows
+                );
                 Some((RejectCode::Malformed, what))
             }
             Err(error) => Some(of_io(&self.name, &error)),
@@ -345,11 +443,16 @@ impl<'a> ArrayReader<'a> {
 }
 
 fn of_io(name: &str, error: &std::io::Error) -> RejectReason {
-    let code = if error.kind() == ErrorKind::UnexpectedEof { RejectCode::Truncated } else { RejectCode::Malformed };
+    let code = if error.kind() == ErrorKind::UnexpectedEof {
+        RejectCode::Truncated
+    } else {
+        RejectCode::Malformed
+    };
     (code, format!("{name}: {}", shorten(&error.to_string())))
 }
 
-/// For each value of a record, counted row after row, where it stands among all values of the array, column after column.
+/// For each value of a record, counted row after row, where it stands among all values of the
+/// array, column after column.
 fn places(header: &ArrayHeader) -> Vec<usize> {
     // What all of them take was allocated, so it is no more than a `usize` holds.
     let mut stride = usize::try_from(header.rows).unwrap_or(usize::MAX);
@@ -379,7 +482,10 @@ pub(super) fn read_together(
     while row < rows {
         let count = together.step.min(rows - row);
         let taken: Vec<_> = arrays.iter_mut().map(|array| array.take(count)).collect();
-        let whole = arrays.iter().zip(&taken).map(|(array, (bytes, _))| bytes.len() as u64 / array.header.bytes());
+        let whole = arrays
+            .iter()
+            .zip(&taken)
+            .map(|(array, (bytes, _))| bytes.len() as u64 / array.header.bytes());
         let whole = whole.min().unwrap_or(0);
         let part = row..row + whole;
         if whole > 0 && !output.done(&part) {
@@ -387,10 +493,22 @@ pub(super) fn read_together(
                 let size = usize::try_from(whole * array.header.bytes()).unwrap_or(usize::MAX);
                 array.header.column(&bytes[..size])
             };
-            let columns = arrays.iter().zip(&taken).map(column).collect::<Result<Vec<_>, _>>()?;
+            let columns = arrays
+                .iter()
+                .zip(&taken)
+                .map(column)
+                .collect::<Result<Vec<_>, _>>()?;
             let origin = (0..u32::try_from(whole).unwrap_or(u32::MAX)).collect();
             let pixels = together.pixels * whole;
-            output.send(part, FileRecords { columns, origin, pixels, ..FileRecords::default() })?;
+            output.send(
+                part,
+                FileRecords {
+                    columns,
+                    origin,
+                    pixels,
+                    ..FileRecords::default()
+                },
+            )?;
         }
         row += whole;
         if let Some((code, what)) = taken.into_iter().find_map(|(_, failed)| failed) {

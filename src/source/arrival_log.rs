@@ -1,4 +1,5 @@
-//! The journal of files that came while a folder was watched: rows of one split without an end, in segments.
+//! The journal of files that came while a folder was watched: rows of one split without an end, in
+//! segments.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
@@ -29,12 +30,15 @@ pub(super) struct ArrivalSegment {
     path: PathBuf,
 }
 
-/// The segments of a stage, in the order of their rows; none where `state` is no folder of this machine.
+/// The segments of a stage, in the order of their rows; none where `state` is no folder of this
+/// machine.
 ///
 /// # Errors
 /// When the folder cannot be read.
 pub(super) fn segments(stage: &str, state: &Location) -> Result<Vec<ArrivalSegment>, StageError> {
-    let Some(folder) = state.local().map(|state| folder(state, stage)) else { return Ok(Vec::new()) };
+    let Some(folder) = state.local().map(|state| folder(state, stage)) else {
+        return Ok(Vec::new());
+    };
     let entries = match fs::read_dir(&folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(StageError::io(&folder))?,
@@ -42,7 +46,9 @@ pub(super) fn segments(stage: &str, state: &Location) -> Result<Vec<ArrivalSegme
     let mut segments = Vec::new();
     for entry in entries {
         let path = entry.map_err(StageError::io(&folder))?.path();
-        let first = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".ndjson")?.parse().ok());
+        let first = path
+            .file_name()
+            .and_then(|name| name.to_str()?.strip_suffix(".ndjson")?.parse().ok());
         segments.extend(first.map(|first| ArrivalSegment { first, path }));
     }
     segments.sort_by_key(|segment| segment.first);
@@ -54,7 +60,8 @@ fn folder(state: &Path, stage: &str) -> PathBuf {
 }
 
 impl ArrivalSegment {
-    /// The files that it names. A line that a crash cut short was never acted upon: it does not count.
+    /// The files that it names. A line that a crash cut short was never acted upon: it does not
+    /// count.
     ///
     /// # Errors
     /// When it cannot be read, or has a line that is none.
@@ -73,7 +80,10 @@ impl ArrivalSegment {
 }
 
 fn whole_lines(text: &[u8]) -> &[u8] {
-    &text[..text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1)]
+    &text[..text
+        .iter()
+        .rposition(|&byte| byte == b'\n')
+        .map_or(0, |end| end + 1)]
 }
 
 /// Appends to the journal.
@@ -94,8 +104,16 @@ impl SegmentWriter {
     pub(super) fn open(stage: &str, state: &Path, next: u64) -> Result<Self, StageError> {
         let folder = folder(state, stage);
         create_dir_all_synced(&folder)?;
-        let segment = ArrivalSegment { first: next, path: folder.join(name(next)) };
-        Ok(Self { folder, file: None, segment, next })
+        let segment = ArrivalSegment {
+            first: next,
+            path: folder.join(name(next)),
+        };
+        Ok(Self {
+            folder,
+            file: None,
+            segment,
+            next,
+        })
     }
 
     /// Makes the names of files durable, as the next rows.
@@ -105,15 +123,22 @@ impl SegmentWriter {
     pub(super) fn append(&mut self, files: &[ListedFile]) -> Result<(), StageError> {
         let text = to_json_lines(files)?;
         self.prepare()?;
-        let file = self.file.take().ok_or_else(|| StageError::Other("the journal is not open".to_owned()))?;
+        let file = self
+            .file
+            .take()
+            .ok_or_else(|| StageError::Other("the journal is not open".to_owned()))?;
         let failed = StageError::io(&self.segment.path);
-        (&file).write_all(&text).and_then(|()| file.sync_data()).map_err(failed)?;
+        (&file)
+            .write_all(&text)
+            .and_then(|()| file.sync_data())
+            .map_err(failed)?;
         self.file = Some(file);
         self.next += files.len() as u64;
         Ok(())
     }
 
-    /// Opens the segment that the next rows go to. Nothing is lost where it fails: it may be called again.
+    /// Opens the segment that the next rows go to. Nothing is lost where it fails: it may be called
+    /// again.
     ///
     /// # Errors
     /// When the system refuses.
@@ -130,10 +155,17 @@ impl SegmentWriter {
     fn begin(&mut self) -> Result<File, StageError> {
         let path = self.folder.join(name(self.next));
         // What a crash has left under this name has no whole line.
-        let file = state_file().write(true).create(true).truncate(true).open(&path);
+        let file = state_file()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path);
         let file = file.map_err(StageError::io(&path))?;
         fsync_dir(&self.folder)?;
-        self.segment = ArrivalSegment { first: self.next, path };
+        self.segment = ArrivalSegment {
+            first: self.next,
+            path,
+        };
         Ok(file)
     }
 }
@@ -156,8 +188,18 @@ mod tests {
     /// Per segment, its first row and the files that it names.
     fn journalled(state: &Path) -> Vec<(u64, Vec<String>)> {
         let segments = segments("in", &state.into()).unwrap();
-        let names = |segment: &ArrivalSegment| segment.read().unwrap().into_iter().map(|file| file.name).collect();
-        segments.iter().map(|segment| (segment.first, names(segment))).collect()
+        let names = |segment: &ArrivalSegment| {
+            segment
+                .read()
+                .unwrap()
+                .into_iter()
+                .map(|file| file.name)
+                .collect()
+        };
+        segments
+            .iter()
+            .map(|segment| (segment.first, names(segment)))
+            .collect()
     }
 
     #[test]
@@ -167,25 +209,41 @@ mod tests {
         let mut appender = SegmentWriter::open("in", state.path(), 0).unwrap();
         appender.append(&[file("a"), file("b")]).unwrap();
         appender.append(&[file("c")]).unwrap();
-        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let names = |names: &[&str]| {
+            names
+                .iter()
+                .map(|&name| name.to_owned())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(journalled(state.path()), [(0, names(&["a", "b", "c"]))]);
         let path = state.path().join("watched/in/00000000000000000000.ndjson");
         let mut text = fs::read(&path).unwrap();
         text.truncate(text.len() - 5);
         fs::write(&path, text).unwrap();
         assert_eq!(journalled(state.path()), [(0, names(&["a", "b"]))]);
-        SegmentWriter::open("in", state.path(), 2).unwrap().append(&[file("d")]).unwrap();
-        assert_eq!(journalled(state.path()), [(0, names(&["a", "b"])), (2, names(&["d"]))]);
+        SegmentWriter::open("in", state.path(), 2)
+            .unwrap()
+            .append(&[file("d")])
+            .unwrap();
+        assert_eq!(
+            journalled(state.path()),
+            [(0, names(&["a", "b"])), (2, names(&["d"]))]
+        );
     }
 
     #[test]
     fn a_segment_that_is_full_is_followed_by_the_next() {
         let state = tempfile::tempdir().unwrap();
         let mut appender = SegmentWriter::open("in", state.path(), 0).unwrap();
-        let many: Vec<ListedFile> = (0..SEGMENT_ROWS).map(|number| file(&number.to_string())).collect();
+        let many: Vec<ListedFile> = (0..SEGMENT_ROWS)
+            .map(|number| file(&number.to_string()))
+            .collect();
         appender.append(&many).unwrap();
         appender.append(&[file("last")]).unwrap();
-        let lengths: Vec<_> = journalled(state.path()).into_iter().map(|(first, names)| (first, names.len())).collect();
+        let lengths: Vec<_> = journalled(state.path())
+            .into_iter()
+            .map(|(first, names)| (first, names.len()))
+            .collect();
         assert_eq!(lengths, [(0, 65_536), (65_536, 1)]);
     }
 }

@@ -24,12 +24,14 @@ use crate::store;
 /// Records of Arrow IPC files (Feather 2) or streams; which of them is seen from the content.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct ArrowSourceConfig {
-    /// A file, a folder (its *.arrow, *.arrows, *.feather and *.ipc files, and those of its subfolders) or a glob.
+    /// A file, a folder (its *.arrow, *.arrows, *.feather and *.ipc files, and those of its
+    /// subfolders) or a glob.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
-    /// What happens to a file that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
-    /// the rows that it gave before stay in the output; `refuse` refuses to run. A file of at most 32 MiB whose content is the
-    /// same has not changed, whatever its time. Default: new.
+    /// What happens to a file that has changed since an earlier run read it: `new` reads it as a
+    /// new file, with a warning that the rows that it gave before stay in the output; `refuse`
+    /// refuses to run. A file of at most 32 MiB whose content is the same has not changed, whatever
+    /// its time. Default: new.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     pub on_change: OnChange,
@@ -45,7 +47,9 @@ impl SourceConfig for ArrowSourceConfig {
         let path = |error: StageError| vec![ConfigError::from_error("path", &error)];
         let files = input_file::list(name, &self.path, ArrowIpcFormat::EXTENSIONS).map_err(path)?;
         let limits = context.limits;
-        let stored = limits.memory.map_or(STORED, |memory| STORED.min(memory.0 / 2));
+        let stored = limits
+            .memory
+            .map_or(STORED, |memory| STORED.min(memory.0 / 2));
         let most = IpcBounds::of_file(stored, limits.buffer_bytes());
         let columns = columns_of(&files, most).map_err(path)?;
         check_names(columns.fields().iter().map(|field| field.name()))
@@ -59,7 +63,13 @@ impl SourceConfig for ArrowSourceConfig {
             record_bytes: limits.record_bytes.0,
             largest_file,
         };
-        Ok(Box::new(FileSource::new(name, &self.path, &columns, format, self.on_change.into())))
+        Ok(Box::new(FileSource::new(
+            name,
+            &self.path,
+            &columns,
+            format,
+            self.on_change.into(),
+        )))
     }
 }
 
@@ -70,7 +80,9 @@ fn columns_of(files: &[InputFile], most: IpcBounds) -> Result<SchemaRef, StageEr
         let columns = catch_panic(|| BoundedIpcReader::bounded(&mut input.stream, most))
             .map(|messages| messages.schema().clone());
         file.check_available(&input.handle)?;
-        columns.map(Some).map_err(|(code, what)| file.unfit(code, &what, 1))
+        columns
+            .map(Some)
+            .map_err(|(code, what)| file.unfit(code, &what, 1))
     };
     first(files, look)
 }
@@ -106,15 +118,21 @@ struct ArrowIpcFormat {
 impl FileFormat for ArrowIpcFormat {
     const EXTENSIONS: &'static [&'static str] = &["arrow", "arrows", "feather", "ipc"];
 
-    fn read(&self, file: &InputFile, input: store::FileReader, output: &BatchOutput<'_>) -> Result<(), ReadEnd> {
+    fn read(
+        &self,
+        file: &InputFile,
+        input: store::FileReader,
+        output: &BatchOutput<'_>,
+    ) -> Result<(), ReadEnd> {
         let mut input = open(input).map_err(file.stopped())?;
-        let mut messages = match catch_panic(|| BoundedIpcReader::bounded(&mut input.stream, self.most)) {
-            Ok(messages) => messages,
-            Err((code, what)) => {
-                file.check_available(&input.handle)?;
-                return output.reject_rest(0, code, &what);
-            }
-        };
+        let mut messages =
+            match catch_panic(|| BoundedIpcReader::bounded(&mut input.stream, self.most)) {
+                Ok(messages) => messages,
+                Err((code, what)) => {
+                    file.check_available(&input.handle)?;
+                    return output.reject_rest(0, code, &what);
+                }
+            };
         let places = match places(self.columns.fields(), messages.schema()) {
             Ok(places) => places,
             Err(what) => {
@@ -145,7 +163,9 @@ impl FileFormat for ArrowIpcFormat {
                 let what = "the rest is lost: more bytes follow the end mark of the stream";
                 return output.reject_rest(row, RejectCode::Malformed, what);
             }
-            Err((code, what)) => return output.reject_rest(row, code, &format!("the rest is lost: {what}")),
+            Err((code, what)) => {
+                return output.reject_rest(row, code, &format!("the rest is lost: {what}"));
+            }
         }
         if input.is_file && !input.has_footer {
             let what = "the rest is lost: the file ends without its footer";
@@ -155,26 +175,51 @@ impl FileFormat for ArrowIpcFormat {
     }
 
     fn buffer_bytes(&self) -> u64 {
-        self.largest_file.min(self.most.stored).saturating_add(self.most.unpacked)
+        self.largest_file
+            .min(self.most.stored)
+            .saturating_add(self.most.unpacked)
     }
 }
 
 impl ArrowIpcFormat {
     /// Sends the records of a batch, and refuses those that take more than a record may.
-    fn send(&self, records: &RecordBatch, first: u64, output: &BatchOutput<'_>) -> Result<(), ReadEnd> {
-        for part in self.batch_limits.split(records.num_rows(), &|rows| arrow_bytes(records, rows)) {
+    fn send(
+        &self,
+        records: &RecordBatch,
+        first: u64,
+        output: &BatchOutput<'_>,
+    ) -> Result<(), ReadEnd> {
+        for part in self
+            .batch_limits
+            .split(records.num_rows(), &|rows| arrow_bytes(records, rows))
+        {
             let rows = first + part.start as u64..first + part.end as u64;
             if output.done(&rows) {
                 continue;
             }
-            let bytes = if part.len() == 1 { arrow_bytes(records, part.clone()) } else { 0 };
+            let bytes = if part.len() == 1 {
+                arrow_bytes(records, part.clone())
+            } else {
+                0
+            };
             if bytes > self.record_bytes {
-                output.reject_rows(rows, RejectCode::TooLarge, too_large(bytes, self.record_bytes))?;
+                output.reject_rows(
+                    rows,
+                    RejectCode::TooLarge,
+                    too_large(bytes, self.record_bytes),
+                )?;
                 continue;
             }
             let columns = records.slice(part.start, part.len()).columns().to_vec();
             let origin = (0..u32::try_from(part.len()).unwrap_or(u32::MAX)).collect();
-            output.send(rows, FileRecords { columns, origin, ..FileRecords::default() })?;
+            output.send(
+                rows,
+                FileRecords {
+                    columns,
+                    origin,
+                    ..FileRecords::default()
+                },
+            )?;
         }
         Ok(())
     }
@@ -189,7 +234,8 @@ struct IpcInput {
     has_footer: bool,
 }
 
-/// Begins the file format, padded with zeros (to 8 bytes by most writers, to 64 by arrow-rs), and ends it.
+/// Begins the file format, padded with zeros (to 8 bytes by most writers, to 64 by arrow-rs), and
+/// ends it.
 const MAGIC: &[u8] = b"ARROW1";
 const MAX_PADDING: u64 = 64;
 
@@ -199,13 +245,30 @@ fn open(mut input: store::FileReader) -> io::Result<IpcInput> {
     let mut head = Vec::new();
     (&mut input).take(MAX_PADDING).read_to_end(&mut head)?;
     let is_file = head.starts_with(MAGIC);
-    let footer = if is_file { footer_bytes(&mut input, len)? } else { None };
-    let padding = head.iter().skip(MAGIC.len()).take_while(|&&byte| byte == 0).count();
-    let start = if is_file { (MAGIC.len() + padding) as u64 } else { 0 };
+    let footer = if is_file {
+        footer_bytes(&mut input, len)?
+    } else {
+        None
+    };
+    let padding = head
+        .iter()
+        .skip(MAGIC.len())
+        .take_while(|&&byte| byte == 0)
+        .count();
+    let start = if is_file {
+        (MAGIC.len() + padding) as u64
+    } else {
+        0
+    };
     input.seek(SeekFrom::Start(start))?;
     let end = len - footer.unwrap_or(0);
     let stream = BufReader::new(input).take(end.saturating_sub(start));
-    Ok(IpcInput { stream, handle, is_file, has_footer: footer.is_some() })
+    Ok(IpcInput {
+        stream,
+        handle,
+        is_file,
+        has_footer: footer.is_some(),
+    })
 }
 
 /// Bytes of the footer with its length and the magic behind it, where it is there.
@@ -217,7 +280,9 @@ fn footer_bytes(input: &mut store::FileReader, len: u64) -> io::Result<Option<u6
     input.seek(SeekFrom::Start(len - TAIL))?;
     let mut tail = Vec::new();
     input.take(TAIL).read_to_end(&mut tail)?;
-    let Some((length, MAGIC)) = tail.split_first_chunk::<4>() else { return Ok(None) };
+    let Some((length, MAGIC)) = tail.split_first_chunk::<4>() else {
+        return Ok(None);
+    };
     let footer = u64::from(u32::from_le_bytes(*length)) + TAIL;
     Ok((footer <= len - 8).then_some(footer))
 }
@@ -241,24 +306,35 @@ mod tests {
     use crate::source::file_source::testing::{drain, plan, progress_of, read, records, rejects};
 
     fn sample(rows: std::ops::Range<i32>) -> RecordBatch {
-        let words: DictionaryArray<Int32Type> =
-            rows.clone().map(|row| if row % 2 == 0 { "even" } else { "odd" }).collect();
-        let columns: [(&str, ArrayRef); 2] =
-            [("n", Arc::new(Int32Array::from_iter_values(rows))), ("w", Arc::new(words))];
+        let words: DictionaryArray<Int32Type> = rows
+            .clone()
+            .map(|row| if row % 2 == 0 { "even" } else { "odd" })
+            .collect();
+        let columns: [(&str, ArrayRef); 2] = [
+            ("n", Arc::new(Int32Array::from_iter_values(rows))),
+            ("w", Arc::new(words)),
+        ];
         RecordBatch::try_from_iter(columns).unwrap()
     }
 
     fn write_file(path: &Path, compression: Option<CompressionType>) {
-        let options = IpcWriteOptions::default().try_with_compression(compression).unwrap();
+        let options = IpcWriteOptions::default()
+            .try_with_compression(compression)
+            .unwrap();
         let file = File::create(path).unwrap();
-        let mut writer = FileWriter::try_new_with_options(file, &sample(0..1).schema(), options).unwrap();
-        [0..30, 30..35].into_iter().for_each(|rows| writer.write(&sample(rows)).unwrap());
+        let mut writer =
+            FileWriter::try_new_with_options(file, &sample(0..1).schema(), options).unwrap();
+        [0..30, 30..35]
+            .into_iter()
+            .for_each(|rows| writer.write(&sample(rows)).unwrap());
         writer.finish().unwrap();
     }
 
     fn stream() -> Vec<u8> {
         let mut writer = StreamWriter::try_new(Vec::new(), &sample(0..1).schema()).unwrap();
-        [0..30, 30..35].into_iter().for_each(|rows| writer.write(&sample(rows)).unwrap());
+        [0..30, 30..35]
+            .into_iter()
+            .for_each(|rows| writer.write(&sample(rows)).unwrap());
         writer.into_inner().unwrap()
     }
 
@@ -266,15 +342,24 @@ mod tests {
     fn files_and_streams_are_cut_to_batches() {
         let folder = tempfile::tempdir().unwrap();
         write_file(&folder.path().join("a.arrow"), None);
-        write_file(&folder.path().join("b.feather"), Some(CompressionType::LZ4_FRAME));
+        write_file(
+            &folder.path().join("b.feather"),
+            Some(CompressionType::LZ4_FRAME),
+        );
         write_file(&folder.path().join("c.ipc"), Some(CompressionType::ZSTD));
         std::fs::write(folder.path().join("d.arrows"), stream()).unwrap();
         let batches = read::<ArrowSourceConfig>(json!({ "path": folder.path() }), 20);
-        let counts: Vec<_> = batches.iter().map(|batch| batch.batch.records.num_rows()).collect();
+        let counts: Vec<_> = batches
+            .iter()
+            .map(|batch| batch.batch.records.num_rows())
+            .collect();
         assert_eq!(counts, [20, 10, 5].repeat(4));
         assert!(rejects(&batches).is_empty());
         let last = records(&batches[9..]);
-        assert_eq!(last["n"].as_primitive::<Int32Type>().values(), &(0..35).collect::<Vec<_>>()[..]);
+        assert_eq!(
+            last["n"].as_primitive::<Int32Type>().values(),
+            &(0..35).collect::<Vec<_>>()[..]
+        );
         assert_eq!(last["row"].as_primitive::<UInt64Type>().value(34), 34);
         let words = arrow::compute::cast(&last["w"], &arrow::datatypes::DataType::Utf8).unwrap();
         assert_eq!(words.as_string::<i32>().value(33), "odd");
@@ -294,10 +379,17 @@ mod tests {
         let last = *marks.last().unwrap();
         zeroed[last..last + 8].fill(0);
         std::fs::write(folder.path().join("b.arrow"), zeroed).unwrap();
-        std::fs::write(folder.path().join("c.arrows"), [stream(), stream()].concat()).unwrap();
+        std::fs::write(
+            folder.path().join("c.arrows"),
+            [stream(), stream()].concat(),
+        )
+        .unwrap();
         let batches = read::<ArrowSourceConfig>(json!({ "path": folder.path() }), 100);
         assert_eq!(records(&batches).num_rows(), 35 + 30 + 35);
-        assert_eq!(rejects(&batches), [(30, "malformed", None), (35, "malformed", None)]);
+        assert_eq!(
+            rejects(&batches),
+            [(30, "malformed", None), (35, "malformed", None)]
+        );
     }
 
     #[test]
@@ -338,13 +430,22 @@ mod tests {
         let other: ArrayRef = Arc::new(Int32Array::from_iter_values(0..7));
         let other = RecordBatch::try_from_iter([("m", other)]).unwrap();
         write_file(&folder.path().join("a.arrow"), None);
-        let mut writer = FileWriter::try_new(File::create(folder.path().join("b.arrow")).unwrap(), &other.schema());
+        let mut writer = FileWriter::try_new(
+            File::create(folder.path().join("b.arrow")).unwrap(),
+            &other.schema(),
+        );
         writer.as_mut().unwrap().write(&other).unwrap();
         writer.unwrap().finish().unwrap();
         write_file(&folder.path().join("c.arrow"), None);
         let batches = read::<ArrowSourceConfig>(json!({ "path": folder.path() }), 100);
-        assert_eq!((records(&batches).num_rows(), rejects(&batches)), (70, vec![(0, "mismatch", None)]));
-        let rejected = batches.iter().find(|batch| !batch.rejects.is_empty()).unwrap();
+        assert_eq!(
+            (records(&batches).num_rows(), rejects(&batches)),
+            (70, vec![(0, "mismatch", None)])
+        );
+        let rejected = batches
+            .iter()
+            .find(|batch| !batch.rejects.is_empty())
+            .unwrap();
         assert_eq!(rejected.batch.provenance.len(), 7);
     }
 
@@ -353,9 +454,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.arrows"), stream()).unwrap();
         let all = read::<ArrowSourceConfig>(json!({ "path": folder.path() }), 20);
-        let rest =
-            drain(plan::<ArrowSourceConfig>(json!({ "path": folder.path() }), 20).unwrap(), &progress_of(&all[..1]))
-                .unwrap();
+        let rest = drain(
+            plan::<ArrowSourceConfig>(json!({ "path": folder.path() }), 20).unwrap(),
+            &progress_of(&all[..1]),
+        )
+        .unwrap();
         assert_eq!(rest.len(), 2);
         assert_eq!(rest[0].batch.records, all[1].batch.records);
     }
@@ -366,8 +469,15 @@ mod tests {
         bytes.extend(i32::MAX.to_le_bytes());
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.arrows"), bytes).unwrap();
-        let faults = plan::<ArrowSourceConfig>(json!({ "path": folder.path() }), 20).err().unwrap();
-        assert!(faults[0].message.contains("declares a description of 2147483647 bytes"), "{faults:?}");
+        let faults = plan::<ArrowSourceConfig>(json!({ "path": folder.path() }), 20)
+            .err()
+            .unwrap();
+        assert!(
+            faults[0]
+                .message
+                .contains("declares a description of 2147483647 bytes"),
+            "{faults:?}"
+        );
     }
 
     const CONTINUES: [u8; 4] = [0xff; 4];

@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use arrow::array::{Array, AsArray, OffsetSizeTrait, RecordBatch, RunArray};
-use arrow::datatypes::{ArrowNativeType as _, DataType, Int16Type, Int32Type, Int64Type, RunEndIndexType};
+use arrow::datatypes::{
+    ArrowNativeType as _, DataType, Int16Type, Int32Type, Int64Type, RunEndIndexType,
+};
 
 use crate::source::{BatchSize, FEATURE_RECORDS, IMAGE_RECORDS};
 
@@ -18,8 +20,8 @@ pub(super) struct BatchLimits {
     pub(super) soft_max_records: usize,
 }
 
-/// Bytes up to which more records than enough travel together: a batch of so few is done before it has paid for its way
-/// from thread to thread.
+/// Bytes up to which more records than enough travel together: a batch of so few is done before it
+/// has paid for its way from thread to thread.
 const SMALL: u64 = 1 << 20;
 
 /// Images of a batch where the pipeline does not say, unless they are small.
@@ -29,30 +31,51 @@ impl BatchLimits {
     /// For images, as the pipeline says it or by default.
     pub(super) fn images(batch: BatchSize) -> Self {
         let records = batch.records_or(IMAGE_RECORDS);
-        let soft_max_records = if batch.records.is_some() { records } else { records.min(ENOUGH_IMAGES) };
-        Self { records, bytes: batch.bytes(), soft_max_records }
+        let soft_max_records = if batch.records.is_some() {
+            records
+        } else {
+            records.min(ENOUGH_IMAGES)
+        };
+        Self {
+            records,
+            bytes: batch.bytes(),
+            soft_max_records,
+        }
     }
 
     /// For feature records, likewise.
     pub(super) fn features(batch: BatchSize) -> Self {
         let records = batch.records_or(FEATURE_RECORDS);
-        Self { records, bytes: batch.bytes(), soft_max_records: records }
+        Self {
+            records,
+            bytes: batch.bytes(),
+            soft_max_records: records,
+        }
     }
 
     /// Whether so many records of so many bytes in all may travel together.
     pub(super) fn fits(self, records: usize, bytes: u64) -> bool {
-        records <= self.records && bytes <= self.bytes && (records <= self.soft_max_records || bytes <= SMALL)
+        records <= self.records
+            && bytes <= self.bytes
+            && (records <= self.soft_max_records || bytes <= SMALL)
     }
 
     /// Records of so many bytes each that travel together; one at least.
     pub(super) fn records_of(self, bytes: u64) -> u64 {
         let fitting = |all: u64| all / bytes.max(1);
         let enough = fitting(SMALL).max(self.soft_max_records as u64);
-        fitting(self.bytes).min(self.records as u64).min(enough).max(1)
+        fitting(self.bytes)
+            .min(self.records as u64)
+            .min(enough)
+            .max(1)
     }
 
     /// The parts of `rows` rows, in order: `records` at a time, halved until each fits.
-    pub(super) fn split(self, rows: usize, weigh: &dyn Fn(Range<usize>) -> u64) -> Vec<Range<usize>> {
+    pub(super) fn split(
+        self,
+        rows: usize,
+        weigh: &dyn Fn(Range<usize>) -> u64,
+    ) -> Vec<Range<usize>> {
         let mut parts = Vec::new();
         for start in (0..rows).step_by(self.records.max(1)) {
             self.halve(start..rows.min(start + self.records), weigh, &mut parts);
@@ -60,7 +83,12 @@ impl BatchLimits {
         parts
     }
 
-    fn halve(self, rows: Range<usize>, weigh: &dyn Fn(Range<usize>) -> u64, parts: &mut Vec<Range<usize>>) {
+    fn halve(
+        self,
+        rows: Range<usize>,
+        weigh: &dyn Fn(Range<usize>) -> u64,
+        parts: &mut Vec<Range<usize>>,
+    ) {
         if rows.len() <= 1 || self.fits(rows.len(), weigh(rows.clone())) {
             return parts.push(rows);
         }
@@ -75,22 +103,29 @@ pub(super) fn too_large(bytes: u64, most: u64) -> String {
     format!("a record of {bytes} bytes; at most {most} are read (limits.record_bytes)")
 }
 
-/// Bytes of Arrow memory that these rows take, each with the values of its own: what dictionaries, runs and views share counts
-/// as often as it is shown, since stages write it out.
+/// Bytes of Arrow memory that these rows take, each with the values of its own: what dictionaries,
+/// runs and views share counts as often as it is shown, since stages write it out.
 pub(super) fn arrow_bytes(records: &RecordBatch, rows: Range<usize>) -> u64 {
-    records.columns().iter().map(|column| column_weight(column.as_ref(), rows.clone())).sum()
+    records
+        .columns()
+        .iter()
+        .map(|column| column_weight(column.as_ref(), rows.clone()))
+        .sum()
 }
 
 fn column_weight(column: &dyn Array, rows: Range<usize>) -> u64 {
     let count = rows.len() as u64;
     let each = |width: usize| width as u64 * count;
     match column.data_type() {
-        // Numbers become float32 in the stages, so that they count as many bytes at least; what is missing does, too.
+        // Numbers become float32 in the stages, so that they count as many bytes at least; what is
+        // missing does, too.
         DataType::Null | DataType::Boolean => each(VALUE_BYTES),
         DataType::Utf8 => each(4) + spanned(column.as_string::<i32>().value_offsets(), &rows),
         DataType::Binary => each(4) + spanned(column.as_binary::<i32>().value_offsets(), &rows),
         DataType::LargeUtf8 => each(8) + spanned(column.as_string::<i64>().value_offsets(), &rows),
-        DataType::LargeBinary => each(8) + spanned(column.as_binary::<i64>().value_offsets(), &rows),
+        DataType::LargeBinary => {
+            each(8) + spanned(column.as_binary::<i64>().value_offsets(), &rows)
+        }
         DataType::Utf8View => each(16) + viewed(&column.as_string_view().views()[rows]),
         DataType::BinaryView => each(16) + viewed(&column.as_binary_view().views()[rows]),
         DataType::FixedSizeBinary(width) => each(usize::try_from(*width).unwrap_or(0)),
@@ -108,12 +143,20 @@ fn column_weight(column: &dyn Array, rows: Range<usize>) -> u64 {
         }
         DataType::FixedSizeList(_, len) => {
             let len = usize::try_from(*len).unwrap_or(0);
-            column_weight(column.as_fixed_size_list().values().as_ref(), rows.start * len..rows.end * len)
+            column_weight(
+                column.as_fixed_size_list().values().as_ref(),
+                rows.start * len..rows.end * len,
+            )
         }
-        DataType::Struct(_) => {
-            column.as_struct().columns().iter().map(|column| column_weight(column.as_ref(), rows.clone())).sum()
+        DataType::Struct(_) => column
+            .as_struct()
+            .columns()
+            .iter()
+            .map(|column| column_weight(column.as_ref(), rows.clone()))
+            .sum(),
+        DataType::Dictionary(keys, _) => {
+            each(keys.primitive_width().unwrap_or(0)) + named(column, rows)
         }
-        DataType::Dictionary(keys, _) => each(keys.primitive_width().unwrap_or(0)) + named(column, rows),
         DataType::RunEndEncoded(ends, _) => match ends.data_type() {
             DataType::Int16 => runs(column.as_run::<Int16Type>(), rows),
             DataType::Int32 => runs(column.as_run::<Int32Type>(), rows),
@@ -130,7 +173,10 @@ fn column_weight(column: &dyn Array, rows: Range<usize>) -> u64 {
         other => match other.primitive_width() {
             Some(width) => each(width.max(VALUE_BYTES)),
             // Unions: every row an equal share.
-            None => (column.get_buffer_memory_size() as u64).saturating_mul(count) / column.len().max(1) as u64,
+            None => {
+                (column.get_buffer_memory_size() as u64).saturating_mul(count)
+                    / column.len().max(1) as u64
+            }
         },
     }
 }
@@ -140,7 +186,11 @@ const VALUE_BYTES: usize = 4;
 
 /// The weight of one value of a column; of none it is 0.
 fn value_weight(values: &dyn Array, at: usize) -> u64 {
-    if at < values.len() { column_weight(values, at..at + 1) } else { 0 }
+    if at < values.len() {
+        column_weight(values, at..at + 1)
+    } else {
+        0
+    }
 }
 
 /// The words that these rows of a dictionary name.
@@ -150,7 +200,11 @@ fn named(column: &dyn Array, rows: Range<usize>) -> u64 {
     if dictionary.values().is_empty() {
         return 0;
     }
-    dictionary.normalized_keys().into_iter().map(|key| value_weight(dictionary.values().as_ref(), key)).sum()
+    dictionary
+        .normalized_keys()
+        .into_iter()
+        .map(|key| value_weight(dictionary.values().as_ref(), key))
+        .sum()
 }
 
 /// The values that these rows of a run-end encoded column show.
@@ -159,9 +213,14 @@ fn runs<R: RunEndIndexType>(column: &RunArray<R>, rows: Range<usize>) -> u64 {
     while at < rows.end {
         let run = column.get_physical_index(at);
         let ends = column.run_ends();
-        let end = ends.values().get(run).map_or(rows.end, |end| end.as_usize().saturating_sub(ends.offset()));
+        let end = ends
+            .values()
+            .get(run)
+            .map_or(rows.end, |end| end.as_usize().saturating_sub(ends.offset()));
         let end = end.clamp(at + 1, rows.end);
-        sum = sum.saturating_add(value_weight(column.values().as_ref(), run).saturating_mul((end - at) as u64));
+        sum = sum.saturating_add(
+            value_weight(column.values().as_ref(), run).saturating_mul((end - at) as u64),
+        );
         at = end;
     }
     sum
@@ -169,9 +228,13 @@ fn runs<R: RunEndIndexType>(column: &RunArray<R>, rows: Range<usize>) -> u64 {
 
 /// The values of these lists, each of the weight that values have on average.
 fn listed<O: OffsetSizeTrait>(sizes: &[O], values: &dyn Array, rows: &Range<usize>) -> u64 {
-    let shown: u64 = sizes[rows.clone()].iter().map(|size| size.as_usize() as u64).sum();
+    let shown: u64 = sizes[rows.clone()]
+        .iter()
+        .map(|size| size.as_usize() as u64)
+        .sum();
     let all = column_weight(values, 0..values.len());
-    u64::try_from(u128::from(shown) * u128::from(all) / values.len().max(1) as u128).unwrap_or(u64::MAX)
+    u64::try_from(u128::from(shown) * u128::from(all) / values.len().max(1) as u128)
+        .unwrap_or(u64::MAX)
 }
 
 fn inside<O: OffsetSizeTrait>(offsets: &[O], rows: &Range<usize>) -> Range<usize> {
@@ -184,7 +247,11 @@ fn spanned<O: OffsetSizeTrait>(offsets: &[O], rows: &Range<usize>) -> u64 {
 
 /// The lower half of a view is its length; up to 12 bytes lie in the view itself.
 fn viewed(views: &[u128]) -> u64 {
-    views.iter().map(|&view| (view & 0xffff_ffff) as u64).filter(|&len| len > 12).sum()
+    views
+        .iter()
+        .map(|&view| (view & 0xffff_ffff) as u64)
+        .filter(|&len| len > 12)
+        .sum()
 }
 
 #[cfg(test)]
@@ -193,7 +260,9 @@ mod tests {
 
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, DictionaryArray, Float32Array, Int32Array, ListArray, NullArray, StringArray};
+    use arrow::array::{
+        ArrayRef, DictionaryArray, Float32Array, Int32Array, ListArray, NullArray, StringArray,
+    };
     use arrow::datatypes::Float32Type;
 
     use super::*;
@@ -204,17 +273,40 @@ mod tests {
 
     #[test]
     fn parts_keep_both_limits_and_a_large_record_travels_alone() {
-        let texts = batch(Arc::new(StringArray::from(vec!["a", "b", "cccccccccccccccccccc", "d", "e", "f"])));
-        let cut = BatchLimits { records: 4, bytes: 11, soft_max_records: 4 };
-        assert_eq!(cut.split(6, &|rows| arrow_bytes(&texts, rows)), [0..2, 2..3, 3..4, 4..6]);
+        let texts = batch(Arc::new(StringArray::from(vec![
+            "a",
+            "b",
+            "cccccccccccccccccccc",
+            "d",
+            "e",
+            "f",
+        ])));
+        let cut = BatchLimits {
+            records: 4,
+            bytes: 11,
+            soft_max_records: 4,
+        };
+        assert_eq!(
+            cut.split(6, &|rows| arrow_bytes(&texts, rows)),
+            [0..2, 2..3, 3..4, 4..6]
+        );
     }
 
     #[test]
     fn more_than_enough_travel_together_where_they_are_small() {
-        let cut = BatchLimits { records: 8, bytes: 4 * SMALL, soft_max_records: 2 };
+        let cut = BatchLimits {
+            records: 8,
+            bytes: 4 * SMALL,
+            soft_max_records: 2,
+        };
         let parts = |each: u64| cut.split(8, &move |rows| each * rows.len() as u64);
         let lengths = |each: u64| parts(each).iter().map(Range::len).collect::<Vec<_>>();
-        for (each, expected) in [(1, vec![8]), (SMALL / 4, vec![4, 4]), (SMALL, vec![2; 4]), (3 * SMALL, vec![1; 8])] {
+        for (each, expected) in [
+            (1, vec![8]),
+            (SMALL / 4, vec![4, 4]),
+            (SMALL, vec![2; 4]),
+            (3 * SMALL, vec![1; 8]),
+        ] {
             assert_eq!(lengths(each), expected);
             assert_eq!(cut.records_of(each), expected[0] as u64);
         }
@@ -222,24 +314,40 @@ mod tests {
 
     #[test]
     fn what_the_pipeline_says_is_enough_whatever_it_weighs() {
-        let said = BatchSize { records: std::num::NonZeroU32::new(100), ..BatchSize::default() };
-        let lengths = |batch| [1 << 10, 1 << 18].map(|bytes| BatchLimits::images(batch).records_of(bytes));
+        let said = BatchSize {
+            records: std::num::NonZeroU32::new(100),
+            ..BatchSize::default()
+        };
+        let lengths =
+            |batch| [1 << 10, 1 << 18].map(|bytes| BatchLimits::images(batch).records_of(bytes));
         assert_eq!(lengths(said), [100, 100]);
-        assert_eq!(lengths(BatchSize::default()), [u64::from(IMAGE_RECORDS), 32]);
+        assert_eq!(
+            lengths(BatchSize::default()),
+            [u64::from(IMAGE_RECORDS), 32]
+        );
     }
 
     #[test]
     fn shared_values_weigh_as_often_as_they_are_shown() {
         let word = "a word of twenty chars".to_owned();
         let words: DictionaryArray<Int32Type> =
-            vec![Some(word.as_str()), None, Some(word.as_str())].into_iter().collect();
-        assert_eq!(arrow_bytes(&batch(Arc::new(words)), 0..3), 3 * 4 + 3 * (4 + 22), "a key, an offset and the word");
+            vec![Some(word.as_str()), None, Some(word.as_str())]
+                .into_iter()
+                .collect();
+        assert_eq!(
+            arrow_bytes(&batch(Arc::new(words)), 0..3),
+            3 * 4 + 3 * (4 + 22),
+            "a key, an offset and the word"
+        );
         let values = StringArray::from(vec!["abc", "defghij"]);
         let runs = RunArray::try_new(&Int32Array::from(vec![10, 30]), &values).unwrap();
         let runs = batch(Arc::new(runs));
         assert_eq!(arrow_bytes(&runs, 0..30), 10 * (4 + 3) + 20 * (4 + 7));
         assert_eq!(arrow_bytes(&runs, 8..12), 2 * (4 + 3) + 2 * (4 + 7));
-        assert_eq!(arrow_bytes(&runs.slice(5, 10), 0..10), 5 * (4 + 3) + 5 * (4 + 7));
+        assert_eq!(
+            arrow_bytes(&runs.slice(5, 10), 0..10),
+            5 * (4 + 3) + 5 * (4 + 7)
+        );
         assert_eq!(
             arrow_bytes(&batch(Arc::new(NullArray::new(100))), 0..100),
             400,
@@ -255,6 +363,9 @@ mod tests {
         let lists = batch(Arc::new(lists));
         assert_eq!(arrow_bytes(&lists, 1..2), 4 + 20);
         assert_eq!(arrow_bytes(&lists.slice(1, 2), 1..2), 4 + 8);
-        assert_eq!(arrow_bytes(&batch(Arc::new(Float32Array::from(vec![0.0; 9]))), 2..4), 8);
+        assert_eq!(
+            arrow_bytes(&batch(Arc::new(Float32Array::from(vec![0.0; 9]))), 2..4),
+            8
+        );
     }
 }

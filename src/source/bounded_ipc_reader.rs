@@ -18,7 +18,8 @@ use crate::source::file_source::{ROWS_PER_BYTE, shorten};
 const MAX_BATCH_ROWS: u64 = i32::MAX as u64;
 /// Descriptions of messages: schemas with tens of thousands of columns are a few MiB.
 const MAX_HEADER_BYTES: usize = 64 << 20;
-/// A description can name the same column many times in few bytes: each column counts so many of the description's bytes.
+/// A description can name the same column many times in few bytes: each column counts so many of
+/// the description's bytes.
 const FIELD_BYTES: usize = 64;
 /// Bytes that may pad the end of a stream.
 const PADDING: u64 = 64;
@@ -43,7 +44,13 @@ pub(super) struct IpcBounds {
 impl IpcBounds {
     /// The bounds of a file, of which so many bytes may be held.
     pub(super) const fn of_file(stored: u64, unpacked: u64) -> Self {
-        Self { header: MAX_HEADER_BYTES, rows: MAX_BATCH_ROWS, rows_per_byte: ROWS_PER_BYTE, stored, unpacked }
+        Self {
+            header: MAX_HEADER_BYTES,
+            rows: MAX_BATCH_ROWS,
+            rows_per_byte: ROWS_PER_BYTE,
+            stored,
+            unpacked,
+        }
     }
 }
 
@@ -77,24 +84,44 @@ impl<R: Read> BoundedIpcReader<R> {
 
 impl<R: Read, F: FnMut(u64) -> Result<(), String>> BoundedIpcReader<R, F> {
     /// As [`BoundedIpcReader::bounded`]; `reserve` is called before each allocation with its bytes.
-    pub(super) fn with_reservation(mut input: R, bounds: IpcBounds, reserve: F) -> Result<Self, String> {
+    pub(super) fn with_reservation(
+        mut input: R,
+        bounds: IpcBounds,
+        reserve: F,
+    ) -> Result<Self, String> {
         let header = read_header(&mut input, bounds.header)?;
         let header = header.ok_or("there is no schema; expected an Arrow IPC file or stream")?;
         let message = parse(&header)?;
-        let schema = message.header_as_schema().ok_or("the first message is no schema")?;
+        let schema = message
+            .header_as_schema()
+            .ok_or("the first message is no schema")?;
         if !schema.endianness().equals_to_target_endianness() {
             return Err("values are in the byte order of another machine".to_owned());
         }
         check_schema(schema, bounds.header)?;
         let schema = Arc::new(try_fb_to_schema(schema).map_err(text)?);
         let read_as = Arc::clone(&schema);
-        Ok(Self { input, bounds, reserve, schema, read_as, dictionaries: HashMap::new(), kept: HashMap::new() })
+        Ok(Self {
+            input,
+            bounds,
+            reserve,
+            schema,
+            read_as,
+            dictionaries: HashMap::new(),
+            kept: HashMap::new(),
+        })
     }
 
-    /// Reads views of text as views of bytes. Any number of views may show the same text, which would be checked to be UTF-8
-    /// once for each: that is left until the length of all of them is known.
+    /// Reads views of text as views of bytes. Any number of views may show the same text, which
+    /// would be checked to be UTF-8 once for each: that is left until the length of all of them is
+    /// known.
     pub(super) fn with_text_views_as_bytes(mut self) -> Self {
-        let fields: Vec<FieldRef> = self.schema.fields().iter().map(text_views_as_bytes).collect();
+        let fields: Vec<FieldRef> = self
+            .schema
+            .fields()
+            .iter()
+            .map(text_views_as_bytes)
+            .collect();
         self.read_as = Arc::new(Schema::new(fields));
         self
     }
@@ -111,7 +138,9 @@ impl<R: Read, F: FnMut(u64) -> Result<(), String>> BoundedIpcReader<R, F> {
 
     /// As [`Self::next`]; an error says whether the stream is malformed or too large.
     pub(super) fn next_batch(&mut self) -> Result<Option<RecordBatch>, RejectReason> {
-        while let Some(header) = read_header(&mut self.input, self.bounds.header).map_err(malformed)? {
+        while let Some(header) =
+            read_header(&mut self.input, self.bounds.header).map_err(malformed)?
+        {
             let message = parse(&header).map_err(malformed)?;
             let body = self.read_body(message.bodyLength())?;
             match message.header_type() {
@@ -122,26 +151,43 @@ impl<R: Read, F: FnMut(u64) -> Result<(), String>> BoundedIpcReader<R, F> {
                     let unpacked = self.check_batch(&batch, &body, header.len())?;
                     (self.reserve)(unpacked).map_err(too_large)?;
                     let (schema, version) = (self.read_as.clone(), message.version());
-                    let batch = read_record_batch(&body, batch, schema, &self.dictionaries, None, &version);
+                    let batch =
+                        read_record_batch(&body, batch, schema, &self.dictionaries, None, &version);
                     return batch.map(Some).map_err(malformed);
                 }
                 MessageHeader::DictionaryBatch => {
                     let dictionary = message
                         .header_as_dictionary_batch()
                         .ok_or_else(|| malformed("a dictionary without its description"))?;
-                    let data = dictionary.data().ok_or_else(|| malformed("a dictionary without values"))?;
+                    let data = dictionary
+                        .data()
+                        .ok_or_else(|| malformed("a dictionary without values"))?;
                     let unpacked = self.check_batch(&data, &body, header.len())?;
                     let bytes = unpacked.max(body.len() as u64);
                     // A dictionary that is extended is copied.
                     (self.reserve)(bytes.saturating_add(unpacked)).map_err(too_large)?;
                     let kept = self.kept.entry(dictionary.id()).or_default();
                     // One that goes on is held beside what it is added to, while it is.
-                    *kept = if dictionary.isDelta() { kept.saturating_add(bytes) } else { bytes };
+                    *kept = if dictionary.isDelta() {
+                        kept.saturating_add(bytes)
+                    } else {
+                        bytes
+                    };
                     let version = message.version();
-                    let read = read_dictionary(&body, dictionary, &self.read_as, &mut self.dictionaries, &version);
+                    let read = read_dictionary(
+                        &body,
+                        dictionary,
+                        &self.read_as,
+                        &mut self.dictionaries,
+                        &version,
+                    );
                     read.map_err(malformed)?;
                 }
-                other => return Err(malformed(format!("met a message of type {other:?} among record batches"))),
+                other => {
+                    return Err(malformed(format!(
+                        "met a message of type {other:?} among record batches"
+                    )));
+                }
             }
         }
         Ok(None)
@@ -150,28 +196,40 @@ impl<R: Read, F: FnMut(u64) -> Result<(), String>> BoundedIpcReader<R, F> {
     /// Whether bytes follow the end mark, beyond what pads it.
     pub(super) fn has_rest(&mut self) -> Result<bool, RejectReason> {
         let mut rest = Vec::new();
-        (&mut self.input).take(PADDING + 1).read_to_end(&mut rest).map_err(malformed)?;
+        (&mut self.input)
+            .take(PADDING + 1)
+            .read_to_end(&mut rest)
+            .map_err(malformed)?;
         Ok(rest.len() as u64 > PADDING)
     }
 
     fn read_body(&mut self, len: i64) -> Result<Buffer, RejectReason> {
-        let len = u64::try_from(len).map_err(|_| malformed(format!("a message declares a body of {len} bytes")))?;
+        let len = u64::try_from(len)
+            .map_err(|_| malformed(format!("a message declares a body of {len} bytes")))?;
         let most = self.bounds.stored;
         if len > most {
-            return Err(too_large(format!("a record batch has {len} bytes; at most {most} are read at a time")));
+            return Err(too_large(format!(
+                "a record batch has {len} bytes; at most {most} are read at a time"
+            )));
         }
         (self.reserve)(len).map_err(too_large)?;
         let mut body = Vec::new();
-        let read = (&mut self.input).take(len).read_to_end(&mut body).map_err(malformed)? as u64;
+        let read = (&mut self.input)
+            .take(len)
+            .read_to_end(&mut body)
+            .map_err(malformed)? as u64;
         if read < len {
-            Err(malformed(format!("the file ends after {read} of {len} bytes of a message")))
+            Err(malformed(format!(
+                "the file ends after {read} of {len} bytes of a message"
+            )))
         } else {
             Ok(body.into())
         }
     }
 
-    /// Refuses what would take more memory than a batch may, before any of it is allocated. Returns the bytes that its buffers
-    /// take once they are decompressed, or copied because several show the same bytes.
+    /// Refuses what would take more memory than a batch may, before any of it is allocated. Returns
+    /// the bytes that its buffers take once they are decompressed, or copied because several show
+    /// the same bytes.
     fn check_batch(
         &self,
         batch: &arrow::ipc::RecordBatch<'_>,
@@ -183,11 +241,16 @@ impl<R: Read, F: FnMut(u64) -> Result<(), String>> BoundedIpcReader<R, F> {
             let stored = stored(body, buffer.offset(), buffer.length())
                 .ok_or_else(|| malformed("a buffer lies outside its message"))?;
             // -1: the buffer is stored as it is.
-            let declared = stored.first_chunk().map_or(-1, |declared| i64::from_le_bytes(*declared));
-            let declared = batch.compression().and_then(|_| u64::try_from(declared).ok());
+            let declared = stored
+                .first_chunk()
+                .map_or(-1, |declared| i64::from_le_bytes(*declared));
+            let declared = batch
+                .compression()
+                .and_then(|_| u64::try_from(declared).ok());
             total = total.saturating_add(declared.unwrap_or(stored.len() as u64));
         }
-        // A row takes a bit at least of what its buffers unpack to; those without buffers are bounded by what is stored.
+        // A row takes a bit at least of what its buffers unpack to; those without buffers are
+        // bounded by what is stored.
         let rows = batch.length();
         let believed = (header as u64 + body.len() as u64)
             .saturating_mul(self.bounds.rows_per_byte)
@@ -199,13 +262,25 @@ impl<R: Read, F: FnMut(u64) -> Result<(), String>> BoundedIpcReader<R, F> {
             )));
         }
         // Without compression buffers lie side by side in the body, which is held already.
-        let unpacked = if batch.compression().is_none() && total <= body.len() as u64 { 0 } else { total };
-        let kept: u64 = self.kept.values().fold(0, |sum, &bytes| sum.saturating_add(bytes));
+        let unpacked = if batch.compression().is_none() && total <= body.len() as u64 {
+            0
+        } else {
+            total
+        };
+        let kept: u64 = self
+            .kept
+            .values()
+            .fold(0, |sum, &bytes| sum.saturating_add(bytes));
         let most = self.bounds.unpacked;
         if unpacked.saturating_add(kept) > most {
-            let kept = if kept > 0 { format!(" beside dictionaries of {kept} bytes") } else { String::new() };
-            let what =
-                format!("a record batch declares {unpacked} bytes{kept}; at most {most} may be held (limits.memory)");
+            let kept = if kept > 0 {
+                format!(" beside dictionaries of {kept} bytes")
+            } else {
+                String::new()
+            };
+            let what = format!(
+                "a record batch declares {unpacked} bytes{kept}; at most {most} may be held (limits.memory)"
+            );
             return Err(too_large(what));
         }
         Ok(unpacked)
@@ -218,8 +293,12 @@ fn text_views_as_bytes(field: &FieldRef) -> FieldRef {
         let within = text_views_as_bytes;
         match data_type {
             DataType::Utf8View => DataType::BinaryView,
-            DataType::Dictionary(keys, values) => DataType::Dictionary(keys.clone(), Box::new(nested(values))),
-            DataType::RunEndEncoded(ends, values) => DataType::RunEndEncoded(Arc::clone(ends), within(values)),
+            DataType::Dictionary(keys, values) => {
+                DataType::Dictionary(keys.clone(), Box::new(nested(values)))
+            }
+            DataType::RunEndEncoded(ends, values) => {
+                DataType::RunEndEncoded(Arc::clone(ends), within(values))
+            }
             DataType::List(item) => DataType::List(within(item)),
             DataType::LargeList(item) => DataType::LargeList(within(item)),
             DataType::ListView(item) => DataType::ListView(within(item)),
@@ -227,13 +306,22 @@ fn text_views_as_bytes(field: &FieldRef) -> FieldRef {
             DataType::FixedSizeList(item, length) => DataType::FixedSizeList(within(item), *length),
             DataType::Map(entries, is_sorted) => DataType::Map(within(entries), *is_sorted),
             DataType::Struct(fields) => DataType::Struct(fields.iter().map(within).collect()),
-            DataType::Union(fields, mode) => {
-                DataType::Union(fields.iter().map(|(id, field)| (id, within(field))).collect(), *mode)
-            }
+            DataType::Union(fields, mode) => DataType::Union(
+                fields
+                    .iter()
+                    .map(|(id, field)| (id, within(field)))
+                    .collect(),
+                *mode,
+            ),
             other => other.clone(),
         }
     }
-    Arc::new(field.as_ref().clone().with_data_type(nested(field.data_type())))
+    Arc::new(
+        field
+            .as_ref()
+            .clone()
+            .with_data_type(nested(field.data_type())),
+    )
 }
 
 /// Why a stream is not read on.
@@ -251,7 +339,10 @@ fn too_large(what: String) -> RejectReason {
 fn read_header(mut input: impl Read, most: usize) -> Result<Option<Vec<u8>>, String> {
     let mut read = |count: usize| -> Result<Vec<u8>, String> {
         let mut bytes = Vec::new();
-        (&mut input).take(count as u64).read_to_end(&mut bytes).map_err(text)?;
+        (&mut input)
+            .take(count as u64)
+            .read_to_end(&mut bytes)
+            .map_err(text)?;
         Ok(bytes)
     };
     let mut length = read(4)?;
@@ -261,37 +352,72 @@ fn read_header(mut input: impl Read, most: usize) -> Result<Option<Vec<u8>>, Str
     if length == CONTINUATION {
         length = read(4)?;
     }
-    let length =
-        length.first_chunk().map(|length| i32::from_le_bytes(*length)).ok_or("the file ends inside a message")?;
+    let length = length
+        .first_chunk()
+        .map(|length| i32::from_le_bytes(*length))
+        .ok_or("the file ends inside a message")?;
     if length == 0 {
         return Ok(None);
     }
-    let count = usize::try_from(length).ok().filter(|&length| length <= most);
-    let count = count.ok_or_else(|| format!("a message declares a description of {length} bytes"))?;
+    let count = usize::try_from(length)
+        .ok()
+        .filter(|&length| length <= most);
+    let count =
+        count.ok_or_else(|| format!("a message declares a description of {length} bytes"))?;
     let header = read(count)?;
-    if header.len() < count { Err("the file ends inside a message".to_owned()) } else { Ok(Some(header)) }
+    if header.len() < count {
+        Err("the file ends inside a message".to_owned())
+    } else {
+        Ok(Some(header))
+    }
 }
 
 fn parse(header: &[u8]) -> Result<Message<'_>, String> {
-    root_as_message(header).map_err(|error| format!("the description of a message is broken: {error}"))
+    root_as_message(header)
+        .map_err(|error| format!("the description of a message is broken: {error}"))
 }
 
-/// Refuses a schema of more columns, or with more text, than its description can hold without repetition.
+/// Refuses a schema of more columns, or with more text, than its description can hold without
+/// repetition.
 fn check_schema(schema: arrow::ipc::Schema<'_>, header: usize) -> Result<(), String> {
     fn text_of<'a>(pairs: impl Iterator<Item = arrow::ipc::KeyValue<'a>>) -> usize {
-        pairs.map(|pair| pair.key().map_or(0, str::len) + pair.value().map_or(0, str::len)).sum()
+        pairs
+            .map(|pair| pair.key().map_or(0, str::len) + pair.value().map_or(0, str::len))
+            .sum()
     }
     fn count(field: arrow::ipc::Field<'_>, left: &mut usize) -> Option<()> {
-        let zone = field.type_as_timestamp().and_then(|timestamp| timestamp.timezone()).map_or(0, str::len);
-        let ids = field.type_as_union().and_then(|union| union.typeIds()).map_or(0, |ids| ids.bytes().len());
+        let zone = field
+            .type_as_timestamp()
+            .and_then(|timestamp| timestamp.timezone())
+            .map_or(0, str::len);
+        let ids = field
+            .type_as_union()
+            .and_then(|union| union.typeIds())
+            .map_or(0, |ids| ids.bytes().len());
         let name = field.name().map_or(0, str::len);
-        let bytes = FIELD_BYTES + name + zone + ids + text_of(field.custom_metadata().into_iter().flatten());
+        let bytes = FIELD_BYTES
+            + name
+            + zone
+            + ids
+            + text_of(field.custom_metadata().into_iter().flatten());
         *left = left.checked_sub(bytes)?;
-        field.children().into_iter().flatten().try_for_each(|child| count(child, left))
+        field
+            .children()
+            .into_iter()
+            .flatten()
+            .try_for_each(|child| count(child, left))
     }
     let mut left = header.saturating_sub(text_of(schema.custom_metadata().into_iter().flatten()));
-    let counted = schema.fields().into_iter().flatten().try_for_each(|field| count(field, &mut left));
-    counted.ok_or_else(|| format!("the schema has more columns, or more text, than {header} bytes of description hold"))
+    let counted = schema
+        .fields()
+        .into_iter()
+        .flatten()
+        .try_for_each(|field| count(field, &mut left));
+    counted.ok_or_else(|| {
+        format!(
+            "the schema has more columns, or more text, than {header} bytes of description hold"
+        )
+    })
 }
 
 fn stored(body: &Buffer, offset: i64, length: i64) -> Option<&[u8]> {
@@ -309,13 +435,20 @@ mod tests {
 
     use arrow::array::NullArray;
     use arrow::ipc::writer::StreamWriter;
-    use arrow::ipc::{FieldBuilder, MessageBuilder, MetadataVersion, NullBuilder, SchemaBuilder, Type};
+    use arrow::ipc::{
+        FieldBuilder, MessageBuilder, MetadataVersion, NullBuilder, SchemaBuilder, Type,
+    };
     use flatbuffers::FlatBufferBuilder;
 
     use super::*;
 
-    const BOUNDS: IpcBounds =
-        IpcBounds { header: 1 << 20, rows: 1000, rows_per_byte: ROWS_PER_BYTE, stored: 1 << 20, unpacked: 1 << 20 };
+    const BOUNDS: IpcBounds = IpcBounds {
+        header: 1 << 20,
+        rows: 1000,
+        rows_per_byte: ROWS_PER_BYTE,
+        stored: 1 << 20,
+        unpacked: 1 << 20,
+    };
 
     /// A stream whose schema names one column so many times, in 4 bytes each.
     fn repeated(count: usize) -> Vec<u8> {
@@ -344,8 +477,10 @@ mod tests {
 
     #[test]
     fn schema_that_repeats_one_column_is_refused_before_it_is_read() {
-        let start =
-            |count| BoundedIpcReader::with_reservation(repeated(count).as_slice(), BOUNDS, |_| Ok(())).map(|_| ());
+        let start = |count| {
+            BoundedIpcReader::with_reservation(repeated(count).as_slice(), BOUNDS, |_| Ok(()))
+                .map(|_| ())
+        };
         assert_eq!(start(100), Ok(()));
         let error = start(100_000).unwrap_err();
         assert!(error.contains("more columns, or more text"), "{error}");
@@ -354,7 +489,10 @@ mod tests {
     #[test]
     fn allocation_is_announced_and_stops_where_it_is_refused() {
         let batch = RecordBatch::try_from_iter([
-            ("a", Arc::new(arrow::array::Int64Array::from(vec![1; 500])) as ArrayRef),
+            (
+                "a",
+                Arc::new(arrow::array::Int64Array::from(vec![1; 500])) as ArrayRef,
+            ),
             ("b", Arc::new(NullArray::new(500))),
         ]);
         let batch = batch.unwrap();
@@ -369,10 +507,15 @@ mod tests {
         assert_eq!(messages.as_mut().unwrap().next().unwrap().unwrap(), batch);
         drop(messages);
         assert!(announced >= 4000, "{announced}");
-        let mut refused =
-            BoundedIpcReader::with_reservation(body.as_slice(), BOUNDS, |_| Err("no memory".to_owned())).unwrap();
+        let mut refused = BoundedIpcReader::with_reservation(body.as_slice(), BOUNDS, |_| {
+            Err("no memory".to_owned())
+        })
+        .unwrap();
         assert_eq!(refused.next().unwrap_err(), "no memory");
-        let few = IpcBounds { rows: 499, ..BOUNDS };
+        let few = IpcBounds {
+            rows: 499,
+            ..BOUNDS
+        };
         assert!(
             BoundedIpcReader::with_reservation(body.as_slice(), few, |_| Ok(()))
                 .unwrap()

@@ -1,10 +1,12 @@
-//! Text whose columns are aligned: delimiters in a row count as one, those at the ends of a record as none.
+//! Text whose columns are aligned: delimiters in a row count as one, those at the ends of a record
+//! as none.
 
 use std::io::{self, Read};
 
 use crate::source::text::Quoting;
 
-/// Gives the text of `inner` with one delimiter between values, as other text has it; what stands in quotes stays.
+/// Gives the text of `inner` with one delimiter between values, as other text has it; what stands
+/// in quotes stays.
 pub(super) struct DelimiterCollapser<R> {
     inner: R,
     /// `None`: the text stays as it is.
@@ -30,18 +32,28 @@ enum CollapseState {
 impl<R: Read> DelimiterCollapser<R> {
     /// `quoting` says what the delimiter is, where the text is aligned.
     pub(super) fn new(inner: R, quoting: Option<Quoting>) -> Self {
-        Self { inner, quoting, place: CollapseState::Start }
+        Self {
+            inner,
+            quoting,
+            place: CollapseState::Start,
+        }
     }
 
     /// Where the next byte leads, and what of it is given: a delimiter before it, and itself.
     fn step(place: CollapseState, byte: u8, quoting: Quoting) -> (CollapseState, bool, bool) {
         let is_between = place == CollapseState::Between;
         match (place, byte) {
-            (CollapseState::Quoted, byte) if byte == quoting.quote => (CollapseState::Closed, false, true),
+            (CollapseState::Quoted, byte) if byte == quoting.quote => {
+                (CollapseState::Closed, false, true)
+            }
             (CollapseState::Quoted, _) => (CollapseState::Quoted, false, true),
-            (CollapseState::Closed, byte) if byte == quoting.quote => (CollapseState::Quoted, false, true),
+            (CollapseState::Closed, byte) if byte == quoting.quote => {
+                (CollapseState::Quoted, false, true)
+            }
             (_, b'\n' | b'\r') => (CollapseState::Start, false, true),
-            (CollapseState::Start, byte) if byte == quoting.delimiter => (CollapseState::Start, false, false),
+            (CollapseState::Start, byte) if byte == quoting.delimiter => {
+                (CollapseState::Start, false, false)
+            }
             (_, byte) if byte == quoting.delimiter => (CollapseState::Between, false, false),
             (CollapseState::Start | CollapseState::Between, byte) if byte == quoting.quote => {
                 (CollapseState::Quoted, is_between, true)
@@ -53,13 +65,16 @@ impl<R: Read> DelimiterCollapser<R> {
 
 impl<R: Read> Read for DelimiterCollapser<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let Some(quoting) = self.quoting else { return self.inner.read(into) };
+        let Some(quoting) = self.quoting else {
+            return self.inner.read(into);
+        };
         // A byte may come with the delimiter before it.
         if into.len() < 2 {
             return Err(io::Error::other("a buffer of two bytes is needed"));
         }
         loop {
-            // A delimiter that was met in an earlier part takes a place of its own; others have left theirs.
+            // A delimiter that was met in an earlier part takes a place of its own; others have
+            // left theirs.
             let owed = usize::from(self.place == CollapseState::Between);
             let read = self.inner.read(&mut into[owed..])?;
             let mut given = 0;
@@ -91,7 +106,10 @@ mod tests {
 
     use super::*;
 
-    const SPACES: Quoting = Quoting { quote: b'"', delimiter: b' ' };
+    const SPACES: Quoting = Quoting {
+        quote: b'"',
+        delimiter: b' ',
+    };
 
     /// The text in reads of at most `step` bytes.
     fn aligned(text: &str, step: usize) -> String {
@@ -102,8 +120,10 @@ mod tests {
                 self.0.read(&mut into[..step])
             }
         }
-        let mut text =
-            io::BufReader::with_capacity(16, DelimiterCollapser::new(Slow(text.as_bytes(), step), Some(SPACES)));
+        let mut text = io::BufReader::with_capacity(
+            16,
+            DelimiterCollapser::new(Slow(text.as_bytes(), step), Some(SPACES)),
+        );
         let mut all = Vec::new();
         while !text.fill_buf().unwrap().is_empty() {
             all.extend_from_slice(text.buffer());
@@ -115,8 +135,14 @@ mod tests {
     #[test]
     fn delimiters_in_a_row_are_one_and_those_at_the_ends_none() {
         for step in [1, 2, 3, 100] {
-            assert_eq!(aligned("   1.0  -2.5 3\r\n  \n a \nb", step), "1.0 -2.5 3\r\n\na\nb");
-            assert_eq!(aligned("a  \"b  \"\" \n  c\"  d  5\"  x", step), "a \"b  \"\" \n  c\" d 5\" x");
+            assert_eq!(
+                aligned("   1.0  -2.5 3\r\n  \n a \nb", step),
+                "1.0 -2.5 3\r\n\na\nb"
+            );
+            assert_eq!(
+                aligned("a  \"b  \"\" \n  c\"  d  5\"  x", step),
+                "a \"b  \"\" \n  c\" d 5\" x"
+            );
             assert_eq!(aligned("    ", step), "");
         }
     }

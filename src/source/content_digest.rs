@@ -1,4 +1,5 @@
-//! The digest of a file's content, by which a file is recognized whose modification time or inode changed.
+//! The digest of a file's content, by which a file is recognized whose modification time or inode
+//! changed.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -6,8 +7,8 @@ use std::io::{self, Read};
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
 
-/// XXH3-128 of a file's content, or of its beginning. It is compared only between files of one name and one length, so
-/// accidental collisions are the only ones that matter.
+/// XXH3-128 of a file's content, or of its beginning. It is compared only between files of one name
+/// and one length, so accidental collisions are the only ones that matter.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(super) struct ContentDigest(u128);
@@ -101,17 +102,28 @@ mod tests {
     #[test]
     fn digest_is_that_of_the_published_test_vectors() {
         // XXH3-128 of no bytes, with seed 0, by the reference implementation (xxHash 0.8).
-        assert_eq!(ContentDigest::of(b"").to_string(), "99aa06d3014798d86001c324468d497f");
+        assert_eq!(
+            ContentDigest::of(b"").to_string(),
+            "99aa06d3014798d86001c324468d497f"
+        );
     }
 
     #[test]
     fn pieces_and_prefixes_give_the_digest_of_the_whole() {
-        let content: Vec<u8> = (0..200_000u32).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
+        let content: Vec<u8> = (0..200_000u32)
+            .map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1])
+            .collect();
         let mut hasher = ContentHasher::default();
         content.chunks(977).for_each(|piece| hasher.update(piece));
-        assert_eq!((hasher.digest(), hasher.length()), (ContentDigest::of(&content), 200_000));
+        assert_eq!(
+            (hasher.digest(), hasher.length()),
+            (ContentDigest::of(&content), 200_000)
+        );
         let prefix = |length| ContentDigest::of_prefix(content.as_slice(), length).unwrap();
-        assert_eq!(prefix(150_000), Some(ContentDigest::of(&content[..150_000])));
+        assert_eq!(
+            prefix(150_000),
+            Some(ContentDigest::of(&content[..150_000]))
+        );
         assert_eq!(prefix(200_001), None);
     }
 
@@ -119,7 +131,10 @@ mod tests {
     fn digest_survives_json() {
         let digest = ContentDigest::of(b"content");
         let text = serde_json::to_string(&digest).unwrap();
-        assert_eq!(serde_json::from_str::<ContentDigest>(&text).unwrap(), digest);
+        assert_eq!(
+            serde_json::from_str::<ContentDigest>(&text).unwrap(),
+            digest
+        );
         assert!(serde_json::from_str::<ContentDigest>("\"no digest\"").is_err());
     }
 }

@@ -23,7 +23,9 @@ use crate::source::file_source::{
 };
 use crate::source::input_file::{self, InputFile};
 use crate::source::schema_inference::first;
-use crate::source::text::{ColumnType, Frame, Framer, LineAction, Quoting, SAMPLE, TextBatches, TextFormat, read_all};
+use crate::source::text::{
+    ColumnType, Frame, Framer, LineAction, Quoting, SAMPLE, TextBatches, TextFormat, read_all,
+};
 use crate::source::text_encoding::not_utf8;
 use crate::source::{BatchSize, Source, SourceConfig};
 use crate::store::FileReader;
@@ -42,25 +44,29 @@ pub struct CsvSourceConfig {
     #[serde(default = "comma")]
     #[schemars(extend("x-changes-rows" = true))]
     pub delimiter: char,
-    /// Whether columns are aligned by several delimiters in a row, which then count as one; those at the ends of a record
-    /// count as none. For columns of figures with `delimiter = " "`. Default: false.
+    /// Whether columns are aligned by several delimiters in a row, which then count as one; those
+    /// at the ends of a record count as none. For columns of figures with `delimiter = " "`.
+    /// Default: false.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub aligned: bool,
-    /// The character around values that hold delimiters, line ends or itself (doubled). Default: a double quote.
+    /// The character around values that hold delimiters, line ends or itself (doubled). Default: a
+    /// double quote.
     #[serde(default = "double_quote")]
     #[schemars(extend("x-changes-rows" = true))]
     pub quote: char,
     /// Names of the columns, where `header = false`. Default: column_1, column_2, ...
     #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub columns: Option<Vec<String>>,
-    /// Types by column. Default: what the first 1,000 records of the first file suggest. An empty value is null.
+    /// Types by column. Default: what the first 1,000 records of the first file suggest. An empty
+    /// value is null.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub types: BTreeMap<String, ColumnType>,
-    /// What happens to a file that has changed since an earlier run read it, otherwise than by records that were appended
-    /// (of those, only the new ones are read): `new` reads it as a new file, with a warning that the rows that it gave before
-    /// stay in the output; `refuse` refuses to run. Default: new.
+    /// What happens to a file that has changed since an earlier run read it, otherwise than by
+    /// records that were appended (of those, only the new ones are read): `new` reads it as a new
+    /// file, with a warning that the rows that it gave before stay in the output; `refuse` refuses
+    /// to run. Default: new.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     pub on_change: OnChange,
@@ -98,14 +104,31 @@ impl SourceConfig for CsvSourceConfig {
         };
         let path = |error: StageError| vec![ConfigError::from_error("path", &error)];
         let files = input_file::list(name, &self.path, CsvFormat::EXTENSIONS).map_err(path)?;
-        let inferred = reader.infer(&files, self.columns.as_deref()).map_err(path)?;
+        let inferred = reader
+            .infer(&files, self.columns.as_deref())
+            .map_err(path)?;
         let schema = self.typed(&inferred)?;
         self.types = ColumnType::all(&schema);
         if !self.header {
-            self.columns = Some(schema.fields().iter().map(|field| field.name().clone()).collect());
+            self.columns = Some(
+                schema
+                    .fields()
+                    .iter()
+                    .map(|field| field.name().clone())
+                    .collect(),
+            );
         }
-        let format = CsvFormat { reader, schema: schema.clone() };
-        Ok(Box::new(FileSource::new(name, &self.path, &schema, format, self.on_change.into())))
+        let format = CsvFormat {
+            reader,
+            schema: schema.clone(),
+        };
+        Ok(Box::new(FileSource::new(
+            name,
+            &self.path,
+            &schema,
+            format,
+            self.on_change.into(),
+        )))
     }
 }
 
@@ -115,13 +138,22 @@ impl CsvSourceConfig {
         let mut byte = |key: &str, value: char| {
             let usable = value.is_ascii() && !matches!(value, '\r' | '\n');
             if !usable {
-                faults.push(ConfigError::new(key, format!("{value:?} cannot be used; expected one ASCII character")));
+                faults.push(ConfigError::new(
+                    key,
+                    format!("{value:?} cannot be used; expected one ASCII character"),
+                ));
             }
             u8::try_from(value).unwrap_or_default()
         };
-        let quoting = Quoting { delimiter: byte("delimiter", self.delimiter), quote: byte("quote", self.quote) };
+        let quoting = Quoting {
+            delimiter: byte("delimiter", self.delimiter),
+            quote: byte("quote", self.quote),
+        };
         if quoting.delimiter == quoting.quote {
-            faults.push(ConfigError::new("quote", format!("{:?} is the delimiter too; they must differ", self.quote)));
+            faults.push(ConfigError::new(
+                "quote",
+                format!("{:?} is the delimiter too; they must differ", self.quote),
+            ));
         }
         if self.header && self.columns.is_some() {
             faults.push(ConfigError::new(
@@ -129,19 +161,33 @@ impl CsvSourceConfig {
                 "the header names the columns; leave this out, or set header = false",
             ));
         }
-        if faults.is_empty() { Ok(quoting) } else { Err(faults) }
+        if faults.is_empty() {
+            Ok(quoting)
+        } else {
+            Err(faults)
+        }
     }
 
     /// The columns as inferred, with the types that the user gave.
     fn typed(&self, inferred: &Schema) -> Result<SchemaRef, Vec<ConfigError>> {
-        let names: Vec<&str> = inferred.fields().iter().map(|field| field.name().as_str()).collect();
-        let unknown = self.types.keys().filter(|name| !names.contains(&name.as_str()));
+        let names: Vec<&str> = inferred
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .collect();
+        let unknown = self
+            .types
+            .keys()
+            .filter(|name| !names.contains(&name.as_str()));
         let faults: Vec<ConfigError> = unknown
             .map(|name| {
                 let known = names.join(", ");
                 ConfigError::new(
                     format!("types.{name}"),
-                    format!("there is no such column{}; known: {known}", did_you_mean(name, &names)),
+                    format!(
+                        "there is no such column{}; known: {known}",
+                        did_you_mean(name, &names)
+                    ),
                 )
             })
             .collect();
@@ -171,9 +217,14 @@ struct CsvReader {
 }
 
 impl CsvReader {
-    fn open<R: Read>(&self, file: &InputFile, input: R) -> Result<Framer<DelimiterCollapser<R>>, ReadEnd> {
+    fn open<R: Read>(
+        &self,
+        file: &InputFile,
+        input: R,
+    ) -> Result<Framer<DelimiterCollapser<R>>, ReadEnd> {
         let text = DelimiterCollapser::new(input, self.aligned.then_some(self.quoting));
-        let framer = Framer::new(text, Some(self.quoting), self.record_bytes).map_err(file.stopped())?;
+        let framer =
+            Framer::new(text, Some(self.quoting), self.record_bytes).map_err(file.stopped())?;
         match not_utf8(framer.start()) {
             Some(what) => Err(file.unfit(RejectCode::Unsupported, &what, 1)),
             None => Ok(framer),
@@ -181,7 +232,9 @@ impl CsvReader {
     }
 
     fn format(&self) -> Format {
-        Format::default().with_delimiter(self.quoting.delimiter).with_quote(self.quoting.quote)
+        Format::default()
+            .with_delimiter(self.quoting.delimiter)
+            .with_quote(self.quoting.quote)
     }
 
     /// The names in the header; `None` for an empty file.
@@ -196,23 +249,37 @@ impl CsvReader {
             return Ok(None);
         }
         let bad = |what: &str| {
-            file.unfit(RejectCode::Malformed, &format!("the header is no list of names: {what}; mend the file"), 1)
+            file.unfit(
+                RejectCode::Malformed,
+                &format!("the header is no list of names: {what}; mend the file"),
+                1,
+            )
         };
         if frame != Frame::Record {
             return Err(bad("it does not end"));
         }
         if header.contains(&0) {
-            return Err(bad("it holds zero bytes, which text in UTF-8 does not have"));
+            return Err(bad(
+                "it holds zero bytes, which text in UTF-8 does not have",
+            ));
         }
         // Each name takes many times its text.
         let count = self.quoting.values(&header);
         if count > MAX_COLUMNS {
-            return Err(bad(&format!("there are {count} columns; at most {MAX_COLUMNS} are supported")));
+            return Err(bad(&format!(
+                "there are {count} columns; at most {MAX_COLUMNS} are supported"
+            )));
         }
         let format = self.format().with_header(true);
-        let (schema, _) =
-            catch_panic(|| format.infer_schema(header.as_slice(), Some(0))).map_err(|(_, what)| bad(&what))?;
-        Ok(Some(schema.fields().iter().map(|field| field.name().clone()).collect()))
+        let (schema, _) = catch_panic(|| format.infer_schema(header.as_slice(), Some(0)))
+            .map_err(|(_, what)| bad(&what))?;
+        Ok(Some(
+            schema
+                .fields()
+                .iter()
+                .map(|field| field.name().clone())
+                .collect(),
+        ))
     }
 
     /// Names and types of the first file that is not empty.
@@ -229,7 +296,12 @@ impl CsvReader {
             }
             // The first record was no header, but is needed to know how many values there are.
             let framer = self.open(file, file.reopen().map_err(file.stopped())?)?;
-            self.types(file, framer, (1..=names.len()).map(|n| format!("column_{n}")).collect()).map(Some)
+            self.types(
+                file,
+                framer,
+                (1..=names.len()).map(|n| format!("column_{n}")).collect(),
+            )
+            .map(Some)
         })
     }
 
@@ -241,24 +313,34 @@ impl CsvReader {
     ) -> Result<Schema, ReadEnd> {
         let bad = |what: String| file.unfit(RejectCode::Malformed, &what, 1);
         check_names(names.iter()).map_err(bad)?;
-        let text = names.iter().map(|name| Field::new(name, DataType::Utf8, true));
+        let text = names
+            .iter()
+            .map(|name| Field::new(name, DataType::Utf8, true));
         let schema = Arc::new(Schema::new(text.collect::<Vec<_>>()));
         let parser = CsvParser::new(self, &names, schema.clone());
         let mut sample = Vec::new();
-        if let Some(block) = TextBatches::new(framer, SAMPLE).sample(&parser).map_err(file.stopped())? {
-            let texts: Vec<(u32, Vec<u8>)> = block.texts().map(|(ordinal, text)| (ordinal, text.to_vec())).collect();
+        if let Some(block) = TextBatches::new(framer, SAMPLE)
+            .sample(&parser)
+            .map_err(file.stopped())?
+        {
+            let texts: Vec<(u32, Vec<u8>)> = block
+                .texts()
+                .map(|(ordinal, text)| (ordinal, text.to_vec()))
+                .collect();
             let rejects = block.parse(&parser)?.rejects;
             let sound = |ordinal: u32| rejects.iter().all(|reject| reject.ordinal != ordinal);
             let sound = texts.iter().filter(|(ordinal, _)| sound(*ordinal));
             sound.for_each(|(_, text)| sample.extend(text.iter().chain(b"\n")));
         }
-        let (types, _) =
-            catch_panic(|| self.format().infer_schema(sample.as_slice(), None)).map_err(|(_, what)| bad(what))?;
+        let (types, _) = catch_panic(|| self.format().infer_schema(sample.as_slice(), None))
+            .map_err(|(_, what)| bad(what))?;
         if types.fields().is_empty() {
             return Ok(schema.as_ref().clone());
         }
-        let fields =
-            names.iter().zip(types.fields()).map(|(name, field)| Field::new(name, field.data_type().clone(), true));
+        let fields = names
+            .iter()
+            .zip(types.fields())
+            .map(|(name, field)| Field::new(name, field.data_type().clone(), true));
         Ok(Schema::new(fields.collect::<Vec<_>>()))
     }
 }
@@ -273,16 +355,34 @@ impl FileFormat for CsvFormat {
     const EXTENSIONS: &'static [&'static str] = &["csv"];
     const IS_TEXT: bool = true;
 
-    fn read(&self, file: &InputFile, input: FileReader, output: &BatchOutput<'_>) -> Result<(), ReadEnd> {
+    fn read(
+        &self,
+        file: &InputFile,
+        input: FileReader,
+        output: &BatchOutput<'_>,
+    ) -> Result<(), ReadEnd> {
         let mut framer = self.reader.open(file, output.track(input))?;
-        let planned = || self.schema.fields().iter().map(|field| field.name().clone()).collect();
-        let names = if self.reader.header { self.reader.names(file, &mut framer)? } else { Some(planned()) };
+        let planned = || {
+            self.schema
+                .fields()
+                .iter()
+                .map(|field| field.name().clone())
+                .collect()
+        };
+        let names = if self.reader.header {
+            self.reader.names(file, &mut framer)?
+        } else {
+            Some(planned())
+        };
         let Some(names) = names else { return Ok(()) };
         let times = |field: &Field| names.iter().filter(|name| *name == field.name()).count();
         if let Some(field) = self.schema.fields().iter().find(|field| times(field) != 1) {
             let what = match times(field) {
                 0 => schema_mismatch(field, None),
-                _ => format!("column `{}` is there twice; names must be unique", field.name()),
+                _ => format!(
+                    "column `{}` is there twice; names must be unique",
+                    field.name()
+                ),
             };
             let records = framer.count().map_err(file.stopped())?;
             return Err(file.unfit(RejectCode::Mismatch, &what, records));
@@ -308,9 +408,19 @@ impl CsvParser {
             None => Field::new(name, DataType::Utf8, true),
         };
         let written = Arc::new(Schema::new(names.iter().map(field).collect::<Vec<_>>()));
-        let place = |field: &Arc<Field>| names.iter().position(|name| name == field.name()).unwrap_or_default();
+        let place = |field: &Arc<Field>| {
+            names
+                .iter()
+                .position(|name| name == field.name())
+                .unwrap_or_default()
+        };
         let places = schema.fields().iter().map(place).collect();
-        Self { schema, written, places, format: reader.format() }
+        Self {
+            schema,
+            written,
+            places,
+            format: reader.format(),
+        }
     }
 }
 
@@ -321,7 +431,10 @@ impl TextFormat for CsvParser {
 
     fn decode(&self, text: &[u8], count: usize) -> Result<RecordBatch, String> {
         let builder = ReaderBuilder::new(self.written.clone()).with_format(self.format.clone());
-        let mut decoder = builder.with_projection(self.places.clone()).with_batch_size(count + 1).build_decoder();
+        let mut decoder = builder
+            .with_projection(self.places.clone())
+            .with_batch_size(count + 1)
+            .build_decoder();
         let decoded = || -> Result<Option<RecordBatch>, arrow::error::ArrowError> {
             let mut left = text;
             while !left.is_empty() {
@@ -344,14 +457,27 @@ impl TextFormat for CsvParser {
 }
 
 impl CsvParser {
-    /// The library's message, with the column's name in the place of its number, and without lines of the block.
+    /// The library's message, with the column's name in the place of its number, and without lines
+    /// of the block.
     fn explain(&self, message: &str) -> String {
-        let message = message.split_once("rror: ").map_or(message, |(_, message)| message);
-        let message = message.replace(" for line 1,", ",").replace(" for line 1 and", " in");
+        let message = message
+            .split_once("rror: ")
+            .map_or(message, |(_, message)| message);
+        let message = message
+            .replace(" for line 1,", ",")
+            .replace(" for line 1 and", " in");
         let message = message.split(" at line ").next().unwrap_or_default();
-        let Some((before, column)) = message.rsplit_once("column ") else { return message.to_owned() };
-        let name = column.parse::<usize>().ok().and_then(|place| self.written.fields().get(place));
-        name.map_or_else(|| message.to_owned(), |field| format!("{before}column `{}`", field.name()))
+        let Some((before, column)) = message.rsplit_once("column ") else {
+            return message.to_owned();
+        };
+        let name = column
+            .parse::<usize>()
+            .ok()
+            .and_then(|place| self.written.fields().get(place));
+        name.map_or_else(
+            || message.to_owned(),
+            |field| format!("{before}column `{}`", field.name()),
+        )
     }
 }
 
@@ -369,23 +495,37 @@ mod tests {
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        files.iter().for_each(|(name, text)| std::fs::write(folder.path().join(name), text).unwrap());
+        files
+            .iter()
+            .for_each(|(name, text)| std::fs::write(folder.path().join(name), text).unwrap());
         folder
     }
 
     fn options(folder: &tempfile::TempDir, more: Value) -> Value {
         let mut options = json!({ "path": folder.path() });
-        options.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        options
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
         options
     }
 
     fn types(schema: &Schema) -> Vec<String> {
-        schema.fields().iter().map(|field| format!("{}: {}", field.name(), field.data_type())).collect()
+        schema
+            .fields()
+            .iter()
+            .map(|field| format!("{}: {}", field.name(), field.data_type()))
+            .collect()
     }
 
     fn fault(folder: &tempfile::TempDir, more: Value) -> Vec<String> {
-        let faults = plan::<CsvSourceConfig>(options(folder, more), 10).err().unwrap();
-        faults.into_iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect()
+        let faults = plan::<CsvSourceConfig>(options(folder, more), 10)
+            .err()
+            .unwrap();
+        faults
+            .into_iter()
+            .map(|fault| format!("{}: {}", fault.key, fault.message))
+            .collect()
     }
 
     /// `count` records `i,i/2`, the given ones replaced.
@@ -394,14 +534,21 @@ mod tests {
             Some((_, text)) => format!("{text}\n"),
             None => format!("{row},{}\n", row as f64 / 2.0),
         };
-        std::iter::once("id,half\n".to_owned()).chain((0..count).map(line)).collect()
+        std::iter::once("id,half\n".to_owned())
+            .chain((0..count).map(line))
+            .collect()
     }
 
     #[test]
     fn types_follow_the_first_records_and_the_options() {
-        let folder =
-            folder(&[("a.csv", "\u{feff}i,f,s,b,none,\"q,\"\"x\"\r\n1,0.5,x,true,,7\r\n\r\n2,3,\"y\n z\",false,,8")]);
-        let batches = read::<CsvSourceConfig>(options(&folder, json!({ "types": { "q,\"x": "float" } })), 10);
+        let folder = folder(&[(
+            "a.csv",
+            "\u{feff}i,f,s,b,none,\"q,\"\"x\"\r\n1,0.5,x,true,,7\r\n\r\n2,3,\"y\n z\",false,,8",
+        )]);
+        let batches = read::<CsvSourceConfig>(
+            options(&folder, json!({ "types": { "q,\"x": "float" } })),
+            10,
+        );
         let all = records(&batches);
         let expected = [
             "source: Utf8",
@@ -418,29 +565,53 @@ mod tests {
         assert_eq!(all["source"].as_string::<i32>().value(1), "a.csv");
         assert_eq!(all["s"].as_string::<i32>().value(1), "y\n z");
         assert_eq!(all["none"].null_count(), 2);
-        assert_eq!(all["q,\"x"].as_primitive::<Float64Type>().values(), &[7.0, 8.0]);
+        assert_eq!(
+            all["q,\"x"].as_primitive::<Float64Type>().values(),
+            &[7.0, 8.0]
+        );
     }
 
     #[test]
     fn one_bad_value_among_10_000_is_one_reject() {
         let folder = folder(&[("a.csv", &many(10_000, &[(7_123, "7123,oops")]))]);
         let batches = read::<CsvSourceConfig>(options(&folder, json!({})), 4096);
-        assert_eq!(rejects(&batches), [(7123, "malformed", Some("7123,oops".to_owned()))]);
+        assert_eq!(
+            rejects(&batches),
+            [(7123, "malformed", Some("7123,oops".to_owned()))]
+        );
         let reason = &batches[1].rejects[0].reason;
-        assert_eq!(reason, "Error while parsing value 'oops' as type 'Float64' for column `half`");
+        assert_eq!(
+            reason,
+            "Error while parsing value 'oops' as type 'Float64' for column `half`"
+        );
         let ids = records(&batches);
         let ids = ids["id"].as_primitive::<Int64Type>().values().to_vec();
-        assert_eq!(ids, (0..10_000).filter(|&row| row != 7_123).collect::<Vec<_>>());
+        assert_eq!(
+            ids,
+            (0..10_000).filter(|&row| row != 7_123).collect::<Vec<_>>()
+        );
     }
 
     #[test]
     fn several_bad_records_are_each_found() {
         let long = "x".repeat(2 << 20);
-        let bad = [(0, "a,b,c"), (1500, "1"), (1501, ",nan?"), (2000, &long), (2999, "2999,\"never closed\n")];
+        let bad = [
+            (0, "a,b,c"),
+            (1500, "1"),
+            (1501, ",nan?"),
+            (2000, &long),
+            (2999, "2999,\"never closed\n"),
+        ];
         let folder = folder(&[("a.csv", &many(3000, &bad))]);
-        let batches = read::<CsvSourceConfig>(options(&folder, json!({ "types": { "half": "float" } })), 1000);
+        let batches = read::<CsvSourceConfig>(
+            options(&folder, json!({ "types": { "half": "float" } })),
+            1000,
+        );
         let found = rejects(&batches);
-        let found: Vec<_> = found.iter().map(|(row, code, text)| (*row, *code, text.as_deref())).collect();
+        let found: Vec<_> = found
+            .iter()
+            .map(|(row, code, text)| (*row, *code, text.as_deref()))
+            .collect();
         let expected = [
             (0, "malformed", Some("a,b,c")),
             (1500, "malformed", Some("1")),
@@ -450,7 +621,10 @@ mod tests {
         ];
         assert_eq!(found, expected);
         assert_eq!(records(&batches).num_rows(), 2995);
-        assert_eq!(batches[1].rejects[0].reason, "incorrect number of fields, expected 2 got 1");
+        assert_eq!(
+            batches[1].rejects[0].reason,
+            "incorrect number of fields, expected 2 got 1"
+        );
     }
 
     #[test]
@@ -458,45 +632,79 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.csv"), b"n,s\n1,a\n2,\xff\n3,c\n").unwrap();
         let batches = read::<CsvSourceConfig>(options(&folder, json!({})), 10);
-        assert_eq!(rejects(&batches), [(1, "malformed", Some("2,\u{fffd}".to_owned()))]);
+        assert_eq!(
+            rejects(&batches),
+            [(1, "malformed", Some("2,\u{fffd}".to_owned()))]
+        );
         assert_eq!(records(&batches).num_rows(), 2);
     }
 
     #[test]
     fn files_follow_each_other_by_name_and_columns_are_found_by_name() {
-        let folder = folder(&[("b.csv", "y,more,x\n4,m,3\n"), ("a.csv", "x,y\n1,2\n"), ("empty.csv", "")]);
+        let folder = folder(&[
+            ("b.csv", "y,more,x\n4,m,3\n"),
+            ("a.csv", "x,y\n1,2\n"),
+            ("empty.csv", ""),
+        ]);
         let batches = read::<CsvSourceConfig>(options(&folder, json!({})), 10);
         assert_eq!(batches.len(), 2);
         let all = records(&batches);
-        assert_eq!(all["source"].as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["a.csv", "b.csv"]);
+        assert_eq!(
+            all["source"]
+                .as_string::<i32>()
+                .iter()
+                .flatten()
+                .collect::<Vec<_>>(),
+            ["a.csv", "b.csv"]
+        );
         assert_eq!(all["x"].as_primitive::<Int64Type>().values(), &[1, 3]);
         assert_eq!(all["row"].as_primitive::<UInt64Type>().values(), &[0, 0]);
     }
 
     #[test]
     fn a_file_without_a_column_is_one_reject_for_its_records() {
-        let folder = folder(&[("a.csv", "x,y\n1,2\n"), ("b.csv", "x,z\n1,2\n3,4\n"), ("c.csv", "y,x\n6,5\n")]);
+        let folder = folder(&[
+            ("a.csv", "x,y\n1,2\n"),
+            ("b.csv", "x,z\n1,2\n3,4\n"),
+            ("c.csv", "y,x\n6,5\n"),
+        ]);
         let batches = read::<CsvSourceConfig>(options(&folder, json!({})), 10);
-        assert_eq!(records(&batches)["x"].as_primitive::<Int64Type>().values(), &[1, 5]);
+        assert_eq!(
+            records(&batches)["x"].as_primitive::<Int64Type>().values(),
+            &[1, 5]
+        );
         let reject = &batches[1].rejects[0];
         let reason = "b.csv: there is no column `y` (Int64), which the first file has; mend the file, or read files of its \
                       kind by a source of their own";
-        assert_eq!((reject.code.as_str(), reject.reason.as_str()), ("mismatch", reason));
+        assert_eq!(
+            (reject.code.as_str(), reject.reason.as_str()),
+            ("mismatch", reason)
+        );
         assert_eq!(batches[1].batch.provenance.len(), 2);
-        let again =
-            drain(plan::<CsvSourceConfig>(options(&folder, json!({})), 10).unwrap(), &progress_of(&batches)).unwrap();
+        let again = drain(
+            plan::<CsvSourceConfig>(options(&folder, json!({})), 10).unwrap(),
+            &progress_of(&batches),
+        )
+        .unwrap();
         assert!(again.is_empty(), "the reject is kept");
     }
 
     #[test]
     fn files_that_are_no_such_text_are_rejects() {
         let good = "x,y\n1,2\n";
-        let utf_16: Vec<u8> = [0xff, 0xfe].into_iter().chain(good.bytes().flat_map(|byte| [byte, 0])).collect();
+        let utf_16: Vec<u8> = [0xff, 0xfe]
+            .into_iter()
+            .chain(good.bytes().flat_map(|byte| [byte, 0]))
+            .collect();
         let cases: [(&[u8], &str, &str); 5] = [
             (&utf_16, "unsupported", "UTF-16"),
             (&utf_16[2..], "malformed", "zero bytes"),
             (b"\x1f\x8b\x08\0\0", "unsupported", "gunzip"),
-            (b"\x93\xf1,\xc0\n\xff,\xff\n", "malformed", "the header is no list of names"),
+            (
+                b"\x93\xf1,\xc0\n\xff,\xff\n",
+                "malformed",
+                "the header is no list of names",
+            ),
             (b"x,y,x\n1,2,3\n", "mismatch", "`x` is there twice"),
         ];
         for (bytes, code, reason) in cases {
@@ -507,20 +715,39 @@ mod tests {
             let batches = read::<CsvSourceConfig>(options(&folder, json!({})), 10);
             let rejects: Vec<_> = batches.iter().flat_map(|batch| &batch.rejects).collect();
             assert_eq!(rejects.len(), 3, "{reason}");
-            assert!(rejects.iter().all(|reject| reject.code.as_str() == code && reject.reason.contains(reason)));
+            assert!(
+                rejects
+                    .iter()
+                    .all(|reject| reject.code.as_str() == code && reject.reason.contains(reason))
+            );
             assert_eq!(records(&batches).num_rows(), 2, "{reason}");
         }
     }
 
     #[test]
     fn a_later_run_reads_the_batches_that_are_not_done() {
-        let folder = folder(&[("a.csv", &many(50, &[(13, "x,y")])), ("b.csv", &many(5, &[]))]);
-        let options = || options(&folder, json!({ "types": { "id": "int", "half": "float" } }));
+        let folder = folder(&[
+            ("a.csv", &many(50, &[(13, "x,y")])),
+            ("b.csv", &many(5, &[])),
+        ]);
+        let options = || {
+            options(
+                &folder,
+                json!({ "types": { "id": "int", "half": "float" } }),
+            )
+        };
         let all = read::<CsvSourceConfig>(options(), 10);
         assert_eq!(all.len(), 6);
-        let rest = drain(plan::<CsvSourceConfig>(options(), 10).unwrap(), &progress_of(&all[1..3])).unwrap();
+        let rest = drain(
+            plan::<CsvSourceConfig>(options(), 10).unwrap(),
+            &progress_of(&all[1..3]),
+        )
+        .unwrap();
         let names = |batches: &[crate::batch::SourceBatch]| -> Vec<String> {
-            batches.iter().map(|batch| format!("{:?}", batch.batch.provenance.ranges()[0].rows)).collect()
+            batches
+                .iter()
+                .map(|batch| format!("{:?}", batch.batch.provenance.ranges()[0].rows))
+                .collect()
         };
         assert_eq!(names(&rest), ["0..10", "30..40", "40..50", "0..5"]);
         assert_eq!(rest[1].batch.records, all[3].batch.records);
@@ -529,15 +756,22 @@ mod tests {
     #[test]
     fn files_without_a_header_take_names_or_numbers() {
         let folder = folder(&[("a.csv", "1;'a;b'\n2;c\n")]);
-        let more = json!({ "header": false, "delimiter": ";", "quote": "'", "columns": ["n", "s"] });
+        let more =
+            json!({ "header": false, "delimiter": ";", "quote": "'", "columns": ["n", "s"] });
         let all = records(&read::<CsvSourceConfig>(options(&folder, more), 10));
         assert_eq!(types(&all.schema())[2..], ["n: Int64", "s: Utf8"]);
         assert_eq!(all["s"].as_string::<i32>().value(0), "a;b");
         let all = records(&read::<CsvSourceConfig>(
-            options(&folder, json!({ "header": false, "delimiter": ";", "quote": "'" })),
+            options(
+                &folder,
+                json!({ "header": false, "delimiter": ";", "quote": "'" }),
+            ),
             10,
         ));
-        assert_eq!(types(&all.schema())[2..], ["column_1: Int64", "column_2: Utf8"]);
+        assert_eq!(
+            types(&all.schema())[2..],
+            ["column_1: Int64", "column_2: Utf8"]
+        );
     }
 
     #[test]
@@ -549,9 +783,18 @@ mod tests {
         });
         let batches = read::<CsvSourceConfig>(options(&folder, more), 10);
         let all = records(&batches);
-        assert_eq!(all["column_1"].as_primitive::<Float64Type>().values(), &[1.0, 2.0]);
-        assert_eq!(all["column_2"].as_primitive::<Float64Type>().values(), &[-0.15, 3.0]);
-        assert_eq!(rejects(&batches), [(2, "malformed", Some("x 4".to_owned()))]);
+        assert_eq!(
+            all["column_1"].as_primitive::<Float64Type>().values(),
+            &[1.0, 2.0]
+        );
+        assert_eq!(
+            all["column_2"].as_primitive::<Float64Type>().values(),
+            &[-0.15, 3.0]
+        );
+        assert_eq!(
+            rejects(&batches),
+            [(2, "malformed", Some("x 4".to_owned()))]
+        );
     }
 
     #[test]
@@ -559,9 +802,19 @@ mod tests {
         let folder = folder(&[("a.csv", &many(100, &[]))]);
         let mut written = options(&folder, json!({}));
         let mut config: CsvSourceConfig = serde_json::from_value(written.take()).unwrap();
-        let size = BatchSize { bytes: Some(crate::units::ByteSize(200)), ..BatchSize::default() };
-        let context = PlanContext::new(BTreeMap::new(), crate::plan_context::PipelineLimits::default());
-        let batches = drain(config.plan("in", size, &context).unwrap(), &ResumeState::default()).unwrap();
+        let size = BatchSize {
+            bytes: Some(crate::units::ByteSize(200)),
+            ..BatchSize::default()
+        };
+        let context = PlanContext::new(
+            BTreeMap::new(),
+            crate::plan_context::PipelineLimits::default(),
+        );
+        let batches = drain(
+            config.plan("in", size, &context).unwrap(),
+            &ResumeState::default(),
+        )
+        .unwrap();
         assert!(batches.len() > 9, "{}", batches.len());
         assert_eq!(records(&batches).num_rows(), 100);
     }
@@ -578,10 +831,15 @@ mod tests {
         let twice = json!({ "path": folder.path().join("twice.txt") });
         assert_eq!(
             fault(&folder, twice),
-            ["path: no file can be read; twice.txt: column `x` is there twice; names must be unique"]
+            [
+                "path: no file can be read; twice.txt: column `x` is there twice; names must be unique"
+            ]
         );
         let none = json!({ "path": folder.path().join("*.nothing") });
         let none = fault(&folder, none).remove(0);
-        assert!(none.starts_with("path: ") && none.contains("that were looked at, none matches"), "{none}");
+        assert!(
+            none.starts_with("path: ") && none.contains("that were looked at, none matches"),
+            "{none}"
+        );
     }
 }

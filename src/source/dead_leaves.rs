@@ -1,14 +1,16 @@
-//! Dead-leaves images: opaque discs of all sizes that hide each other, the simplest model with the statistics of
-//! natural images (Lee, Mumford, Huang, "Occlusion models for natural images", IJCV 41, 2001).
+//! Dead-leaves images: opaque discs of all sizes that hide each other, the simplest model with the
+//! statistics of natural images (Lee, Mumford, Huang, "Occlusion models for natural images", IJCV
+//! 41, 2001).
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
-/// Radii are drawn with density r^-3, which makes the image's statistics the same at every scale; the bounds are
-/// shares of the image's shorter side.
+/// Radii are drawn with density r^-3, which makes the image's statistics the same at every scale;
+/// the bounds are shares of the image's shorter side.
 const RADII: [f64; 2] = [1.0 / 48.0, 1.0 / 3.0];
-/// The smallest radius in pixels lies between these, so that small images have edges and large ones detail.
+/// The smallest radius in pixels lies between these, so that small images have edges and large ones
+/// detail.
 const SMALLEST: [f64; 2] = [1.5, 16.0];
 /// The plane is covered with near certainty long before; this only bounds the work.
 const LEAVES_PER_PIXEL: usize = 16;
@@ -40,7 +42,8 @@ fn radius(rng: &mut ChaCha8Rng, smallest: f64, largest: f64) -> f64 {
     (from + rng.random::<f64>() * (to - from)).sqrt().recip()
 }
 
-/// The light of a scene: photographs differ in brightness, contrast and tint, and vary more in luma than in colour.
+/// The light of a scene: photographs differ in brightness, contrast and tint, and vary more in luma
+/// than in colour.
 struct Palette {
     luma: f64,
     contrast: f64,
@@ -50,7 +53,11 @@ struct Palette {
 impl Palette {
     fn draw(rng: &mut ChaCha8Rng) -> Self {
         let mut normal = || rng.sample::<f64, _>(StandardNormal);
-        Self { luma: 115.0 + 25.0 * normal(), contrast: 45.0 + 10.0 * normal(), tint: [7.0 * normal(), 7.0 * normal()] }
+        Self {
+            luma: 115.0 + 25.0 * normal(),
+            contrast: 45.0 + 10.0 * normal(),
+            tint: [7.0 * normal(), 7.0 * normal()],
+        }
     }
 
     /// From luma and chroma by the inverse of the transform of ITU-R BT.601.
@@ -58,8 +65,12 @@ impl Palette {
         let mut normal = || rng.sample::<f64, _>(StandardNormal);
         let luma = self.luma + self.contrast * normal();
         let [blue, red] = self.tint.map(|tint| tint + 10.0 * normal());
-        [luma + 1.402 * red, luma - 0.344_136 * blue - 0.714_136 * red, luma + 1.772 * blue]
-            .map(|level| level.round().clamp(0.0, 255.0) as u8)
+        [
+            luma + 1.402 * red,
+            luma - 0.344_136 * blue - 0.714_136 * red,
+            luma + 1.772 * blue,
+        ]
+        .map(|level| level.round().clamp(0.0, 255.0) as u8)
     }
 }
 
@@ -68,7 +79,8 @@ struct Plane {
     height: usize,
     width: usize,
     pixels: Vec<u8>,
-    /// For each place of a row, and one beyond its end, a place at or after it before which nothing is uncovered.
+    /// For each place of a row, and one beyond its end, a place at or after it before which nothing
+    /// is uncovered.
     next: Vec<u32>,
     uncovered: usize,
 }
@@ -78,14 +90,23 @@ impl Plane {
         // The plan bounds the pixels of an image, thus its width.
         let places = 0..=u32::try_from(width).unwrap_or(u32::MAX);
         let next = (0..height).flat_map(|_| places.clone()).collect();
-        Self { height, width, pixels: ground.repeat(height * width), next, uncovered: height * width }
+        Self {
+            height,
+            width,
+            pixels: ground.repeat(height * width),
+            next,
+            uncovered: height * width,
+        }
     }
 
-    /// Lays a disc under what is there; its colour is asked for only where something of it can be seen.
+    /// Lays a disc under what is there; its colour is asked for only where something of it can be
+    /// seen.
     fn cover(&mut self, y: f64, x: f64, radius: f64, draw: impl FnOnce() -> [u8; 3]) {
         let colour = std::cell::LazyCell::new(draw);
         for row in inside(y - radius, y + radius, self.height) {
-            let half = (radius * radius - (row as f64 + 0.5 - y).powi(2)).max(0.0).sqrt();
+            let half = (radius * radius - (row as f64 + 0.5 - y).powi(2))
+                .max(0.0)
+                .sqrt();
             let span = inside(x - half, x + half, self.width);
             let next = &mut self.next[row * (self.width + 1)..(row + 1) * (self.width + 1)];
             let mut place = uncovered(next, span.start);
@@ -105,7 +126,8 @@ fn inside(from: f64, to: f64, len: usize) -> std::ops::Range<usize> {
     place(from)..place(to)
 }
 
-/// The first uncovered place at or after `from`; halves the path on its way, so that covered runs are soon skipped.
+/// The first uncovered place at or after `from`; halves the path on its way, so that covered runs
+/// are soon skipped.
 fn uncovered(next: &mut [u32], from: usize) -> usize {
     let mut place = from;
     while next[place] as usize != place {
@@ -117,8 +139,9 @@ fn uncovered(next: &mut [u32], from: usize) -> usize {
 
 /// Softens the edges by weights 1, 2, 1 along rows and columns, as a lens does.
 fn blur(pixels: &mut [u8], height: usize, width: usize) {
-    let weigh =
-        |before: u8, here: u8, after: u8| ((u16::from(before) + 2 * u16::from(here) + u16::from(after) + 2) / 4) as u8;
+    let weigh = |before: u8, here: u8, after: u8| {
+        ((u16::from(before) + 2 * u16::from(here) + u16::from(after) + 2) / 4) as u8
+    };
     for row in pixels.chunks_exact_mut(width * 3) {
         let mut before = [row[0], row[1], row[2]];
         for place in 0..row.len() {
@@ -133,7 +156,10 @@ fn blur(pixels: &mut [u8], height: usize, width: usize) {
         let start = row * width * 3;
         for (place, before) in before.iter_mut().enumerate() {
             let here = pixels[start + place];
-            let after = pixels.get(start + width * 3 + place).copied().unwrap_or(here);
+            let after = pixels
+                .get(start + width * 3 + place)
+                .copied()
+                .unwrap_or(here);
             pixels[start + place] = weigh(*before, here, after);
             *before = here;
         }

@@ -1,4 +1,5 @@
-//! What was learned of listed files beside their rows: digests of contents, and since when files are away.
+//! What was learned of listed files beside their rows: digests of contents, and since when files
+//! are away.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,12 +29,25 @@ pub(super) struct DigestEntry {
 impl DigestEntry {
     /// The note of a file that is there.
     pub(super) fn of(file: &ListedFile) -> Self {
-        let ListedFile { name, size, mtime_ns, digest, .. } = file;
-        Self { path: name.clone(), size: *size, mtime_ns: *mtime_ns, digest: *digest, away: None }
+        let ListedFile {
+            name,
+            size,
+            mtime_ns,
+            digest,
+            ..
+        } = file;
+        Self {
+            path: name.clone(),
+            size: *size,
+            mtime_ns: *mtime_ns,
+            digest: *digest,
+            away: None,
+        }
     }
 }
 
-/// The notes of a stage. They are a memory of what was read: where they are lost, size and time identify files again.
+/// The notes of a stage. They are a memory of what was read: where they are lost, size and time
+/// identify files again.
 pub(super) struct DigestLog(AppendLog);
 
 impl DigestLog {
@@ -47,8 +61,16 @@ impl DigestLog {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub(super) fn read(&self, mut wanted: impl FnMut(&str) -> bool) -> Result<Vec<DigestEntry>, StageError> {
-        Ok(self.0.read::<DigestEntry>()?.into_iter().filter(|note| wanted(&note.path)).collect())
+    pub(super) fn read(
+        &self,
+        mut wanted: impl FnMut(&str) -> bool,
+    ) -> Result<Vec<DigestEntry>, StageError> {
+        Ok(self
+            .0
+            .read::<DigestEntry>()?
+            .into_iter()
+            .filter(|note| wanted(&note.path))
+            .collect())
     }
 
     /// Adds notes.
@@ -86,7 +108,13 @@ mod tests {
     use super::*;
 
     fn note(path: &str, away: Option<u64>) -> DigestEntry {
-        DigestEntry { path: path.to_owned(), size: 1, mtime_ns: -2, digest: Some(ContentDigest::of(b"x")), away }
+        DigestEntry {
+            path: path.to_owned(),
+            size: 1,
+            mtime_ns: -2,
+            digest: Some(ContentDigest::of(b"x")),
+            away,
+        }
     }
 
     #[test]
@@ -95,13 +123,23 @@ mod tests {
         let state = Location::from(folder.path());
         let open = || DigestLog::new("in", Some(&state));
         assert_eq!(open().read(|_| true).unwrap(), []);
-        open().append(&[note("a", None), note("b", Some(7))]).unwrap();
+        open()
+            .append(&[note("a", None), note("b", Some(7))])
+            .unwrap();
         let path = folder.path().join("digests/in.ndjson");
-        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"path\":\"c").unwrap();
+        OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(b"{\"path\":\"c")
+            .unwrap();
         open().append(&[note("d", None)]).unwrap();
         let all = open().read(|_| true).unwrap();
         assert_eq!(all, [note("a", None), note("b", Some(7)), note("d", None)]);
-        assert_eq!(open().read(|name| name == "b").unwrap(), [note("b", Some(7))]);
+        assert_eq!(
+            open().read(|name| name == "b").unwrap(),
+            [note("b", Some(7))]
+        );
         open().rewrite(&all[2..]).unwrap();
         assert_eq!(open().read(|_| true).unwrap(), [note("d", None)]);
         open().forget().unwrap();

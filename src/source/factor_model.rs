@@ -1,11 +1,12 @@
-//! Correlated feature records: few hidden factors, mixed, with a little noise, and outliers that they do not explain.
+//! Correlated feature records: few hidden factors, mixed, with a little noise, and outliers that
+//! they do not explain.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
-/// Factor analysis turned round: `x = W z + noise`, with unit variance of each value up to the noise;
-/// an outlier is moved by a fixed vector that no factors explain.
+/// Factor analysis turned round: `x = W z + noise`, with unit variance of each value up to the
+/// noise; an outlier is moved by a fixed vector that no factors explain.
 pub(super) struct FactorModel {
     /// Values of a record.
     pub(super) width: usize,
@@ -28,9 +29,19 @@ impl FactorModel {
     /// Draws the parameters.
     pub(super) fn draw(rng: &mut ChaCha8Rng, width: usize, rank: usize, outliers: f64) -> Self {
         let scale = (rank as f32).sqrt().recip();
-        let mixing = (0..width * rank).map(|_| scale * rng.sample::<f32, _>(StandardNormal)).collect();
-        let shift = (0..width).map(|_| SHIFT * rng.sample::<f32, _>(StandardNormal)).collect();
-        Self { width, rank, outliers, mixing, shift }
+        let mixing = (0..width * rank)
+            .map(|_| scale * rng.sample::<f32, _>(StandardNormal))
+            .collect();
+        let shift = (0..width)
+            .map(|_| SHIFT * rng.sample::<f32, _>(StandardNormal))
+            .collect();
+        Self {
+            width,
+            rank,
+            outliers,
+            mixing,
+            shift,
+        }
     }
 
     /// Appends a record's values; whether it is an outlier.
@@ -40,7 +51,11 @@ impl FactorModel {
         let factors: Vec<f32> = (0..self.rank).map(|_| rng.sample(StandardNormal)).collect();
         for place in 0..self.width {
             let weights = &self.mixing[place * self.rank..(place + 1) * self.rank];
-            let mixed: f32 = weights.iter().zip(&factors).map(|(weight, factor)| weight * factor).sum();
+            let mixed: f32 = weights
+                .iter()
+                .zip(&factors)
+                .map(|(weight, factor)| weight * factor)
+                .sum();
             let shift = if outlier { self.shift[place] } else { 0.0 };
             values.push(mixed + shift + NOISE * rng.sample::<f32, _>(StandardNormal));
         }
@@ -58,7 +73,9 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(7);
         let factors = FactorModel::draw(&mut rng, 6, 2, outliers);
         let mut values = Vec::new();
-        let labels = (0..count).map(|_| factors.record(&mut rng, &mut values)).collect();
+        let labels = (0..count)
+            .map(|_| factors.record(&mut rng, &mut values))
+            .collect();
         (values, labels)
     }
 
@@ -66,14 +83,21 @@ mod tests {
     fn values_are_explained_by_few_factors() {
         let (values, _) = records(0.0, 4000);
         let covariance = |i: usize, j: usize| {
-            let products = values.chunks_exact(6).map(|record| f64::from(record[i]) * f64::from(record[j]));
+            let products = values
+                .chunks_exact(6)
+                .map(|record| f64::from(record[i]) * f64::from(record[j]));
             products.sum::<f64>() / 4000.0
         };
-        // Three values of two factors: the determinant is what the noise leaves, far below that of free values.
+        // Three values of two factors: the determinant is what the noise leaves, far below that of
+        // free values.
         let (a, b, c) = (covariance(0, 0), covariance(1, 1), covariance(2, 2));
         let (d, e, f) = (covariance(0, 1), covariance(0, 2), covariance(1, 2));
         let determinant = a * b * c + 2.0 * d * e * f - a * f * f - b * e * e - c * d * d;
-        assert!(determinant < 0.1 * a * b * c, "{determinant} of {}", a * b * c);
+        assert!(
+            determinant < 0.1 * a * b * c,
+            "{determinant} of {}",
+            a * b * c
+        );
     }
 
     #[test]
@@ -81,7 +105,9 @@ mod tests {
         let ((plain, _), (mixed, labels)) = (records(0.0, 4000), records(0.25, 4000));
         let share = labels.iter().filter(|&&outlier| outlier).count();
         assert!((900..1100).contains(&share), "{share}");
-        for ((plain, mixed), outlier) in plain.chunks_exact(6).zip(mixed.chunks_exact(6)).zip(labels) {
+        for ((plain, mixed), outlier) in
+            plain.chunks_exact(6).zip(mixed.chunks_exact(6)).zip(labels)
+        {
             assert_eq!(plain != mixed, outlier);
         }
     }

@@ -1,8 +1,9 @@
 //! When two looks at a path met the same file: the one place that defines the identity of files.
 //!
-//! A file of a bucket is identified by its name, size and etag. A file of this machine is identified by its name, size and
-//! content: if the modification time is equal too, the content is taken to be equal; if the time differs, the digests of the
-//! contents decide. Where no digest is known, a file with another time is another file.
+//! A file of a bucket is identified by its name, size and etag. A file of this machine is
+//! identified by its name, size and content: if the modification time is equal too, the content is
+//! taken to be equal; if the time differs, the digests of the contents decide. Where no digest is
+//! known, a file with another time is another file.
 
 use crate::source::listed_file::ListedFile;
 
@@ -46,7 +47,9 @@ mod tests {
     #[test]
     fn verdict_depends_on_size_time_and_digest() {
         let digest = |content: &str| ContentDigest::of(content.as_bytes()).to_string();
-        let known = file(serde_json::json!({"path": "a", "size": 3, "mtime_ns": 1, "digest": digest("one")}));
+        let known = file(
+            serde_json::json!({"path": "a", "size": 3, "mtime_ns": 1, "digest": digest("one")}),
+        );
         let found = |size: u64, time: i64, content: Option<&str>| {
             let mut found = serde_json::json!({"path": "a", "size": size, "mtime_ns": time});
             if let Some(content) = content {
@@ -61,13 +64,18 @@ mod tests {
         assert_eq!(found(3, 2, Some("two")), FileMatch::Other);
         let old = file(serde_json::json!({"path": "a", "size": 3, "mtime_ns": 1}));
         let touched = file(serde_json::json!({"path": "a", "size": 3, "mtime_ns": 2}));
-        assert_eq!(compare(&old, &touched), FileMatch::Other, "nothing is known of the content");
+        assert_eq!(
+            compare(&old, &touched),
+            FileMatch::Other,
+            "nothing is known of the content"
+        );
     }
 
     #[test]
     fn etag_decides_whatever_the_time() {
-        let object =
-            |etag: &str, time: i64| file(serde_json::json!({"path": "a", "size": 3, "mtime_ns": time, "etag": etag}));
+        let object = |etag: &str, time: i64| {
+            file(serde_json::json!({"path": "a", "size": 3, "mtime_ns": time, "etag": etag}))
+        };
         assert_eq!(compare(&object("x", 1), &object("x", 2)), FileMatch::Same);
         assert_eq!(compare(&object("x", 1), &object("y", 1)), FileMatch::Other);
     }

@@ -1,4 +1,5 @@
-//! A reference to a file that could not be read: what a reject holds instead of the record, and how it is read later.
+//! A reference to a file that could not be read: what a reject holds instead of the record, and how
+//! it is read later.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -41,7 +42,12 @@ impl FileReference {
         let location = file.location(root);
         let path = std::path::absolute(location.local()?).ok()?;
         path.to_str()?;
-        Some(Self { path, size: file.size, mtime_ns: file.mtime_ns, digest: file.digest })
+        Some(Self {
+            path,
+            size: file.size,
+            mtime_ns: file.mtime_ns,
+            digest: file.digest,
+        })
     }
 
     /// As a reject holds it.
@@ -55,11 +61,16 @@ impl FileReference {
         serde_json::from_slice(text).ok()
     }
 
-    /// The bytes of the file, and the pixels that it decodes to by its header; zeros where it cannot be read.
+    /// The bytes of the file, and the pixels that it decodes to by its header; zeros where it
+    /// cannot be read.
     pub(super) fn weight(&self) -> (u64, u64) {
         let mut beginning = Vec::new();
-        let read = stat_cache::open(&self.path).and_then(|file| file.take(HEADER_BYTES).read_to_end(&mut beginning));
-        let pixels = read.ok().and_then(|_| probe(&beginning).ok()).map_or(0, |header| header.charged_pixels());
+        let read = stat_cache::open(&self.path)
+            .and_then(|file| file.take(HEADER_BYTES).read_to_end(&mut beginning));
+        let pixels = read
+            .ok()
+            .and_then(|_| probe(&beginning).ok())
+            .map_or(0, |header| header.charged_pixels());
         (self.size, pixels)
     }
 
@@ -75,12 +86,13 @@ impl FileReference {
                 "{path}: {size} bytes, more than the limit of {limit} bytes (limits.record_bytes)"
             )));
         }
-        let (bytes, time) = read_whole(&self.path, self.size).map_err(|error| {
-            match Location::from(self.path.as_path()).unavailable(error) {
-                Ok(unavailable) => ReferenceReadError::Unavailable(unavailable),
-                Err(error) => ReferenceReadError::Refused(format!("{path}: {error}")),
-            }
-        })?;
+        let (bytes, time) =
+            read_whole(&self.path, self.size).map_err(|error| {
+                match Location::from(self.path.as_path()).unavailable(error) {
+                    Ok(unavailable) => ReferenceReadError::Unavailable(unavailable),
+                    Err(error) => ReferenceReadError::Refused(format!("{path}: {error}")),
+                }
+            })?;
         let is_same = match self.digest {
             Some(digest) => ContentDigest::of(&bytes) == digest,
             None => time == self.mtime_ns,
@@ -88,7 +100,9 @@ impl FileReference {
         if bytes.len() as u64 == self.size && is_same {
             Ok(bytes)
         } else {
-            Err(ReferenceReadError::Refused(format!("{path}: was changed since it was rejected")))
+            Err(ReferenceReadError::Refused(format!(
+                "{path}: was changed since it was rejected"
+            )))
         }
     }
 }

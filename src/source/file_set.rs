@@ -1,4 +1,5 @@
-//! Which files a folder, a glob or a path means: found, named and sorted, the same whatever the file system's order.
+//! Which files a folder, a glob or a path means: found, named and sorted, the same whatever the
+//! file system's order.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,10 +23,11 @@ use crate::store::{Location, ObjectListing, is_url, reading_bytes};
 pub(super) struct FileSet {
     path: String,
     follow_links: bool,
-    /// In a folder, files count that have one of these, but for hidden ones; in a glob, whatever matches.
+    /// In a folder, files count that have one of these, but for hidden ones; in a glob, whatever
+    /// matches.
     extensions: &'static [&'static str],
-    /// Whether a file counts whose name begins with an underscore, as cameras name photographs. Folders of such names are never
-    /// looked into.
+    /// Whether a file counts whose name begins with an underscore, as cameras name photographs.
+    /// Folders of such names are never looked into.
     underscore_files: bool,
     /// What the last listing left out.
     skipped_files: LastSkippedFiles,
@@ -42,7 +44,13 @@ impl FileSet {
         extensions: &'static [&'static str],
     ) -> Result<Self, ConfigError> {
         let skipped_files = LastSkippedFiles::default();
-        let set = Self { path, follow_links, extensions, underscore_files: false, skipped_files };
+        let set = Self {
+            path,
+            follow_links,
+            extensions,
+            underscore_files: false,
+            skipped_files,
+        };
         if set.path.is_empty() {
             return Err(ConfigError::new(
                 "path",
@@ -50,7 +58,9 @@ impl FileSet {
             ));
         }
         if is_url(&set.path) || !Path::new(&set.path).exists() {
-            let glob = set.glob().map_err(|message| ConfigError::new("path", message))?;
+            let glob = set
+                .glob()
+                .map_err(|message| ConfigError::new("path", message))?;
             let root = glob.map_or_else(|| set.path.clone(), |glob| glob.root);
             Location::parse(&root).map_err(|message| ConfigError::new("path", message))?;
         }
@@ -59,12 +69,18 @@ impl FileSet {
 
     /// The same, with files whose names begin with an underscore: cameras name photographs so.
     pub(super) fn with_underscore_files(self) -> Self {
-        Self { underscore_files: true, ..self }
+        Self {
+            underscore_files: true,
+            ..self
+        }
     }
 
     /// The same, whose listings report what they left out to `skipped_files`.
     pub(super) fn reporting_to(self, skipped_files: LastSkippedFiles) -> Self {
-        Self { skipped_files, ..self }
+        Self {
+            skipped_files,
+            ..self
+        }
     }
 
     /// What the last listing left out.
@@ -77,8 +93,9 @@ impl FileSet {
         reading_bytes(&self.path)
     }
 
-    /// Looks for the files. Only regular files count: neither folders, pipes, sockets nor devices are ever opened.
-    /// A folder or file that cannot be read is left out; [`Listing::unread`] names it.
+    /// Looks for the files. Only regular files count: neither folders, pipes, sockets nor devices
+    /// are ever opened. A folder or file that cannot be read is left out; [`Listing::unread`] names
+    /// it.
     ///
     /// # Errors
     /// When the folder to begin with cannot be read.
@@ -86,7 +103,8 @@ impl FileSet {
         self.list_visiting(&mut |_, _| {})
     }
 
-    /// As [`Self::list`], where files are waited for: a prefix without objects is an empty folder, since a bucket has no folders.
+    /// As [`Self::list`], where files are waited for: a prefix without objects is an empty folder,
+    /// since a bucket has no folders.
     ///
     /// # Errors
     /// Those of [`Self::list`].
@@ -98,7 +116,10 @@ impl FileSet {
             Some(listing) => listing,
             None => {
                 let root = Location::parse(&self.path).map_err(StageError::Other)?;
-                Listing { is_folder: true, ..Listing::empty(root) }
+                Listing {
+                    is_folder: true,
+                    ..Listing::empty(root)
+                }
             }
         };
         self.skipped_files.set(listing.skipped_files.clone());
@@ -118,13 +139,19 @@ impl FileSet {
         let exists = |path: &str| match Location::parse(path).map_err(StageError::Other)? {
             Location::Local(path) => path.try_exists().map_err(StageError::io(&path)),
             Location::Remote(place) => {
-                let found = place.head().and_then(|object| Ok(object.is_some() || place.has_objects()?));
+                let found = place
+                    .head()
+                    .and_then(|object| Ok(object.is_some() || place.has_objects()?));
                 found.map_err(|error| Location::Remote(place.clone()).io_error(error))
             }
         };
         // A path that exists is no glob; what cannot be a key may still be one.
         let is_found = exists(&root)? || (root != self.path && exists(&self.path).unwrap_or(false));
-        if is_found { Ok(()) } else { Err(self.not_found()) }
+        if is_found {
+            Ok(())
+        } else {
+            Err(self.not_found())
+        }
     }
 
     /// As [`Self::list`]; each folder is given to `visit` before its entries are read.
@@ -145,20 +172,32 @@ impl FileSet {
         if place.is_file() {
             let root = place.parent().map(Path::to_path_buf).unwrap_or_default();
             let is_place = |name: &Path| Some(name.as_os_str()) == place.file_name();
-            return self
-                .walk(&root, Path::new(""), Some(1), visit, |name| keep_if(is_place(name), SkipReason::Unasked));
+            return self.walk(&root, Path::new(""), Some(1), visit, |name| {
+                keep_if(is_place(name), SkipReason::Unasked)
+            });
         }
         if place.is_dir() {
-            let mut listing = self.walk(place, Path::new(""), None, visit, |name| self.matches(name))?;
+            let mut listing =
+                self.walk(place, Path::new(""), None, visit, |name| self.matches(name))?;
             // What is passed over need not be readable.
-            let unread = listing.unread.iter_mut().filter(|(name, _)| self.passes_over(Path::new(name)));
+            let unread = listing
+                .unread
+                .iter_mut()
+                .filter(|(name, _)| self.passes_over(Path::new(name)));
             unread.for_each(|(_, failure)| *failure = None);
-            return Ok(Listing { is_folder: true, ..listing });
+            return Ok(Listing {
+                is_folder: true,
+                ..listing
+            });
         }
         match self.glob().map_err(StageError::Other)? {
-            Some(FileGlob { root, matcher, depth }) => {
-                self.walk(Path::new(&root), Path::new(""), depth, visit, |name| matches_glob(&matcher, name))
-            }
+            Some(FileGlob {
+                root,
+                matcher,
+                depth,
+            }) => self.walk(Path::new(&root), Path::new(""), depth, visit, |name| {
+                matches_glob(&matcher, name)
+            }),
             None => Err(self.not_found()),
         }
     }
@@ -176,7 +215,11 @@ impl FileSet {
         }
         if place.is_file() {
             let above = place.parent().map(Path::to_path_buf).unwrap_or_default();
-            return Some(if above.as_os_str().is_empty() { PathBuf::from(".") } else { above });
+            return Some(if above.as_os_str().is_empty() {
+                PathBuf::from(".")
+            } else {
+                above
+            });
         }
         Some(match self.folder_glob().ok().flatten() {
             Some(glob) if glob.root.is_empty() => PathBuf::from("."),
@@ -191,9 +234,15 @@ impl FileSet {
     /// When it is a single file.
     pub(super) fn watch_root(&self) -> Result<Option<WatchRoot>, StageError> {
         if Path::new(&self.path).is_file() {
-            return Err(StageError::Other(format!("`{}` is a file; watch a folder or a glob", self.path)));
+            return Err(StageError::Other(format!(
+                "`{}` is a file; watch a folder or a glob",
+                self.path
+            )));
         }
-        Ok(self.local_root().map(|root| WatchRoot { root, set: self.clone() }))
+        Ok(self.local_root().map(|root| WatchRoot {
+            root,
+            set: self.clone(),
+        }))
     }
 
     /// Whether files that a sink writes belong to the set, or would.
@@ -226,10 +275,19 @@ impl FileSet {
             (None, _) => !self.passes_over(&below),
             (Some(glob), Some(name)) => matches_glob(&glob.matcher, &below.join(name)).is_ok(),
             (Some(glob), None) => {
-                let is_deep_enough = glob.depth.is_none_or(|depth| below.components().count() < depth);
+                let is_deep_enough = glob
+                    .depth
+                    .is_none_or(|depth| below.components().count() < depth);
                 // Files of any name match, unless the pattern names an extension at its end.
-                let end = self.path.rsplit(['/', '*', '?', ']', '}', '\\']).next().unwrap_or_default();
-                is_deep_enough && end.rsplit_once('.').is_none_or(|(_, end)| end == written.extension)
+                let end = self
+                    .path
+                    .rsplit(['/', '*', '?', ']', '}', '\\'])
+                    .next()
+                    .unwrap_or_default();
+                is_deep_enough
+                    && end
+                        .rsplit_once('.')
+                        .is_none_or(|(_, end)| end == written.extension)
             }
         }
     }
@@ -239,8 +297,8 @@ impl FileSet {
         self.extensions.contains(&extension) || self.folder_glob().is_ok_and(|glob| glob.is_some())
     }
 
-    /// As for folders: an object that exists is no glob, whatever characters it has; nor is a prefix with objects. `None` where there
-    /// is neither.
+    /// As for folders: an object that exists is no glob, whatever characters it has; nor is a
+    /// prefix with objects. `None` where there is neither.
     fn list_objects(&self) -> Result<Option<Listing>, StageError> {
         let parse = |path: &str| Location::parse(path).map_err(StageError::Other);
         // What cannot be a key may still be a glob.
@@ -250,7 +308,10 @@ impl FileSet {
                 && let Some(object) = place.head().map_err(failed)?
             {
                 let below = place.list().map_err(failed)?.entries.len() as u64;
-                let object = ObjectListing { entries: vec![object], ..ObjectListing::default() };
+                let object = ObjectListing {
+                    entries: vec![object],
+                    ..ObjectListing::default()
+                };
                 let mut listing = Listing::of_objects(folder, object, |_| Ok(()));
                 listing.skipped_files.add_below_object(below);
                 return Ok(Some(listing));
@@ -258,21 +319,31 @@ impl FileSet {
             let objects = place.list().map_err(failed)?;
             if !objects.entries.is_empty() || objects.unusable.count > 0 {
                 let listing = Listing::of_objects(place, objects, |name| self.matches(name));
-                return Ok(Some(Listing { is_folder: true, ..listing }));
+                return Ok(Some(Listing {
+                    is_folder: true,
+                    ..listing
+                }));
             }
         }
-        let Some(FileGlob { root, matcher, .. }) = self.glob().map_err(StageError::Other)? else { return Ok(None) };
+        let Some(FileGlob { root, matcher, .. }) = self.glob().map_err(StageError::Other)? else {
+            return Ok(None);
+        };
         match parse(&root)? {
             Location::Remote(root) => {
-                let objects = root.list().map_err(|error| Location::Remote(root.clone()).io_error(error))?;
-                Ok(Some(Listing::of_objects(root, objects, |name| matches_glob(&matcher, name))))
+                let objects = root
+                    .list()
+                    .map_err(|error| Location::Remote(root.clone()).io_error(error))?;
+                Ok(Some(Listing::of_objects(root, objects, |name| {
+                    matches_glob(&matcher, name)
+                })))
             }
             Location::Local(_) => Ok(None),
         }
     }
 
-    /// Whether a file counts where a folder is meant, or why not. Tables hide every path with a part that begins with `.` or `_`,
-    /// as Spark and Hive do; of images, only folders with an underscore are not data.
+    /// Whether a file counts where a folder is meant, or why not. Tables hide every path with a
+    /// part that begins with `.` or `_`, as Spark and Hive do; of images, only folders with an
+    /// underscore are not data.
     fn matches(&self, name: &Path) -> Result<(), SkipReason> {
         let is_wanted = has_extension(name, self.extensions);
         let mut parts = name.iter().peekable();
@@ -289,9 +360,13 @@ impl FileSet {
         keep_if(is_wanted, SkipReason::Extension)
     }
 
-    /// Whether nothing at or below this path counts where a folder is meant, whatever its extension.
+    /// Whether nothing at or below this path counts where a folder is meant, whatever its
+    /// extension.
     fn passes_over(&self, name: &Path) -> bool {
-        matches!(self.matches(name), Err(SkipReason::Hidden | SkipReason::Underscore | SkipReason::Own))
+        matches!(
+            self.matches(name),
+            Err(SkipReason::Hidden | SkipReason::Underscore | SkipReason::Own)
+        )
     }
 
     fn not_found(&self) -> StageError {
@@ -319,7 +394,9 @@ impl FileSet {
         let links = match listing.skipped_files.links() {
             0 => String::new(),
             links => {
-                format!("; {links} symbolic links were passed over: `follow_links = true` takes what they lead to")
+                format!(
+                    "; {links} symbolic links were passed over: `follow_links = true` takes what they lead to"
+                )
             }
         };
         let passed_over = match &listing.skipped_files {
@@ -341,16 +418,24 @@ impl FileSet {
         visit: &mut VisitFolder<'_>,
         choose: impl Fn(&Path) -> Result<(), SkipReason>,
     ) -> Result<Listing, StageError> {
-        let start = if root.as_os_str().is_empty() { Path::new(".") } else { root };
+        let start = if root.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            root
+        };
         let mut files = Listing::empty(Location::Local(start.to_path_buf()));
         // A file that the user names may be a link: it is the way to it that was asked for.
         let follow = self.follow_links || Path::new(&self.path).is_file();
-        let walk = WalkDir::new(start.join(below)).follow_links(follow).max_depth(depth.unwrap_or(usize::MAX));
+        let walk = WalkDir::new(start.join(below))
+            .follow_links(follow)
+            .max_depth(depth.unwrap_or(usize::MAX));
         let mut folder = DirHandle::default();
         for entry in walk {
             let entry = match entry {
                 Ok(entry) => entry,
-                Err(error) if error.depth() == 0 => return Err(StageError::io(start.join(below))(io_error(error))),
+                Err(error) if error.depth() == 0 => {
+                    return Err(StageError::io(start.join(below))(io_error(error)));
+                }
                 Err(error) => {
                     files.leave_out(error, start);
                     continue;
@@ -368,9 +453,15 @@ impl FileSet {
                 })
             } else if entry.file_type().is_file() {
                 files.files_scanned += 1;
-                let chosen = if is_temp_name(entry.file_name()) { Err(SkipReason::Own) } else { choose(relative) };
+                let chosen = if is_temp_name(entry.file_name()) {
+                    Err(SkipReason::Own)
+                } else {
+                    choose(relative)
+                };
                 match chosen {
-                    Ok(()) => folder.stat(&entry).map(|found| files.add(ListedFile::new(relative, found))),
+                    Ok(()) => folder
+                        .stat(&entry)
+                        .map(|found| files.add(ListedFile::new(relative, found))),
                     Err(omission) => {
                         files.skipped_files.add(relative, omission);
                         Ok(())
@@ -391,21 +482,32 @@ impl FileSet {
 
     /// `None` for a plain path, and for a folder of this name.
     fn folder_glob(&self) -> Result<Option<FileGlob>, String> {
-        if !is_url(&self.path) && Path::new(&self.path).is_dir() { Ok(None) } else { self.glob() }
+        if !is_url(&self.path) && Path::new(&self.path).is_dir() {
+            Ok(None)
+        } else {
+            self.glob()
+        }
     }
 
     /// `None` for a plain path.
     fn glob(&self) -> Result<Option<FileGlob>, String> {
-        let Some(meta) = self.path.find(['*', '?', '[', '{', '\\']) else { return Ok(None) };
+        let Some(meta) = self.path.find(['*', '?', '[', '{', '\\']) else {
+            return Ok(None);
+        };
         let (root, pattern) = match self.path[..meta].rfind('/') {
             Some(slash) => self.path.split_at(slash + 1),
             None => ("", self.path.as_str()),
         };
         let glob = GlobBuilder::new(pattern).literal_separator(true).build();
-        let glob =
-            glob.map_err(|error| format!("{error}; `**` stands for folders of any depth, `*` for a part of a name"))?;
+        let glob = glob.map_err(|error| {
+            format!("{error}; `**` stands for folders of any depth, `*` for a part of a name")
+        })?;
         let depth = (!pattern.contains("**")).then(|| pattern.matches('/').count() + 1);
-        Ok(Some(FileGlob { root: root.to_owned(), matcher: glob.compile_matcher(), depth }))
+        Ok(Some(FileGlob {
+            root: root.to_owned(),
+            matcher: glob.compile_matcher(),
+            depth,
+        }))
     }
 }
 
@@ -424,12 +526,20 @@ impl WatchRoot {
     ///
     /// # Errors
     /// When nothing can be read there.
-    pub(super) fn scan(&self, below: &Path, visit: &mut VisitFolder<'_>) -> Result<Listing, StageError> {
+    pub(super) fn scan(
+        &self,
+        below: &Path,
+        visit: &mut VisitFolder<'_>,
+    ) -> Result<Listing, StageError> {
         match self.set.folder_glob().map_err(StageError::Other)? {
-            None => self.set.walk(&self.root, below, None, visit, |name| self.set.matches(name)),
+            None => self.set.walk(&self.root, below, None, visit, |name| {
+                self.set.matches(name)
+            }),
             Some(FileGlob { matcher, depth, .. }) => {
                 let depth = depth.map(|depth| depth.saturating_sub(below.components().count()));
-                self.set.walk(&self.root, below, depth, visit, |name| matches_glob(&matcher, name))
+                self.set.walk(&self.root, below, depth, visit, |name| {
+                    matches_glob(&matcher, name)
+                })
             }
         }
     }
@@ -445,7 +555,8 @@ struct FileGlob {
     depth: Option<usize>,
 }
 
-/// The folder of an output that holds what latentflow remembers of it: never input of a listing that begins above it.
+/// The folder of an output that holds what latentflow remembers of it: never input of a listing
+/// that begins above it.
 pub(crate) const STATE_DIR: &str = "_latentflow";
 
 /// Whether a file counts that a glob may match, or why not.
@@ -462,8 +573,14 @@ fn keep_if(is_wanted: bool, omission: SkipReason) -> Result<(), SkipReason> {
 
 /// Whether a path ends in one of these extensions, in upper or lower case.
 pub(crate) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
-    let extension = path.extension().map(|extension| extension.as_encoded_bytes());
-    extension.is_some_and(|extension| extensions.iter().any(|known| extension.eq_ignore_ascii_case(known.as_bytes())))
+    let extension = path
+        .extension()
+        .map(|extension| extension.as_encoded_bytes());
+    extension.is_some_and(|extension| {
+        extensions
+            .iter()
+            .any(|known| extension.eq_ignore_ascii_case(known.as_bytes()))
+    })
 }
 
 #[cfg(test)]
@@ -494,7 +611,12 @@ mod tests {
     use super::*;
 
     fn set(folder: &Path, path: &str) -> FileSet {
-        FileSet::new(folder.join(path).to_str().unwrap().to_owned(), false, &["jpg", "png"]).unwrap()
+        FileSet::new(
+            folder.join(path).to_str().unwrap().to_owned(),
+            false,
+            &["jpg", "png"],
+        )
+        .unwrap()
     }
 
     fn names(set: &FileSet) -> Vec<String> {
@@ -503,7 +625,15 @@ mod tests {
 
     #[test]
     fn a_folder_means_its_images_in_bytewise_order_whatever_their_case() {
-        let folder = folder(&["b.jpg", "a/z.PNG", "a-b.jpg", "a.jpg", "Z.jpg", "notes.txt", "jpg"]);
+        let folder = folder(&[
+            "b.jpg",
+            "a/z.PNG",
+            "a-b.jpg",
+            "a.jpg",
+            "Z.jpg",
+            "notes.txt",
+            "jpg",
+        ]);
         let found = names(&set(folder.path(), ""));
         assert_eq!(found, ["Z.jpg", "a-b.jpg", "a.jpg", "a/z.PNG", "b.jpg"]);
     }
@@ -526,7 +656,10 @@ mod tests {
         assert_eq!(found("p/**/*.jpg"), ["a.jpg", "s/d.jpg", "s/t/e.jpg"]);
         assert_eq!(found("*/[af].jpg"), ["p/a.jpg", "q/f.jpg"]);
         assert_eq!(found("p/{s/t/e,a}.jpg"), ["a.jpg", "s/t/e.jpg"]);
-        assert_eq!(set(folder.path(), "p/*.jpg").list().unwrap().files_scanned, 4);
+        assert_eq!(
+            set(folder.path(), "p/*.jpg").list().unwrap().files_scanned,
+            4
+        );
     }
 
     #[test]
@@ -551,7 +684,11 @@ mod tests {
         assert_eq!(photos.skipped_files().get().to_string(), expected);
         let table = set(folder.path(), "");
         assert!(names(&table).is_empty());
-        assert!(names(&set(folder.path(), "**/*.jpg")).iter().all(|name| !name.contains("_latentflow")));
+        assert!(
+            names(&set(folder.path(), "**/*.jpg"))
+                .iter()
+                .all(|name| !name.contains("_latentflow"))
+        );
     }
 
     #[test]
@@ -566,12 +703,27 @@ mod tests {
         let folder = folder(&["a.txt"]);
         let missing = set(folder.path(), "none").list().unwrap_err().to_string();
         assert!(missing.contains("does not exist"), "{missing}");
-        assert!(set(folder.path(), "none/*.jpg").list().unwrap_err().to_string().contains("none"));
+        assert!(
+            set(folder.path(), "none/*.jpg")
+                .list()
+                .unwrap_err()
+                .to_string()
+                .contains("none")
+        );
         let nothing = set(folder.path(), "*.jpg");
         let nothing = nothing.no_matches(&nothing.list().unwrap()).to_string();
-        assert!(nothing.contains("of 1 files that were looked at, none matches"), "{nothing}");
-        assert_eq!(FileSet::new("a/[".into(), false, &[]).unwrap_err().key, "path");
-        assert_eq!(FileSet::new(String::new(), false, &[]).unwrap_err().key, "path");
+        assert!(
+            nothing.contains("of 1 files that were looked at, none matches"),
+            "{nothing}"
+        );
+        assert_eq!(
+            FileSet::new("a/[".into(), false, &[]).unwrap_err().key,
+            "path"
+        );
+        assert_eq!(
+            FileSet::new(String::new(), false, &[]).unwrap_err().key,
+            "path"
+        );
     }
 
     #[cfg(unix)]
@@ -588,10 +740,17 @@ mod tests {
         assert_eq!(set.skipped_files().get().links(), 4);
         fs::remove_file(folder.path().join("a/x.jpg")).unwrap();
         let nothing = set.no_matches(&set.list().unwrap()).to_string();
-        assert!(nothing.ends_with("4 symbolic links were passed over: `follow_links = true` takes what they lead to"));
+        assert!(nothing.ends_with(
+            "4 symbolic links were passed over: `follow_links = true` takes what they lead to"
+        ));
         fs::write(folder.path().join("a/x.jpg"), "x").unwrap();
         set.follow_links = true;
         let found = names(&set);
-        assert!(["link/y.jpg", "x.jpg", "z.jpg"].iter().all(|name| found.contains(&(*name).to_owned())), "{found:?}");
+        assert!(
+            ["link/y.jpg", "x.jpg", "z.jpg"]
+                .iter()
+                .all(|name| found.contains(&(*name).to_owned())),
+            "{found:?}"
+        );
     }
 }

@@ -22,7 +22,9 @@ use crate::source::file_checkpoints::{self, FileCheckpoints, OnChange, SettledFi
 use crate::source::file_set::FileSet;
 use crate::source::input_file::{self, InputFile, unusable};
 use crate::source::listed_file::{ReadFailure, RecordError};
-use crate::source::{LastSkippedFiles, RecordCount, Source, SourceHandle, WrittenFiles, spawn_reader, with_origin};
+use crate::source::{
+    LastSkippedFiles, RecordCount, Source, SourceHandle, WrittenFiles, spawn_reader, with_origin,
+};
 use crate::store::{self, FileReader, PrefetchedObject};
 
 pub(super) use batch_output::{BatchOutput, FileRecords, ROWS_PER_BYTE};
@@ -35,8 +37,14 @@ pub(super) trait FileFormat: Send + Sync + 'static {
     /// Whether a file is text that is read from its beginning, to which more may be appended.
     const IS_TEXT: bool = false;
 
-    /// Reads one file, which was opened, into `output`, batch by batch; where batches end depends on the file alone.
-    fn read(&self, file: &InputFile, input: FileReader, output: &BatchOutput<'_>) -> Result<(), ReadEnd>;
+    /// Reads one file, which was opened, into `output`, batch by batch; where batches end depends
+    /// on the file alone.
+    fn read(
+        &self,
+        file: &InputFile,
+        input: FileReader,
+        output: &BatchOutput<'_>,
+    ) -> Result<(), ReadEnd>;
 
     /// A file as it was listed, once what else decides its records is in its split.
     fn listed(&self, file: InputFile) -> Result<InputFile, StageError> {
@@ -48,7 +56,8 @@ pub(super) trait FileFormat: Send + Sync + 'static {
         0
     }
 
-    /// How many rows a file has, where that is cheap to know; one of which they cannot be known is one row.
+    /// How many rows a file has, where that is cheap to know; one of which they cannot be known is
+    /// one row.
     fn count_rows(&self, _file: &InputFile) -> Option<u64> {
         None
     }
@@ -78,19 +87,42 @@ pub(super) struct ReadPolicy {
 
 impl From<OnChange> for ReadPolicy {
     fn from(on_change: OnChange) -> Self {
-        Self { on_change, ..Self::default() }
+        Self {
+            on_change,
+            ..Self::default()
+        }
     }
 }
 
 impl<F: FileFormat> FileSource<F> {
     /// The files at `path` for `stage`, whose records have `columns` beside their origin.
-    pub(super) fn new(stage: &str, path: &str, columns: &Schema, format: F, policy: ReadPolicy) -> Self {
-        Self { stage: stage.to_owned(), path: path.to_owned(), schema: with_origin(columns), format, policy }
+    pub(super) fn new(
+        stage: &str,
+        path: &str,
+        columns: &Schema,
+        format: F,
+        policy: ReadPolicy,
+    ) -> Self {
+        Self {
+            stage: stage.to_owned(),
+            path: path.to_owned(),
+            schema: with_origin(columns),
+            format,
+            policy,
+        }
     }
 
     fn files(&self) -> Result<(Vec<InputFile>, Vec<UnavailableInput>), StageError> {
-        let (files, unseen) = input_file::list_all(&self.stage, &self.path, F::EXTENSIONS, &self.policy.skipped_files)?;
-        let files: Result<Vec<_>, _> = files.into_iter().map(|file| self.format.listed(file)).collect();
+        let (files, unseen) = input_file::list_all(
+            &self.stage,
+            &self.path,
+            F::EXTENSIONS,
+            &self.policy.skipped_files,
+        )?;
+        let files: Result<Vec<_>, _> = files
+            .into_iter()
+            .map(|file| self.format.listed(file))
+            .collect();
         Ok((files?, unseen))
     }
 
@@ -110,7 +142,14 @@ impl<F: FileFormat> FileSource<F> {
             {
                 asked.push_back(next.prefetch()?);
             }
-            let output = BatchOutput { schema: &self.schema, file, resume, tracking: None, take, wait: &|| () };
+            let output = BatchOutput {
+                schema: &self.schema,
+                file,
+                resume,
+                tracking: None,
+                take,
+                wait: &|| (),
+            };
             let read = match self.read(asked.pop_front().flatten(), known, &output) {
                 Err(ReadEnd::Rejected(refusal, records)) => output.reject_file(refusal, records),
                 read => read,
@@ -122,8 +161,8 @@ impl<F: FileFormat> FileSource<F> {
         unread.into_result()
     }
 
-    /// Reads what earlier runs have not read of a file; `own` is the output of the file under its own split. Whatever goes wrong
-    /// in a reader concerns the file alone.
+    /// Reads what earlier runs have not read of a file; `own` is the output of the file under its
+    /// own split. Whatever goes wrong in a reader concerns the file alone.
     fn read(
         &self,
         asked: Option<PrefetchedObject>,
@@ -131,11 +170,17 @@ impl<F: FileFormat> FileSource<F> {
         own: &BatchOutput<'_>,
     ) -> Result<(), ReadEnd> {
         let (is_text, on_change) = (F::IS_TEXT, self.policy.on_change);
-        let Some(SettledFile { file, before }) = known.settle(own.file, own.resume, is_text, on_change)? else {
+        let Some(SettledFile { file, before }) =
+            known.settle(own.file, own.resume, is_text, on_change)?
+        else {
             return Ok(());
         };
         let tracking = F::IS_TEXT.then(|| known.track(&file, before.as_ref()));
-        let output = BatchOutput { file: &file, tracking: tracking.as_ref(), ..*own };
+        let output = BatchOutput {
+            file: &file,
+            tracking: tracking.as_ref(),
+            ..*own
+        };
         // Others may remove or replace files while those before them are read.
         let input = file.open_listed(asked)?;
         let read = catch_unwind(AssertUnwindSafe(|| self.format.read(&file, input, &output)));
@@ -157,7 +202,12 @@ impl<F: FileFormat> Source for FileSource<F> {
         if let Some(unavailable) = unseen.into_iter().next() {
             return Err(unavailable.into());
         }
-        Ok(Some(files.iter().map(|file| file.split.name().to_owned()).collect()))
+        Ok(Some(
+            files
+                .iter()
+                .map(|file| file.split.name().to_owned())
+                .collect(),
+        ))
     }
 
     fn skipped_files(&self) -> Option<LastSkippedFiles> {
@@ -165,7 +215,8 @@ impl<F: FileFormat> Source for FileSource<F> {
     }
 
     fn would_read(&self, written: &WrittenFiles<'_>) -> bool {
-        FileSet::new(self.path.clone(), true, F::EXTENSIONS).is_ok_and(|files| files.would_read(written))
+        FileSet::new(self.path.clone(), true, F::EXTENSIONS)
+            .is_ok_and(|files| files.would_read(written))
     }
 
     fn refuses_changes(&self) -> bool {
@@ -173,20 +224,27 @@ impl<F: FileFormat> Source for FileSource<F> {
     }
 
     fn admit_inputs(&self, resume: &ResumeState) -> Result<(), StageError> {
-        if self.refuses_changes() { file_checkpoints::admit(&self.stage, &self.files()?.0, resume) } else { Ok(()) }
+        if self.refuses_changes() {
+            file_checkpoints::admit(&self.stage, &self.files()?.0, resume)
+        } else {
+            Ok(())
+        }
     }
 
     fn open(self: Box<Self>, resume: &ResumeState) -> Result<SourceHandle, StageError> {
         let (files, unseen) = self.files()?;
         let mut unread = UnreadInputs::default();
-        unseen.into_iter().try_for_each(|unavailable| unread.leave(unavailable))?;
+        unseen
+            .into_iter()
+            .try_for_each(|unavailable| unread.leave(unavailable))?;
         let source = Arc::new(*self);
         let known = FileCheckpoints::open(&source.stage, resume.state.as_ref())?;
         let recognized = files.iter().map(|file| known.recognized(file)).collect();
         let total = count(&source, &recognized, resume);
         let resume = resume.clone();
         let batches = spawn_reader(2, move |sender| {
-            let read = source.read_all(&files, &known, unread, &resume, &|batch| sender.send(batch));
+            let read =
+                source.read_all(&files, &known, unread, &resume, &|batch| sender.send(batch));
             known.sync()?;
             read
         });
@@ -198,7 +256,11 @@ impl<F: FileFormat> Source for FileSource<F> {
 const COUNTED_OBJECTS: usize = 256;
 
 /// Counts what is to be read, aside: of many files it takes longer than the first records may.
-fn count<F: FileFormat>(source: &Arc<FileSource<F>>, files: &Arc<[InputFile]>, resume: &ResumeState) -> RecordCount {
+fn count<F: FileFormat>(
+    source: &Arc<FileSource<F>>,
+    files: &Arc<[InputFile]>,
+    resume: &ResumeState,
+) -> RecordCount {
     if store::is_url(&source.path) && files.len() > COUNTED_OBJECTS {
         return RecordCount::Unknown;
     }
@@ -208,14 +270,20 @@ fn count<F: FileFormat>(source: &Arc<FileSource<F>>, files: &Arc<[InputFile]>, r
     let spawned = counting.spawn(move || {
         let pending = |file: &InputFile| {
             // Nobody wants to know any more once the run is over.
-            let rows = if sender.is_closed() { None } else { source.format.count_rows(file) }?;
+            let rows = if sender.is_closed() {
+                None
+            } else {
+                source.format.count_rows(file)
+            }?;
             if resume.is_committed(unusable(&file.split).name(), &(0..1)) {
                 return Some(0);
             }
             let parts = resume.uncommitted_ranges(&Provenance::rows(file.split.clone(), 0..rows));
             Some(parts.iter().map(|part| part.end - part.start).sum::<u64>())
         };
-        let total = files.iter().try_fold(0, |total: u64, file| Some(total.saturating_add(pending(file)?)));
+        let total = files.iter().try_fold(0, |total: u64, file| {
+            Some(total.saturating_add(pending(file)?))
+        });
         total.map(|total| sender.send(total))
     });
     spawned.map_or(RecordCount::Unknown, |_| RecordCount::Counting(total))
@@ -227,17 +295,22 @@ pub(super) enum ReadEnd {
     Cancelled,
     /// The file cannot be read now. What was not handed over is left undone.
     Unavailable(UnavailableInput),
-    /// The file cannot be used. One reject stands for this number of records: all that it holds, as far as is known.
+    /// The file cannot be used. One reject stands for this number of records: all that it holds, as
+    /// far as is known.
     Rejected(RecordError, u64),
     /// The run cannot go on.
     Failed(StageError),
 }
 
-/// Whether a source goes on with its next file, after it read one. A file that is unavailable is left in `unread`.
+/// Whether a source goes on with its next file, after it read one. A file that is unavailable is
+/// left in `unread`.
 ///
 /// # Errors
 /// Why the source ends.
-pub(super) fn goes_on(read: Result<(), ReadEnd>, unread: &mut UnreadInputs) -> Result<bool, StageError> {
+pub(super) fn goes_on(
+    read: Result<(), ReadEnd>,
+    unread: &mut UnreadInputs,
+) -> Result<bool, StageError> {
     match read {
         Ok(()) => Ok(true),
         Err(ReadEnd::Unavailable(unavailable)) => unread.leave(unavailable).map(|()| true),
@@ -276,9 +349,13 @@ impl From<ArrowError> for ReadEnd {
 }
 
 /// What a library said of bytes that it could not read, or that it panicked on them.
-pub(super) fn catch_panic<T, E: ToString>(read: impl FnOnce() -> Result<T, E>) -> Result<T, (RejectCode, String)> {
+pub(super) fn catch_panic<T, E: ToString>(
+    read: impl FnOnce() -> Result<T, E>,
+) -> Result<T, (RejectCode, String)> {
     match catch_unwind(AssertUnwindSafe(read)) {
-        Ok(outcome) => outcome.map_err(|error| (RejectCode::Malformed, shorten(&error.to_string()))),
+        Ok(outcome) => {
+            outcome.map_err(|error| (RejectCode::Malformed, shorten(&error.to_string())))
+        }
         Err(panic) => Err((RejectCode::Panicked, panicked(&*panic))),
     }
 }
@@ -286,7 +363,9 @@ pub(super) fn catch_panic<T, E: ToString>(read: impl FnOnce() -> Result<T, E>) -
 /// The message of a reader's panic.
 pub(super) fn panicked(panic: &(dyn Any + Send)) -> String {
     let message = panic.downcast_ref::<String>().map(String::as_str);
-    let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    let message = message
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
     format!("the reader panicked: {}", shorten(message))
 }
 
@@ -321,7 +400,10 @@ pub(super) fn places<'a>(
 ) -> Result<Vec<usize>, String> {
     let place = |planned: &FieldRef| match schema.column_with_name(planned.name()) {
         Some((place, field)) if field.data_type() == planned.data_type() => Ok(place),
-        other => Err(schema_mismatch(planned, other.map(|(_, field)| field.data_type()))),
+        other => Err(schema_mismatch(
+            planned,
+            other.map(|(_, field)| field.data_type()),
+        )),
     };
     planned.into_iter().map(place).collect()
 }
@@ -331,8 +413,14 @@ pub(super) fn check_names<'a>(names: impl Iterator<Item = &'a String>) -> Result
     let mut seen = std::collections::BTreeSet::new();
     for name in names {
         if !seen.insert(name) {
-            return Err(format!("column `{name}` is there twice; names must be unique"));
+            return Err(format!(
+                "column `{name}` is there twice; names must be unique"
+            ));
         }
     }
-    if seen.is_empty() { Err("there are no columns".to_owned()) } else { Ok(()) }
+    if seen.is_empty() {
+        Err("there are no columns".to_owned())
+    } else {
+        Ok(())
+    }
 }

@@ -1,4 +1,5 @@
-//! The `idx` source: images or features of IDX files, the format of MNIST, plain or compressed by gzip.
+//! The `idx` source: images or features of IDX files, the format of MNIST, plain or compressed by
+//! gzip.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
@@ -11,27 +12,35 @@ use serde::{Deserialize, Serialize};
 use crate::batch::{RejectCode, Split};
 use crate::error::{ConfigError, StageError};
 use crate::plan_context::{PipelineLimits, PlanContext};
-use crate::source::arrays::{ArrayHeader, ArrayReader, JoinedArrays, RejectReason, ScalarType, read_together};
+use crate::source::arrays::{
+    ArrayHeader, ArrayReader, JoinedArrays, RejectReason, ScalarType, read_together,
+};
 use crate::source::file_checkpoints::OnChange;
-use crate::source::file_source::{BatchOutput, FileFormat, FileSource, ReadEnd, schema_mismatch, shorten};
+use crate::source::file_source::{
+    BatchOutput, FileFormat, FileSource, ReadEnd, schema_mismatch, shorten,
+};
 use crate::source::input_file::{self, InputFile};
 use crate::source::schema_inference::first;
 use crate::source::{BatchSize, Source, SourceConfig};
 use crate::store;
 
-/// Records of IDX files, the format of MNIST and its kin; compressed by gzip or not, as their content shows. Bytes in two
-/// dimensions a record are images and become the column `image`; anything else becomes the column `features`.
+/// Records of IDX files, the format of MNIST and its kin; compressed by gzip or not, as their
+/// content shows. Bytes in two dimensions a record are images and become the column `image`;
+/// anything else becomes the column `features`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct IdxSourceConfig {
-    /// A file, a folder (its *.idx files, and those of its subfolders) or a glob such as `*-images-idx3-ubyte.gz`.
+    /// A file, a folder (its *.idx files, and those of its subfolders) or a glob such as
+    /// `*-images-idx3-ubyte.gz`.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
-    /// A file with one label for each record, which becomes the column `label`; for a single file in `path`.
+    /// A file with one label for each record, which becomes the column `label`; for a single file
+    /// in `path`.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub labels: Option<String>,
-    /// What happens to a file that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
-    /// the rows that it gave before stay in the output; `refuse` refuses to run. A file of at most 32 MiB whose content is the
-    /// same has not changed, whatever its time. Default: new.
+    /// What happens to a file that has changed since an earlier run read it: `new` reads it as a
+    /// new file, with a warning that the rows that it gave before stay in the output; `refuse`
+    /// refuses to run. A file of at most 32 MiB whose content is the same has not changed, whatever
+    /// its time. Default: new.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     pub on_change: OnChange,
@@ -49,34 +58,55 @@ impl SourceConfig for IdxSourceConfig {
         batch: BatchSize,
         context: &PlanContext,
     ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
-        let at = |key: &'static str| move |error: StageError| vec![ConfigError::from_error(key, &error)];
-        let files = input_file::list(name, &self.path, IdxFormat::EXTENSIONS).map_err(at("path"))?;
+        let at =
+            |key: &'static str| move |error: StageError| vec![ConfigError::from_error(key, &error)];
+        let files =
+            input_file::list(name, &self.path, IdxFormat::EXTENSIONS).map_err(at("path"))?;
         let header = first_header(&files).map_err(at("path"))?;
         let mut fields = vec![header.field(FEATURES)];
         let mut headers = vec![header.clone()];
         if let Some(labels) = &self.labels {
             if files.len() > 1 {
-                let message = format!("`path` means {} files; labels belong to a single one", files.len());
+                let message = format!(
+                    "`path` means {} files; labels belong to a single one",
+                    files.len()
+                );
                 return Err(vec![ConfigError::new("labels", message)]);
             }
             let file = labels_file(name, labels).map_err(at("labels"))?;
             let labels = first_header(std::slice::from_ref(&file)).map_err(at("labels"))?;
-            check_labels(&file, &labels, &header).map_err(|what| vec![ConfigError::new("labels", what)])?;
+            check_labels(&file, &labels, &header)
+                .map_err(|what| vec![ConfigError::new("labels", what)])?;
             fields.push(labels.field(LABEL));
             headers.push(labels);
         }
-        let together = JoinedArrays::new(&headers.iter().collect::<Vec<_>>(), batch, &context.limits);
+        let together =
+            JoinedArrays::new(&headers.iter().collect::<Vec<_>>(), batch, &context.limits);
         together.map_err(|what| vec![ConfigError::new("path", what)])?;
         let schema = Arc::new(Schema::new(fields));
         let (stage, limits) = (name.to_owned(), context.limits);
-        let format = IdxFormat { stage, labels: self.labels.clone(), schema: schema.clone(), batch, limits };
-        Ok(Box::new(FileSource::new(name, &self.path, &schema, format, self.on_change.into())))
+        let format = IdxFormat {
+            stage,
+            labels: self.labels.clone(),
+            schema: schema.clone(),
+            batch,
+            limits,
+        };
+        Ok(Box::new(FileSource::new(
+            name,
+            &self.path,
+            &schema,
+            format,
+            self.on_change.into(),
+        )))
     }
 }
 
 /// The header of the first file that has one.
 fn first_header(files: &[InputFile]) -> Result<ArrayHeader, StageError> {
-    first(files, |file, input| open(file, input).map(|(header, _)| Some(header)))
+    first(files, |file, input| {
+        open(file, input).map(|(header, _)| Some(header))
+    })
 }
 
 /// A file of labels, with its header.
@@ -100,11 +130,18 @@ fn open(file: &InputFile, input: store::FileReader) -> Result<(ArrayHeader, Open
 ///
 /// # Errors
 /// The difference, in a sentence.
-fn check_labels(file: &InputFile, labels: &ArrayHeader, records: &ArrayHeader) -> Result<(), String> {
+fn check_labels(
+    file: &InputFile,
+    labels: &ArrayHeader,
+    records: &ArrayHeader,
+) -> Result<(), String> {
     let problem = match (labels.is_single(), labels.rows == records.rows) {
         (true, true) => return Ok(()),
         (false, _) => "holds more than one value for each record".to_owned(),
-        (true, false) => format!("holds {} labels, but there are {} records", labels.rows, records.rows),
+        (true, false) => format!(
+            "holds {} labels, but there are {} records",
+            labels.rows, records.rows
+        ),
     };
     Err(format!("{}: {problem}", file.name))
 }
@@ -113,7 +150,10 @@ fn labels_file(stage: &str, path: &str) -> Result<InputFile, StageError> {
     let mut files = input_file::list(stage, path, IdxFormat::EXTENSIONS)?;
     match (files.pop(), files.len()) {
         (Some(file), 0) => Ok(file),
-        (_, more) => Err(StageError::Other(format!("`{path}` means {} files; expected one", more + 1))),
+        (_, more) => Err(StageError::Other(format!(
+            "`{path}` means {} files; expected one",
+            more + 1
+        ))),
     }
 }
 
@@ -138,7 +178,12 @@ impl FileFormat for IdxFormat {
         Ok(file)
     }
 
-    fn read(&self, file: &InputFile, input: store::FileReader, output: &BatchOutput<'_>) -> Result<(), ReadEnd> {
+    fn read(
+        &self,
+        file: &InputFile,
+        input: store::FileReader,
+        output: &BatchOutput<'_>,
+    ) -> Result<(), ReadEnd> {
         let mut records = OpenIdxFile::new(input).map_err(file.stopped())?;
         let header = match records.header() {
             Ok(header) => header,
@@ -148,25 +193,39 @@ impl FileFormat for IdxFormat {
             }
         };
         let unfit = |code, what: &str| file.unfit(code, what, header.rows.max(1));
-        let labels = self.labels.as_ref().map(|path| open_labels(&self.stage, path)).transpose()?;
-        let (labels, labels_stream) =
-            labels.map(|(file, header, OpenIdxFile { stream, handle })| ((file, header, handle), stream)).unzip();
+        let labels = self
+            .labels
+            .as_ref()
+            .map(|path| open_labels(&self.stage, path))
+            .transpose()?;
+        let (labels, labels_stream) = labels
+            .map(|(file, header, OpenIdxFile { stream, handle })| ((file, header, handle), stream))
+            .unzip();
         let mut headers = vec![&header];
         if let Some((file, labels, _)) = &labels {
-            check_labels(file, labels, &header).map_err(|what| unfit(RejectCode::Mismatch, &what))?;
+            check_labels(file, labels, &header)
+                .map_err(|what| unfit(RejectCode::Mismatch, &what))?;
             headers.push(labels);
         }
-        self.check(&headers).map_err(|what| unfit(RejectCode::Mismatch, &what))?;
+        self.check(&headers)
+            .map_err(|what| unfit(RejectCode::Mismatch, &what))?;
         let together = JoinedArrays::new(&headers, self.batch, &self.limits);
         let together = together.map_err(|what| unfit(RejectCode::TooLarge, &what))?;
         let check = || {
             file.check_available(&records.handle)?;
-            labels.iter().try_for_each(|(file, _, handle)| file.check_available(handle))
+            labels
+                .iter()
+                .try_for_each(|(file, _, handle)| file.check_available(handle))
         };
         let mut parts = vec![("the records", header.clone(), records.stream)];
         let labels_part = labels.as_ref().zip(labels_stream);
-        parts.extend(labels_part.map(|((file, header, _), stream)| (file.name.as_str(), header.clone(), stream)));
-        let arrays = parts.into_iter().map(|(name, header, stream)| ArrayReader::new(name, header, stream));
+        parts.extend(
+            labels_part
+                .map(|((file, header, _), stream)| (file.name.as_str(), header.clone(), stream)),
+        );
+        let arrays = parts
+            .into_iter()
+            .map(|(name, header, stream)| ArrayReader::new(name, header, stream));
         match arrays.collect::<Result<Vec<_>, _>>() {
             Ok(arrays) => read_together(arrays, &together, &check, output),
             Err((code, what)) => {
@@ -190,11 +249,17 @@ impl IdxFormat {
     /// # Errors
     /// The difference, in a sentence.
     fn check(&self, headers: &[&ArrayHeader]) -> Result<(), String> {
-        let found = headers.iter().zip([FEATURES, LABEL]).map(|(header, name)| header.field(name));
+        let found = headers
+            .iter()
+            .zip([FEATURES, LABEL])
+            .map(|(header, name)| header.field(name));
         for (planned, found) in self.schema.fields().iter().zip(found) {
             let is_same_name = planned.name() == found.name();
             if !is_same_name || planned.data_type() != found.data_type() {
-                return Err(schema_mismatch(planned, is_same_name.then_some(found.data_type())));
+                return Err(schema_mismatch(
+                    planned,
+                    is_same_name.then_some(found.data_type()),
+                ));
             }
         }
         Ok(())
@@ -217,16 +282,22 @@ impl OpenIdxFile {
         let handle = input.try_clone()?;
         let mut plain = BufReader::with_capacity(1 << 16, input);
         let is_gzip = plain.fill_buf()?.starts_with(GZIP);
-        let stream: Box<dyn Read> = if is_gzip { Box::new(MultiGzDecoder::new(plain)) } else { Box::new(plain) };
+        let stream: Box<dyn Read> = if is_gzip {
+            Box::new(MultiGzDecoder::new(plain))
+        } else {
+            Box::new(plain)
+        };
         Ok(Self { stream, handle })
     }
 
-    /// Reads the header: two zeros, the type of values, the number of dimensions, each as a big-endian `u32`
-    /// (<http://yann.lecun.com/exdb/mnist/>).
+    /// Reads the header: two zeros, the type of values, the number of dimensions, each as a
+    /// big-endian `u32` (<http://yann.lecun.com/exdb/mnist/>).
     fn header(&mut self) -> Result<ArrayHeader, RejectReason> {
         let read = |bytes: &mut [u8], stream: &mut dyn Read| {
             let ends = |error: std::io::Error| match error.kind() {
-                std::io::ErrorKind::UnexpectedEof => (RejectCode::Truncated, "ends in its header".to_owned()),
+                std::io::ErrorKind::UnexpectedEof => {
+                    (RejectCode::Truncated, "ends in its header".to_owned())
+                }
                 _ => (RejectCode::Malformed, shorten(&error.to_string())),
             };
             stream.read_exact(bytes).map_err(ends)
@@ -241,11 +312,20 @@ impl OpenIdxFile {
             [0, 0, 0x0c, _] => ScalarType::Int32,
             [0, 0, 0x0d, _] => ScalarType::Float32,
             [0, 0, 0x0e, _] => ScalarType::Float64,
-            _ => return Err(malformed(format!("is no IDX file: it begins with the bytes {magic:02x?}"))),
+            _ => {
+                return Err(malformed(format!(
+                    "is no IDX file: it begins with the bytes {magic:02x?}"
+                )));
+            }
         };
         let mut sides = vec![0; 4 * usize::from(magic[3])];
         read(&mut sides, &mut self.stream)?;
-        let shape: Vec<u64> = sides.as_chunks().0.iter().map(|&side| u64::from(u32::from_be_bytes(side))).collect();
+        let shape: Vec<u64> = sides
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&side| u64::from(u32::from_be_bytes(side)))
+            .collect();
         ArrayHeader::new(element, true, false, &shape).map_err(malformed)
     }
 }
@@ -271,7 +351,12 @@ mod tests {
 
     fn idx(kind: u8, sides: &[u32], values: &[u8]) -> Vec<u8> {
         let sides: Vec<u8> = sides.iter().flat_map(|side| side.to_be_bytes()).collect();
-        [&[0, 0, kind, u8::try_from(sides.len() / 4).unwrap()][..], &sides, values].concat()
+        [
+            &[0, 0, kind, u8::try_from(sides.len() / 4).unwrap()][..],
+            &sides,
+            values,
+        ]
+        .concat()
     }
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -288,17 +373,27 @@ mod tests {
 
     fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        files.iter().for_each(|(name, bytes)| std::fs::write(folder.path().join(name), bytes).unwrap());
+        files
+            .iter()
+            .for_each(|(name, bytes)| std::fs::write(folder.path().join(name), bytes).unwrap());
         folder
     }
 
     fn fault(options: Value) -> String {
-        let fault = plan::<IdxSourceConfig>(options, 10).err().unwrap().remove(0);
+        let fault = plan::<IdxSourceConfig>(options, 10)
+            .err()
+            .unwrap()
+            .remove(0);
         format!("{}: {}", fault.key, fault.message)
     }
 
     fn pixels(records: &RecordBatch, row: usize) -> (usize, usize, Vec<u8>) {
-        let image = decode(records["image"].as_binary::<i32>().value(row), Channels::Gray, 100).unwrap();
+        let image = decode(
+            records["image"].as_binary::<i32>().value(row),
+            Channels::Gray,
+            100,
+        )
+        .unwrap();
         (image.height, image.width, image.data)
     }
 
@@ -306,35 +401,65 @@ mod tests {
     fn images_come_with_their_labels_compressed_or_not() {
         let labels = idx(8, &[25], &(0..25).map(|row| row % 10).collect::<Vec<u8>>());
         let (packed_images, packed_labels) = (gzip(&images(25)), gzip(&labels));
-        let folder = folder(&[("i", &images(25)), ("l", &labels), ("i.gz", &packed_images), ("l.gz", &packed_labels)]);
+        let folder = folder(&[
+            ("i", &images(25)),
+            ("l", &labels),
+            ("i.gz", &packed_images),
+            ("l.gz", &packed_labels),
+        ]);
         let of = |images: &str, labels: &str| {
-            let options = json!({ "path": folder.path().join(images), "labels": folder.path().join(labels) });
+            let options =
+                json!({ "path": folder.path().join(images), "labels": folder.path().join(labels) });
             read::<IdxSourceConfig>(options, 10)
         };
         let batches = of("i", "l.gz");
-        let sizes: Vec<_> = batches.iter().map(|batch| (batch.batch.records.num_rows(), batch.pixels)).collect();
+        let sizes: Vec<_> = batches
+            .iter()
+            .map(|batch| (batch.batch.records.num_rows(), batch.pixels))
+            .collect();
         assert_eq!(sizes, [(10, 60), (10, 60), (5, 30)]);
         let all = records(&batches);
         assert_eq!(pixels(&all, 24), (2, 3, vec![24; 6]));
         assert_eq!(all["label"].as_primitive::<UInt8Type>().value(24), 4);
         let packed = records(&of("i.gz", "l"));
-        assert_eq!((&packed["image"], &packed["label"]), (&all["image"], &all["label"]));
+        assert_eq!(
+            (&packed["image"], &packed["label"]),
+            (&all["image"], &all["label"])
+        );
         assert!(rejects(&batches).is_empty());
     }
 
     #[test]
     fn colours_and_what_is_no_image_come_as_they_are() {
-        let floats: Vec<u8> = [1.5_f32, -2.0, 0.0, 4.0].iter().flat_map(|value| value.to_be_bytes()).collect();
-        let (colours, vectors) = (idx(8, &[1, 1, 2, 3], &[9, 0, 0, 9, 0, 0]), idx(0x0d, &[2, 2], &floats));
-        let folder = folder(&[("c", &colours), ("v", &vectors), ("n", &idx(0x0b, &[2], &[0, 7, 0xff, 0xff]))]);
-        let of = |name: &str| records(&read::<IdxSourceConfig>(json!({ "path": folder.path().join(name) }), 10));
+        let floats: Vec<u8> = [1.5_f32, -2.0, 0.0, 4.0]
+            .iter()
+            .flat_map(|value| value.to_be_bytes())
+            .collect();
+        let (colours, vectors) = (
+            idx(8, &[1, 1, 2, 3], &[9, 0, 0, 9, 0, 0]),
+            idx(0x0d, &[2, 2], &floats),
+        );
+        let folder = folder(&[
+            ("c", &colours),
+            ("v", &vectors),
+            ("n", &idx(0x0b, &[2], &[0, 7, 0xff, 0xff])),
+        ]);
+        let of = |name: &str| {
+            records(&read::<IdxSourceConfig>(
+                json!({ "path": folder.path().join(name) }),
+                10,
+            ))
+        };
         let red = of("c");
         let red = decode(red["image"].as_binary::<i32>().value(0), Channels::Rgb, 100).unwrap();
         assert_eq!(red.data, [9, 0, 0, 9, 0, 0]);
         let vectors = of("v");
         let second = vectors["features"].as_fixed_size_list().value(1);
         assert_eq!(second.as_primitive::<Float32Type>().values(), &[0.0, 4.0]);
-        assert_eq!(of("n")["features"].as_primitive::<Int16Type>().values(), &[7, -1]);
+        assert_eq!(
+            of("n")["features"].as_primitive::<Int16Type>().values(),
+            &[7, -1]
+        );
     }
 
     #[test]
@@ -344,12 +469,18 @@ mod tests {
             let message = fault(json!({ "path": folder.path().join("x") }));
             assert!(message.contains(expected), "{message}");
         };
-        check(b"P5 2 2 255\n", "x: is no IDX file: it begins with the bytes [50, 35, 20, 32]");
+        check(
+            b"P5 2 2 255\n",
+            "x: is no IDX file: it begins with the bytes [50, 35, 20, 32]",
+        );
         check(b"", "ends in its header");
         check(&idx(8, &[5, 2], &[])[..9], "ends in its header");
         check(&idx(8, &[], &[]), "is a single value");
         check(&idx(8, &[u32::MAX, 0], &[]), "its records hold no value");
-        check(&idx(8, &[1, u32::MAX, u32::MAX, u32::MAX, 9], &[]), "larger than any can be");
+        check(
+            &idx(8, &[1, u32::MAX, u32::MAX, u32::MAX, 9], &[]),
+            "larger than any can be",
+        );
         check(
             &idx(8, &[1, 2000, 1000], &[]),
             "a record takes 1.9 MiB, more than 1.0 MiB; limits.record_bytes may raise",
@@ -359,24 +490,45 @@ mod tests {
 
     #[test]
     fn labels_that_do_not_belong_to_the_images_are_faults() {
-        let folder = folder(&[("a.idx", &images(3)), ("b.idx", &images(3)), ("l", &idx(8, &[4], &[0; 4]))]);
+        let folder = folder(&[
+            ("a.idx", &images(3)),
+            ("b.idx", &images(3)),
+            ("l", &idx(8, &[4], &[0; 4])),
+        ]);
         let path = |name: &str| folder.path().join(name);
         let counts = fault(json!({ "path": path("a.idx"), "labels": path("l") }));
         assert_eq!(counts, "labels: l: holds 4 labels, but there are 3 records");
         let shape = fault(json!({ "path": path("a.idx"), "labels": path("b.idx") }));
-        assert_eq!(shape, "labels: b.idx: holds more than one value for each record");
+        assert_eq!(
+            shape,
+            "labels: b.idx: holds more than one value for each record"
+        );
         let several = fault(json!({ "path": folder.path(), "labels": path("l") }));
-        assert_eq!(several, "labels: `path` means 2 files; labels belong to a single one");
-        assert_eq!(read::<IdxSourceConfig>(json!({ "path": folder.path() }), 10).len(), 2);
+        assert_eq!(
+            several,
+            "labels: `path` means 2 files; labels belong to a single one"
+        );
+        assert_eq!(
+            read::<IdxSourceConfig>(json!({ "path": folder.path() }), 10).len(),
+            2
+        );
     }
 
     #[test]
     fn files_and_labels_that_do_not_fit_are_rejects() {
         let wide = idx(8, &[4, 5, 5], &[0; 100]);
         let vectors = idx(0x0b, &[2, 3], &[0; 12]);
-        let files = folder(&[("a.idx", &images(3)), ("b.idx", &vectors), ("c.idx", &wide), ("d.idx", &images(2))]);
+        let files = folder(&[
+            ("a.idx", &images(3)),
+            ("b.idx", &vectors),
+            ("c.idx", &wide),
+            ("d.idx", &images(2)),
+        ]);
         let batches = read::<IdxSourceConfig>(json!({ "path": files.path() }), 10);
-        assert_eq!((records(&batches).num_rows(), rejects(&batches)), (9, vec![(0, "mismatch", None)]));
+        assert_eq!(
+            (records(&batches).num_rows(), rejects(&batches)),
+            (9, vec![(0, "mismatch", None)])
+        );
         assert_eq!(batches[1].batch.provenance.len(), 2);
         assert_eq!((batches[0].pixels, batches[2].pixels), (18, 100));
 
@@ -385,7 +537,10 @@ mod tests {
         let source = plan::<IdxSourceConfig>(options, 10).unwrap();
         std::fs::write(files.path().join("l"), idx(8, &[4], &[1; 4])).unwrap();
         let batches = drain(source, &ResumeState::default()).unwrap();
-        assert_eq!((rejects(&batches), batches[0].batch.provenance.len()), (vec![(0, "mismatch", None)], 3));
+        assert_eq!(
+            (rejects(&batches), batches[0].batch.provenance.len()),
+            (vec![(0, "mismatch", None)], 3)
+        );
         let reason = &batches[0].rejects[0].reason;
         assert_eq!(reason, "i: l: holds 4 labels, but there are 3 records");
     }
@@ -394,9 +549,15 @@ mod tests {
     fn what_is_behind_the_last_record_is_a_reject() {
         let folder = folder(&[("a", &[images(3), vec![0]].concat())]);
         let batches = read::<IdxSourceConfig>(json!({ "path": folder.path().join("a") }), 10);
-        assert_eq!((records(&batches).num_rows(), rejects(&batches)), (3, vec![(3, "malformed", None)]));
+        assert_eq!(
+            (records(&batches).num_rows(), rejects(&batches)),
+            (3, vec![(3, "malformed", None)])
+        );
         let reason = &batches[1].rejects[0].reason;
-        assert_eq!(reason, "a, row 3: the records: there is more behind the 3 records of its header");
+        assert_eq!(
+            reason,
+            "a, row 3: the records: there is more behind the 3 records of its header"
+        );
     }
 
     #[test]
@@ -404,11 +565,18 @@ mod tests {
         for bytes in [images(20), gzip(&images(20))] {
             for end in 16..bytes.len() {
                 let folder = folder(&[("a", &images(1)), ("b", &bytes[..end])]);
-                let batches = read::<IdxSourceConfig>(json!({ "path": folder.path().join("*") }), 8);
+                let batches =
+                    read::<IdxSourceConfig>(json!({ "path": folder.path().join("*") }), 8);
                 let (rows, refused) = (records(&batches).num_rows() - 1, rejects(&batches));
-                assert!(rows <= 20 && refused.len() == 1, "{end}: {rows}, {refused:?}");
+                assert!(
+                    rows <= 20 && refused.len() == 1,
+                    "{end}: {rows}, {refused:?}"
+                );
                 // Where the checksum alone is missing, all records are there.
-                assert!(refused[0].0 == rows as u64 || refused[0].0 == 20, "{end}: {refused:?}");
+                assert!(
+                    refused[0].0 == rows as u64 || refused[0].0 == 20,
+                    "{end}: {refused:?}"
+                );
             }
         }
     }
@@ -431,10 +599,16 @@ mod tests {
 
     #[test]
     fn a_later_run_sends_the_batches_that_are_not_done_and_other_labels_are_another_input() {
-        let folder = folder(&[("i.gz", &gzip(&images(25))), ("l", &idx(8, &[25], &[1; 25]))]);
-        let options = || json!({ "path": folder.path().join("i.gz"), "labels": folder.path().join("l") });
+        let folder = folder(&[
+            ("i.gz", &gzip(&images(25))),
+            ("l", &idx(8, &[25], &[1; 25])),
+        ]);
+        let options =
+            || json!({ "path": folder.path().join("i.gz"), "labels": folder.path().join("l") });
         let all = read::<IdxSourceConfig>(options(), 10);
-        let rest = |resume: &ResumeState| drain(plan::<IdxSourceConfig>(options(), 10).unwrap(), resume).unwrap();
+        let rest = |resume: &ResumeState| {
+            drain(plan::<IdxSourceConfig>(options(), 10).unwrap(), resume).unwrap()
+        };
         let later = rest(&progress_of(&all[..1]));
         assert_eq!(later.len(), 2);
         assert_eq!(later[0].batch.records, all[1].batch.records);
@@ -447,6 +621,7 @@ mod tests {
         let before = std::fs::metadata(path).unwrap().modified().unwrap();
         std::fs::write(path, bytes).unwrap();
         let file = std::fs::File::options().write(true).open(path).unwrap();
-        file.set_modified(before + std::time::Duration::from_secs(2)).unwrap();
+        file.set_modified(before + std::time::Duration::from_secs(2))
+            .unwrap();
     }
 }

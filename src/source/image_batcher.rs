@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, BinaryBuilder, RecordBatch, StringArray, StringBuilder, UInt64Array, UInt64Builder,
+    ArrayRef, BinaryArray, BinaryBuilder, RecordBatch, StringArray, StringBuilder, UInt64Array,
+    UInt64Builder,
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
@@ -20,8 +21,9 @@ use crate::source::{BatchSender, BatchSize, IMAGE, PIXEL_BYTES, origin_fields};
 
 /// How images become batches.
 ///
-/// A batch ends at the latest where the row is a multiple of the limit in records. So where batches end depends on
-/// the input alone, and a *stretch* of rows between two such places can be left out unread when it is done.
+/// A batch ends at the latest where the row is a multiple of the limit in records. So where batches
+/// end depends on the input alone, and a *stretch* of rows between two such places can be left out
+/// unread when it is done.
 #[derive(Debug, Clone)]
 pub(super) struct ImageBatchConfig {
     /// `source`, `row`, `image` and perhaps a text column.
@@ -42,10 +44,17 @@ impl ImageBatchConfig {
     pub(super) fn new(batch: BatchSize, limits: PipelineLimits, text: Option<&str>) -> Self {
         let image = Field::new(IMAGE, DataType::Binary, false);
         let text = text.map(|name| Field::new(name, DataType::Utf8, false));
-        let fields: Vec<Field> = origin_fields().into_iter().chain([image]).chain(text).collect();
+        let fields: Vec<Field> = origin_fields()
+            .into_iter()
+            .chain([image])
+            .chain(text)
+            .collect();
         Self {
             schema: Arc::new(Schema::new(fields)),
-            batch_limits: BatchLimits { bytes: batch.bytes().min(COLUMN_BYTES), ..BatchLimits::images(batch) },
+            batch_limits: BatchLimits {
+                bytes: batch.bytes().min(COLUMN_BYTES),
+                ..BatchLimits::images(batch)
+            },
             record_bytes: limits.record_bytes.0.min(COLUMN_BYTES),
             pixels: limits.pixels,
         }
@@ -58,32 +67,57 @@ impl ImageBatchConfig {
         self.batch_limits.records
     }
 
-    /// Bytes that an image counts, and pixels that its decoding takes memory for. One that is no image, or has too many pixels,
-    /// goes on as it is: it is refused, with its reason, before it would be decoded.
+    /// Bytes that an image counts, and pixels that its decoding takes memory for. One that is no
+    /// image, or has too many pixels, goes on as it is: it is refused, with its reason, before it
+    /// would be decoded.
     fn decoded_size(&self, image: &[u8]) -> (u64, u64) {
         let header = probe(image).ok().filter(|header| header.fits(self.pixels));
         let pixels = header.map_or(0, |header| header.charged_pixels());
-        ((image.len() as u64).max(pixels.saturating_mul(PIXEL_BYTES)), pixels)
+        (
+            (image.len() as u64).max(pixels.saturating_mul(PIXEL_BYTES)),
+            pixels,
+        )
     }
 
-    /// Batches of images that are at hand, each with the name of its source; their rows are counted from 0.
+    /// Batches of images that are at hand, each with the name of its source; their rows are counted
+    /// from 0.
     ///
     /// # Errors
     /// When Arrow cannot hold a batch.
-    pub(super) fn batches(&self, split: &Arc<Split>, images: &[(&str, &[u8])]) -> Result<Vec<SourceBatch>, StageError> {
-        let weights: Vec<(u64, u64)> = images.iter().map(|(_, image)| self.decoded_size(image)).collect();
-        let parts = self.batch_limits.split(images.len(), &|rows| weights[rows].iter().map(|(bytes, _)| bytes).sum());
+    pub(super) fn batches(
+        &self,
+        split: &Arc<Split>,
+        images: &[(&str, &[u8])],
+    ) -> Result<Vec<SourceBatch>, StageError> {
+        let weights: Vec<(u64, u64)> = images
+            .iter()
+            .map(|(_, image)| self.decoded_size(image))
+            .collect();
+        let parts = self.batch_limits.split(images.len(), &|rows| {
+            weights[rows].iter().map(|(bytes, _)| bytes).sum()
+        });
         let batch = |rows: Range<usize>| {
             let part = &images[rows.clone()];
             let columns: Vec<ArrayRef> = vec![
-                Arc::new(StringArray::from_iter_values(part.iter().map(|(source, _)| source))),
-                Arc::new(UInt64Array::from_iter_values(rows.clone().map(|row| row as u64))),
-                Arc::new(BinaryArray::from_iter_values(part.iter().map(|(_, image)| image))),
+                Arc::new(StringArray::from_iter_values(
+                    part.iter().map(|(source, _)| source),
+                )),
+                Arc::new(UInt64Array::from_iter_values(
+                    rows.clone().map(|row| row as u64),
+                )),
+                Arc::new(BinaryArray::from_iter_values(
+                    part.iter().map(|(_, image)| image),
+                )),
             ];
             let records = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
-            let provenance = Provenance::rows(Arc::clone(split), rows.start as u64..rows.end as u64);
+            let provenance =
+                Provenance::rows(Arc::clone(split), rows.start as u64..rows.end as u64);
             let pixels = weights[rows].iter().map(|(_, pixels)| pixels).sum();
-            Ok(SourceBatch { batch: Batch::new(records, provenance), rejects: Vec::new(), pixels })
+            Ok(SourceBatch {
+                batch: Batch::new(records, provenance),
+                rejects: Vec::new(),
+                pixels,
+            })
         };
         parts.into_iter().map(batch).collect()
     }
@@ -146,7 +180,8 @@ impl<'a> ImageBatchBuilder<'a> {
 
     /// Whether every sink has the next `rows`.
     pub(super) fn is_done(&self, rows: u64) -> bool {
-        self.resume.is_committed(self.split.name(), &(self.rows.end..self.rows.end + rows))
+        self.resume
+            .is_committed(self.split.name(), &(self.rows.end..self.rows.end + rows))
     }
 
     /// The split, and the row that is next.
@@ -171,7 +206,9 @@ impl<'a> ImageBatchBuilder<'a> {
     /// # Errors
     /// When Arrow cannot hold a batch.
     pub(super) fn push(&mut self, member: ImageRecord<'_>) -> Result<bool, StageError> {
-        let Some(member) = self.try_push(member) else { return Ok(true) };
+        let Some(member) = self.try_push(member) else {
+            return Ok(true);
+        };
         let goes_on = self.close()?;
         // An empty batch takes any row.
         self.try_push(member);
@@ -200,9 +237,17 @@ impl<'a> ImageBatchBuilder<'a> {
                 self.images.append_value(image);
                 self.texts.append_value(member.text.unwrap_or_default());
             }
-            Err(RecordError { code, reason, reference }) => {
+            Err(RecordError {
+                code,
+                reason,
+                reference,
+            }) => {
                 let source = Some((member.source.into_owned(), member.row));
-                self.rejects.push(Reject { source, reference, ..Reject::new(ordinal, code, reason) });
+                self.rejects.push(Reject {
+                    source,
+                    reference,
+                    ..Reject::new(ordinal, code, reason)
+                });
             }
         }
         self.rows.end += 1;
@@ -226,10 +271,24 @@ impl<'a> ImageBatchBuilder<'a> {
             Arc::new(full.images.finish()),
             Arc::new(full.texts.finish()),
         ];
-        let columns = columns.into_iter().take(self.config.schema.fields().len()).collect();
+        let columns = columns
+            .into_iter()
+            .take(self.config.schema.fields().len())
+            .collect();
         let records = RecordBatch::try_new(Arc::clone(&self.config.schema), columns)?;
-        let provenance = Arc::new(Provenance::new(vec![SplitRows { split: full.split, rows }]));
-        let batch = Batch { records, row_ordinals: full.origin, provenance };
-        Ok(self.out.send(SourceBatch { batch, rejects: full.rejects, pixels: full.pixels }))
+        let provenance = Arc::new(Provenance::new(vec![SplitRows {
+            split: full.split,
+            rows,
+        }]));
+        let batch = Batch {
+            records,
+            row_ordinals: full.origin,
+            provenance,
+        };
+        Ok(self.out.send(SourceBatch {
+            batch,
+            rejects: full.rejects,
+            pixels: full.pixels,
+        }))
     }
 }

@@ -1,4 +1,5 @@
-//! A column of encoded images in a table: plain bytes, or the `struct<bytes, path>` of Hugging Face datasets.
+//! A column of encoded images in a table: plain bytes, or the `struct<bytes, path>` of Hugging Face
+//! datasets.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -28,21 +29,36 @@ impl ImageColumn {
         };
         let place_of = |name: &str| columns.iter().position(|field| field.name() == name);
         if let Some(name) = name {
-            let known = || columns.iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
-            let place = place_of(name).ok_or_else(|| format!("there is no column `{name}`; known: {}", known()))?;
+            let known = || {
+                columns
+                    .iter()
+                    .map(|field| field.name().as_str())
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            };
+            let place = place_of(name)
+                .ok_or_else(|| format!("there is no column `{name}`; known: {}", known()))?;
             let data_type = columns[place].data_type();
             let found = column(place);
             return found.map(Some).ok_or_else(|| {
                 format!("column `{name}` is {data_type}; expected binary, or a struct of `bytes` and `path`")
             });
         }
-        let structs: Vec<usize> = (0..columns.len()).filter(|&at| is_image_struct(columns[at].data_type())).collect();
+        let structs: Vec<usize> = (0..columns.len())
+            .filter(|&at| is_image_struct(columns[at].data_type()))
+            .collect();
         match structs.as_slice() {
             [] => Ok(place_of(IMAGE).and_then(column)),
             [place] => Ok(column(*place)),
             [..] => {
-                let names: Vec<&str> = structs.iter().map(|&place| columns[place].name().as_str()).collect();
-                Err(format!("several columns hold images: {}; say which, or choose `columns`", names.join(", ")))
+                let names: Vec<&str> = structs
+                    .iter()
+                    .map(|&place| columns[place].name().as_str())
+                    .collect();
+                Err(format!(
+                    "several columns hold images: {}; say which, or choose `columns`",
+                    names.join(", ")
+                ))
             }
         }
     }
@@ -73,7 +89,10 @@ impl ImageColumn {
                 let part = pair.column_by_name(name).cloned();
                 part.ok_or_else(|| ArrowError::SchemaError(format!("an image has no `{name}`")))
             };
-            images.sources = Some(Arc::new(sources(&cast(&part("path")?, &DataType::Utf8)?, file)));
+            images.sources = Some(Arc::new(sources(
+                &cast(&part("path")?, &DataType::Utf8)?,
+                file,
+            )));
             cast(&part("bytes")?, &DataType::Binary)?
         } else {
             cast(column, &DataType::Binary)?
@@ -85,20 +104,31 @@ impl ImageColumn {
 }
 
 fn is_bytes(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Binary | DataType::LargeBinary | DataType::BinaryView)
+    matches!(
+        data_type,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView
+    )
 }
 
 fn is_image_struct(data_type: &DataType) -> bool {
-    let DataType::Struct(fields) = data_type else { return false };
+    let DataType::Struct(fields) = data_type else {
+        return false;
+    };
     let typed = |name: &str| fields.find(name).map(|(_, field)| field.data_type());
-    let is_text = |data_type: &DataType| matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    let is_text = |data_type: &DataType| {
+        matches!(
+            data_type,
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+        )
+    };
     fields.len() == 2 && typed("bytes").is_some_and(is_bytes) && typed("path").is_some_and(is_text)
 }
 
 /// `<file>/<path>` where an image has a path of its own.
 fn sources(paths: &ArrayRef, file: &str) -> StringArray {
     let paths = paths.as_string::<i32>();
-    let source = |path: Option<&str>| path.map_or_else(|| file.to_owned(), |path| format!("{file}/{path}"));
+    let source =
+        |path: Option<&str>| path.map_or_else(|| file.to_owned(), |path| format!("{file}/{path}"));
     StringArray::from_iter_values(paths.iter().map(source))
 }
 
@@ -115,7 +145,10 @@ impl ImageSizes {
     fn measure(&mut self, images: &BinaryArray) {
         let size = |bytes: Option<&[u8]>| {
             let bytes = bytes.unwrap_or_default();
-            (bytes.len() as u64, probe(bytes).map_or(0, |header| header.charged_pixels()))
+            (
+                bytes.len() as u64,
+                probe(bytes).map_or(0, |header| header.charged_pixels()),
+            )
         };
         self.sizes = images.iter().map(size).collect();
     }
@@ -123,13 +156,17 @@ impl ImageSizes {
     /// Pixels of the images in these rows.
     pub(super) fn pixels(&self, rows: Range<usize>) -> u64 {
         let sizes = self.sizes.get(rows).unwrap_or_default();
-        sizes.iter().fold(0, |total, (_, pixels)| total.saturating_add(*pixels))
+        sizes
+            .iter()
+            .fold(0, |total, (_, pixels)| total.saturating_add(*pixels))
     }
 
     /// Bytes that the images take decoded, beyond those that they take as they are stored.
     pub(super) fn decoded_beyond_stored(&self, rows: Range<usize>) -> u64 {
         let sizes = self.sizes.get(rows).unwrap_or_default();
-        let beyond = |(stored, pixels): &(u64, u64)| pixels.saturating_mul(PIXEL_BYTES).saturating_sub(*stored);
+        let beyond = |(stored, pixels): &(u64, u64)| {
+            pixels.saturating_mul(PIXEL_BYTES).saturating_sub(*stored)
+        };
         sizes.iter().map(beyond).fold(0, u64::saturating_add)
     }
 }
@@ -141,8 +178,15 @@ mod tests {
     use super::*;
 
     fn pair(name: &str) -> FieldRef {
-        let fields = [Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)];
-        Arc::new(Field::new(name, DataType::Struct(fields.into_iter().collect()), true))
+        let fields = [
+            Field::new("bytes", DataType::Binary, true),
+            Field::new("path", DataType::Utf8, true),
+        ];
+        Arc::new(Field::new(
+            name,
+            DataType::Struct(fields.into_iter().collect()),
+            true,
+        ))
     }
 
     #[test]
@@ -150,15 +194,49 @@ mod tests {
         let text: FieldRef = Arc::new(Field::new("label", DataType::Utf8, true));
         let bytes: FieldRef = Arc::new(Field::new("image", DataType::Binary, true));
         let find = |columns: &[&FieldRef], name| {
-            ImageColumn::find(&columns.iter().map(|&field| field.clone()).collect::<Vec<_>>(), name)
+            ImageColumn::find(
+                &columns
+                    .iter()
+                    .map(|&field| field.clone())
+                    .collect::<Vec<_>>(),
+                name,
+            )
         };
         assert_eq!(find(&[&text], None), Ok(None));
-        assert_eq!(find(&[&text, &bytes], None), Ok(Some(ImageColumn { place: 1, is_struct: false })));
-        assert_eq!(find(&[&text, &pair("img")], None), Ok(Some(ImageColumn { place: 1, is_struct: true })));
-        assert_eq!(find(&[&pair("a"), &pair("b")], Some("b")), Ok(Some(ImageColumn { place: 1, is_struct: true })));
+        assert_eq!(
+            find(&[&text, &bytes], None),
+            Ok(Some(ImageColumn {
+                place: 1,
+                is_struct: false
+            }))
+        );
+        assert_eq!(
+            find(&[&text, &pair("img")], None),
+            Ok(Some(ImageColumn {
+                place: 1,
+                is_struct: true
+            }))
+        );
+        assert_eq!(
+            find(&[&pair("a"), &pair("b")], Some("b")),
+            Ok(Some(ImageColumn {
+                place: 1,
+                is_struct: true
+            }))
+        );
         let fault = find(&[&pair("a"), &pair("b")], None).unwrap_err();
-        assert_eq!(fault, "several columns hold images: a, b; say which, or choose `columns`");
-        assert!(find(&[&text], Some("label")).unwrap_err().starts_with("column `label` is Utf8; expected binary"));
-        assert_eq!(find(&[&text], Some("x")).unwrap_err(), "there is no column `x`; known: label");
+        assert_eq!(
+            fault,
+            "several columns hold images: a, b; say which, or choose `columns`"
+        );
+        assert!(
+            find(&[&text], Some("label"))
+                .unwrap_err()
+                .starts_with("column `label` is Utf8; expected binary")
+        );
+        assert_eq!(
+            find(&[&text], Some("x")).unwrap_err(),
+            "there is no column `x`; known: label"
+        );
     }
 }

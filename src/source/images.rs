@@ -18,20 +18,23 @@ use crate::source::digest_log::{DigestEntry, DigestLog};
 use crate::source::file_set::FileSet;
 use crate::source::image_batcher::{ImageBatchBuilder, ImageBatchConfig, ImageRecord};
 use crate::source::listed_file::{ListedFile, ReadFailure, RecordError};
-use crate::source::listing_journal::{self, JournalRow, JournaledListing, LoadedListings, RowState};
+use crate::source::listing_journal::{
+    self, JournalRow, JournaledListing, LoadedListings, RowState,
+};
 use crate::source::missing_rows::MissingRows;
 use crate::source::object_prefetch::ObjectPrefetcher;
 use crate::source::root_folder::{RootRecord, SourceRoot};
 use crate::source::{
-    BatchSender, BatchSize, LastSkippedFiles, Source, SourceConfig, SourceHandle, WrittenFiles, spawn_reader, watch,
+    BatchSender, BatchSize, LastSkippedFiles, Source, SourceConfig, SourceHandle, WrittenFiles,
+    spawn_reader, watch,
 };
 use crate::store::Location;
 use crate::units::HumanDuration;
 
 /// Extensions of image files, in lower case.
 pub const EXTENSIONS: &[&str] = &[
-    "jpg", "jpeg", "jpe", "jfif", "jfi", "jif", "pjpeg", "pjp", "png", "apng", "webp", "bmp", "dib", "gif", "tif",
-    "tiff", "pnm", "pbm", "pgm", "ppm",
+    "jpg", "jpeg", "jpe", "jfif", "jfi", "jif", "pjpeg", "pjp", "png", "apng", "webp", "bmp",
+    "dib", "gif", "tif", "tiff", "pnm", "pbm", "pgm", "ppm",
 ];
 
 /// Batches that are read before they are asked for.
@@ -47,33 +50,37 @@ const LEAST_RESCAN: Duration = Duration::from_millis(100);
 /// Options of the source `images`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct ImagesSourceConfig {
-    /// A folder (all image files in it and its subfolders), a glob such as `photos/**/*.jpg` (exactly what it
-    /// matches), or a single file. A path that exists is no glob, whatever characters it holds. In a folder, hidden files and
-    /// folders (`.x`) are passed over, and folders whose names begin with an underscore (`_temporary`); photographs such as
-    /// `_DSC0001.JPG` are taken. The folder `_latentflow` is never read. `check` and the summary count what is passed over.
+    /// A folder (all image files in it and its subfolders), a glob such as `photos/**/*.jpg`
+    /// (exactly what it matches), or a single file. A path that exists is no glob, whatever
+    /// characters it holds. In a folder, hidden files and folders (`.x`) are passed over, and
+    /// folders whose names begin with an underscore (`_temporary`); photographs such as
+    /// `_DSC0001.JPG` are taken. The folder `_latentflow` is never read. `check` and the summary
+    /// count what is passed over.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     path: String,
     /// Also take what symbolic links lead to. Default: links are passed over.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     follow_links: bool,
-    /// Add the column `label`: the name of the folder that a file lies in, as collections with a folder for each class
-    /// have it. Default: false.
+    /// Add the column `label`: the name of the folder that a file lies in, as collections with a
+    /// folder for each class have it. Default: false.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     folder_labels: bool,
-    /// Go on when all files are read, and take those that come, once they are written or moved in: a run then ends only
-    /// when it is told to. Default: false.
+    /// Go on when all files are read, and take those that come, once they are written or moved in:
+    /// a run then ends only when it is told to. Default: false.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     watch: bool,
-    /// How often a folder that is watched is looked through as a whole, for what the system did not tell of: on network
-    /// file systems it tells nothing. Default: 10m; 1m for buckets, which are only looked through.
+    /// How often a folder that is watched is looked through as a whole, for what the system did not
+    /// tell of: on network file systems it tells nothing. Default: 10m; 1m for buckets, which are
+    /// only looked through.
     #[schemars(extend("x-changes-rows" = false))]
     rescan: Option<HumanDuration>,
-    /// How long a file of a folder that is watched is tried again, after 1 second and then less and less often, where it cannot
-    /// be read for a reason that is not its own: permissions, a disk, a file server. Then it is rejected; the reject refers to
-    /// the file, so that the source `rejects` can read it later. Default: 1h.
+    /// How long a file of a folder that is watched is tried again, after 1 second and then less and
+    /// less often, where it cannot be read for a reason that is not its own: permissions, a disk, a
+    /// file server. Then it is rejected; the reject refers to the file, so that the source
+    /// `rejects` can read it later. Default: 1h.
     #[schemars(extend("x-changes-rows" = false))]
     retry_timeout: Option<HumanDuration>,
 }
@@ -88,24 +95,45 @@ impl SourceConfig for ImagesSourceConfig {
         batch: BatchSize,
         context: &PlanContext,
     ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
-        let files = FileSet::new(self.path.clone(), self.follow_links, EXTENSIONS).map_err(|fault| vec![fault])?;
+        let files = FileSet::new(self.path.clone(), self.follow_links, EXTENSIONS)
+            .map_err(|fault| vec![fault])?;
         let files = files.with_underscore_files();
-        let batch_config = ImageBatchConfig::new(batch, context.limits, self.folder_labels.then_some(LABEL));
+        let batch_config =
+            ImageBatchConfig::new(batch, context.limits, self.folder_labels.then_some(LABEL));
         let rescan = match (self.watch, self.rescan) {
-            (false, Some(_)) => return Err(vec![ConfigError::new("rescan", "says how to watch; add watch = true")]),
+            (false, Some(_)) => {
+                return Err(vec![ConfigError::new(
+                    "rescan",
+                    "says how to watch; add watch = true",
+                )]);
+            }
             (false, None) => None,
             (true, Some(span)) if span.0 < LEAST_RESCAN => {
-                return Err(vec![ConfigError::new("rescan", format!("{span} is too often; write 100ms or more"))]);
+                return Err(vec![ConfigError::new(
+                    "rescan",
+                    format!("{span} is too often; write 100ms or more"),
+                )]);
             }
             (true, span) => Some(span.map_or_else(|| files.default_rescan(), |span| span.0)),
         };
         if let (false, Some(_)) = (self.watch, self.retry_timeout) {
-            return Err(vec![ConfigError::new("retry_timeout", "says how to watch; add watch = true")]);
+            return Err(vec![ConfigError::new(
+                "retry_timeout",
+                "says how to watch; add watch = true",
+            )]);
         }
         let delay = batch.delay.map_or(DELAY, |delay| delay.0);
         let retry_timeout = self.retry_timeout.map_or(RETRY_TIMEOUT, |span| span.0);
         let metrics = Arc::clone(&context.metrics);
-        Ok(Box::new(ImagesSource { name: name.to_owned(), files, batch_config, rescan, delay, retry_timeout, metrics }))
+        Ok(Box::new(ImagesSource {
+            name: name.to_owned(),
+            files,
+            batch_config,
+            rescan,
+            delay,
+            retry_timeout,
+            metrics,
+        }))
     }
 }
 
@@ -129,7 +157,11 @@ impl Source for ImagesSource {
     }
 
     fn reading_bytes(&self) -> u64 {
-        let group = if self.is_unbounded() { watch::GROUP_BYTES } else { 0 };
+        let group = if self.is_unbounded() {
+            watch::GROUP_BYTES
+        } else {
+            0
+        };
         self.files.reading_bytes() + group
     }
 
@@ -146,26 +178,47 @@ impl Source for ImagesSource {
     }
 
     fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
-        let listing = if self.is_unbounded() { self.files.list_inbox()? } else { self.files.list()? };
+        let listing = if self.is_unbounded() {
+            self.files.list_inbox()?
+        } else {
+            self.files.list()?
+        };
         listing.identities().map(Some)
     }
 
     fn find_inputs(&self) -> Result<(), StageError> {
-        if self.is_unbounded() && self.files.local_root().is_none() { Ok(()) } else { self.files.find() }
+        if self.is_unbounded() && self.files.local_root().is_none() {
+            Ok(())
+        } else {
+            self.files.find()
+        }
     }
 
     fn open(self: Box<Self>, resume: &ResumeState) -> Result<SourceHandle, StageError> {
-        let Self { name, files, batch_config, .. } = *self;
+        let Self {
+            name,
+            files,
+            batch_config,
+            ..
+        } = *self;
         let state = resume.state.as_ref();
         if let Some(rescan) = self.rescan {
-            let pace = watch::WatchConfig { rescan, delay: self.delay, retry_timeout: self.retry_timeout };
+            let pace = watch::WatchConfig {
+                rescan,
+                delay: self.delay,
+                retry_timeout: self.retry_timeout,
+            };
             return watch::open(&name, files, batch_config, resume, pace, self.metrics);
         }
         let mut listing = files.list()?;
         let found = listing.files.len();
         let mut notes = DigestLog::new(&name, state);
         let mut record = RootRecord::load(&name, state)?;
-        let root = files.local_root().map(|path| SourceRoot::look(&path)).transpose().map_err(StageError::Other)?;
+        let root = files
+            .local_root()
+            .map(|path| SourceRoot::look(&path))
+            .transpose()
+            .map_err(StageError::Other)?;
         let unmounted = root.iter().flat_map(|root| record.missing_below(root));
         listing.unread.extend(unmounted.map(|name| (name, None)));
         let mut recalled = listing_journal::load(&name, state, &mut listing, &mut notes)?;
@@ -178,19 +231,40 @@ impl Source for ImagesSource {
             record.record(root, listing.mount_points(), &name, state)?;
         }
         recalled.add(&name, state, &mut listing)?;
-        let LoadedListings { journals, mut unread, gone } = recalled;
+        let LoadedListings {
+            journals,
+            mut unread,
+            gone,
+        } = recalled;
         unread.extend(listing.take_failures());
-        let total = journals.iter().map(|journal| pending(journal, resume)).sum();
-        // Where files are left to read and none is found, a disk is not mounted rather than all files removed.
+        let total = journals
+            .iter()
+            .map(|journal| pending(journal, resume))
+            .sum();
+        // Where files are left to read and none is found, a disk is not mounted rather than all
+        // files removed.
         if found == 0 && (journals.is_empty() || total > 0) {
             if let Some(unavailable) = unread.first() {
                 return Err(unavailable.to_stage_error());
             }
             return Err(files.no_matches(&listing));
         }
-        let reader = ListedImageReader { batch_config, root: listing.root, resume: resume.clone() };
+        let reader = ListedImageReader {
+            batch_config,
+            root: listing.root,
+            resume: resume.clone(),
+        };
         let batches = spawn_reader(AHEAD, move |out| {
-            reader.read(&journals, ReadNotes { notes, pending: Vec::new(), gone }, unread, out)
+            reader.read(
+                &journals,
+                ReadNotes {
+                    notes,
+                    pending: Vec::new(),
+                    gone,
+                },
+                unread,
+                out,
+            )
         });
         Ok(SourceHandle::new(batches, Some(total)))
     }
@@ -199,7 +273,8 @@ impl Source for ImagesSource {
 /// Rows that are not done.
 fn pending(journal: &JournaledListing, resume: &ResumeState) -> u64 {
     let rows = journal.first..journal.first + journal.rows.len() as u64;
-    rows.filter(|&row| !resume.is_committed(journal.split.name(), &(row..row + 1))).count() as u64
+    rows.filter(|&row| !resume.is_committed(journal.split.name(), &(row..row + 1)))
+        .count() as u64
 }
 
 /// What it takes to read the files of a listing.
@@ -240,8 +315,8 @@ impl ListedImageReader {
     /// Reads all rows that are not done. `unread`: what the listing has left out.
     ///
     /// # Errors
-    /// When the process or the store cannot read any file now, or Arrow cannot hold a batch; at the end, the files that could
-    /// not be read, those of `unread` among them.
+    /// When the process or the store cannot read any file now, or Arrow cannot hold a batch; at the
+    /// end, the files that could not be read, those of `unread` among them.
     fn read(
         &self,
         journals: &[JournaledListing],
@@ -250,11 +325,18 @@ impl ListedImageReader {
         out: &BatchSender,
     ) -> Result<(), StageError> {
         let mut inputs = UnreadInputs::default();
-        unread.into_iter().try_for_each(|unavailable| inputs.leave(unavailable))?;
-        for JournaledListing { split, first, rows, .. } in journals {
+        unread
+            .into_iter()
+            .try_for_each(|unavailable| inputs.leave(unavailable))?;
+        for JournaledListing {
+            split, first, rows, ..
+        } in journals
+        {
             let mut rows_unread = Vec::new();
             let end = self.read_rows(split, *first, rows, &mut learned, out, &mut rows_unread)?;
-            rows_unread.into_iter().try_for_each(|unavailable| inputs.leave(unavailable))?;
+            rows_unread
+                .into_iter()
+                .try_for_each(|unavailable| inputs.leave(unavailable))?;
             if matches!(end, SendEnd::Closed) {
                 return Ok(());
             }
@@ -262,8 +344,8 @@ impl ListedImageReader {
         inputs.into_result()
     }
 
-    /// Reads those of the rows from `start` on that are not done. Those that could not be read are appended to `unread`; after one
-    /// that concerns the whole process, none is read.
+    /// Reads those of the rows from `start` on that are not done. Those that could not be read are
+    /// appended to `unread`; after one that concerns the whole process, none is read.
     ///
     /// # Errors
     /// When Arrow cannot hold a batch.
@@ -277,12 +359,16 @@ impl ListedImageReader {
         unread: &mut Vec<UnavailableInput>,
     ) -> Result<SendEnd, StageError> {
         for rows in rows.chunks(self.batch_config.max_records()) {
-            let builder = ImageBatchBuilder::new(&self.batch_config, &self.resume, out, split, start);
+            let builder =
+                ImageBatchBuilder::new(&self.batch_config, &self.resume, out, split, start);
             let length = rows.len() as u64;
             if !builder.is_done(length) && !self.read_stretch(rows, builder, learned, unread)? {
                 return Ok(SendEnd::Closed);
             }
-            if unread.last().is_some_and(|unavailable| unavailable.class == ErrorClass::Process) {
+            if unread
+                .last()
+                .is_some_and(|unavailable| unavailable.class == ErrorClass::Process)
+            {
                 break;
             }
             start += length;
@@ -298,7 +384,10 @@ impl ListedImageReader {
         learned: &mut ReadNotes,
         unread: &mut Vec<UnavailableInput>,
     ) -> Result<bool, StageError> {
-        let there = rows.iter().filter(|row| row.standing == RowState::Present).map(|row| &row.file);
+        let there = rows
+            .iter()
+            .filter(|row| row.standing == RowState::Present)
+            .map(|row| &row.file);
         let mut images = ObjectPrefetcher::new(&self.root, self.batch_config.record_bytes, there);
         for row in rows {
             let image = match row.standing {
@@ -353,22 +442,38 @@ impl ListedImageReader {
         builder.close()
     }
 
-    /// The digest of a file of this machine, by which it is recognized when its time has changed; `None` if it is known.
+    /// The digest of a file of this machine, by which it is recognized when its time has changed;
+    /// `None` if it is known.
     fn note(&self, row: &JournalRow, image: &[u8]) -> Option<DigestEntry> {
         let is_new = self.root.local().is_some() && row.file.digest.is_none();
-        is_new.then(|| DigestEntry { digest: Some(ContentDigest::of(image)), ..DigestEntry::of(&row.file) })
+        is_new.then(|| DigestEntry {
+            digest: Some(ContentDigest::of(image)),
+            ..DigestEntry::of(&row.file)
+        })
     }
 }
 
 /// The record of a file, or why there is none.
-pub(super) fn member<'a>(file: &'a ListedFile, image: Result<Cow<'a, [u8]>, RecordError>) -> ImageRecord<'a> {
-    ImageRecord { source: file.name.as_str().into(), row: 0, text: Some(folder(&file.name).into()), image }
+pub(super) fn member<'a>(
+    file: &'a ListedFile,
+    image: Result<Cow<'a, [u8]>, RecordError>,
+) -> ImageRecord<'a> {
+    ImageRecord {
+        source: file.name.as_str().into(),
+        row: 0,
+        text: Some(folder(&file.name).into()),
+        image,
+    }
 }
 
 /// That a file is not read, since it or its folder is not there now.
 pub(super) fn unseen(file: &ListedFile, root: &Location) -> UnavailableInput {
     let error = std::io::Error::other("it cannot be found, or its folder cannot be read");
-    UnavailableInput { path: file.location(root).to_path(), class: ErrorClass::Environment, error }
+    UnavailableInput {
+        path: file.location(root).to_path(),
+        class: ErrorClass::Environment,
+        error,
+    }
 }
 
 /// The name of the folder that a file lies in; empty for the root of the listing.
@@ -414,17 +519,30 @@ mod tests {
         }
     }
 
-    fn open(folder: &Path, batch: serde_json::Value, resume: &ResumeState) -> Result<SourceHandle, StageError> {
-        let limits = PipelineLimits { pixels: 1000, record_bytes: ByteSize(10_000), memory: None };
+    fn open(
+        folder: &Path,
+        batch: serde_json::Value,
+        resume: &ResumeState,
+    ) -> Result<SourceHandle, StageError> {
+        let limits = PipelineLimits {
+            pixels: 1000,
+            record_bytes: ByteSize(10_000),
+            memory: None,
+        };
         let context = PlanContext::new(BTreeMap::new(), limits);
         let plan = find(KINDS, "images", "source").unwrap().plan;
         let batch = serde_json::from_value(batch).unwrap();
-        plan("in", json!({ "path": folder }), batch, &context).unwrap().stage.open(resume)
+        plan("in", json!({ "path": folder }), batch, &context)
+            .unwrap()
+            .stage
+            .open(resume)
     }
 
     fn read(folder: &Path, batch: serde_json::Value, resume: &ResumeState) -> Vec<SourceBatch> {
         let mut opened = open(folder, batch, resume).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
         let batches: Result<Vec<_>, _> = runtime.block_on(opened.batches.collect());
         let batches = batches.unwrap();
         let rows: u64 = batches
@@ -432,18 +550,33 @@ mod tests {
             .flat_map(|batch| resume.uncommitted_ranges(&batch.batch.provenance))
             .map(|p| p.end - p.start)
             .sum();
-        assert_eq!(opened.total.known(), Some(rows), "the total is what is pending");
+        assert_eq!(
+            opened.total.known(),
+            Some(rows),
+            "the total is what is pending"
+        );
         batches
     }
 
     fn sources(batch: &SourceBatch) -> Vec<&str> {
-        batch.batch.records.column(0).as_string::<i32>().iter().flatten().collect()
+        batch
+            .batch
+            .records
+            .column(0)
+            .as_string::<i32>()
+            .iter()
+            .flatten()
+            .collect()
     }
 
     fn resume(state: &Path, done: &[&SourceBatch]) -> ResumeState {
         let mut coverage = Coverage::default();
-        done.iter().for_each(|batch| coverage.insert(&batch.batch.provenance));
-        ResumeState { sinks: Arc::new(vec![coverage]), state: Some(state.into()) }
+        done.iter()
+            .for_each(|batch| coverage.insert(&batch.batch.provenance));
+        ResumeState {
+            sinks: Arc::new(vec![coverage]),
+            state: Some(state.into()),
+        }
     }
 
     #[test]
@@ -451,37 +584,77 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fill(folder.path(), &["c.pnm", "a.PNM", "b/x.png"]);
         let batches = read(folder.path(), json!({}), &ResumeState::default());
-        let [batch] = batches.as_slice() else { panic!("one batch expected") };
+        let [batch] = batches.as_slice() else {
+            panic!("one batch expected")
+        };
         assert_eq!(sources(batch), ["a.PNM", "b/x.png", "c.pnm"]);
-        assert_eq!(batch.batch.records.column(1).as_primitive::<UInt64Type>().values(), &[0, 0, 0]);
-        assert_eq!(batch.batch.records.column(2).as_binary::<i32>().value(1), image(2, 1));
+        assert_eq!(
+            batch
+                .batch
+                .records
+                .column(1)
+                .as_primitive::<UInt64Type>()
+                .values(),
+            &[0, 0, 0]
+        );
+        assert_eq!(
+            batch.batch.records.column(2).as_binary::<i32>().value(1),
+            image(2, 1)
+        );
         assert_eq!((batch.pixels, batch.rejects.len()), (6, 0));
-        assert_eq!(batch.batch.provenance.ranges()[0].split.name(), "in/listing-0");
+        assert_eq!(
+            batch.batch.provenance.ranges()[0].split.name(),
+            "in/listing-0"
+        );
     }
 
     #[test]
     fn a_file_may_be_labelled_by_its_folder() {
         let folder = tempfile::tempdir().unwrap();
-        fill(folder.path(), &["a.png", "train/cat/1.png", "train/dog/1.png"]);
+        fill(
+            folder.path(),
+            &["a.png", "train/cat/1.png", "train/dog/1.png"],
+        );
         let options = json!({ "path": folder.path(), "folder_labels": true });
         let context = PlanContext::new(BTreeMap::new(), PipelineLimits::default());
-        let source = (find(KINDS, "images", "source").unwrap().plan)("in", options, BatchSize::default(), &context)
-            .map(|planned| planned.stage);
-        let mut batches = source.unwrap().open(&ResumeState::default()).unwrap().batches;
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let source = (find(KINDS, "images", "source").unwrap().plan)(
+            "in",
+            options,
+            BatchSize::default(),
+            &context,
+        )
+        .map(|planned| planned.stage);
+        let mut batches = source
+            .unwrap()
+            .open(&ResumeState::default())
+            .unwrap()
+            .batches;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
         let batch = runtime.block_on(batches.next()).unwrap().unwrap();
-        let labels: Vec<&str> = batch.batch.records["label"].as_string::<i32>().iter().flatten().collect();
+        let labels: Vec<&str> = batch.batch.records["label"]
+            .as_string::<i32>()
+            .iter()
+            .flatten()
+            .collect();
         assert_eq!(labels, ["", "cat", "dog"]);
     }
 
     #[test]
     fn a_batch_ends_at_its_limit_in_records_or_in_decoded_bytes() {
         let folder = tempfile::tempdir().unwrap();
-        fill(folder.path(), &["a.pnm", "b.pnm", "c.pnm", "e.pnm", "f.pnm"]);
+        fill(
+            folder.path(),
+            &["a.pnm", "b.pnm", "c.pnm", "e.pnm", "f.pnm"],
+        );
         fs::write(folder.path().join("d.pnm"), image(30, 30)).unwrap();
         let sizes = |batch| -> Vec<usize> {
             let batches = read(folder.path(), batch, &ResumeState::default());
-            batches.iter().map(|batch| batch.batch.records.num_rows()).collect()
+            batches
+                .iter()
+                .map(|batch| batch.batch.records.num_rows())
+                .collect()
         };
         assert_eq!(sizes(json!({ "records": 2 })), [2, 2, 2]);
         assert_eq!(sizes(json!({ "bytes": "2000B" })), [3, 1, 2]);
@@ -496,12 +669,17 @@ mod tests {
         fs::write(folder.path().join("c.png"), b"").unwrap();
         fs::write(folder.path().join("d.png"), b"no image").unwrap();
         let batches = read(folder.path(), json!({}), &ResumeState::default());
-        assert_eq!((sources(&batches[0]), batches[0].pixels), (vec!["b.pgm", "c.png", "d.png"], 0));
+        assert_eq!(
+            (sources(&batches[0]), batches[0].pixels),
+            (vec!["b.pgm", "c.png", "d.png"], 0)
+        );
         assert_eq!(batches[0].batch.row_ordinals, [1, 2, 3]);
         let reject = &batches[0].rejects[0];
         assert_eq!((reject.ordinal, reject.code), (0, RejectCode::TooLarge));
         assert!(
-            reject.reason.starts_with("a.pnm: 30015 bytes, more than the limit of 10000 bytes"),
+            reject
+                .reason
+                .starts_with("a.pnm: 30015 bytes, more than the limit of 10000 bytes"),
             "{}",
             reject.reason
         );
@@ -510,37 +688,80 @@ mod tests {
     #[test]
     fn a_later_run_goes_on_where_the_earlier_ended_with_the_same_batches() {
         let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        fill(folder.path(), &["a.pnm", "b.pnm", "c.pnm", "d.pnm", "e.pnm"]);
+        fill(
+            folder.path(),
+            &["a.pnm", "b.pnm", "c.pnm", "d.pnm", "e.pnm"],
+        );
         let size = || json!({ "records": 2 });
         let first = read(folder.path(), size(), &resume(state.path(), &[]));
         let second = read(folder.path(), size(), &resume(state.path(), &[&first[0]]));
-        assert_eq!(second.iter().map(sources).collect::<Vec<_>>(), [vec!["c.pnm", "d.pnm"], vec!["e.pnm"]]);
+        assert_eq!(
+            second.iter().map(sources).collect::<Vec<_>>(),
+            [vec!["c.pnm", "d.pnm"], vec!["e.pnm"]]
+        );
         assert_eq!(second[0].batch.provenance, first[1].batch.provenance);
-        assert!(read(folder.path(), size(), &resume(state.path(), &first.iter().collect::<Vec<_>>())).is_empty());
+        assert!(
+            read(
+                folder.path(),
+                size(),
+                &resume(state.path(), &first.iter().collect::<Vec<_>>())
+            )
+            .is_empty()
+        );
         let half = first[1].slice(0..1);
-        let rest = read(folder.path(), size(), &resume(state.path(), &[&first[0], &half]));
-        assert_eq!(sources(&rest[0]), ["c.pnm", "d.pnm"], "the caller cuts out what is done");
+        let rest = read(
+            folder.path(),
+            size(),
+            &resume(state.path(), &[&first[0], &half]),
+        );
+        assert_eq!(
+            sources(&rest[0]),
+            ["c.pnm", "d.pnm"],
+            "the caller cuts out what is done"
+        );
     }
 
     #[test]
     fn new_files_are_read_and_old_ones_that_are_gone_are_refused_unless_they_are_done() {
         let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fill(folder.path(), &["a.pnm", "b.pnm", "c.pnm"]);
-        let first = read(folder.path(), json!({ "records": 1 }), &resume(state.path(), &[]));
+        let first = read(
+            folder.path(),
+            json!({ "records": 1 }),
+            &resume(state.path(), &[]),
+        );
         fs::remove_file(folder.path().join("a.pnm")).unwrap();
         fs::remove_file(folder.path().join("b.pnm")).unwrap();
         fill(folder.path(), &["0.pnm"]);
-        let second = read(folder.path(), json!({ "records": 1 }), &resume(state.path(), &[&first[0]]));
-        assert_eq!(second.iter().map(sources).collect::<Vec<_>>(), [vec![], vec!["c.pnm"], vec!["0.pnm"]]);
+        let second = read(
+            folder.path(),
+            json!({ "records": 1 }),
+            &resume(state.path(), &[&first[0]]),
+        );
+        assert_eq!(
+            second.iter().map(sources).collect::<Vec<_>>(),
+            [vec![], vec!["c.pnm"], vec!["0.pnm"]]
+        );
         assert_eq!(second[0].rejects[0].code, RejectCode::Unreadable);
-        assert!(second[0].rejects[0].reason.starts_with("b.pnm: was listed, but is gone"));
-        assert_eq!(second[2].batch.provenance.ranges()[0].split.name(), "in/listing-1");
+        assert!(
+            second[0].rejects[0]
+                .reason
+                .starts_with("b.pnm: was listed, but is gone")
+        );
+        assert_eq!(
+            second[2].batch.provenance.ranges()[0].split.name(),
+            "in/listing-1"
+        );
     }
 
     #[test]
     fn a_folder_without_images_is_an_error_and_so_is_one_that_was_emptied_too_early() {
         let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let error = |resume: &ResumeState| open(folder.path(), json!({}), resume).err().map(|error| error.to_string());
+        let error = |resume: &ResumeState| {
+            open(folder.path(), json!({}), resume)
+                .err()
+                .map(|error| error.to_string())
+        };
         fs::write(folder.path().join("notes.txt"), "x").unwrap();
         assert!(
             error(&ResumeState::default())
@@ -551,15 +772,24 @@ mod tests {
         let first = read(folder.path(), json!({}), &resume(state.path(), &[]));
         fs::remove_file(folder.path().join("a.pnm")).unwrap();
         assert!(error(&resume(state.path(), &[])).is_some());
-        assert_eq!(error(&resume(state.path(), &[&first[0]])), None, "all is done: they may be removed");
+        assert_eq!(
+            error(&resume(state.path(), &[&first[0]])),
+            None,
+            "all is done: they may be removed"
+        );
     }
 
     #[test]
     fn every_file_of_a_folder_of_broken_images_becomes_a_row() {
-        let Some(folder) = crate::test_data::test_data("bad") else { return };
+        let Some(folder) = crate::test_data::test_data("bad") else {
+            return;
+        };
         let files = FileSet::new(folder.to_str().unwrap().to_owned(), false, EXTENSIONS).unwrap();
         let batches = read(&folder, json!({}), &ResumeState::default());
-        let rows: usize = batches.iter().map(|batch| batch.batch.records.num_rows() + batch.rejects.len()).sum();
+        let rows: usize = batches
+            .iter()
+            .map(|batch| batch.batch.records.num_rows() + batch.rejects.len())
+            .sum();
         assert_eq!(rows, files.list().unwrap().files.len());
     }
 
@@ -569,18 +799,30 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fill(folder.path(), &["a.pnm", "b.pnm"]);
         let pipe = |name: &str| {
-            let made = std::process::Command::new("mkfifo").arg(folder.path().join(name)).status().unwrap();
+            let made = std::process::Command::new("mkfifo")
+                .arg(folder.path().join(name))
+                .status()
+                .unwrap();
             assert!(made.success());
         };
         pipe("pipe.jpg");
         let batches = read(folder.path(), json!({}), &ResumeState::default());
         assert_eq!(sources(&batches[0]), ["a.pnm", "b.pnm"]);
 
-        let files = FileSet::new(folder.path().to_str().unwrap().to_owned(), false, EXTENSIONS).unwrap();
+        let files = FileSet::new(
+            folder.path().to_str().unwrap().to_owned(),
+            false,
+            EXTENSIONS,
+        )
+        .unwrap();
         let listing = files.list().unwrap();
         fs::remove_file(folder.path().join("a.pnm")).unwrap();
         pipe("a.pnm");
-        let failure = listing.files["a.pnm"].read(&listing.root, 1000).unwrap_err();
-        assert!(matches!(failure, ReadFailure::Rejected(refusal) if refusal.code == RejectCode::Unreadable));
+        let failure = listing.files["a.pnm"]
+            .read(&listing.root, 1000)
+            .unwrap_err();
+        assert!(
+            matches!(failure, ReadFailure::Rejected(refusal) if refusal.code == RejectCode::Unreadable)
+        );
     }
 }

@@ -20,7 +20,8 @@ pub(super) struct InputFile {
     root: Location,
     /// Its path relative to the root of the listing, with `/` between folders.
     pub(super) name: String,
-    /// `<stage>/<name>:<size>:<etag, or modification time in ns>`: a file that was written anew is another input.
+    /// `<stage>/<name>:<size>:<etag, or modification time in ns>`: a file that was written anew is
+    /// another input.
     pub(super) split: Arc<Split>,
     /// What [`Self::companion`] was before the file went on in another split.
     companion: Option<String>,
@@ -30,11 +31,17 @@ impl InputFile {
     /// A file of a listing under `root`, with the split that it has on its own.
     pub(super) fn new(stage: &str, root: &Location, listed: ListedFile) -> Self {
         let split = Split::new(format!("{stage}/{}", listed.identity()));
-        Self { name: listed.name.clone(), listed, root: root.clone(), split, companion: None }
+        Self {
+            name: listed.name.clone(),
+            listed,
+            root: root.clone(),
+            split,
+            companion: None,
+        }
     }
 
-    /// Asks for what reading it begins with, and does not wait; `None` where it is opened at once, or where the store does not
-    /// say of what content the answers are: then they must not be old.
+    /// Asks for what reading it begins with, and does not wait; `None` where it is opened at once,
+    /// or where the store does not say of what content the answers are: then they must not be old.
     ///
     /// # Errors
     /// When requests cannot be made at all.
@@ -50,15 +57,28 @@ impl InputFile {
     /// Opens it, by what was asked before, if it is still the file that was listed.
     ///
     /// # Errors
-    /// A rejection (`unreadable`, with the reason) if it is gone or changed; else what makes it unavailable.
-    pub(super) fn open_listed(&self, asked: Option<PrefetchedObject>) -> Result<FileReader, ReadFailure> {
+    /// A rejection (`unreadable`, with the reason) if it is gone or changed; else what makes it
+    /// unavailable.
+    pub(super) fn open_listed(
+        &self,
+        asked: Option<PrefetchedObject>,
+    ) -> Result<FileReader, ReadFailure> {
         let location = self.location();
-        let Location::Remote(object) = &location else { return self.listed.open(&self.root) };
+        let Location::Remote(object) = &location else {
+            return self.listed.open(&self.root);
+        };
         let failed = |error| self.listed.failure(&location, error);
-        let asked = asked.map_or_else(|| self.ahead(object), Ok).map_err(failed)?;
+        let asked = asked
+            .map_or_else(|| self.ahead(object), Ok)
+            .map_err(failed)?;
         let (found, input) = asked.wait().map_err(failed)?;
-        let is_same = found.is_some_and(|found| ListedFile::from(found).has_content_of(&self.listed));
-        if is_same { Ok(input) } else { Err(self.listed.unreadable(CHANGED).into()) }
+        let is_same =
+            found.is_some_and(|found| ListedFile::from(found).has_content_of(&self.listed));
+        if is_same {
+            Ok(input)
+        } else {
+            Err(self.listed.unreadable(CHANGED).into())
+        }
     }
 
     /// The file as it was listed.
@@ -71,16 +91,27 @@ impl InputFile {
         self.root.local().is_some()
     }
 
-    /// What the name of its split has beside the stage and the file: other files that decide its records.
+    /// What the name of its split has beside the stage and the file: other files that decide its
+    /// records.
     pub(super) fn companion(&self, stage: &str) -> &str {
-        let own = || self.split.name().strip_prefix(stage)?.strip_prefix('/')?.strip_prefix(&self.listed.identity());
+        let own = || {
+            self.split
+                .name()
+                .strip_prefix(stage)?
+                .strip_prefix('/')?
+                .strip_prefix(&self.listed.identity())
+        };
         self.companion.as_deref().or_else(own).unwrap_or_default()
     }
 
     /// The same file, whose rows go on in another split.
     pub(super) fn continuing(&self, stage: &str, split: &str) -> Self {
         let companion = Some(self.companion(stage).to_owned());
-        Self { split: Split::new(split), companion, ..self.clone() }
+        Self {
+            split: Split::new(split),
+            companion,
+            ..self.clone()
+        }
     }
 
     /// Length in bytes, as listed.
@@ -107,15 +138,20 @@ impl InputFile {
         |error| self.location().io_error(error)
     }
 
-    /// Stops reading if an error of the environment made a read of `input` fail: then what a library reported is not a verdict on
-    /// the file.
+    /// Stops reading if an error of the environment made a read of `input` fail: then what a
+    /// library reported is not a verdict on the file.
     ///
     /// # Errors
     /// [`ReadEnd::UnavailableInput`].
     pub(super) fn check_available(&self, input: &FileReader) -> Result<(), ReadEnd> {
         match input.failure() {
             None => Ok(()),
-            Some((class, error)) => Err(UnavailableInput { path: self.location().to_path(), class, error }.into()),
+            Some((class, error)) => Err(UnavailableInput {
+                path: self.location().to_path(),
+                class,
+                error,
+            }
+            .into()),
         }
     }
 
@@ -127,9 +163,13 @@ impl InputFile {
         }
     }
 
-    /// That the file does not fit the plan, with the number of records that it holds, 1 where that is not known.
+    /// That the file does not fit the plan, with the number of records that it holds, 1 where that
+    /// is not known.
     pub(super) fn unfit(&self, code: RejectCode, what: &str, records: u64) -> ReadEnd {
-        ReadEnd::Rejected(RecordError::new(code, format!("{}: {what}", self.name)), records)
+        ReadEnd::Rejected(
+            RecordError::new(code, format!("{}: {what}", self.name)),
+            records,
+        )
     }
 
     /// Separates errors of the environment from verdicts on the file.
@@ -145,17 +185,22 @@ impl InputFile {
     }
 }
 
-/// The files that `path` means, sorted bytewise by name: one file, all files of a folder and its subfolders that have
-/// one of `extensions`, or what a glob matches. Links are followed: that is how data sets are laid out in caches.
+/// The files that `path` means, sorted bytewise by name: one file, all files of a folder and its
+/// subfolders that have one of `extensions`, or what a glob matches. Links are followed: that is
+/// how data sets are laid out in caches.
 ///
 /// # Errors
 /// When there is none, or the folder cannot be read.
-pub(super) fn list(stage: &str, path: &str, extensions: &'static [&'static str]) -> Result<Vec<InputFile>, StageError> {
+pub(super) fn list(
+    stage: &str,
+    path: &str,
+    extensions: &'static [&'static str],
+) -> Result<Vec<InputFile>, StageError> {
     list_all(stage, path, extensions, &LastSkippedFiles::default()).map(|(files, _)| files)
 }
 
-/// As [`list`], with the files and folders that an error of the environment kept from being looked at; what was left out is
-/// counted in `passed_over`.
+/// As [`list`], with the files and folders that an error of the environment kept from being looked
+/// at; what was left out is counted in `passed_over`.
 ///
 /// # Errors
 /// As there.
@@ -165,19 +210,23 @@ pub(super) fn list_all(
     extensions: &'static [&'static str],
     passed_over: &LastSkippedFiles,
 ) -> Result<(Vec<InputFile>, Vec<UnavailableInput>), StageError> {
-    let set = FileSet::new(path.to_owned(), true, extensions).map_err(|fault| StageError::Other(fault.message))?;
+    let set = FileSet::new(path.to_owned(), true, extensions)
+        .map_err(|fault| StageError::Other(fault.message))?;
     let set = set.reporting_to(passed_over.clone());
     let mut listing = set.list()?;
     if listing.files.is_empty() {
         return Err(set.no_matches(&listing));
     }
     let unread = listing.take_failures();
-    let files = listing.files.into_values().map(|file| InputFile::new(stage, &listing.root, file));
+    let files = listing
+        .files
+        .into_values()
+        .map(|file| InputFile::new(stage, &listing.root, file));
     Ok((files.collect(), unread))
 }
 
-/// The split of the one reject that stands for a file which cannot be used. It is not the file's own: if the file can be used
-/// later, all of its rows are new.
+/// The split of the one reject that stands for a file which cannot be used. It is not the file's
+/// own: if the file can be used later, all of its rows are new.
 pub(super) fn unusable(split: &Split) -> Arc<Split> {
     Split::new(format!("{}/unusable", split.name()))
 }
@@ -192,7 +241,15 @@ mod tests {
 
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["b.csv", "a.csv", "a/x.CSV", "a-b.csv", "_latentflow/m.csv", ".hidden.csv", "notes.txt"] {
+        for name in [
+            "b.csv",
+            "a.csv",
+            "a/x.CSV",
+            "a-b.csv",
+            "_latentflow/m.csv",
+            ".hidden.csv",
+            "notes.txt",
+        ] {
             let path = folder.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, name).unwrap();
@@ -201,35 +258,69 @@ mod tests {
     }
 
     fn names(path: &Path) -> Vec<String> {
-        list("s", path.to_str().unwrap(), &["csv"]).unwrap().into_iter().map(|file| file.name).collect()
+        list("s", path.to_str().unwrap(), &["csv"])
+            .unwrap()
+            .into_iter()
+            .map(|file| file.name)
+            .collect()
     }
 
     #[test]
     fn a_folder_means_its_visible_files_with_the_extension_sorted_bytewise() {
-        assert_eq!(names(folder().path()), ["a-b.csv", "a.csv", "a/x.CSV", "b.csv"]);
+        assert_eq!(
+            names(folder().path()),
+            ["a-b.csv", "a.csv", "a/x.CSV", "b.csv"]
+        );
     }
 
     #[test]
     fn a_glob_means_what_it_matches_below_its_literal_folder() {
         let folder = folder();
-        assert_eq!(names(&folder.path().join("*.csv")), [".hidden.csv", "a-b.csv", "a.csv", "b.csv"]);
-        assert_eq!(names(&folder.path().join("**/*.{CSV,txt}")), ["a/x.CSV", "notes.txt"]);
+        assert_eq!(
+            names(&folder.path().join("*.csv")),
+            [".hidden.csv", "a-b.csv", "a.csv", "b.csv"]
+        );
+        assert_eq!(
+            names(&folder.path().join("**/*.{CSV,txt}")),
+            ["a/x.CSV", "notes.txt"]
+        );
     }
 
     #[test]
     fn a_file_is_known_by_stage_name_size_and_time() {
         let folder = folder();
-        let file = list("s", folder.path().join("b.csv").to_str().unwrap(), &[]).unwrap().remove(0);
-        assert!(file.split.name().starts_with("s/b.csv:5:"), "{}", file.split.name());
+        let file = list("s", folder.path().join("b.csv").to_str().unwrap(), &[])
+            .unwrap()
+            .remove(0);
+        assert!(
+            file.split.name().starts_with("s/b.csv:5:"),
+            "{}",
+            file.split.name()
+        );
     }
 
     #[test]
     fn nothing_found_says_what_was_looked_for() {
         let folder = folder();
-        let error =
-            |path: &str| list("s", folder.path().join(path).to_str().unwrap(), &["gz"]).unwrap_err().to_string();
-        assert!(error("none").contains("does not exist; expected a folder, a file, or a glob"), "{}", error("none"));
-        assert!(error("*.gz").ends_with("files that were looked at, none matches"), "{}", error("*.gz"));
-        assert!(error("a").ends_with("none has the extension gz"), "{}", error("a"));
+        let error = |path: &str| {
+            list("s", folder.path().join(path).to_str().unwrap(), &["gz"])
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(
+            error("none").contains("does not exist; expected a folder, a file, or a glob"),
+            "{}",
+            error("none")
+        );
+        assert!(
+            error("*.gz").ends_with("files that were looked at, none matches"),
+            "{}",
+            error("*.gz")
+        );
+        assert!(
+            error("a").ends_with("none has the extension gz"),
+            "{}",
+            error("a")
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The shape of a line of JSON, seen in one pass without parsing: one balanced object, how many values, how deep.
+//! The shape of a line of JSON, seen in one pass without parsing: one balanced object, how many
+//! values, how deep.
 
 /// Deeper nesting is refused, as by `serde_json`.
 pub(super) const MAX_DEPTH: usize = 128;
@@ -54,7 +55,11 @@ impl LineClass {
                     depth -= 1;
                     if depth == 0 {
                         let ends = place + 1 == line.len();
-                        return if ends { Self::Object { values, keys } } else { Self::Trailing };
+                        return if ends {
+                            Self::Object { values, keys }
+                        } else {
+                            Self::Trailing
+                        };
                     }
                 }
                 _ => {}
@@ -87,9 +92,15 @@ mod tests {
         let deep = "[".repeat(128);
         for (line, expected) in [
             (" \r", LineClass::Blank),
-            (r#" {"a": [1, 2], "b": "x}\",["} "#, LineClass::Object { values: 4, keys: 2 }),
+            (
+                r#" {"a": [1, 2], "b": "x}\",["} "#,
+                LineClass::Object { values: 4, keys: 2 },
+            ),
             ("{}", LineClass::Object { values: 1, keys: 0 }),
-            (r#"{"a:b": {"c": ":"}}"#, LineClass::Object { values: 2, keys: 2 }),
+            (
+                r#"{"a:b": {"c": ":"}}"#,
+                LineClass::Object { values: 2, keys: 2 },
+            ),
             ("[1]", LineClass::NotAnObject),
             ("hello", LineClass::NotAnObject),
             (r#"{"a": 1"#, LineClass::Incomplete),

@@ -1,4 +1,5 @@
-//! A file as a listing finds it: its name, size and time, and its content if it is still the same file.
+//! A file as a listing finds it: its name, size and time, and its content if it is still the same
+//! file.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,8 @@ use crate::store::{FileReader, Location, StoreEntry};
 /// A file, as it is known from run to run; [`identity`] defines when two of them are the same file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ListedFile {
-    /// Path relative to the set's root, `/` between folders; bytes that are no UTF-8 are percent-encoded.
+    /// Path relative to the set's root, `/` between folders; bytes that are no UTF-8 are
+    /// percent-encoded.
     #[serde(rename = "path")]
     pub(super) name: String,
     /// Length in bytes.
@@ -34,7 +36,8 @@ pub(super) struct ListedFile {
 }
 
 /// Why a file is refused that became another under its reader.
-pub(super) const CHANGED_MEANWHILE: &str = "was changed while it was read; the next run takes it anew";
+pub(super) const CHANGED_MEANWHILE: &str =
+    "was changed while it was read; the next run takes it anew";
 
 /// Why a file is refused that is no longer what it was.
 pub(super) const CHANGED: &str = "was changed since it was listed; the next run takes it anew";
@@ -69,7 +72,14 @@ impl ListedFile {
     /// A file at `relative`, a path below the root of its listing, with its size and time.
     pub(super) fn new(relative: &Path, (size, mtime_ns): (u64, i64)) -> Self {
         let raw = relative.to_str().is_none().then(|| relative.into());
-        Self { name: name_of(relative), size, mtime_ns, etag: None, digest: None, raw }
+        Self {
+            name: name_of(relative),
+            size,
+            mtime_ns,
+            etag: None,
+            digest: None,
+            raw,
+        }
     }
 
     /// Whether both are known to be the same file, without reading its content.
@@ -79,12 +89,24 @@ impl ListedFile {
 
     /// As [`Self::is_same`], whatever the names.
     pub(super) fn has_content_of(&self, other: &Self) -> bool {
-        file_identity::compare(self, &Self { name: self.name.clone(), ..other.clone() }) == FileMatch::Same
+        file_identity::compare(
+            self,
+            &Self {
+                name: self.name.clone(),
+                ..other.clone()
+            },
+        ) == FileMatch::Same
     }
 
     /// `<name>:<size>:<etag, or modification time in ns>`: written anew, it is another file.
     pub(super) fn identity(&self) -> String {
-        let Self { name, size, mtime_ns, etag, .. } = self;
+        let Self {
+            name,
+            size,
+            mtime_ns,
+            etag,
+            ..
+        } = self;
         match etag {
             Some(etag) => format!("{name}:{size}:{etag}"),
             None => format!("{name}:{size}:{mtime_ns}"),
@@ -93,7 +115,10 @@ impl ListedFile {
 
     /// Its path relative to the root of the listing.
     pub(super) fn relative_path(&self) -> PathBuf {
-        self.raw.as_deref().unwrap_or(Path::new(&self.name)).to_path_buf()
+        self.raw
+            .as_deref()
+            .unwrap_or(Path::new(&self.name))
+            .to_path_buf()
     }
 
     /// Where it lies.
@@ -107,12 +132,15 @@ impl ListedFile {
     /// Opens the file if it is still the one that was listed.
     ///
     /// # Errors
-    /// A rejection (`unreadable`, with the reason) if it is gone or changed; else what makes it unavailable.
+    /// A rejection (`unreadable`, with the reason) if it is gone or changed; else what makes it
+    /// unavailable.
     pub(super) fn open(&self, root: &Location) -> Result<FileReader, ReadFailure> {
         let location = self.location(root);
         let failed = |error: io::Error| self.failure(&location, error);
         let Some(path) = location.local() else {
-            return location.open(self.size, self.etag.as_deref()).map_err(failed);
+            return location
+                .open(self.size, self.etag.as_deref())
+                .map_err(failed);
         };
         let file = stat_cache::open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
@@ -126,7 +154,10 @@ impl ListedFile {
     ///
     /// # Errors
     /// What makes it unavailable.
-    pub(super) fn digest_of_content(&self, root: &Location) -> Result<Option<ContentDigest>, UnavailableInput> {
+    pub(super) fn digest_of_content(
+        &self,
+        root: &Location,
+    ) -> Result<Option<ContentDigest>, UnavailableInput> {
         let file = match self.open(root) {
             Ok(file) => file,
             Err(ReadFailure::Rejected(_)) => return Ok(None),
@@ -152,8 +183,8 @@ impl ListedFile {
     /// The file's bytes, if it is still the one that was listed.
     ///
     /// # Errors
-    /// A rejection: `too_large` above `limit` bytes, without reading it; `unreadable`, with the reason, if it is gone or
-    /// changed. Else what makes it unavailable.
+    /// A rejection: `too_large` above `limit` bytes, without reading it; `unreadable`, with the
+    /// reason, if it is gone or changed. Else what makes it unavailable.
     pub(super) fn read(&self, root: &Location, limit: u64) -> Result<Vec<u8>, ReadFailure> {
         if self.size > limit {
             return Err(RecordError::too_large(&self.name, self.size, limit).into());
@@ -170,18 +201,38 @@ impl ListedFile {
 }
 
 impl From<StoreEntry> for ListedFile {
-    fn from(StoreEntry { name, size, mtime_ns, etag }: StoreEntry) -> Self {
-        Self { name, size, mtime_ns, etag, digest: None, raw: None }
+    fn from(
+        StoreEntry {
+            name,
+            size,
+            mtime_ns,
+            etag,
+        }: StoreEntry,
+    ) -> Self {
+        Self {
+            name,
+            size,
+            mtime_ns,
+            etag,
+            digest: None,
+            raw: None,
+        }
     }
 }
 
 impl RecordError {
     pub(super) fn new(code: RejectCode, reason: String) -> Self {
-        Self { code, reason, reference: None }
+        Self {
+            code,
+            reason,
+            reference: None,
+        }
     }
 
     pub(super) fn too_large(name: &str, size: u64, limit: u64) -> Self {
-        let reason = format!("{name}: {size} bytes, more than the limit of {limit} bytes (limits.record_bytes)");
+        let reason = format!(
+            "{name}: {size} bytes, more than the limit of {limit} bytes (limits.record_bytes)"
+        );
         Self::new(RejectCode::TooLarge, reason)
     }
 }
@@ -208,7 +259,10 @@ pub(super) fn encode_name(name: &[u8]) -> String {
 fn push_encoded(text: &mut String, name: &[u8]) {
     for chunk in name.utf8_chunks() {
         text.push_str(chunk.valid());
-        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("%{byte:02X}")));
+        chunk
+            .invalid()
+            .iter()
+            .for_each(|byte| text.push_str(&format!("%{byte:02X}")));
     }
 }
 
@@ -231,7 +285,13 @@ mod tests {
     fn a_name_that_is_no_utf8_is_encoded_and_can_be_read() {
         use std::os::unix::ffi::OsStrExt;
         let folder = folder(&[]);
-        fs::write(folder.path().join(std::ffi::OsStr::from_bytes(b"gr\xfcn %41.jpg")), b"data").unwrap();
+        fs::write(
+            folder
+                .path()
+                .join(std::ffi::OsStr::from_bytes(b"gr\xfcn %41.jpg")),
+            b"data",
+        )
+        .unwrap();
         let listing = set(folder.path()).list().unwrap();
         let file = listing.files.get("gr%FCn %41.jpg").unwrap();
         assert_eq!(file.read(&listing.root, 100).unwrap(), b"data");
@@ -242,12 +302,17 @@ mod tests {
         let folder = folder(&["a.jpg", "b.jpg"]);
         let listing = set(folder.path()).list().unwrap();
         fs::write(folder.path().join("a.jpg"), b"longer than before").unwrap();
-        let refusal = |name: &str, limit| match listing.files[name].read(&listing.root, limit).unwrap_err() {
-            ReadFailure::Rejected(refusal) => refusal,
-            ReadFailure::Unavailable(unavailable) => panic!("{unavailable:?}"),
-        };
+        let refusal =
+            |name: &str, limit| match listing.files[name].read(&listing.root, limit).unwrap_err() {
+                ReadFailure::Rejected(refusal) => refusal,
+                ReadFailure::Unavailable(unavailable) => panic!("{unavailable:?}"),
+            };
         assert_eq!(refusal("a.jpg", 100).code, RejectCode::Unreadable);
-        assert!(refusal("a.jpg", 100).reason.starts_with("a.jpg: was changed"));
+        assert!(
+            refusal("a.jpg", 100)
+                .reason
+                .starts_with("a.jpg: was changed")
+        );
         assert_eq!(refusal("b.jpg", 4).code, RejectCode::TooLarge);
         fs::remove_file(folder.path().join("b.jpg")).unwrap();
         assert!(refusal("b.jpg", 5).reason.contains("b.jpg: "));

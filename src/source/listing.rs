@@ -23,10 +23,11 @@ pub(super) struct Listing {
     pub(super) skipped_files: SkippedFiles,
     /// Whether all files of a folder were looked at, rather than those that a path or a glob means.
     pub(super) is_folder: bool,
-    /// The folders that were met on a disk of this machine, by their names; the root has the empty name.
+    /// The folders that were met on a disk of this machine, by their names; the root has the empty
+    /// name.
     pub(super) folders: BTreeMap<String, FolderId>,
-    /// Folders and files that could not be looked at, by their names: what lies there is not known to be gone. Each with the error
-    /// of the environment that is to be reported, if there is one.
+    /// Folders and files that could not be looked at, by their names: what lies there is not known
+    /// to be gone. Each with the error of the environment that is to be reported, if there is one.
     pub(super) unread: BTreeMap<String, Option<UnavailableInput>>,
 }
 
@@ -46,17 +47,24 @@ impl Listing {
 
     /// A listing of which nothing could be read.
     pub(super) fn unread(root: Location) -> Self {
-        Self { unread: BTreeMap::from([(String::new(), None)]), ..Self::empty(root) }
+        Self {
+            unread: BTreeMap::from([(String::new(), None)]),
+            ..Self::empty(root)
+        }
     }
 
-    /// Whether the folder of a file, or the nearest one that is left above it, was read, so that a file that is not listed is
-    /// gone.
+    /// Whether the folder of a file, or the nearest one that is left above it, was read, so that a
+    /// file that is not listed is gone.
     pub(super) fn has_seen(&self, name: &str) -> bool {
         let above = name.match_indices('/').map(|(slash, _)| &name[..slash]);
-        !["", name].into_iter().chain(above).any(|place| self.unread.contains_key(place))
+        !["", name]
+            .into_iter()
+            .chain(above)
+            .any(|place| self.unread.contains_key(place))
     }
 
-    /// The device of the folder that a file lies in, or would lie in: of the nearest one above it that was met.
+    /// The device of the folder that a file lies in, or would lie in: of the nearest one above it
+    /// that was met.
     pub(super) fn device_of(&self, name: &str) -> Option<u64> {
         Self::device_among(&self.folders, name)
     }
@@ -75,26 +83,41 @@ impl Listing {
 
     /// Folders that lie on another file system than the folder above.
     pub(super) fn mount_points(&self) -> impl Iterator<Item = String> {
-        let above = |name: &str| name.rsplit_once('/').map_or("", |(above, _)| above).to_owned();
-        let differs = move |(name, id): &(&String, &FolderId)| {
-            !name.is_empty() && self.folders.get(&above(name)).is_some_and(|above| above.device != id.device)
+        let above = |name: &str| {
+            name.rsplit_once('/')
+                .map_or("", |(above, _)| above)
+                .to_owned()
         };
-        self.folders.iter().filter(differs).map(|(name, _)| name.clone())
+        let differs = move |(name, id): &(&String, &FolderId)| {
+            !name.is_empty()
+                && self
+                    .folders
+                    .get(&above(name))
+                    .is_some_and(|above| above.device != id.device)
+        };
+        self.folders
+            .iter()
+            .filter(differs)
+            .map(|(name, _)| name.clone())
     }
 
     fn relative_name(&self, path: &Path) -> String {
-        let below = self.root.local().and_then(|root| path.strip_prefix(root).ok());
+        let below = self
+            .root
+            .local()
+            .and_then(|root| path.strip_prefix(root).ok());
         below.map(name_of).unwrap_or_default()
     }
 
-    /// Leaves out what a walk from `start` reported an error for. The walk does not name a folder that it could list in part:
-    /// then anything below `start` may be unread.
+    /// Leaves out what a walk from `start` reported an error for. The walk does not name a folder
+    /// that it could list in part: then anything below `start` may be unread.
     pub(super) fn leave_out(&mut self, error: walkdir::Error, start: &Path) {
         let path = error.path().unwrap_or(start).to_path_buf();
         self.overlook(&path, io_error(error));
     }
 
-    /// Leaves out a path that cannot be looked at. What was removed while its folder was listed is gone.
+    /// Leaves out a path that cannot be looked at. What was removed while its folder was listed is
+    /// gone.
     pub(super) fn overlook(&mut self, path: &Path, error: io::Error) {
         let class = ErrorClass::of(&error);
         if class == ErrorClass::Gone {
@@ -137,7 +160,10 @@ impl Listing {
         listing.files_scanned = entries.len() as u64 + unusable.count;
         listing.skipped_files.add_unusable_keys(unusable.count);
         if let Some(key) = unusable.example {
-            tracing::debug!("{}: no file could have the key {key:?}; it is passed over", listing.root);
+            tracing::debug!(
+                "{}: no file could have the key {key:?}; it is passed over",
+                listing.root
+            );
         }
         for object in entries {
             match choose(Path::new(&object.name)) {
@@ -164,7 +190,10 @@ impl Listing {
     /// Adds a file.
     pub(super) fn add(&mut self, file: ListedFile) {
         if let Some(other) = self.files.insert(file.name.clone(), file) {
-            tracing::warn!("two files have the name {:?} once its bytes are encoded; one is left out", other.name);
+            tracing::warn!(
+                "two files have the name {:?} once its bytes are encoded; one is left out",
+                other.name
+            );
         }
     }
 }
@@ -172,12 +201,17 @@ impl Listing {
 /// The error of the system that a walk met.
 pub(super) fn io_error(error: walkdir::Error) -> io::Error {
     let text = error.to_string();
-    error.into_io_error().unwrap_or_else(|| io::Error::other(text))
+    error
+        .into_io_error()
+        .unwrap_or_else(|| io::Error::other(text))
 }
 
 /// Whether a name is `folder` or lies below it; the empty name is the root.
 pub(super) fn is_at_or_below(name: &str, folder: &str) -> bool {
-    folder.is_empty() || name.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    folder.is_empty()
+        || name
+            .strip_prefix(folder)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 #[cfg(test)]
@@ -190,13 +224,21 @@ mod tests {
     #[test]
     fn a_place_that_cannot_be_looked_at_hides_its_files() {
         let folder = folder(&["a.jpg", "s/b.jpg"]);
-        let mut listing =
-            FileSet::new(folder.path().to_str().unwrap().to_owned(), false, &["jpg"]).unwrap().list().unwrap();
+        let mut listing = FileSet::new(folder.path().to_str().unwrap().to_owned(), false, &["jpg"])
+            .unwrap()
+            .list()
+            .unwrap();
         listing.files.clear();
         listing.overlook(&folder.path().join("s"), rustix::io::Errno::NOENT.into());
         assert!(listing.has_seen("s/b.jpg"), "nothing is there");
         listing.overlook(&folder.path().join("s"), rustix::io::Errno::ACCESS.into());
         assert!(!listing.has_seen("s/b.jpg") && listing.has_seen("a.jpg"));
-        assert!(listing.identities().unwrap_err().to_string().contains("denied"));
+        assert!(
+            listing
+                .identities()
+                .unwrap_err()
+                .to_string()
+                .contains("denied")
+        );
     }
 }

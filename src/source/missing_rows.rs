@@ -1,4 +1,5 @@
-//! The journalled rows that were rejected because their files were gone or changed. A file that comes back has a new row.
+//! The journalled rows that were rejected because their files were gone or changed. A file that
+//! comes back has a new row.
 
 use std::collections::BTreeSet;
 
@@ -35,7 +36,11 @@ impl MissingRows {
 
     /// Whether a row was rejected, or was about to be, because its file was gone.
     pub(super) fn contains(&self, split: &str, row: u64) -> bool {
-        !self.rows.is_empty() && self.rows.contains(&MissingRow { split: split.to_owned(), row })
+        !self.rows.is_empty()
+            && self.rows.contains(&MissingRow {
+                split: split.to_owned(),
+                row,
+            })
     }
 
     /// DigestLog a row before it is rejected.
@@ -43,7 +48,10 @@ impl MissingRows {
     /// # Errors
     /// When that cannot be written.
     pub(super) fn add(&mut self, split: &str, row: u64) -> Result<(), StageError> {
-        let row = MissingRow { split: split.to_owned(), row };
+        let row = MissingRow {
+            split: split.to_owned(),
+            row,
+        };
         if !self.rows.insert(row.clone()) {
             return Ok(());
         }
@@ -78,7 +86,9 @@ mod tests {
         load().add("in/listing-1", 3).unwrap();
         let rows = load();
         assert!(
-            rows.contains("in/listing 0", 7) && rows.contains("in/listing-1", 3) && !rows.contains("in/listing-1", 7)
+            rows.contains("in/listing 0", 7)
+                && rows.contains("in/listing-1", 3)
+                && !rows.contains("in/listing-1", 7)
         );
         MissingRows::forget("in", &state).unwrap();
         assert!(!load().contains("in/listing 0", 7));

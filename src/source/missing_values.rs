@@ -1,4 +1,5 @@
-//! Rejects records without a value in a column that has no nulls in the plan: a later file may allow nulls where the first does not.
+//! Rejects records without a value in a column that has no nulls in the plan: a later file may
+//! allow nulls where the first does not.
 
 use arrow::array::{Array, ArrayRef, BooleanArray};
 use arrow::compute::filter;
@@ -12,16 +13,34 @@ use crate::source::file_source::FileRecords;
 ///
 /// # Errors
 /// None that is to be expected.
-pub(super) fn reject_missing(planned: &[FieldRef], records: &mut FileRecords) -> Result<(), ArrowError> {
+pub(super) fn reject_missing(
+    planned: &[FieldRef],
+    records: &mut FileRecords,
+) -> Result<(), ArrowError> {
     let mut is_whole = vec![true; records.origin.len()];
-    for (field, column) in planned.iter().zip(&records.columns).filter(|(field, _)| !field.is_nullable()) {
-        let Some(nulls) = column.nulls() else { continue };
-        let lacking = is_whole.iter_mut().enumerate().filter(|(place, is_whole)| **is_whole && nulls.is_null(*place));
+    for (field, column) in planned
+        .iter()
+        .zip(&records.columns)
+        .filter(|(field, _)| !field.is_nullable())
+    {
+        let Some(nulls) = column.nulls() else {
+            continue;
+        };
+        let lacking = is_whole
+            .iter_mut()
+            .enumerate()
+            .filter(|(place, is_whole)| **is_whole && nulls.is_null(*place));
         for (place, is_whole) in lacking {
             *is_whole = false;
-            let reason =
-                format!("column `{}` has no value; the first file declares that it has no nulls", field.name());
-            records.rejects.push(Reject::new(records.origin[place], RejectCode::Missing, reason));
+            let reason = format!(
+                "column `{}` has no value; the first file declares that it has no nulls",
+                field.name()
+            );
+            records.rejects.push(Reject::new(
+                records.origin[place],
+                RejectCode::Missing,
+                reason,
+            ));
         }
     }
     if is_whole.iter().all(|&is_whole| is_whole) {

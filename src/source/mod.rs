@@ -101,8 +101,9 @@ pub trait Source: Send {
         0
     }
 
-    /// What will be read: the name of each file with its size and time, as far as that is known without reading. The
-    /// same list means the same records. `None`: that cannot be told beforehand.
+    /// What will be read: the name of each file with its size and time, as far as that is known
+    /// without reading. The same list means the same records. `None`: that cannot be told
+    /// beforehand.
     ///
     /// # Errors
     /// When the input cannot be found or listed.
@@ -110,7 +111,8 @@ pub trait Source: Send {
         Ok(None)
     }
 
-    /// Looks whether there is something where its input would lie, as far as planning has not. An output is claimed afterwards.
+    /// Looks whether there is something where its input would lie, as far as planning has not. An
+    /// output is claimed afterwards.
     ///
     /// # Errors
     /// When there is nothing, or that cannot be found out.
@@ -131,7 +133,8 @@ pub trait Source: Send {
     /// Checks that there is no such file.
     ///
     /// # Errors
-    /// [`StageError::Refused`] names those that there are; others when files, or what was recorded of them, cannot be read.
+    /// [`StageError::Refused`] names those that there are; others when files, or what was recorded
+    /// of them, cannot be read.
     fn admit_inputs(&self, _progress: &ResumeState) -> Result<(), StageError> {
         Ok(())
     }
@@ -141,15 +144,16 @@ pub trait Source: Send {
         false
     }
 
-    /// Whether it goes on until it is told to stop. Such sources are read side by side, by arrival; others one after
-    /// another.
+    /// Whether it goes on until it is told to stop. Such sources are read side by side, by arrival;
+    /// others one after another.
     fn is_unbounded(&self) -> bool {
         false
     }
 
     /// Starts reading. The same input gives the same batches, whatever the machine's load.
     ///
-    /// A source may leave out rows for which [`ResumeState::is_committed`] holds; the caller cuts out what is left of them.
+    /// A source may leave out rows for which [`ResumeState::is_committed`] holds; the caller cuts
+    /// out what is left of them.
     ///
     /// # Errors
     /// When the input cannot be found or listed.
@@ -162,18 +166,26 @@ pub struct SourceHandle {
     pub batches: BatchStream,
     /// How many records there are.
     pub total: RecordCount,
-    /// Where to say what became of each batch, once it is durable; `None`: the source need not know.
+    /// Where to say what became of each batch, once it is durable; `None`: the source need not
+    /// know.
     pub acks: Option<UnboundedSender<BatchAck>>,
     /// Records that are to go through the graph at once, into no sink.
     pub inference_requests: Option<Receiver<InferenceRequest>>,
-    /// Resolves when the source has told its clients all that there was to tell; that is waited for at the end.
+    /// Resolves when the source has told its clients all that there was to tell; that is waited for
+    /// at the end.
     pub shutdown_complete: Option<oneshot::Receiver<()>>,
 }
 
 impl SourceHandle {
     /// A source that gives batches, and no more.
     pub fn new(batches: BatchStream, total: impl Into<RecordCount>) -> Self {
-        Self { batches, total: total.into(), acks: None, inference_requests: None, shutdown_complete: None }
+        Self {
+            batches,
+            total: total.into(),
+            acks: None,
+            inference_requests: None,
+            shutdown_complete: None,
+        }
     }
 }
 
@@ -199,7 +211,11 @@ impl RecordCount {
                 Err(oneshot::error::TryRecvError::Closed) => *self = Self::Unknown,
             }
         }
-        if let Self::Known(total) = self { Some(*total) } else { None }
+        if let Self::Known(total) = self {
+            Some(*total)
+        } else {
+            None
+        }
     }
 }
 
@@ -231,9 +247,11 @@ pub type BatchStream = Pin<Box<dyn Stream<Item = Result<SourceBatch, StageError>
 /// How many records travel together: the first limit that is reached closes a batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct BatchSize {
-    /// At most so many records. Default: 32 images, up to 128 where they are small, or 4096 feature records.
+    /// At most so many records. Default: 32 images, up to 128 where they are small, or 4096 feature
+    /// records.
     pub records: Option<std::num::NonZeroU32>,
-    /// At most so many bytes, images counted as decoded; a single larger record travels alone. Default: 32MiB.
+    /// At most so many bytes, images counted as decoded; a single larger record travels alone.
+    /// Default: 32MiB.
     pub bytes: Option<ByteSize>,
     /// Sources without an end: wait at most so long for a batch to fill.
     pub delay: Option<HumanDuration>,
@@ -275,7 +293,8 @@ pub const FEATURE_RECORDS: u32 = 4096;
 
 /// The options of a kind of source.
 pub trait SourceConfig: DeserializeOwned + Serialize + JsonSchema {
-    /// Checks the options, fills in those that were left out, and fixes the schema; `name` is the stage's.
+    /// Checks the options, fills in those that were left out, and fixes the schema; `name` is the
+    /// stage's.
     ///
     /// # Errors
     /// Every fault that was found, keys relative to the stage.
@@ -288,17 +307,30 @@ pub trait SourceConfig: DeserializeOwned + Serialize + JsonSchema {
 }
 
 /// How a source of some kind is planned: stage name, options as written, batch size, context.
-pub type PlanSource =
-    fn(&str, Value, BatchSize, &PlanContext) -> Result<ResolvedStage<Box<dyn Source>>, Vec<ConfigError>>;
+pub type PlanSource = fn(
+    &str,
+    Value,
+    BatchSize,
+    &PlanContext,
+) -> Result<ResolvedStage<Box<dyn Source>>, Vec<ConfigError>>;
 
 /// Every kind of source.
 pub const KINDS: &[ComponentKind<PlanSource>] = &[
     kind::<images::ImagesSourceConfig>("images", "image files of a folder or a glob"),
-    kind::<parquet::ParquetSourceConfig>("parquet", "columns of Parquet files: features, or encoded images"),
+    kind::<parquet::ParquetSourceConfig>(
+        "parquet",
+        "columns of Parquet files: features, or encoded images",
+    ),
     kind::<csv::CsvSourceConfig>("csv", "records of delimited text"),
     kind::<ndjson::NdjsonSourceConfig>("ndjson", "records as JSON objects, one a line"),
-    kind::<arrow_ipc::ArrowSourceConfig>("arrow", "records of Arrow IPC files (Feather) and streams"),
-    kind::<idx::IdxSourceConfig>("idx", "images or features of IDX files (MNIST), with their labels"),
+    kind::<arrow_ipc::ArrowSourceConfig>(
+        "arrow",
+        "records of Arrow IPC files (Feather) and streams",
+    ),
+    kind::<idx::IdxSourceConfig>(
+        "idx",
+        "images or features of IDX files (MNIST), with their labels",
+    ),
     kind::<npz::NpzSourceConfig>("npz", "arrays of NumPy archives (.npz) and files (.npy)"),
     kind::<tar::TarSourceConfig>("tar", "images in tar shards (WebDataset)"),
     kind::<http::HttpSourceConfig>(
@@ -315,7 +347,10 @@ pub const KINDS: &[ComponentKind<PlanSource>] = &[
     ),
 ];
 
-const fn kind<C: SourceConfig>(name: &'static str, summary: &'static str) -> ComponentKind<PlanSource> {
+const fn kind<C: SourceConfig>(
+    name: &'static str,
+    summary: &'static str,
+) -> ComponentKind<PlanSource> {
     ComponentKind {
         name,
         summary,
@@ -323,21 +358,32 @@ const fn kind<C: SourceConfig>(name: &'static str, summary: &'static str) -> Com
         check: |written| parse_options::<C>(written).err().unwrap_or_default(),
         plan: |name, written, batch, context| {
             let mut config = parse_options::<C>(written)?;
-            Ok(ResolvedStage { stage: config.plan(name, batch, context)?, options: registry::option_values(&config)? })
+            Ok(ResolvedStage {
+                stage: config.plan(name, batch, context)?,
+                options: registry::option_values(&config)?,
+            })
         },
     }
 }
 
 /// The fields that every source's schema begins with.
 pub fn origin_fields() -> [Field; 2] {
-    [Field::new(SOURCE, DataType::Utf8, false), Field::new(ROW, DataType::UInt64, false)]
+    [
+        Field::new(SOURCE, DataType::Utf8, false),
+        Field::new(ROW, DataType::UInt64, false),
+    ]
 }
 
-/// The schema of a source whose records have these columns; a column of the input that is called `source` or `row`
-/// keeps its place and hides ours.
+/// The schema of a source whose records have these columns; a column of the input that is called
+/// `source` or `row` keeps its place and hides ours.
 pub fn with_origin(fields: &Schema) -> SchemaRef {
-    let ours = origin_fields().into_iter().filter(|field| fields.column_with_name(field.name()).is_none());
-    let fields: Vec<Arc<Field>> = ours.map(Arc::new).chain(fields.fields().iter().cloned()).collect();
+    let ours = origin_fields()
+        .into_iter()
+        .filter(|field| fields.column_with_name(field.name()).is_none());
+    let fields: Vec<Arc<Field>> = ours
+        .map(Arc::new)
+        .chain(fields.fields().iter().cloned())
+        .collect();
     Arc::new(Schema::new(fields))
 }
 
@@ -352,11 +398,19 @@ pub fn add_origin(
     columns: &[ArrayRef],
 ) -> Result<RecordBatch, StageError> {
     let row: ArrayRef = Arc::new(UInt64Array::from_iter_values(rows));
-    let source: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n(source, row.len())));
+    let source: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n(
+        source,
+        row.len(),
+    )));
     let added = schema.fields().len() - columns.len();
     let ours = [(SOURCE, source), (ROW, row)];
-    let ours = ours.into_iter().filter(|(name, _)| schema.fields().iter().take(added).any(|f| f.name() == name));
-    let columns = ours.map(|(_, column)| column).chain(columns.iter().cloned()).collect();
+    let ours = ours
+        .into_iter()
+        .filter(|(name, _)| schema.fields().iter().take(added).any(|f| f.name() == name));
+    let columns = ours
+        .map(|(_, column)| column)
+        .chain(columns.iter().cloned())
+        .collect();
     Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
 }
 
@@ -377,26 +431,34 @@ pub fn accept_folder(stage: &str, state: &Location) -> Result<(), StageError> {
     root_folder::RootRecord::forget(stage, state)
 }
 
-/// Runs a blocking reader on a thread of its own; it hands over batches through the sender, which blocks
-/// while `ahead` batches wait. A reader that returns an error ends the stream with it; so does a panic.
+/// Runs a blocking reader on a thread of its own; it hands over batches through the sender, which
+/// blocks while `ahead` batches wait. A reader that returns an error ends the stream with it; so
+/// does a panic.
 pub fn spawn_reader<F>(ahead: usize, read: F) -> BatchStream
 where
     F: FnOnce(&BatchSender) -> Result<(), StageError> + Send + 'static,
 {
     let (sender, receiver) = tokio::sync::mpsc::channel(ahead.max(1));
-    let sender = BatchSender { sender, caller: None };
+    let sender = BatchSender {
+        sender,
+        caller: None,
+    };
     let reader = std::thread::Builder::new().name("source".to_owned());
     let spawned = reader.spawn(move || {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read(&sender)));
-        let outcome = outcome.unwrap_or_else(|_| Err(StageError::Other("the reader panicked".to_owned())));
+        let outcome =
+            outcome.unwrap_or_else(|_| Err(StageError::Other("the reader panicked".to_owned())));
         if let Err(error) = outcome {
-            // A closed channel means that nobody listens any more: the run has ended for another reason.
+            // A closed channel means that nobody listens any more: the run has ended for another
+            // reason.
             let _ = sender.sender.blocking_send(Err(error));
         }
     });
     match spawned {
         Ok(_) => Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver)),
-        Err(error) => Box::pin(tokio_stream::once(Err(StageError::Other(format!("cannot start a thread: {error}"))))),
+        Err(error) => Box::pin(tokio_stream::once(Err(StageError::Other(format!(
+            "cannot start a thread: {error}"
+        ))))),
     }
 }
 
@@ -411,7 +473,10 @@ impl BatchSender {
     /// The same, for a thread that says which calls it is in: waiting for room is none.
     #[must_use]
     pub fn outside_of(&self, caller: Arc<BlockingCaller>) -> Self {
-        Self { sender: self.sender.clone(), caller: Some(caller) }
+        Self {
+            sender: self.sender.clone(),
+            caller: Some(caller),
+        }
     }
 
     /// Whether nobody wants more.

@@ -19,11 +19,15 @@ use crate::error::{ConfigError, StageError};
 use crate::plan_context::PlanContext;
 use crate::source::batch_limits::BatchLimits;
 use crate::source::file_checkpoints::OnChange;
-use crate::source::file_source::{BatchOutput, FileFormat, FileSource, ReadEnd, check_names, shorten};
+use crate::source::file_source::{
+    BatchOutput, FileFormat, FileSource, ReadEnd, check_names, shorten,
+};
 use crate::source::input_file::{self, InputFile};
 use crate::source::json_prescan::{LineClass, MAX_DEPTH};
 use crate::source::schema_inference::first;
-use crate::source::text::{ColumnType, Framer, LineAction, SAMPLE, TextBatches, TextFormat, read_all, too_long};
+use crate::source::text::{
+    ColumnType, Framer, LineAction, SAMPLE, TextBatches, TextFormat, read_all, too_long,
+};
 use crate::source::text_encoding::not_utf8;
 use crate::source::{BatchSize, Source, SourceConfig};
 use crate::store::FileReader;
@@ -40,9 +44,10 @@ pub struct NdjsonSourceConfig {
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub types: BTreeMap<String, ColumnType>,
-    /// What happens to a file that has changed since an earlier run read it, otherwise than by lines that were appended
-    /// (of those, only the new ones are read): `new` reads it as a new file, with a warning that the rows that it gave before
-    /// stay in the output; `refuse` refuses to run. Default: new.
+    /// What happens to a file that has changed since an earlier run read it, otherwise than by
+    /// lines that were appended (of those, only the new ones are read): `new` reads it as a new
+    /// file, with a warning that the rows that it gave before stay in the output; `refuse` refuses
+    /// to run. Default: new.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     pub on_change: OnChange,
@@ -64,9 +69,18 @@ impl SourceConfig for NdjsonSourceConfig {
             .map_err(|what| vec![ConfigError::new("path", what)])?;
         self.types = ColumnType::all(&schema);
         let batch_limits = BatchLimits::features(batch);
-        let format =
-            NdjsonFormat { parser: NdjsonParser::new(schema.clone(), record_bytes), record_bytes, batch_limits };
-        Ok(Box::new(FileSource::new(name, &self.path, &schema, format, self.on_change.into())))
+        let format = NdjsonFormat {
+            parser: NdjsonParser::new(schema.clone(), record_bytes),
+            record_bytes,
+            batch_limits,
+        };
+        Ok(Box::new(FileSource::new(
+            name,
+            &self.path,
+            &schema,
+            format,
+            self.on_change.into(),
+        )))
     }
 }
 
@@ -77,20 +91,26 @@ impl NdjsonSourceConfig {
             let data_type = given(field.name()).unwrap_or_else(|| widen(field.data_type(), false));
             Field::new(field.name(), data_type, true)
         });
-        let unseen = self.types.iter().filter(|(name, _)| inferred.column_with_name(name).is_none());
+        let unseen = self
+            .types
+            .iter()
+            .filter(|(name, _)| inferred.column_with_name(name).is_none());
         let unseen = unseen.map(|(name, given)| Field::new(name, given.data_type(), true));
         Arc::new(Schema::new(known.chain(unseen).collect::<Vec<_>>()))
     }
 }
 
-/// Numbers in lists are features, of which a beginning may show whole ones only; what was never met is text.
+/// Numbers in lists are features, of which a beginning may show whole ones only; what was never met
+/// is text.
 fn widen(inferred: &DataType, in_list: bool) -> DataType {
     match inferred {
         DataType::Null => DataType::Utf8,
         DataType::Int64 if in_list => DataType::Float64,
         DataType::List(item) => DataType::new_list(widen(item.data_type(), true), true),
         DataType::Struct(fields) => {
-            let fields = fields.iter().map(|field| Field::new(field.name(), widen(field.data_type(), in_list), true));
+            let fields = fields
+                .iter()
+                .map(|field| Field::new(field.name(), widen(field.data_type(), in_list), true));
             DataType::Struct(fields.collect())
         }
         other => other.clone(),
@@ -110,7 +130,9 @@ fn infer(files: &[InputFile], record_bytes: u64) -> Result<Schema, StageError> {
     let any = NdjsonParser::new(Arc::new(Schema::empty()), record_bytes);
     first(files, |file, input| {
         let unfit = |what: String| file.unfit(RejectCode::Mismatch, &what, 1);
-        let block = TextBatches::new(open(file, input, record_bytes)?, SAMPLE).sample(&any).map_err(file.stopped())?;
+        let block = TextBatches::new(open(file, input, record_bytes)?, SAMPLE)
+            .sample(&any)
+            .map_err(file.stopped())?;
         let Some(block) = block else { return Ok(None) };
         let (mut left, mut has_large) = (SAMPLED_VALUES, false);
         let mut within = |text: &[u8]| match LineClass::of(text) {
@@ -124,7 +146,10 @@ fn infer(files: &[InputFile], record_bytes: u64) -> Result<Schema, StageError> {
             }
             _ => false,
         };
-        let sampled = block.texts().map(|(_, text)| text).filter(|text| within(text));
+        let sampled = block
+            .texts()
+            .map(|(_, text)| text)
+            .filter(|text| within(text));
         let (mut values, mut different) = (Vec::new(), HashSet::new());
         for value in sampled.filter_map(|text| serde_json::from_slice::<Value>(text).ok()) {
             if !value.is_object() || keys(&value) > MAX_COLUMNS {
@@ -144,11 +169,13 @@ fn infer(files: &[InputFile], record_bytes: u64) -> Result<Schema, StageError> {
         }
         if values.is_empty() {
             return Err(unfit(
-                "does not begin with JSON objects; expected one a line, to know the columns by".to_owned(),
+                "does not begin with JSON objects; expected one a line, to know the columns by"
+                    .to_owned(),
             ));
         }
         let inferred = infer_from(values);
-        let inferred = inferred.map_err(|error| unfit(format!("the first records do not fit together: {error}")))?;
+        let inferred = inferred
+            .map_err(|error| unfit(format!("the first records do not fit together: {error}")))?;
         match inferred.flattened_fields().len() {
             found if found > MAX_COLUMNS => Err(unfit(too_wide(&found.to_string()))),
             _ => Ok(Some(inferred)),
@@ -162,17 +189,21 @@ const SAMPLED_VALUES: u64 = 1 << 20;
 /// Records with more keys name no columns; a table that is wider has its features in a list.
 const MAX_COLUMNS: usize = 4096;
 
-/// Keys of a record whose columns are inferred: each takes many times its text. A list of objects repeats its keys.
+/// Keys of a record whose columns are inferred: each takes many times its text. A list of objects
+/// repeats its keys.
 const RECORD_KEYS: u64 = 1 << 18;
 
 /// Different keys of the first records that are counted before the file is refused.
 const DIFFERENT_KEYS: usize = 1 << 16;
 
 fn too_wide(found: &str) -> String {
-    format!("the first records have {found} different keys; at most {MAX_COLUMNS} are supported: use lists")
+    format!(
+        "the first records have {found} different keys; at most {MAX_COLUMNS} are supported: use lists"
+    )
 }
 
-/// Keys of an object and of those in it, at most so many as it makes columns; of a list its widest item counts.
+/// Keys of an object and of those in it, at most so many as it makes columns; of a list its widest
+/// item counts.
 fn keys(value: &Value) -> usize {
     match value {
         Value::Object(fields) => fields.values().map(|value| 1 + keys(value)).sum(),
@@ -190,7 +221,9 @@ fn add_keys(value: &Value, under: u64, different: &mut HashSet<u64>) {
             different.insert(hasher.finish());
             add_keys(value, hasher.finish(), different);
         }),
-        Value::Array(items) => items.iter().for_each(|item| add_keys(item, under, different)),
+        Value::Array(items) => items
+            .iter()
+            .for_each(|item| add_keys(item, under, different)),
         _ => {}
     }
 }
@@ -208,7 +241,11 @@ fn infer_from(mut values: Vec<Value>) -> Result<Schema, StageError> {
         let (mut fit, mut misfit) = (0, values.len());
         while misfit - fit > 1 {
             let middle = fit.midpoint(misfit);
-            *(if infer(&values[..middle]).is_ok() { &mut fit } else { &mut misfit }) = middle;
+            *(if infer(&values[..middle]).is_ok() {
+                &mut fit
+            } else {
+                &mut misfit
+            }) = middle;
         }
         values.remove(fit);
     }
@@ -226,13 +263,23 @@ impl FileFormat for NdjsonFormat {
     const EXTENSIONS: &'static [&'static str] = &["ndjson", "jsonl"];
     const IS_TEXT: bool = true;
 
-    fn read(&self, file: &InputFile, input: FileReader, output: &BatchOutput<'_>) -> Result<(), ReadEnd> {
-        read_all(open(file, output.track(input), self.record_bytes)?, &self.parser, self.batch_limits, output)
+    fn read(
+        &self,
+        file: &InputFile,
+        input: FileReader,
+        output: &BatchOutput<'_>,
+    ) -> Result<(), ReadEnd> {
+        read_all(
+            open(file, output.track(input), self.record_bytes)?,
+            &self.parser,
+            self.batch_limits,
+            output,
+        )
     }
 }
 
-/// A record may take so many times `limits.record_bytes` in Arrow memory: `[null,null]` in a list of wide objects
-/// takes hundreds of bytes for five. Batches count twice what is stored.
+/// A record may take so many times `limits.record_bytes` in Arrow memory: `[null,null]` in a list
+/// of wide objects takes hundreds of bytes for five. Batches count twice what is stored.
 const EXPANSION: u64 = 2;
 
 /// Parses objects into the planned columns.
@@ -250,12 +297,22 @@ impl NdjsonParser {
         let leaves = schema.flattened_fields().len() as u64;
         let nests = |field: &&Field| matches!(field.data_type(), DataType::List(item) if item.data_type().is_nested());
         let has_object_lists = schema.flattened_fields().iter().any(nests);
-        Self { schema, leaves, has_object_lists, record_bytes }
+        Self {
+            schema,
+            leaves,
+            has_object_lists,
+            record_bytes,
+        }
     }
 
-    /// At most so many bytes of Arrow memory: the text, and 8 for each number, offset or missing value.
+    /// At most so many bytes of Arrow memory: the text, and 8 for each number, offset or missing
+    /// value.
     fn weight(&self, record: &[u8], values: u64) -> u64 {
-        let slots = if self.has_object_lists { values.saturating_mul(self.leaves) } else { values + self.leaves };
+        let slots = if self.has_object_lists {
+            values.saturating_mul(self.leaves)
+        } else {
+            values + self.leaves
+        };
         (record.len() as u64).saturating_add(slots.saturating_mul(8))
     }
 }
@@ -266,25 +323,42 @@ impl TextFormat for NdjsonParser {
         match LineClass::of(record) {
             LineClass::Blank => LineAction::Skip,
             LineClass::Object { values, .. } => match self.weight(record, values) {
-                weight if weight > self.record_bytes.saturating_mul(EXPANSION) => too_long(self.record_bytes),
+                weight if weight > self.record_bytes.saturating_mul(EXPANSION) => {
+                    too_long(self.record_bytes)
+                }
                 weight => LineAction::Parse(weight),
             },
-            LineClass::Incomplete => malformed("the line ends inside an object, a list or a string"),
-            LineClass::Trailing => malformed("the line goes on after the object; expected one object a line"),
+            LineClass::Incomplete => {
+                malformed("the line ends inside an object, a list or a string")
+            }
+            LineClass::Trailing => {
+                malformed("the line goes on after the object; expected one object a line")
+            }
             LineClass::NotAnObject => malformed("the line is no JSON object"),
-            LineClass::TooDeep => malformed(&format!("values are nested more than {MAX_DEPTH} deep")),
+            LineClass::TooDeep => {
+                malformed(&format!("values are nested more than {MAX_DEPTH} deep"))
+            }
         }
     }
 
     fn decode(&self, text: &[u8], count: usize) -> Result<RecordBatch, String> {
         let builder = ReaderBuilder::new(self.schema.clone()).with_batch_size(count + 1);
         let decoded = || -> Result<Option<RecordBatch>, ArrowError> {
-            let mut decoder = builder.with_decoder_factory(Arc::new(WholeNumbers)).build_decoder()?;
+            let mut decoder = builder
+                .with_decoder_factory(Arc::new(WholeNumbers))
+                .build_decoder()?;
             decoder.decode(text)?;
             decoder.flush()
         }();
-        let message = |error: ArrowError| error.to_string().trim_start_matches("Json error: ").to_owned();
-        decoded.map_err(message)?.ok_or_else(|| "there is no value".to_owned())
+        let message = |error: ArrowError| {
+            error
+                .to_string()
+                .trim_start_matches("Json error: ")
+                .to_owned()
+        };
+        decoded
+            .map_err(message)?
+            .ok_or_else(|| "there is no value".to_owned())
     }
 
     fn schema(&self) -> &SchemaRef {
@@ -314,11 +388,18 @@ impl ArrayDecoder for WholeNumbers {
             TapeElement::Null => Ok(None),
             TapeElement::Number(text) | TapeElement::String(text) => {
                 let text = tape.get_string(text);
-                whole(text).map(Some).ok_or_else(|| ArrowError::JsonError(format!("{text} is no 64-bit integer")))
+                whole(text)
+                    .map(Some)
+                    .ok_or_else(|| ArrowError::JsonError(format!("{text} is no 64-bit integer")))
             }
             _ => Err(tape.error(place, "an integer")),
         };
-        Ok(Arc::new(places.iter().map(value).collect::<Result<Int64Array, _>>()?))
+        Ok(Arc::new(
+            places
+                .iter()
+                .map(value)
+                .collect::<Result<Int64Array, _>>()?,
+        ))
     }
 }
 
@@ -364,12 +445,27 @@ mod tests {
         let folder = file(text);
         let more = json!({ "path": folder.path(), "types": { "late": "bool" } });
         let all = records(&read::<NdjsonSourceConfig>(more, 10));
-        let types: Vec<_> = all.schema().fields().iter().map(|f| format!("{} {}", f.name(), f.data_type())).collect();
+        let types: Vec<_> = all
+            .schema()
+            .fields()
+            .iter()
+            .map(|f| format!("{} {}", f.name(), f.data_type()))
+            .collect();
         assert!(types.contains(&"a Float64".to_owned()), "{types:?}");
         assert!(types.contains(&"n Utf8".to_owned()), "{types:?}");
         assert!(types.contains(&"late Boolean".to_owned()), "{types:?}");
-        assert_eq!(all["v"].as_list::<i32>().values().as_primitive::<Float64Type>().values(), &[1.0, 2.0, 0.5]);
-        assert_eq!(all["s"].as_string::<i32>().iter().collect::<Vec<_>>(), [Some("x"), None]);
+        assert_eq!(
+            all["v"]
+                .as_list::<i32>()
+                .values()
+                .as_primitive::<Float64Type>()
+                .values(),
+            &[1.0, 2.0, 0.5]
+        );
+        assert_eq!(
+            all["s"].as_string::<i32>().iter().collect::<Vec<_>>(),
+            [Some("x"), None]
+        );
         assert!(all["o"].as_struct().column(0).as_boolean().value(0));
     }
 
@@ -377,11 +473,20 @@ mod tests {
     fn one_bad_record_among_10_000_is_one_reject() {
         let folder = file(&many(10_000, &[(7_123, "{\"id\": 1.5}")]));
         let batches = read::<NdjsonSourceConfig>(json!({ "path": folder.path() }), 4096);
-        assert_eq!(rejects(&batches), [(7123, "malformed", Some("{\"id\": 1.5}".to_owned()))]);
-        assert_eq!(batches[1].rejects[0].reason, "whilst decoding field 'id': 1.5 is no 64-bit integer");
+        assert_eq!(
+            rejects(&batches),
+            [(7123, "malformed", Some("{\"id\": 1.5}".to_owned()))]
+        );
+        assert_eq!(
+            batches[1].rejects[0].reason,
+            "whilst decoding field 'id': 1.5 is no 64-bit integer"
+        );
         let ids = records(&batches);
         let ids = ids["id"].as_primitive::<Int64Type>().values().to_vec();
-        assert_eq!(ids, (0..10_000).filter(|&row| row != 7_123).collect::<Vec<_>>());
+        assert_eq!(
+            ids,
+            (0..10_000).filter(|&row| row != 7_123).collect::<Vec<_>>()
+        );
     }
 
     #[test]
@@ -402,10 +507,20 @@ mod tests {
             (11, "{\"id\" 3}"),
         ];
         let folder = file(&many(20, &bad));
-        let batches = read::<NdjsonSourceConfig>(json!({ "path": folder.path(), "types": { "id": "int" } }), 8);
+        let batches = read::<NdjsonSourceConfig>(
+            json!({ "path": folder.path(), "types": { "id": "int" } }),
+            8,
+        );
         let found = rejects(&batches);
-        assert_eq!(found.iter().map(|reject| reject.0).collect::<Vec<_>>(), (1..12).collect::<Vec<_>>());
-        let codes: Vec<_> = found.iter().filter(|reject| reject.1 != "malformed").map(|reject| reject.1).collect();
+        assert_eq!(
+            found.iter().map(|reject| reject.0).collect::<Vec<_>>(),
+            (1..12).collect::<Vec<_>>()
+        );
+        let codes: Vec<_> = found
+            .iter()
+            .filter(|reject| reject.1 != "malformed")
+            .map(|reject| reject.1)
+            .collect();
         assert_eq!(codes, ["too_large"]);
         assert_eq!(found[0].2.as_deref(), Some("[1, 2]"));
         assert_eq!(records(&batches).num_rows(), 9);
@@ -413,19 +528,41 @@ mod tests {
 
     #[test]
     fn a_record_of_very_many_keys_names_no_columns_and_a_table_of_them_is_refused() {
-        let keys = |from: usize, to: usize| (from..to).map(|n| format!("\"k{n}\": {n}")).collect::<Vec<_>>().join(",");
+        let keys = |from: usize, to: usize| {
+            (from..to)
+                .map(|n| format!("\"k{n}\": {n}"))
+                .collect::<Vec<_>>()
+                .join(",")
+        };
         let wide = file(&format!("{{\"k0\": 1}}\n{{{}}}\n", keys(0, 5000)));
         let batches = read::<NdjsonSourceConfig>(json!({ "path": wide.path() }), 10);
-        assert_eq!(records(&batches)["k0"].as_primitive::<Int64Type>().values(), &[1, 0]);
-        let table: String = (0..6).map(|n| format!("{{{}}}\n", keys(n * 1000, n * 1000 + 1000))).collect();
+        assert_eq!(
+            records(&batches)["k0"].as_primitive::<Int64Type>().values(),
+            &[1, 0]
+        );
+        let table: String = (0..6)
+            .map(|n| format!("{{{}}}\n", keys(n * 1000, n * 1000 + 1000)))
+            .collect();
         let table = file(&table);
-        let faults = plan::<NdjsonSourceConfig>(json!({ "path": table.path() }), 10).err().unwrap();
+        let faults = plan::<NdjsonSourceConfig>(json!({ "path": table.path() }), 10)
+            .err()
+            .unwrap();
         let expected = "no file can be read; a.ndjson: the first records have 6000 different keys; at most 4096 are supported: use lists";
         assert_eq!(faults[0].message, expected);
-        let table: String = (0..30).map(|n| format!("{{{}}}\n", keys(n * 4000, n * 4000 + 4000))).collect();
+        let table: String = (0..30)
+            .map(|n| format!("{{{}}}\n", keys(n * 4000, n * 4000 + 4000)))
+            .collect();
         let table = file(&table);
-        let faults = plan::<NdjsonSourceConfig>(json!({ "path": table.path() }), 10).err().unwrap();
-        assert!(faults[0].message.contains("have more than 65536 different keys"), "{}", faults[0].message);
+        let faults = plan::<NdjsonSourceConfig>(json!({ "path": table.path() }), 10)
+            .err()
+            .unwrap();
+        assert!(
+            faults[0]
+                .message
+                .contains("have more than 65536 different keys"),
+            "{}",
+            faults[0].message
+        );
     }
 
     #[test]
@@ -433,7 +570,12 @@ mod tests {
         let infer = |objects: usize| {
             let list = vec!["{\"x\":1,\"y\":2}"; objects].join(",");
             let folder = file(&format!("{{\"a\": [{list}]}}\n"));
-            let files = input_file::list("in", &folder.path().to_string_lossy(), NdjsonFormat::EXTENSIONS).unwrap();
+            let files = input_file::list(
+                "in",
+                &folder.path().to_string_lossy(),
+                NdjsonFormat::EXTENSIONS,
+            )
+            .unwrap();
             infer(&files, 1 << 24)
         };
         assert_eq!(infer(50_000).unwrap().field(0).name(), "a");
@@ -444,7 +586,11 @@ mod tests {
     #[test]
     fn strings_that_are_no_utf8_are_a_reject() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("a.jsonl"), b"{\"s\": \"a\"}\n{\"s\": \"\xff\"}\n{\"s\": \"b\"}").unwrap();
+        std::fs::write(
+            folder.path().join("a.jsonl"),
+            b"{\"s\": \"a\"}\n{\"s\": \"\xff\"}\n{\"s\": \"b\"}",
+        )
+        .unwrap();
         let batches = read::<NdjsonSourceConfig>(json!({ "path": folder.path() }), 10);
         assert_eq!(rejects(&batches).len(), 1);
         assert_eq!(records(&batches).num_rows(), 2);
@@ -464,25 +610,49 @@ mod tests {
     fn a_small_record_that_would_fill_the_memory_is_refused() {
         let wide: Vec<String> = (0..500).map(|place| format!("\"c{place}\": 1")).collect();
         let nulls = vec!["null"; 10_000].join(",");
-        let folder = file(&format!("{{\"o\": [{{{}}}]}}\n{{\"o\": [{nulls}]}}\n", wide.join(",")));
+        let folder = file(&format!(
+            "{{\"o\": [{{{}}}]}}\n{{\"o\": [{nulls}]}}\n",
+            wide.join(",")
+        ));
         let batches = read::<NdjsonSourceConfig>(json!({ "path": folder.path() }), 10);
-        assert_eq!(rejects(&batches).iter().map(|reject| (reject.0, reject.1)).collect::<Vec<_>>(), [(1, "too_large")]);
+        assert_eq!(
+            rejects(&batches)
+                .iter()
+                .map(|reject| (reject.0, reject.1))
+                .collect::<Vec<_>>(),
+            [(1, "too_large")]
+        );
     }
 
     #[test]
     fn nothing_to_know_the_columns_by_is_a_fault() {
         let folder = file("hello\n[1]\n");
-        let faults = plan::<NdjsonSourceConfig>(json!({ "path": folder.path() }), 10).err().unwrap();
-        assert!(faults[0].message.contains("a.ndjson: does not begin with JSON objects"), "{faults:?}");
+        let faults = plan::<NdjsonSourceConfig>(json!({ "path": folder.path() }), 10)
+            .err()
+            .unwrap();
+        assert!(
+            faults[0]
+                .message
+                .contains("a.ndjson: does not begin with JSON objects"),
+            "{faults:?}"
+        );
     }
 
     #[test]
     fn a_few_misfits_at_the_beginning_are_rejects_and_many_a_fault() {
         let folder = file("{\"a\": 1}\n{\"a\": {\"b\": 1}}\n{\"a\": 2}\n");
         let batches = read::<NdjsonSourceConfig>(json!({ "path": folder.path() }), 10);
-        assert_eq!(rejects(&batches), [(1, "malformed", Some("{\"a\": {\"b\": 1}}".to_owned()))]);
+        assert_eq!(
+            rejects(&batches),
+            [(1, "malformed", Some("{\"a\": {\"b\": 1}}".to_owned()))]
+        );
         let folder = file(&"{\"a\": 1}\n{\"a\": {\"b\": 1}}\n".repeat(20));
-        let faults = plan::<NdjsonSourceConfig>(json!({ "path": folder.path() }), 10).err().unwrap();
-        assert!(faults[0].message.contains("do not fit together"), "{faults:?}");
+        let faults = plan::<NdjsonSourceConfig>(json!({ "path": folder.path() }), 10)
+            .err()
+            .unwrap();
+        assert!(
+            faults[0].message.contains("do not fit together"),
+            "{faults:?}"
+        );
     }
 }

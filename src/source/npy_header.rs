@@ -12,27 +12,36 @@ pub(super) const MAGIC: [u8; 6] = *b"\x93NUMPY";
 /// NumPy itself refuses longer headers, unless told that they can be trusted.
 const MAX_HEADER: u64 = 10_000;
 
-/// Reads the header (<https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>); the array's values follow
-/// in `stream`.
+/// Reads the header (<https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>); the
+/// array's values follow in `stream`.
 ///
 /// # Errors
-/// When it is none, or of an array without rows of numbers; the sentence goes on after the array's name.
+/// When it is none, or of an array without rows of numbers; the sentence goes on after the array's
+/// name.
 pub(super) fn header(stream: &mut impl Read) -> Result<ArrayHeader, RejectReason> {
     let malformed = |what: String| (RejectCode::Malformed, what);
     let mut start = [0; 8];
     read(stream, &mut start)?;
     if start[..6] != MAGIC {
-        return Err(malformed("is none: it does not begin as a .npy file does".to_owned()));
+        return Err(malformed(
+            "is none: it does not begin as a .npy file does".to_owned(),
+        ));
     }
     let mut length = [0; 4];
     match start[6] {
         1 => read(stream, &mut length[..2])?,
         2 | 3 => read(stream, &mut length)?,
-        other => return Err(malformed(format!("has the version {other} of the format; 1 to 3 are known"))),
+        other => {
+            return Err(malformed(format!(
+                "has the version {other} of the format; 1 to 3 are known"
+            )));
+        }
     }
     let length = u64::from(u32::from_le_bytes(length));
     if length > MAX_HEADER {
-        return Err(malformed(format!("has a header of {length} bytes; at most {MAX_HEADER} are read")));
+        return Err(malformed(format!(
+            "has a header of {length} bytes; at most {MAX_HEADER} are read"
+        )));
     }
     let mut text = Vec::new();
     stream.take(length).read_to_end(&mut text).map_err(of_io)?;
@@ -44,9 +53,13 @@ pub(super) fn header(stream: &mut impl Read) -> Result<ArrayHeader, RejectReason
 }
 
 fn read(stream: &mut impl Read, into: &mut [u8]) -> Result<(), RejectReason> {
-    stream
-        .read_exact(into)
-        .map_err(|error| if error.kind() == ErrorKind::UnexpectedEof { truncated() } else { of_io(error) })
+    stream.read_exact(into).map_err(|error| {
+        if error.kind() == ErrorKind::UnexpectedEof {
+            truncated()
+        } else {
+            of_io(error)
+        }
+    })
 }
 
 fn truncated() -> RejectReason {
@@ -54,21 +67,38 @@ fn truncated() -> RejectReason {
 }
 
 fn of_io(error: std::io::Error) -> RejectReason {
-    (RejectCode::Malformed, format!("cannot be read: {}", shorten(&error.to_string())))
+    (
+        RejectCode::Malformed,
+        format!("cannot be read: {}", shorten(&error.to_string())),
+    )
 }
 
 /// `{'descr': '<f8', 'fortran_order': False, 'shape': (7200, 6), }`
 fn parse(text: &str) -> Result<ArrayHeader, String> {
-    let strange = || format!("has a header that is not understood: {}", shorten(text.trim()));
+    let strange = || {
+        format!(
+            "has a header that is not understood: {}",
+            shorten(text.trim())
+        )
+    };
     let value = |key: &str| {
-        let after = ['\'', '"'].into_iter().find_map(|quote| text.split_once(&format!("{quote}{key}{quote}")));
-        after.and_then(|(_, after)| after.trim_start().strip_prefix(':')).map(str::trim_start).ok_or_else(strange)
+        let after = ['\'', '"']
+            .into_iter()
+            .find_map(|quote| text.split_once(&format!("{quote}{key}{quote}")));
+        after
+            .and_then(|(_, after)| after.trim_start().strip_prefix(':'))
+            .map(str::trim_start)
+            .ok_or_else(strange)
     };
     let descr = value("descr")?;
     if descr.starts_with('[') {
         return Err("holds records of several fields; only plain numbers are read".to_owned());
     }
-    let quote = descr.chars().next().filter(|quote| ['\'', '"'].contains(quote)).ok_or_else(strange)?;
+    let quote = descr
+        .chars()
+        .next()
+        .filter(|quote| ['\'', '"'].contains(quote))
+        .ok_or_else(strange)?;
     let descr = descr[1..].split(quote).next().unwrap_or_default();
     let (element, big_endian) = element(descr)?;
     let column_major = match value("fortran_order")? {
@@ -76,9 +106,18 @@ fn parse(text: &str) -> Result<ArrayHeader, String> {
         order if order.starts_with("False") => false,
         _ => return Err(strange()),
     };
-    let shape = value("shape")?.strip_prefix('(').and_then(|shape| shape.split_once(')')).ok_or_else(strange)?.0;
-    let sides = shape.split(',').map(|side| side.trim().trim_end_matches('L')).filter(|side| !side.is_empty());
-    let shape: Vec<u64> = sides.map(|side| side.parse().map_err(|_| strange())).collect::<Result<_, _>>()?;
+    let shape = value("shape")?
+        .strip_prefix('(')
+        .and_then(|shape| shape.split_once(')'))
+        .ok_or_else(strange)?
+        .0;
+    let sides = shape
+        .split(',')
+        .map(|side| side.trim().trim_end_matches('L'))
+        .filter(|side| !side.is_empty());
+    let shape: Vec<u64> = sides
+        .map(|side| side.parse().map_err(|_| strange()))
+        .collect::<Result<_, _>>()?;
     ArrayHeader::new(element, big_endian, column_major, &shape)
 }
 
@@ -136,15 +175,21 @@ mod tests {
     fn headers_are_read_however_they_are_written() {
         check(
             "{'descr': '<f8', 'fortran_order': True, 'shape': (7200, 6), }          \n",
-            expect!["ArrayHeader { element: Float64, big_endian: false, column_major: true, rows: 7200, row: [6] }"],
+            expect![
+                "ArrayHeader { element: Float64, big_endian: false, column_major: true, rows: 7200, row: [6] }"
+            ],
         );
         check(
             "{\"shape\":(3L,) ,\"fortran_order\":False,\"descr\":\">i2\"}",
-            expect!["ArrayHeader { element: Int16, big_endian: true, column_major: false, rows: 3, row: [] }"],
+            expect![
+                "ArrayHeader { element: Int16, big_endian: true, column_major: false, rows: 3, row: [] }"
+            ],
         );
         check(
             "{'descr': '|b1', 'fortran_order': False, 'shape': (2, 4, 5)}",
-            expect!["ArrayHeader { element: Bool, big_endian: false, column_major: false, rows: 2, row: [4, 5] }"],
+            expect![
+                "ArrayHeader { element: Bool, big_endian: false, column_major: false, rows: 2, row: [4, 5] }"
+            ],
         );
     }
 
@@ -200,13 +245,20 @@ mod tests {
         );
         check(
             "{'descr': '<f8', 'fortran_order': False, 'shape': (2, 99999999999999999)}",
-            expect!["malformed: has the shape [2, 99999999999999999]: its records are larger than any can be"],
+            expect![
+                "malformed: has the shape [2, 99999999999999999]: its records are larger than any can be"
+            ],
         );
         check(
             "{'descr': '<f8', 'fortran_order': False, 'shape': (9999999999999, 2)}",
-            expect!["malformed: declares 9999999999999 records; at most 1099511627776 are believed"],
+            expect![
+                "malformed: declares 9999999999999 records; at most 1099511627776 are believed"
+            ],
         );
-        check("", expect!["malformed: has a header that is not understood: "]);
+        check(
+            "",
+            expect!["malformed: has a header that is not understood: "],
+        );
     }
 
     #[test]
@@ -216,6 +268,11 @@ mod tests {
         let mut long = file("");
         long[6] = 2;
         long.splice(8.., u32::MAX.to_le_bytes());
-        assert!(header(&mut long.as_slice()).unwrap_err().1.contains("4294967295 bytes"));
+        assert!(
+            header(&mut long.as_slice())
+                .unwrap_err()
+                .1
+                .contains("4294967295 bytes")
+        );
     }
 }

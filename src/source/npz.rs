@@ -1,4 +1,5 @@
-//! The `npz` source: arrays of NumPy archives (.npz) and files (.npy), a record for each index of their first dimension.
+//! The `npz` source: arrays of NumPy archives (.npz) and files (.npy), a record for each index of
+//! their first dimension.
 
 use std::cell::RefCell;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -7,7 +8,8 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use flate2::bufread::DeflateDecoder;
 use rawzip::{
-    CompressionMethod, RECOMMENDED_BUFFER_SIZE, RangeReader, ReaderAt, ZipArchive, ZipArchiveEntryWayfinder, ZipLocator,
+    CompressionMethod, RECOMMENDED_BUFFER_SIZE, RangeReader, ReaderAt, ZipArchive,
+    ZipArchiveEntryWayfinder, ZipLocator,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,7 +21,8 @@ use crate::registry::did_you_mean;
 use crate::source::arrays::{ArrayHeader, ArrayReader, JoinedArrays, RejectReason, read_together};
 use crate::source::file_checkpoints::OnChange;
 use crate::source::file_source::{
-    BatchOutput, FileFormat, FileSource, ReadEnd, catch_panic, check_names, schema_mismatch, shorten,
+    BatchOutput, FileFormat, FileSource, ReadEnd, catch_panic, check_names, schema_mismatch,
+    shorten,
 };
 use crate::source::input_file::{self, InputFile};
 use crate::source::npy_header;
@@ -27,21 +30,23 @@ use crate::source::schema_inference::first;
 use crate::source::{BatchSize, Source, SourceConfig};
 use crate::store::FileReader;
 
-/// Arrays of NumPy archives (.npz) and files (.npy). Each index of their first dimension is a record: an array of one
-/// dimension becomes a column of numbers, one of more a column of lists; but bytes in two dimensions a record, or in three
-/// with one or three channels, are images and become the column `image`.
+/// Arrays of NumPy archives (.npz) and files (.npy). Each index of their first dimension is a
+/// record: an array of one dimension becomes a column of numbers, one of more a column of lists;
+/// but bytes in two dimensions a record, or in three with one or three channels, are images and
+/// become the column `image`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct NpzSourceConfig {
     /// A file, a folder (its *.npz and *.npy files, and those of its subfolders) or a glob.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
-    /// The arrays to read, by their names in the archive, such as `["X", "y"]`; all must have as many records. That of
-    /// a .npy file is called `array`. Default: all.
+    /// The arrays to read, by their names in the archive, such as `["X", "y"]`; all must have as
+    /// many records. That of a .npy file is called `array`. Default: all.
     #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub arrays: Option<Vec<String>>,
-    /// What happens to a file that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
-    /// the rows that it gave before stay in the output; `refuse` refuses to run. A file of at most 32 MiB whose content is the
-    /// same has not changed, whatever its time. Default: new.
+    /// What happens to a file that has changed since an earlier run read it: `new` reads it as a
+    /// new file, with a warning that the rows that it gave before stay in the output; `refuse`
+    /// refuses to run. A file of at most 32 MiB whose content is the same has not changed, whatever
+    /// its time. Default: new.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     pub on_change: OnChange,
@@ -63,18 +68,22 @@ impl SourceConfig for NpzSourceConfig {
         context: &PlanContext,
     ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
         let path = |what: String| vec![ConfigError::new("path", what)];
-        let files =
-            input_file::list(name, &self.path, NpzFormat::EXTENSIONS).map_err(|error| path(error.to_string()))?;
+        let files = input_file::list(name, &self.path, NpzFormat::EXTENSIONS)
+            .map_err(|error| path(error.to_string()))?;
         if let Some(arrays) = &self.arrays {
-            check_names(arrays.iter())
-                .map_err(|what| vec![ConfigError::new("arrays", what.replace("column", "array"))])?;
+            check_names(arrays.iter()).map_err(|what| {
+                vec![ConfigError::new("arrays", what.replace("column", "array"))]
+            })?;
         }
         let first = first_arrays(&files, self.arrays.as_deref())?;
         let headers: Vec<&ArrayHeader> = first.iter().map(|array| &array.header).collect();
         JoinedArrays::new(&headers, batch, &context.limits).map_err(path)?;
-        let schema = Arc::new(Schema::new(first.iter().map(FoundArray::field).collect::<Vec<_>>()));
+        let schema = Arc::new(Schema::new(
+            first.iter().map(FoundArray::field).collect::<Vec<_>>(),
+        ));
         if headers.iter().filter(|header| header.is_image()).count() > 1 {
-            let message = "several arrays hold images, but a record has one; name the arrays that are wanted";
+            let message =
+                "several arrays hold images, but a record has one; name the arrays that are wanted";
             return Err(vec![ConfigError::new("arrays", message)]);
         }
         let names: Vec<&String> = schema.fields().iter().map(|field| field.name()).collect();
@@ -83,19 +92,37 @@ impl SourceConfig for NpzSourceConfig {
         let arrays: Vec<String> = first.iter().map(|array| array.name.clone()).collect();
         self.arrays = Some(arrays.clone());
         let limits = context.limits;
-        let mut format = NpzFormat { arrays, schema: schema.clone(), batch, limits, most_held, held: 0 };
+        let mut format = NpzFormat {
+            arrays,
+            schema: schema.clone(),
+            batch,
+            limits,
+            most_held,
+            held: 0,
+        };
         format.held = format.largest(&files).map_err(path)?;
-        Ok(Box::new(FileSource::new(name, &self.path, &schema, format, self.on_change.into())))
+        Ok(Box::new(FileSource::new(
+            name,
+            &self.path,
+            &schema,
+            format,
+            self.on_change.into(),
+        )))
     }
 }
 
 /// The wanted arrays of the first file that has them.
-fn first_arrays(files: &[InputFile], wanted: Option<&[String]>) -> Result<Vec<FoundArray>, Vec<ConfigError>> {
+fn first_arrays(
+    files: &[InputFile],
+    wanted: Option<&[String]>,
+) -> Result<Vec<FoundArray>, Vec<ConfigError>> {
     // What is wrong with the wanted arrays in the first file that lacks one.
     let unknown = RefCell::new(None);
     let look = |file: &InputFile, input: FileReader| {
         let handle = input.try_clone().map_err(file.stopped())?;
-        let found = catch_panic(|| ArrayContainer::open(input).and_then(|container| container.find(wanted)));
+        let found = catch_panic(|| {
+            ArrayContainer::open(input).and_then(|container| container.find(wanted))
+        });
         file.check_available(&handle)?;
         let found = found.map_err(|(code, what)| file.unfit(code, &what, 1))?;
         found.and_then(of_equal_length).map(Some).map_err(|fault| {
@@ -104,14 +131,24 @@ fn first_arrays(files: &[InputFile], wanted: Option<&[String]>) -> Result<Vec<Fo
             unfit
         })
     };
-    first(files, look)
-        .map_err(|error| vec![unknown.take().unwrap_or_else(|| ConfigError::new("path", error.to_string()))])
+    first(files, look).map_err(|error| {
+        vec![
+            unknown
+                .take()
+                .unwrap_or_else(|| ConfigError::new("path", error.to_string())),
+        ]
+    })
 }
 
 /// The same arrays, if each has as many records as the others.
 fn of_equal_length(found: Vec<FoundArray>) -> Result<Vec<FoundArray>, ConfigError> {
-    let unequal = found.iter().zip(found.iter().skip(1)).find(|(one, other)| one.header.rows != other.header.rows);
-    let Some((one, other)) = unequal else { return Ok(found) };
+    let unequal = found
+        .iter()
+        .zip(found.iter().skip(1))
+        .find(|(one, other)| one.header.rows != other.header.rows);
+    let Some((one, other)) = unequal else {
+        return Ok(found);
+    };
     let message = format!(
         "`{}` has {} records, but `{}` {}; name arrays that belong together",
         one.name, one.header.rows, other.name, other.header.rows
@@ -134,12 +171,19 @@ struct NpzFormat {
 impl FileFormat for NpzFormat {
     const EXTENSIONS: &'static [&'static str] = &["npz", "npy"];
 
-    fn read(&self, file: &InputFile, input: FileReader, output: &BatchOutput<'_>) -> Result<(), ReadEnd> {
+    fn read(
+        &self,
+        file: &InputFile,
+        input: FileReader,
+        output: &BatchOutput<'_>,
+    ) -> Result<(), ReadEnd> {
         let handle = input.try_clone().map_err(file.stopped())?;
         let check = || file.check_available(&handle);
         let opened = catch_panic(|| {
             let container = ArrayContainer::open(input)?;
-            let found = container.find(Some(&self.arrays))?.map_err(|fault| fault.message)?;
+            let found = container
+                .find(Some(&self.arrays))?
+                .map_err(|fault| fault.message)?;
             Ok::<_, String>((container, found))
         });
         let (container, found) = match opened {
@@ -149,7 +193,11 @@ impl FileFormat for NpzFormat {
                 return output.reject_rest(0, code, &what);
             }
         };
-        let rows = found.iter().map(|array| array.header.rows).max().unwrap_or(0);
+        let rows = found
+            .iter()
+            .map(|array| array.header.rows)
+            .max()
+            .unwrap_or(0);
         for (planned, found) in self.schema.fields().iter().zip(&found) {
             let field = found.field();
             let is_same_name = planned.name() == field.name();
@@ -160,7 +208,10 @@ impl FileFormat for NpzFormat {
         }
         let refuse = |code, what| output.reject_rows(0..rows.max(1), code, what);
         if let Some(other) = found.iter().find(|array| array.header.rows != rows) {
-            let what = format!("`{}` has {} records, but another array {rows}", other.name, other.header.rows);
+            let what = format!(
+                "`{}` has {} records, but another array {rows}",
+                other.name, other.header.rows
+            );
             return refuse(RejectCode::Mismatch, what);
         }
         let headers: Vec<&ArrayHeader> = found.iter().map(|array| &array.header).collect();
@@ -188,7 +239,13 @@ impl FileFormat for NpzFormat {
 
     fn count_rows(&self, file: &InputFile) -> Option<u64> {
         let found = self.find(file)?;
-        Some(found.map_or(1, |found| found.iter().map(|array| array.header.rows).max().unwrap_or(0)))
+        Some(found.map_or(1, |found| {
+            found
+                .iter()
+                .map(|array| array.header.rows)
+                .max()
+                .unwrap_or(0)
+        }))
     }
 }
 
@@ -197,15 +254,23 @@ impl NpzFormat {
     fn find(&self, file: &InputFile) -> Option<Result<Vec<FoundArray>, String>> {
         let input = file.reopen().ok()?;
         let handle = input.try_clone().ok()?;
-        let found =
-            catch_panic(|| ArrayContainer::open(input).and_then(|container| container.find(Some(&self.arrays))));
+        let found = catch_panic(|| {
+            ArrayContainer::open(input).and_then(|container| container.find(Some(&self.arrays)))
+        });
         file.check_available(&handle).ok()?;
-        Some(found.map_err(|(_, what)| what).and_then(|found| found.map_err(|fault| fault.message)))
+        Some(
+            found
+                .map_err(|(_, what)| what)
+                .and_then(|found| found.map_err(|fault| fault.message)),
+        )
     }
 
-    /// What must be held of the file that needs most; those that cannot be read will say so when they are.
+    /// What must be held of the file that needs most; those that cannot be read will say so when
+    /// they are.
     fn largest(&self, files: &[InputFile]) -> Result<u64, String> {
-        let needs = files.iter().filter_map(|file| Some(held(&self.find(file)?.ok()?)));
+        let needs = files
+            .iter()
+            .filter_map(|file| Some(held(&self.find(file)?.ok()?)));
         let (fit, beyond): (Vec<u64>, Vec<u64>) = needs.partition(|&held| held <= self.most_held);
         match (fit.into_iter().max(), beyond.first()) {
             (None, Some(&held)) => Err(too_large(held, self.most_held)),
@@ -215,7 +280,9 @@ impl NpzFormat {
 }
 
 fn held(found: &[FoundArray]) -> u64 {
-    found.iter().fold(0, |total: u64, array| total.saturating_add(array.header.buffer_bytes()))
+    found.iter().fold(0, |total: u64, array| {
+        total.saturating_add(array.header.buffer_bytes())
+    })
 }
 
 fn too_large(held: u64, most: u64) -> String {
@@ -256,7 +323,10 @@ enum ArrayContainer {
 impl ArrayContainer {
     fn open(input: FileReader) -> Result<Self, String> {
         let length = input.length().map_err(|error| error.to_string())?;
-        let file = SharedInput { input: RefCell::new(input), length };
+        let file = SharedInput {
+            input: RefCell::new(input),
+            length,
+        };
         let mut start = [0; npy_header::MAGIC.len()];
         let is_npy = file.read_exact_at(&mut start, 0).is_ok() && start == npy_header::MAGIC;
         if is_npy {
@@ -264,11 +334,16 @@ impl ArrayContainer {
         }
         let mut buffer = vec![0; RECOMMENDED_BUFFER_SIZE];
         let located = ZipLocator::new().locate_in_reader(file, &mut buffer, length);
-        located.map(Self::Npz).map_err(|(_, error)| format!("is neither a .npy file nor a .npz archive: {error}"))
+        located
+            .map(Self::Npz)
+            .map_err(|(_, error)| format!("is neither a .npy file nor a .npz archive: {error}"))
     }
 
     /// The wanted arrays, or all; the inner error says which is not there.
-    fn find(&self, wanted: Option<&[String]>) -> Result<Result<Vec<FoundArray>, ConfigError>, String> {
+    fn find(
+        &self,
+        wanted: Option<&[String]>,
+    ) -> Result<Result<Vec<FoundArray>, ConfigError>, String> {
         let members = self.members()?;
         let names: Vec<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
         let mut chosen = Vec::new();
@@ -289,20 +364,31 @@ impl ArrayContainer {
             chosen = members;
         }
         let found = chosen.into_iter().map(|(name, member)| {
-            let header =
-                self.stream(member).and_then(|mut stream| npy_header::header(&mut stream).map_err(|(_, what)| what));
+            let header = self
+                .stream(member)
+                .and_then(|mut stream| npy_header::header(&mut stream).map_err(|(_, what)| what));
             match header {
-                Ok(header) => Ok(FoundArray { name, header, member }),
+                Ok(header) => Ok(FoundArray {
+                    name,
+                    header,
+                    member,
+                }),
                 Err(what) => Err(format!("the array `{}` {what}", shorten(&name))),
             }
         });
         let found: Vec<FoundArray> = found.collect::<Result<_, _>>()?;
-        if found.is_empty() { Err("holds no array".to_owned()) } else { Ok(Ok(found)) }
+        if found.is_empty() {
+            Err("holds no array".to_owned())
+        } else {
+            Ok(Ok(found))
+        }
     }
 
     /// Names and places of the arrays.
     fn members(&self) -> Result<Vec<(String, Option<ArchiveMember>)>, String> {
-        let Self::Npz(archive) = self else { return Ok(vec![(ONLY.to_owned(), None)]) };
+        let Self::Npz(archive) = self else {
+            return Ok(vec![(ONLY.to_owned(), None)]);
+        };
         let mut buffer = vec![0; RECOMMENDED_BUFFER_SIZE];
         let mut entries = archive.entries(&mut buffer);
         let mut members = Vec::new();
@@ -310,13 +396,21 @@ impl ArrayContainer {
         while let Some(entry) = entries.next_entry().map_err(|error| error.to_string())? {
             seen += 1;
             if seen > MAX_MEMBERS {
-                return Err(format!("has more than {MAX_MEMBERS} members; that is no archive of arrays"));
+                return Err(format!(
+                    "has more than {MAX_MEMBERS} members; that is no archive of arrays"
+                ));
             }
             let path = entry.file_path();
-            let name = str::from_utf8(path.as_ref()).ok().and_then(|path| path.strip_suffix(".npy"));
+            let name = str::from_utf8(path.as_ref())
+                .ok()
+                .and_then(|path| path.strip_suffix(".npy"));
             if let Some(name) = name.filter(|name| name.len() <= MAX_NAME) {
                 let (at, method) = (entry.wayfinder(), entry.compression_method());
-                let member = ArchiveMember { at, method, is_encrypted: entry.flags().is_encrypted() };
+                let member = ArchiveMember {
+                    at,
+                    method,
+                    is_encrypted: entry.flags().is_encrypted(),
+                };
                 members.push((name.to_owned(), Some(member)));
             }
         }
@@ -327,18 +421,29 @@ impl ArrayContainer {
     fn stream(&self, member: Option<ArchiveMember>) -> Result<Box<dyn Read + '_>, String> {
         let (archive, member) = match (self, member) {
             (Self::Npz(archive), Some(member)) => (archive, member),
-            (Self::Npy(file), _) => return Ok(Box::new(BufReader::new(RangeReader::new(file, 0..file.length)))),
+            (Self::Npy(file), _) => {
+                return Ok(Box::new(BufReader::new(RangeReader::new(
+                    file,
+                    0..file.length,
+                ))));
+            }
             (Self::Npz(_), None) => return Err("is in another file".to_owned()),
         };
         if member.is_encrypted {
             return Err("is encrypted; only plain arrays are read".to_owned());
         }
-        let entry = archive.get_entry(member.at).map_err(|error| error.to_string())?;
+        let entry = archive
+            .get_entry(member.at)
+            .map_err(|error| error.to_string())?;
         let stored = BufReader::with_capacity(1 << 16, entry.reader());
         match member.method {
             CompressionMethod::STORE => Ok(Box::new(entry.verifying_reader(stored))),
-            CompressionMethod::DEFLATE => Ok(Box::new(entry.verifying_reader(DeflateDecoder::new(stored)))),
-            other => Err(format!("is compressed by {other}; only stored and deflated arrays are read")),
+            CompressionMethod::DEFLATE => Ok(Box::new(
+                entry.verifying_reader(DeflateDecoder::new(stored)),
+            )),
+            other => Err(format!(
+                "is compressed by {other}; only stored and deflated arrays are read"
+            )),
         }
     }
 

@@ -1,4 +1,5 @@
-//! Whole files, one after the other; those of a bucket some at a time, since each request takes its time.
+//! Whole files, one after the other; those of a bucket some at a time, since each request takes its
+//! time.
 
 use std::collections::VecDeque;
 
@@ -20,9 +21,22 @@ pub(super) struct ObjectPrefetcher<'a> {
 
 impl<'a> ObjectPrefetcher<'a> {
     /// Will read `files` below `root`, none of more than `limit` bytes.
-    pub(super) fn new(root: &'a Location, limit: u64, files: impl Iterator<Item = &'a ListedFile>) -> Self {
-        let waiting = if root.local().is_some() { VecDeque::new() } else { files.collect() };
-        Self { root, limit, waiting, fetched: VecDeque::new() }
+    pub(super) fn new(
+        root: &'a Location,
+        limit: u64,
+        files: impl Iterator<Item = &'a ListedFile>,
+    ) -> Self {
+        let waiting = if root.local().is_some() {
+            VecDeque::new()
+        } else {
+            files.collect()
+        };
+        Self {
+            root,
+            limit,
+            waiting,
+            fetched: VecDeque::new(),
+        }
     }
 
     /// The bytes of the next file, which is `file`.
@@ -30,27 +44,36 @@ impl<'a> ObjectPrefetcher<'a> {
     /// # Errors
     /// Those of [`ListedFile::read`].
     pub(super) fn next(&mut self, file: &ListedFile) -> Result<Vec<u8>, ReadFailure> {
-        let Location::Remote(root) = self.root else { return file.read(self.root, self.limit) };
+        let Location::Remote(root) = self.root else {
+            return file.read(self.root, self.limit);
+        };
         if self.fetched.is_empty() {
             self.fetch(root);
         }
         // Files are asked for in the order in which they are given.
-        self.fetched.pop_front().unwrap_or_else(|| file.read(self.root, self.limit))
+        self.fetched
+            .pop_front()
+            .unwrap_or_else(|| file.read(self.root, self.limit))
     }
 
     fn fetch(&mut self, root: &S3Path) {
         let (mut files, mut bytes) = (Vec::new(), 0);
         while let Some(&file) = self.waiting.front() {
             let size = if file.size > self.limit { 0 } else { file.size };
-            if files.len() == MAX_CONCURRENT_REQUESTS || (bytes > 0 && bytes + size > TOGETHER_BYTES) {
+            if files.len() == MAX_CONCURRENT_REQUESTS
+                || (bytes > 0 && bytes + size > TOGETHER_BYTES)
+            {
                 break;
             }
             bytes += size;
             files.extend(self.waiting.pop_front());
         }
         let fits = |file: &&&ListedFile| file.size <= self.limit;
-        let objects: Vec<_> =
-            files.iter().filter(fits).map(|file| (root.join(&file.name), file.etag.clone())).collect();
+        let objects: Vec<_> = files
+            .iter()
+            .filter(fits)
+            .map(|file| (root.join(&file.name), file.etag.clone()))
+            .collect();
         let mut answers = S3Path::read_all(&objects).into_iter();
         for file in files {
             let image = match file.size > self.limit {

@@ -16,8 +16,8 @@ pub(super) struct ParallelRead {
     pub(super) bytes: u64,
 }
 
-/// Reads parts, so many at a time, each on a thread of its own. What is handed over is what reading them one after another
-/// would hand over.
+/// Reads parts, so many at a time, each on a thread of its own. What is handed over is what reading
+/// them one after another would hand over.
 ///
 /// # Errors
 /// What `read` said of the first part that it failed on; what stands before that is handed over.
@@ -39,13 +39,16 @@ pub(super) fn read_ahead<T: Sync>(
         }
         while let Some(ReadTask { waiting, thread }) = reading.pop_front() {
             waiting.0.begin_turn();
-            // Whoever returns early drops the other lanes: their threads find that nobody listens, and end.
+            // Whoever returns early drops the other lanes: their threads find that nobody listens,
+            // and end.
             while let Some(batch) = waiting.0.pop() {
                 if !output.forward(batch) {
                     return Err(ReadEnd::Cancelled);
                 }
             }
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             if let Some(part) = parts.next() {
                 reading.push_back(begin(scope, part, lanes.bytes, output, read)?);
             }
@@ -67,16 +70,27 @@ fn begin<'scope, 'env, T: Sync>(
     output: &'env BatchOutput<'env>,
     read: &'env (impl Fn(&T, &BatchOutput<'_>) -> Result<(), ReadEnd> + Sync),
 ) -> Result<ReadTask<'scope>, ReadEnd> {
-    let queue = Arc::new(BatchQueue { state: Mutex::default(), changed: Condvar::new(), bytes });
+    let queue = Arc::new(BatchQueue {
+        state: Mutex::default(),
+        changed: Condvar::new(),
+        bytes,
+    });
     let speaker = ProducerGuard(Arc::clone(&queue));
     let body = move || {
-        let (take, wait) = (|batch| speaker.0.push(batch), || speaker.0.wait_until_head());
+        let (take, wait) = (
+            |batch| speaker.0.push(batch),
+            || speaker.0.wait_until_head(),
+        );
         read(part, &output.through(&take, &wait))
     };
     // That there is no thread says nothing about the file.
     let thread = Builder::new().spawn_scoped(scope, body);
-    let thread = thread.map_err(|error| StageError::Other(format!("cannot start a thread: {error}")))?;
-    Ok(ReadTask { waiting: ConsumerGuard(queue), thread })
+    let thread =
+        thread.map_err(|error| StageError::Other(format!("cannot start a thread: {error}")))?;
+    Ok(ReadTask {
+        waiting: ConsumerGuard(queue),
+        thread,
+    })
 }
 
 /// Batches that wait for their turn, bounded in bytes.
@@ -102,8 +116,13 @@ impl BatchQueue {
     /// Waits for room. `false`: nobody wants more.
     fn push(&self, batch: SourceBatch) -> bool {
         let bytes = batch.batch.records.get_array_memory_size() as u64;
-        let full = |state: &mut BatchQueueState| !state.closed && state.bytes > 0 && state.bytes + bytes > self.bytes;
-        let mut state = self.changed.wait_while(self.lock(), full).unwrap_or_else(PoisonError::into_inner);
+        let full = |state: &mut BatchQueueState| {
+            !state.closed && state.bytes > 0 && state.bytes + bytes > self.bytes
+        };
+        let mut state = self
+            .changed
+            .wait_while(self.lock(), full)
+            .unwrap_or_else(PoisonError::into_inner);
         if state.closed {
             return false;
         }
@@ -126,7 +145,10 @@ impl BatchQueue {
     /// The next batch; `None` at the end.
     fn pop(&self) -> Option<SourceBatch> {
         let empty = |state: &mut BatchQueueState| state.batches.is_empty() && !state.ended;
-        let mut state = self.changed.wait_while(self.lock(), empty).unwrap_or_else(PoisonError::into_inner);
+        let mut state = self
+            .changed
+            .wait_while(self.lock(), empty)
+            .unwrap_or_else(PoisonError::into_inner);
         let (bytes, batch) = state.batches.pop_front()?;
         state.bytes -= bytes;
         self.changed.notify_all();

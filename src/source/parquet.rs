@@ -8,8 +8,8 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{FieldRef, Schema};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::{
-    ColumnChunkMetaData, FileMetaData, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader,
-    ParquetStatisticsPolicy, RowGroupMetaData,
+    ColumnChunkMetaData, FileMetaData, ParquetMetaData, ParquetMetaDataOptions,
+    ParquetMetaDataReader, ParquetStatisticsPolicy, RowGroupMetaData,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -33,8 +33,8 @@ use crate::source::{BatchSize, IMAGE, Source, SourceConfig};
 use crate::store::FileReader;
 use crate::system;
 
-/// Columns of Parquet files, as they are. A column of encoded images (binary, or the `struct<bytes, path>` of
-/// Hugging Face datasets) becomes the binary column `image`.
+/// Columns of Parquet files, as they are. A column of encoded images (binary, or the
+/// `struct<bytes, path>` of Hugging Face datasets) becomes the binary column `image`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct ParquetSourceConfig {
     /// A file, a folder (its *.parquet files, and those of its subfolders) or a glob.
@@ -43,29 +43,33 @@ pub struct ParquetSourceConfig {
     /// The columns to read. Default: all.
     #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub columns: Option<Vec<String>>,
-    /// The column of encoded images. Default: the one whose type is `struct<bytes, path>`, else the binary
-    /// column `image`, where there is one.
+    /// The column of encoded images. Default: the one whose type is `struct<bytes, path>`, else the
+    /// binary column `image`, where there is one.
     #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub image_column: Option<String>,
-    /// Row groups that are decoded at a time, each on a thread of its own and up to 64 MiB ahead of its turn. Default: one
-    /// for every four cores.
+    /// Row groups that are decoded at a time, each on a thread of its own and up to 64 MiB ahead of
+    /// its turn. Default: one for every four cores.
     #[schemars(extend("x-changes-rows" = false))]
     pub readers: Option<u16>,
-    /// What happens to a file that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
-    /// the rows that it gave before stay in the output; `refuse` refuses to run. A file of at most 32 MiB whose content is the
-    /// same has not changed, whatever its time. Default: new.
+    /// What happens to a file that has changed since an earlier run read it: `new` reads it as a
+    /// new file, with a warning that the rows that it gave before stay in the output; `refuse`
+    /// refuses to run. A file of at most 32 MiB whose content is the same has not changed, whatever
+    /// its time. Default: new.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     pub on_change: OnChange,
 }
 
-/// Row groups are decoded whose longest record is larger by so much than a record may be: it alone is refused then.
+/// Row groups are decoded whose longest record is larger by so much than a record may be: it alone
+/// is refused then.
 const LARGE_RECORDS: u64 = 2;
 
-/// How far beyond a batch's bytes rows may go in which the longest word of a dictionary is repeated: most are shorter.
+/// How far beyond a batch's bytes rows may go in which the longest word of a dictionary is
+/// repeated: most are shorter.
 const WORDS: u64 = 4;
 
-/// What a row group may declare to take without compression: no writer makes such, and its columns may overflow.
+/// What a row group may declare to take without compression: no writer makes such, and its columns
+/// may overflow.
 const MAX_GROUP_BYTES: u64 = 2 << 30;
 
 impl SourceConfig for ParquetSourceConfig {
@@ -78,22 +82,35 @@ impl SourceConfig for ParquetSourceConfig {
         let path = |error: StageError| vec![ConfigError::from_error("path", &error)];
         let files = input_file::list(name, &self.path, ParquetFormat::EXTENSIONS).map_err(path)?;
         let unknown = RefCell::default();
-        let columns = self.columns_of(&files, &unknown).map_err(|error| match unknown.take() {
-            Some(faults) => faults,
-            None => path(error),
-        })?;
+        let columns = self
+            .columns_of(&files, &unknown)
+            .map_err(|error| match unknown.take() {
+                Some(faults) => faults,
+                None => path(error),
+            })?;
         let image = ImageColumn::find(&columns, self.image_column.as_deref())
             .map_err(|what| vec![ConfigError::new("image_column", what)])?;
         self.columns = Some(columns.iter().map(|field| field.name().clone()).collect());
         self.image_column = image.as_ref().map(|image| image.name(&columns).to_owned());
-        let given = image.as_ref().map_or_else(|| Schema::new(columns.clone()), |image| image.schema(&columns));
+        let given = image.as_ref().map_or_else(
+            || Schema::new(columns.clone()),
+            |image| image.schema(&columns),
+        );
         check_names(given.fields().iter().map(|field| field.name()))
             .map_err(|what| vec![ConfigError::new("path", what)])?;
         let images = given.column_with_name(IMAGE).is_some();
-        let batch_limits = if images { BatchLimits::images(batch) } else { BatchLimits::features(batch) };
-        let count = self.readers.map_or_else(|| system::available_cores() / 4, usize::from).max(1);
-        let bytes =
-            context.limits.memory.map_or(READ_TASK_BYTES, |memory| READ_TASK_BYTES.min(memory.0 / 16 / count as u64));
+        let batch_limits = if images {
+            BatchLimits::images(batch)
+        } else {
+            BatchLimits::features(batch)
+        };
+        let count = self
+            .readers
+            .map_or_else(|| system::available_cores() / 4, usize::from)
+            .max(1);
+        let bytes = context.limits.memory.map_or(READ_TASK_BYTES, |memory| {
+            READ_TASK_BYTES.min(memory.0 / 16 / count as u64)
+        });
         let parallel_read = ParallelRead { count, bytes };
         let largest_file = files.iter().map(InputFile::size).max().unwrap_or(0);
         let record_bytes = context.limits.record_bytes.0;
@@ -106,13 +123,19 @@ impl SourceConfig for ParquetSourceConfig {
             largest_file,
             parallel_read,
         };
-        Ok(Box::new(FileSource::new(name, &self.path, &given, format, self.on_change.into())))
+        Ok(Box::new(FileSource::new(
+            name,
+            &self.path,
+            &given,
+            format,
+            self.on_change.into(),
+        )))
     }
 }
 
 impl ParquetSourceConfig {
-    /// The columns that were asked for, of the first file that has them; `unknown`: what is wrong with them in the first that
-    /// lacks some.
+    /// The columns that were asked for, of the first file that has them; `unknown`: what is wrong
+    /// with them in the first that lacks some.
     fn columns_of(
         &self,
         files: &[InputFile],
@@ -132,19 +155,36 @@ impl ParquetSourceConfig {
 
     /// The columns that were asked for, in the order of the file.
     fn choose(&self, found: &Schema) -> Result<Vec<FieldRef>, Vec<ConfigError>> {
-        let Some(wanted) = &self.columns else { return Ok(found.fields().to_vec()) };
-        let known: Vec<&str> = found.fields().iter().map(|field| field.name().as_str()).collect();
+        let Some(wanted) = &self.columns else {
+            return Ok(found.fields().to_vec());
+        };
+        let known: Vec<&str> = found
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .collect();
         let unknown = wanted.iter().filter(|name| !known.contains(&name.as_str()));
         let faults: Vec<ConfigError> = unknown
             .map(|name| {
                 let hint = did_you_mean(name, &known);
-                ConfigError::new("columns", format!("there is no column `{name}`{hint}; known: {}", known.join(", ")))
+                ConfigError::new(
+                    "columns",
+                    format!(
+                        "there is no column `{name}`{hint}; known: {}",
+                        known.join(", ")
+                    ),
+                )
             })
             .collect();
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(found.fields().iter().filter(|field| wanted.contains(field.name())).cloned().collect())
+        Ok(found
+            .fields()
+            .iter()
+            .filter(|field| wanted.contains(field.name()))
+            .cloned()
+            .collect())
     }
 }
 
@@ -154,10 +194,16 @@ fn metadata(input: &FileReader) -> Result<Arc<ParquetMetaData>, parquet::errors:
         .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
         .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
         .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
-    let footer = ParquetMetaDataReader::new().with_metadata_options(Some(options)).parse_and_finish(input)?;
+    let footer = ParquetMetaDataReader::new()
+        .with_metadata_options(Some(options))
+        .parse_and_finish(input)?;
     let file = footer.file_metadata();
-    // The decoder believes the file's count, which some writers leave at 0; the row groups' counts are what is read.
-    let rows = footer.row_groups().iter().fold(0, |rows: i64, group| rows.saturating_add(group.num_rows()));
+    // The decoder believes the file's count, which some writers leave at 0; the row groups' counts
+    // are what is read.
+    let rows = footer
+        .row_groups()
+        .iter()
+        .fold(0, |rows: i64, group| rows.saturating_add(group.num_rows()));
     let file = FileMetaData::new(
         file.version(),
         rows,
@@ -166,10 +212,15 @@ fn metadata(input: &FileReader) -> Result<Arc<ParquetMetaData>, parquet::errors:
         file.schema_descr_ptr(),
         file.column_orders().cloned(),
     );
-    Ok(Arc::new(ParquetMetaData::new(file, footer.row_groups().to_vec())))
+    Ok(Arc::new(ParquetMetaData::new(
+        file,
+        footer.row_groups().to_vec(),
+    )))
 }
 
-fn arrow_metadata(metadata: Arc<ParquetMetaData>) -> Result<ArrowReaderMetadata, parquet::errors::ParquetError> {
+fn arrow_metadata(
+    metadata: Arc<ParquetMetaData>,
+) -> Result<ArrowReaderMetadata, parquet::errors::ParquetError> {
     ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new())
 }
 
@@ -183,7 +234,9 @@ fn declared(metadata: &ParquetMetaData) -> u64 {
 const MAX_GROUP_ROWS: u64 = 1 << 40;
 
 fn group_rows(group: &RowGroupMetaData) -> u64 {
-    u64::try_from(group.num_rows()).unwrap_or(0).min(MAX_GROUP_ROWS)
+    u64::try_from(group.num_rows())
+        .unwrap_or(0)
+        .min(MAX_GROUP_ROWS)
 }
 
 /// How planned Parquet files are read.
@@ -191,8 +244,8 @@ struct ParquetFormat {
     columns: Vec<FieldRef>,
     image: Option<ImageColumn>,
     batch_limits: BatchLimits,
-    /// They bound what may be held to decode a row group. What is refused for that does not depend on how many are decoded at a
-    /// time; but ahead of its turn none takes more than its share.
+    /// They bound what may be held to decode a row group. What is refused for that does not depend
+    /// on how many are decoded at a time; but ahead of its turn none takes more than its share.
     limits: PipelineLimits,
     /// Bytes that a record may take.
     record_bytes: u64,
@@ -205,16 +258,20 @@ struct ParquetFormat {
 /// How far a row group is decoded before its turn: most of one that latentflow writes.
 const READ_TASK_BYTES: u64 = 64 << 20;
 
-/// A row group may take so many times its stored bytes beyond what any may: tables of very many columns need a page of each.
+/// A row group may take so many times its stored bytes beyond what any may: tables of very many
+/// columns need a page of each.
 const UNPACKED: u64 = 4;
 
 impl ParquetFormat {
-    /// Bytes that may be held to decode a row group, or the largest of a file, that is stored in so many.
+    /// Bytes that may be held to decode a row group, or the largest of a file, that is stored in so
+    /// many.
     fn held_by(&self, stored: u64) -> u64 {
         let limit = self.limits.buffer_bytes();
         match self.limits.memory {
             Some(_) => limit,
-            None => limit.saturating_add(stored.saturating_mul(UNPACKED)).min(limit.max(system::memory_limit() / 2)),
+            None => limit
+                .saturating_add(stored.saturating_mul(UNPACKED))
+                .min(limit.max(system::memory_limit() / 2)),
         }
     }
 }
@@ -222,7 +279,12 @@ impl ParquetFormat {
 impl FileFormat for ParquetFormat {
     const EXTENSIONS: &'static [&'static str] = &["parquet"];
 
-    fn read(&self, file: &InputFile, input: FileReader, output: &BatchOutput<'_>) -> Result<(), ReadEnd> {
+    fn read(
+        &self,
+        file: &InputFile,
+        input: FileReader,
+        output: &BatchOutput<'_>,
+    ) -> Result<(), ReadEnd> {
         let footer = match catch_panic(|| metadata(&input)) {
             Ok(footer) => footer,
             Err((code, what)) => {
@@ -235,7 +297,8 @@ impl FileFormat for ParquetFormat {
             Err((code, what)) => return output.reject_rows(0..declared(&footer), code, what),
         };
         let places = places(&self.columns, metadata.schema());
-        let places = places.map_err(|what| file.unfit(RejectCode::Mismatch, &what, declared(&footer)))?;
+        let places =
+            places.map_err(|what| file.unfit(RejectCode::Mismatch, &what, declared(&footer)))?;
         let mut start = 0;
         let mut groups = Vec::new();
         for (place, group) in footer.row_groups().iter().enumerate() {
@@ -248,33 +311,58 @@ impl FileFormat for ParquetFormat {
         let first = groups.first().map(|&(place, ..)| place);
         // A fault of the device in one row group does not keep the others from being read.
         let unavailable = Mutex::new(None);
-        let read = |(place, group, rows): &(usize, &RowGroupMetaData, Range<u64>), output: &BatchOutput<'_>| {
-            // Each reads with a file of its own, since those that are cloned share their position: the first with the one
-            // that the footer was read of, what has come of an object with it.
-            let input = if Some(*place) == first { input.try_clone() } else { file.reopen() };
+        let read = |(place, group, rows): &(usize, &RowGroupMetaData, Range<u64>),
+                    output: &BatchOutput<'_>| {
+            // Each reads with a file of its own, since those that are cloned share their position:
+            // the first with the one that the footer was read of, what has come of an object with
+            // it.
+            let input = if Some(*place) == first {
+                input.try_clone()
+            } else {
+                file.reopen()
+            };
             let input = input.map_err(file.stopped())?;
             let metadata = metadata.clone();
-            let opened = OpenParquetFile { parquet: self, file, input, metadata, places: &places };
+            let opened = OpenParquetFile {
+                parquet: self,
+                file,
+                input,
+                metadata,
+                places: &places,
+            };
             opened.read_group(*place, group, rows.clone(), output)
         };
-        read_ahead(&groups, self.parallel_read, output, |group, output| match read(group, output) {
-            Err(ReadEnd::Unavailable(error)) if error.class == ErrorClass::Environment => {
-                *unavailable.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                Ok(())
-            }
-            read => read,
-        })?;
-        let unavailable = unavailable.into_inner().unwrap_or_else(PoisonError::into_inner);
+        read_ahead(
+            &groups,
+            self.parallel_read,
+            output,
+            |group, output| match read(group, output) {
+                Err(ReadEnd::Unavailable(error)) if error.class == ErrorClass::Environment => {
+                    *unavailable.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    Ok(())
+                }
+                read => read,
+            },
+        )?;
+        let unavailable = unavailable
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
         unavailable.map_or(Ok(()), |unavailable| Err(unavailable.into()))
     }
 
     fn buffer_bytes(&self) -> u64 {
-        // Beside the one that hands over, each is ahead by so much, and decodes with no more than its share.
+        // Beside the one that hands over, each is ahead by so much, and decodes with no more than
+        // its share.
         let ahead = self.parallel_read.count.saturating_sub(1) as u64;
         let held = self.held_by(self.largest_file);
         let batch = self.batch_limits.bytes.saturating_mul(WORDS);
         let shares = held / self.parallel_read.count as u64 * ahead;
-        self.parallel_read.bytes.saturating_mul(ahead).saturating_add(held).saturating_add(shares).saturating_add(batch)
+        self.parallel_read
+            .bytes
+            .saturating_mul(ahead)
+            .saturating_add(held)
+            .saturating_add(shares)
+            .saturating_add(batch)
     }
 
     fn count_rows(&self, file: &InputFile) -> Option<u64> {
@@ -296,8 +384,8 @@ struct OpenParquetFile<'a> {
 }
 
 impl OpenParquetFile<'_> {
-    /// Reads one row group. What cannot be read of it is one reject, from the first bad batch to its end:
-    /// a decoder that has failed says nothing reliable of what follows.
+    /// Reads one row group. What cannot be read of it is one reject, from the first bad batch to
+    /// its end: a decoder that has failed says nothing reliable of what follows.
     fn read_group(
         &self,
         place: usize,
@@ -310,18 +398,28 @@ impl OpenParquetFile<'_> {
             Err((code, what)) => return self.refuse(rows, code, what, output),
         };
         let bytes = self.declared_bytes(group).max(pages.bytes);
-        let stored = self.leaves(group).map(|leaf| leaf.byte_range().1).fold(0, u64::saturating_add);
+        let stored = self
+            .leaves(group)
+            .map(|leaf| leaf.byte_range().1)
+            .fold(0, u64::saturating_add);
         let limit = self.parquet.held_by(stored.min(self.file.size()));
         if bytes > MAX_GROUP_BYTES {
-            let what = format!("a row group declares {bytes} bytes; at most {MAX_GROUP_BYTES} are read");
+            let what =
+                format!("a row group declares {bytes} bytes; at most {MAX_GROUP_BYTES} are read");
             return output.reject_rows(rows, RejectCode::TooLarge, what);
         }
         if pages.peak > limit {
-            let what =
-                format!("pages of {} bytes must be held at once, at most {limit} may (limits.memory)", pages.peak);
+            let what = format!(
+                "pages of {} bytes must be held at once, at most {limit} may (limits.memory)",
+                pages.peak
+            );
             return output.reject_rows(rows, RejectCode::TooLarge, what);
         }
-        let most = self.parquet.record_bytes.saturating_mul(LARGE_RECORDS).min(limit);
+        let most = self
+            .parquet
+            .record_bytes
+            .saturating_mul(LARGE_RECORDS)
+            .min(limit);
         if pages.longest > most {
             let what = format!(
                 "a record of {} bytes; at most {} may have them (limits.record_bytes)",
@@ -333,21 +431,32 @@ impl OpenParquetFile<'_> {
         if pages.peak > share || pages.lists > stored.saturating_mul(2 * UNPACKED).max(share) {
             output.wait_until_head();
         }
-        let average = (bytes / (rows.end - rows.start)).max(pages.dense).max(pages.longest);
+        let average = (bytes / (rows.end - rows.start))
+            .max(pages.dense)
+            .max(pages.longest);
         let step = self.step(average, pages.max_value);
         let mut start = rows.start;
         while output.done(&(start..rows.end.min(start + step))) {
             start += step;
         }
-        let group = RowGroupRef { input: &self.input, metadata: &self.metadata, place, columns: self.places };
-        let mut opened = catch_panic(|| RowReader::open(group, start - rows.start..rows.end - rows.start, step));
+        let group = RowGroupRef {
+            input: &self.input,
+            metadata: &self.metadata,
+            place,
+            columns: self.places,
+        };
+        let mut opened =
+            catch_panic(|| RowReader::open(group, start - rows.start..rows.end - rows.start, step));
         while start < rows.end {
             let next = opened.as_mut().map_err(|refusal| refusal.clone());
-            let next = next.and_then(|reader| catch_panic(|| reader.next(step.min(rows.end - start))));
+            let next =
+                next.and_then(|reader| catch_panic(|| reader.next(step.min(rows.end - start))));
             let batch = match next {
                 Ok(NextRows::Rows(batch)) => batch,
                 Ok(NextRows::Irregular) => {
-                    opened = catch_panic(|| RowReader::plain(group, start - rows.start..rows.end - rows.start, step));
+                    opened = catch_panic(|| {
+                        RowReader::plain(group, start - rows.start..rows.end - rows.start, step)
+                    });
                     continue;
                 }
                 Ok(NextRows::End) => {
@@ -363,7 +472,8 @@ impl OpenParquetFile<'_> {
         Ok(())
     }
 
-    /// How many rows to decode at once, by their average bytes and by what a repeated word may add to each.
+    /// How many rows to decode at once, by their average bytes and by what a repeated word may add
+    /// to each.
     fn step(&self, average: u64, word: u64) -> u64 {
         let BatchLimits { records, bytes, .. } = self.parquet.batch_limits;
         let fitting = bytes / average.max(1);
@@ -372,7 +482,10 @@ impl OpenParquetFile<'_> {
     }
 
     /// The planned columns of a row group.
-    fn leaves<'g>(&self, group: &'g RowGroupMetaData) -> impl Iterator<Item = &'g ColumnChunkMetaData> {
+    fn leaves<'g>(
+        &self,
+        group: &'g RowGroupMetaData,
+    ) -> impl Iterator<Item = &'g ColumnChunkMetaData> {
         let descriptor = group.schema_descr();
         let leaves = 0..group.num_columns().min(descriptor.num_columns());
         leaves
@@ -394,12 +507,17 @@ impl OpenParquetFile<'_> {
 
     /// Bytes that a row group says its planned columns take without compression.
     fn declared_bytes(&self, group: &RowGroupMetaData) -> u64 {
-        let sizes = self.leaves(group).map(|leaf| u64::try_from(leaf.uncompressed_size()).unwrap_or(u64::MAX));
+        let sizes = self
+            .leaves(group)
+            .map(|leaf| u64::try_from(leaf.uncompressed_size()).unwrap_or(u64::MAX));
         sizes.fold(0, u64::saturating_add)
     }
 
     /// What the pages of the planned columns say that they take.
-    fn pages(&self, group: &RowGroupMetaData) -> Result<DecodedSizes, parquet::errors::ParquetError> {
+    fn pages(
+        &self,
+        group: &RowGroupMetaData,
+    ) -> Result<DecodedSizes, parquet::errors::ParquetError> {
         let mut all = DecodedSizes::default();
         for leaf in self.leaves(group) {
             let pages = DecodedSizes::of(&self.input, leaf, self.parquet.limits.buffer_bytes())?;
@@ -408,23 +526,43 @@ impl OpenParquetFile<'_> {
         Ok(all)
     }
 
-    fn send(&self, batch: &RecordBatch, first: u64, output: &BatchOutput<'_>) -> Result<(), ReadEnd> {
+    fn send(
+        &self,
+        batch: &RecordBatch,
+        first: u64,
+        output: &BatchOutput<'_>,
+    ) -> Result<(), ReadEnd> {
         let planned = self.parquet.columns.iter().map(|field| field.name());
-        let columns: Option<Vec<_>> = planned.map(|name| batch.column_by_name(name).cloned()).collect();
-        let columns =
-            columns.ok_or_else(|| StageError::Other(format!("{}: a column was not decoded", self.file.name)))?;
+        let columns: Option<Vec<_>> = planned
+            .map(|name| batch.column_by_name(name).cloned())
+            .collect();
+        let columns = columns.ok_or_else(|| {
+            StageError::Other(format!("{}: a column was not decoded", self.file.name))
+        })?;
         let mut images = ImageSizes::default();
         let columns = match &self.parquet.image {
-            Some(image) => match catch_panic(|| image.take(columns, &self.file.name, &mut images)) {
-                Ok(columns) => columns,
-                Err((code, what)) => {
-                    let code = if code == RejectCode::Panicked { code } else { RejectCode::Unsupported };
-                    return output.reject_rows(first..first + batch.num_rows() as u64, code, what);
+            Some(image) => {
+                match catch_panic(|| image.take(columns, &self.file.name, &mut images)) {
+                    Ok(columns) => columns,
+                    Err((code, what)) => {
+                        let code = if code == RejectCode::Panicked {
+                            code
+                        } else {
+                            RejectCode::Unsupported
+                        };
+                        return output.reject_rows(
+                            first..first + batch.num_rows() as u64,
+                            code,
+                            what,
+                        );
+                    }
                 }
-            },
+            }
             None => columns,
         };
-        let weigh = |rows: Range<usize>| arrow_bytes(batch, rows.clone()) + images.decoded_beyond_stored(rows);
+        let weigh = |rows: Range<usize>| {
+            arrow_bytes(batch, rows.clone()) + images.decoded_beyond_stored(rows)
+        };
         for part in self.parquet.batch_limits.split(batch.num_rows(), &weigh) {
             let rows = first + part.start as u64..first + part.end as u64;
             if output.done(&rows) {
@@ -439,10 +577,16 @@ impl OpenParquetFile<'_> {
                 continue;
             }
             let records = FileRecords {
-                columns: columns.iter().map(|column| column.slice(part.start, part.len())).collect(),
+                columns: columns
+                    .iter()
+                    .map(|column| column.slice(part.start, part.len()))
+                    .collect(),
                 origin: (0..u32::try_from(part.len()).unwrap_or(u32::MAX)).collect(),
                 rejects: Vec::new(),
-                sources: images.sources.as_ref().map(|sources| sources.slice(part.start, part.len())),
+                sources: images
+                    .sources
+                    .as_ref()
+                    .map(|sources| sources.slice(part.start, part.len())),
                 pixels: images.pixels(part.clone()),
             };
             output.send(rows, records)?;

@@ -1,4 +1,5 @@
-//! How many values the longest record of a Parquet list column has, by its repetition levels alone: before any value is decoded.
+//! How many values the longest record of a Parquet list column has, by its repetition levels alone:
+//! before any value is decoded.
 
 use std::sync::Arc;
 
@@ -11,23 +12,50 @@ use parquet::file::serialized_reader::SerializedPageReader;
 use crate::store::FileReader;
 
 /// Values of the longest record. The pages are unpacked one at a time.
-pub(super) fn longest_record(input: &FileReader, column: &ColumnChunkMetaData) -> Result<u64, ParquetError> {
-    let width = u64::from(u16::BITS - column.column_descr().max_rep_level().cast_unsigned().leading_zeros());
+pub(super) fn longest_record(
+    input: &FileReader,
+    column: &ColumnChunkMetaData,
+) -> Result<u64, ParquetError> {
+    let width = u64::from(
+        u16::BITS
+            - column
+                .column_descr()
+                .max_rep_level()
+                .cast_unsigned()
+                .leading_zeros(),
+    );
     let mut reader = SerializedPageReader::new(Arc::new(input.try_clone()?), column, 0, None)?;
     let mut records = LevelCounter::default();
     while let Some(page) = reader.get_next_page()? {
         match page {
-            Page::DataPage { buf, num_values, rep_level_encoding: Encoding::RLE, .. } => {
+            Page::DataPage {
+                buf,
+                num_values,
+                rep_level_encoding: Encoding::RLE,
+                ..
+            } => {
                 let (length, levels) = buf.split_first_chunk::<4>().ok_or_else(cut_short)?;
-                let levels = levels.get(..u32::from_le_bytes(*length) as usize).ok_or_else(cut_short)?;
+                let levels = levels
+                    .get(..u32::from_le_bytes(*length) as usize)
+                    .ok_or_else(cut_short)?;
                 records.add(levels, width, num_values.into())?;
             }
-            Page::DataPageV2 { buf, num_values, rep_levels_byte_len, .. } => {
-                let levels = buf.get(..rep_levels_byte_len as usize).ok_or_else(cut_short)?;
+            Page::DataPageV2 {
+                buf,
+                num_values,
+                rep_levels_byte_len,
+                ..
+            } => {
+                let levels = buf
+                    .get(..rep_levels_byte_len as usize)
+                    .ok_or_else(cut_short)?;
                 records.add(levels, width, num_values.into())?;
             }
-            // Levels of an encoding that no writer of today uses: the whole page may belong to one record.
-            Page::DataPage { num_values, .. } => records.current = records.current.saturating_add(num_values.into()),
+            // Levels of an encoding that no writer of today uses: the whole page may belong to one
+            // record.
+            Page::DataPage { num_values, .. } => {
+                records.current = records.current.saturating_add(num_values.into())
+            }
             Page::DictionaryPage { .. } => {}
         }
     }
@@ -46,7 +74,8 @@ struct LevelCounter {
 }
 
 impl LevelCounter {
-    /// Adds the levels of a page: runs of one level, and groups of eight levels of `width` bits each.
+    /// Adds the levels of a page: runs of one level, and groups of eight levels of `width` bits
+    /// each.
     fn add(&mut self, mut levels: &[u8], width: u64, mut left: u64) -> Result<(), ParquetError> {
         let value_bytes = usize::try_from(width.div_ceil(8)).unwrap_or(usize::MAX);
         while left > 0 {
@@ -60,7 +89,9 @@ impl LevelCounter {
             } else {
                 let bytes = usize::try_from(count.saturating_mul(width)).unwrap_or(usize::MAX);
                 // The last group may be cut where nothing is left to say.
-                let bytes = levels.split_off(..bytes.min(levels.len())).unwrap_or_default();
+                let bytes = levels
+                    .split_off(..bytes.min(levels.len()))
+                    .unwrap_or_default();
                 let count = count.saturating_mul(8).min(left);
                 for at in 0..count {
                     self.run(is_zero(bytes, at * width, width), 1);
@@ -87,7 +118,11 @@ impl LevelCounter {
 /// Whether the `width` bits from `start` on are 0; those beyond the end are.
 fn is_zero(bytes: &[u8], start: u64, width: u64) -> bool {
     (start..start + width).all(|bit| {
-        let byte = usize::try_from(bit / 8).ok().and_then(|at| bytes.get(at)).copied().unwrap_or(0);
+        let byte = usize::try_from(bit / 8)
+            .ok()
+            .and_then(|at| bytes.get(at))
+            .copied()
+            .unwrap_or(0);
         byte >> (bit % 8) & 1 == 0
     })
 }
@@ -117,16 +152,24 @@ mod tests {
     use super::*;
 
     fn longest(lengths: &[usize], version: WriterVersion, page: usize) -> u64 {
-        let lists = lengths.iter().map(|&length| Some((0..length).map(|_| Some(0)).collect::<Vec<_>>()));
+        let lists = lengths
+            .iter()
+            .map(|&length| Some((0..length).map(|_| Some(0)).collect::<Vec<_>>()));
         let column: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(lists));
         let batch = RecordBatch::try_from_iter([("c", column)]).unwrap();
-        let properties = WriterProperties::builder().set_writer_version(version).set_data_page_row_count_limit(page);
+        let properties = WriterProperties::builder()
+            .set_writer_version(version)
+            .set_data_page_row_count_limit(page);
         let properties = properties.set_write_batch_size(page).build();
         let file = tempfile::tempfile().unwrap();
-        let mut writer = ArrowWriter::try_new(file.try_clone().unwrap(), batch.schema(), Some(properties)).unwrap();
+        let mut writer =
+            ArrowWriter::try_new(file.try_clone().unwrap(), batch.schema(), Some(properties))
+                .unwrap();
         writer.write(&batch).unwrap();
         writer.close().unwrap();
-        let metadata = ParquetMetaDataReader::new().parse_and_finish(&file).unwrap();
+        let metadata = ParquetMetaDataReader::new()
+            .parse_and_finish(&file)
+            .unwrap();
         longest_record(&FileReader::from(file), metadata.row_group(0).column(0)).unwrap()
     }
 

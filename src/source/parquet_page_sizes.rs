@@ -1,5 +1,5 @@
-//! What a Parquet column comes to, by the headers of its pages, before any of them is unpacked: footers may lie, and
-//! a page of some bytes may stand for billions of values.
+//! What a Parquet column comes to, by the headers of its pages, before any of them is unpacked:
+//! footers may lie, and a page of some bytes may stand for billions of values.
 
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::sync::Arc;
@@ -33,31 +33,54 @@ pub(super) struct DecodedSizes {
 /// Bytes per value beside its own: what says in which list it stands.
 const LEVEL_BYTES: u64 = 4;
 
-/// A column of lists that unpacks to so many times its size may have all of its values in one record.
+/// A column of lists that unpacks to so many times its size may have all of its values in one
+/// record.
 const EXPANSION_LIMIT: u64 = 100;
 
 /// Bytes of such a column that are not worth a look.
 const HARMLESS: u64 = 1 << 20;
 
 impl DecodedSizes {
-    /// Reads the headers of a column's pages; its dictionary too, if no more than `most` bytes are held, and the levels of lists
-    /// that may take more than `most` bytes or unpack to suspiciously many.
-    pub(super) fn of(input: &FileReader, column: &ColumnChunkMetaData, most: u64) -> Result<Self, ParquetError> {
+    /// Reads the headers of a column's pages; its dictionary too, if no more than `most` bytes are
+    /// held, and the levels of lists that may take more than `most` bytes or unpack to suspiciously
+    /// many.
+    pub(super) fn of(
+        input: &FileReader,
+        column: &ColumnChunkMetaData,
+        most: u64,
+    ) -> Result<Self, ParquetError> {
         let (start, length) = column.byte_range();
         let mut walk = BufReader::new(input.try_clone()?);
         walk.seek(SeekFrom::Start(start))?;
         let width = value_bytes(column);
-        let levels = if column.column_descr().max_rep_level() > 0 { LEVEL_BYTES } else { 0 };
-        let (mut pages, mut at, mut largest, mut dictionary) = (Self::default(), start, 0_u64, 0_u64);
+        let levels = if column.column_descr().max_rep_level() > 0 {
+            LEVEL_BYTES
+        } else {
+            0
+        };
+        let (mut pages, mut at, mut largest, mut dictionary) =
+            (Self::default(), start, 0_u64, 0_u64);
         let (mut repeats_words, mut values, mut longest_page) = (false, 0_u64, 0_u64);
-        // Values of their own length may all stand in one part of a page: they are held as a batch, too.
-        let copies = if width == 4 && column.column_type() == Type::BYTE_ARRAY { 2 } else { 1 };
+        // Values of their own length may all stand in one part of a page: they are held as a batch,
+        // too.
+        let copies = if width == 4 && column.column_type() == Type::BYTE_ARRAY {
+            2
+        } else {
+            1
+        };
         while at < start.saturating_add(length) {
-            let mut header = ThriftReader { input: &mut walk, read: 0 };
-            let page = header.page().map_err(|error| ParquetError::General(error.to_string()))?;
+            let mut header = ThriftReader {
+                input: &mut walk,
+                read: 0,
+            };
+            let page = header
+                .page()
+                .map_err(|error| ParquetError::General(error.to_string()))?;
             at = at.saturating_add(header.read).saturating_add(page.packed);
             walk.seek_relative(i64::try_from(page.packed).unwrap_or(i64::MAX))?;
-            let decoded = page.unpacked.max(page.values.saturating_mul(width + levels));
+            let decoded = page
+                .unpacked
+                .max(page.values.saturating_mul(width + levels));
             match page.is_dictionary {
                 true => dictionary = dictionary.saturating_add(page.unpacked.saturating_mul(2)),
                 false => {
@@ -66,7 +89,10 @@ impl DecodedSizes {
                     pages.dense = pages.dense.max(decoded / page.values.max(1));
                 }
             }
-            largest = largest.max(page.packed.saturating_add(page.unpacked.saturating_mul(copies)));
+            largest = largest.max(
+                page.packed
+                    .saturating_add(page.unpacked.saturating_mul(copies)),
+            );
             longest_page = longest_page.max(decoded);
             repeats_words |= page.encoding == Encoding::DELTA_BYTE_ARRAY as i64;
         }
@@ -79,10 +105,14 @@ impl DecodedSizes {
         }
         if levels > 0 {
             pages.dense = 0;
-            pages.lists = pages.bytes.saturating_add(values.saturating_mul(pages.max_value));
+            pages.lists = pages
+                .bytes
+                .saturating_add(values.saturating_mul(pages.max_value));
             let is_suspect = pages.lists > length.saturating_mul(EXPANSION_LIMIT).max(HARMLESS);
             if (pages.lists > most || is_suspect) && pages.peak <= most {
-                let value = (width + levels).saturating_add(pages.max_value).max(pages.bytes / values.max(1));
+                let value = (width + levels)
+                    .saturating_add(pages.max_value)
+                    .max(pages.bytes / values.max(1));
                 pages.longest = longest_record(input, column)?.saturating_mul(value);
                 pages.lists = pages.longest;
             }
@@ -92,14 +122,23 @@ impl DecodedSizes {
 
     /// Adds what another column comes to.
     pub(super) fn add(&mut self, other: Self) {
-        let Self { bytes, peak, max_value, dense, longest, lists } = other;
+        let Self {
+            bytes,
+            peak,
+            max_value,
+            dense,
+            longest,
+            lists,
+        } = other;
         let sums = [
             (&mut self.bytes, bytes),
             (&mut self.peak, peak),
             (&mut self.max_value, max_value),
             (&mut self.dense, dense),
         ];
-        let sums = sums.into_iter().chain([(&mut self.longest, longest), (&mut self.lists, lists)]);
+        let sums = sums
+            .into_iter()
+            .chain([(&mut self.longest, longest), (&mut self.lists, lists)]);
         sums.for_each(|(sum, part)| *sum = sum.saturating_add(part));
     }
 }
@@ -111,14 +150,18 @@ fn value_bytes(column: &ColumnChunkMetaData) -> u64 {
         Type::INT64 | Type::DOUBLE => 8,
         Type::INT96 => 12,
         Type::BYTE_ARRAY => 4,
-        Type::FIXED_LEN_BYTE_ARRAY => u64::try_from(column.column_descr().type_length()).unwrap_or(0),
+        Type::FIXED_LEN_BYTE_ARRAY => {
+            u64::try_from(column.column_descr().type_length()).unwrap_or(0)
+        }
     }
 }
 
 /// The length of the longest word of a column's dictionary.
 fn longest_value(input: &FileReader, column: &ColumnChunkMetaData) -> Result<u64, ParquetError> {
     let mut reader = SerializedPageReader::new(Arc::new(input.try_clone()?), column, 0, None)?;
-    let Some(Page::DictionaryPage { buf, .. }) = reader.get_next_page()? else { return Ok(0) };
+    let Some(Page::DictionaryPage { buf, .. }) = reader.get_next_page()? else {
+        return Ok(0);
+    };
     let (mut longest, mut left) = (0, &buf[..]);
     while let Some((length, rest)) = left.split_first_chunk::<4>() {
         let length = u32::from_le_bytes(*length);
@@ -169,7 +212,11 @@ impl<R: Read> ThriftReader<'_, R> {
             }
             sizes += usize::from(matches!(id, 2 | 3));
         }
-        if sizes == 2 { Ok(page) } else { Err(broken("a page's header does not say its size")) }
+        if sizes == 2 {
+            Ok(page)
+        } else {
+            Err(broken("a page's header does not say its size"))
+        }
     }
 
     /// What depends on the kind of page.
@@ -220,7 +267,11 @@ impl<R: Read> ThriftReader<'_, R> {
             }
             9 | 10 => {
                 let start = self.byte()?;
-                let count = if start >> 4 == 15 { self.varint()? } else { u64::from(start >> 4) };
+                let count = if start >> 4 == 15 {
+                    self.varint()?
+                } else {
+                    u64::from(start >> 4)
+                };
                 (0..count).try_for_each(|_| match start & 0x0f {
                     // In a list, unlike in a field, truth takes a byte.
                     1 | 2 => self.bytes(1),
@@ -265,7 +316,11 @@ impl<R: Read> ThriftReader<'_, R> {
     fn bytes(&mut self, count: u64) -> io::Result<()> {
         let skipped = io::copy(&mut self.input.take(count), &mut io::sink())?;
         self.read += skipped;
-        if skipped == count { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+        if skipped == count {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
     }
 }
 
@@ -289,12 +344,18 @@ mod tests {
     fn pages(column: ArrayRef, version: WriterVersion) -> (DecodedSizes, u64) {
         let batch = RecordBatch::try_from_iter([("c", column)]).unwrap();
         let file = tempfile::tempfile().unwrap();
-        let properties = WriterProperties::builder().set_writer_version(version).set_data_page_row_count_limit(100);
+        let properties = WriterProperties::builder()
+            .set_writer_version(version)
+            .set_data_page_row_count_limit(100);
         let properties = properties.set_write_batch_size(100).build();
-        let mut writer = ArrowWriter::try_new(file.try_clone().unwrap(), batch.schema(), Some(properties)).unwrap();
+        let mut writer =
+            ArrowWriter::try_new(file.try_clone().unwrap(), batch.schema(), Some(properties))
+                .unwrap();
         writer.write(&batch).unwrap();
         writer.close().unwrap();
-        let metadata = ParquetMetaDataReader::new().parse_and_finish(&file).unwrap();
+        let metadata = ParquetMetaDataReader::new()
+            .parse_and_finish(&file)
+            .unwrap();
         let column = metadata.row_group(0).column(0);
         (
             DecodedSizes::of(&FileReader::from(file), column, u64::MAX).unwrap(),
@@ -306,13 +367,22 @@ mod tests {
     fn the_headers_of_both_versions_tell_what_the_pages_take() {
         for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
             let (numbers, _) = pages(Arc::new(Int64Array::from_iter_values(0..1000)), version);
-            assert_eq!(numbers.bytes, 8000, "each page takes at least what its values do");
-            assert!(numbers.peak >= 8000 && numbers.peak < 40_000, "a dictionary and a page: {numbers:?}");
+            assert_eq!(
+                numbers.bytes, 8000,
+                "each page takes at least what its values do"
+            );
+            assert!(
+                numbers.peak >= 8000 && numbers.peak < 40_000,
+                "a dictionary and a page: {numbers:?}"
+            );
             assert_eq!(numbers.max_value, 0);
             let words = ["a", "four", "the longest of them"].repeat(300);
             let (words, declared) = pages(Arc::new(StringArray::from(words)), version);
             assert_eq!(words.max_value, 19);
-            assert!(words.bytes >= 3600 && declared < 3600, "{words:?}, {declared} declared");
+            assert!(
+                words.bytes >= 3600 && declared < 3600,
+                "{words:?}, {declared} declared"
+            );
         }
     }
 

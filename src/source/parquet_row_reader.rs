@@ -1,5 +1,5 @@
-//! The rows of a Parquet row group, batch by batch: vectors go from their pages straight into Arrow, other columns through the
-//! library's own reader, which copies vectors value by value.
+//! The rows of a Parquet row group, batch by batch: vectors go from their pages straight into
+//! Arrow, other columns through the library's own reader, which copies vectors value by value.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
+    ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
+    RowSelector,
 };
 use parquet::basic::Type;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
@@ -34,7 +35,8 @@ pub(super) enum NextRows {
     Rows(RecordBatch),
     /// Nothing more.
     End,
-    /// Vectors that are not all there, or not all of one length: [`RowReader::plain`] reads them from here on.
+    /// Vectors that are not all there, or not all of one length: [`RowReader::plain`] reads them
+    /// from here on.
     Irregular,
 }
 
@@ -52,7 +54,11 @@ impl RowReader {
     ///
     /// # Errors
     /// What the library has against the row group.
-    pub(super) fn open(group: RowGroupRef<'_>, part: Range<u64>, step: u64) -> Result<Self, ParquetError> {
+    pub(super) fn open(
+        group: RowGroupRef<'_>,
+        part: Range<u64>,
+        step: u64,
+    ) -> Result<Self, ParquetError> {
         let (mut vectors, mut rest) = (Vec::new(), Vec::new());
         for &column in group.columns {
             match VectorReader::open(group, column, part.start)? {
@@ -71,8 +77,15 @@ impl RowReader {
     ///
     /// # Errors
     /// What the library has against the row group.
-    pub(super) fn plain(group: RowGroupRef<'_>, part: Range<u64>, step: u64) -> Result<Self, ParquetError> {
-        Ok(Self { rest: Some(plain_reader(group, part, step)?), vectors: Vec::new() })
+    pub(super) fn plain(
+        group: RowGroupRef<'_>,
+        part: Range<u64>,
+        step: u64,
+    ) -> Result<Self, ParquetError> {
+        Ok(Self {
+            rest: Some(plain_reader(group, part, step)?),
+            vectors: Vec::new(),
+        })
     }
 
     /// The next rows, `most` of them.
@@ -91,14 +104,23 @@ impl RowReader {
         }
         let rows = rest.as_ref().map_or(size(most), RecordBatch::num_rows);
         let schema = rest.as_ref().map(|batch| Arc::clone(batch.schema_ref()));
-        let mut fields: Vec<FieldRef> = schema.map(|schema| schema.fields().to_vec()).unwrap_or_default();
-        let mut columns = rest.map(|batch| batch.columns().to_vec()).unwrap_or_default();
+        let mut fields: Vec<FieldRef> = schema
+            .map(|schema| schema.fields().to_vec())
+            .unwrap_or_default();
+        let mut columns = rest
+            .map(|batch| batch.columns().to_vec())
+            .unwrap_or_default();
         for vectors in &mut self.vectors {
-            let Some(column) = vectors.next(rows)? else { return Ok(NextRows::Irregular) };
+            let Some(column) = vectors.next(rows)? else {
+                return Ok(NextRows::Irregular);
+            };
             fields.push(Arc::clone(&vectors.field));
             columns.push(column);
         }
-        Ok(NextRows::Rows(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?))
+        Ok(NextRows::Rows(RecordBatch::try_new(
+            Arc::new(Schema::new(fields)),
+            columns,
+        )?))
     }
 }
 
@@ -106,19 +128,32 @@ fn size(rows: u64) -> usize {
     usize::try_from(rows).unwrap_or(usize::MAX)
 }
 
-fn plain_reader(group: RowGroupRef<'_>, part: Range<u64>, step: u64) -> Result<ParquetRecordBatchReader, ParquetError> {
+fn plain_reader(
+    group: RowGroupRef<'_>,
+    part: Range<u64>,
+    step: u64,
+) -> Result<ParquetRecordBatchReader, ParquetError> {
     let input = group.input.try_clone()?;
     let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(input, group.metadata.clone());
     let mask = ProjectionMask::roots(builder.parquet_schema(), group.columns.iter().copied());
-    let builder = builder.with_row_groups(vec![group.place]).with_projection(mask).with_batch_size(size(step));
+    let builder = builder
+        .with_row_groups(vec![group.place])
+        .with_projection(mask)
+        .with_batch_size(size(step));
     if part.start == 0 {
         return builder.build();
     }
-    let selectors = vec![RowSelector::skip(size(part.start)), RowSelector::select(size(part.end - part.start))];
-    builder.with_row_selection(RowSelection::from(selectors)).build()
+    let selectors = vec![
+        RowSelector::skip(size(part.start)),
+        RowSelector::select(size(part.end - part.start)),
+    ];
+    builder
+        .with_row_selection(RowSelection::from(selectors))
+        .build()
 }
 
-/// Values that room is made for before any is there: a file may declare vectors of any length. 64 MiB.
+/// Values that room is made for before any is there: a file may declare vectors of any length. 64
+/// MiB.
 const MAX_AHEAD: usize = 1 << 24;
 
 /// A column of vectors of float32.
@@ -135,23 +170,37 @@ struct VectorReader {
 
 impl VectorReader {
     /// From row `start` on; `None`: the column holds something else, or ends before.
-    fn open(group: RowGroupRef<'_>, column: usize, start: u64) -> Result<Option<Self>, ParquetError> {
+    fn open(
+        group: RowGroupRef<'_>,
+        column: usize,
+        start: u64,
+    ) -> Result<Option<Self>, ParquetError> {
         let field = &group.metadata.schema().fields()[column];
-        let DataType::FixedSizeList(item, len) = field.data_type() else { return Ok(None) };
+        let DataType::FixedSizeList(item, len) = field.data_type() else {
+            return Ok(None);
+        };
         let metadata = group.metadata.metadata();
         let row_group = metadata.row_group(group.place);
         let schema = row_group.schema_descr();
-        let leaf = (0..schema.num_columns()).find(|&leaf| schema.get_column_root_idx(leaf) == column);
+        let leaf =
+            (0..schema.num_columns()).find(|&leaf| schema.get_column_root_idx(leaf) == column);
         let Some(leaf) = leaf else { return Ok(None) };
         let descriptor = schema.column(leaf);
         let usual = item.data_type() == &DataType::Float32
             && descriptor.physical_type() == Type::FLOAT
             && descriptor.max_rep_level() == 1;
-        let (true, Ok(len @ 1..)) = (usual, usize::try_from(*len)) else { return Ok(None) };
-        let (input, index) = (Arc::new(group.input.try_clone()?), metadata.page_index_for_row_group(group.place));
+        let (true, Ok(len @ 1..)) = (usual, usize::try_from(*len)) else {
+            return Ok(None);
+        };
+        let (input, index) = (
+            Arc::new(group.input.try_clone()?),
+            metadata.page_index_for_row_group(group.place),
+        );
         let properties = Arc::new(ReaderProperties::builder().build());
         let reader = SerializedRowGroupReader::new(input, row_group, index, properties)?;
-        let ColumnReader::FloatColumnReader(mut column) = reader.get_column_reader(leaf)? else { return Ok(None) };
+        let ColumnReader::FloatColumnReader(mut column) = reader.get_column_reader(leaf)? else {
+            return Ok(None);
+        };
         if column.skip_records(size(start))? != size(start) {
             return Ok(None);
         }
@@ -173,23 +222,39 @@ impl VectorReader {
         let expected = rows.saturating_mul(self.len);
         let mut values = Vec::with_capacity(expected.min(MAX_AHEAD));
         let levels = (Some(&mut self.definitions), Some(&mut self.repetitions));
-        let (read, _, _) = self.column.read_records(rows, levels.0, levels.1, &mut values)?;
+        let (read, _, _) = self
+            .column
+            .read_records(rows, levels.0, levels.1, &mut values)?;
         if read != rows || values.len() != expected || !self.is_regular() {
             return Ok(None);
         }
-        let (values, len) = (Arc::new(Float32Array::from(values)), i32::try_from(self.len).unwrap_or(i32::MAX));
-        Ok(Some(Arc::new(FixedSizeListArray::try_new(Arc::clone(&self.item), len, values, None)?)))
+        let (values, len) = (
+            Arc::new(Float32Array::from(values)),
+            i32::try_from(self.len).unwrap_or(i32::MAX),
+        );
+        Ok(Some(Arc::new(FixedSizeListArray::try_new(
+            Arc::clone(&self.item),
+            len,
+            values,
+            None,
+        )?)))
     }
 
-    /// Whether every value is there, and every vector as long as it should be: a 0 begins one, a 1 goes on.
+    /// Whether every value is there, and every vector as long as it should be: a 0 begins one, a 1
+    /// goes on.
     fn is_regular(&self) -> bool {
         let (present, len) = (self.present, self.len);
         let (definitions, repetitions) = (self.definitions.as_slice(), self.repetitions.as_slice());
         simd_dispatch(|| {
-            definitions.iter().fold(true, |all, &level| all & (level == present))
-                && repetitions
-                    .chunks(len)
-                    .all(|vector| vector[0] == 0 && vector[1..].iter().fold(true, |all, &level| all & (level == 1)))
+            definitions
+                .iter()
+                .fold(true, |all, &level| all & (level == present))
+                && repetitions.chunks(len).all(|vector| {
+                    vector[0] == 0
+                        && vector[1..]
+                            .iter()
+                            .fold(true, |all, &level| all & (level == 1))
+                })
         })
     }
 }

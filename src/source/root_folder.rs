@@ -1,4 +1,5 @@
-//! The folder that a source reads, as earlier runs met it: by that a disk that is not mounted is noticed.
+//! The folder that a source reads, as earlier runs met it: by that a disk that is not mounted is
+//! noticed.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,8 @@ pub(super) struct RootRecord {
     /// Where the file system is mounted that it lies on; `None`: that of `/`.
     #[serde(default)]
     mount: Option<PathBuf>,
-    /// Folders below it, relative to it, that other file systems were mounted at when files were seen there.
+    /// Folders below it, relative to it, that other file systems were mounted at when files were
+    /// seen there.
     #[serde(default)]
     mounts_below: BTreeSet<String>,
 }
@@ -46,7 +48,9 @@ impl SourceRoot {
             }
             Ok(Self { path, id })
         };
-        look().map_err(|error: std::io::Error| format!("`{}` cannot be read: {error}", path.display()))
+        look().map_err(|error: std::io::Error| {
+            format!("`{}` cannot be read: {error}", path.display())
+        })
     }
 }
 
@@ -60,10 +64,16 @@ impl RootRecord {
     /// # Errors
     /// When the record cannot be read.
     pub(super) fn load(stage: &str, state: Option<&Location>) -> Result<Self, StageError> {
-        let Some(place) = state.map(|state| place(stage, state)) else { return Ok(Self::default()) };
-        let Some(text) = place.read()? else { return Ok(Self::default()) };
+        let Some(place) = state.map(|state| place(stage, state)) else {
+            return Ok(Self::default());
+        };
+        let Some(text) = place.read()? else {
+            return Ok(Self::default());
+        };
         serde_json::from_slice(&text).map_err(|error| {
-            StageError::Other(format!("{place}: this is not the record of a folder: {error}; remove it"))
+            StageError::Other(format!(
+                "{place}: this is not the record of a folder: {error}; remove it"
+            ))
         })
     }
 
@@ -73,7 +83,11 @@ impl RootRecord {
     /// When the record cannot be removed.
     pub(super) fn forget(stage: &str, state: &Location) -> Result<(), StageError> {
         let place = place(stage, state);
-        if place.read()?.is_some() { place.remove() } else { Ok(()) }
+        if place.read()?.is_some() {
+            place.remove()
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether an earlier run has met the folder.
@@ -90,14 +104,16 @@ impl RootRecord {
         })
     }
 
-    /// Which of the folders below the root, relative to it, lack the file systems that were mounted there.
+    /// Which of the folders below the root, relative to it, lack the file systems that were mounted
+    /// there.
     pub(super) fn missing_below(&self, root: &SourceRoot) -> BTreeSet<String> {
         let same = self.root == root.path;
         let missing = |name: &&String| same && !is_mount_point(&root.path.join(name));
         self.mounts_below.iter().filter(missing).cloned().collect()
     }
 
-    /// Records the folder as it is now, with the folders below it that are mount points now; durably, if that is new.
+    /// Records the folder as it is now, with the folders below it that are mount points now;
+    /// durably, if that is new.
     ///
     /// # Errors
     /// When the record cannot be written.
@@ -108,7 +124,11 @@ impl RootRecord {
         stage: &str,
         state: Option<&Location>,
     ) -> Result<(), StageError> {
-        let mut now = Self { root: root.path.clone(), mount: mount_of(&root.path), ..Self::default() };
+        let mut now = Self {
+            root: root.path.clone(),
+            mount: mount_of(&root.path),
+            ..Self::default()
+        };
         if self.root == now.root {
             now.mounts_below.clone_from(&self.mounts_below);
         }
@@ -137,15 +157,32 @@ mod tests {
         let root = SourceRoot::look(folder.path()).unwrap();
         let mut record = RootRecord::load("in", Some(&state)).unwrap();
         assert!(!record.is_known() && record.missing(&root).is_none());
-        record.record(&root, ["cam".to_owned()].into_iter(), "in", Some(&state)).unwrap();
+        record
+            .record(&root, ["cam".to_owned()].into_iter(), "in", Some(&state))
+            .unwrap();
         let mut again = RootRecord::load("in", Some(&state)).unwrap();
         assert_eq!(again, record);
         assert!(again.is_known() && again.missing(&root).is_none());
-        assert_eq!(again.missing_below(&root).into_iter().collect::<Vec<_>>(), ["cam"], "nothing is mounted there");
+        assert_eq!(
+            again.missing_below(&root).into_iter().collect::<Vec<_>>(),
+            ["cam"],
+            "nothing is mounted there"
+        );
         again.mount = Some(root.path.clone());
-        assert!(again.missing(&root).unwrap().contains("where none is mounted now"));
-        let other = SourceRoot { path: root.path.join("other"), ..root };
-        assert!(again.missing(&other).is_none(), "another folder has a record of its own");
+        assert!(
+            again
+                .missing(&root)
+                .unwrap()
+                .contains("where none is mounted now")
+        );
+        let other = SourceRoot {
+            path: root.path.join("other"),
+            ..root
+        };
+        assert!(
+            again.missing(&other).is_none(),
+            "another folder has a record of its own"
+        );
         RootRecord::forget("in", &state).unwrap();
         RootRecord::forget("in", &state).unwrap();
         assert!(!RootRecord::load("in", Some(&state)).unwrap().is_known());

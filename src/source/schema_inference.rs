@@ -5,12 +5,13 @@ use crate::source::file_source::ReadEnd;
 use crate::source::input_file::InputFile;
 use crate::store::FileReader;
 
-/// Returns the first result of `look`; `None` from `look` stands for an empty file. Files that are unavailable or do not fit are
-/// passed over: when their turn comes, the run leaves them undone or rejects them.
+/// Returns the first result of `look`; `None` from `look` stands for an empty file. Files that are
+/// unavailable or do not fit are passed over: when their turn comes, the run leaves them undone or
+/// rejects them.
 ///
 /// # Errors
-/// An error of the whole process. Without any result: the error of the first unavailable file, else the reason of the first that
-/// does not fit, else that all files are empty.
+/// An error of the whole process. Without any result: the error of the first unavailable file, else
+/// the reason of the first that does not fit, else that all files are empty.
 pub(super) fn first<T>(
     files: &[InputFile],
     look: impl Fn(&InputFile, FileReader) -> Result<Option<T>, ReadEnd>,
@@ -22,11 +23,16 @@ pub(super) fn first<T>(
             Ok(None) => {}
             Ok(Some(found)) => {
                 if let Some(unavailable) = unavailable {
-                    tracing::warn!("{unavailable}; the columns are those of {} instead", file.name);
+                    tracing::warn!(
+                        "{unavailable}; the columns are those of {} instead",
+                        file.name
+                    );
                 }
                 return Ok(found);
             }
-            Err(ReadEnd::Unavailable(error)) if error.class == ErrorClass::Process => return Err(error.into()),
+            Err(ReadEnd::Unavailable(error)) if error.class == ErrorClass::Process => {
+                return Err(error.into());
+            }
             Err(ReadEnd::Unavailable(error)) => drop(unavailable.get_or_insert(error)),
             Err(ReadEnd::Rejected(refusal, _)) => drop(unfit.get_or_insert(refusal.reason)),
             Err(ReadEnd::Failed(error)) => return Err(error),
@@ -36,8 +42,8 @@ pub(super) fn first<T>(
     match (unavailable, unfit) {
         (Some(unavailable), _) => Err(unavailable.into()),
         (None, Some(reason)) => Err(StageError::Other(format!("no file can be read; {reason}"))),
-        (None, None) => {
-            Err(StageError::Other("every file is empty; expected records, to know the columns by".to_owned()))
-        }
+        (None, None) => Err(StageError::Other(
+            "every file is empty; expected records, to know the columns by".to_owned(),
+        )),
     }
 }

@@ -16,7 +16,8 @@ pub(super) enum SkipReason {
     Unmatched,
     /// A part of its path begins with a dot.
     Hidden,
-    /// A part of its path begins with an underscore, as what is not data does by the custom of data sets.
+    /// A part of its path begins with an underscore, as what is not data does by the custom of data
+    /// sets.
     Underscore,
     /// It is a symbolic link.
     Link,
@@ -30,7 +31,8 @@ pub(super) enum SkipReason {
     Unasked,
 }
 
-/// The numbers of files that a listing left out, and of members of archives that reading them left out.
+/// The numbers of files that a listing left out, and of members of archives that reading them left
+/// out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct SkippedFiles {
     /// By extension in lower case, with its dot; empty for files without one.
@@ -70,7 +72,10 @@ const EXTENSION_BYTES: usize = 16;
 /// Extensions that a message names.
 const NAMED: usize = 8;
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde demands")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde demands"
+)]
 fn is_zero(count: &u64) -> bool {
     *count == 0
 }
@@ -103,7 +108,10 @@ impl SkippedFiles {
     }
 
     fn add_extension(&mut self, file: &Path) {
-        let extension = file.extension().map(|extension| extension.as_encoded_bytes()).unwrap_or_default();
+        let extension = file
+            .extension()
+            .map(|extension| extension.as_encoded_bytes())
+            .unwrap_or_default();
         // Nothing is allocated for a file whose extension was met before: there may be millions.
         let mut buffer = [0; EXTENSION_BYTES + 1];
         let length = extension.len() + usize::from(!extension.is_empty());
@@ -143,27 +151,50 @@ impl SkippedFiles {
 impl fmt::Display for SkippedFiles {
     /// The most frequent extensions first, then the other reasons.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut extensions: Vec<(&String, u64)> = self.extensions.iter().map(|(name, &count)| (name, count)).collect();
+        let mut extensions: Vec<(&String, u64)> = self
+            .extensions
+            .iter()
+            .map(|(name, &count)| (name, count))
+            .collect();
         extensions.sort_by_key(|&(name, count)| (std::cmp::Reverse(count), name));
-        let unnamed = extensions.iter().skip(NAMED).map(|&(_, count)| count).sum::<u64>() + self.other_extensions;
-        let named = extensions.iter().take(NAMED).map(|&(name, count)| match name.as_str() {
-            "" => format!("{count} without an extension"),
-            name => format!("{count} {name}"),
-        });
+        let unnamed = extensions
+            .iter()
+            .skip(NAMED)
+            .map(|&(_, count)| count)
+            .sum::<u64>()
+            + self.other_extensions;
+        let named = extensions
+            .iter()
+            .take(NAMED)
+            .map(|&(name, count)| match name.as_str() {
+                "" => format!("{count} without an extension"),
+                name => format!("{count} {name}"),
+            });
         let reasons = [
             (unnamed, "with other extensions"),
             (self.unmatched, "not matched by the glob"),
             (self.hidden, "hidden (`.` begins a name)"),
             (self.underscore, "not data by custom (`_` begins a name)"),
-            (self.links, "symbolic links (follow_links = true takes what they lead to)"),
+            (
+                self.links,
+                "symbolic links (follow_links = true takes what they lead to)",
+            ),
             (self.member_links, "links in archives"),
             (self.sparse, "sparse files in archives"),
             (self.own, "of latentflow itself"),
-            (self.unusable_keys, "with keys that no file could have (an empty part, `.`, `..`, a control character)"),
-            (self.below_object, "below the name of the object that is read (add a glob such as `/**/*` to read them)"),
+            (
+                self.unusable_keys,
+                "with keys that no file could have (an empty part, `.`, `..`, a control character)",
+            ),
+            (
+                self.below_object,
+                "below the name of the object that is read (add a glob such as `/**/*` to read them)",
+            ),
         ];
-        let reasons =
-            reasons.into_iter().filter(|&(count, _)| count > 0).map(|(count, what)| format!("{count} {what}"));
+        let reasons = reasons
+            .into_iter()
+            .filter(|&(count, _)| count > 0)
+            .map(|(count, what)| format!("{count} {what}"));
         f.write_str(&named.chain(reasons).collect::<Vec<_>>().join(", "))
     }
 }
@@ -176,12 +207,18 @@ impl LastSkippedFiles {
     /// The counts of the last listing; empty before the first one.
     #[must_use]
     pub fn get(&self) -> SkippedFiles {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Counts what is met while the listed files are read.
     pub(super) fn add(&self, file: &Path, omission: SkipReason) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).add(file, omission);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .add(file, omission);
     }
 
     pub(super) fn set(&self, counts: SkippedFiles) {
@@ -197,25 +234,40 @@ mod tests {
 
     fn counted(files: &[(&str, SkipReason)]) -> SkippedFiles {
         let mut counts = SkippedFiles::default();
-        files.iter().for_each(|&(file, omission)| counts.add(Path::new(file), omission));
+        files
+            .iter()
+            .for_each(|&(file, omission)| counts.add(Path::new(file), omission));
         counts
     }
 
     #[test]
     fn extensions_are_counted_whatever_their_case_and_named_by_number() {
-        let files = ["a.txt", "b.HEIC", "c.heic", "Makefile", "d.Heic"].map(|file| (file, SkipReason::Extension));
-        assert_eq!(counted(&files).to_string(), "3 .heic, 1 without an extension, 1 .txt");
+        let files = ["a.txt", "b.HEIC", "c.heic", "Makefile", "d.Heic"]
+            .map(|file| (file, SkipReason::Extension));
+        assert_eq!(
+            counted(&files).to_string(),
+            "3 .heic, 1 without an extension, 1 .txt"
+        );
     }
 
     #[test]
     fn other_reasons_are_named_after_the_extensions() {
         use SkipReason::{Extension, Hidden, Link, Own, Unasked, Underscore};
-        let files = [("l", Link), (".x", Hidden), ("a.b", Extension), ("_S", Underscore), ("t", Own), ("u", Unasked)];
+        let files = [
+            ("l", Link),
+            (".x", Hidden),
+            ("a.b", Extension),
+            ("_S", Underscore),
+            ("t", Own),
+            ("u", Unasked),
+        ];
         let text = counted(&files).to_string();
         let expected = "1 .b, 1 hidden (`.` begins a name), 1 not data by custom (`_` begins a name), \
              1 symbolic links (follow_links = true takes what they lead to), 1 of latentflow itself";
         assert_eq!(text, expected);
-        assert!(SkippedFiles::default().is_empty() && SkippedFiles::default().to_string().is_empty());
+        assert!(
+            SkippedFiles::default().is_empty() && SkippedFiles::default().to_string().is_empty()
+        );
     }
 
     #[test]
@@ -225,25 +277,40 @@ mod tests {
         counts.add_below_object(30);
         let text = counts.to_string();
         assert!(
-            text.starts_with("2 with keys that no file could have") && text.contains("30 below the name"),
+            text.starts_with("2 with keys that no file could have")
+                && text.contains("30 below the name"),
             "{text}"
         );
-        assert_eq!(serde_json::to_string(&counts).unwrap(), r#"{"unusable_keys":2,"below_object":30}"#);
+        assert_eq!(
+            serde_json::to_string(&counts).unwrap(),
+            r#"{"unusable_keys":2,"below_object":30}"#
+        );
     }
 
     #[test]
     fn many_or_long_extensions_are_counted_together() {
         let names: Vec<String> = (0..100).map(|number| format!("a.{number}")).collect();
         let mut counts = SkippedFiles::default();
-        names.iter().for_each(|name| counts.add(Path::new(name), SkipReason::Extension));
-        counts.add(Path::new("a.an-extension-that-is-long"), SkipReason::Extension);
+        names
+            .iter()
+            .for_each(|name| counts.add(Path::new(name), SkipReason::Extension));
+        counts.add(
+            Path::new("a.an-extension-that-is-long"),
+            SkipReason::Extension,
+        );
         assert_eq!((counts.extensions.len(), counts.other_extensions), (64, 37));
-        assert!(counts.to_string().ends_with("93 with other extensions"), "{counts}");
+        assert!(
+            counts.to_string().ends_with("93 with other extensions"),
+            "{counts}"
+        );
     }
 
     #[test]
     fn counts_in_json_name_only_what_was_met() {
         let counts = counted(&[("a.heic", SkipReason::Extension), ("l", SkipReason::Link)]);
-        assert_eq!(serde_json::to_string(&counts).unwrap(), r#"{"extensions":{".heic":1},"links":1}"#);
+        assert_eq!(
+            serde_json::to_string(&counts).unwrap(),
+            r#"{"extensions":{".heic":1},"links":1}"#
+        );
     }
 }

@@ -4,7 +4,9 @@ use std::io::Cursor;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryArray, BooleanArray, Float32Array, RecordBatch, StringArray, UInt64Array};
+use arrow::array::{
+    ArrayRef, BinaryArray, BooleanArray, Float32Array, RecordBatch, StringArray, UInt64Array,
+};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder, codecs};
@@ -15,14 +17,18 @@ use serde::{Deserialize, Serialize};
 
 use super::batch_limits::BatchLimits;
 use super::factor_model::FactorModel;
-use super::{BatchSize, IMAGE, Source, SourceConfig, SourceHandle, add_origin, dead_leaves, spawn_reader, with_origin};
+use super::{
+    BatchSize, IMAGE, Source, SourceConfig, SourceHandle, add_origin, dead_leaves, spawn_reader,
+    with_origin,
+};
 use crate::batch::{Batch, Provenance, SourceBatch, Split};
 use crate::coverage::ResumeState;
 use crate::error::{ConfigError, StageError};
 use crate::plan_context::PlanContext;
 use crate::tensor::{fixed_column, vector_field};
 
-/// The options. A record depends on the seed and its own number alone, so more records continue the same data.
+/// The options. A record depends on the seed and its own number alone, so more records continue the
+/// same data.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct SyntheticSourceConfig {
     /// What is made up.
@@ -51,8 +57,8 @@ pub struct SyntheticSourceConfig {
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub rank: Option<usize>,
-    /// For features: the share of records, 0 to 1, that lie off the others; where it is above 0, the column `outlier`
-    /// tells which. Default: 0.
+    /// For features: the share of records, 0 to 1, that lie off the others; where it is above 0,
+    /// the column `outlier` tells which. Default: 0.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub outliers: Option<f64>,
@@ -66,7 +72,8 @@ pub struct SyntheticSourceConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SyntheticContent {
-    /// Dead-leaves images: opaque discs with the statistics of natural images (Lee, Mumford, Huang 2001).
+    /// Dead-leaves images: opaque discs with the statistics of natural images (Lee, Mumford, Huang
+    /// 2001).
     Images,
     /// Correlated normal values: few hidden factors, mixed, with a little noise.
     Features,
@@ -111,12 +118,27 @@ impl SourceConfig for SyntheticSourceConfig {
             SyntheticContent::Images => self.images(context, &mut faults),
             SyntheticContent::Features => self.features(&mut faults),
         };
-        let (Some(made), true) = (made, faults.is_empty()) else { return Err(faults) };
-        let split = Split::new(format!("{name}/synthetic:{}:{}:{}", self.content.name(), self.seed, made.identity()));
+        let (Some(made), true) = (made, faults.is_empty()) else {
+            return Err(faults);
+        };
+        let split = Split::new(format!(
+            "{name}/synthetic:{}:{}:{}",
+            self.content.name(),
+            self.seed,
+            made.identity()
+        ));
         let schema = with_origin(&made.schema());
         let step = made.records_per_batch(batch);
         let (name, seed, records) = (name.to_owned(), self.seed, self.records);
-        Ok(Box::new(SyntheticSource { name, made, seed, records, split, schema, step }))
+        Ok(Box::new(SyntheticSource {
+            name,
+            made,
+            seed,
+            records,
+            split,
+            schema,
+            step,
+        }))
     }
 }
 
@@ -128,34 +150,56 @@ impl SyntheticSourceConfig {
             ("format", self.format.is_some(), SyntheticContent::Images),
             ("width", self.width.is_some(), SyntheticContent::Features),
             ("rank", self.rank.is_some(), SyntheticContent::Features),
-            ("outliers", self.outliers.is_some(), SyntheticContent::Features),
+            (
+                "outliers",
+                self.outliers.is_some(),
+                SyntheticContent::Features,
+            ),
             ("layout", self.layout.is_some(), SyntheticContent::Features),
         ];
-        let idle = options.into_iter().filter(|(_, given, content)| *given && *content != self.content);
+        let idle = options
+            .into_iter()
+            .filter(|(_, given, content)| *given && *content != self.content);
         idle.map(|(key, _, content)| {
             ConfigError::new(
                 key,
-                format!("is for {}, but these are {}; leave it out", content.name(), self.content.name()),
+                format!(
+                    "is for {}, but these are {}; leave it out",
+                    content.name(),
+                    self.content.name()
+                ),
             )
         })
         .collect()
     }
 
-    fn images(&mut self, context: &PlanContext, faults: &mut Vec<ConfigError>) -> Option<SyntheticGenerator> {
+    fn images(
+        &mut self,
+        context: &PlanContext,
+        faults: &mut Vec<ConfigError>,
+    ) -> Option<SyntheticGenerator> {
         let [height, width] = *self.size.get_or_insert([64, 64]);
         let pixels = u64::from(height) * u64::from(width);
         let limit = context.limits.pixels;
         if pixels == 0 || pixels > limit {
-            let message = format!("{height}x{width} is {pixels} pixels; an image has 1 to {limit} (limits.pixels)");
+            let message = format!(
+                "{height}x{width} is {pixels} pixels; an image has 1 to {limit} (limits.pixels)"
+            );
             faults.push(ConfigError::new("size", message));
             return None;
         }
         let format = *self.format.get_or_insert_default();
         if format == SyntheticImageFormat::Jpeg && height.max(width) > u32::from(u16::MAX) {
-            faults
-                .push(ConfigError::new("size", format!("{height}x{width}: a JPEG has sides of at most 65535 pixels")));
+            faults.push(ConfigError::new(
+                "size",
+                format!("{height}x{width}: a JPEG has sides of at most 65535 pixels"),
+            ));
         }
-        Some(SyntheticGenerator::Images { height, width, format })
+        Some(SyntheticGenerator::Images {
+            height,
+            width,
+            format,
+        })
     }
 
     fn features(&mut self, faults: &mut Vec<ConfigError>) -> Option<SyntheticGenerator> {
@@ -164,18 +208,30 @@ impl SyntheticSourceConfig {
         let outliers = *self.outliers.get_or_insert(0.0);
         let layout = *self.layout.get_or_insert_default();
         if !(0.0..=1.0).contains(&outliers) {
-            faults.push(ConfigError::new("outliers", format!("must lie between 0 and 1; met {outliers}")));
+            faults.push(ConfigError::new(
+                "outliers",
+                format!("must lie between 0 and 1; met {outliers}"),
+            ));
         }
         let fault = if width == 0 || width > MAX_MIXING {
-            ConfigError::new("width", format!("must lie between 1 and {MAX_MIXING}; met {width}"))
+            ConfigError::new(
+                "width",
+                format!("must lie between 1 and {MAX_MIXING}; met {width}"),
+            )
         } else if rank == 0 || rank > width {
-            ConfigError::new("rank", format!("must lie between 1 and `width`, {width}; met {rank}"))
+            ConfigError::new(
+                "rank",
+                format!("must lie between 1 and `width`, {width}; met {rank}"),
+            )
         } else if width.saturating_mul(rank) > MAX_MIXING {
-            let message = format!("{width} values of {rank} factors are too many; their product may be {MAX_MIXING}");
+            let message = format!(
+                "{width} values of {rank} factors are too many; their product may be {MAX_MIXING}"
+            );
             ConfigError::new("width", message)
         } else {
             // The last stream, which no record uses.
-            let factors = FactorModel::draw(&mut stream(self.seed, u64::MAX), width, rank, outliers);
+            let factors =
+                FactorModel::draw(&mut stream(self.seed, u64::MAX), width, rank, outliers);
             return Some(SyntheticGenerator::Features { factors, layout });
         };
         faults.push(fault);
@@ -192,7 +248,8 @@ impl SyntheticContent {
     }
 }
 
-/// The random numbers of a record: they depend on the seed and its number alone, so that each can be made alone.
+/// The random numbers of a record: they depend on the seed and its number alone, so that each can
+/// be made alone.
 fn stream(seed: u64, number: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(number);
@@ -201,16 +258,29 @@ fn stream(seed: u64, number: u64) -> ChaCha8Rng {
 
 /// What is made, with sound parameters.
 enum SyntheticGenerator {
-    Images { height: u32, width: u32, format: SyntheticImageFormat },
-    Features { factors: FactorModel, layout: FeatureLayout },
+    Images {
+        height: u32,
+        width: u32,
+        format: SyntheticImageFormat,
+    },
+    Features {
+        factors: FactorModel,
+        layout: FeatureLayout,
+    },
 }
 
 impl SyntheticGenerator {
     /// All that changes the values of a record, but the seed.
     fn identity(&self) -> String {
         match self {
-            Self::Images { height, width, format } => format!("{height}x{width}:{}", format.extension()),
-            Self::Features { factors, .. } => format!("{}:{}:{}", factors.width, factors.rank, factors.outliers),
+            Self::Images {
+                height,
+                width,
+                format,
+            } => format!("{height}x{width}:{}", format.extension()),
+            Self::Features { factors, .. } => {
+                format!("{}:{}:{}", factors.width, factors.rank, factors.outliers)
+            }
         }
     }
 
@@ -222,7 +292,9 @@ impl SyntheticGenerator {
                     FeatureLayout::Vector => vec![vector_field("features", factors.width)],
                     FeatureLayout::Columns => {
                         let names = (0..factors.width).map(|place| format!("f{place}"));
-                        names.map(|name| Field::new(name, DataType::Float32, false)).collect()
+                        names
+                            .map(|name| Field::new(name, DataType::Float32, false))
+                            .collect()
                     }
                 };
                 if factors.outliers > 0.0 {
@@ -267,7 +339,8 @@ impl Source for SyntheticSource {
     }
 
     fn open(self: Box<Self>, resume: &ResumeState) -> Result<SourceHandle, StageError> {
-        let pending = resume.uncommitted_ranges(&Provenance::rows(Arc::clone(&self.split), 0..self.records));
+        let pending =
+            resume.uncommitted_ranges(&Provenance::rows(Arc::clone(&self.split), 0..self.records));
         let total = pending.iter().map(|rows| rows.end - rows.start).sum();
         let batches = spawn_reader(2, move |sender| {
             let mut next = 0;
@@ -292,14 +365,24 @@ impl Source for SyntheticSource {
 impl SyntheticSource {
     fn batch(&self, rows: Range<u64>) -> Result<SourceBatch, StageError> {
         let (records, pixels) = match &self.made {
-            &SyntheticGenerator::Images { height, width, format } => {
+            &SyntheticGenerator::Images {
+                height,
+                width,
+                format,
+            } => {
                 let pixels = u64::from(height) * u64::from(width) * (rows.end - rows.start);
                 (self.images(rows.clone(), height, width, format)?, pixels)
             }
-            SyntheticGenerator::Features { factors, layout } => (self.features(rows.clone(), factors, *layout)?, 0),
+            SyntheticGenerator::Features { factors, layout } => {
+                (self.features(rows.clone(), factors, *layout)?, 0)
+            }
         };
         let provenance = Provenance::rows(Arc::clone(&self.split), rows);
-        Ok(SourceBatch { batch: Batch::new(records, provenance), rejects: Vec::new(), pixels })
+        Ok(SourceBatch {
+            batch: Batch::new(records, provenance),
+            rejects: Vec::new(),
+            pixels,
+        })
     }
 
     fn images(
@@ -311,10 +394,13 @@ impl SyntheticSource {
     ) -> Result<RecordBatch, StageError> {
         let mut images = Vec::new();
         for row in rows.clone() {
-            let pixels = dead_leaves::draw(&mut stream(self.seed, row), height as usize, width as usize);
+            let pixels =
+                dead_leaves::draw(&mut stream(self.seed, row), height as usize, width as usize);
             images.push(encode(&pixels, height, width, format)?);
         }
-        let source = rows.clone().map(|row| format!("image-{row:09}.{}", format.extension()));
+        let source = rows
+            .clone()
+            .map(|row| format!("image-{row:09}.{}", format.extension()));
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from_iter_values(source)),
             Arc::new(UInt64Array::from_iter_values(rows)),
@@ -358,7 +444,12 @@ impl SyntheticImageFormat {
     }
 }
 
-fn encode(pixels: &[u8], height: u32, width: u32, format: SyntheticImageFormat) -> Result<Vec<u8>, StageError> {
+fn encode(
+    pixels: &[u8],
+    height: u32,
+    width: u32,
+    format: SyntheticImageFormat,
+) -> Result<Vec<u8>, StageError> {
     let mut bytes = Cursor::new(Vec::new());
     let colour = ExtendedColorType::Rgb8;
     let encoded = match format {
@@ -366,9 +457,8 @@ fn encode(pixels: &[u8], height: u32, width: u32, format: SyntheticImageFormat) 
             PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Adaptive)
                 .write_image(pixels, width, height, colour)
         }
-        SyntheticImageFormat::Jpeg => {
-            codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 90).write_image(pixels, width, height, colour)
-        }
+        SyntheticImageFormat::Jpeg => codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 90)
+            .write_image(pixels, width, height, colour),
         SyntheticImageFormat::Bmp => {
             codecs::bmp::BmpEncoder::new(&mut bytes).write_image(pixels, width, height, colour)
         }
@@ -395,22 +485,38 @@ mod tests {
 
     fn plan(written: &str, records: Option<u32>) -> Result<Box<dyn Source>, Vec<ConfigError>> {
         let context = PlanContext::new(BTreeMap::new(), PipelineLimits::default());
-        let batch = BatchSize { records: records.and_then(std::num::NonZeroU32::new), ..BatchSize::default() };
-        parse_options::<SyntheticSourceConfig>(serde_json::from_str(written).unwrap())?.plan("demo", batch, &context)
+        let batch = BatchSize {
+            records: records.and_then(std::num::NonZeroU32::new),
+            ..BatchSize::default()
+        };
+        parse_options::<SyntheticSourceConfig>(serde_json::from_str(written).unwrap())?
+            .plan("demo", batch, &context)
     }
 
-    fn batches(written: &str, records: Option<u32>, resume: &ResumeState) -> (Vec<SourceBatch>, Option<u64>) {
+    fn batches(
+        written: &str,
+        records: Option<u32>,
+        resume: &ResumeState,
+    ) -> (Vec<SourceBatch>, Option<u64>) {
         let source = plan(written, records).unwrap_or_else(|faults| panic!("{faults:?}"));
         let mut opened = source.open(resume).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
         let batches = runtime.block_on(opened.batches.collect::<Vec<_>>());
-        (batches.into_iter().map(Result::unwrap).collect(), opened.total.known())
+        (
+            batches.into_iter().map(Result::unwrap).collect(),
+            opened.total.known(),
+        )
     }
 
     fn all(written: &str, records: Option<u32>) -> RecordBatch {
         let (batches, _) = batches(written, records, &ResumeState::default());
-        concat_batches(&plan(written, None).unwrap().schema(), batches.iter().map(|batch| &batch.batch.records))
-            .unwrap()
+        concat_batches(
+            &plan(written, None).unwrap().schema(),
+            batches.iter().map(|batch| &batch.batch.records),
+        )
+        .unwrap()
     }
 
     const IMAGES: &str = r#"{"content": "images", "records": 5, "size": [20, 30]}"#;
@@ -418,18 +524,27 @@ mod tests {
 
     #[test]
     fn images_are_files_of_the_size_and_format_that_were_asked_for() {
-        for (name, format) in
-            [("png", image::ImageFormat::Png), ("jpeg", image::ImageFormat::Jpeg), ("bmp", image::ImageFormat::Bmp)]
-        {
-            let records =
-                all(&format!(r#"{{"content": "images", "records": 2, "size": [20, 30], "format": "{name}"}}"#), None);
+        for (name, format) in [
+            ("png", image::ImageFormat::Png),
+            ("jpeg", image::ImageFormat::Jpeg),
+            ("bmp", image::ImageFormat::Bmp),
+        ] {
+            let records = all(
+                &format!(
+                    r#"{{"content": "images", "records": 2, "size": [20, 30], "format": "{name}"}}"#
+                ),
+                None,
+            );
             let bytes = records.column(2).as_binary::<i32>().value(1);
             assert_eq!(image::guess_format(bytes).unwrap(), format);
             let decoded = image::load_from_memory(bytes).unwrap();
             assert_eq!((decoded.height(), decoded.width()), (20, 30));
         }
         let records = all(IMAGES, None);
-        assert_eq!(records.column(0).as_string::<i32>().value(3), "image-000000003.png");
+        assert_eq!(
+            records.column(0).as_string::<i32>().value(3),
+            "image-000000003.png"
+        );
     }
 
     #[test]
@@ -448,40 +563,70 @@ mod tests {
     #[test]
     fn the_layout_changes_the_columns_and_not_the_values() {
         let vectors = all(FEATURES, None);
-        let columns = all(&FEATURES.replace("\"width\"", "\"layout\": \"columns\", \"width\""), None);
+        let columns = all(
+            &FEATURES.replace("\"width\"", "\"layout\": \"columns\", \"width\""),
+            None,
+        );
         let values = crate::tensor::fixed_values(vectors.column(2)).unwrap();
-        let f1 = columns.column_by_name("f1").unwrap().as_primitive::<arrow::datatypes::Float32Type>();
-        assert_eq!(f1.values()[..], [values[1], values[5], values[9], values[13], values[17]]);
-        assert_eq!(vectors.column_by_name("outlier"), columns.column_by_name("outlier"));
+        let f1 = columns
+            .column_by_name("f1")
+            .unwrap()
+            .as_primitive::<arrow::datatypes::Float32Type>();
+        assert_eq!(
+            f1.values()[..],
+            [values[1], values[5], values[9], values[13], values[17]]
+        );
+        assert_eq!(
+            vectors.column_by_name("outlier"),
+            columns.column_by_name("outlier")
+        );
     }
 
     #[test]
     fn what_every_sink_has_is_not_made_again() {
         let (made, total) = batches(IMAGES, Some(2), &ResumeState::default());
         let rows = |batches: &[SourceBatch]| -> Vec<Range<u64>> {
-            batches.iter().map(|batch| batch.batch.provenance.ranges()[0].rows.clone()).collect()
+            batches
+                .iter()
+                .map(|batch| batch.batch.provenance.ranges()[0].rows.clone())
+                .collect()
         };
         assert_eq!((rows(&made), total), (vec![0..2, 2..4, 4..5], Some(5)));
         assert_eq!(made[0].pixels, 1200);
         let mut done = Coverage::default();
         done.insert(&made[0].batch.provenance);
         done.insert(&made[1].batch.provenance.slice(0..1));
-        let resume = ResumeState { sinks: Arc::new(vec![done]), ..ResumeState::default() };
+        let resume = ResumeState {
+            sinks: Arc::new(vec![done]),
+            ..ResumeState::default()
+        };
         let (made, total) = batches(IMAGES, Some(2), &resume);
         assert_eq!((rows(&made), total), (vec![2..4, 4..5], Some(2)));
     }
 
     #[test]
     fn no_records_make_no_batches() {
-        let (made, total) = batches(r#"{"content": "features", "records": 0}"#, None, &ResumeState::default());
+        let (made, total) = batches(
+            r#"{"content": "features", "records": 0}"#,
+            None,
+            &ResumeState::default(),
+        );
         assert_eq!((made.len(), total), (0, Some(0)));
     }
 
     #[test]
     fn batches_are_bounded_in_bytes() {
-        let made = SyntheticGenerator::Images { height: 4000, width: 6000, format: SyntheticImageFormat::Bmp };
+        let made = SyntheticGenerator::Images {
+            height: 4000,
+            width: 6000,
+            format: SyntheticImageFormat::Bmp,
+        };
         assert_eq!(made.records_per_batch(BatchSize::default()), 1);
-        let made = SyntheticGenerator::Images { height: 1000, width: 1000, format: SyntheticImageFormat::Bmp };
+        let made = SyntheticGenerator::Images {
+            height: 1000,
+            width: 1000,
+            format: SyntheticImageFormat::Bmp,
+        };
         assert_eq!(made.records_per_batch(BatchSize::default()), 11);
     }
 
@@ -489,7 +634,10 @@ mod tests {
     fn every_fault_is_named() {
         let check = |written: &str, expected: Expect| {
             let faults = plan(written, None).err().unwrap_or_default();
-            let lines: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect();
+            let lines: Vec<String> = faults
+                .iter()
+                .map(|fault| format!("{}: {}", fault.key, fault.message))
+                .collect();
             expected.assert_eq(&lines.join("\n"));
         };
         check(
@@ -512,7 +660,9 @@ mod tests {
         );
         check(
             r#"{"content": "features", "records": 1, "width": 1000000}"#,
-            expect!["width: 1000000 values of 250000 factors are too many; their product may be 16777216"],
+            expect![
+                "width: 1000000 values of 250000 factors are too many; their product may be 16777216"
+            ],
         );
         check(
             r#"{"content": "sounds"}"#,

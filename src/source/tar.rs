@@ -26,7 +26,8 @@ use crate::source::listing::Listing;
 use crate::source::skipped_files::SkipReason;
 use crate::source::text_encoding::unpacked_by;
 use crate::source::{
-    BatchSender, BatchSize, LastSkippedFiles, Source, SourceConfig, SourceHandle, WrittenFiles, spawn_reader,
+    BatchSender, BatchSize, LastSkippedFiles, Source, SourceConfig, SourceHandle, WrittenFiles,
+    spawn_reader,
 };
 use crate::store::{FileReader, Location};
 
@@ -41,16 +42,18 @@ const KEY: &str = "key";
 /// Options of the source `tar`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct TarSourceConfig {
-    /// A tar file, a folder (all `*.tar` in it and its subfolders), or a glob such as `shards/train-*.tar`.
+    /// A tar file, a folder (all `*.tar` in it and its subfolders), or a glob such as
+    /// `shards/train-*.tar`.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     path: String,
     /// Also take what symbolic links lead to. Default: links are passed over.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     follow_links: bool,
-    /// What happens to a shard that has changed since an earlier run read it: `new` reads it as a new file, with a warning that
-    /// the images that it gave before stay in the output; `refuse` refuses to run. A shard of at most 32 MiB whose content is
-    /// the same has not changed, whatever its time. Default: new.
+    /// What happens to a shard that has changed since an earlier run read it: `new` reads it as a
+    /// new file, with a warning that the images that it gave before stay in the output; `refuse`
+    /// refuses to run. A shard of at most 32 MiB whose content is the same has not changed,
+    /// whatever its time. Default: new.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     on_change: OnChange,
@@ -63,9 +66,15 @@ impl SourceConfig for TarSourceConfig {
         batch: BatchSize,
         context: &PlanContext,
     ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
-        let files = FileSet::new(self.path.clone(), self.follow_links, &["tar"]).map_err(|fault| vec![fault])?;
+        let files = FileSet::new(self.path.clone(), self.follow_links, &["tar"])
+            .map_err(|fault| vec![fault])?;
         let batch_config = ImageBatchConfig::new(batch, context.limits, Some(KEY));
-        Ok(Box::new(TarSource { name: name.to_owned(), files, on_change: self.on_change, batch_config }))
+        Ok(Box::new(TarSource {
+            name: name.to_owned(),
+            files,
+            on_change: self.on_change,
+            batch_config,
+        }))
     }
 }
 
@@ -111,7 +120,10 @@ impl Source for TarSource {
             return Ok(());
         }
         let Listing { root, files, .. } = self.files.list()?;
-        let files: Vec<_> = files.into_values().map(|file| InputFile::new(&self.name, &root, file)).collect();
+        let files: Vec<_> = files
+            .into_values()
+            .map(|file| InputFile::new(&self.name, &root, file))
+            .collect();
         file_checkpoints::admit(&self.name, &files, resume)
     }
 
@@ -124,12 +136,28 @@ impl Source for TarSource {
         let Listing { root, files, .. } = listing;
         check_some_plain(files.values(), &root)?;
         let mut unread = UnreadInputs::default();
-        failures.into_iter().try_for_each(|unavailable| unread.leave(unavailable))?;
-        let files: Vec<_> = files.into_values().map(|file| InputFile::new(&self.name, &root, file)).collect();
+        failures
+            .into_iter()
+            .try_for_each(|unavailable| unread.leave(unavailable))?;
+        let files: Vec<_> = files
+            .into_values()
+            .map(|file| InputFile::new(&self.name, &root, file))
+            .collect();
         let known = FileCheckpoints::open(&self.name, resume.state.as_ref())?;
         let skipped_files = self.files.skipped_files();
-        let Self { batch_config, on_change, .. } = *self;
-        let reader = TarReader { batch_config, root, resume: resume.clone(), known, on_change, skipped_files };
+        let Self {
+            batch_config,
+            on_change,
+            ..
+        } = *self;
+        let reader = TarReader {
+            batch_config,
+            root,
+            resume: resume.clone(),
+            known,
+            on_change,
+            skipped_files,
+        };
         let batches = spawn_reader(AHEAD, move |out| {
             let read = reader.read_all(&files, unread, out);
             reader.known.sync()?;
@@ -139,31 +167,54 @@ impl Source for TarSource {
     }
 }
 
-/// Members that are images. The rows of a shard's own split are numbered by them, so the list is fixed for ever.
-const EXTENSIONS: &[&str] = &["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "pnm", "pbm", "pgm", "ppm"];
+/// Members that are images. The rows of a shard's own split are numbered by them, so the list is
+/// fixed for ever.
+const EXTENSIONS: &[&str] = &[
+    "jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "pnm", "pbm", "pgm", "ppm",
+];
 
-/// Members that are images, too: the rows of another split, which is read after the shard's own one.
+/// Members that are images, too: the rows of another split, which is read after the shard's own
+/// one.
 const FURTHER_EXTENSIONS: &[&str] = &["apng", "jfif", "jpe"];
 
 /// Opens a shard if it is a plain tar file, as its first bytes show.
 fn open(file: &ListedFile, root: &Location) -> Result<BufReader<FileReader>, ReadEnd> {
     let mut input = BufReader::new(file.open(root)?);
-    let start = input.fill_buf().map_err(|error| file.failure(&file.location(root), error))?;
-    let Some(program) = unpacked_by(start) else { return Ok(input) };
+    let start = input
+        .fill_buf()
+        .map_err(|error| file.failure(&file.location(root), error))?;
+    let Some(program) = unpacked_by(start) else {
+        return Ok(input);
+    };
     let name = &file.name;
-    let reason = format!("{name}: is compressed; only plain tar files are read: unpack it first (`{program} {name}`)");
-    Err(ReadEnd::Rejected(RecordError::new(RejectCode::Unsupported, reason), 1))
+    let reason = format!(
+        "{name}: is compressed; only plain tar files are read: unpack it first (`{program} {name}`)"
+    );
+    Err(ReadEnd::Rejected(
+        RecordError::new(RejectCode::Unsupported, reason),
+        1,
+    ))
 }
 
 /// Refuses a set of shards that are all compressed.
 ///
 /// # Errors
 /// The reason to reject the first of them.
-fn check_some_plain<'a>(files: impl Iterator<Item = &'a ListedFile>, root: &Location) -> Result<(), StageError> {
+fn check_some_plain<'a>(
+    files: impl Iterator<Item = &'a ListedFile>,
+    root: &Location,
+) -> Result<(), StageError> {
     let mut compressed = None;
     for file in files {
         match open(file, root) {
-            Err(ReadEnd::Rejected(RecordError { code: RejectCode::Unsupported, reason, .. }, _)) => {
+            Err(ReadEnd::Rejected(
+                RecordError {
+                    code: RejectCode::Unsupported,
+                    reason,
+                    ..
+                },
+                _,
+            )) => {
                 compressed.get_or_insert(reason);
             }
             _ => return Ok(()),
@@ -196,7 +247,12 @@ struct TarReader {
 
 impl TarReader {
     /// Reads the shards one after the other, and leaves those in `unread` that cannot be read now.
-    fn read_all(&self, files: &[InputFile], mut unread: UnreadInputs, out: &BatchSender) -> Result<(), StageError> {
+    fn read_all(
+        &self,
+        files: &[InputFile],
+        mut unread: UnreadInputs,
+        out: &BatchSender,
+    ) -> Result<(), StageError> {
         for file in files {
             if !goes_on(self.read(file, out), &mut unread)? {
                 return Ok(());
@@ -205,11 +261,15 @@ impl TarReader {
         unread.into_result()
     }
 
-    /// Reads a shard. A shard that cannot be used is one reject; so is what cannot be found in a broken one.
+    /// Reads a shard. A shard that cannot be used is one reject; so is what cannot be found in a
+    /// broken one.
     fn read(&self, file: &InputFile, out: &BatchSender) -> Result<(), ReadEnd> {
         let split = &file.split;
-        let read =
-            catch_unwind(AssertUnwindSafe(|| match self.known.settle(file, &self.resume, false, self.on_change)? {
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            match self
+                .known
+                .settle(file, &self.resume, false, self.on_change)?
+            {
                 Some(SettledFile { file, .. }) => {
                     if self.read_members(&file, ShardPass::First, out)? {
                         self.read_members(&file, ShardPass::Further, out)?;
@@ -217,31 +277,54 @@ impl TarReader {
                     Ok(())
                 }
                 None => Ok(()),
-            }));
+            }
+        }));
         let read = read.unwrap_or_else(|panic| {
             let reason = format!("{}: {}", file.name, panicked(&*panic));
-            Err(ReadEnd::Rejected(RecordError::new(RejectCode::Panicked, reason), 1))
+            Err(ReadEnd::Rejected(
+                RecordError::new(RejectCode::Panicked, reason),
+                1,
+            ))
         });
-        let Err(ReadEnd::Rejected(refusal, _)) = read else { return read };
-        let mut builder = ImageBatchBuilder::new(&self.batch_config, &self.resume, out, &unusable(split), 0);
+        let Err(ReadEnd::Rejected(refusal, _)) = read else {
+            return read;
+        };
+        let mut builder =
+            ImageBatchBuilder::new(&self.batch_config, &self.resume, out, &unusable(split), 0);
         let source = file.name.as_str().into();
         if builder.is_done(1) {
             return Ok(());
         }
-        let go_on =
-            builder.push(ImageRecord { source, row: 0, text: None, image: Err(refusal) })? && builder.close()?;
-        if go_on { Ok(()) } else { Err(ReadEnd::Cancelled) }
+        let go_on = builder.push(ImageRecord {
+            source,
+            row: 0,
+            text: None,
+            image: Err(refusal),
+        })? && builder.close()?;
+        if go_on {
+            Ok(())
+        } else {
+            Err(ReadEnd::Cancelled)
+        }
     }
 
     /// Reads the images of one pass over a shard; whether it also holds images of the further one.
-    fn read_members(&self, file: &InputFile, pass: ShardPass, out: &BatchSender) -> Result<bool, ReadEnd> {
+    fn read_members(
+        &self,
+        file: &InputFile,
+        pass: ShardPass,
+        out: &BatchSender,
+    ) -> Result<bool, ReadEnd> {
         let (split, file) = (pass.split(&file.split), file.listed());
         let budget = ReadBudget::default();
         let input = open(file, &self.root)?;
         let location = file.location(&self.root);
         let stop = |error| ReadEnd::from(file.failure(&location, error));
         let handle = input.get_ref().try_clone().map_err(stop)?;
-        let mut archive = Archive::new(MeteredReader { file: input, budget: budget.clone() });
+        let mut archive = Archive::new(MeteredReader {
+            file: input,
+            budget: budget.clone(),
+        });
         let mut entries = archive.entries_with_seek().map_err(stop)?;
         let length = self.batch_config.max_records() as u64;
         let mut builder = ImageBatchBuilder::new(&self.batch_config, &self.resume, out, &split, 0);
@@ -273,16 +356,29 @@ impl TarReader {
                 Ok(Some(TarEntry::Image(mut entry, _))) => {
                     TarStep::Image(self.member(&file.name, row, &mut entry, &budget))
                 }
-                Err((_, reason)) => TarStep::Broken(broken(&file.name, row, RejectCode::Malformed, &reason)),
+                Err((_, reason)) => {
+                    TarStep::Broken(broken(&file.name, row, RejectCode::Malformed, &reason))
+                }
             };
             if let Some((class, error)) = handle.failure() {
                 // What stands before it could be read.
-                let unavailable = UnavailableInput { path: location.to_path(), class, error };
-                return if builder.close()? { Err(unavailable.into()) } else { Err(ReadEnd::Cancelled) };
+                let unavailable = UnavailableInput {
+                    path: location.to_path(),
+                    class,
+                    error,
+                };
+                return if builder.close()? {
+                    Err(unavailable.into())
+                } else {
+                    Err(ReadEnd::Cancelled)
+                };
             }
             // The first pass has rejected what is behind the broken place.
-            let step =
-                if pass == ShardPass::Further && matches!(step, TarStep::Broken(_)) { TarStep::End } else { step };
+            let step = if pass == ShardPass::Further && matches!(step, TarStep::Broken(_)) {
+                TarStep::End
+            } else {
+                step
+            };
             let ends = matches!(step, TarStep::Broken(_) | TarStep::End);
             row += u64::from(matches!(step, TarStep::Image(_) | TarStep::Done));
             let go_on = match step {
@@ -304,20 +400,35 @@ impl TarReader {
         }
     }
 
-    fn member(&self, shard: &str, row: u64, entry: &mut ShardEntry<'_>, budget: &ReadBudget) -> ImageRecord<'static> {
+    fn member(
+        &self,
+        shard: &str,
+        row: u64,
+        entry: &mut ShardEntry<'_>,
+        budget: &ReadBudget,
+    ) -> ImageRecord<'static> {
         let name = encode_name(&entry.path_bytes());
         let source = format!("{shard}/{name}");
         let (size, limit) = (entry.size(), self.batch_config.record_bytes);
-        let image = if size > limit { Err(RecordError::too_large(&source, size, limit)) } else { Ok(Vec::new()) };
+        let image = if size > limit {
+            Err(RecordError::too_large(&source, size, limit))
+        } else {
+            Ok(Vec::new())
+        };
         let image = image.and_then(|mut image| {
             budget.allow(size);
-            let read = entry.take(size).read_to_end(&mut image).map_err(|error| error.to_string());
+            let read = entry
+                .take(size)
+                .read_to_end(&mut image)
+                .map_err(|error| error.to_string());
             match read {
                 Ok(read) if read as u64 == size => Ok(image),
                 Ok(_) => Err("the shard was changed while it was read".to_owned()),
                 Err(error) => Err(error),
             }
-            .map_err(|reason| RecordError::new(RejectCode::Unreadable, format!("{source}: {reason}")))
+            .map_err(|reason| {
+                RecordError::new(RejectCode::Unreadable, format!("{source}: {reason}"))
+            })
         });
         ImageRecord {
             source: source.into(),
@@ -340,7 +451,8 @@ enum ShardPass {
 }
 
 impl ShardPass {
-    /// The split of the rows of this pass. What follows a `+` does not belong to the version of the file.
+    /// The split of the rows of this pass. What follows a `+` does not belong to the version of the
+    /// file.
     fn split(self, own: &Arc<Split>) -> Arc<Split> {
         match self {
             Self::First => Arc::clone(own),
@@ -359,7 +471,8 @@ enum TarEntry<'a> {
     Skipped(String, SkipReason),
 }
 
-/// What the entry is. An error says where the archive is broken: nothing behind that place can be found.
+/// What the entry is. An error says where the archive is broken: nothing behind that place can be
+/// found.
 fn find_image(entry: io::Result<ShardEntry<'_>>, shard_bytes: u64) -> Result<TarEntry<'_>, String> {
     let mut entry = entry.map_err(|error| error.to_string())?;
     let name = encode_name(&entry.path_bytes());
@@ -383,17 +496,26 @@ fn find_image(entry: io::Result<ShardEntry<'_>>, shard_bytes: u64) -> Result<Tar
         () if has_extension(path, FURTHER_EXTENSIONS) => ShardPass::Further,
         () => return Ok(TarEntry::Skipped(name, SkipReason::Extension)),
     };
-    let mut extensions = entry.pax_extensions().map_err(|error| error.to_string())?.into_iter().flatten().flatten();
+    let mut extensions = entry
+        .pax_extensions()
+        .map_err(|error| error.to_string())?
+        .into_iter()
+        .flatten()
+        .flatten();
     let is_sparse = extensions.any(|extension| extension.key_bytes().starts_with(b"GNU.sparse."));
-    Ok(if is_sparse { TarEntry::Skipped(name, SkipReason::Sparse) } else { TarEntry::Image(Box::new(entry), pass) })
+    Ok(if is_sparse {
+        TarEntry::Skipped(name, SkipReason::Sparse)
+    } else {
+        TarEntry::Image(Box::new(entry), pass)
+    })
 }
 
 /// Why an archive counts as cut that ends where an entry may begin.
-const NO_END_MARK: &str = "the archive ends without its end mark, a block of zeros: it may have been cut";
+const NO_END_MARK: &str =
+    "the archive ends without its end mark, a block of zeros: it may have been cut";
 
 /// Why an archive counts as broken whose end mark is followed by something else than zeros.
-const MORE_BEHIND: &str =
-    "more than zeros follow its end mark, such as the members behind a damaged header, or another archive";
+const MORE_BEHIND: &str = "more than zeros follow its end mark, such as the members behind a damaged header, or another archive";
 
 /// What stands behind the last entry of a shard.
 fn at_end(shard: &str, row: u64, budget: &ReadBudget, file: &FileReader, end: u64) -> TarStep {
@@ -404,14 +526,21 @@ fn at_end(shard: &str, row: u64, budget: &ReadBudget, file: &FileReader, end: u6
     match has_rest(file, end) {
         Ok(false) => TarStep::End,
         Ok(true) => TarStep::Broken(broken(shard, row, RejectCode::Malformed, MORE_BEHIND)),
-        Err(error) => TarStep::Broken(broken(shard, row, RejectCode::Unreadable, &error.to_string())),
+        Err(error) => TarStep::Broken(broken(
+            shard,
+            row,
+            RejectCode::Unreadable,
+            &error.to_string(),
+        )),
     }
 }
 
 /// Where the content of an entry ends, with its padding.
 fn end_of(entry: &ShardEntry<'_>) -> u64 {
     let size = entry.size().max(entry.header().entry_size().unwrap_or(0));
-    entry.raw_file_position().saturating_add(size.checked_next_multiple_of(BLOCK).unwrap_or(size))
+    entry
+        .raw_file_position()
+        .saturating_add(size.checked_next_multiple_of(BLOCK).unwrap_or(size))
 }
 
 /// Whether anything but zeros lies in a file from `start` on.
@@ -439,7 +568,12 @@ const BLOCK: u64 = 512;
 fn broken(shard: &str, row: u64, code: RejectCode, reason: &str) -> ImageRecord<'static> {
     let reason = format!("{shard}: broken after {row} images, the rest cannot be read: {reason}");
     let image = Err(RecordError::new(code, reason));
-    ImageRecord { source: shard.to_owned().into(), row, text: None, image }
+    ImageRecord {
+        source: shard.to_owned().into(),
+        row,
+        text: None,
+        image,
+    }
 }
 
 /// WebDataset's key of a member: its path up to the first dot of its name.

@@ -32,8 +32,16 @@ impl ColumnType {
     /// The types of all columns that have one which users can write.
     pub(super) fn all(schema: &Schema) -> BTreeMap<String, Self> {
         let types = [Self::Float, Self::Int, Self::String, Self::Bool];
-        let of = |field: &Field| types.into_iter().find(|given| given.data_type() == *field.data_type());
-        schema.fields().iter().filter_map(|field| Some((field.name().clone(), of(field)?))).collect()
+        let of = |field: &Field| {
+            types
+                .into_iter()
+                .find(|given| given.data_type() == *field.data_type())
+        };
+        schema
+            .fields()
+            .iter()
+            .filter_map(|field| Some((field.name().clone(), of(field)?)))
+            .collect()
     }
 
     /// The Arrow type.
@@ -48,7 +56,11 @@ impl ColumnType {
 }
 
 /// Types are inferred from so many records at the beginning.
-pub(super) const SAMPLE: BatchLimits = BatchLimits { records: 1000, bytes: 32 << 20, soft_max_records: 1000 };
+pub(super) const SAMPLE: BatchLimits = BatchLimits {
+    records: 1000,
+    bytes: 32 << 20,
+    soft_max_records: 1000,
+};
 
 /// A text format: what a record must be before it is parsed, and the parser.
 pub(super) trait TextFormat {
@@ -93,7 +105,15 @@ pub(super) fn read_all<R: Read>(
             output.begin(row, blocks.ends_in_quotes)?;
             let parsed = block.parse(format)?;
             let (columns, origin) = (parsed.records.columns().to_vec(), parsed.origin);
-            output.send(rows, FileRecords { columns, origin, rejects: parsed.rejects, ..FileRecords::default() })?;
+            output.send(
+                rows,
+                FileRecords {
+                    columns,
+                    origin,
+                    rejects: parsed.rejects,
+                    ..FileRecords::default()
+                },
+            )?;
         }
     }
 }
@@ -119,7 +139,8 @@ pub(super) struct Quoting {
 pub(super) enum Frame {
     /// A record; never an empty line.
     Record,
-    /// A record beyond the limit; none of it was kept. What lies within its quotes belongs to it, however long it is.
+    /// A record beyond the limit; none of it was kept. What lies within its quotes belongs to it,
+    /// however long it is.
     TooLong,
     /// The input ended inside quotes.
     Unclosed,
@@ -129,7 +150,8 @@ pub(super) enum Frame {
     End,
 }
 
-/// Where in a CSV record a byte stands: the same automaton as the parser's, so that both see the same records.
+/// Where in a CSV record a byte stands: the same automaton as the parser's, so that both see the
+/// same records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum QuoteState {
     FieldStart,
@@ -146,7 +168,11 @@ impl<R: Read> Framer<R> {
     /// Begins at the start of a file; a byte order mark is skipped. Records may have `limit` bytes.
     pub(super) fn new(input: R, quoting: Option<Quoting>, limit: u64) -> io::Result<Self> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let mut framer = Self { input: BufReader::with_capacity(CHUNK, input), quoting, limit };
+        let mut framer = Self {
+            input: BufReader::with_capacity(CHUNK, input),
+            quoting,
+            limit,
+        };
         if framer.fill()?.starts_with(BYTE_ORDER_MARK) {
             framer.input.consume(BYTE_ORDER_MARK.len());
         }
@@ -250,7 +276,9 @@ impl Quoting {
         match (state, byte) {
             (QuoteState::Quoted, byte) if byte == self.quote => QuoteState::QuoteInQuoted,
             (QuoteState::Quoted, _) => QuoteState::Quoted,
-            (QuoteState::FieldStart | QuoteState::QuoteInQuoted, byte) if byte == self.quote => QuoteState::Quoted,
+            (QuoteState::FieldStart | QuoteState::QuoteInQuoted, byte) if byte == self.quote => {
+                QuoteState::Quoted
+            }
             (_, byte) if byte == self.delimiter => QuoteState::FieldStart,
             _ => QuoteState::Plain,
         }
@@ -291,7 +319,13 @@ pub(super) struct TextBatches<R> {
 impl<R: Read> TextBatches<R> {
     /// Blocks of what `framer` finds, within `batch_limits`.
     pub(super) fn new(framer: Framer<R>, batch_limits: BatchLimits) -> Self {
-        Self { framer, batch_limits, held: None, failed: None, ends_in_quotes: false }
+        Self {
+            framer,
+            batch_limits,
+            held: None,
+            failed: None,
+            ends_in_quotes: false,
+        }
     }
 
     /// The first block.
@@ -364,7 +398,10 @@ impl<R: Read> TextBatches<R> {
 /// The verdict on a record of more than `limit` bytes.
 pub(super) fn too_long(limit: u64) -> LineAction {
     let limit = crate::units::ByteSize(limit);
-    LineAction::Refuse(RejectCode::TooLarge, format!("the record exceeds {limit}; limits.record_bytes may raise that"))
+    LineAction::Refuse(
+        RejectCode::TooLarge,
+        format!("the record exceeds {limit}; limits.record_bytes may raise that"),
+    )
 }
 
 impl TextBatch {
@@ -378,7 +415,10 @@ impl TextBatch {
             LineAction::Refuse(code, reason) => {
                 let record = self.text.split_off(start);
                 let record = (!record.is_empty()).then_some(record);
-                self.rejects.push(Reject { record, ..Reject::new(self.rows, code, reason) });
+                self.rejects.push(Reject {
+                    record,
+                    ..Reject::new(self.rows, code, reason)
+                });
             }
         }
         self.rows += 1;
@@ -396,40 +436,65 @@ impl TextBatch {
 
     /// The records that are to be parsed, without line ends.
     pub(super) fn texts(&self) -> impl Iterator<Item = (u32, &[u8])> {
-        self.records.iter().map(|(ordinal, place)| (*ordinal, &self.text[place.start..place.end - 1]))
+        self.records
+            .iter()
+            .map(|(ordinal, place)| (*ordinal, &self.text[place.start..place.end - 1]))
     }
 
     /// Parses all records; one that cannot be is found by halving, and the rest is kept.
-    pub(super) fn parse(mut self, format: &impl TextFormat) -> Result<ParsedText, arrow::error::ArrowError> {
+    pub(super) fn parse(
+        mut self,
+        format: &impl TextFormat,
+    ) -> Result<ParsedText, arrow::error::ArrowError> {
         let mut batches = Vec::new();
         let mut bad = std::mem::take(&mut self.rejects);
         self.halve(0..self.records.len(), format, &mut batches, &mut bad);
         bad.sort_by_key(|reject| reject.ordinal);
-        let refused = |ordinal: &u32| bad.binary_search_by_key(ordinal, |reject| reject.ordinal).is_ok();
+        let refused = |ordinal: &u32| {
+            bad.binary_search_by_key(ordinal, |reject| reject.ordinal)
+                .is_ok()
+        };
         let origin = (0..self.rows).filter(|ordinal| !refused(ordinal)).collect();
         let records = match batches.as_slice() {
             [one] => one.clone(),
             many => concat_batches(format.schema(), many)?,
         };
-        Ok(ParsedText { records, origin, rejects: bad })
+        Ok(ParsedText {
+            records,
+            origin,
+            rejects: bad,
+        })
     }
 
-    fn halve(&self, part: Range<usize>, format: &impl TextFormat, good: &mut Vec<RecordBatch>, bad: &mut Vec<Reject>) {
-        let (Some((ordinal, first)), Some((_, last))) =
-            (self.records.get(part.start), self.records[part.clone()].last())
-        else {
+    fn halve(
+        &self,
+        part: Range<usize>,
+        format: &impl TextFormat,
+        good: &mut Vec<RecordBatch>,
+        bad: &mut Vec<Reject>,
+    ) {
+        let (Some((ordinal, first)), Some((_, last))) = (
+            self.records.get(part.start),
+            self.records[part.clone()].last(),
+        ) else {
             return;
         };
         let text = &self.text[first.start..last.end];
         let rows_match = |batch: RecordBatch| match batch.num_rows() {
             rows if rows == part.len() => Ok(batch),
-            rows => Err(format!("there are {rows} records in the place of {}", part.len())),
+            rows => Err(format!(
+                "there are {rows} records in the place of {}",
+                part.len()
+            )),
         };
         match catch_panic(|| format.decode(text, part.len()).and_then(rows_match)) {
             Ok(batch) => good.push(batch),
             Err((code, reason)) if part.len() == 1 => {
                 let record = Some(text[..text.len() - 1].to_vec());
-                bad.push(Reject { record, ..Reject::new(*ordinal, code, shorten(&reason)) });
+                bad.push(Reject {
+                    record,
+                    ..Reject::new(*ordinal, code, shorten(&reason))
+                });
             }
             Err(_) => {
                 let middle = part.start + part.len() / 2;
@@ -446,7 +511,10 @@ mod tests {
 
     use super::*;
 
-    const CSV: Option<Quoting> = Some(Quoting { quote: b'"', delimiter: b',' });
+    const CSV: Option<Quoting> = Some(Quoting {
+        quote: b'"',
+        delimiter: b',',
+    });
 
     /// Gives a byte at a time, so that every state is met at a chunk's border.
     struct Trickle<'a>(&'a [u8]);
@@ -472,15 +540,30 @@ mod tests {
     }
 
     fn check(text: &str, quoting: Option<Quoting>, expected: &[(Frame, &str)]) {
-        let expected: Vec<_> = expected.iter().map(|&(frame, text)| (frame, text.to_owned())).collect();
-        assert_eq!(frames(Framer::new(text.as_bytes(), quoting, 20).unwrap()), expected, "{text:?}");
-        assert_eq!(frames(Framer::new(Trickle(text.as_bytes()), quoting, 20).unwrap()), expected, "{text:?}, slowly");
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|&(frame, text)| (frame, text.to_owned()))
+            .collect();
+        assert_eq!(
+            frames(Framer::new(text.as_bytes(), quoting, 20).unwrap()),
+            expected,
+            "{text:?}"
+        );
+        assert_eq!(
+            frames(Framer::new(Trickle(text.as_bytes()), quoting, 20).unwrap()),
+            expected,
+            "{text:?}, slowly"
+        );
     }
 
     #[test]
     fn lines_end_records_whatever_their_end() {
         use Frame::Record;
-        check("a\r\n\r\nb\n\nc\rd", CSV, &[(Record, "a"), (Record, "b"), (Record, "c"), (Record, "d")]);
+        check(
+            "a\r\n\r\nb\n\nc\rd",
+            CSV,
+            &[(Record, "a"), (Record, "b"), (Record, "c"), (Record, "d")],
+        );
         check("a\n\nb", None, &[(Record, "a"), (Record, "b")]);
         check("", CSV, &[]);
     }
@@ -488,23 +571,43 @@ mod tests {
     #[test]
     fn quotes_hold_line_ends_only_where_they_open_a_value() {
         use Frame::{Record, Unclosed};
-        check("1,\"a\n\"\"b\"\n2,5\" x\n", CSV, &[(Record, "1,\"a\n\"\"b\""), (Record, "2,5\" x")]);
-        check("\"a\"x\n\"b\n", CSV, &[(Record, "\"a\"x"), (Unclosed, "\"b\n")]);
+        check(
+            "1,\"a\n\"\"b\"\n2,5\" x\n",
+            CSV,
+            &[(Record, "1,\"a\n\"\"b\""), (Record, "2,5\" x")],
+        );
+        check(
+            "\"a\"x\n\"b\n",
+            CSV,
+            &[(Record, "\"a\"x"), (Unclosed, "\"b\n")],
+        );
     }
 
     #[test]
     fn a_record_beyond_the_limit_is_left_at_its_line() {
         use Frame::{Record, TooLong};
         let long = "x".repeat(50);
-        check(&format!("{long}\nb\n{long}"), CSV, &[(TooLong, ""), (Record, "b"), (TooLong, "")]);
+        check(
+            &format!("{long}\nb\n{long}"),
+            CSV,
+            &[(TooLong, ""), (Record, "b"), (TooLong, "")],
+        );
     }
 
     #[test]
     fn lines_within_a_long_quoted_value_are_no_records() {
         use Frame::{Record, TooLong, UnclosedTooLong};
         let long = format!("\"{}\nevil\n\",2", "x".repeat(50));
-        check(&format!("a\n{long}\nb\n{long}"), CSV, &[(Record, "a"), (TooLong, ""), (Record, "b"), (TooLong, "")]);
-        check(&format!("a\n\"{}\nb\nc\n", "x".repeat(50)), CSV, &[(Record, "a"), (UnclosedTooLong, "")]);
+        check(
+            &format!("a\n{long}\nb\n{long}"),
+            CSV,
+            &[(Record, "a"), (TooLong, ""), (Record, "b"), (TooLong, "")],
+        );
+        check(
+            &format!("a\n\"{}\nb\nc\n", "x".repeat(50)),
+            CSV,
+            &[(Record, "a"), (UnclosedTooLong, "")],
+        );
     }
 
     /// Gives its bytes, then an error, then an end.
@@ -540,7 +643,13 @@ mod tests {
         };
         let mut failing = blocks();
         let block = failing.next(&lines).unwrap().unwrap();
-        assert_eq!(block.texts().map(|(_, text)| text.to_vec()).collect::<Vec<_>>(), [b"a", b"b"]);
+        assert_eq!(
+            block
+                .texts()
+                .map(|(_, text)| text.to_vec())
+                .collect::<Vec<_>>(),
+            [b"a", b"b"]
+        );
         assert_eq!(failing.next(&lines).err().unwrap().to_string(), "away");
         assert_eq!(blocks().sample(&lines).err().unwrap().to_string(), "away");
     }

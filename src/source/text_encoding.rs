@@ -4,8 +4,12 @@
 pub(super) const START: usize = 10;
 
 /// First bytes of compressed files, and the program that unpacks each kind.
-const COMPRESSED: [(&[u8], &str); 4] =
-    [(b"\x1f\x8b", "gunzip"), (b"\x28\xb5\x2f\xfd", "unzstd"), (b"\xfd7zXZ\0", "unxz"), (b"\x04\x22\x4d\x18", "unlz4")];
+const COMPRESSED: [(&[u8], &str); 4] = [
+    (b"\x1f\x8b", "gunzip"),
+    (b"\x28\xb5\x2f\xfd", "unzstd"),
+    (b"\xfd7zXZ\0", "unxz"),
+    (b"\x04\x22\x4d\x18", "unlz4"),
+];
 
 /// First bytes of text in UTF-16.
 const UTF_16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
@@ -14,17 +18,26 @@ const UTF_16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 pub(super) fn unpacked_by(start: &[u8]) -> Option<&'static str> {
     // Text may begin with the first three of these bytes.
     let is_bzip2 = start.starts_with(b"BZh") && start.get(4..START) == Some(b"1AY&SY");
-    let known = COMPRESSED.iter().find(|(magic, _)| start.starts_with(magic)).map(|&(_, program)| program);
+    let known = COMPRESSED
+        .iter()
+        .find(|(magic, _)| start.starts_with(magic))
+        .map(|&(_, program)| program);
     if is_bzip2 { Some("bunzip2") } else { known }
 }
 
-/// Explains that a file which begins with `start` is not text in UTF-8, and the remedy; `None` if its first bytes do not show it.
+/// Explains that a file which begins with `start` is not text in UTF-8, and the remedy; `None` if
+/// its first bytes do not show it.
 pub(super) fn not_utf8(start: &[u8]) -> Option<String> {
     if let Some(program) = unpacked_by(start) {
-        return Some(format!("is compressed; only plain text is read: unpack it first (`{program}`)"));
+        return Some(format!(
+            "is compressed; only plain text is read: unpack it first (`{program}`)"
+        ));
     }
     let is_utf_16 = UTF_16.iter().any(|mark| start.starts_with(mark));
-    is_utf_16.then(|| "is text in UTF-16; only UTF-8 is read: convert it first (`iconv -f UTF-16 -t UTF-8`)".to_owned())
+    is_utf_16.then(|| {
+        "is text in UTF-16; only UTF-8 is read: convert it first (`iconv -f UTF-16 -t UTF-8`)"
+            .to_owned()
+    })
 }
 
 #[cfg(test)]

@@ -24,16 +24,30 @@ impl KeySpans {
     /// # Errors
     /// Every error of syntax, with its line.
     pub(super) fn of(path: &Path, text: &str) -> Result<Self, Diagnostics> {
-        let mut places = Self { file: path.display().to_string(), ..Self::default() };
+        let mut places = Self {
+            file: path.display().to_string(),
+            ..Self::default()
+        };
         let (table, errors) = DeTable::parse_recoverable(text);
         let lines = LineIndex::new(text);
         if !errors.is_empty() {
             let located = errors.iter().map(|error| {
                 let line = error.span().map_or(0, |span| lines.of(span.start));
-                let place = if line == 0 { places.file.clone() } else { format!("{}:{line}", places.file) };
-                Diagnostic { place, line, fault: ConfigError::new("", error.message().trim().to_owned()) }
+                let place = if line == 0 {
+                    places.file.clone()
+                } else {
+                    format!("{}:{line}", places.file)
+                };
+                Diagnostic {
+                    place,
+                    line,
+                    fault: ConfigError::new("", error.message().trim().to_owned()),
+                }
             });
-            return Err(Diagnostics { located: located.collect(), partial: None });
+            return Err(Diagnostics {
+                located: located.collect(),
+                partial: None,
+            });
         }
         places.walk(&lines, "", table.get_ref());
         Ok(places)
@@ -41,8 +55,11 @@ impl KeySpans {
 
     fn walk(&mut self, lines: &LineIndex, prefix: &str, table: &DeTable<'_>) {
         for (key, value) in table {
-            let path =
-                if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}.{}", key.get_ref()) };
+            let path = if prefix.is_empty() {
+                key.get_ref().to_string()
+            } else {
+                format!("{prefix}.{}", key.get_ref())
+            };
             self.lines.insert(path.clone(), lines.of(key.span().start));
             self.walk_value(lines, &path, value);
         }
@@ -60,7 +77,10 @@ impl KeySpans {
 
     /// Sorts tables as the file has them; what came from elsewhere comes last, by name.
     pub(super) fn order(&self, key: &str) -> (usize, String) {
-        (self.lines.get(key).copied().unwrap_or(usize::MAX), key.to_owned())
+        (
+            self.lines.get(key).copied().unwrap_or(usize::MAX),
+            key.to_owned(),
+        )
     }
 
     /// The line of a key, or of the nearest table above it; 0 where there is none.
@@ -78,11 +98,23 @@ impl KeySpans {
     fn locate(&self, fault: ConfigError) -> Diagnostic {
         let inside = |key: &str| fault.key == key || fault.key.starts_with(&format!("{key}."));
         if let Some((_, origin)) = self.overridden.iter().rev().find(|(key, _)| inside(key)) {
-            return Diagnostic { place: origin.clone(), line: usize::MAX, fault };
+            return Diagnostic {
+                place: origin.clone(),
+                line: usize::MAX,
+                fault,
+            };
         }
         match self.line(&fault.key) {
-            0 => Diagnostic { place: self.file.clone(), line: 0, fault },
-            line => Diagnostic { place: format!("{}:{line}", self.file), line, fault },
+            0 => Diagnostic {
+                place: self.file.clone(),
+                line: 0,
+                fault,
+            },
+            line => Diagnostic {
+                place: format!("{}:{line}", self.file),
+                line,
+                fault,
+            },
         }
     }
 }
@@ -110,25 +142,47 @@ impl Diagnostics {
     /// Whether the environment alone is at fault: the same pipeline may be planned later.
     #[must_use]
     pub fn are_of_environment(&self) -> bool {
-        self.located.iter().all(|located| located.fault.is_of_environment)
+        self.located
+            .iter()
+            .all(|located| located.fault.is_of_environment)
     }
 
     /// Faults, in the order of the file.
     pub fn new(places: &KeySpans, faults: Vec<ConfigError>) -> Self {
-        let mut located: Vec<Diagnostic> = faults.into_iter().map(|fault| places.locate(fault)).collect();
+        let mut located: Vec<Diagnostic> = faults
+            .into_iter()
+            .map(|fault| places.locate(fault))
+            .collect();
         located.sort_by(|a, b| (a.line, &a.fault.key).cmp(&(b.line, &b.fault.key)));
         located.dedup();
-        Self { located, partial: None }
+        Self {
+            located,
+            partial: None,
+        }
     }
 
-    pub(super) fn partial(places: &KeySpans, faults: Vec<ConfigError>, spec: PipelineConfig) -> Self {
-        Self { partial: Some(Box::new(spec)), ..Self::new(places, faults) }
+    pub(super) fn partial(
+        places: &KeySpans,
+        faults: Vec<ConfigError>,
+        spec: PipelineConfig,
+    ) -> Self {
+        Self {
+            partial: Some(Box::new(spec)),
+            ..Self::new(places, faults)
+        }
     }
 
     pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Self {
         let fault = ConfigError::new("", format!("cannot be read: {error}"));
-        let located = Diagnostic { place: path.display().to_string(), line: 0, fault };
-        Self { located: vec![located], partial: None }
+        let located = Diagnostic {
+            place: path.display().to_string(),
+            line: 0,
+            fault,
+        };
+        Self {
+            located: vec![located],
+            partial: None,
+        }
     }
 
     /// The part of the pipeline that could be read all the same.
@@ -136,7 +190,8 @@ impl Diagnostics {
         self.partial.as_deref()
     }
 
-    /// The part of the pipeline that could be read all the same, so that its faults can be told too.
+    /// The part of the pipeline that could be read all the same, so that its faults can be told
+    /// too.
     pub fn take_partial(&mut self) -> Option<PipelineConfig> {
         self.partial.take().map(|spec| *spec)
     }
@@ -145,7 +200,8 @@ impl Diagnostics {
     #[must_use]
     pub fn and(mut self, others: Self) -> Self {
         self.located.extend(others.located);
-        self.located.sort_by(|a, b| (a.line, &a.fault.key).cmp(&(b.line, &b.fault.key)));
+        self.located
+            .sort_by(|a, b| (a.line, &a.fault.key).cmp(&(b.line, &b.fault.key)));
         self.located.dedup();
         self
     }
@@ -183,7 +239,9 @@ impl std::error::Error for Diagnostics {}
 
 /// The beginning of what may quote a hostile file.
 fn shorten(text: &str) -> &str {
-    text.char_indices().nth(SHOWN_CHARS).map_or(text, |(end, _)| &text[..end])
+    text.char_indices()
+        .nth(SHOWN_CHARS)
+        .map_or(text, |(end, _)| &text[..end])
 }
 
 /// Where the lines of a text end.
@@ -193,7 +251,14 @@ struct LineIndex {
 
 impl LineIndex {
     fn new(text: &str) -> Self {
-        Self { ends: text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(place, _)| place).collect() }
+        Self {
+            ends: text
+                .bytes()
+                .enumerate()
+                .filter(|(_, byte)| *byte == b'\n')
+                .map(|(place, _)| place)
+                .collect(),
+        }
     }
 
     /// The line that a place is in, counted from 1.

@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::key_spans::{Diagnostics, KeySpans};
 use crate::error::ConfigError;
 
-/// Variables that override keys begin with this; `__` stands for the dot: `LATENTFLOW__STAGES__OUT__PATH`.
+/// Variables that override keys begin with this; `__` stands for the dot:
+/// `LATENTFLOW__STAGES__OUT__PATH`.
 const PREFIX: &str = "LATENTFLOW__";
 
 /// Parts of a key; no option lies deeper.
@@ -33,16 +34,25 @@ pub(super) fn apply_overrides(
     for set in sets {
         match set.split_once('=') {
             Some((key, value)) => {
-                overrides.push((key.trim().to_owned(), value.trim().to_owned(), format!("--set {set}")));
+                overrides.push((
+                    key.trim().to_owned(),
+                    value.trim().to_owned(),
+                    format!("--set {set}"),
+                ));
             }
-            None => faults
-                .push(ConfigError::new("", format!("--set {set}: expected key=value, such as stages.out.path=out"))),
+            None => faults.push(ConfigError::new(
+                "",
+                format!("--set {set}: expected key=value, such as stages.out.path=out"),
+            )),
         }
     }
     for (key, value, origin) in overrides {
         if key.split('.').count() > MAX_DEPTH {
             let shown: String = origin.chars().take(60).collect();
-            faults.push(ConfigError::new("", format!("{shown}...: the key has more than {MAX_DEPTH} parts")));
+            faults.push(ConfigError::new(
+                "",
+                format!("{shown}...: the key has more than {MAX_DEPTH} parts"),
+            ));
             continue;
         }
         match builder.clone().set_override(&key, parse_value(&value)) {
@@ -61,45 +71,81 @@ pub(super) fn apply_overrides(
     }
     let merged = builder.build().and_then(Config::try_deserialize::<Value>);
     let merged = merged.map_err(|error| {
-        Diagnostics::new(places, vec![ConfigError::new("", format!("{}: {error}", path.display()))])
+        Diagnostics::new(
+            places,
+            vec![ConfigError::new("", format!("{}: {error}", path.display()))],
+        )
     })?;
     let mut infinite = Vec::new();
     add_infinite("", &merged, &mut infinite);
-    if infinite.is_empty() { Ok(merged) } else { Err(Diagnostics::new(places, infinite)) }
+    if infinite.is_empty() {
+        Ok(merged)
+    } else {
+        Err(Diagnostics::new(places, infinite))
+    }
 }
 
-/// Adds a fault for each number that is not finite. TOML has such numbers and JSON has none: they become `null`, which TOML
-/// lacks, and an option would have its default in their place.
+/// Adds a fault for each number that is not finite. TOML has such numbers and JSON has none: they
+/// become `null`, which TOML lacks, and an option would have its default in their place.
 fn add_infinite(key: &str, value: &Value, faults: &mut Vec<ConfigError>) {
     match value {
-        Value::Null => faults.push(ConfigError::new(key, "is not a finite number; write one, or leave the key out")),
+        Value::Null => faults.push(ConfigError::new(
+            key,
+            "is not a finite number; write one, or leave the key out",
+        )),
         Value::Object(table) => {
             for (name, value) in table {
-                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                let key = if key.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{key}.{name}")
+                };
                 add_infinite(&key, value, faults);
             }
         }
-        Value::Array(values) => values.iter().for_each(|value| add_infinite(key, value, faults)),
+        Value::Array(values) => values
+            .iter()
+            .for_each(|value| add_infinite(key, value, faults)),
         Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
-/// A table with `key=value` pairs laid over it, the later winning. `example`: one that would be understood.
-pub(super) fn overlay(table: &Value, sets: &[String], example: &str) -> Result<Value, Vec<ConfigError>> {
-    let wrong = |set: &str| vec![ConfigError::new("", format!("--set {set}: expected key=value, such as {example}"))];
+/// A table with `key=value` pairs laid over it, the later winning. `example`: one that would be
+/// understood.
+pub(super) fn overlay(
+    table: &Value,
+    sets: &[String],
+    example: &str,
+) -> Result<Value, Vec<ConfigError>> {
+    let wrong = |set: &str| {
+        vec![ConfigError::new(
+            "",
+            format!("--set {set}: expected key=value, such as {example}"),
+        )]
+    };
     let failed = |error: config::ConfigError| vec![ConfigError::new("", error.to_string())];
     let mut builder = Config::builder().add_source(Config::try_from(table).map_err(failed)?);
     for set in sets {
-        let (key, value) =
-            set.split_once('=').filter(|(key, _)| key.split('.').count() <= MAX_DEPTH).ok_or_else(|| wrong(set))?;
-        builder = builder.set_override(key.trim(), parse_value(value.trim())).map_err(|_| wrong(set))?;
+        let (key, value) = set
+            .split_once('=')
+            .filter(|(key, _)| key.split('.').count() <= MAX_DEPTH)
+            .ok_or_else(|| wrong(set))?;
+        builder = builder
+            .set_override(key.trim(), parse_value(value.trim()))
+            .map_err(|_| wrong(set))?;
     }
-    builder.build().and_then(Config::try_deserialize).map_err(failed)
+    builder
+        .build()
+        .and_then(Config::try_deserialize)
+        .map_err(failed)
 }
 
-/// A value as TOML would read it (`32`, `true`, `["a", "b"]`, `{ records = 8 }`); anything else is a string.
+/// A value as TOML would read it (`32`, `true`, `["a", "b"]`, `{ records = 8 }`); anything else is
+/// a string.
 fn parse_value(text: &str) -> config::Value {
-    let parsed = Config::builder().add_source(File::from_str(&format!("value = {text}"), FileFormat::Toml)).build();
+    let parsed = Config::builder()
+        .add_source(File::from_str(&format!("value = {text}"), FileFormat::Toml))
+        .build();
     let value = parsed.and_then(|parsed| parsed.get::<config::Value>("value"));
     value.unwrap_or_else(|_| config::Value::from(text))
 }

@@ -1,4 +1,5 @@
-//! An object that is read by blocks: few large requests whatever the reader's own are, and some of them ahead of it.
+//! An object that is read by blocks: few large requests whatever the reader's own are, and some of
+//! them ahead of it.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
@@ -50,7 +51,15 @@ enum BlockState {
 impl BlockReader {
     /// Reads `remote`, which has `size` bytes under `etag`, from its start.
     pub(super) fn new(remote: S3Path, size: u64, etag: Option<String>) -> Self {
-        Self { object: Arc::new(BlockObject { remote, size, etag, held: Mutex::default() }), place: 0 }
+        Self {
+            object: Arc::new(BlockObject {
+                remote,
+                size,
+                etag,
+                held: Mutex::default(),
+            }),
+            place: 0,
+        }
     }
 
     /// Bytes of the object.
@@ -60,16 +69,24 @@ impl BlockReader {
 
     /// Another reader of the same object, at `place`.
     pub(super) fn at(&self, place: u64) -> Self {
-        Self { object: Arc::clone(&self.object), place }
+        Self {
+            object: Arc::clone(&self.object),
+            place,
+        }
     }
 
     /// Asks for the first block and the last one, and does not wait: there readers begin.
     pub(super) fn prefetch_ends(&self) -> io::Result<()> {
-        let Some(last) = self.object.size.checked_sub(1).map(|last| last / BLOCK) else { return Ok(()) };
+        let Some(last) = self.object.size.checked_sub(1).map(|last| last / BLOCK) else {
+            return Ok(());
+        };
         let mut held = self.object.held();
         for number in [last, 0] {
             if !held.has(number) {
-                held.put(number, BlockState::InFlight(self.object.request(self.object.range(number))?));
+                held.put(
+                    number,
+                    BlockState::InFlight(self.object.request(self.object.range(number))?),
+                );
             }
         }
         Ok(())
@@ -79,7 +96,10 @@ impl BlockReader {
     pub(super) fn bytes(&self, start: u64, length: usize) -> io::Result<Bytes> {
         let end = start.saturating_add(length as u64);
         if end > self.object.size {
-            let what = format!("expected {length} bytes from {start} on, but there are {} in all", self.object.size);
+            let what = format!(
+                "expected {length} bytes from {start} on, but there are {} in all",
+                self.object.size
+            );
             return Err(io::Error::new(ErrorKind::UnexpectedEof, what));
         }
         // Many blocks at once would drive out those of other columns.
@@ -103,7 +123,11 @@ impl BlockReader {
 
     /// The error of the store that made a read fail.
     pub(super) fn storage_error(&self) -> Option<io::Error> {
-        self.object.held().failure.clone().map(|(kind, text)| io::Error::new(kind, text))
+        self.object
+            .held()
+            .failure
+            .clone()
+            .map(|(kind, text)| io::Error::new(kind, text))
     }
 }
 
@@ -111,8 +135,14 @@ impl BlockObject {
     /// What one block has of the bytes from `start` to `end`.
     fn part(&self, start: u64, end: u64) -> io::Result<Bytes> {
         let number = start / BLOCK;
-        let block = self.block(number).map_err(|error| self.record_error(error))?;
-        let within = |place: u64| usize::try_from(place - number * BLOCK).unwrap_or(usize::MAX).min(block.len());
+        let block = self
+            .block(number)
+            .map_err(|error| self.record_error(error))?;
+        let within = |place: u64| {
+            usize::try_from(place - number * BLOCK)
+                .unwrap_or(usize::MAX)
+                .min(block.len())
+        };
         Ok(block.slice(within(start)..within(end)))
     }
 
@@ -123,7 +153,9 @@ impl BlockObject {
             None => BlockState::InFlight(self.request(self.range(number))?),
         };
         let in_order = number.checked_sub(1).is_some_and(|before| held.has(before));
-        for next in (number + 1..=number + AHEAD).filter(|next| in_order && next * BLOCK < self.size) {
+        for next in
+            (number + 1..=number + AHEAD).filter(|next| in_order && next * BLOCK < self.size)
+        {
             if !held.has(next) {
                 held.put(next, BlockState::InFlight(self.request(self.range(next))?));
             }
@@ -134,7 +166,12 @@ impl BlockObject {
         };
         let expected = self.range(number);
         if bytes.len() as u64 != expected.end - expected.start {
-            let what = format!("the store gave {} bytes for {} to {}", bytes.len(), expected.start, expected.end);
+            let what = format!(
+                "the store gave {} bytes for {} to {}",
+                bytes.len(),
+                expected.start,
+                expected.end
+            );
             return Err(io::Error::new(ErrorKind::UnexpectedEof, what));
         }
         held.put(number, BlockState::Ready(bytes.clone()));
@@ -152,7 +189,9 @@ impl BlockObject {
     /// Keeps a failure that is not the object's.
     fn record_error(&self, error: io::Error) -> io::Error {
         if !ErrorClass::of_store(&error).concerns_file() {
-            self.held().failure.get_or_insert((error.kind(), error.to_string()));
+            self.held()
+                .failure
+                .get_or_insert((error.kind(), error.to_string()));
         }
         error
     }
@@ -180,7 +219,10 @@ impl BlockCache {
 
 impl Read for BlockReader {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let end = self.object.size.min(self.place.saturating_add(into.len() as u64));
+        let end = self
+            .object
+            .size
+            .min(self.place.saturating_add(into.len() as u64));
         if self.place >= end {
             return Ok(0);
         }
@@ -198,7 +240,8 @@ impl Seek for BlockReader {
             SeekFrom::Current(by) => self.place.checked_add_signed(by),
             SeekFrom::End(by) => self.object.size.checked_add_signed(by),
         };
-        self.place = place.ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "a place before the start"))?;
+        self.place = place
+            .ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "a place before the start"))?;
         Ok(self.place)
     }
 }

@@ -12,7 +12,11 @@ const THREADS: usize = 2;
 static RUNTIME: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
     // Without this, whoever makes the first TLS connection panics: no provider is built in.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Builder::new_multi_thread().worker_threads(THREADS).thread_name("store").enable_all().build()
+    Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .thread_name("store")
+        .enable_all()
+        .build()
 });
 
 /// What has been asked for, and may have come.
@@ -25,7 +29,9 @@ where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
 {
-    let runtime = RUNTIME.as_ref().map_err(|error| io::Error::other(format!("cannot start the runtime: {error}")))?;
+    let runtime = RUNTIME
+        .as_ref()
+        .map_err(|error| io::Error::other(format!("cannot start the runtime: {error}")))?;
     let (sender, receiver) = sync_channel(1);
     runtime.spawn(async move {
         // Nobody waits any more where the channel is closed.
@@ -37,7 +43,9 @@ where
 impl<T> PendingRequest<T> {
     /// Waits for it. Unlike a runtime's `block_on` this may be done on any thread.
     pub(super) fn wait(self) -> io::Result<T> {
-        self.0.recv().map_err(|_| io::Error::other("a request to the store panicked"))
+        self.0
+            .recv()
+            .map_err(|_| io::Error::other("a request to the store panicked"))
     }
 }
 

@@ -1,4 +1,5 @@
-//! The clients of buckets: made once, as the environment says, and refused where they could only fail.
+//! The clients of buckets: made once, as the environment says, and refused where they could only
+//! fail.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -28,7 +29,9 @@ pub(super) fn client(bucket: &str) -> Result<Arc<AmazonS3>, String> {
     if let Some(store) = stores.get(bucket) {
         return Ok(Arc::clone(store));
     }
-    let builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_http_connector(StoreHttpConnector);
+    let builder = AmazonS3Builder::from_env()
+        .with_bucket_name(bucket)
+        .with_http_connector(StoreHttpConnector);
     check_endpoint(&builder)?;
     let builder = builder.with_retry(retries()?);
     // The client is made on the runtime, which sees to it that TLS has its provider.
@@ -41,20 +44,27 @@ pub(super) fn client(bucket: &str) -> Result<Arc<AmazonS3>, String> {
 /// Refuses an endpoint that the client could only call wrong, before a request fails for it.
 fn check_endpoint(builder: &AmazonS3Builder) -> Result<(), String> {
     let known = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint];
-    let Some(endpoint) = known.iter().find_map(|key| builder.get_config_value(key)) else { return Ok(()) };
+    let Some(endpoint) = known.iter().find_map(|key| builder.get_config_value(key)) else {
+        return Ok(());
+    };
     let allows = builder.get_config_value(&AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp));
-    let allows =
-        allows.is_some_and(|allows| ["1", "true", "on", "yes", "y"].contains(&allows.to_ascii_lowercase().as_str()));
+    let allows = allows.is_some_and(|allows| {
+        ["1", "true", "on", "yes", "y"].contains(&allows.to_ascii_lowercase().as_str())
+    });
     let shown = redact(&endpoint);
     match endpoint.split_once(SCHEME) {
         Some((scheme, host)) if scheme.eq_ignore_ascii_case("https") && !host.is_empty() => Ok(()),
-        Some((scheme, host)) if scheme.eq_ignore_ascii_case("http") && !host.is_empty() => match allows {
-            true => Ok(()),
-            false => Err(format!(
-                "the endpoint `{shown}` is not an https:// address: set AWS_ALLOW_HTTP=true to send data without encryption"
-            )),
-        },
-        _ => Err(format!("the endpoint `{shown}` is not an address; expected AWS_ENDPOINT_URL=https://host:port")),
+        Some((scheme, host)) if scheme.eq_ignore_ascii_case("http") && !host.is_empty() => {
+            match allows {
+                true => Ok(()),
+                false => Err(format!(
+                    "the endpoint `{shown}` is not an https:// address: set AWS_ALLOW_HTTP=true to send data without encryption"
+                )),
+            }
+        }
+        _ => Err(format!(
+            "the endpoint `{shown}` is not an address; expected AWS_ENDPOINT_URL=https://host:port"
+        )),
     }
 }
 
@@ -64,5 +74,9 @@ fn retries() -> Result<RetryConfig, String> {
     let attempts: NonZeroUsize = written.trim().parse().map_err(|_| {
         format!("AWS_MAX_ATTEMPTS is `{written}`; write how often a request is made at most, such as {ATTEMPTS}")
     })?;
-    Ok(RetryConfig { max_retries: attempts.get() - 1, retry_timeout: RETRYING, ..RetryConfig::default() })
+    Ok(RetryConfig {
+        max_retries: attempts.get() - 1,
+        retry_timeout: RETRYING,
+        ..RetryConfig::default()
+    })
 }

@@ -1,4 +1,5 @@
-//! What a store said went wrong, without what nobody may read: keys, tokens, and answers that repeat them.
+//! What a store said went wrong, without what nobody may read: keys, tokens, and answers that
+//! repeat them.
 
 use std::io::{self, ErrorKind};
 
@@ -15,9 +16,10 @@ pub(super) fn to_io_error(error: &Error) -> io::Error {
             ErrorKind::StaleNetworkFileHandle,
             "was changed since it was listed; the next run takes it anew".to_owned(),
         ),
-        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
-            (ErrorKind::PermissionDenied, format!("the store refuses: {}", redact(&error.to_string())))
-        }
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => (
+            ErrorKind::PermissionDenied,
+            format!("the store refuses: {}", redact(&error.to_string())),
+        ),
         _ if is_unanswered(error) => (UNREACHABLE, redact(&error.to_string())),
         _ => (ErrorKind::Other, redact(&error.to_string())),
     };
@@ -37,12 +39,18 @@ fn is_unanswered(error: &Error) -> bool {
 }
 
 /// Variables whose values are never shown.
-const SECRET: [&str; 4] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_TOKEN"];
+const SECRET: [&str; 4] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_TOKEN",
+];
 
 /// Shorter values are for tests; to take them out would only spoil the words that they are part of.
 const SHORTEST: usize = 8;
 
-/// Who is asked for credentials where the environment has none: the machine, if it belongs to a cloud.
+/// Who is asked for credentials where the environment has none: the machine, if it belongs to a
+/// cloud.
 const IMDS_HOST: &str = "169.254.169.254";
 
 /// Letters of a message that are kept.
@@ -52,7 +60,10 @@ const LONGEST: usize = 400;
 pub(super) fn redact(message: &str) -> String {
     let mut text = match message.split_once('<') {
         Some((before, body)) => {
-            let said: Vec<&str> = ["Code", "Message"].into_iter().filter_map(|name| element(body, name)).collect();
+            let said: Vec<&str> = ["Code", "Message"]
+                .into_iter()
+                .filter_map(|name| element(body, name))
+                .collect();
             format!("{} {}", before.trim_end(), said.join(": "))
         }
         None => message.to_owned(),
@@ -66,7 +77,10 @@ pub(super) fn redact(message: &str) -> String {
     }
     let mut text = without_user(&text);
     if text.contains(IMDS_HOST) {
-        text.insert_str(0, "there are no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: ");
+        text.insert_str(
+            0,
+            "there are no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: ",
+        );
     }
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}...", &text[..end]),
@@ -109,7 +123,13 @@ mod tests {
 
     #[test]
     fn users_and_passwords_in_urls_are_left_out() {
-        assert_eq!(redact("GET http://me:pass@host:1/b?x=@ failed"), "GET http://host:1/b?x=@ failed");
-        assert_eq!(redact("GET http://host/a@b, then s3://b/k@l"), "GET http://host/a@b, then s3://b/k@l");
+        assert_eq!(
+            redact("GET http://me:pass@host:1/b?x=@ failed"),
+            "GET http://host:1/b?x=@ failed"
+        );
+        assert_eq!(
+            redact("GET http://host/a@b, then s3://b/k@l"),
+            "GET http://host/a@b, then s3://b/k@l"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! The HTTP client of stores: it times transfers by standstill, reads short answers as a whole, and lets every request be
-//! repeated.
+//! The HTTP client of stores: it times transfers by standstill, reads short answers as a whole, and
+//! lets every request be repeated.
 
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,17 +10,19 @@ use bytes::Bytes;
 use hyper::Method;
 use hyper::body::{Body, Frame, SizeHint};
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse, HttpResponseBody,
-    HttpService, ReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody,
+    HttpResponse, HttpResponseBody, HttpService, ReqwestConnector,
 };
 use object_store::{ClientConfigKey, ClientOptions, PutPayload};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::listed_keys;
 
-/// How long no byte may move before a request counts as failed, where `AWS_READ_TIMEOUT` does not set it.
+/// How long no byte may move before a request counts as failed, where `AWS_READ_TIMEOUT` does not
+/// set it.
 const STANDSTILL: Duration = Duration::from_secs(30);
-/// Bytes that the system takes from a sender before the network does. While they are on their way, a sender sees no progress.
+/// Bytes that the system takes from a sender before the network does. While they are on their way,
+/// a sender sees no progress.
 const SYSTEM_BUFFER: u64 = 4 << 20;
 /// A full system buffer is sent within so many times the standstill: by default at 17 KB/s.
 const BUFFER_TIMES: u64 = 8;
@@ -39,14 +41,25 @@ impl HttpConnector for StoreHttpConnector {
         let standstill = written.map_or(Ok(STANDSTILL), |written| {
             humantime::parse_duration(&written).map_err(|error| object_store::Error::Generic {
                 store: "S3",
-                source: format!("AWS_READ_TIMEOUT is `{written}`: {error}; write a time such as 30s").into(),
+                source: format!(
+                    "AWS_READ_TIMEOUT is `{written}`: {error}; write a time such as 30s"
+                )
+                .into(),
             })
         })?;
-        // These limits of the library hold for a whole transfer, however large it is and however slow the network.
+        // These limits of the library hold for a whole transfer, however large it is and however
+        // slow the network.
         let options = options.clone().with_read_timeout_disabled();
         let is_bounded = std::env::var_os("AWS_TIMEOUT").is_some();
-        let options = if is_bounded { options } else { options.with_timeout_disabled() };
-        Ok(HttpClient::new(StoreHttpClient { client: ReqwestConnector::default().connect(&options)?, standstill }))
+        let options = if is_bounded {
+            options
+        } else {
+            options.with_timeout_disabled()
+        };
+        Ok(HttpClient::new(StoreHttpClient {
+            client: ReqwestConnector::default().connect(&options)?,
+            standstill,
+        }))
     }
 }
 
@@ -71,15 +84,24 @@ impl HttpService for StoreHttpClient {
 
 impl StoreHttpClient {
     async fn answer(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let is_listing = request.uri().query().is_some_and(|query| query.contains("list-type="));
+        let is_listing = request
+            .uri()
+            .query()
+            .is_some_and(|query| query.contains("list-type="));
         let reads_object = request.method() == Method::GET && !is_listing;
         let sent = Arc::new(SendProgress::new());
         let request = followed(request, &sent).await?;
-        let answer = sent.time(self.client.execute(request), self.standstill).await?;
+        let answer = sent
+            .time(self.client.execute(request), self.standstill)
+            .await?;
         let (mut parts, body) = answer.into_parts();
         let is_success = parts.status.is_success();
         let is_short = !(reads_object && is_success);
-        let body = TimedBody::new(body, self.standstill, if is_short { SHORT_ANSWER } else { u64::MAX });
+        let body = TimedBody::new(
+            body,
+            self.standstill,
+            if is_short { SHORT_ANSWER } else { u64::MAX },
+        );
         let body = HttpResponseBody::new(body);
         if !is_short {
             return Ok(HttpResponse::from_parts(parts, body));
@@ -88,7 +110,10 @@ impl StoreHttpClient {
         // A completion answers before it is done, so that its error comes under the status 200.
         if is_passing(parts.status.as_u16(), &bytes) || (is_success && is_error(&bytes)) {
             let text = String::from_utf8_lossy(&bytes).into_owned();
-            return Err(failed(format!("the store answered {}: {text}", parts.status)));
+            return Err(failed(format!(
+                "the store answered {}: {text}",
+                parts.status
+            )));
         }
         if is_listing && is_success {
             let listed = listed_keys::separate(&bytes).map_err(failed)?;
@@ -113,17 +138,23 @@ fn is_passing(status: u16, body: &[u8]) -> bool {
 
 /// Whether the text is an error in XML.
 fn is_error(text: &[u8]) -> bool {
-    let root = text.windows(2).position(|pair| pair[0] == b'<' && pair[1] != b'?');
+    let root = text
+        .windows(2)
+        .position(|pair| pair[0] == b'<' && pair[1] != b'?');
     root.is_some_and(|at| text[at..].starts_with(b"<Error>"))
 }
 
-/// An error that the library answers with another attempt. Each request may be made again: it reads, removes, writes a whole
-/// object, or creates one under a condition that [`super::S3Path::put_if_absent`] resolves.
+/// An error that the library answers with another attempt. Each request may be made again: it
+/// reads, removes, writes a whole object, or creates one under a condition that
+/// [`super::S3Path::put_if_absent`] resolves.
 fn repeatable(error: HttpError) -> HttpError {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     let mut causes = Vec::new();
     while let Some(error) = cause {
-        if error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_builder) {
+        if error
+            .downcast_ref::<reqwest::Error>()
+            .is_some_and(reqwest::Error::is_builder)
+        {
             return HttpError::new(HttpErrorKind::Unknown, TransportFailure(error.to_string()));
         }
         causes.push(error.to_string());
@@ -143,7 +174,10 @@ fn failed(text: String) -> HttpError {
 }
 
 fn stood_still(standstill: Duration) -> HttpError {
-    failed(format!("no byte has moved for {}", humantime::format_duration(standstill)))
+    failed(format!(
+        "no byte has moved for {}",
+        humantime::format_duration(standstill)
+    ))
 }
 
 /// How much of a request's body was sent, and when the last of it was.
@@ -168,7 +202,8 @@ impl SendProgress {
     fn end(&self, standstill: Duration) -> Instant {
         let (bytes, last) = *self.lock();
         let buffered =
-            u32::try_from(bytes.min(SYSTEM_BUFFER) * BUFFER_TIMES / (SYSTEM_BUFFER >> 10)).unwrap_or(u32::MAX);
+            u32::try_from(bytes.min(SYSTEM_BUFFER) * BUFFER_TIMES / (SYSTEM_BUFFER >> 10))
+                .unwrap_or(u32::MAX);
         last + standstill + standstill * buffered / 1024
     }
 
@@ -211,21 +246,34 @@ impl Drop for BodyPiece {
 }
 
 /// The same request, with a body that reports to `sent`.
-async fn followed(request: HttpRequest, sent: &Arc<SendProgress>) -> Result<HttpRequest, HttpError> {
+async fn followed(
+    request: HttpRequest,
+    sent: &Arc<SendProgress>,
+) -> Result<HttpRequest, HttpError> {
     // What is one piece in memory is short.
     if request.body().as_bytes().is_some() {
         return Ok(request);
     }
     let (parts, mut body) = request.into_parts();
     let mut pieces = Vec::new();
-    while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
-        let Ok(mut bytes) = frame?.into_data() else { continue };
+    while let Some(frame) =
+        std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
+    {
+        let Ok(mut bytes) = frame?.into_data() else {
+            continue;
+        };
         while !bytes.is_empty() {
-            let piece = BodyPiece { bytes: bytes.split_to(PIECE.min(bytes.len())), sent: Arc::clone(sent) };
+            let piece = BodyPiece {
+                bytes: bytes.split_to(PIECE.min(bytes.len())),
+                sent: Arc::clone(sent),
+            };
             pieces.push(Bytes::from_owner(piece));
         }
     }
-    Ok(HttpRequest::from_parts(parts, HttpRequestBody::from(pieces.into_iter().collect::<PutPayload>())))
+    Ok(HttpRequest::from_parts(
+        parts,
+        HttpRequestBody::from(pieces.into_iter().collect::<PutPayload>()),
+    ))
 }
 
 /// The body of an answer, of which some byte comes within the standstill.
@@ -240,7 +288,12 @@ struct TimedBody {
 
 impl TimedBody {
     fn new(body: HttpResponseBody, standstill: Duration, left: u64) -> Self {
-        Self { body, standstill, timer: Box::pin(sleep(standstill)), left }
+        Self {
+            body,
+            standstill,
+            timer: Box::pin(sleep(standstill)),
+            left,
+        }
     }
 }
 
@@ -253,17 +306,26 @@ impl Body for TimedBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
-            return self.timer.as_mut().poll(context).map(|()| Some(Err(stood_still(self.standstill))));
+            return self
+                .timer
+                .as_mut()
+                .poll(context)
+                .map(|()| Some(Err(stood_still(self.standstill))));
         };
         let end = Instant::now() + self.standstill;
         self.timer.as_mut().reset(end);
-        let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
+        let bytes = frame
+            .as_ref()
+            .and_then(|frame| frame.as_ref().ok()?.data_ref())
+            .map_or(0, Bytes::len);
         match self.left.checked_sub(bytes as u64) {
             Some(left) => {
                 self.left = left;
                 Poll::Ready(frame)
             }
-            None => Poll::Ready(Some(Err(failed(format!("the answer is longer than {SHORT_ANSWER} bytes"))))),
+            None => Poll::Ready(Some(Err(failed(format!(
+                "the answer is longer than {SHORT_ANSWER} bytes"
+            ))))),
         }
     }
 

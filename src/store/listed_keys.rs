@@ -1,4 +1,5 @@
-//! The keys of a listing: those that can be read as objects, and those that the library could not name.
+//! The keys of a listing: those that can be read as objects, and those that the library could not
+//! name.
 
 use bytes::Bytes;
 use object_store::path::Path;
@@ -14,26 +15,41 @@ pub(super) struct FilteredListing {
     pub(super) unusable: UnusableKeys,
 }
 
-/// Takes the objects and prefixes with unusable keys out of the XML text of a listing. Markers of folders go without being counted.
+/// Takes the objects and prefixes with unusable keys out of the XML text of a listing. Markers of
+/// folders go without being counted.
 ///
 /// # Errors
 /// What is wrong, where the text is not one whole page of a listing.
 pub(super) fn separate(listing: &Bytes) -> Result<FilteredListing, String> {
-    let mut scan =
-        ListingScan { text: listing, kept_to: 0, kept: Vec::new(), unusable: UnusableKeys::default(), item: None };
+    let mut scan = ListingScan {
+        text: listing,
+        kept_to: 0,
+        kept: Vec::new(),
+        unusable: UnusableKeys::default(),
+        item: None,
+    };
     let mut reader = Reader::from_reader(&listing[..]);
     let (mut depth, mut is_whole, mut goes_on, mut has_token) = (0_u32, false, false, false);
     let damaged = |what: &str| format!("the store answered with a listing that {what}");
     loop {
         let start = place(reader.buffer_position());
-        let event = reader.read_event().map_err(|error| damaged(&format!("cannot be parsed: {error}")))?;
+        let event = reader
+            .read_event()
+            .map_err(|error| damaged(&format!("cannot be parsed: {error}")))?;
         let end = place(reader.buffer_position());
         match event {
             Event::Start(tag) => {
                 match (depth, tag.local_name().as_ref()) {
                     (0, b"ListBucketResult") => {}
-                    (0, name) => return Err(damaged(&format!("is called `{}`", String::from_utf8_lossy(name)))),
-                    (1, b"Contents" | b"CommonPrefixes") => scan.item = Some(ListingItem::at(start)),
+                    (0, name) => {
+                        return Err(damaged(&format!(
+                            "is called `{}`",
+                            String::from_utf8_lossy(name)
+                        )));
+                    }
+                    (1, b"Contents" | b"CommonPrefixes") => {
+                        scan.item = Some(ListingItem::at(start))
+                    }
                     (1, b"IsTruncated") => goes_on = listing[end..].starts_with(b"true"),
                     (1, b"NextContinuationToken") => has_token = true,
                     (2, b"Key" | b"Prefix") => scan.begin_key(end),
@@ -51,9 +67,13 @@ pub(super) fn separate(listing: &Bytes) -> Result<FilteredListing, String> {
                     _ => {}
                 }
             }
-            Event::Empty(tag) if depth == 0 => is_whole = tag.local_name().as_ref() == b"ListBucketResult",
+            Event::Empty(tag) if depth == 0 => {
+                is_whole = tag.local_name().as_ref() == b"ListBucketResult"
+            }
             Event::Eof if !is_whole => return Err(damaged("ends too early")),
-            Event::Eof if goes_on && !has_token => return Err(damaged("goes on, but does not say where")),
+            Event::Eof if goes_on && !has_token => {
+                return Err(damaged("goes on, but does not say where"));
+            }
             Event::Eof => return Ok(scan.finish()),
             _ => {}
         }
@@ -74,7 +94,12 @@ struct ListingItem {
 
 impl ListingItem {
     fn at(start: usize) -> Self {
-        Self { start, key_start: None, key: None, is_empty: false }
+        Self {
+            start,
+            key_start: None,
+            key: None,
+            is_empty: false,
+        }
     }
 }
 
@@ -89,7 +114,9 @@ struct ListingScan<'a> {
 
 impl ListingScan<'_> {
     fn begin_key(&mut self, start: usize) {
-        self.item.iter_mut().for_each(|item| item.key_start = Some(start));
+        self.item
+            .iter_mut()
+            .for_each(|item| item.key_start = Some(start));
     }
 
     fn end_key(&mut self, end: usize) {
@@ -102,15 +129,33 @@ impl ListingScan<'_> {
 
     fn size(&mut self, start: usize) {
         let is_empty = self.text[start..].starts_with(b"0<");
-        self.item.iter_mut().for_each(|item| item.is_empty = is_empty);
+        self.item
+            .iter_mut()
+            .for_each(|item| item.is_empty = is_empty);
     }
 
     fn end_item(&mut self, end: usize) {
-        let Some(ListingItem { start, key: Some(key), is_empty, .. }) = self.item.take() else { return };
+        let Some(ListingItem {
+            start,
+            key: Some(key),
+            is_empty,
+            ..
+        }) = self.item.take()
+        else {
+            return;
+        };
         let raw = &self.text[key];
-        let key = std::str::from_utf8(raw).ok().and_then(|text| unescape(text).ok());
+        let key = std::str::from_utf8(raw)
+            .ok()
+            .and_then(|text| unescape(text).ok());
         let is_prefix = self.text[start..].starts_with(b"<CommonPrefixes");
-        let named = key.as_deref().map(|key| if is_prefix { key.strip_suffix('/').unwrap_or(key) } else { key });
+        let named = key.as_deref().map(|key| {
+            if is_prefix {
+                key.strip_suffix('/').unwrap_or(key)
+            } else {
+                key
+            }
+        });
         if named.is_some_and(is_usable) {
             return;
         }
@@ -118,8 +163,12 @@ impl ListingScan<'_> {
         self.kept_to = end;
         let is_marker = is_empty && key.as_deref().is_some_and(|key| key.ends_with('/'));
         if !is_marker && !is_prefix {
-            let example = key.map_or_else(|| String::from_utf8_lossy(raw).into_owned(), String::from);
-            self.unusable.append(UnusableKeys { count: 1, example: Some(example) });
+            let example =
+                key.map_or_else(|| String::from_utf8_lossy(raw).into_owned(), String::from);
+            self.unusable.append(UnusableKeys {
+                count: 1,
+                example: Some(example),
+            });
         }
     }
 
@@ -130,14 +179,20 @@ impl ListingScan<'_> {
             self.kept.extend_from_slice(&self.text[self.kept_to..]);
             Bytes::from(self.kept)
         };
-        FilteredListing { listing, unusable: self.unusable }
+        FilteredListing {
+            listing,
+            unusable: self.unusable,
+        }
     }
 }
 
-/// Whether the library asks for just this key. It takes slashes from the ends, and white space as XML has it.
+/// Whether the library asks for just this key. It takes slashes from the ends, and white space as
+/// XML has it.
 fn is_usable(key: &str) -> bool {
     let is_white = |c: char| matches!(c, ' ' | '\t' | '\r' | '\n');
-    !key.starts_with(is_white) && !key.ends_with(is_white) && Path::parse(key).is_ok_and(|path| path.as_ref() == key)
+    !key.starts_with(is_white)
+        && !key.ends_with(is_white)
+        && Path::parse(key).is_ok_and(|path| path.as_ref() == key)
 }
 
 #[cfg(test)]
@@ -160,7 +215,13 @@ mod tests {
 
     #[test]
     fn usable_keys_stay_and_others_are_counted() {
-        let good = ["in/a.png", "in/b c&amp;d.png", "in/\u{e9}.png", "in/...", "in/a?b#c%d"];
+        let good = [
+            "in/a.png",
+            "in/b c&amp;d.png",
+            "in/\u{e9}.png",
+            "in/...",
+            "in/a?b#c%d",
+        ];
         let bad = [
             "in/a\tb.png",
             "in/&#9;",
@@ -174,12 +235,23 @@ mod tests {
             "in/a\nb",
             "&no;",
         ];
-        let items: String =
-            bad.iter().zip(good.iter().cycle()).map(|(bad, good)| object(bad) + &object(good)).collect();
+        let items: String = bad
+            .iter()
+            .zip(good.iter().cycle())
+            .map(|(bad, good)| object(bad) + &object(good))
+            .collect();
         let listed = separate(&page(&items)).unwrap();
-        let kept: String = (0..bad.len()).map(|place| object(good[place % good.len()])).collect();
+        let kept: String = (0..bad.len())
+            .map(|place| object(good[place % good.len()]))
+            .collect();
         assert_eq!(listed.listing, page(&kept));
-        assert_eq!(listed.unusable, UnusableKeys { count: 11, example: Some("in/a\tb.png".to_owned()) });
+        assert_eq!(
+            listed.unusable,
+            UnusableKeys {
+                count: 11,
+                example: Some("in/a\tb.png".to_owned())
+            }
+        );
     }
 
     #[test]
@@ -208,8 +280,18 @@ mod tests {
             assert!(fault(&whole[..end]).is_some(), "{end}");
         }
         let error = "<Error><Code>InternalError</Code></Error>";
-        assert!(fault(error.as_bytes()).unwrap().ends_with("is called `Error`"));
-        let goes_on = String::from_utf8(whole.to_vec()).unwrap().replace("false", "true");
-        assert!(fault(goes_on.as_bytes()).unwrap().ends_with("does not say where"));
+        assert!(
+            fault(error.as_bytes())
+                .unwrap()
+                .ends_with("is called `Error`")
+        );
+        let goes_on = String::from_utf8(whole.to_vec())
+            .unwrap()
+            .replace("false", "true");
+        assert!(
+            fault(goes_on.as_bytes())
+                .unwrap()
+                .ends_with("does not say where")
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Where bytes lie: in a folder of this machine, or under a prefix of a bucket. Nothing outside knows which it is.
+//! Where bytes lie: in a folder of this machine, or under a prefix of a bucket. Nothing outside
+//! knows which it is.
 
 #[cfg(not(feature = "object-store"))]
 mod s3_disabled;
@@ -77,8 +78,8 @@ pub struct ObjectListing {
     pub unusable: UnusableKeys,
 }
 
-/// Objects with keys that no file could have: an empty part, a part `.` or `..`, a control character, white space or a slash at an
-/// end, or bytes that are not UTF-8.
+/// Objects with keys that no file could have: an empty part, a part `.` or `..`, a control
+/// character, white space or a slash at an end, or bytes that are not UTF-8.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnusableKeys {
     /// How many there are.
@@ -97,9 +98,11 @@ impl UnusableKeys {
 
 /// Objects that are asked for together: while one is read, those after it are on their way.
 pub const MAX_CONCURRENT_REQUESTS: usize = 16;
-/// What reading objects takes at most: the blocks of one and the ends of those after it, or small ones that are read together.
+/// What reading objects takes at most: the blocks of one and the ends of those after it, or small
+/// ones that are read together.
 const READING_BYTES: u64 = 68 << 20;
-/// What an object that is being written takes: the part that is filled, and the one that is on its way.
+/// What an object that is being written takes: the part that is filled, and the one that is on its
+/// way.
 const WRITING_BYTES: u64 = 16 << 20;
 
 /// Bytes that it takes to read from `path`, beside what was read.
@@ -107,14 +110,21 @@ pub fn reading_bytes(path: &str) -> u64 {
     if is_url(path) { READING_BYTES } else { 0 }
 }
 
-/// A path, glob or URL in one form, as far as its letters say: without `.`, doubled slashes and a slash at the end. What `..`
-/// leads to is for the file system to say.
+/// A path, glob or URL in one form, as far as its letters say: without `.`, doubled slashes and a
+/// slash at the end. What `..` leads to is for the file system to say.
 pub fn tidy(path: &str) -> String {
-    let parts = |text: &str| text.split('/').filter(|part| !matches!(*part, "" | ".")).collect::<Vec<_>>().join("/");
+    let parts = |text: &str| {
+        text.split('/')
+            .filter(|part| !matches!(*part, "" | "."))
+            .collect::<Vec<_>>()
+            .join("/")
+    };
     match path.split_once(SCHEME) {
         Some((scheme, rest)) if is_url(path) => format!("{scheme}{SCHEME}{}", parts(rest)),
         _ if path.starts_with('/') => format!("/{}", parts(path)),
-        _ => Some(parts(path)).filter(|tidy| !tidy.is_empty()).unwrap_or_else(|| ".".to_owned()),
+        _ => Some(parts(path))
+            .filter(|tidy| !tidy.is_empty())
+            .unwrap_or_else(|| ".".to_owned()),
     }
 }
 
@@ -125,9 +135,14 @@ impl Location {
     /// Understands `s3://bucket/prefix`, and takes all else for a path.
     ///
     /// # Errors
-    /// What is wrong, where it is a URL of another kind, without a bucket, or one that this build cannot reach.
+    /// What is wrong, where it is a URL of another kind, without a bucket, or one that this build
+    /// cannot reach.
     pub fn parse(text: &str) -> Result<Self, String> {
-        if is_url(text) { S3Path::parse(text).map(Self::Remote) } else { Ok(Self::Local(PathBuf::from(text))) }
+        if is_url(text) {
+            S3Path::parse(text).map(Self::Remote)
+        } else {
+            Ok(Self::Local(PathBuf::from(text)))
+        }
     }
 
     /// As [`Location::parse`], of what was written where a path is expected.
@@ -135,7 +150,8 @@ impl Location {
     /// # Errors
     /// As there.
     pub fn from_path(path: &Path) -> Result<Self, String> {
-        path.to_str().map_or_else(|| Ok(Self::from(path)), Self::parse)
+        path.to_str()
+            .map_or_else(|| Ok(Self::from(path)), Self::parse)
     }
 
     /// What is called `name` below this; `/` stands between folders.
@@ -149,7 +165,11 @@ impl Location {
 
     /// Bytes that it takes to write a file here, beside those of who writes it.
     pub fn writing_bytes(&self) -> u64 {
-        if self.local().is_some() { 0 } else { WRITING_BYTES }
+        if self.local().is_some() {
+            0
+        } else {
+            WRITING_BYTES
+        }
     }
 
     /// The path, if it is one.
@@ -160,15 +180,15 @@ impl Location {
         }
     }
 
-    /// Opens the file. An object is read as it was when its `size` and `etag` were listed, or not at all.
+    /// Opens the file. An object is read as it was when its `size` and `etag` were listed, or not
+    /// at all.
     ///
     /// # Errors
     /// When the system refuses; what is wrong with an object shows when it is read.
     pub fn open(&self, size: u64, etag: Option<&str>) -> io::Result<FileReader> {
         match self {
-            Self::Local(path) => {
-                file_descriptors::open(|| fs::File::open(path)).map(|file| FileReader::of_size(file, size))
-            }
+            Self::Local(path) => file_descriptors::open(|| fs::File::open(path))
+                .map(|file| FileReader::of_size(file, size)),
             Self::Remote(remote) => Ok(FileReader::Object(remote.block_reader(size, etag))),
         }
     }
@@ -200,8 +220,8 @@ impl Location {
         }
     }
 
-    /// Puts a small file where there is none. A folder of this machine is guarded by its lock; in a bucket the store
-    /// decides who was first.
+    /// Puts a small file where there is none. A folder of this machine is guarded by its lock; in a
+    /// bucket the store decides who was first.
     ///
     /// # Errors
     /// When it cannot be written, or another writer has written it.
@@ -218,7 +238,8 @@ impl Location {
         }
     }
 
-    /// Begins a file that is there once it is finished. In a bucket `note` says, until then, what it takes to give it up.
+    /// Begins a file that is there once it is finished. In a bucket `note` says, until then, what
+    /// it takes to give it up.
     ///
     /// # Errors
     /// When the system refuses.
@@ -261,8 +282,17 @@ impl Location {
             Self::Local(path) if path.is_dir() => Ok(None),
             Self::Local(path) => {
                 let metadata = fs::metadata(path).map_err(StageError::io(path))?;
-                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                Ok(Some(StoreEntry { name, size: metadata.len(), mtime_ns: mtime_ns(&metadata), etag: None }))
+                let name = path
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
+                Ok(Some(StoreEntry {
+                    name,
+                    size: metadata.len(),
+                    mtime_ns: mtime_ns(&metadata),
+                    etag: None,
+                }))
             }
             Self::Remote(remote) => remote.head().map_err(|error| self.io_error(error)),
         }
@@ -296,7 +326,8 @@ impl Location {
         }
     }
 
-    /// Separates errors of the environment, returned by the system or the store for this file, from verdicts on it.
+    /// Separates errors of the environment, returned by the system or the store for this file, from
+    /// verdicts on it.
     ///
     /// # Errors
     /// `error` itself if it is a verdict on the file.
@@ -306,16 +337,24 @@ impl Location {
 
     /// An I/O error of this file.
     pub fn io_error(&self, error: io::Error) -> StageError {
-        StageError::Io { path: self.to_path(), source: error }
+        StageError::Io {
+            path: self.to_path(),
+            source: error,
+        }
     }
 }
 
-/// The time of a file's last change, in nanoseconds since 1970; 0 where the system does not keep it.
+/// The time of a file's last change, in nanoseconds since 1970; 0 where the system does not keep
+/// it.
 pub fn mtime_ns(metadata: &fs::Metadata) -> i64 {
-    metadata.modified().map_or(0, |time| match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |nanos| -nanos),
-    })
+    metadata
+        .modified()
+        .map_or(0, |time| match time.duration_since(UNIX_EPOCH) {
+            Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
+            Err(before) => {
+                i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |nanos| -nanos)
+            }
+        })
 }
 
 fn local_files(folder: &Path) -> Result<Vec<StoreEntry>, StageError> {
@@ -327,9 +366,15 @@ fn local_files(folder: &Path) -> Result<Vec<StoreEntry>, StageError> {
     for entry in entries {
         let entry = entry.map_err(StageError::io(folder))?;
         let metadata = fs::metadata(entry.path()).map_err(StageError::io(entry.path()))?;
-        // A name that is no UTF-8 is none of ours, nor one that could be joined to the folder again.
+        // A name that is no UTF-8 is none of ours, nor one that could be joined to the folder
+        // again.
         if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
-            files.push(StoreEntry { name, size: metadata.len(), mtime_ns: mtime_ns(&metadata), etag: None });
+            files.push(StoreEntry {
+                name,
+                size: metadata.len(),
+                mtime_ns: mtime_ns(&metadata),
+                etag: None,
+            });
         }
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
@@ -339,7 +384,12 @@ fn local_files(folder: &Path) -> Result<Vec<StoreEntry>, StageError> {
 /// Whether `text` names something that is no path of this machine.
 pub fn is_url(text: &str) -> bool {
     let scheme = text.split_once(SCHEME).map(|(scheme, _)| scheme);
-    scheme.is_some_and(|scheme| !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric() || c == '+'))
+    scheme.is_some_and(|scheme| {
+        !scheme.is_empty()
+            && scheme
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || c == '+')
+    })
 }
 
 impl fmt::Display for Location {
@@ -366,7 +416,10 @@ mod tests {
     #[test]
     fn what_is_no_url_is_a_path() {
         for path in ["photos", "/a//b", "a:b", "://x", "C:\\x", "my folder://x"] {
-            assert_eq!(Location::parse(path).unwrap(), Location::Local(PathBuf::from(path)));
+            assert_eq!(
+                Location::parse(path).unwrap(),
+                Location::Local(PathBuf::from(path))
+            );
         }
     }
 
@@ -392,14 +445,20 @@ mod tests {
     #[test]
     fn a_url_of_another_kind_is_refused() {
         let refused = Location::parse("ftp://host/x").unwrap_err();
-        assert!(refused.contains("s3://bucket/prefix") || refused.contains("--features object-store"), "{refused}");
+        assert!(
+            refused.contains("s3://bucket/prefix") || refused.contains("--features object-store"),
+            "{refused}"
+        );
     }
 
     #[cfg(not(feature = "object-store"))]
     #[test]
     fn a_build_without_object_stores_says_so() {
         let refused = Location::parse("s3://bucket/x").unwrap_err();
-        assert_eq!(refused, "this build has no object stores; build with `--features object-store`, or name a path");
+        assert_eq!(
+            refused,
+            "this build has no object stores; build with `--features object-store`, or name a path"
+        );
     }
 
     #[test]

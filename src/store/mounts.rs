@@ -1,4 +1,5 @@
-//! Which file systems are mounted on the way to a path: by that a disk that is not mounted is told from an empty folder.
+//! Which file systems are mounted on the way to a path: by that a disk that is not mounted is told
+//! from an empty folder.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,8 @@ impl FolderId {
     /// # Errors
     /// Those of the system.
     pub fn of(path: &Path) -> io::Result<Self> {
-        path.metadata().map(|metadata| Self::from_metadata(&metadata))
+        path.metadata()
+            .map(|metadata| Self::from_metadata(&metadata))
     }
 
     /// The identity in `metadata`; zeros where the system has none.
@@ -27,12 +29,18 @@ impl FolderId {
         #[cfg(unix)]
         {
             use std::os::unix::fs::MetadataExt;
-            Self { device: metadata.dev(), inode: metadata.ino() }
+            Self {
+                device: metadata.dev(),
+                inode: metadata.ino(),
+            }
         }
         #[cfg(not(unix))]
         {
             let _ = metadata;
-            Self { device: 0, inode: 0 }
+            Self {
+                device: 0,
+                inode: 0,
+            }
         }
     }
 }
@@ -41,11 +49,15 @@ impl FolderId {
 #[must_use]
 pub fn real_path(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-    let existing = absolute.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    let existing = absolute
+        .ancestors()
+        .find_map(|above| Some((above, above.canonicalize().ok()?)));
     match existing {
         // Joined with an empty path, it would end in a slash.
         Some((above, real)) if above == absolute => real,
-        Some((above, real)) => absolute.strip_prefix(above).map_or(real.clone(), |rest| real.join(rest)),
+        Some((above, real)) => absolute
+            .strip_prefix(above)
+            .map_or(real.clone(), |rest| real.join(rest)),
         None => absolute,
     }
 }
@@ -53,20 +65,24 @@ pub fn real_path(path: &Path) -> PathBuf {
 /// Whether a file system is mounted at `path`, other than that of the folder above.
 #[must_use]
 pub fn is_mount_point(path: &Path) -> bool {
-    let Some(above) = path.parent() else { return false };
+    let Some(above) = path.parent() else {
+        return false;
+    };
     let device = |path: &Path| FolderId::of(path).ok().map(|id| id.device);
     device(path).is_some_and(|own| device(above).is_some_and(|above| above != own))
 }
 
-/// The deepest folder at or above `path`, a path without links, that another file system is mounted at; `None` where `path`
-/// lies on the file system of `/`, or does not exist.
+/// The deepest folder at or above `path`, a path without links, that another file system is mounted
+/// at; `None` where `path` lies on the file system of `/`, or does not exist.
 #[must_use]
 pub fn mount_of(path: &Path) -> Option<PathBuf> {
-    path.ancestors().find(|folder| is_mount_point(folder)).map(Path::to_path_buf)
+    path.ancestors()
+        .find(|folder| is_mount_point(folder))
+        .map(Path::to_path_buf)
 }
 
-/// Whether the file system that was mounted at `mount`, a folder at or above `path`, is missing: `path` then lies on a file system
-/// that is mounted further up.
+/// Whether the file system that was mounted at `mount`, a folder at or above `path`, is missing:
+/// `path` then lies on a file system that is mounted further up.
 #[must_use]
 pub fn is_unmounted(mount: &Path, path: &Path) -> bool {
     path.starts_with(mount) && mount_of(path).is_none_or(|now| !now.starts_with(mount))
@@ -87,7 +103,10 @@ mod tests {
         assert!(!is_mount_point(&path) && !is_mount_point(Path::new("/")));
         assert!(mount.iter().all(|mount| !is_unmounted(mount, &path)));
         assert!(is_unmounted(&path, &path), "nothing is mounted there");
-        assert!(!is_unmounted(&path.join("other"), &path), "the path does not lie below");
+        assert!(
+            !is_unmounted(&path.join("other"), &path),
+            "the path does not lie below"
+        );
     }
 
     #[cfg(unix)]

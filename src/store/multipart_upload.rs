@@ -11,7 +11,8 @@ use super::blocking::{PendingRequest, block_on, spawn};
 use super::error::to_io_error;
 use super::outage::persist;
 
-/// Bytes of a part. Stores want 5 MiB at least, all parts but the last of one size, and 10,000 parts at most.
+/// Bytes of a part. Stores want 5 MiB at least, all parts but the last of one size, and 10,000
+/// parts at most.
 const PART: usize = 8 << 20;
 const MAX_PARTS: usize = 10_000;
 
@@ -41,19 +42,33 @@ impl MultipartUpload {
         let path = remote.path()?;
         let id = persist(&remote, || {
             let (store, path) = (remote.store(), path.clone());
-            block_on(async move { store.create_multipart(&path).await })?.map_err(|error| to_io_error(&error))
+            block_on(async move { store.create_multipart(&path).await })?
+                .map_err(|error| to_io_error(&error))
         })?;
         let text = remote.read_upload_record(&id)?;
         let (part, in_flight_part, sent) = (BytesMut::new(), None, Vec::new());
-        let upload = Self { remote, note, id, part, in_flight_part, sent, bytes: 0, completing: false };
-        upload.note.as_ref().map_or(Ok(()), |note| note.put(&text))?;
+        let upload = Self {
+            remote,
+            note,
+            id,
+            part,
+            in_flight_part,
+            sent,
+            bytes: 0,
+            completing: false,
+        };
+        upload
+            .note
+            .as_ref()
+            .map_or(Ok(()), |note| note.put(&text))?;
         Ok(upload)
     }
 
     /// Makes the object visible, whole.
     ///
     /// # Errors
-    /// When another run has given it up, the store refuses, or cannot be asked: then it may be there or not.
+    /// When another run has given it up, the store refuses, or cannot be asked: then it may be
+    /// there or not.
     pub fn finish(&mut self) -> io::Result<()> {
         let last = std::mem::take(&mut self.part).freeze();
         if !last.is_empty() || self.in_flight_part.is_none() {
@@ -63,7 +78,12 @@ impl MultipartUpload {
         self.completing = true;
         let (path, parts) = (self.remote.path()?, std::mem::take(&mut self.sent));
         let finished = persist(&self.remote, || {
-            let (store, path, id, parts) = (self.remote.store(), path.clone(), self.id.clone(), parts.clone());
+            let (store, path, id, parts) = (
+                self.remote.store(),
+                path.clone(),
+                self.id.clone(),
+                parts.clone(),
+            );
             block_on(async move { store.complete_multipart(&path, &id, parts).await })?
                 .map(drop)
                 .map_err(|error| to_io_error(&error))
@@ -72,7 +92,9 @@ impl MultipartUpload {
             // An attempt whose answer was lost has ended the upload.
             Err(error) if error.kind() == ErrorKind::NotFound && self.is_there()? => {}
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Err(io::Error::other("another run, which has begun to write here, has given it up"));
+                return Err(io::Error::other(
+                    "another run, which has begun to write here, has given it up",
+                ));
             }
             finished => finished?,
         }
@@ -84,7 +106,8 @@ impl MultipartUpload {
         Ok(())
     }
 
-    /// Whether the object is there as it was sent. No other writer uses its name, which holds the epoch.
+    /// Whether the object is there as it was sent. No other writer uses its name, which holds the
+    /// epoch.
     fn is_there(&self) -> io::Result<bool> {
         let there = persist(&self.remote, || self.remote.head())?;
         Ok(there.is_some_and(|entry| entry.size == self.bytes))
@@ -95,7 +118,9 @@ impl MultipartUpload {
         self.await_part()?;
         if self.sent.len() == MAX_PARTS {
             let most = crate::units::ByteSize(MAX_PARTS as u64 * PART as u64);
-            return Err(io::Error::other(format!("an object holds at most {most}; make files smaller")));
+            return Err(io::Error::other(format!(
+                "an object holds at most {most}; make files smaller"
+            )));
         }
         self.bytes += part.len() as u64;
         self.in_flight_part = Some((self.begin_part(part.clone())?, part));
@@ -105,15 +130,23 @@ impl MultipartUpload {
     fn begin_part(&self, part: Bytes) -> io::Result<PartUpload> {
         let (store, path, id) = (self.remote.store(), self.remote.path()?, self.id.clone());
         let number = self.sent.len();
-        spawn(async move { store.put_part(&path, &id, number, PutPayload::from(part)).await })
+        spawn(async move {
+            store
+                .put_part(&path, &id, number, PutPayload::from(part))
+                .await
+        })
     }
 
     /// Waits for the part that is on its way.
     fn await_part(&mut self) -> io::Result<()> {
-        let Some((sending, part)) = self.in_flight_part.take() else { return Ok(()) };
+        let Some((sending, part)) = self.in_flight_part.take() else {
+            return Ok(());
+        };
         let mut sending = Some(sending);
         let arrived = persist(&self.remote, || {
-            let sending = sending.take().map_or_else(|| self.begin_part(part.clone()), Ok)?;
+            let sending = sending
+                .take()
+                .map_or_else(|| self.begin_part(part.clone()), Ok)?;
             sending.wait()?.map_err(|error| to_io_error(&error))
         })?;
         self.sent.push(arrived);
@@ -143,11 +176,17 @@ impl Drop for MultipartUpload {
             return;
         }
         // A part that is still on its way could arrive after the end, and be kept for ever.
-        let _ = self.in_flight_part.take().map(|(sending, _)| sending.wait());
+        let _ = self
+            .in_flight_part
+            .take()
+            .map(|(sending, _)| sending.wait());
         let ended = self.remote.abort(self.id.clone());
         let ended = ended.and_then(|()| self.note.as_ref().map_or(Ok(()), S3Path::remove));
         if let Err(error) = ended {
-            tracing::warn!("{}: what was sent of it could not be removed: {error}", self.remote);
+            tracing::warn!(
+                "{}: what was sent of it could not be removed: {error}",
+                self.remote
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! How long sinks wait for a store that is out of reach: in a run without an end, until it answers or the run is to stop.
+//! How long sinks wait for a store that is out of reach: in a run without an end, until it answers
+//! or the run is to stop.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -41,10 +42,12 @@ mod waiting {
     /// Notified when sinks no longer wait.
     pub(super) static CHANGED: Condvar = Condvar::new();
 
-    /// Pauses between requests, which the client has repeated already: from the first to the longest, each twice the last.
+    /// Pauses between requests, which the client has repeated already: from the first to the
+    /// longest, each twice the last.
     const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-    /// Makes a request about `place`, and makes it again while the store is out of reach and sinks wait for it.
+    /// Makes a request about `place`, and makes it again while the store is out of reach and sinks
+    /// wait for it.
     ///
     /// # Errors
     /// Those of the request.
@@ -60,7 +63,9 @@ mod waiting {
                 done => break done,
             };
             let waiting = lock();
-            let Some(gauge) = waiting.as_ref() else { break Err(error) };
+            let Some(gauge) = waiting.as_ref() else {
+                break Err(error);
+            };
             counted.get_or_insert_with(|| {
                 gauge.inc();
                 gauge.clone()

@@ -17,13 +17,17 @@ impl PrefetchedObject {
     pub(super) fn start(object: &S3Path, size: u64, etag: Option<&str>) -> io::Result<Self> {
         let blocks = object.block_reader(size, etag);
         blocks.prefetch_ends()?;
-        Ok(Self { head: object.request_head()?, blocks })
+        Ok(Self {
+            head: object.request_head()?,
+            blocks,
+        })
     }
 
     /// Waits for what the store knows of the object; `None` where there is none any more.
     ///
     /// # Errors
-    /// When the store refuses, or cannot be asked. What is wrong with the bytes shows when they are read.
+    /// When the store refuses, or cannot be asked. What is wrong with the bytes shows when they are
+    /// read.
     pub fn wait(self) -> io::Result<(Option<StoreEntry>, FileReader)> {
         Ok((self.head.wait()??, FileReader::Object(self.blocks)))
     }

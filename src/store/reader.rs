@@ -16,8 +16,8 @@ use super::block_reader::BlockReader;
 use super::s3_disabled::BlockReader;
 use crate::error::ErrorClass;
 
-/// A file of this machine. All handles to it share the first error of the environment that a read met: libraries that
-/// read it report such an error as if the content were broken.
+/// A file of this machine. All handles to it share the first error of the environment that a read
+/// met: libraries that read it report such an error as if the content were broken.
 #[derive(Debug)]
 pub struct LocalFile {
     file: File,
@@ -42,10 +42,15 @@ impl LocalFile {
 
     fn try_clone(&self) -> io::Result<Self> {
         let file = self.note(self.file.try_clone())?;
-        Ok(Self { file, failure: Arc::clone(&self.failure), size: self.size })
+        Ok(Self {
+            file,
+            failure: Arc::clone(&self.failure),
+            size: self.size,
+        })
     }
 
-    /// The end of the file comes where it was when the file was listed: before it, what was cut off could end a value.
+    /// The end of the file comes where it was when the file was listed: before it, what was cut off
+    /// could end a value.
     fn check_end(&self) -> io::Result<()> {
         let end = self.note((&self.file).stream_position())?;
         if end >= self.size {
@@ -88,8 +93,8 @@ impl FileReader {
         }
     }
 
-    /// The error of the environment that made a read fail, with its class. It is not a verdict on the file: what could not be
-    /// read is not rejected, and a later run reads it.
+    /// The error of the environment that made a read fail, with its class. It is not a verdict on
+    /// the file: what could not be read is not rejected, and a later run reads it.
     #[must_use]
     pub fn failure(&self) -> Option<(ErrorClass, io::Error)> {
         match self {
@@ -98,7 +103,9 @@ impl FileReader {
                 let error = io::Error::from_raw_os_error(code);
                 Some((ErrorClass::of(&error), error))
             }
-            Self::Object(blocks) => blocks.storage_error().map(|error| (ErrorClass::of_store(&error), error)),
+            Self::Object(blocks) => blocks
+                .storage_error()
+                .map(|error| (ErrorClass::of_store(&error), error)),
         }
     }
 }
@@ -106,7 +113,11 @@ impl FileReader {
 impl FileReader {
     /// A file that has so many bytes: a read that meets its end before them fails.
     pub fn of_size(file: File, size: u64) -> Self {
-        Self::File(LocalFile { file, failure: Arc::default(), size })
+        Self::File(LocalFile {
+            file,
+            failure: Arc::default(),
+            size,
+        })
     }
 }
 
@@ -148,7 +159,9 @@ impl Length for FileReader {
     fn len(&self) -> u64 {
         match self {
             // The trait has no way to return an error; it is kept, as that of every read.
-            Self::File(local) => local.note(local.file.metadata()).map_or(0, |metadata| metadata.len()),
+            Self::File(local) => local
+                .note(local.file.metadata())
+                .map_or(0, |metadata| metadata.len()),
             Self::Object(blocks) => blocks.len(),
         }
     }
@@ -201,11 +214,16 @@ mod tests {
         let read = |size| {
             let mut text = String::new();
             let mut input = FileReader::of_size(File::open(&path).unwrap(), size);
-            let result = input.read_to_string(&mut text).map_err(|error| error.to_string());
+            let result = input
+                .read_to_string(&mut text)
+                .map_err(|error| error.to_string());
             assert!(input.failure().is_none(), "it is a verdict on the file");
             result
         };
         assert_eq!((read(10), read(4)), (Ok(10), Ok(10)));
-        assert_eq!(read(1000), Err("was cut to 10 of 1000 bytes while it was read".to_owned()));
+        assert_eq!(
+            read(1000),
+            Err("was cut to 10 of 1000 bytes while it was read".to_owned())
+        );
     }
 }

@@ -10,7 +10,9 @@ use object_store::aws::AmazonS3;
 use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore as _};
 use object_store::multipart::MultipartStore as _;
 use object_store::path::{DELIMITER, Path};
-use object_store::{Error, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
+use object_store::{
+    Error, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload,
+};
 
 use super::block_reader::BlockReader;
 use super::blocking::{PendingRequest, block_on, spawn};
@@ -35,7 +37,8 @@ const S3: &str = "s3";
 const CREATE_ATTEMPTS: usize = 10;
 
 impl S3Path {
-    /// Understands `s3://bucket/key`. Endpoint, region and credentials come from the environment; nothing is asked yet.
+    /// Understands `s3://bucket/key`. Endpoint, region and credentials come from the environment;
+    /// nothing is asked yet.
     ///
     /// # Errors
     /// What is wrong with the URL or the environment.
@@ -43,29 +46,53 @@ impl S3Path {
         let expected = "expected s3://bucket/prefix, or a path";
         let (scheme, rest) = url.split_once(SCHEME).unwrap_or_default();
         if scheme != S3 {
-            return Err(format!("`{scheme}://` is no kind of location that is known; {expected}"));
+            return Err(format!(
+                "`{scheme}://` is no kind of location that is known; {expected}"
+            ));
         }
         let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
-        if bucket.is_empty() || bucket.contains(|c: char| !(c.is_ascii_alphanumeric() || "-._".contains(c))) {
+        if bucket.is_empty()
+            || bucket.contains(|c: char| !(c.is_ascii_alphanumeric() || "-._".contains(c)))
+        {
             return Err(format!("`{bucket}` is no name of a bucket; {expected}"));
         }
-        let key = Path::parse(key).map_err(|error| format!("`{key}` is no key of an object: {error}; {expected}"))?;
+        let key = Path::parse(key)
+            .map_err(|error| format!("`{key}` is no key of an object: {error}; {expected}"))?;
         let store = client(bucket).map_err(|error| format!("s3://{bucket}: {error}"))?;
-        Ok(Self { store, bucket: Arc::from(bucket), key: key.to_string() })
+        Ok(Self {
+            store,
+            bucket: Arc::from(bucket),
+            key: key.to_string(),
+        })
     }
 
     /// What is called `name` below this.
     #[must_use]
     pub fn join(&self, name: &str) -> Self {
-        let key = if self.key.is_empty() { name.to_owned() } else { format!("{}/{name}", self.key) };
-        Self { key, ..self.clone() }
+        let key = if self.key.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}/{name}", self.key)
+        };
+        Self {
+            key,
+            ..self.clone()
+        }
     }
 
     /// The prefix that this lies in, and what it is called there; `None` for a whole bucket.
     #[must_use]
     pub fn parent(&self) -> Option<(Self, String)> {
         let (prefix, name) = self.key.rsplit_once('/').unwrap_or(("", &self.key));
-        (!name.is_empty()).then(|| (Self { key: prefix.to_owned(), ..self.clone() }, name.to_owned()))
+        (!name.is_empty()).then(|| {
+            (
+                Self {
+                    key: prefix.to_owned(),
+                    ..self.clone()
+                },
+                name.to_owned(),
+            )
+        })
     }
 
     /// The objects below this. What marks a folder is none.
@@ -85,7 +112,9 @@ impl S3Path {
         let (prefix, store) = (self.path()?, self.store());
         block_on(async move {
             let below = below(&prefix);
-            let page = store.list_paginated(below.as_deref(), PaginatedListOptions::default()).await?;
+            let page = store
+                .list_paginated(below.as_deref(), PaginatedListOptions::default())
+                .await?;
             Ok(!page.result.objects.is_empty() || page.page_token.is_some())
         })?
         .map_err(|error: Error| to_io_error(&error))
@@ -98,7 +127,8 @@ impl S3Path {
     pub fn children(&self) -> io::Result<Vec<StoreEntry>> {
         let prefix = self.path()?;
         let listed = persist(self, || {
-            block_on(pages(self.store(), prefix.clone(), Some(DELIMITER)))?.map_err(|error| to_io_error(&error))
+            block_on(pages(self.store(), prefix.clone(), Some(DELIMITER)))?
+                .map_err(|error| to_io_error(&error))
         });
         let mut entries = listed?.entries;
         entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -114,11 +144,15 @@ impl S3Path {
     }
 
     /// Asks what the store knows of this object.
-    pub(super) fn request_head(&self) -> io::Result<PendingRequest<io::Result<Option<StoreEntry>>>> {
+    pub(super) fn request_head(
+        &self,
+    ) -> io::Result<PendingRequest<io::Result<Option<StoreEntry>>>> {
         let prefix = self.parent().map(|(folder, _)| folder.path()).transpose()?;
         let (path, store) = (self.path()?, Arc::clone(&self.store));
         spawn(async move {
-            let Some(prefix) = prefix else { return Ok(None) };
+            let Some(prefix) = prefix else {
+                return Ok(None);
+            };
             match store.head(&path).await {
                 Ok(object) => Ok(StoreEntry::below(&prefix, &object)),
                 Err(Error::NotFound { .. }) => Ok(None),
@@ -135,7 +169,8 @@ impl S3Path {
         PrefetchedObject::start(self, size, etag)
     }
 
-    /// Reads an object of `size` bytes by blocks; each is of the content that `etag` names, where it is given.
+    /// Reads an object of `size` bytes by blocks; each is of the content that `etag` names, where
+    /// it is given.
     pub fn block_reader(&self, size: u64, etag: Option<&str>) -> BlockReader {
         BlockReader::new(self.clone(), size, etag.map(str::to_owned))
     }
@@ -143,15 +178,22 @@ impl S3Path {
     /// All bytes of an object.
     ///
     /// # Errors
-    /// `NotFound` where it is not there or has another etag; when the store refuses, or cannot be asked.
+    /// `NotFound` where it is not there or has another etag; when the store refuses, or cannot be
+    /// asked.
     pub fn read(&self, etag: Option<&str>) -> io::Result<Vec<u8>> {
         self.request(None, etag)?.wait()?.map(Vec::from)
     }
 
     /// All bytes of these objects, each with the etag that it must have, asked for at once.
     pub fn read_all(objects: &[(Self, Option<String>)]) -> Vec<io::Result<Vec<u8>>> {
-        let asked: Vec<_> = objects.iter().map(|(object, etag)| object.request(None, etag.as_deref())).collect();
-        asked.into_iter().map(|pending| pending?.wait()?.map(Vec::from)).collect()
+        let asked: Vec<_> = objects
+            .iter()
+            .map(|(object, etag)| object.request(None, etag.as_deref()))
+            .collect();
+        asked
+            .into_iter()
+            .map(|pending| pending?.wait()?.map(Vec::from))
+            .collect()
     }
 
     /// Asks for a range of an object, or for all of it.
@@ -160,8 +202,11 @@ impl S3Path {
         range: Option<std::ops::Range<u64>>,
         etag: Option<&str>,
     ) -> io::Result<PendingRequest<io::Result<Bytes>>> {
-        let options =
-            GetOptions { range: range.map(GetRange::Bounded), if_match: etag.map(quoted), ..GetOptions::default() };
+        let options = GetOptions {
+            range: range.map(GetRange::Bounded),
+            if_match: etag.map(quoted),
+            ..GetOptions::default()
+        };
         let (path, store) = (self.path()?, Arc::clone(&self.store));
         spawn(async move {
             let answer = async { store.get_opts(&path, options).await?.bytes().await };
@@ -177,12 +222,15 @@ impl S3Path {
         let (path, payload) = (self.path()?, PutPayload::from(bytes.to_vec()));
         persist(self, || {
             let (store, path, payload) = (self.store(), path.clone(), payload.clone());
-            block_on(async move { store.put(&path, payload).await })?.map(drop).map_err(|error| to_io_error(&error))
+            block_on(async move { store.put(&path, payload).await })?
+                .map(drop)
+                .map_err(|error| to_io_error(&error))
         })
     }
 
-    /// Puts an object where there is none; `false` where there is one of other content. One of the same content may be that of an
-    /// attempt whose answer was lost: callers make their content differ from that of other writers, or may take theirs for it.
+    /// Puts an object where there is none; `false` where there is one of other content. One of the
+    /// same content may be that of an attempt whose answer was lost: callers make their content
+    /// differ from that of other writers, or may take theirs for it.
     ///
     /// # Errors
     /// When the store refuses, or cannot be asked.
@@ -191,7 +239,9 @@ impl S3Path {
         for _ in 0..CREATE_ATTEMPTS {
             let created = persist(self, || {
                 let (store, path, payload) = (self.store(), path.clone(), payload.clone());
-                match block_on(async move { store.put_opts(&path, payload, PutMode::Create.into()).await })? {
+                match block_on(async move {
+                    store.put_opts(&path, payload, PutMode::Create.into()).await
+                })? {
                     Ok(_) => Ok(true),
                     Err(Error::AlreadyExists { .. }) => Ok(false),
                     Err(error) => Err(to_io_error(&error)),
@@ -207,7 +257,9 @@ impl S3Path {
                 Err(error) => return Err(error),
             }
         }
-        Err(io::Error::other("the store says that this object exists, and that it does not"))
+        Err(io::Error::other(
+            "the store says that this object exists, and that it does not",
+        ))
     }
 
     /// Removes an object; one that is not there is no error.
@@ -222,8 +274,8 @@ impl S3Path {
         }
     }
 
-    /// Begins to write an object, which is there once it is finished; what it takes to give it up stands in `note` until
-    /// then.
+    /// Begins to write an object, which is there once it is finished; what it takes to give it up
+    /// stands in `note` until then.
     ///
     /// # Errors
     /// When the store refuses, or cannot be asked.
@@ -231,8 +283,8 @@ impl S3Path {
         MultipartUpload::begin(self.clone(), note)
     }
 
-    /// Gives up the upload that this note is about, whoever began it, so that it cannot be finished any more, and
-    /// removes the note.
+    /// Gives up the upload that this note is about, whoever began it, so that it cannot be finished
+    /// any more, and removes the note.
     ///
     /// # Errors
     /// When the store refuses, or cannot be asked.
@@ -241,8 +293,13 @@ impl S3Path {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             text => text?,
         };
-        let (key, id): (String, String) = serde_json::from_slice(&text).map_err(io::Error::other)?;
-        Self { key, ..self.clone() }.abort(id)?;
+        let (key, id): (String, String) =
+            serde_json::from_slice(&text).map_err(io::Error::other)?;
+        Self {
+            key,
+            ..self.clone()
+        }
+        .abort(id)?;
         self.remove()
     }
 
@@ -265,7 +322,8 @@ impl S3Path {
     }
 
     pub(super) fn path(&self) -> io::Result<Path> {
-        Path::parse(&self.key).map_err(|error| io::Error::new(ErrorKind::InvalidInput, error.to_string()))
+        Path::parse(&self.key)
+            .map_err(|error| io::Error::new(ErrorKind::InvalidInput, error.to_string()))
     }
 }
 
@@ -275,21 +333,44 @@ fn below(prefix: &Path) -> Option<String> {
 }
 
 /// All pages of a listing below `prefix`.
-async fn pages(store: Arc<AmazonS3>, prefix: Path, delimiter: Option<&'static str>) -> Result<ObjectListing, Error> {
+async fn pages(
+    store: Arc<AmazonS3>,
+    prefix: Path,
+    delimiter: Option<&'static str>,
+) -> Result<ObjectListing, Error> {
     let below = below(&prefix);
     let (mut objects, mut token) = (ObjectListing::default(), None);
     loop {
         let delimiter = delimiter.map(Cow::Borrowed);
-        let options = PaginatedListOptions { delimiter, page_token: token.clone(), ..PaginatedListOptions::default() };
-        let PaginatedListResult { result, page_token } = store.list_paginated(below.as_deref(), options).await?;
-        objects.entries.extend(result.objects.iter().filter_map(|object| StoreEntry::below(&prefix, object)));
-        objects.unusable.append(result.extensions.get::<UnusableKeys>().cloned().unwrap_or_default());
+        let options = PaginatedListOptions {
+            delimiter,
+            page_token: token.clone(),
+            ..PaginatedListOptions::default()
+        };
+        let PaginatedListResult { result, page_token } =
+            store.list_paginated(below.as_deref(), options).await?;
+        objects.entries.extend(
+            result
+                .objects
+                .iter()
+                .filter_map(|object| StoreEntry::below(&prefix, object)),
+        );
+        objects.unusable.append(
+            result
+                .extensions
+                .get::<UnusableKeys>()
+                .cloned()
+                .unwrap_or_default(),
+        );
         if page_token.is_none() {
             return Ok(objects);
         }
         if page_token == token {
             let source = "a listing leads to itself".into();
-            return Err(Error::Generic { store: "S3", source });
+            return Err(Error::Generic {
+                store: "S3",
+                source,
+            });
         }
         token = page_token;
     }
@@ -302,15 +383,30 @@ impl StoreEntry {
             "" => key,
             prefix => key.strip_prefix(prefix)?.strip_prefix('/')?,
         };
-        let mtime_ns = object.last_modified.timestamp_nanos_opt().unwrap_or_default();
-        let etag = object.e_tag.as_deref().map(|etag| etag.trim_matches('"').to_owned());
-        (!name.is_empty()).then(|| Self { name: name.to_owned(), size: object.size, mtime_ns, etag })
+        let mtime_ns = object
+            .last_modified
+            .timestamp_nanos_opt()
+            .unwrap_or_default();
+        let etag = object
+            .e_tag
+            .as_deref()
+            .map(|etag| etag.trim_matches('"').to_owned());
+        (!name.is_empty()).then(|| Self {
+            name: name.to_owned(),
+            size: object.size,
+            mtime_ns,
+            etag,
+        })
     }
 }
 
 /// An etag as HTTP wants it.
 fn quoted(etag: &str) -> String {
-    if etag.starts_with("W/") { etag.to_owned() } else { format!("\"{etag}\"") }
+    if etag.starts_with("W/") {
+        etag.to_owned()
+    } else {
+        format!("\"{etag}\"")
+    }
 }
 
 impl PartialEq for S3Path {
@@ -346,7 +442,10 @@ mod tests {
     #[test]
     fn a_url_names_a_bucket_and_perhaps_a_key() {
         let name = |url: &str| S3Path::parse(url).map(|remote| remote.to_string());
-        assert_eq!(name("s3://bucket/a/b c*/"), Ok("s3://bucket/a/b c*".to_owned()));
+        assert_eq!(
+            name("s3://bucket/a/b c*/"),
+            Ok("s3://bucket/a/b c*".to_owned())
+        );
         assert_eq!(name("s3://bucket"), Ok("s3://bucket".to_owned()));
         let root = S3Path::parse("s3://bucket/").unwrap();
         assert_eq!(root.join("a").join("b/c").to_string(), "s3://bucket/a/b/c");
@@ -359,7 +458,9 @@ mod tests {
     fn what_is_wrong_with_a_url_is_said() {
         let fault = |url: &str| S3Path::parse(url).unwrap_err();
         assert!(fault("gs://bucket/x").starts_with("`gs://` is no kind of location that is known"));
-        assert!(fault("s3:///x").starts_with("`` is no name of a bucket; expected s3://bucket/prefix"));
+        assert!(
+            fault("s3:///x").starts_with("`` is no name of a bucket; expected s3://bucket/prefix")
+        );
         assert!(fault("s3://me:pass@host/x").contains("is no name of a bucket"));
         assert!(fault("s3://bucket/a//b").contains("is no key of an object"));
     }

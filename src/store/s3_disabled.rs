@@ -31,7 +31,10 @@ pub struct MultipartUpload(Never);
 #[expect(clippy::missing_errors_doc, reason = "nothing can be called")]
 impl S3Path {
     pub fn parse(_: &str) -> Result<Self, String> {
-        Err("this build has no object stores; build with `--features object-store`, or name a path".to_owned())
+        Err(
+            "this build has no object stores; build with `--features object-store`, or name a path"
+                .to_owned(),
+        )
     }
 
     #[must_use]

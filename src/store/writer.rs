@@ -28,13 +28,22 @@ impl AtomicWriter {
         let place = match location {
             Location::Local(path) => {
                 let unfinished = temp_path(path);
-                WriterTarget::File(create_temp(&unfinished).map_err(StageError::io(&unfinished))?, path.clone())
+                WriterTarget::File(
+                    create_temp(&unfinished).map_err(StageError::io(&unfinished))?,
+                    path.clone(),
+                )
             }
-            Location::Remote(remote) => {
-                WriterTarget::Object(Box::new(remote.upload(note).map_err(|error| location.io_error(error))?))
-            }
+            Location::Remote(remote) => WriterTarget::Object(Box::new(
+                remote
+                    .upload(note)
+                    .map_err(|error| location.io_error(error))?,
+            )),
         };
-        Ok(Self { location: location.clone(), place, bytes: 0 })
+        Ok(Self {
+            location: location.clone(),
+            place,
+            bytes: 0,
+        })
     }
 
     /// Bytes that were written.
@@ -55,7 +64,9 @@ impl AtomicWriter {
                 failpoint("renamed");
                 fsync_dir(path.parent().unwrap_or(Path::new(".")))?;
             }
-            WriterTarget::Object(upload) => upload.finish().map_err(|error| self.location.io_error(error))?,
+            WriterTarget::Object(upload) => upload
+                .finish()
+                .map_err(|error| self.location.io_error(error))?,
         }
         failpoint("durable");
         Ok(())

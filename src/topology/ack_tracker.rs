@@ -34,8 +34,15 @@ impl AckTracker {
     /// For so many sinks, rejects counted as one.
     pub(super) fn new(sinks: usize) -> Self {
         let durable = vec![0; sinks];
-        let state = AckState { first: 0, unacked: VecDeque::new(), durable, subscribers: BTreeMap::new() };
-        Self { state: Mutex::new(state) }
+        let state = AckState {
+            first: 0,
+            unacked: VecDeque::new(),
+            durable,
+            subscribers: BTreeMap::new(),
+        };
+        Self {
+            state: Mutex::new(state),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, AckState> {
@@ -56,18 +63,33 @@ impl AckTracker {
             rejected: Vec::new(),
             filtered: Vec::new(),
         });
-        state.unacked.push_back(UnackedBatch { source, since: Instant::now(), ack });
+        state.unacked.push_back(UnackedBatch {
+            source,
+            since: Instant::now(),
+            ack,
+        });
     }
 
     /// A batch has been through the graph; these of its records were refused, those were not.
-    pub(super) fn on_processed(&self, number: u64, refused: Vec<(Arc<str>, Reject)>, outputs: &[Batch]) {
+    pub(super) fn on_processed(
+        &self,
+        number: u64,
+        refused: Vec<(Arc<str>, Reject)>,
+        outputs: &[Batch],
+    ) {
         let mut state = self.state();
-        let place = number.checked_sub(state.first).and_then(|place| usize::try_from(place).ok());
+        let place = number
+            .checked_sub(state.first)
+            .and_then(|place| usize::try_from(place).ok());
         let waiting = place.and_then(|place| state.unacked.get_mut(place));
         if let Some(ack) = waiting.and_then(|waiting| waiting.ack.as_mut()) {
             let refused_ones = refused.iter().map(|(_, reject)| reject.ordinal);
-            let kept: BTreeSet<u32> =
-                outputs.iter().flat_map(|batch| &batch.row_ordinals).copied().chain(refused_ones).collect();
+            let kept: BTreeSet<u32> = outputs
+                .iter()
+                .flat_map(|batch| &batch.row_ordinals)
+                .copied()
+                .chain(refused_ones)
+                .collect();
             let all = u32::try_from(ack.provenance.len()).unwrap_or(u32::MAX);
             ack.filtered = (0..all).filter(|ordinal| !kept.contains(ordinal)).collect();
             ack.rejected = refused;
@@ -80,7 +102,9 @@ impl AckTracker {
         state.durable[sink] = below;
         let done = state.durable.iter().copied().min().unwrap_or(0);
         while state.first < done {
-            let Some(UnackedBatch { source, ack, .. }) = state.unacked.pop_front() else { return };
+            let Some(UnackedBatch { source, ack, .. }) = state.unacked.pop_front() else {
+                return;
+            };
             state.first += 1;
             if let (Some(ack), Some(listener)) = (ack, state.subscribers.get(&source)) {
                 // Who does not listen any more has ended.
@@ -91,7 +115,10 @@ impl AckTracker {
 
     /// For how long the oldest record has waited that is not durable yet; `None` where none waits.
     pub(super) fn oldest_unacked(&self) -> Option<Duration> {
-        self.state().unacked.front().map(|waiting| waiting.since.elapsed())
+        self.state()
+            .unacked
+            .front()
+            .map(|waiting| waiting.since.elapsed())
     }
 }
 
@@ -116,17 +143,27 @@ mod tests {
             tracker.begin(if row == 1 { 5 } else { 7 }, &rows(row));
         }
         tracker.on_processed(0, Vec::new(), &[]);
-        tracker.on_processed(2, vec![(Arc::from("t"), Reject::new(0, RejectCode::Model, "no"))], &[]);
+        tracker.on_processed(
+            2,
+            vec![(Arc::from("t"), Reject::new(0, RejectCode::Model, "no"))],
+            &[],
+        );
         tracker.durable(0, 3);
         assert!(acks.try_recv().is_err(), "the other sink has nothing yet");
         assert!(tracker.oldest_unacked().is_some());
         tracker.durable(1, 2);
         let first = acks.try_recv().unwrap();
         assert_eq!((first.provenance, first.filtered), (rows(0), vec![0]));
-        assert!(acks.try_recv().is_err(), "nobody listens for the other source");
+        assert!(
+            acks.try_recv().is_err(),
+            "nobody listens for the other source"
+        );
         tracker.durable(1, 3);
         let last = acks.try_recv().unwrap();
-        assert_eq!((last.provenance, &*last.rejected[0].1.reason, last.filtered), (rows(2), "no", vec![]));
+        assert_eq!(
+            (last.provenance, &*last.rejected[0].1.reason, last.filtered),
+            (rows(2), "no", vec![])
+        );
         assert!(tracker.oldest_unacked().is_none());
     }
 }

@@ -47,14 +47,26 @@ impl InFlightBudget {
         }
     }
 
-    /// Waits until a batch of so many bytes may go. One above the whole budget waits until it is alone.
+    /// Waits until a batch of so many bytes may go. One above the whole budget waits until it is
+    /// alone.
     pub(super) async fn acquire(&self, bytes: u64) -> Option<InFlightPermit> {
-        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, self.units);
+        let units = u32::try_from(bytes.div_ceil(UNIT))
+            .unwrap_or(u32::MAX)
+            .clamp(1, self.units);
         let slot = Arc::clone(&self.slots).acquire_owned().await.ok()?;
-        let memory = Arc::clone(&self.memory).acquire_many_owned(units).await.ok()?;
+        let memory = Arc::clone(&self.memory)
+            .acquire_many_owned(units)
+            .await
+            .ok()?;
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         self.gauge.add(bytes);
-        Some(InFlightPermit { _memory: memory, _slot: slot, _turn: None, bytes, gauge: self.gauge.clone() })
+        Some(InFlightPermit {
+            _memory: memory,
+            _slot: slot,
+            _turn: None,
+            bytes,
+            gauge: self.gauge.clone(),
+        })
     }
 }
 

@@ -1,5 +1,5 @@
-//! Takes batches as they arrive from the sources, cuts them where outputs differ in what they have, numbers them, waits
-//! for room, and hands them to the workers.
+//! Takes batches as they arrive from the sources, cuts them where outputs differ in what they have,
+//! numbers them, waits for room, and hands them to the workers.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError};
@@ -42,7 +42,9 @@ impl DispatchEnd {
     pub(super) fn log(&self, limit: Option<u64>) {
         match self {
             Self::Exhausted => tracing::info!("the run ends: all sources are at their end"),
-            Self::Limited => tracing::info!("the run ends: --limit {} is reached", limit.unwrap_or(0)),
+            Self::Limited => {
+                tracing::info!("the run ends: --limit {} is reached", limit.unwrap_or(0))
+            }
             Self::Asked => tracing::info!("the run ends: it was asked to stop"),
             Self::Rejected(why) => tracing::error!("the run ends: {why}"),
             Self::Failed => {}
@@ -54,7 +56,10 @@ impl DispatchEnd {
 async fn timed<T>(counter: &AtomicU64, work: impl Future<Output = T>) -> T {
     let begun = Instant::now();
     let done = work.await;
-    counter.fetch_add(u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    counter.fetch_add(
+        u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX),
+        Relaxed,
+    );
     done
 }
 
@@ -83,8 +88,8 @@ pub(super) struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Reads until the sources end, the limit is reached, `shutdown` resolves or a stage fails. The end is said
-    /// to the reorder buffer in every case; only then the workers' channel closes.
+    /// Reads until the sources end, the limit is reached, `shutdown` resolves or a stage fails. The
+    /// end is said to the reorder buffer in every case; only then the workers' channel closes.
     pub(super) async fn run(
         mut self,
         sources: Vec<SourceSlot>,
@@ -98,19 +103,27 @@ impl Dispatcher {
             () = shutdown => DispatchEnd::Asked,
             ended = self.read_all(sources, &mut numbers) => ended,
         };
-        // The reorder buffer outlives the dispatcher; if it is gone all the same, the run has failed already.
+        // The reorder buffer outlives the dispatcher; if it is gone all the same, the run has
+        // failed already.
         let _ = self.done.send(WorkerMessage::End { numbers }).await;
         (ended, self.closing)
     }
 
     async fn read_all(&mut self, sources: Vec<SourceSlot>, numbers: &mut u64) -> DispatchEnd {
-        let (mut arrivals, stats) =
-            (SourceReaders::read(sources, &self.resume, self.stats.calls()), Arc::clone(&self.stats));
+        let (mut arrivals, stats) = (
+            SourceReaders::read(sources, &self.resume, self.stats.calls()),
+            Arc::clone(&self.stats),
+        );
         let mut incomplete: Option<(Arc<str>, UnreadInputs)> = None;
         while let Some(arrival) = timed(&stats.source_wait_nanos, arrivals.next()).await {
             match arrival {
                 SourceEvent::Opened { stage, opened } => {
-                    let OpenedSource { total, acks, inference_requests, shutdown_complete } = opened;
+                    let OpenedSource {
+                        total,
+                        acks,
+                        inference_requests,
+                        shutdown_complete,
+                    } = opened;
                     let opened = &self.stats.stages[stage];
                     let passed_over = opened.skipped_files();
                     if !passed_over.is_empty() {
@@ -130,7 +143,11 @@ impl Dispatcher {
                         return ended;
                     }
                 }
-                SourceEvent::Incomplete { stage, name, unread } => {
+                SourceEvent::Incomplete {
+                    stage,
+                    name,
+                    unread,
+                } => {
                     self.stats.left_unread(stage, unread.count());
                     match &mut incomplete {
                         Some((_, all)) => all.append(unread),
@@ -153,7 +170,12 @@ impl Dispatcher {
     }
 
     /// Sends what is new in a batch on its way; says why there should be no more, if so.
-    async fn dispatch(&mut self, source: usize, batch: SourceBatch, numbers: &mut u64) -> Option<DispatchEnd> {
+    async fn dispatch(
+        &mut self,
+        source: usize,
+        batch: SourceBatch,
+        numbers: &mut u64,
+    ) -> Option<DispatchEnd> {
         for mut part in self.resume.uncommitted_ranges(&batch.batch.provenance) {
             if let Some(left) = &mut self.left {
                 part.end = part.end.min(part.start + *left);
@@ -162,14 +184,19 @@ impl Dispatcher {
                     return Some(DispatchEnd::Limited);
                 }
             }
-            // Rows without a record do nothing to the process, and one reject may stand for very many.
+            // Rows without a record do nothing to the process, and one reject may stand for very
+            // many.
             let parts = match batch.batch.row_ordinals.is_empty() {
                 true => vec![(part, Isolation::None)],
                 false => self.poison_records.parts(&batch.batch.provenance, part),
             };
             for (part, care) in parts {
                 let whole = part == (0..batch.batch.provenance.len());
-                let batch = if whole { batch.clone() } else { batch.slice(part) };
+                let batch = if whole {
+                    batch.clone()
+                } else {
+                    batch.slice(part)
+                };
                 if let Some(ended) = self.send(source, batch, care, numbers).await {
                     return Some(ended);
                 }
@@ -194,8 +221,13 @@ impl Dispatcher {
             Isolation::Quarantined(guilt) => Some(guilt),
             Isolation::None | Isolation::Single => None,
         };
-        let given = if quarantined.is_some() { batch.batch.records.slice(0, 0) } else { batch.batch.records.clone() };
-        self.stats.batch(source, (records, bytes), Some(&given), Duration::ZERO);
+        let given = if quarantined.is_some() {
+            batch.batch.records.slice(0, 0)
+        } else {
+            batch.batch.records.clone()
+        };
+        self.stats
+            .batch(source, (records, bytes), Some(&given), Duration::ZERO);
         self.stats.rejected(source, &batch.rejects);
         self.acks.begin(source, &provenance);
         let whole = if care == Isolation::Single {
@@ -203,17 +235,30 @@ impl Dispatcher {
             let whole = self.poison_records.whole().await;
             if let Some((split, row)) = provenance.row(0) {
                 let bytes = ByteSize(self.footprint.of(&batch));
-                tracing::info!("row {row} of {} runs alone; it may take {bytes} of memory", split.name());
+                tracing::info!(
+                    "row {row} of {} runs alone; it may take {bytes} of memory",
+                    split.name()
+                );
             }
-            self.caller.during(BlockingOperation::Notes, || self.poison_records.alone(Some(&provenance)));
+            self.caller.during(BlockingOperation::Notes, || {
+                self.poison_records.alone(Some(&provenance))
+            });
             Some(whole)
         } else {
             None
         };
-        self.caller.during(BlockingOperation::Notes, || self.poison_records.begin(*numbers, &provenance));
+        self.caller.during(BlockingOperation::Notes, || {
+            self.poison_records.begin(*numbers, &provenance)
+        });
         let generation = Arc::clone(&self.generations.borrow());
-        let work =
-            WorkItem { destination: Destination::Sinks(*numbers), source, batch, quarantined, generation, permit };
+        let work = WorkItem {
+            destination: Destination::Sinks(*numbers),
+            source,
+            batch,
+            quarantined,
+            generation,
+            permit,
+        };
         if self.work.send(work).await.is_err() {
             return Some(DispatchEnd::Failed);
         }
@@ -223,6 +268,8 @@ impl Dispatcher {
             self.poison_records.alone(None);
             drop(whole);
         }
-        self.stats.exceeded(&self.reject_limits, self.stats.expected_total()).map(DispatchEnd::Rejected)
+        self.stats
+            .exceeded(&self.reject_limits, self.stats.expected_total())
+            .map(DispatchEnd::Rejected)
     }
 }

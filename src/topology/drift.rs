@@ -35,18 +35,25 @@ struct DriftSpan {
 pub(super) struct DriftScore {
     /// Mean z-score.
     pub(super) zscore: f64,
-    /// The population stability index: the sum over bins of (a - e) ln(a / e), a being the share of records now and e that
-    /// of the card (Siddiqi, Credit Risk Scorecards, 2006). Below 0.1 nothing has changed, above 0.25 much has.
+    /// The population stability index: the sum over bins of (a - e) ln(a / e), a being the share of
+    /// records now and e that of the card (Siddiqi, Credit Risk Scorecards, 2006). Below 0.1
+    /// nothing has changed, above 0.25 much has.
     pub(super) psi: f64,
 }
 
 impl DriftDetector {
-    /// Against what a card says; `None` where its deviation is 0, as of a model that was validated on nothing.
+    /// Against what a card says; `None` where its deviation is 0, as of a model that was validated
+    /// on nothing.
     pub(super) fn new(card: &ErrorStats) -> Option<Self> {
         let q = &card.quantiles;
         let edges = [q.p01, q.p05, q.p25, q.p50, q.p75, q.p95, q.p99];
         let sound = card.std > 0.0 && card.mean.is_finite() && card.std.is_finite();
-        sound.then(|| Self { mean: card.mean, std: card.std, edges, spans: VecDeque::from([DriftSpan::default()]) })
+        sound.then(|| Self {
+            mean: card.mean,
+            std: card.std,
+            edges,
+            spans: VecDeque::from([DriftSpan::default()]),
+        })
     }
 
     /// Takes one record's error in; says whether it is unusual.
@@ -74,14 +81,18 @@ impl DriftDetector {
             return None;
         }
         let zscore = self.spans.iter().map(|span| span.zscores).sum::<f64>() / records as f64;
-        // Half a record is added to each bin, so that an empty one does not make the index infinite.
+        // Half a record is added to each bin, so that an empty one does not make the index
+        // infinite.
         let all = records as f64 + 0.5 * SHARES.len() as f64;
         let count = |bin: usize| self.spans.iter().map(|span| span.counts[bin]).sum::<u64>() as f64;
         let parts = SHARES.iter().enumerate().map(|(bin, expected)| {
             let share = (count(bin) + 0.5) / all;
             (share - expected) * (share / expected).ln()
         });
-        Some(DriftScore { zscore, psi: parts.sum() })
+        Some(DriftScore {
+            zscore,
+            psi: parts.sum(),
+        })
     }
 }
 
@@ -94,9 +105,25 @@ mod tests {
 
     /// Errors spread evenly over 0..1.
     fn card() -> ErrorStats {
-        let quantiles = Quantiles { p01: 0.01, p05: 0.05, p25: 0.25, p50: 0.5, p75: 0.75, p95: 0.95, p99: 0.99 };
+        let quantiles = Quantiles {
+            p01: 0.01,
+            p05: 0.05,
+            p25: 0.25,
+            p50: 0.5,
+            p75: 0.75,
+            p95: 0.95,
+            p99: 0.99,
+        };
         let std = (1.0_f64 / 12.0).sqrt();
-        ErrorStats { count: 1000, mean: 0.5, std, min: 0.0, max: 1.0, quantiles, features: None }
+        ErrorStats {
+            count: 1000,
+            mean: 0.5,
+            std,
+            min: 0.0,
+            max: 1.0,
+            quantiles,
+            features: None,
+        }
     }
 
     fn after(errors: impl Iterator<Item = f64>) -> (u64, Option<DriftScore>) {
@@ -114,7 +141,10 @@ mod tests {
         let (unusual, drifted) = after(even(5000));
         let drifted = drifted.unwrap();
         assert_eq!(unusual, 0);
-        assert!(drifted.psi.abs() < 0.01 && drifted.zscore.abs() < 0.01, "{drifted:?}");
+        assert!(
+            drifted.psi.abs() < 0.01 && drifted.zscore.abs() < 0.01,
+            "{drifted:?}"
+        );
     }
 
     #[test]
@@ -124,7 +154,13 @@ mod tests {
         let (unusual, drifted) = after(even(1000).map(|error| error + 2.0));
         assert_eq!(unusual, 1000);
         assert!(drifted.unwrap().psi > 1.0);
-        assert!(after([f64::INFINITY].into_iter().chain(even(1000))).1.unwrap().zscore.is_finite());
+        assert!(
+            after([f64::INFINITY].into_iter().chain(even(1000)))
+                .1
+                .unwrap()
+                .zscore
+                .is_finite()
+        );
     }
 
     #[test]

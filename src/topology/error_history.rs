@@ -1,4 +1,5 @@
-//! The reconstruction errors of one stage over time: their distribution since the start, and in each span of the last hour.
+//! The reconstruction errors of one stage over time: their distribution since the start, and in
+//! each span of the last hour.
 
 use std::collections::VecDeque;
 
@@ -44,14 +45,19 @@ pub struct ErrorSpan {
     pub p50: f64,
     /// 95th percentile, within 1 %.
     pub p95: f64,
-    /// Population stability index against the model's card, at its end; `None` where that is not known.
+    /// Population stability index against the model's card, at its end; `None` where that is not
+    /// known.
     pub drift_psi: Option<f64>,
 }
 
 impl ErrorHistory {
     pub(super) fn new() -> Self {
         let sketch = || DDSketch::new(Config::defaults());
-        Self { past: sketch(), present: sketch(), spans: VecDeque::new() }
+        Self {
+            past: sketch(),
+            present: sketch(),
+            spans: VecDeque::new(),
+        }
     }
 
     pub(super) fn observe(&mut self, error: f64) {
@@ -62,9 +68,17 @@ impl ErrorHistory {
     pub(super) fn end_span(&mut self, drifted: Option<DriftScore>) {
         let present = std::mem::replace(&mut self.present, DDSketch::new(Config::defaults()));
         let quantile = |q| present.quantile(q).ok().flatten();
-        let (Some(p50), Some(p95)) = (quantile(0.5), quantile(0.95)) else { return };
+        let (Some(p50), Some(p95)) = (quantile(0.5), quantile(0.95)) else {
+            return;
+        };
         let drift_psi = drifted.map(|drifted| drifted.psi);
-        self.spans.push_back(ErrorSpan { unix_seconds: unix_seconds(), records: present.count(), p50, p95, drift_psi });
+        self.spans.push_back(ErrorSpan {
+            unix_seconds: unix_seconds(),
+            records: present.count(),
+            p50,
+            p95,
+            drift_psi,
+        });
         self.spans.drain(..self.spans.len().saturating_sub(SPANS));
         // Sketches of one make always merge.
         let _ = self.past.merge(&present);
@@ -81,7 +95,12 @@ impl ErrorHistory {
         let count = all.count();
         let quantile = |q| all.quantile(q).ok().flatten();
         let mean = all.sum()? / count as f64;
-        Some(ErrorSummary { count, mean, p50: quantile(0.5)?, p99: quantile(0.99)? })
+        Some(ErrorSummary {
+            count,
+            mean,
+            p50: quantile(0.5)?,
+            p99: quantile(0.99)?,
+        })
     }
 }
 
@@ -101,12 +120,21 @@ mod tests {
         let summary = history.summary().unwrap();
         assert_eq!(summary.count, 200);
         assert!((summary.mean - 500.5).abs() < 1e-9, "{summary:?}");
-        history.end_span(Some(DriftScore { zscore: 1.0, psi: 0.5 }));
+        history.end_span(Some(DriftScore {
+            zscore: 1.0,
+            psi: 0.5,
+        }));
         history.end_span(None);
         let spans = history.spans();
         assert_eq!(spans.len(), 2);
-        assert!((spans[0].p50 / 50.0 - 1.0).abs() < 0.03 && (spans[1].p95 / 995.0 - 1.0).abs() < 0.03, "{spans:?}");
-        assert_eq!((spans[0].drift_psi, spans[1].drift_psi, spans[1].records), (None, Some(0.5), 100));
+        assert!(
+            (spans[0].p50 / 50.0 - 1.0).abs() < 0.03 && (spans[1].p95 / 995.0 - 1.0).abs() < 0.03,
+            "{spans:?}"
+        );
+        assert_eq!(
+            (spans[0].drift_psi, spans[1].drift_psi, spans[1].records),
+            (None, Some(0.5), 100)
+        );
         assert_eq!(history.summary().unwrap().count, 200);
     }
 

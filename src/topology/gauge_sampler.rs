@@ -1,4 +1,5 @@
-//! Sets the gauges that nobody else does: what waits, rates and utilisation over the last seconds, room on disks.
+//! Sets the gauges that nobody else does: what waits, rates and utilisation over the last seconds,
+//! room on disks.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -48,8 +49,8 @@ impl StatsSample {
 
 /// Sets gauges until it is dropped.
 ///
-/// Its thread reads what others count and never waits for a disk, so that gauges tell the truth while all others hang. The
-/// room on disks is asked for by another one.
+/// Its thread reads what others count and never waits for a disk, so that gauges tell the truth
+/// while all others hang. The room on disks is asked for by another one.
 pub(super) struct GaugeThread {
     end: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -58,7 +59,8 @@ pub(super) struct GaugeThread {
 }
 
 impl GaugeThread {
-    /// `folders`: sinks that write to disks of this machine, and where. Where a thread cannot be started, its gauges stay.
+    /// `folders`: sinks that write to disks of this machine, and where. Where a thread cannot be
+    /// started, its gauges stay.
     pub(super) fn start(
         metrics: &Arc<Metrics>,
         stats: &Arc<RunStats>,
@@ -76,8 +78,14 @@ impl GaugeThread {
         };
         let metrics = Arc::clone(metrics);
         let thread = spawn("gauges", move || measured.run(&ended));
-        spawn("disks", move || sample_disk_space(&metrics, &folders, &unwatched));
-        Self { end: Some(end), thread, _disks: disks }
+        spawn("disks", move || {
+            sample_disk_space(&metrics, &folders, &unwatched)
+        });
+        Self {
+            end: Some(end),
+            thread,
+            _disks: disks,
+        }
     }
 }
 
@@ -90,7 +98,9 @@ impl Drop for GaugeThread {
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Option<JoinHandle<()>> {
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body);
+    let thread = std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body);
     thread.map_err(|error| tracing::warn!(%error, "the thread `{name}` cannot be started: its gauges stay")).ok()
 }
 
@@ -131,21 +141,44 @@ impl GaugeSampler {
     }
 
     fn sample_queues(&self) {
-        let Self { metrics, acks, queue, .. } = self;
+        let Self {
+            metrics,
+            acks,
+            queue,
+            ..
+        } = self;
         let waiting = queue.upgrade().map_or(0, |queue| queue.len());
-        metrics.utilization.queue_batches.with_label_values(&["work"]).set(i64::try_from(waiting).unwrap_or(i64::MAX));
-        let oldest = acks.oldest_unacked().into_iter().chain(metrics.calls.oldest_record()).max();
-        metrics.commits.oldest_uncommitted.set(oldest.map_or(0.0, |age| age.as_secs_f64()));
+        metrics
+            .utilization
+            .queue_batches
+            .with_label_values(&["work"])
+            .set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        let oldest = acks
+            .oldest_unacked()
+            .into_iter()
+            .chain(metrics.calls.oldest_record())
+            .max();
+        metrics
+            .commits
+            .oldest_uncommitted
+            .set(oldest.map_or(0.0, |age| age.as_secs_f64()));
         metrics.calls.measure();
     }
 }
 
-/// Logs which stages are blocked and were not before, and which go on. Returns those that are blocked.
+/// Logs which stages are blocked and were not before, and which go on. Returns those that are
+/// blocked.
 fn log_blocked(before: &[BlockedCall], now: Vec<BlockedCall>) -> Vec<BlockedCall> {
-    for blocked in now.iter().filter(|now| before.iter().all(|before| before.stage != now.stage)) {
+    for blocked in now
+        .iter()
+        .filter(|now| before.iter().all(|before| before.stage != now.stage))
+    {
         tracing::warn!("{blocked}");
     }
-    for gone in before.iter().filter(|before| now.iter().all(|now| before.stage != now.stage)) {
+    for gone in before
+        .iter()
+        .filter(|before| now.iter().all(|now| before.stage != now.stage))
+    {
         tracing::info!("{}: is not blocked any more", gone.stage);
     }
     now
@@ -153,35 +186,54 @@ fn log_blocked(before: &[BlockedCall], now: Vec<BlockedCall>) -> Vec<BlockedCall
 
 fn set_rates(metrics: &Metrics, stats: &RunStats, then: &StatsSample, now: &StatsSample) {
     let seconds = (now.at - then.at).as_secs_f64().max(f64::MIN_POSITIVE);
-    let share = |now: u64, then: u64, threads: usize| (now - then) as f64 / 1e9 / seconds / threads.max(1) as f64;
+    let share = |now: u64, then: u64, threads: usize| {
+        (now - then) as f64 / 1e9 / seconds / threads.max(1) as f64
+    };
     for (at, stage) in stats.stages.iter().enumerate() {
         let labels = [&*stage.name, stage.kind];
         let records = (now.records[at] - then.records[at]) as f64 / seconds;
-        metrics.utilization.records_per_second.with_label_values(&labels).set(records);
+        metrics
+            .utilization
+            .records_per_second
+            .with_label_values(&labels)
+            .set(records);
         // What reads goes by the name of its source, but is not timed.
         let threads = match stage.role {
             "source" => continue,
             "transform" => stats.workers.len(),
             _ => 1,
         };
-        metrics.utilization.stage_utilization.with_label_values(&labels).set(share(
-            now.busy[at],
-            then.busy[at],
-            threads,
-        ));
+        metrics
+            .utilization
+            .stage_utilization
+            .with_label_values(&labels)
+            .set(share(now.busy[at], then.busy[at], threads));
     }
     for (worker, (now, then)) in now.worked.iter().zip(&then.worked).enumerate() {
-        metrics.utilization.worker_utilization.with_label_values(&[&worker.to_string()]).set(share(*now, *then, 1));
+        metrics
+            .utilization
+            .worker_utilization
+            .with_label_values(&[&worker.to_string()])
+            .set(share(*now, *then, 1));
     }
 }
 
-/// Sets the gauges of the room on disks until the run ends. A file system that does not answer holds this thread alone.
+/// Sets the gauges of the room on disks until the run ends. A file system that does not answer
+/// holds this thread alone.
 fn sample_disk_space(metrics: &Metrics, folders: &[(Arc<str>, PathBuf)], end: &Receiver<()>) {
     loop {
         for (stage, folder) in folders {
             if let Some(room) = system::disk_space(folder) {
-                metrics.commits.free_bytes.with_label_values(&[stage]).set(room.free as f64);
-                metrics.commits.size_bytes.with_label_values(&[stage]).set(room.size as f64);
+                metrics
+                    .commits
+                    .free_bytes
+                    .with_label_values(&[stage])
+                    .set(room.free as f64);
+                metrics
+                    .commits
+                    .size_bytes
+                    .with_label_values(&[stage])
+                    .set(room.size as f64);
             }
         }
         if is_over(end, DISKS_EVERY) {

@@ -1,4 +1,5 @@
-//! The graph with one set of models: what workers carry a batch through, made ready before it is exchanged for another.
+//! The graph with one set of models: what workers carry a batch through, made ready before it is
+//! exchanged for another.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,7 +16,8 @@ use crate::transform::{IsolatedTransform, Transform, TransformPlan};
 /// One instance of every transform and of every preparation for a sink, by the place of its stage.
 pub(super) type Transforms = Vec<Option<IsolatedTransform>>;
 
-/// A graph and who its sinks write as; batches carry theirs, so that all of them change at one number.
+/// A graph and who its sinks write as; batches carry theirs, so that all of them change at one
+/// number.
 pub(super) struct Generation {
     /// Counted from 0; the models of a higher number are newer.
     pub(super) number: u64,
@@ -27,18 +29,30 @@ pub(super) struct Generation {
 
 impl Generation {
     pub(super) fn new(number: u64, graph: TransformGraph, identities: Vec<OutputIdentity>) -> Self {
-        Self { number, graph, identities, ready: Mutex::default() }
+        Self {
+            number,
+            graph,
+            identities,
+            ready: Mutex::default(),
+        }
     }
 
     /// The transforms for one worker: those that are ready, or new ones.
     pub(super) fn transforms(&self) -> Result<Transforms, (Arc<str>, StageError)> {
-        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let ready = self
+            .ready
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
         ready.map_or_else(|| self.graph.build_warm(), Ok)
     }
 
     /// Keeps transforms that were made ahead for a worker to come.
     pub(super) fn put_back(&self, transforms: Transforms) {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner).push(transforms);
+        self.ready
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(transforms);
     }
 }
 
@@ -50,12 +64,15 @@ pub(super) struct WorkerGraph {
 
 impl WorkerGraph {
     pub(super) fn of(generation: &Arc<Generation>) -> Result<Self, (Arc<str>, StageError)> {
-        Ok(Self { transforms: generation.transforms()?, generation: Arc::clone(generation) })
+        Ok(Self {
+            transforms: generation.transforms()?,
+            generation: Arc::clone(generation),
+        })
     }
 
-    /// Goes over to another. What this worker had stays with the generation that it leaves, which lives while batches of it
-    /// are on their way: one may come here yet, after something newer that was asked at once, and by then the files of its
-    /// models are others.
+    /// Goes over to another. What this worker had stays with the generation that it leaves, which
+    /// lives while batches of it are on their way: one may come here yet, after something newer
+    /// that was asked at once, and by then the files of its models are others.
     pub(super) fn change(&mut self, to: &Arc<Generation>) -> Result<(), (Arc<str>, StageError)> {
         if self.generation.number != to.number {
             let left = std::mem::replace(self, Self::of(to)?);
@@ -121,18 +138,41 @@ impl TransformGraph {
                     StageRole::Source(..) => NodeKind::Source,
                     StageRole::Transform(plan) => NodeKind::Transform(Arc::clone(plan)),
                     StageRole::Sink(sink, _) => {
-                        let schema = stage.inputs.first().and_then(|&input| stages[input].schema());
-                        let preparation = sink.batch_encoder().map(|own| Arc::new(BatchEncoderTransform(own)) as _);
-                        NodeKind::Sink(schema.unwrap_or_else(|| Arc::new(Schema::empty())), preparation)
+                        let schema = stage
+                            .inputs
+                            .first()
+                            .and_then(|&input| stages[input].schema());
+                        let preparation = sink
+                            .batch_encoder()
+                            .map(|own| Arc::new(BatchEncoderTransform(own)) as _);
+                        NodeKind::Sink(
+                            schema.unwrap_or_else(|| Arc::new(Schema::empty())),
+                            preparation,
+                        )
                     }
                 };
-                GraphNode { name: Arc::clone(&stage.name), inputs: stage.inputs.clone(), part }
+                GraphNode {
+                    name: Arc::clone(&stage.name),
+                    inputs: stage.inputs.clone(),
+                    part,
+                }
             })
             .collect();
-        let uses = |at: usize| nodes.iter().filter(|node| node.inputs.contains(&at)).count();
+        let uses = |at: usize| {
+            nodes
+                .iter()
+                .filter(|node| node.inputs.contains(&at))
+                .count()
+        };
         let consumers = (0..nodes.len()).map(uses).collect();
         let already_committed = vec![Coverage::default(); nodes.len()];
-        Self { nodes, consumers, keeps_rejects, rejected: already_committed.clone(), already_committed }
+        Self {
+            nodes,
+            consumers,
+            keeps_rejects,
+            rejected: already_committed.clone(),
+            already_committed,
+        }
     }
 
     /// An instance of every transform, warmed up.
@@ -140,7 +180,9 @@ impl TransformGraph {
         let mut transforms = self.build()?;
         for (node, transform) in self.nodes.iter().zip(&mut transforms) {
             if let Some(transform) = transform {
-                transform.warm_up().map_err(|error| (Arc::clone(&node.name), error))?;
+                transform
+                    .warm_up()
+                    .map_err(|error| (Arc::clone(&node.name), error))?;
             }
         }
         Ok(transforms)
@@ -150,23 +192,40 @@ impl TransformGraph {
     fn build(&self) -> Result<Transforms, (Arc<str>, StageError)> {
         let build = |node: &GraphNode| match &node.part {
             NodeKind::Transform(plan) | NodeKind::Sink(_, Some(plan)) => {
-                IsolatedTransform::build(Arc::clone(plan)).map(Some).map_err(|error| (Arc::clone(&node.name), error))
+                IsolatedTransform::build(Arc::clone(plan))
+                    .map(Some)
+                    .map_err(|error| (Arc::clone(&node.name), error))
             }
             NodeKind::Source | NodeKind::Sink(_, None) => Ok(None),
         };
         self.nodes.iter().map(build).collect()
     }
 
-    /// Takes over which rejects `history` holds, by stages and sinks as `mine` knows them. Returns that, for each stage that
-    /// can refuse records.
-    pub(super) fn rejected_before(&mut self, history: &OutputHistory, mine: &OutputIdentity) -> Vec<Coverage> {
+    /// Takes over which rejects `history` holds, by stages and sinks as `mine` knows them. Returns
+    /// that, for each stage that can refuse records.
+    pub(super) fn rejected_before(
+        &mut self,
+        history: &OutputHistory,
+        mine: &OutputIdentity,
+    ) -> Vec<Coverage> {
         let mut all = Vec::new();
-        for ((node, rejected), held) in self.nodes.iter().zip(&mut self.rejected).zip(&self.already_committed) {
+        for ((node, rejected), held) in self
+            .nodes
+            .iter()
+            .zip(&mut self.rejected)
+            .zip(&self.already_committed)
+        {
             let name = &*node.name;
             let before = match &node.part {
                 NodeKind::Sink(_, None) => continue,
-                NodeKind::Sink(_, Some(_)) => mine.sinks.get(name).map(|sink| history.coverage_of_sink(sink, held)),
-                _ => mine.stages.get(name).map(|stage| history.coverage_of(name, stage)),
+                NodeKind::Sink(_, Some(_)) => mine
+                    .sinks
+                    .get(name)
+                    .map(|sink| history.coverage_of_sink(sink, held)),
+                _ => mine
+                    .stages
+                    .get(name)
+                    .map(|stage| history.coverage_of(name, stage)),
             };
             *rejected = before.unwrap_or_default();
             all.push(rejected.clone());
@@ -174,7 +233,8 @@ impl TransformGraph {
         all
     }
 
-    /// Whether a sink has nothing more to do with these rows: neither to keep records, nor to refuse some.
+    /// Whether a sink has nothing more to do with these rows: neither to keep records, nor to
+    /// refuse some.
     pub(super) fn is_done(&self, sink: usize, provenance: &Provenance) -> bool {
         let refused = self.keeps_rejects.is_none() || self.rejected[sink].contains_all(provenance);
         refused && self.already_committed[sink].contains_all(provenance)
@@ -215,7 +275,11 @@ mod tests {
 
     fn generation(number: u64) -> Arc<Generation> {
         let part = NodeKind::Transform(Arc::new(Once::default()));
-        let nodes = vec![GraphNode { name: Arc::from("codes"), inputs: vec![], part }];
+        let nodes = vec![GraphNode {
+            name: Arc::from("codes"),
+            inputs: vec![],
+            part,
+        }];
         let already_committed = vec![Coverage::default()];
         let graph = TransformGraph {
             nodes,
@@ -228,7 +292,8 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_of_the_models_before_is_carried_after_something_newer_although_their_files_are_gone() {
+    fn a_batch_of_the_models_before_is_carried_after_something_newer_although_their_files_are_gone()
+    {
         let (old, new) = (generation(0), generation(1));
         let mut held = WorkerGraph::of(&old).unwrap();
         for to in [&new, &old, &old, &new] {

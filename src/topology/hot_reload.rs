@@ -1,4 +1,5 @@
-//! Exchanges the models of a running topology: makes the next ones ready, then has batches take them from some number on.
+//! Exchanges the models of a running topology: makes the next ones ready, then has batches take
+//! them from some number on.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -37,15 +38,22 @@ impl ReloadHandle {
         metrics: &Arc<Metrics>,
     ) -> Self {
         let (stats, metrics) = (Arc::clone(stats), Arc::clone(metrics));
-        Self { current: watch::Sender::new(Arc::new(first)), running: Mutex::new(outline), workers, stats, metrics }
+        Self {
+            current: watch::Sender::new(Arc::new(first)),
+            running: Mutex::new(outline),
+            workers,
+            stats,
+            metrics,
+        }
     }
 
     pub(super) fn generations(&self) -> watch::Receiver<Arc<Generation>> {
         self.current.subscribe()
     }
 
-    /// Goes over to the models and options of `plan`: opens a session for every worker and warms it up first, so that
-    /// no batch waits for that. Until then, and where anything is wrong, those before go on.
+    /// Goes over to the models and options of `plan`: opens a session for every worker and warms it
+    /// up first, so that no batch waits for that. Until then, and where anything is wrong, those
+    /// before go on.
     ///
     /// # Errors
     /// In sentences: what cannot be changed while it runs, or why a model cannot be used.
@@ -54,27 +62,41 @@ impl ReloadHandle {
         let mut outline = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let reasons = changes_requiring_restart(&outline, plan);
         if !reasons.is_empty() {
-            return Err(reasons.into_iter().map(|reason| format!("{reason}: that needs a restart")).collect());
+            return Err(reasons
+                .into_iter()
+                .map(|reason| format!("{reason}: that needs a restart"))
+                .collect());
         }
         let running = Arc::clone(&self.current.borrow());
         let identities = identities(plan);
         if identities.len() == running.identities.len()
-            && identities.iter().zip(&running.identities).all(|(next, running)| next.means(running))
+            && identities
+                .iter()
+                .zip(&running.identities)
+                .all(|(next, running)| next.means(running))
         {
             *outline = RunningConfig::of(plan);
             return Ok(ReloadOutcome::Unchanged);
         }
         let mut graph = TransformGraph::new(&plan.stages, running.graph.keeps_rejects);
-        graph.already_committed.clone_from(&running.graph.already_committed);
+        graph
+            .already_committed
+            .clone_from(&running.graph.already_committed);
         graph.rejected.clone_from(&running.graph.rejected);
         let next = Generation::new(running.number + 1, graph, identities);
         for _ in 0..self.workers {
-            let ready = next.graph.build_warm().map_err(|(stage, error)| vec![format!("{stage}: {error}")])?;
+            let ready = next
+                .graph
+                .build_warm()
+                .map_err(|(stage, error)| vec![format!("{stage}: {error}")])?;
             next.put_back(ready);
         }
         let number = next.number;
         self.stats.set_reference(&plan.models);
-        self.metrics.models.generation.set(i64::try_from(number).unwrap_or(i64::MAX));
+        self.metrics
+            .models
+            .generation
+            .set(i64::try_from(number).unwrap_or(i64::MAX));
         *outline = RunningConfig::of(plan);
         self.current.send_replace(Arc::new(next));
         Ok(ReloadOutcome::Applied(number))
@@ -87,5 +109,7 @@ fn identities(plan: &Plan) -> Vec<OutputIdentity> {
         StageRole::Sink(_, identity) => Some(identity.clone()),
         _ => None,
     });
-    sinks.chain(plan.rejects.iter().map(|(_, identity)| identity.clone())).collect()
+    sinks
+        .chain(plan.rejects.iter().map(|(_, identity)| identity.clone()))
+        .collect()
 }

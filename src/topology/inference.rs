@@ -29,11 +29,20 @@ impl InferenceQueue {
         let asking = self.clone();
         tokio::spawn(async move {
             while let Some(InferenceRequest { batch, reply }) = asks.recv().await {
-                let Some(permit) = asking.budget.acquire(asking.footprint.of(&batch)).await else { return };
+                let Some(permit) = asking.budget.acquire(asking.footprint.of(&batch)).await else {
+                    return;
+                };
                 let permit = permit.with_turn(asking.poison_records.turn().await);
                 let generation = Arc::clone(&asking.generations.borrow());
                 let destination = Destination::Caller(reply);
-                let work = WorkItem { destination, source, batch, quarantined: None, generation, permit };
+                let work = WorkItem {
+                    destination,
+                    source,
+                    batch,
+                    quarantined: None,
+                    generation,
+                    permit,
+                };
                 if asking.requests.send(work).await.is_err() {
                     return;
                 }

@@ -36,7 +36,12 @@ pub(super) enum Destination {
 /// From workers and the dispatcher to the reorder buffer.
 pub(super) enum WorkerMessage {
     /// A batch has been through the graph.
-    Batch { number: u64, result: Box<ProcessedBatch>, generation: Arc<Generation>, permit: InFlightPermit },
+    Batch {
+        number: u64,
+        result: Box<ProcessedBatch>,
+        generation: Arc<Generation>,
+        permit: InFlightPermit,
+    },
     /// A batch could not be carried: no later one may reach a sink.
     Failed { number: u64 },
     /// So many numbers were given out; there will be no more.
@@ -45,7 +50,8 @@ pub(super) enum WorkerMessage {
 
 /// What became of a batch.
 pub(super) struct ProcessedBatch {
-    /// For each sink of the plan, in order, what it is to keep; the rejects come last, where they are kept.
+    /// For each sink of the plan, in order, what it is to keep; the rejects come last, where they
+    /// are kept.
     pub(super) outputs: Vec<Batch>,
     /// What was refused, and by which stage.
     pub(super) rejected: Vec<(Arc<str>, Reject)>,
@@ -54,7 +60,12 @@ pub(super) struct ProcessedBatch {
 /// From the reorder buffer to a sink.
 pub(super) enum SinkMessage {
     /// The next batch. The permit goes back when every sink has let go of it.
-    Batch { number: u64, batch: Batch, generation: Arc<Generation>, permit: Arc<InFlightPermit> },
+    Batch {
+        number: u64,
+        batch: Batch,
+        generation: Arc<Generation>,
+        permit: Arc<InFlightPermit>,
+    },
     /// Time goes by: commit what has waited for too long.
     Tick,
     /// There will be no more: commit.
@@ -73,7 +84,10 @@ pub(super) struct FailureSignal {
 
 impl FailureSignal {
     pub(super) fn new() -> Self {
-        Self { reason: Arc::default(), raised: Arc::new(watch::Sender::new(false)) }
+        Self {
+            reason: Arc::default(),
+            raised: Arc::new(watch::Sender::new(false)),
+        }
     }
 
     /// A stage failed. The first failure is the one that is told.
@@ -93,6 +107,9 @@ impl FailureSignal {
 
     /// What failed first.
     pub(super) fn take(&self) -> Option<(Arc<str>, StageError)> {
-        self.reason.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.reason
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 }

@@ -64,9 +64,11 @@ pub use tap::{RecentReject, SampledImage};
 /// How a run ended.
 #[derive(Debug)]
 pub enum RunOutcome {
-    /// Every source gave all that it had, or as many records as were asked for; all of it is committed.
+    /// Every source gave all that it had, or as many records as were asked for; all of it is
+    /// committed.
     Finished,
-    /// Stopped on request before the input's end; what was read is committed, running again goes on.
+    /// Stopped on request before the input's end; what was read is committed, running again goes
+    /// on.
     Drained,
     /// Stopped before the input's end, since more records were rejected than the pipeline allows.
     Rejected,
@@ -116,41 +118,80 @@ impl OpenSink {
 }
 
 impl Topology {
-    /// Opens the sinks and reads what they have. Nothing is read or started yet. `changes` says whether a sink may go
-    /// on that holds rows which were made otherwise.
+    /// Opens the sinks and reads what they have. Nothing is read or started yet. `changes` says
+    /// whether a sink may go on that holds rows which were made otherwise.
     ///
     /// # Errors
     /// The name of the sink that cannot be opened, and why.
-    pub fn open(plan: Plan, metrics: Arc<Metrics>, changes: ChangePolicy) -> Result<Self, (Arc<str>, StageError)> {
-        let (stats, outline) = (Arc::new(RunStats::new(&plan, Arc::clone(&metrics))), RunningConfig::of(&plan));
+    pub fn open(
+        plan: Plan,
+        metrics: Arc<Metrics>,
+        changes: ChangePolicy,
+    ) -> Result<Self, (Arc<str>, StageError)> {
+        let (stats, outline) = (
+            Arc::new(RunStats::new(&plan, Arc::clone(&metrics))),
+            RunningConfig::of(&plan),
+        );
         let mut graph = TransformGraph::new(&plan.stages, OriginalsPolicy::of(&plan));
         let endless = plan.is_unbounded();
         // What is asked at once has a share of its own.
-        let inference_budget = if endless { plan.memory.budget / INFERENCE_SHARE } else { 0 };
-        let budget =
-            InFlightBudget::new(plan.memory.budget - inference_budget, max_in_flight_batches(plan.workers), &metrics);
-        let inference_budget = InFlightBudget::new(inference_budget, max_in_flight_batches(plan.workers), &metrics);
-        metrics.utilization.memory_limit_bytes.set(i64::try_from(plan.memory.budget).unwrap_or(i64::MAX));
+        let inference_budget = if endless {
+            plan.memory.budget / INFERENCE_SHARE
+        } else {
+            0
+        };
+        let budget = InFlightBudget::new(
+            plan.memory.budget - inference_budget,
+            max_in_flight_batches(plan.workers),
+            &metrics,
+        );
+        let inference_budget = InFlightBudget::new(
+            inference_budget,
+            max_in_flight_batches(plan.workers),
+            &metrics,
+        );
+        metrics
+            .utilization
+            .memory_limit_bytes
+            .set(i64::try_from(plan.memory.budget).unwrap_or(i64::MAX));
         let named = plan.stages.iter().zip(plan.folders());
-        let folders =
-            named.filter_map(|(stage, folder)| Some((Arc::clone(&stage.name), folder?.local()?.to_path_buf())));
+        let folders = named.filter_map(|(stage, folder)| {
+            Some((Arc::clone(&stage.name), folder?.local()?.to_path_buf()))
+        });
         let folders: Vec<(Arc<str>, PathBuf)> = folders.collect();
         let mounts = plan.output_mounts();
         let (mut sources, mut sinks, mut identities) = (Vec::new(), Vec::new(), Vec::new());
         for (at, stage) in plan.stages.into_iter().enumerate() {
             match stage.role {
-                StageRole::Source(source, _) => sources.push(SourceSlot { stage: at, name: stage.name, source }),
+                StageRole::Source(source, _) => sources.push(SourceSlot {
+                    stage: at,
+                    name: stage.name,
+                    source,
+                }),
                 StageRole::Transform(_) => {}
                 StageRole::Sink(sink, mut identity) => {
                     let (durable, is_local) = (sink.folder().is_some(), is_local(sink.as_ref()));
                     let named = |error| (Arc::clone(&stage.name), error);
-                    let history =
-                        admit(sink.as_ref(), &mut identity, IdentityScope::Sink, changes, &mounts).map_err(named)?;
+                    let history = admit(
+                        sink.as_ref(),
+                        &mut identity,
+                        IdentityScope::Sink,
+                        changes,
+                        &mounts,
+                    )
+                    .map_err(named)?;
                     identities.push(identity.clone());
                     let writer = open_sink(sink, identity, &mounts).map_err(named)?;
                     let committed = vec![history.coverage()];
                     graph.already_committed[at] = history.coverage();
-                    sinks.push(OpenSink { name: stage.name, stage: Some(at), writer, committed, durable, is_local });
+                    sinks.push(OpenSink {
+                        name: stage.name,
+                        stage: Some(at),
+                        writer,
+                        committed,
+                        durable,
+                        is_local,
+                    });
                 }
             }
         }
@@ -158,20 +199,50 @@ impl Topology {
             let (name, durable): (Arc<str>, _) = (Arc::from("rejects"), sink.folder().is_some());
             let is_local = is_local(sink.as_ref());
             let named = |error| (Arc::clone(&name), error);
-            let history =
-                admit(sink.as_ref(), &mut identity, IdentityScope::Rejects, changes, &mounts).map_err(named)?;
+            let history = admit(
+                sink.as_ref(),
+                &mut identity,
+                IdentityScope::Rejects,
+                changes,
+                &mounts,
+            )
+            .map_err(named)?;
             identities.push(identity.clone());
             let committed = graph.rejected_before(&history, &identity);
             let writer = open_sink(sink, identity, &mounts).map_err(named)?;
-            sinks.push(OpenSink { name, stage: None, writer, committed, durable, is_local });
+            sinks.push(OpenSink {
+                name,
+                stage: None,
+                writer,
+                committed,
+                durable,
+                is_local,
+            });
         }
-        let resume = ResumeState { sinks: Arc::new(durable_coverage(&sinks)), state: plan.state };
+        let resume = ResumeState {
+            sinks: Arc::new(durable_coverage(&sinks)),
+            state: plan.state,
+        };
         for source in &sources {
-            source.source.admit_inputs(&resume).map_err(|error| (Arc::clone(&source.name), error))?;
+            source
+                .source
+                .admit_inputs(&resume)
+                .map_err(|error| (Arc::clone(&source.name), error))?;
         }
-        let Plan { footprint, reject_limits, commit_age, workers, .. } = plan;
-        let reload_handle =
-            ReloadHandle::new(Generation::new(0, graph, identities), outline, workers, &stats, &metrics);
+        let Plan {
+            footprint,
+            reject_limits,
+            commit_age,
+            workers,
+            ..
+        } = plan;
+        let reload_handle = ReloadHandle::new(
+            Generation::new(0, graph, identities),
+            outline,
+            workers,
+            &stats,
+            &metrics,
+        );
         Ok(Self {
             sources,
             reload_handle: Arc::new(reload_handle),
@@ -201,36 +272,66 @@ impl Topology {
 
     /// Records that earlier runs have committed to every sink.
     pub fn committed(&self) -> u64 {
-        self.resume.sinks.iter().map(Coverage::len).min().unwrap_or(0)
+        self.resume
+            .sinks
+            .iter()
+            .map(Coverage::len)
+            .min()
+            .unwrap_or(0)
     }
 
     fn set_limits(&self, capacity: usize) {
         let load = &self.metrics.utilization;
-        load.workers.set(i64::try_from(self.workers).unwrap_or(i64::MAX));
-        load.queue_limit.with_label_values(&["work"]).set(i64::try_from(capacity).unwrap_or(i64::MAX));
+        load.workers
+            .set(i64::try_from(self.workers).unwrap_or(i64::MAX));
+        load.queue_limit
+            .with_label_values(&["work"])
+            .set(i64::try_from(capacity).unwrap_or(i64::MAX));
     }
 
-    /// Runs until the sources end, `limit` records have been read, `shutdown` resolves, or a stage fails.
-    /// Everything read is carried through and committed in each case, as far as what failed allows.
+    /// Runs until the sources end, `limit` records have been read, `shutdown` resolves, or a stage
+    /// fails. Everything read is carried through and committed in each case, as far as what failed
+    /// allows.
     pub async fn run(self, limit: Option<u64>, shutdown: impl Future<Output = ()>) -> RunOutcome {
         let stop = FailureSignal::new();
         let capacity = max_in_flight_batches(self.workers);
         self.set_limits(capacity);
         let done = self.resume.sinks.iter().map(Coverage::len).sum();
-        let poison_records =
-            match PoisonRecordTracker::open(self.resume.state.as_ref().and_then(Location::local), done, capacity) {
-                Ok(poison_records) => Arc::new(poison_records),
-                Err(error) => return RunOutcome::Failed { stage: Arc::from("state"), error },
-            };
+        let poison_records = match PoisonRecordTracker::open(
+            self.resume.state.as_ref().and_then(Location::local),
+            done,
+            capacity,
+        ) {
+            Ok(poison_records) => Arc::new(poison_records),
+            Err(error) => {
+                return RunOutcome::Failed {
+                    stage: Arc::from("state"),
+                    error,
+                };
+            }
+        };
         let (work_sender, work) = async_channel::bounded::<WorkItem>(capacity);
         let (inference_sender, inference) = async_channel::bounded::<WorkItem>(capacity);
         let (done_sender, done) = async_channel::unbounded();
         let acks = Arc::new(AckTracker::new(self.sinks.len()));
-        let is_timed = self.sinks.iter().any(|sink| sink.commit_age(self.commit_age).is_some());
-        let (mut threads, outboxes) = start_sink_runners(self.sinks, self.commit_age, &self.stats, &acks, &stop);
+        let is_timed = self
+            .sinks
+            .iter()
+            .any(|sink| sink.commit_age(self.commit_age).is_some());
+        let (mut threads, outboxes) =
+            start_sink_runners(self.sinks, self.commit_age, &self.stats, &acks, &stop);
         let shared = WorkerShared::new(&self.stats, &poison_records, &acks, &stop);
-        let queues = WorkQueues { inference, work: work.clone() };
-        threads.extend(start_workers(self.workers, shared, &self.reload_handle, &queues, &done_sender));
+        let queues = WorkQueues {
+            inference,
+            work: work.clone(),
+        };
+        threads.extend(start_workers(
+            self.workers,
+            shared,
+            &self.reload_handle,
+            &queues,
+            &done_sender,
+        ));
         drop(queues);
         let ticks = is_timed.then(|| tokio::spawn(tick(outboxes.clone())));
         let gauges = GaugeThread::start(&self.metrics, &self.stats, &acks, &work, self.folders);
@@ -263,7 +364,10 @@ impl Topology {
         let (ended, closing) = dispatcher.run(self.sources, shutdown).await;
         ended.log(limit);
         if reorder.await.is_err() {
-            stop.fail(&Arc::from("reorder"), StageError::Other("it panicked".to_owned()));
+            stop.fail(
+                &Arc::from("reorder"),
+                StageError::Other("it panicked".to_owned()),
+            );
         }
         if let Some(ticks) = ticks {
             ticks.abort();
@@ -288,7 +392,10 @@ impl RunOutcome {
             (None, DispatchEnd::Exhausted | DispatchEnd::Limited) => Self::Finished,
             (None, DispatchEnd::Failed) => {
                 let error = StageError::Other("all of them ended".to_owned());
-                Self::Failed { stage: Arc::from("workers"), error }
+                Self::Failed {
+                    stage: Arc::from("workers"),
+                    error,
+                }
             }
         }
     }
@@ -301,7 +408,8 @@ fn is_local(sink: &dyn Sink) -> bool {
 /// The memory for batches in flight is shared with what is asked at once: one part in so many.
 const INFERENCE_SHARE: u64 = 8;
 
-/// What a sink holds, if `identity` may add to it; under which other digests the sink knows it is noted there.
+/// What a sink holds, if `identity` may add to it; under which other digests the sink knows it is
+/// noted there.
 fn admit(
     sink: &dyn Sink,
     identity: &mut OutputIdentity,
@@ -309,8 +417,12 @@ fn admit(
     changes: ChangePolicy,
     mounts: &OutputMounts,
 ) -> Result<OutputHistory, StageError> {
-    let folder = sink.folder().unwrap_or_else(|| Location::Local(PathBuf::new()));
-    sink.local_folder().iter().try_for_each(|folder| mounts.check(folder))?;
+    let folder = sink
+        .folder()
+        .unwrap_or_else(|| Location::Local(PathBuf::new()));
+    sink.local_folder()
+        .iter()
+        .try_for_each(|folder| mounts.check(folder))?;
     let mut history = sink.history()?;
     history.recognize(identity);
     let admitted = history.check_compatible(&folder, identity, scope);
@@ -340,7 +452,8 @@ fn open_sink(
     Ok(writer)
 }
 
-/// Accepts the folders of a plan as they are: what earlier runs remembered of the disks that they lay on is forgotten.
+/// Accepts the folders of a plan as they are: what earlier runs remembered of the disks that they
+/// lay on is forgotten.
 ///
 /// # Errors
 /// When that cannot be removed.
@@ -348,15 +461,22 @@ pub fn start_over(plan: &Plan) -> Result<(), StageError> {
     let mounts = plan.output_mounts();
     let rejects = plan.rejects.as_ref().and_then(|(sink, _)| sink.folder());
     for folder in plan.folders().into_iter().flatten().chain(rejects) {
-        folder.local().map_or(Ok(()), |folder| mounts.forget(folder))?;
+        folder
+            .local()
+            .map_or(Ok(()), |folder| mounts.forget(folder))?;
     }
-    let sources = plan.stages.iter().filter(|stage| matches!(stage.role, StageRole::Source(..)));
+    let sources = plan
+        .stages
+        .iter()
+        .filter(|stage| matches!(stage.role, StageRole::Source(..)));
     let state = plan.state.as_ref();
-    sources.zip(state.into_iter().cycle()).try_for_each(|(stage, state)| source::accept_folder(&stage.name, state))
+    sources
+        .zip(state.into_iter().cycle())
+        .try_for_each(|(stage, state)| source::accept_folder(&stage.name, state))
 }
 
-/// What the durable sinks have. A sink that promises nothing (`stdout`) must not make a source read everything
-/// again; where no other sink is there, rejects alone must not make it skip anything.
+/// What the durable sinks have. A sink that promises nothing (`stdout`) must not make a source read
+/// everything again; where no other sink is there, rejects alone must not make it skip anything.
 fn durable_coverage(sinks: &[OpenSink]) -> Vec<Coverage> {
     let durable = sinks.iter().filter(|sink| sink.durable);
     if durable.clone().all(|sink| sink.stage.is_none()) {
@@ -377,12 +497,16 @@ fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Thread {
     std::thread::Builder::new().name(name).spawn(body)
 }
 
-/// Waits for all threads, up to the first one that could not be started or panicked: that one fails the run.
+/// Waits for all threads, up to the first one that could not be started or panicked: that one fails
+/// the run.
 async fn join_all(threads: Vec<Thread>, stop: &FailureSignal) {
     let ends_well = |thread: Thread| thread.is_ok_and(|thread| thread.join().is_ok());
     let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(ends_well)).await;
     if !joined.unwrap_or(false) {
-        stop.fail(&Arc::from("threads"), StageError::Other("a thread could not be started, or panicked".to_owned()));
+        stop.fail(
+            &Arc::from("threads"),
+            StageError::Other("a thread could not be started, or panicked".to_owned()),
+        );
     }
 }
 
@@ -397,7 +521,11 @@ fn start_workers(
     let shared = Arc::new(shared);
     let worker = |number| {
         let (shared, generations) = (Arc::clone(&shared), reload_handle.generations());
-        let (queues, done, runtime) = (queues.clone(), done.clone(), tokio::runtime::Handle::current());
+        let (queues, done, runtime) = (
+            queues.clone(),
+            done.clone(),
+            tokio::runtime::Handle::current(),
+        );
         let work = move || worker::work(number, &shared, generations, &queues, &done, &runtime);
         spawn(format!("worker-{number}"), work)
     };
@@ -416,11 +544,26 @@ fn start_sink_runners(
         // Bounded by the permits.
         let (outbox, inbox) = async_channel::unbounded();
         let own_age = sink.commit_age(age);
-        let OpenSink { name, stage, writer, committed, is_local, .. } = sink;
+        let OpenSink {
+            name,
+            stage,
+            writer,
+            committed,
+            is_local,
+            ..
+        } = sink;
         let caller = stats.calls().caller(&name, is_local);
-        let batches = if stage.is_some() { SINKS_EVERY } else { REJECTS_EVERY };
+        let batches = if stage.is_some() {
+            SINKS_EVERY
+        } else {
+            REJECTS_EVERY
+        };
         let (stats, acks, stop) = (Arc::clone(stats), Arc::clone(acks), stop.clone());
-        let policy = CommitPolicy { batches, age: own_age, logged: age.is_some() };
+        let policy = CommitPolicy {
+            batches,
+            age: own_age,
+            logged: age.is_some(),
+        };
         let (uncommitted, thread) = (Uncommitted::default(), format!("sink-{name}"));
         let sink_runner = SinkRunner {
             name,
@@ -435,7 +578,10 @@ fn start_sink_runners(
             reported: CommitStats::default(),
             caller,
         };
-        (spawn(thread, move || sink_runner.run(&stats, &acks, &stop)), outbox)
+        (
+            spawn(thread, move || sink_runner.run(&stats, &acks, &stop)),
+            outbox,
+        )
     });
     sink_runners.unzip()
 }

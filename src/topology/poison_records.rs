@@ -1,9 +1,9 @@
-//! Finds the record that takes the whole process down: notes what is being worked on, and, after starts that came to
-//! nothing, lets the suspects through one by one.
+//! Finds the record that takes the whole process down: notes what is being worked on, and, after
+//! starts that came to nothing, lets the suspects through one by one.
 //!
-//! A native library that aborts, or a record that needs more memory than there is, ends the process without a word. The
-//! notes outlive it: they are written as batches begin and end, without waiting for the disk, which a dying process does
-//! not need. An orderly end removes them.
+//! A native library that aborts, or a record that needs more memory than there is, ends the process
+//! without a word. The notes outlive it: they are written as batches begin and end, without waiting
+//! for the disk, which a dying process does not need. An orderly end removes them.
 
 mod crash_state;
 
@@ -23,7 +23,8 @@ use crate::system::{self, OomKills};
 
 use crash_state::{CrashState, MEMORY_KILLS, OTHER_KILLS, STARTS};
 
-/// Bytes of a place in the file of batches in flight; batches of more ranges than fit note the first ones.
+/// Bytes of a place in the file of batches in flight; batches of more ranges than fit note the
+/// first ones.
 const PLACE: usize = 256;
 
 /// The folder of the notes.
@@ -83,8 +84,8 @@ pub(super) struct PoisonRecordTracker {
 }
 
 impl PoisonRecordTracker {
-    /// Reads what earlier starts noted under `state`, and begins anew; `done` is how many source rows the sinks have,
-    /// `places` how many batches can be in flight.
+    /// Reads what earlier starts noted under `state`, and begins anew; `done` is how many source
+    /// rows the sinks have, `places` how many batches can be in flight.
     ///
     /// # Errors
     /// When the notes cannot be written.
@@ -93,10 +94,23 @@ impl PoisonRecordTracker {
     }
 
     /// As [`Self::open`], with what the kernel has counted.
-    fn open_by(state: Option<&Path>, done: u64, places: usize, kernel: Option<OomKills>) -> Result<Self, StageError> {
-        let (places, carried, turns) = (places.max(1) as u64, watch::Sender::new(0), Arc::default());
+    fn open_by(
+        state: Option<&Path>,
+        done: u64,
+        places: usize,
+        kernel: Option<OomKills>,
+    ) -> Result<Self, StageError> {
+        let (places, carried, turns) =
+            (places.max(1) as u64, watch::Sender::new(0), Arc::default());
         let Some(folder) = state.map(|state| state.join(ATTEMPTS)) else {
-            return Ok(Self { folder: None, state: CrashState::default(), places, file: None, carried, turns });
+            return Ok(Self {
+                folder: None,
+                state: CrashState::default(),
+                places,
+                file: None,
+                carried,
+                turns,
+            });
         };
         create_dir_all_synced(&folder)?;
         let (notes, ending) = CrashState::load(&folder, done, kernel);
@@ -105,8 +119,14 @@ impl PoisonRecordTracker {
         remove(&folder.join("aborted"))?;
         let path = folder.join("in-flight");
         let file = File::create(&path).map_err(StageError::io(&path))?;
-        let suspects =
-            Self { folder: Some(folder), state: notes, places, file: Some(Mutex::new(file)), carried, turns };
+        let suspects = Self {
+            folder: Some(folder),
+            state: notes,
+            places,
+            file: Some(Mutex::new(file)),
+            carried,
+            turns,
+        };
         suspects.install_abort_marker();
         if let Some(ending) = ending {
             suspects.log(&ending);
@@ -127,7 +147,8 @@ impl PoisonRecordTracker {
         );
     }
 
-    /// A share of the process, for work beside the numbered batches; while a row runs alone there is none.
+    /// A share of the process, for work beside the numbered batches; while a row runs alone there
+    /// is none.
     pub(super) async fn turn(&self) -> OwnedRwLockReadGuard<()> {
         Arc::clone(&self.turns).read_owned().await
     }
@@ -145,9 +166,13 @@ impl PoisonRecordTracker {
     fn install_abort_marker(&self) {
         #[cfg(unix)]
         if let Some(folder) = &self.folder {
-            let file = state_file().create(true).append(true).open(folder.join("aborted"));
-            let heard =
-                file.and_then(|file| signal_hook::low_level::pipe::register(signal_hook::consts::SIGABRT, file));
+            let file = state_file()
+                .create(true)
+                .append(true)
+                .open(folder.join("aborted"));
+            let heard = file.and_then(|file| {
+                signal_hook::low_level::pipe::register(signal_hook::consts::SIGABRT, file)
+            });
             if let Err(error) = heard {
                 tracing::debug!(%error, "aborts cannot be heard: they are taken for kills");
             }
@@ -155,7 +180,11 @@ impl PoisonRecordTracker {
     }
 
     /// The parts of a batch, as ranges of its ordinals, and how each is to be carried.
-    pub(super) fn parts(&self, provenance: &Provenance, part: Range<u64>) -> Vec<(Range<u64>, Isolation)> {
+    pub(super) fn parts(
+        &self,
+        provenance: &Provenance,
+        part: Range<u64>,
+    ) -> Vec<(Range<u64>, Isolation)> {
         if !self.is_careful() && self.state.condemned.is_empty() {
             return vec![(part, Isolation::None)];
         }
@@ -171,7 +200,10 @@ impl PoisonRecordTracker {
     }
 
     fn isolation(&self, provenance: &Provenance, ordinal: u64) -> Isolation {
-        let Some((split, row)) = u32::try_from(ordinal).ok().and_then(|ordinal| provenance.row(ordinal)) else {
+        let Some((split, row)) = u32::try_from(ordinal)
+            .ok()
+            .and_then(|ordinal| provenance.row(ordinal))
+        else {
             return Isolation::None;
         };
         let split = split.id();
@@ -183,14 +215,26 @@ impl PoisonRecordTracker {
                 QuarantineReason::Crashed
             });
         }
-        let suspected = |&(of, start, end): &(u64, u64, u64)| of == split && (start..end).contains(&row);
-        if self.is_careful() && self.state.suspects.iter().any(suspected) { Isolation::Single } else { Isolation::None }
+        let suspected =
+            |&(of, start, end): &(u64, u64, u64)| of == split && (start..end).contains(&row);
+        if self.is_careful() && self.state.suspects.iter().any(suspected) {
+            Isolation::Single
+        } else {
+            Isolation::None
+        }
     }
 
     /// Notes that a batch is on its way.
     pub(super) fn begin(&self, number: u64, provenance: &Provenance) {
         let ranges = provenance.ranges().iter();
-        let ranges = ranges.map(|range| format!("{} {} {}\n", range.split.id(), range.rows.start, range.rows.end));
+        let ranges = ranges.map(|range| {
+            format!(
+                "{} {} {}\n",
+                range.split.id(),
+                range.rows.start,
+                range.rows.end
+            )
+        });
         let mut text = String::new();
         for range in ranges.take_while(|range| range.len() < PLACE) {
             if text.len() + range.len() <= PLACE {
@@ -211,16 +255,23 @@ impl PoisonRecordTracker {
         let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
         let place = (number % self.places) * PLACE as u64;
         // A note that cannot be written costs the search for a culprit, not the run.
-        let _ = file.seek(SeekFrom::Start(place)).and_then(|_| file.write_all(format!("{text:PLACE$}").as_bytes()));
+        let _ = file
+            .seek(SeekFrom::Start(place))
+            .and_then(|_| file.write_all(format!("{text:PLACE$}").as_bytes()));
     }
 
     /// Waits until `numbers` batches have been carried: then nothing is in flight.
     pub(super) async fn wait_idle(&self, numbers: u64) {
         // The sender lives as long as `self`, so waiting cannot fail.
-        let _ = self.carried.subscribe().wait_for(|&carried| carried >= numbers).await;
+        let _ = self
+            .carried
+            .subscribe()
+            .wait_for(|&carried| carried >= numbers)
+            .await;
     }
 
-    /// Notes that the one row of `provenance` is alone from now on, or, for `None`, that it has come through.
+    /// Notes that the one row of `provenance` is alone from now on, or, for `None`, that it has
+    /// come through.
     pub(super) fn alone(&self, provenance: Option<&Provenance>) {
         let Some(folder) = &self.folder else { return };
         let path = folder.join("alone");
@@ -234,8 +285,8 @@ impl PoisonRecordTracker {
         }
     }
 
-    /// The run has ended in an orderly way: nobody is suspected any more. Where it has not finished, what was found
-    /// out is kept until it has.
+    /// The run has ended in an orderly way: nobody is suspected any more. Where it has not
+    /// finished, what was found out is kept until it has.
     pub(super) fn close(&self, finished: bool) {
         let Some(folder) = &self.folder else { return };
         let cleared = if finished || self.state.condemned.is_empty() {

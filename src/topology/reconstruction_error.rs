@@ -1,4 +1,5 @@
-//! The reconstruction errors of one stage: how they are spread, over time, and against the card of the model.
+//! The reconstruction errors of one stage: how they are spread, over time, and against the card of
+//! the model.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -45,14 +46,19 @@ pub struct ErrorSnapshot {
 
 impl ReconstructionErrorStats {
     pub(super) fn new(model: &str, models: &[Arc<Model>]) -> Self {
-        let errors =
-            Self { model: model.to_owned(), history: Mutex::new(ErrorHistory::new()), reference: Mutex::default() };
+        let errors = Self {
+            model: model.to_owned(),
+            history: Mutex::new(ErrorHistory::new()),
+            reference: Mutex::default(),
+        };
         errors.set_reference(models);
         errors
     }
 
     fn reference(&self) -> MutexGuard<'_, ErrorReference> {
-        self.reference.lock().unwrap_or_else(PoisonError::into_inner)
+        self.reference
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn history(&self) -> MutexGuard<'_, ErrorHistory> {
@@ -77,10 +83,17 @@ impl ReconstructionErrorStats {
 
     pub(super) fn observe(&self, metrics: &Metrics, stage: &str, records: &RecordBatch) {
         let column = records.column_by_name(RECONSTRUCTION_ERROR);
-        let Some(errors) = column.and_then(|column| column.as_primitive_opt::<Float32Type>()) else { return };
+        let Some(errors) = column.and_then(|column| column.as_primitive_opt::<Float32Type>())
+        else {
+            return;
+        };
         let mut reference = self.reference();
         // Counted aside, and added at once: others count there too.
-        let histogram = metrics.errors.error.with_label_values(&[stage, &self.model, reference.loss.as_str()]).local();
+        let histogram = metrics
+            .errors
+            .error
+            .with_label_values(&[stage, &self.model, reference.loss.as_str()])
+            .local();
         let mut history = self.history();
         for error in errors.iter().flatten() {
             histogram.observe(f64::from(error));
@@ -88,10 +101,20 @@ impl ReconstructionErrorStats {
         }
         drop(history);
         histogram.flush();
-        let Some(drift) = reference.drift.as_mut() else { return };
-        let unusual = errors.iter().flatten().filter(|&error| drift.observe(f64::from(error))).count();
+        let Some(drift) = reference.drift.as_mut() else {
+            return;
+        };
+        let unusual = errors
+            .iter()
+            .flatten()
+            .filter(|&error| drift.observe(f64::from(error)))
+            .count();
         let labels = [stage, &self.model];
-        metrics.errors.anomalies.with_label_values(&labels).inc_by(unusual as u64);
+        metrics
+            .errors
+            .anomalies
+            .with_label_values(&labels)
+            .inc_by(unusual as u64);
         if let Some(DriftScore { zscore, psi }) = drift.score() {
             metrics.errors.zscore.with_label_values(&labels).set(zscore);
             metrics.errors.drift.with_label_values(&labels).set(psi);
@@ -99,7 +122,11 @@ impl ReconstructionErrorStats {
     }
 
     pub(super) fn end_span(&self) {
-        let drifted = self.reference().drift.as_ref().and_then(DriftDetector::score);
+        let drifted = self
+            .reference()
+            .drift
+            .as_ref()
+            .and_then(DriftDetector::score);
         self.history().end_span(drifted);
     }
 

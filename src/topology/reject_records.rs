@@ -27,7 +27,13 @@ pub(super) enum OriginalsPolicy {
 impl OriginalsPolicy {
     /// `None` where a plan keeps no rejects at all.
     pub(super) fn of(plan: &Plan) -> Option<Self> {
-        plan.rejects.as_ref().map(|_| if plan.keeps_originals { Self::Kept } else { Self::Dropped })
+        plan.rejects.as_ref().map(|_| {
+            if plan.keeps_originals {
+                Self::Kept
+            } else {
+                Self::Dropped
+            }
+        })
     }
 }
 
@@ -39,20 +45,40 @@ pub(super) struct BatchRejects {
 
 impl BatchRejects {
     pub(super) fn new(source: Batch) -> Self {
-        Self { source, list: Vec::new() }
+        Self {
+            source,
+            list: Vec::new(),
+        }
     }
 
     pub(super) fn add(&mut self, stage: &Arc<str>, rejects: Vec<Reject>) {
-        self.list.extend(rejects.into_iter().map(|reject| (Arc::clone(stage), reject)));
+        self.list.extend(
+            rejects
+                .into_iter()
+                .map(|reject| (Arc::clone(stage), reject)),
+        );
     }
 
     /// Logs the records that a stage failed on: such a failure is a fault of the stage.
     pub(super) fn log(&self, stage: &str, rejects: &[Reject]) {
-        let failed = |reject: &&Reject| matches!(reject.code, RejectCode::Internal | RejectCode::Panicked);
+        let failed =
+            |reject: &&Reject| matches!(reject.code, RejectCode::Internal | RejectCode::Panicked);
         for reject in rejects.iter().filter(failed) {
-            let RejectEntry { source, row, code, reason, .. } = entry(&self.source, stage, reject, None);
+            let RejectEntry {
+                source,
+                row,
+                code,
+                reason,
+                ..
+            } = entry(&self.source, stage, reject, None);
             let (source, reason) = (shortened(source), shortened(reason));
-            tracing::warn!(stage, source, row, code = code.as_str(), "the stage failed on this record: {reason}");
+            tracing::warn!(
+                stage,
+                source,
+                row,
+                code = code.as_str(),
+                "the stage failed on this record: {reason}"
+            );
         }
     }
 
@@ -98,15 +124,23 @@ impl BatchRejects {
         });
         let originals: Vec<_> = kept.collect();
         let entries = self.list.iter().zip(&originals);
-        let mut entries: Vec<_> =
-            entries.map(|((stage, reject), original)| entry(batch, stage, reject, borrowed(original))).collect();
+        let mut entries: Vec<_> = entries
+            .map(|((stage, reject), original)| entry(batch, stage, reject, borrowed(original)))
+            .collect();
         let records = rejects_dataset::records(&entries).or_else(|error| {
-            tracing::warn!("{} rejects are kept without their records: {error}", entries.len());
+            tracing::warn!(
+                "{} rejects are kept without their records: {error}",
+                entries.len()
+            );
             entries.iter_mut().for_each(|entry| entry.record = None);
             rejects_dataset::records(&entries)
         });
         let row_ordinals = self.list.iter().map(|(_, reject)| reject.ordinal).collect();
-        Ok(Batch { records: records?, row_ordinals, provenance: Arc::clone(&batch.provenance) })
+        Ok(Batch {
+            records: records?,
+            row_ordinals,
+            provenance: Arc::clone(&batch.provenance),
+        })
     }
 }
 
@@ -122,16 +156,24 @@ fn entry<'a>(
     };
     let place = place(batch, reject);
     let source = place.and_then(|place| {
-        let column = batch.records.column_by_name(SOURCE)?.as_string_opt::<i32>()?;
+        let column = batch
+            .records
+            .column_by_name(SOURCE)?
+            .as_string_opt::<i32>()?;
         Some(column.value(place))
     });
     let row = place.and_then(|place| {
-        let column = batch.records.column_by_name(ROW)?.as_primitive_opt::<UInt64Type>()?;
+        let column = batch
+            .records
+            .column_by_name(ROW)?
+            .as_primitive_opt::<UInt64Type>()?;
         Some(column.value(place))
     });
     let told = reject.source.as_ref();
     RejectEntry {
-        source: source.or(told.map(|(source, _)| source.as_str())).unwrap_or(split),
+        source: source
+            .or(told.map(|(source, _)| source.as_str()))
+            .unwrap_or(split),
         row: row.or(told.map(|(_, row)| *row)).unwrap_or(split_row),
         split,
         split_row,
@@ -145,11 +187,20 @@ fn entry<'a>(
 
 /// The name of the file or request that the record with this ordinal came from, for people.
 pub(super) fn source_of(batch: &Batch, ordinal: u32) -> String {
-    let place = batch.row_ordinals.iter().position(|&origin| origin == ordinal);
-    let column = batch.records.column_by_name(SOURCE).and_then(|column| column.as_string_opt::<i32>());
+    let place = batch
+        .row_ordinals
+        .iter()
+        .position(|&origin| origin == ordinal);
+    let column = batch
+        .records
+        .column_by_name(SOURCE)
+        .and_then(|column| column.as_string_opt::<i32>());
     match (place, column) {
         (Some(place), Some(column)) => shortened(column.value(place)),
-        _ => batch.provenance.row(ordinal).map_or(String::new(), |(split, _)| shortened(split.name())),
+        _ => batch
+            .provenance
+            .row(ordinal)
+            .map_or(String::new(), |(split, _)| shortened(split.name())),
     }
 }
 
@@ -174,7 +225,8 @@ fn place(batch: &Batch, reject: &Reject) -> Option<usize> {
 /// What a record's bytes are, and the bytes.
 type Original<'a> = (OriginalFormat, Cow<'a, [u8]>);
 
-/// As [`original`]; `None`, with a warning, where the record cannot be written: that does not end the run.
+/// As [`original`]; `None`, with a warning, where the record cannot be written: that does not end
+/// the run.
 fn original_or_none<'a>(batch: &'a Batch, stage: &str, reject: &'a Reject) -> Option<Original<'a>> {
     let attempt = catch_unwind(AssertUnwindSafe(|| original(batch, reject)));
     let failed = match attempt {
@@ -183,11 +235,17 @@ fn original_or_none<'a>(batch: &'a Batch, stage: &str, reject: &'a Reject) -> Op
         Err(_) => "its encoder panicked".to_owned(),
     };
     let RejectEntry { source, row, .. } = entry(batch, stage, reject, None);
-    tracing::warn!(stage, source = shortened(source), row, "the reject is kept without its record: {failed}");
+    tracing::warn!(
+        stage,
+        source = shortened(source),
+        row,
+        "the reject is kept without its record: {failed}"
+    );
     None
 }
 
-/// The record as its source gave it: an image's bytes, a line that could not be parsed, else all of its columns.
+/// The record as its source gave it: an image's bytes, a line that could not be parsed, else all of
+/// its columns.
 fn original<'a>(batch: &'a Batch, reject: &'a Reject) -> Result<Option<Original<'a>>, StageError> {
     if let Some(record) = &reject.record {
         return Ok(Some((OriginalFormat::Line, Cow::Borrowed(record))));
@@ -195,18 +253,33 @@ fn original<'a>(batch: &'a Batch, reject: &'a Reject) -> Result<Option<Original<
     if let Some(reference) = &reject.reference {
         return Ok(Some((OriginalFormat::File, Cow::Borrowed(reference))));
     }
-    let Some(place) = place(batch, reject) else { return Ok(None) };
+    let Some(place) = place(batch, reject) else {
+        return Ok(None);
+    };
     let schema = batch.records.schema();
-    let image = batch.records.column_by_name(IMAGE).and_then(|image| image.as_binary_opt::<i32>());
+    let image = batch
+        .records
+        .column_by_name(IMAGE)
+        .and_then(|image| image.as_binary_opt::<i32>());
     match image {
         // An image that came with more, such as a caption, is kept together with it.
-        Some(image) if schema.fields().len() == 3 && schema.field(0).name() == SOURCE && image.is_valid(place) => {
-            Ok(Some((OriginalFormat::Image, Cow::Borrowed(image.value(place)))))
+        Some(image)
+            if schema.fields().len() == 3
+                && schema.field(0).name() == SOURCE
+                && image.is_valid(place) =>
+        {
+            Ok(Some((
+                OriginalFormat::Image,
+                Cow::Borrowed(image.value(place)),
+            )))
         }
         _ => {
             let mut writer = StreamWriter::try_new(Vec::new(), &schema)?;
             writer.write(&batch.records.slice(place, 1))?;
-            Ok(Some((OriginalFormat::Arrow, Cow::Owned(writer.into_inner()?))))
+            Ok(Some((
+                OriginalFormat::Arrow,
+                Cow::Owned(writer.into_inner()?),
+            )))
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Runs one sink on a thread of its own: writes what is new to it, and commits at the end, by age, and now and then.
+//! Runs one sink on a thread of its own: writes what is new to it, and commits at the end, by age,
+//! and now and then.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -13,11 +14,12 @@ use crate::error::StageError;
 use crate::metrics::{BlockingCaller, BlockingOperation};
 use crate::sink::{CommitProgress, CommitStats, SinkWriter};
 
-/// Batches after which rejects are committed. They are few, so that no file of theirs fills; but a batch is done only
-/// when its rejects are, and a run that was killed would else begin at the start.
+/// Batches after which rejects are committed. They are few, so that no file of theirs fills; but a
+/// batch is done only when its rejects are, and a run that was killed would else begin at the
+/// start.
 pub(super) const REJECTS_EVERY: u64 = 256;
-/// Batches after which any sink commits: where a filter lets nothing through no file fills, and what is not committed
-/// is held in mind. So many fill a file where it lets something through.
+/// Batches after which any sink commits: where a filter lets nothing through no file fills, and
+/// what is not committed is held in mind. So many fill a file where it lets something through.
 pub(super) const SINKS_EVERY: u64 = 65_536;
 
 pub(super) struct SinkRunner {
@@ -61,8 +63,8 @@ pub(super) struct Uncommitted {
 }
 
 impl SinkRunner {
-    /// Works until the end is said. After a failure it only lets batches go, so that their permits return;
-    /// what it had committed before stays.
+    /// Works until the end is said. After a failure it only lets batches go, so that their permits
+    /// return; what it had committed before stays.
     pub(super) fn run(mut self, stats: &RunStats, acks: &AckTracker, stop: &FailureSignal) {
         let mut sound = true;
         while let Ok(message) = self.inbox.recv_blocking() {
@@ -73,7 +75,8 @@ impl SinkRunner {
                 let outcome = caller.during(BlockingOperation::Writes, || {
                     catch_unwind(AssertUnwindSafe(|| self.handle(message, stats, acks)))
                 });
-                let outcome = outcome.unwrap_or_else(|_| Err(StageError::Other("the sink panicked".to_owned())));
+                let outcome = outcome
+                    .unwrap_or_else(|_| Err(StageError::Other("the sink panicked".to_owned())));
                 if let Err(error) = outcome {
                     stop.fail(&self.name, error);
                     sound = false;
@@ -85,12 +88,26 @@ impl SinkRunner {
         }
     }
 
-    fn handle(&mut self, message: SinkMessage, stats: &RunStats, acks: &AckTracker) -> Result<(), StageError> {
+    fn handle(
+        &mut self,
+        message: SinkMessage,
+        stats: &RunStats,
+        acks: &AckTracker,
+    ) -> Result<(), StageError> {
         match message {
-            SinkMessage::Batch { number, batch, generation, permit } => {
+            SinkMessage::Batch {
+                number,
+                batch,
+                generation,
+                permit,
+            } => {
                 self.switch_generation(&generation, stats, acks)?;
                 self.uncommitted.next = number + 1;
-                if self.committed.iter().all(|committed| committed.contains_all(&batch.provenance)) {
+                if self
+                    .committed
+                    .iter()
+                    .all(|committed| committed.contains_all(&batch.provenance))
+                {
                     self.report_durable(acks);
                 } else {
                     self.write(number, &batch, stats, acks)?;
@@ -117,7 +134,10 @@ impl SinkRunner {
         let started = Instant::now();
         let durable = self.writer.write(batch)?;
         if durable != CommitProgress::Nothing {
-            self.uncommitted = Uncommitted { next: number, ..Uncommitted::default() };
+            self.uncommitted = Uncommitted {
+                next: number,
+                ..Uncommitted::default()
+            };
             acks.durable(self.place, number);
             self.committed_some(started.elapsed(), stats);
         }
@@ -129,14 +149,17 @@ impl SinkRunner {
             self.uncommitted.since.get_or_insert(started);
         }
         if let Some(stage) = self.stage {
-            let size = (batch.records.num_rows() as u64, batch.records.get_array_memory_size() as u64);
+            let size = (
+                batch.records.num_rows() as u64,
+                batch.records.get_array_memory_size() as u64,
+            );
             stats.batch(stage, size, None, started.elapsed());
         }
         Ok(())
     }
 
-    /// Where the models are others from here on, what was made with those before is committed: a file holds the rows of
-    /// one set of models.
+    /// Where the models are others from here on, what was made with those before is committed: a
+    /// file holds the rows of one set of models.
     fn switch_generation(
         &mut self,
         generation: &Generation,
@@ -155,7 +178,10 @@ impl SinkRunner {
     }
 
     fn is_old(&self) -> bool {
-        self.policy.age.zip(self.uncommitted.since).is_some_and(|(age, since)| since.elapsed() >= age)
+        self.policy
+            .age
+            .zip(self.uncommitted.since)
+            .is_some_and(|(age, since)| since.elapsed() >= age)
     }
 
     fn commit(&mut self, stats: &RunStats, acks: &AckTracker) -> Result<(), StageError> {
@@ -163,9 +189,14 @@ impl SinkRunner {
         self.writer.commit()?;
         if self.uncommitted.batches > 0 {
             self.committed_some(started.elapsed(), stats);
-            self.stage.into_iter().for_each(|stage| stats.add_busy(stage, started.elapsed()));
+            self.stage
+                .into_iter()
+                .for_each(|stage| stats.add_busy(stage, started.elapsed()));
         }
-        self.uncommitted = Uncommitted { next: self.uncommitted.next, ..Uncommitted::default() };
+        self.uncommitted = Uncommitted {
+            next: self.uncommitted.next,
+            ..Uncommitted::default()
+        };
         acks.durable(self.place, self.uncommitted.next);
         Ok(())
     }
@@ -186,7 +217,14 @@ impl SinkRunner {
                 written.bytes - self.reported.bytes,
             );
             let seconds = took.as_secs_f64();
-            tracing::info!(stage = &*self.name, files, records, bytes, seconds, "committed");
+            tracing::info!(
+                stage = &*self.name,
+                files,
+                records,
+                bytes,
+                seconds,
+                "committed"
+            );
         }
         self.reported = written;
         stats.committed(&self.name, self.stage, written, took);

@@ -1,4 +1,5 @@
-//! Reads the sources: those that end one after another, in the file's order, and beside them, by arrival, those that do not.
+//! Reads the sources: those that end one after another, in the file's order, and beside them, by
+//! arrival, those that do not.
 
 use std::sync::Arc;
 
@@ -60,12 +61,22 @@ pub(super) struct SourceReaders {
 }
 
 impl SourceReaders {
-    pub(super) fn read(sources: Vec<SourceSlot>, resume: &ResumeState, calls: &BlockingCalls) -> Self {
+    pub(super) fn read(
+        sources: Vec<SourceSlot>,
+        resume: &ResumeState,
+        calls: &BlockingCalls,
+    ) -> Self {
         let (sender, arrivals) = mpsc::channel(1);
         let mut readers = JoinSet::new();
-        let (endless, ending): (Vec<SourceSlot>, Vec<SourceSlot>) =
-            sources.into_iter().partition(|source| source.source.is_unbounded());
-        for queue in endless.into_iter().map(|source| vec![source]).chain([ending]).filter(|queue| !queue.is_empty()) {
+        let (endless, ending): (Vec<SourceSlot>, Vec<SourceSlot>) = sources
+            .into_iter()
+            .partition(|source| source.source.is_unbounded());
+        for queue in endless
+            .into_iter()
+            .map(|source| vec![source])
+            .chain([ending])
+            .filter(|queue| !queue.is_empty())
+        {
             let (sender, resume) = (sender.clone(), resume.clone());
             let callers = queue.iter().map(|source| calls.caller(&source.name, true));
             let queue: Vec<_> = callers.collect::<Vec<_>>().into_iter().zip(queue).collect();
@@ -85,11 +96,15 @@ impl SourceReaders {
         if let Some(arrival) = self.arrivals.recv().await {
             return Some(arrival);
         }
-        // The channel closes when readers end, for whatever reason: one that panicked has not said that it is done.
+        // The channel closes when readers end, for whatever reason: one that panicked has not said
+        // that it is done.
         while let Some(ended) = self.readers.join_next().await {
             if ended.is_err() {
                 let error = StageError::Other("its reader panicked".to_owned());
-                return Some(SourceEvent::Failed { name: Arc::from("sources"), error });
+                return Some(SourceEvent::Failed {
+                    name: Arc::from("sources"),
+                    error,
+                });
             }
         }
         None
@@ -97,20 +112,44 @@ impl SourceReaders {
 }
 
 /// Reads one source to its end. `false`: nothing more is to be read.
-async fn read(source: SourceSlot, caller: &BlockingCaller, resume: &ResumeState, sender: &Sender<SourceEvent>) -> bool {
-    let SourceSlot { stage, name, source } = source;
+async fn read(
+    source: SourceSlot,
+    caller: &BlockingCaller,
+    resume: &ResumeState,
+    sender: &Sender<SourceEvent>,
+) -> bool {
+    let SourceSlot {
+        stage,
+        name,
+        source,
+    } = source;
     let (resume, is_endless) = (resume.clone(), source.is_unbounded());
     caller.begin(BlockingOperation::Opens);
     // Opening lists folders and reads footers: not on a thread that others wait for.
     let opened = tokio::task::spawn_blocking(move || source.open(&resume)).await;
     caller.end();
-    let opened = opened.unwrap_or_else(|_| Err(StageError::Other("it panicked when it was opened".to_owned())));
+    let opened = opened.unwrap_or_else(|_| {
+        Err(StageError::Other(
+            "it panicked when it was opened".to_owned(),
+        ))
+    });
     let mut batches = match opened {
         Ok(opened) => {
-            let SourceHandle { batches, total, acks, inference_requests, shutdown_complete } = opened;
+            let SourceHandle {
+                batches,
+                total,
+                acks,
+                inference_requests,
+                shutdown_complete,
+            } = opened;
             let arrival = SourceEvent::Opened {
                 stage,
-                opened: OpenedSource { total, acks, inference_requests, shutdown_complete },
+                opened: OpenedSource {
+                    total,
+                    acks,
+                    inference_requests,
+                    shutdown_complete,
+                },
             };
             if sender.send(arrival).await.is_err() {
                 return false;
@@ -124,18 +163,32 @@ async fn read(source: SourceSlot, caller: &BlockingCaller, resume: &ResumeState,
         }
     };
     loop {
-        // A source without an end waits for records that have yet to come, and says itself when it reads some.
+        // A source without an end waits for records that have yet to come, and says itself when it
+        // reads some.
         if !is_endless {
             caller.begin(BlockingOperation::ReadsOn);
         }
-        let Some(batch) = batches.next().await else { break };
+        let Some(batch) = batches.next().await else {
+            break;
+        };
         caller.end();
         let (arrival, sound) = match batch {
             Ok(batch) => (SourceEvent::Batch { stage, batch }, true),
-            Err(StageError::Unread(unread)) => {
-                (SourceEvent::Incomplete { stage, name: Arc::clone(&name), unread }, true)
-            }
-            Err(error) => (SourceEvent::Failed { name: Arc::clone(&name), error }, false),
+            Err(StageError::Unread(unread)) => (
+                SourceEvent::Incomplete {
+                    stage,
+                    name: Arc::clone(&name),
+                    unread,
+                },
+                true,
+            ),
+            Err(error) => (
+                SourceEvent::Failed {
+                    name: Arc::clone(&name),
+                    error,
+                },
+                false,
+            ),
         };
         if sender.send(arrival).await.is_err() || !sound {
             return false;

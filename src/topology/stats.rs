@@ -1,4 +1,5 @@
-//! What is counted while a pipeline runs: once here, for the progress bar, the summary and Prometheus.
+//! What is counted while a pipeline runs: once here, for the progress bar, the summary and
+//! Prometheus.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -40,7 +41,12 @@ pub struct RunStats {
 
 fn report_models(metrics: &Metrics, models: &[Arc<Model>]) {
     for model in models {
-        let labels = [model.name(), model.digest(), model.kind(), &model.providers()];
+        let labels = [
+            model.name(),
+            model.digest(),
+            model.kind(),
+            &model.providers(),
+        ];
         metrics.models.info.with_label_values(&labels).set(1);
     }
 }
@@ -62,7 +68,8 @@ pub struct StageStats {
     pub role: &'static str,
     /// The places of the stages that it takes records from.
     pub inputs: Vec<usize>,
-    /// Records that it took in; for a source, those that it handed over, and those that its rejects stand for.
+    /// Records that it took in; for a source, those that it handed over, and those that its rejects
+    /// stand for.
     pub records_in: AtomicU64,
     /// Records that it put out.
     pub records_out: AtomicU64,
@@ -94,14 +101,20 @@ impl RunStats {
             };
             let (role, error) = match &stage.role {
                 StageRole::Source(..) => ("source", None),
-                StageRole::Transform(transform) => {
-                    ("transform", transform.model().map(|model| ReconstructionErrorStats::new(model, &plan.models)))
-                }
+                StageRole::Transform(transform) => (
+                    "transform",
+                    transform
+                        .model()
+                        .map(|model| ReconstructionErrorStats::new(model, &plan.models)),
+                ),
                 StageRole::Sink(..) => ("sink", None),
             };
-            // What can be counted is there from the beginning, at 0: else its first event would be no increase.
+            // What can be counted is there from the beginning, at 0: else its first event would be
+            // no increase.
             for code in RejectCode::ALL {
-                metrics.rejects.with_label_values(&[&*stage.name, code.as_str()]);
+                metrics
+                    .rejects
+                    .with_label_values(&[&*stage.name, code.as_str()]);
             }
             if role == "source" {
                 metrics.unread_inputs.with_label_values(&[&*stage.name]);
@@ -145,25 +158,51 @@ impl RunStats {
     }
 
     /// One batch went through a stage.
-    pub(super) fn batch(&self, stage: usize, input: (u64, u64), output: Option<&RecordBatch>, took: Duration) {
+    pub(super) fn batch(
+        &self,
+        stage: usize,
+        input: (u64, u64),
+        output: Option<&RecordBatch>,
+        took: Duration,
+    ) {
         let stats = &self.stages[stage];
         let labels = [&*stats.name, stats.kind];
         let (records, bytes) = input;
         stats.records_in.fetch_add(records, Relaxed);
         stats.busy.fetch_add(nanos(took), Relaxed);
-        self.metrics.records_in.with_label_values(&labels).inc_by(records);
-        self.metrics.bytes_in.with_label_values(&labels).inc_by(bytes);
+        self.metrics
+            .records_in
+            .with_label_values(&labels)
+            .inc_by(records);
+        self.metrics
+            .bytes_in
+            .with_label_values(&labels)
+            .inc_by(bytes);
         self.metrics.batches.with_label_values(&labels).inc();
         if stats.role != "source" {
-            self.metrics.batch_seconds.with_label_values(&labels).observe(took.as_secs_f64());
+            self.metrics
+                .batch_seconds
+                .with_label_values(&labels)
+                .observe(took.as_secs_f64());
         }
         let Some(output) = output else { return };
         if stats.role == "source" {
-            self.metrics.last_record.with_label_values(&[&stats.name]).set(unix_seconds());
+            self.metrics
+                .last_record
+                .with_label_values(&[&stats.name])
+                .set(unix_seconds());
         }
-        stats.records_out.fetch_add(output.num_rows() as u64, Relaxed);
-        self.metrics.records_out.with_label_values(&labels).inc_by(output.num_rows() as u64);
-        self.metrics.bytes_out.with_label_values(&labels).inc_by(output.get_array_memory_size() as u64);
+        stats
+            .records_out
+            .fetch_add(output.num_rows() as u64, Relaxed);
+        self.metrics
+            .records_out
+            .with_label_values(&labels)
+            .inc_by(output.num_rows() as u64);
+        self.metrics
+            .bytes_out
+            .with_label_values(&labels)
+            .inc_by(output.get_array_memory_size() as u64);
         if let Some(error) = &stats.error {
             error.observe(&self.metrics, &stats.name, output);
         }
@@ -197,7 +236,10 @@ impl RunStats {
 
     /// Models were exchanged for these.
     pub(super) fn set_reference(&self, models: &[Arc<Model>]) {
-        self.stages.iter().filter_map(|stage| stage.error.as_ref()).for_each(|errors| errors.set_reference(models));
+        self.stages
+            .iter()
+            .filter_map(|stage| stage.error.as_ref())
+            .for_each(|errors| errors.set_reference(models));
         self.metrics.models.info.reset();
         report_models(&self.metrics, models);
         *self.models.lock().unwrap_or_else(PoisonError::into_inner) = models.to_vec();
@@ -205,12 +247,18 @@ impl RunStats {
 
     /// The models that are at work.
     pub fn models(&self) -> Vec<Arc<Model>> {
-        self.models.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.models
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// A span of time is over, by which errors are told.
     pub(super) fn end_span(&self) {
-        self.stages.iter().filter_map(|stage| stage.error.as_ref()).for_each(ReconstructionErrorStats::end_span);
+        self.stages
+            .iter()
+            .filter_map(|stage| stage.error.as_ref())
+            .for_each(ReconstructionErrorStats::end_span);
     }
 
     /// A worker was at work for so long.
@@ -227,7 +275,10 @@ impl RunStats {
     pub(super) fn left_unread(&self, stage: usize, inputs: u64) {
         let stats = &self.stages[stage];
         stats.unread.store(inputs, Relaxed);
-        self.metrics.unread_inputs.with_label_values(&[&*stats.name]).set(i64::try_from(inputs).unwrap_or(i64::MAX));
+        self.metrics
+            .unread_inputs
+            .with_label_values(&[&*stats.name])
+            .set(i64::try_from(inputs).unwrap_or(i64::MAX));
     }
 
     /// A stage refused these.
@@ -238,19 +289,46 @@ impl RunStats {
         for reject in rejects {
             let count = codes.entry(reject.code).or_default();
             *count = count.saturating_add(reject.records);
-            self.metrics.rejects.with_label_values(&[&*stats.name, reject.code.as_str()]).inc_by(reject.records);
+            self.metrics
+                .rejects
+                .with_label_values(&[&*stats.name, reject.code.as_str()])
+                .inc_by(reject.records);
         }
     }
 
-    /// A sink, whose place is given where it is no dataset of rejects, has committed so much in all; the last commit took
-    /// so long.
-    pub(super) fn committed(&self, name: &str, stage: Option<usize>, written: CommitStats, took: Duration) {
-        self.metrics.commits.seconds.with_label_values(&[name]).observe(took.as_secs_f64());
-        self.metrics.commits.last.with_label_values(&[name]).set(unix_seconds());
-        let Some(stats) = stage.map(|stage| &self.stages[stage]) else { return };
+    /// A sink, whose place is given where it is no dataset of rejects, has committed so much in
+    /// all; the last commit took so long.
+    pub(super) fn committed(
+        &self,
+        name: &str,
+        stage: Option<usize>,
+        written: CommitStats,
+        took: Duration,
+    ) {
+        self.metrics
+            .commits
+            .seconds
+            .with_label_values(&[name])
+            .observe(took.as_secs_f64());
+        self.metrics
+            .commits
+            .last
+            .with_label_values(&[name])
+            .set(unix_seconds());
+        let Some(stats) = stage.map(|stage| &self.stages[stage]) else {
+            return;
+        };
         let mut before = stats.written.lock().unwrap_or_else(PoisonError::into_inner);
-        self.metrics.commits.files.with_label_values(&[&stats.name]).inc_by(written.files - before.files);
-        self.metrics.commits.bytes.with_label_values(&[&stats.name]).inc_by(written.bytes - before.bytes);
+        self.metrics
+            .commits
+            .files
+            .with_label_values(&[&stats.name])
+            .inc_by(written.files - before.files);
+        self.metrics
+            .commits
+            .bytes
+            .with_label_values(&[&stats.name])
+            .inc_by(written.bytes - before.bytes);
         *before = written;
     }
 
@@ -260,59 +338,89 @@ impl RunStats {
         sources.map(|stage| stage.records_in.load(Relaxed)).sum()
     }
 
-    /// The limit of the pipeline that the rejects exceed, of so many records; `None` where they exceed none.
+    /// The limit of the pipeline that the rejects exceed, of so many records; `None` where they
+    /// exceed none.
     pub fn exceeded(&self, allowed: &RejectLimits, records: u64) -> Option<String> {
         let rejects = self.rejects();
         if let Some(number) = allowed.number.filter(|&number| rejects > number) {
-            return Some(format!("{rejects} records were rejected, and rejects.max = {number}"));
+            return Some(format!(
+                "{rejects} records were rejected, and rejects.max = {number}"
+            ));
         }
-        let share = allowed.share.filter(|share| rejects as f64 > share * records as f64)?;
+        let share = allowed
+            .share
+            .filter(|share| rejects as f64 > share * records as f64)?;
         let read = self.records();
-        Some(format!("{rejects} of {read} records were rejected, and rejects.max_share = {share}"))
+        Some(format!(
+            "{rejects} of {read} records were rejected, and rejects.max_share = {share}"
+        ))
     }
 
-    /// Records that there will have been at the end, as far as that is known; some at least, of which a share says
-    /// something.
+    /// Records that there will have been at the end, as far as that is known; some at least, of
+    /// which a share says something.
     pub(super) fn expected_total(&self) -> u64 {
         let mut sources = self.stages.iter().filter(|stage| stage.role == "source");
         // While one counts, there may be any number.
-        if sources.clone().any(|source| source.total().is_none() && source.is_counting()) {
+        if sources
+            .clone()
+            .any(|source| source.total().is_none() && source.is_counting())
+        {
             return u64::MAX;
         }
         // Sources are opened one after the other: until the last one is, their sum is not known.
-        let total = sources.try_fold(0u64, |total, source| Some(total.saturating_add(source.total()?)));
+        let total = sources.try_fold(0u64, |total, source| {
+            Some(total.saturating_add(source.total()?))
+        });
         total.unwrap_or(0).max(self.records()).max(ENOUGH)
     }
 
     /// Inputs that sources have left to the next run.
     pub fn unread(&self) -> u64 {
-        self.stages.iter().map(|stage| stage.unread.load(Relaxed)).sum()
+        self.stages
+            .iter()
+            .map(|stage| stage.unread.load(Relaxed))
+            .sum()
     }
 
     /// Records that all stages refused.
     pub fn rejects(&self) -> u64 {
-        self.stages.iter().map(|stage| stage.rejects.load(Relaxed)).sum()
+        self.stages
+            .iter()
+            .map(|stage| stage.rejects.load(Relaxed))
+            .sum()
     }
 }
 
 impl StageStats {
     /// Records that the source will give in all, once that is known.
     pub fn total(&self) -> Option<u64> {
-        self.total.lock().unwrap_or_else(PoisonError::into_inner).known()
+        self.total
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .known()
     }
 
     fn is_counting(&self) -> bool {
-        matches!(*self.total.lock().unwrap_or_else(PoisonError::into_inner), RecordCount::Counting(_))
+        matches!(
+            *self.total.lock().unwrap_or_else(PoisonError::into_inner),
+            RecordCount::Counting(_)
+        )
     }
 
     /// How often each reason to refuse was met.
     pub fn codes(&self) -> BTreeMap<RejectCode, u64> {
-        self.codes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.codes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// What the last listing of the source left out.
     pub fn skipped_files(&self) -> SkippedFiles {
-        self.skipped_files.as_ref().map(LastSkippedFiles::get).unwrap_or_default()
+        self.skipped_files
+            .as_ref()
+            .map(LastSkippedFiles::get)
+            .unwrap_or_default()
     }
 
     /// What the sink has committed.

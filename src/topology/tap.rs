@@ -1,4 +1,5 @@
-//! What people may see of a run beside its counters: the last rejects, and, while somebody looks, some images.
+//! What people may see of a run beside its counters: the last rejects, and, while somebody looks,
+//! some images.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -22,7 +23,8 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// The last rejects and images of a run.
 pub struct Tap {
     began: Instant,
-    /// Milliseconds after `began`: until when somebody looks, and, per stage, when the next image may be taken.
+    /// Milliseconds after `began`: until when somebody looks, and, per stage, when the next image
+    /// may be taken.
     sampling_until: AtomicU64,
     next_image: Vec<AtomicU64>,
     rejects: Mutex<VecDeque<RecentReject>>,
@@ -81,10 +83,12 @@ impl Tap {
 
     /// Somebody looks: for some seconds from now on, images are taken now and then.
     pub fn keep_sampling(&self) {
-        self.sampling_until.store(self.now() + VIEWER_TIMEOUT.as_millis() as u64, Relaxed);
+        self.sampling_until
+            .store(self.now() + VIEWER_TIMEOUT.as_millis() as u64, Relaxed);
     }
 
-    /// Whether an image of this stage is to be taken now: somebody looks, and the last one was taken a while ago.
+    /// Whether an image of this stage is to be taken now: somebody looks, and the last one was
+    /// taken a while ago.
     pub(super) fn should_sample(&self, stage: usize) -> bool {
         let until = self.sampling_until.load(Relaxed);
         if until == 0 {
@@ -94,14 +98,30 @@ impl Tap {
         now < until && now >= self.next_image[stage].load(Relaxed)
     }
 
-    /// Keeps an image of the stage at `at`; of several workers that took one at the same time, the first is heard.
-    pub(super) fn add_image(&self, at: usize, stage: &Arc<str>, source: String, images: &[Pixels; 2]) {
+    /// Keeps an image of the stage at `at`; of several workers that took one at the same time, the
+    /// first is heard.
+    pub(super) fn add_image(
+        &self,
+        at: usize,
+        stage: &Arc<str>,
+        source: String,
+        images: &[Pixels; 2],
+    ) {
         let (now, next) = (self.now(), self.next_image[at].load(Relaxed));
         let after = now + PAUSE.as_millis() as u64;
-        if now < next || self.next_image[at].compare_exchange(next, after, Relaxed, Relaxed).is_err() {
+        if now < next
+            || self.next_image[at]
+                .compare_exchange(next, after, Relaxed, Relaxed)
+                .is_err()
+        {
             return;
         }
-        let [Ok(before), Ok(made)] = images.each_ref().map(|image| encode(image, OutputFormat::Png)) else { return };
+        let [Ok(before), Ok(made)] = images
+            .each_ref()
+            .map(|image| encode(image, OutputFormat::Png))
+        else {
+            return;
+        };
         let mut kept = self.images.lock().unwrap_or_else(PoisonError::into_inner);
         let number = kept.back().map_or(0, |last| last.number + 1);
         let files = [before, made];
@@ -125,12 +145,24 @@ impl Tap {
 
     /// The last rejects, the latest first.
     pub fn rejects(&self) -> Vec<RecentReject> {
-        self.rejects.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
+        self.rejects
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .rev()
+            .cloned()
+            .collect()
     }
 
     /// The last images, the latest first.
     pub fn images(&self) -> Vec<Arc<SampledImage>> {
-        self.images.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
+        self.images
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .rev()
+            .cloned()
+            .collect()
     }
 }
 
@@ -142,7 +174,12 @@ mod tests {
     #[test]
     fn images_are_taken_while_somebody_looks_and_seldom() {
         let tap = Tap::new(2);
-        let pixel = || Pixels { width: 1, height: 1, channels: Channels::Gray, data: vec![7] };
+        let pixel = || Pixels {
+            width: 1,
+            height: 1,
+            channels: Channels::Gray,
+            data: vec![7],
+        };
         let stage: Arc<str> = Arc::from("codes");
         assert!(!tap.should_sample(1));
         tap.keep_sampling();
@@ -153,7 +190,13 @@ mod tests {
         tap.add_image(1, &stage, "b.png".to_owned(), &[pixel(), pixel()]);
         let images = tap.images();
         assert_eq!(images.len(), 1);
-        assert!(images[0].source == "a.png" && images[0].files.iter().all(|file| file.starts_with(b"\x89PNG")));
+        assert!(
+            images[0].source == "a.png"
+                && images[0]
+                    .files
+                    .iter()
+                    .all(|file| file.starts_with(b"\x89PNG"))
+        );
     }
 
     #[test]

@@ -35,12 +35,17 @@ impl WorkerShared {
         stop: &FailureSignal,
     ) -> Self {
         let (stats, poison_records) = (Arc::clone(stats), Arc::clone(poison_records));
-        Self { stats, poison_records, acks: Arc::clone(acks), stop: stop.clone() }
+        Self {
+            stats,
+            poison_records,
+            acks: Arc::clone(acks),
+            stop: stop.clone(),
+        }
     }
 }
 
-/// Works until the channel closes. Everything that a worker owns is made here, on its own thread, and warmed up before
-/// the first batch comes.
+/// Works until the channel closes. Everything that a worker owns is made here, on its own thread,
+/// and warmed up before the first batch comes.
 pub(super) fn work(
     place: usize,
     shared: &WorkerShared,
@@ -92,8 +97,8 @@ enum NextWork {
     End,
 }
 
-/// How long a worker has nothing to do before it takes newer models on its own: batches for those that it has may still
-/// be on their way to it.
+/// How long a worker has nothing to do before it takes newer models on its own: batches for those
+/// that it has may still be on their way to it.
 const IDLE_BEFORE_SWAP: Duration = Duration::from_secs(2);
 
 /// What to do next: work, where there is any.
@@ -121,24 +126,58 @@ struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    fn new(generation: &Arc<Generation>, stats: &'a RunStats) -> Result<Self, (Arc<str>, StageError)> {
-        Ok(Self { held: WorkerGraph::of(generation)?, stats, counts_rejects: true })
+    fn new(
+        generation: &Arc<Generation>,
+        stats: &'a RunStats,
+    ) -> Result<Self, (Arc<str>, StageError)> {
+        Ok(Self {
+            held: WorkerGraph::of(generation)?,
+            stats,
+            counts_rejects: true,
+        })
     }
 
     /// Carries a batch, and tells who wants to know what came of it. `false`: nobody does any more.
-    fn process(&mut self, work: WorkItem, shared: &WorkerShared, done: &async_channel::Sender<WorkerMessage>) -> bool {
-        let WorkItem { destination, source, batch, quarantined, generation, permit } = work;
-        // Records of `/v1/encode` do not belong to the run: their rejects do not count towards its limits.
+    fn process(
+        &mut self,
+        work: WorkItem,
+        shared: &WorkerShared,
+        done: &async_channel::Sender<WorkerMessage>,
+    ) -> bool {
+        let WorkItem {
+            destination,
+            source,
+            batch,
+            quarantined,
+            generation,
+            permit,
+        } = work;
+        // Records of `/v1/encode` do not belong to the run: their rejects do not count towards its
+        // limits.
         self.counts_rejects = matches!(destination, Destination::Sinks(_));
-        let passed = self.held.change(&generation).and_then(|()| self.run_graph(source, batch, quarantined));
+        let passed = self
+            .held
+            .change(&generation)
+            .and_then(|()| self.run_graph(source, batch, quarantined));
         match destination {
             Destination::Sinks(number) => {
-                let carried = passed.and_then(|passed| self.prepare(passed)).and_then(|passed| self.finish(passed));
+                let carried = passed
+                    .and_then(|passed| self.prepare(passed))
+                    .and_then(|passed| self.finish(passed));
                 shared.poison_records.end(number);
                 let message = match carried {
                     Ok(mut result) => {
-                        shared.acks.on_processed(number, std::mem::take(&mut result.rejected), &result.outputs);
-                        WorkerMessage::Batch { number, result: Box::new(result), generation, permit }
+                        shared.acks.on_processed(
+                            number,
+                            std::mem::take(&mut result.rejected),
+                            &result.outputs,
+                        );
+                        WorkerMessage::Batch {
+                            number,
+                            result: Box::new(result),
+                            generation,
+                            permit,
+                        }
                     }
                     Err((name, error)) => {
                         shared.stop.fail(&name, error);
@@ -150,12 +189,16 @@ impl<'a> Worker<'a> {
             Destination::Caller(reply) => {
                 let answer = match passed {
                     Ok(GraphOutput { outputs, rejects }) => match outputs.into_iter().next() {
-                        Some(batch) => Ok(InferenceResponse { batch, rejected: rejects.into_list() }),
+                        Some(batch) => Ok(InferenceResponse {
+                            batch,
+                            rejected: rejects.into_list(),
+                        }),
                         None => Err("the pipeline has no sink".to_owned()),
                     },
                     Err((name, error)) => {
                         let told = format!("{name}: {error}");
-                        // A refusal by the environment, such as a lack of memory, concerns this request alone.
+                        // A refusal by the environment, such as a lack of memory, concerns this
+                        // request alone.
                         if !error.is_of_environment() {
                             shared.stop.fail(&name, error);
                         }
@@ -197,7 +240,11 @@ impl<'a> Worker<'a> {
                 continue;
             }
             let fail = |error: StageError| (Arc::clone(&node.name), error);
-            let arms: Vec<Batch> = node.inputs.iter().filter_map(|&from| take(&mut edges, &mut left, from)).collect();
+            let arms: Vec<Batch> = node
+                .inputs
+                .iter()
+                .filter_map(|&from| take(&mut edges, &mut left, from))
+                .collect();
             let arrived = Batch::concat(&arms).map_err(|error| fail(error.into()))?;
             drop(arms);
             match &node.part {
@@ -223,7 +270,9 @@ impl<'a> Worker<'a> {
         let nodes = generation.graph.nodes.iter().enumerate();
         let sinks = nodes.filter(|(_, node)| matches!(node.part, NodeKind::Sink(..)));
         for ((at, node), output) in sinks.zip(&mut passed.outputs) {
-            let Some(preparation) = self.held.transforms[at].as_mut() else { continue };
+            let Some(preparation) = self.held.transforms[at].as_mut() else {
+                continue;
+            };
             // The sink will pass it over.
             if generation.graph.is_done(at, &output.provenance) {
                 continue;
@@ -239,7 +288,10 @@ impl<'a> Worker<'a> {
 
     /// Puts the rejects behind the outputs, where they are kept.
     fn finish(&self, passed: GraphOutput) -> Result<ProcessedBatch, (Arc<str>, StageError)> {
-        let GraphOutput { mut outputs, rejects: mut rejected } = passed;
+        let GraphOutput {
+            mut outputs,
+            rejects: mut rejected,
+        } = passed;
         if !rejected.is_empty() {
             self.stats.tap.add_rejects(rejected.seen(REJECTS));
         }
@@ -247,21 +299,44 @@ impl<'a> Worker<'a> {
             let name: Arc<str> = Arc::from("rejects");
             outputs.push(rejected.batch(originals).map_err(|error| (name, error))?);
         }
-        Ok(ProcessedBatch { outputs, rejected: rejected.into_list() })
+        Ok(ProcessedBatch {
+            outputs,
+            rejected: rejected.into_list(),
+        })
     }
 
-    fn apply(&mut self, at: usize, batch: Batch, refused: &mut BatchRejects) -> Result<Batch, StageError> {
-        let input = (batch.records.num_rows() as u64, batch.records.get_array_memory_size() as u64);
+    fn apply(
+        &mut self,
+        at: usize,
+        batch: Batch,
+        refused: &mut BatchRejects,
+    ) -> Result<Batch, StageError> {
+        let input = (
+            batch.records.num_rows() as u64,
+            batch.records.get_array_memory_size() as u64,
+        );
         let (started, mut rejects) = (Instant::now(), RejectCollector::default());
         // A node that is a transform has been built, or this worker would not run.
-        let Some(transform) = self.held.transforms[at].as_mut() else { return Ok(batch) };
+        let Some(transform) = self.held.transforms[at].as_mut() else {
+            return Ok(batch);
+        };
         let tap = &self.stats.tap;
         let is_looked_at = tap.should_sample(at);
         let output = transform.apply(&batch, &mut rejects)?;
-        debug_assert_eq!(output.records.schema(), transform.schema(), "a transform left its plan");
-        self.stats.batch(at, input, Some(&output.records), started.elapsed());
+        debug_assert_eq!(
+            output.records.schema(),
+            transform.schema(),
+            "a transform left its plan"
+        );
+        self.stats
+            .batch(at, input, Some(&output.records), started.elapsed());
         if is_looked_at && let Some(look) = transform.preview(&batch, &output)? {
-            tap.add_image(at, &self.stats.stages[at].name, source_of(&batch, look.ordinal), &look.images);
+            tap.add_image(
+                at,
+                &self.stats.stages[at].name,
+                source_of(&batch, look.ordinal),
+                &look.images,
+            );
         }
         self.refuse(at, rejects.into_vec(), refused);
         Ok(output)
@@ -293,8 +368,13 @@ fn all_rejected(batch: &Batch, guilt: QuarantineReason) -> Vec<Reject> {
     batch.row_ordinals.iter().map(reject).collect()
 }
 
-/// An edge's batch: a reference, or the batch itself for the last who asks, so that it is freed early.
+/// An edge's batch: a reference, or the batch itself for the last who asks, so that it is freed
+/// early.
 fn take(edges: &mut [Option<Batch>], left: &mut [usize], from: usize) -> Option<Batch> {
     left[from] -= 1;
-    if left[from] == 0 { edges[from].take() } else { edges[from].clone() }
+    if left[from] == 0 {
+        edges[from].take()
+    } else {
+        edges[from].clone()
+    }
 }

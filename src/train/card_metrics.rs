@@ -9,46 +9,79 @@ use crate::model::Model;
 ///
 /// # Errors
 /// When the model cannot run, or the records cannot be read.
-pub fn metrics(model: &Model, prepared: &PreparedDataset) -> Result<Vec<(String, f64)>, TrainError> {
+pub fn metrics(
+    model: &Model,
+    prepared: &PreparedDataset,
+) -> Result<Vec<(String, f64)>, TrainError> {
     if prepared.validation.is_empty() {
         return Ok(Vec::new());
     }
     let mut parts = vec![Subset::Validation];
     parts.extend((prepared.anomalies > 0).then_some(Subset::Test));
-    let options = EvaluateOptions { parts, corruptions: Vec::new() };
-    let evaluation = evaluate(model, prepared, &options, &mut |_, _, _| {}).map_err(|error| match error {
-        EvaluateError::Faults(faults) => TrainError::Faults(faults),
-        EvaluateError::Stage(error) => TrainError::Stage(error),
-    })?;
+    let options = EvaluateOptions {
+        parts,
+        corruptions: Vec::new(),
+    };
+    let evaluation =
+        evaluate(model, prepared, &options, &mut |_, _, _| {}).map_err(|error| match error {
+            EvaluateError::Faults(faults) => TrainError::Faults(faults),
+            EvaluateError::Stage(error) => TrainError::Stage(error),
+        })?;
     Ok(named(&evaluation))
 }
 
 fn named(evaluation: &Evaluation) -> Vec<(String, f64)> {
     let mut all = Vec::new();
-    let mut add = |name: &str, value: Option<f64>| all.extend(value.map(|value| (name.to_owned(), value)));
+    let mut add =
+        |name: &str, value: Option<f64>| all.extend(value.map(|value| (name.to_owned(), value)));
     let of = |closeness: &DenoisingQuality| closeness.images.clone();
     for denoising in &evaluation.denoising {
-        let level = denoising.sigma.map(|sigma| format!("_sigma{sigma}")).unwrap_or_default();
+        let level = denoising
+            .sigma
+            .map(|sigma| format!("_sigma{sigma}"))
+            .unwrap_or_default();
         let (noisy, output) = (of(&denoising.noisy), of(&denoising.output));
         add(&format!("input_mse{level}"), Some(denoising.noisy.mse));
         add(&format!("mse{level}"), Some(denoising.output.mse));
-        add(&format!("input_psnr{level}"), noisy.and_then(|images| images.psnr));
-        add(&format!("psnr{level}"), output.as_ref().and_then(|images| images.psnr));
-        add(&format!("ssim{level}"), output.and_then(|images| images.ssim));
+        add(
+            &format!("input_psnr{level}"),
+            noisy.and_then(|images| images.psnr),
+        );
+        add(
+            &format!("psnr{level}"),
+            output.as_ref().and_then(|images| images.psnr),
+        );
+        add(
+            &format!("ssim{level}"),
+            output.and_then(|images| images.ssim),
+        );
     }
     // What a denoiser does to a clean image says little.
-    if let Some(clean) = evaluation.reconstruction.as_ref().filter(|_| evaluation.denoising.is_empty()) {
+    if let Some(clean) = evaluation
+        .reconstruction
+        .as_ref()
+        .filter(|_| evaluation.denoising.is_empty())
+    {
         add("mse", Some(clean.mse));
         add("psnr", clean.images.as_ref().and_then(|images| images.psnr));
         add("ssim", clean.images.as_ref().and_then(|images| images.ssim));
     }
     add("pca_mse", evaluation.pca.as_ref().map(|pca| pca.mse));
-    add("active_share", evaluation.code.as_ref().map(|code| code.active_share));
+    add(
+        "active_share",
+        evaluation.code.as_ref().map(|code| code.active_share),
+    );
     if let Some(labels) = &evaluation.labels {
         add("neighbours_accuracy", Some(labels.latent.neighbours));
         add("probe_accuracy", Some(labels.latent.probe));
-        add("pca_neighbours_accuracy", labels.pca.as_ref().map(|pca| pca.neighbours));
-        add("pca_probe_accuracy", labels.pca.as_ref().map(|pca| pca.probe));
+        add(
+            "pca_neighbours_accuracy",
+            labels.pca.as_ref().map(|pca| pca.neighbours),
+        );
+        add(
+            "pca_probe_accuracy",
+            labels.pca.as_ref().map(|pca| pca.probe),
+        );
     }
     if let Some(anomalies) = &evaluation.anomalies {
         add("auc_roc", Some(anomalies.model.auc_roc));

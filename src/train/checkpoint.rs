@@ -1,4 +1,5 @@
-//! Checkpoints: everything that the rest of a training depends on, in one file that a crash cannot break.
+//! Checkpoints: everything that the rest of a training depends on, in one file that a crash cannot
+//! break.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,8 @@ use crate::fs_durable::write_atomically;
 /// Where a training stands.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrainingPosition {
-    /// SHA-256 over what the training file means and the data: a checkpoint of another training is refused.
+    /// SHA-256 over what the training file means and the data: a checkpoint of another training is
+    /// refused.
     pub digest: String,
     /// The same over the file as it is written; earlier programs have that alone, as `digest`.
     #[serde(default)]
@@ -61,21 +63,29 @@ impl TrainingCheckpoint {
     /// # Errors
     /// When the system refuses.
     pub fn write(&self, path: &Path) -> Result<(), StageError> {
-        let named = |role: &'static str, tensors: &[Vec<f32>]| -> Vec<(String, Vec<usize>, Vec<u8>)> {
-            let named = tensors.iter().enumerate().map(|(place, values)| {
-                let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-                (format!("{role}.{place:04}"), vec![values.len()], bytes)
-            });
-            named.collect()
-        };
+        let named =
+            |role: &'static str, tensors: &[Vec<f32>]| -> Vec<(String, Vec<usize>, Vec<u8>)> {
+                let named = tensors.iter().enumerate().map(|(place, values)| {
+                    let bytes = values
+                        .iter()
+                        .flat_map(|value| value.to_le_bytes())
+                        .collect();
+                    (format!("{role}.{place:04}"), vec![values.len()], bytes)
+                });
+                named.collect()
+            };
         let tensors = [named("state", &self.state), named("best", &self.best)].concat();
         let views = tensors.iter().map(|(name, shape, bytes)| {
             TensorView::new(Dtype::F32, shape.clone(), bytes).map(|view| (name.as_str(), view))
         });
-        let views: Vec<_> = views.collect::<Result<_, _>>().map_err(|error| broken(path, &error))?;
-        let position = serde_json::to_string(&self.position).map_err(|error| broken(path, &error))?;
+        let views: Vec<_> = views
+            .collect::<Result<_, _>>()
+            .map_err(|error| broken(path, &error))?;
+        let position =
+            serde_json::to_string(&self.position).map_err(|error| broken(path, &error))?;
         let metadata = HashMap::from([(POSITION.to_owned(), position)]);
-        let bytes = safetensors::serialize(views, Some(metadata)).map_err(|error| broken(path, &error))?;
+        let bytes =
+            safetensors::serialize(views, Some(metadata)).map_err(|error| broken(path, &error))?;
         write_atomically(path, &bytes)
     }
 
@@ -89,9 +99,14 @@ impl TrainingCheckpoint {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(StageError::io(path)(error)),
         };
-        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| broken(path, &error))?;
-        let position = metadata.metadata().as_ref().and_then(|metadata| metadata.get(POSITION));
-        let position = position.ok_or_else(|| broken(path, &"it does not say where the training stands"))?;
+        let (_, metadata) =
+            SafeTensors::read_metadata(&bytes).map_err(|error| broken(path, &error))?;
+        let position = metadata
+            .metadata()
+            .as_ref()
+            .and_then(|metadata| metadata.get(POSITION));
+        let position =
+            position.ok_or_else(|| broken(path, &"it does not say where the training stands"))?;
         let position = serde_json::from_str(position).map_err(|error| broken(path, &error))?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| broken(path, &error))?;
         let mut names = tensors.names();
@@ -108,12 +123,19 @@ impl TrainingCheckpoint {
             });
             read.collect()
         };
-        Ok(Some(Self { position, state: read("state.")?, best: read("best.")? }))
+        Ok(Some(Self {
+            position,
+            state: read("state.")?,
+            best: read("best.")?,
+        }))
     }
 }
 
 fn broken(path: &Path, reason: &dyn std::fmt::Display) -> StageError {
-    StageError::Other(format!("{}: no checkpoint: {reason}; begin anew with --restart", path.display()))
+    StageError::Other(format!(
+        "{}: no checkpoint: {reason}; begin anew with --restart",
+        path.display()
+    ))
 }
 
 #[cfg(test)]
@@ -141,15 +163,27 @@ mod tests {
             curve: vec![point],
             ..TrainingPosition::default()
         };
-        let state = (0..12).map(|i| vec![0.1 + i as f32, f32::MIN_POSITIVE, f32::NAN.copysign(-1.0)]).collect();
-        let checkpoint = TrainingCheckpoint { position, state, best: vec![vec![], vec![1.0]] };
+        let state = (0..12)
+            .map(|i| vec![0.1 + i as f32, f32::MIN_POSITIVE, f32::NAN.copysign(-1.0)])
+            .collect();
+        let checkpoint = TrainingCheckpoint {
+            position,
+            state,
+            best: vec![vec![], vec![1.0]],
+        };
         checkpoint.write(&path).unwrap();
         let read = TrainingCheckpoint::read(&path).unwrap().unwrap();
         assert_eq!(read.position, checkpoint.position);
         let bits = |tensors: &[Vec<f32>]| -> Vec<Vec<u32>> {
-            tensors.iter().map(|values| values.iter().map(|value| value.to_bits()).collect()).collect()
+            tensors
+                .iter()
+                .map(|values| values.iter().map(|value| value.to_bits()).collect())
+                .collect()
         };
-        assert_eq!((bits(&read.state), bits(&read.best)), (bits(&checkpoint.state), bits(&checkpoint.best)));
+        assert_eq!(
+            (bits(&read.state), bits(&read.best)),
+            (bits(&checkpoint.state), bits(&checkpoint.best))
+        );
     }
 
     #[test]
@@ -158,7 +192,12 @@ mod tests {
         let path = TrainingCheckpoint::path(folder.path());
         for bytes in [&b""[..], b"no checkpoint", &[0xff; 100]] {
             std::fs::write(&path, bytes).unwrap();
-            assert!(TrainingCheckpoint::read(&path).unwrap_err().to_string().contains("begin anew with --restart"));
+            assert!(
+                TrainingCheckpoint::read(&path)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("begin anew with --restart")
+            );
         }
     }
 }

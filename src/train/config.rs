@@ -41,7 +41,8 @@ pub struct TrainingFile {
 pub struct ModelHeader {
     /// The model's name: the name of its folder, beside the file.
     pub name: String,
-    /// The sort of autoencoder, one word or several: vanilla, deep, convolutional, sparse, denoising.
+    /// The sort of autoencoder, one word or several: vanilla, deep, convolutional, sparse,
+    /// denoising.
     pub kind: ModelKinds,
     /// What it is for, in a sentence or two; the card keeps it.
     pub description: String,
@@ -55,7 +56,10 @@ pub struct ModelHeader {
 
 /// One word or several.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(untagged, expecting = "expected a kind such as \"deep\", or a list such as [\"deep\", \"denoising\"]")]
+#[serde(
+    untagged,
+    expecting = "expected a kind such as \"deep\", or a list such as [\"deep\", \"denoising\"]"
+)]
 pub enum ModelKinds {
     /// One.
     One(ModelKind),
@@ -85,7 +89,11 @@ impl ModelKinds {
 
     /// The words as a phrase.
     pub fn describe(&self) -> String {
-        self.words().iter().map(|word| word.as_str()).collect::<Vec<_>>().join(" ")
+        self.words()
+            .iter()
+            .map(|word| word.as_str())
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 }
 
@@ -117,27 +125,32 @@ impl ModelKind {
     }
 }
 
-/// `[network]`: number and size of layers. The decoder mirrors the encoder unless `decoder` says otherwise.
+/// `[network]`: number and size of layers. The decoder mirrors the encoder unless `decoder` says
+/// otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct NetworkSpec {
-    /// Dense layers before the code, their values each: `[512, 128]`. Behind convolutions they come last.
+    /// Dense layers before the code, their values each: `[512, 128]`. Behind convolutions they come
+    /// last.
     pub nodes: Vec<usize>,
-    /// Convolutions, their channels each: `[32, 64, 128]`. With a code each halves height and width; without one the
-    /// first keeps them.
+    /// Convolutions, their channels each: `[32, 64, 128]`. With a code each halves height and
+    /// width; without one the first keeps them.
     pub channels: Vec<usize>,
     /// Stride of each convolution, 1 or 2. Default: 2; without a code 1 for the first.
     pub strides: Option<Vec<usize>>,
     /// Height and width of the convolutions' kernels, odd. Default: 3.
     pub kernel: usize,
-    /// Residual blocks (two convolutions of 3x3, He and others, 2015) behind each convolution. Default: 0.
+    /// Residual blocks (two convolutions of 3x3, He and others, 2015) behind each convolution.
+    /// Default: 0.
     pub blocks: usize,
-    /// Without a code: whether the encoder's values are added to the decoder's at the same size. Default: true.
+    /// Without a code: whether the encoder's values are added to the decoder's at the same size.
+    /// Default: true.
     pub skips: Option<bool>,
-    /// Without a code: whether images are first folded to half their height and width and four times the channels,
-    /// which makes the network four times cheaper. Default: false.
+    /// Without a code: whether images are first folded to half their height and width and four
+    /// times the channels, which makes the network four times cheaper. Default: false.
     pub space_to_depth: bool,
-    /// Without a code: whether the network's output is added to its input, so that it learns the difference. Default: false.
+    /// Without a code: whether the network's output is added to its input, so that it learns the
+    /// difference. Default: false.
     pub residual: bool,
     /// Between layers. Default: relu.
     pub activation: Activation,
@@ -145,8 +158,8 @@ pub struct NetworkSpec {
     pub code_activation: Option<Activation>,
     /// Of the output. Default: sigmoid where the loss is bce, else linear.
     pub output_activation: Option<Activation>,
-    /// Whether the encoder first brings its input to mean 0 and deviation 1, by one mean and one deviation over all
-    /// values of the training part. Default: true for images with a code.
+    /// Whether the encoder first brings its input to mean 0 and deviation 1, by one mean and one
+    /// deviation over all values of the training part. Default: true for images with a code.
     pub standardize: Option<bool>,
     /// A decoder that does not mirror the encoder.
     pub decoder: Option<DecoderSpec>,
@@ -178,7 +191,8 @@ impl Default for NetworkSpec {
 pub struct DecoderSpec {
     /// Dense layers behind the code. Default: the encoder's, backwards.
     pub nodes: Option<Vec<usize>>,
-    /// Channels, as many as the encoder has, the smallest image first. Default: the encoder's, backwards.
+    /// Channels, as many as the encoder has, the smallest image first. Default: the encoder's,
+    /// backwards.
     pub channels: Option<Vec<usize>>,
 }
 
@@ -196,7 +210,11 @@ pub struct Sparsity {
 
 impl Default for Sparsity {
     fn default() -> Self {
-        Self { penalty: SparsityPenalty::L1, weight: 1e-3, target: 0.05 }
+        Self {
+            penalty: SparsityPenalty::L1,
+            weight: 1e-3,
+            target: 0.05,
+        }
     }
 }
 
@@ -231,15 +249,16 @@ pub struct TrainingSpec {
     pub weight_decay: f32,
     /// Greatest norm of the gradient over all weights; a longer one is shortened. Default: none.
     pub clip_grad_norm: Option<f32>,
-    /// Weights that are kept are a running mean over steps, with this share of the mean before, such as 0.999.
-    /// Default: the last weights.
+    /// Weights that are kept are a running mean over steps, with this share of the mean before,
+    /// such as 0.999. Default: the last weights.
     pub ema_decay: Option<f32>,
     /// End after so many epochs without a better validation loss. Default: never.
     pub patience: Option<u32>,
     /// Images: train on squares of this side, cut at random places. Default: whole images.
     pub crop: Option<usize>,
-    /// Images of one size: train on parts of them, whose height and width are each a share of the whole drawn from this
-    /// range, such as [0.3, 1.0], and which are then resized. Default: whole images.
+    /// Images of one size: train on parts of them, whose height and width are each a share of the
+    /// whole drawn from this range, such as [0.3, 1.0], and which are then resized. Default: whole
+    /// images.
     pub zoom: Option<[f32; 2]>,
     /// Squares, or parts, that are cut from each image in an epoch. Default: 1.
     pub crops: usize,
@@ -285,29 +304,58 @@ impl TrainingSpec {
     /// What cannot be, for such an input; keys from the top of the file.
     pub fn faults(&self, input: &InputSpec) -> Vec<ConfigError> {
         let mut faults = Vec::new();
-        let mut fault = |key: &str, message: String| faults.push(ConfigError::new(format!("training.{key}"), message));
+        let mut fault = |key: &str, message: String| {
+            faults.push(ConfigError::new(format!("training.{key}"), message))
+        };
         if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
-            fault("learning_rate", format!("must be above 0, such as 0.001; met {}", self.learning_rate));
+            fault(
+                "learning_rate",
+                format!("must be above 0, such as 0.001; met {}", self.learning_rate),
+            );
         }
         if self.epochs == 0 {
             fault("epochs", "must be above 0".to_owned());
         }
         if !(1..=MAX_BATCH).contains(&self.batch_size) {
-            fault("batch_size", format!("must lie between 1 and {MAX_BATCH}; met {}", self.batch_size));
+            fault(
+                "batch_size",
+                format!(
+                    "must lie between 1 and {MAX_BATCH}; met {}",
+                    self.batch_size
+                ),
+            );
         }
         if !(0.0..1.0).contains(&self.weight_decay) {
-            fault("weight_decay", format!("must be 0 or more and below 1; met {}", self.weight_decay));
+            fault(
+                "weight_decay",
+                format!("must be 0 or more and below 1; met {}", self.weight_decay),
+            );
         }
-        if self.clip_grad_norm.is_some_and(|norm| norm.is_nan() || norm <= 0.0) {
+        if self
+            .clip_grad_norm
+            .is_some_and(|norm| norm.is_nan() || norm <= 0.0)
+        {
             fault("clip_grad_norm", "must be above 0, such as 1.0".to_owned());
         }
-        if self.ema_decay.is_some_and(|decay| !(0.0..1.0).contains(&decay)) {
-            fault("ema_decay", "must be 0 or more and below 1, such as 0.999".to_owned());
+        if self
+            .ema_decay
+            .is_some_and(|decay| !(0.0..1.0).contains(&decay))
+        {
+            fault(
+                "ema_decay",
+                "must be 0 or more and below 1, such as 0.999".to_owned(),
+            );
         }
         if self.crops == 0 || self.crops > MAX_CROPS {
-            fault("crops", format!("must lie between 1 and {MAX_CROPS}; met {}", self.crops));
+            fault(
+                "crops",
+                format!("must lie between 1 and {MAX_CROPS}; met {}", self.crops),
+            );
         }
-        if self.crop.is_some_and(|crop| !(4..=MAX_CROP).contains(&crop)) {
+        if self
+            .crop
+            .is_some_and(|crop| !(4..=MAX_CROP).contains(&crop))
+        {
             fault("crop", format!("must lie between 4 and {MAX_CROP} pixels"));
         }
         if self.crop.is_some() && input.size.is_some() {
@@ -317,10 +365,19 @@ impl TrainingSpec {
             );
         }
         if self.crop.is_none() && self.zoom.is_none() && self.crops > 1 {
-            fault("crops", "has no use without training.crop or training.zoom".to_owned());
+            fault(
+                "crops",
+                "has no use without training.crop or training.zoom".to_owned(),
+            );
         }
-        if self.zoom.is_some_and(|[low, high]| !(low > 0.0 && low <= high && high <= 1.0)) {
-            fault("zoom", "must ascend, above 0 and up to 1, such as [0.3, 1.0]".to_owned());
+        if self
+            .zoom
+            .is_some_and(|[low, high]| !(low > 0.0 && low <= high && high <= 1.0))
+        {
+            fault(
+                "zoom",
+                "must ascend, above 0 and up to 1, such as [0.3, 1.0]".to_owned(),
+            );
         }
         if self.zoom.is_some() && input.size.is_none() {
             fault(
@@ -359,13 +416,32 @@ impl TrainingFile {
         let corruption = list("corruption", corruption, &mut faults);
         let (head, found) = registry::parse_options_lenient::<ModelHeader>(Value::Object(root));
         faults.extend(found.into_iter().map(known_tables));
-        let whole = (input, network, training, data, head, sparsity.map_or(Some(None), |read| read.map(Some)));
+        let whole = (
+            input,
+            network,
+            training,
+            data,
+            head,
+            sparsity.map_or(Some(None), |read| read.map(Some)),
+        );
         match whole {
-            (Some(input), Some(network), Some(training), Some(data), Some(head), Some(sparsity))
-                if faults.is_empty() =>
-            {
-                Ok(Self { head, input, network, sparsity, corruption, training, data, written })
-            }
+            (
+                Some(input),
+                Some(network),
+                Some(training),
+                Some(data),
+                Some(head),
+                Some(sparsity),
+            ) if faults.is_empty() => Ok(Self {
+                head,
+                input,
+                network,
+                sparsity,
+                corruption,
+                training,
+                data,
+                written,
+            }),
             _ => Err(faults),
         }
     }
@@ -374,7 +450,9 @@ impl TrainingFile {
 /// An unknown key at the top may be a table that is misspelt.
 fn known_tables(mut fault: ConfigError) -> ConfigError {
     if fault.message.starts_with("unknown key") {
-        fault.message.push_str("; tables: input, network, sparsity, corruption, training, data");
+        fault
+            .message
+            .push_str("; tables: input, network, sparsity, corruption, training, data");
     }
     fault
 }
@@ -384,7 +462,9 @@ fn table<T: serde::de::DeserializeOwned + JsonSchema>(
     key: &str,
     faults: &mut Vec<ConfigError>,
 ) -> Option<T> {
-    let written = root.remove(key).unwrap_or_else(|| Value::Object(Map::new()));
+    let written = root
+        .remove(key)
+        .unwrap_or_else(|| Value::Object(Map::new()));
     read(key, written, faults)
 }
 
@@ -394,7 +474,8 @@ fn read<T: serde::de::DeserializeOwned + JsonSchema>(
     faults: &mut Vec<ConfigError>,
 ) -> Option<T> {
     let read = parse_options::<T>(written);
-    read.map_err(|found| faults.extend(found.into_iter().map(|fault| fault.within(key)))).ok()
+    read.map_err(|found| faults.extend(found.into_iter().map(|fault| fault.within(key))))
+        .ok()
 }
 
 /// `[[corruption]]`, or `[corruption]` where there is one.

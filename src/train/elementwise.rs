@@ -1,22 +1,25 @@
-//! What is done to each number on its own, in loops that are compiled for the width of the processor at hand.
+//! What is done to each number on its own, in loops that are compiled for the width of the
+//! processor at hand.
 
 use rayon::prelude::*;
 
 use super::sequential::{Activation, LEAK};
 use crate::system::simd_dispatch;
 
-/// Numbers that a thread takes at a time; it does not depend on how many threads there are, nor do sums over it.
+/// Numbers that a thread takes at a time; it does not depend on how many threads there are, nor do
+/// sums over it.
 pub const CHUNK: usize = 8192;
 /// Sums that run side by side in a loop.
 const LANES: usize = 16;
 
-/// `e^x` within 2e-7 of itself, without a branch: `2^n e^r` with `n` whole and `|r| <= ln(2) / 2`, `e^r` by its Taylor
-/// series. Beyond -87 and 88, where float32 ends, it stays what it is there.
+/// `e^x` within 2e-7 of itself, without a branch: `2^n e^r` with `n` whole and `|r| <= ln(2) / 2`,
+/// `e^r` by its Taylor series. Beyond -87 and 88, where float32 ends, it stays what it is there.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
     /// Added and taken off, it rounds to a whole number, which stands in the last bits of the sum.
     const ROUND: f32 = 12_582_912.0;
-    /// ln(2) in two parts, the first of which has few bits: its products with whole numbers are exact.
+    /// ln(2) in two parts, the first of which has few bits: its products with whole numbers are
+    /// exact.
     const LN2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
     let x = x.clamp(-87.0, 88.0);
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
@@ -37,7 +40,8 @@ fn sigmoid(x: f32) -> f32 {
 fn tanh(x: f32) -> f32 {
     // Near 0 the difference would lose the digits that the series has.
     let squared = x * x;
-    let series = x * (1.0 + squared * (-1.0 / 3.0 + squared * (2.0 / 15.0 - squared * (17.0 / 315.0))));
+    let series =
+        x * (1.0 + squared * (-1.0 / 3.0 + squared * (2.0 / 15.0 - squared * (17.0 / 315.0))));
     let far = 1.0 - 2.0 / (1.0 + exp(2.0 * x));
     if x.abs() < 0.1 { series } else { far }
 }
@@ -49,7 +53,8 @@ fn softplus(x: f32) -> f32 {
     let u = exp(-x.abs());
     let s = u / (2.0 + u);
     let squared = s * s;
-    let series = 1.0 / 7.0 + squared * (1.0 / 9.0 + squared * (1.0 / 11.0 + squared * (1.0 / 13.0)));
+    let series =
+        1.0 / 7.0 + squared * (1.0 / 9.0 + squared * (1.0 / 11.0 + squared * (1.0 / 13.0)));
     let series = 1.0 + squared * (1.0 / 3.0 + squared * (1.0 / 5.0 + squared * series));
     // `max` would hide what is no number.
     (if x < 0.0 { 0.0 } else { x }) + 2.0 * s * series
@@ -62,12 +67,22 @@ fn change(values: &mut [f32], f: impl Fn(f32) -> f32) {
 
 /// `gradient *= f(value)`, number by number.
 fn scale(gradient: &mut [f32], values: &[f32], f: impl Fn(f32) -> f32) {
-    simd_dispatch(|| gradient.iter_mut().zip(values).for_each(|(gradient, &value)| *gradient *= f(value)));
+    simd_dispatch(|| {
+        gradient
+            .iter_mut()
+            .zip(values)
+            .for_each(|(gradient, &value)| *gradient *= f(value))
+    });
 }
 
 /// `output = input factor + summand`.
 pub fn affine(input: &[f32], output: &mut [f32], factor: f32, summand: f32) {
-    simd_dispatch(|| output.iter_mut().zip(input).for_each(|(output, &input)| *output = input * factor + summand));
+    simd_dispatch(|| {
+        output
+            .iter_mut()
+            .zip(input)
+            .for_each(|(output, &input)| *output = input * factor + summand)
+    });
 }
 
 /// `values = kind(values)`.
@@ -83,7 +98,8 @@ pub fn activate(kind: Activation, values: &mut [f32]) {
     }
 }
 
-/// The gradient by the output of an activation becomes that by its input. All but [`Activation::Silu`] go by `output`.
+/// The gradient by the output of an activation becomes that by its input. All but
+/// [`Activation::Silu`] go by `output`.
 pub fn activate_back(kind: Activation, input: &[f32], output: &[f32], gradient: &mut [f32]) {
     match kind {
         Activation::Linear => {}
@@ -107,14 +123,21 @@ pub fn squared_error(output: &[f32], target: &[f32], share: f32, gradient: &mut 
     })
 }
 
-/// The sum of the binary cross-entropy of logits, `(1 - t) z + ln(1 + e^-z)`; `share` of its gradient by them,
-/// `sigmoid(z) - t`, goes into `gradient`.
+/// The sum of the binary cross-entropy of logits, `(1 - t) z + ln(1 + e^-z)`; `share` of its
+/// gradient by them, `sigmoid(z) - t`, goes into `gradient`.
 pub fn cross_entropy(logits: &[f32], target: &[f32], share: f32, gradient: &mut [f32]) -> f64 {
-    sum(logits, target, gradient, |z, t| ((1.0 - t) * z + softplus(-z), (sigmoid(z) - t) * share))
+    sum(logits, target, gradient, |z, t| {
+        ((1.0 - t) * z + softplus(-z), (sigmoid(z) - t) * share)
+    })
 }
 
 /// The sum of the first of what `f` gives of each pair; the second goes into `gradient`.
-fn sum(output: &[f32], target: &[f32], gradient: &mut [f32], f: impl Fn(f32, f32) -> (f32, f32)) -> f64 {
+fn sum(
+    output: &[f32],
+    target: &[f32],
+    gradient: &mut [f32],
+    f: impl Fn(f32, f32) -> (f32, f32),
+) -> f64 {
     // In float32 within a chunk: its sums stay small.
     let chunk = |(output, target, gradient): (&[f32], &[f32], &mut [f32])| {
         simd_dispatch(|| {
@@ -122,7 +145,9 @@ fn sum(output: &[f32], target: &[f32], gradient: &mut [f32], f: impl Fn(f32, f32
             let (wide_output, output) = output.as_chunks::<LANES>();
             let (wide_target, target) = target.as_chunks::<LANES>();
             let (wide_gradient, gradient) = gradient.as_chunks_mut::<LANES>();
-            for ((output, target), gradient) in wide_output.iter().zip(wide_target).zip(wide_gradient) {
+            for ((output, target), gradient) in
+                wide_output.iter().zip(wide_target).zip(wide_gradient)
+            {
                 for lane in 0..LANES {
                     let (value, slope) = f(output[lane], target[lane]);
                     sums[lane] += value;
@@ -137,17 +162,28 @@ fn sum(output: &[f32], target: &[f32], gradient: &mut [f32], f: impl Fn(f32, f32
             sums.iter().map(|&sum| f64::from(sum)).sum::<f64>()
         })
     };
-    let chunks = output.chunks(CHUNK).zip(target.chunks(CHUNK)).zip(gradient.chunks_mut(CHUNK));
-    chunks.map(|((output, target), gradient)| chunk((output, target, gradient))).sum()
+    let chunks = output
+        .chunks(CHUNK)
+        .zip(target.chunks(CHUNK))
+        .zip(gradient.chunks_mut(CHUNK));
+    chunks
+        .map(|((output, target), gradient)| chunk((output, target, gradient)))
+        .sum()
 }
 
 /// `values = values keep + other (1 - keep)`.
 pub fn blend(values: &mut [f32], other: &[f32], keep: f32) {
-    values.par_chunks_mut(CHUNK).zip(other.par_chunks(CHUNK)).for_each(|(values, other)| {
-        simd_dispatch(|| {
-            values.iter_mut().zip(other).for_each(|(value, other)| *value = *value * keep + other * (1.0 - keep))
+    values
+        .par_chunks_mut(CHUNK)
+        .zip(other.par_chunks(CHUNK))
+        .for_each(|(values, other)| {
+            simd_dispatch(|| {
+                values
+                    .iter_mut()
+                    .zip(other)
+                    .for_each(|(value, other)| *value = *value * keep + other * (1.0 - keep))
+            });
         });
-    });
 }
 
 /// The sum of the squares.
@@ -157,16 +193,24 @@ pub fn squares(values: &[f32]) -> f64 {
             let mut sums = [0.0_f32; LANES];
             let (wide_values, rest) = values.as_chunks::<LANES>();
             for values in wide_values {
-                sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value * value);
+                sums.iter_mut()
+                    .zip(values)
+                    .for_each(|(sum, value)| *sum += value * value);
             }
             rest.iter().for_each(|value| sums[0] += value * value);
             sums.iter().map(|&sum| f64::from(sum)).sum::<f64>()
         })
     };
-    values.par_chunks(CHUNK).map(sum).collect::<Vec<f64>>().iter().sum()
+    values
+        .par_chunks(CHUNK)
+        .map(sum)
+        .collect::<Vec<f64>>()
+        .iter()
+        .sum()
 }
 
-/// Rows that [`add_rows`] sums up before it adds their sum to the others: sums in float32 stay small.
+/// Rows that [`add_rows`] sums up before it adds their sum to the others: sums in float32 stay
+/// small.
 const ROWS: usize = 512;
 
 /// Adds the rows of `[_, columns]` to `out`.
@@ -177,7 +221,9 @@ pub fn add_rows(values: &[f32], out: &mut [f32]) {
         for rows in values.chunks(ROWS * columns) {
             sums.fill(0.0);
             for row in rows.chunks_exact(columns) {
-                sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+                sums.iter_mut()
+                    .zip(row)
+                    .for_each(|(sum, value)| *sum += value);
             }
             out.iter_mut().zip(&sums).for_each(|(out, sum)| *out += sum);
         }
@@ -197,7 +243,10 @@ mod tests {
         for x in numbers().chain([1e-6, -1e-4, 0.03]) {
             let (found, expected) = (f64::from(found(x)), expected(f64::from(x)));
             let off = (found - expected).abs() / (expected.abs() + 1e-6);
-            assert!(off < 1e-6 || (x < -87.0 && found.abs() < 1e-37), "{name}({x}) is {found}, not {expected}");
+            assert!(
+                off < 1e-6 || (x < -87.0 && found.abs() < 1e-37),
+                "{name}({x}) is {found}, not {expected}"
+            );
         }
     }
 
@@ -206,7 +255,9 @@ mod tests {
         close("exp", |x| exp(x.min(88.0)), |x| x.min(88.0).exp());
         close("sigmoid", sigmoid, |x| 1.0 / (1.0 + (-x).exp()));
         close("tanh", tanh, f64::tanh);
-        close("softplus", softplus, |x| if x > 50.0 { x } else { x.exp().ln_1p() });
+        close("softplus", softplus, |x| {
+            if x > 50.0 { x } else { x.exp().ln_1p() }
+        });
     }
 
     #[test]
@@ -214,7 +265,12 @@ mod tests {
         for f in [exp, sigmoid, tanh, softplus] {
             assert!(f(f32::NAN).is_nan());
         }
-        for kind in [Activation::Relu, Activation::LeakyRelu, Activation::Elu, Activation::Silu] {
+        for kind in [
+            Activation::Relu,
+            Activation::LeakyRelu,
+            Activation::Elu,
+            Activation::Silu,
+        ] {
             let mut values = [f32::NAN];
             activate(kind, &mut values);
             assert!(values[0].is_nan(), "{kind:?}");
@@ -241,8 +297,14 @@ mod tests {
             let target = vec![1.0; len];
             let mut gradient = vec![f32::NAN; len];
             let found = squared_error(&output, &target, 0.5, &mut gradient);
-            let expected = output.iter().map(|x| f64::from((x - 1.0) * (x - 1.0))).sum::<f64>();
-            assert!((found - expected).abs() < 1e-5 * expected, "{len}: {found} {expected}");
+            let expected = output
+                .iter()
+                .map(|x| f64::from((x - 1.0) * (x - 1.0)))
+                .sum::<f64>();
+            assert!(
+                (found - expected).abs() < 1e-5 * expected,
+                "{len}: {found} {expected}"
+            );
             assert!(gradient.iter().zip(&output).all(|(g, x)| *g == x - 1.0));
         }
     }

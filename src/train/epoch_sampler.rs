@@ -1,4 +1,5 @@
-//! Batches for training and validation: records read in a seeded order, cut, turned over, scaled, corrupted.
+//! Batches for training and validation: records read in a seeded order, cut, turned over, scaled,
+//! corrupted.
 
 use std::sync::Arc;
 
@@ -63,7 +64,11 @@ pub struct TrainingBatch {
 impl TrainingBatch {
     /// Values that go in, record after record.
     pub fn input(&self) -> &[f32] {
-        if self.input.is_empty() { &self.target } else { &self.input }
+        if self.input.is_empty() {
+            &self.target
+        } else {
+            &self.input
+        }
     }
 }
 
@@ -72,8 +77,8 @@ impl TrainingBatch {
 pub struct EpochSampler {
     records: Arc<RecordFile>,
     augmentation: Arc<Augmentation>,
-    /// Another number is another order, other cuts and other noise; `None`: the records as they lie, each alike in every
-    /// run.
+    /// Another number is another order, other cuts and other noise; `None`: the records as they
+    /// lie, each alike in every run.
     epoch: Option<u32>,
     batch_size: usize,
 }
@@ -92,19 +97,37 @@ impl EpochSampler {
         epoch: u32,
         batch_size: usize,
     ) -> Self {
-        Self { records: Arc::clone(records), augmentation: Arc::clone(augmentation), epoch: Some(epoch), batch_size }
+        Self {
+            records: Arc::clone(records),
+            augmentation: Arc::clone(augmentation),
+            epoch: Some(epoch),
+            batch_size,
+        }
     }
 
     /// All records of `records`, for a measurement that is the same every time.
-    pub fn validation(records: &Arc<RecordFile>, augmentation: &Arc<Augmentation>, batch_size: usize) -> Self {
-        Self { records: Arc::clone(records), augmentation: Arc::clone(augmentation), epoch: None, batch_size }
+    pub fn validation(
+        records: &Arc<RecordFile>,
+        augmentation: &Arc<Augmentation>,
+        batch_size: usize,
+    ) -> Self {
+        Self {
+            records: Arc::clone(records),
+            augmentation: Arc::clone(augmentation),
+            epoch: None,
+            batch_size,
+        }
     }
 
     /// Records, or cuts of them.
     pub fn len(&self) -> u64 {
         // What is measured is the whole image: once is enough.
         let zooms = self.augmentation.zoom.is_some() && self.epoch.is_some();
-        let crops = if self.augmentation.crop.is_some() || zooms { self.augmentation.crops } else { 1 };
+        let crops = if self.augmentation.crop.is_some() || zooms {
+            self.augmentation.crops
+        } else {
+            1
+        };
         self.records.len() as u64 * crops as u64
     }
 
@@ -121,16 +144,29 @@ impl EpochSampler {
         let (start, len) = (number * self.batch_size as u64, self.len());
         let end = (start + self.batch_size as u64).min(len);
         let key = |epoch: u32| mix(self.augmentation.seed, ORDER) ^ u64::from(epoch);
-        let permutation = self.epoch.map(|epoch| Permutation::new(len, mix(key(epoch), 1)));
-        let mut batch = TrainingBatch { records: 0, shape: Vec::new(), input: Vec::new(), target: Vec::new() };
+        let permutation = self
+            .epoch
+            .map(|epoch| Permutation::new(len, mix(key(epoch), 1)));
+        let mut batch = TrainingBatch {
+            records: 0,
+            shape: Vec::new(),
+            input: Vec::new(),
+            target: Vec::new(),
+        };
         let mut record = Record::default();
-        let mut resizer =
-            self.augmentation.zoom.map(|zoom| Resizer::new(zoom.size[0], zoom.size[1], ResizeMode::Stretch));
+        let mut resizer = self
+            .augmentation
+            .zoom
+            .map(|zoom| Resizer::new(zoom.size[0], zoom.size[1], ResizeMode::Stretch));
         for place in start..end {
             let at = permutation.map_or(place, |permutation| permutation.at(place));
             let index = at % self.records.len().max(1) as u64;
-            self.records.read(usize::try_from(index).unwrap_or(usize::MAX), &mut record)?;
-            let visit = mix(record.identity ^ mix(self.augmentation.seed, at), self.epoch.map_or(0, u64::from));
+            self.records
+                .read(usize::try_from(index).unwrap_or(usize::MAX), &mut record)?;
+            let visit = mix(
+                record.identity ^ mix(self.augmentation.seed, at),
+                self.epoch.map_or(0, u64::from),
+            );
             if let (Some(zoom), Some(resizer)) = (self.augmentation.zoom, &mut resizer) {
                 self.zoom(zoom, resizer, visit, &mut record)?;
             }
@@ -140,23 +176,49 @@ impl EpochSampler {
     }
 
     /// Puts a part of the image in its place; the whole of it where nothing is learned.
-    fn zoom(&self, zoom: ZoomRange, resizer: &mut Resizer, visit: u64, record: &mut Record) -> Result<(), StageError> {
-        let ([rows, columns, channels], RecordValues::U8(pixels)) = (record.shape, &record.values) else {
+    fn zoom(
+        &self,
+        zoom: ZoomRange,
+        resizer: &mut Resizer,
+        visit: u64,
+        record: &mut Record,
+    ) -> Result<(), StageError> {
+        let ([rows, columns, channels], RecordValues::U8(pixels)) = (record.shape, &record.values)
+        else {
             return Ok(());
         };
         let mut rng = ChaCha8Rng::seed_from_u64(mix(visit, ZOOM));
-        let [low, high] = if self.epoch.is_some() { zoom.share } else { [1.0, 1.0] };
+        let [low, high] = if self.epoch.is_some() {
+            zoom.share
+        } else {
+            [1.0, 1.0]
+        };
         let mut part = |whole: usize| {
-            let len = ((whole as f32 * rng.random_range(low..=high)).round() as usize).clamp(1, whole);
+            let len =
+                ((whole as f32 * rng.random_range(low..=high)).round() as usize).clamp(1, whole);
             (rng.random_range(0..=whole - len), len)
         };
         let ((top, height), (left, width)) = (part(rows), part(columns));
         let row = |y: usize| &pixels[((top + y) * columns + left) * channels..][..width * channels];
         let data: Vec<u8> = (0..height).flat_map(row).copied().collect();
-        let channels_of = if channels == 1 { Channels::Gray } else { Channels::Rgb };
-        let resized = resizer.resize(&Pixels { width, height, channels: channels_of, data });
-        let resized = resized.map_err(|error| StageError::Other(error.to_string()))?.to_vec();
-        (record.shape, record.values) = ([zoom.size[0], zoom.size[1], channels], RecordValues::U8(resized));
+        let channels_of = if channels == 1 {
+            Channels::Gray
+        } else {
+            Channels::Rgb
+        };
+        let resized = resizer.resize(&Pixels {
+            width,
+            height,
+            channels: channels_of,
+            data,
+        });
+        let resized = resized
+            .map_err(|error| StageError::Other(error.to_string()))?
+            .to_vec();
+        (record.shape, record.values) = (
+            [zoom.size[0], zoom.size[1], channels],
+            RecordValues::U8(resized),
+        );
         Ok(())
     }
 
@@ -179,13 +241,16 @@ impl EpochSampler {
                 batch.target.extend(values.iter().enumerate().map(scale));
                 vec![values.len()]
             }
-            // Records are what the preparation was made for; another kind would be a batch that fits no network.
+            // Records are what the preparation was made for; another kind would be a batch that
+            // fits no network.
             _ => Vec::new(),
         };
         if !augmentation.corruption.is_empty() {
             batch.input.extend_from_slice(&batch.target[start..]);
             let (size, format) = match (&augmentation.values, shape.as_slice()) {
-                (InputValues::Pixels(format), &[_, height, width]) => ((height, width), Some(format)),
+                (InputValues::Pixels(format), &[_, height, width]) => {
+                    ((height, width), Some(format))
+                }
                 _ => ((1, batch.target.len() - start), None),
             };
             for (place, corruption) in augmentation.corruption.iter().enumerate() {
@@ -200,7 +265,9 @@ impl EpochSampler {
 
 /// A well-mixed number from two: the finaliser of MurmurHash3 over their sum.
 fn mix(one: u64, other: u64) -> u64 {
-    let mut x = one.wrapping_add(other.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut x = one
+        .wrapping_add(other.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        .wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     x = (x ^ (x >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     x ^ (x >> 33)
@@ -220,42 +287,78 @@ struct Crop {
 impl Augmentation {
     fn window(&self, [height, width, _]: [usize; 3], rng: &mut ChaCha8Rng, turn: bool) -> Crop {
         let (h, w) = self.crop.map_or((height, width), |crop| (crop, crop));
-        let mut shift = |whole: usize, part: usize| rng.random_range(0..=whole.saturating_sub(part));
+        let mut shift =
+            |whole: usize, part: usize| rng.random_range(0..=whole.saturating_sub(part));
         let (top, left) = (shift(height, h), shift(width, w));
         let flips = if turn { self.flips } else { Flips::None };
         let mut coin = |may: bool| may && rng.random::<bool>();
         let all = flips == Flips::All;
         let (mirror, upside_down) = (coin(flips != Flips::None), coin(all));
-        Crop { top, left, height: h, width: w, mirror, upside_down, transpose: coin(all && h == w) }
+        Crop {
+            top,
+            left,
+            height: h,
+            width: w,
+            mirror,
+            upside_down,
+            transpose: coin(all && h == w),
+        }
     }
 }
 
 impl Crop {
     /// Appends the window's pixels, as planes of the format's values.
-    fn write(&self, format: &PixelFormat, pixels: &[u8], [rows, columns, channels]: [usize; 3], out: &mut Vec<f32>) {
+    fn write(
+        &self,
+        format: &PixelFormat,
+        pixels: &[u8],
+        [rows, columns, channels]: [usize; 3],
+        out: &mut Vec<f32>,
+    ) {
         // A square window is as high as it is wide: only such a one is transposed.
-        let line = |start: usize, len: usize, turned: bool, whole: usize, stride: usize| -> Vec<usize> {
-            let place = |i: usize| reflect(start + if turned { len - 1 - i } else { i }, whole) * stride;
-            (0..len).map(place).collect()
-        };
-        let down = line(self.top, self.height, self.upside_down, rows, columns * channels);
+        let line =
+            |start: usize, len: usize, turned: bool, whole: usize, stride: usize| -> Vec<usize> {
+                let place = |i: usize| {
+                    reflect(start + if turned { len - 1 - i } else { i }, whole) * stride
+                };
+                (0..len).map(place).collect()
+            };
+        let down = line(
+            self.top,
+            self.height,
+            self.upside_down,
+            rows,
+            columns * channels,
+        );
         let right = line(self.left, self.width, self.mirror, columns, channels);
         for channel in 0..channels {
             let (scale, offset) = format.affine(channel);
             let table: [f32; 256] = std::array::from_fn(|byte| byte as f32 * scale + offset);
-            let (outer, inner) = if self.transpose { (&right, &down) } else { (&down, &right) };
+            let (outer, inner) = if self.transpose {
+                (&right, &down)
+            } else {
+                (&down, &right)
+            };
             for line in outer {
-                out.extend(inner.iter().map(|place| table[usize::from(pixels[line + place + channel])]));
+                out.extend(
+                    inner
+                        .iter()
+                        .map(|place| table[usize::from(pixels[line + place + channel])]),
+                );
             }
         }
     }
 }
 
-/// The place that a place beyond the edge is a mirror image of: an image that is smaller than its window goes on in its
-/// own reflection.
+/// The place that a place beyond the edge is a mirror image of: an image that is smaller than its
+/// window goes on in its own reflection.
 fn reflect(place: usize, len: usize) -> usize {
     let place = place % (2 * len).max(1);
-    if place < len { place } else { 2 * len - 1 - place }
+    if place < len {
+        place
+    } else {
+        2 * len - 1 - place
+    }
 }
 
 #[cfg(test)]
@@ -265,8 +368,14 @@ mod tests {
     fn cut(window: Crop) -> Vec<f32> {
         // Two rows of three pixels of one channel, and a channel that is left alone.
         let pixels: Vec<u8> = (0..6).flat_map(|pixel| [pixel, 100]).collect();
-        let format = PixelFormat { channels: Channels::Gray, ..PixelFormat::default() };
-        let format = PixelFormat { range: [0.0, 255.0], ..format };
+        let format = PixelFormat {
+            channels: Channels::Gray,
+            ..PixelFormat::default()
+        };
+        let format = PixelFormat {
+            range: [0.0, 255.0],
+            ..format
+        };
         let mut out = Vec::new();
         window.write(&format, &pixels, [2, 3, 2], &mut out);
         let (first, second) = out.split_at(out.len() / 2);
@@ -294,8 +403,17 @@ mod tests {
 
     #[test]
     fn an_image_that_is_too_small_goes_on_in_its_reflection() {
-        let window = Crop { top: 0, left: 0, height: 3, width: 5, mirror: false, upside_down: false, transpose: false };
-        let expected = [0, 1, 2, 2, 1, 3, 4, 5, 5, 4, 3, 4, 5, 5, 4].map(|value: u8| f32::from(value));
+        let window = Crop {
+            top: 0,
+            left: 0,
+            height: 3,
+            width: 5,
+            mirror: false,
+            upside_down: false,
+            transpose: false,
+        };
+        let expected =
+            [0, 1, 2, 2, 1, 3, 4, 5, 5, 4, 3, 4, 5, 5, 4].map(|value: u8| f32::from(value));
         assert_eq!(cut(window), expected);
     }
 }

@@ -1,4 +1,5 @@
-//! The model folder that a training leaves: ONNX files, card, loss curve; measured by ONNX Runtime before it counts.
+//! The model folder that a training leaves: ONNX files, card, loss curve; measured by ONNX Runtime
+//! before it counts.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -65,15 +66,27 @@ pub struct FailedRecords {
 ///
 /// # Errors
 /// When the system refuses, or ONNX Runtime does; when the model fails on every record.
-pub fn write(out: &Path, outcome: &TrainingOutcome<'_>) -> Result<(Model, FailedRecords), TrainError> {
+pub fn write(
+    out: &Path,
+    outcome: &TrainingOutcome<'_>,
+) -> Result<(Model, FailedRecords), TrainError> {
     let mut files = BTreeMap::new();
     let mut weights = outcome.weights;
     for (name, ends, chain) in parts(&outcome.declared.network) {
         let (own, rest) = weights.split_at(chain.parameters().len());
         weights = rest;
-        let bytes = onnx::write(&outcome.file.head.name, ends, chain, own, &properties(outcome));
+        let bytes = onnx::write(
+            &outcome.file.head.name,
+            ends,
+            chain,
+            own,
+            &properties(outcome),
+        );
         write_atomically(&out.join(name), &bytes)?;
-        let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest: String = Sha256::digest(&bytes)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         files.insert(name.to_owned(), format!("sha256:{digest}"));
     }
     loss_curve::write(&out.join(loss_curve::CURVE), &outcome.position.curve)?;
@@ -82,7 +95,8 @@ pub fn write(out: &Path, outcome: &TrainingOutcome<'_>) -> Result<(Model, Failed
     let model = open(out, &outcome.file.head.name)?;
     let (stats, failed) = measure(&model, outcome)?;
     if let Some(stats) = stats {
-        card.metrics.insert(outcome.declared.loss.as_str().to_owned(), round(stats.mean));
+        card.metrics
+            .insert(outcome.declared.loss.as_str().to_owned(), round(stats.mean));
         card.reconstruction_error = Some(stats);
         write_card(out, &card)?;
     }
@@ -96,7 +110,9 @@ pub fn write(out: &Path, outcome: &TrainingOutcome<'_>) -> Result<(Model, Failed
 pub fn add_metrics(out: &Path, metrics: Vec<(String, f64)>) -> Result<(), TrainError> {
     let path = out.join(CARD);
     let card = ModelCard::read(&path).map_err(|faults| refused(&faults))?;
-    let added = metrics.into_iter().map(|(name, value)| (name, round(value)));
+    let added = metrics
+        .into_iter()
+        .map(|(name, value)| (name, round(value)));
     let metrics = card.metrics.into_iter().chain(added).collect();
     write_card(out, &ModelCard { metrics, ..card })
 }
@@ -125,7 +141,13 @@ fn properties(outcome: &TrainingOutcome<'_>) -> Vec<(&'static str, String)> {
 
 fn card(outcome: &TrainingOutcome<'_>, files: BTreeMap<String, String>) -> ModelCard {
     let (head, data) = (&outcome.file.head, &outcome.file.data);
-    let architecture = outcome.declared.network.chains().into_iter().flat_map(Sequential::describe).collect();
+    let architecture = outcome
+        .declared
+        .network
+        .chains()
+        .into_iter()
+        .flat_map(Sequential::describe)
+        .collect();
     let multiple = outcome.declared.network.multiple();
     ModelCard {
         name: head.name.clone(),
@@ -139,7 +161,10 @@ fn card(outcome: &TrainingOutcome<'_>, files: BTreeMap<String, String>) -> Model
         training: Some(TrainingSummary {
             data: data.description.clone(),
             license: data.license.clone(),
-            data_digest: format!("sha256:{}", outcome.data.digest.trim_start_matches("sha256:")),
+            data_digest: format!(
+                "sha256:{}",
+                outcome.data.digest.trim_start_matches("sha256:")
+            ),
             architecture,
             hyperparameters: hyperparameters(outcome),
             file: portable(outcome.file.written.clone()),
@@ -162,13 +187,22 @@ fn hyperparameters(outcome: &TrainingOutcome<'_>) -> BTreeMap<String, Value> {
         ("seed".to_owned(), json!(outcome.file.head.seed)),
         ("parameters".to_owned(), json!(outcome.parameters)),
         ("training_records".to_owned(), json!(outcome.data.training)),
-        ("validation_records".to_owned(), json!(outcome.data.validation.len())),
+        (
+            "validation_records".to_owned(),
+            json!(outcome.data.validation.len()),
+        ),
     ]);
     if let Some(sparsity) = &outcome.file.sparsity {
         all.insert("sparsity".to_owned(), json!(sparsity));
     }
     if !outcome.data.augmentation.corruption.is_empty() {
-        let each: Vec<String> = outcome.data.augmentation.corruption.iter().map(|one| one.summary()).collect();
+        let each: Vec<String> = outcome
+            .data
+            .augmentation
+            .corruption
+            .iter()
+            .map(|one| one.summary())
+            .collect();
         all.insert("corruption".to_owned(), json!(each));
     }
     all
@@ -187,7 +221,10 @@ fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(table) => {
             let kept = table.into_iter().filter(|(_, value)| !value.is_null());
-            Value::Object(kept.map(|(key, value)| (key, without_nulls(value))).collect())
+            Value::Object(
+                kept.map(|(key, value)| (key, without_nulls(value)))
+                    .collect(),
+            )
         }
         Value::Array(values) => Value::Array(values.into_iter().map(without_nulls).collect()),
         value => value,
@@ -195,43 +232,71 @@ fn without_nulls(value: Value) -> Value {
 }
 
 fn write_card(out: &Path, card: &ModelCard) -> Result<(), TrainError> {
-    let text =
-        toml::to_string(card).map_err(|error| StageError::Other(format!("the card cannot be written: {error}")))?;
+    let text = toml::to_string(card)
+        .map_err(|error| StageError::Other(format!("the card cannot be written: {error}")))?;
     Ok(write_atomically(&out.join(CARD), text.as_bytes())?)
 }
 
 fn refused(faults: &[ConfigError]) -> TrainError {
     let reasons: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
-    TrainError::Stage(StageError::Model(format!("the model that was written: {}", reasons.join("; "))))
+    TrainError::Stage(StageError::Model(format!(
+        "the model that was written: {}",
+        reasons.join("; ")
+    )))
 }
 
 /// The model as pipelines will see it.
 fn open(out: &Path, name: &str) -> Result<Model, TrainError> {
     let settings = RuntimeSpec::default();
     ort_library::init(&settings).map_err(|fault| refused(&[fault]))?;
-    let spec = ModelSpec { path: Some(out.to_path_buf()), ..ModelSpec::default() };
-    Model::open(name, &spec, &settings, &Arc::new(Metrics::new())).map_err(|faults| refused(&faults))
+    let spec = ModelSpec {
+        path: Some(out.to_path_buf()),
+        ..ModelSpec::default()
+    };
+    Model::open(name, &spec, &settings, &Arc::new(Metrics::new()))
+        .map_err(|faults| refused(&faults))
 }
 
-/// The distribution of the error over the validation part, as ONNX Runtime reconstructs it, without the records on which the
-/// model fails.
-fn measure(model: &Model, outcome: &TrainingOutcome<'_>) -> Result<(Option<ErrorStats>, FailedRecords), TrainError> {
+/// The distribution of the error over the validation part, as ONNX Runtime reconstructs it, without
+/// the records on which the model fails.
+fn measure(
+    model: &Model,
+    outcome: &TrainingOutcome<'_>,
+) -> Result<(Option<ErrorStats>, FailedRecords), TrainError> {
     let mut chain = model.chain(ModelPath::Whole)?;
-    let TrainingData { validation, augmentation, .. } = &outcome.data;
-    let order = EpochSampler::validation(validation, augmentation, outcome.file.training.batch_size);
+    let TrainingData {
+        validation,
+        augmentation,
+        ..
+    } = &outcome.data;
+    let order =
+        EpochSampler::validation(validation, augmentation, outcome.file.training.batch_size);
     let (mut errors, mut output, mut failed) = (Vec::new(), Vec::new(), FailedRecords::default());
-    let mut features = outcome.input.columns.as_ref().map(|columns| FeatureErrors::new(columns.len()));
+    let mut features = outcome
+        .input
+        .columns
+        .as_ref()
+        .map(|columns| FeatureErrors::new(columns.len()));
     for number in 0..order.batches() {
         let batch = order.batch(number)?;
         output.clear();
-        let input = if batch.input.is_empty() { &batch.target } else { &batch.input };
+        let input = if batch.input.is_empty() {
+            &batch.target
+        } else {
+            &batch.input
+        };
         let len = (batch.target.len() / batch.records.max(1)).max(1);
-        let mut failures = chain.run_rows(input, &batch.shape, len, &mut output).into_iter().peekable();
-        for (row, (target, output)) in batch.target.chunks(len).zip(output.chunks(len)).enumerate() {
+        let mut failures = chain
+            .run_rows(input, &batch.shape, len, &mut output)
+            .into_iter()
+            .peekable();
+        for (row, (target, output)) in batch.target.chunks(len).zip(output.chunks(len)).enumerate()
+        {
             let error = outcome.declared.loss.error(target, output);
             let reason = match failures.next_if(|failure| failure.row == row) {
                 Some(failure) => Some(failure.reason),
-                None => (!error.is_finite()).then(|| "the reconstruction error is not finite".to_owned()),
+                None => (!error.is_finite())
+                    .then(|| "the reconstruction error is not finite".to_owned()),
             };
             if let Some(reason) = reason {
                 failed.records += 1;
@@ -239,11 +304,15 @@ fn measure(model: &Model, outcome: &TrainingOutcome<'_>) -> Result<(Option<Error
                 continue;
             }
             errors.push(error);
-            features.iter_mut().for_each(|features| features.push(target, output));
+            features
+                .iter_mut()
+                .for_each(|features| features.push(target, output));
         }
     }
     if let (true, Some(reason)) = (errors.is_empty(), &failed.reason) {
-        return Err(TrainError::Stage(StageError::Model(format!("the model fails on every record: {reason}"))));
+        return Err(TrainError::Stage(StageError::Model(format!(
+            "the model fails on every record: {reason}"
+        ))));
     }
     let features = features.and_then(|features| features.stats());
     let stats = ErrorStats::from_errors(&mut errors).map(|stats| ErrorStats { features, ..stats });

@@ -23,27 +23,46 @@ pub struct NetworkInput {
 pub fn faults(spec: &InputSpec) -> Vec<ConfigError> {
     let mut faults = Vec::new();
     if spec.layout == Some(TensorLayout::Nhwc) {
-        faults.push(ConfigError::new("input.layout", "networks are trained on planes (nchw); leave it out"));
+        faults.push(ConfigError::new(
+            "input.layout",
+            "networks are trained on planes (nchw); leave it out",
+        ));
     }
     if kind(spec) == InputKind::Image
         && let Err(message) = format(spec).check()
     {
         faults.push(ConfigError::new("input", message));
     }
-    let learned = [("min", &spec.min), ("max", &spec.max), ("mean", &spec.mean), ("std", &spec.std)];
-    for (key, _) in learned.into_iter().filter(|(_, given)| given.is_some() && kind(spec) == InputKind::Features) {
-        faults.push(ConfigError::new(format!("input.{key}"), "is found from the training part; leave it out"));
+    let learned = [
+        ("min", &spec.min),
+        ("max", &spec.max),
+        ("mean", &spec.mean),
+        ("std", &spec.std),
+    ];
+    for (key, _) in learned
+        .into_iter()
+        .filter(|(_, given)| given.is_some() && kind(spec) == InputKind::Features)
+    {
+        faults.push(ConfigError::new(
+            format!("input.{key}"),
+            "is found from the training part; leave it out",
+        ));
     }
     faults
 }
 
 fn kind(spec: &InputSpec) -> InputKind {
     let features = spec.columns.is_some() || spec.scaling.is_some();
-    spec.kind.unwrap_or(if features { InputKind::Features } else { InputKind::Image })
+    spec.kind.unwrap_or(if features {
+        InputKind::Features
+    } else {
+        InputKind::Image
+    })
 }
 
 fn format(spec: &InputSpec) -> PixelFormat {
-    let narrow = |values: &Option<Vec<f64>>| values.iter().flatten().map(|&value| value as f32).collect();
+    let narrow =
+        |values: &Option<Vec<f64>>| values.iter().flatten().map(|&value| value as f32).collect();
     PixelFormat {
         channels: spec.channels.unwrap_or_default(),
         layout: TensorLayout::Nchw,
@@ -69,38 +88,56 @@ impl NetworkInput {
                 spec.layout = Some(TensorLayout::Nchw);
                 spec.range = Some(format.range);
                 let size = declared.size.map(|[height, width]| (height, width));
-                let shape = RecordShape::Planes { channels: format.channels.count(), size };
+                let shape = RecordShape::Planes {
+                    channels: format.channels.count(),
+                    size,
+                };
                 let affine = |channel| {
                     let (scale, offset) = format.affine(channel);
                     (f64::from(scale), f64::from(offset))
                 };
                 let moments = moments(&statistics, affine);
-                Ok(Self { spec, preparing: InputValues::Pixels(format), shape, moments })
+                Ok(Self {
+                    spec,
+                    preparing: InputValues::Pixels(format),
+                    shape,
+                    moments,
+                })
             }
             InputKind::Features => {
                 let method = declared.scaling.unwrap_or(ScalingKind::Standard);
                 let scaling = statistics.scaling(method);
                 spec.scaling = Some(method);
                 // A column that is a list has no names for its values.
-                spec.columns = prepared.columns_are_values.then(|| prepared.columns.clone());
+                spec.columns = prepared
+                    .columns_are_values
+                    .then(|| prepared.columns.clone());
                 match method {
                     ScalingKind::None => {}
                     ScalingKind::Standard => {
-                        (spec.mean, spec.std) = (Some(statistics.mean.clone()), Some(statistics.std.clone()))
+                        (spec.mean, spec.std) =
+                            (Some(statistics.mean.clone()), Some(statistics.std.clone()))
                     }
                     ScalingKind::MinMax => {
-                        (spec.min, spec.max) = (Some(statistics.min.clone()), Some(statistics.max.clone()))
+                        (spec.min, spec.max) =
+                            (Some(statistics.min.clone()), Some(statistics.max.clone()))
                     }
                 }
                 let moments = moments(&statistics, |column| scaling.affine(column));
                 let shape = RecordShape::Flat(statistics.mean.len());
-                Ok(Self { spec, preparing: InputValues::Features(scaling), shape, moments })
+                Ok(Self {
+                    spec,
+                    preparing: InputValues::Features(scaling),
+                    shape,
+                    moments,
+                })
             }
         }
     }
 }
 
-/// Mean and deviation over all values, from those of each column or channel; all have the same number of values.
+/// Mean and deviation over all values, from those of each column or channel; all have the same
+/// number of values.
 fn moments(statistics: &DatasetStatistics, affine: impl Fn(usize) -> (f64, f64)) -> (f64, f64) {
     let count = statistics.mean.len().max(1) as f64;
     let each: Vec<(f64, f64)> = statistics
@@ -114,6 +151,10 @@ fn moments(statistics: &DatasetStatistics, affine: impl Fn(usize) -> (f64, f64))
         })
         .collect();
     let mean = each.iter().map(|(mean, _)| mean).sum::<f64>() / count;
-    let variance = each.iter().map(|(own, std)| std * std + (own - mean) * (own - mean)).sum::<f64>() / count;
+    let variance = each
+        .iter()
+        .map(|(own, std)| std * std + (own - mean) * (own - mean))
+        .sum::<f64>()
+        / count;
     (mean, variance.sqrt())
 }

@@ -31,9 +31,16 @@ impl BatchLoader {
                 }
             }
         };
-        let spawned = std::thread::Builder::new().name("loader".to_owned()).spawn(make);
-        let thread = spawned.map_err(|error| StageError::Other(format!("cannot start a thread: {error}")))?;
-        Ok(Self { batches, thread: Some(thread), left: end.saturating_sub(from) })
+        let spawned = std::thread::Builder::new()
+            .name("loader".to_owned())
+            .spawn(make);
+        let thread = spawned
+            .map_err(|error| StageError::Other(format!("cannot start a thread: {error}")))?;
+        Ok(Self {
+            batches,
+            thread: Some(thread),
+            left: end.saturating_sub(from),
+        })
     }
 
     /// The next batch, or `None` behind the last.
@@ -47,7 +54,11 @@ impl BatchLoader {
         self.left -= 1;
         let batch = self.batches.recv_blocking();
         batch
-            .unwrap_or_else(|_| Err(StageError::Other("the thread that makes batches has panicked".to_owned())))
+            .unwrap_or_else(|_| {
+                Err(StageError::Other(
+                    "the thread that makes batches has panicked".to_owned(),
+                ))
+            })
             .map(Some)
     }
 }

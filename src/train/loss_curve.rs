@@ -30,18 +30,38 @@ pub struct EpochRecord {
     pub validation_loss: Option<f64>,
 }
 
-/// Writes the curve: columns `epoch`, `step`, `seconds`, `learning_rate`, `loss`, `validation_loss`.
+/// Writes the curve: columns `epoch`, `step`, `seconds`, `learning_rate`, `loss`,
+/// `validation_loss`.
 ///
 /// # Errors
 /// When the system refuses.
 pub fn write(path: &Path, points: &[EpochRecord]) -> Result<(), StageError> {
     let floats = |of: fn(&EpochRecord) -> f64| -> ArrayRef {
-        Arc::new(points.iter().map(of).collect::<Vec<_>>().into_iter().collect::<Float64Array>())
+        Arc::new(
+            points
+                .iter()
+                .map(of)
+                .collect::<Vec<_>>()
+                .into_iter()
+                .collect::<Float64Array>(),
+        )
     };
     let validation: Float64Array = points.iter().map(|point| point.validation_loss).collect();
     let columns: [(&str, ArrayRef, bool); 6] = [
-        ("epoch", Arc::new(UInt32Array::from_iter_values(points.iter().map(|point| point.epoch))), false),
-        ("step", Arc::new(UInt64Array::from_iter_values(points.iter().map(|point| point.step))), false),
+        (
+            "epoch",
+            Arc::new(UInt32Array::from_iter_values(
+                points.iter().map(|point| point.epoch),
+            )),
+            false,
+        ),
+        (
+            "step",
+            Arc::new(UInt64Array::from_iter_values(
+                points.iter().map(|point| point.step),
+            )),
+            false,
+        ),
         ("seconds", floats(|point| point.seconds), false),
         ("learning_rate", floats(|point| point.learning_rate), false),
         ("loss", floats(|point| point.loss), false),

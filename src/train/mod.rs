@@ -120,7 +120,9 @@ pub enum TrainError {
     #[error("{0}: there is a model already; --restart trains it anew, --out names another folder")]
     Exists(String),
     /// A checkpoint is of another training.
-    #[error("{0}: the training file, or its data, has changed since this training began; --restart begins anew")]
+    #[error(
+        "{0}: the training file, or its data, has changed since this training began; --restart begins anew"
+    )]
     Changed(String),
     /// The loss is no number any more.
     #[error(
@@ -137,8 +139,13 @@ impl From<DataError> for TrainError {
     fn from(error: DataError) -> Self {
         match error {
             DataError::Faults(faults) => {
-                let place =
-                    |fault: ConfigError| if fault.key.starts_with("input.") { fault } else { fault.within("data") };
+                let place = |fault: ConfigError| {
+                    if fault.key.starts_with("input.") {
+                        fault
+                    } else {
+                        fault.within("data")
+                    }
+                };
                 Self::Faults(faults.into_iter().map(place).collect())
             }
             DataError::Stage(error) => Self::Stage(error),
@@ -146,7 +153,8 @@ impl From<DataError> for TrainError {
     }
 }
 
-/// The folder of work in a model's folder: checkpoint and prepared data. It goes when the training is done.
+/// The folder of work in a model's folder: checkpoint and prepared data. It goes when the training
+/// is done.
 fn work_folder(model: &Path) -> std::path::PathBuf {
     model.join(".training")
 }

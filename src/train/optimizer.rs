@@ -1,5 +1,5 @@
-//! Optimisers: how gradients change weights. One pass over plain numbers for each tensor, so that small networks are not
-//! held up by memory, and a checkpoint can hold the state bit for bit.
+//! Optimisers: how gradients change weights. One pass over plain numbers for each tensor, so that
+//! small networks are not held up by memory, and a checkpoint can hold the state bit for bit.
 
 use rayon::prelude::*;
 use schemars::JsonSchema;
@@ -15,13 +15,15 @@ use crate::system::simd_dispatch;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Optimizer {
-    /// Adam (Kingma and Ba, 2014); with `weight_decay`, decoupled, AdamW (Loshchilov and Hutter, 2017).
+    /// Adam (Kingma and Ba, 2014); with `weight_decay`, decoupled, AdamW (Loshchilov and Hutter,
+    /// 2017).
     #[default]
     Adam,
     /// Stochastic gradient descent with a momentum of 0.9.
     Sgd,
-    /// Muon (Jordan and others, 2024): the momentum of each weight matrix, made orthogonal; Adam for biases and for the
-    /// last layer. Its steps are as large as Adam's (Liu and others, 2025), so learning rates compare.
+    /// Muon (Jordan and others, 2024): the momentum of each weight matrix, made orthogonal; Adam
+    /// for biases and for the last layer. Its steps are as large as Adam's (Liu and others, 2025),
+    /// so learning rates compare.
     Muon,
 }
 
@@ -50,41 +52,74 @@ enum UpdateRule {
 impl OptimizerState {
     /// Begins with moments of 0.
     pub fn new(kind: Optimizer, weight_decay: f32, parameters: &[Parameter]) -> Self {
-        let matrices = parameters.iter().filter(|parameter| parameter.fan_in.is_some()).count();
+        let matrices = parameters
+            .iter()
+            .filter(|parameter| parameter.fan_in.is_some())
+            .count();
         let mut met = 0;
         let mut rule = |parameter: &Parameter| {
             let matrix = parameter.fan_in.is_some();
             met += usize::from(matrix);
             let rows = parameter.shape[0];
             match kind {
-                Optimizer::Muon if matrix && met < matrices => {
-                    UpdateRule::Muon { rows, columns: parameter.len() / rows }
-                }
+                Optimizer::Muon if matrix && met < matrices => UpdateRule::Muon {
+                    rows,
+                    columns: parameter.len() / rows,
+                },
                 Optimizer::Sgd => UpdateRule::Sgd { decays: matrix },
                 Optimizer::Adam | Optimizer::Muon => UpdateRule::Adam { decays: matrix },
             }
         };
         let rules: Vec<UpdateRule> = parameters.iter().map(&mut rule).collect();
         let zeros = |(rule, parameter): (&UpdateRule, &Parameter)| {
-            let moments = if matches!(rule, UpdateRule::Adam { .. }) { 2 } else { 1 };
+            let moments = if matches!(rule, UpdateRule::Adam { .. }) {
+                2
+            } else {
+                1
+            };
             vec![vec![0.0; parameter.len()]; moments]
         };
         let state = rules.iter().zip(parameters).map(zeros).collect();
-        Self { weight_decay, rules, state }
+        Self {
+            weight_decay,
+            rules,
+            state,
+        }
     }
 
     /// Changes all parameters by step number `step`, counted from 1.
     pub fn step(&mut self, step: u64, rate: f32, weights: &mut [Vec<f32>], gradients: &[Vec<f32>]) {
-        let all = self.rules.iter().zip(&mut self.state).zip(weights.iter_mut().zip(gradients));
+        let all = self
+            .rules
+            .iter()
+            .zip(&mut self.state)
+            .zip(weights.iter_mut().zip(gradients));
         for ((rule, state), (weight, gradient)) in all {
-            let keep = |decays: bool| if decays { 1.0 - rate * self.weight_decay } else { 1.0 };
+            let keep = |decays: bool| {
+                if decays {
+                    1.0 - rate * self.weight_decay
+                } else {
+                    1.0
+                }
+            };
             match (*rule, state.as_mut_slice()) {
                 (UpdateRule::Adam { decays }, [first, second]) => {
-                    adam(AdamStep { step, rate, keep: keep(decays) }, weight, gradient, first, second);
+                    adam(
+                        AdamStep {
+                            step,
+                            rate,
+                            keep: keep(decays),
+                        },
+                        weight,
+                        gradient,
+                        first,
+                        second,
+                    );
                 }
                 (UpdateRule::Sgd { decays }, [moment, ..]) => {
                     let keep = keep(decays);
-                    for ((weight, gradient), moment) in weight.iter_mut().zip(gradient).zip(moment) {
+                    for ((weight, gradient), moment) in weight.iter_mut().zip(gradient).zip(moment)
+                    {
                         *moment = *moment * MOMENTUM + gradient;
                         *weight = *weight * keep - rate * *moment;
                     }
@@ -92,10 +127,14 @@ impl OptimizerState {
                 (UpdateRule::Muon { rows, columns }, [moment, ..]) => {
                     let change = muon(moment, gradient, [rows, columns]);
                     let (keep, rate) = (keep(true), rate * muon_scale(rows, columns));
-                    weight.iter_mut().zip(change).for_each(|(weight, change)| *weight = *weight * keep - rate * change);
+                    weight
+                        .iter_mut()
+                        .zip(change)
+                        .for_each(|(weight, change)| *weight = *weight * keep - rate * change);
                 }
                 // A rule has its moments: `new` makes them.
-                (UpdateRule::Adam { .. } | UpdateRule::Sgd { .. } | UpdateRule::Muon { .. }, _) => {}
+                (UpdateRule::Adam { .. } | UpdateRule::Sgd { .. } | UpdateRule::Muon { .. }, _) => {
+                }
             }
         }
     }
@@ -124,12 +163,19 @@ fn adam(by: AdamStep, weight: &mut [f32], gradient: &[f32], first: &mut [f32], s
     let power = i32::try_from(by.step).unwrap_or(i32::MAX);
     let unbiased = |beta: f32| ((1.0 - f64::from(beta).powi(power)).recip()) as f32;
     let (unbiased1, unbiased2) = (unbiased(BETA1), unbiased(BETA2));
-    let moments = first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK));
-    let all = weight.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).zip(moments);
+    let moments = first
+        .par_chunks_mut(CHUNK)
+        .zip(second.par_chunks_mut(CHUNK));
+    let all = weight
+        .par_chunks_mut(CHUNK)
+        .zip(gradient.par_chunks(CHUNK))
+        .zip(moments);
     all.for_each(|((weight, gradient), (first, second))| {
         simd_dispatch(|| {
             let moments = first.iter_mut().zip(second);
-            for ((weight, &gradient), (first, second)) in weight.iter_mut().zip(gradient).zip(moments) {
+            for ((weight, &gradient), (first, second)) in
+                weight.iter_mut().zip(gradient).zip(moments)
+            {
                 *first = *first * BETA1 + gradient * (1.0 - BETA1);
                 *second = *second * BETA2 + gradient * gradient * (1.0 - BETA2);
                 let change = *first * unbiased1 / ((*second * unbiased2).sqrt() + EPSILON);
@@ -153,8 +199,8 @@ fn muon_scale(rows: usize, columns: usize) -> f32 {
     0.2 * (rows.max(columns) as f32).sqrt()
 }
 
-/// The nearest matrix with orthonormal rows or columns, roughly: five steps of Newton and Schulz, whose coefficients
-/// take singular values from 0..1 to about 0.7..1.2 fast.
+/// The nearest matrix with orthonormal rows or columns, roughly: five steps of Newton and Schulz,
+/// whose coefficients take singular values from 0..1 to about 0.7..1.2 fast.
 fn orthogonal(matrix: Vec<f32>, [rows, columns]: [usize; 2]) -> Vec<f32> {
     if rows > columns {
         let turned = orthogonal(transposed(&matrix, rows, columns), [columns, rows]);
@@ -170,16 +216,30 @@ fn orthogonal(matrix: Vec<f32>, [rows, columns]: [usize; 2]) -> Vec<f32> {
         multiply_on_threads(wide, wide.transposed(), &mut square, Accumulate::Replace);
         let squared = Matrix::new(&square, rows, rows);
         multiply_on_threads(squared, squared, &mut mixed, Accumulate::Replace);
-        mixed.iter_mut().zip(&square).for_each(|(mixed, square)| *mixed = 2.0315 * *mixed - 4.775 * square);
-        multiply_on_threads(Matrix::new(&mixed, rows, rows), wide, &mut next, Accumulate::Replace);
-        x.iter_mut().zip(&next).for_each(|(x, next)| *x = 3.4445 * *x + next);
+        mixed
+            .iter_mut()
+            .zip(&square)
+            .for_each(|(mixed, square)| *mixed = 2.0315 * *mixed - 4.775 * square);
+        multiply_on_threads(
+            Matrix::new(&mixed, rows, rows),
+            wide,
+            &mut next,
+            Accumulate::Replace,
+        );
+        x.iter_mut()
+            .zip(&next)
+            .for_each(|(x, next)| *x = 3.4445 * *x + next);
     }
     x
 }
 
 fn transposed(matrix: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     let mut turned = vec![0.0; matrix.len()];
-    Rearrange::ToPixels { channels: rows, pixels: columns }.apply(matrix, &mut turned);
+    Rearrange::ToPixels {
+        channels: rows,
+        pixels: columns,
+    }
+    .apply(matrix, &mut turned);
     turned
 }
 
@@ -191,12 +251,23 @@ mod tests {
     use super::*;
 
     fn matrix(rows: usize, columns: usize) -> Parameter {
-        Parameter { name: String::new(), shape: vec![rows, columns], fan_in: Some(rows), zero: false }
+        Parameter {
+            name: String::new(),
+            shape: vec![rows, columns],
+            fan_in: Some(rows),
+            zero: false,
+        }
     }
 
     fn close(found: &[f32], expected: &[f32]) {
-        let close = found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6);
-        assert!(close && found.len() == expected.len(), "{found:?} is not {expected:?}");
+        let close = found
+            .iter()
+            .zip(expected)
+            .all(|(a, b)| (a - b).abs() < 1e-6);
+        assert!(
+            close && found.len() == expected.len(),
+            "{found:?} is not {expected:?}"
+        );
     }
 
     #[test]
@@ -206,17 +277,24 @@ mod tests {
         // The first step is the rate, whatever the gradient's size.
         optimizer.step(1, 0.1, &mut weights, &[vec![2.0, -50.0, 0.0]]);
         close(&weights[0], &[0.9, 1.1, 1.0]);
-        // By hand: m = 0.09 + 0.2 = 0.29, v = 0.000999 + 0.004 = 0.004999; unbiased 0.29 / 0.19, 0.004999 / 0.001999.
+        // By hand: m = 0.09 + 0.2 = 0.29, v = 0.000999 + 0.004 = 0.004999; unbiased 0.29 / 0.19,
+        // 0.004999 / 0.001999.
         let mut optimizer = OptimizerState::new(Optimizer::Adam, 0.0, &[matrix(1, 1)]);
         let mut weights = vec![vec![0.0]];
         optimizer.step(1, 0.1, &mut weights, &[vec![1.0]]);
         optimizer.step(2, 0.1, &mut weights, &[vec![2.0]]);
-        close(&weights[0], &[-0.1 - 0.1 * (0.29 / 0.19) / (0.004_999_f32 / 0.001_999).sqrt()]);
+        close(
+            &weights[0],
+            &[-0.1 - 0.1 * (0.29 / 0.19) / (0.004_999_f32 / 0.001_999).sqrt()],
+        );
     }
 
     #[test]
     fn weights_decay_apart_from_the_gradient_and_biases_do_not() {
-        let bias = Parameter { fan_in: None, ..matrix(1, 1) };
+        let bias = Parameter {
+            fan_in: None,
+            ..matrix(1, 1)
+        };
         for kind in [Optimizer::Adam, Optimizer::Sgd] {
             let mut optimizer = OptimizerState::new(kind, 0.5, &[matrix(1, 1), bias.clone()]);
             let mut weights = vec![vec![2.0], vec![2.0]];
@@ -245,9 +323,13 @@ mod tests {
             let mut optimizer = OptimizerState::new(Optimizer::Muon, 0.0, &parameters);
             let mut weights = vec![vec![0.0; 60], vec![0.0]];
             optimizer.step(1, 1.0, &mut weights, &[gradient, vec![1.0]]);
-            let change = nalgebra::DMatrix::from_row_slice(rows, columns, &weights[0]) / muon_scale(rows, columns);
+            let change = nalgebra::DMatrix::from_row_slice(rows, columns, &weights[0])
+                / muon_scale(rows, columns);
             let values = change.singular_values();
-            assert!(values.iter().all(|value| (0.5..1.5).contains(value)), "{values}");
+            assert!(
+                values.iter().all(|value| (0.5..1.5).contains(value)),
+                "{values}"
+            );
             close(&weights[1], &[-1.0]);
         }
     }

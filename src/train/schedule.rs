@@ -17,7 +17,8 @@ pub enum LearningRateSchedule {
 }
 
 impl LearningRateSchedule {
-    /// The share of the learning rate's height at a step of `total`; the first `warmup` steps rise in a straight line.
+    /// The share of the learning rate's height at a step of `total`; the first `warmup` steps rise
+    /// in a straight line.
     pub fn at(self, step: u64, warmup: u64, total: u64) -> f64 {
         if step < warmup {
             return (step + 1) as f64 / warmup as f64;
@@ -40,9 +41,21 @@ mod tests {
         let at = |schedule: LearningRateSchedule| {
             [0, 4, 10, 60, 110].map(|step| (schedule.at(step, 10, 110) * 100.0).round())
         };
-        assert_eq!(at(LearningRateSchedule::Constant), [10.0, 50.0, 100.0, 100.0, 100.0]);
-        assert_eq!(at(LearningRateSchedule::Linear), [10.0, 50.0, 100.0, 50.0, 0.0]);
-        assert_eq!(at(LearningRateSchedule::Cosine), [10.0, 50.0, 100.0, 50.0, 0.0]);
-        assert_eq!((LearningRateSchedule::Cosine.at(35, 10, 110) * 100.0).round(), 85.0);
+        assert_eq!(
+            at(LearningRateSchedule::Constant),
+            [10.0, 50.0, 100.0, 100.0, 100.0]
+        );
+        assert_eq!(
+            at(LearningRateSchedule::Linear),
+            [10.0, 50.0, 100.0, 50.0, 0.0]
+        );
+        assert_eq!(
+            at(LearningRateSchedule::Cosine),
+            [10.0, 50.0, 100.0, 50.0, 0.0]
+        );
+        assert_eq!(
+            (LearningRateSchedule::Cosine.at(35, 10, 110) * 100.0).round(),
+            85.0
+        );
     }
 }

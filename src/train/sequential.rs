@@ -1,4 +1,5 @@
-//! A network as a shape-checked list of steps: the one definition that is read twice, as layers and as ONNX nodes.
+//! A network as a shape-checked list of steps: the one definition that is read twice, as layers and
+//! as ONNX nodes.
 
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +44,8 @@ impl Activation {
     }
 }
 
-/// A convolution over two dimensions, with zeros around its input and a bias per channel of its output.
+/// A convolution over two dimensions, with zeros around its input and a bias per channel of its
+/// output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConvolutionSpec {
     /// Channels that go in.
@@ -61,7 +63,8 @@ pub struct ConvolutionSpec {
 /// One step of a network: shapes are per record.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum LayerSpec {
-    /// `x scale + offset`, constants that are not learned; a network sees standardised values by it.
+    /// `x scale + offset`, constants that are not learned; a network sees standardised values by
+    /// it.
     Affine {
         /// Factor.
         scale: f32,
@@ -75,9 +78,11 @@ pub enum LayerSpec {
         /// Values that come out.
         outputs: usize,
     },
-    /// `[inputs, h, w] -> [outputs, h', w']`, W of `[outputs, inputs, kernel, kernel]`; `h' = (h + 2 padding - kernel) / stride + 1`.
+    /// `[inputs, h, w] -> [outputs, h', w']`, W of `[outputs, inputs, kernel, kernel]`;
+    /// `h' = (h + 2 padding - kernel) / stride + 1`.
     Conv(ConvolutionSpec),
-    /// The same backwards, W of `[inputs, outputs, kernel, kernel]`; `h' = (h - 1) stride - 2 padding + kernel`.
+    /// The same backwards, W of `[inputs, outputs, kernel, kernel]`;
+    /// `h' = (h - 1) stride - 2 padding + kernel`.
     ConvTranspose(ConvolutionSpec),
     /// An activation.
     Activate(Activation),
@@ -88,7 +93,8 @@ pub enum LayerSpec {
         /// Channels, height, width.
         shape: [usize; 3],
     },
-    /// `[c, h, w] -> [4 c, h / 2, w / 2]`: each square of four pixels becomes one of four times the channels.
+    /// `[c, h, w] -> [4 c, h / 2, w / 2]`: each square of four pixels becomes one of four times the
+    /// channels.
     SpaceToDepth,
     /// The same backwards.
     DepthToSpace,
@@ -117,7 +123,9 @@ impl RecordShape {
     pub fn len(self) -> Option<usize> {
         match self {
             Self::Flat(len) => Some(len),
-            Self::Planes { channels, size } => size.map(|(height, width)| channels * height * width),
+            Self::Planes { channels, size } => {
+                size.map(|(height, width)| channels * height * width)
+            }
         }
     }
 }
@@ -126,8 +134,14 @@ impl std::fmt::Display for RecordShape {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Flat(len) => write!(f, "[{len}]"),
-            Self::Planes { channels, size: Some((height, width)) } => write!(f, "[{channels}, {height}, {width}]"),
-            Self::Planes { channels, size: None } => write!(f, "[{channels}, height, width]"),
+            Self::Planes {
+                channels,
+                size: Some((height, width)),
+            } => write!(f, "[{channels}, {height}, {width}]"),
+            Self::Planes {
+                channels,
+                size: None,
+            } => write!(f, "[{channels}, height, width]"),
         }
     }
 }
@@ -149,8 +163,8 @@ pub struct Parameter {
     pub shape: Vec<usize>,
     /// Values that each output of its layer is made of; a bias has none and starts at 0.
     pub fan_in: Option<usize>,
-    /// Whether it starts at 0 all the same: the layer ends a branch that is added, which begins as nothing, so that a
-    /// network of many branches begins as the identity.
+    /// Whether it starts at 0 all the same: the layer ends a branch that is added, which begins as
+    /// nothing, so that a network of many branches begins as the identity.
     pub zero: bool,
 }
 
@@ -170,12 +184,17 @@ impl Sequential {
         let (mut shape, mut kept) = (input, Vec::new());
         for (place, step) in layers.iter().enumerate() {
             let next = step.after(shape, &mut kept);
-            shape = next.map_err(|reason| format!("step {place} ({step}) after {shape}: {reason}"))?;
+            shape =
+                next.map_err(|reason| format!("step {place} ({step}) after {shape}: {reason}"))?;
         }
         if !kept.is_empty() {
             return Err(format!("{} values are kept and never added", kept.len()));
         }
-        Ok(Self { layers, input, output: shape })
+        Ok(Self {
+            layers,
+            input,
+            output: shape,
+        })
     }
 
     /// The steps.
@@ -196,7 +215,10 @@ impl Sequential {
     /// What is learned, in the order of the steps: of each layer its weight, then its bias.
     pub fn parameters(&self) -> Vec<Parameter> {
         let of = |(place, step): (usize, &LayerSpec)| {
-            step.parameters(place, self.layers.get(place + 1) == Some(&LayerSpec::AddSkip))
+            step.parameters(
+                place,
+                self.layers.get(place + 1) == Some(&LayerSpec::AddSkip),
+            )
         };
         self.layers.iter().enumerate().flat_map(of).collect()
     }
@@ -219,36 +241,56 @@ impl Sequential {
 }
 
 impl LayerSpec {
-    /// The shape that a record has behind this step; `kept` holds the shapes of the values that are kept.
+    /// The shape that a record has behind this step; `kept` holds the shapes of the values that are
+    /// kept.
     ///
     /// # Errors
     /// When the shape does not fit, in a sentence.
-    pub(super) fn after(&self, shape: RecordShape, kept: &mut Vec<RecordShape>) -> Result<RecordShape, String> {
+    pub(super) fn after(
+        &self,
+        shape: RecordShape,
+        kept: &mut Vec<RecordShape>,
+    ) -> Result<RecordShape, String> {
         match (*self, shape) {
             (Self::Affine { .. } | Self::Activate(_), shape) => Ok(shape),
             (Self::Dense { inputs, outputs }, RecordShape::Flat(len)) if len == inputs => {
                 Ok(RecordShape::Flat(outputs))
             }
-            (Self::Conv(conv), RecordShape::Planes { channels, size }) if channels == conv.inputs => {
+            (Self::Conv(conv), RecordShape::Planes { channels, size })
+                if channels == conv.inputs =>
+            {
                 let size = size.map(|(h, w)| Some((conv.shrink(h)?, conv.shrink(w)?)));
                 planes(conv.outputs, size, "the image is smaller than the kernel")
             }
-            (Self::ConvTranspose(conv), RecordShape::Planes { channels, size }) if channels == conv.inputs => {
+            (Self::ConvTranspose(conv), RecordShape::Planes { channels, size })
+                if channels == conv.inputs =>
+            {
                 let size = size.map(|(h, w)| Some((conv.grow(h)?, conv.grow(w)?)));
                 planes(conv.outputs, size, "more is cut off than there is")
             }
             (Self::Flatten, RecordShape::Planes { size: Some(_), .. }) => {
                 Ok(RecordShape::Flat(shape.len().unwrap_or_default()))
             }
-            (Self::Flatten, RecordShape::Planes { .. }) => Err("images of any size cannot be flattened".to_owned()),
-            (Self::Unflatten { shape: [channels, height, width] }, RecordShape::Flat(len))
-                if channels * height * width == len =>
-            {
-                Ok(RecordShape::Planes { channels, size: Some((height, width)) })
+            (Self::Flatten, RecordShape::Planes { .. }) => {
+                Err("images of any size cannot be flattened".to_owned())
             }
+            (
+                Self::Unflatten {
+                    shape: [channels, height, width],
+                },
+                RecordShape::Flat(len),
+            ) if channels * height * width == len => Ok(RecordShape::Planes {
+                channels,
+                size: Some((height, width)),
+            }),
             (Self::SpaceToDepth, RecordShape::Planes { channels, size }) => {
-                let halves = |(h, w): (usize, usize)| (h % 2 == 0 && w % 2 == 0).then_some((h / 2, w / 2));
-                planes(4 * channels, size.map(halves), "height and width must be even")
+                let halves =
+                    |(h, w): (usize, usize)| (h % 2 == 0 && w % 2 == 0).then_some((h / 2, w / 2));
+                planes(
+                    4 * channels,
+                    size.map(halves),
+                    "height and width must be even",
+                )
             }
             (Self::DepthToSpace, RecordShape::Planes { channels, size }) if channels % 4 == 0 => {
                 planes(channels / 4, size.map(|(h, w)| Some((2 * h, 2 * w))), "")
@@ -269,25 +311,53 @@ impl LayerSpec {
     fn parameters(&self, place: usize, zero: bool) -> Vec<Parameter> {
         let (shape, fan_in, outputs) = match *self {
             Self::Dense { inputs, outputs } => (vec![inputs, outputs], inputs, outputs),
-            Self::Conv(c) => (vec![c.outputs, c.inputs, c.kernel, c.kernel], c.inputs * c.kernel * c.kernel, c.outputs),
+            Self::Conv(c) => (
+                vec![c.outputs, c.inputs, c.kernel, c.kernel],
+                c.inputs * c.kernel * c.kernel,
+                c.outputs,
+            ),
             // Each output pixel is reached by the share of the kernel that the stride leaves.
             Self::ConvTranspose(c) => {
                 let reached = (c.kernel * c.kernel).div_ceil(c.stride * c.stride);
-                (vec![c.inputs, c.outputs, c.kernel, c.kernel], c.inputs * reached, c.outputs)
+                (
+                    vec![c.inputs, c.outputs, c.kernel, c.kernel],
+                    c.inputs * reached,
+                    c.outputs,
+                )
             }
             _ => return Vec::new(),
         };
         vec![
-            Parameter { name: format!("{place}.weight"), shape, fan_in: Some(fan_in), zero },
-            Parameter { name: format!("{place}.bias"), shape: vec![outputs], fan_in: None, zero },
+            Parameter {
+                name: format!("{place}.weight"),
+                shape,
+                fan_in: Some(fan_in),
+                zero,
+            },
+            Parameter {
+                name: format!("{place}.bias"),
+                shape: vec![outputs],
+                fan_in: None,
+                zero,
+            },
         ]
     }
 }
 
-fn planes(channels: usize, size: Option<Option<(usize, usize)>>, reason: &str) -> Result<RecordShape, String> {
+fn planes(
+    channels: usize,
+    size: Option<Option<(usize, usize)>>,
+    reason: &str,
+) -> Result<RecordShape, String> {
     match size {
-        None => Ok(RecordShape::Planes { channels, size: None }),
-        Some(Some(size)) => Ok(RecordShape::Planes { channels, size: Some(size) }),
+        None => Ok(RecordShape::Planes {
+            channels,
+            size: None,
+        }),
+        Some(Some(size)) => Ok(RecordShape::Planes {
+            channels,
+            size: Some(size),
+        }),
         Some(None) => Err(reason.to_owned()),
     }
 }
@@ -298,12 +368,24 @@ impl ConvolutionSpec {
     }
 
     fn grow(&self, side: usize) -> Option<usize> {
-        (side.checked_sub(1)? * self.stride + self.kernel).checked_sub(2 * self.padding).filter(|&side| side > 0)
+        (side.checked_sub(1)? * self.stride + self.kernel)
+            .checked_sub(2 * self.padding)
+            .filter(|&side| side > 0)
     }
 
     fn describe(&self, f: &mut std::fmt::Formatter<'_>, name: &str) -> std::fmt::Result {
-        write!(f, "{name} {}->{} {k}x{k}", self.inputs, self.outputs, k = self.kernel)?;
-        if self.stride > 1 { write!(f, " stride {}", self.stride) } else { Ok(()) }
+        write!(
+            f,
+            "{name} {}->{} {k}x{k}",
+            self.inputs,
+            self.outputs,
+            k = self.kernel
+        )?;
+        if self.stride > 1 {
+            write!(f, " stride {}", self.stride)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -332,12 +414,27 @@ mod tests {
 
     use super::*;
 
-    const fn conv(inputs: usize, outputs: usize, kernel: usize, stride: usize, padding: usize) -> ConvolutionSpec {
-        ConvolutionSpec { inputs, outputs, kernel, stride, padding }
+    const fn conv(
+        inputs: usize,
+        outputs: usize,
+        kernel: usize,
+        stride: usize,
+        padding: usize,
+    ) -> ConvolutionSpec {
+        ConvolutionSpec {
+            inputs,
+            outputs,
+            kernel,
+            stride,
+            padding,
+        }
     }
 
     fn image(channels: usize, side: usize) -> RecordShape {
-        RecordShape::Planes { channels, size: Some((side, side)) }
+        RecordShape::Planes {
+            channels,
+            size: Some((side, side)),
+        }
     }
 
     #[test]
@@ -346,38 +443,68 @@ mod tests {
             LayerSpec::Conv(conv(1, 8, 3, 2, 1)),
             LayerSpec::Activate(Activation::Relu),
             LayerSpec::Flatten,
-            LayerSpec::Dense { inputs: 8 * 14 * 14, outputs: 10 },
+            LayerSpec::Dense {
+                inputs: 8 * 14 * 14,
+                outputs: 10,
+            },
         ];
         let chain = Sequential::new(image(1, 28), steps).unwrap();
         assert_eq!(chain.output(), RecordShape::Flat(10));
-        assert_eq!(chain.parameters().iter().map(Parameter::len).sum::<usize>(), 72 + 8 + 15680 + 10);
-        assert_eq!(chain.describe(), ["conv 1->8 3x3 stride 2, relu", "dense 1568->10"]);
+        assert_eq!(
+            chain.parameters().iter().map(Parameter::len).sum::<usize>(),
+            72 + 8 + 15680 + 10
+        );
+        assert_eq!(
+            chain.describe(),
+            ["conv 1->8 3x3 stride 2, relu", "dense 1568->10"]
+        );
     }
 
     #[test]
     fn a_transposed_convolution_gives_back_the_size_that_its_mirror_took() {
         for (from, kernel, to) in [(4, 3, 7), (7, 4, 14), (14, 4, 28)] {
-            let chain =
-                Sequential::new(image(2, from), vec![LayerSpec::ConvTranspose(conv(2, 3, kernel, 2, 1))]).unwrap();
+            let chain = Sequential::new(
+                image(2, from),
+                vec![LayerSpec::ConvTranspose(conv(2, 3, kernel, 2, 1))],
+            )
+            .unwrap();
             assert_eq!(chain.output(), image(3, to));
         }
     }
 
     #[test]
     fn what_does_not_fit_is_told_with_its_place() {
-        let check = |input, steps, expected: Expect| expected.assert_eq(&Sequential::new(input, steps).unwrap_err());
-        let dense = LayerSpec::Dense { inputs: 5, outputs: 4 };
-        check(RecordShape::Flat(4), vec![dense], expect!["step 0 (dense 5->4) after [4]: the shapes do not fit"]);
+        let check = |input, steps, expected: Expect| {
+            expected.assert_eq(&Sequential::new(input, steps).unwrap_err())
+        };
+        let dense = LayerSpec::Dense {
+            inputs: 5,
+            outputs: 4,
+        };
+        check(
+            RecordShape::Flat(4),
+            vec![dense],
+            expect!["step 0 (dense 5->4) after [4]: the shapes do not fit"],
+        );
         check(
             RecordShape::Flat(5),
             vec![LayerSpec::SaveSkip, dense, LayerSpec::AddSkip],
             expect!["step 2 (add what was kept) after [4]: [5] was kept"],
         );
-        check(RecordShape::Flat(5), vec![LayerSpec::SaveSkip], expect!["1 values are kept and never added"]);
         check(
-            RecordShape::Planes { channels: 1, size: None },
+            RecordShape::Flat(5),
+            vec![LayerSpec::SaveSkip],
+            expect!["1 values are kept and never added"],
+        );
+        check(
+            RecordShape::Planes {
+                channels: 1,
+                size: None,
+            },
             vec![LayerSpec::Flatten],
-            expect!["step 0 (flatten) after [1, height, width]: images of any size cannot be flattened"],
+            expect![
+                "step 0 (flatten) after [1, height, width]: images of any size cannot be flattened"
+            ],
         );
         check(
             image(1, 2),

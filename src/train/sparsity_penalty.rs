@@ -16,9 +16,17 @@ pub struct CodeGradients<'a> {
 
 /// The penalty on the codes of a batch, with its weight.
 ///
-/// L1: the mean of `|a|`. KL: the mean over units of `KL(target || m)`, where `m` is a unit's mean activation over the
-/// batch (Ng, "Sparse autoencoder", 2011); activations lie in 0..1.
-pub fn penalty(&Sparsity { penalty, weight, target }: &Sparsity, units: usize, parts: &mut [CodeGradients<'_>]) -> f32 {
+/// L1: the mean of `|a|`. KL: the mean over units of `KL(target || m)`, where `m` is a unit's mean
+/// activation over the batch (Ng, "Sparse autoencoder", 2011); activations lie in 0..1.
+pub fn penalty(
+    &Sparsity {
+        penalty,
+        weight,
+        target,
+    }: &Sparsity,
+    units: usize,
+    parts: &mut [CodeGradients<'_>],
+) -> f32 {
     let values: usize = parts.iter().map(|part| part.values.len()).sum();
     let share = weight / values.max(1) as f32;
     match penalty {
@@ -26,7 +34,10 @@ pub fn penalty(&Sparsity { penalty, weight, target }: &Sparsity, units: usize, p
             let sign = |value: f32| if value == 0.0 { 0.0 } else { value.signum() };
             let mut sum = 0.0;
             for CodeGradients { values, slopes } in parts {
-                sum += values.iter().map(|value| f64::from(value.abs())).sum::<f64>();
+                sum += values
+                    .iter()
+                    .map(|value| f64::from(value.abs()))
+                    .sum::<f64>();
                 slopes.clear();
                 slopes.extend(values.iter().map(|&value| share * sign(value)));
             }
@@ -34,15 +45,24 @@ pub fn penalty(&Sparsity { penalty, weight, target }: &Sparsity, units: usize, p
         }
         SparsityPenalty::Kl => {
             let mut means = vec![0.0; units];
-            parts.iter().for_each(|part| add_rows(part.values, &mut means));
-            means.iter_mut().for_each(|mean| *mean *= units as f32 / values.max(1) as f32);
+            parts
+                .iter()
+                .for_each(|part| add_rows(part.values, &mut means));
+            means
+                .iter_mut()
+                .for_each(|mean| *mean *= units as f32 / values.max(1) as f32);
             let divergence = |mean: &f32| {
                 let mean = mean.clamp(EPSILON, 1.0 - EPSILON);
-                target * (target / mean).ln() + (1.0 - target) * ((1.0 - target) / (1.0 - mean)).ln()
+                target * (target / mean).ln()
+                    + (1.0 - target) * ((1.0 - target) / (1.0 - mean)).ln()
             };
             let slope = |&mean: &f32| {
                 let inside = (EPSILON..=1.0 - EPSILON).contains(&mean);
-                if inside { share * ((1.0 - target) / (1.0 - mean) - target / mean) } else { 0.0 }
+                if inside {
+                    share * ((1.0 - target) / (1.0 - mean) - target / mean)
+                } else {
+                    0.0
+                }
             };
             let of_a_record: Vec<f32> = means.iter().map(slope).collect();
             for CodeGradients { values, slopes } in parts {
@@ -60,31 +80,60 @@ mod tests {
 
     #[test]
     fn kl_penalty_is_the_divergence_of_mean_activations() {
-        let kl = |rho: f64, m: f64| rho * (rho / m).ln() + (1.0 - rho) * ((1.0 - rho) / (1.0 - m)).ln();
+        let kl =
+            |rho: f64, m: f64| rho * (rho / m).ln() + (1.0 - rho) * ((1.0 - rho) / (1.0 - m)).ln();
         let expected = 2.0 * (kl(0.1, 0.2) + kl(0.1, 0.5)) / 2.0;
-        let sparsity = Sparsity { penalty: SparsityPenalty::Kl, weight: 2.0, target: 0.1 };
+        let sparsity = Sparsity {
+            penalty: SparsityPenalty::Kl,
+            weight: 2.0,
+            target: 0.1,
+        };
         let (mut first, mut second) = (Vec::new(), Vec::new());
         let mut parts = [
-            CodeGradients { values: &[0.1, 0.4], slopes: &mut first },
-            CodeGradients { values: &[0.3, 0.6], slopes: &mut second },
+            CodeGradients {
+                values: &[0.1, 0.4],
+                slopes: &mut first,
+            },
+            CodeGradients {
+                values: &[0.3, 0.6],
+                slopes: &mut second,
+            },
         ];
         let found = f64::from(penalty(&sparsity, 2, &mut parts));
         assert!((found - expected).abs() < 1e-5, "{found} {expected}");
         assert_eq!(first, second);
-        assert!(first.iter().all(|&slope| slope > 0.0), "{first:?}: both units are too active");
+        assert!(
+            first.iter().all(|&slope| slope > 0.0),
+            "{first:?}: both units are too active"
+        );
     }
 
     #[test]
     fn gradients_of_penalties_are_finite_differences() {
         for kind in [SparsityPenalty::L1, SparsityPenalty::Kl] {
-            let sparsity = Sparsity { penalty: kind, weight: 0.7, target: 0.05 };
+            let sparsity = Sparsity {
+                penalty: kind,
+                weight: 0.7,
+                target: 0.05,
+            };
             let codes = [0.1, 0.4, 0.3, 0.6, 0.2, 0.35];
             let of = |codes: &[f32]| {
                 let (mut first, mut second) = (Vec::new(), Vec::new());
                 let (a, b) = codes.split_at(2);
-                let mut parts =
-                    [CodeGradients { values: a, slopes: &mut first }, CodeGradients { values: b, slopes: &mut second }];
-                (f64::from(penalty(&sparsity, 2, &mut parts)), [first, second].concat())
+                let mut parts = [
+                    CodeGradients {
+                        values: a,
+                        slopes: &mut first,
+                    },
+                    CodeGradients {
+                        values: b,
+                        slopes: &mut second,
+                    },
+                ];
+                (
+                    f64::from(penalty(&sparsity, 2, &mut parts)),
+                    [first, second].concat(),
+                )
             };
             let (_, slopes) = of(&codes);
             for (place, slope) in slopes.into_iter().enumerate() {
@@ -94,7 +143,10 @@ mod tests {
                     of(&moved).0
                 };
                 let expected = (at(0.01) - at(-0.01)) / 0.02;
-                assert!((expected - f64::from(slope)).abs() < 2e-3, "{kind:?}, {place}: {slope}, not {expected}");
+                assert!(
+                    (expected - f64::from(slope)).abs() < 2e-3,
+                    "{kind:?}, {place}: {slope}, not {expected}"
+                );
             }
         }
     }

@@ -1,4 +1,5 @@
-//! ONNX Runtime gives what the layers of each step give, and gradients are those of finite differences.
+//! ONNX Runtime gives what the layers of each step give, and gradients are those of finite
+//! differences.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,12 +15,27 @@ use super::weight_init::initial;
 use crate::metrics::Metrics;
 use crate::model::{Loss, Model, ModelPath, ModelSpec, testing};
 
-const fn conv(inputs: usize, outputs: usize, kernel: usize, stride: usize, padding: usize) -> ConvolutionSpec {
-    ConvolutionSpec { inputs, outputs, kernel, stride, padding }
+const fn conv(
+    inputs: usize,
+    outputs: usize,
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+) -> ConvolutionSpec {
+    ConvolutionSpec {
+        inputs,
+        outputs,
+        kernel,
+        stride,
+        padding,
+    }
 }
 
 fn image(channels: usize, height: usize, width: usize) -> RecordShape {
-    RecordShape::Planes { channels, size: Some((height, width)) }
+    RecordShape::Planes {
+        channels,
+        size: Some((height, width)),
+    }
 }
 
 const ACTIVATIONS: [Activation; 7] = [
@@ -34,25 +50,92 @@ const ACTIVATIONS: [Activation; 7] = [
 
 /// Every kind of step, in the smallest chain that shows it.
 fn chains() -> Vec<(String, Sequential)> {
-    let activations = ACTIVATIONS.map(|kind| (kind.as_str(), RecordShape::Flat(6), vec![LayerSpec::Activate(kind)]));
+    let activations = ACTIVATIONS.map(|kind| {
+        (
+            kind.as_str(),
+            RecordShape::Flat(6),
+            vec![LayerSpec::Activate(kind)],
+        )
+    });
     let steps = vec![
-        ("affine", RecordShape::Flat(3), vec![LayerSpec::Affine { scale: 2.5, offset: -0.75 }]),
-        ("dense", RecordShape::Flat(5), vec![LayerSpec::Dense { inputs: 5, outputs: 3 }]),
-        ("conv", image(2, 5, 6), vec![LayerSpec::Conv(conv(2, 3, 3, 1, 1))]),
-        ("conv stride 2", image(2, 7, 7), vec![LayerSpec::Conv(conv(2, 3, 3, 2, 1))]),
-        ("conv 2x2 stride 2", image(2, 6, 4), vec![LayerSpec::Conv(conv(2, 3, 2, 2, 0))]),
-        ("conv 5x5", image(1, 6, 6), vec![LayerSpec::Conv(conv(1, 2, 5, 1, 2))]),
-        ("transposed conv 3x3", image(3, 4, 4), vec![LayerSpec::ConvTranspose(conv(3, 2, 3, 2, 1))]),
-        ("transposed conv 4x4", image(3, 3, 4), vec![LayerSpec::ConvTranspose(conv(3, 2, 4, 2, 1))]),
-        ("transposed conv 2x2", image(3, 3, 2), vec![LayerSpec::ConvTranspose(conv(3, 2, 2, 2, 0))]),
+        (
+            "affine",
+            RecordShape::Flat(3),
+            vec![LayerSpec::Affine {
+                scale: 2.5,
+                offset: -0.75,
+            }],
+        ),
+        (
+            "dense",
+            RecordShape::Flat(5),
+            vec![LayerSpec::Dense {
+                inputs: 5,
+                outputs: 3,
+            }],
+        ),
+        (
+            "conv",
+            image(2, 5, 6),
+            vec![LayerSpec::Conv(conv(2, 3, 3, 1, 1))],
+        ),
+        (
+            "conv stride 2",
+            image(2, 7, 7),
+            vec![LayerSpec::Conv(conv(2, 3, 3, 2, 1))],
+        ),
+        (
+            "conv 2x2 stride 2",
+            image(2, 6, 4),
+            vec![LayerSpec::Conv(conv(2, 3, 2, 2, 0))],
+        ),
+        (
+            "conv 5x5",
+            image(1, 6, 6),
+            vec![LayerSpec::Conv(conv(1, 2, 5, 1, 2))],
+        ),
+        (
+            "transposed conv 3x3",
+            image(3, 4, 4),
+            vec![LayerSpec::ConvTranspose(conv(3, 2, 3, 2, 1))],
+        ),
+        (
+            "transposed conv 4x4",
+            image(3, 3, 4),
+            vec![LayerSpec::ConvTranspose(conv(3, 2, 4, 2, 1))],
+        ),
+        (
+            "transposed conv 2x2",
+            image(3, 3, 2),
+            vec![LayerSpec::ConvTranspose(conv(3, 2, 2, 2, 0))],
+        ),
         ("flatten", image(2, 2, 3), vec![LayerSpec::Flatten]),
-        ("unflatten", RecordShape::Flat(12), vec![LayerSpec::Unflatten { shape: [2, 2, 3] }]),
-        ("space to depth", image(3, 4, 6), vec![LayerSpec::SpaceToDepth]),
-        ("depth to space", image(8, 2, 3), vec![LayerSpec::DepthToSpace]),
+        (
+            "unflatten",
+            RecordShape::Flat(12),
+            vec![LayerSpec::Unflatten { shape: [2, 2, 3] }],
+        ),
+        (
+            "space to depth",
+            image(3, 4, 6),
+            vec![LayerSpec::SpaceToDepth],
+        ),
+        (
+            "depth to space",
+            image(8, 2, 3),
+            vec![LayerSpec::DepthToSpace],
+        ),
         (
             "residual",
             RecordShape::Flat(4),
-            vec![LayerSpec::SaveSkip, LayerSpec::Dense { inputs: 4, outputs: 4 }, LayerSpec::AddSkip],
+            vec![
+                LayerSpec::SaveSkip,
+                LayerSpec::Dense {
+                    inputs: 4,
+                    outputs: 4,
+                },
+                LayerSpec::AddSkip,
+            ],
         ),
         (
             "nested residual",
@@ -69,7 +152,8 @@ fn chains() -> Vec<(String, Sequential)> {
         ),
     ];
     let all = activations.into_iter().chain(steps);
-    all.map(|(name, shape, steps)| (name.to_owned(), Sequential::new(shape, steps).unwrap())).collect()
+    all.map(|(name, shape, steps)| (name.to_owned(), Sequential::new(shape, steps).unwrap()))
+        .collect()
 }
 
 fn random(len: usize, rng: &mut ChaCha8Rng) -> Vec<f32> {
@@ -90,7 +174,10 @@ fn dims(shape: RecordShape) -> Vec<usize> {
 fn material(chain: &Sequential, records: usize) -> (Vec<Vec<f32>>, Vec<f32>) {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let mut weights = initial(chain, &mut rng);
-    for values in weights.iter_mut().filter(|values| values.iter().all(|&value| value == 0.0)) {
+    for values in weights
+        .iter_mut()
+        .filter(|values| values.iter().all(|&value| value == 0.0))
+    {
         *values = random(values.len(), &mut rng);
     }
     let input = random(records * chain.input().len().unwrap(), &mut rng);
@@ -99,12 +186,19 @@ fn material(chain: &Sequential, records: usize) -> (Vec<Vec<f32>>, Vec<f32>) {
 
 fn batch(chain: &Sequential, input: &[f32], records: usize) -> TrainingBatch {
     let target = vec![0.0; records * chain.output().len().unwrap()];
-    TrainingBatch { records, shape: dims(chain.input()), input: input.to_vec(), target }
+    TrainingBatch {
+        records,
+        shape: dims(chain.input()),
+        input: input.to_vec(),
+        target,
+    }
 }
 
 fn run(chain: &Sequential, weights: &[Vec<f32>], input: &[f32], records: usize) -> Vec<f32> {
     let mut backprop = Backprop::new(chain.layers().to_vec(), Vec::new(), Loss::Mse, None);
-    backprop.output(weights, &batch(chain, input, records)).unwrap()
+    backprop
+        .output(weights, &batch(chain, input, records))
+        .unwrap()
 }
 
 #[test]
@@ -114,15 +208,35 @@ fn onnx_runtime_gives_what_each_step_gives() {
         let (weights, input) = material(&chain, 3);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.onnx");
-        std::fs::write(&path, onnx::write("test", ["input", "output"], &chain, &weights, &[])).unwrap();
-        let spec = ModelSpec { model: Some(path), ..ModelSpec::default() };
-        let model = Model::open("test", &spec, &runtime, &std::sync::Arc::new(Metrics::new()));
+        std::fs::write(
+            &path,
+            onnx::write("test", ["input", "output"], &chain, &weights, &[]),
+        )
+        .unwrap();
+        let spec = ModelSpec {
+            model: Some(path),
+            ..ModelSpec::default()
+        };
+        let model = Model::open(
+            "test",
+            &spec,
+            &runtime,
+            &std::sync::Arc::new(Metrics::new()),
+        );
         let model = model.unwrap_or_else(|faults| panic!("{name}: {faults:?}"));
         let mut output = Vec::new();
-        model.chain(ModelPath::Whole).unwrap().run(&input, &dims(chain.input()), &mut output).unwrap();
+        model
+            .chain(ModelPath::Whole)
+            .unwrap()
+            .run(&input, &dims(chain.input()), &mut output)
+            .unwrap();
         let expected = run(&chain, &weights, &input, 3);
         assert_eq!(output.len(), expected.len(), "{name}");
-        let off = output.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let off = output
+            .iter()
+            .zip(&expected)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f32::max);
         assert!(off < 1e-4, "{name}: off by {off}");
     }
 }
@@ -139,7 +253,13 @@ struct Case {
 }
 
 impl Case {
-    fn new(name: &str, encoder: Sequential, decoder: Vec<LayerSpec>, loss: Loss, sparsity: Option<Sparsity>) -> Self {
+    fn new(
+        name: &str,
+        encoder: Sequential,
+        decoder: Vec<LayerSpec>,
+        loss: Loss,
+        sparsity: Option<Sparsity>,
+    ) -> Self {
         let records = 3;
         let (mut weights, input) = material(&encoder, records);
         let back = Sequential::new(encoder.output(), decoder.clone()).unwrap();
@@ -147,13 +267,28 @@ impl Case {
         let mut batch = batch(&back, &input, records);
         batch.shape = dims(encoder.input());
         let mut rng = ChaCha8Rng::seed_from_u64(11);
-        batch.target.iter_mut().for_each(|value| *value = rng.random_range(0.1_f32..0.9));
-        Self { name: name.to_owned(), encoder, decoder, loss, sparsity, weights, batch }
+        batch
+            .target
+            .iter_mut()
+            .for_each(|value| *value = rng.random_range(0.1_f32..0.9));
+        Self {
+            name: name.to_owned(),
+            encoder,
+            decoder,
+            loss,
+            sparsity,
+            weights,
+            batch,
+        }
     }
 
     fn backprop(&self) -> Backprop {
-        let mut backprop =
-            Backprop::new(self.encoder.layers().to_vec(), self.decoder.clone(), self.loss, self.sparsity);
+        let mut backprop = Backprop::new(
+            self.encoder.layers().to_vec(),
+            self.decoder.clone(),
+            self.loss,
+            self.sparsity,
+        );
         // Each record is worth a thread.
         backprop.worth_a_thread = 1;
         backprop
@@ -162,8 +297,14 @@ impl Case {
     /// What is made small, and its gradients.
     fn learn(&self, weights: &[Vec<f32>]) -> (f32, Vec<Vec<f32>>) {
         // What stands in a gradient before does not stay.
-        let mut gradients: Vec<Vec<f32>> = weights.iter().map(|weight| vec![f32::NAN; weight.len()]).collect();
-        let value = self.backprop().loss_and_gradients(weights, &self.batch, &mut gradients).unwrap();
+        let mut gradients: Vec<Vec<f32>> = weights
+            .iter()
+            .map(|weight| vec![f32::NAN; weight.len()])
+            .collect();
+        let value = self
+            .backprop()
+            .loss_and_gradients(weights, &self.batch, &mut gradients)
+            .unwrap();
         (value, gradients)
     }
 
@@ -179,20 +320,28 @@ impl Case {
                     f64::from(self.learn(&moved).0)
                 };
                 let value = self.weights[part][place];
-                let slope = (at(value + step) - at(value - step)) / f64::from((value + step) - (value - step));
+                let slope = (at(value + step) - at(value - step))
+                    / f64::from((value + step) - (value - step));
                 let found = f64::from(gradient[place]);
                 let off = (slope - found).abs() / (slope.abs().max(found.abs()) + 1e-2);
                 let name = &self.name;
-                assert!(off < 2e-2, "{name}: gradient {part}[{place}] is {found}, differences say {slope}");
+                assert!(
+                    off < 2e-2,
+                    "{name}: gradient {part}[{place}] is {found}, differences say {slope}"
+                );
             }
         }
     }
 }
 
-/// A layer whose gradients are wrong unless the layer behind it carries the gradient back by its input.
+/// A layer whose gradients are wrong unless the layer behind it carries the gradient back by its
+/// input.
 fn before(shape: RecordShape) -> LayerSpec {
     match shape {
-        RecordShape::Flat(len) => LayerSpec::Dense { inputs: len, outputs: len },
+        RecordShape::Flat(len) => LayerSpec::Dense {
+            inputs: len,
+            outputs: len,
+        },
         RecordShape::Planes { channels, .. } => LayerSpec::Conv(conv(channels, channels, 1, 1, 0)),
     }
 }
@@ -241,13 +390,22 @@ fn networks() -> Vec<Case> {
     let penalties = [None, Some(SparsityPenalty::L1), Some(SparsityPenalty::Kl)];
     let network = |(place, kind): (usize, Activation)| {
         let dense = vec![
-            LayerSpec::Affine { scale: 1.5, offset: -0.25 },
+            LayerSpec::Affine {
+                scale: 1.5,
+                offset: -0.25,
+            },
             LayerSpec::Flatten,
-            LayerSpec::Dense { inputs: 48, outputs: 7 },
+            LayerSpec::Dense {
+                inputs: 48,
+                outputs: 7,
+            },
             LayerSpec::Activate(kind),
         ];
         let convolutional = vec![
-            LayerSpec::Affine { scale: 1.5, offset: -0.25 },
+            LayerSpec::Affine {
+                scale: 1.5,
+                offset: -0.25,
+            },
             LayerSpec::Conv(conv(3, 4, 3, 2, 1)),
             LayerSpec::Activate(kind),
             LayerSpec::SaveSkip,
@@ -255,21 +413,46 @@ fn networks() -> Vec<Case> {
             LayerSpec::Activate(kind),
             LayerSpec::AddSkip,
             LayerSpec::Flatten,
-            LayerSpec::Dense { inputs: 16, outputs: 7 },
+            LayerSpec::Dense {
+                inputs: 16,
+                outputs: 7,
+            },
         ];
         let mut encoder = if place % 2 == 0 { dense } else { convolutional };
-        encoder.extend([LayerSpec::Dense { inputs: 7, outputs: 5 }, LayerSpec::Activate(Activation::Sigmoid)]);
+        encoder.extend([
+            LayerSpec::Dense {
+                inputs: 7,
+                outputs: 5,
+            },
+            LayerSpec::Activate(Activation::Sigmoid),
+        ]);
         let decoder = vec![
-            LayerSpec::Dense { inputs: 5, outputs: 16 },
+            LayerSpec::Dense {
+                inputs: 5,
+                outputs: 16,
+            },
             LayerSpec::Activate(kind),
-            LayerSpec::Affine { scale: 0.5, offset: 0.1 },
+            LayerSpec::Affine {
+                scale: 0.5,
+                offset: 0.1,
+            },
             LayerSpec::Unflatten { shape: [4, 2, 2] },
             LayerSpec::ConvTranspose(conv(4, 3, 4, 2, 1)),
         ];
         let loss = if place % 2 == 0 { Loss::Mse } else { Loss::Bce };
-        let sparsity = |penalty| Sparsity { penalty, weight: 0.3, target: 0.05 };
+        let sparsity = |penalty| Sparsity {
+            penalty,
+            weight: 0.3,
+            target: 0.05,
+        };
         let encoder = Sequential::new(image(3, 4, 4), encoder).unwrap();
-        Case::new(kind.as_str(), encoder, decoder, loss, penalties[place % 3].map(sparsity))
+        Case::new(
+            kind.as_str(),
+            encoder,
+            decoder,
+            loss,
+            penalties[place % 3].map(sparsity),
+        )
     };
     ACTIVATIONS.into_iter().enumerate().map(network).collect()
 }
@@ -277,45 +460,88 @@ fn networks() -> Vec<Case> {
 #[test]
 fn several_threads_find_the_gradients_of_one() {
     // Parts of different sizes.
-    let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    let pool = |threads| {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap()
+    };
     let [one, two] = [1, 2].map(pool);
     for case in networks() {
         let (expected, gradients) = one.install(|| case.learn(&case.weights));
         let (value, found) = two.install(|| case.learn(&case.weights));
-        assert!((value - expected).abs() < 1e-5 * expected.abs(), "{}: {value} is not {expected}", case.name);
+        assert!(
+            (value - expected).abs() < 1e-5 * expected.abs(),
+            "{}: {value} is not {expected}",
+            case.name
+        );
         for (part, (found, expected)) in found.iter().zip(&gradients).enumerate() {
             for (a, b) in found.iter().zip(expected) {
-                assert!((a - b).abs() < 1e-5 * (b.abs() + 0.1), "{}, gradient {part}: {a} is not {b}", case.name);
+                assert!(
+                    (a - b).abs() < 1e-5 * (b.abs() + 0.1),
+                    "{}, gradient {part}: {a} is not {b}",
+                    case.name
+                );
             }
         }
-        assert_eq!(two.install(|| case.learn(&case.weights)).1, found, "{}: each run gives the same bits", case.name);
+        assert_eq!(
+            two.install(|| case.learn(&case.weights)).1,
+            found,
+            "{}: each run gives the same bits",
+            case.name
+        );
     }
 }
 
 #[test]
 fn a_batch_leaves_nothing_to_the_next() {
     let all = chains();
-    let (_, chain) = all.iter().find(|(name, _)| name == "nested residual").unwrap();
+    let (_, chain) = all
+        .iter()
+        .find(|(name, _)| name == "nested residual")
+        .unwrap();
     let (weights, _) = material(chain, 1);
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     let mut used = Backprop::new(chain.layers().to_vec(), Vec::new(), Loss::Mse, None);
     // Other numbers of records, and images of other sizes.
     for (records, height, width) in [(3, 4, 6), (1, 4, 6), (2, 8, 2), (3, 4, 6)] {
         let values = random(records * 2 * height * width, &mut rng);
-        let batch = TrainingBatch { records, shape: vec![2, height, width], input: Vec::new(), target: values };
+        let batch = TrainingBatch {
+            records,
+            shape: vec![2, height, width],
+            input: Vec::new(),
+            target: values,
+        };
         let mut fresh = Backprop::new(chain.layers().to_vec(), Vec::new(), Loss::Mse, None);
         let learn = |backprop: &mut Backprop| {
             let mut gradients = weights.clone();
-            (backprop.loss_and_gradients(&weights, &batch, &mut gradients).unwrap(), gradients)
+            (
+                backprop
+                    .loss_and_gradients(&weights, &batch, &mut gradients)
+                    .unwrap(),
+                gradients,
+            )
         };
-        assert_eq!(learn(&mut used), learn(&mut fresh), "{records} of {height}x{width}");
+        assert_eq!(
+            learn(&mut used),
+            learn(&mut fresh),
+            "{records} of {height}x{width}"
+        );
     }
 }
 
 #[test]
 fn records_that_do_not_fit_are_refused() {
     let mut backprop = Backprop::new(vec![LayerSpec::SpaceToDepth], Vec::new(), Loss::Mse, None);
-    let batch = TrainingBatch { records: 1, shape: vec![1, 3, 4], input: Vec::new(), target: vec![0.0; 12] };
+    let batch = TrainingBatch {
+        records: 1,
+        shape: vec![1, 3, 4],
+        input: Vec::new(),
+        target: vec![0.0; 12],
+    };
     let refused = backprop.loss_of(&[], &batch).unwrap_err();
-    assert!(refused.contains("height and width must be even"), "{refused}");
+    assert!(
+        refused.contains("height and width must be even"),
+        "{refused}"
+    );
 }

@@ -17,7 +17,10 @@ use super::input::{self, NetworkInput};
 use super::loader::BatchLoader;
 use super::network_builder::build;
 use super::trainer::Trainer;
-use super::{EpochRecord, TrainError, TrainEvent, TrainOptions, TrainResult, TrainStarted, TrainStep, work_folder};
+use super::{
+    EpochRecord, TrainError, TrainEvent, TrainOptions, TrainResult, TrainStarted, TrainStep,
+    work_folder,
+};
 use crate::corruption::Corruption;
 use crate::data::{self, RecordFile};
 use crate::error::{ConfigError, StageError};
@@ -29,8 +32,9 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
 /// Progress is reported after so long.
 const TELL_EVERY: Duration = Duration::from_millis(500);
 
-/// Trains what `file` declares and writes the model to `out`; `watch` is told how it goes. An earlier run that was
-/// ended, or killed, is gone on with, and the result is the same as without the interruption.
+/// Trains what `file` declares and writes the model to `out`; `watch` is told how it goes. An
+/// earlier run that was ended, or killed, is gone on with, and the result is the same as without
+/// the interruption.
 ///
 /// # Errors
 /// Every fault of the file; what the system said; a loss that is no number.
@@ -43,8 +47,15 @@ pub fn train(
     let work = work_folder(out);
     begin(file, out, &work, options)?;
     // Parts are cut from images of their own size.
-    let size = if file.training.zoom.is_some() { None } else { file.input.size };
-    let kept = InputSpec { size, ..file.input.clone() };
+    let size = if file.training.zoom.is_some() {
+        None
+    } else {
+        file.input.size
+    };
+    let kept = InputSpec {
+        size,
+        ..file.input.clone()
+    };
     let mut told = |records| watch(TrainEvent::Reading(records));
     let prepared = data::prepare(&file.data, &kept, &work.join("data"), &mut told)?;
     watch(TrainEvent::Prepared(&prepared));
@@ -81,18 +92,32 @@ pub fn train(
     let (model, failed) = export::write(out, &outcome)?;
     watch(TrainEvent::Measured(&failed));
     // Where parts of images were trained on, whole ones are measured.
-    let records = if file.training.zoom.is_some() { "measured" } else { "data" };
+    let records = if file.training.zoom.is_some() {
+        "measured"
+    } else {
+        "data"
+    };
     let prepared = data::prepare(&file.data, &file.input, &work.join(records), &mut |_| {})?;
     export::add_metrics(out, card_metrics::metrics(&model, &prepared)?)?;
     if finished {
         remove(&work)?;
     }
     let TrainingPosition { curve, seconds, .. } = run.checkpoint.position;
-    Ok(TrainResult { finished, best_epoch: best_epoch(&curve), curve, seconds })
+    Ok(TrainResult {
+        finished,
+        best_epoch: best_epoch(&curve),
+        curve,
+        seconds,
+    })
 }
 
 /// Checks what shows without data, and that no model is in the way.
-fn begin(file: &TrainingFile, out: &Path, work: &Path, options: &TrainOptions) -> Result<(), TrainError> {
+fn begin(
+    file: &TrainingFile,
+    out: &Path,
+    work: &Path,
+    options: &TrainOptions,
+) -> Result<(), TrainError> {
     let mut faults = input::faults(&file.input);
     faults.extend(file.training.faults(&file.input));
     if !faults.is_empty() {
@@ -100,20 +125,28 @@ fn begin(file: &TrainingFile, out: &Path, work: &Path, options: &TrainOptions) -
     }
     if options.restart {
         remove(work)?;
-    } else if out.join(crate::model::card::CARD).exists() && !TrainingCheckpoint::path(work).exists() {
+    } else if out.join(crate::model::card::CARD).exists()
+        && !TrainingCheckpoint::path(work).exists()
+    {
         return Err(TrainError::Exists(out.display().to_string()));
     }
     Ok(())
 }
 
-fn augmentation(file: &TrainingFile, values: InputValues) -> Result<Augmentation, Vec<ConfigError>> {
+fn augmentation(
+    file: &TrainingFile,
+    values: InputValues,
+) -> Result<Augmentation, Vec<ConfigError>> {
     let training = &file.training;
     let corruption = corruption(file, &values)?;
     Ok(Augmentation {
         values,
         corruption,
         crop: training.crop,
-        zoom: training.zoom.zip(file.input.size).map(|(share, size)| ZoomRange { size, share }),
+        zoom: training
+            .zoom
+            .zip(file.input.size)
+            .map(|(share, size)| ZoomRange { size, share }),
         crops: training.crops,
         flips: training.flips,
         seed: file.head.seed,
@@ -122,45 +155,80 @@ fn augmentation(file: &TrainingFile, values: InputValues) -> Result<Augmentation
 
 /// The first epoch of least validation loss.
 fn best_epoch(curve: &[EpochRecord]) -> Option<u32> {
-    let measured = curve.iter().filter_map(|point| Some((point.epoch, point.validation_loss?)));
-    measured.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(epoch, _)| epoch).or(curve.last().map(|point| point.epoch))
+    let measured = curve
+        .iter()
+        .filter_map(|point| Some((point.epoch, point.validation_loss?)));
+    measured
+        .min_by(|a, b| a.1.total_cmp(&b.1))
+        .map(|(epoch, _)| epoch)
+        .or(curve.last().map(|point| point.epoch))
 }
 
-fn corruption(file: &TrainingFile, values: &InputValues) -> Result<Vec<Corruption>, Vec<ConfigError>> {
+fn corruption(
+    file: &TrainingFile,
+    values: &InputValues,
+) -> Result<Vec<Corruption>, Vec<ConfigError>> {
     let format = match values {
         InputValues::Pixels(format) => Some(format),
         InputValues::Features(_) => None,
     };
     let mut faults = Vec::new();
-    let planned = file.corruption.iter().enumerate().filter_map(|(place, spec)| {
-        let key = format!("corruption[{place}]");
-        spec.plan(format).map_err(|found| faults.extend(found.into_iter().map(|fault| fault.within(&key)))).ok()
-    });
+    let planned = file
+        .corruption
+        .iter()
+        .enumerate()
+        .filter_map(|(place, spec)| {
+            let key = format!("corruption[{place}]");
+            spec.plan(format)
+                .map_err(|found| faults.extend(found.into_iter().map(|fault| fault.within(&key))))
+                .ok()
+        });
     let planned = planned.collect();
-    if faults.is_empty() { Ok(planned) } else { Err(faults) }
+    if faults.is_empty() {
+        Ok(planned)
+    } else {
+        Err(faults)
+    }
 }
 
-/// Over what a training's result depends on: all that the file means but for where the data lies, and the data. Beside it
-/// the digest that earlier programs made of the file as it was written.
+/// Over what a training's result depends on: all that the file means but for where the data lies,
+/// and the data. Beside it the digest that earlier programs made of the file as it was written.
 fn digests(file: &TrainingFile, data: &str) -> [String; 2] {
     // Checkpoints of earlier versions hold digests over the names of their time.
     let without_places = |file: Value| {
         let mut file = registry::stored_training_file(file);
         if let Some(table) = file.get_mut("data").and_then(Value::as_object_mut) {
-            table.retain(|key, _| !matches!(key.as_str(), "root" | "sources" | "description" | "licence"));
+            table.retain(|key, _| {
+                !matches!(key.as_str(), "root" | "sources" | "description" | "licence")
+            });
         }
         file
     };
-    let TrainingFile { head, input, network, sparsity, corruption, training, data: table, written } = file;
+    let TrainingFile {
+        head,
+        input,
+        network,
+        sparsity,
+        corruption,
+        training,
+        data: table,
+        written,
+    } = file;
     let head = ModelHeader {
         description: String::new(),
         kind: ModelKinds::Several(head.kind.words().to_vec()),
         ..head.clone()
     };
-    let corruption: Vec<_> = corruption.iter().map(|spec| spec.clone().with_defaults()).collect();
+    let corruption: Vec<_> = corruption
+        .iter()
+        .map(|spec| spec.clone().with_defaults())
+        .collect();
     let meant = json!({ "head": head, "input": input, "network": network, "sparsity": sparsity,
         "corruption": corruption, "training": training, "data": table });
-    let texts = [canonical(&without_places(meant)), without_places(written.clone()).to_string()];
+    let texts = [
+        canonical(&without_places(meant)),
+        without_places(written.clone()).to_string(),
+    ];
     texts.map(|text| {
         let hash = Sha256::digest(format!("{text}\n{data}"));
         hash.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -169,7 +237,9 @@ fn digests(file: &TrainingFile, data: &str) -> [String; 2] {
 
 fn remove(folder: &Path) -> Result<(), StageError> {
     match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StageError::io(folder)(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(StageError::io(folder)(error))
+        }
         _ => Ok(()),
     }
 }
@@ -194,10 +264,13 @@ impl TrainLoop<'_> {
                 return Err(TrainError::Changed(out.display().to_string()));
             }
             let restored = self.trainer.restore(&found.state);
-            restored.map_err(|reason| StageError::Other(format!("{}: {reason}", path.display())))?;
+            restored
+                .map_err(|reason| StageError::Other(format!("{}: {reason}", path.display())))?;
             self.checkpoint = found;
         }
-        let TrainingPosition { digest, written, .. } = &mut self.checkpoint.position;
+        let TrainingPosition {
+            digest, written, ..
+        } = &mut self.checkpoint.position;
         [*digest, *written] = digests;
         Ok(())
     }
@@ -222,11 +295,19 @@ impl TrainLoop<'_> {
     }
 
     fn patience_is_over(&self) -> bool {
-        self.file.training.patience.is_some_and(|patience| self.checkpoint.position.since_best >= patience)
+        self.file
+            .training
+            .patience
+            .is_some_and(|patience| self.checkpoint.position.since_best >= patience)
     }
 
     fn sampler(&self, epoch: u32) -> EpochSampler {
-        EpochSampler::training(&self.training, &self.augmentation, epoch, self.file.training.batch_size)
+        EpochSampler::training(
+            &self.training,
+            &self.augmentation,
+            epoch,
+            self.file.training.batch_size,
+        )
     }
 
     /// Goes on with the present epoch, to its end or until told to stop.
@@ -242,7 +323,10 @@ impl TrainLoop<'_> {
             let position = &mut self.checkpoint.position;
             position.step += 1;
             position.batch += 1;
-            position.sum += self.trainer.step(position.step, rate, &batch).map_err(TrainError::Shape)?;
+            position.sum += self
+                .trainer
+                .step(position.step, rate, &batch)
+                .map_err(TrainError::Shape)?;
             if !position.sum.is_finite() {
                 return Err(TrainError::NotFinite(position.step));
             }
@@ -250,9 +334,16 @@ impl TrainLoop<'_> {
             let stop = self.options.stop.load(Relaxed);
             if told.elapsed() >= TELL_EVERY || stop {
                 told = Instant::now();
-                let TrainingPosition { epoch, batch, sum, .. } = self.checkpoint.position;
+                let TrainingPosition {
+                    epoch, batch, sum, ..
+                } = self.checkpoint.position;
                 let loss = f64::from(sum) / batch as f64;
-                watch(TrainEvent::Stepped(TrainStep { epoch: epoch + 1, batch, loss, learning_rate: rate }));
+                watch(TrainEvent::Stepped(TrainStep {
+                    epoch: epoch + 1,
+                    batch,
+                    loss,
+                    learning_rate: rate,
+                }));
             }
             if stop || kept.elapsed() >= CHECKPOINT_EVERY {
                 kept = Instant::now();
@@ -268,14 +359,19 @@ impl TrainLoop<'_> {
         let better = self.close(rate, validation)?;
         self.keep()?;
         let point = self.checkpoint.position.curve.last().copied();
-        point.into_iter().for_each(|point| watch(TrainEvent::Epoch(point, better)));
+        point
+            .into_iter()
+            .for_each(|point| watch(TrainEvent::Epoch(point, better)));
         Ok(true)
     }
 
     fn rate(&self, batches: u64) -> f64 {
         let training = &self.file.training;
         let total = batches * u64::from(training.epochs);
-        training.learning_rate * training.schedule.at(self.checkpoint.position.step, training.warmup, total)
+        training.learning_rate
+            * training
+                .schedule
+                .at(self.checkpoint.position.step, training.warmup, total)
     }
 
     /// Notes an epoch that is over; `true` where it is the best so far.
@@ -287,7 +383,12 @@ impl TrainLoop<'_> {
         };
         position.epoch += 1;
         let loss = f64::from(position.sum) / position.batch.max(1) as f64;
-        let TrainingPosition { epoch, step, seconds, .. } = *position;
+        let TrainingPosition {
+            epoch,
+            step,
+            seconds,
+            ..
+        } = *position;
         position.curve.push(EpochRecord {
             epoch,
             step,
@@ -315,7 +416,9 @@ impl TrainLoop<'_> {
 
     fn keep(&mut self) -> Result<(), TrainError> {
         self.checkpoint.state = self.trainer.state();
-        Ok(self.checkpoint.write(&TrainingCheckpoint::path(self.work))?)
+        Ok(self
+            .checkpoint
+            .write(&TrainingCheckpoint::path(self.work))?)
     }
 
     /// The mean loss over the validation part; `None` where it is empty.
@@ -323,11 +426,18 @@ impl TrainLoop<'_> {
         if self.validation.is_empty() {
             return Ok(None);
         }
-        let order = EpochSampler::validation(&self.validation, &self.augmentation, self.file.training.batch_size);
+        let order = EpochSampler::validation(
+            &self.validation,
+            &self.augmentation,
+            self.file.training.batch_size,
+        );
         let mut loader = BatchLoader::start(order, 0)?;
         let (mut sum, mut count) = (0.0, 0.0);
         while let Some(batch) = loader.next()? {
-            let loss = self.trainer.validation_loss(&batch).map_err(TrainError::Shape)?;
+            let loss = self
+                .trainer
+                .validation_loss(&batch)
+                .map_err(TrainError::Shape)?;
             sum += f64::from(loss) * batch.records as f64;
             count += batch.records as f64;
         }

@@ -28,10 +28,15 @@ impl Trainer {
     /// A network with its first weights.
     pub fn new(file: &TrainingFile, declared: &BuiltNetwork) -> Self {
         let chains = declared.network.chains();
-        let parameters: Vec<Parameter> = chains.iter().flat_map(|chain| chain.parameters()).collect();
+        let parameters: Vec<Parameter> =
+            chains.iter().flat_map(|chain| chain.parameters()).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(file.head.seed);
-        let weights: Vec<Vec<f32>> = chains.iter().flat_map(|chain| initial(chain, &mut rng)).collect();
-        let mut steps: Vec<Vec<LayerSpec>> = chains.iter().map(|chain| chain.layers().to_vec()).collect();
+        let weights: Vec<Vec<f32>> = chains
+            .iter()
+            .flat_map(|chain| initial(chain, &mut rng))
+            .collect();
+        let mut steps: Vec<Vec<LayerSpec>> =
+            chains.iter().map(|chain| chain.layers().to_vec()).collect();
         // The loss contains the last sigmoid.
         if declared.loss == Loss::Bce
             && let Some(last) = steps.last_mut()
@@ -39,7 +44,11 @@ impl Trainer {
             last.pop();
         }
         let coded = matches!(declared.network, BuiltLayers::Autoencoder { .. });
-        let decoder = if coded { steps.pop().unwrap_or_default() } else { Vec::new() };
+        let decoder = if coded {
+            steps.pop().unwrap_or_default()
+        } else {
+            Vec::new()
+        };
         let encoder = steps.pop().unwrap_or_default();
         let sparsity = file.sparsity.filter(|_| coded);
         let training = &file.training;
@@ -48,20 +57,30 @@ impl Trainer {
             clip_grad_norm: training.clip_grad_norm,
             average: training.ema_decay,
             optimizer: OptimizerState::new(training.optimizer, training.weight_decay, &parameters),
-            ema: if training.ema_decay.is_some() { weights.clone() } else { Vec::new() },
-            gradients: weights.iter().map(|weight| vec![0.0; weight.len()]).collect(),
+            ema: if training.ema_decay.is_some() {
+                weights.clone()
+            } else {
+                Vec::new()
+            },
+            gradients: weights
+                .iter()
+                .map(|weight| vec![0.0; weight.len()])
+                .collect(),
             weights,
         }
     }
 
-    /// Learns from a batch, as step number `step`, counted from 1. Gives the objective before the step.
+    /// Learns from a batch, as step number `step`, counted from 1. Gives the objective before the
+    /// step.
     ///
     /// # Errors
     /// When the network cannot take records of this shape.
     pub fn step(&mut self, step: u64, rate: f64, batch: &TrainingBatch) -> Result<f32, String> {
         // Within the pool of threads, where loops over numbers are shared out without a detour.
         rayon::scope(|_| {
-            let objective = self.backprop.loss_and_gradients(&self.weights, batch, &mut self.gradients)?;
+            let objective =
+                self.backprop
+                    .loss_and_gradients(&self.weights, batch, &mut self.gradients)?;
             self.update(step, rate);
             Ok(objective)
         })
@@ -70,9 +89,11 @@ impl Trainer {
     /// Changes the weights by their gradients.
     fn update(&mut self, step: u64, rate: f64) {
         self.clip_grad_norm();
-        self.optimizer.step(step, rate as f32, &mut self.weights, &self.gradients);
+        self.optimizer
+            .step(step, rate as f32, &mut self.weights, &self.gradients);
         if let Some(share) = self.average {
-            // The first steps would weigh as much as the beginning: the share grows to its height (as in TensorFlow).
+            // The first steps would weigh as much as the beginning: the share grows to its height
+            // (as in TensorFlow).
             let share = f64::from(share).min((1.0 + step as f64) / (10.0 + step as f64)) as f32;
             let pairs = self.ema.iter_mut().zip(&self.weights);
             pairs.for_each(|(mean, now)| elementwise::blend(mean, now, share));
@@ -84,28 +105,51 @@ impl Trainer {
     /// # Errors
     /// When the network cannot take records of this shape.
     pub fn validation_loss(&mut self, batch: &TrainingBatch) -> Result<f32, String> {
-        let kept = if self.average.is_some() { &self.ema } else { &self.weights };
+        let kept = if self.average.is_some() {
+            &self.ema
+        } else {
+            &self.weights
+        };
         rayon::scope(|_| self.backprop.loss_of(kept, batch))
     }
 
     /// Shortens a gradient that is too long, all weights together.
     fn clip_grad_norm(&mut self) {
-        let Some(clip) = self.clip_grad_norm else { return };
-        let squares: f64 = self.gradients.iter().map(|gradient| elementwise::squares(gradient)).sum();
+        let Some(clip) = self.clip_grad_norm else {
+            return;
+        };
+        let squares: f64 = self
+            .gradients
+            .iter()
+            .map(|gradient| elementwise::squares(gradient))
+            .sum();
         let share = (f64::from(clip) / squares.sqrt()) as f32;
         if share < 1.0 {
-            self.gradients.iter_mut().flatten().for_each(|gradient| *gradient *= share);
+            self.gradients
+                .iter_mut()
+                .flatten()
+                .for_each(|gradient| *gradient *= share);
         }
     }
 
-    /// The weights that would be kept now: the running mean, where there is one; of all chains one after the other.
+    /// The weights that would be kept now: the running mean, where there is one; of all chains one
+    /// after the other.
     pub fn ema_weights(&self) -> &[Vec<f32>] {
-        if self.average.is_some() { &self.ema } else { &self.weights }
+        if self.average.is_some() {
+            &self.ema
+        } else {
+            &self.weights
+        }
     }
 
     /// Everything that the next step depends on: weights, running means, moments.
     pub fn state(&self) -> Vec<Vec<f32>> {
-        self.weights.iter().chain(&self.ema).chain(self.optimizer.state()).cloned().collect()
+        self.weights
+            .iter()
+            .chain(&self.ema)
+            .chain(self.optimizer.state())
+            .cloned()
+            .collect()
     }
 
     /// Goes on from what [`Trainer::state`] gave.
@@ -113,13 +157,23 @@ impl Trainer {
     /// # Errors
     /// When it is of another network.
     pub fn restore(&mut self, state: &[Vec<f32>]) -> Result<(), String> {
-        let own: Vec<&mut Vec<f32>> =
-            self.weights.iter_mut().chain(&mut self.ema).chain(self.optimizer.state_mut()).collect();
-        let fits = own.len() == state.len() && own.iter().zip(state).all(|(own, other)| own.len() == other.len());
+        let own: Vec<&mut Vec<f32>> = self
+            .weights
+            .iter_mut()
+            .chain(&mut self.ema)
+            .chain(self.optimizer.state_mut())
+            .collect();
+        let fits = own.len() == state.len()
+            && own
+                .iter()
+                .zip(state)
+                .all(|(own, other)| own.len() == other.len());
         if !fits {
             return Err("it is of another network".to_owned());
         }
-        own.into_iter().zip(state).for_each(|(own, state)| own.clone_from(state));
+        own.into_iter()
+            .zip(state)
+            .for_each(|(own, state)| own.clone_from(state));
         Ok(())
     }
 

@@ -4,15 +4,17 @@ use rand::Rng;
 
 use super::sequential::{Parameter, Sequential};
 
-/// First weights of a chain: uniform within `+-0.7 sqrt(6 / fan_in)`, biases 0. It is 0.7 of He's bound (He, Zhang, Ren
-/// and Sun, 2015), which is made for ReLUs alone: codes and outputs are linear. A layer that ends
-/// a branch starts at 0.
+/// First weights of a chain: uniform within `+-0.7 sqrt(6 / fan_in)`, biases 0. It is 0.7 of He's
+/// bound (He, Zhang, Ren and Sun, 2015), which is made for ReLUs alone: codes and outputs are
+/// linear. A layer that ends a branch starts at 0.
 pub fn initial(chain: &Sequential, rng: &mut impl Rng) -> Vec<Vec<f32>> {
     let mut draw = |parameter: &Parameter| match parameter.fan_in.filter(|_| !parameter.zero) {
         None => vec![0.0; parameter.len()],
         Some(fan_in) => {
             let bound = 0.7 * (6.0 / fan_in as f32).sqrt();
-            (0..parameter.len()).map(|_| rng.random_range(-bound..bound)).collect()
+            (0..parameter.len())
+                .map(|_| rng.random_range(-bound..bound))
+                .collect()
         }
     };
     chain.parameters().iter().map(&mut draw).collect()

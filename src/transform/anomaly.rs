@@ -1,4 +1,5 @@
-//! How unusual the errors of a record are beside those on the model's validation data, as a whole and feature by feature.
+//! How unusual the errors of a record are beside those on the model's validation data, as a whole
+//! and feature by feature.
 
 use std::sync::Arc;
 
@@ -58,7 +59,10 @@ impl AnomalyScorer {
             ("feature_zscores", config.feature_zscores),
             ("top_features", config.top_features.is_some()),
         ];
-        let asked: Vec<&str> = asked.into_iter().filter_map(|(key, asked)| asked.then_some(key)).collect();
+        let asked: Vec<&str> = asked
+            .into_iter()
+            .filter_map(|(key, asked)| asked.then_some(key))
+            .collect();
         let mut planned = Self {
             features: shape.len().unwrap_or_default(),
             feature_errors: config.feature_errors,
@@ -67,7 +71,10 @@ impl AnomalyScorer {
             ..Self::default()
         };
         if config.feature_errors && planned.features == 0 {
-            faults.push(ConfigError::new("feature_errors", "every record has a shape of its own, thus no features"));
+            faults.push(ConfigError::new(
+                "feature_errors",
+                "every record has a shape of its own, thus no features",
+            ));
         }
         match (&config.model, asked.as_slice()) {
             (None, asked) => {
@@ -84,13 +91,23 @@ impl AnomalyScorer {
                 Err(found) => return Err(faults.into_iter().chain(found).collect()),
             },
         }
-        if faults.is_empty() { Ok(planned) } else { Err(faults) }
+        if faults.is_empty() {
+            Ok(planned)
+        } else {
+            Err(faults)
+        }
     }
 
     /// Takes from the card what `asked` needs.
     fn load_card_stats(&mut self, model: &Model, asked: &[&str], faults: &mut Vec<ConfigError>) {
-        let Some(stats) = model.card().and_then(|card| card.reconstruction_error.as_ref()) else {
-            let message = format!("`{}` has no card with a [reconstruction_error] to compare with", model.name());
+        let Some(stats) = model
+            .card()
+            .and_then(|card| card.reconstruction_error.as_ref())
+        else {
+            let message = format!(
+                "`{}` has no card with a [reconstruction_error] to compare with",
+                model.name()
+            );
             return faults.push(ConfigError::new("model", message));
         };
         for &key in asked {
@@ -102,8 +119,11 @@ impl AnomalyScorer {
         }
         let count = self.scales.names.len();
         if count > 0 && self.top_features > count {
-            let message =
-                format!("`{}` takes {count} features, which is less than {}", model.name(), self.top_features);
+            let message = format!(
+                "`{}` takes {count} features, which is less than {}",
+                model.name(),
+                self.top_features
+            );
             faults.push(ConfigError::new("top_features", message));
         }
     }
@@ -111,9 +131,15 @@ impl AnomalyScorer {
     fn load_error_stats(&mut self, model: &Model, stats: &ErrorStats) -> Result<(), String> {
         if stats.std == 0.0 {
             let name = model.name();
-            return Err(format!("all errors on the validation data of `{name}` were equal, so that none is unusual"));
+            return Err(format!(
+                "all errors on the validation data of `{name}` were equal, so that none is unusual"
+            ));
         }
-        self.error = Some(ErrorScale { loss: model.loss(), mean: stats.mean, std: stats.std });
+        self.error = Some(ErrorScale {
+            loss: model.loss(),
+            mean: stats.mean,
+            std: stats.std,
+        });
         Ok(())
     }
 
@@ -127,17 +153,26 @@ impl AnomalyScorer {
         };
         let count = features.mean.len();
         if self.features != count {
-            return Err(format!("the original has {} values, but `{name}` takes {count} features", self.features));
+            return Err(format!(
+                "the original has {} values, but `{name}` takes {count} features",
+                self.features
+            ));
         }
-        let scales =
-            FeatureScales { names: input.columns.clone(), mean: features.mean.clone(), divisor: features.divisors() };
+        let scales = FeatureScales {
+            names: input.columns.clone(),
+            mean: features.mean.clone(),
+            divisor: features.divisors(),
+        };
         self.scales = Arc::new(scales);
         Ok(())
     }
 
     /// Whether any column is asked for.
     pub(super) fn is_asked(config: &ScoreConfig) -> bool {
-        config.zscore || config.feature_errors || config.feature_zscores || config.top_features.is_some()
+        config.zscore
+            || config.feature_errors
+            || config.feature_zscores
+            || config.top_features.is_some()
     }
 
     /// The columns that are added.
@@ -154,7 +189,11 @@ impl AnomalyScorer {
             fields.push(vector_field(&name("feature_zscores"), self.features));
         }
         if self.top_features > 0 {
-            fields.push(Field::new(name("top_features"), DataType::List(top_item()), false));
+            fields.push(Field::new(
+                name("top_features"),
+                DataType::List(top_item()),
+                false,
+            ));
         }
         fields
     }
@@ -162,21 +201,25 @@ impl AnomalyScorer {
     /// Takes in a record and its reconstruction, all finite, of the planned shape.
     pub(super) fn add(&self, target: &[f32], output: &[f32], to: &mut AnomalyColumns) {
         if let Some(ErrorScale { loss, mean, std }) = &self.error {
-            to.zscores.push(((loss.error(target, output) - mean) / std) as f32);
+            to.zscores
+                .push(((loss.error(target, output) - mean) / std) as f32);
         }
         if self.feature_errors {
-            to.feature_errors.extend(squared_errors(target, output).map(|error| error as f32));
+            to.feature_errors
+                .extend(squared_errors(target, output).map(|error| error as f32));
         }
         let scales = self.scales.mean.iter().zip(&self.scales.divisor);
-        let zscores =
-            squared_errors(target, output).zip(scales).map(|(error, (mean, by))| ((error - mean) / by) as f32);
+        let zscores = squared_errors(target, output)
+            .zip(scales)
+            .map(|(error, (mean, by))| ((error - mean) / by) as f32);
         if self.feature_zscores {
             to.feature_zscores.extend(zscores.clone());
         }
         if self.top_features > 0 {
             let start = to.top.len();
             for (feature, zscore) in zscores.enumerate() {
-                let place = start + to.top[start..].partition_point(|&(_, higher)| higher >= zscore);
+                let place =
+                    start + to.top[start..].partition_point(|&(_, higher)| higher >= zscore);
                 if place < start + self.top_features {
                     to.top.insert(place, (feature, zscore));
                     to.top.truncate(start + self.top_features);
@@ -201,13 +244,25 @@ impl AnomalyScorer {
             columns.push(fixed_column(self.features, added.feature_zscores)?);
         }
         if self.top_features > 0 {
-            let names = added.top.iter().map(|&(feature, _)| self.scales.names.get(feature).map_or("", String::as_str));
+            let names = added
+                .top
+                .iter()
+                .map(|&(feature, _)| self.scales.names.get(feature).map_or("", String::as_str));
             let names: ArrayRef = Arc::new(StringArray::from_iter_values(names));
             let zscores: Float32Array = added.top.iter().map(|&(_, zscore)| zscore).collect();
             let tops = StructArray::try_new(top_fields(), vec![names, Arc::new(zscores)], None)?;
-            let rows = added.top.len().checked_div(self.top_features).unwrap_or_default();
+            let rows = added
+                .top
+                .len()
+                .checked_div(self.top_features)
+                .unwrap_or_default();
             let offsets = OffsetBuffer::from_lengths(std::iter::repeat_n(self.top_features, rows));
-            columns.push(Arc::new(ListArray::try_new(top_item(), offsets, Arc::new(tops), None)?));
+            columns.push(Arc::new(ListArray::try_new(
+                top_item(),
+                offsets,
+                Arc::new(tops),
+                None,
+            )?));
         }
         Ok(columns)
     }
@@ -222,12 +277,26 @@ impl AnomalyScorer {
     pub(super) fn summary(&self) -> Vec<String> {
         let ErrorScale { loss, mean, std } = self.error.clone().unwrap_or_default();
         let told = [
-            (self.error.is_some(), format!("zscore of {} ({mean:.6} ± {std:.6})", loss.as_str())),
-            (self.feature_errors, format!("errors of {} features", self.features)),
-            (self.feature_zscores, format!("z-scores of {} features", self.features)),
-            (self.top_features > 0, format!("the {} most unusual features", self.top_features)),
+            (
+                self.error.is_some(),
+                format!("zscore of {} ({mean:.6} ± {std:.6})", loss.as_str()),
+            ),
+            (
+                self.feature_errors,
+                format!("errors of {} features", self.features),
+            ),
+            (
+                self.feature_zscores,
+                format!("z-scores of {} features", self.features),
+            ),
+            (
+                self.top_features > 0,
+                format!("the {} most unusual features", self.top_features),
+            ),
         ];
-        told.into_iter().filter_map(|(told, words)| told.then_some(words)).collect()
+        told.into_iter()
+            .filter_map(|(told, words)| told.then_some(words))
+            .collect()
     }
 }
 
@@ -246,7 +315,10 @@ fn top_item() -> Arc<Field> {
 }
 
 fn top_fields() -> Fields {
-    Fields::from(vec![Field::new("feature", DataType::Utf8, false), Field::new("zscore", DataType::Float32, false)])
+    Fields::from(vec![
+        Field::new("feature", DataType::Utf8, false),
+        Field::new("zscore", DataType::Float32, false),
+    ])
 }
 
 #[cfg(test)]
@@ -285,29 +357,44 @@ mod tests {
 
     const ERRORS: &str = "[reconstruction_error]\ncount = 9\nmean = 1.0\nstd = 0.5\nmin = 0.0\nmax = 9.0\n\
         quantiles = { p01 = 0.0, p05 = 0.0, p25 = 0.0, p50 = 1.0, p75 = 2.0, p95 = 3.0, p99 = 4.0 }\n";
-    const FEATURES: &str = "features = { mean = [1.0, 0.0, 0.0, 0.0], std = [1.0, 2.0, 0.0, 0.25] }\n";
+    const FEATURES: &str =
+        "features = { mean = [1.0, 0.0, 0.0, 0.0], std = [1.0, 2.0, 0.0, 0.25] }\n";
 
     fn vectors(x: &[f32], y: &[f32], len: usize) -> Batch {
         let column = |values: &[f32]| fixed_column(len, values.to_vec()).unwrap();
-        of([(vector_field("x", len), column(x)), (vector_field("y", len), column(y))])
+        of([
+            (vector_field("x", len), column(x)),
+            (vector_field("y", len), column(y)),
+        ])
     }
 
     fn written(asked: &str) -> serde_json::Value {
-        serde_json::from_str(&format!(r#"{{"original": "x", "reconstruction": "y", {asked}}}"#)).unwrap()
+        serde_json::from_str(&format!(
+            r#"{{"original": "x", "reconstruction": "y", {asked}}}"#
+        ))
+        .unwrap()
     }
 
     fn run(errors: &str, asked: &str, batch: Batch) -> RecordBatch {
         let (_folder, context) = context(errors);
         let mut config: ScoreConfig = parse_options(written(asked)).unwrap();
-        let plan = config.plan(&batch.records.schema(), &context).unwrap_or_else(|faults| panic!("{faults:?}"));
-        let out = plan.build().unwrap().apply(batch, &mut RejectCollector::default()).unwrap();
+        let plan = config
+            .plan(&batch.records.schema(), &context)
+            .unwrap_or_else(|faults| panic!("{faults:?}"));
+        let out = plan
+            .build()
+            .unwrap()
+            .apply(batch, &mut RejectCollector::default())
+            .unwrap();
         assert_eq!(out.records.schema(), plan.schema());
         out.records
     }
 
     fn floats(records: &RecordBatch, name: &str) -> Vec<f32> {
         let column = records.column_by_name(name).unwrap();
-        let values = column.as_fixed_size_list_opt().map_or(column, |list| list.values());
+        let values = column
+            .as_fixed_size_list_opt()
+            .map_or(column, |list| list.values());
         values.as_primitive::<Float32Type>().values().to_vec()
     }
 
@@ -317,29 +404,58 @@ mod tests {
         let asked = r#""metrics": [], "model": "m", "zscore": true, "feature_errors": true, "feature_zscores": true,
             "top_features": 2, "prefix": "n_""#;
         let out = run(&format!("{ERRORS}{FEATURES}"), asked, batch);
-        let names: Vec<String> = out.schema().fields().iter().skip(2).map(|field| field.name().clone()).collect();
-        assert_eq!(names, ["n_zscore", "n_feature_errors", "n_feature_zscores", "n_top_features"]);
+        let names: Vec<String> = out
+            .schema()
+            .fields()
+            .iter()
+            .skip(2)
+            .map(|field| field.name().clone())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "n_zscore",
+                "n_feature_errors",
+                "n_feature_zscores",
+                "n_top_features"
+            ]
+        );
         // Mean squared errors 1 and 5.25 / 4.
         assert_eq!(floats(&out, "n_zscore"), [0.0, 0.625]);
-        assert_eq!(floats(&out, "n_feature_errors"), [4.0, 0.0, 0.0, 0.0, 0.0, 4.0, 1.0, 0.25]);
+        assert_eq!(
+            floats(&out, "n_feature_errors"),
+            [4.0, 0.0, 0.0, 0.0, 0.0, 4.0, 1.0, 0.25]
+        );
         // The third never varied, so that it counts as the fourth does.
-        assert_eq!(floats(&out, "n_feature_zscores"), [3.0, 0.0, 0.0, 0.0, -1.0, 2.0, 4.0, 1.0]);
+        assert_eq!(
+            floats(&out, "n_feature_zscores"),
+            [3.0, 0.0, 0.0, 0.0, -1.0, 2.0, 4.0, 1.0]
+        );
         let top = out.column(5).as_list::<i32>();
         assert_eq!((top.value_length(0), top.value_length(1)), (2, 2));
         let top = top.values().as_struct();
         let names: Vec<_> = top.column(0).as_string::<i32>().iter().flatten().collect();
         assert_eq!(names, ["a", "b", "c", "b"]);
-        assert_eq!(top.column(1).as_primitive::<Float32Type>().values(), &[3.0, 0.0, 4.0, 2.0]);
+        assert_eq!(
+            top.column(1).as_primitive::<Float32Type>().values(),
+            &[3.0, 0.0, 4.0, 2.0]
+        );
     }
 
     #[test]
     fn errors_of_features_need_no_model_and_no_row_is_no_list() {
         let batch = vectors(&[1.0, 2.0], &[0.0, 0.0], 2);
         let out = run(ERRORS, r#""feature_errors": true"#, batch.clone());
-        assert_eq!((floats(&out, "mse"), floats(&out, "feature_errors")), (vec![2.5], vec![1.0, 4.0]));
+        assert_eq!(
+            (floats(&out, "mse"), floats(&out, "feature_errors")),
+            (vec![2.5], vec![1.0, 4.0])
+        );
         let empty = crate::transform::testing::part(&vectors(&[0.0; 4], &[0.0; 4], 4), 0, 0);
         let asked = r#""model": "m", "zscore": true, "top_features": 4"#;
-        assert_eq!(run(&format!("{ERRORS}{FEATURES}"), asked, empty).num_rows(), 0);
+        assert_eq!(
+            run(&format!("{ERRORS}{FEATURES}"), asked, empty).num_rows(),
+            0
+        );
     }
 
     #[test]
@@ -348,14 +464,26 @@ mod tests {
             let (_folder, context) = context(errors);
             let mut config: ScoreConfig = parse_options(written(asked)).unwrap();
             let batch = vectors(&[0.0; 4], &[0.0; 4], 4);
-            config.plan(&batch.records.schema(), &context).unwrap_or_else(|faults| panic!("{faults:?}")).depends_on()
+            config
+                .plan(&batch.records.schema(), &context)
+                .unwrap_or_else(|faults| panic!("{faults:?}"))
+                .depends_on()
         };
         let zscore = r#""model": "m", "zscore": true"#;
-        assert_ne!(known(ERRORS, zscore), known(&ERRORS.replace("std = 0.5", "std = 0.6"), zscore));
-        assert_eq!(known(ERRORS, zscore), known(&ERRORS.replace("p50 = 1.0", "p50 = 1.1"), zscore));
+        assert_ne!(
+            known(ERRORS, zscore),
+            known(&ERRORS.replace("std = 0.5", "std = 0.6"), zscore)
+        );
+        assert_eq!(
+            known(ERRORS, zscore),
+            known(&ERRORS.replace("p50 = 1.0", "p50 = 1.1"), zscore)
+        );
         let top = r#""model": "m", "top_features": 1"#;
         let whole = format!("{ERRORS}{FEATURES}");
-        assert_ne!(known(&whole, top), known(&whole.replace("2.0, 0.0", "2.5, 0.0"), top));
+        assert_ne!(
+            known(&whole, top),
+            known(&whole.replace("2.0, 0.0", "2.5, 0.0"), top)
+        );
         assert_eq!(known(ERRORS, r#""feature_errors": true"#), None);
     }
 
@@ -367,7 +495,10 @@ mod tests {
             let plan = parse_options::<ScoreConfig>(written(asked))
                 .and_then(|mut config| config.plan(&batch.records.schema(), &context));
             let faults = plan.err().unwrap_or_default();
-            let lines: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect();
+            let lines: Vec<String> = faults
+                .iter()
+                .map(|fault| format!("{}: {}", fault.key, fault.message))
+                .collect();
             expected.assert_eq(&lines.join("\n"));
         };
         let all = r#""model": "m", "zscore": true, "feature_zscores": true, "top_features": 5"#;
@@ -383,10 +514,22 @@ mod tests {
             ERRORS,
             r#""model": "m", "feature_errors": true"#,
             4,
-            expect!["model: is for zscore, feature_zscores and top_features; ask for one of them, or leave it out"],
+            expect![
+                "model: is for zscore, feature_zscores and top_features; ask for one of them, or leave it out"
+            ],
         );
-        check(ERRORS, r#""model": "n", "zscore": true"#, 4, expect!["model: no model `n`; declared: m"]);
-        check("", all, 4, expect!["model: `tested` has no card with a [reconstruction_error] to compare with"]);
+        check(
+            ERRORS,
+            r#""model": "n", "zscore": true"#,
+            4,
+            expect!["model: no model `n`; declared: m"],
+        );
+        check(
+            "",
+            all,
+            4,
+            expect!["model: `tested` has no card with a [reconstruction_error] to compare with"],
+        );
         check(
             &ERRORS.replace("std = 0.5", "std = 0.0"),
             all,

@@ -1,4 +1,5 @@
-//! The transform `corrupt`: adds noise or a watermark to a tensor column, to test or train denoisers.
+//! The transform `corrupt`: adds noise or a watermark to a tensor column, to test or train
+//! denoisers.
 
 use std::sync::Arc;
 
@@ -17,19 +18,21 @@ use crate::plan_context::PlanContext;
 use crate::tensor::{TensorShape, fixed_column, variable_column, variable_field, vector_field};
 
 /// The options. The same record gets the same noise in every run.
-// Those of `CorruptionSpec` stand here once more, since a flattened struct would lose the places of its faults.
+// Those of `CorruptionSpec` stand here once more, since a flattened struct would lose the places of
+// its faults.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct CorruptConfig {
     /// What is done to the values.
     #[schemars(extend("x-changes-rows" = true))]
     pub noise: CorruptionKind,
-    /// For `gaussian`: the standard deviation, or a range as in [0, 55] from which each record draws its own. For
-    /// pixels in steps of 8 bits, whatever their scale, so that 25 means 25/255 of the range; for other columns in
-    /// their own units.
+    /// For `gaussian`: the standard deviation, or a range as in [0, 55] from which each record
+    /// draws its own. For pixels in steps of 8 bits, whatever their scale, so that 25 means 25/255
+    /// of the range; for other columns in their own units.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub sigma: Option<Strength>,
-    /// For `masking` and `salt_and_pepper`: the probability that a value (a pixel) is changed, 0 to 1, or a range of it.
+    /// For `masking` and `salt_and_pepper`: the probability that a value (a pixel) is changed, 0 to
+    /// 1, or a range of it.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub rate: Option<Strength>,
@@ -37,8 +40,8 @@ pub struct CorruptConfig {
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub text: Option<String>,
-    /// For watermarks: 0 is invisible, 1 hides what is below; or a range of it. Default: 0.5; [0.2, 0.8] for
-    /// `watermark`.
+    /// For watermarks: 0 is invisible, 1 hides what is below; or a range of it. Default: 0.5; [0.2,
+    /// 0.8] for `watermark`.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub opacity: Option<Strength>,
@@ -57,40 +60,81 @@ pub struct CorruptConfig {
 }
 
 impl TransformConfig for CorruptConfig {
-    fn plan(&mut self, input: &SchemaRef, _context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
+    fn plan(
+        &mut self,
+        input: &SchemaRef,
+        _context: &PlanContext,
+    ) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let spec = self.corruption();
         let mut faults = spec.faults();
-        let found = find_tensor(input, "column", self.column.as_deref()).map_err(|fault| faults.push(fault)).ok();
-        let Some((index, field, shape)) = found else { return Err(faults) };
-        let format = pixel_format(field, &shape).map_err(|fault| faults.push(fault)).unwrap_or_default();
+        let found = find_tensor(input, "column", self.column.as_deref())
+            .map_err(|fault| faults.push(fault))
+            .ok();
+        let Some((index, field, shape)) = found else {
+            return Err(faults);
+        };
+        let format = pixel_format(field, &shape)
+            .map_err(|fault| faults.push(fault))
+            .unwrap_or_default();
         if let Some(what) = spec.unfit(format.as_ref()).filter(|_| faults.is_empty()) {
-            faults.push(ConfigError::new("column", format!("column `{}` holds {what}", field.name())));
+            faults.push(ConfigError::new(
+                "column",
+                format!("column `{}` holds {what}", field.name()),
+            ));
         }
-        let schema = self.schema(input, index, &shape).map_err(|fault| faults.push(fault));
-        let (Ok(schema), true) = (schema, faults.is_empty()) else { return Err(faults) };
+        let schema = self
+            .schema(input, index, &shape)
+            .map_err(|fault| faults.push(fault));
+        let (Ok(schema), true) = (schema, faults.is_empty()) else {
+            return Err(faults);
+        };
         let corruption = spec.plan(format.as_ref())?;
         let CorruptionSpec { text, opacity, .. } = spec.with_defaults();
         (self.column, self.text, self.opacity) = (Some(field.name().clone()), text, opacity);
         let replaces = self.to.is_none();
-        Ok(Box::new(CorruptTransform { corruption, seed: self.seed, index, shape, format, replaces, schema }))
+        Ok(Box::new(CorruptTransform {
+            corruption,
+            seed: self.seed,
+            index,
+            shape,
+            format,
+            replaces,
+            schema,
+        }))
     }
 }
 
 impl CorruptConfig {
     fn corruption(&self) -> CorruptionSpec {
-        let Self { noise, sigma, rate, opacity, .. } = *self;
-        CorruptionSpec { noise, sigma, rate, opacity, text: self.text.clone() }
+        let Self {
+            noise,
+            sigma,
+            rate,
+            opacity,
+            ..
+        } = *self;
+        CorruptionSpec {
+            noise,
+            sigma,
+            rate,
+            opacity,
+            text: self.text.clone(),
+        }
     }
 
     /// The columns that go out: the corrupted one keeps its metadata, thus its pixel format.
-    fn schema(&self, input: &Schema, index: usize, shape: &TensorShape) -> Result<SchemaRef, ConfigError> {
+    fn schema(
+        &self,
+        input: &Schema,
+        index: usize,
+        shape: &TensorShape,
+    ) -> Result<SchemaRef, ConfigError> {
         let before = input.field(index);
         let name = self.to.as_deref().unwrap_or(before.name());
         let canonical = match shape {
             TensorShape::Fixed(shape) => vector_field(name, shape.iter().product()),
-            TensorShape::Variable(dims) => {
-                variable_field(name, *dims).map_err(|error| ConfigError::new("column", error.to_string()))?
-            }
+            TensorShape::Variable(dims) => variable_field(name, *dims)
+                .map_err(|error| ConfigError::new("column", error.to_string()))?,
         };
         let field = canonical.with_metadata(before.metadata().clone());
         if self.to.is_some() {
@@ -104,15 +148,23 @@ impl CorruptConfig {
 
 /// The pixel format of a column, where it has one: sound, and true of the column's shape.
 fn pixel_format(field: &Field, shape: &TensorShape) -> Result<Option<PixelFormat>, ConfigError> {
-    let Some(format) = PixelFormat::of(field) else { return Ok(None) };
+    let Some(format) = PixelFormat::of(field) else {
+        return Ok(None);
+    };
     let fits = match shape {
         TensorShape::Fixed(shape) => format.size(shape).is_some(),
         TensorShape::Variable(dims) => *dims == 3,
     };
     match format.check() {
-        Err(message) => Err(ConfigError::new("column", format!("the pixels of `{}`: {message}", field.name()))),
+        Err(message) => Err(ConfigError::new(
+            "column",
+            format!("the pixels of `{}`: {message}", field.name()),
+        )),
         Ok(()) if !fits => {
-            let message = format!("column `{}` is {shape}, which its pixel format contradicts", field.name());
+            let message = format!(
+                "column `{}` is {shape}, which its pixel format contradicts",
+                field.name()
+            );
             Err(ConfigError::new("column", message))
         }
         Ok(()) => Ok(Some(format)),
@@ -144,7 +196,10 @@ impl TransformPlan for CorruptTransform {
     }
 
     fn bytes_per_pixel(&self) -> u64 {
-        let channels = self.format.as_ref().map_or(3, |format| format.channels.count());
+        let channels = self
+            .format
+            .as_ref()
+            .map_or(3, |format| format.channels.count());
         match self.shape {
             TensorShape::Fixed(_) => 0,
             TensorShape::Variable(_) => (channels * size_of::<f32>()) as u64,
@@ -155,16 +210,20 @@ impl TransformPlan for CorruptTransform {
 impl Transform for CorruptTransform {
     fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
         let rows = TensorRows::new(&batch, self.index, &self.shape);
-        let (mut values, mut shapes, mut refused) = (Vec::new(), Vec::new(), RejectedRows::default());
+        let (mut values, mut shapes, mut refused) =
+            (Vec::new(), Vec::new(), RejectedRows::default());
         for (row, &origin) in batch.row_ordinals.iter().enumerate() {
-            let read = rows.get(row).and_then(|(clean, shape)| Ok((clean, self.size(&shape)?, shape)));
+            let read = rows
+                .get(row)
+                .and_then(|(clean, shape)| Ok((clean, self.size(&shape)?, shape)));
             match read {
                 Err(refusal) => refused.add(row, refusal),
                 Ok((clean, size, shape)) => {
                     let start = values.len();
                     values.extend_from_slice(clean);
                     let seed = batch.provenance.seed(origin, self.seed);
-                    self.corruption.apply(&mut values[start..], size, self.format.as_ref(), seed);
+                    self.corruption
+                        .apply(&mut values[start..], size, self.format.as_ref(), seed);
                     shapes.push(shape.into_owned());
                 }
             }
@@ -187,8 +246,15 @@ impl Transform for CorruptTransform {
 impl CorruptTransform {
     /// Height and width of an image; a row of values that are no pixels is an image of height 1.
     fn size(&self, shape: &[usize]) -> Result<(usize, usize), RejectReason> {
-        let Some(format) = &self.format else { return Ok((1, shape.iter().product())) };
-        format.size(shape).ok_or_else(|| (RejectCode::Mismatch, format!("{shape:?} is no shape of such an image")))
+        let Some(format) = &self.format else {
+            return Ok((1, shape.iter().product()));
+        };
+        format.size(shape).ok_or_else(|| {
+            (
+                RejectCode::Mismatch,
+                format!("{shape:?} is no shape of such an image"),
+            )
+        })
     }
 }
 
@@ -213,12 +279,19 @@ mod tests {
     fn out(options: &str, batch: Batch) -> Vec<f32> {
         let (out, rejects) = run::<CorruptConfig>(options, batch);
         assert!(rejects.is_empty());
-        fixed_values(out.records.column(out.records.num_columns() - 1)).unwrap().to_vec()
+        fixed_values(out.records.column(out.records.num_columns() - 1))
+            .unwrap()
+            .to_vec()
     }
 
     fn deviation(values: &[f32]) -> f64 {
         let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64;
-        (values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / values.len() as f64).sqrt()
+        (values
+            .iter()
+            .map(|&v| (f64::from(v) - mean).powi(2))
+            .sum::<f64>()
+            / values.len() as f64)
+            .sqrt()
     }
 
     const GAUSSIAN: &str = r#"{"noise": "gaussian", "sigma": 25}"#;
@@ -227,14 +300,26 @@ mod tests {
     fn sigma_counts_steps_of_8_bits_whatever_the_scale_of_the_pixels() {
         let unit = out(GAUSSIAN, pixels(&PixelFormat::default(), 64, 64, 1, 0.5));
         assert!((deviation(&unit) - 25.0 / 255.0).abs() < 0.002);
-        assert!(out(GAUSSIAN, pixels(&PixelFormat::default(), 64, 64, 1, 0.99)).iter().any(|&v| v > 1.0), "clipped");
-        let scaled = PixelFormat { range: [0.0, 255.0], std: vec![1.0, 2.0, 4.0], ..PixelFormat::default() };
+        assert!(
+            out(GAUSSIAN, pixels(&PixelFormat::default(), 64, 64, 1, 0.99))
+                .iter()
+                .any(|&v| v > 1.0),
+            "clipped"
+        );
+        let scaled = PixelFormat {
+            range: [0.0, 255.0],
+            std: vec![1.0, 2.0, 4.0],
+            ..PixelFormat::default()
+        };
         let scaled = out(GAUSSIAN, pixels(&scaled, 64, 64, 1, 0.0));
         let planes: Vec<f64> = scaled.chunks(64 * 64).map(deviation).collect();
         for (plane, expected) in planes.iter().zip([25.0, 12.5, 6.25]) {
             assert!((plane / expected - 1.0).abs() < 0.05, "{planes:?}");
         }
-        let plain = of([(vector_field("features", 9999), fixed_column(9999, vec![0.0; 9999]).unwrap())]);
+        let plain = of([(
+            vector_field("features", 9999),
+            fixed_column(9999, vec![0.0; 9999]).unwrap(),
+        )]);
         assert!((deviation(&out(r#"{"noise": "gaussian", "sigma": 2}"#, plain)) - 2.0).abs() < 0.1);
     }
 
@@ -248,7 +333,9 @@ mod tests {
             r#"{"noise": "watermark_grid"}"#,
         ] {
             let all = pixels(&PixelFormat::default(), 16, 16, 5, 0.5);
-            let apart = [part(&all, 0, 2), part(&all, 2, 5)].into_iter().flat_map(|part| out(options, part));
+            let apart = [part(&all, 0, 2), part(&all, 2, 5)]
+                .into_iter()
+                .flat_map(|part| out(options, part));
             let apart: Vec<f32> = apart.collect();
             let together = out(options, all);
             assert_eq!(apart, together, "{options}");
@@ -258,9 +345,26 @@ mod tests {
 
     #[test]
     fn another_seed_is_other_noise_and_another_layout_is_the_same() {
-        let image = |layout| pixels(&PixelFormat { layout, ..PixelFormat::default() }, 4, 5, 1, 0.5);
+        let image = |layout| {
+            pixels(
+                &PixelFormat {
+                    layout,
+                    ..PixelFormat::default()
+                },
+                4,
+                5,
+                1,
+                0.5,
+            )
+        };
         let planar = out(GAUSSIAN, image(TensorLayout::Nchw));
-        assert_ne!(planar, out(r#"{"noise": "gaussian", "sigma": 25, "seed": 1}"#, image(TensorLayout::Nchw)));
+        assert_ne!(
+            planar,
+            out(
+                r#"{"noise": "gaussian", "sigma": 25, "seed": 1}"#,
+                image(TensorLayout::Nchw)
+            )
+        );
         let interleaved = out(GAUSSIAN, image(TensorLayout::Nhwc));
         for (place, value) in planar.iter().enumerate() {
             assert_eq!(*value, interleaved[place % 20 * 3 + place / 20]);
@@ -269,22 +373,43 @@ mod tests {
 
     #[test]
     fn masking_takes_a_share_of_the_values_and_leaves_the_others() {
-        let values = out(r#"{"noise": "masking", "rate": 0.25}"#, pixels(&PixelFormat::default(), 64, 64, 1, 0.5));
+        let values = out(
+            r#"{"noise": "masking", "rate": 0.25}"#,
+            pixels(&PixelFormat::default(), 64, 64, 1, 0.5),
+        );
         let masked = values.iter().filter(|&&v| v == 0.0).count() as f64 / values.len() as f64;
         assert!((masked - 0.25).abs() < 0.02, "{masked}");
         assert!(values.iter().all(|&v| v == 0.0 || v == 0.5));
-        let all = out(r#"{"noise": "masking", "rate": 1}"#, pixels(&PixelFormat::default(), 4, 4, 1, 0.5));
+        let all = out(
+            r#"{"noise": "masking", "rate": 1}"#,
+            pixels(&PixelFormat::default(), 4, 4, 1, 0.5),
+        );
         assert!(all.iter().all(|&v| v == 0.0));
     }
 
     #[test]
     fn salt_and_pepper_turn_whole_pixels_black_or_white() {
-        let format = PixelFormat { range: [-1.0, 1.0], layout: TensorLayout::Nhwc, ..PixelFormat::default() };
-        let values = out(r#"{"noise": "salt_and_pepper", "rate": 0.5}"#, pixels(&format, 32, 32, 1, 0.25));
-        let count = |level: f32| values.chunks(3).filter(|pixel| pixel.iter().all(|&v| v == level)).count();
+        let format = PixelFormat {
+            range: [-1.0, 1.0],
+            layout: TensorLayout::Nhwc,
+            ..PixelFormat::default()
+        };
+        let values = out(
+            r#"{"noise": "salt_and_pepper", "rate": 0.5}"#,
+            pixels(&format, 32, 32, 1, 0.25),
+        );
+        let count = |level: f32| {
+            values
+                .chunks(3)
+                .filter(|pixel| pixel.iter().all(|&v| v == level))
+                .count()
+        };
         let (pepper, salt, clean) = (count(-1.0), count(1.0), count(0.25));
         assert_eq!(pepper + salt + clean, 1024);
-        assert!(pepper > 200 && salt > 200 && clean > 400, "{pepper} {salt} {clean}");
+        assert!(
+            pepper > 200 && salt > 200 && clean > 400,
+            "{pepper} {salt} {clean}"
+        );
     }
 
     #[test]
@@ -300,24 +425,42 @@ mod tests {
 
     #[test]
     fn images_of_their_own_size_keep_it_and_one_that_is_none_is_refused() {
-        let gray = PixelFormat { channels: Channels::Gray, ..PixelFormat::default() };
+        let gray = PixelFormat {
+            channels: Channels::Gray,
+            ..PixelFormat::default()
+        };
         let shapes = [vec![1, 2, 3], vec![2, 2, 2], vec![1, 1, 1]];
         let column = variable_column(3, vec![0.5; 15], &shapes).unwrap();
         let input = of([(gray.annotate(variable_field("pixels", 3).unwrap()), column)]);
         let (out, rejects) = run::<CorruptConfig>(r#"{"noise": "masking", "rate": 1}"#, input);
         assert_eq!(out.row_ordinals, [0, 2]);
-        assert_eq!(variable_row(out.records.column(0), 0), Some((&[0.0; 6][..], vec![1, 2, 3])));
-        assert_eq!(variable_row(out.records.column(0), 1), Some((&[0.0][..], vec![1, 1, 1])));
-        expect!["1: mismatch: [2, 2, 2] is no shape of such an image"].assert_eq(&reasons(&rejects));
+        assert_eq!(
+            variable_row(out.records.column(0), 0),
+            Some((&[0.0; 6][..], vec![1, 2, 3]))
+        );
+        assert_eq!(
+            variable_row(out.records.column(0), 1),
+            Some((&[0.0][..], vec![1, 1, 1]))
+        );
+        expect!["1: mismatch: [2, 2, 2] is no shape of such an image"]
+            .assert_eq(&reasons(&rejects));
     }
 
     #[test]
     fn a_batch_without_rows_comes_out_in_the_planned_schema() {
-        let gray = PixelFormat { channels: Channels::Gray, ..PixelFormat::default() };
-        let variable =
-            of([(variable_field("pixels", 3).unwrap(), variable_column(3, vec![0.5], &[vec![1, 1, 1]]).unwrap())]);
+        let gray = PixelFormat {
+            channels: Channels::Gray,
+            ..PixelFormat::default()
+        };
+        let variable = of([(
+            variable_field("pixels", 3).unwrap(),
+            variable_column(3, vec![0.5], &[vec![1, 1, 1]]).unwrap(),
+        )]);
         for input in [pixels(&gray, 2, 2, 1, 0.5), variable] {
-            let (out, _) = run::<CorruptConfig>(r#"{"noise": "masking", "rate": 1, "to": "bad"}"#, part(&input, 0, 0));
+            let (out, _) = run::<CorruptConfig>(
+                r#"{"noise": "masking", "rate": 1, "to": "bad"}"#,
+                part(&input, 0, 0),
+            );
             assert_eq!((out.records.num_rows(), out.records.num_columns()), (0, 2));
         }
         let planned = plan::<CorruptConfig>(GAUSSIAN, &pixels(&gray, 2, 2, 1, 0.5)).unwrap();
@@ -327,8 +470,13 @@ mod tests {
     #[test]
     fn every_fault_is_named() {
         let column = || fixed_column(2, vec![0.0; 2]).unwrap();
-        let two = of([(vector_field("a", 2), column()), (vector_field("b", 2), column())]);
-        let check = |options: &str, expected: Expect| expected.assert_eq(&faults::<CorruptConfig>(options, &two));
+        let two = of([
+            (vector_field("a", 2), column()),
+            (vector_field("b", 2), column()),
+        ]);
+        let check = |options: &str, expected: Expect| {
+            expected.assert_eq(&faults::<CorruptConfig>(options, &two))
+        };
         check(
             r#"{"noise": "masking", "sigma": 1, "rate": 2, "text": "x", "opacity": 1}"#,
             expect![[r#"

@@ -1,4 +1,5 @@
-//! Transform `denoise`: runs the whole autoencoder, or a denoiser, on images of any size in overlapping tiles.
+//! Transform `denoise`: runs the whole autoencoder, or a denoiser, on images of any size in
+//! overlapping tiles.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -10,7 +11,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::model_columns::{
-    check_pixels, field_like, find_column, reject_model_failures, reject_not_finite, reject_unusable_rows,
+    check_pixels, field_like, find_column, reject_model_failures, reject_not_finite,
+    reject_unusable_rows,
 };
 use super::rows::{RejectedRows, TensorRows};
 use super::tile::{OVERLAP, PlacedImage, TILE, TileCut, Tiling};
@@ -39,21 +41,30 @@ pub struct DenoiseConfig {
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub to: Option<String>,
-    /// Models for images of any size: larger images are cut into tiles of this side, in pixels. Default: 512.
+    /// Models for images of any size: larger images are cut into tiles of this side, in pixels.
+    /// Default: 512.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub tile: Option<NonZeroUsize>,
-    /// How far neighbouring tiles reach into each other, in pixels: at least as far as the model sees. Default: 32.
+    /// How far neighbouring tiles reach into each other, in pixels: at least as far as the model
+    /// sees. Default: 32.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub overlap: Option<usize>,
 }
 
 impl TransformConfig for DenoiseConfig {
-    fn plan(&mut self, input: &SchemaRef, context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
+    fn plan(
+        &mut self,
+        input: &SchemaRef,
+        context: &PlanContext,
+    ) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let model = context.model(&self.model)?;
         if model.files(ModelPath::Whole).is_none() {
-            let message = format!("`{}` has no decoder: it gives codes, not images", model.name());
+            let message = format!(
+                "`{}` has no decoder: it gives codes, not images",
+                model.name()
+            );
             return Err(vec![ConfigError::new("model", message)]);
         }
         let mut faults = Vec::new();
@@ -62,18 +73,33 @@ impl TransformConfig for DenoiseConfig {
             Some(ImageInput { format, size: None }) => fit_any_size(&model, &format, field, shape),
             _ => fit_fixed(&model, field, shape),
         };
-        let found = find_column(input, self.column.as_deref(), fits).map_err(|fault| faults.push(fault)).ok();
-        let (Some(mode), Some((column, field, shape))) = (mode, found) else { return Err(faults) };
+        let found = find_column(input, self.column.as_deref(), fits)
+            .map_err(|fault| faults.push(fault))
+            .ok();
+        let (Some(mode), Some((column, field, shape))) = (mode, found) else {
+            return Err(faults);
+        };
         if let Err(reason) = check_output(&model, &mode, &shape) {
             faults.push(ConfigError::new("model", reason));
         }
         let name = self.to.as_ref().unwrap_or(field.name());
-        let place = if self.to.is_some() { input.fields().len() } else { column };
+        let place = if self.to.is_some() {
+            input.fields().len()
+        } else {
+            column
+        };
         if self.to.is_some() && input.column_with_name(name).is_some() {
-            faults.push(ConfigError::new("to", format!("the input has a column `{name}` already")));
+            faults.push(ConfigError::new(
+                "to",
+                format!("the input has a column `{name}` already"),
+            ));
         }
-        let output = field_like(field, &shape, name).map_err(|fault| faults.push(fault)).ok();
-        let (Some(output), true) = (output, faults.is_empty()) else { return Err(faults) };
+        let output = field_like(field, &shape, name)
+            .map_err(|fault| faults.push(fault))
+            .ok();
+        let (Some(output), true) = (output, faults.is_empty()) else {
+            return Err(faults);
+        };
         self.column = Some(field.name().clone());
         if let DenoiseMode::Tiles { cut, .. } = &mode {
             (self.tile, self.overlap) = (NonZeroUsize::new(cut.tile), Some(cut.overlap));
@@ -82,7 +108,14 @@ impl TransformConfig for DenoiseConfig {
         fields.truncate(fields.len().max(place));
         fields.splice(place..fields.len().min(place + 1), [Arc::new(output)]);
         let schema = Arc::new(Schema::new_with_metadata(fields, input.metadata().clone()));
-        Ok(Box::new(DenoisePlan(Arc::new(DenoiseParams { model, schema, column, place, shape, mode }))))
+        Ok(Box::new(DenoisePlan(Arc::new(DenoiseParams {
+            model,
+            schema,
+            column,
+            place,
+            shape,
+            mode,
+        }))))
     }
 }
 
@@ -90,11 +123,19 @@ impl DenoiseConfig {
     /// How images go through the model: as they are, or in tiles.
     fn mode(&self, model: &Model) -> Result<DenoiseMode, Vec<ConfigError>> {
         let Some(image) = model.image_input().filter(|image| image.size.is_none()) else {
-            let set = [("tile", self.tile.is_some()), ("overlap", self.overlap.is_some())];
+            let set = [
+                ("tile", self.tile.is_some()),
+                ("overlap", self.overlap.is_some()),
+            ];
             let set = set.into_iter().filter(|(_, set)| *set);
             let message = "the model takes records of one shape, which are not cut; leave it out";
-            let faults: Vec<ConfigError> = set.map(|(key, _)| ConfigError::new(key, message)).collect();
-            return if faults.is_empty() { Ok(DenoiseMode::Records) } else { Err(faults) };
+            let faults: Vec<ConfigError> =
+                set.map(|(key, _)| ConfigError::new(key, message)).collect();
+            return if faults.is_empty() {
+                Ok(DenoiseMode::Records)
+            } else {
+                Err(faults)
+            };
         };
         let cut = TileCut {
             tile: self.tile.map_or(TILE, NonZeroUsize::get),
@@ -103,18 +144,33 @@ impl DenoiseConfig {
         };
         let mut faults = Vec::new();
         if !cut.tile.is_multiple_of(cut.multiple) {
-            let message = format!("{} is no multiple of {}, which the model needs", cut.tile, cut.multiple);
+            let message = format!(
+                "{} is no multiple of {}, which the model needs",
+                cut.tile, cut.multiple
+            );
             faults.push(ConfigError::new("tile", message));
         }
         if cut.overlap > cut.tile / 2 {
-            let message = format!("{} is more than half of a tile of {}", cut.overlap, cut.tile);
+            let message = format!(
+                "{} is more than half of a tile of {}",
+                cut.overlap, cut.tile
+            );
             faults.push(ConfigError::new("overlap", message));
         }
         if values(&image.format.shape(cut.tile, cut.tile)).is_none_or(|len| len > MAX_TILE_VALUES) {
-            faults
-                .push(ConfigError::new("tile", format!("{} is too large; tiles are there to bound memory", cut.tile)));
+            faults.push(ConfigError::new(
+                "tile",
+                format!("{} is too large; tiles are there to bound memory", cut.tile),
+            ));
         }
-        if faults.is_empty() { Ok(DenoiseMode::Tiles { format: image.format, cut }) } else { Err(faults) }
+        if faults.is_empty() {
+            Ok(DenoiseMode::Tiles {
+                format: image.format,
+                cut,
+            })
+        } else {
+            Err(faults)
+        }
     }
 }
 
@@ -134,9 +190,10 @@ fn fit_fixed(model: &Model, field: &Field, shape: &TensorShape) -> Result<(), St
     check_pixels(model, field)?;
     let wanted = model.input_shape();
     match (shape, wanted) {
-        (TensorShape::Fixed(row), Some(wanted)) if !same_layout(row, &wanted) => {
-            Err(format!("its records have the shape {row:?}, but the model `{}` takes {wanted:?}", model.name()))
-        }
+        (TensorShape::Fixed(row), Some(wanted)) if !same_layout(row, &wanted) => Err(format!(
+            "its records have the shape {row:?}, but the model `{}` takes {wanted:?}",
+            model.name()
+        )),
         (TensorShape::Fixed(row), _) => model.output_shape(ModelPath::Whole, row).map(|_| ()),
         (TensorShape::Variable(_), _) => {
             let name = model.name();
@@ -147,14 +204,25 @@ fn fit_fixed(model: &Model, field: &Field, shape: &TensorShape) -> Result<(), St
     }
 }
 
-fn fit_any_size(model: &Model, format: &PixelFormat, field: &Field, shape: &TensorShape) -> Result<(), String> {
+fn fit_any_size(
+    model: &Model,
+    format: &PixelFormat,
+    field: &Field,
+    shape: &TensorShape,
+) -> Result<(), String> {
     check_pixels(model, field)?;
     let fits = match shape {
         TensorShape::Fixed(row) => format.size(row).is_some(),
         TensorShape::Variable(dims) => *dims == 3,
     };
     let kind = format.describe();
-    if fits { Ok(()) } else { Err(format!("its records have the shape {shape}, but the model takes {kind}")) }
+    if fits {
+        Ok(())
+    } else {
+        Err(format!(
+            "its records have the shape {shape}, but the model takes {kind}"
+        ))
+    }
 }
 
 /// What comes out must be laid out as what went in; for images of any size, one of them tells.
@@ -172,7 +240,9 @@ fn check_output(model: &Model, way: &DenoiseMode, shape: &TensorShape) -> Result
         return Ok(());
     }
     let name = model.name();
-    Err(format!("`{name}` gives the shape {back:?} for a record of shape {record:?}; `denoise` needs the same shape"))
+    Err(format!(
+        "`{name}` gives the shape {back:?} for a record of shape {record:?}; `denoise` needs the same shape"
+    ))
 }
 
 /// Side of the image that is tried while planning, in pixels.
@@ -195,7 +265,10 @@ impl TransformPlan for DenoisePlan {
     }
 
     fn build(&self) -> Result<Box<dyn Transform>, StageError> {
-        Ok(Box::new(DenoiseTransform { params: Arc::clone(&self.0), chain: self.0.model.chain(ModelPath::Whole)? }))
+        Ok(Box::new(DenoiseTransform {
+            params: Arc::clone(&self.0),
+            chain: self.0.model.chain(ModelPath::Whole)?,
+        }))
     }
 
     fn bytes_per_pixel(&self) -> u64 {
@@ -212,7 +285,9 @@ impl TransformPlan for DenoisePlan {
             (DenoiseMode::Tiles { format, cut }, _) => values(&format.shape(cut.tile, cut.tile)),
             (DenoiseMode::Records, shape) => shape.len(),
         };
-        self.0.model.scratch_bytes(ModelPath::Whole, len.unwrap_or_default())
+        self.0
+            .model
+            .scratch_bytes(ModelPath::Whole, len.unwrap_or_default())
     }
 
     fn summary(&self) -> String {
@@ -220,7 +295,10 @@ impl TransformPlan for DenoisePlan {
         match &self.0.mode {
             DenoiseMode::Records => format!("model {name}: {}", self.0.shape),
             DenoiseMode::Tiles { cut, .. } => {
-                format!("model {name}: images above {0}x{0} in tiles that overlap by {1}", cut.tile, cut.overlap)
+                format!(
+                    "model {name}: images above {0}x{0} in tiles that overlap by {1}",
+                    cut.tile, cut.overlap
+                )
             }
         }
     }
@@ -236,17 +314,26 @@ impl Transform for DenoiseTransform {
         let plan = Arc::clone(&self.params);
         let is_image = |shape: &[usize]| match &plan.mode {
             DenoiseMode::Tiles { format, .. }
-                if format.size(shape).is_none_or(|(height, width)| height * width == 0) =>
+                if format
+                    .size(shape)
+                    .is_none_or(|(height, width)| height * width == 0) =>
             {
-                Err(format!("the shape {shape:?} is not that of {}", format.describe()))
+                Err(format!(
+                    "the shape {shape:?} is not that of {}",
+                    format.describe()
+                ))
             }
             _ => Ok(()),
         };
         let batch = reject_unusable_rows(batch, plan.column, &plan.shape, rejects, is_image)?;
         let mut refused = RejectedRows::default();
         let column = match (&plan.mode, &plan.shape) {
-            (DenoiseMode::Tiles { format, cut }, _) => self.run_tiles(&batch, format, *cut, &mut refused)?,
-            (DenoiseMode::Records, shape) => self.run_records(&batch, shape.len().unwrap_or_default(), &mut refused)?,
+            (DenoiseMode::Tiles { format, cut }, _) => {
+                self.run_tiles(&batch, format, *cut, &mut refused)?
+            }
+            (DenoiseMode::Records, shape) => {
+                self.run_records(&batch, shape.len().unwrap_or_default(), &mut refused)?
+            }
         };
         refused.check_model(batch.records.num_rows())?;
         let mut columns = batch.records.columns().to_vec();
@@ -258,10 +345,17 @@ impl Transform for DenoiseTransform {
     fn preview(&mut self, input: &Batch, output: &Batch) -> Option<ImagePreview> {
         let plan = &self.params;
         let ordinal = *output.row_ordinals.first()?;
-        let place = input.row_ordinals.iter().position(|&origin| origin == ordinal)?;
+        let place = input
+            .row_ordinals
+            .iter()
+            .position(|&origin| origin == ordinal)?;
         let format = PixelFormat::of(input.records.schema_ref().field(plan.column))?;
-        let (before, shape) = TensorRows::new(input, plan.column, &plan.shape).get(place).ok()?;
-        let (after, _) = TensorRows::new(output, plan.place, &plan.shape).get(0).ok()?;
+        let (before, shape) = TensorRows::new(input, plan.column, &plan.shape)
+            .get(place)
+            .ok()?;
+        let (after, _) = TensorRows::new(output, plan.place, &plan.shape)
+            .get(0)
+            .ok()?;
         ImagePreview::new(ordinal, &format, &shape, [before, after])
     }
 
@@ -274,16 +368,25 @@ impl Transform for DenoiseTransform {
         let zeros = vec![0.0; values(&shape).unwrap_or_default()];
         let name = self.params.model.name();
         let run = self.chain.run(&zeros, &shape, &mut Vec::new());
-        run.map(|_| ()).map_err(|reason| StageError::Model(format!("the model `{name}` fails on zeros: {reason}")))
+        run.map(|_| ()).map_err(|reason| {
+            StageError::Model(format!("the model `{name}` fails on zeros: {reason}"))
+        })
     }
 }
 
 impl DenoiseTransform {
-    fn run_records(&mut self, batch: &Batch, len: usize, refused: &mut RejectedRows) -> Result<ArrayRef, StageError> {
+    fn run_records(
+        &mut self,
+        batch: &Batch,
+        len: usize,
+        refused: &mut RejectedRows,
+    ) -> Result<ArrayRef, StageError> {
         let plan = &self.params;
         let records = fixed_values(batch.records.column(plan.column));
         let (TensorShape::Fixed(shape), Some(records)) = (&plan.shape, records) else {
-            return Err(StageError::Other("the column holds no tensors, against the plan".to_owned()));
+            return Err(StageError::Other(
+                "the column holds no tensors, against the plan".to_owned(),
+            ));
         };
         let mut out = Vec::with_capacity(records.len());
         let failures = self.chain.run_rows(records, shape, len, &mut out);
@@ -292,7 +395,8 @@ impl DenoiseTransform {
         Ok(fixed_column(len, out)?)
     }
 
-    /// Images of equal size together, tile by tile; what comes out stands in the order of the rows again.
+    /// Images of equal size together, tile by tile; what comes out stands in the order of the rows
+    /// again.
     fn run_tiles(
         &mut self,
         batch: &Batch,
@@ -303,21 +407,32 @@ impl DenoiseTransform {
         let rows = TensorRows::new(batch, self.params.column, &self.params.shape);
         let (mut images, mut shapes, mut len) = (Vec::new(), Vec::new(), 0);
         for row in 0..batch.records.num_rows() {
-            let (values, shape) = rows.get(row).map_err(|(_, reason)| StageError::Other(reason))?;
+            let (values, shape) = rows
+                .get(row)
+                .map_err(|(_, reason)| StageError::Other(reason))?;
             images.push(PlacedImage { values, at: len });
             shapes.push(shape.into_owned());
             len += values.len();
         }
-        let mut by_size: BTreeMap<(usize, usize), (Vec<usize>, Vec<PlacedImage<'_>>)> = BTreeMap::new();
+        let mut by_size: BTreeMap<(usize, usize), (Vec<usize>, Vec<PlacedImage<'_>>)> =
+            BTreeMap::new();
         for (row, image) in images.into_iter().enumerate() {
-            let same = by_size.entry(format.size(&shapes[row]).unwrap_or_default()).or_default();
+            let same = by_size
+                .entry(format.size(&shapes[row]).unwrap_or_default())
+                .or_default();
             same.0.push(row);
             same.1.push(image);
         }
         let mut out = vec![0.0; len];
         for (size, (rows, images)) in by_size {
             let mut refuse = |image: usize, code, reason| refused.add(rows[image], (code, reason));
-            Tiling::new(format, size, cut).run(&mut self.chain, format, &images, &mut out, &mut refuse);
+            Tiling::new(format, size, cut).run(
+                &mut self.chain,
+                format,
+                &images,
+                &mut out,
+                &mut refuse,
+            );
         }
         match &self.params.shape {
             TensorShape::Fixed(shape) => Ok(fixed_column(values(shape).unwrap_or_default(), out)?),
@@ -340,7 +455,8 @@ mod tests {
     const HALVE: &str = "encoder = 'halve.onnx'\ndecoder = 'double.onnx'\nmultiple = 2";
 
     fn row(batch: &Batch, column: &str, row: usize) -> (Vec<f32>, Vec<usize>) {
-        let (values, shape) = variable_row(batch.records.column_by_name(column).unwrap(), row).unwrap();
+        let (values, shape) =
+            variable_row(batch.records.column_by_name(column).unwrap(), row).unwrap();
         (values.to_vec(), shape)
     }
 
@@ -349,8 +465,11 @@ mod tests {
         let value = |at: usize| {
             let (y, x, channel) = (at / 3 / width, at / 3 % width, at % 3);
             let rows = y.saturating_sub(1)..(y + 2).min(height);
-            let near = rows.flat_map(|y| (x.saturating_sub(1)..(x + 2).min(width)).map(move |x| (y, x)));
-            let near: Vec<f32> = near.map(|(y, x)| image[(y * width + x) * 3 + channel]).collect();
+            let near =
+                rows.flat_map(|y| (x.saturating_sub(1)..(x + 2).min(width)).map(move |x| (y, x)));
+            let near: Vec<f32> = near
+                .map(|(y, x)| image[(y * width + x) * 3 + channel])
+                .collect();
             near.iter().sum::<f32>() / near.len() as f32
         };
         (0..image.len()).map(value).collect()
@@ -360,16 +479,24 @@ mod tests {
     fn images_of_any_size_come_out_in_their_places_and_shapes() {
         let sizes = [[5, 7, 3], [3, 2, 3], [5, 7, 3], [40, 9, 3]];
         let batch = images(&sizes, |row, at| ((row * 31 + at * 7) % 17) as f32);
-        let (out, rejects) = run::<DenoiseConfig>(BLUR, r#"{"to": "y", "tile": 16, "overlap": 6}"#, batch);
+        let (out, rejects) =
+            run::<DenoiseConfig>(BLUR, r#"{"to": "y", "tile": 16, "overlap": 6}"#, batch);
         assert!(rejects.is_empty());
         for (place, size) in sizes.iter().enumerate() {
             let (before, _) = row(&out, "x", place);
             let (after, shape) = row(&out, "y", place);
             assert_eq!(shape, size);
             let expected = blur(&before, size[0], size[1]);
-            let worst = after.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            let worst = after
+                .iter()
+                .zip(&expected)
+                .map(|(a, b)| (a - b).abs())
+                .fold(0.0, f32::max);
             // A tile's border sees one pixel less; its weight there is 1 / 7.
-            assert!(worst < if size[0] > 16 { 2.0 } else { 1e-4 }, "{size:?} off by {worst}");
+            assert!(
+                worst < if size[0] > 16 { 2.0 } else { 1e-4 },
+                "{size:?} off by {worst}"
+            );
         }
     }
 
@@ -386,7 +513,10 @@ mod tests {
         let batch = images(&[[1, 3, 3], [1, 2, 2]], |_, at| at as f32);
         let (out, rejects) = run::<DenoiseConfig>(HALVE, "{}", batch);
         assert!(rejects.is_empty());
-        assert_eq!(row(&out, "x", 0), (vec![2., 2., 3.5, 2., 2., 3.5, 6.5, 6.5, 8.], vec![1, 3, 3]));
+        assert_eq!(
+            row(&out, "x", 0),
+            (vec![2., 2., 3.5, 2., 2., 3.5, 6.5, 6.5, 8.], vec![1, 3, 3])
+        );
         assert_eq!(row(&out, "x", 1), (vec![1.5; 4], vec![1, 2, 2]));
         let batch = images(&[[1, 3, 3], [1, 2, 2]], |_, at| at as f32);
         let (out, rejects) = run::<DenoiseConfig>(&HALVE.replace("multiple = 2", ""), "{}", batch);
@@ -400,9 +530,11 @@ mod tests {
         let pairs = "encoder = 'encoder.onnx'\ndecoder = 'decoder.onnx'";
         let (out, _) = run::<DenoiseConfig>(pairs, "{}", tensors(&[4], &[1., 3., 5., 5.]));
         assert_eq!(column(&out, "x"), [2., 2., 5., 5.]);
-        let (out, rejects) = run::<DenoiseConfig>("model = 'log.onnx'", "{}", tensors(&[2], &[1., 1., 0., 1.]));
+        let (out, rejects) =
+            run::<DenoiseConfig>("model = 'log.onnx'", "{}", tensors(&[2], &[1., 1., 0., 1.]));
         assert_eq!(column(&out, "x"), [0., 0.]);
-        expect!["1: not_finite: the model gave a result that is not finite"].assert_eq(&reasons(&rejects));
+        expect!["1: not_finite: the model gave a result that is not finite"]
+            .assert_eq(&reasons(&rejects));
     }
 
     #[test]
@@ -486,13 +618,17 @@ mod tests {
             "model = 'encoder.onnx'",
             "{}",
             &tensors(&[4], &[0.; 4]),
-            expect!["model: `tested` gives the shape [2] for a record of shape [4]; `denoise` needs the same shape"],
+            expect![
+                "model: `tested` gives the shape [2] for a record of shape [4]; `denoise` needs the same shape"
+            ],
         );
         check(
             BLUR,
             "{}",
             &tensors(&[4], &[0.; 4]),
-            expect!["column: column `x`: its records have the shape [4], but the model takes rgb nhwc in [0, 1]"],
+            expect![
+                "column: column `x`: its records have the shape [4], but the model takes rgb nhwc in [0, 1]"
+            ],
         );
     }
 
@@ -501,6 +637,9 @@ mod tests {
         let any = plan::<DenoiseConfig>(BLUR, "{}", &images(&[[2, 2, 3]], |_, _| 0.0)).unwrap();
         assert_eq!(any.bytes_per_pixel(), 12);
         assert!(any.scratch_bytes() >= 512 * 512 * 3 * 4);
-        assert_eq!(any.summary(), "model tested: images above 512x512 in tiles that overlap by 32");
+        assert_eq!(
+            any.summary(),
+            "model tested: images above 512x512 in tiles that overlap by 32"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Transform `encode`: runs the encoder, so that a tensor column becomes a latent; and the decoder, to tell the error.
+//! Transform `encode`: runs the encoder, so that a tensor column becomes a latent; and the decoder,
+//! to tell the error.
 
 use std::sync::Arc;
 
@@ -8,7 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::model_columns::{
-    check_pixels, field_like, find_column, reject_model_failures, reject_not_finite, reject_unusable_rows,
+    check_pixels, field_like, find_column, reject_model_failures, reject_not_finite,
+    reject_unusable_rows,
 };
 use super::rows::RejectedRows;
 use super::{ImagePreview, Transform, TransformConfig, TransformPlan};
@@ -41,7 +43,8 @@ pub struct EncodeConfig {
     #[serde(default = "latent")]
     #[schemars(extend("x-changes-rows" = true))]
     pub to: String,
-    /// Whether to decode as well, and add the column `reconstruction_error`: the model's loss, per record.
+    /// Whether to decode as well, and add the column `reconstruction_error`: the model's loss, per
+    /// record.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub reconstruct: bool,
@@ -60,7 +63,11 @@ fn latent() -> String {
 }
 
 impl TransformConfig for EncodeConfig {
-    fn plan(&mut self, input: &SchemaRef, context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
+    fn plan(
+        &mut self,
+        input: &SchemaRef,
+        context: &PlanContext,
+    ) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let model = context.model(&self.model)?;
         let mut faults = Vec::new();
         if self.keep_reconstruction && !self.reconstruct {
@@ -70,18 +77,30 @@ impl TransformConfig for EncodeConfig {
             ));
         }
         let fits = |field: &Field, shape: &TensorShape| fit(&model, field, shape).map(|_| ());
-        let found = find_column(input, self.column.as_deref(), fits).map_err(|fault| faults.push(fault)).ok();
-        let Some((column, field, shape)) = found else { return Err(faults) };
-        let (row, code) = fit(&model, field, &shape).map_err(|reason| vec![ConfigError::new("column", reason)])?;
+        let found = find_column(input, self.column.as_deref(), fits)
+            .map_err(|fault| faults.push(fault))
+            .ok();
+        let Some((column, field, shape)) = found else {
+            return Err(faults);
+        };
+        let (row, code) = fit(&model, field, &shape)
+            .map_err(|reason| vec![ConfigError::new("column", reason)])?;
         if self.reconstruct
             && let Err(reason) = check_reconstruction(&model, &row)
         {
             faults.push(ConfigError::new("reconstruct", reason));
         }
-        let kept: Vec<usize> = (0..input.fields().len()).filter(|&place| self.keep || place != column).collect();
-        let added = self.added(field, &shape, code).map_err(|fault| vec![fault])?;
+        let kept: Vec<usize> = (0..input.fields().len())
+            .filter(|&place| self.keep || place != column)
+            .collect();
+        let added = self
+            .added(field, &shape, code)
+            .map_err(|fault| vec![fault])?;
         for (key, added) in &added {
-            if kept.iter().any(|&place| input.field(place).name() == added.name()) {
+            if kept
+                .iter()
+                .any(|&place| input.field(place).name() == added.name())
+            {
                 let message = format!("the input has a column `{}` already", added.name());
                 faults.push(ConfigError::new(*key, message));
             }
@@ -90,15 +109,27 @@ impl TransformConfig for EncodeConfig {
             return Err(faults);
         }
         self.column = Some(field.name().clone());
-        let fields = kept.iter().map(|&place| Arc::new(input.field(place).clone()));
-        let fields: Vec<Arc<Field>> = fields.chain(added.into_iter().map(|(_, field)| Arc::new(field))).collect();
+        let fields = kept
+            .iter()
+            .map(|&place| Arc::new(input.field(place).clone()));
+        let fields: Vec<Arc<Field>> = fields
+            .chain(added.into_iter().map(|(_, field)| Arc::new(field)))
+            .collect();
         let schema = Arc::new(Schema::new_with_metadata(fields, input.metadata().clone()));
         let reconstruct = match (self.reconstruct, self.keep_reconstruction) {
             (false, _) => ReconstructionMode::No,
             (true, false) => ReconstructionMode::Error,
             (true, true) => ReconstructionMode::Keep,
         };
-        Ok(Box::new(EncodePlan(Arc::new(EncodeParams { model, schema, column, row, code, kept, reconstruct }))))
+        Ok(Box::new(EncodePlan(Arc::new(EncodeParams {
+            model,
+            schema,
+            column,
+            row,
+            code,
+            kept,
+            reconstruct,
+        }))))
     }
 }
 
@@ -112,10 +143,16 @@ impl EncodeConfig {
     ) -> Result<Vec<(&'static str, Field)>, ConfigError> {
         let mut added = vec![("to", vector_field(&self.to, code))];
         if self.reconstruct {
-            added.push(("reconstruct", Field::new(RECONSTRUCTION_ERROR, DataType::Float32, false)));
+            added.push((
+                "reconstruct",
+                Field::new(RECONSTRUCTION_ERROR, DataType::Float32, false),
+            ));
         }
         if self.keep_reconstruction {
-            added.push(("keep_reconstruction", field_like(field, shape, RECONSTRUCTION)?));
+            added.push((
+                "keep_reconstruction",
+                field_like(field, shape, RECONSTRUCTION)?,
+            ));
         }
         Ok(added)
     }
@@ -124,18 +161,26 @@ impl EncodeConfig {
 /// The shape of a record, and the size of its code.
 fn fit(model: &Model, field: &Field, shape: &TensorShape) -> Result<(Vec<usize>, usize), String> {
     let TensorShape::Fixed(row) = shape else {
-        return Err("every record has a shape of its own, but codes have one size; give `pixels` a `size`".to_owned());
+        return Err(
+            "every record has a shape of its own, but codes have one size; give `pixels` a `size`"
+                .to_owned(),
+        );
     };
     check_pixels(model, field)?;
     if let Some(wanted) = model.input_shape()
         && !same_layout(row, &wanted)
     {
-        return Err(format!("its records have the shape {row:?}, but the model `{}` takes {wanted:?}", model.name()));
+        return Err(format!(
+            "its records have the shape {row:?}, but the model `{}` takes {wanted:?}",
+            model.name()
+        ));
     }
     let code = model.output_shape(ModelPath::Encode, row)?;
     match values(&code).filter(|&size| size > 0 && i32::try_from(size).is_ok()) {
         Some(size) => Ok((row.clone(), size)),
-        None => Err(format!("the model gives {code:?} for a record, which is no code")),
+        None => Err(format!(
+            "the model gives {code:?} for a record, which is no code"
+        )),
     }
 }
 
@@ -144,7 +189,9 @@ fn check_reconstruction(model: &Model, row: &[usize]) -> Result<(), String> {
     if same_layout(&back, row) {
         return Ok(());
     }
-    Err(format!("the model gives the shape {back:?} for records of shape {row:?}: that is no reconstruction"))
+    Err(format!(
+        "the model gives the shape {back:?} for records of shape {row:?}: that is no reconstruction"
+    ))
 }
 
 /// What becomes of the reconstruction.
@@ -177,10 +224,19 @@ impl TransformPlan for EncodePlan {
         let decoder = match plan.reconstruct {
             ReconstructionMode::No => None,
             // A network in one piece has no decoder: what it gives is the reconstruction.
-            _ => plan.model.files(ModelPath::Decode).map(|_| plan.model.chain(ModelPath::Decode)).transpose()?,
+            _ => plan
+                .model
+                .files(ModelPath::Decode)
+                .map(|_| plan.model.chain(ModelPath::Decode))
+                .transpose()?,
         };
         let encoder = plan.model.chain(ModelPath::Encode)?;
-        Ok(Box::new(EncodeTransform { params: Arc::clone(plan), encoder, decoder, decoded: Vec::new() }))
+        Ok(Box::new(EncodeTransform {
+            params: Arc::clone(plan),
+            encoder,
+            decoder,
+            decoded: Vec::new(),
+        }))
     }
 
     fn model(&self) -> Option<&str> {
@@ -188,12 +244,24 @@ impl TransformPlan for EncodePlan {
     }
 
     fn scratch_bytes(&self) -> u64 {
-        let pass = if self.0.reconstruct == ReconstructionMode::No { ModelPath::Encode } else { ModelPath::Whole };
-        self.0.model.scratch_bytes(pass, values(&self.0.row).unwrap_or_default())
+        let pass = if self.0.reconstruct == ReconstructionMode::No {
+            ModelPath::Encode
+        } else {
+            ModelPath::Whole
+        };
+        self.0
+            .model
+            .scratch_bytes(pass, values(&self.0.row).unwrap_or_default())
     }
 
     fn summary(&self) -> String {
-        let EncodeParams { model, row, code, reconstruct, .. } = &*self.0;
+        let EncodeParams {
+            model,
+            row,
+            code,
+            reconstruct,
+            ..
+        } = &*self.0;
         let error = match reconstruct {
             ReconstructionMode::No => String::new(),
             _ => format!(", {RECONSTRUCTION_ERROR} in {}", model.loss().as_str()),
@@ -215,19 +283,30 @@ impl Transform for EncodeTransform {
         let plan = Arc::clone(&self.params);
         let shape = TensorShape::Fixed(plan.row.clone());
         let batch = reject_unusable_rows(batch, plan.column, &shape, rejects, |_| Ok(()))?;
-        let records = fixed_values(batch.records.column(plan.column))
-            .ok_or_else(|| StageError::Other("the column holds no tensors, against the plan".to_owned()))?;
+        let records = fixed_values(batch.records.column(plan.column)).ok_or_else(|| {
+            StageError::Other("the column holds no tensors, against the plan".to_owned())
+        })?;
         let mut refused = RejectedRows::default();
-        let EncodedRows { codes, errors, reconstructions } = self.run(records, batch.records.num_rows(), &mut refused);
+        let EncodedRows {
+            codes,
+            errors,
+            reconstructions,
+        } = self.run(records, batch.records.num_rows(), &mut refused);
         refused.check_model(batch.records.num_rows())?;
         let mut added = vec![fixed_column(plan.code, codes)?];
         if plan.reconstruct != ReconstructionMode::No {
             added.push(Arc::new(Float32Array::from(errors)) as ArrayRef);
         }
         if plan.reconstruct == ReconstructionMode::Keep {
-            added.push(fixed_column(values(&plan.row).unwrap_or_default(), reconstructions)?);
+            added.push(fixed_column(
+                values(&plan.row).unwrap_or_default(),
+                reconstructions,
+            )?);
         }
-        let kept = plan.kept.iter().map(|&place| Arc::clone(batch.records.column(place)));
+        let kept = plan
+            .kept
+            .iter()
+            .map(|&place| Arc::clone(batch.records.column(place)));
         let records = RecordBatch::try_new(Arc::clone(&plan.schema), kept.chain(added).collect())?;
         refused.remove_from(batch.with_records(records), rejects)
     }
@@ -239,14 +318,21 @@ impl Transform for EncodeTransform {
         }
         // One that was not refused; its reconstruction is made once more, since it is not kept.
         let ordinal = *output.row_ordinals.first()?;
-        let place = input.row_ordinals.iter().position(|&origin| origin == ordinal)?;
+        let place = input
+            .row_ordinals
+            .iter()
+            .position(|&origin| origin == ordinal)?;
         let format = PixelFormat::of(input.records.schema_ref().field(plan.column))?;
         let len = values(&plan.row)?;
-        let before = fixed_values(input.records.column(plan.column))?.get(place * len..(place + 1) * len)?;
+        let before =
+            fixed_values(input.records.column(plan.column))?.get(place * len..(place + 1) * len)?;
         let (mut code, mut after) = (Vec::new(), Vec::new());
         self.encoder.run(before, &plan.row, &mut code).ok()?;
         match &mut self.decoder {
-            Some(decoder) => decoder.run(&code, &[plan.code], &mut after).map(|_| ()).ok()?,
+            Some(decoder) => decoder
+                .run(&code, &[plan.code], &mut after)
+                .map(|_| ())
+                .ok()?,
             None => after = code,
         }
         ImagePreview::new(ordinal, &format, &plan.row, [before, &after])
@@ -254,30 +340,40 @@ impl Transform for EncodeTransform {
 
     fn warm_up(&mut self) -> Result<(), StageError> {
         let name = self.params.model.name().to_owned();
-        self.run_zeros().map_err(|reason| StageError::Model(format!("the model `{name}` fails on zeros: {reason}")))
+        self.run_zeros().map_err(|reason| {
+            StageError::Model(format!("the model `{name}` fails on zeros: {reason}"))
+        })
     }
 }
 
 impl EncodeTransform {
     fn run_zeros(&mut self) -> Result<(), String> {
         let (row, mut codes) = (&self.params.row, Vec::new());
-        self.encoder.run(&vec![0.0; values(row).unwrap_or_default()], row, &mut codes)?;
+        self.encoder
+            .run(&vec![0.0; values(row).unwrap_or_default()], row, &mut codes)?;
         match &mut self.decoder {
-            Some(decoder) => decoder.run(&codes, &[self.params.code], &mut Vec::new()).map(|_| ()),
+            Some(decoder) => decoder
+                .run(&codes, &[self.params.code], &mut Vec::new())
+                .map(|_| ()),
             None => Ok(()),
         }
     }
 
-    /// Carries records through the model slice after slice, so that each is in the cache from its code to its error, and
-    /// that reconstructions which are not kept take little memory.
+    /// Carries records through the model slice after slice, so that each is in the cache from its
+    /// code to its error, and that reconstructions which are not kept take little memory.
     fn run(&mut self, records: &[f32], rows: usize, refused: &mut RejectedRows) -> EncodedRows {
         let plan = Arc::clone(&self.params);
         let len = values(&plan.row).unwrap_or_default().max(1);
         let slice_rows = self.encoder.slice_rows(len);
-        let mut results = EncodedRows { codes: Vec::with_capacity(rows * plan.code), ..EncodedRows::default() };
+        let mut results = EncodedRows {
+            codes: Vec::with_capacity(rows * plan.code),
+            ..EncodedRows::default()
+        };
         for (slice, records) in records.chunks(slice_rows * len).enumerate() {
             let (first, start) = (slice * slice_rows, results.codes.len());
-            let failures = self.encoder.run_rows(records, &plan.row, plan.code, &mut results.codes);
+            let failures = self
+                .encoder
+                .run_rows(records, &plan.row, plan.code, &mut results.codes);
             reject_model_failures(failures, first, refused);
             let codes = &results.codes[start..];
             reject_not_finite(codes, plan.code, "code", first, refused);
@@ -307,9 +403,22 @@ impl EncodeTransform {
     }
 
     /// Adds the error of each record of a slice that is decoded.
-    fn compare(&self, records: &[f32], first: usize, errors: &mut Vec<f32>, refused: &mut RejectedRows) {
-        let (loss, len) = (self.params.model.loss(), values(&self.params.row).unwrap_or_default().max(1));
-        for (row, (target, output)) in records.chunks_exact(len).zip(self.decoded.chunks_exact(len)).enumerate() {
+    fn compare(
+        &self,
+        records: &[f32],
+        first: usize,
+        errors: &mut Vec<f32>,
+        refused: &mut RejectedRows,
+    ) {
+        let (loss, len) = (
+            self.params.model.loss(),
+            values(&self.params.row).unwrap_or_default().max(1),
+        );
+        for (row, (target, output)) in records
+            .chunks_exact(len)
+            .zip(self.decoded.chunks_exact(len))
+            .enumerate()
+        {
             let error = loss.error(target, output) as f32;
             if !error.is_finite() {
                 let reason = "the reconstruction error is not finite".to_owned();
@@ -341,12 +450,22 @@ mod tests {
     const PAIRS: &str = "encoder = 'encoder.onnx'\ndecoder = 'decoder.onnx'";
 
     fn names(batch: &Batch) -> Vec<String> {
-        batch.records.schema().fields().iter().map(|field| field.name().clone()).collect()
+        batch
+            .records
+            .schema()
+            .fields()
+            .iter()
+            .map(|field| field.name().clone())
+            .collect()
     }
 
     #[test]
     fn a_tensor_column_becomes_a_latent() {
-        let (out, rejects) = run::<EncodeConfig>(PAIRS, "{}", tensors(&[4], &[1., 2., 3., 4., 5., 6., 7., 8.]));
+        let (out, rejects) = run::<EncodeConfig>(
+            PAIRS,
+            "{}",
+            tensors(&[4], &[1., 2., 3., 4., 5., 6., 7., 8.]),
+        );
         assert_eq!(names(&out), ["latent"]);
         assert_eq!(column(&out, "latent"), [3., 7., 11., 15.]);
         assert!(rejects.is_empty());
@@ -354,23 +473,34 @@ mod tests {
 
     #[test]
     fn the_error_is_the_models_loss_and_the_reconstruction_may_stay() {
-        let options = r#"{"reconstruct": true, "keep_reconstruction": true, "keep": true, "to": "code"}"#;
+        let options =
+            r#"{"reconstruct": true, "keep_reconstruction": true, "keep": true, "to": "code"}"#;
         let batch = tensors(&[2, 2], &[1., 3., 5., 5.]);
         let before = batch.records.schema().field(0).clone();
         let (out, _) = run::<EncodeConfig>(PAIRS, options, batch);
-        assert_eq!(names(&out), ["x", "code", "reconstruction_error", "reconstruction"]);
+        assert_eq!(
+            names(&out),
+            ["x", "code", "reconstruction_error", "reconstruction"]
+        );
         assert_eq!(column(&out, "reconstruction"), [2., 2., 5., 5.]);
         assert_eq!(column(&out, "reconstruction_error"), [0.5]);
         assert_eq!(out.records.schema().field(3).metadata(), before.metadata());
         let bce = format!("{PAIRS}\nloss = 'bce'");
-        let (out, _) = run::<EncodeConfig>(&bce, r#"{"reconstruct": true}"#, tensors(&[4], &[1., 0., 0.5, 0.5]));
+        let (out, _) = run::<EncodeConfig>(
+            &bce,
+            r#"{"reconstruct": true}"#,
+            tensors(&[4], &[1., 0., 0.5, 0.5]),
+        );
         assert!((column(&out, "reconstruction_error")[0] - std::f32::consts::LN_2).abs() < 1e-6);
     }
 
     #[test]
     fn a_network_in_one_piece_encodes_and_where_shapes_agree_reconstructs() {
-        let (out, _) =
-            run::<EncodeConfig>("model = 'picky.onnx'", r#"{"reconstruct": true}"#, tensors(&[2], &[1., 2.]));
+        let (out, _) = run::<EncodeConfig>(
+            "model = 'picky.onnx'",
+            r#"{"reconstruct": true}"#,
+            tensors(&[2], &[1., 2.]),
+        );
         assert_eq!(column(&out, "latent"), [1., 2.]);
         assert_eq!(column(&out, "reconstruction_error"), [0.]);
     }
@@ -378,7 +508,10 @@ mod tests {
     #[test]
     fn rows_that_are_not_finite_before_or_after_are_rejected() {
         let log = "encoder = 'log.onnx'";
-        let batch = tensors(&[2], &[1., 1., f32::NAN, 1., 0., 1., -1., 1., 1., f32::INFINITY]);
+        let batch = tensors(
+            &[2],
+            &[1., 1., f32::NAN, 1., 0., 1., -1., 1., 1., f32::INFINITY],
+        );
         let (out, rejects) = run::<EncodeConfig>(log, "{}", batch);
         assert_eq!(out.row_ordinals, [0]);
         assert_eq!(column(&out, "latent"), [0., 0.]);
@@ -397,13 +530,20 @@ mod tests {
         let (out, rejects) = run::<EncodeConfig>("model = 'picky.onnx'", options, batch);
         assert_eq!(out.row_ordinals, [0, 2]);
         assert_eq!(column(&out, "latent"), [1., 2., 3., 4.]);
-        assert_eq!((rejects.len(), rejects[0].ordinal, rejects[0].code), (1, 1, RejectCode::Model));
+        assert_eq!(
+            (rejects.len(), rejects[0].ordinal, rejects[0].code),
+            (1, 1, RejectCode::Model)
+        );
     }
 
     #[test]
     fn a_batch_without_rows_stays_one() {
         let empty = part(&tensors(&[4], &[0.; 4]), 0, 0);
-        let (out, _) = run::<EncodeConfig>(PAIRS, r#"{"reconstruct": true, "keep_reconstruction": true}"#, empty);
+        let (out, _) = run::<EncodeConfig>(
+            PAIRS,
+            r#"{"reconstruct": true, "keep_reconstruction": true}"#,
+            empty,
+        );
         assert_eq!(out.records.num_rows(), 0);
     }
 
@@ -411,8 +551,14 @@ mod tests {
     fn the_one_column_that_fits_is_found() {
         let (a, b) = (tensors(&[3], &[0.; 3]), tensors(&[4], &[1., 2., 3., 4.]));
         let of_two = of([
-            (a.records.schema().field(0).clone().with_name("a"), Arc::clone(a.records.column(0))),
-            (b.records.schema().field(0).clone().with_name("b"), Arc::clone(b.records.column(0))),
+            (
+                a.records.schema().field(0).clone().with_name("a"),
+                Arc::clone(a.records.column(0)),
+            ),
+            (
+                b.records.schema().field(0).clone().with_name("b"),
+                Arc::clone(b.records.column(0)),
+            ),
         ]);
         let (out, _) = run::<EncodeConfig>(PAIRS, "{}", of_two);
         assert_eq!(names(&out), ["a", "latent"]);
@@ -421,10 +567,16 @@ mod tests {
     #[test]
     fn metrics_are_told_of_the_model_where_there_is_an_error() {
         let batch = tensors(&[4], &[0.; 4]);
-        assert_eq!(plan::<EncodeConfig>(PAIRS, "{}", &batch).unwrap().model(), None);
+        assert_eq!(
+            plan::<EncodeConfig>(PAIRS, "{}", &batch).unwrap().model(),
+            None
+        );
         let told = plan::<EncodeConfig>(PAIRS, r#"{"reconstruct": true}"#, &batch).unwrap();
         assert_eq!(told.model(), Some("tested"));
-        assert_eq!(told.summary(), "model tested: [4] to a code of 2, reconstruction_error in mse");
+        assert_eq!(
+            told.summary(),
+            "model tested: [4] to a code of 2, reconstruction_error in mse"
+        );
     }
 
     #[test]
@@ -437,7 +589,9 @@ mod tests {
             PAIRS,
             "{}",
             &three,
-            expect!["column: column `x`: its records have the shape [3], but the model `tested` takes [4]"],
+            expect![
+                "column: column `x`: its records have the shape [3], but the model `tested` takes [4]"
+            ],
         );
         check(
             PAIRS,
@@ -447,7 +601,12 @@ mod tests {
             keep_reconstruction: there is none to keep; set `reconstruct = true` as well
             column: no column `y`; the input has: x"#]],
         );
-        check(PAIRS, r#"{"keep": true, "to": "x"}"#, &four, expect!["to: the input has a column `x` already"]);
+        check(
+            PAIRS,
+            r#"{"keep": true, "to": "x"}"#,
+            &four,
+            expect!["to: the input has a column `x` already"],
+        );
         check(
             "encoder = 'encoder.onnx'",
             r#"{"reconstruct": true}"#,
@@ -458,7 +617,9 @@ mod tests {
             "model = 'encoder.onnx'",
             r#"{"reconstruct": true}"#,
             &four,
-            expect!["reconstruct: the model gives the shape [2] for records of shape [4]: that is no reconstruction"],
+            expect![
+                "reconstruct: the model gives the shape [2] for records of shape [4]: that is no reconstruction"
+            ],
         );
         check(
             "model = 'blur.onnx'",

@@ -12,7 +12,8 @@ use crate::batch::RejectCode;
 use crate::error::StageError;
 use crate::system::simd_dispatch;
 
-/// Vectors that are filled column by column at a time: so few that they stay in the cache between two columns.
+/// Vectors that are filled column by column at a time: so few that they stay in the cache between
+/// two columns.
 pub(super) const BLOCK: usize = 32;
 
 /// A column that goes into the vector.
@@ -50,16 +51,24 @@ impl FeatureColumn {
         }
         let list = self.list.then(|| list_value(column, row)).flatten()?;
         if list.len() != self.len {
-            let reason = format!("`{}` has {} values, not {}", self.name, list.len(), self.len);
+            let reason = format!(
+                "`{}` has {} values, not {}",
+                self.name,
+                list.len(),
+                self.len
+            );
             return Some((RejectCode::Mismatch, reason));
         }
-        (list.null_count() > 0).then(|| (RejectCode::Missing, format!("`{}` holds a null", self.name)))
+        (list.null_count() > 0)
+            .then(|| (RejectCode::Missing, format!("`{}` holds a null", self.name)))
     }
 
     /// The values, `len` a row; the rows are known to be complete.
     pub(super) fn values(&self, column: &ArrayRef) -> Result<FeatureValues, StageError> {
         let values = if self.list {
-            let fixed = column.as_fixed_size_list_opt().filter(|list| list.value_type() == DataType::Float32);
+            let fixed = column
+                .as_fixed_size_list_opt()
+                .filter(|list| list.value_type() == DataType::Float32);
             match fixed {
                 Some(list) => Arc::clone(list.values()),
                 None => {
@@ -76,7 +85,10 @@ impl FeatureColumn {
         Ok(match values.as_primitive_opt::<Float32Type>() {
             Some(values) => FeatureValues::Float32(values.values().clone()),
             None => FeatureValues::Float64(
-                cast(&values, &DataType::Float64)?.as_primitive::<Float64Type>().values().clone(),
+                cast(&values, &DataType::Float64)?
+                    .as_primitive::<Float64Type>()
+                    .values()
+                    .clone(),
             ),
         })
     }
@@ -93,14 +105,18 @@ impl FeatureColumn {
     fn scaled_from<T: Copy + Into<f64>>(&self, values: &[T], affine: &[(f64, f64)]) -> Vec<f32> {
         let mut vectors = Vec::with_capacity(values.len());
         for row in values.chunks_exact(self.len) {
-            let scaled = row.iter().zip(affine).map(|(&value, (scale, offset))| (value.into() * scale + offset) as f32);
+            let scaled = row
+                .iter()
+                .zip(affine)
+                .map(|(&value, (scale, offset))| (value.into() * scale + offset) as f32);
             vectors.extend(scaled);
         }
         vectors
     }
 
-    /// Writes a column's rows into the block of at most [`BLOCK`] vectors that begins at row `first`, scaled; `affine` holds
-    /// scale and offset of each of its values. Counts in float64, and rounds once.
+    /// Writes a column's rows into the block of at most [`BLOCK`] vectors that begins at row
+    /// `first`, scaled; `affine` holds scale and offset of each of its values. Counts in float64,
+    /// and rounds once.
     pub(super) fn write(
         &self,
         values: &FeatureValues,
@@ -120,15 +136,26 @@ impl FeatureColumn {
     }
 
     #[inline(always)]
-    fn write_from<T: Copy + Into<f64>>(&self, values: &[T], affine: &[(f64, f64)], width: usize, block: &mut [f32]) {
+    fn write_from<T: Copy + Into<f64>>(
+        &self,
+        values: &[T],
+        affine: &[(f64, f64)],
+        width: usize,
+        block: &mut [f32],
+    ) {
         if let &[(scale, offset)] = affine {
             // All of them side by side, in vector registers, before each goes to its place.
             let mut scaled = [0.0; BLOCK];
-            scaled.iter_mut().zip(values).for_each(|(to, &value)| *to = (value.into() * scale + offset) as f32);
+            scaled
+                .iter_mut()
+                .zip(values)
+                .for_each(|(to, &value)| *to = (value.into() * scale + offset) as f32);
             let places = block.iter_mut().skip(self.start).step_by(width);
             return places.zip(scaled).for_each(|(place, value)| *place = value);
         }
-        let vectors = block.chunks_exact_mut(width).map(|vector| &mut vector[self.start..self.start + self.len]);
+        let vectors = block
+            .chunks_exact_mut(width)
+            .map(|vector| &mut vector[self.start..self.start + self.len]);
         for (vector, row) in vectors.zip(values.chunks_exact(self.len)) {
             for ((to, &value), (scale, offset)) in vector.iter_mut().zip(row).zip(affine) {
                 *to = (value.into() * scale + offset) as f32;

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, Scalar, StringArray, UInt64Array};
+use arrow::array::{
+    ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, Scalar, StringArray, UInt64Array,
+};
 use arrow::compute::kernels::cmp;
 use arrow::compute::{CastOptions, cast, cast_with_options};
 use arrow::datatypes::{DataType, Float64Type, SchemaRef};
@@ -16,8 +18,8 @@ use crate::batch::{Batch, RejectCollector};
 use crate::error::{ConfigError, StageError};
 use crate::plan_context::PlanContext;
 
-/// The options: a column, and exactly one comparison. Records that do not pass are dropped, not rejected;
-/// so are those whose value is null.
+/// The options: a column, and exactly one comparison. Records that do not pass are dropped, not
+/// rejected; so are those whose value is null.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 pub struct FilterConfig {
     /// The column to look at: of numbers, strings or truth values.
@@ -64,15 +66,33 @@ fn literal(_: &mut SchemaGenerator) -> Schema {
 }
 
 impl TransformConfig for FilterConfig {
-    fn plan(&mut self, input: &SchemaRef, _context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
+    fn plan(
+        &mut self,
+        input: &SchemaRef,
+        _context: &PlanContext,
+    ) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let mut faults = Vec::new();
-        let column = find(input, "column", &self.column).map_err(|fault| faults.push(fault)).ok();
+        let column = find(input, "column", &self.column)
+            .map_err(|fault| faults.push(fault))
+            .ok();
         let comparison = self.comparison().map_err(|fault| faults.push(fault)).ok();
-        let (Some((index, field)), Some((operator, value))) = (column, comparison) else { return Err(faults) };
+        let (Some((index, field)), Some((operator, value))) = (column, comparison) else {
+            return Err(faults);
+        };
         let bound = ComparisonBound::new(field.data_type(), operator, &value);
         let bound = bound.map_err(|message| vec![ConfigError::new(operator.name(), message)])?;
-        let summary = format!("keeps records where {} is {} {value}", self.column, operator.words());
-        Ok(Box::new(FilterTransform { index, operator, bound, schema: Arc::clone(input), summary }))
+        let summary = format!(
+            "keeps records where {} is {} {value}",
+            self.column,
+            operator.words()
+        );
+        Ok(Box::new(FilterTransform {
+            index,
+            operator,
+            bound,
+            schema: Arc::clone(input),
+            summary,
+        }))
     }
 }
 
@@ -86,11 +106,19 @@ impl FilterConfig {
             (ComparisonOperator::Equals, &self.equals),
             (ComparisonOperator::NotEquals, &self.not_equals),
         ];
-        let known = written.each_ref().map(|(operator, _)| operator.name()).join(", ");
-        let mut met = written.into_iter().filter_map(|(operator, value)| Some((operator, value.clone()?)));
+        let known = written
+            .each_ref()
+            .map(|(operator, _)| operator.name())
+            .join(", ");
+        let mut met = written
+            .into_iter()
+            .filter_map(|(operator, value)| Some((operator, value.clone()?)));
         match (met.next(), met.next()) {
             (Some(only), None) => Ok(only),
-            (None, _) => Err(ConfigError::new("", format!("there is no comparison; give one of {known}"))),
+            (None, _) => Err(ConfigError::new(
+                "",
+                format!("there is no comparison; give one of {known}"),
+            )),
             (Some(_), Some((second, _))) => Err(ConfigError::new(
                 second.name(),
                 "there is a comparison already; give one, and chain filters for more",
@@ -150,30 +178,43 @@ impl ComparisonOperator {
 /// What values are compared with, in the column's own type.
 #[derive(Clone)]
 enum ComparisonBound {
-    /// Floating point compares as IEEE 754 says, which Arrow's kernels do not: they order NaN and -0.0 too.
+    /// Floating point compares as IEEE 754 says, which Arrow's kernels do not: they order NaN and
+    /// -0.0 too.
     Float(f64),
     /// Anything else compares exactly.
     Exact(Scalar<ArrayRef>),
 }
 
 impl ComparisonBound {
-    /// The value as one of the column's type, so that 0.1 is the 0.1 that a column of float32 holds.
+    /// The value as one of the column's type, so that 0.1 is the 0.1 that a column of float32
+    /// holds.
     fn new(column: &DataType, operator: ComparisonOperator, value: &Value) -> Result<Self, String> {
         let column = match column {
             DataType::Dictionary(_, value) => value.as_ref(),
             plain => plain,
         };
         let literal = array_of(column, value).ok_or_else(|| mismatch(column, operator, value))?;
-        let strict = CastOptions { safe: false, ..CastOptions::default() };
+        let strict = CastOptions {
+            safe: false,
+            ..CastOptions::default()
+        };
         let cast_to = |array: &ArrayRef, to: &DataType| {
-            cast_with_options(array, to, &strict).map_err(|_| format!("{value} lies beyond the column's {column}"))
+            cast_with_options(array, to, &strict)
+                .map_err(|_| format!("{value} lies beyond the column's {column}"))
         };
         let literal = cast_to(&literal, column)?;
         if operator.orders() && !column.is_numeric() {
-            return Err(format!("the column holds {column}, but `{}` compares numbers", operator.name()));
+            return Err(format!(
+                "the column holds {column}, but `{}` compares numbers",
+                operator.name()
+            ));
         }
         if column.is_floating() {
-            return Ok(Self::Float(cast_to(&literal, &DataType::Float64)?.as_primitive::<Float64Type>().value(0)));
+            return Ok(Self::Float(
+                cast_to(&literal, &DataType::Float64)?
+                    .as_primitive::<Float64Type>()
+                    .value(0),
+            ));
         }
         Ok(Self::Exact(Scalar::new(literal)))
     }
@@ -182,8 +223,12 @@ impl ComparisonBound {
 /// The value as an array of one, where the column's type can hold its like.
 fn array_of(column: &DataType, value: &Value) -> Option<ArrayRef> {
     match value {
-        Value::Bool(flag) if column == &DataType::Boolean => Some(Arc::new(BooleanArray::from(vec![*flag]))),
-        Value::String(text) if column.is_string() => Some(Arc::new(StringArray::from(vec![text.as_str()]))),
+        Value::Bool(flag) if column == &DataType::Boolean => {
+            Some(Arc::new(BooleanArray::from(vec![*flag])))
+        }
+        Value::String(text) if column.is_string() => {
+            Some(Arc::new(StringArray::from(vec![text.as_str()])))
+        }
         Value::Number(number) if column.is_numeric() => {
             if let Some(whole) = number.as_i64() {
                 return Some(Arc::new(Int64Array::from(vec![whole])));
@@ -191,7 +236,9 @@ fn array_of(column: &DataType, value: &Value) -> Option<ArrayRef> {
             if let Some(whole) = number.as_u64() {
                 return Some(Arc::new(UInt64Array::from(vec![whole])));
             }
-            let fraction = number.as_f64().filter(|value| !column.is_integer() || value.fract() == 0.0)?;
+            let fraction = number
+                .as_f64()
+                .filter(|value| !column.is_integer() || value.fract() == 0.0)?;
             Some(Arc::new(Float64Array::from(vec![fraction])))
         }
         _ => None,
@@ -204,9 +251,16 @@ fn mismatch(column: &DataType, operator: ComparisonOperator, value: &Value) -> S
         _ if column.is_integer() => "compare it with a whole number",
         _ if column.is_numeric() => "compare it with a number",
         _ if column.is_string() => "compare it with a string",
-        _ => return format!("the column holds {column}, but only numbers, strings and truth values can be compared"),
+        _ => {
+            return format!(
+                "the column holds {column}, but only numbers, strings and truth values can be compared"
+            );
+        }
     };
-    format!("the column holds {column}, but `{}` is {value}; {wanted}", operator.name())
+    format!(
+        "the column holds {column}, but `{}` is {value}; {wanted}",
+        operator.name()
+    )
 }
 
 #[derive(Clone)]
@@ -238,7 +292,9 @@ impl Transform for FilterTransform {
         let mask = match &self.bound {
             ComparisonBound::Float(bound) => {
                 let values = cast(column, &DataType::Float64)?;
-                BooleanArray::from_unary(values.as_primitive::<Float64Type>(), |v| self.operator.holds(v, *bound))
+                BooleanArray::from_unary(values.as_primitive::<Float64Type>(), |v| {
+                    self.operator.holds(v, *bound)
+                })
             }
             ComparisonBound::Exact(bound) => match self.operator {
                 ComparisonOperator::Above => cmp::gt(column, bound)?,
@@ -266,8 +322,10 @@ mod tests {
 
     /// Which records pass.
     fn kept(column: ArrayRef, comparison: &str) -> Vec<u32> {
-        let (out, rejects) =
-            run::<FilterConfig>(&format!(r#"{{"column": "x", {comparison}}}"#), batch([("x", column)]));
+        let (out, rejects) = run::<FilterConfig>(
+            &format!(r#"{{"column": "x", {comparison}}}"#),
+            batch([("x", column)]),
+        );
         assert!(rejects.is_empty(), "filtering is no rejection");
         out.row_ordinals
     }
@@ -285,14 +343,35 @@ mod tests {
 
     #[test]
     fn strings_truth_values_and_whole_numbers_compare_exactly() {
-        assert_eq!(kept(strings(&["tcp", "udp", "tcp"]), r#""equals": "tcp""#), [0, 2]);
-        assert_eq!(kept(Arc::new(LargeStringArray::from(vec!["a", "b"])), r#""not_equals": "a""#), [1]);
+        assert_eq!(
+            kept(strings(&["tcp", "udp", "tcp"]), r#""equals": "tcp""#),
+            [0, 2]
+        );
+        assert_eq!(
+            kept(
+                Arc::new(LargeStringArray::from(vec!["a", "b"])),
+                r#""not_equals": "a""#
+            ),
+            [1]
+        );
         let words: DictionaryArray<Int32Type> = ["a", "b", "a"].into_iter().collect();
         assert_eq!(kept(Arc::new(words), r#""equals": "a""#), [0, 2]);
-        assert_eq!(kept(Arc::new(BooleanArray::from(vec![true, false])), r#""equals": false"#), [1]);
+        assert_eq!(
+            kept(
+                Arc::new(BooleanArray::from(vec![true, false])),
+                r#""equals": false"#
+            ),
+            [1]
+        );
         let ids = Int64Array::from(vec![9_007_199_254_740_993, 9_007_199_254_740_992]);
         assert_eq!(kept(Arc::new(ids), r#""equals": 9007199254740993"#), [0]);
-        assert_eq!(kept(Arc::new(UInt64Array::from(vec![u64::MAX, 1])), r#""above": 18446744073709551614"#), [0]);
+        assert_eq!(
+            kept(
+                Arc::new(UInt64Array::from(vec![u64::MAX, 1])),
+                r#""above": 18446744073709551614"#
+            ),
+            [0]
+        );
     }
 
     #[test]
@@ -324,9 +403,16 @@ mod tests {
         let int8: ArrayRef = Arc::new(Int8Array::from(vec![1]));
         let flag: ArrayRef = Arc::new(BooleanArray::from(vec![true]));
         let time: ArrayRef = Arc::new(arrow::array::Date32Array::from(vec![1]));
-        let input =
-            batch([("error", floats(&[1.0])), ("n", int8), ("name", strings(&["a"])), ("ok", flag), ("t", time)]);
-        let check = |options: &str, expected: Expect| expected.assert_eq(&faults::<FilterConfig>(options, &input));
+        let input = batch([
+            ("error", floats(&[1.0])),
+            ("n", int8),
+            ("name", strings(&["a"])),
+            ("ok", flag),
+            ("t", time),
+        ]);
+        let check = |options: &str, expected: Expect| {
+            expected.assert_eq(&faults::<FilterConfig>(options, &input))
+        };
         check(
             r#"{"column": "eror"}"#,
             expect![[r#"
@@ -339,24 +425,35 @@ mod tests {
         );
         check(
             r#"{"column": "n", "above": 1.5}"#,
-            expect!["above: the column holds Int8, but `above` is 1.5; compare it with a whole number"],
+            expect![
+                "above: the column holds Int8, but `above` is 1.5; compare it with a whole number"
+            ],
         );
-        check(r#"{"column": "n", "equals": 300}"#, expect!["equals: 300 lies beyond the column's Int8"]);
+        check(
+            r#"{"column": "n", "equals": 300}"#,
+            expect!["equals: 300 lies beyond the column's Int8"],
+        );
         check(
             r#"{"column": "name", "above": "a"}"#,
             expect!["above: the column holds Utf8, but `above` compares numbers"],
         );
         check(
             r#"{"column": "ok", "equals": 1}"#,
-            expect!["equals: the column holds Boolean, but `equals` is 1; compare it with true or false"],
+            expect![
+                "equals: the column holds Boolean, but `equals` is 1; compare it with true or false"
+            ],
         );
         check(
             r#"{"column": "error", "above": "high"}"#,
-            expect![[r#"above: the column holds Float64, but `above` is "high"; compare it with a number"#]],
+            expect![[
+                r#"above: the column holds Float64, but `above` is "high"; compare it with a number"#
+            ]],
         );
         check(
             r#"{"column": "t", "equals": 1}"#,
-            expect!["equals: the column holds Date32, but only numbers, strings and truth values can be compared"],
+            expect![
+                "equals: the column holds Date32, but only numbers, strings and truth values can be compared"
+            ],
         );
     }
 }

@@ -1,4 +1,5 @@
-//! Isolation of a transform: an error or a panic on a batch is narrowed down to the records that cause it.
+//! Isolation of a transform: an error or a panic on a batch is narrowed down to the records that
+//! cause it.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,8 +13,9 @@ use super::{ImagePreview, Transform, TransformPlan, zero_record};
 use crate::batch::{Batch, Provenance, RejectCode, RejectCollector};
 use crate::error::StageError;
 
-/// One worker's instance of a transform. A batch on which it fails is halved until one record is left; that record is
-/// rejected if the transform still takes another one, and else the transform is broken.
+/// One worker's instance of a transform. A batch on which it fails is halved until one record is
+/// left; that record is rejected if the transform still takes another one, and else the transform
+/// is broken.
 pub struct IsolatedTransform {
     plan: Arc<dyn TransformPlan>,
     transform: Box<dyn Transform>,
@@ -21,7 +23,8 @@ pub struct IsolatedTransform {
     good: Option<Batch>,
 }
 
-/// Bytes of a record that is kept as known to be good: each worker keeps one for each stage, beside the memory of batches.
+/// Bytes of a record that is kept as known to be good: each worker keeps one for each stage, beside
+/// the memory of batches.
 const KEPT_BYTES: usize = 1 << 20;
 
 /// Characters of a panic's message that a reason quotes.
@@ -33,7 +36,11 @@ impl IsolatedTransform {
     /// # Errors
     /// When a resource cannot be had.
     pub fn build(plan: Arc<dyn TransformPlan>) -> Result<Self, StageError> {
-        Ok(Self { transform: plan.build()?, plan, good: None })
+        Ok(Self {
+            transform: plan.build()?,
+            plan,
+            good: None,
+        })
     }
 
     /// The columns of the output.
@@ -44,8 +51,13 @@ impl IsolatedTransform {
     /// As [`Transform::apply`]; the records on which the transform fails are among the rejects.
     ///
     /// # Errors
-    /// When the environment fails, or the transform fails on every record: the error that was met first.
-    pub fn apply(&mut self, batch: &Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
+    /// When the environment fails, or the transform fails on every record: the error that was met
+    /// first.
+    pub fn apply(
+        &mut self,
+        batch: &Batch,
+        rejects: &mut RejectCollector,
+    ) -> Result<Batch, StageError> {
         match self.attempt(batch.clone())? {
             Ok((output, found)) => {
                 self.keep_good(batch, &output);
@@ -67,7 +79,11 @@ impl IsolatedTransform {
     ///
     /// # Errors
     /// When the transform cannot be built again after a panic.
-    pub fn preview(&mut self, input: &Batch, output: &Batch) -> Result<Option<ImagePreview>, StageError> {
+    pub fn preview(
+        &mut self,
+        input: &Batch,
+        output: &Batch,
+    ) -> Result<Option<ImagePreview>, StageError> {
         match catch_unwind(AssertUnwindSafe(|| self.transform.preview(input, output))) {
             Ok(look) => Ok(look),
             Err(_) => {
@@ -87,10 +103,15 @@ impl IsolatedTransform {
     }
 
     /// The outer error ends the run: the transform cannot be built again after a panic.
-    fn attempt(&mut self, batch: Batch) -> Result<Result<(Batch, RejectCollector), TransformFailure>, StageError> {
+    fn attempt(
+        &mut self,
+        batch: Batch,
+    ) -> Result<Result<(Batch, RejectCollector), TransformFailure>, StageError> {
         let attempt = catch_unwind(AssertUnwindSafe(|| {
             let mut found = RejectCollector::default();
-            self.transform.apply(batch, &mut found).map(|output| (output, found))
+            self.transform
+                .apply(batch, &mut found)
+                .map(|output| (output, found))
         }));
         match attempt {
             Ok(outcome) => Ok(outcome.map_err(TransformFailure::Error)),
@@ -102,7 +123,8 @@ impl IsolatedTransform {
         }
     }
 
-    /// Applies the transform to the halves of a batch on which it failed; `None` where no record is left.
+    /// Applies the transform to the halves of a batch on which it failed; `None` where no record is
+    /// left.
     fn narrow(
         &mut self,
         batch: &Batch,
@@ -121,7 +143,10 @@ impl IsolatedTransform {
             records => records.len() / 2,
         };
         let mut outputs = Vec::new();
-        for part in [batch.rows(0..half), batch.rows(half..batch.row_ordinals.len())] {
+        for part in [
+            batch.rows(0..half),
+            batch.rows(half..batch.row_ordinals.len()),
+        ] {
             match self.attempt(part.clone())? {
                 Ok((output, found)) => {
                     self.keep_good(&part, &output);
@@ -131,7 +156,8 @@ impl IsolatedTransform {
                 Err(failure) => outputs.extend(self.narrow(&part, failure, rejects)?),
             }
         }
-        // The outputs of both halves may exceed the size of one batch: then the first error is returned.
+        // The outputs of both halves may exceed the size of one batch: then the first error is
+        // returned.
         Batch::concat(&outputs).map_err(|_| failure.into())
     }
 
@@ -151,26 +177,50 @@ impl IsolatedTransform {
             return Err(failure.into());
         }
         let (code, reason) = match failure {
-            TransformFailure::Error(error @ StageError::Model(_)) => (RejectCode::Model, error.to_string()),
-            TransformFailure::Error(error) => (RejectCode::Internal, error.to_string()),
-            TransformFailure::Panic(message) => {
-                (RejectCode::Panicked, format!("the stage panicked on this record: {message}"))
+            TransformFailure::Error(error @ StageError::Model(_)) => {
+                (RejectCode::Model, error.to_string())
             }
+            TransformFailure::Error(error) => (RejectCode::Internal, error.to_string()),
+            TransformFailure::Panic(message) => (
+                RejectCode::Panicked,
+                format!("the stage panicked on this record: {message}"),
+            ),
         };
         rejects.push(ordinal, code, reason);
         Ok(())
     }
 
-    /// Keeps a copy of the first record that went through, if it is small. Where one is kept, this costs nothing.
+    /// Keeps a copy of the first record that went through, if it is small. Where one is kept, this
+    /// costs nothing.
     fn keep_good(&mut self, input: &Batch, output: &Batch) {
-        let (None, Some(ordinal)) = (&self.good, output.row_ordinals.first()) else { return };
-        let Some(place) = input.row_ordinals.iter().position(|origin| origin == ordinal) else { return };
+        let (None, Some(ordinal)) = (&self.good, output.row_ordinals.first()) else {
+            return;
+        };
+        let Some(place) = input
+            .row_ordinals
+            .iter()
+            .position(|origin| origin == ordinal)
+        else {
+            return;
+        };
         let bytes = |column: &ArrayRef| column.slice(place, 1).to_data().get_slice_memory_size();
-        let bytes = input.records.columns().iter().map(bytes).sum::<Result<usize, _>>();
-        let Some((split, row)) = input.provenance.row(*ordinal) else { return };
-        let (Ok(0..=KEPT_BYTES), Ok(place)) = (bytes, u32::try_from(place)) else { return };
+        let bytes = input
+            .records
+            .columns()
+            .iter()
+            .map(bytes)
+            .sum::<Result<usize, _>>();
+        let Some((split, row)) = input.provenance.row(*ordinal) else {
+            return;
+        };
+        let (Ok(0..=KEPT_BYTES), Ok(place)) = (bytes, u32::try_from(place)) else {
+            return;
+        };
         if let Ok(records) = take_record_batch(&input.records, &UInt32Array::from(vec![place])) {
-            self.good = Some(Batch::new(records, Provenance::rows(Arc::clone(split), row..row + 1)));
+            self.good = Some(Batch::new(
+                records,
+                Provenance::rows(Arc::clone(split), row..row + 1),
+            ));
         }
     }
 }
@@ -192,14 +242,22 @@ impl From<TransformFailure> for StageError {
     fn from(failure: TransformFailure) -> Self {
         match failure {
             TransformFailure::Error(error) => error,
-            TransformFailure::Panic(message) => Self::Other(format!("the stage panicked: {message}")),
+            TransformFailure::Panic(message) => {
+                Self::Other(format!("the stage panicked: {message}"))
+            }
         }
     }
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("no message").chars().take(MESSAGE_CHARS).collect()
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("no message")
+        .chars()
+        .take(MESSAGE_CHARS)
+        .collect()
 }
 
 #[cfg(test)]

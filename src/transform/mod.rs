@@ -51,12 +51,14 @@ pub trait TransformPlan: Send + Sync {
         None
     }
 
-    /// What its rows depend on beside its options, its input and the files of its model: such output is another.
+    /// What its rows depend on beside its options, its input and the files of its model: such
+    /// output is another.
     fn depends_on(&self) -> Option<String> {
         None
     }
 
-    /// Bytes that it writes per pixel of the source's decoded images, where rows have no fixed size.
+    /// Bytes that it writes per pixel of the source's decoded images, where rows have no fixed
+    /// size.
     fn bytes_per_pixel(&self) -> u64 {
         0
     }
@@ -72,19 +74,20 @@ pub trait TransformPlan: Send + Sync {
     }
 }
 
-/// One batch in, one batch out: no clock, no channel, no state that outlives the batch, so that a replay gives
-/// the same bytes. A record that it cannot use goes to `rejects` and is left out.
+/// One batch in, one batch out: no clock, no channel, no state that outlives the batch, so that a
+/// replay gives the same bytes. A record that it cannot use goes to `rejects` and is left out.
 pub trait Transform: Send {
-    /// The batch with other columns, or fewer rows. A batch without rows must come out without rows,
-    /// in the planned schema.
+    /// The batch with other columns, or fewer rows. A batch without rows must come out without
+    /// rows, in the planned schema.
     ///
     /// # Errors
-    /// An error that it does not expect of a record: [`IsolatedTransform`] finds the record that causes it. An error of the
-    /// environment, or on every record, ends the run.
+    /// An error that it does not expect of a record: [`IsolatedTransform`] finds the record that
+    /// causes it. An error of the environment, or on every record, ends the run.
     fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError>;
 
-    /// One of the images that came in as `input` beside what the model makes of it, for people to look at; `output` is what
-    /// [`Transform::apply`] gave for them. `None` where it makes no images.
+    /// One of the images that came in as `input` beside what the model makes of it, for people to
+    /// look at; `output` is what [`Transform::apply`] gave for them. `None` where it makes no
+    /// images.
     fn preview(&mut self, _input: &Batch, _output: &Batch) -> Option<ImagePreview> {
         None
     }
@@ -100,34 +103,59 @@ pub trait Transform: Send {
 
 /// The options of a kind of transform.
 pub trait TransformConfig: DeserializeOwned + Serialize + JsonSchema {
-    /// Checks the options against the columns that come in, fills in those that were left out, and fixes the columns that go
-    /// out.
+    /// Checks the options against the columns that come in, fills in those that were left out, and
+    /// fixes the columns that go out.
     ///
     /// # Errors
     /// Every fault that was found, keys relative to the stage.
-    fn plan(&mut self, input: &SchemaRef, context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>>;
+    fn plan(
+        &mut self,
+        input: &SchemaRef,
+        context: &PlanContext,
+    ) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>>;
 }
 
 /// How a transform of some kind is planned: options as written, schema of its input, context.
-pub type PlanTransform =
-    fn(Value, &SchemaRef, &PlanContext) -> Result<ResolvedStage<Box<dyn TransformPlan>>, Vec<ConfigError>>;
+pub type PlanTransform = fn(
+    Value,
+    &SchemaRef,
+    &PlanContext,
+) -> Result<ResolvedStage<Box<dyn TransformPlan>>, Vec<ConfigError>>;
 
 /// Every kind of transform.
 pub const KINDS: &[ComponentKind<PlanTransform>] = &[
-    kind::<pixels::PixelsConfig>("pixels", "decode, orient, resize and normalise images into a tensor column"),
+    kind::<pixels::PixelsConfig>(
+        "pixels",
+        "decode, orient, resize and normalise images into a tensor column",
+    ),
     kind::<features::FeaturesConfig>(
         "features",
         "chooses numeric columns, scales them, puts them into one vector column",
     ),
-    kind::<corrupt::CorruptConfig>("corrupt", "adds noise or a watermark, to test or train denoisers"),
-    kind::<encode::EncodeConfig>("encode", "runs the encoder: a tensor column becomes a latent"),
+    kind::<corrupt::CorruptConfig>(
+        "corrupt",
+        "adds noise or a watermark, to test or train denoisers",
+    ),
+    kind::<encode::EncodeConfig>(
+        "encode",
+        "runs the encoder: a tensor column becomes a latent",
+    ),
     kind::<denoise::DenoiseConfig>("denoise", "runs the whole autoencoder, or a denoiser"),
-    kind::<score::ScoreConfig>("score", "measures the reconstruction error between two tensor columns"),
-    kind::<filter::FilterConfig>("filter", "keeps the records for which a comparison on a column holds"),
+    kind::<score::ScoreConfig>(
+        "score",
+        "measures the reconstruction error between two tensor columns",
+    ),
+    kind::<filter::FilterConfig>(
+        "filter",
+        "keeps the records for which a comparison on a column holds",
+    ),
     kind::<select::SelectConfig>("select", "chooses, renames and drops columns"),
 ];
 
-const fn kind<C: TransformConfig>(name: &'static str, summary: &'static str) -> ComponentKind<PlanTransform> {
+const fn kind<C: TransformConfig>(
+    name: &'static str,
+    summary: &'static str,
+) -> ComponentKind<PlanTransform> {
     ComponentKind {
         name,
         summary,
@@ -135,7 +163,10 @@ const fn kind<C: TransformConfig>(name: &'static str, summary: &'static str) -> 
         check: |written| parse_options::<C>(written).err().unwrap_or_default(),
         plan: |written, input, context| {
             let mut config = parse_options::<C>(written)?;
-            Ok(ResolvedStage { stage: config.plan(input, context)?, options: registry::option_values(&config)? })
+            Ok(ResolvedStage {
+                stage: config.plan(input, context)?,
+                options: registry::option_values(&config)?,
+            })
         },
     }
 }

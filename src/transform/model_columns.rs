@@ -1,4 +1,5 @@
-//! What the transforms that run a model share: the column that fits it, and the rows that may go in.
+//! What the transforms that run a model share: the column that fits it, and the rows that may go
+//! in.
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{Field, Schema};
@@ -10,7 +11,9 @@ use crate::image::pixel_format::PixelFormat;
 use crate::model::Model;
 use crate::model::session::RowFailure;
 use crate::model::tensor_spec::values;
-use crate::tensor::{TensorShape, all_finite, fixed_values, tensor_field, variable_field, vector_field};
+use crate::tensor::{
+    TensorShape, all_finite, fixed_values, tensor_field, variable_field, vector_field,
+};
 
 /// The tensor column that an option names, or the only one that fits.
 ///
@@ -21,17 +24,23 @@ pub(super) fn find_column<'a>(
     name: Option<&str>,
     fits: impl Fn(&Field, &TensorShape) -> Result<(), String>,
 ) -> Result<(usize, &'a Field, TensorShape), ConfigError> {
-    let misfit =
-        |field: &Field, reason: String| ConfigError::new("column", format!("column `{}`: {reason}", field.name()));
-    let fields =
-        input.fields().iter().filter(|field| TensorShape::of(field).is_some_and(|shape| fits(field, &shape).is_ok()));
+    let misfit = |field: &Field, reason: String| {
+        ConfigError::new("column", format!("column `{}`: {reason}", field.name()))
+    };
+    let fields = input
+        .fields()
+        .iter()
+        .filter(|field| TensorShape::of(field).is_some_and(|shape| fits(field, &shape).is_ok()));
     let fitting: Vec<&str> = fields.map(|field| field.name().as_str()).collect();
     let found = match (name, fitting.as_slice()) {
         (Some(name), _) => find_tensor(input, "column", Some(name))?,
         (None, [one]) => find_tensor(input, "column", Some(one))?,
         (None, []) => find_tensor(input, "column", None)?,
         (None, several) => {
-            let message = format!("several columns fit the model: {}; say which", several.join(", "));
+            let message = format!(
+                "several columns fit the model: {}; say which",
+                several.join(", ")
+            );
             return Err(ConfigError::new("column", message));
         }
     };
@@ -45,14 +54,20 @@ pub(super) fn check_pixels(model: &Model, field: &Field) -> Result<(), String> {
         (Some(image), Some(made)) if !image.format.equals(&made) => {
             let (made, wanted) = (made.describe(), image.format.describe());
             let advice = format!("give `model = \"{}\"` to its `pixels` stage", model.name());
-            Err(format!("its pixels are {made}, but the model takes {wanted}; {advice}"))
+            Err(format!(
+                "its pixels are {made}, but the model takes {wanted}; {advice}"
+            ))
         }
         _ => Ok(()),
     }
 }
 
 /// The field of a tensor like those of `field`, under another name.
-pub(super) fn field_like(field: &Field, shape: &TensorShape, name: &str) -> Result<Field, ConfigError> {
+pub(super) fn field_like(
+    field: &Field,
+    shape: &TensorShape,
+    name: &str,
+) -> Result<Field, ConfigError> {
     let like = match shape {
         TensorShape::Fixed(shape) if shape.len() == 1 => Ok(vector_field(name, shape[0])),
         TensorShape::Fixed(shape) => tensor_field(name, shape),
@@ -65,7 +80,8 @@ pub(super) fn field_like(field: &Field, shape: &TensorShape, name: &str) -> Resu
     })
 }
 
-/// Refuses the rows of which a value is missing or not finite, and those that `check` has something against.
+/// Refuses the rows of which a value is missing or not finite, and those that `check` has something
+/// against.
 pub(super) fn reject_unusable_rows(
     batch: Batch,
     column: usize,
@@ -89,7 +105,13 @@ pub(super) fn reject_unusable_rows(
                     refused.add(row, (RejectCode::Mismatch, reason));
                 } else if !all_finite(values) {
                     let name = batch.records.schema_ref().field(column).name();
-                    refused.add(row, (RejectCode::NotFinite, format!("`{name}` holds a value that is not finite")));
+                    refused.add(
+                        row,
+                        (
+                            RejectCode::NotFinite,
+                            format!("`{name}` holds a value that is not finite"),
+                        ),
+                    );
                 }
             }
         }
@@ -97,24 +119,39 @@ pub(super) fn reject_unusable_rows(
     refused.remove_from(batch, rejects)
 }
 
-/// What is usually so, found at once and not row by row: tensors of one shape, without a null, and all of them finite.
+/// What is usually so, found at once and not row by row: tensors of one shape, without a null, and
+/// all of them finite.
 fn all_usable(column: &ArrayRef, row: &[usize]) -> bool {
-    let Some(list) = column.as_fixed_size_list_opt() else { return false };
+    let Some(list) = column.as_fixed_size_list_opt() else {
+        return false;
+    };
     let whole = list.null_count() == 0 && list.values().null_count() == 0;
     let len = values(row).map(|len| len * list.len());
-    whole && fixed_values(column).is_some_and(|values| Some(values.len()) == len && all_finite(values))
+    whole
+        && fixed_values(column)
+            .is_some_and(|values| Some(values.len()) == len && all_finite(values))
 }
 
 /// Refuses the rows on which the model failed.
-pub(super) fn reject_model_failures(failures: Vec<RowFailure>, first: usize, refused: &mut RejectedRows) {
+pub(super) fn reject_model_failures(
+    failures: Vec<RowFailure>,
+    first: usize,
+    refused: &mut RejectedRows,
+) {
     for RowFailure { row, reason } in failures {
         refused.add(first + row, (RejectCode::Model, reason));
     }
 }
 
-/// Refuses the rows of which the model made something that is not finite; `len` values a row, `first` the
-/// place of the first one.
-pub(super) fn reject_not_finite(values: &[f32], len: usize, what: &str, first: usize, refused: &mut RejectedRows) {
+/// Refuses the rows of which the model made something that is not finite; `len` values a row,
+/// `first` the place of the first one.
+pub(super) fn reject_not_finite(
+    values: &[f32],
+    len: usize,
+    what: &str,
+    first: usize,
+    refused: &mut RejectedRows,
+) {
     if all_finite(values) {
         return;
     }
@@ -128,7 +165,8 @@ pub(super) fn reject_not_finite(values: &[f32], len: usize, what: &str, first: u
 
 #[cfg(test)]
 pub(super) mod testing {
-    //! What the tests of these transforms share: batches of tensors, through a model from `tests/models`.
+    //! What the tests of these transforms share: batches of tensors, through a model from
+    //! `tests/models`.
     #![allow(clippy::unwrap_used)]
 
     use std::collections::BTreeMap;
@@ -147,15 +185,25 @@ pub(super) mod testing {
     pub(crate) fn tensors(shape: &[usize], values: &[f32]) -> Batch {
         let shape = TensorShape::Fixed(shape.to_vec());
         let field = field_like(&vector_field("x", 1), &shape, "x").unwrap();
-        of([(field, fixed_column(shape.len().unwrap(), values.to_vec()).unwrap())])
+        of([(
+            field,
+            fixed_column(shape.len().unwrap(), values.to_vec()).unwrap(),
+        )])
     }
 
     /// A batch with one column of images of their own sizes, `x`, made of `value(row, place)`.
     pub(crate) fn images(shapes: &[[usize; 3]], value: impl Fn(usize, usize) -> f32) -> Batch {
         let shapes: Vec<Vec<usize>> = shapes.iter().map(|shape| shape.to_vec()).collect();
-        let row = |(row, shape): (usize, &Vec<usize>)| (0..shape.iter().product()).map(|at| value(row, at)).collect();
+        let row = |(row, shape): (usize, &Vec<usize>)| {
+            (0..shape.iter().product())
+                .map(|at| value(row, at))
+                .collect()
+        };
         let values: Vec<Vec<f32>> = shapes.iter().enumerate().map(row).collect();
-        of([(variable_field("x", 3).unwrap(), variable_column(3, values.concat(), &shapes).unwrap())])
+        of([(
+            variable_field("x", 3).unwrap(),
+            variable_column(3, values.concat(), &shapes).unwrap(),
+        )])
     }
 
     pub(crate) fn plan<C: TransformConfig>(
@@ -167,11 +215,18 @@ pub(super) mod testing {
         written["model"] = "tested".into();
         let model = open(model).unwrap_or_else(|faults| panic!("{faults:?}"));
         let models = BTreeMap::from([("tested".to_owned(), Some(Arc::new(model)))]);
-        parse_options::<C>(written)?.plan(&batch.records.schema(), &PlanContext::new(models, PipelineLimits::default()))
+        parse_options::<C>(written)?.plan(
+            &batch.records.schema(),
+            &PlanContext::new(models, PipelineLimits::default()),
+        )
     }
 
     /// Plans and applies; the schema of what comes out must be the planned one.
-    pub(crate) fn run<C: TransformConfig>(model: &str, written: &str, batch: Batch) -> (Batch, Vec<Reject>) {
+    pub(crate) fn run<C: TransformConfig>(
+        model: &str,
+        written: &str,
+        batch: Batch,
+    ) -> (Batch, Vec<Reject>) {
         let plan = plan::<C>(model, written, &batch).unwrap_or_else(|faults| panic!("{faults:?}"));
         let mut rejects = RejectCollector::default();
         let out = plan.build().unwrap().apply(batch, &mut rejects).unwrap();
@@ -184,7 +239,8 @@ pub(super) mod testing {
     pub(crate) fn faults<C: TransformConfig>(model: &str, written: &str, batch: &Batch) -> String {
         let faults = plan::<C>(model, written, batch).err().unwrap_or_default();
         let folder = format!("{}/tests/models/", env!("CARGO_MANIFEST_DIR"));
-        let line = |fault: ConfigError| format!("{}: {}", fault.key, fault.message.replace(&folder, ""));
+        let line =
+            |fault: ConfigError| format!("{}: {}", fault.key, fault.message.replace(&folder, ""));
         faults.into_iter().map(line).collect::<Vec<_>>().join("\n")
     }
 
@@ -192,6 +248,9 @@ pub(super) mod testing {
     pub(crate) fn column(batch: &Batch, name: &str) -> Vec<f32> {
         let column = batch.records.column_by_name(name).unwrap();
         let floats = column.as_any().downcast_ref::<arrow::array::Float32Array>();
-        floats.map_or_else(|| crate::tensor::fixed_values(column).unwrap().to_vec(), |floats| floats.values().to_vec())
+        floats.map_or_else(
+            || crate::tensor::fixed_values(column).unwrap().to_vec(),
+            |floats| floats.values().to_vec(),
+        )
     }
 }

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::batch::{Batch, RejectCode, RejectCollector};
 use crate::error::{ConfigError, StageError};
 use crate::image::{
-    Channels, CropBox, ImageError, PixelFormat, ResizeMode, Resizer, TargetSize, TensorLayout, decode, jpeg_scaled,
+    Channels, CropBox, ImageError, PixelFormat, ResizeMode, Resizer, TargetSize, TensorLayout,
+    decode, jpeg_scaled,
 };
 use crate::model::ImageInput;
 use crate::plan_context::{PipelineLimits, PlanContext};
@@ -19,11 +20,13 @@ use crate::source::IMAGE;
 use crate::tensor;
 use crate::transform::{Transform, TransformConfig, TransformPlan};
 
-/// Options of `pixels`: name a `model` to do as it was trained, or say `size` and whatever differs from the defaults.
+/// Options of `pixels`: name a `model` to do as it was trained, or say `size` and whatever differs
+/// from the defaults.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct PixelsConfig {
-    /// The model that the pixels are for: size, channels, layout, range, mean and std are then as it was trained.
+    /// The model that the pixels are for: size, channels, layout, range, mean and std are then as
+    /// it was trained.
     // Its digest stands for it.
     #[schemars(extend("x-changes-rows" = false))]
     pub model: Option<String>,
@@ -48,8 +51,8 @@ pub struct PixelsConfig {
     /// What becomes of an image in another proportion than `size`. Default: stretch.
     #[schemars(extend("x-changes-rows" = true))]
     pub fit: Option<ResizeMode>,
-    /// Decode JPEGs at 1/2, 1/4 or 1/8 of their size where `size` is far smaller still: up to twice as fast, and pixels
-    /// differ by a few steps of 255. For builds with the feature `turbojpeg`.
+    /// Decode JPEGs at 1/2, 1/4 or 1/8 of their size where `size` is far smaller still: up to twice
+    /// as fast, and pixels differ by a few steps of 255. For builds with the feature `turbojpeg`.
     #[schemars(extend("x-changes-rows" = true))]
     pub draft: bool,
     /// The column of encoded images. Default: image.
@@ -64,22 +67,50 @@ pub struct PixelsConfig {
 }
 
 impl TransformConfig for PixelsConfig {
-    fn plan(&mut self, input: &SchemaRef, context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
-        let (name, to) = (self.column.get_or_insert_with(|| IMAGE.to_owned()).clone(), self.to().to_owned());
+    fn plan(
+        &mut self,
+        input: &SchemaRef,
+        context: &PlanContext,
+    ) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
+        let (name, to) = (
+            self.column.get_or_insert_with(|| IMAGE.to_owned()).clone(),
+            self.to().to_owned(),
+        );
         let mut faults = Vec::new();
-        let column = find_column(input, &name).map_err(|fault| faults.push(fault)).ok();
-        let target = self.target(context).map_err(|found| faults.extend(found)).ok();
-        let kept: Vec<usize> = (0..input.fields().len()).filter(|&place| self.keep || Some(place) != column).collect();
+        let column = find_column(input, &name)
+            .map_err(|fault| faults.push(fault))
+            .ok();
+        let target = self
+            .target(context)
+            .map_err(|found| faults.extend(found))
+            .ok();
+        let kept: Vec<usize> = (0..input.fields().len())
+            .filter(|&place| self.keep || Some(place) != column)
+            .collect();
         if kept.iter().any(|&place| input.field(place).name() == &to) {
-            faults.push(ConfigError::new("to", format!("there is a column `{to}` already; choose another name")));
+            faults.push(ConfigError::new(
+                "to",
+                format!("there is a column `{to}` already; choose another name"),
+            ));
         }
-        let (Some(column), Some(target), true) = (column, target, faults.is_empty()) else { return Err(faults) };
-        let field = target.field(&to).map_err(|error| vec![ConfigError::new("size", error.to_string())])?;
-        let fields = kept.iter().map(|&place| Arc::new(input.field(place).clone()));
+        let (Some(column), Some(target), true) = (column, target, faults.is_empty()) else {
+            return Err(faults);
+        };
+        let field = target
+            .field(&to)
+            .map_err(|error| vec![ConfigError::new("size", error.to_string())])?;
+        let fields = kept
+            .iter()
+            .map(|&place| Arc::new(input.field(place).clone()));
         let fields: Vec<Arc<Field>> = fields.chain([Arc::new(field)]).collect();
         let schema = Arc::new(Schema::new_with_metadata(fields, input.metadata().clone()));
         self.fill(&target);
-        Ok(Box::new(PixelsPlan { schema, column, kept, target }))
+        Ok(Box::new(PixelsPlan {
+            schema,
+            column,
+            kept,
+            target,
+        }))
     }
 }
 
@@ -90,8 +121,19 @@ impl PixelsConfig {
     }
 
     /// Has the options say what images become.
-    fn fill(&mut self, PixelsTarget { format, size, fit, .. }: &PixelsTarget) {
-        let PixelFormat { channels, layout, range, mean, std } = format.clone();
+    fn fill(
+        &mut self,
+        PixelsTarget {
+            format, size, fit, ..
+        }: &PixelsTarget,
+    ) {
+        let PixelFormat {
+            channels,
+            layout,
+            range,
+            mean,
+            std,
+        } = format.clone();
         (self.channels, self.layout, self.range) = (Some(channels), Some(layout), Some(range));
         (self.mean, self.std, self.size) = (Some(mean), Some(std), Some(*size));
         if *size != TargetSize::Original {
@@ -104,12 +146,20 @@ impl PixelsConfig {
         let (format, size) = match &self.model {
             Some(name) => {
                 let input = context.model(name)?.image_input();
-                let none = || vec![ConfigError::new("model", format!("model `{name}` takes no images"))];
+                let none = || {
+                    vec![ConfigError::new(
+                        "model",
+                        format!("model `{name}` takes no images"),
+                    )]
+                };
                 self.as_trained(name, input.ok_or_else(none)?)?
             }
             None => {
-                let expected = "say `size = [height, width]` or `size = \"original\"`, or name a `model`";
-                let size = self.size.ok_or_else(|| vec![ConfigError::new("size", expected)])?;
+                let expected =
+                    "say `size = [height, width]` or `size = \"original\"`, or name a `model`";
+                let size = self
+                    .size
+                    .ok_or_else(|| vec![ConfigError::new("size", expected)])?;
                 (self.written_format(PixelFormat::default()), size)
             }
         };
@@ -118,27 +168,52 @@ impl PixelsConfig {
             faults.push(ConfigError::new("", message));
         }
         if size == TargetSize::Original && self.fit.is_some() {
-            faults.push(ConfigError::new("fit", "images that keep their own size are not fitted; remove `fit`"));
+            faults.push(ConfigError::new(
+                "fit",
+                "images that keep their own size are not fitted; remove `fit`",
+            ));
         }
         let max_pixels = max_pixels(&context.limits, format.channels);
         if let TargetSize::Fixed(height, width) = size
             && (height as u64).saturating_mul(width as u64) > max_pixels
         {
-            let message = format!("{height} x {width} pixels exceed the limit of {max_pixels} pixels an image");
+            let message = format!(
+                "{height} x {width} pixels exceed the limit of {max_pixels} pixels an image"
+            );
             faults.push(ConfigError::new("size", message));
         }
         if self.draft && size == TargetSize::Original {
-            faults.push(ConfigError::new("draft", "images that keep their own size are decoded whole; remove `draft`"));
+            faults.push(ConfigError::new(
+                "draft",
+                "images that keep their own size are decoded whole; remove `draft`",
+            ));
         } else if self.draft && !jpeg_scaled::AVAILABLE {
             let advice = "remove `draft`, or build with `--features turbojpeg`";
-            faults.push(ConfigError::new("draft", format!("this build has no decoder that can; {advice}")));
+            faults.push(ConfigError::new(
+                "draft",
+                format!("this build has no decoder that can; {advice}"),
+            ));
         }
         let (fit, draft) = (self.fit.unwrap_or_default(), self.draft);
-        if faults.is_empty() { Ok(PixelsTarget { format, size, fit, draft, max_pixels }) } else { Err(faults) }
+        if faults.is_empty() {
+            Ok(PixelsTarget {
+                format,
+                size,
+                fit,
+                draft,
+                max_pixels,
+            })
+        } else {
+            Err(faults)
+        }
     }
 
     /// The model's format and size; the options may repeat them, not contradict them.
-    fn as_trained(&self, name: &str, input: ImageInput) -> Result<(PixelFormat, TargetSize), Vec<ConfigError>> {
+    fn as_trained(
+        &self,
+        name: &str,
+        input: ImageInput,
+    ) -> Result<(PixelFormat, TargetSize), Vec<ConfigError>> {
         let mut faults = Vec::new();
         let trained = input.format;
         let written = self.written_format(trained.clone());
@@ -149,23 +224,33 @@ impl PixelsConfig {
             ("mean", written.mean != trained.mean),
             ("std", written.std != trained.std),
         ];
-        for (key, _) in contradictions.iter().filter(|(_, contradicts)| *contradicts) {
+        for (key, _) in contradictions
+            .iter()
+            .filter(|(_, contradicts)| *contradicts)
+        {
             faults.push(ConfigError::new(
                 *key,
                 format!("model `{name}` was trained with another `{key}`; remove it here"),
             ));
         }
-        let trained_size = input.size.map(|(height, width)| TargetSize::Fixed(height, width));
+        let trained_size = input
+            .size
+            .map(|(height, width)| TargetSize::Fixed(height, width));
         let size = match (trained_size, self.size) {
             (Some(trained), Some(written)) if trained != written => {
-                let message = format!("model `{name}` takes images of {trained}; remove `size` here");
+                let message =
+                    format!("model `{name}` takes images of {trained}; remove `size` here");
                 faults.push(ConfigError::new("size", message));
                 trained
             }
             (Some(trained), _) => trained,
             (None, written) => written.unwrap_or(TargetSize::Original),
         };
-        if faults.is_empty() { Ok((trained, size)) } else { Err(faults) }
+        if faults.is_empty() {
+            Ok((trained, size))
+        } else {
+            Err(faults)
+        }
     }
 
     /// `format` with what the options say put over it.
@@ -182,14 +267,22 @@ impl PixelsConfig {
 
 fn find_column(input: &SchemaRef, name: &str) -> Result<usize, ConfigError> {
     let Some((place, field)) = input.column_with_name(name) else {
-        let known: Vec<&str> = input.fields().iter().map(|field| field.name().as_str()).collect();
-        return Err(ConfigError::new("column", format!("no column `{name}`; the input has: {}", known.join(", "))));
+        let known: Vec<&str> = input
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .collect();
+        return Err(ConfigError::new(
+            "column",
+            format!("no column `{name}`; the input has: {}", known.join(", ")),
+        ));
     };
     match field.data_type() {
         DataType::Binary | DataType::LargeBinary => Ok(place),
-        other => {
-            Err(ConfigError::new("column", format!("column `{name}` holds {other}, not the bytes of encoded images")))
-        }
+        other => Err(ConfigError::new(
+            "column",
+            format!("column `{name}` holds {other}, not the bytes of encoded images"),
+        )),
     }
 }
 
@@ -211,7 +304,9 @@ struct PixelsTarget {
 impl PixelsTarget {
     fn field(&self, name: &str) -> Result<Field, arrow::error::ArrowError> {
         let field = match self.size {
-            TargetSize::Fixed(height, width) => tensor::tensor_field(name, &self.format.shape(height, width))?,
+            TargetSize::Fixed(height, width) => {
+                tensor::tensor_field(name, &self.format.shape(height, width))?
+            }
             TargetSize::Original => tensor::variable_field(name, 3)?,
         };
         Ok(self.format.annotate(field))
@@ -252,14 +347,28 @@ impl TransformPlan for PixelsPlan {
         }
     }
 
-    // `scratch_bytes` stays 0: what decoding takes depends on the image, and is counted from the batch's pixels.
+    // `scratch_bytes` stays 0: what decoding takes depends on the image, and is counted from the
+    // batch's pixels.
 
     fn summary(&self) -> String {
-        let PixelsTarget { format, size, draft, .. } = &self.target;
+        let PixelsTarget {
+            format,
+            size,
+            draft,
+            ..
+        } = &self.target;
         let [low, high] = format.range;
         let drafted = if *draft { ", from drafts" } else { "" };
-        let normalised = if format.mean.is_empty() && format.std.is_empty() { "" } else { ", standardised" };
-        format!("{:?} {:?}, {size}{drafted}, {low}..{high}{normalised}", format.channels, format.layout).to_lowercase()
+        let normalised = if format.mean.is_empty() && format.std.is_empty() {
+            ""
+        } else {
+            ", standardised"
+        };
+        format!(
+            "{:?} {:?}, {size}{drafted}, {low}..{high}{normalised}",
+            format.channels, format.layout
+        )
+        .to_lowercase()
     }
 }
 
@@ -275,10 +384,15 @@ struct PixelsTransform {
 impl Transform for PixelsTransform {
     fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
         let images = Arc::clone(batch.records.column(self.column));
-        let mut tensors = TensorBuilder { values: Vec::new(), shapes: Vec::new() };
+        let mut tensors = TensorBuilder {
+            values: Vec::new(),
+            shapes: Vec::new(),
+        };
         if let TargetSize::Fixed(height, width) = self.target.size {
             let rows = images.len() - images.null_count();
-            tensors.reserve(rows.saturating_mul(height * width * self.target.format.channels.count()))?;
+            tensors.reserve(
+                rows.saturating_mul(height * width * self.target.format.channels.count()),
+            )?;
         }
         let mut usable = Vec::with_capacity(images.len());
         for (row, &ordinal) in batch.row_ordinals.iter().enumerate() {
@@ -286,13 +400,18 @@ impl Transform for PixelsTransform {
             usable.push(read.is_ok());
             match read {
                 Ok(DecodedRow { pixels, shape }) => {
-                    self.target.format.normalize(&pixels, tensors.grow(shape, pixels.len())?);
+                    self.target
+                        .format
+                        .normalize(&pixels, tensors.grow(shape, pixels.len())?);
                 }
                 Err((code, reason)) => rejects.push(ordinal, code, reason),
             }
         }
         let batch = batch.filter(&BooleanArray::from(usable))?;
-        let kept = self.kept.iter().map(|&place| Arc::clone(batch.records.column(place)));
+        let kept = self
+            .kept
+            .iter()
+            .map(|&place| Arc::clone(batch.records.column(place)));
         let columns = kept.chain([tensors.column(&self.target)?]).collect();
         let records = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
         Ok(batch.with_records(records))
@@ -316,26 +435,34 @@ fn read<'a>(
     let refuse = |error: ImageError| (error.code(), error.to_string());
     let image = image.ok_or_else(|| (RejectCode::Missing, "the image is null".to_owned()))?;
     let drafted = match target.size {
-        TargetSize::Fixed(height, width) if target.draft => {
-            jpeg_scaled::decode_scaled(image, target.format.channels, target.max_pixels, (height, width))
-        }
+        TargetSize::Fixed(height, width) if target.draft => jpeg_scaled::decode_scaled(
+            image,
+            target.format.channels,
+            target.max_pixels,
+            (height, width),
+        ),
         _ => None,
     };
     let (image, area) = match drafted {
         Some((pixels, area)) => (pixels, area),
         None => {
-            let pixels = decode(image, target.format.channels, target.max_pixels).map_err(refuse)?;
+            let pixels =
+                decode(image, target.format.channels, target.max_pixels).map_err(refuse)?;
             let area = CropBox::whole(&pixels);
             (pixels, area)
         }
     };
     Ok(match resizer {
-        Some(resizer) => {
-            DecodedRow { pixels: Cow::Borrowed(resizer.resize_box(&image, area).map_err(refuse)?), shape: None }
-        }
+        Some(resizer) => DecodedRow {
+            pixels: Cow::Borrowed(resizer.resize_box(&image, area).map_err(refuse)?),
+            shape: None,
+        },
         None => {
             let shape = target.format.shape(image.height, image.width);
-            DecodedRow { pixels: Cow::Owned(image.data), shape: Some(shape) }
+            DecodedRow {
+                pixels: Cow::Owned(image.data),
+                shape: Some(shape),
+            }
         }
     })
 }
@@ -413,15 +540,21 @@ mod tests {
     }
 
     fn input(image: DataType) -> SchemaRef {
-        Arc::new(Schema::new(vec![Field::new("source", DataType::Utf8, false), Field::new(IMAGE, image, true)]))
+        Arc::new(Schema::new(vec![
+            Field::new("source", DataType::Utf8, false),
+            Field::new(IMAGE, image, true),
+        ]))
     }
 
     fn plan(options: Value) -> Result<Box<dyn TransformPlan>, Vec<(String, String)>> {
         let kind = find(KINDS, "pixels", "transform").unwrap();
         let planned = (kind.plan)(options, &input(DataType::Binary), &context());
-        planned
-            .map(|planned| planned.stage)
-            .map_err(|faults| faults.into_iter().map(|fault| (fault.key, fault.message)).collect())
+        planned.map(|planned| planned.stage).map_err(|faults| {
+            faults
+                .into_iter()
+                .map(|fault| (fault.key, fault.message))
+                .collect()
+        })
     }
 
     fn faults(options: Value) -> Vec<(String, String)> {
@@ -431,13 +564,25 @@ mod tests {
     /// A gray image whose pixels are all `value`.
     fn png(width: usize, height: usize, value: u8) -> Vec<u8> {
         let data = vec![value; width * height];
-        encode(&crate::image::Pixels { width, height, channels: Channels::Gray, data }, OutputFormat::Png).unwrap()
+        encode(
+            &crate::image::Pixels {
+                width,
+                height,
+                channels: Channels::Gray,
+                data,
+            },
+            OutputFormat::Png,
+        )
+        .unwrap()
     }
 
     fn batch(images: ArrayRef) -> Batch {
-        let sources: ArrayRef = Arc::new(StringArray::from_iter_values((0..images.len()).map(|row| row.to_string())));
+        let sources: ArrayRef = Arc::new(StringArray::from_iter_values(
+            (0..images.len()).map(|row| row.to_string()),
+        ));
         let provenance = Provenance::rows(Split::new("test"), 0..images.len() as u64);
-        let records = RecordBatch::try_new(input(images.data_type().clone()), vec![sources, images]).unwrap();
+        let records =
+            RecordBatch::try_new(input(images.data_type().clone()), vec![sources, images]).unwrap();
         Batch::new(records, provenance)
     }
 
@@ -445,24 +590,51 @@ mod tests {
         let mut rejects = RejectCollector::default();
         let batch = plan.build().unwrap().apply(batch, &mut rejects).unwrap();
         assert_eq!(batch.records.schema(), plan.schema());
-        (batch, rejects.into_vec().into_iter().map(|reject| (reject.ordinal, reject.code)).collect())
+        (
+            batch,
+            rejects
+                .into_vec()
+                .into_iter()
+                .map(|reject| (reject.ordinal, reject.code))
+                .collect(),
+        )
     }
 
     #[test]
     fn sound_images_become_tensors_and_the_others_rejects() {
-        let plan = plan(json!({ "size": [2, 3], "channels": "gray", "range": [0.0, 255.0] })).unwrap();
+        let plan =
+            plan(json!({ "size": [2, 3], "channels": "gray", "range": [0.0, 255.0] })).unwrap();
         let (first, last) = (png(30, 20, 7), png(3, 2, 9));
-        let images = [Some(first.as_slice()), None, Some(b"no image"), Some(&first[..50]), Some(&last)];
-        let (batch, rejects) = applied(plan.as_ref(), batch(Arc::new(BinaryArray::from(images.to_vec()))));
+        let images = [
+            Some(first.as_slice()),
+            None,
+            Some(b"no image"),
+            Some(&first[..50]),
+            Some(&last),
+        ];
+        let (batch, rejects) = applied(
+            plan.as_ref(),
+            batch(Arc::new(BinaryArray::from(images.to_vec()))),
+        );
 
-        let refused = [(1, RejectCode::Missing), (2, RejectCode::Unsupported), (3, RejectCode::Truncated)];
+        let refused = [
+            (1, RejectCode::Missing),
+            (2, RejectCode::Unsupported),
+            (3, RejectCode::Truncated),
+        ];
         assert_eq!(rejects, refused);
         assert_eq!(batch.row_ordinals, [0, 4]);
         let field = batch.records.schema_ref().field(1).clone();
         assert_eq!(field.name(), "pixels");
-        assert_eq!(TensorShape::of(&field), Some(TensorShape::Fixed(vec![1, 2, 3])));
+        assert_eq!(
+            TensorShape::of(&field),
+            Some(TensorShape::Fixed(vec![1, 2, 3]))
+        );
         assert_eq!(PixelFormat::of(&field).unwrap().channels, Channels::Gray);
-        assert_eq!(fixed_values(batch.records.column(1)).unwrap(), [[7.0; 6], [9.0; 6]].concat());
+        assert_eq!(
+            fixed_values(batch.records.column(1)).unwrap(),
+            [[7.0; 6], [9.0; 6]].concat()
+        );
     }
 
     #[test]
@@ -476,11 +648,23 @@ mod tests {
         let (batch, rejects) = applied(plan.as_ref(), batch(Arc::new(images)));
 
         assert_eq!(rejects, [(1, RejectCode::Truncated)]);
-        let names: Vec<&String> = batch.records.schema_ref().fields().iter().map(|field| field.name()).collect();
+        let names: Vec<&String> = batch
+            .records
+            .schema_ref()
+            .fields()
+            .iter()
+            .map(|field| field.name())
+            .collect();
         assert_eq!(names, ["source", "image", "x"]);
         let tensors = batch.records.column(2);
-        assert_eq!(variable_row(tensors, 0).unwrap(), ([7.0; 9].as_slice(), vec![1, 3, 3]));
-        assert_eq!(variable_row(tensors, 1).unwrap(), ([9.0; 6].as_slice(), vec![2, 1, 3]));
+        assert_eq!(
+            variable_row(tensors, 0).unwrap(),
+            ([7.0; 9].as_slice(), vec![1, 3, 3])
+        );
+        assert_eq!(
+            variable_row(tensors, 1).unwrap(),
+            ([9.0; 6].as_slice(), vec![2, 1, 3])
+        );
     }
 
     #[test]
@@ -488,7 +672,10 @@ mod tests {
         for size in [json!([2, 2]), json!("original")] {
             let plan = plan(json!({ "size": size })).unwrap();
             for images in [vec![], vec![Some(b"x".as_slice()), None]] {
-                let (batch, rejects) = applied(plan.as_ref(), batch(Arc::new(BinaryArray::from(images.clone()))));
+                let (batch, rejects) = applied(
+                    plan.as_ref(),
+                    batch(Arc::new(BinaryArray::from(images.clone()))),
+                );
                 assert_eq!((batch.records.num_rows(), rejects.len()), (0, images.len()));
             }
         }
@@ -496,10 +683,19 @@ mod tests {
 
     #[test]
     fn large_binary_columns_are_read_as_well() {
-        let mut config = PixelsConfig { size: Some(TargetSize::Fixed(1, 1)), ..PixelsConfig::default() };
-        let plan = config.plan(&input(DataType::LargeBinary), &context()).unwrap();
-        let (batch, _) =
-            applied(plan.as_ref(), batch(Arc::new(LargeBinaryArray::from(vec![png(1, 1, 255).as_slice()]))));
+        let mut config = PixelsConfig {
+            size: Some(TargetSize::Fixed(1, 1)),
+            ..PixelsConfig::default()
+        };
+        let plan = config
+            .plan(&input(DataType::LargeBinary), &context())
+            .unwrap();
+        let (batch, _) = applied(
+            plan.as_ref(),
+            batch(Arc::new(LargeBinaryArray::from(vec![
+                png(1, 1, 255).as_slice(),
+            ]))),
+        );
         assert_eq!(fixed_values(batch.records.column(1)).unwrap(), [1.0; 3]);
     }
 
@@ -507,11 +703,17 @@ mod tests {
     fn an_image_beyond_the_limit_is_rejected_by_its_header() {
         let mut context = context();
         context.limits.pixels = 5;
-        let mut config = PixelsConfig { size: Some(TargetSize::Fixed(1, 1)), ..PixelsConfig::default() };
+        let mut config = PixelsConfig {
+            size: Some(TargetSize::Fixed(1, 1)),
+            ..PixelsConfig::default()
+        };
         let plan = config.plan(&input(DataType::Binary), &context).unwrap();
         let images = BinaryArray::from(vec![png(3, 2, 0).as_slice(), png(5, 1, 0).as_slice()]);
         let (batch, rejects) = applied(plan.as_ref(), batch(Arc::new(images)));
-        assert_eq!((batch.row_ordinals, rejects), (vec![1], vec![(0, RejectCode::TooLarge)]));
+        assert_eq!(
+            (batch.row_ordinals, rejects),
+            (vec![1], vec![(0, RejectCode::TooLarge)])
+        );
     }
 
     #[test]
@@ -519,8 +721,14 @@ mod tests {
         let found = faults(json!({ "column": "picture", "to": "source", "model": "photo" }));
         let keys: Vec<&str> = found.iter().map(|(key, _)| key.as_str()).collect();
         assert_eq!(keys, ["column", "model", "to"]);
-        assert_eq!(found[0].1, "no column `picture`; the input has: source, image");
-        assert_eq!(found[2].1, "there is a column `source` already; choose another name");
+        assert_eq!(
+            found[0].1,
+            "no column `picture`; the input has: source, image"
+        );
+        assert_eq!(
+            found[2].1,
+            "there is a column `source` already; choose another name"
+        );
     }
 
     #[test]
@@ -529,34 +737,64 @@ mod tests {
         let size = "say `size = [height, width]` or `size = \"original\"`, or name a `model`";
         assert_eq!(only(json!({})), ("size".to_owned(), size.to_owned()));
         let huge = "100000 x 100000 pixels exceed the limit of 100000000 pixels an image";
-        assert_eq!(only(json!({ "size": [100_000, 100_000] })), ("size".to_owned(), huge.to_owned()));
+        assert_eq!(
+            only(json!({ "size": [100_000, 100_000] })),
+            ("size".to_owned(), huge.to_owned())
+        );
         let unfitted = "images that keep their own size are not fitted; remove `fit`";
-        assert_eq!(only(json!({ "size": "original", "fit": "pad" })), ("fit".to_owned(), unfitted.to_owned()));
+        assert_eq!(
+            only(json!({ "size": "original", "fit": "pad" })),
+            ("fit".to_owned(), unfitted.to_owned())
+        );
         let whole = "images that keep their own size are decoded whole; remove `draft`";
-        assert_eq!(only(json!({ "size": "original", "draft": true })), ("draft".to_owned(), whole.to_owned()));
+        assert_eq!(
+            only(json!({ "size": "original", "draft": true })),
+            ("draft".to_owned(), whole.to_owned())
+        );
         if !jpeg_scaled::AVAILABLE {
             let unable = "this build has no decoder that can; remove `draft`, or build with `--features turbojpeg`";
-            assert_eq!(only(json!({ "size": [1, 1], "draft": true })), ("draft".to_owned(), unable.to_owned()));
+            assert_eq!(
+                only(json!({ "size": [1, 1], "draft": true })),
+                ("draft".to_owned(), unable.to_owned())
+            );
         }
-        assert_eq!(only(json!({ "size": [1, 1], "mean": [0.5] })).1, "`mean` has 1 values for 3 channels");
+        assert_eq!(
+            only(json!({ "size": [1, 1], "mean": [0.5] })).1,
+            "`mean` has 1 values for 3 channels"
+        );
         let text = "column `source` holds Utf8, not the bytes of encoded images";
         assert_eq!(only(json!({ "size": [1, 1], "column": "source" })).1, text);
     }
 
     #[test]
     fn options_may_repeat_what_the_model_wants_but_not_contradict_it() {
-        let wants = |size| ImageInput { format: PixelFormat::default(), size };
+        let wants = |size| ImageInput {
+            format: PixelFormat::default(),
+            size,
+        };
         let keys = |options: Value, size| {
             let config: PixelsConfig = serde_json::from_value(options).unwrap();
             let outcome = config.as_trained("photo", wants(size));
-            outcome.map(|(_, size)| size).map_err(|faults| faults.into_iter().map(|f| f.key).collect::<Vec<_>>())
+            outcome
+                .map(|(_, size)| size)
+                .map_err(|faults| faults.into_iter().map(|f| f.key).collect::<Vec<_>>())
         };
         let fixed = Some((64, 48));
         assert_eq!(keys(json!({}), fixed), Ok(TargetSize::Fixed(64, 48)));
-        assert_eq!(keys(json!({ "size": [64, 48], "channels": "rgb" }), fixed), Ok(TargetSize::Fixed(64, 48)));
-        let contradictions = json!({ "size": "original", "channels": "gray", "range": [-1.0, 1.0] });
-        assert_eq!(keys(contradictions, fixed).unwrap_err(), ["channels", "range", "size"]);
+        assert_eq!(
+            keys(json!({ "size": [64, 48], "channels": "rgb" }), fixed),
+            Ok(TargetSize::Fixed(64, 48))
+        );
+        let contradictions =
+            json!({ "size": "original", "channels": "gray", "range": [-1.0, 1.0] });
+        assert_eq!(
+            keys(contradictions, fixed).unwrap_err(),
+            ["channels", "range", "size"]
+        );
         assert_eq!(keys(json!({}), None), Ok(TargetSize::Original));
-        assert_eq!(keys(json!({ "size": [32, 32] }), None), Ok(TargetSize::Fixed(32, 32)));
+        assert_eq!(
+            keys(json!({ "size": [32, 32] }), None),
+            Ok(TargetSize::Fixed(32, 32))
+        );
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::image::{PixelFormat, Pixels};
 
-/// Of larger images the middle is shown, up to this side: noise would not survive being scaled down.
+/// Of larger images the middle is shown, up to this side: noise would not survive being scaled
+/// down.
 const SIDE: usize = 224;
 
 /// An image as a model was given it, and as it came back.
@@ -16,7 +17,12 @@ pub struct ImagePreview {
 
 impl ImagePreview {
     /// From the values of a tensor before and after; `None` where they are no image of this format.
-    pub fn new(ordinal: u32, format: &PixelFormat, shape: &[usize], values: [&[f32]; 2]) -> Option<Self> {
+    pub fn new(
+        ordinal: u32,
+        format: &PixelFormat,
+        shape: &[usize],
+        values: [&[f32]; 2],
+    ) -> Option<Self> {
         let (height, width) = format.size(shape)?;
         let len = height * width * format.channels.count();
         if len == 0 || values.iter().any(|values| values.len() != len) {
@@ -24,8 +30,17 @@ impl ImagePreview {
         }
         let image = |values: &[f32]| {
             let data = format.denormalize(values);
-            Pixels { width, height, channels: format.channels, data }.center_crop(SIDE)
+            Pixels {
+                width,
+                height,
+                channels: format.channels,
+                data,
+            }
+            .center_crop(SIDE)
         };
-        Some(Self { ordinal, images: values.map(image) })
+        Some(Self {
+            ordinal,
+            images: values.map(image),
+        })
     }
 }

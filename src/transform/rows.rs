@@ -1,4 +1,5 @@
-//! What transforms share: finding columns, reading tensors row by row, leaving out the rows that were refused.
+//! What transforms share: finding columns, reading tensors row by row, leaving out the rows that
+//! were refused.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,10 +17,22 @@ use crate::tensor::{TensorShape, fixed_values, variable_row};
 ///
 /// # Errors
 /// A fault at `key` with the columns that there are, and the nearest.
-pub(super) fn find<'a>(input: &'a Schema, key: &str, name: &str) -> Result<(usize, &'a Field), ConfigError> {
+pub(super) fn find<'a>(
+    input: &'a Schema,
+    key: &str,
+    name: &str,
+) -> Result<(usize, &'a Field), ConfigError> {
     input.column_with_name(name).ok_or_else(|| {
-        let known: Vec<&str> = input.fields().iter().map(|field| field.name().as_str()).collect();
-        let message = format!("no column `{name}`{}; the input has: {}", did_you_mean(name, &known), known.join(", "));
+        let known: Vec<&str> = input
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .collect();
+        let message = format!(
+            "no column `{name}`{}; the input has: {}",
+            did_you_mean(name, &known),
+            known.join(", ")
+        );
         ConfigError::new(key, message)
     })
 }
@@ -40,21 +53,34 @@ pub(super) fn find_tensor<'a>(
     match TensorShape::of(field) {
         Some(shape) if shape.len() != Some(0) => Ok((index, field, shape)),
         _ => {
-            let message = format!("column `{}` holds {}, not tensors of float32", field.name(), field.data_type());
+            let message = format!(
+                "column `{}` holds {}, not tensors of float32",
+                field.name(),
+                field.data_type()
+            );
             Err(ConfigError::new(key, message))
         }
     }
 }
 
 fn only_tensor<'a>(input: &'a Schema, key: &str) -> Result<&'a str, ConfigError> {
-    let tensors = input.fields().iter().filter(|field| TensorShape::of(field).is_some());
+    let tensors = input
+        .fields()
+        .iter()
+        .filter(|field| TensorShape::of(field).is_some());
     let tensors: Vec<&str> = tensors.map(|field| field.name().as_str()).collect();
     match tensors.as_slice() {
         [one] => Ok(one),
-        [] => Err(ConfigError::new(key, "the input has no tensor column; a `pixels` or `features` stage makes one")),
+        [] => Err(ConfigError::new(
+            key,
+            "the input has no tensor column; a `pixels` or `features` stage makes one",
+        )),
         several => Err(ConfigError::new(
             key,
-            format!("the input has several tensor columns: {}; say which", several.join(", ")),
+            format!(
+                "the input has several tensor columns: {}; say which",
+                several.join(", ")
+            ),
         )),
     }
 }
@@ -65,16 +91,34 @@ fn only_tensor<'a>(input: &'a Schema, key: &str) -> Result<&'a str, ConfigError>
 /// A fault at `key` where the name is taken.
 pub(super) fn append(input: &Schema, key: &str, field: Field) -> Result<SchemaRef, ConfigError> {
     if input.column_with_name(field.name()).is_some() {
-        let message = format!("the input has a column `{}` already; choose another name", field.name());
+        let message = format!(
+            "the input has a column `{}` already; choose another name",
+            field.name()
+        );
         return Err(ConfigError::new(key, message));
     }
-    let fields: Vec<Arc<Field>> = input.fields().iter().cloned().chain([Arc::new(field)]).collect();
+    let fields: Vec<Arc<Field>> = input
+        .fields()
+        .iter()
+        .cloned()
+        .chain([Arc::new(field)])
+        .collect();
     Ok(Arc::new(Schema::new(fields)))
 }
 
 /// The batch's columns with `added` after them, under the planned schema.
-pub(super) fn with_columns(batch: Batch, schema: &SchemaRef, added: Vec<ArrayRef>) -> Result<Batch, StageError> {
-    let columns = batch.records.columns().iter().cloned().chain(added).collect();
+pub(super) fn with_columns(
+    batch: Batch,
+    schema: &SchemaRef,
+    added: Vec<ArrayRef>,
+) -> Result<Batch, StageError> {
+    let columns = batch
+        .records
+        .columns()
+        .iter()
+        .cloned()
+        .chain(added)
+        .collect();
     let records = RecordBatch::try_new(Arc::clone(schema), columns)?;
     Ok(batch.with_records(records))
 }
@@ -94,13 +138,16 @@ impl RejectedRows {
         self.reasons.entry(row).or_insert(refusal);
     }
 
-    /// Whether the model works. One that fails on every row may be broken, or the rows may all be bad: [`super::IsolatedTransform`]
-    /// tells these apart.
+    /// Whether the model works. One that fails on every row may be broken, or the rows may all be
+    /// bad: [`super::IsolatedTransform`] tells these apart.
     ///
     /// # Errors
     /// The first failure, where the model failed on every row of a batch of `rows`.
     pub(super) fn check_model(&self, rows: usize) -> Result<(), StageError> {
-        let failed = self.reasons.values().filter(|(code, _)| *code == RejectCode::Model);
+        let failed = self
+            .reasons
+            .values()
+            .filter(|(code, _)| *code == RejectCode::Model);
         match self.reasons.values().next() {
             Some((_, reason)) if failed.count() == rows => Err(StageError::Model(reason.clone())),
             _ => Ok(()),
@@ -108,12 +155,17 @@ impl RejectedRows {
     }
 
     /// The batch without the refused rows, which are reported in order.
-    pub(super) fn remove_from(self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
+    pub(super) fn remove_from(
+        self,
+        batch: Batch,
+        rejects: &mut RejectCollector,
+    ) -> Result<Batch, StageError> {
         if self.reasons.is_empty() {
             return Ok(batch);
         }
-        let kept: BooleanArray =
-            (0..batch.row_ordinals.len()).map(|row| Some(!self.reasons.contains_key(&row))).collect();
+        let kept: BooleanArray = (0..batch.row_ordinals.len())
+            .map(|row| Some(!self.reasons.contains_key(&row)))
+            .collect();
         for (row, (code, reason)) in self.reasons {
             rejects.push(batch.row_ordinals[row], code, reason);
         }
@@ -131,7 +183,11 @@ pub(super) struct TensorRows<'a> {
 impl<'a> TensorRows<'a> {
     /// The column at `index`, planned to have `shape`.
     pub(super) fn new(batch: &'a Batch, index: usize, shape: &'a TensorShape) -> Self {
-        Self { name: batch.records.schema_ref().field(index).name(), column: batch.records.column(index), shape }
+        Self {
+            name: batch.records.schema_ref().field(index).name(),
+            column: batch.records.column(index),
+            shape,
+        }
     }
 
     /// The values of a row, and their shape.
@@ -140,21 +196,31 @@ impl<'a> TensorRows<'a> {
     /// Where a value is null, or the row's own shape is not that of its values.
     pub(super) fn get(&self, row: usize) -> Result<(&'a [f32], Cow<'a, [usize]>), RejectReason> {
         if self.column.is_null(row) || self.has_null(row) {
-            return Err((RejectCode::Missing, format!("`{}` is null, or holds a null", self.name)));
+            return Err((
+                RejectCode::Missing,
+                format!("`{}` is null, or holds a null", self.name),
+            ));
         }
         let found = match self.shape {
             TensorShape::Fixed(shape) => {
                 let len = shape.iter().product::<usize>();
-                let values = fixed_values(self.column).and_then(|values| values.get(row * len..(row + 1) * len));
+                let values = fixed_values(self.column)
+                    .and_then(|values| values.get(row * len..(row + 1) * len));
                 values.map(|values| (values, Cow::Borrowed(shape.as_slice())))
             }
             TensorShape::Variable(_) => {
                 let found = variable_row(self.column, row);
-                let found = found.filter(|(values, shape)| checked_product(shape) == Some(values.len()));
+                let found =
+                    found.filter(|(values, shape)| checked_product(shape) == Some(values.len()));
                 found.map(|(values, shape)| (values, Cow::Owned(shape)))
             }
         };
-        found.ok_or_else(|| (RejectCode::Mismatch, format!("`{}` has a shape that its values do not fill", self.name)))
+        found.ok_or_else(|| {
+            (
+                RejectCode::Mismatch,
+                format!("`{}` has a shape that its values do not fill", self.name),
+            )
+        })
     }
 
     fn has_null(&self, row: usize) -> bool {
@@ -163,7 +229,8 @@ impl<'a> TensorRows<'a> {
         match (self.column.as_fixed_size_list_opt(), variable) {
             (Some(list), _) => list.values().null_count() > 0 && list.value(row).null_count() > 0,
             (_, Some(list)) => {
-                list.is_null(row) || (list.values().null_count() > 0 && list.value(row).null_count() > 0)
+                list.is_null(row)
+                    || (list.values().null_count() > 0 && list.value(row).null_count() > 0)
             }
             _ => false,
         }
@@ -171,5 +238,7 @@ impl<'a> TensorRows<'a> {
 }
 
 fn checked_product(shape: &[usize]) -> Option<usize> {
-    shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size))
+    shape
+        .iter()
+        .try_fold(1_usize, |product, &size| product.checked_mul(size))
 }

@@ -20,8 +20,8 @@ use crate::model::Loss;
 use crate::plan_context::PlanContext;
 use crate::tensor::TensorShape;
 
-/// The options: two columns of equal shapes, and what is measured between them, each into a float32 column
-/// named after the metric.
+/// The options: two columns of equal shapes, and what is measured between them, each into a float32
+/// column named after the metric.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct ScoreConfig {
     /// The tensor column with what should have come out.
@@ -42,30 +42,32 @@ pub struct ScoreConfig {
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub peak: Option<f64>,
-    /// The model that made the reconstruction, as declared under `models`; its card says how large errors were on the
-    /// data that it was validated on. For `zscore`, `feature_zscores` and `top_features`.
+    /// The model that made the reconstruction, as declared under `models`; its card says how large
+    /// errors were on the data that it was validated on. For `zscore`, `feature_zscores` and
+    /// `top_features`.
     #[serde(default)]
     // Its digest stands for it.
     #[schemars(extend("x-changes-rows" = false))]
     pub model: Option<String>,
-    /// Whether to add the column `zscore`: how many standard deviations the record's error, by the model's loss, lies
-    /// above the mean that the card tells. Above 3 is unusual, below 0 is well known.
+    /// Whether to add the column `zscore`: how many standard deviations the record's error, by the
+    /// model's loss, lies above the mean that the card tells. Above 3 is unusual, below 0 is well
+    /// known.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub zscore: bool,
-    /// Whether to add the column `feature_errors`: the squared error of each feature, in the order of the columns in the
-    /// model's card.
+    /// Whether to add the column `feature_errors`: the squared error of each feature, in the order
+    /// of the columns in the model's card.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub feature_errors: bool,
-    /// Whether to add the column `feature_zscores`: for each feature, how many standard deviations its squared error lies
-    /// above its mean. A feature whose error never varied on the validation data is measured by the least deviation
-    /// above 0 of the others.
+    /// Whether to add the column `feature_zscores`: for each feature, how many standard deviations
+    /// its squared error lies above its mean. A feature whose error never varied on the validation
+    /// data is measured by the least deviation above 0 of the others.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub feature_zscores: bool,
-    /// Add the column `top_features`: so many features with the highest z-scores, the highest first, as a list of
-    /// `feature` (its name) and `zscore`.
+    /// Add the column `top_features`: so many features with the highest z-scores, the highest
+    /// first, as a list of `feature` (its name) and `zscore`.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub top_features: Option<NonZeroUsize>,
@@ -104,53 +106,105 @@ impl ScoreMetric {
 }
 
 impl TransformConfig for ScoreConfig {
-    fn plan(&mut self, input: &SchemaRef, context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
+    fn plan(
+        &mut self,
+        input: &SchemaRef,
+        context: &PlanContext,
+    ) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let mut faults = Vec::new();
-        let mut find = |key, name| find_tensor(input, key, Some(name)).map_err(|fault| faults.push(fault)).ok();
-        let (original, reconstruction) =
-            (find("original", &self.original), find("reconstruction", &self.reconstruction));
+        let mut find = |key, name| {
+            find_tensor(input, key, Some(name))
+                .map_err(|fault| faults.push(fault))
+                .ok()
+        };
+        let (original, reconstruction) = (
+            find("original", &self.original),
+            find("reconstruction", &self.reconstruction),
+        );
         let shape = original.as_ref().map(|(_, _, shape)| shape);
-        let anomaly =
-            shape.map(|shape| AnomalyScorer::plan(self, shape, context).map_err(|found| faults.extend(found)));
+        let anomaly = shape.map(|shape| {
+            AnomalyScorer::plan(self, shape, context).map_err(|found| faults.extend(found))
+        });
         let anomaly = anomaly.and_then(Result::ok);
         let schema = self.schema(input, anomaly.as_ref(), &mut faults);
-        let (Some(original), Some(reconstruction)) = (original, reconstruction) else { return Err(faults) };
+        let (Some(original), Some(reconstruction)) = (original, reconstruction) else {
+            return Err(faults);
+        };
         let (shape, other) = (original.2, reconstruction.2);
         if !comparable(&shape, &other) {
-            let message = format!("is {other}, but `{}` is {shape}; they must be equal", self.original);
+            let message = format!(
+                "is {other}, but `{}` is {shape}; they must be equal",
+                self.original
+            );
             faults.push(ConfigError::new("reconstruction", message));
         }
-        let formats = [PixelFormat::of(original.1), PixelFormat::of(reconstruction.1)];
+        let formats = [
+            PixelFormat::of(original.1),
+            PixelFormat::of(reconstruction.1),
+        ];
         if matches!(&formats, [Some(one), Some(two)] if one != two) {
-            faults.push(ConfigError::new("reconstruction", "its pixels are scaled or laid out unlike the original's"));
+            faults.push(ConfigError::new(
+                "reconstruction",
+                "its pixels are scaled or laid out unlike the original's",
+            ));
         }
         let format = formats.into_iter().flatten().next();
         self.check_metrics(&shape, format.as_ref(), &mut faults);
-        let (Some(anomaly), true) = (anomaly, faults.is_empty()) else { return Err(faults) };
+        let (Some(anomaly), true) = (anomaly, faults.is_empty()) else {
+            return Err(faults);
+        };
         if format.is_none() && self.metrics.contains(&ScoreMetric::Psnr) {
             self.peak.get_or_insert(1.0);
         }
-        let measure = ErrorMeasure { format, peak: self.peak.unwrap_or(1.0) };
+        let measure = ErrorMeasure {
+            format,
+            peak: self.peak.unwrap_or(1.0),
+        };
         let columns = [(original.0, shape), (reconstruction.0, other)];
-        Ok(Box::new(ScoreTransform { columns, metrics: self.metrics.clone(), measure, anomaly, schema }))
+        Ok(Box::new(ScoreTransform {
+            columns,
+            metrics: self.metrics.clone(),
+            measure,
+            anomaly,
+            schema,
+        }))
     }
 }
 
 impl ScoreConfig {
     /// The input's columns, those of the metrics, and those that the card is asked for.
-    fn schema(&self, input: &SchemaRef, unusual: Option<&AnomalyScorer>, faults: &mut Vec<ConfigError>) -> SchemaRef {
+    fn schema(
+        &self,
+        input: &SchemaRef,
+        unusual: Option<&AnomalyScorer>,
+        faults: &mut Vec<ConfigError>,
+    ) -> SchemaRef {
         if self.metrics.is_empty() && !AnomalyScorer::is_asked(self) {
-            faults.push(ConfigError::new("metrics", "nothing is measured; give at least one metric"));
+            faults.push(ConfigError::new(
+                "metrics",
+                "nothing is measured; give at least one metric",
+            ));
         }
         let mut added = Vec::new();
         for (place, metric) in self.metrics.iter().enumerate() {
             if self.metrics[..place].contains(metric) {
-                faults.push(ConfigError::new("metrics", format!("`{}` is measured twice", metric.name())));
+                faults.push(ConfigError::new(
+                    "metrics",
+                    format!("`{}` is measured twice", metric.name()),
+                ));
                 continue;
             }
-            added.push(Field::new(format!("{}{}", self.prefix, metric.name()), DataType::Float32, false));
+            added.push(Field::new(
+                format!("{}{}", self.prefix, metric.name()),
+                DataType::Float32,
+                false,
+            ));
         }
-        added.extend(unusual.map(|unusual| unusual.fields(&self.prefix)).unwrap_or_default());
+        added.extend(
+            unusual
+                .map(|unusual| unusual.fields(&self.prefix))
+                .unwrap_or_default(),
+        );
         let mut schema = Arc::clone(input);
         for field in added {
             match append(&schema, "prefix", field) {
@@ -162,21 +216,41 @@ impl ScoreConfig {
     }
 
     /// Faults for metrics that do not fit the columns, and for a peak that means nothing.
-    fn check_metrics(&self, shape: &TensorShape, format: Option<&PixelFormat>, faults: &mut Vec<ConfigError>) {
+    fn check_metrics(
+        &self,
+        shape: &TensorShape,
+        format: Option<&PixelFormat>,
+        faults: &mut Vec<ConfigError>,
+    ) {
         if let Some(peak) = self.peak {
             if !(peak.is_finite() && peak > 0.0) {
-                faults.push(ConfigError::new("peak", format!("must be above 0; met {peak}")));
+                faults.push(ConfigError::new(
+                    "peak",
+                    format!("must be above 0; met {peak}"),
+                ));
             } else if format.is_some() {
-                faults.push(ConfigError::new("peak", "the columns hold pixels, whose range is known; leave this out"));
+                faults.push(ConfigError::new(
+                    "peak",
+                    "the columns hold pixels, whose range is known; leave this out",
+                ));
             } else if !self.metrics.contains(&ScoreMetric::Psnr) {
-                faults.push(ConfigError::new("peak", "has no effect without the metric psnr"));
+                faults.push(ConfigError::new(
+                    "peak",
+                    "has no effect without the metric psnr",
+                ));
             }
         }
         if let Some(message) = format.and_then(|format| format.check().err()) {
-            faults.push(ConfigError::new("original", format!("its pixel format is broken: {message}")));
+            faults.push(ConfigError::new(
+                "original",
+                format!("its pixel format is broken: {message}"),
+            ));
         }
         let scaled = |format: &PixelFormat| {
-            format.range[0] < 0.0 || format.range[1] > 1.0 || !format.mean.is_empty() || !format.std.is_empty()
+            format.range[0] < 0.0
+                || format.range[1] > 1.0
+                || !format.mean.is_empty()
+                || !format.std.is_empty()
         };
         if self.metrics.contains(&ScoreMetric::Bce) && format.is_some_and(scaled) {
             faults.push(ConfigError::new(
@@ -189,9 +263,16 @@ impl ScoreConfig {
             TensorShape::Variable(dims) => (*dims == 3).then_some((WINDOW, WINDOW)),
         };
         if self.metrics.contains(&ScoreMetric::Ssim) && format.is_none_or(|_| image.is_none()) {
-            faults.push(ConfigError::new("metrics", "ssim compares images, but the columns hold no pixels"));
-        } else if self.metrics.contains(&ScoreMetric::Ssim) && image.is_some_and(|(h, w)| h < WINDOW || w < WINDOW) {
-            let message = format!("ssim needs images of at least {WINDOW}x{WINDOW} pixels; these are {shape}");
+            faults.push(ConfigError::new(
+                "metrics",
+                "ssim compares images, but the columns hold no pixels",
+            ));
+        } else if self.metrics.contains(&ScoreMetric::Ssim)
+            && image.is_some_and(|(h, w)| h < WINDOW || w < WINDOW)
+        {
+            let message = format!(
+                "ssim needs images of at least {WINDOW}x{WINDOW} pixels; these are {shape}"
+            );
             faults.push(ConfigError::new("metrics", message));
         }
     }
@@ -234,19 +315,27 @@ impl TransformPlan for ScoreTransform {
 
     fn summary(&self) -> String {
         let names = self.metrics.iter().map(|metric| metric.name().to_owned());
-        names.chain(self.anomaly.summary()).collect::<Vec<_>>().join(", ")
+        names
+            .chain(self.anomaly.summary())
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 }
 
 impl Transform for ScoreTransform {
     fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
-        let [original, reconstruction] =
-            self.columns.each_ref().map(|(index, shape)| TensorRows::new(&batch, *index, shape));
+        let [original, reconstruction] = self
+            .columns
+            .each_ref()
+            .map(|(index, shape)| TensorRows::new(&batch, *index, shape));
         let mut scores = vec![Vec::with_capacity(batch.row_ordinals.len()); self.metrics.len()];
         let (mut added, mut refused) = (AnomalyColumns::default(), RejectedRows::default());
         for row in 0..batch.row_ordinals.len() {
             match self.score(&original, &reconstruction, row, &mut added) {
-                Ok(row) => scores.iter_mut().zip(row).for_each(|(scores, score)| scores.push(score)),
+                Ok(row) => scores
+                    .iter_mut()
+                    .zip(row)
+                    .for_each(|(scores, score)| scores.push(score)),
                 Err(refusal) => refused.add(row, refusal),
             }
         }
@@ -269,10 +358,16 @@ impl ScoreTransform {
     ) -> Result<Vec<f32>, RejectReason> {
         let ((x, shape), (y, other)) = (original.get(row)?, reconstruction.get(row)?);
         if shape != other {
-            return Err((RejectCode::Mismatch, format!("the original is {shape:?}, its reconstruction {other:?}")));
+            return Err((
+                RejectCode::Mismatch,
+                format!("the original is {shape:?}, its reconstruction {other:?}"),
+            ));
         }
         if shape.contains(&0) {
-            return Err((RejectCode::Mismatch, format!("{shape:?} holds no value to compare")));
+            return Err((
+                RejectCode::Mismatch,
+                format!("{shape:?} holds no value to compare"),
+            ));
         }
         for (name, values) in [("original", x), ("reconstruction", y)] {
             if let Some(value) = values.iter().find(|value| !value.is_finite()) {
@@ -280,8 +375,9 @@ impl ScoreTransform {
             }
         }
         let metrics = self.metrics.iter();
-        let scores =
-            metrics.map(|&metric| Ok(self.measure.of(metric, x, y, &shape)? as f32)).collect::<Result<_, _>>()?;
+        let scores = metrics
+            .map(|&metric| Ok(self.measure.of(metric, x, y, &shape)? as f32))
+            .collect::<Result<_, _>>()?;
         self.anomaly.add(x, y, added);
         Ok(scores)
     }
@@ -297,12 +393,25 @@ struct ErrorMeasure {
 
 impl ErrorMeasure {
     /// A metric of two tensors of one shape, all finite, not empty.
-    fn of(&self, metric: ScoreMetric, x: &[f32], y: &[f32], shape: &[usize]) -> Result<f64, RejectReason> {
+    fn of(
+        &self,
+        metric: ScoreMetric,
+        x: &[f32],
+        y: &[f32],
+        shape: &[usize],
+    ) -> Result<f64, RejectReason> {
         match metric {
             ScoreMetric::Mse => Ok(Loss::Mse.error(x, y)),
             ScoreMetric::Mae => Ok(mae(x, y)),
-            ScoreMetric::Bce => match x.iter().chain(y).find(|value| !(0.0..=1.0).contains(*value)) {
-                Some(value) => Err((RejectCode::Mismatch, format!("bce needs values within 0..1; met {value}"))),
+            ScoreMetric::Bce => match x
+                .iter()
+                .chain(y)
+                .find(|value| !(0.0..=1.0).contains(*value))
+            {
+                Some(value) => Err((
+                    RejectCode::Mismatch,
+                    format!("bce needs values within 0..1; met {value}"),
+                )),
                 None => Ok(Loss::Bce.error(x, y)),
             },
             ScoreMetric::Psnr => self.psnr(x, y, shape),
@@ -321,17 +430,27 @@ impl ErrorMeasure {
         let format = self.format.clone().unwrap_or_default();
         let (height, width) = format.size(shape).ok_or_else(|| no_image(shape))?;
         format.ssim(shape, x, y).ok_or_else(|| {
-            (RejectCode::Mismatch, format!("ssim needs at least {WINDOW}x{WINDOW} pixels; met {height}x{width}"))
+            (
+                RejectCode::Mismatch,
+                format!("ssim needs at least {WINDOW}x{WINDOW} pixels; met {height}x{width}"),
+            )
         })
     }
 }
 
 fn no_image(shape: &[usize]) -> RejectReason {
-    (RejectCode::Mismatch, format!("{shape:?} is no shape of such an image"))
+    (
+        RejectCode::Mismatch,
+        format!("{shape:?} is no shape of such an image"),
+    )
 }
 
 fn mae(x: &[f32], y: &[f32]) -> f64 {
-    let sum: f64 = x.iter().zip(y).map(|(&x, &y)| (f64::from(x) - f64::from(y)).abs()).sum();
+    let sum: f64 = x
+        .iter()
+        .zip(y)
+        .map(|(&x, &y)| (f64::from(x) - f64::from(y)).abs())
+        .sum();
     sum / x.len() as f64
 }
 
@@ -346,17 +465,23 @@ mod tests {
     use super::super::testing::{faults, of, part, reasons, run};
     use super::*;
     use crate::image::pixel_format::{Channels, TensorLayout};
-    use crate::tensor::{fixed_column, tensor_field, variable_column, variable_field, vector_field};
+    use crate::tensor::{
+        fixed_column, tensor_field, variable_column, variable_field, vector_field,
+    };
 
     fn vectors(x: &[f32], y: &[f32], len: usize) -> Batch {
         let column = |values: &[f32]| fixed_column(len, values.to_vec()).unwrap();
-        of([(vector_field("x", len), column(x)), (vector_field("y", len), column(y))])
+        of([
+            (vector_field("x", len), column(x)),
+            (vector_field("y", len), column(y)),
+        ])
     }
 
     fn images(format: &PixelFormat, side: usize, x: &[f32], y: &[f32]) -> Batch {
         let shape = format.shape(side, side);
         let field = |name| format.annotate(tensor_field(name, &shape).unwrap());
-        let column = |values: &[f32]| fixed_column(shape.iter().product(), values.to_vec()).unwrap();
+        let column =
+            |values: &[f32]| fixed_column(shape.iter().product(), values.to_vec()).unwrap();
         of([(field("x"), column(x)), (field("y"), column(y))])
     }
 
@@ -367,13 +492,20 @@ mod tests {
     fn scores(metrics: &str, batch: Batch) -> Vec<f32> {
         let (out, rejects) = run::<ScoreConfig>(&options(metrics), batch);
         assert!(rejects.is_empty(), "{rejects:?}");
-        out.records.columns()[2..].iter().map(|scores| scores.as_primitive::<Float32Type>().value(0)).collect()
+        out.records.columns()[2..]
+            .iter()
+            .map(|scores| scores.as_primitive::<Float32Type>().value(0))
+            .collect()
     }
 
     #[test]
     fn errors_are_means_over_the_values_of_a_record() {
         let input = vectors(&[0.0, 1.0, 0.5, 1.0], &[0.5, 1.0, 0.5, 0.5], 4);
-        let [mse, mae, bce, psnr] = scores(r#""metrics": ["mse", "mae", "bce", "psnr"]"#, input)[..] else { panic!() };
+        let [mse, mae, bce, psnr] =
+            scores(r#""metrics": ["mse", "mae", "bce", "psnr"]"#, input)[..]
+        else {
+            panic!()
+        };
         assert_eq!((mse, mae), (0.125, 0.25));
         // Three of -ln 0.5, and one that is right but for the clamp.
         assert!((bce - 0.75 * std::f32::consts::LN_2).abs() < 1e-5);
@@ -382,15 +514,32 @@ mod tests {
 
     #[test]
     fn mse_is_the_default_and_a_prefix_names_the_column() {
-        let (out, _) = run::<ScoreConfig>(&options(r#""prefix": "noisy_""#), vectors(&[1.0], &[3.0], 1));
-        assert_eq!(out.records.column_by_name("noisy_mse").unwrap().as_primitive::<Float32Type>().value(0), 4.0);
+        let (out, _) = run::<ScoreConfig>(
+            &options(r#""prefix": "noisy_""#),
+            vectors(&[1.0], &[3.0], 1),
+        );
+        assert_eq!(
+            out.records
+                .column_by_name("noisy_mse")
+                .unwrap()
+                .as_primitive::<Float32Type>()
+                .value(0),
+            4.0
+        );
     }
 
     #[test]
     fn psnr_does_not_depend_on_how_pixels_are_scaled() {
         let bytes = |shift: usize| (0..48).map(move |place| ((place * 5 + shift) % 256) as f32);
-        let plain = PixelFormat { range: [0.0, 255.0], ..PixelFormat::default() };
-        let scaled = PixelFormat { mean: vec![0.4; 3], std: vec![0.5, 0.25, 0.125], ..PixelFormat::default() };
+        let plain = PixelFormat {
+            range: [0.0, 255.0],
+            ..PixelFormat::default()
+        };
+        let scaled = PixelFormat {
+            mean: vec![0.4; 3],
+            std: vec![0.5, 0.25, 0.125],
+            ..PixelFormat::default()
+        };
         let as_scaled = |shift| -> Vec<f32> {
             let place = |(place, byte): (usize, f32)| {
                 let (scale, offset) = scaled.affine(place / 16);
@@ -399,8 +548,14 @@ mod tests {
             bytes(shift).enumerate().map(place).collect()
         };
         let collect = |shift| bytes(shift).collect::<Vec<f32>>();
-        let one = scores(r#""metrics": ["psnr"]"#, images(&plain, 4, &collect(0), &collect(10)));
-        let two = scores(r#""metrics": ["psnr"]"#, images(&scaled, 4, &as_scaled(0), &as_scaled(10)));
+        let one = scores(
+            r#""metrics": ["psnr"]"#,
+            images(&plain, 4, &collect(0), &collect(10)),
+        );
+        let two = scores(
+            r#""metrics": ["psnr"]"#,
+            images(&scaled, 4, &as_scaled(0), &as_scaled(10)),
+        );
         // 10 steps off everywhere: 20 log10(25.5).
         assert!((one[0] - 28.130_8).abs() < 1e-3, "{one:?}");
         assert!((one[0] - two[0]).abs() < 1e-3, "{one:?} {two:?}");
@@ -408,33 +563,61 @@ mod tests {
 
     #[test]
     fn a_perfect_reconstruction_has_infinite_psnr_and_ssim_1() {
-        let image: Vec<f32> = (0..12 * 12 * 3).map(|place| (place % 7) as f32 / 7.0).collect();
-        let interleaved = PixelFormat { layout: TensorLayout::Nhwc, ..PixelFormat::default() };
+        let image: Vec<f32> = (0..12 * 12 * 3)
+            .map(|place| (place % 7) as f32 / 7.0)
+            .collect();
+        let interleaved = PixelFormat {
+            layout: TensorLayout::Nhwc,
+            ..PixelFormat::default()
+        };
         let input = images(&interleaved, 12, &image, &image);
-        assert_eq!(scores(r#""metrics": ["psnr", "ssim", "mse"]"#, input), [f32::INFINITY, 1.0, 0.0]);
-        assert_eq!(scores(r#""metrics": ["psnr"]"#, vectors(&[1.0], &[1.0], 1)), [f32::INFINITY]);
+        assert_eq!(
+            scores(r#""metrics": ["psnr", "ssim", "mse"]"#, input),
+            [f32::INFINITY, 1.0, 0.0]
+        );
+        assert_eq!(
+            scores(r#""metrics": ["psnr"]"#, vectors(&[1.0], &[1.0], 1)),
+            [f32::INFINITY]
+        );
     }
 
     #[test]
     fn a_peak_shifts_the_psnr_of_plain_values() {
-        let psnr = scores(r#""metrics": ["psnr"], "peak": 100"#, vectors(&[0.0], &[1.0], 1));
+        let psnr = scores(
+            r#""metrics": ["psnr"], "peak": 100"#,
+            vectors(&[0.0], &[1.0], 1),
+        );
         assert!((psnr[0] - 40.0).abs() < 1e-5);
     }
 
     #[test]
     fn rows_that_cannot_be_compared_are_refused_with_the_reason() {
         let field = |name| {
-            PixelFormat { channels: Channels::Gray, ..PixelFormat::default() }
-                .annotate(variable_field(name, 3).unwrap())
+            PixelFormat {
+                channels: Channels::Gray,
+                ..PixelFormat::default()
+            }
+            .annotate(variable_field(name, 3).unwrap())
         };
         let column = |shapes: &[Vec<usize>], fill: f32| {
-            let len = shapes.iter().map(|shape| shape.iter().product::<usize>()).sum();
+            let len = shapes
+                .iter()
+                .map(|shape| shape.iter().product::<usize>())
+                .sum();
             variable_column(3, vec![fill; len], shapes).unwrap()
         };
-        let shapes = [vec![1, 11, 11], vec![1, 4, 4], vec![1, 11, 12], vec![1, 0, 11]];
+        let shapes = [
+            vec![1, 11, 11],
+            vec![1, 4, 4],
+            vec![1, 11, 12],
+            vec![1, 0, 11],
+        ];
         let mut other = shapes.clone();
         other[2] = vec![1, 12, 11];
-        let input = of([(field("x"), column(&shapes, 0.5)), (field("y"), column(&other, 0.5))]);
+        let input = of([
+            (field("x"), column(&shapes, 0.5)),
+            (field("y"), column(&other, 0.5)),
+        ]);
         let (out, rejects) = run::<ScoreConfig>(&options(r#""metrics": ["ssim"]"#), input);
         assert_eq!(out.row_ordinals, [0]);
         expect![[r#"
@@ -453,8 +636,10 @@ mod tests {
 
     #[test]
     fn a_batch_without_rows_comes_out_in_the_planned_schema() {
-        let (out, _) =
-            run::<ScoreConfig>(&options(r#""metrics": ["mse", "psnr"]"#), part(&vectors(&[1.0], &[1.0], 1), 0, 0));
+        let (out, _) = run::<ScoreConfig>(
+            &options(r#""metrics": ["mse", "psnr"]"#),
+            part(&vectors(&[1.0], &[1.0], 1), 0, 0),
+        );
         assert_eq!((out.records.num_rows(), out.records.num_columns()), (0, 4));
     }
 
@@ -472,8 +657,15 @@ mod tests {
                 peak: has no effect without the metric psnr
                 metrics: ssim compares images, but the columns hold no pixels"#]],
         );
-        check(&plain, r#""metrics": []"#, expect!["metrics: nothing is measured; give at least one metric"]);
-        let scaled = PixelFormat { range: [-1.0, 1.0], ..PixelFormat::default() };
+        check(
+            &plain,
+            r#""metrics": []"#,
+            expect!["metrics: nothing is measured; give at least one metric"],
+        );
+        let scaled = PixelFormat {
+            range: [-1.0, 1.0],
+            ..PixelFormat::default()
+        };
         check(
             &images(&scaled, 2, &[0.0; 12], &[0.0; 12]),
             r#""metrics": ["bce", "ssim"]"#,
@@ -484,11 +676,17 @@ mod tests {
         let column = |len| fixed_column(len, vec![0.0; 6]).unwrap();
         let unequal = of([
             (vector_field("x", 2), column(2)),
-            (tensor_field("mse", &[3]).unwrap(), fixed_column(3, vec![0.0; 9]).unwrap()),
+            (
+                tensor_field("mse", &[3]).unwrap(),
+                fixed_column(3, vec![0.0; 9]).unwrap(),
+            ),
         ]);
         expect![[r#"
             prefix: the input has a column `mse` already; choose another name
             reconstruction: is [3], but `x` is [2]; they must be equal"#]]
-        .assert_eq(&faults::<ScoreConfig>(r#"{"original": "x", "reconstruction": "mse"}"#, &unequal));
+        .assert_eq(&faults::<ScoreConfig>(
+            r#"{"original": "x", "reconstruction": "mse"}"#,
+            &unequal,
+        ));
     }
 }

@@ -30,7 +30,11 @@ pub struct SelectConfig {
 }
 
 impl TransformConfig for SelectConfig {
-    fn plan(&mut self, input: &SchemaRef, _context: &PlanContext) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
+    fn plan(
+        &mut self,
+        input: &SchemaRef,
+        _context: &PlanContext,
+    ) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let mut faults = self.contradictions();
         let kept = self.kept(input, &mut faults);
         for old in self.rename.keys() {
@@ -38,16 +42,30 @@ impl TransformConfig for SelectConfig {
             match find(input, &key, old) {
                 Err(fault) => faults.push(fault),
                 Ok((index, _)) if !kept.contains(&index) => {
-                    faults.push(ConfigError::new(key, format!("column `{old}` is not kept, so it cannot be renamed")));
+                    faults.push(ConfigError::new(
+                        key,
+                        format!("column `{old}` is not kept, so it cannot be renamed"),
+                    ));
                 }
                 Ok(_) => {}
             }
         }
-        let fields: Vec<Field> = kept.iter().map(|&index| self.renamed(input.field(index))).collect();
-        faults.extend(twice(fields.iter().map(|field| field.name().as_str())).into_iter().map(|name| {
-            let key = if self.rename.is_empty() { "columns" } else { "rename" };
-            ConfigError::new(key, format!("two columns would be called `{name}`"))
-        }));
+        let fields: Vec<Field> = kept
+            .iter()
+            .map(|&index| self.renamed(input.field(index)))
+            .collect();
+        faults.extend(
+            twice(fields.iter().map(|field| field.name().as_str()))
+                .into_iter()
+                .map(|name| {
+                    let key = if self.rename.is_empty() {
+                        "columns"
+                    } else {
+                        "rename"
+                    };
+                    ConfigError::new(key, format!("two columns would be called `{name}`"))
+                }),
+        );
         if kept.is_empty() && faults.is_empty() {
             faults.push(ConfigError::new("", "no column is left; keep at least one"));
         }
@@ -57,7 +75,10 @@ impl TransformConfig for SelectConfig {
         let names = kept.iter().map(|&index| input.field(index).name().clone());
         (self.columns, self.drop) = (Some(names.collect()), Vec::new());
         self.rename.retain(|old, new| old != new);
-        Ok(Box::new(SelectTransform { kept, schema: Arc::new(Schema::new(fields)) }))
+        Ok(Box::new(SelectTransform {
+            kept,
+            schema: Arc::new(Schema::new(fields)),
+        }))
     }
 }
 
@@ -65,10 +86,16 @@ impl SelectConfig {
     fn contradictions(&self) -> Vec<ConfigError> {
         let mut faults = Vec::new();
         if self.columns.is_none() && self.drop.is_empty() && self.rename.is_empty() {
-            faults.push(ConfigError::new("", "nothing is selected; give `columns`, `drop` or `rename`"));
+            faults.push(ConfigError::new(
+                "",
+                "nothing is selected; give `columns`, `drop` or `rename`",
+            ));
         }
         if self.columns.is_some() && !self.drop.is_empty() {
-            faults.push(ConfigError::new("drop", "`columns` says already what is kept; give one of the two"));
+            faults.push(ConfigError::new(
+                "drop",
+                "`columns` says already what is kept; give one of the two",
+            ));
         }
         faults
     }
@@ -76,13 +103,17 @@ impl SelectConfig {
     /// Places of the columns that are kept, in the order that they will have.
     fn kept(&self, input: &Schema, faults: &mut Vec<ConfigError>) -> Vec<usize> {
         let mut places = |key: &str, names: &[String]| -> Vec<usize> {
-            let found = names.iter().filter_map(|name| find(input, key, name).map_err(|f| faults.push(f)).ok());
+            let found = names
+                .iter()
+                .filter_map(|name| find(input, key, name).map_err(|f| faults.push(f)).ok());
             found.map(|(index, _)| index).collect()
         };
         let dropped = places("drop", &self.drop);
         match &self.columns {
             Some(names) => places("columns", names),
-            None => (0..input.fields().len()).filter(|index| !dropped.contains(index)).collect(),
+            None => (0..input.fields().len())
+                .filter(|index| !dropped.contains(index))
+                .collect(),
         }
     }
 
@@ -116,16 +147,26 @@ impl TransformPlan for SelectTransform {
     }
 
     fn summary(&self) -> String {
-        let names: Vec<&str> = self.schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let names: Vec<&str> = self
+            .schema
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .collect();
         format!("keeps {}", names.join(", "))
     }
 }
 
 impl Transform for SelectTransform {
     fn apply(&mut self, batch: Batch, _rejects: &mut RejectCollector) -> Result<Batch, StageError> {
-        let columns = self.kept.iter().map(|&index| Arc::clone(batch.records.column(index))).collect();
+        let columns = self
+            .kept
+            .iter()
+            .map(|&index| Arc::clone(batch.records.column(index)))
+            .collect();
         let options = RecordBatchOptions::new().with_row_count(Some(batch.records.num_rows()));
-        let records = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
+        let records =
+            RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
         Ok(batch.with_records(records))
     }
 }
@@ -140,16 +181,28 @@ mod tests {
     use super::*;
 
     fn names(records: &RecordBatch) -> Vec<String> {
-        records.schema().fields().iter().map(|field| field.name().clone()).collect()
+        records
+            .schema()
+            .fields()
+            .iter()
+            .map(|field| field.name().clone())
+            .collect()
     }
 
     fn input() -> Batch {
-        batch([("source", strings(&["a", "b"])), ("x", floats(&[1.0, 2.0])), ("y", floats(&[3.0, 4.0]))])
+        batch([
+            ("source", strings(&["a", "b"])),
+            ("x", floats(&[1.0, 2.0])),
+            ("y", floats(&[3.0, 4.0])),
+        ])
     }
 
     #[test]
     fn columns_come_in_the_order_that_is_asked_for_under_their_new_names() {
-        let (out, rejects) = run::<SelectConfig>(r#"{"columns": ["y", "source"], "rename": {"y": "z"}}"#, input());
+        let (out, rejects) = run::<SelectConfig>(
+            r#"{"columns": ["y", "source"], "rename": {"y": "z"}}"#,
+            input(),
+        );
         assert_eq!(names(&out.records), ["z", "source"]);
         assert_eq!(out.records.column(0), &floats(&[3.0, 4.0]));
         assert!(rejects.is_empty());
@@ -171,15 +224,24 @@ mod tests {
     fn a_batch_without_rows_comes_out_in_the_planned_schema() {
         let options = r#"{"columns": ["x"]}"#;
         let planned = plan::<SelectConfig>(options, &input()).unwrap().schema();
-        let empty = Batch { row_ordinals: vec![], records: input().records.slice(0, 0), ..input() };
+        let empty = Batch {
+            row_ordinals: vec![],
+            records: input().records.slice(0, 0),
+            ..input()
+        };
         let (out, _) = run::<SelectConfig>(options, empty);
         assert_eq!((out.records.num_rows(), out.records.schema()), (0, planned));
     }
 
     #[test]
     fn every_fault_is_named() {
-        let check = |options: &str, expected: Expect| expected.assert_eq(&faults::<SelectConfig>(options, &input()));
-        check("{}", expect!["(stage): nothing is selected; give `columns`, `drop` or `rename`"]);
+        let check = |options: &str, expected: Expect| {
+            expected.assert_eq(&faults::<SelectConfig>(options, &input()))
+        };
+        check(
+            "{}",
+            expect!["(stage): nothing is selected; give `columns`, `drop` or `rename`"],
+        );
         check(
             r#"{"columns": ["sorce", "x"], "drop": ["y"], "rename": {"y": "z", "q": "r"}}"#,
             expect![[r#"
@@ -188,9 +250,18 @@ mod tests {
                 rename.q: no column `q`; the input has: source, x, y
                 rename.y: column `y` is not kept, so it cannot be renamed"#]],
         );
-        check(r#"{"columns": ["x", "x"]}"#, expect!["columns: two columns would be called `x`"]);
-        check(r#"{"rename": {"x": "y"}}"#, expect!["rename: two columns would be called `y`"]);
-        check(r#"{"drop": ["source", "x", "y"]}"#, expect!["(stage): no column is left; keep at least one"]);
+        check(
+            r#"{"columns": ["x", "x"]}"#,
+            expect!["columns: two columns would be called `x`"],
+        );
+        check(
+            r#"{"rename": {"x": "y"}}"#,
+            expect!["rename: two columns would be called `y`"],
+        );
+        check(
+            r#"{"drop": ["source", "x", "y"]}"#,
+            expect!["(stage): no column is left; keep at least one"],
+        );
         check(
             r#"{"colums": ["x"]}"#,
             expect!["colums: unknown key (did you mean `columns`?); known: columns, drop, rename"],

@@ -54,7 +54,8 @@ pub(super) fn plan<C: TransformConfig>(
     written: &str,
     batch: &Batch,
 ) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
-    parse_options::<C>(serde_json::from_str(written).unwrap())?.plan(&batch.records.schema(), &context())
+    parse_options::<C>(serde_json::from_str(written).unwrap())?
+        .plan(&batch.records.schema(), &context())
 }
 
 /// Plans and applies; the schema of what comes out must be the planned one.
@@ -79,6 +80,13 @@ pub(super) fn faults<C: TransformConfig>(written: &str, batch: &Batch) -> String
 
 /// Rejects, one a line.
 pub(super) fn reasons(rejects: &[Reject]) -> String {
-    let line = |reject: &Reject| format!("{}: {}: {}", reject.ordinal, reject.code.as_str(), reject.reason);
+    let line = |reject: &Reject| {
+        format!(
+            "{}: {}: {}",
+            reject.ordinal,
+            reject.code.as_str(),
+            reject.reason
+        )
+    };
     rejects.iter().map(line).collect::<Vec<_>>().join("\n")
 }

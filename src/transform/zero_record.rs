@@ -13,20 +13,32 @@ use crate::tensor::{TensorShape, variable_column};
 /// The sides of a tensor whose shape is not planned.
 const SIDE: usize = 32;
 
-/// A record of zeros, empty texts and empty lists under `schema`; of a type that has no zero, such as a dictionary, it is
-/// null. It stands for the source rows of `batch`.
+/// A record of zeros, empty texts and empty lists under `schema`; of a type that has no zero, such
+/// as a dictionary, it is null. It stands for the source rows of `batch`.
 ///
 /// # Errors
 /// When a column of the schema cannot be made.
 pub(super) fn record(schema: &Schema, batch: &Batch) -> Result<Batch, ArrowError> {
-    let columns = schema.fields().iter().map(|field| column(field)).collect::<Result<Vec<_>, _>>()?;
+    let columns = schema
+        .fields()
+        .iter()
+        .map(|field| column(field))
+        .collect::<Result<Vec<_>, _>>()?;
     let fields = schema.fields().iter().zip(&columns);
     let fields: Vec<Field> = fields
-        .map(|(field, column)| field.as_ref().clone().with_nullable(field.is_nullable() || column.null_count() > 0))
+        .map(|(field, column)| {
+            field
+                .as_ref()
+                .clone()
+                .with_nullable(field.is_nullable() || column.null_count() > 0)
+        })
         .collect();
     let schema = Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()));
     let records = RecordBatch::try_new(schema, columns)?;
-    let (ranges, part) = (&batch.provenance, batch.row_ordinals.first().copied().unwrap_or_default());
+    let (ranges, part) = (
+        &batch.provenance,
+        batch.row_ordinals.first().copied().unwrap_or_default(),
+    );
     let row = u64::from(part);
     Ok(Batch::new(records, Provenance::slice(ranges, row..row + 1)))
 }
@@ -39,16 +51,30 @@ fn column(field: &Field) -> Result<ArrayRef, ArrowError> {
         };
         return variable_column(dims, vec![0.0; shape.iter().product()], &[shape]);
     }
-    Ok(make_array(without_nulls(new_null_array(field.data_type(), 1).to_data())?))
+    Ok(make_array(without_nulls(
+        new_null_array(field.data_type(), 1).to_data(),
+    )?))
 }
 
 /// The zeros that lie below nulls.
 fn without_nulls(nulls: ArrayData) -> Result<ArrayData, ArrowError> {
     match nulls.data_type() {
-        DataType::Null | DataType::Dictionary(..) | DataType::RunEndEncoded(..) | DataType::Union(..) => Ok(nulls),
+        DataType::Null
+        | DataType::Dictionary(..)
+        | DataType::RunEndEncoded(..)
+        | DataType::Union(..) => Ok(nulls),
         _ => {
-            let children = nulls.child_data().iter().cloned().map(without_nulls).collect::<Result<Vec<_>, _>>()?;
-            nulls.into_builder().nulls(None).child_data(children).build()
+            let children = nulls
+                .child_data()
+                .iter()
+                .cloned()
+                .map(without_nulls)
+                .collect::<Result<Vec<_>, _>>()?;
+            nulls
+                .into_builder()
+                .nulls(None)
+                .child_data(children)
+                .build()
         }
     }
 }
@@ -87,7 +113,13 @@ mod tests {
         let column = |place: usize| zeros.records.column(place);
         assert_eq!(column(0).as_string::<i32>().value(0), "");
         assert_eq!(column(1).as_primitive::<UInt64Type>().value(0), 0);
-        assert_eq!(column(2).as_primitive::<Float64Type>().iter().collect::<Vec<_>>(), [Some(0.0)]);
+        assert_eq!(
+            column(2)
+                .as_primitive::<Float64Type>()
+                .iter()
+                .collect::<Vec<_>>(),
+            [Some(0.0)]
+        );
         assert_eq!(column(4).as_binary::<i32>().value(0), b"");
         assert_eq!(fixed_values(column(5)).unwrap(), [0.0; 3]);
         assert_eq!(fixed_values(column(6)).unwrap(), [0.0; 12]);
@@ -97,7 +129,10 @@ mod tests {
     #[test]
     fn tensors_of_any_shape_get_a_small_one() {
         let format = PixelFormat::default();
-        let zeros = of(vec![format.annotate(variable_field("pixels", 3).unwrap()), variable_field("x", 2).unwrap()]);
+        let zeros = of(vec![
+            format.annotate(variable_field("pixels", 3).unwrap()),
+            variable_field("x", 2).unwrap(),
+        ]);
         let shape = |place: usize| variable_row(zeros.records.column(place), 0).unwrap().1;
         assert_eq!((shape(0), shape(1)), (format.shape(SIDE, SIDE), vec![1, 1]));
     }
@@ -105,7 +140,12 @@ mod tests {
     #[test]
     fn a_type_without_zero_is_null() {
         let words = DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::Utf8));
-        let zeros = of(vec![Field::new("class", words, false), Field::new("nothing", DataType::Null, true)]);
-        assert!(zeros.records.column(0).is_null(0) && zeros.records.schema().field(0).is_nullable());
+        let zeros = of(vec![
+            Field::new("class", words, false),
+            Field::new("nothing", DataType::Null, true),
+        ]);
+        assert!(
+            zeros.records.column(0).is_null(0) && zeros.records.schema().field(0).is_nullable()
+        );
     }
 }

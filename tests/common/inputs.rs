@@ -1,4 +1,5 @@
-//! Input made for tests: small, the same every time, with bad records among the good, of which it is known which they are.
+//! Input made for tests: small, the same every time, with bad records among the good, of which it
+//! is known which they are.
 
 use std::fs::{self, File};
 use std::io::Cursor;
@@ -18,14 +19,25 @@ pub fn is_broken(number: usize) -> bool {
 
 /// The file name of the image with this number.
 pub fn image_name(number: usize) -> String {
-    format!("{number:05}.{}", if number.is_multiple_of(3) { "png" } else { "pgm" })
+    format!(
+        "{number:05}.{}",
+        if number.is_multiple_of(3) {
+            "png"
+        } else {
+            "pgm"
+        }
+    )
 }
 
 /// Writes so many tiny images into a folder, some of them broken, each in one of several ways.
 pub fn images(folder: &Path, count: usize) {
     fs::create_dir_all(folder).unwrap();
     for number in 0..count {
-        let bytes = if is_broken(number) { broken_image(number) } else { sound_image(number) };
+        let bytes = if is_broken(number) {
+            broken_image(number)
+        } else {
+            sound_image(number)
+        };
         fs::write(folder.join(image_name(number)), bytes).unwrap();
     }
 }
@@ -33,7 +45,11 @@ pub fn images(folder: &Path, count: usize) {
 fn sound_image(number: usize) -> Vec<u8> {
     let shade = |place: usize| u8::try_from((number * 31 + place * 7) % 256).unwrap();
     if image_name(number).ends_with(".pgm") {
-        return b"P5 4 4 255\n".iter().copied().chain((0..16).map(shade)).collect();
+        return b"P5 4 4 255\n"
+            .iter()
+            .copied()
+            .chain((0..16).map(shade))
+            .collect();
     }
     let pixels = RgbImage::from_raw(4, 4, (0..48).map(shade).collect()).unwrap();
     let mut bytes = Cursor::new(Vec::new());
@@ -67,8 +83,8 @@ pub fn share(number: u64) -> f32 {
     (number * 37 % 100) as f32 / 100.0
 }
 
-/// Writes rows with these numbers as a Parquet file with row groups of so many: `id`, `a` (see [`is_bad_row`]), `b`
-/// (see [`share`]).
+/// Writes rows with these numbers as a Parquet file with row groups of so many: `id`, `a` (see
+/// [`is_bad_row`]), `b` (see [`share`]).
 pub fn table(path: &Path, rows: Range<u64>, group: usize) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let a = rows.clone().map(|row| match row {
@@ -77,13 +93,31 @@ pub fn table(path: &Path, rows: Range<u64>, group: usize) {
         row => Some(row as f32 / 3.0),
     });
     let columns: [(&str, ArrayRef); 3] = [
-        ("id", Arc::new(Int64Array::from_iter_values(rows.clone().map(|row| i64::try_from(row).unwrap())))),
+        (
+            "id",
+            Arc::new(Int64Array::from_iter_values(
+                rows.clone().map(|row| i64::try_from(row).unwrap()),
+            )),
+        ),
         ("a", Arc::new(a.collect::<Float32Array>())),
-        ("b", Arc::new(Float32Array::from_iter_values(rows.map(share)))),
+        (
+            "b",
+            Arc::new(Float32Array::from_iter_values(rows.map(share))),
+        ),
     ];
-    let batch = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap();
-    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(group)).build();
-    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), Some(properties)).unwrap();
+    let batch = RecordBatch::try_from_iter_with_nullable(
+        columns.map(|(name, column)| (name, column, true)),
+    )
+    .unwrap();
+    let properties = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(group))
+        .build();
+    let mut writer = ArrowWriter::try_new(
+        File::create(path).unwrap(),
+        batch.schema(),
+        Some(properties),
+    )
+    .unwrap();
     writer.write(&batch).unwrap();
     writer.close().unwrap();
 }
@@ -101,20 +135,36 @@ pub fn lacks(column: &str, number: u64) -> bool {
 /// Writes so many lines of `id`, `x` (see [`share`]), `a` and `b` (see [`lacks`]), as CSV.
 pub fn csv(path: &Path, lines: u64) {
     let line = |number: u64| {
-        let value = |column: &str| if lacks(column, number) { String::new() } else { format!("{number}.25") };
+        let value = |column: &str| {
+            if lacks(column, number) {
+                String::new()
+            } else {
+                format!("{number}.25")
+            }
+        };
         match is_bad_line(number) {
             true => "no number,,,\n".to_owned(),
             false => format!("{number},{},{},{}\n", share(number), value("a"), value("b")),
         }
     };
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, format!("id,x,a,b\n{}", (0..lines).map(line).collect::<String>())).unwrap();
+    fs::write(
+        path,
+        format!("id,x,a,b\n{}", (0..lines).map(line).collect::<String>()),
+    )
+    .unwrap();
 }
 
 /// The same as JSON objects.
 pub fn ndjson(path: &Path, lines: u64) {
     let line = |number: u64| {
-        let value = |column: &str| if lacks(column, number) { "null".to_owned() } else { format!("{number}.75") };
+        let value = |column: &str| {
+            if lacks(column, number) {
+                "null".to_owned()
+            } else {
+                format!("{number}.75")
+            }
+        };
         match is_bad_line(number) {
             true => "{\"id\": \n".to_owned(),
             false => format!(

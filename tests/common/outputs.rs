@@ -1,4 +1,5 @@
-//! What runs have written, as it lies on the disk: records by their identity, with all their values to the bit.
+//! What runs have written, as it lies on the disk: records by their identity, with all their values
+//! to the bit.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,24 +13,39 @@ pub type Record = (String, Box<[u8]>);
 
 /// The data files directly in a folder, by name.
 pub fn data_files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let entries = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.unwrap().path());
     let hidden = |path: &PathBuf| path.file_name().unwrap().as_encoded_bytes()[0] == b'.';
-    let mut files: Vec<_> =
-        entries.filter(|path| path.extension().is_some_and(|end| end == "parquet") && !hidden(path)).collect();
+    let mut files: Vec<_> = entries
+        .filter(|path| path.extension().is_some_and(|end| end == "parquet") && !hidden(path))
+        .collect();
     files.sort();
     files
 }
 
-/// The records of all Parquet files of a folder, sorted; each is known by the values of the columns `id`.
+/// The records of all Parquet files of a folder, sorted; each is known by the values of the columns
+/// `id`.
 pub fn records(folder: &Path, id: &[&str]) -> Vec<Record> {
     let mut records = Vec::new();
     for path in data_files(folder) {
-        let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(&path).unwrap()).unwrap().build().unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(&path).unwrap())
+            .unwrap()
+            .build()
+            .unwrap();
         for batch in reader.map(Result::unwrap) {
-            let fields =
-                batch.schema().fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
+            let fields = batch
+                .schema()
+                .fields()
+                .iter()
+                .map(|field| SortField::new(field.data_type().clone()))
+                .collect();
             // Rows of this form order floats by their bits: none that differ come out the same.
-            let rows = RowConverter::new(fields).unwrap().convert_columns(batch.columns()).unwrap();
+            let rows = RowConverter::new(fields)
+                .unwrap()
+                .convert_columns(batch.columns())
+                .unwrap();
             for (place, row) in rows.iter().enumerate() {
                 let value = |name: &&str| array_value_to_string(&batch[*name], place).unwrap();
                 let id: Vec<String> = id.iter().map(value).collect();
@@ -44,10 +60,16 @@ pub fn records(folder: &Path, id: &[&str]) -> Vec<Record> {
 /// Every file below a folder but those of `_latentflow`, as records that are known by their paths.
 pub fn files(folder: &Path) -> Vec<Record> {
     let files = below(folder).into_iter().map(|path| {
-        let name = path.strip_prefix(folder).unwrap().to_string_lossy().into_owned();
+        let name = path
+            .strip_prefix(folder)
+            .unwrap()
+            .to_string_lossy()
+            .into_owned();
         (name, fs::read(path).unwrap().into())
     });
-    let mut files: Vec<Record> = files.filter(|(name, _): &Record| !name.starts_with("_latentflow")).collect();
+    let mut files: Vec<Record> = files
+        .filter(|(name, _): &Record| !name.starts_with("_latentflow"))
+        .collect();
     files.sort();
     files
 }
@@ -59,6 +81,12 @@ pub fn ids(records: &[Record]) -> Vec<&str> {
 
 /// The files below a folder, by name.
 pub fn below(folder: &Path) -> Vec<PathBuf> {
-    let entries = walkdir::WalkDir::new(folder).sort_by_file_name().into_iter().filter_map(Result::ok);
-    entries.filter(|entry| entry.file_type().is_file()).map(walkdir::DirEntry::into_path).collect()
+    let entries = walkdir::WalkDir::new(folder)
+        .sort_by_file_name()
+        .into_iter()
+        .filter_map(Result::ok);
+    entries
+        .filter(|entry| entry.file_type().is_file())
+        .map(walkdir::DirEntry::into_path)
+        .collect()
 }

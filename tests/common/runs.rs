@@ -10,17 +10,30 @@ pub fn latentflow(folder: &Path, arguments: &[&str]) -> Command {
     latentflow_by(&[], folder, arguments)
 }
 
-/// The same, started by another program: `wrapper` is its command line, which the path of the binary completes.
+/// The same, started by another program: `wrapper` is its command line, which the path of the
+/// binary completes.
 pub fn latentflow_by(wrapper: &[&str], folder: &Path, arguments: &[&str]) -> Command {
     let binary = env!("CARGO_BIN_EXE_latentflow");
     let words = [wrapper, &[binary], arguments].concat();
     let mut command = Command::new(words[0]);
     let runtime = Path::new(env!("CARGO_MANIFEST_DIR")).join(".runtime/onnxruntime");
-    let library = std::fs::read_dir(runtime).unwrap().map(|entry| entry.unwrap().path());
-    let library = library.filter(|path| path.to_string_lossy().contains("libonnxruntime.")).max().unwrap();
-    command.current_dir(folder).args(&words[1..]).env("ORT_DYLIB_PATH", library).env_remove("RUST_LOG");
+    let library = std::fs::read_dir(runtime)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let library = library
+        .filter(|path| path.to_string_lossy().contains("libonnxruntime."))
+        .max()
+        .unwrap();
+    command
+        .current_dir(folder)
+        .args(&words[1..])
+        .env("ORT_DYLIB_PATH", library)
+        .env_remove("RUST_LOG");
     // Outputs on disks of their own are not remembered in the home of who runs the tests.
-    command.env("XDG_STATE_HOME", std::env::temp_dir().join("latentflow-tests-state"));
+    command.env(
+        "XDG_STATE_HOME",
+        std::env::temp_dir().join("latentflow-tests-state"),
+    );
     command
 }
 

@@ -1,4 +1,5 @@
-//! Pipelines with known input, and which records each of their outputs must hold: each once, and no others.
+//! Pipelines with known input, and which records each of their outputs must hold: each once, and no
+//! others.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -56,17 +57,33 @@ impl Expected {
 }
 
 impl Scenario {
-    /// What all outputs below `root` hold, if it is what they must hold: every record once, none lost.
+    /// What all outputs below `root` hold, if it is what they must hold: every record once, none
+    /// lost.
     fn read(&self, root: &Path) -> Vec<Vec<Record>> {
         let outputs = self.outputs.iter().map(|expected| {
             let found = expected.read(root);
             let (met, wanted) = (ids(&found), &expected.ids);
             if met != *wanted {
-                let lost: Vec<_> = wanted.iter().filter(|id| !met.contains(&id.as_str())).take(5).collect();
-                let more = |pair: &&[&str]| pair[0] == pair[1] && wanted.iter().filter(|id| *id == pair[0]).count() < 2;
-                let twice: Vec<_> = met.windows(2).filter(more).map(|pair| pair[0]).take(5).collect();
+                let lost: Vec<_> = wanted
+                    .iter()
+                    .filter(|id| !met.contains(&id.as_str()))
+                    .take(5)
+                    .collect();
+                let more = |pair: &&[&str]| {
+                    pair[0] == pair[1] && wanted.iter().filter(|id| *id == pair[0]).count() < 2
+                };
+                let twice: Vec<_> = met
+                    .windows(2)
+                    .filter(more)
+                    .map(|pair| pair[0])
+                    .take(5)
+                    .collect();
                 let what = format!("{} of `{}`", expected.folder, self.name);
-                panic!("{what}: {} records of {}; lost {lost:?}, twice {twice:?}", met.len(), wanted.len());
+                panic!(
+                    "{what}: {} records of {}; lost {lost:?}, twice {twice:?}",
+                    met.len(),
+                    wanted.len()
+                );
             }
             found
         });
@@ -94,10 +111,14 @@ impl Site {
         self.root.path()
     }
 
-    /// A run of the pipeline that writes below the folder `out`; what it says goes to a file beside.
+    /// A run of the pipeline that writes below the folder `out`; what it says goes to a file
+    /// beside.
     pub fn command(&self, pipeline: &str, out: &str, workers: u32) -> Command {
         fs::write(self.root().join("p.toml"), pipeline.replace("OUT", out)).unwrap();
-        let mut command = latentflow(self.root(), &["run", "p.toml", "--workers", &workers.to_string()]);
+        let mut command = latentflow(
+            self.root(),
+            &["run", "p.toml", "--workers", &workers.to_string()],
+        );
         command.stderr(File::create(self.root().join("log")).unwrap());
         command
     }
@@ -105,7 +126,13 @@ impl Site {
     /// Asserts that the last run ended well.
     pub fn assert_done(&self, status: ExitStatus) {
         let log = || fs::read_to_string(self.root().join("log")).unwrap();
-        assert_eq!(status.code(), Some(0), "`{}` failed: {}", self.scenario.name, log());
+        assert_eq!(
+            status.code(),
+            Some(0),
+            "`{}` failed: {}",
+            self.scenario.name,
+            log()
+        );
     }
 
     /// Runs a pipeline to the end.
@@ -114,20 +141,31 @@ impl Site {
         self.assert_done(status);
     }
 
-    /// Runs to the end, and gives what all outputs hold, which is what they must hold, and nothing half done.
+    /// Runs to the end, and gives what all outputs hold, which is what they must hold, and nothing
+    /// half done.
     pub fn finish(&self, out: &str) -> Vec<Vec<Record>> {
         self.run(&self.scenario.pipeline, out);
         let folder = self.root().join(out);
-        assert_eq!(unfinished(&folder), [], "what an earlier run left behind is still there");
+        assert_eq!(
+            unfinished(&folder),
+            [],
+            "what an earlier run left behind is still there"
+        );
         self.scenario.read(&folder)
     }
 
     /// As [`Site::finish`], and what is there is the same, bit for bit, as `calm`.
     pub fn finish_as(&self, out: &str, calm: &[Vec<Record>]) {
-        for ((expected, calm), found) in self.scenario.outputs.iter().zip(calm).zip(self.finish(out)) {
+        for ((expected, calm), found) in
+            self.scenario.outputs.iter().zip(calm).zip(self.finish(out))
+        {
             let other = calm.iter().zip(&found).find(|(calm, found)| calm != found);
             let (other, name) = (other.map(|(record, _)| &record.0), self.scenario.name);
-            assert!(*calm == found, "{} of `{name}`: {other:?} holds other values", expected.folder);
+            assert!(
+                *calm == found,
+                "{} of `{name}`: {other:?} holds other values",
+                expected.folder
+            );
         }
     }
 }
@@ -138,7 +176,10 @@ const MANY: usize = 4000;
 const SOME: usize = 600;
 
 fn image_ids(count: usize, wanted: fn(usize) -> bool, id: fn(String) -> String) -> Vec<String> {
-    (0..count).filter(|&number| wanted(number)).map(|number| id(inputs::image_name(number))).collect()
+    (0..count)
+        .filter(|&number| wanted(number))
+        .map(|number| id(inputs::image_name(number)))
+        .collect()
 }
 
 const PIXELS: &str = r#"
@@ -187,7 +228,11 @@ pub fn both_forms() -> Scenario {
     from_images::<SOME>("both forms", &[TABLE_SINK, PICTURE_SINK], outputs)
 }
 
-fn from_images<const COUNT: usize>(name: &'static str, sinks: &[&str], mut outputs: Vec<Expected>) -> Scenario {
+fn from_images<const COUNT: usize>(
+    name: &'static str,
+    sinks: &[&str],
+    mut outputs: Vec<Expected>,
+) -> Scenario {
     let broken = image_ids(COUNT, inputs::is_broken, |name| format!("{name} 0 pixels"));
     outputs.push(Expected::new("rejects", Kind::Rejects, broken));
     Scenario {
@@ -200,7 +245,11 @@ fn from_images<const COUNT: usize>(name: &'static str, sinks: &[&str], mut outpu
 }
 
 fn table_of_images(count: usize) -> Expected {
-    Expected::new("table", Kind::Table, image_ids(count, |n| !inputs::is_broken(n), |name| format!("{name} 0")))
+    Expected::new(
+        "table",
+        Kind::Table,
+        image_ids(count, |n| !inputs::is_broken(n), |name| format!("{name} 0")),
+    )
 }
 
 fn pictures_of_images(count: usize) -> Expected {
@@ -215,14 +264,20 @@ const ROWS: u64 = 2000;
 
 fn write_tables(folder: &Path) {
     for table in 0..TABLES {
-        inputs::table(&folder.join(format!("tables/{table}.parquet")), table * ROWS..(table + 1) * ROWS, 300);
+        inputs::table(
+            &folder.join(format!("tables/{table}.parquet")),
+            table * ROWS..(table + 1) * ROWS,
+            300,
+        );
     }
 }
 
-/// The names of rows of the tables for which a rule holds that is told the row's number over all of them.
+/// The names of rows of the tables for which a rule holds that is told the row's number over all of
+/// them.
 fn table_ids(wanted: fn(u64) -> bool, suffix: &str) -> Vec<String> {
     let rows = (0..TABLES * ROWS).filter(|&number| wanted(number));
-    rows.map(|number| format!("{}.parquet {}{suffix}", number / ROWS, number % ROWS)).collect()
+    rows.map(|number| format!("{}.parquet {}{suffix}", number / ROWS, number % ROWS))
+        .collect()
 }
 
 const TABLE_SOURCE: &str = r#"
@@ -271,9 +326,21 @@ row_group.records = 10
         pipeline: format!("{TABLE_SOURCE}{FEATURES}{sinks}"),
         earlier: None,
         outputs: vec![
-            Expected::new("all", Kind::Table, table_ids(|n| !inputs::is_bad_row(n), "")),
-            Expected::new("some", Kind::Table, table_ids(|n| !inputs::is_bad_row(n) && inputs::share(n) >= 0.5, "")),
-            Expected::new("rejects", Kind::Rejects, table_ids(inputs::is_bad_row, " vectors")),
+            Expected::new(
+                "all",
+                Kind::Table,
+                table_ids(|n| !inputs::is_bad_row(n), ""),
+            ),
+            Expected::new(
+                "some",
+                Kind::Table,
+                table_ids(|n| !inputs::is_bad_row(n) && inputs::share(n) >= 0.5, ""),
+            ),
+            Expected::new(
+                "rejects",
+                Kind::Rejects,
+                table_ids(inputs::is_bad_row, " vectors"),
+            ),
         ],
     }
 }
@@ -297,14 +364,22 @@ fn into_one_table(name: &'static str, file: &str) -> Scenario {
         pipeline: format!("{source}{FEATURES}{sink}{file}"),
         earlier: None,
         outputs: vec![
-            Expected::new("all", Kind::Table, table_ids(|n| !inputs::is_bad_row(n), "")),
-            Expected::new("rejects", Kind::Rejects, table_ids(inputs::is_bad_row, " vectors")),
+            Expected::new(
+                "all",
+                Kind::Table,
+                table_ids(|n| !inputs::is_bad_row(n), ""),
+            ),
+            Expected::new(
+                "rejects",
+                Kind::Rejects,
+                table_ids(inputs::is_bad_row, " vectors"),
+            ),
         ],
     }
 }
 
-/// A table of what the input holds, which gains two more after some runs: a copy, and one behind a transform that
-/// rejects rows of which the first has long been done.
+/// A table of what the input holds, which gains two more after some runs: a copy, and one behind a
+/// transform that rejects rows of which the first has long been done.
 pub fn added() -> Scenario {
     let first = format!(
         "{TABLE_SOURCE}\n[stages.raw]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"OUT/raw\"\nfile.records = 130\n"
@@ -331,8 +406,16 @@ file.records = 90
         outputs: vec![
             Expected::new("raw", Kind::Table, table_ids(|_| true, "")),
             Expected::new("copy", Kind::Table, table_ids(|_| true, "")),
-            Expected::new("late", Kind::Table, table_ids(|n| !inputs::is_bad_row(n), "")),
-            Expected::new("rejects", Kind::Rejects, table_ids(inputs::is_bad_row, " vectors")),
+            Expected::new(
+                "late",
+                Kind::Table,
+                table_ids(|n| !inputs::is_bad_row(n), ""),
+            ),
+            Expected::new(
+                "rejects",
+                Kind::Rejects,
+                table_ids(inputs::is_bad_row, " vectors"),
+            ),
         ],
     }
 }
@@ -343,10 +426,13 @@ const LINES: u64 = 2500;
 /// A rule: whether a line of this number belongs to something.
 type Rule = fn(u64) -> bool;
 
-/// CSV and NDJSON, each with lines that are no records, through two arms that overlap and reject records of their own.
+/// CSV and NDJSON, each with lines that are no records, through two arms that overlap and reject
+/// records of their own.
 pub fn diamond() -> Scenario {
     let types = "types = { id = \"int\", x = \"float\", a = \"float\", b = \"float\" }\nbatch = { records = 64 }\n";
-    let source = |kind: &str| format!("[stages.{kind}]\nkind = \"{kind}\"\npath = \"in/lines.{kind}\"\n{types}");
+    let source = |kind: &str| {
+        format!("[stages.{kind}]\nkind = \"{kind}\"\npath = \"in/lines.{kind}\"\n{types}")
+    };
     // The keys of objects have no order of their own.
     let sorted = "[stages.sorted]\nkind = \"select\"\ninputs = [\"ndjson\"]\n\
                   columns = [\"source\", \"row\", \"id\", \"x\", \"a\", \"b\"]\n";
@@ -363,24 +449,42 @@ pub fn diamond() -> Scenario {
                 file.records = 100\n[rejects]\npath = \"OUT/rejects\"\n";
     let ids = |wanted: Rule, suffix: &str| -> Vec<String> {
         let lines = (0..LINES).filter(|&n| wanted(n));
-        lines.flat_map(|n| [format!("lines.csv {n}{suffix}"), format!("lines.ndjson {n}{suffix}")]).collect()
+        lines
+            .flat_map(|n| {
+                [
+                    format!("lines.csv {n}{suffix}"),
+                    format!("lines.ndjson {n}{suffix}"),
+                ]
+            })
+            .collect()
     };
     let good: [Rule; 2] = [
         |n| !inputs::is_bad_line(n) && inputs::share(n) >= 0.5 && !inputs::lacks("a", n),
         |n| !inputs::is_bad_line(n) && inputs::share(n) < 0.8 && !inputs::lacks("b", n),
     ];
-    let by_left: Rule = |n| !inputs::is_bad_line(n) && inputs::share(n) >= 0.5 && inputs::lacks("a", n);
-    let by_right: Rule = |n| !inputs::is_bad_line(n) && inputs::share(n) < 0.8 && inputs::lacks("b", n);
+    let by_left: Rule =
+        |n| !inputs::is_bad_line(n) && inputs::share(n) >= 0.5 && inputs::lacks("a", n);
+    let by_right: Rule =
+        |n| !inputs::is_bad_line(n) && inputs::share(n) < 0.8 && inputs::lacks("b", n);
     let unread = (0..LINES).filter(|&n| inputs::is_bad_line(n));
-    let unread: Vec<String> =
-        unread.flat_map(|n| ["csv", "ndjson"].map(|kind| format!("lines.{kind} {n} {kind}"))).collect();
+    let unread: Vec<String> = unread
+        .flat_map(|n| ["csv", "ndjson"].map(|kind| format!("lines.{kind} {n} {kind}")))
+        .collect();
     Scenario {
         name: "diamond",
         prepare: |folder| {
             inputs::csv(&folder.join("lines.csv"), LINES);
             inputs::ndjson(&folder.join("lines.ndjson"), LINES);
         },
-        pipeline: [source("csv"), source("ndjson"), sorted.to_owned(), left, right, sink.to_owned()].concat(),
+        pipeline: [
+            source("csv"),
+            source("ndjson"),
+            sorted.to_owned(),
+            left,
+            right,
+            sink.to_owned(),
+        ]
+        .concat(),
         earlier: None,
         outputs: vec![
             Expected::new("both", Kind::Table, good.map(|arm| ids(arm, "")).concat()),

@@ -9,7 +9,9 @@ use latentflow::coverage::{Coverage, ResumeState};
 use latentflow::error::StageError;
 use latentflow::plan::{Footprint, MemoryEstimate, Plan, RejectLimits, Stage, StageRole};
 use latentflow::plan_context::PipelineLimits;
-use latentflow::sink::{CommitProgress, CommitStats, OutputHistory, OutputIdentity, Sink, SinkWriter};
+use latentflow::sink::{
+    CommitProgress, CommitStats, OutputHistory, OutputIdentity, Sink, SinkWriter,
+};
 use latentflow::source::{BatchSize, Source, SourceHandle, origin_fields};
 use latentflow::store::Location;
 use latentflow::transform::{Transform, TransformPlan};
@@ -43,9 +45,16 @@ impl Source for Numbers {
             let row = UInt64Array::from_iter_values(range.clone());
             let records = RecordBatch::try_new(schema(), vec![Arc::new(source), Arc::new(row)])?;
             let batch = Batch::new(records, Provenance::rows(Arc::clone(&split), range));
-            Ok(SourceBatch { batch, rejects: Vec::new(), pixels: 0 })
+            Ok(SourceBatch {
+                batch,
+                rejects: Vec::new(),
+                pixels: 0,
+            })
         });
-        Ok(SourceHandle::new(Box::pin(tokio_stream::iter(batches)), Some(rows)))
+        Ok(SourceHandle::new(
+            Box::pin(tokio_stream::iter(batches)),
+            Some(rows),
+        ))
     }
 }
 
@@ -97,11 +106,21 @@ pub struct Memo {
 
 impl Memo {
     pub fn new() -> Self {
-        Self { kept: Arc::default(), fails_at: None, slow: false }
+        Self {
+            kept: Arc::default(),
+            fails_at: None,
+            slow: false,
+        }
     }
 
     pub fn rows(&self) -> Vec<u64> {
-        self.kept.lock().unwrap().rows.iter().map(|(_, row)| *row).collect()
+        self.kept
+            .lock()
+            .unwrap()
+            .rows
+            .iter()
+            .map(|(_, row)| *row)
+            .collect()
     }
 
     pub fn committed(&self) -> Coverage {
@@ -121,7 +140,11 @@ impl Sink for Memo {
     }
 
     fn open(self: Box<Self>, _: OutputIdentity) -> Result<Box<dyn SinkWriter>, StageError> {
-        Ok(Box::new(MemoWriter { memo: *self, pending: Coverage::default(), batches: 0 }))
+        Ok(Box::new(MemoWriter {
+            memo: *self,
+            pending: Coverage::default(),
+            batches: 0,
+        }))
     }
 }
 
@@ -145,14 +168,20 @@ impl SinkWriter for MemoWriter {
         let source = batch.records.column(0).as_string::<i32>();
         let row = batch.records.column(1).as_primitive::<UInt64Type>();
         for place in 0..batch.records.num_rows() {
-            kept.rows.push((source.value(place).to_owned(), row.value(place)));
+            kept.rows
+                .push((source.value(place).to_owned(), row.value(place)));
         }
         self.pending.insert(&batch.provenance);
         Ok(CommitProgress::Nothing)
     }
 
     fn commit(&mut self) -> Result<(), StageError> {
-        self.memo.kept.lock().unwrap().committed.union(&self.pending);
+        self.memo
+            .kept
+            .lock()
+            .unwrap()
+            .committed
+            .union(&self.pending);
         Ok(())
     }
 
@@ -162,8 +191,17 @@ impl SinkWriter for MemoWriter {
 }
 
 pub fn source(name: &'static str, rows: u64, batch: u64) -> Stage {
-    let source = Numbers { name, rows, batch, fails_after: None };
-    stage(name, vec![], StageRole::Source(Box::new(source), BatchSize::default()))
+    let source = Numbers {
+        name,
+        rows,
+        batch,
+        fails_after: None,
+    };
+    stage(
+        name,
+        vec![],
+        StageRole::Source(Box::new(source), BatchSize::default()),
+    )
 }
 
 pub fn transform(name: &str, inputs: Vec<usize>, map: Map) -> Stage {
@@ -171,15 +209,29 @@ pub fn transform(name: &str, inputs: Vec<usize>, map: Map) -> Stage {
 }
 
 pub fn sink(name: &str, inputs: Vec<usize>, memo: &Memo) -> Stage {
-    stage(name, inputs, StageRole::Sink(Box::new(memo.clone()), identity()))
+    stage(
+        name,
+        inputs,
+        StageRole::Sink(Box::new(memo.clone()), identity()),
+    )
 }
 
 pub fn stage(name: &str, inputs: Vec<usize>, role: StageRole) -> Stage {
-    Stage { name: Arc::from(name), kind: "test", inputs, role }
+    Stage {
+        name: Arc::from(name),
+        kind: "test",
+        inputs,
+        role,
+    }
 }
 
 pub fn identity() -> OutputIdentity {
-    OutputIdentity { pipeline: "test".into(), stage: "test".into(), digest: "d".into(), ..OutputIdentity::default() }
+    OutputIdentity {
+        pipeline: "test".into(),
+        stage: "test".into(),
+        digest: "d".into(),
+        ..OutputIdentity::default()
+    }
 }
 
 pub fn plan(stages: Vec<Stage>, workers: usize) -> Plan {
@@ -190,11 +242,20 @@ pub fn plan(stages: Vec<Stage>, workers: usize) -> Plan {
         limits: PipelineLimits::default(),
         workers,
         footprint: Footprint::default(),
-        memory: MemoryEstimate { fixed: 0, workers: 0, batch: 0, slots: 0, budget: 1 << 20 },
+        memory: MemoryEstimate {
+            fixed: 0,
+            workers: 0,
+            batch: 0,
+            slots: 0,
+            budget: 1 << 20,
+        },
         state: None,
         rejects: None,
         keeps_originals: true,
-        reject_limits: RejectLimits { share: None, number: None },
+        reject_limits: RejectLimits {
+            share: None,
+            number: None,
+        },
         commit_age: None,
         admin: Default::default(),
         listeners: Default::default(),

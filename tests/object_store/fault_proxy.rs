@@ -1,4 +1,5 @@
-//! A proxy before the server that spoils chosen requests: it resets them, loses or cuts answers, stands still, or answers itself.
+//! A proxy before the server that spoils chosen requests: it resets them, loses or cuts answers,
+//! stands still, or answers itself.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -46,7 +47,12 @@ pub struct Rule {
 /// A rule for requests that begin so, such as `PUT out/_latentflow/epoch-`.
 pub fn rule(request: &'static str, times: usize, fault: Fault) -> Rule {
     let (method, path) = request.split_once(' ').unwrap();
-    Rule { method, path, times, fault }
+    Rule {
+        method,
+        path,
+        times,
+        fault,
+    }
 }
 
 pub struct FaultProxy {
@@ -64,8 +70,14 @@ impl FaultProxy {
     pub fn to(server: u16, rules: &[Rule]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let shared = Arc::new(Shared { server, rules: Mutex::default() });
-        let proxy = Self { port, shared: Arc::clone(&shared) };
+        let shared = Arc::new(Shared {
+            server,
+            rules: Mutex::default(),
+        });
+        let proxy = Self {
+            port,
+            shared: Arc::clone(&shared),
+        };
         proxy.spoil(rules);
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
@@ -79,21 +91,30 @@ impl FaultProxy {
 
     /// Spoils other requests from now on.
     pub fn spoil(&self, rules: &[Rule]) {
-        *self.shared.rules.lock().unwrap() = rules.iter().map(|rule| (*rule, Arc::default())).collect();
+        *self.shared.rules.lock().unwrap() =
+            rules.iter().map(|rule| (*rule, Arc::default())).collect();
     }
 
     /// How many requests each rule has spoiled.
     pub fn spoiled(&self) -> Vec<usize> {
         let rules = self.shared.rules.lock().unwrap();
-        rules.iter().map(|(rule, met)| met.load(SeqCst).min(rule.times)).collect()
+        rules
+            .iter()
+            .map(|(rule, met)| met.load(SeqCst).min(rule.times))
+            .collect()
     }
 }
 
 impl Shared {
     fn fault(&self, method: &str, path: &str) -> Option<Fault> {
         let rules = self.rules.lock().unwrap();
-        let matching = rules.iter().filter(|(rule, _)| rule.method == method && path.contains(rule.path));
-        matching.into_iter().find(|(rule, met)| met.fetch_add(1, SeqCst) < rule.times).map(|(rule, _)| rule.fault)
+        let matching = rules
+            .iter()
+            .filter(|(rule, _)| rule.method == method && path.contains(rule.path));
+        matching
+            .into_iter()
+            .find(|(rule, met)| met.fetch_add(1, SeqCst) < rule.times)
+            .map(|(rule, _)| rule.fault)
     }
 
     /// One request; the connection ends with its answer.
@@ -112,15 +133,24 @@ impl Shared {
         };
         let head = String::from_utf8_lossy(&text[..end]).into_owned();
         let mut line = head.split(' ');
-        let (method, path) = (line.next().unwrap_or_default(), line.next().unwrap_or_default());
+        let (method, path) = (
+            line.next().unwrap_or_default(),
+            line.next().unwrap_or_default(),
+        );
         let fault = self.fault(method, path);
         match fault {
             Some(Fault::Reset) => return Ok(()),
             Some(Fault::Standstill) => return wait_for_end(&mut client),
             _ => {}
         }
-        let length = header(&head, "content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-        let step = if matches!(fault, Some(Fault::SlowRequest)) { length / STEPS + 1 } else { bytes.len() };
+        let length = header(&head, "content-length")
+            .and_then(|length| length.parse().ok())
+            .unwrap_or(0);
+        let step = if matches!(fault, Some(Fault::SlowRequest)) {
+            length / STEPS + 1
+        } else {
+            bytes.len()
+        };
         while text.len() < end + length {
             let read = client.read(&mut bytes[..step.min(1 << 14)])?;
             if read == 0 {
@@ -134,8 +164,9 @@ impl Shared {
         if let Some(Fault::Answer(status, body)) = fault {
             return client.write_all(answer(status, body).as_bytes());
         }
-        let kept =
-            head.lines().filter(|line| !line.to_ascii_lowercase().starts_with("connection:") && !line.is_empty());
+        let kept = head.lines().filter(|line| {
+            !line.to_ascii_lowercase().starts_with("connection:") && !line.is_empty()
+        });
         let head: Vec<&str> = kept.chain(["Connection: close", "", ""]).collect();
         let mut server = TcpStream::connect(("127.0.0.1", self.server))?;
         server.write_all(&[head.join("\r\n").as_bytes(), &text[end..]].concat())?;
@@ -146,7 +177,10 @@ impl Shared {
 }
 
 fn hand_back(client: &mut TcpStream, answered: &[u8], fault: Option<Fault>) -> std::io::Result<()> {
-    let head = answered.windows(4).position(|window| window == b"\r\n\r\n").map_or(answered.len(), |end| end + 4);
+    let head = answered
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .map_or(answered.len(), |end| end + 4);
     let half = head + (answered.len() - head) / 2;
     match fault {
         Some(Fault::LostAnswer) => Ok(()),
@@ -180,10 +214,15 @@ fn wait_for_end(client: &mut TcpStream) -> std::io::Result<()> {
 }
 
 fn answer(status: u16, body: &str) -> String {
-    format!("HTTP/1.1 {status} Spoiled\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+    format!(
+        "HTTP/1.1 {status} Spoiled\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     let mut lines = head.lines().filter_map(|line| line.split_once(':'));
-    lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    lines
+        .find(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.trim())
 }

@@ -15,7 +15,8 @@ pub struct Gate {
 }
 
 struct Queue {
-    /// Requests that have come, of those that are held back; beyond all numbers once patience has ended.
+    /// Requests that have come, of those that are held back; beyond all numbers once patience has
+    /// ended.
     arrived: Mutex<usize>,
     changed: Condvar,
     wanted: usize,
@@ -23,16 +24,26 @@ struct Queue {
 }
 
 impl Gate {
-    /// To the server at `port`: so many requests of those that `held_back` chooses by their first lines must come together.
+    /// To the server at `port`: so many requests of those that `held_back` chooses by their first
+    /// lines must come together.
     pub fn to(port: u16, wanted: usize, held_back: fn(&str) -> bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let gate = listener.local_addr().unwrap().port();
-        let queue = Arc::new(Queue { arrived: Mutex::default(), changed: Condvar::new(), wanted, held_back });
+        let queue = Arc::new(Queue {
+            arrived: Mutex::default(),
+            changed: Condvar::new(),
+            wanted,
+            held_back,
+        });
         let shared = Arc::clone(&queue);
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let (queue, server) = (Arc::clone(&shared), TcpStream::connect(("127.0.0.1", port)).unwrap());
-                let (mut answers, mut back) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                let (queue, server) = (
+                    Arc::clone(&shared),
+                    TcpStream::connect(("127.0.0.1", port)).unwrap(),
+                );
+                let (mut answers, mut back) =
+                    (server.try_clone().unwrap(), client.try_clone().unwrap());
                 thread::spawn(move || queue.pass(client, server));
                 thread::spawn(move || std::io::copy(&mut answers, &mut back));
             }
@@ -69,8 +80,10 @@ impl Queue {
         }
         *arrived += 1;
         self.changed.notify_all();
-        let (mut arrived, waited) =
-            self.changed.wait_timeout_while(arrived, PATIENCE, |arrived| *arrived < self.wanted).unwrap();
+        let (mut arrived, waited) = self
+            .changed
+            .wait_timeout_while(arrived, PATIENCE, |arrived| *arrived < self.wanted)
+            .unwrap();
         if waited.timed_out() {
             *arrived = usize::MAX;
             self.changed.notify_all();

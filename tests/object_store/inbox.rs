@@ -1,5 +1,5 @@
-//! What lies under a prefix and what does not: inboxes that are empty, keys that no file could have, and runs that are refused
-//! before they claim an output.
+//! What lies under a prefix and what does not: inboxes that are empty, keys that no file could
+//! have, and runs that are refused before they claim an output.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -44,20 +44,49 @@ struct Daemon {
 impl Daemon {
     /// Starts `p.toml`, and waits until it is ready.
     fn start(mut command: Command) -> Self {
-        command.args(["run", "p.toml", "--metrics", "127.0.0.1:0", "--log-format", "text"]);
-        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        command.args([
+            "run",
+            "p.toml",
+            "--metrics",
+            "127.0.0.1:0",
+            "--log-format",
+            "text",
+        ]);
+        let mut child = command
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
         let log = Arc::new(Mutex::new(String::new()));
-        let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()).lines(), Arc::clone(&log));
+        let (lines, kept) = (
+            BufReader::new(child.stderr.take().unwrap()).lines(),
+            Arc::clone(&log),
+        );
         std::thread::spawn(move || {
-            lines.map_while(Result::ok).for_each(|line| kept.lock().unwrap().push_str(&(line + "\n")));
+            lines
+                .map_while(Result::ok)
+                .for_each(|line| kept.lock().unwrap().push_str(&(line + "\n")));
         });
-        let mut daemon = Self { child, log, port: 0 };
+        let mut daemon = Self {
+            child,
+            log,
+            port: 0,
+        };
         daemon.port = daemon.wait("its metrics", || {
             let log = daemon.log();
             let (_, behind) = log.split_once("metrics at http://127.0.0.1:")?;
-            behind.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+            behind
+                .split(|c: char| !c.is_ascii_digit())
+                .next()?
+                .parse()
+                .ok()
         });
-        daemon.wait("readiness", || daemon.get("/readyz").starts_with("HTTP/1.1 200").then_some(()));
+        daemon.wait("readiness", || {
+            daemon
+                .get("/readyz")
+                .starts_with("HTTP/1.1 200")
+                .then_some(())
+        });
         daemon
     }
 
@@ -69,7 +98,11 @@ impl Daemon {
         let mut answer = String::new();
         let stream = TcpStream::connect(("127.0.0.1", self.port));
         let asked = stream.and_then(|mut stream| {
-            write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n\r\n", self.port)?;
+            write!(
+                stream,
+                "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n\r\n",
+                self.port
+            )?;
             stream.read_to_string(&mut answer)
         });
         if asked.is_ok() { answer } else { String::new() }
@@ -78,7 +111,9 @@ impl Daemon {
     /// The value of a metric without labels.
     fn metric(&self, name: &str) -> Option<f64> {
         let text = self.get("/metrics");
-        let line = text.lines().find(|line| line.split(' ').next() == Some(name))?;
+        let line = text
+            .lines()
+            .find(|line| line.split(' ').next() == Some(name))?;
         line.rsplit(' ').next()?.parse().ok()
     }
 
@@ -88,14 +123,24 @@ impl Daemon {
             if let Some(found) = look() {
                 return found;
             }
-            assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}; the log says:\n{}", self.log());
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "waited in vain for {what}; the log says:\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
     /// Asks it to stop; it must end well.
     fn stop(mut self) {
-        assert!(Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &self.child.id().to_string()])
+                .status()
+                .unwrap()
+                .success()
+        );
         assert_eq!(self.child.wait().unwrap().code(), Some(0), "{}", self.log());
     }
 }
@@ -109,112 +154,224 @@ impl Drop for Daemon {
 
 fn sources(bucket: &Bucket, out: &str) -> Vec<String> {
     use arrow::array::AsArray as _;
-    let Some(records) = super::records(bucket, &format!("{out}/")) else { return Vec::new() };
+    let Some(records) = super::records(bucket, &format!("{out}/")) else {
+        return Vec::new();
+    };
     let column = super::column(&records, "source");
-    let mut sources: Vec<String> = column.as_string::<i32>().iter().flatten().map(str::to_owned).collect();
+    let mut sources: Vec<String> = column
+        .as_string::<i32>()
+        .iter()
+        .flatten()
+        .map(str::to_owned)
+        .collect();
     sources.sort();
     sources
 }
 
 #[test]
 fn empty_prefix_that_is_watched_is_an_inbox() {
-    let Some(bucket) = Bucket::new("inbox") else { return };
+    let Some(bucket) = Bucket::new("inbox") else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("p.toml"), watching(&bucket, "out")).unwrap();
-    let check = latentflow(folder.path(), &bucket, &["check", "p.toml"]).output().unwrap();
+    let check = latentflow(folder.path(), &bucket, &["check", "p.toml"])
+        .output()
+        .unwrap();
     assert_done(&check);
-    assert!(check.stderr.is_empty(), "{}", String::from_utf8_lossy(&check.stderr));
+    assert!(
+        check.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&check.stderr)
+    );
     for name in ["a", "b"] {
         // The first start meets a prefix that never held anything, the second one that was emptied.
         let daemon = Daemon::start(latentflow(folder.path(), &bucket, &[]));
         bucket.put(&format!("in/{name}.ppm"), PIXEL);
         let file = format!("{name}.ppm");
-        daemon.wait("the image", || sources(&bucket, "out").contains(&file).then_some(()));
+        daemon.wait("the image", || {
+            sources(&bucket, "out").contains(&file).then_some(())
+        });
         bucket.remove(&format!("in/{file}"));
         bucket.put(&format!("in/{name}-later.ppm"), b"P6 1 1 255\n\x05\x05\x05");
         let later = format!("{name}-later.ppm");
-        daemon.wait("the later image", || sources(&bucket, "out").contains(&later).then_some(()));
+        daemon.wait("the later image", || {
+            sources(&bucket, "out").contains(&later).then_some(())
+        });
         bucket.remove(&format!("in/{later}"));
         daemon.stop();
     }
-    assert_eq!(sources(&bucket, "out"), ["a-later.ppm", "a.ppm", "b-later.ppm", "b.ppm"], "each once");
+    assert_eq!(
+        sources(&bucket, "out"),
+        ["a-later.ppm", "a.ppm", "b-later.ppm", "b.ppm"],
+        "each once"
+    );
 }
 
 #[test]
 fn daemon_waits_for_a_store_that_does_not_answer() {
-    let Some(bucket) = Bucket::new("outage") else { return };
+    let Some(bucket) = Bucket::new("outage") else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("p.toml"), watching(&bucket, "out")).unwrap();
     let proxy = FaultProxy::to(bucket.port(), &[]);
     let mut command = latentflow(folder.path(), &bucket, &[]);
-    command.env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", proxy.port)).env("AWS_MAX_ATTEMPTS", "2");
+    command
+        .env(
+            "AWS_ENDPOINT_URL",
+            format!("http://127.0.0.1:{}", proxy.port),
+        )
+        .env("AWS_MAX_ATTEMPTS", "2");
     let daemon = Daemon::start(command);
     const WAITING: &str = "latentflow_sinks_waiting_for_store";
-    for (name, request) in
-        [("a", "POST ?uploads"), ("b", "PUT partNumber"), ("c", "POST uploadId="), ("d", "PUT upload-")]
-    {
-        proxy.spoil(&[rule(request, usize::MAX, Answer(503, "<Error><Code>SlowDown</Code></Error>"))]);
-        bucket.put(&format!("in/{name}.ppm"), format!("P6 1 1 255\n{name}{name}{name}").as_bytes());
-        daemon.wait("a sink that waits", || daemon.metric(WAITING).filter(|&waiting| waiting > 0.0));
+    for (name, request) in [
+        ("a", "POST ?uploads"),
+        ("b", "PUT partNumber"),
+        ("c", "POST uploadId="),
+        ("d", "PUT upload-"),
+    ] {
+        proxy.spoil(&[rule(
+            request,
+            usize::MAX,
+            Answer(503, "<Error><Code>SlowDown</Code></Error>"),
+        )]);
+        bucket.put(
+            &format!("in/{name}.ppm"),
+            format!("P6 1 1 255\n{name}{name}{name}").as_bytes(),
+        );
+        daemon.wait("a sink that waits", || {
+            daemon.metric(WAITING).filter(|&waiting| waiting > 0.0)
+        });
         proxy.spoil(&[]);
         let file = format!("{name}.ppm");
-        daemon.wait("the image", || sources(&bucket, "out").contains(&file).then_some(()));
-        daemon.wait("the end of the outage", || daemon.metric(WAITING).filter(|&waiting| waiting == 0.0));
+        daemon.wait("the image", || {
+            sources(&bucket, "out").contains(&file).then_some(())
+        });
+        daemon.wait("the end of the outage", || {
+            daemon.metric(WAITING).filter(|&waiting| waiting == 0.0)
+        });
     }
-    assert!(daemon.log().contains("SlowDown") && daemon.log().contains("the store answers again"), "{}", daemon.log());
+    assert!(
+        daemon.log().contains("SlowDown") && daemon.log().contains("the store answers again"),
+        "{}",
+        daemon.log()
+    );
     daemon.stop();
-    assert_eq!(sources(&bucket, "out"), ["a.ppm", "b.ppm", "c.ppm", "d.ppm"], "each once");
+    assert_eq!(
+        sources(&bucket, "out"),
+        ["a.ppm", "b.ppm", "c.ppm", "d.ppm"],
+        "each once"
+    );
 }
 
 #[test]
 fn keys_that_no_file_could_have_are_passed_over() {
-    let Some(bucket) = Bucket::new("odd-keys") else { return };
+    let Some(bucket) = Bucket::new("odd-keys") else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     for number in 0..30 {
         bucket.put(&format!("in/{number:02}.ppm"), PIXEL);
     }
-    let odd = ["tab%09x.ppm", "../y.ppm", "./z.ppm", "x%0D.ppm", "a//b.ppm", "dir/x.ppm/", "%01.ppm", "%20.ppm%20"];
-    odd.iter().for_each(|key| bucket.put(&format!("in/{key}"), PIXEL));
+    let odd = [
+        "tab%09x.ppm",
+        "../y.ppm",
+        "./z.ppm",
+        "x%0D.ppm",
+        "a//b.ppm",
+        "dir/x.ppm/",
+        "%01.ppm",
+        "%20.ppm%20",
+    ];
+    odd.iter()
+        .for_each(|key| bucket.put(&format!("in/{key}"), PIXEL));
     bucket.put("in/folder/", b"");
     let unusable = odd.len();
     // The output has a neighbour with such a key, too: it is listed before each commit.
     bucket.put("out/_latentflow/odd%09key", b"x");
     bucket.put("out/odd%09folder/x", b"x");
     for path in ["in", "in/**/*.ppm"] {
-        let (output, summary) = run(folder.path(), &bucket, &images(&bucket, path, "", "out"), &["--allow-change"]);
+        let (output, summary) = run(
+            folder.path(),
+            &bucket,
+            &images(&bucket, path, "", "out"),
+            &["--allow-change"],
+        );
         assert_done(&output);
         assert_eq!(summary["rejects"], 0, "{path}");
-        assert_eq!(summary["stages"][0]["passed_over"]["unusable_keys"], unusable, "{path}");
+        assert_eq!(
+            summary["stages"][0]["passed_over"]["unusable_keys"], unusable,
+            "{path}"
+        );
     }
-    assert_eq!(sources(&bucket, "out").len(), 30, "the glob finds the same images");
-    std::fs::write(folder.path().join("p.toml"), images(&bucket, "in", "", "other")).unwrap();
-    let check = latentflow(folder.path(), &bucket, &["check", "p.toml"]).output().unwrap();
+    assert_eq!(
+        sources(&bucket, "out").len(),
+        30,
+        "the glob finds the same images"
+    );
+    std::fs::write(
+        folder.path().join("p.toml"),
+        images(&bucket, "in", "", "other"),
+    )
+    .unwrap();
+    let check = latentflow(folder.path(), &bucket, &["check", "p.toml"])
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&check.stdout).into_owned();
-    assert!(text.contains(&format!("{unusable} with keys that no file could have")), "{text}");
+    assert!(
+        text.contains(&format!("{unusable} with keys that no file could have")),
+        "{text}"
+    );
 }
 
 #[test]
 fn objects_below_the_name_of_an_object_are_named() {
-    let Some(bucket) = Bucket::new("beside") else { return };
+    let Some(bucket) = Bucket::new("beside") else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     bucket.put("img", PIXEL);
     for number in 0..3 {
         bucket.put(&format!("img/{number}.ppm"), PIXEL);
     }
-    let (output, summary) = run(folder.path(), &bucket, &images(&bucket, "img", "", "out"), &[]);
+    let (output, summary) = run(
+        folder.path(),
+        &bucket,
+        &images(&bucket, "img", "", "out"),
+        &[],
+    );
     assert_done(&output);
-    assert_eq!((&summary["records"], &summary["stages"][0]["passed_over"]["below_object"]), (&1.into(), &3.into()));
-    let check = latentflow(folder.path(), &bucket, &["check", "p.toml"]).output().unwrap();
+    assert_eq!(
+        (
+            &summary["records"],
+            &summary["stages"][0]["passed_over"]["below_object"]
+        ),
+        (&1.into(), &3.into())
+    );
+    let check = latentflow(folder.path(), &bucket, &["check", "p.toml"])
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&check.stdout).into_owned();
-    assert!(text.contains("3 below the name of the object that is read"), "{text}");
-    let (output, summary) = run(folder.path(), &bucket, &images(&bucket, "img/**/*", "", "all"), &[]);
+    assert!(
+        text.contains("3 below the name of the object that is read"),
+        "{text}"
+    );
+    let (output, summary) = run(
+        folder.path(),
+        &bucket,
+        &images(&bucket, "img/**/*", "", "all"),
+        &[],
+    );
     assert_done(&output);
     assert_eq!(summary["records"], 3);
 }
 
 #[test]
 fn run_that_is_refused_claims_nothing() {
-    let Some(bucket) = Bucket::new("claims") else { return };
+    let Some(bucket) = Bucket::new("claims") else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     bucket.put("in/a.ppm", PIXEL);
     let good = images(&bucket, "in", "", "out");
@@ -231,39 +388,71 @@ fn run_that_is_refused_claims_nothing() {
     ] {
         let (output, summary) = run(folder.path(), &bucket, pipeline, &[]);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!((output.status.code(), summary), (Some(code), Value::Null), "{text}");
+        assert_eq!(
+            (output.status.code(), summary),
+            (Some(code), Value::Null),
+            "{text}"
+        );
         assert!(text.contains(said), "{text}");
-        assert_eq!(bucket.keys("out/_latentflow/epoch-"), ["out/_latentflow/epoch-000001"], "{said}");
+        assert_eq!(
+            bucket.keys("out/_latentflow/epoch-"),
+            ["out/_latentflow/epoch-000001"],
+            "{said}"
+        );
     }
     // `check` refuses what `run` refuses before it starts.
     std::fs::write(folder.path().join("p.toml"), stateless).unwrap();
-    let check = latentflow(folder.path(), &bucket, &["check", "p.toml"]).output().unwrap();
+    let check = latentflow(folder.path(), &bucket, &["check", "p.toml"])
+        .output()
+        .unwrap();
     assert_eq!(check.status.code(), Some(2));
 }
 
 #[test]
 fn endpoint_without_encryption_is_named() {
-    let Some(bucket) = Bucket::new("endpoint") else { return };
+    let Some(bucket) = Bucket::new("endpoint") else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("p.toml"), images(&bucket, "in", "", "out")).unwrap();
+    std::fs::write(
+        folder.path().join("p.toml"),
+        images(&bucket, "in", "", "out"),
+    )
+    .unwrap();
     let said = |endpoint: &str, name: &str, allowed: Option<&str>| {
         let mut command = latentflow(Path::new(folder.path()), &bucket, &["check", "p.toml"]);
-        command.env_remove("AWS_ENDPOINT_URL").env_remove("AWS_ALLOW_HTTP").env(name, endpoint);
+        command
+            .env_remove("AWS_ENDPOINT_URL")
+            .env_remove("AWS_ALLOW_HTTP")
+            .env(name, endpoint);
         allowed.map(|allowed| command.env("AWS_ALLOW_HTTP", allowed));
         let output = command.output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{endpoint}");
         String::from_utf8(output.stderr).unwrap()
     };
-    for (name, allowed) in
-        [("AWS_ENDPOINT_URL", None), ("AWS_ENDPOINT_URL_S3", Some("false")), ("AWS_ENDPOINT", Some("0"))]
-    {
+    for (name, allowed) in [
+        ("AWS_ENDPOINT_URL", None),
+        ("AWS_ENDPOINT_URL_S3", Some("false")),
+        ("AWS_ENDPOINT", Some("0")),
+    ] {
         let text = said("http://127.0.0.1:9000", name, allowed);
-        assert!(text.contains("`http://127.0.0.1:9000` is not an https:// address: set AWS_ALLOW_HTTP=true"), "{text}");
+        assert!(
+            text.contains(
+                "`http://127.0.0.1:9000` is not an https:// address: set AWS_ALLOW_HTTP=true"
+            ),
+            "{text}"
+        );
     }
     let text = said("127.0.0.1:9000", "AWS_ENDPOINT_URL", Some("true"));
-    assert!(text.contains("`127.0.0.1:9000` is not an address; expected AWS_ENDPOINT_URL=https://"), "{text}");
+    assert!(
+        text.contains("`127.0.0.1:9000` is not an address; expected AWS_ENDPOINT_URL=https://"),
+        "{text}"
+    );
     let mut command = latentflow(folder.path(), &bucket, &["check", "p.toml"]);
     let output = command.env("AWS_READ_TIMEOUT", "soon").output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(2) && text.contains("AWS_READ_TIMEOUT is `soon`"), "{text}");
+    assert!(
+        output.status.code() == Some(2) && text.contains("AWS_READ_TIMEOUT is `soon`"),
+        "{text}"
+    );
 }

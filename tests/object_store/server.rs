@@ -1,4 +1,5 @@
-//! The server that the tests run against: moto, in a virtual environment of its own, on a free port of this machine.
+//! The server that the tests run against: moto, in a virtual environment of its own, on a free port
+//! of this machine.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -49,11 +50,20 @@ impl Server {
 
     fn start(python: &Path) -> Self {
         let mut command = Command::new(python);
-        command.args(["-c", PROGRAM]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+            .args(["-c", PROGRAM])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         let mut process = command.spawn().unwrap();
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let port = lines.map_while(Result::ok).find_map(|line| line.trim().parse().ok());
-        Self { process: Mutex::new(process), port: port.expect("moto says its port") }
+        let port = lines
+            .map_while(Result::ok)
+            .find_map(|line| line.trim().parse().ok());
+        Self {
+            process: Mutex::new(process),
+            port: port.expect("moto says its port"),
+        }
     }
 }
 
@@ -98,7 +108,11 @@ fn install() -> Result<PathBuf, String> {
         Err(error) => Err(error.to_string()),
     };
     succeed(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-    succeed(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PACKAGES))?;
+    succeed(
+        Command::new(&python)
+            .args(["-m", "pip", "install", "--quiet"])
+            .args(PACKAGES),
+    )?;
     std::fs::write(&ready, wanted).map_err(|error| error.to_string())?;
     Ok(python)
 }
@@ -112,14 +126,20 @@ pub struct Bucket {
 impl Bucket {
     /// An empty bucket; `None` where there is no server.
     pub fn new(name: &'static str) -> Option<Self> {
-        let bucket = Self { server: Server::get()?, name };
+        let bucket = Self {
+            server: Server::get()?,
+            name,
+        };
         assert_eq!(bucket.ask("PUT", "", b"").0, 200);
         Some(bucket)
     }
 
     /// The same, in a server of its own.
     pub fn alone(name: &'static str) -> Option<Self> {
-        let bucket = Self { server: Arc::new(Server::start(python()?)), name };
+        let bucket = Self {
+            server: Arc::new(Server::start(python()?)),
+            name,
+        };
         assert_eq!(bucket.ask("PUT", "", b"").0, 200);
         Some(bucket)
     }
@@ -146,7 +166,10 @@ impl Bucket {
             ("AWS_SECRET_ACCESS_KEY", SECRET.to_owned()),
             ("AWS_SESSION_TOKEN", TOKEN.to_owned()),
             ("AWS_REGION", "us-east-1".to_owned()),
-            ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", self.server.port)),
+            (
+                "AWS_ENDPOINT_URL",
+                format!("http://127.0.0.1:{}", self.server.port),
+            ),
             ("AWS_ALLOW_HTTP", "true".to_owned()),
         ]
     }
@@ -169,8 +192,15 @@ impl Bucket {
     pub fn keys(&self, prefix: &str) -> Vec<String> {
         let (status, listing) = self.ask("GET", &format!("?list-type=2&prefix={prefix}"), b"");
         let listing = String::from_utf8(listing).unwrap();
-        assert!(status == 200 && listing.contains("<IsTruncated>false<"), "{listing}");
-        listing.split("<Key>").skip(1).map(|rest| rest.split("</Key>").next().unwrap().to_owned()).collect()
+        assert!(
+            status == 200 && listing.contains("<IsTruncated>false<"),
+            "{listing}"
+        );
+        listing
+            .split("<Key>")
+            .skip(1)
+            .map(|rest| rest.split("</Key>").next().unwrap().to_owned())
+            .collect()
     }
 
     /// Uploads that were begun and neither finished nor given up.
@@ -179,7 +209,9 @@ impl Bucket {
         assert_eq!(status, 200);
         let listing = String::from_utf8(listing).unwrap();
         let uploads = listing.split("<UploadId>").skip(1);
-        uploads.map(|upload| upload.split('<').next().unwrap().to_owned()).collect()
+        uploads
+            .map(|upload| upload.split('<').next().unwrap().to_owned())
+            .collect()
     }
 
     /// One request. The server wants to see a signature, but does not check it.
@@ -192,8 +224,16 @@ impl Bucket {
         stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
-        let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
-        let status = String::from_utf8_lossy(&answer[..end]).split(' ').nth(1).unwrap().parse().unwrap();
+        let end = answer
+            .windows(4)
+            .position(|window| window == b"\r\n\r\n")
+            .unwrap();
+        let status = String::from_utf8_lossy(&answer[..end])
+            .split(' ')
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap();
         (status, answer[end + 4..].to_vec())
     }
 }

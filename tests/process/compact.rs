@@ -1,4 +1,5 @@
-//! Small files become large ones: every record stays, once, in its order, and runs go on as if nothing had happened.
+//! Small files become large ones: every record stays, once, in its order, and runs go on as if
+//! nothing had happened.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::process::ExitStatusExt as _;
@@ -14,7 +15,9 @@ use crate::common::scenarios::{self, Site};
 const SIGABRT: i32 = 6;
 
 fn compact(root: &Path, arguments: &[&str]) -> Output {
-    latentflow(root, &[&["compact"], arguments].concat()).output().unwrap()
+    latentflow(root, &[&["compact"], arguments].concat())
+        .output()
+        .unwrap()
 }
 
 fn told(output: &Output) -> String {
@@ -55,20 +58,34 @@ fn files_become_few_and_a_run_after_that_has_nothing_to_do() {
     let (site, calm) = site();
     let folder = site.root().join("out/all");
     let (files, before) = (data_files(&folder), rows(&folder));
-    assert!(files.len() > 256, "the footers of {} files are not folded", files.len());
+    assert!(
+        files.len() > 256,
+        "the footers of {} files are not folded",
+        files.len()
+    );
     let dry = told(&compact(site.root(), &["out/all", "--dry-run"]));
     assert!(dry.contains("would become 1 file"), "{dry}");
     assert_eq!(data_files(&folder), files);
     let said = told(&compact(site.root(), &["out/all"]));
-    assert!(said.contains(&format!("out/all: {} files", files.len())) && said.contains("became 1 file"), "{said}");
+    assert!(
+        said.contains(&format!("out/all: {} files", files.len())) && said.contains("became 1 file"),
+        "{said}"
+    );
     // It bears the name of the last, so that the next file has the number that it would have had.
     assert_eq!(data_files(&folder), files[files.len() - 1..]);
     assert_eq!(rows(&folder), [before.iter().sum::<i64>()]);
     assert_eq!(records(&folder, &["source", "row"]), calm[0]);
-    let names: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names: Vec<_> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
     assert_eq!(names.len(), 2, "{names:?}");
 
-    let output = site.command(&site.scenario.pipeline, "out", 2).args(["--summary", "json"]).output().unwrap();
+    let output = site
+        .command(&site.scenario.pipeline, "out", 2)
+        .args(["--summary", "json"])
+        .output()
+        .unwrap();
     site.assert_done(output.status);
     let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(summary["records"], 0, "{summary}");
@@ -87,14 +104,26 @@ fn files_are_as_large_as_is_asked_and_no_larger_one_is_copied() {
     told(&compact(site.root(), &["out/all", "--target", &target]));
     let files = data_files(&folder);
     assert!((20..60).contains(&files.len()), "{} files", files.len());
-    assert!(files.iter().map(size).all(|bytes| bytes <= 10 * small), "a file is larger than {target}");
+    assert!(
+        files.iter().map(size).all(|bytes| bytes <= 10 * small),
+        "a file is larger than {target}"
+    );
     let times = |files: &[PathBuf]| -> Vec<_> {
-        files.iter().map(|path| path.metadata().unwrap().modified().unwrap()).collect()
+        files
+            .iter()
+            .map(|path| path.metadata().unwrap().modified().unwrap())
+            .collect()
     };
     let before = times(&files);
     // What is as large as asked already stays untouched.
-    told(&compact(site.root(), &["out/all", "--target", &format!("{small}B")]));
-    assert_eq!((data_files(&folder), times(&files)), (files.clone(), before));
+    told(&compact(
+        site.root(),
+        &["out/all", "--target", &format!("{small}B")],
+    ));
+    assert_eq!(
+        (data_files(&folder), times(&files)),
+        (files.clone(), before)
+    );
     assert_eq!(records(&folder, &["source", "row"]), calm[0]);
     site.finish_as("out", &calm);
 }
@@ -121,19 +150,33 @@ fn a_crash_at_any_step_loses_nothing_and_leaves_nothing_twice() {
         ("exchange-removed", 30),
         ("exchange-cleared", 2),
     ];
-    let small = data_files(&site.root().join("out/all")).iter().map(|path| path.metadata().unwrap().len()).max();
+    let small = data_files(&site.root().join("out/all"))
+        .iter()
+        .map(|path| path.metadata().unwrap().len())
+        .max();
     let target = format!("{}B", 100 * small.unwrap());
     for (step, passing) in steps {
         let out = format!("{step}-{passing}");
         let place = format!("{out}/all");
         copy_folder(&site.root().join("out"), &site.root().join(&out));
         let mut command = latentflow(site.root(), &["compact", &place, "--target", &target]);
-        let output = command.env("LATENTFLOW_CRASH_AT", format!("{step}:{passing}")).output().unwrap();
-        assert_eq!(output.status.signal(), Some(SIGABRT), "`{step}` is not passed {passing} times");
+        let output = command
+            .env("LATENTFLOW_CRASH_AT", format!("{step}:{passing}"))
+            .output()
+            .unwrap();
+        assert_eq!(
+            output.status.signal(),
+            Some(SIGABRT),
+            "`{step}` is not passed {passing} times"
+        );
         // Either a run comes next, or another compaction.
         if passing == 1 {
             site.run(&site.scenario.pipeline, &out);
-            assert_eq!(records(&site.root().join(&place), &["source", "row"]), calm[0], "{step}");
+            assert_eq!(
+                records(&site.root().join(&place), &["source", "row"]),
+                calm[0],
+                "{step}"
+            );
         }
         told(&compact(site.root(), &[&place, "--target", &target]));
         assert!(data_files(&site.root().join(&place)).len() < 10);
@@ -168,31 +211,54 @@ fn what_cannot_be_read_is_left_alone_and_named_and_the_rest_is_done() {
 fn one_is_at_work_at_a_time_and_what_is_no_folder_on_a_disk_is_refused() {
     let (site, _) = site();
     let lock = site.root().join("out/all/_latentflow/compact-lock");
-    let held = OpenOptions::new().create(true).truncate(false).write(true).open(lock).unwrap();
+    let held = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(lock)
+        .unwrap();
     held.lock().unwrap();
     let output = compact(site.root(), &["out/all"]);
-    assert!(output.status.code() == Some(1) && errors(&output).contains("another compaction is at work"));
+    assert!(
+        output.status.code() == Some(1)
+            && errors(&output).contains("another compaction is at work")
+    );
     drop(held);
-    for (place, reason) in [("s3://bucket/prefix", "s3://bucket/prefix"), ("nowhere", "nowhere: no such folder")] {
+    for (place, reason) in [
+        ("s3://bucket/prefix", "s3://bucket/prefix"),
+        ("nowhere", "nowhere: no such folder"),
+    ] {
         let output = compact(site.root(), &[place]);
-        assert!(output.status.code() == Some(1) && errors(&output).contains(reason), "{}", errors(&output));
+        assert!(
+            output.status.code() == Some(1) && errors(&output).contains(reason),
+            "{}",
+            errors(&output)
+        );
     }
     let output = compact(site.root(), &["out/all", "--target", "12"]);
-    assert!(output.status.code() == Some(2) && errors(&output).contains("no unit"), "{}", errors(&output));
+    assert!(
+        output.status.code() == Some(2) && errors(&output).contains("no unit"),
+        "{}",
+        errors(&output)
+    );
 }
 
 /// A run that goes on for long, compacted now and then.
 #[test]
 fn small_files_beside_a_large_one_are_put_together() {
     let folder = tempfile::tempdir().unwrap();
-    let lines: String = (0..12_000_u64).map(|row| format!("{row},{}\n", row * 2_654_435_761 % (1 << 32))).collect();
+    let lines: String = (0..12_000_u64)
+        .map(|row| format!("{row},{}\n", row * 2_654_435_761 % (1 << 32)))
+        .collect();
     fs::write(folder.path().join("in.csv"), format!("a,b\n{lines}")).unwrap();
     let pipeline = "[stages.rows]\nkind = \"csv\"\npath = \"in.csv\"\n[stages.out]\nkind = \"parquet\"\n\
                     inputs = [\"rows\"]\npath = \"out\"\nfile = { records = 100 }\n";
     fs::write(folder.path().join("p.toml"), pipeline).unwrap();
     let out = folder.path().join("out");
     let run = |limit: &str| {
-        let output = latentflow(folder.path(), &["run", "p.toml", "--limit", limit]).output().unwrap();
+        let output = latentflow(folder.path(), &["run", "p.toml", "--limit", limit])
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{}", errors(&output));
     };
     run("11000");
@@ -201,9 +267,16 @@ fn small_files_beside_a_large_one_are_put_together() {
     assert_eq!(rows(&out), [11_000]);
     run("500");
     let dry = told(&compact(folder.path(), &["out", "--dry-run"]));
-    assert!(dry.contains("6 files") && dry.contains("would become 2 files"), "{dry}");
+    assert!(
+        dry.contains("6 files") && dry.contains("would become 2 files"),
+        "{dry}"
+    );
     told(&compact(folder.path(), &["out"]));
-    assert_eq!(rows(&out), [11_000, 500], "the large file is larger than all others together");
+    assert_eq!(
+        rows(&out),
+        [11_000, 500],
+        "the large file is larger than all others together"
+    );
     assert!(told(&compact(folder.path(), &["out"])).contains("nothing to put together"));
     run("500");
     assert_eq!(rows(&out), [vec![11_000, 500], vec![100; 5]].concat());

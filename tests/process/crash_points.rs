@@ -1,4 +1,5 @@
-//! The process ends amid a commit, at each of its steps: the next run goes on, and nothing is lost or twice.
+//! The process ends amid a commit, at each of its steps: the next run goes on, and nothing is lost
+//! or twice.
 
 use std::os::unix::process::ExitStatusExt as _;
 
@@ -22,8 +23,15 @@ fn crash(scenario: Scenario, steps: &[&str], passings: &[u32]) {
         for &passing in passings {
             let out = format!("{step}-{passing}");
             let mut command = site.command(&site.scenario.pipeline, &out, 1 + passing % 3);
-            let status = command.env("LATENTFLOW_CRASH_AT", format!("{step}:{passing}")).status().unwrap();
-            assert_eq!(status.signal(), Some(SIGABRT), "`{step}` is not passed {passing} times");
+            let status = command
+                .env("LATENTFLOW_CRASH_AT", format!("{step}:{passing}"))
+                .status()
+                .unwrap();
+            assert_eq!(
+                status.signal(),
+                Some(SIGABRT),
+                "`{step}` is not passed {passing} times"
+            );
             site.finish_as(&out, &calm);
         }
     }
@@ -43,7 +51,11 @@ fn a_table_pictures_and_rejects_survive_a_crash_at_each_step_of_a_marker() {
 fn pictures_survive_a_crash_at_each_step_of_being_named() {
     let once = ["pictures-synced", "pictures-listed", "pictures-named"];
     crash(scenarios::pictures(), &once, &[1, 2]);
-    crash(scenarios::pictures(), &["picture-named"], &[1, 100, 256, 300]);
+    crash(
+        scenarios::pictures(),
+        &["picture-named"],
+        &[1, 100, 256, 300],
+    );
 }
 
 #[test]
@@ -63,10 +75,16 @@ fn a_sink_that_was_added_survives_a_crash_at_each_step_of_a_file() {
     let earlier = site.scenario.earlier.clone().unwrap();
     for step in FILE_STEPS {
         let mut command = site.command(&earlier, step, 2);
-        let status = command.env("LATENTFLOW_CRASH_AT", format!("{step}:2")).status().unwrap();
+        let status = command
+            .env("LATENTFLOW_CRASH_AT", format!("{step}:2"))
+            .status()
+            .unwrap();
         assert_eq!(status.signal(), Some(SIGABRT));
         let mut command = site.command(&site.scenario.pipeline, step, 2);
-        let status = command.env("LATENTFLOW_CRASH_AT", format!("{step}:3")).status().unwrap();
+        let status = command
+            .env("LATENTFLOW_CRASH_AT", format!("{step}:3"))
+            .status()
+            .unwrap();
         assert_eq!(status.signal(), Some(SIGABRT));
         site.finish_as(step, &calm);
     }
@@ -81,11 +99,24 @@ fn what_was_committed_before_a_crash_is_not_read_again() {
     let site = Site::new(scenarios::many_files());
     let mut command = site.command(&site.scenario.pipeline, "out", 2);
     // A file for each of some 300 batches.
-    let status = command.env("LATENTFLOW_CRASH_AT", "durable:290").status().unwrap();
+    let status = command
+        .env("LATENTFLOW_CRASH_AT", "durable:290")
+        .status()
+        .unwrap();
     assert_eq!(status.signal(), Some(SIGABRT));
-    let output = site.command(&site.scenario.pipeline, "out", 2).args(["--summary", "json"]).output().unwrap();
+    let output = site
+        .command(&site.scenario.pipeline, "out", 2)
+        .args(["--summary", "json"])
+        .output()
+        .unwrap();
     site.assert_done(output.status);
     let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let (before, now) = (summary["done_before"].as_u64().unwrap(), summary["records"].as_u64().unwrap());
-    assert!(before >= 256 * 20 && before + now == 6000, "{before} before, {now} now");
+    let (before, now) = (
+        summary["done_before"].as_u64().unwrap(),
+        summary["records"].as_u64().unwrap(),
+    );
+    assert!(
+        before >= 256 * 20 && before + now == 6000,
+        "{before} before, {now} now"
+    );
 }

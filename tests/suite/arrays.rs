@@ -1,4 +1,5 @@
-//! Files of arrays (IDX, NumPy) through whole pipelines, and the real ones where `LATENTFLOW_TEST_DATA` names their folder.
+//! Files of arrays (IDX, NumPy) through whole pipelines, and the real ones where
+//! `LATENTFLOW_TEST_DATA` names their folder.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -16,21 +17,37 @@ use crate::common::outputs::data_files;
 use crate::common::runs::{errors, run};
 use crate::common::test_data::test_data;
 
-/// Images of 4 x 4 bytes, each pixel of image `n` is `n`, as IDX and compressed; and their labels, `n % 10`.
+/// Images of 4 x 4 bytes, each pixel of image `n` is `n`, as IDX and compressed; and their labels,
+/// `n % 10`.
 fn write_idx(folder: &Path, count: u8) {
-    let sides: Vec<u8> = [u32::from(count), 4, 4].iter().flat_map(|side| side.to_be_bytes()).collect();
+    let sides: Vec<u8> = [u32::from(count), 4, 4]
+        .iter()
+        .flat_map(|side| side.to_be_bytes())
+        .collect();
     let pixels: Vec<u8> = (0..count).flat_map(|number| [number; 16]).collect();
-    let mut images = GzEncoder::new(File::create(folder.join("images-idx3-ubyte.gz")).unwrap(), Compression::fast());
-    images.write_all(&[&[0, 0, 8, 3][..], &sides, &pixels].concat()).unwrap();
+    let mut images = GzEncoder::new(
+        File::create(folder.join("images-idx3-ubyte.gz")).unwrap(),
+        Compression::fast(),
+    );
+    images
+        .write_all(&[&[0, 0, 8, 3][..], &sides, &pixels].concat())
+        .unwrap();
     images.finish().unwrap();
     let labels: Vec<u8> = (0..count).map(|number| number % 10).collect();
-    std::fs::write(folder.join("labels-idx1-ubyte"), [&[0, 0, 8, 1][..], &sides[..4], &labels].concat()).unwrap();
+    std::fs::write(
+        folder.join("labels-idx1-ubyte"),
+        [&[0, 0, 8, 1][..], &sides[..4], &labels].concat(),
+    )
+    .unwrap();
 }
 
 fn output(folder: &Path) -> RecordBatch {
-    let files = data_files(folder)
-        .into_iter()
-        .flat_map(|path| ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap().build().unwrap());
+    let files = data_files(folder).into_iter().flat_map(|path| {
+        ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap())
+            .unwrap()
+            .build()
+            .unwrap()
+    });
     let batches: Vec<RecordBatch> = files.map(Result::unwrap).collect();
     concat_batches(&batches[0].schema(), &batches).unwrap()
 }
@@ -55,11 +72,24 @@ fn images_of_an_idx_file_go_where_any_image_goes() {
     assert_eq!(done(folder.path(), &pipeline)["records"], 50);
     let out = output(&folder.path().join("out"));
     assert_eq!(out["label"].as_primitive::<UInt8Type>().value(37), 7);
-    assert_eq!(out["pixels"].as_fixed_size_list().value(37).as_primitive::<Float32Type>().value(5), 37.0 / 255.0);
+    assert_eq!(
+        out["pixels"]
+            .as_fixed_size_list()
+            .value(37)
+            .as_primitive::<Float32Type>()
+            .value(5),
+        37.0 / 255.0
+    );
     assert_eq!(
         walkdir::WalkDir::new(folder.path().join("photos"))
             .into_iter()
-            .filter(|e| { e.as_ref().unwrap().path().extension().is_some_and(|end| end == "png") })
+            .filter(|e| {
+                e.as_ref()
+                    .unwrap()
+                    .path()
+                    .extension()
+                    .is_some_and(|end| end == "png")
+            })
             .count(),
         50
     );
@@ -77,16 +107,27 @@ fn images_that_were_refused_can_be_replayed() {
         )
     };
     let source = "[stages.in]\nkind = \"idx\"\npath = \"images-idx3-ubyte.gz\"\n";
-    let strict = done(folder.path(), &format!("limits.pixels = 10\n{source}{pixels}{}", sink("first")));
+    let strict = done(
+        folder.path(),
+        &format!("limits.pixels = 10\n{source}{pixels}{}", sink("first")),
+    );
     assert_eq!(strict["rejects"], 5);
     let replay = "[stages.in]\nkind = \"rejects\"\npath = \"first-bad\"\n";
-    let mended = done(folder.path(), &format!("{replay}{pixels}{}", sink("second")));
-    assert_eq!((&mended["records"], &mended["rejects"]), (&5.into(), &0.into()));
+    let mended = done(
+        folder.path(),
+        &format!("{replay}{pixels}{}", sink("second")),
+    );
+    assert_eq!(
+        (&mended["records"], &mended["rejects"]),
+        (&5.into(), &0.into())
+    );
 }
 
 #[test]
 fn fashion_mnist_is_read_whole() {
-    let Some(data) = test_data("images/fashion_mnist") else { return };
+    let Some(data) = test_data("images/fashion_mnist") else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     let source = format!(
         "[stages.in]\nkind = \"idx\"\npath = {:?}\nlabels = {:?}\n",
@@ -95,7 +136,10 @@ fn fashion_mnist_is_read_whole() {
     );
     let sinks = "[stages.labels]\nkind = \"select\"\ninputs = [\"in\"]\ncolumns = [\"label\"]\n[stages.out]\ninputs = [\"labels\"]\n";
     let summary = done(folder.path(), &format!("{source}{sinks}{TO_PARQUET}"));
-    assert_eq!((&summary["records"], &summary["rejects"]), (&60_000.into(), &0.into()));
+    assert_eq!(
+        (&summary["records"], &summary["rejects"]),
+        (&60_000.into(), &0.into())
+    );
     let labels = output(&folder.path().join("out"));
     let labels = labels["label"].as_primitive::<UInt8Type>().values();
     assert!((0..10).all(|class| labels.iter().filter(|&&label| label == class).count() == 6000));
@@ -103,18 +147,33 @@ fn fashion_mnist_is_read_whole() {
 
 #[test]
 fn archives_of_adbench_are_read_whole() {
-    let Some(data) = test_data("tabular/adbench") else { return };
-    for (name, rows, width, anomalies) in
-        [("38_thyroid", 3772, 6, 93), ("24_mnist", 7603, 100, 700), ("4_breastw", 683, 9, 239)]
-    {
+    let Some(data) = test_data("tabular/adbench") else {
+        return;
+    };
+    for (name, rows, width, anomalies) in [
+        ("38_thyroid", 3772, 6, 93),
+        ("24_mnist", 7603, 100, 700),
+        ("4_breastw", 683, 9, 239),
+    ] {
         let folder = tempfile::tempdir().unwrap();
-        let source = format!("[stages.in]\nkind = \"npz\"\npath = {:?}\n", data.join(format!("{name}.npz")));
+        let source = format!(
+            "[stages.in]\nkind = \"npz\"\npath = {:?}\n",
+            data.join(format!("{name}.npz"))
+        );
         let features = "[stages.features]\nkind = \"features\"\ninputs = [\"in\"]\ncolumns = [\"X\"]\n[stages.out]\ninputs = [\"features\"]\n";
         let summary = done(folder.path(), &format!("{source}{features}{TO_PARQUET}"));
-        assert_eq!((&summary["records"], &summary["rejects"]), (&rows.into(), &0.into()), "{name}");
+        assert_eq!(
+            (&summary["records"], &summary["rejects"]),
+            (&rows.into(), &0.into()),
+            "{name}"
+        );
         let out = output(&folder.path().join("out"));
         assert_eq!(out["features"].as_fixed_size_list().value_length(), width);
         let y = arrow::compute::cast(&out["y"], &arrow::datatypes::DataType::Int64).unwrap();
-        assert_eq!(y.as_primitive::<Int64Type>().values().iter().sum::<i64>(), anomalies, "{name}");
+        assert_eq!(
+            y.as_primitive::<Int64Type>().values().iter().sum::<i64>(),
+            anomalies,
+            "{name}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Other decoders' test images, broken and hostile ones among them: no panic, no hang, and the verdicts make sense.
+//! Other decoders' test images, broken and hostile ones among them: no panic, no hang, and the
+//! verdicts make sense.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -15,13 +16,31 @@ const HANG: Duration = Duration::from_secs(60);
 
 #[test]
 fn every_sound_png_is_decoded_and_every_corrupt_one_refused() {
-    let Some(folder) = test_data("bad/pngsuite/png") else { return };
-    let images: Vec<PathBuf> = files(&folder).into_iter().filter(|path| extension(path) == "png").collect();
-    assert!(images.len() > 100, "only {} images in {}", images.len(), folder.display());
+    let Some(folder) = test_data("bad/pngsuite/png") else {
+        return;
+    };
+    let images: Vec<PathBuf> = files(&folder)
+        .into_iter()
+        .filter(|path| extension(path) == "png")
+        .collect();
+    assert!(
+        images.len() > 100,
+        "only {} images in {}",
+        images.len(),
+        folder.display()
+    );
     for path in images {
-        let corrupt = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('x'));
+        let corrupt = path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with('x'));
         let outcome = decoded(&path);
-        assert_eq!(outcome.is_err(), corrupt, "{}: {:?}", path.display(), outcome.err());
+        assert_eq!(
+            outcome.is_err(),
+            corrupt,
+            "{}: {:?}",
+            path.display(),
+            outcome.err()
+        );
     }
 }
 
@@ -30,12 +49,19 @@ fn no_image_hangs_or_panics_and_what_is_decoded_is_complete() {
     let mut sound = 0;
     let mut refused = 0;
     for part in ["pngsuite", "pillow", "go-image", "libjpeg-turbo"] {
-        let Some(folder) = test_data(&format!("bad/{part}")) else { return };
+        let Some(folder) = test_data(&format!("bad/{part}")) else {
+            return;
+        };
         for path in files(&folder) {
             match decoded(&path) {
                 Ok(pixels) => {
                     sound += 1;
-                    assert_eq!(pixels.data.len(), pixels.width * pixels.height * 3, "{}", path.display());
+                    assert_eq!(
+                        pixels.data.len(),
+                        pixels.width * pixels.height * 3,
+                        "{}",
+                        path.display()
+                    );
                 }
                 Err(error) => {
                     refused += 1;
@@ -44,7 +70,8 @@ fn no_image_hangs_or_panics_and_what_is_decoded_is_complete() {
             }
         }
     }
-    // Pillow takes some 40 more, most of them of kinds that are not supported here: icons, TIFF with a palette.
+    // Pillow takes some 40 more, most of them of kinds that are not supported here: icons, TIFF
+    // with a palette.
     assert!(sound > 560, "{sound} decoded, {refused} refused");
 }
 
@@ -53,14 +80,24 @@ fn decoded(path: &Path) -> Result<Pixels, ImageError> {
     let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || sender.send(decode(&bytes, Channels::Rgb, MAX_PIXELS)));
-    receiver.recv_timeout(HANG).unwrap_or_else(|error| panic!("{}: hangs or panics: {error}", path.display()))
+    receiver
+        .recv_timeout(HANG)
+        .unwrap_or_else(|error| panic!("{}: hangs or panics: {error}", path.display()))
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = walkdir::WalkDir::new(folder).sort_by_file_name().into_iter().filter_map(Result::ok);
-    entries.filter(|entry| entry.file_type().is_file()).map(walkdir::DirEntry::into_path).collect()
+    let entries = walkdir::WalkDir::new(folder)
+        .sort_by_file_name()
+        .into_iter()
+        .filter_map(Result::ok);
+    entries
+        .filter(|entry| entry.file_type().is_file())
+        .map(walkdir::DirEntry::into_path)
+        .collect()
 }
 
 fn extension(path: &Path) -> String {
-    path.extension().map(|extension| extension.to_string_lossy().to_lowercase()).unwrap_or_default()
+    path.extension()
+        .map(|extension| extension.to_string_lossy().to_lowercase())
+        .unwrap_or_default()
 }

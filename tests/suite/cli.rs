@@ -12,7 +12,9 @@ use crate::common::runs::{latentflow, run};
 fn check(pipeline: &str, expected: &Expect) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("p.toml"), pipeline).unwrap();
-    let output = latentflow(folder.path(), &["check", "p.toml"]).output().unwrap();
+    let output = latentflow(folder.path(), &["check", "p.toml"])
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(2));
     expected.assert_eq(&String::from_utf8_lossy(&output.stderr));
 }
@@ -40,11 +42,30 @@ fn the_same_input_gives_the_same_files_whatever_the_workers_their_sessions_and_t
     ];
     let [one, others @ ..] = ways.map(|way| {
         let folder = tempfile::tempdir().unwrap();
-        let (output, summary) = run(folder.path(), &images(300), &[way, &["--set", groups]].concat());
-        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-        assert_eq!((&summary["records"], &summary["rejects"]), (&300.into(), &0.into()));
+        let (output, summary) = run(
+            folder.path(),
+            &images(300),
+            &[way, &["--set", groups]].concat(),
+        );
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert_eq!(
+            (&summary["records"], &summary["rejects"]),
+            (&300.into(), &0.into())
+        );
         let files = data_files(&folder.path().join("out")).into_iter();
-        files.map(|path| (path.file_name().unwrap().to_owned(), std::fs::read(path).unwrap())).collect::<Vec<_>>()
+        files
+            .map(|path| {
+                (
+                    path.file_name().unwrap().to_owned(),
+                    std::fs::read(path).unwrap(),
+                )
+            })
+            .collect::<Vec<_>>()
     });
     assert_eq!(one.len(), 5, "rolled at 64 records, batches of 32 whole");
     for (way, other) in ways[1..].iter().zip(&others) {
@@ -59,7 +80,10 @@ fn a_second_run_does_nothing_and_a_limited_one_goes_on() {
     let (_, second) = run(folder.path(), &images(100), &[]);
     let (output, third) = run(folder.path(), &images(100), &[]);
     assert_eq!(output.status.code(), Some(0));
-    assert_eq!([&first["records"], &second["records"], &third["records"]], [40, 60, 0]);
+    assert_eq!(
+        [&first["records"], &second["records"], &third["records"]],
+        [40, 60, 0]
+    );
     assert_eq!(third["done_before"], 100);
 }
 
@@ -70,17 +94,30 @@ fn a_sink_that_is_added_catches_up_beside_one_that_has_its_images() {
                 [stages.pixels]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [16, 16]\n\
                 [stages.files]\nkind = \"images\"\ninputs = [\"pixels\"]\npath = \"files\"\n";
     let added = "[stages.out]\nkind = \"parquet\"\ninputs = [\"pixels\"]\npath = \"out\"\n";
-    let files =
-        || walkdir::WalkDir::new(folder.path().join("files")).into_iter().map(Result::unwrap).filter(is_png).count();
+    let files = || {
+        walkdir::WalkDir::new(folder.path().join("files"))
+            .into_iter()
+            .map(Result::unwrap)
+            .filter(is_png)
+            .count()
+    };
     run(folder.path(), made, &["--limit", "24"]);
     assert_eq!(files(), 24);
     let (output, summary) = run(folder.path(), &format!("{made}{added}"), &[]);
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert_eq!((&summary["records"], files()), (&40.into(), 40));
 }
 
 fn is_png(entry: &walkdir::DirEntry) -> bool {
-    entry.path().extension().is_some_and(|extension| extension == "png")
+    entry
+        .path()
+        .extension()
+        .is_some_and(|extension| extension == "png")
 }
 
 #[test]
@@ -100,7 +137,10 @@ fn a_run_that_is_killed_goes_on_and_no_record_is_lost_or_twice() {
     std::fs::write(folder.path().join("p.toml"), images(2000)).unwrap();
     let mut kills = 0;
     for milliseconds in [40, 150, 250, 350, 450] {
-        let mut child = latentflow(folder.path(), &["run", "p.toml"]).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = latentflow(folder.path(), &["run", "p.toml"])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         std::thread::sleep(std::time::Duration::from_millis(milliseconds));
         kills += u32::from(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
@@ -108,9 +148,19 @@ fn a_run_that_is_killed_goes_on_and_no_record_is_lost_or_twice() {
     }
     assert!(kills > 0, "every run was over before it could be killed");
     let (output, summary) = run(folder.path(), &images(2000), &[]);
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(summary["done_before"].as_u64().unwrap() + summary["records"].as_u64().unwrap(), 2000);
-    let inspect = latentflow(folder.path(), &["inspect", "out"]).output().unwrap();
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(
+        summary["done_before"].as_u64().unwrap() + summary["records"].as_u64().unwrap(),
+        2000
+    );
+    let inspect = latentflow(folder.path(), &["inspect", "out"])
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&inspect.stdout).into_owned();
     assert!(text.contains("2000 in "), "{text}");
     assert!(text.contains(": 0..2000"), "{text}");
@@ -129,32 +179,72 @@ fn broken_images_are_rejects_and_too_many_of_them_an_exit_code_of_their_own() {
         [rejects]\npath = \"bad\"\nmax_share = 0.5\n";
     let (output, summary) = run(folder.path(), pipeline, &[]);
     assert_eq!(output.status.code(), Some(3));
-    assert_eq!((&summary["records"], &summary["rejects"]), (&3.into(), &2.into()));
-    assert_eq!((data_files(&folder.path().join("out")).len(), data_files(&folder.path().join("bad")).len()), (1, 1));
+    assert_eq!(
+        (&summary["records"], &summary["rejects"]),
+        (&3.into(), &2.into())
+    );
+    assert_eq!(
+        (
+            data_files(&folder.path().join("out")).len(),
+            data_files(&folder.path().join("bad")).len()
+        ),
+        (1, 1)
+    );
 }
 
 #[test]
 fn records_flow_from_csv_to_standard_output() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("in.csv"), "a,b\n1,x\n2,y\nthree,z\n4\n5,w\n").unwrap();
+    std::fs::write(
+        folder.path().join("in.csv"),
+        "a,b\n1,x\n2,y\nthree,z\n4\n5,w\n",
+    )
+    .unwrap();
     let pipeline = "[stages.in]\nkind = \"csv\"\npath = \"in.csv\"\ntypes = { a = \"int\" }\n\
         [stages.big]\nkind = \"filter\"\ninputs = [\"in\"]\ncolumn = \"a\"\nabove = 1\n\
         [stages.out]\nkind = \"stdout\"\ninputs = [\"big\"]\n";
     std::fs::write(folder.path().join("p.toml"), pipeline).unwrap();
-    let output = latentflow(folder.path(), &["run", "p.toml", "--summary", "none"]).output().unwrap();
+    let output = latentflow(folder.path(), &["run", "p.toml", "--summary", "none"])
+        .output()
+        .unwrap();
     let expected = "{\"source\":\"in.csv\",\"row\":1,\"a\":2,\"b\":\"y\"}\n{\"source\":\"in.csv\",\"row\":4,\"a\":5,\"b\":\"w\"}\n";
-    assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        expected,
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[test]
 fn metrics_are_served_while_it_runs_and_a_signal_drains() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("p.toml"), images(1_000_000)).unwrap();
-    let arguments = ["run", "p.toml", "--metrics", "127.0.0.1:0", "--log-format", "text"];
-    let mut child = latentflow(folder.path(), &arguments).stderr(Stdio::piped()).spawn().unwrap();
+    let arguments = [
+        "run",
+        "p.toml",
+        "--metrics",
+        "127.0.0.1:0",
+        "--log-format",
+        "text",
+    ];
+    let mut child = latentflow(folder.path(), &arguments)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-    let line = log.find(|line| line.as_ref().is_ok_and(|line| line.contains("metrics at"))).unwrap().unwrap();
-    let address = line.split("http://").nth(1).unwrap().split('/').next().unwrap().to_owned();
+    let line = log
+        .find(|line| line.as_ref().is_ok_and(|line| line.contains("metrics at")))
+        .unwrap()
+        .unwrap();
+    let address = line
+        .split("http://")
+        .nth(1)
+        .unwrap()
+        .split('/')
+        .next()
+        .unwrap()
+        .to_owned();
     let mut text = String::new();
     // A batch is counted before its errors are.
     while ![
@@ -165,15 +255,26 @@ fn metrics_are_served_while_it_runs_and_a_signal_drains() {
     .all(|metric| text.contains(metric))
     {
         let mut stream = std::net::TcpStream::connect(&address).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
+        stream
+            .write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            .unwrap();
         text.clear();
         stream.read_to_string(&mut text).unwrap();
     }
     assert!(text.contains("latentflow_build_info{"), "{text}");
-    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &child.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
     log.for_each(drop);
     assert_eq!(child.wait().unwrap().code(), Some(4));
-    assert!(!data_files(&folder.path().join("out")).is_empty(), "what was read is committed");
+    assert!(
+        !data_files(&folder.path().join("out")).is_empty(),
+        "what was read is committed"
+    );
 }
 
 #[test]
@@ -251,8 +352,9 @@ fn faults_between_stages_are_told_before_anything_starts() {
         latentflow: nothing was started
     "#]],
     );
-    let sink =
-        |columns: &str| format!("{PIXELS}[stages.out]\nkind = \"parquet\"\ninputs = [{columns}]\npath = \"o\"\n");
+    let sink = |columns: &str| {
+        format!("{PIXELS}[stages.out]\nkind = \"parquet\"\ninputs = [{columns}]\npath = \"o\"\n")
+    };
     check(
         &sink("\"in\", \"px\""),
         &expect![[r#"
@@ -261,7 +363,10 @@ fn faults_between_stages_are_told_before_anything_starts() {
     "#]],
     );
     check(
-        &format!("{}columns = [\"pixel\"]\n[stages.more]\nkind = \"stdout\"\ninputs = [\"out\"]\n", sink("\"px\"")),
+        &format!(
+            "{}columns = [\"pixel\"]\n[stages.more]\nkind = \"stdout\"\ninputs = [\"out\"]\n",
+            sink("\"px\"")
+        ),
         &expect![[r#"
             p.toml:13: stages.out.columns: no column `pixel` (did you mean `pixels`?); the input has: source, row, pixels
             p.toml:16: stages.more.inputs: `out` is a sink: nothing comes out of it
@@ -288,7 +393,10 @@ fn nothing_is_left_in_the_user_s_home_and_nothing_reported() {
     let home = tempfile::tempdir().unwrap();
     let model = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/kdd-ae");
     let mut command = latentflow(home.path(), &["inspect", model.to_str().unwrap()]);
-    let output = command.env("HOME", home.path()).env_remove("XDG_CACHE_HOME").env_remove("ORT_DISABLE_TELEMETRY");
+    let output = command
+        .env("HOME", home.path())
+        .env_remove("XDG_CACHE_HOME")
+        .env_remove("ORT_DISABLE_TELEMETRY");
     let output = output.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);

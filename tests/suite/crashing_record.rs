@@ -1,5 +1,5 @@
-//! A record that takes the whole process down is found and refused, and the rest goes on. The test runs itself as the
-//! process that dies.
+//! A record that takes the whole process down is found and refused, and the rest goes on. The test
+//! runs itself as the process that dies.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -31,41 +31,84 @@ const RECORDS: u64 = 200;
 /// What the process that dies does; nothing in the test's own process.
 #[test]
 fn the_process_that_dies() {
-    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let Some(folder) = std::env::var_os(FOLDER) else {
+        return;
+    };
     let folder = Path::new(&folder);
     let aborts = std::env::var(DEATH).unwrap() == "abort";
     let dies = Map::new(move |batch, _| {
-        let rows = batch.records.column(1).as_primitive::<UInt64Type>().values();
+        let rows = batch
+            .records
+            .column(1)
+            .as_primitive::<UInt64Type>()
+            .values();
         if rows.contains(&CULPRIT) && aborts {
             std::process::abort();
         } else if rows.contains(&CULPRIT) {
-            Command::new("kill").args(["-9", &std::process::id().to_string()]).status().unwrap();
+            Command::new("kill")
+                .args(["-9", &std::process::id().to_string()])
+                .status()
+                .unwrap();
             std::thread::park();
         }
         Ok(batch)
     });
     let context = PlanContext::new(BTreeMap::new(), PipelineLimits::default());
     let parquet = find(sink::KINDS, "parquet", "sink").unwrap().plan;
-    let out = parquet(serde_json::json!({ "path": folder.join("out") }), &schema(), &context).unwrap().stage;
-    let out = stage("out", vec![1], StageRole::Sink(out, OutputIdentity::default()));
-    let mut plan = plan(vec![source("a", RECORDS, 16), transform("dies", vec![0], dies), out], 2);
+    let out = parquet(
+        serde_json::json!({ "path": folder.join("out") }),
+        &schema(),
+        &context,
+    )
+    .unwrap()
+    .stage;
+    let out = stage(
+        "out",
+        vec![1],
+        StageRole::Sink(out, OutputIdentity::default()),
+    );
+    let mut plan = plan(
+        vec![
+            source("a", RECORDS, 16),
+            transform("dies", vec![0], dies),
+            out,
+        ],
+        2,
+    );
     let stages = ["a", "dies"].map(|name| (name.to_owned(), StageIdentity::default()));
-    let identity = OutputIdentity { stages: BTreeMap::from(stages), ..OutputIdentity::default() };
-    plan.rejects = Some((sink::rejects_dataset::plan(&Location::from(folder).join("rejects")).unwrap(), identity));
+    let identity = OutputIdentity {
+        stages: BTreeMap::from(stages),
+        ..OutputIdentity::default()
+    };
+    plan.rejects = Some((
+        sink::rejects_dataset::plan(&Location::from(folder).join("rejects")).unwrap(),
+        identity,
+    ));
     plan.state = Some(Location::from(folder).join("state"));
-    let topology =
-        Topology::open(plan, Arc::new(Metrics::new()), ChangePolicy::Refuse).map_err(|(_, error)| error).unwrap();
-    let outcome = tokio::runtime::Runtime::new().unwrap().block_on(topology.run(None, pending()));
+    let topology = Topology::open(plan, Arc::new(Metrics::new()), ChangePolicy::Refuse)
+        .map_err(|(_, error)| error)
+        .unwrap();
+    let outcome = tokio::runtime::Runtime::new()
+        .unwrap()
+        .block_on(topology.run(None, pending()));
     assert!(matches!(outcome, RunOutcome::Finished), "{outcome:?}");
 }
 
 fn start(folder: &Path, death: &str) -> ExitStatus {
     let mut child = Command::new(std::env::current_exe().unwrap());
     child
-        .args(["--exact", "crashing_record::the_process_that_dies", "--nocapture"])
+        .args([
+            "--exact",
+            "crashing_record::the_process_that_dies",
+            "--nocapture",
+        ])
         .env(FOLDER, folder)
         .env(DEATH, death);
-    child.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status().unwrap()
+    child
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .status()
+        .unwrap()
 }
 
 /// Rows of a dataset, ascending, and the words in a column of it.
@@ -93,9 +136,20 @@ fn deaths(death: &str) -> u32 {
         assert!(deaths < 30, "the culprit is never found");
     }
     let (rows, _) = read(&folder.path().join("out"), "source");
-    assert_eq!(rows, (0..RECORDS).filter(|&row| row != CULPRIT).collect::<Vec<_>>());
-    assert_eq!(read(&folder.path().join("rejects"), "code"), (vec![CULPRIT], vec!["crashed".to_owned()]));
-    assert!(!folder.path().join("state/attempts").exists(), "an orderly end clears all suspicion");
+    assert_eq!(
+        rows,
+        (0..RECORDS)
+            .filter(|&row| row != CULPRIT)
+            .collect::<Vec<_>>()
+    );
+    assert_eq!(
+        read(&folder.path().join("rejects"), "code"),
+        (vec![CULPRIT], vec!["crashed".to_owned()])
+    );
+    assert!(
+        !folder.path().join("state/attempts").exists(),
+        "an orderly end clears all suspicion"
+    );
     deaths
 }
 

@@ -1,7 +1,10 @@
-//! Data for training as people have it, declared and prepared, where `LATENTFLOW_TEST_DATA` names its folder.
+//! Data for training as people have it, declared and prepared, where `LATENTFLOW_TEST_DATA` names
+//! its folder.
 
 use expect_test::{Expect, expect};
-use latentflow::data::{DataSpec, DatasetStatistics, PreparedDataset, Record, RecordValues, Subset, prepare};
+use latentflow::data::{
+    DataSpec, DatasetStatistics, PreparedDataset, Record, RecordValues, Subset, prepare,
+};
 use latentflow::model::input::InputSpec;
 use serde::Deserialize;
 
@@ -31,12 +34,23 @@ fn check(declared: &str, expected: Expect) {
 
 fn tell(prepared: &PreparedDataset) -> String {
     let lens = Subset::ALL.map(|part| prepared.subset(part).len());
-    let mut text = format!("{lens:?} shape {:?} labels {}\n", prepared.shape, prepared.labels.join(" "));
+    let mut text = format!(
+        "{lens:?} shape {:?} labels {}\n",
+        prepared.shape,
+        prepared.labels.join(" ")
+    );
     if !prepared.columns.is_empty() {
-        text += &format!("columns {:.60} values {}\n", prepared.columns.join(" "), prepared.columns_are_values);
+        text += &format!(
+            "columns {:.60} values {}\n",
+            prepared.columns.join(" "),
+            prepared.columns_are_values
+        );
     }
     let anomalies = prepared.anomalies;
-    text += &format!("anomalies {anomalies} left out {} rejects {}\n", prepared.left_out, prepared.rejects);
+    text += &format!(
+        "anomalies {anomalies} left out {} rejects {}\n",
+        prepared.left_out, prepared.rejects
+    );
     text += &format!("digest {:.12}\n", prepared.digest);
     let mut record = Record::default();
     prepared.training.read(0, &mut record).unwrap();
@@ -45,9 +59,15 @@ fn tell(prepared: &PreparedDataset) -> String {
         RecordValues::F32(values) => values.into_iter().map(f64::from).collect(),
     };
     let mean = values.iter().sum::<f64>() / values.len() as f64;
-    text += &format!("first {:?} mean {mean:.4} label {:?}\n", record.shape, record.label);
+    text += &format!(
+        "first {:?} mean {mean:.4} label {:?}\n",
+        record.shape, record.label
+    );
     let statistics = DatasetStatistics::of(&prepared.training).unwrap();
-    text += &format!("mean {:.4} std {:.4} of the first column\n", statistics.mean[0], statistics.std[0]);
+    text += &format!(
+        "mean {:.4} std {:.4} of the first column\n",
+        statistics.mean[0], statistics.std[0]
+    );
     text
 }
 

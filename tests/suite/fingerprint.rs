@@ -1,4 +1,5 @@
-//! Every option of every kind: its kind declares whether it changes rows, and the digest of outputs follows what it means.
+//! Every option of every kind: its kind declares whether it changes rows, and the digest of outputs
+//! follows what it means.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -16,10 +17,12 @@ use latentflow::{source, spec, transform};
 use parquet::arrow::ArrowWriter;
 use serde_json::{Map, Value, json};
 
-/// A stage under test, amid others; each change: an option, and a value for it, or for several of them.
+/// A stage under test, amid others; each change: an option, and a value for it, or for several of
+/// them.
 struct Case {
     kind: &'static str,
-    /// The stages before it, which it takes records from under the name `before`, and its own options.
+    /// The stages before it, which it takes records from under the name `before`, and its own
+    /// options.
     before: Value,
     options: Value,
     changes: Vec<(&'static str, Value)>,
@@ -71,7 +74,12 @@ impl Case {
         options: Value,
         changes: [(&'static str, Value); N],
     ) -> Self {
-        Self { kind, before, options, changes: changes.into() }
+        Self {
+            kind,
+            before,
+            options,
+            changes: changes.into(),
+        }
     }
 
     /// Who the only sink writes as, where the stage has these options beside its own.
@@ -89,8 +97,14 @@ impl Case {
         }
         let mut models = models();
         // Opening them takes longer than all else.
-        let used: Vec<&Value> = stages.values().filter_map(|stage| stage.get("model")).collect();
-        models.as_object_mut().unwrap().retain(|name, _| used.contains(&&Value::from(name.as_str())));
+        let used: Vec<&Value> = stages
+            .values()
+            .filter_map(|stage| stage.get("model"))
+            .collect();
+        models
+            .as_object_mut()
+            .unwrap()
+            .retain(|name, _| used.contains(&&Value::from(name.as_str())));
         // A source without an end needs a place for its journal.
         identity(&json!({ "state": "state", "stages": stages, "models": models }))
     }
@@ -115,12 +129,17 @@ fn models() -> Value {
 /// Who the only sink of a pipeline writes as.
 fn identity(pipeline: &Value) -> Result<OutputIdentity, String> {
     let text = toml::to_string(&without_nulls(pipeline)).unwrap();
-    let read = spec::parse(Path::new("p.toml"), &text, std::iter::empty(), &[]).map_err(|faults| faults.to_string())?;
-    let plan = plan::resolve(read, &Arc::new(Metrics::new())).map_err(|faults| faults.to_string())?;
-    let mut sinks = plan.stages.into_iter().filter_map(|stage| match stage.role {
-        StageRole::Sink(_, identity) => Some(identity),
-        _ => None,
-    });
+    let read = spec::parse(Path::new("p.toml"), &text, std::iter::empty(), &[])
+        .map_err(|faults| faults.to_string())?;
+    let plan =
+        plan::resolve(read, &Arc::new(Metrics::new())).map_err(|faults| faults.to_string())?;
+    let mut sinks = plan
+        .stages
+        .into_iter()
+        .filter_map(|stage| match stage.role {
+            StageRole::Sink(_, identity) => Some(identity),
+            _ => None,
+        });
     Ok(sinks.next().unwrap())
 }
 
@@ -129,14 +148,19 @@ fn goes_on(before: &OutputIdentity, now: &OutputIdentity) -> bool {
     let (mut history, mut now) = (OutputHistory::default(), now.clone());
     history.add(before, &Coverage::default());
     history.recognize(&mut now);
-    history.check_compatible(&Location::Local("out".into()), &now, IdentityScope::Sink).is_ok()
+    history
+        .check_compatible(&Location::Local("out".into()), &now, IdentityScope::Sink)
+        .is_ok()
 }
 
 fn without_nulls(value: &Value) -> Value {
     match value {
         Value::Object(table) => {
             let kept = table.iter().filter(|(_, value)| !value.is_null());
-            Value::Object(kept.map(|(key, value)| (key.clone(), without_nulls(value))).collect())
+            Value::Object(
+                kept.map(|(key, value)| (key.clone(), without_nulls(value)))
+                    .collect(),
+            )
         }
         other => other.clone(),
     }
@@ -149,7 +173,11 @@ fn all_declared() -> BTreeMap<&'static str, BTreeMap<String, OptionAttributes>> 
     let sinks = sink::KINDS.iter().map(|kind| (kind.name, kind.schema));
     // `parquet` and `images` are names of a source and of a sink.
     let sinks = sinks.map(|(name, schema)| (in_role(name), schema));
-    sources.chain(transforms).chain(sinks).map(|(name, schema)| (name, option_attributes(schema))).collect()
+    sources
+        .chain(transforms)
+        .chain(sinks)
+        .map(|(name, schema)| (name, option_attributes(schema)))
+        .collect()
 }
 
 /// The name of a sink here.
@@ -164,7 +192,11 @@ fn in_role(name: &'static str) -> &'static str {
 impl Case {
     /// The name of its kind here.
     fn role(&self) -> &'static str {
-        if self.is_sink() { in_role(self.kind) } else { self.kind }
+        if self.is_sink() {
+            in_role(self.kind)
+        } else {
+            self.kind
+        }
     }
 }
 
@@ -184,7 +216,10 @@ fn sources() -> Vec<Case> {
                 ("folder_labels", json!({ "folder_labels": true })),
                 ("watch", json!({ "watch": true })),
                 ("rescan", json!({ "watch": true, "rescan": "5m" })),
-                ("retry_timeout", json!({ "watch": true, "retry_timeout": "5m" })),
+                (
+                    "retry_timeout",
+                    json!({ "watch": true, "retry_timeout": "5m" }),
+                ),
             ],
         ),
         Case::new(
@@ -214,7 +249,10 @@ fn sources() -> Vec<Case> {
                 ("delimiter", json!({ "delimiter": ";" })),
                 ("aligned", json!({ "aligned": true })),
                 ("quote", json!({ "quote": "'" })),
-                ("columns", json!({ "header": false, "columns": ["one", "two", "three", "four"] })),
+                (
+                    "columns",
+                    json!({ "header": false, "columns": ["one", "two", "three", "four"] }),
+                ),
                 ("types", json!({ "types": { "id": "string" } })),
                 refuse(),
             ],
@@ -223,21 +261,50 @@ fn sources() -> Vec<Case> {
             "ndjson",
             none(),
             at("ndjson/in"),
-            [other("ndjson/later"), ("types", json!({ "types": { "id": "string" } })), refuse()],
+            [
+                other("ndjson/later"),
+                ("types", json!({ "types": { "id": "string" } })),
+                refuse(),
+            ],
         ),
-        Case::new("arrow", none(), at("arrow/in"), [other("arrow/later"), refuse()]),
+        Case::new(
+            "arrow",
+            none(),
+            at("arrow/in"),
+            [other("arrow/later"), refuse()],
+        ),
         Case::new(
             "idx",
             none(),
             at("trained/in/images.idx"),
-            [other("idx/in"), ("labels", json!({ "labels": input("trained/in/labels.idx") })), refuse()],
+            [
+                other("idx/in"),
+                (
+                    "labels",
+                    json!({ "labels": input("trained/in/labels.idx") }),
+                ),
+                refuse(),
+            ],
         ),
-        Case::new("npz", none(), at("npz/in"), [other("npz/later"), ("arrays", json!({ "arrays": ["X"] })), refuse()]),
+        Case::new(
+            "npz",
+            none(),
+            at("npz/in"),
+            [
+                other("npz/later"),
+                ("arrays", json!({ "arrays": ["X"] })),
+                refuse(),
+            ],
+        ),
         Case::new(
             "tar",
             none(),
             at("tar/in"),
-            [other("tar/later"), ("follow_links", json!({ "follow_links": true })), refuse()],
+            [
+                other("tar/later"),
+                ("follow_links", json!({ "follow_links": true })),
+                refuse(),
+            ],
         ),
         Case::new(
             "rejects",
@@ -246,7 +313,10 @@ fn sources() -> Vec<Case> {
             [
                 other("csv/out/_latentflow/rejects"),
                 // Of several sources one must be chosen; here is one.
-                ("from", json!({ "path": input("images/out/table/_latentflow/rejects"), "from": "in" })),
+                (
+                    "from",
+                    json!({ "path": input("images/out/table/_latentflow/rejects"), "from": "in" }),
+                ),
                 ("stages", json!({ "stages": ["vectors"] })),
                 ("codes", json!({ "codes": ["missing"] })),
             ],
@@ -258,7 +328,8 @@ fn sources_that_read_no_files() -> Vec<Case> {
     let none = || json!({});
     let features = json!({ "content": "features", "records": 9 });
     let images = json!({ "content": "images", "records": 9 });
-    let http = json!({ "listen": "127.0.0.1:0", "records": "features", "columns": { "a": "float" } });
+    let http =
+        json!({ "listen": "127.0.0.1:0", "records": "features", "columns": { "a": "float" } });
     let keys = json!({ "certificate": input("csv/p.toml"), "key": input("csv/p.toml") });
     vec![
         Case::new(
@@ -281,7 +352,10 @@ fn sources_that_read_no_files() -> Vec<Case> {
             "synthetic",
             none(),
             images,
-            [("size", json!({ "size": [32, 32] })), ("format", json!({ "format": "jpeg" }))],
+            [
+                ("size", json!({ "size": [32, 32] })),
+                ("format", json!({ "format": "jpeg" })),
+            ],
         ),
         Case::new(
             "http",
@@ -311,11 +385,26 @@ fn transforms() -> Vec<Case> {
             columns,
             [
                 ("columns", json!({ "columns": ["a", "b"] })),
-                ("scaling", json!({ "scaling": "standard", "mean": [0], "std": [2] })),
-                ("mean", json!({ "scaling": "standard", "mean": [0], "std": [1] })),
-                ("std", json!({ "scaling": "standard", "mean": [0], "std": [3] })),
-                ("min", json!({ "scaling": "min_max", "min": [0], "max": [1] })),
-                ("max", json!({ "scaling": "min_max", "min": [0], "max": [2] })),
+                (
+                    "scaling",
+                    json!({ "scaling": "standard", "mean": [0], "std": [2] }),
+                ),
+                (
+                    "mean",
+                    json!({ "scaling": "standard", "mean": [0], "std": [1] }),
+                ),
+                (
+                    "std",
+                    json!({ "scaling": "standard", "mean": [0], "std": [3] }),
+                ),
+                (
+                    "min",
+                    json!({ "scaling": "min_max", "min": [0], "max": [1] }),
+                ),
+                (
+                    "max",
+                    json!({ "scaling": "min_max", "min": [0], "max": [2] }),
+                ),
                 ("width", json!({ "columns": ["id", "b"], "width": 2 })),
                 ("to", json!({ "to": "vector" })),
                 ("keep", json!({ "keep": true })),
@@ -360,7 +449,10 @@ fn transforms() -> Vec<Case> {
                 ("to", json!({ "to": "code" })),
                 ("column", json!({ "column": "features" })),
                 ("reconstruct", json!({ "reconstruct": true })),
-                ("keep_reconstruction", json!({ "reconstruct": true, "keep_reconstruction": true })),
+                (
+                    "keep_reconstruction",
+                    json!({ "reconstruct": true, "keep_reconstruction": true }),
+                ),
                 ("keep", json!({ "keep": true })),
             ],
         ),
@@ -394,8 +486,18 @@ fn transforms_of_images() -> Vec<Case> {
             [("column", json!({ "column": "other" }))],
         ),
         #[cfg(feature = "turbojpeg")]
-        Case::new("pixels", photos(), json!({ "size": [8, 8] }), [("draft", json!({ "draft": true }))]),
-        Case::new("pixels", photos(), json!({ "model": "images" }), [("model", json!({ "model": "same-images" }))]),
+        Case::new(
+            "pixels",
+            photos(),
+            json!({ "size": [8, 8] }),
+            [("draft", json!({ "draft": true }))],
+        ),
+        Case::new(
+            "pixels",
+            photos(),
+            json!({ "model": "images" }),
+            [("model", json!({ "model": "same-images" }))],
+        ),
         Case::new(
             "denoise",
             gray,
@@ -440,7 +542,10 @@ fn transforms_of_images() -> Vec<Case> {
                 ("peak", json!({ "peak": 2 })),
                 ("zscore", json!({ "model": "m", "zscore": true })),
                 ("feature_errors", json!({ "feature_errors": true })),
-                ("feature_zscores", json!({ "model": "m", "feature_zscores": true })),
+                (
+                    "feature_zscores",
+                    json!({ "model": "m", "feature_zscores": true }),
+                ),
                 ("top_features", json!({ "model": "m", "top_features": 2 })),
             ],
         ),
@@ -480,16 +585,27 @@ fn sinks() -> Vec<Case> {
                 ("name", json!({ "name": "{row}.{ext}" })),
             ],
         ),
-        Case::new("stdout", made(), json!({}), [("columns", json!({ "columns": ["f0"] }))]),
+        Case::new(
+            "stdout",
+            made(),
+            json!({}),
+            [("columns", json!({ "columns": ["f0"] }))],
+        ),
         Case::new("discard", made(), json!({}), []),
     ]
 }
 
 fn cases() -> Vec<Case> {
-    [sources(), sources_that_read_no_files(), transforms(), transforms_of_images(), sinks()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        sources(),
+        sources_that_read_no_files(),
+        transforms(),
+        transforms_of_images(),
+        sinks(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// A Parquet file with two columns of bytes.
@@ -501,7 +617,8 @@ fn bytes(names: [&str; 2]) -> String {
         let column = || Arc::new(BinaryArray::from_vec(vec![b"a", b"b"])) as ArrayRef;
         let rows = RecordBatch::try_from_iter(names.map(|name| (name, column()))).unwrap();
         let unfinished = path.with_extension(format!("{:?}", std::thread::current().id()));
-        let mut writer = ArrowWriter::try_new(File::create(&unfinished).unwrap(), rows.schema(), None).unwrap();
+        let mut writer =
+            ArrowWriter::try_new(File::create(&unfinished).unwrap(), rows.schema(), None).unwrap();
         writer.write(&rows).unwrap();
         writer.close().unwrap();
         // Tests run side by side.
@@ -526,13 +643,20 @@ fn every_option_declares_whether_it_changes_rows() {
 fn every_option_has_a_change_in_the_cases() {
     let mut changed: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for case in cases() {
-        changed.entry(case.role()).or_default().extend(case.changes.iter().map(|(option, _)| *option));
+        changed
+            .entry(case.role())
+            .or_default()
+            .extend(case.changes.iter().map(|(option, _)| *option));
     }
     // Other builds refuse it.
     changed.entry("pixels").or_default().insert("draft");
     for (kind, options) in all_declared() {
         let known: BTreeSet<&str> = options.keys().map(String::as_str).collect();
-        assert_eq!(changed.remove(kind).unwrap_or_default(), known, "options of `{kind}`");
+        assert_eq!(
+            changed.remove(kind).unwrap_or_default(),
+            known,
+            "options of `{kind}`"
+        );
     }
     assert_eq!(changed, BTreeMap::new());
 }
@@ -541,11 +665,20 @@ fn every_option_has_a_change_in_the_cases() {
 fn options_that_change_rows_change_the_digest_and_no_others() {
     let declared = all_declared();
     for case in cases() {
-        let base = case.digest(&json!({})).unwrap_or_else(|faults| panic!("{}: {faults}", case.kind));
+        let base = case
+            .digest(&json!({}))
+            .unwrap_or_else(|faults| panic!("{}: {faults}", case.kind));
         for (option, change) in &case.changes {
-            let changed = case.digest(change).unwrap_or_else(|faults| panic!("{}: {change}: {faults}", case.kind));
+            let changed = case
+                .digest(change)
+                .unwrap_or_else(|faults| panic!("{}: {change}: {faults}", case.kind));
             let changes_rows = declared[case.role()][*option].changes_rows == Some(true);
-            assert_eq!(changed != base, changes_rows, "`{option}` of `{}`", case.role());
+            assert_eq!(
+                changed != base,
+                changes_rows,
+                "`{option}` of `{}`",
+                case.role()
+            );
         }
     }
 }
@@ -557,11 +690,27 @@ fn defaults_that_are_spelled_out_change_no_digest() {
         let understood = &base.stages["it"].options;
         for (option, value) in understood {
             let spelled = case.identity(&json!({ name_in_files(case.kind, option): value }));
-            let spelled = spelled.unwrap_or_else(|faults| panic!("`{option}` of `{}`: {faults}", case.role()));
-            assert_eq!(spelled.digest, base.digest, "`{option}` of `{}` is spelled out as {value}", case.role());
+            let spelled = spelled
+                .unwrap_or_else(|faults| panic!("`{option}` of `{}`: {faults}", case.role()));
+            assert_eq!(
+                spelled.digest,
+                base.digest,
+                "`{option}` of `{}` is spelled out as {value}",
+                case.role()
+            );
         }
-        let all = case.identity(&Value::Object(current_options(case.kind, understood.clone()))).unwrap();
-        assert_eq!((&all.digest, &all.stages["it"].options), (&base.digest, understood), "`{}`", case.role());
+        let all = case
+            .identity(&Value::Object(current_options(
+                case.kind,
+                understood.clone(),
+            )))
+            .unwrap();
+        assert_eq!(
+            (&all.digest, &all.stages["it"].options),
+            (&base.digest, understood),
+            "`{}`",
+            case.role()
+        );
     }
 }
 
@@ -571,16 +720,29 @@ fn another_spelling_changes_no_digest() {
         let mut stage: Map<String, Value> = options.as_object().unwrap().clone();
         stage.insert("kind".into(), kind.into());
         let last = json!({ "kind": "parquet", "inputs": ["in"], "path": "out" });
-        identity(&json!({ "stages": { "in": stage, "out": last } })).unwrap().digest
+        identity(&json!({ "stages": { "in": stage, "out": last } }))
+            .unwrap()
+            .digest
     };
     let path = |path: &str| digest("csv", json!({ "path": path }));
     let plain = path(&input("csv/in"));
-    for spelled in ["csv/in/", "csv/in//", "csv//in", "./csv/./in/.", "csv/in/./"] {
+    for spelled in [
+        "csv/in/",
+        "csv/in//",
+        "csv//in",
+        "./csv/./in/.",
+        "csv/in/./",
+    ] {
         assert_eq!(path(&input(spelled)), plain, "{spelled}");
     }
     assert_ne!(path(&input("csv/in/b.csv")), plain);
     let amount = |value: Value| {
-        let case = Case::new("filter", csv(), json!({ "column": "b", "above": value }), []);
+        let case = Case::new(
+            "filter",
+            csv(),
+            json!({ "column": "b", "above": value }),
+            [],
+        );
         case.digest(&json!({})).unwrap()
     };
     assert_eq!(amount(json!(1)), amount(json!(1.0)));
@@ -589,7 +751,8 @@ fn another_spelling_changes_no_digest() {
 
 #[test]
 fn inferred_options_that_are_spelled_out_go_on_either_way() {
-    let csv_types = json!({ "types": { "id": "int", "a": "float", "b": "float", "word": "string" } });
+    let csv_types =
+        json!({ "types": { "id": "int", "a": "float", "b": "float", "word": "string" } });
     let of = |kind: &str, options: Value| {
         let mut stage: Map<String, Value> = options.as_object().unwrap().clone();
         stage.insert("kind".into(), kind.into());
@@ -598,16 +761,26 @@ fn inferred_options_that_are_spelled_out_go_on_either_way() {
     };
     let path = json!({ "path": input("csv/in") });
     let with = |more: &Value| {
-        let options: Map<String, Value> =
-            path.as_object().unwrap().clone().into_iter().chain(more.as_object().unwrap().clone()).collect();
+        let options: Map<String, Value> = path
+            .as_object()
+            .unwrap()
+            .clone()
+            .into_iter()
+            .chain(more.as_object().unwrap().clone())
+            .collect();
         of("csv", Value::Object(options))
     };
     let (inferred, spelled) = (with(&json!({})), with(&csv_types));
     assert!(goes_on(&inferred, &spelled) && goes_on(&spelled, &inferred));
     let other = with(&json!({ "types": { "id": "string" } }));
     assert!(!goes_on(&inferred, &other) && !goes_on(&other, &inferred));
-    let select = |options: Value| Case::new("select", csv(), options, []).identity(&json!({})).unwrap();
-    let columns = json!({ "columns": ["source", "row", "id", "b", "word"], "rename": { "b": "b" } });
+    let select = |options: Value| {
+        Case::new("select", csv(), options, [])
+            .identity(&json!({}))
+            .unwrap()
+    };
+    let columns =
+        json!({ "columns": ["source", "row", "id", "b", "word"], "rename": { "b": "b" } });
     let (dropped, listed) = (select(json!({ "drop": ["a"] })), select(columns));
     assert!(goes_on(&dropped, &listed) && goes_on(&listed, &dropped));
     let other = select(json!({ "drop": ["b"] }));
@@ -622,10 +795,16 @@ fn renamed_options_keep_their_former_names_in_digests() {
     let noted = Value::Object(found.stages["in"].options.clone());
     let defaults = json!({ "layout": "vector", "outliers": 0.0, "rank": 2, "seed": 0 });
     let mut expected = json!({ "of": "features", "records": 9, "width": 5 });
-    expected.as_object_mut().unwrap().extend(defaults.as_object().unwrap().clone());
+    expected
+        .as_object_mut()
+        .unwrap()
+        .extend(defaults.as_object().unwrap().clone());
     assert_eq!(noted, expected);
     // As the version before wrote it into the footers of an output.
-    assert_eq!(found.stages["in"].digest, "sha256:0006fc5e2b142771541130e9f11d281e9d10d12560b38d52a858c4304b2024cc");
+    assert_eq!(
+        found.stages["in"].digest,
+        "sha256:0006fc5e2b142771541130e9f11d281e9d10d12560b38d52a858c4304b2024cc"
+    );
 }
 
 #[test]

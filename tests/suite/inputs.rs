@@ -34,24 +34,39 @@ fn write(folder: &Path, name: &str, text: &str, clock: u64) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, text).unwrap();
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + clock);
-    File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+    File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_modified(time)
+        .unwrap();
 }
 
 /// Numbers as CSV whose lines are long: of a file, no more than some batches are read ahead.
 fn long_lines(numbers: std::ops::Range<u64>) -> String {
-    numbers.map(|n| format!("{n},{}\n", "x".repeat(20_000))).collect()
+    numbers
+        .map(|n| format!("{n},{}\n", "x".repeat(20_000)))
+        .collect()
 }
 
 /// The numbers that lie in the output, sorted.
 fn numbers(folder: &Path) -> Vec<u64> {
     let records = outputs::records(&folder.join("out"), &["n"]);
-    let mut numbers: Vec<u64> = outputs::ids(&records).iter().map(|n| n.parse().unwrap()).collect();
+    let mut numbers: Vec<u64> = outputs::ids(&records)
+        .iter()
+        .map(|n| n.parse().unwrap())
+        .collect();
     numbers.sort_unstable();
     numbers
 }
 
 fn stage<'a>(summary: &'a Value, name: &str) -> &'a Value {
-    summary["stages"].as_array().unwrap().iter().find(|stage| stage["name"] == name).unwrap()
+    summary["stages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|stage| stage["name"] == name)
+        .unwrap()
 }
 
 fn assert_code(output: &Output, code: i32) {
@@ -64,9 +79,13 @@ fn grown_file_gives_each_record_once_however_runs_are_killed() {
         eprintln!("skipped: only debug builds end where they are told to");
         return;
     }
-    for (step, passing) in
-        [("input-begun", 1), ("input-begun", 9), ("durable", 2), ("durable", 9), ("input-recorded", 1)]
-    {
+    for (step, passing) in [
+        ("input-begun", 1),
+        ("input-begun", 9),
+        ("durable", 2),
+        ("durable", 9),
+        ("input-recorded", 1),
+    ] {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         fs::write(folder.join("p.toml"), pipeline("csv", "")).unwrap();
@@ -75,17 +94,35 @@ fn grown_file_gives_each_record_once_however_runs_are_killed() {
         let mut end = 0;
         for generation in 1..=3 {
             end += 150;
-            write(folder, "b.csv", &format!("n,t\n{}", long_lines(0..end)), generation);
-            write(folder, "c.csv", &format!("n,t\n{}\n", 1_000_000 + generation), 0);
+            write(
+                folder,
+                "b.csv",
+                &format!("n,t\n{}", long_lines(0..end)),
+                generation,
+            );
+            write(
+                folder,
+                "c.csv",
+                &format!("n,t\n{}\n", 1_000_000 + generation),
+                0,
+            );
             let killed = latentflow(folder, &["run", "p.toml"])
                 .env("LATENTFLOW_CRASH_AT", format!("{step}:{passing}"))
                 .output()
                 .unwrap();
-            assert_eq!(killed.status.signal(), Some(SIGABRT), "{step}:{passing}: {}", errors(&killed));
+            assert_eq!(
+                killed.status.signal(),
+                Some(SIGABRT),
+                "{step}:{passing}: {}",
+                errors(&killed)
+            );
         }
         let (output, _) = runs::run(folder, &pipeline("csv", ""), &[]);
         assert_code(&output, 0);
-        let found: Vec<u64> = numbers(folder).into_iter().filter(|&n| n < 1_000_000).collect();
+        let found: Vec<u64> = numbers(folder)
+            .into_iter()
+            .filter(|&n| n < 1_000_000)
+            .collect();
         assert_eq!(found, (0..end).collect::<Vec<_>>(), "{step}:{passing}");
         let (output, summary) = runs::run(folder, &pipeline("csv", ""), &[]);
         assert_code(&output, 0);
@@ -97,14 +134,30 @@ fn grown_file_gives_each_record_once_however_runs_are_killed() {
 fn changed_file_is_taken_with_a_warning_or_refused() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    let (new, refuse) = (pipeline("ndjson", ""), pipeline("ndjson", "on_change = \"refuse\"\n"));
+    let (new, refuse) = (
+        pipeline("ndjson", ""),
+        pipeline("ndjson", "on_change = \"refuse\"\n"),
+    );
     write(folder, "a.ndjson", "{\"n\": 1}\n{\"n\": 2}\n", 0);
     assert_code(&runs::run(folder, &new, &[]).0, 0);
-    write(folder, "a.ndjson", "{\"n\": 1}\n{\"n\": 2}\n{\"n\": 3}\n", 1);
+    write(
+        folder,
+        "a.ndjson",
+        "{\"n\": 1}\n{\"n\": 2}\n{\"n\": 3}\n",
+        1,
+    );
     let (output, summary) = runs::run(folder, &refuse, &[]);
     assert_code(&output, 0);
-    assert_eq!((&summary["records"], &summary["done_before"]), (&json!(1), &json!(2)));
-    write(folder, "a.ndjson", "{\"n\": 1}\n{\"n\": 5}\n{\"n\": 3}\n", 2);
+    assert_eq!(
+        (&summary["records"], &summary["done_before"]),
+        (&json!(1), &json!(2))
+    );
+    write(
+        folder,
+        "a.ndjson",
+        "{\"n\": 1}\n{\"n\": 5}\n{\"n\": 3}\n",
+        2,
+    );
     for command in ["check", "run"] {
         let output = latentflow(folder, &[command, "p.toml"]).output().unwrap();
         assert_code(&output, 2);
@@ -116,7 +169,11 @@ fn changed_file_is_taken_with_a_warning_or_refused() {
     }
     let (output, summary) = runs::run(folder, &new, &[]);
     assert_code(&output, 0);
-    assert!(errors(&output).contains("its earlier rows stay in the output"), "{}", errors(&output));
+    assert!(
+        errors(&output).contains("its earlier rows stay in the output"),
+        "{}",
+        errors(&output)
+    );
     assert_eq!(summary["records"], 3);
     assert_eq!(numbers(folder), [1, 1, 2, 3, 3, 5]);
 }
@@ -128,7 +185,12 @@ fn reset_forgets_what_was_read() {
     write(folder, "a.csv", "n\n1\n2\n", 0);
     assert_code(&runs::run(folder, &pipeline("csv", ""), &[]).0, 0);
     assert!(folder.join("out/_latentflow/inputs/in.ndjson").exists());
-    assert_code(&latentflow(folder, &["reset", "p.toml", "--yes"]).output().unwrap(), 0);
+    assert_code(
+        &latentflow(folder, &["reset", "p.toml", "--yes"])
+            .output()
+            .unwrap(),
+        0,
+    );
     assert!(!folder.join("out/_latentflow/inputs/in.ndjson").exists());
     write(folder, "a.csv", "n\n1\n2\n3\n", 1);
     assert_code(&runs::run(folder, &pipeline("csv", ""), &[]).0, 0);
@@ -141,9 +203,14 @@ fn damaged_table(folder: &Path, rows: i64) {
     let path = folder.join("in/a.parquet");
     let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows));
     let batch = RecordBatch::try_from_iter([("n", column)]).unwrap();
-    let properties = parquet::file::properties::WriterProperties::builder().set_max_row_group_row_count(Some(1000));
-    let mut writer =
-        ArrowWriter::try_new(File::create(&path).unwrap(), batch.schema(), Some(properties.build())).unwrap();
+    let properties = parquet::file::properties::WriterProperties::builder()
+        .set_max_row_group_row_count(Some(1000));
+    let mut writer = ArrowWriter::try_new(
+        File::create(&path).unwrap(),
+        batch.schema(),
+        Some(properties.build()),
+    )
+    .unwrap();
     writer.write(&batch).unwrap();
     writer.close().unwrap();
     let reader = SerializedFileReader::new(File::open(&path).unwrap()).unwrap();
@@ -158,15 +225,23 @@ fn rejected_row_group_counts_as_all_of_its_records() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     damaged_table(folder, 4000);
-    let with_share = |share: &str| format!("rejects.max_share = {share}\n{}", pipeline("parquet", ""));
+    let with_share =
+        |share: &str| format!("rejects.max_share = {share}\n{}", pipeline("parquet", ""));
     let (output, summary) = runs::run(folder, &with_share("0.3"), &["--limit", "1500"]);
     assert_code(&output, 3);
-    assert_eq!((&summary["records"], &summary["rejects"]), (&json!(1500), &json!(500)));
+    assert_eq!(
+        (&summary["records"], &summary["rejects"]),
+        (&json!(1500), &json!(500))
+    );
     let (output, summary) = runs::run(folder, &with_share("0.3"), &[]);
     assert_code(&output, 0);
     let source = stage(&summary, "in");
     assert_eq!(
-        (&source["records_in"], &source["records_out"], &source["rejects"]),
+        (
+            &source["records_in"],
+            &source["records_out"],
+            &source["rejects"]
+        ),
         (&json!(2500), &json!(2000), &json!(500))
     );
     assert_eq!(source["rejects_by_reason"], json!({ "malformed": 500 }));
@@ -192,7 +267,14 @@ fn files_that_are_passed_over_are_counted_by_check_and_run() {
     for name in ["a.pgm", "_DSC1.PGM"] {
         write(folder, name, "P5 1 1 255\n0", 0);
     }
-    for name in ["b.heic", "c.HEIC", "d.mov", ".hidden.pgm", "_SUCCESS", "_temporary/e.pgm"] {
+    for name in [
+        "b.heic",
+        "c.HEIC",
+        "d.mov",
+        ".hidden.pgm",
+        "_SUCCESS",
+        "_temporary/e.pgm",
+    ] {
         write(folder, name, "x", 0);
     }
     symlink("a.pgm", folder.join("in/link.pgm")).unwrap();
@@ -203,12 +285,23 @@ fn files_that_are_passed_over_are_counted_by_check_and_run() {
     assert_eq!(summary["records"], 2);
     let counts = json!({ "extensions": { ".heic": 2, ".mov": 1 }, "hidden": 1, "underscore": 2, "links": 1 });
     assert_eq!(stage(&summary, "in")["passed_over"], counts);
-    assert!(errors(&output).contains(&format!("in passes over {expected}")), "{}", errors(&output));
+    assert!(
+        errors(&output).contains(&format!("in passes over {expected}")),
+        "{}",
+        errors(&output)
+    );
     let output = latentflow(folder, &["check", "p.toml"]).output().unwrap();
     let plan = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(plan.contains(&format!("  passes over {expected}\n")), "{plan}");
+    assert!(
+        plan.contains(&format!("  passes over {expected}\n")),
+        "{plan}"
+    );
     let table = latentflow(folder, &["run", "p.toml"]).output().unwrap();
-    assert!(errors(&table).contains(&format!("passed over by in: {expected}\n")), "{}", errors(&table));
+    assert!(
+        errors(&table).contains(&format!("passed over by in: {expected}\n")),
+        "{}",
+        errors(&table)
+    );
 }
 
 #[test]
@@ -218,9 +311,14 @@ fn relatives_of_jpeg_png_and_bmp_are_images_by_their_first_frame() {
     fs::create_dir_all(folder.join("in")).unwrap();
     let image = image::GrayImage::from_pixel(2, 2, image::Luma([10]));
     let jpeg = ["jpe", "jfif", "jfi", "jif", "pjpeg", "pjp"];
-    for (extensions, format) in [(jpeg.as_slice(), image::ImageFormat::Jpeg), (&["dib"], image::ImageFormat::Bmp)] {
+    for (extensions, format) in [
+        (jpeg.as_slice(), image::ImageFormat::Jpeg),
+        (&["dib"], image::ImageFormat::Bmp),
+    ] {
         for extension in extensions {
-            image.save_with_format(folder.join("in").join(format!("a.{extension}")), format).unwrap();
+            image
+                .save_with_format(folder.join("in").join(format!("a.{extension}")), format)
+                .unwrap();
         }
     }
     let mut encoder = png::Encoder::new(File::create(folder.join("in/a.apng")).unwrap(), 2, 2);
@@ -230,19 +328,31 @@ fn relatives_of_jpeg_png_and_bmp_are_images_by_their_first_frame() {
     writer.write_image_data(&[10; 4]).unwrap();
     writer.write_image_data(&[200; 4]).unwrap();
     writer.finish().unwrap();
-    let pixels =
-        "[stages.px]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [2, 2]\nchannels = \"gray\"\nrange = [0, 255]\n";
+    let pixels = "[stages.px]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [2, 2]\nchannels = \"gray\"\nrange = [0, 255]\n";
     let text = pipeline("images", "").replace("inputs = [\"in\"]", "inputs = [\"px\"]") + pixels;
     let (output, summary) = runs::run(folder, &text, &[]);
     assert_code(&output, 0);
-    assert_eq!((&summary["records"], &summary["rejects"]), (&json!(8), &json!(0)));
+    assert_eq!(
+        (&summary["records"], &summary["rejects"]),
+        (&json!(8), &json!(0))
+    );
     for file in data_files(&folder.join("out")) {
-        let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(File::open(file).unwrap());
+        let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(
+            File::open(file).unwrap(),
+        );
         for batch in reader.unwrap().build().unwrap().map(Result::unwrap) {
-            let tensors = arrow::array::AsArray::as_fixed_size_list(batch.columns().last().unwrap().as_ref());
-            let values =
-                arrow::array::AsArray::as_primitive::<arrow::datatypes::Float32Type>(tensors.values().as_ref());
-            assert!(values.values().iter().all(|&value| (value - 10.0).abs() < 3.0), "{values:?}");
+            let tensors =
+                arrow::array::AsArray::as_fixed_size_list(batch.columns().last().unwrap().as_ref());
+            let values = arrow::array::AsArray::as_primitive::<arrow::datatypes::Float32Type>(
+                tensors.values().as_ref(),
+            );
+            assert!(
+                values
+                    .values()
+                    .iter()
+                    .all(|&value| (value - 10.0).abs() < 3.0),
+                "{values:?}"
+            );
         }
     }
 }
@@ -258,13 +368,20 @@ fn shard_that_was_touched_is_known_and_a_changed_one_is_new() {
             let image = [b"P5 1 1 255\n".as_slice(), &[*value]].concat();
             let mut header = tar::Header::new_gnu();
             header.set_size(image.len() as u64);
-            shard.append_data(&mut header, format!("{number}.pgm"), image.as_slice()).unwrap();
+            shard
+                .append_data(&mut header, format!("{number}.pgm"), image.as_slice())
+                .unwrap();
         }
         shard.finish().unwrap();
     };
     let touch = |clock: u64| {
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(clock);
-        File::options().write(true).open(folder.join("in/a.tar")).unwrap().set_modified(time).unwrap();
+        File::options()
+            .write(true)
+            .open(folder.join("in/a.tar"))
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
     };
     let text = pipeline("tar", "");
     let run = |new: u64| {
@@ -283,7 +400,10 @@ fn shard_that_was_touched_is_known_and_a_changed_one_is_new() {
     shard(&[5, 2, 3, 4]);
     touch(2000);
     for command in ["check", "run"] {
-        assert_code(&latentflow(folder, &[command, "p.toml"]).output().unwrap(), 2);
+        assert_code(
+            &latentflow(folder, &[command, "p.toml"]).output().unwrap(),
+            2,
+        );
     }
 }
 
@@ -301,7 +421,10 @@ fn listed_image_that_was_gone_is_read_when_it_is_back() {
         assert_code(&output, 0);
         let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
         let source = stage(&summary, "in");
-        (source["records_out"].as_u64().unwrap(), source["rejects"].as_u64().unwrap())
+        (
+            source["records_out"].as_u64().unwrap(),
+            source["rejects"].as_u64().unwrap(),
+        )
     };
     assert_eq!(run(&["--limit", "1"]), (1, 0));
     fs::rename(folder.join("in/b"), folder.join("away")).unwrap();
@@ -334,7 +457,12 @@ fn sink_whose_files_are_input_is_refused() {
         let output = latentflow(folder, &["check", "p.toml"]).output().unwrap();
         (output.status.code().unwrap(), errors(&output))
     };
-    for (source, sink) in [("in", "in"), ("in", "in/sub/out"), ("in", "./in/../in/out"), ("in/*.parquet", "in")] {
+    for (source, sink) in [
+        ("in", "in"),
+        ("in", "in/sub/out"),
+        ("in", "./in/../in/out"),
+        ("in/*.parquet", "in"),
+    ] {
         let (code, text) = check(source, sink, "rejects");
         assert!(
             code == 2 && text.contains("lies in the folder that the source `in` reads"),
@@ -343,9 +471,12 @@ fn sink_whose_files_are_input_is_refused() {
     }
     let (code, text) = check("in", "out", "in/rejects");
     assert!(code == 2 && text.contains("rejects.path"), "{text}");
-    for (source, sink) in
-        [("in", "out"), ("in", "in/_out"), ("in/part-00007.parquet", "in"), ("in/*7.parquet", "in/sub")]
-    {
+    for (source, sink) in [
+        ("in", "out"),
+        ("in", "in/_out"),
+        ("in/part-00007.parquet", "in"),
+        ("in/*7.parquet", "in/sub"),
+    ] {
         let (code, text) = check(source, sink, "rejects");
         assert_eq!(code, 0, "{source}, {sink}: {text}");
     }

@@ -1,4 +1,5 @@
-//! Models as people have them: those that ship, and small ones by others where `LATENTFLOW_TEST_DATA` names their folder.
+//! Models as people have them: those that ship, and small ones by others where
+//! `LATENTFLOW_TEST_DATA` names their folder.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,27 +20,49 @@ fn init() -> RuntimeSpec {
 fn the_models_that_ship_are_what_their_cards_say() {
     let runtime = init();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-    let folders = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let folders = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
     let folders: Vec<PathBuf> = folders.filter(|path| path.is_dir()).collect();
     assert!(folders.len() > 7, "{folders:?}");
     for path in folders {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let bytes: u64 = std::fs::read_dir(&path).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+        let bytes: u64 = std::fs::read_dir(&path)
+            .unwrap()
+            .map(|file| file.unwrap().metadata().unwrap().len())
+            .sum();
         assert!(bytes < 4_000_000, "{name}: {bytes} bytes");
-        let spec = ModelSpec { path: Some(path), ..ModelSpec::default() };
+        let spec = ModelSpec {
+            path: Some(path),
+            ..ModelSpec::default()
+        };
         let model = Model::open(&name, &spec, &runtime, &Arc::new(Metrics::new()));
         let model = model.unwrap_or_else(|faults| panic!("{faults:?}"));
         let card = model.card().unwrap();
         assert_eq!(card.name, name);
-        assert!(!card.files.is_empty() && !card.description.is_empty(), "{name}");
-        assert!(!card.training.as_ref().unwrap().license.is_empty(), "{name}");
+        assert!(
+            !card.files.is_empty() && !card.description.is_empty(),
+            "{name}"
+        );
+        assert!(
+            !card.training.as_ref().unwrap().license.is_empty(),
+            "{name}"
+        );
         let any_size = || model.image_input().unwrap().format.shape(48, 80);
         let shape = model.input_shape().unwrap_or_else(any_size);
         assert_eq!(model.output_shape(ModelPath::Whole, &shape).unwrap(), shape);
         let mut output = Vec::new();
         let records = vec![0.5; 3 * shape.iter().product::<usize>()];
-        model.chain(ModelPath::Encode).unwrap().run(&records, &shape, &mut output).unwrap();
-        assert_eq!(output.len(), model.code_size().map_or(records.len(), |code| 3 * code), "{name}");
+        model
+            .chain(ModelPath::Encode)
+            .unwrap()
+            .run(&records, &shape, &mut output)
+            .unwrap();
+        assert_eq!(
+            output.len(),
+            model.code_size().map_or(records.len(), |code| 3 * code),
+            "{name}"
+        );
         assert!(output.iter().all(|value| value.is_finite()), "{name}");
     }
 }
@@ -49,15 +72,24 @@ fn check(folder: &Path, file: &str, expected: Expect) {
     let description = describe(&folder.join(file), &init()).unwrap();
     let text = description.to_string();
     let folder = format!("{}/", folder.display());
-    let lines = text.lines().filter(|line| !line.starts_with("digest") && !line.contains("sha256:"));
-    let text: String = lines.map(|line| format!("{}\n", line.replace(&folder, ""))).collect();
+    let lines = text
+        .lines()
+        .filter(|line| !line.starts_with("digest") && !line.contains("sha256:"));
+    let text: String = lines
+        .map(|line| format!("{}\n", line.replace(&folder, "")))
+        .collect();
     expected.assert_eq(&text);
-    assert_eq!(description.usable(), !text.contains("cannot run as a stage"));
+    assert_eq!(
+        description.usable(),
+        !text.contains("cannot run as a stage")
+    );
 }
 
 #[test]
 fn models_by_others_are_described_and_where_they_can_be_run_it_is_said_how() {
-    let Some(folder) = test_data("onnx") else { return };
+    let Some(folder) = test_data("onnx") else {
+        return;
+    };
     check(
         &folder,
         "sehtasham__edge-ai-inference/autoencoder.onnx",
@@ -156,23 +188,47 @@ fn models_by_others_are_described_and_where_they_can_be_run_it_is_said_how() {
 /// Zeros go through a model by others as a stage would send them.
 #[test]
 fn models_by_others_run_on_batches_longer_than_they_fix() {
-    let Some(folder) = test_data("onnx") else { return };
+    let Some(folder) = test_data("onnx") else {
+        return;
+    };
     let runtime = init();
     let run = |file: &str, shape: &[usize]| {
-        let spec = ModelSpec { model: Some(folder.join(file)), ..ModelSpec::default() };
+        let spec = ModelSpec {
+            model: Some(folder.join(file)),
+            ..ModelSpec::default()
+        };
         let model = Model::open("other", &spec, &runtime, &Arc::new(Metrics::new())).unwrap();
         let mut out = Vec::new();
         let records = vec![0.0; 3 * shape.iter().product::<usize>()];
-        let given = model.chain(ModelPath::Whole).unwrap().run(&records, shape, &mut out).unwrap();
+        let given = model
+            .chain(ModelPath::Whole)
+            .unwrap()
+            .run(&records, shape, &mut out)
+            .unwrap();
         assert_eq!(out.len(), 3 * given.iter().product::<usize>());
         assert!(out.iter().all(|value| value.is_finite()));
         assert_eq!(model.output_shape(ModelPath::Whole, shape).unwrap(), given);
         given
     };
-    assert_eq!(run("sehtasham__edge-ai-inference/autoencoder.onnx", &[10]), [10]);
+    assert_eq!(
+        run("sehtasham__edge-ai-inference/autoencoder.onnx", &[10]),
+        [10]
+    );
     assert_eq!(run("xCures__keras_lstm_vae/encoder.onnx", &[210]), [100]);
-    assert_eq!(run("KULeuven-MICAS__zigzag/resnet8.onnx", &[3, 32, 32]), [10]);
-    assert_eq!(run("microsoft__onnxruntime-inference-examples/mnist.onnx", &[1, 28, 28]), [10]);
-    assert_eq!(run("onnx__onnx/light_squeezenet.onnx", &[3, 224, 224]), [1000, 1, 1]);
+    assert_eq!(
+        run("KULeuven-MICAS__zigzag/resnet8.onnx", &[3, 32, 32]),
+        [10]
+    );
+    assert_eq!(
+        run(
+            "microsoft__onnxruntime-inference-examples/mnist.onnx",
+            &[1, 28, 28]
+        ),
+        [10]
+    );
+    assert_eq!(
+        run("onnx__onnx/light_squeezenet.onnx", &[3, 224, 224]),
+        [1000, 1, 1]
+    );
     assert_eq!(run("pykeio__ort/upsample.onnx", &[5, 4, 3]), [10, 8, 3]);
 }

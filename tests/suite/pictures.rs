@@ -1,4 +1,5 @@
-//! Image files that a run writes: one for each record, whatever the names, the commits, the kills and the runs before.
+//! Image files that a run writes: one for each record, whatever the names, the commits, the kills
+//! and the runs before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -18,7 +19,9 @@ use crate::common::runs::{errors, latentflow, run};
 fn image(number: u32) -> Vec<u8> {
     let [_, red, green, blue] = number.to_be_bytes();
     let mut bytes = std::io::Cursor::new(Vec::new());
-    RgbImage::from_pixel(2, 2, Rgb([red, green, blue])).write_to(&mut bytes, ImageFormat::Png).unwrap();
+    RgbImage::from_pixel(2, 2, Rgb([red, green, blue]))
+        .write_to(&mut bytes, ImageFormat::Png)
+        .unwrap();
     bytes.into_inner()
 }
 
@@ -55,13 +58,27 @@ fn pipeline(sources: &str, inputs: &str, out: &str) -> String {
 /// 300 images, and 40 of the same names from another folder.
 fn two_folders(folder: &Path, records: u32, out: &str) -> String {
     if !folder.join("a").exists() {
-        write_images(&folder.join("a"), (0..300).map(|n| format!("{n:05}.png")), 0);
-        write_images(&folder.join("b"), (0..40).map(|n| format!("{n:05}.jpg")), 1000);
+        write_images(
+            &folder.join("a"),
+            (0..300).map(|n| format!("{n:05}.png")),
+            0,
+        );
+        write_images(
+            &folder.join("b"),
+            (0..40).map(|n| format!("{n:05}.jpg")),
+            1000,
+        );
     }
     let source = |name: &str| {
-        format!("[stages.{name}]\nkind = \"images\"\npath = \"{name}\"\nbatch = {{ records = {records} }}\n")
+        format!(
+            "[stages.{name}]\nkind = \"images\"\npath = \"{name}\"\nbatch = {{ records = {records} }}\n"
+        )
     };
-    pipeline(&format!("{}{}", source("a"), source("b")), "\"a\", \"b\"", out)
+    pipeline(
+        &format!("{}{}", source("a"), source("b")),
+        "\"a\", \"b\"",
+        out,
+    )
 }
 
 #[test]
@@ -71,15 +88,30 @@ fn two_sources_of_the_same_names_have_a_file_for_each_record() {
     done(root, &two_folders(root, 32, "calm"), &["--workers", "1"]);
     let calm = pictures(&root.join("calm"));
     assert_eq!((calm.len(), different(&calm)), (340, 340));
-    let first = image::load_from_memory(&calm["00000.png"]).unwrap().to_rgb8();
-    assert_eq!(first.get_pixel(0, 0), &Rgb([0, 0, 0]), "the first source keeps the plain names");
+    let first = image::load_from_memory(&calm["00000.png"])
+        .unwrap()
+        .to_rgb8();
+    assert_eq!(
+        first.get_pixel(0, 0),
+        &Rgb([0, 0, 0]),
+        "the first source keeps the plain names"
+    );
     done(root, &two_folders(root, 7, "other"), &["--workers", "3"]);
-    assert!(pictures(&root.join("other")) == calm, "batches and workers change names");
+    assert!(
+        pictures(&root.join("other")) == calm,
+        "batches and workers change names"
+    );
     for limit in ["100", "205", "10", "1000"] {
         done(root, &two_folders(root, 32, "parts"), &["--limit", limit]);
     }
-    assert!(pictures(&root.join("parts")) == calm, "runs that go on change names");
-    assert_eq!(done(root, &two_folders(root, 32, "parts"), &[])["records"], 0);
+    assert!(
+        pictures(&root.join("parts")) == calm,
+        "runs that go on change names"
+    );
+    assert_eq!(
+        done(root, &two_folders(root, 32, "parts"), &[])["records"],
+        0
+    );
 }
 
 #[test]
@@ -94,14 +126,25 @@ fn equal_names_survive_a_crash_at_each_step() {
     let root = folder.path();
     done(root, &two_folders(root, 32, "calm"), &[]);
     let calm = pictures(&root.join("calm"));
-    for (step, passing) in
-        [("picture-named", 290), ("picture-named", 330), ("pictures-named", 2), ("pictures-listed", 2)]
-    {
+    for (step, passing) in [
+        ("picture-named", 290),
+        ("picture-named", 330),
+        ("pictures-named", 2),
+        ("pictures-listed", 2),
+    ] {
         let out = format!("{step}-{passing}");
         fs::write(root.join("p.toml"), two_folders(root, 32, &out)).unwrap();
         let mut command = latentflow(root, &["run", "p.toml"]);
-        let output = command.env("LATENTFLOW_CRASH_AT", format!("{step}:{passing}")).output().unwrap();
-        assert_eq!(output.status.signal(), Some(6), "`{step}` is not passed {passing} times: {}", errors(&output));
+        let output = command
+            .env("LATENTFLOW_CRASH_AT", format!("{step}:{passing}"))
+            .output()
+            .unwrap();
+        assert_eq!(
+            output.status.signal(),
+            Some(6),
+            "`{step}` is not passed {passing} times: {}",
+            errors(&output)
+        );
         done(root, &two_folders(root, 32, &out), &[]);
         assert!(pictures(&root.join(&out)) == calm, "{step} {passing}");
     }
@@ -113,13 +156,15 @@ fn shards_with_members_of_equal_names_lose_none() {
     let root = folder.path();
     fs::create_dir(root.join("in")).unwrap();
     for shard in 0..3_u32 {
-        let mut tar = tar::Builder::new(File::create(root.join(format!("in/{shard}.tar"))).unwrap());
+        let mut tar =
+            tar::Builder::new(File::create(root.join(format!("in/{shard}.tar"))).unwrap());
         for (number, name) in ["x.png", "x.png", "d/x.jpg"].into_iter().enumerate() {
             let bytes = image(shard * 10 + u32::try_from(number).unwrap());
             let mut header = tar::Header::new_gnu();
             header.set_size(bytes.len() as u64);
             header.set_mode(0o644);
-            tar.append_data(&mut header, name, bytes.as_slice()).unwrap();
+            tar.append_data(&mut header, name, bytes.as_slice())
+                .unwrap();
         }
         tar.finish().unwrap();
     }
@@ -139,20 +184,37 @@ fn a_source_column_of_the_data_with_equal_values_loses_none() {
     let root = folder.path();
     let images: Vec<Vec<u8>> = (0..30).map(image).collect();
     let columns: [(&str, ArrayRef); 3] = [
-        ("source", Arc::new(StringArray::from_iter_values((0..30).map(|n| ["a.png", "../a.png", "A.png"][n % 3])))),
-        ("row", Arc::new(UInt64Array::from_iter_values((0..30).map(|n| n % 2)))),
+        (
+            "source",
+            Arc::new(StringArray::from_iter_values(
+                (0..30).map(|n| ["a.png", "../a.png", "A.png"][n % 3]),
+            )),
+        ),
+        (
+            "row",
+            Arc::new(UInt64Array::from_iter_values((0..30).map(|n| n % 2))),
+        ),
         ("image", Arc::new(BinaryArray::from_iter_values(images))),
     ];
     let records = RecordBatch::try_from_iter(columns).unwrap();
-    let mut writer =
-        ArrowWriter::try_new(File::create(root.join("in.parquet")).unwrap(), records.schema(), None).unwrap();
+    let mut writer = ArrowWriter::try_new(
+        File::create(root.join("in.parquet")).unwrap(),
+        records.schema(),
+        None,
+    )
+    .unwrap();
     writer.write(&records).unwrap();
     writer.close().unwrap();
-    let source = "[stages.in]\nkind = \"parquet\"\npath = \"in.parquet\"\nbatch = { records = 4 }\n";
+    let source =
+        "[stages.in]\nkind = \"parquet\"\npath = \"in.parquet\"\nbatch = { records = 4 }\n";
     done(root, &pipeline(source, "\"in\"", "out"), &[]);
     let found = pictures(&root.join("out"));
     assert_eq!((found.len(), different(&found)), (30, 30));
-    done(root, &pipeline(source, "\"in\"", "again"), &["--workers", "2"]);
+    done(
+        root,
+        &pipeline(source, "\"in\"", "again"),
+        &["--workers", "2"],
+    );
     assert!(pictures(&root.join("again")) == found);
 }
 
@@ -166,17 +228,28 @@ fn a_sink_in_the_folder_of_its_source_is_refused() {
         fs::write(root.join("p.toml"), pipeline(&source, "\"in\"", out) + more).unwrap();
         let output = latentflow(root, &["check", "p.toml"]).output().unwrap();
         let text = errors(&output);
-        assert!(output.status.success() || text.contains("the source `in` reads"), "{text}");
+        assert!(
+            output.status.success() || text.contains("the source `in` reads"),
+            "{text}"
+        );
         output.status.code()
     };
-    for (path, out) in
-        [("in", "in"), ("in", "./in/d/out"), ("in/../in", "in/new"), ("in/**/*.png", "in/x"), ("*/*/*", "in/d")]
-    {
+    for (path, out) in [
+        ("in", "in"),
+        ("in", "./in/d/out"),
+        ("in/../in", "in/new"),
+        ("in/**/*.png", "in/x"),
+        ("*/*/*", "in/d"),
+    ] {
         assert_eq!(code(path, out, ""), Some(2), "{path} {out}");
     }
-    for (path, out) in
-        [("in", "out"), ("in", "in-out"), ("in/*/*.jpg", "in/d"), ("*/*.png", "in/d"), ("in/d/x.png", "in/d")]
-    {
+    for (path, out) in [
+        ("in", "out"),
+        ("in", "in-out"),
+        ("in/*/*.jpg", "in/d"),
+        ("*/*.png", "in/d"),
+        ("in/d/x.png", "in/d"),
+    ] {
         assert_eq!(code(path, out, ""), Some(0), "{path} {out}");
     }
     assert_eq!(code("*/*/*.jpg", "in/d", "format = \"jpeg\"\n"), Some(2));
@@ -187,11 +260,21 @@ fn pictures_appear_while_a_run_is_at_work() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     write_images(&root.join("in"), (0..5).map(|n| format!("{n}.png")), 0);
-    // A source without an end and a commit that is far away: only the sink's own pace brings the files.
-    let source = "commit.age = \"1h\"\n[stages.in]\nkind = \"images\"\npath = \"in\"\nwatch = true\n";
+    // A source without an end and a commit that is far away: only the sink's own pace brings the
+    // files.
+    let source =
+        "commit.age = \"1h\"\n[stages.in]\nkind = \"images\"\npath = \"in\"\nwatch = true\n";
     fs::write(root.join("p.toml"), pipeline(source, "\"in\"", "out")).unwrap();
-    let mut child = latentflow(root, &["run", "p.toml"]).stderr(std::process::Stdio::null()).spawn().unwrap();
-    let shown = || pictures(&root.join("out")).keys().filter(|name| !name.contains(".latentflow-")).count();
+    let mut child = latentflow(root, &["run", "p.toml"])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let shown = || {
+        pictures(&root.join("out"))
+            .keys()
+            .filter(|name| !name.contains(".latentflow-"))
+            .count()
+    };
     let appeared = (0..600).any(|_| {
         std::thread::sleep(Duration::from_millis(100));
         shown() == 5

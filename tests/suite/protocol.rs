@@ -1,5 +1,5 @@
-//! The commit protocol against a plain model: whatever the graph and whenever the process dies, each sink, and the
-//! rejects, end up with each record that is theirs, once.
+//! The commit protocol against a plain model: whatever the graph and whenever the process dies,
+//! each sink, and the rejects, end up with each record that is theirs, once.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -13,7 +13,8 @@ use latentflow::error::StageError;
 use latentflow::metrics::Metrics;
 use latentflow::plan::StageRole;
 use latentflow::sink::{
-    ChangePolicy, CommitProgress, CommitStats, OutputHistory, OutputIdentity, Sink, SinkWriter, StageIdentity,
+    ChangePolicy, CommitProgress, CommitStats, OutputHistory, OutputIdentity, Sink, SinkWriter,
+    StageIdentity,
 };
 use latentflow::store::Location;
 use latentflow::topology::{RunOutcome, Topology};
@@ -65,13 +66,24 @@ impl Sink for DiskSink {
 
     fn history(&self) -> Result<OutputHistory, StageError> {
         let mut history = OutputHistory::default();
-        self.disk.files.lock().unwrap().iter().for_each(|(identity, coverage, _)| history.add(identity, coverage));
+        self.disk
+            .files
+            .lock()
+            .unwrap()
+            .iter()
+            .for_each(|(identity, coverage, _)| history.add(identity, coverage));
         Ok(history)
     }
 
     fn open(self: Box<Self>, identity: OutputIdentity) -> Result<Box<dyn SinkWriter>, StageError> {
         let (coverage, rows) = (Coverage::default(), Vec::new());
-        Ok(Box::new(DiskWriter { sink: *self, identity, coverage, rows, batches: 0 }))
+        Ok(Box::new(DiskWriter {
+            sink: *self,
+            identity,
+            coverage,
+            rows,
+            batches: 0,
+        }))
     }
 }
 
@@ -100,7 +112,11 @@ impl SinkWriter for DiskWriter {
         // Death before the file has its name, and death after: nobody is told of the second either.
         let mut life = self.sink.life.lock().unwrap();
         life.step()?;
-        let file = (self.identity.clone(), std::mem::take(&mut self.coverage), std::mem::take(&mut self.rows));
+        let file = (
+            self.identity.clone(),
+            std::mem::take(&mut self.coverage),
+            std::mem::take(&mut self.rows),
+        );
         self.sink.disk.files.lock().unwrap().push(file);
         life.step()
     }
@@ -113,9 +129,13 @@ impl SinkWriter for DiskWriter {
 fn kept(records: &RecordBatch) -> Vec<Kept> {
     let source = records.column(0).as_string::<i32>();
     let row = records.column(1).as_primitive::<UInt64Type>();
-    let stage = records.column_by_name("stage").map(|stage| stage.as_string::<i32>());
+    let stage = records
+        .column_by_name("stage")
+        .map(|stage| stage.as_string::<i32>());
     let name = |at: usize| stage.map_or_else(String::new, |stage| stage.value(at).to_owned());
-    (0..records.num_rows()).map(|at| (name(at), source.value(at).to_owned(), row.value(at))).collect()
+    (0..records.num_rows())
+        .map(|at| (name(at), source.value(at).to_owned(), row.value(at)))
+        .collect()
 }
 
 /// What a transform does with a row: refuses one in so many, drops one in so many.
@@ -136,11 +156,23 @@ impl Sieve {
 
     fn map(self) -> Map {
         Map::new(move |batch, rejects| {
-            let rows: Vec<u64> = batch.records.column(1).as_primitive::<UInt64Type>().values().to_vec();
-            for (&row, &ordinal) in rows.iter().zip(&batch.row_ordinals).filter(|(row, _)| self.refuses(**row)) {
+            let rows: Vec<u64> = batch
+                .records
+                .column(1)
+                .as_primitive::<UInt64Type>()
+                .values()
+                .to_vec();
+            for (&row, &ordinal) in rows
+                .iter()
+                .zip(&batch.row_ordinals)
+                .filter(|(row, _)| self.refuses(**row))
+            {
                 rejects.push(ordinal, RejectCode::Model, format!("refused {row}"));
             }
-            let keep: BooleanArray = rows.iter().map(|&row| Some(!self.refuses(row) && !self.drops(row))).collect();
+            let keep: BooleanArray = rows
+                .iter()
+                .map(|&row| Some(!self.refuses(row) && !self.drops(row)))
+                .collect();
             Ok(batch.filter(&keep)?)
         })
     }
@@ -148,8 +180,8 @@ impl Sieve {
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// A graph: sources (rows, batch), transforms (inputs, sieve), sinks (inputs, pace, the start at which they are there).
-/// Inputs are chosen among what stands before.
+/// A graph: sources (rows, batch), transforms (inputs, sieve), sinks (inputs, pace, the start at
+/// which they are there). Inputs are chosen among what stands before.
 #[derive(Debug, Clone)]
 struct Shape {
     sources: Vec<(u64, u64)>,
@@ -170,7 +202,12 @@ fn shape() -> impl Strategy<Value = Shape> {
     parts.prop_map(|(sources, transforms, mut sinks, rejects_pace)| {
         // One sink is there from the beginning.
         sinks[0].2 = 0;
-        Shape { sources, transforms, sinks, rejects_pace }
+        Shape {
+            sources,
+            transforms,
+            sinks,
+            rejects_pace,
+        }
     })
 }
 
@@ -191,11 +228,15 @@ impl Shape {
         let mut alive = vec![false; fixed + self.transforms.len()];
         alive[..fixed].fill(true);
         for (inputs, _, _) in self.sinks.iter().filter(|(_, _, from)| *from <= start) {
-            choose(inputs, alive.len()).into_iter().for_each(|place| alive[place] = true);
+            choose(inputs, alive.len())
+                .into_iter()
+                .for_each(|place| alive[place] = true);
         }
         for at in (0..self.transforms.len()).rev() {
             if alive[fixed + at] {
-                choose(&self.transforms[at].0, fixed + at).into_iter().for_each(|place| alive[place] = true);
+                choose(&self.transforms[at].0, fixed + at)
+                    .into_iter()
+                    .for_each(|place| alive[place] = true);
             }
         }
         alive
@@ -204,7 +245,11 @@ impl Shape {
     /// One life of the process. `false`: it died.
     fn live(&self, start: usize, dies_at: Option<u64>, workers: usize, disks: &[Disk]) -> bool {
         let life = Arc::new(Mutex::new(Life { steps: 0, dies_at }));
-        let sink = |disk: &Disk, pace| DiskSink { disk: disk.clone(), life: Arc::clone(&life), pace };
+        let sink = |disk: &Disk, pace| DiskSink {
+            disk: disk.clone(),
+            life: Arc::clone(&life),
+            pace,
+        };
         let alive = self.alive(start);
         let mut places = BTreeMap::new();
         let mut stages = Vec::new();
@@ -215,26 +260,54 @@ impl Shape {
         for (at, (inputs, sieve)) in self.transforms.iter().enumerate() {
             let at = self.sources.len() + at;
             if alive[at] {
-                let inputs = choose(inputs, at).into_iter().map(|place| places[&place]).collect();
+                let inputs = choose(inputs, at)
+                    .into_iter()
+                    .map(|place| places[&place])
+                    .collect();
                 places.insert(at, stages.len());
                 stages.push(transform(&format!("t{at}"), inputs, sieve.map()));
             }
         }
-        let mut rejects = OutputIdentity { digest: format!("{start}"), ..OutputIdentity::default() };
+        let mut rejects = OutputIdentity {
+            digest: format!("{start}"),
+            ..OutputIdentity::default()
+        };
         for made in &stages {
-            let identity = StageIdentity { digest: made.name.to_string(), ..StageIdentity::default() };
+            let identity = StageIdentity {
+                digest: made.name.to_string(),
+                ..StageIdentity::default()
+            };
             rejects.stages.insert(made.name.to_string(), identity);
         }
-        for (at, (inputs, pace, _)) in self.sinks.iter().enumerate().filter(|(_, (_, _, from))| *from <= start) {
-            let inputs = choose(inputs, alive.len()).into_iter().map(|place| places[&place]).collect();
-            let role = StageRole::Sink(Box::new(sink(&disks[at], *pace)), OutputIdentity::default());
+        for (at, (inputs, pace, _)) in self
+            .sinks
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, _, from))| *from <= start)
+        {
+            let inputs = choose(inputs, alive.len())
+                .into_iter()
+                .map(|place| places[&place])
+                .collect();
+            let role =
+                StageRole::Sink(Box::new(sink(&disks[at], *pace)), OutputIdentity::default());
             stages.push(stage(&format!("sink{at}"), inputs, role));
         }
         let mut plan = plan(stages, workers);
-        plan.rejects = Some((Box::new(sink(&disks[self.sinks.len()], self.rejects_pace)), rejects));
-        let topology = Topology::open(plan, Arc::new(Metrics::new()), ChangePolicy::Refuse).map_err(|(_, error)| error);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        matches!(runtime.block_on(topology.unwrap().run(None, pending())), RunOutcome::Finished)
+        plan.rejects = Some((
+            Box::new(sink(&disks[self.sinks.len()], self.rejects_pace)),
+            rejects,
+        ));
+        let topology = Topology::open(plan, Arc::new(Metrics::new()), ChangePolicy::Refuse)
+            .map_err(|(_, error)| error);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        matches!(
+            runtime.block_on(topology.unwrap().run(None, pending())),
+            RunOutcome::Finished
+        )
     }
 
     /// Per stage, what comes out of it; and what is refused; told row by row, without batches.
@@ -242,28 +315,49 @@ impl Shape {
         let mut out: Vec<Vec<Kept>> = Vec::new();
         let mut refused = Vec::new();
         for (at, (rows, _)) in self.sources.iter().enumerate() {
-            out.push((0..*rows).map(|row| (String::new(), NAMES[at].to_owned(), row)).collect());
+            out.push(
+                (0..*rows)
+                    .map(|row| (String::new(), NAMES[at].to_owned(), row))
+                    .collect(),
+            );
         }
         let alive = self.alive(usize::MAX);
         for (at, (inputs, sieve)) in self.transforms.iter().enumerate() {
             let at = self.sources.len() + at;
-            let arrived = choose(inputs, at).into_iter().flat_map(|place| out[place].clone()).collect::<Vec<_>>();
+            let arrived = choose(inputs, at)
+                .into_iter()
+                .flat_map(|place| out[place].clone())
+                .collect::<Vec<_>>();
             if alive[at] {
                 let bad = arrived.iter().filter(|(_, _, row)| sieve.refuses(*row));
-                refused.extend(bad.map(|(_, source, row)| (format!("t{at}"), source.clone(), *row)));
+                refused
+                    .extend(bad.map(|(_, source, row)| (format!("t{at}"), source.clone(), *row)));
             }
-            out.push(arrived.into_iter().filter(|(_, _, row)| !sieve.refuses(*row) && !sieve.drops(*row)).collect());
+            out.push(
+                arrived
+                    .into_iter()
+                    .filter(|(_, _, row)| !sieve.refuses(*row) && !sieve.drops(*row))
+                    .collect(),
+            );
         }
-        let sinks = self
-            .sinks
-            .iter()
-            .map(|(inputs, _, _)| choose(inputs, out.len()).into_iter().flat_map(|place| out[place].clone()).collect());
+        let sinks = self.sinks.iter().map(|(inputs, _, _)| {
+            choose(inputs, out.len())
+                .into_iter()
+                .flat_map(|place| out[place].clone())
+                .collect()
+        });
         (sinks.collect(), refused)
     }
 }
 
 fn held(disk: &Disk) -> Vec<Kept> {
-    let mut rows: Vec<Kept> = disk.files.lock().unwrap().iter().flat_map(|(_, _, rows)| rows.clone()).collect();
+    let mut rows: Vec<Kept> = disk
+        .files
+        .lock()
+        .unwrap()
+        .iter()
+        .flat_map(|(_, _, rows)| rows.clone())
+        .collect();
     rows.sort();
     rows
 }

@@ -30,20 +30,37 @@ fn written(summary: &Value) -> &Value {
 #[test]
 fn images_that_were_too_large_pass_once_the_limit_is_raised() {
     let folder = tempfile::tempdir().unwrap();
-    let pixels = |size| format!("[stages.pixels]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [{size}, {size}]\n");
-    let made = "[stages.in]\nkind = \"synthetic\"\ncontent = \"images\"\nrecords = 70\nsize = [16, 16]\n";
+    let pixels = |size| {
+        format!("[stages.pixels]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [{size}, {size}]\n")
+    };
+    let made =
+        "[stages.in]\nkind = \"synthetic\"\ncontent = \"images\"\nrecords = 70\nsize = [16, 16]\n";
     let photos = "[stages.out]\nkind = \"images\"\ninputs = [\"pixels\"]\npath = \"photos\"\n";
-    assert_eq!(run(folder.path(), &format!("{made}{}{photos}", pixels(16))).0, Some(0));
+    assert_eq!(
+        run(folder.path(), &format!("{made}{}{photos}", pixels(16))).0,
+        Some(0)
+    );
     let source = "[stages.in]\nkind = \"images\"\npath = \"photos\"\n";
-    let strict = format!("limits.pixels = 100\n{source}{}{}", pixels(8), sink("pixels", "first"));
+    let strict = format!(
+        "limits.pixels = 100\n{source}{}{}",
+        pixels(8),
+        sink("pixels", "first")
+    );
     let (code, summary, text) = run(folder.path(), &strict);
     assert_eq!((code, &summary["rejects"]), (Some(0), &70.into()), "{text}");
     let pixels = pixels(8);
     let mended = |path: &str| {
-        format!("[stages.in]\nkind = \"rejects\"\npath = \"first-rejects\"\n{pixels}{}", sink("pixels", path))
+        format!(
+            "[stages.in]\nkind = \"rejects\"\npath = \"first-rejects\"\n{pixels}{}",
+            sink("pixels", path)
+        )
     };
     let (code, summary, text) = run(folder.path(), &mended("mended"));
-    assert_eq!((code, &summary["rejects"], written(&summary)), (Some(0), &0.into(), &70.into()), "{text}");
+    assert_eq!(
+        (code, &summary["rejects"], written(&summary)),
+        (Some(0), &0.into(), &70.into()),
+        "{text}"
+    );
     let (_, again, _) = run(folder.path(), &mended("mended"));
     assert_eq!(again["records"], 0, "once");
 }
@@ -51,59 +68,108 @@ fn images_that_were_too_large_pass_once_the_limit_is_raised() {
 #[test]
 fn records_come_back_with_all_their_columns_those_that_json_does_not_know_too() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("in.csv"), "a,b,name\n1.5,2,x\nNaN,3,y\n2.5,oops,z\n,4,w\ninf,5,v\n").unwrap();
-    let source =
-        "[stages.in]\nkind = \"csv\"\npath = \"in.csv\"\ntypes = { a = \"float\", b = \"int\", name = \"string\" }\n";
-    let features = "[stages.features]\nkind = \"features\"\ninputs = [\"in\"]\ncolumns = [\"a\", \"b\"]\n";
-    let (code, summary, text) = run(folder.path(), &format!("{source}{features}{}", sink("features", "first")));
-    assert_eq!((code, &summary["rejects"], written(&summary)), (Some(0), &4.into(), &1.into()), "{text}");
+    std::fs::write(
+        folder.path().join("in.csv"),
+        "a,b,name\n1.5,2,x\nNaN,3,y\n2.5,oops,z\n,4,w\ninf,5,v\n",
+    )
+    .unwrap();
+    let source = "[stages.in]\nkind = \"csv\"\npath = \"in.csv\"\ntypes = { a = \"float\", b = \"int\", name = \"string\" }\n";
+    let features =
+        "[stages.features]\nkind = \"features\"\ninputs = [\"in\"]\ncolumns = [\"a\", \"b\"]\n";
+    let (code, summary, text) = run(
+        folder.path(),
+        &format!("{source}{features}{}", sink("features", "first")),
+    );
+    assert_eq!(
+        (code, &summary["rejects"], written(&summary)),
+        (Some(0), &4.into(), &1.into()),
+        "{text}"
+    );
     let replay = "[stages.again]\nkind = \"rejects\"\npath = \"first-rejects\"\n";
     let print = "[stages.out]\nkind = \"stdout\"\ninputs = [\"again\"]\n";
     std::fs::write(folder.path().join("q.toml"), format!("{replay}{print}")).unwrap();
-    let output = latentflow(folder.path(), &["run", "q.toml", "--summary", "none"]).output().unwrap();
+    let output = latentflow(folder.path(), &["run", "q.toml", "--summary", "none"])
+        .output()
+        .unwrap();
     let lines = String::from_utf8_lossy(&output.stdout).into_owned();
     let expected = "{\"source\":\"in.csv\",\"row\":1,\"a\":null,\"b\":3,\"name\":\"y\"}\n\
                     {\"source\":\"in.csv\",\"row\":3,\"a\":null,\"b\":4,\"name\":\"w\"}\n\
                     {\"source\":\"in.csv\",\"row\":4,\"a\":null,\"b\":5,\"name\":\"v\"}\n";
     assert_eq!(lines, expected, "{}", errors(&output));
-    // The line that the source could not read stays a reject, with its bytes, and still bears its own name.
-    let (_, summary, text) = run(folder.path(), &format!("{replay}{}", sink("again", "second")));
-    assert_eq!((&summary["rejects"], written(&summary)), (&1.into(), &3.into()), "{text}");
+    // The line that the source could not read stays a reject, with its bytes, and still bears its
+    // own name.
+    let (_, summary, text) = run(
+        folder.path(),
+        &format!("{replay}{}", sink("again", "second")),
+    );
+    assert_eq!(
+        (&summary["rejects"], written(&summary)),
+        (&1.into(), &3.into()),
+        "{text}"
+    );
 }
 
 #[test]
 fn rejects_of_several_sources_need_a_choice() {
     let folder = tempfile::tempdir().unwrap();
     for (name, row) in [("a", "NaN"), ("b", "inf")] {
-        std::fs::write(folder.path().join(format!("{name}.csv")), format!("x\n1\n{row}\n")).unwrap();
+        std::fs::write(
+            folder.path().join(format!("{name}.csv")),
+            format!("x\n1\n{row}\n"),
+        )
+        .unwrap();
     }
-    let source =
-        |name: &str| format!("[stages.{name}]\nkind = \"csv\"\npath = \"{name}.csv\"\ntypes = {{ x = \"float\" }}\n");
-    let features = "[stages.features]\nkind = \"features\"\ninputs = [\"a\", \"b\"]\ncolumns = [\"x\"]\n";
-    let pipeline = format!("{}{}{features}{}", source("a"), source("b"), sink("features", "first"));
+    let source = |name: &str| {
+        format!(
+            "[stages.{name}]\nkind = \"csv\"\npath = \"{name}.csv\"\ntypes = {{ x = \"float\" }}\n"
+        )
+    };
+    let features =
+        "[stages.features]\nkind = \"features\"\ninputs = [\"a\", \"b\"]\ncolumns = [\"x\"]\n";
+    let pipeline = format!(
+        "{}{}{features}{}",
+        source("a"),
+        source("b"),
+        sink("features", "first")
+    );
     assert_eq!(run(folder.path(), &pipeline).1["rejects"], 2);
     let replay = |more: &str| {
-        format!("[stages.again]\nkind = \"rejects\"\npath = \"first-rejects\"\n{more}{}", sink("again", "second"))
+        format!(
+            "[stages.again]\nkind = \"rejects\"\npath = \"first-rejects\"\n{more}{}",
+            sink("again", "second")
+        )
     };
     let (code, _, text) = run(folder.path(), &replay(""));
     assert_eq!(code, Some(2));
-    assert!(text.contains("stages.again.from: is missing: rejects of several sources lie here: a, b"), "{text}");
+    assert!(
+        text.contains("stages.again.from: is missing: rejects of several sources lie here: a, b"),
+        "{text}"
+    );
     let (code, summary, text) = run(folder.path(), &replay("from = \"b\"\n"));
     assert_eq!((code, written(&summary)), (Some(0), &1.into()), "{text}");
 }
 
-/// Rows with originals in a rejects dataset: source, row, code, reason, whether there is an original.
+/// Rows with originals in a rejects dataset: source, row, code, reason, whether there is an
+/// original.
 fn originals(folder: &Path) -> Vec<(String, u64, String, bool)> {
     let mut rows = Vec::new();
     for path in data_files(folder) {
-        let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap().build().unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap())
+            .unwrap()
+            .build()
+            .unwrap();
         for batch in reader.map(Result::unwrap) {
             let text = |name: &str, row| batch[name].as_string::<i32>().value(row).to_owned();
             for row in 0..batch.num_rows() {
                 let number = batch["row"].as_primitive::<UInt64Type>().value(row);
                 assert_eq!(batch["record"].is_valid(row), batch["format"].is_valid(row));
                 assert!(!text("reason", row).is_empty());
-                rows.push((text("source", row), number, text("code", row), batch["record"].is_valid(row)));
+                rows.push((
+                    text("source", row),
+                    number,
+                    text("code", row),
+                    batch["record"].is_valid(row),
+                ));
             }
         }
     }
@@ -130,14 +196,25 @@ fn broken_pipeline(more: &str, out: &str) -> String {
 }
 
 fn holds_trace(folder: &Path, of: &str) -> bool {
-    let files = walkdir::WalkDir::new(folder).into_iter().map(Result::unwrap).filter(|e| e.file_type().is_file());
-    let all: Vec<u8> = files.flat_map(|entry| std::fs::read(entry.path()).unwrap()).collect();
+    let files = walkdir::WalkDir::new(folder)
+        .into_iter()
+        .map(Result::unwrap)
+        .filter(|e| e.file_type().is_file());
+    let all: Vec<u8> = files
+        .flat_map(|entry| std::fs::read(entry.path()).unwrap())
+        .collect();
     all.windows(of.len()).any(|window| window == of.as_bytes())
 }
 
 fn purge(root: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = latentflow(root, &[&["rejects", "purge"], arguments].concat()).output().unwrap();
-    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned(), errors(&output))
+    let output = latentflow(root, &[&["rejects", "purge"], arguments].concat())
+        .output()
+        .unwrap();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        errors(&output),
+    )
 }
 
 #[test]
@@ -145,18 +222,33 @@ fn rejects_keep_no_originals_where_none_are_wanted() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     broken_images(root);
-    assert_eq!(run(root, &broken_pipeline("record = false\n", "out")).1["rejects"], 40);
+    assert_eq!(
+        run(root, &broken_pipeline("record = false\n", "out")).1["rejects"],
+        40
+    );
     let rows = originals(&root.join("out-rejects"));
-    assert_eq!((rows.len(), rows.iter().filter(|row| row.3).count()), (40, 0));
+    assert_eq!(
+        (rows.len(), rows.iter().filter(|row| row.3).count()),
+        (40, 0)
+    );
     assert!(!holds_trace(&root.join("out-rejects"), "is no image"));
     // Lines that a source could not read count as well.
     std::fs::write(root.join("in.csv"), "a\n1\nsecret\n").unwrap();
     let csv = "[stages.in]\nkind = \"csv\"\npath = \"in.csv\"\ntypes = { a = \"int\" }\n";
-    assert_eq!(run(root, &format!("{csv}{}record = false\n", sink("in", "csv"))).1["rejects"], 1);
+    assert_eq!(
+        run(root, &format!("{csv}{}record = false\n", sink("in", "csv"))).1["rejects"],
+        1
+    );
     assert!(!originals(&root.join("csv-rejects"))[0].3);
-    let replay = format!("[stages.in]\nkind = \"rejects\"\npath = \"out-rejects\"\n{}", sink("in", "again"));
+    let replay = format!(
+        "[stages.in]\nkind = \"rejects\"\npath = \"out-rejects\"\n{}",
+        sink("in", "again")
+    );
     let (code, _, text) = run(root, &replay);
-    assert!(code == Some(2) && text.contains("no original is kept here"), "{text}");
+    assert!(
+        code == Some(2) && text.contains("no original is kept here"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -173,27 +265,61 @@ fn purged_originals_are_gone_and_everything_else_goes_on() {
     let (code, told, text) = purge(root, &["p.toml", "--source", "private/*", "--yes"]);
     assert_eq!(code, Some(0), "{text}");
     assert!(told.contains("removed: 20 originals"), "{told}");
-    assert!(!holds_trace(&root.join("out-rejects"), "private number"), "a trace is left");
-    let kept = |row: &(String, u64, String, bool)| (row.0.clone(), row.1, row.2.clone(), row.0.starts_with("public"));
-    assert_eq!(originals(&root.join("out-rejects")), before.iter().map(kept).collect::<Vec<_>>());
+    assert!(
+        !holds_trace(&root.join("out-rejects"), "private number"),
+        "a trace is left"
+    );
+    let kept = |row: &(String, u64, String, bool)| {
+        (
+            row.0.clone(),
+            row.1,
+            row.2.clone(),
+            row.0.starts_with("public"),
+        )
+    };
+    assert_eq!(
+        originals(&root.join("out-rejects")),
+        before.iter().map(kept).collect::<Vec<_>>()
+    );
     let (code, summary, text) = run(root, &pipeline);
-    assert_eq!((code, &summary["records"], &summary["rejects"]), (Some(0), &0.into(), &0.into()), "{text}");
-    let replay = format!("[stages.again]\nkind = \"rejects\"\npath = \"out-rejects\"\n{}", sink("again", "second"));
+    assert_eq!(
+        (code, &summary["records"], &summary["rejects"]),
+        (Some(0), &0.into(), &0.into()),
+        "{text}"
+    );
+    let replay = format!(
+        "[stages.again]\nkind = \"rejects\"\npath = \"out-rejects\"\n{}",
+        sink("again", "second")
+    );
     let (_, summary, text) = run(root, &replay);
-    assert_eq!((&summary["rejects"], written(&summary)), (&20.into(), &20.into()), "{text}");
+    assert_eq!(
+        (&summary["rejects"], written(&summary)),
+        (&20.into(), &20.into()),
+        "{text}"
+    );
     let (code, told, text) = purge(root, &["out-rejects", "--before", "0s", "--yes"]);
-    assert!(code == Some(0) && told.contains("removed: 20 originals"), "{told} {text}");
+    assert!(
+        code == Some(0) && told.contains("removed: 20 originals"),
+        "{told} {text}"
+    );
     assert!(!holds_trace(&root.join("out-rejects"), "is no image"));
     assert_eq!(run(root, &pipeline).1["records"], 0);
     for (arguments, code, reason) in [
         (&["p.toml"][..], 2, "--before"),
         (&["p.toml", "--before", "soon"], 2, "`soon` is not a date"),
-        (&["s3://bucket/rejects", "--before", "1d"], 1, "s3://bucket/rejects"),
+        (
+            &["s3://bucket/rejects", "--before", "1d"],
+            1,
+            "s3://bucket/rejects",
+        ),
         (&["out", "--before", "1d", "--yes"], 0, ""),
         (&["nowhere", "--before", "1d"], 2, "nowhere"),
     ] {
         let (met, _, text) = purge(root, arguments);
-        assert!(met == Some(code) && text.contains(reason), "{arguments:?}: {met:?} {text}");
+        assert!(
+            met == Some(code) && text.contains(reason),
+            "{arguments:?}: {met:?} {text}"
+        );
     }
 }
 
@@ -205,24 +331,59 @@ fn a_purge_that_crashes_at_any_step_goes_on() {
         eprintln!("skipped: only debug builds end where they are told to");
         return;
     }
-    for step in ["written", "renamed", "atomic-renamed", "exchange-noted", "exchange-renamed", "exchange-cleared"] {
+    for step in [
+        "written",
+        "renamed",
+        "atomic-renamed",
+        "exchange-noted",
+        "exchange-renamed",
+        "exchange-cleared",
+    ] {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         broken_images(root);
         let pipeline = broken_pipeline("", "out");
         run(root, &pipeline);
         let before = originals(&root.join("out-rejects"));
-        let mut command = latentflow(root, &["rejects", "purge", "out-rejects", "--source", "private/*", "--yes"]);
-        let output = command.env("LATENTFLOW_CRASH_AT", format!("{step}:1")).output().unwrap();
-        assert_eq!(output.status.signal(), Some(6), "`{step}` is not passed: {}", errors(&output));
+        let mut command = latentflow(
+            root,
+            &[
+                "rejects",
+                "purge",
+                "out-rejects",
+                "--source",
+                "private/*",
+                "--yes",
+            ],
+        );
+        let output = command
+            .env("LATENTFLOW_CRASH_AT", format!("{step}:1"))
+            .output()
+            .unwrap();
+        assert_eq!(
+            output.status.signal(),
+            Some(6),
+            "`{step}` is not passed: {}",
+            errors(&output)
+        );
         // A run comes next, or a purge.
         if step.len() % 2 == 0 {
             assert_eq!(run(root, &pipeline).1["records"], 0, "{step}");
         }
-        assert_eq!(purge(root, &["out-rejects", "--source", "private/*", "--yes"]).0, Some(0));
-        assert!(!holds_trace(&root.join("out-rejects"), "private number"), "{step}");
+        assert_eq!(
+            purge(root, &["out-rejects", "--source", "private/*", "--yes"]).0,
+            Some(0)
+        );
+        assert!(
+            !holds_trace(&root.join("out-rejects"), "private number"),
+            "{step}"
+        );
         let rows = originals(&root.join("out-rejects"));
-        assert_eq!((rows.len(), rows.iter().filter(|row| row.3).count()), (before.len(), 20), "{step}");
+        assert_eq!(
+            (rows.len(), rows.iter().filter(|row| row.3).count()),
+            (before.len(), 20),
+            "{step}"
+        );
         assert_eq!(run(root, &pipeline).1["records"], 0, "{step}");
     }
 }

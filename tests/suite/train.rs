@@ -1,4 +1,5 @@
-//! Trainings through the binary: every kind of autoencoder, kills and stops in between, and what is told to people.
+//! Trainings through the binary: every kind of autoencoder, kills and stops in between, and what is
+//! told to people.
 #![cfg(feature = "train")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -9,16 +10,20 @@ use std::time::Duration;
 
 use crate::common::runs::{errors, latentflow, run};
 
-const FEATURES: &str =
-    "[data]\nvalidation = 0.2\n[[data.sources]]\nkind = 'synthetic'\ncontent = 'features'\nrecords = 400\nwidth = 8\n";
+const FEATURES: &str = "[data]\nvalidation = 0.2\n[[data.sources]]\nkind = 'synthetic'\ncontent = 'features'\nrecords = 400\nwidth = 8\n";
 const IMAGES: &str = "[data]\nvalidation = 0.2\n[[data.sources]]\nkind = 'synthetic'\ncontent = 'images'\nrecords = 40\nsize = [16, 16]\n";
 
 /// Every kind, on features or on images: its name, its file, and whether it has a code.
 fn kinds() -> Vec<(&'static str, String, bool)> {
-    let features =
-        |text: &str| format!("{text}\n[training]\nepochs = 2\nbatch_size = 32\n[input]\ntype = 'features'\n{FEATURES}");
+    let features = |text: &str| {
+        format!(
+            "{text}\n[training]\nepochs = 2\nbatch_size = 32\n[input]\ntype = 'features'\n{FEATURES}"
+        )
+    };
     let images = |text: &str| {
-        format!("{text}\n[training]\nepochs = 1\nbatch_size = 8\n[input]\ntype = 'image'\nsize = [16, 16]\n{IMAGES}")
+        format!(
+            "{text}\n[training]\nepochs = 1\nbatch_size = 8\n[input]\ntype = 'image'\nsize = [16, 16]\n{IMAGES}"
+        )
     };
     let whole = |text: &str| {
         format!(
@@ -27,18 +32,42 @@ fn kinds() -> Vec<(&'static str, String, bool)> {
     };
     vec![
         ("vanilla", features("kind = 'vanilla'\ncode_size = 3"), true),
-        ("deep", features("kind = 'deep'\ncode_size = 2\n[network]\nnodes = [6, 4]\nactivation = 'silu'"), true),
         (
-            "sparse",
-            features("kind = ['sparse', 'deep']\ncode_size = 12\n[network]\nnodes = [16]\n[sparsity]\npenalty = 'l1'"),
+            "deep",
+            features(
+                "kind = 'deep'\ncode_size = 2\n[network]\nnodes = [6, 4]\nactivation = 'silu'",
+            ),
             true,
         ),
-        ("sparse-kl", features("kind = 'sparse'\ncode_size = 12\n[sparsity]\npenalty = 'kl'\ntarget = 0.1"), true),
-        ("masked", features("kind = 'denoising'\ncode_size = 4\n[corruption]\nnoise = 'masking'\nrate = 0.2"), true),
-        ("bce", images("kind = 'deep'\ncode_size = 4\nloss = 'bce'\n[network]\nnodes = [32]"), true),
+        (
+            "sparse",
+            features(
+                "kind = ['sparse', 'deep']\ncode_size = 12\n[network]\nnodes = [16]\n[sparsity]\npenalty = 'l1'",
+            ),
+            true,
+        ),
+        (
+            "sparse-kl",
+            features("kind = 'sparse'\ncode_size = 12\n[sparsity]\npenalty = 'kl'\ntarget = 0.1"),
+            true,
+        ),
+        (
+            "masked",
+            features(
+                "kind = 'denoising'\ncode_size = 4\n[corruption]\nnoise = 'masking'\nrate = 0.2",
+            ),
+            true,
+        ),
+        (
+            "bce",
+            images("kind = 'deep'\ncode_size = 4\nloss = 'bce'\n[network]\nnodes = [32]"),
+            true,
+        ),
         (
             "convolutional",
-            images("kind = 'convolutional'\ncode_size = 8\n[network]\nchannels = [8, 16]\nblocks = 1"),
+            images(
+                "kind = 'convolutional'\ncode_size = 8\n[network]\nchannels = [8, 16]\nblocks = 1",
+            ),
             true,
         ),
         (
@@ -75,9 +104,16 @@ fn kinds() -> Vec<(&'static str, String, bool)> {
 }
 
 fn train(folder: &Path, name: &str, text: &str, arguments: &[&str]) -> Command {
-    std::fs::write(folder.join(format!("{name}.toml")), format!("name = '{name}'\n{text}")).unwrap();
+    std::fs::write(
+        folder.join(format!("{name}.toml")),
+        format!("name = '{name}'\n{text}"),
+    )
+    .unwrap();
     let file = format!("{name}.toml");
-    latentflow(folder, &[&["train", &file, "--threads", "1"], arguments].concat())
+    latentflow(
+        folder,
+        &[&["train", &file, "--threads", "1"], arguments].concat(),
+    )
 }
 
 #[test]
@@ -86,12 +122,21 @@ fn every_kind_is_trained_and_its_model_runs_in_a_pipeline() {
     for (name, text, coded) in kinds() {
         let output = train(folder.path(), name, &text, &[]).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{name}: {}", errors(&output));
-        assert!(!folder.path().join(name).join(".training").exists(), "{name}: the folder of work goes at the end");
+        assert!(
+            !folder.path().join(name).join(".training").exists(),
+            "{name}: the folder of work goes at the end"
+        );
         let features = text.contains("type = 'features'");
         let (source, prepare) = if features {
-            ("content = \"features\"\nrecords = 50\nwidth = 8\n", "features")
+            (
+                "content = \"features\"\nrecords = 50\nwidth = 8\n",
+                "features",
+            )
         } else {
-            ("content = \"images\"\nrecords = 10\nsize = [16, 16]\n", "pixels")
+            (
+                "content = \"images\"\nrecords = 10\nsize = [16, 16]\n",
+                "pixels",
+            )
         };
         let kind = if coded { "encode" } else { "denoise" };
         let prepare = if features {
@@ -124,7 +169,12 @@ fn check_by_onnx(folder: &Path) {
         for file in files:\n    onnx.checker.check_model(file, full_check=True)\n    \
         model = onnx.load(file)\n    assert model.opset_import[0].version >= 17 and len(model.metadata_props) > 3\n    \
         assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == 'batch'\n";
-    let python = Command::new("python3").args(["-c", program]).arg(folder).env("PYTHONPATH", checker).output().unwrap();
+    let python = Command::new("python3")
+        .args(["-c", program])
+        .arg(folder)
+        .env("PYTHONPATH", checker)
+        .output()
+        .unwrap();
     assert!(python.status.success(), "{}", errors(&python));
 }
 
@@ -149,10 +199,20 @@ fn a_killed_training_goes_on_to_the_same_weights() {
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     let mut kills = 0;
     for _ in 0..50 {
-        let mut child = train(cut.path(), "m", &text, &[]).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let mut child = train(cut.path(), "m", &text, &[])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap())
+            .lines()
+            .map_while(Result::ok);
         // Some epochs further, somewhere in the next.
-        if lines.by_ref().filter(|line| line.contains("epoch ")).nth(7).is_some() {
+        if lines
+            .by_ref()
+            .filter(|line| line.contains("epoch "))
+            .nth(7)
+            .is_some()
+        {
             child.kill().unwrap();
             kills += 1;
         }
@@ -168,13 +228,27 @@ fn a_killed_training_goes_on_to_the_same_weights() {
 fn a_killed_training_whose_file_was_tidied_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let text = long(60);
-    let mut child = train(folder.path(), "m", &text, &[]).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-    assert!(lines.by_ref().filter(|line| line.contains("epoch ")).nth(3).is_some());
+    let mut child = train(folder.path(), "m", &text, &[])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    assert!(
+        lines
+            .by_ref()
+            .filter(|line| line.contains("epoch "))
+            .nth(3)
+            .is_some()
+    );
     child.kill().unwrap();
     child.wait().unwrap();
     let tidied = text
-        .replace("ema_decay = 0.9", "ema_decay = 0.90\nschedule = 'cosine'\nwarmup = 0")
+        .replace(
+            "ema_decay = 0.9",
+            "ema_decay = 0.90\nschedule = 'cosine'\nwarmup = 0",
+        )
         .replace("validation = 0.2", "validation = 0.20\ntest = 0");
     let output = train(folder.path(), "m", &tidied, &[]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
@@ -185,15 +259,43 @@ fn a_killed_training_whose_file_was_tidied_goes_on() {
 fn a_training_that_is_told_to_stop_keeps_the_best_so_far_and_goes_on_later() {
     let folder = tempfile::tempdir().unwrap();
     let text = long(100_000);
-    let mut child =
-        train(folder.path(), "m", &text, &["--metrics", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-    let served = lines.by_ref().find(|line| line.contains("metrics at")).unwrap();
-    let address = served.split("http://").nth(1).unwrap().split('/').next().unwrap().to_owned();
-    assert!(lines.by_ref().filter(|line| line.contains("epoch ")).nth(3).is_some());
+    let mut child = train(folder.path(), "m", &text, &["--metrics", "127.0.0.1:0"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    let served = lines
+        .by_ref()
+        .find(|line| line.contains("metrics at"))
+        .unwrap();
+    let address = served
+        .split("http://")
+        .nth(1)
+        .unwrap()
+        .split('/')
+        .next()
+        .unwrap()
+        .to_owned();
+    assert!(
+        lines
+            .by_ref()
+            .filter(|line| line.contains("epoch "))
+            .nth(3)
+            .is_some()
+    );
     let metrics = scrape(&address);
-    for name in ["training_loss", "training_learning_rate", "training_epochs", "training_records_per_second"] {
-        assert!(metrics.contains(&format!("latentflow_{name}{{model=\"m\"")), "{name}:\n{metrics}");
+    for name in [
+        "training_loss",
+        "training_learning_rate",
+        "training_epochs",
+        "training_records_per_second",
+    ] {
+        assert!(
+            metrics.contains(&format!("latentflow_{name}{{model=\"m\"")),
+            "{name}:\n{metrics}"
+        );
     }
     terminate(&child);
     let rest: Vec<String> = lines.collect();
@@ -202,25 +304,42 @@ fn a_training_that_is_told_to_stop_keeps_the_best_so_far_and_goes_on_later() {
     // The end of a shorter training is nearer; its file is another one.
     let output = train(folder.path(), "m", &long(2), &[]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(errors(&output).contains("has changed since this training began; --restart"), "{}", errors(&output));
+    assert!(
+        errors(&output).contains("has changed since this training began; --restart"),
+        "{}",
+        errors(&output)
+    );
     assert_eq!(files(folder.path(), "m"), before);
-    let output = train(folder.path(), "m", &long(2), &["--restart"]).output().unwrap();
+    let output = train(folder.path(), "m", &long(2), &["--restart"])
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     let output = train(folder.path(), "m", &long(2), &[]).output().unwrap();
-    assert!(errors(&output).contains("there is a model already; --restart"), "{}", errors(&output));
+    assert!(
+        errors(&output).contains("there is a model already; --restart"),
+        "{}",
+        errors(&output)
+    );
 }
 
 fn scrape(address: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     text
 }
 
 fn terminate(child: &Child) {
-    let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    let status = Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status()
+        .unwrap();
     assert!(status.success());
 }
 
@@ -239,21 +358,33 @@ fn faults_of_a_training_file_are_told_at_once_with_their_lines() {
     ] {
         assert!(text.contains(expected), "{expected}:\n{text}");
     }
-    let missing = format!("kind = 'vanilla'\ncode_size = 2\n[input]\ntype = 'features'\n{FEATURES}")
-        .replace("'synthetic'", "'synthetik'");
+    let missing =
+        format!("kind = 'vanilla'\ncode_size = 2\n[input]\ntype = 'features'\n{FEATURES}")
+            .replace("'synthetic'", "'synthetik'");
     let output = train(folder.path(), "m", &missing, &[]).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", errors(&output));
-    assert!(errors(&output).contains("did you mean `synthetic`?"), "{}", errors(&output));
+    assert!(
+        errors(&output).contains("did you mean `synthetic`?"),
+        "{}",
+        errors(&output)
+    );
     assert!(!folder.path().join("m").exists(), "nothing is left behind");
 }
 
 #[test]
 fn a_loss_that_is_no_number_ends_a_training_with_advice() {
     let folder = tempfile::tempdir().unwrap();
-    let text = long(50).replace("optimizer = 'muon'\nclip_grad_norm = 1.0", "optimizer = 'sgd'\nlearning_rate = 1e30");
+    let text = long(50).replace(
+        "optimizer = 'muon'\nclip_grad_norm = 1.0",
+        "optimizer = 'sgd'\nlearning_rate = 1e30",
+    );
     let output = train(folder.path(), "m", &text, &[]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(errors(&output).contains("lower training.learning_rate"), "{}", errors(&output));
+    assert!(
+        errors(&output).contains("lower training.learning_rate"),
+        "{}",
+        errors(&output)
+    );
 }
 
 #[test]
@@ -261,20 +392,44 @@ fn the_starter_trains_and_the_schema_knows_every_key_of_shipped_files() {
     let folder = tempfile::tempdir().unwrap();
     let printed = |arguments: &[&str]| {
         let output = latentflow(folder.path(), arguments).output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", errors(&output));
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            errors(&output)
+        );
         String::from_utf8(output.stdout).unwrap()
     };
     let starter = printed(&["init", "training"]);
     std::fs::write(folder.path().join("mine.toml"), &starter).unwrap();
-    let small = ["training.epochs=1", "data.sources=[{ kind = 'synthetic', content = 'images', records = 30 }]"];
-    let output = latentflow(folder.path(), &["train", "mine.toml", "--set", small[0], "--set", small[1]]).output();
-    assert!(output.as_ref().unwrap().status.success(), "{}", errors(&output.unwrap()));
+    let small = [
+        "training.epochs=1",
+        "data.sources=[{ kind = 'synthetic', content = 'images', records = 30 }]",
+    ];
+    let output = latentflow(
+        folder.path(),
+        &["train", "mine.toml", "--set", small[0], "--set", small[1]],
+    )
+    .output();
+    assert!(
+        output.as_ref().unwrap().status.success(),
+        "{}",
+        errors(&output.unwrap())
+    );
 
-    let schema: serde_json::Value = serde_json::from_str(&printed(&["schema", "training"])).unwrap();
+    let schema: serde_json::Value =
+        serde_json::from_str(&printed(&["schema", "training"])).unwrap();
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-    let files = models.read_dir().unwrap().map(|entry| entry.unwrap().path());
-    let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
-    let texts = files.map(|path| std::fs::read_to_string(path).unwrap()).chain([starter]);
+    let files = models
+        .read_dir()
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let files = files.filter(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "toml")
+    });
+    let texts = files
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .chain([starter]);
     for text in texts {
         known(&schema, &toml::from_str(&text).unwrap(), "");
     }
@@ -287,7 +442,10 @@ fn known(schema: &serde_json::Value, table: &toml::Table, place: &str) {
         let property = &schema["properties"][key];
         assert!(property.is_object(), "{place} is not in the schema");
         // Sources are closed tables of their kinds, which the schema of pipelines has as well.
-        if let Some(table) = value.as_table().filter(|_| property["properties"].is_object()) {
+        if let Some(table) = value
+            .as_table()
+            .filter(|_| property["properties"].is_object())
+        {
             known(property, table, &place);
         }
     }

@@ -16,7 +16,10 @@ fn former(source: &str, row: u64) -> String {
 }
 
 fn by(pattern: &str, source: &str, row: u64) -> String {
-    format!("{}.png", NamingScheme::Pattern(NamePattern::parse(pattern).unwrap()).place(source, row, "png"))
+    format!(
+        "{}.png",
+        NamingScheme::Pattern(NamePattern::parse(pattern).unwrap()).place(source, row, "png")
+    )
 }
 
 #[test]
@@ -32,7 +35,10 @@ fn a_name_keeps_folder_and_stem_of_its_source() {
     for (source, row, expected) in cases {
         assert_eq!(current(source, row), expected);
     }
-    assert_eq!(NamingScheme::Current.place("a/b.jpg", 0, "jpg") + ".jpg", "a/b.jpg");
+    assert_eq!(
+        NamingScheme::Current.place("a/b.jpg", 0, "jpg") + ".jpg",
+        "a/b.jpg"
+    );
 }
 
 #[test]
@@ -42,7 +48,11 @@ fn the_former_scheme_keeps_the_whole_source() {
         ("a/b.png", 0, "a/b.png.png"),
         ("a/b.jpg", 12, "a/b.jpg-000012.png"),
         ("train.parquet", 7, "train.parquet/000007.png"),
-        ("../../etc/passwd.jpg", 0, "%2E%2E/%2E%2E/etc/passwd.jpg.png"),
+        (
+            "../../etc/passwd.jpg",
+            0,
+            "%2E%2E/%2E%2E/etc/passwd.jpg.png",
+        ),
     ];
     for (source, row, expected) in cases {
         assert_eq!(former(source, row), expected);
@@ -56,7 +66,11 @@ fn a_pattern_puts_placeholders_together() {
         ("{dir}/{stem}.{ext}", "b.jpg", "b.png"),
         ("x/{dir}/{stem}.{ext}", "b.jpg", "x/b.png"),
         ("{source}.{ext}", "a/b.jpg", "a/b.jpg.png"),
-        ("{source_ext}/{row}_{stem}.{ext}", "a/b.jpg", "jpg/000003_b.png"),
+        (
+            "{source_ext}/{row}_{stem}.{ext}",
+            "a/b.jpg",
+            "jpg/000003_b.png",
+        ),
         ("{ext}/{dir}-{stem}.{ext}", "a/c/b.jpg", "png/a/c-b.png"),
         ("{stem}.{ext}", "no-extension", "no-extension.png"),
         ("{source_ext}.{ext}", "none", "%.png"),
@@ -114,10 +128,16 @@ fn tricks_become_harmless_names() {
 fn long_names_end_in_a_hash_and_stay_different() {
     let long = |end: &str| format!("{}{end}.jpg", "ü".repeat(150));
     let (one, two) = (current(&long("1"), 0), current(&long("2"), 0));
-    assert!(one != two && one.len() <= COMPONENT_BYTES + 4 && one.starts_with("üüü"), "{one}");
+    assert!(
+        one != two && one.len() <= COMPONENT_BYTES + 4 && one.starts_with("üüü"),
+        "{one}"
+    );
     let deep = format!("{}x.jpg", "folder/".repeat(300));
     let (one, two) = (current(&deep, 3), current(&deep, 4));
-    assert!(one != two && one.starts_with("%~") && one.len() < 60, "{one}");
+    assert!(
+        one != two && one.starts_with("%~") && one.len() < 60,
+        "{one}"
+    );
 }
 
 proptest! {

@@ -1,4 +1,5 @@
-//! Names as the file system has them: which it refuses, which are free, and the folders that they need.
+//! Names as the file system has them: which it refuses, which are free, and the folders that they
+//! need.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,9 +19,12 @@ pub(super) fn holds_files(root: &Path) -> Result<bool, StageError> {
     Ok(false)
 }
 
-/// Whether the system refuses `path`, rather than to write at all: below `root`, a folder that others own refuses names as well.
+/// Whether the system refuses `path`, rather than to write at all: below `root`, a folder that
+/// others own refuses names as well.
 pub(super) fn is_about_name(error: &io::Error, root: &Path, path: &Path) -> bool {
-    use ErrorKind::{AlreadyExists, InvalidFilename, InvalidInput, IsADirectory, NotADirectory, PermissionDenied};
+    use ErrorKind::{
+        AlreadyExists, InvalidFilename, InvalidInput, IsADirectory, NotADirectory, PermissionDenied,
+    };
     match error.kind() {
         AlreadyExists | InvalidFilename | InvalidInput | IsADirectory | NotADirectory => true,
         PermissionDenied => path.parent() != Some(root),
@@ -28,10 +32,16 @@ pub(super) fn is_about_name(error: &io::Error, root: &Path, path: &Path) -> bool
     }
 }
 
-/// Makes the folders between `root` and `file`. `false` where one cannot be a folder: a file is in the way, its name is too
-/// long, or it is a link, which may lead anywhere.
-pub(super) fn make_folders(root: &Path, file: &Path, known: &mut BTreeSet<PathBuf>) -> Result<bool, StageError> {
-    let Some(folder) = file.parent().filter(|folder| !known.contains(*folder)) else { return Ok(true) };
+/// Makes the folders between `root` and `file`. `false` where one cannot be a folder: a file is in
+/// the way, its name is too long, or it is a link, which may lead anywhere.
+pub(super) fn make_folders(
+    root: &Path,
+    file: &Path,
+    known: &mut BTreeSet<PathBuf>,
+) -> Result<bool, StageError> {
+    let Some(folder) = file.parent().filter(|folder| !known.contains(*folder)) else {
+        return Ok(true);
+    };
     if folder != root {
         if !make_folders(root, folder, known)? {
             return Ok(false);
@@ -84,10 +94,14 @@ mod tests {
     #[test]
     fn refusal_below_the_folder_is_about_the_name_and_in_it_is_not() {
         let root = Path::new("/out");
-        let refused = |path: &str, kind: ErrorKind| is_about_name(&kind.into(), root, Path::new(path));
+        let refused =
+            |path: &str, kind: ErrorKind| is_about_name(&kind.into(), root, Path::new(path));
         assert!(refused("/out/a/b.png", ErrorKind::PermissionDenied));
         assert!(!refused("/out/b.png", ErrorKind::PermissionDenied));
-        assert!(refused("/out/b.png", ErrorKind::InvalidFilename) && refused("/out/a/b", ErrorKind::NotADirectory));
+        assert!(
+            refused("/out/b.png", ErrorKind::InvalidFilename)
+                && refused("/out/a/b", ErrorKind::NotADirectory)
+        );
         assert!(!refused("/out/a/b.png", ErrorKind::StorageFull));
     }
 }

@@ -1,8 +1,8 @@
-//! The list of the names that an output of images has given, so that files of a commit that a crash cut short are told from
-//! those of others, and `reset` finds its own.
+//! The list of the names that an output of images has given, so that files of a commit that a crash
+//! cut short are told from those of others, and `reset` finds its own.
 //!
-//! Names are appended and synced before files get them; the snapshot says up to where the list is done. Of the names behind
-//! that, files that bear them stand for no record yet, and go.
+//! Names are appended and synced before files get them; the snapshot says up to where the list is
+//! done. Of the names behind that, files that bear them stand for no record yet, and go.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Seek as _, SeekFrom, Write as _};
@@ -25,8 +25,9 @@ fn place(root: &Path) -> PathBuf {
 }
 
 impl NameLog {
-    /// Opens the list of the folder `root`, and removes the files of a commit that a crash cut short: their names stand behind the
-    /// first `bytes`. Temporary files must be as the crash left them.
+    /// Opens the list of the folder `root`, and removes the files of a commit that a crash cut
+    /// short: their names stand behind the first `bytes`. Temporary files must be as the crash left
+    /// them.
     ///
     /// # Errors
     /// When the system refuses.
@@ -34,7 +35,9 @@ impl NameLog {
         let place = place(root);
         let bytes = match fs::metadata(&place) {
             Ok(found) => bytes.min(found.len()),
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self { place, bytes: 0 }),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Ok(Self { place, bytes: 0 });
+            }
             Err(error) => return Err(StageError::io(&place)(error)),
         };
         take_back(root, &place, bytes)?;
@@ -65,7 +68,10 @@ impl NameLog {
     ///
     /// # Errors
     /// When the system refuses.
-    pub(super) fn append<'a>(&mut self, names: impl Iterator<Item = &'a str>) -> Result<(), StageError> {
+    pub(super) fn append<'a>(
+        &mut self,
+        names: impl Iterator<Item = &'a str>,
+    ) -> Result<(), StageError> {
         let mut text = String::new();
         for name in names {
             text.push_str(name);
@@ -73,7 +79,8 @@ impl NameLog {
         }
         let folder = self.place.parent().unwrap_or(Path::new("."));
         create_dir_all_synced(folder)?;
-        let opened = file_descriptors::open(|| state_file().create(true).append(true).open(&self.place));
+        let opened =
+            file_descriptors::open(|| state_file().create(true).append(true).open(&self.place));
         let written = opened.and_then(|mut file| {
             file.write_all(text.as_bytes())?;
             file.sync_all()
@@ -129,9 +136,15 @@ fn remove_list(place: &Path) -> Result<(), StageError> {
     }
 }
 
-/// Calls `with` for each name that is listed behind `from`. A last line that a crash has torn was never given.
-fn each(place: &Path, from: u64, mut with: impl FnMut(&str) -> Result<(), StageError>) -> Result<(), StageError> {
-    let opened = File::open(place).and_then(|mut file| file.seek(SeekFrom::Start(from)).map(|_| file));
+/// Calls `with` for each name that is listed behind `from`. A last line that a crash has torn was
+/// never given.
+fn each(
+    place: &Path,
+    from: u64,
+    mut with: impl FnMut(&str) -> Result<(), StageError>,
+) -> Result<(), StageError> {
+    let opened =
+        File::open(place).and_then(|mut file| file.seek(SeekFrom::Start(from)).map(|_| file));
     let mut lines = match opened {
         Ok(file) => BufReader::new(file),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -140,20 +153,26 @@ fn each(place: &Path, from: u64, mut with: impl FnMut(&str) -> Result<(), StageE
     let mut line = Vec::new();
     loop {
         line.clear();
-        lines.read_until(b'\n', &mut line).map_err(StageError::io(place))?;
-        let Some(name) = line.strip_suffix(b"\n") else { return Ok(()) };
+        lines
+            .read_until(b'\n', &mut line)
+            .map_err(StageError::io(place))?;
+        let Some(name) = line.strip_suffix(b"\n") else {
+            return Ok(());
+        };
         if let Ok(name) = std::str::from_utf8(name) {
             with(name)?;
         }
     }
 }
 
-/// Removes the files that bear the names behind `from`. A file whose temporary name is still there has not got its own: what
-/// bears that is another's.
+/// Removes the files that bear the names behind `from`. A file whose temporary name is still there
+/// has not got its own: what bears that is another's.
 fn take_back(root: &Path, place: &Path, from: u64) -> Result<(), StageError> {
     let mut changed: Option<PathBuf> = None;
     each(place, from, |name| {
-        let Some(file) = own_file(root, name)?.filter(|file| !is_there(&temp_path(file))) else { return Ok(()) };
+        let Some(file) = own_file(root, name)?.filter(|file| !is_there(&temp_path(file))) else {
+            return Ok(());
+        };
         let folder = file.parent().map(Path::to_path_buf);
         if changed != folder {
             changed.take().map_or(Ok(()), |before| fsync_dir(&before))?;
@@ -170,7 +189,9 @@ fn own_file(root: &Path, name: &str) -> Result<Option<PathBuf>, StageError> {
     let mut path = root.to_path_buf();
     let mut parts = Path::new(name).components().peekable();
     while let Some(part) = parts.next() {
-        let Component::Normal(part) = part else { return Ok(None) };
+        let Component::Normal(part) = part else {
+            return Ok(None);
+        };
         path.push(part);
         let is_last = parts.peek().is_none();
         match fs::symlink_metadata(&path) {
@@ -208,15 +229,34 @@ mod tests {
     fn files_behind_what_is_done_are_taken_back() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("a")).unwrap();
-        for name in ["a/done.png", "a/given.png", "a/foreign.png", "a/.latentflow-foreign.png.tmp"] {
+        for name in [
+            "a/done.png",
+            "a/given.png",
+            "a/foreign.png",
+            "a/.latentflow-foreign.png.tmp",
+        ] {
             fs::write(root.path().join(name), b"x").unwrap();
         }
         let done = listed(root.path(), &["a/done.png"]);
-        listed(root.path(), &["a/given.png", "a/foreign.png", "a/absent.png", "b/absent.png"]);
+        listed(
+            root.path(),
+            &[
+                "a/given.png",
+                "a/foreign.png",
+                "a/absent.png",
+                "b/absent.png",
+            ],
+        );
         let open = NameLog::open(root.path(), done).unwrap();
         let there = |name: &str| root.path().join(name).exists();
         assert!(there("a/done.png") && there("a/foreign.png") && !there("a/given.png"));
-        assert_eq!((open.bytes(), fs::read_to_string(place(root.path())).unwrap()), (done, "a/done.png\n".to_owned()));
+        assert_eq!(
+            (
+                open.bytes(),
+                fs::read_to_string(place(root.path())).unwrap()
+            ),
+            (done, "a/done.png\n".to_owned())
+        );
         assert!(open.holds("a/done.png").unwrap() && !open.holds("a/given.png").unwrap());
     }
 
@@ -234,7 +274,10 @@ mod tests {
         }
         listed(root.path(), &names);
         // The last line is torn.
-        let mut file = fs::OpenOptions::new().append(true).open(place(root.path())).unwrap();
+        let mut file = fs::OpenOptions::new()
+            .append(true)
+            .open(place(root.path()))
+            .unwrap();
         file.write_all(b"victim").unwrap();
         NameLog::open(root.path(), 0).unwrap();
         NameLog::forget(root.path(), true).unwrap();
@@ -251,7 +294,10 @@ mod tests {
             let found = NameLog::forget(root.path(), remove).unwrap();
             assert_eq!((found.files, found.records, found.bytes), (1, 1, 3));
         }
-        assert_eq!(NameLog::forget(root.path(), false).unwrap(), CommitStats::default());
+        assert_eq!(
+            NameLog::forget(root.path(), false).unwrap(),
+            CommitStats::default()
+        );
         assert!(!root.path().join("own.png").exists() && root.path().join("other.png").exists());
     }
 }

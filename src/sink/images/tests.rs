@@ -21,7 +21,12 @@ use crate::source::origin_fields;
 use crate::tensor::{fixed_column, tensor_field, variable_column, variable_field};
 
 fn schema(fields: Vec<Field>) -> SchemaRef {
-    Arc::new(Schema::new(origin_fields().into_iter().chain(fields).collect::<Vec<_>>()))
+    Arc::new(Schema::new(
+        origin_fields()
+            .into_iter()
+            .chain(fields)
+            .collect::<Vec<_>>(),
+    ))
 }
 
 /// Two rows of two pixels each: RGB, planes.
@@ -31,11 +36,17 @@ fn pixels() -> Field {
 
 fn plan(schema: &SchemaRef, options: Value) -> Result<Box<dyn Sink>, Vec<ConfigError>> {
     let context = PlanContext::new(BTreeMap::new(), PipelineLimits::default());
-    (find(KINDS, "images", "sink").unwrap().plan)(options, schema, &context).map(|planned| planned.stage)
+    (find(KINDS, "images", "sink").unwrap().plan)(options, schema, &context)
+        .map(|planned| planned.stage)
 }
 
 fn identity() -> OutputIdentity {
-    OutputIdentity { pipeline: "p".into(), stage: "out".into(), digest: "d".into(), ..OutputIdentity::default() }
+    OutputIdentity {
+        pipeline: "p".into(),
+        stage: "out".into(),
+        digest: "d".into(),
+        ..OutputIdentity::default()
+    }
 }
 
 /// The sink at work, and what workers do for it.
@@ -46,12 +57,19 @@ struct Opened {
 
 impl Opened {
     fn write(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
-        self.writer.write(&self.preparation.encode(batch.clone(), &mut RejectCollector::default())?)
+        self.writer.write(
+            &self
+                .preparation
+                .encode(batch.clone(), &mut RejectCollector::default())?,
+        )
     }
 }
 
 fn open_sink(sink: Box<dyn Sink>) -> Opened {
-    Opened { preparation: sink.batch_encoder().unwrap(), writer: sink.open(identity()).unwrap() }
+    Opened {
+        preparation: sink.batch_encoder().unwrap(),
+        writer: sink.open(identity()).unwrap(),
+    }
 }
 
 fn open(folder: &Path) -> Opened {
@@ -67,15 +85,30 @@ fn batch(start: u64, sources: &[&str], value: f32) -> Batch {
         fixed_column(6, vec![value; 6 * len]).unwrap(),
     ];
     let records = RecordBatch::try_new(schema(vec![pixels()]), columns).unwrap();
-    Batch::new(records, Provenance::rows(Split::new("in/listing-0"), start..start + len as u64))
+    Batch::new(
+        records,
+        Provenance::rows(Split::new("in/listing-0"), start..start + len as u64),
+    )
 }
 
 /// All files below a folder but those of its state, sorted.
 fn files(folder: &Path) -> Vec<String> {
-    let files = walkdir::WalkDir::new(folder).sort_by_file_name().into_iter().map(Result::unwrap);
+    let files = walkdir::WalkDir::new(folder)
+        .sort_by_file_name()
+        .into_iter()
+        .map(Result::unwrap);
     let files = files.filter(|entry| entry.file_type().is_file());
-    let names = files.map(|e| e.path().strip_prefix(folder).unwrap().to_str().unwrap().to_owned());
-    names.filter(|name| !name.starts_with("_latentflow")).collect()
+    let names = files.map(|e| {
+        e.path()
+            .strip_prefix(folder)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned()
+    });
+    names
+        .filter(|name| !name.starts_with("_latentflow"))
+        .collect()
 }
 
 fn committed(folder: &Path) -> u64 {
@@ -87,22 +120,38 @@ fn committed(folder: &Path) -> u64 {
 fn records_become_files_with_their_pixels_once_committed() {
     let folder = tempfile::tempdir().unwrap();
     let mut sink = open(folder.path());
-    sink.write(&batch(0, &["a/b.jpg", "../x.jpg"], 0.4)).unwrap();
-    assert!(files(folder.path()).iter().all(|name| name.contains(".latentflow-")), "no final name before the commit");
+    sink.write(&batch(0, &["a/b.jpg", "../x.jpg"], 0.4))
+        .unwrap();
+    assert!(
+        files(folder.path())
+            .iter()
+            .all(|name| name.contains(".latentflow-")),
+        "no final name before the commit"
+    );
     sink.writer.commit().unwrap();
     assert_eq!(files(folder.path()), ["%2E%2E/x.png", "a/b.png"]);
     let bytes = fs::read(folder.path().join("a/b.png")).unwrap();
     let image = decode(&bytes, Channels::Rgb, 100).unwrap();
-    assert_eq!((image.width, image.height, image.data), (2, 1, vec![102; 6]));
+    assert_eq!(
+        (image.width, image.height, image.data),
+        (2, 1, vec![102; 6])
+    );
     let written = sink.writer.stats();
-    assert_eq!((written.files, written.records, written.bytes), (2, 2, 2 * bytes.len() as u64));
+    assert_eq!(
+        (written.files, written.records, written.bytes),
+        (2, 2, 2 * bytes.len() as u64)
+    );
 }
 
 #[test]
 fn images_of_their_own_sizes_are_written_in_any_format() {
     for (format, extension) in [("png", "png"), ("jpeg", "jpg"), ("webp", "webp")] {
         let folder = tempfile::tempdir().unwrap();
-        let gray = PixelFormat { channels: Channels::Gray, layout: TensorLayout::Nhwc, ..PixelFormat::default() };
+        let gray = PixelFormat {
+            channels: Channels::Gray,
+            layout: TensorLayout::Nhwc,
+            ..PixelFormat::default()
+        };
         let schema = schema(vec![gray.annotate(variable_field("pixels", 3).unwrap())]);
         let shapes = [vec![2, 3, 1], vec![1, 1, 1]];
         let columns: Vec<ArrayRef> = vec![
@@ -118,8 +167,16 @@ fn images_of_their_own_sizes_are_written_in_any_format() {
         sink.writer.commit().unwrap();
         let names = [0, 7].map(|row| format!("a.parquet/{row:06}.{extension}"));
         assert_eq!(files(folder.path()), names);
-        let image = decode(&fs::read(folder.path().join(&names[0])).unwrap(), Channels::Gray, 100).unwrap();
-        assert_eq!((image.height, image.width, image.data), (2, 3, vec![255; 6]));
+        let image = decode(
+            &fs::read(folder.path().join(&names[0])).unwrap(),
+            Channels::Gray,
+            100,
+        )
+        .unwrap();
+        assert_eq!(
+            (image.height, image.width, image.data),
+            (2, 3, vec![255; 6])
+        );
     }
 }
 
@@ -138,7 +195,10 @@ fn a_later_run_knows_what_is_done_and_adds_to_it() {
     sink.writer.commit().unwrap();
     assert_eq!(fs::read(folder.path().join("a.png")).unwrap(), before);
     drop(sink);
-    assert_eq!((committed(folder.path()), files(folder.path()).len()), (2, 2));
+    assert_eq!(
+        (committed(folder.path()), files(folder.path()).len()),
+        (2, 2)
+    );
 }
 
 #[test]
@@ -151,7 +211,10 @@ fn a_batch_that_lost_its_records_is_done_as_well() {
     sink.write(&empty).unwrap();
     sink.writer.commit().unwrap();
     drop(sink);
-    assert_eq!((committed(folder.path()), files(folder.path()).len()), (2, 0));
+    assert_eq!(
+        (committed(folder.path()), files(folder.path()).len()),
+        (2, 0)
+    );
 }
 
 #[test]
@@ -160,9 +223,15 @@ fn a_run_that_ends_without_a_commit_leaves_nothing_that_counts() {
     let mut sink = open(folder.path());
     sink.write(&batch(0, &["a/b.jpg"], 0.0)).unwrap();
     drop(sink);
-    assert_eq!((committed(folder.path()), files(folder.path()).len()), (0, 1));
+    assert_eq!(
+        (committed(folder.path()), files(folder.path()).len()),
+        (0, 1)
+    );
     drop(open(folder.path()));
-    assert!(files(folder.path()).is_empty(), "the next run removes what was unfinished");
+    assert!(
+        files(folder.path()).is_empty(),
+        "the next run removes what was unfinished"
+    );
 }
 
 #[test]
@@ -170,7 +239,12 @@ fn many_files_are_made_durable_without_being_asked() {
     let folder = tempfile::tempdir().unwrap();
     let mut sink = open(folder.path());
     let names: Vec<String> = (0..COMMIT_FILES).map(|n| format!("{n}.jpg")).collect();
-    sink.write(&batch(0, &names.iter().map(String::as_str).collect::<Vec<_>>(), 0.0)).unwrap();
+    sink.write(&batch(
+        0,
+        &names.iter().map(String::as_str).collect::<Vec<_>>(),
+        0.0,
+    ))
+    .unwrap();
     assert_eq!(sink.writer.stats().files, COMMIT_FILES as u64);
     drop(sink);
     assert_eq!(committed(folder.path()), COMMIT_FILES as u64);
@@ -178,16 +252,29 @@ fn many_files_are_made_durable_without_being_asked() {
 
 /// The bytes of every file, by name.
 fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    files(folder).into_iter().map(|name| (name.clone(), fs::read(folder.join(name)).unwrap())).collect()
+    files(folder)
+        .into_iter()
+        .map(|name| (name.clone(), fs::read(folder.join(name)).unwrap()))
+        .collect()
 }
 
-/// Three records of one name, of brightness 0.1, 0.5 and 0.9, and one of another name, each in a batch of its own.
+/// Three records of one name, of brightness 0.1, 0.5 and 0.9, and one of another name, each in a
+/// batch of its own.
 fn same_names() -> Vec<Batch> {
     let sources = ["b.jpg", "b.png", "c.jpg", "b.jpg"];
-    (0..4).map(|row| batch(row, &[sources[usize::try_from(row).unwrap()]], row as f32 / 4.0)).collect()
+    (0..4)
+        .map(|row| {
+            batch(
+                row,
+                &[sources[usize::try_from(row).unwrap()]],
+                row as f32 / 4.0,
+            )
+        })
+        .collect()
 }
 
-/// What lies in a folder after batches were written with a commit after each for which `commits` holds.
+/// What lies in a folder after batches were written with a commit after each for which `commits`
+/// holds.
 fn written(batches: &[Batch], commits: impl Fn(usize) -> bool) -> BTreeMap<String, Vec<u8>> {
     let folder = tempfile::tempdir().unwrap();
     let mut sink = open(folder.path());
@@ -205,14 +292,24 @@ fn written(batches: &[Batch], commits: impl Fn(usize) -> bool) -> BTreeMap<Strin
 fn records_of_one_name_have_a_file_each_for_any_commits() {
     let once = written(&same_names(), |_| false);
     assert_eq!(once.len(), 4);
-    assert_eq!(once.values().collect::<BTreeSet<_>>().len(), 4, "one record's file was replaced");
+    assert_eq!(
+        once.values().collect::<BTreeSet<_>>().len(),
+        4,
+        "one record's file was replaced"
+    );
     let plain: Vec<&String> = once.keys().filter(|name| !name.contains('-')).collect();
     assert_eq!(plain, ["b.png", "c.png"]);
     assert_eq!(written(&same_names(), |_| true), once);
     assert_eq!(written(&same_names(), |place| place == 1), once);
     let all = ["b.jpg", "b.png", "c.jpg", "b.jpg"];
-    let names: Vec<String> = written(&[batch(0, &all, 0.5)], |_| false).into_keys().collect();
-    assert_eq!(names, once.into_keys().collect::<Vec<_>>(), "the batches make no difference either");
+    let names: Vec<String> = written(&[batch(0, &all, 0.5)], |_| false)
+        .into_keys()
+        .collect();
+    assert_eq!(
+        names,
+        once.into_keys().collect::<Vec<_>>(),
+        "the batches make no difference either"
+    );
 }
 
 #[test]
@@ -231,17 +328,28 @@ fn the_first_record_keeps_the_name_in_later_runs_too() {
 fn records_of_two_arms_have_a_file_each() {
     let folder = tempfile::tempdir().unwrap();
     let mut sink = open(folder.path());
-    let arms = [batch(0, &["a.jpg", "b.jpg"], 0.0), batch(0, &["a.jpg", "b.jpg"], 1.0)];
+    let arms = [
+        batch(0, &["a.jpg", "b.jpg"], 0.0),
+        batch(0, &["a.jpg", "b.jpg"], 1.0),
+    ];
     sink.write(&Batch::concat(&arms).unwrap().unwrap()).unwrap();
     sink.writer.commit().unwrap();
     let found = contents(folder.path());
     assert_eq!(found.len(), 4);
-    assert_eq!(decode(&found["a.png"], Channels::Rgb, 100).unwrap().data, [0; 6], "the first arm comes first");
+    assert_eq!(
+        decode(&found["a.png"], Channels::Rgb, 100).unwrap().data,
+        [0; 6],
+        "the first arm comes first"
+    );
 }
 
 #[test]
 fn a_source_column_without_values_still_gives_names() {
-    let fields = [Field::new("source", DataType::Utf8, true), Field::new("row", DataType::UInt64, true), pixels()];
+    let fields = [
+        Field::new("source", DataType::Utf8, true),
+        Field::new("row", DataType::UInt64, true),
+        pixels(),
+    ];
     let schema: SchemaRef = Arc::new(Schema::new(fields.to_vec()));
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from(vec![Some("a.jpg"), None, None])),
@@ -251,7 +359,11 @@ fn a_source_column_without_values_still_gives_names() {
     let records = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let mut sink = open_sink(plan(&schema, json!({ "path": folder.path() })).unwrap());
-    sink.write(&Batch::new(records, Provenance::rows(Split::new("a"), 0..3))).unwrap();
+    sink.write(&Batch::new(
+        records,
+        Provenance::rows(Split::new("a"), 0..3),
+    ))
+    .unwrap();
     sink.writer.commit().unwrap();
     assert_eq!(files(folder.path()).len(), 3);
 }
@@ -266,7 +378,10 @@ fn files_of_others_are_never_replaced() {
     sink.writer.commit().unwrap();
     assert_eq!(fs::read(folder.path().join("a.png")).unwrap(), b"precious");
     drop(sink);
-    assert_eq!((committed(folder.path()), files(folder.path()).len()), (2, 3));
+    assert_eq!(
+        (committed(folder.path()), files(folder.path()).len()),
+        (2, 3)
+    );
 }
 
 #[test]
@@ -276,7 +391,10 @@ fn a_file_that_comes_between_stays_and_the_next_run_goes_on() {
     sink.write(&batch(0, &["a.jpg", "b.jpg"], 0.0)).unwrap();
     fs::write(folder.path().join("b.png"), "precious").unwrap();
     let error = sink.writer.commit().unwrap_err().to_string();
-    assert!(error.contains("b.png: another program has put a file here"), "{error}");
+    assert!(
+        error.contains("b.png: another program has put a file here"),
+        "{error}"
+    );
     drop(sink);
     let mut sink = open(folder.path());
     sink.write(&batch(0, &["a.jpg", "b.jpg"], 0.0)).unwrap();
@@ -292,15 +410,25 @@ fn a_name_that_the_system_refuses_becomes_a_safe_one() {
     fs::write(folder.path().join("in-the-way"), "a file").unwrap();
     let mut sink = open(folder.path());
     let deep = format!("{}x.jpg", "d/".repeat(100));
-    sink.write(&batch(0, &["in-the-way/x.jpg", &"long".repeat(400), &deep], 0.0)).unwrap();
+    sink.write(&batch(
+        0,
+        &["in-the-way/x.jpg", &"long".repeat(400), &deep],
+        0.0,
+    ))
+    .unwrap();
     sink.writer.commit().unwrap();
     let found = files(folder.path());
     assert_eq!(found.len(), 4, "{found:?}");
-    assert!(found.iter().any(|name| name.starts_with("%~") && !name.contains('/')), "{found:?}");
+    assert!(
+        found
+            .iter()
+            .any(|name| name.starts_with("%~") && !name.contains('/')),
+        "{found:?}"
+    );
 }
 
-/// Makes an output as the program left it before the names of files were noted: rows in the snapshot, and a file that bears
-/// its name although its row is not noted, as after a kill.
+/// Makes an output as the program left it before the names of files were noted: rows in the
+/// snapshot, and a file that bears its name although its row is not noted, as after a kill.
 fn former_output(folder: &Path) {
     let kept = |row: u64, source: &str, value: f32| {
         let only = tempfile::tempdir().unwrap();
@@ -315,7 +443,9 @@ fn former_output(folder: &Path) {
     done.insert(&Provenance::rows(Split::new("in/listing-0"), 0..1));
     let mut snapshot = CoverageSnapshot::default();
     snapshot.history.add(&identity(), &done);
-    snapshot.save(&coverage_snapshot::place(&folder.into(), None)).unwrap();
+    snapshot
+        .save(&coverage_snapshot::place(&folder.into(), None))
+        .unwrap();
 }
 
 #[test]
@@ -337,7 +467,10 @@ fn an_output_of_the_former_scheme_keeps_it_and_loses_nothing() {
     assert_eq!(plain, ["a.jpg.png", "b.jpg.png", "c.jpg.png"]);
     assert_eq!((found.len(), committed(folder.path())), (5, 5));
     let black = decode(&found["a.jpg.png"], Channels::Rgb, 100).unwrap();
-    assert_eq!(black.data, [0; 6], "a later record of the name has replaced it");
+    assert_eq!(
+        black.data, [0; 6],
+        "a later record of the name has replaced it"
+    );
 }
 
 #[test]
@@ -378,14 +511,18 @@ fn a_forgotten_output_is_made_again_under_the_same_names() {
     fs::write(folder.path().join("notes.txt"), "of the user").unwrap();
     let write = |value: f32| {
         let mut sink = open(folder.path());
-        sink.write(&batch(0, &["a.jpg", "d/a.jpg", "a.png"], value)).unwrap();
+        sink.write(&batch(0, &["a.jpg", "d/a.jpg", "a.png"], value))
+            .unwrap();
         sink.writer.commit().unwrap();
         files(folder.path())
     };
     let before = write(0.0);
     let sink = || plan(&schema(vec![pixels()]), json!({ "path": folder.path() })).unwrap();
     let found = sink().reset(false).unwrap();
-    assert_eq!((found.files, found.records, files(folder.path()).len()), (3, 3, 4));
+    assert_eq!(
+        (found.files, found.records, files(folder.path()).len()),
+        (3, 3, 4)
+    );
     assert_eq!(sink().reset(true).unwrap(), found);
     assert_eq!(files(folder.path()), ["notes.txt"]);
     assert_eq!(write(1.0), before);
@@ -399,7 +536,10 @@ fn a_pattern_names_the_files() {
     let mut sink = open_sink(plan(&schema(vec![pixels()]), options).unwrap());
     sink.write(&batch(0, &["a/b.jpg", "c/d.png"], 0.0)).unwrap();
     sink.writer.commit().unwrap();
-    assert_eq!(files(folder.path()), ["flat/b_000000.png", "flat/d_000000.png"]);
+    assert_eq!(
+        files(folder.path()),
+        ["flat/b_000000.png", "flat/d_000000.png"]
+    );
     let options = json!({ "path": folder.path(), "name": "../{stem}.{ext}" });
     let faults = plan(&schema(vec![pixels()]), options).err().unwrap();
     assert_eq!((faults.len(), faults[0].key.as_str()), (1, "name"));
@@ -426,10 +566,16 @@ fn a_link_in_the_folder_leads_nowhere() {
 fn every_fault_of_the_options_is_named() {
     let faults = |fields: Vec<Field>, options: Value| -> Vec<String> {
         let faults = plan(&schema(fields), options).err().unwrap_or_default();
-        faults.into_iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect()
+        faults
+            .into_iter()
+            .map(|fault| format!("{}: {}", fault.key, fault.message))
+            .collect()
     };
     let other = || PixelFormat::default().annotate(tensor_field("clean", &[3, 1, 2]).unwrap());
-    let one = faults(vec![pixels(), other()], json!({ "path": "", "quality": 101 }));
+    let one = faults(
+        vec![pixels(), other()],
+        json!({ "path": "", "quality": 101 }),
+    );
     assert_eq!(
         one,
         [
@@ -439,14 +585,28 @@ fn every_fault_of_the_options_is_named() {
         ]
     );
     assert_eq!(
-        faults(vec![pixels()], json!({ "path": "x", "quality": 80, "column": "row" })),
+        faults(
+            vec![pixels()],
+            json!({ "path": "x", "quality": 80, "column": "row" })
+        ),
         [
             "quality: only JPEG has one; remove it, or write format = \"jpeg\"",
             "column: `row` does not hold pixels; these do: pixels",
         ]
     );
-    assert_eq!(faults(vec![pixels(), other()], json!({ "path": "x", "column": "clean" })), [""; 0]);
+    assert_eq!(
+        faults(
+            vec![pixels(), other()],
+            json!({ "path": "x", "column": "clean" })
+        ),
+        [""; 0]
+    );
     let bare = Arc::new(Schema::new(vec![pixels()]));
-    let keys: Vec<String> = plan(&bare, json!({ "path": "x" })).err().unwrap().into_iter().map(|f| f.key).collect();
+    let keys: Vec<String> = plan(&bare, json!({ "path": "x" }))
+        .err()
+        .unwrap()
+        .into_iter()
+        .map(|f| f.key)
+        .collect();
     assert_eq!(keys, ["inputs", "inputs"]);
 }

@@ -1,8 +1,10 @@
-//! The sink `images` at work: every record has a file of its own, under a name that no other file has.
+//! The sink `images` at work: every record has a file of its own, under a name that no other file
+//! has.
 //!
-//! A name is taken where a file bears it, or will when it is committed: both can be seen in the folder, whose file system
-//! decides which names are the same. So what is taken does not depend on when files are committed, and a run that goes on
-//! after a crash gives the names that an undisturbed one gives.
+//! A name is taken where a file bears it, or will when it is committed: both can be seen in the
+//! folder, whose file system decides which names are the same. So what is taken does not depend on
+//! when files are committed, and a run that goes on after a crash gives the names that an
+//! undisturbed one gives.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -30,7 +32,8 @@ pub(super) const COMMIT_FILES: usize = 256;
 /// Bytes after which the same is done.
 const COMMIT_BYTES: u64 = 64 << 20;
 
-/// How long a file waits to be committed at most, so that people see pictures appear, and a kill costs few of them.
+/// How long a file waits to be committed at most, so that people see pictures appear, and a kill
+/// costs few of them.
 const COMMIT_AGE: Duration = Duration::from_secs(5);
 
 /// Digits of a record's hash that its file's name takes where that without them is taken.
@@ -47,7 +50,11 @@ pub(super) struct ClaimedImageFolder {
 impl ClaimedImageFolder {
     /// Whether it was begun before the names of files were noted.
     pub(super) fn is_former(&self) -> bool {
-        self.snapshot.naming.map_or(!self.snapshot.history.writers.is_empty(), |naming| naming.former)
+        self.snapshot
+            .naming
+            .map_or(!self.snapshot.history.writers.is_empty(), |naming| {
+                naming.former
+            })
     }
 }
 
@@ -92,10 +99,16 @@ impl ImageWriter {
         identity: OutputIdentity,
     ) -> Result<Self, StageError> {
         let former = found.is_former();
-        let ClaimedImageFolder { path: root, lock, snapshot, snapshot_file } = found;
+        let ClaimedImageFolder {
+            path: root,
+            lock,
+            snapshot,
+            snapshot_file,
+        } = found;
         let listed = match snapshot.naming {
             Some(naming) => NameLog::open(&root, naming.listed)?,
-            // A list without a snapshot does not show which rows are done: the files of the list may be the only ones of their records.
+            // A list without a snapshot does not show which rows are done: the files of the list
+            // may be the only ones of their records.
             None => NameLog::start_over(&root)?,
         };
         remove_stale_temp_files(&root, usize::MAX)?;
@@ -111,7 +124,11 @@ impl ImageWriter {
             lock,
             snapshot,
             snapshot_file,
-            naming: NamingState { former, adopts, listed: listed.bytes() },
+            naming: NamingState {
+                former,
+                adopts,
+                listed: listed.bytes(),
+            },
             listed,
             taken: Coverage::default(),
             folders: BTreeSet::new(),
@@ -123,10 +140,16 @@ impl ImageWriter {
     }
 
     /// Writes a record's file, under the first of its names that is free.
-    fn put(&mut self, file: &EncodedImage<'_>, record: impl Fn() -> String) -> Result<(), StageError> {
+    fn put(
+        &mut self,
+        file: &EncodedImage<'_>,
+        record: impl Fn() -> String,
+    ) -> Result<(), StageError> {
         let place = self.scheme.place(file.source, file.row, self.extension);
         for (attempt, name) in names(&place, self.extension, &record).enumerate() {
-            let Some(unnamed) = self.reserve(name, file.bytes)? else { continue };
+            let Some(unnamed) = self.reserve(name, file.bytes)? else {
+                continue;
+            };
             if attempt > 0 && !self.said {
                 self.said = true;
                 let (wanted, name) = (format!("{place}.{}", self.extension), &unnamed.name);
@@ -139,11 +162,13 @@ impl ImageWriter {
             return Ok(());
         }
         let root = self.root.display();
-        Err(StageError::Other(format!("{root}: no name is free for `{place}`; write to another path")))
+        Err(StageError::Other(format!(
+            "{root}: no name is free for `{place}`; write to another path"
+        )))
     }
 
-    /// Writes a file under its temporary name; `None` where the name that it is to have is taken, or the system does not
-    /// let a file have it.
+    /// Writes a file under its temporary name; `None` where the name that it is to have is taken,
+    /// or the system does not let a file have it.
     fn reserve(&mut self, name: String, bytes: &[u8]) -> Result<Option<UnnamedFile>, StageError> {
         let path = self.root.join(&name);
         if !make_folders(&self.root, &path, &mut self.folders)? {
@@ -157,19 +182,34 @@ impl ImageWriter {
             Err(error) => return Err(StageError::io(&path)(error)),
         };
         let unfinished = temp_path(&path);
-        // A file that is there already is one of this commit: temporary files of other runs are removed before.
-        let mut file =
-            match file_descriptors::open(|| OpenOptions::new().write(true).create_new(true).open(&unfinished)) {
-                Ok(file) => file,
-                Err(error) if is_about_name(&error, &self.root, &path) => return Ok(None),
-                Err(error) => return Err(StageError::io(&unfinished)(error)),
-            };
+        // A file that is there already is one of this commit: temporary files of other runs are
+        // removed before.
+        let mut file = match file_descriptors::open(|| {
+            OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .open(&unfinished)
+        }) {
+            Ok(file) => file,
+            Err(error) if is_about_name(&error, &self.root, &path) => return Ok(None),
+            Err(error) => return Err(StageError::io(&unfinished)(error)),
+        };
         file.write_all(bytes).map_err(StageError::io(&unfinished))?;
-        Ok(Some(UnnamedFile { name, path, replaces }))
+        Ok(Some(UnnamedFile {
+            name,
+            path,
+            replaces,
+        }))
     }
 
     /// Whether a file that is there is the record's own, from a run of which nothing is noted.
-    fn is_same(&self, name: &str, path: &Path, found: &fs::Metadata, bytes: &[u8]) -> Result<bool, StageError> {
+    fn is_same(
+        &self,
+        name: &str,
+        path: &Path,
+        found: &fs::Metadata,
+        bytes: &[u8],
+    ) -> Result<bool, StageError> {
         if !self.naming.adopts || !found.is_file() || found.len() != bytes.len() as u64 {
             return Ok(false);
         }
@@ -190,13 +230,16 @@ impl ImageWriter {
             self.snapshot.naming = Some(self.naming);
             self.snapshot.save(&self.snapshot_file)?;
         }
-        self.listed.append(self.unnamed.iter().map(|unnamed| unnamed.name.as_str()))?;
+        self.listed
+            .append(self.unnamed.iter().map(|unnamed| unnamed.name.as_str()))?;
         failpoint("pictures-listed");
         for unnamed in &self.unnamed {
             unnamed.give_name()?;
             failpoint("picture-named");
         }
-        self.folders.iter().try_for_each(|folder| fsync_dir(folder))?;
+        self.folders
+            .iter()
+            .try_for_each(|folder| fsync_dir(folder))?;
         failpoint("pictures-named");
         self.naming.listed = self.listed.bytes();
         Ok(())
@@ -206,11 +249,18 @@ impl ImageWriter {
 impl UnnamedFile {
     fn give_name(&self) -> Result<(), StageError> {
         let (from, to) = (temp_path(&self.path), &self.path);
-        let renamed = if self.replaces { fs::rename(&from, to) } else { rename_to_free(&from, to) };
+        let renamed = if self.replaces {
+            fs::rename(&from, to)
+        } else {
+            rename_to_free(&from, to)
+        };
         renamed.map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => {
                 let met = "another program has put a file here meanwhile, which is not replaced";
-                StageError::Other(format!("{}: {met}; run again to go on with another name", to.display()))
+                StageError::Other(format!(
+                    "{}: {met}; run again to go on with another name",
+                    to.display()
+                ))
             }
             _ => StageError::io(to)(error),
         })
@@ -240,7 +290,9 @@ impl SinkWriter for ImageWriter {
             self.give_names()?;
         }
         if !self.taken.is_empty() {
-            self.snapshot.history.add(&self.identity, &std::mem::take(&mut self.taken));
+            self.snapshot
+                .history
+                .add(&self.identity, &std::mem::take(&mut self.taken));
             self.snapshot.naming = Some(self.naming);
             self.snapshot.save(&self.snapshot_file)?;
         }
@@ -254,7 +306,9 @@ impl SinkWriter for ImageWriter {
 
     fn switch_identity(&mut self, identity: OutputIdentity) -> Result<(), StageError> {
         if identity.digest != self.identity.digest {
-            self.snapshot.history.allow_mixing(&[self.identity.digests(), identity.digests()].concat());
+            self.snapshot
+                .history
+                .allow_mixing(&[self.identity.digests(), identity.digests()].concat());
             self.snapshot.naming = Some(self.naming);
             self.snapshot.save(&self.snapshot_file)?;
         }
@@ -267,19 +321,33 @@ impl SinkWriter for ImageWriter {
     }
 }
 
-/// The names of a record's file, from the one that is wanted to one that no other record has, directly in the folder.
-fn names<'a>(place: &'a str, extension: &'a str, record: &'a impl Fn() -> String) -> impl Iterator<Item = String> + 'a {
+/// The names of a record's file, from the one that is wanted to one that no other record has,
+/// directly in the folder.
+fn names<'a>(
+    place: &'a str,
+    extension: &'a str,
+    record: &'a impl Fn() -> String,
+) -> impl Iterator<Item = String> + 'a {
     let plain = std::iter::once_with(move || format!("{place}.{extension}"));
-    let suffixed = SUFFIXES.into_iter().map(move |digits| format!("{place}-{}.{extension}", &record()[..digits]));
-    plain.chain(suffixed).chain(std::iter::once_with(move || format!("%~{}.{extension}", record())))
+    let suffixed = SUFFIXES
+        .into_iter()
+        .map(move |digits| format!("{place}-{}.{extension}", &record()[..digits]));
+    plain.chain(suffixed).chain(std::iter::once_with(move || {
+        format!("%~{}.{extension}", record())
+    }))
 }
 
-/// A hash of a record's identity: its split, its row in there, and its number among the records of this row, where several arms
-/// of the pipeline give one each.
+/// A hash of a record's identity: its split, its row in there, and its number among the records of
+/// this row, where several arms of the pipeline give one each.
 fn record_hash(batch: &Batch, place: usize) -> String {
     let ordinal = batch.row_ordinals[place];
-    let arm = batch.row_ordinals[..place].iter().filter(|&&before| before == ordinal).count();
-    let (split, row) =
-        batch.provenance.row(ordinal).map_or(("", u64::from(ordinal)), |(split, row)| (split.name(), row));
+    let arm = batch.row_ordinals[..place]
+        .iter()
+        .filter(|&&before| before == ordinal)
+        .count();
+    let (split, row) = batch
+        .provenance
+        .row(ordinal)
+        .map_or(("", u64::from(ordinal)), |(split, row)| (split.name(), row));
     hash(&format!("{row} {arm} {split}"))
 }

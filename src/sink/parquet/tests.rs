@@ -29,18 +29,31 @@ fn schema() -> Schema {
 /// Records `rows` of the split `a`, whose values say which row they are.
 fn batch(rows: Range<u16>) -> Batch {
     let values = |each: u16| {
-        rows.clone().flat_map(move |row| (0..each).map(move |place| f32::from(row) + f32::from(place) / 8.0))
+        rows.clone().flat_map(move |row| {
+            (0..each).map(move |place| f32::from(row) + f32::from(place) / 8.0)
+        })
     };
-    let shapes: Vec<Vec<usize>> = rows.clone().map(|row| vec![1, 1 + usize::from(row % 3)]).collect();
-    let pixels = rows.clone().flat_map(|row| vec![f32::from(row); 1 + usize::from(row % 3)]).collect();
+    let shapes: Vec<Vec<usize>> = rows
+        .clone()
+        .map(|row| vec![1, 1 + usize::from(row % 3)])
+        .collect();
+    let pixels = rows
+        .clone()
+        .flat_map(|row| vec![f32::from(row); 1 + usize::from(row % 3)])
+        .collect();
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(rows.clone().map(|row| format!("{row}.png")))),
+        Arc::new(StringArray::from_iter_values(
+            rows.clone().map(|row| format!("{row}.png")),
+        )),
         fixed_column(4, values(4).collect()).unwrap(),
         fixed_column(4, values(4).collect()).unwrap(),
         variable_column(2, pixels, &shapes).unwrap(),
     ];
     let records = RecordBatch::try_new(Arc::new(schema()), columns).unwrap();
-    Batch::new(records, Provenance::rows(Split::new("a"), rows.start.into()..rows.end.into()))
+    Batch::new(
+        records,
+        Provenance::rows(Split::new("a"), rows.start.into()..rows.end.into()),
+    )
 }
 
 /// The batch of these rows after a filter that keeps none of them.
@@ -54,7 +67,12 @@ fn identity() -> OutputIdentity {
     let options = serde_json::Map::from_iter([("size".to_owned(), 64.into())]);
     let stages = BTreeMap::from([(
         "px".into(),
-        StageIdentity { kind: "pixels".into(), digest: "s1".into(), options, ..StageIdentity::default() },
+        StageIdentity {
+            kind: "pixels".into(),
+            digest: "s1".into(),
+            options,
+            ..StageIdentity::default()
+        },
     )]);
     OutputIdentity {
         pipeline: "photos".into(),
@@ -78,7 +96,10 @@ fn sink(path: &Path) -> Box<dyn Sink> {
 }
 
 fn committed(path: &Path) -> Result<String, String> {
-    let coverage = sink(path).history().map_err(|error| error.to_string())?.coverage();
+    let coverage = sink(path)
+        .history()
+        .map_err(|error| error.to_string())?
+        .coverage();
     Ok(serde_json::to_string(&coverage).unwrap())
 }
 
@@ -93,7 +114,11 @@ fn run(sink: Box<dyn Sink>, batches: &[Batch]) -> CommitStats {
 }
 
 fn names(path: &Path) -> Vec<String> {
-    data_files(&path.into()).unwrap().into_iter().map(|file| file.entry.name).collect()
+    data_files(&path.into())
+        .unwrap()
+        .into_iter()
+        .map(|file| file.entry.name)
+        .collect()
 }
 
 fn read(file: &Path) -> RecordBatch {
@@ -105,12 +130,21 @@ fn read(file: &Path) -> RecordBatch {
 
 fn footer(file: &Path) -> ProvenanceFooter {
     let location = Location::from(file);
-    DataFile { entry: location.file().unwrap().unwrap(), location }.footer().unwrap().unwrap()
+    DataFile {
+        entry: location.file().unwrap().unwrap(),
+        location,
+    }
+    .footer()
+    .unwrap()
+    .unwrap()
 }
 
 fn records_of(path: &Path) -> Vec<i64> {
     let files = data_files(&path.into()).unwrap();
-    files.iter().map(|file| file.metadata().unwrap().file_metadata().num_rows()).collect()
+    files
+        .iter()
+        .map(|file| file.metadata().unwrap().file_metadata().num_rows())
+        .collect()
 }
 
 #[test]
@@ -118,21 +152,41 @@ fn records_come_back_as_they_were_with_the_metadata_of_their_fields() {
     let folder = tempfile::tempdir().unwrap();
     let written = run(sink(folder.path()), &[batch(0..10), batch(10..25)]);
     let file = folder.path().join("part-00000.parquet");
-    assert_eq!(written, CommitStats { files: 1, bytes: fs::metadata(&file).unwrap().len(), records: 25 });
+    assert_eq!(
+        written,
+        CommitStats {
+            files: 1,
+            bytes: fs::metadata(&file).unwrap().len(),
+            records: 25
+        }
+    );
     let read = read(&file);
     assert_eq!(read.schema().fields(), schema().fields());
-    assert_eq!(read, batch(0..25).records.with_schema(read.schema()).unwrap());
+    assert_eq!(
+        read,
+        batch(0..25).records.with_schema(read.schema()).unwrap()
+    );
 }
 
 #[test]
 fn every_compression_is_read_back() {
-    for compression in
-        [ParquetCompression::Zstd, ParquetCompression::Snappy, ParquetCompression::Lz4, ParquetCompression::None]
-    {
+    for compression in [
+        ParquetCompression::Zstd,
+        ParquetCompression::Snappy,
+        ParquetCompression::Lz4,
+        ParquetCompression::None,
+    ] {
         let folder = tempfile::tempdir().unwrap();
-        run(sink_with(folder.path(), |config| config.compression = compression), &[batch(0..9)]);
+        run(
+            sink_with(folder.path(), |config| config.compression = compression),
+            &[batch(0..9)],
+        );
         let read = read(&folder.path().join("part-00000.parquet"));
-        assert_eq!(read.columns(), batch(0..9).records.columns(), "{compression:?}");
+        assert_eq!(
+            read.columns(),
+            batch(0..9).records.columns(),
+            "{compression:?}"
+        );
     }
 }
 
@@ -140,9 +194,17 @@ fn every_compression_is_read_back() {
 fn only_the_chosen_columns_are_written() {
     let folder = tempfile::tempdir().unwrap();
     let names = vec!["latent".to_owned(), "source".to_owned()];
-    run(sink_with(folder.path(), |config| config.columns = Some(names)), &[batch(0..3)]);
+    run(
+        sink_with(folder.path(), |config| config.columns = Some(names)),
+        &[batch(0..3)],
+    );
     let read = read(&folder.path().join("part-00000.parquet"));
-    let columns: Vec<String> = read.schema().fields().iter().map(|field| field.name().clone()).collect();
+    let columns: Vec<String> = read
+        .schema()
+        .fields()
+        .iter()
+        .map(|field| field.name().clone())
+        .collect();
     assert_eq!(columns, ["latent", "source"]);
 }
 
@@ -150,18 +212,39 @@ fn only_the_chosen_columns_are_written() {
 fn file_records_hold_across_batches() {
     let folder = tempfile::tempdir().unwrap();
     let ten = |config: &mut ParquetSinkConfig| config.file.records = NonZeroU64::new(10);
-    let batches = [batch(0..4), batch(4..8), batch(8..12), dropped(12..15), batch(15..35), batch(35..37)];
+    let batches = [
+        batch(0..4),
+        batch(4..8),
+        batch(8..12),
+        dropped(12..15),
+        batch(15..35),
+        batch(35..37),
+    ];
     let written = run(sink_with(folder.path(), ten), &batches);
     assert_eq!(records_of(folder.path()), [10, 10, 10, 4]);
     assert_eq!((written.files, written.records), (4, 34));
     let files = names(folder.path());
-    let ranges: Vec<String> =
-        files.iter().map(|name| serde_json::to_string(&footer(&folder.path().join(name)).coverage).unwrap()).collect();
-    assert_eq!(ranges, [[0, 10], [10, 23], [23, 33], [33, 37]].map(|[from, to]| format!(r#"{{"a":[[{from},{to}]]}}"#)));
-    let read: Vec<_> = files.iter().map(|name| read(&folder.path().join(name))).collect();
+    let ranges: Vec<String> = files
+        .iter()
+        .map(|name| serde_json::to_string(&footer(&folder.path().join(name)).coverage).unwrap())
+        .collect();
+    assert_eq!(
+        ranges,
+        [[0, 10], [10, 23], [23, 33], [33, 37]]
+            .map(|[from, to]| format!(r#"{{"a":[[{from},{to}]]}}"#))
+    );
+    let read: Vec<_> = files
+        .iter()
+        .map(|name| read(&folder.path().join(name)))
+        .collect();
     let kept = concat_batches(&read[0].schema(), &read).unwrap();
     let (first, rest) = (batch(0..12).records, batch(15..37).records);
-    assert_eq!(kept.columns(), concat_batches(&first.schema(), &[first.clone(), rest]).unwrap().columns());
+    assert_eq!(
+        kept.columns(),
+        concat_batches(&first.schema(), &[first.clone(), rest])
+            .unwrap()
+            .columns()
+    );
 }
 
 #[test]
@@ -180,11 +263,24 @@ fn crash_amid_a_batch_leaves_the_rows_of_its_files() {
 #[test]
 fn records_of_one_source_row_stay_together() {
     let folder = tempfile::tempdir().unwrap();
-    let tiles = Batch { row_ordinals: (0..12).map(|tile| tile / 4).collect(), ..batch(0..12) };
-    run(sink_with(folder.path(), |config| config.file.records = NonZeroU64::new(3)), std::slice::from_ref(&tiles));
+    let tiles = Batch {
+        row_ordinals: (0..12).map(|tile| tile / 4).collect(),
+        ..batch(0..12)
+    };
+    run(
+        sink_with(folder.path(), |config| {
+            config.file.records = NonZeroU64::new(3)
+        }),
+        std::slice::from_ref(&tiles),
+    );
     assert_eq!(records_of(folder.path()), [4, 4, 4]);
     let folder = tempfile::tempdir().unwrap();
-    run(sink_with(folder.path(), |config| config.file.records = NonZeroU64::new(9)), &[tiles]);
+    run(
+        sink_with(folder.path(), |config| {
+            config.file.records = NonZeroU64::new(9)
+        }),
+        &[tiles],
+    );
     assert_eq!(records_of(folder.path()), [8, 4]);
 }
 
@@ -195,17 +291,32 @@ fn row_group_has_no_more_values_than_its_keys() {
     use arrow::datatypes::Int8Type;
     let field = Field::new_dictionary("c", DataType::Int8, DataType::Utf8, false);
     let schema = Schema::new(vec![field]);
-    let words = |file: u8| Arc::new(StringArray::from_iter_values((0..100).map(|word| format!("{file}-{word}"))));
+    let words = |file: u8| {
+        Arc::new(StringArray::from_iter_values(
+            (0..100).map(|word| format!("{file}-{word}")),
+        ))
+    };
     let part = |file: u8| {
-        let column = DictionaryArray::<Int8Type>::new(Int8Array::from_iter_values(0..100), words(file));
-        let records = RecordBatch::try_new(Arc::new(schema.clone()), vec![Arc::new(column)]).unwrap();
+        let column =
+            DictionaryArray::<Int8Type>::new(Int8Array::from_iter_values(0..100), words(file));
+        let records =
+            RecordBatch::try_new(Arc::new(schema.clone()), vec![Arc::new(column)]).unwrap();
         let rows = u64::from(file) * 100..u64::from(file) * 100 + 100;
         Batch::new(records, Provenance::rows(Split::new("a"), rows))
     };
     let folder = tempfile::tempdir().unwrap();
-    run(ParquetSinkConfig::new(folder.path()).sink(&schema).unwrap(), &[part(0), part(0), part(1), part(2)]);
+    run(
+        ParquetSinkConfig::new(folder.path()).sink(&schema).unwrap(),
+        &[part(0), part(0), part(1), part(2)],
+    );
     let file = data_files(&folder.path().into()).unwrap().remove(0);
-    let groups: Vec<i64> = file.metadata().unwrap().row_groups().iter().map(|group| group.num_rows()).collect();
+    let groups: Vec<i64> = file
+        .metadata()
+        .unwrap()
+        .row_groups()
+        .iter()
+        .map(|group| group.num_rows())
+        .collect();
     assert_eq!(groups, [200, 100, 100]);
 }
 
@@ -214,18 +325,29 @@ fn files_hold_at_most_the_bytes_they_may() {
     let folder = tempfile::tempdir().unwrap();
     let batches: Vec<Batch> = (0..6).map(|n| batch(n * 4..n * 4 + 4)).collect();
     let two = record_bytes(&batches[0].records) + record_bytes(&batches[1].records);
-    run(sink_with(folder.path(), |config| config.file.bytes = ByteSize(two + 20)), &batches);
+    run(
+        sink_with(folder.path(), |config| {
+            config.file.bytes = ByteSize(two + 20)
+        }),
+        &batches,
+    );
     assert_eq!(records_of(folder.path()), [8, 8, 8]);
 }
 
 #[test]
 fn a_footer_says_who_wrote_the_file_and_which_rows_it_stands_for() {
     let folder = tempfile::tempdir().unwrap();
-    run(sink(folder.path()), &[dropped(0..5), batch(5..10), dropped(10..12), batch(20..22)]);
+    run(
+        sink(folder.path()),
+        &[dropped(0..5), batch(5..10), dropped(10..12), batch(20..22)],
+    );
     let footer = footer(&folder.path().join("part-00000.parquet"));
     assert_eq!(footer.identity, identity());
     assert_eq!(footer.version, env!("CARGO_PKG_VERSION"));
-    assert_eq!(serde_json::to_string(&footer.coverage).unwrap(), r#"{"a":[[0,12],[20,22]]}"#);
+    assert_eq!(
+        serde_json::to_string(&footer.coverage).unwrap(),
+        r#"{"a":[[0,12],[20,22]]}"#
+    );
 }
 
 #[test]
@@ -258,11 +380,17 @@ fn a_second_run_goes_on_with_the_next_number_and_knows_what_is_done() {
     let folder = tempfile::tempdir().unwrap();
     run(sink(folder.path()), &[batch(0..5), dropped(5..7)]);
     run(sink(folder.path()), &[batch(7..9)]);
-    assert_eq!(names(folder.path()), ["part-00000.parquet", "part-00001.parquet"]);
+    assert_eq!(
+        names(folder.path()),
+        ["part-00000.parquet", "part-00001.parquet"]
+    );
     assert_eq!(committed(folder.path()).unwrap(), r#"{"a":[[0,9]]}"#);
     fs::remove_file(folder.path().join("part-00000.parquet")).unwrap();
     run(sink(folder.path()), &[batch(9..11)]);
-    assert_eq!(names(folder.path()), ["part-00001.parquet", "part-00002.parquet"]);
+    assert_eq!(
+        names(folder.path()),
+        ["part-00001.parquet", "part-00002.parquet"]
+    );
 }
 
 #[test]
@@ -274,7 +402,9 @@ fn what_was_not_committed_has_no_file_and_is_removed_at_the_next_start() {
     drop(writer);
     fs::write(&mine, "keep").unwrap();
     let unfinished = folder.path().join(".latentflow-part-00000.parquet.tmp");
-    let snapshot = folder.path().join("_latentflow/.latentflow-coverage.json.tmp");
+    let snapshot = folder
+        .path()
+        .join("_latentflow/.latentflow-coverage.json.tmp");
     fs::write(&snapshot, "{").unwrap();
     assert!(unfinished.exists());
     assert_eq!(committed(folder.path()).unwrap(), "{}");
@@ -286,12 +416,19 @@ fn what_was_not_committed_has_no_file_and_is_removed_at_the_next_start() {
 fn a_folder_with_files_of_others_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("table.parquet");
-    let mut writer =
-        parquet::arrow::ArrowWriter::try_new(fs::File::create(&path).unwrap(), Arc::new(schema()), None).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(
+        fs::File::create(&path).unwrap(),
+        Arc::new(schema()),
+        None,
+    )
+    .unwrap();
     writer.write(&batch(0..2).records).unwrap();
     writer.close().unwrap();
     let error = committed(folder.path()).unwrap_err();
-    assert!(error.contains("table.parquet: this file was not written by latentflow"), "{error}");
+    assert!(
+        error.contains("table.parquet: this file was not written by latentflow"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -302,24 +439,42 @@ fn a_file_without_a_sound_footer_is_named() {
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..bytes.len() - 9]).unwrap();
     let error = committed(folder.path()).unwrap_err();
-    assert!(error.contains("part-00000.parquet: this is no whole Parquet file"), "{error}");
+    assert!(
+        error.contains("part-00000.parquet: this is no whole Parquet file"),
+        "{error}"
+    );
 }
 
 #[test]
 fn who_wrote_what_is_told_apart_and_what_is_accepted_is_remembered() {
     let folder = tempfile::tempdir().unwrap();
     run(sink(folder.path()), &[batch(0..5)]);
-    let other = OutputIdentity { digest: "d2".into(), ..identity() };
+    let other = OutputIdentity {
+        digest: "d2".into(),
+        ..identity()
+    };
     let sink2 = sink(folder.path());
-    assert!(sink2.history().unwrap().check_compatible(&folder.path().into(), &other, IdentityScope::Sink).is_err());
+    assert!(
+        sink2
+            .history()
+            .unwrap()
+            .check_compatible(&folder.path().into(), &other, IdentityScope::Sink)
+            .is_err()
+    );
     sink2.allow_mixing(&["d1".into(), "d2".into()]).unwrap();
     let mut writer = sink2.open(other.clone()).unwrap();
     writer.write(&batch(5..9)).unwrap();
     writer.commit().unwrap();
     drop(writer);
     let history = sink(folder.path()).history().unwrap();
-    history.check_compatible(&folder.path().into(), &other, IdentityScope::Sink).unwrap();
-    let writers: Vec<_> = history.writers.iter().map(|(who, rows)| (who.digest.as_str(), rows.len())).collect();
+    history
+        .check_compatible(&folder.path().into(), &other, IdentityScope::Sink)
+        .unwrap();
+    let writers: Vec<_> = history
+        .writers
+        .iter()
+        .map(|(who, rows)| (who.digest.as_str(), rows.len()))
+        .collect();
     assert_eq!(writers, [("d1", 5), ("d2", 4)]);
 }
 
@@ -337,14 +492,26 @@ fn a_long_history_is_folded_and_its_files_may_go_or_be_put_together() {
         fs::remove_file(folder.path().join(format!("part-{number:05}.parquet"))).unwrap();
     }
     let put_together = folder.path().join("all.parquet");
-    let mut writer =
-        parquet::arrow::ArrowWriter::try_new(fs::File::create(&put_together).unwrap(), Arc::new(schema()), None)
-            .unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(
+        fs::File::create(&put_together).unwrap(),
+        Arc::new(schema()),
+        None,
+    )
+    .unwrap();
     writer.write(&batch(0..2).records).unwrap();
     writer.close().unwrap();
-    assert_eq!(committed(folder.path()).unwrap(), format!(r#"{{"a":[[0,{rows}]]}}"#));
+    assert_eq!(
+        committed(folder.path()).unwrap(),
+        format!(r#"{{"a":[[0,{rows}]]}}"#)
+    );
     run(sink_with(folder.path(), one), &[batch(rows..rows + 1)]);
-    assert!(folder.path().join(format!("part-{rows:05}.parquet")).exists(), "numbers go on");
+    assert!(
+        folder
+            .path()
+            .join(format!("part-{rows:05}.parquet"))
+            .exists(),
+        "numbers go on"
+    );
 }
 
 #[test]
@@ -352,9 +519,18 @@ fn what_is_forgotten_is_done_anew_and_files_of_others_stay() {
     let folder = tempfile::tempdir().unwrap();
     run(sink(folder.path()), &[batch(0..5), dropped(5..6)]);
     run(sink(folder.path()), &[dropped(6..7)]);
-    let bytes = fs::metadata(folder.path().join("part-00000.parquet")).unwrap().len();
+    let bytes = fs::metadata(folder.path().join("part-00000.parquet"))
+        .unwrap()
+        .len();
     let counted = sink(folder.path()).reset(false).unwrap();
-    assert_eq!(counted, CommitStats { files: 1, bytes, records: 5 });
+    assert_eq!(
+        counted,
+        CommitStats {
+            files: 1,
+            bytes,
+            records: 5
+        }
+    );
     assert_eq!(committed(folder.path()).unwrap(), r#"{"a":[[0,7]]}"#);
     assert_eq!(sink(folder.path()).reset(true).unwrap(), counted);
     assert_eq!(committed(folder.path()).unwrap(), "{}");
@@ -366,7 +542,11 @@ fn a_second_writer_on_the_same_folder_is_refused_before_it_looks() {
     let folder = tempfile::tempdir().unwrap();
     let first = sink(folder.path());
     first.history().unwrap();
-    assert!(committed(folder.path()).unwrap_err().contains("another sink is writing here"));
+    assert!(
+        committed(folder.path())
+            .unwrap_err()
+            .contains("another sink is writing here")
+    );
     let writer = first.open(identity()).unwrap();
     assert!(sink(folder.path()).open(identity()).is_err());
     drop(writer);
@@ -379,13 +559,19 @@ fn the_same_batches_give_the_same_bytes_however_they_lie_in_memory() {
     let whole = batch(0..40).records;
     let slices = [0..10, 10..20, 20..40].map(|rows: Range<u16>| {
         let records = whole.slice(rows.start.into(), rows.len());
-        Batch { records, ..batch(rows) }
+        Batch {
+            records,
+            ..batch(rows)
+        }
     });
     let small = |config: &mut ParquetSinkConfig| {
         config.row_group.bytes = ByteSize(500);
         config.file.bytes = ByteSize(1500);
     };
-    run(sink_with(folders[0].path(), small), &[batch(0..10), batch(10..20), batch(20..40)]);
+    run(
+        sink_with(folders[0].path(), small),
+        &[batch(0..10), batch(10..20), batch(20..40)],
+    );
     run(sink_with(folders[1].path(), small), &slices);
     let bytes = |folder: &tempfile::TempDir| -> Vec<Vec<u8>> {
         data_files(&folder.path().into())
@@ -404,7 +590,10 @@ fn every_fault_of_the_options_is_reported() {
     config.columns = Some(vec!["latend".into()]);
     config.row_group.bytes = ByteSize(0);
     let faults = config.sink(&schema()).err().unwrap();
-    let found: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect();
+    let found: Vec<String> = faults
+        .iter()
+        .map(|fault| format!("{}: {}", fault.key, fault.message))
+        .collect();
     assert_eq!(
         found,
         [

@@ -26,34 +26,59 @@ const SOURCES: [&str; 4] = ["a/1.jpg", "a/2.jpg", "b/[1].jpg", "b/none.jpg"];
 /// Three files of four rejects each; the last of each has no original.
 fn dataset(folder: &Path) {
     let sink = rejects_dataset::plan(&folder.into()).unwrap();
-    let mut writer = sink.open(OutputIdentity { digest: "d".into(), ..OutputIdentity::default() }).unwrap();
+    let mut writer = sink
+        .open(OutputIdentity {
+            digest: "d".into(),
+            ..OutputIdentity::default()
+        })
+        .unwrap();
     for file in 0..3_u64 {
         let originals: Vec<Vec<u8>> = (0..4).map(|row| original(file * 4 + row)).collect();
-        let entries = SOURCES.iter().zip(&originals).zip(0_u64..).map(|((source, original), row)| RejectEntry {
-            source,
-            row: 0,
-            split: "photos/listing-0",
-            split_row: file * 10 + row,
-            stage: "pixels",
-            code: RejectCode::Malformed,
-            reason: "no image",
-            records: 1,
-            record: (row < 3).then_some((OriginalFormat::Image, original.as_slice())),
-        });
+        let entries =
+            SOURCES
+                .iter()
+                .zip(&originals)
+                .zip(0_u64..)
+                .map(|((source, original), row)| RejectEntry {
+                    source,
+                    row: 0,
+                    split: "photos/listing-0",
+                    split_row: file * 10 + row,
+                    stage: "pixels",
+                    code: RejectCode::Malformed,
+                    reason: "no image",
+                    records: 1,
+                    record: (row < 3).then_some((OriginalFormat::Image, original.as_slice())),
+                });
         let records = rejects_dataset::records(&entries.collect::<Vec<_>>()).unwrap();
         let rows = file * 10..file * 10 + 10;
         let provenance = Arc::new(Provenance::rows(Split::new("photos/listing-0"), rows));
-        writer.write(&Batch { records, row_ordinals: vec![0, 1, 2, 3], provenance }).unwrap();
+        writer
+            .write(&Batch {
+                records,
+                row_ordinals: vec![0, 1, 2, 3],
+                provenance,
+            })
+            .unwrap();
         writer.commit().unwrap();
     }
 }
 
 /// Which of the twelve originals have a trace anywhere below the folder.
 fn traces(folder: &Path) -> Vec<u64> {
-    let files = walkdir::WalkDir::new(folder).into_iter().map(Result::unwrap);
-    let files = files.filter(|entry| entry.file_type().is_file()).map(|entry| fs::read(entry.path()).unwrap());
+    let files = walkdir::WalkDir::new(folder)
+        .into_iter()
+        .map(Result::unwrap);
+    let files = files
+        .filter(|entry| entry.file_type().is_file())
+        .map(|entry| fs::read(entry.path()).unwrap());
     let all = files.collect::<Vec<_>>().concat();
-    (0..12).filter(|&row| all.windows(32).any(|window| window == &original(row)[100..132])).collect()
+    (0..12)
+        .filter(|&row| {
+            all.windows(32)
+                .any(|window| window == &original(row)[100..132])
+        })
+        .collect()
 }
 
 fn coverage(folder: &Path) -> Coverage {
@@ -70,7 +95,14 @@ fn rows(folder: &Path) -> Vec<(String, String, bool)> {
     for file in data_files(&folder.into()).unwrap() {
         let found = RewriteCandidate::of(file).unwrap().unwrap();
         let read = found.file.read(None, |records| {
-            let text = |name: &str, row| records.column_by_name(name).unwrap().as_string::<i32>().value(row).to_owned();
+            let text = |name: &str, row| {
+                records
+                    .column_by_name(name)
+                    .unwrap()
+                    .as_string::<i32>()
+                    .value(row)
+                    .to_owned()
+            };
             let columns = RejectColumns::of(&records)?;
             for row in 0..records.num_rows() {
                 let has_original = columns.record.is_valid(row);
@@ -85,7 +117,10 @@ fn rows(folder: &Path) -> Vec<(String, String, bool)> {
 }
 
 fn by(source: &str) -> PurgeFilter {
-    PurgeFilter { source: Some(SourcePattern::new(source).unwrap()), before: None }
+    PurgeFilter {
+        source: Some(SourcePattern::new(source).unwrap()),
+        before: None,
+    }
 }
 
 #[test]
@@ -94,20 +129,47 @@ fn originals_of_a_source_go_without_a_trace_and_rows_stay() {
     dataset(folder.path());
     let (before, covered) = (rows(folder.path()), coverage(folder.path()));
     assert_eq!(traces(folder.path()), [0, 1, 2, 4, 5, 6, 8, 9, 10]);
-    fs::write(folder.path().join(".latentflow-part-00003.parquet.tmp"), original(0)).unwrap();
+    fs::write(
+        folder.path().join(".latentflow-part-00003.parquet.tmp"),
+        original(0),
+    )
+    .unwrap();
     let dry = purge(folder.path(), &by("a/*.jpg"), true).unwrap();
-    assert_eq!(dry, PurgeSummary { rejects: 12, originals: 6, bytes: 1800, files: 3, left: Vec::new() });
+    assert_eq!(
+        dry,
+        PurgeSummary {
+            rejects: 12,
+            originals: 6,
+            bytes: 1800,
+            files: 3,
+            left: Vec::new()
+        }
+    );
     assert_eq!(traces(folder.path()).len(), 9);
     assert_eq!(purge(folder.path(), &by("a/*.jpg"), false).unwrap(), dry);
     assert_eq!(traces(folder.path()), [2, 6, 10]);
-    let left =
-        before.iter().map(|(source, reason, has)| (source.clone(), reason.clone(), *has && source == SOURCES[2]));
+    let left = before.iter().map(|(source, reason, has)| {
+        (source.clone(), reason.clone(), *has && source == SOURCES[2])
+    });
     assert_eq!(rows(folder.path()), left.collect::<Vec<_>>());
     assert_eq!(coverage(folder.path()), covered);
-    assert_eq!(purge(folder.path(), &by("a/*.jpg"), false).unwrap().originals, 0);
+    assert_eq!(
+        purge(folder.path(), &by("a/*.jpg"), false)
+            .unwrap()
+            .originals,
+        0
+    );
     // A name that is a glob of something else is taken as it stands.
-    assert_eq!(purge(folder.path(), &by("b/[1].jpg"), false).unwrap().originals, 3);
-    assert_eq!((traces(folder.path()), coverage(folder.path())), (Vec::new(), covered));
+    assert_eq!(
+        purge(folder.path(), &by("b/[1].jpg"), false)
+            .unwrap()
+            .originals,
+        3
+    );
+    assert_eq!(
+        (traces(folder.path()), coverage(folder.path())),
+        (Vec::new(), covered)
+    );
 }
 
 #[test]
@@ -115,17 +177,33 @@ fn originals_of_older_files_go_and_files_keep_their_age() {
     let folder = tempfile::tempdir().unwrap();
     dataset(folder.path());
     let day = |day: u64| UNIX_EPOCH + Duration::from_secs(day * 86400);
-    let paths: Vec<_> = (0..3).map(|number| folder.path().join(format!("part-{number:05}.parquet"))).collect();
+    let paths: Vec<_> = (0..3)
+        .map(|number| folder.path().join(format!("part-{number:05}.parquet")))
+        .collect();
     for (path, number) in paths.iter().zip(1..) {
-        File::options().write(true).open(path).unwrap().set_modified(day(number)).unwrap();
+        File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_modified(day(number))
+            .unwrap();
     }
-    let wanted = PurgeFilter { before: Some(day(3)), source: Some(SourcePattern::new("a/1.jpg").unwrap()) };
+    let wanted = PurgeFilter {
+        before: Some(day(3)),
+        source: Some(SourcePattern::new("a/1.jpg").unwrap()),
+    };
     assert_eq!(purge(folder.path(), &wanted, false).unwrap().originals, 2);
     assert_eq!(traces(folder.path()), [1, 2, 5, 6, 8, 9, 10]);
-    let wanted = PurgeFilter { before: Some(day(2)), source: None };
+    let wanted = PurgeFilter {
+        before: Some(day(2)),
+        source: None,
+    };
     assert_eq!(purge(folder.path(), &wanted, false).unwrap().originals, 2);
     assert_eq!(traces(folder.path()), [5, 6, 8, 9, 10]);
-    let times: Vec<_> = paths.iter().map(|path| fs::metadata(path).unwrap().modified().unwrap()).collect();
+    let times: Vec<_> = paths
+        .iter()
+        .map(|path| fs::metadata(path).unwrap().modified().unwrap())
+        .collect();
     assert_eq!(times, [day(1), day(2), day(3)]);
 }
 
@@ -137,17 +215,34 @@ fn files_that_hold_no_rejects_are_not_touched() {
     fs::write(&torn, &fs::read(&torn).unwrap()[..100]).unwrap();
     let purged = purge(folder.path(), &by("**"), false).unwrap();
     assert_eq!((purged.originals, purged.left.len()), (6, 1));
-    assert!(purged.left[0].contains("part-00001.parquet"), "{:?}", purged.left);
+    assert!(
+        purged.left[0].contains("part-00001.parquet"),
+        "{:?}",
+        purged.left
+    );
     assert_eq!(fs::metadata(&torn).unwrap().len(), 100);
 
     let other = tempfile::tempdir().unwrap();
-    let records = RecordBatch::try_from_iter([("x", Arc::new(StringArray::from(vec!["1"])) as ArrayRef)]).unwrap();
+    let records =
+        RecordBatch::try_from_iter([("x", Arc::new(StringArray::from(vec!["1"])) as ArrayRef)])
+            .unwrap();
     let mut config = crate::sink::parquet::ParquetSinkConfig::new(other.path());
-    let mut writer = config.sink(&records.schema()).unwrap().open(OutputIdentity::default()).unwrap();
-    writer.write(&Batch::new(records, Provenance::rows(Split::new("x"), 0..1))).unwrap();
+    let mut writer = config
+        .sink(&records.schema())
+        .unwrap()
+        .open(OutputIdentity::default())
+        .unwrap();
+    writer
+        .write(&Batch::new(
+            records,
+            Provenance::rows(Split::new("x"), 0..1),
+        ))
+        .unwrap();
     writer.commit().unwrap();
     drop(writer);
-    let error = purge(other.path(), &by("**"), false).unwrap_err().to_string();
+    let error = purge(other.path(), &by("**"), false)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("holds no rejects"), "{error}");
 }
 
@@ -156,7 +251,9 @@ fn a_purge_beside_a_run_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     dataset(folder.path());
     let held = FileLock::take(folder.path()).unwrap();
-    let error = purge(folder.path(), &by("**"), false).unwrap_err().to_string();
+    let error = purge(folder.path(), &by("**"), false)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("another sink is writing here"), "{error}");
     drop(held);
     purge(folder.path(), &by("**"), false).unwrap();

@@ -27,7 +27,11 @@ pub(in crate::source) struct HashingReader {
 impl HashingReader {
     /// Reads at most `length` bytes that nothing has to recognize later.
     pub(in crate::source) fn plain(input: FileReader, length: u64) -> Self {
-        Self { input, left: length, content: None }
+        Self {
+            input,
+            left: length,
+            content: None,
+        }
     }
 }
 
@@ -63,12 +67,22 @@ impl<'a> CheckpointTracker<'a> {
         before: Option<&FileCheckpoint>,
     ) -> Self {
         let rows_before = before.map_or(0, |before| before.rows);
-        Self { known, file, companion, rows_before, content: Arc::default() }
+        Self {
+            known,
+            file,
+            companion,
+            rows_before,
+            content: Arc::default(),
+        }
     }
 
     /// The file's text, hashed as it is read.
     pub(in crate::source) fn read(&self, input: FileReader) -> HashingReader {
-        HashingReader { input, left: self.file.size(), content: Some(Arc::clone(&self.content)) }
+        HashingReader {
+            input,
+            left: self.file.size(),
+            content: Some(Arc::clone(&self.content)),
+        }
     }
 
     fn content(&self) -> MutexGuard<'_, HashedContent> {
@@ -88,8 +102,8 @@ impl<'a> CheckpointTracker<'a> {
         }
     }
 
-    /// DigestLog that the rows before `rows` are about to be handed over; `in_quotes`: the last of them ends with the file, within a
-    /// quoted value.
+    /// DigestLog that the rows before `rows` are about to be handed over; `in_quotes`: the last of
+    /// them ends with the file, within a quoted value.
     ///
     /// # Errors
     /// When that cannot be written.
@@ -97,16 +111,21 @@ impl<'a> CheckpointTracker<'a> {
         if rows <= self.rows_before {
             return Ok(());
         }
-        let Some(mut store) = self.known.store() else { return Ok(()) };
+        let Some(mut store) = self.known.store() else {
+            return Ok(());
+        };
         store.begin(&self.record(rows, self.ending(in_quotes)))
     }
 
-    /// Records that the file was read to its end and gave `rows` rows; `in_quotes`: it ends within a quoted value.
+    /// Records that the file was read to its end and gave `rows` rows; `in_quotes`: it ends within
+    /// a quoted value.
     ///
     /// # Errors
     /// When that cannot be written.
     pub(in crate::source) fn end(&self, rows: u64, in_quotes: bool) -> Result<(), StageError> {
-        let Some(mut store) = self.known.store() else { return Ok(()) };
+        let Some(mut store) = self.known.store() else {
+            return Ok(());
+        };
         // A file that became shorter under its reader is another by now.
         if self.content().hasher.length() != self.file.size() {
             return Ok(());

@@ -1,8 +1,10 @@
-//! Recognizes input files that earlier runs read, also after they were touched and after text was appended to them.
+//! Recognizes input files that earlier runs read, also after they were touched and after text was
+//! appended to them.
 //!
-//! A file is known by the split of its rows. The first split of a file is named by its name, size and time. A file of the same
-//! name whose content begins with what was read under a split goes on in that split: the rows are the same, and those of
-//! appended text follow them. Every other change makes another input.
+//! A file is known by the split of its rows. The first split of a file is named by its name, size
+//! and time. A file of the same name whose content begins with what was read under a split goes on
+//! in that split: the rows are the same, and those of appended text follow them. Every other change
+//! makes another input.
 
 mod store;
 mod hashing_reader;
@@ -24,7 +26,8 @@ pub(super) use hashing_reader::{CheckpointTracker, HashingReader};
 pub(super) use store::forget;
 use store::{CheckpointEnding, CheckpointMap, CheckpointStore, FileCheckpoint};
 
-/// What happens to a file that has changed since an earlier run read it, otherwise than by text that was appended.
+/// What happens to a file that has changed since an earlier run read it, otherwise than by text
+/// that was appended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnChange {
@@ -40,7 +43,8 @@ pub enum OnChange {
 enum FileRelation {
     /// It is new, or its rows are known by its own split.
     Own,
-    /// It begins with content that was read before, or is that content: its rows go on in that split.
+    /// It begins with content that was read before, or is that content: its rows go on in that
+    /// split.
     Continues(Box<FileCheckpoint>),
     /// Its content was another when it was read before, and rows of that are in an output.
     Changed,
@@ -54,7 +58,8 @@ pub(super) struct SettledFile {
     pub(super) before: Option<FileCheckpoint>,
 }
 
-const CHANGED: &str = "has changed since an earlier run read it, otherwise than by text that was appended";
+const CHANGED: &str =
+    "has changed since an earlier run read it, otherwise than by text that was appended";
 /// Changed files that a message names.
 const NAMED: usize = 5;
 
@@ -64,7 +69,12 @@ fn refused(names: &[String]) -> StageError {
         0 => String::new(),
         more => format!(" (and {more} more files)"),
     };
-    let named = names.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let named = names
+        .iter()
+        .take(NAMED)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
     StageError::Refused(format!(
         "{named}{more}: {CHANGED}, which on_change = \"refuse\" refuses; restore the file, or write on_change = \"new\" to \
          read it as a new one"
@@ -84,23 +94,36 @@ impl FileCheckpoints {
     /// # Errors
     /// When that cannot be read, or no more can be recorded.
     pub(super) fn open(stage: &str, state: Option<&Location>) -> Result<Self, StageError> {
-        let store = state.map(|state| CheckpointStore::open(stage, state)).transpose()?;
-        Ok(Self { stage: stage.to_owned(), store: store.map(Mutex::new) })
+        let store = state
+            .map(|state| CheckpointStore::open(stage, state))
+            .transpose()?;
+        Ok(Self {
+            stage: stage.to_owned(),
+            store: store.map(Mutex::new),
+        })
     }
 
     fn store(&self) -> Option<MutexGuard<'_, CheckpointStore>> {
-        self.store.as_ref().map(|store| store.lock().unwrap_or_else(PoisonError::into_inner))
+        self.store
+            .as_ref()
+            .map(|store| store.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The file under the split of its rows, if it is as it was when it was recognized last. It costs no look at the file.
+    /// The file under the split of its rows, if it is as it was when it was recognized last. It
+    /// costs no look at the file.
     pub(super) fn recognized(&self, file: &InputFile) -> InputFile {
         let store = self.store();
-        let same = store.as_ref().and_then(|store| same(store.of(&file.name), file, &self.stage));
-        same.map_or_else(|| file.clone(), |known| file.continuing(&self.stage, &known.split))
+        let same = store
+            .as_ref()
+            .and_then(|store| same(store.of(&file.name), file, &self.stage));
+        same.map_or_else(
+            || file.clone(),
+            |known| file.continuing(&self.stage, &known.split),
+        )
     }
 
-    /// What is to be read of a file, under the split of its rows; `None` where every sink has all of it. A file whose format cannot
-    /// be continued is recorded before it is read.
+    /// What is to be read of a file, under the split of its rows; `None` where every sink has all
+    /// of it. A file whose format cannot be continued is recorded before it is read.
     ///
     /// # Errors
     /// Why reading stops at the file.
@@ -119,14 +142,18 @@ impl FileCheckpoints {
                 if on_change == OnChange::Refuse {
                     return Err(refused(std::slice::from_ref(name)).into());
                 }
-                tracing::warn!("{name}: {CHANGED}: it is read as a new file, and its earlier rows stay in the output");
+                tracing::warn!(
+                    "{name}: {CHANGED}: it is read as a new file, and its earlier rows stay in the output"
+                );
                 None
             }
         };
-        let is_all =
-            |before: &FileCheckpoint| before.length == file.size() && before.ending != CheckpointEnding::Within;
-        if before.as_ref().is_some_and(|before| is_all(before) && resume.is_committed(&before.split, &(0..before.rows)))
-        {
+        let is_all = |before: &FileCheckpoint| {
+            before.length == file.size() && before.ending != CheckpointEnding::Within
+        };
+        if before.as_ref().is_some_and(|before| {
+            is_all(before) && resume.is_committed(&before.split, &(0..before.rows))
+        }) {
             return Ok(None);
         }
         let file = match &before {
@@ -139,26 +166,35 @@ impl FileCheckpoints {
         Ok(Some(SettledFile { file, before }))
     }
 
-    /// How a file relates to what was read before. A file that continues a split is recorded as it is now.
+    /// How a file relates to what was read before. A file that continues a split is recorded as it
+    /// is now.
     ///
     /// # Errors
     /// Why reading stops at the file.
     fn relate(&self, file: &InputFile, resume: &ResumeState) -> Result<FileRelation, ReadEnd> {
-        let Some(known) = self.store().map(|store| store.of(&file.name).to_vec()) else { return Ok(FileRelation::Own) };
+        let Some(known) = self.store().map(|store| store.of(&file.name).to_vec()) else {
+            return Ok(FileRelation::Own);
+        };
         let relation = relate(&known, file, &self.stage, resume)?;
         if let (FileRelation::Continues(record), Some(mut store)) = (&relation, self.store()) {
-            store.add(FileCheckpoint { file: file.listed().clone(), ..(**record).clone() })?;
+            store.add(FileCheckpoint {
+                file: file.listed().clone(),
+                ..(**record).clone()
+            })?;
         }
         Ok(relation)
     }
 
-    /// Records of a file whose format cannot be continued what its content is, before it is read. Larger files are known by
-    /// name, size and time alone, as are objects, whose store names their content.
+    /// Records of a file whose format cannot be continued what its content is, before it is read.
+    /// Larger files are known by name, size and time alone, as are objects, whose store names their
+    /// content.
     ///
     /// # Errors
     /// Why reading stops at the file.
     fn record_whole(&self, file: &InputFile) -> Result<(), ReadEnd> {
-        let Some(mut store) = self.store() else { return Ok(()) };
+        let Some(mut store) = self.store() else {
+            return Ok(());
+        };
         if file.size() > WHOLE_BYTES || !file.is_local() {
             return Ok(());
         }
@@ -177,8 +213,13 @@ impl FileCheckpoints {
         Ok(())
     }
 
-    /// Follows a file of text that is read under the split of `file`; `before` is what was known of it.
-    pub(super) fn track<'a>(&'a self, file: &'a InputFile, before: Option<&FileCheckpoint>) -> CheckpointTracker<'a> {
+    /// Follows a file of text that is read under the split of `file`; `before` is what was known of
+    /// it.
+    pub(super) fn track<'a>(
+        &'a self,
+        file: &'a InputFile,
+        before: Option<&FileCheckpoint>,
+    ) -> CheckpointTracker<'a> {
         CheckpointTracker::new(self, file, file.companion(&self.stage).to_owned(), before)
     }
 
@@ -197,26 +238,43 @@ const WHOLE_BYTES: u64 = 32 << 20;
 /// Checks that no file changed otherwise than by text that was appended.
 ///
 /// # Errors
-/// [`StageError::Rejected`] names those that did; others when a file, or what was recorded, cannot be read.
-pub(super) fn admit(stage: &str, files: &[InputFile], resume: &ResumeState) -> Result<(), StageError> {
+/// [`StageError::Rejected`] names those that did; others when a file, or what was recorded, cannot
+/// be read.
+pub(super) fn admit(
+    stage: &str,
+    files: &[InputFile],
+    resume: &ResumeState,
+) -> Result<(), StageError> {
     let records = resume.state.as_ref().map(|state| store::read(stage, state));
     let records: CheckpointMap = records.transpose()?.unwrap_or_default();
     let mut changed = Vec::new();
     for file in files {
         match relate(store::of(&records, &file.name), file, stage, resume) {
             Ok(FileRelation::Changed) => changed.push(file.name.clone()),
-            Ok(FileRelation::Own | FileRelation::Continues(_)) | Err(ReadEnd::Rejected(..) | ReadEnd::Cancelled) => {}
+            Ok(FileRelation::Own | FileRelation::Continues(_))
+            | Err(ReadEnd::Rejected(..) | ReadEnd::Cancelled) => {}
             Err(ReadEnd::Unavailable(unavailable)) => return Err(unavailable.into()),
             Err(ReadEnd::Failed(error)) => return Err(error),
         }
     }
-    if changed.is_empty() { Ok(()) } else { Err(refused(&changed)) }
+    if changed.is_empty() {
+        Ok(())
+    } else {
+        Err(refused(&changed))
+    }
 }
 
 /// The record of a file that is as it was when it was recognized last.
-fn same<'a>(known: &'a [FileCheckpoint], file: &InputFile, stage: &str) -> Option<&'a FileCheckpoint> {
+fn same<'a>(
+    known: &'a [FileCheckpoint],
+    file: &InputFile,
+    stage: &str,
+) -> Option<&'a FileCheckpoint> {
     let companion = file.companion(stage);
-    known.iter().rev().find(|known| known.file.is_same(file.listed()) && known.companion == companion)
+    known
+        .iter()
+        .rev()
+        .find(|known| known.file.is_same(file.listed()) && known.companion == companion)
 }
 
 fn relate(
@@ -233,10 +291,15 @@ fn relate(
         return Ok(FileRelation::Own);
     }
     let (size, companion) = (file.size(), file.companion(stage));
-    let mut candidates: Vec<&FileCheckpoint> = known.iter().filter(|known| known.companion == companion).collect();
+    let mut candidates: Vec<&FileCheckpoint> = known
+        .iter()
+        .filter(|known| known.companion == companion)
+        .collect();
     candidates.retain(|known| match known.ending {
         CheckpointEnding::Whole | CheckpointEnding::Quote => known.length == size,
-        CheckpointEnding::Within | CheckpointEnding::Line | CheckpointEnding::Text => known.length <= size,
+        CheckpointEnding::Within | CheckpointEnding::Line | CheckpointEnding::Text => {
+            known.length <= size
+        }
     });
     // Rows beyond those that the record speaks of came of content that is not known.
     candidates.retain(|known| resume.max_row_end(&known.split) <= known.rows);
@@ -245,7 +308,9 @@ fn relate(
         return Ok(FileRelation::Changed);
     }
     let found = longest(open(file)?, &candidates, size).map_err(file.stopped())?;
-    Ok(found.map_or(FileRelation::Changed, |found| FileRelation::Continues(Box::new(found.clone()))))
+    Ok(found.map_or(FileRelation::Changed, |found| {
+        FileRelation::Continues(Box::new(found.clone()))
+    }))
 }
 
 fn open(file: &InputFile) -> Result<crate::store::FileReader, ReadEnd> {
@@ -253,7 +318,12 @@ fn open(file: &InputFile) -> Result<crate::store::FileReader, ReadEnd> {
 }
 
 /// Whether an output has rows that a file of this name gave when it was another.
-fn is_in_output(known: &[FileCheckpoint], file: &InputFile, stage: &str, resume: &ResumeState) -> bool {
+fn is_in_output(
+    known: &[FileCheckpoint],
+    file: &InputFile,
+    stage: &str,
+    resume: &ResumeState,
+) -> bool {
     let prefix = format!("{stage}/{}:", file.name);
     let is_version = |rest: &str| match rest.split_once(':') {
         // A name may hold colons: then another file's begins like this one.
@@ -261,19 +331,32 @@ fn is_in_output(known: &[FileCheckpoint], file: &InputFile, stage: &str, resume:
         None => false,
     };
     let by_name = |sink: &Coverage| {
-        let versions = sink.splits().range(prefix.clone()..).map(|(split, _)| split.strip_prefix(&prefix));
-        versions.map_while(|rest| rest).any(|rest| is_version(rest.split('+').next().unwrap_or_default()))
+        let versions = sink
+            .splits()
+            .range(prefix.clone()..)
+            .map(|(split, _)| split.strip_prefix(&prefix));
+        versions
+            .map_while(|rest| rest)
+            .any(|rest| is_version(rest.split('+').next().unwrap_or_default()))
     };
-    known.iter().any(|known| resume.max_row_end(&known.split) > 0) || resume.sinks.iter().any(by_name)
+    known
+        .iter()
+        .any(|known| resume.max_row_end(&known.split) > 0)
+        || resume.sinks.iter().any(by_name)
 }
 
-/// The longest of the candidates, ascending by length, with whose content `input` of `size` bytes begins.
+/// The longest of the candidates, ascending by length, with whose content `input` of `size` bytes
+/// begins.
 fn longest<'a>(
     input: impl io::Read,
     candidates: &[&'a FileCheckpoint],
     size: u64,
 ) -> io::Result<Option<&'a FileCheckpoint>> {
-    let (mut input, mut hasher, mut found) = (BufReader::with_capacity(CHUNK, input), ContentHasher::default(), None);
+    let (mut input, mut hasher, mut found) = (
+        BufReader::with_capacity(CHUNK, input),
+        ContentHasher::default(),
+        None,
+    );
     for candidate in candidates {
         while hasher.length() < candidate.length {
             let chunk = fill(&mut input)?;
@@ -281,7 +364,8 @@ fn longest<'a>(
                 return Ok(found);
             }
             let wanted = candidate.length - hasher.length();
-            let taken = usize::try_from(wanted).map_or(chunk.len(), |wanted| wanted.min(chunk.len()));
+            let taken =
+                usize::try_from(wanted).map_or(chunk.len(), |wanted| wanted.min(chunk.len()));
             hasher.update(&chunk[..taken]);
             input.consume(taken);
         }

@@ -1,9 +1,10 @@
 //! What earlier runs read of a stage's input files, as it is kept in the state folder.
 //!
-//! `inputs/<stage>.ndjson` has a line for each file that was read to its end; the last line of a split counts. Beside it,
-//! `inputs/<stage>.reading` holds the same about the beginning of the file that is being read, and is overwritten before each
-//! batch is handed over. Neither waits for the disk on the way: a killed process loses nothing that it wrote, and after a
-//! power failure a file whose record is missing is treated as changed.
+//! `inputs/<stage>.ndjson` has a line for each file that was read to its end; the last line of a
+//! split counts. Beside it, `inputs/<stage>.reading` holds the same about the beginning of the file
+//! that is being read, and is overwritten before each batch is handed over. Neither waits for the
+//! disk on the way: a killed process loses nothing that it wrote, and after a power failure a file
+//! whose record is missing is treated as changed.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -55,7 +56,8 @@ pub(in crate::source) struct FileCheckpoint {
     pub(super) ending: CheckpointEnding,
 }
 
-/// Splits that are remembered for one name: a file that is replaced again and again is recognized by its last contents.
+/// Splits that are remembered for one name: a file that is replaced again and again is recognized
+/// by its last contents.
 const SPLITS: usize = 8;
 /// Lines beyond which a file is written anew, for each line that counts.
 const STALE: usize = 4;
@@ -71,7 +73,11 @@ pub(in crate::source) struct CheckpointStore {
 
 enum CheckpointFiles {
     /// On a disk of this machine.
-    Local { records: File, reading: File, path: std::path::PathBuf },
+    Local {
+        records: File,
+        reading: File,
+        path: std::path::PathBuf,
+    },
     /// In a bucket: written as a whole when the source has ended, if there is more than was read.
     Remote { location: Location, is_new: bool },
 }
@@ -82,7 +88,12 @@ impl CheckpointStore {
     /// # Errors
     /// When they cannot be read, or the files cannot be opened for writing.
     pub(super) fn open(stage: &str, state: &Location) -> Result<Self, StageError> {
-        let LoadedCheckpoints { records, begun, lines, is_torn } = find(stage, state)?;
+        let LoadedCheckpoints {
+            records,
+            begun,
+            lines,
+            is_torn,
+        } = find(stage, state)?;
         let kept: usize = records.values().map(Vec::len).sum();
         let location = records_of(stage, state);
         let is_stale = lines > STALE * kept.max(64);
@@ -91,7 +102,13 @@ impl CheckpointStore {
         }
         let reading = reading_of(stage, state);
         let (Some(path), Some(reading)) = (location.local(), reading.local()) else {
-            return Ok(Self { records, place: CheckpointFiles::Remote { location, is_new: false } });
+            return Ok(Self {
+                records,
+                place: CheckpointFiles::Remote {
+                    location,
+                    is_new: false,
+                },
+            });
         };
         create_dir_all_synced(path.parent().unwrap_or(path))?;
         let open = |path: &std::path::Path, append: bool| {
@@ -101,7 +118,10 @@ impl CheckpointStore {
             } else {
                 options.write(true)
             };
-            options.create(true).open(path).map_err(StageError::io(path))
+            options
+                .create(true)
+                .open(path)
+                .map_err(StageError::io(path))
         };
         let mut file = open(path, true)?;
         if is_torn && !is_stale {
@@ -111,7 +131,11 @@ impl CheckpointStore {
         if let Some(begun) = begun.filter(|_| !is_stale) {
             append(&mut file, path, &begun)?;
         }
-        let place = CheckpointFiles::Local { records: file, reading: open(reading, false)?, path: path.to_path_buf() };
+        let place = CheckpointFiles::Local {
+            records: file,
+            reading: open(reading, false)?,
+            path: path.to_path_buf(),
+        };
         Ok(Self { records, place })
     }
 
@@ -125,7 +149,10 @@ impl CheckpointStore {
     /// # Errors
     /// When it cannot be written.
     pub(super) fn add(&mut self, record: FileCheckpoint) -> Result<(), StageError> {
-        let known = self.of(&record.file.name).iter().find(|known| known.split == record.split);
+        let known = self
+            .of(&record.file.name)
+            .iter()
+            .find(|known| known.split == record.split);
         if known.is_some_and(|known| known.rows > record.rows || *known == record) {
             return Ok(());
         }
@@ -143,9 +170,13 @@ impl CheckpointStore {
     /// # Errors
     /// When it cannot be written.
     pub(super) fn begin(&mut self, record: &FileCheckpoint) -> Result<(), StageError> {
-        let CheckpointFiles::Local { reading, path, .. } = &mut self.place else { return Ok(()) };
+        let CheckpointFiles::Local { reading, path, .. } = &mut self.place else {
+            return Ok(());
+        };
         let line = to_json_lines([record])?;
-        let written = reading.seek(SeekFrom::Start(0)).and_then(|_| reading.write_all(&line));
+        let written = reading
+            .seek(SeekFrom::Start(0))
+            .and_then(|_| reading.write_all(&line));
         written.map_err(StageError::io(path.as_path()))?;
         failpoint("input-begun");
         Ok(())
@@ -157,9 +188,14 @@ impl CheckpointStore {
     /// When the system or the store refuses.
     pub(super) fn sync(&mut self) -> Result<(), StageError> {
         match &self.place {
-            CheckpointFiles::Local { records, path, .. } => records.sync_all().map_err(StageError::io(path.as_path())),
+            CheckpointFiles::Local { records, path, .. } => {
+                records.sync_all().map_err(StageError::io(path.as_path()))
+            }
             CheckpointFiles::Remote { is_new: false, .. } => Ok(()),
-            CheckpointFiles::Remote { location, is_new: true } => location.put(&text_of(&self.records)?),
+            CheckpointFiles::Remote {
+                location,
+                is_new: true,
+            } => location.put(&text_of(&self.records)?),
         }
     }
 }
@@ -167,7 +203,8 @@ impl CheckpointStore {
 /// The records that earlier runs left.
 struct LoadedCheckpoints {
     records: CheckpointMap,
-    /// What was noted of the file that was being read, where no line says as much. It is among the records.
+    /// What was noted of the file that was being read, where no line says as much. It is among the
+    /// records.
     begun: Option<FileCheckpoint>,
     /// Lines of the file.
     lines: usize,
@@ -183,19 +220,29 @@ fn find(stage: &str, state: &Location) -> Result<LoadedCheckpoints, StageError> 
         lines += 1;
         match serde_json::from_slice(line) {
             Ok(record) => add(&mut records, record),
-            // The machine lost power while the line was written; its file counts as one that is not known.
-            Err(error) => tracing::warn!(%error, "{location}:{lines}: is damaged, and is passed over"),
+            // The machine lost power while the line was written; its file counts as one that is not
+            // known.
+            Err(error) => {
+                tracing::warn!(%error, "{location}:{lines}: is damaged, and is passed over")
+            }
         }
     }
     let begun = last_begun(&reading_of(stage, state))?.filter(|begun| {
-        let known = of(&records, &begun.file.name).iter().find(|known| known.split == begun.split);
+        let known = of(&records, &begun.file.name)
+            .iter()
+            .find(|known| known.split == begun.split);
         known.is_none_or(|known| known.rows < begun.rows)
     });
     if let Some(begun) = &begun {
         add(&mut records, begun.clone());
     }
     let is_torn = text.last().is_some_and(|&byte| byte != b'\n');
-    Ok(LoadedCheckpoints { records, begun, lines, is_torn })
+    Ok(LoadedCheckpoints {
+        records,
+        begun,
+        lines,
+        is_torn,
+    })
 }
 
 /// The records of earlier runs.
@@ -235,7 +282,10 @@ fn last_begun(location: &Location) -> Result<Option<FileCheckpoint>, StageError>
     }
     // The rest of a longer line may stand behind the first.
     let text = location.read()?.unwrap_or_default();
-    Ok(text.split(|&byte| byte == b'\n').next().and_then(|line| serde_json::from_slice(line).ok()))
+    Ok(text
+        .split(|&byte| byte == b'\n')
+        .next()
+        .and_then(|line| serde_json::from_slice(line).ok()))
 }
 
 fn add(records: &mut CheckpointMap, record: FileCheckpoint) {
@@ -246,8 +296,13 @@ fn add(records: &mut CheckpointMap, record: FileCheckpoint) {
     of_name.drain(..over);
 }
 
-fn append(file: &mut File, path: &std::path::Path, record: &FileCheckpoint) -> Result<(), StageError> {
-    file.write_all(&to_json_lines([record])?).map_err(StageError::io(path))
+fn append(
+    file: &mut File,
+    path: &std::path::Path,
+    record: &FileCheckpoint,
+) -> Result<(), StageError> {
+    file.write_all(&to_json_lines([record])?)
+        .map_err(StageError::io(path))
 }
 
 fn text_of(records: &CheckpointMap) -> Result<Vec<u8>, StageError> {

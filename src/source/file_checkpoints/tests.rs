@@ -29,7 +29,12 @@ struct Runs {
 
 impl Runs {
     fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), coverage: Coverage::default(), clock: 1_000_000, batch: 2 }
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            coverage: Coverage::default(),
+            clock: 1_000_000,
+            batch: 2,
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -49,15 +54,24 @@ impl Runs {
     fn touch(&mut self, name: &str) {
         self.clock += 10;
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(self.clock);
-        File::options().write(true).open(self.path(name)).unwrap().set_modified(time).unwrap();
+        File::options()
+            .write(true)
+            .open(self.path(name))
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
     }
 
     fn resume(&self) -> ResumeState {
         let state = Some(Location::from(self.path("state").as_path()));
-        ResumeState { sinks: Arc::new(vec![self.coverage.clone()]), state }
+        ResumeState {
+            sinks: Arc::new(vec![self.coverage.clone()]),
+            state,
+        }
     }
 
-    /// Runs to the end, or until so many batches are durable, as a kill cuts it short; gives the new batches.
+    /// Runs to the end, or until so many batches are durable, as a kill cuts it short; gives the
+    /// new batches.
     fn run(&mut self, source: Box<dyn Source>, most: usize) -> Vec<SourceBatch> {
         let resume = self.resume();
         let mut new = Vec::new();
@@ -66,18 +80,25 @@ impl Runs {
                 new.push(batch.slice(part));
             }
         }
-        new.iter().for_each(|batch| self.coverage.insert(&batch.batch.provenance));
+        new.iter()
+            .for_each(|batch| self.coverage.insert(&batch.batch.provenance));
         new
     }
 
     /// The values of column `n` that a run over the CSV files adds.
     fn csv(&mut self) -> Vec<i64> {
-        let source = plan::<csv::CsvSourceConfig>(json!({ "path": self.path("*.csv") }), self.batch).unwrap();
+        let source =
+            plan::<csv::CsvSourceConfig>(json!({ "path": self.path("*.csv") }), self.batch)
+                .unwrap();
         values(&self.run(source, usize::MAX))
     }
 
     fn ndjson(&mut self) -> Vec<i64> {
-        let source = plan::<ndjson::NdjsonSourceConfig>(json!({ "path": self.path("*.ndjson") }), self.batch).unwrap();
+        let source = plan::<ndjson::NdjsonSourceConfig>(
+            json!({ "path": self.path("*.ndjson") }),
+            self.batch,
+        )
+        .unwrap();
         values(&self.run(source, usize::MAX))
     }
 
@@ -87,7 +108,12 @@ impl Runs {
 }
 
 fn values(batches: &[SourceBatch]) -> Vec<i64> {
-    let of = |batch: &SourceBatch| batch.batch.records["n"].as_primitive::<Int64Type>().values().to_vec();
+    let of = |batch: &SourceBatch| {
+        batch.batch.records["n"]
+            .as_primitive::<Int64Type>()
+            .values()
+            .to_vec()
+    };
     batches.iter().flat_map(of).collect()
 }
 
@@ -119,7 +145,11 @@ fn file_that_was_touched_gives_nothing_new() {
 
 #[test]
 fn last_line_without_end_may_be_ended_but_not_continued() {
-    for (added, expected) in [("\n3\n", vec![3]), ("\r\n3\r\n", vec![3]), ("5\n3\n", vec![1, 25, 3])] {
+    for (added, expected) in [
+        ("\n3\n", vec![3]),
+        ("\r\n3\r\n", vec![3]),
+        ("5\n3\n", vec![1, 25, 3]),
+    ] {
         let mut runs = Runs::new();
         runs.write("a.csv", "n\n1\n2");
         assert_eq!(runs.csv(), [1, 2]);
@@ -134,7 +164,11 @@ fn quoted_value_that_was_open_at_the_end_is_a_change() {
     runs.write("a.csv", "n,t\n1,\"a\nb\"\n2,\"open\n");
     assert_eq!(runs.csv(), [1]);
     runs.append("a.csv", "closed\"\n3,x\n");
-    assert_eq!(runs.csv(), [1, 2, 3], "the rejected record is read again, with its file");
+    assert_eq!(
+        runs.csv(),
+        [1, 2, 3],
+        "the rejected record is read again, with its file"
+    );
     runs.append("a.csv", "4,\"y\nz\"\n");
     assert_eq!(runs.csv(), [4]);
 }
@@ -146,7 +180,10 @@ fn changed_header_or_content_makes_a_new_file() {
         runs.write("a.csv", "n\n1\n2\n");
         assert_eq!(runs.csv(), [1, 2]);
         runs.write("a.csv", changed);
-        let expected = changed.lines().skip(1).map(|line| line.rsplit(',').next().unwrap().parse().unwrap());
+        let expected = changed
+            .lines()
+            .skip(1)
+            .map(|line| line.rsplit(',').next().unwrap().parse().unwrap());
         assert_eq!(runs.csv(), expected.collect::<Vec<i64>>());
         assert_eq!(runs.splits(), 2);
     }
@@ -175,7 +212,11 @@ fn lines_that_were_appended_alone_are_new() {
     runs.append("a.ndjson", "{\"n\": 4}\n{\"n\"");
     assert_eq!(runs.ndjson(), [4]);
     runs.append("a.ndjson", ": 5}\n");
-    assert_eq!(runs.ndjson(), [1, 2, 3, 4, 5], "the last line was continued");
+    assert_eq!(
+        runs.ndjson(),
+        [1, 2, 3, 4, 5],
+        "the last line was continued"
+    );
 }
 
 #[test]
@@ -244,14 +285,28 @@ fn refused_changes_are_named_and_growth_is_not_refused() {
     runs.append("a.csv", "3\n");
     runs.touch("c.csv");
     let source = |runs: &Runs, refuse: &str| {
-        plan::<csv::CsvSourceConfig>(json!({ "path": runs.path("*.csv"), "on_change": refuse }), 2).unwrap()
+        plan::<csv::CsvSourceConfig>(
+            json!({ "path": runs.path("*.csv"), "on_change": refuse }),
+            2,
+        )
+        .unwrap()
     };
-    source(&runs, "refuse").admit_inputs(&runs.resume()).unwrap();
+    source(&runs, "refuse")
+        .admit_inputs(&runs.resume())
+        .unwrap();
     runs.write("b.csv", "n\n1\n3\n");
     source(&runs, "new").admit_inputs(&runs.resume()).unwrap();
-    let error = source(&runs, "refuse").admit_inputs(&runs.resume()).unwrap_err().to_string();
-    assert!(error.starts_with("b.csv: has changed since an earlier run read it"), "{error}");
-    let error = drain(source(&runs, "refuse"), &runs.resume()).unwrap_err().to_string();
+    let error = source(&runs, "refuse")
+        .admit_inputs(&runs.resume())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("b.csv: has changed since an earlier run read it"),
+        "{error}"
+    );
+    let error = drain(source(&runs, "refuse"), &runs.resume())
+        .unwrap_err()
+        .to_string();
     assert!(error.starts_with("b.csv: has changed"), "{error}");
 }
 
@@ -267,8 +322,12 @@ fn whole_files_are_recognized_by_content_and_not_continued() {
         bytes
     };
     let read = |runs: &mut Runs| {
-        let source = plan::<npz::NpzSourceConfig>(json!({ "path": runs.path("*.npy") }), 10).unwrap();
-        runs.run(source, usize::MAX).iter().map(|batch| batch.batch.records.num_rows()).sum::<usize>()
+        let source =
+            plan::<npz::NpzSourceConfig>(json!({ "path": runs.path("*.npy") }), 10).unwrap();
+        runs.run(source, usize::MAX)
+            .iter()
+            .map(|batch| batch.batch.records.num_rows())
+            .sum::<usize>()
     };
     fs::write(runs.path("a.npy"), array(5)).unwrap();
     assert_eq!(read(&mut runs), 5);

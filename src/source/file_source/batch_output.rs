@@ -32,8 +32,8 @@ pub(in crate::source) struct FileRecords {
     pub(in crate::source) pixels: u64,
 }
 
-/// Rows that a byte of a file can stand for: deflate and run-length encoding reach about as much. Files that declare more
-/// are damaged or hostile.
+/// Rows that a byte of a file can stand for: deflate and run-length encoding reach about as much.
+/// Files that declare more are damaged or hostile.
 pub(in crate::source) const ROWS_PER_BYTE: u64 = 1024;
 
 /// Why a reject counts as one record.
@@ -59,10 +59,15 @@ impl BatchOutput<'_> {
         take: &'b (dyn Fn(SourceBatch) -> bool + Sync),
         wait: &'b (dyn Fn() + Sync),
     ) -> BatchOutput<'b> {
-        BatchOutput { take, wait, ..*self }
+        BatchOutput {
+            take,
+            wait,
+            ..*self
+        }
     }
 
-    /// Waits until all that stands before has been handed over: for what takes too much to be read ahead.
+    /// Waits until all that stands before has been handed over: for what takes too much to be read
+    /// ahead.
     pub(in crate::source) fn wait_until_head(&self) {
         (self.wait)();
     }
@@ -80,15 +85,19 @@ impl BatchOutput<'_> {
         }
     }
 
-    /// Says that the rows before `rows` are about to be handed over; `in_quotes`: the file was found to end within a quoted
-    /// value.
+    /// Says that the rows before `rows` are about to be handed over; `in_quotes`: the file was
+    /// found to end within a quoted value.
     pub(in crate::source) fn begin(&self, rows: u64, in_quotes: bool) -> Result<(), ReadEnd> {
-        self.tracking.map_or(Ok(()), |tracking| tracking.begin(rows, in_quotes)).map_err(ReadEnd::Failed)
+        self.tracking
+            .map_or(Ok(()), |tracking| tracking.begin(rows, in_quotes))
+            .map_err(ReadEnd::Failed)
     }
 
     /// Says that the file was read to its end and has `rows` rows.
     pub(in crate::source) fn end(&self, rows: u64, in_quotes: bool) -> Result<(), ReadEnd> {
-        self.tracking.map_or(Ok(()), |tracking| tracking.end(rows, in_quotes)).map_err(ReadEnd::Failed)
+        self.tracking
+            .map_or(Ok(()), |tracking| tracking.end(rows, in_quotes))
+            .map_err(ReadEnd::Failed)
     }
 
     /// Whether every sink has these rows of the file.
@@ -97,11 +106,18 @@ impl BatchOutput<'_> {
     }
 
     /// Hands over what became of these rows.
-    pub(in crate::source) fn send(&self, rows: Range<u64>, mut records: FileRecords) -> Result<(), ReadEnd> {
+    pub(in crate::source) fn send(
+        &self,
+        rows: Range<u64>,
+        mut records: FileRecords,
+    ) -> Result<(), ReadEnd> {
         let added = self.schema.fields().len() - records.columns.len();
         reject_missing(&self.schema.fields()[added..], &mut records)?;
         let start = rows.start;
-        let numbers = records.origin.iter().map(|&ordinal| start + u64::from(ordinal));
+        let numbers = records
+            .origin
+            .iter()
+            .map(|&ordinal| start + u64::from(ordinal));
         let mut batch = add_origin(self.schema, &self.file.name, numbers, &records.columns)?;
         let is_ours = added > 0 && self.schema.field(0).name() == SOURCE;
         if let Some(sources) = records.sources.take().filter(|_| is_ours) {
@@ -121,26 +137,50 @@ impl BatchOutput<'_> {
             return Ok(());
         }
         let source = Some((self.file.name.clone(), 0));
-        let rows = if records > self.max_rows() { 1 } else { records.max(1) };
-        let rejects = vec![Reject { source, rows, records: rows, ..Reject::new(0, code, reason) }];
+        let rows = if records > self.max_rows() {
+            1
+        } else {
+            records.max(1)
+        };
+        let rejects = vec![Reject {
+            source,
+            rows,
+            records: rows,
+            ..Reject::new(0, code, reason)
+        }];
         let records = RecordBatch::new_empty(self.schema.clone());
-        let batch = Batch { records, row_ordinals: Vec::new(), provenance: Provenance::rows(split, 0..rows).into() };
-        if self.forward(SourceBatch { batch, rejects, pixels: 0 }) { Ok(()) } else { Err(ReadEnd::Cancelled) }
-    }
-
-    /// Ends a file at an I/O error before `row`: what cannot be read for a reason of the environment is left undone; if the
-    /// file has changed, the rest of it is one reject.
-    pub(in crate::source) fn stop_at(&self, row: u64, error: io::Error) -> Result<(), ReadEnd> {
-        match self.file.unavailable(error) {
-            Ok(unavailable) => Err(unavailable.into()),
-            Err(error) => {
-                self.reject_rest(row, RejectCode::Unreadable, &format!("the rest of the file is lost: {error}"))
-            }
+        let batch = Batch {
+            records,
+            row_ordinals: Vec::new(),
+            provenance: Provenance::rows(split, 0..rows).into(),
+        };
+        if self.forward(SourceBatch {
+            batch,
+            rejects,
+            pixels: 0,
+        }) {
+            Ok(())
+        } else {
+            Err(ReadEnd::Cancelled)
         }
     }
 
-    /// Hands over that these rows are no records, as one reject that stands for all of them. A number of rows that a file
-    /// of this size cannot hold is not believed: then the reject stands for one row.
+    /// Ends a file at an I/O error before `row`: what cannot be read for a reason of the
+    /// environment is left undone; if the file has changed, the rest of it is one reject.
+    pub(in crate::source) fn stop_at(&self, row: u64, error: io::Error) -> Result<(), ReadEnd> {
+        match self.file.unavailable(error) {
+            Ok(unavailable) => Err(unavailable.into()),
+            Err(error) => self.reject_rest(
+                row,
+                RejectCode::Unreadable,
+                &format!("the rest of the file is lost: {error}"),
+            ),
+        }
+    }
+
+    /// Hands over that these rows are no records, as one reject that stands for all of them. A
+    /// number of rows that a file of this size cannot hold is not believed: then the reject stands
+    /// for one row.
     pub(in crate::source) fn reject_rows(
         &self,
         rows: Range<u64>,
@@ -152,11 +192,16 @@ impl BatchOutput<'_> {
         }
         let (start, count) = (rows.start, rows.end - rows.start);
         if count > self.max_rows() {
-            let reason =
-                format!("{reason}; {count} rows are declared, more than the file can hold: it counts as one record");
+            let reason = format!(
+                "{reason}; {count} rows are declared, more than the file can hold: it counts as one record"
+            );
             return self.reject_rows(start..start + 1, code, reason);
         }
-        let place = if count == 1 { format!("row {start}") } else { format!("{count} rows from {start}") };
+        let place = if count == 1 {
+            format!("row {start}")
+        } else {
+            format!("{count} rows from {start}")
+        };
         self.reject(rows, code, format!("{}, {place}: {reason}", self.file.name))
     }
 
@@ -165,8 +210,14 @@ impl BatchOutput<'_> {
         self.file.size().saturating_mul(ROWS_PER_BYTE).max(1)
     }
 
-    /// Hands over that the file cannot be read from `row` on, as one reject: the number of records is unknown.
-    pub(in crate::source) fn reject_rest(&self, row: u64, code: RejectCode, reason: &str) -> Result<(), ReadEnd> {
+    /// Hands over that the file cannot be read from `row` on, as one reject: the number of records
+    /// is unknown.
+    pub(in crate::source) fn reject_rest(
+        &self,
+        row: u64,
+        code: RejectCode,
+        reason: &str,
+    ) -> Result<(), ReadEnd> {
         self.reject_rows(row..row + 1, code, format!("{reason}; {UNKNOWN_NUMBER}"))
     }
 
@@ -176,21 +227,54 @@ impl BatchOutput<'_> {
             return Ok(());
         }
         let count = rows.end - rows.start;
-        let rejects = vec![Reject { rows: count, records: count, ..Reject::new(0, code, reason) }];
+        let rejects = vec![Reject {
+            rows: count,
+            records: count,
+            ..Reject::new(0, code, reason)
+        }];
         let empty = RecordBatch::new_empty(self.schema.clone());
-        self.push(rows, empty, FileRecords { rejects, ..FileRecords::default() })
+        self.push(
+            rows,
+            empty,
+            FileRecords {
+                rejects,
+                ..FileRecords::default()
+            },
+        )
     }
 
-    fn push(&self, rows: Range<u64>, batch: RecordBatch, mut records: FileRecords) -> Result<(), ReadEnd> {
+    fn push(
+        &self,
+        rows: Range<u64>,
+        batch: RecordBatch,
+        mut records: FileRecords,
+    ) -> Result<(), ReadEnd> {
         for reject in &mut records.rejects {
-            let place = || (self.file.name.clone(), rows.start + u64::from(reject.ordinal));
+            let place = || {
+                (
+                    self.file.name.clone(),
+                    rows.start + u64::from(reject.ordinal),
+                )
+            };
             let source = reject.source.take().unwrap_or_else(place);
             reject.source = Some(source);
         }
         let provenance = Provenance::rows(self.file.split.clone(), rows).into();
-        let batch = Batch { records: batch, row_ordinals: records.origin, provenance };
-        let batch = SourceBatch { batch, rejects: records.rejects, pixels: records.pixels };
-        if self.forward(batch) { Ok(()) } else { Err(ReadEnd::Cancelled) }
+        let batch = Batch {
+            records: batch,
+            row_ordinals: records.origin,
+            provenance,
+        };
+        let batch = SourceBatch {
+            batch,
+            rejects: records.rejects,
+            pixels: records.pixels,
+        };
+        if self.forward(batch) {
+            Ok(())
+        } else {
+            Err(ReadEnd::Cancelled)
+        }
     }
 }
 

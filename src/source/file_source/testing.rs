@@ -12,21 +12,38 @@ use crate::error::ConfigError;
 use crate::plan_context::{PipelineLimits, PlanContext};
 use crate::source::{BatchSize, SourceConfig};
 
-pub(crate) fn plan<C: SourceConfig>(options: Value, records: u32) -> Result<Box<dyn Source>, Vec<ConfigError>> {
-    let limits = PipelineLimits { record_bytes: crate::units::ByteSize(1 << 20), ..PipelineLimits::default() };
+pub(crate) fn plan<C: SourceConfig>(
+    options: Value,
+    records: u32,
+) -> Result<Box<dyn Source>, Vec<ConfigError>> {
+    let limits = PipelineLimits {
+        record_bytes: crate::units::ByteSize(1 << 20),
+        ..PipelineLimits::default()
+    };
     let context = PlanContext::new(std::collections::BTreeMap::new(), limits);
-    let size = BatchSize { records: std::num::NonZeroU32::new(records), ..BatchSize::default() };
+    let size = BatchSize {
+        records: std::num::NonZeroU32::new(records),
+        ..BatchSize::default()
+    };
     crate::registry::parse_options::<C>(options)?.plan("in", size, &context)
 }
 
-pub(crate) fn drain(source: Box<dyn Source>, resume: &ResumeState) -> Result<Vec<SourceBatch>, StageError> {
+pub(crate) fn drain(
+    source: Box<dyn Source>,
+    resume: &ResumeState,
+) -> Result<Vec<SourceBatch>, StageError> {
     let mut batches = source.open(resume)?.batches;
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     runtime.block_on(async move {
         let mut all = Vec::new();
         while let Some(batch) = batches.next().await {
             let batch = batch?;
-            assert_eq!(batch.batch.row_ordinals.len(), batch.batch.records.num_rows());
+            assert_eq!(
+                batch.batch.row_ordinals.len(),
+                batch.batch.records.num_rows()
+            );
             all.push(batch);
         }
         Ok(all)
@@ -34,13 +51,18 @@ pub(crate) fn drain(source: Box<dyn Source>, resume: &ResumeState) -> Result<Vec
 }
 
 pub(crate) fn read<C: SourceConfig>(options: Value, records: u32) -> Vec<SourceBatch> {
-    drain(plan::<C>(options, records).unwrap(), &ResumeState::default()).unwrap()
+    drain(
+        plan::<C>(options, records).unwrap(),
+        &ResumeState::default(),
+    )
+    .unwrap()
 }
 
 /// All records of the batches in one.
 pub(crate) fn records(batches: &[SourceBatch]) -> RecordBatch {
     let schema = batches[0].batch.records.schema();
-    arrow::compute::concat_batches(&schema, batches.iter().map(|batch| &batch.batch.records)).unwrap()
+    arrow::compute::concat_batches(&schema, batches.iter().map(|batch| &batch.batch.records))
+        .unwrap()
 }
 
 /// Row, code, and bytes of every reject.
@@ -49,7 +71,11 @@ pub(crate) fn rejects(batches: &[SourceBatch]) -> Vec<(u64, &'static str, Option
         let provenance = batch.batch.provenance.clone();
         let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
         let show = move |reject: &Reject| {
-            (provenance.row(reject.ordinal).unwrap().1, reject.code.as_str(), reject.record.as_ref().map(text))
+            (
+                provenance.row(reject.ordinal).unwrap().1,
+                reject.code.as_str(),
+                reject.record.as_ref().map(text),
+            )
         };
         batch.rejects.iter().map(show).collect::<Vec<_>>()
     };
@@ -59,6 +85,11 @@ pub(crate) fn rejects(batches: &[SourceBatch]) -> Vec<(u64, &'static str, Option
 /// Progress where one sink has what these batches stand for.
 pub(crate) fn progress_of(batches: &[SourceBatch]) -> ResumeState {
     let mut coverage = crate::coverage::Coverage::default();
-    batches.iter().for_each(|batch| coverage.insert(&batch.batch.provenance));
-    ResumeState { sinks: std::sync::Arc::new(vec![coverage]), state: None }
+    batches
+        .iter()
+        .for_each(|batch| coverage.insert(&batch.batch.provenance));
+    ResumeState {
+        sinks: std::sync::Arc::new(vec![coverage]),
+        state: None,
+    }
 }

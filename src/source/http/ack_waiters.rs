@@ -1,4 +1,5 @@
-//! What becomes of requests: who waits until its records are durable in every sink hears of each of them.
+//! What becomes of requests: who waits until its records are durable in every sink hears of each of
+//! them.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -58,7 +59,11 @@ impl AckWaiters {
             return None;
         }
         let (reply, outcome) = oneshot::channel();
-        waiters.entry(first).or_default().push(AckWaiter { end, outcome: RequestOutcome::default(), reply });
+        waiters.entry(first).or_default().push(AckWaiter {
+            end,
+            outcome: RequestOutcome::default(),
+            reply,
+        });
         Some(outcome)
     }
 
@@ -67,22 +72,40 @@ impl AckWaiters {
         let mut waiters = self.waiters();
         let row_of = |ordinal: u32| ack.provenance.row(ordinal).map(|(_, row)| row);
         for (stage, reject) in &ack.rejected {
-            let Some(row) = row_of(reject.ordinal) else { continue };
+            let Some(row) = row_of(reject.ordinal) else {
+                continue;
+            };
             let rejected = || {
-                let (stage, code, reason) = (stage.to_string(), reject.code.as_str(), reject.reason.clone());
-                RejectedRecord { row, stage, code, reason }
+                let (stage, code, reason) = (
+                    stage.to_string(),
+                    reject.code.as_str(),
+                    reject.reason.clone(),
+                );
+                RejectedRecord {
+                    row,
+                    stage,
+                    code,
+                    reason,
+                }
             };
             of_row(&mut waiters, row).for_each(|waiter| waiter.outcome.rejected.push(rejected));
         }
         for row in ack.filtered.iter().filter_map(|&ordinal| row_of(ordinal)) {
             of_row(&mut waiters, row).for_each(|waiter| waiter.outcome.filtered.push(|| row));
         }
-        let ranges = ack.provenance.ranges().iter().filter(|range| *range.split == *split);
-        let Some(done) = ranges.map(|range| range.rows.end).max() else { return };
+        let ranges = ack
+            .provenance
+            .ranges()
+            .iter()
+            .filter(|range| *range.split == *split);
+        let Some(done) = ranges.map(|range| range.rows.end).max() else {
+            return;
+        };
         journal.done(done);
         waiters.retain(|_, of_request| {
-            let (ready, waiting) =
-                std::mem::take(of_request).into_iter().partition(|waiter: &AckWaiter| waiter.end <= done);
+            let (ready, waiting) = std::mem::take(of_request)
+                .into_iter()
+                .partition(|waiter: &AckWaiter| waiter.end <= done);
             *of_request = waiting;
             for AckWaiter { outcome, reply, .. } in ready {
                 // Who asked may have gone.
@@ -94,7 +117,16 @@ impl AckWaiters {
 }
 
 /// Those who wait for a request that holds this row.
-fn of_row(waiters: &mut BTreeMap<u64, Vec<AckWaiter>>, row: u64) -> impl Iterator<Item = &mut AckWaiter> {
-    let request = waiters.range_mut(..=row).next_back().map(|(_, waiters)| waiters);
-    request.into_iter().flatten().filter(move |waiter| row < waiter.end)
+fn of_row(
+    waiters: &mut BTreeMap<u64, Vec<AckWaiter>>,
+    row: u64,
+) -> impl Iterator<Item = &mut AckWaiter> {
+    let request = waiters
+        .range_mut(..=row)
+        .next_back()
+        .map(|(_, waiters)| waiters);
+    request
+        .into_iter()
+        .flatten()
+        .filter(move |waiter| row < waiter.end)
 }

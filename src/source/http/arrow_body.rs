@@ -1,4 +1,5 @@
-//! Bodies that are Arrow IPC streams: columns by name, each cast to its type, and weighed before it is.
+//! Bodies that are Arrow IPC streams: columns by name, each cast to its type, and weighed before it
+//! is.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -19,12 +20,23 @@ const HEADER: usize = 1 << 20;
 /// The records of a stream, in the columns of the schema.
 ///
 /// # Errors
-/// 413 where they are more than a request may have, 422 where the stream or a column is not what it should be.
-pub(super) fn parse(schema: &SchemaRef, body: &[u8], most: &mut BodyBudget<'_>) -> Result<DecodedBody, ErrorResponse> {
+/// 413 where they are more than a request may have, 422 where the stream or a column is not what it
+/// should be.
+pub(super) fn parse(
+    schema: &SchemaRef,
+    body: &[u8],
+    most: &mut BodyBudget<'_>,
+) -> Result<DecodedBody, ErrorResponse> {
     most.hold(body.len() as u64)?;
     // Rows are counted once they are read, as those of other bodies are.
     let rows = i32::MAX as u64;
-    let bounds = IpcBounds { header: HEADER, rows, rows_per_byte: u64::MAX, stored: most.bytes, unpacked: most.bytes };
+    let bounds = IpcBounds {
+        header: HEADER,
+        rows,
+        rows_per_byte: u64::MAX,
+        stored: most.bytes,
+        unpacked: most.bytes,
+    };
     let (most, stopped) = (RefCell::new(most), RefCell::new(None));
     let reserve = |bytes: u64| {
         let reserved = most.borrow_mut().hold(bytes);
@@ -34,9 +46,14 @@ pub(super) fn parse(schema: &SchemaRef, body: &[u8], most: &mut BodyBudget<'_>) 
             message
         })
     };
-    let unfit = |message: String| stopped.take().unwrap_or_else(|| ErrorResponse::unprocessable(message));
-    let mut messages =
-        BoundedIpcReader::with_reservation(body, bounds, reserve).map_err(unfit)?.with_text_views_as_bytes();
+    let unfit = |message: String| {
+        stopped
+            .take()
+            .unwrap_or_else(|| ErrorResponse::unprocessable(message))
+    };
+    let mut messages = BoundedIpcReader::with_reservation(body, bounds, reserve)
+        .map_err(unfit)?
+        .with_text_views_as_bytes();
     let declared = SchemaRef::clone(messages.schema());
     let (mut batches, mut bytes) = (Vec::new(), 0);
     while let Some(batch) = messages.next().map_err(unfit)? {
@@ -51,11 +68,18 @@ pub(super) fn parse(schema: &SchemaRef, body: &[u8], most: &mut BodyBudget<'_>) 
     }
     let most = &mut *most.borrow_mut();
     if let [batch] = batches.as_slice() {
-        return Ok(DecodedBody { columns: batch.clone(), held: most.held() - body.len() as u64 });
+        return Ok(DecodedBody {
+            columns: batch.clone(),
+            held: most.held() - body.len() as u64,
+        });
     }
     most.hold(bytes)?;
-    let columns = concat_batches(schema, &batches).map_err(|error| ErrorResponse::unprocessable(error.to_string()))?;
-    Ok(DecodedBody { columns, held: bytes })
+    let columns = concat_batches(schema, &batches)
+        .map_err(|error| ErrorResponse::unprocessable(error.to_string()))?;
+    Ok(DecodedBody {
+        columns,
+        held: bytes,
+    })
 }
 
 /// Bytes that an array takes besides its values.
@@ -68,15 +92,23 @@ fn conform(
     batch: &RecordBatch,
     most: &mut BodyBudget<'_>,
 ) -> Result<RecordBatch, ErrorResponse> {
-    let options = CastOptions { safe: false, ..CastOptions::default() };
+    let options = CastOptions {
+        safe: false,
+        ..CastOptions::default()
+    };
     let mut column = |field: &Field| {
         let (name, wanted) = (field.name(), field.data_type());
-        let lacks =
-            || ErrorResponse::unprocessable(format!("there is no column `{name}` ({wanted}) among those that came"));
+        let lacks = || {
+            ErrorResponse::unprocessable(format!(
+                "there is no column `{name}` ({wanted}) among those that came"
+            ))
+        };
         let (at, _) = declared.column_with_name(name).ok_or_else(lacks)?;
         let (mut met, came_as) = (Arc::clone(batch.column(at)), declared.field(at).data_type());
         let unfit = |error: &dyn std::fmt::Display| {
-            ErrorResponse::unprocessable(format!("column `{name}` is {came_as}, expected {wanted}: {error}"))
+            ErrorResponse::unprocessable(format!(
+                "column `{name}` is {came_as}, expected {wanted}: {error}"
+            ))
         };
         if *came_as == DataType::Utf8View {
             most.hold(cast_size(met.as_ref(), &DataType::Utf8).map_err(|error| unfit(&error))?)?;
@@ -85,13 +117,17 @@ fn conform(
         most.hold(cast_size(met.as_ref(), wanted).map_err(|error| unfit(&error))?)?;
         let column = cast_with_options(&met, wanted, &options).map_err(|error| unfit(&error))?;
         match column.null_count() {
-            nulls if nulls > 0 && !field.is_nullable() => {
-                Err(ErrorResponse::unprocessable(format!("column `{name}` lacks {nulls} values")))
-            }
+            nulls if nulls > 0 && !field.is_nullable() => Err(ErrorResponse::unprocessable(
+                format!("column `{name}` lacks {nulls} values"),
+            )),
             _ => Ok(column),
         }
     };
-    let columns = schema.fields().iter().map(|field| column(field)).collect::<Result<Vec<_>, ErrorResponse>>()?;
+    let columns = schema
+        .fields()
+        .iter()
+        .map(|field| column(field))
+        .collect::<Result<Vec<_>, ErrorResponse>>()?;
     RecordBatch::try_new(SchemaRef::clone(schema), columns)
         .map_err(|error| ErrorResponse::unprocessable(error.to_string()))
 }

@@ -31,37 +31,58 @@ impl RequestHead {
     /// Reads the headers.
     ///
     /// # Errors
-    /// 400 for one that is not text, 415 for a type or an encoding that is not supported, 417 for another expectation than
-    /// `100-continue`, 501 for another transfer coding than `chunked`.
+    /// 400 for one that is not text, 415 for a type or an encoding that is not supported, 417 for
+    /// another expectation than `100-continue`, 501 for another transfer coding than `chunked`.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, ErrorResponse> {
         let texts = |name: HeaderName| -> Result<String, ErrorResponse> {
-            let values = headers.get_all(&name).into_iter().map(|value| value.to_str());
+            let values = headers
+                .get_all(&name)
+                .into_iter()
+                .map(|value| value.to_str());
             let values = values.collect::<Result<Vec<_>, _>>();
             values
                 .map(|values| values.join(", "))
                 .map_err(|_| ErrorResponse::bad(format!("the header `{name}` is not text")))
         };
         let content_type = texts(CONTENT_TYPE)?;
-        let key = Some(texts(HeaderName::from_static("idempotency-key"))?).filter(|key| !key.is_empty());
+        let key =
+            Some(texts(HeaderName::from_static("idempotency-key"))?).filter(|key| !key.is_empty());
         if key.is_none() && headers.contains_key("idempotency-key") {
             return Err(bad_name("Idempotency-Key"));
         }
         check_name("Idempotency-Key", key.as_deref())?;
-        check_only(EXPECT, "100-continue", StatusCode::EXPECTATION_FAILED, &texts(EXPECT)?)?;
-        check_only(TRANSFER_ENCODING, "chunked", StatusCode::NOT_IMPLEMENTED, &texts(TRANSFER_ENCODING)?)?;
+        check_only(
+            EXPECT,
+            "100-continue",
+            StatusCode::EXPECTATION_FAILED,
+            &texts(EXPECT)?,
+        )?;
+        check_only(
+            TRANSFER_ENCODING,
+            "chunked",
+            StatusCode::NOT_IMPLEMENTED,
+            &texts(TRANSFER_ENCODING)?,
+        )?;
         Ok(Self {
             media: MediaType::of(&content_type)?,
             encoding: ContentEncoding::of(&texts(CONTENT_ENCODING)?)?,
             content_type,
             key,
             accept: texts(ACCEPT)?,
-            length: headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok()),
+            length: headers
+                .get(CONTENT_LENGTH)
+                .and_then(|value| value.to_str().ok()?.parse::<u64>().ok()),
         })
     }
 }
 
 /// Checks a header that has one value or none: what it asks for beside that would be left undone.
-fn check_only(name: HeaderName, expected: &str, status: StatusCode, found: &str) -> Result<(), ErrorResponse> {
+fn check_only(
+    name: HeaderName,
+    expected: &str,
+    status: StatusCode,
+    found: &str,
+) -> Result<(), ErrorResponse> {
     if found.is_empty() || found.trim().eq_ignore_ascii_case(expected) {
         return Ok(());
     }
@@ -102,14 +123,24 @@ pub(super) async fn read(
     }
     let timeout = limits.timeout.0;
     let most = head.length.unwrap_or(most);
-    tokio::time::timeout(timeout, read_all(body, most, memory)).await.map_err(|_| {
-        let message = format!("the request did not arrive within {} seconds", timeout.as_secs_f64());
-        ErrorResponse::new(StatusCode::REQUEST_TIMEOUT, message)
-    })?
+    tokio::time::timeout(timeout, read_all(body, most, memory))
+        .await
+        .map_err(|_| {
+            let message = format!(
+                "the request did not arrive within {} seconds",
+                timeout.as_secs_f64()
+            );
+            ErrorResponse::new(StatusCode::REQUEST_TIMEOUT, message)
+        })?
 }
 
-/// Memory is reserved as bytes arrive, so that who sends slowly holds no more than twice what it has sent.
-async fn read_all(body: Body, most: u64, memory: &MemoryPool) -> Result<(Vec<u8>, MemoryReservation), ErrorResponse> {
+/// Memory is reserved as bytes arrive, so that who sends slowly holds no more than twice what it
+/// has sent.
+async fn read_all(
+    body: Body,
+    most: u64,
+    memory: &MemoryPool,
+) -> Result<(Vec<u8>, MemoryReservation), ErrorResponse> {
     let (mut bytes, mut charge) = (Vec::new(), memory.charge());
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
@@ -119,7 +150,9 @@ async fn read_all(body: Body, most: u64, memory: &MemoryPool) -> Result<(Vec<u8>
             return Err(too_large(most));
         }
         if length > bytes.capacity() {
-            let capacity = (2 * bytes.capacity()).max(length).min(usize::try_from(most).unwrap_or(usize::MAX));
+            let capacity = (2 * bytes.capacity())
+                .max(length)
+                .min(usize::try_from(most).unwrap_or(usize::MAX));
             charge.set(capacity as u64)?;
             bytes.reserve_exact(capacity - bytes.len());
         }
@@ -129,7 +162,9 @@ async fn read_all(body: Body, most: u64, memory: &MemoryPool) -> Result<(Vec<u8>
 }
 
 fn too_large(most: u64) -> ErrorResponse {
-    ErrorResponse::too_large(format!("the body has more than {most} bytes (limits.request)"))
+    ErrorResponse::too_large(format!(
+        "the body has more than {most} bytes (limits.request)"
+    ))
 }
 
 #[cfg(test)]
@@ -143,11 +178,19 @@ mod tests {
         let status = |name: HeaderName, value: &'static str| {
             let headers = [(CONTENT_TYPE, "application/json"), (name, value)];
             let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
-            RequestHead::of(&HeaderMap::from_iter(headers)).err().map(|refusal| refusal.status)
+            RequestHead::of(&HeaderMap::from_iter(headers))
+                .err()
+                .map(|refusal| refusal.status)
         };
         assert_eq!(status(TRANSFER_ENCODING, "Chunked"), None);
         assert_eq!(status(EXPECT, "100-continue"), None);
-        assert_eq!(status(TRANSFER_ENCODING, "gzip, chunked"), Some(StatusCode::NOT_IMPLEMENTED));
-        assert_eq!(status(EXPECT, "202-accepted"), Some(StatusCode::EXPECTATION_FAILED));
+        assert_eq!(
+            status(TRANSFER_ENCODING, "gzip, chunked"),
+            Some(StatusCode::NOT_IMPLEMENTED)
+        );
+        assert_eq!(
+            status(EXPECT, "202-accepted"),
+            Some(StatusCode::EXPECTATION_FAILED)
+        );
     }
 }

@@ -1,9 +1,11 @@
-//! The memory that a column takes once it is cast, computed before the cast: a null, dictionary, run-end or view column
-//! declares in few bytes what becomes many.
+//! The memory that a column takes once it is cast, computed before the cast: a null, dictionary,
+//! run-end or view column declares in few bytes what becomes many.
 
 use arrow::array::{Array, ArrayRef, AsArray, OffsetSizeTrait, RunArray};
 use arrow::compute::cast;
-use arrow::datatypes::{ArrowNativeType, DataType, Int16Type, Int32Type, Int64Type, RunEndIndexType, UInt64Type};
+use arrow::datatypes::{
+    ArrowNativeType, DataType, Int16Type, Int32Type, Int64Type, RunEndIndexType, UInt64Type,
+};
 
 /// Characters of a number, a date or a truth value as text, at most.
 const SCALAR_TEXT: u64 = 96;
@@ -25,16 +27,28 @@ pub(super) fn cast_size(column: &dyn Array, target: &DataType) -> Result<u64, St
             flat(values, target)?;
             let dictionary = column.as_any_dictionary();
             let values = cast_size(dictionary.values().as_ref(), target)?;
-            Ok(sum([repeated(), values, repeated_text(column, target)?, plain(rows, target)]))
+            Ok(sum([
+                repeated(),
+                values,
+                repeated_text(column, target)?,
+                plain(rows, target),
+            ]))
         }
         DataType::RunEndEncoded(_, values) => {
             flat(values.data_type(), target)?;
             let values = cast_size(run_values(column)?.as_ref(), target)?;
-            Ok(sum([repeated(), values, repeated_text(column, target)?, plain(rows, target)]))
+            Ok(sum([
+                repeated(),
+                values,
+                repeated_text(column, target)?,
+                plain(rows, target),
+            ]))
         }
         _ => match target {
             DataType::List(item) => list_weight(column, item.data_type()),
-            DataType::Utf8 | DataType::Binary => Ok(plain(rows, target).saturating_add(text_bytes(column)?)),
+            DataType::Utf8 | DataType::Binary => {
+                Ok(plain(rows, target).saturating_add(text_bytes(column)?))
+            }
             _ => scalar(column.data_type()).map(|()| plain(rows, target)),
         },
     }
@@ -63,9 +77,12 @@ fn flat(values: &DataType, target: &DataType) -> Result<(), String> {
 }
 
 fn scalar(data_type: &DataType) -> Result<(), String> {
-    use DataType::{Binary, BinaryView, Boolean, FixedSizeBinary, LargeBinary, LargeUtf8, Null, Utf8, Utf8View};
+    use DataType::{
+        Binary, BinaryView, Boolean, FixedSizeBinary, LargeBinary, LargeUtf8, Null, Utf8, Utf8View,
+    };
     match data_type {
-        Null | Boolean | Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView | FixedSizeBinary(_) => Ok(()),
+        Null | Boolean | Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView
+        | FixedSizeBinary(_) => Ok(()),
         other if other.is_primitive() => Ok(()),
         other => Err(unsupported(other)),
     }
@@ -73,9 +90,14 @@ fn scalar(data_type: &DataType) -> Result<(), String> {
 
 /// Bytes of the text of a column that repeats nothing.
 fn text_bytes(column: &dyn Array) -> Result<u64, String> {
-    let spanned = |first: Option<u64>, last: Option<u64>| last.unwrap_or(0).saturating_sub(first.unwrap_or(0));
+    let spanned = |first: Option<u64>, last: Option<u64>| {
+        last.unwrap_or(0).saturating_sub(first.unwrap_or(0))
+    };
     fn ends<O: OffsetSizeTrait>(offsets: &[O]) -> (Option<u64>, Option<u64>) {
-        (offsets.first().map(|offset| offset.as_usize() as u64), offsets.last().map(|offset| offset.as_usize() as u64))
+        (
+            offsets.first().map(|offset| offset.as_usize() as u64),
+            offsets.last().map(|offset| offset.as_usize() as u64),
+        )
     }
     let ((first, last), rows) = match column.data_type() {
         DataType::Utf8 => (ends(column.as_string::<i32>().value_offsets()), 0),
@@ -107,7 +129,13 @@ fn repeated_text(column: &dyn Array, target: &DataType) -> Result<u64, String> {
             // Keys are few bytes each, whatever their type.
             let keys = cast(keys, &DataType::UInt64).map_err(|error| error.to_string())?;
             let keys = keys.as_primitive::<UInt64Type>();
-            let of = |key: u64| usize::try_from(key).ok().and_then(|key| lengths.get(key)).copied().unwrap_or(0);
+            let of = |key: u64| {
+                usize::try_from(key)
+                    .ok()
+                    .and_then(|key| lengths.get(key))
+                    .copied()
+                    .unwrap_or(0)
+            };
             Ok(keys.iter().flatten().map(of).fold(0, u64::saturating_add))
         }
         DataType::RunEndEncoded(ends, _) => match ends.data_type() {
@@ -120,7 +148,10 @@ fn repeated_text(column: &dyn Array, target: &DataType) -> Result<u64, String> {
 }
 
 fn run_text<R: RunEndIndexType>(column: &dyn Array) -> Result<u64, String> {
-    let runs = column.as_any().downcast_ref::<RunArray<R>>().ok_or_else(|| unsupported(column.data_type()))?;
+    let runs = column
+        .as_any()
+        .downcast_ref::<RunArray<R>>()
+        .ok_or_else(|| unsupported(column.data_type()))?;
     let (mut start, mut bytes) = (0, 0_u64);
     for (end, length) in runs.run_ends().values().iter().zip(lengths(runs.values())?) {
         // The last run may go on behind the column.
@@ -133,19 +164,29 @@ fn run_text<R: RunEndIndexType>(column: &dyn Array) -> Result<u64, String> {
 
 fn run_values(column: &dyn Array) -> Result<&ArrayRef, String> {
     let wrong = || unsupported(column.data_type());
-    let DataType::RunEndEncoded(ends, _) = column.data_type() else { return Err(wrong()) };
+    let DataType::RunEndEncoded(ends, _) = column.data_type() else {
+        return Err(wrong());
+    };
     let any = column.as_any();
     let values = match ends.data_type() {
-        DataType::Int16 => any.downcast_ref::<RunArray<Int16Type>>().map(RunArray::values),
-        DataType::Int32 => any.downcast_ref::<RunArray<Int32Type>>().map(RunArray::values),
-        _ => any.downcast_ref::<RunArray<Int64Type>>().map(RunArray::values),
+        DataType::Int16 => any
+            .downcast_ref::<RunArray<Int16Type>>()
+            .map(RunArray::values),
+        DataType::Int32 => any
+            .downcast_ref::<RunArray<Int32Type>>()
+            .map(RunArray::values),
+        _ => any
+            .downcast_ref::<RunArray<Int64Type>>()
+            .map(RunArray::values),
     };
     values.ok_or_else(wrong)
 }
 
 /// Bytes of each value as text.
 fn lengths(values: &ArrayRef) -> Result<Vec<u64>, String> {
-    (0..values.len()).map(|row| text_bytes(values.slice(row, 1).as_ref())).collect()
+    (0..values.len())
+        .map(|row| text_bytes(values.slice(row, 1).as_ref()))
+        .collect()
 }
 
 /// Lists are cast with all of their values, also those that no list holds.
@@ -154,7 +195,9 @@ fn list_weight(column: &dyn Array, item: &DataType) -> Result<u64, String> {
     let values = match column.data_type() {
         DataType::List(_) => cast_size(column.as_list::<i32>().values().as_ref(), item)?,
         DataType::LargeList(_) => cast_size(column.as_list::<i64>().values().as_ref(), item)?,
-        DataType::FixedSizeList(_, _) => cast_size(column.as_fixed_size_list().values().as_ref(), item)?,
+        DataType::FixedSizeList(_, _) => {
+            cast_size(column.as_fixed_size_list().values().as_ref(), item)?
+        }
         other => {
             scalar(other)?;
             cast_size(column, item)?
@@ -170,8 +213,8 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::{
-        BinaryArray, DictionaryArray, FixedSizeListArray, Float64Array, Int8Array, Int32Array, ListArray, NullArray,
-        StringArray, StringViewArray,
+        BinaryArray, DictionaryArray, FixedSizeListArray, Float64Array, Int8Array, Int32Array,
+        ListArray, NullArray, StringArray, StringViewArray,
     };
     use arrow::buffer::OffsetBuffer;
     use arrow::datatypes::Field;
@@ -180,7 +223,14 @@ mod tests {
 
     fn targets() -> [DataType; 6] {
         let list = DataType::new_list(DataType::Float64, true);
-        [DataType::Float64, DataType::Int64, DataType::Boolean, DataType::Utf8, DataType::Binary, list]
+        [
+            DataType::Float64,
+            DataType::Int64,
+            DataType::Boolean,
+            DataType::Utf8,
+            DataType::Binary,
+            list,
+        ]
     }
 
     fn columns() -> Vec<ArrayRef> {
@@ -188,11 +238,16 @@ mod tests {
         let texts: ArrayRef = Arc::new(StringArray::from(vec!["1", text.as_str()]));
         let keys = Int8Array::from_iter_values((0..1000).map(|row| i8::from(row % 2 == 0)));
         let dictionary = DictionaryArray::new(keys, Arc::clone(&texts));
-        let runs = RunArray::<Int32Type>::try_new(&Int32Array::from(vec![10, 5000]), &texts).unwrap();
+        let runs =
+            RunArray::<Int32Type>::try_new(&Int32Array::from(vec![10, 5000]), &texts).unwrap();
         let nulls: ArrayRef = Arc::new(NullArray::new(6000));
         let item = Arc::new(Field::new_list_field(DataType::Null, true));
-        let lists =
-            ListArray::new(Arc::clone(&item), OffsetBuffer::from_lengths([3000, 3000]), Arc::clone(&nulls), None);
+        let lists = ListArray::new(
+            Arc::clone(&item),
+            OffsetBuffer::from_lengths([3000, 3000]),
+            Arc::clone(&nulls),
+            None,
+        );
         let fixed = FixedSizeListArray::new(item, 3000, Arc::clone(&nulls), None);
         vec![
             nulls,
@@ -213,14 +268,29 @@ mod tests {
         let mut casts = 0;
         for column in columns() {
             for target in targets() {
-                let (Ok(weight), Ok(done)) = (cast_size(&column, &target), cast(&column, &target)) else { continue };
+                let (Ok(weight), Ok(done)) = (cast_size(&column, &target), cast(&column, &target))
+                else {
+                    continue;
+                };
                 casts += 1;
                 // Columns and lists of the same type share their values.
                 let is_shared = *column.data_type() == target
                     || matches!(&target, DataType::List(item) if item.data_type() == column.data_type());
-                let kept = if is_shared { column.get_buffer_memory_size() } else { 0 };
-                let taken = done.to_data().get_slice_memory_size().unwrap().saturating_sub(kept) as u64;
-                assert!(weight >= taken, "{} to {target}: {weight} < {taken}", column.data_type());
+                let kept = if is_shared {
+                    column.get_buffer_memory_size()
+                } else {
+                    0
+                };
+                let taken = done
+                    .to_data()
+                    .get_slice_memory_size()
+                    .unwrap()
+                    .saturating_sub(kept) as u64;
+                assert!(
+                    weight >= taken,
+                    "{} to {target}: {weight} < {taken}",
+                    column.data_type()
+                );
             }
         }
         assert!(casts > 30, "{casts}");
@@ -231,9 +301,15 @@ mod tests {
         let all = columns();
         let long = 40 * 20;
         let dictionary = cast_size(&all[1], &DataType::Utf8).unwrap();
-        assert!((500 * long..500 * long + 40_000).contains(&dictionary), "{dictionary}");
+        assert!(
+            (500 * long..500 * long + 40_000).contains(&dictionary),
+            "{dictionary}"
+        );
         let runs = cast_size(&all[2], &DataType::Utf8).unwrap();
-        assert!((4990 * long..4990 * long + 100_000).contains(&runs), "{runs}");
+        assert!(
+            (4990 * long..4990 * long + 100_000).contains(&runs),
+            "{runs}"
+        );
     }
 
     #[test]

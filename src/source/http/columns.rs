@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array as _, ArrayRef, BinaryArray, BinaryBuilder, RecordBatch, StringArray, StringBuilder};
+use arrow::array::{
+    Array as _, ArrayRef, BinaryArray, BinaryBuilder, RecordBatch, StringArray, StringBuilder,
+};
 use arrow::buffer::{Buffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use schemars::JsonSchema;
@@ -95,9 +97,20 @@ pub(super) fn name_bytes(source: &str) -> u64 {
 
 impl<'a> BodyBudget<'a> {
     /// The bounds of a request, before anything is taken.
-    pub(super) fn new(limits: &HttpLimits, source: &str, charge: &'a mut MemoryReservation) -> Self {
+    pub(super) fn new(
+        limits: &HttpLimits,
+        source: &str,
+        charge: &'a mut MemoryReservation,
+    ) -> Self {
         let records = u64::from(limits.records.get());
-        Self { bytes: limits.request.0, records, name: name_bytes(source), charge, counted: 0, held: 0 }
+        Self {
+            bytes: limits.request.0,
+            records,
+            name: name_bytes(source),
+            charge,
+            counted: 0,
+            held: 0,
+        }
     }
 
     /// Reserves memory that is about to be allocated.
@@ -122,7 +135,9 @@ impl<'a> BodyBudget<'a> {
         self.counted = self.counted.saturating_add(records);
         if self.counted > self.records {
             let most = self.records;
-            return Err(ErrorResponse::too_large(format!("the body has more than {most} records (limits.records)")));
+            return Err(ErrorResponse::too_large(format!(
+                "the body has more than {most} records (limits.records)"
+            )));
         }
         Ok(())
     }
@@ -153,8 +168,16 @@ pub(super) struct RequestColumns {
 impl RequestColumns {
     /// For images.
     pub(super) fn images(record_bytes: u64) -> Self {
-        let schema = Arc::new(Schema::new(vec![Field::new(IMAGE, DataType::Binary, false)]));
-        Self { schema, objects: None, record_bytes }
+        let schema = Arc::new(Schema::new(vec![Field::new(
+            IMAGE,
+            DataType::Binary,
+            false,
+        )]));
+        Self {
+            schema,
+            objects: None,
+            record_bytes,
+        }
     }
 
     /// For records of these columns.
@@ -171,20 +194,32 @@ impl RequestColumns {
                 "is missing: name each column that records have, such as { x = \"float\" }",
             ));
         }
-        if let Some(name) = [SOURCE, ROW].into_iter().find(|name| columns.contains_key(*name)) {
+        if let Some(name) = [SOURCE, ROW]
+            .into_iter()
+            .find(|name| columns.contains_key(*name))
+        {
             return Err(ConfigError::new(
                 "columns",
                 format!("`{name}` is the name of a column that every source adds"),
             ));
         }
-        let fields = columns.iter().map(|(name, given)| Field::new(name, given.data_type(), true));
+        let fields = columns
+            .iter()
+            .map(|(name, given)| Field::new(name, given.data_type(), true));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        Ok(Self { objects: Some(NdjsonParser::new(SchemaRef::clone(&schema), record_bytes)), schema, record_bytes })
+        Ok(Self {
+            objects: Some(NdjsonParser::new(SchemaRef::clone(&schema), record_bytes)),
+            schema,
+            record_bytes,
+        })
     }
 
     /// `source`, `row` and the others.
     pub(super) fn with_origin(&self) -> SchemaRef {
-        let fields = origin_fields().into_iter().map(Arc::new).chain(self.schema.fields().iter().cloned());
+        let fields = origin_fields()
+            .into_iter()
+            .map(Arc::new)
+            .chain(self.schema.fields().iter().cloned());
         Arc::new(Schema::new(fields.collect::<Vec<_>>()))
     }
 
@@ -199,13 +234,24 @@ impl RequestColumns {
         mut most: BodyBudget<'_>,
     ) -> Result<RequestRecords, ErrorResponse> {
         let most = &mut most;
-        let whole =
-            |(DecodedBody { columns, held }, rejected)| RequestRecords { columns, sources: None, rejected, held };
+        let whole = |(DecodedBody { columns, held }, rejected)| RequestRecords {
+            columns,
+            sources: None,
+            rejected,
+            held,
+        };
         let records = match (media, &self.objects) {
-            (MediaType::Image, None) => whole((self.parse_image(body, most)?, TruncatedList::default())),
+            (MediaType::Image, None) => {
+                whole((self.parse_image(body, most)?, TruncatedList::default()))
+            }
             (MediaType::Multipart(boundary), None) => self.parse_form(&body, boundary, most)?,
-            (MediaType::Arrow, _) => whole((arrow_body::parse(&self.schema, &body, most)?, TruncatedList::default())),
-            (MediaType::Ndjson, Some(objects)) => whole(json_lines::parse(objects, self.record_bytes, &body, most)?),
+            (MediaType::Arrow, _) => whole((
+                arrow_body::parse(&self.schema, &body, most)?,
+                TruncatedList::default(),
+            )),
+            (MediaType::Ndjson, Some(objects)) => {
+                whole(json_lines::parse(objects, self.record_bytes, &body, most)?)
+            }
             (MediaType::Ndjson, None) => {
                 let objects = ImageObjects(SchemaRef::clone(&self.schema));
                 // Base64 has four characters for three bytes.
@@ -213,7 +259,9 @@ impl RequestColumns {
                 whole(json_lines::parse(&objects, line, &body, most)?)
             }
             (MediaType::Image | MediaType::Multipart(_), Some(_)) => {
-                return Err(ErrorResponse::unprocessable("this source takes records of columns, not images"));
+                return Err(ErrorResponse::unprocessable(
+                    "this source takes records of columns, not images",
+                ));
             }
         };
         match (records.columns.num_rows(), records.rejected.count) {
@@ -222,15 +270,25 @@ impl RequestColumns {
         }
     }
 
-    fn parse_image(&self, body: Vec<u8>, most: &mut BodyBudget<'_>) -> Result<DecodedBody, ErrorResponse> {
+    fn parse_image(
+        &self,
+        body: Vec<u8>,
+        most: &mut BodyBudget<'_>,
+    ) -> Result<DecodedBody, ErrorResponse> {
         if body.is_empty() {
-            return Err(ErrorResponse::unprocessable("the body is empty; expected an image"));
+            return Err(ErrorResponse::unprocessable(
+                "the body is empty; expected an image",
+            ));
         }
         most.hold(body.capacity() as u64)?;
         let offsets = OffsetBuffer::from_lengths([body.len()]);
-        let image = BinaryArray::try_new(offsets, Buffer::from_vec(body), None).map_err(ErrorResponse::failed)?;
+        let image = BinaryArray::try_new(offsets, Buffer::from_vec(body), None)
+            .map_err(ErrorResponse::failed)?;
         let columns = RecordBatch::try_new(SchemaRef::clone(&self.schema), vec![Arc::new(image)]);
-        Ok(DecodedBody { columns: columns.map_err(ErrorResponse::failed)?, held: most.held() })
+        Ok(DecodedBody {
+            columns: columns.map_err(ErrorResponse::failed)?,
+            held: most.held(),
+        })
     }
 
     /// The files of a form, each an image whose source is the name of its file.
@@ -255,7 +313,11 @@ impl RequestColumns {
                 }
                 Err(what) => rejected.push(|| {
                     let reason = shorten(&format!("the part `{}` {what}", part.field));
-                    RejectedLine { record, code: RejectCode::Malformed.as_str(), reason }
+                    RejectedLine {
+                        record,
+                        code: RejectCode::Malformed.as_str(),
+                        reason,
+                    }
                 }),
             }
             record += 1;
@@ -263,7 +325,12 @@ impl RequestColumns {
         let (images, names) = (images.finish(), names.finish());
         let held = (images.get_array_memory_size() + names.get_array_memory_size()) as u64;
         let columns = RecordBatch::try_new(SchemaRef::clone(&self.schema), vec![Arc::new(images)]);
-        Ok(RequestRecords { columns: columns.map_err(ErrorResponse::failed)?, sources: Some(names), rejected, held })
+        Ok(RequestRecords {
+            columns: columns.map_err(ErrorResponse::failed)?,
+            sources: Some(names),
+            rejected,
+            held,
+        })
     }
 }
 
@@ -274,7 +341,9 @@ const OBJECT: u64 = 1024;
 fn check_file<'a>(name: Option<&'a str>, content: &[u8]) -> Result<&'a str, String> {
     match name {
         None => Err("has no file name; send images as files".to_owned()),
-        Some(name) if name.is_empty() || name.len() > NAME => Err(format!("has no file name of 1 to {NAME} bytes")),
+        Some(name) if name.is_empty() || name.len() > NAME => {
+            Err(format!("has no file name of 1 to {NAME} bytes"))
+        }
         Some(_) if content.is_empty() => Err("is empty; expected an image".to_owned()),
         Some(name) => Ok(name),
     }
@@ -285,15 +354,27 @@ fn check_file<'a>(name: Option<&'a str>, content: &[u8]) -> Result<&'a str, Stri
 /// # Errors
 /// None that is to be expected.
 pub(super) fn with_source(records: &RequestRecords, source: &str) -> Result<RecordBatch, String> {
-    let RequestRecords { columns: records, sources, .. } = records;
+    let RequestRecords {
+        columns: records,
+        sources,
+        ..
+    } = records;
     let names: ArrayRef = match sources {
         Some(names) => Arc::new(names.clone()),
-        None => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(source, records.num_rows()))),
+        None => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(
+            source,
+            records.num_rows(),
+        ))),
     };
     let field = Arc::new(Field::new(SOURCE, DataType::Utf8, false));
-    let schema =
-        Schema::new(std::iter::once(field).chain(records.schema().fields().iter().cloned()).collect::<Vec<_>>());
-    let columns = std::iter::once(names).chain(records.columns().iter().cloned()).collect();
+    let schema = Schema::new(
+        std::iter::once(field)
+            .chain(records.schema().fields().iter().cloned())
+            .collect::<Vec<_>>(),
+    );
+    let columns = std::iter::once(names)
+        .chain(records.columns().iter().cloned())
+        .collect();
     RecordBatch::try_new(Arc::new(schema), columns).map_err(|error| error.to_string())
 }
 

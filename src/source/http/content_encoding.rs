@@ -37,7 +37,9 @@ impl ContentEncoding {
             "deflate" => Ok(Self::Deflate),
             "zstd" => Ok(Self::Zstd),
             other => {
-                let message = format!("`Content-Encoding: {other}` is not supported; expected gzip, zstd or deflate");
+                let message = format!(
+                    "`Content-Encoding: {other}` is not supported; expected gzip, zstd or deflate"
+                );
                 Err(ErrorResponse::unsupported(message))
             }
         }
@@ -54,18 +56,31 @@ impl ContentEncoding {
         charge: &mut MemoryReservation,
     ) -> Result<Vec<u8>, ErrorResponse> {
         let damaged = |error: &dyn std::fmt::Display| {
-            ErrorResponse::unprocessable(format!("the body cannot be decoded as its Content-Encoding says: {error}"))
+            ErrorResponse::unprocessable(format!(
+                "the body cannot be decoded as its Content-Encoding says: {error}"
+            ))
         };
         let held = body.len() as u64 + DECODER_BYTES;
-        let mut sink = BoundedBuffer { bytes: Vec::new(), most, held, charge };
+        let mut sink = BoundedBuffer {
+            bytes: Vec::new(),
+            most,
+            held,
+            charge,
+        };
         let filled = match self {
             Self::Identity => return Ok(body),
             Self::Gzip => sink.fill(MultiGzDecoder::new(body.as_slice())),
-            Self::Deflate => sink.fill(ZlibReader { input: &body, state: Decompress::new(true), is_at_end: false }),
+            Self::Deflate => sink.fill(ZlibReader {
+                input: &body,
+                state: Decompress::new(true),
+                is_at_end: false,
+            }),
             Self::Zstd => {
                 let decoder = zstd::stream::read::Decoder::with_buffer(body.as_slice());
                 let mut decoder = decoder.map_err(|error| damaged(&error))?;
-                decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(|error| damaged(&error))?;
+                decoder
+                    .window_log_max(ZSTD_WINDOW_LOG)
+                    .map_err(|error| damaged(&error))?;
                 sink.fill(decoder)
             }
         };
@@ -104,13 +119,18 @@ impl BoundedBuffer<'_> {
             };
             let length = self.bytes.len() + read;
             if length as u64 > self.most {
-                let message = format!("the body has more than {} bytes once decoded (limits.request)", self.most);
+                let message = format!(
+                    "the body has more than {} bytes once decoded (limits.request)",
+                    self.most
+                );
                 return Err(DecodeError::Bound(ErrorResponse::too_large(message)));
             }
             if length > self.bytes.capacity() {
                 let most = usize::try_from(self.most).unwrap_or(usize::MAX);
                 let capacity = (2 * self.bytes.capacity()).max(length).min(most);
-                self.charge.set(self.held + capacity as u64).map_err(DecodeError::Bound)?;
+                self.charge
+                    .set(self.held + capacity as u64)
+                    .map_err(DecodeError::Bound)?;
                 self.bytes.reserve_exact(capacity - self.bytes.len());
             }
             self.bytes.extend_from_slice(&step[..read]);
@@ -118,7 +138,8 @@ impl BoundedBuffer<'_> {
     }
 }
 
-/// A zlib stream that must end where its input does: flate2's own reader takes one that was cut short for a whole one.
+/// A zlib stream that must end where its input does: flate2's own reader takes one that was cut
+/// short for a whole one.
 struct ZlibReader<'a> {
     input: &'a [u8],
     state: Decompress,
@@ -129,19 +150,28 @@ impl Read for ZlibReader<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         while !self.is_at_end {
             let (taken, given) = (self.state.total_in(), self.state.total_out());
-            let status = self.state.decompress(self.input, into, FlushDecompress::None)?;
+            let status = self
+                .state
+                .decompress(self.input, into, FlushDecompress::None)?;
             let taken = usize::try_from(self.state.total_in() - taken).map_err(io::Error::other)?;
-            let given = usize::try_from(self.state.total_out() - given).map_err(io::Error::other)?;
+            let given =
+                usize::try_from(self.state.total_out() - given).map_err(io::Error::other)?;
             self.input = &self.input[taken..];
             self.is_at_end = status == Status::StreamEnd;
             if self.is_at_end && !self.input.is_empty() {
-                return Err(io::Error::new(ErrorKind::InvalidData, "something follows the end of the stream"));
+                return Err(io::Error::new(
+                    ErrorKind::InvalidData,
+                    "something follows the end of the stream",
+                ));
             }
             if given > 0 {
                 return Ok(given);
             }
             if !self.is_at_end && taken == 0 {
-                return Err(io::Error::new(ErrorKind::UnexpectedEof, "the stream is cut short"));
+                return Err(io::Error::new(
+                    ErrorKind::UnexpectedEof,
+                    "the stream is cut short",
+                ));
             }
         }
         Ok(0)
@@ -161,7 +191,11 @@ mod tests {
     use super::*;
     use crate::source::http::memory_reservation::MemoryPool;
 
-    const KINDS: [ContentEncoding; 3] = [ContentEncoding::Gzip, ContentEncoding::Deflate, ContentEncoding::Zstd];
+    const KINDS: [ContentEncoding; 3] = [
+        ContentEncoding::Gzip,
+        ContentEncoding::Deflate,
+        ContentEncoding::Zstd,
+    ];
 
     fn encoded(kind: ContentEncoding, bytes: &[u8]) -> Vec<u8> {
         match kind {
@@ -190,7 +224,11 @@ mod tests {
         for kind in KINDS {
             let body = encoded(kind, &text);
             assert_eq!(decode(kind, &body, 300_000).unwrap(), text, "{kind:?}");
-            assert_eq!(decode(kind, &body, 299_999).unwrap_err().status, StatusCode::PAYLOAD_TOO_LARGE, "{kind:?}");
+            assert_eq!(
+                decode(kind, &body, 299_999).unwrap_err().status,
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "{kind:?}"
+            );
         }
     }
 
@@ -200,7 +238,11 @@ mod tests {
             let body = encoded(kind, b"some text, some text, some more text");
             for len in 1..body.len() {
                 let refusal = decode(kind, &body[..len], 1 << 20).unwrap_err();
-                assert_eq!(refusal.status, StatusCode::UNPROCESSABLE_ENTITY, "{kind:?} cut to {len}");
+                assert_eq!(
+                    refusal.status,
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "{kind:?} cut to {len}"
+                );
             }
             let longer = [body.as_slice(), b"more"].concat();
             assert_eq!(
@@ -217,16 +259,29 @@ mod tests {
         for kind in KINDS {
             let body = encoded(kind, &zeros);
             let decoded = kind.decode(body, 64 << 20, &mut MemoryPool::new(16 << 20).charge());
-            assert_eq!(decoded.unwrap_err().status, StatusCode::PAYLOAD_TOO_LARGE, "{kind:?}");
+            assert_eq!(
+                decoded.unwrap_err().status,
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "{kind:?}"
+            );
         }
     }
 
     #[test]
     fn unknown_or_repeated_encoding_is_415() {
-        assert_eq!(ContentEncoding::of(" GZIP ").unwrap(), ContentEncoding::Gzip);
-        assert_eq!(ContentEncoding::of("identity").unwrap(), ContentEncoding::Identity);
+        assert_eq!(
+            ContentEncoding::of(" GZIP ").unwrap(),
+            ContentEncoding::Gzip
+        );
+        assert_eq!(
+            ContentEncoding::of("identity").unwrap(),
+            ContentEncoding::Identity
+        );
         for other in ["br", "gzip, gzip", "compress"] {
-            assert_eq!(ContentEncoding::of(other).unwrap_err().status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+            assert_eq!(
+                ContentEncoding::of(other).unwrap_err().status,
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            );
         }
     }
 }

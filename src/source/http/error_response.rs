@@ -16,12 +16,19 @@ pub(super) struct ErrorResponse {
 
 impl ErrorResponse {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), retry_after: None }
+        Self {
+            status,
+            message: message.into(),
+            retry_after: None,
+        }
     }
 
     /// The client may try again after so many seconds.
     pub(super) fn later(status: StatusCode, message: impl Into<String>, seconds: u64) -> Self {
-        Self { retry_after: Some(seconds), ..Self::new(status, message) }
+        Self {
+            retry_after: Some(seconds),
+            ..Self::new(status, message)
+        }
     }
 
     /// A parameter or a header is wrong.
@@ -51,7 +58,11 @@ impl ErrorResponse {
 
     /// The run is ending.
     pub(super) fn ending() -> Self {
-        Self::later(StatusCode::SERVICE_UNAVAILABLE, "the service is about to end", 10)
+        Self::later(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the service is about to end",
+            10,
+        )
     }
 }
 

@@ -37,7 +37,11 @@ pub(super) struct CommitRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CommitOutcome {
     /// Its records are durable, from this row on; they were before, if it has come again.
-    Accepted { first: u64, rows: u32, duplicate: bool },
+    Accepted {
+        first: u64,
+        rows: u32,
+        duplicate: bool,
+    },
     /// Another request had this key.
     KeyReused,
     /// So much is pending that no more is taken.
@@ -54,7 +58,11 @@ pub(super) fn run(
     mut requests: mpsc::Receiver<CommitRequest>,
     caller: &BlockingCaller,
 ) {
-    let mut committer = GroupCommitter { wal: Arc::clone(journal), limit, file: None };
+    let mut committer = GroupCommitter {
+        wal: Arc::clone(journal),
+        limit,
+        file: None,
+    };
     let mut held: Vec<CommitRequest> = Vec::new();
     loop {
         let mut group = std::mem::take(&mut held);
@@ -66,11 +74,15 @@ pub(super) fn run(
         }
         let mut bytes: usize = group.iter().map(|request| request.payload.len()).sum();
         while bytes < GROUP_BYTES && group.len() < GROUP {
-            let Ok(request) = requests.try_recv() else { break };
+            let Ok(request) = requests.try_recv() else {
+                break;
+            };
             bytes += request.payload.len();
             group.push(request);
         }
-        caller.during(BlockingOperation::Journals, || committer.commit(group, &mut held));
+        caller.during(BlockingOperation::Journals, || {
+            committer.commit(group, &mut held)
+        });
     }
 }
 
@@ -88,7 +100,8 @@ struct EncodedRequest {
 }
 
 impl GroupCommitter {
-    /// Takes a group of requests; of several with one key, those behind the first are held for the next group.
+    /// Takes a group of requests; of several with one key, those behind the first are held for the
+    /// next group.
     fn commit(&mut self, group: Vec<CommitRequest>, held: &mut Vec<CommitRequest>) {
         let (mut written, mut bytes): (Vec<EncodedRequest>, u64) = (Vec::new(), 0);
         let mut keys = BTreeSet::new();
@@ -101,7 +114,10 @@ impl GroupCommitter {
             if request.reply.is_closed() {
                 continue;
             }
-            if request.attempt.is_some_and(|attempt| !keys.insert(attempt.key)) {
+            if request
+                .attempt
+                .is_some_and(|attempt| !keys.insert(attempt.key))
+            {
                 held.push(request);
                 continue;
             }
@@ -109,7 +125,10 @@ impl GroupCommitter {
             match self.admit(&request, next, pending + bytes) {
                 Ok(head) => {
                     bytes += head.bytes();
-                    written.push(EncodedRequest { head: head.in_group(first), request });
+                    written.push(EncodedRequest {
+                        head: head.in_group(first),
+                        request,
+                    });
                 }
                 // Who asked may have gone; here and below.
                 Err(answer) => drop(request.reply.send(answer)),
@@ -122,31 +141,73 @@ impl GroupCommitter {
         let heads: Vec<RecordHeader> = written.iter().map(|written| written.head).collect();
         match &durable {
             Ok(()) => self.wal.written(&heads),
-            Err(error) => tracing::error!("{}: requests cannot be taken: {error}", self.wal.folder.display()),
+            Err(error) => tracing::error!(
+                "{}: requests cannot be taken: {error}",
+                self.wal.folder.display()
+            ),
         }
-        for EncodedRequest { head, request: CommitRequest { reply, charge, payload, .. } } in written {
+        for EncodedRequest {
+            head,
+            request:
+                CommitRequest {
+                    reply,
+                    charge,
+                    payload,
+                    ..
+                },
+        } in written
+        {
             drop((payload, charge));
-            let taken = CommitOutcome::Accepted { first: head.first, rows: head.rows, duplicate: false };
-            let _ = reply.send(if durable.is_ok() { taken } else { CommitOutcome::Failed });
+            let taken = CommitOutcome::Accepted {
+                first: head.first,
+                rows: head.rows,
+                duplicate: false,
+            };
+            let _ = reply.send(if durable.is_ok() {
+                taken
+            } else {
+                CommitOutcome::Failed
+            });
         }
     }
 
-    fn admit(&self, request: &CommitRequest, first: u64, pending: u64) -> Result<RecordHeader, CommitOutcome> {
+    fn admit(
+        &self,
+        request: &CommitRequest,
+        first: u64,
+        pending: u64,
+    ) -> Result<RecordHeader, CommitOutcome> {
         let taken = request.attempt.and_then(|attempt| {
             let keys = &self.wal.state().keys;
-            let former =
-                || keys.get(&attempt.former.0).filter(|taken| matches!(taken.request, RequestFingerprint::Crc32(_)));
-            keys.get(&attempt.key).or_else(former).map(|taken| (taken, attempt.is(taken.request)))
+            let former = || {
+                keys.get(&attempt.former.0)
+                    .filter(|taken| matches!(taken.request, RequestFingerprint::Crc32(_)))
+            };
+            keys.get(&attempt.key)
+                .or_else(former)
+                .map(|taken| (taken, attempt.is(taken.request)))
         });
         if let Some((taken, same)) = taken {
-            let again = CommitOutcome::Accepted { first: taken.first, rows: taken.rows, duplicate: true };
-            return Err(if same { again } else { CommitOutcome::KeyReused });
+            let again = CommitOutcome::Accepted {
+                first: taken.first,
+                rows: taken.rows,
+                duplicate: true,
+            };
+            return Err(if same {
+                again
+            } else {
+                CommitOutcome::KeyReused
+            });
         }
         let key = request.attempt.map(|attempt| attempt.key);
         let head = RecordHeader::new(first, request.rows, now(), key, &request.payload);
         let head = head.ok_or(CommitOutcome::Failed)?;
         // One request is always let in, however large, so that none waits for ever.
-        if pending > 0 && pending + head.bytes() > self.limit { Err(CommitOutcome::BacklogFull) } else { Ok(head) }
+        if pending > 0 && pending + head.bytes() > self.limit {
+            Err(CommitOutcome::BacklogFull)
+        } else {
+            Ok(head)
+        }
     }
 
     /// Appends frames to the last segment and syncs it; what could not be is cut off again.
@@ -155,7 +216,9 @@ impl GroupCommitter {
             let file = self.wal.begin().map_err(|error| error.to_string())?;
             self.file = Some((file, 0));
         }
-        let Some((file, length)) = &mut self.file else { return Err("there is no file".to_owned()) };
+        let Some((file, length)) = &mut self.file else {
+            return Err("there is no file".to_owned());
+        };
         let outcome = append(file, frames).and_then(|()| {
             failpoint("request-written");
             file.sync_data()
@@ -164,8 +227,11 @@ impl GroupCommitter {
         match outcome {
             Ok(()) => *length += bytes,
             Err(error) => {
-                // Where even that fails, a new segment is begun: what was cut short here is not read by anyone.
-                let cut = file.set_len(*length).and_then(|()| file.seek(SeekFrom::Start(*length)));
+                // Where even that fails, a new segment is begun: what was cut short here is not
+                // read by anyone.
+                let cut = file
+                    .set_len(*length)
+                    .and_then(|()| file.seek(SeekFrom::Start(*length)));
                 if cut.is_err() {
                     self.file = None;
                 }
@@ -181,10 +247,12 @@ const BUFFER: usize = 256 << 10;
 
 fn append(file: &File, frames: &[EncodedRequest]) -> io::Result<()> {
     let mut output = BufWriter::with_capacity(BUFFER, file);
-    let written = frames.iter().try_for_each(|EncodedRequest { head, request }| {
-        output.write_all(&head.to_bytes())?;
-        output.write_all(&request.payload)
-    });
+    let written = frames
+        .iter()
+        .try_for_each(|EncodedRequest { head, request }| {
+            output.write_all(&head.to_bytes())?;
+            output.write_all(&request.payload)
+        });
     let written = written.and_then(|()| output.flush());
     // What could not be written must not be written behind what is cut off.
     drop(output.into_parts());

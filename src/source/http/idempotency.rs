@@ -1,4 +1,5 @@
-//! By what attempts at one request are known: the client's key, and a digest of what the request is.
+//! By what attempts at one request are known: the client's key, and a digest of what the request
+//! is.
 
 use sha2::{Digest as _, Sha256};
 
@@ -17,11 +18,22 @@ pub(super) struct RequestAttempt {
 
 impl RequestAttempt {
     /// What marks a request of `owner` under a key.
-    pub(super) fn new(owner: &str, key: &str, content_type: &str, source: &str, body: &[u8]) -> Self {
+    pub(super) fn new(
+        owner: &str,
+        key: &str,
+        content_type: &str,
+        source: &str,
+        body: &[u8],
+    ) -> Self {
         let former: [u8; 32] = Sha256::digest(key.as_bytes()).into();
         Self {
             key: digest(&[owner.as_bytes(), key.as_bytes()]),
-            request: digest(&[owner.as_bytes(), body, source.as_bytes(), content_type.as_bytes()]),
+            request: digest(&[
+                owner.as_bytes(),
+                body,
+                source.as_bytes(),
+                content_type.as_bytes(),
+            ]),
             former: (half(&former), crc32fast::hash(body)),
         }
     }
@@ -61,7 +73,9 @@ mod tests {
             RequestAttempt::new(owner, "one", content_type, source, body.as_bytes())
         };
         let first = attempt("token", "application/json", "http", "{}");
-        assert!(first.is(RequestFingerprint::Sha256(attempt("token", "application/json", "http", "{}").request)));
+        assert!(first.is(RequestFingerprint::Sha256(
+            attempt("token", "application/json", "http", "{}").request
+        )));
         for (owner, content_type, source, body) in [
             ("other", "application/json", "http", "{}"),
             ("token", "image/png", "http", "{}"),
@@ -70,9 +84,15 @@ mod tests {
             ("token", "application/json", "htt", "p{}"),
         ] {
             let other = attempt(owner, content_type, source, body);
-            assert!(!first.is(RequestFingerprint::Sha256(other.request)), "{owner} {content_type} {source} {body}");
+            assert!(
+                !first.is(RequestFingerprint::Sha256(other.request)),
+                "{owner} {content_type} {source} {body}"
+            );
             assert_eq!(first.key == other.key, owner == "token");
         }
-        assert!(first.is(RequestFingerprint::Crc32(crc32fast::hash(b"{}"))) && !first.is(RequestFingerprint::Crc32(1)));
+        assert!(
+            first.is(RequestFingerprint::Crc32(crc32fast::hash(b"{}")))
+                && !first.is(RequestFingerprint::Crc32(1))
+        );
     }
 }

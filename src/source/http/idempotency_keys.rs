@@ -1,4 +1,5 @@
-//! The keys of requests that were acknowledged of late, so that a request that comes again is not taken again.
+//! The keys of requests that were acknowledged of late, so that a request that comes again is not
+//! taken again.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File};
@@ -59,17 +60,31 @@ impl IdempotencyKeys {
     ///
     /// # Errors
     /// When the log cannot be read or replaced.
-    pub(super) fn open(folder: &Path, window: Duration, now: u64) -> Result<(Self, IdempotencyKeyLog), StageError> {
+    pub(super) fn open(
+        folder: &Path,
+        window: Duration,
+        now: u64,
+    ) -> Result<(Self, IdempotencyKeyLog), StageError> {
         let read = |path: &Path| match fs::read(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
             read => read.map_err(StageError::io(path)),
         };
         let (path, former) = (folder.join("keys-2.log"), folder.join("keys.log"));
-        let mut keys = Self { window, taken: HashMap::new(), order: VecDeque::new() };
+        let mut keys = Self {
+            window,
+            taken: HashMap::new(),
+            order: VecDeque::new(),
+        };
         // An entry that a crash cut short is that of a frame which is still there.
         let of_former = read(&former)?;
-        of_former.chunks_exact(FORMER_ENTRY).filter_map(parse_former).for_each(|(key, taken)| keys.insert(key, taken));
-        read(&path)?.chunks_exact(ENTRY).filter_map(parse).for_each(|(key, taken)| keys.insert(key, taken));
+        of_former
+            .chunks_exact(FORMER_ENTRY)
+            .filter_map(parse_former)
+            .for_each(|(key, taken)| keys.insert(key, taken));
+        read(&path)?
+            .chunks_exact(ENTRY)
+            .filter_map(parse)
+            .for_each(|(key, taken)| keys.insert(key, taken));
         keys.forget_old(now);
         let mut log = IdempotencyKeyLog { path, logged: 0 };
         log.write(&KeyLogEntries::All(keys.entries()))?;
@@ -95,7 +110,12 @@ impl IdempotencyKeys {
         if let Some(key) = head.key {
             self.insert(
                 key,
-                StoredOutcome { first: head.first, rows: head.rows, time: head.time, request: head.request },
+                StoredOutcome {
+                    first: head.first,
+                    rows: head.rows,
+                    time: head.time,
+                    request: head.request,
+                },
             );
         }
     }
@@ -127,7 +147,10 @@ impl IdempotencyKeys {
     ) -> KeyLogEntries {
         self.forget_old(now);
         let entries = |keys: &[KeyDigest]| -> Vec<u8> {
-            keys.iter().filter_map(|key| Some(bytes(key, self.taken.get(key)?))).flatten().collect()
+            keys.iter()
+                .filter_map(|key| Some(bytes(key, self.taken.get(key)?)))
+                .flatten()
+                .collect()
         };
         if log.logged + keys.len() > 2 * self.taken.len() + 1024 {
             return KeyLogEntries::All(self.entries());
@@ -136,7 +159,11 @@ impl IdempotencyKeys {
     }
 
     fn entries(&self) -> Vec<u8> {
-        self.order.iter().filter_map(|key| Some(bytes(key, self.taken.get(key)?))).flatten().collect()
+        self.order
+            .iter()
+            .filter_map(|key| Some(bytes(key, self.taken.get(key)?)))
+            .flatten()
+            .collect()
     }
 }
 
@@ -155,7 +182,9 @@ impl IdempotencyKeyLog {
             KeyLogEntries::More(more) if more.is_empty() => Ok(()),
             KeyLogEntries::More(more) => {
                 let file = private_options().create(true).append(true).open(&self.path);
-                let appended = file.and_then(|mut file: File| file.write_all(more).and_then(|()| file.sync_data()));
+                let appended = file.and_then(|mut file: File| {
+                    file.write_all(more).and_then(|()| file.sync_data())
+                });
                 self.logged += more.len() / ENTRY;
                 appended.map_err(StageError::io(&self.path))
             }
@@ -195,9 +224,18 @@ fn parse_former(bytes: &[u8]) -> Option<(KeyDigest, StoredOutcome)> {
 }
 
 /// An entry whose checksum stands at `end`.
-fn parsed(bytes: &[u8], request: RequestFingerprint, end: usize) -> Option<(KeyDigest, StoredOutcome)> {
+fn parsed(
+    bytes: &[u8],
+    request: RequestFingerprint,
+    end: usize,
+) -> Option<(KeyDigest, StoredOutcome)> {
     let eight = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
-    let taken = StoredOutcome { first: eight(16)?, rows: four(bytes, 24)?, time: eight(28)?, request };
+    let taken = StoredOutcome {
+        first: eight(16)?,
+        rows: four(bytes, 24)?,
+        time: eight(28)?,
+        request,
+    };
     let sound = four(bytes, end)? == crc32fast::hash(bytes.get(..end)?);
     Some((bytes.get(..16)?.try_into().ok()?, taken)).filter(|_| sound)
 }
@@ -219,7 +257,12 @@ mod tests {
     }
 
     /// The frames of these heads are about to go.
-    fn outlive(keys: &mut IdempotencyKeys, log: &mut IdempotencyKeyLog, frames: &[RecordHeader], now: u64) {
+    fn outlive(
+        keys: &mut IdempotencyKeys,
+        log: &mut IdempotencyKeyLog,
+        frames: &[RecordHeader],
+        now: u64,
+    ) {
         let gone: Vec<KeyDigest> = frames.iter().filter_map(|head| head.key).collect();
         let entries = keys.persist_before_truncate(&gone, log, now);
         log.write(&entries).unwrap();
@@ -234,9 +277,16 @@ mod tests {
         outlive(&mut keys, &mut log, &frames, 4000);
         keys.add(&head(3, 4, 4001));
         let first = |keys: &IdempotencyKeys, key: u8| keys.get(&[key; 16]).map(|taken| taken.first);
-        assert_eq!([first(&keys, 1), first(&keys, 2), first(&keys, 3)], [Some(0), Some(2), Some(4)]);
+        assert_eq!(
+            [first(&keys, 1), first(&keys, 2), first(&keys, 3)],
+            [Some(0), Some(2), Some(4)]
+        );
         let (keys, _) = IdempotencyKeys::open(folder.path(), HOUR, 4601).unwrap();
-        assert_eq!([first(&keys, 1), first(&keys, 2), first(&keys, 3)], [None, Some(2), None], "3 was in a frame only");
+        assert_eq!(
+            [first(&keys, 1), first(&keys, 2), first(&keys, 3)],
+            [None, Some(2), None],
+            "3 was in a frame only"
+        );
     }
 
     #[test]
@@ -250,7 +300,12 @@ mod tests {
             keys.add(&head);
             outlive(&mut keys, &mut log, &[head], n * 3600);
         }
-        assert!(fs::metadata(folder.path().join("keys-2.log")).unwrap().len() < 200_000);
+        assert!(
+            fs::metadata(folder.path().join("keys-2.log"))
+                .unwrap()
+                .len()
+                < 200_000
+        );
         assert!(keys.taken.len() <= 2);
     }
 
@@ -267,13 +322,24 @@ mod tests {
         bytes.extend([1, 2, 3]);
         fs::write(&path, bytes).unwrap();
         let (keys, _) = IdempotencyKeys::open(folder.path(), HOUR, 10).unwrap();
-        assert_eq!((keys.get(&[1; 16]), keys.get(&[2; 16]).map(|taken| taken.first)), (None, Some(2)));
+        assert_eq!(
+            (
+                keys.get(&[1; 16]),
+                keys.get(&[2; 16]).map(|taken| taken.first)
+            ),
+            (None, Some(2))
+        );
     }
 
     #[test]
     fn log_of_an_earlier_version_is_taken_over() {
         let folder = tempfile::tempdir().unwrap();
-        let mut entry = [[7_u8; 16].as_slice(), &3_u64.to_le_bytes(), &2_u32.to_le_bytes()].concat();
+        let mut entry = [
+            [7_u8; 16].as_slice(),
+            &3_u64.to_le_bytes(),
+            &2_u32.to_le_bytes(),
+        ]
+        .concat();
         entry.extend(4000_u64.to_le_bytes());
         entry.extend(99_u32.to_le_bytes());
         entry.extend(crc32fast::hash(&entry).to_le_bytes());
@@ -281,7 +347,10 @@ mod tests {
         for _ in 0..2 {
             let (keys, _) = IdempotencyKeys::open(folder.path(), HOUR, 4000).unwrap();
             let taken = keys.get(&[7; 16]).unwrap();
-            assert_eq!((taken.first, taken.rows, taken.request), (3, 2, RequestFingerprint::Crc32(99)));
+            assert_eq!(
+                (taken.first, taken.rows, taken.request),
+                (3, 2, RequestFingerprint::Crc32(99))
+            );
             assert!(!folder.path().join("keys.log").exists());
         }
     }

@@ -33,18 +33,26 @@ impl TextFormat for ImageObjects {
         match LineClass::of(record) {
             LineClass::Blank => LineAction::Skip,
             LineClass::Object { .. } => LineAction::Parse(record.len() as u64),
-            _ => LineAction::Refuse(RejectCode::Malformed, "the line is not one JSON object".to_owned()),
+            _ => LineAction::Refuse(
+                RejectCode::Malformed,
+                "the line is not one JSON object".to_owned(),
+            ),
         }
     }
 
     fn decode(&self, text: &[u8], count: usize) -> Result<RecordBatch, String> {
         let mut images = BinaryBuilder::with_capacity(count, text.len() / 4 * 3);
-        for line in text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-            let object: ImageObject<'_> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+        for line in text
+            .split(|&byte| byte == b'\n')
+            .filter(|line| !line.is_empty())
+        {
+            let object: ImageObject<'_> =
+                serde_json::from_slice(line).map_err(|error| error.to_string())?;
             images.append_value(decode(&object.image)?);
         }
         let images: ArrayRef = Arc::new(images.finish());
-        RecordBatch::try_new(SchemaRef::clone(&self.0), vec![images]).map_err(|error| error.to_string())
+        RecordBatch::try_new(SchemaRef::clone(&self.0), vec![images])
+            .map_err(|error| error.to_string())
     }
 
     fn schema(&self) -> &SchemaRef {
@@ -62,7 +70,9 @@ fn decode(text: &str) -> Result<Vec<u8>, String> {
     if text.is_empty() {
         return Err("`image` is empty; expected an image as base64".to_owned());
     }
-    BASE64.decode(text).map_err(|error| format!("`image` is not base64: {error}"))
+    BASE64
+        .decode(text)
+        .map_err(|error| format!("`image` is not base64: {error}"))
 }
 
 #[cfg(test)]
@@ -73,10 +83,23 @@ mod tests {
 
     #[test]
     fn base64_and_data_urls_are_decoded_and_all_else_is_refused() {
-        for text in ["/9j/AA==", "/9j/AA", "data:image/jpeg;base64,/9j/AA==", "data:;BASE64,/9j/AA=="] {
+        for text in [
+            "/9j/AA==",
+            "/9j/AA",
+            "data:image/jpeg;base64,/9j/AA==",
+            "data:;BASE64,/9j/AA==",
+        ] {
             assert_eq!(decode(text).unwrap(), [0xff, 0xd8, 0xff, 0], "{text}");
         }
-        for text in ["", "data:image/png;base64,", "data:image/png,abc", "a b=", "/9j/AB==", "/9j_AA==", "\u{e9}"] {
+        for text in [
+            "",
+            "data:image/png;base64,",
+            "data:image/png,abc",
+            "a b=",
+            "/9j/AB==",
+            "/9j_AA==",
+            "\u{e9}",
+        ] {
             assert!(decode(text).is_err(), "{text}");
         }
     }

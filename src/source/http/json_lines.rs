@@ -1,4 +1,5 @@
-//! Bodies of one JSON object a line, read in small blocks: a line that is no record is refused alone.
+//! Bodies of one JSON object a line, read in small blocks: a line that is no record is refused
+//! alone.
 
 use arrow::compute::concat_batches;
 
@@ -9,8 +10,13 @@ use crate::source::http::rejected_lines::{RejectedLine, TruncatedList};
 use crate::source::text::{Framer, TextBatches, TextFormat};
 
 /// What is parsed together.
-const BLOCK: BatchLimits = BatchLimits { records: 4096, bytes: 4 << 20, soft_max_records: 4096 };
-/// Bytes that a parser takes for each byte of what it makes: values as text, where they lie, and columns that grow.
+const BLOCK: BatchLimits = BatchLimits {
+    records: 4096,
+    bytes: 4 << 20,
+    soft_max_records: 4096,
+};
+/// Bytes that a parser takes for each byte of what it makes: values as text, where they lie, and
+/// columns that grow.
 const PARSING: u64 = 4;
 /// Bytes of a line that is refused, beside its text.
 const PER_LINE: u64 = 512;
@@ -28,16 +34,24 @@ pub(super) fn parse(
     most.hold(body.len() as u64)?;
     let framer = Framer::new(body, None, line_bytes).map_err(ErrorResponse::failed)?;
     let mut blocks = TextBatches::new(framer, BLOCK);
-    let (mut batches, mut bytes, mut refused, mut before) = (Vec::new(), 0, TruncatedList::default(), 0);
+    let (mut batches, mut bytes, mut refused, mut before) =
+        (Vec::new(), 0, TruncatedList::default(), 0);
     while let Some(block) = blocks.next(format).map_err(ErrorResponse::failed)? {
         let rows = u64::from(block.rows());
         most.count(rows)?;
-        let work = block.weight().saturating_mul(PARSING).saturating_add(PER_LINE * rows);
+        let work = block
+            .weight()
+            .saturating_mul(PARSING)
+            .saturating_add(PER_LINE * rows);
         most.hold(work)?;
         let parsed = block.parse(format).map_err(ErrorResponse::failed)?;
         for reject in parsed.rejects {
             let record = before + u64::from(reject.ordinal);
-            refused.push(|| RejectedLine { record, code: reject.code.as_str(), reason: reject.reason });
+            refused.push(|| RejectedLine {
+                record,
+                code: reject.code.as_str(),
+                reason: reject.reason,
+            });
         }
         before += rows;
         most.free(work)?;
@@ -51,5 +65,11 @@ pub(super) fn parse(
     }
     most.hold(bytes)?;
     let columns = concat_batches(format.schema(), &batches).map_err(ErrorResponse::failed)?;
-    Ok((DecodedBody { columns, held: bytes }, refused))
+    Ok((
+        DecodedBody {
+            columns,
+            held: bytes,
+        },
+        refused,
+    ))
 }

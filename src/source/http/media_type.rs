@@ -42,13 +42,23 @@ impl MediaType {
 
 /// A type without its parameters, in lower case.
 pub(super) fn essence(content_type: &str) -> String {
-    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase()
 }
 
 fn boundary(content_type: &str) -> Result<String, ErrorResponse> {
-    let parameters = content_type.split(';').skip(1).filter_map(|parameter| parameter.trim().split_once('='));
+    let parameters = content_type
+        .split(';')
+        .skip(1)
+        .filter_map(|parameter| parameter.trim().split_once('='));
     let mut named = parameters.filter(|(name, _)| name.trim().eq_ignore_ascii_case("boundary"));
-    let value = named.next().map(|(_, value)| value.trim().trim_matches('"').to_owned());
+    let value = named
+        .next()
+        .map(|(_, value)| value.trim().trim_matches('"').to_owned());
     value.filter(|value| (1..=BOUNDARY).contains(&value.len())).ok_or_else(|| {
         ErrorResponse::bad(format!(
             "`Content-Type: multipart/form-data` needs a `boundary` of 1 to {BOUNDARY} characters"
@@ -65,10 +75,20 @@ mod tests {
     #[test]
     fn content_type_is_understood_whatever_its_case_and_parameters() {
         assert_eq!(MediaType::of("Image/PNG; q=1").unwrap(), MediaType::Image);
-        assert_eq!(MediaType::of("application/JSON; charset=utf-8").unwrap(), MediaType::Ndjson);
+        assert_eq!(
+            MediaType::of("application/JSON; charset=utf-8").unwrap(),
+            MediaType::Ndjson
+        );
         let form = MediaType::of("multipart/form-data; charset=x; Boundary=\"--a b\"").unwrap();
         assert_eq!(form, MediaType::Multipart("--a b".to_owned()));
         let status = |content_type: &str| MediaType::of(content_type).unwrap_err().status.as_u16();
-        assert_eq!([status("text/html"), status(""), status("multipart/form-data")], [415, 415, 400]);
+        assert_eq!(
+            [
+                status("text/html"),
+                status(""),
+                status("multipart/form-data")
+            ],
+            [415, 415, 400]
+        );
     }
 }

@@ -20,12 +20,19 @@ const STEP: usize = 256 << 10;
 impl MeteredBuffer {
     /// Bytes beside `others`, which the request holds.
     pub(super) fn new(others: u64, charge: MemoryReservation) -> Self {
-        Self { bytes: Vec::new(), others, charge, refusal: None }
+        Self {
+            bytes: Vec::new(),
+            others,
+            charge,
+            refusal: None,
+        }
     }
 
     /// What a writer says of an error; the refusal that caused it, where one did.
     pub(super) fn failed(&mut self, error: impl ToString) -> ErrorResponse {
-        self.refusal.take().unwrap_or_else(|| ErrorResponse::failed(error))
+        self.refusal
+            .take()
+            .unwrap_or_else(|| ErrorResponse::failed(error))
     }
 
     /// The bytes, with the charge for them alone.

@@ -1,4 +1,5 @@
-//! The source `http`: records that clients send, acknowledged when they are durable; and records that are encoded at once.
+//! The source `http`: records that clients send, acknowledged when they are durable; and records
+//! that are encoded at once.
 
 mod response;
 mod arrow_body;
@@ -91,7 +92,8 @@ pub struct HttpSourceConfig {
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     columns: BTreeMap<String, RequestColumnType>,
-    /// Where the token is that clients send as `Authorization: Bearer TOKEN`: { file = "..." } or { variable = "..." }.
+    /// Where the token is that clients send as `Authorization: Bearer TOKEN`: { file = "..." } or {
+    /// variable = "..." }.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     token: Option<TokenSource>,
@@ -99,8 +101,9 @@ pub struct HttpSourceConfig {
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     anybody: bool,
-    /// Without a token: names under which clients may send requests, in addition to numeric addresses and localhost. A web page that leads
-    /// such a name here must not be able to send records.
+    /// Without a token: names under which clients may send requests, in addition to numeric
+    /// addresses and localhost. A web page that leads such a name here must not be able to send
+    /// records.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     hosts: Vec<String>,
@@ -112,8 +115,8 @@ pub struct HttpSourceConfig {
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     limits: HttpLimits,
-    /// How long an `Idempotency-Key` is remembered: a request that comes again within it is not taken again. Of the last
-    /// 1,000,000 keys at most. Default: 24h.
+    /// How long an `Idempotency-Key` is remembered: a request that comes again within it is not
+    /// taken again. Of the last 1,000,000 keys at most. Default: 24h.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     idempotency_window: Option<HumanDuration>,
@@ -126,24 +129,39 @@ impl SourceConfig for HttpSourceConfig {
         batch: BatchSize,
         context: &PlanContext,
     ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
-        let mut faults = server::check_auth(self.listen, self.token.as_ref(), ("anybody", self.anybody));
+        let mut faults =
+            server::check_auth(self.listen, self.token.as_ref(), ("anybody", self.anybody));
         faults.extend(server::check_hosts(&self.hosts));
-        faults.extend(self.limits.bounds().faults().into_iter().map(|fault| fault.within("limits")));
+        faults.extend(
+            self.limits
+                .bounds()
+                .faults()
+                .into_iter()
+                .map(|fault| fault.within("limits")),
+        );
         let record_bytes = context.limits.record_bytes.0;
         let columns = match self.records {
-            HttpRecordKind::Images if !self.columns.is_empty() => {
-                Err(ConfigError::new("columns", "belongs to records = \"features\"; images have the column `image`"))
-            }
+            HttpRecordKind::Images if !self.columns.is_empty() => Err(ConfigError::new(
+                "columns",
+                "belongs to records = \"features\"; images have the column `image`",
+            )),
             HttpRecordKind::Images => Ok(RequestColumns::images(record_bytes)),
             HttpRecordKind::Features => RequestColumns::features(&self.columns, record_bytes),
         };
         let columns = columns.map_err(|fault| faults.push(fault)).ok();
-        let Some(columns) = columns.filter(|_| faults.is_empty()) else { return Err(faults) };
+        let Some(columns) = columns.filter(|_| faults.is_empty()) else {
+            return Err(faults);
+        };
         let shape = match self.records {
-            HttpRecordKind::Images => BatchShape::Images(ImageBatchConfig::new(batch, context.limits, None)),
+            HttpRecordKind::Images => {
+                BatchShape::Images(ImageBatchConfig::new(batch, context.limits, None))
+            }
             HttpRecordKind::Features => {
                 let cut = BatchLimits::features(batch);
-                BatchShape::Features { schema: columns.with_origin(), cut }
+                BatchShape::Features {
+                    schema: columns.with_origin(),
+                    cut,
+                }
             }
         };
         context.listeners.plan(name);
@@ -178,10 +196,19 @@ impl Source for HttpSource {
     }
 
     fn reading_bytes(&self) -> u64 {
-        let HttpLimits { request, in_flight, backlog, .. } = self.config.limits;
-        // Requests; frames that are read from the journal, decoded and put together; what is known of frames and keys.
+        let HttpLimits {
+            request,
+            in_flight,
+            backlog,
+            ..
+        } = self.config.limits;
+        // Requests; frames that are read from the journal, decoded and put together; what is known
+        // of frames and keys.
         let frames = request.0.min(in_flight.0).saturating_mul(3) + wal_reader::MAX_BYTES as u64;
-        in_flight.0.saturating_add(frames).saturating_add(backlog.0 / wal::BYTES_PER_ENTRY_BYTE)
+        in_flight
+            .0
+            .saturating_add(frames)
+            .saturating_add(backlog.0 / wal::BYTES_PER_ENTRY_BYTE)
             + idempotency_keys::KEYS_BYTES
     }
 
@@ -197,7 +224,15 @@ impl Source for HttpSource {
                     .to_owned(),
             )
         })?;
-        let Self { name, config, columns, shape, delay, metrics, listeners } = *self;
+        let Self {
+            name,
+            config,
+            columns,
+            shape,
+            delay,
+            metrics,
+            listeners,
+        } = *self;
         let split = Split::new(format!("{name}/requests"));
         let folder = state.join("requests").join(&name);
         let window = config.idempotency_window.map_or(WINDOW, |window| window.0);
@@ -216,7 +251,11 @@ impl Source for HttpSource {
             rate_limit: config.limits.rate.map(TokenBucket::new),
             slots: Arc::new(Semaphore::new(places)),
             memory: MemoryPool::new(config.limits.in_flight.0),
-            owner: if config.token.is_some() { "token" } else { "anybody" },
+            owner: if config.token.is_some() {
+                "token"
+            } else {
+                "anybody"
+            },
             limits: config.limits,
             requests,
             wal: Arc::clone(&wal),
@@ -232,11 +271,26 @@ impl Source for HttpSource {
         let committer = std::thread::Builder::new().name("journal".to_owned());
         let caller = || shared.metrics.calls.caller(&shared.stage, true);
         let (committing, pumping) = (caller(), caller());
-        let committer = committer.spawn(move || group_commit::run(&committed, backlog, heard, &committing));
+        let committer =
+            committer.spawn(move || group_commit::run(&committed, backlog, heard, &committing));
         committer.map_err(|error| StageError::Other(format!("cannot start a thread: {error}")))?;
         let (until, runtime) = (server.run(router, ends), Handle::current());
-        runtime.spawn(forward_acks(Arc::clone(&shared), acks, end.clone(), until, closed_sender));
-        let pump = WalReader { wal, split, shape, resume: resume.clone(), delay, runtime, caller: pumping };
+        runtime.spawn(forward_acks(
+            Arc::clone(&shared),
+            acks,
+            end.clone(),
+            until,
+            closed_sender,
+        ));
+        let pump = WalReader {
+            wal,
+            split,
+            shape,
+            resume: resume.clone(),
+            delay,
+            runtime,
+            caller: pumping,
+        };
         let batches = spawn_reader(AHEAD, move |out| {
             let pumped = pump.run(out);
             // Nobody wants more: the clients are told.
@@ -261,23 +315,37 @@ fn listen(
 ) -> Result<(HttpServer, Arc<TokenAuth>), StageError> {
     let access = listeners.access(name, config.token.as_ref(), metrics)?;
     let (bounds, tls) = (config.limits.bounds(), config.tls.as_ref());
-    let options = server::ListenOptions { name, address: config.listen, bounds, tls };
+    let options = server::ListenOptions {
+        name,
+        address: config.listen,
+        bounds,
+        tls,
+    };
     let server = listeners.bind(&options, listeners.source(), metrics)?;
     tracing::info!(stage = name, "listening on {}", server.url());
     Ok((server, access))
 }
 
-/// Requests that are answered at the same time: a quarter of the connections stays for those that are refused.
+/// Requests that are answered at the same time: a quarter of the connections stays for those that
+/// are refused.
 fn places(requests: u32, connections: usize) -> usize {
     (requests as usize).min(connections - connections / 4)
 }
 
-/// The routes, for requests that the page of another site cannot have made. A page does not know the token.
+/// The routes, for requests that the page of another site cannot have made. A page does not know
+/// the token.
 fn guarded(config: &HttpSourceConfig, shared: &Arc<HttpState>) -> Router {
     let open = config.token.is_none();
-    let guard = HostCheck { host: open, origin: open, hosts: config.hosts.clone(), refuse: routes::forbidden };
-    routes::router(Arc::clone(shared))
-        .layer(axum::middleware::from_fn_with_state(Arc::new(guard), server::require_allowed_host))
+    let guard = HostCheck {
+        host: open,
+        origin: open,
+        hosts: config.hosts.clone(),
+        refuse: routes::forbidden,
+    };
+    routes::router(Arc::clone(shared)).layer(axum::middleware::from_fn_with_state(
+        Arc::new(guard),
+        server::require_allowed_host,
+    ))
 }
 
 /// Serves, and hears what becomes of the records, until there is nothing more to tell.
@@ -291,11 +359,22 @@ async fn forward_acks(
     let gauges = &shared.metrics.http;
     let labels = [shared.stage.as_str()];
     let limit = i64::try_from(shared.limits.backlog.0).unwrap_or(i64::MAX);
-    gauges.backlog_limit_bytes.with_label_values(&labels).set(limit);
+    gauges
+        .backlog_limit_bytes
+        .with_label_values(&labels)
+        .set(limit);
     let set = || {
-        let set = |gauge: prometheus::IntGauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-        set(gauges.backlog_records.with_label_values(&labels), shared.wal.pending_rows());
-        set(gauges.backlog_bytes.with_label_values(&labels), shared.wal.state().pending_bytes);
+        let set = |gauge: prometheus::IntGauge, value: u64| {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX))
+        };
+        set(
+            gauges.backlog_records.with_label_values(&labels),
+            shared.wal.pending_rows(),
+        );
+        set(
+            gauges.backlog_bytes.with_label_values(&labels),
+            shared.wal.state().pending_bytes,
+        );
     };
     let serving = tokio::spawn(server);
     let mut ticks = tokio::time::interval(TICK);
@@ -305,7 +384,8 @@ async fn forward_acks(
                 Some(ack) => {
                     shared.ack_waiters.on_ack(&shared.wal, &shared.split, &ack);
                     let journal = Arc::clone(&shared.wal);
-                    // Files are removed aside: a disk that hangs must not keep clients from their answers.
+                    // Files are removed aside: a disk that hangs must not keep clients from their
+                    // answers.
                     drop(tokio::task::spawn_blocking(move || retire(&journal)));
                 }
                 None => break,
@@ -322,7 +402,10 @@ async fn forward_acks(
 /// Removes what is of no more use from the journal.
 fn retire(journal: &WriteAheadLog) {
     if let Err(error) = journal.retire() {
-        tracing::warn!("{}: what is done stays in the journal for now: {error}", journal.folder.display());
+        tracing::warn!(
+            "{}: what is done stays in the journal for now: {error}",
+            journal.folder.display()
+        );
     }
 }
 

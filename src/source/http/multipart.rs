@@ -43,7 +43,11 @@ impl<'a> FormParts<'a> {
             memchr::memmem::find(body, delimiter.as_bytes()).map(|found| found + delimiter.len())
         };
         let at = at.ok_or_else(|| malformed("the boundary of its Content-Type is not in it"))?;
-        Ok(Self { body, delimiter: Finder::new(delimiter.as_bytes()).into_owned(), at: Some(at) })
+        Ok(Self {
+            body,
+            delimiter: Finder::new(delimiter.as_bytes()).into_owned(),
+            at: Some(at),
+        })
     }
 
     /// The next part; `None` after the last.
@@ -57,36 +61,54 @@ impl<'a> FormParts<'a> {
             self.at = None;
             return Ok(None);
         }
-        let padding = rest.iter().take_while(|&&byte| byte == b' ' || byte == b'\t').count();
+        let padding = rest
+            .iter()
+            .take_while(|&&byte| byte == b' ' || byte == b'\t')
+            .count();
         if !rest[padding..].starts_with(b"\r\n") {
-            return Err(malformed("a boundary is followed by something else than the end of its line"));
+            return Err(malformed(
+                "a boundary is followed by something else than the end of its line",
+            ));
         }
         // The line end of the boundary is also that before an empty head.
         let head_at = at + padding;
         let within = &self.body[head_at..self.body.len().min(head_at + HEAD)];
         let head = memchr::memmem::find(within, b"\r\n\r\n");
-        let head = head.ok_or_else(|| malformed("a part has no head, or one of more than 8 KiB"))?;
+        let head =
+            head.ok_or_else(|| malformed("a part has no head, or one of more than 8 KiB"))?;
         let content = head_at + head + 4;
         // An empty content shares its line end with the head.
-        let end = self.delimiter.find(&self.body[content - 2..]).map(|found| content - 2 + found);
+        let end = self
+            .delimiter
+            .find(&self.body[content - 2..])
+            .map(|found| content - 2 + found);
         let end = end.ok_or_else(|| malformed("it ends before the last boundary"))?;
         self.at = Some(end + self.delimiter.needle().len());
         let (field, file) = names(&within[..head])?;
-        Ok(Some(FormPart { field, file, content: content..end.max(content) }))
+        Ok(Some(FormPart {
+            field,
+            file,
+            content: content..end.max(content),
+        }))
     }
 }
 
 fn malformed(what: &str) -> ErrorResponse {
-    ErrorResponse::unprocessable(format!("the body is not multipart/form-data as it should be: {what}"))
+    ErrorResponse::unprocessable(format!(
+        "the body is not multipart/form-data as it should be: {what}"
+    ))
 }
 
 /// The names of a part's field and file.
 fn names(head: &[u8]) -> Result<(String, Option<String>), ErrorResponse> {
-    let head = std::str::from_utf8(head).map_err(|_| malformed("the head of a part is not UTF-8"))?;
+    let head =
+        std::str::from_utf8(head).map_err(|_| malformed("the head of a part is not UTF-8"))?;
     let mut field = None;
     let mut file = None;
     for line in head.split("\r\n") {
-        let Some((name, value)) = line.split_once(':') else { continue };
+        let Some((name, value)) = line.split_once(':') else {
+            continue;
+        };
         if !name.trim().eq_ignore_ascii_case("content-disposition") {
             continue;
         }
@@ -101,12 +123,15 @@ fn names(head: &[u8]) -> Result<(String, Option<String>), ErrorResponse> {
     Ok((field.ok_or_else(|| malformed("a part has no name"))?, file))
 }
 
-/// The parameters of a header's value, `name="value"` each; within quotes, a backslash stands before a quote or another.
+/// The parameters of a header's value, `name="value"` each; within quotes, a backslash stands
+/// before a quote or another.
 fn parameters(value: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut rest = value;
     while let Some((_, after)) = rest.split_once(';') {
-        let Some((name, after)) = after.split_once('=') else { break };
+        let Some((name, after)) = after.split_once('=') else {
+            break;
+        };
         let (value, after) = match after.trim_start().strip_prefix('"') {
             Some(quoted) => unquote(quoted),
             None => {
@@ -127,7 +152,10 @@ fn unquote(quoted: &str) -> (String, &str) {
     while let Some((place, character)) = characters.next() {
         match character {
             '"' => return (value, &quoted[place + 1..]),
-            '\\' if characters.peek().is_some_and(|(_, next)| matches!(next, '"' | '\\')) => {
+            '\\' if characters
+                .peek()
+                .is_some_and(|(_, next)| matches!(next, '"' | '\\')) =>
+            {
                 value.extend(characters.next().map(|(_, next)| next));
             }
             other => value.push(other),
@@ -152,7 +180,9 @@ mod tests {
     }
 
     fn part(head: &str, content: &str) -> String {
-        format!("--XX\r\nContent-Disposition: form-data; {head}\r\nContent-Type: image/jpeg\r\n\r\n{content}\r\n")
+        format!(
+            "--XX\r\nContent-Disposition: form-data; {head}\r\nContent-Type: image/jpeg\r\n\r\n{content}\r\n"
+        )
     }
 
     #[test]
@@ -164,18 +194,33 @@ mod tests {
             "--XX--\r\n".to_owned(),
         ];
         let found = parts(&body.concat()).unwrap();
-        let expected =
-            [("image", Some("a.jpg"), "one\r\n--X\r\n"), ("image", Some("b\"; \\.jpg"), ""), ("text", None, "plain")];
+        let expected = [
+            ("image", Some("a.jpg"), "one\r\n--X\r\n"),
+            ("image", Some("b\"; \\.jpg"), ""),
+            ("text", None, "plain"),
+        ];
         let owned = |(field, file, content): (&str, Option<&str>, &str)| {
-            (field.to_owned(), file.map(str::to_owned), content.to_owned())
+            (
+                field.to_owned(),
+                file.map(str::to_owned),
+                content.to_owned(),
+            )
         };
         assert_eq!(found, expected.map(owned));
-        assert_eq!(parts(&format!("preamble\r\n{}", body.concat())).unwrap().len(), 3);
+        assert_eq!(
+            parts(&format!("preamble\r\n{}", body.concat()))
+                .unwrap()
+                .len(),
+            3
+        );
     }
 
     #[test]
     fn form_that_is_cut_anywhere_is_refused() {
-        let body = format!("{}--XX--", part("name=\"image\"; filename=\"a.jpg\"", "content"));
+        let body = format!(
+            "{}--XX--",
+            part("name=\"image\"; filename=\"a.jpg\"", "content")
+        );
         assert_eq!(parts(&body).unwrap().len(), 1);
         for len in 0..body.len() {
             assert!(parts(&body[..len]).is_err(), "cut to {len}");

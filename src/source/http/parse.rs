@@ -45,14 +45,28 @@ pub(super) fn parse_body(
     owner: &str,
     arrived: ReceivedRequest,
 ) -> Result<ParsedRequest, ErrorResponse> {
-    let ReceivedRequest { source, head, body, mut charge } = arrived;
+    let ReceivedRequest {
+        source,
+        head,
+        body,
+        mut charge,
+    } = arrived;
     let body = head.encoding.decode(body, limits.request.0, &mut charge)?;
     let kind = essence(&head.content_type);
-    let attempt = |body: &[u8]| head.key.as_ref().map(|key| RequestAttempt::new(owner, key, &kind, &source, body));
-    // A client makes a boundary of its own for each attempt: forms are compared by the records in them.
+    let attempt = |body: &[u8]| {
+        head.key
+            .as_ref()
+            .map(|key| RequestAttempt::new(owner, key, &kind, &source, body))
+    };
+    // A client makes a boundary of its own for each attempt: forms are compared by the records in
+    // them.
     let is_form = matches!(head.media, MediaType::Multipart(_));
     let of_body = if is_form { None } else { attempt(&body) };
-    let parsed = columns.parse(&head.media, body, BodyBudget::new(limits, &source, &mut charge))?;
+    let parsed = columns.parse(
+        &head.media,
+        body,
+        BodyBudget::new(limits, &source, &mut charge),
+    )?;
     let names = match &parsed.sources {
         Some(_) => 0,
         None => name_bytes(&source).saturating_mul(parsed.columns.num_rows() as u64),
@@ -60,11 +74,22 @@ pub(super) fn parse_body(
     let held = parsed.held.saturating_add(names);
     charge.set(held)?;
     let records = with_source(&parsed, &source).map_err(ErrorResponse::failed)?;
-    let of_form = if is_form && head.key.is_some() { attempt(&encoded(&records, held, &mut charge)?) } else { None };
-    Ok(ParsedRequest { records, attempt: of_body.or(of_form), rejected: parsed.rejected, held, charge })
+    let of_form = if is_form && head.key.is_some() {
+        attempt(&encoded(&records, held, &mut charge)?)
+    } else {
+        None
+    };
+    Ok(ParsedRequest {
+        records,
+        attempt: of_body.or(of_form),
+        rejected: parsed.rejected,
+        held,
+        charge,
+    })
 }
 
-/// Records as the bytes of a frame; the charge covers both, and the bytes on their way from one to the other.
+/// Records as the bytes of a frame; the charge covers both, and the bytes on their way from one to
+/// the other.
 pub(super) fn encoded(
     records: &RecordBatch,
     held: u64,

@@ -14,7 +14,10 @@ pub(super) struct TruncatedList<T> {
 
 impl<T> Default for TruncatedList<T> {
     fn default() -> Self {
-        Self { first: Vec::new(), count: 0 }
+        Self {
+            first: Vec::new(),
+            count: 0,
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Answers of `/v1/encode`: what comes of the records, as JSON, as an Arrow stream, or as a picture.
+//! Answers of `/v1/encode`: what comes of the records, as JSON, as an Arrow stream, or as a
+//! picture.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -45,8 +46,13 @@ const QUALITY: u8 = 90;
 impl ResponseFormat {
     /// The first form that `Accept` names; JSON where it names none.
     fn of(accept: &str) -> Self {
-        let kinds =
-            accept.split(',').map(|kind| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+        let kinds = accept.split(',').map(|kind| {
+            kind.split(';')
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .to_ascii_lowercase()
+        });
         let known = |kind: String| match kind.as_str() {
             ARROW_STREAM => Some(Self::Arrow),
             "image/png" | "image/*" => Some(Self::Picture(OutputFormat::Png)),
@@ -79,21 +85,41 @@ impl AsRef<[u8]> for ReservedBytes {
 impl EncodeResponse {
     fn of(written: MeteredBuffer, content_type: &'static str) -> Result<Self, ErrorResponse> {
         let (bytes, charge) = written.finish()?;
-        Ok(Self { status: StatusCode::OK, content_type, body: ReservedBytes { bytes, _charge: charge } })
+        Ok(Self {
+            status: StatusCode::OK,
+            content_type,
+            body: ReservedBytes {
+                bytes,
+                _charge: charge,
+            },
+        })
     }
 }
 
 impl IntoResponse for EncodeResponse {
     fn into_response(self) -> Response {
-        (self.status, [(CONTENT_TYPE, self.content_type)], Bytes::from_owner(self.body)).into_response()
+        (
+            self.status,
+            [(CONTENT_TYPE, self.content_type)],
+            Bytes::from_owner(self.body),
+        )
+            .into_response()
     }
 }
 
 impl ResponseOptions {
     /// By the parameter `columns` and the header `Accept`.
     pub(super) fn new(columns: Option<&str>, accept: &str) -> Self {
-        let columns = columns.map(|names| names.split(',').map(|name| name.trim().to_owned()).collect());
-        Self { columns, form: ResponseFormat::of(accept) }
+        let columns = columns.map(|names| {
+            names
+                .split(',')
+                .map(|name| name.trim().to_owned())
+                .collect()
+        });
+        Self {
+            columns,
+            form: ResponseFormat::of(accept),
+        }
     }
 
     /// Whether so many records can be answered in this form.
@@ -109,8 +135,8 @@ impl ResponseOptions {
         }
     }
 
-    /// Places of the columns to answer with: all but images and tensors, where nothing else is asked for; for a picture, its
-    /// tensor.
+    /// Places of the columns to answer with: all but images and tensors, where nothing else is
+    /// asked for; for a picture, its tensor.
     ///
     /// # Errors
     /// 400 for a column that is not there, 406 where there is no picture, or it is not known which.
@@ -121,8 +147,10 @@ impl ResponseOptions {
         let Some(names) = &self.columns else {
             let small = |place: &usize| {
                 let field = schema.field(*place);
-                let is_image = matches!(field.data_type(), DataType::Binary | DataType::LargeBinary);
-                !is_image && (TensorShape::of(field).is_none() || field.extension_type_name().is_none())
+                let is_image =
+                    matches!(field.data_type(), DataType::Binary | DataType::LargeBinary);
+                !is_image
+                    && (TensorShape::of(field).is_none() || field.extension_type_name().is_none())
             };
             return Ok((0..schema.fields().len()).filter(small).collect());
         };
@@ -132,16 +160,31 @@ impl ResponseOptions {
     fn picture(&self, schema: &SchemaRef) -> Result<usize, ErrorResponse> {
         let refuse = |what: String| ErrorResponse::new(StatusCode::NOT_ACCEPTABLE, what);
         let pictures = pixel_columns(schema);
-        let known = pictures.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
-        let none = || refuse("no column that reaches the first sink holds pixels; accept application/json".to_owned());
+        let known = pictures
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect::<Vec<_>>()
+            .join(", ");
+        let none = || {
+            refuse(
+                "no column that reaches the first sink holds pixels; accept application/json"
+                    .to_owned(),
+            )
+        };
         let name = match (self.columns.as_deref(), pictures.as_slice()) {
             (_, []) => return Err(none()),
             (Some([name]), _) => name,
             (None, [(name, _)]) => name,
-            _ => return Err(refuse(format!("write columns=NAME with one of the columns that hold pixels: {known}"))),
+            _ => {
+                return Err(refuse(format!(
+                    "write columns=NAME with one of the columns that hold pixels: {known}"
+                )));
+            }
         };
         if !pictures.iter().any(|(picture, _)| picture == name) {
-            return Err(refuse(format!("the column `{name}` does not hold pixels; these do: {known}")));
+            return Err(refuse(format!(
+                "the column `{name}` does not hold pixels; these do: {known}"
+            )));
         }
         index_of(schema, name)
     }
@@ -156,10 +199,13 @@ impl ResponseOptions {
         invalid: &TruncatedList<RejectedLine>,
     ) -> Result<EncodeResponse, ErrorResponse> {
         match self.form {
-            ResponseFormat::Picture(format) if !encoded.parts.is_empty() => write_picture(encoded, format),
-            ResponseFormat::Picture(_) => {
-                Ok(EncodeResponse { status: StatusCode::UNPROCESSABLE_ENTITY, ..write_json(encoded, invalid)? })
+            ResponseFormat::Picture(format) if !encoded.parts.is_empty() => {
+                write_picture(encoded, format)
             }
+            ResponseFormat::Picture(_) => Ok(EncodeResponse {
+                status: StatusCode::UNPROCESSABLE_ENTITY,
+                ..write_json(encoded, invalid)?
+            }),
             ResponseFormat::Arrow if !encoded.parts.is_empty() => write_arrow(encoded, invalid),
             ResponseFormat::Arrow | ResponseFormat::Json => write_json(encoded, invalid),
         }
@@ -167,10 +213,20 @@ impl ResponseOptions {
 }
 
 fn index_of(schema: &SchemaRef, name: &str) -> Result<usize, ErrorResponse> {
-    let known = || schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
-    schema
-        .index_of(name)
-        .map_err(|_| ErrorResponse::bad(format!("there is no column `{name}`; there are: {}", known())))
+    let known = || {
+        schema
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    schema.index_of(name).map_err(|_| {
+        ErrorResponse::bad(format!(
+            "there is no column `{name}`; there are: {}",
+            known()
+        ))
+    })
 }
 
 /// Where the line of a record lies, or what to say in place of it.
@@ -180,7 +236,13 @@ fn write_json(
     encoded: InferenceResult,
     invalid: &TruncatedList<RejectedLine>,
 ) -> Result<EncodeResponse, ErrorResponse> {
-    let InferenceResult { total, parts, rejected, held, charge } = encoded;
+    let InferenceResult {
+        total,
+        parts,
+        rejected,
+        held,
+        charge,
+    } = encoded;
     let mut lines = MeteredBuffer::new(held, charge);
     let mut places: Vec<RowRange> = vec![None; total];
     for (records, origin) in &parts {
@@ -190,14 +252,21 @@ fn write_json(
         drop(writer);
         written.map_err(|error| lines.failed(error))?;
         for at in origin {
-            let end = memchr::memchr(b'\n', &lines.bytes[start..]).map_or(lines.bytes.len(), |length| start + length);
+            let end = memchr::memchr(b'\n', &lines.bytes[start..])
+                .map_or(lines.bytes.len(), |length| start + length);
             places[*at] = Some(start..end);
             start = end + 1;
         }
     }
-    let mut rejected: HashMap<u64, &RejectedRecord> =
-        rejected.iter().map(|rejected| (rejected.row, rejected)).collect();
-    let MeteredBuffer { bytes: lines, charge, .. } = lines;
+    let mut rejected: HashMap<u64, &RejectedRecord> = rejected
+        .iter()
+        .map(|rejected| (rejected.row, rejected))
+        .collect();
+    let MeteredBuffer {
+        bytes: lines,
+        charge,
+        ..
+    } = lines;
     let mut answer = MeteredBuffer::new(held + lines.capacity() as u64, charge);
     let mut write = |text: &[u8]| {
         let written = answer.write_all(text);
@@ -209,9 +278,19 @@ fn write_json(
             write(b",")?;
         }
         match (rejected.remove(&(at as u64)), place) {
-            (Some(RejectedRecord { stage, code, reason, .. }), _) => {
+            (
+                Some(RejectedRecord {
+                    stage,
+                    code,
+                    reason,
+                    ..
+                }),
+                _,
+            ) => {
                 write(
-                    json!({ "rejected": { "stage": stage, "code": code, "reason": reason } }).to_string().as_bytes(),
+                    json!({ "rejected": { "stage": stage, "code": code, "reason": reason } })
+                        .to_string()
+                        .as_bytes(),
                 )?;
             }
             (None, Some(place)) => write(&lines[place])?,
@@ -228,15 +307,19 @@ fn write_json(
     EncodeResponse::of(answer, "application/json")
 }
 
-/// A stream of those that came through, with their places as the column `record`; the others stand in the metadata of its
-/// schema.
+/// A stream of those that came through, with their places as the column `record`; the others stand
+/// in the metadata of its schema.
 fn write_arrow(
     encoded: InferenceResult,
     invalid: &TruncatedList<RejectedLine>,
 ) -> Result<EncodeResponse, ErrorResponse> {
-    let Some((first, _)) = encoded.parts.first() else { return write_json(encoded, invalid) };
+    let Some((first, _)) = encoded.parts.first() else {
+        return write_json(encoded, invalid);
+    };
     let record = Arc::new(Field::new("record", DataType::UInt32, false));
-    let fields: Vec<_> = std::iter::once(record).chain(first.schema().fields().iter().cloned()).collect();
+    let fields: Vec<_> = std::iter::once(record)
+        .chain(first.schema().fields().iter().cloned())
+        .collect();
     let told = |value: Value| value.to_string();
     let told = [
         ("rejected".to_owned(), told(json!(encoded.rejected))),
@@ -245,13 +328,22 @@ fn write_arrow(
     ];
     let told: HashMap<String, String> = told.into_iter().collect();
     let schema = Arc::new(Schema::new_with_metadata(fields, told));
-    let InferenceResult { parts, held, charge, .. } = encoded;
+    let InferenceResult {
+        parts,
+        held,
+        charge,
+        ..
+    } = encoded;
     let mut output = MeteredBuffer::new(held, charge);
     let written = StreamWriter::try_new(&mut output, &schema).and_then(|mut writer| {
         for (records, origin) in &parts {
-            let record = origin.iter().map(|&at| u32::try_from(at).unwrap_or(u32::MAX));
+            let record = origin
+                .iter()
+                .map(|&at| u32::try_from(at).unwrap_or(u32::MAX));
             let record: ArrayRef = Arc::new(UInt32Array::from_iter_values(record));
-            let columns = std::iter::once(record).chain(records.columns().iter().cloned()).collect();
+            let columns = std::iter::once(record)
+                .chain(records.columns().iter().cloned())
+                .collect();
             writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns)?)?;
         }
         writer.finish()
@@ -261,19 +353,47 @@ fn write_arrow(
 }
 
 /// The picture of the only record.
-fn write_picture(encoded: InferenceResult, format: OutputFormat) -> Result<EncodeResponse, ErrorResponse> {
-    let InferenceResult { parts, held, mut charge, .. } = encoded;
-    let Some((records, _)) = parts.first() else { return Err(ErrorResponse::failed("there is no picture")) };
-    let (field, pixels) = (records.schema().field(0).clone(), pixel_columns(&records.schema()).into_iter().next());
-    let Some((_, pixels)) = pixels else { return Err(ErrorResponse::failed("the column holds no pixels")) };
+fn write_picture(
+    encoded: InferenceResult,
+    format: OutputFormat,
+) -> Result<EncodeResponse, ErrorResponse> {
+    let InferenceResult {
+        parts,
+        held,
+        mut charge,
+        ..
+    } = encoded;
+    let Some((records, _)) = parts.first() else {
+        return Err(ErrorResponse::failed("there is no picture"));
+    };
+    let (field, pixels) = (
+        records.schema().field(0).clone(),
+        pixel_columns(&records.schema()).into_iter().next(),
+    );
+    let Some((_, pixels)) = pixels else {
+        return Err(ErrorResponse::failed("the column holds no pixels"));
+    };
     // Pixels of a byte each, and a file that is hardly larger.
     charge.set(held.saturating_mul(2))?;
     let shape = TensorShape::of(&field);
-    let file = pixels_of(records.column(0), shape.as_ref(), &pixels, 0).and_then(|pixels| encode(&pixels, format));
-    let bytes = file.map_err(|error| ErrorResponse::new(StatusCode::NOT_ACCEPTABLE, error.to_string()))?;
+    let file = pixels_of(records.column(0), shape.as_ref(), &pixels, 0)
+        .and_then(|pixels| encode(&pixels, format));
+    let bytes =
+        file.map_err(|error| ErrorResponse::new(StatusCode::NOT_ACCEPTABLE, error.to_string()))?;
     charge.set(bytes.capacity() as u64)?;
-    let content_type = if format == OutputFormat::Png { "image/png" } else { "image/jpeg" };
-    Ok(EncodeResponse { status: StatusCode::OK, content_type, body: ReservedBytes { bytes, _charge: charge } })
+    let content_type = if format == OutputFormat::Png {
+        "image/png"
+    } else {
+        "image/jpeg"
+    };
+    Ok(EncodeResponse {
+        status: StatusCode::OK,
+        content_type,
+        body: ReservedBytes {
+            bytes,
+            _charge: charge,
+        },
+    })
 }
 
 #[cfg(test)]
@@ -286,9 +406,15 @@ mod tests {
         for (accept, form) in [
             ("", ResponseFormat::Json),
             ("*/*", ResponseFormat::Json),
-            ("text/html, application/json;q=0.9, image/png", ResponseFormat::Json),
+            (
+                "text/html, application/json;q=0.9, image/png",
+                ResponseFormat::Json,
+            ),
             ("image/png", png),
-            ("Image/JPEG; q=1, */*", ResponseFormat::Picture(OutputFormat::Jpeg(QUALITY))),
+            (
+                "Image/JPEG; q=1, */*",
+                ResponseFormat::Picture(OutputFormat::Jpeg(QUALITY)),
+            ),
             ("image/webp, image/*", png),
             ("application/vnd.apache.arrow.stream", ResponseFormat::Arrow),
         ] {

@@ -65,7 +65,11 @@ pub(super) fn router(shared: Arc<HttpState>) -> Router {
 
 /// Whether requests are taken, for those who send them here; no token is necessary.
 async fn healthz(State(shared): State<Arc<HttpState>>) -> Response {
-    if *shared.ends.borrow() { ErrorResponse::ending().into_response() } else { "ok\n".into_response() }
+    if *shared.ends.borrow() {
+        ErrorResponse::ending().into_response()
+    } else {
+        "ok\n".into_response()
+    }
 }
 
 /// The answer to a request that the page of another site may have made.
@@ -74,7 +78,10 @@ pub(super) fn forbidden(reason: String) -> Response {
 }
 
 async fn openapi() -> impl IntoResponse {
-    ([(CONTENT_TYPE, "application/json")], include_str!("openapi.json"))
+    (
+        [(CONTENT_TYPE, "application/json")],
+        include_str!("openapi.json"),
+    )
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -90,11 +97,23 @@ struct QueryParams {
 
 type QueryResult = Result<Query<QueryParams>, axum::extract::rejection::QueryRejection>;
 
-async fn records(State(shared): State<Arc<HttpState>>, asked: QueryResult, headers: HeaderMap, body: Body) -> Response {
-    shared.answer("records", asked, &headers, body, ingest).await
+async fn records(
+    State(shared): State<Arc<HttpState>>,
+    asked: QueryResult,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    shared
+        .answer("records", asked, &headers, body, ingest)
+        .await
 }
 
-async fn encode(State(shared): State<Arc<HttpState>>, asked: QueryResult, headers: HeaderMap, body: Body) -> Response {
+async fn encode(
+    State(shared): State<Arc<HttpState>>,
+    asked: QueryResult,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
     shared.answer("encode", asked, &headers, body, infer).await
 }
 
@@ -112,14 +131,22 @@ impl HttpState {
         F: Future<Output = Result<Response, ErrorResponse>>,
     {
         let begun = Instant::now();
-        let in_flight = self.metrics.http.in_flight.with_label_values(&[&self.stage]);
+        let in_flight = self
+            .metrics
+            .http
+            .in_flight
+            .with_label_values(&[&self.stage]);
         in_flight.inc();
         let answered = match self.check_admission(headers) {
             Err(refusal) => {
                 discard(body).await;
                 Err(refusal)
             }
-            Ok(()) => match self.receive(asked, headers, body).await.and_then(|arrived| Ok((self.place()?, arrived))) {
+            Ok(()) => match self
+                .receive(asked, headers, body)
+                .await
+                .and_then(|arrived| Ok((self.place()?, arrived)))
+            {
                 Err(refusal) => Err(refusal),
                 Ok((_place, (asked, arrived))) => work(Arc::clone(&self), asked, arrived).await,
             },
@@ -127,22 +154,37 @@ impl HttpState {
         let response = answered.unwrap_or_else(IntoResponse::into_response);
         in_flight.dec();
         let (stage, code) = (self.stage.as_str(), response.status().as_u16().to_string());
-        self.metrics.http.requests.with_label_values(&[stage, route, &code]).inc();
-        self.metrics.http.request_seconds.with_label_values(&[stage, route]).observe(begun.elapsed().as_secs_f64());
+        self.metrics
+            .http
+            .requests
+            .with_label_values(&[stage, route, &code])
+            .inc();
+        self.metrics
+            .http
+            .request_seconds
+            .with_label_values(&[stage, route])
+            .observe(begun.elapsed().as_secs_f64());
         response
     }
 
     /// Who asks, and how often.
     fn check_admission(&self, headers: &HeaderMap) -> Result<(), ErrorResponse> {
-        let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let authorization = headers
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
         if !self.auth.is_authorized(authorization) {
-            let message = "expected the header `Authorization: Bearer TOKEN` with the token of this source";
+            let message =
+                "expected the header `Authorization: Bearer TOKEN` with the token of this source";
             return Err(ErrorResponse::new(StatusCode::UNAUTHORIZED, message));
         }
         if *self.ends.borrow() {
             return Err(ErrorResponse::ending());
         }
-        if self.rate_limit.as_ref().is_some_and(|rate| !rate.try_acquire()) {
+        if self
+            .rate_limit
+            .as_ref()
+            .is_some_and(|rate| !rate.try_acquire())
+        {
             return Err(ErrorResponse::later(
                 StatusCode::TOO_MANY_REQUESTS,
                 "more requests per second than limits.rate",
@@ -152,8 +194,8 @@ impl HttpState {
         Ok(())
     }
 
-    /// A place among the requests that are answered. Those whose bodies arrive have none, or clients that send slowly would take
-    /// all: connections and memory bound them.
+    /// A place among the requests that are answered. Those whose bodies arrive have none, or
+    /// clients that send slowly would take all: connections and memory bound them.
     fn place(&self) -> Result<OwnedSemaphorePermit, ErrorResponse> {
         Arc::clone(&self.slots).try_acquire_owned().map_err(|_| {
             ErrorResponse::later(
@@ -176,7 +218,15 @@ impl HttpState {
         let head = RequestHead::of(headers)?;
         let (body, charge) = body::read(&head, body, &self.limits, &self.memory).await?;
         let source = asked.source.clone().unwrap_or_else(|| "http".to_owned());
-        Ok((asked, ReceivedRequest { source, head, body, charge }))
+        Ok((
+            asked,
+            ReceivedRequest {
+                source,
+                head,
+                body,
+                charge,
+            },
+        ))
     }
 }
 
@@ -184,8 +234,8 @@ impl HttpState {
 const DISCARDED: usize = 1 << 20;
 const DISCARDING: Duration = Duration::from_secs(1);
 
-/// Lets the body of a refused request arrive, as far as it is short: a client that is cut off while it sends may see its
-/// connection reset, and not why.
+/// Lets the body of a refused request arrive, as far as it is short: a client that is cut off while
+/// it sends may see its connection reset, and not why.
 async fn discard(body: Body) {
     let mut left = DISCARDED;
     let mut chunks = body.into_data_stream();
@@ -209,8 +259,8 @@ fn list<T: Serialize>(told: &mut Value, name: &str, list: &TruncatedList<T>) {
     }
 }
 
-/// Journals the records of a request, and answers when they are durable; or, where that is asked, when every sink has
-/// them.
+/// Journals the records of a request, and answers when they are durable; or, where that is asked,
+/// when every sink has them.
 async fn ingest(
     shared: Arc<HttpState>,
     asked: QueryParams,
@@ -220,15 +270,26 @@ async fn ingest(
         None | Some("journalled") => false,
         Some("committed") => true,
         Some(other) => {
-            let message = format!("ack={other} is not understood; expected `journalled` or `committed`");
+            let message =
+                format!("ack={other} is not understood; expected `journalled` or `committed`");
             return Err(ErrorResponse::bad(message));
         }
     };
     let parsing = Arc::clone(&shared);
     let parsed = aside(move || {
-        let HttpState { columns, limits, owner, .. } = &*parsing;
-        let ParsedRequest { records, attempt, rejected, held, mut charge } =
-            parse_body(columns, limits, owner, arrived)?;
+        let HttpState {
+            columns,
+            limits,
+            owner,
+            ..
+        } = &*parsing;
+        let ParsedRequest {
+            records,
+            attempt,
+            rejected,
+            held,
+            mut charge,
+        } = parse_body(columns, limits, owner, arrived)?;
         let rows = u32::try_from(records.num_rows()).map_err(ErrorResponse::failed)?;
         let mut payload = encoded(&records, held, &mut charge)?;
         drop(records);
@@ -253,7 +314,10 @@ async fn ingest(
     if !committed {
         return Ok((StatusCode::ACCEPTED, Json(told)).into_response());
     }
-    if let Some(outcome) = shared.ack_waiters.wait(&shared.wal, first, first + u64::from(rows)) {
+    if let Some(outcome) = shared
+        .ack_waiters
+        .wait(&shared.wal, first, first + u64::from(rows))
+    {
         match tokio::time::timeout(shared.limits.response_timeout.0, outcome).await {
             Ok(Ok(outcome)) => {
                 list(&mut told, "rejected", &outcome.rejected);
@@ -270,7 +334,8 @@ async fn ingest(
 }
 
 impl HttpState {
-    /// Has records made durable; the row of the first, how many there are, and whether they were there before.
+    /// Has records made durable; the row of the first, how many there are, and whether they were
+    /// there before.
     async fn journalled(
         &self,
         payload: Vec<u8>,
@@ -279,10 +344,20 @@ impl HttpState {
         charge: MemoryReservation,
     ) -> Result<(u64, u32, bool), ErrorResponse> {
         let (reply, answer) = oneshot::channel();
-        let request = CommitRequest { payload, rows, attempt, reply, charge };
-        // A request that has not been begun to be written by then is not taken: its receiver is gone.
+        let request = CommitRequest {
+            payload,
+            rows,
+            attempt,
+            reply,
+            charge,
+        };
+        // A request that has not been begun to be written by then is not taken: its receiver is
+        // gone.
         let written = async {
-            self.requests.send(request).await.map_err(|_| ErrorResponse::ending())?;
+            self.requests
+                .send(request)
+                .await
+                .map_err(|_| ErrorResponse::ending())?;
             answer.await.map_err(|_| ErrorResponse::ending())
         };
         let answer = tokio::time::timeout(self.limits.journal.0, written).await.map_err(|_| {
@@ -296,18 +371,30 @@ impl HttpState {
 
 fn accepted(answer: CommitOutcome) -> Result<(u64, u32, bool), ErrorResponse> {
     match answer {
-        CommitOutcome::Accepted { first, rows, duplicate } => Ok((first, rows, duplicate)),
+        CommitOutcome::Accepted {
+            first,
+            rows,
+            duplicate,
+        } => Ok((first, rows, duplicate)),
         CommitOutcome::KeyReused => {
             let message = "another request had this Idempotency-Key: its body, source or type differs; use a key for each request";
             Err(ErrorResponse::unprocessable(message))
         }
         CommitOutcome::BacklogFull => {
             let message = "as many records wait to be worked on as limits.backlog allows";
-            Err(ErrorResponse::later(StatusCode::TOO_MANY_REQUESTS, message, 5))
+            Err(ErrorResponse::later(
+                StatusCode::TOO_MANY_REQUESTS,
+                message,
+                5,
+            ))
         }
         CommitOutcome::Failed => {
             let message = "the records cannot be made durable: the disk is full, or fails";
-            Err(ErrorResponse::later(StatusCode::INSUFFICIENT_STORAGE, message, 30))
+            Err(ErrorResponse::later(
+                StatusCode::INSUFFICIENT_STORAGE,
+                message,
+                30,
+            ))
         }
     }
 }
@@ -319,17 +406,37 @@ async fn infer(
     arrived: ReceivedRequest,
 ) -> Result<Response, ErrorResponse> {
     if asked.ack.is_some() {
-        return Err(ErrorResponse::bad("`ack` is for /v1/records: nothing is kept here"));
+        return Err(ErrorResponse::bad(
+            "`ack` is for /v1/records: nothing is kept here",
+        ));
     }
-    let wanted = Arc::new(ResponseOptions::new(asked.columns.as_deref(), &arrived.head.accept));
+    let wanted = Arc::new(ResponseOptions::new(
+        asked.columns.as_deref(),
+        &arrived.head.accept,
+    ));
     let parsing = Arc::clone(&shared);
-    let parsed = aside(move || parse_body(&parsing.columns, &parsing.limits, parsing.owner, arrived));
-    let ParsedRequest { records, rejected, held, charge, .. } = parsed.await?;
+    let parsed =
+        aside(move || parse_body(&parsing.columns, &parsing.limits, parsing.owner, arrived));
+    let ParsedRequest {
+        records,
+        rejected,
+        held,
+        charge,
+        ..
+    } = parsed.await?;
     wanted.check(records.num_rows())?;
     let wait: Duration = shared.limits.response_timeout.0;
-    let answered = shared.inference.encode(records, held, charge, Arc::clone(&wanted));
+    let answered = shared
+        .inference
+        .encode(records, held, charge, Arc::clone(&wanted));
     let encoded = tokio::time::timeout(wait, answered).await.map_err(|_| {
-        ErrorResponse::later(StatusCode::SERVICE_UNAVAILABLE, "no worker was free within limits.response_timeout", 5)
+        ErrorResponse::later(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no worker was free within limits.response_timeout",
+            5,
+        )
     })??;
-    aside(move || wanted.write(encoded, &rejected)).await.map(IntoResponse::into_response)
+    aside(move || wanted.write(encoded, &rejected))
+        .await
+        .map(IntoResponse::into_response)
 }

@@ -73,14 +73,20 @@ impl WalReader {
             loop {
                 let available = *tail.borrow_and_update();
                 while row < available && records < self.shape.most() && bytes < MAX_BYTES {
-                    let Some((first, batch, size)) = self.next(&mut reader, row)? else { break };
+                    let Some((first, batch, size)) = self.next(&mut reader, row)? else {
+                        break;
+                    };
                     row = first + batch.num_rows() as u64;
                     records += batch.num_rows();
                     bytes += size;
                     gathered.push((first, batch));
                 }
                 let left = self.delay.saturating_sub(begun.elapsed());
-                if row < available || records >= self.shape.most() || left.is_zero() || !self.changed(&mut tail, left) {
+                if row < available
+                    || records >= self.shape.most()
+                    || left.is_zero()
+                    || !self.changed(&mut tail, left)
+                {
                     break;
                 }
             }
@@ -107,7 +113,8 @@ impl WalReader {
 
     /// Whether something came within `wait`.
     fn changed(&self, tail: &mut watch::Receiver<u64>, wait: Duration) -> bool {
-        self.runtime.block_on(async { tokio::time::timeout(wait, tail.changed()).await.is_ok() })
+        self.runtime
+            .block_on(async { tokio::time::timeout(wait, tail.changed()).await.is_ok() })
     }
 
     /// The records of the frame that holds `row`, from there on, and the row of the first.
@@ -120,17 +127,31 @@ impl WalReader {
             if reader.is_none() {
                 *reader = self.wal.read_from(row)?;
             }
-            while let Some((head, payload)) = reader.as_mut().map(SegmentReader::next).transpose()?.flatten() {
+            while let Some((head, payload)) = reader
+                .as_mut()
+                .map(SegmentReader::next)
+                .transpose()?
+                .flatten()
+            {
                 if head.end() <= row {
                     continue;
                 }
                 let records = wal_record::decode(&payload).map_err(|reason| {
-                    StageError::Other(format!("{}: row {}: {reason}", self.wal.folder.display(), head.first))
+                    StageError::Other(format!(
+                        "{}: row {}: {reason}",
+                        self.wal.folder.display(),
+                        head.first
+                    ))
                 })?;
-                let skip =
-                    usize::try_from(row.saturating_sub(head.first)).unwrap_or(usize::MAX).min(records.num_rows());
+                let skip = usize::try_from(row.saturating_sub(head.first))
+                    .unwrap_or(usize::MAX)
+                    .min(records.num_rows());
                 let first = head.first + skip as u64;
-                return Ok(Some((first, records.slice(skip, records.num_rows() - skip), payload.len())));
+                return Ok(Some((
+                    first,
+                    records.slice(skip, records.num_rows() - skip),
+                    payload.len(),
+                )));
             }
             // The segment is at its end: the row is in the next one.
             *reader = None;
@@ -141,8 +162,11 @@ impl WalReader {
     fn send(&self, gathered: &[(u64, RecordBatch)], out: &BatchSender) -> Result<bool, StageError> {
         match &self.shape {
             BatchShape::Images(batch_config) => {
-                let Some((first, _)) = gathered.first() else { return Ok(true) };
-                let mut builder = ImageBatchBuilder::new(batch_config, &self.resume, out, &self.split, *first);
+                let Some((first, _)) = gathered.first() else {
+                    return Ok(true);
+                };
+                let mut builder =
+                    ImageBatchBuilder::new(batch_config, &self.resume, out, &self.split, *first);
                 for (first, records) in gathered {
                     if !push_images(&mut builder, *first, records)? {
                         return Ok(false);
@@ -158,17 +182,36 @@ impl WalReader {
     }
 }
 
-/// Bytes of frames that are gathered at most; batches of images are cut by what they are once decoded.
+/// Bytes of frames that are gathered at most; batches of images are cut by what they are once
+/// decoded.
 pub(super) const MAX_BYTES: usize = 32 << 20;
 
 /// Records of a frame: the text of `source`, then the columns.
-fn push_images(builder: &mut ImageBatchBuilder<'_>, first: u64, records: &RecordBatch) -> Result<bool, StageError> {
-    let wrong = || StageError::Other("the journal holds other columns than this source has".to_owned());
-    let source = records.columns().first().and_then(|column| column.as_string_opt::<i32>()).ok_or_else(wrong)?;
-    let image = records.columns().get(1).and_then(|column| column.as_binary_opt::<i32>()).ok_or_else(wrong)?;
+fn push_images(
+    builder: &mut ImageBatchBuilder<'_>,
+    first: u64,
+    records: &RecordBatch,
+) -> Result<bool, StageError> {
+    let wrong =
+        || StageError::Other("the journal holds other columns than this source has".to_owned());
+    let source = records
+        .columns()
+        .first()
+        .and_then(|column| column.as_string_opt::<i32>())
+        .ok_or_else(wrong)?;
+    let image = records
+        .columns()
+        .get(1)
+        .and_then(|column| column.as_binary_opt::<i32>())
+        .ok_or_else(wrong)?;
     for (row, at) in (first..).zip(0..records.num_rows()) {
         let (source, image) = (source.value(at).into(), Ok(image.value(at).into()));
-        if !builder.push(ImageRecord { source, row, text: None, image })? {
+        if !builder.push(ImageRecord {
+            source,
+            row,
+            text: None,
+            image,
+        })? {
             return Ok(false);
         }
     }
@@ -182,17 +225,32 @@ pub(super) fn feature_batches(
     split: &Arc<Split>,
     gathered: &[(u64, RecordBatch)],
 ) -> Result<Vec<SourceBatch>, StageError> {
-    let Some((first, one)) = gathered.first() else { return Ok(Vec::new()) };
+    let Some((first, one)) = gathered.first() else {
+        return Ok(Vec::new());
+    };
     let all = concat_batches(&one.schema(), gathered.iter().map(|(_, records)| records))?;
     let batch = |part: Range<usize>| {
         let rows = first + part.start as u64..first + part.end as u64;
         let part = all.slice(part.start, part.len());
         let row: ArrayRef = Arc::new(UInt64Array::from_iter_values(rows.clone()));
-        let columns: Vec<ArrayRef> =
-            part.columns().iter().take(1).cloned().chain([row]).chain(part.columns().iter().skip(1).cloned()).collect();
+        let columns: Vec<ArrayRef> = part
+            .columns()
+            .iter()
+            .take(1)
+            .cloned()
+            .chain([row])
+            .chain(part.columns().iter().skip(1).cloned())
+            .collect();
         let records = RecordBatch::try_new(SchemaRef::clone(schema), columns)?;
         let batch = Batch::new(records, Provenance::rows(Arc::clone(split), rows));
-        Ok(SourceBatch { batch, rejects: Vec::new(), pixels: 0 })
+        Ok(SourceBatch {
+            batch,
+            rejects: Vec::new(),
+            pixels: 0,
+        })
     };
-    cut.split(all.num_rows(), &|rows| arrow_bytes(&all, rows)).into_iter().map(batch).collect()
+    cut.split(all.num_rows(), &|rows| arrow_bytes(&all, rows))
+        .into_iter()
+        .map(batch)
+        .collect()
 }

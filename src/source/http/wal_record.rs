@@ -1,4 +1,5 @@
-//! A frame of the journal: the records of one request, with a checksum, so that what a crash cut short is known for it.
+//! A frame of the journal: the records of one request, with a checksum, so that what a crash cut
+//! short is known for it.
 
 use std::io::{self, ErrorKind, Read};
 
@@ -13,7 +14,8 @@ use crate::source::bounded_ipc_reader::BoundedIpcReader;
 const MAGIC: u32 = u32::from_le_bytes(*b"LFr1");
 /// Bytes of a frame's head.
 pub(super) const HEAD: usize = 64;
-/// What stands before the digest of a request, behind the records of a frame with a key. Versions without it end there.
+/// What stands before the digest of a request, behind the records of a frame with a key. Versions
+/// without it end there.
 const SEAL: [u8; 4] = *b"LFid";
 /// Bytes that the records of a frame may take; a request is smaller.
 const MAX_PAYLOAD: u32 = 1 << 30;
@@ -36,8 +38,12 @@ pub(super) enum RequestFingerprint {
 impl RequestFingerprint {
     /// That of a sealed payload; `body` stands for it in earlier versions.
     fn of(payload: &[u8], body: u32) -> Self {
-        let sealed = payload.last_chunk::<{ SEAL.len() + DIGEST }>().and_then(|end| end.strip_prefix(&SEAL));
-        sealed.and_then(|digest| digest.try_into().ok()).map_or(Self::Crc32(body), Self::Sha256)
+        let sealed = payload
+            .last_chunk::<{ SEAL.len() + DIGEST }>()
+            .and_then(|end| end.strip_prefix(&SEAL));
+        sealed
+            .and_then(|digest| digest.try_into().ok())
+            .map_or(Self::Crc32(body), Self::Sha256)
     }
 }
 
@@ -70,10 +76,27 @@ pub(super) struct RecordHeader {
 
 impl RecordHeader {
     /// For a payload, which [`seal`] has seen where there is a key.
-    pub(super) fn new(first: u64, rows: u32, time: u64, key: Option<KeyDigest>, payload: &[u8]) -> Option<Self> {
-        let len = u32::try_from(payload.len()).ok().filter(|&len| len <= MAX_PAYLOAD)?;
+    pub(super) fn new(
+        first: u64,
+        rows: u32,
+        time: u64,
+        key: Option<KeyDigest>,
+        payload: &[u8],
+    ) -> Option<Self> {
+        let len = u32::try_from(payload.len())
+            .ok()
+            .filter(|&len| len <= MAX_PAYLOAD)?;
         let request = RequestFingerprint::of(payload, 0);
-        Some(Self { first, group: first, rows, len, time, key, request, payload: crc32fast::hash(payload) })
+        Some(Self {
+            first,
+            group: first,
+            rows,
+            len,
+            time,
+            key,
+            request,
+            payload: crc32fast::hash(payload),
+        })
     }
 
     /// The same frame, made durable together with those from `group` on.
@@ -122,8 +145,22 @@ impl RecordHeader {
         let key: KeyDigest = bytes[28..44].try_into().ok()?;
         let key = (key != KeyDigest::default()).then_some(key);
         let (first, rows, len) = (eight(4)?, four(12)?, four(16)?);
-        let (time, request, payload, group) = (eight(20)?, RequestFingerprint::Crc32(four(44)?), four(48)?, eight(52)?);
-        let head = Self { first, group, rows, len, time, key, request, payload };
+        let (time, request, payload, group) = (
+            eight(20)?,
+            RequestFingerprint::Crc32(four(44)?),
+            four(48)?,
+            eight(52)?,
+        );
+        let head = Self {
+            first,
+            group,
+            rows,
+            len,
+            time,
+            key,
+            request,
+            payload,
+        };
         (len <= MAX_PAYLOAD && first.checked_add(u64::from(rows)).is_some()).then_some(head)
     }
 }
@@ -149,14 +186,20 @@ pub(super) fn read(input: &mut impl Read) -> io::Result<WalReadResult> {
         HEAD => {}
         _ => return Ok(WalReadResult::Broken),
     }
-    let Some(mut head) = RecordHeader::parse(&head) else { return Ok(WalReadResult::Broken) };
+    let Some(mut head) = RecordHeader::parse(&head) else {
+        return Ok(WalReadResult::Broken);
+    };
     let mut payload = Vec::new();
     input.take(u64::from(head.len)).read_to_end(&mut payload)?;
     let whole = payload.len() == head.len as usize && crc32fast::hash(&payload) == head.payload;
     if let RequestFingerprint::Crc32(body) = head.request {
         head.request = RequestFingerprint::of(&payload, body);
     }
-    Ok(if whole { WalReadResult::Frame(head, payload) } else { WalReadResult::Broken })
+    Ok(if whole {
+        WalReadResult::Frame(head, payload)
+    } else {
+        WalReadResult::Broken
+    })
 }
 
 /// Reads until the buffer is full or the file ends; says how much it read.
@@ -182,7 +225,8 @@ const ENVELOPE: usize = 4 << 10;
 /// When Arrow cannot write them.
 pub(super) fn encode(records: &RecordBatch) -> Result<Vec<u8>, StageError> {
     let capacity = usize::try_from(arrow_bytes(records, 0..records.num_rows())).unwrap_or(0);
-    let mut writer = StreamWriter::try_new(Vec::with_capacity(capacity + ENVELOPE), &records.schema())?;
+    let mut writer =
+        StreamWriter::try_new(Vec::with_capacity(capacity + ENVELOPE), &records.schema())?;
     writer.write(records)?;
     Ok(writer.into_inner()?)
 }
@@ -192,7 +236,9 @@ pub(super) fn encode(records: &RecordBatch) -> Result<Vec<u8>, StageError> {
 /// # Errors
 /// When the bytes are those of something else.
 pub(super) fn decode(payload: &[u8]) -> Result<RecordBatch, String> {
-    BoundedIpcReader::start(payload)?.next()?.ok_or_else(|| "it has no records".to_owned())
+    BoundedIpcReader::start(payload)?
+        .next()?
+        .ok_or_else(|| "it has no records".to_owned())
 }
 
 #[cfg(test)]
@@ -206,7 +252,8 @@ mod tests {
     use super::*;
 
     fn records() -> RecordBatch {
-        RecordBatch::try_from_iter([("a", Arc::new(Int64Array::from(vec![1, 2])) as ArrayRef)]).unwrap()
+        RecordBatch::try_from_iter([("a", Arc::new(Int64Array::from(vec![1, 2])) as ArrayRef)])
+            .unwrap()
     }
 
     fn frame(key: Option<(KeyDigest, RequestDigest)>) -> (RecordHeader, Vec<u8>) {
@@ -215,7 +262,9 @@ mod tests {
             seal(&mut payload, request);
         }
         let key = key.map(|(key, _)| key);
-        let head = RecordHeader::new(7, 2, 1_700_000_000, key, &payload).unwrap().in_group(5);
+        let head = RecordHeader::new(7, 2, 1_700_000_000, key, &payload)
+            .unwrap()
+            .in_group(5);
         (head, [head.to_bytes().as_slice(), &payload].concat())
     }
 
@@ -225,7 +274,9 @@ mod tests {
             let (head, bytes) = frame(key);
             assert_eq!((head.end(), head.bytes()), (9, bytes.len() as u64));
             let mut input = bytes.as_slice();
-            let WalReadResult::Frame(met, payload) = read(&mut input).unwrap() else { panic!("no frame") };
+            let WalReadResult::Frame(met, payload) = read(&mut input).unwrap() else {
+                panic!("no frame")
+            };
             assert_eq!((met, decode(&payload).unwrap()), (head, records()));
             assert!(matches!(read(&mut input).unwrap(), WalReadResult::End));
         }
@@ -235,12 +286,21 @@ mod tests {
     fn a_frame_that_was_cut_or_changed_anywhere_is_broken() {
         let (_, bytes) = frame(Some(([3; 16], [9; 16])));
         for len in 1..bytes.len() {
-            assert!(matches!(read(&mut &bytes[..len]).unwrap(), WalReadResult::Broken), "cut to {len}");
+            assert!(
+                matches!(read(&mut &bytes[..len]).unwrap(), WalReadResult::Broken),
+                "cut to {len}"
+            );
         }
         for at in 0..bytes.len() {
             let mut changed = bytes.clone();
             changed[at] ^= 0x40;
-            assert!(matches!(read(&mut changed.as_slice()).unwrap(), WalReadResult::Broken), "changed at {at}");
+            assert!(
+                matches!(
+                    read(&mut changed.as_slice()).unwrap(),
+                    WalReadResult::Broken
+                ),
+                "changed at {at}"
+            );
         }
     }
 
@@ -248,7 +308,12 @@ mod tests {
     fn frame_of_an_earlier_version_is_read() {
         let payload = encode(&records()).unwrap();
         let (key, body, sum) = ([7_u8; 16], 3_u32, crc32fast::hash(&payload));
-        let mut bytes = [b"LFr1".as_slice(), &5_u64.to_le_bytes(), &2_u32.to_le_bytes()].concat();
+        let mut bytes = [
+            b"LFr1".as_slice(),
+            &5_u64.to_le_bytes(),
+            &2_u32.to_le_bytes(),
+        ]
+        .concat();
         bytes.extend(u32::try_from(payload.len()).unwrap().to_le_bytes());
         bytes.extend(1_700_000_000_u64.to_le_bytes());
         bytes.extend(key);
@@ -261,10 +326,23 @@ mod tests {
         // A frame of this version follows in the same segment.
         bytes.extend(frame(Some(([3; 16], [9; 16]))).1);
         let mut input = bytes.as_slice();
-        let WalReadResult::Frame(head, met) = read(&mut input).unwrap() else { panic!("no frame") };
-        assert_eq!((head.first, head.end(), head.group, head.bytes()), (5, 7, 4, length));
-        assert_eq!((head.key, head.request, met), (Some(key), RequestFingerprint::Crc32(3), payload));
-        let WalReadResult::Frame(head, met) = read(&mut input).unwrap() else { panic!("no frame") };
-        assert_eq!((head.request, decode(&met).unwrap()), (RequestFingerprint::Sha256([9; 16]), records()));
+        let WalReadResult::Frame(head, met) = read(&mut input).unwrap() else {
+            panic!("no frame")
+        };
+        assert_eq!(
+            (head.first, head.end(), head.group, head.bytes()),
+            (5, 7, 4, length)
+        );
+        assert_eq!(
+            (head.key, head.request, met),
+            (Some(key), RequestFingerprint::Crc32(3), payload)
+        );
+        let WalReadResult::Frame(head, met) = read(&mut input).unwrap() else {
+            panic!("no frame")
+        };
+        assert_eq!(
+            (head.request, decode(&met).unwrap()),
+            (RequestFingerprint::Sha256([9; 16]), records())
+        );
     }
 }

@@ -27,7 +27,11 @@ fn npy(descr: &str, fortran: bool, shape: &str, values: &[u8]) -> Vec<u8> {
 fn npz(method: CompressionMethod, members: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let mut archive = ZipArchiveWriter::new(Vec::new());
     for (name, bytes) in members {
-        let (mut entry, config) = archive.new_file(name).compression_method(method).start().unwrap();
+        let (mut entry, config) = archive
+            .new_file(name)
+            .compression_method(method)
+            .start()
+            .unwrap();
         let descriptor = if method == CompressionMethod::DEFLATE {
             let mut writer = config.wrap(DeflateEncoder::new(&mut entry, Compression::default()));
             writer.write_all(bytes).unwrap();
@@ -50,17 +54,24 @@ fn f8(values: impl IntoIterator<Item = f64>) -> Vec<u8> {
 
 /// `X` of `rows` x 3, column after column: row, row + 0.25, row + 0.5; and `y`, the row.
 fn table(rows: u32) -> Vec<(&'static str, Vec<u8>)> {
-    let columns = [0.0, 0.25, 0.5].into_iter().flat_map(|add| (0..rows).map(move |row| f64::from(row) + add));
+    let columns = [0.0, 0.25, 0.5]
+        .into_iter()
+        .flat_map(|add| (0..rows).map(move |row| f64::from(row) + add));
     let classes: Vec<u8> = (0..rows).flat_map(u32::to_be_bytes).collect();
     vec![
-        ("X.npy", npy("<f8", true, &format!("({rows}, 3)"), &f8(columns))),
+        (
+            "X.npy",
+            npy("<f8", true, &format!("({rows}, 3)"), &f8(columns)),
+        ),
         ("y.npy", npy(">i4", false, &format!("({rows},)"), &classes)),
     ]
 }
 
 fn folder(files: &[(&str, Vec<u8>)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    files.iter().for_each(|(name, bytes)| std::fs::write(folder.path().join(name), bytes).unwrap());
+    files
+        .iter()
+        .for_each(|(name, bytes)| std::fs::write(folder.path().join(name), bytes).unwrap());
     folder
 }
 
@@ -71,13 +82,30 @@ fn arrays_become_columns_whatever_their_order_and_compression() {
     for method in [CompressionMethod::STORE, DEFLATE] {
         let folder = folder(&[("t.npz", npz(method, &table(25)))]);
         let batches = read::<NpzSourceConfig>(json!({ "path": folder.path() }), 10);
-        assert_eq!(batches.iter().map(|batch| batch.batch.records.num_rows()).collect::<Vec<_>>(), [10, 10, 5]);
+        assert_eq!(
+            batches
+                .iter()
+                .map(|batch| batch.batch.records.num_rows())
+                .collect::<Vec<_>>(),
+            [10, 10, 5]
+        );
         let all = records(&batches);
-        let names: Vec<_> = all.schema().fields().iter().map(|field| field.name().clone()).collect();
+        let names: Vec<_> = all
+            .schema()
+            .fields()
+            .iter()
+            .map(|field| field.name().clone())
+            .collect();
         assert_eq!(names, ["source", "row", "X", "y"]);
         let last = all["X"].as_fixed_size_list().value(24);
-        assert_eq!(last.as_primitive::<Float64Type>().values(), &[24.0, 24.25, 24.5]);
-        assert_eq!(all["y"].as_primitive::<Int32Type>().values(), &(0..25).collect::<Vec<_>>()[..]);
+        assert_eq!(
+            last.as_primitive::<Float64Type>().values(),
+            &[24.0, 24.25, 24.5]
+        );
+        assert_eq!(
+            all["y"].as_primitive::<Int32Type>().values(),
+            &(0..25).collect::<Vec<_>>()[..]
+        );
         assert!(rejects(&batches).is_empty());
     }
 }
@@ -86,27 +114,47 @@ fn arrays_become_columns_whatever_their_order_and_compression() {
 fn an_array_of_several_dimensions_is_the_same_in_either_order() {
     let values: Vec<f64> = (0..24).map(f64::from).collect();
     let place = |row: usize, a: usize, b: usize| row * 12 + a * 4 + b;
-    let scattered = (0..4).flat_map(|b| (0..3).flat_map(move |a| (0..2).map(move |row| place(row, a, b) as f64)));
+    let scattered = (0..4)
+        .flat_map(|b| (0..3).flat_map(move |a| (0..2).map(move |row| place(row, a, b) as f64)));
     let members = [
         ("c.npy", npy("<f8", false, "(2, 3, 4)", &f8(values))),
         ("f.npy", npy("<f8", true, "(2, 3, 4)", &f8(scattered))),
     ];
     let folder = folder(&[("t.npz", npz(DEFLATE, &members))]);
-    let all = records(&read::<NpzSourceConfig>(json!({ "path": folder.path() }), 10));
+    let all = records(&read::<NpzSourceConfig>(
+        json!({ "path": folder.path() }),
+        10,
+    ));
     assert_eq!(&all["c"], &all["f"]);
-    assert_eq!(all["f"].as_fixed_size_list().value(1).as_primitive::<Float64Type>().value(0), 12.0);
+    assert_eq!(
+        all["f"]
+            .as_fixed_size_list()
+            .value(1)
+            .as_primitive::<Float64Type>()
+            .value(0),
+        12.0
+    );
 }
 
 #[test]
 fn a_file_of_one_array_and_arrays_of_images_are_read_too() {
     let folder = folder(&[
         ("a.npy", npy("|u1", false, "(2, 1, 2)", &[1, 2, 3, 4])),
-        ("b.npz", npz(DEFLATE, &[("x/rgb.npy", npy("|u1", false, "(1, 1, 1, 3)", &[7, 8, 9]))])),
+        (
+            "b.npz",
+            npz(
+                DEFLATE,
+                &[("x/rgb.npy", npy("|u1", false, "(1, 1, 1, 3)", &[7, 8, 9]))],
+            ),
+        ),
     ]);
     let images = |path: &str, channels| {
         let batches = read::<NpzSourceConfig>(json!({ "path": folder.path().join(path) }), 10);
         let all = records(&batches);
-        let last = all["image"].as_binary::<i32>().value(all.num_rows() - 1).to_vec();
+        let last = all["image"]
+            .as_binary::<i32>()
+            .value(all.num_rows() - 1)
+            .to_vec();
         (batches[0].pixels, decode(&last, channels, 10).unwrap().data)
     };
     assert_eq!(images("a.npy", Channels::Gray), (4, vec![3, 4]));
@@ -119,11 +167,34 @@ fn faults_say_which_arrays_there_are_and_what_is_wrong_with_them() {
     let objects = npy("|O", false, "(2,)", &[]);
     let image = || npy("|u1", false, "(2, 3, 3)", &[0; 18]);
     let folder = folder(&[
-        ("a.npz", npz(DEFLATE, &[("x_train.npy", values(2)), ("x_test.npy", values(1)), ("notes.txt", vec![])])),
+        (
+            "a.npz",
+            npz(
+                DEFLATE,
+                &[
+                    ("x_train.npy", values(2)),
+                    ("x_test.npy", values(1)),
+                    ("notes.txt", vec![]),
+                ],
+            ),
+        ),
         ("b.npz", npz(DEFLATE, &[("meta.npy", objects)])),
-        ("c.npz", npz(DEFLATE, &[("i.npy", image()), ("j.npy", image())])),
+        (
+            "c.npz",
+            npz(DEFLATE, &[("i.npy", image()), ("j.npy", image())]),
+        ),
         ("d.npz", npz(DEFLATE, &[("notes.txt", vec![])])),
-        ("e.npz", npz(DEFLATE, &[("source.npy", values(2)), ("image.npy", values(2)), ("i.npy", image())])),
+        (
+            "e.npz",
+            npz(
+                DEFLATE,
+                &[
+                    ("source.npy", values(2)),
+                    ("image.npy", values(2)),
+                    ("i.npy", image()),
+                ],
+            ),
+        ),
         ("f.npz", npz(CompressionMethod::XZ, &[("x.npy", values(2))])),
         ("g.npz", b"no archive".to_vec()),
         ("h.npy", npy("<f8", true, "(1099511627776, 4)", &[])),
@@ -131,22 +202,37 @@ fn faults_say_which_arrays_there_are_and_what_is_wrong_with_them() {
     let check = |name: &str, arrays: Option<Value>, expected: Expect| {
         let options = json!({ "path": folder.path().join(name), "arrays": arrays });
         let faults = plan::<NpzSourceConfig>(options, 10).err().unwrap();
-        let fault = faults.into_iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect::<Vec<_>>();
+        let fault = faults
+            .into_iter()
+            .map(|fault| format!("{}: {}", fault.key, fault.message))
+            .collect::<Vec<_>>();
         let digits = |text: String| text.split("at most ").next().unwrap().to_owned();
         expected.assert_eq(&digits(fault.join("\n")));
     };
-    check("a.npz", None, expect!["arrays: `x_train` has 2 records, but `x_test` 1; name arrays that belong together"]);
+    check(
+        "a.npz",
+        None,
+        expect![
+            "arrays: `x_train` has 2 records, but `x_test` 1; name arrays that belong together"
+        ],
+    );
     check(
         "a.npz",
         Some(json!(["x_trian"])),
-        expect!["arrays: there is no array `x_trian` (did you mean `x_train`?); known: x_train, x_test"],
+        expect![
+            "arrays: there is no array `x_trian` (did you mean `x_train`?); known: x_train, x_test"
+        ],
     );
     check(
         "a.npz",
         Some(json!(["x_test", "x_test"])),
         expect!["arrays: array `x_test` is there twice; names must be unique"],
     );
-    check("a.npz", Some(json!([])), expect!["arrays: there are no arrays"]);
+    check(
+        "a.npz",
+        Some(json!([])),
+        expect!["arrays: there are no arrays"],
+    );
     check(
         "b.npz",
         None,
@@ -157,10 +243,20 @@ fn faults_say_which_arrays_there_are_and_what_is_wrong_with_them() {
     check(
         "c.npz",
         None,
-        expect!["arrays: several arrays hold images, but a record has one; name the arrays that are wanted"],
+        expect![
+            "arrays: several arrays hold images, but a record has one; name the arrays that are wanted"
+        ],
     );
-    check("d.npz", None, expect!["path: no file can be read; d.npz: holds no array"]);
-    check("e.npz", None, expect!["path: column `image` is there twice; names must be unique"]);
+    check(
+        "d.npz",
+        None,
+        expect!["path: no file can be read; d.npz: holds no array"],
+    );
+    check(
+        "e.npz",
+        None,
+        expect!["path: column `image` is there twice; names must be unique"],
+    );
     check(
         "f.npz",
         None,
@@ -187,33 +283,66 @@ fn faults_say_which_arrays_there_are_and_what_is_wrong_with_them() {
 #[test]
 fn files_that_differ_from_the_first_are_rejects() {
     let other = |rows: u32, classes: u32| vec![table(rows).remove(0), table(classes).remove(1)];
-    let files = folder(&[("a.npz", npz(DEFLATE, &table(3))), ("b.npz", npz(DEFLATE, &other(4, 5)))]);
+    let files = folder(&[
+        ("a.npz", npz(DEFLATE, &table(3))),
+        ("b.npz", npz(DEFLATE, &other(4, 5))),
+    ]);
     let batches = read::<NpzSourceConfig>(json!({ "path": files.path() }), 10);
-    assert_eq!((records(&batches).num_rows(), rejects(&batches)), (3, vec![(0, "mismatch", None)]));
+    assert_eq!(
+        (records(&batches).num_rows(), rejects(&batches)),
+        (3, vec![(0, "mismatch", None)])
+    );
     let wide = npy("<f8", false, "(1, 4)", &f8([0.0; 4]));
-    let files =
-        folder(&[("a.npz", npz(DEFLATE, &table(3))), ("b.npz", npz(DEFLATE, &[("X.npy", wide), table(1).remove(1)]))]);
+    let files = folder(&[
+        ("a.npz", npz(DEFLATE, &table(3))),
+        (
+            "b.npz",
+            npz(DEFLATE, &[("X.npy", wide), table(1).remove(1)]),
+        ),
+    ]);
     let batches = read::<NpzSourceConfig>(json!({ "path": files.path() }), 10);
-    assert_eq!((records(&batches).num_rows(), rejects(&batches)), (3, vec![(0, "mismatch", None)]));
+    assert_eq!(
+        (records(&batches).num_rows(), rejects(&batches)),
+        (3, vec![(0, "mismatch", None)])
+    );
     let reason = &batches[1].rejects[0].reason;
-    assert!(reason.starts_with("b.npz: column `X` is FixedSizeList"), "{reason}");
+    assert!(
+        reason.starts_with("b.npz: column `X` is FixedSizeList"),
+        "{reason}"
+    );
 }
 
 #[test]
 fn an_array_that_ends_early_or_late_gives_its_records_and_a_reject() {
-    for (extra, fortran, rows, code) in
-        [(-1, false, 7, "truncated"), (-1, true, 0, "truncated"), (1, false, 8, "malformed"), (1, true, 8, "malformed")]
-    {
+    for (extra, fortran, rows, code) in [
+        (-1, false, 7, "truncated"),
+        (-1, true, 0, "truncated"),
+        (1, false, 8, "malformed"),
+        (1, true, 8, "malformed"),
+    ] {
         let mut values = f8((0..16).map(f64::from));
         values.resize(values.len().checked_add_signed(extra).unwrap(), 0);
         let bad = npy("<f8", fortran, "(8, 2)", &values);
         let files = folder(&[
-            ("a.npz", npz(DEFLATE, &[("x.npy", npy("<f8", false, "(1, 2)", &f8([0.0; 2])))])),
+            (
+                "a.npz",
+                npz(
+                    DEFLATE,
+                    &[("x.npy", npy("<f8", false, "(1, 2)", &f8([0.0; 2])))],
+                ),
+            ),
             ("b.npz", npz(DEFLATE, &[("x.npy", bad)])),
         ]);
         let batches = read::<NpzSourceConfig>(json!({ "path": files.path() }), 3);
         let refused = rejects(&batches);
-        assert_eq!((records(&batches).num_rows() - 1, refused.len(), refused[0].1), (rows, 1, code));
+        assert_eq!(
+            (
+                records(&batches).num_rows() - 1,
+                refused.len(),
+                refused[0].1
+            ),
+            (rows, 1, code)
+        );
         assert_eq!(refused[0].0, rows as u64);
     }
 }

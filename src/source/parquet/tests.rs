@@ -5,7 +5,8 @@ use std::fs::File;
 use std::path::Path;
 
 use arrow::array::{
-    ArrayRef, AsArray, BinaryArray, FixedSizeListArray, Float32Array, Int64Array, StringArray, StructArray,
+    ArrayRef, AsArray, BinaryArray, FixedSizeListArray, Float32Array, Int64Array, StringArray,
+    StructArray,
 };
 use arrow::datatypes::{DataType, Field, Float32Type, Int64Type, UInt64Type};
 use parquet::arrow::ArrowWriter;
@@ -25,8 +26,15 @@ fn write(path: &Path, columns: Vec<(&str, ArrayRef)>, group: usize) {
 }
 
 fn write_batch(path: &Path, batch: &RecordBatch, group: usize) {
-    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(group)).build();
-    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), Some(properties)).unwrap();
+    let properties = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(group))
+        .build();
+    let mut writer = ArrowWriter::try_new(
+        File::create(path).unwrap(),
+        batch.schema(),
+        Some(properties),
+    )
+    .unwrap();
     writer.write(batch).unwrap();
     writer.close().unwrap();
 }
@@ -36,28 +44,53 @@ fn numbers(rows: Range<i64>) -> ArrayRef {
 }
 
 fn ranges(batches: &[crate::batch::SourceBatch]) -> Vec<Range<u64>> {
-    batches.iter().map(|batch| batch.batch.provenance.ranges()[0].rows.clone()).collect()
+    batches
+        .iter()
+        .map(|batch| batch.batch.provenance.ranges()[0].rows.clone())
+        .collect()
 }
 
 #[test]
 fn columns_come_as_they_are_in_batches_within_row_groups() {
     let folder = tempfile::tempdir().unwrap();
-    let text: ArrayRef = Arc::new(StringArray::from_iter_values((0..250).map(|row| row.to_string())));
-    write(&folder.path().join("b.parquet"), vec![("n", numbers(0..250)), ("t", text)], 100);
-    let source = plan::<ParquetSourceConfig>(json!({ "path": folder.path(), "columns": ["n"] }), 60).unwrap();
+    let text: ArrayRef = Arc::new(StringArray::from_iter_values(
+        (0..250).map(|row| row.to_string()),
+    ));
+    write(
+        &folder.path().join("b.parquet"),
+        vec![("n", numbers(0..250)), ("t", text)],
+        100,
+    );
+    let source =
+        plan::<ParquetSourceConfig>(json!({ "path": folder.path(), "columns": ["n"] }), 60)
+            .unwrap();
     assert_eq!(source.schema().fields().len(), 3);
     let batches = drain(source, &ResumeState::default()).unwrap();
-    assert_eq!(ranges(&batches), [0..60, 60..100, 100..160, 160..200, 200..250]);
+    assert_eq!(
+        ranges(&batches),
+        [0..60, 60..100, 100..160, 160..200, 200..250]
+    );
     let all = records(&batches);
-    assert_eq!(all["n"].as_primitive::<Int64Type>().values(), &(0..250).collect::<Vec<_>>()[..]);
+    assert_eq!(
+        all["n"].as_primitive::<Int64Type>().values(),
+        &(0..250).collect::<Vec<_>>()[..]
+    );
     assert_eq!(all["row"].as_primitive::<UInt64Type>().value(249), 249);
 }
 
 #[test]
 fn what_is_to_be_read_is_counted() {
     let folder = tempfile::tempdir().unwrap();
-    write(&folder.path().join("a.parquet"), vec![("n", numbers(0..250))], 100);
-    write(&folder.path().join("b.parquet"), vec![("n", numbers(0..30))], 100);
+    write(
+        &folder.path().join("a.parquet"),
+        vec![("n", numbers(0..250))],
+        100,
+    );
+    write(
+        &folder.path().join("b.parquet"),
+        vec![("n", numbers(0..30))],
+        100,
+    );
     std::fs::write(folder.path().join("c.parquet"), "no Parquet").unwrap();
     let plan = || plan::<ParquetSourceConfig>(json!({ "path": folder.path() }), 60).unwrap();
     let counted = |resume: &ResumeState| match plan().open(resume).unwrap().total {
@@ -77,13 +110,23 @@ fn row_groups_that_are_decoded_side_by_side_come_as_if_they_were_not() {
     write(&file, vec![("n", numbers(0..1000))], 90);
     // Of one row group nothing can be read.
     let mut bytes = std::fs::read(&file).unwrap();
-    let metadata = ParquetMetaDataReader::new().parse_and_finish(&File::open(&file).unwrap()).unwrap();
+    let metadata = ParquetMetaDataReader::new()
+        .parse_and_finish(&File::open(&file).unwrap())
+        .unwrap();
     let (start, length) = metadata.row_group(4).column(0).byte_range();
     bytes[start as usize..(start + length) as usize].fill(0xff);
     std::fs::write(&file, bytes).unwrap();
-    let read = |readers: u16| read::<ParquetSourceConfig>(json!({ "path": folder.path(), "readers": readers }), 40);
+    let read = |readers: u16| {
+        read::<ParquetSourceConfig>(json!({ "path": folder.path(), "readers": readers }), 40)
+    };
     let one = read(1);
-    assert_eq!(rejects(&one).iter().map(|(row, ..)| *row).collect::<Vec<_>>(), [360]);
+    assert_eq!(
+        rejects(&one)
+            .iter()
+            .map(|(row, ..)| *row)
+            .collect::<Vec<_>>(),
+        [360]
+    );
     for readers in [2, 3, 20] {
         let several = read(readers);
         assert_eq!(ranges(&several), ranges(&one), "{readers}");
@@ -97,18 +140,32 @@ fn vectors_come_as_they_are_beside_other_columns_and_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let values: Vec<f32> = (0..750).map(|place| place as f32).collect();
     let vectors = fixed_column(3, values.clone()).unwrap();
-    write(&folder.path().join("a.parquet"), vec![("n", numbers(0..250)), ("x", vectors)], 100);
+    write(
+        &folder.path().join("a.parquet"),
+        vec![("n", numbers(0..250)), ("x", vectors)],
+        100,
+    );
     for columns in [json!(["x"]), json!(["n", "x"])] {
         let options = json!({ "path": folder.path(), "columns": columns });
         let all = read::<ParquetSourceConfig>(options.clone(), 30);
         assert_eq!(ranges(&all).len(), 10);
         let whole = records(&all);
         let vectors = whole["x"].as_fixed_size_list();
-        assert_eq!(vectors.values().as_primitive::<Float32Type>().values(), &values[..]);
-        assert_eq!(whole["row"].as_primitive::<UInt64Type>().values(), &(0..250).collect::<Vec<u64>>()[..]);
+        assert_eq!(
+            vectors.values().as_primitive::<Float32Type>().values(),
+            &values[..]
+        );
+        assert_eq!(
+            whole["row"].as_primitive::<UInt64Type>().values(),
+            &(0..250).collect::<Vec<u64>>()[..]
+        );
         for done in [1, 4, 6] {
             let resume = progress_of(&all[..done]);
-            let rest = drain(plan::<ParquetSourceConfig>(options.clone(), 30).unwrap(), &resume).unwrap();
+            let rest = drain(
+                plan::<ParquetSourceConfig>(options.clone(), 30).unwrap(),
+                &resume,
+            )
+            .unwrap();
             assert_eq!(records(&rest), records(&all[done..]), "{done}");
         }
     }
@@ -118,22 +175,40 @@ fn vectors_come_as_they_are_beside_other_columns_and_after_a_restart() {
 fn vectors_with_nulls_come_with_their_nulls() {
     let folder = tempfile::tempdir().unwrap();
     let some = |row: i32| (row != 57).then(|| vec![Some(row as f32), (row != 81).then_some(0.5)]);
-    let vectors = FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>((0..120).map(some), 2);
+    let vectors =
+        FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>((0..120).map(some), 2);
     let expected = vectors.clone();
-    write(&folder.path().join("a.parquet"), vec![("x", Arc::new(vectors))], 100);
+    write(
+        &folder.path().join("a.parquet"),
+        vec![("x", Arc::new(vectors))],
+        100,
+    );
     let batches = read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 20);
-    assert_eq!(ranges(&batches), [0..20, 20..40, 40..60, 60..80, 80..100, 100..120]);
+    assert_eq!(
+        ranges(&batches),
+        [0..20, 20..40, 40..60, 60..80, 80..100, 100..120]
+    );
     let all = records(&batches);
-    assert_eq!(all["x"].as_fixed_size_list().iter().collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
+    assert_eq!(
+        all["x"].as_fixed_size_list().iter().collect::<Vec<_>>(),
+        expected.iter().collect::<Vec<_>>()
+    );
 }
 
 #[test]
 fn row_groups_too_large_to_be_read_ahead_wait_for_their_turn_and_none_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    write(&folder.path().join("a.parquet"), vec![("n", numbers(0..5000))], 1000);
+    write(
+        &folder.path().join("a.parquet"),
+        vec![("n", numbers(0..5000))],
+        1000,
+    );
     let read = |readers: u16| {
         // Half of it is for pages: enough for a row group, and a quarter of that is not.
-        let limits = PipelineLimits { memory: Some(ByteSize(64 << 10)), ..PipelineLimits::default() };
+        let limits = PipelineLimits {
+            memory: Some(ByteSize(64 << 10)),
+            ..PipelineLimits::default()
+        };
         let context = PlanContext::new(std::collections::BTreeMap::new(), limits);
         let options = json!({ "path": folder.path(), "readers": readers });
         let mut config: ParquetSourceConfig = crate::registry::parse_options(options).unwrap();
@@ -150,16 +225,28 @@ fn row_groups_too_large_to_be_read_ahead_wait_for_their_turn_and_none_is_refused
 #[test]
 fn a_reader_that_nobody_listens_to_any_more_ends() {
     let folder = tempfile::tempdir().unwrap();
-    write(&folder.path().join("a.parquet"), vec![("n", numbers(0..5000))], 50);
-    let source = plan::<ParquetSourceConfig>(json!({ "path": folder.path(), "readers": 4 }), 10).unwrap();
+    write(
+        &folder.path().join("a.parquet"),
+        vec![("n", numbers(0..5000))],
+        50,
+    );
+    let source =
+        plan::<ParquetSourceConfig>(json!({ "path": folder.path(), "readers": 4 }), 10).unwrap();
     let mut batches = source.open(&ResumeState::default()).unwrap().batches;
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let first = runtime.block_on(tokio_stream::StreamExt::next(&mut batches)).unwrap().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let first = runtime
+        .block_on(tokio_stream::StreamExt::next(&mut batches))
+        .unwrap()
+        .unwrap();
     assert_eq!(first.batch.records.num_rows(), 10);
     drop(batches);
     // Its threads hold the file open until they end.
     let open = || {
-        let links = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| entry.ok()?.path().read_link().ok());
+        let links = std::fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .filter_map(|entry| entry.ok()?.path().read_link().ok());
         links.filter(|link| link.starts_with(folder.path())).count()
     };
     while cfg!(target_os = "linux") && open() > 0 {
@@ -173,20 +260,35 @@ fn tensors_keep_their_type() {
     let shape = [2_usize, 3];
     let field = tensor_field("x", &shape).unwrap();
     let column = fixed_column(6, vec![0.5; 24]).unwrap();
-    let batch = RecordBatch::try_new(Arc::new(Schema::new(vec![field.clone()])), vec![column]).unwrap();
+    let batch =
+        RecordBatch::try_new(Arc::new(Schema::new(vec![field.clone()])), vec![column]).unwrap();
     write_batch(&folder.path().join("a.parquet"), &batch, 100);
-    let all = records(&read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 10));
+    let all = records(&read::<ParquetSourceConfig>(
+        json!({ "path": folder.path() }),
+        10,
+    ));
     assert_eq!(all.schema().field(2).data_type(), field.data_type());
-    assert_eq!(all.schema().field(2).extension_type_name(), Some("arrow.fixed_shape_tensor"));
+    assert_eq!(
+        all.schema().field(2).extension_type_name(),
+        Some("arrow.fixed_shape_tensor")
+    );
 }
 
 #[test]
 fn a_later_run_begins_at_the_first_batch_that_is_not_done() {
     let folder = tempfile::tempdir().unwrap();
-    write(&folder.path().join("a.parquet"), vec![("n", numbers(0..250))], 100);
+    write(
+        &folder.path().join("a.parquet"),
+        vec![("n", numbers(0..250))],
+        100,
+    );
     let all = read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 30);
     let rest = |done: &[crate::batch::SourceBatch]| {
-        drain(plan::<ParquetSourceConfig>(json!({ "path": folder.path() }), 30).unwrap(), &progress_of(done)).unwrap()
+        drain(
+            plan::<ParquetSourceConfig>(json!({ "path": folder.path() }), 30).unwrap(),
+            &progress_of(done),
+        )
+        .unwrap()
     };
     for done in [1, 2, 4, 6, 9] {
         let rest = rest(&all[..done]);
@@ -201,11 +303,24 @@ fn a_later_run_begins_at_the_first_batch_that_is_not_done() {
 fn images_of_hugging_face_tables_become_a_binary_column() {
     let folder = tempfile::tempdir().unwrap();
     let image: &[u8] = b"P5 4 3 255\n............";
-    let bytes: ArrayRef = Arc::new(BinaryArray::from_opt_vec(vec![Some(image), None, Some(b"broken")]));
+    let bytes: ArrayRef = Arc::new(BinaryArray::from_opt_vec(vec![
+        Some(image),
+        None,
+        Some(b"broken"),
+    ]));
     let path: ArrayRef = Arc::new(StringArray::from(vec![Some("x/1.pgm"), None, None]));
-    let field = |name: &str, column: &ArrayRef| Arc::new(Field::new(name, column.data_type().clone(), true));
-    let pair = StructArray::from(vec![(field("bytes", &bytes), bytes.clone()), (field("path", &path), path.clone())]);
-    write(&folder.path().join("a.parquet"), vec![("img", Arc::new(pair)), ("label", numbers(0..3))], 100);
+    let field = |name: &str, column: &ArrayRef| {
+        Arc::new(Field::new(name, column.data_type().clone(), true))
+    };
+    let pair = StructArray::from(vec![
+        (field("bytes", &bytes), bytes.clone()),
+        (field("path", &path), path.clone()),
+    ]);
+    write(
+        &folder.path().join("a.parquet"),
+        vec![("img", Arc::new(pair)), ("label", numbers(0..3))],
+        100,
+    );
     let batches = read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 10);
     let all = records(&batches);
     assert_eq!(all["image"].as_binary::<i32>().value(0), image);
@@ -221,7 +336,11 @@ fn images_count_at_their_decoded_size() {
     let folder = tempfile::tempdir().unwrap();
     let image: &[u8] = b"P5 2000 2000 255\n";
     let images: ArrayRef = Arc::new(BinaryArray::from_iter_values(vec![image; 8]));
-    write(&folder.path().join("a.parquet"), vec![("image", images)], 100);
+    write(
+        &folder.path().join("a.parquet"),
+        vec![("image", images)],
+        100,
+    );
     let batches = read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 8);
     assert_eq!(ranges(&batches), [0..2, 2..4, 4..6, 6..8]);
     assert_eq!(batches[0].pixels, 8_000_000);
@@ -230,15 +349,36 @@ fn images_count_at_their_decoded_size() {
 #[test]
 fn a_broken_file_among_others_is_one_reject() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("a.parquet"), b"PAR1 this is nothing PAR1").unwrap();
-    write(&folder.path().join("b.parquet"), vec![("n", numbers(0..5))], 100);
+    std::fs::write(
+        folder.path().join("a.parquet"),
+        b"PAR1 this is nothing PAR1",
+    )
+    .unwrap();
+    write(
+        &folder.path().join("b.parquet"),
+        vec![("n", numbers(0..5))],
+        100,
+    );
     let batches = read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 10);
     assert_eq!(rejects(&batches), [(0, "malformed", None)]);
-    assert!(batches[0].rejects[0].reason.starts_with("a.parquet, row 0: "), "{}", batches[0].rejects[0].reason);
+    assert!(
+        batches[0].rejects[0]
+            .reason
+            .starts_with("a.parquet, row 0: "),
+        "{}",
+        batches[0].rejects[0].reason
+    );
     assert_eq!(records(&batches).num_rows(), 5);
     std::fs::remove_file(folder.path().join("b.parquet")).unwrap();
-    let faults = plan::<ParquetSourceConfig>(json!({ "path": folder.path() }), 10).err().unwrap();
-    assert!(faults[0].message.starts_with("no file can be read; a.parquet: "), "{faults:?}");
+    let faults = plan::<ParquetSourceConfig>(json!({ "path": folder.path() }), 10)
+        .err()
+        .unwrap();
+    assert!(
+        faults[0]
+            .message
+            .starts_with("no file can be read; a.parquet: "),
+        "{faults:?}"
+    );
 }
 
 #[test]
@@ -254,8 +394,15 @@ fn a_broken_row_group_is_one_reject_and_the_next_are_read() {
     let batches = read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 100);
     assert_eq!(ranges(&batches), [0..100, 100..200, 200..300]);
     assert_eq!(batches[1].rejects.len(), 1);
-    assert_eq!((batches[1].rejects[0].rows, batches[1].rejects[0].records), (100, 100));
-    assert!(batches[1].rejects[0].reason.starts_with("a.parquet, 100 rows from 100: "));
+    assert_eq!(
+        (batches[1].rejects[0].rows, batches[1].rejects[0].records),
+        (100, 100)
+    );
+    assert!(
+        batches[1].rejects[0]
+            .reason
+            .starts_with("a.parquet, 100 rows from 100: ")
+    );
     assert_eq!(records(&batches).num_rows(), 200);
 }
 
@@ -263,7 +410,9 @@ fn a_broken_row_group_is_one_reject_and_the_next_are_read() {
 fn a_flipped_byte_gives_rows_rejects_or_an_error_that_names_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let whole = folder.path().join("a.parquet");
-    let text: ArrayRef = Arc::new(StringArray::from_iter_values((0..40).map(|row| (row % 7).to_string())));
+    let text: ArrayRef = Arc::new(StringArray::from_iter_values(
+        (0..40).map(|row| (row % 7).to_string()),
+    ));
     write(&whole, vec![("n", numbers(0..40)), ("t", text)], 20);
     let bytes = std::fs::read(&whole).unwrap();
     for place in 0..bytes.len() {
@@ -273,7 +422,10 @@ fn a_flipped_byte_gives_rows_rejects_or_an_error_that_names_the_file() {
         let source = plan::<ParquetSourceConfig>(json!({ "path": folder.path() }), 15).unwrap();
         match drain(source, &ResumeState::default()) {
             Ok(batches) => assert!(records(&batches).num_rows() >= 40, "{place}"),
-            Err(error) => assert!(error.to_string().starts_with("b.parquet: "), "{place}: {error}"),
+            Err(error) => assert!(
+                error.to_string().starts_with("b.parquet: "),
+                "{place}: {error}"
+            ),
         }
     }
 }
@@ -281,13 +433,33 @@ fn a_flipped_byte_gives_rows_rejects_or_an_error_that_names_the_file() {
 #[test]
 fn a_file_of_another_type_is_one_reject_for_its_records() {
     let folder = tempfile::tempdir().unwrap();
-    write(&folder.path().join("a.parquet"), vec![("n", numbers(0..5))], 100);
-    write(&folder.path().join("b.parquet"), vec![("n", Arc::new(Float32Array::from(vec![1.0, 2.0])))], 100);
-    write(&folder.path().join("c.parquet"), vec![("n", numbers(5..9))], 100);
+    write(
+        &folder.path().join("a.parquet"),
+        vec![("n", numbers(0..5))],
+        100,
+    );
+    write(
+        &folder.path().join("b.parquet"),
+        vec![("n", Arc::new(Float32Array::from(vec![1.0, 2.0])))],
+        100,
+    );
+    write(
+        &folder.path().join("c.parquet"),
+        vec![("n", numbers(5..9))],
+        100,
+    );
     let batches = read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 10);
     let reason = &batches[1].rejects[0].reason;
-    assert!(reason.starts_with("b.parquet: column `n` is Float32; expected Int64, as in the first file; "), "{reason}");
-    assert_eq!((ranges(&batches), rejects(&batches).len()), (vec![0..5, 0..2, 0..4], 1));
+    assert!(
+        reason.starts_with(
+            "b.parquet: column `n` is Float32; expected Int64, as in the first file; "
+        ),
+        "{reason}"
+    );
+    assert_eq!(
+        (ranges(&batches), rejects(&batches).len()),
+        (vec![0..5, 0..2, 0..4], 1)
+    );
     assert_eq!(records(&batches).num_rows(), 9);
     // It is rejected once.
     let source = plan::<ParquetSourceConfig>(json!({ "path": folder.path() }), 10).unwrap();
@@ -297,7 +469,13 @@ fn a_file_of_another_type_is_one_reject_for_its_records() {
 #[test]
 fn nulls_where_the_first_file_declares_none_are_rejects() {
     let folder = tempfile::tempdir().unwrap();
-    let field = |nullable| Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, nullable)]));
+    let field = |nullable| {
+        Arc::new(Schema::new(vec![Field::new(
+            "n",
+            DataType::Int64,
+            nullable,
+        )]))
+    };
     let strict = RecordBatch::try_new(field(false), vec![numbers(0..3)]).unwrap();
     let loose: ArrayRef = Arc::new(Int64Array::from(vec![Some(3), None, Some(5), None]));
     let loose = RecordBatch::try_new(field(true), vec![loose]).unwrap();
@@ -305,46 +483,97 @@ fn nulls_where_the_first_file_declares_none_are_rejects() {
     write_batch(&folder.path().join("b.parquet"), &loose, 100);
     let batches = read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 10);
     let all = records(&batches);
-    assert_eq!(all["n"].as_primitive::<Int64Type>().values(), &[0, 1, 2, 3, 5]);
-    assert_eq!(all["row"].as_primitive::<UInt64Type>().values(), &[0, 1, 2, 0, 2]);
-    assert_eq!(rejects(&batches), [(1, "missing", None), (3, "missing", None)]);
+    assert_eq!(
+        all["n"].as_primitive::<Int64Type>().values(),
+        &[0, 1, 2, 3, 5]
+    );
+    assert_eq!(
+        all["row"].as_primitive::<UInt64Type>().values(),
+        &[0, 1, 2, 0, 2]
+    );
+    assert_eq!(
+        rejects(&batches),
+        [(1, "missing", None), (3, "missing", None)]
+    );
 }
 
 #[test]
 fn wanted_columns_are_those_of_the_first_file_that_has_them() {
     let folder = tempfile::tempdir().unwrap();
-    write(&folder.path().join("a.parquet"), vec![("m", numbers(0..5))], 100);
-    write(&folder.path().join("b.parquet"), vec![("n", numbers(0..5))], 100);
-    let batches = read::<ParquetSourceConfig>(json!({ "path": folder.path(), "columns": ["n"] }), 10);
-    assert_eq!(records(&batches)["n"].as_primitive::<Int64Type>().values(), &[0, 1, 2, 3, 4]);
-    assert_eq!((batches[0].rejects.len(), batches[0].batch.provenance.len()), (1, 5));
+    write(
+        &folder.path().join("a.parquet"),
+        vec![("m", numbers(0..5))],
+        100,
+    );
+    write(
+        &folder.path().join("b.parquet"),
+        vec![("n", numbers(0..5))],
+        100,
+    );
+    let batches =
+        read::<ParquetSourceConfig>(json!({ "path": folder.path(), "columns": ["n"] }), 10);
+    assert_eq!(
+        records(&batches)["n"].as_primitive::<Int64Type>().values(),
+        &[0, 1, 2, 3, 4]
+    );
+    assert_eq!(
+        (batches[0].rejects.len(), batches[0].batch.provenance.len()),
+        (1, 5)
+    );
 }
 
 #[test]
 fn faults_name_their_key() {
     let folder = tempfile::tempdir().unwrap();
-    write(&folder.path().join("a.parquet"), vec![("length", numbers(0..5))], 100);
+    write(
+        &folder.path().join("a.parquet"),
+        vec![("length", numbers(0..5))],
+        100,
+    );
     let faults = |options| plan::<ParquetSourceConfig>(options, 10).err().unwrap();
     let found = faults(json!({ "path": folder.path(), "columns": ["lenght"] }));
-    assert_eq!(found[0].message, "there is no column `lenght` (did you mean `length`?); known: length");
-    assert_eq!(faults(json!({ "path": folder.path(), "image_column": "x" }))[0].key, "image_column");
+    assert_eq!(
+        found[0].message,
+        "there is no column `lenght` (did you mean `length`?); known: length"
+    );
+    assert_eq!(
+        faults(json!({ "path": folder.path(), "image_column": "x" }))[0].key,
+        "image_column"
+    );
 }
 
 /// Says what became of each file of Apache's collection.
 #[test]
 fn every_file_of_the_parquet_test_collection_gives_rows_or_rejects() {
-    let Some(root) = crate::test_data::test_data("bad/parquet-testing") else { return };
+    let Some(root) = crate::test_data::test_data("bad/parquet-testing") else {
+        return;
+    };
     let files = input_file::list("in", &format!("{}/**/*.parquet", root.display()), &[]).unwrap();
     assert!(files.len() > 60, "{} files", files.len());
     for file in files {
-        let what = match plan::<ParquetSourceConfig>(json!({ "path": root.join(&file.name) }), 1000) {
+        let what = match plan::<ParquetSourceConfig>(json!({ "path": root.join(&file.name) }), 1000)
+        {
             Err(faults) => format!("fault: {}", faults[0].message),
             Ok(source) => {
                 let batches = drain(source, &ResumeState::default()).unwrap();
-                let rows: usize = batches.iter().map(|batch| batch.batch.records.num_rows()).sum();
-                let covered: u64 = batches.iter().map(|batch| batch.batch.provenance.len()).sum();
-                let reasons: Vec<_> = batches.iter().flat_map(|batch| &batch.rejects).map(|r| &r.reason).collect();
-                assert!(rows as u64 == covered || !reasons.is_empty(), "{}", file.name);
+                let rows: usize = batches
+                    .iter()
+                    .map(|batch| batch.batch.records.num_rows())
+                    .sum();
+                let covered: u64 = batches
+                    .iter()
+                    .map(|batch| batch.batch.provenance.len())
+                    .sum();
+                let reasons: Vec<_> = batches
+                    .iter()
+                    .flat_map(|batch| &batch.rejects)
+                    .map(|r| &r.reason)
+                    .collect();
+                assert!(
+                    rows as u64 == covered || !reasons.is_empty(),
+                    "{}",
+                    file.name
+                );
                 format!("{rows} of {covered} rows {reasons:?}")
             }
         };

@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use crate::store::FileReader;
 
-/// Bytes that may stand between two members: headers, long names, PAX records. Writers need a few KiB.
+/// Bytes that may stand between two members: headers, long names, PAX records. Writers need a few
+/// KiB.
 pub(super) const HEADER_BYTES: u64 = 1 << 20;
 
 /// Bytes that may be read until more are allowed, since archives claim any length for their names.
@@ -40,9 +41,13 @@ impl Read for MeteredReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.budget.0.left.get();
         if left == 0 && !buffer.is_empty() {
-            return Err(io::Error::other(format!("more than {HEADER_BYTES} bytes of names and headers in a row")));
+            return Err(io::Error::other(format!(
+                "more than {HEADER_BYTES} bytes of names and headers in a row"
+            )));
         }
-        let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let most = buffer
+            .len()
+            .min(usize::try_from(left).unwrap_or(usize::MAX));
         let read = self.file.read(&mut buffer[..most])?;
         self.budget.0.left.set(left - read as u64);
         self.budget.0.is_at_end.set(read == 0 && !buffer.is_empty());
@@ -54,7 +59,10 @@ impl Seek for MeteredReader {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         match to {
             // Keeps what is buffered, unlike `seek`: most steps skip the padding of a member.
-            SeekFrom::Current(by) => self.file.seek_relative(by).and_then(|()| self.file.stream_position()),
+            SeekFrom::Current(by) => self
+                .file
+                .seek_relative(by)
+                .and_then(|()| self.file.stream_position()),
             to => self.file.seek(to),
         }
     }

@@ -33,11 +33,17 @@ fn shard(members: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 fn plan_shards(folder: &Path, records: u32) -> Box<dyn Source> {
-    let limits = PipelineLimits { pixels: 1000, record_bytes: ByteSize(1000), memory: None };
+    let limits = PipelineLimits {
+        pixels: 1000,
+        record_bytes: ByteSize(1000),
+        memory: None,
+    };
     let context = PlanContext::new(BTreeMap::new(), limits);
     let plan = find(KINDS, "tar", "source").unwrap().plan;
     let batch = serde_json::from_value(json!({ "records": records })).unwrap();
-    plan("in", json!({ "path": folder }), batch, &context).unwrap().stage
+    plan("in", json!({ "path": folder }), batch, &context)
+        .unwrap()
+        .stage
 }
 
 fn read(folder: &Path, records: u32, progress: &ResumeState) -> Vec<SourceBatch> {
@@ -45,7 +51,9 @@ fn read(folder: &Path, records: u32, progress: &ResumeState) -> Vec<SourceBatch>
 }
 
 fn collect(opened: SourceHandle) -> Vec<SourceBatch> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     let batches: Result<Vec<_>, _> = runtime.block_on(opened.batches.collect());
     batches.unwrap()
 }
@@ -57,7 +65,14 @@ fn read_one(shard: &[u8]) -> Vec<SourceBatch> {
 }
 
 fn texts(batch: &SourceBatch, column: usize) -> Vec<&str> {
-    batch.batch.records.column(column).as_string::<i32>().iter().flatten().collect()
+    batch
+        .batch
+        .records
+        .column(column)
+        .as_string::<i32>()
+        .iter()
+        .flatten()
+        .collect()
 }
 
 #[test]
@@ -65,14 +80,29 @@ fn archive_cut_between_members_is_one_truncated_reject() {
     let whole = shard(&[("a.ppm", PIXEL), ("b.ppm", PIXEL)]);
     let refused = |length: usize| {
         let batches = read_one(&whole[..length]);
-        let rows: usize = batches.iter().map(|batch| batch.batch.records.num_rows()).sum();
-        let codes = batches.iter().flat_map(|batch| &batch.rejects).map(|reject| reject.code).collect::<Vec<_>>();
+        let rows: usize = batches
+            .iter()
+            .map(|batch| batch.batch.records.num_rows())
+            .sum();
+        let codes = batches
+            .iter()
+            .flat_map(|batch| &batch.rejects)
+            .map(|reject| reject.code)
+            .collect::<Vec<_>>();
         (rows, codes)
     };
     assert_eq!(refused(whole.len()), (2, vec![]));
-    assert_eq!(refused(2 * 1024 + 1024), (2, vec![]), "two blocks of zeros are enough");
+    assert_eq!(
+        refused(2 * 1024 + 1024),
+        (2, vec![]),
+        "two blocks of zeros are enough"
+    );
     for (length, rows) in [(2 * 1024, 2), (2 * 1024 - 100, 2), (1024, 1)] {
-        assert_eq!(refused(length), (rows, vec![RejectCode::Truncated]), "{length} bytes");
+        assert_eq!(
+            refused(length),
+            (rows, vec![RejectCode::Truncated]),
+            "{length} bytes"
+        );
     }
 }
 
@@ -84,7 +114,10 @@ fn members_behind_an_end_mark_are_one_reject() {
     let twice = [whole.clone(), whole.clone()].concat();
     for (bytes, rows) in [(zeroed, 1), (twice, 3)] {
         let batches = read_one(&bytes);
-        let read: usize = batches.iter().map(|batch| batch.batch.records.num_rows()).sum();
+        let read: usize = batches
+            .iter()
+            .map(|batch| batch.batch.records.num_rows())
+            .sum();
         let rejects: Vec<_> = batches.iter().flat_map(|batch| &batch.rejects).collect();
         assert_eq!((read, rejects.len()), (rows, 1));
         assert_eq!(rejects[0].code, RejectCode::Malformed);
@@ -96,17 +129,47 @@ fn images_come_with_their_shard_member_and_key_and_other_members_do_not_count() 
     let folder = tempfile::tempdir().unwrap();
     let long = format!("{}/deep.seg.PNG", "d".repeat(150));
     fs::create_dir(folder.path().join("b")).unwrap();
-    fs::write(folder.path().join("b/1.tar"), shard(&[("x/a.jpg", PIXEL), ("x/a.json", b"{}"), (&long, PIXEL)]))
-        .unwrap();
+    fs::write(
+        folder.path().join("b/1.tar"),
+        shard(&[("x/a.jpg", PIXEL), ("x/a.json", b"{}"), (&long, PIXEL)]),
+    )
+    .unwrap();
     fs::write(folder.path().join("a.tar"), shard(&[("c.ppm", b"")])).unwrap();
     let batches = read(folder.path(), 100, &ResumeState::default());
     assert_eq!(texts(&batches[0], 0), ["a.tar/c.ppm"]);
-    assert_eq!(texts(&batches[1], 0), ["b/1.tar/x/a.jpg", &format!("b/1.tar/{long}")]);
-    assert_eq!(texts(&batches[1], 3), ["x/a", long.strip_suffix(".seg.PNG").unwrap()]);
-    assert_eq!(batches[1].batch.records.column(1).as_primitive::<UInt64Type>().values(), &[0, 1]);
-    assert_eq!(batches[1].batch.records.column(2).as_binary::<i32>().value(1), PIXEL);
+    assert_eq!(
+        texts(&batches[1], 0),
+        ["b/1.tar/x/a.jpg", &format!("b/1.tar/{long}")]
+    );
+    assert_eq!(
+        texts(&batches[1], 3),
+        ["x/a", long.strip_suffix(".seg.PNG").unwrap()]
+    );
+    assert_eq!(
+        batches[1]
+            .batch
+            .records
+            .column(1)
+            .as_primitive::<UInt64Type>()
+            .values(),
+        &[0, 1]
+    );
+    assert_eq!(
+        batches[1]
+            .batch
+            .records
+            .column(2)
+            .as_binary::<i32>()
+            .value(1),
+        PIXEL
+    );
     assert_eq!(batches[1].pixels, 2);
-    assert!(batches[1].batch.provenance.ranges()[0].split.name().starts_with("in/b/1.tar:"));
+    assert!(
+        batches[1].batch.provenance.ranges()[0]
+            .split
+            .name()
+            .starts_with("in/b/1.tar:")
+    );
 }
 
 #[test]
@@ -114,12 +177,29 @@ fn a_broken_archive_gives_what_comes_before_and_one_refused_row() {
     let whole = shard(&[("a.jpg", PIXEL), ("b.jpg", PIXEL), ("c.json", &[7; 2000])]);
     let mut mangled = whole.clone();
     mangled[1024 + 10] ^= 1;
-    for (bytes, kept) in [(&whole[..1024 + 5], 1), (&whole[..1024 + 515], 1), (&mangled[..], 1), (&whole[..3000], 2)] {
+    for (bytes, kept) in [
+        (&whole[..1024 + 5], 1),
+        (&whole[..1024 + 515], 1),
+        (&mangled[..], 1),
+        (&whole[..3000], 2),
+    ] {
         let batches = read_one(bytes);
-        assert_eq!((batches.len(), batches[0].batch.records.num_rows()), (1, kept));
+        assert_eq!(
+            (batches.len(), batches[0].batch.records.num_rows()),
+            (1, kept)
+        );
         let reject = &batches[0].rejects[0];
-        assert_eq!((reject.ordinal as usize, reject.code), (kept, RejectCode::Malformed));
-        assert!(reject.reason.starts_with(&format!("s.tar: broken after {kept} images")), "{}", reject.reason);
+        assert_eq!(
+            (reject.ordinal as usize, reject.code),
+            (kept, RejectCode::Malformed)
+        );
+        assert!(
+            reject
+                .reason
+                .starts_with(&format!("s.tar: broken after {kept} images")),
+            "{}",
+            reject.reason
+        );
         assert_eq!(batches[0].batch.provenance.len(), kept as u64 + 1);
     }
     assert_eq!(read_one(b"this is no archive").len(), 1);
@@ -150,7 +230,10 @@ proptest! {
 #[test]
 fn members_that_are_too_large_are_refused_and_the_rest_goes_on() {
     let batches = read_one(&shard(&[("a.jpg", &[0; 1001]), ("b.jpg", PIXEL)]));
-    assert_eq!((batches[0].rejects[0].ordinal, batches[0].rejects[0].code), (0, RejectCode::TooLarge));
+    assert_eq!(
+        (batches[0].rejects[0].ordinal, batches[0].rejects[0].code),
+        (0, RejectCode::TooLarge)
+    );
     assert_eq!(texts(&batches[0], 0), ["s.tar/b.jpg"]);
 }
 
@@ -162,19 +245,51 @@ fn further_images_are_rows_of_a_second_split_and_no_others_are_renumbered() {
     fs::write(folder.path().join("s.tar"), &whole).unwrap();
     let batches = read(folder.path(), 2, &ResumeState::default());
     let sources: Vec<_> = batches.iter().flat_map(|batch| texts(batch, 0)).collect();
-    assert_eq!(sources, ["b.jpg", "e.jpg", "a.jfif", "c.JPE", "f.apng"].map(|name| format!("s.tar/{name}")));
+    assert_eq!(
+        sources,
+        ["b.jpg", "e.jpg", "a.jfif", "c.JPE", "f.apng"].map(|name| format!("s.tar/{name}"))
+    );
     // An output that was made before further images were read has the first split alone.
     let mut done = Coverage::default();
     done.insert(&batches[0].batch.provenance);
-    let again = read(folder.path(), 2, &ResumeState { sinks: Arc::new(vec![done.clone()]), state: None });
-    let rows = |batches: &[SourceBatch]| batches.iter().map(|b| b.batch.provenance.clone()).collect::<Vec<_>>();
+    let again = read(
+        folder.path(),
+        2,
+        &ResumeState {
+            sinks: Arc::new(vec![done.clone()]),
+            state: None,
+        },
+    );
+    let rows = |batches: &[SourceBatch]| {
+        batches
+            .iter()
+            .map(|b| b.batch.provenance.clone())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(rows(&again), rows(&batches[1..]));
-    batches.iter().for_each(|batch| done.insert(&batch.batch.provenance));
-    assert!(read(folder.path(), 2, &ResumeState { sinks: Arc::new(vec![done]), state: None }).is_empty());
+    batches
+        .iter()
+        .for_each(|batch| done.insert(&batch.batch.provenance));
+    assert!(
+        read(
+            folder.path(),
+            2,
+            &ResumeState {
+                sinks: Arc::new(vec![done]),
+                state: None
+            }
+        )
+        .is_empty()
+    );
     // What is broken is one reject, of the first pass.
     fs::write(folder.path().join("s.tar"), &whole[..whole.len() - 1024]).unwrap();
-    let codes = read(folder.path(), 100, &ResumeState::default()).into_iter().flat_map(|batch| batch.rejects);
-    assert_eq!(codes.map(|reject| reject.code).collect::<Vec<_>>(), [RejectCode::Truncated]);
+    let codes = read(folder.path(), 100, &ResumeState::default())
+        .into_iter()
+        .flat_map(|batch| batch.rejects);
+    assert_eq!(
+        codes.map(|reject| reject.code).collect::<Vec<_>>(),
+        [RejectCode::Truncated]
+    );
 }
 
 #[test]
@@ -183,16 +298,30 @@ fn links_sparse_members_and_what_is_no_image_are_passed_over_and_counted() {
     let mut header = Header::new_gnu();
     header.set_size(0);
     header.set_entry_type(EntryType::Symlink);
-    builder.append_link(&mut header, "link.jpg", "/etc/passwd").unwrap();
-    builder.append_pax_extensions([("GNU.sparse.major", &b"1"[..])]).unwrap();
+    builder
+        .append_link(&mut header, "link.jpg", "/etc/passwd")
+        .unwrap();
+    builder
+        .append_pax_extensions([("GNU.sparse.major", &b"1"[..])])
+        .unwrap();
     let mut header = Header::new_ustar();
     header.set_size(PIXEL.len() as u64);
-    builder.append_data(&mut header, "sparse.jpg", PIXEL).unwrap();
-    builder.append_pax_extensions([("path", "from pax.jpg".as_bytes())]).unwrap();
-    builder.append_data(&mut header, "short.jpg", PIXEL).unwrap();
-    builder.append_data(&mut header, "labels.JSON", PIXEL).unwrap();
+    builder
+        .append_data(&mut header, "sparse.jpg", PIXEL)
+        .unwrap();
+    builder
+        .append_pax_extensions([("path", "from pax.jpg".as_bytes())])
+        .unwrap();
+    builder
+        .append_data(&mut header, "short.jpg", PIXEL)
+        .unwrap();
+    builder
+        .append_data(&mut header, "labels.JSON", PIXEL)
+        .unwrap();
     header.set_entry_type(EntryType::Directory);
-    builder.append_data(&mut header, "folder/", &b""[..]).unwrap();
+    builder
+        .append_data(&mut header, "folder/", &b""[..])
+        .unwrap();
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("s.tar"), builder.into_inner().unwrap()).unwrap();
     fs::write(folder.path().join("notes.txt"), b"").unwrap();
@@ -200,7 +329,10 @@ fn links_sparse_members_and_what_is_no_image_are_passed_over_and_counted() {
     let skipped_files = source.skipped_files().unwrap();
     let batches = collect(source.open(&ResumeState::default()).unwrap());
     assert_eq!(texts(&batches[0], 0), ["s.tar/from pax.jpg"]);
-    assert_eq!(skipped_files.get().to_string(), "1 .json, 1 .txt, 1 links in archives, 1 sparse files in archives");
+    assert_eq!(
+        skipped_files.get().to_string(),
+        "1 .json, 1 .txt, 1 links in archives, 1 sparse files in archives"
+    );
 }
 
 #[test]
@@ -212,19 +344,41 @@ fn a_name_of_many_megabytes_is_not_read_into_memory() {
     header.set_cksum();
     builder.append(&header, &vec![b'x'; 4 << 20][..]).unwrap();
     let batches = read_one(&builder.into_inner().unwrap());
-    assert!(batches[0].rejects[0].reason.contains("bytes of names and headers"), "{}", batches[0].rejects[0].reason);
+    assert!(
+        batches[0].rejects[0]
+            .reason
+            .contains("bytes of names and headers"),
+        "{}",
+        batches[0].rejects[0].reason
+    );
 }
 
 #[test]
 fn a_later_run_passes_over_what_is_done_and_cuts_at_the_same_places() {
     let folder = tempfile::tempdir().unwrap();
     let names = ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"];
-    fs::write(folder.path().join("s.tar"), shard(&names.map(|name| (name, PIXEL)))).unwrap();
+    fs::write(
+        folder.path().join("s.tar"),
+        shard(&names.map(|name| (name, PIXEL))),
+    )
+    .unwrap();
     let first = read(folder.path(), 2, &ResumeState::default());
     let mut done = Coverage::default();
     done.insert(&first[0].batch.provenance);
-    let second = read(folder.path(), 2, &ResumeState { sinks: Arc::new(vec![done]), state: None });
-    let rows = |batches: &[SourceBatch]| batches.iter().map(|b| b.batch.provenance.clone()).collect::<Vec<_>>();
+    let second = read(
+        folder.path(),
+        2,
+        &ResumeState {
+            sinks: Arc::new(vec![done]),
+            state: None,
+        },
+    );
+    let rows = |batches: &[SourceBatch]| {
+        batches
+            .iter()
+            .map(|b| b.batch.provenance.clone())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(rows(&second), rows(&first[1..]));
     assert_eq!(second[0].batch.records, first[1].batch.records);
 }
@@ -232,7 +386,10 @@ fn a_later_run_passes_over_what_is_done_and_cuts_at_the_same_places() {
 #[test]
 fn compressed_shards_among_others_are_rejects() {
     let folder = tempfile::tempdir().unwrap();
-    for (name, bytes) in [("0.tar", b"\x1f\x8b\x08".to_vec()), ("2.tar", b"BZh91AY&SY".to_vec())] {
+    for (name, bytes) in [
+        ("0.tar", b"\x1f\x8b\x08".to_vec()),
+        ("2.tar", b"BZh91AY&SY".to_vec()),
+    ] {
         fs::write(folder.path().join(name), bytes).unwrap();
     }
     for name in ["1.tar", "3.tar"] {
@@ -242,11 +399,29 @@ fn compressed_shards_among_others_are_rejects() {
     let rejects: Vec<_> = batches.iter().flat_map(|batch| &batch.rejects).collect();
     let codes: Vec<_> = rejects.iter().map(|reject| reject.code).collect();
     assert_eq!(codes, [RejectCode::Unsupported; 2]);
-    assert!(rejects[1].reason.starts_with("2.tar: is compressed") && rejects[1].reason.contains("bunzip2 2.tar"));
-    assert_eq!(batches.iter().map(|batch| batch.batch.records.num_rows()).sum::<usize>(), 2);
+    assert!(
+        rejects[1].reason.starts_with("2.tar: is compressed")
+            && rejects[1].reason.contains("bunzip2 2.tar")
+    );
+    assert_eq!(
+        batches
+            .iter()
+            .map(|batch| batch.batch.records.num_rows())
+            .sum::<usize>(),
+        2
+    );
     let mut done = Coverage::default();
-    batches.iter().for_each(|batch| done.insert(&batch.batch.provenance));
-    let again = read(folder.path(), 100, &ResumeState { sinks: Arc::new(vec![done]), state: None });
+    batches
+        .iter()
+        .for_each(|batch| done.insert(&batch.batch.provenance));
+    let again = read(
+        folder.path(),
+        100,
+        &ResumeState {
+            sinks: Arc::new(vec![done]),
+            state: None,
+        },
+    );
     assert!(again.is_empty(), "they are rejected once");
 }
 
@@ -254,11 +429,21 @@ fn compressed_shards_among_others_are_rejects() {
 fn a_compressed_shard_is_an_error_that_says_how_to_unpack() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("s.tar"), b"\x1f\x8b\x08\0\0\0").unwrap();
-    let error = plan_shards(folder.path(), 2).open(&ResumeState::default()).err().unwrap().to_string();
-    assert!(error.contains("s.tar: is compressed") && error.contains("gunzip"), "{error}");
+    let error = plan_shards(folder.path(), 2)
+        .open(&ResumeState::default())
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.contains("s.tar: is compressed") && error.contains("gunzip"),
+        "{error}"
+    );
 }
 
 #[test]
 fn the_key_ends_at_the_first_dot_of_the_name() {
-    assert_eq!(["a.b/c.seg.png", "x.jpg", "a/.jpg", "none"].map(key), ["a.b/c", "x", "a/.jpg", "none"]);
+    assert_eq!(
+        ["a.b/c.seg.png", "x.jpg", "a/.jpg", "none"].map(key),
+        ["a.b/c", "x", "a/.jpg", "none"]
+    );
 }

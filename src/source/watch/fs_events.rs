@@ -1,4 +1,5 @@
-//! What the system reports of a watched folder: which files are complete or written to, which came, and which folders changed.
+//! What the system reports of a watched folder: which files are complete or written to, which came,
+//! and which folders changed.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -63,14 +64,25 @@ impl FsEvents {
     pub(super) fn none() -> Self {
         let (sender, events) = sync_channel(WAITING);
         let (covered, uncovered) = (BTreeMap::new(), HashSet::new());
-        Self { events, sender, state: Arc::default(), watcher: None, covered, uncovered }
+        Self {
+            events,
+            sender,
+            state: Arc::default(),
+            watcher: None,
+            covered,
+            uncovered,
+        }
     }
 
     /// FsEvents of the folders that will be covered. Where the system gives none, that is logged.
     pub(super) fn begin(root: &Path) -> Self {
         let mut notices = Self::none();
         let (sender, state) = (notices.sender.clone(), Arc::clone(&notices.state));
-        let mut listener = EventForwarder { sender, state, created: None };
+        let mut listener = EventForwarder {
+            sender,
+            state,
+            created: None,
+        };
         let watcher = notify::recommended_watcher(move |event| listener.on_event(event));
         let watcher = watcher.and_then(|mut watcher| {
             if !PER_FOLDER {
@@ -80,16 +92,20 @@ impl FsEvents {
         });
         let report = |error: &notify::Error| {
             let root = root.display();
-            tracing::warn!("{root}: the system reports no changes ({error}); the folder is listed every `rescan`");
+            tracing::warn!(
+                "{root}: the system reports no changes ({error}); the folder is listed every `rescan`"
+            );
         };
         notices.watcher = watcher.inspect_err(report).ok();
         notices
     }
 
-    /// Watches a folder, unless it is watched. Files that come after this call are reported; those that came before are to be
-    /// listed.
+    /// Watches a folder, unless it is watched. Files that come after this call are reported; those
+    /// that came before are to be listed.
     pub(super) fn cover(&mut self, path: PathBuf, id: FolderId) {
-        let Some(watcher) = self.watcher.as_mut().filter(|_| PER_FOLDER) else { return };
+        let Some(watcher) = self.watcher.as_mut().filter(|_| PER_FOLDER) else {
+            return;
+        };
         if self.covered.get(&path) == Some(&id) {
             return;
         }
@@ -118,10 +134,17 @@ impl FsEvents {
         }
     }
 
-    /// Forgets that a folder and those below it are watched: they were moved or removed, or others are in their place.
+    /// Forgets that a folder and those below it are watched: they were moved or removed, or others
+    /// are in their place.
     pub(super) fn uncover(&mut self, folder: &Path) {
-        let below = self.covered.range(folder.to_path_buf()..).map(|(path, _)| path);
-        let below: Vec<PathBuf> = below.take_while(|path| path.starts_with(folder)).cloned().collect();
+        let below = self
+            .covered
+            .range(folder.to_path_buf()..)
+            .map(|(path, _)| path);
+        let below: Vec<PathBuf> = below
+            .take_while(|path| path.starts_with(folder))
+            .cloned()
+            .collect();
         for path in below {
             self.covered.remove(&path);
         }
@@ -135,7 +158,9 @@ impl FsEvents {
 
     /// The next notice; `None` if there is none until `end`.
     pub(super) fn next(&self, end: Instant) -> Option<FsEvent> {
-        self.events.recv_timeout(end.saturating_duration_since(Instant::now())).ok()
+        self.events
+            .recv_timeout(end.saturating_duration_since(Instant::now()))
+            .ok()
     }
 
     /// Whether notices were lost since the last call.
@@ -179,12 +204,15 @@ impl EventForwarder {
                     self.state.written().remove(&path);
                     self.tell(FsEvent::Changed(path));
                 }
-                EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::From)) | EventKind::Remove(_) => {
+                EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::From))
+                | EventKind::Remove(_) => {
                     self.state.written().remove(&path);
                     self.tell(FsEvent::Changed(path));
                 }
                 EventKind::Modify(ModifyKind::Data(_)) => self.write(path),
-                EventKind::Access(AccessKind::Open(_)) if created.as_ref() == Some(&path) => self.write(path),
+                EventKind::Access(AccessKind::Open(_)) if created.as_ref() == Some(&path) => {
+                    self.write(path)
+                }
                 EventKind::Create(CreateKind::Folder) => self.tell(FsEvent::Folder(path)),
                 EventKind::Create(_) => {
                     self.created = Some(path.clone());

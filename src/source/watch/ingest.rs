@@ -1,4 +1,5 @@
-//! Takes files in: reads them, journals those that are new, and hands their records over; tries again what could not be read.
+//! Takes files in: reads them, journals those that are new, and hands their records over; tries
+//! again what could not be read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +21,8 @@ use super::read::{ReadAttempt, fetched, read_local};
 use super::retry::{FileRetry, JournaledRow};
 use super::{FolderWatcher, GROUP, paced};
 
-/// Bytes of files that are read before they are journalled together; a single larger file is journalled alone.
+/// Bytes of files that are read before they are journalled together; a single larger file is
+/// journalled alone.
 pub(in crate::source) const GROUP_BYTES: u64 = 16 << 20;
 /// How long nothing is read after the process ran out of descriptors or memory.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -43,12 +45,15 @@ struct IngestedFile {
 }
 
 impl FolderWatcher {
-    /// Reads files that are complete, journals those that are new, and hands them over. `false` when no more is wanted.
+    /// Reads files that are complete, journals those that are new, and hands them over. `false`
+    /// when no more is wanted.
     pub(super) fn ingest(&mut self, out: &BatchSender) -> Result<bool, StageError> {
         if self.is_paused() || self.folder.trouble().is_some() || self.pending.is_empty() {
             return Ok(true);
         }
-        if let Err(error) = self.caller.during(BlockingOperation::Journals, || self.segment_writer.prepare()) {
+        if let Err(error) = self.caller.during(BlockingOperation::Journals, || {
+            self.segment_writer.prepare()
+        }) {
             return self.pause_for(error).map(|()| true);
         }
         let (files, outcomes): (Vec<_>, Vec<_>) = self.gather()?.into_iter().unzip();
@@ -56,15 +61,19 @@ impl FolderWatcher {
             return Ok(true);
         }
         let first = self.segment_writer.next;
-        self.caller.during(BlockingOperation::Journals, || self.segment_writer.append(&files))?;
+        self.caller.during(BlockingOperation::Journals, || {
+            self.segment_writer.append(&files)
+        })?;
         self.tracked.add(&files, &self.segment_writer.segment);
         let items = (first..).zip(files.into_iter().zip(outcomes));
-        let items: Vec<IngestedFile> =
-            items.map(|(row, (file, outcome))| IngestedFile { row, file, outcome }).collect();
+        let items: Vec<IngestedFile> = items
+            .map(|(row, (file, outcome))| IngestedFile { row, file, outcome })
+            .collect();
         self.forward(&Arc::clone(&self.split), items, out)
     }
 
-    /// The new ones among files that are complete, as far as they can be read, each with what its record will be.
+    /// The new ones among files that are complete, as far as they can be read, each with what its
+    /// record will be.
     fn gather(&mut self) -> Result<Vec<(ListedFile, ReadOutcome)>, StageError> {
         let files = self.pending.take(GROUP);
         let (root, limit) = (self.root.clone(), self.batch_config.record_bytes);
@@ -88,7 +97,10 @@ impl FolderWatcher {
                     group.push((now, ReadOutcome::Image(content)));
                 }
                 ReadAttempt::Refused(now, refusal) if self.is_new(&now)? => {
-                    group.push((now.clone(), ReadOutcome::Refused(self.referring(&now, refusal))));
+                    group.push((
+                        now.clone(),
+                        ReadOutcome::Refused(self.referring(&now, refusal)),
+                    ));
                 }
                 ReadAttempt::Content(..) | ReadAttempt::Refused(..) | ReadAttempt::Gone => {}
                 ReadAttempt::Changing => {
@@ -130,8 +142,14 @@ impl FolderWatcher {
     }
 
     /// Hands over the rows of a journal that are not done. `false` when no more is wanted.
-    pub(super) fn replay(&mut self, journal: JournaledListing, out: &BatchSender) -> Result<bool, StageError> {
-        let JournaledListing { split, first, rows, .. } = journal;
+    pub(super) fn replay(
+        &mut self,
+        journal: JournaledListing,
+        out: &BatchSender,
+    ) -> Result<bool, StageError> {
+        let JournaledListing {
+            split, first, rows, ..
+        } = journal;
         self.forward_journaled(&split, (first..).zip(rows), out)
     }
 
@@ -140,14 +158,23 @@ impl FolderWatcher {
         if self.is_paused() {
             return Ok(true);
         }
-        let mut journalled: BTreeMap<String, (Arc<Split>, BTreeMap<u64, JournalRow>)> = BTreeMap::new();
+        let mut journalled: BTreeMap<String, (Arc<Split>, BTreeMap<u64, JournalRow>)> =
+            BTreeMap::new();
         for FileRetry { file, row, .. } in self.retries.due(Instant::now()) {
             let Some((split, row)) = row else {
                 self.pending.add_ready(file);
                 continue;
             };
-            let (_, rows) = journalled.entry(split.name().to_owned()).or_insert_with(|| (split, BTreeMap::new()));
-            rows.insert(row, JournalRow { file, standing: RowState::Present });
+            let (_, rows) = journalled
+                .entry(split.name().to_owned())
+                .or_insert_with(|| (split, BTreeMap::new()));
+            rows.insert(
+                row,
+                JournalRow {
+                    file,
+                    standing: RowState::Present,
+                },
+            );
         }
         for (split, rows) in journalled.into_values() {
             if !self.forward_journaled(&split, rows, out)? {
@@ -157,7 +184,8 @@ impl FolderWatcher {
         Ok(true)
     }
 
-    /// Hands over rows of a split that are not done, in groups, as far as they can be read. `false` when no more is wanted.
+    /// Hands over rows of a split that are not done, in groups, as far as they can be read. `false`
+    /// when no more is wanted.
     fn forward_journaled(
         &mut self,
         split: &Arc<Split>,
@@ -172,14 +200,21 @@ impl FolderWatcher {
             let outcome = match standing {
                 RowState::Present | RowState::Gone => self.attempt_row(&file, split, row),
                 RowState::Changed => Some(ReadOutcome::Superseded),
-                RowState::Rejected => Some(ReadOutcome::Refused(self.referring(&file, file.unreadable(GONE)))),
+                RowState::Rejected => Some(ReadOutcome::Refused(
+                    self.referring(&file, file.unreadable(GONE)),
+                )),
                 RowState::Unseen => {
                     let unavailable = unseen(&file, &self.root);
-                    self.postpone(&file, Some((Arc::clone(split), row)), &unavailable).map(ReadOutcome::Refused)
+                    self.postpone(&file, Some((Arc::clone(split), row)), &unavailable)
+                        .map(ReadOutcome::Refused)
                 }
             };
             let Some(outcome) = outcome else { continue };
-            bytes += if let ReadOutcome::Image(image) = &outcome { image.len() as u64 } else { 0 };
+            bytes += if let ReadOutcome::Image(image) = &outcome {
+                image.len() as u64
+            } else {
+                0
+            };
             items.push(IngestedFile { row, file, outcome });
             if items.len() >= GROUP || bytes >= GROUP_BYTES {
                 bytes = 0;
@@ -191,29 +226,45 @@ impl FolderWatcher {
         self.forward(split, items, out)
     }
 
-    /// What becomes of a row that an earlier run has journalled; `None` if that is to be found out later.
-    fn attempt_row(&mut self, file: &ListedFile, split: &Arc<Split>, row: u64) -> Option<ReadOutcome> {
+    /// What becomes of a row that an earlier run has journalled; `None` if that is to be found out
+    /// later.
+    fn attempt_row(
+        &mut self,
+        file: &ListedFile,
+        split: &Arc<Split>,
+        row: u64,
+    ) -> Option<ReadOutcome> {
         let key: JournaledRow = Some((Arc::clone(split), row));
         let limit = self.batch_config.record_bytes;
         let attempt = match self.folder.is_bucket() {
-            true => fetched(file, limit, ObjectPrefetcher::new(&self.root, limit, std::iter::once(file)).next(file)),
+            true => fetched(
+                file,
+                limit,
+                ObjectPrefetcher::new(&self.root, limit, std::iter::once(file)).next(file),
+            ),
             false => read_local(file, &self.root, limit),
         };
         let is_same = |now: &ListedFile| file_identity::compare(file, now) == FileMatch::Same;
         let outcome = match attempt {
             ReadAttempt::Content(now, content) if is_same(&now) => ReadOutcome::Image(content),
-            ReadAttempt::Refused(now, refusal) if is_same(&now) => ReadOutcome::Refused(self.referring(file, refusal)),
+            ReadAttempt::Refused(now, refusal) if is_same(&now) => {
+                ReadOutcome::Refused(self.referring(file, refusal))
+            }
             ReadAttempt::Content(now, _) | ReadAttempt::Refused(now, _) => {
                 self.pending.add_unstable(now, Instant::now());
                 ReadOutcome::Superseded
             }
             // Where it was moved away with its folder, it may come back.
             ReadAttempt::Gone
-                if self.folder.is_bucket() || self.folder.lacks_file(&file.name, &file.relative_path()) =>
+                if self.folder.is_bucket()
+                    || self.folder.lacks_file(&file.name, &file.relative_path()) =>
             {
                 tracing::warn!("{}: {GONE}", file.name);
                 if let Err(error) = self.missing_rows.add(split.name(), row) {
-                    tracing::warn!("{}: if the same file comes back, it is not read: {error}", file.name);
+                    tracing::warn!(
+                        "{}: if the same file comes back, it is not read: {error}",
+                        file.name
+                    );
                 }
                 self.tracked.forget(&file.name);
                 ReadOutcome::Refused(self.referring(file, file.unreadable(GONE)))
@@ -230,7 +281,8 @@ impl FolderWatcher {
         Some(outcome)
     }
 
-    /// Keeps a file for a later attempt; the reject that it becomes once it has been tried for too long.
+    /// Keeps a file for a later attempt; the reject that it becomes once it has been tried for too
+    /// long.
     fn postpone(
         &mut self,
         file: &ListedFile,
@@ -238,9 +290,14 @@ impl FolderWatcher {
         unavailable: &UnavailableInput,
     ) -> Option<RecordError> {
         let error = unavailable.to_string();
-        let waited = self.retries.failed(file, row.clone(), error.clone(), Instant::now());
+        let waited = self
+            .retries
+            .failed(file, row.clone(), error.clone(), Instant::now());
         // The folder is waited for, however long that takes.
-        if waited < self.config.retry_timeout || self.folder.trouble().is_some() || self.paused.is_some() {
+        if waited < self.config.retry_timeout
+            || self.folder.trouble().is_some()
+            || self.paused.is_some()
+        {
             return None;
         }
         self.retries.remove(&file.name, &row);
@@ -250,7 +307,10 @@ impl FolderWatcher {
 
     /// A refusal with a reference to the file, by which it can be read later.
     fn referring(&self, file: &ListedFile, refusal: RecordError) -> RecordError {
-        RecordError { reference: FileReference::new(file, &self.root).map(|reference| reference.to_json()), ..refusal }
+        RecordError {
+            reference: FileReference::new(file, &self.root).map(|reference| reference.to_json()),
+            ..refusal
+        }
     }
 
     fn is_paused(&mut self) -> bool {
@@ -272,7 +332,11 @@ impl FolderWatcher {
     fn pause_for(&mut self, error: StageError) -> Result<(), StageError> {
         match error {
             StageError::Io { path, source } if ErrorClass::of(&source) == ErrorClass::Process => {
-                self.pauses(&UnavailableInput { path, class: ErrorClass::Process, error: source });
+                self.pauses(&UnavailableInput {
+                    path,
+                    class: ErrorClass::Process,
+                    error: source,
+                });
                 Ok(())
             }
             error => Err(error),
@@ -280,12 +344,24 @@ impl FolderWatcher {
     }
 
     /// Hands rows over, in their order. `false` when no more is wanted.
-    fn forward(&mut self, split: &Arc<Split>, items: Vec<IngestedFile>, out: &BatchSender) -> Result<bool, StageError> {
+    fn forward(
+        &mut self,
+        split: &Arc<Split>,
+        items: Vec<IngestedFile>,
+        out: &BatchSender,
+    ) -> Result<bool, StageError> {
         if items.is_empty() {
             return Ok(true);
         }
-        let superseded = items.iter().filter(|item| matches!(item.outcome, ReadOutcome::Superseded)).count();
-        self.metrics.watch.superseded.with_label_values(&[&self.stage]).inc_by(superseded as u64);
+        let superseded = items
+            .iter()
+            .filter(|item| matches!(item.outcome, ReadOutcome::Superseded))
+            .count();
+        self.metrics
+            .watch
+            .superseded
+            .with_label_values(&[&self.stage])
+            .inc_by(superseded as u64);
         let (mut builder, mut next, mut count) = (None, 0, 0);
         for IngestedFile { row, file, outcome } in items {
             let mut open: ImageBatchBuilder<'_> = match builder.take() {

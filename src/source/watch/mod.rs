@@ -1,4 +1,5 @@
-//! Watches a folder or a bucket: files that come are read, journalled and handed over, until the run is asked to stop.
+//! Watches a folder or a bucket: files that come are read, journalled and handed over, until the
+//! run is asked to stop.
 
 mod pending_files;
 mod tracked_files;
@@ -52,29 +53,37 @@ pub(super) struct WatchConfig {
 
 /// Files that are journalled together at most, and notices that are read together.
 const GROUP: usize = 1024;
-/// A file of which the system did not report that it is complete is taken when it has not changed for so long.
+/// A file of which the system did not report that it is complete is taken when it has not changed
+/// for so long.
 const STABLE_FOR: Duration = Duration::from_secs(2);
-/// A file that was written to and not closed is waited for as long as it was changed within this time.
+/// A file that was written to and not closed is waited for as long as it was changed within this
+/// time.
 const WRITING: Duration = Duration::from_secs(60);
 /// How often a watch that has nothing to do looks whether the run goes on.
 const IDLE: Duration = Duration::from_millis(250);
 /// How often the watched folder itself is looked at.
 const CHECK: Duration = Duration::from_secs(1);
-/// How often files that wait are mentioned in the log, and files that are away for too long are forgotten.
+/// How often files that wait are mentioned in the log, and files that are away for too long are
+/// forgotten.
 const REMIND: Duration = Duration::from_secs(60);
 
-/// A time of the watch; in debug builds, the variable `LATENTFLOW_WATCH_SPEED` divides it, so that tests are quick.
+/// A time of the watch; in debug builds, the variable `LATENTFLOW_WATCH_SPEED` divides it, so that
+/// tests are quick.
 fn paced(time: Duration) -> Duration {
     if !cfg!(debug_assertions) {
         return time;
     }
-    let speed = std::env::var("LATENTFLOW_WATCH_SPEED").ok().and_then(|speed| speed.parse().ok());
+    let speed = std::env::var("LATENTFLOW_WATCH_SPEED")
+        .ok()
+        .and_then(|speed| speed.parse().ok());
     time / speed.unwrap_or(1).max(1)
 }
 
 /// Seconds since 1970.
 fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// Starts to watch: reads first what earlier runs have left undone, then what lies there.
@@ -99,11 +108,17 @@ pub(super) fn open(
     };
     let mut folder = WatchedFolder::new(stage, files, &state)?;
     let mut digest_log = DigestLog::new(stage, Some(&state));
-    let (listing, journals, tracked, missing_rows) = first_scan(stage, &state, &mut folder, resume, &mut digest_log)?;
+    let (listing, journals, tracked, missing_rows) =
+        first_scan(stage, &state, &mut folder, resume, &mut digest_log)?;
     let split = arrival_log::split(stage);
-    let next = journals.iter().filter(|j| j.segment.is_some()).map(|j| j.first + j.rows.len() as u64).max();
+    let next = journals
+        .iter()
+        .filter(|j| j.segment.is_some())
+        .map(|j| j.first + j.rows.len() as u64)
+        .max();
     let next = next.unwrap_or(0).max(resume.max_row_end(split.name()));
-    let segment_writer = SegmentWriter::open(stage, state.local().unwrap_or_else(|| ".".as_ref()), next)?;
+    let segment_writer =
+        SegmentWriter::open(stage, state.local().unwrap_or_else(|| ".".as_ref()), next)?;
     let (sender, acks) = unbounded_channel();
     let root = listing.root.clone();
     let caller = metrics.calls.caller(stage, root.local().is_some());
@@ -130,11 +145,17 @@ pub(super) fn open(
         metrics,
         caller,
     };
-    let batches = spawn_reader(AHEAD, move |out| watch.run(journals, listing, &out.outside_of(out_caller)));
-    Ok(SourceHandle { acks: Some(sender), ..SourceHandle::new(batches, None) })
+    let batches = spawn_reader(AHEAD, move |out| {
+        watch.run(journals, listing, &out.outside_of(out_caller))
+    });
+    Ok(SourceHandle {
+        acks: Some(sender),
+        ..SourceHandle::new(batches, None)
+    })
 }
 
-/// Lists the folder and compares it with the journals. Where it cannot be relied upon, no file of theirs is taken for gone.
+/// Lists the folder and compares it with the journals. Where it cannot be relied upon, no file of
+/// theirs is taken for gone.
 fn first_scan(
     stage: &str,
     state: &Location,
@@ -157,8 +178,15 @@ fn first_scan(
         root = listing.root.clone();
         let is_empty = listing.files.is_empty();
         let recalled = listing_journal::load(stage, Some(state), &mut listing, notes)?;
-        let names = recalled.journals.iter().flat_map(|journal| &journal.rows).map(|row| &*row.file.name);
-        let expected = names.filter(|name| !away.contains_key(name)).collect::<BTreeSet<_>>().len();
+        let names = recalled
+            .journals
+            .iter()
+            .flat_map(|journal| &journal.rows)
+            .map(|row| &*row.file.name);
+        let expected = names
+            .filter(|name| !away.contains_key(name))
+            .collect::<BTreeSet<_>>()
+            .len();
         let expected = if is_empty { expected } else { 0 };
         if place.accept(&listing, expected, recalled.has_present())? {
             relied = Some((listing, recalled));
@@ -173,13 +201,20 @@ fn first_scan(
         }
     };
     let known = TrackedFiles::of(&journals, resume, &away, unix_now());
-    // DigestLog of files that are forgotten, or that were replaced by later ones, go. Those of listings, which are kept for ever,
-    // are among the known.
+    // DigestLog of files that are forgotten, or that were replaced by later ones, go. Those of
+    // listings, which are kept for ever, are among the known.
     if all.len() > 2 * known.len() + 1000 {
-        let digests = all.iter().filter(|note| note.digest.is_some() && known.has(&note.path));
-        let latest: BTreeMap<_, _> = digests.map(|note| ((&note.path, note.size, note.mtime_ns), note)).collect();
-        let kept: Vec<DigestEntry> =
-            latest.into_values().cloned().map(|note| DigestEntry { away: None, ..note }).collect();
+        let digests = all
+            .iter()
+            .filter(|note| note.digest.is_some() && known.has(&note.path));
+        let latest: BTreeMap<_, _> = digests
+            .map(|note| ((&note.path, note.size, note.mtime_ns), note))
+            .collect();
+        let kept: Vec<DigestEntry> = latest
+            .into_values()
+            .cloned()
+            .map(|note| DigestEntry { away: None, ..note })
+            .collect();
         notes.rewrite(&kept.into_iter().chain(known.notes()).collect::<Vec<_>>())?;
     }
     Ok((listing, journals, known, gone))
@@ -203,7 +238,8 @@ struct FolderWatcher {
     pending: PendingFiles,
     retries: FileRetries,
     rescans: FolderRescans,
-    /// Until when nothing is read, since the process has no descriptors or memory left, and the error.
+    /// Until when nothing is read, since the process has no descriptors or memory left, and the
+    /// error.
     paused: Option<(Instant, String)>,
     /// When files that wait were last mentioned in the log.
     reminded: Option<Instant>,
@@ -214,7 +250,12 @@ struct FolderWatcher {
 }
 
 impl FolderWatcher {
-    fn run(mut self, journals: Vec<JournaledListing>, first: Listing, out: &BatchSender) -> Result<(), StageError> {
+    fn run(
+        mut self,
+        journals: Vec<JournaledListing>,
+        first: Listing,
+        out: &BatchSender,
+    ) -> Result<(), StageError> {
         self.caller.begin(BlockingOperation::Reads);
         for journal in journals {
             if !self.replay(journal, out)? {
@@ -222,11 +263,13 @@ impl FolderWatcher {
             }
         }
         self.add_candidates(first)?;
-        let (mut rescanned, mut checked, mut expired) = (Instant::now(), Instant::now(), Instant::now());
+        let (mut rescanned, mut checked, mut expired) =
+            (Instant::now(), Instant::now(), Instant::now());
         while !out.is_closed() {
             self.caller.begin(BlockingOperation::Lists);
             self.collect_events()?;
-            let mut must_list = self.folder.events.take_overflow() || rescanned.elapsed() >= self.config.rescan;
+            let mut must_list =
+                self.folder.events.take_overflow() || rescanned.elapsed() >= self.config.rescan;
             if checked.elapsed() >= paced(CHECK) {
                 must_list |= self.folder.has_changed();
                 checked = Instant::now();
@@ -236,13 +279,15 @@ impl FolderWatcher {
                 rescanned = Instant::now();
             }
             if expired.elapsed() >= REMIND {
-                self.tracked.expire(unix_now(), &self.segment_writer.segment);
+                self.tracked
+                    .expire(unix_now(), &self.segment_writer.segment);
                 expired = Instant::now();
             }
             self.rescan_due()?;
             self.recheck_pending();
             while let Ok(ack) = self.acks.try_recv() {
-                self.tracked.done(&self.split, &ack, &self.segment_writer.segment);
+                self.tracked
+                    .done(&self.split, &ack, &self.segment_writer.segment);
             }
             self.caller.begin(BlockingOperation::Reads);
             let goes_on = self.retry(out)? && self.ingest(out)?;
@@ -257,8 +302,13 @@ impl FolderWatcher {
 
     /// Waits for the first notice, and then for those that come soon after it.
     fn collect_events(&mut self) -> Result<(), StageError> {
-        let waits = self.pending.is_empty() || self.paused.is_some() || self.folder.trouble().is_some();
-        let wait = if waits { IDLE.min(self.config.rescan).min(paced(CHECK)) } else { Duration::ZERO };
+        let waits =
+            self.pending.is_empty() || self.paused.is_some() || self.folder.trouble().is_some();
+        let wait = if waits {
+            IDLE.min(self.config.rescan).min(paced(CHECK))
+        } else {
+            Duration::ZERO
+        };
         let mut end = Instant::now() + wait;
         let mut heard = BTreeSet::new();
         while let Some(notice) = self.caller.outside(|| self.folder.events.next(end)) {
@@ -293,7 +343,9 @@ impl FolderWatcher {
 
     /// Something was closed after it was written, moved, or removed: what is there now is complete.
     fn scan_path(&mut self, path: &Path) -> Result<(), StageError> {
-        let Some(below) = self.folder.below(path) else { return Ok(()) };
+        let Some(below) = self.folder.below(path) else {
+            return Ok(());
+        };
         let name = name_of(below);
         if self.folder.lacks(&name, below) {
             self.folder.events.uncover(path);
@@ -308,7 +360,9 @@ impl FolderWatcher {
         if self.folder.trouble().is_some() {
             return self.rescan_all();
         }
-        let Some(listing) = self.scan(below) else { return Ok(()) };
+        let Some(listing) = self.scan(below) else {
+            return Ok(());
+        };
         for file in self.news(listing)? {
             // A file that is emptied is most often about to be filled.
             if file.size == 0 {
@@ -320,9 +374,14 @@ impl FolderWatcher {
         Ok(())
     }
 
-    /// A name was made: its file may be open for writing, and otherwise nothing more is reported of it.
+    /// A name was made: its file may be open for writing, and otherwise nothing more is reported of
+    /// it.
     fn created(&mut self, path: &Path) -> Result<(), StageError> {
-        let listing = self.folder.below(path).map(Path::to_path_buf).and_then(|below| self.scan(&below));
+        let listing = self
+            .folder
+            .below(path)
+            .map(Path::to_path_buf)
+            .and_then(|below| self.scan(&below));
         listing.map_or(Ok(()), |listing| self.add_candidates(listing))
     }
 
@@ -332,7 +391,10 @@ impl FolderWatcher {
         let name = name_of(below);
         self.rescans.remove(&name);
         match &listing {
-            Some(listing) => listing.unread.keys().for_each(|name| self.rescans.failed(name.clone(), now)),
+            Some(listing) => listing
+                .unread
+                .keys()
+                .for_each(|name| self.rescans.failed(name.clone(), now)),
             None if self.folder.lacks(&name, below) => {}
             None => self.rescans.failed(name, now),
         }
@@ -373,7 +435,11 @@ impl FolderWatcher {
         };
         let is_known = |file| self.tracked.verdict(file) == Some(FileMatch::Same);
         let was_waited_for = self.folder.trouble().is_some();
-        if !self.folder.accept(&listing, self.tracked.present(), listing.files.values().any(is_known))? {
+        if !self.folder.accept(
+            &listing,
+            self.tracked.present(),
+            listing.files.values().any(is_known),
+        )? {
             return Ok(());
         }
         if was_waited_for {
@@ -381,7 +447,10 @@ impl FolderWatcher {
         }
         let metrics = &self.metrics.watch;
         let unread = i64::try_from(listing.unread.len()).unwrap_or(i64::MAX);
-        metrics.unread_folders.with_label_values(&[&self.stage]).set(unread);
+        metrics
+            .unread_folders
+            .with_label_values(&[&self.stage])
+            .set(unread);
         for (name, failure) in &listing.unread {
             let Some(unavailable) = failure else { continue };
             tracing::warn!("{}: left out: {unavailable}", self.stage);
@@ -392,13 +461,17 @@ impl FolderWatcher {
         self.add_candidates(listing)
     }
 
-    /// The files of a listing that may have to be taken; of the others it is kept in mind that they are there.
+    /// The files of a listing that may have to be taken; of the others it is kept in mind that they
+    /// are there.
     fn news(&mut self, listing: Listing) -> Result<Vec<ListedFile>, StageError> {
         let (mut news, mut notes) = (Vec::new(), Vec::new());
         let Listing { files, folders, .. } = listing;
         for (name, file) in files {
             if self.tracked.verdict(&file) == Some(FileMatch::Same) {
-                notes.extend(self.tracked.met(&file, Listing::device_among(&folders, &name)));
+                notes.extend(
+                    self.tracked
+                        .met(&file, Listing::device_among(&folders, &name)),
+                );
             } else {
                 news.push(file);
             }
@@ -407,11 +480,12 @@ impl FolderWatcher {
         Ok(news)
     }
 
-    /// Files that were found without a notice: those that have not changed for a while are complete.
+    /// Files that were found without a notice: those that have not changed for a while are
+    /// complete.
     fn add_candidates(&mut self, listing: Listing) -> Result<(), StageError> {
         for file in self.news(listing)? {
-            let is_complete =
-                self.folder.is_bucket() || (is_older_than(&file, paced(STABLE_FOR)) && !self.is_written(&file));
+            let is_complete = self.folder.is_bucket()
+                || (is_older_than(&file, paced(STABLE_FOR)) && !self.is_written(&file));
             if is_complete {
                 self.pending.add_ready(file);
             } else {
@@ -424,24 +498,32 @@ impl FolderWatcher {
     /// Whether a file is open to who writes it, as far as the system reports that.
     fn is_written(&self, file: &ListedFile) -> bool {
         let path = self.folder.reported(&file.relative_path());
-        !is_older_than(file, WRITING) && path.is_some_and(|path| self.folder.events.is_written(&path))
+        !is_older_than(file, WRITING)
+            && path.is_some_and(|path| self.folder.events.is_written(&path))
     }
 
     /// Looks again at files that may have been written when they were found.
     fn recheck_pending(&mut self) {
         for before in self.pending.due(paced(STABLE_FOR), Instant::now()) {
-            let now =
-                self.folder.scan(&before.relative_path()).and_then(|mut listing| listing.files.remove(&before.name));
+            let now = self
+                .folder
+                .scan(&before.relative_path())
+                .and_then(|mut listing| listing.files.remove(&before.name));
             match now {
-                Some(now) if self.is_written(&now) => self.pending.add_unstable(now, Instant::now()),
-                Some(now) if (now.size, now.mtime_ns) == (before.size, before.mtime_ns) => self.pending.add_ready(now),
+                Some(now) if self.is_written(&now) => {
+                    self.pending.add_unstable(now, Instant::now())
+                }
+                Some(now) if (now.size, now.mtime_ns) == (before.size, before.mtime_ns) => {
+                    self.pending.add_ready(now)
+                }
                 Some(now) => self.pending.add_unstable(now, Instant::now()),
                 None => {}
             }
         }
     }
 
-    /// Reports what waits: in metrics, to who asks whether the run is ready, and now and then in the log.
+    /// Reports what waits: in metrics, to who asks whether the run is ready, and now and then in
+    /// the log.
     fn report(&mut self) {
         let (now, stage) = (Instant::now(), [self.stage.as_str()]);
         if self.reported.is_some_and(|at| now - at < IDLE) {
@@ -451,16 +533,39 @@ impl FolderWatcher {
         let metrics = &self.metrics.watch;
         let (waiting, oldest) = (self.retries.len(), self.retries.oldest(now));
         let age = oldest.map_or(Duration::ZERO, |(_, age)| age);
-        metrics.waiting_files.with_label_values(&stage).set(i64::try_from(waiting).unwrap_or(i64::MAX));
-        metrics.oldest_waiting.with_label_values(&stage).set(age.as_secs_f64());
-        metrics.available.with_label_values(&stage).set(i64::from(self.folder.trouble().is_none()));
+        metrics
+            .waiting_files
+            .with_label_values(&stage)
+            .set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        metrics
+            .oldest_waiting
+            .with_label_values(&stage)
+            .set(age.as_secs_f64());
+        metrics
+            .available
+            .with_label_values(&stage)
+            .set(i64::from(self.folder.trouble().is_none()));
         let uncovered = self.folder.events.uncovered();
-        metrics.unwatched_folders.with_label_values(&stage).set(i64::try_from(uncovered).unwrap_or(i64::MAX));
-        let paused = self.paused.as_ref().map(|(_, error)| format!("nothing can be read: {error}"));
+        metrics
+            .unwatched_folders
+            .with_label_values(&stage)
+            .set(i64::try_from(uncovered).unwrap_or(i64::MAX));
+        let paused = self
+            .paused
+            .as_ref()
+            .map(|(_, error)| format!("nothing can be read: {error}"));
         let trouble = self.folder.trouble().map(str::to_owned).or(paused);
         let remark = oldest.map(|(retry, age)| {
-            let files = if waiting == 1 { "1 file waits".to_owned() } else { format!("{waiting} files wait") };
-            format!("{files} to be read, the oldest for {} s: {}", age.as_secs(), retry.error)
+            let files = if waiting == 1 {
+                "1 file waits".to_owned()
+            } else {
+                format!("{waiting} files wait")
+            };
+            format!(
+                "{files} to be read, the oldest for {} s: {}",
+                age.as_secs(),
+                retry.error
+            )
         });
         let is_due = self.reminded.is_none_or(|at| now - at >= REMIND);
         if let Some(text) = trouble.as_ref().or(remark.as_ref()).filter(|_| is_due) {

@@ -1,4 +1,5 @@
-//! Files that have come and are not taken: those that are complete, and those that may still be written.
+//! Files that have come and are not taken: those that are complete, and those that may still be
+//! written.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -26,11 +27,13 @@ impl PendingFiles {
         self.add_ready.insert(file.name.clone(), file);
     }
 
-    /// A file may still be written. One that is known to wait goes on waiting, unless it has changed.
+    /// A file may still be written. One that is known to wait goes on waiting, unless it has
+    /// changed.
     pub(super) fn add_unstable(&mut self, file: ListedFile, now: Instant) {
         self.add_ready.remove(&file.name);
         let known = self.add_unstable.get(&file.name);
-        if known.is_none_or(|(known, _)| (known.size, known.mtime_ns) != (file.size, file.mtime_ns)) {
+        if known.is_none_or(|(known, _)| (known.size, known.mtime_ns) != (file.size, file.mtime_ns))
+        {
             self.add_unstable.insert(file.name.clone(), (file, now));
         }
     }
@@ -44,7 +47,12 @@ impl PendingFiles {
     /// The files that have not changed for `settle`: they are to be looked at once more.
     pub(super) fn due(&mut self, settle: Duration, now: Instant) -> Vec<ListedFile> {
         let is_due = |(_, since): &(ListedFile, Instant)| now - *since >= settle;
-        let due = self.add_unstable.values().filter(|entry| is_due(entry)).map(|(file, _)| file.clone()).collect();
+        let due = self
+            .add_unstable
+            .values()
+            .filter(|entry| is_due(entry))
+            .map(|(file, _)| file.clone())
+            .collect();
         self.add_unstable.retain(|_, entry| !is_due(entry));
         due
     }
@@ -52,14 +60,20 @@ impl PendingFiles {
     /// Takes the first files that are complete, at most `count` of them.
     pub(super) fn take(&mut self, count: usize) -> Vec<ListedFile> {
         let rest = self.add_ready.keys().nth(count).cloned();
-        let rest = rest.map(|name| self.add_ready.split_off(&name)).unwrap_or_default();
-        std::mem::replace(&mut self.add_ready, rest).into_values().collect()
+        let rest = rest
+            .map(|name| self.add_ready.split_off(&name))
+            .unwrap_or_default();
+        std::mem::replace(&mut self.add_ready, rest)
+            .into_values()
+            .collect()
     }
 }
 
 /// Whether a file was last written so long ago; one from the future was not.
 pub(super) fn is_older_than(file: &ListedFile, age: Duration) -> bool {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos());
     let now = i64::try_from(now).unwrap_or(i64::MAX);
     now.saturating_sub(file.mtime_ns) >= i64::try_from(age.as_nanos()).unwrap_or(i64::MAX)
 }
@@ -71,7 +85,8 @@ mod tests {
     use super::*;
 
     fn file(name: &str, time: i64) -> ListedFile {
-        serde_json::from_value(serde_json::json!({"path": name, "size": 1, "mtime_ns": time})).unwrap()
+        serde_json::from_value(serde_json::json!({"path": name, "size": 1, "mtime_ns": time}))
+            .unwrap()
     }
 
     #[test]

@@ -26,7 +26,9 @@ pub(super) enum ReadAttempt {
 /// Reads a file of this machine below `root`, unless it has more than `limit` bytes.
 pub(super) fn read_local(file: &ListedFile, root: &Location, limit: u64) -> ReadAttempt {
     let location = file.location(root);
-    let Some(path) = location.local() else { return ReadAttempt::Gone };
+    let Some(path) = location.local() else {
+        return ReadAttempt::Gone;
+    };
     let mut now = file.clone();
     now.digest = None;
     match read_whole(path, limit, &mut now) {
@@ -39,14 +41,20 @@ pub(super) fn read_local(file: &ListedFile, root: &Location, limit: u64) -> Read
             ReadAttempt::Refused(now, refusal)
         }
         Ok(None) => ReadAttempt::Changing,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
             ReadAttempt::Gone
         }
         Err(error) => from_failure(file, file.failure(&location, error)),
     }
 }
 
-/// The bytes of a file, of which `now` gets the size and the time; `None` if it is too large, or changed meanwhile.
+/// The bytes of a file, of which `now` gets the size and the time; `None` if it is too large, or
+/// changed meanwhile.
 fn read_whole(path: &Path, limit: u64, now: &mut ListedFile) -> io::Result<Option<Vec<u8>>> {
     let mut file = stat_cache::open(path)?;
     let metadata = file.metadata()?;
@@ -64,7 +72,11 @@ fn read_whole(path: &Path, limit: u64, now: &mut ListedFile) -> io::Result<Optio
 }
 
 /// An object as it was fetched.
-pub(super) fn fetched(file: &ListedFile, limit: u64, result: Result<Vec<u8>, ReadFailure>) -> ReadAttempt {
+pub(super) fn fetched(
+    file: &ListedFile,
+    limit: u64,
+    result: Result<Vec<u8>, ReadFailure>,
+) -> ReadAttempt {
     match result {
         Ok(bytes) => ReadAttempt::Content(file.clone(), bytes),
         Err(failure) => match from_failure(file, failure) {
@@ -94,15 +106,23 @@ mod tests {
     fn file_is_read_as_it_is_now_with_its_digest() {
         let folder = tempfile::tempdir().unwrap();
         let root = Location::from(folder.path());
-        let file: ListedFile = serde_json::from_str(r#"{"path":"a","size":1,"mtime_ns":2}"#).unwrap();
+        let file: ListedFile =
+            serde_json::from_str(r#"{"path":"a","size":1,"mtime_ns":2}"#).unwrap();
         assert!(matches!(read_local(&file, &root, 10), ReadAttempt::Gone));
         fs::write(folder.path().join("a"), "content").unwrap();
-        let ReadAttempt::Content(now, bytes) = read_local(&file, &root, 10) else { panic!("it can be read") };
+        let ReadAttempt::Content(now, bytes) = read_local(&file, &root, 10) else {
+            panic!("it can be read")
+        };
         assert_eq!((bytes.as_slice(), now.size), (b"content".as_slice(), 7));
         assert_eq!(now.digest, Some(ContentDigest::of(b"content")));
-        assert!(matches!(read_local(&file, &root, 6), ReadAttempt::Refused(now, _) if now.size == 7));
+        assert!(
+            matches!(read_local(&file, &root, 6), ReadAttempt::Refused(now, _) if now.size == 7)
+        );
         fs::remove_file(folder.path().join("a")).unwrap();
         fs::create_dir(folder.path().join("a")).unwrap();
-        assert!(matches!(read_local(&file, &root, 10), ReadAttempt::Gone), "a folder has taken its place");
+        assert!(
+            matches!(read_local(&file, &root, 10), ReadAttempt::Gone),
+            "a folder has taken its place"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Files that cannot be read for a reason that is not their own: when each is tried again, and for how long.
+//! Files that cannot be read for a reason that is not their own: when each is tried again, and for
+//! how long.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +13,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// How long an attempt waits at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// The row of a file that was journalled by an earlier run; `None` for a file that is not journalled.
+/// The row of a file that was journalled by an earlier run; `None` for a file that is not
+/// journalled.
 pub(super) type JournaledRow = Option<(Arc<Split>, u64)>;
 
 /// A file that waits to be read.
@@ -36,21 +38,32 @@ pub(super) struct FileRetries {
 }
 
 fn key(name: &str, row: &JournaledRow) -> (String, String, u64) {
-    let (split, row) = row.as_ref().map_or(("", 0), |(split, row)| (split.name(), *row));
+    let (split, row) = row
+        .as_ref()
+        .map_or(("", 0), |(split, row)| (split.name(), *row));
     (name.to_owned(), split.to_owned(), row)
 }
 
 impl FileRetries {
     /// An attempt failed. Returns for how long the file has been tried.
-    pub(super) fn failed(&mut self, file: &ListedFile, row: JournaledRow, error: String, now: Instant) -> Duration {
-        let entry = self.files.entry(key(&file.name, &row)).or_insert_with(|| FileRetry {
-            file: file.clone(),
-            row,
-            error: String::new(),
-            since: now,
-            pause: FIRST_PAUSE / 2,
-            next: now,
-        });
+    pub(super) fn failed(
+        &mut self,
+        file: &ListedFile,
+        row: JournaledRow,
+        error: String,
+        now: Instant,
+    ) -> Duration {
+        let entry = self
+            .files
+            .entry(key(&file.name, &row))
+            .or_insert_with(|| FileRetry {
+                file: file.clone(),
+                row,
+                error: String::new(),
+                since: now,
+                pause: FIRST_PAUSE / 2,
+                next: now,
+            });
         entry.file.clone_from(file);
         entry.error = error;
         entry.pause = (entry.pause * 2).min(LONGEST_PAUSE);
@@ -77,9 +90,15 @@ impl FileRetries {
     pub(super) fn hasten(&mut self, name: &str, now: Instant) {
         let first = |name: &str| (name.to_owned(), String::new(), 0);
         let below = format!("{name}/");
-        let file = self.files.range_mut(first(name)..).take_while(|((file, ..), _)| file == name);
+        let file = self
+            .files
+            .range_mut(first(name)..)
+            .take_while(|((file, ..), _)| file == name);
         file.for_each(|(_, retry)| retry.next = now);
-        let files = self.files.range_mut(first(&below)..).take_while(|((file, ..), _)| file.starts_with(&below));
+        let files = self
+            .files
+            .range_mut(first(&below)..)
+            .take_while(|((file, ..), _)| file.starts_with(&below));
         files.for_each(|(_, retry)| retry.next = now);
     }
 
@@ -128,7 +147,11 @@ impl FolderRescans {
 
     /// The names that are to be looked at.
     pub(super) fn due(&self, now: Instant) -> Vec<String> {
-        self.names.iter().filter(|(_, (next, _))| *next <= now).map(|(name, _)| name.clone()).collect()
+        self.names
+            .iter()
+            .filter(|(_, (next, _))| *next <= now)
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 }
 
@@ -154,15 +177,22 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_a_minute() {
-        let file: ListedFile = serde_json::from_str(r#"{"path":"sub/a","size":1,"mtime_ns":2}"#).unwrap();
+        let file: ListedFile =
+            serde_json::from_str(r#"{"path":"sub/a","size":1,"mtime_ns":2}"#).unwrap();
         let mut retries = FileRetries::default();
         let begin = Instant::now();
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
-        assert_eq!(retries.failed(&file, None, "no".into(), begin), Duration::ZERO);
+        assert_eq!(
+            retries.failed(&file, None, "no".into(), begin),
+            Duration::ZERO
+        );
         assert!(retries.due(begin).is_empty());
         assert_eq!(retries.due(at(1)).len(), 1);
         assert!(retries.due(at(2)).is_empty(), "the attempt is under way");
-        assert_eq!(retries.failed(&file, None, "no".into(), at(2)), Duration::from_secs(2));
+        assert_eq!(
+            retries.failed(&file, None, "no".into(), at(2)),
+            Duration::from_secs(2)
+        );
         assert!(retries.due(at(3)).is_empty());
         assert_eq!(retries.due(at(4)).len(), 1);
         for _ in 0..10 {
@@ -172,7 +202,10 @@ mod tests {
         retries.hasten("sub", at(120));
         assert_eq!(retries.due(at(120)).len(), 1);
         let (oldest, age) = retries.oldest(at(200)).unwrap();
-        assert_eq!((&*oldest.error, age, retries.len()), ("no", Duration::from_secs(200), 1));
+        assert_eq!(
+            (&*oldest.error, age, retries.len()),
+            ("no", Duration::from_secs(200), 1)
+        );
         retries.remove("sub/a", &Some((Split::new("s"), 0)));
         assert_eq!(retries.len(), 1, "that was another row");
         retries.remove("sub/a", &None);

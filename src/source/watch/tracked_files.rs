@@ -1,4 +1,5 @@
-//! The files that were taken from a watched folder, there or away for a while, and the journal's segments that they need.
+//! The files that were taken from a watched folder, there or away for a while, and the journal's
+//! segments that they need.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,12 +12,14 @@ use crate::source::listed_file::ListedFile;
 use crate::source::listing::Listing;
 use crate::source::listing_journal::{JournaledListing, RowState};
 
-/// Seconds for which a file is remembered that its folder lacks: if it comes back with the same content, it is the same file.
+/// Seconds for which a file is remembered that its folder lacks: if it comes back with the same
+/// content, it is the same file.
 pub(super) const RETENTION: u64 = 7 * 24 * 3600;
 /// Files that are remembered so at most; those that have been away longest are forgotten first.
 const MAX_AWAY: usize = 1_000_000;
 
-/// What is known of files that were journalled: it grows with those that are there, and with those that went lately.
+/// What is known of files that were journalled: it grows with those that are there, and with those
+/// that went lately.
 pub(super) struct TrackedFiles {
     files: BTreeMap<String, TrackedFile>,
     /// By their first row.
@@ -57,21 +60,40 @@ pub(super) fn away(notes: &[DigestEntry]) -> BTreeMap<&str, u64> {
 }
 
 impl TrackedFiles {
-    /// What the journals say. Files that their folders lack are away since the time that is noted, or since `now`.
+    /// What the journals say. Files that their folders lack are away since the time that is noted,
+    /// or since `now`.
     pub(super) fn of(
         journals: &[JournaledListing],
         resume: &ResumeState,
         away: &BTreeMap<&str, u64>,
         now: u64,
     ) -> Self {
-        let mut known = Self { files: BTreeMap::new(), segments: BTreeMap::new(), present: 0 };
+        let mut known = Self {
+            files: BTreeMap::new(),
+            segments: BTreeMap::new(),
+            present: 0,
+        };
         let mut matched = BTreeSet::new();
-        for JournaledListing { split, first, rows, segment } in journals {
+        for JournaledListing {
+            split,
+            first,
+            rows,
+            segment,
+        } in journals
+        {
             let all = rows.len() as u64;
             let done = |&row: &u64| resume.is_committed(split.name(), &(row..row + 1));
             if let Some(segment) = segment {
                 let pending = all - (*first..*first + all).filter(done).count() as u64;
-                known.segments.insert(*first, SegmentUsage { segment: segment.clone(), rows: all, pending, files: 0 });
+                known.segments.insert(
+                    *first,
+                    SegmentUsage {
+                        segment: segment.clone(),
+                        rows: all,
+                        pending,
+                        files: 0,
+                    },
+                );
             }
             let first = segment.as_ref().map(|segment| segment.first);
             for row in rows.iter().filter(|row| row.standing != RowState::Rejected) {
@@ -81,8 +103,14 @@ impl TrackedFiles {
                 } else if matched.contains(&*row.file.name) {
                     continue;
                 }
-                let away = (row.standing == RowState::Gone).then(|| away.get(&*row.file.name).copied().unwrap_or(now));
-                known.insert(TrackedFile { file: row.file.clone(), segment: first, device: None, away });
+                let away = (row.standing == RowState::Gone)
+                    .then(|| away.get(&*row.file.name).copied().unwrap_or(now));
+                known.insert(TrackedFile {
+                    file: row.file.clone(),
+                    segment: first,
+                    device: None,
+                    away,
+                });
             }
         }
         known
@@ -103,13 +131,20 @@ impl TrackedFiles {
         self.files.contains_key(name)
     }
 
-    /// What must stay noted for the next start: the digests and times that journals lack, and which files are away.
+    /// What must stay noted for the next start: the digests and times that journals lack, and which
+    /// files are away.
     pub(super) fn notes(&self) -> impl Iterator<Item = DigestEntry> {
-        self.files.values().map(|entry| DigestEntry { away: entry.away, ..DigestEntry::of(&entry.file) })
+        self.files.values().map(|entry| DigestEntry {
+            away: entry.away,
+            ..DigestEntry::of(&entry.file)
+        })
     }
 
     fn insert(&mut self, entry: TrackedFile) {
-        if let Some(used) = entry.segment.and_then(|first| self.segments.get_mut(&first)) {
+        if let Some(used) = entry
+            .segment
+            .and_then(|first| self.segments.get_mut(&first))
+        {
             used.files += 1;
         }
         self.present += usize::from(entry.away.is_none());
@@ -120,17 +155,23 @@ impl TrackedFiles {
     fn release(&mut self, entry: Option<TrackedFile>) {
         let Some(entry) = entry else { return };
         self.present -= usize::from(entry.away.is_none());
-        if let Some(used) = entry.segment.and_then(|first| self.segments.get_mut(&first)) {
+        if let Some(used) = entry
+            .segment
+            .and_then(|first| self.segments.get_mut(&first))
+        {
             used.files = used.files.saturating_sub(1);
         }
     }
 
     /// Whether a file that was found was taken before; `None`: its name is new.
     pub(super) fn verdict(&self, found: &ListedFile) -> Option<FileMatch> {
-        self.files.get(&found.name).map(|entry| file_identity::compare(&entry.file, found))
+        self.files
+            .get(&found.name)
+            .map(|entry| file_identity::compare(&entry.file, found))
     }
 
-    /// A file that was taken before is there, below a folder on this device. Returns what is to be noted of it.
+    /// A file that was taken before is there, below a folder on this device. Returns what is to be
+    /// noted of it.
     pub(super) fn met(&mut self, found: &ListedFile, device: Option<u64>) -> Option<DigestEntry> {
         let entry = self.files.get_mut(&found.name)?;
         entry.device = device.or(entry.device);
@@ -144,25 +185,41 @@ impl TrackedFiles {
 
     /// Files that were just journalled in `segment`.
     pub(super) fn add(&mut self, files: &[ListedFile], segment: &ArrivalSegment) {
-        let used = self.segments.entry(segment.first).or_insert_with(|| SegmentUsage {
-            segment: segment.clone(),
-            rows: 0,
-            pending: 0,
-            files: 0,
-        });
+        let used = self
+            .segments
+            .entry(segment.first)
+            .or_insert_with(|| SegmentUsage {
+                segment: segment.clone(),
+                rows: 0,
+                pending: 0,
+                files: 0,
+            });
         used.rows += files.len() as u64;
         used.pending += files.len() as u64;
         for file in files {
-            self.insert(TrackedFile { file: file.clone(), segment: Some(segment.first), device: None, away: None });
+            self.insert(TrackedFile {
+                file: file.clone(),
+                segment: Some(segment.first),
+                device: None,
+                away: None,
+            });
         }
     }
 
     /// Rows are durable. `open` is the segment that is written to.
     pub(super) fn done(&mut self, split: &Split, ack: &BatchAck, open: &ArrivalSegment) {
-        for range in ack.provenance.ranges().iter().filter(|range| *range.split == *split) {
+        for range in ack
+            .provenance
+            .ranges()
+            .iter()
+            .filter(|range| *range.split == *split)
+        {
             let mut rows = range.rows.clone();
             while rows.start < rows.end {
-                let Some((&first, used)) = self.segments.range_mut(..=rows.start).next_back() else { break };
+                let Some((&first, used)) = self.segments.range_mut(..=rows.start).next_back()
+                else {
+                    break;
+                };
                 let end = rows.end.min(first + used.rows).max(rows.start + 1);
                 used.pending = used.pending.saturating_sub(end - rows.start);
                 rows.start = end;
@@ -171,47 +228,79 @@ impl TrackedFiles {
         self.remove_unused_segments(open);
     }
 
-    /// A file, or a folder with all below it, was removed or moved away. Returns what is to be noted.
+    /// A file, or a folder with all below it, was removed or moved away. Returns what is to be
+    /// noted.
     pub(super) fn lose_below(&mut self, name: &str, now: u64) -> Vec<DigestEntry> {
         let below = format!("{name}/");
-        let lost = self.files.range(below.clone()..).map(|(name, _)| name).take_while(|name| name.starts_with(&below));
-        let lost: Vec<String> = lost.chain(self.files.get_key_value(name).map(|(name, _)| name)).cloned().collect();
+        let lost = self
+            .files
+            .range(below.clone()..)
+            .map(|(name, _)| name)
+            .take_while(|name| name.starts_with(&below));
+        let lost: Vec<String> = lost
+            .chain(self.files.get_key_value(name).map(|(name, _)| name))
+            .cloned()
+            .collect();
         self.lose(&lost, now)
     }
 
-    /// Files are away that a whole listing lacks, unless they lie below folders that were not read, or that are on another device
-    /// than they were. Returns what is to be noted.
+    /// Files are away that a whole listing lacks, unless they lie below folders that were not read,
+    /// or that are on another device than they were. Returns what is to be noted.
     pub(super) fn lose_unlisted(&mut self, listing: &Listing, now: u64) -> Vec<DigestEntry> {
         let is_lost = |(name, entry): &(&String, &TrackedFile)| {
             !listing.files.contains_key(*name)
                 && listing.has_seen(name)
-                && entry.device.is_none_or(|device| listing.device_of(name).is_none_or(|now| now == device))
+                && entry
+                    .device
+                    .is_none_or(|device| listing.device_of(name).is_none_or(|now| now == device))
         };
-        let lost: Vec<String> = self.files.iter().filter(is_lost).map(|(name, _)| name.clone()).collect();
+        let lost: Vec<String> = self
+            .files
+            .iter()
+            .filter(is_lost)
+            .map(|(name, _)| name.clone())
+            .collect();
         self.lose(&lost, now)
     }
 
     fn lose(&mut self, names: &[String], now: u64) -> Vec<DigestEntry> {
         let mut notes = Vec::new();
         for name in names {
-            let Some(entry) = self.files.get_mut(name).filter(|entry| entry.away.is_none()) else { continue };
+            let Some(entry) = self
+                .files
+                .get_mut(name)
+                .filter(|entry| entry.away.is_none())
+            else {
+                continue;
+            };
             entry.away = Some(now);
             self.present -= 1;
-            notes.push(DigestEntry { away: entry.away, ..DigestEntry::of(&entry.file) });
+            notes.push(DigestEntry {
+                away: entry.away,
+                ..DigestEntry::of(&entry.file)
+            });
         }
         notes
     }
 
     /// Forgets files that have been away for too long, and segments that are of no more use.
     pub(super) fn expire(&mut self, now: u64, open: &ArrivalSegment) {
-        let mut away: Vec<(u64, &String)> =
-            self.files.iter().filter_map(|(name, entry)| Some((entry.away?, name))).collect();
+        let mut away: Vec<(u64, &String)> = self
+            .files
+            .iter()
+            .filter_map(|(name, entry)| Some((entry.away?, name)))
+            .collect();
         away.sort_unstable();
         let too_many = away.len().saturating_sub(MAX_AWAY);
-        let expired =
-            |(at, (since, _)): &(usize, (u64, &String))| *at < too_many || now.saturating_sub(*since) >= RETENTION;
-        let expired: Vec<String> =
-            away.into_iter().enumerate().filter(expired).map(|(_, (_, name))| name.clone()).collect();
+        let expired = |(at, (since, _)): &(usize, (u64, &String))| {
+            *at < too_many || now.saturating_sub(*since) >= RETENTION
+        };
+        let expired: Vec<String> = away
+            .into_iter()
+            .enumerate()
+            .filter(expired)
+            .map(|(_, (_, name))| name.clone())
+            .collect();
         for name in expired {
             let entry = self.files.remove(&name);
             self.release(entry);
@@ -227,14 +316,22 @@ impl TrackedFiles {
 
     /// Removes segments whose rows are all done and whose files are all forgotten.
     fn remove_unused_segments(&mut self, open: &ArrivalSegment) {
-        let useless = |first: &u64, used: &SegmentUsage| used.pending == 0 && used.files == 0 && *first != open.first;
-        let firsts: Vec<u64> =
-            self.segments.iter().filter(|(first, used)| useless(first, used)).map(|(f, _)| *f).collect();
+        let useless = |first: &u64, used: &SegmentUsage| {
+            used.pending == 0 && used.files == 0 && *first != open.first
+        };
+        let firsts: Vec<u64> = self
+            .segments
+            .iter()
+            .filter(|(first, used)| useless(first, used))
+            .map(|(f, _)| *f)
+            .collect();
         for first in firsts {
             if let Some(used) = self.segments.remove(&first)
                 && let Err(error) = used.segment.remove()
             {
-                tracing::warn!("a segment of the journal that is not needed any more stays: {error}");
+                tracing::warn!(
+                    "a segment of the journal that is not needed any more stays: {error}"
+                );
             }
         }
     }
@@ -275,14 +372,25 @@ mod tests {
         let mut open = old.clone();
         open.first = 9;
         let noted: Vec<DigestEntry> = known.lose_below("sub", 100);
-        assert_eq!((noted.len(), noted[0].away, known.present()), (2, Some(100), 0));
+        assert_eq!(
+            (noted.len(), noted[0].away, known.present()),
+            (2, Some(100), 0)
+        );
         let back = file("sub/a", 2, "a");
         assert_eq!(known.verdict(&back), Some(FileMatch::Same));
         assert_eq!(known.met(&back, None), Some(DigestEntry::of(&back)));
         assert_eq!((known.met(&back, None), known.present()), (None, 1));
         known.expire(100 + RETENTION, &open);
-        assert_eq!(known.verdict(&file("sub/b", 1, "b")), None, "it was away for too long");
-        assert_eq!(segments("in", &state).unwrap().len(), 1, "a file of the segment is there");
+        assert_eq!(
+            known.verdict(&file("sub/b", 1, "b")),
+            None,
+            "it was away for too long"
+        );
+        assert_eq!(
+            segments("in", &state).unwrap().len(),
+            1,
+            "a file of the segment is there"
+        );
         known.lose_below("sub/a", 200);
         known.expire(200 + RETENTION, &open);
         assert_eq!(segments("in", &state).unwrap().len(), 0);
@@ -298,17 +406,32 @@ mod tests {
         known.met(&file("other/a", 1, "other/a"), Some(7));
         let mut listing = Listing::unread(Location::from(folder.path()));
         listing.unread = BTreeMap::from([("locked".to_owned(), None)]);
-        let id = crate::store::mounts::FolderId { device: 8, inode: 1 };
+        let id = crate::store::mounts::FolderId {
+            device: 8,
+            inode: 1,
+        };
         listing.folders = ["", "other"].map(|name| (name.to_owned(), id)).into();
         let lost = known.lose_unlisted(&listing, 1);
-        assert_eq!(lost.iter().map(|note| &*note.path).collect::<Vec<_>>(), ["gone"]);
+        assert_eq!(
+            lost.iter().map(|note| &*note.path).collect::<Vec<_>>(),
+            ["gone"]
+        );
         assert_eq!(known.present(), 2);
     }
 
     #[test]
     fn last_note_decides_whether_file_is_away() {
-        let note = |path: &str, away| DigestEntry { away, ..DigestEntry::of(&file(path, 1, "x")) };
-        let notes = [note("a", Some(1)), note("b", Some(2)), note("a", None), note("c", None), note("c", Some(3))];
+        let note = |path: &str, away| DigestEntry {
+            away,
+            ..DigestEntry::of(&file(path, 1, "x"))
+        };
+        let notes = [
+            note("a", Some(1)),
+            note("b", Some(2)),
+            note("a", None),
+            note("c", None),
+            note("c", Some(3)),
+        ];
         assert_eq!(away(&notes), BTreeMap::from([("b", 2), ("c", 3)]));
     }
 }

@@ -1,4 +1,5 @@
-//! What is known of earlier starts: how each ended, which rows were on their way, and what that says about a row.
+//! What is known of earlier starts: how each ended, which rows were on their way, and what that
+//! says about a row.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,11 +12,12 @@ use crate::system::OomKills;
 
 /// Starts that came to nothing before the suspects run one by one.
 pub(super) const STARTS: u32 = 2;
-/// The kernel killed a process of the machine for lack of memory so many times while the same row ran alone: it is taken for
-/// the row's doing. One abort is enough.
+/// The kernel killed a process of the machine for lack of memory so many times while the same row
+/// ran alone: it is taken for the row's doing. One abort is enough.
 pub(super) const MEMORY_KILLS: u32 = 3;
-/// A process that is killed otherwise may have been killed for any reason, such as a probe that has no patience. So many kills
-/// while the same row ran alone are taken for its doing: else it would hold up all others for ever.
+/// A process that is killed otherwise may have been killed for any reason, such as a probe that has
+/// no patience. So many kills while the same row ran alone are taken for its doing: else it would
+/// hold up all others for ever.
 pub(super) const OTHER_KILLS: u32 = 20;
 
 /// The notes, as they lie on the disk.
@@ -27,7 +29,8 @@ pub(super) struct CrashState {
     pub(super) done: u64,
     /// Rows that were being worked on when the process ended: split, first row, end.
     pub(super) suspects: Vec<(u64, u64, u64)>,
-    /// How often the process was killed while a row ran alone, for no reason that is known: split, row, times.
+    /// How often the process was killed while a row ran alone, for no reason that is known: split,
+    /// row, times.
     pub(super) kills: Vec<(u64, u64, u32)>,
     /// The same, for lack of memory.
     #[serde(default)]
@@ -61,7 +64,9 @@ impl RunEnd {
             return Self::Aborted;
         }
         match (before, now) {
-            (Some(before), Some(now)) if before.boot == now.boot && now.kills > before.kills => Self::OutOfMemory,
+            (Some(before), Some(now)) if before.boot == now.boot && now.kills > before.kills => {
+                Self::OutOfMemory
+            }
             (Some(before), Some(now)) if before.boot == now.boot => Self::Killed,
             _ => Self::Unknown,
         }
@@ -84,22 +89,56 @@ impl fmt::Display for RunEnd {
 }
 
 impl CrashState {
-    /// What the last start left behind in `folder`, put together with what was known before it, and how it ended where it
-    /// did so without a word. `done`: source rows that the sinks have now; `kernel`: what the kernel has counted by now.
-    pub(super) fn load(folder: &Path, done: u64, kernel: Option<OomKills>) -> (Self, Option<RunEnd>) {
+    /// What the last start left behind in `folder`, put together with what was known before it, and
+    /// how it ended where it did so without a word. `done`: source rows that the sinks have now;
+    /// `kernel`: what the kernel has counted by now.
+    pub(super) fn load(
+        folder: &Path,
+        done: u64,
+        kernel: Option<OomKills>,
+    ) -> (Self, Option<RunEnd>) {
         let notes = fs::read(folder.join("notes.json")).ok();
         // Damaged notes are as good as none: they only help to find a culprit.
         let notes: Option<Self> = notes.and_then(|text| serde_json::from_slice(&text).ok());
-        let Some(mut notes) = notes else { return (Self { done, kernel, ..Self::default() }, None) };
+        let Some(mut notes) = notes else {
+            return (
+                Self {
+                    done,
+                    kernel,
+                    ..Self::default()
+                },
+                None,
+            );
+        };
         if !folder.join("in-flight").exists() {
-            let Self { condemned, too_large, .. } = notes;
-            return (Self { done, kernel, condemned, too_large, ..Self::default() }, None);
+            let Self {
+                condemned,
+                too_large,
+                ..
+            } = notes;
+            return (
+                Self {
+                    done,
+                    kernel,
+                    condemned,
+                    too_large,
+                    ..Self::default()
+                },
+                None,
+            );
         }
         let in_flight = ranges(&folder.join("in-flight"));
-        let alone = ranges(&folder.join("alone")).first().map(|&(split, row, _)| (split, row));
+        let alone = ranges(&folder.join("alone"))
+            .first()
+            .map(|&(split, row, _)| (split, row));
         let ending = RunEnd::of(folder, notes.kernel.as_ref(), kernel.as_ref());
         if done > notes.done {
-            (notes.starts, notes.suspects, notes.kills, notes.memory_kills) = Default::default();
+            (
+                notes.starts,
+                notes.suspects,
+                notes.kills,
+                notes.memory_kills,
+            ) = Default::default();
         }
         notes.starts += 1;
         notes.done = done;
@@ -122,18 +161,23 @@ impl CrashState {
         };
         if is_culprit {
             self.condemned.push(row);
-            self.too_large.extend((ending == RunEnd::OutOfMemory).then_some(row));
+            self.too_large
+                .extend((ending == RunEnd::OutOfMemory).then_some(row));
         }
     }
 }
 
 /// Counts one more kill of a row; returns how many there were.
 fn count(kills: &mut Vec<(u64, u64, u32)>, (split, row): (u64, u64)) -> u32 {
-    let mut all: BTreeMap<(u64, u64), u32> = kills.iter().map(|&(s, r, times)| ((s, r), times)).collect();
+    let mut all: BTreeMap<(u64, u64), u32> =
+        kills.iter().map(|&(s, r, times)| ((s, r), times)).collect();
     let times = all.entry((split, row)).or_default();
     *times += 1;
     let counted = *times;
-    *kills = all.into_iter().map(|((s, r), times)| (s, r, times)).collect();
+    *kills = all
+        .into_iter()
+        .map(|((s, r), times)| (s, r, times))
+        .collect();
     counted
 }
 
@@ -142,8 +186,15 @@ fn ranges(path: &Path) -> Vec<(u64, u64, u64)> {
     let text = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let range = |line: &str| {
-        let mut numbers = line.trim_matches(|c: char| !c.is_ascii_digit()).split(' ').map(str::parse::<u64>);
-        Some((numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?))
+        let mut numbers = line
+            .trim_matches(|c: char| !c.is_ascii_digit())
+            .split(' ')
+            .map(str::parse::<u64>);
+        Some((
+            numbers.next()?.ok()?,
+            numbers.next()?.ok()?,
+            numbers.next()?.ok()?,
+        ))
     };
     text.lines().filter_map(range).collect()
 }

@@ -10,7 +10,8 @@ fn rows(rows: Range<u64>) -> Provenance {
     Provenance::rows(Split::new("s"), rows)
 }
 
-/// A start that finds `done` rows, works on `0..4`, and ends without a word, perhaps while row 2 is alone.
+/// A start that finds `done` rows, works on `0..4`, and ends without a word, perhaps while row 2 is
+/// alone.
 fn start(state: &Path, done: u64, dies: Option<bool>) -> Vec<(Range<u64>, Isolation)> {
     let suspects = PoisonRecordTracker::open(Some(state), done, 3).unwrap();
     let parts = suspects.parts(&rows(0..6), 0..6);
@@ -41,16 +42,19 @@ fn singles() -> Vec<(Range<u64>, Isolation)> {
 fn found() -> Vec<(Range<u64>, Isolation)> {
     singles()
         .into_iter()
-        .map(
-            |(row, care)| {
-                if row == (2..3) { (row, Isolation::Quarantined(QuarantineReason::Crashed)) } else { (row, care) }
-            },
-        )
+        .map(|(row, care)| {
+            if row == (2..3) {
+                (row, Isolation::Quarantined(QuarantineReason::Crashed))
+            } else {
+                (row, care)
+            }
+        })
         .collect()
 }
 
 #[test]
-fn the_third_start_without_progress_runs_the_suspects_one_by_one_and_an_abort_gives_the_culprit_away() {
+fn the_third_start_without_progress_runs_the_suspects_one_by_one_and_an_abort_gives_the_culprit_away()
+ {
     let state = tempfile::tempdir().unwrap();
     let usual = vec![(0..6, Isolation::None)];
     assert_eq!(start(state.path(), 7, None), usual);
@@ -75,14 +79,18 @@ fn progress_and_an_orderly_end_clear_all_suspicion() {
     (0..3).for_each(|_| drop(start(state.path(), 7, None)));
     assert_eq!(start(state.path(), 8, None), vec![(0..6, Isolation::None)]);
     (0..3).for_each(|_| drop(start(state.path(), 8, None)));
-    PoisonRecordTracker::open(Some(state.path()), 8, 3).unwrap().close(true);
+    PoisonRecordTracker::open(Some(state.path()), 8, 3)
+        .unwrap()
+        .close(true);
     assert_eq!(start(state.path(), 8, None), vec![(0..6, Isolation::None)]);
 }
 
 #[test]
 fn nothing_is_in_flight_once_as_many_have_come_through_as_were_sent() {
     let suspects = Arc::new(PoisonRecordTracker::open(None, 0, 2).unwrap());
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     suspects.end(0);
     suspects.end(1);
     runtime.block_on(suspects.wait_idle(2));
@@ -90,7 +98,10 @@ fn nothing_is_in_flight_once_as_many_have_come_through_as_were_sent() {
 
 /// What the kernel has counted in one boot.
 fn kernel(kills: u64) -> Option<OomKills> {
-    Some(OomKills { boot: "one".to_owned(), kills })
+    Some(OomKills {
+        boot: "one".to_owned(),
+        kills,
+    })
 }
 
 /// A start that ends without a word while row 2 is alone; how that row is to be carried.
@@ -110,7 +121,10 @@ fn kills_for_lack_of_memory_make_a_row_too_large() {
         let care = killed_alone(state.path(), kernel(kills));
         assert_eq!(care, Isolation::Single, "after {kills}");
     }
-    assert_eq!(killed_alone(state.path(), kernel(9)), Isolation::Quarantined(QuarantineReason::TooLarge));
+    assert_eq!(
+        killed_alone(state.path(), kernel(9)),
+        Isolation::Quarantined(QuarantineReason::TooLarge)
+    );
 }
 
 #[test]
@@ -119,13 +133,27 @@ fn kills_from_outside_and_restarts_of_the_machine_take_many_starts() {
     (0..2).for_each(|_| drop(start(state.path(), 7, None)));
     // The counter of another boot says nothing.
     let boots = (0..u64::from(OTHER_KILLS)).map(|kills| {
-        let boot = if kills < 10 { "one".to_owned() } else { kills.to_string() };
-        OomKills { boot, kills: if kills < 10 { 0 } else { kills } }
+        let boot = if kills < 10 {
+            "one".to_owned()
+        } else {
+            kills.to_string()
+        };
+        OomKills {
+            boot,
+            kills: if kills < 10 { 0 } else { kills },
+        }
     });
     for (number, kernel) in boots.enumerate() {
-        assert_eq!(killed_alone(state.path(), Some(kernel)), Isolation::Single, "after {number}");
+        assert_eq!(
+            killed_alone(state.path(), Some(kernel)),
+            Isolation::Single,
+            "after {number}"
+        );
     }
-    assert_eq!(killed_alone(state.path(), kernel(0)), Isolation::Quarantined(QuarantineReason::Crashed));
+    assert_eq!(
+        killed_alone(state.path(), kernel(0)),
+        Isolation::Quarantined(QuarantineReason::Crashed)
+    );
 }
 
 #[test]
@@ -145,14 +173,20 @@ fn notes_of_an_earlier_version_are_read() {
     let care = |ordinal| suspects.isolation(&rows(0..6), ordinal);
     assert_eq!(
         [care(0), care(1), care(2)],
-        [Isolation::Single, Isolation::Quarantined(QuarantineReason::Crashed), Isolation::Single]
+        [
+            Isolation::Single,
+            Isolation::Quarantined(QuarantineReason::Crashed),
+            Isolation::Single
+        ]
     );
 }
 
 #[test]
 fn work_beside_waits_while_a_row_is_alone() {
     let suspects = PoisonRecordTracker::open(None, 0, 2).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     let whole = runtime.block_on(suspects.whole());
     assert!(Arc::clone(&suspects.turns).try_read_owned().is_err());
     drop(whole);

@@ -1,7 +1,9 @@
-//! The loss of a network over a batch and its gradients by the weights, over buffers that stay from batch to batch.
+//! The loss of a network over a batch and its gradients by the weights, over buffers that stay from
+//! batch to batch.
 //!
-//! Each thread takes a part of the batch through all layers and back, so that threads wait for each other three times a
-//! step rather than at each layer. Sums over parts are taken in the order of the parts.
+//! Each thread takes a part of the batch through all layers and back, so that threads wait for each
+//! other three times a step rather than at each layer. Sums over parts are taken in the order of
+//! the parts.
 
 mod shard;
 
@@ -17,7 +19,8 @@ use super::sequential::LayerSpec;
 use super::sparsity_penalty::{self, CodeGradients};
 use crate::model::Loss;
 
-/// Multiplications that are worth another thread: some ten microseconds of work, several times what it takes to wake one.
+/// Multiplications that are worth another thread: some ten microseconds of work, several times what
+/// it takes to wake one.
 const WORTH_A_THREAD: usize = 1 << 20;
 
 /// A network, and what it remembers of the present batch.
@@ -36,13 +39,29 @@ pub struct Backprop {
 }
 
 impl Backprop {
-    /// The network of two chains of steps, one after the other; the penalty is on what the first gives.
-    pub fn new(encoder: Vec<LayerSpec>, decoder: Vec<LayerSpec>, loss: Loss, sparsity: Option<Sparsity>) -> Self {
+    /// The network of two chains of steps, one after the other; the penalty is on what the first
+    /// gives.
+    pub fn new(
+        encoder: Vec<LayerSpec>,
+        decoder: Vec<LayerSpec>,
+        loss: Loss,
+        sparsity: Option<Sparsity>,
+    ) -> Self {
         let (kernels, shards) = (Vec::new(), Vec::new());
-        Self { encoder, decoder, loss, sparsity, plan: None, kernels, shards, worth_a_thread: WORTH_A_THREAD }
+        Self {
+            encoder,
+            decoder,
+            loss,
+            sparsity,
+            plan: None,
+            kernels,
+            shards,
+            worth_a_thread: WORTH_A_THREAD,
+        }
     }
 
-    /// The mean loss over a batch, without the penalty. `weights` are the parameters of both chains, in order.
+    /// The mean loss over a batch, without the penalty. `weights` are the parameters of both
+    /// chains, in order.
     ///
     /// # Errors
     /// When the network cannot take records of this shape.
@@ -68,7 +87,9 @@ impl Backprop {
         let penalty = self.penalize(&plan);
         let code = self.sparsity.map(|_| plan.code);
         let kernels = &self.kernels;
-        self.shards.par_iter_mut().for_each(|part| part.backward(&plan, code, weights, kernels, batch));
+        self.shards
+            .par_iter_mut()
+            .for_each(|part| part.backward(&plan, code, weights, kernels, batch));
         self.collect(&plan, batch, gradients);
         self.plan = Some((batch.shape.clone(), plan));
         Ok(loss + penalty)
@@ -79,9 +100,18 @@ impl Backprop {
     /// # Errors
     /// When the network cannot take records of this shape.
     #[cfg(test)]
-    pub fn output(&mut self, weights: &[Vec<f32>], batch: &TrainingBatch) -> Result<Vec<f32>, String> {
+    pub fn output(
+        &mut self,
+        weights: &[Vec<f32>],
+        batch: &TrainingBatch,
+    ) -> Result<Vec<f32>, String> {
         self.loss_of(weights, batch)?;
-        Ok(self.shards.iter().flat_map(|part| part.output(batch)).copied().collect())
+        Ok(self
+            .shards
+            .iter()
+            .flat_map(|part| part.output(batch))
+            .copied()
+            .collect())
     }
 
     /// The layers for records of a shape; those of the batch before, where it had the same shape.
@@ -102,7 +132,14 @@ impl Backprop {
         }
         let mut met = 0;
         for layer in &plan.layers {
-            let LayerKind::Convolution { weight, convolution, .. } = layer.kind else { continue };
+            let LayerKind::Convolution {
+                weight,
+                convolution,
+                ..
+            } = layer.kind
+            else {
+                continue;
+            };
             if self.kernels.len() <= met {
                 self.kernels.push(Vec::new());
             }
@@ -120,27 +157,50 @@ impl Backprop {
         (sum / batch.target.len().max(1) as f64) as f32
     }
 
-    /// The penalty on the code; its gradient is kept beside the codes, where [`BatchShard::backward`] adds it.
+    /// The penalty on the code; its gradient is kept beside the codes, where
+    /// [`BatchShard::backward`] adds it.
     fn penalize(&mut self, plan: &LayerPlan) -> f32 {
-        let Some(sparsity) = self.sparsity else { return 0.0 };
-        let Some(code) = plan.code.checked_sub(1) else { return 0.0 };
-        let mut codes: Vec<CodeGradients<'_>> = self.shards.iter_mut().map(|part| part.codes(code)).collect();
+        let Some(sparsity) = self.sparsity else {
+            return 0.0;
+        };
+        let Some(code) = plan.code.checked_sub(1) else {
+            return 0.0;
+        };
+        let mut codes: Vec<CodeGradients<'_>> = self
+            .shards
+            .iter_mut()
+            .map(|part| part.codes(code))
+            .collect();
         sparsity_penalty::penalty(&sparsity, plan.layers[code].width, &mut codes)
     }
 
-    /// Adds up the gradients by the weights. Threads share out the rows of dense layers, and the convolutions.
+    /// Adds up the gradients by the weights. Threads share out the rows of dense layers, and the
+    /// convolutions.
     fn collect(&self, plan: &LayerPlan, batch: &TrainingBatch, gradients: &mut [Vec<f32>]) {
         let threads = self.shards.len();
-        let share = |rows: usize| if threads > 1 { rows.div_ceil(2 * threads) } else { rows };
+        let share = |rows: usize| {
+            if threads > 1 {
+                rows.div_ceil(2 * threads)
+            } else {
+                rows
+            }
+        };
         let mut rest = gradients;
         rayon::scope(|scope| {
             for (place, layer) in plan.layers.iter().enumerate() {
                 let convolution = match layer.kind {
                     LayerKind::Dense { .. } => None,
-                    LayerKind::Convolution { number, convolution, .. } => Some((number, convolution)),
+                    LayerKind::Convolution {
+                        number,
+                        convolution,
+                        ..
+                    } => Some((number, convolution)),
                     _ => continue,
                 };
-                let Some((of_layer, behind)) = std::mem::take(&mut rest).split_at_mut_checked(2) else { break };
+                let Some((of_layer, behind)) = std::mem::take(&mut rest).split_at_mut_checked(2)
+                else {
+                    break;
+                };
                 rest = behind;
                 let [weight, bias] = of_layer else { break };
                 if let Some((number, convolution)) = convolution {
@@ -158,14 +218,22 @@ impl Backprop {
                     let columns = number * rows..number * rows + block.len() / outputs;
                     scope.spawn(move |_| {
                         for (part, before) in self.shards.iter().zip(before()) {
-                            let input = Matrix::new(part.input(place, batch), part.records(), inputs);
+                            let input =
+                                Matrix::new(part.input(place, batch), part.records(), inputs);
                             let slope = Matrix::new(part.slope(place), part.records(), outputs);
-                            multiply(input.columns(columns.clone()).transposed(), slope, block, before);
+                            multiply(
+                                input.columns(columns.clone()).transposed(),
+                                slope,
+                                block,
+                                before,
+                            );
                         }
                     });
                 }
                 bias.fill(0.0);
-                self.shards.iter().for_each(|part| elementwise::add_rows(part.slope(place), bias));
+                self.shards
+                    .iter()
+                    .for_each(|part| elementwise::add_rows(part.slope(place), bias));
             }
         });
     }
@@ -174,7 +242,11 @@ impl Backprop {
 /// The sum of lists of numbers, in their order.
 fn added<'a>(mut lists: impl Iterator<Item = &'a Vec<f32>>) -> Vec<f32> {
     let mut sum = lists.next().cloned().unwrap_or_default();
-    lists.for_each(|list| sum.iter_mut().zip(list).for_each(|(sum, value)| *sum += value));
+    lists.for_each(|list| {
+        sum.iter_mut()
+            .zip(list)
+            .for_each(|(sum, value)| *sum += value)
+    });
     sum
 }
 

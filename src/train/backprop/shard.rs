@@ -22,7 +22,8 @@ pub struct BatchShard {
     gradient: Vec<f32>,
     /// Room for the gradient by what it was given.
     next: Vec<f32>,
-    /// Gradients by values that were kept, which wait for the layers between: the number of layers before, the values.
+    /// Gradients by values that were kept, which wait for the layers between: the number of layers
+    /// before, the values.
     waiting: Vec<(usize, Vec<f32>)>,
     /// Buffers of gradients that waited.
     spare: Vec<Vec<f32>>,
@@ -67,7 +68,10 @@ impl BatchShard {
 
     /// What layer number `place` gave, with room for the gradient of the penalty by it.
     pub fn codes(&mut self, place: usize) -> CodeGradients<'_> {
-        CodeGradients { values: &self.outputs[place], slopes: &mut self.penalty }
+        CodeGradients {
+            values: &self.outputs[place],
+            slopes: &mut self.penalty,
+        }
     }
 
     /// The part of a batch's values.
@@ -76,8 +80,15 @@ impl BatchShard {
         &values[self.records.start * width..self.records.end * width]
     }
 
-    /// Runs all layers. `weights` are the network's, `kernels` those of its convolutions as they are multiplied.
-    pub fn forward(&mut self, plan: &LayerPlan, weights: &[Vec<f32>], kernels: &[Vec<f32>], batch: &TrainingBatch) {
+    /// Runs all layers. `weights` are the network's, `kernels` those of its convolutions as they
+    /// are multiplied.
+    pub fn forward(
+        &mut self,
+        plan: &LayerPlan,
+        weights: &[Vec<f32>],
+        kernels: &[Vec<f32>],
+        batch: &TrainingBatch,
+    ) {
         self.outputs.resize_with(plan.layers.len(), Vec::new);
         for (place, layer) in plan.layers.iter().enumerate() {
             let mut output = std::mem::take(&mut self.outputs[place]);
@@ -88,27 +99,59 @@ impl BatchShard {
         }
     }
 
-    fn layer(&mut self, place: usize, layer: &Layer, by: [&[Vec<f32>]; 2], batch: &TrainingBatch, output: &mut [f32]) {
+    fn layer(
+        &mut self,
+        place: usize,
+        layer: &Layer,
+        by: [&[Vec<f32>]; 2],
+        batch: &TrainingBatch,
+        output: &mut [f32],
+    ) {
         let ([weights, kernels], records) = (by, self.records());
         let mut room = std::mem::take(&mut self.windows);
         let input = self.input(place, batch);
         match layer.kind {
-            LayerKind::Affine { scale, offset } => elementwise::affine(input, output, scale, offset),
+            LayerKind::Affine { scale, offset } => {
+                elementwise::affine(input, output, scale, offset)
+            }
             LayerKind::Activate(kind) => {
                 output.copy_from_slice(input);
                 elementwise::activate(kind, output);
             }
-            LayerKind::Dense { weight, inputs, outputs } => {
-                output.chunks_exact_mut(outputs).for_each(|row| row.copy_from_slice(&weights[weight + 1]));
+            LayerKind::Dense {
+                weight,
+                inputs,
+                outputs,
+            } => {
+                output
+                    .chunks_exact_mut(outputs)
+                    .for_each(|row| row.copy_from_slice(&weights[weight + 1]));
                 let matrix = Matrix::new(&weights[weight], inputs, outputs);
-                multiply(Matrix::new(input, records, inputs), matrix, output, Accumulate::Add);
+                multiply(
+                    Matrix::new(input, records, inputs),
+                    matrix,
+                    output,
+                    Accumulate::Add,
+                );
             }
-            LayerKind::Convolution { weight, number, convolution } => {
-                convolution.forward(&kernels[number], &weights[weight + 1], input, output, &mut room);
+            LayerKind::Convolution {
+                weight,
+                number,
+                convolution,
+            } => {
+                convolution.forward(
+                    &kernels[number],
+                    &weights[weight + 1],
+                    input,
+                    output,
+                    &mut room,
+                );
             }
             LayerKind::Rearrange(rearrange) => rearrange.apply(input, output),
             LayerKind::Add { kept } => {
-                let sums = output.iter_mut().zip(input.iter().zip(self.input(kept, batch)));
+                let sums = output
+                    .iter_mut()
+                    .zip(input.iter().zip(self.input(kept, batch)));
                 sums.for_each(|(sum, (a, b))| *sum = a + b);
             }
         }
@@ -128,8 +171,8 @@ impl BatchShard {
         self.gradient = gradient;
     }
 
-    /// Carries the gradient back through the layers to the first that learns; `code` layers are before the code, if that
-    /// is penalized.
+    /// Carries the gradient back through the layers to the first that learns; `code` layers are
+    /// before the code, if that is penalized.
     pub fn backward(
         &mut self,
         plan: &LayerPlan,
@@ -156,34 +199,75 @@ impl BatchShard {
     }
 
     /// Turns the gradient by what a layer gave into that by what it was given.
-    fn layer_back(&mut self, place: usize, layer: &Layer, first: usize, by: [&[Vec<f32>]; 2], batch: &TrainingBatch) {
+    fn layer_back(
+        &mut self,
+        place: usize,
+        layer: &Layer,
+        first: usize,
+        by: [&[Vec<f32>]; 2],
+        batch: &TrainingBatch,
+    ) {
         let ([weights, kernels], records, wanted) = (by, self.records(), place > first);
         let mut gradient = std::mem::take(&mut self.gradient);
         let mut next = std::mem::take(&mut self.next);
         let values = self.input(place, batch).len();
         match layer.kind {
-            LayerKind::Affine { scale, .. } => gradient.iter_mut().for_each(|slope| *slope *= scale),
-            LayerKind::Activate(kind) => {
-                elementwise::activate_back(kind, self.input(place, batch), &self.outputs[place], &mut gradient);
+            LayerKind::Affine { scale, .. } => {
+                gradient.iter_mut().for_each(|slope| *slope *= scale)
             }
-            LayerKind::Dense { weight, inputs, outputs } => {
+            LayerKind::Activate(kind) => {
+                elementwise::activate_back(
+                    kind,
+                    self.input(place, batch),
+                    &self.outputs[place],
+                    &mut gradient,
+                );
+            }
+            LayerKind::Dense {
+                weight,
+                inputs,
+                outputs,
+            } => {
                 if wanted {
                     next.resize(values, 0.0);
                     let matrix = Matrix::new(&weights[weight], inputs, outputs).transposed();
-                    multiply(Matrix::new(&gradient, records, outputs), matrix, &mut next, Accumulate::Replace);
+                    multiply(
+                        Matrix::new(&gradient, records, outputs),
+                        matrix,
+                        &mut next,
+                        Accumulate::Replace,
+                    );
                 }
                 std::mem::swap(&mut self.slopes[place], &mut gradient);
                 std::mem::swap(&mut gradient, &mut next);
             }
-            LayerKind::Convolution { number, convolution, .. } => {
+            LayerKind::Convolution {
+                number,
+                convolution,
+                ..
+            } => {
                 if self.sums.len() <= number {
-                    self.sums.resize_with(number + 1, ConvolutionGradients::default);
+                    self.sums
+                        .resize_with(number + 1, ConvolutionGradients::default);
                 }
-                let (mut sums, mut room) = (std::mem::take(&mut self.sums[number]), std::mem::take(&mut self.windows));
+                let (mut sums, mut room) = (
+                    std::mem::take(&mut self.sums[number]),
+                    std::mem::take(&mut self.windows),
+                );
                 convolution.clear(&mut sums);
                 next.resize(if wanted { values } else { 0 }, 0.0);
-                let (input, by_input) = (self.input(place, batch), wanted.then_some(next.as_mut_slice()));
-                convolution.backward(&kernels[number], input, &gradient, by_input, &mut sums, &mut room);
+                let (input, by_input) = (
+                    self.input(place, batch),
+                    wanted.then_some(next.as_mut_slice()),
+                );
+                convolution.backward(
+                    &kernels[number],
+                    input,
+                    &gradient,
+                    by_input,
+                    &mut sums,
+                    &mut room,
+                );
                 (self.sums[number], self.windows) = (sums, room);
                 std::mem::swap(&mut gradient, &mut next);
             }
@@ -204,5 +288,7 @@ impl BatchShard {
 }
 
 fn add(sums: &mut [f32], values: &[f32]) {
-    sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+    sums.iter_mut()
+        .zip(values)
+        .for_each(|(sum, value)| *sum += value);
 }

@@ -1,4 +1,5 @@
-//! Convolutions and transposed ones over images of `[height, width, channels]`, as products of matrices of windows.
+//! Convolutions and transposed ones over images of `[height, width, channels]`, as products of
+//! matrices of windows.
 
 use std::ops::Range;
 
@@ -12,8 +13,9 @@ const BLOCK: usize = 1 << 17;
 
 /// A convolution for images of one size.
 ///
-/// Both kinds connect an image with a grid of points, one under each window: a convolution makes points of an image, a
-/// transposed one makes an image of points. The weights are `[depth, windows.values()]` for both.
+/// Both kinds connect an image with a grid of points, one under each window: a convolution makes
+/// points of an image, a transposed one makes an image of points. The weights are
+/// `[depth, windows.values()]` for both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConvolutionLayer {
     /// The windows on the image.
@@ -36,7 +38,11 @@ pub struct ConvolutionGradients {
 impl ConvolutionLayer {
     /// Values of a record that come out.
     pub fn outputs(&self) -> usize {
-        if self.transposed { self.windows.image_values() } else { self.points() }
+        if self.transposed {
+            self.windows.image_values()
+        } else {
+            self.points()
+        }
     }
 
     /// Multiplications for a record in the forward pass.
@@ -50,35 +56,64 @@ impl ConvolutionLayer {
 
     /// Channels that come out.
     fn channels_out(&self) -> usize {
-        if self.transposed { self.windows.channels } else { self.depth }
+        if self.transposed {
+            self.windows.channels
+        } else {
+            self.depth
+        }
     }
 
-    /// From a parameter, `[depth, channels, kernel, kernel]`, to the weights here, whose channels come last.
+    /// From a parameter, `[depth, channels, kernel, kernel]`, to the weights here, whose channels
+    /// come last.
     pub fn order(&self) -> Rearrange {
-        let KernelWindows { channels, kernel, .. } = self.windows;
-        Rearrange::ToPixels { channels, pixels: kernel * kernel }
+        let KernelWindows {
+            channels, kernel, ..
+        } = self.windows;
+        Rearrange::ToPixels {
+            channels,
+            pixels: kernel * kernel,
+        }
     }
 
     /// Computes `output` from `input`, all of it record after record.
-    pub fn forward(&self, weight: &[f32], bias: &[f32], input: &[f32], output: &mut [f32], room: &mut Vec<f32>) {
-        output.chunks_exact_mut(bias.len()).for_each(|pixel| pixel.copy_from_slice(bias));
+    pub fn forward(
+        &self,
+        weight: &[f32],
+        bias: &[f32],
+        input: &[f32],
+        output: &mut [f32],
+        room: &mut Vec<f32>,
+    ) {
+        output
+            .chunks_exact_mut(bias.len())
+            .for_each(|pixel| pixel.copy_from_slice(bias));
         if self.transposed {
             self.blocks(input.len(), room, |block| {
                 let points = self.matrix(&input[block.points.clone()], block.windows);
-                multiply(points, self.weights(weight), block.rows, Accumulate::Replace);
+                multiply(
+                    points,
+                    self.weights(weight),
+                    block.rows,
+                    Accumulate::Replace,
+                );
                 self.windows.scatter(block.rows, block.lines, output);
             });
         } else {
             self.blocks(output.len(), room, |block| {
                 self.windows.gather(input, block.lines, block.rows);
                 let rows = Matrix::new(block.rows, block.windows, self.windows.values());
-                multiply(rows, self.weights(weight).transposed(), &mut output[block.points], Accumulate::Add);
+                multiply(
+                    rows,
+                    self.weights(weight).transposed(),
+                    &mut output[block.points],
+                    Accumulate::Add,
+                );
             });
         }
     }
 
-    /// Adds the gradients by weights and bias to `sums`, and computes the gradient by the input where there is a place
-    /// for it, from `slope`, the gradient by the output.
+    /// Adds the gradients by weights and bias to `sums`, and computes the gradient by the input
+    /// where there is a place for it, from `slope`, the gradient by the output.
     pub fn backward(
         &self,
         weight: &[f32],
@@ -98,7 +133,12 @@ impl ConvolutionLayer {
                 multiply(points.transposed(), rows, &mut sums.weight, Accumulate::Add);
                 if let Some(by_input) = &mut by_input {
                     let out = &mut by_input[block.points];
-                    multiply(rows, self.weights(weight).transposed(), out, Accumulate::Replace);
+                    multiply(
+                        rows,
+                        self.weights(weight).transposed(),
+                        out,
+                        Accumulate::Replace,
+                    );
                 }
             });
             return;
@@ -112,7 +152,12 @@ impl ConvolutionLayer {
             let rows = Matrix::new(block.rows, block.windows, values);
             multiply(points.transposed(), rows, &mut sums.weight, Accumulate::Add);
             if let Some(by_input) = &mut by_input {
-                multiply(points, self.weights(weight), block.rows, Accumulate::Replace);
+                multiply(
+                    points,
+                    self.weights(weight),
+                    block.rows,
+                    Accumulate::Replace,
+                );
                 self.windows.scatter(block.rows, block.lines, by_input);
             }
         });
@@ -120,9 +165,10 @@ impl ConvolutionLayer {
 
     /// Sums of 0, in the buffers of `sums`.
     pub fn clear(&self, sums: &mut ConvolutionGradients) {
-        for (values, len) in
-            [(&mut sums.weight, self.depth * self.windows.values()), (&mut sums.bias, self.channels_out())]
-        {
+        for (values, len) in [
+            (&mut sums.weight, self.depth * self.windows.values()),
+            (&mut sums.bias, self.channels_out()),
+        ] {
             values.clear();
             values.resize(len, 0.0);
         }
@@ -136,7 +182,8 @@ impl ConvolutionLayer {
         Matrix::new(points, windows, self.depth)
     }
 
-    /// Visits all windows, some lines at a time; `points` is how many values the points of all records have.
+    /// Visits all windows, some lines at a time; `points` is how many values the points of all
+    /// records have.
     fn blocks(&self, points: usize, room: &mut Vec<f32>, mut visit: impl FnMut(WindowBlock<'_>)) {
         let across = self.windows.count[1];
         let lines = points / (across * self.depth).max(1);

@@ -53,9 +53,14 @@ impl Rearrange {
             Self::ToPixels { channels, pixels } => transpose(from, to, channels, pixels),
             Self::ToPlanes { channels, pixels } => transpose(from, to, pixels, channels),
             Self::Fold { line, channels } => {
-                for (from, to) in from.chunks_exact(2 * line).zip(to.chunks_exact_mut(2 * line)) {
+                for (from, to) in from
+                    .chunks_exact(2 * line)
+                    .zip(to.chunks_exact_mut(2 * line))
+                {
                     let (upper, lower) = from.split_at(line);
-                    let pairs = upper.chunks_exact(2 * channels).zip(lower.chunks_exact(2 * channels));
+                    let pairs = upper
+                        .chunks_exact(2 * channels)
+                        .zip(lower.chunks_exact(2 * channels));
                     for (square, (upper, lower)) in to.chunks_exact_mut(4 * channels).zip(pairs) {
                         square[..2 * channels].copy_from_slice(upper);
                         square[2 * channels..].copy_from_slice(lower);
@@ -63,9 +68,14 @@ impl Rearrange {
                 }
             }
             Self::Unfold { line, channels } => {
-                for (from, to) in from.chunks_exact(2 * line).zip(to.chunks_exact_mut(2 * line)) {
+                for (from, to) in from
+                    .chunks_exact(2 * line)
+                    .zip(to.chunks_exact_mut(2 * line))
+                {
                     let (upper, lower) = to.split_at_mut(line);
-                    let pairs = upper.chunks_exact_mut(2 * channels).zip(lower.chunks_exact_mut(2 * channels));
+                    let pairs = upper
+                        .chunks_exact_mut(2 * channels)
+                        .zip(lower.chunks_exact_mut(2 * channels));
                     for (square, (upper, lower)) in from.chunks_exact(4 * channels).zip(pairs) {
                         upper.copy_from_slice(&square[..2 * channels]);
                         lower.copy_from_slice(&square[2 * channels..]);
@@ -84,7 +94,11 @@ fn transpose(from: &[f32], to: &mut [f32], rows: usize, columns: usize) {
             for row in 0..rows {
                 let start = row * columns + tile * TILE;
                 let line = &from[start..start + to.len() / rows];
-                to[row..].iter_mut().step_by(rows).zip(line).for_each(|(to, from)| *to = *from);
+                to[row..]
+                    .iter_mut()
+                    .step_by(rows)
+                    .zip(line)
+                    .for_each(|(to, from)| *to = *from);
             }
         }
     }
@@ -96,10 +110,21 @@ mod tests {
 
     #[test]
     fn planes_become_pixels_record_by_record() {
-        let from = [1.0, 2.0, 3.0, 10.0, 20.0, 30.0, 4.0, 5.0, 6.0, 40.0, 50.0, 60.0];
+        let from = [
+            1.0, 2.0, 3.0, 10.0, 20.0, 30.0, 4.0, 5.0, 6.0, 40.0, 50.0, 60.0,
+        ];
         let mut to = [0.0; 12];
-        Rearrange::ToPixels { channels: 2, pixels: 3 }.apply(&from, &mut to);
-        assert_eq!(to, [1.0, 10.0, 2.0, 20.0, 3.0, 30.0, 4.0, 40.0, 5.0, 50.0, 6.0, 60.0]);
+        Rearrange::ToPixels {
+            channels: 2,
+            pixels: 3,
+        }
+        .apply(&from, &mut to);
+        assert_eq!(
+            to,
+            [
+                1.0, 10.0, 2.0, 20.0, 3.0, 30.0, 4.0, 40.0, 5.0, 50.0, 6.0, 60.0
+            ]
+        );
     }
 
     #[test]
@@ -107,17 +132,33 @@ mod tests {
         // Two lines of four pixels of one channel.
         let from = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
         let mut to = [0.0; 8];
-        Rearrange::Fold { line: 4, channels: 1 }.apply(&from, &mut to);
+        Rearrange::Fold {
+            line: 4,
+            channels: 1,
+        }
+        .apply(&from, &mut to);
         assert_eq!(to, [1.0, 2.0, 5.0, 6.0, 3.0, 4.0, 7.0, 8.0]);
     }
 
     #[test]
     fn an_inverse_restores_the_order() {
         let rearranges = [
-            Rearrange::ToPixels { channels: 3, pixels: 2 * TILE + 12 },
-            Rearrange::ToPlanes { channels: 70, pixels: 2 },
-            Rearrange::Fold { line: 70, channels: 5 },
-            Rearrange::Unfold { line: 42, channels: 7 },
+            Rearrange::ToPixels {
+                channels: 3,
+                pixels: 2 * TILE + 12,
+            },
+            Rearrange::ToPlanes {
+                channels: 70,
+                pixels: 2,
+            },
+            Rearrange::Fold {
+                line: 70,
+                channels: 5,
+            },
+            Rearrange::Unfold {
+                line: 42,
+                channels: 7,
+            },
         ];
         for rearrange in rearranges {
             let from: Vec<f32> = (0..2 * 420).map(|i| i as f32).collect();

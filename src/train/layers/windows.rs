@@ -1,10 +1,12 @@
-//! The windows of a kernel on images, laid out as rows of a matrix and added back, so that a convolution is a product.
+//! The windows of a kernel on images, laid out as rows of a matrix and added back, so that a
+//! convolution is a product.
 
 use std::ops::Range;
 
 use crate::system::simd_dispatch;
 
-/// How the windows of a square kernel lie on images of `[height, width, channels]`, with zeros around each image.
+/// How the windows of a square kernel lie on images of `[height, width, channels]`, with zeros
+/// around each image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KernelWindows {
     /// Height and width of an image.
@@ -42,18 +44,26 @@ impl KernelWindows {
         self.kernel * self.kernel * self.channels
     }
 
-    /// Writes `[windows, values]`, for `lines` of windows counted through all images; zeros where there is no image.
+    /// Writes `[windows, values]`, for `lines` of windows counted through all images; zeros where
+    /// there is no image.
     pub fn gather(&self, images: &[f32], lines: Range<usize>, rows: &mut [f32]) {
         let length = self.kernel * self.channels;
         simd_dispatch(
             #[inline(always)]
             || {
-                self.each(lines, |WindowRun { start, inside, from }| {
-                    let run = &mut rows[start..start + length];
-                    run[..inside.start].fill(0.0);
-                    run[inside.end..].fill(0.0);
-                    run[inside.clone()].copy_from_slice(&images[from..from + inside.len()]);
-                });
+                self.each(
+                    lines,
+                    |WindowRun {
+                         start,
+                         inside,
+                         from,
+                     }| {
+                        let run = &mut rows[start..start + length];
+                        run[..inside.start].fill(0.0);
+                        run[inside.end..].fill(0.0);
+                        run[inside.clone()].copy_from_slice(&images[from..from + inside.len()]);
+                    },
+                );
             },
         );
     }
@@ -63,10 +73,20 @@ impl KernelWindows {
         simd_dispatch(
             #[inline(always)]
             || {
-                self.each(lines, |WindowRun { start, inside, from }| {
-                    let run = &rows[start + inside.start..start + inside.end];
-                    images[from..from + run.len()].iter_mut().zip(run).for_each(|(sum, value)| *sum += value);
-                });
+                self.each(
+                    lines,
+                    |WindowRun {
+                         start,
+                         inside,
+                         from,
+                     }| {
+                        let run = &rows[start + inside.start..start + inside.end];
+                        images[from..from + run.len()]
+                            .iter_mut()
+                            .zip(run)
+                            .for_each(|(sum, value)| *sum += value);
+                    },
+                );
             },
         );
     }
@@ -88,12 +108,21 @@ impl KernelWindows {
                     let y = top + row;
                     let start = (window + row) * length;
                     if y < self.padding || y >= height + self.padding {
-                        visit(WindowRun { start, inside: 0..0, from: 0 });
+                        visit(WindowRun {
+                            start,
+                            inside: 0..0,
+                            from: 0,
+                        });
                         continue;
                     }
-                    let from = ((image * height + y - self.padding) * width + first - self.padding) * self.channels;
+                    let from = ((image * height + y - self.padding) * width + first - self.padding)
+                        * self.channels;
                     let from = if inside.is_empty() { 0 } else { from };
-                    visit(WindowRun { start, inside: inside.clone(), from });
+                    visit(WindowRun {
+                        start,
+                        inside: inside.clone(),
+                        from,
+                    });
                 }
             }
         }
@@ -104,9 +133,22 @@ impl KernelWindows {
 mod tests {
     use super::*;
 
-    fn windows(image: [usize; 2], channels: usize, kernel: usize, stride: usize, padding: usize) -> KernelWindows {
+    fn windows(
+        image: [usize; 2],
+        channels: usize,
+        kernel: usize,
+        stride: usize,
+        padding: usize,
+    ) -> KernelWindows {
         let count = image.map(|side| (side + 2 * padding - kernel) / stride + 1);
-        KernelWindows { image, channels, count, kernel, stride, padding }
+        KernelWindows {
+            image,
+            channels,
+            count,
+            kernel,
+            stride,
+            padding,
+        }
     }
 
     /// Value by value.
@@ -114,11 +156,14 @@ mod tests {
         let [down, across] = windows.count;
         let (image, place) = (window / (down * across), window % (down * across));
         let (pixel, channel) = (value / windows.channels, value % windows.channels);
-        let y = (place / across * windows.stride + pixel / windows.kernel).checked_sub(windows.padding);
-        let x = (place % across * windows.stride + pixel % windows.kernel).checked_sub(windows.padding);
+        let y =
+            (place / across * windows.stride + pixel / windows.kernel).checked_sub(windows.padding);
+        let x =
+            (place % across * windows.stride + pixel % windows.kernel).checked_sub(windows.padding);
         match (y, x) {
             (Some(y), Some(x)) if y < windows.image[0] && x < windows.image[1] => {
-                images[((image * windows.image[0] + y) * windows.image[1] + x) * windows.channels + channel]
+                images[((image * windows.image[0] + y) * windows.image[1] + x) * windows.channels
+                    + channel]
             }
             _ => 0.0,
         }
@@ -135,12 +180,18 @@ mod tests {
             ([4, 4], 5, 1, 1, 0),
         ] {
             let windows = windows(image, channels, kernel, stride, padding);
-            let images: Vec<f32> = (0..2 * windows.image_values()).map(|i| 1.0 + i as f32).collect();
+            let images: Vec<f32> = (0..2 * windows.image_values())
+                .map(|i| 1.0 + i as f32)
+                .collect();
             let (lines, length) = (2 * windows.count[0], windows.values());
             let mut rows = vec![f32::NAN; lines * windows.count[1] * length];
             windows.gather(&images, 0..lines, &mut rows);
             for (place, &found) in rows.iter().enumerate() {
-                assert_eq!(found, slow(&windows, &images, place / length, place % length), "{windows:?}: {place}");
+                assert_eq!(
+                    found,
+                    slow(&windows, &images, place / length, place % length),
+                    "{windows:?}: {place}"
+                );
             }
             // A part of the lines is the same part of the rows.
             let per_line = windows.count[1] * length;
@@ -152,11 +203,16 @@ mod tests {
 
     #[test]
     fn scattering_is_the_transpose_of_gathering() {
-        for (image, channels, kernel, stride, padding) in
-            [([5, 6], 2, 3, 1, 1), ([7, 7], 3, 3, 2, 1), ([6, 4], 1, 2, 2, 0), ([1, 2], 1, 5, 1, 2)]
-        {
+        for (image, channels, kernel, stride, padding) in [
+            ([5, 6], 2, 3, 1, 1),
+            ([7, 7], 3, 3, 2, 1),
+            ([6, 4], 1, 2, 2, 0),
+            ([1, 2], 1, 5, 1, 2),
+        ] {
             let windows = windows(image, channels, kernel, stride, padding);
-            let images: Vec<f32> = (0..2 * windows.image_values()).map(|i| (i * 7 % 11) as f32 - 5.0).collect();
+            let images: Vec<f32> = (0..2 * windows.image_values())
+                .map(|i| (i * 7 % 11) as f32 - 5.0)
+                .collect();
             let lines = 2 * windows.count[0];
             let len = lines * windows.count[1] * windows.values();
             let other: Vec<f32> = (0..len).map(|i| (i * 5 % 13) as f32 - 6.0).collect();
@@ -164,7 +220,11 @@ mod tests {
             windows.gather(&images, 0..lines, &mut rows);
             windows.scatter(&other, 0..lines, &mut sums);
             let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
-            assert_eq!(product(&rows, &other), product(&images, &sums), "{windows:?}");
+            assert_eq!(
+                product(&rows, &other),
+                product(&images, &sums),
+                "{windows:?}"
+            );
         }
     }
 }

@@ -5,19 +5,22 @@ mod proto;
 use prost::Message as _;
 
 use self::proto::{
-    AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
-    TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+    AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+    StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto,
+    ValueInfoProto,
 };
-use super::sequential::{Activation, ConvolutionSpec, LEAK, LayerSpec, Parameter, RecordShape, Sequential};
+use super::sequential::{
+    Activation, ConvolutionSpec, LEAK, LayerSpec, Parameter, RecordShape, Sequential,
+};
 
 /// The operator set: the first that all of our operators have their present meaning in.
 pub const OPSET: i64 = 17;
 /// The version of the file format that came with it.
 const IR_VERSION: i64 = 8;
 
-/// A chain as a file that ONNX Runtime reads: one input and one output, float32, with a batch dimension of any size, and
-/// height and width of any size where the chain leaves them open. `weights` are the chain's parameters in order;
-/// `metadata` goes into `metadata_props`.
+/// A chain as a file that ONNX Runtime reads: one input and one output, float32, with a batch
+/// dimension of any size, and height and width of any size where the chain leaves them open.
+/// `weights` are the chain's parameters in order; `metadata` goes into `metadata_props`.
 pub fn write(
     name: &str,
     ends: [&str; 2],
@@ -38,19 +41,28 @@ pub fn write(
     }
     // A node's output bears the name that it gets here; a chain of nothing still needs one node.
     writer.node("Identity", "output", &[], vec![]);
-    let renamed = writer.graph.node.last_mut().expect("a node was pushed just now");
+    let renamed = writer
+        .graph
+        .node
+        .last_mut()
+        .expect("a node was pushed just now");
     renamed.output = vec![ends[1].to_owned()];
     let mut graph = writer.graph;
     graph.name = name.to_owned();
     graph.input = vec![value_info(ends[0], chain.input())];
     graph.output = vec![value_info(ends[1], chain.output())];
-    let properties =
-        metadata.iter().map(|(key, value)| StringStringEntryProto { key: (*key).to_owned(), value: value.clone() });
+    let properties = metadata.iter().map(|(key, value)| StringStringEntryProto {
+        key: (*key).to_owned(),
+        value: value.clone(),
+    });
     let model = ModelProto {
         ir_version: IR_VERSION,
         producer_name: "latentflow".to_owned(),
         producer_version: env!("CARGO_PKG_VERSION").to_owned(),
-        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+        opset_import: vec![OperatorSetIdProto {
+            domain: String::new(),
+            version: OPSET,
+        }],
         graph: Some(graph),
         metadata_props: properties.collect(),
     };
@@ -83,21 +95,38 @@ impl OnnxGraphWriter<'_> {
             LayerSpec::Conv(conv) => self.convolution("Conv", place, &conv),
             LayerSpec::ConvTranspose(conv) => self.convolution("ConvTranspose", place, &conv),
             LayerSpec::Activate(activation) => self.activation(place, activation),
-            LayerSpec::Flatten => {
-                self.node("Flatten", &format!("{place}.flat"), &[], vec![AttributeProto::int("axis", 1)])
-            }
-            LayerSpec::Unflatten { shape: [channels, height, width] } => {
+            LayerSpec::Flatten => self.node(
+                "Flatten",
+                &format!("{place}.flat"),
+                &[],
+                vec![AttributeProto::int("axis", 1)],
+            ),
+            LayerSpec::Unflatten {
+                shape: [channels, height, width],
+            } => {
                 // A leading 0 keeps the batch dimension as it is.
                 let shape = [0, channels as i64, height as i64, width as i64];
                 let name = format!("{place}.shape");
-                self.graph.initializer.push(TensorProto::int64(&name, &shape));
+                self.graph
+                    .initializer
+                    .push(TensorProto::int64(&name, &shape));
                 self.node("Reshape", &format!("{place}.planes"), &[&name], vec![]);
             }
             LayerSpec::SpaceToDepth => {
-                self.node("SpaceToDepth", &format!("{place}.folded"), &[], vec![AttributeProto::int("blocksize", 2)]);
+                self.node(
+                    "SpaceToDepth",
+                    &format!("{place}.folded"),
+                    &[],
+                    vec![AttributeProto::int("blocksize", 2)],
+                );
             }
             LayerSpec::DepthToSpace => {
-                self.node("DepthToSpace", &format!("{place}.unfolded"), &[], vec![AttributeProto::int("blocksize", 2)]);
+                self.node(
+                    "DepthToSpace",
+                    &format!("{place}.unfolded"),
+                    &[],
+                    vec![AttributeProto::int("blocksize", 2)],
+                );
             }
             LayerSpec::SaveSkip => kept.push(self.value.clone()),
             LayerSpec::AddSkip => {
@@ -115,7 +144,12 @@ impl OnnxGraphWriter<'_> {
             square("strides", conv.stride),
             AttributeProto::ints("pads", &[conv.padding as i64; 4]),
         ];
-        self.node(operator, &format!("{place}.conv"), &[&weight, &bias], attributes);
+        self.node(
+            operator,
+            &format!("{place}.conv"),
+            &[&weight, &bias],
+            attributes,
+        );
     }
 
     fn activation(&mut self, place: usize, activation: Activation) {
@@ -123,8 +157,18 @@ impl OnnxGraphWriter<'_> {
         match activation {
             Activation::Linear => {}
             Activation::Relu => self.node("Relu", &output, &[], vec![]),
-            Activation::LeakyRelu => self.node("LeakyRelu", &output, &[], vec![AttributeProto::float("alpha", LEAK)]),
-            Activation::Elu => self.node("Elu", &output, &[], vec![AttributeProto::float("alpha", 1.0)]),
+            Activation::LeakyRelu => self.node(
+                "LeakyRelu",
+                &output,
+                &[],
+                vec![AttributeProto::float("alpha", LEAK)],
+            ),
+            Activation::Elu => self.node(
+                "Elu",
+                &output,
+                &[],
+                vec![AttributeProto::float("alpha", 1.0)],
+            ),
             Activation::Tanh => self.node("Tanh", &output, &[], vec![]),
             Activation::Sigmoid => self.node("Sigmoid", &output, &[], vec![]),
             Activation::Silu => {
@@ -136,8 +180,17 @@ impl OnnxGraphWriter<'_> {
     }
 
     /// Appends a node whose first input is the value on its way, which its output then is.
-    fn node(&mut self, operator: &str, output: &str, others: &[&str], attribute: Vec<AttributeProto>) {
-        let input = std::iter::once(self.value.as_str()).chain(others.iter().copied()).map(str::to_owned).collect();
+    fn node(
+        &mut self,
+        operator: &str,
+        output: &str,
+        others: &[&str],
+        attribute: Vec<AttributeProto>,
+    ) {
+        let input = std::iter::once(self.value.as_str())
+            .chain(others.iter().copied())
+            .map(str::to_owned)
+            .collect();
         let node = NodeProto {
             input,
             output: vec![output.to_owned()],
@@ -150,29 +203,53 @@ impl OnnxGraphWriter<'_> {
     }
 
     fn constant(&mut self, name: String, values: &[f32]) -> String {
-        self.graph.initializer.push(TensorProto::float(&name, &[], values));
+        self.graph
+            .initializer
+            .push(TensorProto::float(&name, &[], values));
         name
     }
 
     fn learned(&mut self) -> String {
         let (parameter, values) = (&self.parameters[self.next], &self.weights[self.next]);
         self.next += 1;
-        self.graph.initializer.push(TensorProto::float(&parameter.name, &parameter.shape, values));
+        self.graph.initializer.push(TensorProto::float(
+            &parameter.name,
+            &parameter.shape,
+            values,
+        ));
         parameter.name.clone()
     }
 }
 
 fn value_info(name: &str, shape: RecordShape) -> ValueInfoProto {
-    let fixed = |size: usize| DimensionProto { value: Some(size as i64), param: None };
-    let open = |name: &str| DimensionProto { value: None, param: Some(name.to_owned()) };
+    let fixed = |size: usize| DimensionProto {
+        value: Some(size as i64),
+        param: None,
+    };
+    let open = |name: &str| DimensionProto {
+        value: None,
+        param: Some(name.to_owned()),
+    };
     let mut dims = vec![open("batch")];
     match shape {
         RecordShape::Flat(len) => dims.push(fixed(len)),
-        RecordShape::Planes { channels, size: Some((height, width)) } => {
-            dims.extend([channels, height, width].map(fixed))
-        }
-        RecordShape::Planes { channels, size: None } => dims.extend([fixed(channels), open("height"), open("width")]),
+        RecordShape::Planes {
+            channels,
+            size: Some((height, width)),
+        } => dims.extend([channels, height, width].map(fixed)),
+        RecordShape::Planes {
+            channels,
+            size: None,
+        } => dims.extend([fixed(channels), open("height"), open("width")]),
     }
-    let tensor = TensorTypeProto { elem_type: proto::FLOAT, shape: Some(TensorShapeProto { dim: dims }) };
-    ValueInfoProto { name: name.to_owned(), r#type: Some(TypeProto { tensor_type: Some(tensor) }) }
+    let tensor = TensorTypeProto {
+        elem_type: proto::FLOAT,
+        shape: Some(TensorShapeProto { dim: dims }),
+    };
+    ValueInfoProto {
+        name: name.to_owned(),
+        r#type: Some(TypeProto {
+            tensor_type: Some(tensor),
+        }),
+    }
 }

@@ -86,15 +86,30 @@ pub struct AttributeProto {
 
 impl AttributeProto {
     pub fn float(name: &str, value: f32) -> Self {
-        Self { name: name.to_owned(), f: Some(value), r#type: 1, ..Self::default() }
+        Self {
+            name: name.to_owned(),
+            f: Some(value),
+            r#type: 1,
+            ..Self::default()
+        }
     }
 
     pub fn int(name: &str, value: i64) -> Self {
-        Self { name: name.to_owned(), i: Some(value), r#type: 2, ..Self::default() }
+        Self {
+            name: name.to_owned(),
+            i: Some(value),
+            r#type: 2,
+            ..Self::default()
+        }
     }
 
     pub fn ints(name: &str, values: &[i64]) -> Self {
-        Self { name: name.to_owned(), ints: values.to_vec(), r#type: 7, ..Self::default() }
+        Self {
+            name: name.to_owned(),
+            ints: values.to_vec(),
+            r#type: 7,
+            ..Self::default()
+        }
     }
 }
 
@@ -114,14 +129,30 @@ pub struct TensorProto {
 impl TensorProto {
     pub fn float(name: &str, shape: &[usize], values: &[f32]) -> Self {
         let dims = shape.iter().map(|&size| size as i64).collect();
-        let raw_data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        Self { dims, data_type: FLOAT, name: name.to_owned(), raw_data }
+        let raw_data = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
+        Self {
+            dims,
+            data_type: FLOAT,
+            name: name.to_owned(),
+            raw_data,
+        }
     }
 
     /// A vector.
     pub fn int64(name: &str, values: &[i64]) -> Self {
-        let raw_data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        Self { dims: vec![values.len() as i64], data_type: INT64, name: name.to_owned(), raw_data }
+        let raw_data = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
+        Self {
+            dims: vec![values.len() as i64],
+            data_type: INT64,
+            name: name.to_owned(),
+            raw_data,
+        }
     }
 }
 

@@ -1,6 +1,8 @@
-//! Calls that do not return, and logs that nobody reads: the run goes on as far as it can, and operators see what holds it.
+//! Calls that do not return, and logs that nobody reads: the run goes on as far as it can, and
+//! operators see what holds it.
 //!
-//! A disk that hangs is a named pipe here: opening it for writing waits for a reader that never comes.
+//! A disk that hangs is a named pipe here: opening it for writing waits for a reader that never
+//! comes.
 
 use std::fs;
 use std::path::Path;
@@ -43,12 +45,17 @@ fn assert_blocked(daemon: &Daemon, clause: &str) {
         let answer = daemon.admin.get("/readyz");
         (answer.status == 503).then(|| String::from_utf8(answer.body).unwrap())
     });
-    assert!(text.starts_with("in: blocked for ") && text.trim_end().ends_with(clause), "{text}");
+    assert!(
+        text.starts_with("in: blocked for ") && text.trim_end().ends_with(clause),
+        "{text}"
+    );
     assert_eq!(daemon.metric("latentflow_ready"), 0.0);
     let blocked = daemon.metric("latentflow_stage_blocked_seconds{stage=\"in\"}");
     let oldest = daemon.metric("latentflow_oldest_uncommitted_seconds");
     assert!(blocked >= 4.0 && oldest >= 4.0, "{blocked} {oldest}");
-    daemon.wait("the log to tell it", || daemon.log().contains("in: blocked for ").then_some(()));
+    daemon.wait("the log to tell it", || {
+        daemon.log().contains("in: blocked for ").then_some(())
+    });
 }
 
 #[test]
@@ -69,18 +76,28 @@ fn requests_blocked_by_their_journal_leave_operators_and_signals() {
     fs::write(site.path().join("p.toml"), REQUESTS).unwrap();
     let daemon = Daemon::start(site.path());
     let source = daemon.source();
-    pipe(&site.path().join("out/_latentflow/requests/in/00000000000000000000.frames"));
+    pipe(
+        &site
+            .path()
+            .join("out/_latentflow/requests/in/00000000000000000000.frames"),
+    );
     let clients: Vec<_> = (0..4)
         .map(|_| {
             let source = source.clone();
-            std::thread::spawn(move || source.post("/v1/records", "application/x-ndjson", b"{\"x\": 1}\n").status)
+            std::thread::spawn(move || {
+                source
+                    .post("/v1/records", "application/x-ndjson", b"{\"x\": 1}\n")
+                    .status
+            })
         })
         .collect();
     assert_blocked(&daemon, "while it writes its journal");
     daemon.signal("-TERM");
     let (status, log) = daemon.end();
     assert!(matches!(status.code(), Some(0 | 130)), "{status}: {log}");
-    clients.into_iter().for_each(|client| assert_ne!(client.join().unwrap(), 202));
+    clients
+        .into_iter()
+        .for_each(|client| assert_ne!(client.join().unwrap(), 202));
 }
 
 #[test]
@@ -91,7 +108,9 @@ fn log_whose_reader_is_gone_is_counted_as_lost() {
         copy(site.path(), number);
         done(&daemon, site.path(), number + 1);
     }
-    daemon.wait("lost lines", || (daemon.metric("latentflow_log_lines_lost_total") > 0.0).then_some(()));
+    daemon.wait("lost lines", || {
+        (daemon.metric("latentflow_log_lines_lost_total") > 0.0).then_some(())
+    });
     daemon.signal("-TERM");
     let (status, _) = daemon.end();
     assert_eq!(status.code(), Some(0));
@@ -117,12 +136,18 @@ fn rejects_end_a_daemon_where_the_pipeline_says_so() {
     }
     let (status, log) = daemon.end();
     assert_eq!(status.code(), Some(3), "{log}");
-    assert!(log.contains("ERROR the run ends: 2 records were rejected, and rejects.max = 1"), "{log}");
+    assert!(
+        log.contains("ERROR the run ends: 2 records were rejected, and rejects.max = 1"),
+        "{log}"
+    );
 }
 
 #[test]
 fn signal_that_ends_a_daemon_is_logged() {
     let site = site();
     let log = Daemon::start(site.path()).stop();
-    assert!(log.contains("SIGTERM: stopping") && log.contains("the run ends: it was asked to stop"), "{log}");
+    assert!(
+        log.contains("SIGTERM: stopping") && log.contains("the run ends: it was asked to stop"),
+        "{log}"
+    );
 }

@@ -14,7 +14,8 @@ use tempfile::TempDir;
 use super::process::Daemon;
 use crate::common::outputs::{ids, records};
 
-/// A source of images, decoded to 8 by 8 pixels; `lines` belong to the source, `sink` to what follows.
+/// A source of images, decoded to 8 by 8 pixels; `lines` belong to the source, `sink` to what
+/// follows.
 pub fn image_site(lines: &str, sink: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let pipeline = format!(
@@ -51,7 +52,9 @@ const TABLE: &str = "kind = \"parquet\"\ncolumns = [\"source\", \"row\", \"pixel
 /// A picture of one color.
 pub fn picture(color: [u8; 3], format: ImageFormat) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
-    RgbImage::from_pixel(8, 8, Rgb(color)).write_to(&mut bytes, format).unwrap();
+    RgbImage::from_pixel(8, 8, Rgb(color))
+        .write_to(&mut bytes, format)
+        .unwrap();
     bytes.into_inner()
 }
 
@@ -59,7 +62,9 @@ pub fn picture(color: [u8; 3], format: ImageFormat) -> Vec<u8> {
 pub fn form(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut body = Vec::new();
     for (name, bytes) in files {
-        let head = format!("--XX\r\nContent-Disposition: form-data; name=\"image\"; filename=\"{name}\"\r\n\r\n");
+        let head = format!(
+            "--XX\r\nContent-Disposition: form-data; name=\"image\"; filename=\"{name}\"\r\n\r\n"
+        );
         body.extend([head.as_bytes(), bytes, b"\r\n"].concat());
     }
     [body.as_slice(), b"--XX--\r\n"].concat()
@@ -84,23 +89,56 @@ fn images_come_as_they_are_compressed_in_forms_and_in_json() {
         ("identity", red.clone()),
     ];
     for (encoding, body) in &encoded {
-        let headers = [("Content-Type", "image/png"), ("Content-Encoding", encoding)];
-        let answer = source.ask("POST", &format!("/v1/records?ack=committed&source={encoding}"), &headers, body);
-        assert_eq!((answer.status, answer.json().get("rejected_records")), (200, None), "{encoding}");
+        let headers = [
+            ("Content-Type", "image/png"),
+            ("Content-Encoding", encoding),
+        ];
+        let answer = source.ask(
+            "POST",
+            &format!("/v1/records?ack=committed&source={encoding}"),
+            &headers,
+            body,
+        );
+        assert_eq!(
+            (answer.status, answer.json().get("rejected_records")),
+            (200, None),
+            "{encoding}"
+        );
     }
     let headers = [("Content-Type", "image/png"), ("Content-Encoding", "br")];
-    assert_eq!(source.ask("POST", "/v1/records", &headers, &red).status, 415);
+    assert_eq!(
+        source.ask("POST", "/v1/records", &headers, &red).status,
+        415
+    );
     let files = form(&[("a.png", &red), ("b.png", &red)]);
-    assert_eq!(source.post("/v1/records?ack=committed", FORM, &files).json()["records"], json!(2));
-    let lines =
-        format!("{{\"image\":\"{0}\"}}\n{{\"image\":\"data:image/png;base64,{0}\"}}\n", BASE64_STANDARD.encode(&red));
-    let answer = source.post("/v1/records?ack=committed&source=json", "application/json", lines.as_bytes());
+    assert_eq!(
+        source
+            .post("/v1/records?ack=committed", FORM, &files)
+            .json()["records"],
+        json!(2)
+    );
+    let lines = format!(
+        "{{\"image\":\"{0}\"}}\n{{\"image\":\"data:image/png;base64,{0}\"}}\n",
+        BASE64_STANDARD.encode(&red)
+    );
+    let answer = source.post(
+        "/v1/records?ack=committed&source=json",
+        "application/json",
+        lines.as_bytes(),
+    );
     assert_eq!(answer.json()["records"], json!(2));
     daemon.stop();
-    let mut sources: Vec<_> =
-        ids(&records(&site.path().join("out"), &["source"])).into_iter().map(str::to_owned).collect();
+    let mut sources: Vec<_> = ids(&records(&site.path().join("out"), &["source"]))
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
     sources.sort_unstable();
-    assert_eq!(sources, ["a.png", "b.png", "deflate", "gzip", "identity", "json", "json", "zstd"]);
+    assert_eq!(
+        sources,
+        [
+            "a.png", "b.png", "deflate", "gzip", "identity", "json", "json", "zstd"
+        ]
+    );
 }
 
 #[test]
@@ -110,19 +148,46 @@ fn picture_is_answered_in_the_form_that_is_accepted() {
     let source = daemon.source();
     let red = picture([200, 30, 40], ImageFormat::Png);
     let ask = |path: &str, accept: &str, body: &[u8]| {
-        source.ask("POST", path, &[("Content-Type", "image/png"), ("Accept", accept)], body)
+        source.ask(
+            "POST",
+            path,
+            &[("Content-Type", "image/png"), ("Accept", accept)],
+            body,
+        )
     };
     let png = ask("/v1/encode", "image/png", &red);
-    assert!(png.status == 200 && png.head.to_ascii_lowercase().contains("content-type: image/png"), "{}", png.head);
-    let decoded = image::load_from_memory_with_format(&png.body, ImageFormat::Png).unwrap().to_rgb8();
-    assert_eq!((decoded.dimensions(), decoded.get_pixel(3, 5)), ((8, 8), &Rgb([200, 30, 40])));
+    assert!(
+        png.status == 200
+            && png
+                .head
+                .to_ascii_lowercase()
+                .contains("content-type: image/png"),
+        "{}",
+        png.head
+    );
+    let decoded = image::load_from_memory_with_format(&png.body, ImageFormat::Png)
+        .unwrap()
+        .to_rgb8();
+    assert_eq!(
+        (decoded.dimensions(), decoded.get_pixel(3, 5)),
+        ((8, 8), &Rgb([200, 30, 40]))
+    );
     let jpeg = ask("/v1/encode?columns=pixels", "image/jpeg", &red);
     assert_eq!(image::guess_format(&jpeg.body).unwrap(), ImageFormat::Jpeg);
     let tensor = ask("/v1/encode?columns=pixels", "application/json", &red).json();
-    assert_eq!(tensor["records"][0]["pixels"].as_array().unwrap().len(), 3 * 64);
-    assert_eq!(ask("/v1/encode?columns=source", "image/png", &red).status, 406);
+    assert_eq!(
+        tensor["records"][0]["pixels"].as_array().unwrap().len(),
+        3 * 64
+    );
+    assert_eq!(
+        ask("/v1/encode?columns=source", "image/png", &red).status,
+        406
+    );
     let (status, told) = ask("/v1/encode", "image/png", b"no image").told();
-    assert_eq!((status, &told["records"][0]["rejected"]["stage"]), (422, &json!("pixels")));
+    assert_eq!(
+        (status, &told["records"][0]["rejected"]["stage"]),
+        (422, &json!("pixels"))
+    );
     let two = form(&[("a.png", &red), ("b.png", &red)]);
     let headers = [("Content-Type", FORM), ("Accept", "image/png")];
     assert_eq!(source.ask("POST", "/v1/encode", &headers, &two).status, 400);
@@ -134,15 +199,30 @@ fn picture_is_answered_in_the_form_that_is_accepted() {
 fn refused_encodes_do_not_count_towards_the_run_s_rejects() {
     let site = image_site("", TABLE);
     let pipeline = fs::read_to_string(site.path().join("p.toml")).unwrap();
-    fs::write(site.path().join("p.toml"), format!("{pipeline}\n[rejects]\nmax = 3\nmax_share = 0.5\n")).unwrap();
+    fs::write(
+        site.path().join("p.toml"),
+        format!("{pipeline}\n[rejects]\nmax = 3\nmax_share = 0.5\n"),
+    )
+    .unwrap();
     let daemon = Daemon::start(site.path());
     let source = daemon.source();
     for _ in 0..20 {
-        assert_eq!(source.post("/v1/encode", "image/png", b"no image").status, 200);
+        assert_eq!(
+            source.post("/v1/encode", "image/png", b"no image").status,
+            200
+        );
     }
     let red = picture([255, 0, 0], ImageFormat::Png);
-    assert_eq!(source.post("/v1/records?ack=committed", "image/png", &red).status, 200);
-    assert_eq!(daemon.metric("latentflow_rejects_total{code=\"unsupported\",stage=\"pixels\"}"), 0.0);
+    assert_eq!(
+        source
+            .post("/v1/records?ack=committed", "image/png", &red)
+            .status,
+        200
+    );
+    assert_eq!(
+        daemon.metric("latentflow_rejects_total{code=\"unsupported\",stage=\"pixels\"}"),
+        0.0
+    );
     daemon.stop();
 }
 
@@ -156,19 +236,40 @@ fn names_that_the_file_system_refuses_do_not_end_the_run() {
     std::os::unix::fs::symlink("loop", out.join("loop")).unwrap();
     let red = picture([255, 0, 0], ImageFormat::Png);
     let long = "x".repeat(256);
-    let names =
-        ["labels.csv/x.png", "labels.csv", "link/x.png", "loop/x.png", "a%00b.png", &long, "../../x.png", "/", ".."];
+    let names = [
+        "labels.csv/x.png",
+        "labels.csv",
+        "link/x.png",
+        "loop/x.png",
+        "a%00b.png",
+        &long,
+        "../../x.png",
+        "/",
+        "..",
+    ];
     for round in 0..2 {
         let daemon = Daemon::start(site.path());
         let source = daemon.source();
         for name in names {
-            let answer = source.post(&format!("/v1/records?ack=committed&source={name}"), "image/png", &red);
-            assert_eq!(answer.status, 200, "{name} in round {round}: {}", String::from_utf8_lossy(&answer.body));
+            let answer = source.post(
+                &format!("/v1/records?ack=committed&source={name}"),
+                "image/png",
+                &red,
+            );
+            assert_eq!(
+                answer.status,
+                200,
+                "{name} in round {round}: {}",
+                String::from_utf8_lossy(&answer.body)
+            );
         }
         daemon.stop();
     }
     assert_eq!(fs::read_to_string(out.join("labels.csv")).unwrap(), "a\n");
-    let written = crate::common::outputs::files(&out).iter().filter(|(name, _)| name.ends_with(".png")).count();
+    let written = crate::common::outputs::files(&out)
+        .iter()
+        .filter(|(name, _)| name.ends_with(".png"))
+        .count();
     assert_eq!(written, 2 * names.len());
 }
 
@@ -184,13 +285,27 @@ fn journal_that_hangs_is_answered_with_503_within_its_bound() {
     let source = daemon.source();
     // The first segment cannot be opened until somebody reads from it.
     let segment = journal(site.path()).join("00000000000000000000.frames");
-    assert!(std::process::Command::new("mkfifo").arg(&segment).status().unwrap().success());
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(&segment)
+            .status()
+            .unwrap()
+            .success()
+    );
     let red = picture([255, 0, 0], ImageFormat::Png);
     for _ in 0..3 {
         let answer = source.post("/v1/records", "image/png", &red);
-        assert!(answer.status == 503 && answer.head.to_ascii_lowercase().contains("retry-after"), "{}", answer.head);
+        assert!(
+            answer.status == 503 && answer.head.to_ascii_lowercase().contains("retry-after"),
+            "{}",
+            answer.head
+        );
     }
-    assert_eq!(source.post("/v1/encode", "image/png", &red).status, 200, "what needs no journal is answered");
+    assert_eq!(
+        source.post("/v1/encode", "image/png", &red).status,
+        200,
+        "what needs no journal is answered"
+    );
     assert_eq!(daemon.admin.get("/metrics").status, 200);
     daemon.kill();
 }

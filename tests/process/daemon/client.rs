@@ -31,11 +31,21 @@ impl Answer {
     }
 
     pub fn of(bytes: &[u8]) -> Self {
-        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(bytes.len());
+        let end = bytes
+            .windows(4)
+            .position(|four| four == b"\r\n\r\n")
+            .unwrap_or(bytes.len());
         let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+        let status = head
+            .split(' ')
+            .nth(1)
+            .and_then(|code| code.parse().ok())
+            .unwrap_or(0);
         let mut body = bytes.get(end + 4..).unwrap_or_default().to_vec();
-        if head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+        if head
+            .to_ascii_lowercase()
+            .contains("transfer-encoding: chunked")
+        {
             body = unchunk(&body);
         }
         Self { status, head, body }
@@ -57,7 +67,9 @@ fn unchunk(mut rest: &[u8]) -> Vec<u8> {
 
 impl Client {
     pub fn new(address: &str) -> Self {
-        Self { address: address.to_owned() }
+        Self {
+            address: address.to_owned(),
+        }
     }
 
     pub fn get(&self, path: &str) -> Answer {
@@ -69,7 +81,10 @@ impl Client {
     }
 
     pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let headers: String = headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
         let length = body.len();
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
@@ -79,8 +94,12 @@ impl Client {
 
     /// Sends bytes, and takes what comes until the other side closes.
     pub fn send(&self, bytes: &[u8]) -> Answer {
-        let Ok(mut stream) = TcpStream::connect(&self.address) else { return Answer::of(b"") };
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let Ok(mut stream) = TcpStream::connect(&self.address) else {
+            return Answer::of(b"");
+        };
+        stream
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .unwrap();
         // The other side may have heard enough and closed.
         let _ = stream.write_all(bytes);
         let mut answer = Vec::new();

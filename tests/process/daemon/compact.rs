@@ -11,14 +11,24 @@ use crate::common::runs::{errors, latentflow};
 #[test]
 fn a_daemon_and_compactions_side_by_side_lose_nothing_and_keep_nothing_twice() {
     let site = site();
-    let (made, watched, out) = (site.path().join("made"), site.path().join("in"), site.path().join("out"));
+    let (made, watched, out) = (
+        site.path().join("made"),
+        site.path().join("in"),
+        site.path().join("out"),
+    );
     let mut daemon = Daemon::start(site.path());
     for round in 0..6 {
         for number in round * 10..round * 10 + 10 {
-            fs::copy(made.join(image_name(number)), watched.join(image_name(number))).unwrap();
+            fs::copy(
+                made.join(image_name(number)),
+                watched.join(image_name(number)),
+            )
+            .unwrap();
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
-        let output = latentflow(site.path(), &["compact", "out"]).output().unwrap();
+        let output = latentflow(site.path(), &["compact", "out"])
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{}", errors(&output));
         if round % 2 == 1 {
             daemon.kill();
@@ -26,8 +36,13 @@ fn a_daemon_and_compactions_side_by_side_lose_nothing_and_keep_nothing_twice() {
         }
     }
     done(&daemon, site.path(), 60);
-    assert_eq!(kept(site.path()), expected((0..60).map(|number| (number, image_name(number)))));
-    let output = latentflow(site.path(), &["compact", "out"]).output().unwrap();
+    assert_eq!(
+        kept(site.path()),
+        expected((0..60).map(|number| (number, image_name(number))))
+    );
+    let output = latentflow(site.path(), &["compact", "out"])
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", errors(&output));
     assert!(data_files(&out).len() <= 2, "{:?}", data_files(&out));
     daemon.stop();
@@ -35,5 +50,8 @@ fn a_daemon_and_compactions_side_by_side_lose_nothing_and_keep_nothing_twice() {
     let daemon = Daemon::start(site.path());
     std::thread::sleep(std::time::Duration::from_millis(500));
     daemon.stop();
-    assert_eq!(kept(site.path()), expected((0..60).map(|number| (number, image_name(number)))));
+    assert_eq!(
+        kept(site.path()),
+        expected((0..60).map(|number| (number, image_name(number))))
+    );
 }

@@ -1,4 +1,5 @@
-//! Records that a model fails on: a daemon rejects them, whether they were journalled before or are asked for now.
+//! Records that a model fails on: a daemon rejects them, whether they were journalled before or are
+//! asked for now.
 
 use std::fs;
 use std::path::Path;
@@ -58,7 +59,10 @@ fn rows(folder: &Path) -> Vec<String> {
 }
 
 fn rejects(folder: &Path) -> Vec<String> {
-    let records = records(&folder.join("out/_latentflow/rejects"), &["row", "stage", "code"]);
+    let records = records(
+        &folder.join("out/_latentflow/rejects"),
+        &["row", "stage", "code"],
+    );
     ids(&records).into_iter().map(str::to_owned).collect()
 }
 
@@ -67,15 +71,31 @@ fn a_record_that_was_journalled_is_rejected_and_the_rest_goes_on() {
     let site = site();
     let bad = "{\"x\": 70, \"y\": 1}\n";
     let daemon = Daemon::start(site.path());
-    assert_eq!(daemon.source().post("/v1/records", NDJSON, bad.as_bytes()).status, 202);
+    assert_eq!(
+        daemon
+            .source()
+            .post("/v1/records", NDJSON, bad.as_bytes())
+            .status,
+        202
+    );
     daemon.kill();
     // It is in the journal, or rejected already; either way each start goes on.
     for start in 1..3 {
         let daemon = Daemon::start(site.path());
         let good = format!("{{\"x\": {start}, \"y\": 1}}\n");
-        assert_eq!(daemon.source().post("/v1/records", NDJSON, good.as_bytes()).status, 202);
-        daemon.wait("the good one", || (rows(site.path()).len() == start).then_some(()));
-        daemon.wait("the bad one", || (rejects(site.path()) == ["0 clean model"]).then_some(()));
+        assert_eq!(
+            daemon
+                .source()
+                .post("/v1/records", NDJSON, good.as_bytes())
+                .status,
+            202
+        );
+        daemon.wait("the good one", || {
+            (rows(site.path()).len() == start).then_some(())
+        });
+        daemon.wait("the bad one", || {
+            (rejects(site.path()) == ["0 clean model"]).then_some(())
+        });
         daemon.stop();
     }
     assert_eq!(rows(site.path()), ["1", "2"]);
@@ -86,13 +106,27 @@ fn a_record_that_is_asked_for_is_answered_with_its_reject() {
     let site = site();
     let daemon = Daemon::start(site.path());
     let source = daemon.source();
-    let ask = |x: u32| source.post("/v1/encode", NDJSON, format!("{{\"x\": {x}, \"y\": 1}}\n").as_bytes()).told();
+    let ask = |x: u32| {
+        source
+            .post(
+                "/v1/encode",
+                NDJSON,
+                format!("{{\"x\": {x}, \"y\": 1}}\n").as_bytes(),
+            )
+            .told()
+    };
     for _ in 0..2 {
         let (status, told) = ask(70);
-        assert_eq!((status, &told["records"][0]["rejected"]["stage"]), (200, &json!("clean")));
+        assert_eq!(
+            (status, &told["records"][0]["rejected"]["stage"]),
+            (200, &json!("clean"))
+        );
         assert_eq!(told["records"][0]["rejected"]["code"], json!("model"));
         let (status, told) = ask(3);
-        assert_eq!((status, &told["records"][0]["rejected"]), (200, &json!(null)));
+        assert_eq!(
+            (status, &told["records"][0]["rejected"]),
+            (200, &json!(null))
+        );
     }
     daemon.stop();
 }

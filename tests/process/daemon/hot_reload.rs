@@ -1,4 +1,5 @@
-//! Models that are exchanged while they are at work: no record is lost, and no file holds rows of two.
+//! Models that are exchanged while they are at work: no record is lost, and no file holds rows of
+//! two.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -20,9 +21,15 @@ fn shipped() -> PathBuf {
 
 /// The features that the model takes.
 fn columns() -> Vec<String> {
-    let card: toml::Table = fs::read_to_string(shipped().join("model.toml")).unwrap().parse().unwrap();
+    let card: toml::Table = fs::read_to_string(shipped().join("model.toml"))
+        .unwrap()
+        .parse()
+        .unwrap();
     let names = card["input"]["columns"].as_array().unwrap();
-    names.iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+    names
+        .iter()
+        .map(|name| name.as_str().unwrap().to_owned())
+        .collect()
 }
 
 /// Puts a model there that differs from others by its number.
@@ -44,7 +51,10 @@ fn place(folder: &Path, number: u32) {
 fn site() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     place(folder.path(), 0);
-    let columns: Vec<String> = columns().iter().map(|name| format!("{name} = \"float\"")).collect();
+    let columns: Vec<String> = columns()
+        .iter()
+        .map(|name| format!("{name} = \"float\""))
+        .collect();
     let pipeline = format!(
         r#"
 [models.kdd]
@@ -85,8 +95,11 @@ age = "200ms"
 
 fn record(number: u64) -> String {
     let value = |at: usize| (number as f64 * 0.37 + at as f64).fract();
-    let values: serde_json::Map<String, Value> =
-        columns().into_iter().enumerate().map(|(at, name)| (name, value(at).into())).collect();
+    let values: serde_json::Map<String, Value> = columns()
+        .into_iter()
+        .enumerate()
+        .map(|(at, name)| (name, value(at).into()))
+        .collect();
     format!("{}\n", Value::Object(values))
 }
 
@@ -94,10 +107,23 @@ fn record(number: u64) -> String {
 fn models(folder: &Path) -> Vec<Vec<String>> {
     let digests = |path: &PathBuf| {
         let reader = SerializedFileReader::new(File::open(path).unwrap()).unwrap();
-        let metadata = reader.metadata().file_metadata().key_value_metadata().unwrap().clone();
-        let entry = metadata.iter().find(|entry| entry.key == "latentflow.models").unwrap();
+        let metadata = reader
+            .metadata()
+            .file_metadata()
+            .key_value_metadata()
+            .unwrap()
+            .clone();
+        let entry = metadata
+            .iter()
+            .find(|entry| entry.key == "latentflow.models")
+            .unwrap();
         let models: Value = serde_json::from_str(entry.value.as_ref().unwrap()).unwrap();
-        models.as_object().unwrap().values().map(|digest| digest.as_str().unwrap().to_owned()).collect()
+        models
+            .as_object()
+            .unwrap()
+            .values()
+            .map(|digest| digest.as_str().unwrap().to_owned())
+            .collect()
     };
     data_files(folder).iter().map(digests).collect()
 }
@@ -120,7 +146,8 @@ fn models_are_exchanged_under_load_and_a_broken_one_is_refused() {
                         acknowledged += 1;
                         let encoded = source.post("/v1/encode", NDJSON, line.as_bytes());
                         assert!(
-                            encoded.status == 200 && encoded.json()["records"][0]["latent"].is_array(),
+                            encoded.status == 200
+                                && encoded.json()["records"][0]["latent"].is_array(),
                             "{encoded:?}"
                         );
                     }
@@ -141,32 +168,65 @@ fn models_are_exchanged_under_load_and_a_broken_one_is_refused() {
         let whole = fs::read(&file).unwrap();
         fs::write(&file, &whole[..whole.len() / 2]).unwrap();
         let answer = daemon.admin.ask("POST", "/v1/reload", &[], b"");
-        assert!(answer.status == 409 && String::from_utf8_lossy(&answer.body).contains("encoder.onnx"), "{answer:?}");
-        assert_eq!(daemon.metric("latentflow_last_model_reload_successful"), 0.0);
+        assert!(
+            answer.status == 409 && String::from_utf8_lossy(&answer.body).contains("encoder.onnx"),
+            "{answer:?}"
+        );
+        assert_eq!(
+            daemon.metric("latentflow_last_model_reload_successful"),
+            0.0
+        );
         fs::write(&file, &whole).unwrap();
         daemon.wait("the files to be seen", || {
             (daemon.metric("latentflow_last_model_reload_successful") > 0.0).then_some(())
         });
         done.store(true, Relaxed);
-        clients.into_iter().map(|client| client.join().unwrap()).sum()
+        clients
+            .into_iter()
+            .map(|client| client.join().unwrap())
+            .sum()
     });
     daemon.stop();
     let models = models(&site.path().join("out"));
-    assert!(models.iter().all(|digests| digests.len() == 1), "{models:?}");
+    assert!(
+        models.iter().all(|digests| digests.len() == 1),
+        "{models:?}"
+    );
     let different: BTreeSet<&String> = models.iter().flatten().collect();
-    assert!(different.len() as u32 > SWAPS / 2, "rows of several models: {different:?}");
-    // A restart just goes on, whatever lies there, and with models that were exchanged while nothing ran.
+    assert!(
+        different.len() as u32 > SWAPS / 2,
+        "rows of several models: {different:?}"
+    );
+    // A restart just goes on, whatever lies there, and with models that were exchanged while
+    // nothing ran.
     let daemon = Daemon::start(site.path());
-    assert_eq!(daemon.source().post("/v1/records?ack=committed", NDJSON, line.as_bytes()).status, 200);
+    assert_eq!(
+        daemon
+            .source()
+            .post("/v1/records?ack=committed", NDJSON, line.as_bytes())
+            .status,
+        200
+    );
     daemon.stop();
     place(site.path(), 99);
     let daemon = Daemon::start(site.path());
-    assert_eq!(daemon.source().post("/v1/records?ack=committed", NDJSON, line.as_bytes()).status, 200);
+    assert_eq!(
+        daemon
+            .source()
+            .post("/v1/records?ack=committed", NDJSON, line.as_bytes())
+            .status,
+        200
+    );
     daemon.stop();
-    let mut rows: Vec<u64> =
-        ids(&records(&site.path().join("out"), &["row"])).iter().map(|row| row.parse().unwrap()).collect();
+    let mut rows: Vec<u64> = ids(&records(&site.path().join("out"), &["row"]))
+        .iter()
+        .map(|row| row.parse().unwrap())
+        .collect();
     rows.sort_unstable();
-    assert!(rows == (0..acknowledged + 2).collect::<Vec<_>>(), "each record once, those of the last two runs too");
+    assert!(
+        rows == (0..acknowledged + 2).collect::<Vec<_>>(),
+        "each record once, those of the last two runs too"
+    );
 }
 
 #[test]
@@ -174,18 +234,27 @@ fn a_changed_pipeline_is_applied_or_says_what_needs_a_restart() {
     let site = site();
     let pipeline = fs::read_to_string(site.path().join("p.toml")).unwrap();
     let daemon = Daemon::start(site.path());
-    let change = |from: &str, to: &str| fs::write(site.path().join("p.toml"), pipeline.replace(from, to)).unwrap();
+    let change = |from: &str, to: &str| {
+        fs::write(site.path().join("p.toml"), pipeline.replace(from, to)).unwrap()
+    };
     let reload = || {
         let answer = daemon.admin.ask("POST", "/v1/reload", &[], b"");
         (answer.status, String::from_utf8(answer.body).unwrap())
     };
     assert_eq!(reload(), (200, "unchanged\n".to_owned()));
     // All columns are what the sink takes where none is named.
-    change("columns = [\"source\", \"row\", \"latent\", \"reconstruction_error\"]", "");
+    change(
+        "columns = [\"source\", \"row\", \"latent\", \"reconstruction_error\"]",
+        "",
+    );
     assert_eq!(reload(), (200, "unchanged\n".to_owned()));
     change("path = \"out\"", "path = \"elsewhere\"");
     let (status, told) = reload();
-    assert!(status == 409 && told.contains("`path` of the stage `out` has changed: that needs a restart"), "{told}");
+    assert!(
+        status == 409
+            && told.contains("`path` of the stage `out` has changed: that needs a restart"),
+        "{told}"
+    );
     change("reconstruct = true", "reconstruct = false");
     assert!(reload().1.contains("column"), "what flows has changed");
     change("kind = \"encode\"", "kind = \"enocde\"");
@@ -193,7 +262,10 @@ fn a_changed_pipeline_is_applied_or_says_what_needs_a_restart() {
     change("", "");
     daemon.signal("-HUP");
     daemon.wait("the signal to be heard", || {
-        daemon.log().contains("SIGHUP: models and pipeline are unchanged").then_some(())
+        daemon
+            .log()
+            .contains("SIGHUP: models and pipeline are unchanged")
+            .then_some(())
     });
     daemon.stop();
 }

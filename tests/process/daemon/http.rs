@@ -1,4 +1,5 @@
-//! The source `http`: what was acknowledged is safe, what is too much is refused, and nobody is in another's way.
+//! The source `http`: what was acknowledged is safe, what is too much is refused, and nobody is in
+//! another's way.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -52,14 +53,19 @@ age = "50ms"
 }
 
 fn rows(folder: &Path) -> Vec<u64> {
-    let mut rows: Vec<u64> = ids(&records(folder, &["row"])).iter().map(|row| row.parse().unwrap()).collect();
+    let mut rows: Vec<u64> = ids(&records(folder, &["row"]))
+        .iter()
+        .map(|row| row.parse().unwrap())
+        .collect();
     rows.sort_unstable();
     rows
 }
 
 /// Waits until so many rows are committed.
 fn done(daemon: &Daemon, folder: &Path, count: u64) {
-    daemon.wait("all rows", || (rows(&folder.join("out")).len() as u64 >= count).then_some(()));
+    daemon.wait("all rows", || {
+        (rows(&folder.join("out")).len() as u64 >= count).then_some(())
+    });
 }
 
 fn line(x: f64) -> String {
@@ -74,8 +80,18 @@ fn what_was_acknowledged_survives_kills_and_comes_out_once() {
         let daemon = Daemon::start(site.path());
         let source = daemon.source();
         for number in 0..20 {
-            let answer = source.post("/v1/records", NDJSON, line(f64::from(number)).repeat(3).as_bytes());
-            assert_eq!(answer.told(), (202, json!({"first": acknowledged, "records": 3, "invalid": []})));
+            let answer = source.post(
+                "/v1/records",
+                NDJSON,
+                line(f64::from(number)).repeat(3).as_bytes(),
+            );
+            assert_eq!(
+                answer.told(),
+                (
+                    202,
+                    json!({"first": acknowledged, "records": 3, "invalid": []})
+                )
+            );
             acknowledged += 3;
         }
         std::thread::sleep(Duration::from_millis(20 * round));
@@ -96,13 +112,23 @@ fn a_crash_before_the_acknowledgement_may_keep_the_request_and_a_key_makes_that_
         let post = |daemon: &Daemon, number: u32| {
             let (key, body) = (format!("key-{number}"), line(f64::from(number)));
             let headers = [("Content-Type", NDJSON), ("Idempotency-Key", key.as_str())];
-            daemon.source().ask("POST", "/v1/records", &headers, body.as_bytes()).status
+            daemon
+                .source()
+                .ask("POST", "/v1/records", &headers, body.as_bytes())
+                .status
         };
         let daemon = Daemon::start_with(site.path(), &[("LATENTFLOW_CRASH_AT", step)]);
-        assert_eq!([post(&daemon, 0), post(&daemon, 1), post(&daemon, 2)], [202, 202, 0], "{step}");
+        assert_eq!(
+            [post(&daemon, 0), post(&daemon, 1), post(&daemon, 2)],
+            [202, 202, 0],
+            "{step}"
+        );
         drop(daemon);
         let daemon = Daemon::start(site.path());
-        assert_eq!([post(&daemon, 2), post(&daemon, 1), post(&daemon, 3)], [202, 202, 202]);
+        assert_eq!(
+            [post(&daemon, 2), post(&daemon, 1), post(&daemon, 3)],
+            [202, 202, 202]
+        );
         done(&daemon, site.path(), 4);
         daemon.stop();
         assert_eq!(rows(&site.path().join("out")), [0, 1, 2, 3], "{step}");
@@ -114,18 +140,36 @@ fn who_waits_for_the_commit_hears_what_became_of_each_record() {
     let site = site("");
     let daemon = Daemon::start(site.path());
     let source = daemon.source();
-    let body = format!("{}{}{{\"x\": null}}\nnot json\n{}", line(1.0), line(-1.0), line(2.0));
-    let (status, told) = source.post("/v1/records?ack=committed&source=me", NDJSON, body.as_bytes()).told();
+    let body = format!(
+        "{}{}{{\"x\": null}}\nnot json\n{}",
+        line(1.0),
+        line(-1.0),
+        line(2.0)
+    );
+    let (status, told) = source
+        .post(
+            "/v1/records?ack=committed&source=me",
+            NDJSON,
+            body.as_bytes(),
+        )
+        .told();
     assert_eq!(
         (status, &told["committed"], &told["first"], &told["records"]),
         (200, &json!(true), &json!(0), &json!(4))
     );
     assert_eq!(told["dropped"], json!([1]));
-    assert_eq!((&told["rejected"][0]["row"], &told["rejected"][0]["stage"]), (&json!(2), &json!("features")), "{told}");
+    assert_eq!(
+        (&told["rejected"][0]["row"], &told["rejected"][0]["stage"]),
+        (&json!(2), &json!("features")),
+        "{told}"
+    );
     assert_eq!(told["invalid"][0]["record"], json!(3));
     // It is there when it has been said.
     assert_eq!(rows(&site.path().join("out")), [0, 3]);
-    assert_eq!(ids(&records(&site.path().join("out"), &["source"])), ["me", "me"]);
+    assert_eq!(
+        ids(&records(&site.path().join("out"), &["source"])),
+        ["me", "me"]
+    );
     daemon.stop();
 }
 
@@ -134,21 +178,54 @@ fn a_key_marks_attempts_at_one_request() {
     let site = site("");
     let ask = |daemon: &Daemon, body: &str| {
         let headers = [("Content-Type", NDJSON), ("Idempotency-Key", "one")];
-        daemon.source().ask("POST", "/v1/records?ack=committed", &headers, body.as_bytes()).told()
+        daemon
+            .source()
+            .ask(
+                "POST",
+                "/v1/records?ack=committed",
+                &headers,
+                body.as_bytes(),
+            )
+            .told()
     };
     let daemon = Daemon::start(site.path());
     let first = ask(&daemon, &line(1.0));
-    assert_eq!((first.0, &first.1["first"], first.1.get("duplicate")), (200, &json!(0), None));
-    assert_eq!(daemon.source().post("/v1/records", NDJSON, line(2.0).as_bytes()).status, 202);
+    assert_eq!(
+        (first.0, &first.1["first"], first.1.get("duplicate")),
+        (200, &json!(0), None)
+    );
+    assert_eq!(
+        daemon
+            .source()
+            .post("/v1/records", NDJSON, line(2.0).as_bytes())
+            .status,
+        202
+    );
     let again = ask(&daemon, &line(1.0));
-    assert_eq!((again.0, &again.1["first"], &again.1["duplicate"]), (200, &json!(0), &json!(true)));
-    assert_eq!(ask(&daemon, &line(3.0)).0, 422, "another request under the same key");
+    assert_eq!(
+        (again.0, &again.1["first"], &again.1["duplicate"]),
+        (200, &json!(0), &json!(true))
+    );
+    assert_eq!(
+        ask(&daemon, &line(3.0)).0,
+        422,
+        "another request under the same key"
+    );
     let headers = [("Content-Type", NDJSON), ("Idempotency-Key", "one")];
-    let other = daemon.source().ask("POST", "/v1/records?source=other", &headers, line(1.0).as_bytes());
+    let other = daemon.source().ask(
+        "POST",
+        "/v1/records?source=other",
+        &headers,
+        line(1.0).as_bytes(),
+    );
     assert_eq!(other.status, 422, "the same body of another source");
     daemon.stop();
     let daemon = Daemon::start(site.path());
-    assert_eq!(ask(&daemon, &line(1.0)).1["duplicate"], json!(true), "after a restart, too");
+    assert_eq!(
+        ask(&daemon, &line(1.0)).1["duplicate"],
+        json!(true),
+        "after a restart, too"
+    );
     done(&daemon, site.path(), 2);
     daemon.stop();
     assert_eq!(rows(&site.path().join("out")), [0, 1]);
@@ -160,20 +237,55 @@ fn records_are_encoded_at_once_and_nothing_is_kept_of_them() {
     let daemon = Daemon::start(site.path());
     let source = daemon.source();
     let body = format!("{}{}{{\"x\": null}}\n", line(1.5), line(-1.0));
-    let (status, told) = source.post("/v1/encode?columns=x,features", NDJSON, body.as_bytes()).told();
+    let (status, told) = source
+        .post("/v1/encode?columns=x,features", NDJSON, body.as_bytes())
+        .told();
     assert_eq!(status, 200);
-    assert_eq!(told["records"][0], json!({"x": 1.5, "features": [1.5, 1.0]}));
+    assert_eq!(
+        told["records"][0],
+        json!({"x": 1.5, "features": [1.5, 1.0]})
+    );
     assert_eq!(told["records"][1], json!({"dropped": true}));
-    assert_eq!(told["records"][2]["rejected"]["stage"], json!("features"), "{told}");
-    let (status, told) = source.post("/v1/encode?columns=nothing", NDJSON, line(1.0).as_bytes()).told();
-    assert!(status == 400 && told["error"].as_str().unwrap().contains("there is no column `nothing`"), "{told}");
+    assert_eq!(
+        told["records"][2]["rejected"]["stage"],
+        json!("features"),
+        "{told}"
+    );
+    let (status, told) = source
+        .post("/v1/encode?columns=nothing", NDJSON, line(1.0).as_bytes())
+        .told();
+    assert!(
+        status == 400
+            && told["error"]
+                .as_str()
+                .unwrap()
+                .contains("there is no column `nothing`"),
+        "{told}"
+    );
     let answers: Vec<Value> = std::thread::scope(|scope| {
-        let ask = |number: u32| source.post("/v1/encode?columns=x", NDJSON, line(f64::from(number)).as_bytes()).json();
-        let threads: Vec<_> = (0..40).map(|number| scope.spawn(move || ask(number))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        let ask = |number: u32| {
+            source
+                .post(
+                    "/v1/encode?columns=x",
+                    NDJSON,
+                    line(f64::from(number)).as_bytes(),
+                )
+                .json()
+        };
+        let threads: Vec<_> = (0..40)
+            .map(|number| scope.spawn(move || ask(number)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
     });
     for (number, answer) in answers.iter().enumerate() {
-        assert_eq!(answer["records"], json!([{ "x": number as f64 }]), "each hears of its own");
+        assert_eq!(
+            answer["records"],
+            json!([{ "x": number as f64 }]),
+            "each hears of its own"
+        );
     }
     daemon.stop();
     assert!(records(&site.path().join("out"), &["row"]).is_empty());
@@ -181,22 +293,48 @@ fn records_are_encoded_at_once_and_nothing_is_kept_of_them() {
 
 #[test]
 fn bounds_are_kept_and_others_are_served_meanwhile() {
-    let site = site("token = { file = \"token\" }\nlimits = { request = \"1MB\", timeout = \"1s\", requests = 4 }");
+    let site = site(
+        "token = { file = \"token\" }\nlimits = { request = \"1MB\", timeout = \"1s\", requests = 4 }",
+    );
     fs::write(site.path().join("token"), "0123456789abcdef\n").unwrap();
     let daemon = Daemon::start(site.path());
     let source = daemon.source();
     let bearer = ("Authorization", "Bearer 0123456789abcdef");
-    let ask = |body: &[u8]| source.ask("POST", "/v1/records", &[bearer, ("Content-Type", NDJSON)], body);
-    assert_eq!(source.post("/v1/records", NDJSON, line(1.0).as_bytes()).status, 401);
+    let ask = |body: &[u8]| {
+        source.ask(
+            "POST",
+            "/v1/records",
+            &[bearer, ("Content-Type", NDJSON)],
+            body,
+        )
+    };
+    assert_eq!(
+        source
+            .post("/v1/records", NDJSON, line(1.0).as_bytes())
+            .status,
+        401
+    );
     // One sends a byte now and then, one declares 10 GB, one sends without end, one sends garbage.
     let mut slow = source.connect();
     let head = "POST /v1/records HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer 0123456789abcdef\r\nContent-Type: application/x-ndjson\r\n";
-    slow.write_all(format!("{head}Content-Length: 1000\r\n\r\n{{").as_bytes()).unwrap();
-    assert_eq!(source.send(format!("{head}Content-Length: 10000000000\r\n\r\n").as_bytes()).status, 413);
-    let endless =
-        [format!("{head}Transfer-Encoding: chunked\r\n\r\n").into_bytes(), b"FFFFF\r\n".to_vec(), vec![b' '; 2 << 20]];
+    slow.write_all(format!("{head}Content-Length: 1000\r\n\r\n{{").as_bytes())
+        .unwrap();
+    assert_eq!(
+        source
+            .send(format!("{head}Content-Length: 10000000000\r\n\r\n").as_bytes())
+            .status,
+        413
+    );
+    let endless = [
+        format!("{head}Transfer-Encoding: chunked\r\n\r\n").into_bytes(),
+        b"FFFFF\r\n".to_vec(),
+        vec![b' '; 2 << 20],
+    ];
     let refused = source.send(&endless.concat()).status;
-    assert!([413, 0].contains(&refused), "refused, or cut off while it sends: {refused}");
+    assert!(
+        [413, 0].contains(&refused),
+        "refused, or cut off while it sends: {refused}"
+    );
     assert_eq!(source.send(b"\x16\x03\x01 garbage\r\n\r\n").status, 400);
     assert_eq!(ask(line(1.0).as_bytes()).status, 202);
     let mut answer = String::new();
@@ -204,8 +342,16 @@ fn bounds_are_kept_and_others_are_served_meanwhile() {
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     assert_eq!(source.get("/v1/records").status, 405);
     assert_eq!(source.get("/elsewhere").status, 404);
-    assert_eq!(source.get("/openapi.json").json()["openapi"], json!("3.1.0"));
-    let kinds = source.ask("POST", "/v1/records", &[bearer, ("Content-Type", "text/html")], b"x");
+    assert_eq!(
+        source.get("/openapi.json").json()["openapi"],
+        json!("3.1.0")
+    );
+    let kinds = source.ask(
+        "POST",
+        "/v1/records",
+        &[bearer, ("Content-Type", "text/html")],
+        b"x",
+    );
     assert_eq!(kinds.status, 415);
     done(&daemon, site.path(), 1);
     daemon.stop();
@@ -215,19 +361,38 @@ fn bounds_are_kept_and_others_are_served_meanwhile() {
 #[test]
 fn more_than_can_be_worked_on_is_refused_and_may_come_again() {
     let site = site("limits = { backlog = \"4KiB\" }");
-    let pipeline = fs::read_to_string(site.path().join("p.toml")).unwrap().replace("50ms", "1h");
+    let pipeline = fs::read_to_string(site.path().join("p.toml"))
+        .unwrap()
+        .replace("50ms", "1h");
     fs::write(site.path().join("p.toml"), pipeline).unwrap();
     let daemon = Daemon::start(site.path());
     let source = daemon.source();
-    let answers: Vec<_> = (0..10).map(|_| source.post("/v1/records", NDJSON, line(1.0).as_bytes())).collect();
+    let answers: Vec<_> = (0..10)
+        .map(|_| source.post("/v1/records", NDJSON, line(1.0).as_bytes()))
+        .collect();
     let taken = answers.iter().filter(|answer| answer.status == 202).count();
-    let refused: Vec<_> = answers.iter().filter(|answer| answer.status == 429).collect();
-    assert!(taken > 0 && !refused.is_empty() && taken + refused.len() == 10, "{answers:?}");
-    assert!(refused[0].head.to_ascii_lowercase().contains("retry-after: "), "{}", refused[0].head);
+    let refused: Vec<_> = answers
+        .iter()
+        .filter(|answer| answer.status == 429)
+        .collect();
+    assert!(
+        taken > 0 && !refused.is_empty() && taken + refused.len() == 10,
+        "{answers:?}"
+    );
+    assert!(
+        refused[0]
+            .head
+            .to_ascii_lowercase()
+            .contains("retry-after: "),
+        "{}",
+        refused[0].head
+    );
     assert!(daemon.metric("latentflow_journal_backlog_limit_bytes{stage=\"in\"}") > 0.0);
     daemon.stop();
     // What is in the journal still is done by the next run.
-    let pipeline = fs::read_to_string(site.path().join("p.toml")).unwrap().replace("1h", "50ms");
+    let pipeline = fs::read_to_string(site.path().join("p.toml"))
+        .unwrap()
+        .replace("1h", "50ms");
     fs::write(site.path().join("p.toml"), pipeline).unwrap();
     let daemon = Daemon::start(site.path());
     done(&daemon, site.path(), taken as u64);
@@ -238,9 +403,16 @@ fn more_than_can_be_worked_on_is_refused_and_may_come_again() {
 #[test]
 fn what_would_be_unsafe_is_refused_before_it_runs() {
     let site = site("");
-    let pipeline = fs::read_to_string(site.path().join("p.toml")).unwrap().replace("127.0.0.1:0", "0.0.0.0:8080");
+    let pipeline = fs::read_to_string(site.path().join("p.toml"))
+        .unwrap()
+        .replace("127.0.0.1:0", "0.0.0.0:8080");
     fs::write(site.path().join("p.toml"), pipeline).unwrap();
-    let output = crate::common::runs::latentflow(site.path(), &["check", "p.toml"]).output().unwrap();
+    let output = crate::common::runs::latentflow(site.path(), &["check", "p.toml"])
+        .output()
+        .unwrap();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.code() == Some(2) && told.contains("can be reached from other machines"), "{told}");
+    assert!(
+        output.status.code() == Some(2) && told.contains("can be reached from other machines"),
+        "{told}"
+    );
 }

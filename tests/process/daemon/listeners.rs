@@ -1,4 +1,5 @@
-//! Both listeners: connections within bounds, `Host` and tokens checked, and nobody locks others out.
+//! Both listeners: connections within bounds, `Host` and tokens checked, and nobody locks others
+//! out.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -46,7 +47,9 @@ age = "50ms"
 
 /// What a connection gives until the other side closes it; `None` where it does not.
 fn rest(stream: &mut TcpStream) -> Option<Vec<u8>> {
-    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => None,
@@ -66,7 +69,9 @@ fn crowd(client: &Client, count: usize, bytes: &[u8]) -> Vec<TcpStream> {
 }
 
 fn gauge(daemon: &Daemon, name: &str, listener: &str) -> f64 {
-    daemon.metric(&format!("latentflow_listener_{name}{{listener=\"{listener}\"}}"))
+    daemon.metric(&format!(
+        "latentflow_listener_{name}{{listener=\"{listener}\"}}"
+    ))
 }
 
 #[cfg(target_os = "linux")]
@@ -75,17 +80,36 @@ fn crowd_at_the_descriptor_limit_locks_nobody_out() {
     let site = site("", "");
     let daemon = Daemon::start_by(&["prlimit", "--nofile=160:160"], site.path(), &[]);
     let source = daemon.source();
-    assert_eq!([gauge(&daemon, "connections_limit", "in"), gauge(&daemon, "connections_limit", "admin")], [60.0, 20.0]);
-    let half = b"POST /v1/records HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n";
+    assert_eq!(
+        [
+            gauge(&daemon, "connections_limit", "in"),
+            gauge(&daemon, "connections_limit", "admin")
+        ],
+        [60.0, 20.0]
+    );
+    let half =
+        b"POST /v1/records HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n";
     let body = [&half[..], b"Content-Length: 100\r\n\r\n{"].concat();
-    let fat = [b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ".as_slice(), &vec![b'a'; 30 << 10]].concat();
+    let fat = [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ".as_slice(),
+        &vec![b'a'; 30 << 10],
+    ]
+    .concat();
     for bytes in [b"".as_slice(), half, &body, &fat] {
         let _idle = [crowd(&source, 100, bytes), crowd(&daemon.admin, 100, bytes)];
-        assert_eq!(source.post("/v1/records?ack=committed", NDJSON, LINE).status, 200);
+        assert_eq!(
+            source
+                .post("/v1/records?ack=committed", NDJSON, LINE)
+                .status,
+            200
+        );
         assert!(gauge(&daemon, "connections", "in") <= 60.0);
         assert!(gauge(&daemon, "connections", "admin") <= 20.0);
     }
-    assert!(gauge(&daemon, "evictions_total", "in") > 0.0 && gauge(&daemon, "evictions_total", "admin") > 0.0);
+    assert!(
+        gauge(&daemon, "evictions_total", "in") > 0.0
+            && gauge(&daemon, "evictions_total", "admin") > 0.0
+    );
     let log = daemon.stop();
     assert!(!log.contains("Too many open files"), "{log}");
 }
@@ -115,10 +139,15 @@ fn client_that_takes_no_answer_is_cut_off() {
     let limits = "limits = { write = \"300ms\" }";
     let site = site(limits, limits);
     let daemon = Daemon::start(site.path());
-    for (client, path) in [(daemon.source(), "/openapi.json"), (daemon.admin.clone(), "/")] {
+    for (client, path) in [
+        (daemon.source(), "/openapi.json"),
+        (daemon.admin.clone(), "/"),
+    ] {
         let mut stream = ask_without_reading(&client, path);
         // The other side has reset the connection: nothing more can be sent.
-        daemon.wait("the end of the connection", || stream.write_all(b"GET / HTTP/1.1\r\n").err());
+        daemon.wait("the end of the connection", || {
+            stream.write_all(b"GET / HTTP/1.1\r\n").err()
+        });
     }
     daemon.stop();
 }
@@ -128,7 +157,9 @@ fn slow_readers_make_room_for_others() {
     let site = site("limits = { connections = 8 }", "");
     let daemon = Daemon::start(site.path());
     let source = daemon.source();
-    let _slow: Vec<TcpStream> = (0..8).map(|_| ask_without_reading(&source, "/openapi.json")).collect();
+    let _slow: Vec<TcpStream> = (0..8)
+        .map(|_| ask_without_reading(&source, "/openapi.json"))
+        .collect();
     assert_eq!(source.post("/v1/records", NDJSON, LINE).status, 202);
     assert_eq!(gauge(&daemon, "evictions_total", "in"), 1.0);
     daemon.stop();
@@ -140,13 +171,22 @@ fn connection_that_stands_still_is_closed() {
     let site = site(limits, limits);
     let daemon = Daemon::start(site.path());
     for client in [daemon.source(), daemon.admin.clone()] {
-        for bytes in ["", "GET /healthz HT", "GET /healthz HTTP/1.1\r\nHost: localhost\r\n"] {
+        for bytes in [
+            "",
+            "GET /healthz HT",
+            "GET /healthz HTTP/1.1\r\nHost: localhost\r\n",
+        ] {
             let mut stream = client.connect();
             stream.write_all(bytes.as_bytes()).unwrap();
-            assert!(rest(&mut stream).is_some_and(|answer| answer.is_empty()), "{bytes:?}");
+            assert!(
+                rest(&mut stream).is_some_and(|answer| answer.is_empty()),
+                "{bytes:?}"
+            );
         }
         let mut stream = client.connect();
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .unwrap();
         let answer = rest(&mut stream).expect("it is closed after its answer");
         assert!(answer.starts_with(b"HTTP/1.1 200") && answer.ends_with(b"ok\n"));
     }
@@ -176,13 +216,29 @@ fn foreign_host_or_origin_is_refused_without_a_token() {
     ];
     for (client, method, path) in asks {
         assert_eq!(ask(client, method, path, "evil.example", ""), 403, "{path}");
-        assert_eq!(ask(client, method, path, "localhost", "Origin: http://evil.example\r\n"), 403, "{path}");
+        assert_eq!(
+            ask(
+                client,
+                method,
+                path,
+                "localhost",
+                "Origin: http://evil.example\r\n"
+            ),
+            403,
+            "{path}"
+        );
         for host in ["localhost", "127.0.0.1:1", "good.example:80"] {
-            assert!(![403, 0].contains(&ask(client, method, path, host, "")), "{path} {host}");
+            assert!(
+                ![403, 0].contains(&ask(client, method, path, host, "")),
+                "{path} {host}"
+            );
         }
     }
     // Programs that send no name are not browsers.
-    assert_eq!(daemon.admin.send(b"GET /healthz HTTP/1.0\r\n\r\n").status, 200);
+    assert_eq!(
+        daemon.admin.send(b"GET /healthz HTTP/1.0\r\n\r\n").status,
+        200
+    );
     assert_eq!(source.get("/healthz").body, b"ok\n");
     daemon.stop();
 }
@@ -194,19 +250,41 @@ fn admin_token_guards_all_but_health() {
     let daemon = Daemon::start(site.path());
     let ask = |path: &str, authorization: &str| {
         let headers = [("Authorization", authorization)];
-        daemon.admin.ask(if path == "/v1/reload" { "POST" } else { "GET" }, path, &headers, b"")
+        daemon.admin.ask(
+            if path == "/v1/reload" { "POST" } else { "GET" },
+            path,
+            &headers,
+            b"",
+        )
     };
-    let basic = format!("Basic {}", BASE64_STANDARD.encode(format!("latentflow:{TOKEN}")));
+    let basic = format!(
+        "Basic {}",
+        BASE64_STANDARD.encode(format!("latentflow:{TOKEN}"))
+    );
     for path in ["/", "/metrics", "/v1/status", "/v1/reload"] {
         let refused = ask(path, "Bearer 0123456789abcdeF");
         assert!(
-            refused.status == 401 && refused.head.to_ascii_lowercase().contains("www-authenticate: basic"),
+            refused.status == 401
+                && refused
+                    .head
+                    .to_ascii_lowercase()
+                    .contains("www-authenticate: basic"),
             "{path}"
         );
-        assert_eq!([ask(path, &format!("Bearer {TOKEN}")).status, ask(path, &basic).status], [200, 200], "{path}");
+        assert_eq!(
+            [
+                ask(path, &format!("Bearer {TOKEN}")).status,
+                ask(path, &basic).status
+            ],
+            [200, 200],
+            "{path}"
+        );
     }
     assert_eq!(
-        [daemon.admin.get("/healthz").body, daemon.admin.get("/readyz").body],
+        [
+            daemon.admin.get("/healthz").body,
+            daemon.admin.get("/readyz").body
+        ],
         [b"ok\n".to_vec(), b"ready\n".to_vec()]
     );
     assert_eq!(daemon.admin.get("/elsewhere").status, 401);
@@ -218,16 +296,47 @@ fn admin_that_others_can_reach_needs_a_decision() {
     let site = site("", "listen = \"0.0.0.0:0\"");
     let told = |arguments: &[&str]| {
         let output = latentflow(site.path(), arguments).output().unwrap();
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
     };
-    for arguments in [["check", "p.toml"].as_slice(), &["run", "p.toml", "--metrics", "0.0.0.0:0"]] {
+    for arguments in [
+        ["check", "p.toml"].as_slice(),
+        &["run", "p.toml", "--metrics", "0.0.0.0:0"],
+    ] {
         let (code, text) = told(arguments);
-        assert!(code == Some(2) && text.contains("allow_unauthenticated = true"), "{arguments:?}: {text}");
+        assert!(
+            code == Some(2) && text.contains("allow_unauthenticated = true"),
+            "{arguments:?}: {text}"
+        );
     }
-    assert_eq!(told(&["check", "p.toml", "--set", "admin.allow_unauthenticated=true"]).0, Some(0));
-    assert_eq!(told(&["check", "p.toml", "--set", "admin.token.variable=TOKEN"]).0, Some(0));
-    let (code, text) = told(&["check", "p.toml", "--set", "admin.listen=127.0.0.1:0", "--set", "admin.limits.idle=0s"]);
-    assert!(code == Some(2) && text.contains("admin.limits.idle"), "{text}");
+    assert_eq!(
+        told(&[
+            "check",
+            "p.toml",
+            "--set",
+            "admin.allow_unauthenticated=true"
+        ])
+        .0,
+        Some(0)
+    );
+    assert_eq!(
+        told(&["check", "p.toml", "--set", "admin.token.variable=TOKEN"]).0,
+        Some(0)
+    );
+    let (code, text) = told(&[
+        "check",
+        "p.toml",
+        "--set",
+        "admin.listen=127.0.0.1:0",
+        "--set",
+        "admin.limits.idle=0s",
+    ]);
+    assert!(
+        code == Some(2) && text.contains("admin.limits.idle"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -238,6 +347,12 @@ fn token_file_that_others_can_read_is_warned_of() {
     fs::set_permissions(site.path().join("token"), fs::Permissions::from_mode(0o644)).unwrap();
     let daemon = Daemon::start(site.path());
     daemon.source();
-    assert!(daemon.log().contains("token holds a secret and can be read by every user"), "{}", daemon.log());
+    assert!(
+        daemon
+            .log()
+            .contains("token holds a secret and can be read by every user"),
+        "{}",
+        daemon.log()
+    );
     daemon.stop();
 }

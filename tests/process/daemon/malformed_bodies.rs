@@ -1,4 +1,5 @@
-//! Small bodies that declare much, and thousands of mutated ones: the daemon stays up, within the memory that `check` prints.
+//! Small bodies that declare much, and thousands of mutated ones: the daemon stays up, within the
+//! memory that `check` prints.
 
 use std::fs;
 use std::io::Write;
@@ -6,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, DictionaryArray, FixedSizeListArray, Float64Array, Int8Array, Int32Array, ListArray, NullArray, RunArray,
-    StringArray, StringViewArray,
+    ArrayRef, DictionaryArray, FixedSizeListArray, Float64Array, Int8Array, Int32Array, ListArray,
+    NullArray, RunArray, StringArray, StringViewArray,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Int32Type};
@@ -44,7 +45,12 @@ struct Body {
 
 impl Body {
     fn new(what: &'static str, content_type: &'static str, bytes: Vec<u8>) -> Self {
-        Self { what, content_type, encoding: "identity", bytes }
+        Self {
+            what,
+            content_type,
+            encoding: "identity",
+            bytes,
+        }
     }
 
     fn encoded(self, encoding: &'static str) -> Self {
@@ -61,11 +67,18 @@ impl Body {
             }
             _ => zstd::encode_all(self.bytes.as_slice(), 3).unwrap(),
         };
-        Self { encoding, bytes, ..self }
+        Self {
+            encoding,
+            bytes,
+            ..self
+        }
     }
 
     fn send(&self, source: &Client, path: &str) -> u16 {
-        let headers = [("Content-Type", self.content_type), ("Content-Encoding", self.encoding)];
+        let headers = [
+            ("Content-Type", self.content_type),
+            ("Content-Encoding", self.encoding),
+        ];
         source.ask("POST", path, &headers, &self.bytes).status
     }
 }
@@ -83,11 +96,17 @@ fn feature_site() -> TempDir {
 }
 
 fn stream(columns: Vec<(&str, ArrayRef)>, compression: Option<CompressionType>) -> Vec<u8> {
-    let batch =
-        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)));
+    let batch = RecordBatch::try_from_iter_with_nullable(
+        columns
+            .into_iter()
+            .map(|(name, column)| (name, column, true)),
+    );
     let batch = batch.unwrap();
-    let options = IpcWriteOptions::default().try_with_compression(compression).unwrap();
-    let mut writer = StreamWriter::try_new_with_options(Vec::new(), &batch.schema(), options).unwrap();
+    let options = IpcWriteOptions::default()
+        .try_with_compression(compression)
+        .unwrap();
+    let mut writer =
+        StreamWriter::try_new_with_options(Vec::new(), &batch.schema(), options).unwrap();
     writer.write(&batch).unwrap();
     writer.into_inner().unwrap()
 }
@@ -99,20 +118,32 @@ fn features(rows: usize) -> Vec<Body> {
     let nulls = || -> ArrayRef { Arc::new(NullArray::new(rows)) };
     let keys = || Int8Array::from_iter_values(std::iter::repeat_n(0, rows));
     let dictionary: ArrayRef = Arc::new(DictionaryArray::new(keys(), Arc::clone(&long)));
-    let runs: ArrayRef = Arc::new(RunArray::<Int32Type>::try_new(&Int32Array::from(vec![count]), &long).unwrap());
+    let runs: ArrayRef =
+        Arc::new(RunArray::<Int32Type>::try_new(&Int32Array::from(vec![count]), &long).unwrap());
     let views = StringViewArray::from(vec!["t".repeat(1000)]);
     let views = arrow::compute::take(&views, &Int32Array::from(vec![0; rows]), None).unwrap();
     let item = Arc::new(Field::new_list_field(DataType::Null, true));
     let lengths = OffsetBuffer::from_lengths(std::iter::repeat_n(100, rows));
-    let lists: ArrayRef =
-        Arc::new(ListArray::new(Arc::clone(&item), lengths, Arc::new(NullArray::new(100 * rows)), None));
+    let lists: ArrayRef = Arc::new(ListArray::new(
+        Arc::clone(&item),
+        lengths,
+        Arc::new(NullArray::new(100 * rows)),
+        None,
+    ));
     let fixed = FixedSizeListArray::new(item, 100, Arc::new(NullArray::new(100 * rows)), None);
     let zeros = || -> ArrayRef { Arc::new(Float64Array::from(vec![0.0; rows])) };
     let with = |name: ArrayRef, v: ArrayRef| vec![("x", zeros()), ("name", name), ("v", v)];
     let arrow = |what, columns, compression| Body::new(what, ARROW, stream(columns, compression));
-    let (zstd, lz4) = (Some(CompressionType::ZSTD), Some(CompressionType::LZ4_FRAME));
+    let (zstd, lz4) = (
+        Some(CompressionType::ZSTD),
+        Some(CompressionType::LZ4_FRAME),
+    );
     vec![
-        arrow("null columns", vec![("x", nulls()), ("name", nulls()), ("v", nulls())], None),
+        arrow(
+            "null columns",
+            vec![("x", nulls()), ("name", nulls()), ("v", nulls())],
+            None,
+        ),
         arrow("dictionary", with(dictionary, nulls()), zstd),
         arrow("runs", with(runs, nulls()), lz4),
         arrow("views", with(views, nulls()), zstd),
@@ -120,7 +151,11 @@ fn features(rows: usize) -> Vec<Body> {
         arrow("fixed lists of nulls", with(nulls(), Arc::new(fixed)), zstd),
         Body::new("lines that are none", NDJSON, b"x\n".repeat(rows)),
         Body::new("empty objects", NDJSON, b"{}\n".repeat(rows)),
-        Body::new("lists in JSON", NDJSON, format!("{{\"v\":[{}1]}}\n", "1,".repeat(rows)).into_bytes()),
+        Body::new(
+            "lists in JSON",
+            NDJSON,
+            format!("{{\"v\":[{}1]}}\n", "1,".repeat(rows)).into_bytes(),
+        ),
     ]
 }
 
@@ -132,27 +167,49 @@ fn images(count: usize) -> Vec<Body> {
     let files: Vec<(&str, &[u8])> = std::iter::repeat_n(("a.png", red.as_slice()), count).collect();
     vec![
         Body::new("image", "image/png", red.clone()),
-        Body::new("pixmap of 3.6 gigapixels", "image/x-portable-pixmap", b"P6 60000 60000 255\n".to_vec()),
+        Body::new(
+            "pixmap of 3.6 gigapixels",
+            "image/x-portable-pixmap",
+            b"P6 60000 60000 255\n".to_vec(),
+        ),
         Body::new("form", FORM, form(&files)),
-        Body::new("images in a dictionary", ARROW, stream(vec![("image", dictionary)], None)),
-        Body::new("images in JSON", NDJSON, "{\"image\":\"iVBORw0KGgo=\"}\n".repeat(count).into_bytes()),
+        Body::new(
+            "images in a dictionary",
+            ARROW,
+            stream(vec![("image", dictionary)], None),
+        ),
+        Body::new(
+            "images in JSON",
+            NDJSON,
+            "{\"image\":\"iVBORw0KGgo=\"}\n".repeat(count).into_bytes(),
+        ),
     ]
 }
 
 /// The bytes that `check` prints.
 fn bound(folder: &Path) -> u64 {
     let output = latentflow(folder, &["check", "p.toml"]).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    let (_, after) = text.split_once("at most ").unwrap_or_else(|| panic!("no bound: {text}"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    let (_, after) = text
+        .split_once("at most ")
+        .unwrap_or_else(|| panic!("no bound: {text}"));
     let mut words = after.split([' ', ':']);
-    let (number, unit) = (words.next().unwrap().parse::<f64>().unwrap(), words.next().unwrap());
+    let (number, unit) = (
+        words.next().unwrap().parse::<f64>().unwrap(),
+        words.next().unwrap(),
+    );
     let unit = match unit {
         "KiB" => 1 << 10,
         "MiB" => 1 << 20,
         "GiB" => 1_u64 << 30,
         other => panic!("{other}: {text}"),
     };
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of bytes")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a number of bytes"
+    )]
     let bytes = (number * unit as f64) as u64;
     bytes
 }
@@ -181,7 +238,8 @@ fn mutate(bytes: &[u8], random: &mut ChaCha8Rng) -> Vec<u8> {
     bytes
 }
 
-/// Sends `each` mutations of every body, from some threads; none may be answered with an error of the server.
+/// Sends `each` mutations of every body, from some threads; none may be answered with an error of
+/// the server.
 fn storm(source: &Client, bodies: &[Body], each: u64) {
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
@@ -189,10 +247,18 @@ fn storm(source: &Client, bodies: &[Body], each: u64) {
                 let mut random = ChaCha8Rng::seed_from_u64(thread);
                 for number in 0..each / THREADS {
                     for body in bodies {
-                        let mutated = Body { bytes: mutate(&body.bytes, &mut random), ..*body };
-                        let path = ["/v1/records", "/v1/encode"][usize::try_from(number % 2).unwrap()];
+                        let mutated = Body {
+                            bytes: mutate(&body.bytes, &mut random),
+                            ..*body
+                        };
+                        let path =
+                            ["/v1/records", "/v1/encode"][usize::try_from(number % 2).unwrap()];
                         let status = mutated.send(source, path);
-                        assert!([200, 202, 413, 422, 429, 400].contains(&status), "{}: {status} by {path}", body.what);
+                        assert!(
+                            [200, 202, 413, 422, 429, 400].contains(&status),
+                            "{}: {status} by {path}",
+                            body.what
+                        );
                     }
                 }
             });
@@ -200,26 +266,63 @@ fn storm(source: &Client, bodies: &[Body], each: u64) {
     });
 }
 
-/// Sends large bodies as they are and `each` mutations of small ones to a daemon, and compares its peak with what `check` prints.
+/// Sends large bodies as they are and `each` mutations of small ones to a daemon, and compares its
+/// peak with what `check` prints.
 fn attack(site: &TempDir, large: &[Body], small: &[Body], each: u64, sound: &Body) {
     let bound = bound(site.path());
     let daemon = Daemon::start(site.path());
     let source = daemon.source();
     for body in large {
-        for path in ["/v1/records", "/v1/encode", &format!("/v1/records?source={}", "n".repeat(256))] {
+        for path in [
+            "/v1/records",
+            "/v1/encode",
+            &format!("/v1/records?source={}", "n".repeat(256)),
+        ] {
             let status = body.send(&source, path);
-            assert!([200, 202, 413, 422, 429].contains(&status), "{}: {status} by {path}", body.what);
+            assert!(
+                [200, 202, 413, 422, 429].contains(&status),
+                "{}: {status} by {path}",
+                body.what
+            );
         }
-        eprintln!("{}: {} bytes, peak {} MiB", body.what, body.bytes.len(), daemon.peak() >> 20);
-        assert!(daemon.peak() < bound + SLACK, "{}: {} of {bound}", body.what, daemon.peak());
+        eprintln!(
+            "{}: {} bytes, peak {} MiB",
+            body.what,
+            body.bytes.len(),
+            daemon.peak() >> 20
+        );
+        assert!(
+            daemon.peak() < bound + SLACK,
+            "{}: {} of {bound}",
+            body.what,
+            daemon.peak()
+        );
     }
-    let encoded = small.iter().zip(["gzip", "deflate", "zstd"].into_iter().cycle());
-    let encoded: Vec<Body> =
-        encoded.map(|(body, encoding)| Body { bytes: body.bytes.clone(), ..*body }.encoded(encoding)).collect();
+    let encoded = small
+        .iter()
+        .zip(["gzip", "deflate", "zstd"].into_iter().cycle());
+    let encoded: Vec<Body> = encoded
+        .map(|(body, encoding)| {
+            Body {
+                bytes: body.bytes.clone(),
+                ..*body
+            }
+            .encoded(encoding)
+        })
+        .collect();
     storm(&source, small, each);
     storm(&source, &encoded, each / 2);
-    assert!(daemon.peak() < bound + SLACK, "mutations: {} of {bound}", daemon.peak());
-    assert_eq!(sound.send(&source, "/v1/records?ack=committed"), 200, "{}", sound.what);
+    assert!(
+        daemon.peak() < bound + SLACK,
+        "mutations: {} of {bound}",
+        daemon.peak()
+    );
+    assert_eq!(
+        sound.send(&source, "/v1/records?ack=committed"),
+        200,
+        "{}",
+        sound.what
+    );
     eprintln!("peak {} MiB of {} MiB", daemon.peak() >> 20, bound >> 20);
     daemon.stop();
 }
@@ -227,7 +330,11 @@ fn attack(site: &TempDir, large: &[Body], small: &[Body], each: u64, sound: &Bod
 #[test]
 fn feature_bodies_stay_within_the_memory_that_check_prints() {
     let mut large = features(480_000);
-    large.extend(features(480_000).into_iter().map(|body| body.encoded("zstd")));
+    large.extend(
+        features(480_000)
+            .into_iter()
+            .map(|body| body.encoded("zstd")),
+    );
     large.push(Body::new("16 MiB of zeros", NDJSON, vec![b' '; 16 << 20]).encoded("gzip"));
     let sound = Body::new("a record", NDJSON, b"{\"x\":1}\n".to_vec());
     attack(&feature_site(), &large, &features(3), 400, &sound);
@@ -237,8 +344,13 @@ fn feature_bodies_stay_within_the_memory_that_check_prints() {
 fn image_bodies_stay_within_the_memory_that_check_prints() {
     let table = "kind = \"parquet\"\ncolumns = [\"source\", \"row\"]";
     let site = image_site(LIMITS, table);
-    let pipeline = fs::read_to_string(site.path().join("p.toml")).unwrap() + "\n[limits]\nmemory = \"256MiB\"\n";
+    let pipeline = fs::read_to_string(site.path().join("p.toml")).unwrap()
+        + "\n[limits]\nmemory = \"256MiB\"\n";
     fs::write(site.path().join("p.toml"), pipeline).unwrap();
-    let sound = Body::new("an image", "image/png", picture([1, 2, 3], ImageFormat::Png));
+    let sound = Body::new(
+        "an image",
+        "image/png",
+        picture([1, 2, 3], ImageFormat::Png),
+    );
     attack(&site, &images(3000), &images(2), 800, &sound);
 }

@@ -1,4 +1,5 @@
-//! Runs without an end, through the binary: folders that are watched, requests over HTTP, models that are exchanged.
+//! Runs without an end, through the binary: folders that are watched, requests over HTTP, models
+//! that are exchanged.
 
 mod blocked;
 mod bodies;

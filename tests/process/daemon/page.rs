@@ -80,16 +80,42 @@ fn the_page_runs_its_own_script_and_nothing_else() {
         let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
         let start = text.find(&open).unwrap() + open.len();
         let inside = &text[start..start + text[start..].find(&close).unwrap()];
-        let allowed = format!("{rule} 'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(inside)));
-        assert!(page.head.contains(&allowed), "{allowed} is not in {}", page.head);
+        let allowed = format!(
+            "{rule} 'sha256-{}'",
+            BASE64_STANDARD.encode(Sha256::digest(inside))
+        );
+        assert!(
+            page.head.contains(&allowed),
+            "{allowed} is not in {}",
+            page.head
+        );
     }
-    assert!(page.head.contains("default-src 'none'") && page.head.contains("no-store"), "{}", page.head);
+    assert!(
+        page.head.contains("default-src 'none'") && page.head.contains("no-store"),
+        "{}",
+        page.head
+    );
     // Nothing comes from elsewhere: no address of another host stands in it but the name of SVG.
-    let elsewhere: Vec<&str> = text.match_indices("://").map(|(at, _)| &text[at - 5..at + 20]).collect();
-    assert!(elsewhere.iter().all(|found| found.contains("://www.w3.org/")), "{elsewhere:?}");
-    let foreign = daemon.admin.ask("POST", "/v1/reload", &[("Origin", "http://elsewhere.example")], b"");
+    let elsewhere: Vec<&str> = text
+        .match_indices("://")
+        .map(|(at, _)| &text[at - 5..at + 20])
+        .collect();
+    assert!(
+        elsewhere
+            .iter()
+            .all(|found| found.contains("://www.w3.org/")),
+        "{elsewhere:?}"
+    );
+    let foreign = daemon.admin.ask(
+        "POST",
+        "/v1/reload",
+        &[("Origin", "http://elsewhere.example")],
+        b"",
+    );
     assert_eq!(foreign.status, 403);
-    let rebound = daemon.admin.send(b"GET /v1/status HTTP/1.1\r\nHost: elsewhere.example\r\nConnection: close\r\n\r\n");
+    let rebound = daemon
+        .admin
+        .send(b"GET /v1/status HTTP/1.1\r\nHost: elsewhere.example\r\nConnection: close\r\n\r\n");
     assert_eq!(rebound.status, 403);
     daemon.stop();
 }
@@ -109,23 +135,39 @@ fn it_shows_the_graph_rejects_and_errors_and_images_while_somebody_looks() {
     put(folder.path(), &sound, "first.png");
     put(folder.path(), &broken, HOSTILE);
     daemon.wait("two records", || {
-        (daemon.metric("latentflow_records_in_total{kind=\"images\",stage=\"in\"}") >= 2.0).then_some(())
+        (daemon.metric("latentflow_records_in_total{kind=\"images\",stage=\"in\"}") >= 2.0)
+            .then_some(())
     });
     let seen = daemon.wait("a reject", || {
         let seen = status(&daemon);
         (!seen["rejects"].as_array().unwrap().is_empty()).then_some(seen)
     });
     assert_eq!(seen["images"], Value::Array(Vec::new()));
-    assert_eq!((&seen["pipeline"], &seen["state"]), (&Value::from("seen"), &Value::from("running")));
+    assert_eq!(
+        (&seen["pipeline"], &seen["state"]),
+        (&Value::from("seen"), &Value::from("running"))
+    );
     let reject = &seen["rejects"][0];
-    assert_eq!((&reject["stage"], &reject["source"]), (&Value::from("pixels"), &Value::from(HOSTILE)));
+    assert_eq!(
+        (&reject["stage"], &reject["source"]),
+        (&Value::from("pixels"), &Value::from(HOSTILE))
+    );
     assert!(!reject["reason"].as_str().unwrap().is_empty());
     let stages = seen["stages"].as_array().unwrap();
-    let names: Vec<&str> = stages.iter().map(|stage| stage["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> = stages
+        .iter()
+        .map(|stage| stage["name"].as_str().unwrap())
+        .collect();
     assert_eq!(names, ["in", "pixels", "codes", "out"]);
-    assert_eq!((&stages[2]["inputs"], &stages[1]["rejects"]), (&Value::from(vec![1]), &Value::from(1)));
+    assert_eq!(
+        (&stages[2]["inputs"], &stages[1]["rejects"]),
+        (&Value::from(vec![1]), &Value::from(1))
+    );
     assert!(stages[0]["utilization"].is_null() && stages[2]["utilization"].is_number());
-    assert_eq!((&seen["errors"][0]["stage"], &seen["errors"][0]["loss"]), (&Value::from("codes"), &Value::from("mse")));
+    assert_eq!(
+        (&seen["errors"][0]["stage"], &seen["errors"][0]["loss"]),
+        (&Value::from("codes"), &Value::from("mse"))
+    );
     assert!(seen["errors"][0]["reference"]["p50"].is_number());
     assert_eq!(seen["models"][0]["name"], "photo");
 
@@ -136,10 +178,19 @@ fn it_shows_the_graph_rejects_and_errors_and_images_while_somebody_looks() {
         (!seen["images"].as_array().unwrap().is_empty()).then_some(seen)
     });
     let image = &seen["images"][0];
-    assert_eq!((&image["stage"], &image["source"]), (&Value::from("codes"), &Value::from("second.png")));
+    assert_eq!(
+        (&image["stage"], &image["source"]),
+        (&Value::from("codes"), &Value::from("second.png"))
+    );
     for file in ["before.png", "after.png"] {
-        let answer = daemon.admin.get(&format!("/v1/images/{}/{file}", image["number"]));
-        assert!(answer.status == 200 && answer.body.starts_with(b"\x89PNG"), "{file}: {}", answer.status);
+        let answer = daemon
+            .admin
+            .get(&format!("/v1/images/{}/{file}", image["number"]));
+        assert!(
+            answer.status == 200 && answer.body.starts_with(b"\x89PNG"),
+            "{file}: {}",
+            answer.status
+        );
     }
     assert_eq!(daemon.admin.get("/v1/images/7/before.png").status, 404);
     assert_eq!(daemon.admin.get("/v1/images/0/else.png").status, 404);

@@ -42,12 +42,24 @@ impl Daemon {
 
     /// As [`Daemon::start_with`], by another program.
     pub fn start_by(wrapper: &[&str], folder: &Path, variables: &[(&str, &str)]) -> Self {
-        let arguments = ["run", "p.toml", "--metrics", "127.0.0.1:0", "--log-format", "text", "--workers", "2"];
+        let arguments = [
+            "run",
+            "p.toml",
+            "--metrics",
+            "127.0.0.1:0",
+            "--log-format",
+            "text",
+            "--workers",
+            "2",
+        ];
         let mut command = match wrapper {
             [] => latentflow(folder, &arguments),
             _ => latentflow_by(wrapper, folder, &arguments),
         };
-        command.envs(variables.iter().copied()).stderr(Stdio::piped()).stdout(Stdio::null());
+        command
+            .envs(variables.iter().copied())
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null());
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (stderr, heard) = (child.stderr.take().unwrap(), Arc::clone(&log));
@@ -63,10 +75,17 @@ impl Daemon {
                 log.push('\n');
             }
         });
-        let mut daemon = Self { child, log, deaf, admin: Client::new("127.0.0.1:0") };
+        let mut daemon = Self {
+            child,
+            log,
+            deaf,
+            admin: Client::new("127.0.0.1:0"),
+        };
         let address = daemon.wait("its metrics", || daemon.address("metrics at http://"));
         daemon.admin = Client::new(&address);
-        daemon.wait("readiness", || (daemon.admin.get("/readyz").status == 200).then_some(()));
+        daemon.wait("readiness", || {
+            (daemon.admin.get("/readyz").status == 200).then_some(())
+        });
         daemon
     }
 
@@ -79,7 +98,12 @@ impl Daemon {
     pub fn address(&self, words: &str) -> Option<String> {
         let log = self.log();
         let behind = &log[log.find(words)? + words.len()..];
-        Some(behind.chars().take_while(|c| c.is_ascii_digit() || ".:[]".contains(*c)).collect())
+        Some(
+            behind
+                .chars()
+                .take_while(|c| c.is_ascii_digit() || ".:[]".contains(*c))
+                .collect(),
+        )
     }
 
     pub fn log(&self) -> String {
@@ -93,7 +117,11 @@ impl Daemon {
             if let Some(found) = look() {
                 return found;
             }
-            assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}; the log says:\n{}", self.log());
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "waited in vain for {what}; the log says:\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -102,20 +130,31 @@ impl Daemon {
     pub fn metric(&self, name: &str) -> f64 {
         let Answer { body, .. } = self.admin.get("/metrics");
         let text = String::from_utf8(body).unwrap();
-        let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
-        line.map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+        let line = text.lines().find(|line| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(' '))
+        });
+        line.map_or(0.0, |line| {
+            line.rsplit(' ').next().unwrap().parse().unwrap()
+        })
     }
 
     /// The most resident memory that it had, in bytes.
     pub fn peak(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
     /// Sends a signal.
     pub fn signal(&self, name: &str) {
-        let sent = std::process::Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
+        let sent = std::process::Command::new("kill")
+            .args([name, &self.child.id().to_string()])
+            .status()
+            .unwrap();
         assert!(sent.success());
     }
 
@@ -132,7 +171,11 @@ impl Daemon {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return (status, self.log());
             }
-            assert!(begun.elapsed() < PATIENCE, "it does not end; the log says:\n{}", self.log());
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "it does not end; the log says:\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }

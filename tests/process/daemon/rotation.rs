@@ -82,14 +82,23 @@ impl ServerCertVerifier for Anything {
 fn ask(address: &str, request: &[u8]) -> (Vec<u8>, Answer) {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider));
-    let config = config.with_safe_default_protocol_versions().unwrap().dangerous();
-    let config = config.with_custom_certificate_verifier(Arc::new(Anything(provider))).with_no_client_auth();
-    let connection = rustls::ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    let config = config
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous();
+    let config = config
+        .with_custom_certificate_verifier(Arc::new(Anything(provider)))
+        .with_no_client_auth();
+    let connection =
+        rustls::ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
     let mut stream = rustls::StreamOwned::new(connection, TcpStream::connect(address).unwrap());
     stream.write_all(request).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
-    (stream.conn.peer_certificates().unwrap()[0].to_vec(), Answer::of(&answer))
+    (
+        stream.conn.peer_certificates().unwrap()[0].to_vec(),
+        Answer::of(&answer),
+    )
 }
 
 fn post(address: &str, token: &str) -> (Vec<u8>, u16) {
@@ -111,30 +120,48 @@ fn changed_certificate_and_token_are_exchanged() {
     let daemon = Daemon::start(folder);
     let address = daemon.wait("its listener", || daemon.address("listening on https://"));
     let expiry = "latentflow_certificate_expiry_timestamp_seconds{listener=\"in\"}";
-    let refused = "latentflow_credential_rotation_refused{credential=\"certificate\",listener=\"in\"}";
-    assert_eq!((post(&address, FIRST), daemon.metric(expiry)), ((first, 202), 2_208_988_800.0));
+    let refused =
+        "latentflow_credential_rotation_refused{credential=\"certificate\",listener=\"in\"}";
+    assert_eq!(
+        (post(&address, FIRST), daemon.metric(expiry)),
+        ((first, 202), 2_208_988_800.0)
+    );
     // By itself.
     let second = certify(folder, 2041);
     replace(folder, "token", SECOND.as_bytes());
-    daemon.wait("the second pair", || (post(&address, SECOND) == (second.clone(), 202)).then_some(()));
-    assert_eq!((post(&address, FIRST).1, daemon.metric(expiry)), (401, 2_240_611_200.0));
+    daemon.wait("the second pair", || {
+        (post(&address, SECOND) == (second.clone(), 202)).then_some(())
+    });
+    assert_eq!(
+        (post(&address, FIRST).1, daemon.metric(expiry)),
+        (401, 2_240_611_200.0)
+    );
     // What cannot be used leaves what is there.
     let key = fs::read(folder.join("key.pem")).unwrap();
     certify(folder, 2042);
     replace(folder, "key.pem", &key);
-    daemon.wait("the refusal", || (daemon.metric(refused) == 1.0).then_some(()));
+    daemon.wait("the refusal", || {
+        (daemon.metric(refused) == 1.0).then_some(())
+    });
     let answer = daemon.admin.ask("POST", "/v1/reload", &[], b"");
     let told = String::from_utf8(answer.body).unwrap();
-    assert!(answer.status == 409 && told.contains("certificate of in: "), "{told}");
+    assert!(
+        answer.status == 409 && told.contains("certificate of in: "),
+        "{told}"
+    );
     assert_eq!(post(&address, SECOND), (second, 202));
     // On request, immediately.
     let third = certify(folder, 2043);
     replace(folder, "token", FIRST.as_bytes());
     let answer = daemon.admin.ask("POST", "/v1/reload", &[], b"");
     let told = String::from_utf8(answer.body).unwrap();
-    // The look that runs beside may have been first with one of them, but not with both after the answer.
+    // The look that runs beside may have been first with one of them, but not with both after the
+    // answer.
     assert!(answer.status == 200, "{told}");
-    assert_eq!((post(&address, FIRST), daemon.metric(refused)), ((third, 202), 0.0));
+    assert_eq!(
+        (post(&address, FIRST), daemon.metric(refused)),
+        ((third, 202), 0.0)
+    );
     daemon.stop();
 }
 
@@ -142,14 +169,41 @@ fn changed_certificate_and_token_are_exchanged() {
 fn admin_listener_speaks_tls_where_it_has_a_certificate() {
     let site = site("", TLS);
     let certificate = certify(site.path(), 2040);
-    let mut run = latentflow(site.path(), &["run", "p.toml", "--metrics", "127.0.0.1:0", "--log-format", "text"]);
-    let mut child = run.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-    let address =
-        lines.filter_map(|line| Some(line.split_once("metrics at https://")?.1.split('/').next()?.to_owned()));
+    let mut run = latentflow(
+        site.path(),
+        &[
+            "run",
+            "p.toml",
+            "--metrics",
+            "127.0.0.1:0",
+            "--log-format",
+            "text",
+        ],
+    );
+    let mut child = run
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    let address = lines.filter_map(|line| {
+        Some(
+            line.split_once("metrics at https://")?
+                .1
+                .split('/')
+                .next()?
+                .to_owned(),
+        )
+    });
     let address = address.into_iter().next();
-    let met =
-        address.map(|address| ask(&address, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"));
+    let met = address.map(|address| {
+        ask(
+            &address,
+            b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        )
+    });
     child.kill().unwrap();
     child.wait().unwrap();
     let (met, answer) = met.expect("the log says where it listens");

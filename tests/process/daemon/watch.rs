@@ -1,4 +1,5 @@
-//! Folders that are watched: what comes is taken once it is complete, whatever happens to the process.
+//! Folders that are watched: what comes is taken once it is complete, whatever happens to the
+//! process.
 
 use std::fs;
 use std::path::Path;
@@ -46,15 +47,28 @@ pub fn site() -> TempDir {
 pub fn kept(folder: &Path) -> (Vec<String>, Vec<String>) {
     let names = |folder: &Path| {
         let records = records(folder, &["source"]);
-        ids(&records).into_iter().map(str::to_owned).collect::<Vec<_>>()
+        ids(&records)
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
     };
-    (names(&folder.join("out")), names(&folder.join("out/_latentflow/rejects")))
+    (
+        names(&folder.join("out")),
+        names(&folder.join("out/_latentflow/rejects")),
+    )
 }
 
 /// What is to come of the images with these numbers, under a name for each.
 pub fn expected(named: impl Iterator<Item = (usize, String)>) -> (Vec<String>, Vec<String>) {
     let (mut sound, mut broken) = (Vec::new(), Vec::new());
-    named.for_each(|(number, name)| if is_broken(number) { &mut broken } else { &mut sound }.push(name));
+    named.for_each(|(number, name)| {
+        if is_broken(number) {
+            &mut broken
+        } else {
+            &mut sound
+        }
+        .push(name)
+    });
     sound.sort();
     broken.sort();
     (sound, broken)
@@ -84,7 +98,12 @@ fn files_are_taken_once_however_they_come() {
         fs::rename(&hidden, watched.join(image_name(number))).unwrap();
     }
     fs::create_dir_all(watched.join("made/deeper")).unwrap();
-    (30..40).for_each(|number| copy(number, &watched.join("made/deeper").join(image_name(number))));
+    (30..40).for_each(|number| {
+        copy(
+            number,
+            &watched.join("made/deeper").join(image_name(number)),
+        )
+    });
     fs::create_dir(site.path().join("moved")).unwrap();
     (40..50).for_each(|number| copy(number, &site.path().join("moved").join(image_name(number))));
     fs::rename(site.path().join("moved"), watched.join("moved")).unwrap();
@@ -110,24 +129,42 @@ fn files_are_taken_once_however_they_come() {
     daemon.stop();
     let batch = PIPELINE.replace("watch = true\nrescan = \"1s\"\n", "");
     let (output, summary) = crate::common::runs::run(site.path(), &batch, &[]);
-    assert_eq!((output.status.code(), &summary["records"]), (Some(0), &0.into()), "{output:?}");
-    assert_eq!(kept(site.path()), expected(all().chain([(51, image_name(51))])));
+    assert_eq!(
+        (output.status.code(), &summary["records"]),
+        (Some(0), &0.into()),
+        "{output:?}"
+    );
+    assert_eq!(
+        kept(site.path()),
+        expected(all().chain([(51, image_name(51))]))
+    );
 }
 
 #[test]
 fn a_file_that_is_told_of_and_found_at_once_is_taken_once() {
     let site = site();
     let (made, watched) = (site.path().join("made"), site.path().join("in"));
-    fs::write(site.path().join("p.toml"), PIPELINE.replace("rescan = \"1s\"", "rescan = \"100ms\"")).unwrap();
+    fs::write(
+        site.path().join("p.toml"),
+        PIPELINE.replace("rescan = \"1s\"", "rescan = \"100ms\""),
+    )
+    .unwrap();
     let daemon = Daemon::start(site.path());
     // For longer than a file is waited for that was found.
     for number in 0..60 {
-        fs::copy(made.join(image_name(number)), watched.join(image_name(number))).unwrap();
+        fs::copy(
+            made.join(image_name(number)),
+            watched.join(image_name(number)),
+        )
+        .unwrap();
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     done(&daemon, site.path(), 60);
     daemon.stop();
-    assert_eq!(kept(site.path()), expected((0..60).map(|number| (number, image_name(number)))));
+    assert_eq!(
+        kept(site.path()),
+        expected((0..60).map(|number| (number, image_name(number))))
+    );
 }
 
 #[test]
@@ -136,7 +173,11 @@ fn a_file_that_is_written_anew_is_another() {
     let watched = site.path().join("in");
     let daemon = Daemon::start(site.path());
     for number in [1, 2] {
-        fs::copy(site.path().join("made").join(image_name(number)), watched.join("one.pgm")).unwrap();
+        fs::copy(
+            site.path().join("made").join(image_name(number)),
+            watched.join("one.pgm"),
+        )
+        .unwrap();
         done(&daemon, site.path(), number);
     }
     daemon.stop();
@@ -155,9 +196,16 @@ fn kills_lose_nothing_and_take_nothing_twice() {
             next += 1;
             std::thread::sleep(std::time::Duration::from_millis(5 + 7 * round));
         }
-        if round < 5 { daemon.kill() } else { done(&daemon, site.path(), 60) }
+        if round < 5 {
+            daemon.kill()
+        } else {
+            done(&daemon, site.path(), 60)
+        }
     }
-    assert_eq!(kept(site.path()), expected((0..60).map(|number| (number, image_name(number)))));
+    assert_eq!(
+        kept(site.path()),
+        expected((0..60).map(|number| (number, image_name(number))))
+    );
 }
 
 #[test]
@@ -166,13 +214,24 @@ fn rows_are_not_given_out_again_when_the_journal_has_forgotten_them() {
     let (made, watched) = (site.path().join("made"), site.path().join("in"));
     for number in [0, 1] {
         let daemon = Daemon::start(site.path());
-        fs::copy(made.join(image_name(number)), watched.join(image_name(number))).unwrap();
+        fs::copy(
+            made.join(image_name(number)),
+            watched.join(image_name(number)),
+        )
+        .unwrap();
         done(&daemon, site.path(), number + 1);
         daemon.stop();
         fs::remove_file(watched.join(image_name(number))).unwrap();
         fs::remove_dir_all(site.path().join("out/_latentflow/watched")).unwrap();
     }
-    assert_eq!(kept(site.path()), expected([0, 1].map(|number| (number, image_name(number))).into_iter()));
+    assert_eq!(
+        kept(site.path()),
+        expected(
+            [0, 1]
+                .map(|number| (number, image_name(number)))
+                .into_iter()
+        )
+    );
 }
 
 #[test]
@@ -197,5 +256,8 @@ fn file_that_returns_with_its_content_is_the_same() {
     copy(4, "one.pgm");
     done(&daemon, site.path(), 4);
     daemon.stop();
-    assert_eq!(kept(site.path()).0, ["one.pgm", "one.pgm", "three.pgm", "two.pgm"]);
+    assert_eq!(
+        kept(site.path()).0,
+        ["one.pgm", "one.pgm", "three.pgm", "two.pgm"]
+    );
 }

@@ -1,4 +1,5 @@
-//! Watched folders whose files cannot be read, change before they are read, or are not there for a while.
+//! Watched folders whose files cannot be read, change before they are read, or are not there for a
+//! while.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,10 +15,19 @@ use crate::common::runs;
 
 /// Times of the watch pass so much faster.
 const SPEED: (&str, &str) = ("LATENTFLOW_WATCH_SPEED", "20");
-const USER: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+const USER: [&str; 4] = [
+    "setpriv",
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+];
 
 fn copy(site: &Path, number: usize, name: &str) {
-    fs::copy(site.join("made").join(image_name(number)), site.join("in").join(name)).unwrap();
+    fs::copy(
+        site.join("made").join(image_name(number)),
+        site.join("in").join(name),
+    )
+    .unwrap();
 }
 
 /// The status and the text of `/readyz`.
@@ -39,32 +49,56 @@ fn unreadable_file_becomes_reject_that_can_be_replayed() {
     fs::set_permissions(&secret, Permissions::from_mode(0o0)).unwrap();
     let is_root = fs::read(&secret).is_ok();
     let wrapper: &[&str] = if is_root { &USER } else { &[] };
-    if is_root && !Command::new(USER[0]).args(&USER[1..]).arg("true").status().is_ok_and(|status| status.success()) {
+    if is_root
+        && !Command::new(USER[0])
+            .args(&USER[1..])
+            .arg("true")
+            .status()
+            .is_ok_and(|status| status.success())
+    {
         eprintln!("skipped: this runs as root, and setpriv is not there to run as somebody else");
         return;
     }
     let daemon = Daemon::start_by(wrapper, site.path(), &[SPEED]);
-    daemon.wait("the file to be reported", || readiness(&daemon).1.contains("1 file waits to be read").then_some(()));
+    daemon.wait("the file to be reported", || {
+        readiness(&daemon)
+            .1
+            .contains("1 file waits to be read")
+            .then_some(())
+    });
     assert!(daemon.metric("latentflow_watch_waiting_files{stage=\"in\"}") > 0.0);
     // It does not hold up others.
     copy(site.path(), 2, "open.pgm");
     done(&daemon, site.path(), 2);
-    assert_eq!(kept(site.path()), (vec!["open.pgm".to_owned()], vec!["secret.pgm".to_owned()]));
+    assert_eq!(
+        kept(site.path()),
+        (vec!["open.pgm".to_owned()], vec!["secret.pgm".to_owned()])
+    );
     let log = daemon.stop();
     assert!(log.contains("Permission denied"), "{log}");
     fs::set_permissions(&secret, Permissions::from_mode(0o644)).unwrap();
     let replay = PIPELINE
         .replace("kind = \"images\"", "kind = \"rejects\"")
-        .replace("path = \"in\"\nwatch = true\nrescan = \"1s\"", "path = \"out/_latentflow/rejects\"")
+        .replace(
+            "path = \"in\"\nwatch = true\nrescan = \"1s\"",
+            "path = \"out/_latentflow/rejects\"",
+        )
         .replace("path = \"out\"", "path = \"again\"");
     let (output, summary) = runs::run(site.path(), &replay, &[]);
-    assert_eq!((output.status.code(), &summary["rejects"]), (Some(0), &Value::from(0)), "{output:?}");
+    assert_eq!(
+        (output.status.code(), &summary["rejects"]),
+        (Some(0), &Value::from(0)),
+        "{output:?}"
+    );
     assert_eq!(kept_in(site.path(), "again"), ["secret.pgm"]);
 }
 
 fn kept_in(site: &Path, output: &str) -> Vec<String> {
     let records = crate::common::outputs::records(&site.join(output), &["source"]);
-    crate::common::outputs::ids(&records).into_iter().map(str::to_owned).collect()
+    crate::common::outputs::ids(&records)
+        .into_iter()
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
@@ -75,12 +109,19 @@ fn missing_folder_is_reported_and_waited_for() {
     copy(site.path(), 1, "one.pgm");
     done(&daemon, site.path(), 1);
     fs::rename(&watched, &away).unwrap();
-    daemon.wait("the folder to be missed", || (readiness(&daemon).0 == 503).then_some(()));
-    assert_eq!(daemon.metric("latentflow_watch_available{stage=\"in\"}"), 0.0);
+    daemon.wait("the folder to be missed", || {
+        (readiness(&daemon).0 == 503).then_some(())
+    });
+    assert_eq!(
+        daemon.metric("latentflow_watch_available{stage=\"in\"}"),
+        0.0
+    );
     assert_eq!(daemon.metric("latentflow_ready"), 0.0);
     // An empty folder in its place is not what was there.
     fs::create_dir(&watched).unwrap();
-    daemon.wait("the empty folder to be reported", || readiness(&daemon).1.contains("holds no file").then_some(()));
+    daemon.wait("the empty folder to be reported", || {
+        readiness(&daemon).1.contains("holds no file").then_some(())
+    });
     fs::remove_dir(&watched).unwrap();
     fs::rename(&away, &watched).unwrap();
     daemon.wait("the folder", || (readiness(&daemon).0 == 200).then_some(()));
@@ -88,7 +129,10 @@ fn missing_folder_is_reported_and_waited_for() {
     done(&daemon, site.path(), 2);
     let log = daemon.stop();
     assert!(log.contains("the folder is there again"), "{log}");
-    assert_eq!(kept(site.path()), (vec!["one.pgm".to_owned(), "two.pgm".to_owned()], vec![]));
+    assert_eq!(
+        kept(site.path()),
+        (vec!["one.pgm".to_owned(), "two.pgm".to_owned()], vec![])
+    );
 }
 
 #[test]
@@ -97,11 +141,19 @@ fn journalled_file_that_was_replaced_or_removed_is_settled() {
     let lazy = PIPELINE.replace("age = \"100ms\"", "age = \"1h\"");
     fs::write(site.path().join("p.toml"), &lazy).unwrap();
     let daemon = Daemon::start_with(site.path(), &[SPEED]);
-    ["replaced.pgm", "removed.pgm", "touched.pgm"].iter().for_each(|name| copy(site.path(), 1, name));
+    ["replaced.pgm", "removed.pgm", "touched.pgm"]
+        .iter()
+        .for_each(|name| copy(site.path(), 1, name));
     let journal = site.path().join("out/_latentflow/watched/in");
     daemon.wait("the journal", || {
-        let segments = fs::read_dir(&journal).ok()?.map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap());
-        (segments.map(|segment| segment.lines().count()).sum::<usize>() == 3).then_some(())
+        let segments = fs::read_dir(&journal)
+            .ok()?
+            .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap());
+        (segments
+            .map(|segment| segment.lines().count())
+            .sum::<usize>()
+            == 3)
+            .then_some(())
     });
     daemon.kill();
     copy(site.path(), 2, "replaced.pgm");
@@ -110,7 +162,10 @@ fn journalled_file_that_was_replaced_or_removed_is_settled() {
     fs::write(site.path().join("p.toml"), PIPELINE).unwrap();
     let daemon = Daemon::start_with(site.path(), &[SPEED]);
     done(&daemon, site.path(), 3);
-    assert_eq!(daemon.metric("latentflow_watch_superseded_total{stage=\"in\"}"), 1.0);
+    assert_eq!(
+        daemon.metric("latentflow_watch_superseded_total{stage=\"in\"}"),
+        1.0
+    );
     daemon.stop();
     let sound = vec!["replaced.pgm".to_owned(), "touched.pgm".to_owned()];
     assert_eq!(kept(site.path()), (sound, vec!["removed.pgm".to_owned()]));

@@ -1,5 +1,6 @@
-//! A watched folder to which anything happens at random, against a plain model: each version of a file is one record, whatever
-//! is unmounted, moved, renamed, touched, copied, made unreadable, or killed meanwhile.
+//! A watched folder to which anything happens at random, against a plain model: each version of a
+//! file is one record, whatever is unmounted, moved, renamed, touched, copied, made unreadable, or
+//! killed meanwhile.
 //!
 //! `LATENTFLOW_WATCH_STEPS` sets the number of steps, `LATENTFLOW_WATCH_SEED` which ones.
 
@@ -25,7 +26,12 @@ const STEPS: usize = 400;
 /// Files that may wait for their record before the model waits for them.
 const UNCONFIRMED: usize = 24;
 /// The daemon runs as this user where the test runs as root, so that permissions count.
-const USER: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+const USER: [&str; 4] = [
+    "setpriv",
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+];
 
 fn variable(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |value| value.parse().unwrap())
@@ -67,7 +73,10 @@ const FOLDERS: [&str; 6] = ["", "a", "b", "b/deep", "mount", "mount/deep"];
 impl Model {
     fn new(site: &Path, seed: u64) -> Self {
         let can = |program: &str, arguments: &[&str]| {
-            Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
+            Command::new(program)
+                .args(arguments)
+                .output()
+                .is_ok_and(|output| output.status.success())
         };
         let mut model = Self {
             site: site.to_path_buf(),
@@ -83,18 +92,47 @@ impl Model {
             read: BTreeSet::new(),
         };
         fs::create_dir_all(site.join("disk/deep")).unwrap();
-        FOLDERS.iter().for_each(|folder| fs::create_dir_all(model.path(folder)).unwrap());
-        if model.is_root && !can("mount", &["--bind", path(&site.join("disk")), path(&model.path("mount"))]) {
+        FOLDERS
+            .iter()
+            .for_each(|folder| fs::create_dir_all(model.path(folder)).unwrap());
+        if model.is_root
+            && !can(
+                "mount",
+                &[
+                    "--bind",
+                    path(&site.join("disk")),
+                    path(&model.path("mount")),
+                ],
+            )
+        {
             eprintln!("nothing can be mounted here: folders are moved only");
             model.is_root = false;
         }
         if model.is_root {
-            // The device of a bind mount is that of the folder; one of its own shows that it is missing.
+            // The device of a bind mount is that of the folder; one of its own shows that it is
+            // missing.
             can("umount", &[path(&model.path("mount"))]);
-            let mounted = can("mount", &["-t", "tmpfs", "-o", "size=8m", "tmpfs", path(&site.join("disk"))]);
+            let mounted = can(
+                "mount",
+                &[
+                    "-t",
+                    "tmpfs",
+                    "-o",
+                    "size=8m",
+                    "tmpfs",
+                    path(&site.join("disk")),
+                ],
+            );
             assert!(mounted, "a file system can be mounted once a folder can");
             fs::create_dir_all(site.join("disk/deep")).unwrap();
-            assert!(can("mount", &["--bind", path(&site.join("disk")), path(&model.path("mount"))]));
+            assert!(can(
+                "mount",
+                &[
+                    "--bind",
+                    path(&site.join("disk")),
+                    path(&model.path("mount"))
+                ]
+            ));
         }
         for folder in [".", "in", "in/b", "in/b/deep", "in/a"] {
             fs::set_permissions(site.join(folder), Permissions::from_mode(0o777)).unwrap();
@@ -114,20 +152,34 @@ impl Model {
     /// An image that no other file holds; all have one size.
     fn content(&mut self) -> Vec<u8> {
         self.next += 1;
-        [b"P5 4 4 255\n".as_slice(), &self.next.to_be_bytes(), &[7; 12]].concat()
+        [
+            b"P5 4 4 255\n".as_slice(),
+            &self.next.to_be_bytes(),
+            &[7; 12],
+        ]
+        .concat()
     }
 
     fn name(&mut self, folder: &str) -> String {
         self.next += 1;
-        format!("{folder}{}{}.pgm", if folder.is_empty() { "" } else { "/" }, self.next)
+        format!(
+            "{folder}{}{}.pgm",
+            if folder.is_empty() { "" } else { "/" },
+            self.next
+        )
     }
 
     fn is_away(&self, name: &str) -> bool {
-        self.absent.keys().any(|folder| name == folder || name.starts_with(&format!("{folder}/")))
+        self.absent
+            .keys()
+            .any(|folder| name == folder || name.starts_with(&format!("{folder}/")))
     }
 
     fn folder(&mut self) -> &'static str {
-        let there: Vec<&str> = FOLDERS.into_iter().filter(|folder| !self.is_away(folder)).collect();
+        let there: Vec<&str> = FOLDERS
+            .into_iter()
+            .filter(|folder| !self.is_away(folder))
+            .collect();
         there.choose(&mut self.random).unwrap()
     }
 
@@ -144,7 +196,10 @@ impl Model {
             if !self.read.insert(path.clone()) {
                 continue;
             }
-            let file = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap().build().unwrap();
+            let file = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap())
+                .unwrap()
+                .build()
+                .unwrap();
             for batch in file.map(Result::unwrap) {
                 for name in batch["source"].as_string::<i32>().iter().flatten() {
                     *self.found.entry(name.to_owned()).or_default() += 1;
@@ -153,13 +208,20 @@ impl Model {
         }
         for (name, count) in &self.found {
             let expected = self.expected.get(name).copied().unwrap_or(0);
-            assert!(*count <= expected, "{name}: {count} records, and {expected} versions");
+            assert!(
+                *count <= expected,
+                "{name}: {count} records, and {expected} versions"
+            );
         }
     }
 
     fn unconfirmed(&self) -> Vec<&String> {
         let waits = |(name, count): &(&String, &usize)| self.found.get(*name) != Some(*count);
-        self.expected.iter().filter(waits).map(|(name, _)| name).collect()
+        self.expected
+            .iter()
+            .filter(waits)
+            .map(|(name, _)| name)
+            .collect()
     }
 
     /// Waits until every file that can be read has its record.
@@ -167,7 +229,10 @@ impl Model {
         daemon.wait("every record", || {
             self.look();
             let waiting = self.unconfirmed();
-            waiting.iter().all(|name| self.unreadable.contains(*name) || self.is_away(name)).then_some(())
+            waiting
+                .iter()
+                .all(|name| self.unreadable.contains(*name) || self.is_away(name))
+                .then_some(())
         });
     }
 
@@ -176,7 +241,10 @@ impl Model {
         self.look();
         let pick = |model: &mut Self| {
             let waiting: BTreeSet<String> = model.unconfirmed().into_iter().cloned().collect();
-            let names = model.files.keys().filter(|name| !waiting.contains(*name) && !model.is_away(name));
+            let names = model
+                .files
+                .keys()
+                .filter(|name| !waiting.contains(*name) && !model.is_away(name));
             let names: Vec<String> = names.cloned().collect();
             names.choose(&mut model.random).cloned()
         };
@@ -229,7 +297,9 @@ impl Model {
     }
 
     fn change(&mut self, daemon: &Daemon) {
-        let Some(name) = self.settled(daemon) else { return };
+        let Some(name) = self.settled(daemon) else {
+            return;
+        };
         let path = self.path(&name);
         match self.random.random_range(0..6) {
             0 | 1 => {
@@ -246,7 +316,9 @@ impl Model {
                 self.removed.insert(name, content);
             }
             _ => {
-                let folder = name.rsplit_once('/').map_or(String::new(), |(folder, _)| folder.to_owned());
+                let folder = name
+                    .rsplit_once('/')
+                    .map_or(String::new(), |(folder, _)| folder.to_owned());
                 let new = self.name(&folder);
                 fs::rename(path, self.path(&new)).unwrap();
                 let content = self.files.remove(&name).unwrap();
@@ -257,8 +329,15 @@ impl Model {
     }
 
     fn restore(&mut self) {
-        let names: Vec<String> = self.removed.keys().filter(|name| !self.is_away(name)).cloned().collect();
-        let Some(name) = names.choose(&mut self.random).cloned() else { return };
+        let names: Vec<String> = self
+            .removed
+            .keys()
+            .filter(|name| !self.is_away(name))
+            .cloned()
+            .collect();
+        let Some(name) = names.choose(&mut self.random).cloned() else {
+            return;
+        };
         let folder = self.path(&name).parent().unwrap().to_path_buf();
         if folder.is_dir() {
             let content = self.removed.remove(&name).unwrap();
@@ -293,7 +372,14 @@ impl Model {
         let path = self.path(folder);
         match how {
             Absence::Moved => fs::rename(self.site.join("away"), path).unwrap(),
-            Absence::Unmounted => run("mount", &["--bind", self::path(&self.site.join("disk")), self::path(&path)]),
+            Absence::Unmounted => run(
+                "mount",
+                &[
+                    "--bind",
+                    self::path(&self.site.join("disk")),
+                    self::path(&path),
+                ],
+            ),
             Absence::Locked => fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap(),
         }
     }
@@ -355,19 +441,34 @@ fn path(path: &Path) -> &str {
 
 fn run(program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {output:?}"
+    );
 }
 
 fn touch(path: &Path, random: &mut ChaCha8Rng) {
     let time = SystemTime::now() - Duration::from_millis(random.random_range(5_000..500_000_000));
-    File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+    File::options()
+        .write(true)
+        .open(path)
+        .unwrap()
+        .set_modified(time)
+        .unwrap();
 }
 
 #[test]
 fn each_version_is_one_record_whatever_happens() {
-    let (steps, seed) = (variable("LATENTFLOW_WATCH_STEPS", STEPS), variable("LATENTFLOW_WATCH_SEED", 1));
+    let (steps, seed) = (
+        variable("LATENTFLOW_WATCH_STEPS", STEPS),
+        variable("LATENTFLOW_WATCH_SEED", 1),
+    );
     let site = tempfile::tempdir().unwrap();
-    fs::write(site.path().join("p.toml"), PIPELINE.replace("rescan = \"1s\"", "rescan = \"2s\"")).unwrap();
+    fs::write(
+        site.path().join("p.toml"),
+        PIPELINE.replace("rescan = \"1s\"", "rescan = \"2s\""),
+    )
+    .unwrap();
     fs::create_dir(site.path().join("in")).unwrap();
     let mut model = Model::new(site.path(), seed as u64);
     let mut daemon = model.start();
@@ -418,5 +519,8 @@ fn each_version_is_one_record_whatever_happens() {
     assert_eq!(model.found, model.expected);
     let rejects = data_files(&site.path().join("out/_latentflow/rejects"));
     assert!(rejects.is_empty(), "nothing is rejected: {rejects:?}");
-    eprintln!("{steps} steps, {starts} starts, root: {}: 0 lost, 0 twice", model.is_root);
+    eprintln!(
+        "{steps} steps, {starts} starts, root: {}: 0 lost, 0 twice",
+        model.is_root
+    );
 }

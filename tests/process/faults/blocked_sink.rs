@@ -15,7 +15,8 @@ pub struct BlockedRun {
 }
 
 impl BlockedRun {
-    /// Images from `in` into a table in `out`; and printed at such length that the first ones fill the pipe.
+    /// Images from `in` into a table in `out`; and printed at such length that the first ones fill
+    /// the pipe.
     pub const PIPELINE: &str = r#"
 workers = 1
 
@@ -45,7 +46,11 @@ inputs = ["pixels"]
     pub fn start(folder: &Path, pipeline: &str) -> Self {
         fs::write(folder.join("held.toml"), pipeline).unwrap();
         let mut command = latentflow(folder, &["run", "held.toml", "--summary", "none"]);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut printed = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         printed.read_line(&mut line).unwrap();

@@ -35,17 +35,28 @@ age = "100ms"
 #[test]
 fn daemon_without_descriptors_waits_and_goes_on() {
     // Names that the sink of data, the sink of rejects, and the journal open.
-    for part in ["out/.latentflow-part", "rejects/.latentflow-part", "watched/in/0000"] {
+    for part in [
+        "out/.latentflow-part",
+        "rejects/.latentflow-part",
+        "watched/in/0000",
+    ] {
         let folder = tempfile::tempdir().unwrap();
         images(&folder.path().join("in"), 5);
         let flag = folder.path().join("flag");
         fs::write(&flag, "").unwrap();
         fs::write(folder.path().join("p.toml"), WATCH).unwrap();
         let mut command = latentflow(folder.path(), &["run", "p.toml", "--summary", "none"]);
-        command.env("LD_PRELOAD", &SHIM.1).env("FAULT_PATH", part).env("FAULT_AT", "open");
-        command.env("FAULT_ERRNO", Errno::MFILE.raw_os_error().to_string()).env("FAULT_WHILE", &flag);
+        command
+            .env("LD_PRELOAD", &SHIM.1)
+            .env("FAULT_PATH", part)
+            .env("FAULT_AT", "open");
+        command
+            .env("FAULT_ERRNO", Errno::MFILE.raw_os_error().to_string())
+            .env("FAULT_WHILE", &flag);
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let mut lines = BufReader::new(child.stderr.take().unwrap())
+            .lines()
+            .map(Result::unwrap);
         let warning = lines.find(|line| line.contains("Too many open files"));
         assert!(warning.is_some(), "{part}: it ended: {:?}", child.wait());
         fs::remove_file(&flag).unwrap();
@@ -55,7 +66,13 @@ fn daemon_without_descriptors_waits_and_goes_on() {
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
         let pid = child.id().to_string();
-        assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(
+            std::process::Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
         lines.for_each(drop);
         assert_eq!(child.wait().unwrap().code(), Some(0), "{part}");
     }

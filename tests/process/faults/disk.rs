@@ -14,10 +14,23 @@ use crate::common::runs::{errors, latentflow_by};
 fn a_file_that_may_not_grow_ends_the_run_and_the_next_goes_on() {
     let folder = folder_with_rows();
     // One file that is larger than the limit after several that are not.
-    let growing = COPY.replace("file.records = 100", "file.records = 100\ncompression = \"none\"");
-    fs::write(folder.path().join("p.toml"), growing.replace("records = 100", "records = 500")).unwrap();
+    let growing = COPY.replace(
+        "file.records = 100",
+        "file.records = 100\ncompression = \"none\"",
+    );
+    fs::write(
+        folder.path().join("p.toml"),
+        growing.replace("records = 100", "records = 500"),
+    )
+    .unwrap();
     let limited = ["sh", "-c", "trap '' XFSZ; ulimit -f 8; exec \"$@\"", "sh"];
-    let output = latentflow_by(&limited, folder.path(), &["run", "p.toml", "--summary", "none"]).output().unwrap();
+    let output = latentflow_by(
+        &limited,
+        folder.path(),
+        &["run", "p.toml", "--summary", "none"],
+    )
+    .output()
+    .unwrap();
     assert_failed(
         folder.path(),
         &output,
@@ -33,24 +46,53 @@ fn a_file_that_may_not_grow_ends_the_run_and_the_next_goes_on() {
 
 #[test]
 fn a_full_disk_ends_the_run_and_the_next_goes_on_once_there_is_room() {
-    let mounts = Command::new("unshare").args(["-m", "sh", "-c", "mount -t tmpfs tmpfs /mnt"]).output();
+    let mounts = Command::new("unshare")
+        .args(["-m", "sh", "-c", "mount -t tmpfs tmpfs /mnt"])
+        .output();
     if !mounts.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: a small file system can be mounted by root alone, where that is allowed");
+        eprintln!(
+            "skipped: a small file system can be mounted by root alone, where that is allowed"
+        );
         return;
     }
     let folder = folder_with_rows();
     fs::create_dir(folder.path().join("small")).unwrap();
-    fs::write(folder.path().join("p.toml"), COPY.replace("\"out\"", "\"small/out\"")).unwrap();
+    fs::write(
+        folder.path().join("p.toml"),
+        COPY.replace("\"out\"", "\"small/out\""),
+    )
+    .unwrap();
     let script = "mount -t tmpfs -o size=20k tmpfs small && { \"$@\"; first=$?; ls -A small/out >first; \
                   mount -o remount,size=8m small && \"$@\" 2>second; echo $first $? >codes; cp -r small/out out; }";
     let mounted = ["unshare", "-m", "sh", "-c", script, "sh"];
-    let output = latentflow_by(&mounted, folder.path(), &["run", "p.toml", "--summary", "none"]).output().unwrap();
+    let output = latentflow_by(
+        &mounted,
+        folder.path(),
+        &["run", "p.toml", "--summary", "none"],
+    )
+    .output()
+    .unwrap();
     let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
-    assert_eq!(read("codes"), "1 0\n", "{} {}", errors(&output), read("second"));
-    let visible = read("first").lines().filter(|name| !name.starts_with(['.', '_'])).count();
-    assert!(visible > 0, "files that were whole before the disk was full are there");
+    assert_eq!(
+        read("codes"),
+        "1 0\n",
+        "{} {}",
+        errors(&output),
+        read("second")
+    );
+    let visible = read("first")
+        .lines()
+        .filter(|name| !name.starts_with(['.', '_']))
+        .count();
+    assert!(
+        visible > 0,
+        "files that were whole before the disk was full are there"
+    );
     let message = errors(&output);
-    let message = message.lines().find(|line| line.starts_with("latentflow: ")).unwrap();
+    let message = message
+        .lines()
+        .find(|line| line.starts_with("latentflow: "))
+        .unwrap();
     expect!["latentflow: out: small/out/part-NNNNN.parquet: No space left on device (os error NN); make room or write to another path, then run again: what was committed stays"].assert_eq(&message.replace(|digit: char| digit.is_ascii_digit(), "N"));
     assert_all_rows(folder.path());
     assert_eq!(unfinished(&folder.path().join("out")), []);

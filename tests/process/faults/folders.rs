@@ -21,7 +21,12 @@ fn a_folder_that_may_not_be_written_is_named() {
     fs::set_permissions(&out, Permissions::from_mode(0o555)).unwrap();
     fs::write(folder.path().join("p.toml"), COPY).unwrap();
     let arguments = ["run", "p.toml"];
-    let drop_rights = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let drop_rights = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+    ];
     let is_root = fs::write(out.join("root-may"), "").is_ok();
     let mut command = match is_root {
         // Root may write anywhere: somebody else has to try.
@@ -35,7 +40,9 @@ fn a_folder_that_may_not_be_written_is_named() {
             latentflow_by(&drop_rights, folder.path(), &arguments)
         }
         true => {
-            eprintln!("skipped: this runs as root, and setpriv is not there to run as somebody else");
+            eprintln!(
+                "skipped: this runs as root, and setpriv is not there to run as somebody else"
+            );
             return;
         }
         false => latentflow(folder.path(), &arguments),
@@ -48,7 +55,11 @@ fn a_folder_that_may_not_be_written_is_named() {
         ],
     );
     fs::set_permissions(&out, Permissions::from_mode(0o755)).unwrap();
-    assert_eq!(fs::read_dir(&out).unwrap().count(), 0, "nothing was started");
+    assert_eq!(
+        fs::read_dir(&out).unwrap().count(),
+        0,
+        "nothing was started"
+    );
 }
 
 #[test]
@@ -76,8 +87,17 @@ fn a_folder_that_is_taken_away_ends_the_run_and_the_next_begins_anew() {
     let mut output = held.release();
     // How far it had come by then is not known: the folder is missed, or a file in it.
     let text = errors(&output);
-    let path = text.split("latentflow: out: ").nth(1).unwrap().split(": ").next().unwrap().to_owned();
-    output.stderr = text.replace(&format!("out: {path}:"), "out: PATH:").into_bytes();
+    let path = text
+        .split("latentflow: out: ")
+        .nth(1)
+        .unwrap()
+        .split(": ")
+        .next()
+        .unwrap()
+        .to_owned();
+    output.stderr = text
+        .replace(&format!("out: {path}:"), "out: PATH:")
+        .into_bytes();
     assert_failed(
         folder.path(),
         &output,
@@ -107,7 +127,13 @@ fn a_folder_with_another_s_parquet_file_is_left_alone() {
             "latentflow: out: out/theirs.parquet: this file was not written by latentflow; write to a folder of its own, or move the file away"
         ],
     );
-    assert_eq!((data_files(&folder.path().join("out")).len(), fs::read(&foreign).unwrap()), (1, before));
+    assert_eq!(
+        (
+            data_files(&folder.path().join("out")).len(),
+            fs::read(&foreign).unwrap()
+        ),
+        (1, before)
+    );
     fs::remove_file(foreign).unwrap();
     assert_goes_on(folder.path(), COPY);
     assert_all_rows(folder.path());
@@ -118,7 +144,9 @@ fn a_second_process_on_the_same_output_is_refused_while_the_first_runs() {
     let folder = tempfile::tempdir().unwrap();
     inputs::images(&folder.path().join("in"), 400);
     let held = BlockedRun::start(folder.path(), BlockedRun::PIPELINE);
-    let second = latentflow(folder.path(), &["run", "held.toml"]).output().unwrap();
+    let second = latentflow(folder.path(), &["run", "held.toml"])
+        .output()
+        .unwrap();
     assert_failed(
         folder.path(),
         &second,
@@ -129,7 +157,10 @@ fn a_second_process_on_the_same_output_is_refused_while_the_first_runs() {
     let output = held.release();
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     let found = records(&folder.path().join("out"), &["source"]);
-    let mut wanted: Vec<String> = (0..400).filter(|&n| !inputs::is_broken(n)).map(inputs::image_name).collect();
+    let mut wanted: Vec<String> = (0..400)
+        .filter(|&n| !inputs::is_broken(n))
+        .map(inputs::image_name)
+        .collect();
     wanted.sort();
     assert_eq!(ids(&found), wanted);
 }

@@ -22,7 +22,10 @@ fn an_image_that_vanished_or_was_changed_is_a_reject_and_the_next_run_takes_the_
     let output = held.release();
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     let found = rejects(folder.path());
-    let unreadable: Vec<&str> = found.lines().filter(|line| line.contains(" unreadable ")).collect();
+    let unreadable: Vec<&str> = found
+        .lines()
+        .filter(|line| line.contains(" unreadable "))
+        .collect();
     expect![[r#"
         files unreadable 00397.pgm: No such file or directory (os error 2)
         files unreadable 00398.pgm: was changed since it was listed; the next run takes it anew"#]]
@@ -30,7 +33,10 @@ fn an_image_that_vanished_or_was_changed_is_a_reject_and_the_next_run_takes_the_
     let kept = || records(&folder.path().join("out"), &["source"]);
     assert!(!ids(&kept()).contains(&changed.as_str()) && ids(&kept()).contains(&"00399.png"));
     run(folder.path(), BlockedRun::PIPELINE, &[]);
-    assert_eq!(ids(&kept()).into_iter().filter(|id| *id == changed).count(), 1);
+    assert_eq!(
+        ids(&kept()).into_iter().filter(|id| *id == changed).count(),
+        1
+    );
 }
 
 #[test]
@@ -39,7 +45,11 @@ fn a_table_that_vanished_or_was_changed_is_a_reject_and_the_next_run_takes_the_c
     let place = |name: &str| folder.path().join("in").join(name);
     let text = "x".repeat(2000);
     fs::create_dir(folder.path().join("in")).unwrap();
-    fs::write(place("a.csv"), format!("id,text\n{}", format!("1,{text}\n").repeat(400))).unwrap();
+    fs::write(
+        place("a.csv"),
+        format!("id,text\n{}", format!("1,{text}\n").repeat(400)),
+    )
+    .unwrap();
     for name in ["b.csv", "c.csv", "d.csv"] {
         fs::write(place(name), "id,text\n1,first\n2,second\n").unwrap();
     }
@@ -72,7 +82,11 @@ inputs = ["in"]
     .assert_eq(&rejects(folder.path()));
     let short = || {
         let found = records(&folder.path().join("out"), &["source", "row", "text"]);
-        ids(&found).into_iter().filter(|id| !id.starts_with('a')).collect::<Vec<_>>().join("\n")
+        ids(&found)
+            .into_iter()
+            .filter(|id| !id.starts_with('a'))
+            .collect::<Vec<_>>()
+            .join("\n")
     };
     expect![[r#"
         d.csv 0 first

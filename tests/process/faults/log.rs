@@ -24,7 +24,10 @@ fn full_disk_of_the_log_does_not_end_a_run() {
     // Errors find no place either: the exit code tells.
     std::fs::write(folder.path().join("p.toml"), "nonsense = 1").unwrap();
     for command in ["run", "check"] {
-        let status = latentflow(folder.path(), &[command, "p.toml"]).stderr(full()).status().unwrap();
+        let status = latentflow(folder.path(), &[command, "p.toml"])
+            .stderr(full())
+            .status()
+            .unwrap();
         assert_eq!(status.code(), Some(2), "{command}");
     }
 }
@@ -35,7 +38,10 @@ fn log_that_nobody_reads_does_not_stop_a_run() {
     std::fs::write(folder.path().join("p.toml"), COPY).unwrap();
     let (unread, mut full) = std::io::pipe().unwrap();
     full.write_all(&[b' '; PIPE_BYTES]).unwrap();
-    let mut child = latentflow(folder.path(), &["run", "p.toml"]).stderr(full).spawn().unwrap();
+    let mut child = latentflow(folder.path(), &["run", "p.toml"])
+        .stderr(full)
+        .spawn()
+        .unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert_all_rows(folder.path());
     drop(unread);
@@ -49,10 +55,15 @@ fn fatal_errors_are_json_where_the_log_is() {
     std::fs::write(folder.path().join("out/part-00000.parquet"), "no Parquet").unwrap();
     for (pipeline, code) in [("nonsense = 1", 2), (COPY, 1)] {
         std::fs::write(folder.path().join("p.toml"), pipeline).unwrap();
-        let output = latentflow(folder.path(), &["run", "p.toml", "--log-format", "json"]).output().unwrap();
+        let output = latentflow(folder.path(), &["run", "p.toml", "--log-format", "json"])
+            .output()
+            .unwrap();
         let text = errors(&output);
         assert_eq!(output.status.code(), Some(code), "{text}");
-        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+        let lines: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).expect(line))
+            .collect();
         let last = lines.last().unwrap();
         assert_eq!(last["level"], "ERROR", "{text}");
         assert!(last["timestamp"].as_str().unwrap().ends_with('Z'), "{text}");

@@ -1,5 +1,5 @@
-//! Faults made for real, the message that a user sees (with the numbers that Linux gives errors), and how the next run
-//! goes on.
+//! Faults made for real, the message that a user sees (with the numbers that Linux gives errors),
+//! and how the next run goes on.
 #![cfg(target_os = "linux")]
 
 mod descriptors;
@@ -58,9 +58,14 @@ fn assert_all_rows(folder: &Path) {
 fn assert_failed(folder: &Path, output: &Output, expected: &Expect) {
     assert_eq!(output.status.code(), Some(1), "{}", errors(output));
     let text = errors(output);
-    let message: String = text.lines().skip_while(|line| !line.starts_with("latentflow: ")).collect();
+    let message: String = text
+        .lines()
+        .skip_while(|line| !line.starts_with("latentflow: "))
+        .collect();
     let root = folder.canonicalize().unwrap();
-    let message = message.replace(root.to_str().unwrap(), "ROOT").replace(folder.to_str().unwrap(), "ROOT");
+    let message = message
+        .replace(root.to_str().unwrap(), "ROOT")
+        .replace(folder.to_str().unwrap(), "ROOT");
     expected.assert_eq(&message);
 }
 
@@ -72,6 +77,9 @@ fn assert_goes_on(folder: &Path, pipeline: &str) {
 
 /// The rejects of a run that names no place for them: stage, code and reason of each.
 fn rejects(folder: &Path) -> String {
-    let found = records(&folder.join("out/_latentflow/rejects"), &["stage", "code", "reason"]);
+    let found = records(
+        &folder.join("out/_latentflow/rejects"),
+        &["stage", "code", "reason"],
+    );
     ids(&found).join("\n")
 }

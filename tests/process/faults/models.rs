@@ -1,4 +1,5 @@
-//! Models that fail on some records, or give what is no number for them: those are rejects, the rest goes on.
+//! Models that fail on some records, or give what is no number for them: those are rejects, the
+//! rest goes on.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +14,9 @@ fn through(model: &str, values: &str, expected_rows: &str, expected_rejects: &Ex
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("in")).unwrap();
     fs::write(folder.path().join("in/a.csv"), format!("x,y\n{values}")).unwrap();
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(model);
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/models")
+        .join(model);
     let pipeline = format!(
         r#"
 [models.m]

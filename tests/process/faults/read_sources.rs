@@ -60,7 +60,9 @@ const ROWS: u64 = 240;
 const GROUP: usize = 80;
 
 fn numbered(name: &str, extension: &str) -> Vec<String> {
-    (0..ROWS).map(|row| format!("{name}.{extension} {row}")).collect()
+    (0..ROWS)
+        .map(|row| format!("{name}.{extension} {row}"))
+        .collect()
 }
 
 fn rows() -> Range<u64> {
@@ -68,12 +70,16 @@ fn rows() -> Range<u64> {
 }
 
 fn numbers() -> RecordBatch {
-    let column: ArrayRef = Arc::new(Float64Array::from_iter_values(rows().map(|row| row as f64 / 4.0)));
+    let column: ArrayRef = Arc::new(Float64Array::from_iter_values(
+        rows().map(|row| row as f64 / 4.0),
+    ));
     RecordBatch::try_from_iter([("x", column)]).unwrap()
 }
 
 fn parquet(batch: &RecordBatch) -> Vec<u8> {
-    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(GROUP)).set_dictionary_enabled(false);
+    let properties = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(GROUP))
+        .set_dictionary_enabled(false);
     let properties = properties.build();
     let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
     writer.write(batch).unwrap();
@@ -81,7 +87,11 @@ fn parquet(batch: &RecordBatch) -> Vec<u8> {
 }
 
 fn image(shade: u64) -> Vec<u8> {
-    [b"P5 2 2 255\n".as_slice(), &[u8::try_from(shade).unwrap(); 4]].concat()
+    [
+        b"P5 2 2 255\n".as_slice(),
+        &[u8::try_from(shade).unwrap(); 4],
+    ]
+    .concat()
 }
 
 fn image_column() -> RecordBatch {
@@ -102,20 +112,31 @@ fn idx(sides: &[u32]) -> Vec<u8> {
     let count: u32 = sides.iter().product();
     let values = (0..count).map(|place| u8::try_from(place % 251).unwrap());
     let head = [0, 0, 8, u8::try_from(sides.len()).unwrap()];
-    head.into_iter().chain(sides.iter().flat_map(|side| side.to_be_bytes())).chain(values).collect()
+    head.into_iter()
+        .chain(sides.iter().flat_map(|side| side.to_be_bytes()))
+        .chain(values)
+        .collect()
 }
 
 fn npy() -> Vec<u8> {
     let text = format!("{{'descr': '<f8', 'fortran_order': False, 'shape': ({ROWS}, 2), }}\n");
     let values = (0..2 * ROWS).flat_map(|value| (value as f64).to_le_bytes());
     let length = u16::try_from(text.len()).unwrap().to_le_bytes();
-    [&b"\x93NUMPY\x01\x00"[..], &length, text.as_bytes()].concat().into_iter().chain(values).collect()
+    [&b"\x93NUMPY\x01\x00"[..], &length, text.as_bytes()]
+        .concat()
+        .into_iter()
+        .chain(values)
+        .collect()
 }
 
 fn npz() -> Vec<u8> {
     let mut archive = ZipArchiveWriter::new(Vec::new());
     let method = CompressionMethod::DEFLATE;
-    let (mut entry, config) = archive.new_file("x.npy").compression_method(method).start().unwrap();
+    let (mut entry, config) = archive
+        .new_file("x.npy")
+        .compression_method(method)
+        .start()
+        .unwrap();
     let mut writer = config.wrap(DeflateEncoder::new(&mut entry, Compression::default()));
     writer.write_all(&npy()).unwrap();
     let (encoder, descriptor) = writer.finish().unwrap();
@@ -130,13 +151,17 @@ fn tar() -> Vec<u8> {
         let image = image(row);
         let mut header = Header::new_gnu();
         header.set_size(image.len() as u64);
-        builder.append_data(&mut header, format!("{row}.pgm"), image.as_slice()).unwrap();
+        builder
+            .append_data(&mut header, format!("{row}.pgm"), image.as_slice())
+            .unwrap();
     }
     builder.into_inner().unwrap()
 }
 
 fn rejects(name: &str) -> Vec<u8> {
-    let text = |value: &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(rows().map(|_| value))) };
+    let text = |value: &str| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(rows().map(|_| value)))
+    };
     let columns: [(&str, ArrayRef); 7] = [
         ("source", text(&format!("{name}.parquet"))),
         ("row", Arc::new(UInt64Array::from_iter_values(rows()))),
@@ -144,7 +169,10 @@ fn rejects(name: &str) -> Vec<u8> {
         ("stage", text("pixels")),
         ("code", text("unsupported")),
         ("format", text("image")),
-        ("record", Arc::new(BinaryArray::from_iter_values(rows().map(image)))),
+        (
+            "record",
+            Arc::new(BinaryArray::from_iter_values(rows().map(image))),
+        ),
     ];
     parquet(&RecordBatch::try_from_iter(columns).unwrap())
 }
@@ -154,13 +182,24 @@ pub const SOURCES: [Source; 11] = [
     Source {
         options: "kind = \"csv\"\npath = \"in\"",
         extension: "csv",
-        content: |_| rows().fold("x,y\n".to_owned(), |text, row| format!("{text}{row},{row}.5\n")).into_bytes(),
+        content: |_| {
+            rows()
+                .fold("x,y\n".to_owned(), |text, row| {
+                    format!("{text}{row},{row}.5\n")
+                })
+                .into_bytes()
+        },
         rows: |name| numbered(name, "csv"),
     },
     Source {
         options: "kind = \"ndjson\"\npath = \"in\"",
         extension: "ndjson",
-        content: |_| rows().map(|row| format!("{{\"x\": {row}}}\n")).collect::<String>().into_bytes(),
+        content: |_| {
+            rows()
+                .map(|row| format!("{{\"x\": {row}}}\n"))
+                .collect::<String>()
+                .into_bytes()
+        },
         rows: |name| numbered(name, "ndjson"),
     },
     Source {
@@ -203,7 +242,11 @@ pub const SOURCES: [Source; 11] = [
         options: "kind = \"tar\"\npath = \"in\"",
         extension: "tar",
         content: |_| tar(),
-        rows: |name| (0..ROWS).map(|row| format!("{name}.tar/{row}.pgm {row}")).collect(),
+        rows: |name| {
+            (0..ROWS)
+                .map(|row| format!("{name}.tar/{row}.pgm {row}"))
+                .collect()
+        },
     },
     Source {
         options: "kind = \"images\"\npath = \"in\"",
@@ -223,8 +266,14 @@ pub const SOURCES: [Source; 11] = [
 pub fn write_labelled(folder: &Path) {
     let count = u32::try_from(ROWS).unwrap();
     fs::create_dir_all(folder.join("in")).unwrap();
-    File::create(folder.join("in/images")).unwrap().write_all(&idx(&[count, 2, 2])).unwrap();
-    File::create(folder.join("in/labels")).unwrap().write_all(&idx(&[count])).unwrap();
+    File::create(folder.join("in/images"))
+        .unwrap()
+        .write_all(&idx(&[count, 2, 2]))
+        .unwrap();
+    File::create(folder.join("in/labels"))
+        .unwrap()
+        .write_all(&idx(&[count]))
+        .unwrap();
 }
 
 /// The rows of [`write_labelled`].

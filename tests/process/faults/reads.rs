@@ -1,4 +1,5 @@
-//! Reads that fail, injected into the program: no row is lost, none comes twice, and only what the fault hides is left undone.
+//! Reads that fail, injected into the program: no row is lost, none comes twice, and only what the
+//! fault hides is left undone.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,7 +22,11 @@ pub static SHIM: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
     let library = folder.path().join("shim.so");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/process/faults/shim.c");
     let mut compiler = Command::new("cc");
-    compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl");
+    compiler
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .arg(&library)
+        .arg(source)
+        .arg("-ldl");
     assert!(compiler.status().unwrap().success());
     (folder, library)
 });
@@ -57,7 +62,10 @@ fn run(folder: &Path, arguments: &[&str], fault: Option<(&str, String, Errno)>) 
     let arguments = [&["run", "p.toml"], arguments].concat();
     let mut command = latentflow(folder, &arguments);
     if let Some((path, at, errno)) = fault {
-        command.env("LD_PRELOAD", &SHIM.1).env("FAULT_PATH", path).env("FAULT_AT", at);
+        command
+            .env("LD_PRELOAD", &SHIM.1)
+            .env("FAULT_PATH", path)
+            .env("FAULT_AT", at);
         command.env("FAULT_ERRNO", errno.raw_os_error().to_string());
     }
     command.output().unwrap()
@@ -85,7 +93,12 @@ struct Cell {
 
 impl Cell {
     fn check(&self) {
-        let Self { source, file, at, errno } = self;
+        let Self {
+            source,
+            file,
+            at,
+            errno,
+        } = self;
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         source.write(folder);
@@ -94,7 +107,10 @@ impl Cell {
         let length = fs::metadata(source.file(folder, file)).unwrap().len();
         let output = run(folder, &[], Some((&place, at.setting(length), *errno)));
         let (code, text) = (output.status.code(), errors(&output));
-        let what = format!("{} {file} {at:?} {errno:?}: {code:?}\n{text}", source.options);
+        let what = format!(
+            "{} {file} {at:?} {errno:?}: {code:?}\n{text}",
+            source.options
+        );
 
         let others = rows_of(source, FILES.into_iter().filter(|name| name != file));
         let all = rows_of(source, FILES);
@@ -107,11 +123,21 @@ impl Cell {
                 assert_eq!(rows, others, "{what}");
             }
             Errno::MFILE | Errno::NOMEM if source.options.contains("rejects") => {
-                assert_eq!(code, Some(1), "a plan for rejects looks into every file: {what}");
+                assert_eq!(
+                    code,
+                    Some(1),
+                    "a plan for rejects looks into every file: {what}"
+                );
             }
             Errno::MFILE | Errno::NOMEM => {
                 assert_eq!(code, Some(1), "{what}");
-                assert!(rows.is_superset(&rows_of(source, FILES.into_iter().filter(|name| name < file))), "{what}");
+                assert!(
+                    rows.is_superset(&rows_of(
+                        source,
+                        FILES.into_iter().filter(|name| name < file)
+                    )),
+                    "{what}"
+                );
             }
             _ if code == Some(0) => {
                 assert!(matches!(at, At::First | At::Last), "{what}");
@@ -120,36 +146,83 @@ impl Cell {
             _ => {
                 assert_eq!(code, Some(1), "{what}");
                 assert!(rows.is_superset(&others), "{what}");
-                assert!(text.contains("the next run reads what is missing"), "{what}");
+                assert!(
+                    text.contains("the next run reads what is missing"),
+                    "{what}"
+                );
                 assert!(rows != all, "{what}");
             }
         }
         if code != Some(0) {
-            assert!(text.contains(&place) && text.contains(&errno.to_string()), "{what}");
+            assert!(
+                text.contains(&place) && text.contains(&errno.to_string()),
+                "{what}"
+            );
         }
-        assert_eq!(rejects(folder).lines().count(), usize::from(is_gone), "{what}");
+        assert_eq!(
+            rejects(folder).lines().count(),
+            usize::from(is_gone),
+            "{what}"
+        );
 
         let output = run(folder, &[], None);
         let what = format!("{what}\nthen {}", errors(&output));
         assert_eq!(output.status.code(), Some(0), "{what}");
         let rows = kept(folder);
         // A listing of images keeps the place of each: the reject of one that was gone stays.
-        assert!(rows == all || (is_gone && rows == others && source.extension == "pgm"), "{what}");
-        assert_eq!(rejects(folder).lines().count(), usize::from(is_gone), "{what}");
+        assert!(
+            rows == all || (is_gone && rows == others && source.extension == "pgm"),
+            "{what}"
+        );
+        assert_eq!(
+            rejects(folder).lines().count(),
+            usize::from(is_gone),
+            "{what}"
+        );
     }
 }
 
-/// The faults that each source meets in the file that stands in the middle; the first file meets some as well, for plans are
-/// made by it.
+/// The faults that each source meets in the file that stands in the middle; the first file meets
+/// some as well, for plans are made by it.
 fn cells() -> Vec<Cell> {
-    let opened = [Errno::ACCESS, Errno::IO, Errno::STALE, Errno::TIMEDOUT, Errno::MFILE, Errno::NOMEM, Errno::NOENT];
-    let read = [At::First, At::Middle, At::Last].map(|at| [(at, Errno::IO), (at, Errno::STALE)]).concat();
-    let middle: Vec<(At, Errno)> =
-        opened.map(|errno| (At::Open, errno)).into_iter().chain(read).chain([(At::Stat, Errno::IO)]).collect();
-    let first = [(At::Open, Errno::IO), (At::Middle, Errno::IO), (At::Open, Errno::NOENT)];
+    let opened = [
+        Errno::ACCESS,
+        Errno::IO,
+        Errno::STALE,
+        Errno::TIMEDOUT,
+        Errno::MFILE,
+        Errno::NOMEM,
+        Errno::NOENT,
+    ];
+    let read = [At::First, At::Middle, At::Last]
+        .map(|at| [(at, Errno::IO), (at, Errno::STALE)])
+        .concat();
+    let middle: Vec<(At, Errno)> = opened
+        .map(|errno| (At::Open, errno))
+        .into_iter()
+        .chain(read)
+        .chain([(At::Stat, Errno::IO)])
+        .collect();
+    let first = [
+        (At::Open, Errno::IO),
+        (At::Middle, Errno::IO),
+        (At::Open, Errno::NOENT),
+    ];
     let of = |source: &'static Source| {
-        let middle = middle.iter().map(move |&(at, errno)| Cell { source, file: "b", at, errno });
-        middle.chain(first.map(|(at, errno)| Cell { source, file: "a", at, errno })).collect::<Vec<_>>()
+        let middle = middle.iter().map(move |&(at, errno)| Cell {
+            source,
+            file: "b",
+            at,
+            errno,
+        });
+        middle
+            .chain(first.map(|(at, errno)| Cell {
+                source,
+                file: "a",
+                at,
+                errno,
+            }))
+            .collect::<Vec<_>>()
     };
     SOURCES.iter().flat_map(of).collect()
 }
@@ -163,33 +236,55 @@ fn every_fault_of_every_source_loses_and_doubles_no_row() {
             cell.check();
         }
     };
-    let threads = thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
+    let threads = thread::available_parallelism()
+        .map_or(2, usize::from)
+        .clamp(2, 8);
     thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
 }
 
 #[test]
 fn labels_that_cannot_be_read_leave_their_records_undone() {
     let options = "kind = \"idx\"\npath = \"in/images\"\nlabels = \"in/labels\"";
-    let pipeline = Source { options, extension: "", content: |_| Vec::new(), rows: |_| Vec::new() }.pipeline();
+    let pipeline = Source {
+        options,
+        extension: "",
+        content: |_| Vec::new(),
+        rows: |_| Vec::new(),
+    }
+    .pipeline();
     let all: BTreeSet<String> = labelled_rows().into_iter().collect();
     for at in [At::Open, At::First, At::Middle, At::Last] {
         let folder = tempfile::tempdir().unwrap();
         write_labelled(folder.path());
         fs::write(folder.path().join("p.toml"), &pipeline).unwrap();
         let length = fs::metadata(folder.path().join("in/labels")).unwrap().len();
-        let output = run(folder.path(), &[], Some(("in/labels", at.setting(length), Errno::IO)));
+        let output = run(
+            folder.path(),
+            &[],
+            Some(("in/labels", at.setting(length), Errno::IO)),
+        );
         assert_eq!(output.status.code(), Some(1), "{at:?}: {}", errors(&output));
-        assert!(errors(&output).contains("in/labels: Input/output error"), "{}", errors(&output));
+        assert!(
+            errors(&output).contains("in/labels: Input/output error"),
+            "{}",
+            errors(&output)
+        );
         assert!(kept(folder.path()).len() < all.len());
         let output = run(folder.path(), &[], None);
         assert_eq!(output.status.code(), Some(0), "{at:?}: {}", errors(&output));
-        assert_eq!((kept(folder.path()), rejects(folder.path())), (all.clone(), String::new()));
+        assert_eq!(
+            (kept(folder.path()), rejects(folder.path())),
+            (all.clone(), String::new())
+        );
     }
 }
 
 #[test]
 fn a_folder_that_cannot_be_listed_is_named_and_done_later() {
-    for source in SOURCES.iter().filter(|source| ["csv", "tar", "pgm"].contains(&source.extension)) {
+    for source in SOURCES
+        .iter()
+        .filter(|source| ["csv", "tar", "pgm"].contains(&source.extension))
+    {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         source.write(folder);
@@ -197,19 +292,28 @@ fn a_folder_that_cannot_be_listed_is_named_and_done_later() {
         let hidden = format!("in/sub/b.{}", source.extension);
         fs::rename(source.file(folder, "b"), folder.join(&hidden)).unwrap();
         fs::write(folder.join("p.toml"), source.pipeline()).unwrap();
-        let all: BTreeSet<String> = rows_of(source, ["a", "c"]).into_iter().chain((source.rows)("sub/b")).collect();
+        let all: BTreeSet<String> = rows_of(source, ["a", "c"])
+            .into_iter()
+            .chain((source.rows)("sub/b"))
+            .collect();
         let fault = || Some(("in/sub", At::List.setting(0), Errno::ACCESS));
         let fails = || {
             let output = run(folder, &[], fault());
             let text = errors(&output);
             assert_eq!(output.status.code(), Some(1), "{text}");
-            assert!(text.contains("in/sub: Permission denied (os error 13); allow it"), "{text}");
+            assert!(
+                text.contains("in/sub: Permission denied (os error 13); allow it"),
+                "{text}"
+            );
             assert_eq!(rejects(folder), "", "{text}");
         };
         fails();
         assert_eq!(kept(folder), rows_of(source, ["a", "c"]));
         assert_eq!(run(folder, &[], None).status.code(), Some(0));
-        assert_eq!((kept(folder), rejects(folder)), (all.clone(), String::new()));
+        assert_eq!(
+            (kept(folder), rejects(folder)),
+            (all.clone(), String::new())
+        );
 
         // A file that was listed before is not gone because its folder cannot be listed.
         fs::remove_dir_all(folder.join("out")).unwrap();
@@ -226,9 +330,17 @@ fn run_ends_with_the_error_if_no_file_can_be_read() {
     let folder = tempfile::tempdir().unwrap();
     source.write(folder.path());
     fs::write(folder.path().join("p.toml"), source.pipeline()).unwrap();
-    let output = run(folder.path(), &[], Some(("in/", At::Open.setting(0), Errno::ACCESS)));
+    let output = run(
+        folder.path(),
+        &[],
+        Some(("in/", At::Open.setting(0), Errno::ACCESS)),
+    );
     assert_eq!(output.status.code(), Some(1), "{}", errors(&output));
-    assert!(errors(&output).contains("in/a.csv: Permission denied (os error 13); allow it"), "{}", errors(&output));
+    assert!(
+        errors(&output).contains("in/a.csv: Permission denied (os error 13); allow it"),
+        "{}",
+        errors(&output)
+    );
     assert!(!folder.path().join("out").exists());
 }
 
@@ -238,7 +350,17 @@ fn the_summary_counts_inputs_that_could_not_be_read() {
     let folder = tempfile::tempdir().unwrap();
     source.write(folder.path());
     fs::write(folder.path().join("p.toml"), source.pipeline()).unwrap();
-    let output = run(folder.path(), &["--summary", "json"], Some(("in/b.", "open".to_owned(), Errno::IO)));
+    let output = run(
+        folder.path(),
+        &["--summary", "json"],
+        Some(("in/b.", "open".to_owned(), Errno::IO)),
+    );
     let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((summary["unread_inputs"].as_u64(), summary["outcome"].as_str()), (Some(1), Some("failed")));
+    assert_eq!(
+        (
+            summary["unread_inputs"].as_u64(),
+            summary["outcome"].as_str()
+        ),
+        (Some(1), Some("failed"))
+    );
 }

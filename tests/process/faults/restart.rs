@@ -57,7 +57,10 @@ fn a_file_of_ours_with_a_damaged_footer_is_named() {
     let file = second_file(folder.path());
     let mut bytes = fs::read(&file).unwrap();
     let place = bytes.len() - 20;
-    bytes[place..].iter_mut().take(8).for_each(|byte| *byte ^= 0xff);
+    bytes[place..]
+        .iter_mut()
+        .take(8)
+        .for_each(|byte| *byte ^= 0xff);
     fs::write(&file, bytes).unwrap();
     let (output, _) = run(folder.path(), COPY, &[]);
     assert_failed(
@@ -73,9 +76,14 @@ fn a_file_of_ours_with_a_damaged_footer_is_named() {
 fn what_a_crash_left_half_written_is_removed_and_nothing_else() {
     let folder = begun("500");
     let out = folder.path().join("out");
-    let (half, theirs) = (out.join(".latentflow-part-00009.parquet.tmp"), out.join(".theirs.tmp"));
+    let (half, theirs) = (
+        out.join(".latentflow-part-00009.parquet.tmp"),
+        out.join(".theirs.tmp"),
+    );
     let reject = out.join("_latentflow/rejects/.latentflow-part-00000.parquet.tmp");
-    [&half, &theirs, &reject].into_iter().for_each(|path| fs::write(path, "half").unwrap());
+    [&half, &theirs, &reject]
+        .into_iter()
+        .for_each(|path| fs::write(path, "half").unwrap());
     assert_goes_on(folder.path(), COPY);
     assert!(!half.exists() && !reject.exists() && theirs.exists());
     assert_all_rows(folder.path());
@@ -88,7 +96,10 @@ fn a_damaged_marker_is_named() {
         "[stages.out]",
         "[stages.none]\nkind = \"filter\"\ninputs = [\"in\"]\ncolumn = \"b\"\nabove = 2\n[stages.out]",
     );
-    let nothing = nothing.replace("kind = \"parquet\"\ninputs = [\"in\"]", "kind = \"parquet\"\ninputs = [\"none\"]");
+    let nothing = nothing.replace(
+        "kind = \"parquet\"\ninputs = [\"in\"]",
+        "kind = \"parquet\"\ninputs = [\"none\"]",
+    );
     assert_goes_on(folder.path(), &nothing);
     let marker = folder.path().join("out/_latentflow/coverage.json");
     let text = fs::read(&marker).unwrap();
@@ -108,7 +119,9 @@ fn a_damaged_journal_is_named_with_its_line() {
     let folder = tempfile::tempdir().unwrap();
     inputs::images(&folder.path().join("in"), 40);
     assert_goes_on(folder.path(), BlockedRun::PIPELINE);
-    let journal = folder.path().join("out/_latentflow/listings/files-0.ndjson");
+    let journal = folder
+        .path()
+        .join("out/_latentflow/listings/files-0.ndjson");
     let text = fs::read_to_string(&journal).unwrap();
     let last = text.rfind('{').unwrap();
     fs::write(&journal, &text[..=last]).unwrap();

@@ -45,7 +45,12 @@ fn png_chunk(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
 
 /// A PNG of 8-bit colours with these chunks between its header and its end.
 fn png(width: u32, height: u32, chunks: &[Vec<u8>]) -> Vec<u8> {
-    let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 2, 0, 0, 0]].concat();
+    let header = [
+        &width.to_be_bytes()[..],
+        &height.to_be_bytes(),
+        &[8, 2, 0, 0, 0],
+    ]
+    .concat();
     let start = [b"\x89PNG\r\n\x1a\n".to_vec(), png_chunk(b"IHDR", &header)].concat();
     [start, chunks.concat(), png_chunk(b"IEND", &[])].concat()
 }
@@ -61,16 +66,37 @@ fn zeros(mebibytes: usize) -> Vec<u8> {
 fn sizes_that_are_absurd_are_refused_before_anything_is_allocated() {
     let tiff = |side: u32| {
         let entry = |tag: u16, value: u32| {
-            [&tag.to_le_bytes()[..], &4_u16.to_le_bytes(), &1_u32.to_le_bytes(), &value.to_le_bytes()].concat()
+            [
+                &tag.to_le_bytes()[..],
+                &4_u16.to_le_bytes(),
+                &1_u32.to_le_bytes(),
+                &value.to_le_bytes(),
+            ]
+            .concat()
         };
-        let fields =
-            [(256, side), (257, side), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, side), (279, 4)];
+        let fields = [
+            (256, side),
+            (257, side),
+            (258, 8),
+            (259, 1),
+            (262, 1),
+            (273, 8),
+            (277, 1),
+            (278, side),
+            (279, 4),
+        ];
         let entries = fields.map(|(tag, value)| entry(tag, value)).concat();
         [b"II\x2a\0\x08\0\0\0\x09\0".as_slice(), &entries, &[0; 8]].concat()
     };
     let bmp = |side: i32| {
         let sides = [side.to_le_bytes(), side.to_le_bytes()].concat();
-        [b"BM\x7a\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0".as_slice(), &sides, b"\x01\0\x18\0", &[0; 64]].concat()
+        [
+            b"BM\x7a\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0".as_slice(),
+            &sides,
+            b"\x01\0\x18\0",
+            &[0; 64],
+        ]
+        .concat()
     };
     let jpeg = b"\xff\xd8\xff\xc0\0\x0b\x08\xff\xff\xff\xff\x01\x01\x11\0\xff\xda\0\x08\x01\x01\0\0\x3f\0\0\xff\xd9";
     // 14 bits each for width and height, both less 1.
@@ -90,16 +116,24 @@ fn sizes_that_are_absurd_are_refused_before_anything_is_allocated() {
         ("a.pbm", b"P4 65535 65535\nabc".to_vec()),
         ("a.jpg", jpeg.to_vec()),
     ];
-    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
+    let files: Vec<(&str, &[u8])> = files
+        .iter()
+        .map(|(name, bytes)| (*name, bytes.as_slice()))
+        .collect();
     let folder = folder(&files);
     let ran = decode(folder.path());
     ran.adds_up();
     assert_eq!((ran.records, ran.kept), (11, 0));
     for reject in &ran.rejects {
-        let by_limit = reject.reason.contains("more than the limit of 100000000 pixels");
+        let by_limit = reject
+            .reason
+            .contains("more than the limit of 100000000 pixels");
         // Of what does not even fit 64 bits its decoder speaks first.
         let by_decoder = reject.source == "b.ppm" && reject.reason.ends_with("are too large");
-        assert!(by_limit && reject.code == "too_large" || by_decoder, "{reject:?}");
+        assert!(
+            by_limit && reject.code == "too_large" || by_decoder,
+            "{reject:?}"
+        );
     }
     ran.took_at_most(USUAL_MEBIBYTES);
 }
@@ -113,11 +147,17 @@ fn what_unpacks_to_more_than_its_pixels_takes_no_memory() {
     });
     let bomb = zeros(256);
     let text = png_chunk(b"zTXt", &[b"Comment\0\0".as_slice(), &bomb].concat());
-    let international = png_chunk(b"iTXt", &[b"Comment\0\x01\0\0\0".as_slice(), &bomb].concat());
+    let international = png_chunk(
+        b"iTXt",
+        &[b"Comment\0\x01\0\0\0".as_slice(), &bomb].concat(),
+    );
     let profile = png_chunk(b"iCCP", &[b"Profile\0\0".as_slice(), &bomb].concat());
     let folder = folder(&[
         ("pixels.png", &png(1, 1, &[png_chunk(b"IDAT", &bomb)])),
-        ("text.png", &png(1, 1, &[text, international, pixel.clone()])),
+        (
+            "text.png",
+            &png(1, 1, &[text, international, pixel.clone()]),
+        ),
         ("profile.png", &png(1, 1, &[profile, pixel.clone()])),
         ("sound.png", &png(1, 1, &[pixel])),
     ]);
@@ -125,11 +165,16 @@ fn what_unpacks_to_more_than_its_pixels_takes_no_memory() {
     ran.adds_up();
     assert!(!ran.codes().contains_key("sound.png"), "{:?}", ran.rejects);
     // What is beside the pixels is passed over.
-    assert!(!ran.codes().contains_key("text.png") && !ran.codes().contains_key("profile.png"), "{:?}", ran.rejects);
+    assert!(
+        !ran.codes().contains_key("text.png") && !ran.codes().contains_key("profile.png"),
+        "{:?}",
+        ran.rejects
+    );
     ran.took_at_most(USUAL_MEBIBYTES);
 }
 
-/// Black and gray, 8 x 8 pixels a unit, each of two bits; `unit` is what stands for a unit and its restart marker.
+/// Black and gray, 8 x 8 pixels a unit, each of two bits; `unit` is what stands for a unit and its
+/// restart marker.
 fn jpeg_of_units(side: u16, interval: u16, unit: impl Fn(usize) -> Vec<u8>) -> Vec<u8> {
     let table = |class: u8| {
         let lengths = [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -143,19 +188,40 @@ fn jpeg_of_units(side: u16, interval: u16, unit: impl Fn(usize) -> Vec<u8>) -> V
     let scan = [0xff, 0xda, 0, 8, 1, 1, 0, 0, 63, 0];
     let units = usize::from(side.div_ceil(8)).pow(2);
     let data: Vec<u8> = (0..units).flat_map(unit).collect();
-    let start = [&[0xff, 0xd8], quantisers.as_slice(), &table(0x00), &table(0x10), &frame, &restarts, &scan].concat();
+    let start = [
+        &[0xff, 0xd8],
+        quantisers.as_slice(),
+        &table(0x00),
+        &table(0x10),
+        &frame,
+        &restarts,
+        &scan,
+    ]
+    .concat();
     [start.as_slice(), &data, &[0xff, 0xd9]].concat()
 }
 
 #[test]
 fn jpegs_of_thousands_of_scans_or_segments_are_refused_and_of_restarts_decoded() {
     let end = PROGRESSIVE.len() - 2;
-    let first_scan = PROGRESSIVE.windows(2).position(|pair| pair == [0xff, 0xda]).unwrap();
-    let second_scan =
-        first_scan + 2 + PROGRESSIVE[first_scan + 2..].windows(2).position(|p| p == [0xff, 0xc4]).unwrap();
+    let first_scan = PROGRESSIVE
+        .windows(2)
+        .position(|pair| pair == [0xff, 0xda])
+        .unwrap();
+    let second_scan = first_scan
+        + 2
+        + PROGRESSIVE[first_scan + 2..]
+            .windows(2)
+            .position(|p| p == [0xff, 0xc4])
+            .unwrap();
     let scan = &PROGRESSIVE[first_scan..second_scan];
     let scans = [&PROGRESSIVE[..end], &scan.repeat(5000), &PROGRESSIVE[end..]].concat();
-    let segments = [&PROGRESSIVE[..2], &b"\xff\xe1\0\x08Exif\0\0".repeat(100_000), &PROGRESSIVE[2..]].concat();
+    let segments = [
+        &PROGRESSIVE[..2],
+        &b"\xff\xe1\0\x08Exif\0\0".repeat(100_000),
+        &PROGRESSIVE[2..],
+    ]
+    .concat();
     let restarts = jpeg_of_units(1024, 1, |unit| vec![0x3f, 0xff, 0xd0 | (unit % 8) as u8]);
     let storm = jpeg_of_units(1024, 1, |_| [0xff, 0xd0].repeat(64));
     let folder = folder(&[
@@ -168,8 +234,15 @@ fn jpegs_of_thousands_of_scans_or_segments_are_refused_and_of_restarts_decoded()
     let ran = decode(folder.path());
     ran.adds_up();
     let codes = ran.codes();
-    assert_eq!((codes.get("scans.jpg"), codes.get("segments.jpg")), (Some(&"too_large"), Some(&"too_large")));
-    assert!(!codes.contains_key("sound.jpg") && !codes.contains_key("restarts.jpg"), "{:?}", ran.rejects);
+    assert_eq!(
+        (codes.get("scans.jpg"), codes.get("segments.jpg")),
+        (Some(&"too_large"), Some(&"too_large"))
+    );
+    assert!(
+        !codes.contains_key("sound.jpg") && !codes.contains_key("restarts.jpg"),
+        "{:?}",
+        ran.rejects
+    );
     ran.took_at_most(USUAL_MEBIBYTES);
 }
 
@@ -205,25 +278,52 @@ fn a_file_that_was_cut_is_a_reject_whatever_its_format() {
     let mut cut = 0;
     for (name, extension, bytes) in &files {
         let write = |name: String, bytes: &[u8]| {
-            fs::write(folder.path().join("in").join(format!("{name}.{extension}")), bytes).unwrap();
+            fs::write(
+                folder.path().join("in").join(format!("{name}.{extension}")),
+                bytes,
+            )
+            .unwrap();
         };
         write(name.clone(), bytes);
         whole += 1;
         for part in 0..20 {
-            write(format!("{name}-cut{part:02}"), &bytes[..bytes.len() * part / 20]);
+            write(
+                format!("{name}-cut{part:02}"),
+                &bytes[..bytes.len() * part / 20],
+            );
             cut += 1;
         }
     }
     let ran = decode(folder.path());
     ran.adds_up();
-    assert_eq!((ran.records, ran.kept), (whole + cut, whole), "{:?}", ran.rejects);
-    assert!(ran.rejects.iter().all(|reject| reject.source.contains("-cut")), "{:?}", ran.rejects);
-    assert!(ran.rejects.iter().any(|reject| reject.reason == "no image: there are no bytes"), "{:?}", ran.rejects);
+    assert_eq!(
+        (ran.records, ran.kept),
+        (whole + cut, whole),
+        "{:?}",
+        ran.rejects
+    );
+    assert!(
+        ran.rejects
+            .iter()
+            .all(|reject| reject.source.contains("-cut")),
+        "{:?}",
+        ran.rejects
+    );
+    assert!(
+        ran.rejects
+            .iter()
+            .any(|reject| reject.reason == "no image: there are no bytes"),
+        "{:?}",
+        ran.rejects
+    );
 }
 
 #[test]
 fn a_progressive_jpeg_that_was_cut_and_closed_is_a_reject() {
-    let first_scan = PROGRESSIVE.windows(2).position(|pair| pair == [0xff, 0xda]).unwrap();
+    let first_scan = PROGRESSIVE
+        .windows(2)
+        .position(|pair| pair == [0xff, 0xda])
+        .unwrap();
     let folder = folder(&[("whole.jpg", PROGRESSIVE)]);
     let mut closed = 0;
     // Of the last bytes a few may be padding, or bits that no coefficient needs.
@@ -234,14 +334,21 @@ fn a_progressive_jpeg_that_was_cut_and_closed_is_a_reject() {
     }
     let ran = decode(folder.path());
     ran.adds_up();
-    assert_eq!((ran.records, ran.kept), (closed + 1, 1), "{:?}", ran.codes());
+    assert_eq!(
+        (ran.records, ran.kept),
+        (closed + 1, 1),
+        "{:?}",
+        ran.codes()
+    );
 }
 
 #[test]
 fn what_only_bears_an_images_name_is_a_reject() {
     let nonsense = [7; 3000];
     let inner = tar_of(&[("x.jpg", &nonsense)]);
-    let zip = b"PK\x03\x04\x14\0\0\0\0\0\0\0\0\0\0\0\0\0\x05\0\0\0\x05\0\0\0\x05\0\0\0x.zipPK\x05\x06".to_vec();
+    let zip =
+        b"PK\x03\x04\x14\0\0\0\0\0\0\0\0\0\0\0\0\0\x05\0\0\0\x05\0\0\0\x05\0\0\0x.zipPK\x05\x06"
+            .to_vec();
     let folder = folder(&[
         ("a.jpg", &tar_of(&[("inner.tar", &inner)])),
         ("b.png", &zip),
@@ -251,8 +358,14 @@ fn what_only_bears_an_images_name_is_a_reject() {
         ("f.tif", b"II\x2a\0\xff\xff\xff\xff"),
         ("g.ppm", b"P6"),
         ("h.jpeg", b"\xff\xd8\xff"),
-        ("i.pnm", &[b"P6 1 1 ".as_slice(), &b"9".repeat(1 << 20)].concat()),
-        ("j.pgm", &[b"P5\n#".as_slice(), &b"#".repeat(1 << 20)].concat()),
+        (
+            "i.pnm",
+            &[b"P6 1 1 ".as_slice(), &b"9".repeat(1 << 20)].concat(),
+        ),
+        (
+            "j.pgm",
+            &[b"P5\n#".as_slice(), &b"#".repeat(1 << 20)].concat(),
+        ),
     ]);
     let ran = decode(folder.path());
     ran.adds_up();

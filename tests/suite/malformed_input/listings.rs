@@ -1,4 +1,5 @@
-//! Folders with files that are none, links that lead in circles, names that are no text, and very many files.
+//! Folders with files that are none, links that lead in circles, names that are no text, and very
+//! many files.
 #![cfg(unix)]
 
 use std::ffi::OsStr;
@@ -35,7 +36,13 @@ fn pipes_devices_loops_and_folders_are_passed_over_and_empty_files_are_rejects()
     fs::write(place.join("sound.ppm"), PIXEL).unwrap();
     fs::write(place.join("empty.jpg"), b"").unwrap();
     fs::create_dir(place.join("folder.jpg")).unwrap();
-    assert!(Command::new("mkfifo").arg(place.join("pipe.jpg")).status().unwrap().success());
+    assert!(
+        Command::new("mkfifo")
+            .arg(place.join("pipe.jpg"))
+            .status()
+            .unwrap()
+            .success()
+    );
     symlink("/dev/zero", place.join("zero.jpg")).unwrap();
     symlink("/dev/stdin", place.join("input.jpg")).unwrap();
     symlink(".", place.join("loop")).unwrap();
@@ -48,16 +55,30 @@ fn pipes_devices_loops_and_folders_are_passed_over_and_empty_files_are_rejects()
         let _ = fs::remove_dir_all(folder.path().join("bad"));
         let ran = read(folder.path(), links);
         ran.adds_up();
-        assert_eq!((ran.kept, ran.records), (kept, kept + 1), "{:?}", ran.rejects);
+        assert_eq!(
+            (ran.kept, ran.records),
+            (kept, kept + 1),
+            "{:?}",
+            ran.rejects
+        );
         let reject = &ran.rejects[0];
-        assert_eq!((reject.source.as_str(), reject.code.as_str()), ("empty.jpg", "truncated"));
+        assert_eq!(
+            (reject.source.as_str(), reject.code.as_str()),
+            ("empty.jpg", "truncated")
+        );
     }
 }
 
 #[test]
 fn a_device_or_a_pipe_as_the_path_itself_is_an_error() {
     let folder = folder();
-    assert!(Command::new("mkfifo").arg(folder.path().join("pipe.jpg")).status().unwrap().success());
+    assert!(
+        Command::new("mkfifo")
+            .arg(folder.path().join("pipe.jpg"))
+            .status()
+            .unwrap()
+            .success()
+    );
     for kind in ["images", "csv", "ndjson", "parquet", "arrow", "tar"] {
         for path in ["/dev/zero", "pipe.jpg", "/dev/null"] {
             let pipeline = format!(
@@ -65,7 +86,12 @@ fn a_device_or_a_pipe_as_the_path_itself_is_an_error() {
                  [stages.out]\nkind = \"discard\"\ninputs = [\"in\"]\n"
             );
             let ran = run(folder.path(), &pipeline, &[]);
-            assert!(matches!(ran.code, Some(1 | 2)), "{kind} {path}: {:?} {}", ran.code, ran.log);
+            assert!(
+                matches!(ran.code, Some(1 | 2)),
+                "{kind} {path}: {:?} {}",
+                ran.code,
+                ran.log
+            );
             assert!(ran.log.contains(path), "{kind} {path}: {}", ran.log);
         }
     }
@@ -84,16 +110,33 @@ fn any_bytes_may_be_a_name() {
         b"'\"\\.ppm",
     ];
     for name in names {
-        fs::write(folder.path().join("in").join(OsStr::from_bytes(name)), PIXEL).unwrap();
-        fs::write(folder.path().join("in").join(OsStr::from_bytes(&[b"bad".as_slice(), name].concat())), b"x").unwrap();
+        fs::write(
+            folder.path().join("in").join(OsStr::from_bytes(name)),
+            PIXEL,
+        )
+        .unwrap();
+        fs::write(
+            folder
+                .path()
+                .join("in")
+                .join(OsStr::from_bytes(&[b"bad".as_slice(), name].concat())),
+            b"x",
+        )
+        .unwrap();
     }
     let ran = read(folder.path(), "");
     ran.adds_up();
     assert_eq!((ran.records, ran.kept), (14, 7), "{:?}", ran.rejects);
-    assert!(ran.codes().contains_key("bad%FF%FE.ppm") && ran.codes().contains_key("badnew\nline.ppm"));
+    assert!(
+        ran.codes().contains_key("bad%FF%FE.ppm") && ran.codes().contains_key("badnew\nline.ppm")
+    );
     assert!(!ran.log.contains('\x1b'), "{:?}", ran.log);
     let again = read(folder.path(), "");
-    assert_eq!((again.code, again.records), (Some(0), 0), "the same names are met again");
+    assert_eq!(
+        (again.code, again.records),
+        (Some(0), 0),
+        "the same names are met again"
+    );
 }
 
 #[test]
@@ -104,8 +147,9 @@ fn what_may_not_be_read_is_left_out_or_a_reject() {
     fs::write(place.join("closed/a.ppm"), PIXEL).unwrap();
     fs::write(place.join("sound.ppm"), PIXEL).unwrap();
     fs::write(place.join("secret.ppm"), PIXEL).unwrap();
-    let allow =
-        |name: &str, mode: u32| fs::set_permissions(place.join(name), fs::Permissions::from_mode(mode)).unwrap();
+    let allow = |name: &str, mode: u32| {
+        fs::set_permissions(place.join(name), fs::Permissions::from_mode(mode)).unwrap()
+    };
     allow("closed", 0o000);
     allow("secret.ppm", 0o000);
     let all_may = fs::read_dir(place.join("closed")).is_ok();
@@ -118,8 +162,15 @@ fn what_may_not_be_read_is_left_out_or_a_reject() {
     ran.adds_up();
     assert_eq!((ran.records, ran.kept), (2, 1), "{:?}", ran.rejects);
     let reject = &ran.rejects[0];
-    assert!(reject.code == "unreadable" && reject.reason.starts_with("secret.ppm: "), "{reject:?}");
-    assert!(ran.log.contains("left out") && ran.log.contains("closed"), "{}", ran.log);
+    assert!(
+        reject.code == "unreadable" && reject.reason.starts_with("secret.ppm: "),
+        "{reject:?}"
+    );
+    assert!(
+        ran.log.contains("left out") && ran.log.contains("closed"),
+        "{}",
+        ran.log
+    );
 }
 
 #[test]
@@ -128,7 +179,8 @@ fn thousands_of_files_in_one_folder_are_all_read() {
     let folder = folder();
     let first = folder.path().join("in/00000.ppm");
     fs::write(&first, PIXEL).unwrap();
-    (1..FILES).for_each(|n| fs::hard_link(&first, folder.path().join(format!("in/{n:05}.ppm"))).unwrap());
+    (1..FILES)
+        .for_each(|n| fs::hard_link(&first, folder.path().join(format!("in/{n:05}.ppm"))).unwrap());
     let ran = read(folder.path(), "");
     ran.adds_up();
     assert_eq!((ran.records, ran.kept), (FILES, FILES));

@@ -1,5 +1,5 @@
-//! Small files of every kind with bytes changed at random, and some that unpack to very much: each ends as records or rejects,
-//! within the memory that `check` prints.
+//! Small files of every kind with bytes changed at random, and some that unpack to very much: each
+//! ends as records or rejects, within the memory that `check` prints.
 
 use std::fs::{self, File};
 use std::io::{Cursor, Write as _};
@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, DictionaryArray, Float32Array, Int32Array, Int64Array, ListArray, NullArray, RecordBatch,
-    RunArray, StringArray,
+    ArrayRef, BinaryArray, DictionaryArray, Float32Array, Int32Array, Int64Array, ListArray,
+    NullArray, RecordBatch, RunArray, StringArray,
 };
 use arrow::datatypes::{Float32Type, Int32Type};
 use arrow::ipc::CompressionType;
@@ -50,8 +50,13 @@ impl Numbers {
                     bytes.splice(at..at, copy);
                 }
                 2..=4 => {
-                    let extremes: [&[u8]; 5] =
-                        [&[0xff; 8], &[0xff, 0xff, 0xff, 0x7f], &[0; 8], &[0x7f; 4], &[0x80, 0, 0, 0]];
+                    let extremes: [&[u8]; 5] = [
+                        &[0xff; 8],
+                        &[0xff, 0xff, 0xff, 0x7f],
+                        &[0; 8],
+                        &[0x7f; 4],
+                        &[0x80, 0, 0, 0],
+                    ];
                     let value = extremes[self.next(5)];
                     let end = bytes.len().min(at + value.len());
                     bytes[at..end].copy_from_slice(&value[..end - at]);
@@ -65,7 +70,11 @@ impl Numbers {
 
 fn stages(kind: &str, images: bool) -> String {
     let pixels = "[stages.pixels]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [8, 8]\n";
-    let (pixels, from) = if images { (pixels, "pixels") } else { ("", "in") };
+    let (pixels, from) = if images {
+        (pixels, "pixels")
+    } else {
+        ("", "in")
+    };
     format!(
         "[stages.in]\nkind = \"{kind}\"\npath = \"in\"\n{pixels}\
          [stages.out]\nkind = \"parquet\"\ninputs = [\"{from}\"]\npath = \"out\"\n[rejects]\npath = \"bad\"\n"
@@ -77,7 +86,13 @@ fn printed(folder: &Path) -> u64 {
     let (status, log, _) = watch(folder, &["check", "p.toml"]);
     assert!(status.success(), "{log}");
     let text = fs::read_to_string(folder.join("stdout")).unwrap();
-    let bound = text.split("at most ").nth(1).unwrap().split(':').next().unwrap();
+    let bound = text
+        .split("at most ")
+        .nth(1)
+        .unwrap()
+        .split(':')
+        .next()
+        .unwrap();
     bound.parse::<bytesize::ByteSize>().unwrap().as_u64()
 }
 
@@ -86,9 +101,17 @@ fn within_bound(folder: &Path, pipeline: &str) -> Ran {
     fs::write(folder.join("p.toml"), pipeline).unwrap();
     let bound = printed(folder);
     let ran = run(folder, pipeline, &["--workers", "2"]);
-    assert!(matches!(ran.code, Some(0 | 3)), "{:?}: {}", ran.code, ran.log);
+    assert!(
+        matches!(ran.code, Some(0 | 3)),
+        "{:?}: {}",
+        ran.code,
+        ran.log
+    );
     let (peak, mebibytes) = (ran.peak >> 20, bound >> 20);
-    assert!(ran.peak <= bound + MARGIN, "took {peak} MiB, {mebibytes} MiB printed");
+    assert!(
+        ran.peak <= bound + MARGIN,
+        "took {peak} MiB, {mebibytes} MiB printed"
+    );
     ran
 }
 
@@ -100,38 +123,75 @@ fn survives(kind: &str, images: bool, files: &[(&str, Vec<u8>)], count: usize) {
     for (name, bytes) in files {
         fs::write(folder.path().join(format!("in/0-{name}")), bytes).unwrap();
         for copy in 0..count {
-            fs::write(folder.path().join(format!("in/{}-{name}", copy + 1)), numbers.mutate(bytes)).unwrap();
+            fs::write(
+                folder.path().join(format!("in/{}-{name}", copy + 1)),
+                numbers.mutate(bytes),
+            )
+            .unwrap();
         }
     }
-    let pipeline = format!("workers = 2\n[limits]\nmemory = \"96MiB\"\n{}", stages(kind, images));
+    let pipeline = format!(
+        "workers = 2\n[limits]\nmemory = \"96MiB\"\n{}",
+        stages(kind, images)
+    );
     let ran = within_bound(folder.path(), &pipeline);
-    assert!(ran.kept >= files.len() as u64, "the files that were not changed are read: {}", ran.log);
+    assert!(
+        ran.kept >= files.len() as u64,
+        "the files that were not changed are read: {}",
+        ran.log
+    );
     assert!(!ran.rejects.is_empty(), "changed files are rejected");
 }
 
 fn records() -> RecordBatch {
-    let words: DictionaryArray<Int32Type> = (0..40).map(|row| if row % 3 == 0 { "red" } else { "green" }).collect();
-    let lists = (0..40).map(|row| Some((0..row % 5).map(|value| Some(value as f32)).collect::<Vec<_>>()));
+    let words: DictionaryArray<Int32Type> = (0..40)
+        .map(|row| if row % 3 == 0 { "red" } else { "green" })
+        .collect();
+    let lists = (0..40).map(|row| {
+        Some(
+            (0..row % 5)
+                .map(|value| Some(value as f32))
+                .collect::<Vec<_>>(),
+        )
+    });
     let columns: [(&str, ArrayRef); 5] = [
         ("n", Arc::new(Int64Array::from_iter_values(0..40))),
-        ("x", Arc::new(Float32Array::from_iter_values((0..40).map(|row| row as f32)))),
+        (
+            "x",
+            Arc::new(Float32Array::from_iter_values(
+                (0..40).map(|row| row as f32),
+            )),
+        ),
         ("w", Arc::new(words)),
-        ("s", Arc::new(StringArray::from_iter_values((0..40).map(|row| format!("row {row}"))))),
-        ("l", Arc::new(ListArray::from_iter_primitive::<Float32Type, _, _>(lists))),
+        (
+            "s",
+            Arc::new(StringArray::from_iter_values(
+                (0..40).map(|row| format!("row {row}")),
+            )),
+        ),
+        (
+            "l",
+            Arc::new(ListArray::from_iter_primitive::<Float32Type, _, _>(lists)),
+        ),
     ];
     RecordBatch::try_from_iter(columns).unwrap()
 }
 
 fn parquet_of(batch: &RecordBatch, compression: parquet::basic::Compression) -> Vec<u8> {
-    let properties = WriterProperties::builder().set_compression(compression).build();
+    let properties = WriterProperties::builder()
+        .set_compression(compression)
+        .build();
     let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
     writer.write(batch).unwrap();
     writer.into_inner().unwrap()
 }
 
 fn arrow_of(batch: &RecordBatch, compression: Option<CompressionType>) -> Vec<u8> {
-    let options = IpcWriteOptions::default().try_with_compression(compression).unwrap();
-    let mut writer = FileWriter::try_new_with_options(Vec::new(), &batch.schema(), options).unwrap();
+    let options = IpcWriteOptions::default()
+        .try_with_compression(compression)
+        .unwrap();
+    let mut writer =
+        FileWriter::try_new_with_options(Vec::new(), &batch.schema(), options).unwrap();
     writer.write(batch).unwrap();
     writer.into_inner().unwrap()
 }
@@ -139,13 +199,23 @@ fn arrow_of(batch: &RecordBatch, compression: Option<CompressionType>) -> Vec<u8
 fn npy(shape: &str, fortran: &str, values: &[u8]) -> Vec<u8> {
     let header = format!("{{'descr': '<f4', 'fortran_order': {fortran}, 'shape': {shape}, }}\n");
     let length = u16::try_from(header.len()).unwrap().to_le_bytes();
-    [b"\x93NUMPY\x01\x00", length.as_slice(), header.as_bytes(), values].concat()
+    [
+        b"\x93NUMPY\x01\x00",
+        length.as_slice(),
+        header.as_bytes(),
+        values,
+    ]
+    .concat()
 }
 
 fn npz(array: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut archive = ZipArchiveWriter::new(&mut bytes);
-    let (mut entry, config) = archive.new_file("x.npy").compression_method(CompressionMethod::DEFLATE).start().unwrap();
+    let (mut entry, config) = archive
+        .new_file("x.npy")
+        .compression_method(CompressionMethod::DEFLATE)
+        .start()
+        .unwrap();
     let mut writer = config.wrap(DeflateEncoder::new(&mut entry, Compression::fast()));
     writer.write_all(array).unwrap();
     let (encoder, descriptor) = writer.finish().unwrap();
@@ -156,9 +226,13 @@ fn npz(array: &[u8]) -> Vec<u8> {
 }
 
 fn image(format: ImageFormat) -> Vec<u8> {
-    let image = image::RgbImage::from_fn(24, 16, |x, y| image::Rgb([x as u8 * 10, y as u8 * 15, (x * y) as u8]));
+    let image = image::RgbImage::from_fn(24, 16, |x, y| {
+        image::Rgb([x as u8 * 10, y as u8 * 15, (x * y) as u8])
+    });
     let mut bytes = Cursor::new(Vec::new());
-    DynamicImage::ImageRgb8(image).write_to(&mut bytes, format).unwrap();
+    DynamicImage::ImageRgb8(image)
+        .write_to(&mut bytes, format)
+        .unwrap();
     bytes.into_inner()
 }
 
@@ -166,46 +240,91 @@ fn image(format: ImageFormat) -> Vec<u8> {
 fn mutated_parquet_ends_within_the_bound() {
     let zstd = parquet::basic::Compression::ZSTD(ZstdLevel::default());
     let plain = parquet_of(&records(), parquet::basic::Compression::UNCOMPRESSED);
-    survives("parquet", false, &[("a.parquet", plain), ("b.parquet", parquet_of(&records(), zstd))], 150);
+    survives(
+        "parquet",
+        false,
+        &[
+            ("a.parquet", plain),
+            ("b.parquet", parquet_of(&records(), zstd)),
+        ],
+        150,
+    );
 }
 
 #[test]
 fn mutated_arrow_ends_within_the_bound() {
     let packed = arrow_of(&records(), Some(CompressionType::LZ4_FRAME));
-    survives("arrow", false, &[("a.arrow", arrow_of(&records(), None)), ("b.arrow", packed)], 150);
+    survives(
+        "arrow",
+        false,
+        &[("a.arrow", arrow_of(&records(), None)), ("b.arrow", packed)],
+        150,
+    );
 }
 
 #[test]
 fn mutated_numpy_arrays_end_within_the_bound() {
-    let values: Vec<u8> = (0..60_u16).flat_map(|value| f32::from(value).to_le_bytes()).collect();
+    let values: Vec<u8> = (0..60_u16)
+        .flat_map(|value| f32::from(value).to_le_bytes())
+        .collect();
     let rows = npy("(20, 3)", "False", &values);
-    survives("npz", false, &[("a.npz", npz(&rows)), ("b.npz", npz(&npy("(20, 3)", "True", &values)))], 150);
+    survives(
+        "npz",
+        false,
+        &[
+            ("a.npz", npz(&rows)),
+            ("b.npz", npz(&npy("(20, 3)", "True", &values))),
+        ],
+        150,
+    );
 }
 
 #[test]
 fn mutated_idx_ends_within_the_bound() {
-    let bytes = [&[0, 0, 8, 3, 0, 0, 0, 6, 0, 0, 0, 4, 0, 0, 0, 5][..], &[7; 120]].concat();
+    let bytes = [
+        &[0, 0, 8, 3, 0, 0, 0, 6, 0, 0, 0, 4, 0, 0, 0, 5][..],
+        &[7; 120],
+    ]
+    .concat();
     survives("idx", true, &[("a.idx", bytes)], 300);
 }
 
 #[test]
 fn mutated_text_ends_within_the_bound() {
-    let rows: String = (0..40).map(|row| format!("{row},\"word, {row}\",{row}.5\n")).collect();
-    survives("csv", false, &[("a.csv", format!("n,s,x\n{rows}").into_bytes())], 300);
-    let lines: String =
-        (0..40).map(|row| format!("{{\"n\": {row}, \"l\": [1, {row}], \"s\": \"a\\u0041\"}}\n")).collect();
+    let rows: String = (0..40)
+        .map(|row| format!("{row},\"word, {row}\",{row}.5\n"))
+        .collect();
+    survives(
+        "csv",
+        false,
+        &[("a.csv", format!("n,s,x\n{rows}").into_bytes())],
+        300,
+    );
+    let lines: String = (0..40)
+        .map(|row| format!("{{\"n\": {row}, \"l\": [1, {row}], \"s\": \"a\\u0041\"}}\n"))
+        .collect();
     survives("ndjson", false, &[("a.ndjson", lines.into_bytes())], 300);
 }
 
 #[test]
 fn mutated_shards_end_within_the_bound() {
     let mut builder = tar::Builder::new(Vec::new());
-    for (name, bytes) in [("a.png", image(ImageFormat::Png)), ("b.jpg", image(ImageFormat::Jpeg))] {
+    for (name, bytes) in [
+        ("a.png", image(ImageFormat::Png)),
+        ("b.jpg", image(ImageFormat::Jpeg)),
+    ] {
         let mut header = tar::Header::new_gnu();
         header.set_size(bytes.len() as u64);
-        builder.append_data(&mut header, name, bytes.as_slice()).unwrap();
+        builder
+            .append_data(&mut header, name, bytes.as_slice())
+            .unwrap();
     }
-    survives("tar", true, &[("a.tar", builder.into_inner().unwrap())], 300);
+    survives(
+        "tar",
+        true,
+        &[("a.tar", builder.into_inner().unwrap())],
+        300,
+    );
 }
 
 #[test]
@@ -223,7 +342,8 @@ fn mutated_images_end_within_the_bound() {
     survives("images", true, &files, 100);
 }
 
-/// Under the default limits: files that unpack to far more than their size, and what may be kept of them.
+/// Under the default limits: files that unpack to far more than their size, and what may be kept of
+/// them.
 fn bomb(kind: &str, name: &str, bytes: &[u8], most_mebibytes: u64) -> Ran {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("in")).unwrap();
@@ -237,7 +357,10 @@ fn bomb(kind: &str, name: &str, bytes: &[u8], most_mebibytes: u64) -> Ran {
         ran.kept,
         ran.rejects
     );
-    assert!(peak <= most_mebibytes, "{name}: took {peak} MiB of at most {most_mebibytes}");
+    assert!(
+        peak <= most_mebibytes,
+        "{name}: took {peak} MiB of at most {most_mebibytes}"
+    );
     ran
 }
 
@@ -251,36 +374,86 @@ fn refused(ran: &Ran) -> &str {
 fn records_that_unpack_to_very_much_are_too_large() {
     let zstd = parquet::basic::Compression::ZSTD(ZstdLevel::default());
     let zeros = Arc::new(Float32Array::from(vec![0.0; 30_000_000]));
-    let field = Arc::new(arrow::datatypes::Field::new_list_field(arrow::datatypes::DataType::Float32, true));
-    let lists = ListArray::new(field, arrow::buffer::OffsetBuffer::from_lengths([zeros.len()]), zeros, None);
+    let field = Arc::new(arrow::datatypes::Field::new_list_field(
+        arrow::datatypes::DataType::Float32,
+        true,
+    ));
+    let lists = ListArray::new(
+        field,
+        arrow::buffer::OffsetBuffer::from_lengths([zeros.len()]),
+        zeros,
+        None,
+    );
     let list = RecordBatch::try_from_iter([("v", Arc::new(lists) as ArrayRef)]).unwrap();
-    assert_eq!(refused(&bomb("parquet", "list.parquet", &parquet_of(&list, zstd), 256)), "too_large");
+    assert_eq!(
+        refused(&bomb(
+            "parquet",
+            "list.parquet",
+            &parquet_of(&list, zstd),
+            256
+        )),
+        "too_large"
+    );
     let packed = arrow_of(&list, Some(CompressionType::ZSTD));
-    assert_eq!(refused(&bomb("arrow", "list.arrow", &packed, 400)), "too_large");
+    assert_eq!(
+        refused(&bomb("arrow", "list.arrow", &packed, 400)),
+        "too_large"
+    );
     drop(list);
     let blob = vec![0; 300_000_000];
-    let blob =
-        RecordBatch::try_from_iter([("b", Arc::new(BinaryArray::from_iter_values([blob])) as ArrayRef)]).unwrap();
-    assert_eq!(refused(&bomb("parquet", "blob.parquet", &parquet_of(&blob, zstd), 256)), "too_large");
+    let blob = RecordBatch::try_from_iter([(
+        "b",
+        Arc::new(BinaryArray::from_iter_values([blob])) as ArrayRef,
+    )])
+    .unwrap();
+    assert_eq!(
+        refused(&bomb(
+            "parquet",
+            "blob.parquet",
+            &parquet_of(&blob, zstd),
+            256
+        )),
+        "too_large"
+    );
 }
 
 #[test]
 fn rows_without_bytes_are_not_believed() {
-    let nulls = RecordBatch::try_from_iter([("x", Arc::new(NullArray::new(i32::MAX as usize)) as ArrayRef)]).unwrap();
-    assert_eq!(refused(&bomb("arrow", "null.arrow", &arrow_of(&nulls, None), 160)), "too_large");
-    let runs = RunArray::try_new(&Int32Array::from(vec![i32::MAX]), &Float32Array::from(vec![1.5])).unwrap();
+    let nulls = RecordBatch::try_from_iter([(
+        "x",
+        Arc::new(NullArray::new(i32::MAX as usize)) as ArrayRef,
+    )])
+    .unwrap();
+    assert_eq!(
+        refused(&bomb("arrow", "null.arrow", &arrow_of(&nulls, None), 160)),
+        "too_large"
+    );
+    let runs = RunArray::try_new(
+        &Int32Array::from(vec![i32::MAX]),
+        &Float32Array::from(vec![1.5]),
+    )
+    .unwrap();
     let runs = RecordBatch::try_from_iter([("x", Arc::new(runs) as ArrayRef)]).unwrap();
-    assert_eq!(refused(&bomb("arrow", "runs.arrow", &arrow_of(&runs, None), 160)), "too_large");
+    assert_eq!(
+        refused(&bomb("arrow", "runs.arrow", &arrow_of(&runs, None), 160)),
+        "too_large"
+    );
 }
 
 #[test]
 fn column_of_one_value_is_read_however_well_it_is_compressed() {
-    let zeros =
-        RecordBatch::try_from_iter([("x", Arc::new(Float32Array::from(vec![0.0; 2_000_000])) as ArrayRef)]).unwrap();
+    let zeros = RecordBatch::try_from_iter([(
+        "x",
+        Arc::new(Float32Array::from(vec![0.0; 2_000_000])) as ArrayRef,
+    )])
+    .unwrap();
     let packed = arrow_of(&zeros, Some(CompressionType::ZSTD));
     assert_eq!(bomb("arrow", "zeros.arrow", &packed, 200).kept, 2_000_000);
     let zstd = parquet::basic::Compression::ZSTD(ZstdLevel::default());
-    assert_eq!(bomb("parquet", "zeros.parquet", &parquet_of(&zeros, zstd), 200).kept, 2_000_000);
+    assert_eq!(
+        bomb("parquet", "zeros.parquet", &parquet_of(&zeros, zstd), 200).kept,
+        2_000_000
+    );
 }
 
 #[test]
@@ -292,7 +465,10 @@ fn images_of_one_color_take_what_is_charged() {
         [b"RIFF\x14\0\0\0WEBPVP8L\x08\0\0\0".as_slice(), &stream].concat()
     };
     assert_eq!(bomb("images", "plain.webp", &webp(4000), 300).kept, 1);
-    assert_eq!(refused(&bomb("images", "wide.webp", &webp(10_001), 160)), "too_large");
+    assert_eq!(
+        refused(&bomb("images", "wide.webp", &webp(10_001), 160)),
+        "too_large"
+    );
 }
 
 #[test]

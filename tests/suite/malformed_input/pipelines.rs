@@ -4,8 +4,8 @@ use std::fs;
 
 use super::run::watch;
 
-/// Runs `check` on a text: it must end with exit code 2 and messages of reasonable length, which are returned with the
-/// memory it took in MiB.
+/// Runs `check` on a text: it must end with exit code 2 and messages of reasonable length, which
+/// are returned with the memory it took in MiB.
 fn refused(text: &[u8]) -> (String, u64) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("p.toml"), text).unwrap();
@@ -35,7 +35,13 @@ fn nesting_does_not_overflow_the_stack() {
     let (log, _) = refused(format!("{} = 1", vec!["a"; 100_000].join(".")).as_bytes());
     assert!(log.starts_with("p.toml: recursion limit"), "{log}");
     refused(format!("[{}]", vec!["a"; 100_000].join(".")).as_bytes());
-    refused(format!("[stages.s]\nkind = \"csv\"\n{} = 1", vec!["a"; 1000].join(".")).as_bytes());
+    refused(
+        format!(
+            "[stages.s]\nkind = \"csv\"\n{} = 1",
+            vec!["a"; 1000].join(".")
+        )
+        .as_bytes(),
+    );
 }
 
 #[test]
@@ -44,10 +50,14 @@ fn a_million_keys_end_with_a_message_that_can_be_read() {
     assert!(refused(keys.as_bytes()).0.contains("at most"));
     let keys: String = (0..50_000).map(|n| format!("k{n}=1\n")).collect();
     let (log, _) = refused(keys.as_bytes());
-    assert!(log.contains("p.toml:50: k49: unknown key") && log.contains("\nand 49950 more\n"), "{log}");
+    assert!(
+        log.contains("p.toml:50: k49: unknown key") && log.contains("\nand 49950 more\n"),
+        "{log}"
+    );
     refused(format!("[stages.s]\nkind = \"csv\"\n{keys}").as_bytes());
-    let stages: String =
-        (0..5_000).map(|n| format!("[stages.s{n}]\nkind = \"discard\"\ninputs = [\"none\"]\n")).collect();
+    let stages: String = (0..5_000)
+        .map(|n| format!("[stages.s{n}]\nkind = \"discard\"\ninputs = [\"none\"]\n"))
+        .collect();
     refused(stages.as_bytes());
 }
 

@@ -1,4 +1,5 @@
-//! Runs the binary on a pipeline, with an eye on the clock and on its memory, and adds up what came of it.
+//! Runs the binary on a pipeline, with an eye on the clock and on its memory, and adds up what came
+//! of it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -41,12 +42,19 @@ pub struct Reject {
 }
 
 impl Ran {
-    /// Demands that the run went to its end, and that every record is in the output or among the rejects.
+    /// Demands that the run went to its end, and that every record is in the output or among the
+    /// rejects.
     #[track_caller]
     pub fn adds_up(&self) {
         assert_eq!(self.code, Some(0), "{}", self.log);
         let rejected: u64 = self.rejects.iter().map(Reject::records).sum();
-        assert_eq!(self.kept + rejected, self.records, "{} kept, {:#?}", self.kept, self.rejects);
+        assert_eq!(
+            self.kept + rejected,
+            self.records,
+            "{} kept, {:#?}",
+            self.kept,
+            self.rejects
+        );
     }
 
     /// Demands that the run took no more than so many MiB.
@@ -58,14 +66,21 @@ impl Ran {
 
     /// For each source its reject's code.
     pub fn codes(&self) -> BTreeMap<&str, &str> {
-        self.rejects.iter().map(|reject| (reject.source.as_str(), reject.code.as_str())).collect()
+        self.rejects
+            .iter()
+            .map(|reject| (reject.source.as_str(), reject.code.as_str()))
+            .collect()
     }
 }
 
 impl Reject {
-    /// How many records it stands for: "..., 12 rows from 30: ..." of what cannot be read one by one.
+    /// How many records it stands for: "..., 12 rows from 30: ..." of what cannot be read one by
+    /// one.
     fn records(&self) -> u64 {
-        let rows = self.reason.split(", ").find_map(|part| part.split_once(" rows from ")?.0.parse().ok());
+        let rows = self
+            .reason
+            .split(", ")
+            .find_map(|part| part.split_once(" rows from ")?.0.parse().ok());
         rows.unwrap_or(1)
     }
 }
@@ -73,7 +88,10 @@ impl Reject {
 /// Runs a pipeline whose sink writes to `out` and whose rejects go to `bad`, both in `folder`.
 pub fn run(folder: &Path, pipeline: &str, arguments: &[&str]) -> Ran {
     std::fs::write(folder.join("p.toml"), pipeline).unwrap();
-    let (status, log, peak) = watch(folder, &[&["run", "p.toml", "--summary", "json"], arguments].concat());
+    let (status, log, peak) = watch(
+        folder,
+        &[&["run", "p.toml", "--summary", "json"], arguments].concat(),
+    );
     let summary = std::fs::read_to_string(folder.join("stdout")).unwrap();
     let summary: Value = serde_json::from_str(&summary).unwrap_or_default();
     let bad = files(&folder.join("bad"));
@@ -82,18 +100,30 @@ pub fn run(folder: &Path, pipeline: &str, arguments: &[&str]) -> Ran {
         code: status.code(),
         log,
         records: summary["records"].as_u64().unwrap_or(0),
-        kept: files(&folder.join("out")).iter().flat_map(|file| batches(file)).map(|b| b.num_rows() as u64).sum(),
+        kept: files(&folder.join("out"))
+            .iter()
+            .flat_map(|file| batches(file))
+            .map(|b| b.num_rows() as u64)
+            .sum(),
         rejects: bad.flat_map(|batch| rejects(&batch)).collect(),
         peak,
     }
 }
 
-/// Runs the binary in `folder`: how it ended, what it wrote to standard error, and the most memory it took.
+/// Runs the binary in `folder`: how it ended, what it wrote to standard error, and the most memory
+/// it took.
 pub fn watch(folder: &Path, arguments: &[&str]) -> (ExitStatus, String, u64) {
     let stream = |name: &str| Stdio::from(File::create(folder.join(name)).unwrap());
     let mut command = Command::new(env!("CARGO_BIN_EXE_latentflow"));
-    command.current_dir(folder).args(arguments).env_remove("RUST_LOG");
-    let mut child = command.stdout(stream("stdout")).stderr(stream("stderr")).spawn().unwrap();
+    command
+        .current_dir(folder)
+        .args(arguments)
+        .env_remove("RUST_LOG");
+    let mut child = command
+        .stdout(stream("stdout"))
+        .stderr(stream("stderr"))
+        .spawn()
+        .unwrap();
     let started = Instant::now();
     let mut peak = 0;
     let status = loop {
@@ -113,25 +143,36 @@ pub fn watch(folder: &Path, arguments: &[&str]) -> (ExitStatus, String, u64) {
 
 /// The kernel's own high-water mark, so that little is lost between two looks.
 fn resident_peak(child: &Child) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-    // Until the child has become the program it shows the memory of this process, which tests fill with large files.
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+    // Until the child has become the program it shows the memory of this process, which tests fill
+    // with large files.
     if !status.starts_with("Name:\tlatentflow\n") {
         return 0;
     }
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0) << 10
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok())
+        .unwrap_or(0)
+        << 10
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
     let paths = entries.map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> = paths.filter(|path| path.extension().is_some_and(|end| end == "parquet")).collect();
+    let mut files: Vec<_> = paths
+        .filter(|path| path.extension().is_some_and(|end| end == "parquet"))
+        .collect();
     files.sort();
     files
 }
 
 fn batches(file: &Path) -> Vec<RecordBatch> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(file).unwrap()).unwrap().build().unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(file).unwrap())
+        .unwrap()
+        .build()
+        .unwrap();
     reader.map(Result::unwrap).collect()
 }
 

@@ -61,9 +61,16 @@ fn names_that_lead_elsewhere_are_only_names_and_shards_in_shards_are_no_images()
     ran.adds_up();
     assert_eq!((ran.records, ran.kept), (4, 3), "{:?}", ran.rejects);
     assert_eq!(ran.codes()["a.tar/inner.jpg"], "unsupported");
-    let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let mut left: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
     left.sort();
-    assert_eq!(left, ["bad", "in", "out", "p.toml", "stderr", "stdout"], "nothing was unpacked");
+    assert_eq!(
+        left,
+        ["bad", "in", "out", "p.toml", "stderr", "stdout"],
+        "nothing was unpacked"
+    );
 }
 
 #[test]
@@ -106,9 +113,20 @@ fn broken_shards_give_what_comes_before_and_one_reject_each() {
     ran.adds_up();
     assert!(ran.kept >= 6, "{}: {:?}", ran.kept, ran.rejects);
     let codes = ran.codes();
-    for name in ["checksum.tar", "huge.tar", "negative.tar", "nonsense.tar", "names.tar"] {
-        let of_shard = |(source, _): &(&&str, &&str)| source.starts_with(name) || source.contains(name);
-        assert_eq!(codes.iter().filter(of_shard).count(), 1, "{name}: {codes:?}");
+    for name in [
+        "checksum.tar",
+        "huge.tar",
+        "negative.tar",
+        "nonsense.tar",
+        "names.tar",
+    ] {
+        let of_shard =
+            |(source, _): &(&&str, &&str)| source.starts_with(name) || source.contains(name);
+        assert_eq!(
+            codes.iter().filter(of_shard).count(),
+            1,
+            "{name}: {codes:?}"
+        );
     }
     ran.took_at_most(128);
 }

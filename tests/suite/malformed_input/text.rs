@@ -17,7 +17,10 @@ fn read(folder: &Path, kind: &str, file: &str, options: &str) -> Ran {
 }
 
 fn rows(ran: &Ran) -> Vec<(u64, &str)> {
-    ran.rejects.iter().map(|reject| (reject.row, reject.code.as_str())).collect()
+    ran.rejects
+        .iter()
+        .map(|reject| (reject.row, reject.code.as_str()))
+        .collect()
 }
 
 #[test]
@@ -26,7 +29,12 @@ fn a_line_without_an_end_is_one_reject_and_takes_no_memory() {
         ("csv", "in.csv", "a,b\n1,x\n", "\n2,y\n"),
         ("csv", "in.csv", "a,b\n1,x\n", ""),
         ("csv", "in.csv", "a,b\n1,x\n2,\"", ""),
-        ("ndjson", "in.ndjson", "{\"a\": 1}\n{\"a\": \"", "\"}\n{\"a\": 2}\n"),
+        (
+            "ndjson",
+            "in.ndjson",
+            "{\"a\": 1}\n{\"a\": \"",
+            "\"}\n{\"a\": 2}\n",
+        ),
         ("ndjson", "in.ndjson", "{\"a\": 1}\n{\"a\": ", ""),
     ] {
         let folder = tempfile::tempdir().unwrap();
@@ -48,7 +56,12 @@ fn a_header_without_an_end_is_a_fault_of_the_plan() {
     fs::write(folder.path().join("in.csv"), vec![b'a'; 2 << 20]).unwrap();
     let ran = read(folder.path(), "csv", "in.csv", "");
     assert_eq!(ran.code, Some(2));
-    assert!(ran.log.contains("the header is no list of names: it does not end"), "{}", ran.log);
+    assert!(
+        ran.log
+            .contains("the header is no list of names: it does not end"),
+        "{}",
+        ran.log
+    );
     fs::write(folder.path().join("in.csv"), ",".repeat(1 << 19)).unwrap();
     let ran = read(folder.path(), "csv", "in.csv", "");
     assert_eq!(ran.code, Some(2));
@@ -70,8 +83,17 @@ fn csv_that_is_no_table_is_rejects_with_reasons() {
         b"7,\"a \"\" b\"",
         b"8,\"never closed",
     ];
-    fs::write(folder.path().join("in.csv"), [b"a,b\n".as_slice(), &lines.join(&b"\n"[..])].concat()).unwrap();
-    let ran = read(folder.path(), "csv", "in.csv", "types = { a = \"int\", b = \"string\" }");
+    fs::write(
+        folder.path().join("in.csv"),
+        [b"a,b\n".as_slice(), &lines.join(&b"\n"[..])].concat(),
+    )
+    .unwrap();
+    let ran = read(
+        folder.path(),
+        "csv",
+        "in.csv",
+        "types = { a = \"int\", b = \"string\" }",
+    );
     ran.adds_up();
     assert_eq!(ran.records, 9);
     let expected = [1, 2, 3, 5, 6, 8].map(|row| (row, "malformed"));
@@ -83,11 +105,21 @@ fn csv_that_is_no_table_is_rejects_with_reasons() {
 fn a_quote_that_never_closes_takes_the_rest_of_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let rest = "2,y\n".repeat(1 << 19);
-    fs::write(folder.path().join("in.csv"), format!("a,b\n1,x\n2,\"y\n{rest}")).unwrap();
+    fs::write(
+        folder.path().join("in.csv"),
+        format!("a,b\n1,x\n2,\"y\n{rest}"),
+    )
+    .unwrap();
     let ran = read(folder.path(), "csv", "in.csv", "");
     ran.adds_up();
     assert_eq!(rows(&ran), [(1, "too_large")]);
-    assert!(ran.rejects[0].reason.contains("the rest of the file is lost"), "{}", ran.rejects[0].reason);
+    assert!(
+        ran.rejects[0]
+            .reason
+            .contains("the rest of the file is lost"),
+        "{}",
+        ran.rejects[0].reason
+    );
     ran.took_at_most(256);
 }
 
@@ -96,7 +128,11 @@ fn lines_within_a_long_quoted_value_are_no_records() {
     let folder = tempfile::tempdir().unwrap();
     let mut input = File::create(folder.path().join("in.csv")).unwrap();
     input.write_all(b"a,b\n1,x\n2,\"").unwrap();
-    (0..20).for_each(|_| input.write_all(&[[b'7'; 1 << 20].as_slice(), b"\n"].concat()).unwrap());
+    (0..20).for_each(|_| {
+        input
+            .write_all(&[[b'7'; 1 << 20].as_slice(), b"\n"].concat())
+            .unwrap()
+    });
     input.write_all(b"8,evil\n9,evil\n\"\n3,y\n").unwrap();
     let ran = read(folder.path(), "csv", "in.csv", "types = { a = \"int\" }");
     ran.adds_up();
@@ -108,10 +144,20 @@ fn lines_within_a_long_quoted_value_are_no_records() {
 fn ndjson_that_is_hostile_is_rejects_with_reasons() {
     let folder = tempfile::tempdir().unwrap();
     let deep = format!("{{\"a\": {}", "[".repeat(100_000));
-    let closed = format!("{{\"a\": {}{}}}", "{\"a\":".repeat(100_000), "}".repeat(100_000));
+    let closed = format!(
+        "{{\"a\": {}{}}}",
+        "{\"a\":".repeat(100_000),
+        "}".repeat(100_000)
+    );
     let digits = format!("{{\"a\": {}}}", "9".repeat(100_000));
     let exponent = "{\"a\": 1e999999999}";
-    let keys = format!("{{{}}}", (0..50_000).map(|n| format!("\"k{n}\":1")).collect::<Vec<_>>().join(","));
+    let keys = format!(
+        "{{{}}}",
+        (0..50_000)
+            .map(|n| format!("\"k{n}\":1"))
+            .collect::<Vec<_>>()
+            .join(",")
+    );
     let sound = "{\"a\": 1}";
     let lines = [
         sound,
@@ -130,11 +176,17 @@ fn ndjson_that_is_hostile_is_rejects_with_reasons() {
         sound,
     ];
     fs::write(folder.path().join("in.ndjson"), lines.join("\n")).unwrap();
-    let ran = read(folder.path(), "ndjson", "in.ndjson", "types = { a = \"int\" }");
+    let ran = read(
+        folder.path(),
+        "ndjson",
+        "in.ndjson",
+        "types = { a = \"int\" }",
+    );
     ran.adds_up();
     assert_eq!(ran.records, 14);
     let expected = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10].map(|row| (row, "malformed"));
-    // A key that is there twice counts once, as JSON's readers have it; keys that are no columns are passed over.
+    // A key that is there twice counts once, as JSON's readers have it; keys that are no columns
+    // are passed over.
     assert_eq!(rows(&ran), expected, "{:?}", ran.rejects);
     assert!(ran.rejects.iter().all(|reject| reject.reason.len() < 1000));
     ran.took_at_most(256);
@@ -151,7 +203,15 @@ fn what_is_no_text_at_all_is_a_fault_of_the_plan_or_rejects() {
     .take(1 << 20)
     .collect();
     for (kind, file) in [("csv", "in.csv"), ("ndjson", "in.ndjson")] {
-        for bytes in [noise.as_slice(), &[0; 1 << 20], b"", b"\xef\xbb\xbf", b"\n\n\n", b"\"", b"{"] {
+        for bytes in [
+            noise.as_slice(),
+            &[0; 1 << 20],
+            b"",
+            b"\xef\xbb\xbf",
+            b"\n\n\n",
+            b"\"",
+            b"{",
+        ] {
             fs::write(folder.path().join(file), bytes).unwrap();
             let _ = fs::remove_dir_all(folder.path().join("out"));
             let _ = fs::remove_dir_all(folder.path().join("bad"));

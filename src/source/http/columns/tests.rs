@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use arrow::array::{
-    AsArray, DictionaryArray, Float32Array, Int8Array, Int32Array, NullArray, RunArray, StringViewArray,
+    AsArray, DictionaryArray, Float32Array, Int8Array, Int32Array, NullArray, RunArray,
+    StringViewArray,
 };
 use arrow::datatypes::{Float64Type, Int32Type, Int64Type};
 use arrow::ipc::writer::StreamWriter;
@@ -12,19 +13,41 @@ use crate::source::http::media_type::MediaType;
 use crate::source::http::memory_reservation::MemoryPool;
 
 fn columns() -> RequestColumns {
-    let columns = [("x", RequestColumnType::Float), ("n", RequestColumnType::Int), ("list", RequestColumnType::Floats)];
-    let columns = columns.into_iter().map(|(name, given)| (name.to_owned(), given)).collect();
+    let columns = [
+        ("x", RequestColumnType::Float),
+        ("n", RequestColumnType::Int),
+        ("list", RequestColumnType::Floats),
+    ];
+    let columns = columns
+        .into_iter()
+        .map(|(name, given)| (name.to_owned(), given))
+        .collect();
     RequestColumns::features(&columns, 1 << 20).unwrap()
 }
 
 fn texts() -> RequestColumns {
-    RequestColumns::features(&BTreeMap::from([("text".to_owned(), RequestColumnType::String)]), 1 << 20).unwrap()
+    RequestColumns::features(
+        &BTreeMap::from([("text".to_owned(), RequestColumnType::String)]),
+        1 << 20,
+    )
+    .unwrap()
 }
 
 /// Parses within 1 MiB a request and 8 MiB in all.
-fn parse(columns: &RequestColumns, media: &MediaType, body: Vec<u8>) -> Result<RequestRecords, ErrorResponse> {
-    let limits = HttpLimits { request: ByteSize(1 << 20), ..HttpLimits::default() };
-    columns.parse(media, body, BodyBudget::new(&limits, "http", &mut MemoryPool::new(8 << 20).charge()))
+fn parse(
+    columns: &RequestColumns,
+    media: &MediaType,
+    body: Vec<u8>,
+) -> Result<RequestRecords, ErrorResponse> {
+    let limits = HttpLimits {
+        request: ByteSize(1 << 20),
+        ..HttpLimits::default()
+    };
+    columns.parse(
+        media,
+        body,
+        BodyBudget::new(&limits, "http", &mut MemoryPool::new(8 << 20).charge()),
+    )
 }
 
 fn stream(columns: Vec<(&str, ArrayRef)>) -> Vec<u8> {
@@ -41,36 +64,85 @@ fn refusal(columns: &RequestColumns, media: &MediaType, body: Vec<u8>) -> (u16, 
 
 #[test]
 fn objects_become_columns_and_each_bad_one_is_told_with_its_place() {
-    let body = b"{\"x\":1.5,\"n\":2,\"list\":[1,2.5]}\n\nnot json\n{\"x\":\"a\"}\n{\"n\":7}\n".to_vec();
-    let RequestRecords { columns, rejected, .. } = parse(&columns(), &MediaType::Ndjson, body).unwrap();
-    let (n, x) = (columns.column_by_name("n").unwrap(), columns.column_by_name("x").unwrap());
-    assert_eq!(n.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), [Some(2), Some(7)]);
-    assert_eq!(x.as_primitive::<Float64Type>().iter().collect::<Vec<_>>(), [Some(1.5), None]);
-    let told: Vec<_> = rejected.first.iter().map(|rejected| (rejected.record, rejected.code)).collect();
-    assert_eq!(told, [(1, "malformed"), (2, "malformed")], "blank lines do not count");
+    let body =
+        b"{\"x\":1.5,\"n\":2,\"list\":[1,2.5]}\n\nnot json\n{\"x\":\"a\"}\n{\"n\":7}\n".to_vec();
+    let RequestRecords {
+        columns, rejected, ..
+    } = parse(&columns(), &MediaType::Ndjson, body).unwrap();
+    let (n, x) = (
+        columns.column_by_name("n").unwrap(),
+        columns.column_by_name("x").unwrap(),
+    );
+    assert_eq!(
+        n.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(),
+        [Some(2), Some(7)]
+    );
+    assert_eq!(
+        x.as_primitive::<Float64Type>().iter().collect::<Vec<_>>(),
+        [Some(1.5), None]
+    );
+    let told: Vec<_> = rejected
+        .first
+        .iter()
+        .map(|rejected| (rejected.record, rejected.code))
+        .collect();
+    assert_eq!(
+        told,
+        [(1, "malformed"), (2, "malformed")],
+        "blank lines do not count"
+    );
 }
 
 #[test]
 fn many_bad_lines_are_counted_and_the_first_listed() {
     let body = format!("{{\"x\":1}}\n{}{{\"x\":2}}\n", "x\n".repeat(10_000)).into_bytes();
     let records = parse(&columns(), &MediaType::Ndjson, body).unwrap();
-    assert_eq!((records.columns.num_rows(), records.rejected.count, records.rejected.first.len()), (2, 10_000, 100));
-    let limits = HttpLimits { records: std::num::NonZeroU32::new(100).unwrap(), ..HttpLimits::default() };
+    assert_eq!(
+        (
+            records.columns.num_rows(),
+            records.rejected.count,
+            records.rejected.first.len()
+        ),
+        (2, 10_000, 100)
+    );
+    let limits = HttpLimits {
+        records: std::num::NonZeroU32::new(100).unwrap(),
+        ..HttpLimits::default()
+    };
     let mut charge = MemoryPool::new(8 << 20).charge();
     let lines = "x\n".repeat(101).into_bytes();
-    let refused = columns().parse(&MediaType::Ndjson, lines, BodyBudget::new(&limits, "http", &mut charge));
+    let refused = columns().parse(
+        &MediaType::Ndjson,
+        lines,
+        BodyBudget::new(&limits, "http", &mut charge),
+    );
     assert!(refused.err().unwrap().message.contains("limits.records"));
 }
 
 #[test]
 fn name_of_the_source_counts_for_each_record() {
     let body = || "{}\n".repeat(5000).into_bytes();
-    assert_eq!(parse(&texts(), &MediaType::Ndjson, body()).unwrap().columns.num_rows(), 5000);
-    let limits = HttpLimits { request: ByteSize(1 << 20), ..HttpLimits::default() };
+    assert_eq!(
+        parse(&texts(), &MediaType::Ndjson, body())
+            .unwrap()
+            .columns
+            .num_rows(),
+        5000
+    );
+    let limits = HttpLimits {
+        request: ByteSize(1 << 20),
+        ..HttpLimits::default()
+    };
     let mut charge = MemoryPool::new(8 << 20).charge();
     let name = "n".repeat(256);
-    let refusal =
-        texts().parse(&MediaType::Ndjson, body(), BodyBudget::new(&limits, &name, &mut charge)).err().unwrap();
+    let refusal = texts()
+        .parse(
+            &MediaType::Ndjson,
+            body(),
+            BodyBudget::new(&limits, &name, &mut charge),
+        )
+        .err()
+        .unwrap();
     assert_eq!(refusal.status.as_u16(), 413, "{}", refusal.message);
 }
 
@@ -79,10 +151,23 @@ fn arrow_columns_are_found_by_name_and_turned_into_their_types() {
     let list: ArrayRef = crate::tensor::fixed_column(2, vec![1.0, 2.0]).unwrap();
     let n: ArrayRef = Arc::new(Int32Array::from(vec![3]));
     let x: ArrayRef = Arc::new(Float32Array::from(vec![0.5]));
-    let body = stream(vec![("n", Arc::clone(&n)), ("more", Arc::clone(&n)), ("x", x), ("list", list)]);
+    let body = stream(vec![
+        ("n", Arc::clone(&n)),
+        ("more", Arc::clone(&n)),
+        ("x", x),
+        ("list", list),
+    ]);
     let records = parse(&columns(), &MediaType::Arrow, body).unwrap().columns;
     assert_eq!(records.schema().field(0).name(), "list");
-    assert_eq!(records.column(0).as_list::<i32>().value(0).as_primitive::<Float64Type>().values(), &[1.0, 2.0]);
+    assert_eq!(
+        records
+            .column(0)
+            .as_list::<i32>()
+            .value(0)
+            .as_primitive::<Float64Type>()
+            .values(),
+        &[1.0, 2.0]
+    );
     let told = |body| refusal(&columns(), &MediaType::Arrow, body).1;
     assert!(told(stream(vec![("n", Arc::clone(&n))])).contains("no column `list`"));
     let text: ArrayRef = Arc::new(StringViewArray::from(vec!["a"]));
@@ -94,7 +179,10 @@ fn arrow_columns_are_found_by_name_and_turned_into_their_types() {
 fn arrow_columns_weigh_what_they_become() {
     let long: ArrayRef = Arc::new(StringArray::from(vec!["t".repeat(4000)]));
     let dictionary = |rows: usize| -> ArrayRef {
-        Arc::new(DictionaryArray::new(Int8Array::from_iter_values(std::iter::repeat_n(0, rows)), Arc::clone(&long)))
+        Arc::new(DictionaryArray::new(
+            Int8Array::from_iter_values(std::iter::repeat_n(0, rows)),
+            Arc::clone(&long),
+        ))
     };
     let runs = |rows: i32| -> ArrayRef {
         Arc::new(RunArray::<Int32Type>::try_new(&Int32Array::from(vec![rows]), &long).unwrap())
@@ -122,34 +210,66 @@ fn arrow_columns_weigh_what_they_become() {
 fn views_of_one_long_text_are_weighed_before_their_text_is_checked() {
     let text = StringViewArray::from(vec!["t".repeat(4 << 20)]);
     let views = arrow::compute::take(&text, &Int32Array::from(vec![0; 500_000]), None).unwrap();
-    assert_eq!(refusal(&texts(), &MediaType::Arrow, stream(vec![("text", views)])).0, 413);
+    assert_eq!(
+        refusal(&texts(), &MediaType::Arrow, stream(vec![("text", views)])).0,
+        413
+    );
 }
 
 #[test]
 fn text_views_are_text_wherever_they_are() {
-    let text: ArrayRef = Arc::new(StringViewArray::from(vec!["short", "a text of more than twelve bytes"]));
+    let text: ArrayRef = Arc::new(StringViewArray::from(vec![
+        "short",
+        "a text of more than twelve bytes",
+    ]));
     let keys = Int8Array::from(vec![Some(1), None, Some(0)]);
     let dictionary: ArrayRef = Arc::new(DictionaryArray::new(keys, Arc::clone(&text)));
     for (column, expected) in [
-        (text, vec![Some("short"), Some("a text of more than twelve bytes")]),
-        (dictionary, vec![Some("a text of more than twelve bytes"), None, Some("short")]),
+        (
+            text,
+            vec![Some("short"), Some("a text of more than twelve bytes")],
+        ),
+        (
+            dictionary,
+            vec![
+                Some("a text of more than twelve bytes"),
+                None,
+                Some("short"),
+            ],
+        ),
     ] {
         let records = parse(&texts(), &MediaType::Arrow, stream(vec![("text", column)])).unwrap();
-        assert_eq!(records.columns.column(0).as_string::<i32>().iter().collect::<Vec<_>>(), expected);
+        assert_eq!(
+            records
+                .columns
+                .column(0)
+                .as_string::<i32>()
+                .iter()
+                .collect::<Vec<_>>(),
+            expected
+        );
     }
     let numbers: ArrayRef = Arc::new(StringViewArray::from(vec!["7"]));
     let x: ArrayRef = Arc::new(Float32Array::from(vec![0.5]));
     let list: ArrayRef = crate::tensor::fixed_column(2, vec![1.0, 2.0]).unwrap();
     let body = stream(vec![("list", list), ("n", Arc::clone(&numbers)), ("x", x)]);
     let records = parse(&columns(), &MediaType::Arrow, body).unwrap().columns;
-    assert_eq!(records["n"].as_primitive::<arrow::datatypes::Int64Type>().value(0), 7);
+    assert_eq!(
+        records["n"]
+            .as_primitive::<arrow::datatypes::Int64Type>()
+            .value(0),
+        7
+    );
 }
 
 #[test]
 fn arrow_rows_are_bounded_whatever_their_columns() {
     let nulls: ArrayRef = Arc::new(NullArray::new(1_000_001));
     let (status, message) = refusal(&texts(), &MediaType::Arrow, stream(vec![("text", nulls)]));
-    assert!(status == 413 && message.contains("limits.records"), "{message}");
+    assert!(
+        status == 413 && message.contains("limits.records"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -158,14 +278,34 @@ fn files_of_a_form_are_images_named_after_them() {
     let part = |head: &str, content: &str| {
         format!("--b\r\nContent-Disposition: form-data; name=\"i\"{head}\r\n\r\n{content}\r\n")
     };
-    let body = [part("; filename=\"a.jpg\"", "one"), part("", "text"), part("; filename=\"b.jpg\"", "two")].concat();
+    let body = [
+        part("; filename=\"a.jpg\"", "one"),
+        part("", "text"),
+        part("; filename=\"b.jpg\"", "two"),
+    ]
+    .concat();
     let body = format!("{body}--b--\r\n").into_bytes();
     let records = parse(&images, &MediaType::Multipart("b".to_owned()), body).unwrap();
     let names = with_source(&records, "http").unwrap();
-    assert_eq!(names.column(0).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["a.jpg", "b.jpg"]);
+    assert_eq!(
+        names
+            .column(0)
+            .as_string::<i32>()
+            .iter()
+            .flatten()
+            .collect::<Vec<_>>(),
+        ["a.jpg", "b.jpg"]
+    );
     assert_eq!(names.column(1).as_binary::<i32>().value(1), b"two");
-    assert_eq!((records.rejected.first[0].record, records.rejected.count), (1, 1));
-    let features = refusal(&texts(), &MediaType::Multipart("b".to_owned()), b"--b--".to_vec());
+    assert_eq!(
+        (records.rejected.first[0].record, records.rejected.count),
+        (1, 1)
+    );
+    let features = refusal(
+        &texts(),
+        &MediaType::Multipart("b".to_owned()),
+        b"--b--".to_vec(),
+    );
     assert_eq!(features.0, 422);
 }
 
@@ -175,17 +315,35 @@ fn images_in_json_are_decoded_and_bad_ones_refused_alone() {
         b"{\"image\":\"AAEC\"}\n{\"image\":\"?\"}\n{}\n{\"image\":\"data:image/png;base64,AwQ=\",\"more\":1}".to_vec();
     let records = parse(&RequestColumns::images(1 << 20), &MediaType::Ndjson, body).unwrap();
     let images = records.columns.column(0).as_binary::<i32>();
-    assert_eq!((images.value(0), images.value(1)), ([0, 1, 2].as_slice(), [3, 4].as_slice()));
-    let told: Vec<u64> = records.rejected.first.iter().map(|refused| refused.record).collect();
+    assert_eq!(
+        (images.value(0), images.value(1)),
+        ([0, 1, 2].as_slice(), [3, 4].as_slice())
+    );
+    let told: Vec<u64> = records
+        .rejected
+        .first
+        .iter()
+        .map(|refused| refused.record)
+        .collect();
     assert_eq!(told, [1, 2]);
 }
 
 #[test]
 fn what_this_source_does_not_take_is_refused_as_a_whole() {
     let images = RequestColumns::images(1 << 20);
-    assert_eq!(parse(&images, &MediaType::Image, vec![1, 2]).unwrap().columns.num_rows(), 1);
+    assert_eq!(
+        parse(&images, &MediaType::Image, vec![1, 2])
+            .unwrap()
+            .columns
+            .num_rows(),
+        1
+    );
     assert!(parse(&images, &MediaType::Image, vec![]).is_err());
     assert!(parse(&columns(), &MediaType::Image, vec![1]).is_err());
-    assert!(refusal(&columns(), &MediaType::Ndjson, b"\n".to_vec()).1.contains("no records"));
+    assert!(
+        refusal(&columns(), &MediaType::Ndjson, b"\n".to_vec())
+            .1
+            .contains("no records")
+    );
     assert!(parse(&columns(), &MediaType::Arrow, b"junk".to_vec()).is_err());
 }

@@ -13,7 +13,10 @@ const HOUR: Duration = Duration::from_secs(3600);
 fn open(folder: &Path, done: u64) -> Result<WriteAheadLog, StageError> {
     let mut coverage = Coverage::default();
     coverage.insert(&Provenance::rows(Split::new("s"), 0..done));
-    let resume = ResumeState { sinks: Arc::new(vec![coverage]), state: None };
+    let resume = ResumeState {
+        sinks: Arc::new(vec![coverage]),
+        state: None,
+    };
     WriteAheadLog::open(folder, "s", HOUR, &resume)
 }
 
@@ -23,7 +26,11 @@ fn append(journal: &WriteAheadLog, file: &mut File, payloads: &[&[u8]]) {
     let firsts = (0..).map(|n| group + 2 * n);
     let heads: Vec<RecordHeader> = firsts
         .zip(payloads)
-        .map(|(first, p)| RecordHeader::new(first, 2, now(), Some([first as u8 + 1; 16]), p).unwrap().in_group(group))
+        .map(|(first, p)| {
+            RecordHeader::new(first, 2, now(), Some([first as u8 + 1; 16]), p)
+                .unwrap()
+                .in_group(group)
+        })
         .collect();
     for (head, payload) in heads.iter().zip(payloads) {
         file.write_all(&head.to_bytes()).unwrap();
@@ -43,7 +50,9 @@ fn given_out(journal: &WriteAheadLog) -> u64 {
 
 fn rows(journal: &WriteAheadLog) -> Vec<u64> {
     let mut reader = journal.read_from(0).unwrap().unwrap();
-    std::iter::from_fn(|| reader.next().unwrap()).map(|(head, _)| head.first).collect()
+    std::iter::from_fn(|| reader.next().unwrap())
+        .map(|(head, _)| head.first)
+        .collect()
 }
 
 #[test]
@@ -75,10 +84,16 @@ fn segments_go_when_they_are_done_and_the_last_stays() {
     done(&journal, 3);
     assert_eq!(firsts(folder.path()).unwrap(), [2, 4]);
     done(&journal, 6);
-    assert_eq!((firsts(folder.path()).unwrap(), journal.pending_rows()), (vec![4], 0));
+    assert_eq!(
+        (firsts(folder.path()).unwrap(), journal.pending_rows()),
+        (vec![4], 0)
+    );
     let again = open(folder.path(), 6).unwrap();
     assert_eq!(given_out(&again), 6);
-    assert!(again.state().keys.get(&[1; 16]).is_some(), "keys outlive their frames");
+    assert!(
+        again.state().keys.get(&[1; 16]).is_some(),
+        "keys outlive their frames"
+    );
 }
 
 #[test]
@@ -100,5 +115,11 @@ fn a_group_that_was_cut_short_goes_and_damage_to_what_was_acknowledged_is_told()
     let mut damaged = whole;
     damaged[10] ^= 1;
     fs::write(&path, damaged).unwrap();
-    assert!(open(folder.path(), 0).err().unwrap().to_string().contains("is damaged"));
+    assert!(
+        open(folder.path(), 0)
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("is damaged")
+    );
 }

@@ -1,9 +1,10 @@
-//! Convolutions against their definition, value by value, and their gradients against finite differences.
+//! Convolutions against their definition, value by value, and their gradients against finite
+//! differences.
 
 use super::*;
 
-/// Height, width, channels of the image, depth, kernel, stride, padding, for which the windows cover whole images: each
-/// fits both kinds.
+/// Height, width, channels of the image, depth, kernel, stride, padding, for which the windows
+/// cover whole images: each fits both kinds.
 const CASES: [[usize; 7]; 8] = [
     [5, 6, 2, 3, 3, 1, 1],
     [7, 7, 2, 3, 3, 2, 1],
@@ -15,28 +16,56 @@ const CASES: [[usize; 7]; 8] = [
     [2, 3, 1, 5, 7, 1, 3],
 ];
 
-fn made([height, width, channels, depth, kernel, stride, padding]: [usize; 7], transposed: bool) -> ConvolutionLayer {
+fn made(
+    [height, width, channels, depth, kernel, stride, padding]: [usize; 7],
+    transposed: bool,
+) -> ConvolutionLayer {
     let image = [height, width];
     let count = image.map(|side| (side + 2 * padding - kernel) / stride + 1);
-    let windows = KernelWindows { image, channels, count, kernel, stride, padding };
-    ConvolutionLayer { windows, depth, transposed }
+    let windows = KernelWindows {
+        image,
+        channels,
+        count,
+        kernel,
+        stride,
+        padding,
+    };
+    ConvolutionLayer {
+        windows,
+        depth,
+        transposed,
+    }
 }
 
 fn numbers(len: usize, seed: usize) -> Vec<f32> {
-    (0..len).map(|i| ((i * 37 + seed * 11) % 23) as f32 / 8.0 - 1.4).collect()
+    (0..len)
+        .map(|i| ((i * 37 + seed * 11) % 23) as f32 / 8.0 - 1.4)
+        .collect()
 }
 
 /// Each product of the definition: its place in the weights, in the image and in the points.
 fn products(conv: &ConvolutionLayer, records: usize, mut each: impl FnMut(usize, usize, usize)) {
-    let KernelWindows { image: [height, width], channels, count: [down, across], kernel, stride, padding } =
-        conv.windows;
-    for (record, y, x) in (0..records * down * across).map(|i| (i / (down * across), i / across % down, i % across)) {
+    let KernelWindows {
+        image: [height, width],
+        channels,
+        count: [down, across],
+        kernel,
+        stride,
+        padding,
+    } = conv.windows;
+    for (record, y, x) in
+        (0..records * down * across).map(|i| (i / (down * across), i / across % down, i % across))
+    {
         for (row, column) in (0..kernel * kernel).map(|i| (i / kernel, i % kernel)) {
-            let (iy, ix) = ((y * stride + row).wrapping_sub(padding), (x * stride + column).wrapping_sub(padding));
+            let (iy, ix) = (
+                (y * stride + row).wrapping_sub(padding),
+                (x * stride + column).wrapping_sub(padding),
+            );
             if iy >= height || ix >= width {
                 continue;
             }
-            for (depth, channel) in (0..conv.depth * channels).map(|i| (i / channels, i % channels)) {
+            for (depth, channel) in (0..conv.depth * channels).map(|i| (i / channels, i % channels))
+            {
                 let weight = (depth * kernel * kernel + row * kernel + column) * channels + channel;
                 let pixel = ((record * height + iy) * width + ix) * channels + channel;
                 let point = ((record * down + y) * across + x) * conv.depth + depth;
@@ -48,10 +77,20 @@ fn products(conv: &ConvolutionLayer, records: usize, mut each: impl FnMut(usize,
 
 /// Values of a record that go in.
 fn inputs(conv: &ConvolutionLayer) -> usize {
-    if conv.transposed { conv.points() } else { conv.windows.image_values() }
+    if conv.transposed {
+        conv.points()
+    } else {
+        conv.windows.image_values()
+    }
 }
 
-fn output(conv: &ConvolutionLayer, weight: &[f32], bias: &[f32], input: &[f32], records: usize) -> Vec<f32> {
+fn output(
+    conv: &ConvolutionLayer,
+    weight: &[f32],
+    bias: &[f32],
+    input: &[f32],
+    records: usize,
+) -> Vec<f32> {
     let mut output = vec![f32::NAN; records * conv.outputs()];
     conv.forward(weight, bias, input, &mut output, &mut Vec::new());
     output
@@ -64,14 +103,26 @@ fn both_kinds_are_their_definitions() {
         let weight = numbers(conv.depth * conv.windows.values(), 1);
         let bias = numbers(conv.channels_out(), 2);
         let input = numbers(records * inputs(&conv), 3);
-        let mut expected: Vec<f32> = bias.iter().copied().cycle().take(records * conv.outputs()).collect();
+        let mut expected: Vec<f32> = bias
+            .iter()
+            .copied()
+            .cycle()
+            .take(records * conv.outputs())
+            .collect();
         products(&conv, records, |place, pixel, point| {
-            let (from, to) = if transposed { (point, pixel) } else { (pixel, point) };
+            let (from, to) = if transposed {
+                (point, pixel)
+            } else {
+                (pixel, point)
+            };
             expected[to] += weight[place] * input[from];
         });
         let found = output(&conv, &weight, &bias, &input, records);
         for (place, (a, b)) in found.iter().zip(&expected).enumerate() {
-            assert!((a - b).abs() < 1e-4, "{conv:?}: output {place} is {a}, not {b}");
+            assert!(
+                (a - b).abs() < 1e-4,
+                "{conv:?}: output {place} is {a}, not {b}"
+            );
         }
     }
 }
@@ -85,22 +136,40 @@ fn gradients_are_those_of_finite_differences() {
         let input = numbers(records * inputs(&conv), 3);
         // The objective is linear in each number, so that differences are exact but for rounding.
         let slope = numbers(records * conv.outputs(), 4);
-        let (mut sums, mut by_input) = (ConvolutionGradients::default(), vec![f32::NAN; input.len()]);
+        let (mut sums, mut by_input) =
+            (ConvolutionGradients::default(), vec![f32::NAN; input.len()]);
         conv.clear(&mut sums);
-        conv.backward(&weight, &input, &slope, Some(&mut by_input), &mut sums, &mut Vec::new());
+        conv.backward(
+            &weight,
+            &input,
+            &slope,
+            Some(&mut by_input),
+            &mut sums,
+            &mut Vec::new(),
+        );
         let parts = [weight, bias, input];
-        for (part, found) in [&sums.weight, &sums.bias, &by_input].into_iter().enumerate() {
+        for (part, found) in [&sums.weight, &sums.bias, &by_input]
+            .into_iter()
+            .enumerate()
+        {
             for place in 0..found.len() {
                 let at = |off: f32| {
                     let mut moved = parts.clone();
                     moved[part][place] += off;
                     let [weight, bias, input] = &moved;
                     let output = output(&conv, weight, bias, input, records);
-                    output.iter().zip(&slope).map(|(a, b)| f64::from(a * b)).sum::<f64>()
+                    output
+                        .iter()
+                        .zip(&slope)
+                        .map(|(a, b)| f64::from(a * b))
+                        .sum::<f64>()
                 };
                 let (expected, found) = ((at(0.5) - at(-0.5)) as f32, found[place]);
                 let near = (expected - found).abs() < 1e-3 * (1.0 + expected.abs());
-                assert!(near, "{conv:?}: gradient {part}[{place}] is {found}, differences say {expected}");
+                assert!(
+                    near,
+                    "{conv:?}: gradient {part}[{place}] is {found}, differences say {expected}"
+                );
             }
         }
     }
@@ -116,21 +185,44 @@ fn many_blocks_give_what_one_block_gives() {
         let bias = numbers(conv.channels_out(), 2);
         let input = numbers(2 * inputs(&conv), 3);
         let slope = numbers(2 * conv.outputs(), 4);
-        let (mut sums, mut by_input) = (ConvolutionGradients::default(), vec![f32::NAN; input.len()]);
+        let (mut sums, mut by_input) =
+            (ConvolutionGradients::default(), vec![f32::NAN; input.len()]);
         conv.clear(&mut sums);
-        conv.backward(&weight, &input, &slope, Some(&mut by_input), &mut sums, &mut Vec::new());
-        let mut expected = [vec![0.0_f64; sums.weight.len()], vec![0.0; input.len()], vec![0.0; slope.len()]];
+        conv.backward(
+            &weight,
+            &input,
+            &slope,
+            Some(&mut by_input),
+            &mut sums,
+            &mut Vec::new(),
+        );
+        let mut expected = [
+            vec![0.0_f64; sums.weight.len()],
+            vec![0.0; input.len()],
+            vec![0.0; slope.len()],
+        ];
         products(&conv, 2, |place, pixel, point| {
-            let (from, to) = if transposed { (point, pixel) } else { (pixel, point) };
+            let (from, to) = if transposed {
+                (point, pixel)
+            } else {
+                (pixel, point)
+            };
             expected[0][place] += f64::from(input[from] * slope[to]);
             expected[1][from] += f64::from(weight[place] * slope[to]);
             expected[2][to] += f64::from(weight[place] * input[from]);
         });
         let bias: Vec<f32> = bias.into_iter().map(|_| 0.0).collect();
-        let found = [sums.weight, by_input, output(&conv, &weight, &bias, &input, 2)];
+        let found = [
+            sums.weight,
+            by_input,
+            output(&conv, &weight, &bias, &input, 2),
+        ];
         for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
             for (a, b) in found.iter().zip(expected) {
-                assert!((f64::from(*a) - b).abs() < 1e-3 * (1.0 + b.abs()), "{transposed}, {part}: {a} is not {b}");
+                assert!(
+                    (f64::from(*a) - b).abs() < 1e-3 * (1.0 + b.abs()),
+                    "{transposed}, {part}: {a} is not {b}"
+                );
             }
         }
     }
