@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Provenance, SplitRows};
-use crate::store::Location;
+use crate::storage::Location;
 
 /// A set of integers, kept as ascending, disjoint, non-touching half-open ranges.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::server::{self, HostCheck, ListenOptions, ListenerRole, Listeners, TokenAuth};
-use crate::spec::AdminSettings;
+use crate::config::AdminSettings;
 use crate::topology::RunStats;
 
 /// What the listener tells, and what it may ask for.

@@ -10,7 +10,7 @@ use indicatif::ProgressBar;
 
 use super::{ExitCode, print, print_error};
 use crate::sink::compact::{CompactionSummary, CompactionTarget, DatasetSize, compact};
-use crate::store::Location;
+use crate::storage::Location;
 use crate::units::ByteSize;
 
 #[derive(Debug, Args)]

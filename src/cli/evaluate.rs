@@ -18,7 +18,7 @@ use crate::evaluate::{self, EvaluateError, EvaluateOptions, Evaluation};
 use crate::metrics::Metrics;
 use crate::model::{self, Model, ModelPath, ModelSpec, RuntimeSpec};
 use crate::registry;
-use crate::spec::overlay;
+use crate::config::overlay;
 use crate::temp_dir::TempDir;
 
 #[derive(Debug, Args)]

@@ -8,7 +8,7 @@ use clap::Args;
 use super::{ExitCode, print};
 use crate::model::{self, RuntimeSpec};
 use crate::sink::inspect;
-use crate::store::Location;
+use crate::storage::Location;
 
 #[derive(Debug, Args)]
 pub(super) struct InspectCommand {

@@ -30,7 +30,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::plan::{self, Plan};
-use crate::spec::{self, Diagnostics, PipelineConfig};
+use crate::config::{self, Diagnostics, PipelineConfig};
 use crate::text_escape;
 
 pub use stderr::flush;
@@ -201,7 +201,7 @@ impl PipelineArgs {
     }
 
     fn read(&self) -> Result<PipelineConfig, Diagnostics> {
-        spec::read(&self.file, &self.set)
+        config::read(&self.file, &self.set)
     }
 }
 

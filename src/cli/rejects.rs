@@ -11,7 +11,7 @@ use super::{ExitCode, PipelineArgs, confirmed, print, print_error};
 use crate::metrics::Metrics;
 use crate::sink::STATE_DIR;
 use crate::sink::purge::{PurgeFilter, PurgeSummary, SourcePattern, purge};
-use crate::store::Location;
+use crate::storage::Location;
 use crate::units::ByteSize;
 
 #[derive(Debug, Args)]

@@ -12,7 +12,7 @@ use crate::evaluate;
 use crate::fs_durable::write_atomically;
 use crate::model::card::CARD;
 use crate::report::{EvaluatedModel, ModelReport, RunReport, examples, read_curve};
-use crate::store::Location;
+use crate::storage::Location;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

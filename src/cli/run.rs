@@ -23,7 +23,7 @@ use crate::file_descriptors;
 use crate::metrics::Metrics;
 use crate::plan::{Plan, RejectLimits};
 use crate::sink::ChangePolicy;
-use crate::store::outage;
+use crate::storage::outage;
 use crate::system;
 use crate::topology::{self, RunOutcome, RunStats, Topology};
 

@@ -17,7 +17,7 @@ use crate::model::{ModelSpec, RuntimeSpec};
 use crate::plan_context::PipelineLimits;
 use crate::registry::ComponentKind;
 use crate::source::BatchSize;
-use crate::spec::PipelineSettings;
+use crate::config::PipelineSettings;
 use crate::{sink, source, transform};
 
 #[derive(Debug, Args)]

@@ -15,7 +15,7 @@ use crate::admin::Admin;
 use crate::error::ConfigError;
 use crate::metrics::Metrics;
 use crate::server::{Listeners, TokenSource};
-use crate::spec::{self, AdminSettings, Diagnostics, KeySpans};
+use crate::config::{self, AdminSettings, Diagnostics, KeySpans};
 use crate::train::{
     self, EpochRecord, TrainError, TrainEvent, TrainOptions, TrainResult, TrainStarted,
     TrainingFile,
@@ -75,7 +75,7 @@ impl TrainCommand {
         if let Some(data) = &self.data {
             self.set.push(format!("data.root={}", data.display()));
         }
-        let (written, places) = spec::load_with_overrides(&self.file, &self.set)?;
+        let (written, places) = config::load_with_overrides(&self.file, &self.set)?;
         let file = TrainingFile::read(written);
         let file = file
             .and_then(TrainingFile::named)
@@ -353,7 +353,7 @@ fn report(trained: &TrainResult, file: &TrainingFile, out: &std::path::Path) {
 impl TrainingFile {
     /// Checks the model's name.
     fn named(self) -> Result<Self, Vec<ConfigError>> {
-        match spec::name_fault(&self.head.name) {
+        match config::name_fault(&self.head.name) {
             Some(message) => Err(vec![ConfigError::new("name", message)]),
             None => Ok(self),
         }

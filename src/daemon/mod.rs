@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::plan::Plan;
 use crate::server::Listeners;
-use crate::spec::Diagnostics;
+use crate::config::Diagnostics;
 use crate::topology::Topology;
 
 /// Reads the pipeline file anew and plans it.

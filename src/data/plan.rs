@@ -17,7 +17,7 @@ use crate::model::input::{InputKind, InputSpec};
 use crate::plan_context::PlanContext;
 use crate::registry::{self, canonical, did_you_mean};
 use crate::source::{self, BatchSize, IMAGE, ROW, SOURCE, Source};
-use crate::store::{is_url, tidy};
+use crate::storage::{is_url, tidy};
 use crate::tensor::TensorShape;
 use crate::transform::{self, IsolatedTransform, TransformConfig, TransformPlan};
 

@@ -5,7 +5,7 @@ use super::inference::ModelOutput;
 use super::result::{ImageQuality, RecordScore};
 use super::sampler::{MiniBatch, RecordRef, is_selected};
 use crate::image::PixelFormat;
-use crate::measure::Pca;
+use crate::eval_metrics::Pca;
 use crate::model::Loss;
 use crate::model::feature_errors::FeatureErrors;
 

@@ -1,7 +1,7 @@
 //! How well reconstruction errors tell anomalies apart.
 
 use super::result::{AnomalyScores, ErrorThreshold, RankingScores, RecordScore};
-use crate::measure::roc::{auc_roc, average_precision};
+use crate::eval_metrics::roc::{auc_roc, average_precision};
 use crate::model::card::ErrorStats;
 
 /// `None` where there are no anomalies among the records, or nothing else. `card`: the errors on

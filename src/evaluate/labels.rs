@@ -6,8 +6,8 @@ use super::inference::ModelRunner;
 use super::result::{ClassificationScores, ClassifierAccuracy};
 use super::sampler::Subsample;
 use crate::error::StageError;
-use crate::measure::linear_probe::LinearProbe;
-use crate::measure::{Pca, RowMatrix, knn};
+use crate::eval_metrics::linear_probe::LinearProbe;
+use crate::eval_metrics::{Pca, RowMatrix, knn};
 use crate::model::ModelInput;
 
 /// Neighbours that vote.

@@ -22,7 +22,7 @@ use crate::corruption::CorruptionSpec;
 use crate::data::{PreparedDataset, Subset};
 use crate::error::{ConfigError, StageError};
 use crate::image::PixelFormat;
-use crate::measure::Pca;
+use crate::eval_metrics::Pca;
 use crate::model::card::ErrorStats;
 use crate::model::feature_errors::FeatureErrors;
 use crate::model::{Model, ModelInput};

@@ -2,7 +2,7 @@
 
 use crate::image::pixel_format::PixelFormat;
 use crate::image::ssim::ssim;
-use crate::measure::psnr;
+use crate::eval_metrics::psnr;
 
 impl PixelFormat {
     /// Peak signal-to-noise ratio of two tensors of `shape`, in decibels: the peak of a channel is

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::ConfigError;
 use crate::registry::did_you_mean;
-use crate::spec::StageTable;
+use crate::config::StageTable;
 
 /// Stages by their place in the file, sorted so that inputs come first; `inputs` by place, as
 /// declared.

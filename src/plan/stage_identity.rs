@@ -11,7 +11,7 @@ use super::fingerprint::{self, FingerprintInput};
 use super::fingerprint_v0;
 use crate::registry::{OptionAttributes, canonical};
 use crate::sink::{FINGERPRINT_VERSION, StageIdentity, StageInterpreter, StageReader};
-use crate::store::{is_url, tidy};
+use crate::storage::{is_url, tidy};
 
 /// Plans the stage once more with other options, for their values.
 pub(super) type ResolveOptions =

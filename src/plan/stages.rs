@@ -15,7 +15,7 @@ use crate::plan_context::PlanContext;
 use crate::registry::{self, ComponentKind, OptionAttributes, ResolvedStage};
 use crate::sink::{self, OutputIdentity, PlanSink, Sink, StageIdentity};
 use crate::source::{self, BatchCap, BatchSize, PlanSource, Source};
-use crate::spec::{PipelineConfig, StageTable};
+use crate::config::{PipelineConfig, StageTable};
 use crate::transform::{self, PlanTransform, TransformPlan};
 
 /// A kind, found in the table of its role.

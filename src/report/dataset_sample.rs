@@ -16,7 +16,7 @@ use crate::sink::inspect::ERRORS;
 use crate::sink::rewrite_commit::shared_read_lock;
 use crate::source::SOURCE;
 use crate::source::rejects::{CODE, RECORDS, STAGE};
-use crate::store::Location;
+use crate::storage::Location;
 use crate::tensor::fixed_values;
 
 /// Rows whose errors are read at most.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::chart::{self, ChartLabels, ScatterSeries, TONES};
 use super::html::Html;
 use super::scale::figure;
-use crate::measure::Pca;
+use crate::eval_metrics::Pca;
 
 /// Points that are drawn at most: more hide one another.
 const MAX_POINTS: usize = 4000;

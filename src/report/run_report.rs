@@ -15,7 +15,7 @@ use crate::error::StageError;
 use crate::schema_display::type_name;
 use crate::sink::STATE_DIR;
 use crate::sink::inspect::{self, DatasetDescription};
-use crate::store::Location;
+use crate::storage::Location;
 use crate::units::ByteSize;
 
 /// Sources that are shown, those with the most records.

@@ -15,7 +15,7 @@ use crate::evaluate::{EvaluateOptions, collect_examples, evaluate};
 use crate::model::Model;
 use crate::model::testing;
 use crate::registry::parse_options;
-use crate::store::Location;
+use crate::storage::Location;
 use crate::tensor::{fixed_column, vector_field};
 
 /// Ends every element that it begins, runs nothing, fetches nothing.

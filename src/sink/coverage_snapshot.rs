@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::StageError;
 use crate::json::to_json;
 use crate::sink::{OutputHistory, STATE_DIR};
-use crate::store::Location;
+use crate::storage::Location;
 
 /// What the snapshot holds, as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use crate::error::StageError;
 use crate::sink::provenance_footer::ProvenanceFooter;
-use crate::store::{FileReader, Location, StoreEntry};
+use crate::storage::{FileReader, Location, StoreEntry};
 
 /// A Parquet file.
 #[derive(Debug, Clone)]

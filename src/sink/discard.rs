@@ -8,7 +8,7 @@ use crate::batch::Batch;
 use crate::error::{ConfigError, StageError};
 use crate::plan_context::PlanContext;
 use crate::sink::{CommitProgress, CommitStats, OutputIdentity, Sink, SinkConfig, SinkWriter};
-use crate::store::Location;
+use crate::storage::Location;
 
 /// It has no options.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]

@@ -15,7 +15,7 @@ use std::time::SystemTime;
 
 use crate::error::StageError;
 use crate::sink::STATE_DIR;
-use crate::store::{Location, S3Path};
+use crate::storage::{Location, S3Path};
 
 /// A run's claim.
 #[derive(Debug)]

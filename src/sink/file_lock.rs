@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::error::StageError;
 use crate::fs_durable::{create_dir_all_synced, state_file};
 use crate::sink::STATE_DIR;
-use crate::store::mounts::FolderId;
+use crate::storage::mounts::FolderId;
 
 /// Held as long as it lives; the system lets go of it when the process ends, however it ends.
 #[derive(Debug)]

@@ -23,7 +23,7 @@ use crate::sink::{
     BatchEncoder, CommitStats, OutputHistory, OutputIdentity, Sink, SinkConfig, SinkWriter,
 };
 use crate::source::{ROW, SOURCE, WrittenFiles};
-use crate::store::Location;
+use crate::storage::Location;
 
 use name_log::NameLog;
 use writer::{ClaimedImageFolder, ImageWriter};

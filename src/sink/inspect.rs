@@ -18,7 +18,7 @@ use crate::sink::data_files::{DataFile, data_files};
 use crate::sink::provenance_footer::ProvenanceFooter;
 use crate::sink::rewrite_commit::shared_read_lock;
 use crate::sink::summary_stats::{Distribution, SummaryStats};
-use crate::store::Location;
+use crate::storage::Location;
 use crate::text_escape::line;
 use crate::units::ByteSize;
 

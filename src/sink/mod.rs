@@ -42,7 +42,7 @@ use crate::error::{ConfigError, StageError};
 use crate::plan_context::PlanContext;
 use crate::registry::{self, ComponentKind, ResolvedStage, parse_options};
 use crate::source::WrittenFiles;
-use crate::store::Location;
+use crate::storage::Location;
 
 pub use output_identity::{
     ChangePolicy, FINGERPRINT_VERSION, IdentityScope, OutputHistory, OutputIdentity, StageIdentity,

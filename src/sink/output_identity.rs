@@ -9,7 +9,7 @@ use super::writer_recognition::StageReader;
 use crate::coverage::Coverage;
 use crate::error::StageError;
 use crate::registry::{self, canonical};
-use crate::store::Location;
+use crate::storage::Location;
 
 /// The version of the rules by which digests are made now: of values as they were understood. Those
 /// before it, without a number, made them of options as they were written.

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::error::StageError;
 use crate::fs_durable::write_atomically;
 use crate::json::to_json;
-use crate::store::mounts::{is_unmounted, mount_of, real_path};
+use crate::storage::mounts::{is_unmounted, mount_of, real_path};
 
 /// What is remembered of an output.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -30,7 +30,7 @@ use crate::sink::{
     SinkWriter,
 };
 use crate::source::WrittenFiles;
-use crate::store::Location;
+use crate::storage::Location;
 use crate::units::ByteSize;
 
 /// Where the files go, and how large they become.

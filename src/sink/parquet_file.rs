@@ -23,7 +23,7 @@ use crate::sink::narrow_dictionaries::NarrowDictionaries;
 use crate::sink::provenance_footer::ProvenanceFooter;
 use crate::sink::row_group_writer::RowGroupWriter;
 use crate::source::ROW;
-use crate::store::{AtomicWriter, Location, S3Path};
+use crate::storage::{AtomicWriter, Location, S3Path};
 use crate::system;
 use crate::units::ByteSize;
 

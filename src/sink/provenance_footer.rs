@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use crate::coverage::Coverage;
 use crate::error::StageError;
 use crate::sink::OutputIdentity;
-use crate::store::Location;
+use crate::storage::Location;
 
 /// What the keys of our entries begin with.
 pub(super) const KEYS: &str = "latentflow.";

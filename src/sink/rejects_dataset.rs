@@ -11,7 +11,7 @@ use crate::sink::Sink;
 use crate::sink::parquet::ParquetSinkConfig;
 use crate::source::rejects::{CODE, FORMAT, OriginalFormat, RECORD, RECORDS, SPLIT, STAGE};
 use crate::source::{ROW, SOURCE};
-use crate::store::Location;
+use crate::storage::Location;
 
 /// A refused record, as it will be stored.
 #[derive(Debug, Clone, Copy)]

@@ -26,7 +26,7 @@ use crate::sink::provenance_footer::{self, ProvenanceFooter};
 use crate::sink::rewrite_commit::{RewriteCommit, RewriteIntent, STAGING_DIR};
 use crate::sink::writer_lease::part_number;
 use crate::sink::{OutputIdentity, STATE_DIR};
-use crate::store::Location;
+use crate::storage::Location;
 
 /// Rows that are copied at a time.
 const ROWS: usize = 8192;

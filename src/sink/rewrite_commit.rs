@@ -14,7 +14,7 @@ use crate::fs_durable::{
 use crate::json::to_json;
 use crate::sink::STATE_DIR;
 use crate::sink::writer_lease::part_number;
-use crate::store::Location;
+use crate::storage::Location;
 
 /// The folder beside the data files in which those to come are written. Not below [`STATE_DIR`],
 /// from where a run that starts sweeps what looks unfinished; its underscore hides it from readers.

@@ -15,7 +15,7 @@ use crate::error::{ConfigError, StageError};
 use crate::plan_context::PlanContext;
 use crate::sink::column_selection::ColumnSelection;
 use crate::sink::{CommitProgress, CommitStats, OutputIdentity, Sink, SinkConfig, SinkWriter};
-use crate::store::Location;
+use crate::storage::Location;
 use crate::text_escape;
 
 /// What is printed. Bytes are written as hexadecimal digits, missing values and those that are not

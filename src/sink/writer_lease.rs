@@ -4,7 +4,7 @@ use crate::error::StageError;
 use crate::sink::coverage_snapshot;
 use crate::sink::fencing_epoch::FencingEpoch;
 use crate::sink::file_lock::FileLock;
-use crate::store::{Location, S3Path};
+use crate::storage::{Location, S3Path};
 
 /// Held by the one who writes.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use crate::error::StageError;
 use crate::file_descriptors;
 use crate::fs_durable::{create_dir_all_synced, state_file, write_atomically};
 use crate::json::to_json_lines;
-use crate::store::Location;
+use crate::storage::Location;
 
 /// The file at work; it is opened when it is first appended to.
 #[derive(Debug, Default)]

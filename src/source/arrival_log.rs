@@ -12,7 +12,7 @@ use crate::fs_durable::{create_dir_all_synced, fsync_dir, state_file};
 use crate::json::to_json_lines;
 use crate::source::listed_file::ListedFile;
 use crate::source::listing_journal::parse;
-use crate::store::Location;
+use crate::storage::Location;
 
 /// Rows of a segment; then the next one begins.
 const SEGMENT_ROWS: u64 = 65_536;

@@ -19,7 +19,7 @@ use crate::source::file_source::{
 use crate::source::input_file::{self, InputFile};
 use crate::source::schema_inference::first;
 use crate::source::{BatchSize, Source, SourceConfig};
-use crate::store;
+use crate::storage;
 
 /// Records of Arrow IPC files (Feather 2) or streams; which of them is seen from the content.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -75,7 +75,7 @@ impl SourceConfig for ArrowSourceConfig {
 
 /// The columns of the first file that can be read.
 fn columns_of(files: &[InputFile], most: IpcBounds) -> Result<SchemaRef, StageError> {
-    let look = |file: &InputFile, input: store::FileReader| {
+    let look = |file: &InputFile, input: storage::FileReader| {
         let mut input = open(input).map_err(file.stopped())?;
         let columns = catch_panic(|| BoundedIpcReader::bounded(&mut input.stream, most))
             .map(|messages| messages.schema().clone());
@@ -121,7 +121,7 @@ impl FileFormat for ArrowIpcFormat {
     fn read(
         &self,
         file: &InputFile,
-        input: store::FileReader,
+        input: storage::FileReader,
         output: &BatchOutput<'_>,
     ) -> Result<(), ReadEnd> {
         let mut input = open(input).map_err(file.stopped())?;
@@ -227,9 +227,9 @@ impl ArrowIpcFormat {
 
 /// The stream of messages in a file of either format.
 struct IpcInput {
-    stream: io::Take<BufReader<store::FileReader>>,
+    stream: io::Take<BufReader<storage::FileReader>>,
     /// The same file, to be asked while messages are read.
-    handle: store::FileReader,
+    handle: storage::FileReader,
     is_file: bool,
     has_footer: bool,
 }
@@ -240,7 +240,7 @@ const MAGIC: &[u8] = b"ARROW1";
 const MAX_PADDING: u64 = 64;
 
 /// An IPC file is a stream between the magic and a footer, which repeats what the stream says.
-fn open(mut input: store::FileReader) -> io::Result<IpcInput> {
+fn open(mut input: storage::FileReader) -> io::Result<IpcInput> {
     let (len, handle) = (input.length()?, input.try_clone()?);
     let mut head = Vec::new();
     (&mut input).take(MAX_PADDING).read_to_end(&mut head)?;
@@ -272,7 +272,7 @@ fn open(mut input: store::FileReader) -> io::Result<IpcInput> {
 }
 
 /// Bytes of the footer with its length and the magic behind it, where it is there.
-fn footer_bytes(input: &mut store::FileReader, len: u64) -> io::Result<Option<u64>> {
+fn footer_bytes(input: &mut storage::FileReader, len: u64) -> io::Result<Option<u64>> {
     const TAIL: u64 = 10;
     if len < 8 + TAIL {
         return Ok(None);

@@ -28,7 +28,7 @@ use crate::source::text::{
 };
 use crate::source::text_encoding::not_utf8;
 use crate::source::{BatchSize, Source, SourceConfig};
-use crate::store::FileReader;
+use crate::storage::FileReader;
 
 /// Records of delimited text.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]

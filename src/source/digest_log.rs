@@ -7,7 +7,7 @@ use crate::error::StageError;
 use crate::source::append_log::AppendLog;
 use crate::source::content_digest::ContentDigest;
 use crate::source::listed_file::ListedFile;
-use crate::store::Location;
+use crate::storage::Location;
 
 /// A line: the content of a file of this name, size and time has this digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

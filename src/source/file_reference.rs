@@ -11,7 +11,7 @@ use crate::image::probe;
 use crate::source::content_digest::ContentDigest;
 use crate::source::listed_file::ListedFile;
 use crate::source::stat_cache::{self, size_and_time};
-use crate::store::Location;
+use crate::storage::Location;
 
 /// The file, as it was found.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]

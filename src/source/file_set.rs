@@ -15,8 +15,8 @@ use crate::source::listed_file::{ListedFile, name_of};
 use crate::source::listing::{Listing, io_error};
 use crate::source::skipped_files::{LastSkippedFiles, SkipReason};
 use crate::source::stat_cache::DirHandle;
-use crate::store::mounts::{FolderId, real_path};
-use crate::store::{Location, ObjectListing, is_url, reading_bytes};
+use crate::storage::mounts::{FolderId, real_path};
+use crate::storage::{Location, ObjectListing, is_url, reading_bytes};
 
 /// What a source's `path` means, and whether symbolic links count.
 #[derive(Debug, Clone)]

@@ -25,7 +25,7 @@ use crate::source::listed_file::{ReadFailure, RecordError};
 use crate::source::{
     LastSkippedFiles, RecordCount, Source, SourceHandle, WrittenFiles, spawn_reader, with_origin,
 };
-use crate::store::{self, FileReader, PrefetchedObject};
+use crate::storage::{self, FileReader, PrefetchedObject};
 
 pub(super) use batch_output::{BatchOutput, FileRecords, ROWS_PER_BYTE};
 
@@ -137,7 +137,7 @@ impl<F: FileFormat> FileSource<F> {
     ) -> Result<(), StageError> {
         let (mut later, mut asked) = (files.iter(), VecDeque::new());
         for file in files {
-            while asked.len() < store::MAX_CONCURRENT_REQUESTS
+            while asked.len() < storage::MAX_CONCURRENT_REQUESTS
                 && let Some(next) = later.next()
             {
                 asked.push_back(next.prefetch()?);
@@ -194,7 +194,7 @@ impl<F: FileFormat> Source for FileSource<F> {
     }
 
     fn reading_bytes(&self) -> u64 {
-        store::reading_bytes(&self.path).saturating_add(self.format.buffer_bytes())
+        storage::reading_bytes(&self.path).saturating_add(self.format.buffer_bytes())
     }
 
     fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
@@ -261,7 +261,7 @@ fn count<F: FileFormat>(
     files: &Arc<[InputFile]>,
     resume: &ResumeState,
 ) -> RecordCount {
-    if store::is_url(&source.path) && files.len() > COUNTED_OBJECTS {
+    if storage::is_url(&source.path) && files.len() > COUNTED_OBJECTS {
         return RecordCount::Unknown;
     }
     let (source, files, resume) = (Arc::clone(source), Arc::clone(files), resume.clone());

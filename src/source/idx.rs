@@ -22,7 +22,7 @@ use crate::source::file_source::{
 use crate::source::input_file::{self, InputFile};
 use crate::source::schema_inference::first;
 use crate::source::{BatchSize, Source, SourceConfig};
-use crate::store;
+use crate::storage;
 
 /// Records of IDX files, the format of MNIST and its kin; compressed by gzip or not, as their
 /// content shows. Bytes in two dimensions a record are images and become the column `image`;
@@ -118,7 +118,7 @@ fn open_labels(stage: &str, path: &str) -> Result<(InputFile, ArrayHeader, OpenI
 }
 
 /// A file behind its header.
-fn open(file: &InputFile, input: store::FileReader) -> Result<(ArrayHeader, OpenIdxFile), ReadEnd> {
+fn open(file: &InputFile, input: storage::FileReader) -> Result<(ArrayHeader, OpenIdxFile), ReadEnd> {
     let mut opened = OpenIdxFile::new(input).map_err(file.stopped())?;
     let header = opened.header();
     file.check_available(&opened.handle)?;
@@ -181,7 +181,7 @@ impl FileFormat for IdxFormat {
     fn read(
         &self,
         file: &InputFile,
-        input: store::FileReader,
+        input: storage::FileReader,
         output: &BatchOutput<'_>,
     ) -> Result<(), ReadEnd> {
         let mut records = OpenIdxFile::new(input).map_err(file.stopped())?;
@@ -271,14 +271,14 @@ struct OpenIdxFile {
     /// Its content, decompressed.
     stream: Box<dyn Read>,
     /// The same file, to be asked while it is read.
-    handle: store::FileReader,
+    handle: storage::FileReader,
 }
 
 /// How a file begins that gzip has compressed.
 const GZIP: &[u8] = b"\x1f\x8b";
 
 impl OpenIdxFile {
-    fn new(input: store::FileReader) -> io::Result<Self> {
+    fn new(input: storage::FileReader) -> io::Result<Self> {
         let handle = input.try_clone()?;
         let mut plain = BufReader::with_capacity(1 << 16, input);
         let is_gzip = plain.fill_buf()?.starts_with(GZIP);

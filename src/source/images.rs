@@ -28,7 +28,7 @@ use crate::source::{
     BatchSender, BatchSize, LastSkippedFiles, Source, SourceConfig, SourceHandle, WrittenFiles,
     spawn_reader, watch,
 };
-use crate::store::Location;
+use crate::storage::Location;
 use crate::units::HumanDuration;
 
 /// Extensions of image files, in lower case.

@@ -9,7 +9,7 @@ use crate::source::file_set::FileSet;
 use crate::source::file_source::ReadEnd;
 use crate::source::listed_file::{CHANGED, ListedFile, ReadFailure, RecordError};
 use crate::source::skipped_files::LastSkippedFiles;
-use crate::store::{FileReader, Location, PrefetchedObject, S3Path};
+use crate::storage::{FileReader, Location, PrefetchedObject, S3Path};
 
 /// A file of input.
 #[derive(Debug, Clone)]

@@ -11,7 +11,7 @@ use crate::error::UnavailableInput;
 use crate::source::content_digest::ContentDigest;
 use crate::source::file_identity::{self, FileMatch};
 use crate::source::stat_cache::{self, size_and_time};
-use crate::store::{FileReader, Location, StoreEntry};
+use crate::storage::{FileReader, Location, StoreEntry};
 
 /// A file, as it is known from run to run; [`identity`] defines when two of them are the same file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,8 +7,8 @@ use std::path::Path;
 use crate::error::{ErrorClass, StageError, UnavailableInput};
 use crate::source::listed_file::{ListedFile, name_of};
 use crate::source::skipped_files::{SkipReason, SkippedFiles};
-use crate::store::mounts::FolderId;
-use crate::store::{Location, ObjectListing, S3Path};
+use crate::storage::mounts::FolderId;
+use crate::storage::{Location, ObjectListing, S3Path};
 
 /// The files of a set at some moment.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use crate::source::listed_file::ListedFile;
 use crate::source::listing::Listing;
 use crate::source::missing_rows::MissingRows;
 use crate::source::root_folder::RootRecord;
-use crate::store::Location;
+use crate::storage::Location;
 
 /// Files that were first met together: rows of a split, in order.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::StageError;
 use crate::source::append_log::AppendLog;
-use crate::store::Location;
+use crate::storage::Location;
 
 /// A row of a split.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

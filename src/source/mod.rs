@@ -68,7 +68,7 @@ use crate::error::{ConfigError, StageError};
 use crate::metrics::BlockingCaller;
 use crate::plan_context::PlanContext;
 use crate::registry::{self, ComponentKind, ResolvedStage, parse_options};
-use crate::store::Location;
+use crate::storage::Location;
 use crate::units::{ByteSize, HumanDuration};
 
 pub use skipped_files::{LastSkippedFiles, SkippedFiles};

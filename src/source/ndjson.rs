@@ -30,7 +30,7 @@ use crate::source::text::{
 };
 use crate::source::text_encoding::not_utf8;
 use crate::source::{BatchSize, Source, SourceConfig};
-use crate::store::FileReader;
+use crate::storage::FileReader;
 
 /// Records as JSON objects, one a line. Fields that are not among the columns are passed over;
 /// a column that a record lacks is null.

@@ -28,7 +28,7 @@ use crate::source::input_file::{self, InputFile};
 use crate::source::npy_header;
 use crate::source::schema_inference::first;
 use crate::source::{BatchSize, Source, SourceConfig};
-use crate::store::FileReader;
+use crate::storage::FileReader;
 
 /// Arrays of NumPy archives (.npz) and files (.npy). Each index of their first dimension is a
 /// record: an array of one dimension becomes a column of numbers, one of more a column of lists;

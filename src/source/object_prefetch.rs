@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use crate::source::listed_file::{CHANGED_MEANWHILE, ListedFile, ReadFailure, RecordError};
-use crate::store::{Location, MAX_CONCURRENT_REQUESTS, S3Path};
+use crate::storage::{Location, MAX_CONCURRENT_REQUESTS, S3Path};
 
 /// Bytes of objects that are asked for together; a single larger one is asked for alone.
 const TOGETHER_BYTES: u64 = 32 << 20;

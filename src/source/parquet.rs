@@ -30,7 +30,7 @@ use crate::source::parquet_page_sizes::DecodedSizes;
 use crate::source::parquet_row_reader::{NextRows, RowGroupRef, RowReader};
 use crate::source::schema_inference::first;
 use crate::source::{BatchSize, IMAGE, Source, SourceConfig};
-use crate::store::FileReader;
+use crate::storage::FileReader;
 use crate::system;
 
 /// Columns of Parquet files, as they are. A column of encoded images (binary, or the

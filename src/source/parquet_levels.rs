@@ -9,7 +9,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::serialized_reader::SerializedPageReader;
 
-use crate::store::FileReader;
+use crate::storage::FileReader;
 
 /// Values of the longest record. The pages are unpacked one at a time.
 pub(super) fn longest_record(

@@ -11,7 +11,7 @@ use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::serialized_reader::SerializedPageReader;
 
 use crate::source::parquet_levels::longest_record;
-use crate::store::FileReader;
+use crate::storage::FileReader;
 
 /// The pages of a column in a row group.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -19,7 +19,7 @@ use parquet::file::properties::ReaderProperties;
 use parquet::file::reader::RowGroupReader;
 use parquet::file::serialized_reader::SerializedRowGroupReader;
 
-use crate::store::FileReader;
+use crate::storage::FileReader;
 use crate::system::simd_dispatch;
 
 /// Reads some columns of one row group.

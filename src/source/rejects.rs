@@ -28,7 +28,7 @@ use crate::source::input_file::{self, InputFile};
 use crate::source::{
     BatchSize, IMAGE, PIXEL_BYTES, ROW, SOURCE, Source, SourceConfig, origin_fields,
 };
-use crate::store::FileReader;
+use crate::storage::FileReader;
 
 /// The column of a rejects dataset that says which split the record was read from: `<stage>/...`.
 pub const SPLIT: &str = "split";

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::StageError;
 use crate::json::to_json;
-use crate::store::Location;
-use crate::store::mounts::{FolderId, is_mount_point, is_unmounted, mount_of};
+use crate::storage::Location;
+use crate::storage::mounts::{FolderId, is_mount_point, is_unmounted, mount_of};
 
 /// What is remembered of a source's folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use crate::error::{ErrorClass, StageError};
 use crate::source::file_source::ReadEnd;
 use crate::source::input_file::InputFile;
-use crate::store::FileReader;
+use crate::storage::FileReader;
 
 /// Returns the first result of `look`; `None` from `look` stands for an empty file. Files that are
 /// unavailable or do not fit are passed over: when their turn comes, the run leaves them undone or

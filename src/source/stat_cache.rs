@@ -7,7 +7,7 @@ use std::path::Path;
 
 use walkdir::DirEntry;
 
-use crate::store::mtime_ns;
+use crate::storage::mtime_ns;
 
 /// The folder of the file that was looked at last: from there, the system need not find its way
 /// anew for each file, which takes as long as the look.

@@ -29,7 +29,7 @@ use crate::source::{
     BatchSender, BatchSize, LastSkippedFiles, Source, SourceConfig, SourceHandle, WrittenFiles,
     spawn_reader,
 };
-use crate::store::{FileReader, Location};
+use crate::storage::{FileReader, Location};
 
 use budget::{HEADER_BYTES, MeteredReader, ReadBudget};
 

@@ -38,7 +38,7 @@ use crate::sink::{
     output_mounts::OutputMounts,
 };
 use crate::source;
-use crate::store::Location;
+use crate::storage::Location;
 
 use ack_tracker::AckTracker;
 use budget::InFlightBudget;

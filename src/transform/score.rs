@@ -15,7 +15,7 @@ use crate::batch::{Batch, RejectCode, RejectCollector};
 use crate::error::{ConfigError, StageError};
 use crate::image::pixel_format::PixelFormat;
 use crate::image::ssim::WINDOW;
-use crate::measure::psnr;
+use crate::eval_metrics::psnr;
 use crate::model::Loss;
 use crate::plan_context::PlanContext;
 use crate::tensor::TensorShape;

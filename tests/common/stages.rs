@@ -13,7 +13,7 @@ use latentflow::sink::{
     CommitProgress, CommitStats, OutputHistory, OutputIdentity, Sink, SinkWriter,
 };
 use latentflow::source::{BatchSize, Source, SourceHandle, origin_fields};
-use latentflow::store::Location;
+use latentflow::storage::Location;
 use latentflow::transform::{Transform, TransformPlan};
 
 pub fn schema() -> SchemaRef {

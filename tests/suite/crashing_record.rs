@@ -14,7 +14,7 @@ use latentflow::plan::StageRole;
 use latentflow::plan_context::{PipelineLimits, PlanContext};
 use latentflow::registry::find;
 use latentflow::sink::{self, ChangePolicy, OutputIdentity, StageIdentity};
-use latentflow::store::Location;
+use latentflow::storage::Location;
 use latentflow::topology::{RunOutcome, Topology};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 

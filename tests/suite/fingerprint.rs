@@ -12,8 +12,8 @@ use latentflow::metrics::Metrics;
 use latentflow::plan::{self, StageRole};
 use latentflow::registry::{OptionAttributes, current_options, name_in_files, option_attributes};
 use latentflow::sink::{self, IdentityScope, OutputHistory, OutputIdentity};
-use latentflow::store::Location;
-use latentflow::{source, spec, transform};
+use latentflow::storage::Location;
+use latentflow::{config, source, transform};
 use parquet::arrow::ArrowWriter;
 use serde_json::{Map, Value, json};
 
@@ -129,7 +129,7 @@ fn models() -> Value {
 /// Who the only sink of a pipeline writes as.
 fn identity(pipeline: &Value) -> Result<OutputIdentity, String> {
     let text = toml::to_string(&without_nulls(pipeline)).unwrap();
-    let read = spec::parse(Path::new("p.toml"), &text, std::iter::empty(), &[])
+    let read = config::parse(Path::new("p.toml"), &text, std::iter::empty(), &[])
         .map_err(|faults| faults.to_string())?;
     let plan =
         plan::resolve(read, &Arc::new(Metrics::new())).map_err(|faults| faults.to_string())?;

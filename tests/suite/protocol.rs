@@ -16,7 +16,7 @@ use latentflow::sink::{
     ChangePolicy, CommitProgress, CommitStats, OutputHistory, OutputIdentity, Sink, SinkWriter,
     StageIdentity,
 };
-use latentflow::store::Location;
+use latentflow::storage::Location;
 use latentflow::topology::{RunOutcome, Topology};
 use proptest::prelude::*;
 

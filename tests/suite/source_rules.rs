@@ -22,12 +22,12 @@ const ORDER: [&[&str]; 19] = [
         "schema_display",
         "metrics",
         "fs_durable",
-        "store",
+        "storage",
         "server",
     ],
-    &["measure"],
+    &["eval_metrics"],
     &["registry"],
-    &["spec"],
+    &["config"],
     &["image"],
     &["corruption"],
     &["model"],
@@ -48,11 +48,25 @@ const ORDER: [&[&str]; 19] = [
 /// Lines that a function may have, its signature and closing brace among them.
 const FUNCTION_LINES: usize = 100;
 
+/// Characters that the name of a test may have.
+const TEST_NAME: usize = 60;
+
 fn sources() -> BTreeMap<PathBuf, String> {
+    files_below(&["src"])
+}
+
+/// Rust files of the repository, without this one, which lists what the others avoid.
+fn all_code() -> BTreeMap<PathBuf, String> {
+    let mut files = files_below(&["src", "tests", "benches", "fuzz"]);
+    files.retain(|path, _| !path.ends_with("tests/suite/source_rules.rs"));
+    files
+}
+
+fn files_below(folders: &[&str]) -> BTreeMap<PathBuf, String> {
     fn walk(folder: &Path, files: &mut BTreeMap<PathBuf, String>) {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() {
+            if path.is_dir() && !path.ends_with("target") {
                 walk(&path, files);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 files.insert(path.clone(), std::fs::read_to_string(&path).unwrap());
@@ -60,10 +74,12 @@ fn sources() -> BTreeMap<PathBuf, String> {
         }
     }
     let mut files = BTreeMap::new();
-    walk(
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
-        &mut files,
-    );
+    for folder in folders {
+        walk(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join(folder),
+            &mut files,
+        );
+    }
     assert!(files.len() > 30, "the sources were not found");
     files
 }
@@ -152,7 +168,7 @@ fn object_stores_are_named_in_one_folder() {
     for (path, text) in sources() {
         let is_store = path
             .parent()
-            .is_some_and(|folder| folder.ends_with("src/store"));
+            .is_some_and(|folder| folder.ends_with("src/storage"));
         for name in ["object_store", "reqwest"] {
             assert!(
                 is_store || !names(&code(&text), name),
@@ -242,6 +258,192 @@ fn no_function_is_longer_than_a_screen() {
     assert!(
         long.is_empty(),
         "longer than {FUNCTION_LINES} lines:\n{}",
+        long.join("\n")
+    );
+}
+
+/// Words and phrases that STYLE.md replaces, in lower case. A space also matches an underscore, so
+/// that names are held to the same rule.
+const AVOIDED: [&str; 62] = [
+    "is no",
+    "are no",
+    "was no",
+    "were no",
+    "nobody",
+    "somebody",
+    "anew",
+    "so many",
+    "so much",
+    "so long",
+    "so few",
+    "at hand",
+    "of late",
+    "now and then",
+    "made otherwise",
+    "told",
+    "tell",
+    "tells",
+    "says",
+    "say",
+    "said",
+    "hear",
+    "hears",
+    "heard",
+    "knows",
+    "know",
+    "wants",
+    "want",
+    "wanted",
+    "wish",
+    "asks",
+    "ask",
+    "asked",
+    "asking",
+    "forget",
+    "forgets",
+    "forgotten",
+    "remembers",
+    "whoever",
+    "whatever",
+    "what came",
+    "came of",
+    "comes of",
+    "mended",
+    "goes on",
+    "go on",
+    "went on",
+    "going on",
+    "would else",
+    "all else",
+    "beside",
+    "at once",
+    "passed over",
+    "passes over",
+    "looked at",
+    "looks at",
+    "stands for",
+    "stand for",
+    "what is",
+    "what was",
+    "who does",
+    "condemned",
+];
+
+/// Beginnings of words in British spelling.
+const BRITISH: [&str; 22] = [
+    "analys",
+    "artefact",
+    "behaviour",
+    "catalogue",
+    "centre",
+    "colour",
+    "favour",
+    "grey",
+    "honour",
+    "initialis",
+    "judgement",
+    "labelled",
+    "licence",
+    "maximis",
+    "minimis",
+    "neighbour",
+    "normalis",
+    "optimis",
+    "organis",
+    "programme",
+    "recognis",
+    "summaris",
+];
+
+/// Places where an avoided word is a name of another project or a protocol: the end of the path and
+/// the line without its indent.
+const EXCEPTIONS: [(&str, &str); 0] = [];
+
+/// Occurrences of `phrase` in `line` between characters that are neither letters nor digits.
+fn has_phrase(line: &str, phrase: &str) -> bool {
+    let is_word = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    line.match_indices(phrase).any(|(start, _)| {
+        let before = start.checked_sub(1).and_then(|at| line.as_bytes().get(at));
+        !is_word(before) && !is_word(line.as_bytes().get(start + phrase.len()))
+    })
+}
+
+fn documents() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"]
+        .map(|name| root.join(name))
+        .to_vec();
+    paths.extend(
+        std::fs::read_dir(root.join("docs"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path()),
+    );
+    let read = |path: PathBuf| (path.clone(), std::fs::read_to_string(path).unwrap());
+    paths
+        .into_iter()
+        .filter(|path| path.is_file())
+        .map(read)
+        .collect()
+}
+
+#[test]
+fn words_of_the_style_guide_are_used() {
+    let mut found = Vec::new();
+    for (path, text) in all_code().into_iter().chain(documents()) {
+        for (number, line) in text.lines().enumerate() {
+            let is_exception = EXCEPTIONS
+                .iter()
+                .any(|(file, exception)| path.ends_with(file) && line.trim() == *exception);
+            if is_exception {
+                continue;
+            }
+            let plain = line.to_lowercase().replace('_', " ");
+            let avoided = AVOIDED.iter().filter(|phrase| has_phrase(&plain, phrase));
+            let british = BRITISH.iter().filter(|start| plain.contains(*start));
+            for phrase in avoided.chain(british) {
+                found.push(format!(
+                    "{}:{}: `{phrase}`: {}",
+                    path.display(),
+                    number + 1,
+                    line.trim()
+                ));
+            }
+        }
+    }
+    assert!(
+        found.is_empty(),
+        "{} found:\n{}",
+        found.len(),
+        found.join("\n")
+    );
+}
+
+#[test]
+fn names_of_tests_are_short() {
+    let mut long = Vec::new();
+    for (path, text) in all_code() {
+        let mut is_test = false;
+        for line in text.lines().map(str::trim) {
+            if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
+                is_test = true;
+            }
+            if let Some(rest) = line.strip_prefix("fn ").or(line.strip_prefix("async fn "))
+                && std::mem::take(&mut is_test)
+                && let Some((name, _)) = rest.split_once('(')
+                && name.len() > TEST_NAME
+            {
+                long.push(format!(
+                    "{}: {} characters: {name}",
+                    path.display(),
+                    name.len()
+                ));
+            }
+        }
+    }
+    assert!(
+        long.is_empty(),
+        "{} found:\n{}",
+        long.len(),
         long.join("\n")
     );
 }

@@ -12,7 +12,7 @@ use latentflow::metrics::Metrics;
 use latentflow::plan::{Plan, StageRole};
 use latentflow::sink::{BatchEncoder, ChangePolicy, OutputIdentity, Sink, SinkWriter};
 use latentflow::source::BatchSize;
-use latentflow::store::Location;
+use latentflow::storage::Location;
 use latentflow::topology::{RunOutcome, RunStats, Topology};
 
 use crate::common::stages::{

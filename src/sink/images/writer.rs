@@ -24,7 +24,7 @@ use crate::sink::file_lock::FileLock;
 use crate::sink::file_naming::{NamingScheme, hash};
 use crate::sink::image_encoder::{self, EncodedImage};
 use crate::sink::{CommitProgress, CommitStats, OutputIdentity, SinkWriter};
-use crate::store::Location;
+use crate::storage::Location;
 
 /// Files after which they are committed.
 pub(super) const COMMIT_FILES: usize = 256;

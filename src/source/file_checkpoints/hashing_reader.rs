@@ -8,7 +8,7 @@ use super::store::{CheckpointEnding, FileCheckpoint};
 use crate::error::StageError;
 use crate::source::content_digest::ContentHasher;
 use crate::source::input_file::InputFile;
-use crate::store::FileReader;
+use crate::storage::FileReader;
 
 /// What was read of a file.
 #[derive(Default)]

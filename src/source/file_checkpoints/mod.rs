@@ -20,7 +20,7 @@ use crate::error::StageError;
 use crate::source::content_digest::{ContentDigest, ContentHasher};
 use crate::source::file_source::ReadEnd;
 use crate::source::input_file::InputFile;
-use crate::store::Location;
+use crate::storage::Location;
 
 pub(super) use hashing_reader::{CheckpointTracker, HashingReader};
 pub(super) use store::forget;
@@ -313,7 +313,7 @@ fn relate(
     }))
 }
 
-fn open(file: &InputFile) -> Result<crate::store::FileReader, ReadEnd> {
+fn open(file: &InputFile) -> Result<crate::storage::FileReader, ReadEnd> {
     file.open_listed(None).map_err(ReadEnd::from)
 }
 

@@ -17,7 +17,7 @@ use crate::fs_durable::{create_dir_all_synced, failpoint, state_file};
 use crate::json::to_json_lines;
 use crate::source::content_digest::ContentDigest;
 use crate::source::listed_file::ListedFile;
-use crate::store::Location;
+use crate::storage::Location;
 
 /// How the content ended that a record describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ use crate::batch::SourceBatch;
 use crate::coverage::{Coverage, ResumeState};
 use crate::source::file_source::testing::{drain, plan};
 use crate::source::{Source, csv, ndjson, npz};
-use crate::store::Location;
+use crate::storage::Location;
 
 const NOTHING: [i64; 0] = [];
 

@@ -15,7 +15,7 @@ use crate::source::input_file::{InputFile, unusable};
 use crate::source::listed_file::RecordError;
 use crate::source::missing_values::reject_missing;
 use crate::source::{SOURCE, add_origin};
-use crate::store::FileReader;
+use crate::storage::FileReader;
 
 /// Records of a file on their way out.
 #[derive(Default)]

@@ -48,7 +48,7 @@ use crate::server::{self, HostCheck, HttpServer, Listeners, TlsConfig, TokenAuth
 use crate::source::batch_limits::BatchLimits;
 use crate::source::image_batcher::ImageBatchConfig;
 use crate::source::{BatchSize, Source, SourceConfig, SourceHandle, spawn_reader};
-use crate::store::Location;
+use crate::storage::Location;
 use crate::units::HumanDuration;
 
 use ack_waiters::AckWaiters;

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::rc::Rc;
 
-use crate::store::FileReader;
+use crate::storage::FileReader;
 
 /// Bytes that may stand between two members: headers, long names, PAX records. Writers need a few
 /// KiB.

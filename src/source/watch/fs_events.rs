@@ -11,7 +11,7 @@ use std::time::Instant;
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode};
 use notify::{ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
-use crate::store::mounts::FolderId;
+use crate::storage::mounts::FolderId;
 
 /// FsEvents that wait to be read; when there are more, the folder is listed instead.
 const WAITING: usize = 65_536;

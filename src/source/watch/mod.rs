@@ -31,7 +31,7 @@ use crate::source::listing::Listing;
 use crate::source::listing_journal::{self, JournaledListing, LoadedListings};
 use crate::source::missing_rows::MissingRows;
 use crate::source::{BatchSender, SourceHandle, spawn_reader};
-use crate::store::Location;
+use crate::storage::Location;
 
 use fs_events::FsEvent;
 use pending_files::{PendingFiles, is_older_than};

@@ -7,7 +7,7 @@ use crate::error::UnavailableInput;
 use crate::source::content_digest::ContentDigest;
 use crate::source::listed_file::{ListedFile, ReadFailure, RecordError};
 use crate::source::stat_cache::{self, size_and_time};
-use crate::store::Location;
+use crate::storage::Location;
 
 /// The result of an attempt to read a file.
 pub(super) enum ReadAttempt {

@@ -344,7 +344,7 @@ mod tests {
     use super::*;
     use crate::source::arrival_log::{SegmentWriter, segments};
     use crate::source::content_digest::ContentDigest;
-    use crate::store::Location;
+    use crate::storage::Location;
 
     fn file(name: &str, time: i64, content: &str) -> ListedFile {
         let digest = ContentDigest::of(content.as_bytes()).to_string();
@@ -406,7 +406,7 @@ mod tests {
         known.met(&file("other/a", 1, "other/a"), Some(7));
         let mut listing = Listing::unread(Location::from(folder.path()));
         listing.unread = BTreeMap::from([("locked".to_owned(), None)]);
-        let id = crate::store::mounts::FolderId {
+        let id = crate::storage::mounts::FolderId {
             device: 8,
             inode: 1,
         };

@@ -9,7 +9,7 @@ use crate::source::file_set::{FileSet, WatchRoot};
 use crate::source::listing::{Listing, is_at_or_below};
 use crate::source::root_folder::{RootRecord, SourceRoot};
 use crate::source::watch::fs_events::FsEvents;
-use crate::store::Location;
+use crate::storage::Location;
 
 /// What is watched.
 pub(super) struct WatchedFolder {
