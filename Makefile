@@ -26,7 +26,7 @@ test: runtime checker
 	cargo test --locked --features $(FEATURES)
 
 # Compares complete runs with their lower bound and with Python programs, in one table. A quick run:
-# BENCH="--works photos --scale 0.2".
+# BENCH="--workloads photos --scale 0.2".
 bench: runtime
 	python3 benches/compare.py $(BENCH)
 
@@ -36,11 +36,11 @@ chaos: runtime
 
 # Downloads ONNX Runtime to .runtime/onnxruntime, with pip, pinned by hash.
 runtime:
-	@deploy/fetch-onnxruntime.sh
+	@scripts/fetch-onnxruntime.sh
 
 # Downloads the official checker of ONNX files with pip, for tests of the models that `train` writes.
 checker:
-	@deploy/fetch-onnx-checker.sh
+	@scripts/fetch-onnx-checker.sh
 
 # Checks the files in deploy/ with the tools that are installed: promtool, systemd-analyze.
 deploy-check:

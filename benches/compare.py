@@ -2,14 +2,14 @@
 """Compares whole runs with their floor and with Python programs, in one table. `make bench` calls it.
 
 The floor is a plain loop over the same library calls (benches/floor.rs). `floors` runs one such loop per core; the loops
-share caches and memory, as workers do. The peers are Python programs (benches/peers): a simple one, an optimized one, and
+share caches and memory, as workers do. The baselines are Python programs (benches/baselines): a simple one, an optimized one, and
 Ray Data (with --ray). Each does the same work: the same model, the same pixels, the same columns in Parquet. Programs alternate
 in each round, and the figures are medians. CPU seconds are those of all processes. Peak memory is their
 proportional share (PSS), sampled ten times per second in a separate round.
 
-Inputs are generated once and stored in .bench, like the packages of the peers, in the versions of benches/peers/requirements.txt.
+Inputs are generated once and stored in .bench, like the packages of the baselines, in the versions of benches/baselines/requirements.txt.
 
-usage: compare.py [--works photos ...] [--rounds 3] [--scale 1.0] [--photos FOLDER] [--ray] [--peers floor floors naive expert]
+usage: compare.py [--workloads photos ...] [--rounds 3] [--scale 1.0] [--photos FOLDER] [--ray] [--baselines floor floors naive expert]
 """
 import argparse
 import json
@@ -23,16 +23,16 @@ import sys
 import threading
 import time
 
-from workloads import BENCH, HERE, PYTHON, REPOSITORY, WORKS, call, model, pipeline, source, words
+from workloads import BENCH, HERE, PYTHON, REPOSITORY, WORKLOADS, call, model, pipeline, source, words
 
-PEERS = ["floor", "floors", "naive", "expert"]
+BASELINES = ["floor", "floors", "naive", "expert"]
 CORES = len(os.sched_getaffinity(0))
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS))
-    parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS)
+    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument("--baselines", nargs="+", choices=BASELINES, default=BASELINES)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scale", type=float, default=1.0, help="fraction of the records, for a quick run")
     parser.add_argument("--photos", type=pathlib.Path, help="JPEGs to use for `photos` instead of generated ones")
@@ -41,16 +41,16 @@ def arguments():
 
 
 def install(ray):
-    """Installs the packages of the peers and returns their names."""
-    files = [HERE / "peers/requirements.txt"] + ([HERE / "peers/requirements-ray.txt"] if ray else [])
-    wanted = "".join(file.read_text() for file in files)
-    packages = [line for line in wanted.splitlines() if "==" in line]
-    stamp = BENCH / "peers/installed"
-    if stamp.exists() and stamp.read_text() == wanted:
+    """Installs the packages of the baselines and returns their names."""
+    files = [HERE / "baselines/requirements.txt"] + ([HERE / "baselines/requirements-ray.txt"] if ray else [])
+    required = "".join(file.read_text() for file in files)
+    packages = [line for line in required.splitlines() if "==" in line]
+    stamp = BENCH / "baselines/installed"
+    if stamp.exists() and stamp.read_text() == required:
         return packages
-    call(sys.executable, "-m", "venv", BENCH / "peers")
+    call(sys.executable, "-m", "venv", BENCH / "baselines")
     call(PYTHON, "-m", "pip", "install", "-q", *(word for file in files for word in ("-r", file)))
-    stamp.write_text(wanted)
+    stamp.write_text(required)
     return packages
 
 
@@ -58,11 +58,11 @@ def build(features):
     """Builds the program and the floor; returns the path of the floor."""
     features = ["--features", ",".join(features)] if features else []
     call("cargo", "build", "--release", "--locked", *features, cwd=REPOSITORY)
-    told = subprocess.run(
+    output = subprocess.run(
         ["cargo", "bench", "--locked", "--no-run", "--bench", "floor", *features, "--message-format", "json"],
         cwd=REPOSITORY, check=True, stdout=subprocess.PIPE, text=True,
     ).stdout
-    messages = [json.loads(line) for line in told.splitlines()]
+    messages = [json.loads(line) for line in output.splitlines()]
     return next(m["executable"] for m in messages if m.get("target", {}).get("name") == "floor" and m.get("executable"))
 
 
@@ -103,11 +103,11 @@ def measure(commands, environment, watched):
     children = [start(words) for words in commands]
     memory, cpu = Memory([child.pid for child in children]) if watched else None, 0
     for child in children:
-        told = child.stderr.read().decode()
+        output = child.stderr.read().decode()
         _, status, usage = os.wait4(child.pid, 0)
         cpu += usage.ru_utime + usage.ru_stime
         if status != 0:
-            raise SystemExit(f"{child.args[0]} {child.args[1]} failed: {told[-2000:]}")
+            raise SystemExit(f"{child.args[0]} {child.args[1]} failed: {output[-2000:]}")
     took = time.perf_counter() - began
     if not watched:
         return took, cpu
@@ -144,17 +144,17 @@ def difference(ours, theirs, kind):
     return done.stdout.strip()
 
 
-def commands(peers, floor, binary, out, work, given):
+def commands(baselines, floor, binary, out, workload, given):
     """The concurrent commands of each program; `given`: the input and the model."""
-    program = {"floor": [floor], "naive": [PYTHON, HERE / "peers/naive.py"], "expert": [PYTHON, HERE / "peers/expert.py"], "ray": [PYTHON, HERE / "peers/ray_data.py"]}
+    program = {"floor": [floor], "naive": [PYTHON, HERE / "baselines/naive.py"], "expert": [PYTHON, HERE / "baselines/expert.py"], "ray": [PYTHON, HERE / "baselines/ray_data.py"]}
     # Images are written to a folder, latents to a file in it.
-    place = lambda share: out / "floors" if work.kind == "denoise" else out / "floors" / f"{share}.parquet"
-    floors = [[floor, "--share", f"{share}/{CORES}", *words(work, *given, place(share))] for share in range(CORES)]
+    place = lambda share: out / "floors" if workload.kind == "denoise" else out / "floors" / f"{share}.parquet"
+    floors = [[floor, "--share", f"{share}/{CORES}", *words(workload, *given, place(share))] for share in range(CORES)]
     ours = [binary, "run", BENCH / "pipeline.toml", "--summary", "none", "--log-format", "text"]
     # Ray Data is a framework for tables; it is not used to write images.
-    others = [peer for peer in peers if work.kind != "denoise" or peer != "ray"]
-    together = lambda peer: floors if peer == "floors" else [[*program[peer], *words(work, *given, out / peer)]]
-    return {"latentflow": [ours], **{peer: together(peer) for peer in others}}
+    others = [baseline for baseline in baselines if workload.kind != "denoise" or baseline != "ray"]
+    together = lambda baseline: floors if baseline == "floors" else [[*program[baseline], *words(workload, *given, out / baseline)]]
+    return {"latentflow": [ours], **{baseline: together(baseline) for baseline in others}}
 
 
 def rounds(options, calls, out, environment):
@@ -183,24 +183,24 @@ def main():
     version = subprocess.run([binary, "--version"], stdout=subprocess.PIPE, text=True).stdout.strip()
     print(f"{version}; {processor()}, {CORES} cores; Python {platform.python_version()}; {'with' if draft else 'without (no CMake, no NASM)'} turbojpeg")
     print(", ".join(packages))
-    peers, out = options.peers + (["ray"] if options.ray else []), BENCH / "out"
-    for name in options.works:
-        work = WORKS[name]
-        count = max(1, int(work.count * options.scale))
-        given = (source(name, work, count, options.photos), model(work, binary))
-        (BENCH / "pipeline.toml").write_text(pipeline(work, *given, out / "latentflow", draft))
-        calls = commands(peers, floor, binary, out, work, given)
+    baselines, out = options.baselines + (["ray"] if options.ray else []), BENCH / "out"
+    for name in options.workloads:
+        workload = WORKLOADS[name]
+        count = max(1, int(workload.count * options.scale))
+        given = (source(name, workload, count, options.photos), model(workload, binary))
+        (BENCH / "pipeline.toml").write_text(pipeline(workload, *given, out / "latentflow", draft))
+        calls = commands(baselines, floor, binary, out, workload, given)
         medians = rounds(options, calls, out, environment)
-        print(f"\n{name}: {count} x {work.what}")
+        print(f"\n{name}: {count} x {workload.what}")
         print(f"{'':<12}{'records/s':>11}{'CPU s':>9}{'peak MiB':>10}{'speed':>8}{'CPU':>7}{'off by':>10}")
         ours = medians["latentflow"]
-        for peer, (seconds, cpu, peak) in medians.items():
+        for baseline, (seconds, cpu, peak) in medians.items():
             # Ray Data does not report the row of a record.
-            untold = peer == "latentflow" or (peer == "ray" and work.kind == "records")
-            off = "" if untold else difference(out / "latentflow", out / peer, work.kind)
+            is_uncompared = baseline == "latentflow" or (baseline == "ray" and workload.kind == "records")
+            off = "" if is_uncompared else difference(out / "latentflow", out / baseline, workload.kind)
             # Ray's workers are not children of the process, so their CPU time is unknown.
-            cpu, ratio = ("-", "-") if peer == "ray" else (f"{cpu:.1f}", f"{ours[1] / cpu:.2f}")
-            print(f"{peer:<12}{count / seconds:>11.0f}{cpu:>9}{peak / 2**20:>10.0f}{seconds / ours[0]:>8.2f}{ratio:>7}{off:>10}", flush=True)
+            cpu, ratio = ("-", "-") if baseline == "ray" else (f"{cpu:.1f}", f"{ours[1] / cpu:.2f}")
+            print(f"{baseline:<12}{count / seconds:>11.0f}{cpu:>9}{peak / 2**20:>10.0f}{seconds / ours[0]:>8.2f}{ratio:>7}{off:>10}", flush=True)
     print("\nspeed: speedup of latentflow over the program; CPU: ratio of its CPU seconds to theirs; off by: largest difference of results, in standard deviations")
 
 

@@ -40,8 +40,8 @@ fn main() {
         .collect();
     let mut words: &[&str] = &arguments.iter().map(String::as_str).collect::<Vec<_>>();
     let mut share = Share { number: 0, of: 1 };
-    if let ["--share", said, rest @ ..] = words {
-        let (number, of) = said.split_once('/').unwrap();
+    if let ["--share", share, rest @ ..] = words {
+        let (number, of) = share.split_once('/').unwrap();
         (share, words) = (
             Share {
                 number: number.parse().unwrap(),

@@ -90,7 +90,7 @@ fn pixels(criterion: &mut Criterion) {
         let image = photograph(side, side, Channels::Rgb);
         let mut values = vec![0.0; image.data.len()];
         group.bench_function(
-            BenchmarkId::new("normalise", format!("{side}x{side}")),
+            BenchmarkId::new("normalize", format!("{side}x{side}")),
             |bencher| {
                 bencher
                     .iter(|| PixelFormat::default().normalize(black_box(&image.data), &mut values));

@@ -75,7 +75,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     os.environ["ORT_DYLIB_PATH"] = str(next((REPOSITORY / ".runtime/onnxruntime").glob("libonnxruntime.*")))
-    call(PYTHON, "-m", "pip", "install", "-q", "-r", HERE / "peers/requirements-precision.txt")
+    call(PYTHON, "-m", "pip", "install", "-q", "-r", HERE / "baselines/requirements-precision.txt")
     made = BENCH / "precision"
     made.mkdir(exist_ok=True)
     encoder = options.model / "encoder.onnx"

@@ -7,11 +7,11 @@ import subprocess
 HERE = pathlib.Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
 BENCH = REPOSITORY / ".bench"
-PYTHON = BENCH / "peers/bin/python"
+PYTHON = BENCH / "baselines/bin/python"
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
+class Workload:
     """`kind` is the argument of the programs: `images` to latents, `records` to latents and errors, `denoise` images."""
 
     what: str
@@ -27,13 +27,13 @@ class Work:
     columns: int = 1
 
 
-WORKS = {
-    "photos": Work("481x321 JPEG to 64x64, convolutional encoder", "images", 4000, (481, 321), 64, model="photo-ae"),
-    "large": Work("1920x1280 JPEG to 224x224, convolutional encoder", "images", 400, (1920, 1280), 224, model="bench-large"),
-    "small": Work("28x28 PNG, convolutional encoder", "images", 60_000, (28, 28), 28, "gray", "fashion-conv"),
-    "records": Work("128 float32 in a list, dense autoencoder with its error", "records", 5_000_000, model="bench-list"),
-    "columns": Work("128 columns of float32, dense autoencoder with its error", "records", 5_000_000, model="bench-columns", columns=128),
-    "denoise": Work("481x321 JPEG denoised to PNG, fully convolutional", "denoise", 60, (481, 321), model="photo-denoise-color"),
+WORKLOADS = {
+    "photos": Workload("481x321 JPEG to 64x64, convolutional encoder", "images", 4000, (481, 321), 64, model="photo-ae"),
+    "large": Workload("1920x1280 JPEG to 224x224, convolutional encoder", "images", 400, (1920, 1280), 224, model="bench-large"),
+    "small": Workload("28x28 PNG, convolutional encoder", "images", 60_000, (28, 28), 28, "gray", "fashion-conv"),
+    "records": Workload("128 float32 in a list, dense autoencoder with its error", "records", 5_000_000, model="bench-list"),
+    "columns": Workload("128 columns of float32, dense autoencoder with its error", "records", 5_000_000, model="bench-columns", columns=128),
+    "denoise": Workload("481x321 JPEG denoised to PNG, fully convolutional", "denoise", 60, (481, 321), model="photo-denoise-color"),
 }
 
 #: Models whose size matters here and whose weights do not: trained for one epoch.
@@ -100,36 +100,36 @@ def make(place, *words):
     part.rename(place)
 
 
-def model(work, binary):
+def model(workload, binary):
     """The folder of the model of a benchmark, which is trained first if it is not an included model."""
-    if not work.model.startswith("bench-"):
-        return REPOSITORY / "models" / work.model
-    folder = BENCH / work.model
+    if not workload.model.startswith("bench-"):
+        return REPOSITORY / "models" / workload.model
+    folder = BENCH / workload.model
     if not (folder / "model.toml").exists():
-        sample = BENCH / f"data/sample-{work.columns}.parquet"
-        if work.kind == "records":
-            make(sample, "records", 65536, work.columns)
-        columns = "" if work.columns == 1 else f"columns = {names(work.columns)}"
-        text = LARGE if work.kind == "images" else DENSE.format(columns=columns, sample=sample)
-        spec = BENCH / f"{work.model}.toml"
-        spec.write_text(f'name = "{work.model}"\n{text}')
+        sample = BENCH / f"data/sample-{workload.columns}.parquet"
+        if workload.kind == "records":
+            make(sample, "records", 65536, workload.columns)
+        columns = "" if workload.columns == 1 else f"columns = {names(workload.columns)}"
+        text = LARGE if workload.kind == "images" else DENSE.format(columns=columns, sample=sample)
+        spec = BENCH / f"{workload.model}.toml"
+        spec.write_text(f'name = "{workload.model}"\n{text}')
         call(binary, "train", spec, "--restart", "--out", folder, stderr=subprocess.DEVNULL)
     return folder
 
 
-def source(name, work, count, photos):
+def source(name, workload, count, photos):
     """The path of the input; `photos`: a folder of photographs to use instead of generated ones."""
-    if work.kind == "records":
-        file = BENCH / f"data/records-{work.columns}-{count}.parquet"
-        make(file, "records", count, work.columns)
+    if workload.kind == "records":
+        file = BENCH / f"data/records-{workload.columns}-{count}.parquet"
+        make(file, "records", count, workload.columns)
         return file
     if photos and name == "photos":
         folder = BENCH / f"data/{name}-given-{count}"
         make(folder, "copies", count, photos)
         return folder
-    width, height = work.size
-    folder = BENCH / f"data/{width}x{height}-{work.mode}-{count}"
-    make(folder, "images", count, width, height, work.mode)
+    width, height = workload.size
+    folder = BENCH / f"data/{width}x{height}-{workload.mode}-{count}"
+    make(folder, "images", count, width, height, workload.mode)
     return folder
 
 
@@ -193,17 +193,17 @@ path = "{out}"
 """
 
 
-def pipeline(work, place, folder, out, draft):
+def pipeline(workload, place, folder, out, draft):
     """The pipeline of a benchmark, as a user would write it. `folder`: its model, or the file of an encoder; `draft`: whether the
     program can decode JPEGs at a reduced size."""
     key = "encoder" if pathlib.Path(folder).is_file() else "path"
     draft = "draft = true" if draft else ""
-    columns = 'columns = ["x"]' if work.columns == 1 else ""
-    stages = {"records": RECORDS, "images": IMAGES, "denoise": DENOISE}[work.kind]
+    columns = 'columns = ["x"]' if workload.columns == 1 else ""
+    stages = {"records": RECORDS, "images": IMAGES, "denoise": DENOISE}[workload.kind]
     return (HEAD + stages).format(key=key, model=folder, source=place, out=out, columns=columns, draft=draft)
 
 
-def words(work, place, folder, out):
-    """The arguments of the floor and the peers."""
-    rest = {"records": [work.columns], "images": [work.side, work.mode], "denoise": []}[work.kind]
-    return [work.kind, place, folder, out, *rest]
+def words(workload, place, folder, out):
+    """The arguments of the floor and the baselines."""
+    rest = {"records": [workload.columns], "images": [workload.side, workload.mode], "denoise": []}[workload.kind]
+    return [workload.kind, place, folder, out, *rest]

@@ -11,7 +11,7 @@ fuzz_target!(init: latentflow_fuzz::allow_caught_panics(), |bytes: &[u8]| {
         match decode(bytes, channels, MAX_PIXELS) {
             Ok(pixels) => {
                 assert_eq!(pixels.data.len(), pixels.width * pixels.height * channels.count());
-                let header = probe(bytes).expect("what was decoded has a header");
+                let header = probe(bytes).expect("a decoded image has a header");
                 assert_eq!(header.pixels(), (pixels.width * pixels.height) as u64);
                 assert!(header.pixels() <= MAX_PIXELS);
             }

@@ -21,15 +21,15 @@ fuzz_target!(|text: &str| {
         .map(|(key, value)| KeyValue::new(format!("latentflow.{key}"), (!value.is_empty()).then(|| value.to_owned())));
     if let Ok(Some(found)) = ProvenanceFooter::of(Path::new("part.parquet"), &metadata(entries.collect())) {
         let written = metadata(found.to_metadata());
-        let again = ProvenanceFooter::of(Path::new("part.parquet"), &written).expect("what was written can be read");
-        let again = again.expect("what was written is ours");
+        let again = ProvenanceFooter::of(Path::new("part.parquet"), &written).expect("a written value is readable");
+        let again = again.expect("a written footer is recognized");
         assert_eq!((again.coverage, again.version), (found.coverage, found.version));
         assert_eq!((again.identity.digest, again.identity.models), (found.identity.digest, found.identity.models));
     }
 
     if let Ok(found) = CoverageSnapshot::parse(text.as_bytes()) {
         let written = serde_json::to_vec(&found).expect("a marker has a JSON form");
-        let again = CoverageSnapshot::parse(&written).expect("what was written can be read");
+        let again = CoverageSnapshot::parse(&written).expect("a written value is readable");
         let coverage =
             |marker: CoverageSnapshot| marker.history.writers.into_iter().map(|(_, coverage)| coverage).collect::<Vec<_>>();
         assert_eq!(again.folded, found.folded);
