@@ -3,9 +3,10 @@
 //!
 //! ```text
 //! floor images FOLDER MODEL OUT SIDE CHANNELS     image files -> latents
-//! floor records FILE MODEL OUT COLUMNS            float32, in a list or in COLUMNS columns -> latents and reconstruction error
+//! floor records FILE MODEL OUT COLUMNS            float32, in a list or in COLUMNS columns ->
+//!                                                 latents and reconstruction error
 //! floor denoise FOLDER MODEL OUT                  image files -> PNG files
-//! floor --share 1/2 ...                           only the second half; shares are numbered from 0/2
+//! floor --share 1/2 ...                           only the second half; shares count from 0/2
 //! ```
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -32,7 +33,7 @@ const IMAGES: usize = 32;
 const RECORDS: usize = 8192;
 
 fn main() {
-    // What the allocator keeps is kept here as well.
+    // The pipeline tunes the allocator, so the floor does as well.
     latentflow::system::tune_allocator();
     let arguments: Vec<String> = std::env::args()
         .skip(1)
@@ -40,8 +41,8 @@ fn main() {
         .collect();
     let mut words: &[&str] = &arguments.iter().map(String::as_str).collect::<Vec<_>>();
     let mut share = Share { number: 0, of: 1 };
-    if let ["--share", share, rest @ ..] = words {
-        let (number, of) = share.split_once('/').unwrap();
+    if let ["--share", written, rest @ ..] = words {
+        let (number, of) = written.split_once('/').unwrap();
         (share, words) = (
             Share {
                 number: number.parse().unwrap(),
@@ -129,8 +130,8 @@ fn images(files: &[PathBuf], model: &Model, out: &Path, side: usize, channels: C
     for files in files.chunks(IMAGES) {
         for (file, values) in files.iter().zip(values.chunks_exact_mut(len)) {
             let bytes = std::fs::read(file).unwrap();
-            // Where this build can, JPEGs far larger than the target are decoded at a fraction, as
-            // the pipeline has them.
+            // As in the pipeline, JPEGs far larger than the target are decoded at a reduced scale if
+            // the build supports it.
             let pixels = match decode_scaled(&bytes, channels, u64::MAX, (side, side)) {
                 Some((pixels, area)) => resizer.resize_box(&pixels, area),
                 None => resizer.resize(&decode(&bytes, channels, u64::MAX).unwrap()),
@@ -238,8 +239,7 @@ fn scale(batch: &RecordBatch, scaling: &Scaling, scaled: &mut Vec<f32>) -> usize
                 );
             }
         }
-        // A number of rows per pass for which the pages of the columns and the vectors stay in the
-        // cache.
+        // 32 rows per pass, for which the pages of the columns and the vectors stay in the cache.
         None => {
             let columns: Vec<&[f32]> = batch
                 .columns()

@@ -26,7 +26,7 @@ use latentflow::model::{Loss, Model, ModelPath, ModelSpec, RuntimeSpec, ort_libr
 use latentflow::system;
 use latentflow::tensor::{fixed_column, vector_field};
 
-/// Smooth colors with some grain: an encoded image of the size of a photograph.
+/// Smooth colors with some grain, which encode to about the size of a photograph.
 fn photograph(width: usize, height: usize, channels: Channels) -> Pixels {
     let mut grain = 1_u32;
     let value = |x: usize, y: usize, channel: usize| {
@@ -35,11 +35,13 @@ fn photograph(width: usize, height: usize, channels: Channels) -> Pixels {
             (x as f64 / 37.0 + channel as f64).sin() * (y as f64 / 29.0).cos() * 100.0 + 128.0;
         (smooth + f64::from(grain >> 28) - 8.0) as u8
     };
-    let places = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
-    let places =
-        places.flat_map(|(x, y)| (0..channels.count()).map(move |channel| (x, y, channel)));
+    let pixels = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+    let samples =
+        pixels.flat_map(|(x, y)| (0..channels.count()).map(move |channel| (x, y, channel)));
     let mut value = value;
-    let data = places.map(|(x, y, channel)| value(x, y, channel)).collect();
+    let data = samples
+        .map(|(x, y, channel)| value(x, y, channel))
+        .collect();
     Pixels {
         width,
         height,
@@ -189,7 +191,7 @@ fn parquet(criterion: &mut Criterion) {
     group.bench_function("encode 65,536 latents of 32", |bencher| {
         bencher.iter(|| {
             let mut writer = support::writer(std::io::sink(), &schema);
-            // In batches, like the output of a model.
+            // Written in batches, as the pipeline does.
             for start in (0..rows).step_by(8192) {
                 writer.write(black_box(&batch.slice(start, 8192))).unwrap();
             }
@@ -198,7 +200,7 @@ fn parquet(criterion: &mut Criterion) {
     });
 }
 
-/// Round trip: a batch is sent to the thread of a worker, and its result is sent back.
+/// The round trip of a batch to the thread of a worker and back.
 fn handover(criterion: &mut Criterion) {
     let (work, inbox) = async_channel::bounded::<Box<[u8; 256]>>(4);
     let (done, outbox) = async_channel::unbounded();

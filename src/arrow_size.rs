@@ -1,5 +1,5 @@
-//! How many bytes of Arrow memory records take: slices and views count what they show, not what
-//! lies behind them.
+//! Size of records in Arrow memory. Slices and views count only the values that they show, not the
+//! buffers behind them.
 
 use std::sync::Arc;
 
@@ -10,12 +10,14 @@ use arrow::array::{
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{ByteViewType, DataType};
 
-/// The bytes of all columns. The same rows give the same number, whatever they were sliced from.
+/// The size of all columns in bytes. The same rows have the same size, independent of the arrays
+/// that they were sliced from.
 pub fn record_bytes(records: &RecordBatch) -> u64 {
     records.columns().iter().map(array_bytes).sum()
 }
 
-/// The most leading rows of `records` that take at most `room` bytes together; perhaps none.
+/// The maximum number of leading rows of `records` that together have at most `room` bytes; may be
+/// 0.
 pub fn rows_that_fit(records: &RecordBatch, room: u64) -> usize {
     if record_bytes(records) <= room {
         return records.num_rows();
@@ -73,7 +75,7 @@ fn array_bytes(array: &ArrayRef) -> u64 {
     values + validity
 }
 
-/// Offsets, and the values between the first and the last of them, a byte each.
+/// The size of the offsets, and of the bytes between the first and the last of them.
 fn shown<O: OffsetSizeTrait>(offsets: &OffsetBuffer<O>) -> u64 {
     let values = offsets[offsets.len() - 1].as_usize() - offsets[0].as_usize();
     wide(size_of_val(&**offsets)) + wide(values)
@@ -93,7 +95,7 @@ fn view_bytes<T: ByteViewType>(views: &GenericByteViewArray<T>) -> u64 {
     wide(size_of_val(&**views.views())) + long
 }
 
-/// Counted as it is written: each row with the value that it names.
+/// A dictionary counts as if it were expanded: each row counts its value.
 fn dictionary_bytes(dictionary: &dyn AnyDictionaryArray) -> u64 {
     let values = dictionary.values();
     if values.is_empty() {
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_weighs_what_a_copy_of_its_rows_weighs() {
+    fn slice_has_the_size_of_a_copy_of_its_rows() {
         let records = records();
         for (from, len) in [(0, 4), (1, 2), (3, 1), (2, 0)] {
             let slice = records.slice(from, len);
@@ -181,8 +183,7 @@ mod tests {
             );
             let copy = arrow::compute::take_record_batch(&records, &rows).unwrap();
             let (slice, copy) = (record_bytes(&slice), record_bytes(&copy));
-            // A copy may have lost a validity bitmap that it no longer needs: a byte per column at
-            // most.
+            // A copy may lack a validity bitmap that it does not need: at most one byte per column.
             assert!(
                 slice.abs_diff(copy) <= 4,
                 "rows {from}..{}: {slice} and {copy}",
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vector_column_weighs_its_values() {
+    fn vector_column_has_the_size_of_its_values() {
         let column = fixed_column(8, vec![0.5; 32]).unwrap();
         let records = RecordBatch::try_from_iter([("latent", column)]).unwrap();
         assert_eq!(record_bytes(&records), 32 * 4);
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_rows_fit_as_there_is_room_for() {
+    fn rows_that_fit_is_the_maximum_for_the_room() {
         let column = fixed_column(8, vec![0.5; 32]).unwrap();
         let records = RecordBatch::try_from_iter([("latent", column)]).unwrap();
         for (room, rows) in [

@@ -1,5 +1,4 @@
-//! What flows: records that travel together, the source rows they stand for, and those that were
-//! refused.
+//! Batches of records with the source rows that they represent, and rejected records.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,19 +15,20 @@ pub struct Split {
 }
 
 impl Split {
-    /// `name` must be the same in every run that means the same input, and no other input's.
+    /// Creates a split. `name` identifies the input: it is the same in every run, and no other
+    /// input has it.
     pub fn new(name: impl Into<String>) -> Arc<Self> {
         let name = name.into();
         let seed = fnv1a(name.as_bytes());
         Arc::new(Self { name, seed })
     }
 
-    /// A number for the name, the same in every run.
+    /// A hash of the name, which is the same in every run.
     pub fn id(&self) -> u64 {
         self.seed
     }
 
-    /// The identity, as it stands in provenance and coverage.
+    /// The identity, as stored in provenance and coverage.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -37,16 +37,17 @@ impl Split {
 /// Rows of one split, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SplitRows {
-    /// Where the rows are.
+    /// The split of the rows.
     pub split: Arc<Split>,
-    /// Which rows, counted from 0 in the split.
+    /// Row numbers, counted from 0 in the split.
     pub rows: Range<u64>,
 }
 
-/// The source rows that a batch stands for, whether its records still hold them or not.
+/// The source rows that a batch represents, including those whose records were filtered or
+/// rejected.
 ///
-/// An *ordinal* is a place in here: the n-th source row of the batch. It names a record after any
-/// filter.
+/// An *ordinal* is a position in this list: the n-th source row of the batch. It identifies a
+/// record after any filter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Provenance {
     ranges: Vec<SplitRows>,
@@ -70,7 +71,7 @@ impl Provenance {
         &self.ranges
     }
 
-    /// How many source rows there are.
+    /// The number of source rows.
     pub fn len(&self) -> u64 {
         self.ranges
             .iter()
@@ -78,12 +79,12 @@ impl Provenance {
             .sum()
     }
 
-    /// Whether it stands for no row at all.
+    /// Whether there are no source rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The split and row behind an ordinal; `None` beyond the end.
+    /// The split and row of an ordinal; `None` beyond the end.
     pub fn row(&self, ordinal: u32) -> Option<(&Arc<Split>, u64)> {
         let mut left = u64::from(ordinal);
         for range in &self.ranges {
@@ -96,8 +97,8 @@ impl Provenance {
         None
     }
 
-    /// A seed for random numbers that depends on the row's identity and `salt` alone, so a replay
-    /// draws the same.
+    /// A seed for random numbers that depends only on the row's identity and on `salt`, so that a
+    /// replay draws the same numbers.
     pub fn seed(&self, ordinal: u32, salt: u64) -> u64 {
         let (split, row) = self
             .row(ordinal)
@@ -127,19 +128,19 @@ impl Provenance {
     }
 }
 
-/// Records that travel together, and where they came from.
+/// Records that are processed together, with their provenance.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// Arrow columns; the schema is that of the batch's edge, fixed when planned.
+    /// Arrow columns. Their schema is that of the edge of the graph, which is fixed at planning.
     pub records: RecordBatch,
     /// For each record, the ordinal of its source row in `provenance`.
     pub row_ordinals: Vec<u32>,
-    /// Every source row that the batch stands for, those that were dropped too.
+    /// All source rows that the batch represents, including those of filtered and rejected records.
     pub provenance: Arc<Provenance>,
 }
 
 impl Batch {
-    /// A batch whose records are its source rows, one to one.
+    /// A batch with one record for each source row.
     pub fn new(records: RecordBatch, provenance: Provenance) -> Self {
         let row_ordinals = (0..u32::try_from(records.num_rows()).unwrap_or(u32::MAX)).collect();
         Self {
@@ -149,7 +150,7 @@ impl Batch {
         }
     }
 
-    /// The same rows with other columns; `records` must have as many rows as before.
+    /// The same rows with other columns; `records` must have the same number of rows as before.
     #[must_use]
     pub fn with_records(self, records: RecordBatch) -> Self {
         debug_assert_eq!(
@@ -160,10 +161,10 @@ impl Batch {
         Self { records, ..self }
     }
 
-    /// Only the records where `mask` is true (null counts as false).
+    /// Keeps only the records whose `mask` is true; null counts as false.
     ///
     /// # Errors
-    /// When the mask's length is not the number of records.
+    /// Returns an error if the length of the mask is not the number of records.
     pub fn filter(self, mask: &BooleanArray) -> Result<Self, ArrowError> {
         let records = filter_record_batch(&self.records, mask)?;
         let kept = |place: usize| mask.is_valid(place) && mask.value(place);
@@ -181,7 +182,7 @@ impl Batch {
         })
     }
 
-    /// The records at these places; they still stand for all of the batch's source rows.
+    /// The records at these positions, with the provenance of the entire batch.
     #[must_use]
     pub fn rows(&self, part: Range<usize>) -> Self {
         Self {
@@ -191,12 +192,12 @@ impl Batch {
         }
     }
 
-    /// Splits between source rows: in front are, from the first on, those that have left at most
-    /// `records` records; where `at_least_one`, the first that has left any is among them, however
-    /// many. Ordinals begin at 0 in both parts.
+    /// Splits the batch between two source rows. The first part has the longest prefix of source
+    /// rows with at most `records` records. With `at_least_one`, it has at least the first source
+    /// row that has any records, even if those exceed `records`. Ordinals start at 0 in both parts.
     ///
     /// # Errors
-    /// When the records cannot be separated.
+    /// Returns an error if Arrow cannot filter the records.
     pub fn split_at_records(
         &self,
         records: usize,
@@ -234,22 +235,25 @@ impl Batch {
         Ok((part(0..end)?, part(end..all)?))
     }
 
-    /// The records of several arms of the graph, one after the other; all stand for the same source
-    /// rows.
+    /// Concatenates the records of several branches of the graph, which all represent the same
+    /// source rows.
     ///
     /// # Errors
-    /// When the schemas differ.
-    pub fn concat(arms: &[Self]) -> Result<Option<Self>, ArrowError> {
-        let Some(first) = arms.first() else {
+    /// Returns an error if the schemas differ.
+    pub fn concat(branches: &[Self]) -> Result<Option<Self>, ArrowError> {
+        let Some(first) = branches.first() else {
             return Ok(None);
         };
-        if arms.len() == 1 {
+        if branches.len() == 1 {
             return Ok(Some(first.clone()));
         }
-        let records = concat_batches(&first.records.schema(), arms.iter().map(|arm| &arm.records))?;
-        let row_ordinals = arms
+        let records = concat_batches(
+            &first.records.schema(),
+            branches.iter().map(|branch| &branch.records),
+        )?;
+        let row_ordinals = branches
             .iter()
-            .flat_map(|arm| arm.row_ordinals.iter().copied())
+            .flat_map(|branch| branch.row_ordinals.iter().copied())
             .collect();
         Ok(Some(Self {
             records,
@@ -259,31 +263,32 @@ impl Batch {
     }
 }
 
-/// What became of the source rows of a batch, once that is durable in every sink.
+/// The acknowledgement of a batch: the outcome of its source rows, once it is durable in every
+/// sink.
 #[derive(Debug, Clone)]
 pub struct BatchAck {
     /// The rows.
     pub provenance: Arc<Provenance>,
-    /// Those that were refused, and by which stage.
+    /// Rejected records, with the stage that rejected each.
     pub rejected: Vec<(Arc<str>, Reject)>,
-    /// The ordinals of those that reached no sink, without having been refused: a filter dropped
-    /// them.
+    /// Ordinals of the rows that reached no sink and were not rejected: a filter dropped them.
     pub filtered: Vec<u32>,
 }
 
-/// What a source hands over: a batch, the rows it could not read, and what it weighs.
+/// Output of a source: a batch, the rows that could not be read, and the number of pixels.
 #[derive(Debug, Clone)]
 pub struct SourceBatch {
-    /// The records. Rows that could not be read are in the provenance only, and in `rejects`.
+    /// The records. Rows that could not be read are only in the provenance and in `rejects`.
     pub batch: Batch,
-    /// Rows that the source could not turn into records.
+    /// Rows for which the source could not create records.
     pub rejects: Vec<Reject>,
-    /// Pixels that the batch's images have once decoded, by their headers; 0 for feature records.
+    /// Number of pixels that the batch's images have after decoding, by their headers; 0 for
+    /// feature records.
     pub pixels: u64,
 }
 
 impl SourceBatch {
-    /// Only the source rows at the ordinals `part`.
+    /// The part with the source rows at the ordinals `part`.
     #[must_use]
     pub fn slice(&self, part: Range<u64>) -> Self {
         let shift = |ordinal: u32| ordinal - u32::try_from(part.start).unwrap_or(u32::MAX);
@@ -310,37 +315,37 @@ impl SourceBatch {
     }
 }
 
-/// Why a record was refused: a small closed set, a label of metrics.
+/// The cause of a reject, from a small closed set that is a label of metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RejectCode {
-    /// It could not be read from where it lies.
+    /// The record could not be read from its location.
     Unreadable,
-    /// Its bytes are not what their format demands.
+    /// The bytes of the record violate their format.
     Malformed,
-    /// It ends before its format says it should.
+    /// The record ends before its format allows it to.
     Truncated,
-    /// It is sound, but of a kind that is not supported.
+    /// The record is valid, but of a kind that is not supported.
     Unsupported,
-    /// It exceeds a limit.
+    /// The record exceeds a limit.
     TooLarge,
     /// A value is missing.
     Missing,
-    /// A value has another type or shape than the stage needs.
+    /// A value has a different type or shape than the stage needs.
     Mismatch,
     /// A value is not a finite number.
     NotFinite,
-    /// The model failed on it.
+    /// The model failed on the record.
     Model,
-    /// The stage failed on it with an error that it does not expect of records.
+    /// The stage failed on the record with an error that it does not expect of records.
     Internal,
-    /// The stage panicked on it.
+    /// The stage panicked on the record.
     Panicked,
-    /// The process ended, again and again, while it was worked on.
+    /// The process terminated repeatedly while the record was processed.
     Crashed,
 }
 
 impl RejectCode {
-    /// All of them, for metrics that exist before their first event.
+    /// All codes, for metrics that exist before their first event.
     pub const ALL: [Self; 12] = [
         Self::Unreadable,
         Self::Malformed,
@@ -356,7 +361,7 @@ impl RejectCode {
         Self::Crashed,
     ];
 
-    /// The code as it stands in rejects and metrics.
+    /// The code as stored in rejects and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unreadable => "unreadable",
@@ -375,31 +380,32 @@ impl RejectCode {
     }
 }
 
-/// A record that was refused, and why.
+/// A rejected record and the reason.
 #[derive(Debug, Clone)]
 pub struct Reject {
-    /// Which source row of the batch; the first one, if the reject stands for several.
+    /// The ordinal of the rejected source row, or of the first one if the reject represents
+    /// several.
     pub ordinal: u32,
-    /// The number of source rows of the batch that it stands for, from `ordinal` on.
+    /// The number of source rows that the reject represents, from `ordinal` on.
     pub rows: u64,
-    /// The number of records that it stands for: one for each row, except for a reject of an
-    /// earlier run that stood for several.
+    /// The number of records that the reject represents: one for each row, except for a reject of
+    /// an earlier run that represented several.
     pub records: u64,
-    /// For metrics.
+    /// The cause, for metrics.
     pub code: RejectCode,
-    /// For people: what was met, what was expected.
+    /// The reason, for users: the value that was met, and the expected value.
     pub reason: String,
-    /// The record as it was met, where the source's batch does not hold it (a line that is no
-    /// JSON).
+    /// The original record, if the source's batch does not hold it, such as a line that is not
+    /// valid JSON.
     pub record: Option<Vec<u8>>,
-    /// A reference to the file that holds the record, as JSON, where its source could not read it.
+    /// A reference to the file that holds the record, as JSON, if its source could not read it.
     pub reference: Option<Vec<u8>>,
-    /// Where it came from and its row in there, where the source's batch does not hold it.
+    /// The name of the input and the row in it, if the source's batch does not hold them.
     pub source: Option<(String, u64)>,
 }
 
 impl Reject {
-    /// A reject of which nothing is known but what the source's batch says.
+    /// A reject of one record, whose original and origin are in the source's batch.
     pub fn new(ordinal: u32, code: RejectCode, reason: impl Into<String>) -> Self {
         let (record, reference, source) = (None, None, None);
         Self {
@@ -414,8 +420,8 @@ impl Reject {
         }
     }
 
-    /// The part of the reject that stands for the source rows at the ordinals `part`, seen from the
-    /// first of them.
+    /// The part of the reject for the source rows at the ordinals `part`, with ordinals relative to
+    /// the start of `part`.
     fn slice(&self, part: &Range<u64>) -> Option<Self> {
         let first = u64::from(self.ordinal);
         let (start, end) = (
@@ -445,44 +451,44 @@ impl Reject {
     }
 }
 
-/// The number of records that rejects stand for.
+/// The number of records that rejects represent.
 pub fn rejected_records(rejects: &[Reject]) -> u64 {
     rejects
         .iter()
         .fold(0, |sum, reject| sum.saturating_add(reject.records))
 }
 
-/// Collects what a transform refuses.
+/// Collects the rejects of a transform.
 #[derive(Debug, Default)]
 pub struct RejectCollector {
     list: Vec<Reject>,
 }
 
 impl RejectCollector {
-    /// Refuses the record whose origin is `ordinal`. The transform must drop it from its output.
+    /// Rejects the record with the given ordinal. The transform must remove it from its output.
     pub fn push(&mut self, ordinal: u32, code: RejectCode, reason: impl Into<String>) {
         self.list.push(Reject::new(ordinal, code, reason));
     }
 
-    /// Adds what `others` holds.
+    /// Adds the rejects of `others`.
     pub fn append(&mut self, mut others: Self) {
         self.list.append(&mut others.list);
     }
 
-    /// What was refused, in the order of arrival.
+    /// The rejects, in the order of arrival.
     pub fn into_vec(self) -> Vec<Reject> {
         self.list
     }
 }
 
-/// FNV-1a, 64 bits: fixed for ever, since seeds of recorded noise depend on it.
+/// FNV-1a with 64 bits. It must never change, because seeds of recorded noise depend on it.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
 
-/// The finaliser of SplitMix64 (Steele, Lea, Flood 2014): every input bit reaches every output bit.
+/// The finalizer of SplitMix64 (Steele, Lea, Flood 2014): every input bit affects every output bit.
 pub fn splitmix64(value: u64) -> u64 {
     let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -505,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_keeps_its_identity_through_a_filter() {
+    fn filtered_record_keeps_its_identity() {
         let mask = BooleanArray::from(vec![Some(false), Some(true), None, Some(true)]);
         let kept = batch(10..14).filter(&mask).unwrap();
         assert_eq!(kept.row_ordinals, [1, 3]);
@@ -520,13 +526,14 @@ mod tests {
 
     #[test]
     fn batch_is_split_between_source_rows() {
-        // Two records of row 0, none of rows 1 and 4, and row 2 in the arm behind again.
-        let whole = Batch {
+        // Two records of row 0, none of rows 1 and 4, and a second record of row 2 from a later
+        // branch.
+        let full = Batch {
             row_ordinals: vec![0, 0, 2, 3, 5, 2],
             ..batch(10..16)
         };
         let split = |records, at_least_one| {
-            let (first, rest) = whole.split_at_records(records, at_least_one).unwrap();
+            let (first, rest) = full.split_at_records(records, at_least_one).unwrap();
             let rows = |batch: &Batch| {
                 batch
                     .provenance
@@ -562,7 +569,7 @@ mod tests {
             split(6, true),
             (vec![0, 0, 2, 3, 5, 2], Some(10..16), vec![], None)
         );
-        let (_, rest) = whole.split_at_records(4, false).unwrap();
+        let (_, rest) = full.split_at_records(4, false).unwrap();
         assert_eq!(
             rest.records.column(0).as_ref(),
             &Int64Array::from(vec![13, 14])
@@ -570,27 +577,26 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_depends_on_split_row_and_salt_alone() {
-        let (whole, part) = (batch(0..8).provenance, batch(5..8).provenance);
-        assert_eq!(whole.seed(6, 1), part.seed(1, 1));
-        assert_ne!(whole.seed(6, 1), whole.seed(6, 2));
-        assert_ne!(whole.seed(6, 1), whole.seed(5, 1));
+    fn seed_depends_only_on_split_row_and_salt() {
+        let (full, part) = (batch(0..8).provenance, batch(5..8).provenance);
+        assert_eq!(full.seed(6, 1), part.seed(1, 1));
+        assert_ne!(full.seed(6, 1), full.seed(6, 2));
+        assert_ne!(full.seed(6, 1), full.seed(5, 1));
     }
 
     #[test]
-    fn slicing_a_source_batch_keeps_rejects_with_their_rows() {
-        let mut whole = SourceBatch {
+    fn sliced_source_batch_keeps_rejects_with_their_rows() {
+        let mut full = SourceBatch {
             batch: batch(0..6),
             rejects: Vec::new(),
             pixels: 600,
         };
-        // Row 2 could not be read: five records stand for six rows.
-        whole.batch.records = whole.batch.records.slice(0, 5);
-        whole.batch.row_ordinals = vec![0, 1, 3, 4, 5];
-        whole
-            .rejects
+        // Row 2 could not be read: five records represent six rows.
+        full.batch.records = full.batch.records.slice(0, 5);
+        full.batch.row_ordinals = vec![0, 1, 3, 4, 5];
+        full.rejects
             .push(Reject::new(2, RejectCode::Malformed, "bad"));
-        let part = whole.slice(2..4);
+        let part = full.slice(2..4);
         assert_eq!(part.batch.row_ordinals, [1]);
         assert_eq!(part.batch.records.num_rows(), 1);
         assert_eq!(
@@ -614,7 +620,7 @@ mod tests {
             source,
             ..Reject::new(0, RejectCode::Malformed, "bad")
         };
-        let whole = SourceBatch {
+        let full = SourceBatch {
             batch: Batch {
                 records: empty,
                 row_ordinals: Vec::new(),
@@ -623,7 +629,7 @@ mod tests {
             rejects: vec![reject],
             pixels: 0,
         };
-        let cut = [0..250, 250..999, 999..1000].map(|part| whole.slice(part).rejects.remove(0));
+        let cut = [0..250, 250..999, 999..1000].map(|part| full.slice(part).rejects.remove(0));
         assert_eq!(
             cut.each_ref().map(|reject| (reject.ordinal, reject.rows)),
             [(0, 250), (0, 749), (0, 1)]
@@ -638,17 +644,17 @@ mod tests {
 
     #[test]
     fn reject_of_one_row_keeps_its_records_and_is_not_cut() {
-        let mut whole = SourceBatch {
+        let mut full = SourceBatch {
             batch: batch(0..2),
             rejects: Vec::new(),
             pixels: 0,
         };
-        whole.batch = whole.batch.rows(0..0);
-        whole.rejects.push(Reject {
+        full.batch = full.batch.rows(0..0);
+        full.rejects.push(Reject {
             records: 500,
             ..Reject::new(0, RejectCode::Unreadable, "no bytes")
         });
-        let cut = [0..1, 1..2].map(|part| rejected_records(&whole.slice(part).rejects));
+        let cut = [0..1, 1..2].map(|part| rejected_records(&full.slice(part).rejects));
         assert_eq!(cut, [500, 0]);
     }
 }

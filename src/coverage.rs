@@ -1,4 +1,4 @@
-//! Which source rows are done: interval sets per split, and the cuts they impose on a source.
+//! Coverage: the source rows that outputs account for, as sets of ranges per split.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::{Provenance, SplitRows};
 use crate::storage::Location;
 
-/// A set of integers, kept as ascending, disjoint, non-touching half-open ranges.
+/// A set of integers, stored as ascending, disjoint half-open ranges that do not touch.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Vec<(u64, u64)>", into = "Vec<(u64, u64)>")]
 pub struct RangeSet {
@@ -85,7 +85,7 @@ impl RangeSet {
                 .is_some_and(|range| range.start <= rows.start && rows.end <= range.end)
     }
 
-    /// The edges of the set that lie strictly inside `rows`, ascending.
+    /// The boundaries of the set strictly inside `rows`, ascending.
     pub fn boundaries<'a>(&'a self, rows: &'a Range<u64>) -> impl Iterator<Item = u64> + 'a {
         let from = self.ranges.partition_point(|range| range.end <= rows.start);
         let inside = self.ranges[from..]
@@ -96,7 +96,7 @@ impl RangeSet {
             .filter(|&edge| rows.start < edge && edge < rows.end)
     }
 
-    /// How many integers are in the set.
+    /// The number of integers in the set.
     pub fn len(&self) -> u64 {
         self.ranges
             .iter()
@@ -104,7 +104,7 @@ impl RangeSet {
             .sum()
     }
 
-    /// Whether there is none.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
@@ -115,7 +115,7 @@ impl RangeSet {
     }
 }
 
-/// The source rows that something durable stands for, per split.
+/// The source rows that an output accounts for, per split.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Coverage {
@@ -137,7 +137,7 @@ impl Coverage {
         }
     }
 
-    /// Adds what `other` covers.
+    /// Adds the rows that `other` covers.
     pub fn union(&mut self, other: &Self) {
         for (split, intervals) in &other.splits {
             let mine = self.splits.entry(split.clone()).or_default();
@@ -160,7 +160,7 @@ impl Coverage {
         }
     }
 
-    /// Whether every one of these rows is covered.
+    /// Whether all of these rows are covered.
     pub fn contains(&self, split: &str, rows: &Range<u64>) -> bool {
         rows.start >= rows.end
             || self
@@ -169,7 +169,7 @@ impl Coverage {
                 .is_some_and(|intervals| intervals.contains(rows))
     }
 
-    /// Whether every row of the batch is covered.
+    /// Whether all rows of the batch are covered.
     pub fn contains_all(&self, provenance: &Provenance) -> bool {
         provenance
             .ranges()
@@ -177,7 +177,7 @@ impl Coverage {
             .all(|range| self.contains(range.split.name(), &range.rows))
     }
 
-    /// The edges of the coverage strictly inside these rows, ascending.
+    /// The boundaries of the coverage strictly inside these rows, ascending.
     pub fn boundaries(&self, split: &str, rows: &Range<u64>) -> Vec<u64> {
         self.splits
             .get(split)
@@ -185,12 +185,12 @@ impl Coverage {
             .unwrap_or_default()
     }
 
-    /// How many rows are covered.
+    /// The number of covered rows.
     pub fn len(&self) -> u64 {
         self.splits.values().map(RangeSet::len).sum()
     }
 
-    /// Whether no row is.
+    /// Whether no row is covered.
     pub fn is_empty(&self) -> bool {
         self.splits.is_empty()
     }
@@ -201,23 +201,24 @@ impl Coverage {
     }
 }
 
-/// What earlier runs left behind, as far as a source needs it.
+/// The state of earlier runs that a source needs to resume.
 #[derive(Debug, Clone, Default)]
 pub struct ResumeState {
-    /// What each sink has.
+    /// The coverage of each sink.
     pub sinks: Arc<Vec<Coverage>>,
-    /// Where journals are kept; `None` where no sink is durable.
+    /// The location of journals; `None` if no sink is durable.
     pub state: Option<Location>,
 }
 
 impl ResumeState {
-    /// Whether every sink has all of these rows, so that the source may skip them unread.
+    /// Whether every sink covers all of these rows, so that the source may skip them.
     pub fn is_committed(&self, split: &str, rows: &Range<u64>) -> bool {
         !self.sinks.is_empty() && self.sinks.iter().all(|sink| sink.contains(split, rows))
     }
 
-    /// The row after the last one of a split that any sink has. Where a journal was lost, or has
-    /// forgotten what is done, its rows must not be given out again: sinks would take them for old.
+    /// The row after the last one of a split that any sink covers. If a journal was lost, or has
+    /// deleted committed entries, these row numbers must not be assigned again: sinks would treat
+    /// the new rows as committed.
     pub fn max_row_end(&self, split: &str) -> u64 {
         let last = self
             .sinks
@@ -226,8 +227,8 @@ impl ResumeState {
         last.map(|range| range.end).max().unwrap_or(0)
     }
 
-    /// The parts of a batch, as ranges of its ordinals, of which each is wholly old or wholly new
-    /// for every sink, without those that are old for all.
+    /// The parts of a batch that at least one sink does not cover, as ranges of ordinals. Each part
+    /// is either entirely covered or entirely uncovered in every sink.
     pub fn uncommitted_ranges(&self, provenance: &Provenance) -> Vec<Range<u64>> {
         let mut parts = Vec::new();
         let mut start = 0;
@@ -251,8 +252,8 @@ impl ResumeState {
         self.join(parts)
     }
 
-    /// Joins neighbouring parts where no sink has anything, so that an undisturbed run is not cut
-    /// at split borders.
+    /// Joins adjacent parts if no sink covers anything, so that a first run is not cut at split
+    /// boundaries.
     fn join(&self, parts: Vec<(u64, u64, u64)>) -> Vec<Range<u64>> {
         let fresh = self.sinks.iter().all(Coverage::is_empty);
         let mut ranges: Vec<Range<u64>> = Vec::new();
@@ -279,7 +280,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn intervals_behave_as_a_set_of_integers(ranges in prop::collection::vec((0_u64..60, 0_u64..12), 0..24), probe in (0_u64..70, 0_u64..9)) {
+        fn range_set_equals_a_set_of_integers(
+            ranges in prop::collection::vec((0_u64..60, 0_u64..12), 0..24),
+            probe in (0_u64..70, 0_u64..9),
+        ) {
             let mut intervals = RangeSet::default();
             let mut set = BTreeSet::new();
             for (start, len) in ranges {
@@ -288,17 +292,26 @@ mod tests {
             }
             let probe = probe.0..probe.0 + probe.1;
             prop_assert_eq!(intervals.len(), set.len() as u64);
-            prop_assert_eq!(intervals.contains(&probe), probe.clone().all(|row| set.contains(&row)));
-            let edges: Vec<u64> = (probe.start + 1..probe.end).filter(|row| set.contains(row) != set.contains(&(row - 1))).collect();
+            let is_contained = probe.clone().all(|row| set.contains(&row));
+            prop_assert_eq!(intervals.contains(&probe), is_contained);
+            let edges: Vec<u64> = (probe.start + 1..probe.end)
+                .filter(|row| set.contains(row) != set.contains(&(row - 1)))
+                .collect();
             prop_assert_eq!(intervals.boundaries(&probe).collect::<Vec<_>>(), edges);
             prop_assert!(intervals.ranges().windows(2).all(|pair| pair[0].end < pair[1].start));
         }
 
         #[test]
-        fn an_intersection_holds_what_both_sets_hold(
-            sets in [prop::collection::vec((0_u64..60, 0_u64..12), 0..12), prop::collection::vec((0_u64..60, 0_u64..12), 0..12)],
+        fn intersection_holds_the_integers_of_both_sets(
+            sets in [
+                prop::collection::vec((0_u64..60, 0_u64..12), 0..12),
+                prop::collection::vec((0_u64..60, 0_u64..12), 0..12),
+            ],
         ) {
-            let [one, two] = sets.map(|pairs| RangeSet::from(pairs.into_iter().map(|(from, len)| (from, from + len)).collect::<Vec<_>>()));
+            let [one, two] = sets.map(|pairs| {
+                let ranges = pairs.into_iter().map(|(from, len)| (from, from + len));
+                RangeSet::from(ranges.collect::<Vec<_>>())
+            });
             let both = one.intersection(&two);
             for row in 0..80 {
                 let is_in = |set: &RangeSet| set.contains(&(row..row + 1));
@@ -308,8 +321,11 @@ mod tests {
         }
 
         #[test]
-        fn pending_parts_are_wholly_old_or_wholly_new_and_miss_nothing(
-            sinks in prop::collection::vec(prop::collection::vec((0_u64..40, 0_u64..12), 0..5), 0..3),
+        fn uncommitted_ranges_are_uniform_per_sink_and_complete(
+            sinks in prop::collection::vec(
+                prop::collection::vec((0_u64..40, 0_u64..12), 0..5),
+                0..3,
+            ),
             rows in (0_u64..30, 1_u64..20),
         ) {
             let split = Split::new("s");
@@ -320,44 +336,43 @@ mod tests {
                 }
                 coverage
             }).collect();
-            let progress = ResumeState { sinks: Arc::new(sinks.clone()), state: None };
+            let resume = ResumeState { sinks: Arc::new(sinks.clone()), state: None };
             let provenance = Provenance::rows(Arc::clone(&split), rows.0..rows.0 + rows.1);
             let mut seen = BTreeSet::new();
-            for part in progress.uncommitted_ranges(&provenance) {
+            for part in resume.uncommitted_ranges(&provenance) {
                 let part = provenance.slice(part);
                 for sink in &sinks {
-                    let old = part.ranges().iter().flat_map(|range| range.rows.clone()).map(|row| sink.contains("s", &(row..row + 1)));
-                    let old: BTreeSet<bool> = old.collect();
-                    prop_assert!(old.len() <= 1, "a part is partly old");
+                    let part_rows = part.ranges().iter().flat_map(|range| range.rows.clone());
+                    let covered: BTreeSet<bool> =
+                        part_rows.map(|row| sink.contains("s", &(row..row + 1))).collect();
+                    prop_assert!(covered.len() <= 1, "a part is partly covered");
                 }
                 seen.extend(part.ranges().iter().flat_map(|range| range.rows.clone()));
             }
             for row in rows.0..rows.0 + rows.1 {
-                let done = !sinks.is_empty() && sinks.iter().all(|sink| sink.contains("s", &(row..row + 1)));
-                prop_assert_eq!(seen.contains(&row), !done);
+                let is_committed = !sinks.is_empty()
+                    && sinks.iter().all(|sink| sink.contains("s", &(row..row + 1)));
+                prop_assert_eq!(seen.contains(&row), !is_committed);
             }
         }
     }
 
     #[test]
-    fn rows_go_on_after_the_last_that_any_sink_has() {
+    fn max_row_end_follows_the_last_row_of_any_sink() {
         let covered = |rows: Range<u64>| {
             let mut coverage = Coverage::default();
             coverage.insert(&Provenance::rows(Split::new("a"), rows));
             coverage
         };
-        let progress = ResumeState {
+        let resume = ResumeState {
             sinks: Arc::new(vec![covered(3..9), covered(0..7)]),
             state: None,
         };
-        assert_eq!(
-            [progress.max_row_end("a"), progress.max_row_end("b")],
-            [9, 0]
-        );
+        assert_eq!([resume.max_row_end("a"), resume.max_row_end("b")], [9, 0]);
     }
 
     #[test]
-    fn coverage_survives_json() {
+    fn coverage_round_trips_through_json() {
         let mut coverage = Coverage::default();
         coverage.insert(&Provenance::rows(Split::new("a"), 3..9));
         coverage.insert(&Provenance::rows(Split::new("a"), 9..12));

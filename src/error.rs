@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use thiserror::Error;
 
-/// One thing wrong with a pipeline, found before anything starts.
+/// A fault of a pipeline, found before the run starts.
 ///
-/// `key` is a dotted path, relative to the table that the finder was given (`""` for the table
-/// itself); callers put their own prefix before it with [`ConfigError::within`], so that it ends as
-/// the full path from the top of the file, where its line is looked up.
+/// `key` is a dotted path, relative to the table that was checked (`""` for the table itself).
+/// Callers add their own prefix with [`ConfigError::within`], so that the path finally starts at
+/// the top of the file, where its line is looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// Dotted path of the key that is wrong.
+    /// Dotted path of the faulty key.
     pub key: String,
-    /// What was met, what was expected, what to do; lower-case, no full stop.
+    /// The value that was met, the expected value and the remedy; lower case, no period at the end.
     pub message: String,
-    /// Whether the environment is at fault rather than the pipeline: the same pipeline may be
-    /// planned later.
+    /// Whether the environment is at fault rather than the pipeline: the same pipeline may be valid
+    /// later.
     pub is_of_environment: bool,
 }
 
@@ -33,9 +33,9 @@ impl ConfigError {
         }
     }
 
-    /// An error that planning met, as a fault at `key`.
+    /// An error that occurred during planning, as a fault at `key`.
     pub fn from_error(key: impl Into<String>, error: &StageError) -> Self {
-        // An answer of a store can concern the pipeline as well: a bucket may not exist.
+        // A response of a store can concern the pipeline as well: a bucket may not exist.
         let is_of_environment = match error {
             StageError::Io { source, .. } => {
                 matches!(
@@ -51,7 +51,7 @@ impl ConfigError {
         }
     }
 
-    /// The same fault, seen from the table that holds `prefix`.
+    /// The same fault, with its key relative to the table that holds `prefix`.
     #[must_use]
     pub fn within(mut self, prefix: &str) -> Self {
         if self.key.is_empty() {
@@ -63,17 +63,56 @@ impl ConfigError {
     }
 }
 
-/// What an I/O error says something about. The class decides between a reject, a later attempt, and
+/// Records the faults of several checks, so that a user sees all of them together.
+pub trait RecordFaults {
+    /// Returns the value of a check, or records its fault.
+    fn record<T>(&mut self, result: Result<T, ConfigError>) -> Option<T>;
+
+    /// Returns the value of a check, or records its faults.
+    fn record_all<T>(&mut self, result: Result<T, Vec<ConfigError>>) -> Option<T>;
+
+    /// As [`RecordFaults::record_all`], for a check of the table that `prefix` holds.
+    fn record_all_within<T>(
+        &mut self,
+        prefix: &str,
+        result: Result<T, Vec<ConfigError>>,
+    ) -> Option<T>;
+}
+
+impl RecordFaults for Vec<ConfigError> {
+    fn record<T>(&mut self, result: Result<T, ConfigError>) -> Option<T> {
+        self.record_all(result.map_err(|fault| vec![fault]))
+    }
+
+    fn record_all<T>(&mut self, result: Result<T, Vec<ConfigError>>) -> Option<T> {
+        self.record_all_within("", result)
+    }
+
+    fn record_all_within<T>(
+        &mut self,
+        prefix: &str,
+        result: Result<T, Vec<ConfigError>>,
+    ) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(faults) => {
+                self.extend(faults.into_iter().map(|fault| fault.within(prefix)));
+                None
+            }
+        }
+    }
+}
+
+/// The object that an I/O error concerns. The class decides between a reject, a later attempt, and
 /// the end of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorClass {
-    /// The process as a whole: file descriptors or memory are exhausted, or a store is out of
-    /// reach.
+    /// The entire process: file descriptors or memory are exhausted, or a store is unreachable.
     Process,
-    /// The place of one file: permissions, a device, a file server. It is not a verdict on the
-    /// file, which may be readable later.
+    /// The location of one file: permissions, a device, a file server. The error is not a verdict
+    /// on the file, which may be readable later.
     Environment,
-    /// The file does not exist any more.
+    /// The file no longer exists.
     Gone,
     /// The content of the file.
     Record,
@@ -87,24 +126,24 @@ impl ErrorClass {
         let is = |code: i32, errno: Errno| cfg!(unix) && errno.raw_os_error() == code;
         match error.raw_os_error() {
             _ if error.kind() == ErrorKind::OutOfMemory => Self::Process,
-            // Libraries construct such errors from what they read.
+            // Libraries construct such errors from the content that they read.
             None => Self::Record,
             Some(code) if exhausted.iter().any(|&errno| is(code, errno)) => Self::Process,
-            // A link that leads to itself leads to no file.
+            // A symbolic link that refers to itself does not refer to a file.
             Some(code) if is(code, Errno::LOOP) => Self::Gone,
             Some(_) => match error.kind() {
                 ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory => {
                     Self::Gone
                 }
-                // Offsets and names that the content demands.
+                // Offsets and names that the content specifies.
                 ErrorKind::InvalidInput | ErrorKind::InvalidFilename => Self::Record,
                 _ => Self::Environment,
             },
         }
     }
 
-    /// The class of an error that an object store returned: a refusal concerns one object, silence
-    /// concerns all.
+    /// The class of an error that an object store returned: a refusal concerns one object, a
+    /// missing response concerns all of them.
     #[must_use]
     pub fn of_store(error: &io::Error) -> Self {
         match error.kind() {
@@ -115,14 +154,14 @@ impl ErrorClass {
         }
     }
 
-    /// Whether the error is a verdict on the file, which is rejected for it.
+    /// Whether the error is a verdict on the file, which is then rejected.
     #[must_use]
     pub fn concerns_file(self) -> bool {
         matches!(self, Self::Gone | Self::Record)
     }
 }
 
-/// An input that cannot be read now, for a reason that is not a verdict on it.
+/// An input that cannot be read now, for a reason that is not a verdict on the input.
 #[derive(Debug)]
 pub struct UnavailableInput {
     /// The location that was read.
@@ -195,19 +234,19 @@ pub struct UnreadInputs {
     examples: Vec<String>,
 }
 
-/// Unread inputs that a message names.
+/// Maximum number of unread inputs that a message lists.
 const NAMED: usize = 5;
 
 impl UnreadInputs {
     /// Leaves an input to the next run, and logs a warning.
     ///
     /// # Errors
-    /// What concerns the whole process: then no other input is read either.
+    /// Returns errors that concern the entire process, after which no other input can be read.
     pub fn leave(&mut self, unavailable: UnavailableInput) -> Result<(), StageError> {
         if unavailable.class == ErrorClass::Process {
             return Err(unavailable.into());
         }
-        tracing::warn!("{unavailable}; the next run reads what is missing");
+        tracing::warn!(input = %unavailable, "cannot read an input; the next run retries it");
         self.add(&unavailable);
         Ok(())
     }
@@ -247,10 +286,14 @@ impl UnreadInputs {
 
 impl fmt::Display for UnreadInputs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let inputs = if self.count == 1 { "input" } else { "inputs" };
+        let (inputs, pronoun) = if self.count == 1 {
+            ("input", "it")
+        } else {
+            ("inputs", "them")
+        };
         write!(
             f,
-            "{} {inputs} could not be read; the next run reads what is missing: {}",
+            "{} {inputs} could not be read; the next run retries {pronoun}: {}",
             self.count,
             self.examples.join("; ")
         )?;
@@ -261,21 +304,21 @@ impl fmt::Display for UnreadInputs {
     }
 }
 
-/// Why a stage cannot go on. The stage's name is added once, by the topology.
+/// The reason for which a stage cannot continue. The topology adds the name of the stage.
 ///
-/// A record that a stage cannot use is no error: it is rejected with its reason and the rest goes
-/// on.
+/// A record that a stage cannot process is not an error: it is rejected with a reason, and the
+/// remaining records continue.
 #[derive(Debug, Error)]
 pub enum StageError {
-    /// The operating system refused something.
+    /// The operating system returned an error.
     #[error("{}: {source}{}", path.display(), hint(source))]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// Arrow could not do what the plan promised it could.
+    /// Arrow failed on an operation that the plan had checked.
     #[error("{0}")]
     Arrow(#[from] arrow::error::ArrowError),
     /// A Parquet file could not be read or written.
@@ -284,43 +327,43 @@ pub enum StageError {
     /// ONNX Runtime failed to load or run a model.
     #[error("{0}")]
     Model(String),
-    /// Memory is exhausted: how much was asked for, and how to need less.
+    /// Memory is exhausted; the text states the requested size and how to reduce it.
     #[error("{0}")]
     Memory(String),
-    /// Nobody reads what is printed any more: an end that the reader chose, such as `head`.
+    /// The reader of standard output, such as `head`, has closed it.
     #[error("standard output was closed")]
     OutputClosed,
-    /// Inputs could not be read; everything else was.
+    /// Some inputs could not be read; all others were.
     #[error("{0}")]
     Unread(UnreadInputs),
-    /// The user refuses what the source would read; nothing was started.
+    /// The user declined the inputs that the source would read; the run did not start.
     #[error("{0}")]
     Refused(String),
-    /// Anything else, in a sentence.
+    /// Any other error, as a sentence.
     #[error("{0}")]
     Other(String),
 }
 
-/// What to do about an I/O error, where that is known.
+/// The remedy for an I/O error; empty if none is known.
 fn hint(error: &std::io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            "; make room or write to another path, then run again: what was committed stays"
+            "; free disk space or write to another path, then run again; committed records are kept"
         }
         ErrorKind::FileTooLarge => {
-            "; raise the limit on the size of files (ulimit -f) or lower `file.bytes`, then run again: \
-             what was committed stays"
+            "; raise the limit on the size of files (ulimit -f) or lower `file.bytes`, then run \
+             again; committed records are kept"
         }
         ErrorKind::NotFound => {
-            "; it, or a folder above it, was moved or removed: put it back, then run again"
+            "; the path or a folder above it was moved or removed: restore it, then run again"
         }
         ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
-            "; a file is in the way of a folder: move it away, or name another path"
+            "; a file exists in place of a folder: move the file away, or use another path"
         }
         ErrorKind::PermissionDenied => {
-            "; allow it to the user that latentflow runs as, or name another path"
+            "; grant access to the user that latentflow runs as, or use another path"
         }
-        ErrorKind::ReadOnlyFilesystem => "; name a path on a file system that can be written",
+        ErrorKind::ReadOnlyFilesystem => "; use a path on a writable file system",
         ErrorKind::OutOfMemory => "; free memory, or lower `limits.memory`, then run again",
         _ => match error
             .raw_os_error()
@@ -337,14 +380,14 @@ fn hint(error: &std::io::Error) -> &'static str {
                 | Errno::HOSTDOWN
                 | Errno::NODEV
                 | Errno::NXIO,
-            ) => "; check the device or the file server that holds it, then run again",
+            ) => "; check the device or the file server of this path, then run again",
             _ => "",
         },
     }
 }
 
 impl StageError {
-    /// Whether the error is caused by the environment and not by the records that a stage works on.
+    /// Whether the environment caused the error, and not the records that a stage processes.
     #[must_use]
     pub fn is_of_environment(&self) -> bool {
         matches!(
@@ -353,7 +396,7 @@ impl StageError {
         )
     }
 
-    /// For `map_err`: names the file or folder that an I/O error is about.
+    /// For `map_err`: adds the path of the file or folder that an I/O error concerns.
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io {
             path: path.as_ref().to_path_buf(),

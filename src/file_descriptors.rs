@@ -1,5 +1,5 @@
-//! File descriptors of the process: raises their limit at the start, and has a run without an end
-//! wait where none is free.
+//! File descriptors of the process: raises their limit at startup, and makes a run without an end
+//! wait if none is free.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -7,23 +7,23 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-/// How long the second attempt waits; each later one waits twice as long as the one before.
+/// Pause before the second attempt; each later pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// How long an attempt waits at most.
+/// Maximum pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Whether the process waits for a descriptor; else an attempt fails where none is free.
+/// Whether the process waits for a free descriptor; otherwise an attempt fails if none is free.
 static WAITS: AtomicBool = AtomicBool::new(false);
 
-/// Raises the limit on open files to what the process may have without privileges. Where that
-/// fails, the limit stays.
+/// Raises the limit on open files to the maximum that the process may set without privileges. If
+/// that fails, the limit stays.
 pub fn raise_limit() {
     #[cfg(unix)]
     {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
         let limit = getrlimit(Resource::Nofile);
         if limit.current != limit.maximum {
-            // macOS refuses what is above a limit of its own.
+            // macOS refuses values above a limit of its own.
             let _ = setrlimit(
                 Resource::Nofile,
                 Rlimit {
@@ -35,16 +35,16 @@ pub fn raise_limit() {
     }
 }
 
-/// Has [`open`] wait from now on: a run without an end outlives a lack of descriptors.
+/// Makes [`open`] wait from now on: a run without an end survives a lack of descriptors.
 pub fn wait_for_free() {
     WAITS.store(true, Relaxed);
 }
 
-/// Opens something. Where no descriptor is free, and the run has no end, it waits until one is: it
-/// blocks.
+/// Opens a file or connection. If no descriptor is free and the run has no end, blocks until one is
+/// free.
 ///
 /// # Errors
-/// As `open`.
+/// Returns the error of `open`.
 pub fn open<T>(open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     open_within(WAITS.load(Relaxed), std::thread::sleep, open)
 }
@@ -59,8 +59,9 @@ fn open_within<T>(
         match open() {
             Err(error) if waits && is_exhausted(&error) => {
                 tracing::warn!(
-                    "{error}: the next attempt follows in {} ms",
-                    pause.as_millis()
+                    %error,
+                    retry_ms = %pause.as_millis(),
+                    "no file descriptor is free; retrying"
                 );
                 sleep(pause);
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -70,7 +71,7 @@ fn open_within<T>(
     }
 }
 
-/// Whether the process, or the machine, has no descriptor left.
+/// Whether the process or the system has no free descriptor.
 fn is_exhausted(error: &io::Error) -> bool {
     let is = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
     cfg!(unix) && (is(Errno::MFILE) || is(Errno::NFILE))
@@ -82,7 +83,7 @@ mod tests {
 
     use super::*;
 
-    /// Opens at the third attempt; gives the attempts, and the sum of the pauses.
+    /// Opens at the third attempt; returns the attempts, the result, and the sum of the pauses.
     fn attempts(waits: bool, errno: Errno) -> (u32, io::Result<u32>, Duration) {
         let (mut attempts, mut slept) = (0, Duration::ZERO);
         let opened = open_within(

@@ -1,5 +1,5 @@
-//! Files that survive a crash: written under a temporary name, synced, renamed, their folder
-//! synced.
+//! Crash-safe file operations: a file is written under a temporary name, synced and renamed, and
+//! its folder is synced.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
@@ -10,17 +10,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::error::StageError;
 use crate::file_descriptors;
 
-/// What every temporary name begins with; nothing else that we write does. The leading dot hides
+/// Prefix of all temporary names, which no other file of this program has. The leading dot hides
 /// such files.
 const TEMP_PREFIX: &str = ".latentflow-";
-/// What it ends with: patterns such as `*.parquet` match hidden names too in some readers.
+/// Suffix of all temporary names: patterns such as `*.parquet` match hidden names in some readers.
 const TEMP_SUFFIX: &str = ".tmp";
 
-/// Puts `bytes` under `path`, durably: after a crash the file is the old one or the new one, whole.
-/// Folders that are missing are made.
+/// Durably writes `bytes` to `path`: after a crash, the file has its old or its new content, and
+/// never a part of either. Missing folders are created.
 ///
 /// # Errors
-/// When the system refuses.
+/// Returns an error if the system does.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StageError> {
     let folder = parent(path);
     create_dir_all_synced(folder)?;
@@ -37,20 +37,21 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StageError> {
     fsync_dir(folder)
 }
 
-/// Where a commit may be cut short: in debug builds, the variable `LATENTFLOW_CRASH_AT`, such as
-/// `renamed:3`, ends the process as a crash does when `step` is passed for the third time. Tests
-/// show by it that nothing is lost or twice.
+/// A point where tests interrupt a commit: in debug builds, the environment variable
+/// `LATENTFLOW_CRASH_AT`, such as `renamed:3`, aborts the process when `step` is passed for the
+/// third time. Tests verify with it that no record is lost or duplicated.
 pub fn failpoint(step: &str) {
     static PASSED: AtomicU64 = AtomicU64::new(0);
     if !cfg!(debug_assertions) {
         return;
     }
-    let wanted = std::env::var("LATENTFLOW_CRASH_AT").ok();
-    let wanted = wanted
+    let setting = std::env::var("LATENTFLOW_CRASH_AT").ok();
+    let times = setting
         .as_deref()
-        .and_then(|wanted| wanted.split_once(':'))
-        .filter(|(name, _)| *name == step);
-    let Some(times) = wanted.and_then(|(_, times)| times.parse::<u64>().ok()) else {
+        .and_then(|setting| setting.split_once(':'))
+        .filter(|(name, _)| *name == step)
+        .and_then(|(_, times)| times.parse::<u64>().ok());
+    let Some(times) = times else {
         return;
     };
     if PASSED.fetch_add(1, Ordering::Relaxed) + 1 == times {
@@ -58,12 +59,12 @@ pub fn failpoint(step: &str) {
     }
 }
 
-/// Makes the names in a folder durable: what was created, renamed and removed there.
+/// Syncs a folder, so that created, renamed and removed names in it are durable.
 ///
 /// # Errors
-/// When the system refuses.
+/// Returns an error if the system does.
 pub fn fsync_dir(path: &Path) -> Result<(), StageError> {
-    // Only Unix opens folders as files; elsewhere the file system's own journal has to do.
+    // Only Unix opens folders as files; other systems rely on the journal of the file system.
     if cfg!(unix) {
         file_descriptors::open(|| File::open(path))
             .and_then(|folder| folder.sync_all())
@@ -73,10 +74,10 @@ pub fn fsync_dir(path: &Path) -> Result<(), StageError> {
     }
 }
 
-/// Makes a folder and those above it, durably; one that is there already is left as it is.
+/// Durably creates a folder and its missing ancestors; an existing folder is left unchanged.
 ///
 /// # Errors
-/// When the system refuses, or a file is in the way.
+/// Returns an error if the system does, or if a file exists in place of a folder.
 pub fn create_dir_all_synced(path: &Path) -> Result<(), StageError> {
     if path.is_dir() {
         return Ok(());
@@ -93,7 +94,7 @@ pub fn create_dir_all_synced(path: &Path) -> Result<(), StageError> {
     }
 }
 
-/// The temporary name beside `path` under which it is written until it is whole.
+/// The temporary name in the same folder, under which `path` is written until it is complete.
 pub fn temp_path(path: &Path) -> PathBuf {
     let mut name = OsString::from(TEMP_PREFIX);
     name.push(path.file_name().unwrap_or_default());
@@ -101,17 +102,17 @@ pub fn temp_path(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Whether a file name is one that [`temp_path`] gives.
+/// Whether a file name is a result of [`temp_path`].
 pub fn is_temp_name(name: &OsStr) -> bool {
     let name = name.as_encoded_bytes();
     name.starts_with(TEMP_PREFIX.as_bytes()) && name.ends_with(TEMP_SUFFIX.as_bytes())
 }
 
-/// Makes a folder that the user alone may enter, for originals of records; one that is there
-/// already is left as it is.
+/// Durably creates a folder with access for the user only, for originals of records; an existing
+/// folder is left unchanged.
 ///
 /// # Errors
-/// When the system refuses, or a file is in the way.
+/// Returns an error if the system does, or if a file exists in place of a folder.
 pub fn create_private_dir(path: &Path) -> Result<(), StageError> {
     if path.is_dir() {
         return Ok(());
@@ -128,7 +129,7 @@ pub fn create_private_dir(path: &Path) -> Result<(), StageError> {
     }
 }
 
-/// Options by which a file that is created is for the user alone.
+/// Options to create a file with access for the user only.
 pub fn private_options() -> OpenOptions {
     let mut options = OpenOptions::new();
     #[cfg(unix)]
@@ -136,8 +137,8 @@ pub fn private_options() -> OpenOptions {
     options
 }
 
-/// Options for a file of the program's own state, which is written in place: a symbolic link under
-/// its name is an error, since whoever put it there has another file written to.
+/// Options for a file of the program's state that is written in place. A symbolic link with its
+/// name is an error, because it would redirect the writes to another file.
 pub fn state_file() -> OpenOptions {
     let mut options = OpenOptions::new();
     #[cfg(unix)]
@@ -148,8 +149,8 @@ pub fn state_file() -> OpenOptions {
     options
 }
 
-/// Options for a file in `folder`: it is for the user alone where the folder is, so that a copy of
-/// it stays private.
+/// Options for a file in `folder`. The file has access for the user only if the folder has, so that
+/// a copy of it stays private.
 fn options_in(folder: &Path) -> OpenOptions {
     #[cfg(unix)]
     {
@@ -166,11 +167,11 @@ fn options_in(folder: &Path) -> OpenOptions {
     OpenOptions::new()
 }
 
-/// Creates a file under a temporary name, in place of what a crash may have left there; follows no
-/// link.
+/// Creates a file under a temporary name, and replaces a file that a crash has left there; links
+/// are not followed.
 ///
 /// # Errors
-/// When the system refuses.
+/// Returns an error if the system does.
 pub fn create_temp(temporary: &Path) -> std::io::Result<File> {
     let create = || {
         file_descriptors::open(|| {
@@ -186,11 +187,11 @@ pub fn create_temp(temporary: &Path) -> std::io::Result<File> {
     })
 }
 
-/// Removes the temporary files that a crash left in a folder and, `depth` folders deep, below it; 1
-/// is the folder alone. Links are not followed. A folder that does not exist has none.
+/// Removes the temporary files that a crash has left in a folder and, up to `depth` levels, below
+/// it; a depth of 1 is the folder alone. Links are not followed. A missing folder is not an error.
 ///
 /// # Errors
-/// When a file cannot be removed.
+/// Returns an error if a file cannot be removed.
 pub fn remove_stale_temp_files(folder: &Path, depth: usize) -> Result<(), StageError> {
     let walk = walkdir::WalkDir::new(folder)
         .max_depth(depth)
@@ -204,7 +205,7 @@ pub fn remove_stale_temp_files(folder: &Path, depth: usize) -> Result<(), StageE
     Ok(())
 }
 
-/// The folder that a path lies in; `.` for a bare name.
+/// The folder of a path; `.` for a bare name.
 fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(above) if above.as_os_str().is_empty() => Path::new("."),
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_replaced_whole_and_no_temporary_stays() {
+    fn file_is_replaced_and_no_temporary_file_stays() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b/file.json");
         write_atomically(&path, b"old").unwrap();
@@ -251,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crash_left_behind_is_removed_and_nothing_else() {
+    fn only_temporary_files_of_a_crash_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("sub")).unwrap();
         fs::create_dir(folder.path().join(".latentflow-folder")).unwrap();
@@ -280,7 +281,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_link_under_the_temporary_name_is_replaced_and_not_followed() {
+    fn link_under_the_temporary_name_is_replaced_not_followed() {
         let folder = tempfile::tempdir().unwrap();
         let victim = folder.path().join("victim");
         fs::write(&victim, b"precious").unwrap();
@@ -292,11 +293,16 @@ mod tests {
     }
 
     #[test]
-    fn a_file_in_the_way_of_a_folder_is_named() {
+    fn file_in_place_of_a_folder_is_named_in_the_error() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, b"x").unwrap();
         let error = write_atomically(&file.join("below"), b"x").unwrap_err();
-        assert!(error.to_string().contains("file"), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.starts_with(&format!("{}: ", file.display()))
+                && text.ends_with("move the file away, or use another path"),
+            "{text}"
+        );
     }
 }

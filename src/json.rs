@@ -1,19 +1,20 @@
-//! JSON as it is written to files.
+//! Serialization of values to JSON and NDJSON.
 
 use serde::Serialize;
 
 use crate::error::StageError;
 
-/// A value as one JSON text.
+/// A value as one JSON document.
 ///
 /// # Errors
-/// When the value cannot be represented, such as a table with keys that are not text.
+/// Returns an error if the value cannot be represented, such as a table with keys that are not
+/// text.
 pub fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>, StageError> {
     serde_json::to_vec(value)
         .map_err(|error| StageError::Other(format!("cannot write JSON: {error}")))
 }
 
-/// Values as lines of JSON (NDJSON).
+/// Values as NDJSON: one line of JSON each.
 ///
 /// # Errors
 /// Those of [`to_json`].

@@ -1,6 +1,6 @@
 //! latentflow: a streaming dataflow engine for autoencoders.
 //!
-//! In reading order: what flows, what a pipeline file says, how it is checked, how it runs.
+//! The modules in reading order: the data, the pipeline file, its checks, and the run.
 
 pub mod error;
 pub mod json;

@@ -1,4 +1,4 @@
-//! Parses the command line, calls, and maps what came of it to an exit code.
+//! Parses the command line, runs the command, and maps its result to an exit code.
 
 use clap::Parser;
 use latentflow::cli::{self, Cli, ExitCode};
@@ -19,17 +19,17 @@ fn main() -> std::process::ExitCode {
     std::process::ExitCode::from(exit as u8)
 }
 
-/// Tells ONNX Runtime, before it is loaded, to report nothing: from 1.29 on it sends word of its
-/// use to its maker, unless this variable says otherwise. Who has set it, has decided.
+/// Disables the telemetry of ONNX Runtime before the library is loaded: from 1.29 on it reports its
+/// use to its vendor unless this variable is set. A value that the user has set is kept.
 #[expect(
     unsafe_code,
-    reason = "there is no other way to tell a library that reads the environment"
+    reason = "the library reads its settings from the environment only"
 )]
 fn disable_ort_telemetry() {
     const VARIABLE: &str = "ORT_DISABLE_TELEMETRY";
     if std::env::var_os(VARIABLE).is_none() {
-        // SAFETY: this is the first that the process does. No other thread is there to read the
-        // environment meanwhile.
+        // SAFETY: this is the first action of the process, so no other thread reads the environment
+        // concurrently.
         unsafe { std::env::set_var(VARIABLE, "1") };
     }
 }

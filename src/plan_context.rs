@@ -1,4 +1,4 @@
-//! What every stage may ask for while it is planned: the models by name, and the limits.
+//! The context in which stages are planned: the models by name, the limits, metrics and listeners.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,28 +14,29 @@ use crate::server::Listeners;
 use crate::system;
 use crate::units::ByteSize;
 
-/// Bounds on what one record may be, whatever it claims of itself.
+/// Limits on memory and on a single record, independent of the sizes that its header declares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct PipelineLimits {
-    /// Pixels that an image may have, by its header, before it is decoded. An image whose decoding
-    /// takes more than 12 bytes for each pixel, such as one of 32-bit floats, may have fewer.
+    /// Maximum number of pixels of an image, checked against its header before it is decoded. The
+    /// limit is lower for images that need more than 12 bytes per pixel to decode, such as 32-bit
+    /// floats.
     pub pixels: u64,
-    /// Bytes that a record may have as it is stored (an image file, a line of text, an archive
-    /// member), and in Arrow memory (a row of Parquet, Arrow or NumPy files, dictionaries and runs
-    /// written out).
+    /// Maximum size of a record, both as stored (an image file, a line of text, an archive member)
+    /// and in Arrow memory (a row of Parquet, Arrow or NumPy files, with dictionaries and
+    /// run-length encodings expanded).
     pub record_bytes: ByteSize,
-    /// Bytes that batches in flight, models and workers may take together. Where it is written,
-    /// batches, workers and what an image may have become smaller until they fit. Default: half of
-    /// what the process may use.
+    /// Maximum memory of the batches in flight, the models and the workers together. If it is set,
+    /// the batch sizes, the number of workers and the maximum size of an image are reduced until
+    /// they fit. Default: half of the memory that the process may use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<ByteSize>,
 }
 
 impl Default for PipelineLimits {
     fn default() -> Self {
-        // 100 megapixels is beyond every camera that is held in a hand; 64 MiB beyond the files
-        // they write.
+        // 100 megapixels is more than any handheld camera records; 64 MiB is more than the files it
+        // writes.
         Self {
             pixels: 100_000_000,
             record_bytes: ByteSize(64 << 20),
@@ -44,8 +45,7 @@ impl Default for PipelineLimits {
     }
 }
 
-/// Bytes that a source may hold in addition to its batches if the pipeline does not limit the
-/// memory.
+/// Bytes that a source may hold in addition to its batches if the pipeline does not limit memory.
 const HELD: u64 = 512 << 20;
 
 impl PipelineLimits {
@@ -59,21 +59,22 @@ impl PipelineLimits {
     }
 }
 
-/// What stages are planned with.
+/// The inputs of planning a stage.
 #[derive(Clone)]
 pub struct PlanContext {
-    /// The models that could be opened; `None` for one whose faults are reported already.
+    /// The models by name; `None` for a model that could not be opened, whose faults are already
+    /// reported.
     pub models: BTreeMap<String, Option<Arc<Model>>>,
     /// Bounds on records.
     pub limits: PipelineLimits,
-    /// For stages that tell of more than the records that they take and give.
+    /// Metrics for stages that report more than the number of records.
     pub metrics: Arc<Metrics>,
-    /// What the listeners of the run share.
+    /// State that the listeners of the run share.
     pub listeners: Arc<Listeners>,
 }
 
 impl PlanContext {
-    /// With metrics of its own.
+    /// A context with new metrics and listeners.
     pub fn new(models: BTreeMap<String, Option<Arc<Model>>>, limits: PipelineLimits) -> Self {
         Self {
             models,
@@ -83,11 +84,11 @@ impl PlanContext {
         }
     }
 
-    /// The model of that name.
+    /// The model with this name.
     ///
     /// # Errors
-    /// A fault at `model` where no such model is declared; none where it is declared, but could not
-    /// be opened.
+    /// Returns a fault at `model` if the model is not declared, and an empty list if it is declared
+    /// but could not be opened, because that fault is already reported.
     pub fn model(&self, name: &str) -> Result<Arc<Model>, Vec<ConfigError>> {
         match self.models.get(name) {
             Some(Some(model)) => Ok(Arc::clone(model)),

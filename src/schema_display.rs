@@ -1,4 +1,4 @@
-//! Schemas in words: the columns of a stage or a file as people read them.
+//! Schemas as text: the columns of a stage or a file in human-readable form.
 
 use std::fmt;
 
@@ -7,14 +7,14 @@ use arrow::datatypes::{DataType, Field, Schema};
 use crate::tensor::TensorShape;
 use crate::text_escape::line;
 
-/// Columns shown one a line before the rest are only counted: hundreds of feature columns say
-/// little.
+/// Columns that are listed, one per line; the rest are only counted, because hundreds of feature
+/// columns are not readable.
 const SHOWN: usize = 24;
 
-/// Writes the columns and their types, one a line, indented.
+/// Writes the columns and their types, one per line, indented.
 ///
 /// # Errors
-/// When `f` refuses.
+/// Returns an error if `f` does.
 pub fn write_columns(f: &mut fmt::Formatter<'_>, schema: &Schema) -> fmt::Result {
     let width = schema
         .fields()
@@ -37,7 +37,8 @@ pub fn write_columns(f: &mut fmt::Formatter<'_>, schema: &Schema) -> fmt::Result
     }
 }
 
-/// A column's type as people say it: `float32[3, 64, 64]` rather than a fixed-size list of so many.
+/// A column's type in readable form: `float32[3, 64, 64]` rather than a fixed-size list of 12288
+/// values.
 pub fn type_name(field: &Field) -> String {
     if let Some(shape) = TensorShape::of(field) {
         return format!("float32{shape}");

@@ -1,25 +1,26 @@
-//! What the process may use of the machine: cores and memory, container limits honoured.
+//! Resources of the machine that the process may use: cores, memory and disk space, within the
+//! limits of its container.
 
 use std::path::{Path, PathBuf};
 
-/// Cores that the process may use, by affinity and by its container's quota.
+/// Number of cores that the process may use, by CPU affinity and the quota of its container.
 pub fn available_cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// Bytes of memory that the process may use: the smallest limit of its control groups, or the
-/// machine's memory.
+/// Bytes of memory that the process may use: the smaller of the limits of its control groups and
+/// the memory of the machine.
 pub fn memory_limit() -> u64 {
     let machine = std::fs::read_to_string("/proc/meminfo")
         .ok()
         .and_then(|text| total_memory(&text));
-    // Without /proc there is no cheap way to ask; 4 GiB is a modest machine.
+    // Without /proc, the size of the memory is not known; 4 GiB is a small machine.
     let machine = machine.unwrap_or(4 << 30);
     cgroup_memory_limit().map_or(machine, |limit| limit.min(machine))
 }
 
-/// Bytes of memory that the process's control groups (its container) allow: the smallest limit of
-/// them; `None` without one.
+/// Bytes of memory that the control groups of the process (its container) allow: the smallest of
+/// their limits; `None` if there is no limit.
 pub fn cgroup_memory_limit() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     cgroup_limits(&groups, Path::new("/sys/fs/cgroup"))
@@ -28,19 +29,19 @@ pub fn cgroup_memory_limit() -> Option<u64> {
         .filter(|&limit| limit < UNLIMITED)
 }
 
-/// What version 1 of control groups says where there is no limit is beyond this.
+/// Limits above this value mean that there is no limit (version 1 of control groups).
 const UNLIMITED: u64 = 1 << 60;
 
-/// What the kernel has counted since it was booted.
+/// Out-of-memory kills that the kernel has counted since the boot.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct OomKills {
-    /// Which boot it was.
+    /// The identifier of the boot.
     pub boot: String,
     /// Processes that were killed for lack of memory, in any control group of the machine.
     pub kills: u64,
 }
 
-/// The kills for lack of memory, where the kernel tells.
+/// The out-of-memory kills; `None` if the kernel does not report them.
 pub fn oom_kills() -> Option<OomKills> {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .ok()?
@@ -56,8 +57,8 @@ pub fn oom_kills() -> Option<OomKills> {
     Some(OomKills { boot, kills })
 }
 
-/// Files and connections that the process may have open at the same time; `None` where that is not
-/// bounded, or not known.
+/// Maximum number of files and connections that the process may have open; `None` if it is
+/// unlimited or unknown.
 pub fn open_file_limit() -> Option<u64> {
     #[cfg(unix)]
     {
@@ -69,18 +70,18 @@ pub fn open_file_limit() -> Option<u64> {
     }
 }
 
-/// Runs `work`, compiled for the widest registers that this processor has. Results do not depend on
-/// it.
+/// Runs `work`, compiled for the widest SIMD registers of this processor. Results do not depend on
+/// the register width.
 #[inline(always)]
 pub fn simd_dispatch<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)
 }
 
-/// Has glibc keep what batches free for the batches to come: by default it hands back what is free
-/// at the end of a thread's memory as soon as that is twice a batch or so, and fetches it again,
-/// page by page. Who has set how it is to be, has decided.
+/// Makes glibc keep memory that batches free for later batches. By default, it returns free memory
+/// at the end of a heap to the system as soon as that exceeds about twice the size of a batch, and
+/// requests it again page by page. Settings of the user in the environment are kept.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[expect(unsafe_code, reason = "there is no other way to tell the C library")]
+#[expect(unsafe_code, reason = "mallopt has no safe interface")]
 pub fn tune_allocator() {
     const TRIM: (&str, i32) = ("MALLOC_TRIM_THRESHOLD_", 32 << 20);
     const MAP: (&str, i32) = ("MALLOC_MMAP_THRESHOLD_", 16 << 20);
@@ -88,7 +89,7 @@ pub fn tune_allocator() {
         .iter()
         .all(|name| std::env::var_os(name).is_none())
     {
-        // SAFETY: it takes two numbers, and keeps them.
+        // SAFETY: `mallopt` receives two integers, which it stores.
         unsafe {
             libc::mallopt(libc::M_TRIM_THRESHOLD, TRIM.1);
             libc::mallopt(libc::M_MMAP_THRESHOLD, MAP.1);
@@ -96,28 +97,28 @@ pub fn tune_allocator() {
     }
 }
 
-/// Other C libraries are left as they are.
+/// Does nothing for other C libraries.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn tune_allocator() {}
 
-/// Room on a file system, in bytes.
+/// Space on a file system, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskSpace {
-    /// What a user that is not root may still write.
+    /// Space that is available to a user other than root.
     pub free: u64,
-    /// All that there is.
+    /// Total space.
     pub size: u64,
 }
 
-/// The room on the file system that holds a folder; `None` where that cannot be told.
+/// The space on the file system that holds a folder; `None` if the system does not report it.
 pub fn disk_space(folder: &Path) -> Option<DiskSpace> {
     #[cfg(unix)]
     {
-        let said = rustix::fs::statvfs(folder).ok()?;
-        let bytes = |blocks: u64| blocks.saturating_mul(said.f_frsize);
+        let stats = rustix::fs::statvfs(folder).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stats.f_frsize);
         Some(DiskSpace {
-            free: bytes(said.f_bavail),
-            size: bytes(said.f_blocks),
+            free: bytes(stats.f_bavail),
+            size: bytes(stats.f_blocks),
         })
     }
     #[cfg(not(unix))]
@@ -139,8 +140,8 @@ fn total_memory(meminfo: &str) -> Option<u64> {
         .map(|kib| kib << 10)
 }
 
-/// The limits of the process's control group and of those above it; `groups` as in
-/// `/proc/self/cgroup`, mounted at `root`.
+/// The limits of the process's control group and of its ancestors. `groups` has the format of
+/// `/proc/self/cgroup`; the groups are mounted at `root`.
 fn cgroup_limits(groups: &str, root: &Path) -> Vec<u64> {
     let root = root.display();
     let paths =
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_of_both_versions_and_of_groups_above_are_found() {
+    fn limits_of_both_versions_and_of_ancestors_are_found() {
         let nested = [
             ("a/b/memory.max", "max\n"),
             ("a/memory.max", "1000\n"),
@@ -209,8 +210,8 @@ mod tests {
     }
 
     #[test]
-    fn group_of_the_host_is_found_at_the_root_of_a_container() {
-        // The path is that of the host, of which the container sees its own part alone.
+    fn group_of_a_host_path_is_found_at_the_container_root() {
+        // The path is that of the host, of which the container mounts only its own part.
         let inside = [("memory/memory.limit_in_bytes", "4000")];
         assert_eq!(limits("4:memory:/docker/0123\n", &inside), [4000]);
     }

@@ -1,28 +1,27 @@
-//! Temporary folders of this program: private, under a name that cannot be guessed, removed in the
-//! end.
+//! Private temporary folders with unpredictable names, which are removed on drop.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A folder that is removed when it goes out of scope.
+/// A temporary folder that is removed when it goes out of scope.
 pub struct TempDir(PathBuf);
 
 impl TempDir {
-    /// Makes a folder for the user alone, in the system's folder for temporary files. Whatever lies
-    /// there under its name, a link too, is never used.
+    /// Creates a folder with access for the user only, in the system's folder for temporary files.
+    /// An existing entry with its name, such as a symbolic link, is never used.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// Returns an error if the folder cannot be created.
     pub fn new(purpose: &str) -> io::Result<Self> {
-        // The keys of a new hasher are random and known to this process alone.
+        // The keys of a new hasher are random and not visible outside of this process.
         let number = RandomState::new().hash_one(purpose);
         let path = std::env::temp_dir().join(format!("latentflow-{purpose}-{number:016x}"));
         create(&path)?;
         Ok(Self(path))
     }
 
-    /// Where it lies.
+    /// The path of the folder.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -30,7 +29,7 @@ impl TempDir {
 
 impl Drop for TempDir {
     fn drop(&mut self) {
-        // What cannot be removed stays; there is nothing else to do about it.
+        // A folder that cannot be removed stays in the folder for temporary files.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

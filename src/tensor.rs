@@ -1,5 +1,5 @@
-//! Tensors as Arrow columns: `arrow.fixed_shape_tensor`, `arrow.variable_shape_tensor` and latent
-//! vectors, all float32.
+//! Float32 tensors as Arrow columns: `arrow.fixed_shape_tensor`, `arrow.variable_shape_tensor` and
+//! latent vectors.
 
 use std::sync::Arc;
 
@@ -14,23 +14,23 @@ use serde_json::{Value, json};
 
 use crate::system::simd_dispatch;
 
-// arrow-schema 60 writes absent metadata as null, which itself and others then refuse to read: so
-// it is written here.
+// arrow-schema 60 writes absent metadata as null, which it and other implementations refuse to
+// read. Therefore the metadata is written here.
 const FIXED: &str = "arrow.fixed_shape_tensor";
 const VARIABLE: &str = "arrow.variable_shape_tensor";
 
-/// What one value of a tensor column looks like, without the batch dimension.
+/// The shape of one value of a tensor column, without the batch dimension.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TensorShape {
     /// Every row has this shape.
     Fixed(Vec<usize>),
-    /// Each row has its own shape, of so many dimensions.
+    /// Each row has its own shape; the number is the number of dimensions.
     Variable(usize),
 }
 
 impl TensorShape {
-    /// The shape of a column's values, or `None` where it holds no float32 tensors.
-    /// A plain fixed-size list of float32 (a latent) is a vector.
+    /// The shape of a column's values, or `None` if the column does not hold float32 tensors. A
+    /// plain fixed-size list of float32, such as a latent, is a vector.
     pub fn of(field: &Field) -> Option<Self> {
         match field.data_type() {
             DataType::FixedSizeList(item, len) if item.data_type() == &DataType::Float32 => {
@@ -54,10 +54,10 @@ impl TensorShape {
         }
     }
 
-    /// How many values a row has, where that is fixed.
+    /// The number of values of a row, if it is fixed.
     #[expect(
         clippy::len_without_is_empty,
-        reason = "a shape without values cannot be planned"
+        reason = "a shape without values is refused at planning"
     )]
     pub fn len(&self) -> Option<usize> {
         match self {
@@ -76,7 +76,7 @@ impl std::fmt::Display for TensorShape {
     }
 }
 
-/// A non-nullable vector column, without extension: what latents and feature vectors are.
+/// A non-nullable vector column without an extension type, as for latents and feature vectors.
 pub fn vector_field(name: &str, len: usize) -> Field {
     Field::new(name, DataType::FixedSizeList(item(), len_of(len)), false)
 }
@@ -84,14 +84,14 @@ pub fn vector_field(name: &str, len: usize) -> Field {
 /// A non-nullable tensor column whose rows all have `shape`.
 ///
 /// # Errors
-/// When the shape is not one that Arrow can hold.
+/// Returns an error if the shape has more values than Arrow supports.
 pub fn tensor_field(name: &str, shape: &[usize]) -> Result<Field, ArrowError> {
     let len = shape.iter().try_fold(1_i32, |product, &size| {
         product.checked_mul(i32::try_from(size).ok()?)
     });
     if len.is_none() {
         return Err(ArrowError::SchemaError(format!(
-            "a tensor of {shape:?} has more values than a row can hold"
+            "a tensor of shape {shape:?} has more values than a row can hold"
         )));
     }
     Ok(extended(
@@ -101,10 +101,10 @@ pub fn tensor_field(name: &str, shape: &[usize]) -> Result<Field, ArrowError> {
     ))
 }
 
-/// A non-nullable tensor column whose rows each have their own shape of `dims` dimensions.
+/// A non-nullable tensor column in which each row has its own shape of `dims` dimensions.
 ///
 /// # Errors
-/// When the shape is not one that Arrow can hold.
+/// Returns an error if Arrow does not support `dims` dimensions.
 pub fn variable_field(name: &str, dims: usize) -> Result<Field, ArrowError> {
     if i32::try_from(dims).is_err() {
         return Err(ArrowError::SchemaError(format!(
@@ -118,11 +118,11 @@ pub fn variable_field(name: &str, dims: usize) -> Result<Field, ArrowError> {
     ))
 }
 
-/// A column for [`vector_field`] or [`tensor_field`] from its values, row after row; takes the
-/// vector without a copy.
+/// Creates a column for [`vector_field`] or [`tensor_field`] from its values in row order. The
+/// vector is not copied.
 ///
 /// # Errors
-/// When the number of values is not a multiple of `len`.
+/// Returns an error if the number of values is not a multiple of `len`.
 pub fn fixed_column(len: usize, values: Vec<f32>) -> Result<ArrayRef, ArrowError> {
     let values = Arc::new(Float32Array::new(ScalarBuffer::from(values), None));
     Ok(Arc::new(FixedSizeListArray::try_new(
@@ -133,11 +133,12 @@ pub fn fixed_column(len: usize, values: Vec<f32>) -> Result<ArrayRef, ArrowError
     )?))
 }
 
-/// A column for [`variable_field`]: the values of all rows one after the other, and each row's
-/// shape.
+/// Creates a column for [`variable_field`] from the concatenated values of all rows and the shape
+/// of each row.
 ///
 /// # Errors
-/// When the shapes do not add up to the values, or have not all `dims` dimensions.
+/// Returns an error if the shapes do not match the number of values, or do not have `dims`
+/// dimensions each.
 pub fn variable_column(
     dims: usize,
     values: Vec<f32>,
@@ -161,20 +162,19 @@ pub fn variable_column(
     )?))
 }
 
-/// The values of a fixed-size list column, row after row, without a copy; honours slicing.
-/// `None` where the column is no fixed-size list of float32.
+/// The values of a fixed-size list column in row order, without a copy; slices are respected.
+/// `None` if the column is not a fixed-size list of float32.
 pub fn fixed_values(column: &dyn Array) -> Option<&[f32]> {
     let list = column.as_any().downcast_ref::<FixedSizeListArray>()?;
     let len = usize::try_from(list.value_length()).ok()?;
     let values = list.values().as_any().downcast_ref::<Float32Array>()?;
-    // A sliced list keeps its values whole only up to its own offset, which `values()` already
-    // reflects.
+    // `values()` of a sliced list already starts at the offset of the slice.
     values.values().get(..list.len() * len)
 }
 
-/// Whether no value is NaN or infinite.
+/// Whether all values are neither NaN nor infinite.
 pub fn all_finite(values: &[f32]) -> bool {
-    // Without a branch per value, so that it runs at the speed of memory.
+    // There is no branch per value, so that the loop runs at memory bandwidth.
     simd_dispatch(|| {
         values
             .iter()
@@ -182,7 +182,7 @@ pub fn all_finite(values: &[f32]) -> bool {
     })
 }
 
-/// One row of a variable-shape tensor column: its values and its shape, without a copy of the
+/// The values and the shape of one row of a variable-shape tensor column, without a copy of the
 /// values.
 pub fn variable_row(column: &dyn Array, row: usize) -> Option<(&[f32], Vec<usize>)> {
     let tensor = column.as_any().downcast_ref::<StructArray>()?;
@@ -215,8 +215,8 @@ fn extended(field: Field, name: &str, metadata: &Value) -> Field {
     ])
 }
 
-/// The shape in the metadata of a fixed-shape tensor; `None` where the field is none, or does not
-/// say.
+/// The shape in the metadata of a fixed-shape tensor; `None` if the field has another type, or no
+/// shape in its metadata.
 fn fixed_shape(field: &Field) -> Option<Vec<usize>> {
     let metadata = field
         .extension_type_metadata()
@@ -246,7 +246,8 @@ fn item() -> Arc<Field> {
     Arc::new(Field::new_list_field(DataType::Float32, false))
 }
 
-/// Arrow counts fixed-size lists with an `i32`; a longer row could not be allocated anyway.
+/// Arrow stores the length of fixed-size lists as `i32`; a longer row could not be allocated
+/// anyway.
 fn len_of(len: usize) -> i32 {
     i32::try_from(len).unwrap_or(i32::MAX)
 }
@@ -258,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shape_of_a_tensor_column_is_read_as_it_was_written() {
+    fn shape_of_a_tensor_column_round_trips() {
         assert_eq!(
             TensorShape::of(&tensor_field("x", &[2, 3]).unwrap()),
             Some(TensorShape::Fixed(vec![2, 3]))
@@ -278,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_is_the_least_that_the_arrow_format_asks_for() {
+    fn metadata_is_the_minimum_of_the_arrow_format() {
         let field = tensor_field("x", &[2, 3]).unwrap();
         assert_eq!(
             field.extension_type_name(),
@@ -288,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shape_that_its_values_do_not_fill_is_no_tensor() {
+    fn shape_that_differs_from_its_values_is_not_a_tensor() {
         for shape in [json!([2, 4]), json!([usize::MAX, 2])] {
             let field = extended(vector_field("x", 6), FIXED, &json!({ "shape": shape }));
             assert_eq!(TensorShape::of(&field), None);

@@ -1,16 +1,16 @@
-//! Text of any origin made printable: control characters and those that turn the direction of text
-//! are written as escapes.
+//! Escapes control characters and characters that change the direction of text.
 //!
-//! File names, column names and descriptions come from anywhere. A terminal obeys the control
-//! characters in them, and a bidirectional override makes a name read as another one.
+//! File names, column names and descriptions come from untrusted inputs. A terminal executes the
+//! control characters in them, and a bidirectional override makes a name look like another one.
 
 use std::borrow::Cow;
 
-/// Whether a terminal or a page would obey the character instead of showing it.
+/// Whether a terminal or a page would interpret the character instead of displaying it.
 pub fn is_unprintable(c: char) -> bool {
-    let turns_direction = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    // The two separators end a line where a reader expects none; tags and the byte order mark are
-    // invisible.
+    let turns_direction = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}')
+        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    // The two separators end a line where a reader does not expect it; tags and the byte order mark
+    // are invisible.
     c.is_control()
         || turns_direction
         || matches!(
@@ -19,7 +19,7 @@ pub fn is_unprintable(c: char) -> bool {
         )
 }
 
-/// Text of several lines: line breaks and tabs stay.
+/// Escapes text of several lines; line breaks and tabs stay.
 pub fn text(text: &str) -> Cow<'_, str> {
     escape(
         text,
@@ -28,14 +28,14 @@ pub fn text(text: &str) -> Cow<'_, str> {
     )
 }
 
-/// Text of one line: a line break within it is escaped too, so that it cannot forge a line of its
-/// own.
+/// Escapes text of one line, including line breaks in it, so that the text cannot forge another
+/// line.
 pub fn line(text: &str) -> Cow<'_, str> {
     escape(text, is_unprintable, rust_escape)
 }
 
-/// A JSON document: it means what it meant before, since these characters stand in its strings
-/// alone. White space stays.
+/// Escapes a JSON document. Its meaning stays the same, since these characters occur only in its
+/// strings. White space stays.
 pub fn json(document: &str) -> Cow<'_, str> {
     escape(
         document,
@@ -85,7 +85,7 @@ mod tests {
     const HOSTILE: &str = "a\u{1b}]0;x\u{7}\u{9b}31m\u{202e}gpj\u{2066}\r\u{feff}é😀";
 
     #[test]
-    fn what_a_terminal_would_obey_is_escaped() {
+    fn characters_that_a_terminal_interprets_are_escaped() {
         let shown = text(HOSTILE);
         assert_eq!(
             shown,
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn json_means_the_same_afterwards() {
+    fn escaped_json_keeps_its_value() {
         let value = serde_json::json!({ HOSTILE: [HOSTILE, "\u{e0041}"] });
         let written = serde_json::to_string_pretty(&value).unwrap_or_default();
         let shown = json(&written);

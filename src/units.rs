@@ -1,19 +1,19 @@
-//! Sizes and durations as users write them: `"32MiB"`, `"500ms"`; the present moment.
+//! Sizes and durations in configuration (`"32MiB"`, `"500ms"`), and the current time.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A number of bytes, written with its unit: `"32MiB"`, `"1.5 GB"`, `"512B"`.
+/// A number of bytes, written with a unit: `"32MiB"`, `"1.5 GB"`, `"512B"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 
-/// A span of time, written with its unit: `"30s"`, `"250ms"`, `"5m"`.
+/// A duration, written with a unit: `"30s"`, `"250ms"`, `"5m"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HumanDuration(pub Duration);
 
-/// The present moment as Prometheus counts it: seconds since 1970.
+/// The current time in the format of Prometheus: seconds since 1970.
 pub fn unix_seconds() -> f64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(0.0, |since| since.as_secs_f64())
@@ -44,7 +44,7 @@ impl<'de> Deserialize<'de> for ByteSize {
         let size = text.parse::<bytesize::ByteSize>();
         size.map(|size| Self(size.0)).map_err(|_| {
             de::Error::custom(format!(
-                "`{text}` is no size; write a number and B, KiB, MiB, GiB, KB, MB or GB"
+                "`{text}` is not a size; expected a number and B, KiB, MiB, GiB, KB, MB or GB"
             ))
         })
     }
@@ -57,7 +57,7 @@ impl<'de> Deserialize<'de> for HumanDuration {
         })?;
         humantime::parse_duration(&text).map(Self).map_err(|_| {
             de::Error::custom(format!(
-                "`{text}` is no duration; write a number and ms, s, m or h"
+                "`{text}` is not a duration; expected a number and ms, s, m or h"
             ))
         })
     }
@@ -81,7 +81,11 @@ impl JsonSchema for ByteSize {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^[0-9.]+ *[KMGTP]?i?B$", "examples": ["32MiB", "1GB"] })
+        json_schema!({
+            "type": "string",
+            "pattern": "^[0-9.]+ *[KMGTP]?i?B$",
+            "examples": ["32MiB", "1GB"]
+        })
     }
 }
 

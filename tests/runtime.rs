@@ -1,5 +1,5 @@
-//! ONNX Runtime's library where it is not: what is said. A process of its own, since a library is
-//! loaded once for ever.
+//! A test of the errors for an invalid library of ONNX Runtime. It has its own process, since a
+//! process loads the library once.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,9 +7,9 @@ use latentflow::model::config::ExecutionProvider;
 use latentflow::model::{RuntimeSpec, ort_library};
 
 #[test]
-fn a_library_that_does_not_fit_is_refused_with_the_reason_and_a_fitting_one_may_follow() {
+fn invalid_library_is_refused_and_a_valid_one_may_follow() {
     let folder = tempfile::tempdir().unwrap();
-    let plain = |name: &str| {
+    let remove_execute_permission = |name: &str| {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt as _;
@@ -20,7 +20,7 @@ fn a_library_that_does_not_fit_is_refused_with_the_reason_and_a_fitting_one_may_
             .unwrap();
         }
     };
-    let refuse = |name: &str, expected: &str| {
+    let assert_refused = |name: &str, expected: &str| {
         let spec = RuntimeSpec {
             library: Some(folder.path().join(name)),
             ..RuntimeSpec::default()
@@ -30,30 +30,33 @@ fn a_library_that_does_not_fit_is_refused_with_the_reason_and_a_fitting_one_may_
         assert!(
             fault
                 .message
-                .starts_with("no ONNX Runtime: correct `runtime.library`"),
+                .starts_with("cannot load ONNX Runtime; correct `runtime.library`"),
             "{}",
             fault.message
         );
         assert!(fault.message.contains(expected), "{}", fault.message);
     };
-    refuse("gone.so", "gone.so cannot be loaded: ");
+    assert_refused("gone.so", "gone.so cannot be loaded: ");
     std::fs::write(folder.path().join("text.so"), "not a library").unwrap();
-    plain("text.so");
-    refuse("text.so", "text.so cannot be loaded: ");
+    remove_execute_permission("text.so");
+    assert_refused("text.so", "text.so cannot be loaded: ");
     #[cfg(target_os = "linux")]
     {
-        let alien = [
+        let foreign = [
             "/lib/x86_64-linux-gnu/libm.so.6",
             "/lib/aarch64-linux-gnu/libm.so.6",
             "/lib64/libm.so.6",
         ];
-        let alien = alien
+        let foreign = foreign
             .iter()
             .find(|path| std::path::Path::new(path).exists())
             .unwrap();
-        std::fs::copy(alien, folder.path().join("alien.so")).unwrap();
-        plain("alien.so");
-        refuse("alien.so", "alien.so is a library, but not ONNX Runtime");
+        std::fs::copy(foreign, folder.path().join("foreign.so")).unwrap();
+        remove_execute_permission("foreign.so");
+        assert_refused(
+            "foreign.so",
+            "foreign.so is a library, but not ONNX Runtime",
+        );
     }
     ort_library::init(&RuntimeSpec::default()).unwrap_or_else(|fault| panic!("{}", fault.message));
     let spec = RuntimeSpec {
@@ -64,7 +67,7 @@ fn a_library_that_does_not_fit_is_refused_with_the_reason_and_a_fitting_one_may_
         ort_library::init(&spec)
             .unwrap_err()
             .message
-            .contains("is loaded already")
+            .contains("is already loaded")
     );
     let spec = RuntimeSpec {
         providers: vec![],
@@ -81,7 +84,7 @@ fn a_library_that_does_not_fit_is_refused_with_the_reason_and_a_fitting_one_may_
         assert!(
             fault
                 .message
-                .starts_with("`tensorrt` is not in this build of ONNX Runtime"),
+                .starts_with("`tensorrt` is not available in this build of ONNX Runtime"),
             "{}",
             fault.message
         );

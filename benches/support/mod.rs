@@ -9,8 +9,8 @@ use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::{Compression, Encoding, Type, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
-/// Floats with byte-stream splitting, zstd level 1 and no dictionary; row numbers with delta
-/// encoding.
+/// A writer with the settings of the pipeline: floats with byte-stream splitting, zstd level 1 and
+/// no dictionary; row numbers with delta encoding.
 pub fn writer<W: Write + Send>(out: W, schema: &Arc<Schema>) -> ArrowWriter<W> {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))

@@ -1,4 +1,4 @@
-//! Arbitrary text as a model card: faults, or a card that can be written.
+//! Parses arbitrary text as a model card: faults, or a card that can be written.
 #![no_main]
 
 use latentflow::model::ModelCard;
@@ -10,6 +10,8 @@ fuzz_target!(|text: &str| {
             let written = serde_json::to_string(&card).expect("a card has a JSON form");
             assert!(!written.is_empty());
         }
-        Err(faults) => assert!(!faults.is_empty() && faults.iter().all(|fault| !fault.message.is_empty())),
+        Err(faults) => {
+            assert!(!faults.is_empty() && faults.iter().all(|fault| !fault.message.is_empty()))
+        }
     }
 });

@@ -1,4 +1,4 @@
-//! Arbitrary bytes as a CSV file: every row is a record or a reject.
+//! Reads arbitrary bytes as a CSV file: every row is a record or a reject.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Arbitrary bytes as an image: no panic, bounded memory, and pixels that are complete.
+//! Decodes arbitrary bytes as an image: no panic, bounded memory, and complete pixels.
 #![no_main]
 
 use latentflow::image::{Channels, decode, probe};

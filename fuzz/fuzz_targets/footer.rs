@@ -1,5 +1,5 @@
-//! Arbitrary text as the state of earlier runs: the key-value metadata of a Parquet footer, and the
-//! coverage snapshot.
+//! Parses arbitrary text as the state of earlier runs: the key-value metadata of a Parquet footer,
+//! and the coverage snapshot.
 #![no_main]
 
 use std::path::Path;
@@ -10,35 +10,65 @@ use libfuzzer_sys::fuzz_target;
 use parquet::file::metadata::{FileMetaData, KeyValue, ParquetMetaData};
 use parquet::schema::types::{SchemaDescriptor, Type};
 
-const KEYS: [&str; 7] = ["provenance", "pipeline", "stage", "digest", "models", "stages", "version"];
+const KEYS: [&str; 7] = [
+    "provenance",
+    "pipeline",
+    "stage",
+    "digest",
+    "models",
+    "stages",
+    "version",
+];
 
 fuzz_target!(|text: &str| {
     // One line per key, in order: an empty line is a key without a value, a missing line is a
     // missing key.
-    let entries = KEYS
-        .iter()
-        .zip(text.split('\n'))
-        .map(|(key, value)| KeyValue::new(format!("latentflow.{key}"), (!value.is_empty()).then(|| value.to_owned())));
-    if let Ok(Some(found)) = ProvenanceFooter::of(Path::new("part.parquet"), &metadata(entries.collect())) {
+    let entries = KEYS.iter().zip(text.split('\n')).map(|(key, value)| {
+        KeyValue::new(
+            format!("latentflow.{key}"),
+            (!value.is_empty()).then(|| value.to_owned()),
+        )
+    });
+    if let Ok(Some(found)) =
+        ProvenanceFooter::of(Path::new("part.parquet"), &metadata(entries.collect()))
+    {
         let written = metadata(found.to_metadata());
-        let again = ProvenanceFooter::of(Path::new("part.parquet"), &written).expect("a written value is readable");
+        let again = ProvenanceFooter::of(Path::new("part.parquet"), &written)
+            .expect("a written value is readable");
         let again = again.expect("a written footer is recognized");
-        assert_eq!((again.coverage, again.version), (found.coverage, found.version));
-        assert_eq!((again.identity.digest, again.identity.models), (found.identity.digest, found.identity.models));
+        assert_eq!(
+            (again.coverage, again.version),
+            (found.coverage, found.version)
+        );
+        assert_eq!(
+            (again.identity.digest, again.identity.models),
+            (found.identity.digest, found.identity.models)
+        );
     }
 
     if let Ok(found) = CoverageSnapshot::parse(text.as_bytes()) {
-        let written = serde_json::to_vec(&found).expect("a marker has a JSON form");
+        let written = serde_json::to_vec(&found).expect("a snapshot has a JSON form");
         let again = CoverageSnapshot::parse(&written).expect("a written value is readable");
-        let coverage =
-            |marker: CoverageSnapshot| marker.history.writers.into_iter().map(|(_, coverage)| coverage).collect::<Vec<_>>();
+        let coverage = |snapshot: CoverageSnapshot| {
+            snapshot
+                .history
+                .writers
+                .into_iter()
+                .map(|(_, coverage)| coverage)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(again.folded, found.folded);
         assert_eq!(coverage(again), coverage(found));
     }
 });
 
 fn metadata(entries: Vec<KeyValue>) -> ParquetMetaData {
-    let root = Type::group_type_builder("schema").build().expect("a schema");
+    let root = Type::group_type_builder("schema")
+        .build()
+        .expect("a schema");
     let schema = Arc::new(SchemaDescriptor::new(Arc::new(root)));
-    ParquetMetaData::new(FileMetaData::new(2, 0, None, Some(entries), schema, None), Vec::new())
+    ParquetMetaData::new(
+        FileMetaData::new(2, 0, None, Some(entries), schema, None),
+        Vec::new(),
+    )
 }

@@ -1,5 +1,5 @@
-//! Arbitrary text as a pipeline file: faults with their places, or a plan; never a panic or a stack
-//! overflow.
+//! Plans arbitrary text as a pipeline file: faults with their places, or a plan; never a panic or a
+//! stack overflow.
 #![no_main]
 
 use std::path::Path;
@@ -15,12 +15,12 @@ static METRICS: LazyLock<Arc<Metrics>> = LazyLock::new(|| Arc::new(Metrics::new(
 fuzz_target!(|text: &str| {
     let mut outcome = spec::parse(Path::new("p.toml"), text, std::iter::empty(), &[]);
     match &mut outcome {
-        Ok(spec) => tame(spec),
+        Ok(spec) => restrict(spec),
         Err(problems) => {
             assert!(!problems.is_empty() && !problems.to_string().is_empty());
             let partial = problems.take_partial();
             let Some(mut spec) = partial else { return };
-            tame(&mut spec);
+            restrict(&mut spec);
             outcome = Ok(spec);
         }
     }
@@ -29,16 +29,25 @@ fuzz_target!(|text: &str| {
     }
 });
 
-/// Planning looks for files, and opens models: it may find ours alone, and no model.
-fn tame(spec: &mut spec::PipelineConfig) {
+/// Replaces all paths by those of this target and removes the models, since a plan opens both.
+fn restrict(spec: &mut spec::PipelineConfig) {
     spec.models.clear();
     spec.settings.runtime = serde_json::Value::Null;
     let input = file("in.csv", b"a,b\n1,x\n");
     let folder = input.parent().expect("a folder").to_path_buf();
     spec.settings.state = spec.settings.state.take().map(|_| folder.join("state"));
-    spec.settings.rejects.path = spec.settings.rejects.path.take().map(|_| folder.join("rejects"));
+    spec.settings.rejects.path = spec
+        .settings
+        .rejects
+        .path
+        .take()
+        .map(|_| folder.join("rejects"));
     for stage in &mut spec.stages {
-        if let Some(path) = stage.options.get_mut("path").filter(|path| path.is_string()) {
+        if let Some(path) = stage
+            .options
+            .get_mut("path")
+            .filter(|path| path.is_string())
+        {
             *path = input.to_str().expect("a name that is text").into();
         }
     }

@@ -1,4 +1,4 @@
-//! Authorizes requests of operators: with a token configured, only health is served without it.
+//! Authorization of requests to the admin listener: with a token, only health is served without it.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 
 use crate::server::TokenAuth;
 
-/// Admits requests with the token. Probes of a cluster have none: `/healthz` answers them, and
-/// `/readyz` without its reasons.
+/// Admits requests with the token. Probes of a cluster do not have it: `/healthz` answers them, and
+/// `/readyz` answers them without reasons.
 pub(super) async fn authorize(
     State(access): State<Arc<TokenAuth>>,
     request: Request,
@@ -36,8 +36,8 @@ pub(super) async fn authorize(
             (status, word).into_response()
         }
         _ => {
-            let text = "expected the header `Authorization: Bearer TOKEN` with the token of [admin]; in a browser, the token \
-                        is the password of the user latentflow\n";
+            let text = "expected the header `Authorization: Bearer TOKEN` with the token of \
+                        [admin]; in a browser, the token is the password of the user latentflow\n";
             let mut response = (StatusCode::UNAUTHORIZED, text).into_response();
             for scheme in ["Bearer", "Basic realm=\"latentflow\", charset=\"UTF-8\""] {
                 response

@@ -1,8 +1,9 @@
 "use strict";
-// Whatever comes from data goes through textContent or setAttribute: file names are written by strangers.
-const EVERY = 2000;
+// Values from data are only passed to textContent or setAttribute, because file names are untrusted.
+// Milliseconds between two requests for the status.
+const POLL_INTERVAL = 2000;
 const find = (id) => document.getElementById(id);
-// What would hide or reorder the text around it is shown as an escape, as the program does on a terminal.
+// Characters that hide or reorder the text around them are escaped, as in the output on a terminal.
 const UNPRINTABLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\u{e0000}-\u{e007f}]/gu;
 const printable = (text) => String(text).replace(UNPRINTABLE, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
 
@@ -22,7 +23,7 @@ function drawn(name, attributes = {}, text) {
   return made;
 }
 
-// Numbers for people.
+// Numbers in readable form.
 function short(value) {
   const size = Math.abs(value);
   if (size >= 1e9) return `${(value / 1e9).toPrecision(3)} G`;
@@ -62,18 +63,18 @@ function showTiles(status) {
   const commits = status.stages.flatMap((stage) => stage.committed?.last_unix_seconds || []);
   const last = commits.length > 0 ? `last commit ${span(Math.max(0, status.unix_seconds - Math.max(...commits)))} ago` : "nothing committed yet";
   const tiles = [
-    ["Records a second", short(sum("records_per_second")), `${short(taken)} since the start`],
-    ["Rejected", short(rejects), taken > 0 ? `${(100 * rejects / taken).toFixed(rejects > 0 ? 2 : 0)} % of all` : ""],
+    ["Records per second", short(sum("records_per_second")), `${short(taken)} since the start`],
+    ["Rejected", short(rejects), taken > 0 ? `${(100 * rejects / taken).toFixed(rejects > 0 ? 2 : 0)} % of the records` : ""],
     ["Oldest uncommitted", span(status.oldest_uncommitted_seconds), last],
     ["Batches waiting", `${status.queue_batches} of ${status.queue_limit_batches}`, `${bytes(status.in_flight_bytes)} in flight, at most ${bytes(status.in_flight_limit_bytes)}`],
     ["Memory", status.resident_bytes === null ? "?" : bytes(status.resident_bytes), "of the process"],
-    ["Up for", span(status.uptime_seconds), status.generation > 0 ? `models exchanged ${status.generation} times` : `${status.workers} worker${status.workers === 1 ? "" : "s"}`],
+    ["Uptime", span(status.uptime_seconds), status.generation > 0 ? `reloaded ${status.generation} time${status.generation === 1 ? "" : "s"}` : `${status.workers} worker${status.workers === 1 ? "" : "s"}`],
   ];
   find("tiles").replaceChildren(...tiles.map(([name, value, note]) =>
     element("div", {}, element("dt", { text: name }), element("dd", { text: value }, element("small", { text: note })))));
 }
 
-// Each stage stands one step behind the last of its inputs.
+// Each stage is placed one step after the last of its inputs.
 function showGraph(status) {
   const stages = status.stages;
   const steps = [];
@@ -82,7 +83,7 @@ function showGraph(status) {
   const [width, height, gap, between] = upright ? [166, 96, 34, 16] : [190, 96, 56, 18];
   const [rows, taken] = [[], new Set()];
   const places = stages.map((stage, at) => {
-    // Beside its first input where there is room, else further down.
+    // Next to its first input if that place is free, otherwise further down.
     let row = rows[stage.inputs[0]] ?? 0;
     while (taken.has(`${steps[at]}/${row}`)) row += 1;
     taken.add(`${steps[at]}/${row}`);
@@ -94,8 +95,8 @@ function showGraph(status) {
   const right = Math.max(...places.map((place) => place.x)) + width + 1;
   const bottom = Math.max(...places.map((place) => place.y)) + height + 1;
   const picture = drawn("svg", { width: right, height: bottom, viewBox: `0 0 ${right} ${bottom}`, role: "img" });
-  const told = stages.map((stage) => `${stage.name}: ${short(stage.records_per_second)} records a second, ${stage.rejects} rejects`);
-  picture.append(drawn("title", {}, told.join("; ")));
+  const summaries = stages.map((stage) => `${stage.name}: ${short(stage.records_per_second)} records per second, ${stage.rejects} rejects`);
+  picture.append(drawn("title", {}, summaries.join("; ")));
   stages.forEach((stage, at) => stage.inputs.forEach((input) => {
     const [from, to] = [places[input], places[at]];
     const [x1, y1] = upright ? [from.x + width / 2, from.y + height] : [from.x + width, from.y + height / 2];
@@ -108,9 +109,9 @@ function showGraph(status) {
   const slowest = busiest && busiest.utilization > 0.5 ? busiest : null;
   stages.forEach((stage, at) => picture.append(box(stage, places[at], width, height, stage === slowest)));
   find("graph").replaceChildren(picture);
-  const word = !busiest || busiest.utilization < 0.01 ? "Nothing to do at the moment." :
-    slowest ? `The bottleneck is ${slowest.name}, at work ${percent(slowest.utilization)} of the time.` :
-    `No stage is at its limit; ${busiest.name} is the busiest, at work ${percent(busiest.utilization)} of the time.`;
+  const word = !busiest || busiest.utilization < 0.01 ? "All stages are idle." :
+    slowest ? `The bottleneck is ${slowest.name}, busy ${percent(slowest.utilization)} of the time.` :
+    `No stage is at its limit; the busiest is ${busiest.name}, busy ${percent(busiest.utilization)} of the time.`;
   find("bottleneck").textContent = word;
 }
 
@@ -121,9 +122,9 @@ function box(stage, place, width, height, slowest) {
   group.append(drawn("text", { class: "name", x: 14, y: 24 }, cut(stage.name, 20)));
   group.append(drawn("text", { class: "soft", x: 14, y: 41 }, cut(`${stage.role === "transform" ? "" : `${stage.role}, `}${stage.kind}`, 26)));
   group.append(drawn("text", { x: 14, y: 62 }, `${short(stage.records_per_second)} /s`));
-  if (stage.rejects > 0) group.append(drawn("text", { class: "bad", x: width - 14, y: 62, "text-anchor": "end" }, `${short(stage.rejects)} refused`));
+  if (stage.rejects > 0) group.append(drawn("text", { class: "bad", x: width - 14, y: 62, "text-anchor": "end" }, `${short(stage.rejects)} rejected`));
   if (stage.utilization === null) {
-    group.append(drawn("text", { class: "soft", x: 14, y: 82 }, `${short(stage.records_in)} taken in`));
+    group.append(drawn("text", { class: "soft", x: 14, y: 82 }, `${short(stage.records_in)} received`));
   } else {
     group.append(drawn("rect", { class: "track", x: 14, y: 75, width: width - 112, height: 8, rx: 4 }));
     group.append(drawn("rect", { class: "fill", x: 14, y: 75, width: (width - 112) * Math.min(stage.utilization, 1), height: 8, rx: 4 }));
@@ -137,8 +138,8 @@ function showErrors(status) {
   find("errors").replaceChildren(...status.errors.map((errors) => {
     const caption = element("figcaption", {}, element("h3", { text: `${errors.stage}: ${errors.loss} of ${errors.model}` }));
     if (errors.drift_psi !== null) caption.append(drift(errors));
-    const legend = element("div", { class: "legend" }, key("p50", "median"), key("p95", "95 % below"));
-    if (errors.reference) legend.append(key("p50", "the same in the model's card", true));
+    const legend = element("div", { class: "legend" }, key("p50", "median"), key("p95", "95th percentile"));
+    if (errors.reference) legend.append(key("p50", "the same in the model card", true));
     return element("figure", {}, caption, legend, chart(errors, status.unix_seconds));
   }));
 }
@@ -147,15 +148,15 @@ function key(tone, text, dashed) {
   return element("span", {}, element("i", { class: `${tone}${dashed ? " dashed" : ""}` }), text);
 }
 
-// The usual marks for the population stability index.
+// The usual thresholds of the population stability index.
 function drift({ drift_psi: psi, zscore }) {
-  const [word, tone] = psi < 0.1 ? ["data is what the model knows", "good"] : psi < 0.25 ? ["data has shifted somewhat", ""] : ["data is not what the model knows", "bad"];
-  return element("span", { class: `badge ${tone}`, text: `${word}: drift ${psi.toFixed(2)}, z ${zscore.toFixed(1)}`, attributes: { title: "Population stability index and mean z-score of the last 10,000 records against the model's card" } });
+  const [word, tone] = psi < 0.1 ? ["no drift", "good"] : psi < 0.25 ? ["moderate drift", ""] : ["significant drift", "bad"];
+  return element("span", { class: `badge ${tone}`, text: `${word}: PSI ${psi.toFixed(2)}, z ${zscore.toFixed(1)}`, attributes: { title: "Population stability index and mean z-score of the last 10,000 records against the model card" } });
 }
 
 function chart({ spans, reference }, now) {
   const [height, left, top, bottom] = [220, 58, 10, 24];
-  // As wide as there is room, so that words stay readable on a phone.
+  // The chart uses the available width, so that labels stay readable on a phone.
   const width = Math.min(640, Math.max(300, find("errors").clientWidth));
   const picture = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
   const begin = Math.min(now - 300, spans[0]?.unix_seconds ?? now);
@@ -163,7 +164,7 @@ function chart({ spans, reference }, now) {
   const x = (seconds) => left + (width - left - 8) * (seconds - begin) / (now - begin);
   const y = (value) => height - bottom - (height - bottom - top) * value / most;
   const last = spans.at(-1);
-  picture.append(drawn("title", {}, last ? `median ${figure(last.p50)}, 95 % below ${figure(last.p95)}` : "no records yet"));
+  picture.append(drawn("title", {}, last ? `median ${figure(last.p50)}, 95th percentile ${figure(last.p95)}` : "no records yet"));
   const step = [1, 2, 2.5, 5, 10].map((one) => one * 10 ** Math.floor(Math.log10(most / 3))).find((one) => most / one <= 5);
   for (let value = 0; value <= most; value += step) {
     picture.append(drawn("line", { class: "grid", x1: left, x2: width - 8, y1: y(value), y2: y(value) }));
@@ -179,9 +180,9 @@ function chart({ spans, reference }, now) {
     if (reference) picture.append(drawn("line", { class: `reference ${tone}`, x1: left, x2: width - 8, y1: y(reference[tone]), y2: y(reference[tone]) }));
     let path = "";
     spans.forEach((one, at) => {
-      // Where nothing came there is no line.
-      const goesOn = at > 0 && one.unix_seconds - spans[at - 1].unix_seconds < 25;
-      path += `${goesOn ? "L" : "M"}${x(one.unix_seconds).toFixed(1)} ${y(one[tone]).toFixed(1)}${goesOn ? "" : "h.01"}`;
+      // The line is interrupted during spans without records.
+      const isConnected = at > 0 && one.unix_seconds - spans[at - 1].unix_seconds < 25;
+      path += `${isConnected ? "L" : "M"}${x(one.unix_seconds).toFixed(1)} ${y(one[tone]).toFixed(1)}${isConnected ? "" : "h.01"}`;
     });
     if (path) picture.append(drawn("path", { class: `line ${tone}`, d: path }));
   }
@@ -200,7 +201,7 @@ function showImages(status) {
       picture.addEventListener("load", () => picture.classList.toggle("small", picture.naturalWidth < 100));
       return picture;
     };
-    const pair = element("div", { class: "pair" }, side("before", "as the model was given it"), side("after", "as the model made it"));
+    const pair = element("div", { class: "pair" }, side("before", "input of the model"), side("after", "output of the model"));
     return element("figure", {}, pair, element("figcaption", { text: `${image.stage}, ${clock(image.unix_seconds)}: ${image.source}` }));
   }));
 }
@@ -215,7 +216,7 @@ function showRejects(status) {
     find("rejects").replaceChildren(element("p", { class: "muted", text: "None since the start." }));
     return;
   }
-  const heads = ["when", "stage", "reason", "record", "what was wrong"].map((text) => element("th", { text, attributes: { scope: "col" } }));
+  const heads = ["time", "stage", "reason", "record", "details"].map((text) => element("th", { text, attributes: { scope: "col" } }));
   const rows = status.rejects.map((reject) => element("tr", {},
     element("td", { class: "time", text: clock(reject.unix_seconds) }),
     element("td", { text: reject.stage }),
@@ -233,10 +234,10 @@ function showModels(status) {
   carded = now;
   find("models").replaceChildren(...status.models.map((model) => {
     const list = (facts) => element("dl", {}, ...facts.flatMap(([name, value]) => [element("dt", { text: name }), element("dd", { text: value })]));
-    const facts = [["what it does", model.summary], ["computed by", model.providers], ["digest", model.digest.slice(0, 16)]];
+    const facts = [["summary", model.summary], ["execution providers", model.providers], ["digest", model.digest.slice(0, 16)]];
     const card = element("article", { class: "card" }, element("h3", { text: model.name }), element("p", { class: "muted", text: model.description }), list(facts));
     const metrics = Object.entries(model.metrics).map(([name, value]) => [name.replaceAll("_", " "), figure(value)]);
-    if (metrics.length > 0) card.append(element("details", {}, element("summary", { text: "On its validation data" }), list(metrics)));
+    if (metrics.length > 0) card.append(element("details", {}, element("summary", { text: "Metrics on the validation data" }), list(metrics)));
     return card;
   }));
 }
@@ -244,13 +245,13 @@ function showModels(status) {
 let seen = null;
 function lost() {
   document.body.classList.add("stale");
-  find("state").textContent = "no answer";
+  find("state").textContent = "no response";
   find("state").className = "state lost";
   find("lost").hidden = false;
-  find("lost").textContent = seen === null ? "The run does not answer yet." : `The run has not answered since ${seen.toLocaleTimeString()}: what is shown below is as old.`;
+  find("lost").textContent = seen === null ? "The run does not respond yet." : `The run has not responded since ${seen.toLocaleTimeString()}. The values below are from that time.`;
 }
 
-async function ask() {
+async function refresh() {
   try {
     const answer = await fetch("/v1/status", { cache: "no-store", signal: AbortSignal.timeout(10000) });
     if (!answer.ok) throw new Error(await answer.text());
@@ -270,10 +271,10 @@ async function ask() {
   }
 }
 
-// Nobody looks at a page in the background.
-async function go() {
-  if (!document.hidden) await ask();
-  setTimeout(go, EVERY);
+// The status is not requested while the page is in the background.
+async function poll() {
+  if (!document.hidden) await refresh();
+  setTimeout(poll, POLL_INTERVAL);
 }
-document.addEventListener("visibilitychange", () => { if (!document.hidden) ask(); });
-go();
+document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+poll();

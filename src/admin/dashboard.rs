@@ -1,4 +1,4 @@
-//! The live page, and what it asks for: the run's status and images.
+//! The dashboard page, and its resources: the status of the run and images.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use std::sync::{Arc, LazyLock};
@@ -16,20 +16,20 @@ use super::status::RunStatus;
 const STYLE: &str = include_str!("dashboard.css");
 const SCRIPT: &str = include_str!("dashboard.js");
 
-/// The page, whole: it asks this listener for the status and for images, and nobody else for
-/// anything.
+/// The complete page. It loads the status and images from this listener, and nothing from any other
+/// server.
 static PAGE: LazyLock<String> = LazyLock::new(|| {
     let page = include_str!("dashboard.html");
     page.replace("/*style*/", STYLE)
         .replace("/*script*/", SCRIPT)
 });
 
-/// Nothing runs but the page's own script, whatever stands in the data.
+/// The content security policy: only the page's own script runs, independent of the data shown.
 static POLICY: LazyLock<String> = LazyLock::new(|| {
     let hash = |text: &str| format!("'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(text)));
     format!(
-        "default-src 'none'; connect-src 'self'; img-src 'self' data:; script-src {}; style-src {}; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        "default-src 'none'; connect-src 'self'; img-src 'self' data:; script-src {}; style-src \
+         {}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
         hash(SCRIPT),
         hash(STYLE)
     )
@@ -45,7 +45,7 @@ pub(super) async fn get_dashboard() -> impl IntoResponse {
     )
 }
 
-/// 503 until the outputs are open: nothing is known before.
+/// Returns 503 until the outputs are open, because there is no status before.
 pub(super) async fn get_status(State(admin): State<Arc<Admin>>) -> Response {
     let Some(run) = admin.run.get() else {
         return (StatusCode::SERVICE_UNAVAILABLE, [NO_STORE], "starting\n").into_response();
@@ -55,8 +55,8 @@ pub(super) async fn get_status(State(admin): State<Arc<Admin>>) -> Response {
     ([NO_STORE], Json(status)).into_response()
 }
 
-/// An image as a model was given it (`before.png`), or as it made it (`after.png`); 404 once it is
-/// forgotten.
+/// An image as the input of a model (`before.png`) or as its output (`after.png`); 404 once it is
+/// no longer kept.
 pub(super) async fn get_image(
     State(admin): State<Arc<Admin>>,
     Path((number, file)): Path<(u64, String)>,

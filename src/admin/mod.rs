@@ -1,4 +1,4 @@
-//! The listener for operators: metrics, health, a live page, and requests to reload models.
+//! The admin listener: metrics, health, the dashboard, and requests to reload models.
 
 mod authorize;
 mod dashboard;
@@ -16,34 +16,34 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::config::AdminSettings;
 use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::server::{self, HostCheck, ListenOptions, ListenerRole, Listeners, TokenAuth};
-use crate::config::AdminSettings;
 use crate::topology::RunStats;
 
-/// What the listener tells, and what it may ask for.
+/// State of the admin listener.
 pub struct Admin {
     metrics: Arc<Metrics>,
     run: OnceLock<AttachedRun>,
     draining: AtomicBool,
 }
 
-/// A run that has begun.
+/// A run that has started.
 struct AttachedRun {
     stats: Arc<RunStats>,
-    /// Where a reload is requested; `None` where the run ends by itself.
+    /// Receiver of reload requests; `None` for a run with an end.
     reload: Option<mpsc::Sender<ReloadRequest>>,
 }
 
-/// A request to reload the models and the pipeline file, and where to tell what came of it.
+/// A request to reload the models and the pipeline file, with the channel for its result.
 pub struct ReloadRequest(pub oneshot::Sender<ReloadResult>);
 
-/// What came of a request: what was done, or why it was refused.
+/// The result of a request: the changes, or the reasons for which it was refused.
 pub type ReloadResult = Result<String, Vec<String>>;
 
 impl Admin {
-    /// Tells of these metrics; nothing runs yet.
+    /// Creates a listener for these metrics, before a run is attached.
     pub fn new(metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             metrics,
@@ -52,18 +52,18 @@ impl Admin {
         })
     }
 
-    /// A run has begun; only the first counts.
+    /// Attaches a run; only the first call has an effect.
     pub fn attach_run(&self, stats: Arc<RunStats>, reload: Option<mpsc::Sender<ReloadRequest>>) {
         let _ = self.run.set(AttachedRun { stats, reload });
     }
 
-    /// The run takes no more records.
+    /// Records that the run accepts no more records.
     pub fn set_draining(&self) {
         self.draining.store(true, Relaxed);
         self.metrics.ready.set(0);
     }
 
-    /// How the run is, in a word.
+    /// The state of the run as a word.
     fn state(&self) -> &'static str {
         match self.not_started() {
             None => "running",
@@ -72,14 +72,14 @@ impl Admin {
         }
     }
 
-    /// Why the run takes no records, if so.
+    /// The reason for which the run accepts no records; `None` if it does.
     fn unready_reason(&self) -> Option<String> {
         self.not_started()
             .map(str::to_owned)
-            .or_else(|| self.metrics.trouble())
+            .or_else(|| self.metrics.stall_reason())
     }
 
-    /// Why the run does not work, if so.
+    /// The reason for which the run is starting or stopping; `None` if it is neither.
     fn not_started(&self) -> Option<&'static str> {
         match self.run.get() {
             None => Some("starting: the outputs are being opened"),
@@ -89,11 +89,12 @@ impl Admin {
         }
     }
 
-    /// Serves as the pipeline says, until the process ends; returns once the port is bound, with
-    /// the address as clients write it. Serves nothing where no address is set.
+    /// Serves according to `settings` until the process ends. Returns the URL once the port is
+    /// bound, or `None` if no address is set.
     ///
     /// # Errors
-    /// When the port cannot be bound, or the token or the keys cannot be used.
+    /// Returns an error if the port cannot be bound, or the token, certificate or key cannot be
+    /// used.
     pub fn serve(
         self: &Arc<Self>,
         settings: &AdminSettings,
@@ -123,8 +124,8 @@ impl Admin {
     fn router(self: &Arc<Self>, access: Arc<TokenAuth>, hosts: Vec<String>) -> Router {
         let refuse =
             |reason: String| (StatusCode::FORBIDDEN, format!("{reason}\n")).into_response();
-        // Browsers send the password that they were given from every page, so that the token alone
-        // does not show who asks.
+        // Browsers send a stored password with requests from every page, so that the token alone
+        // does not identify the page that makes a request.
         let guard = HostCheck {
             host: !access.needs_token(),
             origin: true,
@@ -148,7 +149,7 @@ impl Admin {
     }
 }
 
-/// What the listener is called in metrics and in the log.
+/// The name of the listener in metrics and the log.
 const NAME: &str = "admin";
 
 async fn get_metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
@@ -162,8 +163,8 @@ async fn get_metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     )
 }
 
-/// The process answers: it is alive. Whether it gets on with its work is for `/readyz` and the
-/// metrics to tell.
+/// Answers while the process is alive. Whether the run makes progress is reported by `/readyz` and
+/// the metrics.
 async fn get_healthz() -> &'static str {
     "ok\n"
 }
@@ -171,12 +172,12 @@ async fn get_healthz() -> &'static str {
 async fn get_readyz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     match admin.unready_reason() {
         None => {
-            let remarks = admin.metrics.watch.remarks();
+            let pending_files = admin.metrics.watch.pending_files_by_stage();
             (
                 StatusCode::OK,
                 format!(
                     "ready\n{}",
-                    remarks
+                    pending_files
                         .iter()
                         .map(|line| format!("{line}\n"))
                         .collect::<String>()
@@ -187,15 +188,15 @@ async fn get_readyz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     }
 }
 
-/// 200 with what was done, 409 with the reasons for a refusal, 503 where nothing can be exchanged
-/// now.
+/// 200 with the changes, 409 with the reasons for a refusal, 503 if nothing can be reloaded at the
+/// moment.
 async fn post_reload(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let unavailable = |reason: &str| (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"));
     if let Some(reason) = admin.not_started() {
         return unavailable(reason);
     }
     let Some(reload_requests) = admin.run.get().and_then(|run| run.reload.as_ref()) else {
-        return unavailable("models are exchanged only where a source has no end");
+        return unavailable("a reload requires a source without an end");
     };
     let (sender, reloaded) = oneshot::channel();
     if reload_requests.send(ReloadRequest(sender)).await.is_err() {

@@ -1,4 +1,4 @@
-//! What the live page shows, as JSON: a run at this moment.
+//! The status of a run as JSON, which the dashboard shows.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,7 +13,7 @@ use crate::topology::{
 };
 use crate::units::unix_seconds;
 
-/// A run at a moment. Names and units are kept; more may be added.
+/// The status of a run at one moment. Names and units of fields are stable; fields may be added.
 #[derive(Serialize)]
 pub(super) struct RunStatus {
     pipeline: String,
@@ -22,7 +22,7 @@ pub(super) struct RunStatus {
     state: &'static str,
     unix_seconds: f64,
     uptime_seconds: f64,
-    /// How often models were exchanged.
+    /// Number of reloads that were applied.
     generation: i64,
     workers: usize,
     oldest_uncommitted_seconds: f64,
@@ -33,9 +33,9 @@ pub(super) struct RunStatus {
     resident_bytes: Option<f64>,
     stages: Vec<StageStatus>,
     errors: Vec<ErrorStatus>,
-    /// The latest first.
+    /// Latest first.
     rejects: Vec<RecentReject>,
-    /// The latest first; their files lie at `/v1/images/NUMBER/before.png` and `after.png`.
+    /// Latest first. Their files are at `/v1/images/NUMBER/before.png` and `after.png`.
     images: Vec<Arc<SampledImage>>,
     models: Vec<ModelStatus>,
 }
@@ -45,15 +45,16 @@ struct StageStatus {
     name: Arc<str>,
     kind: &'static str,
     role: &'static str,
-    /// The places of the stages before it.
+    /// Indices of the stages that are its inputs.
     inputs: Vec<usize>,
     records_in: u64,
     records_out: u64,
     rejects: u64,
     records_per_second: f64,
-    /// Share of the time of late in which it was at work; none of sources, which are not timed.
+    /// Fraction of the last 5 seconds in which the stage was busy; `None` for sources, whose time
+    /// is not measured.
     utilization: Option<f64>,
-    /// Of a sink: what it has made durable, and when it last did.
+    /// Committed output of a sink, and the time of its last commit.
     #[serde(skip_serializing_if = "Option::is_none")]
     committed: Option<CommitStatus>,
 }
@@ -63,7 +64,7 @@ struct CommitStatus {
     files: u64,
     records: u64,
     bytes: u64,
-    /// Seconds since 1970; 0 before the first.
+    /// Seconds since 1970; 0 before the first commit.
     last_unix_seconds: f64,
 }
 
@@ -72,11 +73,11 @@ struct ErrorStatus {
     stage: Arc<str>,
     model: String,
     loss: &'static str,
-    /// What the model's card tells.
+    /// Error quantiles of the model card.
     reference: Option<Quantiles>,
     zscore: Option<f64>,
     drift_psi: Option<f64>,
-    /// The last hour, by spans of ten seconds; spans without records are left out.
+    /// The last hour in spans of ten seconds; spans without records are omitted.
     spans: Vec<ErrorSpan>,
 }
 
@@ -89,7 +90,7 @@ struct ModelStatus {
     digest: String,
     providers: String,
     loss: &'static str,
-    /// Named figures of quality, from its card.
+    /// Named quality metrics of its card.
     metrics: std::collections::BTreeMap<String, f64>,
 }
 

@@ -1,4 +1,4 @@
-//! `latentflow check`: the plan, or every fault.
+//! `latentflow check`: prints the plan of a pipeline, or every fault.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use crate::system;
 pub(super) struct CheckCommand {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// Accept outputs whose rows other stages, options or models have made, as `run` does with this
-    /// option.
+    /// Accept outputs whose rows were written with other stages, options or models, as `run
+    /// --allow-change` does.
     #[arg(long)]
     allow_change: bool,
 }
@@ -38,12 +38,12 @@ impl CheckCommand {
                 return Err(stage_error((stage, error)));
             }
             print_error(&format!(
-                "{stage}: it cannot be checked now what earlier runs did: {error}\n"
+                "{stage}: cannot currently check the state of earlier runs: {error}\n"
             ));
         }
         for (source, error) in plan.list_inputs() {
             print_error(&format!(
-                "{source}: the inputs cannot be listed now: {error}\n"
+                "{source}: cannot currently list the inputs: {error}\n"
             ));
         }
         if let Some(warning) = plan.memory.warning(system::cgroup_memory_limit()) {

@@ -1,4 +1,4 @@
-//! `latentflow compact`: puts the small files of a dataset together.
+//! `latentflow compact`: merges the small Parquet files of a dataset into larger ones.
 
 use std::io::IsTerminal as _;
 use std::num::NonZeroU64;
@@ -16,17 +16,18 @@ use crate::units::ByteSize;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct CompactCommand {
-    /// Folders that `parquet` sinks have written, or the rejects of a pipeline.
+    /// Folders that `parquet` sinks have written, or the rejects folder of a pipeline.
     #[arg(required = true, value_name = "FOLDER")]
     folders: Vec<PathBuf>,
-    /// The size that files are to have, about; those above half of it are left as they are.
+    /// Approximate size of the new files; files above half of it are not merged.
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
     target: u64,
-    /// The most records that a file is to have, where its readers need a bound: as `file.records`
-    /// of the sink. Default: any number.
+    /// Maximum number of records in a new file, as `file.records` of the sink.
+    ///
+    /// Set it if the readers of the dataset need a bound. Default: unlimited.
     #[arg(long, value_name = "N")]
     records: Option<NonZeroU64>,
-    /// Only say what would be done.
+    /// Print the result without changing any file.
     #[arg(long)]
     dry_run: bool,
 }
@@ -36,18 +37,20 @@ Examples:
   latentflow compact out/latents
   latentflow compact out/latents --target 64MiB --dry-run
 
-A run may be writing there meanwhile: only files that are finished are touched, and runs that are stopped and started go on
-as before. Each new file takes the place of those that it was made of: between one and the others, for some milliseconds,
-readers see the rows of a group twice, never none of them. Killed at any moment, nothing is lost: the next `compact`, or the
-next run, ends what was begun.
+A run may write to the folder at the same time: only finished files are merged, and later runs skip
+the rows of merged files as before. Each new file replaces the files that it was merged from. During
+the replacement, for a few milliseconds, readers see the rows of a group twice, but never miss them.
+If the command is killed, nothing is lost: the next `compact` or the next run completes the
+replacement.
 
-Another pipeline that reads the folder takes the new file for new input, and does its rows again: compact before it reads,
-or not at all. So rejects are compacted only where their folder is named.";
+A pipeline that reads the folder treats a new file as new input and processes its rows again, so
+compact before it reads the folder, or not at all. For this reason, rejects are compacted only if
+their folder is given.";
 
 fn parse_size(text: &str) -> Result<u64, String> {
     let ByteSize(bytes) = serde_json::from_value(text.into()).map_err(|error| error.to_string())?;
     if bytes == 0 {
-        Err("0 is no size for a file".to_owned())
+        Err("invalid target size 0; expected a size above 0, such as 256MiB".to_owned())
     } else {
         Ok(bytes)
     }
@@ -61,7 +64,8 @@ impl CompactCommand {
                 .map_err(|error| anyhow!("{}: {error}", path.display()))?;
             let Some(folder) = place.local() else {
                 bail!(
-                    "{place}: only folders on a disk can be compacted, not buckets: there, raise `commit.age`"
+                    "{place}: cannot compact a bucket, only a local folder; to write larger files \
+                     to a bucket, raise `commit.age`"
                 );
             };
             if !folder.is_dir() {
@@ -74,23 +78,21 @@ impl CompactCommand {
             damaged += self.compact(folder)?;
         }
         if damaged > 0 {
-            bail!(
-                "{damaged} files cannot be read and were left alone; restore them, or move them away"
-            );
+            bail!("{damaged} files cannot be read and were not merged; restore or move them away");
         }
         Ok(ExitCode::Done)
     }
 
-    /// Compacts one folder; says how many files of it cannot be read.
+    /// Compacts one folder and returns how many of its files cannot be read.
     fn compact(&self, folder: &Path) -> anyhow::Result<usize> {
         let bar = if std::io::stderr().is_terminal() {
             ProgressBar::new_spinner()
         } else {
             ProgressBar::hidden()
         };
-        let mut told = |so_far: &CompactionSummary| {
+        let mut on_progress = |so_far: &CompactionSummary| {
             bar.set_message(format!(
-                "{}: {} files looked at",
+                "{}: {} files read",
                 folder.display(),
                 so_far.before.files
             ));
@@ -100,7 +102,7 @@ impl CompactCommand {
             bytes: self.target,
             records: self.records.map(NonZeroU64::get),
         };
-        let compacted = compact(folder, target, self.dry_run, &mut told);
+        let compacted = compact(folder, target, self.dry_run, &mut on_progress);
         bar.finish_and_clear();
         let CompactionSummary {
             before,
@@ -113,24 +115,19 @@ impl CompactCommand {
             .for_each(|reason| print_error(&format!("latentflow: {reason}\n")));
         let text = if before == after {
             format!(
-                "{}: nothing to put together in {}\n",
+                "{}: nothing to merge in {}\n",
                 folder.display(),
                 format_size(before)
             )
         } else {
-            let became = if self.dry_run {
-                "would become"
+            let (merged, copied) = if self.dry_run {
+                ("would be merged into", "would be copied")
             } else {
-                "became"
-            };
-            let copied = if self.dry_run {
-                "would be copied"
-            } else {
-                "were copied"
+                ("merged into", "were copied")
             };
             let (before, after) = (format_size(before), format_size(after));
             format!(
-                "{}: {before} {became} {after}; {records} records {copied}\n",
+                "{}: {before} {merged} {after}; {records} records {copied}\n",
                 folder.display()
             )
         };

@@ -1,4 +1,4 @@
-//! `latentflow completions`: what a shell needs to complete commands and options.
+//! `latentflow completions`: prints a completion script for a shell.
 
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
@@ -7,7 +7,7 @@ use super::{Cli, ExitCode, print_as_is};
 
 #[derive(Debug, Args)]
 pub(super) struct CompletionsCommand {
-    /// The shell.
+    /// Shell that the script is for.
     #[arg(value_enum)]
     shell: Shell,
 }

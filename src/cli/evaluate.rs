@@ -1,4 +1,4 @@
-//! `latentflow evaluate`: how well a model does on the data it was trained with, or on other data.
+//! `latentflow evaluate`: measures a model on the data that it was trained with, or on other data.
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::log::{self, LogFormat};
 use super::{ExitCode, print, print_json};
+use crate::config::overlay;
 use crate::corruption::{CorruptionKind, CorruptionSpec, Strength};
 use crate::data::{self, DataError, DataSpec, PreparedDataset, Subset};
 use crate::error::ConfigError;
@@ -18,75 +19,85 @@ use crate::evaluate::{self, EvaluateError, EvaluateOptions, Evaluation};
 use crate::metrics::Metrics;
 use crate::model::{self, Model, ModelPath, ModelSpec, RuntimeSpec};
 use crate::registry;
-use crate::config::overlay;
 use crate::temp_dir::TempDir;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct EvaluateCommand {
-    /// The model's folder, with `model.toml` and its ONNX files.
+    /// Model folder, with `model.toml` and the ONNX files.
     #[arg(value_name = "MODEL")]
     model: PathBuf,
     #[command(flatten)]
     args: EvaluateArgs,
-    /// Write everything as JSON: to a file, or with - to standard output instead of the table.
+    /// Write all results as JSON to this file; `-` writes to standard output instead of the table.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
 
-/// Which records a model is tried with, and how.
+/// The records that a model is evaluated on, and the corruptions.
 #[derive(Debug, Args)]
 pub(super) struct EvaluateArgs {
-    /// The folder that holds the data the model was trained with, where that is not where it was
-    /// then.
+    /// Folder of the training data, if it has moved since the training.
     #[arg(long, value_name = "FOLDER", conflicts_with = "source")]
     data: Option<PathBuf>,
-    /// Other data: a folder of images, a file (recognised by its extension), or a source as in
-    /// pipelines: '{ kind = "csv", path = "rows.csv" }'. May be repeated. Half of it is kept to fit
-    /// PCA and classifiers to, but for models that have no code.
+    /// Evaluate on other data: a folder of images, a file, or a source table; may be repeated.
+    ///
+    /// The extension of a file determines its kind. A table is written as in a pipeline:
+    /// '{ kind = "csv", path = "rows.csv" }'. Half of the records are reserved to fit PCA and
+    /// classifiers, except for models without a latent.
     #[arg(long, value_name = "PATH|TABLE")]
     source: Vec<String>,
-    /// Override a key of the data's table, such as label=species, test=0.2 or 'normal={ column =
-    /// "y", equals = 0 }'.
+    /// Override a key of the `[data]` table, such as label=species; may be repeated.
+    ///
+    /// Other examples: test=0.2 and 'normal={ column = "y", equals = 0 }'.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// The records to score. Default: the test part; where the training kept none, the validation
-    /// part, and all anomalies.
+    /// Part of the records to score.
+    ///
+    /// Default: the test part, or the validation part if the training reserved no test part, and
+    /// all anomalies.
     #[arg(long, value_enum)]
     part: Option<SubsetArg>,
-    /// Try to undo this corruption: gaussian:25, masking:0.3, salt_and_pepper:0.1,
-    /// watermark_text:0.5, watermark_grid:0.5, watermark:0.5, gray. May be repeated. Default: what
-    /// the model was trained with.
+    /// Measure the removal of this corruption, such as gaussian:25; may be repeated.
+    ///
+    /// Corruptions: gaussian:25, masking:0.3, salt_and_pepper:0.1, watermark_text:0.5,
+    /// watermark_grid:0.5, watermark:0.5, gray. Default: the corruption of the training.
     #[arg(long, value_name = "NOISE:AMOUNT")]
     corrupt: Vec<String>,
-    /// Keep the records that are read from the data in this folder, and use them again the next
-    /// time. Default: a temporary folder that is removed.
+    /// Store the prepared records in this folder and reuse them in later evaluations.
+    ///
+    /// Default: a temporary folder that is deleted.
     #[arg(long, value_name = "FOLDER")]
     prepared: Option<PathBuf>,
 }
 
 const EXAMPLES: &str = r#"Examples:
-  latentflow evaluate models/mine                            on data that the training kept aside
+  latentflow evaluate models/mine                            on the test part of its data
   latentflow evaluate models/mine --data /mnt/data --json mine.json
   latentflow evaluate models/photo-ae --source holiday/      on other images
-  latentflow evaluate models/kdd-ae --source kdd.csv --set 'normal={ column = "label", equals = "normal" }'
-  latentflow evaluate models/mine --source '{ kind = "parquet", path = "rows.parquet" }' --set label=species
+  latentflow evaluate models/kdd-ae --source kdd.csv \
+      --set 'normal={ column = "label", equals = "normal" }'
+  latentflow evaluate models/mine --source '{ kind = "parquet", path = "rows.parquet" }' \
+      --set label=species
   latentflow evaluate models/denoiser --source Set12/ --corrupt gaussian:15 --corrupt gaussian:25
 
-What is measured follows from the model and the data: reconstruction error, PSNR and SSIM of images, PCA with codes of
-the same size beside it; with labels, how well codes tell them apart; with `normal`, how well the error finds anomalies;
-for denoisers, corrupted input and output against the clean record."#;
+The measurements depend on the model and the data:
+  reconstructions  reconstruction error; for images also PSNR and SSIM
+  latents          PCA with latents of the same size, as a baseline
+  labels           accuracy of classifiers on the latents
+  `normal`         detection of anomalies by the reconstruction error
+  denoisers        corrupted input and output, each compared with the clean record"#;
 
-/// Parts of the data.
+/// A part of the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum SubsetArg {
-    /// Kept aside for the end.
+    /// Records reserved for the final measurement.
     Test,
-    /// Kept aside to tell when to stop.
+    /// Records reserved for early stopping.
     Validation,
-    /// Trained on.
+    /// Records that the model was trained on.
     Training,
-    /// Everything.
+    /// All records.
     All,
 }
 
@@ -124,16 +135,16 @@ impl EvaluateCommand {
 /// Opens the model in a folder.
 ///
 /// # Errors
-/// When it cannot be opened, or gives nothing that could be measured.
+/// If the model cannot be opened, or returns neither reconstructions nor latents.
 pub(super) fn open(folder: &Path) -> anyhow::Result<Model> {
     if !folder.is_dir() {
-        let met = if folder.exists() {
-            "is a file"
+        let fault = if folder.exists() {
+            "not a folder"
         } else {
-            "there is no such folder"
+            "no such folder"
         };
         bail!(
-            "{}: {met}; name a model's folder, which holds model.toml and its ONNX files",
+            "{}: {fault}; expected a model folder with model.toml and ONNX files",
             folder.display()
         );
     }
@@ -150,29 +161,29 @@ pub(super) fn open(folder: &Path) -> anyhow::Result<Model> {
     let model = model.map_err(|faults| anyhow!(lines(&faults, "")))?;
     if model.files(ModelPath::Whole).is_none() && model.code_size().is_none() {
         bail!(
-            "{}: gives neither reconstructions nor codes of one size, so that nothing can be measured",
-            name
+            "{name}: cannot evaluate a model that returns neither reconstructions nor latents of a \
+             fixed size"
         );
     }
     Ok(model)
 }
 
-/// A model that was tried with data.
+/// The result of an evaluation, with the prepared data.
 pub(super) struct EvaluationRun {
     pub(super) evaluation: Evaluation,
     pub(super) prepared: PreparedDataset,
     pub(super) options: EvaluateOptions,
-    /// Where the records are, unless a folder was named for them.
+    /// Holds the prepared records, unless `--prepared` names a folder for them.
     _temporary: TempDir,
 }
 
 impl EvaluateArgs {
-    /// Whether data is named, or the model's card names some.
+    /// Whether `--source` or the model card specifies data.
     pub(super) fn has_data(&self, model: &Model) -> bool {
-        !self.source.is_empty() || trained_with(model).is_some()
+        !self.source.is_empty() || training_data(model).is_some()
     }
 
-    /// Whether anything was asked for.
+    /// Whether any of these options is given.
     pub(super) fn is_set(&self) -> bool {
         let Self {
             data,
@@ -188,10 +199,10 @@ impl EvaluateArgs {
             || [source, set, corrupt].iter().any(|all| !all.is_empty())
     }
 
-    /// Reads the data and tries the model, which lies in `folder`, with it.
+    /// Prepares the data and evaluates the model in `folder` on it.
     ///
     /// # Errors
-    /// What is wrong with what was asked for, or went wrong.
+    /// If an option is invalid, the data cannot be read, or the model fails.
     pub(super) fn evaluate(&self, model: &Model, folder: &Path) -> anyhow::Result<EvaluationRun> {
         let corruptions = self
             .corrupt
@@ -199,7 +210,7 @@ impl EvaluateArgs {
             .map(|text| corruption(text))
             .collect::<Result<Vec<_>, _>>()?;
         let spec = self.data_spec(model, folder)?;
-        // A denoiser needs nothing that is fitted beside it.
+        // Without a latent, no records have to be reserved to fit PCA and classifiers.
         let all = !self.source.is_empty() && model.code_size().is_none();
         let parts = self
             .part
@@ -207,7 +218,7 @@ impl EvaluateArgs {
             .map(SubsetArg::subsets)
             .unwrap_or_default();
         let bar = ProgressReporter::new();
-        let temporary = TempDir::new("evaluate").context("cannot make a temporary folder")?;
+        let temporary = TempDir::new("evaluate").context("cannot create a temporary folder")?;
         let prepared = self.prepare(
             model,
             &spec,
@@ -215,8 +226,8 @@ impl EvaluateArgs {
             &bar,
         )?;
         let options = EvaluateOptions { parts, corruptions };
-        let evaluation = evaluate::evaluate(model, &prepared, &options, &mut |what, done, all| {
-            bar.update(what, done, all)
+        let evaluation = evaluate::evaluate(model, &prepared, &options, &mut |step, done, all| {
+            bar.update(step, done, all)
         });
         bar.finish();
         let evaluation = evaluation.map_err(failure)?;
@@ -228,10 +239,10 @@ impl EvaluateArgs {
         })
     }
 
-    /// The table of the data: that of the training, or one of the given sources.
+    /// Returns the `[data]` table of the training, or one with the sources of `--source`.
     fn data_spec(&self, model: &Model, folder: &Path) -> anyhow::Result<DataSpec> {
         let base = if self.source.is_empty() {
-            self.trained_with(model, folder)?
+            self.training_data(model, folder)?
         } else {
             self.other_data()?
         };
@@ -240,17 +251,17 @@ impl EvaluateArgs {
         registry::parse_options(written).map_err(|faults| anyhow!(lines(&faults, "data")))
     }
 
-    fn trained_with(&self, model: &Model, folder: &Path) -> anyhow::Result<Value> {
-        let Some(mut data) = trained_with(model).cloned() else {
+    fn training_data(&self, model: &Model, folder: &Path) -> anyhow::Result<Value> {
+        let Some(mut data) = training_data(model).cloned() else {
             bail!(
-                "the card of {} does not say which data it was trained with; name some with --source, such as a folder of \
-                 images or a table's file",
+                "the model card of {} does not name the training data; name data with --source, \
+                 such as a folder of images or a file of records",
                 folder.display()
             );
         };
         if let Value::Object(table) = &mut data {
-            // The card names the columns that training has found; what it left out is left out by
-            // that.
+            // The card lists the columns of the training, so the columns of `without` are already
+            // excluded.
             table.remove("without");
             table.extend(
                 self.data
@@ -282,9 +293,9 @@ impl EvaluateArgs {
         });
         let prepared = prepared.map_err(|error| match error {
             DataError::Faults(faults) if self.source.is_empty() => {
-                let advice = "this is the data that the model was trained with; if it lies elsewhere now, say where with \
-                              --data FOLDER, or name other data with --source";
-                anyhow!("{}\n{advice}", lines(&faults, "data"))
+                let hint = "these keys describe the training data of the model; if the data has \
+                            moved, pass --data FOLDER, or name other data with --source";
+                anyhow!("{}\n{hint}", lines(&faults, "data"))
             }
             DataError::Faults(faults) => anyhow!(lines(&faults, "data")),
             DataError::Stage(error) => anyhow!("data: {error}"),
@@ -292,17 +303,17 @@ impl EvaluateArgs {
         prepared
             .reasons
             .iter()
-            .for_each(|reason| tracing::warn!("not read: {reason}"));
+            .for_each(|reason| tracing::warn!(%reason, "a record of the data was rejected"));
         Ok(prepared)
     }
 }
 
-/// The table of the data that a model was trained with, where its card has it.
-fn trained_with(model: &Model) -> Option<&Value> {
+/// Returns the `[data]` table of the training from the model card, if the card holds it.
+fn training_data(model: &Model) -> Option<&Value> {
     model.card()?.training.as_ref()?.file.get("data")
 }
 
-/// Why a model could not be tried.
+/// Converts the error of an evaluation for the command line.
 pub(super) fn failure(error: EvaluateError) -> anyhow::Error {
     match error {
         EvaluateError::Faults(faults) => anyhow!(lines(&faults, "corruption")),
@@ -310,7 +321,7 @@ pub(super) fn failure(error: EvaluateError) -> anyhow::Error {
     }
 }
 
-/// Faults, one a line, with the table that their keys are in.
+/// Formats faults, one per line, with their keys below `table`.
 fn lines(faults: &[ConfigError], table: &str) -> String {
     let line = |fault: &ConfigError| {
         let ConfigError { key, message, .. } = fault.clone().within(table);
@@ -323,7 +334,7 @@ fn lines(faults: &[ConfigError], table: &str) -> String {
     faults.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// A source from the command line: a table, or a path whose kind shows.
+/// Parses a source from the command line: a table, or a path whose extension determines the kind.
 fn source(text: &str) -> anyhow::Result<Value> {
     if text.trim_start().starts_with('{') {
         let table: toml::Table = toml::from_str(&format!("source = {text}"))
@@ -360,23 +371,26 @@ fn source(text: &str) -> anyhow::Result<Value> {
         }
         None if !path.exists() => bail!("--source {text}: no such file or folder"),
         None => bail!(
-            "--source {text}: neither a folder of images nor a file whose extension tells what it is; write a table, such \
-             as '{{ kind = \"csv\", path = \"{text}\" }}'"
+            "--source {text}: unknown extension; expected a folder of images, a file with a known \
+             extension, or a table, such as '{{ kind = \"csv\", path = \"{text}\" }}'"
         ),
     };
     Ok(json!({ "kind": kind, "path": text }))
 }
 
-/// A corruption from the command line, such as `gaussian:25`.
+/// Parses a corruption from the command line, such as `gaussian:25`.
 fn corruption(text: &str) -> anyhow::Result<CorruptionSpec> {
     let (noise, amount) = text
         .split_once(':')
         .map_or((text, None), |(noise, amount)| (noise, Some(amount)));
     let amount = amount.map(|amount| {
         let number = amount.parse::<f64>();
-        number
-            .map(Strength::Fixed)
-            .map_err(|_| anyhow!("--corrupt {text}: `{amount}` is no number; write gaussian:25"))
+        number.map(Strength::Fixed).map_err(|_| {
+            anyhow!(
+                "--corrupt {text}: `{amount}` is not a number; expected a value such as \
+                     gaussian:25"
+            )
+        })
     });
     let amount = amount.transpose()?;
     let noise: CorruptionKind = serde_json::from_value(json!(noise))
@@ -395,7 +409,7 @@ fn corruption(text: &str) -> anyhow::Result<CorruptionSpec> {
         | CorruptionKind::WatermarkGrid
         | CorruptionKind::Watermark => spec.opacity = amount,
         CorruptionKind::Gray if amount.is_some() => {
-            bail!("--corrupt {text}: gray has no amount; write gray")
+            bail!("--corrupt {text}: `gray` takes no amount; expected `gray`")
         }
         CorruptionKind::Gray => {}
     }
@@ -405,7 +419,7 @@ fn corruption(text: &str) -> anyhow::Result<CorruptionSpec> {
     }
 }
 
-/// What is being done, on a terminal.
+/// The progress bar of an evaluation; hidden if standard error is not a terminal.
 struct ProgressReporter(ProgressBar);
 
 impl ProgressReporter {
@@ -415,7 +429,7 @@ impl ProgressReporter {
         } else {
             ProgressBar::hidden()
         };
-        // A constant; one that does not parse would show as the plain default.
+        // The template is a constant; an invalid one would fall back to the default style.
         let style =
             ProgressStyle::with_template("{msg}  {bar:30} {human_pos}/{human_len}  {eta} left");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -427,8 +441,8 @@ impl ProgressReporter {
             .set_message(format!("reading the data: {records} records"));
     }
 
-    fn update(&self, what: &str, done: usize, all: usize) {
-        self.0.set_message(what.to_owned());
+    fn update(&self, step: &str, done: usize, all: usize) {
+        self.0.set_message(step.to_owned());
         self.0.set_length(all as u64);
         self.0.set_position(done as u64);
     }
@@ -446,35 +460,35 @@ mod tests {
 
     use super::*;
 
-    fn check(met: anyhow::Result<String>, expected: Expect) {
-        expected.assert_eq(&met.unwrap_or_else(|error| error.to_string()));
+    fn check(parsed: anyhow::Result<String>, expected: Expect) {
+        expected.assert_eq(&parsed.unwrap_or_else(|error| error.to_string()));
     }
 
     #[test]
-    fn a_source_is_known_by_its_extension_or_written_out() {
-        let told = |text: &str| source(text).map(|table| table.to_string());
+    fn source_argument_is_parsed_from_extension_or_table() {
+        let parse = |text: &str| source(text).map(|table| table.to_string());
         check(
-            told("rows/a.CSV"),
+            parse("rows/a.CSV"),
             expect![[r#"{"kind":"csv","path":"rows/a.CSV"}"#]],
         );
         check(
-            told("train.idx3-ubyte.gz"),
+            parse("train.idx3-ubyte.gz"),
             expect![[r#"{"kind":"idx","path":"train.idx3-ubyte.gz"}"#]],
         );
         check(
-            told("one.jpg"),
+            parse("one.jpg"),
             expect![[r#"{"kind":"images","path":"one.jpg"}"#]],
         );
         check(
-            told("{ kind = 'tar', path = 'a' }"),
+            parse("{ kind = 'tar', path = 'a' }"),
             expect![[r#"{"kind":"tar","path":"a"}"#]],
         );
         check(
-            told("{ kind = 'tar'"),
+            parse("{ kind = 'tar'"),
             expect!["--source { kind = 'tar': unclosed inline table, expected `}`"],
         );
         check(
-            told("rows.xls"),
+            parse("rows.xls"),
             expect!["--source rows.xls: no such file or folder"],
         );
         let folder = env!("CARGO_MANIFEST_DIR");
@@ -482,51 +496,57 @@ mod tests {
             source(folder).unwrap(),
             json!({ "kind": "images", "path": folder })
         );
-        let unclear = told(&format!("{folder}/LICENSE-MIT"))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            unclear
-                .contains("neither a folder of images nor a file whose extension tells what it is"),
-            "{unclear}"
+        let path = format!("{folder}/LICENSE-MIT");
+        assert_eq!(
+            parse(&path).unwrap_err().to_string(),
+            format!(
+                "--source {path}: unknown extension; expected a folder of images, a file with a \
+                 known extension, or a table, such as '{{ kind = \"csv\", path = \"{path}\" }}'"
+            )
         );
     }
 
     #[test]
-    fn a_corruption_is_a_noise_and_its_amount() {
-        let told = |text: &str| corruption(text).map(|spec| serde_json::to_string(&spec).unwrap());
+    fn corruption_argument_is_parsed_as_noise_and_amount() {
+        let parse = |text: &str| corruption(text).map(|spec| serde_json::to_string(&spec).unwrap());
         check(
-            told("gaussian:25"),
+            parse("gaussian:25"),
             expect![[r#"{"noise":"gaussian","sigma":25.0}"#]],
         );
-        check(told("watermark"), expect![[r#"{"noise":"watermark"}"#]]);
+        check(parse("watermark"), expect![[r#"{"noise":"watermark"}"#]]);
         check(
-            told("salt_and_pepper:0.1"),
+            parse("salt_and_pepper:0.1"),
             expect![[r#"{"noise":"salt_and_pepper","rate":0.1}"#]],
         );
         check(
-            told("gaussian"),
+            parse("gaussian"),
             expect![
-                "--corrupt gaussian: sigma is missing; the standard deviation, such as 25 for pixels"
+                "--corrupt gaussian: sigma is missing; expected the standard deviation, \
+                 such as 25 for pixels"
             ],
         );
         check(
-            told("masking:2"),
+            parse("masking:2"),
             expect!["--corrupt masking:2: rate must lie between 0 and 1; met 2"],
         );
         check(
-            told("gauss:2"),
+            parse("gauss:2"),
             expect![
-                "--corrupt gauss:2: unknown variant `gauss`, expected one of `gaussian`, `masking`, `salt_and_pepper`, `watermark_text`, `watermark_grid`, `watermark`, `gray`"
+                "--corrupt gauss:2: unknown variant `gauss`, expected one of `gaussian`, \
+                 `masking`, `salt_and_pepper`, `watermark_text`, `watermark_grid`, `watermark`, \
+                 `gray`"
             ],
         );
         check(
-            told("gaussian:loud"),
-            expect!["--corrupt gaussian:loud: `loud` is no number; write gaussian:25"],
+            parse("gaussian:loud"),
+            expect![
+                "--corrupt gaussian:loud: `loud` is not a number; expected a value such as \
+                 gaussian:25"
+            ],
         );
         check(
-            told("gray:1"),
-            expect!["--corrupt gray:1: gray has no amount; write gray"],
+            parse("gray:1"),
+            expect!["--corrupt gray:1: `gray` takes no amount; expected `gray`"],
         );
     }
 }

@@ -1,4 +1,4 @@
-//! `latentflow graph`: the pipeline, drawn.
+//! `latentflow graph`: prints the stage graph of a pipeline.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::plan::GraphFormat;
 pub(super) struct GraphCommand {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// How to draw it.
+    /// Format of the graph.
     #[arg(long, value_enum, default_value_t = GraphFormat::Text)]
     format: GraphFormat,
 }

@@ -1,4 +1,4 @@
-//! `latentflow init`: a commented pipeline, or training file, to start from.
+//! `latentflow init`: prints a commented pipeline or training file to start from.
 
 use clap::{Args, ValueEnum};
 
@@ -6,18 +6,18 @@ use super::{ExitCode, print};
 
 #[derive(Debug, Args)]
 pub(super) struct InitCommand {
-    /// What flows.
+    /// Template to print.
     #[arg(value_enum, default_value_t = Template::Images)]
     of: Template,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Template {
-    /// Image files to latents.
+    /// A pipeline that encodes image files.
     Images,
-    /// Feature records to latents, outliers to a dataset of their own.
+    /// A pipeline that encodes feature records and writes outliers to a separate dataset.
     Features,
-    /// An autoencoder to train.
+    /// A training file for an autoencoder.
     #[cfg(feature = "train")]
     Training,
 }

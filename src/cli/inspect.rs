@@ -1,4 +1,4 @@
-//! `latentflow inspect`: what a model takes and gives, what a dataset holds.
+//! `latentflow inspect`: describes a model folder, an ONNX file or a dataset.
 
 use std::path::PathBuf;
 
@@ -11,11 +11,17 @@ use crate::sink::inspect;
 use crate::storage::Location;
 
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct InspectCommand {
-    /// A model folder, an ONNX file, a Parquet file, or a folder of Parquet files, `s3://`
-    /// included.
+    /// Model folder, ONNX file, Parquet file, or folder of Parquet files; also an `s3://` URL.
     path: PathBuf,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  latentflow inspect models/photo-ae             inputs, outputs and code size of a model
+  latentflow inspect out/latents                 columns, rows and coverage of a dataset
+  latentflow inspect s3://bucket/latents";
 
 impl InspectCommand {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {

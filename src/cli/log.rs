@@ -1,4 +1,4 @@
-//! Log lines: to standard error, for people or as JSON.
+//! The log on standard error, as text or as JSON.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -13,33 +13,33 @@ use super::log_rate_limit::RateLimited;
 use super::stderr::{self, Stderr};
 use crate::text_escape;
 
-/// How log lines look.
+/// The format of progress and log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum LogFormat {
-    /// A progress bar on a terminal, lines elsewhere.
+    /// A progress bar on a terminal, text lines otherwise.
     Auto,
-    /// Lines for people.
+    /// Text lines.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
 /// Whether each line of the log is a JSON object.
 static IS_JSON: AtomicBool = AtomicBool::new(false);
 
-/// Sets the log up. `RUST_LOG` chooses what is told, `info` unless it says otherwise.
+/// Starts the log. `RUST_LOG` sets the levels; the default is `info`, and `error` for ONNX Runtime.
 pub(super) fn start(format: LogFormat) {
     IS_JSON.store(format == LogFormat::Json, Relaxed);
     stderr::start();
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,ort=error"));
-    // The log does not report its own errors: they would be written to the same place.
+    // Errors of the log are not reported, because they would be written to the same stream.
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .log_internal_errors(false)
         .with_writer(|| Stderr);
     let lines = tracing_subscriber::fmt::format().with_target(false);
-    // A second start (in tests) keeps the first.
+    // A second start (in tests) has no effect.
     let _ = match format {
         LogFormat::Json => log
             .fmt_fields(JsonFields::new())
@@ -54,23 +54,22 @@ pub(super) fn start(format: LogFormat) {
             .try_init(),
     };
     std::panic::set_hook(Box::new(|panic| {
-        // Panics on a record are caught and become rejects: they are worth a line only to who looks
-        // for them.
+        // A panic on a record is caught and becomes a reject, so it is logged for debugging only.
         let thread = std::thread::current();
-        tracing::debug!(thread = thread.name().unwrap_or_default(), "{panic}");
+        tracing::debug!(thread = thread.name().unwrap_or_default(), %panic, "a thread panicked");
         if thread.name() == Some("main") {
             fatal(&panic.to_string());
         }
     }));
 }
 
-/// Writes the error that ends the program, in the format of the log.
+/// Writes the error that ends the program in the format of the log.
 pub(super) fn fatal(text: &str) {
     write("ERROR", text);
 }
 
-/// Writes a text for people, in the format of the log.
-pub(super) fn say(text: &str) {
+/// Writes a text in the format of the log.
+pub(super) fn write_info(text: &str) {
     write("INFO", text);
 }
 
@@ -82,30 +81,30 @@ fn write(level: &str, text: &str) {
     }
 }
 
-/// Whether each line of the log is a JSON object.
+/// Returns whether each line of the log is a JSON object.
 pub(super) fn is_json() -> bool {
     IS_JSON.load(Relaxed)
 }
 
-/// An event as the JSON log has them, with the end of its line.
+/// Formats an event as a line of the JSON log, including the line break.
 pub(super) fn json_line(level: &str, fields: &Value) -> String {
     let mut timestamp = String::new();
-    // Without a clock the line has an empty time.
+    // If the time cannot be formatted, the line has an empty timestamp.
     let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
     let fields = fields.to_string();
     let fields = text_escape::json(&fields);
     format!("{{\"timestamp\":\"{timestamp}\",\"level\":\"{level}\",\"fields\":{fields}}}\n")
 }
 
-/// The line that stands in the log for lines that were lost.
+/// Formats the line that replaces lost lines in the log.
 pub(super) fn lost_lines(count: u64) -> String {
     notice(
-        &format!("{count} lines of the log were lost: standard error could not be written"),
+        &format!("{count} lines of the log were lost, because standard error was not writable"),
         is_json(),
     )
 }
 
-/// A warning of the log about itself, with the end of its line.
+/// Formats a warning of the log about itself, including the line break.
 pub(super) fn notice(text: &str, is_json: bool) -> String {
     if is_json {
         json_line("WARN", &json!({ "message": text }))

@@ -1,4 +1,4 @@
-//! Log events as one printable line each, whatever file names and reasons stand in them.
+//! Escapes log events, so that each is one printable line regardless of the file names in it.
 
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
@@ -7,7 +7,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::text_escape;
 
-/// Formats events as `format` does, and escapes what a terminal would obey.
+/// Formats events as `format` does and escapes terminal control characters.
 pub(super) struct EscapedFormat<F> {
     format: F,
     json: bool,
@@ -35,12 +35,12 @@ where
         self.format
             .format_event(context, Writer::new(&mut text), event)?;
         let text = text.strip_suffix('\n').unwrap_or(&text);
-        let shown = if self.json {
+        let escaped = if self.json {
             text_escape::json(text)
         } else {
             text_escape::line(text)
         };
-        writeln!(writer, "{shown}")
+        writeln!(writer, "{escaped}")
     }
 }
 
@@ -52,9 +52,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
+    struct SharedBuffer(Arc<Mutex<Vec<u8>>>);
 
-    impl std::io::Write for Written {
+    impl std::io::Write for SharedBuffer {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -65,33 +65,33 @@ mod tests {
     }
 
     fn log(json: bool) -> String {
-        let written = Written::default();
+        let written = SharedBuffer::default();
         let writer = written.clone();
         let builder = tracing_subscriber::fmt()
             .with_writer(move || writer.clone())
             .with_ansi(false);
         let format = tracing_subscriber::fmt::format();
         let name = "a\u{1b}[2J\u{202e}gpj\u{9b}\nINFO forged";
-        let tell = || tracing::warn!(file = name, "{name}");
+        let emit = || tracing::warn!(file = name, "{name}");
         if json {
             let fields = tracing_subscriber::fmt::format::JsonFields::new();
             let log = builder
                 .fmt_fields(fields)
                 .event_format(EscapedFormat::new(format.json(), true));
-            tracing::subscriber::with_default(log.finish(), tell);
+            tracing::subscriber::with_default(log.finish(), emit);
         } else {
             tracing::subscriber::with_default(
                 builder
                     .event_format(EscapedFormat::new(format, false))
                     .finish(),
-                tell,
+                emit,
             );
         }
         String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
     }
 
     #[test]
-    fn hostile_name_stays_on_its_line_of_the_log() {
+    fn control_characters_in_a_file_name_are_escaped() {
         let text = log(false);
         assert_eq!(text.lines().count(), 1, "{text}");
         assert!(

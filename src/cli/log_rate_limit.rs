@@ -1,5 +1,4 @@
-//! A bound on the volume of the log: what goes wrong a thousand times a second is told some times a
-//! minute.
+//! Rate limit of the log: warnings and errors of one call site are limited to 20 lines per minute.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -13,35 +12,34 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::log::notice;
 
-/// Warnings and errors of one place in the program that are told in each [`WINDOW`].
+/// Maximum number of warnings and errors of one call site in each [`WINDOW`].
 const MAX_LINES: u64 = 20;
-/// After so long, lines are counted anew.
+/// The period over which lines are counted.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Formats events as `format` does, but leaves out warnings and errors that come too often, and
-/// says so.
+/// Formats events as `format` does, but suppresses warnings and errors that are too frequent and
+/// writes a notice in their place.
 pub(super) struct RateLimited<F> {
     format: F,
     json: bool,
-    /// By the place in the program: there are few, so this stays small.
+    /// By call site; the program has few of them, so the map stays small.
     windows: Mutex<HashMap<Identifier, RateWindow>>,
 }
 
-/// What one place has told in the present span.
+/// The lines of one call site in the current window.
 struct RateWindow {
-    since: Instant,
+    start: Instant,
     lines: u64,
 }
 
-/// What is done with a line.
+/// What happens to a line.
 #[derive(Debug, PartialEq, Eq)]
 enum LogDecision {
-    /// It is told, after so many that were left out before it.
-    Emit {
-        left_out: u64,
-    },
-    /// It is told, and those that follow are left out for this long.
+    /// The line is written, after a notice about the suppressed lines if there are any.
+    Emit { suppressed: u64 },
+    /// The line is written; further lines are suppressed for this duration.
     EmitLast(Duration),
+    /// The line is not written.
     Suppress,
 }
 
@@ -54,32 +52,32 @@ impl<F> RateLimited<F> {
         }
     }
 
-    fn decide(&self, place: Identifier, now: Instant) -> LogDecision {
-        let mut all = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
-        let met = all.entry(place).or_insert(RateWindow {
-            since: now,
+    fn decide(&self, callsite: Identifier, now: Instant) -> LogDecision {
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        let window = windows.entry(callsite).or_insert(RateWindow {
+            start: now,
             lines: 0,
         });
-        let mut left_out = 0;
-        if now.saturating_duration_since(met.since) >= WINDOW {
-            left_out = met.lines.saturating_sub(MAX_LINES);
-            *met = RateWindow {
-                since: now,
+        let mut suppressed = 0;
+        if now.saturating_duration_since(window.start) >= WINDOW {
+            suppressed = window.lines.saturating_sub(MAX_LINES);
+            *window = RateWindow {
+                start: now,
                 lines: 0,
             };
         }
-        met.lines += 1;
-        match met.lines {
+        window.lines += 1;
+        match window.lines {
             MAX_LINES => LogDecision::EmitLast(
-                WINDOW.saturating_sub(now.saturating_duration_since(met.since)),
+                WINDOW.saturating_sub(now.saturating_duration_since(window.start)),
             ),
             lines if lines > MAX_LINES => LogDecision::Suppress,
-            _ => LogDecision::Emit { left_out },
+            _ => LogDecision::Emit { suppressed },
         }
     }
 
-    /// A line of the log about itself.
-    fn say(&self, writer: &mut Writer<'_>, text: &str) -> std::fmt::Result {
+    /// Writes a line about the log itself.
+    fn write_notice(&self, writer: &mut Writer<'_>, text: &str) -> std::fmt::Result {
         writer.write_str(&notice(text, self.json))
     }
 }
@@ -101,11 +99,11 @@ where
         }
         match self.decide(event.metadata().callsite(), Instant::now()) {
             LogDecision::Suppress => Ok(()),
-            LogDecision::Emit { left_out } => {
-                if left_out > 0 {
-                    self.say(
+            LogDecision::Emit { suppressed } => {
+                if suppressed > 0 {
+                    self.write_notice(
                         &mut writer,
-                        &format!("{left_out} lines like the next were left out"),
+                        &format!("{suppressed} lines of the following kind were suppressed"),
                     )?;
                 }
                 self.format.format_event(context, writer, event)
@@ -113,9 +111,9 @@ where
             LogDecision::EmitLast(rest) => {
                 self.format.format_event(context, writer.by_ref(), event)?;
                 let seconds = rest.as_secs().max(1);
-                self.say(
+                self.write_notice(
                     &mut writer,
-                    &format!("further lines like this one are left out for {seconds} s"),
+                    &format!("further lines of this kind are suppressed for {seconds} s"),
                 )
             }
         }
@@ -131,9 +129,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
+    struct SharedBuffer(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Written {
+    impl Write for SharedBuffer {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -143,8 +141,8 @@ mod tests {
         }
     }
 
-    fn log(json: bool, tell: impl Fn()) -> String {
-        let written = Written::default();
+    fn log(json: bool, emit: impl Fn()) -> String {
+        let written = SharedBuffer::default();
         let writer = written.clone();
         let builder = tracing_subscriber::fmt()
             .with_writer(move || writer.clone())
@@ -155,39 +153,41 @@ mod tests {
             let log = builder
                 .fmt_fields(fields)
                 .event_format(RateLimited::new(format.json(), true));
-            tracing::subscriber::with_default(log.finish(), tell);
+            tracing::subscriber::with_default(log.finish(), emit);
         } else {
             tracing::subscriber::with_default(
                 builder
                     .event_format(RateLimited::new(format, false))
                     .finish(),
-                tell,
+                emit,
             );
         }
         String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
     }
 
     #[test]
-    fn what_comes_too_often_is_told_some_times_and_everything_else_always() {
+    fn frequent_warning_is_limited_and_other_lines_are_not() {
         let text = log(false, || {
             for i in 0..1000 {
-                tracing::warn!("often {i}");
-                tracing::info!("news {i}");
+                tracing::warn!("frequent warning {i}");
+                tracing::info!("info {i}");
             }
-            tracing::warn!("seldom");
+            tracing::warn!("rare warning");
         });
         let count = |part: &str| text.lines().filter(|line| line.contains(part)).count() as u64;
         assert_eq!(
-            (count("often"), count("news"), count("seldom")),
+            (count("frequent"), count("info"), count("rare")),
             (MAX_LINES, 1000, 1),
             "{text}"
         );
-        assert_eq!(count("further lines like this one are left out for"), 1);
+        assert_eq!(count("further lines of this kind are suppressed for"), 1);
     }
 
     #[test]
-    fn json_stays_json() {
-        let text = log(true, || (0..100).for_each(|i| tracing::error!("often {i}")));
+    fn every_line_of_a_limited_json_log_is_json() {
+        let text = log(true, || {
+            (0..100).for_each(|i| tracing::error!("frequent error {i}"));
+        });
         let lines: Vec<serde_json::Value> = text
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())
@@ -196,30 +196,30 @@ mod tests {
     }
 
     #[test]
-    fn after_a_while_it_is_told_how_many_were_left_out() {
+    fn next_window_reports_the_number_of_suppressed_lines() {
         let limited = RateLimited::new((), false);
-        let place = any_place().unwrap();
+        let callsite = any_callsite().unwrap();
         let start = Instant::now();
-        let verdicts: Vec<LogDecision> = (0..50)
-            .map(|_| limited.decide(place.clone(), start))
+        let decisions: Vec<LogDecision> = (0..50)
+            .map(|_| limited.decide(callsite.clone(), start))
             .collect();
-        assert_eq!(verdicts[0], LogDecision::Emit { left_out: 0 });
+        assert_eq!(decisions[0], LogDecision::Emit { suppressed: 0 });
         assert_eq!(
-            verdicts[MAX_LINES as usize - 1],
+            decisions[MAX_LINES as usize - 1],
             LogDecision::EmitLast(WINDOW)
         );
-        assert_eq!(verdicts[49], LogDecision::Suppress);
+        assert_eq!(decisions[49], LogDecision::Suppress);
         assert_eq!(
-            limited.decide(place.clone(), start + WINDOW),
-            LogDecision::Emit { left_out: 30 }
+            limited.decide(callsite.clone(), start + WINDOW),
+            LogDecision::Emit { suppressed: 30 }
         );
         assert_eq!(
-            limited.decide(place, start + WINDOW + WINDOW),
-            LogDecision::Emit { left_out: 0 }
+            limited.decide(callsite, start + WINDOW + WINDOW),
+            LogDecision::Emit { suppressed: 0 }
         );
     }
 
-    fn any_place() -> Option<Identifier> {
+    fn any_callsite() -> Option<Identifier> {
         struct Catch(Arc<Mutex<Option<Identifier>>>);
         impl<S: Subscriber> tracing_subscriber::Layer<S> for Catch {
             fn on_event(&self, event: &Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {

@@ -1,4 +1,4 @@
-//! The command line: one file per command.
+//! The command line, with one file per command.
 
 mod check;
 mod compact;
@@ -27,36 +27,36 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::config::{self, Diagnostics, PipelineConfig};
 use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::plan::{self, Plan};
-use crate::config::{self, Diagnostics, PipelineConfig};
 use crate::text_escape;
 
 pub use stderr::flush;
 
-/// How the program ended, as other programs see it.
+/// The exit code of the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitCode {
-    /// All done; or, for a source without an end, drained on request.
+    /// The command completed; a run with an unbounded source was drained on request.
     Done = 0,
-    /// A stage failed, or the machine did.
+    /// A stage or the environment failed.
     Failed = 1,
-    /// The command line or the pipeline file is wrong, or earlier output or an input does not admit
+    /// The command line or the pipeline file is invalid, or an existing output or an input refuses
     /// the pipeline; nothing was started.
     Usage = 2,
-    /// All done, but more records were rejected than `rejects.max_share` allows.
+    /// More records were rejected than `rejects.max_share` or `rejects.max` allows.
     Rejects = 3,
-    /// Drained on request before the end of the input: run again to go on.
+    /// The run was drained on request before the end of the input; the next run resumes it.
     Drained = 4,
-    /// Stopped at once, by a second signal; what was not committed will be done again.
+    /// A second signal stopped the process immediately; the next run repeats uncommitted records.
     Killed = 130,
 }
 
 impl ExitCode {
-    /// The exit code for an error: invalid pipelines are the user's to mend, anything else is a
-    /// failure.
+    /// Returns the exit code for an error: [`Usage`](Self::Usage) if the user has to change the
+    /// pipeline, otherwise [`Failed`](Self::Failed).
     pub fn of(error: &anyhow::Error) -> Self {
         let is_refused = match error.downcast_ref::<Diagnostics>() {
             Some(problems) => !problems.are_of_environment(),
@@ -72,8 +72,9 @@ impl ExitCode {
 
 /// Runs autoencoders over streams of images and feature records.
 ///
-/// A pipeline file (TOML) declares stages: sources give records, transforms encode, denoise and
-/// score them with ONNX models, sinks keep what comes out, latent features in Parquet first of all.
+/// A pipeline file (TOML) declares stages. Sources read images or feature records, transforms
+/// encode, denoise and score them with ONNX models, and sinks write the results, such as latents
+/// to Parquet.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
@@ -83,56 +84,72 @@ pub struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  latentflow init > photos.toml                      a commented pipeline to start from
-  latentflow check photos.toml                       what it would do, and every fault it has
-  latentflow run photos.toml                         do it
+  latentflow init > photos.toml                         print a commented pipeline to start from
+  latentflow check photos.toml                          print the plan, or every fault
+  latentflow run photos.toml                            run the pipeline
   latentflow run photos.toml --set stages.photos.path='holiday/**/*.jpg'
-  latentflow inspect models/photo-ae                 what a model takes and gives
-  latentflow inspect out/latents                     what a run has written
-  latentflow evaluate models/photo-ae --source photos   how well a model does on data
-  latentflow report models/photo-ae --source photos     the same as a page with charts and images
+  latentflow inspect models/photo-ae                    print the inputs and outputs of a model
+  latentflow inspect out/latents                        describe the output of a run
+  latentflow evaluate models/photo-ae --source photos   measure a model on data
+  latentflow report models/photo-ae --source photos     write the same as a page with charts
 
-Exit codes: 0 done, 1 failed, 2 usage, invalid pipeline, or refused output or input,
-3 too many rejects, 4 drained before the end of the input (run again to go on), 130 stopped at once.";
+Exit codes:
+    0  success
+    1  failure
+    2  usage error, invalid pipeline, or an output or input that refuses the pipeline
+    3  more rejects than `rejects.max_share` or `rejects.max` allows
+    4  stopped on request before the end of the input; run again to resume
+  130  stopped immediately by a second signal";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a pipeline until its sources end, or until it is told to stop.
+    /// Run a pipeline until its sources end or a signal stops it.
+    ///
+    /// Outputs record the input rows that they hold, so a run that was stopped or killed is resumed
+    /// by the same command, without losing or duplicating records in files.
     Run(run::RunCommand),
     /// Check a pipeline and print its plan: schemas, shapes, workers, predicted memory.
+    ///
+    /// If the pipeline is invalid, every fault is printed with its file and line. An output or an
+    /// input that would refuse the pipeline is reported as `run` reports it.
     Check(check::CheckCommand),
-    /// Draw a pipeline's graph.
+    /// Print the stage graph of a pipeline as text, Mermaid or Graphviz.
     Graph(graph::GraphCommand),
-    /// Train the autoencoder that a file declares, and write its model folder.
+    /// Train the autoencoder that a training file declares and write its model folder.
+    ///
+    /// The folder holds the ONNX files, the model card and the loss curve. A training that was
+    /// interrupted is resumed by the same command.
     #[cfg(feature = "train")]
     Train(train::TrainCommand),
     /// Describe a model folder, an ONNX file, or a dataset that a run has written.
     Inspect(inspect::InspectCommand),
-    /// Measure how well a model does on data: reconstruction, codes, anomalies, denoising, against
-    /// PCA.
+    /// Measure a model on data: reconstruction, latents, anomaly detection, denoising, and PCA as a
+    /// baseline.
     Evaluate(evaluate::EvaluateCommand),
-    /// Write a page about a model, or about what a run has written: charts, examples, figures in
-    /// one HTML file.
+    /// Write an HTML page about a model or about the output of a run.
+    ///
+    /// The page is one self-contained file with charts, examples and figures.
     Report(report::ReportCommand),
-    /// Put the small Parquet files of a dataset together, also while a run goes on writing there.
+    /// Merge the small Parquet files of a dataset into larger ones, also while a run writes there.
     Compact(compact::CompactCommand),
-    /// Work on the rejects of a pipeline: remove the originals that they hold.
+    /// Manage the rejects of a pipeline: remove the originals that they hold.
     Rejects(rejects::RejectsCommand),
-    /// Forget what a pipeline has done, so that its next run begins anew; asks first.
+    /// Delete the output and the state of a pipeline so that its next run starts from the
+    /// beginning, after a confirmation.
     Reset(reset::ResetCommand),
-    /// Print the JSON Schema of pipeline files, or of training files, for editors.
+    /// Print the JSON Schema of pipeline files or of training files, for editors.
     Schema(schema::SchemaCommand),
-    /// Print a commented pipeline, or training file, to start from.
+    /// Print a commented pipeline or training file to start from.
     Init(init::InitCommand),
-    /// Print completions for a shell.
+    /// Print a completion script for a shell.
     Completions(completions::CompletionsCommand),
 }
 
 impl Cli {
-    /// Does what was asked.
+    /// Executes the command.
     ///
     /// # Errors
-    /// What went wrong; [`ExitCode::of`] says with which code to end.
+    /// Returns the error that ended the command; [`ExitCode::of`] maps it to an exit code.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Run(command) => command.run(),
@@ -153,7 +170,7 @@ impl Cli {
     }
 }
 
-/// An output or an input that does not admit the pipeline; nothing was started.
+/// An output or an input that refuses the pipeline; nothing was started.
 #[derive(Debug, thiserror::Error)]
 #[error("{stage}: {error}")]
 struct FailedStage {
@@ -161,7 +178,7 @@ struct FailedStage {
     error: StageError,
 }
 
-/// The error of a stage that could not be made ready.
+/// Converts the error of a stage that could not be opened.
 fn stage_error((stage, error): (Arc<str>, StageError)) -> anyhow::Error {
     match error {
         StageError::Refused(_) => FailedStage { stage, error }.into(),
@@ -169,19 +186,21 @@ fn stage_error((stage, error): (Arc<str>, StageError)) -> anyhow::Error {
     }
 }
 
-/// A pipeline file, and what overrides it.
+/// A pipeline file and its overrides.
 #[derive(Debug, Clone, Args)]
 struct PipelineArgs {
     /// The pipeline file (TOML).
     #[arg(value_name = "PIPELINE")]
     file: PathBuf,
-    /// Override a key: --set stages.out.path=elsewhere. The environment does too:
-    /// LATENTFLOW__STAGES__OUT__PATH.
+    /// Override a key, such as --set stages.out.path=elsewhere; may be repeated.
+    ///
+    /// An environment variable overrides a key as well, such as LATENTFLOW__STAGES__OUT__PATH;
+    /// --set takes precedence.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 }
 
-/// Writes to standard error, with an escape for each character that a terminal would obey.
+/// Writes to standard error and escapes terminal control characters.
 pub fn print_error(text: &str) {
     stderr::write(&text_escape::text(text));
 }
@@ -189,7 +208,7 @@ pub fn print_error(text: &str) {
 /// Reports the error that ends the program, in the format of its log.
 pub fn report_failure(error: &anyhow::Error, exit: ExitCode) {
     match exit {
-        // Faults of a pipeline stand alone, one a line, so that editors can jump to them.
+        // Faults of a pipeline have no prefix, one per line, so that editors can jump to them.
         ExitCode::Usage => log::fatal(&format!("{error}\nlatentflow: nothing was started")),
         _ => log::fatal(&format!("latentflow: {error:#}")),
     }
@@ -205,14 +224,14 @@ impl PipelineArgs {
     }
 }
 
-/// Asks on the terminal whether to go on.
+/// Prints a question on the terminal and returns whether the user confirms it.
 ///
 /// # Errors
-/// When standard input is not a terminal: the caller then needs the option `--yes`.
-fn confirmed(question: &str) -> anyhow::Result<bool> {
+/// If standard input is not a terminal: the user then has to pass the option `--yes`.
+fn confirm(question: &str) -> anyhow::Result<bool> {
     use std::io::{IsTerminal as _, Write as _};
     if !std::io::stdin().is_terminal() {
-        anyhow::bail!("standard input is not a terminal; add --yes to continue without a question");
+        anyhow::bail!("standard input is not a terminal; pass --yes to confirm");
     }
     print(&format!("{question} [y/N] "))?;
     std::io::stdout().flush()?;
@@ -221,7 +240,7 @@ fn confirmed(question: &str) -> anyhow::Result<bool> {
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
-/// Prints for people to standard output, escaped where a terminal would obey it.
+/// Prints text to standard output and escapes terminal control characters.
 fn print(text: &str) -> anyhow::Result<()> {
     print_as_is(&text_escape::text(text))
 }
@@ -231,7 +250,7 @@ fn print_json(document: &str) -> anyhow::Result<()> {
     print_as_is(&text_escape::json(document))
 }
 
-/// Prints to standard output. A reader that closed the pipe (`| head`) is not an error.
+/// Prints to standard output. A closed pipe (`| head`) is not an error.
 fn print_as_is(text: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
     match std::io::stdout().lock().write_all(text.as_bytes()) {

@@ -1,4 +1,4 @@
-//! How a run goes, while it goes: bars on a terminal, a log line now and then elsewhere.
+//! The progress of a run: bars on a terminal, otherwise a log line every 10 s.
 
 use std::io::IsTerminal as _;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressState, Progre
 use super::log::LogFormat;
 use crate::topology::{RunStats, StageStats};
 
-/// How often bars are drawn.
-const DRAW_EVERY: Duration = Duration::from_millis(100);
-/// How often a line is written where there is no terminal.
-const LOG_EVERY: Duration = Duration::from_secs(10);
+/// Interval at which bars are drawn.
+const DRAW_INTERVAL: Duration = Duration::from_millis(100);
+/// Interval of log lines without a terminal.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Follows a run until it is finished, on a thread of its own: a terminal that stands still holds
-/// nobody else.
+/// Shows the progress of a run on a dedicated thread, so that a blocked terminal does not block the
+/// run.
 pub(super) struct ProgressDisplay {
     end: Sender<()>,
     bars: Vec<ProgressBar>,
@@ -42,28 +42,31 @@ impl ProgressDisplay {
                     .for_each(|(&at, bar)| draw(&stats, &stats.stages[at], bar))
             };
             return Self {
-                end: every(DRAW_EVERY, draw),
+                end: repeat(DRAW_INTERVAL, draw),
                 bars,
             };
         }
-        let (begun, mut before) = (Instant::now(), 0);
+        let (start, mut before) = (Instant::now(), 0);
         let log = move || {
             let records = stats.records();
-            let rate = (records - before) as f64 / LOG_EVERY.as_secs_f64();
-            let error = error_text(&stats);
-            let left = left(&stats, begun.elapsed())
+            let rate = (records - before) as f64 / LOG_INTERVAL.as_secs_f64();
+            let errors = mean_errors(&stats);
+            let reconstruction_error =
+                (!errors.is_empty()).then(|| tracing::field::display(errors.join(", ")));
+            let left = time_left(&stats, start.elapsed())
                 .map(|left| tracing::field::display(HumanDuration(left)));
             tracing::info!(
                 records,
                 rejects = stats.rejects(),
                 per_second = rate.round(),
                 left,
-                "running{error}"
+                reconstruction_error,
+                "running"
             );
             before = records;
         };
         Self {
-            end: every(LOG_EVERY, log),
+            end: repeat(LOG_INTERVAL, log),
             bars: Vec::new(),
         }
     }
@@ -74,19 +77,19 @@ impl ProgressDisplay {
     }
 }
 
-/// Does something again and again, until the result is dropped.
-fn every(pause: Duration, mut work: impl FnMut() + Send + 'static) -> Sender<()> {
+/// Calls `work` at each interval, until the result is dropped.
+fn repeat(interval: Duration, mut work: impl FnMut() + Send + 'static) -> Sender<()> {
     let (end, ended) = channel();
-    let repeat = move || {
-        while matches!(ended.recv_timeout(pause), Err(RecvTimeoutError::Timeout)) {
+    let work_until_end = move || {
+        while matches!(ended.recv_timeout(interval), Err(RecvTimeoutError::Timeout)) {
             work();
         }
     };
     if let Err(error) = std::thread::Builder::new()
         .name("progress".to_owned())
-        .spawn(repeat)
+        .spawn(work_until_end)
     {
-        tracing::warn!(%error, "progress is not shown");
+        tracing::warn!(%error, "cannot start the thread that shows the progress");
     }
     end
 }
@@ -112,42 +115,45 @@ fn draw(stats: &RunStats, stage: &StageStats, bar: &ProgressBar) {
         0 => String::new(),
         rejects => format!("  {rejects} rejected"),
     };
-    bar.set_message(format!("{rejects}{}", error_text(stats)));
+    let errors: String = mean_errors(stats)
+        .iter()
+        .map(|error| format!("  error {error}"))
+        .collect();
+    bar.set_message(format!("{rejects}{errors}"));
 }
 
-/// How long it takes still, at the pace since the beginning; nothing where a source does not know
-/// its records.
-fn left(stats: &RunStats, elapsed: Duration) -> Option<Duration> {
+/// Estimates the remaining time from the average rate since the start; `None` if the number of
+/// records of a source is unknown.
+fn time_left(stats: &RunStats, elapsed: Duration) -> Option<Duration> {
     let (mut taken, mut total) = (0u64, 0u64);
     for source in stats.stages.iter().filter(|stage| stage.role == "source") {
         taken += source.records_in.load(Relaxed);
         total = total.saturating_add(source.total()?);
     }
-    // Before the first record it is infinite, or not a number.
+    // Before the first record, the estimate is infinite or not a number.
     Duration::try_from_secs_f64(
         elapsed.as_secs_f64() * total.saturating_sub(taken) as f64 / taken as f64,
     )
     .ok()
 }
 
-fn error_text(stats: &RunStats) -> String {
+/// Returns the mean reconstruction error of each stage that computes one.
+fn mean_errors(stats: &RunStats) -> Vec<String> {
     let errors = stats
         .stages
         .iter()
         .filter_map(|stage| stage.error.as_ref()?.summary());
-    errors
-        .map(|error| format!("  error {:.4}", error.mean))
-        .collect()
+    errors.map(|error| format!("{:.4}", error.mean)).collect()
 }
 
-/// Templates are constants; one that does not parse would show as the plain default.
+/// Templates are constants; an invalid one would fall back to the default style.
 fn style(template: &str) -> ProgressStyle {
     let style =
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     style.with_key(
         "rate",
         |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-            // Writing to the terminal's buffer cannot fail.
+            // Writing to the buffer of the bar cannot fail.
             let _ = write!(out, "{:.0}/s", state.per_sec());
         },
     )

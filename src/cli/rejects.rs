@@ -1,4 +1,4 @@
-//! `latentflow rejects`: removes the originals that rejects hold.
+//! `latentflow rejects`: removes the originals that the rejects of a pipeline hold.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use anyhow::{anyhow, bail};
 use clap::{Args, Subcommand};
 
-use super::{ExitCode, PipelineArgs, confirmed, print, print_error};
+use super::{ExitCode, PipelineArgs, confirm, print, print_error};
 use crate::metrics::Metrics;
 use crate::sink::STATE_DIR;
 use crate::sink::purge::{PurgeFilter, PurgeSummary, SourcePattern, purge};
@@ -22,28 +22,35 @@ pub(super) struct RejectsCommand {
 
 #[derive(Debug, Subcommand)]
 enum RejectsAction {
-    /// Remove the originals of rejects, while it stays known where they came from and why they were
-    /// rejected; asks first.
+    /// Remove the originals of rejects, after a confirmation.
+    ///
+    /// The rejects keep their source and their reason.
     Purge(PurgeCommand),
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 struct PurgeCommand {
-    /// The pipeline whose rejects are meant, or the folder of a rejects dataset.
+    /// Pipeline file, or folder of a rejects dataset.
     #[arg(value_name = "PIPELINE|FOLDER")]
     target: PathBuf,
-    /// Only originals that were committed before: a date such as 2026-01-31, a time such as
-    /// 2026-01-31T12:00:00Z (UTC), or an age such as 30d.
-    #[arg(long, value_name = "WHEN", value_parser = moment, required_unless_present = "source")]
+    /// Only originals that were committed before this date, time or age, such as 30d.
+    ///
+    /// A date is written as 2026-01-31, a time as 2026-01-31T12:00:00Z (UTC).
+    #[arg(
+        long,
+        value_name = "WHEN",
+        value_parser = parse_time,
+        required_unless_present = "source"
+    )]
     before: Option<SystemTime>,
-    /// Only originals of records whose `source` is this, or is matched by this glob.
+    /// Only originals of records whose `source` equals this value or matches this glob.
     #[arg(long, value_name = "GLOB", value_parser = SourcePattern::new)]
     source: Option<SourcePattern>,
-    /// Override a key of the pipeline: --set rejects.path=elsewhere.
+    /// Override a key of the pipeline, such as --set rejects.path=elsewhere; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Do not ask.
+    /// Skip the confirmation.
     #[arg(long)]
     yes: bool,
 }
@@ -53,29 +60,34 @@ Examples:
   latentflow rejects purge photos.toml --before 30d
   latentflow rejects purge out/latents/_latentflow/rejects --source 'customers/17/**' --yes
 
-Where both options are given, both must hold. A reject counts as committed when its file was written last: rejects of one
-commit lie in one file, and files that are put together (`latentflow compact`) are as old as the youngest of them.
+If both --before and --source are given, a reject has to match both. The commit time of a reject is
+the modification time of its file: the rejects of one commit are in one file, and a file merged by
+`latentflow compact` has the time of the newest of its parts.
 
-The columns `record` and `format` of these rejects become empty; `source`, `row`, `stage`, `code` and `reason` stay (a reason
-may quote a value). The next run of the pipeline takes nothing again. These records can no longer be
-replayed from here: the source `rejects` rejects them with that reason, and they have to be read from their own source. A
-pipeline that reads the dataset takes a rewritten file for new input, and does its other rows again: purge when it is done.
+The columns `record` and `format` of the matching rejects become empty; `source`, `row`, `stage`,
+`code` and `reason` stay (a reason may quote a value). The next run of the pipeline does not process
+these records again. Purged rejects cannot be replayed: the source `rejects` rejects them with that
+reason, and the records have to be read from their own source. A pipeline that reads the dataset
+treats a rewritten file as new input and processes its other rows again, so purge after it is done.
 
-The run that writes the rejects must not be at work. Killed at any moment, nothing is lost and no file is half rewritten: call
-it again to go on. Disks may keep removed bytes until they are written over. In buckets (`s3://`) rejects cannot be purged.";
+Stop the run that writes the rejects first. If the command is killed, nothing is lost and no file is
+partially rewritten; run it again to continue. Disks may keep the removed bytes until they are
+overwritten. Rejects in buckets (`s3://`) cannot be purged.";
 
-/// A moment that is written as a date, a time or an age.
-fn moment(text: &str) -> Result<SystemTime, String> {
+/// Parses a date, a time or an age.
+fn parse_time(text: &str) -> Result<SystemTime, String> {
     if let Ok(age) = humantime::parse_duration(text) {
         return SystemTime::now()
             .checked_sub(age)
-            .ok_or_else(|| format!("`{text}` ago is before all time"));
+            .ok_or_else(|| format!("`{text}` is longer than the time since the earliest date"));
     }
     let midnight = || humantime::parse_rfc3339_weak(&format!("{text}T00:00:00"));
     humantime::parse_rfc3339_weak(text)
         .or_else(|_| midnight())
         .map_err(|_| {
-            format!("`{text}` is not a date (2026-01-31), time (2026-01-31T12:00:00Z) or age (30d)")
+            format!(
+                "`{text}` is not a date (2026-01-31), a time (2026-01-31T12:00:00Z) or an age (30d)"
+            )
         })
 }
 
@@ -92,20 +104,23 @@ impl PurgeCommand {
         let place = self.place()?;
         let Some(folder) = place.local() else {
             bail!(
-                "{place}: rejects in a bucket cannot be purged; write `rejects.record = false`, or remove the objects"
+                "{place}: rejects in a bucket cannot be purged; set `rejects.record = false`, or \
+                 delete the objects"
             );
         };
         if !folder.is_dir() {
-            bail!("{place}: there are no rejects");
+            bail!("{place}: no such folder of rejects");
         }
         if folder.join(STATE_DIR).join("rejects").is_dir() {
-            bail!("{place}: this is an output; its rejects lie in {place}/{STATE_DIR}/rejects");
+            bail!(
+                "{place}: this folder is an output; its rejects are in {place}/{STATE_DIR}/rejects"
+            );
         }
-        let wanted = PurgeFilter {
+        let filter = PurgeFilter {
             before: self.before,
             source: self.source,
         };
-        let found = purge(folder, &wanted, true)?;
+        let found = purge(folder, &filter, true)?;
         let PurgeSummary {
             rejects,
             originals,
@@ -118,15 +133,15 @@ impl PurgeCommand {
             ByteSize(bytes)
         );
         print(&format!("{place}: {sized}, of {rejects} rejects\n"))?;
-        let question = "remove these originals? they cannot be replayed from here then";
-        if originals > 0 && !self.yes && !confirmed(question)? {
-            print("nothing was removed\n")?;
+        let question = "remove these originals, so that the rejects can no longer be replayed?";
+        if originals > 0 && !self.yes && !confirm(question)? {
+            print("no original was removed\n")?;
             return Ok(ExitCode::Done);
         }
-        // Where there are none, unfinished files of a killed run are removed all the same.
+        // This also removes the unfinished files of a killed run, even if no original matches.
         let PurgeSummary {
             originals, bytes, ..
-        } = purge(folder, &wanted, false)?;
+        } = purge(folder, &filter, false)?;
         print(&format!(
             "removed: {originals} originals ({})\n",
             ByteSize(bytes)
@@ -137,14 +152,14 @@ impl PurgeCommand {
                 .iter()
                 .for_each(|reason| print_error(&format!("latentflow: {reason}\n")));
             bail!(
-                "{} files were left as they are, with their originals; restore or remove them",
+                "{} files were not changed and keep their originals; restore or remove them",
                 found.left.len()
             );
         }
         Ok(ExitCode::Done)
     }
 
-    /// Where the rejects lie.
+    /// Returns the folder of the rejects.
     fn place(&self) -> anyhow::Result<Location> {
         let place = Location::from_path(&self.target)
             .map_err(|error| anyhow!("{}: {error}", self.target.display()))?;
@@ -157,7 +172,7 @@ impl PurgeCommand {
         };
         let plan = pipeline.plan(&Arc::new(Metrics::new()))?;
         let folder = plan.rejects.as_ref().and_then(|(sink, _)| sink.folder());
-        folder.ok_or_else(|| anyhow!("{}: this pipeline keeps no rejects", self.target.display()))
+        folder.ok_or_else(|| anyhow!("{}: the pipeline stores no rejects", self.target.display()))
     }
 }
 
@@ -170,15 +185,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_dates_times_and_ages() {
+    fn before_option_accepts_dates_times_and_ages() {
         let day = humantime::parse_rfc3339("2026-01-31T00:00:00Z").unwrap();
-        assert_eq!(moment("2026-01-31"), Ok(day));
+        assert_eq!(parse_time("2026-01-31"), Ok(day));
         assert_eq!(
-            moment("2026-01-31T12:00:00Z"),
+            parse_time("2026-01-31T12:00:00Z"),
             Ok(day + Duration::from_secs(43200))
         );
         let earliest = SystemTime::now();
-        assert!(moment("30d").unwrap() + Duration::from_secs(30 * 86400) >= earliest);
-        assert!(moment("soon").unwrap_err().contains("`soon` is not a date"));
+        assert!(parse_time("30d").unwrap() + Duration::from_secs(30 * 86400) >= earliest);
+        assert_eq!(
+            parse_time("soon").unwrap_err(),
+            "`soon` is not a date (2026-01-31), a time (2026-01-31T12:00:00Z) or an age (30d)"
+        );
     }
 }

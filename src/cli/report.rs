@@ -1,4 +1,4 @@
-//! `latentflow report`: a page about a model, or about what a run has written.
+//! `latentflow report`: writes an HTML page about a model or about the output of a run.
 
 use std::path::{Path, PathBuf};
 
@@ -17,26 +17,26 @@ use crate::storage::Location;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ReportCommand {
-    /// A model's folder; or what a run has written: a Parquet file, or a folder of them, `s3://`
-    /// included.
+    /// Model folder, Parquet file, or folder of Parquet files; also an `s3://` URL.
     path: PathBuf,
-    /// Where the page is written to; what lies there is replaced.
+    /// File to write the page to; an existing file is replaced.
     #[arg(long, short, value_name = "FILE", default_value = "report.html")]
     out: PathBuf,
     #[command(flatten)]
     evaluate: EvaluateArgs,
-    /// Of a model: show what its card and its training tell, without trying it with data.
+    /// Show the card and the loss curve of a model without an evaluation on data.
     #[arg(long, conflicts_with_all = ["data", "source", "set", "part", "corrupt", "prepared"])]
     no_data: bool,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  latentflow report models/mine                       on data that the training kept aside
-  latentflow report models/photo-ae --source photos/  on other images
-  latentflow report out/latents -o latents.html       what a run has written, and what it refused
+  latentflow report models/mine                       a model, on the test part of its data
+  latentflow report models/photo-ae --source photos/  a model, on other images
+  latentflow report out/latents -o latents.html       the output and the rejects of a run
 
-The page is one file without scripts, which fetches nothing: it can be mailed, and opened anywhere.";
+The page is one file without scripts and external resources, so it can be sent by email and opened
+in any browser.";
 
 impl ReportCommand {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
@@ -56,33 +56,36 @@ impl ReportCommand {
         let model = open(&self.path)?;
         let curve = read_curve(&self.path)?;
         let mut notes = Vec::new();
-        let tried = match (self.no_data, self.evaluate.has_data(&model)) {
+        let evaluation = match (self.no_data, self.evaluate.has_data(&model)) {
             (true, _) => None,
             (false, true) => Some(self.evaluate.evaluate(&model, &self.path)?),
             (false, false) => {
                 tracing::warn!(
-                    "the model's card does not say which data it was trained with; name some with --source"
+                    "the model card does not name the training data, so the model is not \
+                     evaluated; name data with --source"
                 );
                 notes.push(
-                    "The model was not tried with data: its card names none that this page could take.".to_owned(),
+                    "The model is not evaluated, because its card does not name the training data."
+                        .to_owned(),
                 );
                 None
             }
         };
-        let shown = tried.as_ref().map(|tried| {
-            let chosen = examples(&tried.evaluation, &model);
-            evaluate::collect_examples(&model, &tried.prepared, &tried.options, &chosen)
+        let shown = evaluation.as_ref().map(|run| {
+            let chosen = examples(&run.evaluation, &model);
+            evaluate::collect_examples(&model, &run.prepared, &run.options, &chosen)
                 .map_err(failure)
         });
         let shown = shown.transpose()?;
-        let evaluated = tried
-            .as_ref()
-            .zip(shown.as_ref())
-            .map(|(tried, shown)| EvaluatedModel {
-                evaluation: &tried.evaluation,
-                prepared: &tried.prepared,
-                shown,
-            });
+        let evaluated =
+            evaluation
+                .as_ref()
+                .zip(shown.as_ref())
+                .map(|(run, shown)| EvaluatedModel {
+                    evaluation: &run.evaluation,
+                    prepared: &run.prepared,
+                    shown,
+                });
         Ok(ModelReport {
             model: &model,
             curve: &curve,
@@ -100,7 +103,8 @@ impl ReportCommand {
         }
         if self.evaluate.is_set() {
             bail!(
-                "{name}: is no model's folder, which has a `{CARD}`; --data, --source and the like are for models"
+                "{name}: not a model folder, because it has no `{CARD}`; --data, --source, --set, \
+                 --part, --corrupt and --prepared require a model"
             );
         }
         Ok(RunReport::read(&place)

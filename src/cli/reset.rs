@@ -1,11 +1,11 @@
-//! `latentflow reset`: forgets what a pipeline has done, after asking.
+//! `latentflow reset`: deletes the output and the state of a pipeline, after a confirmation.
 
 use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
 use clap::Args;
 
-use super::{ExitCode, PipelineArgs, confirmed, print};
+use super::{ExitCode, PipelineArgs, confirm, print};
 use crate::metrics::Metrics;
 use crate::plan::{Plan, StageRole};
 use crate::sink::{CommitStats, Sink};
@@ -18,37 +18,39 @@ use crate::units::ByteSize;
 pub(super) struct ResetCommand {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// Forget only what this sink has; may be repeated. Default: all sinks, the rejects, and the
-    /// listings of sources.
+    /// Delete only the output of this sink; may be repeated.
+    ///
+    /// Default: the output of all sinks, the rejects, and the listings of sources.
     #[arg(long, value_name = "STAGE")]
     sink: Vec<String>,
-    /// Do not ask.
+    /// Skip the confirmation.
     #[arg(long)]
     yes: bool,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  latentflow reset photos.toml                       begin anew
-  latentflow reset photos.toml --sink out --yes      make one output anew
+  latentflow reset photos.toml                       delete all output and state
+  latentflow reset photos.toml --sink out --yes      delete the output of one sink
 
-Parquet and image files that the pipeline has written are removed, and its memory of what is done. Image files of outputs
-that were begun before version 0.1.0 kept a list of them stay. Input is never touched.";
+The Parquet and image files that the pipeline has written are deleted, together with the record of
+the rows that were processed. Inputs are never changed. Outputs of images that were started before
+version 0.1.0 have no list of their files; these files are not deleted.";
 
 impl ResetCommand {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let plan = self.pipeline.plan(&Arc::new(Metrics::new()))?;
-        let mut there = Vec::new();
+        let mut existing = Vec::new();
         for (name, sink) in sinks(&plan) {
             if let Some(folder) = sink.folder()
                 && folder
                     .is_folder()
                     .map_err(|error| anyhow!("{name}: {error}"))?
             {
-                there.push((name, sink));
+                existing.push((name, sink));
             }
         }
-        let sinks = there;
+        let sinks = existing;
         if let Some(unknown) = self
             .sink
             .iter()
@@ -56,15 +58,18 @@ impl ResetCommand {
         {
             let known: Vec<&str> = sinks.iter().map(|(name, _)| *name).collect();
             bail!(
-                "no sink `{unknown}` has written anything; those that have: {}",
+                "no sink `{unknown}` with output; sinks with output: {}",
                 known.join(", ")
             );
         }
-        let chosen =
-            |name: &str| self.sink.is_empty() || self.sink.iter().any(|wanted| wanted == name);
-        let chosen: Vec<_> = sinks.into_iter().filter(|(name, _)| chosen(name)).collect();
+        let is_chosen =
+            |name: &str| self.sink.is_empty() || self.sink.iter().any(|chosen| chosen == name);
+        let chosen: Vec<_> = sinks
+            .into_iter()
+            .filter(|(name, _)| is_chosen(name))
+            .collect();
         if chosen.is_empty() {
-            print("there is nothing to forget\n")?;
+            print("no output to delete\n")?;
             return Ok(ExitCode::Done);
         }
         for (name, sink) in &chosen {
@@ -72,7 +77,7 @@ impl ResetCommand {
                 files,
                 bytes,
                 records,
-            } = forget(name, *sink, false)?;
+            } = reset_sink(name, *sink, false)?;
             let folder = sink
                 .folder()
                 .map(|folder| folder.to_string())
@@ -82,12 +87,13 @@ impl ResetCommand {
                 ByteSize(bytes)
             ))?;
         }
-        if !self.yes && !confirmed("remove these files, so that the next run starts over?")? {
-            print("nothing was removed\n")?;
+        let question = "delete these files, so that the next run starts from the beginning?";
+        if !self.yes && !confirm(question)? {
+            print("no file was deleted\n")?;
             return Ok(ExitCode::Done);
         }
         for (name, sink) in &chosen {
-            forget(name, *sink, true)?;
+            reset_sink(name, *sink, true)?;
         }
         if let Some(state) = plan.state.as_ref().filter(|_| self.sink.is_empty()) {
             for stage in plan
@@ -95,21 +101,22 @@ impl ResetCommand {
                 .iter()
                 .filter(|stage| matches!(stage.role, StageRole::Source(..)))
             {
-                source::forget(&stage.name, state)?;
+                source::delete_state(&stage.name, state)?;
             }
-            state.local().map_or(Ok(()), topology::forget)?;
+            state.local().map_or(Ok(()), topology::clear_crash_state)?;
         }
-        print("forgotten: the next run begins anew\n")?;
+        print("deleted: the next run starts from the beginning\n")?;
         Ok(ExitCode::Done)
     }
 }
 
-fn forget(name: &str, sink: &dyn Sink, remove: bool) -> anyhow::Result<CommitStats> {
+/// Counts the output of a sink and, with `remove`, deletes it.
+fn reset_sink(name: &str, sink: &dyn Sink, remove: bool) -> anyhow::Result<CommitStats> {
     sink.reset(remove)
         .map_err(|error| anyhow!("{name}: {error}"))
 }
 
-/// Every sink that keeps files, by its stage's name.
+/// Returns all sinks, including the rejects, with the names of their stages.
 fn sinks(plan: &Plan) -> Vec<(&str, &dyn Sink)> {
     let stages = plan.stages.iter().filter_map(|stage| match &stage.role {
         StageRole::Sink(sink, _) => Some((&*stage.name, sink.as_ref())),

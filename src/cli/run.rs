@@ -1,4 +1,4 @@
-//! `latentflow run`: carries a pipeline out, shows how it goes, and says what came of it.
+//! `latentflow run`: runs a pipeline, shows its progress and prints a summary.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
@@ -32,33 +32,40 @@ use crate::topology::{self, RunOutcome, RunStats, Topology};
 pub(super) struct RunCommand {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// Workers, each with its own ONNX sessions. Default: as the pipeline says, or the cores at
-    /// hand.
+    /// Number of workers, which process batches concurrently.
+    ///
+    /// Each worker has its own ONNX sessions, unless `runtime.sessions` shares them. Default:
+    /// `workers` of the pipeline, otherwise the number of available cores, or twice that number
+    /// with shared sessions.
     #[arg(long, value_name = "N")]
     workers: Option<std::num::NonZeroU16>,
-    /// Take the first N records that are not done yet, then stop.
+    /// Read the first N records that are not yet committed, then stop.
     #[arg(long, value_name = "N")]
     limit: Option<NonZeroU64>,
-    /// Go on where an output holds rows that other stages, options or models have made: both kinds
-    /// will lie there beside each other. Each file's footer says which it holds.
+    /// Append to outputs whose rows were written with other stages, options or models.
+    ///
+    /// Such an output then holds rows of both configurations. The footer of each file identifies
+    /// the configuration of its rows.
     #[arg(long)]
     allow_change: bool,
-    /// Accept folders as they are, though the disks are not mounted that earlier runs met there:
-    /// the folder of a source is read, and an output starts over in its folder.
+    /// Accept folders as they are, although earlier runs found them on a disk that is not mounted.
+    ///
+    /// The source reads its folder as it is, and the sink starts a new output in its folder.
     #[arg(long)]
     start_over: bool,
-    /// Serve metrics and health while it runs, such as 127.0.0.1:9464. Default: `admin.listen` of
-    /// the pipeline. An address that other machines can reach needs `admin.token` or
-    /// `admin.allow_unauthenticated`, also by --set.
+    /// Serve metrics and health on this address during the run, such as 127.0.0.1:9464.
+    ///
+    /// Default: `admin.listen` of the pipeline. An address that other machines can reach requires
+    /// `admin.token` or `admin.allow_unauthenticated`, which --set can set.
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
-    /// How the summary at the end looks: a table on standard error, or JSON on standard output.
+    /// Format of the final summary.
     #[arg(long, value_enum, default_value_t = SummaryFormat::Table)]
     summary: SummaryFormat,
-    /// Say where the time went: who was at work, who waited for whom, and what held the run up.
+    /// Print a time profile: utilization of the stages, waits, and the bottleneck.
     #[arg(long)]
     profile: bool,
-    /// How progress and log lines look.
+    /// Format of progress and log lines.
     #[arg(long, value_enum, default_value_t = LogFormat::Auto)]
     log_format: LogFormat,
 }
@@ -68,16 +75,20 @@ Examples:
   latentflow run pipelines/quickstart.toml
   latentflow run photos.toml --limit 100 --summary json
   latentflow run photos.toml --workers 4 --metrics 127.0.0.1:9464
-  latentflow run photos.toml --limit 10000 --profile  where the time goes
+  latentflow run photos.toml --limit 10000 --profile    find the bottleneck
 
-Ctrl-C or SIGTERM: what was read is finished and committed, exit code 4; run again to go on. A source without an end
-has nothing left to go on with: exit code 0.
-A second one stops at once; what was not committed is done again by the next run.";
+On Ctrl-C or SIGTERM, the run stops reading, commits the records that it has read, and exits with
+code 4; run it again to resume. A pipeline with an unbounded source exits with code 0.
+A second signal ends the process immediately; the next run repeats the records that were not
+committed.";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum SummaryFormat {
+    /// A table on standard error; with `--log-format json`, one line of the log.
     Table,
+    /// A JSON document on standard output.
     Json,
+    /// No summary.
     None,
 }
 
@@ -94,14 +105,14 @@ impl RunCommand {
         stderr::count_lost_lines(&metrics.lost_log_lines);
         let plan = self.pipeline.plan(&metrics)?;
         if let Some(warning) = plan.memory.warning(system::cgroup_memory_limit()) {
-            tracing::warn!("{warning}");
+            tracing::warn!(%warning, "the run may exceed the memory limit of its control group");
         }
         if plan.is_unbounded() {
             file_descriptors::wait_for_free();
         }
-        // The work is done by threads of its own; this runtime only passes messages. What clients
-        // send is parsed on further threads, which a busy machine would else have by the hundred,
-        // each with memory that it does not give back.
+        // Dedicated threads do the work; this runtime only passes messages. Requests of clients are
+        // parsed on blocking threads. Their number is bounded, because a busy machine would start
+        // hundreds of them, each with memory that is not returned to the system.
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime
             .worker_threads(2)
@@ -109,14 +120,15 @@ impl RunCommand {
             .enable_all()
             .build();
         let runtime = runtime.context("cannot start the runtime")?;
-        // Operators and signals are answered while a disk holds all threads of the run.
+        // A separate runtime serves operators and signals while a blocked disk occupies all threads
+        // of the run.
         let operators = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build();
         let operators = operators.context("cannot start the runtime")?;
         let exit = runtime.block_on(self.execute(plan, metrics, operators.handle()));
-        // A reader that blocks (a network file system) must not keep the process from ending.
+        // A blocked reader (a network file system) must not prevent the process from exiting.
         runtime.shutdown_background();
         operators.shutdown_background();
         exit
@@ -140,7 +152,7 @@ impl RunCommand {
             tracing::info!("metrics at {url}/metrics");
         }
         tokio::spawn(listeners.watch());
-        let (name, allowed, endless, grace) = (
+        let (name, allowed, is_unbounded, grace) = (
             plan.name.clone(),
             plan.reject_limits,
             plan.is_unbounded(),
@@ -152,7 +164,7 @@ impl RunCommand {
             .map(|folder| Some(folder?.to_path()))
             .collect();
         let models = plan.models.clone();
-        let changes = ChangePolicy::allowed(self.allow_change, endless);
+        let changes = ChangePolicy::allowed(self.allow_change, is_unbounded);
         if self.start_over {
             topology::start_over(&plan)?;
         }
@@ -162,13 +174,13 @@ impl RunCommand {
         let stats = topology.stats();
         let before = topology.committed();
         if before > 0 {
-            tracing::info!("{before} records were done by earlier runs");
+            tracing::info!(records = before, "earlier runs have committed records");
         }
-        if endless {
+        if is_unbounded {
             outage::begin_to_wait(&metrics.commits.waiting_for_store);
         }
         let progress = ProgressDisplay::start(self.log_format, Arc::clone(&stats));
-        let mut daemon = if endless {
+        let mut daemon = if is_unbounded {
             let (pipeline, watched) = (self.pipeline.clone(), Arc::clone(&metrics));
             let read = Box::new(move || pipeline.plan(&watched));
             Some(Daemon::start(
@@ -179,13 +191,13 @@ impl RunCommand {
             None
         };
         drop(models);
-        let asked = operators.spawn(shutdown_signal(
-            "finishing and committing what was read",
+        let signaled = operators.spawn(shutdown_signal(
+            "committing the records that were read",
             grace,
         ));
         let stop = async {
-            if asked.await.is_err() {
-                // Without signals the run goes on to its end.
+            if signaled.await.is_err() {
+                // Without signal handlers, the run ends with its input.
                 std::future::pending::<()>().await;
             }
             outage::stop_waiting();
@@ -195,15 +207,14 @@ impl RunCommand {
         let outcome = topology.run(self.limit.map(NonZeroU64::get), stop).await;
         drop(daemon);
         progress.finish();
-        self.show(
+        self.print_summary(
             &RunSummary::new(name, &stats, &outcome, before, folders),
             &TimeProfile::of(&stats),
         )?;
-        exit_code(outcome, endless, &allowed, &stats)
+        exit_code(outcome, is_unbounded, &allowed, &stats)
     }
 
-    /// Shows what came of the run.
-    fn show(&self, summary: &RunSummary, profile: &TimeProfile) -> anyhow::Result<()> {
+    fn print_summary(&self, summary: &RunSummary, profile: &TimeProfile) -> anyhow::Result<()> {
         match self.summary {
             SummaryFormat::Table if log::is_json() => {
                 stderr::write(&log::json_line(
@@ -218,7 +229,7 @@ impl RunCommand {
             SummaryFormat::None => {}
         }
         if self.profile {
-            log::say(&profile.to_string());
+            log::write_info(&profile.to_string());
         }
         Ok(())
     }
@@ -226,26 +237,26 @@ impl RunCommand {
 
 fn exit_code(
     outcome: RunOutcome,
-    endless: bool,
+    is_unbounded: bool,
     allowed: &RejectLimits,
     stats: &RunStats,
 ) -> anyhow::Result<ExitCode> {
     match outcome {
-        // A reader that closed the pipe (`| head`) is not an error; the input has not ended either.
+        // A closed pipe (`| head`) is not an error; the input has not ended either.
         RunOutcome::Failed {
             stage,
             error: StageError::OutputClosed,
         } => {
-            tracing::info!("the run ends: {stage}: {}", StageError::OutputClosed);
+            tracing::info!(%stage, reason = %StageError::OutputClosed, "the run ends");
             Ok(ExitCode::Drained)
         }
         RunOutcome::Failed { stage, error } => Err(anyhow!("{stage}: {error}")),
-        RunOutcome::Drained if endless => Ok(ExitCode::Done),
+        RunOutcome::Drained if is_unbounded => Ok(ExitCode::Done),
         RunOutcome::Drained => Ok(ExitCode::Drained),
         RunOutcome::Rejected => Ok(ExitCode::Rejects),
         RunOutcome::Finished => Ok(match stats.exceeded(allowed, stats.records()) {
-            Some(why) => {
-                tracing::error!("{why}");
+            Some(reason) => {
+                tracing::error!(%reason, "too many records were rejected");
                 ExitCode::Rejects
             }
             None => ExitCode::Done,
@@ -253,21 +264,27 @@ fn exit_code(
     }
 }
 
-/// Resolves at the first Ctrl-C or SIGTERM; from then on a second one ends the process at once.
-/// `meanwhile` says what is done then, `grace` how long that may take before the process ends all
-/// the same.
-pub(super) async fn shutdown_signal(meanwhile: &'static str, grace: Option<Duration>) {
+/// Resolves at the first Ctrl-C or SIGTERM. A second signal ends the process immediately, and so
+/// does the end of `grace`; `None` means no deadline. `action` describes the shutdown in the log.
+pub(super) async fn shutdown_signal(action: &'static str, grace: Option<Duration>) {
     let mut signals = match ShutdownSignals::new() {
         Ok(signals) => signals,
         Err(error) => {
-            tracing::warn!(%error, "signals cannot be heard: the run goes on to its end");
+            tracing::warn!(
+                %error,
+                "cannot install signal handlers; a signal ends the run without a commit"
+            );
             return std::future::pending().await;
         }
     };
     let signal = signals.next().await;
-    tracing::info!("{signal}: stopping: {meanwhile}; once more to stop at once");
+    tracing::info!(
+        signal,
+        action,
+        "received a signal to stop; a second signal ends the process immediately"
+    );
     tokio::spawn(async move {
-        let late = async {
+        let deadline = async {
             match grace {
                 Some(grace) => tokio::time::sleep(grace).await,
                 None => std::future::pending().await,
@@ -275,16 +292,23 @@ pub(super) async fn shutdown_signal(meanwhile: &'static str, grace: Option<Durat
         };
         tokio::select! {
             signal = signals.next() => {
-                tracing::error!("{signal} again: the process ends; what is not committed is left to the next run");
+                tracing::error!(
+                    signal,
+                    "received a second signal; the process ends, and the next run repeats the \
+                     uncommitted work"
+                );
             }
-            () = late => tracing::error!("not done within shutdown.grace: what is not committed is left to the next run"),
+            () = deadline => tracing::error!(
+                "shutdown.grace has elapsed; the process ends, and the next run repeats the \
+                 uncommitted work"
+            ),
         }
         stderr::flush();
         std::process::exit(ExitCode::Killed as i32);
     });
 }
 
-/// What asks a process to stop.
+/// The signals that stop a process.
 struct ShutdownSignals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
@@ -302,7 +326,7 @@ impl ShutdownSignals {
         })
     }
 
-    /// Waits for the next one; returns its name.
+    /// Waits for the next signal and returns its name.
     #[cfg(unix)]
     async fn next(&mut self) -> &'static str {
         tokio::select! {

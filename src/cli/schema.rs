@@ -1,5 +1,4 @@
-//! `latentflow schema`: the JSON Schemas of pipeline files and of training files, made from the
-//! tables of kinds.
+//! `latentflow schema`: prints the JSON Schema of pipeline files or of training files.
 
 use clap::{Args, ValueEnum};
 use schemars::SchemaGenerator;
@@ -7,6 +6,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::{ExitCode, print_json};
+use crate::config::PipelineSettings;
 #[cfg(feature = "train")]
 use crate::corruption::CorruptionSpec;
 #[cfg(feature = "train")]
@@ -17,21 +17,20 @@ use crate::model::{ModelSpec, RuntimeSpec};
 use crate::plan_context::PipelineLimits;
 use crate::registry::ComponentKind;
 use crate::source::BatchSize;
-use crate::config::PipelineSettings;
 use crate::{sink, source, transform};
 
 #[derive(Debug, Args)]
 pub(super) struct SchemaCommand {
-    /// The files that it is of.
+    /// Kind of file that the schema describes.
     #[arg(value_enum, default_value_t = SchemaTarget::Pipeline)]
     of: SchemaTarget,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum SchemaTarget {
-    /// What `run` takes.
+    /// Pipeline files, for `run`.
     Pipeline,
-    /// What `train` takes.
+    /// Training files, for `train`.
     #[cfg(feature = "train")]
     Training,
 }
@@ -51,11 +50,12 @@ impl SchemaCommand {
     }
 }
 
-/// Pipeline files. A stage is one of the kinds: sources without `inputs`, the others with some.
+/// Generates the schema of pipeline files. Sources have no `inputs`; transforms and sinks require
+/// them.
 fn pipeline(generator: &mut SchemaGenerator) -> Value {
     let mut stages = sources(generator);
     let inputs = json!({ "type": "array", "items": { "type": "string" }, "minItems": 1,
-        "description": "The stages whose records it takes; several must have the same columns." });
+        "description": "Stages whose records this stage takes; they must have the same columns." });
     let with_inputs = || [("inputs", inputs.clone())];
     stages.extend(
         transform::KINDS
@@ -71,7 +71,11 @@ fn pipeline(generator: &mut SchemaGenerator) -> Value {
     let limits = closed(generator.subschema_for::<PipelineLimits>().to_value());
     let runtime = closed(generator.subschema_for::<RuntimeSpec>().to_value());
     let model = closed(generator.subschema_for::<ModelSpec>().to_value());
-    let named = |of: Value| json!({ "type": "object", "propertyNames": { "pattern": "^[a-z0-9_-]{1,64}$" }, "additionalProperties": of });
+    let named = |table: Value| {
+        json!({ "type": "object",
+            "propertyNames": { "pattern": "^[a-z0-9_-]{1,64}$" },
+            "additionalProperties": table })
+    };
     root["properties"]["limits"] = limits;
     root["properties"]["runtime"] = runtime;
     root["properties"]["models"] = named(model);
@@ -79,7 +83,7 @@ fn pipeline(generator: &mut SchemaGenerator) -> Value {
     document(root, "latentflow pipeline", &["stages"])
 }
 
-/// Training files: each table as its own code reads it.
+/// Generates the schema of training files from the configuration types of their tables.
 #[cfg(feature = "train")]
 fn training(generator: &mut SchemaGenerator) -> Value {
     use crate::train::config::{ModelHeader, NetworkSpec, Sparsity, TrainingSpec};
@@ -126,7 +130,7 @@ fn document(root: Value, title: &str, required: &[&str]) -> Value {
 
 fn sources(generator: &mut SchemaGenerator) -> Vec<Value> {
     let mut batch = generator.subschema_for::<BatchSize>().to_value();
-    // As kinds declare it of their own options.
+    // The same declaration as on the options of the kinds.
     batch["x-changes-rows"] = json!(false);
     source::KINDS
         .iter()
@@ -134,7 +138,7 @@ fn sources(generator: &mut SchemaGenerator) -> Vec<Value> {
         .collect()
 }
 
-/// A kind's options, with what every stage of its role has beside them.
+/// Generates the schema of a kind: its own options and the options that its role adds.
 fn stage<P, const N: usize>(
     kind: &ComponentKind<P>,
     generator: &mut SchemaGenerator,
@@ -158,7 +162,7 @@ fn stage<P, const N: usize>(
     schema
 }
 
-/// The schema of a table that takes no other keys than those it names.
+/// Returns the schema of a table that accepts no other keys than its properties.
 fn closed(mut schema: Value) -> Value {
     if !schema.is_object() {
         schema = json!({});

@@ -1,5 +1,5 @@
-//! Standard error: a thread of its own writes it from a bounded queue, so that a log that cannot be
-//! written neither ends nor stops the process.
+//! Standard error, written by a dedicated thread from a bounded queue, so that an unwritable log
+//! neither ends nor blocks the process.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
@@ -11,20 +11,21 @@ use prometheus::IntCounter;
 
 use super::log;
 
-/// Bytes that may wait to be written.
+/// Maximum size of the queue in bytes.
 const MAX_BYTES: usize = 1 << 20;
-/// How long the end of the process waits for a text to be written, and for all of them.
-const PATIENCE: Duration = Duration::from_secs(1);
-const PATIENCE_IN_ALL: Duration = Duration::from_secs(10);
-/// How long a descriptor that does not block is left alone before the next attempt.
-const PAUSE: Duration = Duration::from_millis(10);
+/// Maximum time that the exit of the process waits for one text to be written.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// Maximum time that the exit of the process waits for all texts to be written.
+const TOTAL_FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
+/// Interval between attempts to write to a nonblocking descriptor.
+const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 static QUEUE: StderrQueue = StderrQueue::new();
-/// Whether a thread writes what is queued.
+/// Whether the thread runs that writes the queue.
 static STARTED: AtomicBool = AtomicBool::new(false);
 
-/// Starts the thread that writes. Before that, and where it cannot be started, texts are written by
-/// who gives them.
+/// Starts the writing thread. Before that, or if it cannot be started, callers write their texts
+/// directly.
 pub(super) fn start() {
     if STARTED.swap(true, Relaxed) {
         return;
@@ -35,30 +36,30 @@ pub(super) fn start() {
     }
 }
 
-/// Counts the lines that are lost in `counter`, too.
+/// Also counts lost lines in `counter`.
 pub(super) fn count_lost_lines(counter: &IntCounter) {
     QUEUE.count_lost_lines(counter);
 }
 
-/// Writes whole lines to standard error, or loses them; never fails, and never waits once [`start`]
-/// was called.
+/// Writes complete lines to standard error. Never fails, and never blocks after [`start`]: lines
+/// that cannot be written are dropped and counted.
 pub(super) fn write(text: &str) {
     if STARTED.load(Relaxed) {
         QUEUE.add(text.as_bytes());
     } else {
-        // A command that only prints cannot report a closed pipe.
+        // An error of standard error itself cannot be reported.
         let _ = io::stderr().write_all(text.as_bytes());
     }
 }
 
-/// Waits until everything is written, as long as that makes progress.
+/// Waits until the queue is written: at most 1 s for one text, and 10 s in total.
 pub fn flush() {
     if STARTED.load(Relaxed) {
-        QUEUE.flush(PATIENCE, PATIENCE_IN_ALL);
+        QUEUE.flush(FLUSH_TIMEOUT, TOTAL_FLUSH_TIMEOUT);
     }
 }
 
-/// Standard error as a writer; each call has to have whole lines.
+/// Standard error as a writer; each call has to pass complete lines.
 pub(super) struct Stderr;
 
 impl Write for Stderr {
@@ -72,7 +73,7 @@ impl Write for Stderr {
     }
 }
 
-/// Texts that wait to be written. Where too many wait, the oldest are lost.
+/// A queue of texts to be written. If it is full, the oldest texts are dropped.
 struct StderrQueue {
     waiting: Mutex<QueueState>,
     changed: Condvar,
@@ -82,14 +83,14 @@ struct StderrQueue {
 struct QueueState {
     texts: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// Whether a text was taken and is not written yet.
+    /// Whether the thread is writing a text that it has taken from the queue.
     is_writing: bool,
-    /// Texts that were written or lost by the thread.
+    /// Number of texts that the thread has written or lost.
     done: u64,
-    /// Lines that were lost in all.
+    /// Total number of lost lines.
     lost: u64,
-    /// Lines that were lost and that the log does not mention yet.
-    unmentioned: u64,
+    /// Number of lost lines that the log does not report yet.
+    unreported: u64,
 }
 
 impl StderrQueue {
@@ -100,7 +101,7 @@ impl StderrQueue {
             is_writing: false,
             done: 0,
             lost: 0,
-            unmentioned: 0,
+            unreported: 0,
         };
         Self {
             waiting: Mutex::new(waiting),
@@ -123,7 +124,7 @@ impl StderrQueue {
     fn lose(&self, waiting: &mut QueueState, text: &[u8]) {
         let lines = lines(text);
         waiting.lost += lines;
-        waiting.unmentioned += lines;
+        waiting.unreported += lines;
         if let Some(counter) = self.counter.get() {
             counter.inc_by(lines);
         }
@@ -143,7 +144,7 @@ impl StderrQueue {
         self.changed.notify_all();
     }
 
-    /// Writes texts as they come, for ever.
+    /// Writes texts as they arrive; does not return.
     fn write_to(&self, out: &mut impl Write) {
         let mut is_torn = false;
         loop {
@@ -151,14 +152,15 @@ impl StderrQueue {
         }
     }
 
-    /// Waits for a text and writes it. `is_torn`: the last line that `out` took has no end.
+    /// Waits for a text and writes it. `is_torn` states whether the last line in `out` has no line
+    /// break.
     fn write_next(&self, out: &mut impl Write, is_torn: &mut bool) {
         let mut waiting = self.waiting();
-        let (text, unmentioned) = loop {
+        let (text, unreported) = loop {
             if let Some(text) = waiting.texts.pop_front() {
                 waiting.bytes -= text.len();
                 waiting.is_writing = true;
-                break (text, std::mem::take(&mut waiting.unmentioned));
+                break (text, std::mem::take(&mut waiting.unreported));
             }
             waiting = self
                 .changed
@@ -166,15 +168,15 @@ impl StderrQueue {
                 .unwrap_or_else(PoisonError::into_inner);
         };
         drop(waiting);
-        let mention = match unmentioned {
+        let report = match unreported {
             0 => Ok(()),
             lost => put(out, log::lost_lines(lost).as_bytes(), is_torn),
         };
-        let is_mentioned = mention.is_ok();
-        let written = mention.and_then(|()| put(out, &text, is_torn));
+        let is_reported = report.is_ok();
+        let written = report.and_then(|()| put(out, &text, is_torn));
         let mut waiting = self.waiting();
-        if !is_mentioned {
-            waiting.unmentioned += unmentioned;
+        if !is_reported {
+            waiting.unreported += unreported;
         }
         if written.is_err() {
             self.lose(&mut waiting, &text);
@@ -185,12 +187,12 @@ impl StderrQueue {
         self.changed.notify_all();
     }
 
-    fn flush(&self, patience: Duration, in_all: Duration) {
-        let end = Instant::now() + in_all;
+    fn flush(&self, timeout: Duration, total_timeout: Duration) {
+        let end = Instant::now() + total_timeout;
         let mut waiting = self.waiting();
-        let (mut done, mut moved) = (waiting.done, Instant::now());
+        let (mut done, mut last_progress) = (waiting.done, Instant::now());
         while (waiting.is_writing || !waiting.texts.is_empty()) && Instant::now() < end {
-            let left = patience.saturating_sub(moved.elapsed());
+            let left = timeout.saturating_sub(last_progress.elapsed());
             if left.is_zero() {
                 return;
             }
@@ -200,13 +202,13 @@ impl StderrQueue {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
             if waiting.done != done {
-                (done, moved) = (waiting.done, Instant::now());
+                (done, last_progress) = (waiting.done, Instant::now());
             }
         }
     }
 }
 
-/// Lines of a text; the last one counts without an end as well.
+/// Counts the lines of a text, including a last line without a line break.
 fn lines(text: &[u8]) -> u64 {
     text.split(|&byte| byte == b'\n')
         .filter(|line| !line.is_empty())
@@ -214,8 +216,8 @@ fn lines(text: &[u8]) -> u64 {
         .max(1) as u64
 }
 
-/// Writes a text as a whole. Where that fails in the middle of a line, the next text begins with
-/// the end of that line.
+/// Writes a complete text. After a failure in the middle of a line, the next text begins with a
+/// line break.
 fn put(out: &mut impl Write, text: &[u8], is_torn: &mut bool) -> io::Result<()> {
     let end: &[u8] = if *is_torn { b"\n" } else { b"" };
     for mut part in [end, text] {
@@ -227,7 +229,9 @@ fn put(out: &mut impl Write, text: &[u8], is_torn: &mut bool) -> io::Result<()> 
                     part = &part[written..];
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(PAUSE),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    std::thread::sleep(RETRY_INTERVAL);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -241,7 +245,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes so many bytes, then fails until it has room again.
+    /// A writer that accepts `room` bytes and then fails with [`ErrorKind::StorageFull`].
     struct Disk {
         room: usize,
         taken: Vec<u8>,
@@ -270,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn full_disk_loses_lines_and_later_mentions_them() {
+    fn lines_lost_on_a_full_disk_are_reported_later() {
         let queue = StderrQueue::new();
         let (mut disk, mut is_torn) = (
             Disk {
@@ -296,11 +300,12 @@ mod tests {
             ("one", "tw", "four", 4),
             "{text}"
         );
-        assert!(lines[2].contains("2 lines of the log were lost"), "{text}");
+        let expected = "2 lines of the log were lost, because standard error was not writable";
+        assert!(lines[2].ends_with(expected), "{text}");
     }
 
     #[test]
-    fn reader_that_stands_still_costs_bounded_memory() {
+    fn blocked_reader_uses_bounded_memory() {
         let queue = StderrQueue::new();
         let counter = counted(&queue);
         let text = vec![b'x'; 1000];
@@ -311,16 +316,16 @@ mod tests {
     }
 
     #[test]
-    fn flush_ends_where_nothing_is_written() {
+    fn flush_without_a_writing_thread_times_out() {
         let queue = StderrQueue::new();
-        queue.flush(PATIENCE, PATIENCE_IN_ALL);
+        queue.flush(FLUSH_TIMEOUT, TOTAL_FLUSH_TIMEOUT);
         queue.add(b"never\n");
-        queue.flush(Duration::from_millis(1), PATIENCE_IN_ALL);
+        queue.flush(Duration::from_millis(1), TOTAL_FLUSH_TIMEOUT);
         assert_eq!(queue.waiting().texts.len(), 1);
     }
 
     #[test]
-    fn lines_lost_before_the_counter_is_known_are_counted() {
+    fn lines_lost_before_the_counter_is_set_are_counted() {
         let queue = StderrQueue::new();
         queue.add(b"one\ntwo\n");
         queue.write_next(

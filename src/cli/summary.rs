@@ -1,4 +1,4 @@
-//! What came of a run: a table for people, JSON for programs.
+//! The summary of a run, as a table and as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,9 +23,9 @@ pub(super) struct RunSummary {
     records: u64,
     records_per_second: f64,
     rejects: u64,
-    /// Inputs that could not be read; the next run reads what is missing.
+    /// Inputs that could not be read; the next run reads them.
     unread_inputs: u64,
-    /// Records that earlier runs had done.
+    /// Records that earlier runs had committed.
     done_before: u64,
     stages: Vec<StageSummary>,
 }
@@ -44,9 +44,9 @@ struct StageSummary {
     reconstruction_error: Option<ModelErrorSummary>,
     #[serde(skip_serializing_if = "Option::is_none")]
     written: Option<CommitSummary>,
-    /// Files that the source left out of its last listing, by reason.
-    #[serde(skip_serializing_if = "SkippedFiles::is_empty")]
-    passed_over: SkippedFiles,
+    /// Files that the source skipped in its last listing, by reason.
+    #[serde(rename = "passed_over", skip_serializing_if = "SkippedFiles::is_empty")]
+    skipped_files: SkippedFiles,
 }
 
 #[derive(Debug, Serialize)]
@@ -65,7 +65,7 @@ struct CommitSummary {
 }
 
 impl RunSummary {
-    /// `folders`: per stage of the plan, where it writes.
+    /// Summarizes a run. `folders` holds the output folder of each stage of the plan.
     pub(super) fn new(
         pipeline: String,
         stats: &RunStats,
@@ -100,7 +100,7 @@ impl RunSummary {
                         error: error.summary()?,
                     })
                 }),
-                passed_over: stage.skipped_files(),
+                skipped_files: stage.skipped_files(),
                 written: folder.map(|folder| {
                     let written = stage.written();
                     CommitSummary {
@@ -131,35 +131,8 @@ impl RunSummary {
     }
 }
 
-impl fmt::Display for RunSummary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            pipeline,
-            outcome,
-            seconds,
-            records,
-            records_per_second: rate,
-            rejects,
-            ..
-        } = self;
-        writeln!(
-            f,
-            "\n{pipeline} {outcome}: {records} records in {seconds:.2} s, {rate:.0}/s, {rejects} rejected"
-        )?;
-        if self.unread_inputs > 0 {
-            writeln!(
-                f,
-                "{} inputs could not be read; the next run reads what is missing",
-                self.unread_inputs
-            )?;
-        }
-        if self.done_before > 0 {
-            writeln!(
-                f,
-                "{} records had been done by earlier runs",
-                self.done_before
-            )?;
-        }
+impl RunSummary {
+    fn write_stages(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self
             .stages
             .iter()
@@ -196,12 +169,47 @@ impl fmt::Display for RunSummary {
                 "{name:width$}  {kind:<10}  {records_in:>10}  {out:>10}  {rejects:>8}  {busy:>9}"
             )?;
         }
+        Ok(())
+    }
+}
+
+impl fmt::Display for RunSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            pipeline,
+            outcome,
+            seconds,
+            records,
+            records_per_second: rate,
+            rejects,
+            ..
+        } = self;
+        writeln!(
+            f,
+            "\n{pipeline} {outcome}: {records} records in {seconds:.2} s, {rate:.0}/s, \
+             {rejects} rejected"
+        )?;
+        if self.unread_inputs > 0 {
+            writeln!(
+                f,
+                "{} inputs could not be read; the next run reads them",
+                self.unread_inputs
+            )?;
+        }
+        if self.done_before > 0 {
+            writeln!(
+                f,
+                "{} records were committed by earlier runs",
+                self.done_before
+            )?;
+        }
+        self.write_stages(f)?;
         for stage in self
             .stages
             .iter()
-            .filter(|stage| !stage.passed_over.is_empty())
+            .filter(|stage| !stage.skipped_files.is_empty())
         {
-            writeln!(f, "passed over by {}: {}", stage.name, stage.passed_over)?;
+            writeln!(f, "skipped by {}: {}", stage.name, stage.skipped_files)?;
         }
         for stage in &self.stages {
             for (reason, count) in &stage.rejects_by_reason {

@@ -1,5 +1,4 @@
-//! Where the time of a run went: who was at work, who waited for whom, and, in words, what held it
-//! up.
+//! The time profile of a run: utilization of the stages, waits, and the bottleneck.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,26 +8,27 @@ use serde::Serialize;
 
 use crate::topology::{RunStats, StageStats};
 
-/// Shares of the time between the start of the first worker and the end.
+/// Shares of the time from the start of the first worker to the end of the run.
 #[derive(Debug, Serialize)]
 pub(super) struct TimeProfile {
     seconds: f64,
     workers: usize,
     /// Share of the time in which no source had a batch ready.
     waited_for_sources: f64,
-    /// Share of the time in which a batch was ready, but as many as may be were on their way.
+    /// Share of the time in which a batch was ready, but the maximum number of batches was in
+    /// flight.
     waited_for_room: f64,
-    /// Share of the workers' time in which they were at work.
+    /// Share of the time in which the workers were busy, averaged over the workers.
     workers_busy: f64,
     stages: Vec<StageProfile>,
-    /// Sessions that all workers share.
+    /// The sessions that all workers share.
     sessions: Vec<SessionProfile>,
 }
 
 #[derive(Debug, Serialize)]
 struct SessionProfile {
     model: String,
-    /// Share of the time.
+    /// Share of the time in which the session was busy.
     busy: f64,
 }
 
@@ -37,9 +37,9 @@ struct StageProfile {
     name: String,
     kind: &'static str,
     role: &'static str,
-    /// Share of the time of those who do its work: all workers for a transform and for what a sink
-    /// leaves to them, its own thread for a sink. A source's is the time in which it was not made
-    /// to wait.
+    /// Share of the time in which the stage was busy: averaged over the workers for a transform and
+    /// for the encoding of a sink, of the sink's thread for its other work. For a source, the share
+    /// of the time in which it was not blocked by backpressure.
     busy: f64,
 }
 
@@ -65,7 +65,7 @@ impl TimeProfile {
                 "transform" => share(&stage.busy) / workers.max(1) as f64,
                 _ => share(&stage.busy),
             };
-            // What workers do for a sink is one more thing that they do.
+            // Workers encode batches for some sinks; that is shown as a stage of its own.
             let prepared = share(&stage.prepared) / workers.max(1) as f64;
             let prepared =
                 (prepared > 0.0).then(|| profile(stage, "encoding", "transform", prepared));
@@ -98,39 +98,39 @@ impl TimeProfile {
             .max_by(|a, b| a.busy.total_cmp(&b.busy))
     }
 
-    /// What held the run up, and what would help.
+    /// Describes the bottleneck of the run and how to remove it.
     fn bottleneck(&self) -> String {
         let percent = |share: f64| format!("{:.0} %", 100.0 * share);
         let sink = self.busiest("sink").filter(|sink| sink.busy > 0.85);
         if let Some(session) = self.sessions.iter().find(|session| session.busy > 0.85) {
             return format!(
-                "the session of model `{}`, which all workers share: it was at work {} of the time. A faster device, larger \
-                 calls (more records in a batch, more workers) or a smaller model would help",
+                "the shared session of model `{}`, busy {} of the time; a faster device, larger \
+                 calls (more records per batch, more workers) or a smaller model would help",
                 session.model,
                 percent(session.busy)
             );
         }
         match (sink, self.busiest("transform")) {
             (Some(sink), _) => format!(
-                "the sink `{}`: its thread was at work {} of the time. Cheaper compression, fewer columns or a faster \
-                 disk would help; more workers would not",
+                "the sink `{}`, busy {} of the time; faster compression, fewer columns or a faster \
+                 disk would help, but not more workers",
                 sink.name,
                 percent(sink.busy)
             ),
             (None, Some(stage)) if self.workers_busy > 0.85 => format!(
-                "the workers: they were at work {} of the time, in `{}` most of all ({}). More cores, or less to do in \
-                 that stage, would help",
+                "the workers, busy {} of the time, mostly in `{}` ({}); more cores or a cheaper \
+                 stage would help",
                 percent(self.workers_busy),
                 stage.name,
                 percent(stage.busy)
             ),
             _ if self.waited_for_sources > 0.5 => format!(
-                "the sources: {} of the time none had a batch ready, and the workers were at work {} of it. A faster \
-                 disk or network, or larger files, would help; more workers would not",
+                "the sources, without a batch {} of the time, with the workers busy {} of the \
+                 time; a faster disk or network or larger files would help, but not more workers",
                 percent(self.waited_for_sources),
                 percent(self.workers_busy)
             ),
-            _ => "nothing stands out: the run is too short to tell, or its parts take turns"
+            _ => "none found: the run is too short, or the time is spread over several stages"
                 .to_owned(),
         }
     }
@@ -147,7 +147,7 @@ impl fmt::Display for TimeProfile {
             stages,
             sessions,
         } = self;
-        writeln!(f, "\nwhere the {seconds:.2} s went, in percent")?;
+        writeln!(f, "\ntime profile of {seconds:.2} s, in percent")?;
         let width = stages
             .iter()
             .map(|stage| stage.name.len())
@@ -174,8 +174,8 @@ impl fmt::Display for TimeProfile {
             let percent = |share: f64| format!("{:.1}", 100.0 * share.max(0.0));
             let (input, output) = match *role {
                 "source" => ("-".to_owned(), percent(*waited_for_room)),
-                // Workers carry a batch through all transforms: they wait between batches, not
-                // between stages.
+                // A worker processes a batch through all transforms, so it waits between batches
+                // and not between stages.
                 "transform" => ("-".to_owned(), "-".to_owned()),
                 _ => (percent(1.0 - busy), "-".to_owned()),
             };
@@ -196,13 +196,13 @@ impl fmt::Display for TimeProfile {
         for SessionProfile { model, busy } in sessions {
             writeln!(
                 f,
-                "the session of model `{model}` was at work {:.1} % of the time",
+                "the session of model `{model}` was busy {:.1} % of the time",
                 100.0 * busy
             )?;
         }
         writeln!(
             f,
-            "for {:.1} % of the time no source had a batch ready",
+            "no source had a batch ready for {:.1} % of the time",
             100.0 * waited_for_sources
         )?;
         writeln!(f, "bottleneck: {}", self.bottleneck())
@@ -240,19 +240,30 @@ mod tests {
     }
 
     #[test]
-    fn the_bottleneck_is_named() {
-        let named = |waited, busy, sink| profile(waited, busy, sink, 0.2).bottleneck();
-        assert!(
-            named(0.0, 0.97, 0.1)
-                .starts_with("the workers: they were at work 97 % of the time, in `codes`")
+    fn bottleneck_is_the_busiest_part_of_the_run() {
+        let bottleneck = |waited, busy, sink, session| -> String {
+            let text = profile(waited, busy, sink, session).bottleneck();
+            text.split(';').next().unwrap_or_default().to_owned()
+        };
+        assert_eq!(
+            bottleneck(0.0, 0.97, 0.1, 0.2),
+            "the workers, busy 97 % of the time, mostly in `codes` (78 %)"
         );
-        assert!(named(0.9, 0.2, 0.1).starts_with("the sources: 90 % of the time"));
-        assert!(named(0.1, 0.5, 0.95).starts_with("the sink `out`"));
-        assert!(named(0.2, 0.5, 0.3).starts_with("nothing stands out"));
-        assert!(
-            profile(0.0, 0.97, 0.1, 0.9)
-                .bottleneck()
-                .starts_with("the session of model `m`, which all workers share")
+        assert_eq!(
+            bottleneck(0.9, 0.2, 0.1, 0.2),
+            "the sources, without a batch 90 % of the time, with the workers busy 20 % of the time"
+        );
+        assert_eq!(
+            bottleneck(0.1, 0.5, 0.95, 0.2),
+            "the sink `out`, busy 95 % of the time"
+        );
+        assert_eq!(
+            bottleneck(0.2, 0.5, 0.3, 0.2),
+            "none found: the run is too short, or the time is spread over several stages"
+        );
+        assert_eq!(
+            bottleneck(0.0, 0.97, 0.1, 0.9),
+            "the shared session of model `m`, busy 90 % of the time"
         );
     }
 }

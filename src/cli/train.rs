@@ -1,4 +1,4 @@
-//! `latentflow train`: trains what a file declares, shows how it goes, and says what came of it.
+//! `latentflow train`: trains the model of a training file and shows the progress.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use super::ExitCode;
 use super::log::{self, LogFormat};
 use crate::admin::Admin;
+use crate::config::{self, AdminSettings, Diagnostics, KeySpans};
 use crate::error::ConfigError;
 use crate::metrics::Metrics;
 use crate::server::{Listeners, TokenSource};
-use crate::config::{self, AdminSettings, Diagnostics, KeySpans};
 use crate::train::{
     self, EpochRecord, TrainError, TrainEvent, TrainOptions, TrainResult, TrainStarted,
     TrainingFile,
@@ -24,38 +24,46 @@ use crate::train::{
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct TrainCommand {
-    /// The training file (TOML).
+    /// Training file (TOML).
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Override a key: --set training.epochs=5. The environment does too:
-    /// LATENTFLOW__TRAINING__EPOCHS.
+    /// Override a key, such as --set training.epochs=5; may be repeated.
+    ///
+    /// An environment variable overrides a key as well, such as LATENTFLOW__TRAINING__EPOCHS; --set
+    /// takes precedence.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// The folder that relative paths of data start from; the same as --set data.root=FOLDER.
+    /// Folder that relative paths of the data start from, as with --set data.root=FOLDER.
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
-    /// The model's folder. Default: the file's name without its ending, beside it.
+    /// Model folder to write.
+    ///
+    /// Default: the path of the training file without its extension.
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Begin anew, whatever an earlier run has done; a model that is there already is replaced at
-    /// the end.
+    /// Start from the beginning instead of resuming an earlier training.
+    ///
+    /// An existing model is replaced when the training ends.
     #[arg(long)]
     restart: bool,
-    /// Threads that compute. The same number gives the same results bit for bit. Default: the
-    /// number of available cores.
+    /// Number of computing threads; the same number gives bit-identical results.
+    ///
+    /// Default: the number of available cores.
     #[arg(long, value_name = "N")]
     threads: Option<std::num::NonZeroUsize>,
-    /// Serve Prometheus metrics while it runs, such as 127.0.0.1:9464. An address that other
-    /// machines can reach needs a token, or --metrics-unauthenticated.
+    /// Serve Prometheus metrics on this address during the training, such as 127.0.0.1:9464.
+    ///
+    /// An address that other machines can reach requires --metrics-token or
+    /// --metrics-unauthenticated.
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
-    /// A file whose first line is the token that Prometheus sends.
+    /// File whose first line is the token that Prometheus sends.
     #[arg(long, value_name = "FILE", requires = "metrics")]
     metrics_token: Option<PathBuf>,
-    /// Serve metrics to everybody, on an address that other machines can reach.
+    /// Serve metrics without a token on an address that other machines can reach.
     #[arg(long, requires = "metrics", conflicts_with = "metrics_token")]
     metrics_unauthenticated: bool,
-    /// How progress and log lines look.
+    /// Format of progress and log lines.
     #[arg(long, value_enum, default_value_t = LogFormat::Auto)]
     log_format: LogFormat,
 }
@@ -66,8 +74,9 @@ Examples:
   latentflow train models/kdd-ae.toml --data ~/data --set training.epochs=50 --out /tmp/kdd
   latentflow train my.toml --metrics 127.0.0.1:9464
 
-Ctrl-C or SIGTERM: the best weights so far become the model, exit code 4; run again to go on.
-After a kill, or a loss of power, run again: training goes on from its last checkpoint, to the same result.";
+On Ctrl-C or SIGTERM, the best weights so far are written as the model, exit code 4; run the same
+command again to resume. After a kill or a power failure, the same command resumes from the last
+checkpoint and gives the same result.";
 
 impl TrainCommand {
     pub(super) fn run(mut self) -> anyhow::Result<ExitCode> {
@@ -96,7 +105,7 @@ impl TrainCommand {
         let runtime = runtime.context("cannot start the runtime")?;
         let flag = Arc::clone(&stop);
         runtime.spawn(async move {
-            super::run::shutdown_signal("keeping the best weights so far", None).await;
+            super::run::shutdown_signal("writing the best weights so far", None).await;
             flag.store(true, Ordering::Relaxed);
         });
         let options = TrainOptions {
@@ -106,12 +115,14 @@ impl TrainCommand {
         let metrics = admin
             .map(|settings| serve(&runtime, &settings))
             .transpose()?;
-        let mut watch = TrainingProgress::new(self.log_format, file.head.name.clone(), metrics);
-        let trained = train::train(&file, &out, &options, &mut |event| watch.on_event(&event));
-        watch.finish();
+        let mut progress = TrainingProgress::new(self.log_format, file.head.name.clone(), metrics);
+        let trained = train::train(&file, &out, &options, &mut |event| {
+            progress.on_event(&event)
+        });
+        progress.finish();
         runtime.shutdown_background();
         let trained = trained.map_err(|error| into_cli_error(error, &places))?;
-        report(&trained, &file, &out);
+        print_result(&trained, &file, &out);
         Ok(if trained.finished {
             ExitCode::Done
         } else {
@@ -119,7 +130,7 @@ impl TrainCommand {
         })
     }
 
-    /// How metrics are served, if they are.
+    /// Returns the settings of the metrics listener; `None` without `--metrics`.
     fn admin(&self) -> Result<Option<AdminSettings>, ConfigError> {
         let Some(address) = self.metrics else {
             return Ok(None);
@@ -129,8 +140,8 @@ impl TrainCommand {
             && !self.metrics_unauthenticated
         {
             let text = format!(
-                "--metrics {address} can be reached from other machines; add --metrics-token FILE, or \
-                 --metrics-unauthenticated where the network lets only the right ones in"
+                "--metrics {address} can be reached from other machines; add --metrics-token FILE, \
+                 or --metrics-unauthenticated if the network restricts access"
             );
             return Err(ConfigError::new("", text));
         }
@@ -147,7 +158,7 @@ impl TrainCommand {
         }))
     }
 
-    /// Sets how many threads compute, for the whole process.
+    /// Sets the number of computing threads of the process.
     fn use_threads(&self) -> anyhow::Result<()> {
         let threads = self
             .threads
@@ -166,7 +177,7 @@ fn into_cli_error(error: TrainError, places: &KeySpans) -> anyhow::Error {
     }
 }
 
-/// Serves metrics as the command line says.
+/// Serves metrics on the listener of the command line.
 fn serve(
     runtime: &tokio::runtime::Runtime,
     settings: &AdminSettings,
@@ -184,7 +195,7 @@ fn serve(
     Ok(metrics)
 }
 
-/// Shows how a training goes: a bar on a terminal, a line per epoch everywhere.
+/// Shows the progress of a training: a bar on a terminal, and a log line for each epoch.
 struct TrainingProgress {
     bar: ProgressBar,
     metrics: Option<Arc<Metrics>>,
@@ -234,7 +245,7 @@ impl TrainingProgress {
                     "data is ready"
                 );
                 for reason in &prepared.reasons {
-                    tracing::warn!("rejected: {reason}");
+                    tracing::warn!(%reason, "a record of the data was rejected");
                 }
             }
             TrainEvent::Started(started) => self.start(started),
@@ -255,10 +266,10 @@ impl TrainingProgress {
             TrainEvent::Finishing => self.bar.set_message("writing and measuring the model"),
             TrainEvent::Measured(failed) => {
                 if let Some(reason) = &failed.reason {
-                    let records = failed.records;
                     tracing::warn!(
-                        records,
-                        "the model failed on records, which are not measured; the first: {reason}"
+                        records = failed.records,
+                        first_reason = %reason,
+                        "the model failed on records, which are not measured"
                     );
                 }
             }
@@ -275,8 +286,25 @@ impl TrainingProgress {
             epochs,
             resumed,
         } = *started;
-        let going = if resumed > 0 { "going on" } else { "training" };
-        tracing::info!(parameters, records, batches, epochs, resumed, "{going}");
+        if resumed > 0 {
+            tracing::info!(
+                parameters,
+                records,
+                batches,
+                epochs,
+                resumed,
+                "resuming the training"
+            );
+        } else {
+            tracing::info!(
+                parameters,
+                records,
+                batches,
+                epochs,
+                resumed,
+                "starting the training"
+            );
+        }
         self.bar.set_length(batches * u64::from(epochs));
         self.bar.reset_eta();
         self.bar.set_position(resumed);
@@ -284,21 +312,24 @@ impl TrainingProgress {
             .set_style(style("{bar:30} {percent}%  {msg}  {per_sec}  {eta} left"));
     }
 
-    fn epoch(&self, point: &EpochRecord, better: bool) {
+    fn epoch(&self, point: &EpochRecord, is_best: bool) {
         let rate = self.records as f64 * f64::from(point.epoch) / point.seconds.max(1e-9);
         let left = point.seconds / f64::from(point.epoch) * f64::from(self.epochs - point.epoch);
-        let validation = point
+        let validation_loss = point
             .validation_loss
-            .map_or("-".to_owned(), |loss| format!("{loss:.6}"));
-        let line = format!(
-            "epoch {:>3}/{}  loss {:.6}  validation {validation}{}  {rate:.0} records/s  {} left",
-            point.epoch,
-            self.epochs,
-            point.loss,
-            if better { " *" } else { "  " },
-            HumanDuration(std::time::Duration::from_secs_f64(left)),
-        );
-        self.bar.suspend(|| tracing::info!("{line}"));
+            .map(|loss| tracing::field::display(format!("{loss:.6}")));
+        self.bar.suspend(|| {
+            tracing::info!(
+                epoch = point.epoch,
+                epochs = self.epochs,
+                loss = %format_args!("{:.6}", point.loss),
+                validation_loss,
+                is_best,
+                records_per_second = rate.round(),
+                left = %HumanDuration(std::time::Duration::from_secs_f64(left)),
+                "finished an epoch"
+            );
+        });
         if let Some(metrics) = &self.metrics {
             metrics
                 .training
@@ -315,16 +346,16 @@ impl TrainingProgress {
     }
 }
 
-/// Templates are constants; one that does not parse would show as the plain default.
+/// Templates are constants; an invalid one would fall back to the default style.
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-fn report(trained: &TrainResult, file: &TrainingFile, out: &std::path::Path) {
+fn print_result(trained: &TrainResult, file: &TrainingFile, out: &std::path::Path) {
     let best = trained
         .best_epoch
         .and_then(|epoch| trained.curve.iter().find(|point| point.epoch == epoch));
-    let best = best.map_or("no epoch was finished".to_owned(), |point| {
+    let best = best.map_or("no epoch has finished".to_owned(), |point| {
         let loss = point.validation_loss.unwrap_or(point.loss);
         format!(
             "best epoch {} of {}, validation loss {loss:.6}",
@@ -338,15 +369,15 @@ fn report(trained: &TrainResult, file: &TrainingFile, out: &std::path::Path) {
     } else {
         "stopped before the end"
     };
-    log::say(&format!("{} {end} in {seconds}: {best}", file.head.name));
-    log::say(&format!("model: {}", out.display()));
+    log::write_info(&format!("{} {end} in {seconds}: {best}", file.head.name));
+    log::write_info(&format!("model: {}", out.display()));
     if trained.finished {
-        log::say(&format!(
+        log::write_info(&format!(
             "next: latentflow evaluate {0}; latentflow report {0}",
             out.display()
         ));
     } else {
-        log::say("run the same command again to go on");
+        log::write_info("run the same command again to resume");
     }
 }
 

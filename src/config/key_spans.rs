@@ -1,4 +1,4 @@
-//! Where each key of a pipeline file stands, and faults printed with their places.
+//! The lines of the keys of a pipeline file, and the diagnostics that show them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::PipelineConfig;
 use crate::error::ConfigError;
 
-/// The line of every key, and which keys were overridden from outside the file.
+/// The line of every key, and the keys that are overridden from outside the file.
 #[derive(Debug, Clone, Default)]
 pub struct KeySpans {
     file: String,
@@ -19,10 +19,10 @@ pub struct KeySpans {
 }
 
 impl KeySpans {
-    /// Finds every key of the file.
+    /// Locates every key of the file.
     ///
     /// # Errors
-    /// Every error of syntax, with its line.
+    /// All syntax errors, with their lines.
     pub(super) fn of(path: &Path, text: &str) -> Result<Self, Diagnostics> {
         let mut places = Self {
             file: path.display().to_string(),
@@ -75,7 +75,7 @@ impl KeySpans {
         self.overridden.push((key.to_owned(), origin));
     }
 
-    /// Sorts tables as the file has them; what came from elsewhere comes last, by name.
+    /// Returns the sort key of a table: the order of the file, then tables of overrides by name.
     pub(super) fn order(&self, key: &str) -> (usize, String) {
         (
             self.lines.get(key).copied().unwrap_or(usize::MAX),
@@ -83,7 +83,7 @@ impl KeySpans {
         )
     }
 
-    /// The line of a key, or of the nearest table above it; 0 where there is none.
+    /// Returns the line of a key, or of the nearest table above it; 0 if the file has neither.
     fn line(&self, key: &str) -> usize {
         let mut key = key.split('[').next().unwrap_or_default();
         loop {
@@ -119,12 +119,12 @@ impl KeySpans {
     }
 }
 
-/// Faults that are printed: more is a file of another kind, and nobody reads them.
+/// Maximum number of faults that are printed; a file with more is usually not a pipeline.
 const SHOWN: usize = 50;
-/// Characters of a fault's key, and of its message.
+/// Maximum number of characters of a printed key and of a printed message.
 const SHOWN_CHARS: usize = 1000;
 
-/// Everything that is wrong with a pipeline, each fault with its place; prints one a line.
+/// The faults of a pipeline with their places, printed one per line.
 #[derive(Debug)]
 pub struct Diagnostics {
     located: Vec<Diagnostic>,
@@ -139,7 +139,8 @@ struct Diagnostic {
 }
 
 impl Diagnostics {
-    /// Whether the environment alone is at fault: the same pipeline may be planned later.
+    /// Whether all faults are errors of the environment, so that the same pipeline may be valid
+    /// later.
     #[must_use]
     pub fn are_of_environment(&self) -> bool {
         self.located
@@ -147,7 +148,7 @@ impl Diagnostics {
             .all(|located| located.fault.is_of_environment)
     }
 
-    /// Faults, in the order of the file.
+    /// Locates faults and sorts them in the order of the file.
     pub fn new(places: &KeySpans, faults: Vec<ConfigError>) -> Self {
         let mut located: Vec<Diagnostic> = faults
             .into_iter()
@@ -185,18 +186,17 @@ impl Diagnostics {
         }
     }
 
-    /// The part of the pipeline that could be read all the same.
+    /// Returns the valid part of the pipeline, if it could be read.
     pub fn partial_spec(&self) -> Option<&PipelineConfig> {
         self.partial.as_deref()
     }
 
-    /// The part of the pipeline that could be read all the same, so that its faults can be told
-    /// too.
+    /// Takes the valid part of the pipeline, so that its other faults can be found.
     pub fn take_partial(&mut self) -> Option<PipelineConfig> {
         self.partial.take().map(|spec| *spec)
     }
 
-    /// These and those, in the order of the file.
+    /// Merges two sets of faults in the order of the file.
     #[must_use]
     pub fn and(mut self, others: Self) -> Self {
         self.located.extend(others.located);
@@ -206,12 +206,12 @@ impl Diagnostics {
         self
     }
 
-    /// How many faults there are.
+    /// Returns the number of faults.
     pub fn len(&self) -> usize {
         self.located.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no faults.
     pub fn is_empty(&self) -> bool {
         self.located.is_empty()
     }
@@ -237,14 +237,14 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
-/// The beginning of what may quote a hostile file.
+/// Truncates text that may quote a hostile file.
 fn shorten(text: &str) -> &str {
     text.char_indices()
         .nth(SHOWN_CHARS)
         .map_or(text, |(end, _)| &text[..end])
 }
 
-/// Where the lines of a text end.
+/// The positions of the line breaks of a text.
 struct LineIndex {
     ends: Vec<usize>,
 }
@@ -256,13 +256,13 @@ impl LineIndex {
                 .bytes()
                 .enumerate()
                 .filter(|(_, byte)| *byte == b'\n')
-                .map(|(place, _)| place)
+                .map(|(position, _)| position)
                 .collect(),
         }
     }
 
-    /// The line that a place is in, counted from 1.
-    fn of(&self, place: usize) -> usize {
-        1 + self.ends.partition_point(|&end| end < place)
+    /// Returns the line of a byte position, counted from 1.
+    fn of(&self, position: usize) -> usize {
+        1 + self.ends.partition_point(|&end| end < position)
     }
 }

@@ -1,4 +1,4 @@
-//! A pipeline as written: the file, overlaid by the environment and by `--set`, split into its
+//! A pipeline file as written, with the overrides of the environment and of `--set`, split into its
 //! tables.
 
 mod overrides;
@@ -13,14 +13,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::error::ConfigError;
+use crate::error::{ConfigError, RecordFaults};
 use crate::registry;
 use crate::server::{ConnectionLimits, TlsConfig, TokenSource, check_auth, check_hosts};
 use crate::units::HumanDuration;
 
 pub use key_spans::{Diagnostics, KeySpans};
 
-/// What a pipeline file says, before any of it is resolved.
+/// A pipeline file with its overrides, before it is resolved.
 #[derive(Debug)]
 pub struct PipelineConfig {
     /// The pipeline's name.
@@ -29,33 +29,33 @@ pub struct PipelineConfig {
     pub models: Vec<ModelTable>,
     /// `[stages.*]`, in the file's order.
     pub stages: Vec<StageTable>,
-    /// Everything beside models and stages.
+    /// All other tables.
     pub settings: PipelineSettings,
-    /// All of it as it was read, layers put together.
+    /// The complete pipeline with the overrides applied.
     pub effective: Value,
-    /// Where each key stands, for messages.
+    /// The line of each key, for messages.
     pub key_spans: KeySpans,
 }
 
 /// One `[models.NAME]`.
 #[derive(Debug)]
 pub struct ModelTable {
-    /// What stages call it.
+    /// The name by which stages refer to the model.
     pub name: String,
-    /// What the table holds.
+    /// The options of the table.
     pub options: Value,
 }
 
 /// One `[stages.NAME]`.
 #[derive(Debug)]
 pub struct StageTable {
-    /// What other stages call it; a label of metrics.
+    /// The name by which other stages refer to the stage; a label of metrics.
     pub name: String,
-    /// What it is.
+    /// The kind of the stage.
     pub kind: String,
-    /// The stages whose output it takes.
+    /// The stages whose output the stage takes.
     pub inputs: Vec<String>,
-    /// What else the table holds: the options of its kind, and a source's `batch`.
+    /// The other keys of the table: the options of the kind, and the `batch` of a source.
     pub options: Value,
 }
 
@@ -63,22 +63,25 @@ pub struct StageTable {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct PipelineSettings {
-    /// The pipeline's name: `[a-z0-9_-]+`. Default: the file's name without its ending.
+    /// Name of the pipeline, 1 to 64 characters of a-z, 0-9, `_` and `-`. Default: the name of the
+    /// file without its extension.
     pub name: Option<String>,
-    /// Workers that carry batches through the graph. Default: the cores that the process may use.
+    /// Number of workers, each of which processes one batch at a time through all transforms, 1 to
+    /// 1024. Default: the number of available cores, or twice that number if the workers share
+    /// their sessions.
     pub workers: Option<std::num::NonZeroU16>,
-    /// Where journals are kept. Default: `_latentflow` in the folder of the first sink that writes
+    /// Folder of the journals. Default: `_latentflow` in the folder of the first sink that writes
     /// files.
     pub state: Option<PathBuf>,
-    /// Where records go that cannot be used, and how many there may be.
+    /// Storage and limits of rejects.
     pub rejects: RejectsSettings,
-    /// Where metrics and health are served.
+    /// Listener for metrics and health.
     pub admin: AdminSettings,
-    /// When what was taken is made durable.
+    /// Commits of the sinks.
     pub commit: CommitSettings,
-    /// How a run ends that is asked to stop.
+    /// Shutdown of a run on request.
     pub shutdown: ShutdownSettings,
-    /// Bounds on what a record may be; see `latentflow schema`.
+    /// Limits on records and memory; see `latentflow schema`.
     pub limits: Value,
     /// ONNX Runtime: library, execution providers, threads.
     pub runtime: Value,
@@ -92,18 +95,19 @@ pub struct PipelineSettings {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RejectsSettings {
-    /// A folder for Parquet files. Default: `_latentflow/rejects` in the folder of the first sink
-    /// that writes files.
+    /// Folder for the Parquet files of the rejects. Default: `_latentflow/rejects` in the folder of
+    /// the first sink that writes files.
     pub path: Option<PathBuf>,
-    /// A run that rejects a larger share of its records than this ends with exit code 3, and as
-    /// soon as that is certain: 0 to 1. Where the number of records is not known beforehand, the
-    /// first thousand are waited for. Default: any share.
+    /// Maximum share of rejected records, 0 to 1. A run that exceeds it ends with exit code 3 as
+    /// soon as the excess is certain. If the number of records is not known in advance, the share
+    /// is checked after the first 1000 records. Default: unlimited.
     pub max_share: Option<f64>,
-    /// A run that rejects more records than this stops, with exit code 3. Default: any number.
+    /// Maximum number of rejected records. A run that exceeds it ends with exit code 3. Default:
+    /// unlimited.
     pub max: Option<u64>,
-    /// Keep the original of each reject, so that the source `rejects` can give it again: an image's
-    /// bytes, a line, a row. With `false`, only the place of the record and the reason are kept: it
-    /// cannot be replayed from there, but only be read from its own source again. Default: true.
+    /// Whether to store the original of each reject (the bytes of an image, a line, a row), so that
+    /// the source `rejects` can replay it. With `false`, only the location of the record and the
+    /// reason are stored, and the record has to be read from its own source again. Default: true.
     pub record: bool,
 }
 
@@ -122,26 +126,28 @@ impl Default for RejectsSettings {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct AdminSettings {
-    /// An address such as "127.0.0.1:9464"; `--metrics` goes before it. An address that other
-    /// machines can reach needs `token` or `allow_unauthenticated`. Default: nothing is served.
+    /// Address of the listener, such as "127.0.0.1:9464"; `--metrics` takes precedence. An address
+    /// that other machines can reach requires `token` or `allow_unauthenticated`. Default: no
+    /// listener.
     pub listen: Option<SocketAddr>,
-    /// Where the token is that clients send as `Authorization: Bearer TOKEN`: { file = "..." } or {
-    /// variable = "..." }. Browsers send it as the password of the user `latentflow`. `/healthz`
-    /// and `/readyz` answer without it.
+    /// Location of the token that clients send as `Authorization: Bearer TOKEN`: { file = "..." }
+    /// or { variable = "..." }. Browsers send it as the password of the user `latentflow`.
+    /// `/healthz` and `/readyz` do not require it.
     pub token: Option<TokenSource>,
-    /// Serve everybody, on an address that other machines can reach. Default: false.
+    /// Whether to serve clients without a token on an address that other machines can reach.
+    /// Default: false.
     pub allow_unauthenticated: bool,
-    /// Without a token: names under which clients may send requests, in addition to numeric
+    /// Without a token: host names that clients may send in requests, in addition to numeric
     /// addresses and localhost.
     pub hosts: Vec<String>,
-    /// Speak TLS: { certificate = "cert.pem", key = "key.pem" }.
+    /// Certificate and key for TLS: { certificate = "cert.pem", key = "key.pem" }. Default: no TLS.
     pub tls: Option<TlsConfig>,
-    /// Bounds on connections.
+    /// Limits on connections.
     pub limits: ConnectionLimits,
 }
 
 impl AdminSettings {
-    /// What is wrong with the listener; keys are relative to the table.
+    /// Returns the faults of the listener; keys are relative to the table.
     pub fn faults(&self) -> Vec<ConfigError> {
         let open = ("allow_unauthenticated", self.allow_unauthenticated);
         let access = self
@@ -165,8 +171,9 @@ impl AdminSettings {
 #[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct CommitSettings {
-    /// Sinks commit what has waited for so long: a Parquet file ends then, full or not. Default:
-    /// "1m" where a source has no end; else files end when they are full, and when the run does.
+    /// Maximum age of an uncommitted record. When it is reached, the sinks commit, and a Parquet
+    /// file ends even if it is not full. Default: "1m" with an unbounded source; otherwise a file
+    /// ends when it is full or the run ends.
     pub age: Option<HumanDuration>,
 }
 
@@ -174,25 +181,26 @@ pub struct CommitSettings {
 #[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ShutdownSettings {
-    /// How long a run that is asked to stop may take to finish and commit what it has begun; then
-    /// it ends at once, and the next run does the rest. Default: "25s" where a source has no end;
-    /// else as long as that takes.
+    /// Maximum time to commit the records in flight after a signal to stop. When it has elapsed,
+    /// the process ends immediately, and the next run processes the remaining records. Default:
+    /// "25s" with an unbounded source; otherwise unlimited.
     pub grace: Option<HumanDuration>,
 }
 
-/// Bytes that a pipeline file may have; what people write has some thousand.
+/// Maximum size of a pipeline file in bytes; typical files have a few thousand.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Stages that a pipeline may have: what is done for each pair of them is bounded with it.
-/// Workers of a pipeline: each is a thread with sessions of its own.
+/// Maximum number of workers; each is a thread, and may have its own sessions.
 const MAX_WORKERS: u16 = 1024;
+
+/// Maximum number of stages, which bounds the work on pairs of stages.
 const MAX_STAGES: usize = 256;
 
-/// A TOML file under what overrides it, `LATENTFLOW__*` variables and then `key=value` pairs, and
-/// where its keys stand.
+/// Loads a TOML file, applies the overrides of `LATENTFLOW__*` variables and then of `key=value`
+/// pairs, and locates its keys.
 ///
 /// # Errors
-/// When it cannot be read, every error of syntax, and what overrides no key.
+/// If the file cannot be read, for every syntax error, and for every invalid override.
 pub fn load_with_overrides(path: &Path, sets: &[String]) -> Result<(Value, KeySpans), Diagnostics> {
     let text = text_of(path).map_err(|error| Diagnostics::unreadable(path, &error))?;
     let mut places = KeySpans::of(path, &text)?;
@@ -205,21 +213,22 @@ fn variables() -> impl Iterator<Item = (String, String)> {
         .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
 }
 
-/// Reads a pipeline file, overlays `LATENTFLOW__*` variables and `key=value` pairs, and splits it
-/// into tables.
+/// Reads a pipeline file, applies the overrides of `LATENTFLOW__*` variables and `key=value` pairs,
+/// and splits it into tables.
 ///
 /// # Errors
-/// Every fault that shows without resolving anything: syntax, unknown keys, names, missing kinds.
+/// All faults that can be found without resolving the pipeline: syntax, unknown keys, names,
+/// missing kinds.
 pub fn read(path: &Path, sets: &[String]) -> Result<PipelineConfig, Diagnostics> {
     let text = text_of(path).map_err(|error| Diagnostics::unreadable(path, &error))?;
     parse(path, &text, variables(), sets)
 }
 
-/// A table, such as a model's card keeps, with `key=value` pairs laid over it; the later wins.
-/// `example` is one that would be understood.
+/// Applies the overrides of `key=value` pairs to a table, such as one from a model card; the last
+/// pair of a key takes precedence. Messages show `example` as a valid pair.
 ///
 /// # Errors
-/// Pairs that are none.
+/// For an invalid pair.
 pub fn overlay(table: &Value, sets: &[String], example: &str) -> Result<Value, Vec<ConfigError>> {
     overrides::overlay(table, sets, example)
 }
@@ -231,13 +240,13 @@ fn text_of(path: &Path) -> io::Result<String> {
         .read_to_string(&mut text)?;
     if text.len() as u64 > MAX_BYTES {
         return Err(io::Error::other(format!(
-            "it is longer than a pipeline file may be, at most {MAX_BYTES} bytes"
+            "the file is too large; a pipeline file has at most {MAX_BYTES} bytes"
         )));
     }
     Ok(text)
 }
 
-/// [`read`] without the file system: the file's text, and the environment as pairs.
+/// As [`read`], with the text of the file and the variables of the environment as arguments.
 ///
 /// # Errors
 /// As [`read`].
@@ -253,25 +262,20 @@ pub fn parse(
     let (models, stages, rest) = tables(merged);
     let (settings, mut faults) = registry::parse_options_lenient::<PipelineSettings>(rest);
     let settings = settings.unwrap_or_default();
-    let models = models
-        .map_err(|fault| faults.push(fault))
-        .unwrap_or_default();
+    let models = faults.record(models).unwrap_or_default();
     let mut models: Vec<ModelTable> = models
         .into_iter()
         .map(|(name, options)| ModelTable { name, options })
         .collect();
     models.sort_by_key(|model| key_spans.order(&format!("models.{}", model.name)));
-    let mut stages_read = Vec::new();
-    for (name, table) in stages
-        .map_err(|fault| faults.push(fault))
-        .unwrap_or_default()
-    {
+    let tables_of_stages = faults.record(stages).unwrap_or_default();
+    let mut stages = Vec::new();
+    for (name, table) in tables_of_stages {
         let key = format!("stages.{name}");
         let (stage, found) = stage(name, table);
-        stages_read.push(stage);
+        stages.push(stage);
         faults.extend(found.into_iter().map(|fault| fault.within(&key)));
     }
-    let mut stages = stages_read;
     stages.sort_by_key(|stage| key_spans.order(&format!("stages.{}", stage.name)));
     let stem = path.file_stem().map(|stem| {
         stem.to_string_lossy()
@@ -282,7 +286,7 @@ pub fn parse(
     faults.extend(check_names(&name, &models, &stages));
     if stages.len() > MAX_STAGES {
         let text = format!(
-            "there are {} stages; a pipeline has at most {MAX_STAGES}",
+            "{} stages are too many; a pipeline has at most {MAX_STAGES} stages",
             stages.len()
         );
         return Err(Diagnostics::new(
@@ -296,34 +300,9 @@ pub fn parse(
             "no stages: a pipeline needs at least a source and a sink; see `latentflow init`",
         ));
     }
-    if let Some(share) = settings
-        .rejects
-        .max_share
-        .filter(|share| !(0.0..=1.0).contains(share))
-    {
-        faults.push(ConfigError::new(
-            "rejects.max_share",
-            format!("{share} is no share; write a number from 0 to 1"),
-        ));
-    }
-    if let Some(workers) = settings
-        .workers
-        .filter(|workers| workers.get() > MAX_WORKERS)
-    {
-        let text = format!(
-            "{workers} threads; a pipeline has at most {MAX_WORKERS} workers, and needs about one a core"
-        );
-        faults.push(ConfigError::new("workers", text));
-    }
-    faults.extend(
-        settings
-            .admin
-            .faults()
-            .into_iter()
-            .map(|fault| fault.within("admin")),
-    );
+    faults.extend(settings.faults());
     if !faults.is_empty() {
-        // Stages that could be read are checked by the caller together with these.
+        // The caller also checks the stages that could be read.
         return Err(Diagnostics::partial(
             &key_spans,
             faults,
@@ -347,10 +326,41 @@ pub fn parse(
     })
 }
 
+impl PipelineSettings {
+    /// Values that are outside of their range.
+    fn faults(&self) -> Vec<ConfigError> {
+        let mut faults = Vec::new();
+        if let Some(share) = self
+            .rejects
+            .max_share
+            .filter(|share| !(0.0..=1.0).contains(share))
+        {
+            faults.push(ConfigError::new(
+                "rejects.max_share",
+                format!("{share} is not a share; expected a number from 0 to 1"),
+            ));
+        }
+        if let Some(workers) = self.workers.filter(|workers| workers.get() > MAX_WORKERS) {
+            let text = format!(
+                "{workers} is too many; a pipeline has at most {MAX_WORKERS} workers, and needs about \
+             one per core"
+            );
+            faults.push(ConfigError::new("workers", text));
+        }
+        faults.extend(
+            self.admin
+                .faults()
+                .into_iter()
+                .map(|fault| fault.within("admin")),
+        );
+        faults
+    }
+}
+
 type SplitTables = Result<Map<String, Value>, ConfigError>;
 
-/// Takes the tables of models and stages out of the file's; they are read one by one, so that a
-/// fault in one does not hide those of the others.
+/// Separates the tables of models and stages from the others. They are read one by one, so that a
+/// fault in one does not hide faults in the others.
 fn tables(merged: Value) -> (SplitTables, SplitTables, Value) {
     let Value::Object(mut root) = merged else {
         return (Ok(Map::new()), Ok(Map::new()), merged);
@@ -367,8 +377,8 @@ fn tables(merged: Value) -> (SplitTables, SplitTables, Value) {
     (models, stages, Value::Object(root))
 }
 
-/// Splits a stage's table into what every stage has and what its kind makes of the rest.
-/// A stage whose kind is missing or wrong has the empty kind.
+/// Splits the table of a stage into the keys of all stages and the options of its kind. If the kind
+/// is missing or not a string, it is empty.
 fn stage(name: String, table: Value) -> (StageTable, Vec<ConfigError>) {
     let Value::Object(mut table) = table else {
         let stage = StageTable {
@@ -391,14 +401,14 @@ fn stage(name: String, table: Value) -> (StageTable, Vec<ConfigError>) {
         Some(other) => {
             faults.push(ConfigError::new(
                 "kind",
-                format!("expected a string, met {other}"),
+                format!("expected a string, found {other}"),
             ));
             None
         }
         None => {
             faults.push(ConfigError::new(
                 "",
-                "`kind` is missing: it says what the stage is",
+                "`kind` is missing; expected the kind of the stage, such as kind = \"images\"",
             ));
             None
         }
@@ -443,14 +453,15 @@ fn check_names(name: &str, models: &[ModelTable], stages: &[StageTable]) -> Vec<
         .collect()
 }
 
-/// What is wrong with a name, if anything.
+/// Returns the fault of an invalid name.
 pub fn name_fault(name: &str) -> Option<String> {
-    (!is_name(name))
-        .then(|| format!("`{name}` is no name: use a-z, 0-9, _ and -, at most 64 of them"))
+    (!is_name(name)).then(|| {
+        format!("`{name}` is not a name; expected 1 to 64 characters of a-z, 0-9, `_` and `-`")
+    })
 }
 
-/// Names become labels of metrics, file names and environment variables: what is allowed is what
-/// all of them take.
+/// Names become metric labels, file names and environment variables, so only characters that are
+/// valid in all of them are allowed.
 fn is_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
     !name.is_empty() && name.len() <= 64 && name.chars().all(allowed)

@@ -1,4 +1,4 @@
-//! The layers of a pipeline: its file, then the environment, then `--set`; the later wins.
+//! Overrides of a pipeline file: environment variables, then `--set`, which takes precedence.
 
 use std::path::Path;
 
@@ -8,14 +8,14 @@ use serde_json::Value;
 use super::key_spans::{Diagnostics, KeySpans};
 use crate::error::ConfigError;
 
-/// Variables that override keys begin with this; `__` stands for the dot:
+/// The prefix of variables that override keys; `__` separates the parts of the key:
 /// `LATENTFLOW__STAGES__OUT__PATH`.
 const PREFIX: &str = "LATENTFLOW__";
 
-/// Parts of a key; no option lies deeper.
+/// Maximum number of parts of a key; no option is nested more deeply.
 const MAX_DEPTH: usize = 32;
 
-/// The layers as one value. Notes in `places` which keys came from elsewhere than the file.
+/// Merges the file and its overrides, and records the overridden keys in `places`.
 pub(super) fn apply_overrides(
     path: &Path,
     text: &str,
@@ -51,7 +51,7 @@ pub(super) fn apply_overrides(
             let shown: String = origin.chars().take(60).collect();
             faults.push(ConfigError::new(
                 "",
-                format!("{shown}...: the key has more than {MAX_DEPTH} parts"),
+                format!("{shown}...: the key has more than {MAX_DEPTH} parts, the maximum"),
             ));
             continue;
         }
@@ -62,7 +62,10 @@ pub(super) fn apply_overrides(
             }
             Err(_) => faults.push(ConfigError::new(
                 "",
-                format!("{origin}: `{key}` is no key; write it with dots, such as stages.out.path"),
+                format!(
+                    "{origin}: `{key}` is not a key; expected parts separated by dots, such as \
+                     stages.out.path"
+                ),
             )),
         }
     }
@@ -85,13 +88,13 @@ pub(super) fn apply_overrides(
     }
 }
 
-/// Adds a fault for each number that is not finite. TOML has such numbers and JSON has none: they
-/// become `null`, which TOML lacks, and an option would have its default in their place.
+/// Adds a fault for each number that is not finite. TOML has such numbers, but JSON does not: they
+/// become `null`, which TOML does not have, and the option would silently have its default.
 fn add_infinite(key: &str, value: &Value, faults: &mut Vec<ConfigError>) {
     match value {
         Value::Null => faults.push(ConfigError::new(
             key,
-            "is not a finite number; write one, or leave the key out",
+            "not a finite number; write one, or omit the key",
         )),
         Value::Object(table) => {
             for (name, value) in table {
@@ -110,14 +113,14 @@ fn add_infinite(key: &str, value: &Value, faults: &mut Vec<ConfigError>) {
     }
 }
 
-/// A table with `key=value` pairs laid over it, the later winning. `example`: one that would be
-/// understood.
+/// Applies the overrides of `key=value` pairs to a table; the last pair of a key takes precedence.
+/// Messages show `example` as a valid pair.
 pub(super) fn overlay(
     table: &Value,
     sets: &[String],
     example: &str,
 ) -> Result<Value, Vec<ConfigError>> {
-    let wrong = |set: &str| {
+    let invalid = |set: &str| {
         vec![ConfigError::new(
             "",
             format!("--set {set}: expected key=value, such as {example}"),
@@ -129,10 +132,10 @@ pub(super) fn overlay(
         let (key, value) = set
             .split_once('=')
             .filter(|(key, _)| key.split('.').count() <= MAX_DEPTH)
-            .ok_or_else(|| wrong(set))?;
+            .ok_or_else(|| invalid(set))?;
         builder = builder
             .set_override(key.trim(), parse_value(value.trim()))
-            .map_err(|_| wrong(set))?;
+            .map_err(|_| invalid(set))?;
     }
     builder
         .build()
@@ -140,8 +143,8 @@ pub(super) fn overlay(
         .map_err(failed)
 }
 
-/// A value as TOML would read it (`32`, `true`, `["a", "b"]`, `{ records = 8 }`); anything else is
-/// a string.
+/// Parses a value as TOML (`32`, `true`, `["a", "b"]`, `{ records = 8 }`); any other text is a
+/// string.
 fn parse_value(text: &str) -> config::Value {
     let parsed = Config::builder()
         .add_source(File::from_str(&format!("value = {text}"), FileFormat::Toml))

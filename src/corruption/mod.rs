@@ -1,5 +1,5 @@
-//! Corruption of tensors: noise, masks, watermarks and the loss of colour, declared once for
-//! serving and for training.
+//! Corruptions of tensors (noise, masking, watermarks, removal of color), with one configuration
+//! for serving and training.
 
 mod strength;
 mod pixel_tensor;
@@ -11,31 +11,32 @@ use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::ConfigError;
+use crate::error::{ConfigError, RecordFaults};
 use crate::image::pixel_format::{Channels, PixelFormat};
 use crate::image::random_watermark::RandomWatermark;
 use crate::image::watermark::Watermark;
 use pixel_tensor::PixelTensorMut;
 
-/// One corruption, as it is declared. The same record gets the same one in every run.
+/// The options of one corruption. A record receives the same corruption in every run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CorruptionSpec {
-    /// What is done to the values.
+    /// The kind of corruption.
     pub noise: CorruptionKind,
-    /// For `gaussian`: the standard deviation, or a range as in [0, 55] from which each record
-    /// draws its own. For pixels in steps of 8 bits, whatever their scale, so that 25 means 25/255
-    /// of the range; for other columns in their own units.
+    /// For `gaussian`: the standard deviation, or a range such as [0, 55] from which the value of
+    /// each record is drawn. For pixels, in 8-bit steps at any scale of the values, so that 25
+    /// means 25/255 of the range; for other columns, in the units of the column.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sigma: Option<Strength>,
-    /// For `masking` and `salt_and_pepper`: the probability that a value (a pixel) is changed, 0 to
-    /// 1, or a range of it.
+    /// For `masking` and `salt_and_pepper`: the probability, 0 to 1, that a value (for
+    /// `salt_and_pepper`, a pixel) is changed; or a range from which the value of each record is
+    /// drawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<Strength>,
     /// For `watermark_text`: the text. Default: latentflow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// For watermarks: 0 is invisible, 1 hides what is below; or a range of it. Default: 0.5; [0.2,
-    /// 0.8] for `watermark`.
+    /// For watermarks: the opacity from 0 (invisible) to 1 (hides the image), or a range from which
+    /// the value of each record is drawn. Default: 0.5; [0.2, 0.8] for `watermark`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opacity: Option<Strength>,
 }
@@ -44,42 +45,43 @@ pub struct CorruptionSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CorruptionKind {
-    /// Adds independent normal values. Pixels are not clipped to their range, as denoisers are
-    /// trained and compared.
+    /// Adds independent normally distributed values. Pixels are not clipped to their range, as is
+    /// usual in the training and comparison of denoisers.
     Gaussian,
-    /// Sets values to 0, each on its own.
+    /// Sets values to 0, each independently of the others.
     Masking,
-    /// Sets pixels to black or white, all channels together; values that are no pixels to 0 or 1.
+    /// Sets pixels to black or white in all channels; in columns without pixels, sets values to 0
+    /// or 1.
     SaltAndPepper,
-    /// Blends a text in white over the image, tiled.
+    /// Blends a white text over the image, in repeated lines.
     WatermarkText,
     /// Blends a white grid over the image.
     WatermarkGrid,
-    /// Blends a watermark over the image that is drawn at random for each record: words of random
-    /// letters or a grid, of any size, place, angle and spacing, light or dark. For networks that
-    /// learn to remove what they have not seen.
+    /// Blends a random watermark over the image, different for each record: words of random letters
+    /// or a grid, with random size, position, angle, spacing and shade. For networks that learn to
+    /// remove unseen watermarks.
     Watermark,
-    /// Sets every channel to the pixel's luma (ITU-R BT.601): what a network that adds colour is
-    /// given.
+    /// Sets every channel to the luma of the pixel (ITU-R BT.601). For networks that learn to
+    /// colorize.
     Gray,
 }
 
-/// What a watermark of text says where no text is given.
+/// The default text of `watermark_text`.
 const TEXT: &str = "latentflow";
-/// How far watermarks hide what is below where no opacity is given.
+/// The default opacity of `watermark_text` and `watermark_grid`.
 const OPACITY: Strength = Strength::Fixed(0.5);
-/// The same, for those that are drawn at random.
+/// The default range of opacities of `watermark`.
 const OPACITIES: Strength = Strength::Range([0.2, 0.8]);
 
-/// A corruption that was checked against what it is done to.
+/// A corruption that has been checked against the format of the tensors.
 #[derive(Debug, Clone)]
 pub struct Corruption {
     op: CorruptionOp,
-    /// Whether the values are pixels, so that numbers count steps of 8 bits.
+    /// Whether the values are pixels, so that sigma counts 8-bit steps.
     pixels: bool,
 }
 
-/// What is done, with the numbers that it needs.
+/// The operation with its checked parameters.
 #[derive(Debug, Clone)]
 enum CorruptionOp {
     Gaussian { sigma: Strength },
@@ -91,21 +93,21 @@ enum CorruptionOp {
 }
 
 impl CorruptionSpec {
-    /// The corruption of tensors whose pixels stand as `format` says; `None` for values that are no
-    /// pixels.
+    /// Checks the options for tensors with pixels of `format`, or, if `format` is `None`, for
+    /// tensors without pixels.
     ///
     /// # Errors
-    /// Every fault of [`CorruptionSpec::faults`], and one at `noise` where it does not fit such
-    /// tensors.
+    /// Every fault of [`CorruptionSpec::faults`], and one at `noise` if the corruption is not
+    /// applicable to such tensors.
     pub fn plan(&self, format: Option<&PixelFormat>) -> Result<Corruption, Vec<ConfigError>> {
         let mut faults = self.unused();
-        let op = self.op().map_err(|found| faults.extend(found));
+        let op = faults.record_all(self.op());
         faults.extend(
-            self.unfit(format)
-                .map(|what| ConfigError::new("noise", format!("the input holds {what}"))),
+            self.incompatibility(format)
+                .map(|reason| ConfigError::new("noise", format!("the input holds {reason}"))),
         );
         match op {
-            Ok(op) if faults.is_empty() => Ok(Corruption {
+            Some(op) if faults.is_empty() => Ok(Corruption {
                 op,
                 pixels: format.is_some(),
             }),
@@ -113,14 +115,14 @@ impl CorruptionSpec {
         }
     }
 
-    /// What is wrong with the options, whatever they are used on.
+    /// The faults of the options that do not depend on the input.
     pub fn faults(&self) -> Vec<ConfigError> {
         let mut faults = self.unused();
         faults.extend(self.op().err().unwrap_or_default());
         faults
     }
 
-    /// The same with what its noise takes for options that are left out.
+    /// Sets the missing options to the defaults of their noise.
     #[must_use]
     pub fn with_defaults(self) -> Self {
         let (text, opacity) = match self.noise {
@@ -139,9 +141,9 @@ impl CorruptionSpec {
         }
     }
 
-    /// What tensors of this format lack for such noise, as the object of "holds"; `None` where they
-    /// lack nothing.
-    pub fn unfit(&self, format: Option<&PixelFormat>) -> Option<&'static str> {
+    /// The reason that tensors of `format` cannot take the corruption, as the object of "holds";
+    /// `None` if they can.
+    pub fn incompatibility(&self, format: Option<&PixelFormat>) -> Option<&'static str> {
         match (self.noise, format) {
             (
                 CorruptionKind::WatermarkText
@@ -149,27 +151,27 @@ impl CorruptionSpec {
                 | CorruptionKind::Watermark,
                 None,
             ) => Some("no pixels to draw a watermark on"),
-            (CorruptionKind::Gray, None) => Some("no pixels to take the colour from"),
+            (CorruptionKind::Gray, None) => Some("no pixels to remove the color from"),
             (
                 CorruptionKind::Gray,
                 Some(PixelFormat {
                     channels: Channels::Gray,
                     ..
                 }),
-            ) => Some("gray pixels, which have no colour to take; prepare them as rgb"),
+            ) => Some("gray pixels, which have no color to remove; prepare them as rgb"),
             _ => None,
         }
     }
 
-    /// Faults for options that the chosen noise does not use.
+    /// Faults of options that the selected noise does not use.
     fn unused(&self) -> Vec<ConfigError> {
-        let watermark = matches!(
+        let has_opacity = matches!(
             self.noise,
             CorruptionKind::WatermarkText
                 | CorruptionKind::WatermarkGrid
                 | CorruptionKind::Watermark
         );
-        let share = matches!(
+        let has_rate = matches!(
             self.noise,
             CorruptionKind::Masking | CorruptionKind::SaltAndPepper
         );
@@ -183,7 +185,7 @@ impl CorruptionSpec {
             (
                 "rate",
                 self.rate.is_some(),
-                share,
+                has_rate,
                 "masking and salt_and_pepper",
             ),
             (
@@ -192,15 +194,16 @@ impl CorruptionSpec {
                 self.noise == CorruptionKind::WatermarkText,
                 "watermark_text",
             ),
-            ("opacity", self.opacity.is_some(), watermark, "watermarks"),
+            ("opacity", self.opacity.is_some(), has_opacity, "watermarks"),
         ];
-        let idle = options
+        let unused = options
             .into_iter()
             .filter(|(_, given, used, _)| *given && !used);
-        idle.map(|(key, _, _, owner)| {
-            ConfigError::new(key, format!("is for {owner} only; leave it out"))
-        })
-        .collect()
+        unused
+            .map(|(key, _, _, owner)| {
+                ConfigError::new(key, format!("is for {owner} only; leave it out"))
+            })
+            .collect()
     }
 
     fn op(&self) -> Result<CorruptionOp, Vec<ConfigError>> {
@@ -209,7 +212,7 @@ impl CorruptionSpec {
             let missing = || {
                 ConfigError::new(
                     "rate",
-                    "is missing; the share of values to change, such as 0.1",
+                    "is missing; expected the fraction of values to change, such as 0.1",
                 )
             };
             self.rate.ok_or_else(missing)?.within("rate", 0.0, 1.0)
@@ -220,7 +223,7 @@ impl CorruptionSpec {
                 let missing = || {
                     ConfigError::new(
                         "sigma",
-                        "is missing; the standard deviation, such as 25 for pixels",
+                        "is missing; expected the standard deviation, such as 25 for pixels",
                     )
                 };
                 let sigma = self
@@ -261,12 +264,12 @@ impl CorruptionSpec {
 }
 
 impl Corruption {
-    /// Corrupts one record in place. `size` is the height and width of an image; values that are no
-    /// pixels are an image of height 1. `format` is the one that was planned with; `seed` is the
-    /// record's own, from its identity.
+    /// Corrupts one record in place. `size` is the height and width of the image; values without
+    /// pixels count as an image of height 1. `format` must equal the format passed to
+    /// [`CorruptionSpec::plan`]; `seed` is derived from the identity of the record.
     ///
-    /// Numbers are drawn in the order of channels, then pixels, so that the noise does not depend
-    /// on the layout.
+    /// Random numbers are drawn channel by channel and pixel by pixel, so that the noise does not
+    /// depend on the layout.
     pub fn apply(
         &self,
         values: &mut [f32],
@@ -275,31 +278,31 @@ impl Corruption {
         seed: u64,
     ) {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut canvas = PixelTensorMut::new(values, size, format);
+        let mut tensor = PixelTensorMut::new(values, size, format);
         match &self.op {
-            CorruptionOp::Gaussian { sigma } => canvas.add_normal(sigma.draw(&mut rng), &mut rng),
-            CorruptionOp::Masking { rate } => canvas.mask(rate.draw(&mut rng), &mut rng),
+            CorruptionOp::Gaussian { sigma } => tensor.add_normal(sigma.draw(&mut rng), &mut rng),
+            CorruptionOp::Masking { rate } => tensor.mask(rate.draw(&mut rng), &mut rng),
             CorruptionOp::SaltAndPepper { rate } => {
-                canvas.salt_and_pepper(rate.draw(&mut rng), &mut rng)
+                tensor.salt_and_pepper(rate.draw(&mut rng), &mut rng)
             }
             CorruptionOp::Watermark { mark, opacity } => {
                 let opacity = opacity.draw(&mut rng);
                 mark.draw(size.0, size.1, rng.random(), |pixel| {
-                    canvas.blend(pixel, 1.0, opacity)
+                    tensor.blend(pixel, 1.0, opacity)
                 });
             }
             CorruptionOp::RandomWatermark { opacity } => {
                 let opacity = opacity.draw(&mut rng);
                 let mark = RandomWatermark::draw(size.0, size.1, &mut rng);
                 mark.paint(size.0, size.1, |pixel, share| {
-                    canvas.blend(pixel, mark.shade(), opacity * share)
+                    tensor.blend(pixel, mark.shade(), opacity * share)
                 });
             }
-            CorruptionOp::Gray => canvas.grayscale(),
+            CorruptionOp::Gray => tensor.grayscale(),
         }
     }
 
-    /// What is done, in a phrase: `gaussian noise, sigma [0, 55]/255`.
+    /// A description in one phrase, such as `gaussian noise, sigma [0, 55]/255`.
     pub fn summary(&self) -> String {
         match &self.op {
             CorruptionOp::Gaussian { sigma } if self.pixels => {
@@ -314,7 +317,7 @@ impl Corruption {
             CorruptionOp::RandomWatermark { opacity } => {
                 format!("a random watermark of opacity {opacity}")
             }
-            CorruptionOp::Gray => "takes the colour away".to_owned(),
+            CorruptionOp::Gray => "removes the color".to_owned(),
         }
     }
 }

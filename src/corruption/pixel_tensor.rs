@@ -1,11 +1,12 @@
-//! The values of one record as pixels of any layout and scale, and what noise does to them.
+//! A mutable view of one record as pixels of any layout and scale, with the operations of the
+//! corruptions.
 
 use rand::Rng;
 use rand_distr::StandardNormal;
 
 use crate::image::pixel_format::{PixelFormat, TensorLayout};
 
-/// A tensor that is written over: values that are no pixels are one channel from 0 to 1.
+/// A tensor that is corrupted in place. Values without pixels count as one channel from 0 to 1.
 pub(super) struct PixelTensorMut<'a> {
     values: &'a mut [f32],
     format: Option<&'a PixelFormat>,
@@ -17,7 +18,7 @@ pub(super) struct PixelTensorMut<'a> {
 const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
 
 impl<'a> PixelTensorMut<'a> {
-    /// A tensor of `size` (height, width), which its values fill.
+    /// Creates a view of `values`, which must fill `size` (height, width).
     pub(super) fn new(
         values: &'a mut [f32],
         size: (usize, usize),
@@ -27,7 +28,7 @@ impl<'a> PixelTensorMut<'a> {
         debug_assert_eq!(
             values.len(),
             size.0 * size.1 * channels,
-            "the values are no image of this size"
+            "the values do not fill an image of this size"
         );
         Self {
             values,
@@ -37,7 +38,8 @@ impl<'a> PixelTensorMut<'a> {
         }
     }
 
-    /// Adds independent normal values; `sigma` counts steps of 8 bits.
+    /// Adds independent normally distributed values of standard deviation `sigma`, in 8-bit steps
+    /// for pixels.
     pub(super) fn add_normal(&mut self, sigma: f32, rng: &mut impl Rng) {
         for channel in 0..self.channels {
             let deviation = sigma * self.levels(channel).0;
@@ -47,7 +49,7 @@ impl<'a> PixelTensorMut<'a> {
         }
     }
 
-    /// Sets a share of the values to 0, each on its own.
+    /// Sets each value to 0 with probability `rate`.
     pub(super) fn mask(&mut self, rate: f32, rng: &mut impl Rng) {
         for channel in 0..self.channels {
             for value in self.channel(channel) {
@@ -58,7 +60,7 @@ impl<'a> PixelTensorMut<'a> {
         }
     }
 
-    /// Sets a share of the pixels to black or white.
+    /// Sets each pixel to black or white with probability `rate`.
     pub(super) fn salt_and_pepper(&mut self, rate: f32, rng: &mut impl Rng) {
         for pixel in 0..self.pixels {
             if rng.random::<f32>() < rate {
@@ -71,7 +73,8 @@ impl<'a> PixelTensorMut<'a> {
         }
     }
 
-    /// Moves a pixel towards a shade, from 0 for black to 1 for white, by a share of the way.
+    /// Moves a pixel toward `shade`, from 0 (black) to 1 (white), by the fraction `share` of the
+    /// difference.
     pub(super) fn blend(&mut self, pixel: usize, shade: f32, share: f32) {
         for channel in 0..self.channels {
             let level = self.level(channel, shade);
@@ -80,7 +83,7 @@ impl<'a> PixelTensorMut<'a> {
         }
     }
 
-    /// Sets the three channels of each pixel to its luma.
+    /// Sets the three channels of each pixel to the luma of the pixel.
     pub(super) fn grayscale(&mut self) {
         if self.channels != LUMA.len() {
             return;
@@ -99,7 +102,7 @@ impl<'a> PixelTensorMut<'a> {
         }
     }
 
-    /// The values of a channel, pixel after pixel.
+    /// The values of a channel, in the order of the pixels.
     fn channel(&mut self, channel: usize) -> impl Iterator<Item = &mut f32> {
         let (start, stride) = match self.format.map(|format| format.layout) {
             Some(TensorLayout::Nhwc) => (channel, self.channels),
@@ -120,7 +123,7 @@ impl<'a> PixelTensorMut<'a> {
         &mut self.values[index]
     }
 
-    /// A step of 8 bits, black and white, as they stand in the tensor.
+    /// The size of an 8-bit step, and the levels of black and white, in the values of the tensor.
     fn levels(&self, channel: usize) -> (f32, f32, f32) {
         let Some(format) = self.format else {
             return (1.0, 0.0, 1.0);
@@ -129,7 +132,7 @@ impl<'a> PixelTensorMut<'a> {
         (step, black, black + 255.0 * step)
     }
 
-    /// A shade of gray as it stands in the tensor; black and white are exact.
+    /// The value of a shade of gray in the tensor; black and white are exact.
     fn level(&self, channel: usize, shade: f32) -> f32 {
         let (_, black, white) = self.levels(channel);
         if shade >= 1.0 {

@@ -1,4 +1,5 @@
-//! A number of a corruption: the same for every record, or drawn from a range for each.
+//! The strength of a corruption: one number for all records, or a range from which each record
+//! draws.
 
 use std::fmt;
 
@@ -9,20 +10,19 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::ConfigError;
 
-/// A number, or a range `[low, high]` from which each record draws its own, all values being
-/// equally likely.
+/// A number, or a range `[low, high]` from which the number of each record is drawn uniformly.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Strength {
-    /// The same for every record.
+    /// One number for all records.
     Fixed(f64),
-    /// From low to high.
+    /// The lowest and the highest number.
     Range([f64; 2]),
 }
 
 impl Strength {
-    /// This record's number. A fixed one draws nothing, so that it leaves the random numbers to the
-    /// noise.
+    /// Draws the number of a record. A fixed number takes nothing from `rng`, so that the noise is
+    /// the same as without a range.
     pub(super) fn draw(self, rng: &mut impl Rng) -> f32 {
         match self {
             Self::Fixed(value) => value as f32,
@@ -30,14 +30,15 @@ impl Strength {
         }
     }
 
-    /// The amount, if all its numbers lie in `low..=high` and a range ascends.
+    /// Checks that all numbers are within `low..=high` and that a range ascends; a fault refers to
+    /// `key`.
     pub(super) fn within(self, key: &str, low: f64, high: f64) -> Result<Self, ConfigError> {
         let (least, greatest) = match self {
             Self::Fixed(value) => (value, value),
             Self::Range([least, greatest]) => (least, greatest),
         };
-        let lies = |value: f64| value.is_finite() && (low..=high).contains(&value);
-        if !(lies(least) && lies(greatest)) {
+        let is_within = |value: f64| value.is_finite() && (low..=high).contains(&value);
+        if !(is_within(least) && is_within(greatest)) {
             let bounds = if high.is_finite() {
                 format!("lie between {low} and {high}")
             } else {
@@ -48,7 +49,7 @@ impl Strength {
         if least > greatest {
             return Err(ConfigError::new(
                 key,
-                format!("must ascend, as in [{greatest}, {least}]; met {self}"),
+                format!("must ascend, such as [{greatest}, {least}]; met {self}"),
             ));
         }
         Ok(self)
@@ -70,14 +71,15 @@ impl<'de> Deserialize<'de> for Strength {
     }
 }
 
-/// Written by hand, since an untagged enum answers a mistake with "did not match any variant".
+/// A hand-written visitor, because an untagged enum reports an error as "did not match any
+/// variant".
 struct StrengthVisitor;
 
 impl<'de> Visitor<'de> for StrengthVisitor {
     type Value = Strength;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a number, or a range of two numbers as in [0, 55]")
+        f.write_str("a number, or a range of two numbers such as [0, 55]")
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Strength, E> {
@@ -93,9 +95,9 @@ impl<'de> Visitor<'de> for StrengthVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Strength, A::Error> {
-        let mut next = |place: usize| {
+        let mut next = |index: usize| {
             seq.next_element::<f64>()?
-                .ok_or_else(|| A::Error::invalid_length(place, &self))
+                .ok_or_else(|| A::Error::invalid_length(index, &self))
         };
         let range = [next(0)?, next(1)?];
         match seq.next_element::<f64>()? {

@@ -1,4 +1,5 @@
-//! Tests of corruption: what is drawn, on what it depends, and what is refused.
+//! Tests of the corruptions: the distribution and reproducibility of the random numbers, and the
+//! faults of the options.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,13 +12,13 @@ use crate::registry::parse_options;
 
 const SIZE: (usize, usize) = (48, 40);
 
-fn spec(written: serde_json::Value) -> CorruptionSpec {
-    parse_options(written).unwrap()
+fn spec(options: serde_json::Value) -> CorruptionSpec {
+    parse_options(options).unwrap()
 }
 
-fn corrupted(written: serde_json::Value, format: &PixelFormat, clean: f32, seed: u64) -> Vec<f32> {
+fn corrupted(options: serde_json::Value, format: &PixelFormat, clean: f32, seed: u64) -> Vec<f32> {
     let mut values = vec![clean; SIZE.0 * SIZE.1 * format.channels.count()];
-    spec(written)
+    spec(options)
         .plan(Some(format))
         .unwrap()
         .apply(&mut values, SIZE, Some(format), seed);
@@ -39,7 +40,7 @@ fn deviation(values: &[f32]) -> f64 {
 }
 
 #[test]
-fn a_range_is_drawn_once_per_record_and_evenly() {
+fn range_is_drawn_once_per_record_and_uniformly() {
     let deviations: Vec<f64> = (0..200)
         .map(|seed| {
             deviation(&corrupted(
@@ -64,7 +65,7 @@ fn a_range_is_drawn_once_per_record_and_evenly() {
 }
 
 #[test]
-fn a_range_of_one_number_is_that_number_up_to_the_draw() {
+fn range_of_equal_numbers_acts_as_fixed_number() {
     for (fixed, range) in [
         (json!(0.0), json!([0.0, 0.0])),
         (json!(1.0), json!([1.0, 1.0])),
@@ -78,7 +79,7 @@ fn a_range_of_one_number_is_that_number_up_to_the_draw() {
 }
 
 #[test]
-fn gray_sets_all_channels_to_the_luma_whatever_their_scale() {
+fn gray_sets_channels_of_any_scale_to_luma() {
     let (red, green, blue) = (200.0_f32, 100.0, 50.0);
     for layout in [TensorLayout::Nchw, TensorLayout::Nhwc] {
         let format = PixelFormat {
@@ -111,7 +112,7 @@ fn gray_sets_all_channels_to_the_luma_whatever_their_scale() {
 }
 
 #[test]
-fn a_random_watermark_leaves_most_of_the_image_and_differs_from_record_to_record() {
+fn random_watermark_covers_small_share_and_varies_by_record() {
     let marks: Vec<Vec<f32>> = (0..100)
         .map(|seed| corrupted(json!({"noise": "watermark"}), &rgb(), 0.5, seed))
         .collect();
@@ -122,11 +123,11 @@ fn a_random_watermark_leaves_most_of_the_image_and_differs_from_record_to_record
     assert!(marks.iter().filter(|mark| share(mark) > 0.0).count() > 90);
     assert!(
         marks.iter().any(|mark| mark.iter().any(|&v| v > 0.6)),
-        "none is light"
+        "no watermark is light"
     );
     assert!(
         marks.iter().any(|mark| mark.iter().any(|&v| v < 0.4)),
-        "none is dark"
+        "no watermark is dark"
     );
     assert!(marks.iter().flatten().all(|v| (0.0..=1.0).contains(v)));
     assert!(marks.windows(2).all(|pair| pair[0] != pair[1]));
@@ -137,7 +138,7 @@ fn a_random_watermark_leaves_most_of_the_image_and_differs_from_record_to_record
 }
 
 #[test]
-fn opacity_bounds_how_far_a_random_watermark_goes() {
+fn opacity_bounds_change_by_random_watermark() {
     for seed in 0..50 {
         let faint = corrupted(
             json!({"noise": "watermark", "opacity": [0.0, 0.1]}),
@@ -150,14 +151,16 @@ fn opacity_bounds_how_far_a_random_watermark_goes() {
 }
 
 #[test]
-fn an_image_without_pixels_is_left_alone() {
+fn corruption_of_empty_image_adds_no_values() {
     for noise in ["gray", "watermark", "watermark_text", "watermark_grid"] {
         for layout in [TensorLayout::Nchw, TensorLayout::Nhwc] {
             let format = PixelFormat { layout, ..rgb() };
+            let mut values: Vec<f32> = vec![];
             spec(json!({"noise": noise}))
                 .plan(Some(&format))
                 .unwrap()
-                .apply(&mut [], (0, 7), Some(&format), 1);
+                .apply(&mut values, (0, 7), Some(&format), 1);
+            assert!(values.is_empty(), "{noise}");
         }
     }
     let gaussian = spec(json!({"noise": "gaussian", "sigma": 1}));
@@ -172,14 +175,14 @@ fn an_image_without_pixels_is_left_alone() {
 }
 
 #[test]
-fn a_record_is_corrupted_as_by_every_version_before() {
+fn corruption_of_a_record_equals_earlier_versions() {
     let format = PixelFormat {
         layout: TensorLayout::Nhwc,
         range: [-1.0, 1.0],
         ..rgb()
     };
-    let check = |written: serde_json::Value, expected: Expect| {
-        let values = corrupted(written, &format, 0.25, 7);
+    let check = |options: serde_json::Value, expected: Expect| {
+        let values = corrupted(options, &format, 0.25, 7);
         let sum: f64 = values.iter().map(|&v| f64::from(v)).sum();
         expected.assert_eq(&format!("{:?} {sum:.4}", &values[300..303]));
     };
@@ -206,7 +209,7 @@ fn a_record_is_corrupted_as_by_every_version_before() {
 }
 
 #[test]
-fn what_is_declared_is_written_as_it_was_read() {
+fn spec_is_serialized_as_it_was_read() {
     for text in [
         "noise = \"gaussian\"\nsigma = [0.0, 55.5]\n",
         "noise = \"masking\"\nrate = 0.1\n",
@@ -217,13 +220,13 @@ fn what_is_declared_is_written_as_it_was_read() {
 }
 
 #[test]
-fn every_fault_is_named() {
+fn faults_of_options_are_reported_by_key() {
     let gray = PixelFormat {
         channels: Channels::Gray,
         ..rgb()
     };
-    let check = |written: serde_json::Value, format: Option<&PixelFormat>, expected: Expect| {
-        let faults = parse_options::<CorruptionSpec>(written)
+    let check = |options: serde_json::Value, format: Option<&PixelFormat>, expected: Expect| {
+        let faults = parse_options::<CorruptionSpec>(options)
             .and_then(|spec| spec.plan(format))
             .err()
             .unwrap_or_default();
@@ -238,7 +241,7 @@ fn every_fault_is_named() {
         None,
         expect![[r#"
         rate: is for masking and salt_and_pepper only; leave it out
-        sigma: must ascend, as in [0, 5]; met [5, 0]"#]],
+        sigma: must ascend, such as [0, 5]; met [5, 0]"#]],
     );
     check(
         json!({"noise": "gaussian", "sigma": [-1, 5]}),
@@ -248,22 +251,23 @@ fn every_fault_is_named() {
     check(
         json!({"noise": "gaussian", "sigma": "x"}),
         None,
-        expect![[
-            r#"sigma: invalid type: string "x", expected a number, or a range of two numbers as in [0, 55]"#
-        ]],
+        expect![
+            "sigma: invalid type: string \"x\", expected a number, or a range of two numbers \
+             such as [0, 55]"
+        ],
     );
     check(
         json!({"noise": "gaussian", "sigma": [1]}),
         None,
         expect![
-            "sigma: invalid length 1, expected a number, or a range of two numbers as in [0, 55]"
+            "sigma: invalid length 1, expected a number, or a range of two numbers such as [0, 55]"
         ],
     );
     check(
         json!({"noise": "gaussian", "sigma": [1, 2, 3]}),
         None,
         expect![
-            "sigma: invalid length 3, expected a number, or a range of two numbers as in [0, 55]"
+            "sigma: invalid length 3, expected a number, or a range of two numbers such as [0, 55]"
         ],
     );
     check(
@@ -283,7 +287,7 @@ fn every_fault_is_named() {
         None,
         expect![[r#"
         text: is for watermark_text only; leave it out
-        opacity: must ascend, as in [0.4, 0.5]; met [0.5, 0.4]
+        opacity: must ascend, such as [0.4, 0.5]; met [0.5, 0.4]
         noise: the input holds no pixels to draw a watermark on"#]],
     );
     check(
@@ -291,13 +295,13 @@ fn every_fault_is_named() {
         None,
         expect![[r#"
         opacity: is for watermarks only; leave it out
-        noise: the input holds no pixels to take the colour from"#]],
+        noise: the input holds no pixels to remove the color from"#]],
     );
     check(
         json!({"noise": "gray"}),
         Some(&gray),
         expect![
-            "noise: the input holds gray pixels, which have no colour to take; prepare them as rgb"
+            "noise: the input holds gray pixels, which have no color to remove; prepare them as rgb"
         ],
     );
 }

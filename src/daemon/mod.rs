@@ -1,5 +1,5 @@
-//! What goes beside a run without an end: its models are read again when they change, and systemd
-//! hears how it is.
+//! Tasks of a run without an end: reloads of models and of the pipeline, and notifications to
+//! systemd.
 
 mod reload;
 mod systemd;
@@ -10,25 +10,25 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use crate::admin::Admin;
+use crate::config::Diagnostics;
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::plan::Plan;
 use crate::server::Listeners;
-use crate::config::Diagnostics;
 use crate::topology::Topology;
 
-/// Reads the pipeline file anew and plans it.
+/// Reads the pipeline file again and plans it.
 pub type LoadPlan = Box<dyn Fn() -> Result<Plan, Diagnostics> + Send + Sync>;
 
-/// Tasks beside a run; they end when it is dropped.
+/// Background tasks of a run; they end when it is dropped.
 pub struct Daemon {
     tasks: JoinSet<()>,
     systemd: Option<systemd::SystemdNotifier>,
 }
 
 impl Daemon {
-    /// Begins, for a topology that is about to run with `models`. What systemd hears comes from
-    /// `operators`, a runtime that a disk which hangs does not hold.
+    /// Starts the tasks of a topology that is about to run with `models`. The notifications to
+    /// systemd run on `operators`, a runtime that a blocked disk does not stop.
     pub fn start(
         topology: &Topology,
         models: &[Arc<Model>],
@@ -39,12 +39,12 @@ impl Daemon {
         operators: &Handle,
     ) -> Self {
         let mut tasks = JoinSet::new();
-        let (reload_requests, heard) = tokio::sync::mpsc::channel(1);
+        let (reload_requests, requests) = tokio::sync::mpsc::channel(1);
         let stats = topology.stats();
         admin.attach_run(Arc::clone(&stats), Some(reload_requests));
         let reloader =
             reload::Reloader::new(read, listeners, topology.reload_handle(), models, metrics);
-        tasks.spawn(reloader.run(heard));
+        tasks.spawn(reloader.run(requests));
         let systemd = systemd::SystemdNotifier::of_environment();
         if let Some(notifier) = systemd.clone() {
             tasks.spawn_on(systemd::run_watchdog(notifier, stats), operators);
@@ -52,11 +52,11 @@ impl Daemon {
         Self { tasks, systemd }
     }
 
-    /// The run has been asked to stop.
+    /// Stops the tasks, and notifies systemd that the run is stopping.
     pub fn stopping(&mut self) {
         self.tasks.abort_all();
         if let Some(systemd) = &self.systemd {
-            systemd.notify("STOPPING=1\nSTATUS=finishing and committing what was read");
+            systemd.notify("STOPPING=1\nSTATUS=stopping: committing the records that were read");
         }
     }
 }

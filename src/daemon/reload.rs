@@ -1,5 +1,5 @@
-//! Reads models and the pipeline file again: when a model's files have changed, on SIGHUP, and on
-//! request; the latter two also exchange certificates and tokens that have changed.
+//! Reloads models and the pipeline file when a model's files change, on SIGHUP and on request; the
+//! latter two also reload certificates and tokens.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -15,14 +15,14 @@ use crate::model::Model;
 use crate::server::{Listeners, RotationReport};
 use crate::topology::{ReloadHandle, ReloadOutcome};
 
-/// How often the files of models are looked at. They are taken when they have not changed from one
-/// look to the next.
+/// Interval at which the files of models are polled. Changed files are loaded once two consecutive
+/// polls agree.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What is answered where models and the pipeline are what they were.
+/// Result of a reload that found neither changed models nor a changed pipeline.
 const UNCHANGED: &str = "unchanged";
 
-/// Files by path, length and time.
+/// Files by path, length and modification time.
 type FileSnapshot = BTreeSet<(PathBuf, u64, Option<SystemTime>)>;
 
 pub(super) struct Reloader {
@@ -31,7 +31,7 @@ pub(super) struct Reloader {
     reload_handle: Arc<ReloadHandle>,
     metrics: Arc<Metrics>,
     folders: BTreeSet<PathBuf>,
-    /// The files that were taken, or refused, last.
+    /// The files of the last reload, applied or refused.
     last_seen: FileSnapshot,
 }
 
@@ -55,23 +55,23 @@ impl Reloader {
         }
     }
 
-    /// Reloads whenever there is reason to, until it is aborted.
+    /// Reloads on request, on SIGHUP and when files change, until it is aborted.
     pub(super) async fn run(mut self, mut reload_requests: mpsc::Receiver<ReloadRequest>) {
         let mut hangups = SighupStream::new();
-        let mut looks = tokio::time::interval(POLL_INTERVAL);
+        let mut polls = tokio::time::interval(POLL_INTERVAL);
         let mut seen = self.last_seen.clone();
         loop {
             tokio::select! {
                 Some(ReloadRequest(reply)) = reload_requests.recv() => {
-                    let reloaded = self.reload_all("asked for").await;
-                    // Who asked may have gone.
+                    let reloaded = self.reload_all("request").await;
+                    // The client may have disconnected.
                     let _ = reply.send(reloaded);
                 }
                 () = hangups.next() => drop(self.reload_all("SIGHUP").await),
-                _ = looks.tick() => {
+                _ = polls.tick() => {
                     let now = self.poll_files().await;
                     if now != self.last_seen && now == seen {
-                        drop(self.reload("a model's files have changed").await);
+                        drop(self.reload("changed model files").await);
                     }
                     seen = now;
                 }
@@ -81,38 +81,37 @@ impl Reloader {
 
     async fn poll_files(&self) -> FileSnapshot {
         let folders = self.folders.clone();
-        // A file system that does not answer must not stop the others that wait on this thread.
+        // A file system that does not respond must not stop the other tasks of this thread.
         tokio::task::spawn_blocking(move || files(&folders))
             .await
             .unwrap_or_else(|_| self.last_seen.clone())
     }
 
-    /// Exchanges certificates and tokens, then models.
+    /// Reloads certificates and tokens, then models and the pipeline.
     async fn reload_all(&mut self, why: &str) -> ReloadResult {
         let listeners = Arc::clone(&self.listeners);
         let rotated = tokio::task::spawn_blocking(move || listeners.rotate()).await;
         let RotationReport {
-            exchanged,
+            replaced,
             mut refused,
         } = rotated.unwrap_or_default();
-        let exchanged =
-            (!exchanged.is_empty()).then(|| format!("exchanged: {}", exchanged.join(", ")));
+        let replaced = (!replaced.is_empty()).then(|| format!("replaced: {}", replaced.join(", ")));
         match self.reload(why).await {
             Ok(done) if refused.is_empty() => {
-                let done = Some(done).filter(|done| exchanged.is_none() || done != UNCHANGED);
-                Ok(exchanged
+                let done = Some(done).filter(|done| replaced.is_none() || done != UNCHANGED);
+                Ok(replaced
                     .into_iter()
                     .chain(done)
                     .collect::<Vec<_>>()
                     .join("\n"))
             }
             Ok(done) => {
-                refused.extend(exchanged);
+                refused.extend(replaced);
                 refused.push(format!("models: {done}"));
                 Err(refused)
             }
             Err(reasons) => {
-                refused.extend(exchanged);
+                refused.extend(replaced);
                 Err(reasons.into_iter().chain(refused).collect())
             }
         }
@@ -129,41 +128,36 @@ impl Reloader {
                     .map(str::to_owned)
                     .collect::<Vec<_>>()
             })?;
-            let exchanged = reload_handle.reload(&plan)?;
-            Ok((exchanged, folders(&plan.models)))
+            let outcome = reload_handle.reload(&plan)?;
+            Ok((outcome, folders(&plan.models)))
         });
         let done = done
             .await
-            .unwrap_or_else(|_| Err(vec!["the attempt panicked".to_owned()]));
+            .unwrap_or_else(|_| Err(vec!["the reload panicked".to_owned()]));
         self.metrics
             .models
             .reload_successful
             .set(i64::from(done.is_ok()));
-        let count = |outcome: &str| {
-            self.metrics
-                .models
-                .reloads
-                .with_label_values(&[outcome])
-                .inc()
-        };
+        let count = |name: &str| self.metrics.models.reloads.with_label_values(&[name]).inc();
         match done {
-            Ok((exchanged, folders)) => {
+            Ok((outcome, folders)) => {
                 if folders != self.folders {
                     self.folders = folders;
                     self.last_seen = self.poll_files().await;
                 }
-                match exchanged {
+                match outcome {
                     ReloadOutcome::Applied(number) => {
                         count("applied");
                         tracing::info!(
+                            reason = %why,
                             generation = number,
-                            "{why}: the next batch goes through the new models"
+                            "reload applied, effective from the next batch on"
                         );
                         Ok(format!("applied: generation {number}"))
                     }
                     ReloadOutcome::Unchanged => {
                         count("unchanged");
-                        tracing::info!("{why}: models and pipeline are unchanged");
+                        tracing::info!(reason = %why, "reload found models and pipeline unchanged");
                         Ok(UNCHANGED.to_owned())
                     }
                 }
@@ -171,8 +165,9 @@ impl Reloader {
             Err(reasons) => {
                 count("refused");
                 tracing::error!(
-                    "{why}: refused, what runs goes on as before: {}",
-                    reasons.join("; ")
+                    reason = %why,
+                    errors = %reasons.join("; "),
+                    "reload refused; the previous models and pipeline stay in use"
                 );
                 Err(reasons)
             }
@@ -201,7 +196,7 @@ fn files(folders: &BTreeSet<PathBuf>) -> FileSnapshot {
     files.collect()
 }
 
-/// The signal by which operators ask for a reload.
+/// The signal SIGHUP, with which operators request a reload.
 struct SighupStream {
     #[cfg(unix)]
     signal: Option<tokio::signal::unix::Signal>,
@@ -214,18 +209,23 @@ impl SighupStream {
         let signal = signal(SignalKind::hangup());
         Self {
             signal: signal
-                .map_err(|error| tracing::warn!(%error, "SIGHUP cannot be heard"))
+                .map_err(|error| {
+                    tracing::warn!(
+                        %error,
+                        "cannot install a handler for SIGHUP; use /v1/reload"
+                    );
+                })
                 .ok(),
         }
     }
 
     #[cfg(unix)]
     async fn next(&mut self) {
-        let heard = match &mut self.signal {
+        let received = match &mut self.signal {
             Some(signal) => signal.recv().await,
             None => None,
         };
-        if heard.is_none() {
+        if received.is_none() {
             std::future::pending::<()>().await;
         }
     }

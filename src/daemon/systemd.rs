@@ -1,4 +1,4 @@
-//! Tells systemd how the process is: ready, alive, and in a line what it does (`sd_notify(3)`).
+//! Notifications to systemd: readiness, watchdog keep-alives and a status line (`sd_notify(3)`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -6,22 +6,22 @@ use std::time::Duration;
 
 use crate::topology::RunStats;
 
-/// How often the line is told, where no watchdog asks for more.
+/// Maximum interval between status lines; a watchdog may require a shorter one.
 const EVERY: Duration = Duration::from_secs(5);
-/// How often it is asked whether the run is ready.
+/// Interval at which readiness is polled before it is reported.
 const READY_EVERY: Duration = Duration::from_millis(50);
 
-/// The socket that systemd listens on.
+/// The connection to the notification socket of systemd.
 #[derive(Clone)]
 pub(super) struct SystemdNotifier {
     #[cfg(unix)]
     socket: Arc<std::os::unix::net::UnixDatagram>,
-    /// Failures that were told in the log.
+    /// Number of failed sends, of which only the first is logged.
     failures: Arc<AtomicUsize>,
 }
 
 impl SystemdNotifier {
-    /// `None` where nobody listens.
+    /// `None` if `NOTIFY_SOCKET` is not set or cannot be connected to.
     #[cfg(unix)]
     pub(super) fn of_environment() -> Option<Self> {
         use std::os::unix::net::UnixDatagram;
@@ -38,8 +38,9 @@ impl SystemdNotifier {
             }),
             Err(error) => {
                 tracing::warn!(
-                    "{}: nobody can be told how the process is: {error}",
-                    name.to_string_lossy()
+                    socket = %name.to_string_lossy(),
+                    %error,
+                    "cannot connect to NOTIFY_SOCKET"
                 );
                 None
             }
@@ -57,14 +58,14 @@ impl SystemdNotifier {
         if let Err(error) = self.socket.send(text.as_bytes())
             && self.failures.fetch_add(1, Relaxed) == 0
         {
-            tracing::warn!(%error, "systemd cannot be told how the process is");
+            tracing::warn!(%error, "cannot send a notification to systemd");
         }
         #[cfg(not(unix))]
         let _ = (text, self.failures.load(Relaxed));
     }
 }
 
-/// A name that begins with `@` is no file, but an abstract one.
+/// Connects to the socket; a name that begins with `@` is an abstract address, not a path.
 #[cfg(unix)]
 fn connect(
     socket: &std::os::unix::net::UnixDatagram,
@@ -78,7 +79,8 @@ fn connect(
     socket.connect(name)
 }
 
-/// Half of the time after which systemd takes a process for dead that says nothing.
+/// Half of the interval after which systemd kills a process that sends no keep-alive; `None`
+/// without a watchdog.
 fn watchdog() -> Option<Duration> {
     let ours = std::env::var("WATCHDOG_PID")
         .ok()
@@ -91,7 +93,7 @@ fn watchdog() -> Option<Duration> {
     Some(Duration::from_micros(micros / 2)).filter(|half| !half.is_zero())
 }
 
-/// Says when the run is ready, and from then on that it is alive.
+/// Reports readiness once the run is ready, and sends keep-alives and the status line from then on.
 pub(super) async fn run_watchdog(notifier: SystemdNotifier, stats: Arc<RunStats>) {
     while !stats.is_ready() {
         tokio::time::sleep(READY_EVERY).await;

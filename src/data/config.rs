@@ -1,4 +1,4 @@
-//! The `[data]` table: where records come from, which of them count, and how they are shared out.
+//! The `[data]` table: the sources, the selection of records, and the shares of the parts.
 
 use std::path::PathBuf;
 
@@ -9,38 +9,39 @@ use serde_json::Value;
 use crate::plan_context::PipelineLimits;
 use crate::transform::Comparison;
 
-/// What a model is trained on or evaluated with.
+/// The data that a model is trained on or evaluated with.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct DataSpec {
-    /// Relative paths of sources begin here. Default: the current folder.
+    /// The folder that relative paths of sources refer to. Default: the current folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,
-    /// Where records come from, one source after the other: each a table as in pipelines, with
-    /// `kind` and its options.
+    /// The sources, which are read one after the other. Each is a table as in pipelines, with
+    /// `kind` and the options of that kind.
     pub sources: Vec<Value>,
-    /// The column of labels. They are kept for measurements; nothing is trained on them.
+    /// The column of labels. Labels are used for metrics only; models are not trained on them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-    /// Which records are normal, such as `{ column = "y", equals = 0 }`. The others are anomalies:
-    /// never trained on, nor validated on; all of them go to the test part.
+    /// The comparison that holds for normal records, such as `{ column = "y", equals = 0 }`. The
+    /// other records are anomalies, which are all in the test part and never used for training or
+    /// validation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub normal: Option<Comparison>,
-    /// The records to use at all: those for which every one of these comparisons holds.
+    /// Comparisons that must all hold for a record to be used. Default: all records are used.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub keep: Vec<Comparison>,
-    /// Features: numeric columns to leave out where the input names no columns.
+    /// Features: numeric columns to leave out if the input does not name its columns.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub without: Vec<String>,
-    /// The share of records that is kept aside for validation, 0 to 1.
+    /// The share of records that is reserved for validation, 0 to 1. Default: 0.1.
     pub validation: f64,
-    /// The share of records that is kept aside for the final test, 0 to 1.
+    /// The share of records that is reserved for the final test, 0 to 1. Default: 0.
     pub test: f64,
-    /// Bounds on what a record may be, as in pipelines.
+    /// Limits on the size of a record, as in pipelines.
     pub limits: PipelineLimits,
-    /// What the data is, for the model's card.
+    /// A description of the data, for the model card.
     pub description: String,
-    /// The terms that the data is under, for the model's card.
+    /// The license of the data, for the model card.
     pub license: String,
 }
 
@@ -62,23 +63,23 @@ impl Default for DataSpec {
     }
 }
 
-/// What a record is used for. Its own identity decides, so that it stays the same whatever else the
-/// data holds.
+/// The part that a record belongs to. It depends only on the record's own identity, thus it stays
+/// the same when other records are added or removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Subset {
-    /// The model learns from it.
+    /// The model is trained on the record.
     Training,
-    /// It says when to stop.
+    /// The record is used to decide when a training stops.
     Validation,
-    /// It is looked at when all is done.
+    /// The record is used to evaluate the finished model.
     Test,
 }
 
 impl Subset {
-    /// All of them.
+    /// All parts, in the order of their discriminants.
     pub const ALL: [Self; 3] = [Self::Training, Self::Validation, Self::Test];
 
-    /// Its name in files and messages.
+    /// Returns the name that files and messages use.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Training => "training",

@@ -1,4 +1,4 @@
-//! Decodes the images of a batch, on several cores where that pays.
+//! Decodes the images of a batch, on several cores if the batch is large enough.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -8,7 +8,7 @@ use super::plan::RecordKind;
 use crate::image::{Channels, ImageError, Pixels, ResizeMode, Resizer, decode};
 use crate::system;
 
-/// Decodes images, and resizes them where they are to have one size.
+/// Decodes images, and resizes them if the input has a fixed size.
 pub(super) struct ParallelDecoder {
     channels: Channels,
     max_pixels: u64,
@@ -16,11 +16,11 @@ pub(super) struct ParallelDecoder {
     resizers: Vec<Option<ResizeTo>>,
 }
 
-/// Below so many pixels starting threads costs more than it gains.
+/// The number of pixels below which starting threads costs more time than it saves.
 const PIXELS_FOR_THREADS: u64 = 1 << 18;
 
 impl ParallelDecoder {
-    /// A decoder to what the target says; `None` where it is features.
+    /// Creates a decoder for the target; returns `None` if the records are features.
     pub(super) fn new(target: &RecordKind) -> Option<Self> {
         let RecordKind::Images {
             channels,
@@ -40,8 +40,9 @@ impl ParallelDecoder {
         })
     }
 
-    /// What comes of each image, in order; `pixels` is how many they have together. A batch of many
-    /// pixels is one image alone, so threads do not multiply the memory that the largest may take.
+    /// Decodes the images and returns the results in order. `pixels` is the sum of the pixels of
+    /// all images. A source puts a very large image into a batch of its own, thus threads do not
+    /// multiply the memory that the largest image needs.
     pub(super) fn decode(
         &mut self,
         images: &BinaryArray,
@@ -56,7 +57,7 @@ impl ParallelDecoder {
         let (channels, max_pixels) = (self.channels, self.max_pixels);
         let part = |start: usize, resizer: &mut Option<ResizeTo>| -> Vec<_> {
             let rows = start..images.len().min(start + each);
-            rows.map(|row| guarded(images.value(row), channels, max_pixels, resizer))
+            rows.map(|row| decode_guarded(images.value(row), channels, max_pixels, resizer))
                 .collect()
         };
         if threads == 1 {
@@ -84,18 +85,18 @@ impl ParallelDecoder {
     }
 }
 
-/// As [`one`]; a panic is the fault of this image alone.
-fn guarded(
+/// Calls [`decode_one`] and returns an error for this image if it panics.
+fn decode_guarded(
     bytes: &[u8],
     channels: Channels,
     max_pixels: u64,
     resizer: &mut Option<ResizeTo>,
 ) -> Result<Pixels, ImageError> {
     let attempt = catch_unwind(AssertUnwindSafe(|| {
-        one(bytes, channels, max_pixels, resizer)
+        decode_one(bytes, channels, max_pixels, resizer)
     }));
     attempt.unwrap_or_else(|_| {
-        // The state that a panic leaves behind is not reliable.
+        // The state of the resizer may be inconsistent after a panic.
         *resizer = resizer.as_ref().map(|fixed| ResizeTo::new(fixed.size));
         Err(ImageError::Malformed(
             "malformed image: resizing it panicked".to_owned(),
@@ -103,7 +104,7 @@ fn guarded(
     })
 }
 
-fn one(
+fn decode_one(
     bytes: &[u8],
     channels: Channels,
     max_pixels: u64,
@@ -126,7 +127,7 @@ fn one(
     })
 }
 
-/// Resizes to one size, as the transform `pixels` does.
+/// Resizes images to one size, in the same way as the transform `pixels`.
 struct ResizeTo {
     resizer: Resizer,
     size: [usize; 2],

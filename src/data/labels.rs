@@ -1,4 +1,4 @@
-//! The classes of records: numbered as they are met, sorted once all are known.
+//! The classes of records: numbered in order of occurrence, and sorted at the end of the input.
 
 use std::collections::BTreeMap;
 
@@ -8,27 +8,28 @@ use arrow::datatypes::DataType;
 
 use crate::error::StageError;
 
-/// More values are no classes but something that is measured, or a name of each record.
+/// Maximum number of classes. A column with more values holds measurements or record names.
 const MAX_CLASSES: usize = 1 << 16;
 
-/// The classes met so far.
+/// The classes found so far, with their numbers.
 #[derive(Debug, Default)]
 pub(super) struct ClassIndex {
     numbers: BTreeMap<String, u32>,
 }
 
 impl ClassIndex {
-    /// The number of a class.
+    /// Returns the number of a class, and assigns the next number to a new class.
     ///
     /// # Errors
-    /// When there are too many.
+    /// Returns an error if there are more than 65,536 classes.
     pub(super) fn number(&mut self, label: &str) -> Result<u32, StageError> {
         if let Some(&number) = self.numbers.get(label) {
             return Ok(number);
         }
         if self.numbers.len() >= MAX_CLASSES {
             let message = format!(
-                "the column of labels has more than {MAX_CLASSES} values: they are no classes; name another"
+                "the label column has more than {MAX_CLASSES} distinct values; set `label` to a \
+                 column of classes"
             );
             return Err(StageError::Other(message));
         }
@@ -37,8 +38,8 @@ impl ClassIndex {
         Ok(number)
     }
 
-    /// The classes, sorted, by number where all are numbers; and for each number its class's place
-    /// among them.
+    /// Returns the sorted classes, and for each class number the index among them. The order is
+    /// numeric if all classes are numbers.
     pub(super) fn sorted(self) -> (Vec<String>, Vec<u32>) {
         let mut all: Vec<(String, u32)> = self.numbers.into_iter().collect();
         let value = |label: &str| label.parse::<f64>().ok().filter(|value| value.is_finite());
@@ -55,15 +56,15 @@ impl ClassIndex {
     }
 }
 
-/// A column of labels as words: `3` rather than `3.0`, so that a class is the same whatever its
-/// column's type.
+/// Converts a column of labels to strings. Whole floats lose `.0`, so that `3` is the same class in
+/// a column of integers and in one of floats.
 pub(super) fn class_names(column: &ArrayRef) -> Result<StringArray, StageError> {
-    let words = cast(column, &DataType::Utf8)?;
-    let words = words.as_string::<i32>();
-    let plain = |word: &str| word.strip_suffix(".0").unwrap_or(word).to_owned();
+    let strings = cast(column, &DataType::Utf8)?;
+    let strings = strings.as_string::<i32>();
+    let plain = |name: &str| name.strip_suffix(".0").unwrap_or(name).to_owned();
     match column.data_type().is_floating() {
-        true => Ok(words.iter().map(|word| word.map(plain)).collect()),
-        false => Ok(words.clone()),
+        true => Ok(strings.iter().map(|name| name.map(plain)).collect()),
+        false => Ok(strings.clone()),
     }
 }
 
@@ -77,16 +78,16 @@ mod tests {
 
     use super::*;
 
-    fn sorted(met: &[&str]) -> (Vec<String>, Vec<u32>) {
+    fn sorted(found: &[&str]) -> (Vec<String>, Vec<u32>) {
         let mut labels = ClassIndex::default();
-        for label in met {
+        for label in found {
             labels.number(label).unwrap();
         }
         labels.sorted()
     }
 
     #[test]
-    fn classes_are_sorted_by_number_where_all_are_numbers() {
+    fn classes_are_sorted_numerically_if_all_are_numbers() {
         assert_eq!(
             sorted(&["10", "9", "10", "-1"]),
             (vec!["-1".into(), "9".into(), "10".into()], vec![2, 1, 0])
@@ -99,13 +100,13 @@ mod tests {
     }
 
     #[test]
-    fn a_class_is_the_same_whatever_the_type_of_its_column() {
-        let word = |column: ArrayRef| class_names(&column).unwrap().value(0).to_owned();
-        assert_eq!(word(Arc::new(Float64Array::from(vec![3.0]))), "3");
-        assert_eq!(word(Arc::new(Int8Array::from(vec![3]))), "3");
-        assert_eq!(word(Arc::new(Float64Array::from(vec![0.5]))), "0.5");
-        assert_eq!(word(Arc::new(StringArray::from(vec!["v1.0"]))), "v1.0");
-        assert_eq!(word(Arc::new(BooleanArray::from(vec![true]))), "true");
+    fn class_name_does_not_depend_on_column_type() {
+        let name = |column: ArrayRef| class_names(&column).unwrap().value(0).to_owned();
+        assert_eq!(name(Arc::new(Float64Array::from(vec![3.0]))), "3");
+        assert_eq!(name(Arc::new(Int8Array::from(vec![3]))), "3");
+        assert_eq!(name(Arc::new(Float64Array::from(vec![0.5]))), "0.5");
+        assert_eq!(name(Arc::new(StringArray::from(vec!["v1.0"]))), "v1.0");
+        assert_eq!(name(Arc::new(BooleanArray::from(vec![true]))), "true");
         assert!(
             class_names(&(Arc::new(Int8Array::from(vec![None])) as ArrayRef))
                 .unwrap()
@@ -114,15 +115,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_measured_is_no_class() {
+    fn class_beyond_maximum_is_refused() {
         let mut labels = ClassIndex::default();
         let number = |value: usize, labels: &mut ClassIndex| labels.number(&value.to_string());
         assert!((0..MAX_CLASSES).all(|value| number(value, &mut labels).is_ok()));
-        assert!(
-            number(MAX_CLASSES, &mut labels)
-                .unwrap_err()
-                .to_string()
-                .contains("they are no classes")
+        assert_eq!(
+            number(MAX_CLASSES, &mut labels).unwrap_err().to_string(),
+            "the label column has more than 65536 distinct values; set `label` to a column of \
+             classes"
         );
         assert_eq!(number(7, &mut labels).unwrap(), 7);
     }

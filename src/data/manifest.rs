@@ -1,5 +1,4 @@
-//! The manifest of prepared data: written last, it says that the files beside it are whole, and
-//! what they hold.
+//! The manifest of prepared data, which is written after the files of records and describes them.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -15,29 +14,30 @@ use crate::error::StageError;
 use crate::fs_durable::write_atomically;
 use crate::model::input::InputKind;
 
-/// What was prepared, and from what.
+/// The contents of the manifest. Its existence means that the files of records are complete.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct DatasetManifest {
-    /// A digest of what the spec means and of its inputs; `None` where it cannot be known whether
-    /// they stay the same.
+    /// A digest of the normalized spec and of its inputs; `None` if a change of the inputs cannot
+    /// be detected.
     pub(super) key: Option<String>,
-    /// The same of the spec as it is written; earlier programs have that alone, as `key`.
+    /// A digest of the spec as written and of its inputs. Earlier versions stored only this one, as
+    /// `key`.
     #[serde(default)]
     pub(super) written: Option<String>,
     pub(super) kind: InputKind,
     pub(super) channels: usize,
     pub(super) columns: Vec<String>,
     pub(super) columns_are_values: bool,
-    /// Sorted.
+    /// The sorted classes.
     pub(super) labels: Vec<String>,
-    /// For each label as records have it, its place among the sorted ones.
+    /// For each class number in the records, the index of the class in `labels`.
     pub(super) classes: Vec<u32>,
     pub(super) digest: String,
     pub(super) rejects: u64,
     pub(super) reasons: Vec<String>,
     pub(super) left_out: u64,
     pub(super) anomalies: u64,
-    /// As [`Subset::ALL`] has them.
+    /// In the order of [`Subset::ALL`].
     pub(super) parts: [SubsetSummary; 3],
 }
 
@@ -46,31 +46,31 @@ fn path(folder: &Path) -> PathBuf {
 }
 
 impl DatasetManifest {
-    /// The manifest in a folder; `None` where there is none, or none of ours.
+    /// Reads the manifest of a folder; returns `None` if it is missing or cannot be parsed.
     pub(super) fn read(folder: &Path) -> Option<Self> {
         serde_json::from_slice(&fs::read(path(folder)).ok()?).ok()
     }
 
-    /// Whether it is of the same data as one that has these keys.
+    /// Whether one of these keys is a key of the manifest, and thus the data is the same.
     pub(super) fn is_of(&self, keys: &[String; 2]) -> bool {
         let known = [&self.key, &self.written];
         known.into_iter().flatten().any(|key| keys.contains(key))
     }
 
-    /// Says that the files are whole.
+    /// Writes the manifest, which marks the files as complete.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// Returns an error if the file cannot be written.
     pub(super) fn write(&self, folder: &Path) -> Result<(), StageError> {
         let text = serde_json::to_vec_pretty(self)
             .map_err(|error| StageError::Other(error.to_string()))?;
         write_atomically(&path(folder), &text)
     }
 
-    /// Says that the files are not whole any more.
+    /// Removes the manifest before the files are replaced.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// Returns an error if the file cannot be removed.
     pub(super) fn remove(folder: &Path) -> Result<(), StageError> {
         let path = path(folder);
         if path.exists() {
@@ -80,10 +80,10 @@ impl DatasetManifest {
         }
     }
 
-    /// Opens the files.
+    /// Opens the files of the three parts.
     ///
     /// # Errors
-    /// When one is not there, or not as long as it was.
+    /// Returns an error if a file is missing or does not have the recorded length.
     pub(super) fn open(self, folder: &Path, reused: bool) -> Result<PreparedDataset, StageError> {
         let classes: Arc<[u32]> = Arc::from(self.classes.as_slice());
         let open = |part: Subset| self.open_subset(folder, part, &classes);
@@ -123,7 +123,7 @@ impl DatasetManifest {
         let found = file.metadata().map_err(StageError::io(&path))?.len();
         if found != written.bytes {
             let message = format!(
-                "{}: has {found} bytes, not {}",
+                "{}: the file has {found} bytes; expected {}",
                 path.display(),
                 written.bytes
             );
@@ -150,7 +150,7 @@ impl DatasetManifest {
     }
 }
 
-/// The shape of all records, where they have the same.
+/// Returns the shape of the records if it is the same for all of them.
 fn common_shape(parts: &[&RecordFile]) -> Option<[usize; 3]> {
     let mut shapes = parts
         .iter()
@@ -172,7 +172,7 @@ fn read_ends(path: &Path, len: usize) -> Result<Vec<u64>, StageError> {
         return Ok(ends);
     }
     Err(StageError::Other(format!(
-        "{}: has the ends of {} records, not of {len}",
+        "{}: the file has the ends of {} records; expected {len}",
         path.display(),
         ends.len()
     )))

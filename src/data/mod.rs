@@ -1,5 +1,5 @@
-//! Data for training and evaluation: declared sources become files of records that are read at
-//! random.
+//! Prepares data for training and evaluation: reads the declared sources and writes their records
+//! into files for random access.
 
 mod prepare;
 mod image_decoder;
@@ -30,44 +30,44 @@ use manifest::DatasetManifest;
 use plan::DatasetPlan;
 use prepare::build_dataset;
 
-/// Records that are ready, and what became of the others.
+/// A prepared dataset: the records of the three parts, and counts of the records left out.
 #[derive(Debug)]
 pub struct PreparedDataset {
-    /// What the records are.
+    /// Whether the records are images or features.
     pub kind: InputKind,
-    /// What the model learns from.
+    /// The training part.
     pub training: RecordFile,
-    /// What says when to stop.
+    /// The validation part, which decides when a training stops.
     pub validation: RecordFile,
-    /// What is looked at when all is done, anomalies among them.
+    /// The test part, for the evaluation of a finished model. It holds all anomalies.
     pub test: RecordFile,
-    /// Height, width and channels where all records have the same (feature records:
+    /// Height, width and channels if they are the same for all records (feature records:
     /// `[1, 1, values]`).
     pub shape: Option<[usize; 3]>,
-    /// Features: the columns that were taken, in order. For images none.
+    /// Features: the names of the columns, in order. Empty for images.
     pub columns: Vec<String>,
-    /// Features: whether each column gives one value. Where one is a list, a card cannot name the
-    /// columns.
+    /// Features: whether each column gives one value. If a column is a list, a card cannot name
+    /// the columns.
     pub columns_are_values: bool,
-    /// The classes that [`Record::label`] counts, sorted: by number where all are numbers.
+    /// The classes that [`Record::label`] indexes, sorted: numerically if all of them are numbers.
     pub labels: Vec<String>,
-    /// SHA-256 over all records, their labels and parts: the same data has the same digest wherever
-    /// it lies.
+    /// SHA-256 over all records, their labels and parts. It does not depend on the location of the
+    /// data.
     pub digest: String,
-    /// Records that could not be used.
+    /// Number of records that could not be used.
     pub rejects: u64,
-    /// Why, for the first of them.
+    /// Reasons of the first 10 rejects.
     pub reasons: Vec<String>,
-    /// Records that `keep` left out.
+    /// Number of records that `keep` left out.
     pub left_out: u64,
-    /// Records of the test part that are not normal.
+    /// Number of anomalies, all of them in the test part.
     pub anomalies: u64,
-    /// Whether an earlier call had prepared the same already.
+    /// Whether the files of an earlier call were used.
     pub reused: bool,
 }
 
 impl PreparedDataset {
-    /// The records of a part.
+    /// Returns the records of a part.
     pub fn subset(&self, part: Subset) -> &RecordFile {
         match part {
             Subset::Training => &self.training,
@@ -78,32 +78,40 @@ impl PreparedDataset {
 }
 
 impl PreparedDataset {
-    /// Whether each record is as long as its size. Earlier versions could write a record that
-    /// shifts those behind it.
-    fn is_whole(&self) -> Result<bool, StageError> {
-        Ok(self.training.are_whole()? && self.validation.are_whole()? && self.test.are_whole()?)
+    /// Whether the length of each record matches its size. Earlier versions could write a record of
+    /// a wrong length, which shifts the records after it.
+    fn is_intact(&self) -> Result<bool, StageError> {
+        Ok(self.training.is_intact()? && self.validation.is_intact()? && self.test.is_intact()?)
     }
 }
 
-/// Why data cannot be prepared.
+/// The reason that data cannot be prepared.
 #[derive(Debug, Error)]
 pub enum DataError {
-    /// What is wrong with the table: every fault at once. Keys are relative to `[data]`, but for
-    /// those that begin with `input.`, which belong to the model's input.
-    #[error("{}", .0.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect::<Vec<_>>().join("\n"))]
+    /// All faults of the table. Keys are relative to `[data]`, except those that begin with
+    /// `input.`, which belong to the model's input.
+    #[error(
+        "{}",
+        .0.iter()
+            .map(|fault| format!("{}: {}", fault.key, fault.message))
+            .collect::<Vec<_>>()
+            .join("\n")
+    )]
     Faults(Vec<ConfigError>),
     /// The data cannot be read or written.
     #[error(transparent)]
     Stage(#[from] StageError),
 }
 
-/// Reads all sources of `spec` and keeps their records as a model of `input` takes them in files
-/// under `folder`. What an earlier call has prepared there from the same sources is used again.
+/// Reads all sources of `spec` and writes their records, converted for a model with the input
+/// `input`, into files under `folder`. Files that an earlier call has prepared there from the same
+/// sources are used again.
 ///
-/// `progress` is told how many records were read so far.
+/// `progress` is called with the number of records read so far.
 ///
 /// # Errors
-/// Every fault of the table; or what the system said; or that there is no record at all.
+/// Returns all faults of the table, a fault of a source or of the folder, or an error if no record
+/// can be used.
 pub fn prepare(
     spec: &DataSpec,
     input: &InputSpec,
@@ -116,7 +124,7 @@ pub fn prepare(
         .as_ref()
         .and_then(|keys| DatasetManifest::read(folder).filter(|manifest| manifest.is_of(keys)));
     if let Some(prepared) = earlier.and_then(|manifest| manifest.open(folder, true).ok())
-        && prepared.is_whole()?
+        && prepared.is_intact()?
     {
         return Ok(prepared);
     }

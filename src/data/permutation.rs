@@ -1,9 +1,9 @@
-//! A random order of any number of records, without a list of them.
+//! A random permutation of record indices that needs no list of them.
 
 use crate::batch::splitmix64;
 
-/// A keyed permutation of `0..len` that takes no memory: a balanced Feistel network over the next
-/// even power of two, walked along until it comes to a number below `len` (Black and Rogaway 2002,
+/// A keyed permutation of `0..len` with constant memory: a balanced Feistel network over the next
+/// even power of two, which is applied until the result is below `len` (Black and Rogaway 2002,
 /// "cycle-walking").
 #[derive(Debug, Clone, Copy)]
 pub struct Permutation {
@@ -13,11 +13,12 @@ pub struct Permutation {
     keys: [u64; ROUNDS],
 }
 
-/// Four would do against an opponent; small numbers of bits want some more to look random.
+/// Rounds of the network. Four are enough against an adversary; numbers with few bits need more
+/// rounds until the order looks random.
 const ROUNDS: usize = 8;
 
 impl Permutation {
-    /// The permutation of `0..len` that `seed` names.
+    /// Creates the permutation of `0..len` with the key `seed`.
     pub fn new(len: u64, seed: u64) -> Self {
         let bits = u64::BITS - len.saturating_sub(1).leading_zeros();
         let mut key = seed;
@@ -32,12 +33,12 @@ impl Permutation {
         }
     }
 
-    /// Where `place` goes: every number of `0..len` is reached once. A place beyond the end counts
-    /// from 0 again.
+    /// Returns the image of `place` under the permutation. A place of `len` or more is taken modulo
+    /// `len`.
     pub fn at(&self, place: u64) -> u64 {
         let mut value = place % self.len.max(1);
-        // The walk starts inside `0..len` and the network permutes its own range, so it comes back
-        // inside.
+        // The walk starts inside `0..len` and the network permutes its own range, thus the walk
+        // returns into `0..len`.
         loop {
             value = self.network(value);
             if value < self.len.max(1) {
@@ -74,7 +75,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_number_is_reached_once(len in 0_u64..3000, seed: u64) {
+        fn every_index_is_returned_once(len in 0_u64..3000, seed: u64) {
             let mut all = order(len, seed);
             all.sort_unstable();
             prop_assert!(all.into_iter().eq(0..len));
@@ -82,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_beyond_any_memory_work() {
+    fn huge_length_yields_distinct_indices_in_range() {
         for len in [1 << 40, (1 << 40) + 1, u64::MAX] {
             let permutation = Permutation::new(len, 1);
             let some: std::collections::BTreeSet<u64> =
@@ -93,19 +94,20 @@ mod tests {
     }
 
     #[test]
-    fn the_order_depends_on_the_seed_alone() {
+    fn same_seed_gives_same_order_and_other_seed_another() {
         assert_eq!(order(1000, 7), order(1000, 7));
         let same = order(1000, 7)
             .into_iter()
             .zip(order(1000, 8))
             .filter(|(a, b)| a == b)
             .count();
-        // Of two random orders one place agrees on average.
+        // Two random orders agree in one place on average.
         assert!(same < 10, "{same}");
     }
 
-    /// The chance of a chi-square value beyond mean + 5 deviations is below one in 10,000.
-    fn looks_uniform(counts: &[u64]) {
+    /// Asserts a chi-square value within 5 standard deviations of its mean. The probability of a
+    /// larger value is below 1 in 10,000.
+    fn assert_uniform(counts: &[u64]) {
         let expected = counts.iter().sum::<u64>() as f64 / counts.len() as f64;
         let chi: f64 = counts
             .iter()
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn over_many_seeds_a_place_goes_anywhere_and_its_neighbour_anywhere_else() {
+    fn adjacent_places_are_uniform_over_seeds() {
         const LEN: usize = 12;
         let mut pairs = vec![0; LEN * LEN];
         let mut orders = std::collections::BTreeMap::<Vec<u64>, u64>::new();
@@ -133,12 +135,12 @@ mod tests {
             .filter(|at| at / LEN != at % LEN)
             .map(|at| pairs[at])
             .collect();
-        looks_uniform(&pairs);
-        assert_eq!(orders.len(), 24, "every order of four is met");
+        assert_uniform(&pairs);
+        assert_eq!(orders.len(), 24, "all permutations of four occur");
     }
 
     #[test]
-    fn a_long_order_has_the_ascents_and_fixed_points_of_a_random_one() {
+    fn long_order_has_ascents_and_fixed_points_of_random_order() {
         const LEN: u64 = 100_000;
         let order = order(LEN, 3);
         let ascents = order.windows(2).filter(|pair| pair[0] < pair[1]).count() as f64;
@@ -153,11 +155,11 @@ mod tests {
             .filter(|(place, value)| *place as u64 == **value)
             .count();
         assert!(fixed < 12, "{fixed}");
-        // Where the first tenth goes.
+        // The images of the first tenth are uniform.
         let mut counts = vec![0; 100];
         order[..LEN as usize / 10]
             .iter()
             .for_each(|&value| counts[(value / (LEN / 100)) as usize] += 1);
-        looks_uniform(&counts);
+        assert_uniform(&counts);
     }
 }

@@ -1,5 +1,5 @@
-//! Checks a `[data]` table against the input that a model takes: every fault at once, before a
-//! record is read.
+//! Checks a `[data]` table against the input of a model and reports all faults before a record is
+//! read.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::config::DataSpec;
 use super::record_id::RecordIdResolver;
-use crate::error::{ConfigError, StageError};
+use crate::error::{ConfigError, RecordFaults, StageError};
 use crate::image::Channels;
 use crate::model::input::{InputKind, InputSpec};
 use crate::plan_context::PlanContext;
@@ -21,7 +21,7 @@ use crate::storage::{is_url, tidy};
 use crate::tensor::TensorShape;
 use crate::transform::{self, IsolatedTransform, TransformConfig, TransformPlan};
 
-/// A table that cannot be wrong.
+/// A checked `[data]` table.
 pub(super) struct DatasetPlan {
     pub(super) target: RecordKind,
     pub(super) sources: Vec<PlannedSource>,
@@ -31,7 +31,7 @@ pub(super) struct DatasetPlan {
     pub(super) columns_are_values: bool,
 }
 
-/// What records become.
+/// The form in which records are stored.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum RecordKind {
     Images {
@@ -44,15 +44,15 @@ pub(super) enum RecordKind {
     },
 }
 
-/// A source, and what is done with its batches.
+/// A source with the steps that its batches go through.
 pub(super) struct PlannedSource {
     pub(super) source: Box<dyn Source>,
-    /// Its table with options as they were understood, those alone that change rows.
-    said: Value,
+    /// The normalized table of the source, with the row-changing options only.
+    normalized: Value,
     pub(super) steps: SourceSteps,
 }
 
-/// What is done with the batches of a source.
+/// The steps that the batches of a source go through.
 pub(super) struct SourceSteps {
     pub(super) keep: Vec<IsolatedTransform>,
     /// Features: appends the vector as the last column.
@@ -67,34 +67,36 @@ pub(super) struct SourceSteps {
 /// Options of sources that are paths.
 const PATHS: [&str; 2] = ["path", "labels"];
 
-/// A name that no column of an input has.
+/// The name of the column of feature vectors. Columns of an input do not have this name.
 const VECTOR: &str = "\u{1}vector";
 
-/// The version of the former rules: keys over tables as they were written. Those of today are over
-/// what the tables mean.
+/// The version of the former keys, which are digests of the tables as written. The current keys are
+/// digests of the normalized tables.
 const VERSION: u32 = 1;
 
 impl DatasetPlan {
-    /// Plans the sources and what is done with their records.
+    /// Plans the sources and the steps for their records.
     ///
     /// # Errors
-    /// Every fault. Keys are relative to the table, but for those that begin with `input.`.
+    /// Returns all faults. Their keys are relative to the table, except those that begin with
+    /// `input.`.
     pub(super) fn new(spec: &DataSpec, input: &InputSpec) -> Result<Self, Vec<ConfigError>> {
         let mut faults = check_shares(spec);
         let context = PlanContext::new(BTreeMap::new(), spec.limits);
         if spec.sources.is_empty() {
-            let message = "no source: say where records come from, such as [{ kind = \"images\", path = \"photos\" }]";
+            let message = "no source is listed; add one, such as \
+                           [{ kind = \"images\", path = \"photos\" }]";
             faults.push(ConfigError::new("sources", message));
         }
         let mut sources = Vec::new();
         for (at, written) in spec.sources.iter().enumerate() {
             match plan_source(written, spec.root.as_deref(), &context) {
                 Ok((source, _)) if source.is_unbounded() => {
-                    let message =
-                        "has no end; name files, so that it is known when all of them are read";
+                    let message = "is unbounded; use a source that has an end, such as files \
+                                   without `watch = true`";
                     faults.push(ConfigError::new(format!("sources[{at}]"), message));
                 }
-                Ok((source, said)) => sources.push((at, source, said)),
+                Ok((source, normalized)) => sources.push((at, source, normalized)),
                 Err(found) => faults.extend(
                     found
                         .into_iter()
@@ -103,13 +105,12 @@ impl DatasetPlan {
             }
         }
         let schema = sources.first().map(|(_, source, _)| source.schema());
-        let target = RecordKind::new(spec, input, schema.as_deref())
-            .map_err(|found| faults.extend(found))
-            .ok()
+        let target = faults
+            .record_all(RecordKind::new(spec, input, schema.as_deref()))
             .flatten();
         let mut planned = Vec::new();
         let mut vectors = Vec::new();
-        for (at, source, said) in sources {
+        for (at, source, normalized) in sources {
             let mut steps = SourcePlanner {
                 spec,
                 context: &context,
@@ -121,14 +122,15 @@ impl DatasetPlan {
             vectors.extend(vector);
             planned.extend(steps.map(|steps| PlannedSource {
                 source,
-                said,
+                normalized,
                 steps,
             }));
         }
         let width = vectors.first().copied().unwrap_or(0);
         if let Some(other) = vectors.iter().find(|&&other| other != width) {
             let message = format!(
-                "its columns hold {other} values a record, those of the first source {width}"
+                "the columns of a source hold {other} values per record, but those of the first \
+                 source hold {width}"
             );
             faults.push(ConfigError::new("sources", message));
         }
@@ -149,11 +151,12 @@ impl DatasetPlan {
         }
     }
 
-    /// A digest of all that decides what is prepared, and the one that earlier programs made of
-    /// tables as they were written; `None` where it is not known whether the inputs stay the same.
+    /// Returns a digest over everything that determines the prepared files, and the digest that
+    /// earlier versions computed from the tables as written. Returns `None` if a change of the
+    /// inputs cannot be detected.
     ///
     /// # Errors
-    /// When the inputs cannot be listed.
+    /// Returns an error if the inputs cannot be listed.
     pub(super) fn keys(&self, spec: &DataSpec) -> Result<Option<[String; 2]>, StageError> {
         let mut inputs = Vec::new();
         for PlannedSource { source, .. } in &self.sources {
@@ -168,13 +171,13 @@ impl DatasetPlan {
             license: String::new(),
             ..spec.clone()
         };
-        let understood = self
+        let sources = self
             .sources
             .iter()
-            .map(|planned| planned.said.clone())
+            .map(|planned| planned.normalized.clone())
             .collect();
-        let said = DataSpec {
-            sources: understood,
+        let normalized = DataSpec {
+            sources,
             ..written.clone()
         };
         let target = match &self.target {
@@ -184,12 +187,22 @@ impl DatasetPlan {
             RecordKind::Features { columns } => json!({ "columns": columns }),
         };
         let digest = |text: String| format!("{:x}", Sha256::digest(text));
-        let all = json!({ "version": VERSION + 1, "spec": registry::stored_data(json!(said)), "target": target, "inputs": inputs });
-        let former = json!({ "version": VERSION, "spec": registry::stored_data(json!(written)), "target": target, "inputs": inputs });
+        let all = json!({
+            "version": VERSION + 1,
+            "spec": registry::stored_data(json!(normalized)),
+            "target": target,
+            "inputs": inputs,
+        });
+        let former = json!({
+            "version": VERSION,
+            "spec": registry::stored_data(json!(written)),
+            "target": target,
+            "inputs": inputs,
+        });
         Ok(Some([digest(canonical(&all)), digest(former.to_string())]))
     }
 
-    /// What the records are.
+    /// Returns whether the records are images or features.
     pub(super) fn kind(&self) -> InputKind {
         match self.target {
             RecordKind::Images { .. } => InputKind::Image,
@@ -207,13 +220,13 @@ fn check_shares(spec: &DataSpec) -> Vec<ConfigError> {
         .map(|(key, share)| {
             ConfigError::new(
                 key,
-                format!("{share} is no share; write a number from 0 to 1"),
+                format!("{share} is not a share; expected a number from 0 to 1"),
             )
         })
         .collect();
     if faults.is_empty() && spec.validation + spec.test > 1.0 {
         let message = format!(
-            "{} for validation and {} for the test are more than all",
+            "the shares of validation ({}) and test ({}) add up to more than 1",
             spec.validation, spec.test
         );
         faults.push(ConfigError::new("test", message));
@@ -221,7 +234,7 @@ fn check_shares(spec: &DataSpec) -> Vec<ConfigError> {
     faults
 }
 
-/// A source, and its table with options as they were understood; relative paths stay relative to
+/// Plans a source. Returns it with its normalized table, in which relative paths stay relative to
 /// the root.
 fn plan_source(
     written: &Value,
@@ -240,13 +253,13 @@ fn plan_source(
         Some(other) => {
             return Err(vec![ConfigError::new(
                 "kind",
-                format!("expected a string, met {other}"),
+                format!("expected a string, found {other}"),
             )]);
         }
         None => {
             let known: Vec<&str> = source::KINDS.iter().map(|kind| kind.name).collect();
             let message = format!(
-                "`kind` is missing: it says what the source is; known: {}",
+                "`kind` is missing; expected the kind of the source, one of: {}",
                 known.join(", ")
             );
             return Err(vec![ConfigError::new("", message)]);
@@ -261,7 +274,7 @@ fn plan_source(
         .map(|fault| fault.within("batch"))
         .collect();
     if let Some(root) = root {
-        below(root, &mut options);
+        prepend_root(root, &mut options);
     }
     match (kind.plan)(
         "data",
@@ -276,7 +289,7 @@ fn plan_source(
                     .get(key)
                     .is_none_or(|option| option.changes_rows != Some(false))
             };
-            let mut said: Map<String, Value> = planned
+            let mut normalized: Map<String, Value> = planned
                 .options
                 .into_iter()
                 .filter(|(key, _)| changes_rows(key))
@@ -284,9 +297,9 @@ fn plan_source(
             let paths = PATHS
                 .into_iter()
                 .filter_map(|key| Some((key, table.get(key)?.as_str()?)));
-            said.extend(paths.map(|(key, path)| (key.to_owned(), Value::from(tidy(path)))));
-            said.insert("kind".to_owned(), Value::from(kind.name));
-            Ok((planned.stage, Value::Object(said)))
+            normalized.extend(paths.map(|(key, path)| (key.to_owned(), Value::from(tidy(path)))));
+            normalized.insert("kind".to_owned(), Value::from(kind.name));
+            Ok((planned.stage, Value::Object(normalized)))
         }
         Ok(_) => Err(faults),
         Err(found) => {
@@ -296,8 +309,8 @@ fn plan_source(
     }
 }
 
-/// Puts the root before relative paths.
-fn below(root: &Path, options: &mut Map<String, Value>) {
+/// Prepends the root to relative paths.
+fn prepend_root(root: &Path, options: &mut Map<String, Value>) {
     for key in PATHS {
         if let Some(Value::String(path)) = options.get_mut(key)
             && !is_url(path)
@@ -309,14 +322,17 @@ fn below(root: &Path, options: &mut Map<String, Value>) {
 }
 
 impl RecordKind {
-    /// What the input asks for, or else what the first source has; `None` where neither is known.
+    /// Returns the kind that the input declares, or else the kind of the first source; `None` if
+    /// neither of them is known.
     fn new(
         spec: &DataSpec,
         input: &InputSpec,
         schema: Option<&Schema>,
     ) -> Result<Option<Self>, Vec<ConfigError>> {
-        let told = input.told().map_err(|fault| vec![fault.within("input")])?;
-        let kind = told.or_else(|| schema.map(shown));
+        let declared = input
+            .declared_kind()
+            .map_err(|fault| vec![fault.within("input")])?;
+        let kind = declared.or_else(|| schema.map(inferred_kind));
         match (kind, schema) {
             (Some(InputKind::Image), _) => Self::images(spec, input).map(Some),
             (Some(InputKind::Features), Some(schema)) => {
@@ -331,11 +347,14 @@ impl RecordKind {
         let mut faults = Vec::new();
         match input.size {
             Some([height, width]) if height == 0 || width == 0 => {
-                faults.push(ConfigError::new("input.size", "a side of the image is 0"));
+                faults.push(ConfigError::new(
+                    "input.size",
+                    "height and width must be above 0",
+                ));
             }
             Some([height, width]) if (height as u64).saturating_mul(width as u64) > max_pixels => {
                 let message = format!(
-                    "{height} x {width} pixels exceed the limit of {max_pixels} pixels an image"
+                    "{height} x {width} pixels exceed the limit of {max_pixels} pixels per image"
                 );
                 faults.push(ConfigError::new("input.size", message));
             }
@@ -344,7 +363,7 @@ impl RecordKind {
         if !spec.without.is_empty() {
             faults.push(ConfigError::new(
                 "without",
-                "leaves out columns of features, but the input is images",
+                "applies to columns of features, but the input is images; remove the option",
             ));
         }
         let target = Self::Images {
@@ -365,7 +384,7 @@ impl RecordKind {
         schema: &Schema,
     ) -> Result<Self, Vec<ConfigError>> {
         if let Some(columns) = &input.columns {
-            let message = "the input names its columns; leave this out, or `columns` there";
+            let message = "cannot be combined with `input.columns`; remove one of the two options";
             let fault = (!spec.without.is_empty()).then(|| ConfigError::new("without", message));
             return fault.map_or_else(
                 || {
@@ -396,7 +415,7 @@ impl RecordKind {
         let columns: Vec<String> = fields.map(|field| field.name().clone()).collect();
         if columns.is_empty() {
             let message = format!(
-                "there is no numeric column to take; there are: {}",
+                "no numeric column is left to use as a feature; the source has: {}",
                 names(schema).join(", ")
             );
             faults.push(ConfigError::new("sources", message));
@@ -409,8 +428,8 @@ impl RecordKind {
     }
 }
 
-/// What a source's columns look like.
-fn shown(schema: &Schema) -> InputKind {
+/// Infers the kind of the records from the columns of a source.
+fn inferred_kind(schema: &Schema) -> InputKind {
     let image = schema
         .column_with_name(IMAGE)
         .filter(|(_, field)| is_bytes(field.data_type()));
@@ -450,25 +469,25 @@ fn find(schema: &Schema, key: &str, name: &str) -> Result<usize, ConfigError> {
         ConfigError::new(
             key,
             format!(
-                "there is no column `{name}`{hint}; the source has: {}",
+                "no column `{name}`{hint}; the source has: {}",
                 known.join(", ")
             ),
         )
     })
 }
 
-/// The steps of one source while they are planned.
+/// Plans the steps of one source.
 struct SourcePlanner<'a> {
     spec: &'a DataSpec,
     context: &'a PlanContext,
-    /// Which source it is.
+    /// The position of the source in `sources`.
     at: usize,
     schema: SchemaRef,
     faults: &'a mut Vec<ConfigError>,
 }
 
 impl SourcePlanner<'_> {
-    /// The steps, where nothing is wrong with them, and the values of a feature record.
+    /// Returns the steps if they have no faults, and the number of values of a feature record.
     fn plan(
         &mut self,
         target: Option<&RecordKind>,
@@ -524,9 +543,7 @@ impl SourcePlanner<'_> {
             build(plan).map_err(|error| vec![ConfigError::new("", error.to_string())])
         });
         let faults = &mut *self.faults;
-        built
-            .map_err(|found| faults.extend(found.into_iter().map(|fault| fault.within(key))))
-            .ok()
+        faults.record_all_within(key, built)
     }
 
     fn label(&mut self, name: &str) -> Option<usize> {
@@ -538,14 +555,14 @@ impl SourcePlanner<'_> {
             };
             let is_label = value.is_numeric() || value.is_string() || value == &DataType::Boolean;
             let message =
-                || format!("column `{name}` holds {column}, no numbers, strings or truth values");
+                || format!("column `{name}` holds {column}; expected numbers, strings or Booleans");
             if is_label {
                 Ok(place)
             } else {
                 Err(ConfigError::new("label", message()))
             }
         });
-        found.map_err(|fault| self.faults.push(fault)).ok()
+        self.faults.record(found)
     }
 
     fn image(&mut self) -> Option<usize> {
@@ -554,7 +571,8 @@ impl SourcePlanner<'_> {
         if found.is_none() {
             let known = names(&self.schema).join(", ");
             let message = format!(
-                "the model takes images, but there is no column `{IMAGE}` of them; there are: {known}"
+                "the input of the model is images, but the source has no binary column `{IMAGE}`; \
+                 it has: {known}"
             );
             self.faults
                 .push(ConfigError::new(format!("sources[{}]", self.at), message));

@@ -1,4 +1,4 @@
-//! Reads the planned sources to their ends and writes their records, each into its part.
+//! Reads the planned sources to their end and writes each record into the file of its part.
 
 use std::path::Path;
 
@@ -23,13 +23,14 @@ use crate::fs_durable::{create_dir_all_synced, fsync_dir, remove_stale_temp_file
 use crate::source::Source;
 use crate::tensor::fixed_values;
 
-/// Reasons that are kept of those for which records were rejected.
-const REASONS: usize = 10;
+/// Maximum number of reject reasons in the manifest.
+const MAX_REASONS: usize = 10;
 
-/// Makes the files in `folder` anew. Until the manifest is written they count for nothing.
+/// Writes the files in `folder`, in place of those of an earlier call. They are not used until the
+/// manifest is written.
 ///
 /// # Errors
-/// When a source or the folder fails, or there is no record.
+/// Returns an error if a source or the folder fails, or if no record can be used.
 pub(super) fn build_dataset(
     plan: DatasetPlan,
     spec: &DataSpec,
@@ -50,7 +51,7 @@ pub(super) fn build_dataset(
     };
     let (key, written) = keys.map_or((None, None), |[key, written]| (Some(key), Some(written)));
     let (kind, columns_are_values) = (plan.kind(), plan.columns_are_values);
-    let mut filling = DatasetBuilder::new(folder, &plan.target, spec)?;
+    let mut builder = DatasetBuilder::new(folder, &plan.target, spec)?;
     let mut read = 0;
     for (
         at,
@@ -61,7 +62,7 @@ pub(super) fn build_dataset(
     {
         each_batch(source, |batch| {
             read += batch.batch.provenance.len();
-            filling.add_batch(at, &mut steps, batch)?;
+            builder.add_batch(at, &mut steps, batch)?;
             progress(read);
             Ok(())
         })?;
@@ -75,11 +76,11 @@ pub(super) fn build_dataset(
         left_out,
         anomalies,
         ..
-    } = filling;
+    } = builder;
     let [training, validation, test] = writers.map(RecordWriter::finish);
     let parts = [training?, validation?, test?];
     if parts.iter().all(|part| part.records == 0) {
-        return Err(nothing(rejects, &reasons, left_out));
+        return Err(no_usable_record(rejects, &reasons, left_out));
     }
     fsync_dir(folder)?;
     let (labels, classes) = labels.sorted();
@@ -104,13 +105,13 @@ pub(super) fn build_dataset(
     Ok(manifest)
 }
 
-fn nothing(rejects: u64, reasons: &[String], left_out: u64) -> StageError {
+fn no_usable_record(rejects: u64, reasons: &[String], left_out: u64) -> StageError {
     let first = reasons
         .first()
-        .map(|reason| format!("; the first because: {reason}"))
+        .map(|reason| format!("; reason of the first reject: {reason}"))
         .unwrap_or_default();
     StageError::Other(format!(
-        "there is no record: {rejects} could not be used{first}{}",
+        "the data has no usable record: {rejects} records were rejected{first}{}",
         if left_out > 0 {
             format!("; `keep` left out {left_out}")
         } else {
@@ -119,14 +120,17 @@ fn nothing(rejects: u64, reasons: &[String], left_out: u64) -> StageError {
     ))
 }
 
-/// Gives every batch of a source to `take`.
+/// Calls `take` with every batch of a source.
 fn each_batch(
     source: Box<dyn Source>,
     mut take: impl FnMut(SourceBatch) -> Result<(), StageError>,
 ) -> Result<(), StageError> {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
-    let runtime =
-        runtime.map_err(|error| StageError::Other(format!("cannot wait for a source: {error}")))?;
+    let runtime = runtime.map_err(|error| {
+        StageError::Other(format!(
+            "cannot start the runtime that reads the sources: {error}"
+        ))
+    })?;
     let mut batches = source.open(&ResumeState::default())?.batches;
     while let Some(batch) = runtime.block_on(batches.next()) {
         take(batch?)?;
@@ -134,7 +138,7 @@ fn each_batch(
     Ok(())
 }
 
-/// The files while they are filled.
+/// Writes the records of all sources into the files of the three parts.
 struct DatasetBuilder<'a> {
     spec: &'a DataSpec,
     decoder: Option<ParallelDecoder>,
@@ -145,7 +149,7 @@ struct DatasetBuilder<'a> {
     reasons: Vec<String>,
     left_out: u64,
     anomalies: u64,
-    /// The values of a feature record as they stand in the file.
+    /// The values of a feature record, little-endian as in the file; a buffer that is used again.
     row: Vec<u8>,
 }
 
@@ -206,37 +210,37 @@ impl<'a> DatasetBuilder<'a> {
         if let Some(step) = &mut steps.normal {
             let mut rejects = RejectCollector::default();
             normal = Some(step.apply(&batch, &mut rejects)?.row_ordinals);
-            // Whether these are normal is not known.
+            // Records on which the comparison failed are neither normal nor anomalies.
             let failed = self.reject_failures(&steps.record_ids, &batch, rejects);
             if !failed.is_empty() {
-                let known = batch
+                let mask = batch
                     .row_ordinals
                     .iter()
                     .map(|ordinal| Some(!failed.contains(ordinal)))
                     .collect();
-                batch = batch.filter(&known)?;
+                batch = batch.filter(&mask)?;
             }
         }
         let labels = steps
             .label
             .map(|place| class_names(batch.records.column(place)))
             .transpose()?;
-        let mut known = RecordContext {
+        let mut context = RecordContext {
             source,
             record_ids: &mut steps.record_ids,
             normal,
             labels,
         };
         match steps.image {
-            Some(image) => self.add_images(&batch, image, pixels, &mut known),
-            None => self.add_features(&batch, &mut known),
+            Some(image) => self.add_images(&batch, image, pixels, &mut context),
+            None => self.add_features(&batch, &mut context),
         }
     }
 
     fn add_features(
         &mut self,
         batch: &Batch,
-        known: &mut RecordContext<'_>,
+        context: &mut RecordContext<'_>,
     ) -> Result<(), StageError> {
         let vectors = batch
             .records
@@ -252,7 +256,7 @@ impl<'a> DatasetBuilder<'a> {
         {
             row.clear();
             row.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-            self.add(batch, place, known, [1, 1], &row)?;
+            self.add(batch, place, context, [1, 1], &row)?;
         }
         self.row = row;
         Ok(())
@@ -263,7 +267,7 @@ impl<'a> DatasetBuilder<'a> {
         batch: &Batch,
         column: usize,
         pixels: u64,
-        known: &mut RecordContext<'_>,
+        context: &mut RecordContext<'_>,
     ) -> Result<(), StageError> {
         let Some(decoder) = &mut self.decoder else {
             return Ok(());
@@ -272,28 +276,29 @@ impl<'a> DatasetBuilder<'a> {
         let images = images.as_binary::<i32>();
         for (place, decoded) in decoder.decode(images, pixels).into_iter().enumerate() {
             match decoded {
-                // A record of another length than its size says would shift those behind it.
+                // A record whose length does not match its size would shift the records after it.
                 Ok(image)
                     if image.data.len() == image.height * image.width * image.channels.count() =>
                 {
                     self.add(
                         batch,
                         place,
-                        known,
+                        context,
                         [image.height, image.width],
                         &image.data,
                     )?;
                 }
                 Ok(image) => {
-                    let (name, row) = known.record_ids.name(batch, place);
+                    let (name, row) = context.record_ids.name(batch, place);
                     let (bytes, size) = (image.data.len(), [image.height, image.width]);
                     let reason = format!(
-                        "{name}, row {row}: {bytes} bytes do not fill an image of {size:?} pixels"
+                        "{name}, row {row}: the decoder returned {bytes} bytes for an image of \
+                         {size:?} pixels"
                     );
                     self.reject(&reason, 1);
                 }
                 Err(reason) => {
-                    let (name, row) = known.record_ids.name(batch, place);
+                    let (name, row) = context.record_ids.name(batch, place);
                     self.reject(&format!("{name}, row {row}: {reason}"), 1);
                 }
             }
@@ -306,27 +311,27 @@ impl<'a> DatasetBuilder<'a> {
         &mut self,
         batch: &Batch,
         place: usize,
-        known: &mut RecordContext<'_>,
+        context: &mut RecordContext<'_>,
         size: [usize; 2],
         values: &[u8],
     ) -> Result<(), StageError> {
-        let origin = known.record_ids.of(batch, place, known.source);
-        let anomaly = known.is_anomaly(batch, place);
+        let record_id = context.record_ids.of(batch, place, context.source);
+        let anomaly = context.is_anomaly(batch, place);
         let part = if anomaly {
             Subset::Test
         } else {
-            origin.subset(self.spec.validation, self.spec.test)
+            record_id.subset(self.spec.validation, self.spec.test)
         };
-        let label = known
+        let label = context
             .labels
             .as_ref()
             .filter(|labels| labels.is_valid(place))
             .map(|labels| labels.value(place));
         let number = label.map(|label| self.classes.number(label)).transpose()?;
-        // An image's sides are 32 bits in its header.
+        // The sides of an image are 32-bit numbers in its header.
         let [height, width] = size.map(|side| u32::try_from(side).unwrap_or(u32::MAX));
-        let tail = RecordTrailer {
-            identity: origin.identity,
+        let trailer = RecordTrailer {
+            identity: record_id.identity,
             height,
             width,
             label: number.unwrap_or(RecordTrailer::NO_LABEL),
@@ -343,17 +348,18 @@ impl<'a> DatasetBuilder<'a> {
         self.digest.update(text);
         self.digest.update(values);
         self.anomalies += u64::from(anomaly);
-        self.writers[part as usize].add(values, &tail)
+        self.writers[part as usize].add(values, &trailer)
     }
 
-    /// Counts what a transform refused, by the names that the batch before it had.
-    fn reject_rows(&mut self, origins: &RecordIdResolver, before: &Batch, rejects: &[Reject]) {
+    /// Counts the rejects of a transform. `before` is its input batch, which resolves the ordinals
+    /// to names.
+    fn reject_rows(&mut self, record_ids: &RecordIdResolver, before: &Batch, rejects: &[Reject]) {
         for reject in rejects {
             let place = before
                 .row_ordinals
                 .binary_search(&reject.ordinal)
                 .unwrap_or(usize::MAX);
-            let (name, row) = origins.name(before, place);
+            let (name, row) = record_ids.name(before, place);
             self.reject(
                 &format!("{name}, row {row}: {}", reject.reason),
                 reject.records,
@@ -361,34 +367,34 @@ impl<'a> DatasetBuilder<'a> {
         }
     }
 
-    /// Counts the records on which a comparison failed, and returns their ordinals. Those that it
-    /// leaves out, since a value is missing, are none of them.
+    /// Counts the records on which a comparison failed, and returns their ordinals. Records that it
+    /// leaves out because a value is missing are not included.
     fn reject_failures(
         &mut self,
-        origins: &RecordIdResolver,
+        record_ids: &RecordIdResolver,
         before: &Batch,
         rejects: RejectCollector,
     ) -> Vec<u32> {
         let failed =
             |reject: &Reject| matches!(reject.code, RejectCode::Internal | RejectCode::Panicked);
         let failures: Vec<Reject> = rejects.into_vec().into_iter().filter(failed).collect();
-        self.reject_rows(origins, before, &failures);
+        self.reject_rows(record_ids, before, &failures);
         failures.iter().map(|reject| reject.ordinal).collect()
     }
 
     fn reject(&mut self, reason: &str, records: u64) {
         self.rejects = self.rejects.saturating_add(records);
-        if self.reasons.len() < REASONS {
+        if self.reasons.len() < MAX_REASONS {
             self.reasons.push(reason.to_owned());
         }
     }
 }
 
-/// What is known of a batch's records beside their values.
+/// The data of a batch's records other than their values.
 struct RecordContext<'a> {
     source: usize,
     record_ids: &'a mut RecordIdResolver,
-    /// The ordinals of those that are normal, ascending; `None`: all are.
+    /// The ordinals of the normal records, ascending; `None` if all records are normal.
     normal: Option<Vec<u32>>,
     labels: Option<StringArray>,
 }

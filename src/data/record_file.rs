@@ -1,4 +1,4 @@
-//! Records in a file, read at random without holding them in memory.
+//! Random access to the records of a file, without loading the file into memory.
 
 use std::fs::File;
 use std::io;
@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use crate::error::StageError;
 
-/// The records of one part, in a file. Reading shares no cursor: any number of threads may read at
-/// once.
+/// The file with the records of one part. Reads do not share a cursor, so that any number of
+/// threads may read concurrently.
 #[derive(Debug)]
 pub struct RecordFile {
     pub(super) path: PathBuf,
@@ -17,20 +17,20 @@ pub struct RecordFile {
     pub(super) offsets: OffsetIndex,
     pub(super) element: ElementType,
     pub(super) channels: usize,
-    /// For each class as it is stored, its place among the sorted ones.
+    /// For each class number in the file, the index of the class among the sorted classes.
     pub(super) classes: Arc<[u32]>,
 }
 
-/// Where in the file records lie.
+/// The positions of the records in the file.
 #[derive(Debug)]
 pub(super) enum OffsetIndex {
-    /// All have this height and width.
+    /// All records have this height and width.
     Same([usize; 2]),
-    /// Each ends where this says.
+    /// The end of each record, in bytes from the start of the file.
     Ends(Vec<u64>),
 }
 
-/// What the values of records are.
+/// The type of the values of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ElementType {
     U8,
@@ -47,18 +47,18 @@ impl ElementType {
 }
 
 impl RecordFile {
-    /// How many there are.
+    /// Returns the number of records.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is none.
+    /// Whether the file has no records.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Height, width and channels where all records have the same (feature records:
-    /// `[1, 1, values]`); `None` where they differ, or there is no record.
+    /// Returns height, width and channels if they are the same for all records (feature records:
+    /// `[1, 1, values]`); `None` if they differ or the file has no records.
     pub fn shape(&self) -> Option<[usize; 3]> {
         match self.offsets {
             OffsetIndex::Same([height, width]) if self.len > 0 => {
@@ -68,30 +68,33 @@ impl RecordFile {
         }
     }
 
-    /// Values of a pixel, or of a feature record.
+    /// Returns the number of values of a pixel, or of a feature record.
     pub fn channels(&self) -> usize {
         self.channels
     }
 
-    /// Reads one record in place of what `record` holds; its buffers are used again.
+    /// Reads one record into `record`, whose buffers are used again.
     ///
     /// # Errors
-    /// When there is no such record, or the file cannot be read.
+    /// Returns an error if `index` is out of range or the file cannot be read.
     pub fn read(&self, index: usize, record: &mut Record) -> Result<(), StageError> {
-        let (start, length) = self
-            .place(index)
-            .ok_or_else(|| self.failed(format!("there is no record {index}")))?;
+        let (start, length) = self.place(index).ok_or_else(|| {
+            let len = self.len;
+            self.failed(format!(
+                "record {index} is out of range; the file has {len}"
+            ))
+        })?;
         let read = match self.element {
             ElementType::U8 => self.read_bytes(start, length, record),
             ElementType::F32 => self.read_floats(start, length, record),
         };
-        let tail = read.map_err(StageError::io(&self.path))?;
+        let trailer = read.map_err(StageError::io(&self.path))?;
         let class = |stored: u32| self.classes.get(stored as usize).copied();
-        let [height, width] = [tail.height, tail.width].map(|side| side as usize);
+        let [height, width] = [trailer.height, trailer.width].map(|side| side as usize);
         record.shape = [height, width, self.channels];
-        record.label = class(tail.label);
-        record.anomaly = tail.anomaly;
-        record.identity = tail.identity;
+        record.label = class(trailer.label);
+        record.anomaly = trailer.anomaly;
+        record.identity = trailer.identity;
         let values = match &record.values {
             RecordValues::U8(values) => values.len(),
             RecordValues::F32(values) => values.len(),
@@ -102,33 +105,33 @@ impl RecordFile {
             != Some(values)
         {
             return Err(self.failed(format!(
-                "record {index} is broken; remove the folder, it will be made anew"
+                "record {index} is corrupt; delete the folder, and the next call prepares it again"
             )));
         }
         Ok(())
     }
 
-    /// Whether each record is as long as its size says, and all of them fill the file. Where sizes
-    /// differ, that takes a look at each record.
+    /// Whether the length of each record matches its size, and the records fill the file. If sizes
+    /// differ, this reads the trailer of each record.
     ///
     /// # Errors
-    /// When the file cannot be read.
-    pub(super) fn are_whole(&self) -> Result<bool, StageError> {
+    /// Returns an error if the file cannot be read.
+    pub(super) fn is_intact(&self) -> Result<bool, StageError> {
         let failed = StageError::io(&self.path);
-        let whole = || match &self.offsets {
+        let check = || match &self.offsets {
             OffsetIndex::Same([height, width]) => {
                 let stride =
                     height * width * self.channels * self.element.bytes() + RecordTrailer::BYTES;
                 Ok(self.file.metadata()?.len() == (stride * self.len) as u64)
             }
             OffsetIndex::Ends(_) => {
-                let mut tail = [0; RecordTrailer::BYTES];
+                let mut trailer = [0; RecordTrailer::BYTES];
                 for index in 0..self.len {
                     let Some((start, length)) = self.place(index) else {
                         return Ok(false);
                     };
-                    read_at(&self.file, &mut tail, start + length as u64)?;
-                    let RecordTrailer { height, width, .. } = RecordTrailer::parse(&tail);
+                    read_at(&self.file, &mut trailer, start + length as u64)?;
+                    let RecordTrailer { height, width, .. } = RecordTrailer::parse(&trailer);
                     let each = (self.channels * self.element.bytes()) as u64;
                     if (u64::from(height) * u64::from(width)).checked_mul(each)
                         != Some(length as u64)
@@ -139,10 +142,10 @@ impl RecordFile {
                 Ok(true)
             }
         };
-        whole().map_err(failed)
+        check().map_err(failed)
     }
 
-    /// Where a record begins, and the bytes of its values.
+    /// Returns the start of a record, and the number of bytes of its values.
     fn place(&self, index: usize) -> Option<(u64, usize)> {
         if index >= self.len {
             return None;
@@ -177,12 +180,12 @@ impl RecordFile {
         };
         values.resize(length + RecordTrailer::BYTES, 0);
         read_at(&self.file, values, start)?;
-        let tail = RecordTrailer::parse(&values[length..]);
+        let trailer = RecordTrailer::parse(&values[length..]);
         values.truncate(length);
-        Ok(tail)
+        Ok(trailer)
     }
 
-    /// Values and tail go through a small buffer: most feature records fit into it.
+    /// Reads values and trailer through a small buffer, which most feature records fit into.
     fn read_floats(
         &self,
         start: u64,
@@ -214,8 +217,8 @@ impl RecordFile {
         Ok(RecordTrailer::parse(&buffer[rest..]))
     }
 
-    fn failed(&self, what: String) -> StageError {
-        StageError::Other(format!("{}: {what}", self.path.display()))
+    fn failed(&self, message: String) -> StageError {
+        StageError::Other(format!("{}: {message}", self.path.display()))
     }
 }
 
@@ -227,13 +230,13 @@ fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
         .map(|&bytes| f32::from_le_bytes(bytes))
 }
 
-/// What stands behind the values of a record in its file.
+/// The fields after the values of a record in its file, little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RecordTrailer {
     pub(super) identity: u64,
     pub(super) height: u32,
     pub(super) width: u32,
-    /// [`RecordTrailer::NO_LABEL`] where there is none.
+    /// The class number; [`RecordTrailer::NO_LABEL`] if the record has no label.
     pub(super) label: u32,
     pub(super) anomaly: bool,
 }
@@ -252,7 +255,7 @@ impl RecordTrailer {
         bytes
     }
 
-    /// `bytes` are as many as a tail has.
+    /// Parses a trailer from at least [`Self::BYTES`] bytes.
     fn parse(bytes: &[u8]) -> Self {
         let number = |at: usize| {
             bytes[at..at + 4]
@@ -281,27 +284,27 @@ fn read_at(file: &File, mut into: &mut [u8], mut start: u64) -> io::Result<()> {
         match std::os::windows::fs::FileExt::seek_read(file, into, start)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             read => {
-                let whole = into;
-                (into, start) = (&mut whole[read..], start + read as u64);
+                let rest = into;
+                (into, start) = (&mut rest[read..], start + read as u64);
             }
         }
     }
     Ok(())
 }
 
-/// A record as it was prepared.
+/// A prepared record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
-    /// Height, width, channels; of feature records `[1, 1, values]`.
+    /// Height, width and channels; `[1, 1, values]` for feature records.
     pub shape: [usize; 3],
     /// `height * width * channels` values.
     pub values: RecordValues,
-    /// Its class, a place in [`super::PreparedDataset::labels`]; `None` where the spec names no
-    /// label, or it is null.
+    /// The class, an index into [`super::PreparedDataset::labels`]; `None` if the spec does not
+    /// name a label, or the label is null.
     pub label: Option<u32>,
-    /// Whether it is one that the spec does not call normal.
+    /// Whether the record is an anomaly, which is one for which `normal` of the spec does not hold.
     pub anomaly: bool,
-    /// A number for the record, the same in every run: a seed for its noise.
+    /// The seed for the record's noise, the same in every run.
     pub identity: u64,
 }
 
@@ -322,6 +325,6 @@ impl Default for Record {
 pub enum RecordValues {
     /// Pixels, 0..255: row after row, the channels of a pixel together.
     U8(Vec<u8>),
-    /// Raw features, not scaled, in the order of the columns.
+    /// Features without scaling, in the order of the columns.
     F32(Vec<f32>),
 }

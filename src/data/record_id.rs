@@ -1,5 +1,5 @@
-//! Who a record is: what it is called where it came from, the same in every run and wherever the
-//! data lies.
+//! The identity of a record, derived from its name at the source, which is the same in every run
+//! and at every location of the data.
 
 use std::sync::Arc;
 
@@ -10,25 +10,25 @@ use super::config::Subset;
 use crate::batch::{Batch, Provenance, Split};
 use crate::source::origin_fields;
 
-/// How the records of a source are called: by the columns `source` and `row`, or, where columns of
-/// the input hide those, by the file and the row that they were read from.
+/// Names the records of a source: by the columns `source` and `row`, or, if columns of the input
+/// hide those, by the file and the row that a record was read from.
 ///
-/// Neither the root of the data nor its absolute path nor a file's time is in it: so a later look
-/// at the same files, moved or copied, finds the same records in the test part.
+/// A name does not include the root of the data, its absolute path or the time of a file. If the
+/// files are moved or copied, the test part thus holds the same records.
 #[derive(Debug, Clone)]
 pub(super) struct RecordIdResolver {
     has_columns: bool,
-    /// The name of the record before, which mostly is that of the next one too.
+    /// The split of the previous record, which is usually that of the next record as well.
     last: Arc<Split>,
 }
 
-/// Salts of the two numbers that are made of a record's name: fixed for ever, since parts depend on
-/// them.
+/// Salts of the two numbers that are derived from a record's name. They must never change, since
+/// the parts depend on them.
 const SUBSET_SALT: u64 = 0x7061_7274;
 const IDENTITY_SALT: u64 = 0x6964_656e;
 
 impl RecordIdResolver {
-    /// The origins of records under `schema`.
+    /// Creates a resolver for records with `schema`.
     pub(super) fn new(schema: &Schema) -> Self {
         let ours = origin_fields();
         let has_columns = schema
@@ -44,7 +44,7 @@ impl RecordIdResolver {
         }
     }
 
-    /// The name of what the record at this place of the batch came from, and its row in there.
+    /// Returns the name of the split of the record at a position of the batch, and its row there.
     pub(super) fn name<'a>(&self, batch: &'a Batch, place: usize) -> (&'a str, u64) {
         match batch.row_ordinals.get(place) {
             Some(_) if self.has_columns => by_columns(&batch.records, place),
@@ -53,7 +53,7 @@ impl RecordIdResolver {
         }
     }
 
-    /// The record's numbers.
+    /// Returns the identity of the record at a position of the batch.
     pub(super) fn of(&mut self, batch: &Batch, place: usize, source: usize) -> RecordId {
         let (name, row) = self.name(batch, place);
         if self.last.name() != name {
@@ -75,7 +75,8 @@ fn by_columns(records: &RecordBatch, place: usize) -> (&str, u64) {
     (source.value(place), row.value(place))
 }
 
-/// `<stage>/<name>:<size>:<time>` without what is another tomorrow.
+/// Returns `<name>` of the split `<stage>/<name>:<size>:<time>`, since the size and the time may
+/// change.
 fn by_provenance(provenance: &Provenance, ordinal: u32) -> (&str, u64) {
     let Some((split, row)) = provenance.row(ordinal) else {
         return ("", u64::from(ordinal));
@@ -87,24 +88,24 @@ fn by_provenance(provenance: &Provenance, ordinal: u32) -> (&str, u64) {
     (name.rsplitn(3, ':').last().unwrap_or(name), row)
 }
 
-/// Numbers that a record has by its name.
+/// Numbers that are derived from a record's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RecordId {
-    /// Decides its part: names are the same whatever path they were found by, so parts are, too.
+    /// Determines the part. It depends on the name only, thus not on the path to the files.
     split_hash: u64,
-    /// For noise: records of two sources differ in it, even under the same name.
+    /// The seed for noise. Records of two sources have different seeds even under the same name.
     pub(super) identity: u64,
 }
 
 impl RecordId {
-    /// The part of a record that is normal. The test part does not depend on the share of
+    /// Returns the part of a normal record. The test part does not depend on the share of
     /// validation.
     pub(super) fn subset(self, validation: f64, test: f64) -> Subset {
-        // The upper 53 bits are what a float between 0 and 1 can hold.
-        let lot = (self.split_hash >> 11) as f64 / (1_u64 << 53) as f64;
-        match lot {
-            lot if lot < test => Subset::Test,
-            lot if lot < test + validation => Subset::Validation,
+        // A float between 0 and 1 has 53 significant bits.
+        let unit = (self.split_hash >> 11) as f64 / (1_u64 << 53) as f64;
+        match unit {
+            unit if unit < test => Subset::Test,
+            unit if unit < test + validation => Subset::Validation,
             _ => Subset::Training,
         }
     }

@@ -1,4 +1,4 @@
-//! Writes the records of one part into a file that is there once it is whole.
+//! Writes the records of one part into a file that gets its name when it is complete.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -11,28 +11,30 @@ use super::record_file::RecordTrailer;
 use crate::error::StageError;
 use crate::fs_durable::{create_temp, temp_path};
 
-/// The file of a part's records.
+/// Returns the path of the file with a part's records.
 pub(super) fn records_path(folder: &Path, part: Subset) -> PathBuf {
     folder.join(format!("{}.records", part.as_str()))
 }
 
-/// The file that says where records end, for those that are not all alike.
+/// Returns the path of the file with the end of each record, which is written if the sizes of the
+/// records differ.
 pub(super) fn ends_path(folder: &Path, part: Subset) -> PathBuf {
     folder.join(format!("{}.ends", part.as_str()))
 }
 
-/// What the manifest says of a part's files.
+/// The entry of the manifest for a part's files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SubsetSummary {
-    /// How many records there are.
+    /// Number of records.
     pub(super) records: u64,
-    /// How long the file of records is.
+    /// Length of the file of records.
     pub(super) bytes: u64,
-    /// Height and width, where all have the same; else there is a file of ends.
+    /// Height and width if they are the same for all records; otherwise the part has a file of
+    /// ends.
     pub(super) size: Option<[usize; 2]>,
 }
 
-/// A part's files while they are written.
+/// Writes the files of a part.
 pub(super) struct RecordWriter {
     records_path: PathBuf,
     ends_path: PathBuf,
@@ -42,21 +44,21 @@ pub(super) struct RecordWriter {
     offsets: OffsetIndexWriter,
 }
 
-/// Where the records written so far end.
+/// The ends of the records written so far.
 enum OffsetIndexWriter {
-    /// None was written.
+    /// No record was written.
     Unknown,
-    /// All have this height and width, and so many bytes.
+    /// All records have this height and width, and this number of bytes.
     Same([u32; 2], u64),
-    /// Each ends here.
+    /// The end of each record.
     Listed(Vec<u64>),
 }
 
 impl RecordWriter {
-    /// Begins the files of a part in a folder that is there.
+    /// Creates the files of a part in an existing folder.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// Returns an error if the file cannot be created.
     pub(super) fn new(folder: &Path, part: Subset) -> Result<Self, StageError> {
         let (records_path, ends_path) = (records_path(folder, part), ends_path(folder, part));
         let file = create_temp(&temp_path(&records_path)).map_err(StageError::io(&records_path))?;
@@ -71,19 +73,19 @@ impl RecordWriter {
         })
     }
 
-    /// Appends a record: its values as they stand in the file, and what belongs to them.
+    /// Appends a record: its values, encoded as in the file, and the trailer.
     ///
     /// # Errors
-    /// When the system refuses.
-    pub(super) fn add(&mut self, values: &[u8], tail: &RecordTrailer) -> Result<(), StageError> {
+    /// Returns an error if the file cannot be written.
+    pub(super) fn add(&mut self, values: &[u8], trailer: &RecordTrailer) -> Result<(), StageError> {
         let written = self
             .file
             .write_all(values)
-            .and_then(|()| self.file.write_all(&tail.bytes()));
+            .and_then(|()| self.file.write_all(&trailer.bytes()));
         written.map_err(StageError::io(&self.records_path))?;
         let (length, size) = (
             (values.len() + RecordTrailer::BYTES) as u64,
-            [tail.height, tail.width],
+            [trailer.height, trailer.width],
         );
         match &mut self.offsets {
             OffsetIndexWriter::Unknown => self.offsets = OffsetIndexWriter::Same(size, length),
@@ -101,10 +103,10 @@ impl RecordWriter {
         Ok(())
     }
 
-    /// Puts the files in place, durably but for the folder's own entries.
+    /// Syncs the files and gives them their names. The caller syncs the folder.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// Returns an error if a file cannot be written, synced or renamed.
     pub(super) fn finish(self) -> Result<SubsetSummary, StageError> {
         let file = self
             .file
@@ -132,7 +134,7 @@ impl RecordWriter {
     }
 }
 
-/// Gives a file that was written under a temporary name its own.
+/// Syncs a file and renames it from its temporary name to its own.
 fn put(file: &File, path: &Path) -> Result<(), StageError> {
     file.sync_all()
         .and_then(|()| fs::rename(temp_path(path), path))

@@ -1,16 +1,16 @@
-//! Range, mean and deviation of each column or channel, in one pass over records of any number.
+//! Range, mean and standard deviation of each column or channel, in one pass over the records.
 
 use super::record_file::{Record, RecordFile, RecordValues};
 use crate::error::StageError;
 use crate::model::Scaling;
 use crate::model::input::ScalingKind;
 
-/// What is known of the values of each column (features) or channel (images, 0..255).
+/// Statistics of the values of each column (features) or channel (images, 0..255).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DatasetStatistics {
-    /// The least value of each.
+    /// The smallest value of each.
     pub min: Vec<f64>,
-    /// The greatest value of each.
+    /// The largest value of each.
     pub max: Vec<f64>,
     /// The mean of each.
     pub mean: Vec<f64>,
@@ -19,10 +19,10 @@ pub struct DatasetStatistics {
 }
 
 impl DatasetStatistics {
-    /// Reads all records once. Of no records, every number is 0.
+    /// Reads all records once. If there are no records, all numbers are 0.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// Returns an error if a record cannot be read.
     pub fn of(records: &RecordFile) -> Result<Self, StageError> {
         let mut columns = vec![ColumnMoments::default(); records.channels()];
         let mut record = Record::default();
@@ -42,7 +42,7 @@ impl DatasetStatistics {
         })
     }
 
-    /// The scaling of that kind that these values ask for.
+    /// Returns the scaling of the given kind with the parameters from these statistics.
     pub fn scaling(&self, kind: ScalingKind) -> Scaling {
         match kind {
             ScalingKind::None => Scaling::None,
@@ -58,8 +58,8 @@ impl DatasetStatistics {
     }
 }
 
-/// A column's values so far, by Welford's method (1962): it loses no digits where the mean is
-/// large.
+/// Moments of a column's values so far, by Welford's method (1962), which keeps its precision if
+/// the mean is large.
 #[derive(Debug, Clone, Copy, Default)]
 struct ColumnMoments {
     count: f64,

@@ -1,4 +1,4 @@
-//! Data prepared from small files, looked at from outside.
+//! Tests that prepare data from small files through the public functions.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -61,7 +61,7 @@ fn table(folder: &Path, more: Value) -> Value {
     spec
 }
 
-/// The first value of each record, and the part that it is in.
+/// Returns the part of each record, by the record's first value.
 fn parts(prepared: &PreparedDataset) -> BTreeMap<u32, Subset> {
     let of = |part| {
         all(prepared.subset(part))
@@ -72,7 +72,7 @@ fn parts(prepared: &PreparedDataset) -> BTreeMap<u32, Subset> {
 }
 
 #[test]
-fn features_keep_their_values_labels_and_anomalies_and_each_record_is_in_one_part() {
+fn feature_records_keep_values_labels_and_anomaly_flags() {
     let folder = tempfile::tempdir().unwrap();
     write_table(&folder.path().join("in/t.csv"), 1000);
     let spec = table(
@@ -113,10 +113,10 @@ fn features_keep_their_values_labels_and_anomalies_and_each_record_is_in_one_par
         assert_eq!(record.anomaly, a as u32 % 10 == 9);
         assert!(
             !record.anomaly || parts[&(a as u32)] == Subset::Test,
-            "an anomaly is for the test alone"
+            "an anomaly is outside of the test part"
         );
     }
-    // 720 normal records: within five deviations of the shares.
+    // 720 normal records: the counts are within five standard deviations of the shares.
     assert!(
         prepared.training.len().abs_diff(360) < 67,
         "{}",
@@ -130,7 +130,7 @@ fn features_keep_their_values_labels_and_anomalies_and_each_record_is_in_one_par
 }
 
 #[test]
-fn a_record_stays_in_its_part_wherever_the_data_lies_and_whatever_else_is_there() {
+fn part_of_record_does_not_depend_on_path_or_other_records() {
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     write_table(&folders[0].path().join("in/t.csv"), 500);
     write_table(&folders[1].path().join("in/t.csv"), 800);
@@ -161,14 +161,14 @@ fn a_record_stays_in_its_part_wherever_the_data_lies_and_whatever_else_is_there(
     assert_eq!(
         test(&first),
         test(&of(folders[0].path(), "in/t.csv", 0.5)),
-        "validation takes from training alone"
+        "the test part depends on the share of validation"
     );
 }
 
-/// Cards name the data that models were trained on: if these change, they are tested on what they
-/// have learnt.
+/// Cards name the data that models were trained on. If the parts change, models are tested on
+/// records of their training.
 #[test]
-fn parts_are_fixed_for_ever() {
+fn parts_match_those_of_earlier_versions() {
     let folder = tempfile::tempdir().unwrap();
     write_table(&folder.path().join("in/t.csv"), 40);
     let spec = table(folder.path(), json!({ "validation": 0.25, "test": 0.25 }));
@@ -185,7 +185,7 @@ fn parts_are_fixed_for_ever() {
 }
 
 #[test]
-fn what_was_prepared_is_used_again_until_the_input_or_the_spec_changes_or_a_file_is_broken() {
+fn prepared_files_are_reused_until_input_spec_or_file_changes() {
     let folder = tempfile::tempdir().unwrap();
     let input = folder.path().join("in/t.csv");
     write_table(&input, 100);
@@ -200,7 +200,7 @@ fn what_was_prepared_is_used_again_until_the_input_or_the_spec_changes_or_a_file
     let (reused, digest) = again(json!({}));
     assert!(!reused && digest.len() == 64);
     assert_eq!(
-        again(json!({ "description": "words change no data" })),
+        again(json!({ "description": "does not change the data" })),
         (true, digest.clone())
     );
     let spelled =
@@ -222,7 +222,7 @@ fn what_was_prepared_is_used_again_until_the_input_or_the_spec_changes_or_a_file
     assert_ne!(again(json!({})), (false, digest));
 }
 
-/// A PNM whose pixels all have one value; of two colours each.
+/// Returns a binary PGM file whose pixels all have the same value.
 fn image(width: usize, height: usize, value: u8) -> Vec<u8> {
     let mut image = format!("P5 {width} {height} 255\n").into_bytes();
     image.resize(image.len() + width * height, value);
@@ -234,7 +234,11 @@ fn images(folder: &Path, files: &[(&str, Vec<u8>)], input: Value) -> PreparedDat
     files
         .iter()
         .for_each(|(name, bytes)| fs::write(folder.join("in").join(name), bytes).unwrap());
-    let spec = json!({ "root": folder, "sources": [{ "kind": "images", "path": "in" }], "validation": 0.0 });
+    let spec = json!({
+        "root": folder,
+        "sources": [{ "kind": "images", "path": "in" }],
+        "validation": 0.0,
+    });
     prepared(
         folder,
         spec,
@@ -243,7 +247,7 @@ fn images(folder: &Path, files: &[(&str, Vec<u8>)], input: Value) -> PreparedDat
 }
 
 #[test]
-fn images_keep_their_own_sizes_unless_the_input_has_one() {
+fn images_keep_their_sizes_unless_input_has_a_size() {
     let folder = tempfile::tempdir().unwrap();
     let files = [
         ("a.pgm", image(3, 2, 7)),
@@ -266,7 +270,7 @@ fn images_keep_their_own_sizes_unless_the_input_has_one() {
 }
 
 #[test]
-fn images_that_cannot_be_used_are_counted_with_the_first_reasons() {
+fn unusable_images_are_counted_with_first_ten_reasons() {
     let folder = tempfile::tempdir().unwrap();
     let mut files = vec![
         ("a.pgm", image(300, 1000, 1)),
@@ -295,7 +299,7 @@ fn images_that_cannot_be_used_are_counted_with_the_first_reasons() {
 }
 
 #[test]
-fn records_of_another_length_than_their_size_are_made_again() {
+fn records_whose_length_does_not_match_are_prepared_again() {
     for size in [None, Some([4, 4])] {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("in")).unwrap();
@@ -304,7 +308,11 @@ fn records_of_another_length_than_their_size_are_made_again() {
                 .save(folder.path().join(format!("in/{name}.png")))
                 .unwrap();
         }
-        let spec = json!({ "root": folder.path(), "sources": [{ "kind": "images", "path": "in" }], "validation": 0.0 });
+        let spec = json!({
+            "root": folder.path(),
+            "sources": [{ "kind": "images", "path": "in" }],
+            "validation": 0.0,
+        });
         let input = InputSpec {
             channels: Some(Channels::Gray),
             size,
@@ -312,7 +320,7 @@ fn records_of_another_length_than_their_size_are_made_again() {
         };
         let first = all(&prepared(folder.path(), spec.clone(), &input).training);
         assert!(prepared(folder.path(), spec.clone(), &input).reused);
-        // As a program would leave it whose decoder gave a byte too many for the last record.
+        // The state after a decoder has returned one byte too many for the last record.
         let (records, manifest) = ["training.records", "manifest.json"]
             .map(|n| folder.path().join("prepared").join(n))
             .into();
@@ -343,7 +351,7 @@ fn records_of_another_length_than_their_size_are_made_again() {
 }
 
 #[test]
-fn many_threads_read_what_one_reads() {
+fn concurrent_reads_return_the_same_records() {
     let folder = tempfile::tempdir().unwrap();
     let names: Vec<String> = (0..60).map(|number| format!("{number:02}.pgm")).collect();
     let files: Vec<_> = names
@@ -361,9 +369,12 @@ fn many_threads_read_what_one_reads() {
 }
 
 #[test]
-fn wide_records_and_lists_of_values_are_read_whole() {
+fn wide_records_from_list_columns_are_read_completely() {
     let folder = tempfile::tempdir().unwrap();
-    let source = json!([{ "kind": "synthetic", "content": "features", "records": 20, "width": 3000, "outliers": 0.5 }]);
+    let source = json!([{
+        "kind": "synthetic", "content": "features",
+        "records": 20, "width": 3000, "outliers": 0.5,
+    }]);
     let spec = json!({ "sources": source, "label": "outlier", "validation": 0.5 });
     let prepared = prepared(folder.path(), spec, &InputSpec::default());
     assert_eq!(
@@ -378,18 +389,25 @@ fn wide_records_and_lists_of_values_are_read_whole() {
         .training
         .read(20, &mut Record::default())
         .unwrap_err();
+    let len = prepared.training.len();
     assert!(
-        beyond.to_string().ends_with("there is no record 20"),
+        beyond
+            .to_string()
+            .ends_with(&format!("record 20 is out of range; the file has {len}")),
         "{beyond}"
     );
 }
 
 #[test]
-fn values_that_are_no_numbers_are_rejects_and_no_record_at_all_is_an_error() {
+fn non_finite_values_are_rejects_and_no_usable_record_an_error() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("in")).unwrap();
     fs::write(folder.path().join("in/t.csv"), "a,b\n1,2\n3,\n4,inf\n").unwrap();
-    let types = json!({ "sources": [{ "kind": "csv", "path": "in/t.csv", "types": { "a": "float", "b": "float" } }] });
+    let types = json!({
+        "sources": [{
+            "kind": "csv", "path": "in/t.csv", "types": { "a": "float", "b": "float" },
+        }],
+    });
     let prepared = prepared(
         folder.path(),
         table(folder.path(), types),
@@ -411,12 +429,12 @@ fn values_that_are_no_numbers_are_rejects_and_no_record_at_all_is_an_error() {
         &mut |_| {},
     )
     .unwrap_err();
-    expect!["there is no record: 0 could not be used; `keep` left out 1"]
+    expect!["the data has no usable record: 0 records were rejected; `keep` left out 1"]
         .assert_eq(&error.to_string());
 }
 
 #[test]
-fn statistics_are_those_of_the_training_part() {
+fn statistics_match_values_of_the_records() {
     let folder = tempfile::tempdir().unwrap();
     write_table(&folder.path().join("in/t.csv"), 300);
     let spec = table(folder.path(), json!({ "without": ["y", "day"] }));
@@ -438,18 +456,18 @@ fn statistics_are_those_of_the_training_part() {
     );
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);
     let Scaling::MinMax { min, max } = statistics.scaling(ScalingKind::MinMax) else {
-        panic!("another scaling")
+        panic!("min-max scaling expected")
     };
     assert_eq!((min[1], max[0]), (least, statistics.max[0]));
     assert_eq!(
         DatasetStatistics::of(&prepared.test).unwrap().mean,
         [0.0, 0.0],
-        "of no record"
+        "statistics without records"
     );
 }
 
 #[test]
-fn every_fault_is_told_at_once() {
+fn all_faults_of_the_table_are_reported_together() {
     let folder = tempfile::tempdir().unwrap();
     write_table(&folder.path().join("in/t.csv"), 10);
     let faults = |value: Value, input: Value, expected: Expect| {
@@ -470,32 +488,34 @@ fn every_fault_is_told_at_once() {
         json!({}),
         json!({}),
         expect![[
-            r#"sources: no source: say where records come from, such as [{ kind = "images", path = "photos" }]"#
+            r#"sources: no source is listed; add one, such as [{ kind = "images", path = "photos" }]"#
         ]],
     );
     faults(
         table(
             folder.path(),
             json!({
-                "label": "nam", "normal": { "column": "y", "equals": "no" }, "keep": [{ "column": "c", "above": 1 }],
+                "label": "nam", "normal": { "column": "y", "equals": "no" },
+                "keep": [{ "column": "c", "above": 1 }],
                 "without": ["dy"], "validation": 1.5,
                 "sources": [
-                    { "kind": "csv", "path": "in/t.csv" }, { "kind": "csv", "path": "in/u.csv", "heade": true }, 7,
+                    { "kind": "csv", "path": "in/t.csv" },
+                    { "kind": "csv", "path": "in/u.csv", "heade": true }, 7,
                     { "path": "x" }, { "kind": "cvs" }
                 ],
             }),
         ),
         json!({}),
         expect![[r#"
-            validation: 1.5 is no share; write a number from 0 to 1
+            validation: 1.5 is not a share; expected a number from 0 to 1
             sources[1].heade: unknown key (did you mean `header`?); known: aligned, columns, delimiter, header, on_change, path, quote, types
             sources[2]: expected a table, such as { kind = "images", path = "photos" }
-            sources[3]: `kind` is missing: it says what the source is; known: images, parquet, csv, ndjson, arrow, idx, npz, tar, http, rejects, synthetic
+            sources[3]: `kind` is missing; expected the kind of the source, one of: images, parquet, csv, ndjson, arrow, idx, npz, tar, http, rejects, synthetic
             sources[4].kind: unknown source `cvs`; known: images, parquet, csv, ndjson, arrow, idx, npz, tar, http, rejects, synthetic
-            without: there is no column `dy`; the source has: source, row, a, b, y, day, name
+            without: no column `dy`; the source has: source, row, a, b, y, day, name
             keep[0].column: no column `c`; the input has: source, row, a, b, y, day, name
-            normal.equals: the column holds Int64, but `equals` is "no"; compare it with a whole number
-            label: there is no column `nam` (did you mean `name`?); the source has: source, row, a, b, y, day, name"#]],
+            normal.equals: the column holds Int64, but `equals` is "no"; compare it with an integer
+            label: no column `nam` (did you mean `name`?); the source has: source, row, a, b, y, day, name"#]],
     );
     faults(
         table(
@@ -504,8 +524,8 @@ fn every_fault_is_told_at_once() {
         ),
         json!({ "columns": ["a", "c", "name"] }),
         expect![[r#"
-            test: 0.6 for validation and 0.6 for the test are more than all
-            label: there is no column `nam` (did you mean `name`?); the source has: source, row, a, b, y, day, name
+            test: the shares of validation (0.6) and test (0.6) add up to more than 1
+            label: no column `nam` (did you mean `name`?); the source has: source, row, a, b, y, day, name
             input.columns: no column `c`; the input has: source, row, a, b, y, day, name
             input.columns: column `name` holds Utf8, not numbers"#]],
     );
@@ -513,12 +533,14 @@ fn every_fault_is_told_at_once() {
         table(folder.path(), json!({ "without": ["a"] })),
         json!({ "size": [0, 1] }),
         expect![[r#"
-        input.size: a side of the image is 0
-        without: leaves out columns of features, but the input is images"#]],
+        input.size: height and width must be above 0
+        without: applies to columns of features, but the input is images; remove the option"#]],
     );
     faults(
         table(folder.path(), json!({})),
         json!({ "size": [2, 2], "columns": ["a"] }),
-        expect!["input.size: `size` describes images, but `columns` features; say one of them"],
+        expect![
+            "input.size: `size` describes images, but `columns` describes features; remove one of them"
+        ],
     );
 }

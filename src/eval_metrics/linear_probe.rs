@@ -1,50 +1,51 @@
-//! How well a linear classifier tells labels from codes: multinomial logistic regression.
+//! The accuracy of a linear classifier on latents (linear probe): multinomial logistic regression.
 
 use nalgebra::{DMatrix, DVector};
 
 use super::RowMatrix;
 
-/// Rows that go through one matrix product.
+/// Number of rows per matrix product.
 const BLOCK: usize = 1024;
-/// Steps of the optimizer: a convex problem on standardized values is solved in far fewer.
-const STEPS: usize = 200;
-/// The largest slope at which it has arrived.
+/// Maximum number of steps of the optimizer. A convex problem on standardized values needs far
+/// fewer.
+const MAX_STEPS: usize = 200;
+/// The largest component of the gradient at which the optimizer has converged.
 const TOLERANCE: f64 = 1e-5;
-/// Steps that the optimizer remembers, to learn the curvature.
+/// Number of previous steps from which the optimizer estimates the curvature.
 const MEMORY: usize = 10;
-/// Halvings of a step that leads upwards, before it is given up.
-const HALVINGS: usize = 30;
+/// Maximum number of halvings of a step that does not decrease the loss.
+const MAX_HALVINGS: usize = 30;
 
 /// A fitted classifier.
 #[derive(Debug)]
 pub struct LinearProbe {
     labels: Vec<u32>,
-    centre: Vec<f64>,
+    center: Vec<f64>,
     scale: Vec<f64>,
-    /// Label x (value, then intercept).
+    /// Labels x (values, then intercept).
     weights: DMatrix<f64>,
 }
 
 impl LinearProbe {
-    /// Minimises `mean cross-entropy + |W|² / (2 n)` over the rows, standardised, by L-BFGS; the
-    /// intercept is free: what scikit-learn's `LogisticRegression` does on scaled values. `None`
-    /// with fewer than two labels.
+    /// Minimizes `mean cross-entropy + |W|² / (2 n)` over the standardized rows by L-BFGS, without
+    /// a penalty on the intercept, as scikit-learn's `LogisticRegression` does on scaled values.
+    /// Returns `None` with fewer than two labels.
     pub fn fit(rows: RowMatrix<'_>, labels: &[u32]) -> Option<Self> {
-        let mut known = labels.to_vec();
-        known.sort_unstable();
-        known.dedup();
-        if known.len() < 2 || rows.len() != labels.len() {
+        let mut distinct = labels.to_vec();
+        distinct.sort_unstable();
+        distinct.dedup();
+        if distinct.len() < 2 || rows.len() != labels.len() {
             return None;
         }
-        let (centre, scale) = mean_and_scale(rows);
-        let weights = DMatrix::zeros(known.len(), rows.width() + 1);
+        let (center, scale) = mean_and_scale(rows);
+        let weights = DMatrix::zeros(distinct.len(), rows.width() + 1);
         let mut probe = Self {
-            labels: known,
-            centre,
+            labels: distinct,
+            center,
             scale,
             weights,
         };
-        // Every label is among the known ones.
+        // The search finds every label.
         let classes: Vec<usize> = labels
             .iter()
             .map(|label| probe.labels.binary_search(label).unwrap_or_default())
@@ -59,7 +60,7 @@ impl LinearProbe {
         Some(probe)
     }
 
-    /// The share of rows whose label in `truth` it finds; `None` without rows.
+    /// Returns the share of rows whose label in `truth` is predicted; `None` without rows.
     pub fn accuracy(&self, rows: RowMatrix<'_>, truth: &[u32]) -> Option<f64> {
         let mut right = 0;
         for (block, truth) in rows.blocks(BLOCK).zip(truth.chunks(BLOCK)) {
@@ -75,7 +76,7 @@ impl LinearProbe {
         (!rows.is_empty()).then(|| right as f64 / rows.len() as f64)
     }
 
-    /// The loss, and its slope along every weight.
+    /// Returns the loss and its gradient.
     fn loss(
         &self,
         weights: &DMatrix<f64>,
@@ -103,21 +104,22 @@ impl LinearProbe {
         (loss, gradient)
     }
 
-    /// Rows as columns, each value with mean 0 and deviation 1 over the fitted rows, and a 1 for
-    /// the intercept.
+    /// Returns the rows as columns, in which each value has mean 0 and standard deviation 1 over
+    /// the fitted rows, with a 1 for the intercept.
     fn standardized(&self, rows: RowMatrix<'_>) -> DMatrix<f64> {
         let width = rows.width();
         let mut inputs = DMatrix::from_element(width + 1, rows.len(), 1.0);
         for (mut column, row) in inputs.column_iter_mut().zip(rows.iter()) {
             for (place, &value) in row.iter().enumerate() {
-                column[place] = (f64::from(value) - self.centre[place]) * self.scale[place];
+                column[place] = (f64::from(value) - self.center[place]) * self.scale[place];
             }
         }
         inputs
     }
 }
 
-/// Per value, its mean, and one over its deviation; 1 where it never varies.
+/// Returns the mean of each value and the inverse of its standard deviation, which is 1 for a
+/// constant value.
 fn mean_and_scale(rows: RowMatrix<'_>) -> (Vec<f64>, Vec<f64>) {
     let count = rows.len() as f64;
     let mean = |values: &dyn Fn(&[f32], usize) -> f64| -> Vec<f64> {
@@ -129,8 +131,8 @@ fn mean_and_scale(rows: RowMatrix<'_>) -> (Vec<f64>, Vec<f64>) {
         }
         sums.into_iter().map(|sum| sum / count).collect()
     };
-    let centre = mean(&|row, place| f64::from(row[place]));
-    let variance = mean(&|row, place| (f64::from(row[place]) - centre[place]).powi(2));
+    let center = mean(&|row, place| f64::from(row[place]));
+    let variance = mean(&|row, place| (f64::from(row[place]) - center[place]).powi(2));
     let scale = variance.into_iter().map(|variance| {
         if variance > 0.0 {
             1.0 / variance.sqrt()
@@ -139,11 +141,12 @@ fn mean_and_scale(rows: RowMatrix<'_>) -> (Vec<f64>, Vec<f64>) {
         }
     });
     let scale = scale.collect();
-    (centre, scale)
+    (center, scale)
 }
 
-/// L-BFGS with halved steps (Nocedal and Wright, Numerical Optimization, 2nd edition, algorithms
-/// 7.4 and 7.5), for a function that is convex and gives its value and slope.
+/// Minimizes a convex function, which returns its value and its gradient, by L-BFGS with a
+/// backtracking line search (Nocedal and Wright, Numerical Optimization, 2nd edition, algorithms
+/// 7.4 and 7.5).
 fn lbfgs(
     start: DVector<f64>,
     mut function: impl FnMut(&DVector<f64>) -> (f64, DVector<f64>),
@@ -151,7 +154,7 @@ fn lbfgs(
     let mut place = start;
     let (mut value, mut gradient) = function(&place);
     let mut memory: Vec<(DVector<f64>, DVector<f64>)> = Vec::new();
-    for _ in 0..STEPS {
+    for _ in 0..MAX_STEPS {
         if gradient.amax() <= TOLERANCE {
             break;
         }
@@ -162,52 +165,53 @@ fn lbfgs(
         } else {
             1.0
         };
-        let mut halvings = 0..HALVINGS;
+        let mut halvings = 0..MAX_HALVINGS;
         let next = loop {
-            let there = &place + &direction * step;
-            let (value_there, slope_there) = function(&there);
-            if value_there <= value + 1e-4 * step * descent {
-                break Some((there, value_there, slope_there));
+            let next_place = &place + &direction * step;
+            let (next_value, next_gradient) = function(&next_place);
+            if next_value <= value + 1e-4 * step * descent {
+                break Some((next_place, next_value, next_gradient));
             }
             if halvings.next().is_none() {
                 break None;
             }
             step *= 0.5;
         };
-        // No step leads downwards: as low as the numbers allow.
-        let Some((there, value_there, slope_there)) = next else {
+        // If no step decreases the loss, the minimum is reached within floating-point precision.
+        let Some((next_place, next_value, next_gradient)) = next else {
             break;
         };
-        let (moved, turned) = (&there - &place, &slope_there - &gradient);
-        if moved.dot(&turned) > 1e-12 * moved.norm() * turned.norm() {
-            memory.push((moved, turned));
+        let (step_change, gradient_change) = (&next_place - &place, &next_gradient - &gradient);
+        if step_change.dot(&gradient_change) > 1e-12 * step_change.norm() * gradient_change.norm() {
+            memory.push((step_change, gradient_change));
             if memory.len() > MEMORY {
                 memory.remove(0);
             }
         }
-        (place, value, gradient) = (there, value_there, slope_there);
+        (place, value, gradient) = (next_place, next_value, next_gradient);
     }
     place
 }
 
-/// The slope, times an estimate of the inverse curvature.
+/// Returns the gradient times an estimate of the inverse Hessian. `memory` holds pairs of a change
+/// of the weights and the change of the gradient.
 fn search_direction(
     gradient: &DVector<f64>,
     memory: &[(DVector<f64>, DVector<f64>)],
 ) -> DVector<f64> {
     let mut direction = gradient.clone();
     let mut shares = Vec::with_capacity(memory.len());
-    for (moved, turned) in memory.iter().rev() {
-        let share = moved.dot(&direction) / moved.dot(turned);
-        direction.axpy(-share, turned, 1.0);
+    for (s, y) in memory.iter().rev() {
+        let share = s.dot(&direction) / s.dot(y);
+        direction.axpy(-share, y, 1.0);
         shares.push(share);
     }
-    if let Some((moved, turned)) = memory.last() {
-        direction *= moved.dot(turned) / turned.norm_squared();
+    if let Some((s, y)) = memory.last() {
+        direction *= s.dot(y) / y.norm_squared();
     }
-    for ((moved, turned), share) in memory.iter().zip(shares.into_iter().rev()) {
-        let back = turned.dot(&direction) / moved.dot(turned);
-        direction.axpy(share - back, moved, 1.0);
+    for ((s, y), share) in memory.iter().zip(shares.into_iter().rev()) {
+        let back = y.dot(&direction) / s.dot(y);
+        direction.axpy(share - back, s, 1.0);
     }
     direction
 }
@@ -220,26 +224,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn weights_and_accuracy_are_those_of_scikit_learn() {
+    fn weights_and_accuracy_match_scikit_learn() {
         // LogisticRegression(tol=1e-10, max_iter=10000) on StandardScaler().fit_transform(rows
-        // 0..300) of the same clouds: its coef_[0], its intercept_, and its score on rows 300..500
+        // 0..300) of the same clusters: its coef_[0], its intercept_, and its score on rows
+        // 300..500.
         let ((fitted, labels), (scored, truth)) = (clouds(300, 0), clouds(200, 300));
         let probe = LinearProbe::fit(RowMatrix::new(&fitted, 6), &labels).unwrap();
         let expected = [
             1.459_429, -0.386_404, -0.185_937, 0.019_018, -0.008_188, -0.241_787,
         ];
         for (place, expected) in expected.iter().enumerate() {
-            let met = probe.weights[(0, place)];
+            let weight = probe.weights[(0, place)];
             assert!(
-                (met - expected).abs() < 2e-3,
-                "{place}: {met}, expected {expected}"
+                (weight - expected).abs() < 2e-3,
+                "{place}: {weight}, expected {expected}"
             );
         }
         for (class, expected) in [-0.269_020, 0.091_623, 0.177_398].into_iter().enumerate() {
-            let met = probe.weights[(class, 6)];
+            let intercept = probe.weights[(class, 6)];
             assert!(
-                (met - expected).abs() < 2e-3,
-                "{class}: {met}, expected {expected}"
+                (intercept - expected).abs() < 2e-3,
+                "{class}: {intercept}, expected {expected}"
             );
         }
         assert_eq!(
@@ -249,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_need_not_be_consecutive_and_unknown_ones_are_missed() {
+    fn unknown_label_counts_as_error() {
         let rows = [-2.0, -1.0, 1.0, 2.0];
         let probe = LinearProbe::fit(RowMatrix::new(&rows, 1), &[70, 70, 9, 9]).unwrap();
         assert_eq!(
@@ -259,14 +264,14 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_never_varies_does_no_harm() {
+    fn constant_value_does_not_affect_the_fit() {
         let rows = [5.0, -1.0, 5.0, 1.0];
         let probe = LinearProbe::fit(RowMatrix::new(&rows, 2), &[0, 1]).unwrap();
         assert_eq!(probe.accuracy(RowMatrix::new(&rows, 2), &[0, 1]), Some(1.0));
     }
 
     #[test]
-    fn one_label_is_nothing_to_tell_apart() {
+    fn fewer_than_two_labels_return_none() {
         assert!(LinearProbe::fit(RowMatrix::new(&[1.0, 2.0], 1), &[3, 3]).is_none());
         assert!(LinearProbe::fit(RowMatrix::new(&[], 1), &[]).is_none());
     }

@@ -1,5 +1,5 @@
-//! Measures of quality as pure mathematics: what a linear model would have done, and how well codes
-//! and errors tell records apart.
+//! Numerical quality metrics: principal components, classifiers on latents, ranking metrics, and
+//! PSNR.
 
 pub mod knn;
 mod pca;
@@ -14,7 +14,7 @@ pub use psnr::psnr;
 
 use nalgebra::DMatrix;
 
-/// Rows of equal width, laid one after the other; all finite.
+/// A row-major matrix of finite values.
 #[derive(Debug, Clone, Copy)]
 pub struct RowMatrix<'a> {
     values: &'a [f32],
@@ -22,7 +22,7 @@ pub struct RowMatrix<'a> {
 }
 
 impl<'a> RowMatrix<'a> {
-    /// `values` holds whole rows of `width` values; what is left over at its end is no row.
+    /// Creates a matrix of rows of `width` values. An incomplete row at the end is left out.
     pub fn new(values: &'a [f32], width: usize) -> Self {
         let width = width.max(1);
         Self {
@@ -31,27 +31,27 @@ impl<'a> RowMatrix<'a> {
         }
     }
 
-    /// Values of a row.
+    /// Returns the number of values of a row.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.values.len() / self.width
     }
 
-    /// Whether there is none.
+    /// Whether the matrix has no rows.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
 
-    /// Row after row.
+    /// Iterates over the rows.
     fn iter(self) -> impl Iterator<Item = &'a [f32]> {
         self.values.chunks_exact(self.width)
     }
 
-    /// Blocks of `rows` rows, the last perhaps of fewer.
+    /// Iterates over blocks of `rows` rows. The last block may have fewer.
     fn blocks(self, rows: usize) -> impl Iterator<Item = Self> {
         self.values
             .chunks(rows.max(1) * self.width)
@@ -61,7 +61,7 @@ impl<'a> RowMatrix<'a> {
             })
     }
 
-    /// The rows as columns of a matrix, which is how a matrix product wants them.
+    /// Returns the rows as columns of a matrix, the form that the matrix products need.
     fn columns(self) -> DMatrix<f64> {
         DMatrix::from_iterator(
             self.width,

@@ -1,43 +1,45 @@
-//! Principal components: the best that a linear autoencoder of the same code size can do.
+//! Principal components, which have the smallest error of all linear autoencoders of a code size.
 
 use nalgebra::{DMatrix, DMatrixView, DVector, SymmetricEigen};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
-/// Values of a row up to which the covariance is decomposed as a whole: a few seconds of work, and
-/// 8 MiB.
+/// Maximum width of a row for an exact decomposition of the covariance, which takes a few seconds
+/// and 8 MiB.
 const EXACT_WIDTH: usize = 1024;
-/// Directions that are sought beyond those that are wanted, so that the wanted ones settle sooner.
-const SPARE: usize = 16;
-/// Passes over the rows after which directions are taken as they are.
-const PASSES: usize = 16;
-/// What a pass may still gain, as a share of the variance that is not captured, when the directions
-/// have settled.
-const SETTLED: f64 = 1e-4;
-/// Values that are worked on at a time: 8 MiB of float64.
+/// Number of directions that are computed in addition to the components (oversampling), so that the
+/// iteration converges faster.
+const OVERSAMPLING: usize = 16;
+/// Maximum number of iterations, each of which reads all rows.
+const MAX_PASSES: usize = 16;
+/// The iteration has converged if a pass increases the captured variance by less than this share of
+/// the variance that is not captured.
+const CONVERGED: f64 = 1e-4;
+/// Number of values in a block: 8 MiB of float64.
 const BLOCK_VALUES: usize = 1 << 20;
 
 /// Principal components of a set of rows.
 #[derive(Debug)]
 pub struct Pca {
     mean: DVector<f32>,
-    /// Width x code size; columns are orthonormal.
+    /// Width x code size, with orthonormal columns.
     components: DMatrix<f32>,
     explained: Vec<f64>,
     variance: f64,
 }
 
 impl Pca {
-    /// Fits `size` components (at most `width`) to rows of `width` values. `pass` hands all rows,
-    /// the same each time, to its argument: some whole rows at a time, all finite. It is called
-    /// three times for rows of at most 1,024 values, whose covariance is decomposed as a whole, and
-    /// up to 17 times for longer ones, by block subspace iteration (Halko, Martinsson and Tropp,
-    /// "Finding structure with randomness", SIAM Review 53(2), 2011). `None` where there are fewer
-    /// than two rows, or nothing to find.
+    /// Fits `size` components (at most `width`) to rows of `width` values. `pass` calls its
+    /// argument with the same rows each time, some complete rows per call. All values must be
+    /// finite. `pass` is called twice for rows of at most 1,024 values, whose covariance is
+    /// decomposed exactly, and up to 17 times for longer ones, which are decomposed by block
+    /// subspace iteration (Halko, Martinsson and Tropp, "Finding structure with randomness", SIAM
+    /// Review 53(2), 2011). Returns `None` if there are fewer than two rows, `size` is 0, a value
+    /// is not finite, or the decomposition does not converge.
     ///
     /// # Errors
-    /// What `pass` gives.
+    /// Returns the error of `pass`.
     pub fn fit<E>(
         width: usize,
         size: usize,
@@ -86,19 +88,18 @@ impl Pca {
             }))
     }
 
-    /// Values of a code.
+    /// Returns the number of components.
     pub fn size(&self) -> usize {
         self.components.ncols()
     }
 
-    /// The variance along each component, descending, in the squared units of the rows; sums are
-    /// divided by their number less one.
+    /// Returns the variance along each component, descending, in the squared units of the rows.
+    /// Sums are divided by the number of rows minus one.
     pub fn explained(&self) -> &[f64] {
         &self.explained
     }
 
-    /// The share of the rows' variance that lies along the components, 0 to 1; 1 where rows never
-    /// vary.
+    /// Returns the share of the variance that the components explain, 0 to 1; 1 for constant rows.
     pub fn explained_share(&self) -> f64 {
         if self.variance > 0.0 {
             (self.explained.iter().sum::<f64>() / self.variance).min(1.0)
@@ -107,18 +108,18 @@ impl Pca {
         }
     }
 
-    /// The codes of rows, one after the other.
+    /// Returns the codes of rows, row-major.
     pub fn encode(&self, rows: &[f32]) -> Vec<f32> {
-        let mut centred =
+        let mut centered =
             DMatrixView::from_slice(rows, self.mean.len(), rows.len() / self.mean.len())
                 .into_owned();
-        centred
+        centered
             .column_iter_mut()
             .for_each(|mut row| row -= &self.mean);
-        (self.components.transpose() * centred).data.into()
+        (self.components.transpose() * centered).data.into()
     }
 
-    /// The rows that codes stand for.
+    /// Returns the reconstructions of codes, row-major.
     pub fn decode(&self, codes: &[f32]) -> Vec<f32> {
         let codes = DMatrixView::from_slice(codes, self.size(), codes.len() / self.size());
         let mut rows = &self.components * codes;
@@ -127,22 +128,21 @@ impl Pca {
     }
 }
 
-/// Directions with the squares along them, summed over all rows, descending; and the squares in all
-/// directions.
+/// Directions with the sums of squares along them, descending, and the sum of all squares.
 struct PcaSolution {
     spectrum: Spectrum,
     variance: f64,
 }
 
-/// Hands the rows over as columns of matrices, less their mean.
+/// Calls `work` with blocks of the rows, centered, as columns of matrices.
 fn in_blocks<E>(
     mean: &DVector<f64>,
     pass: &mut impl FnMut(&mut dyn FnMut(&[f32])) -> Result<(), E>,
     work: &mut dyn FnMut(DMatrix<f32>),
 ) -> Result<(), E> {
     let width = mean.len();
-    let most = (BLOCK_VALUES / width).max(1) * width;
-    let mut block = Vec::with_capacity(most);
+    let max_values = (BLOCK_VALUES / width).max(1) * width;
+    let mut block = Vec::with_capacity(max_values);
     let mut flush = |block: &mut Vec<f32>| {
         let rows = block.len() / width;
         work(DMatrix::from_vec(width, rows, std::mem::take(block)));
@@ -154,7 +154,7 @@ fn in_blocks<E>(
                     .zip(mean)
                     .map(|(&value, mean)| (f64::from(value) - mean) as f32),
             );
-            if block.len() >= most {
+            if block.len() >= max_values {
                 flush(&mut block);
             }
         }
@@ -179,39 +179,39 @@ fn exact<E>(width: usize, blocks: Blocks<'_, E>) -> Result<Option<PcaSolution>, 
 
 fn iterate<E>(width: usize, size: usize, blocks: Blocks<'_, E>) -> Result<Option<PcaSolution>, E> {
     let mut rng = ChaCha8Rng::seed_from_u64(0);
-    let sought = (size + SPARE).min(width);
-    let start = DMatrix::<f32>::from_fn(width, sought, |_, _| rng.sample(StandardNormal));
+    let dimensions = (size + OVERSAMPLING).min(width);
+    let start = DMatrix::<f32>::from_fn(width, dimensions, |_, _| rng.sample(StandardNormal));
     let mut basis = start.qr().q();
     let mut before = 0.0;
     let mut passes = 0;
     loop {
         passes += 1;
-        let across = basis.transpose();
-        let mut inside = DMatrix::<f64>::zeros(sought, sought);
-        let mut turned = DMatrix::<f32>::zeros(width, sought);
+        let projection = basis.transpose();
+        let mut covariance = DMatrix::<f64>::zeros(dimensions, dimensions);
+        let mut next_basis = DMatrix::<f32>::zeros(width, dimensions);
         let mut variance = 0.0;
         blocks(&mut |rows| {
-            let codes = &across * &rows;
-            turned.gemm(1.0, &rows, &codes.transpose(), 1.0);
+            let codes = &projection * &rows;
+            next_basis.gemm(1.0, &rows, &codes.transpose(), 1.0);
             let codes = codes.cast::<f64>();
-            inside.gemm(1.0, &codes, &codes.transpose(), 1.0);
+            covariance.gemm(1.0, &codes, &codes.transpose(), 1.0);
             variance += rows
                 .iter()
                 .map(|&value| f64::from(value).powi(2))
                 .sum::<f64>();
         })?;
-        let Some(mut spectrum) = Spectrum::of(inside) else {
+        let Some(mut spectrum) = Spectrum::of(covariance) else {
             return Ok(None);
         };
         let captured: f64 = spectrum.values.iter().take(size).sum();
-        if captured - before <= SETTLED * (variance - captured).max(1e-6 * variance)
-            || passes == PASSES
+        if captured - before <= CONVERGED * (variance - captured).max(1e-6 * variance)
+            || passes == MAX_PASSES
         {
             spectrum.directions = basis.cast::<f64>() * spectrum.directions;
             return Ok(Some(PcaSolution { spectrum, variance }));
         }
         before = captured;
-        basis = turned.qr().q();
+        basis = next_basis.qr().q();
     }
 }
 
@@ -222,8 +222,8 @@ struct Spectrum {
 }
 
 impl Spectrum {
-    /// `None` where the matrix holds what is not finite, or the decomposition does not come to an
-    /// end.
+    /// Decomposes a matrix; returns `None` if it has a value that is not finite, or the
+    /// decomposition does not converge.
     fn of(matrix: DMatrix<f64>) -> Option<Self> {
         let size = matrix.nrows();
         if matrix.iter().any(|value| !value.is_finite()) {
@@ -267,27 +267,28 @@ mod tests {
         squares.sum::<f64>() / values.len() as f64
     }
 
-    fn near(met: f64, expected: f64, share: f64) {
+    fn assert_near(value: f64, expected: f64, share: f64) {
         assert!(
-            (met / expected - 1.0).abs() < share,
-            "{met}, expected {expected}"
+            (value / expected - 1.0).abs() < share,
+            "{value}, expected {expected}"
         );
     }
 
     #[test]
-    fn figures_are_those_of_scikit_learn() {
-        // PCA(2).fit(rows 0..120): explained_variance_, explained_variance_ratio_.sum(), and the
-        // mean squared error of inverse_transform(transform(rows 120..200)) of the same clouds
+    fn variances_and_error_match_scikit_learn() {
+        // PCA(2).fit(rows 0..120) of the same clusters: explained_variance_,
+        // explained_variance_ratio_.sum(), and the mean squared error of
+        // inverse_transform(transform(rows 120..200)).
         let ((fitted, _), (scored, _)) = (clouds(120, 0), clouds(80, 120));
         let pca = fit(&fitted, 6, 2).unwrap();
-        near(pca.explained()[0], 46.191_658_649_236_47, 1e-8);
-        near(pca.explained()[1], 35.645_747_589_727_14, 1e-8);
-        near(pca.explained_share(), 0.650_709_832_758_151_3, 1e-8);
-        near(mse(&pca, &scored), 7.671_466_800_802_268, 1e-5);
+        assert_near(pca.explained()[0], 46.191_658_649_236_47, 1e-8);
+        assert_near(pca.explained()[1], 35.645_747_589_727_14, 1e-8);
+        assert_near(pca.explained_share(), 0.650_709_832_758_151_3, 1e-8);
+        assert_near(mse(&pca, &scored), 7.671_466_800_802_268, 1e-5);
     }
 
-    /// 60 rows of 1,100 values, beyond the exact way: 8 directions of falling weight, and a little
-    /// of every other.
+    /// Returns 60 rows of 1,100 values, too wide for the exact decomposition: 8 directions of
+    /// decreasing weight, and a little noise.
     fn wide() -> Vec<f32> {
         let mut rng = ChaCha8Rng::seed_from_u64(5);
         let mut normal = || -> f32 { rng.sample(StandardNormal) };
@@ -307,36 +308,35 @@ mod tests {
     }
 
     #[test]
-    fn wide_rows_give_what_the_whole_decomposition_gives() {
+    fn iteration_on_wide_rows_matches_exact_decomposition() {
         let values = wide();
         let iterated = fit(&values, 1100, 5).unwrap();
-        // The same by way of the 60 x 60 matrix of products between rows, whose eigenvalues are
-        // those of the covariance.
+        // The nonzero eigenvalues of the covariance are those of the 60 x 60 Gram matrix.
         let rows = DMatrix::from_column_slice(1100, 60, &values).cast::<f64>();
         let mean = rows.column_mean();
         let rows = DMatrix::from_fn(1100, 60, |at, row| rows[(at, row)] - mean[at]);
         let products = rows.transpose() * &rows;
         let all = Spectrum::of(products).unwrap();
-        for (met, expected) in iterated.explained().iter().zip(&all.values) {
-            near(*met, expected / 59.0, 1e-4);
+        for (found, expected) in iterated.explained().iter().zip(&all.values) {
+            assert_near(*found, expected / 59.0, 1e-4);
         }
         let left: f64 = all.values[5..].iter().sum();
-        near(mse(&iterated, &values), left / values.len() as f64, 1e-3);
+        assert_near(mse(&iterated, &values), left / values.len() as f64, 1e-3);
     }
 
     #[test]
-    fn components_are_orthonormal_and_as_many_as_fit() {
+    fn components_are_orthonormal_and_at_most_as_many_as_values() {
         let (values, _) = clouds(50, 0);
         let pca = fit(&values, 6, 99).unwrap();
         assert_eq!(pca.size(), 6);
         let products = pca.components.transpose() * &pca.components;
         assert!((products - DMatrix::identity(6, 6)).amax() < 1e-6);
         assert!(mse(&pca, &values) < 1e-10);
-        near(pca.explained_share(), 1.0, 1e-9);
+        assert_near(pca.explained_share(), 1.0, 1e-9);
     }
 
     #[test]
-    fn rows_that_never_vary_are_reconstructed_as_they_are() {
+    fn constant_rows_are_reconstructed_exactly() {
         for width in [4, 1100] {
             let values = vec![3.0; 5 * width];
             let pca = fit(&values, width, 2).unwrap();
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn without_rows_or_with_what_is_not_finite_nothing_is_found() {
+    fn too_few_rows_or_non_finite_values_return_none() {
         assert!(fit(&[], 4, 2).is_none());
         assert!(fit(&[1.0; 4], 4, 2).is_none());
         assert!(fit(&[1.0; 8], 4, 0).is_none());
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_pass_is_told() {
+    fn error_of_pass_is_returned() {
         assert_eq!(Pca::fit(4, 2, |_| Err("gone")).err(), Some("gone"));
     }
 }

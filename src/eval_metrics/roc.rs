@@ -1,9 +1,8 @@
-//! How well a score ranks what is looked for above the rest: area under the ROC curve, average
-//! precision.
+//! Ranking metrics of a score: area under the ROC curve and average precision.
 
-/// The probability that a positive scores above a negative, ties counting half (Mann-Whitney U by
-/// mean ranks; the area under the ROC curve). `None` where there is no positive or no negative.
-/// Scores are no NaN.
+/// Returns the area under the ROC curve: the probability that a positive scores above a negative,
+/// where ties count half (Mann-Whitney U by mean ranks). Returns `None` without positives or
+/// without negatives. The scores must not be NaN.
 pub fn auc_roc(scores: &[f64], positive: &[bool]) -> Option<f64> {
     let (mut rank_sum, mut below, mut positives) = (0.0, 0.0, 0.0);
     let ties = ties_descending(scores, positive);
@@ -12,7 +11,7 @@ pub fn auc_roc(scores: &[f64], positive: &[bool]) -> Option<f64> {
         len,
     } in ties.iter().rev()
     {
-        // Ranks count from 1; those of a tie share their mean.
+        // Ranks start at 1. Equal scores have the mean of their ranks.
         rank_sum += among * (below + (len + 1.0) / 2.0);
         below += len;
         positives += among;
@@ -22,9 +21,9 @@ pub fn auc_roc(scores: &[f64], positive: &[bool]) -> Option<f64> {
         .then(|| (rank_sum - positives * (positives + 1.0) / 2.0) / (positives * negatives))
 }
 
-/// `sum_n (R_n - R_(n-1)) P_n` over the distinct scores, descending: P and R are precision and
-/// recall of what scores at least so high; nothing is interpolated, as in scikit-learn. `None`
-/// where there is no positive. Scores are no NaN.
+/// Returns the average precision `sum_n (R_n - R_(n-1)) P_n` over the distinct scores, descending.
+/// P and R are precision and recall of the records with at least that score. As in scikit-learn,
+/// precision is not interpolated. Returns `None` without positives. The scores must not be NaN.
 pub fn average_precision(scores: &[f64], positive: &[bool]) -> Option<f64> {
     let (mut seen, mut found, mut sum) = (0.0, 0.0, 0.0);
     for ScoreTie { positives, len } in ties_descending(scores, positive) {
@@ -35,7 +34,7 @@ pub fn average_precision(scores: &[f64], positive: &[bool]) -> Option<f64> {
     (found > 0.0).then(|| sum / found)
 }
 
-/// Records of one score.
+/// The records with the same score.
 struct ScoreTie {
     positives: f64,
     len: f64,
@@ -60,7 +59,7 @@ fn ties_descending(scores: &[f64], positive: &[bool]) -> Vec<ScoreTie> {
 mod tests {
     use super::*;
 
-    /// Scores that tie now and then, a fifth of them positive and a little higher.
+    /// Returns scores with some ties. A fifth of them are positive and on average higher.
     fn sample() -> (Vec<f64>, Vec<bool>) {
         let positive: Vec<bool> = (0..100).map(|place| place % 5 == 0).collect();
         let scores = (0..100)
@@ -69,8 +68,9 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_those_of_scikit_learn() {
-        // sklearn.metrics.roc_auc_score and average_precision_score of the same sample
+    fn metrics_match_scikit_learn() {
+        // The results of sklearn.metrics.roc_auc_score and average_precision_score for the same
+        // sample.
         let (scores, positive) = sample();
         let auc = auc_roc(&scores, &positive).unwrap_or(f64::NAN);
         let precision = average_precision(&scores, &positive).unwrap_or(f64::NAN);
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_perfect_a_reversed_and_a_constant_score() {
+    fn perfect_reversed_and_constant_scores_have_known_metrics() {
         let positive = [false, false, true, true];
         assert_eq!(auc_roc(&[1.0, 2.0, 3.0, 4.0], &positive), Some(1.0));
         assert_eq!(auc_roc(&[4.0, 3.0, 2.0, 1.0], &positive), Some(0.0));
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn where_one_side_is_missing_there_is_nothing_to_rank() {
+    fn metrics_without_positives_or_negatives_are_none() {
         assert_eq!(auc_roc(&[1.0, 2.0], &[true, true]), None);
         assert_eq!(auc_roc(&[1.0, 2.0], &[false, false]), None);
         assert_eq!(average_precision(&[1.0, 2.0], &[false, false]), None);

@@ -1,18 +1,19 @@
-//! What is kept of each record while a model is scored: its errors, the quality of its image, some
-//! codes.
+//! Accumulates the scores of records: errors, image quality, errors of features, and a sample of
+//! latents.
 
 use super::inference::ModelOutput;
 use super::result::{ImageQuality, RecordScore};
 use super::sampler::{MiniBatch, RecordRef, is_selected};
-use crate::image::PixelFormat;
 use crate::eval_metrics::Pca;
+use crate::image::PixelFormat;
 use crate::model::Loss;
 use crate::model::feature_errors::FeatureErrors;
 
-/// Images whose structural similarity is measured at most: it takes a millisecond or two each.
+/// Maximum number of images whose structural similarity is measured, which takes 1 to 2 ms per
+/// image.
 pub(super) const MAX_SSIM_IMAGES: usize = 5000;
 
-/// What is known of records that a model has seen.
+/// The scores of the records that a model has processed.
 pub(super) struct ScoreAccumulator<'a> {
     loss: Loss,
     pca: Option<&'a Pca>,
@@ -24,8 +25,8 @@ pub(super) struct ScoreAccumulator<'a> {
 }
 
 impl<'a> ScoreAccumulator<'a> {
-    /// For `records` records, of images if there is a `format`, of so many `features` if there are;
-    /// `codes`: how many are kept.
+    /// Creates an accumulator for `records` records: images if there is a `format`, vectors of
+    /// `features` values if that is set. `codes` is the maximum number of latents in the sample.
     pub(super) fn new(
         loss: Loss,
         (format, features): (Option<PixelFormat>, Option<usize>),
@@ -44,27 +45,27 @@ impl<'a> ScoreAccumulator<'a> {
         }
     }
 
-    /// Takes in a slice and what the model has made of it.
-    pub(super) fn add(&mut self, slice: &MiniBatch, given: &ModelOutput) {
-        let pca_codes = self.pca.map(|pca| pca.encode(&slice.values));
+    /// Adds a batch and the output of the model for it.
+    pub(super) fn add(&mut self, batch: &MiniBatch, model_output: &ModelOutput) {
+        let pca_codes = self.pca.map(|pca| pca.encode(&batch.values));
         let pca_outputs = self
             .pca
             .zip(pca_codes.as_ref())
             .map(|(pca, codes)| pca.decode(codes));
-        for (row, entry) in slice.records.iter().enumerate() {
-            if given.failed[row] {
+        for (row, entry) in batch.records.iter().enumerate() {
+            if model_output.failed[row] {
                 self.failed += 1;
                 continue;
             }
-            let target = slice.of(entry);
-            if let (Some(kept), Some(codes)) = (&mut self.codes, &given.codes) {
-                let codes = row_of(codes, row, slice.records.len());
+            let target = batch.of(entry);
+            if let (Some(sample), Some(codes)) = (&mut self.codes, &model_output.codes) {
+                let codes = row_of(codes, row, batch.records.len());
                 let pca = pca_codes
                     .as_ref()
-                    .map(|codes| row_of(codes, row, slice.records.len()));
-                kept.add(entry, codes, pca);
+                    .map(|codes| row_of(codes, row, batch.records.len()));
+                sample.add(entry, codes, pca);
             }
-            let Some(outputs) = &given.outputs else {
+            let Some(outputs) = &model_output.outputs else {
                 continue;
             };
             let output = &outputs[entry.at.clone()];
@@ -96,13 +97,13 @@ impl<'a> ScoreAccumulator<'a> {
     }
 }
 
-/// The values of a row, where `values` holds `rows` rows of one length.
+/// Returns the values of a row, if `values` holds `rows` rows of equal length.
 pub(super) fn row_of(values: &[f32], row: usize, rows: usize) -> &[f32] {
     let len = values.len() / rows.max(1);
     &values[row * len..(row + 1) * len]
 }
 
-/// How alike images are, while they are compared.
+/// Accumulates the similarity of images.
 pub(super) struct ImageQualityAccumulator {
     format: PixelFormat,
     expected: usize,
@@ -114,7 +115,7 @@ pub(super) struct ImageQualityAccumulator {
 }
 
 impl ImageQualityAccumulator {
-    /// For so many images.
+    /// Creates an accumulator for `expected` images.
     pub(super) fn new(format: PixelFormat, expected: usize) -> Self {
         Self {
             format,
@@ -127,7 +128,7 @@ impl ImageQualityAccumulator {
         }
     }
 
-    /// Compares two images of one shape; `place` is that among the expected ones.
+    /// Compares two images of the same shape. `place` is the index among the expected images.
     pub(super) fn add(&mut self, place: usize, shape: &[usize], x: &[f32], y: &[f32]) {
         let Some(psnr) = self.format.psnr(shape, x, y) else {
             return;
@@ -146,7 +147,7 @@ impl ImageQualityAccumulator {
         }
     }
 
-    /// The means; `None` without images.
+    /// Returns the means; `None` without images.
     pub(super) fn finish(&self) -> Option<ImageQuality> {
         let mean = |sum: f64, count: usize| (count > 0).then(|| sum / count as f64);
         (self.images > 0).then(|| ImageQuality {
@@ -159,17 +160,17 @@ impl ImageQualityAccumulator {
     }
 }
 
-/// Codes that are kept, evenly spread over the records.
+/// A sample of latents, evenly spaced over the records.
 pub(super) struct LatentSample {
     most: usize,
     expected: usize,
-    /// Codes, one after the other.
+    /// The latents, row-major.
     pub(super) codes: Vec<f32>,
-    /// The label of each.
+    /// The label of each record.
     pub(super) labels: Vec<Option<u32>>,
-    /// Whether each is that of an anomaly.
+    /// Whether each record is an anomaly.
     pub(super) anomalies: Vec<bool>,
-    /// Those of principal components.
+    /// The principal components of each record, row-major.
     pub(super) pca: Vec<f32>,
 }
 

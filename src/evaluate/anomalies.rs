@@ -1,11 +1,11 @@
-//! How well reconstruction errors tell anomalies apart.
+//! Scores the detection of anomalies by their reconstruction errors.
 
 use super::result::{AnomalyScores, ErrorThreshold, RankingScores, RecordScore};
 use crate::eval_metrics::roc::{auc_roc, average_precision};
 use crate::model::card::ErrorStats;
 
-/// `None` where there are no anomalies among the records, or nothing else. `card`: the errors on
-/// the model's own validation data.
+/// Scores the ranking of records by their errors; returns `None` unless there are both anomalies
+/// and normal records. `card` holds the errors on the validation data of the training.
 pub(super) fn measure(scores: &[RecordScore], card: Option<&ErrorStats>) -> Option<AnomalyScores> {
     let positive: Vec<bool> = scores.iter().map(|score| score.anomaly).collect();
     let rank = |errors: Vec<f64>| {
@@ -34,8 +34,8 @@ pub(super) fn measure(scores: &[RecordScore], card: Option<&ErrorStats>) -> Opti
     let quantiles = card.map(|card| [("p95", card.quantiles.p95), ("p99", card.quantiles.p99)]);
     let thresholds = quantiles.into_iter().flatten().map(|(quantile, error)| {
         let above = |anomaly| {
-            let (above, all) = errors(anomaly).fold((0, 0), |(above, all), met| {
-                (above + i32::from(met > error), all + 1)
+            let (above, all) = errors(anomaly).fold((0, 0), |(above, all), value| {
+                (above + i32::from(value > error), all + 1)
             });
             f64::from(above) / f64::from(all.max(1))
         };

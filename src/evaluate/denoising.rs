@@ -1,5 +1,5 @@
-//! What a model makes of corrupted records: which corruptions are tried, and how close it comes to
-//! the clean record.
+//! Measures denoising: selects the corruptions, applies them, and compares the output of the model
+//! with the clean records.
 
 use super::accumulator::ImageQualityAccumulator;
 use super::inference::ModelRunner;
@@ -11,26 +11,26 @@ use crate::image::PixelFormat;
 use crate::model::{Loss, ModelCard, ModelInput};
 use crate::registry;
 
-/// Records that are corrupted at most, once for each corruption: denoisers of photographs take a
-/// second an image.
+/// Maximum number of records that are corrupted, once for each corruption. Denoisers of photographs
+/// take a second per image.
 pub(super) const MAX_CORRUPTED: usize = 1000;
 
-/// The noise at which denoisers are compared, in steps of 8 bits.
+/// The usual standard deviations of noise in benchmarks of denoisers, in units of 1/255.
 const DEFAULT_SIGMAS: [f64; 3] = [15.0, 25.0, 50.0];
 
-/// Corruptions that are done one after the other, and what they are called.
+/// Corruptions that are applied one after the other, with a summary.
 pub(super) struct CorruptionLevel {
     corruptions: Vec<Corruption>,
     text: String,
-    /// Of normal noise, where that is the same for all records.
+    /// The standard deviation of Gaussian noise if it is the same for all records.
     sigma: Option<f64>,
 }
 
 impl CorruptionLevel {
-    /// Checks corruptions against what a model takes.
+    /// Checks corruptions against the input of a model.
     ///
     /// # Errors
-    /// Every fault of theirs.
+    /// Returns the faults of the first corruption that has any.
     pub(super) fn plan(
         specs: &[CorruptionSpec],
         format: Option<&PixelFormat>,
@@ -53,7 +53,7 @@ impl CorruptionLevel {
         })
     }
 
-    /// The corruptions, in a phrase.
+    /// Returns a summary of the corruptions.
     pub(super) fn text(&self) -> &str {
         &self.text
     }
@@ -80,11 +80,12 @@ impl CorruptionLevel {
     }
 }
 
-/// The corruptions that a model was trained with, as they are tried: normal noise of a range at
-/// each of the usual sigmas in there, anything else as it was trained with.
+/// Returns the corruptions that a model was trained with, one list for each level. Gaussian noise
+/// with a range of sigma becomes one level for each of the usual sigmas in the range; all other
+/// corruptions stay as in the training.
 ///
 /// # Errors
-/// Every fault of what the card keeps.
+/// Returns the faults of the corruptions on the card.
 pub(super) fn trained_with(card: &ModelCard) -> Result<Vec<Vec<CorruptionSpec>>, Vec<ConfigError>> {
     let written = card
         .training
@@ -132,11 +133,11 @@ pub(super) fn trained_with(card: &ModelCard) -> Result<Vec<Vec<CorruptionSpec>>,
     Ok(sigmas.into_iter().map(fixed).collect())
 }
 
-/// Corrupts records, lets the model see them, and compares both with the clean ones; anomalies are
-/// left out. `None` where no record could be compared.
+/// Corrupts records, runs the model on them, and compares the corrupted records and the output with
+/// the clean ones. Anomalies are left out. Returns `None` if no record could be compared.
 ///
 /// # Errors
-/// When records cannot be read.
+/// Returns an error if a record cannot be read.
 pub(super) fn measure(
     runner: &mut ModelRunner,
     input: &ModelInput,
@@ -155,14 +156,14 @@ pub(super) fn measure(
         for entry in &clean.records {
             level.apply(&mut noisy.values[entry.at.clone()], entry, format);
         }
-        let given = runner.run(&noisy, false);
-        let Some(outputs) = given.outputs else {
+        let model_output = runner.run(&noisy, false);
+        let Some(outputs) = model_output.outputs else {
             return Ok(());
         };
         for (entry, _) in clean
             .records
             .iter()
-            .zip(given.failed)
+            .zip(model_output.failed)
             .filter(|(entry, failed)| !failed && !entry.anomaly)
         {
             before.add(clean, entry, &noisy.values[entry.at.clone()]);
@@ -183,7 +184,7 @@ pub(super) fn measure(
     }))
 }
 
-/// How close records are to clean ones, while they are compared.
+/// Accumulates the distance of records from the clean ones.
 struct DenoisingComparison {
     squares: f64,
     records: usize,

@@ -1,4 +1,4 @@
-//! Single records, to be looked at: as they are, corrupted, and as the model gives them back.
+//! Example records for a report: clean, corrupted, and the output of the model.
 
 use super::inference::ModelRunner;
 use super::sampler::MiniBatch;
@@ -6,37 +6,38 @@ use super::{EvaluateError, EvaluateOptions, levels};
 use crate::data::{PreparedDataset, Record, Subset};
 use crate::model::Model;
 
-/// Records as a model sees them.
+/// Example records and the corruption that was applied to them.
 #[derive(Debug, Default)]
 pub struct ExampleSet {
-    /// What was done to each before the model got it, in a phrase; `None`: nothing.
+    /// A summary of the corruption; `None` if the records are not corrupted.
     pub corruption: Option<String>,
     /// The records, without those on which the model failed.
     pub records: Vec<ExampleRecord>,
 }
 
-/// A record before and after.
+/// The input and the output of the model for one record.
 #[derive(Debug)]
 pub struct ExampleRecord {
-    /// The part it is in.
+    /// The part of the record.
     pub subset: Subset,
-    /// Its place there, counted from 0.
+    /// The index of the record in its part, from 0.
     pub index: usize,
-    /// The shape of its tensors.
+    /// The shape of the three tensors.
     pub shape: Vec<usize>,
-    /// As the model takes it.
+    /// The clean record, converted to the input of the model.
     pub clean: Vec<f32>,
-    /// As the model took it, where it was corrupted.
+    /// The corrupted record, if it was corrupted.
     pub corrupted: Option<Vec<f32>>,
-    /// What the model made of it.
+    /// The output of the model.
     pub output: Vec<f32>,
 }
 
-/// Looks at these records, corrupted in the middle one of the ways that an evaluation with
-/// `options` tries.
+/// Runs the model on these records. They are corrupted with the middle one of the corruption levels
+/// that an evaluation with `options` measures.
 ///
 /// # Errors
-/// When the model cannot run, the records cannot be read, or a corruption does not fit them.
+/// Returns an error if the model cannot run, a record cannot be read, or a corruption does not
+/// apply to the records.
 pub fn collect_examples(
     model: &Model,
     prepared: &PreparedDataset,
@@ -47,26 +48,26 @@ pub fn collect_examples(
     let mut levels = levels(model, options, format.as_ref()).map_err(EvaluateError::Faults)?;
     let level = (!levels.is_empty()).then(|| levels.swap_remove(levels.len() / 2));
     let mut runner = ModelRunner::new(model)?;
-    let mut shown = ExampleSet {
+    let mut examples = ExampleSet {
         corruption: level.as_ref().map(|level| level.text().to_owned()),
         records: Vec::new(),
     };
     let mut record = Record::default();
     for &(subset, index) in records {
         prepared.subset(subset).read(index, &mut record)?;
-        let mut slice = MiniBatch::default();
-        slice.add(model.input(), &record, (subset, index, 0));
-        let Some(entry) = slice.records.first().cloned() else {
+        let mut batch = MiniBatch::default();
+        batch.add(model.input(), &record, (subset, index, 0));
+        let Some(entry) = batch.records.first().cloned() else {
             continue;
         };
-        let clean = slice.values.clone();
+        let clean = batch.values.clone();
         level
             .iter()
-            .for_each(|level| level.apply(&mut slice.values, &entry, format.as_ref()));
-        let given = runner.run(&slice, false);
-        if let (Some(output), [false]) = (given.outputs, given.failed.as_slice()) {
-            let corrupted = level.is_some().then_some(slice.values);
-            shown.records.push(ExampleRecord {
+            .for_each(|level| level.apply(&mut batch.values, &entry, format.as_ref()));
+        let model_output = runner.run(&batch, false);
+        if let (Some(output), [false]) = (model_output.outputs, model_output.failed.as_slice()) {
+            let corrupted = level.is_some().then_some(batch.values);
+            examples.records.push(ExampleRecord {
                 subset,
                 index,
                 shape: entry.shape,
@@ -76,5 +77,5 @@ pub fn collect_examples(
             });
         }
     }
-    Ok(shown)
+    Ok(examples)
 }

@@ -1,4 +1,4 @@
-//! A model at work on slices of records: their codes, and what it makes of them.
+//! Runs a model on batches of records and returns their latents and reconstructions.
 
 use super::sampler::MiniBatch;
 use crate::error::StageError;
@@ -8,22 +8,22 @@ use crate::model::tensor_spec::values;
 use crate::model::{ImageInput, Model, ModelPath, same_layout};
 use crate::transform::tile::{PlacedImage, TileCut, Tiling};
 
-/// Sessions of a model, on the thread that owns them.
+/// The sessions of a model, for use by one thread.
 pub(super) struct ModelRunner {
     mode: RunMode,
-    /// Why the model failed on a record, the first time that it did.
+    /// The reason of the first failure of the model on a record.
     failure: Option<String>,
 }
 
 enum RunMode {
-    /// Records of one shape.
+    /// Records of one shape, processed in batches.
     Records {
         first: SessionChain,
         shape: Vec<usize>,
         code: Option<usize>,
         decoder: Option<SessionChain>,
     },
-    /// Images of any size, in tiles where they are large.
+    /// Images of any size. Large ones are processed in tiles.
     AnySize {
         chain: SessionChain,
         format: PixelFormat,
@@ -31,22 +31,22 @@ enum RunMode {
     },
 }
 
-/// What a model makes of a slice; of records that failed, zeros.
+/// The output of a model for a batch, with zeros for records on which it failed.
 pub(super) struct ModelOutput {
-    /// Codes, one after the other, where the model has them.
+    /// The latents, row-major, if the model has a code.
     pub(super) codes: Option<Vec<f32>>,
-    /// Reconstructions, laid out as the records are, where the model gives them.
+    /// The reconstructions in the layout of the records, if the model reconstructs.
     pub(super) outputs: Option<Vec<f32>>,
-    /// Per record, whether the model failed on it, or gave what is not finite.
+    /// For each record, whether the model failed or returned a value that is not finite.
     pub(super) failed: Vec<bool>,
 }
 
 impl ModelRunner {
-    /// Opens sessions. A network in one piece that gives the shape it takes reconstructs; any other
-    /// encodes.
+    /// Opens the sessions. A network in one file whose output has the shape of its input
+    /// reconstructs; any other network in one file encodes.
     ///
     /// # Errors
-    /// When a file cannot be opened again, or the files do not tell what shape a record has.
+    /// Returns an error if a file cannot be opened, or the shape of a record is not known.
     pub(super) fn new(model: &Model) -> Result<Self, StageError> {
         let named =
             |reason: String| StageError::Model(format!("the model `{}` {reason}", model.name()));
@@ -63,9 +63,9 @@ impl ModelRunner {
         }
         let shape = model.input_shape();
         let shape = shape.ok_or_else(|| {
-            named("does not say what shape its records have; give `input` in its card".into())
+            named("does not declare the shape of its records; set `input` in its card".into())
         })?;
-        let given = model
+        let encoded_shape = model
             .output_shape(ModelPath::Encode, &shape)
             .map_err(StageError::Model)?;
         let first = model.chain(ModelPath::Encode)?;
@@ -73,11 +73,13 @@ impl ModelRunner {
             Some(_) => RunMode::Records {
                 first,
                 shape,
-                code: values(&given),
+                code: values(&encoded_shape),
                 decoder: Some(model.chain(ModelPath::Decode)?),
             },
-            // An encoder alone never reconstructs, whatever its shapes.
-            None if model.files(ModelPath::Whole).is_some() && same_layout(&given, &shape) => {
+            // A separate encoder never reconstructs, even if its output has the shape of its input.
+            None if model.files(ModelPath::Whole).is_some()
+                && same_layout(&encoded_shape, &shape) =>
+            {
                 RunMode::Records {
                     first,
                     shape,
@@ -88,7 +90,7 @@ impl ModelRunner {
             None => RunMode::Records {
                 first,
                 shape,
-                code: values(&given),
+                code: values(&encoded_shape),
                 decoder: None,
             },
         };
@@ -98,12 +100,12 @@ impl ModelRunner {
         })
     }
 
-    /// Why the model failed on a record, the first time that it did.
+    /// Returns the reason of the first failure of the model on a record.
     pub(super) fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
     }
 
-    /// Values of a code, where the model has codes.
+    /// Returns the number of values of a latent, if the model has a code.
     pub(super) fn code_size(&self) -> Option<usize> {
         match &self.mode {
             RunMode::Records { code, .. } => code.filter(|&size| size > 0),
@@ -111,7 +113,7 @@ impl ModelRunner {
         }
     }
 
-    /// Values of a record, where all have the same.
+    /// Returns the number of values of a record, if it is the same for all records.
     pub(super) fn record_len(&self) -> Option<usize> {
         match &self.mode {
             RunMode::Records { shape, .. } => values(shape),
@@ -119,12 +121,12 @@ impl ModelRunner {
         }
     }
 
-    /// Encodes, and decodes unless `only_codes`.
-    pub(super) fn run(&mut self, slice: &MiniBatch, only_codes: bool) -> ModelOutput {
+    /// Encodes a batch, and decodes the latents unless `only_codes` is set.
+    pub(super) fn run(&mut self, batch: &MiniBatch, only_codes: bool) -> ModelOutput {
         let reason = &mut self.failure;
         match &mut self.mode {
             RunMode::AnySize { chain, format, cut } => {
-                run_images(chain, format, *cut, slice, reason)
+                run_images(chain, format, *cut, batch, reason)
             }
             RunMode::Records {
                 first,
@@ -133,7 +135,7 @@ impl ModelRunner {
                 decoder,
             } => {
                 let len = values(shape).unwrap_or_default();
-                let mut failed = vec![false; slice.records.len()];
+                let mut failed = vec![false; batch.records.len()];
                 let mut run =
                     |chain: &mut SessionChain, records: &[f32], shape: &[usize], len: usize| {
                         let mut out = Vec::with_capacity(len * failed.len());
@@ -147,14 +149,14 @@ impl ModelRunner {
                         }
                         out
                     };
-                let given = run(first, &slice.values, shape, code.unwrap_or(len));
+                let encoded = run(first, &batch.values, shape, code.unwrap_or(len));
                 let (codes, outputs) = match (code, decoder) {
-                    (None, _) => (None, Some(given)),
+                    (None, _) => (None, Some(encoded)),
                     (Some(code), Some(decoder)) if !only_codes => {
-                        let outputs = run(decoder, &given, &[*code], len);
-                        (Some(given), Some(outputs))
+                        let outputs = run(decoder, &encoded, &[*code], len);
+                        (Some(encoded), Some(outputs))
                     }
-                    (Some(_), _) => (Some(given), None),
+                    (Some(_), _) => (Some(encoded), None),
                 };
                 ModelOutput {
                     codes,
@@ -166,22 +168,22 @@ impl ModelRunner {
     }
 }
 
-/// One image after the other: few are of one size.
+/// Runs the model on one image at a time, since images rarely have the same size.
 fn run_images(
     chain: &mut SessionChain,
     format: &PixelFormat,
     cut: TileCut,
-    slice: &MiniBatch,
+    batch: &MiniBatch,
     first_reason: &mut Option<String>,
 ) -> ModelOutput {
-    let mut outputs = vec![0.0; slice.values.len()];
-    let mut failed = vec![false; slice.records.len()];
-    for (entry, failed) in slice.records.iter().zip(&mut failed) {
+    let mut outputs = vec![0.0; batch.values.len()];
+    let mut failed = vec![false; batch.records.len()];
+    for (entry, failed) in batch.records.iter().zip(&mut failed) {
         let Some(size) = format.size(&entry.shape) else {
             continue;
         };
         let image = [PlacedImage {
-            values: slice.of(entry),
+            values: batch.of(entry),
             at: entry.at.start,
         }];
         let mut refuse = |_, _, reason| {

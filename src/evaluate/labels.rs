@@ -1,5 +1,5 @@
-//! How well codes tell labels apart: classifiers fitted to codes of the training part, scored with
-//! others.
+//! Scores classifiers that predict labels from latents: they are fitted to the latents of the
+//! training part and scored on other latents.
 
 use super::accumulator::{LatentSample, row_of};
 use super::inference::ModelRunner;
@@ -10,23 +10,23 @@ use crate::eval_metrics::linear_probe::LinearProbe;
 use crate::eval_metrics::{Pca, RowMatrix, knn};
 use crate::model::ModelInput;
 
-/// Neighbours that vote.
-const NEIGHBOURS: usize = 5;
-/// Labels that are told apart at most: beyond, a label is rather a name.
+/// The number of neighbors that vote (k).
+const NEIGHBORS: usize = 5;
+/// Maximum number of labels. A column with more labels usually holds names of records.
 pub(super) const MAX_LABELS: usize = 128;
 
-/// Codes with labels.
+/// Latents with labels.
 struct LabeledCodes {
     codes: Vec<f32>,
     pca: Vec<f32>,
     labels: Vec<u32>,
 }
 
-/// Fits classifiers to the codes of `fitted`, and scores them with those that were kept. `None`
-/// where no label is left, or one alone.
+/// Fits classifiers to the latents of `fitted` and scores them on `scored`. Returns `None` if fewer
+/// than two labels are left.
 ///
 /// # Errors
-/// When records cannot be read.
+/// Returns an error if a record cannot be read.
 pub(super) fn measure(
     runner: &mut ModelRunner,
     input: &ModelInput,
@@ -38,31 +38,31 @@ pub(super) fn measure(
     let Some(code_size) = runner.code_size() else {
         return Ok(None);
     };
-    let known = encode(runner, input, fitted, pca, progress)?;
-    let asked = labelled(scored, code_size, pca.map(Pca::size));
-    let mut classes = known.labels.clone();
+    let training = encode(runner, input, fitted, pca, progress)?;
+    let test = with_labels(scored, code_size, pca.map(Pca::size));
+    let mut classes = training.labels.clone();
     classes.sort_unstable();
     classes.dedup();
     let latent = accuracy(
-        &known.codes,
-        &asked.codes,
+        &training.codes,
+        &test.codes,
         code_size,
-        &known.labels,
-        &asked.labels,
+        &training.labels,
+        &test.labels,
     );
     let pca = pca.and_then(|pca| {
         accuracy(
-            &known.pca,
-            &asked.pca,
+            &training.pca,
+            &test.pca,
             pca.size(),
-            &known.labels,
-            &asked.labels,
+            &training.labels,
+            &test.labels,
         )
     });
     Ok(latent.map(|latent| ClassificationScores {
         classes: classes.len(),
-        fitted: known.labels.len(),
-        scored: asked.labels.len(),
+        fitted: training.labels.len(),
+        scored: test.labels.len(),
         latent,
         pca,
     }))
@@ -75,60 +75,60 @@ fn encode(
     pca: Option<&Pca>,
     progress: &mut dyn FnMut(usize),
 ) -> Result<LabeledCodes, StageError> {
-    let mut known = LabeledCodes {
+    let mut encoded = LabeledCodes {
         codes: Vec::new(),
         pca: Vec::new(),
         labels: Vec::new(),
     };
-    fitted.read(input, &mut |slice| {
-        let given = runner.run(slice, true);
-        let (rows, codes) = (slice.records.len(), given.codes.unwrap_or_default());
-        let pca = pca.map(|pca| pca.encode(&slice.values)).unwrap_or_default();
-        for (row, entry) in slice.records.iter().enumerate() {
-            if let (Some(label), false) = (entry.label, given.failed[row]) {
-                known.labels.push(label);
-                known.codes.extend_from_slice(row_of(&codes, row, rows));
-                known.pca.extend_from_slice(row_of(&pca, row, rows));
+    fitted.read(input, &mut |batch| {
+        let model_output = runner.run(batch, true);
+        let (rows, codes) = (batch.records.len(), model_output.codes.unwrap_or_default());
+        let pca = pca.map(|pca| pca.encode(&batch.values)).unwrap_or_default();
+        for (row, entry) in batch.records.iter().enumerate() {
+            if let (Some(label), false) = (entry.label, model_output.failed[row]) {
+                encoded.labels.push(label);
+                encoded.codes.extend_from_slice(row_of(&codes, row, rows));
+                encoded.pca.extend_from_slice(row_of(&pca, row, rows));
             }
         }
-        progress(slice.records.last().map_or(0, |entry| entry.place + 1));
+        progress(batch.records.last().map_or(0, |entry| entry.place + 1));
         Ok(())
     })?;
-    Ok(known)
+    Ok(encoded)
 }
 
-/// Those of the kept codes that have a label.
-fn labelled(kept: &LatentSample, code_size: usize, pca_size: Option<usize>) -> LabeledCodes {
-    let mut asked = LabeledCodes {
+/// Returns the latents of the sample whose records have a label.
+fn with_labels(sample: &LatentSample, code_size: usize, pca_size: Option<usize>) -> LabeledCodes {
+    let mut labeled = LabeledCodes {
         codes: Vec::new(),
         pca: Vec::new(),
         labels: Vec::new(),
     };
-    for (row, label) in kept.labels.iter().enumerate() {
+    for (row, label) in sample.labels.iter().enumerate() {
         if let Some(label) = label {
-            asked.labels.push(*label);
-            asked
+            labeled.labels.push(*label);
+            labeled
                 .codes
-                .extend_from_slice(&kept.codes[row * code_size..(row + 1) * code_size]);
-            asked.pca.extend(
+                .extend_from_slice(&sample.codes[row * code_size..(row + 1) * code_size]);
+            labeled.pca.extend(
                 pca_size
-                    .map(|size| &kept.pca[row * size..(row + 1) * size])
+                    .map(|size| &sample.pca[row * size..(row + 1) * size])
                     .unwrap_or_default(),
             );
         }
     }
-    asked
+    labeled
 }
 
 fn accuracy(
-    known: &[f32],
-    asked: &[f32],
+    training: &[f32],
+    test: &[f32],
     width: usize,
     labels: &[u32],
     truth: &[u32],
 ) -> Option<ClassifierAccuracy> {
-    let (known, asked) = (RowMatrix::new(known, width), RowMatrix::new(asked, width));
-    let probe = LinearProbe::fit(known, labels)?.accuracy(asked, truth)?;
-    let neighbours = knn::accuracy(known, labels, asked, truth, NEIGHBOURS)?;
-    Some(ClassifierAccuracy { neighbours, probe })
+    let (fitted, scored) = (RowMatrix::new(training, width), RowMatrix::new(test, width));
+    let probe = LinearProbe::fit(fitted, labels)?.accuracy(scored, truth)?;
+    let neighbors = knn::accuracy(fitted, labels, scored, truth, NEIGHBORS)?;
+    Some(ClassifierAccuracy { neighbors, probe })
 }

@@ -1,5 +1,5 @@
-//! Evaluation: how well a model reconstructs, compresses, denoises and tells records apart, against
-//! what is linear.
+//! Evaluation of a model: reconstruction, compression, denoising, classification and anomaly
+//! detection, compared with principal components.
 
 mod anomalies;
 mod denoising;
@@ -21,8 +21,8 @@ pub use result::*;
 use crate::corruption::CorruptionSpec;
 use crate::data::{PreparedDataset, Subset};
 use crate::error::{ConfigError, StageError};
-use crate::image::PixelFormat;
 use crate::eval_metrics::Pca;
+use crate::image::PixelFormat;
 use crate::model::card::ErrorStats;
 use crate::model::feature_errors::FeatureErrors;
 use crate::model::{Model, ModelInput};
@@ -31,45 +31,54 @@ use denoising::{CorruptionLevel, MAX_CORRUPTED};
 use inference::ModelRunner;
 use sampler::Subsample;
 
-/// Records that are scored at most.
+/// Maximum number of scored records.
 const MAX_SCORED: usize = 100_000;
-/// Records of the training part that principal components and classifiers are fitted to at most.
+/// Maximum number of records of the training part that principal components and classifiers are
+/// fitted to.
 const MAX_FITTED: usize = 60_000;
-/// Values of the records that principal components are fitted to at most: some seconds of work a
-/// pass.
+/// Maximum number of values of the records that principal components are fitted to, at which a pass
+/// takes some seconds.
 const MAX_FITTED_VALUES: usize = 1 << 26;
-/// Codes that neighbours are sought for at most.
+/// Maximum number of latents that are classified.
 const MAX_CLASSIFIED: usize = 10_000;
-/// Values of the codes that are held at most, fitted and asked for each: 64 MiB.
+/// Maximum number of values of the latents in memory: 64 MiB for those that classifiers are fitted
+/// to, and as much for those that are classified.
 const MAX_CODE_VALUES: usize = 1 << 24;
 
-/// What is evaluated.
+/// Options of an evaluation.
 #[derive(Debug, Default)]
 pub struct EvaluateOptions {
-    /// The parts whose records are scored. None: the test part, if it holds normal records; else
-    /// the validation part and the anomalies of the test part.
+    /// The parts whose records are scored. If empty, the test part if it has normal records, or
+    /// else the validation part and the anomalies of the test part.
     pub parts: Vec<Subset>,
-    /// Corruptions to try, each on its own. None: those that the model was trained with.
+    /// Corruptions to measure denoising with, each separately. If empty, those that the model was
+    /// trained with.
     pub corruptions: Vec<CorruptionSpec>,
 }
 
-/// Why a model cannot be evaluated.
+/// The reason that a model cannot be evaluated.
 #[derive(Debug, Error)]
 pub enum EvaluateError {
-    /// What is wrong with what was asked for.
-    #[error("{}", .0.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect::<Vec<_>>().join("\n"))]
+    /// Faults of the options.
+    #[error(
+        "{}",
+        .0.iter()
+            .map(|fault| format!("{}: {}", fault.key, fault.message))
+            .collect::<Vec<_>>()
+            .join("\n")
+    )]
     Faults(Vec<ConfigError>),
     /// The model or the data failed.
     #[error(transparent)]
     Stage(#[from] StageError),
 }
 
-/// Scores a model with prepared data. `progress` is told what is being done, how many records it
-/// has come to, and of how many.
+/// Scores a model with prepared data. `progress` is called with the current step, the number of
+/// records it has processed, and the number of all its records.
 ///
 /// # Errors
-/// When the model cannot run, or fails on every record; when the records cannot be read, or a
-/// corruption does not fit them; when there is nothing to score.
+/// Returns an error if the model cannot run or fails on every record, the records cannot be read, a
+/// corruption does not apply to them, or the parts have no records.
 pub fn evaluate(
     model: &Model,
     prepared: &PreparedDataset,
@@ -80,18 +89,7 @@ pub fn evaluate(
     let levels = levels(model, options, format.as_ref()).map_err(EvaluateError::Faults)?;
     let mut runner = ModelRunner::new(model)?;
     let scored = Subsample::new(parts(prepared, options), MAX_SCORED);
-    if scored.len() == 0 {
-        let parts: Vec<&str> = scored
-            .subsets()
-            .iter()
-            .map(|(part, _)| part.as_str())
-            .collect();
-        let message = format!(
-            "the data has no record in its {}; name other parts",
-            parts.join(" and ")
-        );
-        return Err(StageError::Other(message).into());
-    }
+    check_has_records(&scored)?;
     let fitted = Subsample::new(vec![(Subset::Training, &prepared.training)], MAX_FITTED);
     let pca = fit_pca(&runner, model.input(), &fitted, progress)?;
     let tally = score(
@@ -126,10 +124,11 @@ pub fn evaluate(
     if let Some((pca, fitted)) = pca.as_ref().filter(|(pca, fitted)| *fitted <= pca.size()) {
         let size = pca.size();
         evaluation.notes.push(format!(
-            "{size} principal components of {fitted} records hold these as they are: too few"
+            "{size} principal components were fitted to only {fitted} records, which they \
+             reproduce exactly; use more training records for a comparison"
         ));
     }
-    label_codes(
+    classify_latents(
         &mut evaluation,
         &mut runner,
         model.input(),
@@ -140,28 +139,28 @@ pub fn evaluate(
     )?;
     let corrupted = scored.at_most(MAX_CORRUPTED);
     for level in &levels {
-        let mut told = |done| progress("denoising", done, corrupted.len());
+        let mut report_progress = |done| progress("denoising", done, corrupted.len());
         evaluation.denoising.extend(denoising::measure(
             &mut runner,
             model.input(),
             &corrupted,
             level,
-            &mut told,
+            &mut report_progress,
         )?);
     }
     if !levels.is_empty() && corrupted.len() < scored.len() {
         evaluation.notes.push(format!(
-            "corrupted {MAX_CORRUPTED} of {} records, evenly spread",
+            "denoising was measured on {MAX_CORRUPTED} of {} records, evenly spaced",
             scored.len()
         ));
     }
-    evaluation.codes = tally.codes.zip(runner.code_size()).map(|(kept, size)| {
+    evaluation.codes = tally.codes.zip(runner.code_size()).map(|(sample, size)| {
         let LatentSample {
             codes: values,
             labels,
             anomalies,
             ..
-        } = kept;
+        } = sample;
         LabeledLatents {
             size,
             values,
@@ -171,6 +170,18 @@ pub fn evaluate(
     });
     evaluation.records = tally.scores;
     Ok(evaluation)
+}
+
+fn check_has_records(scored: &Subsample<'_>) -> Result<(), StageError> {
+    if scored.len() > 0 {
+        return Ok(());
+    }
+    let subsets = scored.subsets().iter();
+    let names: Vec<&str> = subsets.map(|(subset, _)| subset.as_str()).collect();
+    Err(StageError::Other(format!(
+        "the data has no records in the parts to score ({}); select other parts",
+        names.join(", ")
+    )))
 }
 
 fn levels(
@@ -196,7 +207,7 @@ fn levels(
         .collect()
 }
 
-/// The parts that are scored.
+/// Returns the parts that are scored.
 fn parts<'a>(
     prepared: &'a PreparedDataset,
     options: &EvaluateOptions,
@@ -214,9 +225,9 @@ fn parts<'a>(
         .collect()
 }
 
-/// Principal components of the training part, with codes as large as the model's, and how many
-/// records they were fitted to; `None` where the model has no code, or there is too little to fit
-/// them to.
+/// Fits principal components to the training part, with the code size of the model. Returns them
+/// with the number of records that they were fitted to; `None` if the model has no code, or there
+/// are fewer than 2 records.
 fn fit_pca(
     runner: &ModelRunner,
     input: &ModelInput,
@@ -233,9 +244,9 @@ fn fit_pca(
     let mut seen = 0;
     let pca = Pca::fit(len, size, |work| {
         seen = 0;
-        fitted.read(input, &mut |slice| {
-            seen += slice.records.len();
-            work(&slice.values);
+        fitted.read(input, &mut |batch| {
+            seen += batch.records.len();
+            work(&batch.values);
             progress("fitting principal components", seen, fitted.len());
             Ok(())
         })
@@ -258,13 +269,13 @@ fn score<'a>(
     let mut tally =
         ScoreAccumulator::new(model.loss(), (format, features), pca, scored.len(), codes);
     let mut seen = 0;
-    scored.read(model.input(), &mut |slice| {
-        let given = runner.run(slice, false);
-        tally.add(slice, &given);
-        seen += slice.records.len();
+    scored.read(model.input(), &mut |batch| {
+        let model_output = runner.run(batch, false);
+        tally.add(batch, &model_output);
+        seen += batch.records.len();
         progress(
             "scoring",
-            slice.records.last().map_or(0, |entry| entry.place + 1),
+            batch.records.last().map_or(0, |entry| entry.place + 1),
             scored.len(),
         );
         Ok(())
@@ -274,7 +285,7 @@ fn score<'a>(
             "the model fails on every record: {reason}"
         )));
     }
-    // What was not handed over is no record that the model takes.
+    // The subsample leaves out records that do not fit the input of the model.
     tally.failed += scored.len() - seen;
     Ok(tally)
 }
@@ -336,8 +347,8 @@ fn compression(runner: &ModelRunner, image: bool) -> Option<CompressionRatio> {
     })
 }
 
-/// Of normal records; of anomalies where there is nothing else.
-fn compared<'a>(tally: &'a ScoreAccumulator<'_>) -> Vec<&'a RecordScore> {
+/// Returns the scores of normal records, or of anomalies if all records are anomalies.
+fn normal_scores<'a>(tally: &'a ScoreAccumulator<'_>) -> Vec<&'a RecordScore> {
     let normal: Vec<&RecordScore> = tally.scores.iter().filter(|score| !score.anomaly).collect();
     if normal.is_empty() {
         tally.scores.iter().collect()
@@ -352,7 +363,7 @@ fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
 }
 
 fn reconstruction(tally: &ScoreAccumulator<'_>) -> Option<ReconstructionScores> {
-    let mut scores = compared(tally);
+    let mut scores = normal_scores(tally);
     let mse = mean(scores.iter().map(|score| score.mse));
     let mut errors: Vec<f64> = scores.iter().map(|score| score.error).collect();
     let features = tally.features.as_ref().and_then(FeatureErrors::stats);
@@ -385,7 +396,7 @@ fn reconstruction(tally: &ScoreAccumulator<'_>) -> Option<ReconstructionScores> 
 }
 
 fn baseline(pca: &Pca, fitted: usize, tally: &ScoreAccumulator<'_>) -> Option<PcaBaseline> {
-    let scores = compared(tally);
+    let scores = normal_scores(tally);
     let mse = scores
         .iter()
         .map(|score| score.pca)
@@ -400,15 +411,17 @@ fn baseline(pca: &Pca, fitted: usize, tally: &ScoreAccumulator<'_>) -> Option<Pc
     })
 }
 
-/// The share of the root mean square of codes from which on a value is active.
+/// The magnitude above which a value of a latent is active, relative to the root mean square of all
+/// values.
 const ACTIVE: f64 = 0.1;
 
 fn latent_usage(tally: &ScoreAccumulator<'_>, size: Option<usize>) -> Option<LatentUsage> {
-    let (kept, size) = (tally.codes.as_ref()?, size?);
+    let (sample, size) = (tally.codes.as_ref()?, size?);
     let normal = || {
-        kept.codes
+        sample
+            .codes
             .chunks_exact(size)
-            .zip(&kept.anomalies)
+            .zip(&sample.anomalies)
             .filter(|(_, anomaly)| !**anomaly)
     };
     let codes = normal().count();
@@ -432,8 +445,8 @@ fn latent_usage(tally: &ScoreAccumulator<'_>, size: Option<usize>) -> Option<Lat
     })
 }
 
-/// Fits classifiers to codes, where the data has labels and the model codes.
-fn label_codes(
+/// Fits classifiers to latents and scores them, if the data has labels and the model has a code.
+fn classify_latents(
     evaluation: &mut Evaluation,
     runner: &mut ModelRunner,
     input: &ModelInput,
@@ -442,7 +455,7 @@ fn label_codes(
     tally: &ScoreAccumulator<'_>,
     progress: &mut dyn FnMut(&str, usize, usize),
 ) -> Result<(), StageError> {
-    let (Some(size), Some(kept)) = (runner.code_size(), &tally.codes) else {
+    let (Some(size), Some(sample)) = (runner.code_size(), &tally.codes) else {
         return Ok(());
     };
     match prepared.labels.len() {
@@ -451,39 +464,42 @@ fn label_codes(
         many => {
             let most = labels::MAX_LABELS;
             evaluation.notes.push(format!(
-                "{many} labels are too many to be told apart by codes; at most {most} are"
+                "classification was skipped: the data has {many} labels, more than the maximum of \
+                 {most}"
             ));
             return Ok(());
         }
     }
     let fitted = fitted.at_most((MAX_CODE_VALUES / size).max(1));
-    let mut told = |done| progress("fitting classifiers", done, fitted.len());
+    let mut report_progress = |done| progress("fitting classifiers", done, fitted.len());
     evaluation.labels = labels::measure(
         runner,
         input,
         &fitted,
-        kept,
+        sample,
         pca.map(|(pca, _)| pca),
-        &mut told,
+        &mut report_progress,
     )?;
     match &evaluation.labels {
         Some(labels) if labels.scored < evaluation.data.scored => {
             evaluation.notes.push(format!(
-                "labels were sought for {} records, evenly spread",
+                "classification was scored on {} records, evenly spaced",
                 labels.scored
             ));
         }
         Some(_) => {}
         None => {
             evaluation.notes.push(
-                "there are too few labels in the training part or among what is scored".to_owned(),
+                "classification was skipped: the training part or the scored records have too few \
+                 labels"
+                    .to_owned(),
             );
         }
     }
     Ok(())
 }
 
-/// What was sampled or left out, in sentences.
+/// Returns the notes on samples and omissions, as sentences.
 fn notes(
     prepared: &PreparedDataset,
     scored: &Subsample<'_>,
@@ -493,18 +509,19 @@ fn notes(
 ) -> Vec<String> {
     let mut notes = Vec::new();
     notes.extend(
-        failure.map(|reason| format!("the first record that the model failed on: {reason}")),
+        failure.map(|reason| format!("reason of the first failure of the model: {reason}")),
     );
     if scored.len() < scored.total() {
         notes.push(format!(
-            "scored {} of {} records, evenly spread",
+            "scored {} of {} records, evenly spaced",
             scored.len(),
             scored.total()
         ));
     }
     if fitted.len() < fitted.total() {
         notes.push(format!(
-            "fitted to {} of {} training records, evenly spread",
+            "principal components and classifiers were fitted to at most {} of {} training \
+             records, evenly spaced",
             fitted.len(),
             fitted.total()
         ));
@@ -515,23 +532,24 @@ fn notes(
         .any(|(part, _)| *part == Subset::Training)
     {
         notes.push(
-            "records of the training part are among those scored: the model has seen them"
+            "the scored records include the training part, on which the model may have been trained"
                 .to_owned(),
         );
     }
     if fitted.len() == 0 {
         notes.push(
-            "there is no training part to fit principal components or classifiers to".to_owned(),
+            "the data has no training part to fit principal components or classifiers to"
+                .to_owned(),
         );
     }
     if tally.quality.is_some() && scored.len() > MAX_SSIM_IMAGES {
         notes.push(format!(
-            "structural similarity was measured on {MAX_SSIM_IMAGES} images, evenly spread"
+            "structural similarity was measured on {MAX_SSIM_IMAGES} images, evenly spaced"
         ));
     }
     if prepared.anomalies > 0 && tally.scores.iter().all(|score| score.anomaly) {
         notes.push(
-            "only anomalies were scored; name a part that holds normal records as well".to_owned(),
+            "only anomalies were scored; select a part that has normal records as well".to_owned(),
         );
     }
     notes

@@ -1,76 +1,75 @@
-//! What an evaluation has found: all that the table, the JSON and the report show.
+//! The result of an evaluation, which the table, the JSON and the report show.
 
 use serde::Serialize;
 
 use crate::model::card::ErrorStats;
 
-/// What an evaluation has found. Sections that do not apply to the model or the data are missing.
+/// The result of an evaluation. Sections that do not apply to the model or the data are missing.
 #[derive(Debug, Serialize)]
 pub struct Evaluation {
-    /// What was evaluated.
+    /// The evaluated model.
     pub model: ModelSummary,
-    /// With which records.
+    /// The records of the evaluation.
     pub data: DataSummary,
-    /// How much smaller a code is than what it stands for.
+    /// The size of a record relative to the size of its latent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compression: Option<CompressionRatio>,
-    /// How close reconstructions are to what they stand for; of data with anomalies, for normal
-    /// records alone.
+    /// The quality of reconstructions, over normal records only if the data has any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reconstruction: Option<ReconstructionScores>,
-    /// How much of a code is used.
+    /// The share of latent values that are active.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<LatentUsage>,
-    /// What a linear model with codes of the same size does.
+    /// The reconstruction error of principal components with the same code size.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pca: Option<PcaBaseline>,
-    /// How well codes tell labels apart.
+    /// The accuracy of classifiers on latents.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<ClassificationScores>,
-    /// How well reconstruction errors tell anomalies apart.
+    /// The detection of anomalies by their reconstruction errors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub anomalies: Option<AnomalyScores>,
-    /// What becomes of corrupted records, one entry per corruption.
+    /// The quality of denoised records, one entry per corruption.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub denoising: Vec<DenoisingScores>,
-    /// What was sampled, left out or could not be measured, in sentences.
+    /// Notes on samples, omissions and measurements that were skipped, as sentences.
     pub notes: Vec<String>,
-    /// Every record that was scored, in order: too many for JSON.
+    /// All scored records, in order. They are too many for the JSON.
     #[serde(skip)]
     pub records: Vec<RecordScore>,
-    /// Codes of records that were scored, evenly spread, where the model has codes: too many for
-    /// JSON as well.
+    /// Latents of scored records, evenly spaced, if the model has a code. They are too many for the
+    /// JSON.
     #[serde(skip)]
     pub codes: Option<LabeledLatents>,
 }
 
-/// Codes, and what is known of the records that they stand for.
+/// Latents with the labels and anomaly flags of their records.
 #[derive(Debug, Clone)]
 pub struct LabeledLatents {
-    /// Values of a code.
+    /// Number of values of a latent.
     pub size: usize,
-    /// Codes, one after the other.
+    /// The latents, row-major.
     pub values: Vec<f32>,
-    /// The label of each, a place in [`crate::data::PreparedDataset::labels`].
+    /// The label of each record, an index into [`crate::data::PreparedDataset::labels`].
     pub labels: Vec<Option<u32>>,
-    /// Whether each is that of an anomaly.
+    /// Whether each record is an anomaly.
     pub anomalies: Vec<bool>,
 }
 
 /// The model that was evaluated.
 #[derive(Debug, Serialize)]
 pub struct ModelSummary {
-    /// Its own name.
+    /// The name on the card, or else the name under which the model was opened.
     pub name: String,
-    /// What sort of network it is.
+    /// The kind of the network, such as `linear`.
     pub kind: String,
-    /// SHA-256 over all that determines its results.
+    /// SHA-256 over everything that determines the results of the model.
     pub digest: String,
-    /// What it takes and gives, in a phrase.
+    /// A summary of input and output.
     pub summary: String,
-    /// The measure of its reconstruction error.
+    /// The loss that defines the reconstruction error.
     pub loss: &'static str,
-    /// Values of a code, where it has one.
+    /// Number of values of a latent, if the model has a code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code_size: Option<usize>,
 }
@@ -80,22 +79,22 @@ pub struct ModelSummary {
 pub struct DataSummary {
     /// SHA-256 over all records, their labels and parts.
     pub digest: String,
-    /// The parts that were looked at.
+    /// The parts that were scored.
     pub parts: Vec<&'static str>,
-    /// Records of these parts.
+    /// Number of records of these parts.
     pub records: usize,
-    /// Records that were scored: all, or as many as are looked at at most, evenly spread.
+    /// Number of scored records: all records, or at most 100,000 of them, evenly spaced.
     pub scored: usize,
-    /// Those of them that are anomalies.
+    /// Number of anomalies among the scored records.
     pub anomalies: usize,
-    /// Records that no part holds, since they could not be read.
+    /// Number of records that could not be read and are in none of the parts.
     pub rejects: u64,
-    /// Records on which the model failed, or gave what is not finite.
+    /// Number of records on which the model failed or returned a value that is not finite.
     pub failed: usize,
 }
 
 impl DataSummary {
-    /// The parts in words: `test part`, `training, validation and test parts`.
+    /// Returns the parts as text: `test part`, `training, validation and test parts`.
     pub fn parts_in_words(&self) -> String {
         match self.parts.as_slice() {
             [one] => format!("{one} part"),
@@ -105,211 +104,211 @@ impl DataSummary {
     }
 }
 
-/// How much smaller a code is than what it stands for.
+/// The size of a record relative to the size of its latent.
 #[derive(Debug, Serialize)]
 pub struct CompressionRatio {
-    /// Values of a record.
+    /// Number of values of a record.
     pub input_values: usize,
-    /// Values of a code.
+    /// Number of values of a latent.
     pub code_values: usize,
-    /// The first over the second.
+    /// `input_values / code_values`.
     pub values_ratio: f64,
-    /// Bytes of a record: one per value of an image, four per feature.
+    /// Number of bytes of a record: one per value of an image, four per feature.
     pub input_bytes: usize,
-    /// Bytes of a code, four per value.
+    /// Number of bytes of a latent, four per value.
     pub code_bytes: usize,
-    /// The first over the second.
+    /// `input_bytes / code_bytes`.
     pub bytes_ratio: f64,
 }
 
-/// How close reconstructions are.
+/// The quality of reconstructions.
 #[derive(Debug, Serialize)]
 pub struct ReconstructionScores {
     /// The model's loss per record.
     pub error: ErrorStats,
     /// Mean squared error, in the squared units of the model's input.
     pub mse: f64,
-    /// For images.
+    /// The image quality; `None` for features.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub images: Option<ImageQuality>,
-    /// The record with the least error.
+    /// The record with the smallest error.
     pub best: ExampleRef,
-    /// The record in the middle.
+    /// The record with the median error.
     pub median: ExampleRef,
-    /// The record with the greatest error.
+    /// The record with the largest error.
     pub worst: ExampleRef,
 }
 
-/// A record, so that it can be looked at.
+/// A reference to a record, with its error.
 #[derive(Debug, Clone, Serialize)]
 pub struct ExampleRef {
-    /// The part it is in.
+    /// The part of the record.
     pub part: &'static str,
-    /// Its place there, counted from 0.
+    /// The index of the record in its part, from 0.
     pub index: usize,
-    /// The model's loss on it.
+    /// The loss of the model on the record.
     pub error: f64,
 }
 
-/// How alike images are, as means over images. Values are compared as they are, not clipped to
-/// their range.
+/// The similarity of two sets of images, as means over images. Values are compared without clipping
+/// them to their range.
 #[derive(Debug, Clone, Serialize)]
 pub struct ImageQuality {
-    /// Peak signal-to-noise ratio in decibels, over the images that differ at all; none where none
-    /// does.
+    /// Peak signal-to-noise ratio in decibels, over the images that differ; `None` if all images
+    /// are identical.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub psnr: Option<f64>,
-    /// Structural similarity, at most 1; none where images are smaller than its window of 11
+    /// Structural similarity, at most 1; `None` if all images are smaller than its window of 11
     /// pixels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ssim: Option<f64>,
-    /// Images that were compared.
+    /// Number of compared images.
     pub images: usize,
-    /// Images whose structural similarity was measured: all, or as many as are measured at most,
-    /// evenly spread.
+    /// Number of images whose structural similarity was measured: all images, or at most 5000 of
+    /// them, evenly spaced.
     pub ssim_images: usize,
-    /// Images that do not differ in any value.
+    /// Number of images that do not differ in any value.
     pub identical: usize,
 }
 
-/// How much of a code is used.
+/// The share of latent values that are active.
 #[derive(Debug, Serialize)]
 pub struct LatentUsage {
-    /// Codes that were looked at, of normal records.
+    /// Number of latents of normal records that were measured.
     pub codes: usize,
-    /// The mean share of a code's values that are active: greater, without their sign, than
-    /// `threshold`.
+    /// The mean share of active values of a latent, whose magnitude is above `threshold`.
     pub active_share: f64,
-    /// A tenth of the root mean square of these codes' values.
+    /// A tenth of the root mean square of all values of these latents.
     pub threshold: f64,
-    /// Places of a code that are active in none.
+    /// Number of latent dimensions that are not active in any latent.
     pub never_active: usize,
 }
 
-/// Principal components with codes of the same size, on the model's input.
+/// Principal components of the model's input, with the code size of the model.
 #[derive(Debug, Serialize)]
 pub struct PcaBaseline {
-    /// Values of a code.
+    /// Number of components.
     pub code_size: usize,
-    /// Records of the training part that it was fitted to.
+    /// Number of records of the training part that the components were fitted to.
     pub fitted: usize,
-    /// The share of the variance of those that its codes hold.
+    /// The share of the variance of these records that the components explain.
     pub explained_share: f64,
-    /// Mean squared error on the records that the model is scored with; of data with anomalies, on
-    /// normal ones alone.
+    /// Mean squared error on the scored records, over normal records only if the data has any.
     pub mse: f64,
-    /// The model's, on the same.
+    /// Mean squared error of the model on the same records.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_mse: Option<f64>,
 }
 
-/// How well codes tell labels apart.
+/// The accuracy of classifiers that predict labels from latents.
 #[derive(Debug, Serialize)]
 pub struct ClassificationScores {
-    /// How many labels there are.
+    /// Number of distinct labels of the records that classifiers were fitted to.
     pub classes: usize,
-    /// Records of the training part that classifiers were fitted to.
+    /// Number of records of the training part that classifiers were fitted to.
     pub fitted: usize,
-    /// Records that they were scored with.
+    /// Number of records that classifiers were scored on.
     pub scored: usize,
-    /// By the model's codes.
+    /// The accuracy on the latents of the model.
     pub latent: ClassifierAccuracy,
-    /// By codes of principal components, as many values.
+    /// The accuracy on the same number of principal components.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pca: Option<ClassifierAccuracy>,
 }
 
-/// The share of records whose label is found, 0 to 1.
+/// The share of records whose label is predicted correctly, 0 to 1.
 #[derive(Debug, Clone, Serialize)]
 pub struct ClassifierAccuracy {
-    /// By the five nearest neighbours.
-    pub neighbours: f64,
-    /// By multinomial logistic regression on standardised codes.
+    /// The accuracy of the five nearest neighbors.
+    #[serde(rename = "neighbours")]
+    pub neighbors: f64,
+    /// The accuracy of a multinomial logistic regression on standardized latents.
     pub probe: f64,
 }
 
-/// How well reconstruction errors tell anomalies apart.
+/// The detection of anomalies by their reconstruction errors.
 #[derive(Debug, Serialize)]
 pub struct AnomalyScores {
-    /// Normal records that were scored.
+    /// Number of scored normal records.
     pub normal: usize,
-    /// Anomalies that were scored.
+    /// Number of scored anomalies.
     pub anomalies: usize,
-    /// The model's loss on anomalies.
+    /// The loss of the model on anomalies.
     pub error: ErrorStats,
-    /// By the model's loss.
+    /// The ranking by the loss of the model.
     pub model: RankingScores,
-    /// By the mean squared error of principal components.
+    /// The ranking by the mean squared error of principal components.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pca: Option<RankingScores>,
-    /// What the thresholds of the model's card find.
+    /// The detection rates at the error quantiles of the model card.
     pub thresholds: Vec<ErrorThreshold>,
 }
 
-/// How well a score ranks anomalies above normal records.
+/// The quality of a ranking of anomalies above normal records.
 #[derive(Debug, Clone, Serialize)]
 pub struct RankingScores {
-    /// Area under the ROC curve: 0.5 by chance, 1 at best.
+    /// Area under the ROC curve: 0.5 for a random ranking, 1 for a perfect one.
     pub auc_roc: f64,
-    /// Average precision: the share of anomalies by chance, 1 at best.
+    /// Average precision: the share of anomalies for a random ranking, 1 for a perfect one.
     pub average_precision: f64,
 }
 
-/// What lies above a quantile of the errors on the model's own validation data, by its card.
+/// The shares of records whose error is above a quantile of the model card, which was measured on
+/// the validation data of the training.
 #[derive(Debug, Serialize)]
 pub struct ErrorThreshold {
     /// `p95` or `p99`.
     pub quantile: &'static str,
-    /// The error at it.
+    /// The error at the quantile.
     pub error: f64,
-    /// The share of anomalies above: those that are found.
+    /// The share of anomalies above the error, which is the true positive rate.
     pub anomalies_above: f64,
-    /// The share of normal records above: false alarms.
+    /// The share of normal records above the error, which is the false positive rate.
     pub normal_above: f64,
 }
 
-/// What becomes of records that were corrupted in one way.
+/// The quality of records before and after denoising, for one corruption.
 #[derive(Debug, Serialize)]
 pub struct DenoisingScores {
-    /// The corruption, in a phrase.
+    /// A summary of the corruption.
     pub corruption: String,
-    /// Of normal noise its standard deviation, where that is the same for all records: of pixels in
-    /// steps of 8 bits.
+    /// The standard deviation of Gaussian noise if it is the same for all records. For pixels, its
+    /// unit is 1/255.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sigma: Option<f64>,
-    /// Records that were corrupted: all, or as many as are at most, evenly spread.
+    /// Number of corrupted records: all records, or at most 1000 of them, evenly spaced.
     pub records: usize,
-    /// The corrupted input, against the clean record.
+    /// The corrupted input, compared with the clean record.
     pub noisy: DenoisingQuality,
-    /// What the model makes of it, against the clean record.
+    /// The output of the model, compared with the clean record.
     pub output: DenoisingQuality,
 }
 
-/// How close records are to clean ones.
+/// The distance of records from the clean ones.
 #[derive(Debug, Clone, Serialize)]
 pub struct DenoisingQuality {
     /// Mean squared error, in the squared units of the model's input.
     pub mse: f64,
-    /// For images.
+    /// The image quality; `None` for features.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub images: Option<ImageQuality>,
 }
 
-/// A record and its errors.
+/// The errors of one record.
 #[derive(Debug, Clone)]
 pub struct RecordScore {
-    /// The part it is in.
+    /// The part of the record.
     pub part: crate::data::Subset,
-    /// Its place there, counted from 0.
+    /// The index of the record in its part, from 0.
     pub index: usize,
-    /// Its label, a place in [`crate::data::PreparedDataset::labels`].
+    /// The label, an index into [`crate::data::PreparedDataset::labels`].
     pub label: Option<u32>,
-    /// Whether it is an anomaly.
+    /// Whether the record is an anomaly.
     pub anomaly: bool,
-    /// The model's loss on it.
+    /// The loss of the model on the record.
     pub error: f64,
-    /// The model's mean squared error on it.
+    /// The mean squared error of the model on the record.
     pub mse: f64,
-    /// The mean squared error of principal components.
+    /// The mean squared error of principal components on the record.
     pub pca: Option<f64>,
 }

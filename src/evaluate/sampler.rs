@@ -1,5 +1,5 @@
-//! Records as a model takes them, slice after slice; evenly spread where there are more than are
-//! looked at.
+//! Reads the records of an evaluation in batches of model inputs, and samples them at even spacing
+//! if there are more than a maximum.
 
 use std::ops::Range;
 
@@ -7,12 +7,12 @@ use crate::data::{Record, RecordFile, RecordValues, Subset};
 use crate::error::StageError;
 use crate::model::ModelInput;
 
-/// Values of the records that are held at a time: 4 MiB, or one record.
+/// Number of values at which a batch is complete: 4 MiB. The last record may exceed it.
 const BATCH_VALUES: usize = 1 << 20;
-/// Records that are held at a time.
+/// Number of records at which a batch is complete.
 const BATCH_RECORDS: usize = 4096;
 
-/// Records of one or several parts.
+/// A sample of the records of one or several parts.
 pub(super) struct Subsample<'a> {
     subsets: Vec<(Subset, &'a RecordFile)>,
     total: usize,
@@ -20,7 +20,7 @@ pub(super) struct Subsample<'a> {
 }
 
 impl<'a> Subsample<'a> {
-    /// All records of these parts, or `most` of them.
+    /// Samples `most` records of these parts, or all of them if there are fewer.
     pub(super) fn new(subsets: Vec<(Subset, &'a RecordFile)>, most: usize) -> Self {
         let total = subsets.iter().map(|(_, records)| records.len()).sum();
         Self {
@@ -30,52 +30,52 @@ impl<'a> Subsample<'a> {
         }
     }
 
-    /// The same parts, or fewer of their records.
+    /// Returns a sample of the same parts with at most `most` records.
     pub(super) fn at_most(&self, most: usize) -> Self {
         Self::new(self.subsets.clone(), most.min(self.len))
     }
 
-    /// Records that are looked at.
+    /// Returns the number of records of the sample.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// Records that there are.
+    /// Returns the number of all records of the parts.
     pub(super) fn total(&self) -> usize {
         self.total
     }
 
-    /// The parts.
+    /// Returns the parts.
     pub(super) fn subsets(&self) -> &[(Subset, &'a RecordFile)] {
         &self.subsets
     }
 
-    /// Reads the records in order, as `input` takes them. Those that are not what it takes, or hold
-    /// a value that is not finite, are left out.
+    /// Reads the records in order, converts them to `input`, and calls `work` with each batch.
+    /// Records that do not fit `input`, or have a value that is not finite, are left out.
     ///
     /// # Errors
-    /// When they cannot be read, or what `work` says.
+    /// Returns an error if a record cannot be read, or the error of `work`.
     pub(super) fn read(
         &self,
         input: &ModelInput,
         work: &mut dyn FnMut(&MiniBatch) -> Result<(), StageError>,
     ) -> Result<(), StageError> {
-        let (mut slice, mut record) = (MiniBatch::default(), Record::default());
+        let (mut batch, mut record) = (MiniBatch::default(), Record::default());
         for place in 0..self.len {
             let Some((part, records, index)) = self.at(place) else {
                 break;
             };
             records.read(index, &mut record)?;
-            slice.add(input, &record, (part, index, place));
-            if slice.values.len() >= BATCH_VALUES || slice.records.len() >= BATCH_RECORDS {
-                work(&slice)?;
-                slice.clear();
+            batch.add(input, &record, (part, index, place));
+            if batch.values.len() >= BATCH_VALUES || batch.records.len() >= BATCH_RECORDS {
+                work(&batch)?;
+                batch.clear();
             }
         }
-        if slice.records.is_empty() {
+        if batch.records.is_empty() {
             Ok(())
         } else {
-            work(&slice)
+            work(&batch)
         }
     }
 
@@ -91,45 +91,46 @@ impl<'a> Subsample<'a> {
     }
 }
 
-/// The place of the `n`-th of `few` things that are spread evenly over `many`.
+/// Returns the index of the `n`-th of `few` items that are spaced evenly over `many`.
 fn evenly_spaced(n: usize, few: usize, many: usize) -> usize {
-    // Records are counted in far fewer bits than 64, so that products fit into 128.
+    // The product of two 64-bit numbers fits into 128 bits.
     (n as u128 * many as u128 / few.max(1) as u128) as usize
 }
 
-/// Whether the `n`-th of `many` things is among `few` that are spread evenly over them.
+/// Whether the `n`-th of `many` items is among `few` that are spaced evenly over them.
 pub(super) fn is_selected(n: usize, few: usize, many: usize) -> bool {
     few >= many || evenly_spaced(n + 1, many, few) > evenly_spaced(n, many, few)
 }
 
-/// Some records, one after the other.
+/// Some records with their values, concatenated.
 #[derive(Clone, Default)]
 pub(super) struct MiniBatch {
     pub(super) records: Vec<RecordRef>,
     pub(super) values: Vec<f32>,
 }
 
-/// A record of a slice.
+/// A record of a batch.
 #[derive(Clone)]
 pub(super) struct RecordRef {
-    /// The part it is in.
+    /// The part of the record.
     pub(super) subset: Subset,
-    /// Its place there.
+    /// The index of the record in its part.
     pub(super) index: usize,
-    /// Its place in the sample.
+    /// The index of the record in the sample.
     pub(super) place: usize,
     pub(super) label: Option<u32>,
     pub(super) anomaly: bool,
-    /// The seed of its noise.
+    /// The seed for the record's noise.
     pub(super) identity: u64,
-    /// The shape of its tensor.
+    /// The shape of the record's tensor.
     pub(super) shape: Vec<usize>,
-    /// Where its values are.
+    /// The range of the record's values in the batch.
     pub(super) at: Range<usize>,
 }
 
 impl MiniBatch {
-    /// Adds a record as `input` takes it, unless it is none, or holds a value that is not finite.
+    /// Adds a record, converted to `input`. A record that does not fit `input`, or has a value that
+    /// is not finite, is left out.
     pub(super) fn add(
         &mut self,
         input: &ModelInput,
@@ -158,14 +159,14 @@ impl MiniBatch {
         self.values.clear();
     }
 
-    /// The values of a record.
+    /// Returns the values of a record.
     pub(super) fn of(&self, entry: &RecordRef) -> &[f32] {
         &self.values[entry.at.clone()]
     }
 }
 
-/// Appends the values of a record as `input` takes them, and tells their shape; `None` for another
-/// sort of record.
+/// Appends the values of a record, converted to `input`, and returns their shape; `None` if the
+/// record does not fit `input`.
 fn tensor(input: &ModelInput, record: &Record, values: &mut Vec<f32>) -> Option<Vec<usize>> {
     let start = values.len();
     match (input, &record.values) {
@@ -198,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_of_many_are_each_taken_once_and_evenly() {
+    fn evenly_spaced_selects_each_item_once() {
         for (few, many) in [(1, 1), (3, 10), (10, 10), (7, 1000)] {
             let taken: Vec<usize> = (0..few).map(|n| evenly_spaced(n, few, many)).collect();
             assert!(
@@ -213,7 +214,7 @@ mod tests {
         }
         assert!(
             is_selected(4, 100, 10),
-            "all are taken where there are fewer"
+            "an item is not selected although there are fewer than the maximum"
         );
     }
 }

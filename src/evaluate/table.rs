@@ -1,4 +1,4 @@
-//! An evaluation as a table for people.
+//! The result of an evaluation as a text table.
 
 use std::fmt;
 
@@ -8,9 +8,9 @@ use super::result::{
     ReconstructionScores,
 };
 
-/// Width of the first column.
+/// Width of the first column, in characters.
 const NAMES: usize = 22;
-/// Width of a column of figures.
+/// Width of a column of figures, in characters.
 const FIGURES: usize = 14;
 
 impl fmt::Display for Evaluation {
@@ -158,12 +158,13 @@ fn code(f: &mut fmt::Formatter<'_>, found: &LatentUsage) -> fmt::Result {
     let (share, threshold) = (found.active_share * 100.0, figure(found.threshold));
     write!(
         f,
-        "  {:<NAMES$}  {share:.1} % of the values (beyond {threshold}, a tenth of their root mean square)",
+        "  {:<NAMES$}  {share:.1} % of the values (magnitude above {threshold}, a tenth of the \
+         root mean square)",
         "active"
     )?;
     match found.never_active {
         0 => writeln!(f),
-        never => writeln!(f, "; {never} never are"),
+        never => writeln!(f, "; {never} dimensions never active"),
     }
 }
 
@@ -183,7 +184,8 @@ fn baseline(f: &mut fmt::Formatter<'_>, found: &PcaBaseline) -> fmt::Result {
     let (size, fitted, share) = (found.code_size, found.fitted, found.explained_share * 100.0);
     writeln!(
         f,
-        "  PCA: {size} components of {fitted} training records, {share:.1} % of their variance"
+        "  PCA: {size} components fitted to {fitted} training records explain {share:.1} % of \
+         their variance"
     )
 }
 
@@ -198,8 +200,8 @@ fn labels(f: &mut fmt::Formatter<'_>, found: &ClassificationScores) -> fmt::Resu
     };
     row(
         f,
-        "5 nearest neighbours",
-        &accuracy(|accuracy| accuracy.neighbours),
+        "5 nearest neighbors",
+        &accuracy(|accuracy| accuracy.neighbors),
     )?;
     row(f, "linear probe", &accuracy(|accuracy| accuracy.probe))?;
     let ClassificationScores {
@@ -210,7 +212,7 @@ fn labels(f: &mut fmt::Formatter<'_>, found: &ClassificationScores) -> fmt::Resu
     } = found;
     writeln!(
         f,
-        "  accuracy over {classes} labels: {fitted} training records, scored with {scored}"
+        "  accuracy over {classes} labels: fitted to {fitted} training records, scored on {scored}"
     )
 }
 
@@ -233,14 +235,19 @@ fn anomalies_found(f: &mut fmt::Formatter<'_>, found: &AnomalyScores) -> fmt::Re
     let (mean, median) = (figure(found.error.mean), figure(found.error.quantiles.p50));
     writeln!(
         f,
-        "  {anomalies} anomalies among {normal} normal records; their error: mean {mean}, median {median}"
+        "  {anomalies} anomalies, {normal} normal records; error of the anomalies: mean {mean}, \
+         median {median}"
     )?;
     found.thresholds.iter().try_for_each(|threshold| {
-        let (found, alarms) = (threshold.anomalies_above * 100.0, threshold.normal_above * 100.0);
+        let (found, alarms) = (
+            threshold.anomalies_above * 100.0,
+            threshold.normal_above * 100.0,
+        );
         let (quantile, error) = (threshold.quantile, figure(threshold.error));
         writeln!(
             f,
-            "  above the card's {quantile}, {error}: {found:.1} % of the anomalies, {alarms:.1} % of the others"
+            "  above {quantile} of the card, {error}: {found:.1} % of the anomalies, {alarms:.1} % \
+             of the normal records"
         )
     })
 }
@@ -280,7 +287,7 @@ fn similarity(images: &ImageQuality) -> String {
         .map_or("-".to_owned(), |ssim| format!("{ssim:.4}"))
 }
 
-/// Four digits that count.
+/// Formats a number with four significant digits.
 fn figure(value: f64) -> String {
     let magnitude = if value == 0.0 {
         0.0

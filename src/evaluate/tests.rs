@@ -1,4 +1,4 @@
-//! Evaluations of small models whose errors can be computed by hand.
+//! Tests that evaluate small models whose errors can be computed by hand.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::data::{DataSpec, prepare};
 use crate::model::testing;
 use crate::registry::parse_options;
 
-/// A model folder made of files under `tests/models`.
+/// Makes a model folder from files under `tests/models` and opens it.
 fn model(folder: &Path, files: &[(&str, &str)], card: &str) -> Model {
     for (from, to) in files {
         std::fs::copy(testing::file(from), folder.join(to)).unwrap();
@@ -21,11 +21,14 @@ fn model(folder: &Path, files: &[(&str, &str)], card: &str) -> Model {
     testing::open(&format!("path = {folder:?}")).unwrap_or_else(|faults| panic!("{faults:?}"))
 }
 
-/// Its code is the sums of two neighbours each; the decoder gives each half of its sum.
+/// A model whose latent is the sums of two adjacent features. The decoder returns half of the sum
+/// for each of the two.
 fn pairs(folder: &Path) -> Model {
-    let card = "name = 'pairs'\nkind = 'linear'\ncode_size = 2\n[input]\ncolumns = ['a', 'b', 'c', 'd']\n\
+    let card = "name = 'pairs'\nkind = 'linear'\ncode_size = 2\n\
+                [input]\ncolumns = ['a', 'b', 'c', 'd']\n\
                 [reconstruction_error]\ncount = 9\nmean = 0.5\nstd = 0.1\nmin = 0\nmax = 2\n\
-                quantiles = { p01 = 0, p05 = 0, p25 = 0, p50 = 0.5, p75 = 0.5, p95 = 0.5, p99 = 1.5 }\n";
+                quantiles = { p01 = 0, p05 = 0, p25 = 0, p50 = 0.5, p75 = 0.5, p95 = 0.5, \
+                p99 = 1.5 }\n";
     model(
         folder,
         &[
@@ -36,8 +39,9 @@ fn pairs(folder: &Path) -> Model {
     )
 }
 
-/// Three kinds of 20 rows each; of the first kind neighbours are equal, of the others they differ
-/// by 2 and by 4: with two such pairs, errors are 0, 1 and 4.
+/// Returns three kinds of 20 rows each, with two pairs of adjacent features. The features of a pair
+/// are equal in the first kind, and differ by 2 and by 4 in the others. The errors are thus 0, 1
+/// and 4.
 fn rows() -> String {
     let row = |n: usize| {
         let (kind, at) = (n % 3, n * 7 % 20);
@@ -68,7 +72,10 @@ fn prepared(folder: &Path, model: &Model, spec: Value) -> PreparedDataset {
 
 fn table(folder: &Path, model: &Model, more: Value) -> PreparedDataset {
     std::fs::write(folder.join("rows.csv"), rows()).unwrap();
-    let mut spec = json!({ "sources": [{ "kind": "csv", "path": folder.join("rows.csv") }], "validation": 0.0 });
+    let mut spec = json!({
+        "sources": [{ "kind": "csv", "path": folder.join("rows.csv") }],
+        "validation": 0.0,
+    });
     spec.as_object_mut()
         .unwrap()
         .extend(more.as_object().unwrap().clone());
@@ -84,7 +91,7 @@ fn check(evaluation: &Evaluation, expected: Expect) {
 }
 
 #[test]
-fn errors_codes_and_labels_are_told() {
+fn table_shows_errors_latent_usage_and_accuracy() {
     let folder = tempfile::tempdir().unwrap();
     let model = pairs(folder.path());
     let prepared = table(folder.path(), &model, json!({ "label": "kind" }));
@@ -129,19 +136,19 @@ fn errors_codes_and_labels_are_told() {
 
         code
           compression             4 values to 2: 2.0x, 16 bytes to 8: 2.0x
-          active                  82.5 % of the values (beyond 4.349, a tenth of their root mean square)
+          active                  82.5 % of the values (magnitude above 4.349, a tenth of the root mean square)
 
         against PCA                      model           PCA   PCA / model
           mean squared error             1.667      0.002807          0.00
-          PCA: 2 components of 60 training records, 100.0 % of their variance
+          PCA: 2 components fitted to 60 training records explain 100.0 % of their variance
 
         labels                          latent           PCA
-          5 nearest neighbours          1.0000        1.0000
+          5 nearest neighbors           1.0000        1.0000
           linear probe                  1.0000        1.0000
-          accuracy over 3 labels: 60 training records, scored with 60
+          accuracy over 3 labels: fitted to 60 training records, scored on 60
 
         notes
-          records of the training part are among those scored: the model has seen them
+          the scored records include the training part, on which the model may have been trained
     "#]],
     );
 }
@@ -181,21 +188,21 @@ fn anomalies_are_ranked_by_error_and_left_out_of_the_mean() {
 
         code
           compression             4 values to 2: 2.0x, 16 bytes to 8: 2.0x
-          active                  83.8 % of the values (beyond 2.789, a tenth of their root mean square)
+          active                  83.8 % of the values (magnitude above 2.789, a tenth of the root mean square)
 
         against PCA                      model           PCA   PCA / model
           mean squared error            0.5000      0.002788          0.01
-          PCA: 2 components of 40 training records, 100.0 % of their variance
+          PCA: 2 components fitted to 40 training records explain 100.0 % of their variance
 
         anomalies                        model           PCA
           AUCROC                        1.0000        0.5000
           average precision             1.0000        0.4967
-          20 anomalies among 40 normal records; their error: mean 4.000, median 4.000
-          above the card's p95, 0.5000: 100.0 % of the anomalies, 50.0 % of the others
-          above the card's p99, 1.500: 100.0 % of the anomalies, 0.0 % of the others
+          20 anomalies, 40 normal records; error of the anomalies: mean 4.000, median 4.000
+          above p95 of the card, 0.5000: 100.0 % of the anomalies, 50.0 % of the normal records
+          above p99 of the card, 1.500: 100.0 % of the anomalies, 0.0 % of the normal records
 
         notes
-          records of the training part are among those scored: the model has seen them
+          the scored records include the training part, on which the model may have been trained
     "#]],
     );
     let json = serde_json::to_value(&evaluation).unwrap();
@@ -207,15 +214,15 @@ fn anomalies_are_ranked_by_error_and_left_out_of_the_mean() {
     let anomalies = run(&model, &prepared, &EvaluateOptions::default());
     assert!(
         anomalies.anomalies.is_none(),
-        "the validation part is empty: nothing to rank against"
+        "the validation part is empty, so that there are only anomalies"
     );
     assert_eq!(
         anomalies.notes,
-        ["only anomalies were scored; name a part that holds normal records as well"]
+        ["only anomalies were scored; select a part that has normal records as well"]
     );
 }
 
-/// Eight images of 40 x 30 and 24 x 24 pixels in soft colours.
+/// Writes eight images of 40 x 30 and 24 x 24 pixels with low contrast.
 fn images(folder: &Path) {
     for n in 0..8_u32 {
         let (width, height) = if n % 2 == 0 { (40, 30) } else { (24, 24) };
@@ -229,7 +236,7 @@ fn images(folder: &Path) {
 }
 
 #[test]
-fn a_denoiser_is_given_noise_on_images_of_any_size() {
+fn denoiser_is_measured_with_noise_on_images_of_any_size() {
     let folder = tempfile::tempdir().unwrap();
     images(folder.path());
     let card = "name = 'blur'\nkind = 'denoiser'\n[input]\ntype = 'image'\n\
@@ -246,14 +253,14 @@ fn a_denoiser_is_given_noise_on_images_of_any_size() {
     };
     let trained = run(&model, &prepared, &options);
     let [level] = trained.denoising.as_slice() else {
-        panic!("of the usual sigmas, 25 lies in the range")
+        panic!("one level expected: of the usual sigmas, only 25 is in the range")
     };
     assert_eq!(
         (level.corruption.as_str(), level.records),
         ("gaussian noise, sigma 25/255", 8)
     );
     let psnr = |close: &DenoisingQuality| close.images.as_ref().unwrap().psnr.unwrap();
-    // 20 log10(255 / 25), and a mean over 9 pixels leaves a ninth of the variance.
+    // 20 log10(255 / 25); a mean over 9 pixels has a ninth of the variance.
     assert!(
         (psnr(&level.noisy) - 20.17).abs() < 0.2,
         "{}",
@@ -272,7 +279,7 @@ fn a_denoiser_is_given_noise_on_images_of_any_size() {
         text: None,
         opacity: None,
     };
-    let asked = run(
+    let selected = run(
         &model,
         &prepared,
         &EvaluateOptions {
@@ -280,24 +287,24 @@ fn a_denoiser_is_given_noise_on_images_of_any_size() {
             ..options
         },
     );
-    let [one, two] = asked.denoising.as_slice() else {
-        panic!("two were asked for")
+    let [one, two] = selected.denoising.as_slice() else {
+        panic!("two levels expected")
     };
     assert_eq!(
         psnr(&one.noisy),
         psnr(&two.noisy),
-        "a record's noise is its own"
+        "the noise of a record depends on more than its identity"
     );
     assert!(
         (psnr(&one.noisy) - 14.15).abs() < 0.2,
         "{}",
         psnr(&one.noisy)
     );
-    assert!(asked.compression.is_none() && asked.pca.is_none() && asked.code.is_none());
+    assert!(selected.compression.is_none() && selected.pca.is_none() && selected.code.is_none());
 }
 
 #[test]
-fn records_on_which_the_model_fails_are_counted_apart() {
+fn failures_of_the_model_are_counted_and_left_out() {
     let folder = tempfile::tempdir().unwrap();
     let model = model(
         folder.path(),
@@ -331,21 +338,24 @@ fn records_on_which_the_model_fails_are_counted_apart() {
     );
     assert_eq!(evaluation.reconstruction.unwrap().error.max, 0.0);
     let [note, ..] = evaluation.notes.as_slice() else {
-        panic!("the reason is a note")
+        panic!("a note with the reason expected")
     };
     assert!(
-        note.starts_with("the first record that the model failed on: ") && note.contains("Gather"),
+        note.starts_with("reason of the first failure of the model: ") && note.contains("Gather"),
         "{note}"
     );
 }
 
 #[test]
-fn a_model_that_fails_on_every_record_is_an_error() {
+fn model_that_fails_on_every_record_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let card = "name = 'picky'\nkind = 'x'\n[input]\ncolumns = ['a', 'c']";
     let model = model(folder.path(), &[("picky.onnx", "model.onnx")], card);
     std::fs::write(folder.path().join("high.csv"), "a,c\n70,1\n80,2\n").unwrap();
-    let spec = json!({ "sources": [{ "kind": "csv", "path": folder.path().join("high.csv") }], "validation": 0.0 });
+    let spec = json!({
+        "sources": [{ "kind": "csv", "path": folder.path().join("high.csv") }],
+        "validation": 0.0,
+    });
     let prepared = prepared(folder.path(), &model, spec);
     let options = EvaluateOptions {
         parts: vec![Subset::Training],
@@ -361,7 +371,7 @@ fn a_model_that_fails_on_every_record_is_an_error() {
 }
 
 #[test]
-fn a_part_without_records_and_a_corruption_that_does_not_fit_are_refused() {
+fn empty_part_and_inapplicable_corruption_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let model = pairs(folder.path());
     let prepared = table(folder.path(), &model, json!({}));
@@ -370,7 +380,7 @@ fn a_part_without_records_and_a_corruption_that_does_not_fit_are_refused() {
             .unwrap_err()
             .to_string()
     };
-    expect!["the data has no record in its validation; name other parts"]
+    expect!["the data has no records in the parts to score (validation); select other parts"]
         .assert_eq(&refused(&EvaluateOptions::default()));
     let spec = CorruptionSpec {
         noise: CorruptionKind::WatermarkGrid,

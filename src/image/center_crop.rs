@@ -1,9 +1,9 @@
-//! The middle of an image, for people to look at.
+//! Center crops of images, for display.
 
 use crate::image::decode::Pixels;
 
 impl Pixels {
-    /// The middle, at most so many pixels wide and high.
+    /// The center of the image, at most `side` pixels wide and high.
     #[must_use]
     pub fn center_crop(&self, side: usize) -> Self {
         let (width, height) = (self.width.min(side), self.height.min(side));
@@ -29,15 +29,18 @@ mod tests {
     use crate::image::Channels;
 
     #[test]
-    fn the_middle_of_a_large_image_is_cut_out() {
+    fn center_of_a_large_image_is_cropped() {
         let image = Pixels {
             width: 5,
             height: 3,
             channels: Channels::Gray,
             data: (0..15).collect(),
         };
-        let cut = image.center_crop(2);
-        assert_eq!((cut.width, cut.height, cut.data), (2, 2, vec![1, 2, 6, 7]));
+        let cropped = image.center_crop(2);
+        assert_eq!(
+            (cropped.width, cropped.height, cropped.data),
+            (2, 2, vec![1, 2, 6, 7])
+        );
         assert_eq!(image.center_crop(9), image);
     }
 }

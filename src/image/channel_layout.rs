@@ -1,11 +1,11 @@
-//! 8-bit samples as decoders deliver them, and their conversion to the channels that are wanted.
+//! 8-bit samples as decoders return them, and their conversion to the requested channels.
 
 use crate::image::decode::Pixels;
 use crate::image::error::ImageError;
 use crate::image::pixel_format::Channels;
 use crate::image::probe::ImageInfo;
 
-/// Interleaved 8-bit samples, by the order of the colours in a pixel.
+/// Interleaved 8-bit samples with the channels of a pixel.
 pub(super) enum DecodedSamples {
     Gray(Vec<u8>),
     GrayAlpha(Vec<u8>),
@@ -14,17 +14,17 @@ pub(super) enum DecodedSamples {
 }
 
 impl DecodedSamples {
-    /// The pixels of an image of the header's size; alpha is dropped.
+    /// Converts the samples to pixels of an image of the size in the header. Alpha is dropped.
     ///
     /// # Errors
-    /// When the number of samples is not that of an image of this size. Decoders report their
-    /// output wrongly for some files.
+    /// [`ImageError::Malformed`] if the number of samples does not match the size: decoders
+    /// misreport their output for some files.
     pub(super) fn into_pixels(
         self,
         header: &ImageInfo,
         channels: Channels,
     ) -> Result<Pixels, ImageError> {
-        let (met, each) = match &self {
+        let (actual, each) = match &self {
             Self::Gray(data) => (data.len(), 1),
             Self::GrayAlpha(data) => (data.len(), 2),
             Self::Rgb(data) => (data.len(), 3),
@@ -36,9 +36,10 @@ impl DecodedSamples {
             height,
             ..
         } = *header;
-        if header.pixels().checked_mul(each) != Some(met as u64) {
-            let reason =
-                format!("{met} samples, {each} per pixel, do not fill {width} x {height} pixels");
+        if header.pixels().checked_mul(each) != Some(actual as u64) {
+            let reason = format!(
+                "{actual} samples, {each} per pixel, do not fill {width} x {height} pixels"
+            );
             return Err(ImageError::malformed(format, reason));
         }
         let data = match (self, channels) {
@@ -62,25 +63,26 @@ impl DecodedSamples {
     }
 }
 
-/// Makes pixels smaller, in place.
+/// Converts each pixel to one with fewer samples, in place.
 fn compact<const FROM: usize, const TO: usize>(
     mut data: Vec<u8>,
     pixel: impl Fn([u8; FROM]) -> [u8; TO],
 ) -> Vec<u8> {
     let pixels = data.len() / FROM;
-    for place in 0..pixels {
+    for index in 0..pixels {
         let mut from = [0; FROM];
-        from.copy_from_slice(&data[place * FROM..][..FROM]);
-        data[place * TO..][..TO].copy_from_slice(&pixel(from));
+        from.copy_from_slice(&data[index * FROM..][..FROM]);
+        data[index * TO..][..TO].copy_from_slice(&pixel(from));
     }
     data.truncate(pixels * TO);
     data
 }
 
-/// ITU-R BT.601 in Pillow's 16-bit fixed point (`L24` in its Convert.c), to the same bit.
+/// Luma (ITU-R BT.601) in the 16-bit fixed-point arithmetic of Pillow (`L24` in its Convert.c),
+/// with bit-identical results.
 fn luma([r, g, b]: [u8; 3]) -> u8 {
     let weighted = u32::from(r) * 19595 + u32::from(g) * 38470 + u32::from(b) * 7471;
-    // The weights add up to 1 << 16, so it fits.
+    // The weights add up to 1 << 16, so the result fits into 8 bits.
     ((weighted + 0x8000) >> 16) as u8
 }
 
@@ -134,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn alpha_is_dropped_and_gray_is_spread() {
+    fn alpha_is_dropped_and_gray_is_repeated() {
         assert_eq!(
             converted(
                 DecodedSamples::Rgba(vec![1, 2, 3, 0, 4, 5, 6, 9]),
@@ -157,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn luma_weighs_colours_as_bt_601_does() {
+    fn luma_has_the_weights_of_bt_601() {
         // 0.299 * 255 = 76.2, 0.587 * 255 = 149.7
         assert_eq!(
             converted(

@@ -1,4 +1,4 @@
-//! From encoded bytes to upright 8-bit pixels, whatever the format; bounded in memory and time.
+//! Decodes the bytes of any supported format to upright 8-bit pixels, in bounded memory and time.
 
 use image::metadata::Orientation;
 
@@ -12,27 +12,27 @@ use crate::image::{image_rs, jpeg, png};
 /// A decoded image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pixels {
-    /// Columns.
+    /// The number of columns.
     pub width: usize,
-    /// Rows.
+    /// The number of rows.
     pub height: usize,
-    /// What each pixel consists of.
+    /// The channels of a pixel.
     pub channels: Channels,
-    /// Interleaved, row after row: `height * width * channels.count()` bytes.
+    /// The interleaved bytes, row by row: `height * width * channels.count()` bytes.
     pub data: Vec<u8>,
 }
 
-/// Decodes an image and turns it upright, as its EXIF orientation says.
+/// Decodes an image and applies its EXIF orientation.
 ///
-/// Everything becomes 8 bits per channel. As Pillow's `convert` does, alpha is dropped, not
-/// composited; of 16 bits the upper 8 are kept; luma is BT.601. Colour profiles and gamma are not
-/// applied.
+/// The result has 8 bits per channel. As in Pillow's `convert`, alpha is dropped, not composited;
+/// of 16 bits, the upper 8 are kept; luma is BT.601. Color profiles and gamma are not applied.
 ///
-/// No more is allocated than the header's bytes per pixel, and a small multiple of the bytes.
+/// The memory is bounded by the bytes per pixel according to the header, plus a small multiple of
+/// the length of `bytes`.
 ///
 /// # Errors
-/// When the bytes are no sound and complete image, or one of more than `max_pixels` pixels, or one
-/// whose decoding takes more than so many pixels of 8 bits a channel would.
+/// If the bytes are not a valid and complete image, if the image has more than `max_pixels` pixels,
+/// or if its decoding takes more memory than that of `max_pixels` pixels of 8 bits per channel.
 pub fn decode(bytes: &[u8], channels: Channels, max_pixels: u64) -> Result<Pixels, ImageError> {
     let header = probe(bytes)?;
     if !header.fits(max_pixels) {
@@ -50,10 +50,10 @@ pub fn decode(bytes: &[u8], channels: Channels, max_pixels: u64) -> Result<Pixel
             orientation,
         } = decoded;
         if size != (header.width, header.height) {
-            let (met, expected) = (size, (header.width, header.height));
+            let (actual, expected) = (size, (header.width, header.height));
             let reason = format!(
-                "its frame has {} x {} pixels, its header {} x {}",
-                met.0, met.1, expected.0, expected.1
+                "its frame has {} x {} pixels, but its header states {} x {}",
+                actual.0, actual.1, expected.0, expected.1
             );
             return Err(ImageError::malformed(header.format, reason));
         }
@@ -61,16 +61,16 @@ pub fn decode(bytes: &[u8], channels: Channels, max_pixels: u64) -> Result<Pixel
     })
 }
 
-/// What a decoder makes of an image, before it has the wanted channels and stands upright.
+/// The output of a decoder, before the conversion of the channels and the orientation.
 pub(super) struct DecodedImage {
     pub(super) samples: DecodedSamples,
-    /// Columns and rows, by the decoder.
+    /// The number of columns and rows that the decoder reports.
     pub(super) size: (u32, u32),
     pub(super) orientation: Orientation,
 }
 
-/// Bytes that the decoder of an image may allocate: for its pixels, and for what it carries beside
-/// them.
+/// Maximum number of bytes that the decoder of an image may allocate, for its pixels and its
+/// metadata.
 pub(super) fn memory_limit(bytes: &[u8], header: &ImageInfo) -> u64 {
     let pixels = header.pixels().saturating_mul(header.bytes_per_pixel);
     pixels
@@ -92,7 +92,8 @@ mod tests {
     use super::*;
     use crate::batch::RejectCode;
 
-    /// 48 x 32, each quarter of another colour, so that JPEG blurs nothing at the corners.
+    /// An image of 48 x 32 pixels with quarters of different colors, so that JPEG does not blur the
+    /// corners.
     fn picture() -> RgbImage {
         RgbImage::from_fn(48, 32, |x, y| match (x < 24, y < 16) {
             (true, true) => image::Rgb([250, 10, 20]),
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn every_format_gives_back_what_was_written() {
+    fn every_format_restores_the_written_pixels() {
         let image = DynamicImage::ImageRgb8(picture());
         let formats = [
             (image::ImageFormat::Png, ImageFormat::Png),
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn image_of_deep_samples_counts_what_its_decoding_takes() {
+    fn image_with_deep_samples_is_charged_for_its_decoding() {
         let deep =
             DynamicImage::ImageRgb32F(image::ImageBuffer::from_pixel(30, 20, image::Rgb([0.5; 3])));
         let bytes = written(&deep, image::ImageFormat::Tiff);
@@ -155,7 +156,11 @@ mod tests {
         );
         let large = decode(&bytes, Channels::Rgb, 1399).unwrap_err();
         assert_eq!(large.code(), RejectCode::TooLarge, "{large}");
-        assert!(large.to_string().contains("28 bytes per pixel"), "{large}");
+        assert_eq!(
+            large.to_string(),
+            "TIFF has 30 x 20 pixels, whose decoding takes 28 bytes per pixel: more than 16788 \
+             bytes, which 1399 pixels of 12 bytes take (limits.pixels)"
+        );
         assert_eq!(
             decode(&bytes, Channels::Rgb, 1400).unwrap().data.len(),
             1800
@@ -163,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn of_16_bits_the_upper_8_are_kept() {
+    fn upper_8_of_16_bits_are_kept() {
         let image = image::ImageBuffer::from_fn(4, 4, |x, y| {
             image::Luma([(x as u16 * 40 + y as u16) << 8 | 255])
         });
@@ -186,7 +191,7 @@ mod tests {
         }
     }
 
-    /// EXIF with nothing but an orientation.
+    /// EXIF that contains only an orientation.
     fn exif(orientation: u8) -> Vec<u8> {
         let mut exif = b"MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".to_vec();
         exif.extend([orientation, 0, 0, 0, 0, 0, 0]);
@@ -201,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn each_of_the_eight_orientations_is_turned_upright() {
+    fn images_of_all_eight_orientations_become_upright() {
         for orientation in 1..=8 {
             let mut upright = DynamicImage::ImageRgb8(picture());
             upright.apply_orientation(Orientation::from_exif(orientation).unwrap());

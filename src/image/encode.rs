@@ -1,4 +1,4 @@
-//! From pixels to the bytes of a file; the same pixels give the same bytes.
+//! Encodes pixels to the bytes of an image file; equal pixels give equal bytes.
 
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
@@ -9,22 +9,23 @@ use crate::image::decode::Pixels;
 use crate::image::error::ImageError;
 use crate::image::pixel_format::Channels;
 
-/// How images are written.
+/// The format in which images are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutputFormat {
-    /// PNG, lossless.
+    /// Lossless PNG.
     Png,
     /// Baseline JPEG of a quality from 1 to 100.
     Jpeg(u8),
-    /// WebP, lossless.
+    /// Lossless WebP.
     WebP,
 }
 
 /// Encodes an image.
 ///
 /// # Errors
-/// When the format cannot hold an image of this size (JPEG: 65,535 pixels a side, WebP: 16,384), or
-/// the pixels are not as many as their size says.
+/// [`ImageError::Unsupported`] if the format cannot hold an image of this size (JPEG: at most
+/// 65,535 pixels per side, WebP: 16,384); [`ImageError::Malformed`] if the number of bytes does not
+/// match the size.
 pub fn encode(pixels: &Pixels, format: OutputFormat) -> Result<Vec<u8>, ImageError> {
     let Pixels {
         width,
@@ -32,7 +33,7 @@ pub fn encode(pixels: &Pixels, format: OutputFormat) -> Result<Vec<u8>, ImageErr
         channels,
         data,
     } = pixels;
-    let unfit = || {
+    let unsupported = || {
         ImageError::Unsupported(format!(
             "{width} x {height} pixels cannot be written as {format:?}"
         ))
@@ -42,13 +43,13 @@ pub fn encode(pixels: &Pixels, format: OutputFormat) -> Result<Vec<u8>, ImageErr
         .and_then(|area| area.checked_mul(channels.count()))
         != Some(data.len())
     {
-        let met = data.len();
+        let actual = data.len();
         return Err(ImageError::Malformed(format!(
-            "{width} x {height} pixels cannot consist of {met} bytes"
+            "{width} x {height} pixels cannot consist of {actual} bytes"
         )));
     }
     let (Ok(width), Ok(height)) = (u32::try_from(*width), u32::try_from(*height)) else {
-        return Err(unfit());
+        return Err(unsupported());
     };
     let color = match channels {
         Channels::Rgb => ExtendedColorType::Rgb8,
@@ -63,7 +64,7 @@ pub fn encode(pixels: &Pixels, format: OutputFormat) -> Result<Vec<u8>, ImageErr
             WebPEncoder::new_lossless(&mut bytes).write_image(data, width, height, color)
         }
     };
-    outcome.map(|()| bytes).map_err(|_| unfit())
+    outcome.map(|()| bytes).map_err(|_| unsupported())
 }
 
 #[cfg(test)]
@@ -74,7 +75,7 @@ mod tests {
     use crate::image::decode;
 
     #[test]
-    fn lossless_formats_give_back_every_byte_and_the_same_file_twice() {
+    fn lossless_formats_are_exact_and_reproducible() {
         for (channels, count) in [(Channels::Rgb, 3), (Channels::Gray, 1)] {
             let data = (0..20 * 10 * count).map(|n| (n * 7 % 251) as u8).collect();
             let pixels = Pixels {
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_format_cannot_hold_is_an_error() {
+    fn image_larger_than_the_format_allows_is_an_error() {
         let wide = Pixels {
             width: 70_000,
             height: 1,
@@ -121,9 +122,11 @@ mod tests {
             data: vec![0; 9],
             ..wide
         };
-        assert!(matches!(
+        assert_eq!(
             encode(&short, OutputFormat::Png),
-            Err(ImageError::Malformed(_))
-        ));
+            Err(ImageError::Malformed(
+                "70000 x 1 pixels cannot consist of 9 bytes".to_owned()
+            ))
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Why an image cannot be used, in the words of rejects.
+//! The reasons that an image cannot be used, as texts of rejects.
 
 use std::error::Error as _;
 use std::fmt::Display;
@@ -9,28 +9,28 @@ use thiserror::Error;
 use crate::batch::RejectCode;
 use crate::image::probe::{DECODING, ImageFormat, ImageInfo};
 
-/// Where an image ends whose decoder ran out of bytes.
+/// The position at which an image ends if its decoder runs out of bytes.
 pub(super) const UNFINISHED: &str = "before its image is complete";
 
-/// Why an image cannot be decoded or encoded; each holds a sentence for people.
+/// The reason that an image cannot be decoded or encoded, with a message.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ImageError {
-    /// Its bytes are not what its format demands.
+    /// The bytes violate the format.
     #[error("{0}")]
     Malformed(String),
-    /// It ends before its format says it should.
+    /// The image ends before it is complete.
     #[error("{0}")]
     Truncated(String),
-    /// It may be sound, but is of a kind that is not supported.
+    /// The image is of a kind that is not supported.
     #[error("{0}")]
     Unsupported(String),
-    /// It exceeds a limit.
+    /// The image exceeds a limit.
     #[error("{0}")]
     TooLarge(String),
 }
 
 impl ImageError {
-    /// The code that rejects and metrics use.
+    /// The code for rejects and metrics.
     pub fn code(&self) -> RejectCode {
         match self {
             Self::Malformed(_) => RejectCode::Malformed,
@@ -48,9 +48,9 @@ impl ImageError {
         Self::Unsupported(format!("unsupported {}: {reason}", format.name()))
     }
 
-    pub(super) fn truncated(format: ImageFormat, bytes: &[u8], place: &str) -> Self {
+    pub(super) fn truncated(format: ImageFormat, bytes: &[u8], position: &str) -> Self {
         Self::Truncated(format!(
-            "{} ends after {} bytes, {place}",
+            "{} ends after {} bytes, {position}",
             format.name(),
             bytes.len()
         ))
@@ -66,26 +66,27 @@ impl ImageError {
         let name = format.name();
         if header.pixels() > max_pixels {
             return Self::TooLarge(format!(
-                "{name} of {width} x {height} pixels, more than the limit of {max_pixels} pixels"
+                "{name} has {width} x {height} pixels, more than the limit of {max_pixels} pixels"
             ));
         }
         let bytes = max_pixels.saturating_mul(DECODING);
         Self::TooLarge(format!(
-            "{name} of {width} x {height} pixels whose decoding takes {bytes_per_pixel} bytes per pixel, more than {bytes} bytes, \
-             which {max_pixels} pixels of {DECODING} bytes take (limits.pixels)"
+            "{name} has {width} x {height} pixels, whose decoding takes {bytes_per_pixel} bytes \
+             per pixel: more than {bytes} bytes, which {max_pixels} pixels of {DECODING} bytes \
+             take (limits.pixels)"
         ))
     }
 
-    pub(super) fn too_hungry(format: ImageFormat) -> Self {
+    pub(super) fn memory_exceeded(format: ImageFormat) -> Self {
         Self::TooLarge(format!(
-            "{} that takes more memory than an image of its size may",
+            "the decoding of the {} takes more memory than allowed for its size",
             format.name()
         ))
     }
 
     pub(super) fn unknown(bytes: &[u8]) -> Self {
         match bytes {
-            [] => Self::Truncated("no image: there are no bytes".to_owned()),
+            [] => Self::Truncated("the image is empty: it has 0 bytes".to_owned()),
             _ => {
                 let start: Vec<String> = bytes
                     .iter()
@@ -94,14 +95,15 @@ impl ImageError {
                     .collect();
                 let known = "JPEG, PNG, WebP, BMP, GIF, TIFF or PNM";
                 Self::Unsupported(format!(
-                    "no {known} image: it begins with the bytes {}",
+                    "not a {known} image: it begins with the bytes {}",
                     start.join(" ")
                 ))
             }
         }
     }
 
-    /// What the `image` library said, without the words that it puts around the decoder's own.
+    /// Converts an error of the `image` library, without the text that the library adds to that of
+    /// the decoder.
     pub(super) fn of_library(format: ImageFormat, bytes: &[u8], error: &image::ImageError) -> Self {
         use image::error::UnsupportedErrorKind;
         let reason = error
@@ -111,16 +113,16 @@ impl ImageError {
             image::ImageError::IoError(io) if io.kind() == std::io::ErrorKind::UnexpectedEof => {
                 Self::truncated(format, bytes, UNFINISHED)
             }
-            // The variant of the `gif` library is out of reach, its words are not.
+            // The error variant of the `gif` library is not accessible, but its text is.
             _ if reason == "Unexpected End of File" => Self::truncated(format, bytes, UNFINISHED),
-            _ if format == ImageFormat::WebP && webp_bytes(bytes) > bytes.len() as u64 => {
+            _ if format == ImageFormat::WebP && webp_length(bytes) > bytes.len() as u64 => {
                 Self::truncated(format, bytes, UNFINISHED)
             }
-            image::ImageError::Limits(_) => Self::too_hungry(format),
+            image::ImageError::Limits(_) => Self::memory_exceeded(format),
             image::ImageError::Unsupported(error) => match error.kind() {
                 UnsupportedErrorKind::GenericFeature(feature) => Self::unsupported(format, feature),
                 UnsupportedErrorKind::Color(color) => {
-                    Self::unsupported(format, format_args!("colour type {color:?}"))
+                    Self::unsupported(format, format_args!("color type {color:?}"))
                 }
                 _ => Self::unsupported(format, error),
             },
@@ -128,18 +130,18 @@ impl ImageError {
         }
     }
 
-    /// Runs a decoder; its panic is the fault of the bytes that it was given.
+    /// Runs a decoder, and converts a panic to an error of the image.
     pub(super) fn catch<T>(
         format: ImageFormat,
         decode: impl FnOnce() -> Result<T, Self>,
     ) -> Result<T, Self> {
         let outcome = catch_unwind(AssertUnwindSafe(decode));
-        outcome.unwrap_or_else(|_| Err(Self::malformed(format, "its decoder gave up on it")))
+        outcome.unwrap_or_else(|_| Err(Self::malformed(format, "its decoder panicked")))
     }
 }
 
-/// How long a WebP file says that it is.
-fn webp_bytes(bytes: &[u8]) -> u64 {
+/// The length that the header of a WebP file states, in bytes.
+fn webp_length(bytes: &[u8]) -> u64 {
     match bytes {
         [_, _, _, _, a, b, c, d, ..] => u64::from(u32::from_le_bytes([*a, *b, *c, *d])) + 8,
         _ => 0,

@@ -1,10 +1,10 @@
-//! EXIF orientation: finds it, and turns pixels upright by it.
+//! Reads the EXIF orientation and applies it to pixels.
 
 use image::metadata::Orientation;
 
 use crate::image::decode::Pixels;
 
-/// The image as it is meant to be seen.
+/// Applies the orientation to the image.
 pub(super) fn orient(pixels: Pixels, orientation: Orientation) -> Pixels {
     if orientation == Orientation::NoTransforms {
         return pixels;
@@ -16,7 +16,7 @@ pub(super) fn orient(pixels: Pixels, orientation: Orientation) -> Pixels {
         data,
     } = pixels;
     let (right, down) = (width.saturating_sub(1), height.saturating_sub(1));
-    // Where the pixel that ends at (x, y) was stored, in columns and rows.
+    // The stored column and row of the pixel that moves to (x, y).
     let stored: fn(usize, usize, usize, usize) -> (usize, usize) = match orientation {
         Orientation::NoTransforms => |x, y, _, _| (x, y),
         Orientation::FlipHorizontal => |x, y, right, _| (right - x, y),
@@ -49,8 +49,8 @@ pub(super) fn orient(pixels: Pixels, orientation: Orientation) -> Pixels {
     }
 }
 
-/// The orientation in a block of EXIF, with or without the prefix that JPEG demands and some WebP
-/// writers add.
+/// Reads the orientation from an EXIF block, with or without the prefix that JPEG requires and some
+/// WebP writers add.
 pub(super) fn orientation(exif: &[u8]) -> Orientation {
     let tiff = exif.strip_prefix(b"Exif\0\0").unwrap_or(exif);
     Orientation::from_exif_chunk(tiff).unwrap_or(Orientation::NoTransforms)

@@ -1,4 +1,4 @@
-//! WebP, BMP, GIF, TIFF and PNM, by the decoders of the `image` library.
+//! Decoding of WebP, BMP, GIF, TIFF and PNM by the `image` library.
 
 use std::io::Cursor;
 
@@ -22,7 +22,7 @@ pub(super) fn decode(bytes: &[u8], header: &ImageInfo) -> Result<DecodedImage, I
     let mut decoder = reader.into_decoder().map_err(failed)?;
     let orientation = match decoder.exif_metadata().map_err(failed)? {
         Some(exif) => orientation(&exif),
-        // TIFF has a tag of its own for it.
+        // TIFF has a tag for the orientation.
         None => decoder.orientation().map_err(failed)?,
     };
     let image = DynamicImage::from_decoder(decoder).map_err(failed)?;
@@ -34,15 +34,15 @@ pub(super) fn decode(bytes: &[u8], header: &ImageInfo) -> Result<DecodedImage, I
     })
 }
 
-/// Width and height as the decoder will see them, and the bytes that it takes for each pixel at its
-/// peak: twice what it gives, since it holds a whole frame before it hands it over, and what
-/// becomes of that.
+/// Reads the width and height that the decoder reports, and computes its peak memory in bytes per
+/// pixel: twice the bytes of its output, because it holds a complete frame before it returns it,
+/// plus the converted pixels.
 pub(super) fn size(bytes: &[u8], format: ImageFormat) -> Result<((u32, u32), u64), ImageError> {
     let decoder = reader(bytes, format)
         .into_decoder()
         .map_err(|error| ImageError::of_library(format, bytes, &error))?;
-    let given = u64::from(decoder.color_type().bytes_per_pixel());
-    Ok((decoder.dimensions(), DECODING.max(2 * given + 4)))
+    let output = u64::from(decoder.color_type().bytes_per_pixel());
+    Ok((decoder.dimensions(), DECODING.max(2 * output + 4)))
 }
 
 fn reader(bytes: &[u8], format: ImageFormat) -> ImageReader<Cursor<&[u8]>> {
@@ -68,12 +68,12 @@ fn samples(image: DynamicImage) -> DecodedSamples {
         DynamicImage::ImageLumaA16(image) => DecodedSamples::GrayAlpha(upper(&image)),
         DynamicImage::ImageRgb16(image) => DecodedSamples::Rgb(upper(&image)),
         DynamicImage::ImageRgba16(image) => DecodedSamples::Rgba(upper(&image)),
-        // Floats: 0 to 1, clamped.
+        // Floats are clamped to 0..1.
         other => DecodedSamples::Rgb(other.into_rgb8().into_raw()),
     }
 }
 
-/// The upper 8 bits of each 16.
+/// The upper 8 bits of each 16-bit sample.
 fn upper(samples: &[u16]) -> Vec<u8> {
     samples
         .iter()

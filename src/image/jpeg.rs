@@ -1,5 +1,5 @@
-//! JPEG, by the `zune-jpeg` library in its strict mode, after a walk over the markers (ITU-T T.81,
-//! annex B) that finds what the library does not tell, or tells too late.
+//! JPEG decoding by the `zune-jpeg` library in strict mode, after a scan of the markers (ITU-T
+//! T.81, annex B) for facts that the library does not report, or reports too late.
 
 use image::metadata::Orientation;
 use zune_jpeg::JpegDecoder;
@@ -20,21 +20,21 @@ const EOI: u8 = 0xd9;
 const SOS: u8 = 0xda;
 const APP1: u8 = 0xe1;
 
-/// Scans that an image may have: progressive encoders write some 10, and each costs a pass over all
-/// coefficients.
+/// Maximum number of scans of an image: progressive encoders write about 10, and each costs a pass
+/// over all coefficients.
 const MAX_SCANS: usize = 64;
-/// Segments that a file may have: the largest profiles and depth maps take some hundred, and the
-/// decoder's cost grows with their square.
+/// Maximum number of segments of a file: the largest profiles and depth maps take a few hundred,
+/// and the cost of the decoder grows with the square of the number.
 const MAX_SEGMENTS: usize = 2048;
 
-/// Stands in for the marker at the end of a baseline image. At an early one, the decoder would fill
-/// the rest of the image with gray and call it sound; that it runs out of bytes it does report. It
-/// reads ahead by less than this.
+/// Replaces the end marker of a baseline image. At an end marker that comes too early, the decoder
+/// fills the rest of the image with gray and reports success, whereas it reports an error if it
+/// runs out of bytes. The decoder reads ahead by less than this length.
 const PADDING: [u8; 16] = [0; 16];
 
-/// Stands before the marker at the end of a progressive image, whose decoder needs it: bits that
-/// are all 1, which are no Huffman code (T.81, annex C), so that a scan that goes on into them is
-/// an error. So many, since codes may be far apart in the scans that refine.
+/// Precedes the end marker of a progressive image, whose decoder needs the marker: bits that are
+/// all 1, which is not a Huffman code (T.81, annex C), so that a scan that continues into them is
+/// an error. The length covers the distance between codes in refinement scans.
 const INVALID_HUFFMAN_FILL: [u8; 2048] = {
     let mut bytes = [0; 2048];
     let mut at = 0;
@@ -104,16 +104,17 @@ fn map_error(bytes: &[u8], error: &DecodeErrors) -> ImageError {
     }
 }
 
-/// Width and height by the frame header, which must be of a kind that the decoder knows.
+/// Reads the width and height from the frame header, which must be of a kind that the decoder
+/// supports.
 pub(super) fn size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
     let unsupported = |what: &str| Err(ImageError::unsupported(ImageFormat::Jpeg, what));
     for (marker, body) in MarkerSegments::new(bytes) {
         match (marker, body) {
-            // SOF0, SOF1 and SOF2: baseline, extended and progressive, by Huffman codes.
+            // SOF0, SOF1 and SOF2: baseline, extended and progressive with Huffman coding.
             (0xc0..=0xc2, &[8, h1, h0, w1, w0, ..]) => {
                 let (width, height) = (u16::from_be_bytes([w1, w0]), u16::from_be_bytes([h1, h0]));
                 if height == 0 {
-                    return unsupported("its height is only given after its pixels");
+                    return unsupported("its height is stated only after its pixels (DNL marker)");
                 }
                 return Ok((width.into(), height.into()));
             }
@@ -123,7 +124,7 @@ pub(super) fn size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
             (0xc0..=0xc2 | SOS | EOI, _) => {
                 return Err(ImageError::malformed(
                     ImageFormat::Jpeg,
-                    "it has no sound frame header",
+                    "its frame header is missing or invalid",
                 ));
             }
             _ => {}
@@ -136,19 +137,20 @@ pub(super) fn size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
     ))
 }
 
-/// What the markers of a whole image tell.
+/// The result of the scan of the markers of an image.
 pub(super) struct MarkerScan {
     pub(super) orientation: Orientation,
-    /// Where the marker stands that ends the image.
+    /// The offset of the marker that ends the image.
     end: usize,
     progressive: bool,
 }
 
-/// Demands that the image has an end and all of its scans, and bounds what its decoding may cost.
+/// Checks that the image has an end marker and all of its scans, and bounds the cost of its
+/// decoding.
 pub(super) fn scan_markers(bytes: &[u8]) -> Result<MarkerScan, ImageError> {
     let mut orientation = Orientation::NoTransforms;
     let mut progressive = false;
-    let mut script = ScanProgress::default();
+    let mut progress = ScanProgress::default();
     let mut scans = 0;
     let mut segments = MarkerSegments::new(bytes);
     for count in 0.. {
@@ -157,11 +159,11 @@ pub(super) fn scan_markers(bytes: &[u8]) -> Result<MarkerScan, ImageError> {
         };
         if count >= MAX_SEGMENTS {
             return Err(ImageError::TooLarge(format!(
-                "JPEG of more than {MAX_SEGMENTS} segments"
+                "JPEG has more than {MAX_SEGMENTS} segments, the maximum"
             )));
         }
         match marker {
-            EOI if script.is_complete() => {
+            EOI if progress.is_complete() => {
                 return Ok(MarkerScan {
                     orientation,
                     end: segments.at - 2,
@@ -172,16 +174,16 @@ pub(super) fn scan_markers(bytes: &[u8]) -> Result<MarkerScan, ImageError> {
                 return Err(ImageError::truncated(
                     ImageFormat::Jpeg,
                     bytes,
-                    "before all of its scans are there",
+                    "before all of its scans are complete",
                 ));
             }
             0xc0..=SOF2 => {
                 progressive = marker == SOF2;
-                script = ScanProgress::of_frame(body);
+                progress = ScanProgress::of_frame(body);
             }
             SOS => {
                 scans += 1;
-                script.add(body, progressive);
+                progress.add(body, progressive);
             }
             // XMP has the same marker.
             APP1 if body.starts_with(b"Exif") => orientation = find_orientation(body),
@@ -189,18 +191,18 @@ pub(super) fn scan_markers(bytes: &[u8]) -> Result<MarkerScan, ImageError> {
         }
         if scans > MAX_SCANS {
             return Err(ImageError::TooLarge(format!(
-                "JPEG of more than {MAX_SCANS} scans"
+                "JPEG has more than {MAX_SCANS} scans, the maximum"
             )));
         }
     }
-    let place = match scans {
+    let position = match scans {
         0 => "before its first scan".to_owned(),
         scan => format!("in the middle of scan {scan}"),
     };
-    Err(ImageError::truncated(ImageFormat::Jpeg, bytes, &place))
+    Err(ImageError::truncated(ImageFormat::Jpeg, bytes, &position))
 }
 
-/// How much of each component the scans so far have brought.
+/// The coefficients of each component that the scans so far contain.
 #[derive(Default)]
 struct ScanProgress {
     components: Vec<ScanComponent>,
@@ -208,14 +210,14 @@ struct ScanProgress {
 
 struct ScanComponent {
     id: u8,
-    /// For each coefficient the bits that are still missing at its lower end; [`ABSENT`]: all.
+    /// For each coefficient, the number of low bits that are still missing; [`ABSENT`] if all are.
     missing: [u8; 64],
 }
 
 const ABSENT: u8 = u8::MAX;
 
 impl ScanProgress {
-    /// Nothing yet of the components of a frame.
+    /// The state before the first scan of a frame.
     fn of_frame(body: &[u8]) -> Self {
         let components = body.get(6..).unwrap_or_default().chunks_exact(3);
         Self {
@@ -228,8 +230,8 @@ impl ScanProgress {
         }
     }
 
-    /// A scan brings a band of coefficients down to a bit; of an image that is not progressive,
-    /// everything.
+    /// Adds a scan: a band of coefficients down to a bit, or everything if the image is not
+    /// progressive.
     fn add(&mut self, body: &[u8], progressive: bool) {
         let Some((&count, rest)) = body.split_first() else {
             return;
@@ -265,7 +267,7 @@ impl ScanProgress {
     }
 }
 
-/// Walks from marker to marker, past the entropy-coded data of scans, until the end of the bytes.
+/// Iterates over the markers up to the end of the bytes, and skips the entropy-coded data of scans.
 struct MarkerSegments<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -278,14 +280,14 @@ impl<'a> MarkerSegments<'a> {
 }
 
 impl<'a> Iterator for MarkerSegments<'a> {
-    /// The marker's second byte, and the body of its segment without the length.
+    /// The second byte of the marker, and the body of its segment without the length.
     type Item = (u8, &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             self.at += memchr::memchr(0xff, self.bytes.get(self.at..)?)? + 1;
             match *self.bytes.get(self.at)? {
-                // Stuffing, fill bytes, TEM and restarts are part of what lies between segments.
+                // Stuffing, fill bytes, TEM and restart markers are not segments.
                 0x00 | 0x01 | 0xd0..=0xd7 | 0xff => {}
                 marker @ (SOI | EOI) => {
                     self.at += 1;
@@ -310,7 +312,7 @@ mod tests {
     use crate::batch::RejectCode;
     use crate::image::{Channels, OutputFormat, Pixels, decode, encode, probe};
 
-    /// Noise, so that every row of blocks takes many bytes.
+    /// An image of noise, so that every row of blocks takes many bytes.
     fn jpeg() -> Vec<u8> {
         let mut state = 1_u32;
         let mut noise = || {
@@ -329,28 +331,28 @@ mod tests {
         encode(&pixels, OutputFormat::Jpeg(90)).unwrap()
     }
 
-    fn refusal(bytes: &[u8]) -> (RejectCode, String) {
+    fn rejection(bytes: &[u8]) -> (RejectCode, String) {
         let error = decode(bytes, Channels::Rgb, 1 << 20).unwrap_err();
         (error.code(), error.to_string())
     }
 
     #[test]
-    fn a_cut_is_an_error_wherever_it_falls() {
+    fn jpeg_cut_at_any_byte_is_truncated() {
         let whole = jpeg();
         assert!(decode(&whole, Channels::Rgb, 1 << 20).is_ok());
         for cut in (0..whole.len()).step_by(50).chain([whole.len() - 1]) {
-            let (code, reason) = refusal(&whole[..cut]);
-            // Of two bytes nobody can tell what they were the beginning of.
+            let (code, reason) = rejection(&whole[..cut]);
+            // The format of an image cannot be detected from two bytes.
             assert!(code == RejectCode::Truncated || cut < 3, "{cut}: {reason}");
         }
         assert_eq!(
-            refusal(&whole[..2000]).1,
+            rejection(&whole[..2000]).1,
             "JPEG ends after 2000 bytes, in the middle of scan 1"
         );
     }
 
     #[test]
-    fn a_cut_that_was_closed_with_an_end_marker_is_an_error_too() {
+    fn cut_that_is_closed_with_an_end_marker_is_an_error() {
         let whole = jpeg();
         for cut in (1000..whole.len() - 1000).step_by(50) {
             let closed = [&whole[..cut], &[0xff, 0xd9]].concat();
@@ -362,11 +364,11 @@ mod tests {
         }
     }
 
-    /// Colour noise of 40 x 40 pixels in 10 scans, as libjpeg's standard script has them.
+    /// Color noise of 40 x 40 pixels in 10 scans, according to libjpeg's standard script.
     const PROGRESSIVE: &[u8] = include_bytes!("../../tests/suite/malformed_input/progressive.jpg");
 
     #[test]
-    fn a_progressive_image_that_was_cut_and_closed_is_an_error() {
+    fn progressive_image_that_is_cut_and_closed_is_an_error() {
         assert!(decode(PROGRESSIVE, Channels::Rgb, 1 << 20).is_ok());
         let first_scan = PROGRESSIVE
             .windows(2)
@@ -386,14 +388,14 @@ mod tests {
             .unwrap();
         let without = [&PROGRESSIVE[..last_scan], &[0xff, 0xd9]].concat();
         let expected = format!(
-            "JPEG ends after {} bytes, before all of its scans are there",
+            "JPEG ends after {} bytes, before all of its scans are complete",
             without.len()
         );
-        assert_eq!(refusal(&without), (RejectCode::Truncated, expected));
+        assert_eq!(rejection(&without), (RejectCode::Truncated, expected));
     }
 
     #[test]
-    fn what_lies_behind_the_image_is_no_matter() {
+    fn bytes_after_the_image_are_ignored() {
         let whole = jpeg();
         let followed = [whole.as_slice(), b"a second image, or a film", &whole].concat();
         assert_eq!(
@@ -412,24 +414,24 @@ mod tests {
         ]
         .concat();
         assert_eq!(
-            refusal(&scans),
+            rejection(&scans),
             (
                 RejectCode::TooLarge,
-                "JPEG of more than 64 scans".to_owned()
+                "JPEG has more than 64 scans, the maximum".to_owned()
             )
         );
         let segments = [&whole[..2], &[0xff, 0xfe, 0, 2].repeat(3000), &whole[2..]].concat();
         assert_eq!(
-            refusal(&segments),
+            rejection(&segments),
             (
                 RejectCode::TooLarge,
-                "JPEG of more than 2048 segments".to_owned()
+                "JPEG has more than 2048 segments, the maximum".to_owned()
             )
         );
     }
 
     #[test]
-    fn kinds_of_jpeg_that_nobody_decodes_are_named() {
+    fn unsupported_kinds_of_jpeg_are_named() {
         let start = [0xff, 0xd8, 0xff];
         let reason = |frame: &[u8]| probe(&[&start, frame].concat()).unwrap_err().to_string();
         assert_eq!(
@@ -446,7 +448,7 @@ mod tests {
         );
         assert_eq!(
             reason(&[0xc0, 0, 8, 8, 0, 0, 0, 8, 3]),
-            "unsupported JPEG: its height is only given after its pixels"
+            "unsupported JPEG: its height is stated only after its pixels (DNL marker)"
         );
     }
 }

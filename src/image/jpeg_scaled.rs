@@ -1,20 +1,21 @@
-//! JPEGs decoded straight at a fraction of their size, by libjpeg-turbo: for targets that are far
-//! smaller.
+//! Decoding of JPEGs at a fraction of their size by libjpeg-turbo, for targets that are much
+//! smaller than the image.
 
 use crate::image::decode::Pixels;
 use crate::image::pixel_format::Channels;
 use crate::image::resize::CropBox;
 
-/// Whether this build can.
+/// Whether this build includes libjpeg-turbo.
 pub const AVAILABLE: bool = cfg!(feature = "turbojpeg");
 
-/// Decodes a JPEG at 1/2, 1/4 or 1/8 of its size and turns it upright, if that leaves at least
-/// twice the target's `height` and `width`: below, what is skewed by libjpeg's own reduction would
-/// show. Also returns where in those pixels the image lies: libjpeg rounds sizes up, so that its
-/// last row and column may stand for less than a whole one.
+/// Decodes a JPEG at 1/2, 1/4 or 1/8 of its size and applies its orientation, if the result has at
+/// least twice the `height` and `width` of the target: below that, artifacts of libjpeg's reduction
+/// become visible. Also returns the area of the pixels that the image covers: libjpeg rounds sizes
+/// up, so that the last row and column may be covered only in part.
 ///
-/// `None` for everything else, for what libjpeg-turbo so much as warns of, and where this build
-/// lacks it: then [`decode`](crate::image::decode()) tells what it is.
+/// Returns `None` for all other images, for an image that causes an error or a warning in
+/// libjpeg-turbo, and in builds without it; the caller then uses
+/// [`decode`](crate::image::decode()), which reports the error if there is one.
 #[cfg(not(feature = "turbojpeg"))]
 pub fn decode_scaled(
     _: &[u8],
@@ -37,7 +38,8 @@ mod turbo {
     use crate::image::jpeg::scan_markers;
     use crate::image::probe::{ImageFormat, probe};
 
-    /// See the module.
+    /// Decodes a JPEG at a fraction of its size, as documented at the function for builds without
+    /// libjpeg-turbo.
     pub fn decode_scaled(
         bytes: &[u8],
         channels: Channels,
@@ -47,25 +49,26 @@ mod turbo {
         let header = probe(bytes)
             .ok()
             .filter(|header| header.format == ImageFormat::Jpeg)?;
-        // It bounds scans and segments, and demands that the image is complete.
+        // The scan bounds the number of scans and segments, and requires that the image is
+        // complete.
         let orientation = scan_markers(bytes)
             .ok()
             .filter(|_| header.pixels() <= max_pixels)?
             .orientation;
         let sideways = orientation.to_exif() >= 5;
-        let (least_height, least_width) = if sideways {
+        let (min_height, min_width) = if sideways {
             (width, height)
         } else {
             (height, width)
         };
         let (full_height, full_width) = (header.height as usize, header.width as usize);
-        let leaves =
-            |by: usize| full_height >= 2 * by * least_height && full_width >= 2 * by * least_width;
-        let by = [8, 4, 2].into_iter().find(|&by| leaves(by))?;
+        let is_large_enough =
+            |by: usize| full_height >= 2 * by * min_height && full_width >= 2 * by * min_width;
+        let by = [8, 4, 2].into_iter().find(|&by| is_large_enough(by))?;
         let mut decoder = Decompressor::new().ok()?;
-        let told = decoder.read_header(bytes).ok()?;
-        if (told.width, told.height) != (full_width, full_height)
-            || !matches!(told.colorspace, Colorspace::YCbCr | Colorspace::Gray)
+        let info = decoder.read_header(bytes).ok()?;
+        if (info.width, info.height) != (full_width, full_height)
+            || !matches!(info.colorspace, Colorspace::YCbCr | Colorspace::Gray)
         {
             return None;
         }
@@ -94,21 +97,26 @@ mod turbo {
             },
             orientation,
         );
-        let covers = [
+        let covered = [
             full_width as f64 / by as f64,
             full_height as f64 / by as f64,
         ];
         Some((
             pixels,
-            area(orientation.to_exif(), [width as f64, height as f64], covers),
+            area(
+                orientation.to_exif(),
+                [width as f64, height as f64],
+                covered,
+            ),
         ))
     }
 
-    /// Where an image that covered the upper left of `stored` pixels, as wide and high as `covers`,
-    /// lies once they are upright; `exif` is the orientation as EXIF counts them.
-    fn area(exif: u8, stored: [f64; 2], covers: [f64; 2]) -> CropBox {
-        let [across, down] = [stored[0] - covers[0], stored[1] - covers[1]];
-        let [width, height] = covers;
+    /// The area of the upright pixels that the image covers, for an image that covers the upper
+    /// left part of size `covered` of pixels of size `stored` (both width, height); `exif` is the
+    /// number of the EXIF orientation.
+    fn area(exif: u8, stored: [f64; 2], covered: [f64; 2]) -> CropBox {
+        let [across, down] = [stored[0] - covered[0], stored[1] - covered[1]];
+        let [width, height] = covered;
         match exif {
             2 => CropBox {
                 left: across,
@@ -168,7 +176,7 @@ mod turbo {
         use super::*;
         use crate::image::{OutputFormat, ResizeMode, Resizer, decode, encode};
 
-        /// Smooth, and different in every corner.
+        /// A smooth image whose corners differ.
         fn smooth(width: usize, height: usize) -> Pixels {
             let value = |x: usize, y: usize, channel: usize| {
                 let (x, y) = (x as f64 / width as f64, y as f64 / height as f64);
@@ -188,7 +196,7 @@ mod turbo {
 
         fn jpeg(width: usize, height: usize, exif: u8) -> Vec<u8> {
             let mut bytes = encode(&smooth(width, height), OutputFormat::Jpeg(95)).unwrap();
-            // One entry: the orientation, a short.
+            // A TIFF with one entry: the orientation, of type SHORT.
             let tiff = [
                 b"MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".as_slice(),
                 &[exif],
@@ -210,7 +218,7 @@ mod turbo {
         }
 
         #[test]
-        fn it_equals_what_is_decoded_whole_and_then_resized_for_every_orientation_and_fit() {
+        fn scaled_decoding_equals_decoding_then_resizing() {
             for exif in 1..=8 {
                 let bytes = jpeg(333, 217, exif);
                 let whole = decode(&bytes, Channels::Rgb, u64::MAX).unwrap();
@@ -222,10 +230,10 @@ mod turbo {
                     };
                     let (pixels, area) =
                         decode_scaled(&bytes, Channels::Rgb, u64::MAX, size).unwrap();
-                    let least = whole.width.min(whole.height).div_ceil(by);
+                    let expected_side = whole.width.min(whole.height).div_ceil(by);
                     assert_eq!(
                         pixels.width.min(pixels.height),
-                        least,
+                        expected_side,
                         "orientation {exif}, {size:?}"
                     );
                     for fit in [ResizeMode::Stretch, ResizeMode::Crop, ResizeMode::Pad] {
@@ -243,7 +251,7 @@ mod turbo {
         }
 
         #[test]
-        fn gray_is_luma() {
+        fn scaled_decoding_to_gray_equals_luma() {
             let bytes = jpeg(400, 300, 1);
             let (pixels, area) = decode_scaled(&bytes, Channels::Gray, u64::MAX, (32, 32)).unwrap();
             let whole = decode(&bytes, Channels::Gray, u64::MAX).unwrap();
@@ -253,7 +261,7 @@ mod turbo {
         }
 
         #[test]
-        fn there_is_none_of_what_is_small_broken_too_large_or_no_jpeg() {
+        fn small_broken_too_large_or_other_images_are_not_scaled() {
             let bytes = jpeg(333, 217, 1);
             assert!(decode_scaled(&bytes, Channels::Rgb, u64::MAX, (54, 54)).is_some());
             assert!(decode_scaled(&bytes, Channels::Rgb, u64::MAX, (55, 54)).is_none());

@@ -1,4 +1,4 @@
-//! Images: decode, orient, resize, normalise into tensors, and back.
+//! Images: decoding, orientation, resizing, normalization to tensors, and the inverse.
 
 pub mod decode;
 pub mod jpeg_scaled;

@@ -1,11 +1,11 @@
-//! From bytes to the values of a tensor, and back, as a [`PixelFormat`] says.
+//! Conversion of bytes to the values of a tensor and back, according to a [`PixelFormat`].
 
 use crate::image::pixel_format::{Channels, PixelFormat, TensorLayout};
 use crate::system::simd_dispatch;
 
 impl PixelFormat {
-    /// Writes the values of one image: `pixels` interleaved, `values` in the format's layout, as
-    /// many as pixels.
+    /// Converts the interleaved bytes of one image to values in the layout of the format. `pixels`
+    /// and `values` have equal lengths.
     pub fn normalize(&self, pixels: &[u8], values: &mut [f32]) {
         debug_assert_eq!(pixels.len(), values.len());
         match self.channels {
@@ -14,8 +14,8 @@ impl PixelFormat {
         }
     }
 
-    /// The bytes of one image, interleaved, from values in the format's layout: the inverse of
-    /// [`normalize`](Self::normalize), rounded and clamped to 0..255; what is no number becomes 0.
+    /// Converts values in the layout of the format to the interleaved bytes of one image: the
+    /// inverse of [`normalize`](Self::normalize), rounded and clamped to 0..255. NaN becomes 0.
     pub fn denormalize(&self, values: &[f32]) -> Vec<u8> {
         match self.channels {
             Channels::Rgb => simd_dispatch(|| denormalize::<3>(self, values)),
@@ -50,7 +50,7 @@ fn normalize<const N: usize>(format: &PixelFormat, pixels: &[u8], values: &mut [
 #[inline(always)]
 fn denormalize<const N: usize>(format: &PixelFormat, values: &[f32]) -> Vec<u8> {
     let mut pixels = vec![0; values.len()];
-    // A conversion from float to integer saturates, and takes NaN to 0.
+    // A conversion from float to integer saturates, and converts NaN to 0.
     let byte = |value: f32, (scale, offset): (f32, f32)| ((value - offset) / scale).round() as u8;
     let affine: [(f32, f32); N] = std::array::from_fn(|channel| format.affine(channel));
     match format.layout {
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_what_the_formula_says_in_either_layout() {
+    fn values_equal_the_formula_in_both_layouts() {
         let nchw = PixelFormat {
             mean: vec![0.5, 0.25, 0.0],
             std: vec![0.5, 0.25, 2.0],
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_survives_there_and_back() {
+    fn every_byte_is_restored_from_its_value() {
         let imagenet = (vec![0.485, 0.456, 0.406], vec![0.229, 0.224, 0.225]);
         let pixels: Vec<u8> = (0..=255)
             .flat_map(|byte| [byte, 255 - byte, byte ^ 85])

@@ -1,15 +1,15 @@
-//! How pixels stand in a tensor: channels, layout, range, normalisation. Travels in the column's
-//! metadata.
+//! The format of pixels in a tensor (channels, layout, range, normalization), stored in the
+//! metadata of the column.
 
 use arrow::datatypes::Field;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Colours of a pixel.
+/// The channels of a pixel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Channels {
-    /// Red, green, blue.
+    /// Red, green and blue.
     #[default]
     Rgb,
     /// Luma (ITU-R BT.601).
@@ -17,7 +17,7 @@ pub enum Channels {
 }
 
 impl Channels {
-    /// Values of a pixel.
+    /// The number of values of a pixel.
     pub fn count(self) -> usize {
         match self {
             Self::Rgb => 3,
@@ -26,7 +26,7 @@ impl Channels {
     }
 }
 
-/// Order of a tensor's dimensions.
+/// The order of the dimensions of a tensor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TensorLayout {
@@ -37,20 +37,20 @@ pub enum TensorLayout {
     Nhwc,
 }
 
-/// How the bytes of an image become the values of a tensor:
+/// The conversion of the bytes of an image to the values of a tensor:
 /// `value = (range[0] + byte / 255 * (range[1] - range[0]) - mean[channel]) / std[channel]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct PixelFormat {
-    /// Colours of a pixel.
+    /// The channels of a pixel.
     pub channels: Channels,
-    /// Order of the dimensions.
+    /// The order of the dimensions.
     pub layout: TensorLayout,
-    /// Bytes 0..255 are mapped linearly onto this range.
+    /// The range to which bytes 0..255 are mapped linearly.
     pub range: [f32; 2],
-    /// Subtracted per channel; empty: nothing.
+    /// The mean of each channel, which is subtracted; empty to subtract nothing.
     pub mean: Vec<f32>,
-    /// Divided by per channel; empty: nothing.
+    /// The standard deviation of each channel, by which values are divided; empty for no division.
     pub std: Vec<f32>,
 }
 
@@ -70,7 +70,7 @@ impl Default for PixelFormat {
 const METADATA: &str = "latentflow.pixels";
 
 impl PixelFormat {
-    /// The tensor's shape, without the batch dimension, for an image of this size.
+    /// The shape of the tensor of an image, without the batch dimension.
     pub fn shape(&self, height: usize, width: usize) -> Vec<usize> {
         match self.layout {
             TensorLayout::Nchw => vec![self.channels.count(), height, width],
@@ -78,8 +78,8 @@ impl PixelFormat {
         }
     }
 
-    /// Height and width of an image with this tensor shape; `None` where the shape is not of this
-    /// format.
+    /// The height and width of an image with this tensor shape; `None` if the shape does not match
+    /// the format.
     pub fn size(&self, shape: &[usize]) -> Option<(usize, usize)> {
         let (channels, height, width) = match (self.layout, shape) {
             (TensorLayout::Nchw, &[channels, height, width])
@@ -89,7 +89,7 @@ impl PixelFormat {
         (channels == self.channels.count()).then_some((height, width))
     }
 
-    /// The place of a value in a tensor of `pixels` pixels, which are counted row after row.
+    /// The index of a value in a tensor of `pixels` pixels, which are counted row by row.
     pub fn index(&self, channel: usize, pixel: usize, pixels: usize) -> usize {
         match self.layout {
             TensorLayout::Nchw => channel * pixels + pixel,
@@ -97,7 +97,7 @@ impl PixelFormat {
         }
     }
 
-    /// Per channel, `value = byte * scale + offset`.
+    /// The scale and offset of a channel: `value = byte * scale + offset`.
     pub fn affine(&self, channel: usize) -> (f32, f32) {
         let mean = self.mean.get(channel).copied().unwrap_or(0.0);
         let std = self.std.get(channel).copied().unwrap_or(1.0);
@@ -107,14 +107,14 @@ impl PixelFormat {
         )
     }
 
-    /// Whether both make the same values of the same image, however they say it.
+    /// Whether both formats convert an image to the same values, even if their options differ.
     pub fn equals(&self, other: &Self) -> bool {
         let affine =
             (0..self.channels.count()).all(|channel| self.affine(channel) == other.affine(channel));
         affine && (self.channels, self.layout) == (other.channels, other.layout)
     }
 
-    /// The format in a phrase: `rgb nchw in [0, 1], mean [0.5], std [0.5]`.
+    /// A description in one phrase, such as `rgb nchw in [0, 1], mean [0.5], std [0.5]`.
     pub fn describe(&self) -> String {
         let channels = match self.channels {
             Channels::Rgb => "rgb",
@@ -136,10 +136,10 @@ impl PixelFormat {
         )
     }
 
-    /// What is wrong with it, if anything.
+    /// Checks that the format is valid.
     ///
     /// # Errors
-    /// A sentence for people.
+    /// A message that names the invalid option.
     pub fn check(&self) -> Result<(), String> {
         let count = self.channels.count();
         for (name, values) in [("mean", &self.mean), ("std", &self.std)] {
@@ -170,11 +170,11 @@ impl PixelFormat {
         serde_json::from_str(field.metadata().get(METADATA)?).ok()
     }
 
-    /// The field, with this format in its metadata.
+    /// Adds the format to the metadata of the field.
     #[must_use]
     pub fn annotate(&self, field: Field) -> Field {
         let mut metadata = field.metadata().clone();
-        // A struct of numbers and words always has a JSON form.
+        // A struct of numbers and strings can always be serialized to JSON.
         metadata.insert(
             METADATA.to_owned(),
             serde_json::to_string(self).unwrap_or_default(),

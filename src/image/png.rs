@@ -1,5 +1,5 @@
-//! PNG, by the `png` library: text and colour profiles are skipped, the end of the file is
-//! demanded.
+//! PNG decoding by the `png` library: text and color profiles are skipped, and the end of the file
+//! is required.
 
 use std::io::Cursor;
 
@@ -22,7 +22,8 @@ pub(super) fn decode(bytes: &[u8], header: &ImageInfo) -> Result<DecodedImage, I
     decoder.set_limits(Limits {
         bytes: usize::try_from(memory_limit(bytes, header)).unwrap_or(usize::MAX),
     });
-    // Palettes and small bit depths are expanded to 8 bits, 16 bits cut to their upper 8.
+    // Palettes and small bit depths are expanded to 8 bits; of 16-bit samples, the upper 8 bits are
+    // kept.
     decoder.set_transformations(Transformations::normalize_to_color8());
 
     let mut reader = decoder.read_info().map_err(failed)?;
@@ -31,8 +32,8 @@ pub(super) fn decode(bytes: &[u8], header: &ImageInfo) -> Result<DecodedImage, I
         .ok_or_else(|| ImageError::malformed(ImageFormat::Png, "its size overflows"))?;
     let mut data = vec![0; size];
     let frame = reader.next_frame(&mut data).map_err(failed)?;
-    // Chunks behind the image data change the color type that the reader reports, and not the
-    // decoded samples: a late tRNS is ignored, as libpng does.
+    // Chunks after the image data change the color type that the reader reports, but not the
+    // decoded samples: a late tRNS is ignored, as in libpng.
     reader.finish().map_err(failed)?;
 
     let exif = reader.info().exif_metadata.as_deref();
@@ -65,7 +66,7 @@ pub(super) fn decode(bytes: &[u8], header: &ImageInfo) -> Result<DecodedImage, I
 fn map_error(bytes: &[u8], error: &DecodingError) -> ImageError {
     match error {
         DecodingError::IoError(_) => ImageError::truncated(ImageFormat::Png, bytes, UNFINISHED),
-        DecodingError::LimitsExceeded => ImageError::too_hungry(ImageFormat::Png),
+        DecodingError::LimitsExceeded => ImageError::memory_exceeded(ImageFormat::Png),
         error => ImageError::malformed(ImageFormat::Png, error),
     }
 }
@@ -79,7 +80,7 @@ mod tests {
     use crate::batch::RejectCode;
     use crate::image::{Channels, decode};
 
-    /// A row of pixels as they lie in a PNG.
+    /// A PNG of one row of pixels.
     fn png(
         width: u32,
         color: ColorType,
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn palettes_and_alpha_become_colours() {
+    fn palettes_and_alpha_become_colors() {
         let indexed = png(
             2,
             ColorType::Indexed,
@@ -143,9 +144,9 @@ mod tests {
         assert_eq!(pixels(&gray, Channels::Rgb), [7, 7, 7]);
     }
 
-    /// A PNG with another chunk before the one of this kind.
+    /// Inserts a chunk of `kind` before the last chunk of kind `before`.
     fn with_chunk(png: &[u8], before: &[u8; 4], kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
-        let place = png.windows(4).rposition(|window| window == before).unwrap() - 4;
+        let start = png.windows(4).rposition(|window| window == before).unwrap() - 4;
         let named = [kind, body].concat();
         let length = u32::try_from(body.len()).unwrap().to_be_bytes();
         let chunk = [
@@ -154,11 +155,11 @@ mod tests {
             &crc32fast::hash(&named).to_be_bytes(),
         ]
         .concat();
-        [&png[..place], &chunk, &png[place..]].concat()
+        [&png[..start], &chunk, &png[start..]].concat()
     }
 
     #[test]
-    fn chunks_behind_the_image_data_change_nothing() {
+    fn chunks_after_the_image_data_are_ignored() {
         let samples: Vec<u8> = (0..24).collect();
         let kinds = [
             (ColorType::Grayscale, BitDepth::Eight, 24, [0, 7].as_slice()),
@@ -180,7 +181,7 @@ mod tests {
             for channels in [Channels::Gray, Channels::Rgb] {
                 let expected = decode(&sound, channels, 100);
                 assert!(expected.is_ok());
-                // A second palette is an error of its own.
+                // A second palette is an error.
                 let late = if color == ColorType::Indexed {
                     &with_chunk(&sound, b"IEND", b"tRNS", transparent)
                 } else {
@@ -192,14 +193,14 @@ mod tests {
     }
 
     #[test]
-    fn transparency_where_it_belongs_is_dropped() {
+    fn transparency_before_the_image_data_is_dropped() {
         let gray = png(3, ColorType::Grayscale, BitDepth::Eight, &[], &[1, 7, 9]);
         let gray = with_chunk(&gray, b"IDAT", b"tRNS", &[0, 7]);
         assert_eq!(pixels(&gray, Channels::Gray), [1, 7, 9]);
     }
 
     #[test]
-    fn a_frame_of_another_size_than_the_image_is_malformed() {
+    fn frame_of_other_size_than_image_is_malformed() {
         let image = png(4, ColorType::Grayscale, BitDepth::Eight, &[], &[1, 2, 3, 4]);
         let frame = |width: u8| {
             let control = [
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_is_an_error_wherever_it_falls() {
+    fn png_cut_at_any_byte_is_truncated() {
         let samples: Vec<u8> = (0..3000_u32)
             .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
             .collect();
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_is_refused_by_its_header() {
+    fn decompression_bomb_is_rejected_by_its_header() {
         let mut bomb = png(1, ColorType::Rgb, BitDepth::Eight, &[], &[1, 2, 3]);
         bomb[16..20].copy_from_slice(&100_000_u32.to_be_bytes());
         bomb[20..24].copy_from_slice(&100_000_u32.to_be_bytes());
@@ -249,12 +250,12 @@ mod tests {
         assert_eq!(error.code(), RejectCode::TooLarge);
         assert_eq!(
             error.to_string(),
-            "PNG of 100000 x 100000 pixels, more than the limit of 100000000 pixels"
+            "PNG has 100000 x 100000 pixels, more than the limit of 100000000 pixels"
         );
     }
 
     #[test]
-    fn a_flipped_bit_is_an_error() {
+    fn flipped_bit_is_malformed() {
         let mut damaged = png(
             3,
             ColorType::Rgb,

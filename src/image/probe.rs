@@ -1,20 +1,20 @@
-//! What an image says of itself before it is decoded: its format and its size.
+//! Reads the format and the size of an image from its header, without decoding it.
 
 use crate::image::error::ImageError;
 use crate::image::{image_rs, jpeg};
 
-/// A format of encoded images, found from their bytes.
+/// A format of encoded images, detected from their bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ImageFormat {
     /// JPEG, baseline or progressive.
     Jpeg,
-    /// PNG; of an animation the default image.
+    /// PNG; for an animation, the default image.
     Png,
-    /// WebP, lossy or lossless; of an animation the first frame.
+    /// WebP, lossy or lossless; for an animation, the first frame.
     WebP,
     /// Windows bitmap.
     Bmp,
-    /// GIF; of an animation the first frame.
+    /// GIF; for an animation, the first frame.
     Gif,
     /// TIFF; the first page.
     Tiff,
@@ -23,7 +23,7 @@ pub enum ImageFormat {
 }
 
 impl ImageFormat {
-    /// The format that bytes begin with, whatever they are called.
+    /// Detects the format from the first bytes, regardless of the file name.
     pub fn of(bytes: &[u8]) -> Option<Self> {
         match bytes {
             [0xff, 0xd8, 0xff, ..] => Some(Self::Jpeg),
@@ -54,7 +54,7 @@ impl ImageFormat {
         }
     }
 
-    /// The name that its users give it.
+    /// The usual name of the format.
     pub fn name(self) -> &'static str {
         match self {
             Self::Jpeg => "JPEG",
@@ -68,52 +68,54 @@ impl ImageFormat {
     }
 }
 
-/// What an image says of itself.
+/// The format and size of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageInfo {
-    /// How it is encoded.
+    /// The format of the encoded image.
     pub format: ImageFormat,
-    /// Columns of pixels as stored, before any EXIF orientation.
+    /// The number of columns as stored, before any EXIF orientation.
     pub width: u32,
-    /// Rows of pixels as stored, before any EXIF orientation.
+    /// The number of rows as stored, before any EXIF orientation.
     pub height: u32,
-    /// Bytes that decoding takes at its peak for each pixel.
+    /// The peak memory of decoding, in bytes per pixel.
     pub bytes_per_pixel: u64,
 }
 
-/// Bytes that decoding takes for each pixel of most images: a JPEG's coefficients and its colours,
-/// or a copy of four 8-bit channels while they become three. Limits and memory count pixels of so
-/// many bytes.
+/// The memory that the decoding of most images takes per pixel, in bytes: the coefficients and the
+/// colors of a JPEG, or a copy of four 8-bit channels during their conversion to three. Limits and
+/// memory estimates count pixels of this size.
 pub const DECODING: u64 = 12;
 
 impl ImageInfo {
-    /// How many pixels it decodes to.
+    /// The number of pixels.
     pub fn pixels(&self) -> u64 {
         u64::from(self.width) * u64::from(self.height)
     }
 
-    /// Pixels of the usual cost that take as much memory while they are decoded: more than it has
-    /// where samples are deeper than 8 bits, or blocks are larger than the image.
+    /// The number of pixels of [`DECODING`] bytes that take as much memory as the decoding of the
+    /// image: more than its pixels if samples are deeper than 8 bits, or if blocks exceed the
+    /// image.
     pub fn charged_pixels(&self) -> u64 {
-        // Blocks of a JPEG whose channels are sampled most coarsely have so many rows and columns.
+        // The number of rows and columns of a block of a JPEG at the coarsest subsampling.
         const BLOCK: u64 = 32;
-        let whole = |side: u32| {
+        let padded = |side: u32| {
             if self.format == ImageFormat::Jpeg {
                 u64::from(side).next_multiple_of(BLOCK)
             } else {
                 side.into()
             }
         };
-        let stored = whole(self.width) * whole(self.height);
+        let stored = padded(self.width) * padded(self.height);
         let decoded = self
             .pixels()
             .saturating_mul(self.bytes_per_pixel)
             .div_ceil(DECODING);
-        // Blocks beyond the image are held as coefficients, half of what decoding takes.
+        // Blocks beyond the image are held as coefficients, which are half of the memory of
+        // decoding.
         self.pixels().max(decoded).max(stored / 2)
     }
 
-    /// Whether it may be decoded where images of `max_pixels` pixels may.
+    /// Whether the image is within a limit of `max_pixels` pixels of [`DECODING`] bytes.
     pub fn fits(&self, max_pixels: u64) -> bool {
         self.pixels() <= max_pixels
             && self.pixels().saturating_mul(self.bytes_per_pixel)
@@ -121,10 +123,11 @@ impl ImageInfo {
     }
 }
 
-/// Reads the header alone: microseconds, and no memory that grows with what it claims.
+/// Reads the header only, which takes microseconds; the memory does not depend on the size that the
+/// header states.
 ///
 /// # Errors
-/// When it is no image of a known format, or its header is broken.
+/// If the format is unknown, or the header is truncated, malformed or unsupported.
 pub fn probe(bytes: &[u8]) -> Result<ImageInfo, ImageError> {
     let format = ImageFormat::of(bytes).ok_or_else(|| ImageError::unknown(bytes))?;
     ImageError::catch(format, || {
@@ -148,8 +151,8 @@ pub fn probe(bytes: &[u8]) -> Result<ImageInfo, ImageError> {
     })
 }
 
-/// PNG demands that its size stands at a fixed place, so that its decoder, which would first unpack
-/// colour profiles, is not needed.
+/// Reads the size from its fixed offset in a PNG. The decoder is not used, because it unpacks color
+/// profiles first.
 fn png_size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
     let header = bytes
         .get(8..24)
@@ -163,7 +166,7 @@ fn png_size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
         b"IHDR" => Ok((number(8), number(12))),
         _ => Err(ImageError::malformed(
             ImageFormat::Png,
-            "its first chunk is no IHDR",
+            "its first chunk is not IHDR",
         )),
     }
 }
@@ -176,7 +179,7 @@ mod tests {
     use crate::batch::RejectCode;
 
     #[test]
-    fn the_bytes_say_the_format() {
+    fn format_is_detected_from_the_bytes() {
         assert_eq!(ImageFormat::of(b"P6\n2 2\n255\n"), Some(ImageFormat::Pnm));
         assert_eq!(ImageFormat::of(b"GIF89a"), Some(ImageFormat::Gif));
         assert_eq!(ImageFormat::of(b"MM\0\x2a"), Some(ImageFormat::Tiff));
@@ -185,13 +188,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_image_is_told_apart() {
+    fn unknown_empty_and_broken_images_have_distinct_codes() {
         let html = probe(b"<html>").unwrap_err();
         assert_eq!(html.code(), RejectCode::Unsupported);
-        assert!(
-            html.to_string()
-                .ends_with("it begins with the bytes 3c 68 74 6d 6c 3e"),
-            "{html}"
+        assert_eq!(
+            html.to_string(),
+            "not a JPEG, PNG, WebP, BMP, GIF, TIFF or PNM image: it begins with the bytes \
+             3c 68 74 6d 6c 3e"
         );
         assert_eq!(probe(b"").unwrap_err().code(), RejectCode::Truncated);
         assert_eq!(
@@ -205,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_without_pixels_is_malformed() {
+    fn image_of_zero_width_is_malformed() {
         assert_eq!(
             probe(b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\0\0\0\0\0\x01")
                 .unwrap_err()
@@ -215,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_of_a_pixmap_gives_its_size() {
+    fn size_of_a_pixmap_is_read_from_its_header() {
         let header = probe(b"P6\n3 2\n255\n").unwrap();
         assert_eq!(
             header,

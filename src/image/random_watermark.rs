@@ -1,17 +1,16 @@
-//! Watermarks that are drawn at random: texts and grids of any size, place, angle and shade, with
-//! smooth edges.
+//! Random watermarks: texts and grids of random size, position, angle and shade, with smooth edges.
 
 use rand::Rng;
 
 use super::watermark::{GLYPH, glyph};
 
-/// A watermark as one record gets it.
+/// The watermark of one record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RandomWatermark {
     pattern: WatermarkPattern,
-    /// Cosine and sine of the angle at which it rises.
+    /// The cosine and sine of the angle at which the pattern rises.
     angle: (f32, f32),
-    /// A pixel (x, y) at which the pattern's origin lies.
+    /// The pixel (x, y) at the origin of the pattern.
     anchor: (f32, f32),
     shade: f32,
 }
@@ -20,29 +19,31 @@ pub struct RandomWatermark {
 enum WatermarkPattern {
     Text {
         glyphs: Vec<[u8; 8]>,
-        /// Pixels along the side of a dot of the font.
+        /// The side of a dot of the font, in pixels.
         dot: f32,
-        /// Dots from one copy to the next in its line.
+        /// The distance between two copies in a line, in dots.
         period: usize,
-        /// Dots from one line to the next.
+        /// The distance between two lines, in dots.
         line: f32,
-        /// The share of a period by which each line starts later than the one above.
+        /// The fraction of a period by which each line is shifted relative to the line above.
         stagger: f32,
-        /// How much of a stroke's smooth edge belongs to it: the less, the bolder.
+        /// The level above which the smooth edge belongs to a stroke: a lower level gives bolder
+        /// text.
         threshold: f32,
     },
     Grid {
-        /// Pixels from one line to the next, along both axes.
+        /// The distance between two lines along both axes, in pixels.
         spacing: [f32; 2],
-        /// Pixels across a line.
+        /// The thickness of a line, in pixels.
         thickness: f32,
     },
 }
 
-/// A text is drawn three times as often as a grid, since it has more to learn.
+/// The probability of a text: three times that of a grid, because texts are more diverse and thus
+/// harder to learn.
 const TEXT_SHARE: f64 = 0.75;
-/// The steepest rise or fall: 45 degrees.
-const STEEPEST: f32 = std::f32::consts::FRAC_PI_4;
+/// The maximum angle of rise or fall: 45 degrees.
+const MAX_ANGLE: f32 = std::f32::consts::FRAC_PI_4;
 
 impl RandomWatermark {
     /// Draws a watermark for an image of this size.
@@ -56,7 +57,7 @@ impl RandomWatermark {
         let angle: f32 = if level {
             0.0
         } else {
-            rng.random_range(-STEEPEST..STEEPEST)
+            rng.random_range(-MAX_ANGLE..MAX_ANGLE)
         };
         let anchor = (width * rng.random::<f32>(), height * rng.random::<f32>());
         let light = rng.random_bool(0.67);
@@ -73,13 +74,13 @@ impl RandomWatermark {
         }
     }
 
-    /// From 0 for black to 1 for white.
+    /// The shade, from 0 (black) to 1 (white).
     pub fn shade(&self) -> f32 {
         self.shade
     }
 
-    /// Calls `paint` for each pixel that is covered, row after row, with its index and the share
-    /// that is covered.
+    /// Calls `paint` for each covered pixel, row by row, with the index of the pixel and the
+    /// covered fraction.
     pub fn paint(&self, height: usize, width: usize, mut paint: impl FnMut(usize, f32)) {
         for y in 0..height {
             for x in 0..width {
@@ -100,9 +101,9 @@ impl RandomWatermark {
 impl WatermarkPattern {
     fn text(height: f32, width: f32, rng: &mut impl Rng) -> Self {
         let glyphs: Vec<[u8; 8]> = words(rng).filter_map(glyph).collect();
-        // From the font's own size to that of a word that fills a photograph.
+        // The sizes range from that of the font to that of a word that fills a photograph.
         let dot = between(rng, 1.0, (height.min(width) / 100.0).max(4.0));
-        // Beyond the image's diagonal there is no second copy.
+        // A distance of the diagonal of the image leaves no second copy.
         let alone = rng.random_bool(0.25).then(|| height.hypot(width) / dot);
         let gap = alone.unwrap_or_else(|| between(rng, 4.0, 40.0));
         let line = alone.unwrap_or_else(|| between(rng, 2.0, 40.0)) + GLYPH;
@@ -126,8 +127,8 @@ impl WatermarkPattern {
         }
     }
 
-    /// The share of a pixel that is covered, at a place along and below the pattern's origin, in
-    /// pixels.
+    /// The covered fraction of the pixel at the distance `along` and `below` the origin of the
+    /// pattern, in pixels.
     fn covers(&self, along: f32, below: f32) -> f32 {
         match self {
             Self::Grid { spacing, thickness } => {
@@ -145,7 +146,7 @@ impl WatermarkPattern {
                 stagger,
                 threshold,
             } => {
-                // The origin is the middle of a text.
+                // The origin is the center of a text.
                 let below = below / dot + GLYPH / 2.0;
                 let number = (below / line).floor();
                 let row = below - number * line;
@@ -156,8 +157,8 @@ impl WatermarkPattern {
                     + (glyphs.len() * 8) as f32 / 2.0
                     + number * stagger * *period as f32;
                 let level = smooth(glyphs, *period, along, row);
-                // The smooth edge is a dot wide; it is sharpened until it is a pixel wide, and ends
-                // where no dot is near.
+                // The smooth edge is one dot wide. It is sharpened to the width of one pixel, and
+                // is 0 far from any dot.
                 let sharpness = dot.max(0.5 / threshold);
                 ((level - threshold) * sharpness + 0.5).clamp(0.0, 1.0)
             }
@@ -165,8 +166,8 @@ impl WatermarkPattern {
     }
 }
 
-/// How near a place is to lit dots, 0 to 1: linear between the centres of the four dots around it,
-/// so that a large glyph is round rather than made of squares.
+/// The level at a position, 0 to 1: bilinear interpolation between the centers of the four dots
+/// around it, so that a large glyph is round instead of composed of squares.
 fn smooth(glyphs: &[[u8; 8]], period: usize, x: f32, y: f32) -> f32 {
     let (x, y) = (x.rem_euclid(period as f32) - 0.5, y - 0.5);
     let (column, row) = (x.floor(), y.floor());
@@ -184,7 +185,7 @@ fn smooth(glyphs: &[[u8; 8]], period: usize, x: f32, y: f32) -> f32 {
                 rows.get(row as usize)
             }
         });
-        // The font's lowest bit is its leftmost dot.
+        // The lowest bit is the leftmost dot.
         dots.map_or(0.0, |dots| f32::from(dots >> (column % 8) & 1))
     };
     let above = lit(column, row) * (1.0 - right) + lit(column + 1.0, row) * right;
@@ -192,7 +193,7 @@ fn smooth(glyphs: &[[u8; 8]], period: usize, x: f32, y: f32) -> f32 {
     above * (1.0 - down) + under * down
 }
 
-/// One to three words of letters and digits, in the cases that people write in.
+/// One to three words of letters or digits, in upper, title, mixed or lower case.
 fn words(rng: &mut impl Rng) -> impl Iterator<Item = char> {
     let mut text = String::new();
     let case = rng.random_range(0..4);
@@ -201,11 +202,11 @@ fn words(rng: &mut impl Rng) -> impl Iterator<Item = char> {
             text.push(' ');
         }
         let number = rng.random_bool(0.15);
-        for place in 0..rng.random_range(2..=9) {
+        for position in 0..rng.random_range(2..=9) {
             let letter = char::from(b'a' + rng.random_range(0..26));
             let digit = char::from(b'0' + rng.random_range(0..10));
             let upper =
-                case == 0 || (case == 1 && place == 0) || (case == 2 && rng.random_bool(0.3));
+                case == 0 || (case == 1 && position == 0) || (case == 2 && rng.random_bool(0.3));
             text.push(match (number, upper) {
                 (true, _) => digit,
                 (false, true) => letter.to_ascii_uppercase(),
@@ -216,7 +217,7 @@ fn words(rng: &mut impl Rng) -> impl Iterator<Item = char> {
     text.chars().collect::<Vec<_>>().into_iter()
 }
 
-/// A number between two, small ones as often as large ones: uniform in its logarithm.
+/// A random number between `low` and `high`, log-uniformly distributed.
 fn between(rng: &mut impl Rng, low: f32, high: f32) -> f32 {
     low * (high / low).powf(rng.random::<f32>())
 }
@@ -228,7 +229,7 @@ mod tests {
 
     use super::*;
 
-    fn picture(mark: &RandomWatermark, height: usize, width: usize) -> String {
+    fn render(mark: &RandomWatermark, height: usize, width: usize) -> String {
         let mut dots = vec!['.'; height * width];
         mark.paint(height, width, |pixel, share| {
             dots[pixel] = ['.', ':', 'o', '8', '#'][(share * 4.0).round() as usize]
@@ -249,7 +250,7 @@ mod tests {
             threshold: 0.5,
         };
         let anchor = (width as f32 / 2.0, height as f32 / 2.0);
-        picture(
+        render(
             &RandomWatermark {
                 pattern,
                 angle: (angle.cos(), angle.sin()),
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn glyphs_grow_round_and_turn() {
+    fn glyphs_are_scaled_smoothly_and_rotated() {
         expect_test::expect![[r#"
             ..##....###.....
             .####....##.....
@@ -331,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_a_grid_may_lie_between_pixels() {
+    fn lines_of_a_grid_cover_fractions_of_pixels() {
         let pattern = WatermarkPattern::Grid {
             spacing: [6.0, 4.0],
             thickness: 1.5,
@@ -350,11 +351,11 @@ mod tests {
             :88::::88::::88:
             ################
         "#]]
-        .assert_eq(&picture(&mark, 6, 16));
+        .assert_eq(&render(&mark, 6, 16));
     }
 
     #[test]
-    fn every_mark_covers_a_share_of_0_to_1_of_pixels_that_exist() {
+    fn fractions_are_0_to_1_and_pixels_are_in_the_image() {
         let mut rng = ChaCha8Rng::seed_from_u64(5);
         for (height, width) in [(1, 1), (0, 9), (3, 200), (64, 64)] {
             for _ in 0..50 {

@@ -9,35 +9,35 @@ use crate::image::decode::Pixels;
 use crate::image::error::ImageError;
 use crate::image::pixel_format::Channels;
 
-/// What becomes of an image whose sides are not in the target's proportion.
+/// The treatment of an image whose aspect ratio differs from that of the target.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ResizeMode {
-    /// Each side is resized on its own: nothing is lost, the proportion changes.
+    /// Each side is resized independently: the content is complete, and the aspect ratio changes.
     #[default]
     Stretch,
-    /// The short side is resized to fit, what the long side has too much is cut off on both ends.
+    /// The short side is resized to fit, and the excess of the long side is cropped at both ends.
     Crop,
-    /// The long side is resized to fit, what the short side lacks is black on both ends.
+    /// The long side is resized to fit, and the short side is padded with black at both ends.
     Pad,
 }
 
-/// A part of an image, in its pixels.
+/// A rectangle of an image, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CropBox {
-    /// Columns before it.
+    /// The number of columns to the left of the rectangle.
     pub left: f64,
-    /// Rows above it.
+    /// The number of rows above the rectangle.
     pub top: f64,
-    /// Columns of it.
+    /// The width, in columns.
     pub width: f64,
-    /// Rows of it.
+    /// The height, in rows.
     pub height: f64,
 }
 
 impl CropBox {
-    /// All of an image.
-    pub fn whole(pixels: &Pixels) -> Self {
+    /// The rectangle that covers the complete image.
+    pub fn full(pixels: &Pixels) -> Self {
         Self {
             left: 0.0,
             top: 0.0,
@@ -46,13 +46,13 @@ impl CropBox {
         }
     }
 
-    /// The largest part in its middle that has the proportion of `height` x `width`.
+    /// The largest centered rectangle with the aspect ratio of `height` x `width`.
     fn centered(self, height: usize, width: usize) -> Self {
-        let proportion = width as f64 / height as f64;
-        let (inner_width, inner_height) = if self.width / self.height > proportion {
-            (self.height * proportion, self.height)
+        let aspect_ratio = width as f64 / height as f64;
+        let (inner_width, inner_height) = if self.width / self.height > aspect_ratio {
+            (self.height * aspect_ratio, self.height)
         } else {
-            (self.width, self.width / proportion)
+            (self.width, self.width / aspect_ratio)
         };
         Self {
             left: self.left + (self.width - inner_width) / 2.0,
@@ -63,7 +63,7 @@ impl CropBox {
     }
 }
 
-/// Resizes images to one size; its buffers are used again for every image.
+/// Resizes images to one size, and reuses its buffers for every image.
 pub struct Resizer {
     height: usize,
     width: usize,
@@ -75,7 +75,7 @@ pub struct Resizer {
 }
 
 impl Resizer {
-    /// A resizer to `height` x `width` pixels, both above 0.
+    /// Creates a resizer to `height` x `width` pixels, both above 0.
     pub fn new(height: usize, width: usize, fit: ResizeMode) -> Self {
         let inner = fast_image_resize::Resizer::new();
         Self {
@@ -88,18 +88,20 @@ impl Resizer {
         }
     }
 
-    /// The resized image: `height * width * channels` bytes, interleaved.
+    /// Resizes an image to `height * width * channels` interleaved bytes.
     ///
     /// # Errors
-    /// When the pixels are not as many as their size says, or none.
+    /// [`ImageError::Malformed`] if the number of bytes does not match the size, or the image is
+    /// empty; [`ImageError::TooLarge`] if a side exceeds 2^20 pixels.
     pub fn resize(&mut self, pixels: &Pixels) -> Result<&[u8], ImageError> {
-        self.resize_box(pixels, CropBox::whole(pixels))
+        self.resize_box(pixels, CropBox::full(pixels))
     }
 
-    /// The same for a part of an image.
+    /// Resizes a rectangle of an image.
     ///
     /// # Errors
-    /// As [`Resizer::resize`], and when the part lies not within the image.
+    /// The errors of [`Resizer::resize`], and [`ImageError::Malformed`] if the rectangle exceeds
+    /// the image.
     pub fn resize_box(&mut self, pixels: &Pixels, area: CropBox) -> Result<&[u8], ImageError> {
         let count = pixels.channels.count();
         self.resized.resize(self.height * self.width * count, 0);
@@ -136,10 +138,11 @@ impl Resizer {
         Ok(&self.resized)
     }
 
-    /// Height and width of the image inside the target: smaller only where it is padded.
+    /// The height and width of the image within the target, which are smaller than the target only
+    /// if it is padded.
     fn inner_size(&self, area: CropBox) -> (usize, usize) {
         let (target_height, target_width) = (self.height as f64, self.width as f64);
-        // Rounded to nearest, at least one pixel.
+        // Sides are rounded to the nearest pixel, and are at least one pixel.
         let scaled = |side: f64, by: f64, of: f64| (side * by / of).round().max(1.0) as usize;
         match self.fit {
             ResizeMode::Stretch | ResizeMode::Crop => (self.height, self.width),
@@ -155,12 +158,14 @@ impl Resizer {
     }
 }
 
-/// Pixels of a side at most: the weights of a resized line take memory in addition to the image.
+/// Maximum number of pixels of a side: the weights of a resized line take memory in addition to the
+/// image.
 const MAX_SIDE: usize = 1 << 20;
-/// Bytes of an image between the vertical pass, which comes first, and the horizontal one. Beyond,
-/// an image that becomes higher is resized horizontally first, or a line of a million pixels would
-/// take as many lines as the target has.
-const MAX_BETWEEN: usize = 16 << 20;
+/// Maximum number of bytes of the intermediate image between the vertical pass, which comes first,
+/// and the horizontal pass. Above it, an image that becomes higher is resized horizontally first:
+/// otherwise, the intermediate image of a line of a million pixels has as many such lines as the
+/// target.
+const MAX_INTERMEDIATE: usize = 16 << 20;
 
 fn scale(
     resizer: &mut fast_image_resize::Resizer,
@@ -171,7 +176,9 @@ fn scale(
 ) -> Result<(), ImageError> {
     let longest = pixels.width.max(pixels.height);
     if longest > MAX_SIDE {
-        let text = format!("a side of {longest} pixels is resized; at most {MAX_SIDE} are");
+        let text = format!(
+            "an image with a side of {longest} pixels cannot be resized; the maximum is {MAX_SIDE}"
+        );
         return Err(ImageError::TooLarge(text));
     }
     let count = pixels.channels.count();
@@ -180,7 +187,7 @@ fn scale(
         && (area.width as usize)
             .saturating_mul(height)
             .saturating_mul(count)
-            > MAX_BETWEEN
+            > MAX_INTERMEDIATE
     {
         let mut lines = vec![0; width * pixels.height * count];
         let all_lines = CropBox {
@@ -218,10 +225,10 @@ fn scale_both(
     (height, width): (usize, usize),
     into: &mut [u8],
 ) -> Result<(), ImageError> {
-    let unfit = |error: &dyn std::fmt::Display| {
-        ImageError::Malformed(format!("cannot be resized: {error}"))
+    let malformed = |error: &dyn std::fmt::Display| {
+        ImageError::Malformed(format!("the image cannot be resized: {error}"))
     };
-    let side = |side: usize| u32::try_from(side).map_err(|error| unfit(&error));
+    let side = |side: usize| u32::try_from(side).map_err(|error| malformed(&error));
     let pixel = match pixels.channels {
         Channels::Rgb => PixelType::U8x3,
         Channels::Gray => PixelType::U8,
@@ -232,14 +239,14 @@ fn scale_both(
         &pixels.data,
         pixel,
     );
-    let source = source.map_err(|error| unfit(&error))?;
+    let source = source.map_err(|error| malformed(&error))?;
     let target = Image::from_slice_u8(side(width)?, side(height)?, into, pixel);
-    let mut target = target.map_err(|error| unfit(&error))?;
+    let mut target = target.map_err(|error| malformed(&error))?;
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
     let options = options.crop(area.left, area.top, area.width, area.height);
     resizer
         .resize(&source, &mut target, &options)
-        .map_err(|error| unfit(&error))
+        .map_err(|error| malformed(&error))
 }
 
 #[cfg(test)]
@@ -258,9 +265,9 @@ mod tests {
     }
 
     #[test]
-    fn half_the_width_is_the_weighted_mean_of_its_neighbourhood() {
-        // A triangle two pixels wide: weights .75 .75 .25 over 1.75, so (70 * .75 + 140 * .25) /
-        // 1.75 = 50.
+    fn half_the_width_is_the_weighted_mean_of_the_pixels() {
+        // The filter is a triangle two pixels wide, with weights 0.75, 0.75, 0.25 over 1.75, so
+        // that the second pixel adds (70 * 0.75 + 140 * 0.25) / 1.75 = 50.
         let mut resizer = Resizer::new(1, 2, ResizeMode::Stretch);
         assert_eq!(
             resizer.resize(&gray(4, &[0, 70, 140, 210])).unwrap(),
@@ -269,11 +276,11 @@ mod tests {
     }
 
     #[test]
-    fn long_line_is_resized_without_a_large_image_between() {
+    fn long_line_is_resized_without_large_intermediate_image() {
         let line = gray(1 << 20, &vec![200; 1 << 20]);
         let mut resizer = Resizer::new(64, 64, ResizeMode::Stretch);
         assert_eq!(resizer.resize(&line).unwrap(), [200; 64 * 64]);
-        // Both orders agree within the rounding of a step.
+        // The results of both orders of the passes differ by at most 1, the rounding of a pass.
         let ramp: Vec<u8> = (0..300_000).map(|at| (at / 1200) as u8).collect();
         let ramp = gray(100_000, &ramp);
         let (wide, square) = (
@@ -288,22 +295,26 @@ mod tests {
         scale_both(
             &mut inner,
             &ramp,
-            CropBox::whole(&ramp),
+            CropBox::full(&ramp),
             (200, 10),
             &mut once,
         )
         .unwrap();
         assert!(wide.iter().zip(&once).all(|(a, b)| a.abs_diff(*b) <= 1));
         let longer = gray((1 << 20) + 1, &vec![0; (1 << 20) + 1]);
-        assert!(matches!(
+        assert_eq!(
             resizer.resize(&longer),
-            Err(ImageError::TooLarge(_))
-        ));
+            Err(ImageError::TooLarge(
+                "an image with a side of 1048577 pixels cannot be resized; \
+                 the maximum is 1048576"
+                    .to_owned()
+            ))
+        );
     }
 
     #[test]
-    fn a_size_that_fits_already_changes_nothing() {
-        let colours = Pixels {
+    fn image_of_target_size_is_unchanged() {
+        let colors = Pixels {
             width: 2,
             height: 1,
             channels: Channels::Rgb,
@@ -311,14 +322,14 @@ mod tests {
         };
         for fit in [ResizeMode::Stretch, ResizeMode::Crop, ResizeMode::Pad] {
             assert_eq!(
-                Resizer::new(1, 2, fit).resize(&colours).unwrap(),
+                Resizer::new(1, 2, fit).resize(&colors).unwrap(),
                 [1, 2, 3, 4, 5, 6]
             );
         }
     }
 
     #[test]
-    fn crop_keeps_the_middle_of_the_long_side() {
+    fn crop_keeps_the_center_of_the_long_side() {
         let mut resizer = Resizer::new(1, 2, ResizeMode::Crop);
         assert_eq!(
             resizer.resize(&gray(4, &[0, 70, 140, 210])).unwrap(),
@@ -327,13 +338,13 @@ mod tests {
     }
 
     #[test]
-    fn pad_puts_black_on_both_ends_of_the_short_side() {
+    fn pad_adds_black_at_both_ends_of_the_short_side() {
         let mut resizer = Resizer::new(4, 2, ResizeMode::Pad);
         assert_eq!(
             resizer.resize(&gray(1, &[9])).unwrap(),
             [0, 0, 9, 9, 9, 9, 0, 0]
         );
-        // The buffers are used again: nothing of the image before may shine through.
+        // The buffers are reused: the result must not contain pixels of the previous image.
         assert_eq!(
             resizer.resize(&gray(1, &[5, 5, 5, 5])).unwrap(),
             [5, 0, 5, 0, 5, 0, 5, 0]
@@ -345,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_padded_to_a_line() {
+    fn line_is_padded_to_a_line() {
         let mut resizer = Resizer::new(3, 3, ResizeMode::Pad);
         assert_eq!(
             resizer.resize(&gray(1000, &[7; 1000])).unwrap(),
@@ -354,17 +365,16 @@ mod tests {
     }
 
     #[test]
-    fn pixels_that_are_missing_are_an_error() {
+    fn image_with_missing_pixels_is_malformed() {
         let short = Pixels {
             width: 9,
             height: 9,
             channels: Channels::Gray,
             data: vec![1],
         };
-        assert!(
-            Resizer::new(2, 2, ResizeMode::Stretch)
-                .resize(&short)
-                .is_err()
-        );
+        assert!(matches!(
+            Resizer::new(2, 2, ResizeMode::Stretch).resize(&short),
+            Err(ImageError::Malformed(_))
+        ));
     }
 }

@@ -5,16 +5,16 @@
 pub const WINDOW: usize = 11;
 /// The standard deviation of the window's Gaussian weights, in pixels.
 const SIGMA: f64 = 1.5;
-/// The constants of the paper, for levels 0..255.
+/// The constants C1 and C2 of the paper, for levels 0..255.
 const C1: f64 = (0.01 * 255.0) * (0.01 * 255.0);
 const C2: f64 = (0.03 * 255.0) * (0.03 * 255.0);
 
-/// Local first and second moments of two images: x, y, x², y², xy.
+/// The local first and second moments of two images: x, y, x², y², xy.
 type Moments = [f64; 5];
 
-/// Mean structural similarity of two planes of 8-bit levels, row after row, over all windows that
-/// lie inside. `x` and `y` give the level of a pixel; `None` where the planes are smaller than the
-/// window.
+/// Mean structural similarity of two planes of 8-bit levels over all windows within the planes. `x`
+/// and `y` return the level of a pixel, counted row by row. `None` if the planes are smaller than
+/// the window.
 pub fn ssim(
     height: usize,
     width: usize,
@@ -27,8 +27,8 @@ pub fn ssim(
     let weights = weights();
     let columns = width - WINDOW + 1;
     let mut line = vec![Moments::default(); width];
-    // The last rows, blurred along their length: enough for one row of windows, however tall the
-    // image.
+    // The last rows after the horizontal pass, which suffice for one row of windows at any height
+    // of the image.
     let mut recent = vec![Moments::default(); WINDOW * columns];
     let mut sum = 0.0;
     for row in 0..height {
@@ -36,15 +36,15 @@ pub fn ssim(
             let (x, y) = (x(row * width + column), y(row * width + column));
             *moments = [x, y, x * x, y * y, x * y];
         }
-        let place = row % WINDOW * columns;
-        for (blurred, window) in recent[place..place + columns]
+        let start = row % WINDOW * columns;
+        for (blurred, window) in recent[start..start + columns]
             .iter_mut()
             .zip(line.windows(WINDOW))
         {
             *blurred = weighted(&weights, window.iter());
         }
         if row + 1 >= WINDOW {
-            // The oldest row lies where the next one will be written.
+            // The oldest row is at the position of the next row.
             let oldest = (row + 1) % WINDOW;
             let rows = || (oldest..WINDOW).chain(0..oldest);
             for column in 0..columns {
@@ -78,7 +78,7 @@ fn similarity([x, y, xx, yy, xy]: Moments) -> f64 {
 }
 
 fn weights() -> [f64; WINDOW] {
-    let gauss = |place: usize| (-(place as f64 - 5.0).powi(2) / (2.0 * SIGMA * SIGMA)).exp();
+    let gauss = |index: usize| (-(index as f64 - 5.0).powi(2) / (2.0 * SIGMA * SIGMA)).exp();
     let raw: [f64; WINDOW] = std::array::from_fn(gauss);
     let sum: f64 = raw.iter().sum();
     raw.map(|weight| weight / sum)
@@ -88,18 +88,18 @@ fn weights() -> [f64; WINDOW] {
 mod tests {
     use super::*;
 
-    /// A picture that any language can compute exactly.
+    /// An image that can be computed exactly in any language.
     fn level(pixel: usize) -> f64 {
         ((pixel * 7919 + pixel / 20 * 104_729) % 256) as f64
     }
 
     #[test]
-    fn an_image_is_similar_to_itself() {
+    fn image_has_similarity_1_to_itself() {
         assert!((ssim(16, 20, level, level).unwrap_or(0.0) - 1.0).abs() < 1e-12);
     }
 
     #[test]
-    fn a_changed_image_scores_as_in_scikit_image() {
+    fn similarity_of_changed_image_equals_scikit_image() {
         // structural_similarity(x, y, gaussian_weights=True, sigma=1.5,
         // use_sample_covariance=False, data_range=255)
         let darker = |pixel| level(pixel) * 0.5 + 20.0;
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_smaller_than_the_window_has_no_similarity() {
+    fn image_smaller_than_the_window_has_no_similarity() {
         assert_eq!(ssim(10, 64, level, level), None);
     }
 }

@@ -1,14 +1,14 @@
-//! The size of image tensors, as users write it.
+//! The option for the size of image tensors.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// The size of the tensors.
+/// The size of image tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TargetSize {
-    /// Each image keeps its own.
+    /// Each image keeps its original size.
     Original,
-    /// All have this height and width.
+    /// All images have this height and width.
     Fixed(usize, usize),
 }
 
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_size_is_two_sides_or_the_word_original() {
+    fn size_is_two_sides_or_the_string_original() {
         assert_eq!(
             from_value::<TargetSize>(json!([64, 48])).unwrap(),
             TargetSize::Fixed(64, 48)
@@ -108,13 +108,20 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_answered_with_what_was_expected() {
+    fn other_values_are_errors_with_the_expected_form() {
         let message = |value| from_value::<TargetSize>(value).unwrap_err().to_string();
         let expected = "expected [height, width] in pixels, or \"original\"";
-        assert!(message(json!("orignal")).contains(expected));
-        assert!(message(json!([64])).contains(expected));
-        assert!(message(json!([64, 64, 3])).contains(expected));
-        assert!(message(json!(64)).contains(expected));
-        assert!(message(json!([0, 64])).contains("a side of 0 pixels"));
+        for (value, fault) in [
+            (json!("orignal"), "invalid value: string \"orignal\""),
+            (json!([64]), "invalid length 1"),
+            (json!([64, 64, 3]), "invalid length 3"),
+            (json!(64), "invalid type: integer `64`"),
+        ] {
+            assert_eq!(message(value), format!("{fault}, {expected}"));
+        }
+        assert_eq!(
+            message(json!([0, 64])),
+            "a side of 0 pixels; expected [height, width] in pixels, both above 0"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Tensor columns that hold pixels: which they are, and the picture of a record.
+//! Tensor columns that hold pixels: their detection, and the image of a record.
 
 use arrow::array::Array;
 use arrow::datatypes::{Field, Schema};
@@ -8,7 +8,7 @@ use crate::image::error::ImageError;
 use crate::image::pixel_format::PixelFormat;
 use crate::tensor::{TensorShape, fixed_values, variable_row};
 
-/// The columns that hold pixels, each with its format.
+/// Finds the columns that hold pixels, with the format of each.
 pub fn pixel_columns(schema: &Schema) -> Vec<(String, PixelFormat)> {
     let usable = |field: &Field| match (PixelFormat::of(field)?, TensorShape::of(field)?) {
         (format, TensorShape::Fixed(shape)) => format.size(&shape).map(|_| format),
@@ -21,10 +21,10 @@ pub fn pixel_columns(schema: &Schema) -> Vec<(String, PixelFormat)> {
         .collect()
 }
 
-/// The picture of a record of a tensor column.
+/// The image of a record of a tensor column.
 ///
 /// # Errors
-/// [`ImageError::Malformed`] where the column holds no picture there.
+/// [`ImageError::Malformed`] if the column holds no image in this record.
 pub fn pixels_of(
     tensors: &dyn Array,
     shape: Option<&TensorShape>,
@@ -42,7 +42,7 @@ pub fn pixels_of(
     };
     let malformed = |reason: String| ImageError::Malformed(reason);
     let (values, shape) =
-        row.ok_or_else(|| malformed("the column holds no tensor here".to_owned()))?;
+        row.ok_or_else(|| malformed("the column holds no tensor in this record".to_owned()))?;
     let (height, width) = format
         .size(&shape)
         .ok_or_else(|| malformed(format!("{shape:?} is not the shape of an image")))?;

@@ -1,11 +1,11 @@
-//! Watermarks: which pixels of an image a tiled text or a grid covers.
+//! Fixed watermarks: the pixels of an image that a repeated text or a grid covers.
 
 use font8x8::{BASIC_FONTS, LATIN_FONTS, UnicodeFonts};
 
-/// What is drawn over an image, again and again.
+/// The repeated pattern of a watermark.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Watermark {
-    /// Lines of text that rise to the right, in the glyphs of an 8x8 font.
+    /// Lines of text that rise to the right, as glyphs of an 8x8 font.
     Text(Vec<[u8; 8]>),
     /// Horizontal and vertical lines.
     Grid,
@@ -13,40 +13,41 @@ pub enum Watermark {
 
 /// The side of a glyph, in dots.
 pub(super) const GLYPH: f32 = 8.0;
-/// Dots between one copy of the text and the next in its line.
+/// The gap between two copies of the text in a line, in dots.
 const GAP: f32 = 2.0 * GLYPH;
-/// Dots from one line of text to the next.
+/// The distance between two lines of text, in dots.
 const LINE: f32 = 3.0 * GLYPH;
-/// Cosine and sine of the angle at which the text rises: 30 degrees.
+/// The cosine and sine of the angle at which the text rises, 30 degrees.
 const ANGLE: (f32, f32) = (0.866_025_4, 0.5);
 
 impl Watermark {
-    /// The text, as glyphs.
+    /// Creates a watermark of the text.
     ///
     /// # Errors
-    /// A sentence for people where it is blank, or holds a character that the font lacks.
+    /// A message if the text is blank, or contains a character that the font lacks.
     pub fn text(text: &str) -> Result<Self, String> {
-        let lacks = |c: char| {
+        let unknown_character = |c: char| {
             format!(
-                "the font has no `{}`; it knows ASCII and Latin-1",
+                "the font has no glyph for `{}`; it contains ASCII and Latin-1",
                 c.escape_debug()
             )
         };
         let glyphs = text
             .chars()
-            .map(|c| glyph(c).ok_or_else(|| lacks(c)))
+            .map(|c| glyph(c).ok_or_else(|| unknown_character(c)))
             .collect::<Result<Vec<_>, _>>()?;
         if text.trim().is_empty() {
-            return Err("the text is blank; write something that can be seen".to_owned());
+            return Err("the text is blank; write at least one visible character".to_owned());
         }
         Ok(Self::Text(glyphs))
     }
 
-    /// Calls `paint` with the index of each covered pixel, row after row; `shift` moves the pattern
-    /// by a share of its period, 0 to 1 along each of its axes.
+    /// Calls `paint` with the index of each covered pixel, row by row. `shift` moves the pattern
+    /// along each of its axes by a fraction of its period, 0 to 1.
     pub fn draw(&self, height: usize, width: usize, shift: [f32; 2], mut paint: impl FnMut(usize)) {
         let side = height.min(width) as f32;
-        // A dot of the font is a pixel up to 160 pixels, then grows with the image; so do lines.
+        // A dot of the font and a line of the grid are one pixel wide for images of up to 160
+        // pixels, and grow with larger images.
         let dot = (side / 160.0).max(1.0);
         let spacing = (side / 6.0).max(8.0);
         for y in 0..height {
@@ -68,7 +69,7 @@ impl Watermark {
     }
 }
 
-/// The dots of a character, row after row, the lowest bit leftmost; `None` where the font lacks it.
+/// The dots of a character, row by row with the lowest bit leftmost; `None` if the font lacks it.
 pub(super) fn glyph(c: char) -> Option<[u8; 8]> {
     BASIC_FONTS
         .get(c)
@@ -81,10 +82,10 @@ fn in_text(glyphs: &[[u8; 8]], x: f32, y: f32, shift: [f32; 2]) -> bool {
     let period = glyphs.len() as f32 * GLYPH + GAP;
     let down = x * ANGLE.1 + y * ANGLE.0 + shift[1] * LINE;
     let (line, row) = ((down / LINE).floor(), down.rem_euclid(LINE));
-    // Every line starts somewhat later than the one above, so that copies do not stand in columns.
+    // Every line is shifted relative to the line above, so that the copies do not align in columns.
     let along = (x * ANGLE.0 - y * ANGLE.1 + (shift[0] + line * 0.4) * period).rem_euclid(period);
     let glyph = glyphs.get((along / GLYPH) as usize);
-    // The font's lowest bit is its leftmost dot.
+    // The lowest bit is the leftmost dot.
     glyph.is_some_and(|rows| {
         rows.get(row as usize)
             .is_some_and(|dots| dots >> (along % GLYPH) as u32 & 1 == 1)
@@ -97,7 +98,7 @@ mod tests {
 
     use super::*;
 
-    fn picture(mark: &Watermark, height: usize, width: usize) -> String {
+    fn render(mark: &Watermark, height: usize, width: usize) -> String {
         let mut dots = vec!['.'; height * width];
         mark.draw(height, width, [0.0, 0.0], |pixel| dots[pixel] = '#');
         dots.chunks(width)
@@ -106,14 +107,14 @@ mod tests {
     }
 
     #[test]
-    fn a_grid_is_lines_at_equal_distances() {
+    fn grid_has_lines_at_equal_distances() {
         expect_test::expect![[r"
             #############
             #.......#....
             #.......#....
             #.......#....
         "]]
-        .assert_eq(&picture(&Watermark::Grid, 4, 13));
+        .assert_eq(&render(&Watermark::Grid, 4, 13));
     }
 
     #[test]
@@ -144,28 +145,28 @@ mod tests {
             .........##.............................
             ........###..#..........................
         "#]]
-        .assert_eq(&picture(&Watermark::text("LF").unwrap(), 24, 40));
+        .assert_eq(&render(&Watermark::text("LF").unwrap(), 24, 40));
     }
 
     #[test]
-    fn text_that_cannot_be_seen_or_drawn_is_refused() {
+    fn blank_text_and_unknown_characters_are_errors() {
         assert_eq!(
             Watermark::text("  ").unwrap_err(),
-            "the text is blank; write something that can be seen"
+            "the text is blank; write at least one visible character"
         );
         assert_eq!(
             Watermark::text("a水").unwrap_err(),
-            "the font has no `水`; it knows ASCII and Latin-1"
+            "the font has no glyph for `水`; it contains ASCII and Latin-1"
         );
         assert_eq!(
             Watermark::text("a\n").unwrap_err(),
-            "the font has no `\\n`; it knows ASCII and Latin-1"
+            "the font has no glyph for `\\n`; it contains ASCII and Latin-1"
         );
         assert!(Watermark::text("© Zoë 2024").is_ok());
     }
 
     #[test]
-    fn an_image_without_pixels_has_none_to_paint() {
-        Watermark::Grid.draw(0, 5, [0.0, 0.0], |_| panic!("there is no pixel"));
+    fn empty_image_paints_nothing() {
+        Watermark::Grid.draw(0, 5, [0.0, 0.0], |_| panic!("a pixel was painted"));
     }
 }

@@ -1,8 +1,7 @@
-//! Calls to disks and stores that have not returned: which stage is in one, what it does, and since
-//! when.
+//! Calls to disks and object stores that have not returned: the stage, the operation and its start.
 //!
-//! A thread that may be stuck in a system call says so before the call. Others read that, so none
-//! of them waits for a disk.
+//! A thread that may block in a system call records the operation before the call. Other threads
+//! only read that record, so none of them waits for a disk.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,59 +11,60 @@ use prometheus::GaugeVec;
 
 use crate::metrics::factory::MetricFactory;
 
-/// A stage is blocked when a call to a disk of this machine takes longer than this.
+/// Duration from which on a call to a local disk counts as blocked.
 const LOCAL: Duration = Duration::from_secs(5);
-/// The same for a store, and for what takes long where there is much of it: a transfer over a slow
-/// link, or a listing of a large folder, is not blocked.
+/// The same for an object store, and for operations whose duration grows with their size: a
+/// transfer over a slow link, or the listing of a large folder, is not blocked.
 const LONG: Duration = Duration::from_secs(60);
 
-/// What a thread does in a call.
+/// The operation of a thread during a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlockingOperation {
-    /// It opens an input or an output, and reads what earlier runs did.
-    Opens,
-    /// It lists a folder, or looks at files.
-    Lists,
-    /// It reads records that have arrived.
-    Reads,
-    /// It reads the next records of an input.
-    ReadsOn,
-    /// It makes records durable before they go on their way.
-    Journals,
-    /// It notes which records are on their way.
-    Notes,
-    /// It writes or commits an output.
-    Writes,
+    /// Opening an input or an output, and reading the state of earlier runs.
+    Open,
+    /// Listing a folder, or reading the metadata of files.
+    List,
+    /// Reading records that have arrived.
+    Read,
+    /// Reading the next records of an input.
+    ReadNext,
+    /// Making records durable before they are passed on.
+    WriteJournal,
+    /// Recording which records are in flight.
+    RecordInFlight,
+    /// Writing or committing an output.
+    Write,
 }
 
 impl BlockingOperation {
     fn clause(self) -> &'static str {
         match self {
-            Self::Opens => "it opens its inputs",
-            Self::Lists => "it lists its folder",
-            Self::Reads | Self::ReadsOn => "it reads its input",
-            Self::Journals => "it writes its journal",
-            Self::Notes => "it notes which records are on their way",
-            Self::Writes => "it writes or commits its output",
+            Self::Open => "it opens its inputs",
+            Self::List => "it lists its folder",
+            Self::Read | Self::ReadNext => "it reads its input",
+            Self::WriteJournal => "it writes its journal",
+            Self::RecordInFlight => "it records which records are in flight",
+            Self::Write => "it writes or commits its output",
         }
     }
 
-    /// Whether it takes long where there is much to do.
+    /// Whether its duration grows with the amount of data.
     fn is_long(self) -> bool {
-        matches!(self, Self::Opens | Self::Lists | Self::ReadsOn)
+        matches!(self, Self::Open | Self::List | Self::ReadNext)
     }
 
-    /// Whether records wait while it does so. Records that were dispatched are followed elsewhere.
+    /// Whether records wait during the operation. Records that were dispatched are tracked
+    /// elsewhere.
     fn holds_records(self) -> bool {
-        matches!(self, Self::Reads | Self::Journals | Self::Notes)
+        matches!(self, Self::Read | Self::WriteJournal | Self::RecordInFlight)
     }
 }
 
-/// A thread of a stage that may be stuck in a call.
+/// A thread of a stage that may block in a call.
 #[derive(Debug)]
 pub struct BlockingCaller {
     stage: Arc<str>,
-    patience: Duration,
+    limit: Duration,
     call: Mutex<Option<PendingCall>>,
 }
 
@@ -80,7 +80,7 @@ impl BlockingCaller {
         self.call.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A call begins, or the one before has returned and the next begins.
+    /// Records the start of a call, or of the next call after the previous one has returned.
     pub fn begin(&self, operation: BlockingOperation) {
         *self.call() = Some(PendingCall {
             operation,
@@ -89,31 +89,32 @@ impl BlockingCaller {
         });
     }
 
-    /// The thread waits for something to do, or for others.
+    /// Records that the thread waits for work or for other threads.
     pub fn end(&self) {
         *self.call() = None;
     }
 
-    /// Does `work`, during which the thread is in a call; what it did before goes on then, anew.
-    pub fn during<T>(&self, doing: BlockingOperation, work: impl FnOnce() -> T) -> T {
+    /// Runs `work` as a call of the kind `operation`. Afterwards the previous call, if any, starts
+    /// again.
+    pub fn during<T>(&self, operation: BlockingOperation, work: impl FnOnce() -> T) -> T {
         let before = self.call().map(|call| call.operation);
-        self.begin(doing);
-        let done = work();
+        self.begin(operation);
+        let result = work();
         match before {
-            Some(doing) => self.begin(doing),
+            Some(previous) => self.begin(previous),
             None => self.end(),
         }
-        done
+        result
     }
 
-    /// Waits for others, during which the thread is in no call.
+    /// Waits for other threads, during which the thread is not in a call.
     pub fn outside<T>(&self, wait: impl FnOnce() -> T) -> T {
         let before = self.call().take().map(|call| call.operation);
-        let done = wait();
-        if let Some(doing) = before {
-            self.begin(doing);
+        let result = wait();
+        if let Some(previous) = before {
+            self.begin(previous);
         }
-        done
+        result
     }
 
     fn blocked(&self, now: Instant) -> Option<BlockedCall> {
@@ -123,12 +124,12 @@ impl BlockingCaller {
             began,
         } = (*self.call())?;
         let age = now.saturating_duration_since(since);
-        let patience = if operation.is_long() {
+        let limit = if operation.is_long() {
             LONG
         } else {
-            self.patience
+            self.limit
         };
-        (age >= patience).then(|| BlockedCall {
+        (age >= limit).then(|| BlockedCall {
             stage: Arc::clone(&self.stage),
             operation,
             age,
@@ -137,7 +138,7 @@ impl BlockingCaller {
     }
 }
 
-/// A stage whose call takes too long; printed, it is a sentence.
+/// A stage whose call takes too long; its `Display` is a sentence.
 #[derive(Debug, Clone)]
 pub struct BlockedCall {
     /// The stage.
@@ -162,7 +163,7 @@ impl fmt::Display for BlockedCall {
     }
 }
 
-/// All threads that may be stuck.
+/// All threads that may block in a call.
 pub struct BlockingCalls {
     callers: Mutex<Vec<Arc<BlockingCaller>>>,
     seconds: GaugeVec,
@@ -172,7 +173,8 @@ impl BlockingCalls {
     pub(super) fn new(maker: &MetricFactory) -> Self {
         let seconds = maker.gauge_vec_f64(
             "stage_blocked_seconds",
-            "For how long a stage has been in one call to its disk or store; 0 where it is in none",
+            "Duration of the current call of a stage to its disk or store, in seconds; 0 outside \
+             of a call",
             &["stage"],
         );
         Self {
@@ -185,12 +187,12 @@ impl BlockingCalls {
         self.callers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A thread of a stage begins; it is forgotten when it lets go of the result.
+    /// Registers a thread of a stage; it is removed once the result is dropped.
     pub fn caller(&self, stage: &str, is_local: bool) -> Arc<BlockingCaller> {
-        let patience = if is_local { LOCAL } else { LONG };
+        let limit = if is_local { LOCAL } else { LONG };
         let caller = Arc::new(BlockingCaller {
             stage: Arc::from(stage),
-            patience,
+            limit,
             call: Mutex::default(),
         });
         let mut callers = self.callers();
@@ -199,7 +201,7 @@ impl BlockingCalls {
         caller
     }
 
-    /// For how long the records have waited that a thread holds in a call; `None` where none waits.
+    /// Age of the oldest call in which a thread holds records; `None` if no thread holds any.
     pub fn oldest_record(&self) -> Option<Duration> {
         let callers = self.callers();
         let held = |caller: &Arc<BlockingCaller>| {
@@ -212,7 +214,7 @@ impl BlockingCalls {
             .max()
     }
 
-    /// The stages that are blocked.
+    /// The blocked stages.
     pub fn blocked_stages(&self) -> Vec<BlockedCall> {
         let now = Instant::now();
         self.callers()
@@ -221,7 +223,7 @@ impl BlockingCalls {
             .collect()
     }
 
-    /// Sets the gauges.
+    /// Sets the gauge of each stage to the age of its oldest call.
     pub fn measure(&self) {
         let callers = self.callers();
         for caller in callers.iter() {
@@ -246,12 +248,12 @@ mod tests {
     }
 
     #[test]
-    fn call_beyond_the_patience_names_its_stage() {
+    fn call_longer_than_the_limit_reports_its_stage() {
         let calls = calls();
         let caller = calls.caller("out", true);
         let later = || Instant::now() + LOCAL;
         assert!(caller.blocked(later()).is_none());
-        caller.begin(BlockingOperation::Writes);
+        caller.begin(BlockingOperation::Write);
         assert!(calls.blocked_stages().is_empty());
         let text = caller.blocked(later()).unwrap().to_string();
         assert!(text.starts_with("out: blocked for 5 s, since "), "{text}");
@@ -264,30 +266,30 @@ mod tests {
     }
 
     #[test]
-    fn store_has_more_patience_than_a_disk() {
+    fn call_to_a_store_has_a_higher_limit_than_to_a_disk() {
         let calls = calls();
         let caller = calls.caller("out", false);
-        caller.begin(BlockingOperation::Writes);
+        caller.begin(BlockingOperation::Write);
         assert!(caller.blocked(Instant::now() + LOCAL).is_none());
         assert!(caller.blocked(Instant::now() + LONG).is_some());
     }
 
     #[test]
-    fn waiting_for_others_is_no_call() {
+    fn waiting_for_other_threads_is_not_a_call() {
         let calls = calls();
         let caller = calls.caller("in", true);
-        caller.begin(BlockingOperation::Reads);
+        caller.begin(BlockingOperation::Read);
         assert!(calls.oldest_record().is_some());
         caller.outside(|| assert!(calls.oldest_record().is_none()));
         assert!(calls.oldest_record().is_some());
-        caller.during(BlockingOperation::Lists, || {
+        caller.during(BlockingOperation::List, || {
             assert!(calls.oldest_record().is_none())
         });
         assert!(calls.oldest_record().is_some());
     }
 
     #[test]
-    fn thread_that_ended_is_forgotten() {
+    fn ended_thread_is_removed() {
         let calls = calls();
         drop(calls.caller("a", true));
         let _b = calls.caller("b", true);

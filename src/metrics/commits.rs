@@ -1,59 +1,75 @@
-//! The metrics of what sinks make durable.
+//! The metrics of commits: files, bytes, duration, delay, and free disk space.
 
 use prometheus::{Gauge, GaugeVec, HistogramVec, IntCounterVec, IntGauge};
 
 use crate::metrics::factory::MetricFactory;
 
-/// What sinks make durable: how much, how long it takes, what waits for it, and how much room is
-/// left.
+/// The metrics of commits: their size and duration, the records that wait for one, and the free
+/// disk space.
 pub struct CommitMetrics {
-    /// Files committed, by sink.
+    /// Committed files, by sink.
     pub files: IntCounterVec,
-    /// Bytes committed, by sink.
+    /// Committed bytes, by sink.
     pub bytes: IntCounterVec,
-    /// Seconds that a commit took, by sink.
+    /// Duration of a commit in seconds, by sink.
     pub seconds: HistogramVec,
-    /// When a sink last committed.
+    /// Time of a sink's last commit.
     pub last: GaugeVec,
-    /// For how long the oldest record has waited that is not durable yet.
+    /// Age of the oldest record that is not durable in every sink.
     pub oldest_uncommitted: Gauge,
-    /// Sinks that wait for an object store that does not answer.
+    /// Sinks that wait for an object store that does not respond.
     pub waiting_for_store: IntGauge,
-    /// Bytes that are free on the disk that a sink writes to.
+    /// Free bytes of the disk that a sink writes to.
     pub free_bytes: GaugeVec,
-    /// Bytes of that disk.
+    /// Size of that disk in bytes.
     pub size_bytes: GaugeVec,
 }
 
 impl CommitMetrics {
     pub(super) fn new(maker: &MetricFactory) -> Self {
-        // 100 us to 52 s by factors of 2.
+        // Buckets from 100 us to 52 s in factors of 2.
         let seconds = (1e-4, 2.0, 20);
         Self {
-            files: maker.counter_vec("files_committed_total", "Files that a sink committed", &["stage"]),
-            bytes: maker.counter_vec("file_bytes_committed_total", "Bytes that a sink committed", &["stage"]),
-            seconds: maker.histogram_vec("commit_seconds", "Seconds that a commit took", &["stage"], seconds),
+            files: maker.counter_vec(
+                "files_committed_total",
+                "Number of files that a sink committed",
+                &["stage"],
+            ),
+            bytes: maker.counter_vec(
+                "file_bytes_committed_total",
+                "Size of the files that a sink committed, in bytes",
+                &["stage"],
+            ),
+            seconds: maker.histogram_vec(
+                "commit_seconds",
+                "Duration of a commit, in seconds",
+                &["stage"],
+                seconds,
+            ),
             last: maker.gauge_vec_f64(
                 "last_commit_timestamp_seconds",
-                "When a sink last committed, in seconds since 1970",
+                "Time at which a sink last committed, in seconds since 1970; 0 or absent before \
+                 the first commit",
                 &["stage"],
             ),
             oldest_uncommitted: maker.gauge_f64(
                 "oldest_uncommitted_seconds",
-                "For how long the oldest record that was read has waited to be durable in every sink; 0 where none waits",
+                "Age of the oldest record that was read and is not yet durable in every sink, in \
+                 seconds; 0 if all records are durable",
             ),
             waiting_for_store: maker.gauge(
                 "sinks_waiting_for_store",
-                "Sinks that wait for an object store that does not answer, in a run without an end",
+                "Number of sinks that wait for an object store that does not respond; 0 if none \
+                 waits, and in a run with an end, which fails instead",
             ),
             free_bytes: maker.gauge_vec_f64(
                 "output_free_bytes",
-                "Bytes that are free on the file system that a sink writes to",
+                "Free space on the file system that a sink writes to, in bytes",
                 &["stage"],
             ),
             size_bytes: maker.gauge_vec_f64(
                 "output_size_bytes",
-                "Bytes of the file system that a sink writes to",
+                "Size of the file system that a sink writes to, in bytes",
                 &["stage"],
             ),
         }

@@ -1,4 +1,4 @@
-//! Makes metrics by their names, and registers each under the prefix of all.
+//! Creates metrics and registers each under the common prefix `latentflow`.
 
 use prometheus::core::Collector;
 use prometheus::{
@@ -6,14 +6,14 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, exponential_buckets,
 };
 
-/// Makes metrics and registers each.
+/// Creates metrics and registers each of them.
 pub(super) struct MetricFactory {
     pub(super) registry: Registry,
 }
 
 #[expect(
     clippy::expect_used,
-    reason = "names are constants, and a test registers them all"
+    reason = "names are constants, and a test registers all of them"
 )]
 impl MetricFactory {
     pub(super) fn new() -> Self {
@@ -59,7 +59,8 @@ impl MetricFactory {
         self.register(Gauge::new(name, help))
     }
 
-    /// `buckets`: the first bound, the factor to the next, and how many.
+    /// `buckets` holds the first upper bound, the factor between consecutive bounds, and their
+    /// number.
     pub(super) fn histogram_vec(
         &self,
         name: &str,

@@ -1,59 +1,62 @@
-//! The metrics of sources that are asked over HTTP.
+//! The metrics of HTTP sources.
 
 use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
 
 use crate::metrics::factory::MetricFactory;
 
-/// The metrics of sources that are asked over HTTP; absent where there is none.
+/// The metrics of HTTP sources; absent if the pipeline has none.
 pub struct HttpMetrics {
-    /// Requests that were answered, by what they asked for and the answer's code.
+    /// Requests that were answered, by route and status code.
     pub requests: IntCounterVec,
-    /// Seconds from a request's head to its answer.
+    /// Seconds from the head of a request to the start of its response.
     pub request_seconds: HistogramVec,
-    /// Requests that are being answered.
+    /// Requests that are being processed.
     pub in_flight: IntGaugeVec,
-    /// Records that were acknowledged and are not durable in every sink.
+    /// Acknowledged records that are not durable in every sink.
     pub backlog_records: IntGaugeVec,
-    /// Their bytes in the journal.
+    /// Size of these records in the journal, in bytes.
     pub backlog_bytes: IntGaugeVec,
-    /// Bytes from which on nothing more is taken.
+    /// Size of the backlog from which on requests are refused.
     pub backlog_limit_bytes: IntGaugeVec,
 }
 
 impl HttpMetrics {
     pub(super) fn new(maker: &MetricFactory) -> Self {
-        // 100 us to 105 s by factors of 2.
+        // Buckets from 100 us to 105 s in factors of 2.
         let seconds = (1e-4, 2.0, 21);
         Self {
             requests: maker.counter_vec(
                 "http_requests_total",
-                "Requests that were answered, by what they asked for and the status of the answer",
+                "Number of requests that were answered, by route and status code of the response",
                 &["stage", "route", "code"],
             ),
             request_seconds: maker.histogram_vec(
                 "http_request_seconds",
-                "Seconds from the head of a request to its answer",
+                "Time from the head of a request to its response, in seconds",
                 &["stage", "route"],
                 seconds,
             ),
             in_flight: maker.gauge_vec(
                 "http_requests_in_flight",
-                "Requests that are being answered",
+                "Number of requests that are being processed; 0 if there are none",
                 &["stage"],
             ),
             backlog_records: maker.gauge_vec(
                 "journal_backlog_records",
-                "Records that were acknowledged and are not durable in every sink",
+                "Number of acknowledged records that are not yet durable in every sink; 0 if all \
+                 are durable",
                 &["stage"],
             ),
             backlog_bytes: maker.gauge_vec(
                 "journal_backlog_bytes",
-                "Bytes of the journal of such records",
+                "Size in the journal of the acknowledged records that are not yet durable in every \
+                 sink, in bytes; 0 if all are durable",
                 &["stage"],
             ),
             backlog_limit_bytes: maker.gauge_vec(
                 "journal_backlog_limit_bytes",
-                "Bytes of such records from which on no more are taken",
+                "Value of journal_backlog_bytes at which further records are refused with status \
+                 429, in bytes",
                 &["stage"],
             ),
         }

@@ -1,23 +1,24 @@
-//! The metrics of listeners: their connections, certificates and tokens.
+//! The metrics of listeners: connections, certificates and tokens.
 
 use prometheus::{IntCounterVec, IntGaugeVec};
 
 use crate::metrics::factory::MetricFactory;
 
-/// The metrics of listeners, by the name of the stage, or `admin`.
+/// The metrics of listeners; the label is the name of the stage, or `admin`.
 pub struct ListenerMetrics {
-    /// Connections that are open.
+    /// Open connections.
     pub connections: IntGaugeVec,
-    /// Connections that may be open.
+    /// Maximum number of open connections.
     pub connections_limit: IntGaugeVec,
-    /// Connections that were closed, since they stood still the longest and another one came.
+    /// Connections that were closed in favor of a new one because they had waited for their client
+    /// the longest.
     pub evictions: IntCounterVec,
-    /// When the certificate in use expires.
+    /// Time at which the certificate in use expires.
     pub certificate_expiry: IntGaugeVec,
-    /// Certificates and tokens that were exchanged for changed ones.
+    /// Certificates and tokens that were replaced after their files had changed.
     pub rotations: IntCounterVec,
-    /// 1 while the files hold a certificate or a token that cannot be used, so that the former one
-    /// stays.
+    /// 1 while the changed files of a certificate or a token cannot be used and the previous one
+    /// stays in use.
     pub rotation_refused: IntGaugeVec,
 }
 
@@ -26,26 +27,38 @@ impl ListenerMetrics {
         let listener = &["listener"];
         let credential = &["listener", "credential"];
         Self {
-            connections: maker.gauge_vec("listener_connections", "Connections that are open", listener),
-            connections_limit: maker.gauge_vec("listener_connections_limit", "Connections that may be open", listener),
+            connections: maker.gauge_vec(
+                "listener_connections",
+                "Number of open connections; 0 if there are none",
+                listener,
+            ),
+            connections_limit: maker.gauge_vec(
+                "listener_connections_limit",
+                "Maximum number of open connections",
+                listener,
+            ),
             evictions: maker.counter_vec(
                 "listener_evictions_total",
-                "Connections that were closed, since they stood still the longest and another one came",
+                "Number of connections that were closed at the limit in favor of a new one, \
+                 because they had waited for their client the longest",
                 listener,
             ),
             certificate_expiry: maker.gauge_vec(
                 "certificate_expiry_timestamp_seconds",
-                "When the certificate in use expires, in seconds since 1970",
+                "Time at which the certificate in use expires, in seconds since 1970; absent \
+                 without TLS",
                 listener,
             ),
             rotations: maker.counter_vec(
                 "credential_rotations_total",
-                "Certificates and tokens that were exchanged, since their files had changed",
+                "Number of certificates and tokens that were replaced after their files had \
+                 changed",
                 credential,
             ),
             rotation_refused: maker.gauge_vec(
                 "credential_rotation_refused",
-                "1 while the files hold a certificate or a token that cannot be used, so that the former one stays in use",
+                "1 while the changed files of a certificate or a token cannot be used and the \
+                 previous one stays in use; 0 otherwise",
                 credential,
             ),
         }

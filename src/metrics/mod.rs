@@ -1,4 +1,4 @@
-//! Every metric, once: its name, its labels, what it means.
+//! All metrics of a run, each with its name, its labels and its meaning.
 
 mod blocking_calls;
 mod commits;
@@ -29,94 +29,119 @@ pub use watch::{WatchCondition, WatchMetrics};
 use factory::MetricFactory;
 use process::ProcessMetrics;
 
-/// The metrics of one running pipeline. Labels are stage and model names, bounded by the pipeline
-/// file, and members of closed sets.
+/// The metrics of one running pipeline. Label values are the names of stages and models, which the
+/// pipeline file bounds, and members of closed sets.
 pub struct Metrics {
     registry: Registry,
-    /// The process itself, under the names that all programs have for it.
+    /// The metrics of the process under their standard names.
     process: Option<ProcessMetrics>,
-    /// Records that a stage took in.
+    /// Records that a stage received.
     pub records_in: IntCounterVec,
-    /// Records that a stage put out.
+    /// Records that a stage emitted.
     pub records_out: IntCounterVec,
-    /// Bytes of Arrow memory that a stage took in.
+    /// Bytes of Arrow memory that a stage received.
     pub bytes_in: IntCounterVec,
-    /// Bytes of Arrow memory that a stage put out.
+    /// Bytes of Arrow memory that a stage emitted.
     pub bytes_out: IntCounterVec,
-    /// Batches that a stage worked on.
+    /// Batches that a stage processed.
     pub batches: IntCounterVec,
-    /// Records that a stage refused, by reason.
+    /// Records that a stage rejected, by reject code.
     pub rejects: IntCounterVec,
     /// Inputs of a source that could not be read and are left to the next run.
     pub unread_inputs: IntGaugeVec,
-    /// Seconds that a stage took for a batch.
+    /// Processing time of a batch in a stage, in seconds.
     pub batch_seconds: HistogramVec,
-    /// When a source last gave records.
+    /// Time at which a source last emitted records, in seconds since 1970.
     pub last_record: GaugeVec,
-    /// 1 while the run takes records; 0 while it starts or ends.
+    /// 1 while the run accepts records; 0 while it starts or stops.
     pub ready: IntGauge,
     /// Reconstruction errors.
     pub errors: ReconstructionErrorMetrics,
-    /// What sinks make durable.
+    /// Commits of sinks.
     pub commits: CommitMetrics,
-    /// How busy it is, and what waits.
+    /// Utilization, queues and memory.
     pub utilization: UtilizationMetrics,
-    /// Models, and how they are exchanged.
+    /// Models, their calls and their reloads.
     pub models: ModelMetrics,
-    /// What sources are asked over HTTP.
+    /// Requests to HTTP sources.
     pub http: HttpMetrics,
     /// Connections, certificates and tokens.
     pub listeners: ListenerMetrics,
-    /// How a training goes.
+    /// Progress of a training.
     pub training: TrainingMetrics,
-    /// Folders that are watched.
+    /// Watched folders.
     pub watch: WatchMetrics,
-    /// Calls to disks and stores that have not returned.
+    /// Calls to disks and object stores that have not returned.
     pub calls: BlockingCalls,
-    /// Lines of the log that could not be written.
+    /// Log lines that could not be written.
     pub lost_log_lines: IntCounter,
 }
 
 impl Metrics {
-    /// Fresh metrics, all at zero.
+    /// New metrics, all at zero.
     pub fn new() -> Self {
         let maker = MetricFactory::new();
-        // 100 us to 52 s by factors of 2.
+        // Buckets from 100 us to 52 s in factors of 2.
         let seconds = (1e-4, 2.0, 20);
         let build = maker.gauge_vec(
             "build_info",
-            "1, labelled with the version of the program",
+            "Always 1; the label holds the version of the program",
             &["version"],
         );
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Self {
-            records_in: maker.counter_vec("records_in_total", "Records that a stage took in", &["stage", "kind"]),
-            records_out: maker.counter_vec("records_out_total", "Records that a stage put out", &["stage", "kind"]),
-            bytes_in: maker.counter_vec("bytes_in_total", "Bytes of records that a stage took in", &["stage", "kind"]),
-            bytes_out: maker.counter_vec(
-                "bytes_out_total",
-                "Bytes of records that a stage put out",
+            records_in: maker.counter_vec(
+                "records_in_total",
+                "Number of records that a stage received",
                 &["stage", "kind"],
             ),
-            batches: maker.counter_vec("batches_total", "Batches that a stage worked on", &["stage", "kind"]),
-            rejects: maker.counter_vec("rejects_total", "Records that a stage refused", &["stage", "reason"]),
+            records_out: maker.counter_vec(
+                "records_out_total",
+                "Number of records that a stage emitted",
+                &["stage", "kind"],
+            ),
+            bytes_in: maker.counter_vec(
+                "bytes_in_total",
+                "Arrow memory of the records that a stage received, in bytes",
+                &["stage", "kind"],
+            ),
+            bytes_out: maker.counter_vec(
+                "bytes_out_total",
+                "Arrow memory of the records that a stage emitted, in bytes",
+                &["stage", "kind"],
+            ),
+            batches: maker.counter_vec(
+                "batches_total",
+                "Number of batches that a stage processed",
+                &["stage", "kind"],
+            ),
+            rejects: maker.counter_vec(
+                "rejects_total",
+                "Number of records that a stage rejected, by reject code",
+                &["stage", "reason"],
+            ),
             unread_inputs: maker.gauge_vec(
                 "source_unread_inputs",
-                "Inputs of a source that could not be read and are left to the next run",
+                "Number of inputs of a source that could not be read and are left to the next run; \
+                 0 if all were read",
                 &["stage"],
             ),
             batch_seconds: maker.histogram_vec(
                 "batch_seconds",
-                "Seconds that a stage took for a batch",
+                "Time that a stage took to process one batch, in seconds",
                 &["stage", "kind"],
                 seconds,
             ),
             last_record: maker.gauge_vec_f64(
                 "last_record_timestamp_seconds",
-                "When a source last gave records, in seconds since 1970",
+                "Time at which a source last emitted records, in seconds since 1970; absent before \
+                 the first records",
                 &["stage"],
             ),
-            ready: maker.gauge("ready", "1 while the run takes records; 0 while it starts or ends"),
+            ready: maker.gauge(
+                "ready",
+                "1 while the run accepts records; 0 while it starts or stops",
+            ),
             errors: ReconstructionErrorMetrics::new(&maker),
             commits: CommitMetrics::new(&maker),
             utilization: UtilizationMetrics::new(&maker),
@@ -128,7 +153,8 @@ impl Metrics {
             calls: BlockingCalls::new(&maker),
             lost_log_lines: maker.counter(
                 "log_lines_lost_total",
-                "Lines of the log that were lost, since standard error could not be written, or not fast enough",
+                "Number of log lines that were lost because standard error could not be written, \
+                 or not fast enough",
             ),
             process: ProcessMetrics::new(),
             registry: maker.registry,
@@ -140,7 +166,7 @@ impl Metrics {
         &self.registry
     }
 
-    /// All metrics in Prometheus's text format.
+    /// All metrics in the text format of Prometheus.
     pub fn text(&self) -> String {
         let families: Vec<_> = self
             .registry
@@ -155,14 +181,15 @@ impl Metrics {
 }
 
 impl Metrics {
-    /// Why the run does not get on, if so: a watch that takes no files, or a stage that is blocked.
-    pub fn trouble(&self) -> Option<String> {
+    /// The reason for which the run makes no progress: a watch that reads no files, or a blocked
+    /// stage. `None` while it makes progress.
+    pub fn stall_reason(&self) -> Option<String> {
         self.watch
-            .trouble()
+            .unavailable_reason()
             .or_else(|| self.calls.blocked_stages().first().map(ToString::to_string))
     }
 
-    /// Memory that the process holds, in bytes, where the system tells it.
+    /// Resident memory of the process in bytes; `None` if the system does not report it.
     pub fn resident_bytes(&self) -> Option<f64> {
         self.process.as_ref()?.resident_bytes()
     }

@@ -1,60 +1,65 @@
-//! The metrics of models: which they are, their calls, and how they are exchanged.
+//! The metrics of models: their identity, calls and reloads.
 
 use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::metrics::factory::MetricFactory;
 
-/// Which models are at work, how long their calls take, and how they are exchanged.
+/// Models in use, the duration of their calls, and their reloads.
 pub struct ModelMetrics {
-    /// 1, labelled with a model's name, digest and kind, and with who computes it.
+    /// 1, labeled with a model's name, digest, kind and execution providers.
     pub info: IntGaugeVec,
-    /// Seconds of one call of ONNX Runtime, by model and part.
+    /// Duration of one call to ONNX Runtime in seconds, by model and part.
     pub call_seconds: HistogramVec,
-    /// Records of one call of ONNX Runtime, by model and part.
+    /// Number of records in one call to ONNX Runtime, by model and part.
     pub call_records: HistogramVec,
-    /// Changes of models and of the pipeline that were asked for, by what came of them.
+    /// Reloads of models and of the pipeline, by outcome.
     pub reloads: IntCounterVec,
-    /// Whether the last of them went well.
+    /// 1 if the last reload was not refused.
     pub reload_successful: IntGauge,
-    /// How often models were exchanged since the start.
+    /// Number of reloads that were applied since the start.
     pub generation: IntGauge,
 }
 
 impl ModelMetrics {
     pub(super) fn new(maker: &MetricFactory) -> Self {
-        // 100 us to 52 s by factors of 2.
+        // Buckets from 100 us to 52 s in factors of 2.
         let seconds = (1e-4, 2.0, 20);
         let models = Self {
             info: maker.gauge_vec(
                 "model_info",
-                "1, labelled with a model's name, digest and kind, and with the execution providers that compute it",
+                "Always 1; the labels hold a model's name, digest and kind, and the execution \
+                 providers that compute it",
                 &["model", "digest", "kind", "provider"],
             ),
             call_seconds: maker.histogram_vec(
                 "inference_seconds",
-                "Seconds of one call of ONNX Runtime",
+                "Duration of one call to ONNX Runtime, in seconds",
                 &["model", "part"],
                 seconds,
             ),
             call_records: maker.histogram_vec(
                 "inference_batch_records",
-                "Records of one call of ONNX Runtime",
+                "Number of records in one call to ONNX Runtime",
                 &["model", "part"],
                 (1.0, 2.0, 12),
             ),
             reloads: maker.counter_vec(
                 "model_reloads_total",
-                "Changes of models or of the pipeline that were asked for: applied, unchanged, or refused",
+                "Number of reloads of models or of the pipeline, by outcome: applied, unchanged or \
+                 refused",
                 &["outcome"],
             ),
             reload_successful: maker.gauge(
                 "last_model_reload_successful",
-                "1 if the last change of models or of the pipeline went well, or none was asked for; 0 if it was refused",
+                "0 if the last reload of models or of the pipeline was refused; 1 if it was not, \
+                 and before the first reload",
             ),
-            generation: maker.gauge("model_generation", "How often models were exchanged since the start"),
+            generation: maker.gauge(
+                "model_generation",
+                "Number of reloads that were applied since the start; 0 before the first",
+            ),
         };
-        // What can be counted is there from the beginning, at 0: else its first event would be no
-        // increase.
+        // Counters exist at 0 from the start: otherwise the first event would not be an increase.
         for outcome in ["applied", "unchanged", "refused"] {
             models.reloads.with_label_values(&[outcome]);
         }

@@ -1,15 +1,14 @@
-//! The process itself, under the names that all programs have for it: memory, threads, files,
-//! processor time.
+//! The metrics of the process under their standard names: memory, threads, files and CPU time.
 
 use prometheus::core::Collector as _;
 use prometheus::proto::MetricFamily;
 use prometheus::{IntCounter, IntGauge};
 
-/// Metrics that each reading takes from `/proc`; none where there is no `/proc`.
+/// Metrics that each scrape reads from `/proc`; absent on systems without `/proc`.
 pub struct ProcessMetrics {
     cpu_seconds: IntCounter,
     open_files: IntGauge,
-    most_files: IntGauge,
+    max_files: IntGauge,
     virtual_memory: IntGauge,
     resident_memory: IntGauge,
     start: IntGauge,
@@ -17,7 +16,7 @@ pub struct ProcessMetrics {
 }
 
 impl ProcessMetrics {
-    /// `None` when a name is not allowed, which the tests rule out.
+    /// `None` if a name is invalid, which the tests rule out.
     pub fn new() -> Option<Self> {
         let gauge = |name: &str, help: &str| IntGauge::new(name, help).ok();
         let cpu_seconds = IntCounter::new(
@@ -27,7 +26,7 @@ impl ProcessMetrics {
         Some(Self {
             cpu_seconds: cpu_seconds.ok()?,
             open_files: gauge("process_open_fds", "Number of open file descriptors.")?,
-            most_files: gauge(
+            max_files: gauge(
                 "process_max_fds",
                 "Maximum number of open file descriptors.",
             )?,
@@ -47,13 +46,13 @@ impl ProcessMetrics {
         })
     }
 
-    /// The present values; empty where the system has none.
+    /// The current values; empty if the system does not report them.
     pub fn gather(&self) -> Vec<MetricFamily> {
         let Some(()) = self.refresh() else {
             return Vec::new();
         };
         let gauges = [
-            &self.most_files,
+            &self.max_files,
             &self.open_files,
             &self.resident_memory,
             &self.start,
@@ -67,7 +66,7 @@ impl ProcessMetrics {
             .collect()
     }
 
-    /// Memory that the process holds, in bytes.
+    /// Resident memory of the process in bytes.
     pub fn resident_bytes(&self) -> Option<f64> {
         self.refresh()?;
         Some(self.resident_memory.get() as f64)
@@ -84,17 +83,17 @@ impl ProcessMetrics {
         self.virtual_memory.set(stat.virtual_memory);
         self.resident_memory.set(stat.resident_pages * page);
         self.threads.set(stat.threads);
-        // Another thread may have counted more meanwhile.
+        // Another thread may have added to the counter since it was read.
         let seconds = u64::try_from(stat.cpu_ticks / ticks).ok()?;
         self.cpu_seconds
             .inc_by(seconds.saturating_sub(self.cpu_seconds.get()));
         if let Some(boot) = read("/proc/stat").and_then(|text| number_after(&text, "btime")) {
             self.start.set(boot + stat.start_ticks / ticks);
         }
-        if let Some(most) =
+        if let Some(limit) =
             read("/proc/self/limits").and_then(|text| number_after(&text, "Max open files"))
         {
-            self.most_files.set(most);
+            self.max_files.set(limit);
         }
         if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
             self.open_files
@@ -122,7 +121,7 @@ struct ProcStat {
 
 #[cfg(target_os = "linux")]
 impl ProcStat {
-    /// The name of the program stands in parentheses, and may hold spaces and parentheses itself.
+    /// Parses a line. The program name is in parentheses, and may contain spaces and parentheses.
     fn parse(text: &str) -> Option<Self> {
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
         // The first field here is the third in proc(5).
@@ -137,7 +136,7 @@ impl ProcStat {
     }
 }
 
-/// The number that follows a name at the begin of a line.
+/// The number that follows a name at the start of a line.
 #[cfg(target_os = "linux")]
 fn number_after(text: &str, name: &str) -> Option<i64> {
     text.lines()
@@ -154,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_found_behind_any_program_name() {
+    fn stat_fields_after_any_program_name_are_parsed() {
         let text =
             "7 (a) b (c)) S 1 7 7 0 -1 4194304 1 2 3 4 50 6 7 8 20 0 9 0 1000 4096000 250 184 1 1";
         let expected = ProcStat {
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_stand_behind_their_names() {
+    fn number_after_a_name_is_parsed() {
         let limits =
             "Limit  Soft Limit  Hard Limit  Units\nMax open files            1024  524288  files\n";
         assert_eq!(number_after(limits, "Max open files"), Some(1024));
@@ -181,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_has_memory_threads_files_and_a_start() {
+    fn metrics_of_this_process_are_plausible() {
         let metrics = ProcessMetrics::new().unwrap();
         let _file = std::fs::File::open("/proc/self/stat").unwrap();
         let families = metrics.gather();

@@ -4,7 +4,7 @@ use prometheus::GaugeVec;
 
 use crate::metrics::factory::MetricFactory;
 
-/// The metrics of a training, by model; absent where nothing is trained.
+/// The metrics of a training, by model; absent outside of a training.
 pub struct TrainingMetrics {
     loss: GaugeVec,
     learning_rate: GaugeVec,
@@ -22,24 +22,25 @@ impl TrainingMetrics {
         Self {
             loss: maker.gauge_vec_f64(
                 "training_loss",
-                "Mean loss: of the present epoch, and of the last validation",
+                "Mean loss per record: of the current epoch (part=training), and of the last \
+                 validation (part=validation)",
                 &["model", "part"],
             ),
-            learning_rate: gauge("learning_rate", "The present learning rate"),
-            steps: gauge("steps", "Steps that are done"),
-            epochs: gauge("epochs", "Epochs that are done"),
+            learning_rate: gauge("learning_rate", "Current learning rate"),
+            steps: gauge("steps", "Number of completed optimizer steps"),
+            epochs: gauge("epochs", "Number of completed epochs"),
             records_per_second: gauge(
                 "records_per_second",
-                "Records per second that were learned from",
+                "Training throughput of the last epoch, in records per second",
             ),
             seconds_left: gauge(
                 "seconds_left",
-                "Seconds that the epochs to come will take at most",
+                "Maximum time that the remaining epochs take, in seconds; 0 after the last",
             ),
         }
     }
 
-    /// Notes where an epoch stands.
+    /// Sets the metrics after a step within an epoch.
     pub fn step(&self, model: &str, steps: u64, loss: f64, learning_rate: f64) {
         self.steps.with_label_values(&[model]).set(steps as f64);
         self.loss.with_label_values(&[model, "training"]).set(loss);
@@ -48,7 +49,7 @@ impl TrainingMetrics {
             .set(learning_rate);
     }
 
-    /// Notes an epoch that is over; `losses` are those of training and validation.
+    /// Sets the metrics after an epoch; `losses` holds the training loss and the validation loss.
     pub fn epoch(
         &self,
         model: &str,

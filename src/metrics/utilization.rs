@@ -1,31 +1,32 @@
-//! The metrics of how busy stages and workers are, and of what waits.
+//! The metrics of utilization: throughput, busy time, queues and memory.
 
 use prometheus::{CounterVec, GaugeVec, IntGauge, IntGaugeVec};
 
 use crate::metrics::factory::MetricFactory;
 use crate::system;
 
-/// How busy stages and workers are, what waits, and what memory is taken.
+/// Utilization of stages and workers, length of queues, and memory.
 pub struct UtilizationMetrics {
-    /// Records per second that a stage took in of late.
+    /// Records per second that a stage received, over the last 5 seconds.
     pub records_per_second: GaugeVec,
-    /// Share of the time of late in which a stage was at work, over all workers for a transform.
+    /// Fraction of the last 5 seconds in which a stage was busy; averaged over all workers for a
+    /// transform.
     pub stage_utilization: GaugeVec,
-    /// Share of the time of late in which a worker was at work.
+    /// Fraction of the last 5 seconds in which a worker was busy.
     pub worker_utilization: GaugeVec,
-    /// Seconds in which a worker was at work.
+    /// Seconds in which a worker was busy.
     pub worker_busy_seconds: CounterVec,
-    /// Batches that wait, by queue.
+    /// Batches in a queue.
     pub queue_batches: IntGaugeVec,
-    /// Batches that may wait, by queue.
+    /// Maximum number of batches in a queue.
     pub queue_limit: IntGaugeVec,
-    /// Bytes that batches in flight hold.
+    /// Bytes that batches in flight have reserved.
     pub memory_bytes: IntGauge,
-    /// Bytes that batches in flight may hold.
+    /// Maximum number of bytes that batches in flight may reserve.
     pub memory_limit_bytes: IntGauge,
     /// Bytes of memory that the process may use.
     pub machine_memory_bytes: IntGauge,
-    /// Workers that run.
+    /// Number of workers.
     pub workers: IntGauge,
 }
 
@@ -34,33 +35,50 @@ impl UtilizationMetrics {
         let load = Self {
             records_per_second: maker.gauge_vec_f64(
                 "records_per_second",
-                "Records per second that a stage took in over the last seconds",
+                "Records per second that a stage received, averaged over the last 5 s; 0 if it \
+                 received none",
                 &["stage", "kind"],
             ),
             stage_utilization: maker.gauge_vec_f64(
                 "stage_utilization_ratio",
-                "Share of the last seconds in which a stage was at work; of all workers' time for a transform",
+                "Fraction of the last 5 s in which a stage was busy, from 0 (idle) to 1; averaged \
+                 over all workers for a transform",
                 &["stage", "kind"],
             ),
             worker_utilization: maker.gauge_vec_f64(
                 "worker_utilization_ratio",
-                "Share of the last seconds in which a worker was at work",
+                "Fraction of the last 5 s in which a worker was busy, from 0 (idle) to 1",
                 &["worker"],
             ),
             worker_busy_seconds: maker.counter_vec_f64(
                 "worker_busy_seconds_total",
-                "Seconds in which a worker was at work",
+                "Time in which a worker was busy, in seconds",
                 &["worker"],
             ),
-            queue_batches: maker.gauge_vec("queue_batches", "Batches that wait in a queue", &["queue"]),
-            queue_limit: maker.gauge_vec("queue_limit_batches", "Batches that may wait in a queue", &["queue"]),
-            memory_bytes: maker.gauge("memory_reserved_bytes", "Bytes that batches in flight have reserved"),
-            memory_limit_bytes: maker.gauge("memory_limit_bytes", "Bytes that batches in flight may reserve"),
+            queue_batches: maker.gauge_vec(
+                "queue_batches",
+                "Number of batches in a queue; 0 if it is empty",
+                &["queue"],
+            ),
+            queue_limit: maker.gauge_vec(
+                "queue_limit_batches",
+                "Maximum number of batches in a queue",
+                &["queue"],
+            ),
+            memory_bytes: maker.gauge(
+                "memory_reserved_bytes",
+                "Memory that batches in flight have reserved, in bytes; 0 if none is in flight",
+            ),
+            memory_limit_bytes: maker.gauge(
+                "memory_limit_bytes",
+                "Maximum memory that batches in flight may reserve, in bytes",
+            ),
             machine_memory_bytes: maker.gauge(
                 "machine_memory_bytes",
-                "Bytes of memory that the process may use: those of the machine, or the limit of its control group",
+                "Memory that the process may use, in bytes: that of the machine, or the limit of \
+                 its control group",
             ),
-            workers: maker.gauge("workers", "Workers that run"),
+            workers: maker.gauge("workers", "Number of workers"),
         };
         load.machine_memory_bytes
             .set(i64::try_from(system::memory_limit()).unwrap_or(i64::MAX));

@@ -1,4 +1,4 @@
-//! The metrics of folders that are watched.
+//! The metrics of watched folders.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,31 +7,31 @@ use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec};
 
 use crate::metrics::factory::MetricFactory;
 
-/// The metrics of folders that are watched, by stage; absent where none is.
+/// The metrics of watched folders, by stage; absent if no folder is watched.
 pub struct WatchMetrics {
-    /// 1 while files are taken from the folder; 0 while it is missing, empty against expectation,
-    /// or on another disk.
+    /// 1 while files are read from the folder; 0 while it is missing, unexpectedly empty, or on
+    /// another disk.
     pub available: IntGaugeVec,
-    /// Files that wait to be read, since an attempt failed for a reason that is not their own.
+    /// Files that are retried because a read failed for a reason outside of the file.
     pub waiting_files: IntGaugeVec,
-    /// For how long the oldest of them has waited.
+    /// Age of the oldest of these files in seconds.
     pub oldest_waiting: GaugeVec,
-    /// Folders and files that could not be read when all were listed last.
+    /// Folders and files that the last full listing could not read.
     pub unread_folders: IntGaugeVec,
-    /// Folders of which the system reports no changes.
+    /// Folders for which the operating system reports no changes.
     pub unwatched_folders: IntGaugeVec,
-    /// Journalled files that were replaced by a later version before they were read.
+    /// Journaled files that were replaced by a later version before they were read.
     pub superseded: IntCounterVec,
     conditions: Mutex<BTreeMap<String, WatchCondition>>,
 }
 
-/// How a watch is, for who asks whether the run is ready.
+/// The condition of a watch, for readiness probes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WatchCondition {
-    /// Why no files are taken at all: a clause.
-    pub trouble: Option<String>,
-    /// Which files wait, and why: a clause.
-    pub remark: Option<String>,
+    /// The reason for which no files are read at all, as a clause.
+    pub unavailable_reason: Option<String>,
+    /// The files that wait and the reason, as a clause.
+    pub pending_files: Option<String>,
 }
 
 impl WatchMetrics {
@@ -40,32 +40,38 @@ impl WatchMetrics {
         Self {
             available: maker.gauge_vec(
                 "watch_available",
-                "1 while files are taken from a watched folder; 0 while it is missing, emptied, or its disk is not mounted",
+                "1 while files are read from a watched folder; 0 while it is missing, unexpectedly \
+                 empty, or its disk is not mounted",
                 stage,
             ),
             waiting_files: maker.gauge_vec(
                 "watch_waiting_files",
-                "Files of a watched folder that are tried again, since they could not be read",
+                "Number of files of a watched folder that could not be read and are retried; 0 if \
+                 there are none",
                 stage,
             ),
             oldest_waiting: maker.gauge_vec_f64(
                 "watch_oldest_waiting_seconds",
-                "For how long the oldest of the files has waited that are tried again; 0 where none waits",
+                "Time for which the oldest file that is retried has waited, in seconds; 0 if there \
+                 is none",
                 stage,
             ),
             unread_folders: maker.gauge_vec(
                 "watch_unread_folders",
-                "Folders and files below a watched folder that could not be looked at when all were listed last",
+                "Number of folders and files below a watched folder that the last full listing \
+                 could not read; 0 if all were read",
                 stage,
             ),
             unwatched_folders: maker.gauge_vec(
                 "watch_unwatched_folders",
-                "Folders below a watched folder of which the system reports no changes; they are listed every `rescan`",
+                "Number of folders below a watched folder for which the operating system reports \
+                 no changes, so that they are listed every `rescan`; 0 if there are none",
                 stage,
             ),
             superseded: maker.counter_vec(
                 "watch_superseded_total",
-                "Journalled files that were replaced by a later version before they could be read",
+                "Number of journaled files that were replaced by a later version before they were \
+                 read",
                 stage,
             ),
             conditions: Mutex::default(),
@@ -78,32 +84,43 @@ impl WatchMetrics {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reports how the watch of a stage is.
-    pub fn report(&self, stage: &str, trouble: Option<String>, remark: Option<String>) {
-        let condition = WatchCondition { trouble, remark };
+    /// Sets the condition of a stage's watch.
+    pub fn report(
+        &self,
+        stage: &str,
+        unavailable_reason: Option<String>,
+        pending_files: Option<String>,
+    ) {
+        let condition = WatchCondition {
+            unavailable_reason,
+            pending_files,
+        };
         let mut conditions = self.conditions();
         if conditions.get(stage) != Some(&condition) {
             conditions.insert(stage.to_owned(), condition);
         }
     }
 
-    /// Why a watch takes no files at all, if one does not.
-    pub fn trouble(&self) -> Option<String> {
+    /// The reason for which a watch reads no files at all, if there is one.
+    pub fn unavailable_reason(&self) -> Option<String> {
         let conditions = self.conditions();
         conditions.iter().find_map(|(stage, condition)| {
-            Some(format!("{stage}: {}", condition.trouble.as_ref()?))
+            Some(format!(
+                "{stage}: {}",
+                condition.unavailable_reason.as_ref()?
+            ))
         })
     }
 
-    /// Which files of which stages wait, a line each.
-    pub fn remarks(&self) -> Vec<String> {
+    /// The waiting files of all stages, one line per stage.
+    pub fn pending_files_by_stage(&self) -> Vec<String> {
         let conditions = self.conditions();
-        let remark = |(stage, condition): (&String, &WatchCondition)| {
+        let pending_files = |(stage, condition): (&String, &WatchCondition)| {
             condition
-                .remark
+                .pending_files
                 .as_ref()
-                .map(|remark| format!("{stage}: {remark}"))
+                .map(|pending_files| format!("{stage}: {pending_files}"))
         };
-        conditions.iter().filter_map(remark).collect()
+        conditions.iter().filter_map(pending_files).collect()
     }
 }

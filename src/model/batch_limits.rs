@@ -1,29 +1,30 @@
-//! How much goes into one call of a session.
+//! The limits on the size of one call of a session.
 
 use crate::model::config::RuntimeSpec;
 
-/// What goes into one call at most.
+/// The maximum number of records and of values of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InferenceBatchLimits {
     records: usize,
     values: usize,
 }
 
-/// On the processor, dense networks gain nothing from more records.
+/// Maximum number of vectors per call on the CPU. Dense networks are not faster with more.
 pub(super) const OWN_RECORDS: usize = 1024;
-/// Convolutional ones gain nothing from more than a few, and lose: what they compute with leaves
-/// the processor's cache.
+/// Maximum number of images per call on the CPU. Convolutional networks are slower with more, since
+/// their activations no longer fit the CPU cache.
 const OWN_IMAGES: usize = 8;
-/// 32 colour images of 64x64. ONNX Runtime keeps the most memory that a call ever took, and larger
-/// batches gain next to nothing.
+/// Maximum number of values per call on the CPU: 32 RGB images of 64x64. ONNX Runtime keeps the
+/// memory of the largest call, and larger batches are hardly faster.
 const OWN_VALUES: usize = 32 * 3 * 64 * 64;
-/// A device wants much to do at a time.
+/// Maximum number of records per call on a device, which needs large batches.
 const DEVICE_RECORDS: usize = 16_384;
-/// 512 colour images of 64x64, 25 MB.
+/// Maximum number of values per call on a device: 512 RGB images of 64x64, 25 MB.
 const DEVICE_VALUES: usize = 512 * 3 * 64 * 64;
 
 impl InferenceBatchLimits {
-    /// What the pipeline says, or what suits who computes what: `images` or vectors.
+    /// The limits that the pipeline sets, or the defaults for the device and for `images` or
+    /// vectors.
     pub fn of(runtime: &RuntimeSpec, images: bool) -> Self {
         match runtime.max_batch_records {
             Some(records) => Self {
@@ -41,7 +42,7 @@ impl InferenceBatchLimits {
         }
     }
 
-    /// Records of `len` values that go into one call.
+    /// The maximum number of records of `len` values in one call.
     pub fn rows(self, len: usize) -> usize {
         (self.values / len.max(1)).clamp(1, self.records)
     }
@@ -57,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_are_bounded_in_values_and_records() {
+    fn calls_are_limited_in_values_and_records() {
         assert_eq!(rows("", 3 * 64 * 64), 32);
         assert_eq!(rows("", 8), OWN_RECORDS);
         assert_eq!(rows("", usize::MAX), 1);
@@ -68,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_and_users_have_limits_of_their_own() {
+    fn devices_and_max_batch_records_have_other_limits() {
         assert_eq!(rows("providers = ['cuda', 'cpu']", 3 * 64 * 64), 512);
         assert_eq!(rows("sessions = 'shared'", 3 * 64 * 64), 32);
         assert_eq!(rows("max_batch_records = 7", 3 * 64 * 64), 7);

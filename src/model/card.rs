@@ -1,5 +1,5 @@
-//! The card of a model, `model.toml`: what it is, how its inputs were made, how well it does, what
-//! its files must be.
+//! The model card, `model.toml`: the kind of network, its preprocessing, its quality, its training,
+//! and the digests of its files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,40 +14,40 @@ use crate::model::input::InputSpec;
 use crate::model::loss::Loss;
 use crate::registry;
 
-/// The card's name in a model's folder.
+/// The file name of the card in a model folder.
 pub const CARD: &str = "model.toml";
 
-/// Everything that travels with a model beside its weights.
+/// The description of a model, stored next to its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelCard {
-    /// The model's own name.
+    /// The name of the model.
     pub name: String,
-    /// What sort of network it is, such as "convolutional autoencoder".
+    /// The kind of network, such as "convolutional autoencoder".
     pub kind: String,
-    /// What it is for, in a sentence or two.
+    /// The purpose of the model, in one or two sentences.
     #[serde(default)]
     pub description: String,
-    /// Values of a code; none where the network has no code of its own.
+    /// The number of values of a latent. Left out if the network has no latent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code_size: Option<usize>,
-    /// Images of any size: height and width must be multiples of this.
+    /// Images of any size: height and width must be multiples of this number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multiple: Option<usize>,
-    /// What it was trained to make small, and the measure of its reconstruction error.
+    /// The loss that was minimized in training, which also measures the reconstruction error.
     #[serde(default)]
     pub loss: Loss,
-    /// How its inputs are made.
+    /// The preprocessing of the input.
     pub input: InputSpec,
-    /// How far its reconstructions are off, on its own validation data.
+    /// The distribution of the reconstruction error on the validation data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reconstruction_error: Option<ErrorStats>,
-    /// How it came to be.
+    /// The training of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training: Option<TrainingSummary>,
-    /// Named figures of quality.
+    /// Quality metrics by name.
     #[serde(default)]
     pub metrics: BTreeMap<String, f64>,
-    /// Each file's digest, as `sha256:` and 64 hexadecimal digits.
+    /// The digest of each file, as `sha256:` and 64 hexadecimal digits.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
 }
@@ -55,24 +55,24 @@ pub struct ModelCard {
 /// The distribution of reconstruction errors over records.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorStats {
-    /// Records.
+    /// The number of records.
     pub count: u64,
     /// Mean.
     pub mean: f64,
     /// Standard deviation.
     pub std: f64,
-    /// Least.
+    /// Minimum.
     pub min: f64,
-    /// Greatest.
+    /// Maximum.
     pub max: f64,
     /// Quantiles.
     pub quantiles: Quantiles,
-    /// Feature by feature, where the model takes features: their squared errors.
+    /// The distribution of the squared error of each feature, if the model takes features.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<FeatureStats>,
 }
 
-/// Quantiles of a distribution: a share of so many percent lies at or below.
+/// Quantiles of a distribution: this percentage of the values is at or below the quantile.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Quantiles {
     /// 1 %.
@@ -91,13 +91,13 @@ pub struct Quantiles {
     pub p99: f64,
 }
 
-/// How a model came to be.
+/// The training of a model.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct TrainingSummary {
-    /// What it was trained on.
+    /// The training data.
     pub data: String,
-    /// Under which terms that data stands.
+    /// The license of the training data.
     #[serde(alias = "licence")]
     pub license: String,
     /// SHA-256 over all records, as `sha256:` and 64 hexadecimal digits.
@@ -105,9 +105,9 @@ pub struct TrainingSummary {
     pub data_digest: String,
     /// The layers, in order.
     pub architecture: Vec<String>,
-    /// Whatever the training was run with.
+    /// The options of the training.
     pub hyperparameters: BTreeMap<String, Value>,
-    /// The training file, from which the model can be trained again.
+    /// The training file, with which the training can be repeated.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub file: Value,
 }
@@ -116,7 +116,7 @@ impl ModelCard {
     /// Reads and checks a card.
     ///
     /// # Errors
-    /// Unknown keys, values of a wrong type, values that cannot be.
+    /// When the file cannot be read; for unknown keys, values of a wrong type, and invalid values.
     pub fn read(path: &Path) -> Result<Self, Vec<ConfigError>> {
         let text = std::fs::read_to_string(path);
         let text = text
@@ -133,7 +133,7 @@ impl ModelCard {
     /// Checks the text of a card.
     ///
     /// # Errors
-    /// As [`ModelCard::read`]; keys are the card's own.
+    /// As [`ModelCard::read`]. The keys of the errors are those of the card.
     pub fn parse(text: &str) -> Result<Self, Vec<ConfigError>> {
         let written: Value = toml::from_str(text).map_err(|error| {
             let line = text[..error.span().map_or(0, |span| span.start)]
@@ -160,7 +160,7 @@ impl ModelCard {
         if self.code_size == Some(0) {
             faults.push(ConfigError::new(
                 "code_size",
-                "must be above 0; leave it out where the network has no code",
+                "must be above 0; remove it if the network has no code",
             ));
         }
         if self.multiple == Some(0) {
@@ -177,13 +177,13 @@ impl ModelCard {
                     .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
             {
                 let message =
-                    format!("`{digest}` is no digest; write \"sha256:\" and 64 digits 0-9a-f");
+                    format!("`{digest}` is not a digest; expected `sha256:` and 64 digits 0-9a-f");
                 faults.push(ConfigError::new(format!("files.{file}"), message));
             }
             if file.contains(['/', '\\']) {
                 faults.push(ConfigError::new(
                     format!("files.{file}"),
-                    "is no plain file name in the model's folder",
+                    "is not a plain file name in the model folder",
                 ));
             }
         }
@@ -192,7 +192,7 @@ impl ModelCard {
 }
 
 impl TrainingSummary {
-    /// Returns the summary under current names; an earlier version may have written it.
+    /// Renames the options that an earlier version has written to their current names.
     fn with_current_names(self) -> Self {
         let hyperparameters = self.hyperparameters.into_iter().collect();
         Self {
@@ -206,9 +206,9 @@ impl TrainingSummary {
 }
 
 impl ErrorStats {
-    /// The distribution of these errors, which are sorted; `None` where there is none, or one is no
-    /// number. What is known of single features is up to [`super::feature_errors::FeatureErrors`].
-    /// Quantiles are interpolated between neighbours, as NumPy does.
+    /// Computes the distribution of these errors, and sorts them. `None` if there are no errors, or
+    /// if one is not finite. Quantiles are interpolated linearly, as NumPy does by default.
+    /// [`super::feature_errors::FeatureErrors`] computes the errors of single features.
     pub fn from_errors(errors: &mut [f64]) -> Option<Self> {
         errors.sort_by(f64::total_cmp);
         let count = errors.len() as f64;
@@ -220,15 +220,16 @@ impl ErrorStats {
             .sum::<f64>()
             / count)
             .sqrt();
-        let at = |share: f64| {
-            let place = share * (count - 1.0);
+        let quantile = |share: f64| {
+            let position = share * (count - 1.0);
             let (low, high) = (
-                errors[place.floor() as usize],
-                errors[place.ceil() as usize],
+                errors[position.floor() as usize],
+                errors[position.ceil() as usize],
             );
-            low + (high - low) * place.fract()
+            low + (high - low) * position.fract()
         };
-        let [p01, p05, p25, p50, p75, p95, p99] = [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99].map(at);
+        let [p01, p05, p25, p50, p75, p95, p99] =
+            [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99].map(quantile);
         let quantiles = Quantiles {
             p01,
             p05,
@@ -260,14 +261,14 @@ impl ErrorStats {
             p99,
         } = self.quantiles;
         let ascending = [self.min, p01, p05, p25, p50, p75, p95, p99, self.max];
-        // Also false where one of them is not a number.
+        // The comparison is also false if a value is NaN.
         if !ascending.windows(2).all(|pair| pair[0] <= pair[1]) {
-            let message = format!("min, quantiles and max must ascend; met {ascending:?}");
+            let message = format!("min, quantiles and max must ascend; found {ascending:?}");
             faults.push(ConfigError::new("reconstruction_error.quantiles", message));
         }
         if !(self.std >= 0.0 && self.mean.is_finite()) {
             let message = format!(
-                "mean {} and std {} are no mean and deviation",
+                "mean must be finite and std 0 or more; found mean {} and std {}",
                 self.mean, self.std
             );
             faults.push(ConfigError::new("reconstruction_error", message));
@@ -278,7 +279,8 @@ impl ErrorStats {
     }
 }
 
-/// A card's fault as the pipeline sees it: at the model's own table, naming the card and its key.
+/// Converts an error of a card to an error at `path` of the model's table in the pipeline. The
+/// message names the card and its key.
 pub fn in_file(path: &Path, fault: ConfigError) -> ConfigError {
     let place = if fault.key.is_empty() {
         String::new()
@@ -298,7 +300,7 @@ mod tests {
 
     use super::*;
 
-    const WHOLE: &str = r#"
+    const COMPLETE: &str = r#"
         name = "photos"
         kind = "convolutional"
         description = "for photographs"
@@ -340,9 +342,11 @@ mod tests {
     }
 
     #[test]
-    fn a_card_of_an_earlier_version_has_current_names() {
-        let former = "[training]\nlicence = 'free'\nhyperparameters = { optimiser = 'adam' }\n[training.file]\n\
-                      network = { fold = true }\ntraining = { optimiser = 'muon', patience = 2 }\ndata = { licence = 'free' }";
+    fn card_of_earlier_version_gets_current_names() {
+        let former = "[training]\nlicence = 'free'\nhyperparameters = { optimiser = 'adam' }\n\
+                      [training.file]\nnetwork = { fold = true }\n\
+                      training = { optimiser = 'muon', patience = 2 }\n\
+                      data = { licence = 'free' }";
         let text = format!("name = 'm'\nkind = 'deep'\n[input]\ntype = 'image'\n{former}\n");
         let training = ModelCard::parse(&text).unwrap().training.unwrap();
         assert_eq!(
@@ -358,8 +362,8 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_card_is_read_and_written_alike() {
-        let card = ModelCard::parse(WHOLE).unwrap();
+    fn complete_card_is_unchanged_by_writing_and_reading() {
+        let card = ModelCard::parse(COMPLETE).unwrap();
         assert_eq!(card.input.size, Some([64, 64]));
         assert_eq!(
             card.reconstruction_error.as_ref().unwrap().quantiles.p99,
@@ -373,15 +377,15 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_features_are_told_for_each_column() {
-        let input = WHOLE
+    fn feature_errors_are_checked_for_each_column() {
+        let input = COMPLETE
             .split("[reconstruction_error]")
             .next()
             .unwrap()
             .split("[input]")
             .next()
             .unwrap();
-        let rest = WHOLE.split("[reconstruction_error]").nth(1).unwrap();
+        let rest = COMPLETE.split("[reconstruction_error]").nth(1).unwrap();
         let card = |features: &str, columns: &str| {
             let input =
                 format!("{input}[input]\ntype = \"features\"\n{columns}\n[reconstruction_error]\n");
@@ -397,8 +401,8 @@ mod tests {
         check(
             &card("{ mean = [0.1], std = [0.2, -1.0] }", columns),
             expect![[r#"
-            reconstruction_error.features.mean: has 1 values, but `input.columns` names 2
-            reconstruction_error.features.std: must be 0 or more; met -1 for `b`"#]],
+            reconstruction_error.features.mean: expected 2 values, one per column of `input.columns`; found 1
+            reconstruction_error.features.std: must be 0 or more; found -1 for `b`"#]],
         );
         check(
             &card("{ mean = [nan, 1.0], std = [0.2, inf] }", columns),
@@ -406,9 +410,7 @@ mod tests {
         );
         check(
             &card("{ mean = [], std = [] }", ""),
-            expect![
-                "reconstruction_error.features: is for features that `input.columns` names; there is none"
-            ],
+            expect!["reconstruction_error.features: requires `input.columns`, which is missing"],
         );
         check(
             &card("{ means = [1.0, 1.0], std = [1.0, 1.0] }", columns),
@@ -419,18 +421,18 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_of_a_card_is_named() {
+    fn all_errors_of_a_card_are_reported() {
         check(
-            &WHOLE.replace("channels =", "chanels ="),
+            &COMPLETE.replace("channels =", "chanels ="),
             expect!["input.chanels: unknown key"],
         );
         check(
-            &WHOLE
+            &COMPLETE
                 .replace("name =", "title =")
                 .replace("psnr = 24.4", "psnr = 'high'"),
             expect![[r#"metrics.psnr: invalid type: string "high", expected f64"#]],
         );
-        let wrong = WHOLE
+        let wrong = COMPLETE
             .replace("p25 = 0.002", "p25 = 0.5")
             .replace("code_size = 128", "code_size = 0");
         check(
@@ -438,10 +440,10 @@ mod tests {
                 .replace("sha256:08", "md5:")
                 .replace("encoder.onnx", "../encoder.onnx"),
             expect![[r#"
-            code_size: must be above 0; leave it out where the network has no code
-            reconstruction_error.quantiles: min, quantiles and max must ascend; met [0.0002, 0.0007, 0.001, 0.5, 0.003, 0.0045, 0.008, 0.012, 0.014]
-            files.../encoder.onnx: `md5:55639d6e3e596a20a8b99b455458321ecd334c2c3a64e4f60eb3cc7e4f83a3` is no digest; write "sha256:" and 64 digits 0-9a-f
-            files.../encoder.onnx: is no plain file name in the model's folder"#]],
+            code_size: must be above 0; remove it if the network has no code
+            reconstruction_error.quantiles: min, quantiles and max must ascend; found [0.0002, 0.0007, 0.001, 0.5, 0.003, 0.0045, 0.008, 0.012, 0.014]
+            files.../encoder.onnx: `md5:55639d6e3e596a20a8b99b455458321ecd334c2c3a64e4f60eb3cc7e4f83a3` is not a digest; expected `sha256:` and 64 digits 0-9a-f
+            files.../encoder.onnx: is not a plain file name in the model folder"#]],
         );
         check(
             "name = ",

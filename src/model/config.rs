@@ -1,4 +1,4 @@
-//! Models and their runtime as a pipeline file writes them: `[models.NAME]` and `[runtime]`.
+//! The options of models and of ONNX Runtime in a pipeline file: `[models.NAME]` and `[runtime]`.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -10,53 +10,54 @@ use crate::image::pixel_format::{Channels, TensorLayout};
 use crate::model::input::{InputSpec, ScalingKind};
 use crate::model::loss::Loss;
 
-/// A model as the pipeline declares it: a folder with a card, or bare ONNX files with what a card
-/// would have said.
+/// A model as a pipeline declares it: a folder with a model card, or bare ONNX files with the
+/// options that a card would contain.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ModelSpec {
-    /// A folder that holds `model.toml`, and `encoder.onnx` and `decoder.onnx`, or `model.onnx`.
+    /// A folder with `model.toml`, and with `encoder.onnx` and `decoder.onnx`, or `model.onnx`.
     pub path: Option<PathBuf>,
-    /// An ONNX file that turns inputs into codes.
+    /// An ONNX file that maps inputs to latents.
     pub encoder: Option<PathBuf>,
-    /// An ONNX file that turns the encoder's codes back into inputs.
+    /// An ONNX file that maps the latents of the encoder back to inputs.
     pub decoder: Option<PathBuf>,
-    /// An ONNX file that is the whole network: a denoiser, or an autoencoder in one piece.
+    /// An ONNX file with the complete network: a denoiser, or an autoencoder in one file.
     pub model: Option<PathBuf>,
-    /// The output to take, where the encoder or the whole network has several. Default: the first.
+    /// The name of the output of the encoder or of the complete network. Default: the first output.
     pub output: Option<String>,
-    /// The output to take, where the decoder has several. Default: the first.
+    /// The name of the output of the decoder. Default: the first output.
     pub decoder_output: Option<String>,
-    /// Height and width of images must be multiples of this; others are padded by repeating their
-    /// edges. Default: 1.
+    /// Height and width of images must be multiples of this number. Other images are padded by
+    /// repeating their edges. Default: 1.
     pub multiple: Option<NonZeroUsize>,
-    /// The loss that the model was trained with. Default: mse.
+    /// The loss that the model was trained with. Default: `mse`.
     pub loss: Option<Loss>,
-    /// Bare files, images: height and width. Default: what the file says.
+    /// Bare files, images: height and width. Default: inferred from the file.
     pub size: Option<[usize; 2]>,
-    /// Bare files, images: colours of a pixel. Default: what the file says.
+    /// Bare files, images: the color channels of a pixel. Default: inferred from the file.
     pub channels: Option<Channels>,
-    /// Bare files, images: order of the dimensions. Default: what the file says.
+    /// Bare files, images: the order of the dimensions. Default: inferred from the file.
     pub layout: Option<TensorLayout>,
-    /// Bare files, images: bytes 0..255 are mapped onto this range. Default: [0, 1], or [0, 255]
-    /// for a uint8 input.
+    /// Bare files, images: the range to which the byte values 0..255 are mapped. Default: `[0, 1]`,
+    /// or `[0, 255]` for a uint8 input.
     pub range: Option<[f32; 2]>,
-    /// Bare files: subtracted, per channel of an image or per feature. Default: nothing.
+    /// Bare files: the values that are subtracted, per channel of an image or per feature. Default:
+    /// none.
     pub mean: Option<Vec<f64>>,
-    /// Bare files: divided by, per channel of an image or per feature. Default: nothing.
+    /// Bare files: the divisors, per channel of an image or per feature. Default: none.
     pub std: Option<Vec<f64>>,
-    /// Bare files, features: names of the columns, in the order of the input vector.
+    /// Bare files, features: the column names, in the order of the input vector.
     pub columns: Option<Vec<String>>,
-    /// Bare files, features: how they are scaled. Default: none.
+    /// Bare files, features: the kind of scaling. Default: `none`.
     pub scaling: Option<ScalingKind>,
-    /// Bare files, features with min_max scaling: the least value per feature, which becomes 0.
+    /// Bare files, features with `min_max` scaling: the minimum per feature, which becomes 0.
     pub min: Option<Vec<f64>>,
-    /// Bare files, features with min_max scaling: the greatest value per feature, which becomes 1.
+    /// Bare files, features with `min_max` scaling: the maximum per feature, which becomes 1.
     pub max: Option<Vec<f64>>,
 }
 
 impl ModelSpec {
-    /// What the pipeline says of a bare file's input.
+    /// The input of a bare file as the pipeline declares it.
     pub fn input_spec(&self) -> InputSpec {
         InputSpec {
             kind: None,
@@ -74,28 +75,30 @@ impl ModelSpec {
     }
 }
 
-/// How ONNX Runtime is loaded and used.
+/// The options of ONNX Runtime.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RuntimeSpec {
-    /// Who computes, in order of preference. One that is not available is an error, never skipped;
-    /// what it cannot compute runs on the processor only where `cpu` is listed too.
+    /// The execution providers in order of preference. A provider that is not available is an error
+    /// and is never skipped. Operators that a provider does not support run on the CPU only if
+    /// `cpu` is listed, too. Default: `["cpu"]`.
     pub providers: Vec<ExecutionProvider>,
-    /// Whether each worker has a session of its own, or all share one, which computes for several
-    /// of them at a time. Default: shared where the first provider is not `cpu`; then there are two
-    /// workers per core, since half of them wait.
+    /// Whether each worker has its own session, or all workers share one, which processes records
+    /// of several workers in one call. Default: `shared` if the first provider is not `cpu`, else
+    /// `per-worker`. With shared sessions there are two workers per core, since half of them wait.
     pub sessions: Option<SessionMode>,
-    /// Records that go into one call at most. Default: as many as make 1.5 MB of values, or 25 MB
-    /// on a device.
+    /// The maximum number of records of one call. Default: as many as fit into 1.5 MB of values, or
+    /// into 25 MB on a device.
     pub max_batch_records: Option<NonZeroUsize>,
-    /// Threads of one session. Workers run side by side already, so more than 1 rarely pays.
+    /// The number of threads of one session. Workers already run in parallel, so more than 1 is
+    /// rarely faster. Default: 1.
     pub threads: NonZeroUsize,
-    /// How far the graph is rewritten before it runs.
-    pub optimisation: GraphOptimization,
-    /// The ONNX Runtime library: an absolute path to a file that belongs to the user or to root and
-    /// that others cannot write, neither the file nor its folder. Default: `ORT_DYLIB_PATH`, then
-    /// in the folder of the program, in the checkout that the program was built in, in the active
-    /// Python environment, in the system's folders.
+    /// The level of graph optimization. Default: `all`.
+    pub optimization: GraphOptimization,
+    /// The ONNX Runtime library: an absolute path to a file that is owned by the user or by root,
+    /// and that other users cannot write, neither the file nor its folder. Default:
+    /// `ORT_DYLIB_PATH`, then a search in the folder of the program, the checkout in which the
+    /// program was built, the active Python environment, and the system folders.
     pub library: Option<PathBuf>,
 }
 
@@ -106,7 +109,7 @@ impl Default for RuntimeSpec {
             sessions: None,
             max_batch_records: None,
             threads: NonZeroUsize::MIN,
-            optimisation: GraphOptimization::default(),
+            optimization: GraphOptimization::default(),
             library: None,
         }
     }
@@ -121,7 +124,7 @@ impl RuntimeSpec {
         }
     }
 
-    /// Whether another device than the processor computes.
+    /// Whether the first provider uses a device other than the CPU.
     pub fn uses_device(&self) -> bool {
         self.providers
             .first()
@@ -129,13 +132,14 @@ impl RuntimeSpec {
     }
 }
 
-/// Whose a session is.
+/// How workers use sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SessionMode {
-    /// One for each worker: what suits the processor.
+    /// One session per worker, which is suited to the CPU.
     PerWorker,
-    /// One for all workers: what suits a device, and a model too large to be held several times.
+    /// One session for all workers, which is suited to a device and to a model that is too large to
+    /// be in memory several times.
     Shared,
 }
 
@@ -143,7 +147,7 @@ pub enum SessionMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ExecutionProvider {
-    /// The processor.
+    /// The CPU.
     Cpu,
     /// NVIDIA GPUs through CUDA.
     Cuda,
@@ -156,7 +160,7 @@ pub enum ExecutionProvider {
 }
 
 impl ExecutionProvider {
-    /// The name as pipelines write it.
+    /// The name in pipelines.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
@@ -168,17 +172,17 @@ impl ExecutionProvider {
     }
 }
 
-/// How far ONNX Runtime rewrites a graph.
+/// The level of graph optimization in ONNX Runtime.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum GraphOptimization {
-    /// Everything, memory layouts too.
+    /// All optimizations, including changes of memory layout.
     #[default]
     All,
-    /// Fusions of many nodes, but no change of layout.
+    /// Complex node fusions, without changes of memory layout.
     Extended,
-    /// Constant folding and removal of what does nothing.
+    /// Constant folding and removal of redundant nodes.
     Basic,
-    /// Nothing.
+    /// No optimizations.
     None,
 }

@@ -1,5 +1,5 @@
-//! What a model folder or an ONNX file is, for people: inputs and outputs, versions, digests, what
-//! it can do in a pipeline.
+//! Describes a model folder or an ONNX file as text: inputs and outputs, versions, digests, and its
+//! use in a pipeline.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,17 +16,17 @@ use crate::model::{Model, ModelInput, ModelPath, ModelSpec, RuntimeSpec};
 use crate::text_escape::line;
 
 /// Describes a model folder or a bare ONNX file. [`crate::model::ort_library::init`] must have
-/// found ONNX Runtime before.
+/// loaded ONNX Runtime before.
 ///
 /// # Errors
-/// When there is nothing to describe: no such file, or a folder without a card or ONNX files.
+/// When the file does not exist, or when a folder contains neither a card nor an ONNX file.
 pub fn describe(path: &Path, runtime: &RuntimeSpec) -> Result<ModelDescription, Vec<ConfigError>> {
     let (spec, files) = if path.is_dir() {
         let files = ["encoder.onnx", "decoder.onnx", "model.onnx"].map(|file| path.join(file));
         let files: Vec<PathBuf> = files.into_iter().filter(|file| file.is_file()).collect();
         if files.is_empty() && !path.join(CARD).is_file() {
             let message = format!(
-                "{} holds no {CARD}, encoder.onnx or model.onnx",
+                "{} contains no {CARD}, encoder.onnx, decoder.onnx or model.onnx",
                 path.display()
             );
             return Err(vec![ConfigError::new("path", message)]);
@@ -65,7 +65,7 @@ pub fn describe(path: &Path, runtime: &RuntimeSpec) -> Result<ModelDescription, 
     })
 }
 
-/// What was found; its `Display` is the text for people.
+/// The description of a model. Its `Display` implementation writes the text.
 pub struct ModelDescription {
     path: PathBuf,
     card: Option<ModelCard>,
@@ -74,7 +74,7 @@ pub struct ModelDescription {
 }
 
 impl ModelDescription {
-    /// Whether it can be run as a stage, as it is.
+    /// Whether the model can be used in a stage.
     pub fn usable(&self) -> bool {
         self.model.is_ok()
     }
@@ -94,7 +94,7 @@ impl OnnxFile {
         let header = read_header(path, &bytes);
         let open = |_: &OnnxMetadata| {
             OnnxGraph::open(path, runtime)
-                .map_err(|reason| format!("ONNX Runtime refuses it: {reason}"))
+                .map_err(|reason| format!("ONNX Runtime cannot load it: {reason}"))
         };
         Ok(Self {
             path: path.to_path_buf(),
@@ -120,7 +120,7 @@ impl fmt::Display for ModelDescription {
         match &self.model {
             Ok(model) => {
                 writeln!(f, "digest       {}", model.digest())?;
-                writeln!(f, "in a pipeline: {}", ability(model))
+                writeln!(f, "in a pipeline: {}", usage(model))
             }
             Err(_) if self.files.iter().any(|file| file.graph.is_err()) => {
                 writeln!(f, "in a pipeline: cannot run as a stage")
@@ -167,18 +167,18 @@ impl fmt::Display for OnnxFile {
         }
         match &self.graph {
             Ok(graph) => {
-                write_ports(f, "input", &graph.inputs)?;
-                write_ports(f, "output", &graph.outputs)
+                write_tensors(f, "input", &graph.inputs)?;
+                write_tensors(f, "output", &graph.outputs)
             }
             Err(reason) => writeln!(f, "  {reason}"),
         }
     }
 }
 
-fn write_ports(f: &mut fmt::Formatter<'_>, word: &str, ports: &[TensorSpec]) -> fmt::Result {
-    ports
+fn write_tensors(f: &mut fmt::Formatter<'_>, word: &str, tensors: &[TensorSpec]) -> fmt::Result {
+    tensors
         .iter()
-        .try_for_each(|port| writeln!(f, "  {word:<10} {port}"))
+        .try_for_each(|tensor| writeln!(f, "  {word:<10} {tensor}"))
 }
 
 fn write_card(f: &mut fmt::Formatter<'_>, card: &ModelCard) -> fmt::Result {
@@ -206,8 +206,8 @@ fn write_card(f: &mut fmt::Formatter<'_>, card: &ModelCard) -> fmt::Result {
         .try_for_each(|(name, value)| writeln!(f, "{:<12} {value}", line(name)))
 }
 
-/// What a model does with a record, in a phrase.
-fn ability(model: &Model) -> String {
+/// Describes the use of a model in a stage, as a phrase.
+fn usage(model: &Model) -> String {
     let record = match model.input() {
         ModelInput::Image(image) => {
             let channels = match image.format.channels.count() {
@@ -230,28 +230,30 @@ fn ability(model: &Model) -> String {
         ModelInput::Features(features) => format!("records of {} features", features.columns.len()),
         ModelInput::Tensor => match model.input_shape() {
             Some(shape) => format!("tensors of shape {shape:?}"),
-            None => "tensors whose shape the file does not fix".to_owned(),
+            None => "tensors of variable shape".to_owned(),
         },
     };
     match (model.code_size(), model.files(ModelPath::Decode)) {
         (Some(size), Some(_)) => format!("encodes {record} to {size} values, and decodes them"),
         (Some(size), None) => format!("encodes {record} to {size} values"),
-        (None, Some(_)) => format!("turns {record} into codes, and back"),
+        (None, Some(_)) => {
+            format!("encodes {record} to latents of variable size, and decodes them")
+        }
         (None, None) => match model
             .input_shape()
             .map(|shape| model.output_shape(ModelPath::Whole, &shape))
         {
             Some(Ok(shape)) if model.input_shape().as_deref() == Some(shape.as_slice()) => {
                 format!(
-                    "turns {record} into the same shape: a denoiser, or an autoencoder in one piece"
+                    "maps {record} to the same shape: a denoiser, or an autoencoder in one file"
                 )
             }
             Some(Ok(shape)) => match shape.as_slice() {
-                [size] => format!("turns {record} into {size} values"),
-                shape => format!("turns {record} into tensors of shape {shape:?}"),
+                [size] => format!("maps {record} to {size} values"),
+                shape => format!("maps {record} to tensors of shape {shape:?}"),
             },
-            Some(Err(reason)) => format!("takes {record}, but fails on zeros: {reason}"),
-            None => format!("takes {record}"),
+            Some(Err(reason)) => format!("accepts {record}, but fails on zeros: {reason}"),
+            None => format!("accepts {record}"),
         },
     }
 }
@@ -276,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_told_by_its_ports_and_by_what_it_can_do() {
+    fn file_is_described_by_its_tensors_and_its_usage() {
         check(
             "untold.onnx",
             expect![[r#"
@@ -286,7 +288,7 @@ mod tests {
                   input      `x` float32 [batch, 4]
                   output     `y` float32 [batch, code]
                 digest       73ef6e31df284f7d501ed074669eb961265baed204a0ff999d4ebd03814d0ee9
-                in a pipeline: turns vectors of 4 features into 2 values
+                in a pipeline: maps vectors of 4 features to 2 values
             "#]],
         );
         check(
@@ -299,7 +301,7 @@ mod tests {
                   input      `x` float32 [batch, 4]
                   output     `y` float32 [batch, 2]
                 digest       69dc43b3a1655f4300d1a145ef7b8039a96ddfa2b0aee573deb2403ae097a050
-                in a pipeline: turns vectors of 4 features into 2 values
+                in a pipeline: maps vectors of 4 features to 2 values
             "#]],
         );
         check(
@@ -311,13 +313,13 @@ mod tests {
                   input      `x` float32 [batch, height, width, 3]
                   output     `y` float32 [batch, height, width, 3]
                 digest       9827d7be12c7ec349ba8c5836e61d182229ad3e13cf91bf61727940eb3e549ea
-                in a pipeline: takes rgb images of any size
+                in a pipeline: accepts rgb images of any size
             "#]],
         );
     }
 
     #[test]
-    fn a_file_that_no_stage_can_feed_is_described_all_the_same() {
+    fn file_that_a_stage_cannot_use_is_described() {
         check(
             "two_inputs.onnx",
             expect![[r#"
@@ -327,30 +329,34 @@ mod tests {
                   input      `x` float32 [batch, 2]
                   input      `state` float32 [batch, 2]
                   output     `y` float32 [batch, 2]
-                in a pipeline: cannot run as a stage: two_inputs.onnx: takes 2 inputs, but a stage feeds one: `x` float32 [batch, 2], `state` float32 [batch, 2]
+                in a pipeline: cannot run as a stage: two_inputs.onnx: has 2 inputs, but a stage supplies only one: `x` float32 [batch, 2], `state` float32 [batch, 2]
             "#]],
         );
         check(
             "external.bin",
             expect![[r#"
                 external.bin  32 bytes  sha256:4e8b04ae3930af0851dbb553b503dc2ee7fd8617e141594f3e835100fb96d122
-                  external.bin: is not an ONNX file: a field has an impossible number
+                  external.bin: not a valid ONNX file: a field has an invalid number
                 in a pipeline: cannot run as a stage
             "#]],
         );
     }
 
     #[test]
-    fn where_there_is_nothing_to_describe_it_is_said() {
+    fn missing_file_and_empty_folder_are_refused() {
         let faults = describe(&file("gone.onnx"), &init()).err().unwrap();
         assert!(
-            faults[0].message.contains("gone.onnx: No such file"),
+            faults[0]
+                .message
+                .ends_with("gone.onnx: No such file or directory (os error 2)"),
             "{faults:?}"
         );
         let folder = tempfile::tempdir().unwrap();
         let faults = describe(folder.path(), &init()).err().unwrap();
         assert!(
-            faults[0].message.contains("holds no model.toml"),
+            faults[0]
+                .message
+                .ends_with("contains no model.toml, encoder.onnx, decoder.onnx or model.onnx"),
             "{faults:?}"
         );
     }

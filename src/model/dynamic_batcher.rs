@@ -1,9 +1,9 @@
-//! One session for all workers, as a device wants it: what several ask for at the same time goes
-//! into one call.
+//! The dynamic batcher, which shares one session between all workers and combines their records
+//! into one call, since a device is efficient only with large batches.
 //!
-//! No thread of its own: whoever finds the session idle runs what has been gathered, his own and
-//! that of others; meanwhile the next call is gathered. So while the device computes, the workers
-//! that it doesn't keep waiting decode.
+//! It has no thread of its own: the caller that finds the session idle executes the pending batch,
+//! which holds its own records and those of waiting callers. Meanwhile the next batch is collected.
+//! While the device computes, workers that do not wait for it decode.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,13 +11,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::model::batch_limits::InferenceBatchLimits;
 
-/// What runs one call.
+/// A session that runs one batch at a time.
 pub trait RunBatch: Send {
-    /// Runs one batch of the shape `dims`, records first, and appends the output of its first
-    /// `rows` records to `out`. Returns the shape of one record's output.
+    /// Runs one batch of the shape `dims`, whose first dimension is the number of records, and
+    /// appends the outputs of the first `rows` records to `out`. Returns the output shape of one
+    /// record.
     ///
     /// # Errors
-    /// When the model fails, or what it gives has not one part per record; `out` is as before then.
+    /// When the model fails, or its output does not have one entry per record. `out` is unchanged
+    /// then.
     fn run_batch(
         &mut self,
         dims: &[usize],
@@ -27,62 +29,62 @@ pub trait RunBatch: Send {
     ) -> Result<Vec<usize>, String>;
 }
 
-/// A session that many threads call at a time.
+/// A session that several threads call concurrently.
 pub struct DynamicBatcher<E> {
     state: Mutex<BatcherState<E>>,
     changed: Condvar,
     limits: InferenceBatchLimits,
-    /// Records of every call, where the file fixes that: then nothing can be gathered.
+    /// The batch size if the file fixes it. Records of several callers are then not combined.
     batch: Option<usize>,
 }
 
 struct BatcherState<E> {
-    /// `None` while it runs.
+    /// The session; `None` while it runs.
     engine: Option<E>,
-    /// The next call.
-    gathering: Option<PendingBatch>,
-    /// Memory for the one after that.
+    /// The batch of the next call.
+    pending: Option<PendingBatch>,
+    /// The buffer for the batch after that.
     spare: Vec<f32>,
 }
 
-/// What is gathered for one call.
+/// The records of several callers for one call.
 struct PendingBatch {
     /// The shape of one record.
     row: Vec<usize>,
-    /// Records as they go in, padding among them.
+    /// The number of records, including padding.
     records: usize,
     values: Vec<f32>,
-    parts: Vec<BatchSlot>,
-    answers: Arc<OnceLock<BatchOutput>>,
+    slots: Vec<BatchSlot>,
+    output: Arc<OnceLock<BatchOutput>>,
 }
 
-/// What one caller gave.
+/// The records of one caller in a batch.
 #[derive(Clone, Copy)]
 struct BatchSlot {
-    /// Records as they go in, padding among them.
+    /// The number of records, including padding.
     records: usize,
-    /// Records whose output is wanted.
+    /// The number of records whose output is returned.
     rows: usize,
 }
 
-/// What came of a call.
+/// The result of a call.
 #[derive(Default)]
 struct BatchOutput {
     /// The outputs of all records.
     values: Vec<f32>,
-    parts: Vec<SlotOutput>,
+    slots: Vec<SlotOutput>,
 }
 
-/// The shape of one record's output, and where those of a part lie.
+/// The output shape of one record, and the range of the slot's outputs.
 type SlotOutput = Result<(Vec<usize>, Range<usize>), String>;
 
 impl<E: RunBatch> DynamicBatcher<E> {
-    /// No more than `limits` say goes into a call, unless one caller alone gives more; and no other
-    /// number than `batch`, where the file fixes that.
+    /// Creates a batcher. A call does not exceed `limits`, unless a single caller does. `batch` is
+    /// the batch size if the file fixes it.
     pub fn new(engine: E, limits: InferenceBatchLimits, batch: Option<usize>) -> Self {
         let state = BatcherState {
             engine: Some(engine),
-            gathering: None,
+            pending: None,
             spare: Vec::new(),
         };
         Self {
@@ -93,12 +95,12 @@ impl<E: RunBatch> DynamicBatcher<E> {
         }
     }
 
-    /// As [`RunBatch::run_batch`]; waits for its turn, and goes together with what others ask for
-    /// meanwhile.
+    /// As [`RunBatch::run_batch`], but waits for its turn and combines these records with those of
+    /// concurrent callers.
     ///
     /// # Errors
-    /// When the model fails on these records. What it fails on for others is theirs: a call that
-    /// fails is made again for each caller alone.
+    /// When the model fails on these records. A failure on the records of another caller does not
+    /// matter: a call that fails is repeated for each caller separately.
     pub fn run(
         &self,
         dims: &[usize],
@@ -107,38 +109,36 @@ impl<E: RunBatch> DynamicBatcher<E> {
         out: &mut Vec<f32>,
     ) -> Result<Vec<usize>, String> {
         let Some((&records, row)) = dims.split_first() else {
-            return Err("a call without a dimension that counts its records".to_owned());
+            return Err("the batch has no dimension for its records".to_owned());
         };
-        let most = self
+        let max_records = self
             .batch
             .unwrap_or_else(|| self.limits.rows(row.iter().product()));
         let mut state = self.lock();
         while state
-            .gathering
+            .pending
             .as_ref()
-            .is_some_and(|group| !group.has_room(row, records, most))
+            .is_some_and(|batch| !batch.has_room(row, records, max_records))
         {
             state = self.wait_or_execute(state);
         }
-        let BatcherState {
-            gathering, spare, ..
-        } = &mut *state;
-        let group = gathering.get_or_insert_with(|| PendingBatch::new(row, std::mem::take(spare)));
-        let (place, answers) = (group.parts.len(), Arc::clone(&group.answers));
-        group.add(BatchSlot { records, rows }, values);
+        let BatcherState { pending, spare, .. } = &mut *state;
+        let batch = pending.get_or_insert_with(|| PendingBatch::new(row, std::mem::take(spare)));
+        let (index, output) = (batch.slots.len(), Arc::clone(&batch.output));
+        batch.add(BatchSlot { records, rows }, values);
         loop {
-            if let Some(answers) = answers.get() {
-                // Nobody is to wait while this is copied.
+            if let Some(output) = output.get() {
+                // Other callers must not wait while the output is copied.
                 drop(state);
-                let (shape, place) = answers.parts[place].as_ref().map_err(String::clone)?;
-                out.extend_from_slice(&answers.values[place.clone()]);
+                let (shape, range) = output.slots[index].as_ref().map_err(String::clone)?;
+                out.extend_from_slice(&output.values[range.clone()]);
                 return Ok(shape.clone());
             }
             state = self.wait_or_execute(state);
         }
     }
 
-    /// Runs what is gathered where the session is idle, or waits until something has changed.
+    /// Executes the pending batch if the session is idle. Otherwise waits for a change of state.
     fn wait_or_execute<'a>(
         &'a self,
         mut state: MutexGuard<'a, BatcherState<E>>,
@@ -149,15 +149,15 @@ impl<E: RunBatch> DynamicBatcher<E> {
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         };
-        let group = state.gathering.take();
+        let batch = state.pending.take();
         drop(state);
-        // There is room again.
+        // The next batch has room for all waiting callers.
         self.changed.notify_all();
-        let spare = group.map(|group| {
-            let answers = group.run(&mut engine);
-            // Nobody else sets it: the group was taken out.
-            let _ = group.answers.set(answers);
-            group.values
+        let spare = batch.map(|batch| {
+            let output = batch.run(&mut engine);
+            // Only this thread sets the output, since the batch was removed from the state.
+            let _ = batch.output.set(output);
+            batch.values
         });
         let mut state = self.lock();
         state.engine = Some(engine);
@@ -178,60 +178,61 @@ impl PendingBatch {
             row: row.to_vec(),
             records: 0,
             values,
-            parts: Vec::new(),
-            answers: Arc::default(),
+            slots: Vec::new(),
+            output: Arc::default(),
         }
     }
 
-    fn has_room(&self, row: &[usize], records: usize, most: usize) -> bool {
-        self.row == row && self.records + records <= most
+    fn has_room(&self, row: &[usize], records: usize, max_records: usize) -> bool {
+        self.row == row && self.records + records <= max_records
     }
 
-    fn add(&mut self, part: BatchSlot, values: &[f32]) {
-        self.records += part.records;
+    fn add(&mut self, slot: BatchSlot, values: &[f32]) {
+        self.records += slot.records;
         self.values.extend_from_slice(values);
-        self.parts.push(part);
+        self.slots.push(slot);
     }
 
     fn run<E: RunBatch>(&self, engine: &mut E) -> BatchOutput {
-        let mut answers = BatchOutput::default();
-        if self.parts.len() > 1
+        let mut output = BatchOutput::default();
+        if self.slots.len() > 1
             && let Ok((shape, all)) = self.call(
                 engine,
                 self.records,
                 &self.values,
                 self.records,
-                &mut answers.values,
+                &mut output.values,
             )
         {
-            let places = self.places(all.len() / self.records.max(1));
-            let places = places.map(|(part, all)| {
-                all.start..all.start + all.len() / part.records.max(1) * part.rows
+            let ranges = self.slot_ranges(all.len() / self.records.max(1));
+            let ranges = ranges.map(|(slot, all)| {
+                all.start..all.start + all.len() / slot.records.max(1) * slot.rows
             });
-            answers.parts = places.map(|place| Ok((shape.clone(), place))).collect();
-            return answers;
+            output.slots = ranges.map(|range| Ok((shape.clone(), range))).collect();
+            return output;
         }
-        // One alone; or somebody's records are to blame, and nobody else is to suffer.
-        for (part, own) in self.places(self.values.len() / self.records.max(1)) {
-            let answer = self.call(
+        // Either there is one caller, or the call has failed on the records of some callers, which
+        // must not affect the others.
+        for (slot, own) in self.slot_ranges(self.values.len() / self.records.max(1)) {
+            let slot_output = self.call(
                 engine,
-                part.records,
+                slot.records,
                 &self.values[own],
-                part.rows,
-                &mut answers.values,
+                slot.rows,
+                &mut output.values,
             );
-            answers.parts.push(answer);
+            output.slots.push(slot_output);
         }
-        answers
+        output
     }
 
-    /// Where what belongs to each part lies among values of which there are `len` for a record.
-    fn places(&self, len: usize) -> impl Iterator<Item = (&BatchSlot, Range<usize>)> {
+    /// The range of each slot among values of which each record has `len`.
+    fn slot_ranges(&self, len: usize) -> impl Iterator<Item = (&BatchSlot, Range<usize>)> {
         let mut end = 0;
-        self.parts.iter().map(move |part| {
+        self.slots.iter().map(move |slot| {
             let start = end;
-            end += part.records * len;
-            (part, start..end)
+            end += slot.records * len;
+            (slot, start..end)
         })
     }
 
@@ -247,15 +248,15 @@ impl PendingBatch {
             .chain(self.row.iter().copied())
             .collect();
         let start = out.len();
-        // A panic is the caller's to know, and must not leave the others waiting.
-        let called = catch_unwind(AssertUnwindSafe(|| {
+        // A panic becomes an error of this caller and must not leave the others waiting.
+        let result = catch_unwind(AssertUnwindSafe(|| {
             engine.run_batch(&dims, values, rows, out)
         }));
-        let called = called.unwrap_or_else(|_| Err("the session panicked".to_owned()));
-        if called.is_err() {
+        let result = result.unwrap_or_else(|_| Err("the session panicked".to_owned()));
+        if result.is_err() {
             out.truncate(start);
         }
-        called.map(|shape| (shape, start..out.len()))
+        result.map(|shape| (shape, start..out.len()))
     }
 }
 
@@ -268,8 +269,9 @@ mod tests {
 
     use super::*;
 
-    /// A device that is slow: each call says how many records it got, and waits until it may go on.
-    /// Its output is the sum of a record; records with a negative value make it fail.
+    /// A slow device: each call sends its number of records and waits for a permission. The output
+    /// is the sum of the values of a record. A negative value makes a call fail, and a value of
+    /// 1000 or more makes it panic.
     struct Device {
         begun: Sender<usize>,
         go: Receiver<()>,
@@ -290,7 +292,7 @@ mod tests {
             }
             assert!(
                 values.iter().all(|&value| value < 1000.0),
-                "the device breaks"
+                "the device fails"
             );
             out.extend(
                 values
@@ -302,20 +304,20 @@ mod tests {
         }
     }
 
-    fn limits(most: usize) -> InferenceBatchLimits {
+    fn limits(max_records: usize) -> InferenceBatchLimits {
         InferenceBatchLimits::of(
-            &toml::from_str(&format!("max_batch_records = {most}")).unwrap(),
+            &toml::from_str(&format!("max_batch_records = {max_records}")).unwrap(),
             false,
         )
     }
 
-    fn device(most: usize) -> (Arc<DynamicBatcher<Device>>, Receiver<usize>, Sender<()>) {
+    fn device(max_records: usize) -> (Arc<DynamicBatcher<Device>>, Receiver<usize>, Sender<()>) {
         let (begun, calls) = channel();
         let (allow, go) = channel();
         (
             Arc::new(DynamicBatcher::new(
                 Device { begun, go },
-                limits(most),
+                limits(max_records),
                 None,
             )),
             calls,
@@ -323,9 +325,9 @@ mod tests {
         )
     }
 
-    type Asked = thread::JoinHandle<Result<Vec<f32>, String>>;
+    type Caller = thread::JoinHandle<Result<Vec<f32>, String>>;
 
-    fn ask(shared: &Arc<DynamicBatcher<Device>>, records: Vec<f32>) -> Asked {
+    fn call(shared: &Arc<DynamicBatcher<Device>>, records: Vec<f32>) -> Caller {
         let shared = Arc::clone(shared);
         thread::spawn(move || {
             let mut out = Vec::new();
@@ -340,29 +342,29 @@ mod tests {
         })
     }
 
-    /// Waits until so many callers have been gathered behind the call that runs.
-    fn gathered(shared: &DynamicBatcher<Device>, parts: usize) {
+    /// Waits until the pending batch has this number of slots while a call runs.
+    fn wait_for_pending(shared: &DynamicBatcher<Device>, slots: usize) {
         while shared
             .lock()
-            .gathering
+            .pending
             .as_ref()
-            .map_or(0, |group| group.parts.len())
-            < parts
+            .map_or(0, |batch| batch.slots.len())
+            < slots
         {
             thread::yield_now();
         }
     }
 
     #[test]
-    fn what_is_asked_for_while_the_device_works_goes_into_one_call() {
+    fn requests_during_a_call_are_combined_into_one_call() {
         let (shared, calls, go) = device(8);
-        let first = ask(&shared, vec![1.0, 2.0]);
+        let first = call(&shared, vec![1.0, 2.0]);
         assert_eq!(calls.recv(), Ok(1));
         let others = [
-            ask(&shared, vec![3.0, 4.0, 5.0, 6.0]),
-            ask(&shared, vec![7.0, 8.0]),
+            call(&shared, vec![3.0, 4.0, 5.0, 6.0]),
+            call(&shared, vec![7.0, 8.0]),
         ];
-        gathered(&shared, 2);
+        wait_for_pending(&shared, 2);
         go.send(()).unwrap();
         assert_eq!(first.join().unwrap(), Ok(vec![3.0]));
         assert_eq!(calls.recv(), Ok(3));
@@ -374,13 +376,13 @@ mod tests {
     }
 
     #[test]
-    fn a_call_takes_no_more_than_the_device_likes() {
+    fn call_does_not_exceed_the_maximum_batch_size() {
         let (shared, calls, go) = device(2);
-        let first = ask(&shared, vec![0.0; 2]);
+        let first = call(&shared, vec![0.0; 2]);
         assert_eq!(calls.recv(), Ok(1));
-        let others: Vec<Asked> = (0..5).map(|_| ask(&shared, vec![1.0; 2])).collect();
-        // More than it likes, but one caller's own.
-        let large = ask(&shared, vec![1.0; 10]);
+        let others: Vec<Caller> = (0..5).map(|_| call(&shared, vec![1.0; 2])).collect();
+        // A single caller may exceed the maximum.
+        let large = call(&shared, vec![1.0; 10]);
         let mut seen = Vec::new();
         go.send(()).unwrap();
         for _ in 0..3 {
@@ -388,7 +390,7 @@ mod tests {
             go.send(()).unwrap();
         }
         drop(first.join());
-        // Calls beyond the three depend on who came first; let them all go.
+        // The number of further calls depends on the order of the callers: permit all of them.
         for _ in 0..5 {
             let _ = go.send(());
         }
@@ -405,17 +407,17 @@ mod tests {
     }
 
     #[test]
-    fn batches_whose_size_the_file_fixes_go_one_by_one() {
+    fn batches_of_fixed_size_are_not_combined() {
         let ((begun, calls), (go, allowed)) = (channel(), channel());
         let shared = Arc::new(DynamicBatcher::new(
             Device { begun, go: allowed },
             limits(64),
             Some(2),
         ));
-        let first = ask(&shared, vec![1.0; 4]);
+        let first = call(&shared, vec![1.0; 4]);
         assert_eq!(calls.recv(), Ok(2));
-        let others = [ask(&shared, vec![2.0; 4]), ask(&shared, vec![3.0; 4])];
-        gathered(&shared, 1);
+        let others = [call(&shared, vec![2.0; 4]), call(&shared, vec![3.0; 4])];
+        wait_for_pending(&shared, 1);
         for _ in 0..3 {
             go.send(()).unwrap();
         }
@@ -428,16 +430,16 @@ mod tests {
     }
 
     #[test]
-    fn who_gives_what_it_fails_on_fails_alone() {
+    fn failing_records_fail_only_their_caller() {
         let (shared, calls, go) = device(8);
-        let first = ask(&shared, vec![1.0, 2.0]);
+        let first = call(&shared, vec![1.0, 2.0]);
         assert_eq!(calls.recv(), Ok(1));
         let others = [
-            ask(&shared, vec![3.0, 4.0]),
-            ask(&shared, vec![-1.0, 0.0]),
-            ask(&shared, vec![2000.0, 0.0]),
+            call(&shared, vec![3.0, 4.0]),
+            call(&shared, vec![-1.0, 0.0]),
+            call(&shared, vec![2000.0, 0.0]),
         ];
-        gathered(&shared, 3);
+        wait_for_pending(&shared, 3);
         for _ in 0..5 {
             go.send(()).unwrap();
         }
@@ -452,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn records_of_different_shapes_go_into_different_calls() {
+    fn records_of_different_shapes_are_not_combined() {
         struct Echo;
         impl RunBatch for Echo {
             fn run_batch(

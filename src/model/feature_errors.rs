@@ -1,5 +1,5 @@
-//! The errors of single features: how they lie on validation data, and how unusual a record's own
-//! are beside that.
+//! The squared errors of single features: their distribution on validation data, and the divisors
+//! of their z-scores.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,9 +10,9 @@ use crate::error::ConfigError;
 /// `input.columns`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FeatureStats {
-    /// Means.
+    /// The mean of each feature's squared error.
     pub mean: Vec<f64>,
-    /// Standard deviations.
+    /// The standard deviation of each feature's squared error.
     pub std: Vec<f64>,
 }
 
@@ -25,43 +25,41 @@ pub fn squared_errors(target: &[f32], output: &[f32]) -> impl Iterator<Item = f6
 }
 
 impl FeatureStats {
-    /// Faults at `reconstruction_error.features`; `columns` are the names of the features that the
-    /// card gives.
+    /// Adds errors at `reconstruction_error.features`. `columns` are the feature names of the card.
     pub(super) fn check(&self, columns: Option<&[String]>, faults: &mut Vec<ConfigError>) {
         const KEY: &str = "reconstruction_error.features";
         let Some(columns) = columns else {
             return faults.push(ConfigError::new(
                 KEY,
-                "is for features that `input.columns` names; there is none",
+                "requires `input.columns`, which is missing",
             ));
         };
         for (key, values) in [("mean", &self.mean), ("std", &self.std)] {
             let key = format!("{KEY}.{key}");
             if values.len() != columns.len() {
                 let message = format!(
-                    "has {} values, but `input.columns` names {}",
-                    values.len(),
-                    columns.len()
+                    "expected {} values, one per column of `input.columns`; found {}",
+                    columns.len(),
+                    values.len()
                 );
                 faults.push(ConfigError::new(key, message));
-            } else if let Some(place) = values
+            } else if let Some(index) = values
                 .iter()
                 .position(|value| !(value.is_finite() && *value >= 0.0))
             {
                 let message = format!(
-                    "must be 0 or more; met {} for `{}`",
-                    values[place], columns[place]
+                    "must be 0 or more; found {} for `{}`",
+                    values[index], columns[index]
                 );
                 faults.push(ConfigError::new(key, message));
             }
         }
     }
 
-    /// What to divide each feature's distance from its mean by. A feature whose error never varied
-    /// has a deviation of 0: it counts as the least that is above 0, or as 1 where none is, so that
-    /// z-scores stay finite.
+    /// The divisors of the z-scores, one per feature. For a feature with a deviation of 0, this is
+    /// the smallest deviation above 0, or 1 if there is none, so that z-scores stay finite.
     pub fn divisors(&self) -> Vec<f64> {
-        let least = self
+        let smallest = self
             .std
             .iter()
             .copied()
@@ -70,13 +68,13 @@ impl FeatureStats {
             .unwrap_or(1.0);
         self.std
             .iter()
-            .map(|&std| if std > 0.0 { std } else { least })
+            .map(|&std| if std > 0.0 { std } else { smallest })
             .collect()
     }
 }
 
-/// Takes the errors of features record by record, by the recurrence of Welford (1962), which loses
-/// no digits to large means.
+/// Accumulates the errors of features record by record with the recurrence of Welford (1962), which
+/// does not lose precision with large means.
 #[derive(Debug, Clone)]
 pub struct FeatureErrors {
     count: u64,
@@ -86,7 +84,7 @@ pub struct FeatureErrors {
 }
 
 impl FeatureErrors {
-    /// No record yet, of so many features.
+    /// Creates an accumulator for this number of features.
     pub fn new(features: usize) -> Self {
         Self {
             count: 0,
@@ -95,7 +93,7 @@ impl FeatureErrors {
         }
     }
 
-    /// Takes in a record and its reconstruction, a value per feature.
+    /// Adds a record and its reconstruction, each with one value per feature.
     pub fn push(&mut self, target: &[f32], output: &[f32]) {
         self.count += 1;
         let count = self.count as f64;
@@ -107,8 +105,8 @@ impl FeatureErrors {
         }
     }
 
-    /// The distribution over the records so far (deviations divided by their number, as NumPy
-    /// does); `None` without records, or where an error was not finite.
+    /// The distribution over the records so far; `None` without records, or if an error was not
+    /// finite. The variance is divided by the number of records, as NumPy does by default.
     pub fn stats(&self) -> Option<FeatureStats> {
         let count = self.count as f64;
         let std: Vec<f64> = self
@@ -131,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statistics_are_those_of_all_errors_together() {
+    fn incremental_statistics_equal_those_of_all_errors() {
         let mut errors = FeatureErrors::new(2);
         assert_eq!(errors.stats(), None);
         // Squared errors 1, 4, 16 and 1e6 twice, then 0 (numpy.mean, numpy.std).
@@ -139,8 +137,9 @@ mod tests {
             errors.push(&[x, y], &[0.0, 0.0]);
         }
         let stats = errors.stats().unwrap();
-        let near =
-            |met: f64, wanted: f64| assert!((met - wanted).abs() < 1e-9 * wanted, "{met} {wanted}");
+        let near = |value: f64, expected: f64| {
+            assert!((value - expected).abs() < 1e-9 * expected, "{value}")
+        };
         near(stats.mean[0], 7.0);
         near(stats.std[0], 6.480_740_698_407_86);
         near(stats.mean[1], 666_666.666_666_666_6);
@@ -150,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deviation_of_0_counts_as_the_least_above_it() {
+    fn divisor_for_deviation_0_is_smallest_deviation_above_0() {
         let divisors = |std: &[f64]| {
             FeatureStats {
                 mean: vec![0.0; std.len()],

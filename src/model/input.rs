@@ -1,4 +1,4 @@
-//! What a model takes: images in some pixel format, scaled features, or plain tensors.
+//! The input of a model: images in a pixel format, scaled features, or tensors.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use crate::error::ConfigError;
 use crate::image::pixel_format::{Channels, PixelFormat, TensorLayout};
 use crate::model::tensor_spec::{Dim, ElementType, TensorSpec};
 
-/// What a model takes, one record at a time.
+/// The input of a model for one record.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ModelInput {
     /// Images.
@@ -18,42 +18,42 @@ pub enum ModelInput {
     Tensor,
 }
 
-/// The images that a model was trained on.
+/// The image format that a model was trained with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageInput {
-    /// How pixels become values.
+    /// The conversion of pixels to values.
     pub format: PixelFormat,
-    /// Height and width; `None`: any, the model is fully convolutional.
+    /// Height and width. `None`: any size, for a fully convolutional model.
     pub size: Option<(usize, usize)>,
 }
 
-/// The features that a model was trained on.
+/// The features that a model was trained with.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FeatureInput {
-    /// Their names, in the order of the input vector; empty where nobody said.
+    /// The names of the columns in the order of the input vector; empty if they are not declared.
     pub columns: Vec<String>,
-    /// How they are scaled.
+    /// The scaling of the features.
     pub scaling: Scaling,
 }
 
-/// How raw features become what the model was trained on.
+/// The scaling that converts raw features to model inputs.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Scaling {
-    /// As they are.
+    /// No scaling.
     #[default]
     None,
     /// To mean 0 and standard deviation 1.
     Standard {
-        /// Per feature, subtracted.
+        /// The value that is subtracted, per feature.
         mean: Vec<f64>,
-        /// Per feature, divided by; 0 counts as 1.
+        /// The divisor per feature; 0 counts as 1.
         std: Vec<f64>,
     },
     /// To 0..1.
     MinMax {
-        /// Per feature, becomes 0.
+        /// The value that becomes 0, per feature.
         min: Vec<f64>,
-        /// Per feature, becomes 1; where it equals the least, the span counts as 1.
+        /// The value that becomes 1, per feature. If it equals the minimum, the divisor is 1.
         max: Vec<f64>,
     },
 }
@@ -61,13 +61,13 @@ pub enum Scaling {
 impl Scaling {
     /// Scale and offset of feature `i`: `scaled = raw * scale + offset`.
     pub fn affine(&self, i: usize) -> (f64, f64) {
-        let (centre, span) = match self {
+        let (offset, divisor) = match self {
             Self::None => return (1.0, 0.0),
             Self::Standard { mean, std } => (at(mean, i, 0.0), at(std, i, 1.0)),
             Self::MinMax { min, max } => (at(min, i, 0.0), at(max, i, 1.0) - at(min, i, 0.0)),
         };
-        let span = if span == 0.0 { 1.0 } else { span };
-        (1.0 / span, -centre / span)
+        let divisor = if divisor == 0.0 { 1.0 } else { divisor };
+        (1.0 / divisor, -offset / divisor)
     }
 }
 
@@ -75,7 +75,7 @@ fn at(values: &[f64], i: usize, default: f64) -> f64 {
     values.get(i).copied().unwrap_or(default)
 }
 
-/// The kinds of input that a card names.
+/// The kinds of input that a model card can declare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum InputKind {
@@ -85,68 +85,69 @@ pub enum InputKind {
     Features,
 }
 
-/// The kinds of scaling that a card names.
+/// The kinds of scaling that a model card can declare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ScalingKind {
-    /// As they are.
+    /// No scaling.
     None,
-    /// To mean 0 and standard deviation 1; needs `mean` and `std`.
+    /// To mean 0 and standard deviation 1. Requires `mean` and `std`.
     Standard,
-    /// To 0..1; needs `min` and `max`.
+    /// To 0..1. Requires `min` and `max`.
     MinMax,
 }
 
-/// What a card, or the pipeline in its place, says of a model's input.
+/// The input of a model as a model card, or for bare files the pipeline, declares it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct InputSpec {
-    /// Images or features. Default: by the other keys, else by the file's shapes.
+    /// The kind of input. Default: inferred from the other keys, or else from the shapes of the
+    /// file.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<InputKind>,
-    /// Images: height and width; left out where the model takes any.
+    /// Images: height and width. Default: any size.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<[usize; 2]>,
-    /// Images: colours of a pixel.
+    /// Images: the color channels of a pixel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<Channels>,
-    /// Images: order of the dimensions.
+    /// Images: the order of the dimensions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layout: Option<TensorLayout>,
-    /// Images: bytes 0..255 are mapped onto this range.
+    /// Images: the range to which the byte values 0..255 are mapped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<[f32; 2]>,
-    /// Subtracted, per channel or per feature.
+    /// The value that is subtracted, per channel or per feature.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean: Option<Vec<f64>>,
-    /// Divided by, per channel or per feature.
+    /// The divisor, per channel or per feature.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub std: Option<Vec<f64>>,
-    /// Features: names, in the order of the input vector.
+    /// Features: the column names, in the order of the input vector.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
-    /// Features: how they are scaled.
+    /// Features: the kind of scaling.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scaling: Option<ScalingKind>,
-    /// Features: the least value of each, for min_max scaling.
+    /// Features: the minimum of each feature, for min_max scaling.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min: Option<Vec<f64>>,
-    /// Features: the greatest value of each, for min_max scaling.
+    /// Features: the maximum of each feature, for min_max scaling.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max: Option<Vec<f64>>,
 }
 
 impl InputSpec {
-    /// Joins what was said with what the file's input shows.
+    /// Combines the declared keys with the input tensor of the file.
     ///
     /// # Errors
-    /// Every key that contradicts another or the file.
-    pub fn resolve(&self, port: &TensorSpec) -> Result<ModelInput, Vec<ConfigError>> {
+    /// One error per key that contradicts another key or the file.
+    pub fn resolve(&self, spec: &TensorSpec) -> Result<ModelInput, Vec<ConfigError>> {
         let (image, features) = (self.image_keys(), self.feature_keys());
         let kind = self
-            .told()
+            .declared_kind()
             .map_err(|fault| vec![fault])?
-            .or_else(|| guess(port));
+            .or_else(|| infer_kind(spec));
         let stray = match kind {
             Some(InputKind::Image) => features,
             Some(InputKind::Features) => image,
@@ -155,9 +156,9 @@ impl InputSpec {
         let mut faults: Vec<ConfigError> =
             stray.into_iter().map(|key| stray_key(key, kind)).collect();
         let input = match kind {
-            Some(InputKind::Image) => self.resolve_image(port, &mut faults).map(ModelInput::Image),
+            Some(InputKind::Image) => self.resolve_image(spec, &mut faults).map(ModelInput::Image),
             Some(InputKind::Features) => self
-                .resolve_features(port, &mut faults)
+                .resolve_features(spec, &mut faults)
                 .map(ModelInput::Features),
             None => Some(ModelInput::Tensor),
         };
@@ -167,11 +168,12 @@ impl InputSpec {
         }
     }
 
-    /// What it says the input is, by `type` or else by the other keys.
+    /// The declared kind of input, by `type` or else by the other keys; `None` if nothing is
+    /// declared.
     ///
     /// # Errors
-    /// Where its keys speak of both.
-    pub fn told(&self) -> Result<Option<InputKind>, ConfigError> {
+    /// When there are keys of both kinds.
+    pub fn declared_kind(&self) -> Result<Option<InputKind>, ConfigError> {
         match (
             self.kind,
             self.image_keys().first(),
@@ -180,7 +182,8 @@ impl InputSpec {
             (Some(kind), ..) => Ok(Some(kind)),
             (None, Some(image), Some(features)) => {
                 let message = format!(
-                    "`{image}` describes images, but `{features}` features; say one of them"
+                    "`{image}` describes images, but `{features}` describes features; remove \
+                     one of them"
                 );
                 Err(ConfigError::new(*image, message))
             }
@@ -192,19 +195,19 @@ impl InputSpec {
 
     fn resolve_image(
         &self,
-        port: &TensorSpec,
+        spec: &TensorSpec,
         faults: &mut Vec<ConfigError>,
     ) -> Option<ImageInput> {
-        let shown = shown_image(port);
+        let inferred = infer_image(spec);
         let layout = self
             .layout
-            .or(shown.map(|(layout, _)| layout))
+            .or(inferred.map(|(layout, _)| layout))
             .unwrap_or_default();
         let channels = self
             .channels
-            .or(shown.map(|(_, channels)| channels))
+            .or(inferred.map(|(_, channels)| channels))
             .unwrap_or_default();
-        let range = if port.element == ElementType::Uint8 {
+        let range = if spec.element == ElementType::Uint8 {
             [0.0, 255.0]
         } else {
             [0.0, 1.0]
@@ -222,28 +225,28 @@ impl InputSpec {
         if let Err(message) = format.check() {
             faults.push(ConfigError::new("", message));
         }
-        // Written out, but doing nothing: the same format as where nothing is said.
+        // A mean of 0 and a deviation of 1 have no effect: the format is the same as without them.
         if format.mean.iter().all(|&mean| mean == 0.0) && format.std.iter().all(|&std| std == 1.0) {
             (format.mean, format.std) = (vec![], vec![]);
         }
         let size = self
             .size
             .map(|[height, width]| (height, width))
-            .or_else(|| fixed_size(layout, port));
+            .or_else(|| fixed_size(layout, spec));
         if size.is_some_and(|(height, width)| height == 0 || width == 0) {
-            faults.push(ConfigError::new("size", "a side of the image is 0"));
+            faults.push(ConfigError::new("size", "height and width must be above 0"));
             return None;
         }
         if let Some((height, width)) = size {
             let shape = format.shape(height, width);
-            if !port.takes(&shape) {
-                let message = format!("images of shape {shape:?} do not fit {port}");
+            if !spec.takes(&shape) {
+                let message = format!("images of shape {shape:?} do not fit {spec}");
                 faults.push(ConfigError::new("size", message));
             }
-        } else if port.dims.len() != 4 {
+        } else if spec.dims.len() != 4 {
             faults.push(ConfigError::new(
                 "size",
-                format!("{port} is no batch of images of any size; give `size`"),
+                format!("{spec} is not a batch of images of any size; set `size`"),
             ));
         }
         Some(ImageInput { format, size })
@@ -251,50 +254,52 @@ impl InputSpec {
 
     fn resolve_features(
         &self,
-        port: &TensorSpec,
+        spec: &TensorSpec,
         faults: &mut Vec<ConfigError>,
     ) -> Option<FeatureInput> {
         let columns = self.columns.clone().unwrap_or_default();
-        let width = match (columns.len(), port.row_len()) {
+        let width = match (columns.len(), spec.row_len()) {
             (0, Some(width)) => width,
             (0, None) => {
-                let message = format!(
-                    "{port} does not say how many features it takes; name them in `columns`"
-                );
+                let message =
+                    format!("{spec} does not fix the number of features; list them in `columns`");
                 faults.push(ConfigError::new("columns", message));
                 return None;
             }
             (named, _) => {
-                if !port.takes(&[named]) {
+                if !spec.takes(&[named]) {
                     faults.push(ConfigError::new(
                         "columns",
-                        format!("{named} columns do not fit {port}"),
+                        format!("{named} columns do not fit {spec}"),
                     ));
                 }
                 named
             }
         };
-        if let Some(twice) = first_repeated(&columns) {
+        if let Some(repeated) = first_repeated(&columns) {
             faults.push(ConfigError::new(
                 "columns",
-                format!("`{twice}` is named twice"),
+                format!("`{repeated}` is listed twice"),
             ));
         }
         let mut list = |key: &'static str, values: &Option<Vec<f64>>| match values {
             Some(values) if values.len() != width => {
                 faults.push(ConfigError::new(
                     key,
-                    format!("{} values for {width} features", values.len()),
+                    format!(
+                        "expected {width} values, one per feature; found {}",
+                        values.len()
+                    ),
                 ));
                 vec![]
             }
             Some(values) if values.iter().any(|value| !value.is_finite()) => {
-                faults.push(ConfigError::new(key, "holds a value that is not finite"));
+                faults.push(ConfigError::new(key, "contains a value that is not finite"));
                 vec![]
             }
             Some(values) => values.clone(),
             None => {
-                faults.push(ConfigError::new(key, "missing: the scaling needs it"));
+                faults.push(ConfigError::new(key, "missing; the scaling requires it"));
                 vec![]
             }
         };
@@ -313,8 +318,8 @@ impl InputSpec {
         Some(FeatureInput { columns, scaling })
     }
 
-    /// Numbers that the chosen scaling does not use are a mistake: the user believes that they
-    /// count.
+    /// Adds an error for each list of numbers that the chosen scaling does not use: the user
+    /// expects it to have an effect.
     fn unused_numbers(&self, scaling: &Scaling, faults: &mut Vec<ConfigError>) {
         let standard = matches!(scaling, Scaling::Standard { .. });
         let min_max = matches!(scaling, Scaling::MinMax { .. });
@@ -327,7 +332,7 @@ impl InputSpec {
         for (key, _, scaling) in unused.into_iter().filter(|(_, unused, _)| *unused) {
             faults.push(ConfigError::new(
                 key,
-                format!("not used; say scaling = \"{scaling}\", or leave it out"),
+                format!("is not used; set scaling = \"{scaling}\", or remove it"),
             ));
         }
     }
@@ -356,8 +361,7 @@ impl InputSpec {
             .collect()
     }
 
-    /// The keys that were given, `type` apart: a model from a folder has them in its card, and
-    /// nowhere else.
+    /// The keys that are set, without `type`. A model in a folder has them only in its card.
     pub fn set_keys(&self) -> Vec<&'static str> {
         let both = [("mean", self.mean.is_some()), ("std", self.std.is_some())];
         let both = both.into_iter().filter_map(|(key, set)| set.then_some(key));
@@ -374,37 +378,38 @@ fn stray_key(key: &str, kind: Option<InputKind>) -> ConfigError {
         Some(InputKind::Image) => "describes features, but the model takes images",
         Some(InputKind::Features) => "describes images, but the model takes features",
         None => {
-            "the file's input is neither a batch of images nor of vectors; say what it is: `size`, or `columns`"
+            "the input of the file is neither a batch of images nor a batch of vectors; describe \
+             it with `size` or `columns`"
         }
     };
     ConfigError::new(key, message)
 }
 
-/// Four dimensions with 1 or 3 channels are images, two are vectors; anything else is a tensor of
-/// its own shape.
-fn guess(port: &TensorSpec) -> Option<InputKind> {
-    if shown_image(port).is_some() {
+/// Infers the kind of input from the dimensions: four dimensions with 1 or 3 channels are images,
+/// two are vectors, and all others are tensors (`None`).
+fn infer_kind(spec: &TensorSpec) -> Option<InputKind> {
+    if infer_image(spec).is_some() {
         return Some(InputKind::Image);
     }
-    matches!(port.dims.as_slice(), [_, Dim::Fixed(_)]).then_some(InputKind::Features)
+    matches!(spec.dims.as_slice(), [_, Dim::Fixed(_)]).then_some(InputKind::Features)
 }
 
-/// Layout and channels, where the file's dimensions tell them.
-fn shown_image(port: &TensorSpec) -> Option<(TensorLayout, Channels)> {
+/// Infers layout and channels from the dimensions, if they have 1 or 3 channels.
+fn infer_image(spec: &TensorSpec) -> Option<(TensorLayout, Channels)> {
     let channels = |dim: &Dim| match dim {
         Dim::Fixed(1) => Some(Channels::Gray),
         Dim::Fixed(3) => Some(Channels::Rgb),
         _ => None,
     };
-    let [_, second, _, last] = port.dims.as_slice() else {
+    let [_, second, _, last] = spec.dims.as_slice() else {
         return None;
     };
     let planes = channels(second).map(|channels| (TensorLayout::Nchw, channels));
     planes.or_else(|| channels(last).map(|channels| (TensorLayout::Nhwc, channels)))
 }
 
-fn fixed_size(layout: TensorLayout, port: &TensorSpec) -> Option<(usize, usize)> {
-    match (layout, port.dims.as_slice()) {
+fn fixed_size(layout: TensorLayout, spec: &TensorSpec) -> Option<(usize, usize)> {
+    match (layout, spec.dims.as_slice()) {
         (TensorLayout::Nchw, &[_, _, Dim::Fixed(height), Dim::Fixed(width)])
         | (TensorLayout::Nhwc, &[_, Dim::Fixed(height), Dim::Fixed(width), _]) => {
             Some((height, width))
@@ -417,6 +422,6 @@ fn first_repeated(names: &[String]) -> Option<&String> {
     names
         .iter()
         .enumerate()
-        .find(|(place, name)| names[..*place].contains(name))
+        .find(|(index, name)| names[..*index].contains(name))
         .map(|(_, name)| name)
 }

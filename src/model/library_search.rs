@@ -1,15 +1,15 @@
-//! Where ONNX Runtime's library is looked for, and which files are trusted to be it.
+//! The search for the ONNX Runtime library, and the check that a file can be trusted.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::model::config::RuntimeSpec;
 
-/// The environment variable that names the library; ONNX Runtime's other users know it too.
+/// The environment variable with the path of the library, which other users of `ort` also read.
 pub(super) const VARIABLE: &str = "ORT_DYLIB_PATH";
 
-/// What decides where the library is looked for. The current folder does not: whoever may write
-/// there could have code run.
+/// The locations in which the library is searched. The current folder is not one of them, since
+/// anyone who can write there could execute code.
 #[derive(Debug, Default)]
 pub(super) struct LibrarySearchPaths {
     pub(super) option: Option<PathBuf>,
@@ -19,39 +19,39 @@ pub(super) struct LibrarySearchPaths {
     search_path: Vec<PathBuf>,
 }
 
-/// A file that may be ONNX Runtime.
+/// A file that may be the ONNX Runtime library.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LibraryCandidate {
     pub(super) file: PathBuf,
     pub(super) origin: LibraryOrigin,
 }
 
-/// Why a file is a candidate.
+/// The location in which a candidate was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LibraryOrigin {
-    /// The pipeline names it.
+    /// The option `runtime.library` of the pipeline.
     Option,
-    /// The environment names it.
+    /// The environment variable.
     Variable,
-    /// It lies in the folder of the program.
+    /// The folder of the program.
     Program,
-    /// It lies in the checkout that the program was built in.
+    /// The checkout in which the program was built.
     Checkout,
-    /// It belongs to the active Python environment.
+    /// The active Python environment.
     Python,
-    /// A bare name, for the system's loader.
+    /// A bare name, which the system's loader resolves.
     System,
 }
 
 impl fmt::Display for LibraryOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Option => "named by `runtime.library`",
-            Self::Variable => "named by ORT_DYLIB_PATH",
+            Self::Option => "set by `runtime.library`",
+            Self::Variable => "set by ORT_DYLIB_PATH",
             Self::Program => "in the folder of the program",
-            Self::Checkout => "in the program's checkout",
+            Self::Checkout => "in the checkout of the program",
             Self::Python => "in the active Python environment",
-            Self::System => "as the system's loader finds it",
+            Self::System => "found by the system's loader",
         })
     }
 }
@@ -77,8 +77,8 @@ impl LibrarySearchPaths {
         }
     }
 
-    /// The files to try, in order, and the folders that hold none. A file that is named outright is
-    /// the only candidate: another file in its place would be a surprise.
+    /// The files to try, in order, and the searched folders without a library. A file that is set
+    /// explicitly is the only candidate, since the user does not expect another one in its place.
     pub(super) fn candidates(&self) -> (Vec<LibraryCandidate>, Vec<PathBuf>) {
         let named = self
             .option
@@ -127,7 +127,7 @@ impl LibrarySearchPaths {
     }
 
     fn folders(&self) -> Vec<(PathBuf, LibraryOrigin)> {
-        let beside = self
+        let program = self
             .executable
             .as_deref()
             .and_then(Path::parent)
@@ -138,15 +138,15 @@ impl LibrarySearchPaths {
             .and_then(checkout)
             .map(|root| root.join(".runtime/onnxruntime"));
         let environments = self.virtual_env.iter().cloned().chain(self.python());
-        // A relative path means another folder wherever the program is started.
+        // A relative path depends on the folder in which the program is started.
         let packages = environments
-            .filter(|place| place.is_absolute())
-            .flat_map(|place| python_packages(&place));
+            .filter(|folder| folder.is_absolute())
+            .flat_map(|folder| python_packages(&folder));
         let python = packages.map(|at| (at.join("onnxruntime/capi"), LibraryOrigin::Python));
-        let beside = beside
+        let program = program
             .into_iter()
             .map(|folder| (folder, LibraryOrigin::Program));
-        beside
+        program
             .chain(
                 checkout
                     .into_iter()
@@ -156,7 +156,7 @@ impl LibrarySearchPaths {
             .collect()
     }
 
-    /// The environment of the Python that the search path leads to first.
+    /// The environment of the first Python on the search path.
     fn python(&self) -> Option<PathBuf> {
         let folders = self
             .search_path
@@ -171,8 +171,9 @@ impl LibrarySearchPaths {
     }
 }
 
-/// The checkout that a program was built in: it lies below the folder `target` beside the
-/// checkout's `Cargo.toml`. Both have one owner, or the checkout is root's.
+/// The checkout in which a program was built: the program is below the folder `target` next to the
+/// `Cargo.toml` of the checkout. The runtime folder must be owned by the owner of the program, by
+/// the user, or by root.
 fn checkout(executable: &Path) -> Option<PathBuf> {
     let target = executable
         .ancestors()
@@ -187,7 +188,8 @@ fn checkout(executable: &Path) -> Option<PathBuf> {
     (is_ours && root.join("Cargo.toml").is_file()).then(|| root.to_path_buf())
 }
 
-/// The libraries in a folder, the greatest name first; none where there is no such folder.
+/// The libraries in a folder, in descending order of their names. Empty if the folder does not
+/// exist.
 fn libraries_in(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Vec::new();
@@ -200,16 +202,16 @@ fn libraries_in(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// `libonnxruntime.so.1.31.1`, `libonnxruntime.1.31.1.dylib`, `onnxruntime.dll`; not the libraries
-/// of providers.
+/// Whether a file name is that of the library, such as `libonnxruntime.so.1.31.1`,
+/// `libonnxruntime.1.31.1.dylib` or `onnxruntime.dll`, and not of a library of a provider.
 fn is_library(name: &std::ffi::OsStr) -> bool {
     let name = name.to_string_lossy();
     let prefix = format!("{}onnxruntime.", std::env::consts::DLL_PREFIX);
     name.starts_with(&prefix) && name.contains(std::env::consts::DLL_SUFFIX)
 }
 
-/// `lib/python3.12/site-packages` of a Python environment, whatever the version; Debian's packages
-/// have another name.
+/// The package folders of a Python environment, such as `lib/python3.12/site-packages`, or
+/// `dist-packages` on Debian, for all versions.
 fn python_packages(environment: &Path) -> Vec<PathBuf> {
     let lib = [environment.join("lib"), environment.join("local/lib")];
     let entries = lib
@@ -228,50 +230,53 @@ fn python_packages(environment: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The file behind a path that a pipeline names, if nobody but the user and root can have put it
-/// there. A pipeline may come from anywhere, and a library that is loaded runs as the user.
+/// Returns the real path of a file that a pipeline sets, if only the user and root can have written
+/// it. A pipeline may come from an untrusted source, and a loaded library has all rights of the
+/// user.
 ///
 /// # Errors
-/// What stands against it and what to do, to be read after the path.
+/// The reason and what to do, as the continuation of a sentence that begins with the path.
 pub(super) fn trusted(file: &Path) -> Result<PathBuf, String> {
     if !file.is_absolute() {
-        return Err("is a relative path; write the absolute one".to_owned());
+        return Err("is a relative path; use an absolute path".to_owned());
     }
     let file = file
         .canonicalize()
         .map_err(|error| format!("cannot be loaded: {error}"))?;
-    for (depth, place) in file.ancestors().enumerate() {
-        if let Some(reason) = distrust(place, depth)? {
-            return Err(format!("is not loaded: {} {reason}", place.display()));
+    for (depth, path) in file.ancestors().enumerate() {
+        if let Some(reason) = distrust(path, depth)? {
+            return Err(format!("is not loaded: {} {reason}", path.display()));
         }
     }
     Ok(file)
 }
 
-/// What lets others than the user and root replace the library: the library itself, its folder
-/// (`depth` 1), or one above.
+/// Returns the reason if users other than the present user and root can replace the library through
+/// `path`, which is the library itself (`depth` 0), its folder (`depth` 1), or a folder above.
 #[cfg(unix)]
-fn distrust(place: &Path, depth: usize) -> Result<Option<String>, String> {
+fn distrust(path: &Path, depth: usize) -> Result<Option<String>, String> {
     use std::os::unix::fs::MetadataExt as _;
     const STICKY: u32 = 0o1000;
-    let metadata = place
+    let metadata = path
         .metadata()
-        .map_err(|error| format!("cannot be loaded: {}: {error}", place.display()))?;
+        .map_err(|error| format!("cannot be loaded: {}: {error}", path.display()))?;
     let (owner, mode) = (metadata.uid(), metadata.mode());
     if owner != 0 && Some(owner) != user() {
         return Ok(Some(format!(
-            "belongs to the user {owner}; only files of the user or of root are loaded"
+            "is owned by user {owner}; only files owned by the present user or by root are loaded"
         )));
     }
-    // In a sticky folder others cannot rename what is not theirs.
+    // In a folder with the sticky bit, users cannot rename the files of other users.
     let is_open = if depth < 2 {
         mode & 0o022 != 0
     } else {
         mode & 0o002 != 0 && mode & STICKY == 0
     };
-    let advice =
-        "others may write there; run chmod go-w on it, or name the library by ORT_DYLIB_PATH";
-    Ok(is_open.then(|| format!("has the mode {:04o}: {advice}", mode & 0o7777)))
+    let hint = "run `chmod go-w` on it, or set ORT_DYLIB_PATH to the library";
+    Ok(is_open.then(|| {
+        let mode = mode & 0o7777;
+        format!("has the mode {mode:04o}, so that other users can write to it; {hint}")
+    }))
 }
 
 #[cfg(not(unix))]
@@ -316,8 +321,8 @@ mod tests {
         folder.join(name)
     }
 
-    fn found(surroundings: &LibrarySearchPaths) -> Vec<(PathBuf, LibraryOrigin)> {
-        let files = surroundings
+    fn found(paths: &LibrarySearchPaths) -> Vec<(PathBuf, LibraryOrigin)> {
+        let files = paths
             .candidates()
             .0
             .into_iter()
@@ -347,7 +352,7 @@ mod tests {
         );
         std::fs::create_dir_all(root.path().join("usr/bin")).unwrap();
         std::fs::write(root.path().join("usr/bin/python3"), "").unwrap();
-        let surroundings = LibrarySearchPaths {
+        let paths = LibrarySearchPaths {
             executable: Some(executable),
             virtual_env: Some(root.path().join("venv")),
             search_path: vec![PathBuf::from("."), root.path().join("usr/bin")],
@@ -358,29 +363,29 @@ mod tests {
             (venv, LibraryOrigin::Python),
             (other, LibraryOrigin::Python),
         ];
-        assert_eq!(found(&surroundings), expected);
-        let (_, empty) = surroundings.candidates();
+        assert_eq!(found(&paths), expected);
+        let (_, empty) = paths.candidates();
         assert_eq!(empty[0], root.path().join("target/release"));
     }
 
     #[test]
-    fn runtime_folder_above_a_program_of_no_checkout_is_ignored() {
+    fn runtime_folder_outside_a_checkout_is_ignored() {
         let root = tempfile::tempdir().unwrap();
         library(&root.path().join(".runtime/onnxruntime"));
         for place in ["bin/latentflow", "target/release/latentflow"] {
-            let surroundings = LibrarySearchPaths {
+            let paths = LibrarySearchPaths {
                 executable: Some(root.path().join(place)),
                 ..LibrarySearchPaths::default()
             };
-            assert_eq!(found(&surroundings), [], "{place}");
+            assert_eq!(found(&paths), [], "{place}");
         }
     }
 
     #[test]
-    fn named_library_is_the_only_candidate() {
+    fn explicitly_set_library_is_the_only_candidate() {
         let root = tempfile::tempdir().unwrap();
         let named = root.path().join("elsewhere.so");
-        let surroundings = LibrarySearchPaths {
+        let paths = LibrarySearchPaths {
             variable: Some(named.clone()),
             ..LibrarySearchPaths::default()
         };
@@ -388,12 +393,12 @@ mod tests {
             file: named,
             origin: LibraryOrigin::Variable,
         }];
-        assert_eq!(surroundings.candidates(), (expected, vec![]));
+        assert_eq!(paths.candidates(), (expected, vec![]));
     }
 
     #[cfg(unix)]
     #[test]
-    fn library_that_others_may_replace_is_refused() {
+    fn library_that_other_users_can_replace_is_refused() {
         use std::os::unix::fs::PermissionsExt as _;
         let set = |path: &Path, mode| {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap()
@@ -415,17 +420,14 @@ mod tests {
             let reason = trusted(&file).unwrap_err();
             assert!(
                 reason.contains(&format!("has the mode {mode:04o}"))
-                    && reason.contains("chmod go-w"),
+                    && reason.contains("run `chmod go-w` on it"),
                 "{reason}"
             );
             set(&root.path().join(place), back);
         }
         set(&file, 0o666);
         assert!(trusted(&file).unwrap_err().contains("has the mode 0666"));
-        assert!(
-            trusted(Path::new("lib/x.so"))
-                .unwrap_err()
-                .contains("is a relative path")
-        );
+        let reason = trusted(Path::new("lib/x.so")).unwrap_err();
+        assert_eq!(reason, "is a relative path; use an absolute path");
     }
 }

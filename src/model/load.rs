@@ -1,4 +1,5 @@
-//! How a model is opened: its files found, verified against the card, and matched to each other.
+//! Loads a model: finds its files, verifies them against the card, and checks that they fit
+//! together.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,7 +20,7 @@ use crate::model::{
     Model, ModelFile, ModelNetwork, ModelPath, ModelSpec, RuntimeSpec, same_layout, stamp,
 };
 
-/// As [`Model::open`].
+/// Loads a model, as [`Model::open`].
 pub(super) fn open(
     name: &str,
     spec: &ModelSpec,
@@ -30,7 +31,7 @@ pub(super) fn open(
     let digests = files.verify()?;
     let network = files.open(spec, runtime)?;
     let card = files.card;
-    let said = card
+    let input_spec = card
         .as_ref()
         .map_or_else(|| spec.input_spec(), |card| card.input.clone());
     let first = match &network {
@@ -41,7 +42,7 @@ pub(super) fn open(
         Some(folder) => card::in_file(&folder.join(CARD), ConfigError::within(fault, "input")),
         None => fault,
     };
-    let input = said
+    let input = input_spec
         .resolve(&first.input)
         .map_err(|faults| faults.into_iter().map(place).collect::<Vec<_>>())?;
     let mut model = Model {
@@ -69,7 +70,7 @@ pub(super) fn open(
         shared: Mutex::default(),
         metrics: Arc::clone(metrics),
     };
-    model.digest = digest(&model, &said, &digests);
+    model.digest = digest(&model, &input_spec, &digests);
     model.code_size = match_shapes(&model).map_err(|fault| {
         let key = if spec.path.is_some() {
             "path"
@@ -81,7 +82,7 @@ pub(super) fn open(
     Ok(model)
 }
 
-/// Where the parts of a model lie, and its card.
+/// The paths of the files of a model, and its card.
 struct ModelFiles {
     folder: Option<PathBuf>,
     card: Option<ModelCard>,
@@ -116,16 +117,19 @@ impl ModelFiles {
             };
             return files.complete().map_err(|fault| vec![fault]);
         };
-        let said = spec.input_spec();
-        let said = said.set_keys().into_iter().chain(spec.loss.map(|_| "loss"));
-        let mut faults: Vec<ConfigError> = said
-            .map(|key| ConfigError::new(key, "the model's card says it; leave it out"))
+        let input_spec = spec.input_spec();
+        let keys_of_card = input_spec
+            .set_keys()
+            .into_iter()
+            .chain(spec.loss.map(|_| "loss"));
+        let mut faults: Vec<ConfigError> = keys_of_card
+            .map(|key| ConfigError::new(key, "is already set by the model card; remove it"))
             .collect();
-        faults.extend(
-            named.iter().map(|key| {
-                ConfigError::new(*key, "`path` names the whole model; give one of them")
-            }),
-        );
+        faults.extend(named.iter().map(|key| {
+            let message =
+                format!("`path` already names the files of the model; remove `{key}` or `path`");
+            ConfigError::new(*key, message)
+        }));
         let inside = |file: &str| Some(folder.join(file)).filter(|path| path.is_file());
         let (encoder, decoder, whole) = (
             inside("encoder.onnx"),
@@ -143,7 +147,7 @@ impl ModelFiles {
             faults.push(ConfigError::new(
                 "path",
                 format!(
-                    "{} is no folder; files are named by `model`",
+                    "{} is not a folder; for an ONNX file, use `model`",
                     folder.display()
                 ),
             ));
@@ -160,7 +164,8 @@ impl ModelFiles {
         }
     }
 
-    /// The files make up a network: an encoder, perhaps with its decoder, or one file alone.
+    /// Checks that the files form a network: an encoder, optionally with its decoder, or a single
+    /// file.
     fn complete(self) -> Result<Self, ConfigError> {
         let place = |key: &str, message: &str| match &self.folder {
             Some(folder) => ConfigError::new("path", format!("{}: {message}", folder.display())),
@@ -169,19 +174,20 @@ impl ModelFiles {
         match (&self.encoder, &self.decoder, &self.whole) {
             (Some(_), _, None) | (None, None, Some(_)) => Ok(self),
             (None, None, None) if self.folder.is_some() => {
-                Err(place("", "holds neither encoder.onnx nor model.onnx"))
+                Err(place("", "contains neither encoder.onnx nor model.onnx"))
             }
             (None, None, None) => Err(place(
                 "",
-                "names no model; give `path`, or `encoder`, or `model`",
+                "no model is given; set `path`, `encoder` or `model`",
             )),
             (None, Some(_), None) => Err(place(
                 "decoder",
-                "a decoder alone takes no records; add its encoder",
+                "a decoder cannot be used without its encoder; add the encoder",
             )),
             (_, _, Some(_)) => Err(place(
                 "model",
-                "is the whole network; encoder and decoder cannot stand beside it",
+                "a complete network cannot be combined with an encoder or a decoder; remove one of \
+                 them",
             )),
         }
     }
@@ -202,8 +208,8 @@ impl ModelFiles {
         ConfigError::new(key, format!("{}: {message}", path.display()))
     }
 
-    /// The digest of every file that the weights lie in, by role and name; the card's digests are
-    /// checked.
+    /// Computes the digests of all ONNX files and their external data, by role and name, and checks
+    /// the digests of the card.
     fn verify(&self) -> Result<BTreeMap<String, String>, Vec<ConfigError>> {
         let (mut digests, mut faults) = (BTreeMap::new(), Vec::new());
         for (role, path) in self.parts() {
@@ -226,7 +232,8 @@ impl ModelFiles {
                     Ok(hex) if listed.strip_prefix("sha256:") == Some(hex.as_str()) => {}
                     Ok(hex) => {
                         let message = format!(
-                            "is not the file that the card describes: sha256:{hex}, listed {listed}"
+                            "the digest of the file is sha256:{hex}, but the model card lists \
+                             {listed}"
                         );
                         faults.push(self.fault("path", &path, &message));
                     }
@@ -250,12 +257,12 @@ impl ModelFiles {
         let mut faults = Vec::new();
         let mut parts: Vec<ModelFile> = Vec::new();
         for (role, path) in self.parts() {
-            let (key, wanted) = match role {
+            let (key, output_name) = match role {
                 "decoder" => ("decoder_output", spec.decoder_output.as_deref()),
                 _ => ("output", spec.output.as_deref()),
             };
             match OnnxGraph::open(path, runtime) {
-                Ok(graph) => match choose(&graph, wanted) {
+                Ok(graph) => match select_tensors(&graph, output_name) {
                     Ok((input, output)) => parts.push(ModelFile {
                         role,
                         stamp: stamp(path),
@@ -263,22 +270,25 @@ impl ModelFiles {
                         input,
                         output,
                     }),
-                    Err(OutputChoice::Output(message)) => {
+                    Err(SelectionError::Output(message)) => {
                         faults.push(ConfigError::new(key, message))
                     }
-                    Err(OutputChoice::File(message)) => {
+                    Err(SelectionError::File(message)) => {
                         faults.push(self.fault(role, path, &message))
                     }
                 },
                 Err(reason) => faults.push(self.fault(
                     role,
                     path,
-                    &format!("ONNX Runtime refuses it: {reason}"),
+                    &format!("ONNX Runtime cannot load it: {reason}"),
                 )),
             }
         }
         if self.decoder.is_none() && spec.decoder_output.is_some() {
-            faults.push(ConfigError::new("decoder_output", "there is no decoder"));
+            faults.push(ConfigError::new(
+                "decoder_output",
+                "the model has no decoder; remove this key",
+            ));
         }
         let mut parts = parts.into_iter();
         match (parts.next(), parts.next()) {
@@ -293,80 +303,89 @@ impl ModelFiles {
     }
 }
 
-/// Records that a file may fix as its batch: they are all fed to it, whether there are so many or
-/// not.
+/// The maximum batch size that a file may fix. Every call has this many records, including padding.
 const MAX_BATCH: usize = 1 << 16;
 
-/// What stands against taking one input and one output of a graph.
-enum OutputChoice {
+/// Why the input or the output of a graph cannot be used.
+enum SelectionError {
+    /// The requested output does not exist.
     Output(String),
+    /// The file cannot be used in a pipeline.
     File(String),
 }
 
-fn choose(
+/// Selects the input of a graph and the output with this name, or the first one for `None`.
+fn select_tensors(
     graph: &OnnxGraph,
-    wanted: Option<&str>,
-) -> Result<(TensorSpec, TensorSpec), OutputChoice> {
+    output_name: Option<&str>,
+) -> Result<(TensorSpec, TensorSpec), SelectionError> {
     let [input] = graph.inputs.as_slice() else {
         let names: Vec<String> = graph.inputs.iter().map(TensorSpec::to_string).collect();
         let message = format!(
-            "takes {} inputs, but a stage feeds one: {}",
+            "has {} inputs, but a stage supplies only one: {}",
             names.len(),
             names.join(", ")
         );
-        return Err(OutputChoice::File(message));
+        return Err(SelectionError::File(message));
     };
     if !matches!(
         input.element,
         ElementType::Float32 | ElementType::Float16 | ElementType::Uint8
     ) {
-        return Err(OutputChoice::File(format!(
-            "its input is {input}; a stage feeds float32, float16 or uint8"
+        return Err(SelectionError::File(format!(
+            "input {input} has an unsupported element type; expected float32, float16 or uint8"
         )));
     }
     if input.row_dims().is_none() || input.batch() == Some(0) {
-        return Err(OutputChoice::File(format!(
-            "its input {input} has no dimension that counts the records of a batch"
+        return Err(SelectionError::File(format!(
+            "input {input} has no batch dimension, or a batch dimension of 0"
         )));
     }
     let names = || {
         graph
             .outputs
             .iter()
-            .map(|port| port.name.as_str())
+            .map(|spec| spec.name.as_str())
             .collect::<Vec<_>>()
             .join(", ")
     };
-    let output = match wanted {
-        Some(name) => graph.outputs.iter().find(|port| port.name == name),
+    let output = match output_name {
+        Some(name) => graph.outputs.iter().find(|spec| spec.name == name),
         None => graph.outputs.first(),
     };
     let output = output.ok_or_else(|| {
-        OutputChoice::Output(format!("no such output; the file has: {}", names()))
+        SelectionError::Output(format!(
+            "unknown output; the outputs of the file are: {}",
+            names()
+        ))
     })?;
     if let ElementType::Other(_) = output.element {
         let message = format!(
-            "its output is {output}; expected float16, float32, float64 or uint8. All outputs: {}",
+            "output {output} has an unsupported element type; expected float16, float32, float64 \
+             or uint8; the outputs of the file are: {}",
             names()
         );
-        return Err(OutputChoice::File(message));
+        return Err(SelectionError::File(message));
     }
     if input.batch().is_some_and(|batch| batch > MAX_BATCH) {
-        return Err(OutputChoice::File(format!(
-            "its input {input} takes more than {MAX_BATCH} records at a time"
+        return Err(SelectionError::File(format!(
+            "input {input} fixes the batch size above the maximum of {MAX_BATCH} records"
         )));
     }
     match (input.batch(), output.batch()) {
         (Some(taken), Some(given)) if taken != given => {
-            let message =
-                format!("takes {taken} records at a time, but gives {given}: {input} to {output}");
-            Err(OutputChoice::File(message))
+            let message = format!(
+                "the input has a batch size of {taken} records, but the output {given}: {input} \
+                 and {output}"
+            );
+            Err(SelectionError::File(message))
         }
         _ => Ok((input.clone(), output.clone())),
     }
 }
 
-/// Checks that codes fit the decoder, and its outputs the inputs; returns the size of a code.
+/// Checks that the latents fit the decoder and that its output fits the input of the encoder.
+/// Returns the size of a latent, if it is known.
 fn match_shapes(model: &Model) -> Result<Option<usize>, ConfigError> {
     let ModelNetwork::Autoencoder { encoder, decoder } = &model.network else {
         return Ok(None);
@@ -393,7 +412,8 @@ fn match_shapes(model: &Model) -> Result<Option<usize>, ConfigError> {
         && size != listed
     {
         let message = format!(
-            "the card says that a code has {listed} values, but the encoder gives {code:?}"
+            "the model card sets `code_size` to {listed}, but the encoder returns the shape \
+             {code:?}"
         );
         return Err(at("encoder")(message));
     }
@@ -403,63 +423,70 @@ fn match_shapes(model: &Model) -> Result<Option<usize>, ConfigError> {
             .map_err(at("decoder"))?;
         if !same_layout(&back, &shape) {
             let message =
-                format!("the decoder gives the shape {back:?} for records of shape {shape:?}");
+                format!("the decoder returns the shape {back:?} for records of shape {shape:?}");
             return Err(at("decoder")(message));
         }
     }
     Ok(size)
 }
 
-/// Over everything that determines results: files, what is fed to them, what is taken from them.
-fn digest(model: &Model, said: &InputSpec, files: &BTreeMap<String, String>) -> String {
+/// The digest over everything that determines the results: files, preprocessing, selected outputs,
+/// loss and `multiple`.
+fn digest(model: &Model, input_spec: &InputSpec, files: &BTreeMap<String, String>) -> String {
     let mut hash = Sha256::new();
     for (file, digest) in files {
         hash.update(format!("{file} {digest}\n"));
     }
     for part in [ModelPath::Encode, ModelPath::Decode]
         .iter()
-        .flat_map(|&pass| model.files(pass).unwrap_or_default())
+        .flat_map(|&path| model.files(path).unwrap_or_default())
     {
         hash.update(format!("{} output {:?}\n", part.role, part.output.name));
     }
-    // Numbers and words always have a JSON form.
-    hash.update(serde_json::to_string(said).unwrap_or_default());
+    // An input spec holds only numbers and strings, which can always be serialized.
+    hash.update(serde_json::to_string(input_spec).unwrap_or_default());
     hash.update(format!("\n{} {}", model.loss.as_str(), model.multiple));
     hex(&hash.finalize())
 }
 
-/// The digest of an ONNX file, and of each file beside it that holds weights.
+/// The digest of an ONNX file, with an empty name, and of each file with its external data.
 fn file_digests(path: &Path) -> Result<Vec<(String, String)>, String> {
     let header = read_header(path, &read(path)?)?;
     let mut digests = vec![(String::new(), sha256(path)?)];
     for file in header.external {
-        let beside = path.parent().unwrap_or(Path::new("")).join(&file);
-        let digest = sha256(&beside)
-            .map_err(|reason| format!("{}: keeps weights beside it: {reason}", path.display()))?;
+        let external = path.parent().unwrap_or(Path::new("")).join(&file);
+        let digest = sha256(&external).map_err(|reason| {
+            format!(
+                "{}: cannot read its external data: {reason}",
+                path.display()
+            )
+        })?;
         digests.push((file, digest));
     }
     Ok(digests)
 }
 
-/// What an ONNX file says of itself, checked before ONNX Runtime opens it and the files that it
-/// names.
+/// Reads the metadata of an ONNX file. They are checked before ONNX Runtime opens the file and the
+/// files that it refers to.
 ///
 /// # Errors
-/// That the bytes are not ONNX, or that it keeps weights outside its folder.
+/// When the bytes are not ONNX, or when external data is outside the folder of the file.
 pub(super) fn read_header(path: &Path, bytes: &[u8]) -> Result<OnnxMetadata, String> {
     let name = path.display();
     let header = OnnxMetadata::read(bytes)
-        .map_err(|reason| format!("{name}: is not an ONNX file: {reason}"))?;
+        .map_err(|reason| format!("{name}: not a valid ONNX file: {reason}"))?;
     match header.external.iter().find(|file| !lies_inside(path, file)) {
         Some(file) => Err(format!(
-            "{name}: keeps weights in `{file}`, outside of its folder; move them next to it"
+            "{name}: stores external data in `{file}`, outside its folder; move that file into the \
+             folder"
         )),
         None => Ok(header),
     }
 }
 
-/// Whether a file that an ONNX file names lies in the folder of that one, or below. Both may be
-/// links, as in the cache of the Hugging Face hub, where what they lead to lies in one folder.
+/// Whether a file that an ONNX file refers to is in the folder of the ONNX file, or below it. Both
+/// may be symbolic links, as in the cache of the Hugging Face hub, if their targets are in one
+/// folder.
 fn lies_inside(path: &Path, file: &str) -> bool {
     use std::path::Component;
     let is_below = Path::new(file)
@@ -479,24 +506,24 @@ fn lies_inside(path: &Path, file: &str) -> bool {
     ];
     match folder.join(file).canonicalize() {
         Ok(real) => is_below && roots.iter().flatten().any(|root| real.starts_with(root)),
-        // A file that is gone is reported by whoever opens it.
+        // A missing file is reported when it is opened.
         Err(_) => is_below,
     }
 }
 
-/// Protobuf holds no more; what is larger is no ONNX file.
+/// The maximum size of a protobuf message, and thus of an ONNX file.
 const MAX_ONNX_BYTES: u64 = 2 << 30;
 
-/// The bytes of an ONNX file.
+/// Reads the bytes of an ONNX file.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
     let metadata =
         std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
     if !metadata.is_file() {
-        return Err(format!("{} is no file", path.display()));
+        return Err(format!("{} is not a file", path.display()));
     }
     if metadata.len() > MAX_ONNX_BYTES {
         return Err(format!(
-            "{} has {} bytes; ONNX files have at most 2 GiB",
+            "{} has {} bytes; the maximum size of an ONNX file is 2 GiB",
             path.display(),
             metadata.len()
         ));
@@ -508,7 +535,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
 pub(super) fn sha256(path: &Path) -> Result<String, String> {
     let named = |error: std::io::Error| format!("{}: {error}", path.display());
     if !std::fs::metadata(path).map_err(named)?.is_file() {
-        return Err(format!("{} is no file", path.display()));
+        return Err(format!("{} is not a file", path.display()));
     }
     let mut hash = Sha256::new();
     std::io::copy(&mut File::open(path).map_err(named)?, &mut hash).map_err(named)?;
@@ -533,7 +560,7 @@ mod tests {
         expected.assert_eq(&faults(written));
     }
 
-    /// A model folder made of files under `tests/models`, with a card.
+    /// Creates a model folder from files under `tests/models` and a card.
     fn folder(files: &[(&str, &str)], card: &str) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for (from, to) in files {
@@ -556,7 +583,7 @@ mod tests {
     "#;
 
     #[test]
-    fn a_folder_is_opened_by_its_card() {
+    fn folder_is_loaded_according_to_its_card() {
         let folder = folder(
             &[
                 ("encoder.onnx", "encoder.onnx"),
@@ -581,7 +608,7 @@ mod tests {
     }
 
     #[test]
-    fn bare_files_are_understood_by_their_shapes() {
+    fn input_of_bare_files_is_inferred_from_shapes() {
         let model =
             open("encoder = 'encoder.onnx'\ndecoder = 'decoder.onnx'\nloss = 'bce'").unwrap();
         assert_eq!(
@@ -608,7 +635,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_whose_size_the_file_does_not_tell_is_found_by_a_run() {
+    fn undeclared_code_size_is_found_by_a_trial_run() {
         assert_eq!(
             open("encoder = 'untold.onnx'").unwrap().code_size(),
             Some(2)
@@ -616,7 +643,7 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_covers_weights_preprocessing_and_outputs() {
+    fn digest_covers_weights_preprocessing_and_outputs() {
         let digest = |written: &str| open(written).unwrap().digest().to_owned();
         let plain = digest("encoder = 'encoder.onnx'");
         assert_eq!(plain, digest("encoder = 'encoder.onnx'"));
@@ -639,7 +666,7 @@ mod tests {
         assert_eq!(
             external,
             digest(&format!("encoder = {copy:?}")),
-            "where it lies makes no difference"
+            "the digest does not depend on the folder"
         );
         weights[0] ^= 1;
         std::fs::write(folder.path().join("external.bin"), &weights).unwrap();
@@ -647,7 +674,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_the_file_that_the_card_lists_is_refused() {
+    fn file_with_another_digest_than_the_card_is_refused() {
         let listed = format!(
             "{CARD_TEXT}\n[files]\n'encoder.onnx' = 'sha256:{}'",
             "0".repeat(64)
@@ -655,26 +682,32 @@ mod tests {
         let folder = folder(&[("encoder.onnx", "encoder.onnx")], &listed);
         let message = faults(&format!("path = {:?}", folder.path()));
         assert!(
-            message.contains("encoder.onnx: is not the file that the card describes: sha256:"),
+            message.contains("encoder.onnx: the digest of the file is sha256:")
+                && message.ends_with(&format!(
+                    "but the model card lists sha256:{}",
+                    "0".repeat(64)
+                )),
             "{message}"
         );
     }
 
     #[test]
-    fn a_card_that_contradicts_the_file_is_refused() {
-        let said = CARD_TEXT.replace("code_size = 2", "code_size = 3");
-        let folder = folder(&[("encoder.onnx", "encoder.onnx")], &said);
+    fn card_that_contradicts_the_file_is_refused() {
+        let card = CARD_TEXT.replace("code_size = 2", "code_size = 3");
+        let folder = folder(&[("encoder.onnx", "encoder.onnx")], &card);
         check_in(
             &folder,
-            expect!["path: the card says that a code has 3 values, but the encoder gives [2]"],
+            expect![
+                "path: the model card sets `code_size` to 3, but the encoder returns the shape [2]"
+            ],
         );
         std::fs::write(folder.path().join(CARD), CARD_TEXT.replace(", \"d\"]", "]")).unwrap();
         check_in(
             &folder,
             expect![[r#"
                 path: model.toml: `input.columns`: 3 columns do not fit `x` float32 [batch, 4]
-                path: model.toml: `input.mean`: 4 values for 3 features
-                path: model.toml: `input.std`: 4 values for 3 features"#]],
+                path: model.toml: `input.mean`: expected 3 values, one per feature; found 4
+                path: model.toml: `input.std`: expected 3 values, one per feature; found 4"#]],
         );
     }
 
@@ -684,58 +717,67 @@ mod tests {
     }
 
     #[test]
-    fn a_declaration_that_does_not_make_a_model_is_refused() {
+    fn incomplete_declaration_is_refused() {
         check(
             "loss = 'mse'",
-            expect![": names no model; give `path`, or `encoder`, or `model`"],
+            expect![": no model is given; set `path`, `encoder` or `model`"],
         );
         check(
             "decoder = 'decoder.onnx'",
-            expect!["decoder: a decoder alone takes no records; add its encoder"],
+            expect!["decoder: a decoder cannot be used without its encoder; add the encoder"],
         );
         check(
             "model = 'blur.onnx'\nencoder = 'encoder.onnx'",
-            expect!["model: is the whole network; encoder and decoder cannot stand beside it"],
+            expect![
+                "model: a complete network cannot be combined with an encoder or a decoder; \
+                 remove one of them"
+            ],
         );
         check(
             "model = 'gone.onnx'",
             expect!["model: gone.onnx: No such file or directory (os error 2)"],
         );
-        check("model = '.'", expect!["model: . is no file"]);
+        check("model = '.'", expect!["model: . is not a file"]);
         check(
             "encoder = 'encoder.onnx'\nsise = 4",
             expect![
-                "sise: unknown key (did you mean `size`?); known: channels, columns, decoder, decoder_output, encoder, layout, loss, max, mean, min, model, multiple, output, path, range, scaling, size, std"
+                "sise: unknown key (did you mean `size`?); known: channels, columns, \
+                 decoder, decoder_output, encoder, layout, loss, max, mean, min, model, multiple, \
+                 output, path, range, scaling, size, std"
             ],
         );
     }
 
     #[test]
-    fn files_that_a_stage_cannot_feed_are_refused_with_their_tensors() {
+    fn unusable_tensors_are_refused_and_listed() {
         check(
             "model = 'two_inputs.onnx'",
             expect![
-                "model: two_inputs.onnx: takes 2 inputs, but a stage feeds one: `x` float32 [batch, 2], `state` float32 [batch, 2]"
+                "model: two_inputs.onnx: has 2 inputs, but a stage supplies only one: \
+                 `x` float32 [batch, 2], `state` float32 [batch, 2]"
             ],
         );
         check(
             "model = 'whole_numbers.onnx'",
             expect![
-                "model: whole_numbers.onnx: its output is `y` int64 [batch, 2]; expected float16, float32, float64 or uint8. All outputs: y"
+                "model: whole_numbers.onnx: output `y` int64 [batch, 2] has an unsupported \
+                 element type; expected float16, float32, float64 or uint8; the outputs of the \
+                 file are: y"
             ],
         );
         check(
             "model = 'two_outputs.onnx'\noutput = 'thrice'",
-            expect!["output: no such output; the file has: minus, twice"],
+            expect!["output: unknown output; the outputs of the file are: minus, twice"],
         );
         check(
             "model = 'external.bin'",
-            expect!["model: external.bin: is not an ONNX file: a field has an impossible number"],
+            expect!["model: external.bin: not a valid ONNX file: a field has an invalid number"],
         );
         check(
             "encoder = 'encoder.onnx'\ndecoder = 'wide_decoder.onnx'",
             expect![
-                "decoder: wide_decoder.onnx: records of shape [2] do not fit the input `x` float32 [batch, 3]"
+                "decoder: wide_decoder.onnx: records of shape [2] do not fit the input `x` \
+                 float32 [batch, 3]"
             ],
         );
         check(
@@ -744,18 +786,22 @@ mod tests {
         );
         check(
             "encoder = 'encoder.onnx'\nsize = [2, 2]\ncolumns = ['a']",
-            expect!["size: `size` describes images, but `columns` features; say one of them"],
+            expect![
+                "size: `size` describes images, but `columns` describes features; remove one \
+                 of them"
+            ],
         );
         check(
             "encoder = 'encoder.onnx'\nmean = [0, 0, 0, 0]",
-            expect![[r#"mean: not used; say scaling = "standard", or leave it out"#]],
+            expect![[r#"mean: is not used; set scaling = "standard", or remove it"#]],
         );
         check(
-            "encoder = 'encoder.onnx'\nscaling = 'min_max'\nmin = [0]\ncolumns = ['a', 'a', 'b', 'c']",
+            "encoder = 'encoder.onnx'\nscaling = 'min_max'\nmin = [0]\n\
+             columns = ['a', 'a', 'b', 'c']",
             expect![[r#"
-            columns: `a` is named twice
-            min: 1 values for 4 features
-            max: missing: the scaling needs it"#]],
+            columns: `a` is listed twice
+            min: expected 4 values, one per feature; found 1
+            max: missing; the scaling requires it"#]],
         );
         check(
             "model = 'bytes.onnx'\nsize = [4294967296, 4294967296]\nrange = [1.0, 0.0]",

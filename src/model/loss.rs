@@ -1,11 +1,11 @@
-//! The losses that autoencoders are trained with, as the error of one record.
+//! The losses that autoencoders are trained with, which also measure the error of one record.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::system::simd_dispatch;
 
-/// How far a reconstruction is from its target.
+/// The measure of the distance between a reconstruction and its target.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Loss {
@@ -16,15 +16,14 @@ pub enum Loss {
     Bce,
 }
 
-/// Keeps logarithms finite: outputs are clamped to `[EPSILON, 1 - EPSILON]`.
+/// Outputs are clamped to `[EPSILON, 1 - EPSILON]`, so that logarithms stay finite.
 const EPSILON: f64 = 1e-7;
 
 impl Loss {
-    /// The error of one record, as the mean over its values; summed in float64. NaN where a value
-    /// is NaN.
+    /// The error of one record: the mean over its values, summed in float64. NaN if a value is NaN.
     ///
     /// Mse: `mean((x - y)^2)`. Bce, in nats: `-mean(x ln y + (1 - x) ln(1 - y))`; targets are
-    /// clamped to 0..1, outputs to 1e-7 off its ends, as Keras does.
+    /// clamped to 0..1, outputs to 1e-7..1 - 1e-7, as Keras does.
     pub fn error(self, target: &[f32], output: &[f32]) -> f64 {
         let sum = match self {
             Self::Mse => simd_dispatch(|| sum(target, output, |x, y| (x - y) * (x - y))),
@@ -33,7 +32,7 @@ impl Loss {
         sum / target.len().max(1) as f64
     }
 
-    /// The name as it stands in pipelines and cards.
+    /// The name in pipelines and model cards.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Mse => "mse",
@@ -42,20 +41,20 @@ impl Loss {
     }
 }
 
-/// The sum over pairs of values. Eight sums side by side: one alone would wait for itself at every
-/// value.
+/// Returns the sum over pairs of values. It uses eight partial sums, since with a single one each
+/// addition would wait for the previous one.
 #[inline(always)]
-fn sum(target: &[f32], output: &[f32], of: impl Fn(f64, f64) -> f64) -> f64 {
-    let of = |(&x, &y): (&f32, &f32)| of(f64::from(x), f64::from(y));
+fn sum(target: &[f32], output: &[f32], term: impl Fn(f64, f64) -> f64) -> f64 {
+    let term = |(&x, &y): (&f32, &f32)| term(f64::from(x), f64::from(y));
     let (targets, target_rest) = target.as_chunks::<8>();
     let (outputs, output_rest) = output.as_chunks::<8>();
     let mut sums = [0.0; 8];
     for (x, y) in targets.iter().zip(outputs) {
         sums.iter_mut()
             .zip(x.iter().zip(y))
-            .for_each(|(sum, pair)| *sum += of(pair));
+            .for_each(|(sum, pair)| *sum += term(pair));
     }
-    sums.iter().sum::<f64>() + target_rest.iter().zip(output_rest).map(of).sum::<f64>()
+    sums.iter().sum::<f64>() + target_rest.iter().zip(output_rest).map(term).sum::<f64>()
 }
 
 fn cross_entropy(x: f64, y: f64) -> f64 {
@@ -79,13 +78,13 @@ mod tests {
     }
 
     #[test]
-    fn bce_stays_finite_where_the_output_is_certain_and_wrong() {
+    fn bce_of_certain_and_wrong_output_is_finite() {
         let error = Loss::Bce.error(&[1.0], &[0.0]);
         assert!(error.is_finite() && error > 16.0, "{error}");
     }
 
     #[test]
-    fn a_value_that_is_no_number_makes_an_error_that_is_none() {
+    fn error_of_nan_is_nan() {
         assert!(Loss::Mse.error(&[1.0], &[f32::NAN]).is_nan());
         assert!(Loss::Bce.error(&[1.0], &[f32::NAN]).is_nan());
     }

@@ -1,4 +1,5 @@
-//! Models: a folder with its card, or bare ONNX files; opened, checked, and run by sessions.
+//! Models: a folder with a model card, or bare ONNX files, which are loaded, checked and run in
+//! sessions.
 
 pub mod card;
 pub mod describe;
@@ -39,8 +40,8 @@ use ort_backend::{InferenceMetrics, OrtSession};
 use session::{Session, SessionBackend, SessionChain};
 use tensor_spec::{TensorSpec, values};
 
-/// A model that was opened and understood. Sessions are made from it: one per worker, or one for
-/// all.
+/// A model that was loaded and checked. It creates the sessions: one per worker, or one that all
+/// workers share.
 pub struct Model {
     name: String,
     kind: String,
@@ -52,7 +53,7 @@ pub struct Model {
     multiple: usize,
     network: ModelNetwork,
     runtime: RuntimeSpec,
-    /// Sessions that all workers share, by the role of their file.
+    /// The sessions that all workers share, by the role of their file.
     shared: Mutex<BTreeMap<&'static str, Arc<DynamicBatcher<OrtSession>>>>,
     metrics: Arc<Metrics>,
 }
@@ -61,31 +62,31 @@ pub struct Model {
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one per model")]
 enum ModelNetwork {
-    /// Codes can be had, and perhaps turned back.
+    /// An encoder, and optionally its decoder.
     Autoencoder {
         encoder: ModelFile,
         decoder: Option<ModelFile>,
     },
-    /// One file from input to output.
+    /// One file for the complete network, from input to output.
     Whole(ModelFile),
 }
 
 /// One ONNX file of a model.
 #[derive(Debug)]
 pub struct ModelFile {
-    /// `encoder`, `decoder` or `model`: the key in a pipeline, and a label of metrics.
+    /// `encoder`, `decoder` or `model`: the key in a pipeline, and the value of a metric label.
     pub role: &'static str,
-    /// The file.
+    /// The path of the file.
     pub path: PathBuf,
-    /// What it is fed.
+    /// The input of the graph.
     pub input: TensorSpec,
-    /// What is taken from it.
+    /// The selected output of the graph.
     pub output: TensorSpec,
-    /// Its length and time when it was opened: another file is another model.
+    /// The stamp of the file when it was loaded. A file with another stamp is another model.
     stamp: FileStamp,
 }
 
-/// Length and modification time of a file; `None` where the system does not tell.
+/// Length and modification time of a file; `None` if the system does not provide them.
 type FileStamp = Option<(u64, std::time::SystemTime)>;
 
 fn stamp(path: &Path) -> FileStamp {
@@ -93,24 +94,25 @@ fn stamp(path: &Path) -> FileStamp {
     Some((metadata.len(), metadata.modified().ok()?))
 }
 
-/// A way through a model.
+/// The part of a model that is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModelPath {
-    /// From input to code; a network in one piece gives what it gives.
+    /// From input to latent. For a network in one file, from its input to its output.
     Encode,
-    /// From code to reconstruction.
+    /// From latent to reconstruction.
     Decode,
-    /// From input to reconstruction, or to whatever a network in one piece gives.
+    /// From input to reconstruction. For a network in one file, from its input to its output.
     Whole,
 }
 
 impl Model {
-    /// Reads the card and the ONNX files, and checks them against each other. Keys of faults are
-    /// relative to the model's table. [`ort_library::init`] must have found ONNX Runtime before.
+    /// Loads the card and the ONNX files, and checks them against each other. The keys of errors
+    /// are relative to the model's table. [`ort_library::init`] must have loaded ONNX Runtime
+    /// before.
     ///
     /// # Errors
-    /// Every fault of the card; a file that cannot be read or is not what its digest says; shapes
-    /// that don't match.
+    /// All errors of the card; a file that cannot be read or that does not match its digest; shapes
+    /// that do not match.
     pub fn open(
         name: &str,
         spec: &ModelSpec,
@@ -120,12 +122,12 @@ impl Model {
         load::open(name, spec, runtime, metrics)
     }
 
-    /// The name that the pipeline gives it.
+    /// The name of the model in the pipeline.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Who computes it, in order of preference, as in `cuda,cpu`.
+    /// The execution providers in order of preference, separated by commas, as in `cuda,cpu`.
     pub fn providers(&self) -> String {
         let names: Vec<&str> = self
             .runtime
@@ -136,35 +138,36 @@ impl Model {
         names.join(",")
     }
 
-    /// The sort of network, by its card; `onnx` for bare files.
+    /// The kind of network according to the card; `onnx` for bare files.
     pub fn kind(&self) -> &str {
         &self.kind
     }
 
-    /// SHA-256 over all that determines its results: the ONNX files, their external data, the
-    /// preprocessing.
+    /// SHA-256 digest, in hexadecimal, over everything that determines the results: the ONNX files,
+    /// their external data, and the preprocessing.
     pub fn digest(&self) -> &str {
         &self.digest
     }
 
-    /// The measure of its reconstruction error.
+    /// The loss that measures the reconstruction error.
     pub fn loss(&self) -> Loss {
         self.loss
     }
 
-    /// Its card; bare files have none.
+    /// The model card; `None` for bare files.
     pub fn card(&self) -> Option<&ModelCard> {
         self.card.as_ref()
     }
 
-    /// What it takes.
+    /// The input of the model.
     pub fn input(&self) -> &ModelInput {
         &self.input
     }
 
-    /// What a card says of such an input: what its own says, and what the files show beside.
+    /// The input as a card describes it: the values of the model's own card, completed by values
+    /// inferred from the files.
     pub fn input_spec(&self) -> InputSpec {
-        let said = self
+        let declared = self
             .card
             .as_ref()
             .map(|card| card.input.clone())
@@ -175,17 +178,17 @@ impl Model {
                 size: size.map(|(height, width)| [height, width]),
                 channels: Some(format.channels),
                 layout: Some(format.layout),
-                ..said
+                ..declared
             },
             ModelInput::Features(_) => InputSpec {
                 kind: Some(InputKind::Features),
-                ..said
+                ..declared
             },
-            ModelInput::Tensor => said,
+            ModelInput::Tensor => declared,
         }
     }
 
-    /// The images that it takes, if images.
+    /// The image input, if the model takes images.
     pub fn image_input(&self) -> Option<ImageInput> {
         match &self.input {
             ModelInput::Image(image) => Some(image.clone()),
@@ -193,7 +196,7 @@ impl Model {
         }
     }
 
-    /// The features that it takes, if features.
+    /// The feature input, if the model takes features.
     pub fn feature_input(&self) -> Option<&FeatureInput> {
         match &self.input {
             ModelInput::Features(features) => Some(features),
@@ -201,17 +204,17 @@ impl Model {
         }
     }
 
-    /// Values of a code, where the model has codes and their size is fixed.
+    /// The number of values of a latent, if the model has latents of a fixed size.
     pub fn code_size(&self) -> Option<usize> {
         self.code_size
     }
 
-    /// Height and width of its images must be multiples of this.
+    /// The height and width of images must be multiples of this number.
     pub fn multiple(&self) -> usize {
         self.multiple
     }
 
-    /// The shape of one record, without the batch dimension; `None` for images of any size.
+    /// The shape of one record, without the batch dimension. `None` for images of any size.
     pub fn input_shape(&self) -> Option<Vec<usize>> {
         match &self.input {
             ModelInput::Image(ImageInput { format, size }) => {
@@ -224,9 +227,9 @@ impl Model {
         }
     }
 
-    /// The files that a pass runs through, in order; `None` where the model has no such way.
-    pub fn files(&self, pass: ModelPath) -> Option<Vec<&ModelFile>> {
-        match (&self.network, pass) {
+    /// The files that a path runs, in order; `None` if the model does not have this path.
+    pub fn files(&self, path: ModelPath) -> Option<Vec<&ModelFile>> {
+        match (&self.network, path) {
             (ModelNetwork::Whole(_), ModelPath::Decode) => None,
             (ModelNetwork::Whole(whole), _) => Some(vec![whole]),
             (ModelNetwork::Autoencoder { encoder, .. }, ModelPath::Encode) => Some(vec![encoder]),
@@ -239,19 +242,19 @@ impl Model {
         }
     }
 
-    /// The shape that one record of `shape` leaves a pass with. Where the files don't tell, a
-    /// record of zeros is run.
+    /// The output shape of a path for one record of the shape `shape`. If the files do not declare
+    /// it, a record of zeros is run.
     ///
     /// # Errors
-    /// When the model has no such pass, when a record of this shape does not fit, or when the model
-    /// fails on zeros.
-    pub fn output_shape(&self, pass: ModelPath, shape: &[usize]) -> Result<Vec<usize>, String> {
+    /// When the model does not have this path, when a record of this shape does not fit, or when
+    /// the model fails on zeros.
+    pub fn output_shape(&self, path: ModelPath, shape: &[usize]) -> Result<Vec<usize>, String> {
         let parts = self
-            .files(pass)
+            .files(path)
             .ok_or_else(|| format!("the model `{}` has no decoder", self.name))?;
-        let mut told = Some(shape.to_vec());
+        let mut declared = Some(shape.to_vec());
         for part in &parts {
-            if let Some(shape) = &told
+            if let Some(shape) = &declared
                 && !part.input.takes(shape)
             {
                 return Err(format!(
@@ -260,27 +263,27 @@ impl Model {
                     session::shape_mismatch(shape, &part.input)
                 ));
             }
-            told = part.output.row_shape();
+            declared = part.output.row_shape();
         }
-        match told {
-            Some(told) => Ok(told),
-            None => self.probe(pass, shape),
+        match declared {
+            Some(declared) => Ok(declared),
+            None => self.probe(path, shape),
         }
     }
 
-    fn probe(&self, pass: ModelPath, shape: &[usize]) -> Result<Vec<usize>, String> {
+    fn probe(&self, path: ModelPath, shape: &[usize]) -> Result<Vec<usize>, String> {
         let len = values(shape).filter(|&len| len <= MAX_PROBE_VALUES);
         let len = len.ok_or_else(|| format!("the shape {shape:?} is too large for a trial run"))?;
-        let mut chain = self.chain(pass).map_err(|error| error.to_string())?;
+        let mut chain = self.chain(path).map_err(|error| error.to_string())?;
         chain.run(&vec![0.0; len], shape, &mut Vec::new())
     }
 
-    /// Sessions for a pass, to be run on one thread.
+    /// Creates the sessions of a path, which run on one thread.
     ///
     /// # Errors
-    /// When the model has no such pass, or a file cannot be opened again.
-    pub fn chain(&self, pass: ModelPath) -> Result<SessionChain, StageError> {
-        let parts = self.files(pass);
+    /// When the model does not have this path, or a file cannot be loaded again.
+    pub fn chain(&self, path: ModelPath) -> Result<SessionChain, StageError> {
+        let parts = self.files(path);
         let parts = parts.ok_or_else(|| {
             StageError::Model(format!("the model `{}` has no decoder", self.name))
         })?;
@@ -295,25 +298,25 @@ impl Model {
         if stamp(&part.path) != part.stamp {
             let path = part.path.display();
             return Err(StageError::Model(format!(
-                "{path}: was changed while it was in use; run again to take it as it is"
+                "{path}: the file has changed since it was loaded; run again to use the new file"
             )));
         }
         let limits = self.call_limits(part);
-        let runner = if self.runtime.shares_sessions() {
+        let backend = if self.runtime.shares_sessions() {
             let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
             let one = match shared.entry(part.role) {
                 Entry::Occupied(opened) => Arc::clone(opened.get()),
                 Entry::Vacant(place) => {
                     let shared =
-                        DynamicBatcher::new(self.engine(part)?, limits, part.input.batch());
+                        DynamicBatcher::new(self.open_session(part)?, limits, part.input.batch());
                     Arc::clone(place.insert(Arc::new(shared)))
                 }
             };
             SessionBackend::Shared(one)
         } else {
-            SessionBackend::Own(self.engine(part)?)
+            SessionBackend::Own(self.open_session(part)?)
         };
-        Ok(Session::new(runner, part.input.clone(), limits))
+        Ok(Session::new(backend, part.input.clone(), limits))
     }
 
     fn call_seconds(&self, part: &ModelFile) -> Histogram {
@@ -323,8 +326,8 @@ impl Model {
             .with_label_values(&[self.name.as_str(), part.role])
     }
 
-    /// Seconds that the busiest of the sessions which all workers share was at work; `None` where
-    /// each has its own.
+    /// The total call duration of the busiest shared session, in seconds; `None` if each worker has
+    /// its own sessions.
     pub fn shared_seconds(&self) -> Option<f64> {
         let seconds = self
             .all_files()
@@ -337,31 +340,37 @@ impl Model {
     fn call_limits(&self, part: &ModelFile) -> InferenceBatchLimits {
         let images = [&part.input, &part.output]
             .iter()
-            .any(|port| port.row_dims().is_some_and(|dims| dims.len() > 1));
+            .any(|spec| spec.row_dims().is_some_and(|dims| dims.len() > 1));
         InferenceBatchLimits::of(&self.runtime, images)
     }
 
-    fn engine(&self, part: &ModelFile) -> Result<OrtSession, StageError> {
+    fn open_session(&self, part: &ModelFile) -> Result<OrtSession, StageError> {
         let labels = [self.name.as_str(), part.role];
         let records = self.metrics.models.call_records.with_label_values(&labels);
-        let watch = InferenceMetrics {
+        let metrics = InferenceMetrics {
             seconds: self.call_seconds(part),
             records,
         };
-        let engine = OrtSession::open(&part.path, &part.input, &part.output, &self.runtime, watch);
-        engine.map_err(|reason| StageError::Model(format!("{}: {reason}", part.path.display())))
+        let session = OrtSession::open(
+            &part.path,
+            &part.input,
+            &part.output,
+            &self.runtime,
+            metrics,
+        );
+        session.map_err(|reason| StageError::Model(format!("{}: {reason}", part.path.display())))
     }
 
-    /// Bytes that a pass takes in each worker, for records of `len` values, beside input and
-    /// output; an estimate.
-    pub fn scratch_bytes(&self, pass: ModelPath, len: usize) -> u64 {
+    /// Estimates the memory that a path needs in each worker for records of `len` values, in bytes,
+    /// in addition to input and output.
+    pub fn scratch_bytes(&self, path: ModelPath, len: usize) -> u64 {
         if self.runtime.shares_sessions() {
             return 0;
         }
         let scratch = |part: &&ModelFile| {
             session::scratch_bytes(self.call_limits(part), len, part.input.batch())
         };
-        self.files(pass)
+        self.files(path)
             .unwrap_or_default()
             .iter()
             .map(scratch)
@@ -369,8 +378,8 @@ impl Model {
             .unwrap_or_default()
     }
 
-    /// Bytes of its sessions: in each worker, and once for all of them. ONNX Runtime holds weights
-    /// as stored, and packed for its kernels beside.
+    /// Estimates the memory of the sessions, in bytes: per worker, and once for all workers. ONNX
+    /// Runtime holds the weights twice: as stored, and packed for its kernels.
     pub fn session_bytes(&self) -> (u64, u64) {
         let weights = 2 * self.file_bytes();
         if !self.runtime.shares_sessions() {
@@ -386,18 +395,18 @@ impl Model {
     fn all_files(&self) -> impl Iterator<Item = &ModelFile> {
         [ModelPath::Encode, ModelPath::Decode]
             .into_iter()
-            .filter_map(|pass| self.files(pass))
+            .filter_map(|path| self.files(path))
             .flatten()
     }
 
-    /// The folders that its files lie in.
+    /// The folders of the model files.
     pub fn folders(&self) -> BTreeSet<PathBuf> {
         self.all_files()
             .filter_map(|part| part.path.parent().map(Path::to_path_buf))
             .collect()
     }
 
-    /// Bytes of its ONNX files, without external data.
+    /// The total size of the ONNX files in bytes, without external data.
     pub fn file_bytes(&self) -> u64 {
         self.all_files()
             .filter_map(|part| part.path.metadata().ok())
@@ -405,7 +414,7 @@ impl Model {
             .sum()
     }
 
-    /// One line for people: its kind, what it takes and what it gives.
+    /// A summary of kind, input, latent and loss on one line.
     pub fn summary(&self) -> String {
         let shape = self
             .input_shape()
@@ -431,10 +440,11 @@ impl Model {
     }
 }
 
-/// A trial run is for what a pipeline could run: 100 megapixels in colour, and a little more.
+/// The maximum number of values of a trial run: more than an RGB image of 100 megapixels.
 const MAX_PROBE_VALUES: usize = 1 << 29;
 
-/// Whether two shapes lay the same values out alike: equal, or one of them flat.
+/// Whether two shapes have the same layout of values: they are equal, or have different ranks and
+/// the same number of values.
 pub fn same_layout(one: &[usize], other: &[usize]) -> bool {
     one == other
         || (one.len() != other.len() && values(one).is_some() && values(one) == values(other))

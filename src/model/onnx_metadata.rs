@@ -1,29 +1,29 @@
-//! The few fields of an ONNX file that ONNX Runtime does not tell: versions, opsets, files with
-//! external data.
+//! Reads the fields of an ONNX file that ONNX Runtime does not report: versions, operator sets, and
+//! files with external data.
 //!
-//! Field numbers are those of `onnx.proto` (IR version 13). What ONNX Runtime's parser could read
-//! otherwise than this one is refused, so that no file with weights stays unseen.
+//! Field numbers are those of `onnx.proto` (IR version 13). Bytes that the parser of ONNX Runtime
+//! might interpret differently are refused, so that every file with external data is found.
 
 use std::collections::BTreeSet;
 
-/// What an ONNX file says of itself.
+/// The metadata of an ONNX file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OnnxMetadata {
-    /// Version of the file format.
+    /// The version of the file format (IR version).
     pub ir_version: u64,
-    /// The program that wrote it, and that program's version.
+    /// The name and version of the program that wrote the file.
     pub producer: String,
-    /// Operator sets: domain (empty for ONNX's own) and version.
+    /// Operator sets: domain (empty for the ONNX domain) and version.
     pub opsets: Vec<(String, u64)>,
-    /// Files beside it that hold weights, as the file names them.
+    /// The files with external data, by the paths that the ONNX file contains.
     pub external: BTreeSet<String>,
 }
 
 impl OnnxMetadata {
-    /// Reads a serialised `ModelProto`.
+    /// Reads a serialized `ModelProto`.
     ///
     /// # Errors
-    /// What is malformed, in a phrase.
+    /// When the bytes are malformed. The text is a phrase.
     pub fn read(model: &[u8]) -> Result<Self, &'static str> {
         let mut header = Self::default();
         let mut version = String::new();
@@ -54,7 +54,8 @@ fn read_opset(opset: &[u8]) -> Result<(String, u64), &'static str> {
     Ok((domain, version))
 }
 
-/// Subgraphs of loops and branches nest, and so do groups; protobuf's own parser reads no deeper.
+/// The maximum nesting of messages and groups, which is also the limit of protobuf's own parser.
+/// Messages are nested in subgraphs of loops and branches.
 const MAX_DEPTH: usize = 100;
 
 /// The messages on the way from a model to its tensors.
@@ -90,8 +91,8 @@ impl OnnxMessage {
     }
 }
 
-/// A field that occurs several times is one message whose parts are merged: each of them is
-/// searched.
+/// Finds the files with external data. A message field that occurs several times is merged by
+/// protobuf, so each occurrence is searched.
 fn find_external(
     bytes: &[u8],
     message: OnnxMessage,
@@ -112,8 +113,9 @@ fn find_external(
     Ok(())
 }
 
-/// A tensor's external data is a list of keys and values, of which `location` is the file. Of a key
-/// or a value that occurs several times one counts, so each value counts here.
+/// Adds the value of the key `location`, which is the path of the file, in an entry of a tensor's
+/// external data. If a key or a value occurs several times, parsers differ in the one that they
+/// use, so all values are added.
 fn find_locations(entry: &[u8], found: &mut BTreeSet<String>) -> Result<(), &'static str> {
     let (mut is_location, mut values) = (false, Vec::new());
     for field in ProtoFields(entry) {
@@ -129,15 +131,15 @@ fn find_locations(entry: &[u8], found: &mut BTreeSet<String>) -> Result<(), &'st
     Ok(())
 }
 
-const CUT_SHORT: &str = "a field goes on beyond the end";
-const TOO_DEEP: &str = "its messages are nested too deep";
+const CUT_SHORT: &str = "a field extends beyond the end of the file or of its message";
+const TOO_DEEP: &str = "messages are nested more than 100 levels deep";
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The fields of a message in the protobuf wire format: number and value, until the end or what is
-/// malformed.
+/// An iterator over the fields of a message in the protobuf wire format: number and value. It ends
+/// at the end of the message or after an error.
 struct ProtoFields<'a>(&'a [u8]);
 
 enum ProtoField<'a> {
@@ -171,26 +173,26 @@ impl<'a> ProtoFields<'a> {
                 let len = usize::try_from(self.varint()?).map_err(|_| CUT_SHORT)?;
                 ProtoField::Bytes(self.take(len)?)
             }
-            // No message of ONNX has groups, so what stands in one is of an unknown field.
+            // No message of ONNX has groups, so a group is an unknown field and is skipped.
             3 => {
                 self.skip_group(number, depth)?;
                 ProtoField::Other
             }
-            4 => return Err("a group ends that has not begun"),
+            4 => return Err("a group ends without a start"),
             5 => self.take(4).map(|_| ProtoField::Other)?,
             _ => return Err("a field has an unknown wire type"),
         };
         Ok((number, field))
     }
 
-    /// Goes to the end of the group that has this number.
+    /// Skips to the end of the group with this number.
     fn skip_group(&mut self, number: u64, depth: usize) -> Result<(), &'static str> {
         let inner = depth.checked_sub(1).ok_or(TOO_DEEP)?;
         loop {
             let before = self.0;
             match self.key()? {
                 (end, 4) if end == number => return Ok(()),
-                (_, 4) => return Err("a group ends under another number than it begins with"),
+                (_, 4) => return Err("a group ends with another field number than it starts with"),
                 _ => {
                     self.0 = before;
                     self.field(inner)?;
@@ -199,12 +201,12 @@ impl<'a> ProtoFields<'a> {
         }
     }
 
-    /// A field's number and wire type. More than 32 bits are cut off by some parsers and kept by
-    /// others.
+    /// Reads the number and the wire type of a field. A key of more than 32 bits is refused, since
+    /// some parsers truncate it and others do not.
     fn key(&mut self) -> Result<(u64, u64), &'static str> {
         match self.varint()? {
             key if key > u64::from(u32::MAX) || key >> 3 == 0 => {
-                Err("a field has an impossible number")
+                Err("a field has an invalid number")
             }
             key => Ok((key >> 3, key & 7)),
         }
@@ -220,7 +222,7 @@ impl<'a> ProtoFields<'a> {
                 return Ok(value);
             }
         }
-        Err("a number has more than 64 bits")
+        Err("a varint has more than 64 bits")
     }
 
     fn take(&mut self, len: usize) -> Result<&'a [u8], &'static str> {
@@ -234,7 +236,7 @@ impl<'a> ProtoFields<'a> {
 mod tests {
     use super::*;
 
-    /// A field of bytes.
+    /// A field with a length-delimited value.
     fn bytes(number: u8, value: &[u8]) -> Vec<u8> {
         [
             &[number << 3 | 2, u8::try_from(value.len()).expect("short")],
@@ -270,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn header_and_external_files_of_subgraphs_are_found() {
+    fn metadata_and_external_files_of_subgraphs_are_found() {
         let node = bytes(
             1,
             &bytes(5, &bytes(6, &bytes(5, &tensor_in(b"weights.bin")))),
@@ -292,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_hide_no_external_file() {
+    fn unknown_fields_do_not_hide_external_files() {
         let graph = bytes(7, &bytes(5, &tensor_in(b"w.bin")));
         let group = |inside: &[u8]| [tag(1000, 3), inside.to_vec(), tag(1000, 4)].concat();
         let unknown = [
@@ -313,7 +315,7 @@ mod tests {
             [tag(2000, 1), vec![0; 8]].concat(),
             [tag(2000, 5), vec![0; 4]].concat(),
             [tag(2000, 2), vec![2, 0, 0]].concat(),
-            // The graph's own number as a group: an unknown field, which is no graph.
+            // The number of the graph as a group: an unknown field, and not a graph.
             [tag(7, 3), tag(7, 4)].concat(),
         ];
         for field in &unknown {
@@ -336,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_a_message_that_is_merged_are_all_searched() {
+    fn all_parts_of_a_merged_message_are_searched() {
         let part = |file: &[u8]| bytes(7, &bytes(5, &tensor_in(file)));
         assert_eq!(external(&[part(b"a"), part(b"b")].concat()), ["a", "b"]);
         let entry = [
@@ -360,19 +362,22 @@ mod tests {
         let endless = [tag(1000, 3), tag(1000, 3), tag(1000, 4)].concat();
         let crossed = [tag(1000, 3), tag(1001, 4)].concat();
         let wide_key = [0xba, 0x80, 0x80, 0x80, 0x10, 0x00];
-        let hostile: [&[u8]; 9] = [
-            b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
-            b"\x3a\xff\xff\xff\x7f",
-            b"hello",
-            b"\x00\x00",
-            b"\x3c",
-            &nested,
-            &endless,
-            &crossed,
-            &wide_key,
+        let malformed: [(&[u8], &str); 9] = [
+            (&[0xff_u8; 11], "a varint has more than 64 bits"),
+            (b"\x3a\xff\xff\xff\x7f", CUT_SHORT),
+            (b"hello", "a group ends without a start"),
+            (b"\x00\x00", "a field has an invalid number"),
+            (b"\x3c", "a group ends without a start"),
+            (&nested, TOO_DEEP),
+            (&endless, CUT_SHORT),
+            (
+                &crossed,
+                "a group ends with another field number than it starts with",
+            ),
+            (&wide_key, "a field has an invalid number"),
         ];
-        for bytes in hostile {
-            assert!(OnnxMetadata::read(bytes).is_err(), "{bytes:x?}");
+        for (bytes, error) in malformed {
+            assert_eq!(OnnxMetadata::read(bytes), Err(error), "{bytes:x?}");
         }
         assert_eq!(OnnxMetadata::read(b""), Ok(OnnxMetadata::default()));
     }

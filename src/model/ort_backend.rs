@@ -1,4 +1,5 @@
-//! ONNX Runtime: the one file that names `ort`. Loads the library, reads graphs, runs them.
+//! The ONNX Runtime backend, the only file that uses `ort`: loads the library, reads the inputs and
+//! outputs of graphs, and runs sessions.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -20,26 +21,26 @@ use crate::model::config::{ExecutionProvider, GraphOptimization, RuntimeSpec};
 use crate::model::dynamic_batcher::RunBatch;
 use crate::model::tensor_spec::{Dim, ElementType, TensorSpec};
 
-/// An ONNX file as ONNX Runtime understands it.
+/// The inputs and outputs of an ONNX file as ONNX Runtime reports them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OnnxGraph {
-    /// What must be given; inputs with a default are not among them.
+    /// The required inputs. Inputs with a default are not included.
     pub inputs: Vec<TensorSpec>,
-    /// What can be had.
+    /// The outputs.
     pub outputs: Vec<TensorSpec>,
 }
 
 impl OnnxGraph {
-    /// Opens the file as a session would, and keeps only what it declares.
+    /// Opens the file in a session, and keeps only its inputs and outputs.
     ///
     /// # Errors
-    /// What ONNX Runtime has against the file, or against the settings.
+    /// The message of ONNX Runtime when it cannot load the file, or does not support the settings.
     pub fn open(path: &Path, runtime: &RuntimeSpec) -> Result<Self, String> {
         let session = open_session(path, runtime)?;
-        let ports = |outlets: &[Outlet]| outlets.iter().map(tensor_spec_of).collect();
+        let specs = |outlets: &[Outlet]| outlets.iter().map(tensor_spec_of).collect();
         Ok(Self {
-            inputs: ports(session.inputs()),
-            outputs: ports(session.outputs()),
+            inputs: specs(session.inputs()),
+            outputs: specs(session.outputs()),
         })
     }
 }
@@ -47,52 +48,52 @@ impl OnnxGraph {
 /// A session that runs one input to one output, on the thread that owns it.
 pub struct OrtSession {
     session: ort::session::Session,
-    wanted: RunOptions<HasSelectedOutputs>,
+    run_options: RunOptions<HasSelectedOutputs>,
     input: String,
     element: ElementType,
     output: String,
     bytes: Vec<u8>,
     halves: Vec<f16>,
-    watch: InferenceMetrics,
+    metrics: InferenceMetrics,
 }
 
-/// What is observed of each call.
+/// The metrics of the calls of a session.
 pub struct InferenceMetrics {
-    /// Seconds that it took.
+    /// The duration of a call in seconds.
     pub seconds: Histogram,
-    /// Records that went in.
+    /// The number of records of a call.
     pub records: Histogram,
 }
 
 impl OrtSession {
-    /// Opens a session. `watch` observes each call.
+    /// Opens a session. `metrics` observes each call.
     ///
     /// # Errors
-    /// What ONNX Runtime has against the file, or against the settings.
+    /// The message of ONNX Runtime when it cannot load the file, or does not support the settings.
     pub fn open(
         path: &Path,
         input: &TensorSpec,
         output: &TensorSpec,
         runtime: &RuntimeSpec,
-        watch: InferenceMetrics,
+        metrics: InferenceMetrics,
     ) -> Result<Self, String> {
         let session = open_session(path, runtime)?;
         let selector = OutputSelector::no_default().with(&output.name);
         Ok(Self {
             session,
-            wanted: RunOptions::new().map_err(reason)?.with_outputs(selector),
+            run_options: RunOptions::new().map_err(reason)?.with_outputs(selector),
             input: input.name.clone(),
             element: input.element.clone(),
             output: output.name.clone(),
             bytes: Vec::new(),
             halves: Vec::new(),
-            watch,
+            metrics,
         })
     }
 }
 
 impl RunBatch for OrtSession {
-    /// Values go into a uint8 input rounded and clamped.
+    /// For a uint8 input, values are rounded and clamped to 0..255.
     fn run_batch(
         &mut self,
         dims: &[usize],
@@ -118,18 +119,18 @@ impl RunBatch for OrtSession {
         let inputs = ort::inputs![self.input.as_str() => value.map_err(reason)?];
         let outputs = self
             .session
-            .run_with_options(inputs, &self.wanted)
+            .run_with_options(inputs, &self.run_options)
             .map_err(reason)?;
-        self.watch.seconds.observe(begun.elapsed().as_secs_f64());
-        self.watch.records.observe(rows as f64);
+        self.metrics.seconds.observe(begun.elapsed().as_secs_f64());
+        self.metrics.records.observe(rows as f64);
         let output = outputs
             .get(&self.output)
-            .ok_or_else(|| format!("output `{}` was not given", self.output))?;
+            .ok_or_else(|| format!("ONNX Runtime did not return the output `{}`", self.output))?;
         append_rows(output, dims.first().copied().unwrap_or_default(), rows, out)
     }
 }
 
-/// Copies the first `rows` of `batch` records.
+/// Appends the outputs of the first `rows` of `batch` records to `out`. Returns the shape of one.
 fn append_rows(
     value: &DynValue,
     batch: usize,
@@ -137,7 +138,10 @@ fn append_rows(
     out: &mut Vec<f32>,
 ) -> Result<Vec<usize>, String> {
     let ValueType::Tensor { ty, shape, .. } = value.dtype() else {
-        return Err(format!("the output is no tensor, but {}", value.dtype()));
+        return Err(format!(
+            "the output has the type {}; expected a tensor",
+            value.dtype()
+        ));
     };
     let dims: Vec<usize> = shape
         .iter()
@@ -145,11 +149,12 @@ fn append_rows(
         .collect();
     let Some((&first, row)) = dims.split_first().filter(|(first, _)| **first == batch) else {
         return Err(format!(
-            "the output has the shape {dims:?} for a batch of {batch}; expected {batch} first"
+            "the output has the shape {dims:?} for a batch of {batch} records; expected {batch} as \
+             its first dimension"
         ));
     };
     let len = dims.iter().product::<usize>() / first.max(1) * rows;
-    let short = || "the output holds fewer values than its shape says".to_owned();
+    let short = || "the output has fewer values than its shape declares".to_owned();
     match ty {
         TensorElementType::Float32 => {
             let (_, values) = value.try_extract_tensor::<f32>().map_err(reason)?;
@@ -186,7 +191,7 @@ fn append_rows(
         }
         other => {
             return Err(format!(
-                "the output is {}; expected float16, float32, float64 or uint8",
+                "the output has the element type {}; expected float16, float32, float64 or uint8",
                 element_of(*other)
             ));
         }
@@ -194,7 +199,8 @@ fn append_rows(
     Ok(row.to_vec())
 }
 
-/// One environment per process, for ever: a second library cannot be loaded.
+/// The loaded library and its environment, which live until the process ends: a process cannot load
+/// a second library.
 static LOADED: Mutex<Option<LoadedLibrary>> = Mutex::new(None);
 
 struct LoadedLibrary {
@@ -202,7 +208,7 @@ struct LoadedLibrary {
     environment: Environment,
 }
 
-/// The library that was loaded, if one was.
+/// The path of the loaded library; `None` if none has been loaded.
 pub fn loaded() -> Option<PathBuf> {
     LOADED
         .lock()
@@ -211,16 +217,16 @@ pub fn loaded() -> Option<PathBuf> {
         .map(|loaded| loaded.library.clone())
 }
 
-/// Loads the library, unless one was loaded before.
+/// Loads the library, unless a library has already been loaded.
 ///
 /// # Errors
-/// Why this file is not a fitting ONNX Runtime; another one may be tried then.
+/// The reason why this file is not a supported ONNX Runtime. Another file may then be tried.
 pub fn load(library: &Path) -> Result<(), String> {
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     if loaded.is_some() {
         return Ok(());
     }
-    // A library that exports the right symbol but is not ONNX Runtime trips assertions.
+    // `ort` panics on a library that exports the expected symbol but is not ONNX Runtime.
     let builder =
         catch_unwind(|| ort::init_from(library)).map_err(|_| "is not ONNX Runtime".to_owned())?;
     let builder = builder.map_err(load_reason)?;
@@ -233,7 +239,7 @@ pub fn load(library: &Path) -> Result<(), String> {
     let environment = environment
         .map_err(|_| "is not ONNX Runtime".to_owned())?
         .map_err(reason)?;
-    // A logger of one's own is asked about everything otherwise.
+    // Without a level, ONNX Runtime calls the logger for messages of all levels.
     environment.set_log_level(LogLevel::Warning);
     *loaded = Some(LoadedLibrary {
         library: library.to_path_buf(),
@@ -242,13 +248,17 @@ pub fn load(library: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// What goes wrong comes back as an error, too; the library's own lines are for those who look for
-/// its causes.
+/// Logs a message of the library at debug level: each failure is also returned as an error.
 fn log(_: LogLevel, _: &str, _: &str, place: &str, message: &str) {
-    tracing::debug!(target: "onnxruntime", place, "{}", message.trim());
+    tracing::debug!(
+        target: "onnxruntime",
+        place,
+        text = message.trim(),
+        "ONNX Runtime logged a message"
+    );
 }
 
-/// Whether the loaded library was built with this provider.
+/// Whether the loaded library was built with this execution provider.
 pub fn available(provider: ExecutionProvider) -> bool {
     let available = match provider {
         ExecutionProvider::Cpu => Ok(true),
@@ -263,7 +273,7 @@ pub fn available(provider: ExecutionProvider) -> bool {
 fn load_reason(error: ort::LoadDynamicError) -> String {
     match error {
         ort::LoadDynamicError::Dlopen { error, .. } => {
-            // Its own words are only "dlopen failed".
+            // The message of the error itself is only "dlopen failed".
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             format!(
                 "cannot be loaded: {}",
@@ -271,7 +281,7 @@ fn load_reason(error: ort::LoadDynamicError) -> String {
             )
         }
         ort::LoadDynamicError::MissingApi { .. } => "is a library, but not ONNX Runtime".to_owned(),
-        ort::LoadDynamicError::InvalidVersionString => "does not tell its version".to_owned(),
+        ort::LoadDynamicError::InvalidVersionString => "does not report its version".to_owned(),
         ort::LoadDynamicError::BadVersion { version_str, .. } => {
             format!(
                 "is ONNX Runtime {version_str}; expected 1.{} or later",
@@ -287,17 +297,17 @@ fn open_session(path: &Path, runtime: &RuntimeSpec) -> Result<ort::session::Sess
         let loaded = loaded.as_ref().ok_or("ONNX Runtime is not loaded")?;
         loaded.environment.clone()
     };
-    // `ort` panics on types that it does not know.
+    // `ort` panics on unknown types.
     let opened = catch_unwind(AssertUnwindSafe(|| {
         builder(&environment, runtime).and_then(|mut builder| builder.commit_from_file(path))
     }));
     opened
-        .map_err(|_| "uses types that cannot be read".to_owned())?
+        .map_err(|_| "uses unsupported types".to_owned())?
         .map_err(reason)
 }
 
 fn builder(environment: &Environment, runtime: &RuntimeSpec) -> ort::Result<SessionBuilder> {
-    let level = match runtime.optimisation {
+    let level = match runtime.optimization {
         GraphOptimization::All => GraphOptimizationLevel::All,
         GraphOptimization::Extended => GraphOptimizationLevel::Level2,
         GraphOptimization::Basic => GraphOptimizationLevel::Level1,
@@ -323,7 +333,7 @@ fn builder(environment: &Environment, runtime: &RuntimeSpec) -> ort::Result<Sess
 fn dispatch(provider: ExecutionProvider) -> ExecutionProviderDispatch {
     let dispatch = match provider {
         ExecutionProvider::Cpu => ep::CPU::default().build(),
-        // The default tries every algorithm anew for each size of a batch, and sizes vary.
+        // The default searches all algorithms for each new batch size, and batch sizes vary.
         ExecutionProvider::Cuda => ep::CUDA::default()
             .with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic)
             .build(),
@@ -376,7 +386,7 @@ fn element_of(element: TensorElementType) -> ElementType {
     }
 }
 
-/// The words of ONNX Runtime, on one line; the caller names the file.
+/// Returns the message of ONNX Runtime on one line, without the file name, which the caller adds.
 fn reason<R>(error: ort::Error<R>) -> String {
     let message = error
         .message()

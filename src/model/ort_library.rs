@@ -1,4 +1,5 @@
-//! Loads ONNX Runtime's library, once per process, and reports where none was found.
+//! Loads the ONNX Runtime library once per process, and reports all tried files and folders if that
+//! fails.
 
 use std::path::Path;
 
@@ -9,17 +10,17 @@ use crate::model::library_search::{
 };
 use crate::model::ort_backend;
 
-/// Finds ONNX Runtime and loads it, once per process, and checks that it has the providers that are
-/// asked for.
+/// Finds ONNX Runtime, loads it unless the process has already loaded it, and checks that it has
+/// the configured execution providers.
 ///
 /// # Errors
-/// A fault at `library` where none was found or none fits, with every place that was tried; at
-/// `providers` where the library was built without one.
+/// At `library` if no supported library was found, with all files and folders that were tried; at
+/// `providers` if the library was built without one of them.
 pub fn init(spec: &RuntimeSpec) -> Result<(), ConfigError> {
     match (ort_backend::loaded(), &spec.library) {
-        (Some(loaded), Some(wanted)) if !same_file(&loaded, wanted) => {
+        (Some(loaded), Some(requested)) if !same_file(&loaded, requested) => {
             let message = format!(
-                "{} is loaded already; a process has one ONNX Runtime",
+                "{} is already loaded; a process can load only one ONNX Runtime library",
                 loaded.display()
             );
             return Err(ConfigError::new("library", message));
@@ -30,15 +31,14 @@ pub fn init(spec: &RuntimeSpec) -> Result<(), ConfigError> {
     check_providers(&spec.providers)
 }
 
-/// Which library a pipeline with these settings loads: the first file that is found. Nothing is
-/// loaded.
+/// The library that a pipeline with these options loads: the first candidate. Loads nothing.
 pub fn library(spec: &RuntimeSpec) -> Option<String> {
     let (candidates, _) = LibrarySearchPaths::of_process(spec).candidates();
     candidates.first().map(LibraryCandidate::to_string)
 }
 
-fn load_first(surroundings: &LibrarySearchPaths) -> Result<(), ConfigError> {
-    let (candidates, empty) = surroundings.candidates();
+fn load_first(paths: &LibrarySearchPaths) -> Result<(), ConfigError> {
+    let (candidates, empty) = paths.candidates();
     let mut tried = Vec::new();
     for candidate in candidates {
         match load(&candidate) {
@@ -49,10 +49,10 @@ fn load_first(surroundings: &LibrarySearchPaths) -> Result<(), ConfigError> {
     tried.extend(
         empty
             .iter()
-            .map(|folder| format!("{} has none", folder.display())),
+            .map(|folder| format!("{} contains no library", folder.display())),
     );
-    let advice = match (&surroundings.option, &surroundings.variable) {
-        (Some(_), _) => "correct `runtime.library`, or leave it out".to_owned(),
+    let hint = match (&paths.option, &paths.variable) {
+        (Some(_), _) => "correct `runtime.library`, or remove it".to_owned(),
         (None, Some(_)) => format!("correct the environment variable {VARIABLE}, or unset it"),
         (None, None) => format!(
             "run `make runtime`, or `pip install onnxruntime` and set {VARIABLE} to its library"
@@ -61,7 +61,7 @@ fn load_first(surroundings: &LibrarySearchPaths) -> Result<(), ConfigError> {
     Err(ConfigError::new(
         "library",
         format!(
-            "no ONNX Runtime: {advice}; looked here: {}",
+            "cannot load ONNX Runtime; {hint}; tried: {}",
             tried.join("; ")
         ),
     ))
@@ -69,15 +69,15 @@ fn load_first(surroundings: &LibrarySearchPaths) -> Result<(), ConfigError> {
 
 fn load(LibraryCandidate { file, origin }: &LibraryCandidate) -> Result<(), String> {
     let is_bare = file.components().count() == 1;
-    // The system's loader would wait for a writer of a pipe.
+    // The system's loader would block on a named pipe until a process writes to it.
     if file.metadata().is_ok_and(|metadata| !metadata.is_file()) {
         return Err("is not a regular file".to_owned());
     }
     match origin {
         LibraryOrigin::Option => ort_backend::load(&trusted(file)?),
         LibraryOrigin::System => ort_backend::load(file),
-        // The system's loader looks a bare name up in its own folders, and never in the current
-        // one.
+        // The system's loader searches a bare name in its own folders, and never in the current
+        // folder.
         LibraryOrigin::Variable if is_bare => ort_backend::load(file),
         _ => ort_backend::load(&std::path::absolute(file).unwrap_or_else(|_| file.clone())),
     }
@@ -87,7 +87,7 @@ fn check_providers(providers: &[ExecutionProvider]) -> Result<(), ConfigError> {
     if providers.is_empty() {
         return Err(ConfigError::new(
             "providers",
-            "is empty; name at least one, such as [\"cpu\"]",
+            "is empty; list at least one, such as [\"cpu\"]",
         ));
     }
     match providers
@@ -97,7 +97,8 @@ fn check_providers(providers: &[ExecutionProvider]) -> Result<(), ConfigError> {
         Some(missing) => {
             let library = ort_backend::loaded().unwrap_or_default();
             let message = format!(
-                "`{}` is not in this build of ONNX Runtime ({}); load one that has it, or leave it out",
+                "`{}` is not available in this build of ONNX Runtime ({}); use a build with this \
+                 provider, or remove it",
                 missing.as_str(),
                 library.display()
             );
@@ -107,10 +108,10 @@ fn check_providers(providers: &[ExecutionProvider]) -> Result<(), ConfigError> {
     }
 }
 
-fn same_file(loaded: &Path, wanted: &Path) -> bool {
+fn same_file(loaded: &Path, requested: &Path) -> bool {
     let loaded = loaded.canonicalize().ok();
-    let wanted = wanted.canonicalize().ok();
-    // The option may name the folder that holds the library.
+    let requested = requested.canonicalize().ok();
+    // The option may be the folder of the library.
     loaded.is_some()
-        && (loaded == wanted || loaded.as_deref().and_then(Path::parent) == wanted.as_deref())
+        && (loaded == requested || loaded.as_deref().and_then(Path::parent) == requested.as_deref())
 }

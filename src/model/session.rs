@@ -1,5 +1,5 @@
-//! Sessions at work: batches cut into bounded slices, padded where the file fixes the batch, and
-//! the bad rows found.
+//! Sessions, which run batches in slices of bounded size, pad slices if the file fixes the batch
+//! size, and isolate the records on which a model fails.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -9,49 +9,50 @@ use crate::model::dynamic_batcher::{DynamicBatcher, RunBatch};
 use crate::model::ort_backend::OrtSession;
 use crate::model::tensor_spec::{TensorSpec, values};
 
-/// Values that a batch may have whose size the file fixes: 1 GiB of memory.
+/// The maximum number of values of a call: 1 GiB of memory. A batch size that the file fixes can
+/// exceed it.
 const MAX_CALL_VALUES: usize = 1 << 28;
-/// Memory that a call takes, as a multiple of its input: a guess, since a file doesn't say it.
-/// Convolutional networks with 64 feature maps at full resolution hold two of these at a time: 2 *
-/// 64 / 3 = 43 times a colour image.
+/// The estimated memory of a call, as a multiple of the memory of its input, which a file does not
+/// declare. A convolutional network with 64 feature maps at full resolution holds two sets of maps
+/// at a time: 2 * 64 / 3 = 43 times an RGB image.
 const ACTIVATION_FACTOR: usize = 48;
 
-/// Values of a record where the file does not tell: a photograph of a third of a megapixel.
+/// The assumed number of values of a record if the file does not declare it: an RGB photograph of a
+/// third of a megapixel.
 const DEFAULT_RECORD_VALUES: usize = 1 << 20;
 
 /// One ONNX file, ready to run on the thread that owns it.
 pub struct Session {
-    runner: SessionBackend,
+    backend: SessionBackend,
     input: TensorSpec,
     limits: InferenceBatchLimits,
     padded: Vec<f32>,
 }
 
-/// Who runs the calls of a session.
+/// The backend that runs the calls of a session.
 pub enum SessionBackend {
-    /// An engine of this session's own.
+    /// An ONNX Runtime session that belongs to this session.
     Own(OrtSession),
-    /// One for all.
+    /// An ONNX Runtime session that all workers share.
     Shared(Arc<DynamicBatcher<OrtSession>>),
 }
 
 impl Session {
-    /// A session for the file whose input is `input`.
-    pub fn new(runner: SessionBackend, input: TensorSpec, limits: InferenceBatchLimits) -> Self {
+    /// Creates a session for the file with the input `input`.
+    pub fn new(backend: SessionBackend, input: TensorSpec, limits: InferenceBatchLimits) -> Self {
         Self {
-            runner,
+            backend,
             input,
             limits,
             padded: Vec::new(),
         }
     }
 
-    /// Runs records of `shape`, laid one after the other in `records`, and appends their outputs to
-    /// `out`. Returns the shape of one record's output.
+    /// Runs records of the shape `shape`, which are contiguous in `records`, and appends their
+    /// outputs to `out`. Returns the output shape of one record.
     ///
     /// # Errors
-    /// When the model fails on any of them, or gives them different shapes; `out` is as before
-    /// then.
+    /// When the model fails on any record, or returns different shapes. `out` is unchanged then.
     pub fn run(
         &mut self,
         records: &[f32],
@@ -59,11 +60,11 @@ impl Session {
         out: &mut Vec<f32>,
     ) -> Result<Vec<usize>, String> {
         let start = out.len();
-        let given = self.run_slices(records, shape, out);
-        if given.is_err() {
+        let result = self.run_slices(records, shape, out);
+        if result.is_err() {
             out.truncate(start);
         }
-        given
+        result
     }
 
     fn run_slices(
@@ -79,54 +80,59 @@ impl Session {
         let len = values(&feed)
             .filter(|&len| len > 0)
             .ok_or_else(|| shape_mismatch(shape, &self.input))?;
-        let most = self
+        let max_rows = self
             .input
             .batch()
             .unwrap_or_else(|| self.limits.rows(len))
             .max(1);
-        let most_values = most
+        let max_values = max_rows
             .checked_mul(len)
             .filter(|&values| values <= MAX_CALL_VALUES);
-        let most_values = most_values
-            .ok_or_else(|| format!("{most} records of {len} values are too many for one call"))?;
-        let mut given: Option<Vec<usize>> = None;
-        for slice in records.chunks(most_values) {
+        let max_values = max_values.ok_or_else(|| {
+            format!(
+                "{max_rows} records of {len} values are too large for one call; at most \
+                 {MAX_CALL_VALUES} values are supported"
+            )
+        })?;
+        let mut output_shape: Option<Vec<usize>> = None;
+        for slice in records.chunks(max_values) {
             let rows = slice.len() / len;
             let batch = self.input.batch().unwrap_or(rows);
             let slice = pad(slice, batch * len, &mut self.padded);
             let dims: Vec<usize> = std::iter::once(batch).chain(feed.iter().copied()).collect();
-            let row = match &mut self.runner {
-                SessionBackend::Own(engine) => call(engine, &dims, slice, rows, out)?,
+            let row = match &mut self.backend {
+                SessionBackend::Own(session) => call(session, &dims, slice, rows, out)?,
                 SessionBackend::Shared(shared) => shared.run(&dims, slice, rows, out)?,
             };
-            match &given {
-                Some(given) if *given != row => {
+            match &output_shape {
+                Some(first) if *first != row => {
                     return Err(format!(
-                        "the output of a record has the shape {given:?} at first, and {row:?} later"
+                        "the output of the first records has the shape {first:?}, and that of \
+                         later records {row:?}"
                     ));
                 }
-                _ => given = Some(row),
+                _ => output_shape = Some(row),
             }
         }
-        given.ok_or_else(|| "no records to run".to_owned())
+        output_shape.ok_or_else(|| "no records to run".to_owned())
     }
 }
 
-/// Runs one call. A panic is a failure of this call alone, as it is where a session is shared.
+/// Runs one call. A panic fails only this call, as with a shared session.
 fn call(
-    engine: &mut OrtSession,
+    session: &mut OrtSession,
     dims: &[usize],
     values: &[f32],
     rows: usize,
     out: &mut Vec<f32>,
 ) -> Result<Vec<usize>, String> {
-    let called = catch_unwind(AssertUnwindSafe(|| {
-        engine.run_batch(dims, values, rows, out)
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        session.run_batch(dims, values, rows, out)
     }));
-    called.unwrap_or_else(|_| Err("the session panicked".to_owned()))
+    result.unwrap_or_else(|_| Err("the session panicked".to_owned()))
 }
 
-/// Zero records, to fill a batch whose size the file fixes.
+/// Returns the slice, extended by zeros to `len` values if the file fixes the batch size.
 fn pad<'a>(slice: &'a [f32], len: usize, padded: &'a mut Vec<f32>) -> &'a [f32] {
     if slice.len() == len {
         return slice;
@@ -137,8 +143,8 @@ fn pad<'a>(slice: &'a [f32], len: usize, padded: &'a mut Vec<f32>) -> &'a [f32] 
     padded
 }
 
-/// Bytes that running records of `len` values takes beside input and output, `batch` of them at a
-/// time where that is fixed.
+/// Estimates the memory of a call with records of `len` values, in bytes, in addition to input and
+/// output. `batch` is the batch size if the file fixes it.
 pub fn scratch_bytes(limits: InferenceBatchLimits, len: usize, batch: Option<usize>) -> u64 {
     let rows = batch.unwrap_or_else(|| limits.rows(len));
     (rows as u64)
@@ -146,8 +152,8 @@ pub fn scratch_bytes(limits: InferenceBatchLimits, len: usize, batch: Option<usi
         .saturating_mul((ACTIVATION_FACTOR * size_of::<f32>()) as u64)
 }
 
-/// Bytes that a session which workers share takes here: a call that runs, one that is gathered, and
-/// what comes out; and what it computes with, unless that lies on a device.
+/// Estimates the host memory of a shared session in bytes: a call that runs, a call that is being
+/// collected, and their output. The memory of the computation is included unless it is on a device.
 pub fn shared_bytes(uses_device: bool, limits: InferenceBatchLimits, input: &TensorSpec) -> u64 {
     let (len, batch) = (
         input.row_len().unwrap_or(DEFAULT_RECORD_VALUES),
@@ -164,13 +170,12 @@ pub fn shared_bytes(uses_device: bool, limits: InferenceBatchLimits, input: &Ten
     }
 }
 
-/// Why a record does not go in.
+/// The error message for records whose shape does not fit the input.
 pub fn shape_mismatch(shape: &[usize], input: &TensorSpec) -> String {
     format!("records of shape {shape:?} do not fit the input {input}")
 }
 
-/// Sessions through which a record goes one after the other: an encoder and its decoder, or one
-/// alone.
+/// Sessions that run in sequence: an encoder and its decoder, or a single one.
 pub struct SessionChain {
     sessions: Vec<Session>,
 }
@@ -178,20 +183,20 @@ pub struct SessionChain {
 /// A record on which a model failed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RowFailure {
-    /// Its place among the records that were given.
+    /// The index of the record in the batch.
     pub row: usize,
-    /// What went wrong.
+    /// The reason of the failure.
     pub reason: String,
 }
 
 impl SessionChain {
-    /// Sessions, in the order in which they run.
+    /// Creates a chain from sessions, in the order in which they run.
     pub fn new(sessions: Vec<Session>) -> Self {
         Self { sessions }
     }
 
-    /// Records of `len` values to give at a time: what one call takes, or several whole ones where
-    /// the file fixes their size.
+    /// The number of records of `len` values that should be run at a time: the size of one call, or
+    /// a multiple of the batch size if the file fixes it.
     pub fn slice_rows(&self, len: usize) -> usize {
         let rows = |session: &Session| {
             session
@@ -202,10 +207,10 @@ impl SessionChain {
         self.sessions.first().map_or(1, rows)
     }
 
-    /// Runs records through all sessions; as [`Session::run`].
+    /// Runs records through all sessions, as [`Session::run`].
     ///
     /// # Errors
-    /// When a model fails on any of them.
+    /// When a model fails on any record.
     pub fn run(
         &mut self,
         records: &[f32],
@@ -218,15 +223,15 @@ impl SessionChain {
         };
         let (mut records, mut shape) = (std::borrow::Cow::Borrowed(records), shape.to_vec());
         for session in before {
-            let mut passed = Vec::new();
-            shape = session.run(&records, &shape, &mut passed)?;
-            records = passed.into();
+            let mut outputs = Vec::new();
+            shape = session.run(&records, &shape, &mut outputs)?;
+            records = outputs.into();
         }
         last.run(&records, &shape, out)
     }
 
-    /// Runs records and appends `len` values for each to `out`, zeros for those that fail: when a
-    /// batch fails, its records run one by one, so that only the culprits are lost.
+    /// Runs records and appends `len` values per record to `out`, zeros for a record that fails. If
+    /// the batch fails, its records are run one at a time, so that only the failing ones are lost.
     pub fn run_rows(
         &mut self,
         records: &[f32],
@@ -257,13 +262,14 @@ impl SessionChain {
         out: &mut Vec<f32>,
     ) -> Result<(), String> {
         let start = out.len();
-        let given = self.run(records, shape, out)?;
-        if values(&given) == Some(len) {
+        let output_shape = self.run(records, shape, out)?;
+        if values(&output_shape) == Some(len) {
             return Ok(());
         }
         out.truncate(start);
         Err(format!(
-            "the model gave the shape {given:?} for a record of shape {shape:?}; expected {len} values"
+            "the model returned the shape {output_shape:?} for a record of shape {shape:?}; \
+             expected {len} values"
         ))
     }
 }
@@ -284,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_of_any_length_comes_out_whole() {
+    fn batch_of_any_length_returns_all_records() {
         let autoencoder = "encoder = 'encoder.onnx'\ndecoder = 'decoder.onnx'";
         for rows in [1, 2, OWN_RECORDS - 1, OWN_RECORDS, 2 * OWN_RECORDS + 5] {
             let records: Vec<f32> = (0..rows).flat_map(|row| [row as f32; 4]).collect();
@@ -293,14 +299,14 @@ mod tests {
     }
 
     #[test]
-    fn a_fixed_batch_is_padded_and_the_padding_cut_off() {
+    fn fixed_batch_is_padded_and_padding_is_removed() {
         let records: Vec<f32> = (0..16).map(|value| value as f32).collect();
         let codes = run("model = 'fixed_batch.onnx'", &records, &[4]).unwrap();
         assert_eq!(codes, [1.0, 5.0, 9.0, 13.0, 17.0, 21.0, 25.0, 29.0]);
     }
 
     #[test]
-    fn slices_hold_whole_batches_where_the_file_fixes_their_size() {
+    fn slices_are_multiples_of_a_fixed_batch_size() {
         let rows = |written: &str| {
             open(written)
                 .unwrap()
@@ -319,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_go_in_rounded_and_clamped_and_come_out_as_numbers() {
+    fn uint8_input_is_rounded_and_clamped() {
         let records = [
             0.4, 0.6, -3.0, 254.5, 400.0, 7.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0,
         ];
@@ -333,16 +339,16 @@ mod tests {
     }
 
     #[test]
-    fn halves_go_in_and_come_out_as_floats() {
+    fn float16_input_and_output_are_converted() {
         let records = [1.0, 2.0, 0.25, 1.0 / 3.0];
         let out = run("model = 'float16.onnx'", &records, &[4]).unwrap();
-        // A third is 0.33325195 in halves; the sum lies between two of them, and goes to the even
-        // one.
+        // A third is 0.33325195 in float16. The sum is halfway between two float16 values and is
+        // rounded to the even one.
         assert_eq!(out, [3.0, 0.583_007_8]);
     }
 
     #[test]
-    fn one_session_for_all_gives_each_what_is_its_own() {
+    fn shared_session_returns_each_caller_its_own_records() {
         let autoencoder = "encoder = 'encoder.onnx'\ndecoder = 'decoder.onnx'";
         let runtime = RuntimeSpec {
             sessions: Some(SessionMode::Shared),
@@ -367,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn the_named_output_is_taken() {
+    fn named_output_is_selected() {
         assert_eq!(
             run("model = 'two_outputs.onnx'", &[1.0, 2.0], &[2]).unwrap(),
             [-1.0, -2.0]
@@ -384,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_beside_the_file_are_found() {
+    fn external_data_next_to_the_file_is_loaded() {
         assert_eq!(
             run("model = 'external.onnx'", &[1.0, 2.0, 3.0, 4.0], &[4]).unwrap(),
             [3.0, 7.0]
@@ -392,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_record_that_fails_is_lost() {
+    fn only_the_failing_record_is_lost() {
         let mut chain = open("model = 'picky.onnx'")
             .unwrap()
             .chain(ModelPath::Whole)
@@ -415,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_of_another_size_than_planned_is_a_failure() {
+    fn output_of_unplanned_size_is_a_failure() {
         let mut chain = open("model = 'encoder.onnx'")
             .unwrap()
             .chain(ModelPath::Whole)
@@ -423,7 +429,8 @@ mod tests {
         let mut out = Vec::new();
         let failures = chain.run_rows(&[0.0; 4], &[4], 3, &mut out);
         let expected =
-            "the model gave the shape [2] for a record of shape [4]; expected 3 values".to_owned();
+            "the model returned the shape [2] for a record of shape [4]; expected 3 values"
+                .to_owned();
         assert_eq!(
             failures,
             [RowFailure {

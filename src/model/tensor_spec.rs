@@ -1,66 +1,67 @@
-//! An ONNX graph's inputs and outputs as the file declares them: names, element types, dimensions.
+//! The inputs and outputs of an ONNX graph as the file declares them: names, element types and
+//! dimensions.
 
 use std::fmt;
 
-/// A named tensor that goes into a graph, or comes out.
+/// An input or output tensor of a graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorSpec {
-    /// The tensor's name in the file.
+    /// The name of the tensor in the file.
     pub name: String,
-    /// What its elements are.
+    /// The type of its elements.
     pub element: ElementType,
-    /// Its dimensions; the first counts the records of a batch.
+    /// Its dimensions. The first is the batch dimension.
     pub dims: Vec<Dim>,
 }
 
 /// One dimension of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dim {
-    /// Always this size.
+    /// A fixed size.
     Fixed(usize),
-    /// Known when it runs; the file may name it.
+    /// A size that is known at run time. The file may give it a name.
     Dynamic(Option<String>),
 }
 
 /// The type of a tensor's elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ElementType {
-    /// float32, what flows in a pipeline.
+    /// float32, the type of tensors in a pipeline.
     Float32,
-    /// float16, of half the width.
+    /// float16.
     Float16,
     /// float64.
     Float64,
-    /// Bytes.
+    /// uint8.
     Uint8,
-    /// Something that pipelines don't carry, by its ONNX name.
+    /// A type that pipelines do not support, by its ONNX name.
     Other(String),
 }
 
 impl TensorSpec {
-    /// The dimensions of one record; `None` where the file does not even tell how many there are.
+    /// The dimensions of one record; `None` if the tensor has no dimensions.
     pub fn row_dims(&self) -> Option<&[Dim]> {
         self.dims.get(1..)
     }
 
-    /// The records that one call takes, where the file fixes that.
+    /// The batch size, if the file fixes it.
     pub fn batch(&self) -> Option<usize> {
         self.dims.first().and_then(Dim::fixed)
     }
 
-    /// The shape of one record, where the file fixes it.
+    /// The shape of one record, if the file fixes it.
     pub fn row_shape(&self) -> Option<Vec<usize>> {
         self.row_dims()?.iter().map(Dim::fixed).collect()
     }
 
-    /// The values of one record, where the file fixes that.
+    /// The number of values of one record, if the file fixes it.
     pub fn row_len(&self) -> Option<usize> {
         values(&self.row_shape()?)
     }
 
-    /// The shape under which a record of `shape` goes in: its own where the dimensions agree one by
-    /// one; the file's where that is fixed, has another number of dimensions and as many values.
-    /// `None`: it does not fit.
+    /// The shape with which a record of the shape `shape` is passed to the graph. This is its own
+    /// shape if all dimensions match, or the shape in the file if that is fixed and has another
+    /// number of dimensions but the same number of values. `None` if the record does not fit.
     pub fn feed(&self, shape: &[usize]) -> Option<Vec<usize>> {
         let dims = self.row_dims()?;
         if dims.len() == shape.len() {
@@ -74,13 +75,13 @@ impl TensorSpec {
         (self.row_len()? == values(shape)?).then_some(own)
     }
 
-    /// Whether a record of `shape` can go in.
+    /// Whether a record of the shape `shape` fits.
     pub fn takes(&self, shape: &[usize]) -> bool {
         self.feed(shape).is_some()
     }
 }
 
-/// How many values a tensor of this shape has; `None` where that is beyond counting.
+/// The number of values of a tensor of this shape; `None` if it overflows.
 pub fn values(shape: &[usize]) -> Option<usize> {
     shape
         .iter()
@@ -88,7 +89,7 @@ pub fn values(shape: &[usize]) -> Option<usize> {
 }
 
 impl Dim {
-    /// The size, where it is fixed.
+    /// The size, if it is fixed.
     pub fn fixed(&self) -> Option<usize> {
         match self {
             Self::Fixed(size) => Some(*size),
@@ -130,7 +131,7 @@ impl fmt::Display for ElementType {
 mod tests {
     use super::*;
 
-    fn port(dims: &[Dim]) -> TensorSpec {
+    fn spec(dims: &[Dim]) -> TensorSpec {
         TensorSpec {
             name: "x".to_owned(),
             element: ElementType::Float32,
@@ -139,8 +140,8 @@ mod tests {
     }
 
     #[test]
-    fn a_record_goes_in_under_its_own_shape_or_the_files() {
-        let planes = port(&[
+    fn record_is_passed_with_its_own_or_the_declared_shape() {
+        let planes = spec(&[
             Dim::Dynamic(None),
             Dim::Fixed(3),
             Dim::Dynamic(None),
@@ -149,18 +150,18 @@ mod tests {
         assert_eq!(planes.feed(&[3, 8, 9]), Some(vec![3, 8, 9]));
         assert_eq!(planes.feed(&[8, 9, 3]), None);
         assert_eq!(planes.feed(&[216]), None);
-        let series = port(&[Dim::Dynamic(None), Dim::Fixed(30), Dim::Fixed(7)]);
+        let series = spec(&[Dim::Dynamic(None), Dim::Fixed(30), Dim::Fixed(7)]);
         assert_eq!(series.feed(&[210]), Some(vec![30, 7]));
         assert_eq!(series.feed(&[7, 30]), None);
     }
 
     #[test]
-    fn a_port_reads_as_in_the_file() {
-        let port = port(&[
+    fn display_shows_names_of_dimensions() {
+        let spec = spec(&[
             Dim::Dynamic(Some("batch".to_owned())),
             Dim::Fixed(10),
             Dim::Dynamic(None),
         ]);
-        assert_eq!(port.to_string(), "`x` float32 [batch, 10, ?]");
+        assert_eq!(spec.to_string(), "`x` float32 [batch, 10, ?]");
     }
 }

@@ -1,5 +1,4 @@
-//! What the tests of models share: the small files under `tests/models`, opened as a pipeline
-//! would.
+//! Helpers for tests of models, which load the small files under `tests/models`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,7 +10,7 @@ use crate::metrics::Metrics;
 use crate::model::{Model, ModelSpec, RuntimeSpec, ort_library};
 use crate::registry::parse_options;
 
-/// A file under `tests/models`.
+/// The path of a file under `tests/models`.
 pub(crate) fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/models")
@@ -25,12 +24,12 @@ pub(crate) fn init() -> RuntimeSpec {
     spec
 }
 
-/// Opens a model declared in TOML; files lie under `tests/models` unless their paths are absolute.
+/// Loads a model that is declared in TOML. Relative paths start at `tests/models`.
 pub(crate) fn open(written: &str) -> Result<Model, Vec<ConfigError>> {
     open_with(written, &RuntimeSpec::default())
 }
 
-/// The same, under settings of the runtime.
+/// As [`open`], with runtime options.
 pub(crate) fn open_with(written: &str, runtime: &RuntimeSpec) -> Result<Model, Vec<ConfigError>> {
     init();
     let mut spec: ModelSpec = parse_options(toml::from_str(written).unwrap())?;
@@ -48,7 +47,7 @@ pub(crate) fn open_with(written: &str, runtime: &RuntimeSpec) -> Result<Model, V
     Model::open("tested", &spec, runtime, &Arc::new(Metrics::new()))
 }
 
-/// The faults of a model, one a line, without the folder of the tests.
+/// The errors of a model, one per line, without the folder of the files.
 pub(crate) fn faults(written: &str) -> String {
     let faults = open(written).err().unwrap_or_default();
     let folder = format!("{}/", file("").display()).replace("//", "/");

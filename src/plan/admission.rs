@@ -1,5 +1,5 @@
-//! Whether what earlier runs left admits a plan: outputs that hold other rows, disks that are not
-//! mounted, inputs that changed.
+//! Checks of a plan against the state of earlier runs: outputs with rows of another configuration,
+//! disks that are not mounted, and changed inputs.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::sink::{ChangePolicy, IdentityScope, OutputIdentity, STATE_DIR, Sink};
 type StageFailure = (Arc<str>, StageError);
 
 impl Plan {
-    /// Checks that the disks are mounted on which earlier runs wrote.
+    /// Checks that the disks to which earlier runs wrote are mounted.
     ///
     /// # Errors
-    /// The sink, and the disk that is missing.
+    /// The name of the sink and the missing disk.
     pub fn check_mounts(&self) -> Result<(), StageFailure> {
         let mounts = self.output_mounts();
         let outputs = self
@@ -29,11 +29,12 @@ impl Plan {
             .try_for_each(|(name, folder)| mounts.check(&folder).map_err(|error| (name, error)))
     }
 
-    /// Checks that every output may take rows of this pipeline, but for those whose changes are
-    /// allowed. Claims no folder.
+    /// Checks that every output accepts rows of this pipeline, except for changes that `changes`
+    /// allows. Takes no writer lease.
     ///
     /// # Errors
-    /// The sink, and [`StageError::Refused`]; others when an output cannot be read.
+    /// The name of the sink with [`StageError::Refused`], or another error if an output cannot be
+    /// read.
     pub fn admit_outputs(&self, changes: ChangePolicy) -> Result<(), StageFailure> {
         self.outputs().into_iter().try_for_each(|output| {
             let named = |error| (Arc::clone(&output.name), error);
@@ -50,14 +51,18 @@ impl Plan {
         })
     }
 
-    /// Checks that no source would read a file that it refuses, by what the sinks have now. Claims
-    /// no folder.
+    /// Checks that no source would read a file that it refuses, given the current coverage of the
+    /// sinks. Takes no writer lease.
     ///
     /// # Errors
-    /// The stage, and [`StageError::Refused`]; others when inputs or outputs cannot be read.
+    /// The name of the stage with [`StageError::Refused`], or another error if inputs or outputs
+    /// cannot be read.
     pub fn admit_inputs(&self) -> Result<(), StageFailure> {
-        let refusing = |stage: &&Stage| matches!(&stage.role, StageRole::Source(source, _) if source.refuses_changes());
-        if !self.stages.iter().any(|stage| refusing(&stage)) {
+        let refuses_changes = |stage: &&Stage| match &stage.role {
+            StageRole::Source(source, _) => source.refuses_changes(),
+            StageRole::Transform(_) | StageRole::Sink(..) => false,
+        };
+        if !self.stages.iter().any(|stage| refuses_changes(&stage)) {
             return Ok(());
         }
         let mut sinks = Vec::new();
@@ -76,7 +81,7 @@ impl Plan {
             sinks: Arc::new(sinks),
             state: self.state.clone(),
         };
-        for stage in self.stages.iter().filter(refusing) {
+        for stage in self.stages.iter().filter(refuses_changes) {
             if let StageRole::Source(source, _) = &stage.role {
                 source
                     .admit_inputs(&progress)
@@ -86,11 +91,12 @@ impl Plan {
         Ok(())
     }
 
-    /// Checks what a run checks after it has claimed its outputs, where one of them lies in a
-    /// bucket: the claim stops a run that goes on there, which a run that is refused must not do.
+    /// If an output is in a bucket, makes the checks in advance that a run otherwise makes after it
+    /// has taken the writer leases. The lease of a bucket stops another run that writes there,
+    /// which a refused run must not do.
     ///
     /// # Errors
-    /// The stage, and why it cannot run.
+    /// The name of the stage and the reason for which it cannot run.
     pub fn admit_before_claims(&self, changes: ChangePolicy) -> Result<(), StageFailure> {
         if self
             .outputs()
@@ -112,7 +118,7 @@ impl Plan {
         self.admit_inputs()
     }
 
-    /// The record of the disks that the outputs lie on.
+    /// Returns the record of the disks that hold the outputs.
     #[must_use]
     pub fn output_mounts(&self) -> OutputMounts {
         let rejects = self.rejects.as_ref().and_then(|(sink, _)| sink.folder());
@@ -129,7 +135,7 @@ impl Plan {
         )
     }
 
-    /// The sinks, and last the rejects.
+    /// Returns the outputs of the sinks, and then the rejects.
     fn outputs(&self) -> Vec<PlannedOutput<'_>> {
         let sinks = self.stages.iter().filter_map(|stage| match &stage.role {
             StageRole::Sink(sink, identity) => Some(PlannedOutput {
@@ -153,6 +159,7 @@ impl Plan {
     }
 }
 
+/// An output of the plan with the identity that its rows have.
 struct PlannedOutput<'a> {
     name: Arc<str>,
     sink: &'a dyn Sink,

@@ -1,18 +1,18 @@
-//! A plan in words, for `latentflow check`, and as a picture, for `latentflow graph`.
+//! Prints a plan, for `latentflow check`, and its stage graph, for `latentflow graph`.
 
 use std::fmt::{self, Write as _};
 
 use super::{Plan, Stage, StageRole};
 use crate::schema_display::write_columns;
 
-/// How `latentflow graph` draws.
+/// The output format of `latentflow graph`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum GraphFormat {
-    /// Indented lines.
+    /// One line per stage with its inputs.
     Text,
-    /// A Mermaid flow chart, as GitHub and GitLab show in Markdown.
+    /// A Mermaid flow chart, which GitHub and GitLab render in Markdown.
     Mermaid,
-    /// Graphviz.
+    /// The DOT language of Graphviz.
     Dot,
 }
 
@@ -33,7 +33,7 @@ impl fmt::Display for Plan {
         let slots = super::max_in_flight_batches(self.workers);
         writeln!(
             f,
-            "segments  1: every transform runs in each worker, one batch at a time"
+            "segments  1: each worker runs all transforms on one batch at a time"
         )?;
         writeln!(
             f,
@@ -63,12 +63,12 @@ impl Plan {
         writeln!(f)?;
         match &stage.role {
             StageRole::Source(source, _) => {
-                let passed_over = source
+                let skipped_files = source
                     .skipped_files()
                     .map(|counts| counts.get())
                     .unwrap_or_default();
-                if !passed_over.is_empty() {
-                    writeln!(f, "  passes over {passed_over}")?;
+                if !skipped_files.is_empty() {
+                    writeln!(f, "  skips {skipped_files}")?;
                 }
             }
             StageRole::Transform(transform) if !transform.summary().is_empty() => {
@@ -87,7 +87,7 @@ impl Plan {
         }
     }
 
-    /// The graph, drawn; ends with a line break.
+    /// Formats the stage graph, including a line break at the end.
     pub fn draw(&self, format: GraphFormat) -> String {
         match format {
             GraphFormat::Text => self.draw_text(),
@@ -109,7 +109,7 @@ impl Plan {
             } else {
                 format!(" <- {}", inputs.join(" + "))
             };
-            // Writing to a string cannot fail, here and below.
+            // Writing to a string cannot fail, here and in the functions below.
             let _ = writeln!(text, "{:<20} {:<10}{arrow}", stage.name, stage.kind);
         }
         text

@@ -1,4 +1,5 @@
-//! Digests of what lies upstream of a sink: what changes its rows changes them, nothing else does.
+//! Fingerprints: digests of the stages upstream of a sink that cover exactly the facts that change
+//! its rows.
 
 use std::fmt::Write as _;
 
@@ -9,23 +10,22 @@ use super::fingerprint_v0;
 use crate::registry::canonical;
 use crate::sink::FINGERPRINT_VERSION;
 
-/// The facts that the digest of a stage covers, beside its inputs.
+/// The facts that the digest of a stage covers, in addition to the digests of its inputs.
 pub(super) struct FingerprintInput<'a> {
-    /// A source's name, by which its splits are known; empty for others.
+    /// The name of a source, which identifies its splits; empty for other stages.
     pub(super) name: &'a str,
-    /// Its kind.
+    /// The kind of the stage.
     pub(super) kind: &'a str,
-    /// Its options that change rows: as they were understood, or, by the rules before the first
-    /// version, as written.
+    /// The options that change rows: resolved, or as written for version 0.
     pub(super) options: &'a Map<String, Value>,
-    /// The digest of its model; empty where it has none.
+    /// The digest of the model; empty for a stage without a model.
     pub(super) model: &'a str,
-    /// What its rows depend on beside all that.
-    pub(super) known: Option<&'a str>,
+    /// Other facts on which the rows depend.
+    pub(super) dependency: Option<&'a str>,
 }
 
-/// The digest of a stage whose inputs have these, by the rules of a version; `None` for rules that
-/// this program does not know.
+/// Returns the digest of a stage from the digests of its inputs, by the rules of a version; `None`
+/// for an unsupported version.
 pub(super) fn of_stage(
     version: u32,
     stage: &FingerprintInput<'_>,
@@ -44,7 +44,7 @@ pub(super) fn of_stage(
                 stage.kind,
                 &options,
                 stage.model,
-                stage.known.unwrap_or_default(),
+                stage.dependency.unwrap_or_default(),
             ];
             Some(of_parts(own.into_iter().chain(inputs.iter().copied())))
         }
@@ -52,7 +52,8 @@ pub(super) fn of_stage(
     }
 }
 
-/// SHA-256 over texts, each after its length, so that no two lists of texts give the same bytes.
+/// Returns the SHA-256 digest of texts. Each text is preceded by its length, so that different
+/// lists never result in the same bytes.
 pub(super) fn of_parts<'a>(parts: impl Iterator<Item = &'a str>) -> String {
     let mut hash = Sha256::new();
     for part in parts {

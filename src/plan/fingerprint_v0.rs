@@ -1,12 +1,12 @@
-//! Digests as they were made before rules had a version: of options as they were written. Outputs
-//! that bear them stay known.
+//! Fingerprints of version 0, which cover options as written, to recognize the outputs of earlier
+//! versions.
 
 use serde_json::{Map, Number, Value};
 
 use super::fingerprint::{FingerprintInput, of_parts};
 use crate::registry::sorted;
 
-/// Options that changed how a stage's records travel or are stored, not what they are.
+/// Options that changed the transport or the storage of records, but not the records.
 const NEUTRAL: [&str; 8] = [
     "batch",
     "compression",
@@ -17,12 +17,12 @@ const NEUTRAL: [&str; 8] = [
     "row_group",
     "watch",
 ];
-/// Options that said who may send records to a source, and how, not what they are.
+/// Options that changed the access of clients to a source, but not the records.
 const NEUTRAL_OF_SOURCES: [&str; 6] = ["anybody", "limits", "listen", "tls", "token", "window"];
-/// The option by which a stage names its model; the model's digest stood for it.
+/// The option that names the model of a stage; the digest covered the digest of the model instead.
 const MODEL: &str = "model";
 
-/// The options that counted, of those of a stage as it is written.
+/// Returns the options of a stage, as written, that the digest covered.
 pub(super) fn options(written: &Map<String, Value>, is_source: bool) -> Map<String, Value> {
     let is_neutral = |key: &str| match is_source {
         true => key != "path" && (NEUTRAL.contains(&key) || NEUTRAL_OF_SOURCES.contains(&key)),
@@ -36,12 +36,12 @@ pub(super) fn options(written: &Map<String, Value>, is_source: bool) -> Map<Stri
         .collect()
 }
 
-/// The digest of a stage whose inputs have these.
+/// Returns the digest of a stage from the digests of its inputs.
 pub(super) fn digest(stage: &FingerprintInput<'_>, inputs: &[&str]) -> String {
     let options = sorted(&Value::Object(stage.options.clone()), &Number::to_string);
     let own = [stage.name, stage.kind, &options, stage.model];
     let digest = of_parts(own.into_iter().chain(inputs.iter().copied()));
-    stage.known.map_or(digest.clone(), |known| {
-        of_parts([digest.as_str(), known].into_iter())
+    stage.dependency.map_or(digest.clone(), |dependency| {
+        of_parts([digest.as_str(), dependency].into_iter())
     })
 }

@@ -1,22 +1,20 @@
-//! The shape of a pipeline: who feeds whom, in an order in which every stage comes after its
-//! inputs.
+//! The stage graph of a pipeline and its topological order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::config::StageTable;
 use crate::error::ConfigError;
 use crate::registry::did_you_mean;
-use crate::config::StageTable;
 
-/// Stages by their place in the file, sorted so that inputs come first; `inputs` by place, as
-/// declared.
+/// The graph of the stages, which are identified by their positions in the file.
 #[derive(Debug)]
 pub(super) struct StageGraph {
-    /// Every stage that is in no cycle and behind none, inputs first, otherwise in the file's
-    /// order.
+    /// The stages in topological order, otherwise in the order of the file, without those in a
+    /// cycle or downstream of one.
     pub(super) order: Vec<usize>,
-    /// Per stage, the places of its inputs.
+    /// The inputs of each stage, as declared.
     pub(super) inputs: Vec<Vec<usize>>,
-    /// What is wrong with it.
+    /// The faults of the graph.
     pub(super) faults: Vec<ConfigError>,
 }
 
@@ -56,7 +54,7 @@ fn link_inputs(
     let key = format!("stages.{}.inputs", stage.name);
     if stage.inputs.len() > places.len() {
         let text = format!(
-            "{} stages are named, but there are only {}",
+            "{} inputs are named, but the pipeline has only {} stages",
             stage.inputs.len(),
             places.len()
         );
@@ -81,7 +79,7 @@ fn link_inputs(
                 let near = did_you_mean(input, &known);
                 faults.push(ConfigError::new(
                     &key,
-                    format!("no stage `{input}`{near}; stages: {}", known.join(", ")),
+                    format!("unknown stage `{input}`{near}; known: {}", known.join(", ")),
                 ));
             }
         }
@@ -89,10 +87,10 @@ fn link_inputs(
     linked
 }
 
-/// One fault per cycle, naming its stages in their order.
+/// Returns one fault for each cycle, which lists its stages in order.
 fn cycles(stages: &[StageTable], inputs: &[Vec<usize>], placed: &[bool]) -> Vec<ConfigError> {
     let mut faults = Vec::new();
-    let mut told = vec![false; stages.len()];
+    let mut reported = vec![false; stages.len()];
     for start in (0..stages.len()).filter(|&at| !placed[at]) {
         let mut path = vec![start];
         // Every unplaced stage has an unplaced input, so this walk ends in a cycle.
@@ -102,7 +100,7 @@ fn cycles(stages: &[StageTable], inputs: &[Vec<usize>], placed: &[bool]) -> Vec<
         {
             if let Some(from) = path.iter().position(|&at| at == next) {
                 let cycle = &path[from..];
-                if !cycle.iter().any(|&at| told[at]) {
+                if !cycle.iter().any(|&at| reported[at]) {
                     let names: Vec<&str> = cycle
                         .iter()
                         .rev()
@@ -110,12 +108,12 @@ fn cycles(stages: &[StageTable], inputs: &[Vec<usize>], placed: &[bool]) -> Vec<
                         .collect();
                     let first = names.first().copied().unwrap_or_default();
                     let text = format!(
-                        "a cycle: {} -> {first}; a stage cannot feed itself",
+                        "the inputs form a cycle: {} -> {first}; remove one of these inputs",
                         names.join(" -> ")
                     );
                     faults.push(ConfigError::new(format!("stages.{first}.inputs"), text));
                 }
-                cycle.iter().for_each(|&at| told[at] = true);
+                cycle.iter().for_each(|&at| reported[at] = true);
                 break;
             }
             path.push(next);

@@ -1,5 +1,5 @@
-//! How much memory a batch takes on its way through the graph, how the memory at hand is shared
-//! out, and how much a run may take in all.
+//! The memory of a batch in flight, the allocation of memory to workers and batches, and the
+//! predicted peak of a run.
 
 use arrow::datatypes::{DataType, Schema};
 
@@ -13,25 +13,25 @@ use crate::source::{BatchCap, FEATURE_RECORDS, IMAGE, IMAGE_RECORDS};
 use crate::system;
 use crate::units::ByteSize;
 
-/// What a batch costs while it is in flight, from what is known when it leaves its source.
+/// The memory of a batch in flight, as a function of its size when it leaves its source.
 ///
-/// An upper bound: it counts the columns that each stage puts out as if nobody shared them.
+/// This is an upper bound: the output columns of each stage are counted as if no memory was shared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Footprint {
-    /// Bytes per record, over all edges, of columns with a fixed width.
+    /// Bytes per record in columns of fixed width, summed over all edges.
     pub per_record: u64,
-    /// Bytes per pixel of decoded images, over all edges.
+    /// Bytes per pixel of decoded images, summed over all edges.
     pub per_pixel: u64,
 }
 
 impl Footprint {
-    /// Bytes that a batch may take until every sink has accepted it.
+    /// Returns the maximum memory in bytes of a batch until every sink has released it.
     pub fn of(&self, batch: &SourceBatch) -> u64 {
         let stored = u64::try_from(batch.batch.records.get_array_memory_size()).unwrap_or(u64::MAX);
         self.cost(batch.batch.provenance.len(), stored, batch.pixels)
     }
 
-    /// The same, for a batch of so many records, bytes as stored, and pixels.
+    /// As [`of`](Self::of), for a batch with these numbers of records, stored bytes and pixels.
     pub fn cost(&self, records: u64, stored: u64, pixels: u64) -> u64 {
         let decoding = if pixels == 0 {
             0
@@ -44,7 +44,7 @@ impl Footprint {
     }
 }
 
-/// Bytes that a record takes at least, in columns of this schema.
+/// Returns the minimum size in bytes of a record with the columns of a schema.
 fn fixed_width(schema: &Schema) -> u64 {
     schema
         .fields()
@@ -59,31 +59,31 @@ fn width(data_type: &DataType) -> u64 {
             width(item.data_type()) * u64::try_from(*len).unwrap_or(0)
         }
         DataType::Struct(fields) => fields.iter().map(|field| width(field.data_type())).sum(),
-        // Offsets of what has no fixed width; the values count as the source's stored bytes.
+        // The offset of a value of variable width; its bytes are counted as stored by the source.
         other => other.primitive_width().map_or(8, |bytes| bytes as u64),
     }
 }
 
-/// What a graph needs, whatever there is.
+/// The memory that a graph requires, independent of the available memory.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MemoryRequirements {
-    /// What a batch costs.
+    /// The memory of a batch.
     pub(super) footprint: Footprint,
-    /// What a worker costs: its sessions, and what its transforms hold while they work.
+    /// Bytes per worker: its sessions and the scratch space of its transforms.
     per_worker: u64,
-    /// What sessions cost that all workers share.
+    /// Bytes of the sessions that all workers share.
     shared: u64,
 }
 
-/// How the memory at hand is shared out.
+/// The allocation of the available memory to workers and batches.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MemoryAllocation {
     pub(super) requirements: MemoryRequirements,
-    /// Workers that there is room for.
+    /// Number of workers that fit into the memory.
     pub(super) workers: usize,
-    /// Bytes that may be used in all.
-    all: u64,
-    /// Bytes of them for batches in flight.
+    /// Available bytes in total.
+    total: u64,
+    /// Bytes for batches in flight.
     budget: u64,
 }
 
@@ -122,22 +122,21 @@ impl MemoryRequirements {
         }
     }
 
-    /// Shares out what may be used: a quarter of it at most to workers after the first, the rest to
-    /// batches.
+    /// Allocates the available memory: at most a quarter to workers after the first, and the
+    /// remainder to batches.
     ///
     /// # Errors
-    /// A fault at `memory` where not even one worker finds room.
-    pub(super) fn share(
+    /// A fault at `memory` if the memory is too small for one worker and one batch.
+    pub(super) fn allocate(
         self,
         memory: Option<ByteSize>,
         workers: usize,
     ) -> Result<MemoryAllocation, ConfigError> {
-        let all = memory
+        let total = memory
             .unwrap_or_else(|| ByteSize(system::memory_limit() / 2))
             .0;
-        let fit = usize::try_from(all / 4 / self.per_worker.max(1)).unwrap_or(usize::MAX);
-        // Memory that is not limited by the user is not a reason to run with fewer workers than
-        // were asked for.
+        let fit = usize::try_from(total / 4 / self.per_worker.max(1)).unwrap_or(usize::MAX);
+        // Only a limit that the user has set reduces the number of workers.
         let workers = if memory.is_some() {
             workers.min(fit.max(1))
         } else {
@@ -146,44 +145,45 @@ impl MemoryRequirements {
         let least = self
             .shared
             .saturating_add(self.per_worker)
-            .saturating_add(LEAST_BUDGET);
-        if memory.is_some() && all < least {
+            .saturating_add(MIN_BUDGET);
+        if memory.is_some() && total < least {
             let message = format!(
-                "{} is too little: models and one batch take {}",
-                ByteSize(all),
+                "{} is too little; models and one batch require {}",
+                ByteSize(total),
                 ByteSize(least)
             );
             return Err(ConfigError::new("memory", message));
         }
-        let budget = all
+        let budget = total
             .saturating_sub(self.shared)
             .saturating_sub(self.per_worker * workers as u64);
-        let budget = budget.max(LEAST_BUDGET);
+        let budget = budget.max(MIN_BUDGET);
         Ok(MemoryAllocation {
             requirements: self,
             workers,
-            all,
+            total,
             budget,
         })
     }
 }
 
-/// Bytes for batches below which nothing can be done.
-const LEAST_BUDGET: u64 = 16 << 20;
+/// Minimum number of bytes for batches in flight.
+const MIN_BUDGET: u64 = 16 << 20;
 
-/// Batches of the largest size that find room together. Neither this nor what follows from it
-/// depends on the number of workers: where batches end, and what is refused, must not.
-const ROOM_FOR: u64 = 16;
+/// Number of largest batches that fit into the memory at the same time. Neither this number nor the
+/// limits that follow from it depend on the number of workers, because the ends of batches and the
+/// rejected records must not depend on it.
+const LARGEST_BATCHES: u64 = 16;
 
 impl MemoryAllocation {
-    /// The largest batch.
-    pub(super) fn most(&self) -> BatchCap {
-        let each = self.all / ROOM_FOR;
+    /// Returns the maximum size of a batch.
+    pub(super) fn batch_cap(&self) -> BatchCap {
+        let each = self.total / LARGEST_BATCHES;
         let Footprint {
             per_record,
             per_pixel,
         } = self.requirements.footprint;
-        // Half for what is stored and decoded, half for the columns that the stages add.
+        // Half is for the stored and decoded records, half for the columns that the stages add.
         let records = u32::try_from(each / 2 / per_record.max(1))
             .unwrap_or(u32::MAX)
             .max(1);
@@ -191,17 +191,17 @@ impl MemoryAllocation {
         BatchCap { records, bytes }
     }
 
-    /// The limits under which one record, alone, stays within the memory.
+    /// Reduces limits so that a single record fits into the memory.
     pub(super) fn limits(&self, limits: PipelineLimits) -> PipelineLimits {
-        // What is left to batches however many workers there are. A record counts twice as it is
-        // stored.
+        // The memory for batches with any number of workers. The stored bytes of a record count
+        // twice.
         let MemoryRequirements {
             per_worker, shared, ..
         } = self.requirements;
         let models = per_worker.saturating_add(shared);
-        let least = (self.all - self.all / 4)
-            .min(self.all.saturating_sub(models))
-            .max(LEAST_BUDGET);
+        let least = (self.total - self.total / 4)
+            .min(self.total.saturating_sub(models))
+            .max(MIN_BUDGET);
         let (stored, pixels) = (
             least / 16,
             least / 8 * 7 / (self.requirements.footprint.per_pixel + DECODING),
@@ -215,14 +215,14 @@ impl MemoryAllocation {
     }
 }
 
-/// The program and its libraries, ONNX Runtime among them: an estimate on the safe side.
-const FIXED: u64 = 96 << 20;
+/// Bytes of the program and its libraries, including ONNX Runtime: a conservative estimate.
+const PROGRAM_BYTES: u64 = 96 << 20;
 
-/// What a run will take at most.
+/// Predicts the maximum memory of a run.
 pub(super) fn predict(
     stages: &[Stage],
     rejects: Option<&dyn Sink>,
-    share: &MemoryAllocation,
+    allocation: &MemoryAllocation,
     limits: PipelineLimits,
 ) -> MemoryEstimate {
     let MemoryAllocation {
@@ -230,11 +230,12 @@ pub(super) fn predict(
         workers,
         budget,
         ..
-    } = *share;
-    let held = |sink: &dyn Sink| {
+    } = *allocation;
+    let sink_bytes = |sink: &dyn Sink| {
         sink.buffer_bytes() + sink.folder().map_or(0, |folder| folder.writing_bytes())
     };
-    let (mut batch, mut reading, mut endless, mut sinks) = (0, 0, 0, rejects.map_or(0, held));
+    let (mut batch, mut bounded, mut unbounded) = (0, 0, 0);
+    let mut sinks = rejects.map_or(0, sink_bytes);
     for stage in stages {
         match &stage.role {
             StageRole::Source(source, size) => {
@@ -244,29 +245,29 @@ pub(super) fn predict(
                 } else {
                     FEATURE_RECORDS
                 });
-                // An image above the batch's bytes travels alone: then its pixels count, up to the
-                // limit.
+                // An image that is larger than a batch is a batch of its own, with at most
+                // `limits.pixels`.
                 let pixels = if images {
                     (size.bytes() / 3).max(limits.pixels)
                 } else {
                     0
                 };
-                // So does a record above them, of whatever kind.
+                // A record that is larger than a batch is a batch of its own, too.
                 let stored = size.bytes().max(limits.record_bytes.0);
                 batch = batch.max(requirements.footprint.cost(records as u64, stored, pixels));
-                // Sources that end are read one after another, those that do not side by side.
+                // Bounded sources are read one after another, unbounded sources concurrently.
                 match source.is_unbounded() {
-                    true => endless += source.reading_bytes(),
-                    false => reading = reading.max(source.reading_bytes()),
+                    true => unbounded += source.reading_bytes(),
+                    false => bounded = bounded.max(source.reading_bytes()),
                 }
             }
             StageRole::Transform(_) => {}
-            StageRole::Sink(sink, _) => sinks += held(sink.as_ref()),
+            StageRole::Sink(sink, _) => sinks += sink_bytes(sink.as_ref()),
         }
     }
     let workers_bytes = requirements.per_worker * workers as u64;
     MemoryEstimate {
-        fixed: FIXED + requirements.shared + reading + endless + sinks,
+        fixed: PROGRAM_BYTES + requirements.shared + bounded + unbounded + sinks,
         workers: workers_bytes,
         batch,
         slots: max_in_flight_batches(workers) as u64,
@@ -274,49 +275,52 @@ pub(super) fn predict(
     }
 }
 
-/// What a run may take in all, predicted.
+/// The predicted memory of a run, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryEstimate {
-    /// The program, ONNX Runtime and the sinks' open row groups.
+    /// The program, ONNX Runtime, shared sessions, the buffers of the sources, and the open row
+    /// groups of the sinks.
     pub fixed: u64,
-    /// Sessions and the scratch space of transforms, over all workers.
+    /// Sessions and the scratch space of transforms, summed over all workers.
     pub workers: u64,
-    /// The largest batch that the sources' limits allow.
+    /// The largest batch that the limits of the sources allow.
     pub batch: u64,
-    /// Batches that may be in flight.
+    /// Maximum number of batches in flight.
     pub slots: u64,
     /// Bytes that batches in flight may reserve.
     pub budget: u64,
 }
 
 impl MemoryEstimate {
-    /// The bound on all batches in flight: a single batch above the budget travels alone.
+    /// Returns the maximum memory of all batches in flight. A batch that is larger than the budget
+    /// is processed alone.
     pub fn in_flight(&self) -> u64 {
         self.batch
             .saturating_mul(self.slots)
             .min(self.budget.max(self.batch))
     }
 
-    /// The predicted peak of resident memory.
+    /// Returns the predicted peak of resident memory.
     pub fn peak(&self) -> u64 {
         self.fixed
             .saturating_add(self.workers)
             .saturating_add(self.in_flight())
     }
 
-    /// A warning where the peak exceeds what the control group (the container) allows.
+    /// Returns a warning if the peak exceeds the limit of the control group (the container).
     #[must_use]
     pub fn warning(&self, group_limit: Option<u64>) -> Option<String> {
         let limit = group_limit.filter(|&limit| limit < self.peak())?;
         let (peak, allowed) = (ByteSize(self.peak()), ByteSize(limit));
-        // What is fixed comes on top of `limits.memory`.
-        let advice = match limit.saturating_sub(self.fixed) >> 20 {
-            little if little < LEAST_BUDGET >> 20 => String::new(),
-            mib => format!("write limits.memory = \"{mib}MiB\", or "),
+        // The fixed memory is not part of `limits.memory`.
+        let hint = match limit.saturating_sub(self.fixed) >> 20 {
+            mib if mib < MIN_BUDGET >> 20 => String::new(),
+            mib => format!("set limits.memory = \"{mib}MiB\", or "),
         };
         Some(format!(
-            "memory: the run may take {peak}, and the control group (the container) allows {allowed}, beyond which the kernel \
-             kills the process; {advice}raise the limit of the container"
+            "memory: the run may require {peak}, but the control group (the container) allows \
+             {allowed}, and the kernel kills the process if it requires more; {hint}raise the \
+             limit of the container"
         ))
     }
 }
@@ -327,7 +331,8 @@ impl std::fmt::Display for MemoryEstimate {
             [self.peak(), self.fixed, self.workers, self.in_flight()].map(ByteSize);
         write!(
             f,
-            "at most {peak}: {fixed} fixed, {workers} for models and workers, {flight} for batches in flight"
+            "at most {peak}: {fixed} fixed, {workers} for models and workers, {flight} for batches \
+             in flight"
         )
     }
 }
@@ -338,7 +343,7 @@ mod tests {
 
     use super::*;
 
-    fn needs(per_worker: u64) -> MemoryRequirements {
+    fn requirements(per_worker: u64) -> MemoryRequirements {
         MemoryRequirements {
             footprint: Footprint {
                 per_record: 1000,
@@ -350,63 +355,63 @@ mod tests {
     }
 
     #[test]
-    fn workers_become_fewer_before_batches_find_no_room() {
-        let share = |mib: u64, workers| {
-            needs(40 << 20)
-                .share(Some(ByteSize(mib << 20)), workers)
-                .map(|share| share.workers)
+    fn memory_limit_reduces_workers_before_batches() {
+        let workers = |mib: u64, workers| {
+            requirements(40 << 20)
+                .allocate(Some(ByteSize(mib << 20)), workers)
+                .map(|allocation| allocation.workers)
         };
-        assert_eq!(share(1024, 4), Ok(4));
-        assert_eq!(share(512, 4), Ok(3));
-        assert_eq!(share(60, 4), Ok(1));
-        let message = share(50, 4).unwrap_err().message;
+        assert_eq!(workers(1024, 4), Ok(4));
+        assert_eq!(workers(512, 4), Ok(3));
+        assert_eq!(workers(60, 4), Ok(1));
+        let message = workers(50, 4).unwrap_err().message;
         assert_eq!(
             message,
-            "50.0 MiB is too little: models and one batch take 56.0 MiB"
+            "50.0 MiB is too little; models and one batch require 56.0 MiB"
         );
         assert_eq!(
-            needs(1 << 60).share(None, 4).unwrap().workers,
+            requirements(1 << 60).allocate(None, 4).unwrap().workers,
             4,
-            "only a limit that is written takes workers away"
+            "without `limits.memory`, the number of workers is not reduced"
         );
     }
 
     #[test]
-    fn what_all_workers_share_is_taken_from_the_batches_once() {
+    fn shared_sessions_reduce_the_budget_of_batches_once() {
         let budget = |shared, workers| {
-            let needs = MemoryRequirements {
+            let requirements = MemoryRequirements {
                 shared,
-                ..needs(10 << 20)
+                ..requirements(10 << 20)
             };
-            needs
-                .share(Some(ByteSize(1 << 30)), workers)
+            requirements
+                .allocate(Some(ByteSize(1 << 30)), workers)
                 .unwrap()
                 .budget
         };
         assert_eq!(budget(0, 4) - budget(200 << 20, 4), 200 << 20);
         assert_eq!(budget(0, 1) - budget(200 << 20, 1), 200 << 20);
-        let none = MemoryRequirements {
+        let fault = MemoryRequirements {
             shared: 60 << 20,
-            ..needs(1 << 20)
+            ..requirements(1 << 20)
         }
-        .share(Some(ByteSize(64 << 20)), 1)
+        .allocate(Some(ByteSize(64 << 20)), 1)
         .unwrap_err();
         assert_eq!(
-            none.message,
-            "64.0 MiB is too little: models and one batch take 77.0 MiB"
+            fault.message,
+            "64.0 MiB is too little; models and one batch require 77.0 MiB"
         );
     }
 
     #[test]
-    fn what_a_batch_may_hold_depends_on_the_memory_and_not_on_the_workers() {
-        let share = |workers| {
-            needs(1 << 20)
-                .share(Some(ByteSize(512 << 20)), workers)
+    fn batch_cap_and_limits_do_not_depend_on_the_workers() {
+        let allocation = |workers| {
+            requirements(1 << 20)
+                .allocate(Some(ByteSize(512 << 20)), workers)
                 .unwrap()
         };
-        let (one, many) = (share(1), share(64));
+        let (one, many) = (allocation(1), allocation(64));
         assert_ne!(one.budget, many.budget);
-        assert_eq!(one.most(), many.most());
+        assert_eq!(one.batch_cap(), many.batch_cap());
         assert_eq!(
             one.limits(PipelineLimits::default()),
             many.limits(PipelineLimits::default())
@@ -414,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn peak_beyond_the_control_group_is_warned_of() {
+    fn peak_above_the_limit_of_the_control_group_is_a_warning() {
         let memory = MemoryEstimate {
             fixed: 100 << 20,
             workers: 0,
@@ -422,30 +427,35 @@ mod tests {
             slots: 4,
             budget: 300 << 20,
         };
-        let warning = memory.warning(Some(384 << 20)).unwrap();
-        assert!(
-            warning.contains("may take 400.0 MiB") && warning.contains("allows 384.0 MiB"),
-            "{warning}"
+        assert_eq!(
+            memory.warning(Some(384 << 20)).unwrap(),
+            "memory: the run may require 400.0 MiB, but the control group (the container) allows \
+             384.0 MiB, and the kernel kills the process if it requires more; set limits.memory = \
+             \"284MiB\", or raise the limit of the container"
         );
-        assert!(warning.contains("limits.memory = \"284MiB\""), "{warning}");
         assert!(memory.warning(Some(400 << 20)).is_none() && memory.warning(None).is_none());
     }
 
     #[test]
-    fn a_full_batch_and_the_largest_image_find_room() {
+    fn full_batch_and_largest_image_fit_into_the_memory() {
         for mib in [64, 256, 1024] {
-            let share = needs(1 << 20).share(Some(ByteSize(mib << 20)), 2).unwrap();
-            let (most, footprint) = (share.most(), share.requirements.footprint);
-            let batch = footprint.cost(most.records.into(), most.bytes, most.bytes / 3);
-            assert!(batch <= share.all / ROOM_FOR, "{mib}: {batch}");
-            let limits = share.limits(PipelineLimits {
+            let allocation = requirements(1 << 20)
+                .allocate(Some(ByteSize(mib << 20)), 2)
+                .unwrap();
+            let (cap, footprint) = (allocation.batch_cap(), allocation.requirements.footprint);
+            let batch = footprint.cost(cap.records.into(), cap.bytes, cap.bytes / 3);
+            assert!(
+                batch <= allocation.total / LARGEST_BATCHES,
+                "{mib}: {batch}"
+            );
+            let limits = allocation.limits(PipelineLimits {
                 pixels: u64::MAX,
                 record_bytes: ByteSize(u64::MAX),
                 memory: None,
             });
-            // The columns of fixed width come on top: a kilobyte here.
+            // The columns of fixed width, a kilobyte here, are not included.
             assert!(
-                footprint.cost(0, limits.record_bytes.0, limits.pixels) <= share.budget,
+                footprint.cost(0, limits.record_bytes.0, limits.pixels) <= allocation.budget,
                 "{mib}"
             );
         }

@@ -1,5 +1,5 @@
-//! A pipeline resolved: every stage known, every edge's schema fixed, every model opened. A plan
-//! cannot be wrong.
+//! A resolved pipeline: every stage is planned, the schema of every edge is fixed, and every model
+//! is opened. A plan has no faults.
 
 mod admission;
 mod fingerprint;
@@ -19,7 +19,8 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use serde_json::Value;
 
-use crate::error::{ConfigError, StageError};
+use crate::config::{AdminSettings, Diagnostics, PipelineConfig};
+use crate::error::{ConfigError, RecordFaults, StageError};
 use crate::metrics::Metrics;
 use crate::model::{self, Model, ModelSpec, RuntimeSpec};
 use crate::plan_context::{PipelineLimits, PlanContext};
@@ -27,7 +28,6 @@ use crate::registry;
 use crate::server::Listeners;
 use crate::sink::{OutputIdentity, STATE_DIR, Sink, rejects_dataset};
 use crate::source::{BatchSize, Source};
-use crate::config::{AdminSettings, Diagnostics, PipelineConfig};
 use crate::storage::Location;
 use crate::system;
 use crate::transform::TransformPlan;
@@ -41,75 +41,74 @@ pub use reload_diff::{RunningConfig, changes_requiring_restart};
 
 /// A pipeline that is ready to run.
 pub struct Plan {
-    /// The pipeline's name.
+    /// The name of the pipeline.
     pub name: String,
-    /// Every stage, inputs before those that take them.
+    /// All stages; the inputs of a stage precede it.
     pub stages: Vec<Stage>,
-    /// Every model that was declared.
+    /// All declared models.
     pub models: Vec<Arc<Model>>,
-    /// Bounds on records.
+    /// Limits on records.
     pub limits: PipelineLimits,
-    /// Workers that carry batches through the graph.
+    /// Number of workers.
     pub workers: usize,
-    /// What a batch costs while it is in flight.
+    /// The memory of a batch in flight.
     pub footprint: Footprint,
-    /// What the run may take in all, predicted.
+    /// The predicted memory of the run.
     pub memory: MemoryEstimate,
-    /// Where journals are kept; `None` where no sink is durable.
+    /// The folder of the journals; `None` if no sink is durable.
     pub state: Option<Location>,
-    /// Where rejects go; `None` where no sink is durable and no place is named: then they are only
-    /// counted.
+    /// The sink of the rejects; `None` if no sink is durable and `rejects.path` is not set, so that
+    /// rejects are only counted.
     pub rejects: Option<(Box<dyn Sink>, OutputIdentity)>,
-    /// Whether the original of each reject is kept.
+    /// Whether the original of each reject is stored.
     pub keeps_originals: bool,
-    /// How many records may be rejected.
+    /// Maximum number of rejected records.
     pub reject_limits: RejectLimits,
-    /// How long a record may wait to be committed; `None`: until a file is full, or the end.
+    /// Maximum age of an uncommitted record; `None` to commit only full files and at the end.
     pub commit_age: Option<Duration>,
-    /// How metrics and health are served.
+    /// The listener for metrics and health.
     pub admin: AdminSettings,
-    /// What the listeners of the run share.
+    /// The state that the listeners of the run share.
     pub listeners: Arc<Listeners>,
-    /// The pipeline as it was written.
+    /// The pipeline as written, with the overrides applied.
     pub effective: Value,
-    /// How long a run that is asked to stop may take to finish what it has begun; `None`: as long
-    /// as that takes.
+    /// Maximum time to commit the records in flight after a signal to stop; `None` for no limit.
     pub shutdown_timeout: Option<Duration>,
 }
 
-/// How many records of a run may be rejected.
+/// The maximum number of rejected records of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RejectLimits {
-    /// The share of them, 0 to 1; `None`: any.
+    /// Maximum share of the records, 0 to 1; `None` for no limit.
     pub share: Option<f64>,
-    /// Their number; `None`: any.
+    /// Maximum number of records; `None` for no limit.
     pub number: Option<u64>,
 }
 
 /// A stage of a plan.
 pub struct Stage {
-    /// Its name in the pipeline.
+    /// The name of the stage.
     pub name: Arc<str>,
-    /// Its kind.
+    /// The kind of the stage.
     pub kind: &'static str,
-    /// The places of its inputs in [`Plan::stages`], as declared.
+    /// The positions of the inputs in [`Plan::stages`], as declared.
     pub inputs: Vec<usize>,
-    /// What it does.
+    /// The role of the stage.
     pub role: StageRole,
 }
 
-/// What a stage does.
+/// The role of a stage.
 pub enum StageRole {
-    /// It gives records.
+    /// Reads records.
     Source(Box<dyn Source>, BatchSize),
-    /// It changes them.
+    /// Processes records.
     Transform(Arc<dyn TransformPlan>),
-    /// It keeps them.
+    /// Writes records.
     Sink(Box<dyn Sink>, OutputIdentity),
 }
 
 impl Stage {
-    /// The columns of what comes out; `None` for a sink.
+    /// Returns the output columns; `None` for a sink.
     pub fn schema(&self) -> Option<SchemaRef> {
         match &self.role {
             StageRole::Source(source, _) => Some(source.schema()),
@@ -120,13 +119,13 @@ impl Stage {
 }
 
 impl Plan {
-    /// Whether it runs until it is told to stop.
+    /// Whether a source is unbounded, so that the run ends only on request.
     pub fn is_unbounded(&self) -> bool {
         is_unbounded(&self.stages)
     }
 
-    /// Lists the inputs of every source, so that the plan shows what they pass over. Returns those
-    /// that cannot be listed now.
+    /// Lists the inputs of every source, so that the plan shows the skipped files. Returns the
+    /// sources whose inputs cannot currently be listed.
     #[must_use]
     pub fn list_inputs(&self) -> Vec<(Arc<str>, StageError)> {
         let list = |stage: &Stage| match &stage.role {
@@ -136,7 +135,7 @@ impl Plan {
         self.stages.iter().filter_map(list).collect()
     }
 
-    /// Per stage, the folder that it writes.
+    /// Returns the output folder of each stage.
     pub fn folders(&self) -> Vec<Option<Location>> {
         let folder = |stage: &Stage| match &stage.role {
             StageRole::Sink(sink, _) => sink.folder(),
@@ -155,17 +154,17 @@ fn is_unbounded(stages: &[Stage]) -> bool {
 /// The kind of source that reads a dataset of rejects.
 const REPLAY: &str = "rejects";
 
-/// How long a record waits to be committed where sources have no end.
+/// The default maximum age of an uncommitted record with an unbounded source.
 const COMMIT_AGE: Duration = Duration::from_secs(60);
-/// How long such a run may take to finish when it is asked to stop; less than what systemd and
-/// Kubernetes wait.
+/// The default shutdown timeout with an unbounded source; less than the timeouts of systemd and
+/// Kubernetes.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// Batches in flight per worker, beside two that wait: one is worked on, one is in the sinks'
-/// hands.
+/// Number of batches in flight per worker, in addition to two that wait for a worker: one that the
+/// worker processes, and one that the sinks write.
 const SLOTS_PER_WORKER: usize = 2;
 
-/// Batches that may be in flight with so many workers.
+/// Returns the maximum number of batches in flight.
 pub fn max_in_flight_batches(workers: usize) -> usize {
     workers * SLOTS_PER_WORKER + 2
 }
@@ -173,8 +172,8 @@ pub fn max_in_flight_batches(workers: usize) -> usize {
 /// Resolves a pipeline.
 ///
 /// # Errors
-/// Every fault that could be found: all unknown keys, at least one fault of each table, every fault
-/// between stages.
+/// All faults that can be found: every unknown key, at least one fault of each invalid table, and
+/// every fault between stages.
 pub fn resolve(spec: PipelineConfig, metrics: &Arc<Metrics>) -> Result<Plan, Diagnostics> {
     let mut faults = Vec::new();
     let within = |found: Vec<ConfigError>, key: &str| {
@@ -196,8 +195,8 @@ pub fn resolve(spec: PipelineConfig, metrics: &Arc<Metrics>) -> Result<Plan, Dia
         ..PlanContext::new(models, limits.unwrap_or_default())
     };
     let mut planned = stages::plan(&spec, &context, None, &mut faults);
-    let needs = MemoryRequirements::of(&planned, &context);
-    // Where workers wait for a device, others decode.
+    let requirements = MemoryRequirements::of(&planned, &context);
+    // While some workers wait for a device, the others decode.
     let per_core = if runtime.shares_sessions() { 2 } else { 1 };
     let workers = spec
         .settings
@@ -205,27 +204,30 @@ pub fn resolve(spec: PipelineConfig, metrics: &Arc<Metrics>) -> Result<Plan, Dia
         .map_or(per_core * system::available_cores(), |workers| {
             usize::from(workers.get())
         });
-    let share = needs
-        .share(context.limits.memory, workers)
-        .map_err(|fault| faults.push(fault.within("limits")))
-        .ok();
-    if let (Some(share), Some(_), true) = (&share, context.limits.memory, faults.is_empty()) {
-        // What is planned already is planned for any memory: once more, for the memory that there
-        // is.
-        context.limits = share.limits(context.limits);
-        planned = stages::plan(&spec, &context, Some(share.most()), &mut faults);
+    let allocation = faults.record(
+        requirements
+            .allocate(context.limits.memory, workers)
+            .map_err(|fault| fault.within("limits")),
+    );
+    if let (Some(allocation), Some(_), true) =
+        (&allocation, context.limits.memory, faults.is_empty())
+    {
+        // The stages were planned for unlimited memory, so they are planned again.
+        context.limits = allocation.limits(context.limits);
+        planned = stages::plan(&spec, &context, Some(allocation.batch_cap()), &mut faults);
     }
-    match share {
-        Some(share) if faults.is_empty() => {
+    match allocation {
+        Some(allocation) if faults.is_empty() => {
             let places = spec.key_spans.clone();
-            assemble(spec, context, planned, share)
+            assemble(spec, context, planned, allocation)
                 .map_err(|faults| Diagnostics::new(&places, faults))
         }
         _ => Err(Diagnostics::new(&spec.key_spans, faults)),
     }
 }
 
-/// As [`resolve`], for a pipeline that was read with faults: tells those of its sound parts too.
+/// As [`resolve`], but for a pipeline that was read with faults, also reports the faults of its
+/// valid part.
 pub fn check(
     outcome: Result<PipelineConfig, Diagnostics>,
     metrics: &Arc<Metrics>,
@@ -240,8 +242,8 @@ pub fn check(
         )
 }
 
-/// Which ONNX Runtime the models of a pipeline need to have loaded, by where it is found; `None`
-/// where it has none. Nothing is loaded.
+/// Describes where the ONNX Runtime library of a pipeline is found, without loading it; `None` for
+/// a pipeline without models.
 pub fn library(read: &Result<PipelineConfig, Diagnostics>) -> Option<String> {
     let spec = read.as_ref().map_or_else(Diagnostics::partial_spec, Some)?;
     let (runtime, _) =
@@ -274,10 +276,7 @@ fn open_models(
         let opened = match written {
             Some(written) if ready.is_ok() => {
                 let opened = Model::open(&table.name, &written, runtime, metrics);
-                opened
-                    .map_err(|faults| found.extend(faults))
-                    .ok()
-                    .map(Arc::new)
+                found.record_all(opened).map(Arc::new)
             }
             _ => None,
         };
@@ -292,7 +291,7 @@ fn assemble(
     spec: PipelineConfig,
     context: PlanContext,
     stages: Vec<Stage>,
-    share: MemoryAllocation,
+    allocation: MemoryAllocation,
 ) -> Result<Plan, Vec<ConfigError>> {
     let folder = stages.iter().find_map(|stage| match &stage.role {
         StageRole::Sink(sink, _) => sink.folder().map(|folder| folder.join(STATE_DIR)),
@@ -300,9 +299,8 @@ fn assemble(
     });
     let mut faults = Vec::new();
     let mut place = |path: &PathBuf, key: &str| {
-        Location::from_path(path)
-            .map_err(|message| faults.push(ConfigError::new(key, message)))
-            .ok()
+        let location = Location::from_path(path);
+        faults.record(location.map_err(|message| ConfigError::new(key, message)))
     };
     let written = spec
         .settings
@@ -317,10 +315,10 @@ fn assemble(
         .as_ref()
         .and_then(|path| place(path, "rejects.path"));
     let rejects_folder = written.or_else(|| Some(state.as_ref()?.join("rejects")));
-    let endless = is_unbounded(&stages);
-    if endless && state.as_ref().and_then(Location::local).is_none() {
-        let message = "a source without an end keeps a journal on a disk of this machine: write `state = \"some/folder\"` at \
-                       the top of the pipeline";
+    let is_unbounded = is_unbounded(&stages);
+    if is_unbounded && state.as_ref().and_then(Location::local).is_none() {
+        let message = "an unbounded source requires a local folder for its journal; set \
+                       `state = \"some/folder\"` at the top of the pipeline";
         faults.push(ConfigError::new("state", message));
     }
     if !faults.is_empty() {
@@ -341,31 +339,33 @@ fn assemble(
             .collect::<Vec<_>>()
     };
     let rejects = rejects.map_err(within)?;
-    let kept = rejects.as_ref().map(|(sink, _)| sink.as_ref());
-    // Rejects that are replayed may be rejected again, into the same dataset.
+    let rejects_sink = rejects.as_ref().map(|(sink, _)| sink.as_ref());
+    // A replay may write its own rejects to the dataset that it reads.
     let others = stages.iter().filter(|stage| stage.kind != REPLAY);
-    let taken = kept
+    let conflicts = rejects_sink
         .into_iter()
-        .flat_map(|sink| stages::taken_as_input(sink, others.clone()));
-    let faults: Vec<ConfigError> = taken
+        .flat_map(|sink| stages::output_conflicts(sink, others.clone()));
+    let faults: Vec<ConfigError> = conflicts
         .map(|message| ConfigError::new("rejects.path", message))
         .collect();
     if !faults.is_empty() {
         return Err(faults);
     }
-    let or_endless = |written: Option<HumanDuration>, default| {
-        written.map(|span| span.0).or(endless.then_some(default))
+    let or_default = |written: Option<HumanDuration>, unbounded_default| {
+        written
+            .map(|duration| duration.0)
+            .or(is_unbounded.then_some(unbounded_default))
     };
-    let commit_age = or_endless(spec.settings.commit.age, COMMIT_AGE);
-    let shutdown_timeout = or_endless(spec.settings.shutdown.grace, SHUTDOWN_TIMEOUT);
-    let memory = memory::predict(&stages, kept, &share, context.limits);
+    let commit_age = or_default(spec.settings.commit.age, COMMIT_AGE);
+    let shutdown_timeout = or_default(spec.settings.shutdown.grace, SHUTDOWN_TIMEOUT);
+    let memory = memory::predict(&stages, rejects_sink, &allocation, context.limits);
     Ok(Plan {
         name: spec.name,
         stages,
         models,
         limits: context.limits,
-        workers: share.workers,
-        footprint: share.requirements.footprint,
+        workers: allocation.workers,
+        footprint: allocation.requirements.footprint,
         memory,
         state,
         rejects,
@@ -382,8 +382,9 @@ fn assemble(
     })
 }
 
-/// Every stage can reject, so the rejects lie behind all of them; each belongs to one, and is
-/// judged by it.
+/// Returns the identity of the rejects. Every stage can reject records, so the rejects are
+/// downstream of all stages. Each reject belongs to one stage and is recognized by the identity of
+/// that stage.
 fn rejects_identity(pipeline: &str, stages: &[Stage]) -> OutputIdentity {
     let sinks = stages.iter().filter_map(|stage| match &stage.role {
         StageRole::Sink(sink, identity) => {
@@ -396,8 +397,8 @@ fn rejects_identity(pipeline: &str, stages: &[Stage]) -> OutputIdentity {
         stage: "rejects".to_owned(),
         ..OutputIdentity::default()
     };
-    for (sink, upstream, refuses) in sinks {
-        let own = upstream.stages.get(sink).filter(|_| refuses);
+    for (sink, upstream, can_reject) in sinks {
+        let own = upstream.stages.get(sink).filter(|_| can_reject);
         identity
             .sinks
             .extend(own.map(|own| (sink.to_owned(), own.clone())));

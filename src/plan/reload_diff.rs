@@ -1,4 +1,4 @@
-//! What has changed in a pipeline that cannot be changed while it runs.
+//! The changes of a pipeline that require a restart.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,14 @@ use super::{Plan, Stage, StageRole};
 use crate::registry::canonical;
 use crate::sink::StageIdentity;
 
-/// What a run needs to keep of its plan to compare it with another.
+/// The parts of a running plan that are compared with the plan of a reload.
 pub struct RunningConfig {
     effective: Value,
     stages: Vec<StageShape>,
-    understood: ResolvedOptions,
+    resolved: ResolvedOptions,
 }
 
-/// By the stage's name, the values of options that change rows.
+/// The resolved options that change rows, by the name of the stage.
 type ResolvedOptions = BTreeMap<String, Map<String, Value>>;
 
 fn resolved_options(plan: &Plan) -> ResolvedOptions {
@@ -33,7 +33,7 @@ fn resolved_options(plan: &Plan) -> ResolvedOptions {
         .collect()
 }
 
-/// A stage as its neighbours see it.
+/// The interface of a stage: its kind, inputs and columns.
 struct StageShape {
     name: String,
     kind: &'static str,
@@ -43,13 +43,13 @@ struct StageShape {
 }
 
 impl RunningConfig {
-    /// Of a plan that is going to run.
+    /// Copies the compared parts of a plan.
     pub fn of(plan: &Plan) -> Self {
         let stages = plan.stages.iter().map(StageShape::of).collect();
         Self {
             effective: plan.effective.clone(),
             stages,
-            understood: resolved_options(plan),
+            resolved: resolved_options(plan),
         }
     }
 }
@@ -68,9 +68,9 @@ impl StageShape {
     }
 }
 
-/// Why a run cannot go over to `next` without a restart, in sentences; none where it can: what
-/// models and transforms do may change, what flows between stages may not, nor where records come
-/// from and go.
+/// Returns the reasons for which a run cannot change to the plan `next` without a restart; empty if
+/// it can. Models and options of transforms may change, but not the columns between stages, the
+/// sources or the sinks.
 pub fn changes_requiring_restart(running: &RunningConfig, next: &Plan) -> Vec<String> {
     let mut reasons = Vec::new();
     let table = |written: &Value, key: &str| {
@@ -89,7 +89,7 @@ pub fn changes_requiring_restart(running: &RunningConfig, next: &Plan) -> Vec<St
         table(&running.effective, "stages"),
         table(&next.effective, "stages"),
     );
-    let meant = resolved_options(next);
+    let next_resolved = resolved_options(next);
     let edges: Vec<StageShape> = next.stages.iter().map(StageShape::of).collect();
     let same_graph = running.stages.len() == edges.len()
         && running
@@ -105,16 +105,18 @@ pub fn changes_requiring_restart(running: &RunningConfig, next: &Plan) -> Vec<St
         let name = &one.name;
         if one.schema != two.schema {
             reasons.push(format!(
-                "the columns that the stage `{name}` puts out have changed"
+                "the output columns of the stage `{name}` have changed"
             ));
         } else if !one.is_transform {
             let options =
                 |table: &Map<String, Value>| table.get(name).map(object).unwrap_or_default();
             let keys = different(&options(&before), &options(&after));
-            // Another spelling of the same value is no change.
-            let value = |of: &ResolvedOptions, key: &String| of.get(name)?.get(key).map(canonical);
+            // Another spelling of the same value is not a change.
+            let value = |resolved: &ResolvedOptions, key: &String| {
+                resolved.get(name)?.get(key).map(canonical)
+            };
             let is_change =
-                |key: &&String| match (value(&running.understood, key), value(&meant, key)) {
+                |key: &&String| match (value(&running.resolved, key), value(&next_resolved, key)) {
                     (Some(one), Some(two)) => one != two,
                     _ => true,
                 };
@@ -132,7 +134,7 @@ fn object(value: &Value) -> Map<String, Value> {
     value.as_object().cloned().unwrap_or_default()
 }
 
-/// Keys whose values differ, or which one of the two lacks.
+/// Returns the keys whose values differ, including keys that only one of the tables has.
 fn different(one: &Map<String, Value>, two: &Map<String, Value>) -> Vec<String> {
     let keys = one
         .keys()

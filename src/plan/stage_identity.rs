@@ -1,5 +1,5 @@
-//! The identity of a stage: its options that change rows, in one form, compared with the options
-//! that earlier runs noted.
+//! The identity of a stage: its resolved options that change rows, to be compared with the options
+//! that earlier runs recorded.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,39 +13,39 @@ use crate::registry::{OptionAttributes, canonical};
 use crate::sink::{FINGERPRINT_VERSION, StageIdentity, StageInterpreter, StageReader};
 use crate::storage::{is_url, tidy};
 
-/// Plans the stage once more with other options, for their values.
+/// Plans a stage again with other options and returns the resolved options.
 pub(super) type ResolveOptions =
     Box<dyn Fn(Map<String, Value>) -> Option<Map<String, Value>> + Send + Sync>;
 
-/// A stage as it was planned.
+/// The facts of a planned stage that its identity depends on.
 pub(super) struct PlannedStage {
-    /// A source's name; empty for others.
+    /// The name of a source; empty for other stages.
     pub(super) name: String,
     pub(super) kind: &'static str,
-    /// The names of the stages that it takes records from.
+    /// The names of the input stages.
     pub(super) inputs: Vec<String>,
-    /// The digest of its model; empty where it has none.
+    /// The digest of the model; empty for a stage without a model.
     pub(super) model: String,
-    /// What its rows depend on beside its options, inputs and model.
-    pub(super) known: Option<String>,
-    /// What its kind declares of each option.
+    /// Facts on which the rows depend in addition to options, inputs and model.
+    pub(super) dependency: Option<String>,
+    /// The attributes of each option, as declared by the kind.
     pub(super) declared: BTreeMap<String, OptionAttributes>,
-    /// Its options as they are written, but for those that all stages of its role have.
+    /// The options as written, except for those that all stages of the role have.
     pub(super) written: Map<String, Value>,
     pub(super) resolve: ResolveOptions,
 }
 
 impl PlannedStage {
-    /// Returns the identity of the stage: from its planned options, and from the digests of its
-    /// inputs by the current and former rules.
+    /// Returns the identity of the stage from its resolved options and from the digests of its
+    /// inputs, by the current rules (`inputs`) and by version 0 (`formers`).
     pub(super) fn identity(
         self,
         options: Map<String, Value>,
         inputs: &[&str],
         formers: &[&str],
     ) -> IdentifiedStage {
-        let resolved = self.that_change_rows(options);
-        let options = self.as_noted(resolved.clone(), &self.written);
+        let resolved = self.row_changing(options);
+        let options = self.recorded_options(resolved.clone(), &self.written);
         let digest = self
             .digest_by(FINGERPRINT_VERSION, &options, inputs)
             .unwrap_or_default();
@@ -85,7 +85,7 @@ impl PlannedStage {
             name,
             kind,
             model,
-            known,
+            dependency,
             ..
         } = self;
         fingerprint::of_stage(
@@ -95,20 +95,21 @@ impl PlannedStage {
                 kind,
                 options,
                 model,
-                known: known.as_deref(),
+                dependency: dependency.as_deref(),
             },
             inputs,
         )
     }
 
-    /// What a kind does not declare counts, to be safe.
+    /// Whether an option changes rows. An undeclared option is assumed to change them.
     fn changes_rows(&self, option: &str) -> bool {
         self.declared
             .get(option)
             .is_none_or(|declared| declared.changes_rows != Some(false))
     }
 
-    fn that_change_rows(&self, options: Map<String, Value>) -> Map<String, Value> {
+    /// Returns the options that change rows, with normalized paths.
+    fn row_changing(&self, options: Map<String, Value>) -> Map<String, Value> {
         let counted = options
             .into_iter()
             .filter(|(key, _)| self.changes_rows(key));
@@ -117,10 +118,10 @@ impl PlannedStage {
             .collect()
     }
 
-    /// Options as outputs note them: what was taken from the data is as it was `given`, since other
-    /// data may come. Files of an output then differ where the data does, and are not refused for
-    /// it.
-    fn as_noted(
+    /// Returns the options that an output records: options that were inferred from the data are
+    /// recorded as `given`, because later data may differ. The files of an output may then differ
+    /// with the data and are not refused.
+    fn recorded_options(
         &self,
         options: Map<String, Value>,
         given: &Map<String, Value>,
@@ -138,20 +139,20 @@ impl PlannedStage {
             .collect()
     }
 
-    /// A value, by way of `form` where the option is a path.
-    fn path(&self, key: &str, value: Value, form: &dyn Fn(&str) -> String) -> Value {
+    /// Converts the value of an option with `convert` if the option is a path.
+    fn path(&self, key: &str, value: Value, convert: &dyn Fn(&str) -> String) -> Value {
         let is_path = self
             .declared
             .get(key)
             .is_some_and(|declared| declared.is_path);
         match value {
-            Value::String(path) if is_path => Value::String(form(&path)),
+            Value::String(path) if is_path => Value::String(convert(&path)),
             other => other,
         }
     }
 }
 
-/// A stage, and the digest that it had by the former rules.
+/// A stage and its digest by version 0.
 pub(super) struct IdentifiedStage {
     pub(super) stage: StageIdentity,
     pub(super) former: String,
@@ -159,7 +160,7 @@ pub(super) struct IdentifiedStage {
 
 struct PlannedStageInterpreter {
     stage: PlannedStage,
-    /// The plan's options that change rows, those too that were taken from the data.
+    /// The resolved options that change rows, including those that were inferred from the data.
     resolved: Map<String, Value>,
     former: String,
 }
@@ -177,38 +178,38 @@ impl StageInterpreter for PlannedStageInterpreter {
         &self.resolved
     }
 
-    fn understand(&self, noted: &StageIdentity) -> Option<Map<String, Value>> {
-        let ours = self
+    fn parse_recorded(&self, recorded: &StageIdentity) -> Option<Map<String, Value>> {
+        let neutral = self
             .stage
             .written
             .iter()
             .filter(|(key, _)| !self.stage.changes_rows(key));
-        let options = ours
-            .chain(&noted.options)
+        let options = neutral
+            .chain(&recorded.options)
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();
-        let understood =
-            (self.stage.resolve)(options).map(|options| self.stage.that_change_rows(options));
-        // What was understood once needs no plan.
-        understood.or_else(|| (noted.version > 0).then(|| noted.options.clone()))
+        let resolved =
+            (self.stage.resolve)(options).map(|options| self.stage.row_changing(options));
+        // From version 1 on, the recorded options are already resolved.
+        resolved.or_else(|| (recorded.version > 0).then(|| recorded.options.clone()))
     }
 
-    fn as_noted(
+    fn as_recorded(
         &self,
-        noted: &StageIdentity,
-        understood: Map<String, Value>,
+        recorded: &StageIdentity,
+        resolved: Map<String, Value>,
     ) -> Map<String, Value> {
-        self.stage.as_noted(understood, &noted.options)
+        self.stage.recorded_options(resolved, &recorded.options)
     }
 
     fn is_same(&self, other: &Map<String, Value>) -> bool {
-        let form = |options: &Map<String, Value>| -> String {
+        let canonical_form = |options: &Map<String, Value>| -> String {
             let absolute = options
                 .iter()
                 .map(|(key, value)| (key.clone(), self.stage.path(key, value.clone(), &absolute)));
             canonical(&Value::Object(absolute.collect()))
         };
-        form(&self.resolved) == form(other)
+        canonical_form(&self.resolved) == canonical_form(other)
     }
 
     fn digest(
@@ -221,7 +222,7 @@ impl StageInterpreter for PlannedStageInterpreter {
     }
 }
 
-/// Where a tidy path leads from the working folder.
+/// Resolves a normalized path against the working folder; a URL stays as it is.
 fn absolute(path: &str) -> String {
     match std::path::absolute(Path::new(path)) {
         Ok(absolute) if !is_url(path) => tidy(&absolute.to_string_lossy()),

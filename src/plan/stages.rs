@@ -1,5 +1,5 @@
-//! Plans each stage from its table: looks its kind up, fixes its input's schema, and asks the kind
-//! for the rest.
+//! Plans each stage from its table: finds its kind, fixes the schema of its input, and calls the
+//! planning function of the kind.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,39 +10,39 @@ use serde_json::{Map, Value};
 
 use super::stage_identity::{IdentifiedStage, PlannedStage, ResolveOptions};
 use super::{Stage, StageRole, graph};
-use crate::error::ConfigError;
+use crate::config::{PipelineConfig, StageTable};
+use crate::error::{ConfigError, RecordFaults};
 use crate::plan_context::PlanContext;
 use crate::registry::{self, ComponentKind, OptionAttributes, ResolvedStage};
 use crate::sink::{self, OutputIdentity, PlanSink, Sink, StageIdentity};
 use crate::source::{self, BatchCap, BatchSize, PlanSource, Source};
-use crate::config::{PipelineConfig, StageTable};
 use crate::transform::{self, PlanTransform, TransformPlan};
 
-/// A kind, found in the table of its role.
+/// A stage kind of any role.
 enum AnyKind {
     Source(&'static ComponentKind<PlanSource>),
     Transform(&'static ComponentKind<PlanTransform>),
     Sink(&'static ComponentKind<PlanSink>),
 }
 
-/// What is known of a stage while the others are planned.
+/// The facts of a planned stage on which the stages downstream depend.
 #[derive(Clone, Default)]
 struct UpstreamStages {
     schema: Option<SchemaRef>,
     digest: String,
-    /// The digest by the former rules.
+    /// The digest by version 0.
     former: String,
     models: BTreeMap<String, String>,
-    /// This stage and those before it.
+    /// The identities of this stage and of all stages upstream of it.
     lineage: BTreeMap<String, StageIdentity>,
     is_sink: bool,
 }
 
-/// Plans every stage, inputs first. Where there were faults, what is returned is of no use.
+/// Plans all stages in topological order. If faults were added, the result must not be used.
 pub(super) fn plan(
     spec: &PipelineConfig,
     context: &PlanContext,
-    most: Option<BatchCap>,
+    cap: Option<BatchCap>,
     faults: &mut Vec<ConfigError>,
 ) -> Vec<Stage> {
     let graph = graph::link(&spec.stages);
@@ -58,7 +58,7 @@ pub(super) fn plan(
             .iter()
             .map(|&input| &upstream[input])
             .collect();
-        let (role, state, found) = plan_stage(table, &inputs, &context, most, &spec.name);
+        let (role, state, found) = plan_stage(table, &inputs, &context, cap, &spec.name);
         let key = format!("stages.{}", table.name);
         faults.extend(found.into_iter().map(|fault| fault.within(&key)));
         upstream[at] = state;
@@ -76,12 +76,13 @@ pub(super) fn plan(
             });
         }
     }
-    faults.extend(outputs_that_are_input(&stages));
+    faults.extend(all_output_conflicts(&stages));
     for (at, table) in spec.stages.iter().enumerate() {
         let consumed = graph.inputs.iter().any(|inputs| inputs.contains(&at));
         if !consumed && !upstream[at].is_sink && !table.kind.is_empty() && find(table).is_ok() {
             let text = format!(
-                "nothing takes its output; name it in the `inputs` of a stage, such as a sink ({})",
+                "no stage takes its output; name it in the `inputs` of a stage, such as a sink \
+                 ({})",
                 names(sink::KINDS)
             );
             faults.push(ConfigError::new(format!("stages.{}", table.name), text));
@@ -90,32 +91,35 @@ pub(super) fn plan(
     stages
 }
 
-/// Sinks whose files a source would take for input, now or in the next run.
-fn outputs_that_are_input(stages: &[Stage]) -> Vec<ConfigError> {
+/// Returns a fault for each sink whose files a source would read as input, now or in a later run.
+fn all_output_conflicts(stages: &[Stage]) -> Vec<ConfigError> {
     let sinks = stages.iter().filter_map(|stage| match &stage.role {
         StageRole::Sink(sink, _) => Some((stage, sink)),
         _ => None,
     });
     let faults = sinks.flat_map(|(stage, sink)| {
-        let messages = taken_as_input(sink.as_ref(), stages);
+        let messages = output_conflicts(sink.as_ref(), stages);
         messages
             .map(move |message| ConfigError::new(format!("stages.{}.path", stage.name), message))
     });
     faults.collect()
 }
 
-/// For each source that would take the files of a sink for input, what is wrong with that.
-pub(super) fn taken_as_input<'a>(
+/// Returns a message for each source that would read the files of a sink as input.
+pub(super) fn output_conflicts<'a>(
     sink: &'a dyn Sink,
     stages: impl IntoIterator<Item = &'a Stage>,
 ) -> impl Iterator<Item = String> {
     stages.into_iter().filter_map(move |stage| {
-        let (StageRole::Source(source, _), Some(written)) = (&stage.role, sink.written_files()) else { return None };
+        let (StageRole::Source(source, _), Some(written)) = (&stage.role, sink.written_files())
+        else {
+            return None;
+        };
         let (folder, name) = (written.folder, &stage.name);
         source.would_read(&written).then(|| {
             format!(
-                "`{folder}` lies in the folder that the source `{name}` reads: it takes these files as input; \
-                 write to a folder outside of it"
+                "`{folder}` is in the folder that the source `{name}` reads, so the source would \
+                 read these files as input; write to a folder outside of it"
             )
         })
     })
@@ -131,7 +135,7 @@ fn plan_stage(
     table: &StageTable,
     inputs: &[&UpstreamStages],
     context: &Arc<PlanContext>,
-    most: Option<BatchCap>,
+    cap: Option<BatchCap>,
     pipeline: &str,
 ) -> StagePlanOutcome {
     let found = match find(table) {
@@ -142,7 +146,7 @@ fn plan_stage(
     let mut faults = Vec::new();
     let input = input_schema(table, inputs, &mut faults);
     let is_sink = matches!(found, AnyKind::Sink(_));
-    let planned = match plan_alone(&found, table, input, context, most) {
+    let planned = match plan_alone(&found, table, input, context, cap) {
         Ok(planned) => planned,
         Err(more) => {
             faults.extend(more);
@@ -169,7 +173,7 @@ fn plan_stage(
         model: model
             .map(|model| model.digest().to_owned())
             .unwrap_or_default(),
-        known: planned.known,
+        dependency: planned.dependency,
         declared: stored_attributes(&found),
         written: registry::stored_options(found.name(), planned.written),
         resolve: resolve_stored(found.name(), planned.resolve),
@@ -228,7 +232,7 @@ fn plan_stage(
     )
 }
 
-/// What a kind declares of each option, by the names under which options are stored.
+/// Returns the attributes of the options of a kind, by their stored names.
 fn stored_attributes(kind: &AnyKind) -> BTreeMap<String, OptionAttributes> {
     let declared = registry::option_attributes(kind.schema()).into_iter();
     declared
@@ -236,7 +240,8 @@ fn stored_attributes(kind: &AnyKind) -> BTreeMap<String, OptionAttributes> {
         .collect()
 }
 
-/// Plans a stage from options as they are stored, and returns them under the stored names.
+/// Converts options from their stored names, resolves them, and returns them under their stored
+/// names.
 fn resolve_stored(kind: &'static str, resolve: ResolveOptions) -> ResolveOptions {
     Box::new(move |options| {
         let resolved = (resolve)(registry::current_options(kind, options))?;
@@ -244,18 +249,19 @@ fn resolve_stored(kind: &'static str, resolve: ResolveOptions) -> ResolveOptions
     })
 }
 
-/// A stage that was planned, without what stands before it.
+/// A planned stage without the stages upstream of it.
 struct StandaloneStage {
     part: StageComponent,
-    /// Its options as they were understood.
+    /// The resolved options.
     options: Map<String, Value>,
-    /// Its options as they are written, but for a source's `batch`.
+    /// The options as written, without the `batch` of a source.
     written: Map<String, Value>,
     resolve: ResolveOptions,
-    known: Option<String>,
+    /// Facts on which the rows depend in addition to the options.
+    dependency: Option<String>,
 }
 
-/// What was planned, by its role.
+/// A planned source, transform or sink.
 enum StageComponent {
     Source(Box<dyn Source>, BatchSize),
     Transform(Arc<dyn TransformPlan>),
@@ -277,7 +283,7 @@ fn plan_alone(
     table: &StageTable,
     input: Option<SchemaRef>,
     context: &Arc<PlanContext>,
-    most: Option<BatchCap>,
+    cap: Option<BatchCap>,
 ) -> Result<StandaloneStage, Vec<ConfigError>> {
     let mut written = table.options.as_object().cloned().unwrap_or_default();
     let shared = Arc::clone(context);
@@ -289,7 +295,7 @@ fn plan_alone(
             );
             let (batch, faults) = registry::parse_options_lenient::<BatchSize>(batch);
             let batch = BatchSize {
-                most,
+                most: cap,
                 ..batch.unwrap_or_default()
             };
             let plan = kind.plan;
@@ -298,8 +304,9 @@ fn plan_alone(
                 .into_iter()
                 .map(|fault| fault.within("batch"))
                 .collect();
-            let planned = planned.map_err(|found| faults.extend(found));
-            let (Ok(ResolvedStage { stage, options }), true) = (planned, faults.is_empty()) else {
+            let planned = faults.record_all(planned);
+            let (Some(ResolvedStage { stage, options }), true) = (planned, faults.is_empty())
+            else {
                 return Err(faults);
             };
             let resolve = move |options| {
@@ -315,7 +322,7 @@ fn plan_alone(
                 options,
                 written,
                 resolve: Box::new(resolve),
-                known: None,
+                dependency: None,
             })
         }
         (AnyKind::Transform(kind), Some(input)) => {
@@ -328,13 +335,13 @@ fn plan_alone(
                         .options,
                 )
             };
-            let known = stage.depends_on();
+            let dependency = stage.depends_on();
             Ok(StandaloneStage {
                 part: StageComponent::Transform(Arc::from(stage)),
                 options,
                 written,
                 resolve: Box::new(resolve),
-                known,
+                dependency,
             })
         }
         (AnyKind::Sink(kind), Some(input)) => {
@@ -352,7 +359,7 @@ fn plan_alone(
                 options,
                 written,
                 resolve: Box::new(resolve),
-                known: None,
+                dependency: None,
             })
         }
         (AnyKind::Transform(ComponentKind { check, .. }), None)
@@ -369,7 +376,7 @@ impl AnyKind {
         }
     }
 
-    /// The JSON Schema of its options.
+    /// Returns the generator of the JSON Schema of the options.
     fn schema(&self) -> fn(&mut SchemaGenerator) -> Schema {
         match self {
             Self::Source(kind) => kind.schema,
@@ -379,8 +386,8 @@ impl AnyKind {
     }
 }
 
-/// Finds the kind of a stage: a source where it has no inputs, a transform or a sink where it has
-/// some. `None` where the table names no kind, which is told already.
+/// Finds the kind of a stage: a source if the stage has no inputs, otherwise a transform or a sink.
+/// `None` if the table names no kind, which is already reported as a fault.
 fn find(table: &StageTable) -> Result<Option<AnyKind>, ConfigError> {
     let name = table.kind.as_str();
     let source = source::KINDS.iter().find(|kind| kind.name == name);
@@ -395,12 +402,14 @@ fn find(table: &StageTable) -> Result<Option<AnyKind>, ConfigError> {
         (_, _, Some(sink)) if !table.inputs.is_empty() => Ok(Some(AnyKind::Sink(sink))),
         (Some(_), None, None) => Err(ConfigError::new(
             "inputs",
-            format!("`{name}` is a source: it takes no inputs"),
+            format!("`{name}` is a source and takes no inputs; remove `inputs`"),
         )),
         (None, None, None) => Err(unknown(name)),
         _ => Err(ConfigError::new(
             "",
-            format!("`inputs` is missing: `{name}` needs the name of a stage to take records from"),
+            format!(
+                "`inputs` is missing; `{name}` requires the name of a stage that it reads from"
+            ),
         )),
     }
 }
@@ -435,7 +444,7 @@ fn names<P>(kinds: &[ComponentKind<P>]) -> String {
         .join(", ")
 }
 
-/// The columns that come in; `None` where an input's are unknown, since something is wrong with it.
+/// Returns the input columns; `None` if the columns of an input are unknown because it is invalid.
 fn input_schema(
     table: &StageTable,
     inputs: &[&UpstreamStages],
@@ -449,7 +458,7 @@ fn input_schema(
     {
         faults.push(ConfigError::new(
             "inputs",
-            format!("`{name}` is a sink: nothing comes out of it"),
+            format!("`{name}` is a sink and has no output; name a source or a transform"),
         ));
     }
     let mut known = table
@@ -471,14 +480,15 @@ fn input_schema(
     .then_some(first)
 }
 
-/// The first difference between two schemas that should be the same, in a sentence.
+/// Describes the first difference between two schemas that have to be equal.
 fn difference(
     a_name: &str,
     a: &datatypes::Schema,
     b_name: &str,
     b: &datatypes::Schema,
 ) -> Option<String> {
-    let hint = "inputs of one stage must have the same columns; a `select` stage can choose and rename them";
+    let hint = "the inputs of a stage must have the same columns; a `select` stage can select and \
+                rename them";
     let columns = |schema: &datatypes::Schema| {
         schema
             .fields()
@@ -494,20 +504,20 @@ fn difference(
         .eq(b.fields().iter().map(|f| f.name()))
     {
         return Some(format!(
-            "`{a_name}` gives {}, `{b_name}` gives {}: {hint}",
+            "`{a_name}` has the columns {}, but `{b_name}` has {}; {hint}",
             columns(a),
             columns(b)
         ));
     }
     let differs = a.fields().iter().zip(b.fields()).find(|(a, b)| a != b)?;
     let (left, right) = (differs.0.data_type(), differs.1.data_type());
-    let what = if left == right {
-        "with other metadata or nulls".to_owned()
+    let difference = if left == right {
+        "with different metadata or nullability".to_owned()
     } else {
         format!("as {left} and as {right}")
     };
     Some(format!(
-        "`{a_name}` and `{b_name}` give column `{}` {what}: {hint}",
+        "`{a_name}` and `{b_name}` have the column `{}` {difference}; {hint}",
         differs.0.name()
     ))
 }

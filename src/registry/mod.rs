@@ -1,5 +1,4 @@
-//! A kind of stage as a row of its role's table: its name, what it does, its options, how it is
-//! planned.
+//! The registry of stage kinds: name, summary, options and planning function of each kind.
 
 mod options;
 mod renamed_keys;
@@ -16,33 +15,33 @@ pub use renamed_keys::{
     stored_options, stored_training_file,
 };
 
-/// A row of a role's table. `P` is the role's planning function, which takes the options as
+/// A kind of stage. `P` is the type of the role's planning function, which takes the options as
 /// written.
 pub struct ComponentKind<P: 'static> {
-    /// What users write after `kind =`.
+    /// The name of the kind, as written after `kind =`.
     pub name: &'static str,
-    /// One line for `--help` and the JSON Schema.
+    /// A summary of one line for the JSON Schema.
     pub summary: &'static str,
-    /// The JSON Schema of its options.
+    /// The JSON Schema of the options.
     pub schema: fn(&mut SchemaGenerator) -> Schema,
-    /// What is wrong with options that cannot be planned yet, since something above them is wrong.
+    /// Returns the faults of options that cannot be planned because an input is invalid.
     pub check: fn(Value) -> Vec<ConfigError>,
-    /// Turns options into a planned stage.
+    /// Plans a stage from its options.
     pub plan: P,
 }
 
-/// A planned stage, and its options as they were understood: see [`option_values`].
+/// A planned stage and its resolved options: see [`option_values`].
 pub struct ResolvedStage<S> {
-    /// What was planned.
+    /// The planned stage.
     pub stage: S,
-    /// By name; unset ones are absent.
+    /// The resolved options by name; unset options are absent.
     pub options: Map<String, Value>,
 }
 
-/// Looks a kind up by name.
+/// Finds a kind by name.
 ///
 /// # Errors
-/// A fault that lists the known names and the nearest.
+/// If the name is unknown; the fault lists the known names and suggests the most similar one.
 pub fn find<'a, P>(
     kinds: &'a [ComponentKind<P>],
     name: &str,
@@ -61,10 +60,10 @@ pub fn find<'a, P>(
     })
 }
 
-/// The options of a table, typed; every unknown key is named, and the first wrong value.
+/// Parses the options of a table.
 ///
 /// # Errors
-/// One fault per unknown key, and at most one for a value that does not fit.
+/// One fault for each unknown key, and at most one for an invalid value.
 pub fn parse_options<C: DeserializeOwned + JsonSchema>(
     written: Value,
 ) -> Result<C, Vec<ConfigError>> {
@@ -74,7 +73,7 @@ pub fn parse_options<C: DeserializeOwned + JsonSchema>(
     }
 }
 
-/// As [`parse_options`], with what could be understood in spite of unknown keys.
+/// As [`parse_options`], but also returns the valid options if there are unknown keys.
 pub fn parse_options_lenient<C: DeserializeOwned + JsonSchema>(
     written: Value,
 ) -> (Option<C>, Vec<ConfigError>) {
@@ -111,7 +110,7 @@ pub fn parse_options_lenient<C: DeserializeOwned + JsonSchema>(
 fn unknown_key(key: &str, known: &[String]) -> ConfigError {
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
     if let Some(current) = renamed_keys::current_name(key, &known) {
-        return ConfigError::new(key, format!("`{key}` is called `{current}` now"));
+        return ConfigError::new(key, format!("`{key}` was renamed; use `{current}`"));
     }
     if key.contains('.') {
         return ConfigError::new(key, "unknown key");
@@ -134,8 +133,8 @@ fn known_keys<C: JsonSchema>() -> Vec<String> {
         .unwrap_or_default()
 }
 
-/// ` (did you mean ...?)` for the known word that is nearest to a mistyped one, or nothing where
-/// none is near.
+/// Returns ` (did you mean ...?)` with the known word that is most similar to a mistyped one, or an
+/// empty text if none is similar.
 pub fn did_you_mean(word: &str, known: &[&str]) -> String {
     let best = known
         .iter()
@@ -165,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renamed_key_is_refused_with_its_current_name() {
+    fn unknown_key_is_refused_with_its_current_name() {
         let faults = |written: Value| -> Vec<String> {
             let faults = parse_options::<Options>(written).unwrap_err().into_iter();
             faults
@@ -174,7 +173,7 @@ mod tests {
         };
         assert_eq!(
             faults(json!({ "optimiser": "adam" })),
-            ["optimiser: `optimiser` is called `optimizer` now"]
+            ["optimiser: `optimiser` was renamed; use `optimizer`"]
         );
         assert_eq!(
             faults(json!({ "optimizr": "adam" })),

@@ -1,5 +1,4 @@
-//! Options as values: each as it was understood, in one form however it was written, and what its
-//! kind declares of it.
+//! Resolved options in a canonical form, and the attributes that their kinds declare.
 
 use std::collections::BTreeMap;
 
@@ -10,26 +9,27 @@ use serde_json::{Map, Number, Value};
 
 use crate::error::ConfigError;
 
-/// The key of an option's JSON Schema that says whether the option changes the rows of outputs.
+/// The key in the JSON Schema of an option that declares whether the option changes the rows of
+/// outputs.
 const CHANGES_ROWS: &str = "x-changes-rows";
-/// The key of an option's JSON Schema that says that planning takes the option from the data where
-/// it is left out.
+/// The key in the JSON Schema of an option that declares that planning infers the option from the
+/// data if it is not set.
 const INFERRED: &str = "x-inferred";
 /// The `format` of options that are paths.
 const PATH: &str = "path";
 
-/// What a kind declares of an option.
+/// The attributes that a kind declares for an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OptionAttributes {
-    /// Whether the option changes rows: `None` where its kind does not say.
+    /// Whether the option changes rows; `None` if the kind does not declare it.
     pub changes_rows: Option<bool>,
     /// Whether the option is a path.
     pub is_path: bool,
-    /// Whether planning takes the option from the data where it is left out.
+    /// Whether planning infers the option from the data if it is not set.
     pub is_inferred: bool,
 }
 
-/// Returns the declaration of each option of a table, by name.
+/// Returns the attributes of each option of a table, by name.
 pub fn option_attributes(
     schema: fn(&mut SchemaGenerator) -> Schema,
 ) -> BTreeMap<String, OptionAttributes> {
@@ -50,19 +50,19 @@ pub fn option_attributes(
         .collect()
 }
 
-/// The values of options once they are understood: defaults stand in for what was left out, and
-/// what stays unset is absent.
+/// Returns the resolved values of options: omitted options have their defaults, and options without
+/// a value are absent.
 ///
 /// # Errors
-/// None that is to be expected.
+/// If the options cannot be serialized, which is not expected.
 pub fn option_values<C: Serialize>(config: &C) -> Result<Map<String, Value>, Vec<ConfigError>> {
-    // By way of text, in which a number of 32 bits has the digits that it was written with.
+    // A conversion by way of text keeps the digits with which a 32-bit float was written.
     let text = serde_json::to_string(config);
     let values = text.and_then(|text| serde_json::from_str::<Map<String, Value>>(&text));
     let values = values.map_err(|error| {
         vec![ConfigError::new(
             "",
-            format!("cannot be written as JSON: {error}"),
+            format!("cannot serialize the options as JSON: {error}"),
         )]
     })?;
     Ok(values
@@ -71,11 +71,11 @@ pub fn option_values<C: Serialize>(config: &C) -> Result<Map<String, Value>, Vec
         .collect())
 }
 
-/// JSON in one form: keys of tables sorted, and whole numbers without a fraction, so that `1.0` is
-/// `1`.
+/// Returns JSON in a canonical form: keys of tables are sorted, and integers have no fraction, so
+/// that `1.0` is `1`.
 pub fn canonical(value: &Value) -> String {
     sorted(value, &|number| match number.as_f64() {
-        // Beyond, not every whole number is a float, and the digits say more.
+        // Above 9e15, floats do not represent every integer, so the original digits are kept.
         Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() <= 9e15 => {
             format!("{float:.0}")
         }
@@ -83,7 +83,7 @@ pub fn canonical(value: &Value) -> String {
     })
 }
 
-/// JSON with the keys of every table sorted, and numbers as `digits` writes them.
+/// Returns JSON with the keys of every table sorted and numbers formatted by `digits`.
 pub fn sorted(value: &Value, digits: &dyn Fn(&Number) -> String) -> String {
     match value {
         Value::Object(table) => {
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn declarations_beside_options_are_found() {
+    fn attributes_of_options_are_read_from_the_schema() {
         let declared = option_attributes(|generator| generator.subschema_for::<Options>());
         let found = |name: &str| (declared[name].changes_rows, declared[name].is_path);
         assert_eq!(
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn values_have_the_digits_that_were_written_and_no_nulls() {
+    fn option_values_keep_their_digits_and_omit_nulls() {
         let found = option_values(&Options {
             path: "in".into(),
             readers: None,
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn canonical_text_is_equal_for_equal_values_alone() {
+    fn canonical_text_is_equal_only_for_equal_values() {
         let same = [
             json!({ "b": [1, 2.0], "a": -3.0 }),
             json!({ "a": -3, "b": [1.0, 2] }),

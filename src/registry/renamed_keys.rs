@@ -1,21 +1,21 @@
-//! Keys that have another name than in earlier versions. A file of the user with the former name is
-//! refused with the current one; what earlier versions stored is read, and digests of options keep
-//! the former names, so that outputs stay known.
+//! Keys that were renamed since earlier versions. A user's file with a former name is refused with
+//! the current one. Stored files of earlier versions are read, and digests of options keep the
+//! former names, so that existing outputs are recognized.
 
 use serde_json::{Map, Value};
 
-/// A key of a table that was renamed.
+/// A renamed key of a table.
 struct RenamedKey {
     /// The table: the kind of a stage, or the name of a table of a training file or pipeline file.
     table: &'static str,
-    /// The name that is stored, relative to the table.
+    /// The former name, which is stored, relative to the table.
     former: &'static str,
-    /// The name that files have.
+    /// The current name, which pipeline and training files have.
     current: &'static str,
 }
 
-/// All of them.
-const RENAMED_KEYS: [RenamedKey; 11] = [
+/// All renamed keys.
+const RENAMED_KEYS: [RenamedKey; 12] = [
     RenamedKey {
         table: "http",
         former: "window",
@@ -35,6 +35,11 @@ const RENAMED_KEYS: [RenamedKey; 11] = [
         table: "runtime",
         former: "call_records",
         current: "max_batch_records",
+    },
+    RenamedKey {
+        table: "runtime",
+        former: "optimisation",
+        current: "optimization",
     },
     RenamedKey {
         table: "network",
@@ -76,7 +81,7 @@ const RENAMED_KEYS: [RenamedKey; 11] = [
 /// The tables of a training file that have renamed keys.
 const TRAINING_TABLES: [&str; 3] = ["network", "training", "data"];
 
-/// Returns the current name of an unknown key, if the table, whose keys are `known`, has one.
+/// Returns the current name of an unknown key, if the table has it; `known` are the table's keys.
 pub(super) fn current_name(key: &str, known: &[&str]) -> Option<&'static str> {
     let is_known = |current: &str| {
         current
@@ -90,7 +95,7 @@ pub(super) fn current_name(key: &str, known: &[&str]) -> Option<&'static str> {
     found.map(|renamed| renamed.current)
 }
 
-/// Returns the name under which an option of a table is stored and counts in digests.
+/// Returns the name under which an option of a table is stored and included in digests.
 pub fn stored_name<'a>(table: &str, key: &'a str) -> &'a str {
     let found = RENAMED_KEYS
         .iter()
@@ -98,7 +103,7 @@ pub fn stored_name<'a>(table: &str, key: &'a str) -> &'a str {
     found.map_or(key, |renamed| renamed.former)
 }
 
-/// Returns the options of a table under the names that are stored.
+/// Returns the options of a table under their stored names.
 pub fn stored_options(table: &str, options: Map<String, Value>) -> Map<String, Value> {
     options
         .into_iter()
@@ -106,7 +111,7 @@ pub fn stored_options(table: &str, options: Map<String, Value>) -> Map<String, V
         .collect()
 }
 
-/// Returns the current name of an option of a table that is stored under this one.
+/// Returns the current name of an option of a table from its stored name.
 pub fn name_in_files<'a>(table: &str, key: &'a str) -> &'a str {
     let found = RENAMED_KEYS
         .iter()
@@ -122,17 +127,17 @@ pub fn current_options(table: &str, options: Map<String, Value>) -> Map<String, 
         .collect()
 }
 
-/// Returns a training file under the names that are stored.
+/// Returns a training file under its stored names.
 pub fn stored_training_file(file: Value) -> Value {
     with_tables(file, stored_options)
 }
 
-/// Returns a training file that a model's card holds under its current names.
+/// Returns the training file of a model card under its current names.
 pub fn current_training_file(file: Value) -> Value {
     with_tables(file, current_options)
 }
 
-/// Returns a `[data]` table under the names that are stored.
+/// Returns a `[data]` table under its stored names.
 pub fn stored_data(table: Value) -> Value {
     with_sources("data", table, stored_options)
 }
@@ -148,7 +153,7 @@ fn with_tables(mut file: Value, rename: RenameKeys) -> Value {
     file
 }
 
-/// Renames the keys of a table, and those of its `sources` by their kinds.
+/// Renames the keys of a table, and the keys of its `sources` according to their kinds.
 fn with_sources(table: &str, value: Value, rename: RenameKeys) -> Value {
     let Value::Object(options) = value else {
         return value;
@@ -179,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_name_is_renamed_once_within_its_table() {
+    fn names_of_renamed_keys_are_unique_in_each_table() {
         for pick in [
             |renamed: &RenamedKey| renamed.former,
             |renamed: &RenamedKey| renamed.current,
@@ -193,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_former_name_is_renamed_where_the_current_one_is_known() {
+    fn former_name_is_mapped_if_the_current_name_is_known() {
         assert_eq!(
             current_name("optimiser", &["epochs", "optimizer"]),
             Some("optimizer")
@@ -207,16 +212,33 @@ mod tests {
     }
 
     #[test]
-    fn a_training_file_has_stored_and_current_names() {
+    fn training_file_is_converted_to_stored_names_and_back() {
         let current = json!({
             "network": { "space_to_depth": true, "standardize": false },
-            "training": { "optimizer": "muon", "clip_grad_norm": 1, "ema_decay": 0.9, "patience": 2 },
-            "data": { "license": "MIT", "sources": [{ "kind": "synthetic", "content": "images" }, { "kind": "csv", "of": 1 }] },
+            "training": {
+                "optimizer": "muon",
+                "clip_grad_norm": 1,
+                "ema_decay": 0.9,
+                "patience": 2,
+            },
+            "data": {
+                "license": "MIT",
+                "sources": [
+                    { "kind": "synthetic", "content": "images" },
+                    { "kind": "csv", "of": 1 },
+                ],
+            },
         });
         let stored = json!({
             "network": { "fold": true, "standardise": false },
             "training": { "optimiser": "muon", "clip": 1, "average": 0.9, "patience": 2 },
-            "data": { "licence": "MIT", "sources": [{ "kind": "synthetic", "of": "images" }, { "kind": "csv", "of": 1 }] },
+            "data": {
+                "licence": "MIT",
+                "sources": [
+                    { "kind": "synthetic", "of": "images" },
+                    { "kind": "csv", "of": 1 },
+                ],
+            },
         });
         assert_eq!(stored_training_file(current.clone()), stored);
         assert_eq!(stored_data(current["data"].clone()), stored["data"]);

@@ -1,43 +1,43 @@
-//! Charts as inline SVG: lines, histograms and maps of points, in the tones that the style sheet
-//! gives for light and dark.
+//! Line charts, histograms and scatter plots as inline SVG, in the colors of the style sheet.
 
 use super::html::{Html, HtmlElement, element};
 use super::scale::{AxisScale, ScaleKind, figure};
 
-/// Width and height of a chart, in its own units: as wide as a column of the page in pixels.
+/// Width of a chart in units of its view box, approximately pixels.
 const WIDTH: f64 = 560.0;
+/// Height of a chart in units of its view box.
 const HEIGHT: f64 = 300.0;
-/// Room for the names of ticks and axes.
+/// Margins for the labels of ticks and axes.
 const LEFT: f64 = 66.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 30.0;
 const BOTTOM: f64 = 48.0;
-/// Room above a chart for the names of values of note.
+/// Additional top margin for the names of marks.
 const MARKS: f64 = 20.0;
-/// Points of a line beyond which it is drawn through fewer of them: more than there are pixels.
+/// Approximate maximum number of points of a drawn line, which is more than its pixels.
 const MAX_POINTS: usize = 700;
-/// Points of a line up to which each is marked, and tells its figures.
+/// Maximum number of points of a line whose points have markers and tooltips.
 const MAX_MARKED: usize = 40;
 
-/// A series of points that are joined.
+/// A series of connected points.
 pub(super) struct LineSeries {
     pub(super) name: String,
     pub(super) points: Vec<(f64, f64)>,
 }
 
-/// A sample whose distribution is shown.
+/// A sample of values for a histogram.
 pub(super) struct HistogramSeries<'a> {
     pub(super) name: &'a str,
     pub(super) values: Vec<f64>,
 }
 
-/// Points of one sort on a map.
+/// A group of points of a scatter plot.
 pub(super) struct ScatterSeries {
     pub(super) name: String,
     pub(super) points: Vec<(f64, f64)>,
 }
 
-/// What a chart is about: its title, and the names of its axes.
+/// The title of a chart and the names of its axes.
 #[derive(Clone, Copy)]
 pub(super) struct ChartLabels<'a> {
     pub(super) title: &'a str,
@@ -45,8 +45,8 @@ pub(super) struct ChartLabels<'a> {
     pub(super) y: &'a str,
 }
 
-/// Lines over a common axis; `kind` is how their height is shown.
-pub(super) fn line_chart(words: ChartLabels<'_>, lines: &[LineSeries], kind: ScaleKind) -> Html {
+/// Draws lines with common axes; `kind` is the scale of the y axis.
+pub(super) fn line_chart(labels: ChartLabels<'_>, lines: &[LineSeries], kind: ScaleKind) -> Html {
     let all = || lines.iter().flat_map(|line| line.points.iter().copied());
     let x = AxisScale::fit(
         all().map(|(x, _)| x),
@@ -57,16 +57,16 @@ pub(super) fn line_chart(words: ChartLabels<'_>, lines: &[LineSeries], kind: Sca
     let drawn = lines
         .iter()
         .enumerate()
-        .map(|(tone, line)| drawn_line(line, tone, words, &x, &y));
+        .map(|(tone, line)| drawn_line(line, tone, labels, &x, &y));
     let names: Vec<&str> = lines.iter().map(|line| line.name.as_str()).collect();
-    let inside = [frame(words, &x, &y)].into_iter().chain(drawn).collect();
-    chart(words, &names, HEIGHT, inside)
+    let inside = [frame(labels, &x, &y)].into_iter().chain(drawn).collect();
+    chart(labels, &names, HEIGHT, inside)
 }
 
 fn drawn_line(
     line: &LineSeries,
     tone: usize,
-    words: ChartLabels<'_>,
+    labels: ChartLabels<'_>,
     x: &AxisScale,
     y: &AxisScale,
 ) -> Html {
@@ -91,26 +91,26 @@ fn drawn_line(
         toned(element("g"), tone).with(element("path").class("line").attribute("d", path));
     if points.len() <= MAX_MARKED {
         group = group.all(points.iter().map(|&(px, py)| {
-            let told = format!(
+            let text = format!(
                 "{}, {} {}: {}",
                 line.name,
-                words.x,
+                labels.x,
                 figure(px, 4),
                 figure(py, 4)
             );
             let dot = element("circle")
                 .attribute("r", 3)
-                .attribute("cx", place(x.at(px)))
-                .attribute("cy", place(y.at(py)));
-            dot.with(element("title").text(told))
+                .attribute("cx", coordinate(x.at(px)))
+                .attribute("cy", coordinate(y.at(py)));
+            dot.with(element("title").text(text))
         }));
     }
     group.into()
 }
 
-/// How samples are distributed: the share of each that lies in a bin. `marks` are values of note.
+/// Draws the histograms of samples, in percent of each sample, with vertical lines at `marks`.
 pub(super) fn histogram(
-    words: ChartLabels<'_>,
+    labels: ChartLabels<'_>,
     samples: &[HistogramSeries<'_>],
     marks: &[(String, f64)],
 ) -> Html {
@@ -153,7 +153,7 @@ pub(super) fn histogram(
                     let edge = |bin: usize| x.value(bin as f64 / bins as f64);
                     let (from, to) = (edge(bin), edge(bin + 1));
                     let (left, right, top) = (x.at(from), x.at(to), y.at(share));
-                    let told = format!(
+                    let text = format!(
                         "{}: {} % from {} to {}",
                         sample.name,
                         figure(share, 3),
@@ -161,11 +161,11 @@ pub(super) fn histogram(
                         figure(to, 3)
                     );
                     element("rect")
-                        .attribute("x", place(left + 0.5))
-                        .attribute("y", place(top))
-                        .attribute("width", place((right - left - 1.0).max(0.5)))
-                        .attribute("height", place(y.at(0.0) - top))
-                        .with(element("title").text(told))
+                        .attribute("x", coordinate(left + 0.5))
+                        .attribute("y", coordinate(top))
+                        .attribute("width", coordinate((right - left - 1.0).max(0.5)))
+                        .attribute("height", coordinate(y.at(0.0) - top))
+                        .with(element("title").text(text))
                 });
             toned(element("g"), tone)
                 .attribute("data-kind", "bars")
@@ -173,42 +173,43 @@ pub(super) fn histogram(
                 .into()
         });
     let names: Vec<&str> = samples.iter().map(|sample| sample.name).collect();
-    let inside = [frame(words, &x, &y)]
+    let inside = [frame(labels, &x, &y)]
         .into_iter()
         .chain(bars)
         .chain([marked(marks, &x)])
         .collect();
-    chart(words, &names, HEIGHT, inside)
+    chart(labels, &names, HEIGHT, inside)
 }
 
-/// The share of the values in each of so many bins, in percent.
+/// Returns the percentage of the values in each bin.
 fn binned(values: &[f64], scale: &AxisScale, bins: usize) -> Vec<f64> {
     let mut shares = vec![0.0; bins];
-    for value in values.iter().filter(|value| scale.holds(**value)) {
+    for value in values.iter().filter(|value| scale.contains(**value)) {
         let bin = ((scale.share(*value) * bins as f64) as usize).min(bins - 1);
         shares[bin] += 100.0 / values.len() as f64;
     }
     shares
 }
 
-/// Vertical lines at values of note, their names above; names that would meet go below one another.
+/// Draws vertical lines with names above them. Names that would overlap are placed in up to three
+/// rows.
 fn marked(marks: &[(String, f64)], x: &AxisScale) -> Html {
     const APART: f64 = 40.0;
     let mut row = 0;
     let mut last = f64::NEG_INFINITY;
-    let within = marks.iter().filter(|(_, value)| x.holds(*value));
+    let within = marks.iter().filter(|(_, value)| x.contains(*value));
     within
         .map(|(name, value)| {
             let at = x.at(*value);
             row = if at - last < APART { (row + 1) % 3 } else { 0 };
             last = at;
             let line = element("line")
-                .attribute("x1", place(at))
-                .attribute("x2", place(at))
+                .attribute("x1", coordinate(at))
+                .attribute("x2", coordinate(at))
                 .attribute("y1", TOP + MARKS - 6.0)
                 .attribute("y2", HEIGHT - BOTTOM);
             let name = element("text")
-                .attribute("x", place(at))
+                .attribute("x", coordinate(at))
                 .attribute("y", TOP + MARKS - 10.0 + 15.0 * f64::from(row))
                 .attribute("text-anchor", "middle")
                 .text(name);
@@ -221,9 +222,9 @@ fn marked(marks: &[(String, f64)], x: &AxisScale) -> Html {
         .collect()
 }
 
-/// Points on a plane whose axes have one scale, in groups; `named` writes each group's name in its
-/// middle.
-pub(super) fn scatter_plot(words: ChartLabels<'_>, clouds: &[ScatterSeries], named: bool) -> Html {
+/// Draws groups of points on axes with equal units. With `named`, the name of each group is written
+/// at the median of its points.
+pub(super) fn scatter_plot(labels: ChartLabels<'_>, clouds: &[ScatterSeries], named: bool) -> Html {
     const MAP_HEIGHT: f64 = 440.0;
     let all = || clouds.iter().flat_map(|cloud| cloud.points.iter().copied());
     let x = AxisScale::fit(
@@ -236,14 +237,14 @@ pub(super) fn scatter_plot(words: ChartLabels<'_>, clouds: &[ScatterSeries], nam
         ScaleKind::Linear,
         (MAP_HEIGHT - BOTTOM, TOP),
     );
-    let (x, y) = AxisScale::alike(x, y, 0.04);
+    let (x, y) = AxisScale::with_equal_units(x, y, 0.04);
     let mut order: Vec<usize> = (0..clouds.len()).collect();
     order.sort_by_key(|&place| std::cmp::Reverse(clouds[place].points.len()));
     let drawn = order.iter().map(|&tone| {
         let points = clouds[tone]
             .points
             .iter()
-            .filter(|(px, py)| x.holds(*px) && y.holds(*py));
+            .filter(|(px, py)| x.contains(*px) && y.contains(*py));
         let path: String = points
             .map(|&(px, py)| format!("M{:.1} {:.1}h0", x.at(px), y.at(py)))
             .collect();
@@ -265,16 +266,16 @@ pub(super) fn scatter_plot(words: ChartLabels<'_>, clouds: &[ScatterSeries], nam
                 .attribute("text-anchor", "middle")
                 .attribute("dy", "0.35em");
             let label = label
-                .attribute("x", place(x.at(at_x)))
-                .attribute("y", place(y.at(at_y)));
+                .attribute("x", coordinate(x.at(at_x)))
+                .attribute("y", coordinate(y.at(at_y)));
             Some(Html::from(
                 toned(element("g"), tone).with(label.text(&cloud.name)),
             ))
         });
     let legend: Vec<&str> = clouds.iter().map(|cloud| cloud.name.as_str()).collect();
-    let frame = frame_of(words, &x, &y, MAP_HEIGHT);
+    let frame = frame_of(labels, &x, &y, MAP_HEIGHT);
     let inside = [frame].into_iter().chain(drawn).chain(names).collect();
-    chart(words, &legend, MAP_HEIGHT, inside)
+    chart(labels, &legend, MAP_HEIGHT, inside)
 }
 
 fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
@@ -283,14 +284,14 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     values.get(values.len() / 2).copied()
 }
 
-/// The tones of the style sheet go round; the last of them is for what is left over.
+/// Number of colors of the style sheet. They repeat; the last is for other groups.
 pub(super) const TONES: usize = 10;
 
 fn toned(element: HtmlElement, tone: usize) -> HtmlElement {
     element.attribute("class", format_args!("tone{}", tone % TONES))
 }
 
-/// A swatch and a name for each series, where there are several.
+/// Returns a legend with the color and the name of each series; `None` for a single series.
 fn legend(names: &[&str]) -> Option<HtmlElement> {
     let entries = names
         .iter()
@@ -299,14 +300,14 @@ fn legend(names: &[&str]) -> Option<HtmlElement> {
     (names.len() > 1).then(|| element("ul").class("legend").all(entries))
 }
 
-fn chart(words: ChartLabels<'_>, names: &[&str], height: f64, inside: Html) -> Html {
-    let told = format!("{}: {} over {}", words.title, words.y, words.x);
+fn chart(labels: ChartLabels<'_>, names: &[&str], height: f64, inside: Html) -> Html {
+    let text = format!("{}: {} over {}", labels.title, labels.y, labels.x);
     let svg = element("svg")
         .attribute("viewBox", format_args!("0 0 {WIDTH} {height}"))
         .attribute("role", "img")
-        .attribute("aria-label", told)
+        .attribute("aria-label", text)
         .with(inside);
-    let caption = element("figcaption").with(element("h3").text(words.title));
+    let caption = element("figcaption").with(element("h3").text(labels.title));
     let caption = legend(names).into_iter().fold(caption, HtmlElement::with);
     element("figure")
         .class("chart")
@@ -315,17 +316,17 @@ fn chart(words: ChartLabels<'_>, names: &[&str], height: f64, inside: Html) -> H
         .into()
 }
 
-fn frame(words: ChartLabels<'_>, x: &AxisScale, y: &AxisScale) -> Html {
-    frame_of(words, x, y, HEIGHT)
+fn frame(labels: ChartLabels<'_>, x: &AxisScale, y: &AxisScale) -> Html {
+    frame_of(labels, x, y, HEIGHT)
 }
 
-/// Grid, ticks and the names of the axes.
-fn frame_of(words: ChartLabels<'_>, x: &AxisScale, y: &AxisScale, height: f64) -> Html {
+/// Draws the grid, the ticks and the names of the axes.
+fn frame_of(labels: ChartLabels<'_>, x: &AxisScale, y: &AxisScale, height: f64) -> Html {
     let bottom = height - BOTTOM;
     let label = |px: f64, py: f64, anchor: &str| {
         element("text")
-            .attribute("x", place(px))
-            .attribute("y", place(py))
+            .attribute("x", coordinate(px))
+            .attribute("y", coordinate(py))
             .attribute("text-anchor", anchor)
     };
     let horizontal = y.ticks(5).into_iter().flat_map(|tick| {
@@ -346,15 +347,15 @@ fn frame_of(words: ChartLabels<'_>, x: &AxisScale, y: &AxisScale, height: f64) -
         .attribute("d", format_args!("M{LEFT} {bottom:.1}H{}", WIDTH - RIGHT));
     let x_name = label((LEFT + WIDTH - RIGHT) / 2.0, height - 8.0, "middle")
         .class("name")
-        .text(words.x);
+        .text(labels.x);
     let y_name = label(0.0, 14.0, "start").class("name");
     let inside = horizontal
         .chain(vertical)
-        .chain([axis, x_name, y_name.text(words.y)]);
+        .chain([axis, x_name, y_name.text(labels.y)]);
     element("g").class("frame").all(inside).into()
 }
 
-/// A place, to a tenth of a unit.
-fn place(value: f64) -> String {
+/// Formats a coordinate with one decimal.
+fn coordinate(value: f64) -> String {
     format!("{value:.1}")
 }

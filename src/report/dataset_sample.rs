@@ -1,5 +1,5 @@
-//! Reads from a dataset what its report shows, in bounded memory: evenly spread errors and codes,
-//! counts of sources.
+//! Samples a dataset for its report in bounded memory: evenly spaced errors and latents, and the
+//! number of rows per source.
 
 use std::collections::BTreeMap;
 
@@ -19,47 +19,47 @@ use crate::source::rejects::{CODE, RECORDS, STAGE};
 use crate::storage::Location;
 use crate::tensor::fixed_values;
 
-/// Rows whose errors are read at most.
+/// Maximum number of rows whose errors are read.
 const MAX_ERRORS: u64 = 100_000;
-/// Rows whose codes are read at most.
+/// Maximum number of rows whose latents are read.
 const MAX_CODES: u64 = 4000;
-/// Values of all codes that are held at most: 64 MiB.
+/// Maximum number of values of all latents: 64 MiB.
 const MAX_VALUES: usize = 1 << 24;
-/// Sources that are counted one by one; rows of others are counted together.
+/// Maximum number of sources that are counted separately.
 const MAX_SOURCES: usize = 50_000;
-/// Characters of a word that are kept.
-const MAX_LABEL_BYTES: usize = 512;
-/// Columns whose words may name what a record is, the likeliest first.
+/// Maximum number of characters of a stored label or source.
+const MAX_LABEL_CHARS: usize = 512;
+/// Names of columns that may hold labels; the first that exists is used.
 const LABELS: [&str; 5] = ["label", "class", "category", "target", "y"];
 
-/// What was read.
+/// A sample of a dataset.
 #[derive(Debug, Default)]
 pub(super) struct DatasetSample {
-    /// Per column of errors, by name.
+    /// The names and values of the columns of errors.
     pub(super) errors: Vec<(String, Vec<f64>)>,
-    /// Codes, evenly spread over the rows.
+    /// Latents of evenly spaced rows.
     pub(super) codes: Option<SampledLatents>,
-    /// Rows per source.
+    /// Number of rows by source.
     pub(super) sources: BTreeMap<String, u64>,
-    /// Rows of sources that were too many to be told apart.
+    /// Number of rows of all sources beyond the first [`MAX_SOURCES`].
     pub(super) other_sources: u64,
 }
 
-/// Codes, and what is known of their records.
+/// Latents with the labels and errors of their records.
 #[derive(Debug)]
 pub(super) struct SampledLatents {
     pub(super) column: String,
     pub(super) size: usize,
     pub(super) values: Vec<f32>,
     pub(super) labels: Vec<Option<String>>,
-    /// The first column of errors, row by row.
+    /// The values of the first column of errors.
     pub(super) errors: Vec<Option<f64>>,
 }
 
-/// Reads a dataset of `rows` rows with the columns of `schema`.
+/// Samples a dataset of `rows` rows with the columns of `schema`.
 ///
 /// # Errors
-/// When a file cannot be read.
+/// If a file cannot be read.
 pub(super) fn sample_dataset(
     place: &Location,
     schema: &Schema,
@@ -91,11 +91,10 @@ pub(super) fn sample_dataset(
     Ok(scan)
 }
 
-/// How many records were refused, by stage and reason, in the dataset of rejects that lies at
-/// `place`.
+/// Counts the rejected records by stage and reject code in the rejects dataset at `place`.
 ///
 /// # Errors
-/// When a file cannot be read.
+/// If a file cannot be read.
 pub(super) fn rejects(place: &Location) -> Result<BTreeMap<(String, String), u64>, StageError> {
     let (mut counts, _still) = (BTreeMap::new(), shared_read_lock(place));
     for file in data_files(place)? {
@@ -103,15 +102,15 @@ pub(super) fn rejects(place: &Location) -> Result<BTreeMap<(String, String), u64
             &file,
             &[STAGE, CODE, RECORDS].map(str::to_owned),
             &mut |records| {
-                let [stages, codes] = [STAGE, CODE].map(|name| words(records, name));
+                let [stages, codes] = [STAGE, CODE].map(|name| text_column(records, name));
                 let numbers = records
                     .column_by_name(RECORDS)
                     .and_then(|column| column.as_primitive_opt::<UInt64Type>());
                 for row in 0..records.num_rows() {
-                    let word = |column: &Option<ArrayRef>| {
-                        word_of(column.as_ref(), row).unwrap_or_default()
+                    let text = |column: &Option<ArrayRef>| {
+                        text_value(column.as_ref(), row).unwrap_or_default()
                     };
-                    let count: &mut u64 = counts.entry((word(&stages), word(&codes))).or_default();
+                    let count: &mut u64 = counts.entry((text(&stages), text(&codes))).or_default();
                     *count = count.saturating_add(numbers.map_or(1, |numbers| numbers.value(row)));
                 }
             },
@@ -130,7 +129,7 @@ fn files(place: &Location) -> Result<Vec<DataFile>, StageError> {
     }
 }
 
-/// Hands over the records of a file, with those of the named columns that it has.
+/// Reads the named columns of a file, as far as it has them, and calls `work` for each batch.
 fn read(
     file: &DataFile,
     names: &[String],
@@ -173,7 +172,7 @@ impl SampledColumns {
         let latent = codes()
             .find(|(name, _)| name == "latent")
             .or_else(|| codes().next());
-        let is_word = |name: &&str| {
+        let is_label = |name: &&str| {
             schema
                 .field_with_name(name)
                 .is_ok_and(|field| !field.data_type().is_nested())
@@ -181,7 +180,7 @@ impl SampledColumns {
         Self {
             errors: errors.map(|field| field.name().clone()).collect(),
             codes: latent,
-            label: LABELS.into_iter().find(is_word).map(str::to_owned),
+            label: LABELS.into_iter().find(is_label).map(str::to_owned),
         }
     }
 
@@ -198,7 +197,7 @@ impl SampledColumns {
     }
 }
 
-/// Values of a vector column; `None` for any other, and for images.
+/// Returns the size of a column of vectors; `None` for other columns and for images.
 fn code_size(field: &Field) -> Option<usize> {
     let DataType::FixedSizeList(item, size) = field.data_type() else {
         return None;
@@ -210,7 +209,7 @@ fn code_size(field: &Field) -> Option<usize> {
 }
 
 impl DatasetSample {
-    /// Takes in records, the first of which is the `first` of all.
+    /// Adds records; `first` is the position of the first of them among `all` records.
     fn add(&mut self, columns: &SampledColumns, records: &RecordBatch, (first, all): (u64, u64)) {
         let floats = |name: &str| {
             let column = records.column_by_name(name)?;
@@ -222,8 +221,11 @@ impl DatasetSample {
             let column = column?.as_ref()?.as_primitive_opt::<Float64Type>()?;
             column.is_valid(row).then(|| column.value(row))
         };
-        let sources = words(records, SOURCE);
-        let labels = columns.label.as_ref().and_then(|name| words(records, name));
+        let sources = text_column(records, SOURCE);
+        let labels = columns
+            .label
+            .as_ref()
+            .and_then(|name| text_column(records, name));
         let few = self.codes.as_ref().map_or(0, |codes| {
             MAX_CODES.min((MAX_VALUES / codes.size.max(1)) as u64)
         });
@@ -234,7 +236,7 @@ impl DatasetSample {
                     values.extend(error(Some(column), row).filter(|value| value.is_finite()));
                 }
             }
-            self.count(word_of(sources.as_ref(), row));
+            self.count(text_value(sources.as_ref(), row));
             let code = columns.codes.as_ref().and_then(|(name, size)| {
                 let column = records
                     .column_by_name(name)
@@ -245,7 +247,7 @@ impl DatasetSample {
                 (&mut self.codes, code, is_selected(place, few, all))
             {
                 codes.values.extend_from_slice(code);
-                codes.labels.push(word_of(labels.as_ref(), row));
+                codes.labels.push(text_value(labels.as_ref(), row));
                 codes.errors.push(error(errors.first(), row));
             }
         }
@@ -263,20 +265,20 @@ impl DatasetSample {
     }
 }
 
-/// Whether the `n`-th of `all` things is among `few` that are spread evenly over them.
+/// Whether item `n` of `all` is among `few` evenly spaced items.
 fn is_selected(n: u64, few: u64, all: u64) -> bool {
     let before = |n: u64| u128::from(n) * u128::from(few) / u128::from(all.max(1));
     few >= all || before(n + 1) > before(n)
 }
 
-/// A column as words, whatever it holds.
-fn words(records: &RecordBatch, name: &str) -> Option<ArrayRef> {
+/// Converts a column of any type to text.
+fn text_column(records: &RecordBatch, name: &str) -> Option<ArrayRef> {
     cast(records.column_by_name(name)?, &DataType::Utf8).ok()
 }
 
-fn word_of(column: Option<&ArrayRef>, row: usize) -> Option<String> {
+fn text_value(column: Option<&ArrayRef>, row: usize) -> Option<String> {
     let column = column?.as_string_opt::<i32>()?;
     column
         .is_valid(row)
-        .then(|| column.value(row).chars().take(MAX_LABEL_BYTES).collect())
+        .then(|| column.value(row).chars().take(MAX_LABEL_CHARS).collect())
 }

@@ -1,4 +1,4 @@
-//! What an evaluation has measured, as key figures and as tables.
+//! The results of an evaluation, as key figures and as tables.
 
 use super::html::Html;
 use super::page::{FigureTile, figures};
@@ -8,9 +8,10 @@ use crate::evaluate::{
     Evaluation, ImageQuality, PcaBaseline, RankingScores, ReconstructionScores,
 };
 
-const NOTHING: &str = "–";
+/// The text of a missing value.
+const MISSING: &str = "–";
 
-/// The figures that are looked for first.
+/// Returns the key figures of an evaluation.
 pub(super) fn tiles(found: &Evaluation) -> Vec<FigureTile> {
     let mut tiles = Vec::new();
     if let Some(compression) = &found.compression {
@@ -54,9 +55,9 @@ pub(super) fn tiles(found: &Evaluation) -> Vec<FigureTile> {
         ..
     }) = &found.pca
     {
-        let note = "of the error of PCA with codes of that size".to_owned();
+        let note = "of the error of PCA with latents of the same size".to_owned();
         tiles.push(FigureTile::new(
-            "Against PCA",
+            "Compared with PCA",
             format!("{} %", figure(model / mse * 100.0, 3)),
             note,
         ));
@@ -71,12 +72,12 @@ pub(super) fn tiles(found: &Evaluation) -> Vec<FigureTile> {
     }
     if let Some(ClassificationScores { latent, .. }) = &found.labels {
         let note = format!(
-            "by five neighbours; {} % by a linear probe",
+            "by the five nearest neighbors; {} % by a linear probe",
             percent(latent.probe)
         );
         tiles.push(FigureTile::new(
-            "Labels found",
-            format!("{} %", percent(latent.neighbours)),
+            "Label accuracy",
+            format!("{} %", percent(latent.neighbors)),
             note,
         ));
     }
@@ -104,7 +105,7 @@ fn ssim_note(images: Option<&ImageQuality>) -> String {
         .map_or_else(String::new, |ssim| format!("SSIM {ssim:.4}"))
 }
 
-/// All figures.
+/// Returns the tables of all measurements.
 pub(super) fn tables(found: &Evaluation) -> Vec<Html> {
     let mut tables = Vec::new();
     tables.extend(
@@ -130,12 +131,12 @@ fn errors(found: &ReconstructionScores, loss: &str) -> Html {
     let mut rows = vec![
         ("mean", error.mean),
         ("standard deviation", error.std),
-        ("least", error.min),
-        ("5 % lie below", quantiles.p05),
+        ("minimum", error.min),
+        ("5 % quantile", quantiles.p05),
         ("median", quantiles.p50),
-        ("95 % lie below", quantiles.p95),
-        ("99 % lie below", quantiles.p99),
-        ("greatest", error.max),
+        ("95 % quantile", quantiles.p95),
+        ("99 % quantile", quantiles.p99),
+        ("maximum", error.max),
     ];
     if loss != "mse" {
         rows.push(("mean squared error", found.mse));
@@ -154,7 +155,7 @@ fn errors(found: &ReconstructionScores, loss: &str) -> Html {
 fn baseline(found: &PcaBaseline) -> Html {
     let model = found
         .model_mse
-        .map_or_else(|| NOTHING.to_owned(), |mse| figure(mse, 4));
+        .map_or_else(|| MISSING.to_owned(), |mse| figure(mse, 4));
     let rows = [
         vec!["mean squared error".to_owned(), model, figure(found.mse, 4)],
         vec![
@@ -163,17 +164,21 @@ fn baseline(found: &PcaBaseline) -> Html {
             found.code_size.to_string(),
         ],
         vec![
-            "fitted to records".to_owned(),
+            "records of the fit".to_owned(),
             String::new(),
             count(found.fitted as u64),
         ],
         vec![
-            "variance held".to_owned(),
+            "explained variance".to_owned(),
             String::new(),
             format!("{} %", percent(found.explained_share)),
         ],
     ];
-    figures("Against principal components", &["", "model", "PCA"], rows)
+    figures(
+        "Comparison with principal components",
+        &["", "model", "PCA"],
+        rows,
+    )
 }
 
 fn labels(found: &ClassificationScores) -> Html {
@@ -181,11 +186,11 @@ fn labels(found: &ClassificationScores) -> Html {
         let pca = found
             .pca
             .as_ref()
-            .map_or_else(|| NOTHING.to_owned(), |pca| format!("{:.4}", pick(pca)));
+            .map_or_else(|| MISSING.to_owned(), |pca| format!("{:.4}", pick(pca)));
         vec![name.to_owned(), format!("{:.4}", pick(&found.latent)), pca]
     };
     let rows = [
-        row("five nearest neighbours", |found| found.neighbours),
+        row("five nearest neighbors", |found| found.neighbors),
         row("linear probe", |found| found.probe),
     ];
     let ClassificationScores {
@@ -196,7 +201,8 @@ fn labels(found: &ClassificationScores) -> Html {
     } = found;
     let (fitted, scored) = (count(*fitted as u64), count(*scored as u64));
     let caption = format!(
-        "Share of {classes} labels found from codes (fitted to {fitted} records, scored on {scored})"
+        "Accuracy of {classes} labels predicted from latents (fitted to {fitted} records, measured \
+         on {scored})"
     );
     figures(&caption, &["", "model", "PCA"], rows)
 }
@@ -206,7 +212,7 @@ fn ranking(found: &AnomalyScores) -> Html {
         let pca = found
             .pca
             .as_ref()
-            .map_or_else(|| NOTHING.to_owned(), |pca| format!("{:.4}", pick(pca)));
+            .map_or_else(|| MISSING.to_owned(), |pca| format!("{:.4}", pick(pca)));
         vec![name.to_owned(), format!("{:.4}", pick(&found.model)), pca]
     };
     let rows = [
@@ -228,7 +234,11 @@ fn thresholds(found: &AnomalyScores) -> Option<Html> {
             .map(|share| format!("{} %", percent(share)));
         vec![error].into_iter().chain(shares).collect()
     });
-    let heads = ["above the card's", "anomalies found", "false alarms"];
+    let heads = [
+        "threshold of the card",
+        "detected anomalies",
+        "false alarms",
+    ];
     (!found.thresholds.is_empty()).then(|| figures("Thresholds", &heads, rows))
 }
 
@@ -247,14 +257,19 @@ fn denoising(levels: &[DenoisingScores]) -> Html {
         }
         row
     });
-    let mut heads = vec!["", "MSE corrupted", "restored"];
+    let mut heads = vec!["", "MSE corrupted", "MSE restored"];
     if images {
-        heads.extend(["PSNR corrupted", "restored", "SSIM corrupted", "restored"]);
+        heads.extend([
+            "PSNR corrupted",
+            "PSNR restored",
+            "SSIM corrupted",
+            "SSIM restored",
+        ]);
     }
     let records = levels.first().map_or(0, |level| level.records);
     figures(
         &format!(
-            "{} corrupted records against clean ones",
+            "{} records, corrupted and restored, compared with the clean records",
             count(records as u64)
         ),
         &heads,
@@ -265,13 +280,13 @@ fn denoising(levels: &[DenoisingScores]) -> Html {
 fn psnr(images: Option<&ImageQuality>) -> String {
     images
         .and_then(|images| images.psnr)
-        .map_or_else(|| NOTHING.to_owned(), |psnr| format!("{psnr:.2}"))
+        .map_or_else(|| MISSING.to_owned(), |psnr| format!("{psnr:.2}"))
 }
 
 fn ssim(images: Option<&ImageQuality>) -> String {
     images
         .and_then(|images| images.ssim)
-        .map_or_else(|| NOTHING.to_owned(), |ssim| format!("{ssim:.4}"))
+        .map_or_else(|| MISSING.to_owned(), |ssim| format!("{ssim:.4}"))
 }
 
 fn percent(share: f64) -> String {

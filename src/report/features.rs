@@ -1,4 +1,4 @@
-//! Feature records in a report: which features err, on the whole and in single records.
+//! The reconstruction errors of features, on average and in single records.
 
 use super::chart::{self, ChartLabels, LineSeries};
 use super::html::Html;
@@ -8,16 +8,16 @@ use crate::evaluate::ExampleRecord;
 use crate::model::FeatureInput;
 use crate::model::feature_errors::{FeatureStats, squared_errors};
 
-/// Features that a table shows.
+/// Maximum number of features in a table.
 const SHOWN: usize = 12;
-/// Features from which on a record is drawn as a line, too.
+/// Minimum number of features of a record that is also drawn as a line.
 const LINES_FROM: usize = 24;
 
-/// The names of features, and how they are scaled.
+/// The names, the scaling and the error statistics of features.
 pub(super) struct FeatureErrorsView<'a> {
     pub(super) names: &'a [String],
     pub(super) input: Option<&'a FeatureInput>,
-    /// By the model's card.
+    /// The statistics of the model card.
     pub(super) stats: Option<&'a FeatureStats>,
 }
 
@@ -29,7 +29,7 @@ impl FeatureErrorsView<'_> {
             .unwrap_or_else(|| format!("feature {place}"))
     }
 
-    /// As it stands in the data.
+    /// Reverts the scaling of a value.
     fn raw(&self, place: usize, value: f32) -> f64 {
         let (scale, offset) = self
             .input
@@ -38,7 +38,7 @@ impl FeatureErrorsView<'_> {
     }
 }
 
-/// The features with the largest mean errors.
+/// Returns a table of the features with the largest mean errors.
 pub(super) fn largest_means(features: &FeatureErrorsView<'_>, found: &FeatureStats) -> Html {
     let order = largest(&found.mean);
     let most = order.first().map_or(0.0, |&place| found.mean[place]);
@@ -50,13 +50,13 @@ pub(super) fn largest_means(features: &FeatureErrorsView<'_>, found: &FeatureSta
     let rows: Vec<BarRow> = rows.collect();
     bars(
         &of_all("Mean squared error of each feature", found.mean.len()),
-        &["feature", "mean", "deviation", ""],
+        &["feature", "mean", "standard deviation", ""],
         rows,
     )
 }
 
-/// One record: its features with the largest errors, and where there are many a line through all of
-/// them.
+/// Returns a table of the features of a record with the largest errors, and a line chart of all
+/// features if there are many.
 pub(super) fn record(features: &FeatureErrorsView<'_>, name: &str, record: &ExampleRecord) -> Html {
     let errors: Vec<f64> = squared_errors(&record.clean, &record.output).collect();
     let order = largest(&errors);
@@ -128,7 +128,7 @@ fn of_all(name: &str, all: usize) -> String {
     }
 }
 
-/// Places, those of the largest values first.
+/// Returns the indices of values in descending order of the values.
 fn largest(values: &[f64]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|&a, &b| values[b].total_cmp(&values[a]));

@@ -1,15 +1,14 @@
-//! HTML as values: tags and attributes are the program's own, and all else is escaped, so that data
-//! stays text.
+//! HTML elements with automatic escaping, so that data cannot become markup.
 
 use std::fmt::{self, Display, Write as _};
 
 use crate::text_escape::is_unprintable;
 
-/// A piece of a page.
+/// A fragment of a page.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Html(String);
 
-/// An element while its attributes and children are added.
+/// A builder of an element.
 #[derive(Debug, Clone)]
 pub(super) struct HtmlElement {
     tag: &'static str,
@@ -17,10 +16,10 @@ pub(super) struct HtmlElement {
     inside: String,
 }
 
-/// Elements that have no end tag.
+/// Elements without an end tag.
 const VOID: [&str; 3] = ["img", "meta", "br"];
 
-/// An element without attributes or children.
+/// Returns an element without attributes and children.
 pub(super) fn element(tag: &'static str) -> HtmlElement {
     HtmlElement {
         tag,
@@ -29,7 +28,7 @@ pub(super) fn element(tag: &'static str) -> HtmlElement {
     }
 }
 
-/// Text, as it is read.
+/// Returns escaped text.
 pub(super) fn text(content: impl Display) -> Html {
     let mut html = Html::default();
     // Writing to a string cannot fail.
@@ -37,18 +36,18 @@ pub(super) fn text(content: impl Display) -> Html {
     html
 }
 
-/// What the program itself wrote, as it stands: a style sheet.
+/// Returns unescaped content of the program itself, such as a style sheet.
 pub(super) fn verbatim(content: &'static str) -> Html {
     Html(content.to_owned())
 }
 
 impl Html {
-    /// Adds what follows.
+    /// Appends a fragment.
     pub(super) fn push(&mut self, next: impl Into<Self>) {
         self.0.push_str(&next.into().0);
     }
 
-    /// Whether there is nothing.
+    /// Whether the fragment is empty.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -69,7 +68,7 @@ impl<T: Into<Html>> FromIterator<T> for Html {
 }
 
 impl HtmlElement {
-    /// With an attribute.
+    /// Adds an attribute.
     pub(super) fn attribute(mut self, name: &'static str, value: impl Display) -> Self {
         let _ = write!(self.attributes, " {name}=\"");
         let _ = write!(HtmlEscaper(&mut self.attributes), "{value}");
@@ -77,23 +76,23 @@ impl HtmlElement {
         self
     }
 
-    /// With a class.
+    /// Adds a class attribute.
     pub(super) fn class(self, name: &'static str) -> Self {
         self.attribute("class", name)
     }
 
-    /// With a child after those that it has.
+    /// Appends a child.
     pub(super) fn with(mut self, child: impl Into<Html>) -> Self {
         self.inside.push_str(&child.into().0);
         self
     }
 
-    /// With text after the children that it has.
+    /// Appends text.
     pub(super) fn text(self, content: impl Display) -> Self {
         self.with(text(content))
     }
 
-    /// With these children after those that it has.
+    /// Appends children.
     pub(super) fn all<T: Into<Html>>(self, children: impl IntoIterator<Item = T>) -> Self {
         children.into_iter().fold(self, Self::with)
     }
@@ -114,7 +113,7 @@ impl From<HtmlElement> for Html {
     }
 }
 
-/// Writes text so that it means itself, in an element and in an attribute's quotes.
+/// Escapes text for elements and quoted attributes.
 struct HtmlEscaper<'a>(&'a mut String);
 
 impl fmt::Write for HtmlEscaper<'_> {
@@ -127,8 +126,8 @@ impl fmt::Write for HtmlEscaper<'_> {
                 '"' => self.0.push_str("&quot;"),
                 '\'' => self.0.push_str("&#39;"),
                 '\n' | '\t' => self.0.push(c),
-                // They are not allowed in pages, and those that turn the direction of text would
-                // hide what is written.
+                // Control characters are not allowed in HTML, and characters that change the
+                // direction of text could hide content.
                 c if is_unprintable(c) => self.0.push(char::REPLACEMENT_CHARACTER),
                 c => self.0.push(c),
             }
@@ -142,13 +141,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_from_data_stays_text() {
+    fn markup_and_control_characters_in_data_are_escaped() {
         let hostile = "</p><script>alert('&')</script>\u{0}\u{202e}\"";
         let html: Html = element("p")
             .attribute("title", hostile)
             .text(hostile)
             .into();
-        expect_test::expect![[r#"<p title="&lt;/p&gt;&lt;script&gt;alert(&#39;&amp;&#39;)&lt;/script&gt;��&quot;">&lt;/p&gt;&lt;script&gt;alert(&#39;&amp;&#39;)&lt;/script&gt;��&quot;</p>"#]].assert_eq(&html.to_string());
+        let escaped = "&lt;/p&gt;&lt;script&gt;alert(&#39;&amp;&#39;)&lt;/script&gt;��&quot;";
+        assert_eq!(
+            html.to_string(),
+            format!("<p title=\"{escaped}\">{escaped}</p>")
+        );
     }
 
     #[test]

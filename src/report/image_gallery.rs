@@ -1,5 +1,4 @@
-//! Images in a report: originals above what the model was given and what it made of them, as PNGs
-//! inside the page.
+//! A gallery of example images: originals, inputs, outputs and differences, as embedded PNGs.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 
@@ -8,39 +7,44 @@ use super::page::scroll;
 use crate::evaluate::ExampleRecord;
 use crate::image::{OutputFormat, PixelFormat, Pixels, encode};
 
-/// Sides up to which images are shown whole, several beside one another.
+/// Maximum side in pixels of images that are shown completely and several in a row.
 const SMALL: usize = 128;
-/// Of larger ones the middle is shown, up to this side: noise would not survive being scaled down.
+/// Maximum side in pixels of the center that is shown of larger images. They are not scaled down,
+/// because this would remove noise.
 const LARGE: usize = 224;
 
-/// A column of the gallery: a record, and what is said of it.
+/// A column of the gallery: a record with its caption.
 pub(super) struct GalleryImage<'a> {
     pub(super) record: &'a ExampleRecord,
     pub(super) name: String,
     pub(super) error: String,
 }
 
-/// Whether images of this size are shown whole.
+/// Whether images of this size are shown completely.
 pub(super) fn is_small((height, width): (usize, usize)) -> bool {
     height.max(width) <= SMALL
 }
 
-/// The values of a record at some stage of its way; `None` where it has no such stage.
+/// Returns the pixel values of a record for one row of the gallery; `None` if it has none.
 type PixelSource<'a> = &'a dyn Fn(&ExampleRecord) -> Option<Vec<f32>>;
 
-/// The gallery: a row per stage of the way through the model, a column per record. `corruption`
-/// says what was done.
+/// Returns the gallery, with one row for each step through the model and one column for each
+/// record. `corruption` describes the corruption of the inputs, if they are corrupted.
 pub(super) fn gallery(
     pictures: &[GalleryImage<'_>],
     format: &PixelFormat,
     corruption: Option<&str>,
 ) -> Html {
-    let gray = corruption.is_some();
+    let is_corrupted = corruption.is_some();
     let rows: [(&str, PixelSource<'_>); 4] = [
         ("original", &|record| Some(record.clean.clone())),
         ("corrupted", &|record| record.corrupted.clone()),
         (
-            if gray { "restored" } else { "reconstruction" },
+            if is_corrupted {
+                "restored"
+            } else {
+                "reconstruction"
+            },
             &|record| Some(record.output.clone()),
         ),
         ("difference", &|record| Some(difference(record, format))),
@@ -56,10 +60,10 @@ pub(super) fn gallery(
                 element("td").with(image.map_or_else(Html::default, Html::from))
             })
             .collect();
-        let is_there = pictures
+        let has_values = pictures
             .iter()
             .any(|picture| values(picture.record).is_some());
-        is_there.then(|| {
+        has_values.then(|| {
             element("tr")
                 .with(element("th").attribute("scope", "row").text(name))
                 .all(cells)
@@ -78,7 +82,7 @@ pub(super) fn gallery(
     )
 }
 
-/// Four times the distance from the original, around the middle gray.
+/// Returns the output minus the original, multiplied by four and added to middle gray.
 fn difference(record: &ExampleRecord, format: &PixelFormat) -> Vec<f32> {
     let middle = format.range[0].midpoint(format.range[1]);
     let (clean, output) = (
@@ -97,11 +101,11 @@ fn difference(record: &ExampleRecord, format: &PixelFormat) -> Vec<f32> {
     values
 }
 
-/// An image whose values stand as `format` says; `None` where they are none.
+/// Encodes values in a pixel format as an image; `None` if their shape is not an image.
 fn image(values: &[f32], record: &ExampleRecord, format: &PixelFormat) -> Option<HtmlElement> {
     let (height, width) = format.size(&record.shape)?;
     let data = format.denormalize(values);
-    let whole = Pixels {
+    let pixels = Pixels {
         width,
         height,
         channels: format.channels,
@@ -109,9 +113,9 @@ fn image(values: &[f32], record: &ExampleRecord, format: &PixelFormat) -> Option
     };
     let small = is_small((height, width));
     let shown = if small {
-        whole
+        pixels
     } else {
-        whole.center_crop(LARGE)
+        pixels.center_crop(LARGE)
     };
     let png = encode(&shown, OutputFormat::Png).ok()?;
     let image = element("img").class(if small { "small" } else { "large" });

@@ -1,5 +1,4 @@
-//! The map of codes: principal components take them to two dimensions, labels or errors give them
-//! their tones.
+//! The map of latents: their first two principal components, colored by label or error.
 
 use std::collections::BTreeMap;
 
@@ -8,19 +7,19 @@ use super::html::Html;
 use super::scale::figure;
 use crate::eval_metrics::Pca;
 
-/// Points that are drawn at most: more hide one another.
+/// Maximum number of points; more would cover each other.
 const MAX_POINTS: usize = 4000;
 
-/// Codes, one after the other, and the group of each.
+/// Latents in row-major order, with their groups.
 pub(super) struct LatentPoints<'a> {
     pub(super) size: usize,
     pub(super) values: &'a [f32],
-    /// The place of its group in `groups`; `None` where it has none.
+    /// The index in `groups` for each latent; `None` without a group.
     pub(super) group: Vec<Option<usize>>,
     pub(super) groups: Vec<String>,
 }
 
-/// The map; `None` where there is nothing that has two dimensions.
+/// Draws the map; `None` for latents of one value or fewer than three finite latents.
 pub(super) fn latent_map(codes: &LatentPoints<'_>, title: &str) -> Option<Html> {
     let rows = codes.values.len() / codes.size.max(1);
     let every = rows.div_ceil(MAX_POINTS).max(1);
@@ -49,28 +48,29 @@ pub(super) fn latent_map(codes: &LatentPoints<'_>, title: &str) -> Option<Html> 
             .or_default()
             .push(place);
     }
-    // Tones go by place, so that a group without points keeps its own.
+    // Colors depend on the index, so that a group without points keeps its color.
     let last = clouds.keys().next_back().copied().unwrap_or_default();
-    let clouds: Vec<ScatterSeries> = (0..=last)
-        .map(|tone| ScatterSeries {
+    let mut series = Vec::new();
+    for tone in 0..=last {
+        series.push(ScatterSeries {
             name: tones.names[tone].clone(),
             points: clouds.remove(&tone).unwrap_or_default(),
-        })
-        .collect();
+        });
+    }
     let [x, y] = axes(&pca);
-    let words = ChartLabels {
+    let labels = ChartLabels {
         title,
         x: &x,
         y: &y,
     };
-    Some(chart::scatter_plot(words, &clouds, clouds.len() > 2))
+    Some(chart::scatter_plot(labels, &series, series.len() > 2))
 }
 
 fn code<'a>(codes: &LatentPoints<'a>, row: usize) -> &'a [f32] {
     &codes.values[row * codes.size..(row + 1) * codes.size]
 }
 
-/// The names of the axes, with the share of the variance along each.
+/// Returns the names of the axes with their shares of the variance.
 fn axes(pca: &Pca) -> [String; 2] {
     let explained = pca.explained();
     let all = explained.iter().sum::<f64>() / pca.explained_share().max(f64::MIN_POSITIVE);
@@ -79,14 +79,17 @@ fn axes(pca: &Pca) -> [String; 2] {
             .get(place)
             .map_or(0.0, |value| value / all.max(f64::MIN_POSITIVE) * 100.0)
     };
-    let name = |word: &str, place: usize| {
-        format!("{word} principal component ({} %)", figure(share(place), 2))
+    let name = |ordinal: &str, place: usize| {
+        format!(
+            "{ordinal} principal component ({} %)",
+            figure(share(place), 2)
+        )
     };
     [name("first", 0), name("second", 1)]
 }
 
-/// Which group has which tone: each its own where there are enough, else the largest, and one for
-/// all others.
+/// The colors of the groups. If there are more groups than colors, the largest groups have their
+/// own color, and the others share one.
 struct ColorScale {
     tone: Vec<usize>,
     names: Vec<String>,
@@ -119,7 +122,14 @@ impl ColorScale {
             .iter()
             .map(|&group| codes.groups[group].clone())
             .collect();
-        names.push(if names.is_empty() { "codes" } else { "others" }.to_owned());
+        names.push(
+            if names.is_empty() {
+                "latents"
+            } else {
+                "others"
+            }
+            .to_owned(),
+        );
         Self { tone, names }
     }
 

@@ -1,4 +1,4 @@
-//! The loss curve that a training has left in the model's folder.
+//! The loss curve of a training, read from the model folder.
 
 use std::fs::File;
 use std::path::Path;
@@ -13,12 +13,12 @@ use super::html::Html;
 use super::scale::ScaleKind;
 use crate::error::StageError;
 
-/// The file's name.
+/// The name of the file.
 const FILE: &str = "training.parquet";
-/// Epochs that are read at most.
+/// Maximum number of epochs that are read.
 const MAX_POINTS: usize = 1 << 20;
 
-/// How an epoch went.
+/// The losses of an epoch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LossPoint {
     /// The epoch.
@@ -31,29 +31,29 @@ pub struct LossPoint {
     pub validation_loss: Option<f64>,
 }
 
-/// Reads `training.parquet` of a model's folder; no points where there is no such file.
+/// Reads `training.parquet` of a model folder; returns no points if the file does not exist.
 ///
 /// # Errors
-/// When it is not the file that a training leaves.
+/// If the file is not a loss curve.
 pub fn read_curve(folder: &Path) -> Result<Vec<LossPoint>, StageError> {
     let path = folder.join(FILE);
     if !path.exists() {
         return Ok(Vec::new());
     }
     let file = File::open(&path).map_err(StageError::io(&path))?;
-    let broken = |reason: String| {
+    let invalid = |reason: String| {
         StageError::Other(format!(
-            "{}: {reason}; remove it to do without",
+            "{}: invalid loss curve: {reason}; restore the file, or remove it to omit the curve",
             path.display()
         ))
     };
     let reader = ParquetRecordBatchReaderBuilder::try_new(file)
-        .map_err(|error| broken(error.to_string()))?;
+        .map_err(|error| invalid(error.to_string()))?;
     let mut points = Vec::new();
-    for records in reader.build().map_err(|error| broken(error.to_string()))? {
-        let records = records.map_err(|error| broken(error.to_string()))?;
+    for records in reader.build().map_err(|error| invalid(error.to_string()))? {
+        let records = records.map_err(|error| invalid(error.to_string()))?;
         let epochs = column(&records, "epoch")
-            .ok_or_else(|| broken("has no column `epoch` of numbers".to_owned()))?;
+            .ok_or_else(|| invalid("no numeric column `epoch`".to_owned()))?;
         let other = ["learning_rate", "loss", "validation_loss"].map(|name| column(&records, name));
         let at = |column: &Option<ArrayRef>, row: usize| {
             let column = column.as_ref()?.as_primitive::<Float64Type>();
@@ -88,7 +88,7 @@ fn column(records: &RecordBatch, name: &str) -> Option<ArrayRef> {
         .flatten()
 }
 
-/// The curve of the losses, and that of the learning rate.
+/// Draws the losses and the learning rate by epoch.
 pub(super) fn charts(points: &[LossPoint], loss: &str) -> Vec<Html> {
     let line = |name: &str, pick: fn(&LossPoint) -> Option<f64>| LineSeries {
         name: name.to_owned(),
@@ -132,7 +132,7 @@ pub(super) fn charts(points: &[LossPoint], loss: &str) -> Vec<Html> {
     .collect()
 }
 
-/// The epoch with the least validation loss, and that loss.
+/// Returns the epoch with the smallest validation loss, and that loss.
 pub(super) fn best(points: &[LossPoint]) -> Option<(f64, f64)> {
     let losses = points
         .iter()

@@ -1,4 +1,4 @@
-//! Reports: one self-contained page about a model, or about what a run has written.
+//! Reports: self-contained HTML pages about a model or about the output of a run.
 
 mod chart;
 mod loss_curve;

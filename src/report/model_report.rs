@@ -1,5 +1,4 @@
-//! The page about a model: its key figures, how it learned, how it errs, what it makes of records,
-//! what its codes hold.
+//! The page about a model: key figures, loss curve, reconstruction errors, examples, latents.
 
 use super::chart::{ChartLabels, HistogramSeries, histogram};
 use super::features::{self, FeatureErrorsView};
@@ -14,37 +13,37 @@ use crate::data::{PreparedDataset, Subset};
 use crate::evaluate::{Evaluation, ExampleRecord, ExampleSet, RecordScore};
 use crate::model::{Model, ModelCard};
 
-/// What a page about a model is made of.
+/// The contents of a page about a model.
 pub struct ModelReport<'a> {
     /// The model.
     pub model: &'a Model,
-    /// How it learned, epoch by epoch; empty where nobody knows.
+    /// The loss curve by epoch; empty if it is not available.
     pub curve: &'a [LossPoint],
-    /// What came of trying it with data.
+    /// The evaluation of the model on data, if there is one.
     pub evaluated: Option<EvaluatedModel<'a>>,
-    /// What could not be shown, in sentences.
+    /// Notes about parts that are missing, in sentences.
     pub notes: Vec<String>,
 }
 
-/// A model that was tried with data.
+/// The evaluation of a model on data.
 #[derive(Clone, Copy)]
 pub struct EvaluatedModel<'a> {
-    /// What was found.
+    /// The results.
     pub evaluation: &'a Evaluation,
     /// The data.
     pub prepared: &'a PreparedDataset,
-    /// The records that [`examples`] has chosen.
+    /// The records that [`examples`] selected.
     pub shown: &'a ExampleSet,
 }
 
-/// An example: what it is called, and where it is.
+/// The name of an example and its score.
 struct NamedExample<'a> {
     name: String,
     score: &'a RecordScore,
 }
 
-/// The records that a page shows: from the best reconstructed to the worst, and an anomaly in the
-/// middle of those.
+/// Selects the records that a page shows: evenly spaced from the smallest error to the largest, and
+/// the median anomaly.
 pub fn examples(evaluation: &Evaluation, model: &Model) -> Vec<(Subset, usize)> {
     chosen(evaluation, model)
         .iter()
@@ -95,7 +94,7 @@ fn chosen<'a>(evaluation: &'a Evaluation, model: &Model) -> Vec<NamedExample<'a>
 }
 
 impl ModelReport<'_> {
-    /// The page.
+    /// Renders the page.
     pub fn page(&self) -> String {
         let card = self.model.card();
         let name = card.map_or(self.model.name(), |card| card.name.as_str());
@@ -105,7 +104,7 @@ impl ModelReport<'_> {
             self.records(),
             self.latents(),
             section(
-                "Figures",
+                "Measurements",
                 self.evaluated
                     .map(|all| charts(evaluation_tables::tables(all.evaluation))),
             ),
@@ -170,7 +169,7 @@ impl ModelReport<'_> {
         let best = loss_curve::best(self.curve).map(|(epoch, loss)| {
             let epochs = self.curve.len();
             paragraph(format!(
-                "The least validation loss, {}, was that of epoch {epoch} of {epochs}.",
+                "The smallest validation loss, {}, is that of epoch {epoch} of {epochs}.",
                 figure(loss, 4)
             ))
         });
@@ -218,28 +217,28 @@ impl ModelReport<'_> {
             ("p99", quantiles.p99),
         ];
         let marks = marks.map(|(name, value)| (name.to_owned(), value));
-        let words = ChartLabels {
+        let labels = ChartLabels {
             title: "Reconstruction error",
             x: evaluation.model.loss,
             y: "% of the records",
         };
-        let whose = match known {
+        let records = match known {
             Some(known) => format!(
-                "the {} validation records that the model's card tells of",
+                "the {} validation records of the model card",
                 count(known.count)
             ),
             None => "these records".to_owned(),
         };
-        let told = paragraph(format!(
-            "Dashed lines: half, 95 % and 99 % of {whose} lie to the left."
+        let explanation = paragraph(format!(
+            "The dashed lines mark the 50 %, 95 % and 99 % quantiles of {records}."
         ));
         let features = self.features();
         let means = reconstruction.error.features.as_ref();
         let means = means.map(|found| features::largest_means(&features, found));
-        let drawn = histogram(words, &samples, &marks);
+        let drawn = histogram(labels, &samples, &marks);
         section(
             "Reconstruction error",
-            [told, charts([drawn].into_iter().chain(means))],
+            [explanation, charts([drawn].into_iter().chain(means))],
         )
     }
 
@@ -287,12 +286,10 @@ impl ModelReport<'_> {
         if both.is_empty() {
             return Html::default();
         }
-        let mut told =
-            "Records from the best reconstructed to the worst, by their error.".to_owned();
+        let mut explanation =
+            "Records in the order of their errors, from the smallest to the largest.".to_owned();
         if let Some(corruption) = &shown.corruption {
-            told.push_str(&format!(
-                " What the model was given here was corrupted: {corruption}."
-            ));
+            explanation.push_str(&format!(" The inputs were corrupted: {corruption}."));
         }
         let content = match self.model.image_input() {
             Some(image) => {
@@ -319,7 +316,10 @@ impl ModelReport<'_> {
                     .collect()
             }
         };
-        section("Records", [paragraph(told)].into_iter().chain(content))
+        section(
+            "Records",
+            [paragraph(explanation)].into_iter().chain(content),
+        )
     }
 
     fn latents(&self) -> Html {
@@ -334,8 +334,8 @@ impl ModelReport<'_> {
         let Some(codes) = &evaluation.codes else {
             return Html::default();
         };
-        let labelled = codes.labels.iter().any(Option::is_some);
-        let (group, groups) = if labelled {
+        let has_labels = codes.labels.iter().any(Option::is_some);
+        let (group, groups) = if has_labels {
             let group = codes
                 .labels
                 .iter()
@@ -359,7 +359,7 @@ impl ModelReport<'_> {
                 group,
                 groups,
             },
-            "Codes",
+            "Latents",
         );
         section("Latent space", map.map(|map| charts([map])))
     }
@@ -393,4 +393,5 @@ impl ModelReport<'_> {
     }
 }
 
-const DIFFERENCE: &str = "Difference: four times what was added to the original (light) or taken away (dark); middle gray is none.";
+const DIFFERENCE: &str = "Difference: the output minus the original, multiplied by four; light \
+                          pixels became lighter, dark pixels darker, middle gray is unchanged.";

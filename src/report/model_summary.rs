@@ -1,4 +1,4 @@
-//! What a model's card says, as key figures and as a table.
+//! The model card, as key figures and as a table.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use super::scale::{count, figure};
 use crate::model::ModelCard;
 use crate::model::input::{InputKind, InputSpec};
 
-/// The figures that are looked for first, where nothing was measured anew.
+/// Returns the key figures of the card, for a model that is not evaluated.
 pub(super) fn tiles(card: &ModelCard) -> Vec<FigureTile> {
     let mut tiles = Vec::new();
     tiles.extend(
@@ -31,15 +31,15 @@ pub(super) fn tiles(card: &ModelCard) -> Vec<FigureTile> {
         .metrics
         .iter()
         .take(MAX_TILES - tiles.len().min(MAX_TILES));
-    tiles.extend(
-        metrics.map(|(name, value)| FigureTile::new(name, figure(*value, 4), "by the card")),
-    );
+    tiles.extend(metrics.map(|(name, value)| {
+        FigureTile::new(name, figure(*value, 4), "according to the model card")
+    }));
     tiles
 }
 
 const MAX_TILES: usize = 8;
 
-/// All that the card says.
+/// Returns a table of all entries of the card.
 pub(super) fn table(card: &ModelCard) -> Html {
     let mut rows: Vec<(String, Html)> = Vec::new();
     let mut row = |name: &str, value: String| {
@@ -63,7 +63,7 @@ pub(super) fn table(card: &ModelCard) -> Html {
         let count = count(error.count);
         row(
             "validation error",
-            format!("mean {mean}, median {p50}, p95 {p95}, p99 {p99}, of {count} records"),
+            format!("mean {mean}, median {p50}, p95 {p95}, p99 {p99} of {count} records"),
         );
     }
     for (name, value) in &card.metrics {
@@ -93,7 +93,7 @@ pub(super) fn table(card: &ModelCard) -> Html {
     facts(rows)
 }
 
-/// The training file, as it was written.
+/// Returns the training file that the card holds.
 pub(super) fn training_file(card: &ModelCard) -> Option<Html> {
     let file = &card.training.as_ref()?.file;
     let text = toml::to_string(file)
@@ -128,7 +128,7 @@ fn input(input: &InputSpec) -> String {
     }
 }
 
-/// A value as people write it: words without quotes.
+/// Formats a value without the quotes and brackets of JSON.
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

@@ -1,5 +1,4 @@
-//! The page about what a run has written: its errors, its codes, where its records came from, what
-//! was refused.
+//! The page about the output of a run: errors, latents, sources, rejects.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -18,12 +17,12 @@ use crate::sink::inspect::{self, DatasetDescription};
 use crate::storage::Location;
 use crate::units::ByteSize;
 
-/// Sources that are shown, those with the most records.
+/// Maximum number of sources in the table; those with the most records are shown.
 const SHOWN: usize = 20;
-/// Records above this share of all errors are marked on the map of codes.
+/// The quantile of the errors above which records are highlighted in the map of latents.
 const UNUSUAL: f64 = 0.95;
 
-/// What a run has written, as far as its page shows it.
+/// The contents of a page about the output of a run.
 #[derive(Debug)]
 pub struct RunReport {
     description: DatasetDescription,
@@ -32,10 +31,10 @@ pub struct RunReport {
 }
 
 impl RunReport {
-    /// Reads a Parquet file, or a folder of them with the rejects below it.
+    /// Reads a Parquet file, or a folder of Parquet files with its rejects.
     ///
     /// # Errors
-    /// When there is none, or one cannot be read.
+    /// If there is no Parquet file, or a file cannot be read.
     pub fn read(place: &Location) -> Result<Self, StageError> {
         let description = inspect::describe(place)?;
         let scan = sample_dataset(place, &description.schema, description.rows)?;
@@ -50,7 +49,7 @@ impl RunReport {
         })
     }
 
-    /// The page.
+    /// Renders the page.
     pub fn page(&self) -> String {
         let name = self.name();
         let sections = [
@@ -62,7 +61,7 @@ impl RunReport {
             ),
             section("Latent space", self.latents().map(|map| charts([map]))),
             section("Sources", self.sources()),
-            section("Rejects", self.refused()),
+            section("Rejects", self.rejects()),
             section("Columns", [self.columns()]),
             section("Written by", self.writers()),
         ];
@@ -87,18 +86,14 @@ impl RunReport {
             bytes,
             ..
         } = &self.description;
-        let refused: u64 = self.rejects.values().sum();
+        let rejects: u64 = self.rejects.values().sum();
         let mut all = vec![
             FigureTile::new("Records", count(*rows), ""),
             FigureTile::new("Files", count(*files), ByteSize(*bytes).to_string()),
             FigureTile::new(
                 "Rejects",
-                count(refused),
-                if refused == 0 {
-                    "none lie beside it"
-                } else {
-                    ""
-                },
+                count(rejects),
+                if rejects == 0 { "none stored" } else { "" },
             ),
         ];
         for (name, summary) in &self.description.errors {
@@ -122,7 +117,7 @@ impl RunReport {
     fn errors(&self) -> Vec<Html> {
         let drawn = |(name, values): &(String, Vec<f64>)| {
             let title = name.replace('_', " ");
-            let words = ChartLabels {
+            let labels = ChartLabels {
                 title: &title,
                 x: name,
                 y: "% of the records",
@@ -133,7 +128,7 @@ impl RunReport {
             let marks = [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)]
                 .map(|(name, share)| (name.to_owned(), at(share)));
             histogram(
-                words,
+                labels,
                 &[HistogramSeries {
                     name,
                     values: values.clone(),
@@ -149,7 +144,8 @@ impl RunReport {
             .collect()
     }
 
-    /// By label where there are labels; else those with the largest errors apart from the others.
+    /// Draws the latents in groups: by label if there are labels, otherwise the records with the
+    /// largest errors and the others.
     fn latents(&self) -> Option<Html> {
         let dataset_sample::SampledLatents {
             column,
@@ -183,8 +179,8 @@ impl RunReport {
                     (
                         group,
                         vec![
-                            "usual".to_owned(),
-                            "the 5 % with the largest errors".to_owned(),
+                            "other records".to_owned(),
+                            "5 % with the largest errors".to_owned(),
                         ],
                     )
                 }
@@ -206,8 +202,8 @@ impl RunReport {
         if sources.is_empty() {
             return None;
         }
-        // Where each record is a source of its own, as an image is, folders say more.
-        let (what, counts) =
+        // If each source has one record, as with images, the folders are more informative.
+        let (unit, counts) =
             match sources.values().all(|&records| records == 1) && sources.len() > SHOWN {
                 true => ("folder", folders(sources)),
                 false => ("source", sources.clone()),
@@ -238,16 +234,19 @@ impl RunReport {
             rows.push(bar(format!("{} others", count(left)), records));
         }
         if self.scan.other_sources > 0 {
-            rows.push(bar("not told apart".to_owned(), self.scan.other_sources));
+            rows.push(bar(
+                "not counted separately".to_owned(),
+                self.scan.other_sources,
+            ));
         }
         Some(bars(
-            &format!("Records per {what}"),
-            &[what, "records", ""],
+            &format!("Records per {unit}"),
+            &[unit, "records", ""],
             rows,
         ))
     }
 
-    fn refused(&self) -> Option<Html> {
+    fn rejects(&self) -> Option<Html> {
         let most = self.rejects.values().copied().max()?;
         let mut order: Vec<_> = self.rejects.iter().collect();
         order.sort_by_key(|&(_, &records)| Reverse(records));
@@ -257,7 +256,7 @@ impl RunReport {
             cells: vec![count(records)],
         });
         Some(bars(
-            "Records that were refused, by reason and stage",
+            "Rejected records by reason and stage",
             &["reason", "records", ""],
             rows,
         ))
@@ -298,10 +297,10 @@ impl RunReport {
     }
 }
 
-/// Labels that are told apart at most: beyond, a label is rather a name.
+/// Maximum number of distinct labels; a column with more values usually holds names.
 const MAX_LABELS: usize = 128;
 
-/// Records per folder that sources lie in.
+/// Counts the records by the folder of their source.
 fn folders(sources: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
     let mut folders = BTreeMap::new();
     for (source, records) in sources {

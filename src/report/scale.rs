@@ -1,27 +1,27 @@
-//! From values to places in a chart: linear and logarithmic scales, their ticks, and how figures
-//! are written.
+//! The axes of charts: linear and logarithmic scales, their ticks, and the format of numbers.
 
 /// A scale along one axis.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AxisScale {
     low: f64,
     high: f64,
-    /// Places of `low` and `high`.
+    /// Coordinates of `low` and `high`.
     places: (f64, f64),
     kind: ScaleKind,
 }
 
-/// How values are spread along an axis.
+/// The kind of a scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ScaleKind {
-    /// Evenly.
+    /// A linear scale.
     Linear,
-    /// By their logarithms; they are above 0.
+    /// A logarithmic scale, for values above 0.
     Log,
 }
 
 impl ScaleKind {
-    /// Logarithmic where all values are above 0 and the greatest is far above the least.
+    /// Returns a logarithmic scale if all values are above 0 and the maximum is more than 30 times
+    /// the minimum, otherwise a linear scale.
     pub(super) fn fitting(values: impl Iterator<Item = f64> + Clone) -> Self {
         let low = values.clone().fold(f64::INFINITY, f64::min);
         let high = values.fold(f64::NEG_INFINITY, f64::max);
@@ -34,13 +34,13 @@ impl ScaleKind {
 }
 
 impl AxisScale {
-    /// For all finite values, and a little beyond where that makes round ends.
+    /// Fits a scale to the finite values.
     pub(super) fn fit(
         values: impl Iterator<Item = f64>,
         kind: ScaleKind,
         places: (f64, f64),
     ) -> Self {
-        // Beyond, the span between two values is no number any more.
+        // Larger values are ignored, because the difference of two values could overflow.
         let usable =
             |value: &f64| value.abs() < 1e150 && (kind == ScaleKind::Linear || *value > 1e-150);
         let (low, high) = values
@@ -65,13 +65,13 @@ impl AxisScale {
         }
     }
 
-    /// The same, from 0.
+    /// Extends the scale to 0.
     pub(super) fn with_zero(mut self) -> Self {
         self.low = self.low.min(0.0);
         self
     }
 
-    /// The same, beyond both ends to the next tick.
+    /// Extends both ends of a linear scale to the next tick.
     pub(super) fn rounded(mut self, ticks: usize) -> Self {
         if self.kind == ScaleKind::Linear {
             let step = step(self.high - self.low, ticks);
@@ -81,9 +81,9 @@ impl AxisScale {
         self
     }
 
-    /// Two linear scales on which equal distances are equally long, with a margin of some share on
-    /// all sides.
-    pub(super) fn alike(x: Self, y: Self, margin: f64) -> (Self, Self) {
+    /// Gives two linear scales equal units; `margin` is the share of the length that is added at
+    /// each end.
+    pub(super) fn with_equal_units(x: Self, y: Self, margin: f64) -> (Self, Self) {
         let length = |scale: &Self| (scale.places.1 - scale.places.0).abs().max(1.0);
         let per_unit = ((x.high - x.low) / length(&x)).max((y.high - y.low) / length(&y))
             * (1.0 + 2.0 * margin);
@@ -101,13 +101,13 @@ impl AxisScale {
         (x, y)
     }
 
-    /// Where a value is; beyond the ends for values beyond them.
+    /// Returns the coordinate of a value, also outside of the scale.
     pub(super) fn at(&self, value: f64) -> f64 {
         let (from, to) = self.places;
         from + self.share(value) * (to - from)
     }
 
-    /// From 0 at the low end to 1 at the high one.
+    /// Returns the position of a value on the scale, from 0 at the low end to 1 at the high end.
     pub(super) fn share(&self, value: f64) -> f64 {
         match self.kind {
             ScaleKind::Linear => (value - self.low) / (self.high - self.low),
@@ -115,7 +115,7 @@ impl AxisScale {
         }
     }
 
-    /// The value at a share of the way from the low end to the high one.
+    /// Returns the value at a position from 0 to 1.
     pub(super) fn value(&self, share: f64) -> f64 {
         match self.kind {
             ScaleKind::Linear => self.low + share * (self.high - self.low),
@@ -123,12 +123,12 @@ impl AxisScale {
         }
     }
 
-    /// Whether a value lies within the ends.
-    pub(super) fn holds(&self, value: f64) -> bool {
+    /// Whether a value is on the scale.
+    pub(super) fn contains(&self, value: f64) -> bool {
         (self.low..=self.high).contains(&value)
     }
 
-    /// Round values within the ends, about so many.
+    /// Returns approximately `about` round values on the scale.
     pub(super) fn ticks(&self, about: usize) -> Vec<f64> {
         if self.kind == ScaleKind::Log {
             return self.decades(about);
@@ -138,7 +138,7 @@ impl AxisScale {
         let all = (0..100)
             .map(|n| (first + f64::from(n)) * step)
             .take_while(|tick| *tick <= self.high + step * 1e-9);
-        // Counting in steps leaves -0 and the like.
+        // Rounding errors near 0 are removed.
         all.map(|tick| if tick.abs() < step * 1e-9 { 0.0 } else { tick })
             .collect()
     }
@@ -165,7 +165,8 @@ impl AxisScale {
     }
 }
 
-/// 1, 2 or 5 times a power of ten, so that about so many steps make the span.
+/// Returns a step of 1, 2 or 5 times a power of ten that divides the span into approximately
+/// `about` parts.
 fn step(span: f64, about: usize) -> f64 {
     let rough = (span / about.max(1) as f64).max(f64::MIN_POSITIVE);
     let power = 10.0_f64.powf(rough.log10().floor());
@@ -175,7 +176,7 @@ fn step(span: f64, about: usize) -> f64 {
     factor.unwrap_or(10.0) * power
 }
 
-/// A figure with up to so many digits that count, without idle zeros.
+/// Formats a number with at most `digits` significant digits, without trailing zeros.
 pub(super) fn figure(value: f64, digits: usize) -> String {
     if value == 0.0 || !value.is_finite() {
         return if value.is_nan() {
@@ -206,7 +207,7 @@ pub(super) fn figure(value: f64, digits: usize) -> String {
     text.replace('-', "−")
 }
 
-/// A whole number, its digits in threes.
+/// Formats an integer with its digits in groups of three.
 pub(super) fn count(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::new();
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_lies_where_its_share_of_the_scale_is() {
+    fn values_are_mapped_to_coordinates_and_back() {
         let linear = AxisScale::fit([0.0, 10.0].into_iter(), ScaleKind::Linear, (100.0, 0.0));
         assert_eq!(
             (linear.at(0.0), linear.at(2.5), linear.value(0.25)),
@@ -276,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_short() {
+    fn numbers_are_formatted_with_significant_digits() {
         let all = [
             0.0,
             1.0,

@@ -1,4 +1,4 @@
-//! Tests of whole pages: that they are sound HTML, fetch nothing, and show what they should.
+//! Tests of complete pages: valid HTML, no external resources, and the expected contents.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::registry::parse_options;
 use crate::storage::Location;
 use crate::tensor::{fixed_column, vector_field};
 
-/// Ends every element that it begins, runs nothing, fetches nothing.
+/// Asserts that a page closes all elements and has no scripts and no external resources.
 fn check_page(page: &str) {
     let mut open: Vec<&str> = Vec::new();
     for tag in page
@@ -67,7 +67,7 @@ fn text(name: &str) -> Field {
 }
 
 #[test]
-fn a_page_about_a_run_shows_errors_codes_sources_and_rejects() {
+fn run_page_shows_errors_latents_sources_and_rejects() {
     let folder = tempfile::tempdir().unwrap();
     let rows = 500;
     let errors: Float32Array = (0..rows).map(|n| Some(0.01 + (n % 97) as f32)).collect();
@@ -131,7 +131,7 @@ fn a_page_about_a_run_shows_errors_codes_sources_and_rejects() {
 }
 
 #[test]
-fn a_dataset_of_which_nothing_is_known_makes_a_page_all_the_same() {
+fn run_page_of_a_dataset_without_known_columns_is_valid() {
     let folder = tempfile::tempdir().unwrap();
     let nothing: Float32Array = [Some(f32::NAN), None].into_iter().collect();
     write(
@@ -151,7 +151,7 @@ fn a_dataset_of_which_nothing_is_known_makes_a_page_all_the_same() {
     );
 }
 
-/// A model folder made of files under `tests/models`.
+/// Creates a model folder from files of `tests/models`.
 fn model(folder: &Path, files: &[(&str, &str)], card: &str) -> Model {
     for (from, to) in files {
         std::fs::copy(testing::file(from), folder.join(to)).unwrap();
@@ -160,7 +160,7 @@ fn model(folder: &Path, files: &[(&str, &str)], card: &str) -> Model {
     testing::open(&format!("path = {folder:?}")).unwrap_or_else(|faults| panic!("{faults:?}"))
 }
 
-/// The page about a model that was tried with all parts of what `spec` names.
+/// Returns the page about a model that is evaluated on all parts of the data of `spec`.
 fn page(folder: &Path, model: &Model, spec: Value) -> String {
     let spec: DataSpec = parse_options(spec).unwrap();
     let prepared = prepare(
@@ -170,12 +170,13 @@ fn page(folder: &Path, model: &Model, spec: Value) -> String {
         &mut |_| {},
     )
     .unwrap();
-    let asked = EvaluateOptions {
+    let options = EvaluateOptions {
         parts: Subset::ALL.to_vec(),
         corruptions: vec![],
     };
-    let evaluation = evaluate(model, &prepared, &asked, &mut |_, _, _| {}).unwrap();
-    let shown = collect_examples(model, &prepared, &asked, &examples(&evaluation, model)).unwrap();
+    let evaluation = evaluate(model, &prepared, &options, &mut |_, _, _| {}).unwrap();
+    let chosen = examples(&evaluation, model);
+    let shown = collect_examples(model, &prepared, &options, &chosen).unwrap();
     let evaluated = Some(EvaluatedModel {
         evaluation: &evaluation,
         prepared: &prepared,
@@ -194,7 +195,7 @@ fn page(folder: &Path, model: &Model, spec: Value) -> String {
 }
 
 #[test]
-fn a_page_about_a_model_of_features_shows_which_of_them_err() {
+fn model_page_of_features_shows_their_errors() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     let rows = (0..60).map(|n| {
@@ -211,12 +212,15 @@ fn a_page_about_a_model_of_features_shows_which_of_them_err() {
         .chain(rows)
         .collect();
     std::fs::write(path.join("rows.csv"), rows).unwrap();
-    let card = "name = 'pairs <of> two'\nkind = 'linear'\ncode_size = 2\ndescription = 'sums & halves'\n\
+    let card = "name = 'pairs <of> two'\nkind = 'linear'\ncode_size = 2\n\
+                description = 'sums & halves'\n\
                 [input]\ncolumns = ['a<b', 'b', 'c', 'd']\n\
                 [reconstruction_error]\ncount = 9\nmean = 0.5\nstd = 0.1\nmin = 0\nmax = 2\n\
-                quantiles = { p01 = 0, p05 = 0, p25 = 0, p50 = 0.5, p75 = 0.5, p95 = 0.5, p99 = 1.5 }\n\
+                quantiles = { p01 = 0, p05 = 0, p25 = 0, p50 = 0.5, p75 = 0.5, p95 = 0.5, \
+                p99 = 1.5 }\n\
                 features = { mean = [0.1, 0.1, 0, 0], std = [0.1, 0.1, 0, 0] }\n\
-                [training]\nlicense = 'free'\nhyperparameters = { learning_rate = 0.5 }\nfile = { name = 'x' }\n";
+                [training]\nlicense = 'free'\nhyperparameters = { learning_rate = 0.5 }\n\
+                file = { name = 'x' }\n";
     let model = model(
         path,
         &[
@@ -239,7 +243,7 @@ fn a_page_about_a_model_of_features_shows_which_of_them_err() {
         "z-score",
         "median anomaly",
         "AUCROC",
-        "epoch 2 of 3",
+        "The smallest validation loss, 0.02, is that of epoch 2 of 3.",
         "first principal component",
         "a &lt;note&gt;",
         "The training file",
@@ -278,7 +282,7 @@ fn curve(folder: &Path) {
 }
 
 #[test]
-fn a_page_about_a_denoiser_shows_images_before_and_after() {
+fn model_page_of_a_denoiser_shows_images_before_and_after() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     for n in 0..6_u32 {
@@ -299,7 +303,7 @@ fn a_page_about_a_denoiser_shows_images_before_and_after() {
     assert_eq!(
         page.matches("<img").count(),
         12,
-        "original, corrupted, restored, difference of three"
+        "original, corrupted, restored and difference of three images"
     );
     for shown in [
         "gaussian noise, sigma 25/255",
@@ -312,13 +316,14 @@ fn a_page_about_a_denoiser_shows_images_before_and_after() {
 }
 
 #[test]
-fn a_loss_curve_that_is_none_is_refused_with_its_name() {
+fn invalid_loss_curve_is_refused_with_its_path() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(read_curve(folder.path()).unwrap(), []);
     std::fs::write(folder.path().join("training.parquet"), "no Parquet").unwrap();
     let error = read_curve(folder.path()).unwrap_err().to_string();
     assert!(
-        error.contains("training.parquet") && error.ends_with("remove it to do without"),
+        error.contains("training.parquet: invalid loss curve: ")
+            && error.ends_with("; restore the file, or remove it to omit the curve"),
         "{error}"
     );
 }

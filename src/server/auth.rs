@@ -1,4 +1,4 @@
-//! Who may ask: anybody, or who knows the token.
+//! Authorization of requests: by a token, or open to all clients.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use std::net::SocketAddr;
@@ -12,26 +12,27 @@ use sha2::{Digest, Sha256};
 use super::credential_rotation::{Credential, LoadedCredential};
 use crate::error::{ConfigError, StageError};
 
-/// Where the token is.
+/// Location of the token.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct TokenSource {
-    /// A file whose first line it is. It is read again when it changes.
+    /// A file whose first line is the token. It is reloaded when it changes.
     #[serde(default)]
     pub file: Option<PathBuf>,
-    /// The name of an environment variable.
+    /// The name of an environment variable that holds the token.
     #[serde(default)]
     pub variable: Option<String>,
 }
 
-/// Characters that a token has at least: what can be guessed protects nothing.
+/// Minimum length of a token in bytes: a short token could be guessed.
 const TOKEN_LENGTH: usize = 16;
-/// What browsers send as the user's name, beside the token as the password.
+/// The user name that browsers send with the token as the password.
 const USER: &str = "latentflow";
 
-/// Who may ask.
+/// The authorization of a listener.
 pub struct TokenAuth {
-    place: Option<TokenSource>,
-    /// Digests of the token, and of what browsers send for it; `None` where anybody may ask.
+    source: Option<TokenSource>,
+    /// Digests of the token, and of the form in which browsers send it; `None` before the token is
+    /// read, or if the listener needs none.
     token: RwLock<Option<TokenDigests>>,
 }
 
@@ -42,20 +43,20 @@ struct TokenDigests {
 }
 
 impl TokenAuth {
-    /// Who may ask by the token of a place. A token that lies in a file is taken by
+    /// Creates the authorization for a token source. A token in a file is loaded by
     /// [`Credential::take`].
     ///
     /// # Errors
-    /// When the variable is not set, or holds no token.
-    pub(super) fn of(place: Option<&TokenSource>) -> Result<Self, StageError> {
+    /// Returns an error if the variable is not set, or does not hold a token.
+    pub(super) fn of(source: Option<&TokenSource>) -> Result<Self, StageError> {
         let access = Self {
-            place: place.cloned(),
+            source: source.cloned(),
             token: RwLock::new(None),
         };
         if let Some(TokenSource {
             file: None,
             variable,
-        }) = place
+        }) = source
         {
             let name = variable.as_deref().unwrap_or_default();
             let text = std::env::var(name);
@@ -77,19 +78,19 @@ impl TokenAuth {
 
     /// Whether a token is necessary.
     pub fn needs_token(&self) -> bool {
-        self.place.is_some()
+        self.source.is_some()
     }
 
-    /// Whether the value of an `Authorization` header admits its sender: `Bearer TOKEN`. Digests
-    /// are compared, so that the time that this takes says nothing about the token.
+    /// Whether an `Authorization` header has the form `Bearer TOKEN` with the right token. Digests
+    /// are compared, so that the duration reveals nothing about the token.
     pub fn is_authorized(&self, header: Option<&str>) -> bool {
         self.compare(header, |scheme, given, token| {
             scheme.eq_ignore_ascii_case("bearer") && digest(given) == token.bearer
         })
     }
 
-    /// As [`TokenAuth::is_authorized`], for people with a browser as well, who enter the user
-    /// `latentflow` and the token as the password.
+    /// Like [`TokenAuth::is_authorized`], and also accepts browsers, in which the user enters the
+    /// name `latentflow` and the token as the password.
     pub fn is_browser_authorized(&self, header: Option<&str>) -> bool {
         let basic = |scheme: &str, given: &str, token: TokenDigests| {
             scheme.eq_ignore_ascii_case("basic") && digest(given) == token.basic
@@ -115,7 +116,9 @@ impl TokenDigests {
     fn of(text: &str) -> Result<Self, String> {
         let text = text.lines().next().unwrap_or_default().trim();
         if text.len() < TOKEN_LENGTH {
-            return Err(format!("a token has at least {TOKEN_LENGTH} characters"));
+            return Err(format!(
+                "expected a token of at least {TOKEN_LENGTH} characters"
+            ));
         }
         let basic = BASE64_STANDARD.encode(format!("{USER}:{text}"));
         Ok(Self {
@@ -135,9 +138,9 @@ impl Credential for TokenAuth {
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        self.place
+        self.source
             .iter()
-            .filter_map(|place| place.file.clone())
+            .filter_map(|source| source.file.clone())
             .collect()
     }
 
@@ -147,20 +150,20 @@ impl Credential for TokenAuth {
 
     fn take(&self, contents: &[Vec<u8>]) -> Result<LoadedCredential, String> {
         let text = contents.first().map(Vec::as_slice).unwrap_or_default();
-        let text = std::str::from_utf8(text).map_err(|_| "a token is text in UTF-8".to_owned())?;
+        let text = std::str::from_utf8(text).map_err(|_| "expected a token in UTF-8".to_owned())?;
         self.set(TokenDigests::of(text)?);
         Ok(LoadedCredential::default())
     }
 }
 
-/// What is wrong with who may ask at an address, before anything is read. `open` is the option that
-/// admits anybody, and whether it is set.
+/// Faults in the authorization options of an address, found before any file is read. `open` holds
+/// the name of the option that admits all clients, and its value.
 pub fn check_auth(
     listen: SocketAddr,
     token: Option<&TokenSource>,
     open: (&str, bool),
 ) -> Vec<ConfigError> {
-    let (option, anybody) = open;
+    let (option, is_open) = open;
     let mut faults = Vec::new();
     match token {
         Some(TokenSource {
@@ -169,7 +172,7 @@ pub fn check_auth(
         }) => {
             faults.push(ConfigError::new(
                 "token",
-                "names both a file and a variable; keep one",
+                "sets both `file` and `variable`; keep one",
             ));
         }
         Some(TokenSource {
@@ -178,16 +181,17 @@ pub fn check_auth(
         }) => {
             faults.push(ConfigError::new(
                 "token",
-                "names no place; write { file = \"...\" } or { variable = \"...\" }",
+                "sets neither `file` nor `variable`; write { file = \"...\" } or { variable = \
+                 \"...\" }",
             ));
         }
-        Some(_) if anybody => {
+        Some(_) if is_open => {
             faults.push(ConfigError::new(option, "contradicts `token`; keep one"))
         }
-        None if !listen.ip().is_loopback() && !anybody => {
+        None if !listen.ip().is_loopback() && !is_open => {
             let text = format!(
-                "{listen} can be reached from other machines; add token = {{ file = \"...\" }}, or {option} = true where \
-                 the network lets only the right ones in"
+                "{listen} can be reached from other machines; add token = {{ file = \"...\" }}, or \
+                 {option} = true if the network admits only trusted clients"
             );
             faults.push(ConfigError::new("listen", text));
         }
@@ -203,16 +207,16 @@ mod tests {
     use super::*;
 
     fn access(token: &str) -> Result<TokenAuth, String> {
-        let place = TokenSource {
+        let source = TokenSource {
             file: Some("token".into()),
             variable: None,
         };
-        let access = TokenAuth::of(Some(&place)).unwrap();
+        let access = TokenAuth::of(Some(&source)).unwrap();
         access.take(&[token.as_bytes().to_vec()]).map(|_| access)
     }
 
     #[test]
-    fn only_who_knows_the_token_is_let_in() {
+    fn only_requests_with_the_token_are_authorized() {
         let access = access("a-secret-of-some-length\n").unwrap();
         assert!(access.is_authorized(Some("Bearer a-secret-of-some-length")));
         let basic = format!(
@@ -232,36 +236,36 @@ mod tests {
     }
 
     #[test]
-    fn token_before_its_file_is_read_admits_nobody() {
-        let place = TokenSource {
+    fn token_before_its_file_is_read_authorizes_no_request() {
+        let source = TokenSource {
             file: Some("token".into()),
             variable: None,
         };
         assert!(
-            !TokenAuth::of(Some(&place))
+            !TokenAuth::of(Some(&source))
                 .unwrap()
                 .is_authorized(Some("Bearer "))
         );
     }
 
     #[test]
-    fn token_that_is_short_is_refused_without_being_shown() {
+    fn short_token_is_refused_without_being_shown() {
         let error = access("short").err().unwrap();
-        assert!(
-            error.contains("at least 16") && !error.contains("short"),
-            "{error}"
-        );
+        assert_eq!(error, "expected a token of at least 16 characters");
     }
 
     #[test]
-    fn an_address_that_others_can_reach_needs_a_token() {
-        let faults = |listen: &str, token: Option<TokenSource>, anybody| {
-            check_auth(
+    fn address_reachable_from_other_machines_needs_a_token() {
+        let faults = |listen: &str, token: Option<TokenSource>, is_open| {
+            let faults = check_auth(
                 listen.parse().unwrap(),
                 token.as_ref(),
-                ("anybody", anybody),
-            )
-            .len()
+                ("anybody", is_open),
+            );
+            faults
+                .into_iter()
+                .map(|fault| fault.key)
+                .collect::<Vec<_>>()
         };
         let token = || {
             Some(TokenSource {
@@ -269,20 +273,16 @@ mod tests {
                 variable: None,
             })
         };
-        assert_eq!(faults("127.0.0.1:80", None, false), 0);
-        assert_eq!(faults("[::1]:80", None, false), 0);
-        assert_eq!(faults("0.0.0.0:80", None, false), 1);
-        assert_eq!(
-            [
-                faults("0.0.0.0:80", token(), false),
-                faults("0.0.0.0:80", None, true)
-            ],
-            [0, 0]
-        );
-        assert_eq!(faults("0.0.0.0:80", token(), true), 1);
+        let none: [&str; 0] = [];
+        assert_eq!(faults("127.0.0.1:80", None, false), none);
+        assert_eq!(faults("[::1]:80", None, false), none);
+        assert_eq!(faults("0.0.0.0:80", None, false), ["listen"]);
+        assert_eq!(faults("0.0.0.0:80", token(), false), none);
+        assert_eq!(faults("0.0.0.0:80", None, true), none);
+        assert_eq!(faults("0.0.0.0:80", token(), true), ["anybody"]);
         assert_eq!(
             faults("127.0.0.1:80", Some(TokenSource::default()), false),
-            1
+            ["token"]
         );
     }
 }

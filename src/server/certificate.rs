@@ -1,9 +1,9 @@
-//! The moment at which a certificate expires.
+//! Reads the expiry time of a certificate.
 
 use x509_cert::Certificate;
 use x509_cert::der::Decode as _;
 
-/// The end of a certificate's validity in seconds since 1970; `None` where its DER cannot be read.
+/// The end of a certificate's validity in seconds since 1970; `None` if its DER cannot be parsed.
 pub(super) fn expiry(der: &[u8]) -> Option<i64> {
     let certificate = Certificate::from_der(der).ok()?;
     let end = certificate
@@ -32,7 +32,7 @@ mod tests {
             .to_vec()
     }
 
-    /// Years before 2050 stand in a certificate with two digits, those after with four.
+    /// Years before 2050 have two digits in a certificate, later ones have four.
     #[test]
     fn expiry_is_read_in_both_notations() {
         assert_eq!(expiry(&certificate(1999)), Some(917_827_200));
@@ -42,13 +42,13 @@ mod tests {
     }
 
     #[test]
-    fn certificate_that_is_cut_or_odd_has_no_expiry() {
-        let whole = certificate(2049);
-        for length in 0..whole.len() {
-            assert_eq!(expiry(&whole[..length]), None, "{length}");
+    fn truncated_or_invalid_certificate_has_no_expiry() {
+        let complete = certificate(2049);
+        for length in 0..complete.len() {
+            assert_eq!(expiry(&complete[..length]), None, "{length}");
         }
         let end = b"490201000000Z";
-        let place = whole
+        let place = complete
             .windows(end.len())
             .position(|window| window == end)
             .unwrap();
@@ -58,12 +58,12 @@ mod tests {
             b"4902010000x0Z",
             b"490201000000+",
         ] {
-            let mut odd = whole.clone();
-            odd[place..place + text.len()].copy_from_slice(text);
-            assert_eq!(expiry(&odd), None, "{text:?}");
+            let mut invalid = complete.clone();
+            invalid[place..place + text.len()].copy_from_slice(text);
+            assert_eq!(expiry(&invalid), None, "{text:?}");
         }
-        for at in 0..whole.len() {
-            let mut changed = whole.clone();
+        for at in 0..complete.len() {
+            let mut changed = complete.clone();
             changed[at] ^= 0xff;
             expiry(&changed);
         }

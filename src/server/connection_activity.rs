@@ -1,4 +1,4 @@
-//! What a connection does at the moment: when it last moved a byte, and whether it waits for the
+//! The activity of a connection: when it last transferred a byte, and whether it waits for its
 //! client.
 
 use std::pin::Pin;
@@ -14,15 +14,15 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::Notify;
 
-/// What a connection does.
+/// The activity of a connection.
 pub(super) struct ConnectionActivity {
-    /// Counts the steps of all connections of a listener.
+    /// Counts the transfers of all connections of a listener.
     steps: Arc<AtomicU64>,
-    /// The step at which this connection last moved a byte.
+    /// The number of this connection's last transfer.
     last: AtomicU64,
-    /// Whether a request is worked on, so that the client is not the one who is waited for.
+    /// Whether a request is being processed, so that the connection does not wait for its client.
     working: AtomicBool,
-    /// Requests whose heads have arrived.
+    /// Number of requests whose heads have arrived.
     requests: AtomicU64,
     evicted: AtomicBool,
     eviction: Notify,
@@ -38,49 +38,49 @@ impl ConnectionActivity {
             evicted: AtomicBool::new(false),
             eviction: Notify::new(),
         };
-        activity.moves();
+        activity.record_transfer();
         Arc::new(activity)
     }
 
-    /// A byte was read or written.
-    pub(super) fn moves(&self) {
+    /// Records that bytes were read or written.
+    pub(super) fn record_transfer(&self) {
         self.last.store(self.steps.fetch_add(1, Relaxed), Relaxed);
     }
 
-    /// The step at which a byte was last moved: of two connections, the one with the smaller step
-    /// has stood still longer.
+    /// The number of the last transfer: of two connections, the one with the smaller number has
+    /// been idle for longer.
     pub(super) fn last(&self) -> u64 {
         self.last.load(Relaxed)
     }
 
-    /// Whether a request is worked on.
+    /// Whether a request is being processed.
     pub(super) fn is_working(&self) -> bool {
         self.working.load(Relaxed)
     }
 
-    /// Requests whose heads have arrived.
+    /// Number of requests whose heads have arrived.
     pub(super) fn requests(&self) -> u64 {
         self.requests.load(Relaxed)
     }
 
-    /// Whether the connection is about to be closed for another one.
+    /// Whether the connection is about to be closed in favor of another one.
     pub(super) fn is_evicted(&self) -> bool {
         self.evicted.load(Relaxed)
     }
 
-    /// Closes the connection for another one.
+    /// Closes the connection in favor of another one.
     pub(super) fn evict(&self) {
         self.evicted.store(true, Relaxed);
         self.eviction.notify_one();
     }
 
-    /// Resolves when the connection is to be closed for another one.
+    /// Resolves when the connection is to be closed in favor of another one.
     pub(super) async fn eviction(&self) {
         self.eviction.notified().await;
     }
 }
 
-/// Hands the requests of one connection to a router, and notes when one is worked on.
+/// Passes the requests of one connection to a router, and records when one is being processed.
 pub(super) struct ActivityService {
     pub(super) router: TowerToHyperService<Router>,
     pub(super) activity: Arc<ConnectionActivity>,
@@ -106,8 +106,8 @@ impl Service<Request<Incoming>> for ActivityService {
         let answer = self.router.call(request);
         Box::pin(async move {
             let answer = answer.await?;
-            // From now on only the client is waited for.
-            activity.moves();
+            // From now on, the connection waits only for its client.
+            activity.record_transfer();
             activity.working.store(false, Relaxed);
             Ok(answer.map(|body| OutgoingBody {
                 body,
@@ -117,7 +117,8 @@ impl Service<Request<Incoming>> for ActivityService {
     }
 }
 
-/// The body of a request: while its next bytes are waited for, the request is not worked on.
+/// The body of a request. While its next bytes are awaited, the request does not count as
+/// processed.
 struct ActivityBody {
     body: Incoming,
     waits: bool,
@@ -149,21 +150,21 @@ impl HttpBody for ActivityBody {
 
 impl Drop for ActivityBody {
     fn drop(&mut self) {
-        // A handler that has waited long enough goes on without the rest.
+        // A handler that has waited long enough continues without the rest.
         if self.waits {
             self.activity.working.store(true, Relaxed);
         }
     }
 }
 
-/// Bytes that are handed over at a time: what the client has not taken yet stays here, and is
-/// accounted for.
+/// Bytes that are passed on at a time. Bytes that the client has not read stay in this body, so
+/// that they are accounted for.
 const PIECE: usize = 64 << 10;
 
-/// The body of an answer.
+/// The body of a response.
 pub(super) struct OutgoingBody {
     body: Body,
-    /// Bytes that are not handed over yet.
+    /// Bytes that are not yet passed on.
     rest: Bytes,
 }
 

@@ -1,4 +1,4 @@
-//! Bounds on the connections of a listener: how many are open, and how long a client may take.
+//! Limits on the connections of a listener: their number, and the time that a client may take.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -9,27 +9,27 @@ use serde::{Deserialize, Serialize};
 use crate::error::ConfigError;
 use crate::units::HumanDuration;
 
-/// How long the head of a request may take, where the pipeline does not say.
+/// Default of the maximum time for the head of a request.
 pub const HEAD: HumanDuration = HumanDuration(Duration::from_secs(10));
-/// How long a connection may stay open between two requests, where the pipeline does not say.
+/// Default of the maximum time between two requests of a connection.
 pub const IDLE: HumanDuration = HumanDuration(Duration::from_secs(75));
-/// How long a client may take nothing of an answer, where the pipeline does not say.
+/// Default of the maximum time in which a client must read a part of its response.
 pub const WRITE: HumanDuration = HumanDuration(Duration::from_secs(30));
 
-/// Bounds on the connections of a listener.
+/// Limits on the connections of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct ConnectionLimits {
-    /// Connections that are open at the same time. Beyond them, the connection that has stood still
-    /// for the longest time is closed. Default: 128, or an eighth of the file descriptors that the
-    /// process may open, if that is less.
+    /// Maximum number of open connections. Beyond it, the connection that has waited for its client
+    /// the longest is closed. Default: 128, or an eighth of the file descriptors that the process
+    /// may open, if that is less.
     pub connections: Option<NonZeroU32>,
-    /// How long the head of a request may take to arrive. Default: "10s".
+    /// Maximum time for the head of a request to arrive. Default: "10s".
     pub head: HumanDuration,
-    /// How long a connection may stay open between two requests. Default: "75s".
+    /// Maximum time between two requests of a connection. Default: "75s".
     pub idle: HumanDuration,
-    /// A client that takes less than 64 KiB of an answer within this time is cut off. Default:
-    /// "30s".
+    /// A client that reads less than 64 KiB of a response within this time is disconnected.
+    /// Default: "30s".
     pub write: HumanDuration,
 }
 
@@ -45,41 +45,44 @@ impl Default for ConnectionLimits {
 }
 
 impl ConnectionLimits {
-    /// Spans that would close every connection; keys are relative to the bounds.
+    /// Durations that would close every connection; keys are relative to the table of limits.
     pub fn faults(&self) -> Vec<ConfigError> {
-        let spans = [
+        let durations = [
             ("head", self.head),
             ("idle", self.idle),
             ("write", self.write),
         ];
-        let zero = spans.into_iter().filter(|(_, span)| span.0.is_zero());
+        let zero = durations
+            .into_iter()
+            .filter(|(_, duration)| duration.0.is_zero());
         zero.map(|(key, _)| {
             ConfigError::new(
                 key,
-                "a span of 0 closes every connection; write a longer one, such as \"10s\"",
+                "a duration of 0 closes every connection; expected a longer one, such as \"10s\"",
             )
         })
         .collect()
     }
 }
 
-/// Connections of the admin listener, where the pipeline does not say.
+/// Default of the maximum number of connections of the admin listener.
 const ADMIN: u64 = 128;
-/// Connections of a source, where the pipeline does not say.
+/// Default of the maximum number of connections of a source.
 const SOURCE: u64 = 1024;
 
-/// Who listens.
+/// The role of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListenerRole {
     /// The listener for operators.
     Admin,
-    /// One of so many sources.
+    /// The listener of a source; the number is that of all sources that listen.
     Source(usize),
 }
 
-/// How many connections a listener may have open: the number `written`, or the default, and at most
-/// the listener's share of the `descriptors` that the process may open. Half of those are kept for
-/// the pipeline; an eighth is for the admin listener, and the rest is divided among the sources.
+/// Maximum number of open connections of a listener: the number `written` in the pipeline or the
+/// default, and at most the listener's share of the `descriptors` that the process may open. Half
+/// of those are reserved for the pipeline; an eighth is for the admin listener, and the rest is
+/// divided among the sources.
 pub(super) fn connections(
     written: Option<NonZeroU32>,
     listener: ListenerRole,
@@ -91,8 +94,8 @@ pub(super) fn connections(
         ListenerRole::Admin => (ADMIN, admin),
         ListenerRole::Source(count) => (SOURCE, (descriptors / 2 - admin) / count.max(1) as u64),
     };
-    let wanted = written.map_or(default, |written| u64::from(written.get()));
-    usize::try_from(wanted.min(share).max(1)).unwrap_or(usize::MAX)
+    let requested = written.map_or(default, |written| u64::from(written.get()));
+    usize::try_from(requested.min(share).max(1)).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -141,12 +144,13 @@ mod tests {
     }
 
     #[test]
-    fn spans_of_zero_are_faults() {
+    fn durations_of_zero_are_faults() {
         let bounds = ConnectionLimits {
             idle: HumanDuration(Duration::ZERO),
             ..ConnectionLimits::default()
         };
-        assert_eq!(bounds.faults().len(), 1);
+        let keys: Vec<String> = bounds.faults().into_iter().map(|fault| fault.key).collect();
+        assert_eq!(keys, ["idle"]);
         assert!(ConnectionLimits::default().faults().is_empty());
     }
 }

@@ -1,5 +1,5 @@
-//! The open connections of a listener, at most so many: for another one, that which has stood still
-//! the longest is closed.
+//! The open connections of a listener, up to its limit. Beyond the limit, the connection that has
+//! been idle the longest is closed in favor of a new one.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
@@ -17,7 +17,7 @@ pub(super) struct Connections {
     metrics: Arc<crate::metrics::Metrics>,
     steps: Arc<AtomicU64>,
     open: Mutex<OpenConnections>,
-    /// A connection was closed, or may be closed now.
+    /// Notifies when a connection was closed, or may be closed.
     changes: Notify,
 }
 
@@ -27,7 +27,7 @@ struct OpenConnections {
     activities: HashMap<u64, Arc<ConnectionActivity>>,
 }
 
-/// An open connection; it counts until it is dropped.
+/// An open connection, which counts until it is dropped.
 pub(super) struct Connection {
     all: Arc<Connections>,
     number: u64,
@@ -55,7 +55,7 @@ impl Connections {
             .with_label_values(&[name])
             .set(limit);
         connections.listeners().evictions.with_label_values(&[name]);
-        connections.note(0);
+        connections.set_count(0);
         Arc::new(connections)
     }
 
@@ -71,7 +71,7 @@ impl Connections {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, count: usize) {
+    fn set_count(&self, count: usize) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         self.listeners()
             .connections
@@ -79,9 +79,9 @@ impl Connections {
             .set(count);
     }
 
-    /// A place for one more connection. Where there is none, the connection is closed that has
-    /// waited for its client the longest; requests that are worked on are never cut off, so the
-    /// place may take until one of them is answered.
+    /// Waits for a slot for one more connection. At the limit, the connection that has waited for
+    /// its client the longest is closed. Requests that are being processed are never interrupted,
+    /// so the slot may become free only when one of them is answered.
     pub(super) async fn enter(self: &Arc<Self>) -> Connection {
         loop {
             let changed = self.changes.notified();
@@ -90,8 +90,8 @@ impl Connections {
             }
             tokio::select! {
                 () = changed => {}
-                // A request that was worked on may wait for its client now.
-                () = tokio::time::sleep(AGAIN) => {}
+                // A request that was being processed may wait for its client by now.
+                () = tokio::time::sleep(RETRY_INTERVAL) => {}
             }
         }
     }
@@ -115,7 +115,7 @@ impl Connections {
         let (number, activity) = (open.next, ConnectionActivity::new(&self.steps));
         open.next += 1;
         open.activities.insert(number, Arc::clone(&activity));
-        self.note(open.activities.len());
+        self.set_count(open.activities.len());
         Some(Connection {
             all: Arc::clone(self),
             number,
@@ -124,14 +124,14 @@ impl Connections {
     }
 }
 
-/// How long it waits before it looks again whether a connection can be closed.
-const AGAIN: std::time::Duration = std::time::Duration::from_millis(50);
+/// Interval at which a connection to close is searched again.
+const RETRY_INTERVAL: std::time::Duration = std::time::Duration::from_millis(50);
 
 impl Drop for Connection {
     fn drop(&mut self) {
         let mut open = self.all.lock();
         open.activities.remove(&self.number);
-        self.all.note(open.activities.len());
+        self.all.set_count(open.activities.len());
         self.all.changes.notify_one();
     }
 }
@@ -146,9 +146,9 @@ mod tests {
     fn connection_beyond_the_limit_evicts_the_longest_idle() {
         let all = Connections::new(2, "in", &Arc::default());
         let (first, second) = (all.try_enter().unwrap(), all.try_enter().unwrap());
-        first.activity.moves();
+        first.activity.record_transfer();
         assert!(all.try_enter().is_none());
-        assert!(all.try_enter().is_none(), "one place is enough");
+        assert!(all.try_enter().is_none(), "one eviction is enough");
         assert_eq!(
             [first.activity.is_evicted(), second.activity.is_evicted()],
             [false, true]

@@ -1,4 +1,4 @@
-//! Certificates, keys and tokens that are exchanged when their files change.
+//! Rotation of credentials: certificates, keys and tokens are reloaded when their files change.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -12,34 +12,34 @@ use crate::error::StageError;
 use crate::metrics::{ListenerMetrics, Metrics};
 use crate::units::unix_seconds;
 
-/// How often the files are looked at. What changed is taken when it is the same at two looks, since
-/// a certificate and its key are not replaced in the same moment.
+/// Interval at which the files are polled. A change is loaded once two consecutive polls agree,
+/// because a certificate and its key are not replaced at the same moment.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Bytes that such a file may have.
+/// Maximum size of such a file in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Something that lies in files and is exchanged with them.
+/// A credential that is stored in files and reloaded from them.
 pub(super) trait Credential: Send + Sync {
-    /// What it is, in a word; a label of metrics.
+    /// A word for the credential, which is a label of metrics.
     fn name(&self) -> &'static str;
 
     /// The files, in the order in which [`Credential::take`] expects their contents.
     fn files(&self) -> Vec<PathBuf>;
 
-    /// Those of them that others must not read.
+    /// The files that other users must not be able to read.
     fn secrets(&self) -> Vec<PathBuf>;
 
-    /// Takes the contents of the files.
+    /// Loads the contents of the files.
     ///
     /// # Errors
-    /// Why they cannot be used; then what was there before stays.
+    /// Returns the reason for which they cannot be used; the previous credential then stays in use.
     fn take(&self, contents: &[Vec<u8>]) -> Result<LoadedCredential, String>;
 }
 
-/// What was taken.
+/// Properties of a credential that was loaded.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LoadedCredential {
-    /// When it expires, in seconds since 1970.
+    /// Time at which it expires, in seconds since 1970; `None` if it does not.
     pub(super) expires: Option<i64>,
 }
 
@@ -49,31 +49,32 @@ pub(super) struct CredentialRotation {
     held: Mutex<Vec<RotatedCredential>>,
 }
 
-/// A credential, and which contents of its files were met.
+/// A credential, and digests of the contents of its files.
 struct RotatedCredential {
     listener: String,
     credential: Arc<dyn Credential>,
     metrics: Arc<Metrics>,
-    /// The contents that are in use.
+    /// The contents in use.
     taken: [u8; 32],
-    /// The contents at the last look.
+    /// The contents at the last poll.
     seen: [u8; 32],
-    /// The contents that cannot be used, and why.
+    /// The contents that cannot be used, and the reason.
     refused: Option<([u8; 32], String)>,
 }
 
-/// What came of a look at all files.
+/// The result of a poll of all files.
 #[derive(Debug, Default)]
 pub struct RotationReport {
-    /// What was exchanged, such as `certificate of requests`.
-    pub exchanged: Vec<String>,
-    /// What cannot be used, and why; what was there before stays.
+    /// Credentials that were replaced, such as `certificate of requests`.
+    pub replaced: Vec<String>,
+    /// Credentials that cannot be used and the reasons; the previous ones stay in use.
     pub refused: Vec<String>,
 }
 
 impl CredentialRotation {
-    /// Reads a credential for the first time; from then on it is exchanged when its files change.
-    pub(super) fn hold(
+    /// Reads a credential for the first time, and registers it to be reloaded when its files
+    /// change.
+    pub(super) fn register(
         &self,
         listener: &str,
         credential: Arc<dyn Credential>,
@@ -104,10 +105,10 @@ impl CredentialRotation {
             seen: digest,
             refused: None,
         };
-        held.note(taken);
-        held.warn_of_readers();
+        held.set_metrics(taken);
+        held.warn_about_readers();
         held.gauge().set(0);
-        // A pipe gives its content once.
+        // The content of a pipe can be read only once.
         if files.iter().all(|file| file.is_file()) {
             self.held
                 .lock()
@@ -117,19 +118,19 @@ impl CredentialRotation {
         Ok(())
     }
 
-    /// Looks at the files until it is dropped.
+    /// Polls the files until it is dropped.
     pub(super) async fn watch(self: Arc<Self>) {
-        let mut looks = tokio::time::interval(POLL_INTERVAL);
-        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut polls = tokio::time::interval(POLL_INTERVAL);
+        polls.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            looks.tick().await;
+            polls.tick().await;
             let all = Arc::clone(&self);
-            // A file system that does not answer must not stop the others that wait on this thread.
+            // A file system that does not respond must not stop the other tasks of this thread.
             drop(tokio::task::spawn_blocking(move || all.poll_files(false)).await);
         }
     }
 
-    /// Takes what has changed; unless `now`, only what was the same at the look before.
+    /// Loads changed files; unless `now`, only those that were the same at the previous poll.
     pub(super) fn poll_files(&self, now: bool) -> RotationReport {
         let mut rotated = RotationReport::default();
         for held in self
@@ -174,19 +175,21 @@ impl RotatedCredential {
                 Ok(taken) => {
                     (self.taken, self.refused) = (digest, None);
                     self.gauge().set(0);
-                    self.note(taken);
-                    self.warn_of_readers();
+                    self.set_metrics(taken);
+                    self.warn_about_readers();
                     self.listeners()
                         .rotations
                         .with_label_values(&self.labels())
                         .inc();
-                    tracing::info!("the {what} was exchanged");
-                    rotated.exchanged.push(what);
+                    tracing::info!(credential = %what, "credential replaced");
+                    rotated.replaced.push(what);
                 }
                 Err(message) => {
                     self.gauge().set(1);
                     tracing::warn!(
-                        "the new {what} cannot be used, and the former one stays: {message}"
+                        credential = %what,
+                        error = %message,
+                        "cannot use the changed credential; the previous one stays in use"
                     );
                     rotated.refused.push(format!("{what}: {message}"));
                     self.refused = Some((digest, message));
@@ -209,8 +212,8 @@ impl RotatedCredential {
             .with_label_values(&self.labels())
     }
 
-    /// Notes when it expires, and warns where it has.
-    fn note(&self, taken: LoadedCredential) {
+    /// Sets the metrics of the credential, and warns if it has expired.
+    fn set_metrics(&self, taken: LoadedCredential) {
         self.listeners().rotations.with_label_values(&self.labels());
         let Some(expires) = taken.expires else { return };
         self.listeners()
@@ -219,28 +222,29 @@ impl RotatedCredential {
             .set(expires);
         if (expires as f64) < unix_seconds() {
             tracing::warn!(
-                "the certificate of {} has expired: clients that check it refuse it",
-                self.listener
+                listener = %self.listener,
+                "the certificate has expired; clients that verify it refuse the connection"
             );
         }
     }
 
-    /// Warns of secrets that other users of the machine may read.
-    fn warn_of_readers(&self) {
+    /// Warns about secrets that other users of the machine can read.
+    fn warn_about_readers(&self) {
         for file in self.credential.secrets() {
             if let Some(readers) = readers(&file) {
-                let file = file.display();
                 tracing::warn!(
-                    "{file} holds a secret and can be read by {readers}; restrict it: chmod 600 {file}"
+                    path = %file.display(),
+                    %readers,
+                    "other users can read a secret; restrict its file with chmod 600"
                 );
             }
         }
     }
 }
 
-/// Who beside its owner may read a file. A file of another owner may be readable for the group,
-/// since the process would not read it otherwise: secrets of Kubernetes and of systemd are mounted
-/// so.
+/// The users other than the owner that can read a file. A file of another owner may be readable by
+/// its group, because the process could not read it otherwise: Kubernetes and systemd mount secrets
+/// in this way.
 #[cfg(unix)]
 fn readers(file: &Path) -> Option<&'static str> {
     use std::os::unix::fs::MetadataExt as _;
@@ -262,18 +266,16 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     let opened = open(file)?;
     if !opened.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
+        return Err(io::Error::other("not a regular file"));
     }
     opened.take(MAX_BYTES + 1).read_to_end(&mut content)?;
     if content.len() as u64 > MAX_BYTES {
-        return Err(io::Error::other(format!(
-            "it is longer than {MAX_BYTES} bytes"
-        )));
+        return Err(io::Error::other(format!("larger than {MAX_BYTES} bytes")));
     }
     Ok(content)
 }
 
-/// Opens a file. A pipe in its place does not wait for a writer.
+/// Opens a file. If it is a pipe, the call does not wait for a writer.
 fn open(file: &Path) -> io::Result<File> {
     #[cfg(unix)]
     {
@@ -285,7 +287,7 @@ fn open(file: &Path) -> io::Result<File> {
     File::open(file)
 }
 
-/// Contents and where each ends.
+/// The digest of the contents and their lengths.
 fn digest(contents: &[Vec<u8>]) -> [u8; 32] {
     let mut digest = Sha256::new();
     for content in contents {
@@ -306,7 +308,7 @@ mod tests {
     const SECOND: &str = "Bearer the-second-of-the-tokens";
 
     #[test]
-    fn token_that_changes_is_taken_when_it_stays_the_same() {
+    fn changed_token_is_loaded_once_two_polls_agree() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("token");
         let write =
@@ -319,7 +321,7 @@ mod tests {
         let access = Arc::new(TokenAuth::of(Some(&place)).unwrap());
         let (rotation, metrics) = (CredentialRotation::default(), Arc::new(Metrics::new()));
         rotation
-            .hold("in", Arc::clone(&access) as Arc<dyn Credential>, &metrics)
+            .register("in", Arc::clone(&access) as Arc<dyn Credential>, &metrics)
             .unwrap();
         let admits = || [FIRST, SECOND].map(|header| access.is_authorized(Some(header)));
         let refused = metrics
@@ -328,32 +330,32 @@ mod tests {
             .with_label_values(&["in", "token"]);
         assert_eq!(admits(), [true, false]);
         write(SECOND);
-        assert!(rotation.poll_files(false).exchanged.is_empty());
-        assert_eq!(rotation.poll_files(false).exchanged, ["token of in"]);
+        assert!(rotation.poll_files(false).replaced.is_empty());
+        assert_eq!(rotation.poll_files(false).replaced, ["token of in"]);
         assert_eq!(admits(), [false, true]);
-        // What cannot be used leaves what was there, and is reported once more when it is asked
-        // for.
+        // The previous token stays in use, and a poll on request reports the error again.
         write("short");
-        assert!(rotation.poll_files(true).refused[0].contains("at least 16"));
-        assert!(rotation.poll_files(true).refused[0].contains("at least 16"));
+        let error = "token of in: expected a token of at least 16 characters";
+        assert_eq!(rotation.poll_files(true).refused, [error]);
+        assert_eq!(rotation.poll_files(true).refused, [error]);
         assert_eq!((admits(), refused.get()), ([false, true], 1));
         std::fs::remove_file(&file).unwrap();
         assert!(rotation.poll_files(true).refused[0].contains("No such file"));
         write(SECOND);
-        assert!(rotation.poll_files(true).exchanged.is_empty());
+        assert!(rotation.poll_files(true).replaced.is_empty());
         assert_eq!((admits(), refused.get()), ([false, true], 0));
         write(FIRST);
         assert_eq!(
-            rotation.poll_files(true).exchanged,
+            rotation.poll_files(true).replaced,
             ["token of in"],
-            "without waiting for a second look"
+            "without waiting for a second poll"
         );
         assert_eq!(admits(), [true, false]);
     }
 
     #[cfg(unix)]
     #[test]
-    fn secret_that_others_can_read_is_found() {
+    fn readers_of_a_secret_are_reported() {
         use std::os::unix::fs::PermissionsExt as _;
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("token");

@@ -1,5 +1,5 @@
-//! Keeps the pages of other sites, open in the browser of somebody who can reach a listener, from
-//! using it through that browser.
+//! Protects a listener from pages of other sites in a browser that can reach it, by checking the
+//! headers `Host`, `Origin` and `Sec-Fetch-*`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,22 +12,23 @@ use axum::response::Response;
 
 use crate::error::ConfigError;
 
-/// Which requests pass by their headers `Host` and `Origin`.
+/// The check of the headers `Host` and `Origin`.
 pub struct HostCheck {
-    /// Whether `Host` is checked: a page that knows no token may otherwise come under a name that
-    /// leads here.
+    /// Whether `Host` is checked. Without a token, a page could otherwise reach the listener under
+    /// a name that resolves to its address (DNS rebinding).
     pub host: bool,
     /// Whether `Origin` is checked.
     pub origin: bool,
-    /// Names that are allowed, beside numbers and this machine's own name.
+    /// Host names that are allowed in addition to IP addresses and `localhost`.
     pub hosts: Vec<String>,
-    /// The answer to a request that is refused.
+    /// Creates the response to a refused request.
     pub refuse: fn(String) -> Response,
 }
 
 const OTHER_SITES: &str = "requests from the pages of other sites are refused";
 
-/// Admits a request that no other site can have made, and has no other site show the answer.
+/// Admits a request that no other site can have made, and keeps other sites from embedding the
+/// response.
 pub async fn require_allowed_host(
     State(guard): State<Arc<HostCheck>>,
     request: Request,
@@ -47,19 +48,19 @@ pub async fn require_allowed_host(
 impl HostCheck {
     fn check(&self, headers: &HeaderMap) -> Result<(), String> {
         let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
-        // Every browser sends the name: a request without one comes from another program.
+        // Every browser sends `Host`: a request without it comes from another program.
         let mut named = headers.get_all(HOST).iter().map(text);
         if self.host
             && let Some(host) = named.find(|host| !self.allows(host))
         {
             let shown: String = host.chars().take(100).collect();
             return Err(format!(
-                "the host `{shown}` is not known: use an address in numbers or localhost, add the name to `hosts` of the \
-                 listener, or give the listener a token"
+                "unknown host `{shown}`; use an IP address or localhost, add the name to `hosts` \
+                 of the listener, or configure a token for it"
             ));
         }
         let host = headers.get(HOST).map(text).unwrap_or_default();
-        // Browsers send where a request comes from that is not a plain GET.
+        // Browsers send the origin of every request that is not a plain GET.
         let own = |origin: &str| {
             let site = origin.split_once("://").map(|(_, site)| site);
             site.is_some_and(|site| {
@@ -75,8 +76,8 @@ impl HostCheck {
         {
             return Err(OTHER_SITES.to_owned());
         }
-        // They also send whose page makes a plain GET; a link to a page of this listener may be
-        // followed from anywhere.
+        // Browsers also report the site of the page that makes a plain GET; links to pages of this
+        // listener may be followed from any site.
         let fetched =
             |name: &str, value: &str| headers.get_all(name).iter().any(|found| found == value);
         if self.origin
@@ -88,8 +89,7 @@ impl HostCheck {
         Ok(())
     }
 
-    /// Whether a host, with or without its port, is a number, this machine's own name, or a name
-    /// that is allowed.
+    /// Whether a host, with or without its port, is an IP address, `localhost`, or an allowed name.
     fn allows(&self, host: &str) -> bool {
         let name = name_of(host);
         let number = name.trim_start_matches('[').trim_end_matches(']');
@@ -113,7 +113,7 @@ fn name_of(host: &str) -> &str {
     }
 }
 
-/// Entries of `hosts` that are not names.
+/// Entries of `hosts` that are not host names.
 pub fn check_hosts(hosts: &[String]) -> Vec<ConfigError> {
     let is_name = |host: &String| {
         !host.is_empty()
@@ -121,11 +121,11 @@ pub fn check_hosts(hosts: &[String]) -> Vec<ConfigError> {
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
     };
-    let odd = hosts.iter().filter(|host| !is_name(host));
-    let message = |host: &String| {
-        format!("`{host}` is not the name of a host; write it without scheme and port")
-    };
-    odd.map(|host| ConfigError::new("hosts", message(host)))
+    let invalid = hosts.iter().filter(|host| !is_name(host));
+    let message =
+        |host: &String| format!("`{host}` is not a host name; write it without scheme and port");
+    invalid
+        .map(|host| ConfigError::new("hosts", message(host)))
         .collect()
 }
 
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn second_host_is_checked_as_the_first() {
+    fn second_host_header_is_checked_as_well() {
         let refuse = |reason: String| (StatusCode::FORBIDDEN, reason).into_response();
         let guard = HostCheck {
             host: true,
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_get_of_another_site_is_refused_unless_a_link_is_followed() {
+    fn cross_site_get_is_refused_except_for_navigation() {
         let refuse = |reason: String| (StatusCode::FORBIDDEN, reason).into_response();
         let guard = HostCheck {
             host: true,

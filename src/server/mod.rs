@@ -1,5 +1,4 @@
-//! Listeners: connections within bounds, over TLS where there is a certificate, from those who may
-//! ask, until the run ends.
+//! HTTP listeners with limits on connections, optional TLS, authorization, and a graceful shutdown.
 
 mod auth;
 mod connection_activity;
@@ -43,39 +42,39 @@ pub use credential_rotation::RotationReport;
 pub use host_check::{HostCheck, check_hosts, require_allowed_host};
 pub use tls::TlsConfig;
 
-/// Headers of a request, and bytes of its head.
+/// Maximum number of headers of a request, and maximum size of its head in bytes.
 const HEADERS: usize = 64;
 const HEAD_BYTES: usize = 32 << 10;
-/// Connections that wait to be accepted.
+/// Maximum number of connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
-/// How long it waits after the system refused a connection, such as for want of file descriptors.
+/// Pause after the system refused a connection, such as for lack of file descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// How long connections have to take their last answers.
+/// Time for connections to deliver their last responses after the shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the listeners of a run share: the file descriptors of the process, and credentials that are
-/// exchanged when they change.
+/// State that the listeners of a run share: the division of file descriptors, and the credentials
+/// that are reloaded when they change.
 #[derive(Default)]
 pub struct Listeners {
     sources: Mutex<BTreeSet<String>>,
     rotation: Arc<CredentialRotation>,
 }
 
-/// What a listener is made of.
+/// Options of a listener.
 pub struct ListenOptions<'a> {
-    /// Its name, for metrics and the log: that of the stage, or `admin`.
+    /// The name in metrics and the log: that of the stage, or `admin`.
     pub name: &'a str,
-    /// Where it listens.
+    /// The address to listen on.
     pub address: SocketAddr,
-    /// Bounds on its connections.
+    /// Limits on its connections.
     pub bounds: ConnectionLimits,
-    /// Its certificate.
+    /// Its certificate and key; `None` for plain HTTP.
     pub tls: Option<&'a TlsConfig>,
 }
 
 impl Listeners {
-    /// Plans a source that listens: the sources of a pipeline divide the file descriptors among
-    /// them.
+    /// Registers a source that listens: the sources of a pipeline divide the file descriptors among
+    /// themselves.
     pub fn plan(&self, source: &str) {
         self.sources
             .lock()
@@ -83,7 +82,7 @@ impl Listeners {
             .insert(source.to_owned());
     }
 
-    /// A source as one of those that were planned.
+    /// The role of a source among those that are registered.
     pub fn source(&self) -> ListenerRole {
         ListenerRole::Source(
             self.sources
@@ -93,31 +92,31 @@ impl Listeners {
         )
     }
 
-    /// How many connections a listener may have open, where the pipeline says `written`.
+    /// Maximum number of open connections of a listener, for the number `written` in the pipeline.
     pub fn connections(&self, written: Option<NonZeroU32>, listener: ListenerRole) -> usize {
         connection_limits::connections(written, listener, system::open_file_limit())
     }
 
-    /// Reads who may ask a listener.
+    /// Reads the token of a listener.
     ///
     /// # Errors
-    /// When the token is not there, or too short to be one.
+    /// Returns an error if the token cannot be read, or is too short.
     pub fn access(
         &self,
         name: &str,
-        place: Option<&TokenSource>,
+        source: Option<&TokenSource>,
         metrics: &Arc<Metrics>,
     ) -> Result<Arc<TokenAuth>, StageError> {
-        let access = Arc::new(TokenAuth::of(place)?);
+        let access = Arc::new(TokenAuth::of(source)?);
         self.rotation
-            .hold(name, Arc::clone(&access) as _, metrics)?;
+            .register(name, Arc::clone(&access) as _, metrics)?;
         Ok(access)
     }
 
-    /// Binds a port, and reads the keys for it.
+    /// Binds a port, and loads its certificate and key.
     ///
     /// # Errors
-    /// When the port cannot be bound, or the keys cannot be used.
+    /// Returns an error if the port cannot be bound, or the certificate or key cannot be used.
     pub fn bind(
         &self,
         options: &ListenOptions<'_>,
@@ -132,12 +131,14 @@ impl Listeners {
         } = *options;
         let secure = tls.map(ReloadingTls::of).transpose()?.map(Arc::new);
         if let Some(secure) = &secure {
-            self.rotation.hold(name, Arc::clone(secure) as _, metrics)?;
+            self.rotation
+                .register(name, Arc::clone(secure) as _, metrics)?;
         }
         let bound = open(address).and_then(|socket| Ok((socket.local_addr()?, socket)));
         let (address, socket) = bound.map_err(|error| {
             StageError::Other(format!(
-                "cannot listen on {address}: {error}; name another address, or port 0 for one that is free"
+                "cannot listen on {address}: {error}; use another address, or port 0 for any free \
+                 port"
             ))
         })?;
         let limit = self.connections(bounds.connections, listener);
@@ -147,8 +148,12 @@ impl Listeners {
         {
             let descriptors = system::open_file_limit().unwrap_or_default();
             tracing::warn!(
-                "{name}: limits.connections is lowered to {limit}, since the process may open {descriptors} files and half of \
-                 them are kept for the pipeline; raise that limit (LimitNOFILE, ulimit -n) or lower the option"
+                listener = name,
+                connections = limit,
+                descriptors,
+                "limits.connections is lowered, because half of the file descriptors of the \
+                 process are reserved for the pipeline; raise their limit (LimitNOFILE, ulimit -n) \
+                 or lower the option"
             );
         }
         let connections = Connections::new(limit, name, metrics);
@@ -161,13 +166,12 @@ impl Listeners {
         })
     }
 
-    /// Takes certificates, keys and tokens that have changed now, without waiting for a second
-    /// look.
+    /// Reloads certificates, keys and tokens that have changed, without waiting for a second poll.
     pub fn rotate(&self) -> RotationReport {
         self.rotation.poll_files(true)
     }
 
-    /// Takes certificates, keys and tokens when they change, until it is dropped.
+    /// Reloads certificates, keys and tokens when they change, until it is dropped.
     pub fn watch(&self) -> impl Future<Output = ()> + Send + 'static {
         Arc::clone(&self.rotation).watch()
     }
@@ -180,14 +184,14 @@ fn open(address: SocketAddr) -> std::io::Result<TcpListener> {
     } else {
         TcpSocket::new_v6()
     }?;
-    // Elsewhere the option would admit a second process to the port.
+    // On other systems, the option would admit a second process to the port.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// A port that is bound.
+/// A listener that is bound to a port.
 pub struct HttpServer {
     listener: TcpListener,
     address: SocketAddr,
@@ -197,27 +201,28 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// Where it listens, as clients write it: `https://127.0.0.1:8080`.
+    /// The URL of the listener for clients, such as `https://127.0.0.1:8080`.
     pub fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
     }
 
-    /// How many connections it may have open.
+    /// Maximum number of open connections.
     pub fn connections(&self) -> usize {
         self.connections.limit()
     }
 
-    /// Where it listens.
+    /// The address of the listener.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until `ends` says so; then connections have some seconds to take their last answers.
+    /// Serves until `ends` is true; then connections have [`DRAIN_TIMEOUT`] to deliver their last
+    /// responses.
     pub async fn run(self, router: Router, mut ends: watch::Receiver<bool>) {
         let mut open = JoinSet::new();
         loop {
-            // Connections that are closed are let go of.
+            // Removes the tasks of closed connections.
             while open.try_join_next().is_some() {}
             let (stream, connection) = tokio::select! {
                 () = shutdown_requested(&mut ends) => break,
@@ -229,14 +234,16 @@ impl HttpServer {
             let idle = self.bounds.idle.0.max(self.bounds.head.0);
             open.spawn(async move {
                 let _connection = connection;
+                let served =
+                    serve_connection(stream, secure, router, Arc::clone(&activity), idle, ends);
                 tokio::select! {
                     () = activity.eviction() => {}
-                    () = converse(stream, secure, router, Arc::clone(&activity), idle, ends) => {}
+                    () = served => {}
                 }
             });
         }
         drop(self.listener);
-        // What is still open after that is cut.
+        // Connections that are still open after the timeout are closed.
         let _ = tokio::time::timeout(DRAIN_TIMEOUT, async {
             while open.join_next().await.is_some() {}
         })
@@ -244,31 +251,31 @@ impl HttpServer {
     }
 }
 
-/// Resolves when the run is to end.
+/// Resolves when the run is to stop.
 async fn shutdown_requested(ends: &mut watch::Receiver<bool>) {
-    // A sender that is gone has ended, too.
+    // A dropped sender also means that the run stops.
     drop(ends.wait_for(|&ends| ends).await);
 }
 
-/// The next connection, and a place for it.
+/// The next connection, and its slot.
 async fn accept(listener: &TcpListener, connections: &Arc<Connections>) -> (TcpStream, Connection) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                // Answers are small: they need not wait for more.
+                // Responses are small: they do not wait for more data.
                 let _ = stream.set_nodelay(true);
                 return (stream, connections.enter().await);
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection was refused");
+                tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }
     }
 }
 
-/// Answers the requests of one connection.
-async fn converse(
+/// Serves one connection, after a TLS handshake if the listener has a certificate.
+async fn serve_connection(
     stream: TimeoutStream,
     secure: Option<Arc<ReloadingTls>>,
     router: Router,
@@ -277,15 +284,15 @@ async fn converse(
     ends: watch::Receiver<bool>,
 ) {
     match secure {
-        None => answer(stream, router, activity, idle, ends).await,
+        None => serve_http(stream, router, activity, idle, ends).await,
         Some(secure) => match secure.accept(stream).await {
-            Ok(stream) => answer(stream, router, activity, idle, ends).await,
-            Err(error) => tracing::debug!(%error, "a client did not agree on keys"),
+            Ok(stream) => serve_http(stream, router, activity, idle, ends).await,
+            Err(error) => tracing::debug!(%error, "TLS handshake failed"),
         },
     }
 }
 
-async fn answer<S>(
+async fn serve_http<S>(
     stream: S,
     router: Router,
     activity: Arc<ConnectionActivity>,
@@ -295,7 +302,7 @@ async fn answer<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut http = hyper::server::conn::http1::Builder::new();
-    // The stream bounds the time of a head; this bounds the time between two requests.
+    // The stream limits the time of a head; this limits the time between two requests.
     http.timer(TokioTimer::new())
         .header_read_timeout(idle)
         .max_headers(HEADERS)
@@ -305,7 +312,7 @@ async fn answer<S>(
         activity,
     };
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
-    // A client that goes away, or does not speak HTTP, is not an error of the run.
+    // A client that disconnects, or does not use HTTP, is not an error of the run.
     tokio::select! {
         _ = connection.as_mut() => {}
         () = shutdown_requested(&mut ends) => {

@@ -1,5 +1,5 @@
-//! A connection's bytes, within bounds of time: how long a head may take, and how long a client may
-//! take nothing of an answer.
+//! A TCP stream with timeouts: for the head of a request, and for a client that does not read its
+//! response.
 
 use std::io;
 use std::pin::Pin;
@@ -14,36 +14,37 @@ use tokio::time::Sleep;
 use super::connection_activity::ConnectionActivity;
 use super::connection_limits::ConnectionLimits;
 
-/// The bytes of a connection.
+/// The stream of a connection.
 pub(super) struct TimeoutStream {
     stream: TcpStream,
     activity: Arc<ConnectionActivity>,
     bounds: ConnectionLimits,
     head: Option<HeadDeadline>,
-    /// What the client takes of an answer, from the moment on at which it took nothing more.
+    /// Progress of the client since it last blocked a write; `None` while it reads fast enough.
     write: Option<WriteDeadline>,
-    /// The client takes nothing: what it was sent is not kept for it.
+    /// Whether a write timed out, so that unsent bytes are discarded on close.
     abandons: bool,
 }
 
-/// Bytes that a client takes of an answer within the bound of time, unless the answer ends before.
-const LEAST: usize = 64 << 10;
+/// Bytes of a response that a client must read within the time limit, unless the response ends
+/// earlier.
+const MIN_BYTES: usize = 64 << 10;
 
-/// What a client takes of an answer.
+/// Progress of a client that reads a response, and its deadline.
 struct WriteDeadline {
     bytes: usize,
     ends: Pin<Box<Sleep>>,
 }
 
-/// The head of a request that is arriving.
+/// The deadline of the head of a request.
 struct HeadDeadline {
-    /// Requests that came before it on the connection.
+    /// Number of earlier requests on the connection.
     before: u64,
     ends: Pin<Box<Sleep>>,
 }
 
 impl TimeoutStream {
-    /// The first head is waited for from now on.
+    /// Starts the deadline of the first head.
     pub(super) fn new(
         stream: TcpStream,
         activity: Arc<ConnectionActivity>,
@@ -63,7 +64,7 @@ impl TimeoutStream {
         }
     }
 
-    /// Whether the head that the timer is for has not arrived yet.
+    /// Whether the head of the current deadline has not arrived yet.
     fn waits_for_head(&self) -> bool {
         !self.activity.is_working()
             && self
@@ -78,21 +79,21 @@ impl TimeoutStream {
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(written) = written {
-            self.activity.moves();
-            if let (Some(taking), Ok(bytes)) = (&mut self.write, &written) {
-                taking.bytes += bytes;
+            self.activity.record_transfer();
+            if let (Some(deadline), Ok(bytes)) = (&mut self.write, &written) {
+                deadline.bytes += bytes;
             }
-            self.write.take_if(|taking| taking.bytes >= LEAST);
+            self.write.take_if(|deadline| deadline.bytes >= MIN_BYTES);
             return Poll::Ready(written);
         }
         let limit = self.bounds.write.0;
-        let taking = self.write.get_or_insert_with(|| WriteDeadline {
+        let deadline = self.write.get_or_insert_with(|| WriteDeadline {
             bytes: 0,
             ends: timer(limit),
         });
-        ready!(taking.ends.as_mut().poll(cx));
+        ready!(deadline.ends.as_mut().poll(cx));
         self.abandons = true;
-        Poll::Ready(Err(late("the client does not take its answer")))
+        Poll::Ready(Err(timed_out("the client does not read its response")))
     }
 }
 
@@ -100,7 +101,7 @@ fn timer(span: Duration) -> Pin<Box<Sleep>> {
     Box::pin(tokio::time::sleep(span))
 }
 
-fn late(what: &str) -> io::Error {
+fn timed_out(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, what)
 }
 
@@ -113,7 +114,7 @@ impl AsyncRead for TimeoutStream {
         let before = buffer.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buffer) {
             if buffer.filled().len() > before {
-                self.activity.moves();
+                self.activity.record_transfer();
                 if !self.activity.is_working() && !self.waits_for_head() {
                     let (before, ends) = (self.activity.requests(), timer(self.bounds.head.0));
                     self.head = Some(HeadDeadline { before, ends });
@@ -128,7 +129,9 @@ impl AsyncRead for TimeoutStream {
             return Poll::Pending;
         };
         ready!(head.ends.as_mut().poll(cx));
-        Poll::Ready(Err(late("the head of a request did not arrive in time")))
+        Poll::Ready(Err(timed_out(
+            "the head of a request did not arrive in time",
+        )))
     }
 }
 
@@ -156,7 +159,7 @@ impl AsyncWrite for TimeoutStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Everything was taken.
+        // All bytes were written.
         self.write = None;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
@@ -169,7 +172,8 @@ impl AsyncWrite for TimeoutStream {
 impl Drop for TimeoutStream {
     fn drop(&mut self) {
         if self.abandons || self.write.is_some() {
-            // Else the system would keep the answer, and the connection, until the client takes it.
+            // Otherwise the system would keep the response and the connection until the client
+            // reads it.
             let _ = self.stream.set_zero_linger();
         }
     }

@@ -1,4 +1,4 @@
-//! TLS of a listener: its certificate and key, which are exchanged when their files change.
+//! TLS of a listener: its certificate and key, which are reloaded when their files change.
 
 use std::path::PathBuf;
 
@@ -11,23 +11,23 @@ use super::credential_rotation::{Credential, LoadedCredential};
 /// PEM files for TLS.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct TlsConfig {
-    /// The certificate, and those that lead to it. It is read again when it changes.
+    /// The certificate, followed by its intermediate certificates. It is reloaded when it changes.
     pub certificate: PathBuf,
-    /// Its private key.
+    /// The private key of the certificate.
     pub key: PathBuf,
 }
 
-/// The keys of a listener.
+/// The certificate and key of a listener.
 #[cfg(feature = "tls")]
 pub(super) struct ReloadingTls {
     tls: TlsConfig,
-    /// Always there once the files were taken.
+    /// `None` until the files are loaded.
     config: std::sync::RwLock<Option<std::sync::Arc<rustls::ServerConfig>>>,
 }
 
 #[cfg(feature = "tls")]
 impl ReloadingTls {
-    /// Without keys: [`Credential::take`] takes them.
+    /// Creates the TLS state without keys, which [`Credential::take`] loads.
     pub(super) fn of(tls: &TlsConfig) -> Result<Self, crate::error::StageError> {
         Ok(Self {
             tls: tls.clone(),
@@ -35,10 +35,10 @@ impl ReloadingTls {
         })
     }
 
-    /// Agrees on keys with a client.
+    /// Performs the handshake with a client.
     ///
     /// # Errors
-    /// When the client does not speak TLS, or the connection fails.
+    /// Returns an error if the client does not use TLS, or the connection fails.
     pub(super) async fn accept(
         &self,
         stream: super::timeout_stream::TimeoutStream,
@@ -49,7 +49,7 @@ impl ReloadingTls {
             .read()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .clone();
-        let config = config.ok_or_else(|| std::io::Error::other("the listener has no keys"))?;
+        let config = config.ok_or_else(|| std::io::Error::other("the listener has no TLS key"))?;
         tokio_rustls::TlsAcceptor::from(config).accept(stream).await
     }
 }
@@ -74,7 +74,7 @@ impl Credential for ReloadingTls {
         let [certificate, key] = contents else {
             return Err("expected a certificate and a key".to_owned());
         };
-        let told = |path: &PathBuf, what: &str| {
+        let pem_error = |path: &PathBuf, what: &str| {
             let (path, what) = (path.display().to_string(), what.to_owned());
             move |error: rustls::pki_types::pem::Error| {
                 format!("{path}: expected {what} in PEM: {error}")
@@ -82,9 +82,10 @@ impl Credential for ReloadingTls {
         };
         let certificates =
             CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>();
-        let certificates = certificates.map_err(told(&self.tls.certificate, "a certificate"))?;
-        let key =
-            PrivateKeyDer::from_pem_slice(key).map_err(told(&self.tls.key, "a private key"))?;
+        let certificates =
+            certificates.map_err(pem_error(&self.tls.certificate, "a certificate"))?;
+        let key = PrivateKeyDer::from_pem_slice(key)
+            .map_err(pem_error(&self.tls.key, "a private key"))?;
         let expires = certificates
             .first()
             .and_then(|certificate| super::certificate::expiry(certificate));
@@ -106,7 +107,7 @@ impl Credential for ReloadingTls {
     }
 }
 
-/// Without the feature `tls`, no listener has keys.
+/// Without the feature `tls`, no listener has a certificate.
 #[cfg(not(feature = "tls"))]
 pub(super) enum ReloadingTls {}
 
@@ -114,7 +115,8 @@ pub(super) enum ReloadingTls {}
 impl ReloadingTls {
     pub(super) fn of(tls: &TlsConfig) -> Result<Self, crate::error::StageError> {
         let path = tls.certificate.display();
-        let message = format!("{path}: this build has no TLS; build it with the feature `tls`");
+        let message =
+            format!("{path}: this build does not support TLS; build with the feature `tls`");
         Err(crate::error::StageError::Other(message))
     }
 

@@ -1,4 +1,4 @@
-//! Which columns of its input a sink keeps, and in which order.
+//! The selection and the order of the input columns that a sink writes.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use crate::error::{ConfigError, StageError};
 use crate::registry::did_you_mean;
 
-/// A choice of columns, checked against the input.
+/// A selection of columns that was checked against the input.
 #[derive(Debug, Clone)]
 pub(super) struct ColumnSelection {
     places: Vec<usize>,
@@ -16,11 +16,11 @@ pub(super) struct ColumnSelection {
 }
 
 impl ColumnSelection {
-    /// The columns with these names, in this order; all of them where none is named. Metadata of
-    /// fields stays.
+    /// Selects the columns with these names in this order, or all columns if `names` is `None`. The
+    /// metadata of fields is kept.
     ///
     /// # Errors
-    /// One fault at `columns` per name that is unknown or repeated, or where nothing would be left.
+    /// One fault at `columns` for each unknown or repeated name, or if the selection is empty.
     pub(super) fn select(
         names: Option<&[String]>,
         input: &Schema,
@@ -39,7 +39,7 @@ impl ColumnSelection {
         for name in chosen {
             match input.index_of(name) {
                 Ok(place) if places.contains(&place) => {
-                    faults.push(format!("column `{name}` is named twice"))
+                    faults.push(format!("column `{name}` is listed twice"))
                 }
                 Ok(place) => places.push(place),
                 Err(_) => {
@@ -52,7 +52,7 @@ impl ColumnSelection {
             }
         }
         if places.is_empty() && faults.is_empty() {
-            faults.push("there must be at least one column".to_owned());
+            faults.push("is empty; expected at least one column".to_owned());
         }
         if !faults.is_empty() {
             return Err(faults
@@ -70,7 +70,7 @@ impl ColumnSelection {
         })
     }
 
-    /// Their names.
+    /// The names of the selected columns.
     pub(super) fn names(&self) -> Vec<String> {
         self.schema
             .fields()
@@ -79,15 +79,15 @@ impl ColumnSelection {
             .collect()
     }
 
-    /// What is left of the input's schema.
+    /// The schema of the selected columns.
     pub(super) fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
-    /// The chosen columns of a batch.
+    /// The selected columns of a batch.
     ///
     /// # Errors
-    /// When its columns are not those that were planned.
+    /// If its columns differ from those of the plan.
     pub(super) fn project(&self, records: &RecordBatch) -> Result<RecordBatch, StageError> {
         let columns = self
             .places
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_come_in_the_order_of_their_names_with_their_metadata() {
+    fn selection_keeps_order_of_names_and_metadata() {
         let names = ["pixels".to_owned(), "source".to_owned()];
         let columns = ColumnSelection::select(Some(&names), &input()).unwrap();
         assert_eq!(columns.schema().field(0), input().field(2));
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn every_unknown_or_repeated_column_is_named() {
+    fn unknown_and_repeated_columns_are_all_reported() {
         let names = ["pixel", "row", "row", "latent"].map(str::to_owned);
         let faults = ColumnSelection::select(Some(&names), &input()).unwrap_err();
         let messages: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
@@ -132,7 +132,7 @@ mod tests {
             messages,
             [
                 "no column `pixel` (did you mean `pixels`?); the input has: source, row, pixels",
-                "column `row` is named twice",
+                "column `row` is listed twice",
                 "no column `latent`; the input has: source, row, pixels",
             ]
         );
@@ -140,18 +140,13 @@ mod tests {
     }
 
     #[test]
-    fn no_column_at_all_is_a_fault() {
-        assert_eq!(
-            ColumnSelection::select(Some(&[]), &input())
-                .unwrap_err()
-                .len(),
-            1
-        );
-        assert_eq!(
-            ColumnSelection::select(None, &Schema::empty())
-                .unwrap_err()
-                .len(),
-            1
-        );
+    fn empty_selection_is_a_fault() {
+        let messages = |names: Option<&[String]>, input: &Schema| -> Vec<String> {
+            let faults = ColumnSelection::select(names, input).unwrap_err();
+            faults.into_iter().map(|fault| fault.message).collect()
+        };
+        let expected = ["is empty; expected at least one column"];
+        assert_eq!(messages(Some(&[]), &input()), expected);
+        assert_eq!(messages(None, &Schema::empty()), expected);
     }
 }

@@ -1,9 +1,9 @@
-//! Compaction: many small Parquet files of a dataset become few large ones, beside a run that goes
-//! on writing there.
+//! Compaction: the merge of small Parquet files of a dataset into larger ones, while a run may
+//! continue to write.
 //!
-//! Files that follow each other and have the same writer and columns are copied into one, which
-//! takes the name of the last of them: so the number of the next file, and what the snapshot
-//! accounts for, stay as they are. Its footer stands for the source rows of them all.
+//! Consecutive files with the same writer and columns are copied into one file with the name of the
+//! last of them. The number of the next file and the meaning of the coverage snapshot thus stay
+//! unchanged. The footer of the new file covers the source rows of all copied files.
 
 use std::path::Path;
 
@@ -12,25 +12,25 @@ use crate::sink::rewrite::{
     DatasetFile, DatasetRewrite, MergeKey, RewriteCandidate, UnreadableFile,
 };
 
-/// What a compaction came to, or would come to.
+/// The result of a compaction, or the expected result of a dry run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CompactionSummary {
-    /// Data files that were there, and their bytes.
+    /// The data files before the compaction.
     pub before: DatasetSize,
-    /// Data files that are there now.
+    /// The data files after the compaction.
     pub after: DatasetSize,
-    /// Records in the files that were copied.
+    /// Number of records in the copied files.
     pub records: u64,
-    /// Files that were left alone since they cannot be read, each with the reason.
+    /// Files that were skipped because they cannot be read, each with the reason.
     pub damaged: Vec<String>,
 }
 
-/// Files, and their bytes.
+/// The number and the size of data files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DatasetSize {
-    /// How many.
+    /// Number of files.
     pub files: u64,
-    /// Bytes of all.
+    /// Size of all files in bytes.
     pub bytes: u64,
 }
 
@@ -41,34 +41,37 @@ impl DatasetSize {
     }
 }
 
-/// How large files are to become.
+/// The intended size of files after a compaction.
 #[derive(Debug, Clone, Copy)]
 pub struct CompactionTarget {
-    /// The size of a file in bytes, about. Files with half of that, or half of the records, are
-    /// left as they are.
+    /// The approximate size of a file in bytes. Files with at least half of this size, or half of
+    /// the records, are not copied.
     pub bytes: u64,
     /// The maximum number of records of a file; `None`: unlimited.
     pub records: Option<u64>,
 }
 
 impl CompactionTarget {
-    /// Whether a file is large enough: half of what it may be at most.
+    /// Whether a file has at least half of the size or half of the records of the target.
     fn is_reached(self, bytes: u64, records: u64) -> bool {
-        bytes >= self.bytes / 2 || self.records.is_some_and(|most| records >= most / 2)
+        bytes >= self.bytes / 2
+            || self
+                .records
+                .is_some_and(|max_records| records >= max_records / 2)
     }
 }
 
-/// Compacts the dataset in `folder`: small files are put together to files of the size of `target`.
-/// `told` is called after each file that was looked at. With `dry` nothing is changed.
+/// Compacts the dataset in `folder`: merges small files into files of the size of `target`. Calls
+/// `on_progress` after each examined file. With `dry` no file is changed.
 ///
 /// # Errors
-/// When another compaction is at work there, the system refuses, or a file is not what its footer
-/// says; what was exchanged before stays.
+/// If another compaction is running on the folder, if a file cannot be read or written, or if the
+/// content of a file does not match its footer. Files that were already replaced stay replaced.
 pub fn compact(
     folder: &Path,
     target: CompactionTarget,
     dry: bool,
-    told: &mut dyn FnMut(&CompactionSummary),
+    on_progress: &mut dyn FnMut(&CompactionSummary),
 ) -> Result<CompactionSummary, StageError> {
     let work = Compaction {
         rewrite: DatasetRewrite::begin(folder)?,
@@ -81,7 +84,7 @@ pub fn compact(
         let size = file.entry.size;
         match RewriteCandidate::of(file) {
             Ok(Some(found)) => {
-                match group.as_mut().filter(|group| group.takes(&found, target)) {
+                match group.as_mut().filter(|group| group.accepts(&found, target)) {
                     Some(group) => group.add(found),
                     None => {
                         let full = group.replace(MergeGroup {
@@ -91,9 +94,9 @@ pub fn compact(
                         full.map_or(Ok(()), |full| work.merge(full, &mut compacted))?;
                     }
                 }
-                told(&compacted);
+                on_progress(&compacted);
             }
-            // Somebody else's: it is none of ours to touch.
+            // A file of another program is not changed.
             Ok(None) => compacted.after.add(size),
             Err(error) => {
                 compacted.damaged.push(error.to_string());
@@ -106,7 +109,7 @@ pub fn compact(
     Ok(compacted)
 }
 
-/// Files that follow each other and can become one.
+/// Consecutive files that can be merged.
 struct MergeGroup {
     kind: MergeKey,
     files: Vec<DatasetFile>,
@@ -121,16 +124,16 @@ impl MergeGroup {
         self.files.iter().map(|small| small.rows).sum()
     }
 
-    /// Whether a file can join those that are there.
-    fn takes(&self, next: &RewriteCandidate, target: CompactionTarget) -> bool {
+    /// Whether a file can be merged with the files of the group.
+    fn accepts(&self, next: &RewriteCandidate, target: CompactionTarget) -> bool {
         let is_small = |file: &DatasetFile| !target.is_reached(file.file.entry.size, file.rows);
         self.files.first().is_some_and(is_small)
             && is_small(&next.file)
             && self.bytes() + next.file.file.entry.size <= target.bytes
             && target
                 .records
-                .is_none_or(|most| self.records() + next.file.rows <= most)
-            && self.kind.identity.is_one_with(&next.kind.identity)
+                .is_none_or(|max_records| self.records() + next.file.rows <= max_records)
+            && self.kind.identity.can_merge_with(&next.kind.identity)
             && self.kind.schema == next.kind.schema
     }
 
@@ -139,8 +142,8 @@ impl MergeGroup {
         self.files.push(next.file);
     }
 
-    /// The place of a file that is larger than all others together, where one is: it would be
-    /// copied again and again for each small one that comes behind it.
+    /// The index of a file that is larger than all others together, if there is one. Merging it
+    /// would copy it again for each small file that follows it.
     fn too_large(&self, target: CompactionTarget) -> Option<usize> {
         let bytes = self.bytes();
         let (place, largest) = self
@@ -153,7 +156,7 @@ impl MergeGroup {
     }
 }
 
-/// A compaction at work in a folder.
+/// A running compaction of a folder.
 struct Compaction<'a> {
     rewrite: DatasetRewrite<'a>,
     target: CompactionTarget,
@@ -161,8 +164,8 @@ struct Compaction<'a> {
 }
 
 impl Compaction<'_> {
-    /// Makes one file of a group. A file that cannot be read, or that is larger than all others
-    /// together, is left alone, and those before and behind it are put together each on their own.
+    /// Merges a group into one file. If a file cannot be read, or is larger than all others
+    /// together, the files before and after it are merged separately and it is skipped.
     fn merge(
         &self,
         group: MergeGroup,
@@ -195,14 +198,14 @@ impl Compaction<'_> {
         }
     }
 
-    /// Leaves the file at `place` alone.
+    /// Skips the file at index `place`, and merges the files before and after it.
     fn merge_around(
         &self,
         mut group: MergeGroup,
         place: usize,
         compacted: &mut CompactionSummary,
     ) -> Result<(), StageError> {
-        let behind = group.files.split_off(place + 1);
+        let after = group.files.split_off(place + 1);
         group
             .files
             .pop()
@@ -210,12 +213,6 @@ impl Compaction<'_> {
             .for_each(|alone| compacted.after.add(alone.file.entry.size));
         let kind = group.kind.clone();
         self.merge(group, compacted)?;
-        self.merge(
-            MergeGroup {
-                kind,
-                files: behind,
-            },
-            compacted,
-        )
+        self.merge(MergeGroup { kind, files: after }, compacted)
     }
 }

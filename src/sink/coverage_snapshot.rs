@@ -1,5 +1,5 @@
-//! The coverage snapshot: a small file in a sink's folder that says what its files no longer need
-//! to: rows that left no record, long histories folded into one, and which outputs may be mixed.
+//! The coverage snapshot: a small file in a sink's folder with the coverage of rows without records
+//! and of files whose footers no longer have to be read, and with the outputs that may be mixed.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,50 +8,49 @@ use crate::json::to_json;
 use crate::sink::{OutputHistory, STATE_DIR};
 use crate::storage::Location;
 
-/// What the snapshot holds, as JSON.
+/// The content of the snapshot, stored as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CoverageSnapshot {
-    /// Writers and their rows, as far as no footer needs to be read for them.
+    /// Writers and their rows that are known without reading footers.
     #[serde(flatten)]
     pub history: OutputHistory,
-    /// Data files with a lower number are accounted for in here, whether they are still there or
-    /// not.
+    /// The rows of data files with a lower number are part of the history, even if the files no
+    /// longer exist.
     #[serde(default, rename = "folded")]
     pub folded_below: u32,
-    /// How the files of the sink `images` are named; absent for other sinks, and in outputs that
-    /// are older than patterns.
+    /// The naming of the files of the sink `images`; absent for other sinks, and in outputs of
+    /// versions without patterns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub naming: Option<NamingState>,
 }
 
-/// What the sink `images` notes of the names of its files.
+/// The naming of files that the sink `images` records.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamingState {
-    /// Whether names that the pipeline does not choose are those of the scheme that is older than
-    /// patterns.
+    /// Whether default names are those of versions without patterns.
     pub former: bool,
-    /// Whether files that were there before the first note may be those of the same records.
+    /// Whether files that existed before the first snapshot may belong to the same records.
     pub adopts: bool,
-    /// Bytes of the list of names whose files are complete.
+    /// Length in bytes of the part of the name log whose files are complete.
     pub listed: u64,
 }
 
 impl CoverageSnapshot {
-    /// What the snapshots in `folder` say together; an empty one where there is none.
+    /// The union of the snapshots in `folder`; an empty snapshot if there are none.
     ///
     /// # Errors
-    /// When one cannot be read.
+    /// If a snapshot cannot be read or parsed.
     pub fn load(folder: &Location) -> Result<Self, StageError> {
-        'anew: loop {
+        'restart: loop {
             let mut all = Self::default();
             for place in places(folder)? {
-                // Another run has put it into its own since it was listed.
+                // Another run has merged this snapshot into its own one since the listing.
                 let Some(text) = place.read()? else {
-                    continue 'anew;
+                    continue 'restart;
                 };
                 let snapshot = Self::parse(&text).map_err(|error| {
                     StageError::Other(format!(
-                        "{place}: this is no marker of ours: {error}; restore or remove it"
+                        "{place}: invalid coverage snapshot: {error}; restore or remove it"
                     ))
                 })?;
                 all.history.union(&snapshot.history);
@@ -62,18 +61,19 @@ impl CoverageSnapshot {
         }
     }
 
-    /// Reads a snapshot's text.
+    /// Parses the text of a snapshot.
     ///
     /// # Errors
-    /// When it is none.
+    /// If the text is not a valid snapshot.
     pub fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(text)
     }
 
-    /// Replaces the snapshot at `place`, durably. What it covers must be durable already.
+    /// Durably writes or replaces the snapshot at `place`. The covered data must already be
+    /// durable.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub fn save(&self, place: &Location) -> Result<(), StageError> {
         place.put(&to_json(self)?)
     }
@@ -81,7 +81,7 @@ impl CoverageSnapshot {
 
 const NAME: &str = "coverage";
 
-/// Where a folder's snapshot is written: one for all runs, or, in a bucket, one for each epoch.
+/// The location of a folder's snapshot: one for all runs, or in a bucket one for each epoch.
 pub fn place(folder: &Location, epoch: Option<u32>) -> Location {
     let name = epoch.map_or_else(
         || format!("{NAME}.json"),
@@ -90,10 +90,10 @@ pub fn place(folder: &Location, epoch: Option<u32>) -> Location {
     folder.join(STATE_DIR).join(&name)
 }
 
-/// Where the snapshots of a folder lie.
+/// The locations of all snapshots of a folder.
 ///
 /// # Errors
-/// When the folder cannot be read.
+/// If the folder cannot be read.
 pub fn places(folder: &Location) -> Result<Vec<Location>, StageError> {
     let state = folder.join(STATE_DIR);
     let names = state.files()?.into_iter().map(|entry| entry.name);
@@ -113,7 +113,7 @@ mod tests {
     use crate::sink::OutputIdentity;
 
     #[test]
-    fn what_was_written_is_read_back() {
+    fn saved_snapshot_is_loaded_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         let place = place(&folder.path().into(), None);
         assert_eq!(
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_marker_that_is_no_json_is_refused() {
+    fn snapshot_that_is_not_json_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let place = place(&folder.path().into(), None);
         place.put(b"{").unwrap();
@@ -156,13 +156,13 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(
-            error.contains("coverage.json") && error.contains("no marker"),
+            error.contains("coverage.json: invalid coverage snapshot: EOF"),
             "{error}"
         );
     }
 
     #[test]
-    fn markers_of_several_epochs_count_together() {
+    fn snapshots_of_several_epochs_are_combined() {
         let folder = tempfile::tempdir().unwrap();
         let folder = Location::from(folder.path());
         let rows = |rows| {

@@ -1,4 +1,4 @@
-//! The data files of an output folder, wherever it lies, and their footers.
+//! The data files of an output folder or prefix, and their footers.
 
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
@@ -6,19 +6,19 @@ use crate::error::StageError;
 use crate::sink::provenance_footer::ProvenanceFooter;
 use crate::storage::{FileReader, Location, StoreEntry};
 
-/// A Parquet file.
+/// A Parquet file of an output.
 #[derive(Debug, Clone)]
 pub struct DataFile {
-    /// Where it lies.
+    /// The location of the file.
     pub location: Location,
-    /// Its name, its size.
+    /// The name and the size of the file.
     pub entry: StoreEntry,
 }
 
-/// The data files directly in a folder, by name; none where the folder does not exist.
+/// The data files directly in a folder, sorted by name; empty if the folder does not exist.
 ///
 /// # Errors
-/// When the folder cannot be read.
+/// If the folder cannot be read.
 pub fn data_files(folder: &Location) -> Result<Vec<DataFile>, StageError> {
     let is_data = |entry: &StoreEntry| {
         !entry.name.starts_with(['.', '_']) && entry.name.ends_with(".parquet")
@@ -33,10 +33,10 @@ pub fn data_files(folder: &Location) -> Result<Vec<DataFile>, StageError> {
 }
 
 impl DataFile {
-    /// Opens it.
+    /// Opens the file.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// If it cannot be opened.
     pub fn open(&self) -> Result<FileReader, StageError> {
         let StoreEntry { size, etag, .. } = &self.entry;
         self.location
@@ -44,10 +44,10 @@ impl DataFile {
             .map_err(|error| self.location.io_error(error))
     }
 
-    /// Its metadata, from its footer alone.
+    /// The metadata of the file, for which only the footer is read.
     ///
     /// # Errors
-    /// When it cannot be read, or has no sound footer; the file is named.
+    /// If the file cannot be read, or if its footer is invalid. The message contains the location.
     pub fn metadata(&self) -> Result<ParquetMetaData, StageError> {
         let input = self.open()?;
         ParquetMetaDataReader::new()
@@ -55,16 +55,16 @@ impl DataFile {
             .map_err(|error| match input.failure() {
                 Some((_, error)) => self.location.io_error(error),
                 None => StageError::Other(format!(
-                    "{}: this is no whole Parquet file: {error}; restore or remove it",
+                    "{}: invalid or truncated Parquet file: {error}; restore or remove it",
                     self.location
                 )),
             })
     }
 
-    /// What latentflow wrote of it into its footer; `None` for another's file.
+    /// The provenance in the footer; `None` if another program wrote the file.
     ///
     /// # Errors
-    /// As [`DataFile::metadata`], and where the footer is damaged.
+    /// Those of [`DataFile::metadata`], and an error if the provenance is damaged.
     pub fn footer(&self) -> Result<Option<ProvenanceFooter>, StageError> {
         ProvenanceFooter::of(&self.location, &self.metadata()?)
     }

@@ -1,4 +1,4 @@
-//! Sink `discard`: drops records, for benchmarks.
+//! The sink `discard`, which drops records, for benchmarks.
 
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
@@ -10,7 +10,7 @@ use crate::plan_context::PlanContext;
 use crate::sink::{CommitProgress, CommitStats, OutputIdentity, Sink, SinkConfig, SinkWriter};
 use crate::storage::Location;
 
-/// It has no options.
+/// Options of the sink `discard`, which has none.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct DiscardSinkConfig {}
 

@@ -1,13 +1,13 @@
-//! The epoch of an output in a bucket, where there are no locks: each run claims the next number,
-//! and the highest writes.
+//! The epoch of an output in a bucket, which replaces a lock: each run claims the next number, and
+//! only the run with the highest number may write.
 //!
-//! An epoch is an object that the store lets one writer create: `_latentflow/epoch-000003`. The
-//! number is part of the name of whatever a run writes, so no two runs ever write the same object.
-//! The highest is never removed: a number that was given is not given again.
+//! An epoch is an object that the store lets only one writer create: `_latentflow/epoch-000003`.
+//! The number is part of the name of every object that a run writes, so two runs never write the
+//! same object. The object of the highest epoch is never removed, so that no number is used twice.
 //!
-//! A request may still be on its way when its run is dead. So an upload is noted before it is begun
-//! to be sent, and who claims the next epoch gives up all that are noted, before it looks at what
-//! is there: they cannot be finished any more.
+//! A request may still be in flight after its run has ended. An upload is therefore recorded before
+//! its first byte is sent. A run that claims an epoch aborts all recorded uploads before it lists
+//! the output, so that they can no longer be finished.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
@@ -17,7 +17,7 @@ use crate::error::StageError;
 use crate::sink::STATE_DIR;
 use crate::storage::{Location, S3Path};
 
-/// A run's claim.
+/// The epoch that a run has claimed.
 #[derive(Debug)]
 pub struct FencingEpoch {
     prefix: S3Path,
@@ -27,37 +27,41 @@ pub struct FencingEpoch {
 const NAME: &str = "epoch-";
 const UPLOAD: &str = "upload-";
 
-/// Claims that may be lost to others before this one gives up.
-const TRIES: u32 = 100;
+/// Maximum number of attempts to claim an epoch.
+const MAX_ATTEMPTS: u32 = 100;
 
 impl FencingEpoch {
-    /// Claims the next epoch of a prefix: whoever wrote there before may write no more.
+    /// Claims the next epoch of a prefix, after which runs with an earlier epoch may no longer
+    /// write.
     ///
     /// # Errors
-    /// When the store refuses, or cannot be asked.
+    /// If a request fails, if the store does not support conditional creation, or if other runs
+    /// claim each attempted epoch first.
     pub fn claim(prefix: &S3Path) -> Result<Self, StageError> {
         let failed = |error: io::Error| Location::Remote(prefix.clone()).io_error(error);
         let state = prefix.join(STATE_DIR);
         let text = text();
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let known = numbers(&state).map_err(failed)?;
             let number = known.iter().max().copied().unwrap_or(0).checked_add(1);
-            let number = number
-                .ok_or_else(|| StageError::Other(format!("{prefix}: there is no epoch left")))?;
+            let number = number.ok_or_else(|| {
+                StageError::Other(format!("{prefix}: all epoch numbers are used"))
+            })?;
             let claim = state.join(&name(number));
             if claim.put_if_absent(text.as_bytes()).map_err(failed)? {
-                // A store that lets it be created once more would let another run do so.
+                // A store that lets this run create the object twice would let another run create
+                // it.
                 if claim
                     .put_if_absent(self::text().as_bytes())
                     .map_err(failed)?
                 {
                     return Err(StageError::Other(format!(
-                        "{prefix}: this store does not keep two writers apart (it ignores `If-None-Match: *` on PUT); \
-                         write to a folder, and copy it"
+                        "{prefix}: the store does not support exclusive creation (it ignores \
+                         `If-None-Match: *` on PUT); write to a local folder, and copy it"
                     )));
                 }
-                // While answers were lost, others may have claimed later epochs: theirs are to go
-                // on.
+                // If responses were lost, other runs may have claimed later epochs, which have
+                // precedence.
                 if numbers(&state)
                     .map_err(failed)?
                     .iter()
@@ -65,13 +69,16 @@ impl FencingEpoch {
                 {
                     continue;
                 }
-                // From here on no file of an earlier run can appear: who notes an upload later sees
-                // the claim first.
+                // Afterwards no file of an earlier run can appear, since a run that records an
+                // upload later checks the epoch first.
                 abort_stale_uploads(&state).map_err(failed)?;
-                // They say nothing that this one does not say.
-                for before in known {
-                    if let Err(error) = state.join(&name(before)).remove() {
-                        tracing::debug!("{prefix}: epoch {before} could not be removed: {error}");
+                // Earlier epochs are redundant.
+                for earlier in known {
+                    if let Err(error) = state.join(&name(earlier)).remove() {
+                        tracing::debug!(
+                            location = %prefix, epoch = earlier, %error,
+                            "cannot remove an earlier epoch"
+                        );
                     }
                 }
                 return Ok(Self {
@@ -81,33 +88,34 @@ impl FencingEpoch {
             }
         }
         Err(StageError::Other(format!(
-            "{prefix}: other runs begin to write here again and again; stop them first"
+            "{prefix}: other runs have claimed each of {MAX_ATTEMPTS} epochs first; stop these runs"
         )))
     }
 
-    /// Where the upload that goes on is noted; a run has one at a time.
+    /// The location of the record of the current upload. A run has one upload at a time.
     pub fn upload_record(&self) -> S3Path {
         self.prefix
             .join(STATE_DIR)
             .join(&format!("{UPLOAD}{:06}", self.number))
     }
 
-    /// Its number.
+    /// The number of the epoch.
     pub fn number(&self) -> u32 {
         self.number
     }
 
-    /// Looks whether a later run has claimed the prefix.
+    /// Checks that no later run has claimed the prefix.
     ///
     /// # Errors
-    /// When one has, or the store cannot be asked.
+    /// If a later run has claimed it, or if the request fails.
     pub fn check(&self) -> Result<(), StageError> {
         let known = numbers(&self.prefix.join(STATE_DIR));
         let known = known.map_err(|error| Location::Remote(self.prefix.clone()).io_error(error))?;
         match known.into_iter().max() {
             Some(highest) if highest > self.number => Err(StageError::Other(format!(
-                "{}: another run, or another sink of this one, has begun to write here (epoch {highest}, this is {}); \
-                 what was not committed is left to it",
+                "{}: another run or another sink of this run has started to write here (its \
+                 epoch is {highest}, the epoch of this sink is {}); that run processes the \
+                 uncommitted rows",
                 self.prefix, self.number
             ))),
             _ => Ok(()),
@@ -115,11 +123,11 @@ impl FencingEpoch {
     }
 }
 
-/// What a claim says. It differs from that of every other run, so that a claim whose answer was
-/// lost is recognized.
+/// The content of an epoch object. It is unique to the run, so that a run recognizes its own object
+/// if the response to its creation was lost.
 fn text() -> String {
     let begun = humantime::format_rfc3339_seconds(SystemTime::now());
-    // Each state has random keys of its own.
+    // Each `RandomState` has its own random keys.
     let nonce = RandomState::new().hash_one(std::process::id());
     let version = env!("CARGO_PKG_VERSION");
     format!(
@@ -127,7 +135,7 @@ fn text() -> String {
     )
 }
 
-/// What earlier runs were sending when they ended, or still are.
+/// Aborts the uploads of earlier runs, which have ended or are still running.
 fn abort_stale_uploads(state: &S3Path) -> io::Result<()> {
     let names = state.children()?.into_iter().map(|entry| entry.name);
     names

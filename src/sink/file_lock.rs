@@ -1,4 +1,4 @@
-//! The lock of an output folder: one writer at a time.
+//! The lock of an output folder, which admits one writer at a time.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,8 @@ use crate::fs_durable::{create_dir_all_synced, state_file};
 use crate::sink::STATE_DIR;
 use crate::storage::mounts::FolderId;
 
-/// Held as long as it lives; the system lets go of it when the process ends, however it ends.
+/// A lock that is held until it is dropped. The system releases it when the process ends or
+/// crashes.
 #[derive(Debug)]
 pub struct FileLock {
     _file: File,
@@ -17,10 +18,10 @@ pub struct FileLock {
 }
 
 impl FileLock {
-    /// Takes the lock of a sink's folder, which is made where it is missing.
+    /// Takes the lock of a sink's folder, and creates the folder if it does not exist.
     ///
     /// # Errors
-    /// When another writer holds it, or the folder cannot be written.
+    /// If another writer holds the lock, or if the folder cannot be written.
     pub fn take(folder: &Path) -> Result<Self, StageError> {
         let state = folder.join(STATE_DIR);
         create_dir_all_synced(&state)?;
@@ -41,25 +42,25 @@ impl FileLock {
                 })
             }
             Err(TryLockError::WouldBlock) => Err(StageError::Other(format!(
-                "{}: another sink is writing here, of this pipeline or of one that runs at this moment; \
-                 wait for it to end, or write to another path",
+                "{}: another sink of this pipeline or of another running pipeline is writing to \
+                 this folder; wait until it ends, or use another path",
                 folder.display()
             ))),
             Err(TryLockError::Error(error)) => Err(StageError::io(&path)(error)),
         }
     }
 
-    /// Checks that the folder is the one that was locked, before anything is made visible in it.
+    /// Checks that the path still leads to the locked folder. Called before files become visible.
     ///
     /// # Errors
-    /// When it was moved or replaced, or another file system was mounted over it.
+    /// If the folder was moved or replaced, or if another file system was mounted over it.
     pub fn check(&self) -> Result<(), StageError> {
         if FolderId::of(&self.folder).map_err(StageError::io(&self.folder))? == self.id {
             return Ok(());
         }
         Err(StageError::Other(format!(
-            "{}: this is another folder than the one that the run began to write to: it was replaced, or a disk was mounted or \
-             unmounted there; what is not committed is read again by the next run",
+            "{}: the folder is not the one that the run started to write to: it was replaced, or a \
+             disk was mounted or unmounted there; the next run reads the uncommitted rows again",
             self.folder.display()
         )))
     }
@@ -72,13 +73,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_writer_is_refused_until_the_first_has_ended() {
+    fn second_lock_is_refused_until_the_first_is_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("a/b");
         let first = FileLock::take(&output).unwrap();
         let error = FileLock::take(&output).unwrap_err().to_string();
         assert!(
-            error.contains("another sink is writing here") && error.contains("a/b"),
+            error.contains("a/b: another sink of this pipeline or of another running pipeline"),
             "{error}"
         );
         drop(first);
@@ -87,7 +88,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn folder_that_was_replaced_is_noticed() {
+    fn check_of_replaced_folder_fails() {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("out");
         let lock = FileLock::take(&output).unwrap();
@@ -96,6 +97,9 @@ mod tests {
         lock.check().unwrap_err();
         std::fs::create_dir(&output).unwrap();
         let error = lock.check().unwrap_err().to_string();
-        assert!(error.contains("another folder than the one"), "{error}");
+        assert!(
+            error.contains("out: the folder is not the one that the run started to write to"),
+            "{error}"
+        );
     }
 }

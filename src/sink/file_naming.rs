@@ -1,14 +1,16 @@
-//! File names for records: a pattern over `source` and `row`, harmless on every system.
+//! File names of records, which follow a pattern of `source` and `row` and are valid on every
+//! system.
 //!
 //! | record | file |
 //! |---|---|
-//! | row 0 of a source that is named like an image, `a/b.jpg` | `a/b.png` |
+//! | row 0 of a source with the extension of an image, `a/b.jpg` | `a/b.png` |
 //! | another row of such a source | `a/b-000012.png` |
 //! | any row of any other source, `train.parquet` | `train.parquet/000012.png` |
 //!
-//! Two records may have one name: the sink keeps them apart. Characters that some system refuses
-//! are percent-encoded; a name that is too long ends in a hash, after `%~`, which no encoding
-//! gives. No folder ends in the extension of the files, so no file lies where a folder is needed.
+//! If two records have the same name, the sink adds a suffix. Characters that are invalid on some
+//! system are percent-encoded. A name that is too long ends in `%~`, which no encoding produces,
+//! and a hash. A folder never ends in the extension of the files, so a file never occupies the path
+//! of a folder.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -19,30 +21,31 @@ use crate::sink::STATE_DIR;
 use crate::source::file_set::has_extension;
 use crate::source::images::EXTENSIONS;
 
-/// Bytes of a component at most. Systems take 255; suffixes and temporary names need some of them.
-const COMPONENT_BYTES: usize = 200;
+/// Maximum length of a component in bytes. Systems allow 255, from which suffixes and temporary
+/// names need some.
+const MAX_COMPONENT_BYTES: usize = 200;
 
-/// Bytes of a source's path at most. macOS takes 1024 for a whole path, the folder's own included.
-const PATH_BYTES: usize = 512;
+/// Maximum length in bytes of a path below the folder. macOS allows 1024 including the folder.
+const MAX_PATH_BYTES: usize = 512;
 
-/// Characters that some system refuses in names, and the percent sign, which encodes them.
-const NEVER: &str = r#"<>:"\|?*%"#;
+/// Characters that are invalid in names on some system, and the percent sign of the encoding.
+const INVALID_CHARACTERS: &str = r#"<>:"\|?*%"#;
 
-/// How the files of an output are named.
+/// The naming of the files of an output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NamingScheme {
-    /// As the table above has it.
+    /// The default names of the table in the module documentation.
     Current,
-    /// As the program did before it had patterns: the whole source stays in the name,
+    /// The default names of versions without patterns, which keep the extension of the source:
     /// `a/b.jpg.png`.
     Former,
-    /// By a pattern of the user.
+    /// The pattern of the option `name`.
     Pattern(NamePattern),
 }
 
 impl NamingScheme {
-    /// The path of a record's file relative to the sink's folder, with `/`, without the `.` and the
-    /// extension that it ends in.
+    /// The path of a record's file relative to the sink's folder, with `/` between its parts,
+    /// without the final `.` and extension.
     pub(super) fn place(&self, source: &str, row: u64, extension: &str) -> String {
         let is_image = has_extension(
             Path::new(source.rsplit('/').next().unwrap_or_default()),
@@ -55,15 +58,15 @@ impl NamingScheme {
             Self::Current if is_image => IMAGE_ROW,
             Self::Current => RECORD,
         };
-        harmless(&expand(parts, source, row, extension), extension)
+        encode_path(&expand(parts, source, row, extension), extension)
     }
 }
 
-/// A pattern of file names, without the `.{ext}` that each ends in.
+/// A pattern of file names without its final `.{ext}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NamePattern(Vec<PatternPart>);
 
-/// A part of a pattern: text, or a placeholder.
+/// A part of a pattern: text or a placeholder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum PatternPart {
     Text(Cow<'static, str>),
@@ -86,14 +89,14 @@ const IMAGE_ROW: &[PatternPart] = &[
 ];
 const RECORD: &[PatternPart] = &[PatternPart::Source, SLASH, PatternPart::Row];
 
-/// The end of every pattern.
+/// The required end of a pattern.
 const END: &str = ".{ext}";
 
 impl NamePattern {
-    /// Reads a pattern such as `{dir}/{stem}.{ext}`.
+    /// Parses a pattern such as `{dir}/{stem}.{ext}`.
     ///
     /// # Errors
-    /// A sentence that says why it is refused.
+    /// A message with the invalid part of the pattern.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let Some(place) = text.strip_suffix(END) else {
             return Err(format!(
@@ -105,7 +108,9 @@ impl NamePattern {
         while let Some(open) = rest.find(['{', '}']) {
             push_text(&mut parts, &rest[..open]);
             let placeholder = rest[open..].split_inclusive('}').next().unwrap_or_default();
-            parts.push(PatternPart::of(placeholder).ok_or_else(|| unknown(placeholder))?);
+            parts.push(
+                PatternPart::of(placeholder).ok_or_else(|| unknown_placeholder(placeholder))?,
+            );
             rest = &rest[open + placeholder.len()..];
         }
         push_text(&mut parts, rest);
@@ -120,32 +125,34 @@ fn push_text(parts: &mut Vec<PatternPart>, text: &str) {
     }
 }
 
-fn unknown(placeholder: &str) -> String {
+fn unknown_placeholder(placeholder: &str) -> String {
     format!(
-        "`{placeholder}` is not a placeholder; those are {{source}}, {{dir}}, {{stem}}, {{source_ext}}, {{row}} and {{ext}}"
+        "`{placeholder}` is not a placeholder; expected {{source}}, {{dir}}, {{stem}}, \
+         {{source_ext}}, {{row}} or {{ext}}"
     )
 }
 
-/// Refuses names that no file or folder can have, as far as the pattern alone shows it.
+/// Refuses a component of a pattern that cannot lead to a valid name for any record.
 fn check_component(text: &str) -> Result<(), String> {
-    let never = |c: char| c.is_control() || NEVER.contains(c);
+    let is_invalid = |c: char| c.is_control() || INVALID_CHARACTERS.contains(c);
     match text {
         "" => Err(
-            "has an empty part; write a path relative to the folder, such as `{dir}/{stem}.{ext}`"
+            "has an empty part; expected a path relative to the folder, such as \
+             `{dir}/{stem}.{ext}`"
                 .to_owned(),
         ),
         ".." | "." => Err(format!(
-            "`{text}` leads out of the folder or nowhere; write a path inside the folder"
+            "`{text}` is not allowed as a part of the path; use a path inside the folder"
         )),
         _ if text.starts_with('.') => Err(format!(
-            "`{text}` starts with a dot, which hides the files; leave it out"
+            "`{text}` starts with a dot, which hides files; remove the dot"
         )),
         _ if text.eq_ignore_ascii_case(STATE_DIR) => Err(format!(
-            "`{STATE_DIR}` is the folder of the sink's own notes"
+            "`{STATE_DIR}` is reserved for the state of the sink; use another folder"
         )),
-        _ => match text.find(never) {
+        _ => match text.find(is_invalid) {
             Some(at) => Err(format!(
-                "`{}` cannot stand in a file name on every system",
+                "`{}` starts with a character that file names cannot contain on every system",
                 text[at..].escape_debug()
             )),
             None => Ok(()),
@@ -167,8 +174,8 @@ impl PatternPart {
     }
 }
 
-/// The text that a pattern stands for. A slash behind a folder that a source does not have is left
-/// out.
+/// Replaces the placeholders of a pattern. The slash after `{dir}` is omitted if the source has no
+/// folder.
 fn expand(parts: &[PatternPart], source: &str, row: u64, extension: &str) -> String {
     let (dir, file) = source.rsplit_once('/').unwrap_or(("", source));
     let (stem, source_ext) = file
@@ -195,8 +202,8 @@ fn expand(parts: &[PatternPart], source: &str, row: u64, extension: &str) -> Str
     text
 }
 
-/// The same path with components that every system takes.
-fn harmless(path: &str, extension: &str) -> String {
+/// Encodes a path so that all its components are valid on every system.
+fn encode_path(path: &str, extension: &str) -> String {
     let (folders, file) = path
         .rsplit_once('/')
         .map_or((None, path), |(folders, file)| (Some(folders), file));
@@ -205,14 +212,14 @@ fn harmless(path: &str, extension: &str) -> String {
         .map(|folder| component(folder, Some(extension)) + "/")
         .collect();
     place.push_str(&component(file, None));
-    if place.len() > PATH_BYTES {
+    if place.len() > MAX_PATH_BYTES {
         format!("%~{}", hash(path))
     } else {
         place
     }
 }
 
-/// Names of the former scheme, for outputs that have begun with it.
+/// The name of a record in [`NamingScheme::Former`].
 fn former(source: &str, row: u64, extension: &str, is_image: bool) -> String {
     let folders_end = source.rfind('/').map_or(0, |slash| slash + 1);
     let mut place = String::new();
@@ -226,7 +233,7 @@ fn former(source: &str, row: u64, extension: &str, is_image: bool) -> String {
         ));
         start += text.len() + 1;
     }
-    if place.len() > PATH_BYTES {
+    if place.len() > MAX_PATH_BYTES {
         place = format!("%~{}", hash(source));
     }
     match (is_image, row) {
@@ -236,15 +243,16 @@ fn former(source: &str, row: u64, extension: &str, is_image: bool) -> String {
     }
 }
 
-/// A component that stands for `text` alone. A folder must not look like one of our files, which
-/// end in `.<extension>`: the two could be in each other's way.
-fn component(text: &str, folder_beside: Option<&str>) -> String {
+/// Encodes a component such that different texts have different results. For a folder,
+/// `file_extension` is the extension of the sink's files, which the folder must not end in, since
+/// it could then have the path of a file.
+fn component(text: &str, file_extension: Option<&str>) -> String {
     if text.is_empty() {
         return "%".to_owned();
     }
     let mut encoded = String::with_capacity(text.len());
     for (place, character) in text.char_indices() {
-        if is_harmless(text, place, character, folder_beside) {
+        if is_valid(text, place, character, file_extension) {
             encoded.push(character);
         } else {
             let bytes = &text.as_bytes()[place..place + character.len_utf8()];
@@ -253,9 +261,9 @@ fn component(text: &str, folder_beside: Option<&str>) -> String {
                 .for_each(|byte| encoded.push_str(&format!("%{byte:02X}")));
         }
     }
-    if encoded.len() > COMPONENT_BYTES {
+    if encoded.len() > MAX_COMPONENT_BYTES {
         let hash = hash(text);
-        let mut end = COMPONENT_BYTES - hash.len() - 2;
+        let mut end = MAX_COMPONENT_BYTES - hash.len() - 2;
         while !encoded.is_char_boundary(end) {
             end -= 1;
         }
@@ -266,17 +274,19 @@ fn component(text: &str, folder_beside: Option<&str>) -> String {
     encoded
 }
 
-fn is_harmless(text: &str, place: usize, character: char, folder_beside: Option<&str>) -> bool {
+/// Whether the character at `place` is kept without encoding.
+fn is_valid(text: &str, place: usize, character: char, file_extension: Option<&str>) -> bool {
     let rest = &text[place + character.len_utf8()..];
-    let is_ours = |extension: &str| character == '.' && rest.eq_ignore_ascii_case(extension);
+    let starts_extension =
+        |extension: &str| character == '.' && rest.eq_ignore_ascii_case(extension);
     let first =
         place == 0 && (character == '.' || is_device(text) || text.eq_ignore_ascii_case(STATE_DIR));
     let last = rest.is_empty() && matches!(character, '.' | ' ');
-    let never = character.is_control() || NEVER.contains(character);
-    !(first || last || never || folder_beside.is_some_and(is_ours))
+    let is_invalid = character.is_control() || INVALID_CHARACTERS.contains(character);
+    !(first || last || is_invalid || file_extension.is_some_and(starts_extension))
 }
 
-/// Whether Windows takes a name for a device, whatever its extension.
+/// Whether the name is a device on Windows, which ignores the extension.
 fn is_device(name: &str) -> bool {
     let stem = name
         .split('.')
@@ -291,7 +301,7 @@ fn is_device(name: &str) -> bool {
     ["CON", "PRN", "AUX", "NUL"].contains(&stem.as_str()) || numbered("COM") || numbered("LPT")
 }
 
-/// 128 bits of SHA-256, hexadecimal.
+/// The first 128 bits of the SHA-256 digest in hexadecimal.
 pub(super) fn hash(text: &str) -> String {
     let mut hash = format!("{:x}", Sha256::digest(text.as_bytes()));
     hash.truncate(32);

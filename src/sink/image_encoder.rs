@@ -1,4 +1,4 @@
-//! From the tensors of a batch to the bytes of image files.
+//! The encoder of the sink `images`, which turns the tensors of a batch into image files.
 
 use std::sync::Arc;
 
@@ -16,24 +16,24 @@ use crate::sink::BatchEncoder;
 use crate::source::{ROW, SOURCE, origin_fields};
 use crate::tensor::TensorShape;
 
-/// Makes files of a batch's records, on the workers: a PNG takes about as long as the inference of
-/// a small network.
+/// Encodes the records of a batch as image files. Runs on the workers, since encoding a PNG takes
+/// about as long as the inference of a small network.
 #[derive(Clone)]
 pub(super) struct ImageEncoder {
     /// The tensor column.
     pub(super) column: String,
-    /// How pixels stand in it.
+    /// The layout and the value range of its pixels.
     pub(super) pixels: PixelFormat,
-    /// How files are encoded.
+    /// The encoding of the files.
     pub(super) output: OutputFormat,
 }
 
-/// The column of an encoded batch, beside where each record comes from: the bytes of its file.
+/// The column of an encoded batch with the bytes of the files.
 const BYTES: &str = "bytes";
 
 impl BatchEncoder for ImageEncoder {
     fn schema(&self) -> SchemaRef {
-        // Columns of these names that come from the data may lack values.
+        // Columns with these names may come from the data and may then have null values.
         let origin = origin_fields()
             .into_iter()
             .map(|field| field.with_nullable(true));
@@ -57,7 +57,7 @@ impl BatchEncoder for ImageEncoder {
             kept.push(encoded.is_ok());
             match encoded {
                 Ok(bytes) => files.append_value(bytes),
-                // Where all images have one size, none of them fits into the format.
+                // If all images have the same size, the format cannot represent any of them.
                 Err(error) if matches!(shape, Some(TensorShape::Fixed(_))) => {
                     return Err(StageError::Other(error.to_string()));
                 }
@@ -88,20 +88,20 @@ impl BatchEncoder for ImageEncoder {
     }
 }
 
-/// A record that is encoded.
+/// The image file of a record.
 pub(super) struct EncodedImage<'a> {
-    /// Where it comes from.
+    /// The source of the record.
     pub(super) source: &'a str,
-    /// Its row in there.
+    /// The row of the record in the source.
     pub(super) row: u64,
-    /// Its file.
+    /// The content of the file.
     pub(super) bytes: &'a [u8],
 }
 
-/// The records of an encoded batch, in their order.
+/// The image files of an encoded batch, in the order of the records.
 ///
 /// # Errors
-/// When the batch is not encoded.
+/// If the batch is not encoded.
 pub(super) fn files(batch: &Batch) -> Result<impl Iterator<Item = EncodedImage<'_>>, StageError> {
     let (sources, rows) = (
         column(batch, SOURCE)?.as_string::<i32>(),
@@ -123,7 +123,9 @@ pub(super) fn files(batch: &Batch) -> Result<impl Iterator<Item = EncodedImage<'
 fn column<'a>(batch: &'a Batch, name: &str) -> Result<&'a ArrayRef, StageError> {
     let column = batch.records.column_by_name(name);
     column.ok_or_else(|| {
-        StageError::Other(format!("the column `{name}` was planned, but is not there"))
+        StageError::Other(format!(
+            "the batch does not have the planned column `{name}`"
+        ))
     })
 }
 
@@ -136,21 +138,22 @@ impl ImageEncoder {
     ) -> Result<Vec<u8>, ImageError> {
         let pixels = pixels_of(tensors, shape, &self.pixels, record)?;
         encode(&pixels, self.output).map_err(|error| match error {
-            ImageError::Unsupported(reason) => {
-                ImageError::Unsupported(format!("{reason}; PNG holds images of any size"))
-            }
+            ImageError::Unsupported(reason) => ImageError::Unsupported(format!(
+                "{reason}; use PNG, which supports images of any size"
+            )),
             error => error,
         })
     }
 }
 
-/// The name and format of the column to write.
+/// The name and the pixel format of the column to write: the requested column, or the only one that
+/// holds pixels.
 ///
 /// # Errors
-/// A sentence, when there is no such column, or several.
+/// A message, if no column or more than one column qualifies.
 pub(super) fn pixel_column(
     input: &SchemaRef,
-    wanted: Option<&str>,
+    requested: Option<&str>,
 ) -> Result<(String, PixelFormat), String> {
     let mut columns = pixel_columns(input);
     let names = columns
@@ -159,18 +162,18 @@ pub(super) fn pixel_column(
         .collect::<Vec<_>>()
         .join(", ");
     let of_input = if names.is_empty() {
-        "no column here does".to_owned()
+        "no column of the input holds pixels".to_owned()
     } else {
-        format!("these do: {names}")
+        format!("the columns with pixels are: {names}")
     };
-    match wanted {
-        Some(wanted) => {
-            let column = columns.into_iter().find(|(name, _)| name == wanted);
-            column.ok_or_else(|| format!("`{wanted}` does not hold pixels; {of_input}"))
+    match requested {
+        Some(requested) => {
+            let column = columns.into_iter().find(|(name, _)| name == requested);
+            column.ok_or_else(|| format!("`{requested}` does not hold pixels; {of_input}"))
         }
         None if columns.len() == 1 => Ok(columns.remove(0)),
         None if columns.is_empty() => {
-            Err("no column holds pixels; put a `pixels` stage before".to_owned())
+            Err("no column holds pixels; add a `pixels` stage before this sink".to_owned())
         }
         None => Err(format!("several columns hold pixels; choose one: {names}")),
     }

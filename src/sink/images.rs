@@ -1,4 +1,4 @@
-//! The sink `images`: writes a tensor column as image files, one a record.
+//! The sink `images`, which writes a tensor column as one image file per record.
 
 mod name_log;
 mod file_names;
@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{ConfigError, StageError};
+use crate::error::{ConfigError, RecordFaults, StageError};
 use crate::image::encode::OutputFormat;
 use crate::plan_context::PlanContext;
 use crate::sink::coverage_snapshot::{self, CoverageSnapshot, NamingState};
@@ -28,17 +28,17 @@ use crate::storage::Location;
 use name_log::NameLog;
 use writer::{ClaimedImageFolder, ImageWriter};
 
-/// JPEG's quality where none is given: hardly to be told from the original.
+/// Default JPEG quality, at which differences from the original are barely visible.
 const QUALITY: u8 = 90;
 
-/// How images are encoded.
+/// The format of the image files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ImageFileFormat {
     /// PNG, lossless.
     #[default]
     Png,
-    /// JPEG, of the given quality.
+    /// JPEG with the given quality.
     Jpeg,
     /// WebP, lossless.
     Webp,
@@ -57,29 +57,28 @@ impl ImageFileFormat {
 /// Options of the sink `images`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct ImagesSinkConfig {
-    /// The folder to write to. The sink never replaces a file that is there already.
+    /// The folder to write to. The sink never replaces an existing file.
     #[schemars(extend("x-changes-rows" = false, "format" = "path"))]
     path: PathBuf,
-    /// How files are named, below `path`: a pattern that ends in `.{ext}`, such as
-    /// `{dir}/{stem}.{ext}`. `{source}` stands for the whole relative path of the record's source,
-    /// `{dir}` for its folders, `{stem}` for its file name without the extension, `{source_ext}`
-    /// for that extension, `{row}` for the record's row in the source (six digits or more), `{ext}`
-    /// for the extension of `format`. Where several records have one name, or a file of another
-    /// program has it, the later record takes a suffix that depends on its place in the input alone
-    /// (`b-1f0c22ab.png`). Default: `{dir}/{stem}.{ext}` for an image file,
-    /// `{dir}/{stem}-{row}.{ext}` for the further rows of one, `{source}/{row}.{ext}` for records
-    /// of other sources; an output that was begun before there were patterns keeps its names
-    /// (`a/b.jpg.png`).
+    /// Pattern of file names below `path`, which ends in `.{ext}`, such as `{dir}/{stem}.{ext}`.
+    /// `{source}` is the relative path of the record's source, `{dir}` its folders, `{stem}` its
+    /// file name without the extension, `{source_ext}` that extension, `{row}` the record's row in
+    /// the source (at least six digits), and `{ext}` the extension of `format`. If several records
+    /// have the same name, or if a file of another program has it, the later record gets a suffix
+    /// that depends only on its position in the input (`b-1f0c22ab.png`). Default:
+    /// `{dir}/{stem}.{ext}` for an image file, `{dir}/{stem}-{row}.{ext}` for further rows of an
+    /// image file, and `{source}/{row}.{ext}` for records of other sources. An output that was
+    /// started by a version without patterns keeps its names (`a/b.jpg.png`).
     #[schemars(extend("x-changes-rows" = true))]
     name: Option<String>,
-    /// The tensor column to write. Default: the only one that holds pixels.
+    /// The tensor column to write. Default: the only column that holds pixels.
     #[schemars(extend("x-changes-rows" = true))]
     column: Option<String>,
-    /// `png` (default), `jpeg` or `webp`.
+    /// Format of the files: `png` (default), `jpeg` or `webp`.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     format: ImageFileFormat,
-    /// JPEG's quality, from 1 to 100. Default: 90.
+    /// JPEG quality, from 1 to 100. Default: 90. Valid only with `format = "jpeg"`.
     #[schemars(extend("x-changes-rows" = true))]
     quality: Option<u8>,
 }
@@ -94,18 +93,17 @@ impl SinkConfig for ImagesSinkConfig {
         if self.path.as_os_str().is_empty() {
             faults.push(ConfigError::new(
                 "path",
-                "is empty; write the folder that the images go to",
+                "is empty; expected the folder for the images",
             ));
         }
         if let Ok(Location::Remote(_)) | Err(_) = Location::from_path(&self.path) {
-            let message = "images are written to folders of this machine only; the sink `parquet` writes to buckets";
+            let message = "images can only be written to a local folder; expected a local path, or \
+                           the sink `parquet`, which writes to buckets";
             faults.push(ConfigError::new("path", message));
         }
-        let name = self.name.as_deref().map(NamePattern::parse).transpose();
-        let name = name
-            .map_err(|message| faults.push(ConfigError::new("name", message)))
-            .ok()
-            .flatten();
+        let pattern = self.name.as_deref().map(NamePattern::parse).transpose();
+        let pattern = pattern.map_err(|message| ConfigError::new("name", message));
+        let name = faults.record(pattern).flatten();
         let quality = self.quality.unwrap_or(QUALITY);
         if self.format == ImageFileFormat::Jpeg {
             self.quality = Some(quality);
@@ -113,12 +111,12 @@ impl SinkConfig for ImagesSinkConfig {
         if !(1..=100).contains(&quality) {
             faults.push(ConfigError::new(
                 "quality",
-                format!("{quality} is no quality; expected 1 to 100"),
+                format!("{quality} is not a JPEG quality; expected 1 to 100"),
             ));
         } else if self.quality.is_some() && self.format != ImageFileFormat::Jpeg {
             faults.push(ConfigError::new(
                 "quality",
-                "only JPEG has one; remove it, or write format = \"jpeg\"",
+                "applies only to JPEG; remove it, or set format = \"jpeg\"",
             ));
         }
         for (name, kind) in [(SOURCE, DataType::Utf8), (ROW, DataType::UInt64)] {
@@ -127,12 +125,10 @@ impl SinkConfig for ImagesSinkConfig {
                 .is_none_or(|(_, field)| field.data_type() != &kind)
             {
                 let message = format!(
-                    "files are named by the column `{name}` ({kind}), which does not arrive here"
+                    "file names require the column `{name}` ({kind}), which the input does not \
+                     have; keep the column that the source provides"
                 );
-                faults.push(ConfigError::new(
-                    "inputs",
-                    format!("{message}; keep it, as sources give it"),
-                ));
+                faults.push(ConfigError::new("inputs", message));
             }
         }
         let output = match self.format {
@@ -168,30 +164,30 @@ impl SinkConfig for ImagesSinkConfig {
     }
 }
 
-/// The sink as planned.
+/// The planned sink.
 struct ImagesSink {
     path: PathBuf,
-    /// The same.
+    /// The location of `path`.
     folder: Location,
-    /// How files are named, where the pipeline says so.
+    /// The pattern of file names of the pipeline; `None` for default names.
     name: Option<NamePattern>,
-    /// What their names end in.
+    /// The extension of the files.
     extension: &'static str,
     encoder: ImageEncoder,
-    /// Taken before the first look at what is there: whoever looks without it may miss what another
-    /// adds.
+    /// The lock and the snapshot. The lock is taken before the snapshot is read, since another
+    /// process could change the snapshot otherwise.
     claimed: RefCell<Option<(FileLock, CoverageSnapshot)>>,
 }
 
 impl ImagesSink {
     fn claimed(&self) -> Result<(FileLock, CoverageSnapshot), StageError> {
-        let look = || {
+        let claim = || {
             Ok((
                 FileLock::take(&self.path)?,
                 CoverageSnapshot::load(&self.folder)?,
             ))
         };
-        self.claimed.take().map_or_else(look, Ok)
+        self.claimed.take().map_or_else(claim, Ok)
     }
 }
 
@@ -235,13 +231,14 @@ impl Sink for ImagesSink {
             if snapshot.naming.is_none_or(|naming| naming.former)
                 && !snapshot.history.writers.is_empty()
             {
-                let folder = self.path.display();
                 tracing::warn!(
-                    "{folder}: image files of an earlier version stay, and are not replaced: move them away"
+                    path = %self.path.display(),
+                    "image files of an earlier version are kept and will not be replaced; \
+                     move them to another folder"
                 );
             }
-            // A snapshot without rows comes first: after a crash, the next run removes the rest of
-            // the files that are listed.
+            // A snapshot without rows is written first, so that after a crash the next run removes
+            // the remaining files of the name log.
             let naming = NamingState {
                 adopts: true,
                 ..NamingState::default()
@@ -252,11 +249,11 @@ impl Sink for ImagesSink {
             }
             .save(&place)?;
         }
-        let forgotten = NameLog::forget(&self.path, remove)?;
+        let found = NameLog::reset(&self.path, remove)?;
         if remove {
             place.remove()?;
         }
-        Ok(forgotten)
+        Ok(found)
     }
 
     fn batch_encoder(&self) -> Option<Arc<dyn BatchEncoder>> {
@@ -279,8 +276,7 @@ impl Sink for ImagesSink {
             snapshot,
             snapshot_file,
         };
-        // Names that are given before anything is noted are those that the program gave before it
-        // noted anything.
+        // An output without a record of its naming was started by a version without patterns.
         let scheme = match name {
             Some(pattern) => NamingScheme::Pattern(pattern),
             None if found.is_former() => NamingScheme::Former,

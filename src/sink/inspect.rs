@@ -1,5 +1,4 @@
-//! What a Parquet dataset holds: rows, columns, where they came from, the distribution of their
-//! errors.
+//! The description of a Parquet dataset: rows, columns, provenance, and the distribution of errors.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,8 +21,7 @@ use crate::storage::Location;
 use crate::text_escape::line;
 use crate::units::ByteSize;
 
-/// Columns of numbers that say how well a record was reconstructed, by the names that stages give
-/// them.
+/// The names of numeric columns that measure how well a record was reconstructed.
 pub const ERRORS: [&str; 7] = [
     "reconstruction_error",
     "zscore",
@@ -34,37 +32,38 @@ pub const ERRORS: [&str; 7] = [
     "ssim",
 ];
 
-/// What was found; its `Display` is the text for people.
+/// The description of a dataset; `Display` writes its text form.
 #[derive(Debug)]
 pub struct DatasetDescription {
-    /// The folder or file.
+    /// The described folder or file.
     pub place: Location,
-    /// How many files there are.
+    /// Number of files.
     pub files: u64,
-    /// Rows of all files.
+    /// Number of rows of all files.
     pub rows: u64,
-    /// Bytes of all files.
+    /// Size of all files in bytes.
     pub bytes: u64,
     /// The columns of the first file.
     pub schema: Schema,
-    /// Files whose columns are others than those of the first.
+    /// Files whose columns differ from those of the first file.
     pub different: Vec<Location>,
-    /// Files that latentflow did not write.
+    /// Number of files that latentflow did not write.
     pub foreign: u64,
-    /// Who wrote the others, and with which version; more than one where files were put together.
+    /// The identities that wrote the other files, with the version of latentflow if it is known.
     pub writers: Vec<(OutputIdentity, Option<String>)>,
-    /// The source rows that the dataset stands for.
+    /// The source rows that the dataset accounts for.
     pub coverage: Coverage,
-    /// Of each column of errors, in the order of the schema.
+    /// The statistics of each error column, in the order of the schema.
     pub errors: Vec<(String, SummaryStats)>,
 }
 
-/// Describes a Parquet file, or the files directly in a folder, whoever wrote them.
+/// Describes a Parquet file, or the Parquet files directly in a folder, including those of other
+/// programs.
 ///
 /// # Errors
-/// When there is none, or one cannot be read.
+/// If there is no such file, or if a file cannot be read.
 pub fn describe(place: &Location) -> Result<DatasetDescription, StageError> {
-    let _still = shared_read_lock(place);
+    let _lock = shared_read_lock(place);
     let file = place.file()?;
     let (is_folder, files) = match file {
         Some(entry) => (
@@ -100,7 +99,7 @@ pub fn describe(place: &Location) -> Result<DatasetDescription, StageError> {
     };
     if files.is_empty() && snapshot == CoverageSnapshot::default() {
         return Err(StageError::Other(
-            "there are no Parquet files directly in this folder".to_owned(),
+            "expected Parquet files directly in this folder; found none".to_owned(),
         ));
     }
     for (identity, coverage) in snapshot.history.writers {
@@ -144,7 +143,8 @@ impl DatasetDescription {
         Ok(())
     }
 
-    /// The snapshot does not say which version wrote it, and need not where a file does.
+    /// Adds a writer, unless it is already present. The version is `None` for writers from the
+    /// snapshot, which does not store it.
     fn add_writer(&mut self, identity: OutputIdentity, version: Option<String>) {
         let known = |(other, theirs): &(OutputIdentity, Option<String>)| {
             other.is_same(&identity) && (version.is_none() || *theirs == version)
@@ -155,14 +155,14 @@ impl DatasetDescription {
     }
 }
 
-/// Adds the values of a file's columns of errors to their distributions.
+/// Adds the values of a file's error columns to their distributions.
 fn read_errors(
     file: &DataFile,
     errors: &mut BTreeMap<String, Distribution>,
 ) -> Result<(), StageError> {
-    let named = |error: String| StageError::Other(format!("{}: {error}", file.location));
+    let failed = |error: String| StageError::Other(format!("{}: {error}", file.location));
     let reader = ParquetRecordBatchReaderBuilder::try_new(file.open()?)
-        .map_err(|error| named(error.to_string()))?;
+        .map_err(|error| failed(error.to_string()))?;
     let is_error =
         |data_type: &DataType| matches!(data_type, DataType::Float32 | DataType::Float64);
     let columns = reader.schema().fields().iter().enumerate();
@@ -177,9 +177,9 @@ fn read_errors(
     let batches = reader
         .with_projection(mask)
         .build()
-        .map_err(|error| named(error.to_string()))?;
+        .map_err(|error| failed(error.to_string()))?;
     for batch in batches {
-        let batch = batch.map_err(|error| named(error.to_string()))?;
+        let batch = batch.map_err(|error| failed(error.to_string()))?;
         for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
             let distribution = errors.entry(field.name().clone()).or_default();
             floats(column).for_each(|value| distribution.add(value));
@@ -188,7 +188,7 @@ fn read_errors(
     Ok(())
 }
 
-/// The numbers of a column, without those that are missing.
+/// The values of a column without nulls.
 fn floats(column: &ArrayRef) -> impl Iterator<Item = f64> {
     let single = column
         .as_primitive_opt::<Float32Type>()
@@ -227,8 +227,8 @@ impl fmt::Display for DatasetDescription {
     }
 }
 
-/// Splits shown, and ranges of each, before the rest are only counted.
-const SHOWN: usize = 12;
+/// Maximum number of splits, and of ranges of each split, that the text lists.
+const MAX_SHOWN: usize = 12;
 
 impl DatasetDescription {
     fn write_errors(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -309,26 +309,26 @@ impl DatasetDescription {
             self.coverage.len(),
             count(splits.len() as u64, "split")
         )?;
-        for (name, rows) in splits.iter().take(SHOWN) {
+        for (name, rows) in splits.iter().take(MAX_SHOWN) {
             writeln!(f, "    {}: {}", line(name), ranges(rows))?;
         }
         match splits.len() {
-            all if all > SHOWN => writeln!(f, "    ... and {} more", all - SHOWN),
+            all if all > MAX_SHOWN => writeln!(f, "    ... and {} more", all - MAX_SHOWN),
             _ => Ok(()),
         }
     }
 }
 
-/// Half-open ranges, as they stand in provenance: `0..12, 20..22`.
+/// The text of half-open ranges, such as `0..12, 20..22`.
 fn ranges(rows: &RangeSet) -> String {
     let shown = rows
         .ranges()
         .iter()
-        .take(SHOWN)
+        .take(MAX_SHOWN)
         .map(|range| format!("{}..{}", range.start, range.end));
     let mut parts: Vec<String> = shown.collect();
-    if rows.ranges().len() > SHOWN {
-        parts.push(format!("... and {} more", rows.ranges().len() - SHOWN));
+    if rows.ranges().len() > MAX_SHOWN {
+        parts.push(format!("... and {} more", rows.ranges().len() - MAX_SHOWN));
     }
     parts.join(", ")
 }
@@ -337,7 +337,7 @@ fn count(number: u64, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Six digits, with an exponent where a plain number would hide them.
+/// A number with six digits, and with an exponent if it is very small or very large.
 fn short(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
@@ -411,14 +411,14 @@ mod tests {
 
     fn text(path: &Path) -> String {
         let text = describe(&path.into()).unwrap().to_string();
-        // Sizes of files change with the encoder; they are not what is tested.
+        // The size of files depends on the encoder and is not tested.
         let size = format!("of {}", ByteSize(describe(&path.into()).unwrap().bytes));
         text.replace(&path.display().to_string(), "DATASET")
             .replace(&size, "of SIZE")
     }
 
     #[test]
-    fn a_dataset_says_what_it_holds_and_where_it_came_from() {
+    fn description_has_content_and_provenance() {
         let folder = tempfile::tempdir().unwrap();
         run(folder.path(), "d1", 0, &[&[0.5, 0.25, 1.0], &[], &[0.125]]);
         run(folder.path(), "d1", 50, &[&[f32::NAN], &[]]);
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn one_file_of_another_program_is_described_without_provenance() {
+    fn file_of_another_program_has_no_provenance() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("table.parquet");
         let records = records(&[0.0001]);
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dataset_whose_rows_were_all_dropped_is_described_by_its_marker() {
+    fn dataset_without_files_is_described_by_its_snapshot() {
         let folder = tempfile::tempdir().unwrap();
         run(folder.path(), "d1", 0, &[&[]]);
         let description = describe(&folder.path().into()).unwrap();
@@ -477,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_do_not_belong_together_are_told_apart() {
+    fn writers_of_different_files_are_listed_separately() {
         let folder = tempfile::tempdir().unwrap();
         run(&folder.path().join("a"), "d1", 0, &[&[0.5]]);
         run(&folder.path().join("b"), "d2", 0, &[&[0.5]]);
@@ -494,13 +494,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_dataset_is_an_error() {
+    fn folder_without_dataset_and_other_file_are_errors() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(
-            describe(&folder.path().into())
-                .unwrap_err()
-                .to_string()
-                .contains("no Parquet files")
+        assert_eq!(
+            describe(&folder.path().into()).unwrap_err().to_string(),
+            "expected Parquet files directly in this folder; found none"
         );
         let path = folder.path().join("notes.txt");
         std::fs::write(&path, "hello").unwrap();
@@ -508,7 +506,7 @@ mod tests {
             describe(&path.as_path().into())
                 .unwrap_err()
                 .to_string()
-                .contains("notes.txt: this is no whole Parquet file")
+                .contains("notes.txt: invalid or truncated Parquet file")
         );
     }
 }

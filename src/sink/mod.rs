@@ -1,4 +1,4 @@
-//! Sinks: where records end. The traits, and the table of kinds.
+//! Sinks: the traits, and the table of kinds.
 
 pub mod writer_lease;
 mod column_selection;
@@ -49,153 +49,155 @@ pub use output_identity::{
 };
 pub use writer_recognition::{StageInterpreter, StageReader};
 
-/// The folder inside a sink's own that holds what is not data: snapshots, journals, rejects.
-/// Its leading underscore hides it from readers of datasets.
+/// The subfolder of a sink's folder for snapshots, journals and rejects. Its leading underscore
+/// hides it from readers of datasets.
 pub const STATE_DIR: &str = crate::source::file_set::STATE_DIR;
 
-/// A sink as planned: checked against its input, nothing has been touched.
+/// A planned sink: its options were checked against its input, and no file was changed.
 pub trait Sink: Send {
-    /// The folder that it writes, where what it writes outlives the run.
+    /// The folder that the sink writes to; `None` if its output does not outlive the run.
     fn folder(&self) -> Option<Location>;
 
-    /// That folder, where it lies on a disk of this machine.
+    /// The folder that the sink writes to, if it is local.
     fn local_folder(&self) -> Option<PathBuf> {
         self.folder()?.local().map(Path::to_path_buf)
     }
 
-    /// The files that it writes; `None`: it writes none.
+    /// The files that the sink writes; `None` if it writes no files.
     fn written_files(&self) -> Option<WrittenFiles<'_>> {
         None
     }
 
-    /// What earlier runs made durable, by its own files. Nobody else may write there from now on.
+    /// The rows that earlier runs have committed, according to the sink's files. Claims the folder,
+    /// so that no other process may write to it.
     ///
     /// # Errors
-    /// When files cannot be read, or another process writes there.
+    /// If files cannot be read, or if another process writes to the folder.
     fn history(&self) -> Result<OutputHistory, StageError> {
         Ok(OutputHistory::default())
     }
 
-    /// What earlier runs made durable so far, read without claiming the folder: another process may
-    /// write there meanwhile.
+    /// The rows that earlier runs have committed, read without claiming the folder, since another
+    /// process may be writing to it.
     ///
     /// # Errors
-    /// When files cannot be read.
+    /// If files cannot be read.
     fn read_history(&self) -> Result<OutputHistory, StageError> {
         Ok(OutputHistory::default())
     }
 
-    /// Notes, durably, that rows of these digests may lie beside each other.
+    /// Durably records that the output may hold rows of all these digests.
     ///
     /// # Errors
-    /// When the folder cannot be written.
+    /// If the folder cannot be written.
     fn allow_mixing(&self, _digests: &[String]) -> Result<(), StageError> {
         Ok(())
     }
 
-    /// Forgets what earlier runs did, so that the next one starts over: counts what that removes,
-    /// and removes it where `remove` says so.
+    /// Counts the output of earlier runs, and deletes it if `remove` is set, so that the next run
+    /// starts from the beginning.
     ///
     /// # Errors
-    /// When files cannot be read or removed, or another process writes there.
+    /// If files cannot be read or removed, or if another process writes to the folder.
     fn reset(&self, _remove: bool) -> Result<CommitStats, StageError> {
         Ok(CommitStats::default())
     }
 
-    /// What workers do to its batches; `None`: it takes them as they come.
+    /// The encoder that workers apply to batches; `None` if the sink writes them unchanged.
     fn batch_encoder(&self) -> Option<Arc<dyn BatchEncoder>> {
         None
     }
 
-    /// Bytes that it holds at most while it writes, beside the batches that it is given.
+    /// Maximum memory of the writer in bytes, without the batches that it receives.
     fn buffer_bytes(&self) -> u64 {
         0
     }
 
-    /// Removes what a crash left behind and makes ready to write.
+    /// Removes the remains of a crash, and creates the writer.
     ///
     /// # Errors
-    /// When the folder cannot be written.
+    /// If the folder cannot be written.
     fn open(self: Box<Self>, identity: OutputIdentity) -> Result<Box<dyn SinkWriter>, StageError>;
 }
 
-/// Does on the workers' threads what a sink's own, which is one, would be too slow for.
+/// The part of a sink that runs on the threads of the workers, since the single thread of a sink
+/// would be too slow for it.
 pub trait BatchEncoder: Send + Sync {
-    /// The columns of the prepared batch.
+    /// The schema of an encoded batch.
     fn schema(&self) -> SchemaRef;
 
-    /// The batch as [`SinkWriter::write`] takes it. A record that the sink cannot hold goes to
-    /// `rejects` and is left out.
+    /// Encodes a batch for [`SinkWriter::write`]. A record that the sink cannot represent is
+    /// omitted and added to `rejects`.
     ///
     /// # Errors
-    /// An error that it does not expect of a record, as for a transform.
+    /// An error that is not a reject of a single record, as for a transform.
     fn encode(&self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError>;
 }
 
-/// A sink at work. Every batch number comes in ascending order, empty batches too: their rows are
-/// done as well.
+/// A running sink. It receives every batch in ascending order of batch numbers, including empty
+/// batches, whose rows must be committed as well.
 pub trait SinkWriter: Send {
-    /// Takes a batch, prepared where that was asked for; may commit on its own when a file is full,
-    /// and says so.
+    /// Writes a batch, which is encoded if the sink has an encoder. May commit when a file is full,
+    /// and returns the progress of commits.
     ///
     /// # Errors
-    /// When it cannot be written: the run ends, what was committed stays.
+    /// If the batch cannot be written. The run then ends; committed data stays.
     fn write(&mut self, batch: &Batch) -> Result<CommitProgress, StageError>;
 
-    /// Writes as another from the next batch on, with which older rows may lie beside newer ones.
-    /// Nothing waits to be committed then.
+    /// Changes the identity for the following batches, and allows rows of both identities in the
+    /// output. The caller has committed all earlier batches.
     ///
     /// # Errors
-    /// When that cannot be noted durably.
+    /// If the change cannot be recorded durably.
     fn switch_identity(&mut self, _identity: OutputIdentity) -> Result<(), StageError> {
         Ok(())
     }
 
-    /// How long what was taken waits to be committed at most, whatever the pipeline says; `None`:
-    /// as the pipeline says.
+    /// Maximum age of uncommitted batches, which overrides that of the pipeline; `None` if that of
+    /// the pipeline applies.
     fn commit_age(&self) -> Option<Duration> {
         None
     }
 
-    /// Makes everything that was taken durable, together with its provenance, or fails; nothing in
-    /// between.
+    /// Makes all written batches and their provenance durable, atomically.
     ///
     /// # Errors
-    /// When it cannot be made durable.
+    /// If they cannot be made durable.
     fn commit(&mut self) -> Result<(), StageError>;
 
-    /// What was committed so far.
+    /// The files that were committed in this run.
     fn stats(&self) -> CommitStats;
 }
 
-/// What a writer has made durable while it took a batch.
+/// The batches that a writer has committed while it wrote a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CommitProgress {
-    /// Nothing more than before.
+    /// No further batch.
     Nothing,
-    /// All batches before this one.
+    /// All batches before the written one.
     Before,
-    /// This one, too.
+    /// All batches including the written one.
     All,
 }
 
-/// What a sink has committed in this run.
+/// The files that a sink has committed in this run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CommitStats {
-    /// Files that bear their final name.
+    /// Number of files with their final name.
     pub files: u64,
-    /// Their bytes.
+    /// Size of these files in bytes.
     pub bytes: u64,
-    /// Their records.
+    /// Number of records in these files.
     pub records: u64,
 }
 
 /// The options of a kind of sink.
 pub trait SinkConfig: DeserializeOwned + Serialize + JsonSchema {
-    /// Checks the options against the columns that come in, and fills in those that were left out.
+    /// Checks the options against the schema of the input, and sets the defaults of omitted
+    /// options.
     ///
     /// # Errors
-    /// Every fault that was found, keys relative to the stage.
+    /// All faults, with keys relative to the stage.
     fn plan(
         &mut self,
         input: &SchemaRef,
@@ -203,18 +205,19 @@ pub trait SinkConfig: DeserializeOwned + Serialize + JsonSchema {
     ) -> Result<Box<dyn Sink>, Vec<ConfigError>>;
 }
 
-/// How a sink of some kind is planned: options as written, schema of its input, context.
+/// A function that plans a sink of a kind from the written options, the input schema and the
+/// context.
 pub type PlanSink =
     fn(Value, &SchemaRef, &PlanContext) -> Result<ResolvedStage<Box<dyn Sink>>, Vec<ConfigError>>;
 
-/// Every kind of sink.
+/// All kinds of sinks.
 pub const KINDS: &[ComponentKind<PlanSink>] = &[
     kind::<parquet::ParquetSinkConfig>(
         "parquet",
-        "writes records to Parquet files, each file whole or not at all",
+        "writes records to Parquet files, which become visible when they are complete",
     ),
     kind::<images::ImagesSinkConfig>("images", "writes a tensor column as image files"),
-    kind::<stdout::StdoutSinkConfig>("stdout", "prints records as NDJSON, one object a line"),
+    kind::<stdout::StdoutSinkConfig>("stdout", "prints records as NDJSON, one object per line"),
     kind::<discard::DiscardSinkConfig>("discard", "drops records, for benchmarks"),
 ];
 

@@ -1,22 +1,22 @@
-//! How many values the narrow dictionaries of a row group have: readers count them with the same
-//! narrow keys.
+//! The count of dictionary values of a row group, which must fit into the narrow keys of the
+//! schema.
 
 use arrow::array::{Array as _, ArrayRef, AsArray as _, RecordBatch};
 use arrow::datatypes::{DataType, Schema};
 
-/// Columns of dictionaries whose keys have at most 16 bits, and what they hold in the row group
-/// that is open. Parquet stores one dictionary for all of a group's values, which readers give the
-/// keys of the schema again.
+/// The dictionary columns with keys of at most 16 bits, and their dictionaries in the open row
+/// group. Parquet stores one dictionary for all values of a group, and readers decode it with the
+/// key type of the schema.
 #[derive(Debug)]
 pub(super) struct NarrowDictionaries(Vec<DictionaryColumn>);
 
 #[derive(Debug)]
 struct DictionaryColumn {
     place: usize,
-    /// Values that the keys can tell apart.
+    /// Number of values that the keys can distinguish.
     capacity: usize,
-    /// Different dictionaries of the open group.
-    held: Vec<ArrayRef>,
+    /// The different dictionaries of the open group.
+    dictionaries: Vec<ArrayRef>,
 }
 
 impl NarrowDictionaries {
@@ -39,35 +39,36 @@ impl NarrowDictionaries {
                 Some(DictionaryColumn {
                     place,
                     capacity,
-                    held: Vec::new(),
+                    dictionaries: Vec::new(),
                 })
             });
         Self(columns.collect())
     }
 
-    /// Whether the values of these records fit into the open group, by the sizes of the
-    /// dictionaries.
+    /// Whether the dictionaries of these records fit into the open group.
     pub(super) fn fit(&self, records: &RecordBatch) -> bool {
         self.0.iter().all(|column| {
             let values = column.values(records);
-            let held: usize = column.held.iter().map(|held| held.len()).sum();
-            column.holds(values) || held + values.len() <= column.capacity
+            let count: usize = column.dictionaries.iter().map(|known| known.len()).sum();
+            column.contains(values) || count + values.len() <= column.capacity
         })
     }
 
-    /// Counts records that go into the open group.
+    /// Adds the dictionaries of records that are written to the open group.
     pub(super) fn add(&mut self, records: &RecordBatch) {
         for column in &mut self.0 {
             let values = column.values(records);
-            if !column.holds(values) {
-                column.held.push(ArrayRef::clone(values));
+            if !column.contains(values) {
+                column.dictionaries.push(ArrayRef::clone(values));
             }
         }
     }
 
-    /// The group is ended.
+    /// Starts a new group.
     pub(super) fn clear(&mut self) {
-        self.0.iter_mut().for_each(|column| column.held.clear());
+        self.0
+            .iter_mut()
+            .for_each(|column| column.dictionaries.clear());
     }
 }
 
@@ -76,9 +77,10 @@ impl DictionaryColumn {
         records.column(self.place).as_any_dictionary().values()
     }
 
-    fn holds(&self, values: &ArrayRef) -> bool {
-        self.held.iter().any(|held| {
-            held.len() == values.len() && (std::sync::Arc::ptr_eq(held, values) || held == values)
+    fn contains(&self, values: &ArrayRef) -> bool {
+        self.dictionaries.iter().any(|known| {
+            known.len() == values.len()
+                && (std::sync::Arc::ptr_eq(known, values) || known == values)
         })
     }
 }

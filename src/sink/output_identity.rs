@@ -1,4 +1,4 @@
-//! Who wrote an output, what it holds already, and whether more may be added to it.
+//! The identity of an output's writers, and the check whether a run may append to the output.
 
 use std::collections::BTreeMap;
 
@@ -11,63 +11,64 @@ use crate::error::StageError;
 use crate::registry::{self, canonical};
 use crate::storage::Location;
 
-/// The version of the rules by which digests are made now: of values as they were understood. Those
-/// before it, without a number, made them of options as they were written.
+/// The current version of the digest rules, which digest the parsed values of options. The rules
+/// before version 1, which are recorded without a number, digested options as written.
 pub const FINGERPRINT_VERSION: u32 = 1;
 
-/// Who wrote a file: goes into every footer, and is checked before more is added.
+/// The writer of a file. It is part of every footer, and is checked before a run appends to an
+/// output.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct OutputIdentity {
-    /// The pipeline's name.
+    /// The name of the pipeline.
     pub pipeline: String,
-    /// The sink's stage name.
+    /// The name of the sink's stage.
     pub stage: String,
-    /// Over all that lies upstream of the sink and changes its rows: stages, options, models.
+    /// The digest over everything upstream that changes rows: stages, options, models.
     pub digest: String,
-    /// Model name and digest, for each model upstream.
+    /// The digest of each model upstream by its name.
     pub models: BTreeMap<String, String>,
-    /// What the digest is over: the stages upstream, by name, and the sink itself.
+    /// The content of the digest: the upstream stages and the sink by their names.
     pub stages: BTreeMap<String, StageIdentity>,
-    /// Of rejects: the sinks that can refuse records, whose rejects are among them.
+    /// For rejects: the sinks that can reject records.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sinks: BTreeMap<String, StageIdentity>,
-    /// Digests under which the output knows the same writer.
+    /// Other digests of the same writer in the output.
     #[serde(skip)]
     pub formers: Vec<String>,
 }
 
-/// A stage, as far as it changes rows.
+/// The properties of a stage that change rows.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StageIdentity {
-    /// Its kind.
+    /// The kind of the stage.
     pub kind: String,
-    /// Over its kind, its options, its model, and the digests of its inputs.
+    /// The digest over its kind, its options, its model, and the digests of its inputs.
     pub digest: String,
-    /// Its options as they were understood, without those that change no row.
+    /// Its parsed options, without those that do not change rows.
     pub options: Map<String, Value>,
-    /// The version of the rules by which digest and options were made, see [`FINGERPRINT_VERSION`].
+    /// The version of the rules for the digest and the options; see [`FINGERPRINT_VERSION`].
     #[serde(default)]
     pub version: u32,
-    /// Digests that other rules, or another spelling, gave the same stage in this output.
+    /// Digests of the same stage in this output by other rules or from another spelling.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub formers: Vec<String>,
-    /// How the plan that runs reads what earlier runs noted of the stage.
+    /// The interpreter with which the current plan reads the records of earlier runs.
     #[serde(skip)]
     pub reader: StageReader,
 }
 
-/// What an output holds already.
+/// The writers and the rows of an output.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct OutputHistory {
-    /// Everyone who wrote here, each digest once, and the source rows that their files stand for.
+    /// All writers, each digest once, with the source rows of their files.
     pub writers: Vec<(OutputIdentity, Coverage)>,
-    /// Digests whose rows may lie beside each other here: the user has said so.
+    /// Digests that the user has allowed together in this output.
     #[serde(default)]
     pub accepted: Vec<String>,
 }
 
 impl OutputHistory {
-    /// Adds what a file of this writer stands for.
+    /// Adds the source rows of a file of this writer.
     pub fn add(&mut self, identity: &OutputIdentity, coverage: &Coverage) {
         match self
             .writers
@@ -82,7 +83,7 @@ impl OutputHistory {
         }
     }
 
-    /// Adds what another part of the same output holds.
+    /// Adds the history of another part of the same output.
     pub fn union(&mut self, other: &Self) {
         other
             .writers
@@ -91,7 +92,7 @@ impl OutputHistory {
         self.allow_mixing(&other.accepted);
     }
 
-    /// Notes that rows of these digests may lie beside each other.
+    /// Allows rows of these digests together in the output.
     pub fn allow_mixing(&mut self, digests: &[String]) {
         let new = digests
             .iter()
@@ -101,23 +102,23 @@ impl OutputHistory {
         self.accepted.extend(new);
     }
 
-    /// The source rows that are done, whoever did them.
+    /// The committed source rows of all writers.
     pub fn coverage(&self) -> Coverage {
         self.coverage_where(|_| true)
     }
 
-    /// The source rows that went through a stage: one of this name, or one that did the same under
-    /// another.
+    /// The source rows that were processed by a stage: one with this name, or an equal one with
+    /// another name.
     pub fn coverage_of(&self, name: &str, stage: &StageIdentity) -> Coverage {
         let same =
             |identity: &OutputIdentity| identity.stages.values().any(|known| known.is_same(stage));
         self.coverage_where(|identity| identity.stages.contains_key(name) || same(identity))
     }
 
-    /// The source rows whose rejects by a sink are kept, where it holds the rows `held` itself.
-    /// Upstream stages are judged on their own, so the sink is identified by its kind and options.
-    /// A writer without it is an earlier version, whose sinks refused no row: all rows that the
-    /// sink holds of it are covered.
+    /// The source rows whose rejects by a sink are stored, for a sink that has committed the rows
+    /// `held`. Upstream stages are compared separately, so the sink is identified by its kind and
+    /// options. A writer without the sink is an earlier version, whose sinks did not reject
+    /// records: all of its rows that the sink holds are covered.
     pub fn coverage_of_sink(&self, sink: &StageIdentity, held: &Coverage) -> Coverage {
         let same =
             |known: &StageIdentity| (&known.kind, &known.options) == (&sink.kind, &sink.options);
@@ -131,11 +132,11 @@ impl OutputHistory {
         all
     }
 
-    fn coverage_where(&self, counts: impl Fn(&OutputIdentity) -> bool) -> Coverage {
+    fn coverage_where(&self, is_counted: impl Fn(&OutputIdentity) -> bool) -> Coverage {
         let mut all = Coverage::default();
         self.writers
             .iter()
-            .filter(|(identity, _)| counts(identity))
+            .filter(|(identity, _)| is_counted(identity))
             .for_each(|(_, coverage)| all.union(coverage));
         all
     }
@@ -148,14 +149,14 @@ impl OutputHistory {
             .collect()
     }
 
-    /// Whether `mine` may add rows to what lies in `folder`.
+    /// Checks that `mine` may append to the output in `folder`.
     ///
-    /// The rows of a sink are those of all its stages, so another digest is another output. The
-    /// rejects belong to one stage each: there, stages that come and go do no harm, and only one
-    /// that is there under both must be the same.
+    /// The rows of a sink depend on all its stages, so a sink with another digest has another
+    /// output. A reject depends on a single stage, so stages may be added and removed, and only the
+    /// stages of both writers must be equal.
     ///
     /// # Errors
-    /// What has changed, and what to do, where it may not.
+    /// A message with the changes and the possible solutions, if it may not.
     pub fn check_compatible(
         &self,
         folder: &Location,
@@ -179,8 +180,9 @@ impl OutputHistory {
         {
             None => Ok(()),
             Some(found) => Err(StageError::Refused(format!(
-                "{}: holds rows that stage `{}` of pipeline `{}` made otherwise: {}; write to another path, \
-                 forget what is there with `latentflow reset`, or mix both with `--allow-change`",
+                "{}: was written with a different configuration (stage `{}` of pipeline `{}`): {}; \
+                 use another path, delete the rows with `latentflow reset`, or allow both with \
+                 `--allow-change`",
                 folder,
                 found.stage,
                 found.pipeline,
@@ -191,7 +193,7 @@ impl OutputHistory {
 }
 
 impl OutputHistory {
-    /// Whether rows of a writer may lie beside others, under its digest or a former one.
+    /// Whether rows of a writer are allowed together with others, by its digest or a former one.
     pub fn accepts(&self, writer: &OutputIdentity) -> bool {
         writer
             .digests()
@@ -199,7 +201,8 @@ impl OutputHistory {
             .any(|digest| self.accepted.contains(digest))
     }
 
-    /// Whether `mine` may add rows although [`OutputHistory::check_compatible`] refuses it.
+    /// Whether the policy allows `mine` to append although [`OutputHistory::check_compatible`]
+    /// fails.
     pub fn allows(&self, changes: ChangePolicy, mine: &OutputIdentity) -> bool {
         match changes {
             ChangePolicy::Refuse => false,
@@ -208,8 +211,8 @@ impl OutputHistory {
         }
     }
 
-    /// Whether what [`OutputHistory::check_compatible`] refuses comes of other models alone: the
-    /// same stages, with the same options.
+    /// Whether all writers differ from `mine` only in models: they have the same stages with the
+    /// same options.
     fn differs_only_in_models(&self, mine: &OutputIdentity) -> bool {
         self.writers
             .iter()
@@ -217,21 +220,20 @@ impl OutputHistory {
     }
 }
 
-/// Which changes of a pipeline are allowed where an output holds rows of the pipeline as it was.
+/// The changes of a pipeline that are allowed for an output with rows of the earlier pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChangePolicy {
-    /// None of them.
+    /// No changes.
     Refuse,
-    /// Other models alone, as a running daemon exchanges them: these were exchanged while no daemon
-    /// ran.
+    /// Only other models. A running daemon replaces them by hot reload; this allows the same
+    /// replacement while the daemon does not run.
     AllowModels,
-    /// All of them: old and new rows lie beside each other, and the footer of each file says which
-    /// it holds.
+    /// All changes. The output then has old and new rows, which the footer of each file identifies.
     Allow,
 }
 
 impl ChangePolicy {
-    /// The changes that a run allows: all on request, and other models in a run without an end.
+    /// The policy of a run: all changes on request, and other models in a run without an end.
     #[must_use]
     pub fn allowed(on_request: bool, is_endless: bool) -> Self {
         match (on_request, is_endless) {
@@ -242,20 +244,20 @@ impl ChangePolicy {
     }
 }
 
-/// What an output's rows depend on.
+/// The stages that the rows of an output depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdentityScope {
-    /// On everything upstream.
+    /// All upstream stages.
     Sink,
-    /// Each on one stage, and what lies upstream of it.
+    /// For each row one stage and the stages upstream of it.
     Rejects,
 }
 
-/// Changes that are told; the rest are counted.
+/// Maximum number of changes that a message lists. The others are counted.
 const MAX_CHANGES: usize = 6;
 
 impl OutputIdentity {
-    /// Whether both are one writer, under the same digest or another.
+    /// Whether both are the same writer, possibly with different digests.
     pub fn is_same(&self, other: &Self) -> bool {
         let stage_by_stage = || {
             let pairs = || {
@@ -264,7 +266,7 @@ impl OutputIdentity {
             };
             self.stages.keys().eq(other.stages.keys())
                 && pairs().all(|(mine, other)| mine.is_same(other))
-                // Where none has another digest, something else differs.
+                // If all digests are equal, another property differs.
                 && pairs().any(|(mine, other)| mine.digest != other.digest)
         };
         self.digest == other.digest
@@ -275,8 +277,8 @@ impl OutputIdentity {
             }
     }
 
-    /// Whether files of both may become one: the same writer, with all its names.
-    pub(super) fn is_one_with(&self, other: &Self) -> bool {
+    /// Whether files of both may be merged: they are the same writer with the same names.
+    pub(super) fn can_merge_with(&self, other: &Self) -> bool {
         let names = |identity: &'_ Self| {
             (
                 identity.pipeline.clone(),
@@ -289,7 +291,7 @@ impl OutputIdentity {
             && self.stages.keys().eq(other.stages.keys())
     }
 
-    /// The digests under which it is known.
+    /// The digest and the former digests.
     pub fn digests(&self) -> Vec<String> {
         std::iter::once(&self.digest)
             .chain(&self.formers)
@@ -297,15 +299,16 @@ impl OutputIdentity {
             .collect()
     }
 
-    /// The stage that stands for all before it: the sink. The rejects, which belong to many stages,
-    /// have none.
+    /// The stage whose digest is that of the identity: the sink. `None` for rejects, which belong
+    /// to many stages.
     fn last(&self) -> Option<&StageIdentity> {
         self.stages
             .values()
             .find(|stage| stage.digest == self.digest)
     }
 
-    /// Takes in the digests that the same writer has elsewhere; what newer rules say of it stands.
+    /// Adds the digests of the same writer from another record. The stages of the newer rules are
+    /// kept.
     pub(super) fn absorb(&mut self, other: &Self) {
         if self.stages == other.stages {
             return;
@@ -320,7 +323,7 @@ impl OutputIdentity {
             if let Some(older) = older.stages.get(name).filter(|older| stage.is_same(older)) {
                 std::iter::once(&older.digest)
                     .chain(&older.formers)
-                    .for_each(|digest| stage.was(digest));
+                    .for_each(|digest| stage.add_former(digest));
             }
         }
     }
@@ -337,39 +340,39 @@ impl OutputIdentity {
     fn differs_only_in_models(&self, found: &Self) -> bool {
         let same = |(name, stage): (&String, &StageIdentity)| {
             let same =
-                |other: &StageIdentity| stage.kind == other.kind && stage.is_spelled_as(other);
+                |other: &StageIdentity| stage.kind == other.kind && stage.has_same_options(other);
             found.stages.get(name).is_some_and(same)
         };
         self.stages.len() == found.stages.len() && self.stages.iter().all(same)
     }
 
-    /// What differs from an earlier writer, in words.
+    /// The text of the differences from an earlier writer.
     fn changes(&self, found: &Self) -> String {
         let mut changes = Vec::new();
         for (name, mine, found) in self.shared_stages(found) {
             mine.changes(name, found, &mut changes);
         }
-        let unknown = |stages: &BTreeMap<String, StageIdentity>,
+        let missing = |stages: &BTreeMap<String, StageIdentity>,
                        others: &BTreeMap<String, StageIdentity>,
-                       what: &str| {
+                       change: &str| {
             let names = stages.keys().filter(|name| !others.contains_key(*name));
             names
-                .map(|name| format!("the stage `{name}` {what}"))
+                .map(|name| format!("the stage `{name}` was {change}"))
                 .collect::<Vec<_>>()
         };
-        changes.extend(unknown(&found.stages, &self.stages, "is gone"));
-        changes.extend(unknown(&self.stages, &found.stages, "is new"));
+        changes.extend(missing(&found.stages, &self.stages, "removed"));
+        changes.extend(missing(&self.stages, &found.stages, "added"));
         for (name, digest) in &self.models {
             match found.models.get(name) {
                 Some(before) if before == digest => {}
                 Some(before) => changes.push(format!(
                     "the model `{name}` was {before} and is {digest} now"
                 )),
-                None => changes.push(format!("the model `{name}` is new")),
+                None => changes.push(format!("the model `{name}` was added")),
             }
         }
         if changes.is_empty() {
-            changes.push("its stages feed each other in another order".to_owned());
+            changes.push("the inputs of its stages were changed".to_owned());
         }
         let more = changes.len().saturating_sub(MAX_CHANGES);
         changes.truncate(MAX_CHANGES);
@@ -381,21 +384,21 @@ impl OutputIdentity {
 }
 
 impl StageIdentity {
-    /// Whether both are the same, under the same digest or another.
+    /// Whether both are the same stage, possibly with different digests.
     pub fn is_same(&self, other: &Self) -> bool {
         self.digest == other.digest
             || self.formers.contains(&other.digest)
             || other.formers.contains(&self.digest)
     }
 
-    /// Notes that the output knows it under another digest.
-    pub(super) fn was(&mut self, digest: &String) {
+    /// Adds another digest of the stage in the output.
+    pub(super) fn add_former(&mut self, digest: &String) {
         if *digest != self.digest && !self.formers.contains(digest) {
             self.formers.push(digest.clone());
         }
     }
 
-    fn is_spelled_as(&self, other: &Self) -> bool {
+    fn has_same_options(&self, other: &Self) -> bool {
         let text = |stage: &Self| canonical(&Value::Object(stage.options.clone()));
         text(self) == text(other)
     }
@@ -440,7 +443,7 @@ mod tests {
     use super::*;
     use crate::batch::{Provenance, Split};
 
-    /// An identity from its stages: name, kind, digest, options.
+    /// An identity with stages of the given name, kind, digest and options.
     fn identity(digest: &str, stages: &[(&str, &str, &str, Value)]) -> OutputIdentity {
         let stage = |(name, kind, digest, options): &(&str, &str, &str, Value)| {
             let options = options.as_object().unwrap().clone();
@@ -491,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_changed_is_named_down_to_the_option() {
+    fn refusal_lists_changed_options_and_stages() {
         let before = identity(
             "1",
             &[
@@ -523,13 +526,17 @@ mod tests {
             &now,
             IdentityScope::Sink,
             expect![
-                "out: holds rows that stage `out` of pipeline `photos` made otherwise: `fit` of the stage `px` was unset and is \"crop\" now, `size` of the stage `px` was [64,64] and is [32,32] now, the stage `old` is gone; write to another path, forget what is there with `latentflow reset`, or mix both with `--allow-change`"
+                "out: was written with a different configuration (stage `out` of pipeline \
+                 `photos`): `fit` of the stage `px` was unset and is \"crop\" now, `size` of the \
+                 stage `px` was [64,64] and is [32,32] now, the stage `old` was removed; use \
+                 another path, delete the rows with `latentflow reset`, or allow both with \
+                 `--allow-change`"
             ],
         );
     }
 
     #[test]
-    fn digests_that_were_accepted_may_lie_beside_each_other_and_no_third() {
+    fn only_accepted_digests_are_allowed_together() {
         let (one, two, three) = (identity("1", &[]), identity("2", &[]), identity("3", &[]));
         let mut history = history(&[&one]);
         history.allow_mixing(&["1".into(), "2".into()]);
@@ -542,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn rejects_are_judged_stage_by_stage() {
+    fn rejects_are_compared_by_stage() {
         let before = identity(
             "1",
             &[
@@ -578,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn rejects_of_a_sink_are_known_by_its_kind_and_options() {
+    fn rejects_of_sink_are_identified_by_kind_and_options() {
         let sink = |digest: &str, options: Value| {
             let options = options.as_object().unwrap().clone();
             StageIdentity {
@@ -589,7 +596,8 @@ mod tests {
             }
         };
         let jpegs = sink("a", json!({"format": "jpeg"}));
-        // Rows 0..10 by a program whose sinks refused nothing, 10..20 by one whose do.
+        // Rows 0..10 are of a version whose sinks did not reject records, rows 10..20 of a later
+        // one.
         let before = identity("1", &[]);
         let now = OutputIdentity {
             sinks: BTreeMap::from([("out".into(), jpegs.clone())]),

@@ -1,5 +1,5 @@
-//! Remembers on which mounted disk an output lies, in places off that disk: before the disk is
-//! mounted again, nothing is written.
+//! Records of the disks on which outputs lie, stored outside of these disks, so that a run does not
+//! write to an output whose disk is not mounted.
 
 use std::env;
 use std::fs;
@@ -13,24 +13,24 @@ use crate::fs_durable::write_atomically;
 use crate::json::to_json;
 use crate::storage::mounts::{is_unmounted, mount_of, real_path};
 
-/// What is remembered of an output.
+/// The record of an output.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct OutputRecord {
-    /// The folder of the output, without links.
+    /// The folder of the output, with symbolic links resolved.
     path: PathBuf,
-    /// Where its file system is mounted.
+    /// The mount point of its file system.
     mount: PathBuf,
 }
 
-/// The places where outputs are remembered: folders of the pipeline's own, and one of the user.
+/// The folders in which records of outputs are stored: those of the pipeline, and one of the user.
 #[derive(Debug, Clone)]
 pub struct OutputMounts {
     places: Vec<PathBuf>,
 }
 
 impl OutputMounts {
-    /// The folders of a pipeline, and `latentflow` in `XDG_STATE_HOME` or `~/.local/state`, where
-    /// there is a home.
+    /// The folders of a pipeline, and `latentflow` in `XDG_STATE_HOME` or `~/.local/state`, if the
+    /// user has a home folder.
     #[must_use]
     pub fn new(folders: Vec<PathBuf>) -> Self {
         let absolute = |name: &str| {
@@ -48,10 +48,10 @@ impl OutputMounts {
         }
     }
 
-    /// Refuses an output whose disk was mounted in an earlier run and is not now.
+    /// Refuses an output whose disk was mounted in an earlier run and is not mounted now.
     ///
     /// # Errors
-    /// Which disk is missing.
+    /// A message with the mount point of the missing disk.
     pub fn check(&self, output: &Path) -> Result<(), StageError> {
         let path = real_path(output);
         let records = self
@@ -64,14 +64,15 @@ impl OutputMounts {
         missing.map_or(Ok(()), |record| {
             let (output, mount) = (output.display(), record.mount.display());
             Err(StageError::Other(format!(
-                "{output}: earlier runs wrote here to a file system that was mounted at `{mount}`, where none is mounted \
-                 now; mount it, or start over in the folder as it is with --start-over"
+                "{output}: the output of earlier runs is on a file system that was mounted at \
+                 `{mount}` and is not mounted now; mount it, or start over in the present folder \
+                 with --start-over"
             )))
         })
     }
 
-    /// Remembers where an output lies, in the first place that does not lie on the same disk.
-    /// Temporary folders are not remembered.
+    /// Records the disk of an output, in the first folder that is not on the same disk. Temporary
+    /// folders are not recorded.
     pub fn record(&self, output: &Path) {
         let path = real_path(output);
         let Some(mount) = mount_of(&path).filter(|mount| !env::temp_dir().starts_with(mount))
@@ -89,15 +90,15 @@ impl OutputMounts {
             return;
         }
         if let Err(error) = to_json(&record).and_then(|text| write_atomically(&file, &text)) {
-            tracing::debug!("it cannot be remembered which disk an output lies on: {error}");
+            tracing::debug!(%error, "cannot record the disk of an output");
         }
     }
 
-    /// Forgets where an output lay.
+    /// Removes the records of an output.
     ///
     /// # Errors
-    /// When a record cannot be removed.
-    pub fn forget(&self, output: &Path) -> Result<(), StageError> {
+    /// If a record cannot be removed.
+    pub fn remove_record(&self, output: &Path) -> Result<(), StageError> {
         let path = real_path(output);
         let files = self
             .places
@@ -130,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn output_whose_disk_is_missing_is_refused_until_forgotten() {
+    fn output_with_missing_disk_is_refused_until_reset() {
         let folder = tempfile::tempdir().unwrap();
         let (output, place) = (folder.path().join("disk/out"), folder.path().join("state"));
         let mounts = OutputMounts {
@@ -147,16 +148,16 @@ mod tests {
         write_atomically(&file(&place, &path), &text).unwrap();
         let error = mounts.check(&output).unwrap_err().to_string();
         assert!(
-            error.contains("--start-over") && error.contains("disk`"),
+            error.contains("disk` and is not mounted now") && error.contains("--start-over"),
             "{error}"
         );
         mounts.check(&folder.path().join("disk/other")).unwrap();
-        mounts.forget(&output).unwrap();
+        mounts.remove_record(&output).unwrap();
         mounts.check(&output).unwrap();
     }
 
     #[test]
-    fn output_in_temporary_folder_is_not_remembered() {
+    fn output_in_temporary_folder_is_not_recorded() {
         let folder = tempfile::tempdir().unwrap();
         let mounts = OutputMounts {
             places: vec![folder.path().join("state")],

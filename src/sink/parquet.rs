@@ -1,4 +1,4 @@
-//! Sink `parquet`: writes records to Parquet files, each file whole or not at all.
+//! The sink `parquet`, which writes records to Parquet files that become visible when complete.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::arrow_size::record_bytes;
 use crate::batch::Batch;
 use crate::coverage::Coverage;
-use crate::error::{ConfigError, StageError};
+use crate::error::{ConfigError, RecordFaults, StageError};
 use crate::fs_durable::{create_private_dir, fsync_dir, remove_stale_temp_files};
 use crate::plan_context::PlanContext;
 use crate::sink::column_selection::ColumnSelection;
@@ -33,44 +33,44 @@ use crate::source::WrittenFiles;
 use crate::storage::Location;
 use crate::units::ByteSize;
 
-/// Where the files go, and how large they become.
+/// Options of the sink `parquet`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct ParquetSinkConfig {
-    /// The folder of the files; made where it is missing. It holds the output of this stage and
-    /// nothing else. `s3://bucket/prefix` where the build has object stores.
+    /// The folder of the files, which is created if it does not exist. It holds only the output of
+    /// this stage. May be `s3://bucket/prefix` in a build with object stores.
     #[schemars(extend("x-changes-rows" = false, "format" = "path"))]
     pub path: PathBuf,
-    /// The columns to write, in this order. Default: all of them.
+    /// The columns to write, in this order. Default: all columns.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub columns: Option<Vec<String>>,
-    /// When a file is full and the next one begins.
+    /// Limits of a file, after which the next one starts.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     pub file: RollingPolicy,
-    /// How large a row group may become.
+    /// Limits of a row group.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     pub row_group: RowGroupConfig,
-    /// How pages are compressed.
+    /// Compression of pages.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     pub compression: ParquetCompression,
-    /// Whether the files hold originals of records, for the user alone.
+    /// Whether the files hold originals of records, which only the user may read.
     #[serde(skip)]
     is_private: bool,
 }
 
-/// How large a file may become.
+/// Limits of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct RollingPolicy {
-    /// Maximum bytes before encoding. A batch is not split for it: a single larger batch has a file
-    /// of its own.
+    /// Maximum size of a file in bytes before encoding. A batch is not split for this limit: a
+    /// single larger batch gets its own file. Default: 256 MiB.
     pub bytes: ByteSize,
-    /// Maximum number of records; a batch that is larger is split. Only the records that stages
-    /// make of one source row, such as tiles of an image, stay together. `latentflow compact` puts
-    /// such files together; its option `--records` bounds them again. Default: any number.
+    /// Maximum number of records of a file. A larger batch is split, except that the records of one
+    /// source row, such as the tiles of an image, stay together. `latentflow compact` merges such
+    /// files, and limits them with its option `--records`. Default: unlimited.
     pub records: Option<NonZeroU64>,
 }
 
@@ -94,8 +94,7 @@ impl SinkConfig for ParquetSinkConfig {
 }
 
 impl ParquetSinkConfig {
-    /// As rejects are written: everything but the folder at its default, and no threads for what is
-    /// seldom much.
+    /// The options of a rejects dataset: defaults without encoder threads, since rejects are few.
     pub(super) fn new(path: &Path) -> Self {
         let (file, compression) = (RollingPolicy::default(), ParquetCompression::default());
         let row_group = RowGroupConfig {
@@ -115,11 +114,11 @@ impl ParquetSinkConfig {
     /// The sink for records of this schema.
     ///
     /// # Errors
-    /// Every fault that was found.
+    /// All faults of the options.
     pub(super) fn sink(&mut self, input: &Schema) -> Result<Box<dyn Sink>, Vec<ConfigError>> {
         let mut faults = Vec::new();
         if self.path.as_os_str().is_empty() {
-            faults.push(ConfigError::new("path", "is empty; name a folder"));
+            faults.push(ConfigError::new("path", "is empty; expected a folder"));
         }
         for (key, bytes) in [
             ("file.bytes", self.file.bytes),
@@ -128,12 +127,13 @@ impl ParquetSinkConfig {
             if bytes.0 == 0 {
                 faults.push(ConfigError::new(
                     key,
-                    "is 0; write a size such as \"64MiB\"",
+                    "is 0; expected a size such as \"64MiB\"",
                 ));
             }
         }
-        let folder = Location::from_path(&self.path)
-            .map_err(|message| faults.push(ConfigError::new("path", message)));
+        let folder =
+            Location::from_path(&self.path).map_err(|message| ConfigError::new("path", message));
+        let folder = faults.record(folder);
         let columns = ColumnSelection::select(self.columns.as_deref(), input);
         let planned = columns.and_then(|columns| {
             self.columns = Some(columns.names());
@@ -145,7 +145,7 @@ impl ParquetSinkConfig {
             Ok((columns, format))
         });
         match (planned, folder) {
-            (Ok((columns, format)), Ok(folder)) if faults.is_empty() => {
+            (Ok((columns, format)), Some(folder)) if faults.is_empty() => {
                 let file = self.file;
                 let is_private = self.is_private;
                 Ok(Box::new(ParquetSink {
@@ -168,24 +168,25 @@ struct ParquetSink {
     columns: ColumnSelection,
     format: ParquetOptions,
     file: RollingPolicy,
-    /// Whether its folder, where it has to be made, is for the user alone.
+    /// Whether only the user may access the folder, if the sink creates it.
     is_private: bool,
-    /// Found at the first look, and kept: whoever looks without a claim may miss what another adds.
+    /// Set by the first access, and kept until the sink is opened. Without a claim another process
+    /// could add files after they were listed.
     claimed: RefCell<Option<ClaimedFolder>>,
 }
 
-/// A folder that this process writes, and what it holds.
+/// A folder that this process may write to, and its contents.
 struct ClaimedFolder {
     lease: WriterLease,
     contents: FolderContents,
 }
 
-/// What a folder holds.
+/// The contents of a folder.
 struct FolderContents {
     snapshot: CoverageSnapshot,
-    /// Where that was read.
+    /// The files that `snapshot` was read from.
     snapshots: Vec<Location>,
-    /// What the footers say of files that the snapshot does not account for.
+    /// The history from the footers of files that the snapshot does not include.
     files: OutputHistory,
     /// The number of the next file.
     next: u32,
@@ -194,15 +195,15 @@ struct FolderContents {
 impl ClaimedFolder {
     fn claim(folder: &Location) -> Result<Self, StageError> {
         let lease = WriterLease::take(folder)?;
-        // Files that are being put together must not be met half way.
-        let _calm = folder.local().map(RewriteCommit::begin).transpose()?;
+        // Files must not be read during the replacement step of a compaction.
+        let _rewrite_lock = folder.local().map(RewriteCommit::begin).transpose()?;
         Ok(Self {
             lease,
             contents: FolderContents::read(folder)?,
         })
     }
 
-    /// Makes the snapshot durable, and removes those that it was made of.
+    /// Writes the snapshot durably, and removes the snapshots that it was read from.
     fn save_snapshot(&mut self, folder: &Location) -> Result<(), StageError> {
         let FolderContents {
             snapshot,
@@ -214,7 +215,7 @@ impl ClaimedFolder {
         snapshot.save(&place)?;
         for old in snapshots.drain(..).filter(|old| *old != place) {
             if let Err(error) = old.remove() {
-                tracing::debug!("an old marker stays: {error}");
+                tracing::debug!(%error, "cannot remove an old coverage snapshot");
             }
         }
         Ok(())
@@ -223,7 +224,7 @@ impl ClaimedFolder {
 
 impl FolderContents {
     fn read(folder: &Location) -> Result<Self, StageError> {
-        // What is listed here is all in the snapshot, which is read later.
+        // The list is read first, so that the snapshot includes all listed files.
         let snapshots = coverage_snapshot::places(folder)?;
         let snapshot = CoverageSnapshot::load(folder)?;
         let mut contents = Self {
@@ -251,12 +252,13 @@ impl FolderContents {
         }
         match file.footer()? {
             Some(footer) => self.files.add(&footer.identity, &footer.coverage),
-            // Who puts folded files together may leave the result here: what it stands for is
-            // known.
+            // A user may have merged folded files with another program. The snapshot includes the
+            // rows of such a file.
             None if self.snapshot.folded_below > 0 => {}
             None => {
                 return Err(StageError::Other(format!(
-                    "{}: this file was not written by latentflow; write to a folder of its own, or move the file away",
+                    "{}: this file was not written by latentflow; use a separate folder for the \
+                     output, or move the file away",
                     file.location
                 )));
             }
@@ -264,7 +266,7 @@ impl FolderContents {
         if let Some(number) = number.filter(|&number| number >= self.next) {
             self.next = number.checked_add(1).ok_or_else(|| {
                 StageError::Other(format!(
-                    "{folder}: there is no number left for another file"
+                    "{folder}: all file numbers are used; use another path"
                 ))
             })?;
         }
@@ -318,15 +320,15 @@ impl Sink for ParquetSink {
     }
 
     fn reset(&self, remove: bool) -> Result<CommitStats, StageError> {
-        // In a bucket a claim would stop a run that goes on: to count is no reason for that.
+        // In a bucket a claim would stop a running pipeline, which counting must not do.
         let claims = remove || self.folder.local().is_some();
         let _claim = claims
             .then(|| WriterLease::take(&self.folder))
             .transpose()?;
-        let _calm = self.folder.local().map(RewriteCommit::begin).transpose()?;
-        let mut forgotten = CommitStats::default();
-        // The snapshot goes first: what it folded is known only by it, so a crash in between
-        // forgets too little.
+        let _rewrite_lock = self.folder.local().map(RewriteCommit::begin).transpose()?;
+        let mut found = CommitStats::default();
+        // The snapshot is removed first. After a crash in between, the remaining files still
+        // account for their rows, while the rows of folded files are recorded only in the snapshot.
         if remove {
             coverage_snapshot::places(&self.folder)?
                 .iter()
@@ -335,10 +337,9 @@ impl Sink for ParquetSink {
         for file in data_files(&self.folder)? {
             let metadata = file.metadata()?;
             if ProvenanceFooter::of(&file.location, &metadata)?.is_some() {
-                forgotten.files += 1;
-                forgotten.bytes += file.entry.size;
-                forgotten.records +=
-                    u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
+                found.files += 1;
+                found.bytes += file.entry.size;
+                found.records += u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
                 if remove {
                     file.location.remove()?;
                 }
@@ -347,7 +348,7 @@ impl Sink for ParquetSink {
         if let Some(path) = self.folder.local().filter(|_| remove) {
             fsync_dir(path)?;
         }
-        Ok(forgotten)
+        Ok(found)
     }
 
     fn buffer_bytes(&self) -> u64 {
@@ -357,7 +358,7 @@ impl Sink for ParquetSink {
     fn open(self: Box<Self>, identity: OutputIdentity) -> Result<Box<dyn SinkWriter>, StageError> {
         let claimed = self.claimed()?;
         if let Some(path) = self.folder.local() {
-            // Folders below it may be those of others, who are writing.
+            // Subfolders may belong to other sinks that are writing.
             remove_stale_temp_files(path, 1)?;
             remove_stale_temp_files(&path.join(STATE_DIR), usize::MAX)?;
         }
@@ -385,8 +386,8 @@ impl Sink for ParquetSink {
     }
 }
 
-/// So many files at most are read for their footers when a run starts; the snapshot speaks for
-/// those before.
+/// Maximum number of files whose footers a run reads when it starts. The snapshot includes the
+/// history of earlier files.
 const FOLD_FILES: u32 = 256;
 
 struct ParquetWriter {
@@ -395,29 +396,29 @@ struct ParquetWriter {
     format: ParquetOptions,
     file: RollingPolicy,
     identity: OutputIdentity,
-    /// What lies in the folder, kept up to date.
+    /// The claim and the current contents of the folder.
     claimed: ClaimedFolder,
     open_file: Option<ParquetFileWriter>,
-    /// The source rows of all batches since the last file.
+    /// The source rows of all batches since the last completed file.
     taken: Coverage,
     written: CommitStats,
 }
 
 impl SinkWriter for ParquetWriter {
     fn write(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
-        let (mut durable, mut rest) = (CommitProgress::Nothing, Cow::Borrowed(batch));
-        while let Some(room) = self.too_small_room(&rest) {
+        let (mut progress, mut rest) = (CommitProgress::Nothing, Cow::Borrowed(batch));
+        while let Some(room) = self.insufficient_room(&rest) {
             let is_new = self.open_file.is_none();
             let (first, others) = rest.split_at_records(room, is_new)?;
             if first.records.num_rows() == 0 && !is_new {
                 self.finish_part()?;
-                durable = CommitProgress::Before;
+                progress = CommitProgress::Before;
                 continue;
             }
-            durable = durable.max(self.write_whole(&first)?);
+            progress = progress.max(self.write_to_file(&first)?);
             rest = Cow::Owned(others);
         }
-        Ok(durable.max(self.write_whole(&rest)?))
+        Ok(progress.max(self.write_to_file(&rest)?))
     }
 
     fn commit(&mut self) -> Result<(), StageError> {
@@ -427,7 +428,7 @@ impl SinkWriter for ParquetWriter {
         if self.taken.is_empty() {
             return Ok(());
         }
-        // No file will bear witness to these rows: none of them left a record.
+        // These rows have no records, so no file accounts for them.
         self.claimed
             .contents
             .snapshot
@@ -455,8 +456,8 @@ impl SinkWriter for ParquetWriter {
 }
 
 impl ParquetWriter {
-    /// The records that the open file still takes, where these are more.
-    fn too_small_room(&self, batch: &Batch) -> Option<usize> {
+    /// The number of records that fit into the open file, if the batch has more.
+    fn insufficient_room(&self, batch: &Batch) -> Option<usize> {
         let limit = self.file.records?.get();
         let room = limit.saturating_sub(
             self.open_file
@@ -467,10 +468,10 @@ impl ParquetWriter {
         (batch.records.num_rows() > room).then_some(room)
     }
 
-    /// Writes records that one file takes by their number.
-    fn write_whole(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
+    /// Writes a batch whose number of records fits into one file.
+    fn write_to_file(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
         let records = self.columns.project(&batch.records)?;
-        let mut durable = CommitProgress::Nothing;
+        let mut progress = CommitProgress::Nothing;
         if records.num_rows() > 0 {
             if self
                 .open_file
@@ -478,12 +479,12 @@ impl ParquetWriter {
                 .is_some_and(|part| !self.file.has_room(part, &records))
             {
                 self.finish_part()?;
-                durable = CommitProgress::Before;
+                progress = CommitProgress::Before;
             }
             self.append(&records)?;
         }
         self.taken.insert(&batch.provenance);
-        Ok(durable)
+        Ok(progress)
     }
 
     fn append(&mut self, records: &RecordBatch) -> Result<(), StageError> {
@@ -498,7 +499,7 @@ impl ParquetWriter {
                 )?
             }
         };
-        // A file that fails is lost, and what it stood for is not done.
+        // If the write fails, the file is dropped, and its rows must not be committed.
         let taken = std::mem::take(&mut self.taken);
         part.write(records)?;
         self.taken = taken;
@@ -521,8 +522,8 @@ impl ParquetWriter {
         self.fold_when_long()
     }
 
-    /// Folds what many footers say into the snapshot, so that the time to start does not grow with
-    /// the number of files.
+    /// Folds the history of many footers into the snapshot, so that the startup time does not grow
+    /// with the number of files.
     fn fold_when_long(&mut self) -> Result<(), StageError> {
         let FolderContents {
             snapshot,

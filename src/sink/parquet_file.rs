@@ -1,5 +1,4 @@
-//! One Parquet file of a dataset while it is written: its encodings, its row groups, its atomic
-//! end.
+//! The writer of a Parquet file of a dataset: encodings, row groups, and the atomic completion.
 
 use std::io;
 use std::num::NonZeroU32;
@@ -27,18 +26,18 @@ use crate::storage::{AtomicWriter, Location, S3Path};
 use crate::system;
 use crate::units::ByteSize;
 
-/// How pages are compressed.
+/// Compression of pages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ParquetCompression {
-    /// Zstandard, level 1: the smallest files at little cost.
+    /// Zstandard, level 1: the smallest files at low cost.
     #[default]
     Zstd,
-    /// Snappy: for readers that know nothing newer.
+    /// Snappy: for readers that do not support newer codecs.
     Snappy,
-    /// LZ4: cheaper to read than Zstandard, and larger.
+    /// LZ4: larger files than Zstandard, but cheaper to read.
     Lz4,
-    /// Not at all.
+    /// No compression.
     None,
 }
 
@@ -54,19 +53,19 @@ impl ParquetCompression {
     }
 }
 
-/// How large a row group may become; the first limit that is reached closes it.
-/// The file's writer holds one in memory, encoded.
+/// Limits of a row group. The first limit that is reached ends the group. The writer of a file
+/// holds one encoded group in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct RowGroupConfig {
-    /// At most so many bytes, before they are encoded; a single larger record has a group of its
-    /// own.
+    /// Maximum size of a row group in bytes before encoding. A single larger record gets its own
+    /// group. Default: 16 MiB.
     pub bytes: ByteSize,
-    /// At most so many records.
+    /// Maximum number of records of a row group. Default: 131,072.
     pub records: NonZeroU32,
-    /// So many are encoded at a time, on threads of their own, while the next one is filled; 0: one
-    /// alone, as its records come. The bytes are the same. Default: one for every four cores, so
-    /// that one core need not keep up with all.
+    /// Number of row groups that are encoded concurrently on separate threads while the next one is
+    /// filled. With 0, a single group is encoded as its records arrive. The bytes of the file are
+    /// the same. Default: one for every four cores, since one core cannot keep up with all.
     pub encoders: Option<u16>,
 }
 
@@ -80,7 +79,8 @@ impl RowGroupConfig {
 impl Default for RowGroupConfig {
     fn default() -> Self {
         const RECORDS: NonZeroU32 = NonZeroU32::new(131_072).expect("not zero");
-        // Twice this is in memory while it is written, and readers want no less.
+        // A group takes twice this size in memory while it is written, and readers need at least
+        // it.
         Self {
             bytes: ByteSize(16 << 20),
             records: RECORDS,
@@ -89,7 +89,7 @@ impl Default for RowGroupConfig {
     }
 }
 
-/// What all files of a dataset have in common.
+/// The properties that all files of a dataset have in common.
 #[derive(Debug, Clone)]
 pub(super) struct ParquetOptions {
     schema: SchemaRef,
@@ -98,15 +98,15 @@ pub(super) struct ParquetOptions {
     leaves: u64,
 }
 
-/// Bytes that the writer holds for a column, however little is in it.
+/// Memory of the writer of a column in bytes, regardless of its content.
 const COLUMN_BYTES: u64 = 72 << 10;
 
 impl ParquetOptions {
-    /// Floats are split into their bytes, which compress better so, and have no dictionary; places
-    /// in a source are written as differences.
+    /// Selects the encodings. Floats have no dictionary and use byte stream split, which compresses
+    /// better; row numbers of a source are delta encoded.
     ///
     /// # Errors
-    /// A fault at `columns` for each column of a type that Parquet does not have.
+    /// A fault at `columns` for each column with a type that Parquet does not support.
     pub(super) fn new(
         schema: SchemaRef,
         compression: ParquetCompression,
@@ -116,7 +116,8 @@ impl ParquetOptions {
             .set_compression(compression.codec())
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_created_by(concat!("latentflow ", env!("CARGO_PKG_VERSION")).to_owned())
-            // Row groups end where we say, by rows and Arrow bytes, never by encoded size.
+            // Row groups are ended by this module, by rows and Arrow bytes, and not by encoded
+            // size.
             .set_max_row_group_row_count(None)
             .set_max_row_group_bytes(None);
         let leaves = leaves(&schema)?;
@@ -124,7 +125,7 @@ impl ParquetOptions {
             let path = leaf.path().clone();
             properties = match leaf.physical_type() {
                 Type::FLOAT | Type::DOUBLE => {
-                    // Nobody looks for the least value anywhere in a column of vectors.
+                    // Queries do not use the minimum and maximum of a column of vectors.
                     let statistics = if leaf.max_rep_level() > 0 {
                         EnabledStatistics::None
                     } else {
@@ -135,12 +136,12 @@ impl ParquetOptions {
                         .set_column_statistics_enabled(path.clone(), statistics)
                         .set_column_dictionary_enabled(path, false)
                 }
-                // Places count up: their differences take next to nothing, while a dictionary would
-                // hold each of them.
+                // Row numbers ascend. Their differences take little space, while a dictionary would
+                // hold each number.
                 Type::INT64 if path.string() == ROW => properties
                     .set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED)
                     .set_column_dictionary_enabled(path, false),
-                // Encoded images do not repeat: a dictionary would only hash them.
+                // Encoded images do not repeat, so a dictionary would only cost hashing.
                 Type::BYTE_ARRAY if leaf.converted_type() != ConvertedType::UTF8 => {
                     properties.set_column_dictionary_enabled(path, false)
                 }
@@ -155,8 +156,8 @@ impl ParquetOptions {
         })
     }
 
-    /// Bytes that a file takes while it is written: each row group that is filled or encoded, as it
-    /// comes and as it is encoded, and what each column's writer holds.
+    /// Memory for writing a file in bytes: each row group that is filled or encoded, in its Arrow
+    /// and its encoded form, and the column writers.
     pub(super) fn buffer_bytes(&self) -> u64 {
         let group = self
             .row_group
@@ -168,14 +169,14 @@ impl ParquetOptions {
     }
 }
 
-/// The columns that Parquet stores for these: one for each primitive value inside.
+/// The leaf columns that Parquet stores for the fields: one for each primitive value inside.
 fn leaves(schema: &Schema) -> Result<Vec<ColumnDescPtr>, Vec<ConfigError>> {
     let (mut leaves, mut faults) = (Vec::new(), Vec::new());
     for field in schema.fields() {
         let stored = match unstorable(field.data_type()) {
             None => ArrowSchemaConverter::new().convert(&Schema::new(vec![Arc::clone(field)])),
             Some(inside) => Err(ParquetError::NYI(format!(
-                "Parquet does not hold values of type {inside}"
+                "Parquet cannot store values of type {inside}"
             ))),
         };
         match stored {
@@ -183,7 +184,10 @@ fn leaves(schema: &Schema) -> Result<Vec<ColumnDescPtr>, Vec<ConfigError>> {
             Err(error) => {
                 faults.push(ConfigError::new(
                     "columns",
-                    format!("column `{}`: {error}; leave it out", field.name()),
+                    format!(
+                        "column `{}`: {error}; exclude it from the columns",
+                        field.name()
+                    ),
                 ));
             }
         }
@@ -195,7 +199,7 @@ fn leaves(schema: &Schema) -> Result<Vec<ColumnDescPtr>, Vec<ConfigError>> {
     }
 }
 
-/// A type inside this one that the library panics on, or fails on once there are values.
+/// A type inside `data_type` on which the library panics, or fails as soon as there are values.
 fn unstorable(data_type: &DataType) -> Option<&DataType> {
     match data_type {
         DataType::Union(_, _) | DataType::Interval(IntervalUnit::MonthDayNano) => Some(data_type),
@@ -214,12 +218,12 @@ fn unstorable(data_type: &DataType) -> Option<&DataType> {
     }
 }
 
-/// A file that nobody sees until it is whole.
+/// The writer of a file, which becomes visible when it is complete.
 pub(super) struct ParquetFileWriter {
     location: Location,
     groups: RowGroupWriter<AtomicWriter>,
     row_group: RowGroupConfig,
-    /// Arrow bytes in the row group that is open.
+    /// Size in Arrow bytes of the open row group.
     group_bytes: u64,
     dictionaries: NarrowDictionaries,
     bytes: u64,
@@ -227,18 +231,18 @@ pub(super) struct ParquetFileWriter {
 }
 
 impl ParquetFileWriter {
-    /// Begins the file that will be found under `location`.
+    /// Starts the file that will become visible at `location`.
     ///
     /// # Errors
-    /// When the folder cannot be written.
+    /// If the folder cannot be written.
     pub(super) fn begin(
         location: Location,
-        note: Option<S3Path>,
+        upload_record: Option<S3Path>,
         format: &ParquetOptions,
     ) -> Result<Self, StageError> {
         let schema = SchemaRef::clone(&format.schema);
         let dictionaries = NarrowDictionaries::of(&schema);
-        let (output, row_group) = (location.create_writer(note)?, format.row_group);
+        let (output, row_group) = (location.create_writer(upload_record)?, format.row_group);
         let groups = RowGroupWriter::begin(
             output,
             schema,
@@ -257,10 +261,10 @@ impl ParquetFileWriter {
         })
     }
 
-    /// Appends records. After an error the file is of no use.
+    /// Appends records. After an error the writer must be dropped.
     ///
     /// # Errors
-    /// When they cannot be encoded or written.
+    /// If the records cannot be encoded or written.
     pub(super) fn write(&mut self, records: &RecordBatch) -> Result<(), StageError> {
         self.append(records).map_err(failed(&self.location))?;
         self.bytes += record_bytes(records);
@@ -300,21 +304,21 @@ impl ParquetFileWriter {
         self.groups.end_group()
     }
 
-    /// Arrow bytes that were written.
+    /// Number of Arrow bytes written.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Records that were written.
+    /// Number of records written.
     pub(super) fn records(&self) -> u64 {
         self.records
     }
 
-    /// Writes the footer and gives the file its name, durably; says what it came to. `check` is
-    /// asked last of all whether this may still be done.
+    /// Writes the footer, and makes the file durable and visible. Calls `check` directly before the
+    /// file becomes visible. Returns the size of the file.
     ///
     /// # Errors
-    /// When the system refuses, or `check` does.
+    /// If the file cannot be written, or the error of `check`.
     pub(super) fn finish(
         mut self,
         footer: &ProvenanceFooter,
@@ -329,7 +333,7 @@ impl ParquetFileWriter {
         let bytes = output.bytes();
         check()?;
         if let Err(error) = output.finish() {
-            // Where another run has given it up, that says more than what the store answered.
+            // If another run has aborted the upload, the error of `check` is more specific.
             return Err(check().err().unwrap_or(error));
         }
         Ok(CommitStats {
@@ -343,7 +347,7 @@ impl ParquetFileWriter {
 fn failed(location: &Location) -> impl FnOnce(ParquetError) -> StageError {
     move |error| match error {
         ParquetError::External(cause) => match cause.downcast::<io::Error>() {
-            Ok(refused) => location.io_error(*refused),
+            Ok(error) => location.io_error(*error),
             Err(cause) => StageError::Other(format!("{location}: {cause}")),
         },
         other => StageError::Other(format!("{location}: {other}")),
@@ -424,8 +428,8 @@ mod tests {
     }
 
     #[test]
-    fn row_groups_are_cut_by_bytes_and_a_record_that_is_larger_has_its_own() {
-        let some = |rows| ByteSize(record_bytes(&records(rows)));
+    fn row_groups_are_cut_by_bytes_between_records() {
+        let bytes_of = |rows| ByteSize(record_bytes(&records(rows)));
         let cut = |bytes| {
             groups(&written(
                 RowGroupConfig {
@@ -435,12 +439,12 @@ mod tests {
                 &[records(10), records(15)],
             ))
         };
-        assert_eq!(cut(some(10)), [10, 10, 5]);
+        assert_eq!(cut(bytes_of(10)), [10, 10, 5]);
         assert_eq!(cut(ByteSize(1)), [1; 25]);
     }
 
     #[test]
-    fn floats_are_split_into_their_bytes_and_only_words_have_a_dictionary() {
+    fn floats_use_byte_stream_split_and_text_a_dictionary() {
         let metadata = written(RowGroupConfig::default(), &[records(100)]);
         assert_eq!(
             metadata.file_metadata().created_by(),
@@ -470,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn a_column_that_parquet_cannot_hold_is_named() {
+    fn columns_of_unsupported_types_are_all_reported() {
         let union = DataType::Union(UnionFields::empty(), UnionMode::Sparse);
         let interval = Field::new_list_field(DataType::Interval(IntervalUnit::MonthDayNano), true);
         let schema = Schema::new(vec![
@@ -485,10 +489,10 @@ mod tests {
             RowGroupConfig::default(),
         )
         .unwrap_err();
-        let named: Vec<&str> = faults
+        let columns: Vec<&str> = faults
             .iter()
             .filter_map(|fault| fault.message.split('`').nth(1))
             .collect();
-        assert_eq!(named, ["choice", "spans", "nothing"]);
+        assert_eq!(columns, ["choice", "spans", "nothing"]);
     }
 }

@@ -1,4 +1,4 @@
-//! What a Parquet file's footer says of where its rows come from: the checkpoint of a run.
+//! The provenance in the footer of a Parquet file, which is the checkpoint of a run.
 
 use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use serde::de::DeserializeOwned;
@@ -8,7 +8,7 @@ use crate::error::StageError;
 use crate::sink::OutputIdentity;
 use crate::storage::Location;
 
-/// What the keys of our entries begin with.
+/// The prefix of the keys of latentflow.
 pub(super) const KEYS: &str = "latentflow.";
 
 const PROVENANCE: &str = "latentflow.provenance";
@@ -17,23 +17,23 @@ const STAGE: &str = "latentflow.stage";
 const DIGEST: &str = "latentflow.digest";
 const MODELS: &str = "latentflow.models";
 const STAGES: &str = "latentflow.stages";
-/// Only where there are any.
+/// Written only if there are such sinks.
 const SINKS: &str = "latentflow.sinks";
 const VERSION: &str = "latentflow.version";
 
-/// Who wrote a file, and which source rows it stands for.
+/// The writer and the source rows of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProvenanceFooter {
-    /// Pipeline, stage, digest, and what the digest is over.
+    /// The pipeline, the stage, the digest, and the content of the digest.
     pub identity: OutputIdentity,
-    /// The version of the program.
+    /// The version of latentflow that wrote the file.
     pub version: String,
-    /// Every source row that went into the file, those that were dropped on the way too.
+    /// All source rows of the file, including rows that were dropped by stages.
     pub coverage: Coverage,
 }
 
 impl ProvenanceFooter {
-    /// A footer of this version of the program.
+    /// A footer of this version of latentflow.
     pub fn new(identity: OutputIdentity, coverage: Coverage) -> Self {
         Self {
             identity,
@@ -77,10 +77,11 @@ impl ProvenanceFooter {
             .collect()
     }
 
-    /// The footer of a file that latentflow wrote; `None` for another's file.
+    /// The footer of a file; `None` if another program wrote the file.
     ///
     /// # Errors
-    /// Where a file bears our keys, but not our values; it is named.
+    /// If the file has keys of latentflow with missing or invalid values. The message contains the
+    /// location.
     pub fn of(file: &Location, metadata: &ParquetMetaData) -> Result<Option<Self>, StageError> {
         let entries = metadata
             .file_metadata()
@@ -99,7 +100,7 @@ impl ProvenanceFooter {
         };
         let damaged = |key: &str, what: &str| {
             StageError::Other(format!(
-                "{file}: `{key}` in the footer {what}; restore or remove the file"
+                "{file}: the footer entry `{key}` {what}; restore or remove the file"
             ))
         };
         let text = |key: &str| {
@@ -133,5 +134,5 @@ fn json<T: DeserializeOwned>(
     text: &str,
     damaged: &dyn Fn(&str, &str) -> StageError,
 ) -> Result<T, StageError> {
-    serde_json::from_str(text).map_err(|error| damaged(key, &format!("is damaged: {error}")))
+    serde_json::from_str(text).map_err(|error| damaged(key, &format!("is invalid: {error}")))
 }

@@ -1,8 +1,7 @@
-//! Purging: the originals that a dataset of rejects holds are removed, while its rows and its
-//! provenance stay.
+//! Purging: the removal of originals from a rejects dataset, whose rows and provenance are kept.
 //!
-//! Each file that holds such originals is copied without them into one that takes its place, as
-//! compaction does. Its footer stays the same, so that no run takes the rows again.
+//! Each file with such originals is replaced by a copy without them, in the same way as by a
+//! compaction. The footer stays the same, so that no run reads the rows again.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,16 +19,16 @@ use crate::sink::rewrite::{DatasetRewrite, RewriteCandidate};
 use crate::source::SOURCE;
 use crate::source::rejects::{FORMAT, RECORD};
 
-/// Which originals are removed: those for which all holds that is given.
+/// The originals to remove: those that meet all given conditions.
 #[derive(Debug, Default)]
 pub struct PurgeFilter {
-    /// Those in files that were committed before this moment.
+    /// The originals in files that were committed before this time.
     pub before: Option<SystemTime>,
-    /// Those of records from these sources.
+    /// The originals of records from these sources.
     pub source: Option<SourcePattern>,
 }
 
-/// Sources by their names in the column `source`.
+/// A pattern of names in the column `source`.
 #[derive(Debug, Clone)]
 pub struct SourcePattern {
     name: String,
@@ -37,10 +36,10 @@ pub struct SourcePattern {
 }
 
 impl SourcePattern {
-    /// Those of this very name, and those that it matches as a glob.
+    /// The pattern that matches the literal `name` and the names that match it as a glob.
     ///
     /// # Errors
-    /// When it is no glob.
+    /// A message, if `name` is not a valid glob.
     pub fn new(name: &str) -> Result<Self, String> {
         let glob = GlobBuilder::new(name)
             .literal_separator(true)
@@ -52,58 +51,58 @@ impl SourcePattern {
         })
     }
 
-    fn holds(&self, source: &str) -> bool {
+    fn matches(&self, source: &str) -> bool {
         source == self.name || self.glob.is_match(source)
     }
 }
 
-/// The result of a purge, or of one that only counts.
+/// The result of a purge or of a dry run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PurgeSummary {
-    /// Rejects in all files that can be read.
+    /// Number of rejects in all readable files.
     pub rejects: u64,
-    /// Originals that are removed.
+    /// Number of removed originals.
     pub originals: u64,
-    /// Their bytes.
+    /// Size of the removed originals in bytes.
     pub bytes: u64,
-    /// Files that held them.
+    /// Number of files with removed originals.
     pub files: u64,
-    /// Files that were left alone since they cannot be read or are another program's, each with the
-    /// reason.
+    /// Files that were skipped because they cannot be read or belong to another program, each with
+    /// the reason.
     pub left: Vec<String>,
 }
 
-/// Removes the originals that are wanted from the rejects in `folder`. With `dry` nothing is
+/// Removes the originals that match `filter` from the rejects in `folder`. With `dry` no file is
 /// changed.
 ///
 /// # Errors
-/// When a run or a compaction is at work there, the system refuses, or these are no rejects; files
-/// that were exchanged before stay exchanged.
-pub fn purge(folder: &Path, wanted: &PurgeFilter, dry: bool) -> Result<PurgeSummary, StageError> {
-    // A file that a run is writing could hold originals, too.
+/// If a run or a compaction is using the folder, if a file cannot be read or written, or if the
+/// files are not rejects. Files that were already replaced stay replaced.
+pub fn purge(folder: &Path, filter: &PurgeFilter, dry: bool) -> Result<PurgeSummary, StageError> {
+    // A file that a running pipeline writes could also hold originals.
     let _lock = FileLock::take(folder)?;
     let rewrite = DatasetRewrite::begin(folder)?;
     let mut purged = PurgeSummary::default();
-    let mut hold = Vec::new();
+    let mut with_originals = Vec::new();
     for file in rewrite.files()? {
-        match look(file.clone(), wanted, &mut purged)? {
-            Ok(true) => hold.push(file),
+        match examine(file.clone(), filter, &mut purged)? {
+            Ok(true) => with_originals.push(file),
             Ok(false) => {}
             Err(reason) => purged.left.push(reason),
         }
     }
     if !dry {
         remove_stale_temp_files(folder, 1)?;
-        for file in hold {
-            // It was readable a moment ago.
+        for file in with_originals {
+            // A file of another program cannot occur here, since the file was examined before.
             let Some(RewriteCandidate { kind, file }) = RewriteCandidate::of(file)? else {
                 continue;
             };
-            let sources = wanted.source.as_ref();
+            let sources = filter.source.as_ref();
             let replaced = rewrite.replace(&kind, &[file], |records| {
                 without_originals(&records, sources)
             })?;
-            replaced.map_err(|broken| StageError::Other(broken.reason))?;
+            replaced.map_err(|unreadable| StageError::Other(unreadable.reason))?;
         }
         fsync_dir(folder)?;
     }
@@ -111,11 +110,11 @@ pub fn purge(folder: &Path, wanted: &PurgeFilter, dry: bool) -> Result<PurgeSumm
     Ok(purged)
 }
 
-/// Counts the rejects of a file; whether it holds originals that are wanted, or the reason why it
-/// cannot be read.
-fn look(
+/// Counts the rejects of a file. Returns whether it has originals that match the filter, or the
+/// reason why it cannot be read.
+fn examine(
     file: DataFile,
-    wanted: &PurgeFilter,
+    filter: &PurgeFilter,
     purged: &mut PurgeSummary,
 ) -> Result<Result<bool, String>, StageError> {
     let place = file.location.clone();
@@ -124,28 +123,31 @@ fn look(
         Ok(None) => return Ok(Err(format!("{place}: was not written by latentflow"))),
         Err(error) => return Ok(Err(error.to_string())),
     };
-    let mine = rejects_dataset::schema();
+    let expected = rejects_dataset::schema();
     let columns = [SOURCE, FORMAT, RECORD];
-    let is_mine = |name: &&str| {
-        let (mine, theirs) = (
-            mine.field_with_name(name),
+    let is_present = |name: &&str| {
+        let (expected, actual) = (
+            expected.field_with_name(name),
             found.kind.schema.field_with_name(name),
         );
-        mine.is_ok_and(|mine| theirs.is_ok_and(|theirs| theirs.data_type() == mine.data_type()))
+        expected.is_ok_and(|expected| {
+            actual.is_ok_and(|actual| actual.data_type() == expected.data_type())
+        })
     };
-    if !columns.iter().all(is_mine) {
-        let met =
-            "holds no rejects; name the folder of a rejects dataset, or the pipeline that wrote it";
-        return Err(StageError::Other(format!("{place}: {met}")));
+    if !columns.iter().all(is_present) {
+        return Err(StageError::Other(format!(
+            "{place}: is not a file of rejects; expected the folder of a rejects dataset, or the \
+             pipeline that wrote it"
+        )));
     }
     let committed = UNIX_EPOCH
         + Duration::from_nanos(u64::try_from(found.file.file.entry.mtime_ns).unwrap_or(0));
-    let is_old = wanted.before.is_none_or(|before| committed < before);
+    let is_old = filter.before.is_none_or(|before| committed < before);
     let (mut originals, mut bytes) = (0, 0);
     let read = found.file.read(Some(&columns), |records| {
         let columns = RejectColumns::of(&records)?;
         for row in (0..records.num_rows())
-            .filter(|&row| is_old && columns.is_wanted(row, wanted.source.as_ref()))
+            .filter(|&row| is_old && columns.is_selected(row, filter.source.as_ref()))
         {
             originals += 1;
             bytes += columns.record.value(row).len() as u64;
@@ -162,7 +164,7 @@ fn look(
     Ok(Ok(originals > 0))
 }
 
-/// The columns of originals, and of the sources that they came from.
+/// The columns of originals and of their sources.
 struct RejectColumns<'a> {
     source: &'a StringArray,
     format: &'a StringArray,
@@ -182,30 +184,30 @@ impl<'a> RejectColumns<'a> {
                 record,
             }),
             _ => Err(StageError::Other(
-                "the columns of rejects were there a moment ago".to_owned(),
+                "the file has no columns of rejects, although its schema has them".to_owned(),
             )),
         }
     }
 
-    fn is_wanted(&self, row: usize, sources: Option<&SourcePattern>) -> bool {
+    fn is_selected(&self, row: usize, sources: Option<&SourcePattern>) -> bool {
         let has_original = self.record.is_valid(row) || self.format.is_valid(row);
-        has_original && sources.is_none_or(|sources| sources.holds(self.source.value(row)))
+        has_original && sources.is_none_or(|sources| sources.matches(self.source.value(row)))
     }
 }
 
-/// The same rejects without the originals of those sources.
+/// The rejects without the originals of the given sources.
 fn without_originals(
     records: &RecordBatch,
     sources: Option<&SourcePattern>,
 ) -> Result<RecordBatch, StageError> {
     let columns = RejectColumns::of(records)?;
-    let stays = |row: &usize| !columns.is_wanted(*row, sources);
+    let is_kept = |row: &usize| !columns.is_selected(*row, sources);
     let rows = || 0..records.num_rows();
     let formats = rows().map(|row| {
-        (stays(&row) && columns.format.is_valid(row)).then(|| columns.format.value(row))
+        (is_kept(&row) && columns.format.is_valid(row)).then(|| columns.format.value(row))
     });
     let originals = rows().map(|row| {
-        (stays(&row) && columns.record.is_valid(row)).then(|| columns.record.value(row))
+        (is_kept(&row) && columns.record.is_valid(row)).then(|| columns.record.value(row))
     });
     let (formats, originals) = (
         formats.collect::<StringArray>(),

@@ -1,4 +1,4 @@
-//! The dataset of refused records: what they were, who refused them, and why.
+//! The dataset of rejects, with their source, stage, reason and original.
 
 use std::sync::Arc;
 
@@ -13,26 +13,26 @@ use crate::source::rejects::{CODE, FORMAT, OriginalFormat, RECORD, RECORDS, SPLI
 use crate::source::{ROW, SOURCE};
 use crate::storage::Location;
 
-/// A refused record, as it will be stored.
+/// A reject in the form in which it is stored.
 #[derive(Debug, Clone, Copy)]
 pub struct RejectEntry<'a> {
-    /// Where the record came from.
+    /// The source of the record.
     pub source: &'a str,
-    /// Its place in there.
+    /// The row of the record in the source.
     pub row: u64,
-    /// The split that it was read from.
+    /// The split that the record was read from.
     pub split: &'a str,
-    /// Its row in the split.
+    /// The row of the record in the split.
     pub split_row: u64,
-    /// The stage that refused it.
+    /// The stage that rejected the record.
     pub stage: &'a str,
-    /// Why, in one word.
+    /// The reject code.
     pub code: RejectCode,
-    /// Why, for people.
+    /// The text of the reason.
     pub reason: &'a str,
-    /// The record as its source gave it, and what its bytes are; `None` where there are none.
+    /// The original of the record and its format; `None` if there is no original.
     pub record: Option<(OriginalFormat, &'a [u8])>,
-    /// The number of records that it stands for.
+    /// The number of records that the reject represents.
     pub records: u64,
 }
 
@@ -54,10 +54,10 @@ pub fn schema() -> SchemaRef {
     ]))
 }
 
-/// The entries as records, in their order.
+/// The entries as records of the dataset, in the same order.
 ///
 /// # Errors
-/// When their bytes are more than a column can hold (2 GiB).
+/// If their total size exceeds 2 GiB, which is the maximum of a column.
 pub fn records<'a>(entries: &[RejectEntry<'a>]) -> Result<RecordBatch, StageError> {
     let bytes = |entry: &RejectEntry<'_>| {
         let texts = [entry.source, entry.split, entry.stage, entry.reason].map(str::len);
@@ -66,8 +66,8 @@ pub fn records<'a>(entries: &[RejectEntry<'a>]) -> Result<RecordBatch, StageErro
     let total = entries.iter().map(bytes).sum::<usize>();
     if i32::try_from(total).is_err() {
         return Err(StageError::Other(format!(
-            "the records that were refused from one batch take {total} bytes, and 2 GiB can be stored; \
-             make batches smaller, or lower limits.record_bytes"
+            "the rejects of one batch take {total} bytes, but at most 2 GiB can be stored; make \
+             batches smaller, or lower limits.record_bytes"
         )));
     }
     let text = |of: fn(&RejectEntry<'a>) -> &'a str| -> ArrayRef {
@@ -104,10 +104,10 @@ pub fn records<'a>(entries: &[RejectEntry<'a>]) -> Result<RecordBatch, StageErro
     Ok(RecordBatch::try_new(schema(), columns)?)
 }
 
-/// The sink of the dataset in the folder `path`.
+/// The sink of the dataset in `folder`.
 ///
 /// # Errors
-/// A fault at `path`, where it is none.
+/// A fault at `path`, if `folder` is not a valid location.
 pub fn plan(folder: &Location) -> Result<Box<dyn Sink>, Vec<ConfigError>> {
     ParquetSinkConfig::new(&folder.to_path()).sink(&schema())
 }
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_become_records_with_their_bytes_where_there_are_any() {
+    fn entries_become_records_with_optional_originals() {
         let line = RejectEntry {
             source: "a.ndjson",
             row: 7,
@@ -130,7 +130,7 @@ mod tests {
             split_row: 7,
             stage: "lines",
             code: RejectCode::Malformed,
-            reason: "no JSON",
+            reason: "invalid JSON",
             record: Some((OriginalFormat::Line, b"{")),
             records: 1,
         };
@@ -153,7 +153,7 @@ mod tests {
         };
         assert_eq!(
             [text("source", 0), text("code", 0), text("reason", 0)],
-            ["a.ndjson", "malformed", "no JSON"]
+            ["a.ndjson", "malformed", "invalid JSON"]
         );
         assert_eq!([text("source", 1), text("code", 1)], ["b.png", "truncated"]);
         assert_eq!(text("format", 0), "line");
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dataset_can_be_planned() {
+    fn dataset_is_planned_and_empty_path_is_a_fault() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(
             plan(&folder.path().into()).unwrap().folder(),

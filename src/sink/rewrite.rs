@@ -1,4 +1,4 @@
-//! Files of a dataset that are copied, with their provenance, into one that takes their place.
+//! The rewrite of a dataset, which replaces files by one copy of their records and provenance.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -28,10 +28,10 @@ use crate::sink::writer_lease::part_number;
 use crate::sink::{OutputIdentity, STATE_DIR};
 use crate::storage::Location;
 
-/// Rows that are copied at a time.
+/// Maximum number of rows of a batch while records are copied.
 const ROWS: usize = 8192;
 
-/// What files must have in common to become one.
+/// The properties that files must have in common to be merged.
 #[derive(Clone)]
 pub(super) struct MergeKey {
     pub(super) identity: OutputIdentity,
@@ -39,20 +39,21 @@ pub(super) struct MergeKey {
     pub(super) compression: ParquetCompression,
 }
 
-/// A file of ours.
+/// A data file that latentflow wrote.
 pub(super) struct DatasetFile {
     pub(super) file: DataFile,
     pub(super) rows: u64,
     pub(super) coverage: Coverage,
 }
 
+/// A data file that may be rewritten, with its merge key.
 pub(super) struct RewriteCandidate {
     pub(super) kind: MergeKey,
     pub(super) file: DatasetFile,
 }
 
 impl RewriteCandidate {
-    /// `None` where it is another program's.
+    /// Reads the footer of a file. Returns `None` if another program wrote the file.
     pub(super) fn of(file: DataFile) -> Result<Option<Self>, StageError> {
         let metadata = file.metadata()?;
         let Some(footer) = ProvenanceFooter::of(&file.location, &metadata)? else {
@@ -79,20 +80,20 @@ impl RewriteCandidate {
     }
 }
 
-/// The columns, and what is said of them; the reader adds what the footer says of the file, which
-/// is no part of that.
+/// The schema without the footer entries of latentflow, which the reader adds to its metadata and
+/// which describe the file rather than the columns.
 fn plain(schema: &Schema) -> SchemaRef {
-    let said = schema
+    let kept = schema
         .metadata()
         .iter()
         .filter(|(key, _)| !key.starts_with(provenance_footer::KEYS));
-    let said: HashMap<String, String> = said
+    let metadata: HashMap<String, String> = kept
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
-    Arc::new(Schema::new_with_metadata(schema.fields().clone(), said))
+    Arc::new(Schema::new_with_metadata(schema.fields().clone(), metadata))
 }
 
-/// How the first column is compressed: as all others are.
+/// The compression of the first column, which is that of all columns.
 fn compression(metadata: &ParquetMetaData) -> ParquetCompression {
     let first = metadata
         .row_groups()
@@ -106,24 +107,25 @@ fn compression(metadata: &ParquetMetaData) -> ParquetCompression {
     }
 }
 
-/// The right to rewrite files of a folder, held as long as it lives: one at a time has it.
+/// The exclusive right to rewrite files of a folder, which is held until it is dropped.
 pub(super) struct DatasetRewrite<'a> {
     folder: &'a Path,
     _lock: File,
 }
 
-/// A file of several that cannot be read.
+/// A file in a list of files that cannot be read.
 pub(super) struct UnreadableFile {
-    /// Its place among them.
+    /// The index of the file in the list.
     pub(super) place: usize,
     pub(super) reason: String,
 }
 
 impl<'a> DatasetRewrite<'a> {
-    /// Ends, or takes back, an exchange that a crash cut short.
+    /// Starts a rewrite, and completes or reverts a replacement that a crash has interrupted.
     ///
     /// # Errors
-    /// When another is at work in the folder, or the system refuses.
+    /// If another rewrite of the folder is running, or if a file cannot be read, written or
+    /// removed.
     pub(super) fn begin(folder: &'a Path) -> Result<Self, StageError> {
         let rewrite = Self {
             folder,
@@ -134,10 +136,10 @@ impl<'a> DatasetRewrite<'a> {
         Ok(rewrite)
     }
 
-    /// The data files, in the order of their numbers.
+    /// The data files in ascending order of their numbers.
     ///
     /// # Errors
-    /// When the folder cannot be read.
+    /// If the folder cannot be read.
     pub(super) fn files(&self) -> Result<Vec<DataFile>, StageError> {
         let files = data_files(&self.folder.into())?.into_iter();
         let mut files: Vec<_> = files
@@ -147,33 +149,35 @@ impl<'a> DatasetRewrite<'a> {
         Ok(files.into_iter().map(|(_, file)| file).collect())
     }
 
-    /// Leaves nothing behind.
+    /// Ends the rewrite, and removes its staging folder.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// If the staging folder cannot be removed.
     pub(super) fn end(self) -> Result<(), StageError> {
         self.clear()
     }
 
-    fn place(&self) -> PathBuf {
+    fn staging_dir(&self) -> PathBuf {
         self.folder.join(STAGING_DIR)
     }
 
-    /// Removes the folder of files that have not taken their place.
+    /// Removes the staging folder with files that have not become visible.
     fn clear(&self) -> Result<(), StageError> {
-        match fs::remove_dir_all(self.place()) {
+        match fs::remove_dir_all(self.staging_dir()) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(StageError::io(self.place())(error))
+                Err(StageError::io(self.staging_dir())(error))
             }
             _ => Ok(()),
         }
     }
 
-    /// Copies files into one, records as `change` makes them, and puts it in the place of the last;
-    /// says how large it is. It is as old as the youngest of them.
+    /// Copies the records of files, changed by `change`, into one file that replaces them and has
+    /// the name of the last one. Returns its size. Its modification time is the latest of the
+    /// files.
     ///
     /// # Errors
-    /// When the system refuses, a file was changed meanwhile, or `change` fails.
+    /// If a file cannot be written, if one of the files was changed in the meantime, or if `change`
+    /// fails.
     pub(super) fn replace(
         &self,
         kind: &MergeKey,
@@ -183,7 +187,7 @@ impl<'a> DatasetRewrite<'a> {
         let Some(last) = files.last() else {
             return Ok(Ok(0));
         };
-        create_dir_all_synced(&self.place())?;
+        create_dir_all_synced(&self.staging_dir())?;
         let format = ParquetOptions::new(
             SchemaRef::clone(&kind.schema),
             kind.compression,
@@ -193,7 +197,7 @@ impl<'a> DatasetRewrite<'a> {
             let reasons: Vec<String> = faults.into_iter().map(|fault| fault.message).collect();
             StageError::Other(format!("{}: {}", last.file.location, reasons.join("; ")))
         })?;
-        let path = self.place().join(&last.file.entry.name);
+        let path = self.staging_dir().join(&last.file.entry.name);
         let mut part = ParquetFileWriter::begin(Location::from(path.as_path()), None, &format)?;
         let mut coverage = Coverage::default();
         for (place, file) in files.iter().enumerate() {
@@ -204,28 +208,31 @@ impl<'a> DatasetRewrite<'a> {
         }
         let footer = ProvenanceFooter::new(kind.identity.clone(), coverage);
         let written = part.finish(&footer, || Ok(()))?;
-        let youngest = files.iter().map(|file| file.file.entry.mtime_ns).max();
-        // Who may read it does not change by its being rewritten.
-        let same = last.file.location.local().map_or(Ok(()), |old| {
+        let latest = files.iter().map(|file| file.file.entry.mtime_ns).max();
+        // The rewritten file keeps its permissions.
+        let permissions_set = last.file.location.local().map_or(Ok(()), |old| {
             let permissions = fs::metadata(old)?.permissions();
             fs::set_permissions(&path, permissions)
         });
-        same.and_then(|()| set_time(&path, youngest))
+        permissions_set
+            .and_then(|()| set_time(&path, latest))
             .map_err(StageError::io(&path))?;
-        self.exchange(files, written.bytes).map(Ok)
+        self.commit(files, written.bytes).map(Ok)
     }
 
-    fn exchange(&self, files: &[DatasetFile], bytes: u64) -> Result<u64, StageError> {
-        let exchange = RewriteCommit::begin(self.folder)?;
+    fn commit(&self, files: &[DatasetFile], bytes: u64) -> Result<u64, StageError> {
+        let commit = RewriteCommit::begin(self.folder)?;
         for DatasetFile { file, .. } in files {
             let now = file
                 .location
                 .file()?
                 .map(|entry| (entry.size, entry.mtime_ns));
             if now != Some((file.entry.size, file.entry.mtime_ns)) {
-                let message =
-                    "was changed or removed while it was copied; nothing was exchanged, run again";
-                return Err(StageError::Other(format!("{}: {message}", file.location)));
+                return Err(StageError::Other(format!(
+                    "{}: was changed or removed while it was copied; no file was replaced; run \
+                     again",
+                    file.location
+                )));
             }
         }
         let inputs: Vec<String> = files
@@ -233,7 +240,7 @@ impl<'a> DatasetRewrite<'a> {
             .map(|file| file.file.entry.name.clone())
             .collect();
         let merged = inputs.last().cloned().unwrap_or_default();
-        exchange.replace(&RewriteIntent {
+        commit.replace(&RewriteIntent {
             merged,
             bytes,
             inputs,
@@ -242,7 +249,7 @@ impl<'a> DatasetRewrite<'a> {
     }
 }
 
-/// One at a time rewrites the files of a folder.
+/// Takes the lock that admits one rewrite of a folder at a time.
 fn lock(folder: &Path) -> Result<File, StageError> {
     let state = folder.join(STATE_DIR);
     create_dir_all_synced(&state)?;
@@ -258,14 +265,15 @@ fn lock(folder: &Path) -> Result<File, StageError> {
         Err(TryLockError::WouldBlock) => {
             let folder = folder.display();
             Err(StageError::Other(format!(
-                "{folder}: another compaction is at work here; wait for it to end"
+                "{folder}: another compaction or purge of this folder is running; wait until it \
+                 ends"
             )))
         }
         Err(TryLockError::Error(error)) => Err(StageError::io(&path)(error)),
     }
 }
 
-/// Gives a file the time of its last change, in nanoseconds since 1970.
+/// Sets the modification time of a file, in nanoseconds since 1970.
 fn set_time(path: &Path, nanoseconds: Option<i64>) -> std::io::Result<()> {
     let Some(since) = nanoseconds.and_then(|time| u64::try_from(time).ok()) else {
         return Ok(());
@@ -276,7 +284,7 @@ fn set_time(path: &Path, nanoseconds: Option<i64>) -> std::io::Result<()> {
 }
 
 impl DatasetFile {
-    /// Appends all records, or says why they cannot be read.
+    /// Appends all records to `part`. Returns the reason if they cannot be read.
     fn copy(
         &self,
         part: &mut ParquetFileWriter,
@@ -289,23 +297,24 @@ impl DatasetFile {
         Ok(match part.records() - before {
             read if read == self.rows => Ok(()),
             read => Err(format!(
-                "{place}: cannot be read: its footer tells of {} records, {read} are there",
+                "{place}: cannot be read: its footer records {} rows, but it has {read}",
                 self.rows
             )),
         })
     }
 
-    /// Gives all records to `with`, those of one row group at a time, so that large ones do not add
-    /// up; only `columns`, where some are named. Says why they cannot be read.
+    /// Calls `with` for all records, or for the given columns of them. Reads one row group at a
+    /// time, so that memory does not hold several large ones. Returns the reason if they cannot be
+    /// read.
     ///
     /// # Errors
-    /// Those of `with`, and when the system refuses to open the file.
+    /// Those of `with`, and an error if the file cannot be opened.
     pub(super) fn read(
         &self,
         columns: Option<&[&str]>,
         mut with: impl FnMut(RecordBatch) -> Result<(), StageError>,
     ) -> Result<Result<(), String>, StageError> {
-        let broken = |error: &dyn std::fmt::Display| {
+        let unreadable = |error: &dyn std::fmt::Display| {
             Ok(Err(format!(
                 "{}: cannot be read: {error}",
                 self.file.location
@@ -314,7 +323,7 @@ impl DatasetFile {
         let metadata =
             match ArrowReaderMetadata::load(&self.file.open()?, ArrowReaderOptions::new()) {
                 Ok(metadata) => metadata,
-                Err(error) => return broken(&error),
+                Err(error) => return unreadable(&error),
             };
         for group in 0..metadata.metadata().num_row_groups() {
             let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(
@@ -331,12 +340,12 @@ impl DatasetFile {
                 .build()
             {
                 Ok(reader) => reader,
-                Err(error) => return broken(&error),
+                Err(error) => return unreadable(&error),
             };
             for records in reader {
                 match records {
                     Ok(records) => with(records)?,
-                    Err(error) => return broken(&error),
+                    Err(error) => return unreadable(&error),
                 }
             }
         }

@@ -1,5 +1,5 @@
-//! The moment at which files of a dataset are exchanged for one that holds the same rows: noted
-//! before, so that whoever comes after a crash can end it or take it back.
+//! The replacement of files of a dataset by one file with the same rows, which is journaled so that
+//! a later process can complete or revert it after a crash.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -16,45 +16,45 @@ use crate::sink::STATE_DIR;
 use crate::sink::writer_lease::part_number;
 use crate::storage::Location;
 
-/// The folder beside the data files in which those to come are written. Not below [`STATE_DIR`],
-/// from where a run that starts sweeps what looks unfinished; its underscore hides it from readers.
+/// The folder next to the data files in which new files are written. It is not below [`STATE_DIR`],
+/// since a run that starts removes temporary files there. Its underscore hides it from readers.
 pub(super) const STAGING_DIR: &str = "_latentflow-compact";
 const INTENT: &str = "exchange.json";
 const LOCK: &str = "exchange-lock";
 
-/// Keeps files from being exchanged while somebody reads all of a folder, as long as what it gives
-/// lives; `None` where nothing was ever exchanged, or nobody may say so. A compaction waits
-/// meanwhile.
+/// Takes the lock that prevents the replacement of files while a caller reads all files of a
+/// folder. A compaction waits until the lock is dropped. Returns `None` if no file was ever
+/// replaced, or if the lock cannot be taken.
 pub fn shared_read_lock(place: &Location) -> Option<File> {
     let lock = File::open(place.local()?.join(STATE_DIR).join(LOCK)).ok()?;
     lock.lock_shared().ok()?;
     Some(lock)
 }
 
-/// Held while files are exchanged, or looked at by who must not see that half done: who comes
-/// second waits.
+/// The exclusive lock that is held while files are replaced, or while they are read by a caller
+/// that must not see an incomplete replacement.
 pub(super) struct RewriteCommit {
     folder: PathBuf,
     _lock: File,
 }
 
-/// What is about to happen.
+/// The journal entry of a replacement, which is written before the first file is changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RewriteIntent {
     /// The name of the new file, which is that of the last of `inputs`.
     pub(super) merged: String,
-    /// Its size in bytes.
+    /// The size of the new file in bytes.
     pub(super) bytes: u64,
-    /// The files whose rows it holds.
+    /// The files whose rows the new file has.
     pub(super) inputs: Vec<String>,
 }
 
 impl RewriteCommit {
-    /// Waits for whoever exchanges files in `folder` at this moment, and brings to an end what one
-    /// has left half done.
+    /// Waits for the lock of `folder`, and completes or reverts an interrupted replacement.
     ///
     /// # Errors
-    /// When the system refuses, or what was left behind is not what was noted.
+    /// If a file cannot be read, written or removed, or if the files do not match the journal
+    /// entry.
     pub(super) fn begin(folder: &Path) -> Result<Self, StageError> {
         let state = folder.join(STATE_DIR);
         create_dir_all_synced(&state)?;
@@ -67,49 +67,53 @@ impl RewriteCommit {
         let lock = lock
             .and_then(|lock| lock.lock().map(|()| lock))
             .map_err(StageError::io(&path))?;
-        let exchange = Self {
+        let commit = Self {
             folder: folder.to_path_buf(),
             _lock: lock,
         };
-        exchange.recover()?;
-        Ok(exchange)
+        commit.recover()?;
+        Ok(commit)
     }
 
     fn staging_dir(&self) -> PathBuf {
         self.folder.join(STAGING_DIR)
     }
 
-    /// Puts the file that lies in [`STAGING_DIR`] in the place of those that it was made of.
+    /// Replaces the inputs of `intent` by the new file in [`STAGING_DIR`].
     ///
     /// # Errors
-    /// When the system refuses; who begins the next exchange ends this one, or takes it back.
-    pub(super) fn replace(&self, note: &RewriteIntent) -> Result<(), StageError> {
+    /// If a file cannot be written, renamed or removed. The next [`RewriteCommit::begin`] completes
+    /// or reverts the replacement.
+    pub(super) fn replace(&self, intent: &RewriteIntent) -> Result<(), StageError> {
         let path = self.staging_dir().join(INTENT);
-        write_atomically(&path, &to_json(note)?)?;
+        write_atomically(&path, &to_json(intent)?)?;
         failpoint("exchange-noted");
         let (from, to) = (
-            self.staging_dir().join(&note.merged),
-            self.folder.join(&note.merged),
+            self.staging_dir().join(&intent.merged),
+            self.folder.join(&intent.merged),
         );
         fs::rename(&from, &to).map_err(StageError::io(&to))?;
         failpoint("exchange-renamed");
         fsync_dir(&self.folder)?;
-        self.end(note)
+        self.complete(intent)
     }
 
-    /// Removes what the new file, which is there durably, was made of; then there is nothing more
-    /// to note.
-    fn end(&self, note: &RewriteIntent) -> Result<(), StageError> {
-        for input in note.inputs.iter().filter(|input| **input != note.merged) {
+    /// Removes the inputs of the new file, which is durable, and then the journal entry.
+    fn complete(&self, intent: &RewriteIntent) -> Result<(), StageError> {
+        for input in intent
+            .inputs
+            .iter()
+            .filter(|input| **input != intent.merged)
+        {
             remove(&self.folder.join(input))?;
             failpoint("exchange-removed");
         }
         fsync_dir(&self.folder)?;
         failpoint("exchange-cleared");
-        self.forget()
+        self.remove_intent()
     }
 
-    fn forget(&self) -> Result<(), StageError> {
+    fn remove_intent(&self) -> Result<(), StageError> {
         remove(&self.staging_dir().join(INTENT))?;
         fsync_dir(&self.staging_dir())
     }
@@ -122,35 +126,38 @@ impl RewriteCommit {
         };
         let damaged = |what: &str| {
             StageError::Other(format!(
-                "{}: {what}; a compaction was cut short here: look at which of the files that it names are there, keep \
-                 either `merged` or the others, then remove this note",
+                "{}: {what}; a compaction was interrupted here: check which of the files listed in \
+                 this file exist, keep either the file `merged` or all other files, then remove \
+                 this file",
                 path.display()
             ))
         };
-        let note: RewriteIntent = serde_json::from_slice(&text)
-            .map_err(|error| damaged(&format!("is damaged: {error}")))?;
-        // A name is that of a data file directly in the folder, whoever has written the note.
-        if note
+        let intent: RewriteIntent = serde_json::from_slice(&text)
+            .map_err(|error| damaged(&format!("is invalid: {error}")))?;
+        // All names must be those of data files directly in the folder, even in a forged entry.
+        if intent
             .inputs
             .iter()
-            .chain([&note.merged])
+            .chain([&intent.merged])
             .any(|name| part_number(name).is_none())
         {
-            return Err(damaged("names something that is no data file"));
+            return Err(damaged("lists a name that is not the name of a data file"));
         }
-        let waiting = self.staging_dir().join(&note.merged);
-        if waiting.try_exists().map_err(StageError::io(&waiting))? {
-            // It had not taken its place: all is as before.
-            remove(&waiting)?;
-            return self.forget();
+        let staged = self.staging_dir().join(&intent.merged);
+        if staged.try_exists().map_err(StageError::io(&staged))? {
+            // The new file was not renamed, so no input was changed.
+            remove(&staged)?;
+            return self.remove_intent();
         }
-        let merged = self.folder.join(&note.merged);
+        let merged = self.folder.join(&intent.merged);
         match fs::metadata(&merged) {
-            Ok(metadata) if metadata.len() == note.bytes => {
+            Ok(metadata) if metadata.len() == intent.bytes => {
                 fsync_dir(&self.folder)?;
-                self.end(&note)
+                self.complete(&intent)
             }
-            _ => Err(damaged("tells of a file that is not there as it was")),
+            _ => Err(damaged(
+                "lists a file `merged` that is missing or has another size",
+            )),
         }
     }
 }
@@ -168,8 +175,8 @@ mod tests {
 
     use super::*;
 
-    /// Three files, and the one that is to take their place.
-    fn site() -> (tempfile::TempDir, RewriteIntent) {
+    /// Three files, and the one that is to replace them.
+    fn staged_rewrite() -> (tempfile::TempDir, RewriteIntent) {
         let folder = tempfile::tempdir().unwrap();
         let inputs = [0, 1, 2].map(|number| format!("part-{number:05}.parquet"));
         inputs
@@ -197,20 +204,20 @@ mod tests {
         names
     }
 
-    fn note_down(folder: &Path, note: &RewriteIntent) {
+    fn write_intent(folder: &Path, intent: &RewriteIntent) {
         fs::write(
             folder.join(STAGING_DIR).join(INTENT),
-            serde_json::to_vec(note).unwrap(),
+            serde_json::to_vec(intent).unwrap(),
         )
         .unwrap();
     }
 
     #[test]
-    fn files_are_exchanged_for_one() {
-        let (folder, note) = site();
+    fn files_are_replaced_by_the_merged_one() {
+        let (folder, intent) = staged_rewrite();
         RewriteCommit::begin(folder.path())
             .unwrap()
-            .replace(&note)
+            .replace(&intent)
             .unwrap();
         assert_eq!(names(folder.path()), ["part-00002.parquet"]);
         assert_eq!(
@@ -224,9 +231,9 @@ mod tests {
     }
 
     #[test]
-    fn what_had_not_begun_is_taken_back_and_what_had_is_ended() {
-        let (folder, note) = site();
-        note_down(folder.path(), &note);
+    fn interrupted_replacement_is_reverted_or_completed() {
+        let (folder, intent) = staged_rewrite();
+        write_intent(folder.path(), &intent);
         RewriteCommit::begin(folder.path()).unwrap();
         assert_eq!(names(folder.path()).len(), 3);
         assert_eq!(
@@ -234,7 +241,7 @@ mod tests {
             Vec::<String>::new()
         );
 
-        note_down(folder.path(), &note);
+        write_intent(folder.path(), &intent);
         fs::write(folder.path().join("part-00002.parquet"), b"merged").unwrap();
         fs::remove_file(folder.path().join("part-00000.parquet")).unwrap();
         RewriteCommit::begin(folder.path()).unwrap();
@@ -242,31 +249,34 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_removed_where_the_new_file_is_not_what_was_noted() {
-        let (folder, note) = site();
+    fn intent_that_does_not_match_the_files_is_refused() {
+        let (folder, intent) = staged_rewrite();
         fs::remove_dir_all(folder.path().join(STAGING_DIR)).unwrap();
         fs::create_dir(folder.path().join(STAGING_DIR)).unwrap();
-        note_down(folder.path(), &note);
+        write_intent(folder.path(), &intent);
         let error = RewriteCommit::begin(folder.path())
             .err()
             .unwrap()
             .to_string();
         assert!(
-            error.contains("exchange.json") && error.contains("not there as it was"),
+            error.contains("exchange.json: lists a file `merged` that is missing"),
             "{error}"
         );
-        note_down(
+        write_intent(
             folder.path(),
             &RewriteIntent {
                 inputs: vec!["../precious".into()],
-                ..note
+                ..intent
             },
         );
         let error = RewriteCommit::begin(folder.path())
             .err()
             .unwrap()
             .to_string();
-        assert!(error.contains("no data file"), "{error}");
+        assert!(
+            error.contains("lists a name that is not the name of a data file"),
+            "{error}"
+        );
         assert_eq!(names(folder.path()).len(), 3);
     }
 }

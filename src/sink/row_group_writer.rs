@@ -1,5 +1,5 @@
-//! The row groups of a Parquet file: encoded as records come, or several at a time on threads of
-//! their own. The bytes are the same.
+//! The writer of the row groups of a Parquet file, which encodes records as they arrive, or several
+//! groups concurrently on separate threads, with the same bytes as a result.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -17,18 +17,18 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 
-/// A file's row groups, in order.
+/// Writes the row groups of a file in order.
 pub(super) struct RowGroupWriter<W: Write + Send> {
     file: SerializedFileWriter<W>,
     factory: Arc<ArrowRowGroupWriterFactory>,
     schema: SchemaRef,
     open: Option<OpenRowGroup>,
-    /// Rows in the group that is open.
+    /// Number of rows in the open group.
     rows: usize,
-    /// Groups that were begun.
-    begun: usize,
-    /// Groups that are encoded at a time, beside the one that is open; 0: that one is encoded as
-    /// its records come.
+    /// Number of ended groups, which is the index of the open group.
+    ended: usize,
+    /// Maximum number of groups that are encoded concurrently while the open one is filled. With 0,
+    /// the open group is encoded as its records arrive.
     encoders: usize,
     encoding: VecDeque<JoinHandle<Result<EncodedRowGroup, ParquetError>>>,
 }
@@ -36,17 +36,19 @@ pub(super) struct RowGroupWriter<W: Write + Send> {
 /// The encoded columns of a row group.
 type EncodedRowGroup = Vec<ArrowColumnChunk>;
 
-/// The row group that takes records.
+/// The row group that receives records.
 enum OpenRowGroup {
+    /// Records are encoded as they arrive.
     Encoding(Vec<ArrowColumnWriter>),
+    /// Records are encoded by a thread when the group ends.
     Waiting(Vec<RecordBatch>),
 }
 
 impl<W: Write + Send> RowGroupWriter<W> {
-    /// Begins a file.
+    /// Starts a file.
     ///
     /// # Errors
-    /// When `output` cannot be written.
+    /// If `output` cannot be written.
     pub(super) fn begin(
         output: W,
         schema: SchemaRef,
@@ -62,21 +64,21 @@ impl<W: Write + Send> RowGroupWriter<W> {
             schema,
             open: None,
             rows: 0,
-            begun: 0,
+            ended: 0,
             encoders,
             encoding,
         })
     }
 
-    /// Rows in the group that is open.
+    /// Number of rows in the open group.
     pub(super) fn open_rows(&self) -> usize {
         self.rows
     }
 
-    /// Adds records to the group that is open.
+    /// Adds records to the open group.
     ///
     /// # Errors
-    /// When they cannot be encoded.
+    /// If they cannot be encoded.
     pub(super) fn write(&mut self, records: RecordBatch) -> Result<(), ParquetError> {
         self.rows += records.num_rows();
         match &mut self.open {
@@ -90,7 +92,7 @@ impl<W: Write + Send> RowGroupWriter<W> {
                 Ok(())
             }
             None => {
-                let mut columns = self.factory.create_column_writers(self.begun)?;
+                let mut columns = self.factory.create_column_writers(self.ended)?;
                 encode(&mut columns, &self.schema, &records)?;
                 self.open = Some(OpenRowGroup::Encoding(columns));
                 Ok(())
@@ -98,17 +100,17 @@ impl<W: Write + Send> RowGroupWriter<W> {
         }
     }
 
-    /// Ends the group that is open, if one is.
+    /// Ends the open group, if there is one.
     ///
     /// # Errors
-    /// When it, or one before it, cannot be encoded or written.
+    /// If this group or an earlier one cannot be encoded or written.
     pub(super) fn end_group(&mut self) -> Result<(), ParquetError> {
         self.rows = 0;
         let Some(open) = self.open.take() else {
             return Ok(());
         };
-        let place = self.begun;
-        self.begun += 1;
+        let place = self.ended;
+        self.ended += 1;
         match open {
             OpenRowGroup::Encoding(columns) => self.append(close(columns)?),
             OpenRowGroup::Waiting(batches) => {
@@ -125,14 +127,14 @@ impl<W: Write + Send> RowGroupWriter<W> {
         }
     }
 
-    /// Waits for the group that was begun first, and writes it.
+    /// Waits for the first of the groups that are encoded, and writes it.
     fn append_first(&mut self) -> Result<(), ParquetError> {
         let Some(thread) = self.encoding.pop_front() else {
             return Ok(());
         };
         let group = thread
             .join()
-            .map_err(|_| ParquetError::General("the encoder panicked".to_owned()))?;
+            .map_err(|_| ParquetError::General("the encoder of a row group panicked".to_owned()))?;
         self.append(group?)
     }
 
@@ -147,7 +149,7 @@ impl<W: Write + Send> RowGroupWriter<W> {
     /// Ends the last group, and writes the footer.
     ///
     /// # Errors
-    /// As [`RowGroupWriter::end_group`].
+    /// Those of [`RowGroupWriter::end_group`].
     pub(super) fn finish(&mut self, metadata: Vec<KeyValue>) -> Result<&mut W, ParquetError> {
         self.end_group()?;
         while !self.encoding.is_empty() {
@@ -182,9 +184,9 @@ fn encode(
     let mut writers = columns.iter_mut();
     for (field, column) in schema.fields().iter().zip(records.columns()) {
         for leaf in compute_leaves(field, column)? {
-            let writer = writers
-                .next()
-                .ok_or_else(|| ParquetError::General("a column has no writer".to_owned()))?;
+            let writer = writers.next().ok_or_else(|| {
+                ParquetError::General("the records have more columns than the schema".to_owned())
+            })?;
             writer.write(&leaf)?;
         }
     }
@@ -225,7 +227,7 @@ mod tests {
         RecordBatch::try_new(schema(), columns).unwrap()
     }
 
-    /// Groups of three batches, the last one of one alone.
+    /// The bytes of a file with groups of three batches, and a last group of one batch.
     fn written(encoders: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         let properties = WriterProperties::builder().build();
@@ -246,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_are_the_same_however_many_groups_are_encoded_at_a_time() {
+    fn bytes_do_not_depend_on_number_of_encoders() {
         let one = written(0);
         let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(
             bytes::Bytes::from(one.clone()),
@@ -263,13 +265,13 @@ mod tests {
         for encoders in [1, 2, 9] {
             assert!(
                 written(encoders) == one,
-                "{encoders} encoders wrote other bytes"
+                "the bytes differ with {encoders} encoders"
             );
         }
     }
 
     #[test]
-    fn a_file_without_records_has_no_groups() {
+    fn empty_file_does_not_depend_on_number_of_encoders() {
         let written = |encoders| {
             let mut bytes = Vec::new();
             let mut groups = RowGroupWriter::begin(

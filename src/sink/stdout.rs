@@ -1,4 +1,4 @@
-//! Sink `stdout`: prints records as NDJSON, one object a line.
+//! The sink `stdout`, which prints records as NDJSON, one object per line.
 
 use std::io::{self, BufWriter, ErrorKind, IsTerminal as _, Write};
 
@@ -18,11 +18,11 @@ use crate::sink::{CommitProgress, CommitStats, OutputIdentity, Sink, SinkConfig,
 use crate::storage::Location;
 use crate::text_escape;
 
-/// What is printed. Bytes are written as hexadecimal digits, missing values and those that are not
-/// finite as null.
+/// Options of the sink `stdout`. Bytes are printed as hexadecimal digits; missing values and values
+/// that are not finite are printed as null.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct StdoutSinkConfig {
-    /// The columns to print, in this order. Default: all of them.
+    /// The columns to print, in this order. Default: all columns.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub columns: Option<Vec<String>>,
@@ -41,7 +41,7 @@ impl SinkConfig for StdoutSinkConfig {
     }
 }
 
-/// Refuses columns that have no JSON form.
+/// Refuses columns that cannot be encoded as JSON.
 fn check_types(schema: &Schema) -> Result<(), Vec<ConfigError>> {
     let options = EncoderOptions::default();
     let faults = schema.fields().iter().filter_map(|field| {
@@ -49,7 +49,7 @@ fn check_types(schema: &Schema) -> Result<(), Vec<ConfigError>> {
         Some(ConfigError::new(
             "columns",
             format!(
-                "column `{}` cannot be printed: {error}; leave it out",
+                "column `{}` cannot be printed: {error}; exclude it from the columns",
                 field.name()
             ),
         ))
@@ -82,21 +82,20 @@ impl Sink for StdoutSink {
     }
 }
 
-/// Prints each batch as it comes.
+/// Prints each batch as it arrives.
 struct NdjsonWriter<W: Write> {
     columns: ColumnSelection,
-    /// Holds the text of one batch.
+    /// The encoder, whose buffer holds the text of one batch.
     json: JsonWriter<Vec<u8>, LineDelimited>,
     output: W,
-    /// A terminal shows text of any origin as escapes, which mean the same in JSON; a program gets
-    /// it as it is.
+    /// Whether the output is a terminal. Control characters are then printed as JSON escapes, which
+    /// have the same meaning.
     is_terminal: bool,
 }
 
 impl<W: Write> NdjsonWriter<W> {
     fn new(columns: ColumnSelection, output: W, is_terminal: bool) -> Self {
-        // Every line has every key, so that readers that guess types from the first lines guess
-        // right.
+        // Nulls are explicit, so that readers can infer all columns from the first lines.
         let json = WriterBuilder::new()
             .with_explicit_nulls(true)
             .build(Vec::new());
@@ -180,22 +179,23 @@ mod tests {
     }
 
     #[test]
-    fn each_record_is_an_object_on_its_line_with_every_key() {
+    fn each_record_is_an_object_per_line_with_all_keys() {
         let columns = ColumnSelection::select(None, &records().schema()).unwrap();
         let mut lines = NdjsonWriter::new(columns, Vec::new(), false);
         lines.write(&batch()).unwrap();
         let expected = concat!(
-            r#"{"source":"a \"b\"\n","latent":[0.5,-1.0],"pixels":{"data":[1.0,2.0],"shape":[1,2]},"#,
-            r#""error":null,"image":"00ff"}"#,
+            r#"{"source":"a \"b\"\n","latent":[0.5,-1.0],"#,
+            r#""pixels":{"data":[1.0,2.0],"shape":[1,2]},"error":null,"image":"00ff"}"#,
             "\n",
-            r#"{"source":"c","latent":[null,2.0],"pixels":{"data":[3.0],"shape":[1,1]},"error":0.25,"image":""}"#,
+            r#"{"source":"c","latent":[null,2.0],"pixels":{"data":[3.0],"shape":[1,1]},"#,
+            r#""error":0.25,"image":""}"#,
             "\n",
         );
         assert_eq!(String::from_utf8(lines.output).unwrap(), expected);
     }
 
     #[test]
-    fn only_the_chosen_columns_are_printed() {
+    fn only_selected_columns_are_printed() {
         let names = ["error".to_owned(), "source".to_owned()];
         let columns = ColumnSelection::select(Some(&names), &records().schema()).unwrap();
         let mut lines = NdjsonWriter::new(columns, Vec::new(), false);
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn terminal_gets_escapes_for_what_it_would_obey() {
+    fn control_characters_are_escaped_on_a_terminal() {
         let field = Field::new("source", DataType::Utf8, false);
         let column: ArrayRef = Arc::new(StringArray::from(vec!["\u{9b}31m\u{202e}gpj\u{7f}é"]));
         let records =
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_went_away_has_an_error_of_its_own() {
+    fn closed_output_is_a_separate_error() {
         struct Closed;
         impl Write for Closed {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -254,17 +254,17 @@ mod tests {
     }
 
     #[test]
-    fn a_column_without_a_json_form_is_a_fault_before_anything_starts() {
-        let interval = DataType::Union(
+    fn column_that_cannot_be_printed_is_a_fault() {
+        let union = DataType::Union(
             arrow::datatypes::UnionFields::empty(),
             arrow::datatypes::UnionMode::Sparse,
         );
-        let schema = Schema::new(vec![Field::new("choice", interval, false)]);
+        let schema = Schema::new(vec![Field::new("choice", union, false)]);
         let faults = check_types(&schema).unwrap_err();
         assert!(
             faults[0]
                 .message
-                .contains("column `choice` cannot be printed"),
+                .starts_with("column `choice` cannot be printed: "),
             "{}",
             faults[0].message
         );

@@ -1,15 +1,15 @@
-//! The distribution of a column of numbers, in bounded memory however many there are.
+//! Statistics of the distribution of a column of numbers, computed in bounded memory.
 
 use sketches_ddsketch::{Config, DDSketch};
 
-/// So many numbers are kept as they are (8 MiB); of more, quantiles are estimated.
-const EXACT: usize = 1 << 20;
+/// Maximum number of values that are stored (8 MiB). For more values, quantiles are estimated.
+const MAX_EXACT_VALUES: usize = 1 << 20;
 
-/// Takes numbers one by one.
+/// A distribution to which values are added one at a time.
 #[derive(Default)]
 pub struct Distribution {
     values: Vec<f64>,
-    /// All numbers, once there are too many to keep.
+    /// All values, if there are too many to store.
     sketch: Option<DDSketch>,
     count: u64,
     not_finite: u64,
@@ -20,31 +20,31 @@ pub struct Distribution {
     max: f64,
 }
 
-/// What a distribution came to; numbers that are not finite are counted, and left out of the rest.
+/// The statistics of a distribution. Values that are not finite are only counted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SummaryStats {
-    /// Finite numbers.
+    /// Number of finite values.
     pub count: u64,
-    /// Numbers that are infinite, or none at all.
+    /// Number of values that are infinite or NaN.
     pub not_finite: u64,
-    /// Their mean.
+    /// The mean of the finite values.
     pub mean: f64,
-    /// Their standard deviation, as of a whole population.
+    /// The population standard deviation of the finite values.
     pub std: f64,
-    /// The least.
+    /// The minimum.
     pub min: f64,
-    /// The median: the number at place `floor(0.5 * (count - 1))` in ascending order.
+    /// The median: the value at index `floor(0.5 * (count - 1))` in ascending order.
     pub p50: f64,
-    /// Likewise, with 0.99.
+    /// The 99th percentile: the value at index `floor(0.99 * (count - 1))` in ascending order.
     pub p99: f64,
-    /// The greatest.
+    /// The maximum.
     pub max: f64,
     /// Whether the quantiles are exact; otherwise they are within 1 % of their value.
     pub exact: bool,
 }
 
 impl Distribution {
-    /// Takes a number.
+    /// Adds a value.
     pub fn add(&mut self, value: f64) {
         if !value.is_finite() {
             self.not_finite += 1;
@@ -62,7 +62,7 @@ impl Distribution {
             sketch.add(value);
         } else {
             self.values.push(value);
-            if self.values.len() > EXACT {
+            if self.values.len() > MAX_EXACT_VALUES {
                 let sketch = self.sketch.insert(DDSketch::new(Config::defaults()));
                 std::mem::take(&mut self.values)
                     .into_iter()
@@ -71,7 +71,7 @@ impl Distribution {
         }
     }
 
-    /// What it came to; `None` where there was no finite number.
+    /// The statistics; `None` if no value is finite.
     pub fn summary(mut self) -> Option<SummaryStats> {
         let (p50, p99) = match &self.sketch {
             Some(sketch) => (sketch.quantile(0.5).ok()??, sketch.quantile(0.99).ok()??),
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_numbers_are_summed_up_exactly() {
+    fn statistics_of_few_values_are_exact() {
         let summary = summary(
             [
                 4.0,
@@ -145,8 +145,8 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_of_very_many_numbers_are_within_a_hundredth() {
-        let count = EXACT + 1000;
+    fn quantiles_of_many_values_are_within_one_percent() {
+        let count = MAX_EXACT_VALUES + 1000;
         let summary = summary((0..count).map(|place| place as f64 / count as f64)).unwrap();
         assert!(!summary.exact);
         assert_eq!((summary.count, summary.min), (count as u64, 0.0));
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn no_finite_number_has_no_summary() {
+    fn distribution_without_finite_values_has_no_summary() {
         assert_eq!(summary(std::iter::empty()), None);
         assert_eq!(summary([f64::NAN].into_iter()), None);
     }

@@ -1,4 +1,5 @@
-//! The right to write to an output folder: a lock on this machine, an epoch in a bucket.
+//! The exclusive right to write to an output: a file lock for a local folder, an epoch for a
+//! bucket.
 
 use crate::error::StageError;
 use crate::sink::coverage_snapshot;
@@ -6,20 +7,20 @@ use crate::sink::fencing_epoch::FencingEpoch;
 use crate::sink::file_lock::FileLock;
 use crate::storage::{Location, S3Path};
 
-/// Held by the one who writes.
+/// The lease of a writer.
 #[derive(Debug)]
 pub enum WriterLease {
-    /// Nobody else can have it.
+    /// A lock that excludes all other writers.
     Lock(FileLock),
-    /// Ends when a later run makes the same claim.
+    /// An epoch that ends when a later run claims the next one.
     Epoch(FencingEpoch),
 }
 
 impl WriterLease {
-    /// Claims a folder, which is made where it is missing.
+    /// Claims a folder, which is created if it does not exist.
     ///
     /// # Errors
-    /// When another process writes there, or it cannot be written.
+    /// If another process writes to the folder, or if the folder cannot be written.
     pub fn take(folder: &Location) -> Result<Self, StageError> {
         match folder {
             Location::Local(path) => FileLock::take(path).map(Self::Lock),
@@ -27,10 +28,10 @@ impl WriterLease {
         }
     }
 
-    /// To be asked before anything is made visible.
+    /// Checks that the lease is still valid. Called before files become visible.
     ///
     /// # Errors
-    /// When a later run has claimed the folder, or another folder lies in its place.
+    /// If a later run has claimed the output, or if the folder was replaced.
     pub fn check(&self) -> Result<(), StageError> {
         match self {
             Self::Lock(lock) => lock.check(),
@@ -38,7 +39,7 @@ impl WriterLease {
         }
     }
 
-    /// The name of a data file: one that no other run gives.
+    /// The name of a data file, which no other run uses.
     pub fn part_name(&self, number: u32) -> String {
         match self.epoch() {
             None => format!("part-{number:05}.parquet"),
@@ -46,7 +47,7 @@ impl WriterLease {
         }
     }
 
-    /// Where it is noted that a file is being sent, so that a later run can give it up.
+    /// The location of the record of an upload, with which a later run can abort it.
     pub fn upload_record(&self) -> Option<S3Path> {
         match self {
             Self::Lock(_) => None,
@@ -54,7 +55,7 @@ impl WriterLease {
         }
     }
 
-    /// Where the snapshot of this run is written.
+    /// The location of the coverage snapshot of this run.
     pub fn snapshot_location(&self, folder: &Location) -> Location {
         coverage_snapshot::place(folder, self.epoch())
     }
@@ -67,7 +68,7 @@ impl WriterLease {
     }
 }
 
-/// The number in the name of a data file, whoever wrote it; `None` where it is no name of ours.
+/// The number in the name of a data file of any run; `None` if the name has another form.
 pub fn part_number(name: &str) -> Option<u32> {
     let name = name.strip_prefix("part-")?.strip_suffix(".parquet")?;
     name.split_once("-e")
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_number_of_a_file_is_known_whatever_its_epoch() {
+    fn part_number_does_not_depend_on_the_epoch() {
         assert_eq!(part_number("part-00012.parquet"), Some(12));
         assert_eq!(part_number("part-00012-e000003.parquet"), Some(12));
         assert_eq!(part_number("part-x.parquet"), None);

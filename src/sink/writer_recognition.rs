@@ -1,5 +1,5 @@
-//! Recognizes the writers of an output: stages that mean what the plan's mean, whatever rules or
-//! spelling they were noted by.
+//! The recognition of the writers of an output, whose stages may have the same meaning as those of
+//! the plan with other digest rules or another spelling of options.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,35 +9,38 @@ use serde_json::{Map, Value};
 
 use super::output_identity::{OutputHistory, OutputIdentity, StageIdentity};
 
-/// How a plan reads what earlier runs noted of one of its stages.
+/// Interprets the records of earlier runs about a stage of the plan.
 pub trait StageInterpreter: Send + Sync {
-    /// The names of the stages that it takes records from.
+    /// The names of the input stages.
     fn inputs(&self) -> &[String];
 
-    /// The digest that the rules before the first version give the stage as it is written.
+    /// The digest of the stage by the rules before version 1, with its options as written.
     fn former(&self) -> &str;
 
-    /// The options of the plan that change rows, with those that were taken from the data.
+    /// The options of the plan that change rows, including those inferred from the data.
     fn resolved(&self) -> &Map<String, Value>;
 
-    /// Noted options as the plan understands them, defaults in place of what was left out; `None`
-    /// where it does not.
-    fn understand(&self, noted: &StageIdentity) -> Option<Map<String, Value>>;
+    /// Parses recorded options, with defaults for omitted ones. Returns `None` if they are not
+    /// valid for the plan.
+    fn parse_recorded(&self, recorded: &StageIdentity) -> Option<Map<String, Value>>;
 
-    /// Understood options in the form in which the plan notes its own.
-    fn as_noted(&self, noted: &StageIdentity, understood: Map<String, Value>)
-    -> Map<String, Value>;
+    /// Parsed options in the form in which the plan records its own options.
+    fn as_recorded(
+        &self,
+        recorded: &StageIdentity,
+        understood: Map<String, Value>,
+    ) -> Map<String, Value>;
 
-    /// Whether understood options mean the same as those of the plan, here and now.
+    /// Whether parsed options currently have the same meaning as those of the plan.
     fn is_same(&self, understood: &Map<String, Value>) -> bool;
 
-    /// The digest that the rules of a version give the stage with such options, after inputs of
-    /// these digests.
+    /// The digest of the stage by the rules of a version, with these options and these digests of
+    /// the inputs.
     fn digest(&self, version: u32, options: &Map<String, Value>, inputs: &[&str])
     -> Option<String>;
 }
 
-/// The reading of a plan's stage; a stage that was read from an output has none.
+/// The interpreter of a stage of the plan; `None` for a stage that was read from an output.
 #[derive(Clone, Default)]
 pub struct StageReader(pub Option<Arc<dyn StageInterpreter>>);
 
@@ -47,7 +50,7 @@ impl fmt::Debug for StageReader {
     }
 }
 
-/// Who can read a stage is no part of what the stage is.
+/// The interpreter is not part of the identity of a stage.
 impl PartialEq for StageReader {
     fn eq(&self, _: &Self) -> bool {
         true
@@ -55,9 +58,9 @@ impl PartialEq for StageReader {
 }
 
 impl OutputHistory {
-    /// Finds the writers that are `mine` under other digests, and notes these in `mine`. Options of
-    /// the others are put as the plan understands them, so that a refusal names what differs in
-    /// meaning alone.
+    /// Finds the writers that are equal to `mine` with other digests, and adds these digests to
+    /// `mine`. The options of the other writers are converted to the form of the plan, so that a
+    /// refusal lists only differences in meaning.
     pub fn recognize(&mut self, mine: &mut OutputIdentity) {
         for (found, _) in &mut self.writers {
             if !mine.is_same(found) {
@@ -68,8 +71,8 @@ impl OutputHistory {
 }
 
 impl OutputIdentity {
-    /// Whether another writer means the same, however its options are spelled.
-    pub fn means(&self, other: &Self) -> bool {
+    /// Whether another writer has the same meaning, regardless of the spelling of its options.
+    pub fn has_same_meaning(&self, other: &Self) -> bool {
         let (mut mine, mut other) = (self.clone(), other.clone());
         recognize(&mut mine, &mut other);
         mine.is_same(&other)
@@ -81,29 +84,32 @@ fn recognize(mine: &mut OutputIdentity, found: &mut OutputIdentity) {
         .stages
         .iter()
         .filter_map(|(name, stage)| {
-            let noted = found
+            let recorded = found
                 .stages
                 .get(name)
-                .filter(|noted| noted.kind == stage.kind)?;
-            Some((name.clone(), stage.reader.0.as_ref()?.understand(noted)?))
+                .filter(|recorded| recorded.kind == stage.kind)?;
+            Some((name.clone(), stage.reader.0.as_ref()?.parse_recorded(recorded)?))
         })
         .collect();
     for (name, digest) in same_stages(mine, found, &understood) {
         if let Some(stage) = mine.stages.get_mut(&name) {
-            stage.was(&digest);
+            stage.add_former(&digest);
         }
     }
-    // Transforms and sinks may have other names now.
+    // Transforms and sinks may have been renamed.
     for stage in mine.stages.values_mut() {
         let former = stage
             .reader
             .0
             .as_ref()
             .map(|reading| reading.former().to_owned());
-        if let Some(former) =
-            former.filter(|former| found.stages.values().any(|noted| noted.digest == *former))
-        {
-            stage.was(&former);
+        if let Some(former) = former.filter(|former| {
+            found
+                .stages
+                .values()
+                .any(|recorded| recorded.digest == *former)
+        }) {
+            stage.add_former(&former);
         }
     }
     if mine.is_same(found) && mine.digest != found.digest {
@@ -114,15 +120,15 @@ fn recognize(mine: &mut OutputIdentity, found: &mut OutputIdentity) {
             .stages
             .get(&name)
             .and_then(|stage| stage.reader.0.as_ref());
-        if let (Some(reading), Some(noted)) = (reading, found.stages.get_mut(&name)) {
-            noted.options = reading.as_noted(noted, options);
+        if let (Some(reading), Some(recorded)) = (reading, found.stages.get_mut(&name)) {
+            recorded.options = reading.as_recorded(recorded, options);
         }
     }
 }
 
-/// The stages of `mine` that `found` has under the same name with the same meaning, and their
-/// digests there. A stage is known for the same by its digest, which must come of what was noted,
-/// after inputs that are the same.
+/// The stages of `mine` that `found` has with the same name and the same meaning, with their
+/// digests in `found`. A stage is the same if its recorded digest follows from its recorded options
+/// and from inputs that are the same.
 fn same_stages(
     mine: &OutputIdentity,
     found: &OutputIdentity,
@@ -136,19 +142,19 @@ fn same_stages(
             .iter()
             .filter(|(name, _)| understood.contains_key(*name))
         {
-            let is_same = |noted: &StageIdentity| {
+            let is_same = |recorded: &StageIdentity| {
                 let reading = stage.reader.0.as_ref()?;
                 let inputs = reading
                     .inputs()
                     .iter()
                     .map(|input| same.get(input).map(String::as_str));
                 let inputs: Option<Vec<&str>> = inputs.collect();
-                let digest = reading.digest(noted.version, &noted.options, &inputs?)?;
-                Some(digest == noted.digest && reading.is_same(understood.get(name)?))
+                let digest = reading.digest(recorded.version, &recorded.options, &inputs?)?;
+                Some(digest == recorded.digest && reading.is_same(understood.get(name)?))
             };
-            let noted = found.stages.get(name).filter(|_| !same.contains_key(name));
-            if let Some(noted) = noted.filter(|noted| is_same(noted) == Some(true)) {
-                same.insert(name.clone(), noted.digest.clone());
+            let recorded = found.stages.get(name).filter(|_| !same.contains_key(name));
+            if let Some(recorded) = recorded.filter(|recorded| is_same(recorded) == Some(true)) {
+                same.insert(name.clone(), recorded.digest.clone());
             }
         }
         if same.len() == known {
@@ -167,18 +173,19 @@ mod tests {
     use crate::coverage::Coverage;
     use crate::sink::{ChangePolicy, FINGERPRINT_VERSION};
 
-    /// A plan's stage: `size` has the default 1, and is a number whatever it is written as.
+    /// A stage of a plan with the option `size`, which has the default 1 and may be written as
+    /// text.
     struct Sized {
         inputs: Vec<String>,
         options: Map<String, Value>,
     }
 
-    fn understood(noted: &Map<String, Value>) -> Map<String, Value> {
-        let size = noted.get("size").cloned().unwrap_or(json!(1));
+    fn understood(recorded: &Map<String, Value>) -> Map<String, Value> {
+        let size = recorded.get("size").cloned().unwrap_or(json!(1));
         let size = size
             .as_str()
             .map_or(size.clone(), |text| json!(text.parse::<u32>().unwrap()));
-        noted
+        recorded
             .clone()
             .into_iter()
             .chain([("size".to_owned(), size)])
@@ -206,11 +213,11 @@ mod tests {
             &self.options
         }
 
-        fn understand(&self, noted: &StageIdentity) -> Option<Map<String, Value>> {
-            Some(understood(&noted.options))
+        fn parse_recorded(&self, recorded: &StageIdentity) -> Option<Map<String, Value>> {
+            Some(understood(&recorded.options))
         }
 
-        fn as_noted(
+        fn as_recorded(
             &self,
             _: &StageIdentity,
             understood: Map<String, Value>,
@@ -232,7 +239,7 @@ mod tests {
         }
     }
 
-    /// The writer of a pipeline of `in` and `out`, each with its options.
+    /// The writer of a pipeline with the stages `in` and `out` and their options.
     fn writer(version: u32, options: [Value; 2], reads: bool) -> OutputIdentity {
         let options = options.map(|options| options.as_object().unwrap().clone());
         let options = if reads {
@@ -288,11 +295,11 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_of_the_same_meaning_is_the_same() {
+    fn writer_with_other_spelling_of_options_is_recognized() {
         let spelled = [json!({ "path": "x", "size": "1" }), json!({ "size": "3" })];
         assert!(is_recognized(&writer(0, spelled.clone(), false)));
         assert!(is_recognized(&writer(FINGERPRINT_VERSION, spelled, false)));
-        // An option that came later has its default in what was noted before.
+        // An option that was added later has its default in earlier records.
         assert!(is_recognized(&writer(
             FINGERPRINT_VERSION,
             [json!({ "path": "x" }), json!({ "size": 3 })],
@@ -301,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_of_another_meaning_is_another() {
+    fn writer_with_other_options_is_not_recognized() {
         assert!(!is_recognized(&writer(
             FINGERPRINT_VERSION,
             [json!({ "path": "y" }), json!({ "size": 3 })],
@@ -312,14 +319,14 @@ mod tests {
             [json!({ "path": "x" }), json!({ "size": "4" })],
             false
         )));
-        // A digest that does not follow from what was noted is of another model, or another graph.
+        // A digest that does not follow from the options belongs to another model or another graph.
         let mut found = writer(0, [json!({ "path": "x" }), json!({ "size": "3" })], false);
         found.stages.get_mut("in").unwrap().digest = "other".into();
         assert!(!is_recognized(&found));
     }
 
     #[test]
-    fn a_spelled_writer_of_another_model_differs_by_that_alone() {
+    fn writer_of_another_model_differs_only_in_the_model() {
         let mut mine = writer(
             FINGERPRINT_VERSION,
             [json!({ "path": "x" }), json!({ "size": 3 })],
@@ -349,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_former_digest_is_noted_under_another_name_too() {
+    fn renamed_stage_is_recognized_by_its_former_digest() {
         let mut found = writer(0, [json!({ "path": "x" }), json!({ "size": 3 })], false);
         let mut last = found.stages.remove("out").unwrap();
         last.digest = "as written".into();

@@ -1,5 +1,5 @@
-//! A file of JSON lines that is appended to. It survives the process, and usually the machine: it
-//! is not synced.
+//! An append-only file of JSON lines. It is not synced: it survives a crash of the process, and
+//! usually one of the machine.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
@@ -14,28 +14,27 @@ use crate::fs_durable::{create_dir_all_synced, state_file, write_atomically};
 use crate::json::to_json_lines;
 use crate::storage::Location;
 
-/// The file at work; it is opened when it is first appended to.
+/// An append-only file, which is opened by the first append.
 #[derive(Debug, Default)]
 pub(super) struct AppendLog {
-    /// `None` without a state on a disk of this machine, where nothing can be appended: then
-    /// nothing is kept.
+    /// `None` if `state` is not on a local disk. Then nothing is stored.
     path: Option<PathBuf>,
     file: Option<File>,
 }
 
 impl AppendLog {
-    /// The file at `place`.
-    pub(super) fn new(place: Option<&Location>) -> Self {
+    /// The log at `location`.
+    pub(super) fn new(location: Option<&Location>) -> Self {
         Self {
-            path: place.and_then(Location::local).map(PathBuf::from),
+            path: location.and_then(Location::local).map(PathBuf::from),
             file: None,
         }
     }
 
-    /// The lines that were appended, in their order. Lines that a crash cut short are left out.
+    /// Reads all lines in order. Lines that were truncated by a crash are skipped.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// If the file cannot be read.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<Vec<T>, StageError> {
         let Some(path) = &self.path else {
             return Ok(Vec::new());
@@ -53,7 +52,7 @@ impl AppendLog {
     /// Appends lines.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// The error of the system.
     pub(super) fn append<T: Serialize>(&mut self, lines: &[T]) -> Result<(), StageError> {
         let Some(path) = self.path.as_ref().filter(|_| !lines.is_empty()) else {
             return Ok(());
@@ -65,7 +64,7 @@ impl AppendLog {
                 let file =
                     file_descriptors::open(|| state_file().create(true).append(true).open(path));
                 let mut file = file.map_err(StageError::io(path))?;
-                // A line that a crash cut short ends here.
+                // Terminates a line that was truncated by a crash.
                 file.write_all(b"\n").map_err(StageError::io(path))?;
                 file
             }
@@ -80,7 +79,7 @@ impl AppendLog {
     /// Replaces all lines.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// The error of the system.
     pub(super) fn rewrite<T: Serialize>(&mut self, lines: &[T]) -> Result<(), StageError> {
         self.file = None;
         self.path.as_ref().map_or(Ok(()), |path| {
@@ -91,7 +90,7 @@ impl AppendLog {
     /// Removes the file.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// The error of the system.
     pub(super) fn remove(self) -> Result<(), StageError> {
         self.path
             .map_or(Ok(()), |path| Location::Local(path).remove())
@@ -106,7 +105,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn link_in_the_place_of_a_log_is_not_written_through() {
+    fn log_is_not_written_through_a_link() {
         let folder = tempfile::tempdir().unwrap();
         let victim = folder.path().join("victim");
         fs::write(&victim, "precious").unwrap();
@@ -117,15 +116,15 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_read_back_without_one_that_was_cut() {
+    fn lines_are_read_back_without_truncated_ones() {
         let folder = tempfile::tempdir().unwrap();
-        let place = Location::from(folder.path()).join("below/log.ndjson");
-        let open = || AppendLog::new(Some(&place));
+        let location = Location::from(folder.path()).join("below/log.ndjson");
+        let open = || AppendLog::new(Some(&location));
         assert!(open().read::<String>().unwrap().is_empty());
         open().append(&["a", "b"]).unwrap();
         fs::OpenOptions::new()
             .append(true)
-            .open(place.local().unwrap())
+            .open(location.local().unwrap())
             .unwrap()
             .write_all(b"\"c")
             .unwrap();
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn log_without_place_keeps_nothing() {
+    fn log_without_location_stores_nothing() {
         let mut log = AppendLog::new(None);
         log.append(&["a"]).unwrap();
         log.rewrite(&["a"]).unwrap();

@@ -1,4 +1,4 @@
-//! Arrays in files: what their headers say, and their rows as records.
+//! Arrays in files: their headers, and the conversion of their rows into records.
 
 use std::io::{ErrorKind, Read};
 use std::sync::Arc;
@@ -53,7 +53,7 @@ impl ScalarType {
         }
     }
 
-    /// Bytes of a value in the file.
+    /// Size of a value in the file in bytes.
     fn bytes(self) -> u64 {
         match self {
             Self::Bool => 1,
@@ -61,7 +61,7 @@ impl ScalarType {
         }
     }
 
-    /// The values that stand in `bytes`.
+    /// Decodes the values in `bytes`.
     fn values(self, bytes: &[u8], big_endian: bool) -> ArrayRef {
         macro_rules! numbers {
             ($arrow:ty) => {
@@ -94,33 +94,34 @@ impl ScalarType {
 
 fn numbers<T: ArrowPrimitiveType, const N: usize>(
     bytes: &[u8],
-    of: impl Fn([u8; N]) -> T::Native,
+    decode: impl Fn([u8; N]) -> T::Native,
 ) -> ArrayRef {
-    let values: Vec<T::Native> = bytes.as_chunks().0.iter().map(|&value| of(value)).collect();
+    let chunks = bytes.as_chunks().0.iter();
+    let values: Vec<T::Native> = chunks.map(|&value| decode(value)).collect();
     Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::from(values), None))
 }
 
-/// What the header of an array says.
+/// The header of an array.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ArrayHeader {
     element: ScalarType,
     big_endian: bool,
-    /// Its values lie column after column, as in Fortran, rather than row after row.
+    /// Whether its values are in column-major order, as in Fortran.
     column_major: bool,
-    /// Its first dimension: how many records it holds.
+    /// Its first dimension: the number of its records.
     pub(super) rows: u64,
-    /// The other dimensions.
+    /// The other dimensions: the shape of a record.
     row: Vec<usize>,
 }
 
-/// More rows are not believed; so no sum over files can overflow.
+/// Maximum number of rows, so that sums over files cannot overflow.
 const MAX_ROWS: u64 = 1 << 40;
 
 impl ArrayHeader {
-    /// An array of this shape.
+    /// Creates the header of an array of this shape.
     ///
     /// # Errors
-    /// Where it has no rows that could be records, in a sentence.
+    /// A sentence without its subject, the array, if the rows of the array cannot be records.
     pub(super) fn new(
         element: ScalarType,
         big_endian: bool,
@@ -128,11 +129,11 @@ impl ArrayHeader {
         shape: &[u64],
     ) -> Result<Self, String> {
         let Some((&rows, row)) = shape.split_first() else {
-            return Err("is a single value; expected one or more of each record".to_owned());
+            return Err("is a single value; expected one or more values per record".to_owned());
         };
         if rows > MAX_ROWS {
             return Err(format!(
-                "declares {rows} records; at most {MAX_ROWS} are believed"
+                "declares {rows} records; at most {MAX_ROWS} are supported"
             ));
         }
         let values = row
@@ -141,13 +142,14 @@ impl ArrayHeader {
         match values {
             Some(0) => {
                 return Err(format!(
-                    "has the shape {shape:?}: its records hold no value"
+                    "has the shape {shape:?}; expected at least one value per record"
                 ));
             }
             Some(bytes) if bytes <= i32::MAX as u64 => {}
             _ => {
                 return Err(format!(
-                    "has the shape {shape:?}: its records are larger than any can be"
+                    "has the shape {shape:?}; a record of it exceeds the maximum of {} bytes",
+                    i32::MAX
                 ));
             }
         }
@@ -164,17 +166,18 @@ impl ArrayHeader {
         })
     }
 
-    /// Values of a record.
+    /// Number of values of a record.
     fn len(&self) -> usize {
         self.row.iter().product()
     }
 
-    /// Bytes of a record.
+    /// Size of a record in bytes.
     fn bytes(&self) -> u64 {
         self.element.bytes() * self.len() as u64
     }
 
-    /// Bytes that must be held to read it: all of it where a record's values do not lie together.
+    /// Memory in bytes that is needed to read it: its size if the values of a record are scattered,
+    /// otherwise 0.
     pub(super) fn buffer_bytes(&self) -> u64 {
         let is_scattered = self.column_major && self.len() > 1;
         if is_scattered {
@@ -184,8 +187,8 @@ impl ArrayHeader {
         }
     }
 
-    /// Height, width and channels, where its records are images: bytes in two dimensions, or in
-    /// three with one or three channels.
+    /// Height, width and channels, if its records are images: bytes in two dimensions, or in three
+    /// dimensions with one or three channels.
     fn image(&self) -> Option<[usize; 3]> {
         match (self.element, self.row.as_slice()) {
             (ScalarType::UInt8, &[height, width]) => Some([height, width, 1]),
@@ -201,13 +204,13 @@ impl ArrayHeader {
         self.row.is_empty()
     }
 
-    /// Whether it gives the column of images.
+    /// Whether its records are images.
     pub(super) fn is_image(&self) -> bool {
         self.image().is_some()
     }
 
-    /// The column of its records: `image`, or else numbers under `name`, one of each or a list of
-    /// fixed length.
+    /// The column of its records: `image`, or the column `name` with a number or a list of fixed
+    /// length per record.
     pub(super) fn field(&self, name: &str) -> Field {
         match (self.image(), self.row.as_slice()) {
             (Some(_), _) => Field::new(IMAGE, DataType::Binary, false),
@@ -224,12 +227,12 @@ impl ArrayHeader {
         Arc::new(Field::new_list_field(self.element.data_type(), false))
     }
 
-    /// The bytes of a record fit into an `i32`.
+    /// The length of a list. It fits into an `i32`, since the bytes of a record do.
     fn list_len(&self) -> i32 {
         i32::try_from(self.len()).unwrap_or(i32::MAX)
     }
 
-    /// The column of some records, from their bytes.
+    /// Decodes the column of some records from their bytes.
     fn column(&self, bytes: &[u8]) -> Result<ArrayRef, StageError> {
         let Some([height, width, channels]) = self.image() else {
             let values = self.element.values(bytes, self.big_endian);
@@ -243,7 +246,7 @@ impl ArrayHeader {
                 )?)),
             };
         };
-        // The plainest format that there is: a line, and the pixels as they are.
+        // Netpbm, the simplest image format: a header line and the raw pixels.
         let head = format!(
             "P{} {width} {height} 255\n",
             if channels == 1 { 5 } else { 6 }
@@ -262,20 +265,21 @@ impl ArrayHeader {
     }
 }
 
-/// What arrays of equal length give together.
+/// The batches of records that are joined from arrays of equal length.
 #[derive(Debug, Clone)]
 pub(super) struct JoinedArrays {
-    /// Records that travel together.
+    /// Number of records in a batch.
     step: u64,
-    /// Pixels of a record's images, as far as they will be decoded.
+    /// Number of pixels of the images of a record; 0 if they exceed `limits.pixels` and are not
+    /// decoded.
     pixels: u64,
 }
 
 impl JoinedArrays {
-    /// Checks that a record of these arrays can be held.
+    /// Joins arrays and checks that a record of them does not exceed the limit.
     ///
     /// # Errors
-    /// What is wrong with their records, in a sentence.
+    /// A sentence that states the size and the limit.
     pub(super) fn new(
         headers: &[&ArrayHeader],
         batch: BatchSize,
@@ -287,7 +291,7 @@ impl JoinedArrays {
         let limit = limits.record_bytes.0.min(i32::MAX as u64);
         if bytes > limit {
             return Err(format!(
-                "a record takes {}, more than {}; limits.record_bytes may raise that",
+                "a record takes {}, more than {}; increase limits.record_bytes to read it",
                 ByteSize(bytes),
                 ByteSize(limit)
             ));
@@ -312,34 +316,34 @@ impl JoinedArrays {
 
 /// An array whose values are being read.
 pub(super) struct ArrayReader<'a> {
-    /// What it is called in messages.
+    /// Its name in messages.
     name: String,
     header: ArrayHeader,
     values: ArrayValues<'a>,
 }
 
 enum ArrayValues<'a> {
-    /// Row after row.
+    /// In row-major order.
     Rows(Box<dyn Read + 'a>),
-    /// All of them, column after column.
+    /// All values in column-major order, in memory.
     Held {
         bytes: Vec<u8>,
-        /// For each value of a record, its place in the first one's.
+        /// The position of each value of the first record.
         places: Vec<usize>,
         next: usize,
         rest: Box<dyn Read + 'a>,
     },
 }
 
-/// What could not be read, and why.
+/// A reject code and its reason.
 pub(super) type RejectReason = (RejectCode, String);
 
 impl<'a> ArrayReader<'a> {
-    /// The values of an array, from `stream`; they are read at once where records do not lie
-    /// together.
+    /// Creates a reader of the values in `stream`. If the values of a record are scattered, all
+    /// values are read into memory here.
     ///
     /// # Errors
-    /// Where that fails.
+    /// The reason if that fails.
     pub(super) fn new(
         name: &str,
         header: ArrayHeader,
@@ -358,7 +362,7 @@ impl<'a> ArrayReader<'a> {
         let no_memory = |_| {
             (
                 RejectCode::TooLarge,
-                format!("{name}: there is no memory for its {all} bytes"),
+                format!("{name}: cannot allocate memory for its {all} bytes"),
             )
         };
         bytes
@@ -385,19 +389,19 @@ impl<'a> ArrayReader<'a> {
         })
     }
 
-    /// The bytes of the next `count` records, or of fewer and why there are no more.
+    /// Reads the bytes of the next `count` records, or of fewer records and the reason.
     fn take(&mut self, count: u64) -> (Vec<u8>, Option<RejectReason>) {
         let size = usize::try_from(self.header.element.bytes()).unwrap_or(1);
         let mut taken = Vec::new();
         match &mut self.values {
             ArrayValues::Rows(stream) => {
-                let wanted = count * self.header.bytes();
-                let read = stream.take(wanted).read_to_end(&mut taken);
+                let requested = count * self.header.bytes();
+                let read = stream.take(requested).read_to_end(&mut taken);
                 let failed = match read {
                     Err(error) => Some(of_io(&self.name, &error)),
-                    Ok(read) if (read as u64) < wanted => Some((
+                    Ok(read) if (read as u64) < requested => Some((
                         RejectCode::Truncated,
-                        format!("{}: ends before them", self.name),
+                        format!("{}: ends before these records", self.name),
                     )),
                     Ok(_) => None,
                 };
@@ -424,7 +428,8 @@ impl<'a> ArrayReader<'a> {
         }
     }
 
-    /// What is wrong behind the last record: that there is more, or a checksum.
+    /// Checks the end of the array; returns the reason if data follows the last record or a
+    /// checksum does not match.
     fn end(&mut self) -> Option<RejectReason> {
         let (ArrayValues::Rows(rest) | ArrayValues::Held { rest, .. }) = &mut self.values;
         let mut byte = [0];
@@ -432,7 +437,7 @@ impl<'a> ArrayReader<'a> {
             Ok(0) => None,
             Ok(_) => {
                 let what = format!(
-                    "{}: there is more behind the {} records of its header",
+                    "{}: data follows the {} records that the header declares",
                     self.name, self.header.rows
                 );
                 Some((RejectCode::Malformed, what))
@@ -451,10 +456,10 @@ fn of_io(name: &str, error: &std::io::Error) -> RejectReason {
     (code, format!("{name}: {}", shorten(&error.to_string())))
 }
 
-/// For each value of a record, counted row after row, where it stands among all values of the
-/// array, column after column.
+/// The position of each value of the first record in the column-major values of the array. The
+/// values of a record are counted in row-major order.
 fn places(header: &ArrayHeader) -> Vec<usize> {
-    // What all of them take was allocated, so it is no more than a `usize` holds.
+    // The memory for all values was allocated, so every position fits into a `usize`.
     let mut stride = usize::try_from(header.rows).unwrap_or(usize::MAX);
     let mut sides = Vec::with_capacity(header.row.len());
     for &side in &header.row {
@@ -470,27 +475,28 @@ fn places(header: &ArrayHeader) -> Vec<usize> {
     (0..header.len()).map(place).collect()
 }
 
-/// Reads arrays of equal length, record by record. `check` stops at an error of the environment.
+/// Reads arrays of equal length, batch by batch. `check` returns an error of the environment, which
+/// is not a reject.
 pub(super) fn read_together(
     mut arrays: Vec<ArrayReader<'_>>,
-    together: &JoinedArrays,
+    joined: &JoinedArrays,
     check: &dyn Fn() -> Result<(), ReadEnd>,
     output: &BatchOutput<'_>,
 ) -> Result<(), ReadEnd> {
     let rows = arrays.first().map_or(0, |array| array.header.rows);
     let mut row = 0;
     while row < rows {
-        let count = together.step.min(rows - row);
+        let count = joined.step.min(rows - row);
         let taken: Vec<_> = arrays.iter_mut().map(|array| array.take(count)).collect();
-        let whole = arrays
+        let complete = arrays
             .iter()
             .zip(&taken)
             .map(|(array, (bytes, _))| bytes.len() as u64 / array.header.bytes());
-        let whole = whole.min().unwrap_or(0);
-        let part = row..row + whole;
-        if whole > 0 && !output.done(&part) {
+        let complete = complete.min().unwrap_or(0);
+        let part = row..row + complete;
+        if complete > 0 && !output.done(&part) {
             let column = |(array, (bytes, _)): (&ArrayReader<'_>, &(Vec<u8>, _))| {
-                let size = usize::try_from(whole * array.header.bytes()).unwrap_or(usize::MAX);
+                let size = usize::try_from(complete * array.header.bytes()).unwrap_or(usize::MAX);
                 array.header.column(&bytes[..size])
             };
             let columns = arrays
@@ -498,8 +504,8 @@ pub(super) fn read_together(
                 .zip(&taken)
                 .map(column)
                 .collect::<Result<Vec<_>, _>>()?;
-            let origin = (0..u32::try_from(whole).unwrap_or(u32::MAX)).collect();
-            let pixels = together.pixels * whole;
+            let origin = (0..u32::try_from(complete).unwrap_or(u32::MAX)).collect();
+            let pixels = joined.pixels * complete;
             output.send(
                 part,
                 FileRecords {
@@ -510,7 +516,7 @@ pub(super) fn read_together(
                 },
             )?;
         }
-        row += whole;
+        row += complete;
         if let Some((code, what)) = taken.into_iter().find_map(|(_, failed)| failed) {
             check()?;
             return output.reject_rows(row..rows, code, what);

@@ -1,5 +1,5 @@
-//! The journal of files that came while a folder was watched: rows of one split without an end, in
-//! segments.
+//! The journal of files that arrived in a watched folder: segments with the rows of one unbounded
+//! split.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
@@ -14,10 +14,10 @@ use crate::source::listed_file::ListedFile;
 use crate::source::listing_journal::parse;
 use crate::storage::Location;
 
-/// Rows of a segment; then the next one begins.
+/// Number of rows after which the next segment begins.
 const SEGMENT_ROWS: u64 = 65_536;
 
-/// The split that all segments of a stage are part of.
+/// The split of all segments of a stage.
 pub(super) fn split(stage: &str) -> Arc<Split> {
     Split::new(format!("{stage}/watched"))
 }
@@ -25,16 +25,15 @@ pub(super) fn split(stage: &str) -> Arc<Split> {
 /// A file of the journal.
 #[derive(Debug, Clone)]
 pub(super) struct ArrivalSegment {
-    /// The row of its first line.
+    /// The row number of its first line.
     pub(super) first: u64,
     path: PathBuf,
 }
 
-/// The segments of a stage, in the order of their rows; none where `state` is no folder of this
-/// machine.
+/// The segments of a stage in the order of their rows; empty if `state` is not on a local disk.
 ///
 /// # Errors
-/// When the folder cannot be read.
+/// If the folder cannot be read.
 pub(super) fn segments(stage: &str, state: &Location) -> Result<Vec<ArrivalSegment>, StageError> {
     let Some(folder) = state.local().map(|state| folder(state, stage)) else {
         return Ok(Vec::new());
@@ -60,47 +59,47 @@ fn folder(state: &Path, stage: &str) -> PathBuf {
 }
 
 impl ArrivalSegment {
-    /// The files that it names. A line that a crash cut short was never acted upon: it does not
-    /// count.
+    /// Reads the files of the segment. A last line that was truncated by a crash is ignored,
+    /// because its file was not read yet.
     ///
     /// # Errors
-    /// When it cannot be read, or has a line that is none.
+    /// If the segment cannot be read, or has an invalid line.
     pub(super) fn read(&self) -> Result<Vec<ListedFile>, StageError> {
         let text = fs::read(&self.path).map_err(StageError::io(&self.path))?;
-        parse(&Location::from(self.path.as_path()), whole_lines(&text))
+        parse(&Location::from(self.path.as_path()), complete_lines(&text))
     }
 
-    /// Removes it.
+    /// Removes the segment.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// The error of the system.
     pub(super) fn remove(&self) -> Result<(), StageError> {
         fs::remove_file(&self.path).map_err(StageError::io(&self.path))
     }
 }
 
-fn whole_lines(text: &[u8]) -> &[u8] {
+fn complete_lines(text: &[u8]) -> &[u8] {
     &text[..text
         .iter()
         .rposition(|&byte| byte == b'\n')
         .map_or(0, |end| end + 1)]
 }
 
-/// Appends to the journal.
+/// Appends rows to the journal.
 pub(super) struct SegmentWriter {
     folder: PathBuf,
     file: Option<File>,
     /// The segment that is appended to.
     pub(super) segment: ArrivalSegment,
-    /// The row of the next file.
+    /// The row number of the next file.
     pub(super) next: u64,
 }
 
 impl SegmentWriter {
-    /// Goes on where the segments of `stage` end; `next` is the row after their last.
+    /// Continues after the segments of `stage`; `next` is the row after their last one.
     ///
     /// # Errors
-    /// When the folder cannot be made.
+    /// If the folder cannot be created.
     pub(super) fn open(stage: &str, state: &Path, next: u64) -> Result<Self, StageError> {
         let folder = folder(state, stage);
         create_dir_all_synced(&folder)?;
@@ -116,10 +115,10 @@ impl SegmentWriter {
         })
     }
 
-    /// Makes the names of files durable, as the next rows.
+    /// Appends files as the next rows, and syncs them.
     ///
     /// # Errors
-    /// When the system refuses; then none of them may be acted upon.
+    /// The error of the system. None of the files may then be processed.
     pub(super) fn append(&mut self, files: &[ListedFile]) -> Result<(), StageError> {
         let text = to_json_lines(files)?;
         self.prepare()?;
@@ -137,11 +136,10 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Opens the segment that the next rows go to. Nothing is lost where it fails: it may be called
-    /// again.
+    /// Opens the segment for the next rows. It may be called again after an error.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// The error of the system.
     pub(super) fn prepare(&mut self) -> Result<(), StageError> {
         if self.next - self.segment.first >= SEGMENT_ROWS {
             self.file = None;
@@ -154,7 +152,7 @@ impl SegmentWriter {
 
     fn begin(&mut self) -> Result<File, StageError> {
         let path = self.folder.join(name(self.next));
-        // What a crash has left under this name has no whole line.
+        // A file of this name that a crash has left does not contain a complete line.
         let file = state_file()
             .write(true)
             .create(true)
@@ -170,7 +168,7 @@ impl SegmentWriter {
     }
 }
 
-/// Numbers of equal length, so that names sort as rows do.
+/// The file name of a segment. Numbers have equal length, so that names sort like rows.
 fn name(first: u64) -> String {
     format!("{first:020}.ndjson")
 }
@@ -185,8 +183,8 @@ mod tests {
         serde_json::from_str(&format!(r#"{{"path":"{name}","size":1,"mtime_ns":2}}"#)).unwrap()
     }
 
-    /// Per segment, its first row and the files that it names.
-    fn journalled(state: &Path) -> Vec<(u64, Vec<String>)> {
+    /// The first row and the names of the files of each segment.
+    fn journaled(state: &Path) -> Vec<(u64, Vec<String>)> {
         let segments = segments("in", &state.into()).unwrap();
         let names = |segment: &ArrivalSegment| {
             segment
@@ -203,44 +201,44 @@ mod tests {
     }
 
     #[test]
-    fn what_was_appended_is_found_again_and_a_line_that_was_cut_short_does_not_count() {
+    fn appended_rows_are_read_back_without_a_truncated_line() {
         let state = tempfile::tempdir().unwrap();
-        assert!(journalled(state.path()).is_empty());
-        let mut appender = SegmentWriter::open("in", state.path(), 0).unwrap();
-        appender.append(&[file("a"), file("b")]).unwrap();
-        appender.append(&[file("c")]).unwrap();
+        assert!(journaled(state.path()).is_empty());
+        let mut writer = SegmentWriter::open("in", state.path(), 0).unwrap();
+        writer.append(&[file("a"), file("b")]).unwrap();
+        writer.append(&[file("c")]).unwrap();
         let names = |names: &[&str]| {
             names
                 .iter()
                 .map(|&name| name.to_owned())
                 .collect::<Vec<_>>()
         };
-        assert_eq!(journalled(state.path()), [(0, names(&["a", "b", "c"]))]);
+        assert_eq!(journaled(state.path()), [(0, names(&["a", "b", "c"]))]);
         let path = state.path().join("watched/in/00000000000000000000.ndjson");
         let mut text = fs::read(&path).unwrap();
         text.truncate(text.len() - 5);
         fs::write(&path, text).unwrap();
-        assert_eq!(journalled(state.path()), [(0, names(&["a", "b"]))]);
+        assert_eq!(journaled(state.path()), [(0, names(&["a", "b"]))]);
         SegmentWriter::open("in", state.path(), 2)
             .unwrap()
             .append(&[file("d")])
             .unwrap();
         assert_eq!(
-            journalled(state.path()),
+            journaled(state.path()),
             [(0, names(&["a", "b"])), (2, names(&["d"]))]
         );
     }
 
     #[test]
-    fn a_segment_that_is_full_is_followed_by_the_next() {
+    fn full_segment_is_followed_by_the_next() {
         let state = tempfile::tempdir().unwrap();
-        let mut appender = SegmentWriter::open("in", state.path(), 0).unwrap();
+        let mut writer = SegmentWriter::open("in", state.path(), 0).unwrap();
         let many: Vec<ListedFile> = (0..SEGMENT_ROWS)
             .map(|number| file(&number.to_string()))
             .collect();
-        appender.append(&many).unwrap();
-        appender.append(&[file("last")]).unwrap();
-        let lengths: Vec<_> = journalled(state.path())
+        writer.append(&many).unwrap();
+        writer.append(&[file("last")]).unwrap();
+        let lengths: Vec<_> = journaled(state.path())
             .into_iter()
             .map(|(first, names)| (first, names.len()))
             .collect();

@@ -1,4 +1,4 @@
-//! How large batches are, and how record batches are cut to that.
+//! The size limits of batches, and the split of record batches to these limits.
 
 use std::ops::Range;
 
@@ -9,32 +9,32 @@ use arrow::datatypes::{
 
 use crate::source::{BatchSize, FEATURE_RECORDS, IMAGE_RECORDS};
 
-/// How many records, and how many bytes of Arrow memory, travel together.
+/// Limits on the number of records and the bytes of Arrow memory of a batch.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BatchLimits {
-    /// At most so many records.
+    /// Maximum number of records.
     pub(super) records: usize,
-    /// At most so many bytes; a single larger record travels alone.
+    /// Maximum size in bytes; a single larger record is a batch of its own.
     pub(super) bytes: u64,
-    /// At most so many records, unless they are small.
+    /// Maximum number of records of a batch that exceeds [`SMALL`] bytes.
     pub(super) soft_max_records: usize,
 }
 
-/// Bytes up to which more records than enough travel together: a batch of so few is done before it
-/// has paid for its way from thread to thread.
+/// Size in bytes up to which a batch may exceed `soft_max_records`: the processing of a smaller
+/// batch takes less time than its transfer between threads.
 const SMALL: u64 = 1 << 20;
 
-/// Images of a batch where the pipeline does not say, unless they are small.
-const ENOUGH_IMAGES: usize = 32;
+/// Default number of images in a batch that exceeds [`SMALL`] bytes.
+const SOFT_MAX_IMAGES: usize = 32;
 
 impl BatchLimits {
-    /// For images, as the pipeline says it or by default.
+    /// The limits for images, as configured in the pipeline or by default.
     pub(super) fn images(batch: BatchSize) -> Self {
         let records = batch.records_or(IMAGE_RECORDS);
         let soft_max_records = if batch.records.is_some() {
             records
         } else {
-            records.min(ENOUGH_IMAGES)
+            records.min(SOFT_MAX_IMAGES)
         };
         Self {
             records,
@@ -43,7 +43,7 @@ impl BatchLimits {
         }
     }
 
-    /// For feature records, likewise.
+    /// The limits for feature records, as configured in the pipeline or by default.
     pub(super) fn features(batch: BatchSize) -> Self {
         let records = batch.records_or(FEATURE_RECORDS);
         Self {
@@ -53,24 +53,24 @@ impl BatchLimits {
         }
     }
 
-    /// Whether so many records of so many bytes in all may travel together.
+    /// Whether `records` records of `bytes` bytes in total fit into one batch.
     pub(super) fn fits(self, records: usize, bytes: u64) -> bool {
         records <= self.records
             && bytes <= self.bytes
             && (records <= self.soft_max_records || bytes <= SMALL)
     }
 
-    /// Records of so many bytes each that travel together; one at least.
+    /// The number of records of `bytes` bytes each in one batch; at least 1.
     pub(super) fn records_of(self, bytes: u64) -> u64 {
-        let fitting = |all: u64| all / bytes.max(1);
-        let enough = fitting(SMALL).max(self.soft_max_records as u64);
+        let fitting = |total: u64| total / bytes.max(1);
+        let soft_max = fitting(SMALL).max(self.soft_max_records as u64);
         fitting(self.bytes)
             .min(self.records as u64)
-            .min(enough)
+            .min(soft_max)
             .max(1)
     }
 
-    /// The parts of `rows` rows, in order: `records` at a time, halved until each fits.
+    /// Splits `rows` rows into parts, in order: parts of `records` rows, halved until each fits.
     pub(super) fn split(
         self,
         rows: usize,
@@ -98,13 +98,13 @@ impl BatchLimits {
     }
 }
 
-/// Why a record is not read that takes more than a record may.
-pub(super) fn too_large(bytes: u64, most: u64) -> String {
-    format!("a record of {bytes} bytes; at most {most} are read (limits.record_bytes)")
+/// The reject reason of a record that exceeds `limits.record_bytes`.
+pub(super) fn too_large(bytes: u64, maximum: u64) -> String {
+    format!("a record has {bytes} bytes; the maximum is {maximum} (limits.record_bytes)")
 }
 
-/// Bytes of Arrow memory that these rows take, each with the values of its own: what dictionaries,
-/// runs and views share counts as often as it is shown, since stages write it out.
+/// The Arrow memory of these rows in bytes. Values that dictionaries, runs and views share count
+/// once per use, since stages expand them.
 pub(super) fn arrow_bytes(records: &RecordBatch, rows: Range<usize>) -> u64 {
     records
         .columns()
@@ -117,8 +117,8 @@ fn column_weight(column: &dyn Array, rows: Range<usize>) -> u64 {
     let count = rows.len() as u64;
     let each = |width: usize| width as u64 * count;
     match column.data_type() {
-        // Numbers become float32 in the stages, so that they count as many bytes at least; what is
-        // missing does, too.
+        // Numbers, including missing ones, become float32 in the stages and count at least as many
+        // bytes.
         DataType::Null | DataType::Boolean => each(VALUE_BYTES),
         DataType::Utf8 => each(4) + spanned(column.as_string::<i32>().value_offsets(), &rows),
         DataType::Binary => each(4) + spanned(column.as_binary::<i32>().value_offsets(), &rows),
@@ -155,7 +155,7 @@ fn column_weight(column: &dyn Array, rows: Range<usize>) -> u64 {
             .map(|column| column_weight(column.as_ref(), rows.clone()))
             .sum(),
         DataType::Dictionary(keys, _) => {
-            each(keys.primitive_width().unwrap_or(0)) + named(column, rows)
+            each(keys.primitive_width().unwrap_or(0)) + dictionary_values(column, rows)
         }
         DataType::RunEndEncoded(ends, _) => match ends.data_type() {
             DataType::Int16 => runs(column.as_run::<Int16Type>(), rows),
@@ -172,7 +172,7 @@ fn column_weight(column: &dyn Array, rows: Range<usize>) -> u64 {
         }
         other => match other.primitive_width() {
             Some(width) => each(width.max(VALUE_BYTES)),
-            // Unions: every row an equal share.
+            // Unions: every row counts an equal share.
             None => {
                 (column.get_buffer_memory_size() as u64).saturating_mul(count)
                     / column.len().max(1) as u64
@@ -181,10 +181,10 @@ fn column_weight(column: &dyn Array, rows: Range<usize>) -> u64 {
     }
 }
 
-/// Bytes of a float32.
+/// Size of a float32 in bytes.
 const VALUE_BYTES: usize = 4;
 
-/// The weight of one value of a column; of none it is 0.
+/// The weight of one value of a column in bytes; 0 for a position beyond its end.
 fn value_weight(values: &dyn Array, at: usize) -> u64 {
     if at < values.len() {
         column_weight(values, at..at + 1)
@@ -193,8 +193,8 @@ fn value_weight(values: &dyn Array, at: usize) -> u64 {
     }
 }
 
-/// The words that these rows of a dictionary name.
-fn named(column: &dyn Array, rows: Range<usize>) -> u64 {
+/// The weight of the dictionary values that these rows refer to.
+fn dictionary_values(column: &dyn Array, rows: Range<usize>) -> u64 {
     let part = column.slice(rows.start, rows.len());
     let dictionary = part.as_any_dictionary();
     if dictionary.values().is_empty() {
@@ -207,7 +207,7 @@ fn named(column: &dyn Array, rows: Range<usize>) -> u64 {
         .sum()
 }
 
-/// The values that these rows of a run-end encoded column show.
+/// The weight of the values of these rows of a run-end encoded column.
 fn runs<R: RunEndIndexType>(column: &RunArray<R>, rows: Range<usize>) -> u64 {
     let (mut at, mut sum) = (rows.start, 0_u64);
     while at < rows.end {
@@ -226,14 +226,14 @@ fn runs<R: RunEndIndexType>(column: &RunArray<R>, rows: Range<usize>) -> u64 {
     sum
 }
 
-/// The values of these lists, each of the weight that values have on average.
+/// The weight of the values of these lists, at the average weight of a value.
 fn listed<O: OffsetSizeTrait>(sizes: &[O], values: &dyn Array, rows: &Range<usize>) -> u64 {
-    let shown: u64 = sizes[rows.clone()]
+    let referenced: u64 = sizes[rows.clone()]
         .iter()
         .map(|size| size.as_usize() as u64)
         .sum();
     let all = column_weight(values, 0..values.len());
-    u64::try_from(u128::from(shown) * u128::from(all) / values.len().max(1) as u128)
+    u64::try_from(u128::from(referenced) * u128::from(all) / values.len().max(1) as u128)
         .unwrap_or(u64::MAX)
 }
 
@@ -245,7 +245,8 @@ fn spanned<O: OffsetSizeTrait>(offsets: &[O], rows: &Range<usize>) -> u64 {
     inside(offsets, rows).len() as u64
 }
 
-/// The lower half of a view is its length; up to 12 bytes lie in the view itself.
+/// The bytes outside of the views. The lower 32 bits of a view are its length; a value of up to 12
+/// bytes is stored in the view itself.
 fn viewed(views: &[u128]) -> u64 {
     views
         .iter()
@@ -272,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_keep_both_limits_and_a_large_record_travels_alone() {
+    fn parts_keep_both_limits_and_a_large_record_is_alone() {
         let texts = batch(Arc::new(StringArray::from(vec![
             "a",
             "b",
@@ -293,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_enough_travel_together_where_they_are_small() {
+    fn batches_of_small_records_exceed_the_soft_maximum() {
         let cut = BatchLimits {
             records: 8,
             bytes: 4 * SMALL,
@@ -313,14 +314,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_pipeline_says_is_enough_whatever_it_weighs() {
-        let said = BatchSize {
+    fn configured_number_of_images_has_no_soft_maximum() {
+        let configured = BatchSize {
             records: std::num::NonZeroU32::new(100),
             ..BatchSize::default()
         };
         let lengths =
             |batch| [1 << 10, 1 << 18].map(|bytes| BatchLimits::images(batch).records_of(bytes));
-        assert_eq!(lengths(said), [100, 100]);
+        assert_eq!(lengths(configured), [100, 100]);
         assert_eq!(
             lengths(BatchSize::default()),
             [u64::from(IMAGE_RECORDS), 32]
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_values_weigh_as_often_as_they_are_shown() {
+    fn shared_values_count_once_per_use() {
         let word = "a word of twenty chars".to_owned();
         let words: DictionaryArray<Int32Type> =
             vec![Some(word.as_str()), None, Some(word.as_str())]
@@ -351,12 +352,12 @@ mod tests {
         assert_eq!(
             arrow_bytes(&batch(Arc::new(NullArray::new(100))), 0..100),
             400,
-            "what is missing becomes a float32"
+            "a missing value becomes a float32"
         );
     }
 
     #[test]
-    fn slices_of_lists_weigh_what_they_hold() {
+    fn slices_of_lists_count_only_their_values() {
         let lists = ListArray::from_iter_primitive::<Float32Type, _, _>(
             [1, 5, 2].map(|len| Some((0..len).map(|_| Some(0.0)).collect::<Vec<_>>())),
         );

@@ -1,48 +1,49 @@
-//! Text whose columns are aligned: delimiters in a row count as one, those at the ends of a record
-//! as none.
+//! Normalizes text with aligned columns: collapses runs of delimiters and removes those at the ends
+//! of records.
 
 use std::io::{self, Read};
 
 use crate::source::text::Quoting;
 
-/// Gives the text of `inner` with one delimiter between values, as other text has it; what stands
-/// in quotes stays.
+/// Reads the text of `inner` with exactly one delimiter between values. Text in quotes is not
+/// changed.
 pub(super) struct DelimiterCollapser<R> {
     inner: R,
-    /// `None`: the text stays as it is.
+    /// The delimiter and the quote; `None`: the text is unchanged.
     quoting: Option<Quoting>,
-    place: CollapseState,
+    state: CollapseState,
 }
 
-/// Where in a record the text is.
+/// The position of the next byte in a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CollapseState {
-    /// No value has begun.
+    /// Before the first value.
     Start,
-    /// In a value.
+    /// In a value without quotes.
     Value,
-    /// Behind a value, at a delimiter that has not been given.
+    /// After a value, with a delimiter that has not been written.
     Between,
     /// In a value in quotes.
     Quoted,
-    /// Behind a quote: the value's end, or half of a doubled quote.
+    /// After a quote in quotes: the end of the value, or the first half of a doubled quote.
     Closed,
 }
 
 impl<R: Read> DelimiterCollapser<R> {
-    /// `quoting` says what the delimiter is, where the text is aligned.
+    /// Creates a reader; `quoting` holds the delimiter and the quote if the text is aligned.
     pub(super) fn new(inner: R, quoting: Option<Quoting>) -> Self {
         Self {
             inner,
             quoting,
-            place: CollapseState::Start,
+            state: CollapseState::Start,
         }
     }
 
-    /// Where the next byte leads, and what of it is given: a delimiter before it, and itself.
-    fn step(place: CollapseState, byte: u8, quoting: Quoting) -> (CollapseState, bool, bool) {
-        let is_between = place == CollapseState::Between;
-        match (place, byte) {
+    /// Returns the state after `byte`, whether a delimiter is written before it, and whether the
+    /// byte itself is written.
+    fn step(state: CollapseState, byte: u8, quoting: Quoting) -> (CollapseState, bool, bool) {
+        let is_between = state == CollapseState::Between;
+        match (state, byte) {
             (CollapseState::Quoted, byte) if byte == quoting.quote => {
                 (CollapseState::Closed, false, true)
             }
@@ -68,29 +69,31 @@ impl<R: Read> Read for DelimiterCollapser<R> {
         let Some(quoting) = self.quoting else {
             return self.inner.read(into);
         };
-        // A byte may come with the delimiter before it.
+        // One byte may be written together with the delimiter before it.
         if into.len() < 2 {
-            return Err(io::Error::other("a buffer of two bytes is needed"));
+            return Err(io::Error::other(
+                "the buffer is too small; expected at least 2 bytes",
+            ));
         }
         loop {
-            // A delimiter that was met in an earlier part takes a place of its own; others have
-            // left theirs.
-            let owed = usize::from(self.place == CollapseState::Between);
-            let read = self.inner.read(&mut into[owed..])?;
-            let mut given = 0;
-            for from in owed..owed + read {
+            // A pending delimiter of an earlier read needs one byte of room. A delimiter of this
+            // read reuses the byte that it occupied.
+            let reserved = usize::from(self.state == CollapseState::Between);
+            let read = self.inner.read(&mut into[reserved..])?;
+            let mut written = 0;
+            for from in reserved..reserved + read {
                 let byte = into[from];
-                let (place, delimiter, itself) = Self::step(self.place, byte, quoting);
-                self.place = place;
-                for (is_given, byte) in [(delimiter, quoting.delimiter), (itself, byte)] {
-                    if is_given {
-                        into[given] = byte;
-                        given += 1;
+                let (state, delimiter, itself) = Self::step(self.state, byte, quoting);
+                self.state = state;
+                for (is_written, byte) in [(delimiter, quoting.delimiter), (itself, byte)] {
+                    if is_written {
+                        into[written] = byte;
+                        written += 1;
                     }
                 }
             }
-            if given > 0 || read == 0 {
-                return Ok(given);
+            if written > 0 || read == 0 {
+                return Ok(written);
             }
         }
     }
@@ -111,7 +114,7 @@ mod tests {
         delimiter: b' ',
     };
 
-    /// The text in reads of at most `step` bytes.
+    /// Collapses `text` in reads of at most `step` bytes.
     fn aligned(text: &str, step: usize) -> String {
         struct Slow<'a>(&'a [u8], usize);
         impl Read for Slow<'_> {
@@ -133,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn delimiters_in_a_row_are_one_and_those_at_the_ends_none() {
+    fn runs_of_delimiters_collapse_and_those_at_ends_vanish() {
         for step in [1, 2, 3, 100] {
             assert_eq!(
                 aligned("   1.0  -2.5 3\r\n  \n a \nb", step),
@@ -150,8 +153,10 @@ mod tests {
     proptest! {
         #[test]
         fn words_stay_in_their_lines(text in "[ab \n]{0,60}", step in 1_usize..9) {
-            let words = |text: &str| text.split('\n').map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
-            prop_assert_eq!(aligned(&text, step).split('\n').map(str::to_owned).collect::<Vec<_>>(), words(&text));
+            let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+            let expected: Vec<String> = text.split('\n').map(words).collect();
+            let found = aligned(&text, step);
+            prop_assert_eq!(found.split('\n').collect::<Vec<_>>(), expected);
         }
     }
 }

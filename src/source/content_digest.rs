@@ -1,4 +1,4 @@
-//! The digest of a file's content, by which a file is recognized whose modification time or inode
+//! The digest of a file's content, which identifies a file after its modification time or inode has
 //! changed.
 
 use std::fmt;
@@ -7,13 +7,14 @@ use std::io::{self, Read};
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
 
-/// XXH3-128 of a file's content, or of its beginning. It is compared only between files of one name
-/// and one length, so accidental collisions are the only ones that matter.
+/// XXH3-128 of a file's content, or of its beginning. Only files of the same name and length are
+/// compared, so a cryptographic hash is not needed: accidental collisions are the only ones that
+/// matter.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(super) struct ContentDigest(u128);
 
-/// Bytes that are read together.
+/// Size of the read buffer in bytes.
 const CHUNK: usize = 1 << 16;
 
 impl ContentDigest {
@@ -68,7 +69,7 @@ impl TryFrom<String> for ContentDigest {
     }
 }
 
-/// Computes a [`ContentDigest`] from a file's content piece by piece.
+/// Computes a [`ContentDigest`] incrementally.
 #[derive(Default)]
 pub(super) struct ContentHasher {
     hasher: XxHash3_128,
@@ -82,12 +83,12 @@ impl ContentHasher {
         self.length += bytes.len() as u64;
     }
 
-    /// The digest of what was added.
+    /// The digest of the bytes that were added.
     pub(super) fn digest(&self) -> ContentDigest {
         ContentDigest(self.hasher.finish_128())
     }
 
-    /// Bytes that were added.
+    /// Number of bytes that were added.
     pub(super) fn length(&self) -> u64 {
         self.length
     }
@@ -100,8 +101,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digest_is_that_of_the_published_test_vectors() {
-        // XXH3-128 of no bytes, with seed 0, by the reference implementation (xxHash 0.8).
+    fn digest_equals_published_test_vector() {
+        // XXH3-128 of an empty input with seed 0, from the reference implementation (xxHash 0.8).
         assert_eq!(
             ContentDigest::of(b"").to_string(),
             "99aa06d3014798d86001c324468d497f"
@@ -109,12 +110,12 @@ mod tests {
     }
 
     #[test]
-    fn pieces_and_prefixes_give_the_digest_of_the_whole() {
+    fn digests_of_chunks_and_prefixes_equal_direct_ones() {
         let content: Vec<u8> = (0..200_000u32)
             .map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1])
             .collect();
         let mut hasher = ContentHasher::default();
-        content.chunks(977).for_each(|piece| hasher.update(piece));
+        content.chunks(977).for_each(|chunk| hasher.update(chunk));
         assert_eq!(
             (hasher.digest(), hasher.length()),
             (ContentDigest::of(&content), 200_000)
@@ -128,13 +129,13 @@ mod tests {
     }
 
     #[test]
-    fn digest_survives_json() {
+    fn digest_is_restored_from_json() {
         let digest = ContentDigest::of(b"content");
         let text = serde_json::to_string(&digest).unwrap();
         assert_eq!(
             serde_json::from_str::<ContentDigest>(&text).unwrap(),
             digest
         );
-        assert!(serde_json::from_str::<ContentDigest>("\"no digest\"").is_err());
+        assert!(serde_json::from_str::<ContentDigest>("\"not a digest\"").is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! The `csv` source: records of delimited text (RFC 4180).
+//! The `csv` source reads records of delimited text (RFC 4180).
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -30,10 +30,10 @@ use crate::source::text_encoding::not_utf8;
 use crate::source::{BatchSize, Source, SourceConfig};
 use crate::storage::FileReader;
 
-/// Records of delimited text.
+/// Reads records of delimited text.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct CsvSourceConfig {
-    /// A file, a folder (its *.csv files, and those of its subfolders) or a glob.
+    /// A file, a folder (all *.csv files in it and in its subfolders) or a glob.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
     /// Whether the first record of each file names the columns. Default: true.
@@ -44,29 +44,29 @@ pub struct CsvSourceConfig {
     #[serde(default = "comma")]
     #[schemars(extend("x-changes-rows" = true))]
     pub delimiter: char,
-    /// Whether columns are aligned by several delimiters in a row, which then count as one; those
-    /// at the ends of a record count as none. For columns of figures with `delimiter = " "`.
-    /// Default: false.
+    /// Whether columns are aligned with repeated delimiters. A run of delimiters then counts as one
+    /// delimiter, and delimiters at either end of a record are ignored. Intended for columns of
+    /// numbers with `delimiter = " "`. Default: false.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub aligned: bool,
-    /// The character around values that hold delimiters, line ends or itself (doubled). Default: a
-    /// double quote.
+    /// The character that encloses values with delimiters, line ends or the character itself, which
+    /// is then doubled. Default: a double quote.
     #[serde(default = "double_quote")]
     #[schemars(extend("x-changes-rows" = true))]
     pub quote: char,
-    /// Names of the columns, where `header = false`. Default: column_1, column_2, ...
+    /// Names of the columns if `header = false`. Default: column_1, column_2, ...
     #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub columns: Option<Vec<String>>,
-    /// Types by column. Default: what the first 1,000 records of the first file suggest. An empty
+    /// Types by column. Default: inferred from the first 1,000 records of the first file. An empty
     /// value is null.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub types: BTreeMap<String, ColumnType>,
-    /// What happens to a file that has changed since an earlier run read it, otherwise than by
-    /// records that were appended (of those, only the new ones are read): `new` reads it as a new
-    /// file, with a warning that the rows that it gave before stay in the output; `refuse` refuses
-    /// to run. Default: new.
+    /// How to treat a file that has changed since an earlier run read it. If records were appended,
+    /// only these are read. After any other change, `new` reads the file as a new file and warns
+    /// that the rows of its earlier version stay in the output; `refuse` ends `check` and `run`
+    /// with an error that names the file. Default: new.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     pub on_change: OnChange,
@@ -84,7 +84,8 @@ fn double_quote() -> char {
     '"'
 }
 
-/// Wider tables are taken for a wrong delimiter or for no table at all.
+/// Maximum number of columns. A file with more columns is assumed to be read with a wrong delimiter
+/// or not to be a table.
 const MAX_COLUMNS: usize = 16_384;
 
 impl SourceConfig for CsvSourceConfig {
@@ -140,7 +141,10 @@ impl CsvSourceConfig {
             if !usable {
                 faults.push(ConfigError::new(
                     key,
-                    format!("{value:?} cannot be used; expected one ASCII character"),
+                    format!(
+                        "{value:?} is not supported; expected one ASCII character other than a \
+                         line end"
+                    ),
                 ));
             }
             u8::try_from(value).unwrap_or_default()
@@ -152,13 +156,16 @@ impl CsvSourceConfig {
         if quoting.delimiter == quoting.quote {
             faults.push(ConfigError::new(
                 "quote",
-                format!("{:?} is the delimiter too; they must differ", self.quote),
+                format!(
+                    "{:?} is also the delimiter; the quote and the delimiter must differ",
+                    self.quote
+                ),
             ));
         }
         if self.header && self.columns.is_some() {
             faults.push(ConfigError::new(
                 "columns",
-                "the header names the columns; leave this out, or set header = false",
+                "the header names the columns; remove `columns`, or set `header = false`",
             ));
         }
         if faults.is_empty() {
@@ -168,7 +175,7 @@ impl CsvSourceConfig {
         }
     }
 
-    /// The columns as inferred, with the types that the user gave.
+    /// Returns the inferred columns with the configured types.
     fn typed(&self, inferred: &Schema) -> Result<SchemaRef, Vec<ConfigError>> {
         let names: Vec<&str> = inferred
             .fields()
@@ -185,7 +192,7 @@ impl CsvSourceConfig {
                 ConfigError::new(
                     format!("types.{name}"),
                     format!(
-                        "there is no such column{}; known: {known}",
+                        "unknown column{}; known: {known}",
                         did_you_mean(name, &names)
                     ),
                 )
@@ -197,7 +204,7 @@ impl CsvSourceConfig {
         let fields = inferred.fields().iter().map(|field| {
             let given = self.types.get(field.name()).map(|given| given.data_type());
             let inferred = || match field.data_type() {
-                // No value was met: text loses nothing.
+                // The sample has no value; text loses nothing.
                 DataType::Null => DataType::Utf8,
                 other => other.clone(),
             };
@@ -207,7 +214,7 @@ impl CsvSourceConfig {
     }
 }
 
-/// How the bytes of a file are taken.
+/// The options that decide how the bytes of a file become records.
 struct CsvReader {
     header: bool,
     quoting: Quoting,
@@ -237,7 +244,7 @@ impl CsvReader {
             .with_quote(self.quoting.quote)
     }
 
-    /// The names in the header; `None` for an empty file.
+    /// Reads the names in the header; `None` for an empty file.
     fn names<R: Read>(
         &self,
         file: &InputFile,
@@ -251,23 +258,25 @@ impl CsvReader {
         let bad = |what: &str| {
             file.unfit(
                 RejectCode::Malformed,
-                &format!("the header is no list of names: {what}; mend the file"),
+                &format!("invalid header: {what}; correct the file"),
                 1,
             )
         };
         if frame != Frame::Record {
-            return Err(bad("it does not end"));
+            return Err(bad(
+                "it exceeds limits.record_bytes or ends inside a quoted value",
+            ));
         }
         if header.contains(&0) {
             return Err(bad(
-                "it holds zero bytes, which text in UTF-8 does not have",
+                "it contains zero bytes, which text in UTF-8 does not contain",
             ));
         }
-        // Each name takes many times its text.
+        // Each name takes many times the memory of its text.
         let count = self.quoting.values(&header);
         if count > MAX_COLUMNS {
             return Err(bad(&format!(
-                "there are {count} columns; at most {MAX_COLUMNS} are supported"
+                "it has {count} columns; at most {MAX_COLUMNS} are supported"
             )));
         }
         let format = self.format().with_header(true);
@@ -282,7 +291,7 @@ impl CsvReader {
         ))
     }
 
-    /// Names and types of the first file that is not empty.
+    /// Infers the names and types of the columns from the first file that is not empty.
     fn infer(&self, files: &[InputFile], given: Option<&[String]>) -> Result<Schema, StageError> {
         first(files, |file, input| {
             let mut framer = self.open(file, input)?;
@@ -294,7 +303,7 @@ impl CsvReader {
             if self.header || given.is_some() {
                 return self.types(file, framer, names).map(Some);
             }
-            // The first record was no header, but is needed to know how many values there are.
+            // The first record is not a header; it was read to count the values of a record.
             let framer = self.open(file, file.reopen().map_err(file.stopped())?)?;
             self.types(
                 file,
@@ -345,7 +354,7 @@ impl CsvReader {
     }
 }
 
-/// How planned CSV files are read.
+/// The format of planned CSV files.
 struct CsvFormat {
     reader: CsvReader,
     schema: SchemaRef,
@@ -379,10 +388,7 @@ impl FileFormat for CsvFormat {
         if let Some(field) = self.schema.fields().iter().find(|field| times(field) != 1) {
             let what = match times(field) {
                 0 => schema_mismatch(field, None),
-                _ => format!(
-                    "column `{}` is there twice; names must be unique",
-                    field.name()
-                ),
+                _ => format!("duplicate column `{}`; names must be unique", field.name()),
             };
             let records = framer.count().map_err(file.stopped())?;
             return Err(file.unfit(RejectCode::Mismatch, &what, records));
@@ -392,7 +398,7 @@ impl FileFormat for CsvFormat {
     }
 }
 
-/// Parses records whose values stand in a file's own order into the planned columns.
+/// Parses records in the column order of a file into the planned columns.
 struct CsvParser {
     schema: SchemaRef,
     written: SchemaRef,
@@ -401,7 +407,8 @@ struct CsvParser {
 }
 
 impl CsvParser {
-    /// `names` are the file's columns; each of the schema's must be among them.
+    /// Creates a parser for a file with the columns `names`, which must include all columns of
+    /// `schema`.
     fn new(reader: &CsvReader, names: &[String], schema: SchemaRef) -> Self {
         let field = |name: &String| match schema.column_with_name(name) {
             Some((_, field)) => field.clone(),
@@ -446,7 +453,7 @@ impl TextFormat for CsvParser {
             decoder.flush()
         }();
         match decoded {
-            Ok(batch) => batch.ok_or_else(|| "there is no value".to_owned()),
+            Ok(batch) => batch.ok_or_else(|| "the parser found no record".to_owned()),
             Err(error) => Err(self.explain(&error.to_string())),
         }
     }
@@ -457,8 +464,8 @@ impl TextFormat for CsvParser {
 }
 
 impl CsvParser {
-    /// The library's message, with the column's name in the place of its number, and without lines
-    /// of the block.
+    /// Replaces the column number in a message of the CSV parser by the name of the column, and
+    /// removes the line numbers, which count within the block.
     fn explain(&self, message: &str) -> String {
         let message = message
             .split_once("rror: ")
@@ -528,7 +535,7 @@ mod tests {
             .collect()
     }
 
-    /// `count` records `i,i/2`, the given ones replaced.
+    /// `count` records `i,i/2`, with the records of `bad` in place of those at their rows.
     fn many(count: usize, bad: &[(usize, &str)]) -> String {
         let line = |row: usize| match bad.iter().find(|(place, _)| *place == row) {
             Some((_, text)) => format!("{text}\n"),
@@ -593,7 +600,7 @@ mod tests {
     }
 
     #[test]
-    fn several_bad_records_are_each_found() {
+    fn several_bad_records_are_each_rejected() {
         let long = "x".repeat(2 << 20);
         let bad = [
             (0, "a,b,c"),
@@ -628,7 +635,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_utf8_are_a_reject() {
+    fn invalid_utf8_is_a_reject() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.csv"), b"n,s\n1,a\n2,\xff\n3,c\n").unwrap();
         let batches = read::<CsvSourceConfig>(options(&folder, json!({})), 10);
@@ -640,7 +647,7 @@ mod tests {
     }
 
     #[test]
-    fn files_follow_each_other_by_name_and_columns_are_found_by_name() {
+    fn files_are_read_in_name_order_and_columns_matched_by_name() {
         let folder = folder(&[
             ("b.csv", "y,more,x\n4,m,3\n"),
             ("a.csv", "x,y\n1,2\n"),
@@ -662,7 +669,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_a_column_is_one_reject_for_its_records() {
+    fn file_without_a_planned_column_is_one_reject() {
         let folder = folder(&[
             ("a.csv", "x,y\n1,2\n"),
             ("b.csv", "x,z\n1,2\n3,4\n"),
@@ -674,8 +681,8 @@ mod tests {
             &[1, 5]
         );
         let reject = &batches[1].rejects[0];
-        let reason = "b.csv: there is no column `y` (Int64), which the first file has; mend the file, or read files of its \
-                      kind by a source of their own";
+        let reason = "b.csv: column `y` (Int64) of the first file is missing; correct the file, or \
+                      read files of this schema with a separate source";
         assert_eq!(
             (reject.code.as_str(), reject.reason.as_str()),
             ("mismatch", reason)
@@ -686,26 +693,34 @@ mod tests {
             &progress_of(&batches),
         )
         .unwrap();
-        assert!(again.is_empty(), "the reject is kept");
+        assert!(again.is_empty(), "the reject is committed");
     }
 
     #[test]
-    fn files_that_are_no_such_text_are_rejects() {
+    fn files_without_valid_csv_text_are_rejects() {
         let good = "x,y\n1,2\n";
         let utf_16: Vec<u8> = [0xff, 0xfe]
             .into_iter()
             .chain(good.bytes().flat_map(|byte| [byte, 0]))
             .collect();
         let cases: [(&[u8], &str, &str); 5] = [
-            (&utf_16, "unsupported", "UTF-16"),
-            (&utf_16[2..], "malformed", "zero bytes"),
-            (b"\x1f\x8b\x08\0\0", "unsupported", "gunzip"),
+            (&utf_16, "unsupported", "is text in UTF-16"),
+            (
+                &utf_16[2..],
+                "malformed",
+                "invalid header: it contains zero bytes",
+            ),
+            (
+                b"\x1f\x8b\x08\0\0",
+                "unsupported",
+                "is compressed; only plain text is supported; unpack it first (`gunzip`)",
+            ),
             (
                 b"\x93\xf1,\xc0\n\xff,\xff\n",
                 "malformed",
-                "the header is no list of names",
+                "invalid header: ",
             ),
-            (b"x,y,x\n1,2,3\n", "mismatch", "`x` is there twice"),
+            (b"x,y,x\n1,2,3\n", "mismatch", "duplicate column `x`; "),
         ];
         for (bytes, code, reason) in cases {
             let folder = folder(&[("a.csv", good), ("c.csv", good)]);
@@ -725,7 +740,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_run_reads_the_batches_that_are_not_done() {
+    fn later_run_reads_only_uncommitted_batches() {
         let folder = folder(&[
             ("a.csv", &many(50, &[(13, "x,y")])),
             ("b.csv", &many(5, &[])),
@@ -754,7 +769,7 @@ mod tests {
     }
 
     #[test]
-    fn files_without_a_header_take_names_or_numbers() {
+    fn columns_without_a_header_have_given_or_numbered_names() {
         let folder = folder(&[("a.csv", "1;'a;b'\n2;c\n")]);
         let more =
             json!({ "header": false, "delimiter": ";", "quote": "'", "columns": ["n", "s"] });
@@ -775,7 +790,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_of_figures_are_read_where_several_spaces_part_them() {
+    fn columns_aligned_with_spaces_are_read() {
         let folder = folder(&[("a.txt", "   1.0e+00  -1.5e-01\n  2.0e+00   3\n  x  4\n")]);
         let more = json!({
             "path": folder.path().join("a.txt"), "header": false, "delimiter": " ", "aligned": true,
@@ -798,7 +813,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_close_at_their_bytes() {
+    fn batches_are_limited_by_bytes() {
         let folder = folder(&[("a.csv", &many(100, &[]))]);
         let mut written = options(&folder, json!({}));
         let mut config: CsvSourceConfig = serde_json::from_value(written.take()).unwrap();
@@ -820,25 +835,31 @@ mod tests {
     }
 
     #[test]
-    fn faults_name_their_key() {
+    fn faults_name_their_keys() {
         let folder = folder(&[("a.csv", "x,y\n1,2\n"), ("twice.txt", "x,x\n")]);
         assert_eq!(
             fault(&folder, json!({ "types": { "z": "int" } })),
-            ["types.z: there is no such column; known: x, y"]
+            ["types.z: unknown column; known: x, y"]
         );
         let more = json!({ "delimiter": "\n", "quote": "é", "columns": ["a"] });
-        assert_eq!(fault(&folder, more).len(), 3);
+        assert_eq!(
+            fault(&folder, more),
+            [
+                "delimiter: '\\n' is not supported; expected one ASCII character other than a \
+                 line end",
+                "quote: 'é' is not supported; expected one ASCII character other than a line end",
+                "columns: the header names the columns; remove `columns`, or set `header = false`",
+            ]
+        );
         let twice = json!({ "path": folder.path().join("twice.txt") });
         assert_eq!(
             fault(&folder, twice),
-            [
-                "path: no file can be read; twice.txt: column `x` is there twice; names must be unique"
-            ]
+            ["path: no file can be read; twice.txt: duplicate column `x`; names must be unique"]
         );
         let none = json!({ "path": folder.path().join("*.nothing") });
         let none = fault(&folder, none).remove(0);
         assert!(
-            none.starts_with("path: ") && none.contains("that were looked at, none matches"),
+            none.starts_with("path: ") && none.contains(" files scanned, none matches"),
             "{none}"
         );
     }

@@ -1,24 +1,25 @@
-//! Dead-leaves images: opaque discs of all sizes that hide each other, the simplest model with the
-//! statistics of natural images (Lee, Mumford, Huang, "Occlusion models for natural images", IJCV
-//! 41, 2001).
+//! Dead-leaves images: opaque discs of all sizes that occlude each other, the simplest model with
+//! the statistics of natural images (Lee, Mumford, Huang, "Occlusion models for natural images",
+//! IJCV 41, 2001).
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
-/// Radii are drawn with density r^-3, which makes the image's statistics the same at every scale;
-/// the bounds are shares of the image's shorter side.
+/// Bounds of the radii, as fractions of the image's shorter side. Radii have density r^-3, which
+/// makes the statistics of the image the same at every scale.
 const RADII: [f64; 2] = [1.0 / 48.0, 1.0 / 3.0];
-/// The smallest radius in pixels lies between these, so that small images have edges and large ones
+/// Bounds of the smallest radius in pixels, so that small images have edges and large ones have
 /// detail.
 const SMALLEST: [f64; 2] = [1.5, 16.0];
-/// The plane is covered with near certainty long before; this only bounds the work.
+/// Maximum number of leaves for each pixel. The image is almost certainly covered long before; the
+/// maximum bounds the work.
 const LEAVES_PER_PIXEL: usize = 16;
 
-/// Draws an image: RGB bytes, row after row.
+/// Draws an image and returns its RGB bytes, row after row.
 pub(super) fn draw(rng: &mut ChaCha8Rng, height: usize, width: usize) -> Vec<u8> {
     let palette = Palette::draw(rng);
-    let mut plane = Plane::new(height, width, palette.colour(rng));
+    let mut plane = Plane::new(height, width, palette.color(rng));
     let side = height.min(width) as f64;
     let smallest = (RADII[0] * side).clamp(SMALLEST[0], SMALLEST[1]);
     let largest = (RADII[1] * side).max(2.0 * smallest);
@@ -27,23 +28,23 @@ pub(super) fn draw(rng: &mut ChaCha8Rng, height: usize, width: usize) -> Vec<u8>
             break;
         }
         let radius = radius(rng, smallest, largest);
-        // Centres lie where the leaf may reach the image.
+        // The center may lie outside of the image by up to the largest radius.
         let y = rng.random_range(-largest..height as f64 + largest);
         let x = rng.random_range(-largest..width as f64 + largest);
-        plane.cover(y, x, radius, || palette.colour(rng));
+        plane.cover(y, x, radius, || palette.color(rng));
     }
     blur(&mut plane.pixels, height, width);
     plane.pixels
 }
 
-/// By inversion of the distribution function.
+/// Draws a radius by inversion of the distribution function.
 fn radius(rng: &mut ChaCha8Rng, smallest: f64, largest: f64) -> f64 {
     let (from, to) = (smallest.powi(-2), largest.powi(-2));
     (from + rng.random::<f64>() * (to - from)).sqrt().recip()
 }
 
-/// The light of a scene: photographs differ in brightness, contrast and tint, and vary more in luma
-/// than in colour.
+/// The light of a scene. Photographs differ in brightness, contrast and tint, and vary more in luma
+/// than in color.
 struct Palette {
     luma: f64,
     contrast: f64,
@@ -60,8 +61,9 @@ impl Palette {
         }
     }
 
-    /// From luma and chroma by the inverse of the transform of ITU-R BT.601.
-    fn colour(&self, rng: &mut ChaCha8Rng) -> [u8; 3] {
+    /// Draws a color, converted from luma and chroma by the inverse of the transform of ITU-R
+    /// BT.601.
+    fn color(&self, rng: &mut ChaCha8Rng) -> [u8; 3] {
         let mut normal = || rng.sample::<f64, _>(StandardNormal);
         let luma = self.luma + self.contrast * normal();
         let [blue, red] = self.tint.map(|tint| tint + 10.0 * normal());
@@ -74,20 +76,20 @@ impl Palette {
     }
 }
 
-/// An image that is covered from front to back: a pixel keeps the first leaf that falls on it.
+/// An image that is covered from front to back: each pixel keeps the first leaf that covers it.
 struct Plane {
     height: usize,
     width: usize,
     pixels: Vec<u8>,
-    /// For each place of a row, and one beyond its end, a place at or after it before which nothing
-    /// is uncovered.
+    /// For each position of a row, and one beyond its end, a position at or after it such that all
+    /// pixels in between are covered.
     next: Vec<u32>,
     uncovered: usize,
 }
 
 impl Plane {
     fn new(height: usize, width: usize, ground: [u8; 3]) -> Self {
-        // The plan bounds the pixels of an image, thus its width.
+        // The plan bounds the number of pixels of an image and thus its width.
         let places = 0..=u32::try_from(width).unwrap_or(u32::MAX);
         let next = (0..height).flat_map(|_| places.clone()).collect();
         Self {
@@ -99,10 +101,10 @@ impl Plane {
         }
     }
 
-    /// Lays a disc under what is there; its colour is asked for only where something of it can be
-    /// seen.
+    /// Places a disc below the existing leaves. Its color is drawn only if some of its pixels are
+    /// visible.
     fn cover(&mut self, y: f64, x: f64, radius: f64, draw: impl FnOnce() -> [u8; 3]) {
-        let colour = std::cell::LazyCell::new(draw);
+        let color = std::cell::LazyCell::new(draw);
         for row in inside(y - radius, y + radius, self.height) {
             let half = (radius * radius - (row as f64 + 0.5 - y).powi(2))
                 .max(0.0)
@@ -111,7 +113,7 @@ impl Plane {
             let next = &mut self.next[row * (self.width + 1)..(row + 1) * (self.width + 1)];
             let mut place = uncovered(next, span.start);
             while place < span.end {
-                self.pixels[(row * self.width + place) * 3..][..3].copy_from_slice(&*colour);
+                self.pixels[(row * self.width + place) * 3..][..3].copy_from_slice(&*color);
                 self.uncovered -= 1;
                 next[place] = place as u32 + 1;
                 place = uncovered(next, place + 1);
@@ -120,14 +122,14 @@ impl Plane {
     }
 }
 
-/// The pixels whose centres lie between two coordinates.
+/// Returns the pixels whose centers lie between two coordinates.
 fn inside(from: f64, to: f64, len: usize) -> std::ops::Range<usize> {
     let place = |at: f64| (at - 0.5).ceil().clamp(0.0, len as f64) as usize;
     place(from)..place(to)
 }
 
-/// The first uncovered place at or after `from`; halves the path on its way, so that covered runs
-/// are soon skipped.
+/// Returns the first uncovered position at or after `from`. Each step halves the path that it
+/// follows, so that covered runs are skipped quickly.
 fn uncovered(next: &mut [u32], from: usize) -> usize {
     let mut place = from;
     while next[place] as usize != place {
@@ -137,7 +139,7 @@ fn uncovered(next: &mut [u32], from: usize) -> usize {
     place
 }
 
-/// Softens the edges by weights 1, 2, 1 along rows and columns, as a lens does.
+/// Blurs the edges with weights 1, 2, 1 along rows and columns, as a lens does.
 fn blur(pixels: &mut [u8], height: usize, width: usize) {
     let weigh = |before: u8, here: u8, after: u8| {
         ((u16::from(before) + 2 * u16::from(here) + u16::from(after) + 2) / 4) as u8
@@ -177,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_gives_one_image_of_the_size_that_was_asked_for() {
+    fn seed_and_size_determine_the_image() {
         for (height, width) in [(1, 1), (1, 40), (40, 1), (64, 64), (33, 70)] {
             assert_eq!(image(1, height, width).len(), height * width * 3);
             assert_eq!(image(1, height, width), image(1, height, width));
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leaf_hides_only_what_no_earlier_leaf_has_covered() {
+    fn leaf_covers_only_uncovered_pixels() {
         let mut plane = Plane::new(3, 5, [0; 3]);
         plane.cover(1.5, 1.5, 1.1, || [1; 3]);
         plane.cover(1.5, 2.5, 10.0, || [2; 3]);
@@ -196,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_alike_and_distant_pixels_are_not() {
+    fn adjacent_pixels_are_alike_and_distant_pixels_are_not() {
         let difference = |distance: usize| -> f64 {
             let images = (0..20).map(|seed| {
                 let image = image(seed, 64, 64);
@@ -211,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn blurring_leaves_an_even_plane_as_it_is() {
+    fn blur_does_not_change_an_image_of_one_color() {
         let mut pixels = [7, 8, 9].repeat(12);
         blur(&mut pixels, 3, 4);
         assert_eq!(pixels, [7, 8, 9].repeat(12));

@@ -1,5 +1,4 @@
-//! What was learned of listed files beside their rows: digests of contents, and since when files
-//! are away.
+//! The log of content digests of listed files, and of the times since which files are missing.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +8,7 @@ use crate::source::content_digest::ContentDigest;
 use crate::source::listed_file::ListedFile;
 use crate::storage::Location;
 
-/// A line: the content of a file of this name, size and time has this digest.
+/// A line of the log: the digest of the content of a file with this name, size and time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct DigestEntry {
     /// The name of the file.
@@ -21,13 +20,14 @@ pub(super) struct DigestEntry {
     /// The digest of its content, if it was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) digest: Option<ContentDigest>,
-    /// Since when its folder lacks it, in seconds since 1970; `None`: it is there.
+    /// The time since which its folder lacks the file, in seconds since 1970; `None` if the file is
+    /// present.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) away: Option<u64>,
 }
 
 impl DigestEntry {
-    /// The note of a file that is there.
+    /// The entry of a present file.
     pub(super) fn of(file: &ListedFile) -> Self {
         let ListedFile {
             name,
@@ -46,54 +46,54 @@ impl DigestEntry {
     }
 }
 
-/// The notes of a stage. They are a memory of what was read: where they are lost, size and time
-/// identify files again.
+/// The digest log of a stage. If it is lost, files are identified by size and time alone.
 pub(super) struct DigestLog(AppendLog);
 
 impl DigestLog {
-    /// The notes of `stage` below `state`. Nothing is opened yet.
+    /// The log of `stage` below `state`. The file is not opened yet.
     pub(super) fn new(stage: &str, state: Option<&Location>) -> Self {
-        let place = state.map(|state| state.join("digests").join(&format!("{stage}.ndjson")));
-        Self(AppendLog::new(place.as_ref()))
+        let file = state.map(|state| state.join("digests").join(&format!("{stage}.ndjson")));
+        Self(AppendLog::new(file.as_ref()))
     }
 
-    /// The notes of files whose names are wanted, in the order in which they were written.
+    /// Reads the entries whose file names `matches` accepts, in the order in which they were
+    /// written.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// If the log cannot be read.
     pub(super) fn read(
         &self,
-        mut wanted: impl FnMut(&str) -> bool,
+        mut matches: impl FnMut(&str) -> bool,
     ) -> Result<Vec<DigestEntry>, StageError> {
         Ok(self
             .0
             .read::<DigestEntry>()?
             .into_iter()
-            .filter(|note| wanted(&note.path))
+            .filter(|entry| matches(&entry.path))
             .collect())
     }
 
-    /// Adds notes.
+    /// Appends entries.
     ///
     /// # Errors
-    /// When the system refuses.
-    pub(super) fn append(&mut self, notes: &[DigestEntry]) -> Result<(), StageError> {
-        self.0.append(notes)
+    /// The error of the system.
+    pub(super) fn append(&mut self, entries: &[DigestEntry]) -> Result<(), StageError> {
+        self.0.append(entries)
     }
 
-    /// Replaces all notes.
+    /// Replaces all entries.
     ///
     /// # Errors
-    /// When the system refuses.
-    pub(super) fn rewrite(&mut self, notes: &[DigestEntry]) -> Result<(), StageError> {
-        self.0.rewrite(notes)
+    /// The error of the system.
+    pub(super) fn rewrite(&mut self, entries: &[DigestEntry]) -> Result<(), StageError> {
+        self.0.rewrite(entries)
     }
 
-    /// Removes all notes.
+    /// Removes the log.
     ///
     /// # Errors
-    /// When the system refuses.
-    pub(super) fn forget(self) -> Result<(), StageError> {
+    /// The error of the system.
+    pub(super) fn remove(self) -> Result<(), StageError> {
         self.0.remove()
     }
 }
@@ -107,7 +107,7 @@ mod tests {
 
     use super::*;
 
-    fn note(path: &str, away: Option<u64>) -> DigestEntry {
+    fn entry(path: &str, away: Option<u64>) -> DigestEntry {
         DigestEntry {
             path: path.to_owned(),
             size: 1,
@@ -118,13 +118,13 @@ mod tests {
     }
 
     #[test]
-    fn notes_are_read_back_without_a_line_that_was_cut() {
+    fn entries_are_read_back_without_a_truncated_line() {
         let folder = tempfile::tempdir().unwrap();
         let state = Location::from(folder.path());
         let open = || DigestLog::new("in", Some(&state));
         assert_eq!(open().read(|_| true).unwrap(), []);
         open()
-            .append(&[note("a", None), note("b", Some(7))])
+            .append(&[entry("a", None), entry("b", Some(7))])
             .unwrap();
         let path = folder.path().join("digests/in.ndjson");
         OpenOptions::new()
@@ -133,24 +133,27 @@ mod tests {
             .unwrap()
             .write_all(b"{\"path\":\"c")
             .unwrap();
-        open().append(&[note("d", None)]).unwrap();
+        open().append(&[entry("d", None)]).unwrap();
         let all = open().read(|_| true).unwrap();
-        assert_eq!(all, [note("a", None), note("b", Some(7)), note("d", None)]);
+        assert_eq!(
+            all,
+            [entry("a", None), entry("b", Some(7)), entry("d", None)]
+        );
         assert_eq!(
             open().read(|name| name == "b").unwrap(),
-            [note("b", Some(7))]
+            [entry("b", Some(7))]
         );
         open().rewrite(&all[2..]).unwrap();
-        assert_eq!(open().read(|_| true).unwrap(), [note("d", None)]);
-        open().forget().unwrap();
-        open().forget().unwrap();
+        assert_eq!(open().read(|_| true).unwrap(), [entry("d", None)]);
+        open().remove().unwrap();
+        open().remove().unwrap();
         assert_eq!(open().read(|_| true).unwrap(), []);
     }
 
     #[test]
-    fn notes_without_state_are_not_kept() {
-        let mut notes = DigestLog::new("in", None);
-        notes.append(&[note("a", None)]).unwrap();
-        assert_eq!(notes.read(|_| true).unwrap(), []);
+    fn log_without_state_stores_nothing() {
+        let mut log = DigestLog::new("in", None);
+        log.append(&[entry("a", None)]).unwrap();
+        assert_eq!(log.read(|_| true).unwrap(), []);
     }
 }

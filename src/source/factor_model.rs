@@ -1,32 +1,32 @@
-//! Correlated feature records: few hidden factors, mixed, with a little noise, and outliers that
-//! they do not explain.
+//! Correlated feature records: a linear mix of a few hidden factors with a little noise, and
+//! outliers that the factors do not explain.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
-/// Factor analysis turned round: `x = W z + noise`, with unit variance of each value up to the
-/// noise; an outlier is moved by a fixed vector that no factors explain.
+/// The factor model `x = W z + noise`. Each value has unit variance without the noise. An outlier
+/// is shifted by a fixed vector that the factors do not explain.
 pub(super) struct FactorModel {
-    /// Values of a record.
+    /// The number of values of a record.
     pub(super) width: usize,
-    /// Hidden factors.
+    /// The number of hidden factors.
     pub(super) rank: usize,
-    /// The share of records that are outliers.
+    /// The fraction of records that are outliers.
     pub(super) outliers: f64,
     /// W, `[width, rank]`.
     mixing: Vec<f32>,
-    /// `[width]`.
+    /// The shift of outliers, `[width]`.
     shift: Vec<f32>,
 }
 
-/// The standard deviation of what the factors do not explain.
+/// The standard deviation of the noise.
 const NOISE: f32 = 0.1;
-/// How far outliers lie off, in standard deviations of a value.
+/// The standard deviation of the shift of outliers, in standard deviations of a value.
 const SHIFT: f32 = 3.0;
 
 impl FactorModel {
-    /// Draws the parameters.
+    /// Draws the parameters of the model.
     pub(super) fn draw(rng: &mut ChaCha8Rng, width: usize, rank: usize, outliers: f64) -> Self {
         let scale = (rank as f32).sqrt().recip();
         let mixing = (0..width * rank)
@@ -44,9 +44,10 @@ impl FactorModel {
         }
     }
 
-    /// Appends a record's values; whether it is an outlier.
+    /// Appends the values of a record and returns whether it is an outlier.
     pub(super) fn record(&self, rng: &mut ChaCha8Rng, values: &mut Vec<f32>) -> bool {
-        // Drawn whatever the share, so that a share changes no other record.
+        // This number is drawn for every fraction of outliers, so that the fraction does not change
+        // the other records.
         let outlier = rng.random::<f64>() < self.outliers;
         let factors: Vec<f32> = (0..self.rank).map(|_| rng.sample(StandardNormal)).collect();
         for place in 0..self.width {
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_explained_by_few_factors() {
+    fn values_are_explained_by_the_factors() {
         let (values, _) = records(0.0, 4000);
         let covariance = |i: usize, j: usize| {
             let products = values
@@ -88,8 +89,8 @@ mod tests {
                 .map(|record| f64::from(record[i]) * f64::from(record[j]));
             products.sum::<f64>() / 4000.0
         };
-        // Three values of two factors: the determinant is what the noise leaves, far below that of
-        // free values.
+        // For three values of two factors, the determinant is due to the noise alone and far below
+        // that of independent values.
         let (a, b, c) = (covariance(0, 0), covariance(1, 1), covariance(2, 2));
         let (d, e, f) = (covariance(0, 1), covariance(0, 2), covariance(1, 2));
         let determinant = a * b * c + 2.0 * d * e * f - a * f * f - b * e * e - c * d * d;
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn outliers_come_in_their_share_and_change_no_other_record() {
+    fn outliers_have_their_share_and_change_no_other_record() {
         let ((plain, _), (mixed, labels)) = (records(0.0, 4000), records(0.25, 4000));
         let share = labels.iter().filter(|&&outlier| outlier).count();
         assert!((900..1100).contains(&share), "{share}");

@@ -1,24 +1,24 @@
-//! When two looks at a path met the same file: the one place that defines the identity of files.
+//! The identity of files: the only definition of when two listings of a path found the same file.
 //!
-//! A file of a bucket is identified by its name, size and etag. A file of this machine is
-//! identified by its name, size and content: if the modification time is equal too, the content is
-//! taken to be equal; if the time differs, the digests of the contents decide. Where no digest is
-//! known, a file with another time is another file.
+//! A file of a bucket is identified by its name, size and etag. A local file is identified by its
+//! name, size and content: if the modification time is equal, the content is assumed to be equal;
+//! if the time differs, the digests of the contents decide. Without a known digest, a file with
+//! another time is another file.
 
 use crate::source::listed_file::ListedFile;
 
-/// The result of a comparison by what a listing reports.
+/// The result of a comparison by name, size, time and digests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileMatch {
-    /// It is the same file.
+    /// The files are the same.
     Same,
-    /// It is another file.
+    /// The files are different.
     Other,
-    /// The contents decide.
+    /// The content must be read and compared.
     Unclear,
 }
 
-/// Compares a file that is known with one that was found.
+/// Compares a known file with a found one.
 pub(super) fn compare(known: &ListedFile, found: &ListedFile) -> FileMatch {
     if known.name != found.name || known.size != found.size || known.etag != found.etag {
         return FileMatch::Other;
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn verdict_depends_on_size_time_and_digest() {
+    fn match_depends_on_size_time_and_digest() {
         let digest = |content: &str| ContentDigest::of(content.as_bytes()).to_string();
         let known = file(
             serde_json::json!({"path": "a", "size": 3, "mtime_ns": 1, "digest": digest("one")}),
@@ -67,12 +67,12 @@ mod tests {
         assert_eq!(
             compare(&old, &touched),
             FileMatch::Other,
-            "nothing is known of the content"
+            "the digests are unknown"
         );
     }
 
     #[test]
-    fn etag_decides_whatever_the_time() {
+    fn etag_decides_regardless_of_the_time() {
         let object = |etag: &str, time: i64| {
             file(serde_json::json!({"path": "a", "size": 3, "mtime_ns": time, "etag": etag}))
         };

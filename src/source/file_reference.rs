@@ -1,5 +1,4 @@
-//! A reference to a file that could not be read: what a reject holds instead of the record, and how
-//! it is read later.
+//! References to files that could not be read, which rejects hold instead of the record.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +12,7 @@ use crate::source::listed_file::ListedFile;
 use crate::source::stat_cache::{self, size_and_time};
 use crate::storage::Location;
 
-/// The file, as it was found.
+/// A reference to a file, with its size and time when it was found.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FileReference {
     path: PathBuf,
@@ -25,19 +24,19 @@ pub(super) struct FileReference {
     digest: Option<ContentDigest>,
 }
 
-/// Bytes of a file that its header is looked for in.
+/// Bytes of a file in which its image header is expected.
 const HEADER_BYTES: u64 = 1 << 18;
 
-/// Why a file that is referred to is not read.
+/// Why a referenced file is not read.
 pub(super) enum ReferenceReadError {
-    /// It is gone, or another; a clause.
+    /// The file is missing, changed or too large; the reason.
     Refused(String),
-    /// It cannot be read now.
+    /// The file cannot be read now.
     Unavailable(UnavailableInput),
 }
 
 impl FileReference {
-    /// A reference to a file of this machine; `None` for an object, or a path that is not UTF-8.
+    /// A reference to a local file; `None` for an object, or a path that is not UTF-8.
     pub(super) fn new(file: &ListedFile, root: &Location) -> Option<Self> {
         let location = file.location(root);
         let path = std::path::absolute(location.local()?).ok()?;
@@ -50,18 +49,18 @@ impl FileReference {
         })
     }
 
-    /// As a reject holds it.
+    /// Serializes the reference for a reject.
     pub(super) fn to_json(&self) -> Vec<u8> {
-        // A path that is UTF-8, numbers and text are always JSON.
+        // A UTF-8 path, numbers and text can always be written as JSON.
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// From a reject; `None` if it is not a reference.
+    /// Parses the reference of a reject; `None` if `text` is not a reference.
     pub(super) fn from_json(text: &[u8]) -> Option<Self> {
         serde_json::from_slice(text).ok()
     }
 
-    /// The bytes of the file, and the pixels that it decodes to by its header; zeros where it
+    /// The size of the file in bytes, and its pixels according to its header; 0 pixels if that
     /// cannot be read.
     pub(super) fn weight(&self) -> (u64, u64) {
         let mut beginning = Vec::new();
@@ -74,10 +73,10 @@ impl FileReference {
         (self.size, pixels)
     }
 
-    /// The content, if the file is the one that was found, of at most `limit` bytes.
+    /// Reads at most `limit` bytes of content, if the file is the referenced one.
     ///
     /// # Errors
-    /// Why it is not read.
+    /// Why the file is not read.
     pub(super) fn read(&self, limit: u64) -> Result<Vec<u8>, ReferenceReadError> {
         let path = self.path.display();
         if self.size > limit {
@@ -86,13 +85,12 @@ impl FileReference {
                 "{path}: {size} bytes, more than the limit of {limit} bytes (limits.record_bytes)"
             )));
         }
-        let (bytes, time) =
-            read_whole(&self.path, self.size).map_err(|error| {
-                match Location::from(self.path.as_path()).unavailable(error) {
-                    Ok(unavailable) => ReferenceReadError::Unavailable(unavailable),
-                    Err(error) => ReferenceReadError::Refused(format!("{path}: {error}")),
-                }
-            })?;
+        let (bytes, time) = read_content(&self.path, self.size).map_err(|error| {
+            match Location::from(self.path.as_path()).unavailable(error) {
+                Ok(unavailable) => ReferenceReadError::Unavailable(unavailable),
+                Err(error) => ReferenceReadError::Refused(format!("{path}: {error}")),
+            }
+        })?;
         let is_same = match self.digest {
             Some(digest) => ContentDigest::of(&bytes) == digest,
             None => time == self.mtime_ns,
@@ -107,8 +105,8 @@ impl FileReference {
     }
 }
 
-/// Up to one byte more than `size`, and the modification time.
-fn read_whole(path: &Path, size: u64) -> std::io::Result<(Vec<u8>, i64)> {
+/// Reads up to `size` + 1 bytes and the modification time.
+fn read_content(path: &Path, size: u64) -> std::io::Result<(Vec<u8>, i64)> {
     let file = stat_cache::open(path)?;
     let (_, time) = size_and_time(&file.metadata()?);
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
@@ -125,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reference_leads_to_the_file_until_it_changes() {
+    fn referenced_file_is_read_until_it_changes() {
         let folder = tempfile::tempdir().unwrap();
         let root = Location::from(folder.path());
         let path = folder.path().join("a");
@@ -137,13 +135,16 @@ mod tests {
         assert_eq!(reference.weight(), (13, 2));
         assert_eq!(reference.read(13).ok().unwrap(), b"P5 2 1 255\n12");
         let refused = |limit| match reference.read(limit) {
-            Err(ReferenceReadError::Refused(why)) => why,
-            _ => panic!("it cannot be read"),
+            Err(ReferenceReadError::Refused(reason)) => reason,
+            _ => panic!("the read must be refused"),
         };
-        assert!(refused(12).contains("more than the limit"));
+        assert!(
+            refused(12)
+                .ends_with("a: 13 bytes, more than the limit of 12 bytes (limits.record_bytes)")
+        );
         fs::write(&path, "P5 2 1 255\n123").unwrap();
-        assert!(refused(13).contains("was changed"));
+        assert!(refused(13).ends_with("a: was changed since it was rejected"));
         fs::remove_file(&path).unwrap();
-        assert!(refused(13).contains("No such file"));
+        assert!(refused(13).contains("a: No such file"));
     }
 }

@@ -1,5 +1,5 @@
-//! Which files a folder, a glob or a path means: found, named and sorted, the same whatever the
-//! file system's order.
+//! The files that a folder, a glob or a path selects, sorted by name, independent of the order of
+//! the file system.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,26 +18,26 @@ use crate::source::stat_cache::DirHandle;
 use crate::storage::mounts::{FolderId, real_path};
 use crate::storage::{Location, ObjectListing, is_url, reading_bytes};
 
-/// What a source's `path` means, and whether symbolic links count.
+/// The `path` of a source, with the rules for selecting files.
 #[derive(Debug, Clone)]
 pub(super) struct FileSet {
     path: String,
     follow_links: bool,
-    /// In a folder, files count that have one of these, but for hidden ones; in a glob, whatever
-    /// matches.
+    /// In a folder, files with one of these extensions are selected, except for hidden ones. In a
+    /// glob, every match is selected.
     extensions: &'static [&'static str],
-    /// Whether a file counts whose name begins with an underscore, as cameras name photographs.
-    /// Folders of such names are never looked into.
+    /// Whether files whose names begin with an underscore are selected, as cameras name photographs
+    /// so. Folders with such names are never entered.
     underscore_files: bool,
-    /// What the last listing left out.
+    /// The counts of files that the last listing skipped.
     skipped_files: LastSkippedFiles,
 }
 
 impl FileSet {
-    /// Checks `path` as far as that goes without looking below it.
+    /// Checks `path` as far as that is possible without listing it.
     ///
     /// # Errors
-    /// A fault at `path` when it is empty, or a glob that is none.
+    /// A fault at `path` if it is empty or not a valid glob.
     pub(super) fn new(
         path: String,
         follow_links: bool,
@@ -54,7 +54,7 @@ impl FileSet {
         if set.path.is_empty() {
             return Err(ConfigError::new(
                 "path",
-                "is empty; write a folder, a file, or a glob such as `photos/**/*.jpg`",
+                "is empty; expected a folder, a file, or a glob such as `photos/**/*.jpg`",
             ));
         }
         if is_url(&set.path) || !Path::new(&set.path).exists() {
@@ -67,7 +67,7 @@ impl FileSet {
         Ok(set)
     }
 
-    /// The same, with files whose names begin with an underscore: cameras name photographs so.
+    /// Also selects files whose names begin with an underscore, as cameras name photographs so.
     pub(super) fn with_underscore_files(self) -> Self {
         Self {
             underscore_files: true,
@@ -75,7 +75,7 @@ impl FileSet {
         }
     }
 
-    /// The same, whose listings report what they left out to `skipped_files`.
+    /// Makes listings report the files that they skip to `skipped_files`.
     pub(super) fn reporting_to(self, skipped_files: LastSkippedFiles) -> Self {
         Self {
             skipped_files,
@@ -83,28 +83,28 @@ impl FileSet {
         }
     }
 
-    /// What the last listing left out.
+    /// The counts of files that the last listing skipped.
     pub(super) fn skipped_files(&self) -> LastSkippedFiles {
         self.skipped_files.clone()
     }
 
-    /// Bytes that reading one of the files takes, beside what was read.
+    /// Bytes of memory that reading one of the files takes, in addition to the data.
     pub(super) fn reading_bytes(&self) -> u64 {
         reading_bytes(&self.path)
     }
 
-    /// Looks for the files. Only regular files count: neither folders, pipes, sockets nor devices
-    /// are ever opened. A folder or file that cannot be read is left out; [`Listing::unread`] names
-    /// it.
+    /// Lists the files. Only regular files are selected; folders, pipes, sockets and devices are
+    /// never opened. A folder or file that cannot be read is left out and recorded in
+    /// [`Listing::unread`].
     ///
     /// # Errors
-    /// When the folder to begin with cannot be read.
+    /// If the root folder cannot be read.
     pub(super) fn list(&self) -> Result<Listing, StageError> {
         self.list_visiting(&mut |_, _| {})
     }
 
-    /// As [`Self::list`], where files are waited for: a prefix without objects is an empty folder,
-    /// since a bucket has no folders.
+    /// As [`Self::list`], for sources that wait for files: a prefix without objects counts as an
+    /// empty folder, because a bucket does not have folders.
     ///
     /// # Errors
     /// Those of [`Self::list`].
@@ -126,10 +126,10 @@ impl FileSet {
         Ok(listing)
     }
 
-    /// Looks whether there is something where the files would lie, without listing them.
+    /// Checks that the folder, file or prefix exists, without listing it.
     ///
     /// # Errors
-    /// When there is nothing, or that cannot be found out.
+    /// If it does not exist, or that cannot be determined.
     pub(super) fn find(&self) -> Result<(), StageError> {
         let root = match self.folder_glob().map_err(StageError::Other)? {
             Some(glob) if glob.root.is_empty() => ".".to_owned(),
@@ -138,14 +138,14 @@ impl FileSet {
         };
         let exists = |path: &str| match Location::parse(path).map_err(StageError::Other)? {
             Location::Local(path) => path.try_exists().map_err(StageError::io(&path)),
-            Location::Remote(place) => {
-                let found = place
+            Location::Remote(prefix) => {
+                let found = prefix
                     .head()
-                    .and_then(|object| Ok(object.is_some() || place.has_objects()?));
-                found.map_err(|error| Location::Remote(place.clone()).io_error(error))
+                    .and_then(|object| Ok(object.is_some() || prefix.has_objects()?));
+                found.map_err(|error| Location::Remote(prefix.clone()).io_error(error))
             }
         };
-        // A path that exists is no glob; what cannot be a key may still be one.
+        // A path that exists is not a glob. A path that is not a valid key may still be a glob.
         let is_found = exists(&root)? || (root != self.path && exists(&self.path).unwrap_or(false));
         if is_found {
             Ok(())
@@ -154,7 +154,7 @@ impl FileSet {
         }
     }
 
-    /// As [`Self::list`]; each folder is given to `visit` before its entries are read.
+    /// As [`Self::list`], but calls `visit` with each folder before its entries are read.
     ///
     /// # Errors
     /// Those of [`Self::list`].
@@ -168,22 +168,22 @@ impl FileSet {
         if is_url(&self.path) {
             return self.list_objects()?.ok_or_else(|| self.not_found());
         }
-        let place = Path::new(&self.path);
-        if place.is_file() {
-            let root = place.parent().map(Path::to_path_buf).unwrap_or_default();
-            let is_place = |name: &Path| Some(name.as_os_str()) == place.file_name();
+        let path = Path::new(&self.path);
+        if path.is_file() {
+            let root = path.parent().map(Path::to_path_buf).unwrap_or_default();
+            let is_requested = |name: &Path| Some(name.as_os_str()) == path.file_name();
             return self.walk(&root, Path::new(""), Some(1), visit, |name| {
-                keep_if(is_place(name), SkipReason::Unasked)
+                keep_if(is_requested(name), SkipReason::NotRequested)
             });
         }
-        if place.is_dir() {
+        if path.is_dir() {
             let mut listing =
-                self.walk(place, Path::new(""), None, visit, |name| self.matches(name))?;
-            // What is passed over need not be readable.
+                self.walk(path, Path::new(""), None, visit, |name| self.matches(name))?;
+            // Skipped folders and files need not be readable.
             let unread = listing
                 .unread
                 .iter_mut()
-                .filter(|(name, _)| self.passes_over(Path::new(name)));
+                .filter(|(name, _)| self.excludes(Path::new(name)));
             unread.for_each(|(_, failure)| *failure = None);
             return Ok(Listing {
                 is_folder: true,
@@ -202,19 +202,19 @@ impl FileSet {
         }
     }
 
-    /// How often all files are looked at where they are watched.
+    /// The default interval between full listings of a watched path.
     pub(super) fn default_rescan(&self) -> Duration {
         Duration::from_secs(if is_url(&self.path) { 60 } else { 600 })
     }
 
-    /// The folder that names are relative to, as it is written; `None` in a bucket.
+    /// The folder that names are relative to, as written in the pipeline; `None` for a bucket.
     pub(super) fn local_root(&self) -> Option<PathBuf> {
-        let place = Path::new(&self.path);
+        let path = Path::new(&self.path);
         if is_url(&self.path) {
             return None;
         }
-        if place.is_file() {
-            let above = place.parent().map(Path::to_path_buf).unwrap_or_default();
+        if path.is_file() {
+            let above = path.parent().map(Path::to_path_buf).unwrap_or_default();
             return Some(if above.as_os_str().is_empty() {
                 PathBuf::from(".")
             } else {
@@ -224,18 +224,18 @@ impl FileSet {
         Some(match self.folder_glob().ok().flatten() {
             Some(glob) if glob.root.is_empty() => PathBuf::from("."),
             Some(glob) => PathBuf::from(glob.root),
-            None => place.to_path_buf(),
+            None => path.to_path_buf(),
         })
     }
 
-    /// The folder to watch; `None` in a bucket, which can only be listed again and again.
+    /// The folder to watch; `None` for a bucket, which can only be listed repeatedly.
     ///
     /// # Errors
-    /// When it is a single file.
+    /// If `path` is a single file.
     pub(super) fn watch_root(&self) -> Result<Option<WatchRoot>, StageError> {
         if Path::new(&self.path).is_file() {
             return Err(StageError::Other(format!(
-                "`{}` is a file; watch a folder or a glob",
+                "`{}` is a file; expected a folder or a glob to watch",
                 self.path
             )));
         }
@@ -245,7 +245,7 @@ impl FileSet {
         }))
     }
 
-    /// Whether files that a sink writes belong to the set, or would.
+    /// Whether the set selects files that a sink writes, or would select them once they exist.
     pub(super) fn would_read(&self, written: &WrittenFiles<'_>) -> bool {
         if Path::new(&self.path).is_file() || !self.matches_extension(written.extension) {
             return false;
@@ -272,13 +272,13 @@ impl FileSet {
         };
         let Some(below) = below else { return false };
         match (glob, written.name) {
-            (None, _) => !self.passes_over(&below),
+            (None, _) => !self.excludes(&below),
             (Some(glob), Some(name)) => matches_glob(&glob.matcher, &below.join(name)).is_ok(),
             (Some(glob), None) => {
                 let is_deep_enough = glob
                     .depth
                     .is_none_or(|depth| below.components().count() < depth);
-                // Files of any name match, unless the pattern names an extension at its end.
+                // Files of any name match, unless the pattern ends in an extension.
                 let end = self
                     .path
                     .rsplit(['/', '*', '?', ']', '}', '\\'])
@@ -292,22 +292,23 @@ impl FileSet {
         }
     }
 
-    /// Whether a file with this extension may count: in a glob, whatever matches does.
+    /// Whether a file with this extension may be selected; a glob may select any extension.
     fn matches_extension(&self, extension: &str) -> bool {
         self.extensions.contains(&extension) || self.folder_glob().is_ok_and(|glob| glob.is_some())
     }
 
-    /// As for folders: an object that exists is no glob, whatever characters it has; nor is a
-    /// prefix with objects. `None` where there is neither.
+    /// Lists the objects of a bucket. As for folders, the key of an existing object is never
+    /// treated as a glob, nor is a prefix with objects. `None` if neither an object nor a glob is
+    /// found.
     fn list_objects(&self) -> Result<Option<Listing>, StageError> {
         let parse = |path: &str| Location::parse(path).map_err(StageError::Other);
-        // What cannot be a key may still be a glob.
-        if let Ok(Location::Remote(place)) = Location::parse(&self.path) {
-            let failed = |error| Location::Remote(place.clone()).io_error(error);
-            if let Some((folder, _)) = place.parent()
-                && let Some(object) = place.head().map_err(failed)?
+        // A path that is not a valid key may still be a glob.
+        if let Ok(Location::Remote(prefix)) = Location::parse(&self.path) {
+            let failed = |error| Location::Remote(prefix.clone()).io_error(error);
+            if let Some((folder, _)) = prefix.parent()
+                && let Some(object) = prefix.head().map_err(failed)?
             {
-                let below = place.list().map_err(failed)?.entries.len() as u64;
+                let below = prefix.list().map_err(failed)?.entries.len() as u64;
                 let object = ObjectListing {
                     entries: vec![object],
                     ..ObjectListing::default()
@@ -316,9 +317,9 @@ impl FileSet {
                 listing.skipped_files.add_below_object(below);
                 return Ok(Some(listing));
             }
-            let objects = place.list().map_err(failed)?;
+            let objects = prefix.list().map_err(failed)?;
             if !objects.entries.is_empty() || objects.unusable.count > 0 {
-                let listing = Listing::of_objects(place, objects, |name| self.matches(name));
+                let listing = Listing::of_objects(prefix, objects, |name| self.matches(name));
                 return Ok(Some(Listing {
                     is_folder: true,
                     ..listing
@@ -341,28 +342,28 @@ impl FileSet {
         }
     }
 
-    /// Whether a file counts where a folder is meant, or why not. Tables hide every path with a
-    /// part that begins with `.` or `_`, as Spark and Hive do; of images, only folders with an
-    /// underscore are not data.
+    /// Checks whether a file of a folder is selected. For tables, every path with a part that
+    /// begins with `.` or `_` is skipped, as Spark and Hive do; for images, only folders with an
+    /// underscore are skipped.
     fn matches(&self, name: &Path) -> Result<(), SkipReason> {
-        let is_wanted = has_extension(name, self.extensions);
+        let is_selected = has_extension(name, self.extensions);
         let mut parts = name.iter().peekable();
         while let Some(part) = parts.next() {
             match part.as_encoded_bytes().first() {
                 _ if part == STATE_DIR => return Err(SkipReason::Own),
                 Some(b'.') => return Err(SkipReason::Hidden),
-                Some(b'_') if parts.peek().is_some() || !(is_wanted && self.underscore_files) => {
+                Some(b'_') if parts.peek().is_some() || !(is_selected && self.underscore_files) => {
                     return Err(SkipReason::Underscore);
                 }
                 _ => {}
             }
         }
-        keep_if(is_wanted, SkipReason::Extension)
+        keep_if(is_selected, SkipReason::Extension)
     }
 
-    /// Whether nothing at or below this path counts where a folder is meant, whatever its
+    /// Whether nothing at or below this path of a folder can be selected, regardless of the
     /// extension.
-    fn passes_over(&self, name: &Path) -> bool {
+    fn excludes(&self, name: &Path) -> bool {
         matches!(
             self.matches(name),
             Err(SkipReason::Hidden | SkipReason::Underscore | SkipReason::Own)
@@ -375,19 +376,20 @@ impl FileSet {
                 StageError::io(&self.path)(error)
             }
             _ => StageError::Other(format!(
-                "`{}` does not exist; expected a folder, a file, or a glob such as `photos/**/*.jpg`",
+                "`{}` does not exist; expected a folder, a file, or a glob such as \
+                 `photos/**/*.jpg`",
                 self.path
             )),
         }
     }
 
-    /// That nothing was found, in a sentence.
+    /// The error of a listing without files.
     pub(super) fn no_matches(&self, listing: &Listing) -> StageError {
         if let Some(unavailable) = listing.failures().next() {
             return unavailable.to_stage_error();
         }
-        let looked_at = listing.files_scanned;
-        let wanted = match listing.is_folder {
+        let scanned = listing.files_scanned;
+        let expected = match listing.is_folder {
             true => format!("has the extension {}", self.extensions.join(", ")),
             false => "matches".to_owned(),
         };
@@ -395,21 +397,21 @@ impl FileSet {
             0 => String::new(),
             links => {
                 format!(
-                    "; {links} symbolic links were passed over: `follow_links = true` takes what they lead to"
+                    "; {links} symbolic links were skipped (`follow_links = true` follows them)"
                 )
             }
         };
-        let passed_over = match &listing.skipped_files {
+        let skipped = match &listing.skipped_files {
             none if none.is_empty() => String::new(),
-            some => format!("passes over {some}; "),
+            some => format!("skips {some}; "),
         };
         let path = &self.path;
         StageError::Other(format!(
-            "`{path}`: {passed_over}of {looked_at} files that were looked at, none {wanted}{links}"
+            "`{path}`: {skipped}{scanned} files scanned, none {expected}{links}"
         ))
     }
 
-    /// Looks at the files at or below `below`, a path relative to `root`.
+    /// Lists the files at or below `below`, a path relative to `root`.
     fn walk(
         &self,
         root: &Path,
@@ -424,7 +426,7 @@ impl FileSet {
             root
         };
         let mut files = Listing::empty(Location::Local(start.to_path_buf()));
-        // A file that the user names may be a link: it is the way to it that was asked for.
+        // A single file in `path` may be a link.
         let follow = self.follow_links || Path::new(&self.path).is_file();
         let walk = WalkDir::new(start.join(below))
             .follow_links(follow)
@@ -437,20 +439,24 @@ impl FileSet {
                     return Err(StageError::io(start.join(below))(io_error(error)));
                 }
                 Err(error) => {
-                    files.leave_out(error, start);
+                    files.add_walk_error(error, start);
                     continue;
                 }
             };
             let relative = entry.path().strip_prefix(start).unwrap_or(entry.path());
-            let looked = if entry.file_type().is_dir() {
+            let result = if entry.file_type().is_dir() {
                 let is_read = depth.is_none_or(|depth| entry.depth() < depth);
-                entry.metadata().map_err(io_error).map(|metadata| {
-                    let id = FolderId::from_metadata(&metadata);
-                    files.folders.insert(name_of(relative), id);
-                    if is_read && (depth.is_some() || !self.passes_over(relative)) {
-                        visit(relative, id);
+                match entry.metadata().map_err(io_error) {
+                    Ok(metadata) => {
+                        let id = FolderId::from_metadata(&metadata);
+                        files.folders.insert(name_of(relative), id);
+                        if is_read && (depth.is_some() || !self.excludes(relative)) {
+                            visit(relative, id);
+                        }
+                        Ok(())
                     }
-                })
+                    Err(error) => Err(error),
+                }
             } else if entry.file_type().is_file() {
                 files.files_scanned += 1;
                 let chosen = if is_temp_name(entry.file_name()) {
@@ -462,8 +468,8 @@ impl FileSet {
                     Ok(()) => folder
                         .stat(&entry)
                         .map(|found| files.add(ListedFile::new(relative, found))),
-                    Err(omission) => {
-                        files.skipped_files.add(relative, omission);
+                    Err(reason) => {
+                        files.skipped_files.add(relative, reason);
                         Ok(())
                     }
                 }
@@ -473,14 +479,14 @@ impl FileSet {
                 }
                 Ok(())
             };
-            if let Err(error) = looked {
-                files.overlook(entry.path(), error);
+            if let Err(error) = result {
+                files.add_unread(entry.path(), error);
             }
         }
         Ok(files)
     }
 
-    /// `None` for a plain path, and for a folder of this name.
+    /// The glob; `None` for a plain path or an existing folder.
     fn folder_glob(&self) -> Result<Option<FileGlob>, String> {
         if !is_url(&self.path) && Path::new(&self.path).is_dir() {
             Ok(None)
@@ -489,7 +495,7 @@ impl FileSet {
         }
     }
 
-    /// `None` for a plain path.
+    /// The glob; `None` for a plain path.
     fn glob(&self) -> Result<Option<FileGlob>, String> {
         let Some(meta) = self.path.find(['*', '?', '[', '{', '\\']) else {
             return Ok(None);
@@ -500,7 +506,7 @@ impl FileSet {
         };
         let glob = GlobBuilder::new(pattern).literal_separator(true).build();
         let glob = glob.map_err(|error| {
-            format!("{error}; `**` stands for folders of any depth, `*` for a part of a name")
+            format!("{error}; `**` matches folders of any depth, `*` a part of a name")
         })?;
         let depth = (!pattern.contains("**")).then(|| pattern.matches('/').count() + 1);
         Ok(Some(FileGlob {
@@ -511,21 +517,21 @@ impl FileSet {
     }
 }
 
-/// What is done with each folder, a path relative to the root, before its entries are read.
+/// The callback for each folder, a path relative to the root, before its entries are read.
 pub(super) type VisitFolder<'a> = dyn FnMut(&Path, FolderId) + 'a;
 
-/// A folder, or a glob, whose files come and go.
+/// A folder or a glob that is watched for changes.
 pub(super) struct WatchRoot {
-    /// What names are relative to, as it is written.
+    /// The folder that names are relative to, as written in the pipeline.
     pub(super) root: PathBuf,
     set: FileSet,
 }
 
 impl WatchRoot {
-    /// What counts at or below `below`, a path relative to the root: a file, or those of a folder.
+    /// Lists the selected files at or below `below`, a path relative to the root.
     ///
     /// # Errors
-    /// When nothing can be read there.
+    /// If `below` cannot be read.
     pub(super) fn scan(
         &self,
         below: &Path,
@@ -545,21 +551,21 @@ impl WatchRoot {
     }
 }
 
-/// A path with characters that stand for others.
+/// A path with wildcards.
 struct FileGlob {
-    /// The folder that it begins in.
+    /// The folder above the first wildcard.
     root: String,
-    /// What it matches below.
+    /// Matches paths relative to `root`.
     matcher: GlobMatcher,
-    /// How deep that can lie.
+    /// The maximum depth of a match; `None` if it is unlimited.
     depth: Option<usize>,
 }
 
-/// The folder of an output that holds what latentflow remembers of it: never input of a listing
-/// that begins above it.
+/// The folder of an output that holds latentflow's state. A listing that begins above it never
+/// selects its files.
 pub(crate) const STATE_DIR: &str = "_latentflow";
 
-/// Whether a file counts that a glob may match, or why not.
+/// Checks whether a glob selects a file.
 fn matches_glob(glob: &GlobMatcher, name: &Path) -> Result<(), SkipReason> {
     if name.iter().any(|part| part == STATE_DIR) {
         return Err(SkipReason::Own);
@@ -567,11 +573,11 @@ fn matches_glob(glob: &GlobMatcher, name: &Path) -> Result<(), SkipReason> {
     keep_if(glob.is_match(name), SkipReason::Unmatched)
 }
 
-fn keep_if(is_wanted: bool, omission: SkipReason) -> Result<(), SkipReason> {
-    if is_wanted { Ok(()) } else { Err(omission) }
+fn keep_if(is_selected: bool, reason: SkipReason) -> Result<(), SkipReason> {
+    if is_selected { Ok(()) } else { Err(reason) }
 }
 
-/// Whether a path ends in one of these extensions, in upper or lower case.
+/// Whether a path ends in one of these extensions, regardless of case.
 pub(crate) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     let extension = path
         .extension()
@@ -589,7 +595,7 @@ pub(super) mod testing {
 
     use std::fs;
 
-    /// A folder of files, each of which holds its own name.
+    /// A folder of files that each contain their own name.
     pub(in crate::source) fn folder(names: &[&str]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for name in names {
@@ -624,7 +630,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_means_its_images_in_bytewise_order_whatever_their_case() {
+    fn folder_selects_images_in_bytewise_order_and_any_case() {
         let folder = folder(&[
             "b.jpg",
             "a/z.PNG",
@@ -639,7 +645,7 @@ mod tests {
     }
 
     #[test]
-    fn a_glob_means_exactly_what_it_matches_below_its_literal_folder() {
+    fn glob_selects_its_matches_below_its_literal_folder() {
         let folder = folder(&[
             "p/a.jpg",
             "p/b.JPG",
@@ -663,7 +669,7 @@ mod tests {
     }
 
     #[test]
-    fn underscores_hide_folders_and_what_is_no_photograph() {
+    fn underscores_exclude_folders_and_files_but_photographs() {
         let folder = folder(&[
             "_DSC1.JPG",
             "a/_MG_2.png",
@@ -679,8 +685,8 @@ mod tests {
         ]);
         let photos = set(folder.path(), "").with_underscore_files();
         assert_eq!(names(&photos), ["_DSC1.JPG", "a/_MG_2.png"]);
-        let expected = "2 .heic, 1 hidden (`.` begins a name), 3 not data by custom (`_` begins a name), \
-             3 of latentflow itself";
+        let expected = "2 .heic, 1 hidden (a name begins with `.`), \
+             3 not data by convention (a name begins with `_`), 3 internal files of latentflow";
         assert_eq!(photos.skipped_files().get().to_string(), expected);
         let table = set(folder.path(), "");
         assert!(names(&table).is_empty());
@@ -692,28 +698,31 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_exists_is_no_glob() {
+    fn existing_path_is_not_treated_as_glob() {
         let folder = folder(&["photos [2024]/a.jpg", "x*.dat", "xy.dat"]);
         assert_eq!(names(&set(folder.path(), "photos [2024]")), ["a.jpg"]);
         assert_eq!(names(&set(folder.path(), "x*.dat")), ["x*.dat"]);
     }
 
     #[test]
-    fn what_is_wrong_with_a_path_is_said() {
+    fn error_of_a_wrong_path_states_the_cause() {
         let folder = folder(&["a.txt"]);
         let missing = set(folder.path(), "none").list().unwrap_err().to_string();
-        assert!(missing.contains("does not exist"), "{missing}");
+        assert!(
+            missing.contains("/none` does not exist; expected a folder, a file, or a glob"),
+            "{missing}"
+        );
         assert!(
             set(folder.path(), "none/*.jpg")
                 .list()
                 .unwrap_err()
                 .to_string()
-                .contains("none")
+                .contains("No such file or directory")
         );
         let nothing = set(folder.path(), "*.jpg");
         let nothing = nothing.no_matches(&nothing.list().unwrap()).to_string();
         assert!(
-            nothing.contains("of 1 files that were looked at, none matches"),
+            nothing.ends_with(": skips 1 not matched by the glob; 1 files scanned, none matches"),
             "{nothing}"
         );
         assert_eq!(
@@ -728,7 +737,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn links_count_only_when_asked_and_loops_end() {
+    fn links_are_followed_only_if_configured_and_loops_end() {
         use std::os::unix::fs::symlink;
         let folder = folder(&["a/x.jpg", "b/y.jpg"]);
         symlink("../b", folder.path().join("a/link")).unwrap();
@@ -740,9 +749,9 @@ mod tests {
         assert_eq!(set.skipped_files().get().links(), 4);
         fs::remove_file(folder.path().join("a/x.jpg")).unwrap();
         let nothing = set.no_matches(&set.list().unwrap()).to_string();
-        assert!(nothing.ends_with(
-            "4 symbolic links were passed over: `follow_links = true` takes what they lead to"
-        ));
+        assert!(
+            nothing.ends_with("4 symbolic links were skipped (`follow_links = true` follows them)")
+        );
         fs::write(folder.path().join("a/x.jpg"), "x").unwrap();
         set.follow_links = true;
         let found = names(&set);

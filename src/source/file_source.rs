@@ -1,4 +1,4 @@
-//! A source over files of records: lists them, reads them one after the other, hands batches over.
+//! A source over files of records: lists the files, reads them in order, and sends their batches.
 
 mod batch_output;
 #[cfg(test)]
@@ -29,16 +29,16 @@ use crate::storage::{self, FileReader, PrefetchedObject};
 
 pub(super) use batch_output::{BatchOutput, FileRecords, ROWS_PER_BYTE};
 
-/// How the files of some kind are read.
+/// The reader of one kind of file.
 pub(super) trait FileFormat: Send + Sync + 'static {
-    /// What a folder is searched for.
+    /// The extensions of the files that are read from a folder.
     const EXTENSIONS: &'static [&'static str];
 
-    /// Whether a file is text that is read from its beginning, to which more may be appended.
+    /// Whether a file is text that is read from its beginning and to which records may be appended.
     const IS_TEXT: bool = false;
 
-    /// Reads one file, which was opened, into `output`, batch by batch; where batches end depends
-    /// on the file alone.
+    /// Reads one opened file into `output`, batch by batch. The ends of batches depend on the file
+    /// alone.
     fn read(
         &self,
         file: &InputFile,
@@ -46,18 +46,18 @@ pub(super) trait FileFormat: Send + Sync + 'static {
         output: &BatchOutput<'_>,
     ) -> Result<(), ReadEnd>;
 
-    /// A file as it was listed, once what else decides its records is in its split.
+    /// Completes the split of a listed file with the other inputs that decide its records.
     fn listed(&self, file: InputFile) -> Result<InputFile, StageError> {
         Ok(file)
     }
 
-    /// Bytes that are held at most while a file is read, beside its batches.
+    /// Maximum memory in bytes, in addition to batches, while a file is read.
     fn buffer_bytes(&self) -> u64 {
         0
     }
 
-    /// How many rows a file has, where that is cheap to know; one of which they cannot be known is
-    /// one row.
+    /// The number of rows of a file, if it is cheap to determine. A file that cannot be read counts
+    /// as one row.
     fn count_rows(&self, _file: &InputFile) -> Option<u64> {
         None
     }
@@ -69,19 +69,19 @@ pub(super) struct FileSource<F> {
     stage: String,
     /// A file, a folder or a glob.
     path: String,
-    /// The columns of every batch, origin included.
+    /// The columns of every batch, including its origin.
     schema: SchemaRef,
-    /// How a file is read.
+    /// The reader of a file.
     format: F,
-    /// What happens to its files beside being read.
+    /// The policy for changed files.
     policy: ReadPolicy,
 }
 
-/// What a source does about its files beside reading them.
+/// The policy of a source for changed files, and the files that its last listing skipped.
 #[derive(Debug, Default)]
 pub(super) struct ReadPolicy {
     on_change: OnChange,
-    /// What the last listing left out.
+    /// The files that the last listing skipped.
     skipped_files: LastSkippedFiles,
 }
 
@@ -95,7 +95,8 @@ impl From<OnChange> for ReadPolicy {
 }
 
 impl<F: FileFormat> FileSource<F> {
-    /// The files at `path` for `stage`, whose records have `columns` beside their origin.
+    /// Creates the source `stage` over the files at `path`, whose records have `columns` after
+    /// their origin.
     pub(super) fn new(
         stage: &str,
         path: &str,
@@ -126,7 +127,7 @@ impl<F: FileFormat> FileSource<F> {
         Ok((files?, unseen))
     }
 
-    /// Reads the files one after the other, and leaves those in `unread` that cannot be read now.
+    /// Reads the files in order, and records in `unread` those that cannot be read now.
     fn read_all(
         &self,
         files: &[InputFile],
@@ -135,12 +136,12 @@ impl<F: FileFormat> FileSource<F> {
         resume: &ResumeState,
         take: &(dyn Fn(SourceBatch) -> bool + Sync),
     ) -> Result<(), StageError> {
-        let (mut later, mut asked) = (files.iter(), VecDeque::new());
+        let (mut later, mut prefetched) = (files.iter(), VecDeque::new());
         for file in files {
-            while asked.len() < storage::MAX_CONCURRENT_REQUESTS
+            while prefetched.len() < storage::MAX_CONCURRENT_REQUESTS
                 && let Some(next) = later.next()
             {
-                asked.push_back(next.prefetch()?);
+                prefetched.push_back(next.prefetch()?);
             }
             let output = BatchOutput {
                 schema: &self.schema,
@@ -150,22 +151,22 @@ impl<F: FileFormat> FileSource<F> {
                 take,
                 wait: &|| (),
             };
-            let read = match self.read(asked.pop_front().flatten(), known, &output) {
+            let read = match self.read(prefetched.pop_front().flatten(), known, &output) {
                 Err(ReadEnd::Rejected(refusal, records)) => output.reject_file(refusal, records),
                 read => read,
             };
-            if !goes_on(read, &mut unread)? {
+            if !continues(read, &mut unread)? {
                 return Ok(());
             }
         }
         unread.into_result()
     }
 
-    /// Reads what earlier runs have not read of a file; `own` is the output of the file under its
-    /// own split. Whatever goes wrong in a reader concerns the file alone.
+    /// Reads the part of a file that earlier runs have not read; `own` is the output of the file
+    /// under its own split. An error or a panic of a reader affects only its file.
     fn read(
         &self,
-        asked: Option<PrefetchedObject>,
+        prefetched: Option<PrefetchedObject>,
         known: &FileCheckpoints,
         own: &BatchOutput<'_>,
     ) -> Result<(), ReadEnd> {
@@ -181,8 +182,8 @@ impl<F: FileFormat> FileSource<F> {
             tracking: tracking.as_ref(),
             ..*own
         };
-        // Others may remove or replace files while those before them are read.
-        let input = file.open_listed(asked)?;
+        // Other processes may remove or replace files while earlier files are read.
+        let input = file.open_listed(prefetched)?;
         let read = catch_unwind(AssertUnwindSafe(|| self.format.read(&file, input, &output)));
         read.unwrap_or_else(|panic| Err(file.unfit(RejectCode::Panicked, &panicked(&*panic), 1)))
     }
@@ -252,10 +253,11 @@ impl<F: FileFormat> Source for FileSource<F> {
     }
 }
 
-/// Objects whose rows are counted at most: it takes a request for each of them.
+/// Maximum number of objects whose rows are counted: each of them takes a request.
 const COUNTED_OBJECTS: usize = 256;
 
-/// Counts what is to be read, aside: of many files it takes longer than the first records may.
+/// Counts the rows to be read on a separate thread, so that the count of many files does not delay
+/// the first records.
 fn count<F: FileFormat>(
     source: &Arc<FileSource<F>>,
     files: &Arc<[InputFile]>,
@@ -269,7 +271,7 @@ fn count<F: FileFormat>(
     let counting = std::thread::Builder::new().name("count".to_owned());
     let spawned = counting.spawn(move || {
         let pending = |file: &InputFile| {
-            // Nobody wants to know any more once the run is over.
+            // The count is not needed after the end of the run.
             let rows = if sender.is_closed() {
                 None
             } else {
@@ -289,25 +291,25 @@ fn count<F: FileFormat>(
     spawned.map_or(RecordCount::Unknown, |_| RecordCount::Counting(total))
 }
 
-/// Why reading ends early.
+/// The reason why a file is not read to its end.
 pub(super) enum ReadEnd {
-    /// Nobody wants more.
+    /// The receiver of batches is gone.
     Cancelled,
-    /// The file cannot be read now. What was not handed over is left undone.
+    /// The file cannot be read now. The rows that were not sent remain unread.
     Unavailable(UnavailableInput),
-    /// The file cannot be used. One reject stands for this number of records: all that it holds, as
-    /// far as is known.
+    /// The file cannot be used. One reject represents this number of records: all records of the
+    /// file, as far as their number is known.
     Rejected(RecordError, u64),
-    /// The run cannot go on.
+    /// The run cannot continue.
     Failed(StageError),
 }
 
-/// Whether a source goes on with its next file, after it read one. A file that is unavailable is
-/// left in `unread`.
+/// Whether a source continues with its next file after it has read one. An unavailable file is
+/// recorded in `unread`.
 ///
 /// # Errors
-/// Why the source ends.
-pub(super) fn goes_on(
+/// The error that ends the source.
+pub(super) fn continues(
     read: Result<(), ReadEnd>,
     unread: &mut UnreadInputs,
 ) -> Result<bool, StageError> {
@@ -315,7 +317,7 @@ pub(super) fn goes_on(
         Ok(()) => Ok(true),
         Err(ReadEnd::Unavailable(unavailable)) => unread.leave(unavailable).map(|()| true),
         Err(ReadEnd::Cancelled) => Ok(false),
-        // Whoever can hand over a reject has done so.
+        // A caller that can send a reject has sent it before.
         Err(ReadEnd::Rejected(RecordError { reason, .. }, _)) => Err(StageError::Other(reason)),
         Err(ReadEnd::Failed(error)) => Err(error),
     }
@@ -348,7 +350,7 @@ impl From<ArrowError> for ReadEnd {
     }
 }
 
-/// What a library said of bytes that it could not read, or that it panicked on them.
+/// Runs a reader and converts its error or its panic into a reject code and a reason.
 pub(super) fn catch_panic<T, E: ToString>(
     read: impl FnOnce() -> Result<T, E>,
 ) -> Result<T, (RejectCode, String)> {
@@ -360,7 +362,7 @@ pub(super) fn catch_panic<T, E: ToString>(
     }
 }
 
-/// The message of a reader's panic.
+/// The reject reason for a panic of a reader.
 pub(super) fn panicked(panic: &(dyn Any + Send)) -> String {
     let message = panic.downcast_ref::<String>().map(String::as_str);
     let message = message
@@ -369,10 +371,11 @@ pub(super) fn panicked(panic: &(dyn Any + Send)) -> String {
     format!("the reader panicked: {}", shorten(message))
 }
 
-/// Reasons quote values, which may be as long as records may be.
+/// Maximum length of a reason in characters. Reasons quote values, which may be as long as a
+/// record.
 const REASON_CHARS: usize = 300;
 
-/// The beginning of a message that may quote hostile input.
+/// Returns the beginning of a message that may quote hostile input.
 pub(super) fn shorten(message: &str) -> String {
     match message.char_indices().nth(REASON_CHARS) {
         Some((end, _)) => format!("{}...", &message[..end]),
@@ -380,20 +383,20 @@ pub(super) fn shorten(message: &str) -> String {
     }
 }
 
-/// That a file lacks a planned column, or has it with another type.
+/// The reject reason for a file that lacks a planned column or has it with another type (`met`).
 pub(super) fn schema_mismatch(field: &Field, met: Option<&DataType>) -> String {
     let (name, expected) = (field.name(), field.data_type());
     let what = match met {
         Some(met) => format!("column `{name}` is {met}; expected {expected}, as in the first file"),
-        None => format!("there is no column `{name}` ({expected}), which the first file has"),
+        None => format!("column `{name}` ({expected}) of the first file is missing"),
     };
-    format!("{what}; mend the file, or read files of its kind by a source of their own")
+    format!("{what}; correct the file, or read files of this schema with a separate source")
 }
 
-/// Where the planned columns stand among those of a file.
+/// The positions of the planned columns among those of a file.
 ///
 /// # Errors
-/// Which of them is not there, or has another type, in a sentence.
+/// A sentence that names a column which is missing or has another type.
 pub(super) fn places<'a>(
     planned: impl IntoIterator<Item = &'a FieldRef>,
     schema: &Schema,
@@ -408,18 +411,19 @@ pub(super) fn places<'a>(
     planned.into_iter().map(place).collect()
 }
 
-/// What is wrong with the columns that a file is to give, if anything.
+/// Checks that the names of columns are unique and that there is at least one.
+///
+/// # Errors
+/// A sentence that states the problem.
 pub(super) fn check_names<'a>(names: impl Iterator<Item = &'a String>) -> Result<(), String> {
     let mut seen = std::collections::BTreeSet::new();
     for name in names {
         if !seen.insert(name) {
-            return Err(format!(
-                "column `{name}` is there twice; names must be unique"
-            ));
+            return Err(format!("duplicate column `{name}`; names must be unique"));
         }
     }
     if seen.is_empty() {
-        Err("there are no columns".to_owned())
+        Err("expected at least one column".to_owned())
     } else {
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! The `idx` source: images or features of IDX files, the format of MNIST, plain or compressed by
-//! gzip.
+//! The `idx` source reads images or features from IDX files, the format of MNIST, plain or
+//! compressed with gzip.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
@@ -24,23 +24,24 @@ use crate::source::schema_inference::first;
 use crate::source::{BatchSize, Source, SourceConfig};
 use crate::storage;
 
-/// Records of IDX files, the format of MNIST and its kin; compressed by gzip or not, as their
-/// content shows. Bytes in two dimensions a record are images and become the column `image`;
-/// anything else becomes the column `features`.
+/// Reads records from IDX files, the format of MNIST and similar datasets. Files compressed with
+/// gzip are recognized by their content. Records of bytes in two dimensions, or in three with
+/// one or three channels, are images and become the column `image`; all others become the column
+/// `features`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct IdxSourceConfig {
-    /// A file, a folder (its *.idx files, and those of its subfolders) or a glob such as
+    /// A file, a folder (all *.idx files in it and in its subfolders) or a glob such as
     /// `*-images-idx3-ubyte.gz`.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
-    /// A file with one label for each record, which becomes the column `label`; for a single file
-    /// in `path`.
+    /// A file with one label per record, which becomes the column `label`. Requires that `path`
+    /// matches a single file.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub labels: Option<String>,
-    /// What happens to a file that has changed since an earlier run read it: `new` reads it as a
-    /// new file, with a warning that the rows that it gave before stay in the output; `refuse`
-    /// refuses to run. A file of at most 32 MiB whose content is the same has not changed, whatever
-    /// its time. Default: new.
+    /// How to treat a file that has changed since an earlier run read it: `new` reads it as a new
+    /// file and warns that the rows of its earlier version stay in the output; `refuse` ends
+    /// `check` and `run` with an error that names the file. A file of at most 32 MiB with the same
+    /// content counts as unchanged, regardless of its modification time. Default: new.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     pub on_change: OnChange,
@@ -48,7 +49,7 @@ pub struct IdxSourceConfig {
 
 /// The column of labels.
 const LABEL: &str = "label";
-/// The column of what are no images.
+/// The column of records that are not images.
 const FEATURES: &str = "features";
 
 impl SourceConfig for IdxSourceConfig {
@@ -68,7 +69,7 @@ impl SourceConfig for IdxSourceConfig {
         if let Some(labels) = &self.labels {
             if files.len() > 1 {
                 let message = format!(
-                    "`path` means {} files; labels belong to a single one",
+                    "`path` matches {} files; `labels` requires a single file",
                     files.len()
                 );
                 return Err(vec![ConfigError::new("labels", message)]);
@@ -80,9 +81,8 @@ impl SourceConfig for IdxSourceConfig {
             fields.push(labels.field(LABEL));
             headers.push(labels);
         }
-        let together =
-            JoinedArrays::new(&headers.iter().collect::<Vec<_>>(), batch, &context.limits);
-        together.map_err(|what| vec![ConfigError::new("path", what)])?;
+        let joined = JoinedArrays::new(&headers.iter().collect::<Vec<_>>(), batch, &context.limits);
+        joined.map_err(|what| vec![ConfigError::new("path", what)])?;
         let schema = Arc::new(Schema::new(fields));
         let (stage, limits) = (name.to_owned(), context.limits);
         let format = IdxFormat {
@@ -102,14 +102,14 @@ impl SourceConfig for IdxSourceConfig {
     }
 }
 
-/// The header of the first file that has one.
+/// Reads the header of the first file that has a valid header.
 fn first_header(files: &[InputFile]) -> Result<ArrayHeader, StageError> {
     first(files, |file, input| {
         open(file, input).map(|(header, _)| Some(header))
     })
 }
 
-/// A file of labels, with its header.
+/// Opens a file of labels and reads its header.
 fn open_labels(stage: &str, path: &str) -> Result<(InputFile, ArrayHeader, OpenIdxFile), ReadEnd> {
     let file = labels_file(stage, path)?;
     let input = file.reopen().map_err(file.stopped())?;
@@ -117,8 +117,11 @@ fn open_labels(stage: &str, path: &str) -> Result<(InputFile, ArrayHeader, OpenI
     Ok((file, header, opened))
 }
 
-/// A file behind its header.
-fn open(file: &InputFile, input: storage::FileReader) -> Result<(ArrayHeader, OpenIdxFile), ReadEnd> {
+/// Opens a file and reads its header.
+fn open(
+    file: &InputFile,
+    input: storage::FileReader,
+) -> Result<(ArrayHeader, OpenIdxFile), ReadEnd> {
     let mut opened = OpenIdxFile::new(input).map_err(file.stopped())?;
     let header = opened.header();
     file.check_available(&opened.handle)?;
@@ -126,10 +129,10 @@ fn open(file: &InputFile, input: storage::FileReader) -> Result<(ArrayHeader, Op
     Ok((header, opened))
 }
 
-/// Checks that `labels`, the header of `file`, belongs to the records of `records`.
+/// Checks that `labels`, the header of `file`, matches the header `records`.
 ///
 /// # Errors
-/// The difference, in a sentence.
+/// A sentence that states the difference.
 fn check_labels(
     file: &InputFile,
     labels: &ArrayHeader,
@@ -137,11 +140,8 @@ fn check_labels(
 ) -> Result<(), String> {
     let problem = match (labels.is_single(), labels.rows == records.rows) {
         (true, true) => return Ok(()),
-        (false, _) => "holds more than one value for each record".to_owned(),
-        (true, false) => format!(
-            "holds {} labels, but there are {} records",
-            labels.rows, records.rows
-        ),
+        (false, _) => "holds more than one value per record".to_owned(),
+        (true, false) => format!("holds {} labels for {} records", labels.rows, records.rows),
     };
     Err(format!("{}: {problem}", file.name))
 }
@@ -151,13 +151,13 @@ fn labels_file(stage: &str, path: &str) -> Result<InputFile, StageError> {
     match (files.pop(), files.len()) {
         (Some(file), 0) => Ok(file),
         (_, more) => Err(StageError::Other(format!(
-            "`{path}` means {} files; expected one",
+            "`{path}` matches {} files; expected one",
             more + 1
         ))),
     }
 }
 
-/// How planned IDX files are read.
+/// The format of planned IDX files.
 struct IdxFormat {
     stage: String,
     labels: Option<String>,
@@ -169,7 +169,7 @@ struct IdxFormat {
 impl FileFormat for IdxFormat {
     const EXTENSIONS: &'static [&'static str] = &["idx"];
 
-    /// A file with other labels is another input.
+    /// Adds the labels to the split: a file with other labels is another input.
     fn listed(&self, mut file: InputFile) -> Result<InputFile, StageError> {
         if let Some(labels) = &self.labels {
             let labels = labels_file(&self.stage, labels)?;
@@ -209,8 +209,8 @@ impl FileFormat for IdxFormat {
         }
         self.check(&headers)
             .map_err(|what| unfit(RejectCode::Mismatch, &what))?;
-        let together = JoinedArrays::new(&headers, self.batch, &self.limits);
-        let together = together.map_err(|what| unfit(RejectCode::TooLarge, &what))?;
+        let joined = JoinedArrays::new(&headers, self.batch, &self.limits);
+        let joined = joined.map_err(|what| unfit(RejectCode::TooLarge, &what))?;
         let check = || {
             file.check_available(&records.handle)?;
             labels
@@ -227,7 +227,7 @@ impl FileFormat for IdxFormat {
             .into_iter()
             .map(|(name, header, stream)| ArrayReader::new(name, header, stream));
         match arrays.collect::<Result<Vec<_>, _>>() {
-            Ok(arrays) => read_together(arrays, &together, &check, output),
+            Ok(arrays) => read_together(arrays, &joined, &check, output),
             Err((code, what)) => {
                 check()?;
                 output.reject_rows(0..header.rows.max(1), code, what)
@@ -247,7 +247,7 @@ impl IdxFormat {
     /// Checks that the columns of a file are the planned ones.
     ///
     /// # Errors
-    /// The difference, in a sentence.
+    /// A sentence that states the difference.
     fn check(&self, headers: &[&ArrayHeader]) -> Result<(), String> {
         let found = headers
             .iter()
@@ -266,15 +266,15 @@ impl IdxFormat {
     }
 }
 
-/// A file of either kind.
+/// An opened IDX file, plain or compressed.
 struct OpenIdxFile {
     /// Its content, decompressed.
     stream: Box<dyn Read>,
-    /// The same file, to be asked while it is read.
+    /// A second handle of the file, to check its state while it is read.
     handle: storage::FileReader,
 }
 
-/// How a file begins that gzip has compressed.
+/// The first bytes of a gzip file.
 const GZIP: &[u8] = b"\x1f\x8b";
 
 impl OpenIdxFile {
@@ -290,17 +290,17 @@ impl OpenIdxFile {
         Ok(Self { stream, handle })
     }
 
-    /// Reads the header: two zeros, the type of values, the number of dimensions, each as a
-    /// big-endian `u32` (<http://yann.lecun.com/exdb/mnist/>).
+    /// Reads the header: two zero bytes, the type of the values, the number of dimensions, and the
+    /// size of each dimension as a big-endian `u32` (<http://yann.lecun.com/exdb/mnist/>).
     fn header(&mut self) -> Result<ArrayHeader, RejectReason> {
         let read = |bytes: &mut [u8], stream: &mut dyn Read| {
-            let ends = |error: std::io::Error| match error.kind() {
+            let reason = |error: std::io::Error| match error.kind() {
                 std::io::ErrorKind::UnexpectedEof => {
                     (RejectCode::Truncated, "ends in its header".to_owned())
                 }
                 _ => (RejectCode::Malformed, shorten(&error.to_string())),
             };
-            stream.read_exact(bytes).map_err(ends)
+            stream.read_exact(bytes).map_err(reason)
         };
         let mut magic = [0; 4];
         read(&mut magic, &mut self.stream)?;
@@ -314,7 +314,7 @@ impl OpenIdxFile {
             [0, 0, 0x0e, _] => ScalarType::Float64,
             _ => {
                 return Err(malformed(format!(
-                    "is no IDX file: it begins with the bytes {magic:02x?}"
+                    "is not an IDX file; it begins with the bytes {magic:02x?}"
                 )));
             }
         };
@@ -365,7 +365,7 @@ mod tests {
         gzip.finish().unwrap()
     }
 
-    /// `count` images of 2 x 3 pixels, all of an image with its number.
+    /// `count` images of 2 x 3 pixels; the value of all pixels is the number of the image.
     fn images(count: u8) -> Vec<u8> {
         let values: Vec<u8> = (0..count).flat_map(|number| [number; 6]).collect();
         idx(8, &[u32::from(count), 2, 3], &values)
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn images_come_with_their_labels_compressed_or_not() {
+    fn images_and_labels_are_read_plain_and_compressed() {
         let labels = idx(8, &[25], &(0..25).map(|row| row % 10).collect::<Vec<u8>>());
         let (packed_images, packed_labels) = (gzip(&images(25)), gzip(&labels));
         let folder = folder(&[
@@ -430,17 +430,17 @@ mod tests {
     }
 
     #[test]
-    fn colours_and_what_is_no_image_come_as_they_are() {
+    fn color_images_and_features_keep_their_values() {
         let floats: Vec<u8> = [1.5_f32, -2.0, 0.0, 4.0]
             .iter()
             .flat_map(|value| value.to_be_bytes())
             .collect();
-        let (colours, vectors) = (
+        let (colors, vectors) = (
             idx(8, &[1, 1, 2, 3], &[9, 0, 0, 9, 0, 0]),
             idx(0x0d, &[2, 2], &floats),
         );
         let folder = folder(&[
-            ("c", &colours),
+            ("c", &colors),
             ("v", &vectors),
             ("n", &idx(0x0b, &[2], &[0, 7, 0xff, 0xff])),
         ]);
@@ -463,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_that_cannot_be_are_faults() {
+    fn invalid_headers_are_faults() {
         let check = |bytes: &[u8], expected: &str| {
             let folder = folder(&[("x", bytes)]);
             let message = fault(json!({ "path": folder.path().join("x") }));
@@ -471,25 +471,28 @@ mod tests {
         };
         check(
             b"P5 2 2 255\n",
-            "x: is no IDX file: it begins with the bytes [50, 35, 20, 32]",
+            "x: is not an IDX file; it begins with the bytes [50, 35, 20, 32]",
         );
         check(b"", "ends in its header");
         check(&idx(8, &[5, 2], &[])[..9], "ends in its header");
         check(&idx(8, &[], &[]), "is a single value");
-        check(&idx(8, &[u32::MAX, 0], &[]), "its records hold no value");
+        check(
+            &idx(8, &[u32::MAX, 0], &[]),
+            "has the shape [4294967295, 0]; expected at least one value per record",
+        );
         check(
             &idx(8, &[1, u32::MAX, u32::MAX, u32::MAX, 9], &[]),
-            "larger than any can be",
+            "a record of it exceeds the maximum of 2147483647 bytes",
         );
         check(
             &idx(8, &[1, 2000, 1000], &[]),
-            "a record takes 1.9 MiB, more than 1.0 MiB; limits.record_bytes may raise",
+            "a record takes 1.9 MiB, more than 1.0 MiB; increase limits.record_bytes to read it",
         );
         check(&gzip(&images(2))[..12], "ends in its header");
     }
 
     #[test]
-    fn labels_that_do_not_belong_to_the_images_are_faults() {
+    fn labels_that_do_not_match_the_images_are_faults() {
         let folder = folder(&[
             ("a.idx", &images(3)),
             ("b.idx", &images(3)),
@@ -497,16 +500,13 @@ mod tests {
         ]);
         let path = |name: &str| folder.path().join(name);
         let counts = fault(json!({ "path": path("a.idx"), "labels": path("l") }));
-        assert_eq!(counts, "labels: l: holds 4 labels, but there are 3 records");
+        assert_eq!(counts, "labels: l: holds 4 labels for 3 records");
         let shape = fault(json!({ "path": path("a.idx"), "labels": path("b.idx") }));
-        assert_eq!(
-            shape,
-            "labels: b.idx: holds more than one value for each record"
-        );
+        assert_eq!(shape, "labels: b.idx: holds more than one value per record");
         let several = fault(json!({ "path": folder.path(), "labels": path("l") }));
         assert_eq!(
             several,
-            "labels: `path` means 2 files; labels belong to a single one"
+            "labels: `path` matches 2 files; `labels` requires a single file"
         );
         assert_eq!(
             read::<IdxSourceConfig>(json!({ "path": folder.path() }), 10).len(),
@@ -542,11 +542,11 @@ mod tests {
             (vec![(0, "mismatch", None)], 3)
         );
         let reason = &batches[0].rejects[0].reason;
-        assert_eq!(reason, "i: l: holds 4 labels, but there are 3 records");
+        assert_eq!(reason, "i: l: holds 4 labels for 3 records");
     }
 
     #[test]
-    fn what_is_behind_the_last_record_is_a_reject() {
+    fn data_after_the_last_record_is_a_reject() {
         let folder = folder(&[("a", &[images(3), vec![0]].concat())]);
         let batches = read::<IdxSourceConfig>(json!({ "path": folder.path().join("a") }), 10);
         assert_eq!(
@@ -556,12 +556,12 @@ mod tests {
         let reason = &batches[1].rejects[0].reason;
         assert_eq!(
             reason,
-            "a, row 3: the records: there is more behind the 3 records of its header"
+            "a, row 3: the records: data follows the 3 records that the header declares"
         );
     }
 
     #[test]
-    fn every_truncation_gives_the_whole_records_and_one_reject_for_the_rest() {
+    fn truncated_file_has_its_complete_records_and_one_reject() {
         for bytes in [images(20), gzip(&images(20))] {
             for end in 16..bytes.len() {
                 let folder = folder(&[("a", &images(1)), ("b", &bytes[..end])]);
@@ -572,7 +572,7 @@ mod tests {
                     rows <= 20 && refused.len() == 1,
                     "{end}: {rows}, {refused:?}"
                 );
-                // Where the checksum alone is missing, all records are there.
+                // If only the checksum is missing, all records are read.
                 assert!(
                     refused[0].0 == rows as u64 || refused[0].0 == 20,
                     "{end}: {refused:?}"
@@ -583,13 +583,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_damage_ends_the_run_without_naming_the_file(place in 0_usize..200, byte: u8, packed: bool) {
+        fn errors_of_damaged_files_name_the_file(
+            place in 0_usize..200,
+            byte: u8,
+            packed: bool,
+        ) {
             let mut bytes = if packed { gzip(&images(20)) } else { images(20) };
             if let Some(damaged) = bytes.get_mut(place) {
                 *damaged = byte;
             }
             let folder = folder(&[("a", &images(1)), ("b", &bytes)]);
-            let source = plan::<IdxSourceConfig>(json!({ "path": folder.path().join("*") }), 8).unwrap();
+            let options = json!({ "path": folder.path().join("*") });
+            let source = plan::<IdxSourceConfig>(options, 8).unwrap();
             match drain(source, &ResumeState::default()) {
                 Ok(batches) => prop_assert!(records(&batches).num_rows() >= 1),
                 Err(error) => prop_assert!(error.to_string().starts_with("b: "), "{}", error),
@@ -598,7 +603,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_run_sends_the_batches_that_are_not_done_and_other_labels_are_another_input() {
+    fn later_run_reads_uncommitted_batches_and_changed_labels() {
         let folder = folder(&[
             ("i.gz", &gzip(&images(25))),
             ("l", &idx(8, &[25], &[1; 25])),
@@ -616,7 +621,7 @@ mod tests {
         assert_eq!(rest(&progress_of(&all)).len(), 3);
     }
 
-    /// Writes a file with another time than it had.
+    /// Writes a file and sets a later modification time.
     fn write_later(path: &Path, bytes: &[u8]) {
         let before = std::fs::metadata(path).unwrap().modified().unwrap();
         std::fs::write(path, bytes).unwrap();

@@ -1,4 +1,4 @@
-//! Gathers encoded images into batches, counted at the size that they have once decoded.
+//! Collects encoded images into batches, which are limited by the decoded size of the images.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -21,18 +21,18 @@ use crate::source::{BatchSender, BatchSize, IMAGE, PIXEL_BYTES, origin_fields};
 
 /// How images become batches.
 ///
-/// A batch ends at the latest where the row is a multiple of the limit in records. So where batches
-/// end depends on the input alone, and a *stretch* of rows between two such places can be left out
-/// unread when it is done.
+/// A batch ends at the latest at a row that is a multiple of the limit in records. The ends of the
+/// batches therefore depend on the input alone, and a *segment*, the rows between two such
+/// multiples, can be skipped without reading it when it is committed.
 #[derive(Debug, Clone)]
 pub(super) struct ImageBatchConfig {
-    /// `source`, `row`, `image` and perhaps a text column.
+    /// `source`, `row`, `image` and an optional text column.
     pub(super) schema: SchemaRef,
-    /// What makes a batch full.
+    /// The limits of a batch.
     batch_limits: BatchLimits,
     /// Bytes above which an image is not read.
     pub(super) record_bytes: u64,
-    /// Pixels above which an image will not be decoded.
+    /// Pixels above which an image is not decoded.
     pixels: u64,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct ImageBatchConfig {
 const COLUMN_BYTES: u64 = i32::MAX as u64;
 
 impl ImageBatchConfig {
-    /// `text` is the name of a text column after the image.
+    /// `text` is the name of a text column that follows the image.
     pub(super) fn new(batch: BatchSize, limits: PipelineLimits, text: Option<&str>) -> Self {
         let image = Field::new(IMAGE, DataType::Binary, false);
         let text = text.map(|name| Field::new(name, DataType::Utf8, false));
@@ -62,14 +62,14 @@ impl ImageBatchConfig {
 }
 
 impl ImageBatchConfig {
-    /// Rows of a stretch: the limit in records.
+    /// Rows of a segment: the limit in records.
     pub(super) fn max_records(&self) -> usize {
         self.batch_limits.records
     }
 
-    /// Bytes that an image counts, and pixels that its decoding takes memory for. One that is no
-    /// image, or has too many pixels, goes on as it is: it is refused, with its reason, before it
-    /// would be decoded.
+    /// Bytes that an image counts, and pixels that its decoding takes memory for. Data that is not
+    /// an image, or an image with too many pixels, counts 0 pixels and is passed on: a later stage
+    /// rejects it with its reason before decoding.
     fn decoded_size(&self, image: &[u8]) -> (u64, u64) {
         let header = probe(image).ok().filter(|header| header.fits(self.pixels));
         let pixels = header.map_or(0, |header| header.charged_pixels());
@@ -79,11 +79,11 @@ impl ImageBatchConfig {
         )
     }
 
-    /// Batches of images that are at hand, each with the name of its source; their rows are counted
-    /// from 0.
+    /// Batches of images in memory, given as the name of the source and the bytes of each. The rows
+    /// are counted from 0.
     ///
     /// # Errors
-    /// When Arrow cannot hold a batch.
+    /// If Arrow cannot hold a batch.
     pub(super) fn batches(
         &self,
         split: &Arc<Split>,
@@ -123,19 +123,19 @@ impl ImageBatchConfig {
     }
 }
 
-/// A record before it has its place in a batch.
+/// A record that is not in a batch yet.
 pub(super) struct ImageRecord<'a> {
-    /// Where it came from.
+    /// The name of its file or archive member.
     pub(super) source: Cow<'a, str>,
-    /// Which record in there.
+    /// Its row in the source.
     pub(super) row: u64,
-    /// The value of the text column, where the rules have one.
+    /// The value of the text column, if the batches have one.
     pub(super) text: Option<Cow<'a, str>>,
-    /// The encoded image, or why there is none.
+    /// The encoded image, or the reject in its place.
     pub(super) image: Result<Cow<'a, [u8]>, RecordError>,
 }
 
-/// The rows of a stretch as they are gathered into batches, which go to `out`.
+/// Collects the rows of a segment into batches and sends them to `out`.
 pub(super) struct ImageBatchBuilder<'a> {
     config: &'a ImageBatchConfig,
     resume: &'a ResumeState,
@@ -153,7 +153,7 @@ pub(super) struct ImageBatchBuilder<'a> {
 }
 
 impl<'a> ImageBatchBuilder<'a> {
-    /// A stretch that begins at `row`.
+    /// A segment that begins at `row`.
     pub(super) fn new(
         batch_config: &'a ImageBatchConfig,
         resume: &'a ResumeState,
@@ -178,71 +178,71 @@ impl<'a> ImageBatchBuilder<'a> {
         }
     }
 
-    /// Whether every sink has the next `rows`.
+    /// Whether every sink has committed the next `rows`.
     pub(super) fn is_done(&self, rows: u64) -> bool {
         self.resume
             .is_committed(self.split.name(), &(self.rows.end..self.rows.end + rows))
     }
 
-    /// The split, and the row that is next.
+    /// The name of the split, and the next row.
     pub(super) fn next(&self) -> (&str, u64) {
         (self.split.name(), self.rows.end)
     }
 
-    /// Passes over the next row, which belongs to a stretch that is done; always `true`.
+    /// Skips the next row, which belongs to a committed segment; always `true`.
     pub(super) fn skip(&mut self) -> bool {
         self.rows = self.rows.end + 1..self.rows.end + 1;
         true
     }
 
-    /// Adds the next row, which has no record and is no reject; always `true`.
+    /// Adds the next row without a record or a reject; always `true`.
     pub(super) fn pass(&mut self) -> bool {
         self.rows.end += 1;
         true
     }
 
-    /// Adds the next row. `false`: no more is wanted.
+    /// Adds the next row. Returns `false` if the receiver is closed.
     ///
     /// # Errors
-    /// When Arrow cannot hold a batch.
-    pub(super) fn push(&mut self, member: ImageRecord<'_>) -> Result<bool, StageError> {
-        let Some(member) = self.try_push(member) else {
+    /// If Arrow cannot hold a batch.
+    pub(super) fn push(&mut self, record: ImageRecord<'_>) -> Result<bool, StageError> {
+        let Some(record) = self.try_push(record) else {
             return Ok(true);
         };
-        let goes_on = self.close()?;
-        // An empty batch takes any row.
-        self.try_push(member);
-        Ok(goes_on)
+        let is_open = self.close()?;
+        // An empty batch accepts any row.
+        self.try_push(record);
+        Ok(is_open)
     }
 
-    /// Adds the next row, or returns it if the batch is full and must be closed before.
-    pub(super) fn try_push<'m>(&mut self, member: ImageRecord<'m>) -> Option<ImageRecord<'m>> {
-        let (bytes, pixels) = match &member.image {
+    /// Adds the next row, or returns it if the batch is full and must be closed first.
+    pub(super) fn try_push<'m>(&mut self, record: ImageRecord<'m>) -> Option<ImageRecord<'m>> {
+        let (bytes, pixels) = match &record.image {
             Ok(image) => self.config.decoded_size(image),
             Err(_) => (0, 0),
         };
         let rows = usize::try_from(self.rows.end - self.rows.start).unwrap_or(usize::MAX);
         if self.bytes > 0 && !self.config.batch_limits.fits(rows + 1, self.bytes + bytes) {
-            return Some(member);
+            return Some(record);
         }
         self.bytes += bytes;
         self.pixels += pixels;
-        // A stretch has at most u32::MAX rows, as its limit is a u32.
+        // A segment has at most u32::MAX rows, because its limit is a u32.
         let ordinal = u32::try_from(self.rows.end - self.rows.start).unwrap_or(u32::MAX);
-        match member.image {
+        match record.image {
             Ok(image) => {
                 self.origin.push(ordinal);
-                self.sources.append_value(member.source);
-                self.numbers.append_value(member.row);
+                self.sources.append_value(record.source);
+                self.numbers.append_value(record.row);
                 self.images.append_value(image);
-                self.texts.append_value(member.text.unwrap_or_default());
+                self.texts.append_value(record.text.unwrap_or_default());
             }
             Err(RecordError {
                 code,
                 reason,
                 reference,
             }) => {
-                let source = Some((member.source.into_owned(), member.row));
+                let source = Some((record.source.into_owned(), record.row));
                 self.rejects.push(Reject {
                     source,
                     reference,
@@ -254,10 +254,11 @@ impl<'a> ImageBatchBuilder<'a> {
         None
     }
 
-    /// Sends what is left, and begins the next stretch. `false`: nobody wants more.
+    /// Sends the collected rows and begins the next segment. Returns `false` if the receiver is
+    /// closed.
     ///
     /// # Errors
-    /// When Arrow cannot hold a batch.
+    /// If Arrow cannot hold a batch.
     pub(super) fn close(&mut self) -> Result<bool, StageError> {
         let rows = self.rows.clone();
         let next = Self::new(self.config, self.resume, self.out, &self.split, rows.end);

@@ -1,5 +1,5 @@
-//! A column of encoded images in a table: plain bytes, or the `struct<bytes, path>` of Hugging Face
-//! datasets.
+//! The column of encoded images of a table: plain bytes, or the `struct<bytes, path>` of Hugging
+//! Face datasets.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,22 +12,26 @@ use arrow::error::ArrowError;
 use crate::image::probe;
 use crate::source::{IMAGE, PIXEL_BYTES};
 
-/// Which of a table's columns it is.
+/// The position and type of the image column of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ImageColumn {
-    place: usize,
+    index: usize,
     is_struct: bool,
 }
 
 impl ImageColumn {
-    /// The column of that name, or the one that looks like it; `None` where none does.
+    /// Finds the column `name`, or without a name the only struct of images or the binary column
+    /// `image`; `None` if the table has neither.
+    ///
+    /// # Errors
+    /// If `name` does not exist or has another type, or if several columns hold images.
     pub(super) fn find(columns: &[FieldRef], name: Option<&str>) -> Result<Option<Self>, String> {
-        let column = |place: usize| {
-            let data_type = columns[place].data_type();
+        let column = |index: usize| {
+            let data_type = columns[index].data_type();
             let is_struct = is_image_struct(data_type);
-            (is_struct || is_bytes(data_type)).then_some(Self { place, is_struct })
+            (is_struct || is_bytes(data_type)).then_some(Self { index, is_struct })
         };
-        let place_of = |name: &str| columns.iter().position(|field| field.name() == name);
+        let index_of = |name: &str| columns.iter().position(|field| field.name() == name);
         if let Some(name) = name {
             let known = || {
                 columns
@@ -36,58 +40,66 @@ impl ImageColumn {
                     .collect::<Vec<_>>()
                     .join(", ")
             };
-            let place = place_of(name)
-                .ok_or_else(|| format!("there is no column `{name}`; known: {}", known()))?;
-            let data_type = columns[place].data_type();
-            let found = column(place);
+            let index = index_of(name)
+                .ok_or_else(|| format!("no column `{name}`; the table has: {}", known()))?;
+            let data_type = columns[index].data_type();
+            let found = column(index);
             return found.map(Some).ok_or_else(|| {
-                format!("column `{name}` is {data_type}; expected binary, or a struct of `bytes` and `path`")
+                format!(
+                    "column `{name}` is {data_type}; expected binary, or a struct of `bytes` and \
+                     `path`"
+                )
             });
         }
         let structs: Vec<usize> = (0..columns.len())
-            .filter(|&at| is_image_struct(columns[at].data_type()))
+            .filter(|&index| is_image_struct(columns[index].data_type()))
             .collect();
         match structs.as_slice() {
-            [] => Ok(place_of(IMAGE).and_then(column)),
-            [place] => Ok(column(*place)),
+            [] => Ok(index_of(IMAGE).and_then(column)),
+            [index] => Ok(column(*index)),
             [..] => {
                 let names: Vec<&str> = structs
                     .iter()
-                    .map(|&place| columns[place].name().as_str())
+                    .map(|&index| columns[index].name().as_str())
                     .collect();
                 Err(format!(
-                    "several columns hold images: {}; say which, or choose `columns`",
+                    "several columns hold images: {}; name one of them, or choose `columns`",
                     names.join(", ")
                 ))
             }
         }
     }
 
-    /// Its name among the columns.
+    /// Its name in `columns`.
     pub(super) fn name(self, columns: &[FieldRef]) -> &str {
-        columns[self.place].name()
+        columns[self.index].name()
     }
 
-    /// The columns once this one is `image`.
+    /// The schema of `columns` with this column renamed to `image`.
     pub(super) fn schema(self, columns: &[FieldRef]) -> Schema {
         let mut columns = columns.to_vec();
-        columns[self.place] = Arc::new(Field::new(IMAGE, DataType::Binary, true));
+        columns[self.index] = Arc::new(Field::new(IMAGE, DataType::Binary, true));
         Schema::new(columns)
     }
 
-    /// The columns with this one as `image`; what is known of the images is put into `images`.
+    /// Returns the columns with this one as binary `image`, and stores the sources and sizes of the
+    /// images in `images`.
     pub(super) fn take(
         self,
         mut columns: Vec<ArrayRef>,
         file: &str,
         images: &mut ImageSizes,
     ) -> Result<Vec<ArrayRef>, ArrowError> {
-        let column = &columns[self.place];
+        let column = &columns[self.index];
         let bytes = if self.is_struct {
             let pair = column.as_struct();
             let part = |name: &str| {
                 let part = pair.column_by_name(name).cloned();
-                part.ok_or_else(|| ArrowError::SchemaError(format!("an image has no `{name}`")))
+                part.ok_or_else(|| {
+                    ArrowError::SchemaError(format!(
+                        "the struct of an image lacks the field `{name}`"
+                    ))
+                })
             };
             images.sources = Some(Arc::new(sources(
                 &cast(&part("path")?, &DataType::Utf8)?,
@@ -98,7 +110,7 @@ impl ImageColumn {
             cast(column, &DataType::Binary)?
         };
         images.measure(bytes.as_binary());
-        columns[self.place] = bytes;
+        columns[self.index] = bytes;
         Ok(columns)
     }
 }
@@ -124,7 +136,7 @@ fn is_image_struct(data_type: &DataType) -> bool {
     fields.len() == 2 && typed("bytes").is_some_and(is_bytes) && typed("path").is_some_and(is_text)
 }
 
-/// `<file>/<path>` where an image has a path of its own.
+/// The source of each image: `<file>/<path>` if it has a path, else `<file>`.
 fn sources(paths: &ArrayRef, file: &str) -> StringArray {
     let paths = paths.as_string::<i32>();
     let source =
@@ -132,12 +144,13 @@ fn sources(paths: &ArrayRef, file: &str) -> StringArray {
     StringArray::from_iter_values(paths.iter().map(source))
 }
 
-/// What is known of a batch's images before they are decoded.
+/// Sources and sizes of the images of a batch before they are decoded.
 #[derive(Default)]
 pub(super) struct ImageSizes {
-    /// Where each came from, if it has a path of its own.
+    /// The source of each image, if the images have paths.
     pub(super) sources: Option<ArrayRef>,
-    /// For each, stored bytes and pixels by its header; 0 pixels where the header cannot be read.
+    /// Stored bytes of each image, and pixels according to its header; 0 pixels if the header
+    /// cannot be read.
     sizes: Vec<(u64, u64)>,
 }
 
@@ -161,7 +174,7 @@ impl ImageSizes {
             .fold(0, |total, (_, pixels)| total.saturating_add(*pixels))
     }
 
-    /// Bytes that the images take decoded, beyond those that they take as they are stored.
+    /// Bytes by which the decoded images exceed the stored ones.
     pub(super) fn decoded_beyond_stored(&self, rows: Range<usize>) -> u64 {
         let sizes = self.sizes.get(rows).unwrap_or_default();
         let beyond = |(stored, pixels): &(u64, u64)| {
@@ -190,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn the_column_is_found_by_its_type_or_by_its_name() {
+    fn image_column_is_found_by_type_or_name() {
         let text: FieldRef = Arc::new(Field::new("label", DataType::Utf8, true));
         let bytes: FieldRef = Arc::new(Field::new("image", DataType::Binary, true));
         let find = |columns: &[&FieldRef], name| {
@@ -206,37 +219,36 @@ mod tests {
         assert_eq!(
             find(&[&text, &bytes], None),
             Ok(Some(ImageColumn {
-                place: 1,
+                index: 1,
                 is_struct: false
             }))
         );
         assert_eq!(
             find(&[&text, &pair("img")], None),
             Ok(Some(ImageColumn {
-                place: 1,
+                index: 1,
                 is_struct: true
             }))
         );
         assert_eq!(
             find(&[&pair("a"), &pair("b")], Some("b")),
             Ok(Some(ImageColumn {
-                place: 1,
+                index: 1,
                 is_struct: true
             }))
         );
         let fault = find(&[&pair("a"), &pair("b")], None).unwrap_err();
         assert_eq!(
             fault,
-            "several columns hold images: a, b; say which, or choose `columns`"
+            "several columns hold images: a, b; name one of them, or choose `columns`"
         );
-        assert!(
-            find(&[&text], Some("label"))
-                .unwrap_err()
-                .starts_with("column `label` is Utf8; expected binary")
+        assert_eq!(
+            find(&[&text], Some("label")).unwrap_err(),
+            "column `label` is Utf8; expected binary, or a struct of `bytes` and `path`"
         );
         assert_eq!(
             find(&[&text], Some("x")).unwrap_err(),
-            "there is no column `x`; known: label"
+            "no column `x`; the table has: label"
         );
     }
 }

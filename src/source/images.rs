@@ -1,4 +1,4 @@
-//! The source `images`: image files of a folder or a glob, as they lie there, still encoded.
+//! The source `images`: reads the encoded image files of a folder or a glob.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -37,55 +37,55 @@ pub const EXTENSIONS: &[&str] = &[
     "dib", "gif", "tif", "tiff", "pnm", "pbm", "pgm", "ppm",
 ];
 
-/// Batches that are read before they are asked for.
+/// Batches that are read ahead of the consumer.
 pub(super) const AHEAD: usize = 2;
 
-/// How long files that come wait for more where the pipeline does not say.
+/// Default of `batch.delay` for watched files: how long files that arrive wait for more.
 const DELAY: Duration = Duration::from_millis(200);
-/// How long a file that cannot be read is tried again where the pipeline does not say.
+/// Default of `retry_timeout`.
 const RETRY_TIMEOUT: Duration = Duration::from_hours(1);
-/// A folder cannot be looked through more often than this.
-const LEAST_RESCAN: Duration = Duration::from_millis(100);
+/// The smallest valid `rescan`.
+const MIN_RESCAN: Duration = Duration::from_millis(100);
 
 /// Options of the source `images`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct ImagesSourceConfig {
     /// A folder (all image files in it and its subfolders), a glob such as `photos/**/*.jpg`
-    /// (exactly what it matches), or a single file. A path that exists is no glob, whatever
-    /// characters it holds. In a folder, hidden files and folders (`.x`) are passed over, and
-    /// folders whose names begin with an underscore (`_temporary`); photographs such as
-    /// `_DSC0001.JPG` are taken. The folder `_latentflow` is never read. `check` and the summary
-    /// count what is passed over.
+    /// (exactly the files that match), or a single file. A path that exists is never treated as a
+    /// glob, even if it contains such characters. In a folder, hidden files and folders (`.x`) are
+    /// skipped, and folders whose names begin with an underscore (`_temporary`); photographs such
+    /// as `_DSC0001.JPG` are read. The folder `_latentflow` is never read. `check` and the summary
+    /// count the skipped files.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     path: String,
-    /// Also take what symbolic links lead to. Default: links are passed over.
+    /// Follow symbolic links. Default: false; links are skipped.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     follow_links: bool,
-    /// Add the column `label`: the name of the folder that a file lies in, as collections with a
-    /// folder for each class have it. Default: false.
+    /// Add the column `label` with the name of the folder that contains the file, for collections
+    /// with one folder per class. Default: false.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     folder_labels: bool,
-    /// Go on when all files are read, and take those that come, once they are written or moved in:
-    /// a run then ends only when it is told to. Default: false.
+    /// Continue after all files are read, and read new files once they are completely written or
+    /// moved in. The run then ends only when it is stopped. Default: false.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     watch: bool,
-    /// How often a folder that is watched is looked through as a whole, for what the system did not
-    /// tell of: on network file systems it tells nothing. Default: 10m; 1m for buckets, which are
-    /// only looked through.
+    /// Interval between full listings of a watched folder, which find files that the system did not
+    /// report; on network file systems it reports none. At least 100ms. Default: 10m; 1m for
+    /// buckets, which are only listed.
     #[schemars(extend("x-changes-rows" = false))]
     rescan: Option<HumanDuration>,
-    /// How long a file of a folder that is watched is tried again, after 1 second and then less and
-    /// less often, where it cannot be read for a reason that is not its own: permissions, a disk, a
-    /// file server. Then it is rejected; the reject refers to the file, so that the source
-    /// `rejects` can read it later. Default: 1h.
+    /// How long reading a file of a watched folder is retried, after 1 second and then at growing
+    /// intervals, if it fails for a reason outside of the file: permissions, a disk, a file server.
+    /// Then the file is rejected; the reject refers to the file, so that the source `rejects` can
+    /// read it later. Default: 1h.
     #[schemars(extend("x-changes-rows" = false))]
     retry_timeout: Option<HumanDuration>,
 }
 
-/// The column of folders' names.
+/// The column with the names of the folders.
 const LABEL: &str = "label";
 
 impl SourceConfig for ImagesSourceConfig {
@@ -102,16 +102,13 @@ impl SourceConfig for ImagesSourceConfig {
             ImageBatchConfig::new(batch, context.limits, self.folder_labels.then_some(LABEL));
         let rescan = match (self.watch, self.rescan) {
             (false, Some(_)) => {
-                return Err(vec![ConfigError::new(
-                    "rescan",
-                    "says how to watch; add watch = true",
-                )]);
+                return Err(vec![ConfigError::new("rescan", "requires `watch = true`")]);
             }
             (false, None) => None,
-            (true, Some(span)) if span.0 < LEAST_RESCAN => {
+            (true, Some(span)) if span.0 < MIN_RESCAN => {
                 return Err(vec![ConfigError::new(
                     "rescan",
-                    format!("{span} is too often; write 100ms or more"),
+                    format!("{span} is too short; expected 100ms or more"),
                 )]);
             }
             (true, span) => Some(span.map_or_else(|| files.default_rescan(), |span| span.0)),
@@ -119,7 +116,7 @@ impl SourceConfig for ImagesSourceConfig {
         if let (false, Some(_)) = (self.watch, self.retry_timeout) {
             return Err(vec![ConfigError::new(
                 "retry_timeout",
-                "says how to watch; add watch = true",
+                "requires `watch = true`",
             )]);
         }
         let delay = batch.delay.map_or(DELAY, |delay| delay.0);
@@ -137,16 +134,16 @@ impl SourceConfig for ImagesSourceConfig {
     }
 }
 
-/// The source as planned.
+/// The planned source.
 struct ImagesSource {
     name: String,
     files: FileSet,
     batch_config: ImageBatchConfig,
-    /// Where files are watched, how often all of them are looked at.
+    /// The interval between full listings; `None` if files are not watched.
     rescan: Option<Duration>,
-    /// How long files that come wait for more.
+    /// How long files that arrive wait for more.
     delay: Duration,
-    /// How long a file that cannot be read is tried again.
+    /// How long reading an unavailable file is retried.
     retry_timeout: Duration,
     metrics: Arc<Metrics>,
 }
@@ -203,46 +200,54 @@ impl Source for ImagesSource {
         } = *self;
         let state = resume.state.as_ref();
         if let Some(rescan) = self.rescan {
-            let pace = watch::WatchConfig {
+            let watch_config = watch::WatchConfig {
                 rescan,
                 delay: self.delay,
                 retry_timeout: self.retry_timeout,
             };
-            return watch::open(&name, files, batch_config, resume, pace, self.metrics);
+            return watch::open(
+                &name,
+                files,
+                batch_config,
+                resume,
+                watch_config,
+                self.metrics,
+            );
         }
         let mut listing = files.list()?;
         let found = listing.files.len();
-        let mut notes = DigestLog::new(&name, state);
+        let mut digest_log = DigestLog::new(&name, state);
         let mut record = RootRecord::load(&name, state)?;
         let root = files
             .local_root()
-            .map(|path| SourceRoot::look(&path))
+            .map(|path| SourceRoot::probe(&path))
             .transpose()
             .map_err(StageError::Other)?;
         let unmounted = root.iter().flat_map(|root| record.missing_below(root));
         listing.unread.extend(unmounted.map(|name| (name, None)));
-        let mut recalled = listing_journal::load(&name, state, &mut listing, &mut notes)?;
+        let mut loaded = listing_journal::load(&name, state, &mut listing, &mut digest_log)?;
         if let Some(root) = &root {
-            // Where known files are seen, they were moved to another disk.
-            if let Some(missing) = record.missing(root).filter(|_| !recalled.has_present()) {
-                let advice = "mount it, or accept the folder as it is with --start-over";
+            // If known files are present, they were moved to another disk.
+            if let Some(missing) = record.missing(root).filter(|_| !loaded.has_present()) {
+                let advice =
+                    "mount it, or accept the folder in its current state with --start-over";
                 return Err(StageError::Other(format!("{missing}; {advice}")));
             }
             record.record(root, listing.mount_points(), &name, state)?;
         }
-        recalled.add(&name, state, &mut listing)?;
+        loaded.add(&name, state, &mut listing)?;
         let LoadedListings {
             journals,
             mut unread,
             gone,
-        } = recalled;
+        } = loaded;
         unread.extend(listing.take_failures());
         let total = journals
             .iter()
             .map(|journal| pending(journal, resume))
             .sum();
-        // Where files are left to read and none is found, a disk is not mounted rather than all
-        // files removed.
+        // If rows are left to read and no file is found, more likely a disk is not mounted than all
+        // files were removed.
         if found == 0 && (journals.is_empty() || total > 0) {
             if let Some(unavailable) = unread.first() {
                 return Err(unavailable.to_stage_error());
@@ -258,7 +263,7 @@ impl Source for ImagesSource {
             reader.read(
                 &journals,
                 ReadNotes {
-                    notes,
+                    digest_log,
                     pending: Vec::new(),
                     gone,
                 },
@@ -270,57 +275,57 @@ impl Source for ImagesSource {
     }
 }
 
-/// Rows that are not done.
+/// Number of rows that are not committed.
 fn pending(journal: &JournaledListing, resume: &ResumeState) -> u64 {
     let rows = journal.first..journal.first + journal.rows.len() as u64;
     rows.filter(|&row| !resume.is_committed(journal.split.name(), &(row..row + 1)))
         .count() as u64
 }
 
-/// What it takes to read the files of a listing.
+/// Reads the files of a listing.
 struct ListedImageReader {
     batch_config: ImageBatchConfig,
     root: Location,
     resume: ResumeState,
 }
 
-/// What a run notes of the files that it reads, for those after it.
+/// Records of the files that a run reads, for later runs.
 struct ReadNotes {
-    /// The digests of their contents.
-    notes: DigestLog,
-    /// Those of files whose batch is not handed over yet: a batch costs one write.
+    /// The log of content digests.
+    digest_log: DigestLog,
+    /// Digests of files whose batch is not sent yet: one write per batch.
     pending: Vec<DigestEntry>,
-    /// The rows that are rejected because their files are gone.
+    /// The rows that are rejected because their files do not exist or have changed.
     gone: MissingRows,
 }
 
 impl ReadNotes {
-    /// Writes what is pending, before the batch is handed over that it belongs to.
+    /// Writes the pending digests, before the batch of their files is sent.
     fn flush(&mut self) -> Result<(), StageError> {
-        self.notes.append(&self.pending)?;
+        self.digest_log.append(&self.pending)?;
         self.pending.clear();
         Ok(())
     }
 }
 
-/// The end of a read.
+/// Why a read ended.
 enum SendEnd {
-    /// All rows were handed over or are among the unread ones.
+    /// All rows were sent or are among the unread ones.
     Complete,
-    /// The receiver is gone.
+    /// The receiver is closed.
     Closed,
 }
 
 impl ListedImageReader {
-    /// Reads all rows that are not done. `unread`: what the listing has left out.
+    /// Reads all rows that are not committed. `unread` holds the paths that the listing left out.
     ///
     /// # Errors
-    /// When the process or the store cannot read any file now, or Arrow cannot hold a batch; at the
-    /// end, the files that could not be read, those of `unread` among them.
+    /// If the process or the store cannot read any file now, or Arrow cannot hold a batch; at the
+    /// end, the files that could not be read, which include those of `unread`.
     fn read(
         &self,
         journals: &[JournaledListing],
-        mut learned: ReadNotes,
+        mut notes: ReadNotes,
         unread: Vec<UnavailableInput>,
         out: &BatchSender,
     ) -> Result<(), StageError> {
@@ -333,7 +338,7 @@ impl ListedImageReader {
         } in journals
         {
             let mut rows_unread = Vec::new();
-            let end = self.read_rows(split, *first, rows, &mut learned, out, &mut rows_unread)?;
+            let end = self.read_rows(split, *first, rows, &mut notes, out, &mut rows_unread)?;
             rows_unread
                 .into_iter()
                 .try_for_each(|unavailable| inputs.leave(unavailable))?;
@@ -344,17 +349,17 @@ impl ListedImageReader {
         inputs.into_result()
     }
 
-    /// Reads those of the rows from `start` on that are not done. Those that could not be read are
-    /// appended to `unread`; after one that concerns the whole process, none is read.
+    /// Reads the uncommitted rows of `rows`, which begin at row `start`. Files that could not be
+    /// read are appended to `unread`. An error of the process ends the read.
     ///
     /// # Errors
-    /// When Arrow cannot hold a batch.
+    /// If Arrow cannot hold a batch.
     fn read_rows(
         &self,
         split: &Arc<Split>,
         mut start: u64,
         rows: &[JournalRow],
-        learned: &mut ReadNotes,
+        notes: &mut ReadNotes,
         out: &BatchSender,
         unread: &mut Vec<UnavailableInput>,
     ) -> Result<SendEnd, StageError> {
@@ -362,7 +367,7 @@ impl ListedImageReader {
             let builder =
                 ImageBatchBuilder::new(&self.batch_config, &self.resume, out, split, start);
             let length = rows.len() as u64;
-            if !builder.is_done(length) && !self.read_stretch(rows, builder, learned, unread)? {
+            if !builder.is_done(length) && !self.read_segment(rows, builder, notes, unread)? {
                 return Ok(SendEnd::Closed);
             }
             if unread
@@ -376,26 +381,29 @@ impl ListedImageReader {
         Ok(SendEnd::Complete)
     }
 
-    /// `false` when nobody wants more.
-    fn read_stretch(
+    /// Reads the rows of one segment. Returns `false` if the receiver is closed.
+    fn read_segment(
         &self,
         rows: &[JournalRow],
         mut builder: ImageBatchBuilder<'_>,
-        learned: &mut ReadNotes,
+        notes: &mut ReadNotes,
         unread: &mut Vec<UnavailableInput>,
     ) -> Result<bool, StageError> {
-        let there = rows
+        let present = rows
             .iter()
-            .filter(|row| row.standing == RowState::Present)
+            .filter(|row| row.state == RowState::Present)
             .map(|row| &row.file);
-        let mut images = ObjectPrefetcher::new(&self.root, self.batch_config.record_bytes, there);
+        let mut images = ObjectPrefetcher::new(&self.root, self.batch_config.record_bytes, present);
         for row in rows {
-            let image = match row.standing {
+            let image = match row.state {
                 RowState::Present => images.next(&row.file),
                 RowState::Unseen => Err(ReadFailure::Unavailable(unseen(&row.file, &self.root))),
                 RowState::Changed | RowState::Gone | RowState::Rejected => {
                     if !builder.is_done(1) {
-                        tracing::warn!("{}: {GONE}", row.file.name);
+                        tracing::warn!(
+                            path = %row.file.name,
+                            "a listed file was deleted or modified"
+                        );
                     }
                     Err(row.file.unreadable(GONE).into())
                 }
@@ -403,10 +411,10 @@ impl ListedImageReader {
             let image = match image {
                 Ok(image) => Ok(Cow::from(image)),
                 Err(ReadFailure::Rejected(refusal)) => {
-                    // If the same file comes back, it is to be read.
+                    // If the same file reappears, it must be read.
                     if refusal.code == RejectCode::Unreadable && !builder.is_done(1) {
                         let (split, number) = builder.next();
-                        learned.gone.add(split, number)?;
+                        notes.gone.add(split, number)?;
                     }
                     Err(refusal)
                 }
@@ -416,7 +424,7 @@ impl ListedImageReader {
                     if !is_done {
                         unread.push(unavailable);
                     }
-                    learned.flush()?;
+                    notes.flush()?;
                     if !builder.close()? {
                         return Ok(false);
                     }
@@ -427,24 +435,27 @@ impl ListedImageReader {
                     continue;
                 }
             };
-            let note = image.as_ref().ok().and_then(|image| self.note(row, image));
-            if let Some(member) = builder.try_push(member(&row.file, image)) {
-                learned.flush()?;
+            let digest = image
+                .as_ref()
+                .ok()
+                .and_then(|image| self.new_digest(row, image));
+            if let Some(record) = builder.try_push(image_record(&row.file, image)) {
+                notes.flush()?;
                 if !builder.close()? {
                     return Ok(false);
                 }
-                // An empty batch takes any row.
-                builder.try_push(member);
+                // An empty batch accepts any row.
+                builder.try_push(record);
             }
-            learned.pending.extend(note);
+            notes.pending.extend(digest);
         }
-        learned.flush()?;
+        notes.flush()?;
         builder.close()
     }
 
-    /// The digest of a file of this machine, by which it is recognized when its time has changed;
-    /// `None` if it is known.
-    fn note(&self, row: &JournalRow, image: &[u8]) -> Option<DigestEntry> {
+    /// The digest of a local file, by which it is recognized after its time has changed; `None` if
+    /// the digest is already logged.
+    fn new_digest(&self, row: &JournalRow, image: &[u8]) -> Option<DigestEntry> {
         let is_new = self.root.local().is_some() && row.file.digest.is_none();
         is_new.then(|| DigestEntry {
             digest: Some(ContentDigest::of(image)),
@@ -453,8 +464,8 @@ impl ListedImageReader {
     }
 }
 
-/// The record of a file, or why there is none.
-pub(super) fn member<'a>(
+/// The record of a file: its bytes or its reject.
+pub(super) fn image_record<'a>(
     file: &'a ListedFile,
     image: Result<Cow<'a, [u8]>, RecordError>,
 ) -> ImageRecord<'a> {
@@ -466,9 +477,9 @@ pub(super) fn member<'a>(
     }
 }
 
-/// That a file is not read, since it or its folder is not there now.
+/// The error of a file that is not read because it or its folder is missing now.
 pub(super) fn unseen(file: &ListedFile, root: &Location) -> UnavailableInput {
-    let error = std::io::Error::other("it cannot be found, or its folder cannot be read");
+    let error = std::io::Error::other("the file does not exist, or its folder cannot be read");
     UnavailableInput {
         path: file.location(root).to_path(),
         class: ErrorClass::Environment,
@@ -476,12 +487,13 @@ pub(super) fn unseen(file: &ListedFile, root: &Location) -> UnavailableInput {
     }
 }
 
-/// The name of the folder that a file lies in; empty for the root of the listing.
+/// The name of the folder that contains a file; empty for the root of the listing.
 fn folder(name: &str) -> &str {
     name.rsplit('/').nth(1).unwrap_or_default()
 }
 
-pub(super) const GONE: &str = "was listed, but is gone or was changed since";
+/// Reject reason of a listed file that does not exist any more or is another one.
+pub(super) const GONE: &str = "was deleted or modified after it was listed";
 
 #[cfg(test)]
 mod tests {
@@ -505,7 +517,7 @@ mod tests {
     use crate::source::KINDS;
     use crate::units::ByteSize;
 
-    /// A PNM of so many pixels, black.
+    /// A black PPM image of `width` by `height` pixels.
     fn image(width: usize, height: usize) -> Vec<u8> {
         let mut image = format!("P6 {width} {height} 255\n").into_bytes();
         image.resize(image.len() + width * height * 3, 0);
@@ -553,7 +565,7 @@ mod tests {
         assert_eq!(
             opened.total.known(),
             Some(rows),
-            "the total is what is pending"
+            "the total counts the pending rows"
         );
         batches
     }
@@ -580,7 +592,7 @@ mod tests {
     }
 
     #[test]
-    fn files_come_as_they_are_in_the_order_of_their_names() {
+    fn files_are_read_unchanged_in_order_of_their_names() {
         let folder = tempfile::tempdir().unwrap();
         fill(folder.path(), &["c.pnm", "a.PNM", "b/x.png"]);
         let batches = read(folder.path(), json!({}), &ResumeState::default());
@@ -609,7 +621,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_may_be_labelled_by_its_folder() {
+    fn folder_labels_add_the_name_of_the_folder() {
         let folder = tempfile::tempdir().unwrap();
         fill(
             folder.path(),
@@ -642,7 +654,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_ends_at_its_limit_in_records_or_in_decoded_bytes() {
+    fn batch_ends_at_limit_of_records_or_decoded_bytes() {
         let folder = tempfile::tempdir().unwrap();
         fill(
             folder.path(),
@@ -662,7 +674,7 @@ mod tests {
     }
 
     #[test]
-    fn images_beyond_the_limits_are_refused_unread_or_count_no_pixels() {
+    fn image_beyond_limits_is_rejected_or_counts_no_pixels() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.pnm"), image(100, 100)).unwrap();
         fs::write(folder.path().join("b.pgm"), b"P5 100000 100000 255\n").unwrap();
@@ -686,7 +698,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_run_goes_on_where_the_earlier_ended_with_the_same_batches() {
+    fn later_run_resumes_with_the_same_batches() {
         let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fill(
             folder.path(),
@@ -717,12 +729,12 @@ mod tests {
         assert_eq!(
             sources(&rest[0]),
             ["c.pnm", "d.pnm"],
-            "the caller cuts out what is done"
+            "the caller cuts out committed rows"
         );
     }
 
     #[test]
-    fn new_files_are_read_and_old_ones_that_are_gone_are_refused_unless_they_are_done() {
+    fn new_file_is_read_and_missing_uncommitted_one_is_rejected() {
         let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fill(folder.path(), &["a.pnm", "b.pnm", "c.pnm"]);
         let first = read(
@@ -743,11 +755,7 @@ mod tests {
             [vec![], vec!["c.pnm"], vec!["0.pnm"]]
         );
         assert_eq!(second[0].rejects[0].code, RejectCode::Unreadable);
-        assert!(
-            second[0].rejects[0]
-                .reason
-                .starts_with("b.pnm: was listed, but is gone")
-        );
+        assert_eq!(second[0].rejects[0].reason, format!("b.pnm: {GONE}"));
         assert_eq!(
             second[2].batch.provenance.ranges()[0].split.name(),
             "in/listing-1"
@@ -755,7 +763,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_without_images_is_an_error_and_so_is_one_that_was_emptied_too_early() {
+    fn folder_without_images_or_emptied_too_early_is_an_error() {
         let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let error = |resume: &ResumeState| {
             open(folder.path(), json!({}), resume)
@@ -766,21 +774,25 @@ mod tests {
         assert!(
             error(&ResumeState::default())
                 .unwrap()
-                .contains("of 1 files that were looked at, none has the extension jpg")
+                .contains("; 1 files scanned, none has the extension jpg, ")
         );
         fill(folder.path(), &["a.pnm"]);
         let first = read(folder.path(), json!({}), &resume(state.path(), &[]));
         fs::remove_file(folder.path().join("a.pnm")).unwrap();
-        assert!(error(&resume(state.path(), &[])).is_some());
+        assert!(
+            error(&resume(state.path(), &[]))
+                .unwrap()
+                .contains("; 1 files scanned, none has the extension jpg, ")
+        );
         assert_eq!(
             error(&resume(state.path(), &[&first[0]])),
             None,
-            "all is done: they may be removed"
+            "files of committed rows may be removed"
         );
     }
 
     #[test]
-    fn every_file_of_a_folder_of_broken_images_becomes_a_row() {
+    fn every_broken_image_becomes_a_row() {
         let Some(folder) = crate::test_data::test_data("bad") else {
             return;
         };
@@ -795,15 +807,15 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_pipe_is_not_waited_for_even_when_it_takes_the_place_of_a_listed_file() {
+    fn pipe_is_skipped_and_rejected_in_place_of_a_listed_file() {
         let folder = tempfile::tempdir().unwrap();
         fill(folder.path(), &["a.pnm", "b.pnm"]);
         let pipe = |name: &str| {
-            let made = std::process::Command::new("mkfifo")
+            let status = std::process::Command::new("mkfifo")
                 .arg(folder.path().join(name))
                 .status()
                 .unwrap();
-            assert!(made.success());
+            assert!(status.success());
         };
         pipe("pipe.jpg");
         let batches = read(folder.path(), json!({}), &ResumeState::default());
@@ -821,8 +833,9 @@ mod tests {
         let failure = listing.files["a.pnm"]
             .read(&listing.root, 1000)
             .unwrap_err();
-        assert!(
-            matches!(failure, ReadFailure::Rejected(refusal) if refusal.code == RejectCode::Unreadable)
-        );
+        assert!(matches!(
+            failure,
+            ReadFailure::Rejected(refusal) if refusal.code == RejectCode::Unreadable
+        ));
     }
 }

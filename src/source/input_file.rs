@@ -1,4 +1,4 @@
-//! The files of a source of records: found at planning, each a split of its own.
+//! The input files of a source of records. Each file is a split.
 
 use std::io;
 use std::sync::Arc;
@@ -11,24 +11,24 @@ use crate::source::listed_file::{CHANGED, ListedFile, ReadFailure, RecordError};
 use crate::source::skipped_files::LastSkippedFiles;
 use crate::storage::{FileReader, Location, PrefetchedObject, S3Path};
 
-/// A file of input.
+/// An input file.
 #[derive(Debug, Clone)]
 pub(super) struct InputFile {
-    /// As it was when it was listed.
+    /// The file as it was listed.
     listed: ListedFile,
     /// The root of the listing.
     root: Location,
-    /// Its path relative to the root of the listing, with `/` between folders.
+    /// The path relative to the root of the listing, with `/` between folders.
     pub(super) name: String,
-    /// `<stage>/<name>:<size>:<etag, or modification time in ns>`: a file that was written anew is
+    /// `<stage>/<name>:<size>:<etag, or modification time in ns>`. A file that is written again is
     /// another input.
     pub(super) split: Arc<Split>,
-    /// What [`Self::companion`] was before the file went on in another split.
+    /// The value of [`Self::companion`] before the rows were continued in another split.
     companion: Option<String>,
 }
 
 impl InputFile {
-    /// A file of a listing under `root`, with the split that it has on its own.
+    /// A file of a listing below `root`, with its own split.
     pub(super) fn new(stage: &str, root: &Location, listed: ListedFile) -> Self {
         let split = Split::new(format!("{stage}/{}", listed.identity()));
         Self {
@@ -40,38 +40,40 @@ impl InputFile {
         }
     }
 
-    /// Asks for what reading it begins with, and does not wait; `None` where it is opened at once,
-    /// or where the store does not say of what content the answers are: then they must not be old.
+    /// Requests the beginning of an object without waiting for the response. `None` for a local
+    /// file, and for an object without an etag: its responses cannot be assigned to a version of
+    /// the content, so they must not be requested early.
     ///
     /// # Errors
-    /// When requests cannot be made at all.
+    /// If requests cannot be sent.
     pub(super) fn prefetch(&self) -> Result<Option<PrefetchedObject>, StageError> {
         match self.location() {
             Location::Remote(object) if self.listed.etag.is_some() => {
-                self.ahead(&object).map(Some).map_err(self.failed())
+                self.request(&object).map(Some).map_err(self.failed())
             }
             _ => Ok(None),
         }
     }
 
-    /// Opens it, by what was asked before, if it is still the file that was listed.
+    /// Opens the file, with the result of [`Self::prefetch`], if it is still the one that was
+    /// listed.
     ///
     /// # Errors
-    /// A rejection (`unreadable`, with the reason) if it is gone or changed; else what makes it
-    /// unavailable.
+    /// A rejection (`unreadable`, with the reason) if the file is missing or changed, else the
+    /// error of the environment that makes it unavailable.
     pub(super) fn open_listed(
         &self,
-        asked: Option<PrefetchedObject>,
+        prefetched: Option<PrefetchedObject>,
     ) -> Result<FileReader, ReadFailure> {
         let location = self.location();
         let Location::Remote(object) = &location else {
             return self.listed.open(&self.root);
         };
         let failed = |error| self.listed.failure(&location, error);
-        let asked = asked
-            .map_or_else(|| self.ahead(object), Ok)
+        let response = prefetched
+            .map_or_else(|| self.request(object), Ok)
             .map_err(failed)?;
-        let (found, input) = asked.wait().map_err(failed)?;
+        let (found, input) = response.wait().map_err(failed)?;
         let is_same =
             found.is_some_and(|found| ListedFile::from(found).has_content_of(&self.listed));
         if is_same {
@@ -86,13 +88,13 @@ impl InputFile {
         &self.listed
     }
 
-    /// Whether it lies on this machine.
+    /// Whether the file is local.
     pub(super) fn is_local(&self) -> bool {
         self.root.local().is_some()
     }
 
-    /// What the name of its split has beside the stage and the file: other files that decide its
-    /// records.
+    /// The rest of the name of the split after the stage and the identity of the file: other files
+    /// that determine its records.
     pub(super) fn companion(&self, stage: &str) -> &str {
         let own = || {
             self.split
@@ -104,7 +106,7 @@ impl InputFile {
         self.companion.as_deref().or_else(own).unwrap_or_default()
     }
 
-    /// The same file, whose rows go on in another split.
+    /// The same file, whose rows are continued in another split.
     pub(super) fn continuing(&self, stage: &str, split: &str) -> Self {
         let companion = Some(self.companion(stage).to_owned());
         Self {
@@ -119,12 +121,12 @@ impl InputFile {
         self.listed.size
     }
 
-    fn ahead(&self, object: &S3Path) -> io::Result<PrefetchedObject> {
+    fn request(&self, object: &S3Path) -> io::Result<PrefetchedObject> {
         let ListedFile { size, etag, .. } = &self.listed;
         object.prefetch(*size, etag.as_deref())
     }
 
-    /// Opens it, whether it is still the file that was listed or not.
+    /// Opens the file without checking that it is still the one that was listed.
     ///
     /// # Errors
     /// The error of the system.
@@ -133,16 +135,16 @@ impl InputFile {
         self.location().open(*size, etag.as_deref())
     }
 
-    /// For `map_err`: an I/O error of the file.
+    /// A function for `map_err` that converts an I/O error of the file.
     pub(super) fn failed(&self) -> impl FnOnce(io::Error) -> StageError {
         |error| self.location().io_error(error)
     }
 
-    /// Stops reading if an error of the environment made a read of `input` fail: then what a
-    /// library reported is not a verdict on the file.
+    /// Stops reading if a read of `input` failed with an error of the environment. The error that a
+    /// library reported is then not a verdict on the file.
     ///
     /// # Errors
-    /// [`ReadEnd::UnavailableInput`].
+    /// [`ReadEnd::Unavailable`].
     pub(super) fn check_available(&self, input: &FileReader) -> Result<(), ReadEnd> {
         match input.failure() {
             None => Ok(()),
@@ -155,7 +157,8 @@ impl InputFile {
         }
     }
 
-    /// For `map_err`: why reading stops at an I/O error of the file.
+    /// A function for `map_err` that converts an I/O error of the file to the reason why reading
+    /// stops.
     pub(super) fn stopped(&self) -> impl FnOnce(io::Error) -> ReadEnd {
         |error| match self.unavailable(error) {
             Ok(unavailable) => unavailable.into(),
@@ -163,11 +166,11 @@ impl InputFile {
         }
     }
 
-    /// That the file does not fit the plan, with the number of records that it holds, 1 where that
-    /// is not known.
-    pub(super) fn unfit(&self, code: RejectCode, what: &str, records: u64) -> ReadEnd {
+    /// The reject of a file that does not fit the plan. `records` is the number of records in the
+    /// file, 1 if that is unknown.
+    pub(super) fn unfit(&self, code: RejectCode, reason: &str, records: u64) -> ReadEnd {
         ReadEnd::Rejected(
-            RecordError::new(code, format!("{}: {what}", self.name)),
+            RecordError::new(code, format!("{}: {reason}", self.name)),
             records,
         )
     }
@@ -185,12 +188,12 @@ impl InputFile {
     }
 }
 
-/// The files that `path` means, sorted bytewise by name: one file, all files of a folder and its
-/// subfolders that have one of `extensions`, or what a glob matches. Links are followed: that is
-/// how data sets are laid out in caches.
+/// Lists the files that `path` selects, sorted bytewise by name: one file, all files of a folder
+/// and its subfolders that have one of `extensions`, or the matches of a glob. Links are followed,
+/// because datasets in caches consist of links.
 ///
 /// # Errors
-/// When there is none, or the folder cannot be read.
+/// If no file is found, or the folder cannot be read.
 pub(super) fn list(
     stage: &str,
     path: &str,
@@ -199,20 +202,20 @@ pub(super) fn list(
     list_all(stage, path, extensions, &LastSkippedFiles::default()).map(|(files, _)| files)
 }
 
-/// As [`list`], with the files and folders that an error of the environment kept from being looked
-/// at; what was left out is counted in `passed_over`.
+/// As [`list`], but also returns the files and folders that could not be read because of an error
+/// of the environment. Skipped files are counted in `skipped_files`.
 ///
 /// # Errors
-/// As there.
+/// Those of [`list`].
 pub(super) fn list_all(
     stage: &str,
     path: &str,
     extensions: &'static [&'static str],
-    passed_over: &LastSkippedFiles,
+    skipped_files: &LastSkippedFiles,
 ) -> Result<(Vec<InputFile>, Vec<UnavailableInput>), StageError> {
     let set = FileSet::new(path.to_owned(), true, extensions)
         .map_err(|fault| StageError::Other(fault.message))?;
-    let set = set.reporting_to(passed_over.clone());
+    let set = set.reporting_to(skipped_files.clone());
     let mut listing = set.list()?;
     if listing.files.is_empty() {
         return Err(set.no_matches(&listing));
@@ -225,8 +228,8 @@ pub(super) fn list_all(
     Ok((files.collect(), unread))
 }
 
-/// The split of the one reject that stands for a file which cannot be used. It is not the file's
-/// own: if the file can be used later, all of its rows are new.
+/// The split of the one reject that represents an unusable file. It differs from the file's own
+/// split, so that all rows are new if the file can be read later.
 pub(super) fn unusable(split: &Split) -> Arc<Split> {
     Split::new(format!("{}/unusable", split.name()))
 }
@@ -266,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_means_its_visible_files_with_the_extension_sorted_bytewise() {
+    fn folder_selects_visible_files_with_extension_in_order() {
         assert_eq!(
             names(folder().path()),
             ["a-b.csv", "a.csv", "a/x.CSV", "b.csv"]
@@ -274,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_glob_means_what_it_matches_below_its_literal_folder() {
+    fn glob_selects_its_matches_below_its_literal_folder() {
         let folder = folder();
         assert_eq!(
             names(&folder.path().join("*.csv")),
@@ -287,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_known_by_stage_name_size_and_time() {
+    fn split_is_named_by_stage_name_size_and_time() {
         let folder = folder();
         let file = list("s", folder.path().join("b.csv").to_str().unwrap(), &[])
             .unwrap()
@@ -300,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_found_says_what_was_looked_for() {
+    fn error_without_files_states_the_path_or_pattern() {
         let folder = folder();
         let error = |path: &str| {
             list("s", folder.path().join(path).to_str().unwrap(), &["gz"])
@@ -313,7 +316,7 @@ mod tests {
             error("none")
         );
         assert!(
-            error("*.gz").ends_with("files that were looked at, none matches"),
+            error("*.gz").ends_with("files scanned, none matches"),
             "{}",
             error("*.gz")
         );

@@ -1,33 +1,33 @@
-//! The shape of a line of JSON, seen in one pass without parsing: one balanced object, how many
-//! values, how deep.
+//! Classifies a line of JSON in one pass without parsing: whether it is one balanced object, the
+//! numbers of its values and keys, and whether it is nested too deeply.
 
-/// Deeper nesting is refused, as by `serde_json`.
+/// Maximum depth of nesting, the same as that of `serde_json`.
 pub(super) const MAX_DEPTH: usize = 128;
 
-/// What a line holds.
+/// The content of a line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum LineClass {
-    /// Nothing but space.
+    /// Only white space.
     Blank,
-    /// One object whose brackets match in number; the parser sees to the rest.
+    /// One object with as many closing as opening brackets; the parser checks everything else.
     Object {
-        /// At least as many as there are values and keyed fields in it.
+        /// Upper bound on the number of its values and keyed fields.
         values: u64,
-        /// The keys of it and of the objects in it, each as often as it stands there.
+        /// The number of its keys and of those of nested objects, with repetitions.
         keys: u64,
     },
-    /// It ends before the object does.
+    /// The line ends before the object does.
     Incomplete,
-    /// Something follows the object.
+    /// Other text follows the object.
     Trailing,
-    /// It begins with something else.
+    /// The line does not begin with an object.
     NotAnObject,
     /// Nested beyond [`MAX_DEPTH`].
     TooDeep,
 }
 
 impl LineClass {
-    /// Looks at a line.
+    /// Classifies a line.
     pub(super) fn of(line: &[u8]) -> Self {
         let line = line.trim_ascii();
         match line.first() {
@@ -69,7 +69,7 @@ impl LineClass {
     }
 }
 
-/// Goes past the end of a string; `false` where it has none.
+/// Skips to the end of a string; `false` if the string has no end.
 fn skip_string<'a>(bytes: &mut impl Iterator<Item = (usize, &'a u8)>) -> bool {
     while let Some((_, byte)) = bytes.next() {
         match byte {
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_one_object_or_why_not() {
+    fn lines_are_classified_by_their_brackets() {
         let deep = "[".repeat(128);
         for (line, expected) in [
             (" \r", LineClass::Blank),

@@ -1,5 +1,4 @@
-//! A file as a listing finds it: its name, size and time, and its content if it is still the same
-//! file.
+//! A listed file: its name, size and time, and reads of its content that detect changes.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -13,52 +12,53 @@ use crate::source::file_identity::{self, FileMatch};
 use crate::source::stat_cache::{self, size_and_time};
 use crate::storage::{FileReader, Location, StoreEntry};
 
-/// A file, as it is known from run to run; [`identity`] defines when two of them are the same file.
+/// A file of a listing, as it is stored between runs. [`file_identity`] defines when two listed
+/// files are the same file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ListedFile {
-    /// Path relative to the set's root, `/` between folders; bytes that are no UTF-8 are
-    /// percent-encoded.
+    /// Path relative to the root of the file set, with `/` between folders; bytes that are not
+    /// UTF-8 are percent-encoded.
     #[serde(rename = "path")]
     pub(super) name: String,
     /// Length in bytes.
     pub(super) size: u64,
     /// Modification time in nanoseconds since 1970.
     pub(super) mtime_ns: i64,
-    /// What a store calls its content; the time counts only where there is none.
+    /// The etag of an object. The time identifies the content only if there is no etag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) etag: Option<String>,
     /// The digest of its content, if it was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) digest: Option<ContentDigest>,
-    /// The relative path as the system knows it, where that is no UTF-8.
+    /// The relative path in the encoding of the system, if it is not UTF-8.
     #[serde(skip)]
     pub(super) raw: Option<Box<Path>>,
 }
 
-/// Why a file is refused that became another under its reader.
+/// Reject reason of a file that changed while it was read.
 pub(super) const CHANGED_MEANWHILE: &str =
-    "was changed while it was read; the next run takes it anew";
+    "was changed while it was read; the next run reads it again";
 
-/// Why a file is refused that is no longer what it was.
-pub(super) const CHANGED: &str = "was changed since it was listed; the next run takes it anew";
+/// Reject reason of a file that changed between the listing and the read.
+pub(super) const CHANGED: &str = "was changed since it was listed; the next run reads it again";
 
-/// Why a record cannot be had.
+/// Why a record is rejected.
 #[derive(Debug)]
 pub(super) struct RecordError {
-    /// For metrics.
+    /// The reject code, which is a label of the metrics.
     pub(super) code: RejectCode,
-    /// For people.
+    /// The reason as text, which begins with the name of the file.
     pub(super) reason: String,
-    /// A reference to the file that could not be read, as JSON, where there is one.
+    /// A reference to the file that could not be read, as JSON, if one can be made.
     pub(super) reference: Option<Vec<u8>>,
 }
 
 /// Why a file is not read.
 #[derive(Debug)]
 pub(super) enum ReadFailure {
-    /// Its record is rejected.
+    /// The record of the file is rejected.
     Rejected(RecordError),
-    /// It is left for a later attempt.
+    /// The file is left for a later attempt.
     Unavailable(UnavailableInput),
 }
 
@@ -69,7 +69,8 @@ impl From<RecordError> for ReadFailure {
 }
 
 impl ListedFile {
-    /// A file at `relative`, a path below the root of its listing, with its size and time.
+    /// A file at `relative`, a path below the root of its listing, with its size in bytes and its
+    /// time in nanoseconds.
     pub(super) fn new(relative: &Path, (size, mtime_ns): (u64, i64)) -> Self {
         let raw = relative.to_str().is_none().then(|| relative.into());
         Self {
@@ -87,7 +88,7 @@ impl ListedFile {
         file_identity::compare(self, other) == FileMatch::Same
     }
 
-    /// As [`Self::is_same`], whatever the names.
+    /// As [`Self::is_same`], but ignores the names.
     pub(super) fn has_content_of(&self, other: &Self) -> bool {
         file_identity::compare(
             self,
@@ -98,7 +99,8 @@ impl ListedFile {
         ) == FileMatch::Same
     }
 
-    /// `<name>:<size>:<etag, or modification time in ns>`: written anew, it is another file.
+    /// `<name>:<size>:<etag, or modification time in ns>`. A file that is written again has another
+    /// identity.
     pub(super) fn identity(&self) -> String {
         let Self {
             name,
@@ -113,7 +115,7 @@ impl ListedFile {
         }
     }
 
-    /// Its path relative to the root of the listing.
+    /// The path relative to the root of the listing.
     pub(super) fn relative_path(&self) -> PathBuf {
         self.raw
             .as_deref()
@@ -121,7 +123,7 @@ impl ListedFile {
             .to_path_buf()
     }
 
-    /// Where it lies.
+    /// The location of the file.
     pub(super) fn location(&self, root: &Location) -> Location {
         match root {
             Location::Local(root) => Location::Local(root.join(self.relative_path())),
@@ -132,8 +134,8 @@ impl ListedFile {
     /// Opens the file if it is still the one that was listed.
     ///
     /// # Errors
-    /// A rejection (`unreadable`, with the reason) if it is gone or changed; else what makes it
-    /// unavailable.
+    /// A rejection (`unreadable`, with the reason) if the file is missing or changed, else the
+    /// error of the environment that makes it unavailable.
     pub(super) fn open(&self, root: &Location) -> Result<FileReader, ReadFailure> {
         let location = self.location(root);
         let failed = |error: io::Error| self.failure(&location, error);
@@ -150,10 +152,10 @@ impl ListedFile {
         Ok(FileReader::of_size(file, self.size))
     }
 
-    /// The digest of the file's content; `None` if it is not the file that was listed any more.
+    /// The digest of the file's content; `None` if the file is not the listed one any more.
     ///
     /// # Errors
-    /// What makes it unavailable.
+    /// The error of the environment that makes it unavailable.
     pub(super) fn digest_of_content(
         &self,
         root: &Location,
@@ -167,7 +169,7 @@ impl ListedFile {
             .or_else(|error| self.location(root).unavailable(error).map_or(Ok(None), Err))
     }
 
-    /// The failure that an I/O error of this file, which lies at `location`, amounts to.
+    /// Classifies an I/O error of this file, whose location is `location`.
     pub(super) fn failure(&self, location: &Location, error: io::Error) -> ReadFailure {
         match location.unavailable(error) {
             Ok(unavailable) => ReadFailure::Unavailable(unavailable),
@@ -175,16 +177,17 @@ impl ListedFile {
         }
     }
 
-    /// That it cannot be read.
+    /// The reject of a file that cannot be read.
     pub(super) fn unreadable(&self, reason: &str) -> RecordError {
         RecordError::new(RejectCode::Unreadable, format!("{}: {reason}", self.name))
     }
 
-    /// The file's bytes, if it is still the one that was listed.
+    /// Reads the file if it is still the one that was listed.
     ///
     /// # Errors
-    /// A rejection: `too_large` above `limit` bytes, without reading it; `unreadable`, with the
-    /// reason, if it is gone or changed. Else what makes it unavailable.
+    /// A rejection: `too_large` above `limit` bytes, without reading the file; `unreadable`, with
+    /// the reason, if the file is missing or changed. Else the error of the environment that makes
+    /// it unavailable.
     pub(super) fn read(&self, root: &Location, limit: u64) -> Result<Vec<u8>, ReadFailure> {
         if self.size > limit {
             return Err(RecordError::too_large(&self.name, self.size, limit).into());
@@ -237,7 +240,8 @@ impl RecordError {
     }
 }
 
-/// A relative path as a name: `/` between folders, bytes that are no UTF-8 percent-encoded.
+/// Converts a relative path to a name: `/` between folders, and bytes that are not UTF-8
+/// percent-encoded.
 pub(super) fn name_of(relative: &Path) -> String {
     let mut name = String::with_capacity(relative.as_os_str().len());
     for part in relative {
@@ -249,7 +253,7 @@ pub(super) fn name_of(relative: &Path) -> String {
     name
 }
 
-/// A name as text: what is UTF-8 stays, other bytes become `%` and two hexadecimal digits.
+/// Converts a name to text: UTF-8 is kept, and other bytes become `%` and two hexadecimal digits.
 pub(super) fn encode_name(name: &[u8]) -> String {
     let mut text = String::with_capacity(name.len());
     push_encoded(&mut text, name);
@@ -282,7 +286,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_name_that_is_no_utf8_is_encoded_and_can_be_read() {
+    fn file_with_name_that_is_not_utf8_is_encoded_and_read() {
         use std::os::unix::ffi::OsStrExt;
         let folder = folder(&[]);
         fs::write(
@@ -298,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_changed_or_is_too_large_is_refused_with_the_reason() {
+    fn changed_or_too_large_file_is_rejected_with_reason() {
         let folder = folder(&["a.jpg", "b.jpg"]);
         let listing = set(folder.path()).list().unwrap();
         fs::write(folder.path().join("a.jpg"), b"longer than before").unwrap();
@@ -308,13 +312,13 @@ mod tests {
                 ReadFailure::Unavailable(unavailable) => panic!("{unavailable:?}"),
             };
         assert_eq!(refusal("a.jpg", 100).code, RejectCode::Unreadable);
-        assert!(
-            refusal("a.jpg", 100)
-                .reason
-                .starts_with("a.jpg: was changed")
-        );
+        assert_eq!(refusal("a.jpg", 100).reason, format!("a.jpg: {CHANGED}"));
         assert_eq!(refusal("b.jpg", 4).code, RejectCode::TooLarge);
         fs::remove_file(folder.path().join("b.jpg")).unwrap();
-        assert!(refusal("b.jpg", 5).reason.contains("b.jpg: "));
+        assert!(
+            refusal("b.jpg", 5)
+                .reason
+                .starts_with("b.jpg: No such file")
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! The files of a set at some moment, and what could not be looked at.
+//! The files of a file set at one point in time, and the paths that could not be read.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,24 +10,23 @@ use crate::source::skipped_files::{SkipReason, SkippedFiles};
 use crate::storage::mounts::FolderId;
 use crate::storage::{Location, ObjectListing, S3Path};
 
-/// The files of a set at some moment.
+/// The files of a file set at one point in time.
 #[derive(Debug)]
 pub(super) struct Listing {
     /// The folder or prefix that names are relative to.
     pub(super) root: Location,
-    /// By name, bytewise.
+    /// The files by name, in bytewise order.
     pub(super) files: BTreeMap<String, ListedFile>,
-    /// Files that were looked at, those that did not match among them.
+    /// Number of files that were scanned, including those that did not match.
     pub(super) files_scanned: u64,
-    /// Files that were left out, by reason.
+    /// Counts of skipped files by reason.
     pub(super) skipped_files: SkippedFiles,
-    /// Whether all files of a folder were looked at, rather than those that a path or a glob means.
+    /// Whether `path` is a folder rather than a file or a glob.
     pub(super) is_folder: bool,
-    /// The folders that were met on a disk of this machine, by their names; the root has the empty
-    /// name.
+    /// The local folders that were listed, by name; the name of the root is empty.
     pub(super) folders: BTreeMap<String, FolderId>,
-    /// Folders and files that could not be looked at, by their names: what lies there is not known
-    /// to be gone. Each with the error of the environment that is to be reported, if there is one.
+    /// Folders and files that could not be read, by name, each with the error of the environment to
+    /// report, if there is one. Files at or below them may still exist.
     pub(super) unread: BTreeMap<String, Option<UnavailableInput>>,
 }
 
@@ -45,7 +44,7 @@ impl Listing {
         }
     }
 
-    /// A listing of which nothing could be read.
+    /// A listing of a root that could not be read.
     pub(super) fn unread(root: Location) -> Self {
         Self {
             unread: BTreeMap::from([(String::new(), None)]),
@@ -53,18 +52,17 @@ impl Listing {
         }
     }
 
-    /// Whether the folder of a file, or the nearest one that is left above it, was read, so that a
-    /// file that is not listed is gone.
+    /// Whether the folder of a file, or the nearest existing one above it, was read, so that a file
+    /// that is not listed does not exist any more.
     pub(super) fn has_seen(&self, name: &str) -> bool {
         let above = name.match_indices('/').map(|(slash, _)| &name[..slash]);
         !["", name]
             .into_iter()
             .chain(above)
-            .any(|place| self.unread.contains_key(place))
+            .any(|path| self.unread.contains_key(path))
     }
 
-    /// The device of the folder that a file lies in, or would lie in: of the nearest one above it
-    /// that was met.
+    /// The device of the nearest listed folder above a file, which need not exist.
     pub(super) fn device_of(&self, name: &str) -> Option<u64> {
         Self::device_among(&self.folders, name)
     }
@@ -81,7 +79,7 @@ impl Listing {
         folders.get("").map(|id| id.device)
     }
 
-    /// Folders that lie on another file system than the folder above.
+    /// Folders on another file system than their parent folder.
     pub(super) fn mount_points(&self) -> impl Iterator<Item = String> {
         let above = |name: &str| {
             name.rsplit_once('/')
@@ -109,47 +107,47 @@ impl Listing {
         below.map(name_of).unwrap_or_default()
     }
 
-    /// Leaves out what a walk from `start` reported an error for. The walk does not name a folder
-    /// that it could list in part: then anything below `start` may be unread.
-    pub(super) fn leave_out(&mut self, error: walkdir::Error, start: &Path) {
+    /// Records the path of an error of a walk from `start` as unread. The walk does not report the
+    /// path of a folder that it listed in part; then `start` is recorded.
+    pub(super) fn add_walk_error(&mut self, error: walkdir::Error, start: &Path) {
         let path = error.path().unwrap_or(start).to_path_buf();
-        self.overlook(&path, io_error(error));
+        self.add_unread(&path, io_error(error));
     }
 
-    /// Leaves out a path that cannot be looked at. What was removed while its folder was listed is
-    /// gone.
-    pub(super) fn overlook(&mut self, path: &Path, error: io::Error) {
+    /// Records a path that cannot be read. A path that was removed while its folder was listed is
+    /// ignored.
+    pub(super) fn add_unread(&mut self, path: &Path, error: io::Error) {
         let class = ErrorClass::of(&error);
         if class == ErrorClass::Gone {
             return;
         }
-        // A disk's own folder, which holds no files of users, is closed to them.
+        // `lost+found` is a folder of the file system that users cannot read; it holds no inputs.
         let is_reported = path.file_name().is_none_or(|name| name != "lost+found");
         let failure = match UnavailableInput::from_error(path.to_path_buf(), class, error) {
             Ok(unavailable) if is_reported => Some(unavailable),
             Ok(unavailable) => {
-                tracing::warn!("left out: {unavailable}");
+                tracing::warn!(error = %unavailable, "cannot list a path");
                 None
             }
             Err(error) => {
-                tracing::warn!("left out: {}: {error}", path.display());
+                tracing::warn!(path = %path.display(), %error, "cannot list a path");
                 None
             }
         };
         self.unread.insert(self.relative_name(path), failure);
     }
 
-    /// The errors of the environment that kept folders and files from being looked at.
+    /// The errors of the environment that prevented reading folders and files.
     pub(super) fn failures(&self) -> impl Iterator<Item = &UnavailableInput> {
         self.unread.values().flatten()
     }
 
-    /// As [`Self::failures`]; the places stay unread.
+    /// Takes the errors of [`Self::failures`]. Their paths remain unread.
     pub(super) fn take_failures(&mut self) -> Vec<UnavailableInput> {
         self.unread.values_mut().filter_map(Option::take).collect()
     }
 
-    /// The objects below `root` that count.
+    /// The objects below `root` that `choose` selects.
     pub(super) fn of_objects(
         root: S3Path,
         objects: ObjectListing,
@@ -161,25 +159,26 @@ impl Listing {
         listing.skipped_files.add_unusable_keys(unusable.count);
         if let Some(key) = unusable.example {
             tracing::debug!(
-                "{}: no file could have the key {key:?}; it is passed over",
-                listing.root
+                root = %listing.root,
+                ?key,
+                "skipping an object whose key is not a valid file name"
             );
         }
         for object in entries {
             match choose(Path::new(&object.name)) {
                 Ok(()) => listing.add(ListedFile::from(object)),
-                // An empty object stands for a folder; its name comes without the slash at its end.
+                // An empty object represents a folder; its name lacks the trailing slash.
                 Err(_) if object.size == 0 && Path::new(&object.name).extension().is_none() => {}
-                Err(omission) => listing.skipped_files.add(Path::new(&object.name), omission),
+                Err(reason) => listing.skipped_files.add(Path::new(&object.name), reason),
             }
         }
         listing
     }
 
-    /// The files, each with its size and time.
+    /// The identities of the files, which include size and time.
     ///
     /// # Errors
-    /// When an error of the environment hides some of them.
+    /// If an error of the environment hides some of them.
     pub(super) fn identities(mut self) -> Result<Vec<String>, StageError> {
         match self.take_failures().into_iter().next() {
             Some(unavailable) => Err(unavailable.into()),
@@ -191,14 +190,14 @@ impl Listing {
     pub(super) fn add(&mut self, file: ListedFile) {
         if let Some(other) = self.files.insert(file.name.clone(), file) {
             tracing::warn!(
-                "two files have the name {:?} once its bytes are encoded; one is left out",
-                other.name
+                name = ?other.name,
+                "two files have the same encoded name; only one of them is read"
             );
         }
     }
 }
 
-/// The error of the system that a walk met.
+/// The system error of a failed walk.
 pub(super) fn io_error(error: walkdir::Error) -> io::Error {
     let text = error.to_string();
     error
@@ -222,16 +221,19 @@ mod tests {
     use crate::source::file_set::testing::folder;
 
     #[test]
-    fn a_place_that_cannot_be_looked_at_hides_its_files() {
+    fn unreadable_folder_hides_its_files() {
         let folder = folder(&["a.jpg", "s/b.jpg"]);
         let mut listing = FileSet::new(folder.path().to_str().unwrap().to_owned(), false, &["jpg"])
             .unwrap()
             .list()
             .unwrap();
         listing.files.clear();
-        listing.overlook(&folder.path().join("s"), rustix::io::Errno::NOENT.into());
-        assert!(listing.has_seen("s/b.jpg"), "nothing is there");
-        listing.overlook(&folder.path().join("s"), rustix::io::Errno::ACCESS.into());
+        listing.add_unread(&folder.path().join("s"), rustix::io::Errno::NOENT.into());
+        assert!(
+            listing.has_seen("s/b.jpg"),
+            "a missing folder hides no file"
+        );
+        listing.add_unread(&folder.path().join("s"), rustix::io::Errno::ACCESS.into());
         assert!(!listing.has_seen("s/b.jpg") && listing.has_seen("a.jpg"));
         assert!(
             listing

@@ -1,5 +1,4 @@
-//! Listings as they are journalled: which file is which row of which split, in this run and in
-//! those after it.
+//! The journal of listings, which assigns each image file a row of a split, across runs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,68 +15,69 @@ use crate::source::missing_rows::MissingRows;
 use crate::source::root_folder::RootRecord;
 use crate::storage::Location;
 
-/// Files that were first met together: rows of a split, in order.
+/// Files that were first listed together: rows of a split, in order.
 #[derive(Debug)]
 pub(super) struct JournaledListing {
-    /// `<stage>/listing-<n>`; of files that came while a folder was watched, `<stage>/watched`.
+    /// `<stage>/listing-<n>`; for files that arrived in a watched folder, `<stage>/watched`.
     pub(super) split: Arc<Split>,
-    /// The row of the first.
+    /// The row number of the first file.
     pub(super) first: u64,
-    /// The others follow.
+    /// The files; their row numbers are consecutive.
     pub(super) rows: Vec<JournalRow>,
-    /// Where it lies, if the files came while a folder was watched.
+    /// The segment of the arrival log, if the files arrived in a watched folder.
     pub(super) segment: Option<ArrivalSegment>,
 }
 
 /// A file that was listed, now or in an earlier run.
 #[derive(Debug)]
 pub(super) struct JournalRow {
-    /// As it is now where it is there, or else as it was when it was listed.
+    /// The current file if it is present, else the file as it was listed.
     pub(super) file: ListedFile,
-    /// Whether it is still there.
-    pub(super) standing: RowState,
+    /// The result of the comparison with the current listing.
+    pub(super) state: RowState,
 }
 
-/// What the listing of now says of a file that was listed earlier.
+/// The state of a journaled file in the current listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RowState {
-    /// It is there.
+    /// The file is present and unchanged.
     Present,
-    /// Another file has its name.
+    /// Another file has the name.
     Changed,
-    /// Its folder was read and lacks it.
+    /// The folder was read and does not contain the file.
     Gone,
-    /// Its file was gone when the row was rejected for it. The file that has its name now is
-    /// another record.
+    /// The row was rejected because the file did not exist. A file that has the name now is another
+    /// record.
     Rejected,
-    /// Its folder could not be read, or its content could not be compared.
+    /// The folder could not be read, or the content could not be compared.
     Unseen,
 }
 
-/// The files that earlier runs have journalled.
+/// The files in the journals of earlier runs.
 #[derive(Debug, Default)]
 pub(super) struct LoadedListings {
-    /// In the order in which they were journalled.
+    /// The listings in the order in which they were journaled.
     pub(super) journals: Vec<JournaledListing>,
-    /// Files whose content could not be compared. They are neither new nor known.
+    /// Files whose content could not be compared. Whether they are new is not determined.
     pub(super) unread: Vec<UnavailableInput>,
-    /// The rows of listings that were rejected because their files were gone.
+    /// The rows that were rejected because their files did not exist.
     pub(super) gone: MissingRows,
 }
 
 impl LoadedListings {
-    /// Whether any of the files is there.
+    /// Whether any of the files is present.
     pub(super) fn has_present(&self) -> bool {
         self.journals
             .iter()
             .flat_map(|journal| &journal.rows)
-            .any(|row| row.standing == RowState::Present)
+            .any(|row| row.state == RowState::Present)
     }
 
-    /// Journals the files of the listing as one more split, under `state` where there is one.
+    /// Journals the files of the listing as a new split. The journal is written below `state`, if
+    /// that is set.
     ///
     /// # Errors
-    /// When the journal cannot be written.
+    /// If the journal cannot be written.
     pub(super) fn add(
         &mut self,
         stage: &str,
@@ -92,7 +92,7 @@ impl LoadedListings {
             .into_values()
             .map(|file| JournalRow {
                 file,
-                standing: RowState::Present,
+                state: RowState::Present,
             })
             .collect();
         let number = self
@@ -113,24 +113,24 @@ impl LoadedListings {
     }
 }
 
-/// The files that earlier runs have journalled under `state`, each with what the listing says of it
-/// now; they are taken out of the listing, so that what stays there is new. Files that changed
-/// their time alone are read and compared.
+/// Loads the files that earlier runs have journaled below `state`, each with its state in the
+/// current listing. Known files are removed from the listing, so that the remaining ones are new.
+/// The contents of files that differ only in their time are compared.
 ///
 /// # Errors
-/// When a journal cannot be read.
+/// If a journal cannot be read.
 pub(super) fn load(
     stage: &str,
     state: Option<&Location>,
     listing: &mut Listing,
-    notes: &mut DigestLog,
+    digest_log: &mut DigestLog,
 ) -> Result<LoadedListings, StageError> {
-    let mut recalled = LoadedListings::default();
+    let mut loaded = LoadedListings::default();
     let Some(state) = state else {
-        return Ok(recalled);
+        return Ok(loaded);
     };
-    recalled.gone = MissingRows::load(stage, state)?;
-    let LoadedListings { journals, gone, .. } = &mut recalled;
+    loaded.gone = MissingRows::load(stage, state)?;
+    let LoadedListings { journals, gone, .. } = &mut loaded;
     while let Some(recorded) = read(&file_of(stage, state, journals.len()))? {
         let split = split(stage, journals.len());
         let rows = (0..)
@@ -138,7 +138,7 @@ pub(super) fn load(
             .map(|(row, file)| match gone.contains(split.name(), row) {
                 true => JournalRow {
                     file,
-                    standing: RowState::Rejected,
+                    state: RowState::Rejected,
                 },
                 false => assign_row(file, listing),
             });
@@ -156,7 +156,7 @@ pub(super) fn load(
             match gone.contains(split.name(), row) {
                 true => JournalRow {
                     file,
-                    standing: RowState::Rejected,
+                    state: RowState::Rejected,
                 },
                 false => assign_row(file, listing),
             }
@@ -169,11 +169,11 @@ pub(super) fn load(
             segment: Some(segment),
         });
     }
-    reconcile(&mut recalled, listing, notes)?;
-    Ok(recalled)
+    compare_contents(&mut loaded, listing, digest_log)?;
+    Ok(loaded)
 }
 
-/// A file as it was journalled, beside the one of that name that is there now.
+/// Compares a journaled file with the listed file of the same name.
 fn assign_row(file: ListedFile, listing: &mut Listing) -> JournalRow {
     match listing.files.remove(&file.name) {
         Some(found) if found.is_same(&file) => JournalRow {
@@ -181,43 +181,41 @@ fn assign_row(file: ListedFile, listing: &mut Listing) -> JournalRow {
                 digest: file.digest,
                 ..found
             },
-            standing: RowState::Present,
+            state: RowState::Present,
         },
         Some(changed) => {
             listing.files.insert(changed.name.clone(), changed);
             JournalRow {
                 file,
-                standing: RowState::Changed,
+                state: RowState::Changed,
             }
         }
         None if listing.has_seen(&file.name) => JournalRow {
             file,
-            standing: RowState::Gone,
+            state: RowState::Gone,
         },
         None => JournalRow {
             file,
-            standing: RowState::Unseen,
+            state: RowState::Unseen,
         },
     }
 }
 
-/// Decides by their contents whether files that seem to have changed are those that were
-/// journalled.
-fn reconcile(
-    recalled: &mut LoadedListings,
+/// Decides by their digests whether files of the same size but another time are the journaled ones.
+fn compare_contents(
+    loaded: &mut LoadedListings,
     listing: &mut Listing,
-    notes: &mut DigestLog,
+    digest_log: &mut DigestLog,
 ) -> Result<(), StageError> {
     let LoadedListings {
         journals, unread, ..
-    } = recalled;
+    } = loaded;
     let mut unclear: BTreeMap<String, Vec<(usize, usize)>> = BTreeMap::new();
-    for (at, journal) in journals.iter().enumerate() {
-        for (row, JournalRow { file, standing }) in journal.rows.iter().enumerate() {
-            // A later version of a file may have been found under its name: then this one has
-            // changed.
+    for (index, journal) in journals.iter().enumerate() {
+        for (row, JournalRow { file, state }) in journal.rows.iter().enumerate() {
+            // A later version of the file may have this name. Then this one has changed.
             let found = listing.files.get(&file.name);
-            let may_be_same = *standing != RowState::Rejected
+            let may_be_same = *state != RowState::Rejected
                 && found.is_some_and(|found| {
                     found.size == file.size && found.etag.is_none() && file.etag.is_none()
                 });
@@ -225,27 +223,27 @@ fn reconcile(
                 unclear
                     .entry(file.name.clone())
                     .or_default()
-                    .push((at, row));
+                    .push((index, row));
             }
         }
     }
     if unclear.is_empty() {
         return Ok(());
     }
-    let known = notes.read(|name| unclear.contains_key(name))?;
-    let known: HashMap<(&str, u64, i64), ContentDigest> = known
+    let entries = digest_log.read(|name| unclear.contains_key(name))?;
+    let logged: HashMap<(&str, u64, i64), ContentDigest> = entries
         .iter()
-        .filter_map(|note| Some(((&*note.path, note.size, note.mtime_ns), note.digest?)))
+        .filter_map(|entry| Some(((&*entry.path, entry.size, entry.mtime_ns), entry.digest?)))
         .collect();
-    let noted = |file: &ListedFile| {
-        let at = (&*file.name, file.size, file.mtime_ns);
-        file.digest.or_else(|| known.get(&at).copied())
+    let digest_of = |file: &ListedFile| {
+        let key = (&*file.name, file.size, file.mtime_ns);
+        file.digest.or_else(|| logged.get(&key).copied())
     };
-    let mut learned = Vec::new();
+    let mut new_entries = Vec::new();
     for (name, rows) in unclear {
         let digests: Vec<_> = rows
             .iter()
-            .map(|&(at, row)| noted(&journals[at].rows[row].file))
+            .map(|&(index, row)| digest_of(&journals[index].rows[row].file))
             .collect();
         let Some(found) = listing
             .files
@@ -254,11 +252,11 @@ fn reconcile(
         else {
             continue;
         };
-        let digest = match noted(found) {
+        let digest = match digest_of(found) {
             Some(digest) => Some(digest),
             None => match found.digest_of_content(&listing.root) {
                 Ok(digest) => {
-                    learned.extend(digest.map(|digest| {
+                    new_entries.extend(digest.map(|digest| {
                         DigestEntry::of(&ListedFile {
                             digest: Some(digest),
                             ..found.clone()
@@ -269,8 +267,9 @@ fn reconcile(
                 Err(unavailable) => {
                     unread.push(unavailable);
                     listing.files.remove(&name);
-                    rows.iter()
-                        .for_each(|&(at, row)| journals[at].rows[row].standing = RowState::Unseen);
+                    rows.iter().for_each(|&(index, row)| {
+                        journals[index].rows[row].state = RowState::Unseen
+                    });
                     continue;
                 }
             },
@@ -280,23 +279,23 @@ fn reconcile(
             .zip(&digests)
             .rev()
             .find(|(_, known)| digest.is_some() && **known == digest);
-        if let Some((&(at, row), _)) = same
+        if let Some((&(index, row), _)) = same
             && let Some(found) = listing.files.remove(&name)
         {
-            journals[at].rows[row] = JournalRow {
+            journals[index].rows[row] = JournalRow {
                 file: ListedFile { digest, ..found },
-                standing: RowState::Present,
+                state: RowState::Present,
             };
         }
     }
-    notes.append(&learned)
+    digest_log.append(&new_entries)
 }
 
-/// Removes the journals of a stage, so that its files are listed anew.
+/// Removes the journals of a stage, so that its next run treats all files as new.
 ///
 /// # Errors
-/// When one cannot be removed.
-pub(super) fn forget(stage: &str, state: &Location) -> Result<(), StageError> {
+/// If a journal cannot be removed.
+pub(super) fn remove_journal(stage: &str, state: &Location) -> Result<(), StageError> {
     let mut files = Vec::new();
     loop {
         let file = file_of(stage, state, files.len());
@@ -308,10 +307,10 @@ pub(super) fn forget(stage: &str, state: &Location) -> Result<(), StageError> {
     arrival_log::segments(stage, state)?
         .iter()
         .try_for_each(ArrivalSegment::remove)?;
-    DigestLog::new(stage, Some(state)).forget()?;
-    RootRecord::forget(stage, state)?;
-    MissingRows::forget(stage, state)?;
-    // The last goes first: what is read is the journals up to the first that is missing.
+    DigestLog::new(stage, Some(state)).remove()?;
+    RootRecord::remove_record(stage, state)?;
+    MissingRows::remove(stage, state)?;
+    // The last journal is removed first, because the journals are read up to the first missing one.
     files.iter().rev().try_for_each(Location::remove)
 }
 
@@ -332,10 +331,10 @@ fn read(file: &Location) -> Result<Option<Vec<ListedFile>>, StageError> {
     parse(file, &text).map(Some)
 }
 
-/// The files that the lines of a journal name.
+/// Parses the lines of a journal.
 ///
 /// # Errors
-/// The line that is none.
+/// The first invalid line.
 pub(super) fn parse(file: &Location, text: &[u8]) -> Result<Vec<ListedFile>, StageError> {
     let lines = text
         .split(|&byte| byte == b'\n')
@@ -344,7 +343,8 @@ pub(super) fn parse(file: &Location, text: &[u8]) -> Result<Vec<ListedFile>, Sta
     let files = lines.map(|(number, line)| {
         serde_json::from_slice(line).map_err(|error| {
             StageError::Other(format!(
-                "{file}:{}: this is no line of a listing: {error}; restore the file, or begin anew",
+                "{file}:{}: invalid journal entry: {error}; restore the file, or run `latentflow \
+                 reset`",
                 number + 1
             ))
         })
@@ -366,17 +366,18 @@ mod tests {
     use super::*;
     use crate::source::file_set::FileSet;
 
-    /// Per split, its name and its rows; a `-` marks those that are gone.
-    fn placed(folder: &Path, state: Option<&Path>) -> Vec<(String, Vec<String>)> {
+    /// Loads and extends the journal. Returns the name and the rows of each split; a `-` marks rows
+    /// without a present file.
+    fn load_and_add(folder: &Path, state: Option<&Path>) -> Vec<(String, Vec<String>)> {
         let set = FileSet::new(folder.to_str().unwrap().to_owned(), false, &["jpg"]).unwrap();
         let (state, mut listing) = (state.map(Location::from), set.list().unwrap());
-        let mut notes = DigestLog::new("in", state.as_ref());
-        let mut recalled = load("in", state.as_ref(), &mut listing, &mut notes).unwrap();
-        recalled.add("in", state.as_ref(), &mut listing).unwrap();
+        let mut digest_log = DigestLog::new("in", state.as_ref());
+        let mut loaded = load("in", state.as_ref(), &mut listing, &mut digest_log).unwrap();
+        loaded.add("in", state.as_ref(), &mut listing).unwrap();
         let name = |row: &JournalRow| {
             format!(
                 "{}{}",
-                if row.standing == RowState::Present {
+                if row.state == RowState::Present {
                     ""
                 } else {
                     "-"
@@ -384,7 +385,7 @@ mod tests {
                 row.file.name
             )
         };
-        recalled
+        loaded
             .journals
             .iter()
             .map(|j| (j.split.name().to_owned(), j.rows.iter().map(name).collect()))
@@ -400,15 +401,15 @@ mod tests {
     }
 
     #[test]
-    fn files_keep_their_rows_and_new_ones_come_after_them() {
+    fn files_keep_their_rows_and_new_ones_are_appended() {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join("state");
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
         write("b.jpg", "b");
         write("d.jpg", "d");
         let first = expect(&[("in/listing-0", &["b.jpg", "d.jpg"])]);
-        assert_eq!(placed(folder.path(), Some(&state)), first);
-        assert_eq!(placed(folder.path(), Some(&state)), first);
+        assert_eq!(load_and_add(folder.path(), Some(&state)), first);
+        assert_eq!(load_and_add(folder.path(), Some(&state)), first);
         write("a.jpg", "a");
         write("b.jpg", "changed");
         fs::remove_file(folder.path().join("d.jpg")).unwrap();
@@ -416,13 +417,13 @@ mod tests {
             ("in/listing-0", &["-b.jpg", "-d.jpg"]),
             ("in/listing-1", &["a.jpg", "b.jpg"]),
         ]);
-        assert_eq!(placed(folder.path(), Some(&state)), second);
-        assert_eq!(placed(folder.path(), Some(&state)), second);
+        assert_eq!(load_and_add(folder.path(), Some(&state)), second);
+        assert_eq!(load_and_add(folder.path(), Some(&state)), second);
         assert_eq!(fs::read_dir(state.join("listings")).unwrap().count(), 2);
     }
 
     #[test]
-    fn touched_file_keeps_its_row_where_its_digest_is_known() {
+    fn touched_file_with_known_digest_keeps_its_row() {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join("state");
         let write = |text: &str, time: u64| {
@@ -438,9 +439,9 @@ mod tests {
         };
         write("one", 1);
         let first = expect(&[("in/listing-0", &["a.jpg"])]);
-        assert_eq!(placed(folder.path(), Some(&state)), first);
+        assert_eq!(load_and_add(folder.path(), Some(&state)), first);
         let digest = Some(ContentDigest::of(b"one"));
-        let note = DigestEntry {
+        let entry = DigestEntry {
             path: "a.jpg".into(),
             size: 3,
             mtime_ns: 1_000_000_000,
@@ -448,94 +449,100 @@ mod tests {
             away: None,
         };
         DigestLog::new("in", Some(&state.as_path().into()))
-            .append(&[note])
+            .append(&[entry])
             .unwrap();
         write("one", 2);
         assert_eq!(
-            placed(folder.path(), Some(&state)),
+            load_and_add(folder.path(), Some(&state)),
             first,
-            "the content is what it was"
+            "the content is unchanged"
         );
-        let noted = DigestLog::new("in", Some(&state.as_path().into()))
+        let logged = DigestLog::new("in", Some(&state.as_path().into()))
             .read(|_| true)
             .unwrap();
         assert_eq!(
-            noted.iter().map(|note| note.mtime_ns).collect::<Vec<_>>(),
+            logged
+                .iter()
+                .map(|entry| entry.mtime_ns)
+                .collect::<Vec<_>>(),
             [1_000_000_000, 2_000_000_000]
         );
         write("two", 2);
         assert_eq!(
-            placed(folder.path(), Some(&state)),
+            load_and_add(folder.path(), Some(&state)),
             first,
-            "size and time are those that were noted"
+            "size and time are the logged ones"
         );
         write("two", 3);
         let second = expect(&[("in/listing-0", &["-a.jpg"]), ("in/listing-1", &["a.jpg"])]);
-        assert_eq!(placed(folder.path(), Some(&state)), second);
+        assert_eq!(load_and_add(folder.path(), Some(&state)), second);
         write("one", 4);
         let back = expect(&[("in/listing-0", &["a.jpg"]), ("in/listing-1", &["-a.jpg"])]);
         assert_eq!(
-            placed(folder.path(), Some(&state)),
+            load_and_add(folder.path(), Some(&state)),
             back,
-            "the first version is there again"
+            "the first version is present again"
         );
     }
 
     #[test]
-    fn file_below_unread_folder_is_not_gone() {
+    fn file_below_unread_folder_is_unseen() {
         let folder = tempfile::tempdir().unwrap();
         let state = Location::from(folder.path().join("state").as_path());
         fs::create_dir(folder.path().join("sub")).unwrap();
         fs::write(folder.path().join("sub/a.jpg"), "a").unwrap();
         let set =
             FileSet::new(folder.path().to_str().unwrap().to_owned(), false, &["jpg"]).unwrap();
-        let mut notes = DigestLog::new("in", Some(&state));
+        let mut digest_log = DigestLog::new("in", Some(&state));
         LoadedListings::default()
             .add("in", Some(&state), &mut set.list().unwrap())
             .unwrap();
-        let mut standing = |listing: &mut Listing| {
-            load("in", Some(&state), listing, &mut notes)
+        let mut state_of = |listing: &mut Listing| {
+            load("in", Some(&state), listing, &mut digest_log)
                 .unwrap()
                 .journals[0]
                 .rows[0]
-                .standing
+                .state
         };
-        assert_eq!(standing(&mut set.list().unwrap()), RowState::Present);
+        assert_eq!(state_of(&mut set.list().unwrap()), RowState::Present);
         let root = Location::from(folder.path());
         assert_eq!(
-            standing(&mut Listing::unread(root.clone())),
+            state_of(&mut Listing::unread(root.clone())),
             RowState::Unseen
         );
         let other = Listing {
             unread: BTreeMap::from([("su".to_owned(), None)]),
             ..Listing::unread(root.clone())
         };
-        assert_eq!(standing(&mut { other }), RowState::Gone);
+        assert_eq!(state_of(&mut { other }), RowState::Gone);
         let below = Listing {
             unread: BTreeMap::from([("sub".to_owned(), None)]),
             ..Listing::unread(root)
         };
-        assert_eq!(standing(&mut { below }), RowState::Unseen);
+        assert_eq!(state_of(&mut { below }), RowState::Unseen);
     }
 
     #[test]
-    fn without_state_there_is_one_listing_and_nothing_is_written() {
+    fn without_state_one_listing_is_made_and_nothing_is_written() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.jpg"), "a").unwrap();
         assert_eq!(
-            placed(folder.path(), None),
+            load_and_add(folder.path(), None),
             expect(&[("in/listing-0", &["a.jpg"])])
         );
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]
-    fn a_broken_journal_is_named_with_its_line() {
+    fn error_of_broken_journal_has_file_and_line() {
         let folder = tempfile::tempdir().unwrap();
         let file = file_of("in", &Location::from(folder.path()), 0);
         file.put_if_absent(b"{\"path\":\"a\",\"size\":1,\"mtime_ns\":2}\n{\"path\"\n")
             .unwrap();
         let error = read(&file).unwrap_err().to_string();
-        assert!(error.contains("in-0.ndjson:2"), "{error}");
+        assert!(
+            error.contains("in-0.ndjson:2: invalid journal entry: "),
+            "{error}"
+        );
     }
 }

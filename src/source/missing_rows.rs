@@ -1,5 +1,5 @@
-//! The journalled rows that were rejected because their files were gone or changed. A file that
-//! comes back has a new row.
+//! The journaled rows that were rejected because their files did not exist any more or had changed.
+//! A file that reappears gets a new row.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ struct MissingRow {
     row: u64,
 }
 
-/// The rows of a stage. Without a state on a disk of this machine they are not kept.
+/// The missing rows of a stage. They are only stored if `state` is on a local disk.
 #[derive(Debug, Default)]
 pub(super) struct MissingRows {
     log: AppendLog,
@@ -24,17 +24,17 @@ pub(super) struct MissingRows {
 }
 
 impl MissingRows {
-    /// The rows that earlier runs of `stage` noted below `state`.
+    /// Loads the rows that earlier runs of `stage` stored below `state`.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// If they cannot be read.
     pub(super) fn load(stage: &str, state: &Location) -> Result<Self, StageError> {
-        let log = AppendLog::new(Some(&place(stage, state)));
+        let log = AppendLog::new(Some(&log_file(stage, state)));
         let rows = log.read()?.into_iter().collect();
         Ok(Self { log, rows })
     }
 
-    /// Whether a row was rejected, or was about to be, because its file was gone.
+    /// Whether a row was rejected, or was about to be, because its file did not exist.
     pub(super) fn contains(&self, split: &str, row: u64) -> bool {
         !self.rows.is_empty()
             && self.rows.contains(&MissingRow {
@@ -43,10 +43,10 @@ impl MissingRows {
             })
     }
 
-    /// DigestLog a row before it is rejected.
+    /// Stores a row before it is rejected.
     ///
     /// # Errors
-    /// When that cannot be written.
+    /// If it cannot be written.
     pub(super) fn add(&mut self, split: &str, row: u64) -> Result<(), StageError> {
         let row = MissingRow {
             split: split.to_owned(),
@@ -61,13 +61,13 @@ impl MissingRows {
     /// Removes the rows of a stage.
     ///
     /// # Errors
-    /// When they cannot be removed.
-    pub(super) fn forget(stage: &str, state: &Location) -> Result<(), StageError> {
-        AppendLog::new(Some(&place(stage, state))).remove()
+    /// If they cannot be removed.
+    pub(super) fn remove(stage: &str, state: &Location) -> Result<(), StageError> {
+        AppendLog::new(Some(&log_file(stage, state))).remove()
     }
 }
 
-fn place(stage: &str, state: &Location) -> Location {
+fn log_file(stage: &str, state: &Location) -> Location {
     state.join("gone").join(&format!("{stage}.ndjson"))
 }
 
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_found_again_until_forgotten() {
+    fn rows_are_loaded_until_they_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let state = Location::from(folder.path());
         let load = || MissingRows::load("in", &state).unwrap();
@@ -90,7 +90,7 @@ mod tests {
                 && rows.contains("in/listing-1", 3)
                 && !rows.contains("in/listing-1", 7)
         );
-        MissingRows::forget("in", &state).unwrap();
+        MissingRows::remove("in", &state).unwrap();
         assert!(!load().contains("in/listing 0", 7));
     }
 }

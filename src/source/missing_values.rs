@@ -1,5 +1,5 @@
-//! Rejects records without a value in a column that has no nulls in the plan: a later file may
-//! allow nulls where the first does not.
+//! Rejects records without a value in a column that is not nullable in the plan: a later file may
+//! allow nulls in a column in which the first file does not.
 
 use arrow::array::{Array, ArrayRef, BooleanArray};
 use arrow::compute::filter;
@@ -9,15 +9,16 @@ use arrow::error::ArrowError;
 use crate::batch::{Reject, RejectCode};
 use crate::source::file_source::FileRecords;
 
-/// Turns such records into rejects; `planned` holds the fields of the records' columns.
+/// Converts records that lack a required value into rejects; `planned` holds the fields of the
+/// columns of `records`.
 ///
 /// # Errors
-/// None that is to be expected.
+/// An error of Arrow's filter kernel, which does not occur for valid columns.
 pub(super) fn reject_missing(
     planned: &[FieldRef],
     records: &mut FileRecords,
 ) -> Result<(), ArrowError> {
-    let mut is_whole = vec![true; records.origin.len()];
+    let mut is_complete = vec![true; records.origin.len()];
     for (field, column) in planned
         .iter()
         .zip(&records.columns)
@@ -26,14 +27,14 @@ pub(super) fn reject_missing(
         let Some(nulls) = column.nulls() else {
             continue;
         };
-        let lacking = is_whole
+        let incomplete = is_complete
             .iter_mut()
             .enumerate()
-            .filter(|(place, is_whole)| **is_whole && nulls.is_null(*place));
-        for (place, is_whole) in lacking {
-            *is_whole = false;
+            .filter(|(place, is_complete)| **is_complete && nulls.is_null(*place));
+        for (place, is_complete) in incomplete {
+            *is_complete = false;
             let reason = format!(
-                "column `{}` has no value; the first file declares that it has no nulls",
+                "column `{}` has no value, but the first file declares it without nulls",
                 field.name()
             );
             records.rejects.push(Reject::new(
@@ -43,10 +44,10 @@ pub(super) fn reject_missing(
             ));
         }
     }
-    if is_whole.iter().all(|&is_whole| is_whole) {
+    if is_complete.iter().all(|&is_complete| is_complete) {
         return Ok(());
     }
-    let kept = BooleanArray::from(is_whole);
+    let kept = BooleanArray::from(is_complete);
     let keep = |column: &ArrayRef| filter(column, &kept);
     records.columns = records.columns.iter().map(keep).collect::<Result<_, _>>()?;
     records.sources = records.sources.as_ref().map(keep).transpose()?;

@@ -1,4 +1,4 @@
-//! Sources: where records come from. The trait, and the table of kinds.
+//! Sources of records: the trait, the table of kinds, and the helpers that all sources share.
 
 mod collapse_delimiters;
 mod append_log;
@@ -73,9 +73,9 @@ use crate::units::{ByteSize, HumanDuration};
 
 pub use skipped_files::{LastSkippedFiles, SkippedFiles};
 
-/// The column that says where a record came from.
+/// The column with the name of the input of a record, such as a file.
 pub const SOURCE: &str = "source";
-/// The column that says which record in there it was, counted from 0.
+/// The column with the row of a record in its input, counted from 0.
 pub const ROW: &str = "row";
 /// The column of encoded images.
 pub const IMAGE: &str = "image";
@@ -83,101 +83,100 @@ pub const IMAGE: &str = "image";
 /// The files that a sink writes into a folder.
 #[derive(Debug, Clone, Copy)]
 pub struct WrittenFiles<'a> {
-    /// The folder; files may lie in folders below it.
+    /// The folder; the files may be in its subfolders.
     pub folder: &'a Location,
-    /// Their extension.
+    /// The extension of the files.
     pub extension: &'static str,
-    /// The name of one of them; `None`: any name.
+    /// The name of one of the files; `None`: any name.
     pub name: Option<&'static str>,
 }
 
-/// A source as planned: its schema is fixed, nothing has been started.
+/// A planned source: its schema is fixed, and it has not been started.
 pub trait Source: Send {
     /// The columns of every batch; the first two are [`SOURCE`] and [`ROW`].
     fn schema(&self) -> SchemaRef;
 
-    /// Bytes that it holds at most, beside its batches, while it reads.
+    /// Maximum memory of the source in bytes, in addition to its batches, while it reads.
     fn reading_bytes(&self) -> u64 {
         0
     }
 
-    /// What will be read: the name of each file with its size and time, as far as that is known
-    /// without reading. The same list means the same records. `None`: that cannot be told
-    /// beforehand.
+    /// The inputs: the name of each file with its size and time, as far as they are available
+    /// without reading. Equal lists mean equal records. `None`: the inputs cannot be listed.
     ///
     /// # Errors
-    /// When the input cannot be found or listed.
+    /// If the input cannot be found or listed.
     fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
         Ok(None)
     }
 
-    /// Looks whether there is something where its input would lie, as far as planning has not. An
-    /// output is claimed afterwards.
+    /// Checks that the input exists, if planning has not checked it. Outputs are claimed
+    /// afterwards.
     ///
     /// # Errors
-    /// When there is nothing, or that cannot be found out.
+    /// If the input does not exist, or its existence cannot be determined.
     fn find_inputs(&self) -> Result<(), StageError> {
         Ok(())
     }
 
-    /// What its last listing left out, where it lists files.
+    /// The files that the last listing skipped, if the source lists files.
     fn skipped_files(&self) -> Option<LastSkippedFiles> {
         None
     }
 
-    /// Whether the source refuses files that changed since earlier runs read them.
+    /// Whether the source refuses files that have changed since earlier runs read them.
     fn refuses_changes(&self) -> bool {
         false
     }
 
-    /// Checks that there is no such file.
+    /// Checks that no file has changed since earlier runs read it.
     ///
     /// # Errors
-    /// [`StageError::Refused`] names those that there are; others when files, or what was recorded
-    /// of them, cannot be read.
+    /// [`StageError::Refused`] names the changed files; other errors if files or their checkpoints
+    /// cannot be read.
     fn admit_inputs(&self, _progress: &ResumeState) -> Result<(), StageError> {
         Ok(())
     }
 
-    /// Whether files that a sink writes are input of it, now or in the next run.
+    /// Whether files that a sink writes are inputs of the source, in this run or in the next one.
     fn would_read(&self, _written: &WrittenFiles<'_>) -> bool {
         false
     }
 
-    /// Whether it goes on until it is told to stop. Such sources are read side by side, by arrival;
-    /// others one after another.
+    /// Whether the source runs until it is stopped. Such sources are read concurrently, in the
+    /// order of arrival; the others are read one after another.
     fn is_unbounded(&self) -> bool {
         false
     }
 
-    /// Starts reading. The same input gives the same batches, whatever the machine's load.
+    /// Starts reading. Equal inputs produce equal batches, regardless of the load of the machine.
     ///
-    /// A source may leave out rows for which [`ResumeState::is_committed`] holds; the caller cuts
-    /// out what is left of them.
+    /// A source may leave out rows for which [`ResumeState::is_committed`] holds; the caller
+    /// removes the remaining ones.
     ///
     /// # Errors
-    /// When the input cannot be found or listed.
+    /// If the input cannot be found or listed.
     fn open(self: Box<Self>, resume: &ResumeState) -> Result<SourceHandle, StageError>;
 }
 
-/// A source that is being read.
+/// A running source.
 pub struct SourceHandle {
     /// The batches, in order, until the end is reached. An error ends the run.
     pub batches: BatchStream,
-    /// How many records there are.
+    /// The total number of records.
     pub total: RecordCount,
-    /// Where to say what became of each batch, once it is durable; `None`: the source need not
-    /// know.
+    /// Receives the acknowledgement of each batch once it is durable; `None`: the source does not
+    /// need acknowledgements.
     pub acks: Option<UnboundedSender<BatchAck>>,
-    /// Records that are to go through the graph at once, into no sink.
+    /// Requests whose records are processed immediately and not written to a sink.
     pub inference_requests: Option<Receiver<InferenceRequest>>,
-    /// Resolves when the source has told its clients all that there was to tell; that is waited for
-    /// at the end.
+    /// Resolves when the source has sent all responses to its clients. The run waits for it at its
+    /// end.
     pub shutdown_complete: Option<oneshot::Receiver<()>>,
 }
 
 impl SourceHandle {
-    /// A source that gives batches, and no more.
+    /// Creates the handle of a source that only produces batches.
     pub fn new(batches: BatchStream, total: impl Into<RecordCount>) -> Self {
         Self {
             batches,
@@ -189,20 +188,20 @@ impl SourceHandle {
     }
 }
 
-/// How many records a source has to give.
+/// The total number of records of a source.
 #[derive(Debug, Default)]
 pub enum RecordCount {
-    /// Nobody knows.
+    /// The number is not available.
     #[default]
     Unknown,
-    /// They are being counted; nothing comes where they cannot be.
+    /// The records are being counted; the channel closes without a number if that is not possible.
     Counting(oneshot::Receiver<u64>),
-    /// So many.
+    /// The number of records.
     Known(u64),
 }
 
 impl RecordCount {
-    /// How many, once that is known.
+    /// Returns the number of records, once it is available.
     pub fn known(&mut self) -> Option<u64> {
         if let Self::Counting(counted) = self {
             match counted.try_recv() {
@@ -225,79 +224,79 @@ impl From<Option<u64>> for RecordCount {
     }
 }
 
-/// Records that are to go through the graph at once.
+/// A request to process records immediately and to return the result.
 pub struct InferenceRequest {
     /// The records.
     pub batch: SourceBatch,
-    /// Where to tell what came of them, or why nothing did.
+    /// Receives the result, or the reason for a failure.
     pub reply: oneshot::Sender<Result<InferenceResponse, String>>,
 }
 
-/// What came of records that went through the graph at once.
+/// The result of an [`InferenceRequest`].
 pub struct InferenceResponse {
-    /// What the first sink would have been given.
+    /// The batch that the first sink would receive.
     pub batch: Batch,
-    /// What was refused, and by which stage.
+    /// The rejects, each with the stage that rejected the record.
     pub rejected: Vec<(Arc<str>, Reject)>,
 }
 
-/// Batches as they arrive.
+/// A stream of batches in the order of their arrival.
 pub type BatchStream = Pin<Box<dyn Stream<Item = Result<SourceBatch, StageError>> + Send>>;
 
-/// How many records travel together: the first limit that is reached closes a batch.
+/// Limits on the size of a batch. The first limit that is reached completes a batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct BatchSize {
-    /// At most so many records. Default: 32 images, up to 128 where they are small, or 4096 feature
+    /// Maximum number of records. Default: 32 images, up to 128 if they are small, or 4096 feature
     /// records.
     pub records: Option<std::num::NonZeroU32>,
-    /// At most so many bytes, images counted as decoded; a single larger record travels alone.
-    /// Default: 32MiB.
+    /// Maximum size in bytes, with images counted as decoded; a single larger record is a batch of
+    /// its own. Default: 32MiB.
     pub bytes: Option<ByteSize>,
-    /// Sources without an end: wait at most so long for a batch to fill.
+    /// Maximum time that a source without an end waits for a batch to fill.
     pub delay: Option<HumanDuration>,
-    /// What the memory at hand allows, whatever is written.
+    /// Upper bound from the available memory, which takes precedence over the configured limits.
     #[serde(skip)]
     pub most: Option<BatchCap>,
 }
 
-/// The largest batch that the memory at hand allows.
+/// The largest batch that fits into the available memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchCap {
-    /// At most so many records.
+    /// Maximum number of records.
     pub records: u32,
-    /// At most so many bytes.
+    /// Maximum size in bytes.
     pub bytes: u64,
 }
 
 impl BatchSize {
-    /// The limit in records, or `default`.
+    /// The maximum number of records, or `default` if it is not configured.
     pub fn records_or(&self, default: u32) -> usize {
         let records = self.records.map_or(default, std::num::NonZeroU32::get);
         self.most.map_or(records, |most| records.min(most.records)) as usize
     }
 
-    /// The limit in bytes.
+    /// The maximum size in bytes, 32 MiB if it is not configured.
     pub fn bytes(&self) -> u64 {
         let bytes = self.bytes.map_or(32 << 20, |bytes| bytes.0);
         self.most.map_or(bytes, |most| bytes.min(most.bytes))
     }
 }
 
-/// Bytes of a decoded pixel: red, green, blue.
+/// Size of a decoded pixel in bytes: red, green and blue.
 const PIXEL_BYTES: u64 = 3;
 
-/// Images in a batch, where they are small and the pipeline does not say.
+/// Default maximum number of images in a batch of small images.
 pub const IMAGE_RECORDS: u32 = 128;
-/// Feature records in a batch where the pipeline does not say.
+/// Default maximum number of feature records in a batch.
 pub const FEATURE_RECORDS: u32 = 4096;
 
 /// The options of a kind of source.
 pub trait SourceConfig: DeserializeOwned + Serialize + JsonSchema {
-    /// Checks the options, fills in those that were left out, and fixes the schema; `name` is the
-    /// stage's.
+    /// Checks the options, fills in omitted ones, and fixes the schema; `name` is the name of the
+    /// stage.
     ///
     /// # Errors
-    /// Every fault that was found, keys relative to the stage.
+    /// All faults, with keys relative to the stage.
     fn plan(
         &mut self,
         name: &str,
@@ -306,7 +305,8 @@ pub trait SourceConfig: DeserializeOwned + Serialize + JsonSchema {
     ) -> Result<Box<dyn Source>, Vec<ConfigError>>;
 }
 
-/// How a source of some kind is planned: stage name, options as written, batch size, context.
+/// Plans a source from the name of its stage, its options as written, its batch size and the
+/// context.
 pub type PlanSource = fn(
     &str,
     Value,
@@ -322,7 +322,7 @@ pub const KINDS: &[ComponentKind<PlanSource>] = &[
         "columns of Parquet files: features, or encoded images",
     ),
     kind::<csv::CsvSourceConfig>("csv", "records of delimited text"),
-    kind::<ndjson::NdjsonSourceConfig>("ndjson", "records as JSON objects, one a line"),
+    kind::<ndjson::NdjsonSourceConfig>("ndjson", "records as JSON objects, one per line"),
     kind::<arrow_ipc::ArrowSourceConfig>(
         "arrow",
         "records of Arrow IPC files (Feather) and streams",
@@ -335,15 +335,15 @@ pub const KINDS: &[ComponentKind<PlanSource>] = &[
     kind::<tar::TarSourceConfig>("tar", "images in tar shards (WebDataset)"),
     kind::<http::HttpSourceConfig>(
         "http",
-        "images or records that clients send over HTTP, each acknowledged when it is safe",
+        "images or records from HTTP clients, each acknowledged once it is durable",
     ),
     kind::<rejects::RejectsSourceConfig>(
         "rejects",
-        "records that an earlier run refused, for a pipeline that was mended",
+        "records that an earlier run rejected, for a corrected pipeline",
     ),
     kind::<synthetic::SyntheticSourceConfig>(
         "synthetic",
-        "made-up data from a seed: dead-leaves images or correlated features",
+        "synthetic data from a seed: dead-leaves images or correlated features",
     ),
 ];
 
@@ -366,7 +366,7 @@ const fn kind<C: SourceConfig>(
     }
 }
 
-/// The fields that every source's schema begins with.
+/// The first fields of the schema of every source.
 pub fn origin_fields() -> [Field; 2] {
     [
         Field::new(SOURCE, DataType::Utf8, false),
@@ -374,23 +374,24 @@ pub fn origin_fields() -> [Field; 2] {
     ]
 }
 
-/// The schema of a source whose records have these columns; a column of the input that is called
-/// `source` or `row` keeps its place and hides ours.
+/// The schema of a source whose records have these columns. A column `source` or `row` of the input
+/// keeps its place and replaces the origin column of the same name.
 pub fn with_origin(fields: &Schema) -> SchemaRef {
-    let ours = origin_fields()
+    let origin = origin_fields()
         .into_iter()
         .filter(|field| fields.column_with_name(field.name()).is_none());
-    let fields: Vec<Arc<Field>> = ours
+    let fields: Vec<Arc<Field>> = origin
         .map(Arc::new)
         .chain(fields.fields().iter().cloned())
         .collect();
     Arc::new(Schema::new(fields))
 }
 
-/// Records under a schema of [`with_origin`]: puts `source` and `row` before their columns.
+/// Creates a batch with a schema of [`with_origin`]: adds `source` and `row` before the columns of
+/// the records.
 ///
 /// # Errors
-/// When the columns are not those of the schema.
+/// If the columns do not match the schema.
 pub fn add_origin(
     schema: &SchemaRef,
     source: &str,
@@ -403,37 +404,37 @@ pub fn add_origin(
         row.len(),
     )));
     let added = schema.fields().len() - columns.len();
-    let ours = [(SOURCE, source), (ROW, row)];
-    let ours = ours
+    let origin = [(SOURCE, source), (ROW, row)];
+    let origin = origin
         .into_iter()
         .filter(|(name, _)| schema.fields().iter().take(added).any(|f| f.name() == name));
-    let columns = ours
+    let columns = origin
         .map(|(_, column)| column)
         .chain(columns.iter().cloned())
         .collect();
     Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
 }
 
-/// Forgets what was listed and read for a stage; its next run lists anew.
+/// Deletes the listings and checkpoints of a stage, so that its next run lists all files again.
 ///
 /// # Errors
-/// When a journal cannot be removed.
-pub fn forget(stage: &str, state: &Location) -> Result<(), StageError> {
-    file_checkpoints::forget(stage, state)?;
-    listing_journal::forget(stage, state)
+/// If a journal cannot be removed.
+pub fn delete_state(stage: &str, state: &Location) -> Result<(), StageError> {
+    file_checkpoints::remove_records(stage, state)?;
+    listing_journal::remove_journal(stage, state)
 }
 
-/// Forgets which folder a stage has read, so that its next run accepts the one that is there.
+/// Deletes the record of the folder that a stage has read, so that its next run accepts the current
+/// folder.
 ///
 /// # Errors
-/// When the record cannot be removed.
+/// If the record cannot be removed.
 pub fn accept_folder(stage: &str, state: &Location) -> Result<(), StageError> {
-    root_folder::RootRecord::forget(stage, state)
+    root_folder::RootRecord::remove_record(stage, state)
 }
 
-/// Runs a blocking reader on a thread of its own; it hands over batches through the sender, which
-/// blocks while `ahead` batches wait. A reader that returns an error ends the stream with it; so
-/// does a panic.
+/// Runs a blocking reader on a separate thread. It sends batches through the sender, which blocks
+/// while `ahead` batches wait. An error or a panic of the reader ends the stream with an error.
 pub fn spawn_reader<F>(ahead: usize, read: F) -> BatchStream
 where
     F: FnOnce(&BatchSender) -> Result<(), StageError> + Send + 'static,
@@ -444,13 +445,14 @@ where
         caller: None,
     };
     let reader = std::thread::Builder::new().name("source".to_owned());
+    let span = tracing::Span::current();
     let spawned = reader.spawn(move || {
+        let _entered = span.enter();
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read(&sender)));
         let outcome =
             outcome.unwrap_or_else(|_| Err(StageError::Other("the reader panicked".to_owned())));
         if let Err(error) = outcome {
-            // A closed channel means that nobody listens any more: the run has ended for another
-            // reason.
+            // The channel is closed if the run has already ended for another reason.
             let _ = sender.sender.blocking_send(Err(error));
         }
     });
@@ -462,15 +464,16 @@ where
     }
 }
 
-/// Where a reader of [`spawn_reader`] puts its batches.
+/// Sends the batches of a reader of [`spawn_reader`].
 pub struct BatchSender {
     sender: tokio::sync::mpsc::Sender<Result<SourceBatch, StageError>>,
-    /// The thread that hands over, where it says which calls it is in.
+    /// The sending thread, if its blocking calls are monitored.
     caller: Option<Arc<BlockingCaller>>,
 }
 
 impl BatchSender {
-    /// The same, for a thread that says which calls it is in: waiting for room is none.
+    /// A sender for a thread whose blocking calls are monitored. A wait for room does not count as
+    /// a blocking call.
     #[must_use]
     pub fn outside_of(&self, caller: Arc<BlockingCaller>) -> Self {
         Self {
@@ -479,13 +482,13 @@ impl BatchSender {
         }
     }
 
-    /// Whether nobody wants more.
+    /// Whether the receiver is gone.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
 
-    /// Hands a batch over, waiting for room. `false`: nobody wants more, stop reading.
+    /// Sends a batch and waits for room. `false`: the receiver is gone, so the reader stops.
     #[must_use]
     pub fn send(&self, batch: SourceBatch) -> bool {
         let send = || self.sender.blocking_send(Ok(batch)).is_ok();
@@ -501,13 +504,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_count_is_known_once_it_has_come_and_unknown_where_none_will() {
+    fn count_is_available_after_it_is_sent() {
         let (sender, counted) = oneshot::channel();
         let mut total = RecordCount::Counting(counted);
         assert!(total.known().is_none() && matches!(total, RecordCount::Counting(_)));
         assert_eq!(sender.send(7), Ok(()));
         assert_eq!((total.known(), total.known()), (Some(7), Some(7)));
-        let mut never = RecordCount::Counting(oneshot::channel().1);
-        assert!(never.known().is_none() && matches!(never, RecordCount::Unknown));
+        let mut closed = RecordCount::Counting(oneshot::channel().1);
+        assert!(closed.known().is_none() && matches!(closed, RecordCount::Unknown));
     }
 }

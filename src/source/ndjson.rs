@@ -1,4 +1,4 @@
-//! The `ndjson` source: one JSON object a line.
+//! The `ndjson` source reads one JSON object per line.
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -32,22 +32,22 @@ use crate::source::text_encoding::not_utf8;
 use crate::source::{BatchSize, Source, SourceConfig};
 use crate::storage::FileReader;
 
-/// Records as JSON objects, one a line. Fields that are not among the columns are passed over;
-/// a column that a record lacks is null.
+/// Reads records as JSON objects, one per line. Fields that are not columns are ignored; a column
+/// that a record lacks is null.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct NdjsonSourceConfig {
-    /// A file, a folder (its *.ndjson and *.jsonl files, and those of its subfolders) or a glob.
+    /// A file, a folder (all *.ndjson and *.jsonl files in it and in its subfolders) or a glob.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
-    /// Types by column, of columns too that the beginning does not show.
-    /// Default: what the first 1,000 records of the first file suggest.
+    /// Types by column, also of columns that the first records do not have.
+    /// Default: inferred from the first 1,000 records of the first file.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub types: BTreeMap<String, ColumnType>,
-    /// What happens to a file that has changed since an earlier run read it, otherwise than by
-    /// lines that were appended (of those, only the new ones are read): `new` reads it as a new
-    /// file, with a warning that the rows that it gave before stay in the output; `refuse` refuses
-    /// to run. Default: new.
+    /// How to treat a file that has changed since an earlier run read it. If lines were appended,
+    /// only these are read. After any other change, `new` reads the file as a new file and warns
+    /// that the rows of its earlier version stay in the output; `refuse` ends `check` and `run`
+    /// with an error that names the file. Default: new.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     pub on_change: OnChange,
@@ -100,8 +100,8 @@ impl NdjsonSourceConfig {
     }
 }
 
-/// Numbers in lists are features, of which a beginning may show whole ones only; what was never met
-/// is text.
+/// Widens an inferred type. Numbers in lists are features and become floats, since the sample may
+/// hold integers only. A column without a value in the sample becomes text.
 fn widen(inferred: &DataType, in_list: bool) -> DataType {
     match inferred {
         DataType::Null => DataType::Utf8,
@@ -125,7 +125,7 @@ fn open<R: Read>(file: &InputFile, input: R, record_bytes: u64) -> Result<Framer
     }
 }
 
-/// The columns of the first file that begins with an object among its first records.
+/// Infers the columns from the first file with an object among its first records.
 fn infer(files: &[InputFile], record_bytes: u64) -> Result<Schema, StageError> {
     let any = NdjsonParser::new(Arc::new(Schema::empty()), record_bytes);
     first(files, |file, input| {
@@ -163,19 +163,20 @@ fn infer(files: &[InputFile], record_bytes: u64) -> Result<Schema, StageError> {
         }
         if values.is_empty() && has_large {
             return Err(unfit(format!(
-                "the first records have more than {RECORD_KEYS} keys, or {SAMPLED_VALUES} values, each; write the \
-                 columns that are needed to a smaller file first"
+                "each of the first records has more than {RECORD_KEYS} keys or {SAMPLED_VALUES} \
+                 values; write the required columns to a smaller file first"
             )));
         }
         if values.is_empty() {
             return Err(unfit(
-                "does not begin with JSON objects; expected one a line, to know the columns by"
+                "does not begin with JSON objects; expected one per line, from which the columns \
+                 are inferred"
                     .to_owned(),
             ));
         }
         let inferred = infer_from(values);
         let inferred = inferred
-            .map_err(|error| unfit(format!("the first records do not fit together: {error}")))?;
+            .map_err(|error| unfit(format!("the types of the first records conflict: {error}")))?;
         match inferred.flattened_fields().len() {
             found if found > MAX_COLUMNS => Err(unfit(too_wide(&found.to_string()))),
             _ => Ok(Some(inferred)),
@@ -183,27 +184,30 @@ fn infer(files: &[InputFile], record_bytes: u64) -> Result<Schema, StageError> {
     })
 }
 
-/// Values of the first records that are looked at for their types: each takes many times its text.
+/// Maximum number of values in the sample from which types are inferred: each takes many times the
+/// memory of its text.
 const SAMPLED_VALUES: u64 = 1 << 20;
 
-/// Records with more keys name no columns; a table that is wider has its features in a list.
+/// Maximum number of columns. Records with more keys are left out of the sample; wider tables store
+/// their features in a list.
 const MAX_COLUMNS: usize = 4096;
 
-/// Keys of a record whose columns are inferred: each takes many times its text. A list of objects
-/// repeats its keys.
+/// Maximum number of keys of a record in the sample: each takes many times the memory of its text.
+/// A list of objects repeats its keys.
 const RECORD_KEYS: u64 = 1 << 18;
 
-/// Different keys of the first records that are counted before the file is refused.
+/// Number of different keys in the sample above which the file is refused.
 const DIFFERENT_KEYS: usize = 1 << 16;
 
 fn too_wide(found: &str) -> String {
     format!(
-        "the first records have {found} different keys; at most {MAX_COLUMNS} are supported: use lists"
+        "the first records have {found} different keys; at most {MAX_COLUMNS} are supported; use \
+         lists"
     )
 }
 
-/// Keys of an object and of those in it, at most so many as it makes columns; of a list its widest
-/// item counts.
+/// Counts the keys of an object and of the objects in it: an upper bound on its columns. Of a list,
+/// only the item with the most keys counts.
 fn keys(value: &Value) -> usize {
     match value {
         Value::Object(fields) => fields.values().map(|value| 1 + keys(value)).sum(),
@@ -212,7 +216,7 @@ fn keys(value: &Value) -> usize {
     }
 }
 
-/// Adds the hash of each key with those that it lies under.
+/// Adds the hash of each key together with the keys of the objects around it.
 fn add_keys(value: &Value, under: u64, different: &mut HashSet<u64>) {
     match value {
         Value::Object(fields) => fields.iter().for_each(|(key, value)| {
@@ -228,7 +232,8 @@ fn add_keys(value: &Value, under: u64, different: &mut HashSet<u64>) {
     }
 }
 
-/// So many of the first records may contradict those before them; they are left out.
+/// Maximum number of sampled records whose types may conflict with those of the records before
+/// them; such records are left out.
 const MISFITS: usize = 10;
 
 fn infer_from(mut values: Vec<Value>) -> Result<Schema, StageError> {
@@ -237,7 +242,7 @@ fn infer_from(mut values: Vec<Value>) -> Result<Schema, StageError> {
         if let Ok(schema) = infer(&values) {
             return Ok(schema);
         }
-        // Halving finds the first record that does not go with those before it.
+        // A binary search finds the first record that conflicts with those before it.
         let (mut fit, mut misfit) = (0, values.len());
         while misfit - fit > 1 {
             let middle = fit.midpoint(misfit);
@@ -252,7 +257,7 @@ fn infer_from(mut values: Vec<Value>) -> Result<Schema, StageError> {
     infer(&values).map_err(|error| StageError::Other(shorten(&error.to_string())))
 }
 
-/// How planned NDJSON files are read.
+/// The format of planned NDJSON files.
 struct NdjsonFormat {
     parser: NdjsonParser,
     record_bytes: u64,
@@ -278,14 +283,15 @@ impl FileFormat for NdjsonFormat {
     }
 }
 
-/// A record may take so many times `limits.record_bytes` in Arrow memory: `[null,null]` in a list
-/// of wide objects takes hundreds of bytes for five. Batches count twice what is stored.
+/// The multiple of `limits.record_bytes` that a record may take in Arrow memory: in a list of wide
+/// objects, the five bytes of a `null` become hundreds of bytes. The accounting of batches assumes
+/// twice the stored bytes.
 const EXPANSION: u64 = 2;
 
 /// Parses objects into the planned columns.
 pub(super) struct NdjsonParser {
     schema: SchemaRef,
-    /// Values that one object of the schema has, nested ones too.
+    /// Number of values of one object of the schema, including nested ones.
     leaves: u64,
     /// Whether lists hold objects, so that each of their items may take as many values.
     has_object_lists: bool,
@@ -295,7 +301,10 @@ pub(super) struct NdjsonParser {
 impl NdjsonParser {
     pub(super) fn new(schema: SchemaRef, record_bytes: u64) -> Self {
         let leaves = schema.flattened_fields().len() as u64;
-        let nests = |field: &&Field| matches!(field.data_type(), DataType::List(item) if item.data_type().is_nested());
+        let nests = |field: &&Field| match field.data_type() {
+            DataType::List(item) => item.data_type().is_nested(),
+            _ => false,
+        };
         let has_object_lists = schema.flattened_fields().iter().any(nests);
         Self {
             schema,
@@ -305,8 +314,8 @@ impl NdjsonParser {
         }
     }
 
-    /// At most so many bytes of Arrow memory: the text, and 8 for each number, offset or missing
-    /// value.
+    /// Upper bound on the Arrow memory of a record in bytes: its text, and 8 bytes for each number,
+    /// offset or missing value.
     fn weight(&self, record: &[u8], values: u64) -> u64 {
         let slots = if self.has_object_lists {
             values.saturating_mul(self.leaves)
@@ -332,12 +341,12 @@ impl TextFormat for NdjsonParser {
                 malformed("the line ends inside an object, a list or a string")
             }
             LineClass::Trailing => {
-                malformed("the line goes on after the object; expected one object a line")
+                malformed("the line continues after the object; expected one object per line")
             }
-            LineClass::NotAnObject => malformed("the line is no JSON object"),
-            LineClass::TooDeep => {
-                malformed(&format!("values are nested more than {MAX_DEPTH} deep"))
-            }
+            LineClass::NotAnObject => malformed("the line is not a JSON object"),
+            LineClass::TooDeep => malformed(&format!(
+                "values are nested more than {MAX_DEPTH} levels deep"
+            )),
         }
     }
 
@@ -345,7 +354,7 @@ impl TextFormat for NdjsonParser {
         let builder = ReaderBuilder::new(self.schema.clone()).with_batch_size(count + 1);
         let decoded = || -> Result<Option<RecordBatch>, ArrowError> {
             let mut decoder = builder
-                .with_decoder_factory(Arc::new(WholeNumbers))
+                .with_decoder_factory(Arc::new(IntegerDecoder))
                 .build_decoder()?;
             decoder.decode(text)?;
             decoder.flush()
@@ -358,7 +367,7 @@ impl TextFormat for NdjsonParser {
         };
         decoded
             .map_err(message)?
-            .ok_or_else(|| "there is no value".to_owned())
+            .ok_or_else(|| "the parser found no record".to_owned())
     }
 
     fn schema(&self) -> &SchemaRef {
@@ -366,31 +375,32 @@ impl TextFormat for NdjsonParser {
     }
 }
 
-/// Arrow's own decoder cuts `1.5` to 1 in a column of integers; this one refuses it.
+/// Decodes columns of integers. Arrow's own decoder truncates `1.5` to 1; this one returns an
+/// error.
 #[derive(Debug)]
-struct WholeNumbers;
+struct IntegerDecoder;
 
-impl DecoderFactory for WholeNumbers {
+impl DecoderFactory for IntegerDecoder {
     fn make_default_decoder(
         &self,
         _: &DecoderContext,
         field: &FieldRef,
         _: bool,
     ) -> Result<Option<Box<dyn ArrayDecoder>>, ArrowError> {
-        let whole = *field.data_type() == DataType::Int64;
-        Ok(whole.then(|| Box::new(Self) as Box<dyn ArrayDecoder>))
+        let is_integer = *field.data_type() == DataType::Int64;
+        Ok(is_integer.then(|| Box::new(Self) as Box<dyn ArrayDecoder>))
     }
 }
 
-impl ArrayDecoder for WholeNumbers {
+impl ArrayDecoder for IntegerDecoder {
     fn decode(&mut self, tape: &Tape<'_>, places: &[u32]) -> Result<ArrayRef, ArrowError> {
         let value = |&place: &u32| match tape.get(place) {
             TapeElement::Null => Ok(None),
             TapeElement::Number(text) | TapeElement::String(text) => {
                 let text = tape.get_string(text);
-                whole(text)
+                parse_integer(text)
                     .map(Some)
-                    .ok_or_else(|| ArrowError::JsonError(format!("{text} is no 64-bit integer")))
+                    .ok_or_else(|| ArrowError::JsonError(format!("{text} is not a 64-bit integer")))
             }
             _ => Err(tape.error(place, "an integer")),
         };
@@ -403,13 +413,13 @@ impl ArrayDecoder for WholeNumbers {
     }
 }
 
-/// An integer, however it is written (`3`, `3.0`, `3e2`), if no digit is lost.
-fn whole(text: &str) -> Option<i64> {
-    // Beyond 2^53 a float no longer tells neighbouring integers apart.
+/// Parses an integer in any notation (`3`, `3.0`, `3e2`); `None` if a digit would be lost.
+fn parse_integer(text: &str) -> Option<i64> {
+    // Beyond 2^53, a float does not represent every integer.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     text.parse().ok().or_else(|| {
         let value: f64 = text.parse().ok()?;
-        #[expect(clippy::cast_possible_truncation, reason = "whole, and within 2^53")]
+        #[expect(clippy::cast_possible_truncation, reason = "an integer within 2^53")]
         (value.fract() == 0.0 && value.abs() <= EXACT).then_some(value as i64)
     })
 }
@@ -441,7 +451,8 @@ mod tests {
 
     #[test]
     fn objects_become_rows_with_inferred_types() {
-        let text = "\u{feff}{\"a\": 1, \"v\": [1, 2], \"s\": \"x\", \"o\": {\"k\": true}, \"n\": null}\r\n \n{\"v\": [0.5], \"a\": 3.0, \"extra\": []}";
+        let text = "\u{feff}{\"a\": 1, \"v\": [1, 2], \"s\": \"x\", \"o\": {\"k\": true}, \
+                    \"n\": null}\r\n \n{\"v\": [0.5], \"a\": 3.0, \"extra\": []}";
         let folder = file(text);
         let more = json!({ "path": folder.path(), "types": { "late": "bool" } });
         let all = records(&read::<NdjsonSourceConfig>(more, 10));
@@ -479,7 +490,7 @@ mod tests {
         );
         assert_eq!(
             batches[1].rejects[0].reason,
-            "whilst decoding field 'id': 1.5 is no 64-bit integer"
+            "whilst decoding field 'id': 1.5 is not a 64-bit integer"
         );
         let ids = records(&batches);
         let ids = ids["id"].as_primitive::<Int64Type>().values().to_vec();
@@ -490,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_of_the_columns_is_refused() {
+    fn lines_other_than_objects_of_the_columns_are_rejects() {
         let deep = format!("{{\"v\": {}1{}}}", "[".repeat(200), "]".repeat(200));
         let long = format!("{{\"id\": \"{}\"}}", "x".repeat(2 << 20));
         let bad = [
@@ -527,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_very_many_keys_names_no_columns_and_a_table_of_them_is_refused() {
+    fn wide_records_are_left_out_and_wide_tables_refused() {
         let keys = |from: usize, to: usize| {
             (from..to)
                 .map(|n| format!("\"k{n}\": {n}"))
@@ -547,7 +558,8 @@ mod tests {
         let faults = plan::<NdjsonSourceConfig>(json!({ "path": table.path() }), 10)
             .err()
             .unwrap();
-        let expected = "no file can be read; a.ndjson: the first records have 6000 different keys; at most 4096 are supported: use lists";
+        let expected = "no file can be read; a.ndjson: the first records have 6000 different keys; \
+                        at most 4096 are supported; use lists";
         assert_eq!(faults[0].message, expected);
         let table: String = (0..30)
             .map(|n| format!("{{{}}}\n", keys(n * 4000, n * 4000 + 4000)))
@@ -556,17 +568,13 @@ mod tests {
         let faults = plan::<NdjsonSourceConfig>(json!({ "path": table.path() }), 10)
             .err()
             .unwrap();
-        assert!(
-            faults[0]
-                .message
-                .contains("have more than 65536 different keys"),
-            "{}",
-            faults[0].message
-        );
+        let expected = "no file can be read; a.ndjson: the first records have more than 65536 \
+                        different keys; at most 4096 are supported; use lists";
+        assert_eq!(faults[0].message, expected);
     }
 
     #[test]
-    fn long_list_of_objects_is_inferred_and_too_many_keys_are_named() {
+    fn long_list_of_objects_is_inferred_up_to_its_key_limit() {
         let infer = |objects: usize| {
             let list = vec!["{\"x\":1,\"y\":2}"; objects].join(",");
             let folder = file(&format!("{{\"a\": [{list}]}}\n"));
@@ -584,7 +592,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_that_are_no_utf8_are_a_reject() {
+    fn invalid_utf8_is_a_reject() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(
             folder.path().join("a.jsonl"),
@@ -592,12 +600,15 @@ mod tests {
         )
         .unwrap();
         let batches = read::<NdjsonSourceConfig>(json!({ "path": folder.path() }), 10);
-        assert_eq!(rejects(&batches).len(), 1);
+        assert_eq!(
+            rejects(&batches),
+            [(1, "malformed", Some("{\"s\": \"\u{fffd}\"}".to_owned()))]
+        );
         assert_eq!(records(&batches).num_rows(), 2);
     }
 
     #[test]
-    fn a_later_run_reads_the_batches_that_are_not_done() {
+    fn later_run_reads_only_uncommitted_batches() {
         let folder = file(&many(25, &[]));
         let all = read::<NdjsonSourceConfig>(json!({ "path": folder.path() }), 10);
         let source = plan::<NdjsonSourceConfig>(json!({ "path": folder.path() }), 10).unwrap();
@@ -607,7 +618,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_record_that_would_fill_the_memory_is_refused() {
+    fn small_record_that_expands_in_memory_is_a_reject() {
         let wide: Vec<String> = (0..500).map(|place| format!("\"c{place}\": 1")).collect();
         let nulls = vec!["null"; 10_000].join(",");
         let folder = file(&format!(
@@ -625,7 +636,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_know_the_columns_by_is_a_fault() {
+    fn file_without_objects_is_a_fault() {
         let folder = file("hello\n[1]\n");
         let faults = plan::<NdjsonSourceConfig>(json!({ "path": folder.path() }), 10)
             .err()
@@ -633,13 +644,13 @@ mod tests {
         assert!(
             faults[0]
                 .message
-                .contains("a.ndjson: does not begin with JSON objects"),
+                .contains("a.ndjson: does not begin with JSON objects; expected one per line"),
             "{faults:?}"
         );
     }
 
     #[test]
-    fn a_few_misfits_at_the_beginning_are_rejects_and_many_a_fault() {
+    fn few_conflicting_records_are_rejects_and_many_a_fault() {
         let folder = file("{\"a\": 1}\n{\"a\": {\"b\": 1}}\n{\"a\": 2}\n");
         let batches = read::<NdjsonSourceConfig>(json!({ "path": folder.path() }), 10);
         assert_eq!(
@@ -651,7 +662,9 @@ mod tests {
             .err()
             .unwrap();
         assert!(
-            faults[0].message.contains("do not fit together"),
+            faults[0]
+                .message
+                .contains("the types of the first records conflict: "),
             "{faults:?}"
         );
     }

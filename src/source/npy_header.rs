@@ -1,4 +1,4 @@
-//! The header of NumPy's .npy format: a Python literal that says what an array's bytes are.
+//! The header of NumPy's .npy format: a Python literal with the type and the shape of an array.
 
 use std::io::{ErrorKind, Read};
 
@@ -6,25 +6,26 @@ use crate::batch::RejectCode;
 use crate::source::arrays::{ArrayHeader, RejectReason, ScalarType};
 use crate::source::file_source::shorten;
 
-/// What a .npy file begins with.
+/// The first bytes of a .npy file.
 pub(super) const MAGIC: [u8; 6] = *b"\x93NUMPY";
 
-/// NumPy itself refuses longer headers, unless told that they can be trusted.
+/// Maximum size of a header in bytes. NumPy also refuses longer headers by default
+/// (`max_header_size`).
 const MAX_HEADER: u64 = 10_000;
 
 /// Reads the header (<https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>); the
 /// array's values follow in `stream`.
 ///
 /// # Errors
-/// When it is none, or of an array without rows of numbers; the sentence goes on after the array's
-/// name.
+/// If the header is invalid, or the array has no rows of numbers. The reason is a sentence without
+/// its subject, the name of the array.
 pub(super) fn header(stream: &mut impl Read) -> Result<ArrayHeader, RejectReason> {
     let malformed = |what: String| (RejectCode::Malformed, what);
     let mut start = [0; 8];
     read(stream, &mut start)?;
     if start[..6] != MAGIC {
         return Err(malformed(
-            "is none: it does not begin as a .npy file does".to_owned(),
+            "does not begin with the magic bytes of a .npy file".to_owned(),
         ));
     }
     let mut length = [0; 4];
@@ -33,7 +34,7 @@ pub(super) fn header(stream: &mut impl Read) -> Result<ArrayHeader, RejectReason
         2 | 3 => read(stream, &mut length)?,
         other => {
             return Err(malformed(format!(
-                "has the version {other} of the format; 1 to 3 are known"
+                "has version {other} of the .npy format; versions 1 to 3 are supported"
             )));
         }
     }
@@ -73,14 +74,9 @@ fn of_io(error: std::io::Error) -> RejectReason {
     )
 }
 
-/// `{'descr': '<f8', 'fortran_order': False, 'shape': (7200, 6), }`
+/// Parses a literal such as `{'descr': '<f8', 'fortran_order': False, 'shape': (7200, 6), }`.
 fn parse(text: &str) -> Result<ArrayHeader, String> {
-    let strange = || {
-        format!(
-            "has a header that is not understood: {}",
-            shorten(text.trim())
-        )
-    };
+    let invalid = || format!("has an invalid header: {}", shorten(text.trim()));
     let value = |key: &str| {
         let after = ['\'', '"']
             .into_iter()
@@ -88,40 +84,40 @@ fn parse(text: &str) -> Result<ArrayHeader, String> {
         after
             .and_then(|(_, after)| after.trim_start().strip_prefix(':'))
             .map(str::trim_start)
-            .ok_or_else(strange)
+            .ok_or_else(invalid)
     };
     let descr = value("descr")?;
     if descr.starts_with('[') {
-        return Err("holds records of several fields; only plain numbers are read".to_owned());
+        return Err("holds structured records; only numbers are supported".to_owned());
     }
     let quote = descr
         .chars()
         .next()
         .filter(|quote| ['\'', '"'].contains(quote))
-        .ok_or_else(strange)?;
+        .ok_or_else(invalid)?;
     let descr = descr[1..].split(quote).next().unwrap_or_default();
     let (element, big_endian) = element(descr)?;
     let column_major = match value("fortran_order")? {
         order if order.starts_with("True") => true,
         order if order.starts_with("False") => false,
-        _ => return Err(strange()),
+        _ => return Err(invalid()),
     };
     let shape = value("shape")?
         .strip_prefix('(')
         .and_then(|shape| shape.split_once(')'))
-        .ok_or_else(strange)?
+        .ok_or_else(invalid)?
         .0;
     let sides = shape
         .split(',')
         .map(|side| side.trim().trim_end_matches('L'))
         .filter(|side| !side.is_empty());
     let shape: Vec<u64> = sides
-        .map(|side| side.parse().map_err(|_| strange()))
+        .map(|side| side.parse().map_err(|_| invalid()))
         .collect::<Result<_, _>>()?;
     ArrayHeader::new(element, big_endian, column_major, &shape)
 }
 
-/// The type behind a word such as `<f8`, and whether its bytes have the highest first.
+/// Parses a type such as `<f8`; the flag is true for big-endian values.
 fn element(descr: &str) -> Result<(ScalarType, bool), String> {
     let (big_endian, kind) = match descr.split_at_checked(1) {
         Some(("<" | "|" | "=", kind)) => (false, kind),
@@ -142,7 +138,8 @@ fn element(descr: &str) -> Result<(ScalarType, bool), String> {
         "f8" => ScalarType::Float64,
         _ => {
             return Err(format!(
-                "holds values of type `{}`; truth values, whole numbers of 8 to 64 bits and floats of 32 or 64 are read",
+                "holds values of type `{}`; expected booleans, integers of 8 to 64 bits, or floats \
+                 of 32 or 64 bits",
                 shorten(descr)
             ));
         }
@@ -172,107 +169,112 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_read_however_they_are_written() {
+    fn headers_in_any_notation_are_read() {
         check(
             "{'descr': '<f8', 'fortran_order': True, 'shape': (7200, 6), }          \n",
             expect![
-                "ArrayHeader { element: Float64, big_endian: false, column_major: true, rows: 7200, row: [6] }"
+                "ArrayHeader { element: Float64, big_endian: false, column_major: true, \
+                 rows: 7200, row: [6] }"
             ],
         );
         check(
             "{\"shape\":(3L,) ,\"fortran_order\":False,\"descr\":\">i2\"}",
             expect![
-                "ArrayHeader { element: Int16, big_endian: true, column_major: false, rows: 3, row: [] }"
+                "ArrayHeader { element: Int16, big_endian: true, column_major: false, \
+                 rows: 3, row: [] }"
             ],
         );
         check(
             "{'descr': '|b1', 'fortran_order': False, 'shape': (2, 4, 5)}",
             expect![
-                "ArrayHeader { element: Bool, big_endian: false, column_major: false, rows: 2, row: [4, 5] }"
+                "ArrayHeader { element: Bool, big_endian: false, column_major: false, \
+                 rows: 2, row: [4, 5] }"
             ],
         );
     }
 
     #[test]
-    fn what_is_no_array_of_numbers_is_told_apart() {
+    fn arrays_without_rows_of_numbers_are_errors() {
         check(
             "{'descr': '<f8', 'fortran_order': False, 'shape': ()}",
-            expect!["malformed: is a single value; expected one or more of each record"],
+            expect!["malformed: is a single value; expected one or more values per record"],
         );
         check(
             "{'descr': '|O', 'fortran_order': False, 'shape': (2,)}",
             expect![
-                "malformed: holds values of type `|O`; truth values, whole numbers of 8 to 64 bits and floats of 32 or 64 are read"
+                "malformed: holds values of type `|O`; expected booleans, integers \
+                 of 8 to 64 bits, or floats of 32 or 64 bits"
             ],
         );
         check(
             "{'descr': '<U7', 'fortran_order': False, 'shape': (2,)}",
             expect![
-                "malformed: holds values of type `<U7`; truth values, whole numbers of 8 to 64 bits and floats of 32 or 64 are read"
+                "malformed: holds values of type `<U7`; expected booleans, integers \
+                 of 8 to 64 bits, or floats of 32 or 64 bits"
             ],
         );
         check(
             "{'descr': [('a', '<f8')], 'fortran_order': False, 'shape': (2,)}",
-            expect!["malformed: holds records of several fields; only plain numbers are read"],
+            expect!["malformed: holds structured records; only numbers are supported"],
         );
         check(
             "{'descr': '', 'fortran_order': False, 'shape': (2,)}",
             expect![
-                "malformed: holds values of type ``; truth values, whole numbers of 8 to 64 bits and floats of 32 or 64 are read"
+                "malformed: holds values of type ``; expected booleans, integers \
+                 of 8 to 64 bits, or floats of 32 or 64 bits"
             ],
         );
         check(
             "{'descr': '<f8', 'fortran_order': 0, 'shape': (2,)}",
             expect![
-                "malformed: has a header that is not understood: {'descr': '<f8', 'fortran_order': 0, 'shape': (2,)}"
+                "malformed: has an invalid header: {'descr': '<f8', \
+                 'fortran_order': 0, 'shape': (2,)}"
             ],
         );
         check(
             "{'descr': '<f8', 'fortran_order': False, 'shape': (-2,)}",
             expect![
-                "malformed: has a header that is not understood: {'descr': '<f8', 'fortran_order': False, 'shape': (-2,)}"
+                "malformed: has an invalid header: {'descr': '<f8', \
+                 'fortran_order': False, 'shape': (-2,)}"
             ],
         );
         check(
             "{'descr': '<f8', 'fortran_order': False, 'shape': (2",
             expect![
-                "malformed: has a header that is not understood: {'descr': '<f8', 'fortran_order': False, 'shape': (2"
+                "malformed: has an invalid header: {'descr': '<f8', \
+                 'fortran_order': False, 'shape': (2"
             ],
         );
         check(
             "{'descr': '<f8', 'fortran_order': False, 'shape': (2, 0)}",
-            expect!["malformed: has the shape [2, 0]: its records hold no value"],
+            expect!["malformed: has the shape [2, 0]; expected at least one value per record"],
         );
         check(
             "{'descr': '<f8', 'fortran_order': False, 'shape': (2, 99999999999999999)}",
             expect![
-                "malformed: has the shape [2, 99999999999999999]: its records are larger than any can be"
+                "malformed: has the shape [2, 99999999999999999]; a record of it exceeds the \
+                 maximum of 2147483647 bytes"
             ],
         );
         check(
             "{'descr': '<f8', 'fortran_order': False, 'shape': (9999999999999, 2)}",
             expect![
-                "malformed: declares 9999999999999 records; at most 1099511627776 are believed"
+                "malformed: declares 9999999999999 records; at most 1099511627776 are supported"
             ],
         );
-        check(
-            "",
-            expect!["malformed: has a header that is not understood: "],
-        );
+        check("", expect!["malformed: has an invalid header: "]);
     }
 
     #[test]
     fn every_truncation_is_an_error() {
-        let whole = file("{'descr': '<f8', 'fortran_order': False, 'shape': (2,)}");
-        assert!((0..whole.len()).all(|end| header(&mut &whole[..end]).is_err()));
+        let complete = file("{'descr': '<f8', 'fortran_order': False, 'shape': (2,)}");
+        assert!((0..complete.len()).all(|end| header(&mut &complete[..end]).is_err()));
         let mut long = file("");
         long[6] = 2;
         long.splice(8.., u32::MAX.to_le_bytes());
-        assert!(
-            header(&mut long.as_slice())
-                .unwrap_err()
-                .1
-                .contains("4294967295 bytes")
+        assert_eq!(
+            header(&mut long.as_slice()).unwrap_err().1,
+            "has a header of 4294967295 bytes; at most 10000 are read"
         );
     }
 }

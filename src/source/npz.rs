@@ -1,4 +1,4 @@
-//! The `npz` source: arrays of NumPy archives (.npz) and files (.npy), a record for each index of
+//! The `npz` source reads arrays of NumPy archives (.npz) and files (.npy), one record per index of
 //! their first dimension.
 
 use std::cell::RefCell;
@@ -30,34 +30,34 @@ use crate::source::schema_inference::first;
 use crate::source::{BatchSize, Source, SourceConfig};
 use crate::storage::FileReader;
 
-/// Arrays of NumPy archives (.npz) and files (.npy). Each index of their first dimension is a
-/// record: an array of one dimension becomes a column of numbers, one of more a column of lists;
-/// but bytes in two dimensions a record, or in three with one or three channels, are images and
-/// become the column `image`.
+/// Reads arrays of NumPy archives (.npz) and files (.npy). Each index of their first dimension is a
+/// record. An array of one dimension becomes a column of numbers, and an array of more dimensions a
+/// column of lists. Records of bytes in two dimensions, or in three with one or three channels, are
+/// images and become the column `image`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct NpzSourceConfig {
-    /// A file, a folder (its *.npz and *.npy files, and those of its subfolders) or a glob.
+    /// A file, a folder (all *.npz and *.npy files in it and in its subfolders) or a glob.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
-    /// The arrays to read, by their names in the archive, such as `["X", "y"]`; all must have as
-    /// many records. That of a .npy file is called `array`. Default: all.
+    /// The arrays to read, by their names in the archive, such as `["X", "y"]`; all must have the
+    /// same number of records. The array of a .npy file has the name `array`. Default: all.
     #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub arrays: Option<Vec<String>>,
-    /// What happens to a file that has changed since an earlier run read it: `new` reads it as a
-    /// new file, with a warning that the rows that it gave before stay in the output; `refuse`
-    /// refuses to run. A file of at most 32 MiB whose content is the same has not changed, whatever
-    /// its time. Default: new.
+    /// How to treat a file that has changed since an earlier run read it: `new` reads it as a new
+    /// file and warns that the rows of its earlier version stay in the output; `refuse` ends
+    /// `check` and `run` with an error that names the file. A file of at most 32 MiB with the same
+    /// content counts as unchanged, regardless of its modification time. Default: new.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     pub on_change: OnChange,
 }
 
-/// The name of the array in a file that holds but one.
+/// The name of the array of a .npy file.
 const ONLY: &str = "array";
 
-/// Archives of more members are not taken for arrays.
+/// Maximum number of members of an archive.
 const MAX_MEMBERS: usize = 10_000;
-/// Longer names of members are passed over.
+/// Maximum length of the name of an array in bytes; members with longer names are ignored.
 const MAX_NAME: usize = 255;
 
 impl SourceConfig for NpzSourceConfig {
@@ -83,12 +83,12 @@ impl SourceConfig for NpzSourceConfig {
         ));
         if headers.iter().filter(|header| header.is_image()).count() > 1 {
             let message =
-                "several arrays hold images, but a record has one; name the arrays that are wanted";
+                "several arrays hold images, but a record has one image; list the arrays to read";
             return Err(vec![ConfigError::new("arrays", message)]);
         }
         let names: Vec<&String> = schema.fields().iter().map(|field| field.name()).collect();
         check_names(names.into_iter()).map_err(path)?;
-        let most_held = context.limits.buffer_bytes();
+        let max_buffer_bytes = context.limits.buffer_bytes();
         let arrays: Vec<String> = first.iter().map(|array| array.name.clone()).collect();
         self.arrays = Some(arrays.clone());
         let limits = context.limits;
@@ -97,10 +97,10 @@ impl SourceConfig for NpzSourceConfig {
             schema: schema.clone(),
             batch,
             limits,
-            most_held,
-            held: 0,
+            max_buffer_bytes,
+            buffer_bytes: 0,
         };
-        format.held = format.largest(&files).map_err(path)?;
+        format.buffer_bytes = format.largest_buffer(&files).map_err(path)?;
         Ok(Box::new(FileSource::new(
             name,
             &self.path,
@@ -111,36 +111,36 @@ impl SourceConfig for NpzSourceConfig {
     }
 }
 
-/// The wanted arrays of the first file that has them.
+/// Finds the requested arrays in the first file that has them.
 fn first_arrays(
     files: &[InputFile],
-    wanted: Option<&[String]>,
+    requested: Option<&[String]>,
 ) -> Result<Vec<FoundArray>, Vec<ConfigError>> {
-    // What is wrong with the wanted arrays in the first file that lacks one.
-    let unknown = RefCell::new(None);
+    // The error of the first file that lacks a requested array.
+    let mismatch = RefCell::new(None);
     let look = |file: &InputFile, input: FileReader| {
         let handle = input.try_clone().map_err(file.stopped())?;
         let found = catch_panic(|| {
-            ArrayContainer::open(input).and_then(|container| container.find(wanted))
+            ArrayContainer::open(input).and_then(|container| container.find(requested))
         });
         file.check_available(&handle)?;
         let found = found.map_err(|(code, what)| file.unfit(code, &what, 1))?;
         found.and_then(of_equal_length).map(Some).map_err(|fault| {
             let unfit = file.unfit(RejectCode::Mismatch, &fault.message, 1);
-            unknown.borrow_mut().get_or_insert(fault);
+            mismatch.borrow_mut().get_or_insert(fault);
             unfit
         })
     };
     first(files, look).map_err(|error| {
         vec![
-            unknown
+            mismatch
                 .take()
                 .unwrap_or_else(|| ConfigError::new("path", error.to_string())),
         ]
     })
 }
 
-/// The same arrays, if each has as many records as the others.
+/// Checks that all arrays have the same number of records.
 fn of_equal_length(found: Vec<FoundArray>) -> Result<Vec<FoundArray>, ConfigError> {
     let unequal = found
         .iter()
@@ -150,22 +150,22 @@ fn of_equal_length(found: Vec<FoundArray>) -> Result<Vec<FoundArray>, ConfigErro
         return Ok(found);
     };
     let message = format!(
-        "`{}` has {} records, but `{}` {}; name arrays that belong together",
+        "`{}` has {} records, but `{}` has {}; list arrays with the same number of records",
         one.name, one.header.rows, other.name, other.header.rows
     );
     Err(ConfigError::new("arrays", message))
 }
 
-/// How planned files are read.
+/// The format of planned NumPy files.
 struct NpzFormat {
     arrays: Vec<String>,
     schema: SchemaRef,
     batch: BatchSize,
     limits: PipelineLimits,
-    /// What may be held of arrays whose records do not lie together.
-    most_held: u64,
-    /// What is held of them, in the largest file.
-    held: u64,
+    /// Maximum memory in bytes for arrays whose records are scattered.
+    max_buffer_bytes: u64,
+    /// The memory in bytes for these arrays of the largest file.
+    buffer_bytes: u64,
 }
 
 impl FileFormat for NpzFormat {
@@ -209,23 +209,26 @@ impl FileFormat for NpzFormat {
         let refuse = |code, what| output.reject_rows(0..rows.max(1), code, what);
         if let Some(other) = found.iter().find(|array| array.header.rows != rows) {
             let what = format!(
-                "`{}` has {} records, but another array {rows}",
+                "`{}` has {} records, but another array has {rows}",
                 other.name, other.header.rows
             );
             return refuse(RejectCode::Mismatch, what);
         }
         let headers: Vec<&ArrayHeader> = found.iter().map(|array| &array.header).collect();
-        let together = match JoinedArrays::new(&headers, self.batch, &self.limits) {
-            Ok(together) => together,
+        let joined = match JoinedArrays::new(&headers, self.batch, &self.limits) {
+            Ok(joined) => joined,
             Err(what) => return refuse(RejectCode::TooLarge, what),
         };
-        let held = held(&found);
-        if held > self.held.max(self.most_held) {
-            return refuse(RejectCode::TooLarge, too_large(held, self.most_held));
+        let bytes = buffer_bytes(&found);
+        if bytes > self.buffer_bytes.max(self.max_buffer_bytes) {
+            return refuse(
+                RejectCode::TooLarge,
+                too_large(bytes, self.max_buffer_bytes),
+            );
         }
         let arrays = catch_panic(|| Ok::<_, String>(container.readers(&found)));
         match arrays.flatten() {
-            Ok(arrays) => read_together(arrays, &together, &check, output),
+            Ok(arrays) => read_together(arrays, &joined, &check, output),
             Err((code, what)) => {
                 check()?;
                 refuse(code, what)
@@ -234,7 +237,7 @@ impl FileFormat for NpzFormat {
     }
 
     fn buffer_bytes(&self) -> u64 {
-        self.held
+        self.buffer_bytes
     }
 
     fn count_rows(&self, file: &InputFile) -> Option<u64> {
@@ -250,7 +253,7 @@ impl FileFormat for NpzFormat {
 }
 
 impl NpzFormat {
-    /// The arrays of a file; `None` where an error of the environment hides them.
+    /// Finds the arrays of a file; `None` after an error of the environment.
     fn find(&self, file: &InputFile) -> Option<Result<Vec<FoundArray>, String>> {
         let input = file.reopen().ok()?;
         let handle = input.try_clone().ok()?;
@@ -265,30 +268,33 @@ impl NpzFormat {
         )
     }
 
-    /// What must be held of the file that needs most; those that cannot be read will say so when
-    /// they are.
-    fn largest(&self, files: &[InputFile]) -> Result<u64, String> {
-        let needs = files
+    /// The memory in bytes for the file that needs the most. Files that cannot be read are skipped
+    /// here; their errors are reported when they are read.
+    fn largest_buffer(&self, files: &[InputFile]) -> Result<u64, String> {
+        let sizes = files
             .iter()
-            .filter_map(|file| Some(held(&self.find(file)?.ok()?)));
-        let (fit, beyond): (Vec<u64>, Vec<u64>) = needs.partition(|&held| held <= self.most_held);
-        match (fit.into_iter().max(), beyond.first()) {
-            (None, Some(&held)) => Err(too_large(held, self.most_held)),
-            (held, _) => Ok(held.unwrap_or(0)),
+            .filter_map(|file| Some(buffer_bytes(&self.find(file)?.ok()?)));
+        let (fitting, excessive): (Vec<u64>, Vec<u64>) =
+            sizes.partition(|&bytes| bytes <= self.max_buffer_bytes);
+        match (fitting.into_iter().max(), excessive.first()) {
+            (None, Some(&bytes)) => Err(too_large(bytes, self.max_buffer_bytes)),
+            (bytes, _) => Ok(bytes.unwrap_or(0)),
         }
     }
 }
 
-fn held(found: &[FoundArray]) -> u64 {
+/// The memory in bytes for the arrays whose records are scattered.
+fn buffer_bytes(found: &[FoundArray]) -> u64 {
     found.iter().fold(0, |total: u64, array| {
         total.saturating_add(array.header.buffer_bytes())
     })
 }
 
-fn too_large(held: u64, most: u64) -> String {
+fn too_large(bytes: u64, maximum: u64) -> String {
     format!(
-        "arrays of {held} bytes lie column after column (fortran_order) and must be held at once, at most {most} bytes \
-         may (limits.memory); save them with numpy.ascontiguousarray"
+        "arrays of {bytes} bytes are in column-major order (fortran_order) and must be read into \
+         memory completely; the maximum is {maximum} bytes (limits.memory); save them with \
+         numpy.ascontiguousarray"
     )
 }
 
@@ -297,7 +303,7 @@ fn too_large(held: u64, most: u64) -> String {
 struct FoundArray {
     name: String,
     header: ArrayHeader,
-    /// Its member, where the file is an archive.
+    /// Its member, if the file is an archive.
     member: Option<ArchiveMember>,
 }
 
@@ -314,7 +320,7 @@ struct ArchiveMember {
     is_encrypted: bool,
 }
 
-/// A file of one array, or an archive of some.
+/// A .npy file of one array, or a .npz archive of several.
 enum ArrayContainer {
     Npy(SharedInput),
     Npz(ZipArchive<SharedInput>),
@@ -339,15 +345,15 @@ impl ArrayContainer {
             .map_err(|(_, error)| format!("is neither a .npy file nor a .npz archive: {error}"))
     }
 
-    /// The wanted arrays, or all; the inner error says which is not there.
+    /// Finds the requested arrays, or all; the inner error names an array that does not exist.
     fn find(
         &self,
-        wanted: Option<&[String]>,
+        requested: Option<&[String]>,
     ) -> Result<Result<Vec<FoundArray>, ConfigError>, String> {
         let members = self.members()?;
         let names: Vec<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
         let mut chosen = Vec::new();
-        for name in wanted.unwrap_or_default() {
+        for name in requested.unwrap_or_default() {
             match members.iter().find(|(found, _)| found == name) {
                 Some(member) => chosen.push(member.clone()),
                 None => {
@@ -355,12 +361,12 @@ impl ArrayContainer {
                     let known = shorten(&names.join(", "));
                     return Ok(Err(ConfigError::new(
                         "arrays",
-                        format!("there is no array `{name}`{hint}; known: {known}"),
+                        format!("unknown array `{name}`{hint}; known: {known}"),
                     )));
                 }
             }
         }
-        if wanted.is_none() {
+        if requested.is_none() {
             chosen = members;
         }
         let found = chosen.into_iter().map(|(name, member)| {
@@ -378,13 +384,13 @@ impl ArrayContainer {
         });
         let found: Vec<FoundArray> = found.collect::<Result<_, _>>()?;
         if found.is_empty() {
-            Err("holds no array".to_owned())
+            Err("contains no arrays".to_owned())
         } else {
             Ok(Ok(found))
         }
     }
 
-    /// Names and places of the arrays.
+    /// The names and members of the arrays.
     fn members(&self) -> Result<Vec<(String, Option<ArchiveMember>)>, String> {
         let Self::Npz(archive) = self else {
             return Ok(vec![(ONLY.to_owned(), None)]);
@@ -397,7 +403,7 @@ impl ArrayContainer {
             seen += 1;
             if seen > MAX_MEMBERS {
                 return Err(format!(
-                    "has more than {MAX_MEMBERS} members; that is no archive of arrays"
+                    "has more than {MAX_MEMBERS} members, the maximum for an archive of arrays"
                 ));
             }
             let path = entry.file_path();
@@ -417,7 +423,7 @@ impl ArrayContainer {
         Ok(members)
     }
 
-    /// The bytes of an array's file, decompressed and, at their end, verified.
+    /// The decompressed bytes of an array; a read at their end verifies the checksum.
     fn stream(&self, member: Option<ArchiveMember>) -> Result<Box<dyn Read + '_>, String> {
         let (archive, member) = match (self, member) {
             (Self::Npz(archive), Some(member)) => (archive, member),
@@ -430,7 +436,7 @@ impl ArrayContainer {
             (Self::Npz(_), None) => return Err("is in another file".to_owned()),
         };
         if member.is_encrypted {
-            return Err("is encrypted; only plain arrays are read".to_owned());
+            return Err("is encrypted; only unencrypted arrays are supported".to_owned());
         }
         let entry = archive
             .get_entry(member.at)
@@ -442,12 +448,12 @@ impl ArrayContainer {
                 entry.verifying_reader(DeflateDecoder::new(stored)),
             )),
             other => Err(format!(
-                "is compressed by {other}; only stored and deflated arrays are read"
+                "is compressed with {other}; only stored and deflated arrays are supported"
             )),
         }
     }
 
-    /// Readers of the arrays that were found.
+    /// Creates readers of the arrays.
     fn readers(&self, found: &[FoundArray]) -> Result<Vec<ArrayReader<'_>>, RejectReason> {
         let malformed = |what: String| (RejectCode::Malformed, what);
         let reader = |array: &FoundArray| {
@@ -459,7 +465,7 @@ impl ArrayContainer {
     }
 }
 
-/// A file that is read at any place; the arrays of an archive take turns.
+/// A file that is read at any position, shared by the arrays of an archive.
 struct SharedInput {
     input: RefCell<FileReader>,
     length: u64,

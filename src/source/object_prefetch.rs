@@ -1,26 +1,26 @@
-//! Whole files, one after the other; those of a bucket some at a time, since each request takes its
-//! time.
+//! Reads files in order, and fetches the objects of a bucket concurrently, which hides the latency
+//! of the requests.
 
 use std::collections::VecDeque;
 
 use crate::source::listed_file::{CHANGED_MEANWHILE, ListedFile, ReadFailure, RecordError};
 use crate::storage::{Location, MAX_CONCURRENT_REQUESTS, S3Path};
 
-/// Bytes of objects that are asked for together; a single larger one is asked for alone.
-const TOGETHER_BYTES: u64 = 32 << 20;
+/// Maximum bytes of objects that are requested together. A larger object is requested alone.
+const MAX_GROUP_BYTES: u64 = 32 << 20;
 
-/// The bytes of files, in the order in which they were given.
+/// Reads the contents of files in the order in which they were passed to [`Self::new`].
 pub(super) struct ObjectPrefetcher<'a> {
     root: &'a Location,
     limit: u64,
-    /// Objects that have not been asked for.
+    /// Objects that have not been requested.
     waiting: VecDeque<&'a ListedFile>,
-    /// What came of those that have.
+    /// The results of the requested objects that [`Self::next`] has not returned yet.
     fetched: VecDeque<Result<Vec<u8>, ReadFailure>>,
 }
 
 impl<'a> ObjectPrefetcher<'a> {
-    /// Will read `files` below `root`, none of more than `limit` bytes.
+    /// A reader of `files` below `root`, which rejects files with more than `limit` bytes.
     pub(super) fn new(
         root: &'a Location,
         limit: u64,
@@ -39,7 +39,7 @@ impl<'a> ObjectPrefetcher<'a> {
         }
     }
 
-    /// The bytes of the next file, which is `file`.
+    /// Reads the next file, which must be `file`.
     ///
     /// # Errors
     /// Those of [`ListedFile::read`].
@@ -50,7 +50,7 @@ impl<'a> ObjectPrefetcher<'a> {
         if self.fetched.is_empty() {
             self.fetch(root);
         }
-        // Files are asked for in the order in which they are given.
+        // Results have the order of the requests, which is that of the files.
         self.fetched
             .pop_front()
             .unwrap_or_else(|| file.read(self.root, self.limit))
@@ -61,7 +61,7 @@ impl<'a> ObjectPrefetcher<'a> {
         while let Some(&file) = self.waiting.front() {
             let size = if file.size > self.limit { 0 } else { file.size };
             if files.len() == MAX_CONCURRENT_REQUESTS
-                || (bytes > 0 && bytes + size > TOGETHER_BYTES)
+                || (bytes > 0 && bytes + size > MAX_GROUP_BYTES)
             {
                 break;
             }
@@ -74,11 +74,11 @@ impl<'a> ObjectPrefetcher<'a> {
             .filter(fits)
             .map(|file| (root.join(&file.name), file.etag.clone()))
             .collect();
-        let mut answers = S3Path::read_all(&objects).into_iter();
+        let mut responses = S3Path::read_all(&objects).into_iter();
         for file in files {
             let image = match file.size > self.limit {
                 true => Err(RecordError::too_large(&file.name, file.size, self.limit).into()),
-                false => match answers.next() {
+                false => match responses.next() {
                     Some(Ok(bytes)) if bytes.len() as u64 == file.size => Ok(bytes),
                     Some(Err(error)) => Err(file.failure(&file.location(self.root), error)),
                     _ => Err(file.unreadable(CHANGED_MEANWHILE).into()),

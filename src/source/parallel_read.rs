@@ -1,4 +1,4 @@
-//! Parts of a file read side by side, and handed over in their order.
+//! Reads parts of a file concurrently and sends their batches in the order of the parts.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,40 +8,42 @@ use crate::batch::SourceBatch;
 use crate::error::StageError;
 use crate::source::file_source::{BatchOutput, ReadEnd};
 
-/// How many parts are read at a time, and how far each goes ahead of its turn.
+/// The number of parts that are read concurrently, and the limit on batches that are read ahead.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ParallelRead {
+    /// Maximum number of parts that are read concurrently.
     pub(super) count: usize,
-    /// Bytes of batches that wait for their turn, in each lane; a single larger one may wait, too.
+    /// Maximum size in bytes of the waiting batches of each part; a single larger batch may also
+    /// wait.
     pub(super) bytes: u64,
 }
 
-/// Reads parts, so many at a time, each on a thread of its own. What is handed over is what reading
-/// them one after another would hand over.
+/// Reads up to `parallel.count` parts concurrently, each on its own thread. The batches and their
+/// order are the same as with sequential reading.
 ///
 /// # Errors
-/// What `read` said of the first part that it failed on; what stands before that is handed over.
+/// The error of the first part that `read` fails on; the batches before it are sent.
 pub(super) fn read_ahead<T: Sync>(
     parts: &[T],
-    lanes: ParallelRead,
+    parallel: ParallelRead,
     output: &BatchOutput<'_>,
     read: impl Fn(&T, &BatchOutput<'_>) -> Result<(), ReadEnd> + Sync,
 ) -> Result<(), ReadEnd> {
-    if lanes.count <= 1 || parts.len() <= 1 {
+    if parallel.count <= 1 || parts.len() <= 1 {
         return parts.iter().try_for_each(|part| read(part, output));
     }
     let read = &read;
     scope(|scope| {
         let mut parts = parts.iter();
         let mut reading: VecDeque<ReadTask<'_>> = VecDeque::new();
-        for part in parts.by_ref().take(lanes.count) {
-            reading.push_back(begin(scope, part, lanes.bytes, output, read)?);
+        for part in parts.by_ref().take(parallel.count) {
+            reading.push_back(begin(scope, part, parallel.bytes, output, read)?);
         }
-        while let Some(ReadTask { waiting, thread }) = reading.pop_front() {
-            waiting.0.begin_turn();
-            // Whoever returns early drops the other lanes: their threads find that nobody listens,
+        while let Some(ReadTask { queue, thread }) = reading.pop_front() {
+            queue.0.begin_turn();
+            // An early return drops the other tasks, whose threads then find their queues closed
             // and end.
-            while let Some(batch) = waiting.0.pop() {
+            while let Some(batch) = queue.0.pop() {
                 if !output.forward(batch) {
                     return Err(ReadEnd::Cancelled);
                 }
@@ -50,7 +52,7 @@ pub(super) fn read_ahead<T: Sync>(
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             if let Some(part) = parts.next() {
-                reading.push_back(begin(scope, part, lanes.bytes, output, read)?);
+                reading.push_back(begin(scope, part, parallel.bytes, output, read)?);
             }
         }
         Ok(())
@@ -59,7 +61,7 @@ pub(super) fn read_ahead<T: Sync>(
 
 /// A part that is being read.
 struct ReadTask<'scope> {
-    waiting: ConsumerGuard,
+    queue: ConsumerGuard,
     thread: ScopedJoinHandle<'scope, Result<(), ReadEnd>>,
 }
 
@@ -75,25 +77,25 @@ fn begin<'scope, 'env, T: Sync>(
         changed: Condvar::new(),
         bytes,
     });
-    let speaker = ProducerGuard(Arc::clone(&queue));
+    let producer = ProducerGuard(Arc::clone(&queue));
     let body = move || {
         let (take, wait) = (
-            |batch| speaker.0.push(batch),
-            || speaker.0.wait_until_head(),
+            |batch| producer.0.push(batch),
+            || producer.0.wait_until_head(),
         );
         read(part, &output.through(&take, &wait))
     };
-    // That there is no thread says nothing about the file.
+    // A missing thread is an error of the run, not of the file.
     let thread = Builder::new().spawn_scoped(scope, body);
     let thread =
         thread.map_err(|error| StageError::Other(format!("cannot start a thread: {error}")))?;
     Ok(ReadTask {
-        waiting: ConsumerGuard(queue),
+        queue: ConsumerGuard(queue),
         thread,
     })
 }
 
-/// Batches that wait for their turn, bounded in bytes.
+/// The waiting batches of a part, bounded in bytes.
 struct BatchQueue {
     state: Mutex<BatchQueueState>,
     changed: Condvar,
@@ -104,16 +106,16 @@ struct BatchQueue {
 struct BatchQueueState {
     batches: VecDeque<(u64, SourceBatch)>,
     bytes: u64,
-    /// All that stands before has been handed over.
+    /// All earlier parts have been sent.
     turn: bool,
-    /// There will be no more.
+    /// The reader of the part has ended.
     ended: bool,
-    /// Nobody wants more.
+    /// The receiver is gone.
     closed: bool,
 }
 
 impl BatchQueue {
-    /// Waits for room. `false`: nobody wants more.
+    /// Adds a batch once there is room. `false`: the receiver is gone.
     fn push(&self, batch: SourceBatch) -> bool {
         let bytes = batch.batch.records.get_array_memory_size() as u64;
         let full = |state: &mut BatchQueueState| {
@@ -137,12 +139,13 @@ impl BatchQueue {
         self.changed.notify_all();
     }
 
+    /// Waits for the turn of the part, or for the end of the receiver.
     fn wait_until_head(&self) {
         let early = |state: &mut BatchQueueState| !state.turn && !state.closed;
         drop(self.changed.wait_while(self.lock(), early));
     }
 
-    /// The next batch; `None` at the end.
+    /// Waits for the next batch; `None` at the end of the part.
     fn pop(&self) -> Option<SourceBatch> {
         let empty = |state: &mut BatchQueueState| state.batches.is_empty() && !state.ended;
         let mut state = self
@@ -160,7 +163,7 @@ impl BatchQueue {
     }
 }
 
-/// Says that there will be no more when it is dropped, by a panic too.
+/// Ends the queue when it is dropped, also by a panic of the reader.
 struct ProducerGuard(Arc<BatchQueue>);
 
 impl Drop for ProducerGuard {
@@ -170,7 +173,7 @@ impl Drop for ProducerGuard {
     }
 }
 
-/// Says that nobody wants more when it is dropped.
+/// Closes the queue when it is dropped.
 struct ConsumerGuard(Arc<BatchQueue>);
 
 impl Drop for ConsumerGuard {

@@ -33,43 +33,43 @@ use crate::source::{BatchSize, IMAGE, Source, SourceConfig};
 use crate::storage::FileReader;
 use crate::system;
 
-/// Columns of Parquet files, as they are. A column of encoded images (binary, or the
+/// Reads columns of Parquet files and keeps their types. A column of encoded images (binary, or the
 /// `struct<bytes, path>` of Hugging Face datasets) becomes the binary column `image`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct ParquetSourceConfig {
-    /// A file, a folder (its *.parquet files, and those of its subfolders) or a glob.
+    /// A file, a folder (all *.parquet files in it and in its subfolders) or a glob.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
     /// The columns to read. Default: all.
     #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub columns: Option<Vec<String>>,
-    /// The column of encoded images. Default: the one whose type is `struct<bytes, path>`, else the
-    /// binary column `image`, where there is one.
+    /// The column of encoded images. Default: the column of type `struct<bytes, path>`, otherwise
+    /// the binary column `image`, if the file has one of them.
     #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub image_column: Option<String>,
-    /// Row groups that are decoded at a time, each on a thread of its own and up to 64 MiB ahead of
-    /// its turn. Default: one for every four cores.
+    /// The number of row groups that are decoded concurrently, each on its own thread and up to 64
+    /// MiB ahead of its turn. Default: one for every four cores.
     #[schemars(extend("x-changes-rows" = false))]
     pub readers: Option<u16>,
-    /// What happens to a file that has changed since an earlier run read it: `new` reads it as a
-    /// new file, with a warning that the rows that it gave before stay in the output; `refuse`
-    /// refuses to run. A file of at most 32 MiB whose content is the same has not changed, whatever
-    /// its time. Default: new.
+    /// How to treat a file that has changed since an earlier run read it: `new` reads it as a new
+    /// file and warns that the rows of its earlier version stay in the output; `refuse` ends
+    /// `check` and `run` with an error that names the file. A file of at most 32 MiB with the same
+    /// content counts as unchanged, regardless of its modification time. Default: new.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     pub on_change: OnChange,
 }
 
-/// Row groups are decoded whose longest record is larger by so much than a record may be: it alone
-/// is refused then.
-const LARGE_RECORDS: u64 = 2;
+/// A row group whose longest record exceeds the record limit by up to this factor is still decoded,
+/// so that only that record is rejected.
+const LARGE_RECORD_FACTOR: u64 = 2;
 
-/// How far beyond a batch's bytes rows may go in which the longest word of a dictionary is
-/// repeated: most are shorter.
-const WORDS: u64 = 4;
+/// The factor by which rows may exceed the bytes of a batch if each of them repeats the longest
+/// value of a dictionary: most values are shorter.
+const DICTIONARY_FACTOR: u64 = 4;
 
-/// What a row group may declare to take without compression: no writer makes such, and its columns
-/// may overflow.
+/// Maximum uncompressed size that a row group may declare, in bytes. Writers make smaller row
+/// groups, and the columns of larger ones may overflow.
 const MAX_GROUP_BYTES: u64 = 2 << 30;
 
 impl SourceConfig for ParquetSourceConfig {
@@ -89,7 +89,7 @@ impl SourceConfig for ParquetSourceConfig {
                 None => path(error),
             })?;
         let image = ImageColumn::find(&columns, self.image_column.as_deref())
-            .map_err(|what| vec![ConfigError::new("image_column", what)])?;
+            .map_err(|reason| vec![ConfigError::new("image_column", reason)])?;
         self.columns = Some(columns.iter().map(|field| field.name().clone()).collect());
         self.image_column = image.as_ref().map(|image| image.name(&columns).to_owned());
         let given = image.as_ref().map_or_else(
@@ -97,7 +97,7 @@ impl SourceConfig for ParquetSourceConfig {
             |image| image.schema(&columns),
         );
         check_names(given.fields().iter().map(|field| field.name()))
-            .map_err(|what| vec![ConfigError::new("path", what)])?;
+            .map_err(|reason| vec![ConfigError::new("path", reason)])?;
         let images = given.column_with_name(IMAGE).is_some();
         let batch_limits = if images {
             BatchLimits::images(batch)
@@ -134,28 +134,28 @@ impl SourceConfig for ParquetSourceConfig {
 }
 
 impl ParquetSourceConfig {
-    /// The columns that were asked for, of the first file that has them; `unknown`: what is wrong
-    /// with them in the first that lacks some.
+    /// Returns the requested columns of the first file that has all of them. `unknown` receives the
+    /// errors of the first file that lacks some.
     fn columns_of(
         &self,
         files: &[InputFile],
         unknown: &RefCell<Option<Vec<ConfigError>>>,
     ) -> Result<Vec<FieldRef>, StageError> {
-        let look = |file: &InputFile, input: FileReader| {
+        let read_columns = |file: &InputFile, input: FileReader| {
             let found = catch_panic(|| metadata(&input).and_then(arrow_metadata));
             file.check_available(&input)?;
-            let found = found.map_err(|(code, what)| file.unfit(code, &what, 1))?;
+            let found = found.map_err(|(code, reason)| file.unfit(code, &reason, 1))?;
             self.choose(found.schema()).map(Some).map_err(|faults| {
                 unknown.borrow_mut().get_or_insert(faults);
-                file.unfit(RejectCode::Mismatch, "lacks a column that is to be read", 1)
+                file.unfit(RejectCode::Mismatch, "a column of `columns` is missing", 1)
             })
         };
-        first(files, look)
+        first(files, read_columns)
     }
 
-    /// The columns that were asked for, in the order of the file.
+    /// Returns the requested columns in the order of the file.
     fn choose(&self, found: &Schema) -> Result<Vec<FieldRef>, Vec<ConfigError>> {
-        let Some(wanted) = &self.columns else {
+        let Some(requested) = &self.columns else {
             return Ok(found.fields().to_vec());
         };
         let known: Vec<&str> = found
@@ -163,16 +163,15 @@ impl ParquetSourceConfig {
             .iter()
             .map(|field| field.name().as_str())
             .collect();
-        let unknown = wanted.iter().filter(|name| !known.contains(&name.as_str()));
+        let unknown = requested
+            .iter()
+            .filter(|name| !known.contains(&name.as_str()));
         let faults: Vec<ConfigError> = unknown
             .map(|name| {
                 let hint = did_you_mean(name, &known);
                 ConfigError::new(
                     "columns",
-                    format!(
-                        "there is no column `{name}`{hint}; known: {}",
-                        known.join(", ")
-                    ),
+                    format!("unknown column `{name}`{hint}; known: {}", known.join(", ")),
                 )
             })
             .collect();
@@ -182,14 +181,14 @@ impl ParquetSourceConfig {
         Ok(found
             .fields()
             .iter()
-            .filter(|field| wanted.contains(field.name()))
+            .filter(|field| requested.contains(field.name()))
             .cloned()
             .collect())
     }
 }
 
 fn metadata(input: &FileReader) -> Result<Arc<ParquetMetaData>, parquet::errors::ParquetError> {
-    // Statistics are of no use here, and what is broken in them does no harm.
+    // Statistics are not used here, so malformed statistics must not cause a reject.
     let options = ParquetMetaDataOptions::new()
         .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
         .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
@@ -198,8 +197,8 @@ fn metadata(input: &FileReader) -> Result<Arc<ParquetMetaData>, parquet::errors:
         .with_metadata_options(Some(options))
         .parse_and_finish(input)?;
     let file = footer.file_metadata();
-    // The decoder believes the file's count, which some writers leave at 0; the row groups' counts
-    // are what is read.
+    // The decoder trusts the row count of the file, which some writers leave at 0. The rows that
+    // are read are those of the row groups.
     let rows = footer
         .row_groups()
         .iter()
@@ -224,13 +223,14 @@ fn arrow_metadata(
     ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new())
 }
 
-/// Rows that a file declares, no less than one.
+/// The number of rows that a file declares, at least 1.
 fn declared(metadata: &ParquetMetaData) -> u64 {
     let rows = metadata.row_groups().iter().map(group_rows);
     rows.fold(0, u64::saturating_add).max(1)
 }
 
-/// More rows in a row group are not believed; so no sum over a file's can overflow.
+/// Upper bound on the rows of one row group, so that the sum over the row groups of a file cannot
+/// overflow.
 const MAX_GROUP_ROWS: u64 = 1 << 40;
 
 fn group_rows(group: &RowGroupMetaData) -> u64 {
@@ -239,38 +239,40 @@ fn group_rows(group: &RowGroupMetaData) -> u64 {
         .min(MAX_GROUP_ROWS)
 }
 
-/// How planned Parquet files are read.
+/// The checked options for reading Parquet files.
 struct ParquetFormat {
     columns: Vec<FieldRef>,
     image: Option<ImageColumn>,
     batch_limits: BatchLimits,
-    /// They bound what may be held to decode a row group. What is refused for that does not depend
-    /// on how many are decoded at a time; but ahead of its turn none takes more than its share.
+    /// Limits on the memory for decoding a row group. Whether a row group is rejected does not
+    /// depend on the number of concurrent readers, but a row group that is decoded ahead of its
+    /// turn uses at most its share.
     limits: PipelineLimits,
-    /// Bytes that a record may take.
+    /// Maximum size of a record in bytes.
     record_bytes: u64,
-    /// Bytes of the largest file that was listed.
+    /// Size of the largest listed file in bytes.
     largest_file: u64,
-    /// Row groups that are decoded at a time.
+    /// The concurrency of decoding row groups.
     parallel_read: ParallelRead,
 }
 
-/// How far a row group is decoded before its turn: most of one that latentflow writes.
+/// The number of bytes that are decoded ahead of a row group's turn: most of a row group that
+/// latentflow writes.
 const READ_TASK_BYTES: u64 = 64 << 20;
 
-/// A row group may take so many times its stored bytes beyond what any may: tables of very many
-/// columns need a page of each.
-const UNPACKED: u64 = 4;
+/// A row group may use this multiple of its stored bytes in addition to the fixed limit: tables
+/// with very many columns need one page of each column in memory.
+const STORED_FACTOR: u64 = 4;
 
 impl ParquetFormat {
-    /// Bytes that may be held to decode a row group, or the largest of a file, that is stored in so
-    /// many.
+    /// Returns the maximum number of bytes for decoding a row group (or the largest row group of a
+    /// file) of `stored` bytes.
     fn held_by(&self, stored: u64) -> u64 {
         let limit = self.limits.buffer_bytes();
         match self.limits.memory {
             Some(_) => limit,
             None => limit
-                .saturating_add(stored.saturating_mul(UNPACKED))
+                .saturating_add(stored.saturating_mul(STORED_FACTOR))
                 .min(limit.max(system::memory_limit() / 2)),
         }
     }
@@ -287,18 +289,18 @@ impl FileFormat for ParquetFormat {
     ) -> Result<(), ReadEnd> {
         let footer = match catch_panic(|| metadata(&input)) {
             Ok(footer) => footer,
-            Err((code, what)) => {
+            Err((code, reason)) => {
                 file.check_available(&input)?;
-                return output.reject_rest(0, code, &what);
+                return output.reject_rest(0, code, &reason);
             }
         };
         let metadata = match catch_panic(|| arrow_metadata(footer.clone())) {
             Ok(metadata) => metadata,
-            Err((code, what)) => return output.reject_rows(0..declared(&footer), code, what),
+            Err((code, reason)) => return output.reject_rows(0..declared(&footer), code, reason),
         };
         let places = places(&self.columns, metadata.schema());
-        let places =
-            places.map_err(|what| file.unfit(RejectCode::Mismatch, &what, declared(&footer)))?;
+        let places = places
+            .map_err(|reason| file.unfit(RejectCode::Mismatch, &reason, declared(&footer)))?;
         let mut start = 0;
         let mut groups = Vec::new();
         for (place, group) in footer.row_groups().iter().enumerate() {
@@ -309,13 +311,13 @@ impl FileFormat for ParquetFormat {
             }
         }
         let first = groups.first().map(|&(place, ..)| place);
-        // A fault of the device in one row group does not keep the others from being read.
+        // A device error in one row group does not prevent the other row groups from being read.
         let unavailable = Mutex::new(None);
         let read = |(place, group, rows): &(usize, &RowGroupMetaData, Range<u64>),
                     output: &BatchOutput<'_>| {
-            // Each reads with a file of its own, since those that are cloned share their position:
-            // the first with the one that the footer was read of, what has come of an object with
-            // it.
+            // Each row group is read through a separately opened file, since cloned handles share
+            // their position. The first row group uses the handle that read the footer, together
+            // with the data of the object that has been fetched already.
             let input = if Some(*place) == first {
                 input.try_clone()
             } else {
@@ -351,11 +353,11 @@ impl FileFormat for ParquetFormat {
     }
 
     fn buffer_bytes(&self) -> u64 {
-        // Beside the one that hands over, each is ahead by so much, and decodes with no more than
-        // its share.
+        // Every row group other than the one that delivers batches may be ahead by
+        // `parallel_read.bytes` and decodes within its share.
         let ahead = self.parallel_read.count.saturating_sub(1) as u64;
         let held = self.held_by(self.largest_file);
-        let batch = self.batch_limits.bytes.saturating_mul(WORDS);
+        let batch = self.batch_limits.bytes.saturating_mul(DICTIONARY_FACTOR);
         let shares = held / self.parallel_read.count as u64 * ahead;
         self.parallel_read
             .bytes
@@ -368,13 +370,13 @@ impl FileFormat for ParquetFormat {
     fn count_rows(&self, file: &InputFile) -> Option<u64> {
         let input = file.reopen().ok()?;
         let footer = catch_panic(|| metadata(&input));
-        // Whoever reads it will say what is wrong.
+        // An unreadable footer counts as one row here; reading the file reports the error.
         file.check_available(&input).ok()?;
         Some(footer.map_or(1, |footer| declared(&footer)))
     }
 }
 
-/// A file whose footer could be read.
+/// An open file whose footer has been read.
 struct OpenParquetFile<'a> {
     parquet: &'a ParquetFormat,
     file: &'a InputFile,
@@ -384,8 +386,9 @@ struct OpenParquetFile<'a> {
 }
 
 impl OpenParquetFile<'_> {
-    /// Reads one row group. What cannot be read of it is one reject, from the first bad batch to
-    /// its end: a decoder that has failed says nothing reliable of what follows.
+    /// Reads one row group. After an error, the rows from the first bad batch to the end of the row
+    /// group become one reject, since a decoder that has failed is unreliable for the rows that
+    /// follow.
     fn read_group(
         &self,
         place: usize,
@@ -395,7 +398,7 @@ impl OpenParquetFile<'_> {
     ) -> Result<(), ReadEnd> {
         let pages = match catch_panic(|| self.pages(group)) {
             Ok(pages) => pages,
-            Err((code, what)) => return self.refuse(rows, code, what, output),
+            Err((code, reason)) => return self.refuse(rows, code, reason, output),
         };
         let bytes = self.declared_bytes(group).max(pages.bytes);
         let stored = self
@@ -404,31 +407,31 @@ impl OpenParquetFile<'_> {
             .fold(0, u64::saturating_add);
         let limit = self.parquet.held_by(stored.min(self.file.size()));
         if bytes > MAX_GROUP_BYTES {
-            let what =
-                format!("a row group declares {bytes} bytes; at most {MAX_GROUP_BYTES} are read");
-            return output.reject_rows(rows, RejectCode::TooLarge, what);
+            let reason =
+                format!("the row group declares {bytes} bytes; the maximum is {MAX_GROUP_BYTES}");
+            return output.reject_rows(rows, RejectCode::TooLarge, reason);
         }
         if pages.peak > limit {
-            let what = format!(
-                "pages of {} bytes must be held at once, at most {limit} may (limits.memory)",
+            let reason = format!(
+                "decoding the pages takes {} bytes; the maximum is {limit} (limits.memory)",
                 pages.peak
             );
-            return output.reject_rows(rows, RejectCode::TooLarge, what);
+            return output.reject_rows(rows, RejectCode::TooLarge, reason);
         }
         let most = self
             .parquet
             .record_bytes
-            .saturating_mul(LARGE_RECORDS)
+            .saturating_mul(LARGE_RECORD_FACTOR)
             .min(limit);
         if pages.longest > most {
-            let what = format!(
-                "a record of {} bytes; at most {} may have them (limits.record_bytes)",
+            let reason = format!(
+                "a record has {} bytes; the maximum is {} (limits.record_bytes)",
                 pages.longest, self.parquet.record_bytes
             );
-            return output.reject_rows(rows, RejectCode::TooLarge, what);
+            return output.reject_rows(rows, RejectCode::TooLarge, reason);
         }
         let share = limit / self.parquet.parallel_read.count as u64;
-        if pages.peak > share || pages.lists > stored.saturating_mul(2 * UNPACKED).max(share) {
+        if pages.peak > share || pages.lists > stored.saturating_mul(2 * STORED_FACTOR).max(share) {
             output.wait_until_head();
         }
         let average = (bytes / (rows.end - rows.start))
@@ -460,10 +463,10 @@ impl OpenParquetFile<'_> {
                     continue;
                 }
                 Ok(NextRows::End) => {
-                    let what = "the row group ends before the rows that it declares".to_owned();
-                    return self.refuse(start..rows.end, RejectCode::Truncated, what, output);
+                    let reason = "the row group ends before its declared number of rows".to_owned();
+                    return self.refuse(start..rows.end, RejectCode::Truncated, reason, output);
                 }
-                Err((code, what)) => return self.refuse(start..rows.end, code, what, output),
+                Err((code, reason)) => return self.refuse(start..rows.end, code, reason, output),
             };
             let end = rows.end.min(start + batch.num_rows() as u64);
             self.send(&batch, start, output)?;
@@ -472,16 +475,16 @@ impl OpenParquetFile<'_> {
         Ok(())
     }
 
-    /// How many rows to decode at once, by their average bytes and by what a repeated word may add
-    /// to each.
-    fn step(&self, average: u64, word: u64) -> u64 {
+    /// Returns the number of rows to decode per batch, from the average bytes of a row and the
+    /// bytes that a repeated dictionary value of `longest_value` bytes may add to each.
+    fn step(&self, average: u64, longest_value: u64) -> u64 {
         let BatchLimits { records, bytes, .. } = self.parquet.batch_limits;
         let fitting = bytes / average.max(1);
-        let repeated = bytes.saturating_mul(WORDS) / word.max(1);
+        let repeated = bytes.saturating_mul(DICTIONARY_FACTOR) / longest_value.max(1);
         fitting.min(repeated).clamp(1, records as u64)
     }
 
-    /// The planned columns of a row group.
+    /// Returns the planned column chunks of a row group.
     fn leaves<'g>(
         &self,
         group: &'g RowGroupMetaData,
@@ -493,19 +496,19 @@ impl OpenParquetFile<'_> {
             .map(|leaf| group.column(leaf))
     }
 
-    /// Refuses rows that could not be read, unless an error of the environment is why.
+    /// Rejects rows that could not be read, unless an error of the environment is the cause.
     fn refuse(
         &self,
         rows: Range<u64>,
         code: RejectCode,
-        what: String,
+        reason: String,
         output: &BatchOutput<'_>,
     ) -> Result<(), ReadEnd> {
         self.file.check_available(&self.input)?;
-        output.reject_rows(rows, code, what)
+        output.reject_rows(rows, code, reason)
     }
 
-    /// Bytes that a row group says its planned columns take without compression.
+    /// Returns the uncompressed size that a row group declares for its planned columns, in bytes.
     fn declared_bytes(&self, group: &RowGroupMetaData) -> u64 {
         let sizes = self
             .leaves(group)
@@ -513,7 +516,7 @@ impl OpenParquetFile<'_> {
         sizes.fold(0, u64::saturating_add)
     }
 
-    /// What the pages of the planned columns say that they take.
+    /// Returns the decoded sizes that the page headers of the planned columns declare.
     fn pages(
         &self,
         group: &RowGroupMetaData,
@@ -544,7 +547,7 @@ impl OpenParquetFile<'_> {
             Some(image) => {
                 match catch_panic(|| image.take(columns, &self.file.name, &mut images)) {
                     Ok(columns) => columns,
-                    Err((code, what)) => {
+                    Err((code, reason)) => {
                         let code = if code == RejectCode::Panicked {
                             code
                         } else {
@@ -553,7 +556,7 @@ impl OpenParquetFile<'_> {
                         return output.reject_rows(
                             first..first + batch.num_rows() as u64,
                             code,
-                            what,
+                            reason,
                         );
                     }
                 }

@@ -1,5 +1,5 @@
-//! How many values the longest record of a Parquet list column has, by its repetition levels alone:
-//! before any value is decoded.
+//! The number of values in the longest record of a Parquet list column, computed from its
+//! repetition levels before any value is decoded.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use parquet::file::serialized_reader::SerializedPageReader;
 
 use crate::storage::FileReader;
 
-/// Values of the longest record. The pages are unpacked one at a time.
+/// Returns the number of values in the longest record. Pages are decompressed one at a time.
 pub(super) fn longest_record(
     input: &FileReader,
     column: &ColumnChunkMetaData,
@@ -34,10 +34,10 @@ pub(super) fn longest_record(
                 rep_level_encoding: Encoding::RLE,
                 ..
             } => {
-                let (length, levels) = buf.split_first_chunk::<4>().ok_or_else(cut_short)?;
+                let (length, levels) = buf.split_first_chunk::<4>().ok_or_else(truncated)?;
                 let levels = levels
                     .get(..u32::from_le_bytes(*length) as usize)
-                    .ok_or_else(cut_short)?;
+                    .ok_or_else(truncated)?;
                 records.add(levels, width, num_values.into())?;
             }
             Page::DataPageV2 {
@@ -48,11 +48,11 @@ pub(super) fn longest_record(
             } => {
                 let levels = buf
                     .get(..rep_levels_byte_len as usize)
-                    .ok_or_else(cut_short)?;
+                    .ok_or_else(truncated)?;
                 records.add(levels, width, num_values.into())?;
             }
-            // Levels of an encoding that no writer of today uses: the whole page may belong to one
-            // record.
+            // Levels of an encoding that current writers do not use: the entire page may belong to
+            // one record.
             Page::DataPage { num_values, .. } => {
                 records.current = records.current.saturating_add(num_values.into())
             }
@@ -62,11 +62,11 @@ pub(super) fn longest_record(
     Ok(records.longest.max(records.current))
 }
 
-fn cut_short() -> ParquetError {
-    ParquetError::EOF("the levels of a page go on beyond its end".to_owned())
+fn truncated() -> ParquetError {
+    ParquetError::EOF("the levels of a page exceed its length".to_owned())
 }
 
-/// Counts values record by record: the level 0 begins one.
+/// Counts the values of each record; a record begins at level 0.
 #[derive(Debug, Default)]
 struct LevelCounter {
     longest: u64,
@@ -74,21 +74,21 @@ struct LevelCounter {
 }
 
 impl LevelCounter {
-    /// Adds the levels of a page: runs of one level, and groups of eight levels of `width` bits
-    /// each.
+    /// Adds the levels of a page, which are runs of one level and groups of eight levels of `width`
+    /// bits each.
     fn add(&mut self, mut levels: &[u8], width: u64, mut left: u64) -> Result<(), ParquetError> {
         let value_bytes = usize::try_from(width.div_ceil(8)).unwrap_or(usize::MAX);
         while left > 0 {
             let header = varint(&mut levels)?;
             let count = header >> 1;
             if header & 1 == 0 {
-                let value = levels.split_off(..value_bytes).ok_or_else(cut_short)?;
+                let value = levels.split_off(..value_bytes).ok_or_else(truncated)?;
                 let count = count.min(left);
                 self.run(value.iter().all(|&byte| byte == 0), count);
                 left -= count;
             } else {
                 let bytes = usize::try_from(count.saturating_mul(width)).unwrap_or(usize::MAX);
-                // The last group may be cut where nothing is left to say.
+                // The last group may hold fewer than eight levels.
                 let bytes = levels
                     .split_off(..bytes.min(levels.len()))
                     .unwrap_or_default();
@@ -99,7 +99,7 @@ impl LevelCounter {
                 left -= count;
             }
             if count == 0 {
-                return Err(cut_short());
+                return Err(truncated());
             }
         }
         Ok(())
@@ -115,7 +115,7 @@ impl LevelCounter {
     }
 }
 
-/// Whether the `width` bits from `start` on are 0; those beyond the end are.
+/// Returns whether the `width` bits from `start` on are 0. Bits beyond the end count as 0.
 fn is_zero(bytes: &[u8], start: u64, width: u64) -> bool {
     (start..start + width).all(|bit| {
         let byte = usize::try_from(bit / 8)
@@ -130,13 +130,13 @@ fn is_zero(bytes: &[u8], start: u64, width: u64) -> bool {
 fn varint(bytes: &mut &[u8]) -> Result<u64, ParquetError> {
     let mut value = 0;
     for shift in (0..35).step_by(7) {
-        let &byte = bytes.split_off_first().ok_or_else(cut_short)?;
+        let &byte = bytes.split_off_first().ok_or_else(truncated)?;
         value |= u64::from(byte & 0x7f) << shift;
         if byte < 0x80 {
             return Ok(value);
         }
     }
-    Err(cut_short())
+    Err(truncated())
 }
 
 #[cfg(test)]
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn longest_record_is_found_in_both_versions() {
+    fn longest_record_is_found_in_pages_of_both_versions() {
         for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
             for page in [2, 1000] {
                 assert_eq!(longest(&[3, 1, 40, 2, 0, 7], version, page), 40);
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn levels_that_are_cut_short_are_an_error() {
+    fn truncated_levels_are_an_error() {
         assert!(LevelCounter::default().add(&[0x80], 1, 5).is_err());
         assert!(LevelCounter::default().add(&[2], 1, 5).is_err());
         assert!(LevelCounter::default().add(&[1], 1, 5).is_err());

@@ -1,5 +1,5 @@
-//! What a Parquet column comes to, by the headers of its pages, before any of them is unpacked:
-//! footers may lie, and a page of some bytes may stand for billions of values.
+//! The decoded size of a Parquet column, computed from its page headers before any page is
+//! decompressed: footers may be wrong, and a page of a few bytes may hold billions of values.
 
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::sync::Arc;
@@ -13,41 +13,42 @@ use parquet::file::serialized_reader::SerializedPageReader;
 use crate::source::parquet_levels::longest_record;
 use crate::storage::FileReader;
 
-/// The pages of a column in a row group.
+/// The decoded sizes of the pages of a column in a row group.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct DecodedSizes {
-    /// Bytes that all values take, unpacked and decoded, but for words that a dictionary repeats.
+    /// Bytes of all values after decompression and decoding, without the repetition of dictionary
+    /// values.
     pub(super) bytes: u64,
-    /// Bytes that must be held at the same time while one page is decoded.
+    /// Bytes of memory that decoding one page takes at most.
     pub(super) peak: u64,
-    /// Bytes that one value may take, of which the pages hold but a reference.
+    /// Maximum bytes of one value for which the pages hold only a reference.
     pub(super) max_value: u64,
-    /// Bytes of a value, on average, in the page where that is most; of lists 0.
+    /// Average bytes of a value in the page where that average is largest; 0 for lists.
     pub(super) dense: u64,
-    /// Bytes that the longest record takes, where it is a list and that was looked for.
+    /// Bytes of the longest record of a list column if its levels were read, otherwise 0.
     pub(super) longest: u64,
-    /// Bytes of lists among `bytes`, any number of which may be of one record.
+    /// Bytes of lists, any number of which may belong to one record.
     pub(super) lists: u64,
 }
 
-/// Bytes per value beside its own: what says in which list it stands.
+/// Bytes per list value for its levels, which assign it to a list.
 const LEVEL_BYTES: u64 = 4;
 
-/// A column of lists that unpacks to so many times its size may have all of its values in one
-/// record.
+/// If a column of lists decodes to more than this multiple of its stored size, all of its values
+/// may belong to one record, so the levels are read.
 const EXPANSION_LIMIT: u64 = 100;
 
-/// Bytes of such a column that are not worth a look.
-const HARMLESS: u64 = 1 << 20;
+/// The levels of list columns up to this decoded size, in bytes, are not read.
+const MIN_SUSPECT_BYTES: u64 = 1 << 20;
 
 impl DecodedSizes {
-    /// Reads the headers of a column's pages; its dictionary too, if no more than `most` bytes are
-    /// held, and the levels of lists that may take more than `most` bytes or unpack to suspiciously
-    /// many.
+    /// Reads the page headers of a column. Also reads its dictionary if decoding takes at most
+    /// `max_bytes`, and the levels of lists that may take more than `max_bytes` or expand by more
+    /// than [`EXPANSION_LIMIT`].
     pub(super) fn of(
         input: &FileReader,
         column: &ColumnChunkMetaData,
-        most: u64,
+        max_bytes: u64,
     ) -> Result<Self, ParquetError> {
         let (start, length) = column.byte_range();
         let mut walk = BufReader::new(input.try_clone()?);
@@ -60,9 +61,9 @@ impl DecodedSizes {
         };
         let (mut pages, mut at, mut largest, mut dictionary) =
             (Self::default(), start, 0_u64, 0_u64);
-        let (mut repeats_words, mut values, mut longest_page) = (false, 0_u64, 0_u64);
-        // Values of their own length may all stand in one part of a page: they are held as a batch,
-        // too.
+        let (mut has_shared_prefixes, mut values, mut longest_page) = (false, 0_u64, 0_u64);
+        // Values of variable length may all lie in one part of a page, so the page is held a second
+        // time as a batch.
         let copies = if width == 4 && column.column_type() == Type::BYTE_ARRAY {
             2
         } else {
@@ -94,13 +95,13 @@ impl DecodedSizes {
                     .saturating_add(page.unpacked.saturating_mul(copies)),
             );
             longest_page = longest_page.max(decoded);
-            repeats_words |= page.encoding == Encoding::DELTA_BYTE_ARRAY as i64;
+            has_shared_prefixes |= page.encoding == Encoding::DELTA_BYTE_ARRAY as i64;
         }
         pages.peak = largest.saturating_add(dictionary);
-        if repeats_words {
+        if has_shared_prefixes {
             pages.max_value = longest_page;
         }
-        if dictionary > 0 && column.column_type() == Type::BYTE_ARRAY && pages.peak <= most {
+        if dictionary > 0 && column.column_type() == Type::BYTE_ARRAY && pages.peak <= max_bytes {
             pages.max_value = pages.max_value.max(longest_value(input, column)?);
         }
         if levels > 0 {
@@ -108,8 +109,11 @@ impl DecodedSizes {
             pages.lists = pages
                 .bytes
                 .saturating_add(values.saturating_mul(pages.max_value));
-            let is_suspect = pages.lists > length.saturating_mul(EXPANSION_LIMIT).max(HARMLESS);
-            if (pages.lists > most || is_suspect) && pages.peak <= most {
+            let is_suspect = pages.lists
+                > length
+                    .saturating_mul(EXPANSION_LIMIT)
+                    .max(MIN_SUSPECT_BYTES);
+            if (pages.lists > max_bytes || is_suspect) && pages.peak <= max_bytes {
                 let value = (width + levels)
                     .saturating_add(pages.max_value)
                     .max(pages.bytes / values.max(1));
@@ -120,7 +124,7 @@ impl DecodedSizes {
         Ok(pages)
     }
 
-    /// Adds what another column comes to.
+    /// Adds the sizes of another column.
     pub(super) fn add(&mut self, other: Self) {
         let Self {
             bytes,
@@ -156,7 +160,7 @@ fn value_bytes(column: &ColumnChunkMetaData) -> u64 {
     }
 }
 
-/// The length of the longest word of a column's dictionary.
+/// Returns the length of the longest value in a column's dictionary, in bytes.
 fn longest_value(input: &FileReader, column: &ColumnChunkMetaData) -> Result<u64, ParquetError> {
     let mut reader = SerializedPageReader::new(Arc::new(input.try_clone()?), column, 0, None)?;
     let Some(Page::DictionaryPage { buf, .. }) = reader.get_next_page()? else {
@@ -171,7 +175,7 @@ fn longest_value(input: &FileReader, column: &ColumnChunkMetaData) -> Result<u64
     Ok(longest)
 }
 
-/// What the header of a page says.
+/// The fields of a page header that determine its decoded size.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct PageHeader {
     is_dictionary: bool,
@@ -181,20 +185,20 @@ struct PageHeader {
     encoding: i64,
 }
 
-/// Reads Thrift's compact protocol, as far as the headers of pages need it.
+/// Reads the parts of Thrift's compact protocol that page headers use.
 struct ThriftReader<'a, R> {
     input: &'a mut R,
     read: u64,
 }
 
-/// Structures in structures; a page's header has three.
+/// Maximum nesting depth of structures; a page header has three levels.
 const MAX_DEPTH: usize = 16;
 
-/// Types of the compact protocol.
+/// Type codes of the compact protocol.
 const I32: u8 = 5;
 const STRUCT: u8 = 12;
 
-/// Fields of a page's header that hold the header of its kind.
+/// Field ids of the page header that hold the header of the page type.
 const DATA: i64 = 5;
 const DICTIONARY: i64 = 7;
 const DATA_V2: i64 = 8;
@@ -215,11 +219,11 @@ impl<R: Read> ThriftReader<'_, R> {
         if sizes == 2 {
             Ok(page)
         } else {
-            Err(broken("a page's header does not say its size"))
+            Err(invalid_data("a page header has no size"))
         }
     }
 
-    /// What depends on the kind of page.
+    /// Reads the header of a page type: data, dictionary or data v2.
     fn part(&mut self, which: i64, page: &mut PageHeader) -> io::Result<()> {
         page.is_dictionary = which == DICTIONARY;
         let place_of_encoding = if which == DATA_V2 { 4 } else { 2 };
@@ -235,10 +239,11 @@ impl<R: Read> ThriftReader<'_, R> {
     }
 
     fn size(&mut self) -> io::Result<u64> {
-        u64::try_from(self.number()?).map_err(|_| broken("a page has a negative size"))
+        u64::try_from(self.number()?).map_err(|_| invalid_data("a page has a negative size"))
     }
 
-    /// The type of the next field, with its id in `id`; `None` at the end of a structure.
+    /// Returns the type of the next field and stores its id in `id`; `None` at the end of a
+    /// structure.
     fn field(&mut self, id: &mut i64) -> io::Result<Option<u8>> {
         let byte = self.byte()?;
         if byte == 0 {
@@ -253,10 +258,10 @@ impl<R: Read> ThriftReader<'_, R> {
 
     fn skip(&mut self, kind: u8, depth: usize) -> io::Result<()> {
         if depth > MAX_DEPTH {
-            return Err(broken("a page's header is nested too deep"));
+            return Err(invalid_data("a page header is nested too deeply"));
         }
         match kind {
-            // True and false, which are their own values.
+            // The type code of a boolean field is its value.
             1 | 2 => Ok(()),
             3 => self.bytes(1),
             4..=6 => self.varint().map(drop),
@@ -273,7 +278,7 @@ impl<R: Read> ThriftReader<'_, R> {
                     u64::from(start >> 4)
                 };
                 (0..count).try_for_each(|_| match start & 0x0f {
-                    // In a list, unlike in a field, truth takes a byte.
+                    // In a list, unlike in a field, a boolean takes one byte.
                     1 | 2 => self.bytes(1),
                     kind => self.skip(kind, depth + 1),
                 })
@@ -285,7 +290,7 @@ impl<R: Read> ThriftReader<'_, R> {
                 }
                 Ok(())
             }
-            _ => Err(broken("a page's header holds a field of an unknown type")),
+            _ => Err(invalid_data("a page header has a field of an unknown type")),
         }
     }
 
@@ -303,7 +308,9 @@ impl<R: Read> ThriftReader<'_, R> {
                 return Ok(value);
             }
         }
-        Err(broken("a page's header holds a number that does not end"))
+        Err(invalid_data(
+            "a page header has an integer that does not end",
+        ))
     }
 
     fn byte(&mut self) -> io::Result<u8> {
@@ -324,8 +331,8 @@ impl<R: Read> ThriftReader<'_, R> {
     }
 }
 
-fn broken(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
+fn invalid_data(reason: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
 #[cfg(test)]
@@ -364,12 +371,12 @@ mod tests {
     }
 
     #[test]
-    fn the_headers_of_both_versions_tell_what_the_pages_take() {
+    fn page_headers_of_both_versions_give_decoded_sizes() {
         for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
             let (numbers, _) = pages(Arc::new(Int64Array::from_iter_values(0..1000)), version);
             assert_eq!(
                 numbers.bytes, 8000,
-                "each page takes at least what its values do"
+                "each page takes at least the bytes of its values"
             );
             assert!(
                 numbers.peak >= 8000 && numbers.peak < 40_000,
@@ -387,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_unpacks_to_very_much_counts_as_one_record() {
+    fn list_that_expands_beyond_the_limit_counts_as_one_record() {
         let zeros = (0..100_000).map(|_| Some(0)).collect::<Vec<_>>();
         let list = ListArray::from_iter_primitive::<Int64Type, _, _>([Some(zeros)]);
         let (pages, declared) = pages(Arc::new(list), WriterVersion::PARQUET_1_0);
@@ -397,7 +404,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_reading_a_header_panic_or_go_on_beyond_them(bytes: Vec<u8>) {
+        fn reading_a_header_of_any_bytes_stays_within_them(bytes: Vec<u8>) {
             let mut input = bytes.as_slice();
             let mut header = ThriftReader { input: &mut input, read: 0 };
             let _ = header.page();

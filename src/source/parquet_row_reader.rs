@@ -1,5 +1,6 @@
-//! The rows of a Parquet row group, batch by batch: vectors go from their pages straight into
-//! Arrow, other columns through the library's own reader, which copies vectors value by value.
+//! The rows of a Parquet row group as batches. Vector columns are copied from their pages directly
+//! into Arrow arrays; all other columns use the reader of the `parquet` crate, which copies vectors
+//! value by value.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,25 +23,25 @@ use parquet::file::serialized_reader::SerializedRowGroupReader;
 use crate::storage::FileReader;
 use crate::system::simd_dispatch;
 
-/// Reads some columns of one row group.
+/// Reads selected columns of one row group.
 pub(super) struct RowReader {
-    /// The columns that are no vectors, where there are any.
+    /// Reader of the columns that are not vectors, if there are any.
     rest: Option<ParquetRecordBatchReader>,
     vectors: Vec<VectorReader>,
 }
 
-/// What comes next.
+/// The result of reading the next rows.
 pub(super) enum NextRows {
-    /// Rows, as many as were asked for but at the end. They stand in an order of their own.
+    /// The next rows, in the requested number except at the end. The order of their columns is
+    /// unspecified.
     Rows(RecordBatch),
-    /// Nothing more.
+    /// The end of the rows.
     End,
-    /// Vectors that are not all there, or not all of one length: [`RowReader::plain`] reads them
-    /// from here on.
+    /// Some vectors are null or differ in length: [`RowReader::plain`] reads the rows from here on.
     Irregular,
 }
 
-/// A row group of an open file, and the places of the columns that are wanted of it.
+/// A row group of an open file and the indices of the columns to read.
 #[derive(Clone, Copy)]
 pub(super) struct RowGroupRef<'a> {
     pub(super) input: &'a FileReader,
@@ -50,10 +51,10 @@ pub(super) struct RowGroupRef<'a> {
 }
 
 impl RowReader {
-    /// The rows `part`, `step` at a time.
+    /// Opens a reader for the rows `part` in batches of `step` rows.
     ///
     /// # Errors
-    /// What the library has against the row group.
+    /// Errors of the `parquet` crate about the row group.
     pub(super) fn open(
         group: RowGroupRef<'_>,
         part: Range<u64>,
@@ -73,10 +74,10 @@ impl RowReader {
         Ok(Self { rest, vectors })
     }
 
-    /// The same, by the library's own reader alone.
+    /// As [`RowReader::open`], with only the reader of the `parquet` crate.
     ///
     /// # Errors
-    /// What the library has against the row group.
+    /// Errors of the `parquet` crate about the row group.
     pub(super) fn plain(
         group: RowGroupRef<'_>,
         part: Range<u64>,
@@ -88,11 +89,11 @@ impl RowReader {
         })
     }
 
-    /// The next rows, `most` of them.
+    /// Reads the next `count` rows.
     ///
     /// # Errors
-    /// What the library has against the pages. Nothing that follows is reliable then.
-    pub(super) fn next(&mut self, most: u64) -> Result<NextRows, ParquetError> {
+    /// Errors of the `parquet` crate about the pages. The reader must not be used after an error.
+    pub(super) fn next(&mut self, count: u64) -> Result<NextRows, ParquetError> {
         let rest = self.rest.as_mut().map(|rest| rest.next().transpose());
         let rest = match rest.transpose()? {
             None => None,
@@ -102,7 +103,7 @@ impl RowReader {
         if self.vectors.is_empty() {
             return Ok(rest.map_or(NextRows::End, NextRows::Rows));
         }
-        let rows = rest.as_ref().map_or(size(most), RecordBatch::num_rows);
+        let rows = rest.as_ref().map_or(size(count), RecordBatch::num_rows);
         let schema = rest.as_ref().map(|batch| Arc::clone(batch.schema_ref()));
         let mut fields: Vec<FieldRef> = schema
             .map(|schema| schema.fields().to_vec())
@@ -152,16 +153,16 @@ fn plain_reader(
         .build()
 }
 
-/// Values that room is made for before any is there: a file may declare vectors of any length. 64
-/// MiB.
+/// Maximum number of values to reserve memory for in advance, since a file may declare vectors of
+/// any length: 64 MiB.
 const MAX_AHEAD: usize = 1 << 24;
 
-/// A column of vectors of float32.
+/// Reader of a column of float32 vectors.
 struct VectorReader {
     field: FieldRef,
     item: FieldRef,
     len: usize,
-    /// The definition level of a value that is there.
+    /// The definition level of a value that is not null.
     present: i16,
     column: ColumnReaderImpl<FloatType>,
     definitions: Vec<i16>,
@@ -169,7 +170,8 @@ struct VectorReader {
 }
 
 impl VectorReader {
-    /// From row `start` on; `None`: the column holds something else, or ends before.
+    /// Opens a reader from row `start` on. Returns `None` if the column has another type or ends
+    /// before `start`.
     fn open(
         group: RowGroupRef<'_>,
         column: usize,
@@ -186,10 +188,10 @@ impl VectorReader {
             (0..schema.num_columns()).find(|&leaf| schema.get_column_root_idx(leaf) == column);
         let Some(leaf) = leaf else { return Ok(None) };
         let descriptor = schema.column(leaf);
-        let usual = item.data_type() == &DataType::Float32
+        let is_float_vector = item.data_type() == &DataType::Float32
             && descriptor.physical_type() == Type::FLOAT
             && descriptor.max_rep_level() == 1;
-        let (true, Ok(len @ 1..)) = (usual, usize::try_from(*len)) else {
+        let (true, Ok(len @ 1..)) = (is_float_vector, usize::try_from(*len)) else {
             return Ok(None);
         };
         let (input, index) = (
@@ -215,7 +217,7 @@ impl VectorReader {
         }))
     }
 
-    /// So many vectors; `None` where they are not all there, or not all of the length.
+    /// Reads the next `rows` vectors. Returns `None` if some are null or have another length.
     fn next(&mut self, rows: usize) -> Result<Option<ArrayRef>, ParquetError> {
         self.definitions.clear();
         self.repetitions.clear();
@@ -240,8 +242,8 @@ impl VectorReader {
         )?)))
     }
 
-    /// Whether every value is there, and every vector as long as it should be: a 0 begins one, a 1
-    /// goes on.
+    /// Returns whether every value is present and every vector has the declared length: a
+    /// repetition level of 0 begins a vector, 1 continues it.
     fn is_regular(&self) -> bool {
         let (present, len) = (self.present, self.len);
         let (definitions, repetitions) = (self.definitions.as_slice(), self.repetitions.as_slice());

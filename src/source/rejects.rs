@@ -1,5 +1,5 @@
-//! The source `rejects`: records that an earlier run refused, as their source gave them, for a
-//! pipeline that was mended.
+//! The `rejects` source reads records that an earlier run rejected, as their source read them, for
+//! a corrected pipeline.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -30,39 +30,40 @@ use crate::source::{
 };
 use crate::storage::FileReader;
 
-/// The column of a rejects dataset that says which split the record was read from: `<stage>/...`.
+/// The column of a rejects dataset with the split from which the record was read: `<stage>/...`.
 pub const SPLIT: &str = "split";
-/// The column that says which stage refused it.
+/// The column with the stage that rejected the record.
 pub const STAGE: &str = "stage";
-/// The column that says why, in one word.
+/// The column with the reject code.
 pub const CODE: &str = "code";
-/// The column that says what `record` holds.
+/// The column with the format of `record`.
 pub const FORMAT: &str = "format";
-/// The column of the record itself; null where its source had no bytes of it.
+/// The column with the original of the record; null if its source had no bytes of it.
 pub const RECORD: &str = "record";
 
-/// The column of the number of records that it stands for; datasets of earlier versions lack it,
-/// and each of their rejects stands for one.
+/// The column with the number of records that the reject represents. Datasets of earlier versions
+/// lack it, and each of their rejects represents one record.
 pub const RECORDS: &str = "records";
 
-/// Why a reject cannot be given again that lies here without its record.
-const NO_ORIGINAL: &str = "no original is kept here, since its source had none, `rejects.record` is false, or it was purged; read its source again";
+/// The reason why a reject without its original cannot be read again.
+const NO_ORIGINAL: &str = "its original is not stored, because the source had none, \
+     `rejects.record` is false, or the original was purged; read the source again";
 
-/// What a refused record is kept as.
+/// The format in which the original of a rejected record is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OriginalFormat {
-    /// An encoded image, as its file has it.
+    /// An encoded image, unchanged from its file.
     Image,
-    /// A line of text that could not be parsed.
+    /// A line of text that failed to parse.
     Line,
-    /// All columns of its source, as an Arrow IPC stream of one row.
+    /// All columns of the source, as an Arrow IPC stream of one row.
     Arrow,
     /// A reference to an image file that could not be read, as JSON.
     File,
 }
 
 impl OriginalFormat {
-    /// The word in the column.
+    /// The value in the column [`FORMAT`].
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Image => "image",
@@ -73,20 +74,20 @@ impl OriginalFormat {
     }
 }
 
-/// Options of the source `rejects`.
+/// Reads records that an earlier run rejected, as their source read them.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct RejectsSourceConfig {
     /// The folder of a rejects dataset, or one of its files.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     path: String,
-    /// The source whose records are wanted, by its stage's name in the pipeline that refused them.
-    /// Default: the only one.
+    /// The source whose records are read, by the name of its stage in the pipeline that rejected
+    /// them. Default: the only source in the dataset.
     #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     from: Option<String>,
-    /// Only what these stages refused. Default: all.
+    /// The stages whose rejects are read. Default: all.
     #[schemars(extend("x-changes-rows" = true))]
     stages: Option<Vec<String>>,
-    /// Only what was refused for these reasons, such as `too_large`. Default: all.
+    /// The reject codes of the rejects that are read, such as `too_large`. Default: all.
     #[schemars(extend("x-changes-rows" = true))]
     codes: Option<Vec<String>>,
 }
@@ -103,21 +104,21 @@ impl SourceConfig for RejectsSourceConfig {
         let found = found(&files).map_err(path)?;
         let from = choose(&found, self.from.as_deref())?;
         self.from = Some(from.clone());
-        // What is named is a set.
+        // Stages and codes are sets: their order and repetitions have no meaning.
         for names in [&mut self.stages, &mut self.codes].into_iter().flatten() {
             names.sort();
             names.dedup();
         }
-        let wanted = RejectFilter {
+        let filter = RejectFilter {
             from,
             stages: self.stages.clone(),
             codes: self.codes.clone(),
         };
-        let Some(schema) = found.get(&wanted.from).cloned().flatten() else {
+        let Some(schema) = found.get(&filter.from).cloned().flatten() else {
             let message = format!(
-                "no reject of the source `{}` can be given again: {NO_ORIGINAL}; a kept line of text is read by its own \
-                 source, after a repair",
-                wanted.from
+                "no reject of source `{}` can be read again: {NO_ORIGINAL}; correct stored lines \
+                 of text and read them with a source of their format",
+                filter.from
             );
             return Err(vec![ConfigError::new("path", message)]);
         };
@@ -129,7 +130,7 @@ impl SourceConfig for RejectsSourceConfig {
         };
         let record_bytes = context.limits.record_bytes.0;
         let format = RejectsFormat {
-            wanted,
+            filter,
             schema: schema.clone(),
             batch_limits,
             record_bytes,
@@ -144,7 +145,7 @@ impl SourceConfig for RejectsSourceConfig {
     }
 }
 
-/// The source whose records are wanted.
+/// Chooses the source whose records are read.
 fn choose(
     found: &BTreeMap<String, Option<SchemaRef>>,
     from: Option<&str>,
@@ -153,21 +154,21 @@ fn choose(
     let known = names.join(", ");
     match (from, names.as_slice()) {
         (None, &[only]) => Ok(only.to_owned()),
-        (None, []) => Err(vec![ConfigError::new("path", "holds no rejects")]),
+        (None, []) => Err(vec![ConfigError::new("path", "contains no rejects")]),
         (None, _) => Err(vec![ConfigError::new(
             "from",
-            format!("is missing: rejects of several sources lie here: {known}"),
+            format!("is missing; the dataset contains rejects of several sources: {known}"),
         )]),
         (Some(name), _) if found.contains_key(name) => Ok(name.to_owned()),
         (Some(name), _) => Err(vec![ConfigError::new(
             "from",
-            format!("there are no rejects of `{name}`; of these: {known}"),
+            format!("the dataset contains no rejects of `{name}`; known: {known}"),
         )]),
     }
 }
 
-/// The sources whose rejects lie in the files, and the columns of their records, where any was
-/// kept.
+/// Finds the sources of the rejects in the files, and the columns of their records, if an original
+/// is stored.
 fn found(files: &[InputFile]) -> Result<BTreeMap<String, Option<SchemaRef>>, StageError> {
     let mut sources: BTreeMap<String, Option<SchemaRef>> = BTreeMap::new();
     let mut problem = None;
@@ -182,9 +183,9 @@ fn found(files: &[InputFile]) -> Result<BTreeMap<String, Option<SchemaRef>>, Sta
                 return Err(unavailable.into());
             }
             Err(ReadEnd::Unavailable(unavailable)) => {
-                drop(problem.get_or_insert(unavailable.to_string()))
+                problem = problem.or_else(|| Some(unavailable.to_string()));
             }
-            Err(ReadEnd::Rejected(refusal, _)) => drop(problem.get_or_insert(refusal.reason)),
+            Err(ReadEnd::Rejected(refusal, _)) => problem = problem.or(Some(refusal.reason)),
             Ok(()) | Err(ReadEnd::Cancelled) => {}
         }
     }
@@ -194,7 +195,7 @@ fn found(files: &[InputFile]) -> Result<BTreeMap<String, Option<SchemaRef>>, Sta
     }
 }
 
-/// Adds the sources whose rejects lie in a file.
+/// Adds the sources of the rejects in a file.
 fn add_sources(
     file: &InputFile,
     input: FileReader,
@@ -216,16 +217,16 @@ fn add_sources(
 
 fn not_rejects() -> String {
     let columns = [SOURCE, ROW, SPLIT, STAGE, CODE, FORMAT, RECORD].join(", ");
-    format!("these are no rejects of a run; their columns are {columns} among others")
+    format!("is not a file of a rejects dataset; expected at least the columns {columns}")
 }
 
-/// The rows of a file of rejects.
+/// Reads the batches of a file of rejects.
 struct RejectBatches<'a> {
     file: &'a InputFile,
-    /// The same file, to be asked while it is read.
+    /// A second handle of the file, to check its state while it is read.
     handle: FileReader,
     reader: ParquetRecordBatchReader,
-    /// Rows by the footer.
+    /// The number of rows in the footer.
     rows: u64,
 }
 
@@ -256,7 +257,7 @@ impl<'a> RejectBatches<'a> {
         catch_panic(|| self.reader.next().transpose())
     }
 
-    /// The reason to stop: an error of the environment, or else the one that is given.
+    /// The end of reading: an error of the environment if there is one, otherwise the given reason.
     fn stop(&self, (code, what): (RejectCode, String)) -> ReadEnd {
         match self.file.check_available(&self.handle) {
             Err(stop) => stop,
@@ -290,12 +291,12 @@ impl<'a> RejectColumns<'a> {
         })
     }
 
-    /// The stage that the record came from.
+    /// The stage of the source of the record.
     fn from(&self, row: usize) -> &'a str {
         self.split.value(row).split('/').next().unwrap_or_default()
     }
 
-    /// Where the record came from, and its row in there.
+    /// The name of the input of the record and its row in the input.
     fn origin(&self, row: usize) -> Option<(String, u64)> {
         let source = self.batch.column_by_name(SOURCE)?.as_string_opt::<i32>()?;
         let rows = self
@@ -305,7 +306,7 @@ impl<'a> RejectColumns<'a> {
         Some((source.value(row).to_owned(), rows.value(row)))
     }
 
-    /// The number of records that the reject stands for.
+    /// The number of records that the reject represents.
     fn records(&self, row: usize) -> u64 {
         let counts = self
             .batch
@@ -316,18 +317,18 @@ impl<'a> RejectColumns<'a> {
             .map_or(1, |counts| counts.value(row))
     }
 
-    fn is_wanted(&self, wanted: &RejectFilter, row: usize) -> bool {
-        let among = |names: &Option<Vec<String>>, name: &str| {
+    fn matches(&self, filter: &RejectFilter, row: usize) -> bool {
+        let is_included = |names: &Option<Vec<String>>, name: &str| {
             names
                 .as_ref()
-                .is_none_or(|names| names.iter().any(|wanted| wanted == name))
+                .is_none_or(|names| names.iter().any(|included| included == name))
         };
-        self.from(row) == wanted.from
-            && among(&wanted.stages, self.stage.value(row))
-            && among(&wanted.codes, self.code.value(row))
+        self.from(row) == filter.from
+            && is_included(&filter.stages, self.stage.value(row))
+            && is_included(&filter.codes, self.code.value(row))
     }
 
-    /// The columns of the record, where it was kept.
+    /// The columns of the record, if its original is stored.
     fn schema(&self, row: usize) -> Option<SchemaRef> {
         if self.is(row, OriginalFormat::Image) || self.is(row, OriginalFormat::File) {
             return Some(image_schema());
@@ -335,7 +336,7 @@ impl<'a> RejectColumns<'a> {
         let record = self
             .is(row, OriginalFormat::Arrow)
             .then(|| self.record.value(row))?;
-        catch_panic(|| BoundedIpcReader::bounded(record, KEPT))
+        catch_panic(|| BoundedIpcReader::bounded(record, STORED_RECORD))
             .ok()
             .map(|messages| Arc::clone(messages.schema()))
     }
@@ -346,13 +347,13 @@ impl<'a> RejectColumns<'a> {
             && self.format.value(row) == format.as_str()
     }
 
-    /// The image in the file that a record refers to, or why it cannot be given again.
+    /// Reads the image in the file that a record refers to, or returns why it cannot be read again.
     ///
     /// # Errors
-    /// When the file cannot be read now.
+    /// If the file cannot be read now.
     fn read_file(&self, row: usize, limit: u64) -> Result<Result<RecordBatch, String>, ReadEnd> {
         let Some(reference) = FileReference::from_json(self.record.value(row)) else {
-            return Ok(Err("this is not a reference to a file".to_owned()));
+            return Ok(Err("the record is not a reference to a file".to_owned()));
         };
         let image = match reference.read(limit) {
             Ok(image) => image,
@@ -372,7 +373,7 @@ impl<'a> RejectColumns<'a> {
         Ok(RecordBatch::try_new(image_schema(), columns).map_err(|error| error.to_string()))
     }
 
-    /// The record as its source gave it, or why it cannot be given again.
+    /// Decodes the record as its source read it, or returns why it cannot be read again.
     fn read(&self, row: usize, schema: &SchemaRef) -> Result<RecordBatch, String> {
         if self.is(row, OriginalFormat::Image) && *schema == image_schema() {
             let image: ArrayRef = Arc::new(self.record.slice(row, 1));
@@ -390,15 +391,17 @@ impl<'a> RejectColumns<'a> {
         }
         if self.is(row, OriginalFormat::Line) {
             return Err(
-                "a line that its source could not read: mend it, and give it to such a source"
+                "the record is a line of text that its source did not parse; correct it and read \
+                 it with a source of its format"
                     .to_owned(),
             );
         }
         if !self.is(row, OriginalFormat::Arrow) {
             return Err(NO_ORIGINAL.to_owned());
         }
-        let record =
-            catch_panic(|| BoundedIpcReader::bounded(self.record.value(row), KEPT)?.next());
+        let record = catch_panic(|| {
+            BoundedIpcReader::bounded(self.record.value(row), STORED_RECORD)?.next()
+        });
         match record {
             Ok(Some(record))
                 if record.schema().fields() == schema.fields() && record.num_rows() == 1 =>
@@ -406,17 +409,17 @@ impl<'a> RejectColumns<'a> {
                 RecordBatch::try_new(Arc::clone(schema), record.columns().to_vec())
                     .map_err(|error| error.to_string())
             }
-            Ok(_) => Err("its columns are others than those of the records before it".to_owned()),
-            Err((_, what)) => Err(format!("it was not kept whole: {what}")),
+            Ok(_) => Err("its columns differ from those of the records before it".to_owned()),
+            Err((_, what)) => Err(format!("the stored record is damaged: {what}")),
         }
     }
 }
 
-/// A record that was kept was held once before, so that it is small; what it unpacks to is bounded
-/// all the same.
-const KEPT: IpcBounds = IpcBounds::of_file(u64::MAX, 256 << 20);
+/// The bounds of a stored record. Its size is not bounded, since the record was in memory when it
+/// was stored; the size of its decompressed content is.
+const STORED_RECORD: IpcBounds = IpcBounds::of_file(u64::MAX, 256 << 20);
 
-/// What a source of images gives.
+/// The columns of a source of images.
 fn image_schema() -> SchemaRef {
     let image = Field::new(IMAGE, DataType::Binary, false);
     Arc::new(Schema::new(
@@ -427,20 +430,20 @@ fn image_schema() -> SchemaRef {
     ))
 }
 
-/// Which of the rejects are wanted.
+/// The selection of rejects to be read.
 struct RejectFilter {
     from: String,
     stages: Option<Vec<String>>,
     codes: Option<Vec<String>>,
 }
 
-/// How planned rejects are read.
+/// The format of planned rejects datasets.
 struct RejectsFormat {
-    wanted: RejectFilter,
+    filter: RejectFilter,
     /// The columns of the records.
     schema: SchemaRef,
     batch_limits: BatchLimits,
-    /// Bytes above which a file that is referred to is not read.
+    /// Maximum size in bytes of a referenced file.
     record_bytes: u64,
 }
 
@@ -494,9 +497,9 @@ impl FileFormat for RejectsFormat {
 }
 
 impl RejectsFormat {
-    /// Bytes and pixels of a record that is wanted.
+    /// The bytes and pixels of a record; 0 if it is not selected.
     fn size(&self, columns: &RejectColumns<'_>, row: usize) -> (u64, u64) {
-        if !columns.is_wanted(&self.wanted, row) || !columns.record.is_valid(row) {
+        if !columns.matches(&self.filter, row) || !columns.record.is_valid(row) {
             return (0, 0);
         }
         let record = columns.record.value(row);
@@ -518,7 +521,7 @@ impl RejectsFormat {
         let mut found = vec![RecordBatch::new_empty(Arc::clone(&self.schema))];
         for (ordinal, row) in (0_u32..)
             .zip(part)
-            .filter(|(_, row)| columns.is_wanted(&self.wanted, *row))
+            .filter(|(_, row)| columns.matches(&self.filter, *row))
         {
             let record =
                 match columns.is(row, OriginalFormat::File) && self.schema == image_schema() {
@@ -531,7 +534,7 @@ impl RejectsFormat {
                     records.origin.push(ordinal);
                 }
                 Err(what) => {
-                    let reason = format!("cannot be given again: {what}");
+                    let reason = format!("cannot be read again: {what}");
                     let record = columns
                         .record
                         .is_valid(row)

@@ -1,5 +1,4 @@
-//! The folder that a source reads, as earlier runs met it: by that a disk that is not mounted is
-//! noticed.
+//! The record of the folder that a source reads, by which a disk that is not mounted is detected.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,36 +10,36 @@ use crate::json::to_json;
 use crate::storage::Location;
 use crate::storage::mounts::{FolderId, is_mount_point, is_unmounted, mount_of};
 
-/// What is remembered of a source's folder.
+/// The stored record of a source's folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RootRecord {
-    /// The folder, without links.
+    /// The canonical path of the folder.
     root: PathBuf,
-    /// Where the file system is mounted that it lies on; `None`: that of `/`.
+    /// The mount point of its file system; `None` for the file system of `/`.
     #[serde(default)]
     mount: Option<PathBuf>,
-    /// Folders below it, relative to it, that other file systems were mounted at when files were
-    /// seen there.
+    /// Mount points of other file systems below the folder, relative to it, at which files were
+    /// found.
     #[serde(default)]
     mounts_below: BTreeSet<String>,
 }
 
-/// The folder as it lies there now.
+/// The folder as it exists now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SourceRoot {
-    /// Without links.
+    /// The canonical path.
     pub(super) path: PathBuf,
-    /// Which folder that is.
+    /// The device and inode of the folder.
     pub(super) id: FolderId,
 }
 
 impl SourceRoot {
-    /// Looks at the folder `path`.
+    /// Resolves the folder `path`.
     ///
     /// # Errors
-    /// A clause that says why it cannot be read.
-    pub(super) fn look(path: &Path) -> Result<Self, String> {
-        let look = || {
+    /// The reason why it cannot be read.
+    pub(super) fn probe(path: &Path) -> Result<Self, String> {
+        let probe = || {
             let path = path.canonicalize()?;
             let id = FolderId::of(&path)?;
             if !path.is_dir() {
@@ -48,75 +47,75 @@ impl SourceRoot {
             }
             Ok(Self { path, id })
         };
-        look().map_err(|error: std::io::Error| {
-            format!("`{}` cannot be read: {error}", path.display())
-        })
+        probe()
+            .map_err(|error: std::io::Error| format!("cannot read `{}`: {error}", path.display()))
     }
 }
 
-fn place(stage: &str, state: &Location) -> Location {
+fn record_file(stage: &str, state: &Location) -> Location {
     state.join("roots").join(&format!("{stage}.json"))
 }
 
 impl RootRecord {
-    /// What earlier runs have recorded; nothing where there was none.
+    /// Loads the record of earlier runs; an empty one if there is none.
     ///
     /// # Errors
-    /// When the record cannot be read.
+    /// If the record cannot be read.
     pub(super) fn load(stage: &str, state: Option<&Location>) -> Result<Self, StageError> {
-        let Some(place) = state.map(|state| place(stage, state)) else {
+        let Some(file) = state.map(|state| record_file(stage, state)) else {
             return Ok(Self::default());
         };
-        let Some(text) = place.read()? else {
+        let Some(text) = file.read()? else {
             return Ok(Self::default());
         };
         serde_json::from_slice(&text).map_err(|error| {
             StageError::Other(format!(
-                "{place}: this is not the record of a folder: {error}; remove it"
+                "{file}: invalid record of the folder of a source: {error}; remove the file"
             ))
         })
     }
 
-    /// Forgets what was recorded, so that the next run takes the folder as it is.
+    /// Removes the record, so that the next run accepts the folder in its current state.
     ///
     /// # Errors
-    /// When the record cannot be removed.
-    pub(super) fn forget(stage: &str, state: &Location) -> Result<(), StageError> {
-        let place = place(stage, state);
-        if place.read()?.is_some() {
-            place.remove()
+    /// If the record cannot be removed.
+    pub(super) fn remove_record(stage: &str, state: &Location) -> Result<(), StageError> {
+        let file = record_file(stage, state);
+        if file.read()?.is_some() {
+            file.remove()
         } else {
             Ok(())
         }
     }
 
-    /// Whether an earlier run has met the folder.
+    /// Whether an earlier run has read the folder.
     pub(super) fn is_known(&self) -> bool {
         !self.root.as_os_str().is_empty()
     }
 
-    /// A clause that says which file system is missing under `root`, if one is.
+    /// A message that names the file system that is not mounted at or above `root`, if one is
+    /// missing.
     pub(super) fn missing(&self, root: &SourceRoot) -> Option<String> {
         let mount = self.mount.as_ref().filter(|_| self.root == root.path)?;
         is_unmounted(mount, &root.path).then(|| {
             let (root, mount) = (root.path.display(), mount.display());
-            format!("`{root}` lay on a file system that was mounted at `{mount}`, where none is mounted now")
+            format!("`{root}` was on the file system at `{mount}`, which is not mounted now")
         })
     }
 
-    /// Which of the folders below the root, relative to it, lack the file systems that were mounted
-    /// there.
+    /// The recorded mount points below the root, relative to it, whose file systems are not
+    /// mounted.
     pub(super) fn missing_below(&self, root: &SourceRoot) -> BTreeSet<String> {
         let same = self.root == root.path;
         let missing = |name: &&String| same && !is_mount_point(&root.path.join(name));
         self.mounts_below.iter().filter(missing).cloned().collect()
     }
 
-    /// Records the folder as it is now, with the folders below it that are mount points now;
-    /// durably, if that is new.
+    /// Records the folder and the current mount points below it. Writes the record durably if it
+    /// has changed.
     ///
     /// # Errors
-    /// When the record cannot be written.
+    /// If the record cannot be written.
     pub(super) fn record(
         &mut self,
         root: &SourceRoot,
@@ -137,7 +136,7 @@ impl RootRecord {
             return Ok(());
         }
         if let Some(state) = state {
-            place(stage, state).put(&to_json(&now)?)?;
+            record_file(stage, state).put(&to_json(&now)?)?;
         }
         *self = now;
         Ok(())
@@ -151,46 +150,48 @@ mod tests {
     use super::*;
 
     #[test]
-    fn record_survives_and_misses_a_mount_that_is_gone() {
+    fn record_is_loaded_again_and_detects_missing_mounts() {
         let folder = tempfile::tempdir().unwrap();
         let state = Location::from(folder.path().join("state").as_path());
-        let root = SourceRoot::look(folder.path()).unwrap();
+        let root = SourceRoot::probe(folder.path()).unwrap();
         let mut record = RootRecord::load("in", Some(&state)).unwrap();
         assert!(!record.is_known() && record.missing(&root).is_none());
         record
             .record(&root, ["cam".to_owned()].into_iter(), "in", Some(&state))
             .unwrap();
-        let mut again = RootRecord::load("in", Some(&state)).unwrap();
-        assert_eq!(again, record);
-        assert!(again.is_known() && again.missing(&root).is_none());
+        let mut loaded = RootRecord::load("in", Some(&state)).unwrap();
+        assert_eq!(loaded, record);
+        assert!(loaded.is_known() && loaded.missing(&root).is_none());
         assert_eq!(
-            again.missing_below(&root).into_iter().collect::<Vec<_>>(),
+            loaded.missing_below(&root).into_iter().collect::<Vec<_>>(),
             ["cam"],
-            "nothing is mounted there"
+            "the folder is not a mount point"
         );
-        again.mount = Some(root.path.clone());
-        assert!(
-            again
-                .missing(&root)
-                .unwrap()
-                .contains("where none is mounted now")
+        loaded.mount = Some(root.path.clone());
+        let path = root.path.display();
+        assert_eq!(
+            loaded.missing(&root).unwrap(),
+            format!("`{path}` was on the file system at `{path}`, which is not mounted now")
         );
         let other = SourceRoot {
             path: root.path.join("other"),
             ..root
         };
         assert!(
-            again.missing(&other).is_none(),
-            "another folder has a record of its own"
+            loaded.missing(&other).is_none(),
+            "the record belongs to another folder"
         );
-        RootRecord::forget("in", &state).unwrap();
-        RootRecord::forget("in", &state).unwrap();
+        RootRecord::remove_record("in", &state).unwrap();
+        RootRecord::remove_record("in", &state).unwrap();
         assert!(!RootRecord::load("in", Some(&state)).unwrap().is_known());
     }
 
     #[test]
-    fn missing_folder_is_named() {
-        let error = SourceRoot::look(Path::new("/nowhere/at/all")).unwrap_err();
-        assert!(error.contains("/nowhere/at/all"), "{error}");
+    fn error_of_missing_folder_has_its_path() {
+        let error = SourceRoot::probe(Path::new("/nowhere/at/all")).unwrap_err();
+        assert!(
+            error.starts_with("cannot read `/nowhere/at/all`: "),
+            "{error}"
+        );
     }
 }

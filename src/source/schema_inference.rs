@@ -1,31 +1,31 @@
-//! Finds the file that gives a plan the columns of a source.
+//! Finds the file from which the columns of a source are inferred.
 
 use crate::error::{ErrorClass, StageError};
 use crate::source::file_source::ReadEnd;
 use crate::source::input_file::InputFile;
 use crate::storage::FileReader;
 
-/// Returns the first result of `look`; `None` from `look` stands for an empty file. Files that are
-/// unavailable or do not fit are passed over: when their turn comes, the run leaves them undone or
-/// rejects them.
+/// Returns the first result of `infer`, which returns `None` for an empty file. Files that are
+/// unavailable or do not fit are skipped here; the run later leaves them unread or rejects them.
 ///
 /// # Errors
-/// An error of the whole process. Without any result: the error of the first unavailable file, else
-/// the reason of the first that does not fit, else that all files are empty.
+/// An error of the process. If no file has a result: the error of the first unavailable file,
+/// otherwise the reason of the first file that does not fit, otherwise that all files are empty.
 pub(super) fn first<T>(
     files: &[InputFile],
-    look: impl Fn(&InputFile, FileReader) -> Result<Option<T>, ReadEnd>,
+    infer: impl Fn(&InputFile, FileReader) -> Result<Option<T>, ReadEnd>,
 ) -> Result<T, StageError> {
     let (mut unavailable, mut unfit) = (None, None);
     for file in files {
         let opened = file.reopen().map_err(file.stopped());
-        match opened.and_then(|input| look(file, input)) {
+        match opened.and_then(|input| infer(file, input)) {
             Ok(None) => {}
             Ok(Some(found)) => {
                 if let Some(unavailable) = unavailable {
                     tracing::warn!(
-                        "{unavailable}; the columns are those of {} instead",
-                        file.name
+                        error = %unavailable,
+                        columns_from = %file.name,
+                        "cannot read a file; the columns are inferred from a later file"
                     );
                 }
                 return Ok(found);
@@ -43,7 +43,7 @@ pub(super) fn first<T>(
         (Some(unavailable), _) => Err(unavailable.into()),
         (None, Some(reason)) => Err(StageError::Other(format!("no file can be read; {reason}"))),
         (None, None) => Err(StageError::Other(
-            "every file is empty; expected records, to know the columns by".to_owned(),
+            "every file is empty; expected records, from which the columns are inferred".to_owned(),
         )),
     }
 }

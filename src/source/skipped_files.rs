@@ -1,4 +1,4 @@
-//! The files, and the members of archives, that a source leaves out, counted by reason.
+//! Counts of the files and archive members that a source skips, by reason.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,35 +7,34 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
-/// Why a file, or a member of an archive, is left out.
+/// Why a file or a member of an archive is skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SkipReason {
-    /// The source takes no files with this extension.
+    /// The source does not read files with this extension.
     Extension,
     /// The glob does not match it.
     Unmatched,
     /// A part of its path begins with a dot.
     Hidden,
-    /// A part of its path begins with an underscore, as what is not data does by the custom of data
-    /// sets.
+    /// A part of its path begins with an underscore, which marks files other than data by the
+    /// convention of datasets.
     Underscore,
     /// It is a symbolic link.
     Link,
     /// It is a member of an archive that links to another one.
     MemberLink,
-    /// It is a member of an archive that is stored without its holes.
+    /// It is a sparse member of an archive, which is stored without its holes.
     Sparse,
-    /// It belongs to latentflow: a temporary file, or one in a folder `_latentflow`.
+    /// It is an internal file of latentflow: a temporary file, or one in a folder `_latentflow`.
     Own,
-    /// It lies beside the only file that was asked for.
-    Unasked,
+    /// It lies next to the only file that `path` names.
+    NotRequested,
 }
 
-/// The numbers of files that a listing left out, and of members of archives that reading them left
-/// out.
+/// The numbers of files that a listing skipped, and of archive members that reads skipped.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct SkippedFiles {
-    /// By extension in lower case, with its dot; empty for files without one.
+    /// Number of files by extension in lower case, with its dot; empty for files without one.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     extensions: BTreeMap<String, u64>,
     /// Files with further extensions, after [`EXTENSIONS`] different ones.
@@ -52,12 +51,12 @@ pub struct SkippedFiles {
     /// Members of archives that link to other members.
     #[serde(skip_serializing_if = "is_zero")]
     member_links: u64,
-    /// Members of archives that are stored without their holes.
+    /// Sparse members of archives.
     #[serde(skip_serializing_if = "is_zero")]
     sparse: u64,
     #[serde(skip_serializing_if = "is_zero")]
     own: u64,
-    /// Objects whose keys no file could have.
+    /// Objects whose keys are not valid names of files.
     #[serde(skip_serializing_if = "is_zero")]
     unusable_keys: u64,
     /// Objects below the name of the only object that is read.
@@ -65,16 +64,16 @@ pub struct SkippedFiles {
     below_object: u64,
 }
 
-/// Different extensions that are counted apart.
+/// Number of different extensions that are counted separately.
 const EXTENSIONS: usize = 64;
-/// A longer extension is counted with the further ones.
+/// Length in bytes above which an extension is counted with the other ones.
 const EXTENSION_BYTES: usize = 16;
-/// Extensions that a message names.
+/// Number of extensions that a message lists.
 const NAMED: usize = 8;
 
 #[expect(
     clippy::trivially_copy_pass_by_ref,
-    reason = "the signature that serde demands"
+    reason = "serde requires this signature"
 )]
 fn is_zero(count: &u64) -> bool {
     *count == 0
@@ -82,8 +81,8 @@ fn is_zero(count: &u64) -> bool {
 
 impl SkippedFiles {
     /// Counts a file.
-    pub(super) fn add(&mut self, file: &Path, omission: SkipReason) {
-        let count = match omission {
+    pub(super) fn add(&mut self, file: &Path, reason: SkipReason) {
+        let count = match reason {
             SkipReason::Extension => return self.add_extension(file),
             SkipReason::Unmatched => &mut self.unmatched,
             SkipReason::Hidden => &mut self.hidden,
@@ -92,12 +91,12 @@ impl SkippedFiles {
             SkipReason::MemberLink => &mut self.member_links,
             SkipReason::Sparse => &mut self.sparse,
             SkipReason::Own => &mut self.own,
-            SkipReason::Unasked => return,
+            SkipReason::NotRequested => return,
         };
         *count += 1;
     }
 
-    /// Counts objects whose keys no file could have.
+    /// Counts objects whose keys are not valid names of files.
     pub(super) fn add_unusable_keys(&mut self, count: u64) {
         self.unusable_keys += count;
     }
@@ -112,7 +111,7 @@ impl SkippedFiles {
             .extension()
             .map(|extension| extension.as_encoded_bytes())
             .unwrap_or_default();
-        // Nothing is allocated for a file whose extension was met before: there may be millions.
+        // Files with a known extension allocate nothing: there may be millions of them.
         let mut buffer = [0; EXTENSION_BYTES + 1];
         let length = extension.len() + usize::from(!extension.is_empty());
         let name = buffer.get_mut(..length).and_then(|name| {
@@ -136,20 +135,20 @@ impl SkippedFiles {
         }
     }
 
-    /// Whether no file was left out.
+    /// Whether no file was skipped.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Symbolic links that were left out.
+    /// Number of skipped symbolic links.
     pub(super) fn links(&self) -> u64 {
         self.links
     }
 }
 
 impl fmt::Display for SkippedFiles {
-    /// The most frequent extensions first, then the other reasons.
+    /// Writes the most frequent extensions first, then the other reasons.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut extensions: Vec<(&String, u64)> = self
             .extensions
@@ -173,33 +172,38 @@ impl fmt::Display for SkippedFiles {
         let reasons = [
             (unnamed, "with other extensions"),
             (self.unmatched, "not matched by the glob"),
-            (self.hidden, "hidden (`.` begins a name)"),
-            (self.underscore, "not data by custom (`_` begins a name)"),
+            (self.hidden, "hidden (a name begins with `.`)"),
+            (
+                self.underscore,
+                "not data by convention (a name begins with `_`)",
+            ),
             (
                 self.links,
-                "symbolic links (follow_links = true takes what they lead to)",
+                "symbolic links (follow_links = true follows them)",
             ),
             (self.member_links, "links in archives"),
             (self.sparse, "sparse files in archives"),
-            (self.own, "of latentflow itself"),
+            (self.own, "internal files of latentflow"),
             (
                 self.unusable_keys,
-                "with keys that no file could have (an empty part, `.`, `..`, a control character)",
+                "with keys that are not valid file names (an empty part, `.`, `..`, a control \
+                 character)",
             ),
             (
                 self.below_object,
-                "below the name of the object that is read (add a glob such as `/**/*` to read them)",
+                "below the name of the object that is read (add a glob such as `/**/*` to read \
+                 them)",
             ),
         ];
         let reasons = reasons
             .into_iter()
             .filter(|&(count, _)| count > 0)
-            .map(|(count, what)| format!("{count} {what}"));
+            .map(|(count, reason)| format!("{count} {reason}"));
         f.write_str(&named.chain(reasons).collect::<Vec<_>>().join(", "))
     }
 }
 
-/// What the last listing of a source left out, shared by the source and those who report on it.
+/// The counts of the last listing of a source, shared by the source and the reports.
 #[derive(Debug, Clone, Default)]
 pub struct LastSkippedFiles(Arc<Mutex<SkippedFiles>>);
 
@@ -213,12 +217,12 @@ impl LastSkippedFiles {
             .clone()
     }
 
-    /// Counts what is met while the listed files are read.
-    pub(super) fn add(&self, file: &Path, omission: SkipReason) {
+    /// Counts a member that is skipped while the listed files are read.
+    pub(super) fn add(&self, file: &Path, reason: SkipReason) {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .add(file, omission);
+            .add(file, reason);
     }
 
     pub(super) fn set(&self, counts: SkippedFiles) {
@@ -236,12 +240,12 @@ mod tests {
         let mut counts = SkippedFiles::default();
         files
             .iter()
-            .for_each(|&(file, omission)| counts.add(Path::new(file), omission));
+            .for_each(|&(file, reason)| counts.add(Path::new(file), reason));
         counts
     }
 
     #[test]
-    fn extensions_are_counted_whatever_their_case_and_named_by_number() {
+    fn extensions_are_counted_in_any_case_and_listed_by_count() {
         let files = ["a.txt", "b.HEIC", "c.heic", "Makefile", "d.Heic"]
             .map(|file| (file, SkipReason::Extension));
         assert_eq!(
@@ -251,19 +255,20 @@ mod tests {
     }
 
     #[test]
-    fn other_reasons_are_named_after_the_extensions() {
-        use SkipReason::{Extension, Hidden, Link, Own, Unasked, Underscore};
+    fn other_reasons_are_listed_after_the_extensions() {
+        use SkipReason::{Extension, Hidden, Link, NotRequested, Own, Underscore};
         let files = [
             ("l", Link),
             (".x", Hidden),
             ("a.b", Extension),
             ("_S", Underscore),
             ("t", Own),
-            ("u", Unasked),
+            ("u", NotRequested),
         ];
         let text = counted(&files).to_string();
-        let expected = "1 .b, 1 hidden (`.` begins a name), 1 not data by custom (`_` begins a name), \
-             1 symbolic links (follow_links = true takes what they lead to), 1 of latentflow itself";
+        let expected = "1 .b, 1 hidden (a name begins with `.`), \
+             1 not data by convention (a name begins with `_`), \
+             1 symbolic links (follow_links = true follows them), 1 internal files of latentflow";
         assert_eq!(text, expected);
         assert!(
             SkippedFiles::default().is_empty() && SkippedFiles::default().to_string().is_empty()
@@ -271,16 +276,14 @@ mod tests {
     }
 
     #[test]
-    fn objects_that_no_glob_leaves_out_are_named() {
+    fn objects_that_no_glob_can_match_are_listed() {
         let mut counts = SkippedFiles::default();
         counts.add_unusable_keys(2);
         counts.add_below_object(30);
-        let text = counts.to_string();
-        assert!(
-            text.starts_with("2 with keys that no file could have")
-                && text.contains("30 below the name"),
-            "{text}"
-        );
+        let expected = "2 with keys that are not valid file names (an empty part, `.`, `..`, \
+             a control character), 30 below the name of the object that is read \
+             (add a glob such as `/**/*` to read them)";
+        assert_eq!(counts.to_string(), expected);
         assert_eq!(
             serde_json::to_string(&counts).unwrap(),
             r#"{"unusable_keys":2,"below_object":30}"#
@@ -306,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_in_json_name_only_what_was_met() {
+    fn json_of_counts_holds_only_nonzero_ones() {
         let counts = counted(&[("a.heic", SkipReason::Extension), ("l", SkipReason::Link)]);
         assert_eq!(
             serde_json::to_string(&counts).unwrap(),

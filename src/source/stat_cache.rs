@@ -1,5 +1,4 @@
-//! Files as they are looked at and opened: from their folder, which is kept open, and without
-//! waiting for anybody.
+//! Calls of `stat` relative to an open folder, and opening of files without blocking on pipes.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -9,8 +8,8 @@ use walkdir::DirEntry;
 
 use crate::storage::mtime_ns;
 
-/// The folder of the file that was looked at last: from there, the system need not find its way
-/// anew for each file, which takes as long as the look.
+/// The open folder of the last file. A `stat` relative to it does not resolve the path again for
+/// each file, which takes as long as the `stat` itself.
 #[derive(Default)]
 pub(super) struct DirHandle {
     #[cfg(unix)]
@@ -18,8 +17,8 @@ pub(super) struct DirHandle {
 }
 
 impl DirHandle {
-    /// Length and modification time of a file, as [`size_and_time`]; of the file that a link leads
-    /// to, since only who follows links is told of that one.
+    /// Length and modification time of a file, as [`size_and_time`]. Links are followed, because a
+    /// walk reports them as files only if it follows links.
     #[cfg(unix)]
     pub(super) fn stat(&mut self, file: &DirEntry) -> io::Result<(u64, i64)> {
         use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, statat};
@@ -28,12 +27,12 @@ impl DirHandle {
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty())
             .unwrap_or(Path::new("."));
-        let known = match self
+        let folder = match self
             .open
             .take()
             .filter(|(path, _)| path.as_os_str() == parent.as_os_str())
         {
-            Some(known) => known,
+            Some(folder) => folder,
             None => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
                 (
@@ -47,12 +46,12 @@ impl DirHandle {
         } else {
             AtFlags::SYMLINK_NOFOLLOW
         };
-        let found = statat(&self.open.insert(known).1, file.file_name(), flags)?;
+        let found = statat(&self.open.insert(folder).1, file.file_name(), flags)?;
         let time = i128::from(found.st_mtime) * 1_000_000_000 + i128::from(found.st_mtime_nsec);
-        let least_or_most = if time < 0 { i64::MIN } else { i64::MAX };
+        let limit = if time < 0 { i64::MIN } else { i64::MAX };
         Ok((
             u64::try_from(found.st_size).unwrap_or(0),
-            i64::try_from(time).unwrap_or(least_or_most),
+            i64::try_from(time).unwrap_or(limit),
         ))
     }
 
@@ -63,23 +62,24 @@ impl DirHandle {
     }
 }
 
-/// Length, and modification time in nanoseconds since 1970 (0 where the system keeps none).
+/// Length in bytes, and modification time in nanoseconds since 1970 (0 if the system does not store
+/// one).
 pub(super) fn size_and_time(metadata: &Metadata) -> (u64, i64) {
     (metadata.len(), mtime_ns(metadata))
 }
 
-/// Opens a file to read. That a pipe has been put in its place must be seen rather than waited for:
-/// its writer may never come.
+/// Opens a file to read. The open does not block if the file was replaced by a pipe, which may
+/// never get a writer.
 pub(super) fn open(file: &Path) -> io::Result<File> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt;
         let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
         match File::options().read(true).custom_flags(flags).open(file) {
-            // Somebody has a lease on the file, and is asked to give it back: that is waited for.
-            // It cannot be a pipe.
+            // Another process holds a lease on the file. The blocking open below waits for its
+            // release. The file cannot be a pipe.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            opened => return opened,
+            result => return result,
         }
     }
     File::open(file)
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_look_from_the_folder_tells_what_one_by_the_path_does() {
+    fn stat_relative_to_folder_equals_stat_by_path() {
         let root = tempfile::tempdir().unwrap();
         let long_ago = UNIX_EPOCH - Duration::new(1000, 5);
         for (name, time) in [
@@ -119,7 +119,7 @@ mod tests {
             .into_iter()
             .map(Result::unwrap)
             .filter(|e| e.file_type().is_file());
-        let looked: Vec<_> = files
+        let results: Vec<_> = files
             .map(|file| {
                 (
                     folder.stat(&file).unwrap(),
@@ -127,8 +127,8 @@ mod tests {
                 )
             })
             .collect();
-        assert_eq!(looked.len(), 3);
-        for (found, metadata) in looked {
+        assert_eq!(results.len(), 3);
+        for (found, metadata) in results {
             assert_eq!(found, size_and_time(&metadata));
         }
     }

@@ -1,4 +1,4 @@
-//! The source `synthetic`: made-up data from a seed, for demos, tests and benchmarks.
+//! The `synthetic` source: data generated from a seed, for demos, tests and benchmarks.
 
 use std::io::Cursor;
 use std::ops::Range;
@@ -27,17 +27,17 @@ use crate::error::{ConfigError, StageError};
 use crate::plan_context::PlanContext;
 use crate::tensor::{fixed_column, vector_field};
 
-/// The options. A record depends on the seed and its own number alone, so more records continue the
-/// same data.
+/// Generates data from a seed. A record depends only on the seed and its number, so a larger number
+/// of records extends the same data.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct SyntheticSourceConfig {
-    /// What is made up.
+    /// The kind of data to generate.
     #[schemars(extend("x-changes-rows" = true))]
     pub content: SyntheticContent,
-    /// How many records there are.
+    /// The number of records.
     #[schemars(extend("x-changes-rows" = true))]
     pub records: u64,
-    /// Another seed is other data.
+    /// The seed of the random numbers; different seeds give different data. Default: 0.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub seed: u64,
@@ -45,37 +45,38 @@ pub struct SyntheticSourceConfig {
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub size: Option<[u32; 2]>,
-    /// For images: how they are encoded. Default: png.
+    /// For images: their encoding. Default: png.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub format: Option<SyntheticImageFormat>,
-    /// For features: values of a record. Default: 32.
+    /// For features: the number of values in a record. Default: 32.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub width: Option<usize>,
-    /// For features: independent factors behind the values. Default: a quarter of `width`.
+    /// For features: the number of independent factors behind the values. Default: a quarter of
+    /// `width`.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub rank: Option<usize>,
-    /// For features: the share of records, 0 to 1, that lie off the others; where it is above 0,
-    /// the column `outlier` tells which. Default: 0.
+    /// For features: the fraction of records that are outliers, 0 to 1. If it is above 0, the
+    /// column `outlier` marks them. Default: 0.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub outliers: Option<f64>,
-    /// For features: how the values are laid out. Default: vector.
+    /// For features: the columns that hold the values. Default: vector.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub layout: Option<FeatureLayout>,
 }
 
-/// What can be made up.
+/// The kinds of data that can be generated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SyntheticContent {
     /// Dead-leaves images: opaque discs with the statistics of natural images (Lee, Mumford, Huang
     /// 2001).
     Images,
-    /// Correlated normal values: few hidden factors, mixed, with a little noise.
+    /// Correlated normal values: a linear mix of a few hidden factors with a little noise.
     Features,
 }
 
@@ -86,7 +87,7 @@ pub enum SyntheticImageFormat {
     /// Lossless.
     #[default]
     Png,
-    /// Of quality 90.
+    /// Lossy, of quality 90.
     Jpeg,
     /// Not compressed.
     Bmp,
@@ -99,11 +100,11 @@ pub enum FeatureLayout {
     /// One vector column, `features`.
     #[default]
     Vector,
-    /// A column for each value: `f0`, `f1` and so on.
+    /// One column for each value: `f0`, `f1` and so on.
     Columns,
 }
 
-/// Entries that the matrix behind features may have: 64 MiB of them.
+/// Maximum number of entries of the mixing matrix of features: 64 MiB.
 const MAX_MIXING: usize = 1 << 24;
 
 impl SourceConfig for SyntheticSourceConfig {
@@ -114,25 +115,25 @@ impl SourceConfig for SyntheticSourceConfig {
         context: &PlanContext,
     ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
         let mut faults = self.unused();
-        let made = match self.content {
+        let generator = match self.content {
             SyntheticContent::Images => self.images(context, &mut faults),
             SyntheticContent::Features => self.features(&mut faults),
         };
-        let (Some(made), true) = (made, faults.is_empty()) else {
+        let (Some(generator), true) = (generator, faults.is_empty()) else {
             return Err(faults);
         };
         let split = Split::new(format!(
             "{name}/synthetic:{}:{}:{}",
             self.content.name(),
             self.seed,
-            made.identity()
+            generator.identity()
         ));
-        let schema = with_origin(&made.schema());
-        let step = made.records_per_batch(batch);
+        let schema = with_origin(&generator.schema());
+        let step = generator.records_per_batch(batch);
         let (name, seed, records) = (name.to_owned(), self.seed, self.records);
         Ok(Box::new(SyntheticSource {
             name,
-            made,
+            generator,
             seed,
             records,
             split,
@@ -143,7 +144,7 @@ impl SourceConfig for SyntheticSourceConfig {
 }
 
 impl SyntheticSourceConfig {
-    /// Faults for options of the other content.
+    /// Returns an error for each option that applies to the other content only.
     fn unused(&self) -> Vec<ConfigError> {
         let options = [
             ("size", self.size.is_some(), SyntheticContent::Images),
@@ -164,7 +165,7 @@ impl SyntheticSourceConfig {
             ConfigError::new(
                 key,
                 format!(
-                    "is for {}, but these are {}; leave it out",
+                    "applies to {} only, but `content` is `{}`; remove the option",
                     content.name(),
                     self.content.name()
                 ),
@@ -183,7 +184,7 @@ impl SyntheticSourceConfig {
         let limit = context.limits.pixels;
         if pixels == 0 || pixels > limit {
             let message = format!(
-                "{height}x{width} is {pixels} pixels; an image has 1 to {limit} (limits.pixels)"
+                "{height}x{width} has {pixels} pixels; expected 1 to {limit} (limits.pixels)"
             );
             faults.push(ConfigError::new("size", message));
             return None;
@@ -192,7 +193,9 @@ impl SyntheticSourceConfig {
         if format == SyntheticImageFormat::Jpeg && height.max(width) > u32::from(u16::MAX) {
             faults.push(ConfigError::new(
                 "size",
-                format!("{height}x{width}: a JPEG has sides of at most 65535 pixels"),
+                format!(
+                    "{height}x{width} is too large for a JPEG; the maximum side is 65535 pixels"
+                ),
             ));
         }
         Some(SyntheticGenerator::Images {
@@ -225,11 +228,13 @@ impl SyntheticSourceConfig {
             )
         } else if width.saturating_mul(rank) > MAX_MIXING {
             let message = format!(
-                "{width} values of {rank} factors are too many; their product may be {MAX_MIXING}"
+                "{width} values with {rank} factors are too many; \
+                 the maximum of their product is {MAX_MIXING}"
             );
             ConfigError::new("width", message)
         } else {
-            // The last stream, which no record uses.
+            // The parameters use the last stream of random numbers, which is not used by any
+            // record.
             let factors =
                 FactorModel::draw(&mut stream(self.seed, u64::MAX), width, rank, outliers);
             return Some(SyntheticGenerator::Features { factors, layout });
@@ -248,15 +253,15 @@ impl SyntheticContent {
     }
 }
 
-/// The random numbers of a record: they depend on the seed and its number alone, so that each can
-/// be made alone.
+/// Returns the random numbers of a record. They depend only on the seed and the record's number, so
+/// that each record can be generated independently.
 fn stream(seed: u64, number: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(number);
     rng
 }
 
-/// What is made, with sound parameters.
+/// A generator of records with checked parameters.
 enum SyntheticGenerator {
     Images {
         height: u32,
@@ -270,7 +275,8 @@ enum SyntheticGenerator {
 }
 
 impl SyntheticGenerator {
-    /// All that changes the values of a record, but the seed.
+    /// Returns a text with all parameters that change the values of a record, except the seed. It
+    /// is part of the name of the split.
     fn identity(&self) -> String {
         match self {
             Self::Images {
@@ -318,14 +324,14 @@ impl SyntheticGenerator {
 }
 
 struct SyntheticSource {
-    /// The stage's.
+    /// The name of the stage.
     name: String,
-    made: SyntheticGenerator,
+    generator: SyntheticGenerator,
     seed: u64,
     records: u64,
     split: Arc<Split>,
     schema: SchemaRef,
-    /// Records in a batch.
+    /// The number of records in a batch.
     step: u64,
 }
 
@@ -345,7 +351,7 @@ impl Source for SyntheticSource {
         let batches = spawn_reader(2, move |sender| {
             let mut next = 0;
             for rows in pending {
-                // Batches begin at multiples of the step, whatever is done already.
+                // Batches begin at multiples of the step, regardless of the committed rows.
                 let mut start = next.max(rows.start / self.step * self.step);
                 while start < rows.end {
                     let end = start.saturating_add(self.step).min(self.records);
@@ -364,7 +370,7 @@ impl Source for SyntheticSource {
 
 impl SyntheticSource {
     fn batch(&self, rows: Range<u64>) -> Result<SourceBatch, StageError> {
-        let (records, pixels) = match &self.made {
+        let (records, pixels) = match &self.generator {
             &SyntheticGenerator::Images {
                 height,
                 width,
@@ -451,16 +457,16 @@ fn encode(
     format: SyntheticImageFormat,
 ) -> Result<Vec<u8>, StageError> {
     let mut bytes = Cursor::new(Vec::new());
-    let colour = ExtendedColorType::Rgb8;
+    let color = ExtendedColorType::Rgb8;
     let encoded = match format {
         SyntheticImageFormat::Png => {
             PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Adaptive)
-                .write_image(pixels, width, height, colour)
+                .write_image(pixels, width, height, color)
         }
         SyntheticImageFormat::Jpeg => codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 90)
-            .write_image(pixels, width, height, colour),
+            .write_image(pixels, width, height, color),
         SyntheticImageFormat::Bmp => {
-            codecs::bmp::BmpEncoder::new(&mut bytes).write_image(pixels, width, height, colour)
+            codecs::bmp::BmpEncoder::new(&mut bytes).write_image(pixels, width, height, color)
         }
     };
     encoded.map_err(|error| StageError::Other(format!("cannot encode an image: {error}")))?;
@@ -523,7 +529,7 @@ mod tests {
     const FEATURES: &str = r#"{"content": "features", "records": 5, "width": 4, "outliers": 0.5}"#;
 
     #[test]
-    fn images_are_files_of_the_size_and_format_that_were_asked_for() {
+    fn images_have_the_configured_size_and_format() {
         for (name, format) in [
             ("png", image::ImageFormat::Png),
             ("jpeg", image::ImageFormat::Jpeg),
@@ -548,7 +554,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_the_same_whatever_the_batches_and_the_number_of_records() {
+    fn record_depends_only_on_the_seed_and_its_number() {
         for written in [IMAGES, FEATURES] {
             let whole = all(written, None);
             assert_eq!(whole.num_rows(), 5);
@@ -561,7 +567,7 @@ mod tests {
     }
 
     #[test]
-    fn the_layout_changes_the_columns_and_not_the_values() {
+    fn layout_changes_the_columns_and_not_the_values() {
         let vectors = all(FEATURES, None);
         let columns = all(
             &FEATURES.replace("\"width\"", "\"layout\": \"columns\", \"width\""),
@@ -583,55 +589,55 @@ mod tests {
     }
 
     #[test]
-    fn what_every_sink_has_is_not_made_again() {
-        let (made, total) = batches(IMAGES, Some(2), &ResumeState::default());
+    fn batches_that_every_sink_has_committed_are_skipped() {
+        let (sent, total) = batches(IMAGES, Some(2), &ResumeState::default());
         let rows = |batches: &[SourceBatch]| -> Vec<Range<u64>> {
             batches
                 .iter()
                 .map(|batch| batch.batch.provenance.ranges()[0].rows.clone())
                 .collect()
         };
-        assert_eq!((rows(&made), total), (vec![0..2, 2..4, 4..5], Some(5)));
-        assert_eq!(made[0].pixels, 1200);
+        assert_eq!((rows(&sent), total), (vec![0..2, 2..4, 4..5], Some(5)));
+        assert_eq!(sent[0].pixels, 1200);
         let mut done = Coverage::default();
-        done.insert(&made[0].batch.provenance);
-        done.insert(&made[1].batch.provenance.slice(0..1));
+        done.insert(&sent[0].batch.provenance);
+        done.insert(&sent[1].batch.provenance.slice(0..1));
         let resume = ResumeState {
             sinks: Arc::new(vec![done]),
             ..ResumeState::default()
         };
-        let (made, total) = batches(IMAGES, Some(2), &resume);
-        assert_eq!((rows(&made), total), (vec![2..4, 4..5], Some(2)));
+        let (sent, total) = batches(IMAGES, Some(2), &resume);
+        assert_eq!((rows(&sent), total), (vec![2..4, 4..5], Some(2)));
     }
 
     #[test]
-    fn no_records_make_no_batches() {
-        let (made, total) = batches(
+    fn zero_records_give_no_batches() {
+        let (sent, total) = batches(
             r#"{"content": "features", "records": 0}"#,
             None,
             &ResumeState::default(),
         );
-        assert_eq!((made.len(), total), (0, Some(0)));
+        assert_eq!((sent.len(), total), (0, Some(0)));
     }
 
     #[test]
     fn batches_are_bounded_in_bytes() {
-        let made = SyntheticGenerator::Images {
+        let generator = SyntheticGenerator::Images {
             height: 4000,
             width: 6000,
             format: SyntheticImageFormat::Bmp,
         };
-        assert_eq!(made.records_per_batch(BatchSize::default()), 1);
-        let made = SyntheticGenerator::Images {
+        assert_eq!(generator.records_per_batch(BatchSize::default()), 1);
+        let generator = SyntheticGenerator::Images {
             height: 1000,
             width: 1000,
             format: SyntheticImageFormat::Bmp,
         };
-        assert_eq!(made.records_per_batch(BatchSize::default()), 11);
+        assert_eq!(generator.records_per_batch(BatchSize::default()), 11);
     }
 
     #[test]
-    fn every_fault_is_named() {
+    fn invalid_options_are_all_reported() {
         let check = |written: &str, expected: Expect| {
             let faults = plan(written, None).err().unwrap_or_default();
             let lines: Vec<String> = faults
@@ -641,27 +647,30 @@ mod tests {
             expected.assert_eq(&lines.join("\n"));
         };
         check(
-            r#"{"content": "images", "records": 1, "size": [0, 64], "width": 3, "layout": "columns"}"#,
+            r#"{"content": "images", "records": 1, "size": [0, 64],
+                "width": 3, "layout": "columns"}"#,
             expect![[r#"
-                width: is for features, but these are images; leave it out
-                layout: is for features, but these are images; leave it out
-                size: 0x64 is 0 pixels; an image has 1 to 100000000 (limits.pixels)"#]],
+                width: applies to features only, but `content` is `images`; remove the option
+                layout: applies to features only, but `content` is `images`; remove the option
+                size: 0x64 has 0 pixels; expected 1 to 100000000 (limits.pixels)"#]],
         );
         check(
             r#"{"content": "images", "records": 1, "size": [1, 70000], "format": "jpeg"}"#,
-            expect!["size: 1x70000: a JPEG has sides of at most 65535 pixels"],
+            expect!["size: 1x70000 is too large for a JPEG; the maximum side is 65535 pixels"],
         );
         check(
-            r#"{"content": "features", "records": 1, "size": [8, 8], "width": 8, "rank": 9, "outliers": 2}"#,
+            r#"{"content": "features", "records": 1, "size": [8, 8],
+                "width": 8, "rank": 9, "outliers": 2}"#,
             expect![[r#"
-                size: is for images, but these are features; leave it out
+                size: applies to images only, but `content` is `features`; remove the option
                 outliers: must lie between 0 and 1; met 2
                 rank: must lie between 1 and `width`, 8; met 9"#]],
         );
         check(
             r#"{"content": "features", "records": 1, "width": 1000000}"#,
             expect![
-                "width: 1000000 values of 250000 factors are too many; their product may be 16777216"
+                "width: 1000000 values with 250000 factors are too many; \
+                 the maximum of their product is 16777216"
             ],
         );
         check(

@@ -1,4 +1,4 @@
-//! The source `tar`: images in tar shards, as WebDataset writes them.
+//! The source `tar`: reads the images of tar shards in the layout of WebDataset.
 
 mod budget;
 
@@ -18,7 +18,7 @@ use crate::error::{ConfigError, StageError, UnavailableInput, UnreadInputs};
 use crate::plan_context::PlanContext;
 use crate::source::file_checkpoints::{self, FileCheckpoints, OnChange, SettledFile};
 use crate::source::file_set::{FileSet, has_extension};
-use crate::source::file_source::{ReadEnd, catch_panic, goes_on, panicked};
+use crate::source::file_source::{ReadEnd, catch_panic, continues, panicked};
 use crate::source::image_batcher::{ImageBatchBuilder, ImageBatchConfig, ImageRecord};
 use crate::source::input_file::{InputFile, unusable};
 use crate::source::listed_file::{ListedFile, RecordError, encode_name};
@@ -33,10 +33,10 @@ use crate::storage::{FileReader, Location};
 
 use budget::{HEADER_BYTES, MeteredReader, ReadBudget};
 
-/// Batches that are read before they are asked for.
+/// Batches that are read ahead of the consumer.
 const AHEAD: usize = 2;
 
-/// The column of WebDataset's keys: what the files of one sample have in common.
+/// The column of WebDataset's keys: the common part of the names of the files of one sample.
 const KEY: &str = "key";
 
 /// Options of the source `tar`.
@@ -46,14 +46,14 @@ pub struct TarSourceConfig {
     /// `shards/train-*.tar`.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     path: String,
-    /// Also take what symbolic links lead to. Default: links are passed over.
+    /// Follow symbolic links. Default: false; links are skipped.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     follow_links: bool,
-    /// What happens to a shard that has changed since an earlier run read it: `new` reads it as a
-    /// new file, with a warning that the images that it gave before stay in the output; `refuse`
-    /// refuses to run. A shard of at most 32 MiB whose content is the same has not changed,
-    /// whatever its time. Default: new.
+    /// How to treat a shard that has changed since an earlier run read it: `new` reads it as a new
+    /// file and warns that the images of its earlier version stay in the output; `refuse` ends
+    /// `check` and `run` with an error that names the shard. A shard of at most 32 MiB with the
+    /// same content counts as unchanged, regardless of its modification time. Default: new.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     on_change: OnChange,
@@ -78,7 +78,7 @@ impl SourceConfig for TarSourceConfig {
     }
 }
 
-/// The source as planned.
+/// The planned source.
 struct TarSource {
     name: String,
     files: FileSet,
@@ -143,7 +143,7 @@ impl Source for TarSource {
             .into_values()
             .map(|file| InputFile::new(&self.name, &root, file))
             .collect();
-        let known = FileCheckpoints::open(&self.name, resume.state.as_ref())?;
+        let checkpoints = FileCheckpoints::open(&self.name, resume.state.as_ref())?;
         let skipped_files = self.files.skipped_files();
         let Self {
             batch_config,
@@ -154,30 +154,30 @@ impl Source for TarSource {
             batch_config,
             root,
             resume: resume.clone(),
-            known,
+            checkpoints,
             on_change,
             skipped_files,
         };
         let batches = spawn_reader(AHEAD, move |out| {
             let read = reader.read_all(&files, unread, out);
-            reader.known.sync()?;
+            reader.checkpoints.sync()?;
             read
         });
         Ok(SourceHandle::new(batches, None))
     }
 }
 
-/// Members that are images. The rows of a shard's own split are numbered by them, so the list is
-/// fixed for ever.
+/// Extensions of members that are images. They determine the row numbers of a shard's own split, so
+/// the list must never change.
 const EXTENSIONS: &[&str] = &[
     "jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "pnm", "pbm", "pgm", "ppm",
 ];
 
-/// Members that are images, too: the rows of another split, which is read after the shard's own
-/// one.
+/// Extensions of further members that are images. Their rows belong to a second split, which is
+/// read after the shard's own one.
 const FURTHER_EXTENSIONS: &[&str] = &["apng", "jfif", "jpe"];
 
-/// Opens a shard if it is a plain tar file, as its first bytes show.
+/// Opens a shard if its first bytes show that it is not compressed.
 fn open(file: &ListedFile, root: &Location) -> Result<BufReader<FileReader>, ReadEnd> {
     let mut input = BufReader::new(file.open(root)?);
     let start = input
@@ -188,7 +188,8 @@ fn open(file: &ListedFile, root: &Location) -> Result<BufReader<FileReader>, Rea
     };
     let name = &file.name;
     let reason = format!(
-        "{name}: is compressed; only plain tar files are read: unpack it first (`{program} {name}`)"
+        "{name}: is compressed, but only plain tar files can be read; unpack it first \
+         (`{program} {name}`)"
     );
     Err(ReadEnd::Rejected(
         RecordError::new(RejectCode::Unsupported, reason),
@@ -196,10 +197,10 @@ fn open(file: &ListedFile, root: &Location) -> Result<BufReader<FileReader>, Rea
     ))
 }
 
-/// Refuses a set of shards that are all compressed.
+/// Checks that at least one shard is not compressed.
 ///
 /// # Errors
-/// The reason to reject the first of them.
+/// The reject reason of the first shard, if all are compressed.
 fn check_some_plain<'a>(
     files: impl Iterator<Item = &'a ListedFile>,
     root: &Location,
@@ -227,26 +228,26 @@ fn check_some_plain<'a>(
 enum TarStep {
     /// Not an image.
     Other,
-    /// An image that is done.
+    /// An image whose row is committed.
     Done,
     Image(ImageRecord<'static>),
-    /// Nothing behind this place can be found.
+    /// The archive is broken here; the rest of it cannot be read.
     Broken(ImageRecord<'static>),
     End,
 }
 
-/// What it takes to read shards.
+/// Reads shards.
 struct TarReader {
     batch_config: ImageBatchConfig,
     root: Location,
     resume: ResumeState,
-    known: FileCheckpoints,
+    checkpoints: FileCheckpoints,
     on_change: OnChange,
     skipped_files: LastSkippedFiles,
 }
 
 impl TarReader {
-    /// Reads the shards one after the other, and leaves those in `unread` that cannot be read now.
+    /// Reads the shards in order, and adds those that cannot be read now to `unread`.
     fn read_all(
         &self,
         files: &[InputFile],
@@ -254,20 +255,20 @@ impl TarReader {
         out: &BatchSender,
     ) -> Result<(), StageError> {
         for file in files {
-            if !goes_on(self.read(file, out), &mut unread)? {
+            if !continues(self.read(file, out), &mut unread)? {
                 return Ok(());
             }
         }
         unread.into_result()
     }
 
-    /// Reads a shard. A shard that cannot be used is one reject; so is what cannot be found in a
-    /// broken one.
+    /// Reads a shard. A shard that cannot be read becomes one reject, and so does the unreadable
+    /// rest of a broken one.
     fn read(&self, file: &InputFile, out: &BatchSender) -> Result<(), ReadEnd> {
         let split = &file.split;
         let read = catch_unwind(AssertUnwindSafe(|| {
             match self
-                .known
+                .checkpoints
                 .settle(file, &self.resume, false, self.on_change)?
             {
                 Some(SettledFile { file, .. }) => {
@@ -295,20 +296,21 @@ impl TarReader {
         if builder.is_done(1) {
             return Ok(());
         }
-        let go_on = builder.push(ImageRecord {
+        let is_open = builder.push(ImageRecord {
             source,
             row: 0,
             text: None,
             image: Err(refusal),
         })? && builder.close()?;
-        if go_on {
+        if is_open {
             Ok(())
         } else {
             Err(ReadEnd::Cancelled)
         }
     }
 
-    /// Reads the images of one pass over a shard; whether it also holds images of the further one.
+    /// Reads the images of one pass over a shard. Returns whether the shard also holds images of
+    /// the second pass.
     fn read_members(
         &self,
         file: &InputFile,
@@ -337,7 +339,7 @@ impl TarReader {
                 if let Some(Ok(entry)) = &entry {
                     end = end_of(entry);
                 }
-                entry.map(|entry| find_image(entry, file.size)).transpose()
+                entry.map(|entry| classify(entry, file.size)).transpose()
             });
             let step = match next {
                 Ok(None) => at_end(&file.name, row, &budget, &handle, end),
@@ -361,7 +363,7 @@ impl TarReader {
                 }
             };
             if let Some((class, error)) = handle.failure() {
-                // What stands before it could be read.
+                // The images before the failure could be read.
                 let unavailable = UnavailableInput {
                     path: location.to_path(),
                     class,
@@ -373,7 +375,7 @@ impl TarReader {
                     Err(ReadEnd::Cancelled)
                 };
             }
-            // The first pass has rejected what is behind the broken place.
+            // The first pass has rejected the rest behind the broken place.
             let step = if pass == ShardPass::Further && matches!(step, TarStep::Broken(_)) {
                 TarStep::End
             } else {
@@ -381,14 +383,14 @@ impl TarReader {
             };
             let ends = matches!(step, TarStep::Broken(_) | TarStep::End);
             row += u64::from(matches!(step, TarStep::Image(_) | TarStep::Done));
-            let go_on = match step {
+            let is_open = match step {
                 TarStep::Image(member) | TarStep::Broken(member) => builder.push(member)?,
                 TarStep::Done => builder.skip(),
                 TarStep::Other => continue,
                 TarStep::End => true,
             };
             let closes = ends || row % length == 0;
-            if !go_on || (closes && !builder.close()?) {
+            if !is_open || (closes && !builder.close()?) {
                 return Err(ReadEnd::Cancelled);
             }
             if ends {
@@ -423,7 +425,7 @@ impl TarReader {
                 .map_err(|error| error.to_string());
             match read {
                 Ok(read) if read as u64 == size => Ok(image),
-                Ok(_) => Err("the shard was changed while it was read".to_owned()),
+                Ok(_) => Err("the shard was changed during the read".to_owned()),
                 Err(error) => Err(error),
             }
             .map_err(|reason| {
@@ -441,17 +443,17 @@ impl TarReader {
 
 type ShardEntry<'a> = Entry<'a, MeteredReader>;
 
-/// One of the two ways through a shard.
+/// One of the two reads of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ShardPass {
-    /// For members with [`EXTENSIONS`].
+    /// Reads members with [`EXTENSIONS`].
     First,
-    /// For members with [`FURTHER_EXTENSIONS`].
+    /// Reads members with [`FURTHER_EXTENSIONS`].
     Further,
 }
 
 impl ShardPass {
-    /// The split of the rows of this pass. What follows a `+` does not belong to the version of the
+    /// The split of the rows of this pass. The suffix after `+` is not part of the version of the
     /// file.
     fn split(self, own: &Arc<Split>) -> Arc<Split> {
         match self {
@@ -461,22 +463,24 @@ impl ShardPass {
     }
 }
 
-/// What an entry of a shard is.
+/// The kind of an entry of a shard.
 enum TarEntry<'a> {
-    /// An image that is stored as it is, and the pass that reads it.
+    /// An image that is stored contiguously, and the pass that reads it.
     Image(Box<ShardEntry<'a>>, ShardPass),
     /// Neither a file nor a link.
     Folder,
-    /// The name of what is no image, or is not stored as it is.
+    /// The name of a member that is not an image, or not stored contiguously.
     Skipped(String, SkipReason),
 }
 
-/// What the entry is. An error says where the archive is broken: nothing behind that place can be
-/// found.
-fn find_image(entry: io::Result<ShardEntry<'_>>, shard_bytes: u64) -> Result<TarEntry<'_>, String> {
+/// Classifies an entry.
+///
+/// # Errors
+/// How the archive is broken; entries behind that place cannot be found.
+fn classify(entry: io::Result<ShardEntry<'_>>, shard_bytes: u64) -> Result<TarEntry<'_>, String> {
     let mut entry = entry.map_err(|error| error.to_string())?;
     let name = encode_name(&entry.path_bytes());
-    // The reader seeks over what it does not read, also over the end.
+    // The reader seeks over content that it does not read, even beyond the end of the file.
     if entry.raw_file_position().saturating_add(entry.size()) > shard_bytes {
         return Err(format!("the archive ends inside {name}"));
     }
@@ -510,22 +514,28 @@ fn find_image(entry: io::Result<ShardEntry<'_>>, shard_bytes: u64) -> Result<Tar
     })
 }
 
-/// Why an archive counts as cut that ends where an entry may begin.
+/// Reject reason of an archive that ends where an entry could begin.
 const NO_END_MARK: &str =
-    "the archive ends without its end mark, a block of zeros: it may have been cut";
+    "the archive ends without an end mark (a block of zeros) and may be truncated";
 
-/// Why an archive counts as broken whose end mark is followed by something else than zeros.
-const MORE_BEHIND: &str = "more than zeros follow its end mark, such as the members behind a damaged header, or another archive";
+/// Reject reason of an archive with other bytes than zeros behind its end mark.
+const DATA_BEHIND_END_MARK: &str = "the end mark is followed by other bytes than zeros, such as \
+     members behind a damaged header, or another archive";
 
-/// What stands behind the last entry of a shard.
+/// Checks the bytes behind the last entry of a shard.
 fn at_end(shard: &str, row: u64, budget: &ReadBudget, file: &FileReader, end: u64) -> TarStep {
-    // POSIX demands blocks of zeros behind the last entry.
+    // POSIX requires blocks of zeros behind the last entry.
     if budget.is_at_end() {
         return TarStep::Broken(broken(shard, row, RejectCode::Truncated, NO_END_MARK));
     }
     match has_rest(file, end) {
         Ok(false) => TarStep::End,
-        Ok(true) => TarStep::Broken(broken(shard, row, RejectCode::Malformed, MORE_BEHIND)),
+        Ok(true) => TarStep::Broken(broken(
+            shard,
+            row,
+            RejectCode::Malformed,
+            DATA_BEHIND_END_MARK,
+        )),
         Err(error) => TarStep::Broken(broken(
             shard,
             row,
@@ -535,7 +545,7 @@ fn at_end(shard: &str, row: u64, budget: &ReadBudget, file: &FileReader, end: u6
     }
 }
 
-/// Where the content of an entry ends, with its padding.
+/// The offset at which the content of an entry ends, including its padding.
 fn end_of(entry: &ShardEntry<'_>) -> u64 {
     let size = entry.size().max(entry.header().entry_size().unwrap_or(0));
     entry
@@ -543,7 +553,7 @@ fn end_of(entry: &ShardEntry<'_>) -> u64 {
         .saturating_add(size.checked_next_multiple_of(BLOCK).unwrap_or(size))
 }
 
-/// Whether anything but zeros lies in a file from `start` on.
+/// Whether a file holds other bytes than zeros from offset `start` on.
 fn has_rest(file: &FileReader, start: u64) -> io::Result<bool> {
     let mut rest = file.try_clone()?;
     rest.seek(SeekFrom::Start(start))?;
@@ -561,12 +571,12 @@ fn has_rest(file: &FileReader, start: u64) -> io::Result<bool> {
     }
 }
 
-/// Archives consist of blocks of so many bytes.
+/// Size of the blocks of an archive in bytes.
 const BLOCK: u64 = 512;
 
-/// The row that stands for all that could not be found behind a broken place.
+/// The rejected row that represents everything behind a broken place.
 fn broken(shard: &str, row: u64, code: RejectCode, reason: &str) -> ImageRecord<'static> {
-    let reason = format!("{shard}: broken after {row} images, the rest cannot be read: {reason}");
+    let reason = format!("{shard}: broken after {row} images; the rest cannot be read: {reason}");
     let image = Err(RecordError::new(code, reason));
     ImageRecord {
         source: shard.to_owned().into(),
@@ -576,7 +586,7 @@ fn broken(shard: &str, row: u64, code: RejectCode, reason: &str) -> ImageRecord<
     }
 }
 
-/// WebDataset's key of a member: its path up to the first dot of its name.
+/// The WebDataset key of a member: its path up to the first dot of its file name.
 fn key(name: &str) -> &str {
     let start = name.rfind('/').map_or(0, |slash| slash + 1);
     match name[start..].find('.') {

@@ -1,4 +1,4 @@
-//! Text as records: finds where each ends, parses many at once, and finds the bad ones among them.
+//! Splits text into records, parses them in batches, and isolates the records that fail to parse.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read};
@@ -14,7 +14,7 @@ use crate::batch::{Reject, RejectCode};
 use crate::source::batch_limits::BatchLimits;
 use crate::source::file_source::{BatchOutput, FileRecords, ReadEnd, catch_panic, shorten};
 
-/// The type of a column, as users write it.
+/// The type of a column, as written in a pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ColumnType {
@@ -29,7 +29,7 @@ pub enum ColumnType {
 }
 
 impl ColumnType {
-    /// The types of all columns that have one which users can write.
+    /// Returns the types of all columns whose type can be written in a pipeline.
     pub(super) fn all(schema: &Schema) -> BTreeMap<String, Self> {
         let types = [Self::Float, Self::Int, Self::String, Self::Bool];
         let of = |field: &Field| {
@@ -55,36 +55,36 @@ impl ColumnType {
     }
 }
 
-/// Types are inferred from so many records at the beginning.
+/// The size of the sample at the beginning of a file from which types are inferred.
 pub(super) const SAMPLE: BatchLimits = BatchLimits {
     records: 1000,
     bytes: 32 << 20,
     soft_max_records: 1000,
 };
 
-/// A text format: what a record must be before it is parsed, and the parser.
+/// A text format: the check of a record before it is parsed, and the parser.
 pub(super) trait TextFormat {
-    /// Looks at one record, without its line end.
+    /// Checks one record, without its line end, before it is parsed.
     fn check(&self, record: &[u8]) -> LineAction;
 
-    /// Parses `count` records, each followed by a line feed, into as many rows.
+    /// Parses `count` records, each followed by a line feed, into `count` rows.
     fn decode(&self, text: &[u8], count: usize) -> Result<RecordBatch, String>;
 
-    /// The columns of what is decoded.
+    /// The columns of decoded records.
     fn schema(&self) -> &SchemaRef;
 }
 
-/// What is to become of a record.
+/// How a record is processed further.
 pub(super) enum LineAction {
-    /// Parse it; at most so many bytes of Arrow memory come of it.
+    /// Parse it; the value is the upper bound on its Arrow memory in bytes.
     Parse(u64),
-    /// It is blank: no record at all.
+    /// Ignore it: the line is blank and does not count as a record.
     Skip,
-    /// It is no record, and why.
+    /// Reject it, with the reason.
     Refuse(RejectCode, String),
 }
 
-/// Reads the rest of a file's records, from row 0 on.
+/// Reads the remaining records of a file and numbers their rows from 0.
 pub(super) fn read_all<R: Read>(
     framer: Framer<R>,
     format: &impl TextFormat,
@@ -118,40 +118,40 @@ pub(super) fn read_all<R: Read>(
     }
 }
 
-/// Finds the ends of records; holds one buffer, however long a record is.
+/// Finds the ends of records with a buffer of constant size, regardless of the length of a record.
 pub(super) struct Framer<R> {
     input: BufReader<R>,
     quoting: Option<Quoting>,
     limit: usize,
 }
 
-/// CSV's way to put line ends into values (RFC 4180).
+/// The quoting of CSV values that contain delimiters or line ends (RFC 4180).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Quoting {
-    /// Stands around a value, doubled inside it.
+    /// The byte around a value; doubled inside it.
     pub(super) quote: u8,
-    /// Stands between values.
+    /// The byte between values.
     pub(super) delimiter: u8,
 }
 
-/// What was found.
+/// The result of a search for the next record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Frame {
     /// A record; never an empty line.
     Record,
-    /// A record beyond the limit; none of it was kept. What lies within its quotes belongs to it,
-    /// however long it is.
+    /// A record beyond the limit, which was discarded. The text within its quotes belongs to it,
+    /// regardless of its length.
     TooLong,
     /// The input ended inside quotes.
     Unclosed,
-    /// The input ended inside quotes, beyond the limit; none of it was kept.
+    /// The input ended inside quotes, beyond the limit; the record was discarded.
     UnclosedTooLong,
-    /// Nothing more.
+    /// The input ended after the previous record.
     End,
 }
 
-/// Where in a CSV record a byte stands: the same automaton as the parser's, so that both see the
-/// same records.
+/// The position of a byte in a CSV record. The automaton is the same as that of the parser, so that
+/// both find the same records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum QuoteState {
     FieldStart,
@@ -160,12 +160,13 @@ enum QuoteState {
     QuoteInQuoted,
 }
 
-/// Bytes that are read at once.
+/// Size of the read buffer in bytes.
 const CHUNK: usize = 1 << 20;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl<R: Read> Framer<R> {
-    /// Begins at the start of a file; a byte order mark is skipped. Records may have `limit` bytes.
+    /// Creates a framer at the start of a file and skips a byte order mark. Records have at most
+    /// `limit` bytes.
     pub(super) fn new(input: R, quoting: Option<Quoting>, limit: u64) -> io::Result<Self> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut framer = Self {
@@ -179,7 +180,7 @@ impl<R: Read> Framer<R> {
         Ok(framer)
     }
 
-    /// The first bytes of the file, as far as they were read.
+    /// The first bytes of the file that are in the buffer.
     pub(super) fn start(&self) -> &[u8] {
         self.input.buffer()
     }
@@ -187,7 +188,7 @@ impl<R: Read> Framer<R> {
     /// Counts the remaining records.
     ///
     /// # Errors
-    /// Those of the input.
+    /// I/O errors of the input.
     pub(super) fn count(&mut self) -> io::Result<u64> {
         let mut record = Vec::new();
         let mut count = 0;
@@ -250,7 +251,7 @@ impl<R: Read> Framer<R> {
 }
 
 impl Quoting {
-    /// Where the record ends in `chunk`, if it does.
+    /// The position of the end of the record, if it is in `chunk`.
     fn record_end(self, chunk: &[u8], state: &mut QuoteState) -> Option<usize> {
         for (place, &byte) in chunk.iter().enumerate() {
             if *state != QuoteState::Quoted && matches!(byte, b'\n' | b'\r') {
@@ -261,7 +262,7 @@ impl Quoting {
         None
     }
 
-    /// The number of values of a record.
+    /// Counts the values of a record.
     pub(super) fn values(self, record: &[u8]) -> usize {
         let mut state = QuoteState::FieldStart;
         let delimiters = record.iter().filter(|&&byte| {
@@ -285,7 +286,7 @@ impl Quoting {
     }
 }
 
-/// Records that become one batch.
+/// The text of records that become one batch.
 #[derive(Default)]
 pub(super) struct TextBatch {
     text: Vec<u8>,
@@ -295,29 +296,30 @@ pub(super) struct TextBatch {
     weight: u64,
 }
 
-/// What the records of a block came to.
+/// The parsed records and the rejects of a block.
 pub(super) struct ParsedText {
-    /// Those that could be parsed.
+    /// The records that were parsed.
     pub(super) records: RecordBatch,
     /// Their ordinals in the block.
     pub(super) origin: Vec<u32>,
-    /// The others.
+    /// The records that were not parsed.
     pub(super) rejects: Vec<Reject>,
 }
 
-/// A file's records in blocks.
+/// The records of a file in blocks.
 pub(super) struct TextBatches<R> {
     framer: Framer<R>,
     batch_limits: BatchLimits,
+    /// A record that was read but did not fit into the last block.
     held: Option<(Frame, Vec<u8>)>,
-    /// The error behind the last block.
+    /// The error that follows the last block.
     failed: Option<io::Error>,
-    /// Whether the input was found to end within a quoted value.
+    /// Whether the input ends within a quoted value, as far as it was read.
     ends_in_quotes: bool,
 }
 
 impl<R: Read> TextBatches<R> {
-    /// Blocks of what `framer` finds, within `batch_limits`.
+    /// Creates blocks of the records that `framer` finds, within `batch_limits`.
     pub(super) fn new(framer: Framer<R>, batch_limits: BatchLimits) -> Self {
         Self {
             framer,
@@ -328,16 +330,16 @@ impl<R: Read> TextBatches<R> {
         }
     }
 
-    /// The first block.
+    /// Reads the first block.
     ///
     /// # Errors
-    /// Those of the input, also if they come after some records.
+    /// I/O errors of the input, also if they follow some records.
     pub(super) fn sample(mut self, format: &impl TextFormat) -> io::Result<Option<TextBatch>> {
         let block = self.next(format)?;
         self.failed.map_or(Ok(block), Err)
     }
 
-    /// The next block: it ends before the record that would exceed a limit, or that cannot be read.
+    /// Reads the next block. It ends before a record that exceeds a limit or that cannot be read.
     pub(super) fn next(&mut self, format: &impl TextFormat) -> io::Result<Option<TextBatch>> {
         if let Some(error) = self.failed.take() {
             return Err(error);
@@ -361,19 +363,22 @@ impl<R: Read> TextBatches<R> {
                 },
             };
             self.ends_in_quotes |= matches!(frame, Frame::Unclosed | Frame::UnclosedTooLong);
-            let verdict = match frame {
+            let action = match frame {
                 Frame::End => break,
                 Frame::Record => format.check(&block.text[start..]),
                 Frame::TooLong => too_long(self.framer.limit as u64),
-                Frame::Unclosed => LineAction::Refuse(RejectCode::Malformed, "a quote is never closed".to_owned()),
+                Frame::Unclosed => LineAction::Refuse(
+                    RejectCode::Malformed,
+                    "a quoted value is not closed".to_owned(),
+                ),
                 Frame::UnclosedTooLong => LineAction::Refuse(
                     RejectCode::TooLarge,
-                    "a quote is never closed, and the rest of the file is lost; the number of records is unknown, so it \
-                     counts as one"
+                    "a quoted value is not closed, and the rest of the file is lost; the number of \
+                     records is unknown, so the reject counts as one record"
                         .to_owned(),
                 ),
             };
-            let size = match verdict {
+            let size = match action {
                 LineAction::Parse(size) => size,
                 _ => (block.text.len() - start) as u64,
             };
@@ -382,7 +387,7 @@ impl<R: Read> TextBatches<R> {
                 break;
             }
             weight += size;
-            block.push(start, verdict);
+            block.push(start, action);
         }
         block.weight = weight;
         match self.failed.take() {
@@ -395,18 +400,18 @@ impl<R: Read> TextBatches<R> {
     }
 }
 
-/// The verdict on a record of more than `limit` bytes.
+/// Rejects a record of more than `limit` bytes.
 pub(super) fn too_long(limit: u64) -> LineAction {
     let limit = crate::units::ByteSize(limit);
     LineAction::Refuse(
         RejectCode::TooLarge,
-        format!("the record exceeds {limit}; limits.record_bytes may raise that"),
+        format!("the record exceeds {limit}; increase limits.record_bytes to read it"),
     )
 }
 
 impl TextBatch {
-    fn push(&mut self, start: usize, verdict: LineAction) {
-        match verdict {
+    fn push(&mut self, start: usize, action: LineAction) {
+        match action {
             LineAction::Skip => return self.text.truncate(start),
             LineAction::Parse(_) => {
                 self.text.push(b'\n');
@@ -424,24 +429,24 @@ impl TextBatch {
         self.rows += 1;
     }
 
-    /// Rows that it stands for.
+    /// The number of its rows, including those of rejects.
     pub(super) fn rows(&self) -> u32 {
         self.rows
     }
 
-    /// Bytes of Arrow memory that its records take at most, and of the text that is refused.
+    /// Upper bound on the Arrow memory of its records plus the size of its rejected text, in bytes.
     pub(super) fn weight(&self) -> u64 {
         self.weight
     }
 
-    /// The records that are to be parsed, without line ends.
+    /// The ordinals and texts of the records to be parsed, without line ends.
     pub(super) fn texts(&self) -> impl Iterator<Item = (u32, &[u8])> {
         self.records
             .iter()
             .map(|(ordinal, place)| (*ordinal, &self.text[place.start..place.end - 1]))
     }
 
-    /// Parses all records; one that cannot be is found by halving, and the rest is kept.
+    /// Parses all records. A record that fails to parse is found by halving and becomes a reject.
     pub(super) fn parse(
         mut self,
         format: &impl TextFormat,
@@ -483,7 +488,7 @@ impl TextBatch {
         let rows_match = |batch: RecordBatch| match batch.num_rows() {
             rows if rows == part.len() => Ok(batch),
             rows => Err(format!(
-                "there are {rows} records in the place of {}",
+                "the parser returned {rows} records; expected {}",
                 part.len()
             )),
         };
@@ -516,7 +521,7 @@ mod tests {
         delimiter: b',',
     });
 
-    /// Gives a byte at a time, so that every state is met at a chunk's border.
+    /// Returns one byte per read, so that every state occurs at the border of a chunk.
     struct Trickle<'a>(&'a [u8]);
 
     impl Read for Trickle<'_> {
@@ -552,12 +557,12 @@ mod tests {
         assert_eq!(
             frames(Framer::new(Trickle(text.as_bytes()), quoting, 20).unwrap()),
             expected,
-            "{text:?}, slowly"
+            "{text:?}, one byte per read"
         );
     }
 
     #[test]
-    fn lines_end_records_whatever_their_end() {
+    fn every_kind_of_line_end_ends_a_record() {
         use Frame::Record;
         check(
             "a\r\n\r\nb\n\nc\rd",
@@ -569,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_hold_line_ends_only_where_they_open_a_value() {
+    fn quotes_protect_line_ends_only_at_the_start_of_a_value() {
         use Frame::{Record, Unclosed};
         check(
             "1,\"a\n\"\"b\"\n2,5\" x\n",
@@ -584,7 +589,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_beyond_the_limit_is_left_at_its_line() {
+    fn record_beyond_the_limit_ends_at_its_line_end() {
         use Frame::{Record, TooLong};
         let long = "x".repeat(50);
         check(
@@ -595,7 +600,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_within_a_long_quoted_value_are_no_records() {
+    fn lines_within_a_long_quoted_value_belong_to_it() {
         use Frame::{Record, TooLong, UnclosedTooLong};
         let long = format!("\"{}\nevil\n\",2", "x".repeat(50));
         check(
@@ -610,7 +615,7 @@ mod tests {
         );
     }
 
-    /// Gives its bytes, then an error, then an end.
+    /// Returns its bytes, then an error, then the end of the input.
     struct Failing<'a>(&'a [u8], Option<io::Error>);
 
     impl Read for Failing<'_> {
@@ -623,14 +628,14 @@ mod tests {
     }
 
     #[test]
-    fn records_before_an_error_come_before_it() {
+    fn records_before_an_error_are_returned_first() {
         struct Lines(SchemaRef);
         impl TextFormat for Lines {
             fn check(&self, record: &[u8]) -> LineAction {
                 LineAction::Parse(record.len() as u64)
             }
             fn decode(&self, _: &[u8], _: usize) -> Result<RecordBatch, String> {
-                Err("is not needed".to_owned())
+                Err("not used by this test".to_owned())
             }
             fn schema(&self) -> &SchemaRef {
                 &self.0
@@ -655,7 +660,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_no_text() {
+    fn byte_order_mark_is_skipped() {
         let framer = Framer::new("\u{feff}a".as_bytes(), None, 20).unwrap();
         assert_eq!(frames(framer), [(Frame::Record, "a".to_owned())]);
     }

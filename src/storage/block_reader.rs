@@ -1,5 +1,4 @@
-//! An object that is read by blocks: few large requests whatever the reader's own are, and some of
-//! them ahead of it.
+//! The reader of an object by blocks, which makes few large requests and reads ahead.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
@@ -12,14 +11,15 @@ use super::S3Path;
 use super::blocking::PendingRequest;
 use crate::error::ErrorClass;
 
-/// Bytes of a block: what comes in the time that a request takes to be answered at all, or more.
+/// Size of a block in bytes. Its transfer takes at least about as long as the latency of a
+/// request.
 const BLOCK: u64 = 1 << 20;
-/// Blocks that are held: as many columns of a Parquet file can be read side by side.
-const HELD: usize = 32;
-/// Blocks that are asked for before they are wanted, once an object is read in order.
-const AHEAD: u64 = 4;
+/// Maximum number of cached blocks, and thus of Parquet columns that are read concurrently.
+const MAX_CACHED_BLOCKS: usize = 32;
+/// Number of blocks to read ahead while an object is read in order.
+const READ_AHEAD_BLOCKS: u64 = 4;
 
-/// An object and a place in it. Clones share their blocks.
+/// An object and a read position. Clones share their blocks.
 #[derive(Debug, Clone)]
 pub struct BlockReader {
     object: Arc<BlockObject>,
@@ -31,14 +31,14 @@ struct BlockObject {
     remote: S3Path,
     size: u64,
     etag: Option<String>,
-    held: Mutex<BlockCache>,
+    cache: Mutex<BlockCache>,
 }
 
 #[derive(Debug, Default)]
 struct BlockCache {
-    /// The last used stands first.
+    /// The most recently used block is the first.
     blocks: VecDeque<(u64, BlockState)>,
-    /// The first failure that is not a verdict on the object.
+    /// The first error that is not a verdict on the object.
     failure: Option<(ErrorKind, String)>,
 }
 
@@ -49,25 +49,25 @@ enum BlockState {
 }
 
 impl BlockReader {
-    /// Reads `remote`, which has `size` bytes under `etag`, from its start.
+    /// A reader at the start of `remote`, which has `size` bytes and the entity tag `etag`.
     pub(super) fn new(remote: S3Path, size: u64, etag: Option<String>) -> Self {
         Self {
             object: Arc::new(BlockObject {
                 remote,
                 size,
                 etag,
-                held: Mutex::default(),
+                cache: Mutex::default(),
             }),
             place: 0,
         }
     }
 
-    /// Bytes of the object.
+    /// Size of the object in bytes.
     pub(super) fn len(&self) -> u64 {
         self.object.size
     }
 
-    /// Another reader of the same object, at `place`.
+    /// Another reader of the same object at the offset `place`.
     pub(super) fn at(&self, place: u64) -> Self {
         Self {
             object: Arc::clone(&self.object),
@@ -75,15 +75,15 @@ impl BlockReader {
         }
     }
 
-    /// Asks for the first block and the last one, and does not wait: there readers begin.
+    /// Requests the first and the last block, where readers start, without waiting for them.
     pub(super) fn prefetch_ends(&self) -> io::Result<()> {
         let Some(last) = self.object.size.checked_sub(1).map(|last| last / BLOCK) else {
             return Ok(());
         };
-        let mut held = self.object.held();
+        let mut cache = self.object.cache();
         for number in [last, 0] {
-            if !held.has(number) {
-                held.put(
+            if !cache.has(number) {
+                cache.put(
                     number,
                     BlockState::InFlight(self.object.request(self.object.range(number))?),
                 );
@@ -92,17 +92,17 @@ impl BlockReader {
         Ok(())
     }
 
-    /// So many bytes from `start`.
+    /// The `length` bytes from the offset `start`.
     pub(super) fn bytes(&self, start: u64, length: usize) -> io::Result<Bytes> {
         let end = start.saturating_add(length as u64);
         if end > self.object.size {
             let what = format!(
-                "expected {length} bytes from {start} on, but there are {} in all",
+                "expected {length} bytes from offset {start}, but the object has {} bytes",
                 self.object.size
             );
             return Err(io::Error::new(ErrorKind::UnexpectedEof, what));
         }
-        // Many blocks at once would drive out those of other columns.
+        // The blocks of a long range would evict the blocks of other columns.
         if length as u64 > BLOCK {
             return self
                 .object
@@ -124,7 +124,7 @@ impl BlockReader {
     /// The error of the store that made a read fail.
     pub(super) fn storage_error(&self) -> Option<io::Error> {
         self.object
-            .held()
+            .cache()
             .failure
             .clone()
             .map(|(kind, text)| io::Error::new(kind, text))
@@ -132,7 +132,7 @@ impl BlockReader {
 }
 
 impl BlockObject {
-    /// What one block has of the bytes from `start` to `end`.
+    /// The bytes from `start` to `end` that are in the block of `start`.
     fn part(&self, start: u64, end: u64) -> io::Result<Bytes> {
         let number = start / BLOCK;
         let block = self
@@ -147,17 +147,19 @@ impl BlockObject {
     }
 
     fn block(&self, number: u64) -> io::Result<Bytes> {
-        let mut held = self.held();
-        let block = match held.take(number) {
+        let mut cache = self.cache();
+        let block = match cache.take(number) {
             Some(block) => block,
             None => BlockState::InFlight(self.request(self.range(number))?),
         };
-        let in_order = number.checked_sub(1).is_some_and(|before| held.has(before));
-        for next in
-            (number + 1..=number + AHEAD).filter(|next| in_order && next * BLOCK < self.size)
+        let in_order = number
+            .checked_sub(1)
+            .is_some_and(|before| cache.has(before));
+        for next in (number + 1..=number + READ_AHEAD_BLOCKS)
+            .filter(|next| in_order && next * BLOCK < self.size)
         {
-            if !held.has(next) {
-                held.put(next, BlockState::InFlight(self.request(self.range(next))?));
+            if !cache.has(next) {
+                cache.put(next, BlockState::InFlight(self.request(self.range(next))?));
             }
         }
         let bytes = match block {
@@ -167,14 +169,14 @@ impl BlockObject {
         let expected = self.range(number);
         if bytes.len() as u64 != expected.end - expected.start {
             let what = format!(
-                "the store gave {} bytes for {} to {}",
+                "the store returned {} bytes for the range {} to {}",
                 bytes.len(),
                 expected.start,
                 expected.end
             );
             return Err(io::Error::new(ErrorKind::UnexpectedEof, what));
         }
-        held.put(number, BlockState::Ready(bytes.clone()));
+        cache.put(number, BlockState::Ready(bytes.clone()));
         Ok(bytes)
     }
 
@@ -186,34 +188,37 @@ impl BlockObject {
         self.remote.request(Some(range), self.etag.as_deref())
     }
 
-    /// Keeps a failure that is not the object's.
+    /// Stores the first error that is not a verdict on the object.
     fn record_error(&self, error: io::Error) -> io::Error {
         if !ErrorClass::of_store(&error).concerns_file() {
-            self.held()
+            self.cache()
                 .failure
                 .get_or_insert((error.kind(), error.to_string()));
         }
         error
     }
 
-    fn held(&self) -> std::sync::MutexGuard<'_, BlockCache> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cache(&self) -> std::sync::MutexGuard<'_, BlockCache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl BlockCache {
     fn has(&self, number: u64) -> bool {
-        self.blocks.iter().any(|(held, _)| *held == number)
+        self.blocks.iter().any(|(cached, _)| *cached == number)
     }
 
     fn take(&mut self, number: u64) -> Option<BlockState> {
-        let place = self.blocks.iter().position(|(held, _)| *held == number)?;
+        let place = self
+            .blocks
+            .iter()
+            .position(|(cached, _)| *cached == number)?;
         self.blocks.remove(place).map(|(_, block)| block)
     }
 
     fn put(&mut self, number: u64, block: BlockState) {
         self.blocks.push_front((number, block));
-        self.blocks.truncate(HELD);
+        self.blocks.truncate(MAX_CACHED_BLOCKS);
     }
 }
 
@@ -240,8 +245,12 @@ impl Seek for BlockReader {
             SeekFrom::Current(by) => self.place.checked_add_signed(by),
             SeekFrom::End(by) => self.object.size.checked_add_signed(by),
         };
-        self.place = place
-            .ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "a place before the start"))?;
+        self.place = place.ok_or_else(|| {
+            io::Error::new(
+                ErrorKind::InvalidInput,
+                "offset before the start of the object",
+            )
+        })?;
         Ok(self.place)
     }
 }

@@ -1,4 +1,4 @@
-//! The runtime on which requests to stores run, while the threads that want them wait.
+//! The runtime that executes requests to stores while the calling threads wait.
 
 use std::io;
 use std::sync::LazyLock;
@@ -6,11 +6,11 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use tokio::runtime::{Builder, Runtime};
 
-/// Requests mostly wait; signing, TLS and copying need little more than one core.
+/// Number of threads. Requests mostly wait; signing, TLS and copying use little more than one core.
 const THREADS: usize = 2;
 
 static RUNTIME: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
-    // Without this, whoever makes the first TLS connection panics: no provider is built in.
+    // Without a default provider the first TLS connection panics, since none is built in.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Builder::new_multi_thread()
         .worker_threads(THREADS)
@@ -19,11 +19,11 @@ static RUNTIME: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
         .build()
 });
 
-/// What has been asked for, and may have come.
+/// A request whose result may have arrived.
 #[derive(Debug)]
 pub(super) struct PendingRequest<T>(Receiver<T>);
 
-/// Begins some work, which goes on whether somebody waits or not.
+/// Starts `work`, which runs to its end even if the caller drops the result.
 pub(super) fn spawn<T, F>(work: F) -> io::Result<PendingRequest<T>>
 where
     T: Send + 'static,
@@ -34,14 +34,14 @@ where
         .map_err(|error| io::Error::other(format!("cannot start the runtime: {error}")))?;
     let (sender, receiver) = sync_channel(1);
     runtime.spawn(async move {
-        // Nobody waits any more where the channel is closed.
+        // The channel is closed if the caller has dropped the request.
         let _ = sender.send(work.await);
     });
     Ok(PendingRequest(receiver))
 }
 
 impl<T> PendingRequest<T> {
-    /// Waits for it. Unlike a runtime's `block_on` this may be done on any thread.
+    /// Waits for the result. Unlike `block_on` of a runtime, it may be called on any thread.
     pub(super) fn wait(self) -> io::Result<T> {
         self.0
             .recv()
@@ -49,7 +49,7 @@ impl<T> PendingRequest<T> {
     }
 }
 
-/// Does some work and waits for it.
+/// Runs `work` and waits for its result.
 pub(super) fn block_on<T, F>(work: F) -> io::Result<T>
 where
     T: Send + 'static,

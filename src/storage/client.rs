@@ -1,5 +1,4 @@
-//! The clients of buckets: made once, as the environment says, and refused where they could only
-//! fail.
+//! The clients of buckets, which are created once and configured by environment variables.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -14,15 +13,16 @@ use super::blocking::block_on;
 use super::error::redact;
 use super::http::StoreHttpConnector;
 
-/// How often a request is made where `AWS_MAX_ATTEMPTS` does not say.
+/// Default of `AWS_MAX_ATTEMPTS`: the maximum number of attempts of a request.
 const ATTEMPTS: usize = 11;
-/// Stores take a signature for 15 minutes; no attempt begins later than this.
+/// Maximum time between the first and the last attempt of a request. Stores accept a signature for
+/// 15 minutes.
 const RETRYING: Duration = Duration::from_secs(10 * 60);
 
-/// The client of a bucket: one for all that is done there, since connections are kept.
+/// The client of a bucket. All callers share one client and its open connections.
 ///
 /// # Errors
-/// What is wrong with the environment.
+/// A message, if an environment variable has an invalid value.
 pub(super) fn client(bucket: &str) -> Result<Arc<AmazonS3>, String> {
     static STORES: LazyLock<Mutex<HashMap<String, Arc<AmazonS3>>>> = LazyLock::new(Mutex::default);
     let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -34,14 +34,14 @@ pub(super) fn client(bucket: &str) -> Result<Arc<AmazonS3>, String> {
         .with_http_connector(StoreHttpConnector);
     check_endpoint(&builder)?;
     let builder = builder.with_retry(retries()?);
-    // The client is made on the runtime, which sees to it that TLS has its provider.
+    // The client is built on the runtime, whose start installs the TLS provider.
     let built = block_on(async move { builder.build() }).map_err(|error| error.to_string())?;
     let store = Arc::new(built.map_err(|error| redact(&error.to_string()))?);
     stores.insert(bucket.to_owned(), Arc::clone(&store));
     Ok(store)
 }
 
-/// Refuses an endpoint that the client could only call wrong, before a request fails for it.
+/// Refuses an invalid endpoint, so that the message names the variable to set.
 fn check_endpoint(builder: &AmazonS3Builder) -> Result<(), String> {
     let known = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint];
     let Some(endpoint) = known.iter().find_map(|key| builder.get_config_value(key)) else {
@@ -58,7 +58,8 @@ fn check_endpoint(builder: &AmazonS3Builder) -> Result<(), String> {
             match allows {
                 true => Ok(()),
                 false => Err(format!(
-                    "the endpoint `{shown}` is not an https:// address: set AWS_ALLOW_HTTP=true to send data without encryption"
+                    "the endpoint `{shown}` is not an https:// address: set AWS_ALLOW_HTTP=true \
+                     to send data without encryption"
                 )),
             }
         }
@@ -68,11 +69,14 @@ fn check_endpoint(builder: &AmazonS3Builder) -> Result<(), String> {
     }
 }
 
-/// How often a request is made, and for how long it is repeated.
+/// The maximum number of attempts of a request and the time during which it is repeated.
 fn retries() -> Result<RetryConfig, String> {
     let written = std::env::var("AWS_MAX_ATTEMPTS").unwrap_or_else(|_| ATTEMPTS.to_string());
     let attempts: NonZeroUsize = written.trim().parse().map_err(|_| {
-        format!("AWS_MAX_ATTEMPTS is `{written}`; write how often a request is made at most, such as {ATTEMPTS}")
+        format!(
+            "AWS_MAX_ATTEMPTS is `{written}`; expected the maximum number of attempts of a \
+             request, such as {ATTEMPTS}"
+        )
     })?;
     Ok(RetryConfig {
         max_retries: attempts.get() - 1,

@@ -1,5 +1,4 @@
-//! What a store said went wrong, without what nobody may read: keys, tokens, and answers that
-//! repeat them.
+//! Conversion of object store errors to I/O errors, with credentials redacted.
 
 use std::io::{self, ErrorKind};
 
@@ -8,17 +7,17 @@ use object_store::client::{HttpError, HttpErrorKind};
 
 use super::outage::UNREACHABLE;
 
-/// The error as the system would have put it: see [`crate::error::ErrorClass::of_store`].
+/// Converts the error to an I/O error whose kind [`crate::error::ErrorClass::of_store`] classifies.
 pub(super) fn to_io_error(error: &Error) -> io::Error {
     let (kind, text) = match error {
-        Error::NotFound { .. } => (ErrorKind::NotFound, "there is no such object".to_owned()),
+        Error::NotFound { .. } => (ErrorKind::NotFound, "the object does not exist".to_owned()),
         Error::Precondition { .. } | Error::NotModified { .. } => (
             ErrorKind::StaleNetworkFileHandle,
-            "was changed since it was listed; the next run takes it anew".to_owned(),
+            "was changed since it was listed; the next run reads it again".to_owned(),
         ),
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => (
             ErrorKind::PermissionDenied,
-            format!("the store refuses: {}", redact(&error.to_string())),
+            format!("the store denied access: {}", redact(&error.to_string())),
         ),
         _ if is_unanswered(error) => (UNREACHABLE, redact(&error.to_string())),
         _ => (ErrorKind::Other, redact(&error.to_string())),
@@ -26,7 +25,7 @@ pub(super) fn to_io_error(error: &Error) -> io::Error {
     io::Error::new(kind, text)
 }
 
-/// Whether no attempt at a request got an answer that decides it.
+/// Whether no attempt of a request got a final response.
 fn is_unanswered(error: &Error) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
@@ -38,7 +37,7 @@ fn is_unanswered(error: &Error) -> bool {
     false
 }
 
-/// Variables whose values are never shown.
+/// Environment variables whose values are redacted.
 const SECRET: [&str; 4] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -46,25 +45,26 @@ const SECRET: [&str; 4] = [
     "AWS_TOKEN",
 ];
 
-/// Shorter values are for tests; to take them out would only spoil the words that they are part of.
+/// Minimum length of a value to redact, in bytes. Shorter values occur in tests and are also parts
+/// of ordinary words.
 const SHORTEST: usize = 8;
 
-/// Who is asked for credentials where the environment has none: the machine, if it belongs to a
-/// cloud.
+/// Address of the metadata service of cloud machines, from which the client requests credentials if
+/// the environment has none.
 const IMDS_HOST: &str = "169.254.169.254";
 
-/// Letters of a message that are kept.
+/// Maximum length of a message in characters.
 const LONGEST: usize = 400;
 
-/// A message without the body of an answer (but for its code and message), and without secrets.
+/// The message without secrets, with the body of a response reduced to its code and message.
 pub(super) fn redact(message: &str) -> String {
     let mut text = match message.split_once('<') {
         Some((before, body)) => {
-            let said: Vec<&str> = ["Code", "Message"]
+            let details: Vec<&str> = ["Code", "Message"]
                 .into_iter()
                 .filter_map(|name| element(body, name))
                 .collect();
-            format!("{} {}", before.trim_end(), said.join(": "))
+            format!("{} {}", before.trim_end(), details.join(": "))
         }
         None => message.to_owned(),
     };
@@ -79,7 +79,7 @@ pub(super) fn redact(message: &str) -> String {
     if text.contains(IMDS_HOST) {
         text.insert_str(
             0,
-            "there are no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: ",
+            "missing credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: ",
         );
     }
     match text.char_indices().nth(LONGEST) {
@@ -93,7 +93,7 @@ fn element<'a>(body: &'a str, name: &str) -> Option<&'a str> {
     rest.split_once("</").map(|(text, _)| text)
 }
 
-/// URLs may hold a user and a password before the host.
+/// The text without the user and the password that a URL may have before its host.
 fn without_user(text: &str) -> String {
     let mut parts = text.split("://");
     let mut plain = parts.next().unwrap_or_default().to_owned();
@@ -111,18 +111,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_shortened_to_its_code_and_message() {
-        let body = "Server returned non-2xx status code: 403 Forbidden: <?xml version=\"1.0\"?><Error>\
-            <Code>SignatureDoesNotMatch</Code><Message>not the signature</Message>\
+    fn response_is_reduced_to_its_code_and_message() {
+        let body = "Server returned non-2xx status code: 403 Forbidden: \
+            <?xml version=\"1.0\"?><Error><Code>SignatureDoesNotMatch</Code>\
+            <Message>not the signature</Message>\
             <AWSAccessKeyId>AKIAEXAMPLE</AWSAccessKeyId></Error>";
         assert_eq!(
             redact(body),
-            "Server returned non-2xx status code: 403 Forbidden: SignatureDoesNotMatch: not the signature"
+            "Server returned non-2xx status code: 403 Forbidden: SignatureDoesNotMatch: \
+             not the signature"
         );
     }
 
     #[test]
-    fn users_and_passwords_in_urls_are_left_out() {
+    fn users_and_passwords_of_urls_are_redacted() {
         assert_eq!(
             redact("GET http://me:pass@host:1/b?x=@ failed"),
             "GET http://host:1/b?x=@ failed"

@@ -1,5 +1,5 @@
-//! The HTTP client of stores: it times transfers by standstill, reads short answers as a whole, and
-//! lets every request be repeated.
+//! The HTTP client of stores, which limits the inactivity of transfers, buffers short responses and
+//! makes failed requests retryable.
 
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,37 +18,35 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::listed_keys;
 
-/// How long no byte may move before a request counts as failed, where `AWS_READ_TIMEOUT` does not
-/// set it.
-const STANDSTILL: Duration = Duration::from_secs(30);
-/// Bytes that the system takes from a sender before the network does. While they are on their way,
-/// a sender sees no progress.
+/// Default of `AWS_READ_TIMEOUT`: the time without a transferred byte after which a request fails.
+const INACTIVITY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Size in bytes of the system's send buffer. A sender sees no progress while it is transferred.
 const SYSTEM_BUFFER: u64 = 4 << 20;
-/// A full system buffer is sent within so many times the standstill: by default at 17 KB/s.
-const BUFFER_TIMES: u64 = 8;
-/// A body is sent in pieces of this size, so that its progress is seen.
+/// Time limit for a full system buffer as a multiple of the inactivity timeout: 17 KB/s by default.
+const BUFFER_TIMEOUTS: u64 = 8;
+/// Size in bytes of the pieces in which a body is sent, so that its progress is visible.
 const PIECE: usize = 64 << 10;
-/// Bytes of a short answer: more than the longest listing of a thousand keys.
-const SHORT_ANSWER: u64 = 64 << 20;
+/// Maximum size in bytes of a short response: more than the longest listing of 1,000 keys.
+const MAX_SHORT_RESPONSE: u64 = 64 << 20;
 
-/// Makes the HTTP clients of stores.
+/// Builds the HTTP clients of stores.
 #[derive(Debug)]
 pub(super) struct StoreHttpConnector;
 
 impl HttpConnector for StoreHttpConnector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let written = options.get_config_value(&ClientConfigKey::ReadTimeout);
-        let standstill = written.map_or(Ok(STANDSTILL), |written| {
+        let timeout = written.map_or(Ok(INACTIVITY_TIMEOUT), |written| {
             humantime::parse_duration(&written).map_err(|error| object_store::Error::Generic {
                 store: "S3",
                 source: format!(
-                    "AWS_READ_TIMEOUT is `{written}`: {error}; write a time such as 30s"
+                    "AWS_READ_TIMEOUT is `{written}`: {error}; expected a duration such as 30s"
                 )
                 .into(),
             })
         })?;
-        // These limits of the library hold for a whole transfer, however large it is and however
-        // slow the network.
+        // These timeouts of the library limit the duration of a transfer, regardless of its size
+        // and of the speed of the network.
         let options = options.clone().with_read_timeout_disabled();
         let is_bounded = std::env::var_os("AWS_TIMEOUT").is_some();
         let options = if is_bounded {
@@ -58,7 +56,7 @@ impl HttpConnector for StoreHttpConnector {
         };
         Ok(HttpClient::new(StoreHttpClient {
             client: ReqwestConnector::default().connect(&options)?,
-            standstill,
+            timeout,
         }))
     }
 }
@@ -66,7 +64,7 @@ impl HttpConnector for StoreHttpConnector {
 #[derive(Debug)]
 struct StoreHttpClient {
     client: HttpClient,
-    standstill: Duration,
+    timeout: Duration,
 }
 
 impl HttpService for StoreHttpClient {
@@ -78,40 +76,45 @@ impl HttpService for StoreHttpClient {
         'a: 'b,
         Self: 'b,
     {
-        Box::pin(async move { self.answer(request).await.map_err(repeatable) })
+        Box::pin(async move { self.respond(request).await.map_err(retryable) })
     }
 }
 
 impl StoreHttpClient {
-    async fn answer(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+    async fn respond(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let is_listing = request
             .uri()
             .query()
             .is_some_and(|query| query.contains("list-type="));
         let reads_object = request.method() == Method::GET && !is_listing;
         let sent = Arc::new(SendProgress::new());
-        let request = followed(request, &sent).await?;
-        let answer = sent
-            .time(self.client.execute(request), self.standstill)
+        let request = with_progress(request, &sent).await?;
+        let response = sent
+            .limit(self.client.execute(request), self.timeout)
             .await?;
-        let (mut parts, body) = answer.into_parts();
+        let (mut parts, body) = response.into_parts();
         let is_success = parts.status.is_success();
         let is_short = !(reads_object && is_success);
         let body = TimedBody::new(
             body,
-            self.standstill,
-            if is_short { SHORT_ANSWER } else { u64::MAX },
+            self.timeout,
+            if is_short {
+                MAX_SHORT_RESPONSE
+            } else {
+                u64::MAX
+            },
         );
         let body = HttpResponseBody::new(body);
         if !is_short {
             return Ok(HttpResponse::from_parts(parts, body));
         }
         let mut bytes = body.bytes().await?;
-        // A completion answers before it is done, so that its error comes under the status 200.
-        if is_passing(parts.status.as_u16(), &bytes) || (is_success && is_error(&bytes)) {
+        // The response to a completion starts before the result is known, so that an error can
+        // follow the status 200.
+        if is_transient(parts.status.as_u16(), &bytes) || (is_success && is_error(&bytes)) {
             let text = String::from_utf8_lossy(&bytes).into_owned();
             return Err(failed(format!(
-                "the store answered {}: {text}",
+                "the store responded with {}: {text}",
                 parts.status
             )));
         }
@@ -124,11 +127,11 @@ impl StoreHttpClient {
     }
 }
 
-/// Whether an answer says that the same request may succeed later.
-fn is_passing(status: u16, body: &[u8]) -> bool {
+/// Whether the same request may succeed later.
+fn is_transient(status: u16, body: &[u8]) -> bool {
     const STALLED: &[u8] = b"<Code>RequestTimeout</Code>";
     match status {
-        // What a store does not implement, it does not implement later.
+        // Unsupported requests and versions of HTTP stay unsupported.
         501 | 505 => false,
         408 | 429 | 500.. => true,
         400 => body.windows(STALLED.len()).any(|part| part == STALLED),
@@ -136,7 +139,7 @@ fn is_passing(status: u16, body: &[u8]) -> bool {
     }
 }
 
-/// Whether the text is an error in XML.
+/// Whether the root element of the XML text is `Error`.
 fn is_error(text: &[u8]) -> bool {
     let root = text
         .windows(2)
@@ -144,10 +147,10 @@ fn is_error(text: &[u8]) -> bool {
     root.is_some_and(|at| text[at..].starts_with(b"<Error>"))
 }
 
-/// An error that the library answers with another attempt. Each request may be made again: it
-/// reads, removes, writes a whole object, or creates one under a condition that
+/// Marks the error as one after which the library repeats the request. Every request is idempotent:
+/// it reads, removes or replaces an object, or creates one under a condition that
 /// [`super::S3Path::put_if_absent`] resolves.
-fn repeatable(error: HttpError) -> HttpError {
+fn retryable(error: HttpError) -> HttpError {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     let mut causes = Vec::new();
     while let Some(error) = cause {
@@ -160,7 +163,7 @@ fn repeatable(error: HttpError) -> HttpError {
         causes.push(error.to_string());
         cause = error.source();
     }
-    // The first is the library's own, which repeats the second.
+    // The first message is that of the library, which repeats the second.
     let text = causes.into_iter().skip(1).collect::<Vec<_>>().join(": ");
     HttpError::new(HttpErrorKind::Request, TransportFailure(text))
 }
@@ -173,14 +176,14 @@ fn failed(text: String) -> HttpError {
     HttpError::new(HttpErrorKind::Request, TransportFailure(text))
 }
 
-fn stood_still(standstill: Duration) -> HttpError {
+fn timed_out(timeout: Duration) -> HttpError {
     failed(format!(
-        "no byte has moved for {}",
-        humantime::format_duration(standstill)
+        "no byte was transferred for {}",
+        humantime::format_duration(timeout)
     ))
 }
 
-/// How much of a request's body was sent, and when the last of it was.
+/// The number of bytes of a request's body that were sent, and the time of the last one.
 #[derive(Debug)]
 struct SendProgress(Mutex<(u64, Instant)>);
 
@@ -198,28 +201,28 @@ impl SendProgress {
         *sent = (sent.0 + bytes as u64, Instant::now());
     }
 
-    /// When the request counts as failed, unless something moves before.
-    fn end(&self, standstill: Duration) -> Instant {
+    /// The time at which the request fails if no further byte is sent.
+    fn deadline(&self, timeout: Duration) -> Instant {
         let (bytes, last) = *self.lock();
         let buffered =
-            u32::try_from(bytes.min(SYSTEM_BUFFER) * BUFFER_TIMES / (SYSTEM_BUFFER >> 10))
+            u32::try_from(bytes.min(SYSTEM_BUFFER) * BUFFER_TIMEOUTS / (SYSTEM_BUFFER >> 10))
                 .unwrap_or(u32::MAX);
-        last + standstill + standstill * buffered / 1024
+        last + timeout + timeout * buffered / 1024
     }
 
-    /// Waits for the answer as long as the body is sent, and then for the standstill.
-    async fn time<T>(
+    /// Waits for the response while the body makes progress, and for `timeout` after its end.
+    async fn limit<T>(
         &self,
-        answer: impl Future<Output = Result<T, HttpError>>,
-        standstill: Duration,
+        response: impl Future<Output = Result<T, HttpError>>,
+        timeout: Duration,
     ) -> Result<T, HttpError> {
-        let mut answer = pin!(answer);
+        let mut response = pin!(response);
         loop {
             tokio::select! {
-                answer = &mut answer => return answer,
-                () = sleep_until(self.end(standstill)) => {
-                    if self.end(standstill) <= Instant::now() {
-                        return Err(stood_still(standstill));
+                result = &mut response => return result,
+                () = sleep_until(self.deadline(timeout)) => {
+                    if self.deadline(timeout) <= Instant::now() {
+                        return Err(timed_out(timeout));
                     }
                 }
             }
@@ -227,7 +230,7 @@ impl SendProgress {
     }
 }
 
-/// A piece of a body. Whoever sends it drops it when it is sent.
+/// A piece of a body. The HTTP client drops it when it is sent, which counts it as progress.
 struct BodyPiece {
     bytes: Bytes,
     sent: Arc<SendProgress>,
@@ -245,12 +248,12 @@ impl Drop for BodyPiece {
     }
 }
 
-/// The same request, with a body that reports to `sent`.
-async fn followed(
+/// The same request with a body that reports its progress to `sent`.
+async fn with_progress(
     request: HttpRequest,
     sent: &Arc<SendProgress>,
 ) -> Result<HttpRequest, HttpError> {
-    // What is one piece in memory is short.
+    // A body in one buffer is short.
     if request.body().as_bytes().is_some() {
         return Ok(request);
     }
@@ -276,22 +279,22 @@ async fn followed(
     ))
 }
 
-/// The body of an answer, of which some byte comes within the standstill.
+/// The body of a response, which fails if no byte arrives within `timeout`.
 #[derive(Debug)]
 struct TimedBody {
     body: HttpResponseBody,
-    standstill: Duration,
+    timeout: Duration,
     timer: Pin<Box<Sleep>>,
-    /// Bytes that may still come.
+    /// Maximum number of bytes that may follow.
     left: u64,
 }
 
 impl TimedBody {
-    fn new(body: HttpResponseBody, standstill: Duration, left: u64) -> Self {
+    fn new(body: HttpResponseBody, timeout: Duration, left: u64) -> Self {
         Self {
             body,
-            standstill,
-            timer: Box::pin(sleep(standstill)),
+            timeout,
+            timer: Box::pin(sleep(timeout)),
             left,
         }
     }
@@ -310,9 +313,9 @@ impl Body for TimedBody {
                 .timer
                 .as_mut()
                 .poll(context)
-                .map(|()| Some(Err(stood_still(self.standstill))));
+                .map(|()| Some(Err(timed_out(self.timeout))));
         };
-        let end = Instant::now() + self.standstill;
+        let end = Instant::now() + self.timeout;
         self.timer.as_mut().reset(end);
         let bytes = frame
             .as_ref()
@@ -324,7 +327,7 @@ impl Body for TimedBody {
                 Poll::Ready(frame)
             }
             None => Poll::Ready(Some(Err(failed(format!(
-                "the answer is longer than {SHORT_ANSWER} bytes"
+                "the response is longer than {MAX_SHORT_RESPONSE} bytes"
             ))))),
         }
     }

@@ -1,5 +1,4 @@
-//! The keys of a listing: those that can be read as objects, and those that the library could not
-//! name.
+//! The filter for the keys of a listing, which removes keys that the S3 library cannot request.
 
 use bytes::Bytes;
 use object_store::path::Path;
@@ -9,17 +8,17 @@ use quick_xml::events::Event;
 
 use super::UnusableKeys;
 
-/// A listing of usable keys, and what was taken out of it.
+/// A listing of usable keys, and a count of the removed ones.
 pub(super) struct FilteredListing {
     pub(super) listing: Bytes,
     pub(super) unusable: UnusableKeys,
 }
 
-/// Takes the objects and prefixes with unusable keys out of the XML text of a listing. Markers of
-/// folders go without being counted.
+/// Removes objects and prefixes with unusable keys from the XML text of a listing. Folder markers
+/// are removed but not counted.
 ///
 /// # Errors
-/// What is wrong, where the text is not one whole page of a listing.
+/// A message, if the text is not a complete page of a listing.
 pub(super) fn separate(listing: &Bytes) -> Result<FilteredListing, String> {
     let mut scan = ListingScan {
         text: listing,
@@ -29,8 +28,9 @@ pub(super) fn separate(listing: &Bytes) -> Result<FilteredListing, String> {
         item: None,
     };
     let mut reader = Reader::from_reader(&listing[..]);
-    let (mut depth, mut is_whole, mut goes_on, mut has_token) = (0_u32, false, false, false);
-    let damaged = |what: &str| format!("the store answered with a listing that {what}");
+    let (mut depth, mut is_complete, mut is_truncated, mut has_token) =
+        (0_u32, false, false, false);
+    let damaged = |what: &str| format!("the store returned a listing that {what}");
     loop {
         let start = place(reader.buffer_position());
         let event = reader
@@ -43,14 +43,14 @@ pub(super) fn separate(listing: &Bytes) -> Result<FilteredListing, String> {
                     (0, b"ListBucketResult") => {}
                     (0, name) => {
                         return Err(damaged(&format!(
-                            "is called `{}`",
+                            "has the root element `{}`; expected `ListBucketResult`",
                             String::from_utf8_lossy(name)
                         )));
                     }
                     (1, b"Contents" | b"CommonPrefixes") => {
                         scan.item = Some(ListingItem::at(start))
                     }
-                    (1, b"IsTruncated") => goes_on = listing[end..].starts_with(b"true"),
+                    (1, b"IsTruncated") => is_truncated = listing[end..].starts_with(b"true"),
                     (1, b"NextContinuationToken") => has_token = true,
                     (2, b"Key" | b"Prefix") => scan.begin_key(end),
                     (2, b"Size") => scan.size(end),
@@ -61,18 +61,18 @@ pub(super) fn separate(listing: &Bytes) -> Result<FilteredListing, String> {
             Event::End(_) => {
                 depth = depth.saturating_sub(1);
                 match depth {
-                    0 => is_whole = true,
+                    0 => is_complete = true,
                     1 => scan.end_item(end),
                     2 => scan.end_key(start),
                     _ => {}
                 }
             }
             Event::Empty(tag) if depth == 0 => {
-                is_whole = tag.local_name().as_ref() == b"ListBucketResult"
+                is_complete = tag.local_name().as_ref() == b"ListBucketResult"
             }
-            Event::Eof if !is_whole => return Err(damaged("ends too early")),
-            Event::Eof if goes_on && !has_token => {
-                return Err(damaged("goes on, but does not say where"));
+            Event::Eof if !is_complete => return Err(damaged("ends too early")),
+            Event::Eof if is_truncated && !has_token => {
+                return Err(damaged("is truncated, but has no continuation token"));
             }
             Event::Eof => return Ok(scan.finish()),
             _ => {}
@@ -105,7 +105,7 @@ impl ListingItem {
 
 struct ListingScan<'a> {
     text: &'a Bytes,
-    /// Up to where the text is kept or left out.
+    /// End of the part of `text` that was copied or removed.
     kept_to: usize,
     kept: Vec<u8>,
     unusable: UnusableKeys,
@@ -186,8 +186,8 @@ impl ListingScan<'_> {
     }
 }
 
-/// Whether the library asks for just this key. It takes slashes from the ends, and white space as
-/// XML has it.
+/// Whether the library requests exactly this key. It removes slashes and XML white space from the
+/// ends of a key.
 fn is_usable(key: &str) -> bool {
     let is_white = |c: char| matches!(c, ' ' | '\t' | '\r' | '\n');
     !key.starts_with(is_white)
@@ -203,8 +203,8 @@ mod tests {
 
     fn page(items: &str) -> Bytes {
         let text = format!(
-            "<?xml version=\"1.0\"?>\n<ListBucketResult xmlns=\"http://s3\"><Prefix>in/</Prefix>{items}<IsTruncated>false\
-             </IsTruncated></ListBucketResult>"
+            "<?xml version=\"1.0\"?>\n<ListBucketResult xmlns=\"http://s3\"><Prefix>in/</Prefix>\
+             {items}<IsTruncated>false</IsTruncated></ListBucketResult>"
         );
         Bytes::from(text)
     }
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn usable_keys_stay_and_others_are_counted() {
+    fn unusable_keys_are_removed_and_counted() {
         let good = [
             "in/a.png",
             "in/b c&amp;d.png",
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_not_utf8_are_counted() {
+    fn keys_that_are_not_utf8_are_counted() {
         let mut text = page(&object("in/@.png")).to_vec();
         let at = text.iter().position(|&byte| byte == b'@').unwrap();
         text[at] = 0xff;
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn markers_of_folders_are_not_counted() {
+    fn folder_markers_are_not_counted() {
         let marker = "<Contents><Key>in/sub/</Key><Size>0</Size></Contents>";
         let prefixes = "<CommonPrefixes><Prefix>in/a/</Prefix></CommonPrefixes>";
         let odd = "<CommonPrefixes><Prefix>in/a&#9;/</Prefix></CommonPrefixes>";
@@ -273,25 +273,24 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_not_a_whole_listing_is_an_error() {
-        let whole = page(&object("in/a.png"));
+    fn incomplete_listing_is_an_error() {
+        let complete = page(&object("in/a.png"));
         let fault = |text: &[u8]| separate(&Bytes::copy_from_slice(text)).err();
-        for end in 0..whole.len() {
-            assert!(fault(&whole[..end]).is_some(), "{end}");
+        for end in 0..complete.len() {
+            assert!(fault(&complete[..end]).is_some(), "{end}");
         }
         let error = "<Error><Code>InternalError</Code></Error>";
-        assert!(
-            fault(error.as_bytes())
-                .unwrap()
-                .ends_with("is called `Error`")
+        assert_eq!(
+            fault(error.as_bytes()).unwrap(),
+            "the store returned a listing that has the root element `Error`; expected \
+             `ListBucketResult`"
         );
-        let goes_on = String::from_utf8(whole.to_vec())
+        let truncated = String::from_utf8(complete.to_vec())
             .unwrap()
             .replace("false", "true");
-        assert!(
-            fault(goes_on.as_bytes())
-                .unwrap()
-                .ends_with("does not say where")
+        assert_eq!(
+            fault(truncated.as_bytes()).unwrap(),
+            "the store returned a listing that is truncated, but has no continuation token"
         );
     }
 }

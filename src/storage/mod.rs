@@ -1,5 +1,4 @@
-//! Where bytes lie: in a folder of this machine, or under a prefix of a bucket. Nothing outside
-//! knows which it is.
+//! Locations of files: a local path, or a prefix or object of a bucket, behind one interface.
 
 #[cfg(not(feature = "object-store"))]
 mod s3_disabled;
@@ -47,71 +46,70 @@ pub use s3::S3Path;
 pub use s3_disabled::{MultipartUpload, PrefetchedObject, S3Path};
 pub use writer::AtomicWriter;
 
-/// A folder or file of this machine, or a prefix or object of a bucket.
+/// A local folder or file, or a prefix or object of a bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
-    /// A path.
+    /// A path on this machine.
     Local(PathBuf),
     /// `s3://bucket/key`.
     Remote(S3Path),
 }
 
-/// An object, as a listing knows it.
+/// A file or object, as a listing describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreEntry {
-    /// Its key below the prefix that was listed, `/` between parts.
+    /// The key relative to the listed prefix, with `/` between its parts.
     pub name: String,
-    /// Length in bytes.
+    /// Size in bytes.
     pub size: u64,
     /// Modification time in nanoseconds since 1970.
     pub mtime_ns: i64,
-    /// What the store calls this content, without quotes, where it says so.
+    /// The entity tag of the content without its quotes, if the store provides one.
     pub etag: Option<String>,
 }
 
 /// The objects below a prefix.
 #[derive(Debug, Default)]
 pub struct ObjectListing {
-    /// Those that can be read, in any order.
+    /// The objects that can be read, in any order.
     pub entries: Vec<StoreEntry>,
-    /// Those that cannot, because of their keys.
+    /// The objects that cannot be read because of their keys.
     pub unusable: UnusableKeys,
 }
 
-/// Objects with keys that no file could have: an empty part, a part `.` or `..`, a control
-/// character, white space or a slash at an end, or bytes that are not UTF-8.
+/// Objects whose keys are not valid file names: an empty part, a part `.` or `..`, a control
+/// character, white space or a slash at either end, or bytes that are not UTF-8.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnusableKeys {
-    /// How many there are.
+    /// The number of objects.
     pub count: u64,
-    /// One of them.
+    /// The key of one of them.
     pub example: Option<String>,
 }
 
 impl UnusableKeys {
-    /// Adds those of another page.
+    /// Adds the unusable keys of another page.
     pub fn append(&mut self, other: Self) {
         self.count += other.count;
         self.example = self.example.take().or(other.example);
     }
 }
 
-/// Objects that are asked for together: while one is read, those after it are on their way.
+/// Number of objects that are requested together: the next ones arrive while one is read.
 pub const MAX_CONCURRENT_REQUESTS: usize = 16;
-/// What reading objects takes at most: the blocks of one and the ends of those after it, or small
-/// ones that are read together.
+/// Maximum memory for reading objects, in bytes: the blocks of one object and the ends of the
+/// objects after it, or small objects that are read together.
 const READING_BYTES: u64 = 68 << 20;
-/// What an object that is being written takes: the part that is filled, and the one that is on its
-/// way.
+/// Memory for writing an object, in bytes: the part that is filled and the part that is in flight.
 const WRITING_BYTES: u64 = 16 << 20;
 
-/// Bytes that it takes to read from `path`, beside what was read.
+/// Memory for reading from `path` in bytes, without the memory of the records.
 pub fn reading_bytes(path: &str) -> u64 {
     if is_url(path) { READING_BYTES } else { 0 }
 }
 
-/// A path, glob or URL in one form, as far as its letters say: without `.`, doubled slashes and a
-/// slash at the end. What `..` leads to is for the file system to say.
+/// The path, glob or URL in its lexical normal form: without `.`, doubled slashes and a slash at
+/// the end. `..` is kept, since only the file system can resolve it.
 pub fn tidy(path: &str) -> String {
     let parts = |text: &str| {
         text.split('/')
@@ -128,15 +126,15 @@ pub fn tidy(path: &str) -> String {
     }
 }
 
-/// What stands before the path of a location that is none of this machine.
+/// Separator between the scheme and the rest of a URL.
 const SCHEME: &str = "://";
 
 impl Location {
-    /// Understands `s3://bucket/prefix`, and takes all else for a path.
+    /// Parses `s3://bucket/prefix`. Text that is not a URL is a path.
     ///
     /// # Errors
-    /// What is wrong, where it is a URL of another kind, without a bucket, or one that this build
-    /// cannot reach.
+    /// A message, if the URL has another scheme, has an invalid bucket, or requires a feature that
+    /// this build does not have.
     pub fn parse(text: &str) -> Result<Self, String> {
         if is_url(text) {
             S3Path::parse(text).map(Self::Remote)
@@ -145,16 +143,16 @@ impl Location {
         }
     }
 
-    /// As [`Location::parse`], of what was written where a path is expected.
+    /// Parses the value of an option that takes a path: see [`Location::parse`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`Location::parse`].
     pub fn from_path(path: &Path) -> Result<Self, String> {
         path.to_str()
             .map_or_else(|| Ok(Self::from(path)), Self::parse)
     }
 
-    /// What is called `name` below this; `/` stands between folders.
+    /// The location `name` below this one, with `/` between folders.
     #[must_use]
     pub fn join(&self, name: &str) -> Self {
         match self {
@@ -163,7 +161,7 @@ impl Location {
         }
     }
 
-    /// Bytes that it takes to write a file here, beside those of who writes it.
+    /// Memory for writing a file here in bytes, without the memory of the caller.
     pub fn writing_bytes(&self) -> u64 {
         if self.local().is_some() {
             0
@@ -172,7 +170,7 @@ impl Location {
         }
     }
 
-    /// The path, if it is one.
+    /// The path, if the location is local.
     pub fn local(&self) -> Option<&Path> {
         match self {
             Self::Local(path) => Some(path),
@@ -180,11 +178,10 @@ impl Location {
         }
     }
 
-    /// Opens the file. An object is read as it was when its `size` and `etag` were listed, or not
-    /// at all.
+    /// Opens the file. Reading an object fails if it differs from its listed `size` and `etag`.
     ///
     /// # Errors
-    /// When the system refuses; what is wrong with an object shows when it is read.
+    /// If a local file cannot be opened. Errors of an object are returned when it is read.
     pub fn open(&self, size: u64, etag: Option<&str>) -> io::Result<FileReader> {
         match self {
             Self::Local(path) => file_descriptors::open(|| fs::File::open(path))
@@ -193,10 +190,10 @@ impl Location {
         }
     }
 
-    /// All bytes of a small file; `None` where there is no such file.
+    /// The content of a small file; `None` if it does not exist.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// If it cannot be read.
     pub fn read(&self) -> Result<Option<Vec<u8>>, StageError> {
         let bytes = match self {
             Self::Local(path) => file_descriptors::open(|| fs::read(path)),
@@ -209,10 +206,10 @@ impl Location {
         }
     }
 
-    /// Puts a small file in place of what is there, durably and at once.
+    /// Writes or replaces a small file atomically and durably.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub fn put(&self, bytes: &[u8]) -> Result<(), StageError> {
         match self {
             Self::Local(path) => write_atomically(path, bytes),
@@ -220,37 +217,38 @@ impl Location {
         }
     }
 
-    /// Puts a small file where there is none. A folder of this machine is guarded by its lock; in a
-    /// bucket the store decides who was first.
+    /// Writes a small file that does not exist yet. The lock of the folder protects a local file;
+    /// in a bucket the store lets the first writer succeed.
     ///
     /// # Errors
-    /// When it cannot be written, or another writer has written it.
+    /// If it cannot be written, or if another writer has written it.
     pub fn put_if_absent(&self, bytes: &[u8]) -> Result<(), StageError> {
         match self {
             Self::Local(path) => write_atomically(path, bytes),
             Self::Remote(remote) => match remote.put_if_absent(bytes) {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(StageError::Other(format!(
-                    "{self}: another run has just written this; wait for it to end, and run again"
+                    "{self}: another run has just written this object; wait until that run ends, \
+                     and run again"
                 ))),
                 Err(error) => Err(self.io_error(error)),
             },
         }
     }
 
-    /// Begins a file that is there once it is finished. In a bucket `note` says, until then, what
-    /// it takes to give it up.
+    /// Starts a file that becomes visible when it is finished. In a bucket, `upload_record` holds
+    /// the upload identifier until then, with which the upload can be aborted.
     ///
     /// # Errors
-    /// When the system refuses.
-    pub fn create_writer(&self, note: Option<S3Path>) -> Result<AtomicWriter, StageError> {
-        AtomicWriter::begin(self, note)
+    /// If the file cannot be created or the upload cannot be started.
+    pub fn create_writer(&self, upload_record: Option<S3Path>) -> Result<AtomicWriter, StageError> {
+        AtomicWriter::begin(self, upload_record)
     }
 
-    /// Removes a file; one that is not there is no error.
+    /// Removes a file. A missing file is not an error.
     ///
     /// # Errors
-    /// When it cannot be removed.
+    /// If it cannot be removed.
     pub fn remove(&self) -> Result<(), StageError> {
         let removed = match self {
             Self::Local(path) => fs::remove_file(path),
@@ -262,10 +260,10 @@ impl Location {
         }
     }
 
-    /// Whether the folder is there: a prefix is where an object lies below it.
+    /// Whether the folder exists. A prefix exists if an object has a key below it.
     ///
     /// # Errors
-    /// When a store cannot be asked.
+    /// If the store cannot be queried.
     pub fn is_folder(&self) -> Result<bool, StageError> {
         match self {
             Self::Local(path) => Ok(path.is_dir()),
@@ -273,10 +271,10 @@ impl Location {
         }
     }
 
-    /// What is known of a file; `None` where there is no such file, or it is a folder.
+    /// The entry of a file; `None` for a folder or a missing object.
     ///
     /// # Errors
-    /// When the system cannot be asked.
+    /// If the metadata cannot be read.
     pub fn file(&self) -> Result<Option<StoreEntry>, StageError> {
         match self {
             Self::Local(path) if path.is_dir() => Ok(None),
@@ -298,10 +296,10 @@ impl Location {
         }
     }
 
-    /// The files directly in a folder, by name; none where there is no such folder.
+    /// The files directly in a folder, sorted by name; empty if the folder does not exist.
     ///
     /// # Errors
-    /// When the folder cannot be read.
+    /// If the folder cannot be read.
     pub fn files(&self) -> Result<Vec<StoreEntry>, StageError> {
         match self {
             Self::Local(path) => local_files(path),
@@ -309,7 +307,7 @@ impl Location {
         }
     }
 
-    /// As it would be written where a path is expected: what [`Location::from_path`] understands.
+    /// The location as the value of an option that takes a path: see [`Location::from_path`].
     pub fn to_path(&self) -> PathBuf {
         match self {
             Self::Local(path) => path.clone(),
@@ -317,7 +315,7 @@ impl Location {
         }
     }
 
-    /// What `error`, returned by the system or the store for this file, says something about.
+    /// The class of `error`, which the system or the store returned for this file.
     #[must_use]
     pub fn class_of(&self, error: &io::Error) -> ErrorClass {
         match self {
@@ -330,12 +328,12 @@ impl Location {
     /// verdicts on it.
     ///
     /// # Errors
-    /// `error` itself if it is a verdict on the file.
+    /// `error` itself, if it is a verdict on the file.
     pub fn unavailable(&self, error: io::Error) -> Result<UnavailableInput, io::Error> {
         UnavailableInput::from_error(self.to_path(), self.class_of(&error), error)
     }
 
-    /// An I/O error of this file.
+    /// An I/O error with the path of this file.
     pub fn io_error(&self, error: io::Error) -> StageError {
         StageError::Io {
             path: self.to_path(),
@@ -344,8 +342,7 @@ impl Location {
     }
 }
 
-/// The time of a file's last change, in nanoseconds since 1970; 0 where the system does not keep
-/// it.
+/// The modification time of a file in nanoseconds since 1970; 0 if the system does not record it.
 pub fn mtime_ns(metadata: &fs::Metadata) -> i64 {
     metadata
         .modified()
@@ -366,8 +363,7 @@ fn local_files(folder: &Path) -> Result<Vec<StoreEntry>, StageError> {
     for entry in entries {
         let entry = entry.map_err(StageError::io(folder))?;
         let metadata = fs::metadata(entry.path()).map_err(StageError::io(entry.path()))?;
-        // A name that is no UTF-8 is none of ours, nor one that could be joined to the folder
-        // again.
+        // latentflow writes only names in UTF-8, and an entry cannot represent another name.
         if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
             files.push(StoreEntry {
                 name,
@@ -381,7 +377,7 @@ fn local_files(folder: &Path) -> Result<Vec<StoreEntry>, StageError> {
     Ok(files)
 }
 
-/// Whether `text` names something that is no path of this machine.
+/// Whether `text` begins with a scheme and `://`, and is thus not a local path.
 pub fn is_url(text: &str) -> bool {
     let scheme = text.split_once(SCHEME).map(|(scheme, _)| scheme);
     scheme.is_some_and(|scheme| {
@@ -414,7 +410,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_url_is_a_path() {
+    fn text_without_valid_scheme_is_a_path() {
         for path in ["photos", "/a//b", "a:b", "://x", "C:\\x", "my folder://x"] {
             assert_eq!(
                 Location::parse(path).unwrap(),
@@ -424,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tidy_path_leads_where_it_led() {
+    fn tidy_path_keeps_its_target() {
         let cases = [
             ("in.csv", "in.csv"),
             ("./in//a/./b/", "in/a/b"),
@@ -443,26 +439,30 @@ mod tests {
     }
 
     #[test]
-    fn a_url_of_another_kind_is_refused() {
+    fn url_with_another_scheme_is_refused() {
         let refused = Location::parse("ftp://host/x").unwrap_err();
-        assert!(
-            refused.contains("s3://bucket/prefix") || refused.contains("--features object-store"),
-            "{refused}"
-        );
+        let expected = if cfg!(feature = "object-store") {
+            "unsupported scheme `ftp://`; expected `s3://bucket/prefix` or a local path"
+        } else {
+            "this build does not support object stores; build with `--features object-store`, or \
+             use a local path"
+        };
+        assert_eq!(refused, expected);
     }
 
     #[cfg(not(feature = "object-store"))]
     #[test]
-    fn a_build_without_object_stores_says_so() {
+    fn build_without_object_stores_refuses_bucket_urls() {
         let refused = Location::parse("s3://bucket/x").unwrap_err();
         assert_eq!(
             refused,
-            "this build has no object stores; build with `--features object-store`, or name a path"
+            "this build does not support object stores; build with `--features object-store`, or \
+             use a local path"
         );
     }
 
     #[test]
-    fn small_files_are_read_back_and_missing_ones_are_none() {
+    fn small_file_is_read_back_and_missing_file_is_none() {
         let folder = tempfile::tempdir().unwrap();
         let file = Location::from(folder.path()).join("a/b.json");
         assert_eq!(file.read().unwrap(), None);

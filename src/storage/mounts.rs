@@ -1,29 +1,29 @@
-//! Which file systems are mounted on the way to a path: by that a disk that is not mounted is told
-//! from an empty folder.
+//! The file systems that are mounted along a path, by which an unmounted disk is distinguished from
+//! an empty folder.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A folder as the system identifies it; after a change another folder lies under its path.
+/// The identity of a folder. If it differs, the folder at the path was replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FolderId {
-    /// `st_dev`: the file system that it lies on.
+    /// `st_dev`, the device of its file system.
     pub device: u64,
-    /// `st_ino`.
+    /// `st_ino`, the inode number.
     pub inode: u64,
 }
 
 impl FolderId {
-    /// The identity of what lies at `path`; links are followed.
+    /// The identity of the folder at `path`, with symbolic links followed.
     ///
     /// # Errors
-    /// Those of the system.
+    /// If the metadata cannot be read.
     pub fn of(path: &Path) -> io::Result<Self> {
         path.metadata()
             .map(|metadata| Self::from_metadata(&metadata))
     }
 
-    /// The identity in `metadata`; zeros where the system has none.
+    /// The identity in `metadata`; zeros on systems other than Unix.
     #[must_use]
     pub fn from_metadata(metadata: &std::fs::Metadata) -> Self {
         #[cfg(unix)]
@@ -45,7 +45,7 @@ impl FolderId {
     }
 }
 
-/// The absolute path without links, as far as it exists.
+/// The absolute path with the symbolic links of its existing part resolved.
 #[must_use]
 pub fn real_path(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
@@ -53,7 +53,7 @@ pub fn real_path(path: &Path) -> PathBuf {
         .ancestors()
         .find_map(|above| Some((above, above.canonicalize().ok()?)));
     match existing {
-        // Joined with an empty path, it would end in a slash.
+        // Joining the empty remainder would append a slash.
         Some((above, real)) if above == absolute => real,
         Some((above, real)) => absolute
             .strip_prefix(above)
@@ -62,7 +62,7 @@ pub fn real_path(path: &Path) -> PathBuf {
     }
 }
 
-/// Whether a file system is mounted at `path`, other than that of the folder above.
+/// Whether `path` lies on another file system than its parent folder.
 #[must_use]
 pub fn is_mount_point(path: &Path) -> bool {
     let Some(above) = path.parent() else {
@@ -72,8 +72,8 @@ pub fn is_mount_point(path: &Path) -> bool {
     device(path).is_some_and(|own| device(above).is_some_and(|above| above != own))
 }
 
-/// The deepest folder at or above `path`, a path without links, that another file system is mounted
-/// at; `None` where `path` lies on the file system of `/`, or does not exist.
+/// The deepest mount point at or above `path`, which must be free of symbolic links; `None` if
+/// `path` lies on the file system of `/` or does not exist.
 #[must_use]
 pub fn mount_of(path: &Path) -> Option<PathBuf> {
     path.ancestors()
@@ -81,8 +81,8 @@ pub fn mount_of(path: &Path) -> Option<PathBuf> {
         .map(Path::to_path_buf)
 }
 
-/// Whether the file system that was mounted at `mount`, a folder at or above `path`, is missing:
-/// `path` then lies on a file system that is mounted further up.
+/// Whether the file system that was mounted at `mount`, a folder at or above `path`, is missing.
+/// `path` then lies on a file system whose mount point is above `mount`.
 #[must_use]
 pub fn is_unmounted(mount: &Path, path: &Path) -> bool {
     path.starts_with(mount) && mount_of(path).is_none_or(|now| !now.starts_with(mount))
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn path_that_does_not_exist_lies_below_what_exists() {
+    fn real_path_of_missing_folder_is_below_existing_one() {
         let folder = tempfile::tempdir().unwrap();
         let base = folder.path().canonicalize().unwrap();
         assert_eq!(real_path(&folder.path().join("a/b")), base.join("a/b"));
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(
             text(&real_path(&folder.path().join("a/b"))),
             text(&base.join("a/b")),
-            "its record has the same name"
+            "the path is the same after the folder exists"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! An object that is being written, in parts; there once it is finished.
+//! The writer of an object in parts, which becomes visible when the upload is completed.
 
 use std::io::{self, ErrorKind, Write};
 
@@ -11,34 +11,35 @@ use super::blocking::{PendingRequest, block_on, spawn};
 use super::error::to_io_error;
 use super::outage::persist;
 
-/// Bytes of a part. Stores want 5 MiB at least, all parts but the last of one size, and 10,000
-/// parts at most.
+/// Size of a part in bytes. Stores require at least 5 MiB, the same size for all parts but the
+/// last, and at most 10,000 parts.
 const PART: usize = 8 << 20;
 const MAX_PARTS: usize = 10_000;
 
-/// A part that is on its way.
+/// A part that is in flight.
 type PartUpload = PendingRequest<Result<PartId, Error>>;
 
-/// Dropped before it is finished, it leaves nothing behind.
+/// An upload. Dropping it before it is finished aborts it and removes its parts.
 #[derive(Debug)]
 pub struct MultipartUpload {
     remote: S3Path,
-    note: Option<S3Path>,
+    upload_record: Option<S3Path>,
     id: String,
     part: BytesMut,
-    /// The part that is on its way, while the next is filled.
+    /// The part that is in flight while the next one is filled.
     in_flight_part: Option<(PartUpload, Bytes)>,
-    /// Those that have arrived.
+    /// The parts that have arrived.
     sent: Vec<PartId>,
-    /// Bytes of all parts.
+    /// Size of all parts in bytes.
     bytes: u64,
-    /// Whether it was asked to be finished: from then on it may be there, whatever was answered.
+    /// Whether the completion was requested. The object may exist from then on, even if the request
+    /// failed.
     completing: bool,
 }
 
 impl MultipartUpload {
-    /// The note is there before the first byte is sent.
-    pub(super) fn begin(remote: S3Path, note: Option<S3Path>) -> io::Result<Self> {
+    /// Starts an upload, and writes `upload_record` before the first byte is sent.
+    pub(super) fn begin(remote: S3Path, upload_record: Option<S3Path>) -> io::Result<Self> {
         let path = remote.path()?;
         let id = persist(&remote, || {
             let (store, path) = (remote.store(), path.clone());
@@ -49,7 +50,7 @@ impl MultipartUpload {
         let (part, in_flight_part, sent) = (BytesMut::new(), None, Vec::new());
         let upload = Self {
             remote,
-            note,
+            upload_record,
             id,
             part,
             in_flight_part,
@@ -58,17 +59,17 @@ impl MultipartUpload {
             completing: false,
         };
         upload
-            .note
+            .upload_record
             .as_ref()
-            .map_or(Ok(()), |note| note.put(&text))?;
+            .map_or(Ok(()), |upload_record| upload_record.put(&text))?;
         Ok(upload)
     }
 
-    /// Makes the object visible, whole.
+    /// Completes the upload, which makes the object visible.
     ///
     /// # Errors
-    /// When another run has given it up, the store refuses, or cannot be asked: then it may be
-    /// there or not.
+    /// If another run has aborted the upload, or if the request fails. After an error the object
+    /// may exist.
     pub fn finish(&mut self) -> io::Result<()> {
         let last = std::mem::take(&mut self.part).freeze();
         if !last.is_empty() || self.in_flight_part.is_none() {
@@ -89,37 +90,40 @@ impl MultipartUpload {
                 .map_err(|error| to_io_error(&error))
         });
         match finished {
-            // An attempt whose answer was lost has ended the upload.
+            // An earlier attempt, whose response was lost, has completed the upload.
             Err(error) if error.kind() == ErrorKind::NotFound && self.is_there()? => {}
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(io::Error::other(
-                    "another run, which has begun to write here, has given it up",
+                    "another run, which has started to write here, has aborted this upload",
                 ));
             }
             finished => finished?,
         }
-        if let Some(note) = &self.note
-            && let Err(error) = note.remove()
+        if let Some(upload_record) = &self.upload_record
+            && let Err(error) = upload_record.remove()
         {
-            tracing::debug!("{note}: could not be removed: {error}");
+            tracing::debug!(
+                location = %upload_record, %error,
+                "cannot remove the record of an upload"
+            );
         }
         Ok(())
     }
 
-    /// Whether the object is there as it was sent. No other writer uses its name, which holds the
-    /// epoch.
+    /// Whether the object exists with the size that was sent. No other writer uses its name, which
+    /// contains the epoch.
     fn is_there(&self) -> io::Result<bool> {
         let there = persist(&self.remote, || self.remote.head())?;
         Ok(there.is_some_and(|entry| entry.size == self.bytes))
     }
 
-    /// Sends a part, once the one before has arrived.
+    /// Sends a part after the previous one has arrived.
     fn send(&mut self, part: Bytes) -> io::Result<()> {
         self.await_part()?;
         if self.sent.len() == MAX_PARTS {
-            let most = crate::units::ByteSize(MAX_PARTS as u64 * PART as u64);
+            let max_size = crate::units::ByteSize(MAX_PARTS as u64 * PART as u64);
             return Err(io::Error::other(format!(
-                "an object holds at most {most}; make files smaller"
+                "an object holds at most {max_size}; configure smaller files"
             )));
         }
         self.bytes += part.len() as u64;
@@ -137,7 +141,7 @@ impl MultipartUpload {
         })
     }
 
-    /// Waits for the part that is on its way.
+    /// Waits for the part that is in flight.
     fn await_part(&mut self) -> io::Result<()> {
         let Some((sending, part)) = self.in_flight_part.take() else {
             return Ok(());
@@ -175,17 +179,17 @@ impl Drop for MultipartUpload {
         if self.completing {
             return;
         }
-        // A part that is still on its way could arrive after the end, and be kept for ever.
+        // A part that arrives after the abort would stay in the bucket.
         let _ = self
             .in_flight_part
             .take()
             .map(|(sending, _)| sending.wait());
         let ended = self.remote.abort(self.id.clone());
-        let ended = ended.and_then(|()| self.note.as_ref().map_or(Ok(()), S3Path::remove));
+        let ended = ended.and_then(|()| self.upload_record.as_ref().map_or(Ok(()), S3Path::remove));
         if let Err(error) = ended {
             tracing::warn!(
-                "{}: what was sent of it could not be removed: {error}",
-                self.remote
+                location = %self.remote, %error,
+                "cannot remove the parts of an unfinished upload"
             );
         }
     }

@@ -1,5 +1,5 @@
-//! How long sinks wait for a store that is out of reach: in a run without an end, until it answers
-//! or the run is to stop.
+//! The waiting of sinks for an unreachable store: a run without an end waits until the store
+//! responds or the run is stopped.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -8,19 +8,19 @@ use prometheus::IntGauge;
 #[cfg(feature = "object-store")]
 pub(super) use waiting::{UNREACHABLE, persist};
 
-/// Set while sinks wait; counts those that do.
+/// The gauge of waiting sinks; `None` if sinks do not wait.
 static WAITING: Mutex<Option<IntGauge>> = Mutex::new(None);
 
 fn lock() -> MutexGuard<'static, Option<IntGauge>> {
     WAITING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// From now on sinks of this process wait for stores; `waiting` counts them.
+/// Makes the sinks of this process wait for unreachable stores; `waiting` counts them.
 pub fn begin_to_wait(waiting: &IntGauge) {
     *lock() = Some(waiting.clone());
 }
 
-/// From now on they do not: what a store does not answer is an error.
+/// Makes the sinks of this process fail if a store is unreachable, and wakes the waiting ones.
 pub fn stop_waiting() {
     *lock() = None;
     #[cfg(feature = "object-store")]
@@ -36,18 +36,18 @@ mod waiting {
 
     use super::lock;
 
-    /// The kind of an error after which the same request may succeed later.
+    /// The error kind after which the same request may succeed later.
     pub(in super::super) const UNREACHABLE: ErrorKind = ErrorKind::NotConnected;
 
-    /// Notified when sinks no longer wait.
+    /// Notified by [`super::stop_waiting`].
     pub(super) static CHANGED: Condvar = Condvar::new();
 
-    /// Pauses between requests, which the client has repeated already: from the first to the
-    /// longest, each twice the last.
+    /// The first and the maximum pause between requests, each of which the client has already
+    /// repeated. A pause is twice the previous one.
     const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-    /// Makes a request about `place`, and makes it again while the store is out of reach and sinks
-    /// wait for it.
+    /// Makes a request for the location `place`, and repeats it while the store is unreachable and
+    /// sinks wait for stores.
     ///
     /// # Errors
     /// Those of the request.
@@ -70,7 +70,10 @@ mod waiting {
                 gauge.inc();
                 gauge.clone()
             });
-            tracing::warn!("{place}: {error}; tried again in {} s", pause.as_secs());
+            tracing::warn!(
+                location = %place, %error, retry_in_s = pause.as_secs(),
+                "the store is unreachable; the request will be repeated"
+            );
             let waited = CHANGED.wait_timeout_while(waiting, pause, |waiting| waiting.is_some());
             if waited.unwrap_or_else(PoisonError::into_inner).0.is_none() {
                 break Err(error);
@@ -80,7 +83,7 @@ mod waiting {
         if let Some(gauge) = counted {
             gauge.dec();
             if outcome.is_ok() {
-                tracing::info!("{place}: the store answers again");
+                tracing::info!(location = %place, "the store is reachable again");
             }
         }
         outcome
@@ -93,16 +96,16 @@ mod waiting {
 
         #[test]
         fn request_is_repeated_only_while_sinks_wait() {
-            let unreachable = || io::Error::new(UNREACHABLE, "silence");
-            let mut asked = 0;
+            let unreachable = || io::Error::new(UNREACHABLE, "no response");
+            let mut requests = 0;
             let mut refused = || {
-                asked += 1;
+                requests += 1;
                 Err::<(), _>(unreachable())
             };
             assert!(persist(&"s3://b", &mut refused).is_err());
-            assert_eq!(asked, 1);
+            assert_eq!(requests, 1);
 
-            let gauge = prometheus::IntGauge::new("waiting", "sinks").expect("a gauge");
+            let gauge = prometheus::IntGauge::new("waiting", "sinks").expect("valid metric name");
             begin_to_wait(&gauge);
             let mut answers = vec![Ok(gauge.get() + 5), Err(unreachable())];
             let answered = persist(&"s3://b", || answers.pop().unwrap_or(Ok(0)));

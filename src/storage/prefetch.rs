@@ -1,4 +1,4 @@
-//! What is asked of a store before it is wanted, so that many requests take the time of one.
+//! Requests for an object before it is read, so that many objects take the latency of one.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use super::block_reader::BlockReader;
 use super::blocking::PendingRequest;
 use super::{FileReader, S3Path, StoreEntry};
 
-/// An object that will be read: what the store knows of it, and its ends, where readers begin.
+/// A requested object: its entry and its first and last block, where readers start.
 #[derive(Debug)]
 pub struct PrefetchedObject {
     head: PendingRequest<io::Result<Option<StoreEntry>>>,
@@ -23,11 +23,10 @@ impl PrefetchedObject {
         })
     }
 
-    /// Waits for what the store knows of the object; `None` where there is none any more.
+    /// Waits for the entry of the object, which is `None` if the object no longer exists.
     ///
     /// # Errors
-    /// When the store refuses, or cannot be asked. What is wrong with the bytes shows when they are
-    /// read.
+    /// If the request for the entry fails. Errors of the content are returned when it is read.
     pub fn wait(self) -> io::Result<(Option<StoreEntry>, FileReader)> {
         Ok((self.head.wait()??, FileReader::Object(self.blocks)))
     }

@@ -1,4 +1,4 @@
-//! A file that is open for reading, wherever it lies.
+//! The reader of a local file or an object.
 
 use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
@@ -16,32 +16,32 @@ use super::block_reader::BlockReader;
 use super::s3_disabled::BlockReader;
 use crate::error::ErrorClass;
 
-/// A file of this machine. All handles to it share the first error of the environment that a read
-/// met: libraries that read it report such an error as if the content were broken.
+/// A local file. All its handles share the first error of the environment, since libraries report
+/// such an error as if the content were damaged.
 #[derive(Debug)]
 pub struct LocalFile {
     file: File,
     /// An error code of the operating system; 0 before the first error.
     failure: Arc<AtomicI32>,
-    /// The bytes that it had when it was listed; 0 where they are not known.
+    /// The size in bytes when the file was listed; 0 if unknown.
     size: u64,
 }
 
 impl LocalFile {
-    fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
+    fn record<T>(&self, result: io::Result<T>) -> io::Result<T> {
         if let Err(error) = &result
             && error.kind() != ErrorKind::Interrupted
             && !ErrorClass::of(error).concerns_file()
         {
             let code = error.raw_os_error().unwrap_or(Errno::NOMEM.raw_os_error());
-            // The first error is kept: those after it may be its consequences.
+            // Later errors may be consequences of the first one.
             let _ = self.failure.compare_exchange(0, code, Relaxed, Relaxed);
         }
         result
     }
 
     fn try_clone(&self) -> io::Result<Self> {
-        let file = self.note(self.file.try_clone())?;
+        let file = self.record(self.file.try_clone())?;
         Ok(Self {
             file,
             failure: Arc::clone(&self.failure),
@@ -49,10 +49,9 @@ impl LocalFile {
         })
     }
 
-    /// The end of the file comes where it was when the file was listed: before it, what was cut off
-    /// could end a value.
+    /// Fails if the file ends before its listed size, since the truncation could cut a value.
     fn check_end(&self) -> io::Result<()> {
-        let end = self.note((&self.file).stream_position())?;
+        let end = self.record((&self.file).stream_position())?;
         if end >= self.size {
             return Ok(());
         }
@@ -61,23 +60,23 @@ impl LocalFile {
     }
 }
 
-/// A file that is read from any place in it.
+/// A file with random access.
 #[derive(Debug)]
 pub enum FileReader {
-    /// A file of this machine.
+    /// A local file.
     File(LocalFile),
     /// An object, read by blocks.
     Object(BlockReader),
 }
 
 impl FileReader {
-    /// Its length in bytes.
+    /// The size in bytes.
     ///
     /// # Errors
-    /// When the system cannot tell.
+    /// If the metadata of a local file cannot be read.
     pub fn length(&self) -> io::Result<u64> {
         match self {
-            Self::File(local) => Ok(local.note(local.file.metadata())?.len()),
+            Self::File(local) => Ok(local.record(local.file.metadata())?.len()),
             Self::Object(blocks) => Ok(blocks.len()),
         }
     }
@@ -85,7 +84,7 @@ impl FileReader {
     /// Another handle to the same file.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// If the system cannot duplicate the file descriptor.
     pub fn try_clone(&self) -> io::Result<Self> {
         match self {
             Self::File(local) => local.try_clone().map(Self::File),
@@ -94,7 +93,7 @@ impl FileReader {
     }
 
     /// The error of the environment that made a read fail, with its class. It is not a verdict on
-    /// the file: what could not be read is not rejected, and a later run reads it.
+    /// the file: the unread rows are not rejected, and a later run reads them.
     #[must_use]
     pub fn failure(&self) -> Option<(ErrorClass, io::Error)> {
         match self {
@@ -111,7 +110,7 @@ impl FileReader {
 }
 
 impl FileReader {
-    /// A file that has so many bytes: a read that meets its end before them fails.
+    /// A local file of `size` bytes. A read that reaches the end of the file before `size` fails.
     pub fn of_size(file: File, size: u64) -> Self {
         Self::File(LocalFile {
             file,
@@ -132,7 +131,7 @@ impl Read for FileReader {
         match self {
             Self::File(local) => {
                 let read = local.file.read(into);
-                let read = local.note(read)?;
+                let read = local.record(read)?;
                 if read == 0 && !into.is_empty() {
                     local.check_end()?;
                 }
@@ -148,7 +147,7 @@ impl Seek for FileReader {
         match self {
             Self::File(local) => {
                 let place = local.file.seek(to);
-                local.note(place)
+                local.record(place)
             }
             Self::Object(blocks) => blocks.seek(to),
         }
@@ -158,9 +157,9 @@ impl Seek for FileReader {
 impl Length for FileReader {
     fn len(&self) -> u64 {
         match self {
-            // The trait has no way to return an error; it is kept, as that of every read.
+            // The trait cannot return an error, so it is only recorded for `failure`.
             Self::File(local) => local
-                .note(local.file.metadata())
+                .record(local.file.metadata())
                 .map_or(0, |metadata| metadata.len()),
             Self::Object(blocks) => blocks.len(),
         }
@@ -190,7 +189,7 @@ impl ChunkReader for FileReader {
                 let read = file.take(length as u64).read_to_end(&mut bytes)?;
                 if read != length {
                     return Err(ParquetError::EOF(format!(
-                        "expected {length} bytes from {start} on, read only {read}"
+                        "expected {length} bytes from offset {start}, read only {read}"
                     )));
                 }
                 Ok(bytes.into())

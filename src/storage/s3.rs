@@ -1,4 +1,4 @@
-//! Prefixes and objects of S3-compatible stores: listed, read, put.
+//! Prefixes and objects of S3-compatible stores, and the requests that list, read and write them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -28,36 +28,35 @@ use super::{ObjectListing, SCHEME, StoreEntry, UnusableKeys};
 pub struct S3Path {
     store: Arc<AmazonS3>,
     bucket: Arc<str>,
-    /// Parts with `/` between them, none before or after.
+    /// Key parts joined with `/`, without a leading or trailing one.
     key: String,
 }
 
 const S3: &str = "s3";
-/// How often an object is created that the store says exists, and that cannot be read.
+/// Maximum number of attempts to create an object that the store reports as existing but cannot
+/// return.
 const CREATE_ATTEMPTS: usize = 10;
 
 impl S3Path {
-    /// Understands `s3://bucket/key`. Endpoint, region and credentials come from the environment;
-    /// nothing is asked yet.
+    /// Parses `s3://bucket/key`. The endpoint, the region and the credentials are taken from the
+    /// environment. No request is made.
     ///
     /// # Errors
-    /// What is wrong with the URL or the environment.
+    /// A message, if the URL or an environment variable is invalid.
     pub fn parse(url: &str) -> Result<Self, String> {
-        let expected = "expected s3://bucket/prefix, or a path";
+        let expected = "expected `s3://bucket/prefix` or a local path";
         let (scheme, rest) = url.split_once(SCHEME).unwrap_or_default();
         if scheme != S3 {
-            return Err(format!(
-                "`{scheme}://` is no kind of location that is known; {expected}"
-            ));
+            return Err(format!("unsupported scheme `{scheme}://`; {expected}"));
         }
         let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
         if bucket.is_empty()
             || bucket.contains(|c: char| !(c.is_ascii_alphanumeric() || "-._".contains(c)))
         {
-            return Err(format!("`{bucket}` is no name of a bucket; {expected}"));
+            return Err(format!("`{bucket}` is not a bucket name; {expected}"));
         }
         let key = Path::parse(key)
-            .map_err(|error| format!("`{key}` is no key of an object: {error}; {expected}"))?;
+            .map_err(|error| format!("`{key}` is not an object key: {error}; {expected}"))?;
         let store = client(bucket).map_err(|error| format!("s3://{bucket}: {error}"))?;
         Ok(Self {
             store,
@@ -66,7 +65,7 @@ impl S3Path {
         })
     }
 
-    /// What is called `name` below this.
+    /// The path `name` below this one.
     #[must_use]
     pub fn join(&self, name: &str) -> Self {
         let key = if self.key.is_empty() {
@@ -80,7 +79,7 @@ impl S3Path {
         }
     }
 
-    /// The prefix that this lies in, and what it is called there; `None` for a whole bucket.
+    /// The parent prefix and the name below it; `None` for the root of a bucket.
     #[must_use]
     pub fn parent(&self) -> Option<(Self, String)> {
         let (prefix, name) = self.key.rsplit_once('/').unwrap_or(("", &self.key));
@@ -95,19 +94,19 @@ impl S3Path {
         })
     }
 
-    /// The objects below this. What marks a folder is none.
+    /// The objects below this prefix, without folder markers.
     ///
     /// # Errors
-    /// When the store refuses, or cannot be asked.
+    /// If the request fails.
     pub fn list(&self) -> io::Result<ObjectListing> {
         let (prefix, store) = (self.path()?, self.store());
         block_on(pages(store, prefix, None))?.map_err(|error| to_io_error(&error))
     }
 
-    /// Whether there is an object below this.
+    /// Whether an object has a key below this prefix.
     ///
     /// # Errors
-    /// When the store refuses, or cannot be asked.
+    /// If the request fails.
     pub fn has_objects(&self) -> io::Result<bool> {
         let (prefix, store) = (self.path()?, self.store());
         block_on(async move {
@@ -120,10 +119,10 @@ impl S3Path {
         .map_err(|error: Error| to_io_error(&error))
     }
 
-    /// The objects directly below this, by name.
+    /// The objects directly below this prefix, sorted by name.
     ///
     /// # Errors
-    /// When the store refuses, or cannot be asked.
+    /// If the request fails.
     pub fn children(&self) -> io::Result<Vec<StoreEntry>> {
         let prefix = self.path()?;
         let listed = persist(self, || {
@@ -135,15 +134,15 @@ impl S3Path {
         Ok(entries)
     }
 
-    /// What the store knows of this object; `None` where there is none.
+    /// The entry of this object; `None` if it does not exist.
     ///
     /// # Errors
-    /// When the store refuses, or cannot be asked.
+    /// If the request fails.
     pub fn head(&self) -> io::Result<Option<StoreEntry>> {
         self.request_head()?.wait()?
     }
 
-    /// Asks what the store knows of this object.
+    /// Requests the entry of this object without waiting for it.
     pub(super) fn request_head(
         &self,
     ) -> io::Result<PendingRequest<io::Result<Option<StoreEntry>>>> {
@@ -161,42 +160,43 @@ impl S3Path {
         })
     }
 
-    /// Asks for what reading an object of `size` bytes under `etag` begins with, and does not wait.
+    /// Requests the entry and the ends of an object of `size` bytes with the entity tag `etag`,
+    /// without waiting for them.
     ///
     /// # Errors
-    /// When requests cannot be made at all.
+    /// If no request can be started.
     pub fn prefetch(&self, size: u64, etag: Option<&str>) -> io::Result<PrefetchedObject> {
         PrefetchedObject::start(self, size, etag)
     }
 
-    /// Reads an object of `size` bytes by blocks; each is of the content that `etag` names, where
-    /// it is given.
+    /// The block reader of an object of `size` bytes. If `etag` is given, a read fails if the
+    /// content has another entity tag.
     pub fn block_reader(&self, size: u64, etag: Option<&str>) -> BlockReader {
         BlockReader::new(self.clone(), size, etag.map(str::to_owned))
     }
 
-    /// All bytes of an object.
+    /// The content of an object.
     ///
     /// # Errors
-    /// `NotFound` where it is not there or has another etag; when the store refuses, or cannot be
-    /// asked.
+    /// `NotFound` if the object does not exist, `StaleNetworkFileHandle` if its entity tag is not
+    /// `etag`, and the errors of other failed requests.
     pub fn read(&self, etag: Option<&str>) -> io::Result<Vec<u8>> {
         self.request(None, etag)?.wait()?.map(Vec::from)
     }
 
-    /// All bytes of these objects, each with the etag that it must have, asked for at once.
+    /// The contents of these objects, each with its expected entity tag, requested concurrently.
     pub fn read_all(objects: &[(Self, Option<String>)]) -> Vec<io::Result<Vec<u8>>> {
-        let asked: Vec<_> = objects
+        let requests: Vec<_> = objects
             .iter()
             .map(|(object, etag)| object.request(None, etag.as_deref()))
             .collect();
-        asked
+        requests
             .into_iter()
             .map(|pending| pending?.wait()?.map(Vec::from))
             .collect()
     }
 
-    /// Asks for a range of an object, or for all of it.
+    /// Requests a range of an object, or all of it if `range` is `None`.
     pub(super) fn request(
         &self,
         range: Option<std::ops::Range<u64>>,
@@ -209,15 +209,15 @@ impl S3Path {
         };
         let (path, store) = (self.path()?, Arc::clone(&self.store));
         spawn(async move {
-            let answer = async { store.get_opts(&path, options).await?.bytes().await };
-            answer.await.map_err(|error| to_io_error(&error))
+            let response = async { store.get_opts(&path, options).await?.bytes().await };
+            response.await.map_err(|error| to_io_error(&error))
         })
     }
 
-    /// Puts an object in place of what is there.
+    /// Writes or replaces an object.
     ///
     /// # Errors
-    /// When the store refuses, or cannot be asked.
+    /// If the request fails.
     pub fn put(&self, bytes: &[u8]) -> io::Result<()> {
         let (path, payload) = (self.path()?, PutPayload::from(bytes.to_vec()));
         persist(self, || {
@@ -228,12 +228,13 @@ impl S3Path {
         })
     }
 
-    /// Puts an object where there is none; `false` where there is one of other content. One of the
-    /// same content may be that of an attempt whose answer was lost: callers make their content
-    /// differ from that of other writers, or may take theirs for it.
+    /// Writes an object that does not exist yet. Returns `false` if one with other content exists.
+    /// An object with the same content counts as written by this call, since the response to an
+    /// earlier attempt may have been lost. Callers therefore need content that differs from that of
+    /// other writers, unless they may accept theirs.
     ///
     /// # Errors
-    /// When the store refuses, or cannot be asked.
+    /// If the request fails.
     pub fn put_if_absent(&self, bytes: &[u8]) -> io::Result<bool> {
         let (path, payload) = (self.path()?, PutPayload::from(bytes.to_vec()));
         for _ in 0..CREATE_ATTEMPTS {
@@ -252,20 +253,21 @@ impl S3Path {
             }
             match self.read(None) {
                 Ok(there) => return Ok(there == bytes),
-                // Another writer was about to create it, and did not.
+                // Another writer started to create the object but did not complete it.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
         Err(io::Error::other(
-            "the store says that this object exists, and that it does not",
+            "the store refuses to create this object because it exists, but reports it as missing \
+             when it is read",
         ))
     }
 
-    /// Removes an object; one that is not there is no error.
+    /// Removes an object. A missing object is not an error.
     ///
     /// # Errors
-    /// When the store refuses, or cannot be asked.
+    /// If the request fails.
     pub fn remove(&self) -> io::Result<()> {
         let (path, store) = (self.path()?, self.store());
         match block_on(async move { store.delete(&path).await })? {
@@ -274,20 +276,20 @@ impl S3Path {
         }
     }
 
-    /// Begins to write an object, which is there once it is finished; what it takes to give it up
-    /// stands in `note` until then.
+    /// Starts to write an object, which becomes visible when it is finished. Until then
+    /// `upload_record` holds the upload identifier, with which the upload can be aborted.
     ///
     /// # Errors
-    /// When the store refuses, or cannot be asked.
-    pub fn upload(&self, note: Option<Self>) -> io::Result<MultipartUpload> {
-        MultipartUpload::begin(self.clone(), note)
+    /// If the request fails.
+    pub fn upload(&self, upload_record: Option<Self>) -> io::Result<MultipartUpload> {
+        MultipartUpload::begin(self.clone(), upload_record)
     }
 
-    /// Gives up the upload that this note is about, whoever began it, so that it cannot be finished
-    /// any more, and removes the note.
+    /// Aborts the upload of this record, regardless of the process that started it, and
+    /// removes the record. The upload can then no longer be finished.
     ///
     /// # Errors
-    /// When the store refuses, or cannot be asked.
+    /// If a request fails, or if the record is not valid JSON.
     pub fn abort_recorded_upload(&self) -> io::Result<()> {
         let text = match self.read(None) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -303,7 +305,7 @@ impl S3Path {
         self.remove()
     }
 
-    /// Removes what was sent of an object; it is no error where it is finished, or was given up.
+    /// Aborts an upload and removes its parts. A finished or aborted upload is not an error.
     pub(super) fn abort(&self, id: String) -> io::Result<()> {
         let (path, store) = (self.path()?, self.store());
         match block_on(async move { store.abort_multipart(&path, &id).await })? {
@@ -312,7 +314,7 @@ impl S3Path {
         }
     }
 
-    /// The text of a note about an upload of this object.
+    /// The content of the record that records the upload `id` of this object.
     pub(super) fn read_upload_record(&self, id: &str) -> io::Result<Vec<u8>> {
         serde_json::to_vec(&(&self.key, id)).map_err(io::Error::other)
     }
@@ -327,7 +329,7 @@ impl S3Path {
     }
 }
 
-/// What keys below a prefix begin with; `None` for a whole bucket.
+/// The beginning of all keys below a prefix; `None` for the root of a bucket.
 fn below(prefix: &Path) -> Option<String> {
     (!prefix.as_ref().is_empty()).then(|| format!("{prefix}/"))
 }
@@ -366,7 +368,7 @@ async fn pages(
             return Ok(objects);
         }
         if page_token == token {
-            let source = "a listing leads to itself".into();
+            let source = "the store returned the same continuation token twice".into();
             return Err(Error::Generic {
                 store: "S3",
                 source,
@@ -400,7 +402,7 @@ impl StoreEntry {
     }
 }
 
-/// An etag as HTTP wants it.
+/// The entity tag in the form of an HTTP header.
 fn quoted(etag: &str) -> String {
     if etag.starts_with("W/") {
         etag.to_owned()
@@ -426,7 +428,7 @@ impl fmt::Display for S3Path {
     }
 }
 
-/// The URL alone: clients hold credentials.
+/// Shows only the URL, since the client holds credentials.
 impl fmt::Debug for S3Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -440,7 +442,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_names_a_bucket_and_perhaps_a_key() {
+    fn url_has_a_bucket_and_an_optional_key() {
         let name = |url: &str| S3Path::parse(url).map(|remote| remote.to_string());
         assert_eq!(
             name("s3://bucket/a/b c*/"),
@@ -455,13 +457,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_url_is_said() {
+    fn invalid_url_is_refused_with_its_invalid_part() {
         let fault = |url: &str| S3Path::parse(url).unwrap_err();
-        assert!(fault("gs://bucket/x").starts_with("`gs://` is no kind of location that is known"));
-        assert!(
-            fault("s3:///x").starts_with("`` is no name of a bucket; expected s3://bucket/prefix")
+        let expected = "expected `s3://bucket/prefix` or a local path";
+        assert_eq!(
+            fault("gs://bucket/x"),
+            format!("unsupported scheme `gs://`; {expected}")
         );
-        assert!(fault("s3://me:pass@host/x").contains("is no name of a bucket"));
-        assert!(fault("s3://bucket/a//b").contains("is no key of an object"));
+        assert_eq!(
+            fault("s3:///x"),
+            format!("`` is not a bucket name; {expected}")
+        );
+        assert_eq!(
+            fault("s3://me:pass@host/x"),
+            format!("`me:pass@host` is not a bucket name; {expected}")
+        );
+        let key = fault("s3://bucket/a//b");
+        assert!(key.starts_with("`a//b` is not an object key: "), "{key}");
     }
 }

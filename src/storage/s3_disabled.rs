@@ -1,4 +1,4 @@
-//! What stands for object stores in a build without them: types that have no value.
+//! Substitutes for the types of object stores in a build without them, which have no values.
 
 use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -7,23 +7,23 @@ use bytes::Bytes;
 
 use super::{FileReader, ObjectListing, StoreEntry};
 
-/// What there is none of.
+/// A type without values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Never {}
 
-/// A prefix or object of a bucket: none here.
+/// A prefix or object of a bucket; has no values in this build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3Path(Never);
 
-/// An object that is being read: none here.
+/// The reader of an object; has no values in this build.
 #[derive(Debug, Clone)]
 pub struct BlockReader(Never);
 
-/// An object that will be read: none here.
+/// A requested object; has no values in this build.
 #[derive(Debug)]
 pub struct PrefetchedObject(Never);
 
-/// An object that is being written: none here.
+/// The writer of an object; has no values in this build.
 #[derive(Debug)]
 pub struct MultipartUpload(Never);
 
@@ -32,7 +32,8 @@ pub struct MultipartUpload(Never);
 impl S3Path {
     pub fn parse(_: &str) -> Result<Self, String> {
         Err(
-            "this build has no object stores; build with `--features object-store`, or name a path"
+            "this build does not support object stores; build with `--features object-store`, or \
+             use a local path"
                 .to_owned(),
         )
     }

@@ -1,4 +1,4 @@
-//! A file that is being written, wherever it will lie: nobody sees it before it is whole.
+//! The writer of a local file or an object that becomes visible only when it is complete.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -8,7 +8,8 @@ use super::{Location, MultipartUpload, S3Path};
 use crate::error::StageError;
 use crate::fs_durable::{create_temp, failpoint, fsync_dir, temp_path};
 
-/// Dropped before it is finished, it is as if it had never been; after a crash, too.
+/// A writer. A file that is not finished, because the writer was dropped or the process crashed,
+/// does not become visible.
 #[derive(Debug)]
 pub struct AtomicWriter {
     location: Location,
@@ -18,24 +19,27 @@ pub struct AtomicWriter {
 
 #[derive(Debug)]
 enum WriterTarget {
-    /// A file under a temporary name, and the name that it will bear.
+    /// A file with a temporary name, and its final path.
     File(File, PathBuf),
     Object(Box<MultipartUpload>),
 }
 
 impl AtomicWriter {
-    pub(super) fn begin(location: &Location, note: Option<S3Path>) -> Result<Self, StageError> {
+    pub(super) fn begin(
+        location: &Location,
+        upload_record: Option<S3Path>,
+    ) -> Result<Self, StageError> {
         let place = match location {
             Location::Local(path) => {
-                let unfinished = temp_path(path);
+                let temporary = temp_path(path);
                 WriterTarget::File(
-                    create_temp(&unfinished).map_err(StageError::io(&unfinished))?,
+                    create_temp(&temporary).map_err(StageError::io(&temporary))?,
                     path.clone(),
                 )
             }
             Location::Remote(remote) => WriterTarget::Object(Box::new(
                 remote
-                    .upload(note)
+                    .upload(upload_record)
                     .map_err(|error| location.io_error(error))?,
             )),
         };
@@ -46,15 +50,15 @@ impl AtomicWriter {
         })
     }
 
-    /// Bytes that were written.
+    /// Number of bytes written.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Gives the file its name, durably. Nothing may be written to it then.
+    /// Makes the file durable and visible. The caller must not write to it afterwards.
     ///
     /// # Errors
-    /// When it cannot be made durable; then it may bear its name or not.
+    /// If it cannot be made durable. The file may be visible after an error.
     pub fn finish(&mut self) -> Result<(), StageError> {
         match &mut self.place {
             WriterTarget::File(file, path) => {

@@ -1,4 +1,4 @@
-//! Which batches are durable in every sink, and who wants to know what became of them.
+//! Tracks which batches every sink has committed, and sends acknowledgements to the sources.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,30 +8,30 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::batch::{Batch, BatchAck, Provenance, Reject};
 
-/// Follows each batch from its dispatch until every sink has it.
+/// Tracks each batch from its dispatch until every sink has committed it.
 pub(super) struct AckTracker {
     state: Mutex<AckState>,
 }
 
 struct AckState {
-    /// The number of the batch that has waited longest.
+    /// The number of the oldest batch that is not committed by every sink.
     first: u64,
     unacked: VecDeque<UnackedBatch>,
-    /// Per sink, the number below which everything is durable.
+    /// Per sink, the number below which all batches are durable.
     durable: Vec<u64>,
-    /// Sources that listen, by their place in the plan.
+    /// The sources that receive acknowledgements, by their index in the plan.
     subscribers: BTreeMap<usize, UnboundedSender<BatchAck>>,
 }
 
 struct UnackedBatch {
     source: usize,
     since: Instant,
-    /// Kept only where somebody listens.
+    /// Stored only if the source has subscribed.
     ack: Option<BatchAck>,
 }
 
 impl AckTracker {
-    /// For so many sinks, rejects counted as one.
+    /// Creates a tracker for this number of sinks. The rejects dataset counts as a sink.
     pub(super) fn new(sinks: usize) -> Self {
         let durable = vec![0; sinks];
         let state = AckState {
@@ -49,16 +49,16 @@ impl AckTracker {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells `listener` from now on what becomes of the batches of a source.
-    pub(super) fn subscribe(&self, source: usize, listener: UnboundedSender<BatchAck>) {
-        self.state().subscribers.insert(source, listener);
+    /// Sends the acknowledgements of the batches of a source to `subscriber` from now on.
+    pub(super) fn subscribe(&self, source: usize, subscriber: UnboundedSender<BatchAck>) {
+        self.state().subscribers.insert(source, subscriber);
     }
 
-    /// The next number is on its way.
+    /// Adds the batch with the next number.
     pub(super) fn begin(&self, source: usize, provenance: &Arc<Provenance>) {
         let mut state = self.state();
-        let listened = state.subscribers.contains_key(&source);
-        let ack = listened.then(|| BatchAck {
+        let is_subscribed = state.subscribers.contains_key(&source);
+        let ack = is_subscribed.then(|| BatchAck {
             provenance: Arc::clone(provenance),
             rejected: Vec::new(),
             filtered: Vec::new(),
@@ -70,33 +70,34 @@ impl AckTracker {
         });
     }
 
-    /// A batch has been through the graph; these of its records were refused, those were not.
+    /// Records the rejects and the outputs of a batch that has been processed. A record that is in
+    /// neither was filtered out.
     pub(super) fn on_processed(
         &self,
         number: u64,
-        refused: Vec<(Arc<str>, Reject)>,
+        rejected: Vec<(Arc<str>, Reject)>,
         outputs: &[Batch],
     ) {
         let mut state = self.state();
-        let place = number
+        let index = number
             .checked_sub(state.first)
-            .and_then(|place| usize::try_from(place).ok());
-        let waiting = place.and_then(|place| state.unacked.get_mut(place));
+            .and_then(|index| usize::try_from(index).ok());
+        let waiting = index.and_then(|index| state.unacked.get_mut(index));
         if let Some(ack) = waiting.and_then(|waiting| waiting.ack.as_mut()) {
-            let refused_ones = refused.iter().map(|(_, reject)| reject.ordinal);
+            let rejected_ordinals = rejected.iter().map(|(_, reject)| reject.ordinal);
             let kept: BTreeSet<u32> = outputs
                 .iter()
                 .flat_map(|batch| &batch.row_ordinals)
                 .copied()
-                .chain(refused_ones)
+                .chain(rejected_ordinals)
                 .collect();
             let all = u32::try_from(ack.provenance.len()).unwrap_or(u32::MAX);
             ack.filtered = (0..all).filter(|ordinal| !kept.contains(ordinal)).collect();
-            ack.rejected = refused;
+            ack.rejected = rejected;
         }
     }
 
-    /// A sink has made everything below this number durable.
+    /// Records that a sink has made all batches below this number durable.
     pub(super) fn durable(&self, sink: usize, below: u64) {
         let mut state = self.state();
         state.durable[sink] = below;
@@ -106,14 +107,14 @@ impl AckTracker {
                 return;
             };
             state.first += 1;
-            if let (Some(ack), Some(listener)) = (ack, state.subscribers.get(&source)) {
-                // Who does not listen any more has ended.
-                let _ = listener.send(ack);
+            if let (Some(ack), Some(subscriber)) = (ack, state.subscribers.get(&source)) {
+                // Sending fails only if the source has ended.
+                let _ = subscriber.send(ack);
             }
         }
     }
 
-    /// For how long the oldest record has waited that is not durable yet; `None` where none waits.
+    /// The age of the oldest batch that is not durable in every sink; `None` if there is none.
     pub(super) fn oldest_unacked(&self) -> Option<Duration> {
         self.state()
             .unacked
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fate_is_told_in_order_once_the_slowest_sink_has_the_batch() {
+    fn acks_are_sent_in_order_after_the_slowest_sink() {
         let tracker = AckTracker::new(2);
         let (sender, mut acks) = tokio::sync::mpsc::unbounded_channel();
         tracker.subscribe(7, sender);
@@ -149,14 +150,14 @@ mod tests {
             &[],
         );
         tracker.durable(0, 3);
-        assert!(acks.try_recv().is_err(), "the other sink has nothing yet");
+        assert!(acks.try_recv().is_err(), "the other sink has not committed");
         assert!(tracker.oldest_unacked().is_some());
         tracker.durable(1, 2);
         let first = acks.try_recv().unwrap();
         assert_eq!((first.provenance, first.filtered), (rows(0), vec![0]));
         assert!(
             acks.try_recv().is_err(),
-            "nobody listens for the other source"
+            "the other source has not subscribed"
         );
         tracker.durable(1, 3);
         let last = acks.try_recv().unwrap();

@@ -1,4 +1,4 @@
-//! Permits: how many batches, and how many bytes of them, may be in flight.
+//! Permits, which limit the number of batches in flight and their memory.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::metrics::Metrics;
 /// Bytes are counted in units of 4 KiB, so that a budget of terabytes fits the semaphore's 32 bits.
 const UNIT: u64 = 4 << 10;
 
-/// What batches in flight may take together.
+/// The limits on the batches in flight: their number and their total memory.
 pub(super) struct InFlightBudget {
     memory: Arc<Semaphore>,
     units: u32,
@@ -18,20 +18,20 @@ pub(super) struct InFlightBudget {
     gauge: IntGauge,
 }
 
-/// Lets one batch be in flight until it is dropped.
+/// The right of one batch to be in flight, until it is dropped.
 pub(super) struct InFlightPermit {
     _memory: OwnedSemaphorePermit,
     _slot: OwnedSemaphorePermit,
-    /// The share of the process that work beside the numbered batches has.
-    _turn: Option<OwnedRwLockReadGuard<()>>,
+    /// For an inference request: keeps rows that are processed alone waiting.
+    _access: Option<OwnedRwLockReadGuard<()>>,
     bytes: i64,
     gauge: IntGauge,
 }
 
 impl InFlightPermit {
-    /// The same, with a share of the process that returns with it.
-    pub(super) fn with_turn(mut self, turn: OwnedRwLockReadGuard<()>) -> Self {
-        self._turn = Some(turn);
+    /// Attaches a guard of the poison record tracker, which is released together with the permit.
+    pub(super) fn with_shared_access(mut self, access: OwnedRwLockReadGuard<()>) -> Self {
+        self._access = Some(access);
         self
     }
 }
@@ -47,8 +47,8 @@ impl InFlightBudget {
         }
     }
 
-    /// Waits until a batch of so many bytes may go. One above the whole budget waits until it is
-    /// alone.
+    /// Waits until a batch of `bytes` fits. A batch above the budget waits until no other is in
+    /// flight.
     pub(super) async fn acquire(&self, bytes: u64) -> Option<InFlightPermit> {
         let units = u32::try_from(bytes.div_ceil(UNIT))
             .unwrap_or(u32::MAX)
@@ -63,7 +63,7 @@ impl InFlightBudget {
         Some(InFlightPermit {
             _memory: memory,
             _slot: slot,
-            _turn: None,
+            _access: None,
             bytes,
             gauge: self.gauge.clone(),
         })

@@ -1,5 +1,5 @@
-//! Takes batches as they arrive from the sources, cuts them where outputs differ in what they have,
-//! numbers them, waits for room, and hands them to the workers.
+//! The dispatcher, which reads batches from the sources, cuts them at the edges of the sinks'
+//! coverage, numbers them, acquires their permits, and sends them to the workers.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError};
@@ -25,34 +25,38 @@ use crate::units::ByteSize;
 /// Why reading ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum DispatchEnd {
-    /// Every source has given all that it has.
+    /// Every source has ended.
     Exhausted,
-    /// As many records as were asked for have been read.
+    /// The requested number of records has been read.
     Limited,
-    /// Somebody asked to stop.
-    Asked,
-    /// More records were rejected than the pipeline allows, and which limit that was.
+    /// A shutdown was requested.
+    ShutdownRequested,
+    /// More records were rejected than the pipeline allows. The text names the limit.
     Rejected(String),
     /// A stage failed.
     Failed,
 }
 
 impl DispatchEnd {
-    /// Logs it, where no error does. `limit`: records that were asked for.
+    /// Logs the end of the run, unless it is a failure, which is reported as an error. `limit` is
+    /// the requested number of records.
     pub(super) fn log(&self, limit: Option<u64>) {
         match self {
-            Self::Exhausted => tracing::info!("the run ends: all sources are at their end"),
+            Self::Exhausted => tracing::info!("the run ends: all sources have ended"),
             Self::Limited => {
-                tracing::info!("the run ends: --limit {} is reached", limit.unwrap_or(0))
+                let limit = limit.unwrap_or(0);
+                tracing::info!(limit, "the run ends: the record limit (--limit) is reached");
             }
-            Self::Asked => tracing::info!("the run ends: it was asked to stop"),
-            Self::Rejected(why) => tracing::error!("the run ends: {why}"),
+            Self::ShutdownRequested => tracing::info!("the run ends: a shutdown was requested"),
+            Self::Rejected(reason) => {
+                tracing::error!(%reason, "the run ends: too many records were rejected");
+            }
             Self::Failed => {}
         }
     }
 }
 
-/// Adds how long `work` takes to a counter of nanoseconds.
+/// Runs `work` and adds its duration to a counter of nanoseconds.
 async fn timed<T>(counter: &AtomicU64, work: impl Future<Output = T>) -> T {
     let begun = Instant::now();
     let done = work.await;
@@ -75,21 +79,22 @@ pub(super) struct Dispatcher {
     /// The models of the next batch.
     pub(super) generations: watch::Receiver<Arc<Generation>>,
     pub(super) stop: FailureSignal,
-    /// Carries what sources ask for at once.
+    /// Sends the inference requests of the sources to the workers.
     pub(super) inference: InferenceQueue,
-    /// Resolve when sources have told all that they have to tell.
+    /// Each resolves when a source has sent the last responses to its clients.
     pub(super) closing: Vec<oneshot::Receiver<()>>,
-    /// Says when it is in a call that may not return.
+    /// Reports the calls of the dispatcher that may block.
     pub(super) caller: Arc<BlockingCaller>,
-    /// How many records may be rejected.
+    /// The maximum number and share of rejected records.
     pub(super) reject_limits: RejectLimits,
-    /// Records that may still be read; `None`: all.
+    /// The number of records that may still be read. `None`: no limit.
     pub(super) left: Option<u64>,
 }
 
 impl Dispatcher {
-    /// Reads until the sources end, the limit is reached, `shutdown` resolves or a stage fails. The
-    /// end is said to the reorder buffer in every case; only then the workers' channel closes.
+    /// Reads until the sources end, the limit is reached, `shutdown` resolves or a stage fails. In
+    /// each case the end is first sent to the reorder stage, and then the channel of the workers
+    /// closes.
     pub(super) async fn run(
         mut self,
         sources: Vec<SourceSlot>,
@@ -100,23 +105,23 @@ impl Dispatcher {
         let ended = tokio::select! {
             biased;
             () = stop.failed() => DispatchEnd::Failed,
-            () = shutdown => DispatchEnd::Asked,
+            () = shutdown => DispatchEnd::ShutdownRequested,
             ended = self.read_all(sources, &mut numbers) => ended,
         };
-        // The reorder buffer outlives the dispatcher; if it is gone all the same, the run has
-        // failed already.
+        // The reorder stage outlives the dispatcher. Sending fails only if it has panicked, which
+        // fails the run.
         let _ = self.done.send(WorkerMessage::End { numbers }).await;
         (ended, self.closing)
     }
 
     async fn read_all(&mut self, sources: Vec<SourceSlot>, numbers: &mut u64) -> DispatchEnd {
-        let (mut arrivals, stats) = (
+        let (mut readers, stats) = (
             SourceReaders::read(sources, &self.resume, self.stats.calls()),
             Arc::clone(&self.stats),
         );
         let mut incomplete: Option<(Arc<str>, UnreadInputs)> = None;
-        while let Some(arrival) = timed(&stats.source_wait_nanos, arrivals.next()).await {
-            match arrival {
+        while let Some(event) = timed(&stats.source_wait_nanos, readers.next()).await {
+            match event {
                 SourceEvent::Opened { stage, opened } => {
                     let OpenedSource {
                         total,
@@ -125,9 +130,9 @@ impl Dispatcher {
                         shutdown_complete,
                     } = opened;
                     let opened = &self.stats.stages[stage];
-                    let passed_over = opened.skipped_files();
-                    if !passed_over.is_empty() {
-                        tracing::info!("{} passes over {passed_over}", opened.name);
+                    let skipped = opened.skipped_files();
+                    if !skipped.is_empty() {
+                        tracing::info!(stage = &*opened.name, %skipped, "the source skips files");
                     }
                     *opened.total.lock().unwrap_or_else(PoisonError::into_inner) = total;
                     if let Some(acks) = acks {
@@ -169,7 +174,7 @@ impl Dispatcher {
         }
     }
 
-    /// Sends what is new in a batch on its way; says why there should be no more, if so.
+    /// Sends the uncommitted parts of a batch to the workers. Returns a reason if reading ends.
     async fn dispatch(
         &mut self,
         source: usize,
@@ -184,20 +189,20 @@ impl Dispatcher {
                     return Some(DispatchEnd::Limited);
                 }
             }
-            // Rows without a record do nothing to the process, and one reject may stand for very
-            // many.
+            // Rows without a record cannot crash the process, and one reject may represent millions
+            // of them.
             let parts = match batch.batch.row_ordinals.is_empty() {
                 true => vec![(part, Isolation::None)],
                 false => self.poison_records.parts(&batch.batch.provenance, part),
             };
-            for (part, care) in parts {
-                let whole = part == (0..batch.batch.provenance.len());
-                let batch = if whole {
+            for (part, isolation) in parts {
+                let is_complete = part == (0..batch.batch.provenance.len());
+                let batch = if is_complete {
                     batch.clone()
                 } else {
                     batch.slice(part)
                 };
-                if let Some(ended) = self.send(source, batch, care, numbers).await {
+                if let Some(ended) = self.send(source, batch, isolation, numbers).await {
                     return Some(ended);
                 }
             }
@@ -209,45 +214,47 @@ impl Dispatcher {
         &mut self,
         source: usize,
         batch: SourceBatch,
-        care: Isolation,
+        isolation: Isolation,
         numbers: &mut u64,
     ) -> Option<DispatchEnd> {
-        let room = self.budget.acquire(self.footprint.of(&batch));
-        let permit = timed(&self.stats.backpressure_nanos, room).await?;
+        let permit = self.budget.acquire(self.footprint.of(&batch));
+        let permit = timed(&self.stats.backpressure_nanos, permit).await?;
         let provenance = Arc::clone(&batch.batch.provenance);
         let bytes = batch.batch.records.get_array_memory_size() as u64;
         let records = batch.batch.records.num_rows() as u64 + rejected_records(&batch.rejects);
-        let quarantined = match care {
-            Isolation::Quarantined(guilt) => Some(guilt),
+        let quarantined = match isolation {
+            Isolation::Quarantined(reason) => Some(reason),
             Isolation::None | Isolation::Single => None,
         };
-        let given = if quarantined.is_some() {
+        let output = if quarantined.is_some() {
             batch.batch.records.slice(0, 0)
         } else {
             batch.batch.records.clone()
         };
         self.stats
-            .batch(source, (records, bytes), Some(&given), Duration::ZERO);
+            .batch(source, (records, bytes), Some(&output), Duration::ZERO);
         self.stats.rejected(source, &batch.rejects);
         self.acks.begin(source, &provenance);
-        let whole = if care == Isolation::Single {
+        let exclusive = if isolation == Isolation::Single {
             self.poison_records.wait_idle(*numbers).await;
-            let whole = self.poison_records.whole().await;
+            let exclusive = self.poison_records.exclusive_access().await;
             if let Some((split, row)) = provenance.row(0) {
                 let bytes = ByteSize(self.footprint.of(&batch));
                 tracing::info!(
-                    "row {row} of {} runs alone; it may take {bytes} of memory",
-                    split.name()
+                    split = split.name(),
+                    row,
+                    memory = %bytes,
+                    "a row that may have crashed the process is processed alone"
                 );
             }
-            self.caller.during(BlockingOperation::Notes, || {
-                self.poison_records.alone(Some(&provenance))
+            self.caller.during(BlockingOperation::RecordInFlight, || {
+                self.poison_records.record_single(Some(&provenance))
             });
-            Some(whole)
+            Some(exclusive)
         } else {
             None
         };
-        self.caller.during(BlockingOperation::Notes, || {
+        self.caller.during(BlockingOperation::RecordInFlight, || {
             self.poison_records.begin(*numbers, &provenance)
         });
         let generation = Arc::clone(&self.generations.borrow());
@@ -263,10 +270,10 @@ impl Dispatcher {
             return Some(DispatchEnd::Failed);
         }
         *numbers += 1;
-        if care == Isolation::Single {
+        if isolation == Isolation::Single {
             self.poison_records.wait_idle(*numbers).await;
-            self.poison_records.alone(None);
-            drop(whole);
+            self.poison_records.record_single(None);
+            drop(exclusive);
         }
         self.stats
             .exceeded(&self.reject_limits, self.stats.expected_total())

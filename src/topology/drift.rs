@@ -1,19 +1,19 @@
-//! How far the reconstruction errors of late are from those that the model's card tells.
+//! The drift of the reconstruction errors of recent records from those in the model card.
 
 use std::collections::VecDeque;
 
 use crate::model::card::ErrorStats;
 
-/// The shares of records between the quantiles that a card tells: 1, 5, 25, 50, 75, 95 and 99 %.
+/// The shares of records between the quantiles of a card: 1, 5, 25, 50, 75, 95 and 99 %.
 const SHARES: [f64; 8] = [0.01, 0.04, 0.20, 0.25, 0.25, 0.20, 0.04, 0.01];
-/// The window is that many spans, of which the last is being filled.
+/// The number of spans of the window. The last one is being filled.
 const SPANS: usize = 10;
-/// Records of a span.
+/// The number of records of a full span.
 const SPAN: u64 = 1000;
-/// Records below which a window says little.
-const ENOUGH: u64 = 500;
-/// Standard deviations above the mean beyond which an error is unusual.
-const UNUSUAL: f64 = 3.0;
+/// The minimum number of records for which a score is computed.
+const MIN_RECORDS: u64 = 500;
+/// The z-score above which an error is counted as an anomaly.
+const ANOMALY_ZSCORE: f64 = 3.0;
 
 /// The errors of the last 10,000 records, as counts between the card's quantiles.
 pub(super) struct DriftDetector {
@@ -30,25 +30,25 @@ struct DriftSpan {
     zscores: f64,
 }
 
-/// What a window says.
+/// The drift of the records of the window.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct DriftScore {
     /// Mean z-score.
     pub(super) zscore: f64,
-    /// The population stability index: the sum over bins of (a - e) ln(a / e), a being the share of
-    /// records now and e that of the card (Siddiqi, Credit Risk Scorecards, 2006). Below 0.1
-    /// nothing has changed, above 0.25 much has.
+    /// The population stability index: the sum over bins of (a - e) ln(a / e), where a is the share
+    /// of records in the window and e the share in the card (Siddiqi, Credit Risk Scorecards,
+    /// 2006). A value below 0.1 means no change, a value above 0.25 a major change.
     pub(super) psi: f64,
 }
 
 impl DriftDetector {
-    /// Against what a card says; `None` where its deviation is 0, as of a model that was validated
-    /// on nothing.
+    /// Creates a detector with the error statistics of a card as reference. `None` if the standard
+    /// deviation is 0, as in the card of a model without validation records, or not finite.
     pub(super) fn new(card: &ErrorStats) -> Option<Self> {
         let q = &card.quantiles;
         let edges = [q.p01, q.p05, q.p25, q.p50, q.p75, q.p95, q.p99];
-        let sound = card.std > 0.0 && card.mean.is_finite() && card.std.is_finite();
-        sound.then(|| Self {
+        let is_valid = card.std > 0.0 && card.mean.is_finite() && card.std.is_finite();
+        is_valid.then(|| Self {
             mean: card.mean,
             std: card.std,
             edges,
@@ -56,7 +56,7 @@ impl DriftDetector {
         })
     }
 
-    /// Takes one record's error in; says whether it is unusual.
+    /// Adds the error of one record. Returns whether its z-score is above [`ANOMALY_ZSCORE`].
     pub(super) fn observe(&mut self, error: f64) -> bool {
         let zscore = (error - self.mean) / self.std;
         if self.spans.back().is_none_or(|span| span.records == SPAN) {
@@ -68,30 +68,30 @@ impl DriftDetector {
         if let Some(span) = self.spans.back_mut() {
             span.records += 1;
             span.counts[self.edges.partition_point(|&edge| edge < error)] += 1;
-            // One error without bound must not hide all others.
+            // The clamp keeps one infinite error from hiding all others.
             span.zscores += zscore.clamp(-1e6, 1e6);
         }
-        zscore > UNUSUAL
+        zscore > ANOMALY_ZSCORE
     }
 
-    /// What the window says; `None` while there is too little in it.
+    /// The drift of the window; `None` if it holds fewer than [`MIN_RECORDS`] records.
     pub(super) fn score(&self) -> Option<DriftScore> {
         let records: u64 = self.spans.iter().map(|span| span.records).sum();
-        if records < ENOUGH {
+        if records < MIN_RECORDS {
             return None;
         }
         let zscore = self.spans.iter().map(|span| span.zscores).sum::<f64>() / records as f64;
-        // Half a record is added to each bin, so that an empty one does not make the index
+        // Half a record is added to each bin, so that an empty bin does not make the index
         // infinite.
         let all = records as f64 + 0.5 * SHARES.len() as f64;
         let count = |bin: usize| self.spans.iter().map(|span| span.counts[bin]).sum::<u64>() as f64;
-        let parts = SHARES.iter().enumerate().map(|(bin, expected)| {
+        let terms = SHARES.iter().enumerate().map(|(bin, expected)| {
             let share = (count(bin) + 0.5) / all;
             (share - expected) * (share / expected).ln()
         });
         Some(DriftScore {
             zscore,
-            psi: parts.sum(),
+            psi: terms.sum(),
         })
     }
 }
@@ -128,8 +128,8 @@ mod tests {
 
     fn after(errors: impl Iterator<Item = f64>) -> (u64, Option<DriftScore>) {
         let mut drift = DriftDetector::new(&card()).unwrap();
-        let unusual = errors.filter(|&error| drift.observe(error)).count() as u64;
-        (unusual, drift.score())
+        let anomalies = errors.filter(|&error| drift.observe(error)).count() as u64;
+        (anomalies, drift.score())
     }
 
     fn even(records: u64) -> impl Iterator<Item = f64> {
@@ -137,23 +137,23 @@ mod tests {
     }
 
     #[test]
-    fn errors_like_those_of_the_card_do_not_drift() {
-        let (unusual, drifted) = after(even(5000));
-        let drifted = drifted.unwrap();
-        assert_eq!(unusual, 0);
+    fn errors_with_distribution_of_card_do_not_drift() {
+        let (anomalies, score) = after(even(5000));
+        let score = score.unwrap();
+        assert_eq!(anomalies, 0);
         assert!(
-            drifted.psi.abs() < 0.01 && drifted.zscore.abs() < 0.01,
-            "{drifted:?}"
+            score.psi.abs() < 0.01 && score.zscore.abs() < 0.01,
+            "{score:?}"
         );
     }
 
     #[test]
-    fn larger_errors_drift_and_are_unusual_when_they_are_far_off() {
-        let (_, drifted) = after(even(5000).map(|error| 0.5 + error / 2.0));
-        assert!(drifted.unwrap().psi > 0.25);
-        let (unusual, drifted) = after(even(1000).map(|error| error + 2.0));
-        assert_eq!(unusual, 1000);
-        assert!(drifted.unwrap().psi > 1.0);
+    fn larger_errors_drift_and_far_larger_ones_are_anomalies() {
+        let (_, score) = after(even(5000).map(|error| 0.5 + error / 2.0));
+        assert!(score.unwrap().psi > 0.25);
+        let (anomalies, score) = after(even(1000).map(|error| error + 2.0));
+        assert_eq!(anomalies, 1000);
+        assert!(score.unwrap().psi > 1.0);
         assert!(
             after([f64::INFINITY].into_iter().chain(even(1000)))
                 .1
@@ -164,14 +164,14 @@ mod tests {
     }
 
     #[test]
-    fn the_window_forgets_and_says_nothing_before_there_is_enough() {
+    fn window_needs_500_records_and_drops_old_ones() {
         assert_eq!(after(even(499)).1, None);
-        let (_, drifted) = after(even(3000).map(|error| error + 2.0).chain(even(10_000)));
-        assert!(drifted.unwrap().psi < 0.01, "{drifted:?}");
+        let (_, score) = after(even(3000).map(|error| error + 2.0).chain(even(10_000)));
+        assert!(score.unwrap().psi < 0.01, "{score:?}");
     }
 
     #[test]
-    fn a_card_without_spread_is_no_reference() {
+    fn card_with_deviation_0_gives_no_detector() {
         assert!(DriftDetector::new(&ErrorStats { std: 0.0, ..card() }).is_none());
     }
 }

@@ -1,5 +1,5 @@
-//! The reconstruction errors of one stage over time: their distribution since the start, and in
-//! each span of the last hour.
+//! The history of the reconstruction errors of one stage: their distribution since the start of the
+//! run, and in each span of the last hour.
 
 use std::collections::VecDeque;
 
@@ -9,22 +9,22 @@ use sketches_ddsketch::{Config, DDSketch};
 use super::drift::DriftScore;
 use crate::units::unix_seconds;
 
-/// Spans that are kept.
+/// The number of spans that are kept: one hour in spans of 10 seconds.
 const SPANS: usize = 360;
 
-/// Errors since the start, and span by span.
+/// The errors since the start of the run, and per span.
 pub(super) struct ErrorHistory {
-    /// Of all spans that are over.
+    /// The errors of all completed spans.
     past: DDSketch,
-    /// Of the present one.
+    /// The errors of the present span.
     present: DDSketch,
     spans: VecDeque<ErrorSpan>,
 }
 
-/// The distribution so far, in the loss of the model, per record.
+/// The distribution since the start of the run. Errors are per record, in the loss of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct ErrorSummary {
-    /// Records.
+    /// The number of records.
     pub count: usize,
     /// Mean over records.
     pub mean: f64,
@@ -34,19 +34,19 @@ pub struct ErrorSummary {
     pub p99: f64,
 }
 
-/// The errors of some seconds.
+/// The distribution of the errors of one span.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct ErrorSpan {
-    /// When it ended, in seconds since 1970.
+    /// The end of the span, in seconds since 1970.
     pub unix_seconds: f64,
-    /// Records.
+    /// The number of records.
     pub records: usize,
     /// Median, within 1 %.
     pub p50: f64,
     /// 95th percentile, within 1 %.
     pub p95: f64,
-    /// Population stability index against the model's card, at its end; `None` where that is not
-    /// known.
+    /// Population stability index relative to the model card, at the end of the span. `None` if the
+    /// card has no usable error statistics, or with too few records.
     pub drift_psi: Option<f64>,
 }
 
@@ -64,14 +64,14 @@ impl ErrorHistory {
         self.present.add(error);
     }
 
-    /// Ends the present span, and begins the next. One without records leaves nothing.
-    pub(super) fn end_span(&mut self, drifted: Option<DriftScore>) {
+    /// Ends the present span and starts the next one. A span without records is not stored.
+    pub(super) fn end_span(&mut self, drift: Option<DriftScore>) {
         let present = std::mem::replace(&mut self.present, DDSketch::new(Config::defaults()));
         let quantile = |q| present.quantile(q).ok().flatten();
         let (Some(p50), Some(p95)) = (quantile(0.5), quantile(0.95)) else {
             return;
         };
-        let drift_psi = drifted.map(|drifted| drifted.psi);
+        let drift_psi = drift.map(|drift| drift.psi);
         self.spans.push_back(ErrorSpan {
             unix_seconds: unix_seconds(),
             records: present.count(),
@@ -80,7 +80,7 @@ impl ErrorHistory {
             drift_psi,
         });
         self.spans.drain(..self.spans.len().saturating_sub(SPANS));
-        // Sketches of one make always merge.
+        // Merging fails only for sketches with different configurations.
         let _ = self.past.merge(&present);
     }
 
@@ -88,7 +88,7 @@ impl ErrorHistory {
         self.spans.iter().copied().collect()
     }
 
-    /// The distribution so far; `None` before the first record.
+    /// The distribution since the start of the run; `None` before the first record.
     pub(super) fn summary(&self) -> Option<ErrorSummary> {
         let mut all = self.past.clone();
         all.merge(&self.present).ok()?;
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_tell_their_own_records_and_the_summary_tells_all() {
+    fn spans_hold_their_own_records_and_summary_holds_all() {
         let mut history = ErrorHistory::new();
         assert_eq!(history.summary(), None);
         (1..=100).for_each(|error| history.observe(f64::from(error)));
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_an_hour_is_kept() {
+    fn spans_of_the_last_hour_are_kept() {
         let mut history = ErrorHistory::new();
         for error in 0..SPANS + 5 {
             history.observe(error as f64);

@@ -1,5 +1,5 @@
-//! Sets the gauges that nobody else does: what waits, rates and utilisation over the last seconds,
-//! room on disks.
+//! Sets the gauges that are sampled periodically: queue lengths, rates and utilization over the
+//! last 5 seconds, and free disk space.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -15,22 +15,23 @@ use super::stats::RunStats;
 use crate::metrics::{BlockedCall, Metrics};
 use crate::system;
 
-/// How often gauges are set.
-const EVERY: Duration = Duration::from_millis(250);
-/// Over how many of these spans a rate is taken.
-const RATE_SPANS: usize = 20;
-/// How often the room on disks is looked at.
-const DISKS_EVERY: Duration = Duration::from_secs(10);
-/// After how many of them the errors of the time since are told.
-const ERROR_SPANS: u64 = 40;
+/// The interval at which gauges are set.
+const INTERVAL: Duration = Duration::from_millis(250);
+/// The number of intervals over which a rate is computed.
+const RATE_INTERVALS: usize = 20;
+/// The interval at which the free disk space is sampled.
+const DISK_INTERVAL: Duration = Duration::from_secs(10);
+/// The number of intervals of a span of the error histories.
+const ERROR_SPAN_INTERVALS: u64 = 40;
 
-/// What has been counted at a moment.
+/// The values of the counters at one point in time.
 struct StatsSample {
     at: Instant,
-    /// Per stage.
+    /// Input records per stage.
     records: Vec<u64>,
-    /// Nanoseconds, per stage and per worker.
+    /// Busy time per stage, in nanoseconds.
     busy: Vec<u64>,
+    /// Busy time per worker, in nanoseconds.
     worked: Vec<u64>,
 }
 
@@ -47,20 +48,20 @@ impl StatsSample {
     }
 }
 
-/// Sets gauges until it is dropped.
+/// The threads that set gauges, until this value is dropped.
 ///
-/// Its thread reads what others count and never waits for a disk, so that gauges tell the truth
-/// while all others hang. The room on disks is asked for by another one.
+/// The gauge thread reads counters and never waits for a disk, so that the gauges stay correct
+/// while other threads are blocked. Another thread samples the free disk space.
 pub(super) struct GaugeThread {
     end: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    /// Dropped, it ends the thread that asks for the room on disks, once no disk holds it.
+    /// When dropped, ends the thread that samples the disk space, unless a disk blocks it.
     _disks: Sender<()>,
 }
 
 impl GaugeThread {
-    /// `folders`: sinks that write to disks of this machine, and where. Where a thread cannot be
-    /// started, its gauges stay.
+    /// Starts the threads. `folders` are the names and folders of the sinks that write to local
+    /// disks. If a thread cannot be spawned, a warning is logged and its gauges do not change.
     pub(super) fn start(
         metrics: &Arc<Metrics>,
         stats: &Arc<RunStats>,
@@ -69,22 +70,22 @@ impl GaugeThread {
         folders: Vec<(Arc<str>, PathBuf)>,
     ) -> Self {
         let (end, ended) = channel();
-        let (disks, unwatched) = channel();
-        let measured = GaugeSampler {
+        let (disks_end, disks_ended) = channel();
+        let sampler = GaugeSampler {
             metrics: Arc::clone(metrics),
             stats: Arc::clone(stats),
             acks: Arc::clone(acks),
             queue: queue.downgrade(),
         };
         let metrics = Arc::clone(metrics);
-        let thread = spawn("gauges", move || measured.run(&ended));
+        let thread = spawn("gauges", move || sampler.run(&ended));
         spawn("disks", move || {
-            sample_disk_space(&metrics, &folders, &unwatched)
+            sample_disk_space(&metrics, &folders, &disks_ended)
         });
         Self {
             end: Some(end),
             thread,
-            _disks: disks,
+            _disks: disks_end,
         }
     }
 }
@@ -92,7 +93,7 @@ impl GaugeThread {
 impl Drop for GaugeThread {
     fn drop(&mut self) {
         drop(self.end.take());
-        // A panic there has been logged, and ends no run.
+        // A panic of the thread has been logged and must not end the run.
         drop(self.thread.take().map(JoinHandle::join));
     }
 }
@@ -101,10 +102,17 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Option<JoinHandle<
     let thread = std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(body);
-    thread.map_err(|error| tracing::warn!(%error, "the thread `{name}` cannot be started: its gauges stay")).ok()
+    if let Err(error) = &thread {
+        tracing::warn!(
+            thread = name,
+            %error,
+            "cannot spawn a thread for gauges; they are not updated"
+        );
+    }
+    thread.ok()
 }
 
-/// Whether to end, after a pause.
+/// Waits for `pause`. Returns whether the thread should end.
 fn is_over(end: &Receiver<()>, pause: Duration) -> bool {
     !matches!(end.recv_timeout(pause), Err(RecvTimeoutError::Timeout))
 }
@@ -125,10 +133,10 @@ impl GaugeSampler {
             self.sample_queues();
             blocked = log_blocked(&blocked, metrics.calls.blocked_stages());
             round += 1;
-            if round.is_multiple_of(ERROR_SPANS) {
+            if round.is_multiple_of(ERROR_SPAN_INTERVALS) {
                 stats.end_span();
             }
-            if is_over(end, EVERY) {
+            if is_over(end, INTERVAL) {
                 return;
             }
             let now = StatsSample::of(stats);
@@ -136,7 +144,7 @@ impl GaugeSampler {
                 set_rates(metrics, stats, then, &now);
             }
             past.push_back(now);
-            past.drain(..past.len().saturating_sub(RATE_SPANS));
+            past.drain(..past.len().saturating_sub(RATE_INTERVALS));
         }
     }
 
@@ -166,20 +174,20 @@ impl GaugeSampler {
     }
 }
 
-/// Logs which stages are blocked and were not before, and which go on. Returns those that are
-/// blocked.
+/// Logs each stage that is newly blocked, and each one that no longer is. Returns the blocked
+/// calls.
 fn log_blocked(before: &[BlockedCall], now: Vec<BlockedCall>) -> Vec<BlockedCall> {
     for blocked in now
         .iter()
         .filter(|now| before.iter().all(|before| before.stage != now.stage))
     {
-        tracing::warn!("{blocked}");
+        tracing::warn!(call = %blocked, "a stage is blocked");
     }
     for gone in before
         .iter()
         .filter(|before| now.iter().all(|now| before.stage != now.stage))
     {
-        tracing::info!("{}: is not blocked any more", gone.stage);
+        tracing::info!(stage = &*gone.stage, "a stage is no longer blocked");
     }
     now
 }
@@ -197,7 +205,7 @@ fn set_rates(metrics: &Metrics, stats: &RunStats, then: &StatsSample, now: &Stat
             .records_per_second
             .with_label_values(&labels)
             .set(records);
-        // What reads goes by the name of its source, but is not timed.
+        // The time that a source spends on reading is not measured.
         let threads = match stage.role {
             "source" => continue,
             "transform" => stats.workers.len(),
@@ -218,25 +226,25 @@ fn set_rates(metrics: &Metrics, stats: &RunStats, then: &StatsSample, now: &Stat
     }
 }
 
-/// Sets the gauges of the room on disks until the run ends. A file system that does not answer
-/// holds this thread alone.
+/// Sets the gauges of the free disk space until the run ends. A file system that does not respond
+/// blocks only this thread.
 fn sample_disk_space(metrics: &Metrics, folders: &[(Arc<str>, PathBuf)], end: &Receiver<()>) {
     loop {
         for (stage, folder) in folders {
-            if let Some(room) = system::disk_space(folder) {
+            if let Some(space) = system::disk_space(folder) {
                 metrics
                     .commits
                     .free_bytes
                     .with_label_values(&[stage])
-                    .set(room.free as f64);
+                    .set(space.free as f64);
                 metrics
                     .commits
                     .size_bytes
                     .with_label_values(&[stage])
-                    .set(room.size as f64);
+                    .set(space.size as f64);
             }
         }
-        if is_over(end, DISKS_EVERY) {
+        if is_over(end, DISK_INTERVAL) {
             return;
         }
     }

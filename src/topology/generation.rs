@@ -1,5 +1,5 @@
-//! The graph with one set of models: what workers carry a batch through, made ready before it is
-//! exchanged for another.
+//! A generation: the stage graph with one set of models, which is built and warmed up before it
+//! replaces the previous one.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,16 +13,16 @@ use crate::plan::{Stage, StageRole};
 use crate::sink::{BatchEncoder, OutputHistory, OutputIdentity};
 use crate::transform::{IsolatedTransform, Transform, TransformPlan};
 
-/// One instance of every transform and of every preparation for a sink, by the place of its stage.
+/// One instance of every transform and of every batch encoder of a sink, by the index of its stage.
 pub(super) type Transforms = Vec<Option<IsolatedTransform>>;
 
-/// A graph and who its sinks write as; batches carry theirs, so that all of them change at one
-/// number.
+/// A graph and the output identities of its sinks. Each batch refers to its generation, so that all
+/// stages and sinks switch at the same batch number.
 pub(super) struct Generation {
-    /// Counted from 0; the models of a higher number are newer.
+    /// Counted from 0. A generation with a higher number is newer.
     pub(super) number: u64,
     pub(super) graph: TransformGraph,
-    /// Of each sink, in order; the rejects come last, where they are kept.
+    /// The identity of each sink, in order. If rejects are stored, theirs is the last.
     pub(super) identities: Vec<OutputIdentity>,
     ready: Mutex<Vec<Transforms>>,
 }
@@ -37,7 +37,7 @@ impl Generation {
         }
     }
 
-    /// The transforms for one worker: those that are ready, or new ones.
+    /// The transforms for one worker: an instance that was put back, or a new one.
     pub(super) fn transforms(&self) -> Result<Transforms, (Arc<str>, StageError)> {
         let ready = self
             .ready
@@ -47,7 +47,7 @@ impl Generation {
         ready.map_or_else(|| self.graph.build_warm(), Ok)
     }
 
-    /// Keeps transforms that were made ahead for a worker to come.
+    /// Stores transforms for the next worker that requests them.
     pub(super) fn put_back(&self, transforms: Transforms) {
         self.ready
             .lock()
@@ -56,7 +56,7 @@ impl Generation {
     }
 }
 
-/// A generation as a worker has it.
+/// The generation that a worker uses, with the worker's own instances of the transforms.
 pub(super) struct WorkerGraph {
     pub(super) generation: Arc<Generation>,
     pub(super) transforms: Transforms,
@@ -70,9 +70,10 @@ impl WorkerGraph {
         })
     }
 
-    /// Goes over to another. What this worker had stays with the generation that it leaves, which
-    /// lives while batches of it are on their way: one may come here yet, after something newer
-    /// that was asked at once, and by then the files of its models are others.
+    /// Switches to another generation. The transforms of the previous generation are put back into
+    /// it, and it lives as long as one of its batches is in flight: an inference request with a
+    /// newer generation may be processed before such a batch, and the model files of the older
+    /// generation may have been replaced by then.
     pub(super) fn change(&mut self, to: &Arc<Generation>) -> Result<(), (Arc<str>, StageError)> {
         if self.generation.number != to.number {
             let left = std::mem::replace(self, Self::of(to)?);
@@ -82,21 +83,21 @@ impl WorkerGraph {
     }
 }
 
-/// A stage as the workers see it: sources do nothing here.
+/// A stage of the graph that the workers process. Sources do nothing here.
 pub(super) struct GraphNode {
     pub(super) name: Arc<str>,
     pub(super) inputs: Vec<usize>,
-    pub(super) part: NodeKind,
+    pub(super) kind: NodeKind,
 }
 
 pub(super) enum NodeKind {
     Source,
     Transform(Arc<dyn TransformPlan>),
-    /// With the schema of what it takes, and what is done to it before the sink has it.
+    /// The schema of the sink's input, and the batch encoder that workers run for the sink.
     Sink(SchemaRef, Option<Arc<dyn TransformPlan>>),
 }
 
-/// The preparation for a sink, as a transform.
+/// The batch encoder of a sink, as a transform.
 #[derive(Clone)]
 struct BatchEncoderTransform(Arc<dyn BatchEncoder>);
 
@@ -119,13 +120,13 @@ impl Transform for BatchEncoderTransform {
 /// The graph, shared by all workers.
 pub(super) struct TransformGraph {
     pub(super) nodes: Vec<GraphNode>,
-    /// How many stages take each node's output.
+    /// Per node, the number of stages that read its output.
     pub(super) consumers: Vec<usize>,
-    /// Whether rejects are kept, and with what: then they are the last output.
+    /// Set if rejects are stored, with or without their originals. They are then the last output.
     pub(super) keeps_rejects: Option<OriginalsPolicy>,
-    /// Per sink, the source rows whose records earlier runs have kept; nothing for other nodes.
+    /// Per sink, the source rows that earlier runs have committed; empty for other nodes.
     pub(super) already_committed: Vec<Coverage>,
-    /// Per node, the source rows whose rejects by it earlier runs have kept.
+    /// Per node, the source rows whose rejects by this node earlier runs have stored.
     pub(super) rejected: Vec<Coverage>,
 }
 
@@ -134,7 +135,7 @@ impl TransformGraph {
         let nodes: Vec<GraphNode> = stages
             .iter()
             .map(|stage| {
-                let part = match &stage.role {
+                let kind = match &stage.role {
                     StageRole::Source(..) => NodeKind::Source,
                     StageRole::Transform(plan) => NodeKind::Transform(Arc::clone(plan)),
                     StageRole::Sink(sink, _) => {
@@ -142,19 +143,16 @@ impl TransformGraph {
                             .inputs
                             .first()
                             .and_then(|&input| stages[input].schema());
-                        let preparation = sink
+                        let encoder = sink
                             .batch_encoder()
                             .map(|own| Arc::new(BatchEncoderTransform(own)) as _);
-                        NodeKind::Sink(
-                            schema.unwrap_or_else(|| Arc::new(Schema::empty())),
-                            preparation,
-                        )
+                        NodeKind::Sink(schema.unwrap_or_else(|| Arc::new(Schema::empty())), encoder)
                     }
                 };
                 GraphNode {
                     name: Arc::clone(&stage.name),
                     inputs: stage.inputs.clone(),
-                    part,
+                    kind,
                 }
             })
             .collect();
@@ -175,7 +173,7 @@ impl TransformGraph {
         }
     }
 
-    /// An instance of every transform, warmed up.
+    /// Builds an instance of every transform and warms it up.
     pub(super) fn build_warm(&self) -> Result<Transforms, (Arc<str>, StageError)> {
         let mut transforms = self.build()?;
         for (node, transform) in self.nodes.iter().zip(&mut transforms) {
@@ -188,9 +186,9 @@ impl TransformGraph {
         Ok(transforms)
     }
 
-    /// An instance of every transform.
+    /// Builds an instance of every transform.
     fn build(&self) -> Result<Transforms, (Arc<str>, StageError)> {
-        let build = |node: &GraphNode| match &node.part {
+        let build = |node: &GraphNode| match &node.kind {
             NodeKind::Transform(plan) | NodeKind::Sink(_, Some(plan)) => {
                 IsolatedTransform::build(Arc::clone(plan))
                     .map(Some)
@@ -201,8 +199,8 @@ impl TransformGraph {
         self.nodes.iter().map(build).collect()
     }
 
-    /// Takes over which rejects `history` holds, by stages and sinks as `mine` knows them. Returns
-    /// that, for each stage that can refuse records.
+    /// Sets, per stage, the coverage of the rejects that `history` holds for the stages and sinks
+    /// of `mine`. Returns these coverages for all stages that can reject records.
     pub(super) fn rejected_before(
         &mut self,
         history: &OutputHistory,
@@ -216,7 +214,7 @@ impl TransformGraph {
             .zip(&self.already_committed)
         {
             let name = &*node.name;
-            let before = match &node.part {
+            let before = match &node.kind {
                 NodeKind::Sink(_, None) => continue,
                 NodeKind::Sink(_, Some(_)) => mine
                     .sinks
@@ -233,11 +231,12 @@ impl TransformGraph {
         all
     }
 
-    /// Whether a sink has nothing more to do with these rows: neither to keep records, nor to
-    /// refuse some.
+    /// Whether earlier runs have already committed the records of these rows to a sink and stored
+    /// the sink's rejects of these rows.
     pub(super) fn is_done(&self, sink: usize, provenance: &Provenance) -> bool {
-        let refused = self.keeps_rejects.is_none() || self.rejected[sink].contains_all(provenance);
-        refused && self.already_committed[sink].contains_all(provenance)
+        let has_rejects =
+            self.keeps_rejects.is_none() || self.rejected[sink].contains_all(provenance);
+        has_rejects && self.already_committed[sink].contains_all(provenance)
     }
 }
 
@@ -248,7 +247,7 @@ mod tests {
 
     use super::*;
 
-    /// Can be built once alone, as from files that are replaced then.
+    /// A plan that can be built once, as if its files were replaced afterwards.
     #[derive(Default)]
     struct Once(AtomicBool);
 
@@ -262,7 +261,7 @@ mod tests {
         fn build(&self) -> Result<Box<dyn Transform>, StageError> {
             match self.0.swap(true, Relaxed) {
                 false => Ok(Box::new(Nothing)),
-                true => Err(StageError::Other("the files are others".to_owned())),
+                true => Err(StageError::Other("the files were replaced".to_owned())),
             }
         }
     }
@@ -274,11 +273,11 @@ mod tests {
     }
 
     fn generation(number: u64) -> Arc<Generation> {
-        let part = NodeKind::Transform(Arc::new(Once::default()));
+        let kind = NodeKind::Transform(Arc::new(Once::default()));
         let nodes = vec![GraphNode {
             name: Arc::from("codes"),
             inputs: vec![],
-            part,
+            kind,
         }];
         let already_committed = vec![Coverage::default()];
         let graph = TransformGraph {
@@ -292,23 +291,22 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_of_the_models_before_is_carried_after_something_newer_although_their_files_are_gone()
-    {
+    fn old_generation_runs_after_newer_one_without_its_files() {
         let (old, new) = (generation(0), generation(1));
-        let mut held = WorkerGraph::of(&old).unwrap();
+        let mut worker = WorkerGraph::of(&old).unwrap();
         for to in [&new, &old, &old, &new] {
-            held.change(to).unwrap();
-            assert_eq!(held.generation.number, to.number);
-            assert!(held.transforms[0].is_some());
+            worker.change(to).unwrap();
+            assert_eq!(worker.generation.number, to.number);
+            assert!(worker.transforms[0].is_some());
         }
     }
 
     #[test]
-    fn models_are_let_go_when_nobody_is_left_who_needs_them() {
+    fn generation_without_users_is_dropped() {
         let (old, new) = (generation(0), generation(1));
         let gone = Arc::downgrade(&old);
-        let mut held = WorkerGraph::of(&old).unwrap();
-        held.change(&new).unwrap();
+        let mut worker = WorkerGraph::of(&old).unwrap();
+        worker.change(&new).unwrap();
         drop(old);
         assert!(gone.upgrade().is_none());
     }

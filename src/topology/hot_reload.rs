@@ -1,5 +1,5 @@
-//! Exchanges the models of a running topology: makes the next ones ready, then has batches take
-//! them from some number on.
+//! Hot reload: builds the next generation of a running topology, which then processes all batches
+//! from one batch number on.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 use crate::plan::{Plan, RunningConfig, StageRole, changes_requiring_restart};
 use crate::sink::OutputIdentity;
 
-/// The way to exchange models while they are at work.
+/// Replaces the models and transform options of a running topology.
 pub struct ReloadHandle {
     current: watch::Sender<Arc<Generation>>,
     running: Mutex<RunningConfig>,
@@ -20,12 +20,12 @@ pub struct ReloadHandle {
     metrics: Arc<Metrics>,
 }
 
-/// What came of a reload.
+/// The result of a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReloadOutcome {
-    /// The next batch goes through the new models; so often were they exchanged by now.
+    /// The next batch is processed by the new generation, which has this number.
     Applied(u64),
-    /// They are those that are at work already.
+    /// The plan has the models and options that are in use.
     Unchanged,
 }
 
@@ -51,20 +51,20 @@ impl ReloadHandle {
         self.current.subscribe()
     }
 
-    /// Goes over to the models and options of `plan`: opens a session for every worker and warms it
-    /// up first, so that no batch waits for that. Until then, and where anything is wrong, those
-    /// before go on.
+    /// Switches to the models and options of `plan`. The transforms of every worker are first built
+    /// and warmed up, so that batches do not wait for this. Until then, and after an error, the
+    /// present generation stays in use.
     ///
     /// # Errors
-    /// In sentences: what cannot be changed while it runs, or why a model cannot be used.
+    /// As sentences: the changes that require a restart, or the reason why a stage cannot be built.
     pub fn reload(&self, plan: &Plan) -> Result<ReloadOutcome, Vec<String>> {
-        // One at a time.
+        // The lock serializes reloads.
         let mut outline = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let reasons = changes_requiring_restart(&outline, plan);
         if !reasons.is_empty() {
             return Err(reasons
                 .into_iter()
-                .map(|reason| format!("{reason}: that needs a restart"))
+                .map(|reason| format!("{reason}; this change requires a restart"))
                 .collect());
         }
         let running = Arc::clone(&self.current.borrow());
@@ -73,7 +73,7 @@ impl ReloadHandle {
             && identities
                 .iter()
                 .zip(&running.identities)
-                .all(|(next, running)| next.means(running))
+                .all(|(next, running)| next.has_same_meaning(running))
         {
             *outline = RunningConfig::of(plan);
             return Ok(ReloadOutcome::Unchanged);
@@ -103,7 +103,7 @@ impl ReloadHandle {
     }
 }
 
-/// Who the sinks of a plan write as, in the order of the outputs of a batch.
+/// The output identities of the sinks of a plan, in the order of the outputs of a batch.
 fn identities(plan: &Plan) -> Vec<OutputIdentity> {
     let sinks = plan.stages.iter().filter_map(|stage| match &stage.role {
         StageRole::Sink(_, identity) => Some(identity.clone()),

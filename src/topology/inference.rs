@@ -1,4 +1,5 @@
-//! Carries records that somebody waits for: ahead of those that sinks wait for, and into no sink.
+//! The queue of inference requests, whose records workers process before batches for sinks and send
+//! to no sink.
 
 use std::sync::Arc;
 
@@ -11,29 +12,30 @@ use super::poison_records::PoisonRecordTracker;
 use crate::plan::Footprint;
 use crate::source::InferenceRequest;
 
-/// The way to the workers for what is asked.
+/// Sends inference requests to the workers.
 #[derive(Clone)]
 pub(super) struct InferenceQueue {
     pub(super) requests: async_channel::Sender<WorkItem>,
-    /// Of its own, so that what sinks wait for leaves room.
+    /// A budget separate from that of the sinks' batches, so that these cannot block requests.
     pub(super) budget: Arc<InFlightBudget>,
     pub(super) footprint: Footprint,
     pub(super) generations: watch::Receiver<Arc<Generation>>,
-    /// Where a record runs alone, what is asked waits.
+    /// Requests wait while a record is processed alone.
     pub(super) poison_records: Arc<PoisonRecordTracker>,
 }
 
 impl InferenceQueue {
-    /// Has workers answer what a source asks, until it asks no more or the workers are gone.
-    pub(super) fn serve(&self, source: usize, mut asks: mpsc::Receiver<InferenceRequest>) {
-        let asking = self.clone();
+    /// Spawns a task that sends the requests of a source to the workers until the source closes its
+    /// channel or the workers have ended.
+    pub(super) fn serve(&self, source: usize, mut inbox: mpsc::Receiver<InferenceRequest>) {
+        let queue = self.clone();
         tokio::spawn(async move {
-            while let Some(InferenceRequest { batch, reply }) = asks.recv().await {
-                let Some(permit) = asking.budget.acquire(asking.footprint.of(&batch)).await else {
+            while let Some(InferenceRequest { batch, reply }) = inbox.recv().await {
+                let Some(permit) = queue.budget.acquire(queue.footprint.of(&batch)).await else {
                     return;
                 };
-                let permit = permit.with_turn(asking.poison_records.turn().await);
-                let generation = Arc::clone(&asking.generations.borrow());
+                let permit = permit.with_shared_access(queue.poison_records.shared_access().await);
+                let generation = Arc::clone(&queue.generations.borrow());
                 let destination = Destination::Caller(reply);
                 let work = WorkItem {
                     destination,
@@ -43,7 +45,7 @@ impl InferenceQueue {
                     generation,
                     permit,
                 };
-                if asking.requests.send(work).await.is_err() {
+                if queue.requests.send(work).await.is_err() {
                     return;
                 }
             }

@@ -1,4 +1,4 @@
-//! What the parts of a running pipeline say to each other, apart from those who say it.
+//! The messages between dispatcher, workers, reorder stage and sinks, and the failure signal.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,71 +11,71 @@ use crate::batch::{Batch, Reject, SourceBatch};
 use crate::error::StageError;
 use crate::source::InferenceResponse;
 
-/// From the dispatcher to a worker: carry this through the graph.
+/// A batch that the dispatcher or the inference queue sends to a worker.
 pub(super) struct WorkItem {
-    /// What it is carried for.
+    /// The receiver of the result.
     pub(super) destination: Destination,
-    /// The place of its source in the plan.
+    /// The index of its source in the plan.
     pub(super) source: usize,
     pub(super) batch: SourceBatch,
-    /// What its records did to the process before: they are refused, and not carried.
+    /// Set if its records crashed the process before: they are rejected without being processed.
     pub(super) quarantined: Option<QuarantineReason>,
-    /// The graph that it goes through.
+    /// The generation that processes the batch.
     pub(super) generation: Arc<Generation>,
     pub(super) permit: InFlightPermit,
 }
 
-/// What a batch is carried for.
+/// The receiver of a processed batch.
 pub(super) enum Destination {
-    /// For the sinks; the number is its place in every output.
+    /// The sinks. The number is the position of the batch in every output.
     Sinks(u64),
-    /// For somebody who waits for it, and for no sink.
+    /// The caller of an inference request. No sink receives the batch.
     Caller(oneshot::Sender<Result<InferenceResponse, String>>),
 }
 
-/// From workers and the dispatcher to the reorder buffer.
+/// A message from the workers and the dispatcher to the reorder stage.
 pub(super) enum WorkerMessage {
-    /// A batch has been through the graph.
+    /// A batch has been processed.
     Batch {
         number: u64,
         result: Box<ProcessedBatch>,
         generation: Arc<Generation>,
         permit: InFlightPermit,
     },
-    /// A batch could not be carried: no later one may reach a sink.
+    /// A batch failed. No later batch may reach a sink.
     Failed { number: u64 },
-    /// So many numbers were given out; there will be no more.
+    /// The input has ended after this number of batches.
     End { numbers: u64 },
 }
 
-/// What became of a batch.
+/// The result of a batch.
 pub(super) struct ProcessedBatch {
-    /// For each sink of the plan, in order, what it is to keep; the rejects come last, where they
-    /// are kept.
+    /// The records for each sink of the plan, in order. If rejects are stored, they are the last
+    /// entry.
     pub(super) outputs: Vec<Batch>,
-    /// What was refused, and by which stage.
+    /// The rejects, each with the name of its stage.
     pub(super) rejected: Vec<(Arc<str>, Reject)>,
 }
 
-/// From the reorder buffer to a sink.
+/// A message from the reorder stage to a sink.
 pub(super) enum SinkMessage {
-    /// The next batch. The permit goes back when every sink has let go of it.
+    /// The next batch. The permit is released when every sink has dropped it.
     Batch {
         number: u64,
         batch: Batch,
         generation: Arc<Generation>,
         permit: Arc<InFlightPermit>,
     },
-    /// Time goes by: commit what has waited for too long.
+    /// Commit if the oldest uncommitted record exceeds the maximum age.
     Tick,
-    /// There will be no more: commit.
+    /// The input has ended: commit.
     End,
 }
 
-/// The stage that failed, and why.
+/// The stage that failed, and the cause.
 type Failure = (Arc<str>, StageError);
 
-/// Why a run stops before its input ends; shared by all who may find out.
+/// The failure that ends a run. All threads and tasks of the topology share it.
 #[derive(Clone)]
 pub(super) struct FailureSignal {
     reason: Arc<Mutex<Option<Failure>>>,
@@ -90,7 +90,7 @@ impl FailureSignal {
         }
     }
 
-    /// A stage failed. The first failure is the one that is told.
+    /// Records the failure of a stage. Only the first failure is kept and reported.
     pub(super) fn fail(&self, stage: &Arc<str>, error: StageError) {
         let mut reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
         if reason.is_none() {
@@ -105,7 +105,7 @@ impl FailureSignal {
         let _ = self.raised.subscribe().wait_for(|&raised| raised).await;
     }
 
-    /// What failed first.
+    /// Removes and returns the first failure.
     pub(super) fn take(&self) -> Option<(Arc<str>, StageError)> {
         self.reason
             .lock()

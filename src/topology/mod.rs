@@ -1,4 +1,4 @@
-//! A plan, running: owns every thread, task, channel, clock and counter, so that stages own none.
+//! Runs a plan. The topology owns every thread, task, channel, clock and counter; stages own none.
 //!
 //! ```text
 //! sources -> dispatcher -> workers (the whole graph, one batch at a time) -> reorder -> sinks
@@ -54,7 +54,7 @@ use source_readers::SourceSlot;
 use worker::{WorkQueues, WorkerShared};
 
 pub use hot_reload::{ReloadHandle, ReloadOutcome};
-pub use poison_records::forget;
+pub use poison_records::clear_crash_state;
 
 pub use error_history::{ErrorSpan, ErrorSummary};
 pub use reconstruction_error::{RECONSTRUCTION_ERROR, ReconstructionErrorStats};
@@ -64,24 +64,24 @@ pub use tap::{RecentReject, SampledImage};
 /// How a run ended.
 #[derive(Debug)]
 pub enum RunOutcome {
-    /// Every source gave all that it had, or as many records as were asked for; all of it is
-    /// committed.
+    /// Every source ended, or the requested number of records was read; all of them are committed.
     Finished,
-    /// Stopped on request before the input's end; what was read is committed, running again goes
-    /// on.
+    /// Stopped on request before the end of the input. All records that were read are committed,
+    /// and the next run resumes after them.
     Drained,
-    /// Stopped before the input's end, since more records were rejected than the pipeline allows.
+    /// Stopped before the end of the input because more records were rejected than the pipeline
+    /// allows.
     Rejected,
-    /// A stage failed; what was committed before stays.
+    /// A stage failed. Earlier commits remain.
     Failed {
-        /// The stage.
+        /// The name of the stage.
         stage: Arc<str>,
-        /// Why.
+        /// The cause.
         error: StageError,
     },
 }
 
-/// A plan whose sinks are open and whose earlier output is known: ready to go.
+/// A plan that is ready to run: its sinks are open, and the coverage of earlier runs is loaded.
 pub struct Topology {
     sources: Vec<SourceSlot>,
     reload_handle: Arc<ReloadHandle>,
@@ -95,7 +95,7 @@ pub struct Topology {
     workers: usize,
     stats: Arc<RunStats>,
     metrics: Arc<Metrics>,
-    /// Sinks that write to disks of this machine, and where.
+    /// The names and folders of the sinks that write to local disks.
     folders: Vec<(Arc<str>, PathBuf)>,
 }
 
@@ -103,26 +103,28 @@ struct OpenSink {
     name: Arc<str>,
     stage: Option<usize>,
     writer: Box<dyn SinkWriter>,
-    /// A batch that all of these cover is old to the sink.
+    /// The sink skips a batch that all of these contain.
     committed: Vec<Coverage>,
     durable: bool,
-    /// Whether it writes to this machine.
+    /// Whether the sink writes to this machine.
     is_local: bool,
 }
 
 impl OpenSink {
-    /// How long a record waits to be committed here, where the pipeline says `age`.
+    /// The maximum age of an uncommitted record: the smaller of the pipeline's `age` and the age of
+    /// the writer.
     fn commit_age(&self, age: Option<Duration>) -> Option<Duration> {
         age.into_iter().chain(self.writer.commit_age()).min()
     }
 }
 
 impl Topology {
-    /// Opens the sinks and reads what they have. Nothing is read or started yet. `changes` says
-    /// whether a sink may go on that holds rows which were made otherwise.
+    /// Opens the sinks and loads their coverage. No source is read and no thread is started yet.
+    /// `changes` decides whether a sink may append to rows that were written with a different
+    /// configuration.
     ///
     /// # Errors
-    /// The name of the sink that cannot be opened, and why.
+    /// The name of the stage that failed, and the cause.
     pub fn open(
         plan: Plan,
         metrics: Arc<Metrics>,
@@ -133,23 +135,7 @@ impl Topology {
             RunningConfig::of(&plan),
         );
         let mut graph = TransformGraph::new(&plan.stages, OriginalsPolicy::of(&plan));
-        let endless = plan.is_unbounded();
-        // What is asked at once has a share of its own.
-        let inference_budget = if endless {
-            plan.memory.budget / INFERENCE_SHARE
-        } else {
-            0
-        };
-        let budget = InFlightBudget::new(
-            plan.memory.budget - inference_budget,
-            max_in_flight_batches(plan.workers),
-            &metrics,
-        );
-        let inference_budget = InFlightBudget::new(
-            inference_budget,
-            max_in_flight_batches(plan.workers),
-            &metrics,
-        );
+        let [budget, inference_budget] = in_flight_budgets(&plan, &metrics);
         metrics
             .utilization
             .memory_limit_bytes
@@ -159,7 +145,10 @@ impl Topology {
             Some((Arc::clone(&stage.name), folder?.local()?.to_path_buf()))
         });
         let folders: Vec<(Arc<str>, PathBuf)> = folders.collect();
-        let mounts = plan.output_mounts();
+        let opener = SinkOpener {
+            changes,
+            mounts: plan.output_mounts(),
+        };
         let (mut sources, mut sinks, mut identities) = (Vec::new(), Vec::new(), Vec::new());
         for (at, stage) in plan.stages.into_iter().enumerate() {
             match stage.role {
@@ -169,55 +158,29 @@ impl Topology {
                     source,
                 }),
                 StageRole::Transform(_) => {}
-                StageRole::Sink(sink, mut identity) => {
-                    let (durable, is_local) = (sink.folder().is_some(), is_local(sink.as_ref()));
-                    let named = |error| (Arc::clone(&stage.name), error);
-                    let history = admit(
-                        sink.as_ref(),
-                        &mut identity,
-                        IdentityScope::Sink,
-                        changes,
-                        &mounts,
-                    )
-                    .map_err(named)?;
-                    identities.push(identity.clone());
-                    let writer = open_sink(sink, identity, &mounts).map_err(named)?;
-                    let committed = vec![history.coverage()];
-                    graph.already_committed[at] = history.coverage();
+                StageRole::Sink(sink, identity) => {
+                    let (sink, history, identity) =
+                        opener.open(stage.name, Some(at), sink, identity)?;
+                    let committed = history.coverage();
+                    graph.already_committed[at] = committed.clone();
+                    identities.push(identity);
                     sinks.push(OpenSink {
-                        name: stage.name,
-                        stage: Some(at),
-                        writer,
-                        committed,
-                        durable,
-                        is_local,
+                        committed: vec![committed],
+                        ..sink
                     });
                 }
             }
         }
-        if let Some((sink, mut identity)) = plan.rejects {
-            let (name, durable): (Arc<str>, _) = (Arc::from("rejects"), sink.folder().is_some());
-            let is_local = is_local(sink.as_ref());
-            let named = |error| (Arc::clone(&name), error);
-            let history = admit(
-                sink.as_ref(),
-                &mut identity,
-                IdentityScope::Rejects,
-                changes,
-                &mounts,
-            )
-            .map_err(named)?;
-            identities.push(identity.clone());
+        if let Some((sink, identity)) = plan.rejects {
+            let (sink, history, identity) =
+                opener.open(Arc::from("rejects"), None, sink, identity)?;
             let committed = graph.rejected_before(&history, &identity);
-            let writer = open_sink(sink, identity, &mounts).map_err(named)?;
-            sinks.push(OpenSink {
-                name,
-                stage: None,
-                writer,
-                committed,
-                durable,
-                is_local,
-            });
+            identities.push(identity);
+            sinks.push(OpenSink { committed, ..sink });
+        }
+        for model in &plan.models {
+            let (name, kind, digest) = (model.name(), model.kind(), model.digest());
+            tracing::info!(model = name, kind, digest, "model opened");
         }
         let resume = ResumeState {
             sinks: Arc::new(durable_coverage(&sinks)),
@@ -260,17 +223,17 @@ impl Topology {
         })
     }
 
-    /// The counters, to be read while it runs.
+    /// The counters, which can be read while the topology runs.
     pub fn stats(&self) -> Arc<RunStats> {
         Arc::clone(&self.stats)
     }
 
-    /// By which models are exchanged while it runs.
+    /// The handle that replaces models and transform options while the topology runs.
     pub fn reload_handle(&self) -> Arc<ReloadHandle> {
         Arc::clone(&self.reload_handle)
     }
 
-    /// Records that earlier runs have committed to every sink.
+    /// The number of source rows that earlier runs have committed to every sink.
     pub fn committed(&self) -> u64 {
         self.resume
             .sinks
@@ -290,8 +253,8 @@ impl Topology {
     }
 
     /// Runs until the sources end, `limit` records have been read, `shutdown` resolves, or a stage
-    /// fails. Everything read is carried through and committed in each case, as far as what failed
-    /// allows.
+    /// fails. In each case all records that were read are processed and committed, unless a failure
+    /// prevents it.
     pub async fn run(self, limit: Option<u64>, shutdown: impl Future<Output = ()>) -> RunOutcome {
         let stop = FailureSignal::new();
         let capacity = max_in_flight_batches(self.workers);
@@ -366,7 +329,7 @@ impl Topology {
         if reorder.await.is_err() {
             stop.fail(
                 &Arc::from("reorder"),
-                StageError::Other("it panicked".to_owned()),
+                StageError::Other("the task panicked".to_owned()),
             );
         }
         if let Some(ticks) = ticks {
@@ -387,11 +350,11 @@ impl RunOutcome {
     fn of(failed: Option<(Arc<str>, StageError)>, ended: DispatchEnd) -> Self {
         match (failed, ended) {
             (Some((stage, error)), _) => Self::Failed { stage, error },
-            (None, DispatchEnd::Asked) => Self::Drained,
+            (None, DispatchEnd::ShutdownRequested) => Self::Drained,
             (None, DispatchEnd::Rejected(_)) => Self::Rejected,
             (None, DispatchEnd::Exhausted | DispatchEnd::Limited) => Self::Finished,
             (None, DispatchEnd::Failed) => {
-                let error = StageError::Other("all of them ended".to_owned());
+                let error = StageError::Other("all worker threads exited unexpectedly".to_owned());
                 Self::Failed {
                     stage: Arc::from("workers"),
                     error,
@@ -401,69 +364,111 @@ impl RunOutcome {
     }
 }
 
-fn is_local(sink: &dyn Sink) -> bool {
-    sink.folder().is_none_or(|folder| folder.local().is_some())
-}
-
-/// The memory for batches in flight is shared with what is asked at once: one part in so many.
+/// The divisor that gives the share of the memory budget reserved for inference requests: 1/8.
 const INFERENCE_SHARE: u64 = 8;
 
-/// What a sink holds, if `identity` may add to it; under which other digests the sink knows it is
-/// noted there.
-fn admit(
-    sink: &dyn Sink,
-    identity: &mut OutputIdentity,
-    scope: IdentityScope,
+/// Divides the memory of a plan between batches for sinks and inference requests. Each has a budget
+/// of its own, so that batches for sinks cannot block inference requests.
+fn in_flight_budgets(plan: &Plan, metrics: &Arc<Metrics>) -> [InFlightBudget; 2] {
+    let inference = if plan.is_unbounded() {
+        plan.memory.budget / INFERENCE_SHARE
+    } else {
+        0
+    };
+    let batches = max_in_flight_batches(plan.workers);
+    [plan.memory.budget - inference, inference]
+        .map(|bytes| InFlightBudget::new(bytes, batches, metrics))
+}
+
+/// Opens the sinks of a run.
+struct SinkOpener {
     changes: ChangePolicy,
-    mounts: &OutputMounts,
-) -> Result<OutputHistory, StageError> {
-    let folder = sink
-        .folder()
-        .unwrap_or_else(|| Location::Local(PathBuf::new()));
-    sink.local_folder()
-        .iter()
-        .try_for_each(|folder| mounts.check(folder))?;
-    let mut history = sink.history()?;
-    history.recognize(identity);
-    let admitted = history.check_compatible(&folder, identity, scope);
-    match admitted {
-        // Who is accepted under a former digest stays so under this one.
-        Ok(()) if history.accepts(identity) && !history.accepted.contains(&identity.digest) => {
-            sink.allow_mixing(&identity.digests())?;
+    mounts: OutputMounts,
+}
+
+impl SinkOpener {
+    /// Opens a sink if it may append to its output, and records the file system of its folder.
+    /// `stage` is the index of the stage, `None` for the rejects dataset. Returns the sink without
+    /// committed coverage, and the identity with the former digests under which the sink
+    /// recognizes the stage.
+    fn open(
+        &self,
+        name: Arc<str>,
+        stage: Option<usize>,
+        sink: Box<dyn Sink>,
+        mut identity: OutputIdentity,
+    ) -> Result<(OpenSink, OutputHistory, OutputIdentity), (Arc<str>, StageError)> {
+        let scope = match stage {
+            Some(_) => IdentityScope::Sink,
+            None => IdentityScope::Rejects,
+        };
+        let is_durable = sink.folder().is_some();
+        let is_local = sink.folder().is_none_or(|folder| folder.local().is_some());
+        let local_folder = sink.local_folder();
+        let opened = self
+            .admit(sink.as_ref(), &mut identity, scope)
+            .and_then(|history| Ok((history, sink.open(identity.clone())?)));
+        let (history, writer) = opened.map_err(|error| (Arc::clone(&name), error))?;
+        if let Some(folder) = &local_folder {
+            self.mounts.record(folder);
         }
-        Ok(()) => {}
-        Err(_) if history.allows(changes, identity) => {
-            sink.allow_mixing(&[history.digests(), identity.digests()].concat())?;
-        }
-        Err(refused) => return Err(refused),
+        let committed = history.coverage().len();
+        tracing::info!(stage = &*name, committed, "sink opened");
+        let sink = OpenSink {
+            name,
+            stage,
+            writer,
+            committed: Vec::new(),
+            durable: is_durable,
+            is_local,
+        };
+        Ok((sink, history, identity))
     }
-    Ok(history)
+
+    /// Returns the history of a sink if `identity` may append to it. Adds the former digests under
+    /// which the sink recognizes the stage to `identity`.
+    fn admit(
+        &self,
+        sink: &dyn Sink,
+        identity: &mut OutputIdentity,
+        scope: IdentityScope,
+    ) -> Result<OutputHistory, StageError> {
+        let folder = sink
+            .folder()
+            .unwrap_or_else(|| Location::Local(PathBuf::new()));
+        if let Some(local) = sink.local_folder() {
+            self.mounts.check(&local)?;
+        }
+        let mut history = sink.history()?;
+        history.recognize(identity);
+        let admitted = history.check_compatible(&folder, identity, scope);
+        match admitted {
+            // An identity that is accepted under a former digest is also accepted under this one.
+            Ok(()) if history.accepts(identity) && !history.accepted.contains(&identity.digest) => {
+                sink.allow_mixing(&identity.digests())?;
+            }
+            Ok(()) => {}
+            Err(_) if history.allows(self.changes, identity) => {
+                sink.allow_mixing(&[history.digests(), identity.digests()].concat())?;
+            }
+            Err(refused) => return Err(refused),
+        }
+        Ok(history)
+    }
 }
 
-/// Opens a sink, and records which disk its folder lies on.
-fn open_sink(
-    sink: Box<dyn Sink>,
-    identity: OutputIdentity,
-    mounts: &OutputMounts,
-) -> Result<Box<dyn SinkWriter>, StageError> {
-    let folder = sink.local_folder();
-    let writer = sink.open(identity)?;
-    folder.iter().for_each(|folder| mounts.record(folder));
-    Ok(writer)
-}
-
-/// Accepts the folders of a plan as they are: what earlier runs remembered of the disks that they
-/// lay on is forgotten.
+/// Accepts the folders of a plan in their present state: deletes the records of earlier runs about
+/// the file systems of these folders.
 ///
 /// # Errors
-/// When that cannot be removed.
+/// When a record cannot be deleted.
 pub fn start_over(plan: &Plan) -> Result<(), StageError> {
     let mounts = plan.output_mounts();
     let rejects = plan.rejects.as_ref().and_then(|(sink, _)| sink.folder());
     for folder in plan.folders().into_iter().flatten().chain(rejects) {
         folder
             .local()
-            .map_or(Ok(()), |folder| mounts.forget(folder))?;
+            .map_or(Ok(()), |folder| mounts.remove_record(folder))?;
     }
     let sources = plan
         .stages
@@ -475,20 +480,21 @@ pub fn start_over(plan: &Plan) -> Result<(), StageError> {
         .try_for_each(|(stage, state)| source::accept_folder(&stage.name, state))
 }
 
-/// What the durable sinks have. A sink that promises nothing (`stdout`) must not make a source read
-/// everything again; where no other sink is there, rejects alone must not make it skip anything.
+/// The distinct coverages of the durable sinks. A sink without durability (`stdout`) is left out,
+/// so that it does not make a source read all records again. If no other sink is durable, the
+/// rejects dataset alone must not make a source skip records; the list is then empty.
 fn durable_coverage(sinks: &[OpenSink]) -> Vec<Coverage> {
     let durable = sinks.iter().filter(|sink| sink.durable);
     if durable.clone().all(|sink| sink.stage.is_none()) {
         return Vec::new();
     }
-    let mut remembered: Vec<Coverage> = Vec::new();
+    let mut coverages: Vec<Coverage> = Vec::new();
     for coverage in durable.flat_map(|sink| &sink.committed) {
-        if !remembered.contains(coverage) {
-            remembered.push(coverage.clone());
+        if !coverages.contains(coverage) {
+            coverages.push(coverage.clone());
         }
     }
-    remembered
+    coverages
 }
 
 type Thread = std::io::Result<std::thread::JoinHandle<()>>;
@@ -497,20 +503,20 @@ fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Thread {
     std::thread::Builder::new().name(name).spawn(body)
 }
 
-/// Waits for all threads, up to the first one that could not be started or panicked: that one fails
-/// the run.
+/// Waits for all threads. Stops at the first one that could not be spawned or that panicked, and
+/// fails the run.
 async fn join_all(threads: Vec<Thread>, stop: &FailureSignal) {
     let ends_well = |thread: Thread| thread.is_ok_and(|thread| thread.join().is_ok());
     let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(ends_well)).await;
     if !joined.unwrap_or(false) {
         stop.fail(
             &Arc::from("threads"),
-            StageError::Other("a thread could not be started, or panicked".to_owned()),
+            StageError::Other("a thread could not be spawned, or it panicked".to_owned()),
         );
     }
 }
 
-/// Starts the threads of so many workers.
+/// Starts `count` worker threads.
 fn start_workers(
     count: usize,
     shared: WorkerShared,
@@ -532,7 +538,7 @@ fn start_workers(
     (0..count).map(worker).collect()
 }
 
-/// Starts a thread for each sink; returns them, and where each takes its messages.
+/// Starts one thread per sink. Returns the threads and the senders of their messages.
 fn start_sink_runners(
     sinks: Vec<OpenSink>,
     age: Option<Duration>,
@@ -540,8 +546,8 @@ fn start_sink_runners(
     acks: &Arc<AckTracker>,
     stop: &FailureSignal,
 ) -> (Vec<Thread>, Vec<async_channel::Sender<SinkMessage>>) {
-    let sink_runners = sinks.into_iter().enumerate().map(|(place, sink)| {
-        // Bounded by the permits.
+    let sink_runners = sinks.into_iter().enumerate().map(|(index, sink)| {
+        // The permits bound the number of messages.
         let (outbox, inbox) = async_channel::unbounded();
         let own_age = sink.commit_age(age);
         let OpenSink {
@@ -568,7 +574,7 @@ fn start_sink_runners(
         let sink_runner = SinkRunner {
             name,
             stage,
-            place,
+            index,
             writer,
             committed,
             inbox,
@@ -586,25 +592,26 @@ fn start_sink_runners(
     sink_runners.unzip()
 }
 
-/// Sources hear that there is nothing more to come, and say the rest to their clients.
+/// Waits until the sources have sent the last responses to their clients, each for at most
+/// [`CLOSING`].
 async fn end_sources(closing: Vec<tokio::sync::oneshot::Receiver<()>>) {
     for closed in closing {
         drop(tokio::time::timeout(CLOSING, closed).await);
     }
 }
 
-/// How long a source may take to say its last to its clients.
+/// The time that a source has to send the last responses to its clients.
 const CLOSING: Duration = Duration::from_secs(10);
 
-/// How often sinks look whether something has waited for too long.
+/// The interval at which sinks check the age of their oldest uncommitted record.
 const TICK: Duration = Duration::from_millis(250);
 
-/// Tells the sinks that time goes by; those that are busy see it by themselves.
+/// Sends a tick to each idle sink. A busy sink checks the age after each batch.
 async fn tick(outboxes: Vec<async_channel::Sender<SinkMessage>>) {
     loop {
         tokio::time::sleep(TICK).await;
         for outbox in outboxes.iter().filter(|outbox| outbox.is_empty()) {
-            // A sink that has ended needs no ticks.
+            // Sending fails only if the sink has ended, which then needs no ticks.
             let _ = outbox.send(SinkMessage::Tick).await;
         }
     }

@@ -1,9 +1,10 @@
-//! Finds the record that takes the whole process down: notes what is being worked on, and, after
-//! starts that came to nothing, lets the suspects through one by one.
+//! Isolates records that crash the process: the rows in flight are recorded on disk, and after two
+//! starts without progress they are processed one at a time.
 //!
-//! A native library that aborts, or a record that needs more memory than there is, ends the process
-//! without a word. The notes outlive it: they are written as batches begin and end, without waiting
-//! for the disk, which a dying process does not need. An orderly end removes them.
+//! A native library that aborts, or a record that needs more memory than is available, ends the
+//! process without an error message. The files of this module survive such a crash. They are
+//! written when a batch begins and ends, without a sync, since a crash of the process does not lose
+//! the page cache. An orderly end of the run deletes them.
 
 mod crash_state;
 
@@ -23,30 +24,30 @@ use crate::system::{self, OomKills};
 
 use crash_state::{CrashState, MEMORY_KILLS, OTHER_KILLS, STARTS};
 
-/// Bytes of a place in the file of batches in flight; batches of more ranges than fit note the
-/// first ones.
-const PLACE: usize = 256;
+/// The number of bytes of a slot in the file of batches in flight. If a batch has more row ranges
+/// than fit, its first ranges are recorded.
+const SLOT_BYTES: usize = 256;
 
-/// The folder of the notes.
+/// The name of the folder of these files.
 const ATTEMPTS: &str = "attempts";
 
-/// How a part of a batch is to be carried.
+/// How a part of a batch is processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Isolation {
-    /// Beside others.
+    /// Concurrently with other batches.
     None,
-    /// While nothing else is: if the process ends now, this row did it.
+    /// While no other record is in flight: if the process crashes, this row is the cause.
     Single,
-    /// Not at all: it is a reject.
+    /// Not at all: it is rejected.
     Quarantined(QuarantineReason),
 }
 
-/// What a row did to the process.
+/// Why a row is rejected without being processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum QuarantineReason {
-    /// The process aborted, or was killed too often, while the row was the only one on its way.
+    /// The process aborted, or was killed [`OTHER_KILLS`] times, while the row was processed alone.
     Crashed,
-    /// The kernel killed it for lack of memory.
+    /// The kernel killed the process for lack of memory [`MEMORY_KILLS`] times.
     TooLarge,
 }
 
@@ -61,108 +62,116 @@ impl QuarantineReason {
     pub(super) fn reason(self) -> String {
         match self {
             Self::Crashed => format!(
-                "the process ended whenever this record was worked on alone: a native library may have aborted on it, or \
-                 the process was killed {OTHER_KILLS} times"
+                "the process crashed when only this record was in flight: a native library \
+                 aborted, or the process was killed {OTHER_KILLS} times"
             ),
             Self::TooLarge => format!(
-                "the kernel killed the process for lack of memory {MEMORY_KILLS} times while this record was worked on alone; \
-                 replay it where the process may have more memory"
+                "the kernel killed the process for lack of memory {MEMORY_KILLS} times while only \
+                 this record was in flight; replay it with a higher memory limit"
             ),
         }
     }
 }
 
-/// The notes of a running pipeline; does nothing where there is no place for them.
+/// Records the rows in flight of a running pipeline. Does nothing if the pipeline has no local
+/// state folder.
 pub(super) struct PoisonRecordTracker {
     folder: Option<PathBuf>,
     state: CrashState,
-    places: u64,
+    slots: u64,
     file: Option<Mutex<File>>,
-    carried: watch::Sender<u64>,
-    /// Whoever works for somebody who waits has a share of it; a row that runs alone has all of it.
-    turns: Arc<RwLock<()>>,
+    /// The number of batches that have been processed.
+    processed: watch::Sender<u64>,
+    /// Held shared by inference requests, and exclusively by a row that is processed alone.
+    access: Arc<RwLock<()>>,
 }
 
 impl PoisonRecordTracker {
-    /// Reads what earlier starts noted under `state`, and begins anew; `done` is how many source
-    /// rows the sinks have, `places` how many batches can be in flight.
+    /// Loads the crash state that earlier starts left under `state`, and starts an empty record of
+    /// rows in flight. `done` is the number of source rows that the sinks have committed, `slots`
+    /// the maximum number of batches in flight.
     ///
     /// # Errors
-    /// When the notes cannot be written.
-    pub(super) fn open(state: Option<&Path>, done: u64, places: usize) -> Result<Self, StageError> {
-        Self::open_by(state, done, places, system::oom_kills())
+    /// When the crash state cannot be written.
+    pub(super) fn open(state: Option<&Path>, done: u64, slots: usize) -> Result<Self, StageError> {
+        Self::open_with_kills(state, done, slots, system::oom_kills())
     }
 
-    /// As [`Self::open`], with what the kernel has counted.
-    fn open_by(
+    /// As [`Self::open`], with the kernel's count of processes killed for lack of memory.
+    fn open_with_kills(
         state: Option<&Path>,
         done: u64,
-        places: usize,
+        slots: usize,
         kernel: Option<OomKills>,
     ) -> Result<Self, StageError> {
-        let (places, carried, turns) =
-            (places.max(1) as u64, watch::Sender::new(0), Arc::default());
+        let (slots, processed, access) =
+            (slots.max(1) as u64, watch::Sender::new(0), Arc::default());
         let Some(folder) = state.map(|state| state.join(ATTEMPTS)) else {
             return Ok(Self {
                 folder: None,
                 state: CrashState::default(),
-                places,
+                slots,
                 file: None,
-                carried,
-                turns,
+                processed,
+                access,
             });
         };
         create_dir_all_synced(&folder)?;
-        let (notes, ending) = CrashState::load(&folder, done, kernel);
-        write_atomically(&folder.join("notes.json"), &to_json(&notes)?)?;
+        let (crash_state, run_end) = CrashState::load(&folder, done, kernel);
+        write_atomically(&folder.join("notes.json"), &to_json(&crash_state)?)?;
         remove(&folder.join("alone"))?;
         remove(&folder.join("aborted"))?;
         let path = folder.join("in-flight");
         let file = File::create(&path).map_err(StageError::io(&path))?;
-        let suspects = Self {
+        let tracker = Self {
             folder: Some(folder),
-            state: notes,
-            places,
+            state: crash_state,
+            slots,
             file: Some(Mutex::new(file)),
-            carried,
-            turns,
+            processed,
+            access,
         };
-        suspects.install_abort_marker();
-        if let Some(ending) = ending {
-            suspects.log(&ending);
+        tracker.install_abort_marker();
+        if let Some(run_end) = run_end {
+            tracker.log(&run_end);
         }
-        Ok(suspects)
+        Ok(tracker)
     }
 
-    fn log(&self, ending: &crash_state::RunEnd) {
-        if !self.is_careful() {
-            tracing::warn!("the last start ended without a word: {ending}");
+    fn log(&self, run_end: &crash_state::RunEnd) {
+        if !self.is_isolating() {
+            tracing::warn!(cause = %run_end, "the previous run crashed");
             return;
         }
         tracing::warn!(
-            "{} starts in a row ended without a word and without progress (the last one: {ending}): the records that were \
-             being worked on run one by one now. One becomes a reject after an abort, {MEMORY_KILLS} kills for lack of \
-             memory, or {OTHER_KILLS} other kills while nothing else was worked on",
-            self.state.starts
+            crashes = self.state.starts,
+            last_cause = %run_end,
+            max_aborts = 1,
+            max_memory_kills = MEMORY_KILLS,
+            max_other_kills = OTHER_KILLS,
+            "the previous runs crashed without progress; the records that were in flight are \
+             processed one at a time, and a record that reaches a maximum is rejected"
         );
     }
 
-    /// A share of the process, for work beside the numbered batches; while a row runs alone there
-    /// is none.
-    pub(super) async fn turn(&self) -> OwnedRwLockReadGuard<()> {
-        Arc::clone(&self.turns).read_owned().await
+    /// Waits until no row is processed alone, and keeps such rows waiting while the guard lives.
+    /// For inference requests, which are not among the numbered batches.
+    pub(super) async fn shared_access(&self) -> OwnedRwLockReadGuard<()> {
+        Arc::clone(&self.access).read_owned().await
     }
 
-    /// The whole process, for a row that runs alone.
-    pub(super) async fn whole(&self) -> OwnedRwLockWriteGuard<()> {
-        Arc::clone(&self.turns).write_owned().await
+    /// Waits until no inference request is in flight, and keeps new ones waiting while the guard
+    /// lives. For a row that is processed alone.
+    pub(super) async fn exclusive_access(&self) -> OwnedRwLockWriteGuard<()> {
+        Arc::clone(&self.access).write_owned().await
     }
 
-    fn is_careful(&self) -> bool {
+    fn is_isolating(&self) -> bool {
         self.state.starts >= STARTS
     }
 
-    /// Has an abort leave a byte behind. A kill leaves nothing.
+    /// Installs a signal handler that writes one byte to the file `aborted` when the process
+    /// aborts. A kill leaves the file empty.
     fn install_abort_marker(&self) {
         #[cfg(unix)]
         if let Some(folder) = &self.folder {
@@ -170,30 +179,33 @@ impl PoisonRecordTracker {
                 .create(true)
                 .append(true)
                 .open(folder.join("aborted"));
-            let heard = file.and_then(|file| {
+            let registered = file.and_then(|file| {
                 signal_hook::low_level::pipe::register(signal_hook::consts::SIGABRT, file)
             });
-            if let Err(error) = heard {
-                tracing::debug!(%error, "aborts cannot be heard: they are taken for kills");
+            if let Err(error) = registered {
+                tracing::debug!(
+                    %error,
+                    "cannot install a handler for SIGABRT; aborts are counted as kills"
+                );
             }
         }
     }
 
-    /// The parts of a batch, as ranges of its ordinals, and how each is to be carried.
+    /// Splits a part of a batch into ranges of its ordinals, each with its isolation.
     pub(super) fn parts(
         &self,
         provenance: &Provenance,
         part: Range<u64>,
     ) -> Vec<(Range<u64>, Isolation)> {
-        if !self.is_careful() && self.state.condemned.is_empty() {
+        if !self.is_isolating() && self.state.quarantined.is_empty() {
             return vec![(part, Isolation::None)];
         }
         let mut parts: Vec<(Range<u64>, Isolation)> = Vec::new();
         for ordinal in part {
-            let care = self.isolation(provenance, ordinal);
+            let isolation = self.isolation(provenance, ordinal);
             match parts.last_mut() {
-                Some((last, Isolation::None)) if care == Isolation::None => last.end += 1,
-                _ => parts.push((ordinal..ordinal + 1, care)),
+                Some((last, Isolation::None)) if isolation == Isolation::None => last.end += 1,
+                _ => parts.push((ordinal..ordinal + 1, isolation)),
             }
         }
         parts
@@ -207,7 +219,7 @@ impl PoisonRecordTracker {
             return Isolation::None;
         };
         let split = split.id();
-        if self.state.condemned.contains(&(split, row)) {
+        if self.state.quarantined.contains(&(split, row)) {
             let is_too_large = self.state.too_large.contains(&(split, row));
             return Isolation::Quarantined(if is_too_large {
                 QuarantineReason::TooLarge
@@ -217,14 +229,14 @@ impl PoisonRecordTracker {
         }
         let suspected =
             |&(of, start, end): &(u64, u64, u64)| of == split && (start..end).contains(&row);
-        if self.is_careful() && self.state.suspects.iter().any(suspected) {
+        if self.is_isolating() && self.state.suspects.iter().any(suspected) {
             Isolation::Single
         } else {
             Isolation::None
         }
     }
 
-    /// Notes that a batch is on its way.
+    /// Records that a batch is in flight.
     pub(super) fn begin(&self, number: u64, provenance: &Provenance) {
         let ranges = provenance.ranges().iter();
         let ranges = ranges.map(|range| {
@@ -236,75 +248,79 @@ impl PoisonRecordTracker {
             )
         });
         let mut text = String::new();
-        for range in ranges.take_while(|range| range.len() < PLACE) {
-            if text.len() + range.len() <= PLACE {
+        for range in ranges.take_while(|range| range.len() < SLOT_BYTES) {
+            if text.len() + range.len() <= SLOT_BYTES {
                 text.push_str(&range);
             }
         }
-        self.note(number, &text);
+        self.write_slot(number, &text);
     }
 
-    /// Notes that a batch has been carried through the graph, well or not.
+    /// Records that a batch has been processed, whether it failed or not.
     pub(super) fn end(&self, number: u64) {
-        self.note(number, "");
-        self.carried.send_modify(|carried| *carried += 1);
+        self.write_slot(number, "");
+        self.processed.send_modify(|processed| *processed += 1);
     }
 
-    fn note(&self, number: u64, text: &str) {
+    fn write_slot(&self, number: u64, text: &str) {
         let Some(file) = &self.file else { return };
         let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = (number % self.places) * PLACE as u64;
-        // A note that cannot be written costs the search for a culprit, not the run.
+        let start = (number % self.slots) * SLOT_BYTES as u64;
+        // A failed write only hinders the isolation of a poison record, so it does not end the run.
         let _ = file
-            .seek(SeekFrom::Start(place))
-            .and_then(|_| file.write_all(format!("{text:PLACE$}").as_bytes()));
+            .seek(SeekFrom::Start(start))
+            .and_then(|_| file.write_all(format!("{text:SLOT_BYTES$}").as_bytes()));
     }
 
-    /// Waits until `numbers` batches have been carried: then nothing is in flight.
+    /// Waits until `numbers` batches have been processed, which means that none is in flight.
     pub(super) async fn wait_idle(&self, numbers: u64) {
         // The sender lives as long as `self`, so waiting cannot fail.
         let _ = self
-            .carried
+            .processed
             .subscribe()
-            .wait_for(|&carried| carried >= numbers)
+            .wait_for(|&processed| processed >= numbers)
             .await;
     }
 
-    /// Notes that the one row of `provenance` is alone from now on, or, for `None`, that it has
-    /// come through.
-    pub(super) fn alone(&self, provenance: Option<&Provenance>) {
+    /// Records that the one row of `provenance` is processed alone from now on, or, for `None`,
+    /// that it has been processed.
+    pub(super) fn record_single(&self, provenance: Option<&Provenance>) {
         let Some(folder) = &self.folder else { return };
         let path = folder.join("alone");
         let row = provenance.and_then(|provenance| provenance.row(0));
-        let noted = match row {
+        let written = match row {
             Some((split, row)) => fs::write(&path, format!("{} {row} {}\n", split.id(), row + 1)),
             None => fs::remove_file(&path),
         };
-        if let Err(error) = noted {
-            tracing::debug!(%error, "cannot note which record runs alone");
+        if let Err(error) = written {
+            tracing::debug!(%error, "cannot record which row is processed alone");
         }
     }
 
-    /// The run has ended in an orderly way: nobody is suspected any more. Where it has not
-    /// finished, what was found out is kept until it has.
+    /// Ends the tracking after a run that has not crashed, so that no row is suspected any more.
+    /// Unless the run has `finished`, the quarantined rows are kept for the next run.
     pub(super) fn close(&self, finished: bool) {
         let Some(folder) = &self.folder else { return };
-        let cleared = if finished || self.state.condemned.is_empty() {
+        let cleared = if finished || self.state.quarantined.is_empty() {
             fs::remove_dir_all(folder)
         } else {
             fs::remove_file(folder.join("in-flight"))
         };
         if let Err(error) = cleared {
-            tracing::debug!(%error, "cannot clear {}", folder.display());
+            tracing::debug!(
+                folder = %folder.display(),
+                %error,
+                "cannot delete the crash state"
+            );
         }
     }
 }
 
-/// Forgets who was suspected: rows may bear other numbers from now on.
+/// Deletes the crash state under `state`, for example because rows get other numbers from now on.
 ///
 /// # Errors
-/// When the notes cannot be removed.
-pub fn forget(state: &Path) -> Result<(), StageError> {
+/// When the crash state cannot be deleted.
+pub fn clear_crash_state(state: &Path) -> Result<(), StageError> {
     let folder = state.join(ATTEMPTS);
     match fs::remove_dir_all(&folder) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(StageError::io(folder)(error)),

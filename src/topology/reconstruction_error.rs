@@ -1,5 +1,5 @@
-//! The reconstruction errors of one stage: how they are spread, over time, and against the card of
-//! the model.
+//! The reconstruction errors of one stage: their distribution, their history, and their drift from
+//! the model card.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,33 +14,33 @@ use crate::model::{Loss, Model};
 
 pub use crate::transform::RECONSTRUCTION_ERROR;
 
-/// The distribution of the reconstruction error of one stage.
+/// The statistics of the reconstruction error of one stage.
 pub struct ReconstructionErrorStats {
     model: String,
     history: Mutex<ErrorHistory>,
     reference: Mutex<ErrorReference>,
 }
 
-/// What errors are measured in and against; it changes with the model.
+/// The loss and the reference statistics of the model, which a hot reload replaces.
 #[derive(Default)]
 struct ErrorReference {
     loss: Loss,
-    /// What the model's card tells of errors, if it does.
+    /// The error quantiles of the model card, if it has them.
     quantiles: Option<Quantiles>,
     drift: Option<DriftDetector>,
 }
 
-/// What is known of the errors of one stage at a moment.
+/// The error statistics of one stage at one point in time.
 pub struct ErrorSnapshot {
-    /// What they are measured in.
+    /// The loss that the errors are values of.
     pub loss: Loss,
-    /// The distribution that the model's card tells.
+    /// The error quantiles of the model card.
     pub reference: Option<Quantiles>,
-    /// Mean z-score of the last records against it.
+    /// Mean z-score of the last records, relative to the card.
     pub zscore: Option<f64>,
-    /// Population stability index of the last records against it.
+    /// Population stability index of the last records, relative to the card.
     pub drift_psi: Option<f64>,
-    /// The last hour.
+    /// The spans of the last hour.
     pub spans: Vec<ErrorSpan>,
 }
 
@@ -65,7 +65,7 @@ impl ReconstructionErrorStats {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Measures by the loss, and against the card, that the model has now.
+    /// Sets the loss and the reference statistics to those of the present model.
     pub(super) fn set_reference(&self, models: &[Arc<Model>]) {
         let model = models.iter().find(|model| model.name() == self.model);
         let card = model.and_then(|model| model.card()?.reconstruction_error.as_ref());
@@ -76,7 +76,7 @@ impl ReconstructionErrorStats {
         };
     }
 
-    /// The model whose error it is.
+    /// The name of the model that computes the error.
     pub fn model(&self) -> &str {
         &self.model
     }
@@ -88,7 +88,7 @@ impl ReconstructionErrorStats {
             return;
         };
         let mut reference = self.reference();
-        // Counted aside, and added at once: others count there too.
+        // A local histogram is flushed once, since other workers observe the same one.
         let histogram = metrics
             .errors
             .error
@@ -104,7 +104,7 @@ impl ReconstructionErrorStats {
         let Some(drift) = reference.drift.as_mut() else {
             return;
         };
-        let unusual = errors
+        let anomalies = errors
             .iter()
             .flatten()
             .filter(|&error| drift.observe(f64::from(error)))
@@ -114,7 +114,7 @@ impl ReconstructionErrorStats {
             .errors
             .anomalies
             .with_label_values(&labels)
-            .inc_by(unusual as u64);
+            .inc_by(anomalies as u64);
         if let Some(DriftScore { zscore, psi }) = drift.score() {
             metrics.errors.zscore.with_label_values(&labels).set(zscore);
             metrics.errors.drift.with_label_values(&labels).set(psi);
@@ -122,28 +122,28 @@ impl ReconstructionErrorStats {
     }
 
     pub(super) fn end_span(&self) {
-        let drifted = self
+        let score = self
             .reference()
             .drift
             .as_ref()
             .and_then(DriftDetector::score);
-        self.history().end_span(drifted);
+        self.history().end_span(score);
     }
 
-    /// The distribution so far; `None` before the first record.
+    /// The distribution since the start of the run; `None` before the first record.
     pub fn summary(&self) -> Option<ErrorSummary> {
         self.history().summary()
     }
 
-    /// What is known at this moment.
+    /// The present statistics.
     pub fn snapshot(&self) -> ErrorSnapshot {
         let reference = self.reference();
-        let drifted = reference.drift.as_ref().and_then(DriftDetector::score);
+        let score = reference.drift.as_ref().and_then(DriftDetector::score);
         ErrorSnapshot {
             loss: reference.loss,
             reference: reference.quantiles,
-            zscore: drifted.map(|drifted| drifted.zscore),
-            drift_psi: drifted.map(|drifted| drifted.psi),
+            zscore: score.map(|score| score.zscore),
+            drift_psi: score.map(|score| score.psi),
             spans: self.history().spans(),
         }
     }

@@ -1,4 +1,4 @@
-//! Joins what was refused with the records it came from, for the rejects dataset.
+//! Joins rejects with the source records that they come from, for the rejects dataset.
 
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +17,7 @@ use crate::source::rejects::OriginalFormat;
 use crate::source::{IMAGE, ROW, SOURCE};
 use crate::units::unix_seconds;
 
-/// Whether the original of a reject is kept beside where it came from and why it was refused.
+/// Whether the original record of a reject is stored in addition to its source and its reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OriginalsPolicy {
     Kept,
@@ -25,7 +25,7 @@ pub(super) enum OriginalsPolicy {
 }
 
 impl OriginalsPolicy {
-    /// `None` where a plan keeps no rejects at all.
+    /// `None` if the plan does not store rejects.
     pub(super) fn of(plan: &Plan) -> Option<Self> {
         plan.rejects.as_ref().map(|_| {
             if plan.keeps_originals {
@@ -37,7 +37,7 @@ impl OriginalsPolicy {
     }
 }
 
-/// The rejects of one batch, and the batch as its source gave it.
+/// The rejects of one batch, and the batch as read from its source.
 pub(super) struct BatchRejects {
     source: Batch,
     list: Vec<(Arc<str>, Reject)>,
@@ -59,7 +59,7 @@ impl BatchRejects {
         );
     }
 
-    /// Logs the records that a stage failed on: such a failure is a fault of the stage.
+    /// Logs the records that were rejected because the stage failed or panicked.
     pub(super) fn log(&self, stage: &str, rejects: &[Reject]) {
         let failed =
             |reject: &&Reject| matches!(reject.code, RejectCode::Internal | RejectCode::Panicked);
@@ -77,7 +77,8 @@ impl BatchRejects {
                 source,
                 row,
                 code = code.as_str(),
-                "the stage failed on this record: {reason}"
+                reason,
+                "the stage failed on a record"
             );
         }
     }
@@ -91,15 +92,15 @@ impl BatchRejects {
         self.list.is_empty()
     }
 
-    /// What was refused, and by which stage.
+    /// The rejects, each with the name of its stage.
     pub(super) fn into_list(self) -> Vec<(Arc<str>, Reject)> {
         self.list
     }
 
-    /// The last `most` of them, to be looked at.
-    pub(super) fn seen(&self, most: usize) -> Vec<RecentReject> {
-        let last = &self.list[self.list.len().saturating_sub(most)..];
-        let seen = |(stage, reject): &(Arc<str>, Reject)| {
+    /// The last `max` rejects, for the tap.
+    pub(super) fn recent(&self, max: usize) -> Vec<RecentReject> {
+        let last = &self.list[self.list.len().saturating_sub(max)..];
+        let recent = |(stage, reject): &(Arc<str>, Reject)| {
             let entry = entry(&self.source, stage, reject, None);
             RecentReject {
                 unix_seconds: unix_seconds(),
@@ -111,10 +112,10 @@ impl BatchRejects {
                 records: entry.records,
             }
         };
-        last.iter().map(seen).collect()
+        last.iter().map(recent).collect()
     }
 
-    /// The rejects as records, in the order of their source rows; empty where nothing was refused.
+    /// The rejects as records, in the order of their source rows.
     pub(super) fn batch(&mut self, originals: OriginalsPolicy) -> Result<Batch, StageError> {
         self.list.sort_by_key(|(_, reject)| reject.ordinal);
         let batch = &self.source;
@@ -129,8 +130,9 @@ impl BatchRejects {
             .collect();
         let records = rejects_dataset::records(&entries).or_else(|error| {
             tracing::warn!(
-                "{} rejects are kept without their records: {error}",
-                entries.len()
+                rejects = entries.len(),
+                %error,
+                "cannot store the original records of rejects"
             );
             entries.iter_mut().for_each(|entry| entry.record = None);
             rejects_dataset::records(&entries)
@@ -154,27 +156,27 @@ fn entry<'a>(
         Some((split, row)) => (split.name(), row),
         None => ("", u64::from(reject.ordinal)),
     };
-    let place = place(batch, reject);
-    let source = place.and_then(|place| {
+    let index = row_index(batch, reject);
+    let source = index.and_then(|index| {
         let column = batch
             .records
             .column_by_name(SOURCE)?
             .as_string_opt::<i32>()?;
-        Some(column.value(place))
+        Some(column.value(index))
     });
-    let row = place.and_then(|place| {
+    let row = index.and_then(|index| {
         let column = batch
             .records
             .column_by_name(ROW)?
             .as_primitive_opt::<UInt64Type>()?;
-        Some(column.value(place))
+        Some(column.value(index))
     });
-    let told = reject.source.as_ref();
+    let origin = reject.source.as_ref();
     RejectEntry {
         source: source
-            .or(told.map(|(source, _)| source.as_str()))
+            .or(origin.map(|(source, _)| source.as_str()))
             .unwrap_or(split),
-        row: row.or(told.map(|(_, row)| *row)).unwrap_or(split_row),
+        row: row.or(origin.map(|(_, row)| *row)).unwrap_or(split_row),
         split,
         split_row,
         stage,
@@ -185,9 +187,9 @@ fn entry<'a>(
     }
 }
 
-/// The name of the file or request that the record with this ordinal came from, for people.
+/// The name of the file or request of the record with this ordinal, shortened for display.
 pub(super) fn source_of(batch: &Batch, ordinal: u32) -> String {
-    let place = batch
+    let index = batch
         .row_ordinals
         .iter()
         .position(|&origin| origin == ordinal);
@@ -195,8 +197,8 @@ pub(super) fn source_of(batch: &Batch, ordinal: u32) -> String {
         .records
         .column_by_name(SOURCE)
         .and_then(|column| column.as_string_opt::<i32>());
-    match (place, column) {
-        (Some(place), Some(column)) => shortened(column.value(place)),
+    match (index, column) {
+        (Some(index), Some(column)) => shortened(column.value(index)),
         _ => batch
             .provenance
             .row(ordinal)
@@ -204,10 +206,10 @@ pub(super) fn source_of(batch: &Batch, ordinal: u32) -> String {
     }
 }
 
-/// Texts that people see at a glance: as many characters as that takes.
+/// Returns the text, cut after 300 characters for display.
 fn shortened(text: &str) -> String {
-    const MOST: usize = 300;
-    match text.char_indices().nth(MOST) {
+    const MAX_CHARS: usize = 300;
+    match text.char_indices().nth(MAX_CHARS) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text.to_owned(),
     }
@@ -217,35 +219,36 @@ fn borrowed<'a>(original: &'a Option<Original<'_>>) -> Option<(OriginalFormat, &
     original.as_ref().map(|(format, bytes)| (*format, &**bytes))
 }
 
-/// Where the record stands in its source's batch; `None` where the source could not read it.
-fn place(batch: &Batch, reject: &Reject) -> Option<usize> {
+/// The index of the record in the batch of its source; `None` if the source could not read it.
+fn row_index(batch: &Batch, reject: &Reject) -> Option<usize> {
     batch.row_ordinals.binary_search(&reject.ordinal).ok()
 }
 
-/// What a record's bytes are, and the bytes.
+/// The format of an original record, and its bytes.
 type Original<'a> = (OriginalFormat, Cow<'a, [u8]>);
 
-/// As [`original`]; `None`, with a warning, where the record cannot be written: that does not end
-/// the run.
+/// As [`original`], but logs a warning and returns `None` if the record cannot be encoded, which
+/// must not end the run.
 fn original_or_none<'a>(batch: &'a Batch, stage: &str, reject: &'a Reject) -> Option<Original<'a>> {
     let attempt = catch_unwind(AssertUnwindSafe(|| original(batch, reject)));
-    let failed = match attempt {
+    let error = match attempt {
         Ok(Ok(original)) => return original,
         Ok(Err(error)) => error.to_string(),
-        Err(_) => "its encoder panicked".to_owned(),
+        Err(_) => "the encoder panicked".to_owned(),
     };
     let RejectEntry { source, row, .. } = entry(batch, stage, reject, None);
     tracing::warn!(
         stage,
         source = shortened(source),
         row,
-        "the reject is kept without its record: {failed}"
+        error,
+        "cannot store the original record of a reject"
     );
     None
 }
 
-/// The record as its source gave it: an image's bytes, a line that could not be parsed, else all of
-/// its columns.
+/// The original record: the bytes of an image, a line that could not be parsed, or else all columns
+/// of the source as an Arrow IPC stream.
 fn original<'a>(batch: &'a Batch, reject: &'a Reject) -> Result<Option<Original<'a>>, StageError> {
     if let Some(record) = &reject.record {
         return Ok(Some((OriginalFormat::Line, Cow::Borrowed(record))));
@@ -253,7 +256,7 @@ fn original<'a>(batch: &'a Batch, reject: &'a Reject) -> Result<Option<Original<
     if let Some(reference) = &reject.reference {
         return Ok(Some((OriginalFormat::File, Cow::Borrowed(reference))));
     }
-    let Some(place) = place(batch, reject) else {
+    let Some(index) = row_index(batch, reject) else {
         return Ok(None);
     };
     let schema = batch.records.schema();
@@ -262,20 +265,20 @@ fn original<'a>(batch: &'a Batch, reject: &'a Reject) -> Result<Option<Original<
         .column_by_name(IMAGE)
         .and_then(|image| image.as_binary_opt::<i32>());
     match image {
-        // An image that came with more, such as a caption, is kept together with it.
+        // An image that has further columns, such as a caption, is stored with all columns.
         Some(image)
             if schema.fields().len() == 3
                 && schema.field(0).name() == SOURCE
-                && image.is_valid(place) =>
+                && image.is_valid(index) =>
         {
             Ok(Some((
                 OriginalFormat::Image,
-                Cow::Borrowed(image.value(place)),
+                Cow::Borrowed(image.value(index)),
             )))
         }
         _ => {
             let mut writer = StreamWriter::try_new(Vec::new(), &schema)?;
-            writer.write(&batch.records.slice(place, 1))?;
+            writer.write(&batch.records.slice(index, 1))?;
             Ok(Some((
                 OriginalFormat::Arrow,
                 Cow::Owned(writer.into_inner()?),

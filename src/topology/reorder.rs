@@ -1,5 +1,5 @@
-//! Puts batches back into the order of their numbers and hands each sink its part; never refuses a
-//! worker, since it holds at most one batch per permit.
+//! The reorder stage, which restores the order of batch numbers and sends each sink its output. It
+//! never blocks a worker: the permits bound the number of batches that it holds.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,14 +8,13 @@ use super::budget::InFlightPermit;
 use super::generation::Generation;
 use super::messages::{ProcessedBatch, SinkMessage, WorkerMessage};
 
-/// A batch that waits for those before it.
+/// A batch that waits for batches with lower numbers.
 type HeldBatch = (ProcessedBatch, Arc<Generation>, InFlightPermit);
 
-/// Runs until the end is said and reached, or until every worker is gone.
+/// Runs until the announced end is reached, or until all workers have ended.
 ///
-/// Only batches without a gap before them are handed on, so what a sink commits is always a prefix
-/// of the run. The end is handed on only where it was said: a channel that closes means that
-/// something broke.
+/// Batches are sent to the sinks without gaps, so a sink always commits a prefix of the run. The
+/// end is sent to the sinks only if it was announced: a channel that closes before means a failure.
 pub(super) async fn reorder(
     done: async_channel::Receiver<WorkerMessage>,
     sinks: Vec<async_channel::Sender<SinkMessage>>,
@@ -33,7 +32,7 @@ pub(super) async fn reorder(
             }) => {
                 waiting.insert(number, (*result, generation, permit));
             }
-            // What comes behind a batch that failed is dropped: its numbers are never reached.
+            // Batches after a failed one are dropped: their numbers are never reached.
             Ok(WorkerMessage::Failed { number }) => {
                 end = Some(end.map_or(number, |end: u64| end.min(number)))
             }
@@ -42,11 +41,11 @@ pub(super) async fn reorder(
             }
             Err(_) => return,
         }
-        while let Some((carried, generation, permit)) = waiting.remove(&next) {
+        while let Some((result, generation, permit)) = waiting.remove(&next) {
             let permit = Arc::new(permit);
-            for (sink, batch) in sinks.iter().zip(carried.outputs) {
-                // A sink that failed keeps draining its channel; one that is gone has panicked and
-                // said so.
+            for (sink, batch) in sinks.iter().zip(result.outputs) {
+                // A sink that failed keeps draining its channel. Sending fails only if the sink
+                // has panicked, which fails the run.
                 let (generation, permit) = (Arc::clone(&generation), Arc::clone(&permit));
                 let _ = sink
                     .send(SinkMessage::Batch {

@@ -1,5 +1,5 @@
-//! Runs one sink on a thread of its own: writes what is new to it, and commits at the end, by age,
-//! and now and then.
+//! Runs one sink on a dedicated thread: writes batches that are not yet committed, and commits at
+//! the end of the input, when the oldest record exceeds the maximum age, and every N batches.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,78 +14,88 @@ use crate::error::StageError;
 use crate::metrics::{BlockingCaller, BlockingOperation};
 use crate::sink::{CommitProgress, CommitStats, SinkWriter};
 
-/// Batches after which rejects are committed. They are few, so that no file of theirs fills; but a
-/// batch is done only when its rejects are, and a run that was killed would else begin at the
-/// start.
+/// The number of uncommitted batches after which the rejects dataset commits. Rejects are usually
+/// too few to fill a file, but a batch is complete only when its rejects are committed: without
+/// this limit, a run that is killed would resume from the start.
 pub(super) const REJECTS_EVERY: u64 = 256;
-/// Batches after which any sink commits: where a filter lets nothing through no file fills, and
-/// what is not committed is held in mind. So many fill a file where it lets something through.
+/// The number of uncommitted batches after which any other sink commits. If a filter drops all
+/// records, no file ever fills, and the uncommitted coverage would grow without limit. The number
+/// is large enough to fill a file if records pass the filter.
 pub(super) const SINKS_EVERY: u64 = 65_536;
 
 pub(super) struct SinkRunner {
     pub(super) name: Arc<str>,
-    /// The sink's place in the plan; `None` for the rejects.
+    /// The index of the sink in the plan; `None` for the rejects dataset.
     pub(super) stage: Option<usize>,
-    /// Its place among the sinks.
-    pub(super) place: usize,
+    /// The index of the sink among the sinks.
+    pub(super) index: usize,
     pub(super) writer: Box<dyn SinkWriter>,
-    /// What earlier runs committed: rows that all of these cover are dropped.
+    /// The coverage that earlier runs committed. A batch that all of these contain is skipped.
     pub(super) committed: Vec<Coverage>,
     pub(super) inbox: async_channel::Receiver<SinkMessage>,
     pub(super) policy: CommitPolicy,
-    /// The number of the models that it writes for.
+    /// The number of the generation whose batches it writes.
     pub(super) generation: u64,
     pub(super) uncommitted: Uncommitted,
-    /// What it has said to have committed.
+    /// The totals at the last report of a commit.
     pub(super) reported: CommitStats,
-    /// Says when it is in a call that may not return.
+    /// Reports the calls of the sink that may block.
     pub(super) caller: Arc<BlockingCaller>,
 }
 
-/// When a sink commits, beside the end and full files.
+/// When a sink commits, apart from the end of the input and full files.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CommitPolicy {
-    /// After so many batches.
+    /// The maximum number of uncommitted batches.
     pub(super) batches: u64,
-    /// When the oldest record has waited for so long.
+    /// The maximum age of the oldest uncommitted record.
     pub(super) age: Option<Duration>,
-    /// Whether each commit is worth a line in the log.
+    /// Whether each commit is logged.
     pub(super) logged: bool,
 }
 
-/// What a sink has taken and not committed.
+/// The batches that a sink has written and not committed.
 #[derive(Debug, Default)]
 pub(super) struct Uncommitted {
     batches: u64,
+    /// The time at which the oldest of them was written.
     since: Option<Instant>,
-    /// The number after the last batch.
+    /// The number after the last batch that the sink has received.
     next: u64,
 }
 
 impl SinkRunner {
-    /// Works until the end is said. After a failure it only lets batches go, so that their permits
-    /// return; what it had committed before stays.
+    /// Runs until the end of the input. After a failure it only drops batches, so that their
+    /// permits are released. Earlier commits remain.
     pub(super) fn run(mut self, stats: &RunStats, acks: &AckTracker, stop: &FailureSignal) {
-        let mut sound = true;
+        let span = tracing::debug_span!("sink", stage = &*self.name);
+        let _entered = span.enter();
+        let mut has_failed = false;
         while let Ok(message) = self.inbox.recv_blocking() {
             let end = matches!(message, SinkMessage::End);
-            if sound {
-                // A panicking sink must not leave the run waiting for its permits.
+            if !has_failed {
+                // A sink that panics must keep releasing permits, or the run would never end.
                 let caller = Arc::clone(&self.caller);
-                let outcome = caller.during(BlockingOperation::Writes, || {
+                let outcome = caller.during(BlockingOperation::Write, || {
                     catch_unwind(AssertUnwindSafe(|| self.handle(message, stats, acks)))
                 });
                 let outcome = outcome
                     .unwrap_or_else(|_| Err(StageError::Other("the sink panicked".to_owned())));
                 if let Err(error) = outcome {
                     stop.fail(&self.name, error);
-                    sound = false;
+                    has_failed = true;
                 }
             }
             if end {
                 break;
             }
         }
+        let CommitStats {
+            files,
+            records,
+            bytes,
+        } = self.writer.stats();
+        tracing::info!(stage = &*self.name, files, records, bytes, "sink closed");
     }
 
     fn handle(
@@ -138,12 +148,12 @@ impl SinkRunner {
                 next: number,
                 ..Uncommitted::default()
             };
-            acks.durable(self.place, number);
+            acks.durable(self.index, number);
             self.committed_some(started.elapsed(), stats);
         }
         self.uncommitted.next = number + 1;
         if durable == CommitProgress::All {
-            acks.durable(self.place, number + 1);
+            acks.durable(self.index, number + 1);
         } else {
             self.uncommitted.batches += 1;
             self.uncommitted.since.get_or_insert(started);
@@ -158,8 +168,8 @@ impl SinkRunner {
         Ok(())
     }
 
-    /// Where the models are others from here on, what was made with those before is committed: a
-    /// file holds the rows of one set of models.
+    /// If the batch belongs to another generation, commits the batches of the previous one: a file
+    /// contains rows of one generation only.
     fn switch_generation(
         &mut self,
         generation: &Generation,
@@ -171,7 +181,7 @@ impl SinkRunner {
         }
         self.commit(stats, acks)?;
         self.generation = generation.number;
-        match generation.identities.get(self.place) {
+        match generation.identities.get(self.index) {
             Some(identity) => self.writer.switch_identity(identity.clone()),
             None => Ok(()),
         }
@@ -197,18 +207,18 @@ impl SinkRunner {
             next: self.uncommitted.next,
             ..Uncommitted::default()
         };
-        acks.durable(self.place, self.uncommitted.next);
+        acks.durable(self.index, self.uncommitted.next);
         Ok(())
     }
 
-    /// What came before a batch that was old is durable, where nothing waits.
+    /// Reports all batches up to a skipped one as durable if none of them is uncommitted.
     fn report_durable(&self, acks: &AckTracker) {
         if self.uncommitted.batches == 0 {
-            acks.durable(self.place, self.uncommitted.next);
+            acks.durable(self.index, self.uncommitted.next);
         }
     }
 
-    fn committed_some(&mut self, took: Duration, stats: &RunStats) {
+    fn committed_some(&mut self, duration: Duration, stats: &RunStats) {
         let written = self.writer.stats();
         if self.policy.logged && written != self.reported {
             let (files, records, bytes) = (
@@ -216,7 +226,7 @@ impl SinkRunner {
                 written.records - self.reported.records,
                 written.bytes - self.reported.bytes,
             );
-            let seconds = took.as_secs_f64();
+            let seconds = duration.as_secs_f64();
             tracing::info!(
                 stage = &*self.name,
                 files,
@@ -227,6 +237,6 @@ impl SinkRunner {
             );
         }
         self.reported = written;
-        stats.committed(&self.name, self.stage, written, took);
+        stats.committed(&self.name, self.stage, written, duration);
     }
 }

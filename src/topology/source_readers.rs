@@ -1,5 +1,5 @@
-//! Reads the sources: those that end one after another, in the file's order, and beside them, by
-//! arrival, those that do not.
+//! The tasks that read the sources: bounded sources one after another in the order of the file, and
+//! each unbounded source concurrently.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use crate::error::{StageError, UnreadInputs};
 use crate::metrics::{BlockingCaller, BlockingCalls, BlockingOperation};
 use crate::source::{InferenceRequest, RecordCount, Source, SourceHandle};
 
-/// A source and its place in the plan.
+/// A source and its index in the plan.
 pub(super) struct SourceSlot {
     pub(super) stage: usize,
     pub(super) name: Arc<str>,
     pub(super) source: Box<dyn Source>,
 }
 
-/// What a source tells when it is open, beside its batches.
+/// The parts of an open source other than its batches.
 pub(super) struct OpenedSource {
     pub(super) total: RecordCount,
     pub(super) acks: Option<UnboundedSender<BatchAck>>,
@@ -29,34 +29,26 @@ pub(super) struct OpenedSource {
     pub(super) shutdown_complete: Option<oneshot::Receiver<()>>,
 }
 
-/// What comes from a source.
+/// An event of a source.
 pub(super) enum SourceEvent {
-    /// It is open.
-    Opened {
-        stage: usize,
-        opened: OpenedSource,
-    },
-    Batch {
-        stage: usize,
-        batch: SourceBatch,
-    },
-    /// It left some of its inputs undone and read all others: nothing more will come from it.
+    /// The source is open.
+    Opened { stage: usize, opened: OpenedSource },
+    /// The source has read a batch.
+    Batch { stage: usize, batch: SourceBatch },
+    /// The source has ended. Some of its inputs could not be read.
     Incomplete {
         stage: usize,
         name: Arc<str>,
         unread: UnreadInputs,
     },
-    /// It cannot go on: nothing more will come.
-    Failed {
-        name: Arc<str>,
-        error: StageError,
-    },
+    /// The source has failed. The run ends.
+    Failed { name: Arc<str>, error: StageError },
 }
 
-/// Sources that are being read. Dropped, it stops reading.
+/// The sources that are being read, until this value is dropped.
 pub(super) struct SourceReaders {
-    arrivals: Receiver<SourceEvent>,
-    /// Readers that have not come to their end.
+    events: Receiver<SourceEvent>,
+    /// The tasks that have not ended.
     readers: JoinSet<()>,
 }
 
@@ -66,15 +58,15 @@ impl SourceReaders {
         resume: &ResumeState,
         calls: &BlockingCalls,
     ) -> Self {
-        let (sender, arrivals) = mpsc::channel(1);
+        let (sender, events) = mpsc::channel(1);
         let mut readers = JoinSet::new();
-        let (endless, ending): (Vec<SourceSlot>, Vec<SourceSlot>) = sources
+        let (unbounded, bounded): (Vec<SourceSlot>, Vec<SourceSlot>) = sources
             .into_iter()
             .partition(|source| source.source.is_unbounded());
-        for queue in endless
+        for queue in unbounded
             .into_iter()
             .map(|source| vec![source])
-            .chain([ending])
+            .chain([bounded])
             .filter(|queue| !queue.is_empty())
         {
             let (sender, resume) = (sender.clone(), resume.clone());
@@ -88,19 +80,18 @@ impl SourceReaders {
                 }
             });
         }
-        Self { arrivals, readers }
+        Self { events, readers }
     }
 
-    /// What comes next; `None` once every source has said that it has no more.
+    /// Waits for the next event; `None` once every source has ended.
     pub(super) async fn next(&mut self) -> Option<SourceEvent> {
-        if let Some(arrival) = self.arrivals.recv().await {
-            return Some(arrival);
+        if let Some(event) = self.events.recv().await {
+            return Some(event);
         }
-        // The channel closes when readers end, for whatever reason: one that panicked has not said
-        // that it is done.
+        // The channel closes when all readers have ended, which includes readers that panicked.
         while let Some(ended) = self.readers.join_next().await {
             if ended.is_err() {
-                let error = StageError::Other("its reader panicked".to_owned());
+                let error = StageError::Other("the reader panicked".to_owned());
                 return Some(SourceEvent::Failed {
                     name: Arc::from("sources"),
                     error,
@@ -111,7 +102,7 @@ impl SourceReaders {
     }
 }
 
-/// Reads one source to its end. `false`: nothing more is to be read.
+/// Reads one source to its end. Returns `false` if the run ends.
 async fn read(
     source: SourceSlot,
     caller: &BlockingCaller,
@@ -123,14 +114,15 @@ async fn read(
         name,
         source,
     } = source;
-    let (resume, is_endless) = (resume.clone(), source.is_unbounded());
-    caller.begin(BlockingOperation::Opens);
-    // Opening lists folders and reads footers: not on a thread that others wait for.
-    let opened = tokio::task::spawn_blocking(move || source.open(&resume)).await;
+    let (resume, is_unbounded) = (resume.clone(), source.is_unbounded());
+    let span = tracing::debug_span!("source", stage = &*name);
+    caller.begin(BlockingOperation::Open);
+    // Opening lists folders and reads footers, which must not block the async runtime.
+    let opened = tokio::task::spawn_blocking(move || span.in_scope(|| source.open(&resume))).await;
     caller.end();
     let opened = opened.unwrap_or_else(|_| {
         Err(StageError::Other(
-            "it panicked when it was opened".to_owned(),
+            "the source panicked while it was opened".to_owned(),
         ))
     });
     let mut batches = match opened {
@@ -142,7 +134,7 @@ async fn read(
                 inference_requests,
                 shutdown_complete,
             } = opened;
-            let arrival = SourceEvent::Opened {
+            let event = SourceEvent::Opened {
                 stage,
                 opened: OpenedSource {
                     total,
@@ -151,29 +143,35 @@ async fn read(
                     shutdown_complete,
                 },
             };
-            if sender.send(arrival).await.is_err() {
+            tracing::info!(stage = &*name, is_unbounded, "source opened");
+            if sender.send(event).await.is_err() {
                 return false;
             }
             batches
         }
         Err(error) => {
-            // Who does not listen any more has its reasons to end, and tells them.
+            // Sending fails only if the dispatcher has ended, which then has its own reason.
             let _ = sender.send(SourceEvent::Failed { name, error }).await;
             return false;
         }
     };
+    let (mut read_batches, mut read_records) = (0_u64, 0_u64);
     loop {
-        // A source without an end waits for records that have yet to come, and says itself when it
-        // reads some.
-        if !is_endless {
-            caller.begin(BlockingOperation::ReadsOn);
+        // An unbounded source waits for records that may arrive later. It reports the calls that
+        // read records by itself.
+        if !is_unbounded {
+            caller.begin(BlockingOperation::ReadNext);
         }
         let Some(batch) = batches.next().await else {
             break;
         };
         caller.end();
-        let (arrival, sound) = match batch {
-            Ok(batch) => (SourceEvent::Batch { stage, batch }, true),
+        let (event, continues) = match batch {
+            Ok(batch) => {
+                read_batches += 1;
+                read_records += batch.batch.records.num_rows() as u64;
+                (SourceEvent::Batch { stage, batch }, true)
+            }
             Err(StageError::Unread(unread)) => (
                 SourceEvent::Incomplete {
                     stage,
@@ -190,10 +188,16 @@ async fn read(
                 false,
             ),
         };
-        if sender.send(arrival).await.is_err() || !sound {
+        if sender.send(event).await.is_err() || !continues {
             return false;
         }
     }
     caller.end();
+    tracing::info!(
+        stage = &*name,
+        batches = read_batches,
+        records = read_records,
+        "source closed"
+    );
     true
 }

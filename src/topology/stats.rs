@@ -1,5 +1,4 @@
-//! What is counted while a pipeline runs: once here, for the progress bar, the summary and
-//! Prometheus.
+//! The counters of a running pipeline, for the progress bar, the summary and Prometheus.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -18,21 +17,21 @@ use crate::sink::CommitStats;
 use crate::source::{LastSkippedFiles, RecordCount, SkippedFiles};
 use crate::units::unix_seconds;
 
-/// Counters of one run; reading them disturbs nobody.
+/// The counters of one run. They are atomic, so that readers do not block the workers.
 pub struct RunStats {
     /// The pipeline's name.
     pub pipeline: String,
-    /// Per stage, in the plan's order.
+    /// The counters of each stage, in the order of the plan.
     pub stages: Vec<StageStats>,
-    /// When the run began.
+    /// The start of the run.
     pub started: Instant,
-    /// Per worker, time spent at work, in nanoseconds.
+    /// Per worker, the time spent on processing batches, in nanoseconds.
     pub workers: Vec<AtomicU64>,
-    /// Nanoseconds in which no source had a batch ready.
+    /// Nanoseconds during which no source had a batch ready.
     pub source_wait_nanos: AtomicU64,
-    /// Nanoseconds in which a batch was ready, but as many as may be were on their way.
+    /// Nanoseconds during which a batch was ready but waited for a permit.
     pub backpressure_nanos: AtomicU64,
-    /// The last rejects and images.
+    /// The last rejects and sampled images.
     pub tap: Tap,
     ready: AtomicUsize,
     metrics: Arc<Metrics>,
@@ -51,44 +50,46 @@ fn report_models(metrics: &Metrics, models: &[Arc<Model>]) {
     }
 }
 
-fn nanos(took: Duration) -> u64 {
-    u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Records below which a share of them says little.
-const ENOUGH: u64 = 1000;
+/// The minimum number of records to which the maximum share of rejects is applied. With fewer
+/// records, a share is not meaningful.
+const MIN_SHARE_RECORDS: u64 = 1000;
 
 /// Counters of one stage.
 pub struct StageStats {
-    /// The stage's name.
+    /// The name of the stage.
     pub name: Arc<str>,
-    /// Its kind.
+    /// The kind of the stage.
     pub kind: &'static str,
-    /// Whether it gives, changes or keeps records.
+    /// `source`, `transform` or `sink`.
     pub role: &'static str,
-    /// The places of the stages that it takes records from.
+    /// The indices of the stages whose output it reads.
     pub inputs: Vec<usize>,
-    /// Records that it took in; for a source, those that it handed over, and those that its rejects
-    /// stand for.
+    /// The number of input records. For a source, the number of records that it has read, including
+    /// all records that its rejects represent.
     pub records_in: AtomicU64,
-    /// Records that it put out.
+    /// The number of output records.
     pub records_out: AtomicU64,
-    /// Records that it refused.
+    /// The number of rejected records.
     pub rejects: AtomicU64,
-    /// For a source, inputs that could not be read and are left to the next run.
+    /// For a source, the number of inputs that could not be read and are left to the next run.
     pub unread: AtomicU64,
-    /// Time spent in it, over all workers, in nanoseconds; for a sink, on its own thread.
+    /// The time spent in the stage, in nanoseconds: the sum over all workers, or for a sink the
+    /// time of its own thread.
     pub busy: AtomicU64,
-    /// For a sink, time that workers spent on what it leaves to them, in nanoseconds.
+    /// For a sink, the time that workers spent in its batch encoder, in nanoseconds.
     pub prepared: AtomicU64,
-    /// Records that it will give in all.
+    /// For a source, the total number of its records.
     pub(super) total: Mutex<RecordCount>,
-    /// For a sink, what it has committed.
+    /// For a sink, the files, records and bytes that it has committed.
     pub written: Mutex<CommitStats>,
-    /// Where the stage computes one, the reconstruction error of its records.
+    /// The statistics of the reconstruction error, if the stage computes one.
     pub error: Option<ReconstructionErrorStats>,
     codes: Mutex<BTreeMap<RejectCode, u64>>,
-    /// For a source that lists files, what its last listing left out.
+    /// For a source that lists files, the files that its last listing skipped.
     skipped_files: Option<LastSkippedFiles>,
 }
 
@@ -109,8 +110,8 @@ impl RunStats {
                 ),
                 StageRole::Sink(..) => ("sink", None),
             };
-            // What can be counted is there from the beginning, at 0: else its first event would be
-            // no increase.
+            // Counters are created at 0: Prometheus does not count the first event of a counter
+            // that appears with it as an increase.
             for code in RejectCode::ALL {
                 metrics
                     .rejects
@@ -157,19 +158,19 @@ impl RunStats {
         }
     }
 
-    /// One batch went through a stage.
+    /// Counts a batch that a stage has processed. `input` is its number of records and of bytes.
     pub(super) fn batch(
         &self,
         stage: usize,
         input: (u64, u64),
         output: Option<&RecordBatch>,
-        took: Duration,
+        duration: Duration,
     ) {
         let stats = &self.stages[stage];
         let labels = [&*stats.name, stats.kind];
         let (records, bytes) = input;
         stats.records_in.fetch_add(records, Relaxed);
-        stats.busy.fetch_add(nanos(took), Relaxed);
+        stats.busy.fetch_add(nanos(duration), Relaxed);
         self.metrics
             .records_in
             .with_label_values(&labels)
@@ -183,7 +184,7 @@ impl RunStats {
             self.metrics
                 .batch_seconds
                 .with_label_values(&labels)
-                .observe(took.as_secs_f64());
+                .observe(duration.as_secs_f64());
         }
         let Some(output) = output else { return };
         if stats.role == "source" {
@@ -208,14 +209,16 @@ impl RunStats {
         }
     }
 
-    /// A sink was at work for so long beside its batches.
-    pub(super) fn add_busy(&self, stage: usize, took: Duration) {
-        self.stages[stage].busy.fetch_add(nanos(took), Relaxed);
+    /// Adds the time that a sink spent outside of writing batches, such as in a commit.
+    pub(super) fn add_busy(&self, stage: usize, duration: Duration) {
+        self.stages[stage].busy.fetch_add(nanos(duration), Relaxed);
     }
 
-    /// A worker spent so long on what a sink leaves to it.
-    pub(super) fn prepared(&self, stage: usize, took: Duration) {
-        self.stages[stage].prepared.fetch_add(nanos(took), Relaxed);
+    /// Adds the time that a worker spent in the batch encoder of a sink.
+    pub(super) fn prepared(&self, stage: usize, duration: Duration) {
+        self.stages[stage]
+            .prepared
+            .fetch_add(nanos(duration), Relaxed);
     }
 
     pub(super) fn worker_is_ready(&self) {
@@ -224,7 +227,7 @@ impl RunStats {
         }
     }
 
-    /// Calls to disks and stores that have not returned.
+    /// The calls to disks and object stores that have not returned.
     pub(super) fn calls(&self) -> &BlockingCalls {
         &self.metrics.calls
     }
@@ -234,7 +237,7 @@ impl RunStats {
         self.ready.load(Relaxed) >= self.workers.len()
     }
 
-    /// Models were exchanged for these.
+    /// Sets the models after a hot reload.
     pub(super) fn set_reference(&self, models: &[Arc<Model>]) {
         self.stages
             .iter()
@@ -245,7 +248,7 @@ impl RunStats {
         *self.models.lock().unwrap_or_else(PoisonError::into_inner) = models.to_vec();
     }
 
-    /// The models that are at work.
+    /// The models in use.
     pub fn models(&self) -> Vec<Arc<Model>> {
         self.models
             .lock()
@@ -253,7 +256,7 @@ impl RunStats {
             .clone()
     }
 
-    /// A span of time is over, by which errors are told.
+    /// Ends the present time span of the error histories.
     pub(super) fn end_span(&self) {
         self.stages
             .iter()
@@ -261,17 +264,17 @@ impl RunStats {
             .for_each(ReconstructionErrorStats::end_span);
     }
 
-    /// A worker was at work for so long.
-    pub(super) fn add_worker_time(&self, worker: usize, took: Duration) {
-        self.workers[worker].fetch_add(nanos(took), Relaxed);
+    /// Adds the time that a worker spent on a batch.
+    pub(super) fn add_worker_time(&self, worker: usize, duration: Duration) {
+        self.workers[worker].fetch_add(nanos(duration), Relaxed);
         self.metrics
             .utilization
             .worker_busy_seconds
             .with_label_values(&[&worker.to_string()])
-            .inc_by(took.as_secs_f64());
+            .inc_by(duration.as_secs_f64());
     }
 
-    /// A source has left so many inputs to the next run.
+    /// Sets the number of inputs that a source has left to the next run.
     pub(super) fn left_unread(&self, stage: usize, inputs: u64) {
         let stats = &self.stages[stage];
         stats.unread.store(inputs, Relaxed);
@@ -281,7 +284,7 @@ impl RunStats {
             .set(i64::try_from(inputs).unwrap_or(i64::MAX));
     }
 
-    /// A stage refused these.
+    /// Counts the rejects of a stage.
     pub(super) fn rejected(&self, stage: usize, rejects: &[Reject]) {
         let stats = &self.stages[stage];
         stats.rejects.fetch_add(rejected_records(rejects), Relaxed);
@@ -296,20 +299,20 @@ impl RunStats {
         }
     }
 
-    /// A sink, whose place is given where it is no dataset of rejects, has committed so much in
-    /// all; the last commit took so long.
+    /// Sets the total that a sink has committed, and observes the duration of its last commit.
+    /// `stage` is `None` for the rejects dataset.
     pub(super) fn committed(
         &self,
         name: &str,
         stage: Option<usize>,
         written: CommitStats,
-        took: Duration,
+        duration: Duration,
     ) {
         self.metrics
             .commits
             .seconds
             .with_label_values(&[name])
-            .observe(took.as_secs_f64());
+            .observe(duration.as_secs_f64());
         self.metrics
             .commits
             .last
@@ -332,19 +335,19 @@ impl RunStats {
         *before = written;
     }
 
-    /// Records that all sources gave.
+    /// The number of records that all sources have read.
     pub fn records(&self) -> u64 {
         let sources = self.stages.iter().filter(|stage| stage.role == "source");
         sources.map(|stage| stage.records_in.load(Relaxed)).sum()
     }
 
-    /// The limit of the pipeline that the rejects exceed, of so many records; `None` where they
-    /// exceed none.
+    /// The reject limit of the pipeline that is exceeded, as a text; `None` if none is exceeded.
+    /// `records` is the number of records to which the maximum share is applied.
     pub fn exceeded(&self, allowed: &RejectLimits, records: u64) -> Option<String> {
         let rejects = self.rejects();
         if let Some(number) = allowed.number.filter(|&number| rejects > number) {
             return Some(format!(
-                "{rejects} records were rejected, and rejects.max = {number}"
+                "{rejects} records were rejected; the limit is rejects.max = {number}"
             ));
         }
         let share = allowed
@@ -352,29 +355,32 @@ impl RunStats {
             .filter(|share| rejects as f64 > share * records as f64)?;
         let read = self.records();
         Some(format!(
-            "{rejects} of {read} records were rejected, and rejects.max_share = {share}"
+            "{rejects} of {read} records were rejected; the limit is rejects.max_share = {share}"
         ))
     }
 
-    /// Records that there will have been at the end, as far as that is known; some at least, of
-    /// which a share says something.
+    /// The expected number of records at the end of the run, as far as it is known, and at least
+    /// [`MIN_SHARE_RECORDS`]. `u64::MAX` while a source counts its records.
     pub(super) fn expected_total(&self) -> u64 {
         let mut sources = self.stages.iter().filter(|stage| stage.role == "source");
-        // While one counts, there may be any number.
+        // While a source counts, the number has no upper bound.
         if sources
             .clone()
             .any(|source| source.total().is_none() && source.is_counting())
         {
             return u64::MAX;
         }
-        // Sources are opened one after the other: until the last one is, their sum is not known.
+        // Sources are opened one after another: the sum is unknown until the last one is open.
         let total = sources.try_fold(0u64, |total, source| {
             Some(total.saturating_add(source.total()?))
         });
-        total.unwrap_or(0).max(self.records()).max(ENOUGH)
+        total
+            .unwrap_or(0)
+            .max(self.records())
+            .max(MIN_SHARE_RECORDS)
     }
 
-    /// Inputs that sources have left to the next run.
+    /// The number of inputs that all sources have left to the next run.
     pub fn unread(&self) -> u64 {
         self.stages
             .iter()
@@ -382,7 +388,7 @@ impl RunStats {
             .sum()
     }
 
-    /// Records that all stages refused.
+    /// The number of records that all stages have rejected.
     pub fn rejects(&self) -> u64 {
         self.stages
             .iter()
@@ -392,7 +398,7 @@ impl RunStats {
 }
 
 impl StageStats {
-    /// Records that the source will give in all, once that is known.
+    /// The total number of records of the source, once it is known.
     pub fn total(&self) -> Option<u64> {
         self.total
             .lock()
@@ -407,7 +413,7 @@ impl StageStats {
         )
     }
 
-    /// How often each reason to refuse was met.
+    /// The number of rejected records per reject code.
     pub fn codes(&self) -> BTreeMap<RejectCode, u64> {
         self.codes
             .lock()
@@ -415,7 +421,7 @@ impl StageStats {
             .clone()
     }
 
-    /// What the last listing of the source left out.
+    /// The files that the last listing of the source skipped.
     pub fn skipped_files(&self) -> SkippedFiles {
         self.skipped_files
             .as_ref()
@@ -423,7 +429,7 @@ impl StageStats {
             .unwrap_or_default()
     }
 
-    /// What the sink has committed.
+    /// The files, records and bytes that the sink has committed.
     pub fn written(&self) -> CommitStats {
         *self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }

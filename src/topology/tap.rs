@@ -1,5 +1,4 @@
-//! What people may see of a run beside its counters: the last rejects, and, while somebody looks,
-//! some images.
+//! The tap, which keeps the last rejects of a run and, while a viewer is connected, sampled images.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -11,57 +10,57 @@ use serde::Serialize;
 use crate::image::{OutputFormat, Pixels, encode};
 use crate::units::unix_seconds;
 
-/// Rejects that are kept to be looked at.
+/// The number of rejects that are kept.
 pub(super) const REJECTS: usize = 20;
-/// Images that are.
+/// The number of images that are kept.
 const IMAGES: usize = 8;
-/// Somebody who has looked this long ago looks still.
+/// The time after the last request of a viewer during which images are sampled.
 const VIEWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// From one image to the next.
-const PAUSE: Duration = Duration::from_secs(2);
+/// The minimum time between two images of a stage.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The last rejects and images of a run.
 pub struct Tap {
     began: Instant,
-    /// Milliseconds after `began`: until when somebody looks, and, per stage, when the next image
-    /// may be taken.
+    /// The end of sampling, in milliseconds after `began`; 0 before the first viewer.
     sampling_until: AtomicU64,
+    /// Per stage, the earliest time of the next image, in milliseconds after `began`.
     next_image: Vec<AtomicU64>,
     rejects: Mutex<VecDeque<RecentReject>>,
     images: Mutex<VecDeque<Arc<SampledImage>>>,
 }
 
-/// A record that was refused.
+/// A rejected record.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RecentReject {
-    /// When, in seconds since 1970.
+    /// The time of the reject, in seconds since 1970.
     pub unix_seconds: f64,
-    /// By which stage.
+    /// The stage that rejected the record.
     pub stage: Arc<str>,
-    /// Why, in a word.
+    /// The reject code.
     pub code: &'static str,
-    /// Why, in a sentence.
+    /// The reason, as a sentence.
     pub reason: String,
-    /// The file or request that it came from.
+    /// The file or request of the record.
     pub source: String,
-    /// Its row there.
+    /// The row of the record in its file or request.
     pub row: u64,
-    /// The number of records that it stands for.
+    /// The number of records that the reject represents.
     pub records: u64,
 }
 
-/// An image on its way through a model.
+/// The input and the output of a model for one image.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct SampledImage {
-    /// Its number, which no other image of the run has.
+    /// The number of the image, which is unique in the run.
     pub number: u64,
-    /// When it was taken, in seconds since 1970.
+    /// The time of the sample, in seconds since 1970.
     pub unix_seconds: f64,
     /// The stage that runs the model.
     pub stage: Arc<str>,
-    /// The file or request that it came from.
+    /// The file or request of the record.
     pub source: String,
-    /// What the model was given, and what it made of it: PNG files.
+    /// The input and the output of the model, as PNG files.
     #[serde(skip)]
     pub files: [Vec<u8>; 2],
 }
@@ -81,14 +80,14 @@ impl Tap {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Somebody looks: for some seconds from now on, images are taken now and then.
+    /// Samples images for the next 10 seconds. A viewer calls this with each of its requests.
     pub fn keep_sampling(&self) {
         self.sampling_until
             .store(self.now() + VIEWER_TIMEOUT.as_millis() as u64, Relaxed);
     }
 
-    /// Whether an image of this stage is to be taken now: somebody looks, and the last one was
-    /// taken a while ago.
+    /// Whether an image of this stage should be sampled now: a viewer is connected, and the last
+    /// sample of the stage is at least 2 seconds old.
     pub(super) fn should_sample(&self, stage: usize) -> bool {
         let until = self.sampling_until.load(Relaxed);
         if until == 0 {
@@ -98,8 +97,8 @@ impl Tap {
         now < until && now >= self.next_image[stage].load(Relaxed)
     }
 
-    /// Keeps an image of the stage at `at`; of several workers that took one at the same time, the
-    /// first is heard.
+    /// Stores an image of the stage with the index `at`. If several workers sampled an image at the
+    /// same time, only the first is stored.
     pub(super) fn add_image(
         &self,
         at: usize,
@@ -108,7 +107,7 @@ impl Tap {
         images: &[Pixels; 2],
     ) {
         let (now, next) = (self.now(), self.next_image[at].load(Relaxed));
-        let after = now + PAUSE.as_millis() as u64;
+        let after = now + SAMPLE_INTERVAL.as_millis() as u64;
         if now < next
             || self.next_image[at]
                 .compare_exchange(next, after, Relaxed, Relaxed)
@@ -116,7 +115,7 @@ impl Tap {
         {
             return;
         }
-        let [Ok(before), Ok(made)] = images
+        let [Ok(input), Ok(output)] = images
             .each_ref()
             .map(|image| encode(image, OutputFormat::Png))
         else {
@@ -124,7 +123,7 @@ impl Tap {
         };
         let mut kept = self.images.lock().unwrap_or_else(PoisonError::into_inner);
         let number = kept.back().map_or(0, |last| last.number + 1);
-        let files = [before, made];
+        let files = [input, output];
         kept.push_back(Arc::new(SampledImage {
             number,
             unix_seconds: unix_seconds(),
@@ -172,7 +171,7 @@ mod tests {
     use crate::image::Channels;
 
     #[test]
-    fn images_are_taken_while_somebody_looks_and_seldom() {
+    fn images_are_sampled_at_intervals_while_viewer_is_connected() {
         let tap = Tap::new(2);
         let pixel = || Pixels {
             width: 1,
@@ -185,8 +184,8 @@ mod tests {
         tap.keep_sampling();
         assert!(tap.should_sample(1));
         tap.add_image(1, &stage, "a.png".to_owned(), &[pixel(), pixel()]);
-        assert!(!tap.should_sample(1), "a moment later");
-        assert!(tap.should_sample(0), "of another stage");
+        assert!(!tap.should_sample(1), "immediately after a sample");
+        assert!(tap.should_sample(0), "the interval is per stage");
         tap.add_image(1, &stage, "b.png".to_owned(), &[pixel(), pixel()]);
         let images = tap.images();
         assert_eq!(images.len(), 1);
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_rejects_are_kept() {
+    fn last_20_rejects_are_kept_latest_first() {
         let tap = Tap::new(1);
         let reject = |row| RecentReject {
             unix_seconds: 0.0,

@@ -1,4 +1,5 @@
-//! A worker: owns one instance of every transform, and carries a batch through the whole graph.
+//! A worker, which owns one instance of every transform and processes one batch at a time through
+//! all stages of the graph.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ use crate::batch::{Batch, Reject, RejectCollector, SourceBatch};
 use crate::error::StageError;
 use crate::source::InferenceResponse;
 
-/// What all workers have in common.
+/// The state that all workers share.
 pub(super) struct WorkerShared {
     stats: Arc<RunStats>,
     poison_records: Arc<PoisonRecordTracker>,
@@ -44,10 +45,10 @@ impl WorkerShared {
     }
 }
 
-/// Works until the channel closes. Everything that a worker owns is made here, on its own thread,
-/// and warmed up before the first batch comes.
+/// Runs the worker with this number until the channel of batches closes. All instances that the
+/// worker owns are built here, on its own thread, and warmed up before the first batch.
 pub(super) fn work(
-    place: usize,
+    number: usize,
     shared: &WorkerShared,
     mut generations: watch::Receiver<Arc<Generation>>,
     queues: &WorkQueues,
@@ -67,12 +68,12 @@ pub(super) fn work(
             NextWork::Work(work) => {
                 let begun = Instant::now();
                 let sent = worker.process(*work, shared, done);
-                stats.add_worker_time(place, begun.elapsed());
+                stats.add_worker_time(number, begun.elapsed());
                 if !sent {
                     return;
                 }
             }
-            // Who has nothing to do lets go of models that nobody needs any more.
+            // An idle worker switches to the newer models, so that the old ones can be freed.
             NextWork::Generation(generation) => {
                 if let Err((name, error)) = worker.held.change(&generation) {
                     return stop.fail(&name, error);
@@ -83,10 +84,10 @@ pub(super) fn work(
     }
 }
 
-/// Where a worker finds its work.
+/// The channels from which a worker receives batches.
 #[derive(Clone)]
 pub(super) struct WorkQueues {
-    /// What somebody waits for goes first.
+    /// Inference requests, which have priority.
     pub(super) inference: async_channel::Receiver<WorkItem>,
     pub(super) work: async_channel::Receiver<WorkItem>,
 }
@@ -97,11 +98,11 @@ enum NextWork {
     End,
 }
 
-/// How long a worker has nothing to do before it takes newer models on its own: batches for those
-/// that it has may still be on their way to it.
+/// The idle time after which a worker switches to a newer generation without a batch. Batches of
+/// its present generation may still be in the queue before that.
 const IDLE_BEFORE_SWAP: Duration = Duration::from_secs(2);
 
-/// What to do next: work, where there is any.
+/// Waits for the next batch, or for a newer generation while the worker is idle.
 async fn next(queues: &WorkQueues, generations: &mut watch::Receiver<Arc<Generation>>) -> NextWork {
     let newer = async {
         if generations.changed().await.is_err() {
@@ -112,8 +113,11 @@ async fn next(queues: &WorkQueues, generations: &mut watch::Receiver<Arc<Generat
     };
     tokio::select! {
         biased;
-        Ok(asked) = queues.inference.recv() => NextWork::Work(Box::new(asked)),
-        work = queues.work.recv() => work.map_or(NextWork::End, |work| NextWork::Work(Box::new(work))),
+        Ok(request) = queues.inference.recv() => NextWork::Work(Box::new(request)),
+        work = queues.work.recv() => match work {
+            Ok(work) => NextWork::Work(Box::new(work)),
+            Err(_) => NextWork::End,
+        },
         newer = newer => NextWork::Generation(newer),
     }
 }
@@ -121,7 +125,7 @@ async fn next(queues: &WorkQueues, generations: &mut watch::Receiver<Arc<Generat
 struct Worker<'a> {
     held: WorkerGraph,
     stats: &'a RunStats,
-    /// Whether the rejects of the batch at hand are rejects of the run.
+    /// Whether the rejects of the present batch count as rejects of the run.
     counts_rejects: bool,
 }
 
@@ -137,7 +141,8 @@ impl<'a> Worker<'a> {
         })
     }
 
-    /// Carries a batch, and tells who wants to know what came of it. `false`: nobody does any more.
+    /// Processes a batch and sends the result to its destination. Returns `false` if the reorder
+    /// stage has ended.
     fn process(
         &mut self,
         work: WorkItem,
@@ -152,20 +157,20 @@ impl<'a> Worker<'a> {
             generation,
             permit,
         } = work;
-        // Records of `/v1/encode` do not belong to the run: their rejects do not count towards its
-        // limits.
+        // Records of `/v1/encode` do not belong to the run: their rejects do not count towards the
+        // reject limits.
         self.counts_rejects = matches!(destination, Destination::Sinks(_));
-        let passed = self
+        let processed = self
             .held
             .change(&generation)
             .and_then(|()| self.run_graph(source, batch, quarantined));
         match destination {
             Destination::Sinks(number) => {
-                let carried = passed
-                    .and_then(|passed| self.prepare(passed))
-                    .and_then(|passed| self.finish(passed));
+                let result = processed
+                    .and_then(|output| self.prepare(output))
+                    .and_then(|output| self.finish(output));
                 shared.poison_records.end(number);
-                let message = match carried {
+                let message = match result {
                     Ok(mut result) => {
                         shared.acks.on_processed(
                             number,
@@ -187,7 +192,7 @@ impl<'a> Worker<'a> {
                 done.send_blocking(message).is_ok()
             }
             Destination::Caller(reply) => {
-                let answer = match passed {
+                let response = match processed {
                     Ok(GraphOutput { outputs, rejects }) => match outputs.into_iter().next() {
                         Some(batch) => Ok(InferenceResponse {
                             batch,
@@ -196,17 +201,17 @@ impl<'a> Worker<'a> {
                         None => Err("the pipeline has no sink".to_owned()),
                     },
                     Err((name, error)) => {
-                        let told = format!("{name}: {error}");
-                        // A refusal by the environment, such as a lack of memory, concerns this
-                        // request alone.
+                        let message = format!("{name}: {error}");
+                        // An error of the environment, such as a lack of memory, fails only this
+                        // request.
                         if !error.is_of_environment() {
                             shared.stop.fail(&name, error);
                         }
-                        Err(told)
+                        Err(message)
                     }
                 };
-                // Who asked may have gone.
-                drop(reply.send(answer));
+                // The caller may have given up.
+                drop(reply.send(response));
                 true
             }
         }
@@ -216,40 +221,42 @@ impl<'a> Worker<'a> {
         &mut self,
         source: usize,
         mut input: SourceBatch,
-        condemned: Option<QuarantineReason>,
+        quarantined: Option<QuarantineReason>,
     ) -> Result<GraphOutput, (Arc<str>, StageError)> {
         let generation = Arc::clone(&self.held.generation);
         let graph = &generation.graph;
         let provenance = Arc::clone(&input.batch.provenance);
         let mut rejects = BatchRejects::new(input.batch.clone());
-        if let Some(guilt) = condemned {
-            let condemned = all_rejected(&input.batch, guilt);
-            self.stats.rejected(source, &condemned);
-            input.rejects.extend(condemned);
+        if let Some(reason) = quarantined {
+            let crashed = all_rejected(&input.batch, reason);
+            self.stats.rejected(source, &crashed);
+            input.rejects.extend(crashed);
             input.batch = input.batch.rows(0..0);
         }
         if !graph.rejected[source].contains_all(&provenance) {
             rejects.add(&graph.nodes[source].name, input.rejects);
         }
-        let mut left = graph.consumers.clone();
+        let mut remaining_consumers = graph.consumers.clone();
         let mut edges: Vec<Option<Batch>> = vec![None; graph.nodes.len()];
         edges[source] = Some(input.batch);
         let mut outputs = Vec::new();
         for (at, node) in graph.nodes.iter().enumerate() {
-            if matches!(node.part, NodeKind::Source) {
+            if matches!(node.kind, NodeKind::Source) {
                 continue;
             }
+            let span = tracing::debug_span!("transform", stage = &*node.name);
+            let _entered = span.enter();
             let fail = |error: StageError| (Arc::clone(&node.name), error);
             let arms: Vec<Batch> = node
                 .inputs
                 .iter()
-                .filter_map(|&from| take(&mut edges, &mut left, from))
+                .filter_map(|&from| take(&mut edges, &mut remaining_consumers, from))
                 .collect();
             let arrived = Batch::concat(&arms).map_err(|error| fail(error.into()))?;
             drop(arms);
-            match &node.part {
+            match &node.kind {
                 NodeKind::Source => {}
-                // What another source feeds alone has nothing to do with this batch.
+                // Skip a transform that receives records only from other sources.
                 NodeKind::Transform(_) => {
                     let Some(arrived) = arrived else { continue };
                     edges[at] = Some(self.apply(at, arrived, &mut rejects).map_err(fail)?);
@@ -264,36 +271,39 @@ impl<'a> Worker<'a> {
         Ok(GraphOutput { outputs, rejects })
     }
 
-    /// Does what sinks leave to the workers.
-    fn prepare(&mut self, mut passed: GraphOutput) -> Result<GraphOutput, (Arc<str>, StageError)> {
+    /// Runs the batch encoders of the sinks.
+    fn prepare(
+        &mut self,
+        mut processed: GraphOutput,
+    ) -> Result<GraphOutput, (Arc<str>, StageError)> {
         let generation = Arc::clone(&self.held.generation);
         let nodes = generation.graph.nodes.iter().enumerate();
-        let sinks = nodes.filter(|(_, node)| matches!(node.part, NodeKind::Sink(..)));
-        for ((at, node), output) in sinks.zip(&mut passed.outputs) {
-            let Some(preparation) = self.held.transforms[at].as_mut() else {
+        let sinks = nodes.filter(|(_, node)| matches!(node.kind, NodeKind::Sink(..)));
+        for ((at, node), output) in sinks.zip(&mut processed.outputs) {
+            let Some(encoder) = self.held.transforms[at].as_mut() else {
                 continue;
             };
-            // The sink will pass it over.
+            // The sink skips this batch.
             if generation.graph.is_done(at, &output.provenance) {
                 continue;
             }
             let (started, mut rejects) = (Instant::now(), RejectCollector::default());
-            let prepared = preparation.apply(output, &mut rejects);
+            let prepared = encoder.apply(output, &mut rejects);
             *output = prepared.map_err(|error| (Arc::clone(&node.name), error))?;
             self.stats.prepared(at, started.elapsed());
-            self.refuse(at, rejects.into_vec(), &mut passed.rejects);
+            self.add_rejects(at, rejects.into_vec(), &mut processed.rejects);
         }
-        Ok(passed)
+        Ok(processed)
     }
 
-    /// Puts the rejects behind the outputs, where they are kept.
-    fn finish(&self, passed: GraphOutput) -> Result<ProcessedBatch, (Arc<str>, StageError)> {
+    /// Appends the rejects to the outputs if rejects are stored.
+    fn finish(&self, processed: GraphOutput) -> Result<ProcessedBatch, (Arc<str>, StageError)> {
         let GraphOutput {
             mut outputs,
             rejects: mut rejected,
-        } = passed;
+        } = processed;
         if !rejected.is_empty() {
-            self.stats.tap.add_rejects(rejected.seen(REJECTS));
+            self.stats.tap.add_rejects(rejected.recent(REJECTS));
         }
         if let Some(originals) = self.held.generation.graph.keeps_rejects {
             let name: Arc<str> = Arc::from("rejects");
@@ -309,70 +319,71 @@ impl<'a> Worker<'a> {
         &mut self,
         at: usize,
         batch: Batch,
-        refused: &mut BatchRejects,
+        rejected: &mut BatchRejects,
     ) -> Result<Batch, StageError> {
         let input = (
             batch.records.num_rows() as u64,
             batch.records.get_array_memory_size() as u64,
         );
         let (started, mut rejects) = (Instant::now(), RejectCollector::default());
-        // A node that is a transform has been built, or this worker would not run.
+        // Every transform of the graph has been built, or this worker would not run.
         let Some(transform) = self.held.transforms[at].as_mut() else {
             return Ok(batch);
         };
         let tap = &self.stats.tap;
-        let is_looked_at = tap.should_sample(at);
+        let is_sampled = tap.should_sample(at);
         let output = transform.apply(&batch, &mut rejects)?;
         debug_assert_eq!(
             output.records.schema(),
             transform.schema(),
-            "a transform left its plan"
+            "the output schema of a transform differs from its plan"
         );
         self.stats
             .batch(at, input, Some(&output.records), started.elapsed());
-        if is_looked_at && let Some(look) = transform.preview(&batch, &output)? {
+        if is_sampled && let Some(preview) = transform.preview(&batch, &output)? {
             tap.add_image(
                 at,
                 &self.stats.stages[at].name,
-                source_of(&batch, look.ordinal),
-                &look.images,
+                source_of(&batch, preview.ordinal),
+                &preview.images,
             );
         }
-        self.refuse(at, rejects.into_vec(), refused);
+        self.add_rejects(at, rejects.into_vec(), rejected);
         Ok(output)
     }
 
-    /// Counts the rejects of a stage, and keeps them unless an earlier run has.
-    fn refuse(&self, at: usize, rejects: Vec<Reject>, refused: &mut BatchRejects) {
+    /// Counts and logs the rejects of a stage, and adds them to `rejected` unless an earlier run
+    /// has stored them.
+    fn add_rejects(&self, at: usize, rejects: Vec<Reject>, rejected: &mut BatchRejects) {
         let graph = &self.held.generation.graph;
         let name = &graph.nodes[at].name;
         if self.counts_rejects {
             self.stats.rejected(at, &rejects);
-            refused.log(name, &rejects);
+            rejected.log(name, &rejects);
         }
-        if !graph.rejected[at].contains_all(refused.provenance()) {
-            refused.add(name, rejects);
+        if !graph.rejected[at].contains_all(rejected.provenance()) {
+            rejected.add(name, rejects);
         }
     }
 }
 
-/// A batch that went through all transforms: the records for each sink, and the rejects.
+/// A batch after all transforms: the records for each sink, and the rejects.
 struct GraphOutput {
     outputs: Vec<Batch>,
     rejects: BatchRejects,
 }
 
-/// Every record of a batch as a reject: they took the process down before.
-fn all_rejected(batch: &Batch, guilt: QuarantineReason) -> Vec<Reject> {
-    let reject = |&ordinal| Reject::new(ordinal, guilt.code(), guilt.reason());
+/// Returns a reject for every record of a batch whose records crashed the process before.
+fn all_rejected(batch: &Batch, reason: QuarantineReason) -> Vec<Reject> {
+    let reject = |&ordinal| Reject::new(ordinal, reason.code(), reason.reason());
     batch.row_ordinals.iter().map(reject).collect()
 }
 
-/// An edge's batch: a reference, or the batch itself for the last who asks, so that it is freed
-/// early.
-fn take(edges: &mut [Option<Batch>], left: &mut [usize], from: usize) -> Option<Batch> {
-    left[from] -= 1;
-    if left[from] == 0 {
+/// Returns the batch of an edge: a clone, or the batch itself for the last consumer, so that its
+/// memory is freed early.
+fn take(edges: &mut [Option<Batch>], consumers: &mut [usize], from: usize) -> Option<Batch> {
+    consumers[from] -= 1;
+    if consumers[from] == 0 {
         edges[from].take()
     } else {
         edges[from].clone()

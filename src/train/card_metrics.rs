@@ -1,14 +1,14 @@
-//! The figures of quality that a card gives, measured as `evaluate` measures them.
+//! The quality metrics of a model card, measured by the same code as the `evaluate` command.
 
 use super::TrainError;
 use crate::data::{PreparedDataset, Subset};
 use crate::evaluate::{DenoisingQuality, EvaluateError, EvaluateOptions, Evaluation, evaluate};
 use crate::model::Model;
 
-/// Measures a model on the validation part, and on all anomalies where there are any.
+/// Measures a model on the validation part, and on all anomalies if the data has any.
 ///
 /// # Errors
-/// When the model cannot run, or the records cannot be read.
+/// When the model fails or the records cannot be read.
 pub fn metrics(
     model: &Model,
     prepared: &PreparedDataset,
@@ -56,7 +56,7 @@ fn named(evaluation: &Evaluation) -> Vec<(String, f64)> {
             output.and_then(|images| images.ssim),
         );
     }
-    // What a denoiser does to a clean image says little.
+    // The reconstruction of clean images is not a measure of a denoiser.
     if let Some(clean) = evaluation
         .reconstruction
         .as_ref()
@@ -72,11 +72,11 @@ fn named(evaluation: &Evaluation) -> Vec<(String, f64)> {
         evaluation.code.as_ref().map(|code| code.active_share),
     );
     if let Some(labels) = &evaluation.labels {
-        add("neighbours_accuracy", Some(labels.latent.neighbours));
+        add("neighbours_accuracy", Some(labels.latent.neighbors));
         add("probe_accuracy", Some(labels.latent.probe));
         add(
             "pca_neighbours_accuracy",
-            labels.pca.as_ref().map(|pca| pca.neighbours),
+            labels.pca.as_ref().map(|pca| pca.neighbors),
         );
         add(
             "pca_probe_accuracy",

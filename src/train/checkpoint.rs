@@ -1,5 +1,5 @@
-//! Checkpoints: everything that the rest of a training depends on, in one file that a crash cannot
-//! break.
+//! Training checkpoints: the complete state that the rest of a training depends on, in one file
+//! that is replaced atomically.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -12,56 +12,58 @@ use super::loss_curve::EpochRecord;
 use crate::error::StageError;
 use crate::fs_durable::write_atomically;
 
-/// Where a training stands.
+/// The position of a training between two steps.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrainingPosition {
-    /// SHA-256 over what the training file means and the data: a checkpoint of another training is
-    /// refused.
+    /// SHA-256 over the resolved training file and the data. A checkpoint of a different training
+    /// is refused.
     pub digest: String,
-    /// The same over the file as it is written; earlier programs have that alone, as `digest`.
+    /// SHA-256 over the training file as written and the data. Earlier versions store only this
+    /// one, as `digest`.
     #[serde(default)]
     pub written: String,
-    /// Epochs that are over.
+    /// Number of completed epochs.
     pub epoch: u32,
-    /// Batches of the present epoch that were learned from.
+    /// Number of completed batches of the current epoch.
     pub batch: u64,
-    /// Steps in all.
+    /// Total number of steps.
     pub step: u64,
-    /// Seconds of work in all.
+    /// Total seconds of training.
     pub seconds: f64,
-    /// The objective, added up over the present epoch.
+    /// The sum of the objective over the batches of the current epoch.
     pub sum: f32,
-    /// The least validation loss.
+    /// The lowest validation loss so far.
     pub best: Option<f64>,
-    /// Epochs since then.
+    /// Number of epochs since the lowest validation loss.
     pub since_best: u32,
-    /// The epochs that are over.
+    /// The completed epochs.
     pub curve: Vec<EpochRecord>,
 }
 
-/// A training, cut between two steps.
+/// The state of a training between two steps.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TrainingCheckpoint {
-    /// Where it stands.
+    /// The position of the training.
     pub position: TrainingPosition,
     /// The trainer's state.
     pub state: Vec<Vec<f32>>,
-    /// The weights of the best epoch; empty before the first is over.
+    /// The weights of the best epoch; empty before the first epoch is complete.
     pub best: Vec<Vec<f32>>,
 }
 
 const POSITION: &str = "position";
 
 impl TrainingCheckpoint {
-    /// The file in a folder of work.
+    /// Returns the path of the checkpoint in a work folder.
     pub fn path(folder: &Path) -> PathBuf {
         folder.join("checkpoint.safetensors")
     }
 
-    /// Puts it under `path`: after a crash there is the old one or the new one.
+    /// Writes the checkpoint to `path` atomically: after a crash, the file is either the old one or
+    /// the new one.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// When the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), StageError> {
         let named =
             |role: &'static str, tensors: &[Vec<f32>]| -> Vec<(String, Vec<usize>, Vec<u8>)> {
@@ -80,19 +82,19 @@ impl TrainingCheckpoint {
         });
         let views: Vec<_> = views
             .collect::<Result<_, _>>()
-            .map_err(|error| broken(path, &error))?;
-        let position =
-            serde_json::to_string(&self.position).map_err(|error| broken(path, &error))?;
+            .map_err(|error| invalid_checkpoint(path, &error))?;
+        let position = serde_json::to_string(&self.position)
+            .map_err(|error| invalid_checkpoint(path, &error))?;
         let metadata = HashMap::from([(POSITION.to_owned(), position)]);
-        let bytes =
-            safetensors::serialize(views, Some(metadata)).map_err(|error| broken(path, &error))?;
+        let bytes = safetensors::serialize(views, Some(metadata))
+            .map_err(|error| invalid_checkpoint(path, &error))?;
         write_atomically(path, &bytes)
     }
 
-    /// Reads what [`TrainingCheckpoint::write`] has written; `None` where there is no file.
+    /// Reads a checkpoint; `None` if the file does not exist.
     ///
     /// # Errors
-    /// When it cannot be read, or is no checkpoint.
+    /// When the file cannot be read or is not a checkpoint.
     pub fn read(path: &Path) -> Result<Option<Self>, StageError> {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
@@ -100,21 +102,25 @@ impl TrainingCheckpoint {
             Err(error) => return Err(StageError::io(path)(error)),
         };
         let (_, metadata) =
-            SafeTensors::read_metadata(&bytes).map_err(|error| broken(path, &error))?;
+            SafeTensors::read_metadata(&bytes).map_err(|error| invalid_checkpoint(path, &error))?;
         let position = metadata
             .metadata()
             .as_ref()
             .and_then(|metadata| metadata.get(POSITION));
+        let position = position
+            .ok_or_else(|| invalid_checkpoint(path, &"the position of the training is missing"))?;
         let position =
-            position.ok_or_else(|| broken(path, &"it does not say where the training stands"))?;
-        let position = serde_json::from_str(position).map_err(|error| broken(path, &error))?;
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| broken(path, &error))?;
+            serde_json::from_str(position).map_err(|error| invalid_checkpoint(path, &error))?;
+        let tensors =
+            SafeTensors::deserialize(&bytes).map_err(|error| invalid_checkpoint(path, &error))?;
         let mut names = tensors.names();
         names.sort_unstable();
         let read = |role: &str| -> Result<Vec<Vec<f32>>, StageError> {
             let own = names.iter().filter(|name| name.starts_with(role));
             let read = own.map(|name| {
-                let view = tensors.tensor(name).map_err(|error| broken(path, &error))?;
+                let view = tensors
+                    .tensor(name)
+                    .map_err(|error| invalid_checkpoint(path, &error))?;
                 let values = view
                     .data()
                     .chunks_exact(4)
@@ -131,9 +137,9 @@ impl TrainingCheckpoint {
     }
 }
 
-fn broken(path: &Path, reason: &dyn std::fmt::Display) -> StageError {
+fn invalid_checkpoint(path: &Path, reason: &dyn std::fmt::Display) -> StageError {
     StageError::Other(format!(
-        "{}: no checkpoint: {reason}; begin anew with --restart",
+        "{}: not a valid checkpoint: {reason}; start from scratch with --restart",
         path.display()
     ))
 }
@@ -145,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_written_is_read_bit_for_bit() {
+    fn written_checkpoint_is_read_bit_for_bit() {
         let folder = tempfile::tempdir().unwrap();
         let path = TrainingCheckpoint::path(folder.path());
         assert_eq!(TrainingCheckpoint::read(&path).unwrap(), None);
@@ -187,16 +193,17 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_none_is_told() {
+    fn invalid_checkpoint_is_refused_with_its_path() {
         let folder = tempfile::tempdir().unwrap();
         let path = TrainingCheckpoint::path(folder.path());
-        for bytes in [&b""[..], b"no checkpoint", &[0xff; 100]] {
+        for bytes in [&b""[..], b"not a checkpoint", &[0xff; 100]] {
             std::fs::write(&path, bytes).unwrap();
+            let error = TrainingCheckpoint::read(&path).unwrap_err().to_string();
+            let start = format!("{}: not a valid checkpoint: ", path.display());
+            assert!(error.starts_with(&start), "{error}");
             assert!(
-                TrainingCheckpoint::read(&path)
-                    .unwrap_err()
-                    .to_string()
-                    .contains("begin anew with --restart")
+                error.ends_with("; start from scratch with --restart"),
+                "{error}"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! A training file as written: the words that the field uses, table by table.
+//! The training file as written, with one type for each table.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,61 +9,63 @@ use super::schedule::LearningRateSchedule;
 use super::sequential::Activation;
 use crate::corruption::CorruptionSpec;
 use crate::data::DataSpec;
-use crate::error::ConfigError;
+use crate::error::{ConfigError, RecordFaults};
 use crate::model::Loss;
 use crate::model::input::InputSpec;
 use crate::registry::{self, parse_options};
 
-/// A training file, every table typed; nothing is resolved yet.
+/// A training file with typed tables, before options are resolved.
 #[derive(Debug, Clone)]
 pub struct TrainingFile {
-    /// What stands outside tables.
+    /// The options outside of tables.
     pub head: ModelHeader,
-    /// `[input]`: as in a model's card.
+    /// `[input]`, as in a model card.
     pub input: InputSpec,
     /// `[network]`
     pub network: NetworkSpec,
     /// `[sparsity]`
     pub sparsity: Option<Sparsity>,
-    /// `[[corruption]]`, one after the other.
+    /// `[[corruption]]`, in the order in which they are applied.
     pub corruption: Vec<CorruptionSpec>,
     /// `[training]`
     pub training: TrainingSpec,
     /// `[data]`
     pub data: DataSpec,
-    /// All of it as it was read, overrides included; the card keeps it.
+    /// The complete file as it was read, including overrides; it is stored in the model card.
     pub written: Value,
 }
 
-/// What stands at the top of a training file.
+/// The options at the top of a training file.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct ModelHeader {
-    /// The model's name: the name of its folder, beside the file.
+    /// The name of the model, which is also the name of its folder next to the training file.
     pub name: String,
-    /// The sort of autoencoder, one word or several: vanilla, deep, convolutional, sparse,
+    /// The kind of autoencoder, one word or several: vanilla, deep, convolutional, sparse,
     /// denoising.
     pub kind: ModelKinds,
-    /// What it is for, in a sentence or two; the card keeps it.
+    /// The purpose of the model in a sentence or two; it is stored in the model card.
     pub description: String,
-    /// Values of a code. Left out: a convolutional network without a code, for images of any size.
+    /// The number of values of a latent. If it is omitted, the network is convolutional, has no
+    /// code and accepts images of any size.
     pub code_size: Option<usize>,
-    /// What training makes small. Default: bce where the network ends in a sigmoid, else mse.
+    /// The loss function of the training. Default: bce if the network ends in a sigmoid, otherwise
+    /// mse.
     pub loss: Option<Loss>,
-    /// Another seed gives other first weights, another order and other noise. Default: 0.
+    /// The seed of the initial weights, the order of the records and the noise. Default: 0.
     pub seed: u64,
 }
 
-/// One word or several.
+/// One kind or a list of kinds.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(
     untagged,
     expecting = "expected a kind such as \"deep\", or a list such as [\"deep\", \"denoising\"]"
 )]
 pub enum ModelKinds {
-    /// One.
+    /// A single kind.
     One(ModelKind),
-    /// Several.
+    /// A list of kinds.
     Several(Vec<ModelKind>),
 }
 
@@ -74,7 +76,7 @@ impl Default for ModelKinds {
 }
 
 impl ModelKinds {
-    /// The words.
+    /// Returns the kinds.
     pub fn words(&self) -> &[ModelKind] {
         match self {
             Self::One(word) => std::slice::from_ref(word),
@@ -82,12 +84,12 @@ impl ModelKinds {
         }
     }
 
-    /// Whether a word is among them.
+    /// Returns whether a kind is among them.
     pub fn has(&self, word: ModelKind) -> bool {
         self.words().contains(&word)
     }
 
-    /// The words as a phrase.
+    /// Returns the names of the kinds, separated by spaces.
     pub fn describe(&self) -> String {
         self.words()
             .iter()
@@ -97,19 +99,19 @@ impl ModelKinds {
     }
 }
 
-/// Sorts of autoencoder.
+/// Kinds of autoencoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ModelKind {
-    /// The code is penalised for being active.
+    /// A penalty is applied to the activations of the code.
     Sparse,
-    /// The input is corrupted, the target is not.
+    /// The input is corrupted and the target is not.
     Denoising,
     /// One hidden layer: the code.
     Vanilla,
-    /// Hidden layers before and behind the code.
+    /// Hidden layers before and after the code.
     Deep,
-    /// Convolutions.
+    /// Convolutional layers.
     Convolutional,
 }
 
@@ -125,43 +127,45 @@ impl ModelKind {
     }
 }
 
-/// `[network]`: number and size of layers. The decoder mirrors the encoder unless `decoder` says
-/// otherwise.
+/// `[network]`: number and size of layers. The decoder mirrors the encoder unless `decoder` is set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct NetworkSpec {
-    /// Dense layers before the code, their values each: `[512, 128]`. Behind convolutions they come
-    /// last.
+    /// The number of values of each dense layer before the code, such as `[512, 128]`. They follow
+    /// the convolutions, if there are any.
     pub nodes: Vec<usize>,
-    /// Convolutions, their channels each: `[32, 64, 128]`. With a code each halves height and
-    /// width; without one the first keeps them.
+    /// The number of channels of each convolution, such as `[32, 64, 128]`. In a network with a
+    /// code, each convolution halves height and width; without a code, the first one keeps them.
     pub channels: Vec<usize>,
-    /// Stride of each convolution, 1 or 2. Default: 2; without a code 1 for the first.
+    /// The stride of each convolution, 1 or 2. Default: 2; 1 for the first convolution of a network
+    /// without a code.
     pub strides: Option<Vec<usize>>,
-    /// Height and width of the convolutions' kernels, odd. Default: 3.
+    /// Height and width of the kernels, an odd number. Default: 3.
     pub kernel: usize,
-    /// Residual blocks (two convolutions of 3x3, He and others, 2015) behind each convolution.
-    /// Default: 0.
+    /// The number of residual blocks (two convolutions of 3x3, He and others, 2015) after each
+    /// convolution. Default: 0.
     pub blocks: usize,
-    /// Without a code: whether the encoder's values are added to the decoder's at the same size.
-    /// Default: true.
+    /// For networks without a code: whether the values of the encoder are added to those of the
+    /// decoder at the same size. Default: true.
     pub skips: Option<bool>,
-    /// Without a code: whether images are first folded to half their height and width and four
-    /// times the channels, which makes the network four times cheaper. Default: false.
+    /// For networks without a code: whether images are first rearranged to half their height and
+    /// width and four times the channels, which reduces the computation to about a quarter.
+    /// Default: false.
     pub space_to_depth: bool,
-    /// Without a code: whether the network's output is added to its input, so that it learns the
-    /// difference. Default: false.
+    /// For networks without a code: whether the output of the network is added to its input, so
+    /// that it learns the difference. Default: false.
     pub residual: bool,
-    /// Between layers. Default: relu.
+    /// The activation between layers. Default: relu.
     pub activation: Activation,
-    /// Of the code. Default: linear; sigmoid under a KL penalty, relu under an L1 penalty.
+    /// The activation of the code. Default: linear; sigmoid with a KL penalty, relu with an L1
+    /// penalty.
     pub code_activation: Option<Activation>,
-    /// Of the output. Default: sigmoid where the loss is bce, else linear.
+    /// The activation of the output. Default: sigmoid if the loss is bce, otherwise linear.
     pub output_activation: Option<Activation>,
-    /// Whether the encoder first brings its input to mean 0 and deviation 1, by one mean and one
-    /// deviation over all values of the training part. Default: true for images with a code.
+    /// Whether the encoder first standardizes its input to mean 0 and deviation 1, by one mean and
+    /// one deviation over all values of the training part. Default: true for images with a code.
     pub standardize: Option<bool>,
-    /// A decoder that does not mirror the encoder.
+    /// The layers of a decoder that does not mirror the encoder.
     pub decoder: Option<DecoderSpec>,
 }
 
@@ -185,14 +189,15 @@ impl Default for NetworkSpec {
     }
 }
 
-/// `[network.decoder]`: from the code to the output.
+/// `[network.decoder]`: the layers from the code to the output.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct DecoderSpec {
-    /// Dense layers behind the code. Default: the encoder's, backwards.
+    /// The number of values of each dense layer after the code. Default: those of the encoder in
+    /// reverse order.
     pub nodes: Option<Vec<usize>>,
-    /// Channels, as many as the encoder has, the smallest image first. Default: the encoder's,
-    /// backwards.
+    /// The number of channels of each convolution, as many as in the encoder, smallest image first.
+    /// Default: those of the encoder in reverse order.
     pub channels: Option<Vec<usize>>,
 }
 
@@ -200,11 +205,12 @@ pub struct DecoderSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Sparsity {
-    /// What is penalised. Default: l1.
+    /// The kind of penalty. Default: l1.
     pub penalty: SparsityPenalty,
-    /// Weight of the penalty beside the loss. Default: 0.001.
+    /// The weight of the penalty relative to the loss. Default: 0.001.
     pub weight: f32,
-    /// For `kl`: the mean activation that units are driven to, above 0 and below 1. Default: 0.05.
+    /// For `kl`: the target of the mean activation of each unit, above 0 and below 1. Default:
+    /// 0.05.
     pub target: f32,
 }
 
@@ -218,14 +224,14 @@ impl Default for Sparsity {
     }
 }
 
-/// Penalties on a code.
+/// Penalties on the code.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SparsityPenalty {
     /// The mean magnitude of activations.
     #[default]
     L1,
-    /// The divergence of each unit's mean activation from a target.
+    /// The KL divergence of each unit's mean activation from the target.
     Kl,
 }
 
@@ -233,36 +239,40 @@ pub enum SparsityPenalty {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct TrainingSpec {
-    /// Times that training sees each record. Default: 20.
+    /// The number of epochs: how often training uses each record. Default: 20.
     pub epochs: u32,
-    /// Records to a step. Default: 128.
+    /// The number of records per training step. Default: 128.
     pub batch_size: usize,
-    /// How gradients change weights. Default: adam.
+    /// The optimizer. Default: adam.
     pub optimizer: Optimizer,
-    /// Height of the learning rate. Default: 0.001.
+    /// The maximum of the learning rate. Default: 0.001.
     pub learning_rate: f64,
-    /// How the learning rate falls. Default: cosine.
+    /// The decay of the learning rate. Default: cosine.
     pub schedule: LearningRateSchedule,
-    /// Steps in which the learning rate rises from 0. Default: 0.
+    /// The number of steps in which the learning rate rises from 0. Default: 0.
     pub warmup: u64,
-    /// Share of each weight, times the learning rate, that is taken off at each step. Default: 0.
+    /// The fraction of each weight, times the learning rate, that is subtracted from it in each
+    /// step. Default: 0.
     pub weight_decay: f32,
-    /// Greatest norm of the gradient over all weights; a longer one is shortened. Default: none.
+    /// The maximum norm of the gradient over all weights; a larger gradient is scaled down to it.
+    /// Default: no maximum.
     pub clip_grad_norm: Option<f32>,
-    /// Weights that are kept are a running mean over steps, with this share of the mean before,
-    /// such as 0.999. Default: the last weights.
+    /// The decay of an exponential moving average of the weights, such as 0.999. Validation and the
+    /// model then use the average. Default: no average.
     pub ema_decay: Option<f32>,
-    /// End after so many epochs without a better validation loss. Default: never.
+    /// The number of epochs without a better validation loss after which training ends. Default: no
+    /// such limit.
     pub patience: Option<u32>,
-    /// Images: train on squares of this side, cut at random places. Default: whole images.
+    /// For images: the side of the squares, in pixels, that are cut from images at random positions
+    /// for training. Default: entire images.
     pub crop: Option<usize>,
-    /// Images of one size: train on parts of them, whose height and width are each a share of the
-    /// whole drawn from this range, such as [0.3, 1.0], and which are then resized. Default: whole
-    /// images.
+    /// For images of one size: the range of the height and width of randomly cut parts, as
+    /// fractions of the image, such as [0.3, 1.0]. Training uses these parts, resized to the size
+    /// of the input. Default: entire images.
     pub zoom: Option<[f32; 2]>,
-    /// Squares, or parts, that are cut from each image in an epoch. Default: 1.
+    /// The number of squares or parts that are cut from each image in an epoch. Default: 1.
     pub crops: usize,
-    /// Images: turn them over at random. Default: none.
+    /// For images: random flips. Default: none.
     pub flips: Flips,
 }
 
@@ -287,21 +297,21 @@ impl Default for TrainingSpec {
     }
 }
 
-/// Ways to turn an image over.
+/// Random flips of images.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Flips {
-    /// None.
+    /// No flips.
     #[default]
     None,
-    /// Left and right.
+    /// Flips of left and right.
     Horizontal,
-    /// Left and right, up and down, and quarter turns of squares.
+    /// Flips of left and right and of top and bottom, and rotations of squares by 90 degrees.
     All,
 }
 
 impl TrainingSpec {
-    /// What cannot be, for such an input; keys from the top of the file.
+    /// Returns the errors in these options for `input`, with keys from the top of the file.
     pub fn faults(&self, input: &InputSpec) -> Vec<ConfigError> {
         let mut faults = Vec::new();
         let mut fault = |key: &str, message: String| {
@@ -361,13 +371,14 @@ impl TrainingSpec {
         if self.crop.is_some() && input.size.is_some() {
             fault(
                 "crop",
-                "is for networks that take images of any size; leave it out, or leave out input.size".to_owned(),
+                "applies to networks for images of any size; remove it, or remove input.size"
+                    .to_owned(),
             );
         }
         if self.crop.is_none() && self.zoom.is_none() && self.crops > 1 {
             fault(
                 "crops",
-                "has no use without training.crop or training.zoom".to_owned(),
+                "has no effect without training.crop or training.zoom".to_owned(),
             );
         }
         if self
@@ -376,28 +387,30 @@ impl TrainingSpec {
         {
             fault(
                 "zoom",
-                "must ascend, above 0 and up to 1, such as [0.3, 1.0]".to_owned(),
+                "must be an ascending range above 0 and up to 1, such as [0.3, 1.0]".to_owned(),
             );
         }
         if self.zoom.is_some() && input.size.is_none() {
             fault(
                 "zoom",
-                "is for networks that take images of one size; give input.size, or use training.crop".to_owned(),
+                "applies to networks for images of one size; set input.size, or use training.crop"
+                    .to_owned(),
             );
         }
         faults
     }
 }
 
-/// Records to a step: more would not fit into memory for any network worth training.
+/// Maximum number of records per step. More records would not fit into memory for networks of
+/// practical size.
 const MAX_BATCH: usize = 1 << 16;
-/// Side of a cut, in pixels.
+/// Maximum side of a crop, in pixels.
 const MAX_CROP: usize = 1024;
-/// Cuts of an image in an epoch.
+/// Maximum number of crops of an image in an epoch.
 const MAX_CROPS: usize = 1 << 16;
 
 impl TrainingFile {
-    /// Reads every table on its own, so that a fault in one hides none of another.
+    /// Reads each table separately, so that an error in one table does not hide errors in another.
     ///
     /// # Errors
     /// Unknown keys and values of a wrong type, with keys from the top of the file.
@@ -447,7 +460,8 @@ impl TrainingFile {
     }
 }
 
-/// An unknown key at the top may be a table that is misspelt.
+/// An unknown key at the top may be a misspelled table, so the names of the tables are added to the
+/// message.
 fn known_tables(mut fault: ConfigError) -> ConfigError {
     if fault.message.starts_with("unknown key") {
         fault
@@ -474,11 +488,10 @@ fn read<T: serde::de::DeserializeOwned + JsonSchema>(
     faults: &mut Vec<ConfigError>,
 ) -> Option<T> {
     let read = parse_options::<T>(written);
-    read.map_err(|found| faults.extend(found.into_iter().map(|fault| fault.within(key))))
-        .ok()
+    faults.record_all_within(key, read)
 }
 
-/// `[[corruption]]`, or `[corruption]` where there is one.
+/// Reads `[[corruption]]`, or `[corruption]` if there is only one.
 fn list(key: &str, written: Option<Value>, faults: &mut Vec<ConfigError>) -> Vec<CorruptionSpec> {
     let entries = match written {
         None => return Vec::new(),

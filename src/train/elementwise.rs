@@ -1,25 +1,26 @@
-//! What is done to each number on its own, in loops that are compiled for the width of the
-//! processor at hand.
+//! Element-wise operations and sums over values, in loops that are compiled for the SIMD width of
+//! the processor.
 
 use rayon::prelude::*;
 
 use super::sequential::{Activation, LEAK};
 use crate::system::simd_dispatch;
 
-/// Numbers that a thread takes at a time; it does not depend on how many threads there are, nor do
-/// sums over it.
+/// Number of values that a thread processes at a time. It does not depend on the number of threads,
+/// so sums do not, either.
 pub const CHUNK: usize = 8192;
-/// Sums that run side by side in a loop.
+/// Number of parallel sums in a loop.
 const LANES: usize = 16;
 
-/// `e^x` within 2e-7 of itself, without a branch: `2^n e^r` with `n` whole and `|r| <= ln(2) / 2`,
-/// `e^r` by its Taylor series. Beyond -87 and 88, where float32 ends, it stays what it is there.
+/// Computes `e^x` with a relative error of at most 2e-7 and without a branch: `2^n e^r` with an
+/// integer `n` and `|r| <= ln(2) / 2`, `e^r` by its Taylor series. The argument is clamped to
+/// -87..88, the range of float32.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
-    /// Added and taken off, it rounds to a whole number, which stands in the last bits of the sum.
+    /// Adding and subtracting this number rounds to an integer, which is in the last bits of the
+    /// sum.
     const ROUND: f32 = 12_582_912.0;
-    /// ln(2) in two parts, the first of which has few bits: its products with whole numbers are
-    /// exact.
+    /// ln(2) in two parts. The first has few bits, so that its products with integers are exact.
     const LN2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
     let x = x.clamp(-87.0, 88.0);
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
@@ -30,7 +31,7 @@ fn exp(x: f32) -> f32 {
     f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0_f32.to_bits())) * series
 }
 
-/// `1 / (1 + e^-x)`.
+/// Computes `1 / (1 + e^-x)`.
 #[inline(always)]
 fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
@@ -38,7 +39,7 @@ fn sigmoid(x: f32) -> f32 {
 
 #[inline(always)]
 fn tanh(x: f32) -> f32 {
-    // Near 0 the difference would lose the digits that the series has.
+    // Near 0, the difference would lose digits that the series keeps.
     let squared = x * x;
     let series =
         x * (1.0 + squared * (-1.0 / 3.0 + squared * (2.0 / 15.0 - squared * (17.0 / 315.0))));
@@ -46,7 +47,7 @@ fn tanh(x: f32) -> f32 {
     if x.abs() < 0.1 { series } else { far }
 }
 
-/// `ln(1 + e^x)`, the integral of the sigmoid, within 2e-7.
+/// Computes `ln(1 + e^x)`, the integral of the sigmoid, with an error of at most 2e-7.
 #[inline(always)]
 fn softplus(x: f32) -> f32 {
     // ln(1 + u) = 2 artanh(u / (2 + u)), u in 0..1.
@@ -56,16 +57,16 @@ fn softplus(x: f32) -> f32 {
     let series =
         1.0 / 7.0 + squared * (1.0 / 9.0 + squared * (1.0 / 11.0 + squared * (1.0 / 13.0)));
     let series = 1.0 + squared * (1.0 / 3.0 + squared * (1.0 / 5.0 + squared * series));
-    // `max` would hide what is no number.
+    // `max` would hide a NaN.
     (if x < 0.0 { 0.0 } else { x }) + 2.0 * s * series
 }
 
-/// `value = f(value)`, number by number.
-fn change(values: &mut [f32], f: impl Fn(f32) -> f32) {
+/// Computes `value = f(value)` for each value.
+fn map_values(values: &mut [f32], f: impl Fn(f32) -> f32) {
     simd_dispatch(|| values.iter_mut().for_each(|value| *value = f(*value)));
 }
 
-/// `gradient *= f(value)`, number by number.
+/// Computes `gradient *= f(value)` for each value.
 fn scale(gradient: &mut [f32], values: &[f32], f: impl Fn(f32) -> f32) {
     simd_dispatch(|| {
         gradient
@@ -75,7 +76,7 @@ fn scale(gradient: &mut [f32], values: &[f32], f: impl Fn(f32) -> f32) {
     });
 }
 
-/// `output = input factor + summand`.
+/// Computes `output = input factor + summand`.
 pub fn affine(input: &[f32], output: &mut [f32], factor: f32, summand: f32) {
     simd_dispatch(|| {
         output
@@ -85,21 +86,21 @@ pub fn affine(input: &[f32], output: &mut [f32], factor: f32, summand: f32) {
     });
 }
 
-/// `values = kind(values)`.
+/// Computes `values = kind(values)`.
 pub fn activate(kind: Activation, values: &mut [f32]) {
     match kind {
         Activation::Linear => {}
-        Activation::Relu => change(values, |x| if x < 0.0 { 0.0 } else { x }),
-        Activation::LeakyRelu => change(values, |x| if x < 0.0 { x * LEAK } else { x }),
-        Activation::Elu => change(values, |x| if x > 0.0 { x } else { exp(x) - 1.0 }),
-        Activation::Silu => change(values, |x| x * sigmoid(x)),
-        Activation::Tanh => change(values, tanh),
-        Activation::Sigmoid => change(values, sigmoid),
+        Activation::Relu => map_values(values, |x| if x < 0.0 { 0.0 } else { x }),
+        Activation::LeakyRelu => map_values(values, |x| if x < 0.0 { x * LEAK } else { x }),
+        Activation::Elu => map_values(values, |x| if x > 0.0 { x } else { exp(x) - 1.0 }),
+        Activation::Silu => map_values(values, |x| x * sigmoid(x)),
+        Activation::Tanh => map_values(values, tanh),
+        Activation::Sigmoid => map_values(values, sigmoid),
     }
 }
 
-/// The gradient by the output of an activation becomes that by its input. All but
-/// [`Activation::Silu`] go by `output`.
+/// Converts the gradient by the output of an activation into the gradient by its input. All
+/// activations except [`Activation::Silu`] use `output`.
 pub fn activate_back(kind: Activation, input: &[f32], output: &[f32], gradient: &mut [f32]) {
     match kind {
         Activation::Linear => {}
@@ -115,7 +116,8 @@ pub fn activate_back(kind: Activation, input: &[f32], output: &[f32], gradient: 
     }
 }
 
-/// The sum of the squared error; `share` of its gradient by `output` goes into `gradient`.
+/// Returns the sum of the squared error; writes `share` times its gradient by `output` to
+/// `gradient`.
 pub fn squared_error(output: &[f32], target: &[f32], share: f32, gradient: &mut [f32]) -> f64 {
     sum(output, target, gradient, |output, target| {
         let off = output - target;
@@ -123,22 +125,23 @@ pub fn squared_error(output: &[f32], target: &[f32], share: f32, gradient: &mut 
     })
 }
 
-/// The sum of the binary cross-entropy of logits, `(1 - t) z + ln(1 + e^-z)`; `share` of its
-/// gradient by them, `sigmoid(z) - t`, goes into `gradient`.
+/// Returns the sum of the binary cross-entropy of logits, `(1 - t) z + ln(1 + e^-z)`; writes
+/// `share` times its gradient by the logits, `sigmoid(z) - t`, to `gradient`.
 pub fn cross_entropy(logits: &[f32], target: &[f32], share: f32, gradient: &mut [f32]) -> f64 {
     sum(logits, target, gradient, |z, t| {
         ((1.0 - t) * z + softplus(-z), (sigmoid(z) - t) * share)
     })
 }
 
-/// The sum of the first of what `f` gives of each pair; the second goes into `gradient`.
+/// Returns the sum of the first results of `f` for each pair; writes the second results to
+/// `gradient`.
 fn sum(
     output: &[f32],
     target: &[f32],
     gradient: &mut [f32],
     f: impl Fn(f32, f32) -> (f32, f32),
 ) -> f64 {
-    // In float32 within a chunk: its sums stay small.
+    // Sums within a chunk are in float32: they stay small.
     let chunk = |(output, target, gradient): (&[f32], &[f32], &mut [f32])| {
         simd_dispatch(|| {
             let mut sums = [0.0_f32; LANES];
@@ -171,7 +174,7 @@ fn sum(
         .sum()
 }
 
-/// `values = values keep + other (1 - keep)`.
+/// Computes `values = values keep + other (1 - keep)`.
 pub fn blend(values: &mut [f32], other: &[f32], keep: f32) {
     values
         .par_chunks_mut(CHUNK)
@@ -186,7 +189,7 @@ pub fn blend(values: &mut [f32], other: &[f32], keep: f32) {
         });
 }
 
-/// The sum of the squares.
+/// Returns the sum of the squares.
 pub fn squares(values: &[f32]) -> f64 {
     let sum = |values: &[f32]| {
         simd_dispatch(|| {
@@ -209,8 +212,8 @@ pub fn squares(values: &[f32]) -> f64 {
         .sum()
 }
 
-/// Rows that [`add_rows`] sums up before it adds their sum to the others: sums in float32 stay
-/// small.
+/// Number of rows that [`add_rows`] sums before it adds their sum to the total, so that sums in
+/// float32 stay small.
 const ROWS: usize = 512;
 
 /// Adds the rows of `[_, columns]` to `out`.
@@ -234,7 +237,7 @@ pub fn add_rows(values: &[f32], out: &mut [f32]) {
 mod tests {
     use super::*;
 
-    /// Numbers from small to large, of both signs.
+    /// Returns small and large numbers of both signs.
     fn numbers() -> impl Iterator<Item = f32> {
         (-20_000..=20_000).map(|i| i as f32 / 200.0)
     }
@@ -261,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_is_not_hidden() {
+    fn nan_is_not_hidden() {
         for f in [exp, sigmoid, tanh, softplus] {
             assert!(f(f32::NAN).is_nan());
         }
@@ -291,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn losses_are_sums_over_all_numbers_whatever_their_count() {
+    fn losses_are_sums_over_any_count_of_values() {
         for len in [1, LANES, LANES + 3, CHUNK + 5, 3 * CHUNK + 17] {
             let output: Vec<f32> = (0..len).map(|i| (i % 7) as f32).collect();
             let target = vec![1.0; len];

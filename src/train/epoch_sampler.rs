@@ -1,4 +1,4 @@
-//! Batches for training and validation: records read in a seeded order, cut, turned over, scaled,
+//! Batches for training and validation: records in a seeded order, cropped, flipped, scaled and
 //! corrupted.
 
 use std::sync::Arc;
@@ -13,56 +13,56 @@ use crate::error::StageError;
 use crate::image::{Channels, PixelFormat, Pixels, ResizeMode, Resizer};
 use crate::model::Scaling;
 
-/// How records become what the network sees.
+/// The operations that convert records into the input of the network.
 pub struct Augmentation {
-    /// What the values of a record are.
+    /// The type of the values of a record.
     pub values: InputValues,
-    /// Done to the input, one after the other; the target stays clean.
+    /// The corruptions, which are applied to the input in this order; the target stays clean.
     pub corruption: Vec<Corruption>,
-    /// Side of the squares that images are cut into.
+    /// Side of the squares that are cut from images, in pixels.
     pub crop: Option<usize>,
-    /// Parts of images that are looked at instead of whole ones.
+    /// The range of the parts that are cut from images, if entire images are not used.
     pub zoom: Option<ZoomRange>,
-    /// Squares, or parts, of each image in an epoch.
+    /// Number of squares or parts of each image in an epoch.
     pub crops: usize,
-    /// How images are turned over.
+    /// Random flips of images.
     pub flips: Flips,
-    /// Seed of the training.
+    /// The seed of the training.
     pub seed: u64,
 }
 
-/// Parts of images, resized to one size.
+/// The parts that are cut from images and resized to one size.
 #[derive(Debug, Clone, Copy)]
 pub struct ZoomRange {
     /// Height and width that parts are resized to.
     pub size: [usize; 2],
-    /// Height and width of a part, each a share of the whole within this range.
+    /// The range of the height and the width of a part, as fractions of the image.
     pub share: [f32; 2],
 }
 
-/// How raw values become a tensor's.
+/// The conversion of raw values into the values of a tensor.
 pub enum InputValues {
-    /// Pixels; the layout is planes.
+    /// Pixels, converted to planes.
     Pixels(PixelFormat),
     /// Features.
     Features(Scaling),
 }
 
-/// Records of one shape: what goes in, and what should come out.
+/// Records of one shape: inputs and targets.
 #[derive(Debug, Clone)]
 pub struct TrainingBatch {
-    /// How many.
+    /// Number of records.
     pub records: usize,
-    /// Shape of each: one dimension, or channels, height, width.
+    /// Shape of a record: one dimension, or channels, height, width.
     pub shape: Vec<usize>,
-    /// Values that go in, record after record; empty where they are the target's.
+    /// Input values, record after record; empty if they equal the target values.
     pub input: Vec<f32>,
-    /// Values that should come out.
+    /// Target values.
     pub target: Vec<f32>,
 }
 
 impl TrainingBatch {
-    /// Values that go in, record after record.
+    /// Returns the input values, record after record.
     pub fn input(&self) -> &[f32] {
         if self.input.is_empty() {
             &self.target
@@ -72,25 +72,25 @@ impl TrainingBatch {
     }
 }
 
-/// The part of the data that is looked at, in some order.
+/// The records of one pass over the data, in a fixed order.
 #[derive(Clone)]
 pub struct EpochSampler {
     records: Arc<RecordFile>,
     augmentation: Arc<Augmentation>,
-    /// Another number is another order, other cuts and other noise; `None`: the records as they
-    /// lie, each alike in every run.
+    /// The epoch, which determines the order, the crops and the noise. `None` for a validation:
+    /// records in their stored order, the same in every run.
     epoch: Option<u32>,
     batch_size: usize,
 }
 
-/// Keeps the random streams of one seed apart.
+/// Constants that separate the random streams of one seed.
 const ORDER: u64 = 0x6f72_6465;
 const CUT: u64 = 0x6375_7400;
 const ZOOM: u64 = 0x7a6f_6f6d;
 const NOISE: u64 = 0x6e6f_6973;
 
 impl EpochSampler {
-    /// All records of `records`, in batches, for an epoch of training.
+    /// Samples all records of `records` in batches for an epoch of training.
     pub fn training(
         records: &Arc<RecordFile>,
         augmentation: &Arc<Augmentation>,
@@ -105,7 +105,7 @@ impl EpochSampler {
         }
     }
 
-    /// All records of `records`, for a measurement that is the same every time.
+    /// Samples all records of `records` for a validation, in the same way every time.
     pub fn validation(
         records: &Arc<RecordFile>,
         augmentation: &Arc<Augmentation>,
@@ -119,9 +119,9 @@ impl EpochSampler {
         }
     }
 
-    /// Records, or cuts of them.
+    /// Returns the number of records, or of crops of them.
     pub fn len(&self) -> u64 {
-        // What is measured is the whole image: once is enough.
+        // A validation measures the entire image, so one crop is sufficient.
         let zooms = self.augmentation.zoom.is_some() && self.epoch.is_some();
         let crops = if self.augmentation.crop.is_some() || zooms {
             self.augmentation.crops
@@ -131,12 +131,12 @@ impl EpochSampler {
         self.records.len() as u64 * crops as u64
     }
 
-    /// How many batches.
+    /// Returns the number of batches.
     pub fn batches(&self) -> u64 {
         self.len().div_ceil(self.batch_size as u64)
     }
 
-    /// Batch `number`, counted from 0.
+    /// Returns batch `number`, counted from 0.
     ///
     /// # Errors
     /// When records cannot be read.
@@ -175,7 +175,8 @@ impl EpochSampler {
         Ok(batch)
     }
 
-    /// Puts a part of the image in its place; the whole of it where nothing is learned.
+    /// Replaces the image with a resized part of it, or with the entire image, resized, for a
+    /// validation.
     fn zoom(
         &self,
         zoom: ZoomRange,
@@ -222,16 +223,17 @@ impl EpochSampler {
         Ok(())
     }
 
-    /// Appends a record as the network sees it; `visit` is the seed of this one look at it.
+    /// Appends a record in the form that the network receives; `visit` is the seed of this use of
+    /// the record.
     fn append(&self, record: &Record, visit: u64, batch: &mut TrainingBatch) {
         let augmentation = &*self.augmentation;
         let start = batch.target.len();
         let shape = match (&augmentation.values, &record.values) {
             (InputValues::Pixels(format), RecordValues::U8(pixels)) => {
                 let mut rng = ChaCha8Rng::seed_from_u64(mix(visit, CUT));
-                let window = augmentation.window(record.shape, &mut rng, self.epoch.is_some());
-                window.write(format, pixels, record.shape, &mut batch.target);
-                vec![format.channels.count(), window.height, window.width]
+                let crop = augmentation.draw_crop(record.shape, &mut rng, self.epoch.is_some());
+                crop.write(format, pixels, record.shape, &mut batch.target);
+                vec![format.channels.count(), crop.height, crop.width]
             }
             (InputValues::Features(scaling), RecordValues::F32(values)) => {
                 let scale = |(i, &value): (usize, &f32)| {
@@ -241,8 +243,8 @@ impl EpochSampler {
                 batch.target.extend(values.iter().enumerate().map(scale));
                 vec![values.len()]
             }
-            // Records are what the preparation was made for; another kind would be a batch that
-            // fits no network.
+            // Records match the augmentation. A record of the other type would give a batch that no
+            // network accepts.
             _ => Vec::new(),
         };
         if !augmentation.corruption.is_empty() {
@@ -263,7 +265,7 @@ impl EpochSampler {
     }
 }
 
-/// A well-mixed number from two: the finaliser of MurmurHash3 over their sum.
+/// Mixes two numbers: the finalizer of MurmurHash3 over their sum.
 fn mix(one: u64, other: u64) -> u64 {
     let mut x = one
         .wrapping_add(other.wrapping_mul(0x9e37_79b9_7f4a_7c15))
@@ -273,7 +275,7 @@ fn mix(one: u64, other: u64) -> u64 {
     x ^ (x >> 33)
 }
 
-/// A part of an image, turned over in some way.
+/// A part of an image and its flips.
 struct Crop {
     top: usize,
     left: usize,
@@ -285,13 +287,13 @@ struct Crop {
 }
 
 impl Augmentation {
-    fn window(&self, [height, width, _]: [usize; 3], rng: &mut ChaCha8Rng, turn: bool) -> Crop {
+    fn draw_crop(&self, [height, width, _]: [usize; 3], rng: &mut ChaCha8Rng, flip: bool) -> Crop {
         let (h, w) = self.crop.map_or((height, width), |crop| (crop, crop));
         let mut shift =
             |whole: usize, part: usize| rng.random_range(0..=whole.saturating_sub(part));
         let (top, left) = (shift(height, h), shift(width, w));
-        let flips = if turn { self.flips } else { Flips::None };
-        let mut coin = |may: bool| may && rng.random::<bool>();
+        let flips = if flip { self.flips } else { Flips::None };
+        let mut coin = |allowed: bool| allowed && rng.random::<bool>();
         let all = flips == Flips::All;
         let (mirror, upside_down) = (coin(flips != Flips::None), coin(all));
         Crop {
@@ -307,7 +309,7 @@ impl Augmentation {
 }
 
 impl Crop {
-    /// Appends the window's pixels, as planes of the format's values.
+    /// Appends the pixels of the crop as planes of the format's values.
     fn write(
         &self,
         format: &PixelFormat,
@@ -315,11 +317,11 @@ impl Crop {
         [rows, columns, channels]: [usize; 3],
         out: &mut Vec<f32>,
     ) {
-        // A square window is as high as it is wide: only such a one is transposed.
+        // Only square crops are transposed, since height and width have to be the same.
         let line =
-            |start: usize, len: usize, turned: bool, whole: usize, stride: usize| -> Vec<usize> {
+            |start: usize, len: usize, reversed: bool, whole: usize, stride: usize| -> Vec<usize> {
                 let place = |i: usize| {
-                    reflect(start + if turned { len - 1 - i } else { i }, whole) * stride
+                    reflect(start + if reversed { len - 1 - i } else { i }, whole) * stride
                 };
                 (0..len).map(place).collect()
             };
@@ -350,8 +352,8 @@ impl Crop {
     }
 }
 
-/// The place that a place beyond the edge is a mirror image of: an image that is smaller than its
-/// window goes on in its own reflection.
+/// Returns the position within the image that a position beyond the edge reflects. An image that is
+/// smaller than its crop is extended by reflection.
 fn reflect(place: usize, len: usize) -> usize {
     let place = place % (2 * len).max(1);
     if place < len {
@@ -365,8 +367,8 @@ fn reflect(place: usize, len: usize) -> usize {
 mod tests {
     use super::*;
 
-    fn cut(window: Crop) -> Vec<f32> {
-        // Two rows of three pixels of one channel, and a channel that is left alone.
+    fn cut(crop: Crop) -> Vec<f32> {
+        // Two rows of three pixels with one varying and one constant channel.
         let pixels: Vec<u8> = (0..6).flat_map(|pixel| [pixel, 100]).collect();
         let format = PixelFormat {
             channels: Channels::Gray,
@@ -377,15 +379,15 @@ mod tests {
             ..format
         };
         let mut out = Vec::new();
-        window.write(&format, &pixels, [2, 3, 2], &mut out);
+        crop.write(&format, &pixels, [2, 3, 2], &mut out);
         let (first, second) = out.split_at(out.len() / 2);
         assert!(second.iter().all(|&value| value == 100.0), "{second:?}");
         first.to_vec()
     }
 
     #[test]
-    fn windows_are_cut_and_turned_over() {
-        let window = |mirror, upside_down, transpose| Crop {
+    fn crops_are_cut_and_flipped() {
+        let crop = |mirror, upside_down, transpose| Crop {
             top: 0,
             left: 1,
             height: 2,
@@ -394,16 +396,16 @@ mod tests {
             upside_down,
             transpose,
         };
-        assert_eq!(cut(window(false, false, false)), [1.0, 2.0, 4.0, 5.0]);
-        assert_eq!(cut(window(true, false, false)), [2.0, 1.0, 5.0, 4.0]);
-        assert_eq!(cut(window(false, true, false)), [4.0, 5.0, 1.0, 2.0]);
-        assert_eq!(cut(window(false, false, true)), [1.0, 4.0, 2.0, 5.0]);
-        assert_eq!(cut(window(true, true, true)), [5.0, 2.0, 4.0, 1.0]);
+        assert_eq!(cut(crop(false, false, false)), [1.0, 2.0, 4.0, 5.0]);
+        assert_eq!(cut(crop(true, false, false)), [2.0, 1.0, 5.0, 4.0]);
+        assert_eq!(cut(crop(false, true, false)), [4.0, 5.0, 1.0, 2.0]);
+        assert_eq!(cut(crop(false, false, true)), [1.0, 4.0, 2.0, 5.0]);
+        assert_eq!(cut(crop(true, true, true)), [5.0, 2.0, 4.0, 1.0]);
     }
 
     #[test]
-    fn an_image_that_is_too_small_goes_on_in_its_reflection() {
-        let window = Crop {
+    fn image_smaller_than_its_crop_is_extended_by_reflection() {
+        let crop = Crop {
             top: 0,
             left: 0,
             height: 3,
@@ -414,6 +416,6 @@ mod tests {
         };
         let expected =
             [0, 1, 2, 2, 1, 3, 4, 5, 5, 4, 3, 4, 5, 5, 4].map(|value: u8| f32::from(value));
-        assert_eq!(cut(window), expected);
+        assert_eq!(cut(crop), expected);
     }
 }

@@ -1,5 +1,5 @@
-//! The model folder that a training leaves: ONNX files, card, loss curve; measured by ONNX Runtime
-//! before it counts.
+//! The output of a training: writes ONNX files, the model card and the loss curve, and measures the
+//! model with ONNX Runtime.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,61 +23,62 @@ use crate::model::feature_errors::FeatureErrors;
 use crate::model::input::InputSpec;
 use crate::model::{Model, ModelPath, ModelSpec, RuntimeSpec, ort_library};
 
-/// What a training has come to.
+/// The outcome of a training.
 pub struct TrainingOutcome<'a> {
-    /// What was asked for.
+    /// The training file.
     pub file: &'a TrainingFile,
     /// The network.
     pub declared: &'a BuiltNetwork,
-    /// The input as the card says it.
+    /// The input as written to the model card.
     pub input: InputSpec,
-    /// The weights to keep, of all chains one after the other.
+    /// The weights to write, of all chains one after the other.
     pub weights: &'a [Vec<f32>],
-    /// Where it stands.
+    /// The position of the training.
     pub position: &'a TrainingPosition,
-    /// Numbers that were learned.
+    /// Number of learned values.
     pub parameters: usize,
-    /// What it was trained with.
+    /// The data of the training.
     pub data: TrainingData,
 }
 
-/// What a model was trained with.
+/// The data that a model was trained and validated with.
 pub struct TrainingData {
     /// SHA-256 over all records.
     pub digest: String,
-    /// Records that it learned from.
+    /// Number of records of the training part.
     pub training: usize,
-    /// Records that it is measured by.
+    /// The records of the validation part.
     pub validation: Arc<RecordFile>,
-    /// How records become tensors.
+    /// The conversion of records into tensors.
     pub augmentation: Arc<Augmentation>,
 }
 
 /// Records on which a model failed while it was measured.
 #[derive(Debug, Default)]
 pub struct FailedRecords {
-    /// How many there are.
+    /// Number of failed records.
     pub records: usize,
-    /// The reason for the first.
+    /// The reason of the first failure.
     pub reason: Option<String>,
 }
 
-/// Writes the folder. The card comes last: what a crash leaves behind is seen to be no whole model.
+/// Writes the folder. The card is written last, so that the remains of a crash are not mistaken for
+/// a complete model.
 ///
 /// # Errors
-/// When the system refuses, or ONNX Runtime does; when the model fails on every record.
+/// When a file cannot be written, ONNX Runtime fails, or the model fails on every record.
 pub fn write(
     out: &Path,
     outcome: &TrainingOutcome<'_>,
 ) -> Result<(Model, FailedRecords), TrainError> {
     let mut files = BTreeMap::new();
     let mut weights = outcome.weights;
-    for (name, ends, chain) in parts(&outcome.declared.network) {
+    for (name, value_names, chain) in parts(&outcome.declared.network) {
         let (own, rest) = weights.split_at(chain.parameters().len());
         weights = rest;
         let bytes = onnx::write(
             &outcome.file.head.name,
-            ends,
+            value_names,
             chain,
             own,
             &properties(outcome),
@@ -103,13 +104,13 @@ pub fn write(
     Ok((model, failed))
 }
 
-/// Adds figures to the card of a folder.
+/// Adds metrics to the model card of a folder.
 ///
 /// # Errors
-/// When the system refuses.
+/// When the card cannot be read or written.
 pub fn add_metrics(out: &Path, metrics: Vec<(String, f64)>) -> Result<(), TrainError> {
     let path = out.join(CARD);
-    let card = ModelCard::read(&path).map_err(|faults| refused(&faults))?;
+    let card = ModelCard::read(&path).map_err(|faults| invalid_model(&faults))?;
     let added = metrics
         .into_iter()
         .map(|(name, value)| (name, round(value)));
@@ -117,7 +118,7 @@ pub fn add_metrics(out: &Path, metrics: Vec<(String, f64)>) -> Result<(), TrainE
     write_card(out, &ModelCard { metrics, ..card })
 }
 
-/// The files of a network, the names of their ends, and what they hold.
+/// Returns the files of a network with the names of their inputs and outputs and their chains.
 fn parts(network: &BuiltLayers) -> Vec<(&'static str, [&'static str; 2], &Sequential)> {
     match network {
         BuiltLayers::Autoencoder { encoder, decoder } => vec![
@@ -208,7 +209,8 @@ fn hyperparameters(outcome: &TrainingOutcome<'_>) -> BTreeMap<String, Value> {
     all
 }
 
-/// The training file without what holds on this machine alone: where the data lies.
+/// Returns the training file without the location of the data, which is specific to this machine,
+/// and without nulls.
 fn portable(mut written: Value) -> Value {
     if let Some(data) = written.get_mut("data").and_then(Value::as_object_mut) {
         data.remove("root");
@@ -216,7 +218,7 @@ fn portable(mut written: Value) -> Value {
     without_nulls(written)
 }
 
-/// TOML has no nulls.
+/// Removes nulls, which TOML does not support.
 fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(table) => {
@@ -233,32 +235,32 @@ fn without_nulls(value: Value) -> Value {
 
 fn write_card(out: &Path, card: &ModelCard) -> Result<(), TrainError> {
     let text = toml::to_string(card)
-        .map_err(|error| StageError::Other(format!("the card cannot be written: {error}")))?;
+        .map_err(|error| StageError::Other(format!("cannot write the model card: {error}")))?;
     Ok(write_atomically(&out.join(CARD), text.as_bytes())?)
 }
 
-fn refused(faults: &[ConfigError]) -> TrainError {
+fn invalid_model(faults: &[ConfigError]) -> TrainError {
     let reasons: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
     TrainError::Stage(StageError::Model(format!(
-        "the model that was written: {}",
+        "the written model is invalid: {}",
         reasons.join("; ")
     )))
 }
 
-/// The model as pipelines will see it.
+/// Opens the model in the same way as pipelines do.
 fn open(out: &Path, name: &str) -> Result<Model, TrainError> {
     let settings = RuntimeSpec::default();
-    ort_library::init(&settings).map_err(|fault| refused(&[fault]))?;
+    ort_library::init(&settings).map_err(|fault| invalid_model(&[fault]))?;
     let spec = ModelSpec {
         path: Some(out.to_path_buf()),
         ..ModelSpec::default()
     };
     Model::open(name, &spec, &settings, &Arc::new(Metrics::new()))
-        .map_err(|faults| refused(&faults))
+        .map_err(|faults| invalid_model(&faults))
 }
 
-/// The distribution of the error over the validation part, as ONNX Runtime reconstructs it, without
-/// the records on which the model fails.
+/// Returns the distribution of the reconstruction error over the validation part, as ONNX Runtime
+/// reconstructs it, without the records on which the model fails.
 fn measure(
     model: &Model,
     outcome: &TrainingOutcome<'_>,
@@ -319,7 +321,7 @@ fn measure(
     Ok((stats, failed))
 }
 
-/// Seven digits: as many as float32 has.
+/// Rounds to seven significant digits, the precision of float32.
 fn round(value: f64) -> f64 {
     format!("{value:.6e}").parse().unwrap_or(value)
 }

@@ -1,28 +1,28 @@
-//! Products of matrices: the one place that calls the library for them.
+//! Matrix products, the only module that calls the `gemm` crate.
 
 use std::ops::Range;
 
-use gemm::Parallelism;
+use gemm_common::Parallelism;
 use rayon::prelude::*;
 
-/// Multiplications that are worth another thread.
-const WORTH_A_THREAD: usize = 1 << 20;
+/// Number of multiplications from which another thread is worthwhile.
+const MULTIPLICATIONS_PER_THREAD: usize = 1 << 20;
 
-/// A matrix of numbers that lie elsewhere.
+/// A view of a matrix.
 #[derive(Debug, Clone, Copy)]
 pub struct Matrix<'a> {
     values: &'a [f32],
     rows: usize,
     columns: usize,
-    /// From one row to the next, from one column to the next.
+    /// Distance from one row to the next and from one column to the next, in values.
     strides: [usize; 2],
 }
 
 impl<'a> Matrix<'a> {
-    /// The matrix `[rows, columns]` whose rows lie one after the other.
+    /// Returns the matrix `[rows, columns]` in row-major order.
     ///
     /// # Panics
-    /// When there are fewer, or more, values.
+    /// When the number of values is not `rows * columns`.
     pub fn new(values: &'a [f32], rows: usize, columns: usize) -> Self {
         assert_eq!(
             values.len(),
@@ -37,10 +37,10 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// Some of its columns.
+    /// Returns a range of the columns.
     ///
     /// # Panics
-    /// When it has not so many.
+    /// When the range is outside of the matrix.
     pub fn columns(self, range: Range<usize>) -> Self {
         assert!(
             range.start <= range.end && range.end <= self.columns,
@@ -55,15 +55,15 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// Some of its rows.
+    /// Returns a range of the rows.
     ///
     /// # Panics
-    /// When it has not so many.
+    /// When the range is outside of the matrix.
     pub fn rows(self, range: Range<usize>) -> Self {
         self.transposed().columns(range).transposed()
     }
 
-    /// The same with rows and columns exchanged; nothing is moved.
+    /// Returns the transposed matrix without moving values.
     pub fn transposed(self) -> Self {
         let [row, column] = self.strides;
         Self {
@@ -75,50 +75,59 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// What becomes of what stands where a product goes.
+/// How a product is combined with the values in its output buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accumulate {
-    /// The product takes its place.
+    /// The product replaces them.
     Replace,
-    /// The product is added to it.
+    /// The product is added to them.
     Add,
 }
 
-/// Puts `a b`, `[a.rows, b.columns]`, row after row into `out`, on this thread.
+/// Writes `a b`, `[a.rows, b.columns]` in row-major order, to `out`, on the current thread.
 ///
 /// # Panics
-/// When the shapes do not fit.
+/// When the shapes do not match.
 #[expect(unsafe_code, reason = "the library takes pointers and strides")]
-pub fn multiply(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], before: Accumulate) {
+pub fn multiply(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], accumulate: Accumulate) {
     assert_eq!(
         a.columns, b.rows,
         "columns of the left matrix, rows of the right"
     );
     assert_eq!(out.len(), a.rows * b.columns, "values of the product");
-    let stride = |matrix: &Matrix<'_>| matrix.strides.map(usize::cast_signed);
-    let ([a_row, a_column], [b_row, b_column]) = (stride(&a), stride(&b));
+    // The kernels are fastest for contiguous columns. The columns of the transposed product are the
+    // rows of `out`.
+    let (left, right, out_strides) = if b.columns > 1 {
+        (b.transposed(), a.transposed(), [1, b.columns])
+    } else {
+        (a, b, [b.columns, 1])
+    };
+    let [left_row, left_column] = left.strides.map(usize::cast_signed);
+    let [right_row, right_column] = right.strides.map(usize::cast_signed);
+    let [out_row, out_column] = out_strides.map(usize::cast_signed);
+    let kernel = gemm_f32::gemm::f32::get_gemm_fn();
     let (add, keep) = (
-        before == Accumulate::Add,
-        f32::from(u8::from(before == Accumulate::Add)),
+        accumulate == Accumulate::Add,
+        f32::from(u8::from(accumulate == Accumulate::Add)),
     );
-    // SAFETY: by its constructors, the last value that a matrix's strides lead to lies within its
-    // slice; the lengths that the product has to do with were compared above; `out` is borrowed
-    // mutably, so nothing else points there.
+    // SAFETY: the constructors guarantee that the last value that a matrix's strides reach lies
+    // within its slice; the lengths were compared above; `out` is borrowed mutably, so nothing else
+    // points to it.
     unsafe {
-        gemm::gemm(
-            a.rows,
-            b.columns,
-            a.columns,
+        kernel(
+            left.rows,
+            right.columns,
+            left.columns,
             out.as_mut_ptr(),
-            1,
-            b.columns.cast_signed(),
+            out_column,
+            out_row,
             add,
-            a.values.as_ptr(),
-            a_column,
-            a_row,
-            b.values.as_ptr(),
-            b_column,
-            b_row,
+            left.values.as_ptr(),
+            left_column,
+            left_row,
+            right.values.as_ptr(),
+            right_column,
+            right_row,
             keep,
             1.0,
             false,
@@ -129,20 +138,25 @@ pub fn multiply(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], before: Accumulat
     }
 }
 
-/// As [`multiply`], on all threads: each computes some of the rows.
+/// As [`multiply`], on all threads: each thread computes some of the rows.
 ///
 /// # Panics
-/// When the shapes do not fit.
-pub fn multiply_on_threads(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], before: Accumulate) {
-    let worth =
-        (a.rows * a.columns * b.columns / WORTH_A_THREAD).clamp(1, rayon::current_num_threads());
-    let rows = a.rows.div_ceil(worth).max(1);
+/// When the shapes do not match.
+pub fn multiply_on_threads(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], accumulate: Accumulate) {
+    let threads = (a.rows * a.columns * b.columns / MULTIPLICATIONS_PER_THREAD)
+        .clamp(1, rayon::current_num_threads());
+    let rows = a.rows.div_ceil(threads).max(1);
     assert_eq!(out.len(), a.rows * b.columns, "values of the product");
     out.par_chunks_mut((rows * b.columns).max(1))
         .enumerate()
         .for_each(|(number, out)| {
             let first = number * rows;
-            multiply(a.rows(first..(first + rows).min(a.rows)), b, out, before);
+            multiply(
+                a.rows(first..(first + rows).min(a.rows)),
+                b,
+                out,
+                accumulate,
+            );
         });
 }
 
@@ -152,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn products_are_those_by_hand() {
+    fn products_equal_values_computed_by_hand() {
         let a = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
         let b = [1.0, 0.0, -1.0, 2.0, 0.5, 1.0];
         let (a, b) = (Matrix::new(&a, 2, 3), Matrix::new(&b, 3, 2));
@@ -213,7 +227,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "columns of the left matrix")]
-    fn shapes_that_do_not_fit_are_refused() {
+    fn mismatched_shapes_are_refused() {
         multiply(
             Matrix::new(&[0.0; 6], 2, 3),
             Matrix::new(&[0.0; 6], 2, 3),

@@ -1,4 +1,4 @@
-//! What the network takes: the declared input, completed by what the training part shows.
+//! The input of the network: the declared input, completed with statistics of the training part.
 
 use super::epoch_sampler::InputValues;
 use super::sequential::RecordShape;
@@ -7,25 +7,25 @@ use crate::error::{ConfigError, StageError};
 use crate::image::{PixelFormat, TensorLayout};
 use crate::model::input::{InputKind, InputSpec, ScalingKind};
 
-/// The input as the card will say it, and what follows from it.
+/// The input as written to the model card, and the values that are derived from it.
 pub struct NetworkInput {
-    /// For the card: names and scaling filled in.
+    /// The input for the model card, with names and scaling filled in.
     pub spec: InputSpec,
-    /// How raw values become a tensor's.
+    /// The conversion of raw values into the values of a tensor.
     pub preparing: InputValues,
     /// Shape of a record.
     pub shape: RecordShape,
-    /// Mean and deviation of the tensor's values over the training part.
+    /// Mean and deviation of the values of the tensor over the training part.
     pub moments: (f64, f64),
 }
 
-/// Faults of an input that show without data.
+/// Returns the errors of an input that do not depend on the data.
 pub fn faults(spec: &InputSpec) -> Vec<ConfigError> {
     let mut faults = Vec::new();
     if spec.layout == Some(TensorLayout::Nhwc) {
         faults.push(ConfigError::new(
             "input.layout",
-            "networks are trained on planes (nchw); leave it out",
+            "networks are trained on planes (nchw); remove the option",
         ));
     }
     if kind(spec) == InputKind::Image
@@ -45,7 +45,7 @@ pub fn faults(spec: &InputSpec) -> Vec<ConfigError> {
     {
         faults.push(ConfigError::new(
             format!("input.{key}"),
-            "is found from the training part; leave it out",
+            "is computed from the training part; remove the option",
         ));
     }
     faults
@@ -73,10 +73,11 @@ fn format(spec: &InputSpec) -> PixelFormat {
 }
 
 impl NetworkInput {
-    /// Reads the training part once.
+    /// Computes the input from the declaration and the statistics of the training part, which is
+    /// read once.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When the training part cannot be read.
     pub fn of(declared: &InputSpec, prepared: &PreparedDataset) -> Result<Self, StageError> {
         let statistics = DatasetStatistics::of(&prepared.training)?;
         let mut spec = declared.clone();
@@ -108,7 +109,7 @@ impl NetworkInput {
                 let method = declared.scaling.unwrap_or(ScalingKind::Standard);
                 let scaling = statistics.scaling(method);
                 spec.scaling = Some(method);
-                // A column that is a list has no names for its values.
+                // The values of a list column have no names.
                 spec.columns = prepared
                     .columns_are_values
                     .then(|| prepared.columns.clone());
@@ -136,8 +137,8 @@ impl NetworkInput {
     }
 }
 
-/// Mean and deviation over all values, from those of each column or channel; all have the same
-/// number of values.
+/// Returns the mean and the deviation over all values, computed from those of each column or
+/// channel, which all have the same number of values.
 fn moments(statistics: &DatasetStatistics, affine: impl Fn(usize) -> (f64, f64)) -> (f64, f64) {
     let count = statistics.mean.len().max(1) as f64;
     let each: Vec<(f64, f64)> = statistics

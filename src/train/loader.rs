@@ -1,12 +1,12 @@
-//! Makes batches on a thread of its own, ahead of the training, and hands them over in order.
+//! Loads batches on a separate thread, ahead of the training and in order.
 
 use std::thread::JoinHandle;
 
 use super::epoch_sampler::{EpochSampler, TrainingBatch};
 use crate::error::StageError;
 
-/// Batches that the thread may be ahead.
-const AHEAD: usize = 2;
+/// Maximum number of batches that are loaded ahead.
+const MAX_AHEAD: usize = 2;
 
 /// The batches of one pass, in order.
 pub struct BatchLoader {
@@ -16,16 +16,16 @@ pub struct BatchLoader {
 }
 
 impl BatchLoader {
-    /// Starts to make the batches of `order` from number `from` on.
+    /// Starts to load the batches of `order` from number `from` on.
     ///
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(order: EpochSampler, from: u64) -> Result<Self, StageError> {
         let end = order.batches();
-        let (sender, batches) = async_channel::bounded(AHEAD);
-        let make = move || {
+        let (sender, batches) = async_channel::bounded(MAX_AHEAD);
+        let load = move || {
             for number in from..end {
-                // A closed channel: the training has ended for another reason.
+                // The channel is closed if the training has ended for another reason.
                 if sender.send_blocking(order.batch(number)).is_err() {
                     return;
                 }
@@ -33,7 +33,7 @@ impl BatchLoader {
         };
         let spawned = std::thread::Builder::new()
             .name("loader".to_owned())
-            .spawn(make);
+            .spawn(load);
         let thread = spawned
             .map_err(|error| StageError::Other(format!("cannot start a thread: {error}")))?;
         Ok(Self {
@@ -43,10 +43,10 @@ impl BatchLoader {
         })
     }
 
-    /// The next batch, or `None` behind the last.
+    /// Returns the next batch, or `None` after the last.
     ///
     /// # Errors
-    /// When it could not be made.
+    /// When the batch cannot be loaded.
     pub fn next(&mut self) -> Result<Option<TrainingBatch>, StageError> {
         if self.left == 0 {
             return Ok(None);
@@ -56,7 +56,7 @@ impl BatchLoader {
         batch
             .unwrap_or_else(|_| {
                 Err(StageError::Other(
-                    "the thread that makes batches has panicked".to_owned(),
+                    "the thread that loads batches panicked".to_owned(),
                 ))
             })
             .map(Some)
@@ -67,7 +67,7 @@ impl Drop for BatchLoader {
     fn drop(&mut self) {
         self.batches.close();
         if let Some(thread) = self.thread.take() {
-            // A panic was reported already, in place of the batch that it cost.
+            // A panic was reported already as the error of the batch.
             let _ = thread.join();
         }
     }

@@ -1,4 +1,4 @@
-//! The loss curve of a training: a point per epoch, kept as `training.parquet`.
+//! The loss curve of a training, one row per epoch, stored as `training.parquet`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,23 +10,24 @@ use serde::{Deserialize, Serialize};
 use crate::error::StageError;
 use crate::fs_durable::write_atomically;
 
-/// The file's name in a model's folder.
+/// The name of the file in a model folder.
 pub const CURVE: &str = "training.parquet";
 
-/// How an epoch went.
+/// The measurements of an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct EpochRecord {
     /// The epoch, counted from 1.
     pub epoch: u32,
-    /// Steps up to its end.
+    /// Number of steps up to the end of the epoch.
     pub step: u64,
-    /// Seconds of work up to its end.
+    /// Seconds of training up to the end of the epoch.
     pub seconds: f64,
-    /// Learning rate at its end.
+    /// Learning rate at the end of the epoch.
     pub learning_rate: f64,
-    /// Mean over its batches of what was made small, the penalty included.
+    /// Mean of the objective over the batches of the epoch, including the penalty.
     pub loss: f64,
-    /// Mean loss over the validation part, without the penalty; `None` where there is no such part.
+    /// Mean loss over the validation part, without the penalty; `None` if the data has no
+    /// validation part.
     pub validation_loss: Option<f64>,
 }
 
@@ -34,7 +35,7 @@ pub struct EpochRecord {
 /// `validation_loss`.
 ///
 /// # Errors
-/// When the system refuses.
+/// When the file cannot be written.
 pub fn write(path: &Path, points: &[EpochRecord]) -> Result<(), StageError> {
     let floats = |of: fn(&EpochRecord) -> f64| -> ArrayRef {
         Arc::new(

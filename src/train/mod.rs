@@ -1,4 +1,4 @@
-//! Training: a declared autoencoder and its data become a model folder.
+//! Training of autoencoders: from a training file and its data to a model folder.
 
 mod backprop;
 mod epoch_sampler;
@@ -38,101 +38,118 @@ pub use train_loop::train;
 use crate::data::{DataError, PreparedDataset};
 use crate::error::{ConfigError, StageError};
 
-/// What a training is run with, beside its file.
+/// Options of a training run that are not part of the training file.
 #[derive(Debug, Clone)]
 pub struct TrainOptions {
-    /// Forget what an earlier run of the same training has done.
+    /// Whether to delete the checkpoint and the prepared data of an earlier run and start from
+    /// scratch.
     pub restart: bool,
-    /// Once true: keep the best so far and end.
+    /// When it becomes true, the training writes the best model so far and ends.
     pub stop: Arc<AtomicBool>,
 }
 
-/// What happens in a training, for whoever watches.
+/// The events of a training, which are reported to the caller.
 #[derive(Debug)]
 pub enum TrainEvent<'a> {
-    /// So many records were read from the sources.
+    /// The number of records read from the sources so far.
     Reading(u64),
     /// The data is ready.
     Prepared(&'a PreparedDataset),
-    /// The network stands; training begins, or goes on.
+    /// The network is built; the training starts or resumes.
     Started(&'a TrainStarted),
-    /// Learned from some batches.
+    /// Some training steps are done.
     Stepped(TrainStep),
-    /// An epoch is over; whether it was the best so far.
+    /// An epoch has ended; true if it is the best so far.
     Epoch(EpochRecord, bool),
-    /// The model is written and measured.
+    /// Writing and measuring the model has started.
     Finishing,
-    /// The model is measured on the validation part, but for the records on which it failed.
+    /// The model has been measured on the validation part, except for the records on which it
+    /// failed.
     Measured(&'a FailedRecords),
 }
 
-/// What is trained, and from where on.
+/// The size of a training and the step from which it resumes.
 #[derive(Debug)]
 pub struct TrainStarted {
-    /// Numbers that are learned.
+    /// Number of learned values.
     pub parameters: usize,
-    /// Records of the training part, or cuts of them, in an epoch.
+    /// Number of records of the training part, or of crops of them, in an epoch.
     pub records: u64,
-    /// Steps to an epoch.
+    /// Number of steps in an epoch.
     pub batches: u64,
-    /// Epochs to come at most, those that are over included.
+    /// Maximum number of epochs, including completed ones.
     pub epochs: u32,
-    /// Steps that an earlier run has done.
+    /// Number of steps that earlier runs have done.
     pub resumed: u64,
 }
 
-/// Where a training stands between two epochs.
+/// The progress of a training within an epoch.
 #[derive(Debug, Clone, Copy)]
 pub struct TrainStep {
-    /// The present epoch, counted from 1.
+    /// The current epoch, counted from 1.
     pub epoch: u32,
-    /// Batches of it that were learned from.
+    /// Number of batches of the epoch that are done.
     pub batch: u64,
-    /// Mean over them of what is made small.
+    /// Mean of the objective over these batches.
     pub loss: f64,
-    /// The present learning rate.
+    /// The current learning rate.
     pub learning_rate: f64,
 }
 
-/// How a training ended.
+/// The result of a training run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainResult {
-    /// Whether it came to its end; else it was told to stop, and a further run goes on.
+    /// Whether the training is complete. If not, it was stopped, and another run resumes it.
     pub finished: bool,
-    /// The epochs that are over.
+    /// The completed epochs.
     pub curve: Vec<EpochRecord>,
-    /// Seconds of work, those of earlier runs included.
+    /// Seconds of training, including earlier runs.
     pub seconds: f64,
-    /// The epoch whose weights were kept.
+    /// The epoch whose weights the model has.
     pub best_epoch: Option<u32>,
 }
 
-/// Why a training cannot go on.
+/// The errors that end a training.
 #[derive(Debug, Error)]
 pub enum TrainError {
-    /// What is wrong with the file, every fault at once; keys from its top.
-    #[error("{}", .0.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect::<Vec<_>>().join("\n"))]
+    /// All errors in the training file, with keys from its top.
+    #[error("{}", one_per_line(.0))]
     Faults(Vec<ConfigError>),
     /// A file cannot be read or written.
     #[error(transparent)]
     Stage(#[from] StageError),
-    /// The folder holds a model already.
-    #[error("{0}: there is a model already; --restart trains it anew, --out names another folder")]
-    Exists(String),
-    /// A checkpoint is of another training.
+    /// The output folder already contains a model.
     #[error(
-        "{0}: the training file, or its data, has changed since this training began; --restart begins anew"
+        "{0}: the folder already contains a model; pass --restart to train it from scratch, \
+         or --out to write to another folder"
+    )]
+    Exists(String),
+    /// The checkpoint belongs to a different training file or data.
+    #[error(
+        "{0}: the training file or its data has changed since this training began; \
+         pass --restart to start from scratch"
     )]
     Changed(String),
-    /// The loss is no number any more.
+    /// The loss is NaN or infinite.
     #[error(
-        "the loss is no finite number at step {0}: lower training.learning_rate, or set training.clip_grad_norm (such as 1.0); \
-         then run again with --restart"
+        "the loss is not finite at step {0}; lower training.learning_rate, or set \
+         training.clip_grad_norm (such as 1.0), then run again with --restart"
     )]
     NotFinite(u64),
-    /// Records do not fit the network.
-    #[error("the network cannot take the records: {0}; set training.crop, or input.size")]
+    /// The network cannot process the shape of the records.
+    #[error(
+        "the network cannot process the shape of the records: {0}; \
+         set training.crop or input.size"
+    )]
     Shape(String),
+}
+
+fn one_per_line(faults: &[ConfigError]) -> String {
+    let lines: Vec<String> = faults
+        .iter()
+        .map(|fault| format!("{}: {}", fault.key, fault.message))
+        .collect();
+    lines.join("\n")
 }
 
 impl From<DataError> for TrainError {
@@ -153,8 +170,8 @@ impl From<DataError> for TrainError {
     }
 }
 
-/// The folder of work in a model's folder: checkpoint and prepared data. It goes when the training
-/// is done.
+/// Returns the work folder inside a model folder, which holds the checkpoint and the prepared data.
+/// It is deleted when the training is complete.
 fn work_folder(model: &Path) -> std::path::PathBuf {
     model.join(".training")
 }

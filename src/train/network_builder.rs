@@ -1,23 +1,24 @@
-//! From a training file to the network that it declares, every fault at once.
+//! The construction of a network from a training file, with all errors of the file reported
+//! together.
 
 use super::config::{ModelKind, ModelKinds, NetworkSpec, SparsityPenalty, TrainingFile};
 use super::sequential::{Activation, ConvolutionSpec, LayerSpec, RecordShape, Sequential};
 use crate::error::ConfigError;
 use crate::model::Loss;
 
-/// A network as declared, and what follows from the declaration.
+/// A network as a training file declares it, and its loss.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BuiltNetwork {
-    /// Its chains.
+    /// The chains of layers.
     pub network: BuiltLayers,
-    /// What training makes small.
+    /// The loss function.
     pub loss: Loss,
 }
 
-/// The chains of a network.
+/// The chains of layers of a network.
 #[derive(Debug, Clone, PartialEq)]
 pub enum BuiltLayers {
-    /// With a code in between.
+    /// An encoder and a decoder with a code in between.
     Autoencoder {
         /// From input to code.
         encoder: Sequential,
@@ -29,7 +30,7 @@ pub enum BuiltLayers {
 }
 
 impl BuiltLayers {
-    /// Its chains, in order.
+    /// Returns the chains in the order in which they run.
     pub fn chains(&self) -> Vec<&Sequential> {
         match self {
             Self::Autoencoder { encoder, decoder } => vec![encoder, decoder],
@@ -37,7 +38,7 @@ impl BuiltLayers {
         }
     }
 
-    /// Height and width of its images must be multiples of this.
+    /// Returns the number of which the height and width of images must be multiples.
     pub fn multiple(&self) -> usize {
         let Self::Whole(whole) = self else { return 1 };
         let halves = |step: &&LayerSpec| {
@@ -48,11 +49,11 @@ impl BuiltLayers {
     }
 }
 
-/// Builds what a file declares for records of a shape. `moments` are mean and deviation of the
-/// training part's values.
+/// Builds the network that a file declares, for records of the shape `input`. `moments` are the
+/// mean and the deviation of all values of the training part.
 ///
 /// # Errors
-/// Every fault, with keys from the top of the file.
+/// All errors in the file, with keys from its top.
 pub fn build(
     file: &TrainingFile,
     input: RecordShape,
@@ -80,7 +81,7 @@ pub fn build(
     });
     if loss == Loss::Bce && output != Activation::Sigmoid {
         let message = format!(
-            "binary cross-entropy needs a sigmoid, not {}; leave it out",
+            "binary cross-entropy needs `sigmoid`, not `{}`; remove the option",
             output.as_str()
         );
         faults.push(ConfigError::new("network.output_activation", message));
@@ -105,12 +106,12 @@ fn conflicting_options(file: &TrainingFile, input: RecordShape) -> Vec<ConfigErr
     match file.head.code_size {
         Some(0) => fault(
             "code_size",
-            "must be above 0; leave it out for a network without a code",
+            "must be above 0; remove it for a network without a code",
         ),
         Some(_) if matches!(input, RecordShape::Planes { size: None, .. }) => {
             fault(
                 "input.size",
-                "is missing: a network with a code takes images of one size, such as [64, 64]",
+                "is missing; a network with a code needs images of one size, such as [64, 64]",
             );
         }
         Some(_) => {
@@ -122,7 +123,7 @@ fn conflicting_options(file: &TrainingFile, input: RecordShape) -> Vec<ConfigErr
                 if set {
                     fault(
                         &format!("network.{key}"),
-                        "is for networks without a code: it would lead around the code",
+                        "applies to networks without a code; it would bypass the code",
                     );
                 }
             }
@@ -130,25 +131,25 @@ fn conflicting_options(file: &TrainingFile, input: RecordShape) -> Vec<ConfigErr
         None if spec.channels.is_empty() => {
             fault(
                 "code_size",
-                "is missing: only convolutional networks (with network.channels) do without a code",
+                "is missing; only convolutional networks (with network.channels) can omit it",
             );
         }
         None if !spec.nodes.is_empty() => {
             fault(
                 "network.nodes",
-                "a network without a code has no dense layers; leave them out, or give code_size",
+                "a network without a code has no dense layers; remove them, or set code_size",
             );
         }
         None if file.sparsity.is_some() => fault(
             "sparsity",
-            "penalises the code, but there is none; give code_size",
+            "applies to the code, but the network has no code; set code_size",
         ),
         None => {}
     }
     if !spec.channels.is_empty() && matches!(input, RecordShape::Flat(_)) {
         fault(
             "network.channels",
-            "convolutions are for images; for features give network.nodes",
+            "convolutions apply to images only; for features set network.nodes",
         );
     }
     sizes_fit(spec, &mut fault);
@@ -161,14 +162,14 @@ fn conflicting_options(file: &TrainingFile, input: RecordShape) -> Vec<ConfigErr
         {
             fault(
                 "sparsity.target",
-                "must lie above 0 and below 1, such as 0.05",
+                "must be above 0 and below 1, such as 0.05",
             );
         }
         let bounded = matches!(spec.code_activation, None | Some(Activation::Sigmoid));
         if sparsity.penalty == SparsityPenalty::Kl && !bounded {
             fault(
                 "network.code_activation",
-                "a KL penalty needs activations in 0..1: sigmoid, or leave it out",
+                "a KL penalty needs activations in 0..1; set `sigmoid`, or remove the option",
             );
         }
     }
@@ -180,57 +181,59 @@ fn kinds_fit(kinds: &ModelKinds, file: &TrainingFile, fault: &mut impl FnMut(&st
     if kinds.words().is_empty() {
         fault(
             "kind",
-            "is missing: vanilla, deep, convolutional, sparse, denoising, or a list of them",
+            "is missing; expected vanilla, deep, convolutional, sparse, denoising, \
+             or a list of them",
         );
     }
     if kinds.has(ModelKind::Vanilla) && !(spec.nodes.is_empty() && spec.channels.is_empty()) {
         fault(
             "kind",
-            "a vanilla autoencoder has one hidden layer, its code; with more layers it is deep or convolutional",
+            "a vanilla autoencoder has one hidden layer, its code; \
+             with more layers it is deep or convolutional",
         );
     }
     if kinds.has(ModelKind::Deep) && spec.nodes.is_empty() {
         fault(
             "network.nodes",
-            "is missing: a deep autoencoder has hidden layers before its code, such as [512, 128]",
+            "is missing; a deep autoencoder has hidden layers before its code, such as [512, 128]",
         );
     }
     if kinds.has(ModelKind::Convolutional) && spec.channels.is_empty() {
         fault(
             "network.channels",
-            "is missing: the channels of each convolution, such as [32, 64, 128]",
+            "is missing; expected the channels of each convolution, such as [32, 64, 128]",
         );
     }
     if !kinds.has(ModelKind::Convolutional)
         && !spec.channels.is_empty()
         && !kinds.words().is_empty()
     {
-        fault("kind", "there are network.channels: add \"convolutional\"");
+        fault("kind", "network.channels is set; add \"convolutional\"");
     }
     if kinds.has(ModelKind::Denoising) && file.corruption.is_empty() {
         fault(
             "corruption",
-            "is missing: a denoising autoencoder learns from corrupted input; give [[corruption]]",
+            "is missing; a denoising autoencoder learns from corrupted input; add [[corruption]]",
         );
     }
     if !kinds.has(ModelKind::Denoising) && !file.corruption.is_empty() && !kinds.words().is_empty()
     {
-        fault("kind", "there is [[corruption]]: add \"denoising\"");
+        fault("kind", "[[corruption]] is set; add \"denoising\"");
     }
     if kinds.has(ModelKind::Sparse) && file.sparsity.is_none() {
         fault(
             "sparsity",
-            "is missing: give [sparsity] with penalty = \"l1\" or \"kl\" and its weight",
+            "is missing; add [sparsity] with penalty = \"l1\" or \"kl\" and its weight",
         );
     }
     if !kinds.has(ModelKind::Sparse) && file.sparsity.is_some() && !kinds.words().is_empty() {
-        fault("kind", "there is [sparsity]: add \"sparse\"");
+        fault("kind", "[sparsity] is set; add \"sparse\"");
     }
 }
 
-/// The widest layer that can be declared: a weight matrix between two of them takes 4 GiB.
+/// Maximum number of values of a layer: a weight matrix between two such layers takes 4 GiB.
 const MAX_WIDTH: usize = 1 << 15;
-/// More layers than anyone trains.
+/// Maximum number of layers in one list, far more than practical networks have.
 const MAX_LAYERS: usize = 256;
 
 fn sizes_fit(spec: &NetworkSpec, fault: &mut impl FnMut(&str, &str)) {
@@ -248,13 +251,13 @@ fn sizes_fit(spec: &NetworkSpec, fault: &mut impl FnMut(&str, &str)) {
         if let Some(wrong) = list.iter().find(|&&size| size == 0 || size > MAX_WIDTH) {
             fault(
                 key,
-                &format!("a layer has 1 to {MAX_WIDTH} values; met {wrong}"),
+                &format!("a layer must have 1 to {MAX_WIDTH} values; met {wrong}"),
             );
         }
         if list.len() > MAX_LAYERS {
             fault(
                 key,
-                &format!("at most {MAX_LAYERS} layers; met {}", list.len()),
+                &format!("must have at most {MAX_LAYERS} layers; met {}", list.len()),
             );
         }
     }
@@ -265,7 +268,7 @@ fn sizes_fit(spec: &NetworkSpec, fault: &mut impl FnMut(&str, &str)) {
     {
         fault(
             "network.decoder.channels",
-            &format!("there are {levels} network.channels; give as many"),
+            &format!("must have as many entries as network.channels, {levels}"),
         );
     }
     if let Some(strides) = &spec.strides {
@@ -273,7 +276,7 @@ fn sizes_fit(spec: &NetworkSpec, fault: &mut impl FnMut(&str, &str)) {
             fault(
                 "network.strides",
                 &format!(
-                    "{} strides for {levels} channels; give as many",
+                    "must have as many entries as network.channels, {levels}; met {}",
                     strides.len()
                 ),
             );
@@ -291,7 +294,7 @@ fn sizes_fit(spec: &NetworkSpec, fault: &mut impl FnMut(&str, &str)) {
     if spec.blocks > MAX_LAYERS {
         fault(
             "network.blocks",
-            &format!("at most {MAX_LAYERS}; met {}", spec.blocks),
+            &format!("must be at most {MAX_LAYERS}; met {}", spec.blocks),
         );
     }
 }
@@ -309,7 +312,7 @@ impl NetworkBuilder<'_> {
         output: Activation,
         moments: (f64, f64),
     ) -> Result<BuiltLayers, ConfigError> {
-        let mut encoder = self.standardised(moments);
+        let mut encoder = self.standardization(moments);
         let mut decoder = Vec::new();
         let mut sizes = Vec::new();
         if let RecordShape::Planes {
@@ -320,8 +323,8 @@ impl NetworkBuilder<'_> {
             sizes = self.convolutions(channels, size, &mut encoder)?;
             encoder.push(LayerSpec::Flatten);
         }
-        // What the dense layers start from: the features, the pixels, or what the convolutions
-        // left.
+        // The input of the dense layers: the features, the pixels, or the output of the
+        // convolutions.
         let before = Sequential::new(self.input, encoder.clone()).map_err(within("network"))?;
         let wide = before.output().len().unwrap_or_default();
         let ends = |nodes: &[usize]| [&[wide], nodes, &[code]].concat();
@@ -338,7 +341,7 @@ impl NetworkBuilder<'_> {
             .and_then(|decoder| decoder.nodes.clone());
         let back = written.unwrap_or_else(|| self.spec.nodes.iter().rev().copied().collect());
         let mut channels = self.decoder_channels();
-        // The decoder may begin with other channels than the encoder ends with.
+        // The first channels of the decoder may differ from the last channels of the encoder.
         let first = match (sizes.last(), channels.first()) {
             (Some(&(height, width)), Some(&channels)) => channels * height * width,
             _ => wide,
@@ -354,15 +357,16 @@ impl NetworkBuilder<'_> {
         if let (
             Some(&(height, width)),
             RecordShape::Planes {
-                channels: colours, ..
+                channels: image_channels,
+                ..
             },
         ) = (sizes.last(), self.input)
         {
-            let bottom = channels.first().copied().unwrap_or(colours);
+            let bottom = channels.first().copied().unwrap_or(image_channels);
             decoder.push(LayerSpec::Unflatten {
                 shape: [bottom, height, width],
             });
-            channels.push(colours);
+            channels.push(image_channels);
             self.transposed(&channels, &sizes, output, &mut decoder);
         }
         let encoder = Sequential::new(self.input, encoder).map_err(within("network"))?;
@@ -370,7 +374,7 @@ impl NetworkBuilder<'_> {
             Sequential::new(RecordShape::Flat(code), decoder).map_err(within("network"))?;
         if decoder.output() != self.input {
             let message = format!(
-                "the decoder gives {}, but records are {}",
+                "the decoder returns {}, but records have the shape {}",
                 decoder.output(),
                 self.input
             );
@@ -379,7 +383,7 @@ impl NetworkBuilder<'_> {
         Ok(BuiltLayers::Autoencoder { encoder, decoder })
     }
 
-    fn standardised(&self, (mean, deviation): (f64, f64)) -> Vec<LayerSpec> {
+    fn standardization(&self, (mean, deviation): (f64, f64)) -> Vec<LayerSpec> {
         let images = matches!(self.input, RecordShape::Planes { .. });
         if !self.spec.standardize.unwrap_or(images) {
             return Vec::new();
@@ -422,25 +426,28 @@ impl NetworkBuilder<'_> {
         written.unwrap_or_else(|| self.spec.channels.iter().rev().copied().collect())
     }
 
-    /// Appends the encoder's convolutions; gives the image's size before the first and after each.
+    /// Appends the convolutions of the encoder. Returns the size of the image before the first and
+    /// after each of them.
     fn convolutions(
         &self,
-        colours: usize,
+        image_channels: usize,
         size: (usize, usize),
         steps: &mut Vec<LayerSpec>,
     ) -> Result<Vec<(usize, usize)>, ConfigError> {
-        let (mut inputs, mut sizes) = (colours, vec![size]);
+        let (mut inputs, mut sizes) = (image_channels, vec![size]);
         for (&outputs, stride) in self.spec.channels.iter().zip(self.strides()) {
             let (height, width) = sizes[sizes.len() - 1];
             if stride == 2 && (height < 2 || width < 2) {
                 let message = format!(
-                    "an image of {height}x{width} cannot be halved; leave a convolution out, or give it stride 1"
+                    "an image of {height}x{width} cannot be halved; \
+                     remove a convolution, or set its stride to 1"
                 );
                 return Err(ConfigError::new("network.channels", message));
             }
             if stride == 2 && height % 2 != width % 2 {
                 let message = format!(
-                    "height and width must both be even, or both odd, before each halving; met {height}x{width}"
+                    "height and width must both be even, or both odd, before each halving; \
+                     met {height}x{width}"
                 );
                 return Err(ConfigError::new("input.size", message));
             }
@@ -453,8 +460,8 @@ impl NetworkBuilder<'_> {
         Ok(sizes)
     }
 
-    /// Appends the decoder's convolutions, through `channels` and back through the encoder's
-    /// `sizes`.
+    /// Appends the convolutions of the decoder, with the numbers of channels in `channels` and the
+    /// sizes of the encoder, `sizes`, in reverse order.
     fn transposed(
         &self,
         channels: &[usize],
@@ -470,7 +477,7 @@ impl NetworkBuilder<'_> {
             self.blocks(inputs, steps);
             steps.push(match stride {
                 1 => same(inputs, outputs, self.spec.kernel, 1),
-                // Twice the size, or one less.
+                // The output has twice the size of the input, or one pixel less.
                 _ => LayerSpec::ConvTranspose(ConvolutionSpec {
                     inputs,
                     outputs,
@@ -488,23 +495,29 @@ impl NetworkBuilder<'_> {
         }
     }
 
-    /// A network without a code: down, up, and skips in between, as in RED-Net (Mao, Shen and Yang,
-    /// 2016) and U-Net (Ronneberger, Fischer and Brox, 2015), but adding.
+    /// Builds a network without a code: downsampling, upsampling and skip connections in between,
+    /// as in RED-Net (Mao, Shen and Yang, 2016) and U-Net (Ronneberger, Fischer and Brox, 2015),
+    /// but with addition instead of concatenation.
     fn whole(&self, output: Activation) -> Result<BuiltLayers, ConfigError> {
         let RecordShape::Planes {
-            channels: colours, ..
+            channels: image_channels,
+            ..
         } = self.input
         else {
             return Err(ConfigError::new(
                 "code_size",
-                "is missing: features have no network without a code",
+                "is missing; a network for features needs a code",
             ));
         };
         let mut steps = Vec::new();
         let (fold, skips) = (self.spec.space_to_depth, self.spec.skips.unwrap_or(true));
         steps.extend(self.spec.residual.then_some(LayerSpec::SaveSkip));
         steps.extend(fold.then_some(LayerSpec::SpaceToDepth));
-        let folded = if fold { 4 * colours } else { colours };
+        let folded = if fold {
+            4 * image_channels
+        } else {
+            image_channels
+        };
         let levels: Vec<(usize, usize)> = self
             .spec
             .channels
@@ -512,7 +525,7 @@ impl NetworkBuilder<'_> {
             .copied()
             .zip(self.strides())
             .collect();
-        // Residual blocks bring their own activations; the layers between them are then linear.
+        // Residual blocks have their own activations, so the layers between them are linear.
         let activation =
             (self.spec.blocks == 0).then_some(LayerSpec::Activate(self.spec.activation));
         let mut inputs = folded;
@@ -590,7 +603,7 @@ impl NetworkBuilder<'_> {
     }
 }
 
-/// A convolution that keeps height and width, or halves them.
+/// Returns a convolution that keeps height and width, or halves them.
 fn same(inputs: usize, outputs: usize, kernel: usize, stride: usize) -> LayerSpec {
     LayerSpec::Conv(ConvolutionSpec {
         inputs,
@@ -650,7 +663,7 @@ mod tests {
                 let chains = network.chains();
                 let lines = chains
                     .iter()
-                    .map(|chain| format!("{}: {}", chain.input(), chain.describe().join(" | ")));
+                    .map(|chain| format!("{}: {}", chain.input(), chain.describe().join("\n| ")));
                 let end = chains.last().unwrap().output();
                 lines
                     .chain([format!(
@@ -665,12 +678,13 @@ mod tests {
     }
 
     #[test]
-    fn a_vanilla_autoencoder_has_one_hidden_layer() {
+    fn vanilla_autoencoder_has_one_hidden_layer() {
         check(
             "kind = 'vanilla'\ncode_size = 32",
             GRAY28,
             expect![[r#"
-            [1, 28, 28]: scale 4, offset -2 | dense 784->32, linear
+            [1, 28, 28]: scale 4, offset -2
+            | dense 784->32, linear
             [32]: dense 32->784, linear
             [1, 28, 28], mse loss, multiples of 1"#]],
         );
@@ -685,128 +699,224 @@ mod tests {
     }
 
     #[test]
-    fn a_deep_decoder_mirrors_its_encoder_unless_told_otherwise() {
+    fn deep_decoder_mirrors_its_encoder_by_default() {
         let deep =
             "kind = 'deep'\ncode_size = 4\n[network]\nnodes = [32, 16]\nactivation = 'tanh'\n";
         check(
             deep,
             RecordShape::Flat(64),
             expect![[r#"
-            [64]: dense 64->32, tanh | dense 32->16, tanh | dense 16->4, linear
-            [4]: dense 4->16, tanh | dense 16->32, tanh | dense 32->64, linear
+            [64]: dense 64->32, tanh
+            | dense 32->16, tanh
+            | dense 16->4, linear
+            [4]: dense 4->16, tanh
+            | dense 16->32, tanh
+            | dense 32->64, linear
             [64], mse loss, multiples of 1"#]],
         );
         check(
             &format!("{deep}decoder = {{ nodes = [8] }}"),
             RecordShape::Flat(64),
             expect![[r#"
-            [64]: dense 64->32, tanh | dense 32->16, tanh | dense 16->4, linear
-            [4]: dense 4->8, tanh | dense 8->64, linear
+            [64]: dense 64->32, tanh
+            | dense 32->16, tanh
+            | dense 16->4, linear
+            [4]: dense 4->8, tanh
+            | dense 8->64, linear
             [64], mse loss, multiples of 1"#]],
         );
     }
 
     #[test]
-    fn a_convolutional_decoder_gives_back_the_sizes_of_its_encoder() {
+    fn convolutional_decoder_mirrors_the_sizes_of_its_encoder() {
         let conv = "kind = 'convolutional'\ncode_size = 32\n[network]\nchannels = [32, 64, 128]\n";
         check(
             conv,
             GRAY28,
             expect![[r#"
-            [1, 28, 28]: scale 4, offset -2 | conv 1->32 3x3 stride 2, relu | conv 32->64 3x3 stride 2, relu | conv 64->128 3x3 stride 2, relu | dense 2048->32, linear
-            [32]: dense 32->2048, relu | transposed conv 128->64 3x3 stride 2, relu | transposed conv 64->32 4x4 stride 2, relu | transposed conv 32->1 4x4 stride 2, linear
+            [1, 28, 28]: scale 4, offset -2
+            | conv 1->32 3x3 stride 2, relu
+            | conv 32->64 3x3 stride 2, relu
+            | conv 64->128 3x3 stride 2, relu
+            | dense 2048->32, linear
+            [32]: dense 32->2048, relu
+            | transposed conv 128->64 3x3 stride 2, relu
+            | transposed conv 64->32 4x4 stride 2, relu
+            | transposed conv 32->1 4x4 stride 2, linear
             [1, 28, 28], mse loss, multiples of 1"#]],
         );
         check(
             &format!(
-                "{conv}nodes = [256]\nblocks = 1\nstrides = [1, 2, 2]\ndecoder = {{ channels = [96, 64, 16] }}"
+                "{conv}nodes = [256]\nblocks = 1\nstrides = [1, 2, 2]\n\
+                    decoder = {{ channels = [96, 64, 16] }}"
             ),
             GRAY28,
             expect![[r#"
-            [1, 28, 28]: scale 4, offset -2 | conv 1->32 3x3, relu | conv 32->32 3x3, relu | conv 32->32 3x3 | add what was kept | conv 32->64 3x3 stride 2, relu | conv 64->64 3x3, relu | conv 64->64 3x3 | add what was kept | conv 64->128 3x3 stride 2, relu | conv 128->128 3x3, relu | conv 128->128 3x3 | add what was kept | dense 6272->256, relu | dense 256->32, linear
-            [32]: dense 32->256, relu | dense 256->4704, relu | conv 96->96 3x3, relu | conv 96->96 3x3 | add what was kept | transposed conv 96->64 4x4 stride 2, relu | conv 64->64 3x3, relu | conv 64->64 3x3 | add what was kept | transposed conv 64->16 4x4 stride 2, relu | conv 16->16 3x3, relu | conv 16->16 3x3 | add what was kept | conv 16->1 3x3, linear
+            [1, 28, 28]: scale 4, offset -2
+            | conv 1->32 3x3, relu
+            | conv 32->32 3x3, relu
+            | conv 32->32 3x3
+            | add what was kept
+            | conv 32->64 3x3 stride 2, relu
+            | conv 64->64 3x3, relu
+            | conv 64->64 3x3
+            | add what was kept
+            | conv 64->128 3x3 stride 2, relu
+            | conv 128->128 3x3, relu
+            | conv 128->128 3x3
+            | add what was kept
+            | dense 6272->256, relu
+            | dense 256->32, linear
+            [32]: dense 32->256, relu
+            | dense 256->4704, relu
+            | conv 96->96 3x3, relu
+            | conv 96->96 3x3
+            | add what was kept
+            | transposed conv 96->64 4x4 stride 2, relu
+            | conv 64->64 3x3, relu
+            | conv 64->64 3x3
+            | add what was kept
+            | transposed conv 64->16 4x4 stride 2, relu
+            | conv 16->16 3x3, relu
+            | conv 16->16 3x3
+            | add what was kept
+            | conv 16->1 3x3, linear
             [1, 28, 28], mse loss, multiples of 1"#]],
         );
     }
 
     #[test]
-    fn without_a_code_a_network_takes_images_of_any_size() {
-        let whole = "kind = ['denoising', 'convolutional']\n[[corruption]]\nnoise = 'gray'\n[network]\nchannels = [16, 32, 48]\n";
+    fn network_without_a_code_accepts_images_of_any_size() {
+        let whole = "kind = ['denoising', 'convolutional']\n[[corruption]]\nnoise = 'gray'\n\
+            [network]\nchannels = [16, 32, 48]\n";
         check(
             &format!("{whole}residual = true\nblocks = 1"),
             ANY,
             expect![[r#"
-            [3, height, width]: conv 3->16 3x3 | conv 16->16 3x3, relu | conv 16->16 3x3 | add what was kept | conv 16->32 2x2 stride 2 | conv 32->32 3x3, relu | conv 32->32 3x3 | add what was kept | conv 32->48 2x2 stride 2 | conv 48->48 3x3, relu | conv 48->48 3x3 | add what was kept | transposed conv 48->32 2x2 stride 2 | add what was kept | conv 32->32 3x3, relu | conv 32->32 3x3 | add what was kept | transposed conv 32->16 2x2 stride 2 | add what was kept | conv 16->16 3x3, relu | conv 16->16 3x3 | add what was kept | conv 16->3 3x3 | add what was kept
+            [3, height, width]: conv 3->16 3x3
+            | conv 16->16 3x3, relu
+            | conv 16->16 3x3
+            | add what was kept
+            | conv 16->32 2x2 stride 2
+            | conv 32->32 3x3, relu
+            | conv 32->32 3x3
+            | add what was kept
+            | conv 32->48 2x2 stride 2
+            | conv 48->48 3x3, relu
+            | conv 48->48 3x3
+            | add what was kept
+            | transposed conv 48->32 2x2 stride 2
+            | add what was kept
+            | conv 32->32 3x3, relu
+            | conv 32->32 3x3
+            | add what was kept
+            | transposed conv 32->16 2x2 stride 2
+            | add what was kept
+            | conv 16->16 3x3, relu
+            | conv 16->16 3x3
+            | add what was kept
+            | conv 16->3 3x3
+            | add what was kept
             [3, height, width], mse loss, multiples of 4"#]],
         );
         check(
             &format!("{whole}space_to_depth = true\nskips = false\nstrides = [1, 1, 2]"),
             ANY,
             expect![[r#"
-            [3, height, width]: space to depth | conv 12->16 3x3, relu | conv 16->32 3x3, relu | conv 32->48 2x2 stride 2, relu | transposed conv 48->32 2x2 stride 2, relu | conv 32->16 3x3, relu | conv 16->12 3x3 | depth to space
+            [3, height, width]: space to depth
+            | conv 12->16 3x3, relu
+            | conv 16->32 3x3, relu
+            | conv 32->48 2x2 stride 2, relu
+            | transposed conv 48->32 2x2 stride 2, relu
+            | conv 32->16 3x3, relu
+            | conv 16->12 3x3
+            | depth to space
             [3, height, width], mse loss, multiples of 4"#]],
         );
     }
 
     #[test]
     fn kinds_combine() {
-        let text = "kind = ['sparse', 'convolutional', 'denoising']\ncode_size = 16\n[network]\nchannels = [8]\n[sparsity]\npenalty = 'kl'\n[corruption]\nnoise = 'masking'\nrate = 0.2";
+        let text = "kind = ['sparse', 'convolutional', 'denoising']\ncode_size = 16\n\
+            [network]\nchannels = [8]\n[sparsity]\npenalty = 'kl'\n[corruption]\n\
+            noise = 'masking'\nrate = 0.2";
         check(
             text,
             GRAY28,
             expect![[r#"
-            [1, 28, 28]: scale 4, offset -2 | conv 1->8 3x3 stride 2, relu | dense 1568->16, sigmoid
-            [16]: dense 16->1568, relu | transposed conv 8->1 4x4 stride 2, linear
+            [1, 28, 28]: scale 4, offset -2
+            | conv 1->8 3x3 stride 2, relu
+            | dense 1568->16, sigmoid
+            [16]: dense 16->1568, relu
+            | transposed conv 8->1 4x4 stride 2, linear
             [1, 28, 28], mse loss, multiples of 1"#]],
         );
     }
 
     #[test]
-    fn every_contradiction_is_told_at_once() {
+    fn all_conflicting_options_are_reported() {
         check(
             "code_size = 0",
             GRAY28,
-            expect![[r#"
-            kind: is missing: vanilla, deep, convolutional, sparse, denoising, or a list of them
-            code_size: must be above 0; leave it out for a network without a code"#]],
-        );
-        check(
-            "kind = ['deep', 'sparse', 'denoising']\ncode_size = 4\n[network]\nresidual = true\nkernel = 4\nchannels = [0]\nstrides = [1, 3]",
-            RecordShape::Flat(3),
-            expect![[r#"
-            network.nodes: is missing: a deep autoencoder has hidden layers before its code, such as [512, 128]
-            kind: there are network.channels: add "convolutional"
-            corruption: is missing: a denoising autoencoder learns from corrupted input; give [[corruption]]
-            sparsity: is missing: give [sparsity] with penalty = "l1" or "kl" and its weight
-            network.residual: is for networks without a code: it would lead around the code
-            network.channels: convolutions are for images; for features give network.nodes
-            network.channels: a layer has 1 to 32768 values; met 0
-            network.strides: 2 strides for 1 channels; give as many
-            network.strides: must each be 1 or 2
-            network.kernel: must be odd and at most 31, such as 3; met 4"#]],
-        );
-        check(
-            "kind = 'vanilla'\n[network]\nnodes = [3]\n[corruption]\nnoise = 'gray'\n[sparsity]\nweight = -1",
-            ANY,
-            expect![[r#"
-            kind: a vanilla autoencoder has one hidden layer, its code; with more layers it is deep or convolutional
-            kind: there is [[corruption]]: add "denoising"
-            kind: there is [sparsity]: add "sparse"
-            code_size: is missing: only convolutional networks (with network.channels) do without a code
-            sparsity.weight: must be 0 or more"#]],
-        );
-        check(
-            "kind = 'convolutional'\ncode_size = 4\n[network]\nchannels = [8, 8]\noutput_activation = 'tanh'",
-            ANY,
             expect![
-                "input.size: is missing: a network with a code takes images of one size, such as [64, 64]"
+                "kind: is missing; expected vanilla, deep, convolutional, sparse, \
+                 denoising, or a list of them\n\
+                 code_size: must be above 0; remove it for a network without a code"
             ],
         );
         check(
-            "kind = 'convolutional'\ncode_size = 4\nloss = 'bce'\n[network]\nchannels = [8, 8]\noutput_activation = 'tanh'",
+            "kind = ['deep', 'sparse', 'denoising']\ncode_size = 4\n[network]\n\
+                residual = true\nkernel = 4\nchannels = [0]\nstrides = [1, 3]",
+            RecordShape::Flat(3),
+            expect![
+                "network.nodes: is missing; a deep autoencoder has hidden layers \
+                 before its code, such as [512, 128]\n\
+                 kind: network.channels is set; add \"convolutional\"\n\
+                 corruption: is missing; a denoising autoencoder learns from \
+                 corrupted input; add [[corruption]]\n\
+                 sparsity: is missing; add [sparsity] with penalty = \"l1\" or \
+                 \"kl\" and its weight\n\
+                 network.residual: applies to networks without a code; it would \
+                 bypass the code\n\
+                 network.channels: convolutions apply to images only; for features \
+                 set network.nodes\n\
+                 network.channels: a layer must have 1 to 32768 values; met 0\n\
+                 network.strides: must have as many entries as network.channels, 1; \
+                 met 2\n\
+                 network.strides: must each be 1 or 2\n\
+                 network.kernel: must be odd and at most 31, such as 3; met 4"
+            ],
+        );
+        check(
+            "kind = 'vanilla'\n[network]\nnodes = [3]\n[corruption]\n\
+                noise = 'gray'\n[sparsity]\nweight = -1",
+            ANY,
+            expect![
+                "kind: a vanilla autoencoder has one hidden layer, its code; with \
+                 more layers it is deep or convolutional\n\
+                 kind: [[corruption]] is set; add \"denoising\"\n\
+                 kind: [sparsity] is set; add \"sparse\"\n\
+                 code_size: is missing; only convolutional networks (with \
+                 network.channels) can omit it\n\
+                 sparsity.weight: must be 0 or more"
+            ],
+        );
+        check(
+            "kind = 'convolutional'\ncode_size = 4\n[network]\n\
+                channels = [8, 8]\noutput_activation = 'tanh'",
+            ANY,
+            expect![
+                "input.size: is missing; a network with a code needs images of one size, \
+                 such as [64, 64]"
+            ],
+        );
+        check(
+            "kind = 'convolutional'\ncode_size = 4\nloss = 'bce'\n[network]\n\
+                channels = [8, 8]\noutput_activation = 'tanh'",
             GRAY28,
             expect![
-                "network.output_activation: binary cross-entropy needs a sigmoid, not tanh; leave it out"
+                "network.output_activation: binary cross-entropy needs `sigmoid`, \
+                 not `tanh`; remove the option"
             ],
         );
         check(
@@ -816,7 +926,8 @@ mod tests {
                 size: Some((4, 4)),
             },
             expect![
-                "network.channels: an image of 1x1 cannot be halved; leave a convolution out, or give it stride 1"
+                "network.channels: an image of 1x1 cannot be halved; \
+                 remove a convolution, or set its stride to 1"
             ],
         );
         check(
@@ -826,17 +937,26 @@ mod tests {
                 size: Some((28, 21)),
             },
             expect![
-                "input.size: height and width must both be even, or both odd, before each halving; met 28x21"
+                "input.size: height and width must both be even, or both odd, before each halving; \
+                 met 28x21"
             ],
         );
         check(
-            "kind = 'shallow'\nnmae = 'x'\n[netwrok]\n[network]\nnode = 3\n[training]\nepochs = 'many'\n[[corruption]]\nnoise = 'gauss'",
+            "kind = 'shallow'\nnmae = 'x'\n[netwrok]\n[network]\nnode = 3\n\
+                [training]\nepochs = 'many'\n[[corruption]]\nnoise = 'gauss'",
             GRAY28,
-            expect![[r#"
-            network.node: unknown key (did you mean `nodes`?); known: activation, blocks, channels, code_activation, decoder, kernel, nodes, output_activation, residual, skips, space_to_depth, standardize, strides
-            training.epochs: invalid type: string "many", expected u32
-            corruption[0].noise: unknown variant `gauss`, expected one of `gaussian`, `masking`, `salt_and_pepper`, `watermark_text`, `watermark_grid`, `watermark`, `gray`
-            kind: expected a kind such as "deep", or a list such as ["deep", "denoising"]"#]],
+            expect![
+                "network.node: unknown key (did you mean `nodes`?); known: \
+                 activation, blocks, channels, code_activation, decoder, kernel, \
+                 nodes, output_activation, residual, skips, space_to_depth, \
+                 standardize, strides\n\
+                 training.epochs: invalid type: string \"many\", expected u32\n\
+                 corruption[0].noise: unknown variant `gauss`, expected one of \
+                 `gaussian`, `masking`, `salt_and_pepper`, `watermark_text`, \
+                 `watermark_grid`, `watermark`, `gray`\n\
+                 kind: expected a kind such as \"deep\", or a list such as \
+                 [\"deep\", \"denoising\"]"
+            ],
         );
     }
 }

@@ -1,5 +1,6 @@
-//! Optimisers: how gradients change weights. One pass over plain numbers for each tensor, so that
-//! small networks are not held up by memory, and a checkpoint can hold the state bit for bit.
+//! Optimizers, which update weights from gradients. Each tensor is updated in one pass over plain
+//! numbers, so that memory does not limit small networks, and a checkpoint can store the state bit
+//! for bit.
 
 use rayon::prelude::*;
 use schemars::JsonSchema;
@@ -21,9 +22,9 @@ pub enum Optimizer {
     Adam,
     /// Stochastic gradient descent with a momentum of 0.9.
     Sgd,
-    /// Muon (Jordan and others, 2024): the momentum of each weight matrix, made orthogonal; Adam
-    /// for biases and for the last layer. Its steps are as large as Adam's (Liu and others, 2025),
-    /// so learning rates compare.
+    /// Muon (Jordan and others, 2024): the orthogonalized momentum of each weight matrix; Adam for
+    /// biases and for the last layer. Its steps are as large as Adam's (Liu and others, 2025), so
+    /// learning rates are comparable.
     Muon,
 }
 
@@ -33,15 +34,15 @@ const EPSILON: f32 = 1e-8;
 const MOMENTUM: f32 = 0.9;
 const MUON_MOMENTUM: f32 = 0.95;
 
-/// An optimizer at work on some parameters.
+/// The state of an optimizer for the parameters of a network.
 pub struct OptimizerState {
     weight_decay: f32,
     rules: Vec<UpdateRule>,
-    /// Of each parameter its moments: two of Adam's, one of the others.
+    /// The moments of each parameter: two for Adam, one for the others.
     state: Vec<Vec<Vec<f32>>>,
 }
 
-/// What is done with one parameter.
+/// The update rule of one parameter.
 #[derive(Clone, Copy)]
 enum UpdateRule {
     Adam { decays: bool },
@@ -50,7 +51,7 @@ enum UpdateRule {
 }
 
 impl OptimizerState {
-    /// Begins with moments of 0.
+    /// Creates the state with moments of 0.
     pub fn new(kind: Optimizer, weight_decay: f32, parameters: &[Parameter]) -> Self {
         let matrices = parameters
             .iter()
@@ -87,7 +88,7 @@ impl OptimizerState {
         }
     }
 
-    /// Changes all parameters by step number `step`, counted from 1.
+    /// Updates all parameters in step number `step`, counted from 1.
     pub fn step(&mut self, step: u64, rate: f32, weights: &mut [Vec<f32>], gradients: &[Vec<f32>]) {
         let all = self
             .rules
@@ -132,34 +133,34 @@ impl OptimizerState {
                         .zip(change)
                         .for_each(|(weight, change)| *weight = *weight * keep - rate * change);
                 }
-                // A rule has its moments: `new` makes them.
+                // Unreachable: `new` creates the moments of each rule.
                 (UpdateRule::Adam { .. } | UpdateRule::Sgd { .. } | UpdateRule::Muon { .. }, _) => {
                 }
             }
         }
     }
 
-    /// The moments, of all parameters one after the other.
+    /// Returns the moments of all parameters, one after the other.
     pub fn state(&self) -> impl Iterator<Item = &Vec<f32>> {
         self.state.iter().flatten()
     }
 
-    /// As [`OptimizerState::state`], to be put back from a checkpoint.
+    /// As [`OptimizerState::state`], mutable, to restore them from a checkpoint.
     pub fn state_mut(&mut self) -> impl Iterator<Item = &mut Vec<f32>> {
         self.state.iter_mut().flatten()
     }
 }
 
-/// What one step of Adam goes by.
+/// The parameters of one step of Adam.
 struct AdamStep {
     step: u64,
     rate: f32,
-    /// The share of each weight that is kept.
+    /// The factor of each weight after weight decay.
     keep: f32,
 }
 
 fn adam(by: AdamStep, weight: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
-    // The moments begin at 0: their expectations are this much too small.
+    // The moments start at 0, so their expectations are too small by this factor.
     let power = i32::try_from(by.step).unwrap_or(i32::MAX);
     let unbiased = |beta: f32| ((1.0 - f64::from(beta).powi(power)).recip()) as f32;
     let (unbiased1, unbiased2) = (unbiased(BETA1), unbiased(BETA2));
@@ -185,7 +186,7 @@ fn adam(by: AdamStep, weight: &mut [f32], gradient: &[f32], first: &mut [f32], s
     });
 }
 
-/// The momentum, looked ahead by one step, made orthogonal.
+/// Returns the orthogonalized Nesterov momentum.
 fn muon(moment: &mut [f32], gradient: &[f32], shape: [usize; 2]) -> Vec<f32> {
     let ahead = |(moment, gradient): (&mut f32, &f32)| {
         *moment = *moment * MUON_MOMENTUM + gradient;
@@ -194,13 +195,15 @@ fn muon(moment: &mut [f32], gradient: &[f32], shape: [usize; 2]) -> Vec<f32> {
     orthogonal(moment.iter_mut().zip(gradient).map(ahead).collect(), shape)
 }
 
-/// An orthogonal matrix has an RMS of 1 / sqrt(longer side); Adam's steps have about 0.2.
+/// Returns the factor that makes the steps as large as Adam's: an orthogonal matrix has an RMS of 1
+/// / sqrt(longer side), and Adam's steps have about 0.2.
 fn muon_scale(rows: usize, columns: usize) -> f32 {
     0.2 * (rows.max(columns) as f32).sqrt()
 }
 
-/// The nearest matrix with orthonormal rows or columns, roughly: five steps of Newton and Schulz,
-/// whose coefficients take singular values from 0..1 to about 0.7..1.2 fast.
+/// Returns approximately the nearest matrix with orthonormal rows or columns, by five steps of the
+/// Newton-Schulz iteration, whose coefficients move singular values from 0..1 to about 0.7..1.2
+/// quickly.
 fn orthogonal(matrix: Vec<f32>, [rows, columns]: [usize; 2]) -> Vec<f32> {
     if rows > columns {
         let turned = orthogonal(transposed(&matrix, rows, columns), [columns, rows]);
@@ -271,10 +274,10 @@ mod tests {
     }
 
     #[test]
-    fn adam_takes_the_steps_of_its_paper() {
+    fn adam_steps_follow_its_paper() {
         let mut optimizer = OptimizerState::new(Optimizer::Adam, 0.0, &[matrix(1, 3)]);
         let mut weights = vec![vec![1.0, 1.0, 1.0]];
-        // The first step is the rate, whatever the gradient's size.
+        // The first step equals the rate, regardless of the size of the gradient.
         optimizer.step(1, 0.1, &mut weights, &[vec![2.0, -50.0, 0.0]]);
         close(&weights[0], &[0.9, 1.1, 1.0]);
         // By hand: m = 0.09 + 0.2 = 0.29, v = 0.000999 + 0.004 = 0.004999; unbiased 0.29 / 0.19,
@@ -290,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_decay_apart_from_the_gradient_and_biases_do_not() {
+    fn weight_decay_applies_to_weights_and_not_to_biases() {
         let bias = Parameter {
             fan_in: None,
             ..matrix(1, 1)
@@ -305,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn momentum_sums_up_gradients() {
+    fn sgd_momentum_accumulates_gradients() {
         let mut optimizer = OptimizerState::new(Optimizer::Sgd, 0.0, &[matrix(1, 1)]);
         let mut weights = vec![vec![0.0]];
         optimizer.step(1, 0.1, &mut weights, &[vec![1.0]]);
@@ -314,11 +317,11 @@ mod tests {
     }
 
     #[test]
-    fn muon_changes_a_matrix_by_one_with_like_singular_values() {
+    fn muon_update_has_similar_singular_values() {
         for [rows, columns] in [[6, 10], [10, 6]] {
             let mut rng = ChaCha8Rng::seed_from_u64(3);
             let gradient: Vec<f32> = (0..60).map(|_| rng.random_range(-1.0_f32..1.0)).collect();
-            // The last matrix is Adam's, so there are two.
+            // The last matrix is updated by Adam, so two are needed.
             let parameters = [matrix(rows, columns), matrix(1, 1)];
             let mut optimizer = OptimizerState::new(Optimizer::Muon, 0.0, &parameters);
             let mut weights = vec![vec![0.0; 60], vec![0.0]];

@@ -1,24 +1,24 @@
-//! The learning rate from step to step.
+//! The schedule of the learning rate over the steps of a training.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How the learning rate falls from its height to 0.
+/// The decay of the learning rate from its maximum to 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LearningRateSchedule {
-    /// It does not.
+    /// No decay.
     Constant,
-    /// In a straight line.
+    /// Linear decay.
     Linear,
-    /// Along half a cosine (Loshchilov and Hutter, 2016).
+    /// Decay along half a cosine (Loshchilov and Hutter, 2016).
     #[default]
     Cosine,
 }
 
 impl LearningRateSchedule {
-    /// The share of the learning rate's height at a step of `total`; the first `warmup` steps rise
-    /// in a straight line.
+    /// Returns the fraction of the maximum learning rate at `step` of `total` steps; it rises
+    /// linearly in the first `warmup` steps.
     pub fn at(self, step: u64, warmup: u64, total: u64) -> f64 {
         if step < warmup {
             return (step + 1) as f64 / warmup as f64;
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_rises_and_falls() {
+    fn learning_rate_rises_in_warmup_and_decays_after() {
         let at = |schedule: LearningRateSchedule| {
             [0, 4, 10, 60, 110].map(|step| (schedule.at(step, 10, 110) * 100.0).round())
         };

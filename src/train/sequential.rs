@@ -1,15 +1,15 @@
-//! A network as a shape-checked list of steps: the one definition that is read twice, as layers and
-//! as ONNX nodes.
+//! A network as a shape-checked list of steps: the single definition from which both the layers and
+//! the ONNX nodes are built.
 
 use serde::{Deserialize, Serialize};
 
 use schemars::JsonSchema;
 
-/// What is done to the values between layers, each on its own.
+/// Activations: element-wise functions between layers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
-    /// Nothing: `x`.
+    /// The identity: `x`.
     Linear,
     /// `max(x, 0)`.
     #[default]
@@ -30,7 +30,7 @@ pub enum Activation {
 pub const LEAK: f32 = 0.01;
 
 impl Activation {
-    /// The name as it stands in training files.
+    /// Returns the name used in training files.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Linear => "linear",
@@ -44,27 +44,25 @@ impl Activation {
     }
 }
 
-/// A convolution over two dimensions, with zeros around its input and a bias per channel of its
-/// output.
+/// A two-dimensional convolution, with zero padding of its input and a bias per output channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConvolutionSpec {
-    /// Channels that go in.
+    /// Input channels.
     pub inputs: usize,
-    /// Channels that come out.
+    /// Output channels.
     pub outputs: usize,
     /// Height and width of the kernel.
     pub kernel: usize,
-    /// Pixels from one place of the kernel to the next.
+    /// Pixels between adjacent positions of the kernel.
     pub stride: usize,
-    /// Zeros on each side; of a transposed convolution, what is cut off each side.
+    /// Zeros on each side; for a transposed convolution, the pixels that are cut off each side.
     pub padding: usize,
 }
 
-/// One step of a network: shapes are per record.
+/// One step of a network. Shapes are per record.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum LayerSpec {
-    /// `x scale + offset`, constants that are not learned; a network sees standardised values by
-    /// it.
+    /// `x scale + offset` with constants that are not learned, used to standardize the input.
     Affine {
         /// Factor.
         scale: f32,
@@ -73,16 +71,16 @@ pub enum LayerSpec {
     },
     /// `[inputs] -> [outputs]`: `x W + b`, W of `[inputs, outputs]`.
     Dense {
-        /// Values that go in.
+        /// Input values.
         inputs: usize,
-        /// Values that come out.
+        /// Output values.
         outputs: usize,
     },
     /// `[inputs, h, w] -> [outputs, h', w']`, W of `[outputs, inputs, kernel, kernel]`;
     /// `h' = (h + 2 padding - kernel) / stride + 1`.
     Conv(ConvolutionSpec),
-    /// The same backwards, W of `[inputs, outputs, kernel, kernel]`;
-    /// `h' = (h - 1) stride - 2 padding + kernel`.
+    /// A transposed convolution, W of `[inputs, outputs, kernel, kernel]`; `h' = (h - 1) stride - 2
+    /// padding + kernel`.
     ConvTranspose(ConvolutionSpec),
     /// An activation.
     Activate(Activation),
@@ -93,23 +91,23 @@ pub enum LayerSpec {
         /// Channels, height, width.
         shape: [usize; 3],
     },
-    /// `[c, h, w] -> [4 c, h / 2, w / 2]`: each square of four pixels becomes one of four times the
-    /// channels.
+    /// `[c, h, w] -> [4 c, h / 2, w / 2]`: each square of four pixels becomes one pixel with four
+    /// times the channels.
     SpaceToDepth,
-    /// The same backwards.
+    /// The inverse of [`LayerSpec::SpaceToDepth`].
     DepthToSpace,
-    /// Keeps the value for the [`LayerSpec::AddSkip`] that belongs to it; pairs nest.
+    /// Stores the value for the matching [`LayerSpec::AddSkip`]; pairs nest.
     SaveSkip,
-    /// Adds the value that was kept last.
+    /// Adds the value that was stored last.
     AddSkip,
 }
 
-/// The shape of one record on its way; height and width are unknown where images have any size.
+/// The shape of one record between two steps. Height and width are unknown if images have any size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordShape {
-    /// So many values.
+    /// A number of values.
     Flat(usize),
-    /// Channels of an image; its height and width, where they are fixed.
+    /// An image: its channels, and its height and width if they are fixed.
     Planes {
         /// Channels.
         channels: usize,
@@ -119,7 +117,7 @@ pub enum RecordShape {
 }
 
 impl RecordShape {
-    /// Values of a record, where that is fixed.
+    /// Returns the number of values of a record if it is fixed.
     pub fn len(self) -> Option<usize> {
         match self {
             Self::Flat(len) => Some(len),
@@ -146,7 +144,7 @@ impl std::fmt::Display for RecordShape {
     }
 }
 
-/// Steps that fit each other, from one shape to another.
+/// A list of steps whose shapes match, with its input and output shape.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sequential {
     layers: Vec<LayerSpec>,
@@ -154,32 +152,33 @@ pub struct Sequential {
     output: RecordShape,
 }
 
-/// A tensor of numbers that are learned.
+/// A learned tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter {
-    /// `3.weight` or `3.bias`: the place of the step in its chain, and its role.
+    /// `3.weight` or `3.bias`: the index of the step in its chain, and the role of the tensor.
     pub name: String,
-    /// Its dimensions.
+    /// The dimensions of the tensor.
     pub shape: Vec<usize>,
-    /// Values that each output of its layer is made of; a bias has none and starts at 0.
+    /// The number of input values of each output of the layer; `None` for a bias, which starts at
+    /// 0.
     pub fan_in: Option<usize>,
-    /// Whether it starts at 0 all the same: the layer ends a branch that is added, which begins as
-    /// nothing, so that a network of many branches begins as the identity.
+    /// Whether the tensor starts at 0 regardless of `fan_in`: its layer is the last of a residual
+    /// branch, so that a network of many branches starts as the identity.
     pub zero: bool,
 }
 
 impl Parameter {
-    /// How many numbers.
+    /// Returns the number of values.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
 }
 
 impl Sequential {
-    /// Checks that each step takes what the step before it gives.
+    /// Checks that the output shape of each step matches the input shape of the next.
     ///
     /// # Errors
-    /// The first step that does not fit, in a sentence.
+    /// Describes the first step that does not match.
     pub fn new(input: RecordShape, layers: Vec<LayerSpec>) -> Result<Self, String> {
         let (mut shape, mut kept) = (input, Vec::new());
         for (place, step) in layers.iter().enumerate() {
@@ -188,7 +187,7 @@ impl Sequential {
                 next.map_err(|reason| format!("step {place} ({step}) after {shape}: {reason}"))?;
         }
         if !kept.is_empty() {
-            return Err(format!("{} values are kept and never added", kept.len()));
+            return Err(format!("{} values are stored and never added", kept.len()));
         }
         Ok(Self {
             layers,
@@ -197,22 +196,22 @@ impl Sequential {
         })
     }
 
-    /// The steps.
+    /// Returns the steps.
     pub fn layers(&self) -> &[LayerSpec] {
         &self.layers
     }
 
-    /// What goes in.
+    /// Returns the input shape.
     pub fn input(&self) -> RecordShape {
         self.input
     }
 
-    /// What comes out.
+    /// Returns the output shape.
     pub fn output(&self) -> RecordShape {
         self.output
     }
 
-    /// What is learned, in the order of the steps: of each layer its weight, then its bias.
+    /// Returns the parameters in the order of the steps: the weight of each layer, then its bias.
     pub fn parameters(&self) -> Vec<Parameter> {
         let of = |(place, step): (usize, &LayerSpec)| {
             step.parameters(
@@ -223,7 +222,7 @@ impl Sequential {
         self.layers.iter().enumerate().flat_map(of).collect()
     }
 
-    /// Layers as people read them: each step that learns, with what follows it.
+    /// Returns a readable line for each layer: a step together with the activation that follows it.
     pub fn describe(&self) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
         for step in &self.layers {
@@ -241,11 +240,10 @@ impl Sequential {
 }
 
 impl LayerSpec {
-    /// The shape that a record has behind this step; `kept` holds the shapes of the values that are
-    /// kept.
+    /// Returns the shape of a record after this step; `kept` holds the shapes of the stored values.
     ///
     /// # Errors
-    /// When the shape does not fit, in a sentence.
+    /// Describes why the shape does not match.
     pub(super) fn after(
         &self,
         shape: RecordShape,
@@ -266,7 +264,7 @@ impl LayerSpec {
                 if channels == conv.inputs =>
             {
                 let size = size.map(|(h, w)| Some((conv.grow(h)?, conv.grow(w)?)));
-                planes(conv.outputs, size, "more is cut off than there is")
+                planes(conv.outputs, size, "the padding cuts off all pixels")
             }
             (Self::Flatten, RecordShape::Planes { size: Some(_), .. }) => {
                 Ok(RecordShape::Flat(shape.len().unwrap_or_default()))
@@ -301,10 +299,10 @@ impl LayerSpec {
             }
             (Self::AddSkip, shape) => match kept.pop() {
                 Some(other) if other == shape => Ok(shape),
-                Some(other) => Err(format!("{other} was kept")),
-                None => Err("nothing was kept".to_owned()),
+                Some(other) => Err(format!("the stored value has the shape {other}")),
+                None => Err("there are no stored values".to_owned()),
             },
-            _ => Err("the shapes do not fit".to_owned()),
+            _ => Err("the shapes do not match".to_owned()),
         }
     }
 
@@ -316,7 +314,7 @@ impl LayerSpec {
                 c.inputs * c.kernel * c.kernel,
                 c.outputs,
             ),
-            // Each output pixel is reached by the share of the kernel that the stride leaves.
+            // The stride reduces the number of kernel values that contribute to an output pixel.
             Self::ConvTranspose(c) => {
                 let reached = (c.kernel * c.kernel).div_ceil(c.stride * c.stride);
                 (
@@ -461,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transposed_convolution_gives_back_the_size_that_its_mirror_took() {
+    fn transposed_convolution_restores_the_size_of_its_mirror() {
         for (from, kernel, to) in [(4, 3, 7), (7, 4, 14), (14, 4, 28)] {
             let chain = Sequential::new(
                 image(2, from),
@@ -473,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_told_with_its_place() {
+    fn mismatched_steps_are_reported_with_their_place() {
         let check = |input, steps, expected: Expect| {
             expected.assert_eq(&Sequential::new(input, steps).unwrap_err())
         };
@@ -484,17 +482,17 @@ mod tests {
         check(
             RecordShape::Flat(4),
             vec![dense],
-            expect!["step 0 (dense 5->4) after [4]: the shapes do not fit"],
+            expect!["step 0 (dense 5->4) after [4]: the shapes do not match"],
         );
         check(
             RecordShape::Flat(5),
             vec![LayerSpec::SaveSkip, dense, LayerSpec::AddSkip],
-            expect!["step 2 (add what was kept) after [4]: [5] was kept"],
+            expect!["step 2 (add what was kept) after [4]: the stored value has the shape [5]"],
         );
         check(
             RecordShape::Flat(5),
             vec![LayerSpec::SaveSkip],
-            expect!["1 values are kept and never added"],
+            expect!["1 values are stored and never added"],
         );
         check(
             RecordShape::Planes {

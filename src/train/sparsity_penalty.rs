@@ -1,20 +1,20 @@
-//! What training makes small beside the loss: the penalty on the code.
+//! The sparsity penalty on the code, which is added to the loss, and its gradient.
 
 use super::config::{Sparsity, SparsityPenalty};
 use super::elementwise::add_rows;
 
-/// Keeps logarithms finite where a unit is never, or always, active.
+/// Keeps logarithms finite if a unit is never, or always, active.
 const EPSILON: f32 = 1e-6;
 
-/// The codes of some records of a batch.
+/// The codes of some records of a batch, and the gradient of the penalty by them.
 pub struct CodeGradients<'a> {
     /// `[records, units]`.
     pub values: &'a [f32],
-    /// Receives the gradient of the penalty by them.
+    /// Receives the gradient of the penalty by the codes.
     pub slopes: &'a mut Vec<f32>,
 }
 
-/// The penalty on the codes of a batch, with its weight.
+/// Returns the penalty on the codes of a batch, multiplied by its weight.
 ///
 /// L1: the mean of `|a|`. KL: the mean over units of `KL(target || m)`, where `m` is a unit's mean
 /// activation over the batch (Ng, "Sparse autoencoder", 2011); activations lie in 0..1.
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn gradients_of_penalties_are_finite_differences() {
+    fn gradients_of_penalties_equal_finite_differences() {
         for kind in [SparsityPenalty::L1, SparsityPenalty::Kl] {
             let sparsity = Sparsity {
                 penalty: kind,

@@ -1,4 +1,4 @@
-//! ONNX Runtime gives what the layers of each step give, and gradients are those of finite
+//! Tests that ONNX Runtime and the layers give the same results, and that gradients equal finite
 //! differences.
 
 #![allow(clippy::unwrap_used)]
@@ -48,32 +48,9 @@ const ACTIVATIONS: [Activation; 7] = [
     Activation::Sigmoid,
 ];
 
-/// Every kind of step, in the smallest chain that shows it.
-fn chains() -> Vec<(String, Sequential)> {
-    let activations = ACTIVATIONS.map(|kind| {
-        (
-            kind.as_str(),
-            RecordShape::Flat(6),
-            vec![LayerSpec::Activate(kind)],
-        )
-    });
-    let steps = vec![
-        (
-            "affine",
-            RecordShape::Flat(3),
-            vec![LayerSpec::Affine {
-                scale: 2.5,
-                offset: -0.75,
-            }],
-        ),
-        (
-            "dense",
-            RecordShape::Flat(5),
-            vec![LayerSpec::Dense {
-                inputs: 5,
-                outputs: 3,
-            }],
-        ),
+/// Returns convolutions with different kernels, strides and paddings.
+fn convolutions() -> Vec<(&'static str, RecordShape, Vec<LayerSpec>)> {
+    vec![
         (
             "conv",
             image(2, 5, 6),
@@ -108,6 +85,35 @@ fn chains() -> Vec<(String, Sequential)> {
             "transposed conv 2x2",
             image(3, 3, 2),
             vec![LayerSpec::ConvTranspose(conv(3, 2, 2, 2, 0))],
+        ),
+    ]
+}
+
+/// Returns each kind of step in a minimal chain.
+fn chains() -> Vec<(String, Sequential)> {
+    let activations = ACTIVATIONS.map(|kind| {
+        (
+            kind.as_str(),
+            RecordShape::Flat(6),
+            vec![LayerSpec::Activate(kind)],
+        )
+    });
+    let steps = vec![
+        (
+            "affine",
+            RecordShape::Flat(3),
+            vec![LayerSpec::Affine {
+                scale: 2.5,
+                offset: -0.75,
+            }],
+        ),
+        (
+            "dense",
+            RecordShape::Flat(5),
+            vec![LayerSpec::Dense {
+                inputs: 5,
+                outputs: 3,
+            }],
         ),
         ("flatten", image(2, 2, 3), vec![LayerSpec::Flatten]),
         (
@@ -151,7 +157,7 @@ fn chains() -> Vec<(String, Sequential)> {
             ],
         ),
     ];
-    let all = activations.into_iter().chain(steps);
+    let all = activations.into_iter().chain(steps).chain(convolutions());
     all.map(|(name, shape, steps)| (name.to_owned(), Sequential::new(shape, steps).unwrap()))
         .collect()
 }
@@ -170,7 +176,7 @@ fn dims(shape: RecordShape) -> Vec<usize> {
     }
 }
 
-/// Weights with biases that are not 0, and a batch of records.
+/// Returns weights with biases that are not 0, and a batch of records.
 fn material(chain: &Sequential, records: usize) -> (Vec<Vec<f32>>, Vec<f32>) {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let mut weights = initial(chain, &mut rng);
@@ -202,7 +208,7 @@ fn run(chain: &Sequential, weights: &[Vec<f32>], input: &[f32], records: usize) 
 }
 
 #[test]
-fn onnx_runtime_gives_what_each_step_gives() {
+fn onnx_runtime_and_layers_agree_on_each_step() {
     let runtime = testing::init();
     for (name, chain) in chains() {
         let (weights, input) = material(&chain, 3);
@@ -241,7 +247,7 @@ fn onnx_runtime_gives_what_each_step_gives() {
     }
 }
 
-/// A network and records for it: what a gradient is found for.
+/// A network and a batch of records to compute gradients for.
 struct Case {
     name: String,
     encoder: Sequential,
@@ -289,14 +295,14 @@ impl Case {
             self.loss,
             self.sparsity,
         );
-        // Each record is worth a thread.
-        backprop.worth_a_thread = 1;
+        // Each record is processed by its own thread.
+        backprop.multiplications_per_thread = 1;
         backprop
     }
 
-    /// What is made small, and its gradients.
+    /// Returns the objective and its gradients.
     fn learn(&self, weights: &[Vec<f32>]) -> (f32, Vec<Vec<f32>>) {
-        // What stands in a gradient before does not stay.
+        // Previous values in the gradient buffers must be replaced.
         let mut gradients: Vec<Vec<f32>> = weights
             .iter()
             .map(|weight| vec![f32::NAN; weight.len()])
@@ -311,7 +317,7 @@ impl Case {
     fn check_gradients(&self) {
         let (_, gradients) = self.learn(&self.weights);
         for (part, gradient) in gradients.iter().enumerate() {
-            // Every value of small tensors, some of large ones.
+            // All values of small tensors and some of large ones.
             for place in (0..gradient.len()).step_by(1 + gradient.len() / 40) {
                 let step = 2e-3_f32;
                 let mut moved = self.weights.clone();
@@ -327,16 +333,16 @@ impl Case {
                 let name = &self.name;
                 assert!(
                     off < 2e-2,
-                    "{name}: gradient {part}[{place}] is {found}, differences say {slope}"
+                    "{name}: gradient {part}[{place}] is {found}, finite differences give {slope}"
                 );
             }
         }
     }
 }
 
-/// A layer whose gradients are wrong unless the layer behind it carries the gradient back by its
-/// input.
-fn before(shape: RecordShape) -> LayerSpec {
+/// Returns a layer whose gradients are correct only if the layer after it returns the gradient by
+/// its input.
+fn layer_before(shape: RecordShape) -> LayerSpec {
     match shape {
         RecordShape::Flat(len) => LayerSpec::Dense {
             inputs: len,
@@ -347,16 +353,16 @@ fn before(shape: RecordShape) -> LayerSpec {
 }
 
 #[test]
-fn gradients_of_each_step_are_finite_differences() {
+fn gradients_of_each_step_equal_finite_differences() {
     for (name, chain) in chains() {
-        let steps = [&[before(chain.input())], chain.layers()].concat();
+        let steps = [&[layer_before(chain.input())], chain.layers()].concat();
         let chain = Sequential::new(chain.input(), steps).unwrap();
         Case::new(&name, chain, Vec::new(), Loss::Mse, None).check_gradients();
     }
 }
 
 #[test]
-fn the_gradient_of_an_elu_is_finite_for_any_value() {
+fn elu_gradient_is_finite_for_any_value() {
     let values = [-1e30_f32, -200.0, 0.5, 100.0, 1e30];
     let mut slopes = [1.0; 5];
     let mut outputs = values;
@@ -366,12 +372,12 @@ fn the_gradient_of_an_elu_is_finite_for_any_value() {
 }
 
 #[test]
-fn gradients_of_networks_are_finite_differences() {
+fn gradients_of_networks_equal_finite_differences() {
     networks().iter().for_each(Case::check_gradients);
 }
 
 #[test]
-fn bce_on_logits_is_that_of_their_sigmoid_and_finite() {
+fn bce_of_logits_equals_bce_of_sigmoid_and_is_finite() {
     let logits = [-3.0_f32, 0.0, 2.0, -200.0, 200.0];
     let targets = [0.2_f32, 0.5, 0.9, 0.0, 1.0];
     let loss = |logits: [f32; 5], targets: [f32; 5]| {
@@ -385,7 +391,7 @@ fn bce_on_logits_is_that_of_their_sigmoid_and_finite() {
     assert!((worst - 1000.0).abs() < 1e-3, "{worst}");
 }
 
-/// Networks of every activation, with what belongs around them, and their losses and penalties.
+/// Returns networks with each activation, and with losses and penalties.
 fn networks() -> Vec<Case> {
     let penalties = [None, Some(SparsityPenalty::L1), Some(SparsityPenalty::Kl)];
     let network = |(place, kind): (usize, Activation)| {
@@ -458,8 +464,8 @@ fn networks() -> Vec<Case> {
 }
 
 #[test]
-fn several_threads_find_the_gradients_of_one() {
-    // Parts of different sizes.
+fn gradients_do_not_depend_on_the_number_of_threads() {
+    // The shards have different sizes.
     let pool = |threads| {
         rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
@@ -494,7 +500,7 @@ fn several_threads_find_the_gradients_of_one() {
 }
 
 #[test]
-fn a_batch_leaves_nothing_to_the_next() {
+fn batch_does_not_affect_the_next_batch() {
     let all = chains();
     let (_, chain) = all
         .iter()
@@ -503,7 +509,7 @@ fn a_batch_leaves_nothing_to_the_next() {
     let (weights, _) = material(chain, 1);
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     let mut used = Backprop::new(chain.layers().to_vec(), Vec::new(), Loss::Mse, None);
-    // Other numbers of records, and images of other sizes.
+    // Different numbers of records and sizes of images.
     for (records, height, width) in [(3, 4, 6), (1, 4, 6), (2, 8, 2), (3, 4, 6)] {
         let values = random(records * 2 * height * width, &mut rng);
         let batch = TrainingBatch {
@@ -531,7 +537,7 @@ fn a_batch_leaves_nothing_to_the_next() {
 }
 
 #[test]
-fn records_that_do_not_fit_are_refused() {
+fn records_of_a_mismatched_shape_are_refused() {
     let mut backprop = Backprop::new(vec![LayerSpec::SpaceToDepth], Vec::new(), Loss::Mse, None);
     let batch = TrainingBatch {
         records: 1,
@@ -540,8 +546,8 @@ fn records_that_do_not_fit_are_refused() {
         target: vec![0.0; 12],
     };
     let refused = backprop.loss_of(&[], &batch).unwrap_err();
-    assert!(
-        refused.contains("height and width must be even"),
-        "{refused}"
+    assert_eq!(
+        refused,
+        "step 0 (space to depth) after [1, 3, 4]: height and width must be even"
     );
 }

@@ -1,4 +1,5 @@
-//! A training from its file to its model folder: prepared, resumed, run epoch by epoch, finished.
+//! The training loop: prepares the data, resumes a checkpoint, runs the epochs and writes the model
+//! folder.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,21 +24,21 @@ use super::{
 };
 use crate::corruption::Corruption;
 use crate::data::{self, RecordFile};
-use crate::error::{ConfigError, StageError};
+use crate::error::{ConfigError, RecordFaults, StageError};
 use crate::model::input::InputSpec;
 use crate::registry::{self, canonical};
 
-/// A checkpoint is written after so long, and after each epoch.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
-/// Progress is reported after so long.
-const TELL_EVERY: Duration = Duration::from_millis(500);
+/// Interval between checkpoints within an epoch. A checkpoint is also written after each epoch.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
+/// Interval between progress reports.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Trains what `file` declares and writes the model to `out`; `watch` is told how it goes. An
-/// earlier run that was ended, or killed, is gone on with, and the result is the same as without
-/// the interruption.
+/// Trains the model that `file` declares and writes it to `out`; `watch` receives the events.
+/// Resumes an earlier run that was stopped or killed, with the same result as without the
+/// interruption.
 ///
 /// # Errors
-/// Every fault of the file; what the system said; a loss that is no number.
+/// Errors in the training file, I/O errors, and a loss that is not finite.
 pub fn train(
     file: &TrainingFile,
     out: &Path,
@@ -45,19 +46,19 @@ pub fn train(
     watch: &mut dyn FnMut(TrainEvent<'_>),
 ) -> Result<TrainResult, TrainError> {
     let work = work_folder(out);
-    begin(file, out, &work, options)?;
-    // Parts are cut from images of their own size.
+    check_before_data(file, out, &work, options)?;
+    // Parts are cut from images in their original size.
     let size = if file.training.zoom.is_some() {
         None
     } else {
         file.input.size
     };
-    let kept = InputSpec {
+    let stored_input = InputSpec {
         size,
         ..file.input.clone()
     };
-    let mut told = |records| watch(TrainEvent::Reading(records));
-    let prepared = data::prepare(&file.data, &kept, &work.join("data"), &mut told)?;
+    let mut on_read = |records| watch(TrainEvent::Reading(records));
+    let prepared = data::prepare(&file.data, &stored_input, &work.join("data"), &mut on_read)?;
     watch(TrainEvent::Prepared(&prepared));
     let input = NetworkInput::of(&file.input, &prepared)?;
     let declared = build(file, input.shape, input.moments).map_err(TrainError::Faults)?;
@@ -91,7 +92,7 @@ pub fn train(
     };
     let (model, failed) = export::write(out, &outcome)?;
     watch(TrainEvent::Measured(&failed));
-    // Where parts of images were trained on, whole ones are measured.
+    // If the model was trained on parts of images, the metrics are measured on entire images.
     let records = if file.training.zoom.is_some() {
         "measured"
     } else {
@@ -111,8 +112,9 @@ pub fn train(
     })
 }
 
-/// Checks what shows without data, and that no model is in the way.
-fn begin(
+/// Checks the options that do not depend on the data, and that the output folder does not contain a
+/// model.
+fn check_before_data(
     file: &TrainingFile,
     out: &Path,
     work: &Path,
@@ -153,7 +155,8 @@ fn augmentation(
     })
 }
 
-/// The first epoch of least validation loss.
+/// Returns the first epoch with the lowest validation loss, or the last epoch if none was
+/// validated.
 fn best_epoch(curve: &[EpochRecord]) -> Option<u32> {
     let measured = curve
         .iter()
@@ -173,17 +176,11 @@ fn corruption(
         InputValues::Features(_) => None,
     };
     let mut faults = Vec::new();
-    let planned = file
-        .corruption
-        .iter()
-        .enumerate()
-        .filter_map(|(place, spec)| {
-            let key = format!("corruption[{place}]");
-            spec.plan(format)
-                .map_err(|found| faults.extend(found.into_iter().map(|fault| fault.within(&key))))
-                .ok()
-        });
-    let planned = planned.collect();
+    let mut planned = Vec::new();
+    for (place, spec) in file.corruption.iter().enumerate() {
+        let key = format!("corruption[{place}]");
+        planned.extend(faults.record_all_within(&key, spec.plan(format)));
+    }
     if faults.is_empty() {
         Ok(planned)
     } else {
@@ -191,11 +188,12 @@ fn corruption(
     }
 }
 
-/// Over what a training's result depends on: all that the file means but for where the data lies,
-/// and the data. Beside it the digest that earlier programs made of the file as it was written.
+/// Returns two digests. The first covers everything that the result of a training depends on: the
+/// resolved training file without the locations of the data, and the data. The second is the digest
+/// over the training file as written, which earlier versions use.
 fn digests(file: &TrainingFile, data: &str) -> [String; 2] {
-    // Checkpoints of earlier versions hold digests over the names of their time.
-    let without_places = |file: Value| {
+    // Checkpoints of earlier versions have digests over the key names of those versions.
+    let without_locations = |file: Value| {
         let mut file = registry::stored_training_file(file);
         if let Some(table) = file.get_mut("data").and_then(Value::as_object_mut) {
             table.retain(|key, _| {
@@ -223,11 +221,11 @@ fn digests(file: &TrainingFile, data: &str) -> [String; 2] {
         .iter()
         .map(|spec| spec.clone().with_defaults())
         .collect();
-    let meant = json!({ "head": head, "input": input, "network": network, "sparsity": sparsity,
+    let resolved = json!({ "head": head, "input": input, "network": network, "sparsity": sparsity,
         "corruption": corruption, "training": training, "data": table });
     let texts = [
-        canonical(&without_places(meant)),
-        without_places(written.clone()).to_string(),
+        canonical(&without_locations(resolved)),
+        without_locations(written.clone()).to_string(),
     ];
     texts.map(|text| {
         let hash = Sha256::digest(format!("{text}\n{data}"));
@@ -275,7 +273,7 @@ impl TrainLoop<'_> {
         Ok(())
     }
 
-    /// `false` where it was told to stop before the end.
+    /// Runs the remaining epochs. Returns `false` if it was stopped before the end.
     fn epochs(&mut self, watch: &mut dyn FnMut(TrainEvent<'_>)) -> Result<bool, TrainError> {
         let epochs = self.file.training.epochs;
         let first = self.sampler(0);
@@ -286,7 +284,7 @@ impl TrainLoop<'_> {
             epochs,
             resumed: self.checkpoint.position.step,
         }));
-        while self.checkpoint.position.epoch < epochs && !self.patience_is_over() {
+        while self.checkpoint.position.epoch < epochs && !self.is_patience_exhausted() {
             if !self.epoch(watch)? {
                 return Ok(false);
             }
@@ -294,7 +292,7 @@ impl TrainLoop<'_> {
         Ok(true)
     }
 
-    fn patience_is_over(&self) -> bool {
+    fn is_patience_exhausted(&self) -> bool {
         self.file
             .training
             .patience
@@ -310,14 +308,14 @@ impl TrainLoop<'_> {
         )
     }
 
-    /// Goes on with the present epoch, to its end or until told to stop.
+    /// Continues the current epoch to its end. Returns `false` if it was stopped before.
     fn epoch(&mut self, watch: &mut dyn FnMut(TrainEvent<'_>)) -> Result<bool, TrainError> {
         let begun = self.checkpoint.position.clone();
         let started = Instant::now();
         let order = self.sampler(begun.epoch);
         let batches = order.batches();
         let mut loader = BatchLoader::start(order, begun.batch)?;
-        let (mut told, mut kept) = (started, started);
+        let (mut reported, mut saved) = (started, started);
         while let Some(batch) = loader.next()? {
             let rate = self.rate(batches);
             let position = &mut self.checkpoint.position;
@@ -332,8 +330,8 @@ impl TrainLoop<'_> {
             }
             position.seconds = begun.seconds + started.elapsed().as_secs_f64();
             let stop = self.options.stop.load(Relaxed);
-            if told.elapsed() >= TELL_EVERY || stop {
-                told = Instant::now();
+            if reported.elapsed() >= PROGRESS_INTERVAL || stop {
+                reported = Instant::now();
                 let TrainingPosition {
                     epoch, batch, sum, ..
                 } = self.checkpoint.position;
@@ -345,9 +343,9 @@ impl TrainLoop<'_> {
                     learning_rate: rate,
                 }));
             }
-            if stop || kept.elapsed() >= CHECKPOINT_EVERY {
-                kept = Instant::now();
-                self.keep()?;
+            if stop || saved.elapsed() >= CHECKPOINT_INTERVAL {
+                saved = Instant::now();
+                self.save_checkpoint()?;
             }
             if stop {
                 return Ok(false);
@@ -357,7 +355,7 @@ impl TrainLoop<'_> {
         let validation = self.validate()?;
         self.checkpoint.position.seconds = begun.seconds + started.elapsed().as_secs_f64();
         let better = self.close(rate, validation)?;
-        self.keep()?;
+        self.save_checkpoint()?;
         let point = self.checkpoint.position.curve.last().copied();
         point
             .into_iter()
@@ -374,7 +372,7 @@ impl TrainLoop<'_> {
                 .at(self.checkpoint.position.step, training.warmup, total)
     }
 
-    /// Notes an epoch that is over; `true` where it is the best so far.
+    /// Records a completed epoch. Returns `true` if it is the best so far.
     fn close(&mut self, rate: f64, validation: Option<f64>) -> Result<bool, TrainError> {
         let position = &mut self.checkpoint.position;
         let better = match (validation, position.best) {
@@ -406,7 +404,8 @@ impl TrainLoop<'_> {
         Ok(better)
     }
 
-    /// The weights of the best epoch; the present ones before the first is over.
+    /// Returns the weights of the best epoch, or the current weights before the first epoch is
+    /// complete.
     fn best(&self) -> &[Vec<f32>] {
         match self.checkpoint.best.as_slice() {
             [] => self.trainer.ema_weights(),
@@ -414,14 +413,14 @@ impl TrainLoop<'_> {
         }
     }
 
-    fn keep(&mut self) -> Result<(), TrainError> {
+    fn save_checkpoint(&mut self) -> Result<(), TrainError> {
         self.checkpoint.state = self.trainer.state();
         Ok(self
             .checkpoint
             .write(&TrainingCheckpoint::path(self.work))?)
     }
 
-    /// The mean loss over the validation part; `None` where it is empty.
+    /// Returns the mean loss over the validation part; `None` if that part is empty.
     fn validate(&mut self) -> Result<Option<f64>, TrainError> {
         if self.validation.is_empty() {
             return Ok(None);

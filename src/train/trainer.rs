@@ -1,4 +1,4 @@
-//! One network in training: its weights, and what a step does to them.
+//! The trainer of one network: its weights, and the steps that change them.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -13,7 +13,7 @@ use super::sequential::{LayerSpec, Parameter};
 use super::weight_init::initial;
 use crate::model::Loss;
 
-/// A network in training.
+/// A network in training, with its optimizer.
 pub struct Trainer {
     backprop: Backprop,
     clip_grad_norm: Option<f32>,
@@ -25,7 +25,7 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// A network with its first weights.
+    /// Creates a network with its initial weights.
     pub fn new(file: &TrainingFile, declared: &BuiltNetwork) -> Self {
         let chains = declared.network.chains();
         let parameters: Vec<Parameter> =
@@ -37,7 +37,7 @@ impl Trainer {
             .collect();
         let mut steps: Vec<Vec<LayerSpec>> =
             chains.iter().map(|chain| chain.layers().to_vec()).collect();
-        // The loss contains the last sigmoid.
+        // The loss includes the last sigmoid.
         if declared.loss == Loss::Bce
             && let Some(last) = steps.last_mut()
         {
@@ -70,13 +70,14 @@ impl Trainer {
         }
     }
 
-    /// Learns from a batch, as step number `step`, counted from 1. Gives the objective before the
+    /// Trains on a batch as step number `step`, counted from 1. Returns the objective before the
     /// step.
     ///
     /// # Errors
-    /// When the network cannot take records of this shape.
+    /// When the network cannot process records of this shape.
     pub fn step(&mut self, step: u64, rate: f64, batch: &TrainingBatch) -> Result<f32, String> {
-        // Within the pool of threads, where loops over numbers are shared out without a detour.
+        // Runs inside the thread pool, so that the parallel loops do not have to enter it each
+        // time.
         rayon::scope(|_| {
             let objective =
                 self.backprop
@@ -86,24 +87,25 @@ impl Trainer {
         })
     }
 
-    /// Changes the weights by their gradients.
+    /// Updates the weights from their gradients.
     fn update(&mut self, step: u64, rate: f64) {
         self.clip_grad_norm();
         self.optimizer
             .step(step, rate as f32, &mut self.weights, &self.gradients);
         if let Some(share) = self.average {
-            // The first steps would weigh as much as the beginning: the share grows to its height
-            // (as in TensorFlow).
+            // The decay increases to its configured value (as in TensorFlow), since the initial
+            // weights would otherwise dominate the average.
             let share = f64::from(share).min((1.0 + step as f64) / (10.0 + step as f64)) as f32;
             let pairs = self.ema.iter_mut().zip(&self.weights);
             pairs.for_each(|(mean, now)| elementwise::blend(mean, now, share));
         }
     }
 
-    /// The mean loss over a batch, without the penalty, by the weights that would be kept now.
+    /// Returns the mean loss over a batch, without the penalty, for the weights that would be saved
+    /// now.
     ///
     /// # Errors
-    /// When the network cannot take records of this shape.
+    /// When the network cannot process records of this shape.
     pub fn validation_loss(&mut self, batch: &TrainingBatch) -> Result<f32, String> {
         let kept = if self.average.is_some() {
             &self.ema
@@ -113,7 +115,7 @@ impl Trainer {
         rayon::scope(|_| self.backprop.loss_of(kept, batch))
     }
 
-    /// Shortens a gradient that is too long, all weights together.
+    /// Scales the gradients of all weights down if their common norm exceeds the maximum.
     fn clip_grad_norm(&mut self) {
         let Some(clip) = self.clip_grad_norm else {
             return;
@@ -132,8 +134,8 @@ impl Trainer {
         }
     }
 
-    /// The weights that would be kept now: the running mean, where there is one; of all chains one
-    /// after the other.
+    /// Returns the weights that would be saved now: the moving average if there is one; those of
+    /// all chains, one after the other.
     pub fn ema_weights(&self) -> &[Vec<f32>] {
         if self.average.is_some() {
             &self.ema
@@ -142,7 +144,7 @@ impl Trainer {
         }
     }
 
-    /// Everything that the next step depends on: weights, running means, moments.
+    /// Returns the complete state that the next step depends on: weights, averages, moments.
     pub fn state(&self) -> Vec<Vec<f32>> {
         self.weights
             .iter()
@@ -152,10 +154,10 @@ impl Trainer {
             .collect()
     }
 
-    /// Goes on from what [`Trainer::state`] gave.
+    /// Restores the state that [`Trainer::state`] has returned.
     ///
     /// # Errors
-    /// When it is of another network.
+    /// When the state belongs to a different network.
     pub fn restore(&mut self, state: &[Vec<f32>]) -> Result<(), String> {
         let own: Vec<&mut Vec<f32>> = self
             .weights
@@ -169,7 +171,7 @@ impl Trainer {
                 .zip(state)
                 .all(|(own, other)| own.len() == other.len());
         if !fits {
-            return Err("it is of another network".to_owned());
+            return Err("the checkpoint belongs to a different network".to_owned());
         }
         own.into_iter()
             .zip(state)
@@ -177,7 +179,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// How many numbers are learned.
+    /// Returns the number of learned values.
     pub fn size(&self) -> usize {
         self.weights.iter().map(Vec::len).sum()
     }

@@ -1,12 +1,12 @@
-//! The weights that a training begins with.
+//! The initial weights of a training.
 
 use rand::Rng;
 
 use super::sequential::{Parameter, Sequential};
 
-/// First weights of a chain: uniform within `+-0.7 sqrt(6 / fan_in)`, biases 0. It is 0.7 of He's
-/// bound (He, Zhang, Ren and Sun, 2015), which is made for ReLUs alone: codes and outputs are
-/// linear. A layer that ends a branch starts at 0.
+/// Returns the initial weights of a chain: uniform within `+-0.7 sqrt(6 / fan_in)`, biases 0. The
+/// bound is 0.7 of He's (He, Zhang, Ren and Sun, 2015), which is derived for ReLU only, while codes
+/// and outputs are linear. The last layer of a residual branch starts at 0.
 pub fn initial(chain: &Sequential, rng: &mut impl Rng) -> Vec<Vec<f32>> {
     let mut draw = |parameter: &Parameter| match parameter.fan_in.filter(|_| !parameter.zero) {
         None => vec![0.0; parameter.len()],

@@ -1,5 +1,5 @@
-//! How unusual the errors of a record are beside those on the model's validation data, as a whole
-//! and feature by feature.
+//! Anomaly scores: the errors of a record relative to those on the validation data of the model, in
+//! total and per feature.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::model::{Loss, Model};
 use crate::plan_context::PlanContext;
 use crate::tensor::{TensorShape, fixed_column, vector_field};
 
-/// The columns that are asked for, and what the card knows of errors.
+/// The requested columns, and the error statistics of the card.
 #[derive(Debug, Clone, Default)]
 pub(super) struct AnomalyScorer {
     error: Option<ErrorScale>,
@@ -26,7 +26,7 @@ pub(super) struct AnomalyScorer {
     scales: Arc<FeatureScales>,
 }
 
-/// The error of a whole record.
+/// The statistics of the error of a record.
 #[derive(Debug, Clone, Default)]
 struct ErrorScale {
     loss: Loss,
@@ -34,7 +34,7 @@ struct ErrorScale {
     std: f64,
 }
 
-/// The errors of single features.
+/// The statistics of the errors of the features.
 #[derive(Debug, Default)]
 struct FeatureScales {
     names: Vec<String>,
@@ -43,10 +43,11 @@ struct FeatureScales {
 }
 
 impl AnomalyScorer {
-    /// What `config` asks for, of tensors of `shape`.
+    /// Plans the columns that `config` requests, for tensors of `shape`.
     ///
     /// # Errors
-    /// Faults for options that lack their model, and for a card that lacks what is asked of it.
+    /// Faults of options that require a missing model, and of a card without the required
+    /// statistics.
     pub(super) fn plan(
         config: &ScoreConfig,
         shape: &TensorShape,
@@ -54,14 +55,14 @@ impl AnomalyScorer {
     ) -> Result<Self, Vec<ConfigError>> {
         let mut faults = Vec::new();
         let top = config.top_features.map_or(0, std::num::NonZeroUsize::get);
-        let asked = [
+        let options = [
             ("zscore", config.zscore),
             ("feature_zscores", config.feature_zscores),
             ("top_features", config.top_features.is_some()),
         ];
-        let asked: Vec<&str> = asked
+        let requested: Vec<&str> = options
             .into_iter()
-            .filter_map(|(key, asked)| asked.then_some(key))
+            .filter_map(|(key, is_set)| is_set.then_some(key))
             .collect();
         let mut planned = Self {
             features: shape.len().unwrap_or_default(),
@@ -73,21 +74,22 @@ impl AnomalyScorer {
         if config.feature_errors && planned.features == 0 {
             faults.push(ConfigError::new(
                 "feature_errors",
-                "every record has a shape of its own, thus no features",
+                "the records have different shapes, and thus no features",
             ));
         }
-        match (&config.model, asked.as_slice()) {
-            (None, asked) => {
-                let message = "needs `model`, whose card says how large errors usually are";
-                faults.extend(asked.iter().map(|&key| ConfigError::new(key, message)));
+        match (&config.model, requested.as_slice()) {
+            (None, requested) => {
+                let message = "requires `model`, whose card states the usual errors";
+                faults.extend(requested.iter().map(|&key| ConfigError::new(key, message)));
             }
             (Some(_), []) => {
-                let message = "is for zscore, feature_zscores and top_features; ask for one of them, or leave it out";
+                let message = "has no effect without zscore, feature_zscores or top_features; \
+                               set one of them, or leave it out";
                 faults.push(ConfigError::new("model", message));
             }
-            (Some(name), asked) => match context.model(name) {
-                Ok(model) => planned.load_card_stats(&model, asked, &mut faults),
-                // None where the model's own faults are reported already.
+            (Some(name), requested) => match context.model(name) {
+                Ok(model) => planned.load_card_stats(&model, requested, &mut faults),
+                // The list is empty if the faults of the model are reported already.
                 Err(found) => return Err(faults.into_iter().chain(found).collect()),
             },
         }
@@ -98,29 +100,34 @@ impl AnomalyScorer {
         }
     }
 
-    /// Takes from the card what `asked` needs.
-    fn load_card_stats(&mut self, model: &Model, asked: &[&str], faults: &mut Vec<ConfigError>) {
+    /// Loads the statistics for the `requested` options from the card.
+    fn load_card_stats(
+        &mut self,
+        model: &Model,
+        requested: &[&str],
+        faults: &mut Vec<ConfigError>,
+    ) {
         let Some(stats) = model
             .card()
             .and_then(|card| card.reconstruction_error.as_ref())
         else {
             let message = format!(
-                "`{}` has no card with a [reconstruction_error] to compare with",
+                "the model `{}` has no card with the section [reconstruction_error]",
                 model.name()
             );
             return faults.push(ConfigError::new("model", message));
         };
-        for &key in asked {
-            let taken = match key {
+        for &key in requested {
+            let loaded = match key {
                 "zscore" => self.load_error_stats(model, stats),
                 _ => self.load_feature_stats(model, stats),
             };
-            faults.extend(taken.err().map(|message| ConfigError::new(key, message)));
+            faults.extend(loaded.err().map(|message| ConfigError::new(key, message)));
         }
         let count = self.scales.names.len();
         if count > 0 && self.top_features > count {
             let message = format!(
-                "`{}` takes {count} features, which is less than {}",
+                "the model `{}` takes {count} features, fewer than {}",
                 model.name(),
                 self.top_features
             );
@@ -132,7 +139,8 @@ impl AnomalyScorer {
         if stats.std == 0.0 {
             let name = model.name();
             return Err(format!(
-                "all errors on the validation data of `{name}` were equal, so that none is unusual"
+                "all errors on the validation data of `{name}` are equal, so that the z-score is \
+                 undefined"
             ));
         }
         self.error = Some(ErrorScale {
@@ -147,14 +155,14 @@ impl AnomalyScorer {
         let name = model.name();
         let (Some(features), Some(input)) = (&stats.features, model.feature_input()) else {
             return Err(format!(
-                "the card of `{name}` does not tell the errors of single features; \
-                 `latentflow train` writes them as reconstruction_error.features"
+                "the card of `{name}` does not contain reconstruction_error.features, the errors \
+                 of single features; `latentflow train` writes them"
             ));
         };
         let count = features.mean.len();
         if self.features != count {
             return Err(format!(
-                "the original has {} values, but `{name}` takes {count} features",
+                "the original has {} values, but the model `{name}` takes {count} features",
                 self.features
             ));
         }
@@ -167,15 +175,15 @@ impl AnomalyScorer {
         Ok(())
     }
 
-    /// Whether any column is asked for.
-    pub(super) fn is_asked(config: &ScoreConfig) -> bool {
+    /// Whether any column of anomaly scores is requested.
+    pub(super) fn is_requested(config: &ScoreConfig) -> bool {
         config.zscore
             || config.feature_errors
             || config.feature_zscores
             || config.top_features.is_some()
     }
 
-    /// The columns that are added.
+    /// The fields of the new columns.
     pub(super) fn fields(&self, prefix: &str) -> Vec<Field> {
         let name = |name: &str| format!("{prefix}{name}");
         let mut fields = Vec::new();
@@ -198,7 +206,8 @@ impl AnomalyScorer {
         fields
     }
 
-    /// Takes in a record and its reconstruction, all finite, of the planned shape.
+    /// Appends the scores of a record to `to`. The record and its reconstruction must have finite
+    /// values and the planned shape.
     pub(super) fn add(&self, target: &[f32], output: &[f32], to: &mut AnomalyColumns) {
         if let Some(ErrorScale { loss, mean, std }) = &self.error {
             to.zscores
@@ -218,20 +227,20 @@ impl AnomalyScorer {
         if self.top_features > 0 {
             let start = to.top.len();
             for (feature, zscore) in zscores.enumerate() {
-                let place =
+                let index =
                     start + to.top[start..].partition_point(|&(_, higher)| higher >= zscore);
-                if place < start + self.top_features {
-                    to.top.insert(place, (feature, zscore));
+                if index < start + self.top_features {
+                    to.top.insert(index, (feature, zscore));
                     to.top.truncate(start + self.top_features);
                 }
             }
         }
     }
 
-    /// The columns of the records that were taken in, in the order of [`AnomalyScorer::fields`].
+    /// Builds the columns from the appended scores, in the order of [`AnomalyScorer::fields`].
     ///
     /// # Errors
-    /// When Arrow refuses them, which the plan rules out.
+    /// An error of Arrow, which the plan excludes.
     pub(super) fn columns(&self, added: AnomalyColumns) -> Result<Vec<ArrayRef>, StageError> {
         let mut columns: Vec<ArrayRef> = Vec::new();
         if self.error.is_some() {
@@ -267,16 +276,17 @@ impl AnomalyScorer {
         Ok(columns)
     }
 
-    /// What the card said, where it was asked: with other figures come other columns.
+    /// The statistics of the card on which the columns depend; `None` if they do not depend on the
+    /// card.
     pub(super) fn fingerprint(&self) -> Option<String> {
         let Self { error, scales, .. } = self;
         (error.is_some() || !scales.names.is_empty()).then(|| format!("{error:?} {scales:?}"))
     }
 
-    /// What is added, in words.
+    /// Descriptions of the new columns.
     pub(super) fn summary(&self) -> Vec<String> {
         let ErrorScale { loss, mean, std } = self.error.clone().unwrap_or_default();
-        let told = [
+        let descriptions = [
             (
                 self.error.is_some(),
                 format!("zscore of {} ({mean:.6} ± {std:.6})", loss.as_str()),
@@ -294,19 +304,20 @@ impl AnomalyScorer {
                 format!("the {} most unusual features", self.top_features),
             ),
         ];
-        told.into_iter()
-            .filter_map(|(told, words)| told.then_some(words))
+        descriptions
+            .into_iter()
+            .filter_map(|(is_added, description)| is_added.then_some(description))
             .collect()
     }
 }
 
-/// What was found for the records of a batch so far.
+/// The scores of the records of a batch so far.
 #[derive(Default)]
 pub(super) struct AnomalyColumns {
     zscores: Vec<f32>,
     feature_errors: Vec<f32>,
     feature_zscores: Vec<f32>,
-    /// As many a record as are asked for: features by their place, the most unusual first.
+    /// The requested number of features per record, by index, in descending order of the z-score.
     top: Vec<(usize, f32)>,
 }
 
@@ -339,14 +350,15 @@ mod tests {
     use crate::registry::parse_options;
     use crate::transform::testing::of;
 
-    /// A model folder whose card tells `errors`; its encoder maps 4 features to 2.
+    /// Creates a model folder whose card contains `errors`. Its encoder maps 4 features to 2.
     fn context(errors: &str) -> (tempfile::TempDir, PlanContext) {
         let folder = tempfile::tempdir().unwrap();
         for file in ["encoder.onnx", "decoder.onnx"] {
             std::fs::copy(testing::file(file), folder.path().join(file)).unwrap();
         }
         let card = format!(
-            "name = \"m\"\nkind = \"deep\"\n[input]\ntype = \"features\"\ncolumns = [\"a\", \"b\", \"c\", \"d\"]\n{errors}"
+            "name = \"m\"\nkind = \"deep\"\n[input]\ntype = \"features\"\n\
+             columns = [\"a\", \"b\", \"c\", \"d\"]\n{errors}"
         );
         std::fs::write(folder.path().join("model.toml"), card).unwrap();
         let model = testing::open(&format!("path = {:?}", Path::new(folder.path())));
@@ -355,8 +367,10 @@ mod tests {
         (folder, PlanContext::new(models, PipelineLimits::default()))
     }
 
-    const ERRORS: &str = "[reconstruction_error]\ncount = 9\nmean = 1.0\nstd = 0.5\nmin = 0.0\nmax = 9.0\n\
-        quantiles = { p01 = 0.0, p05 = 0.0, p25 = 0.0, p50 = 1.0, p75 = 2.0, p95 = 3.0, p99 = 4.0 }\n";
+    const ERRORS: &str = "[reconstruction_error]\ncount = 9\nmean = 1.0\nstd = 0.5\n\
+        min = 0.0\nmax = 9.0\n\
+        quantiles = { p01 = 0.0, p05 = 0.0, p25 = 0.0, p50 = 1.0, p75 = 2.0, \
+        p95 = 3.0, p99 = 4.0 }\n";
     const FEATURES: &str =
         "features = { mean = [1.0, 0.0, 0.0, 0.0], std = [1.0, 2.0, 0.0, 0.25] }\n";
 
@@ -368,16 +382,16 @@ mod tests {
         ])
     }
 
-    fn written(asked: &str) -> serde_json::Value {
+    fn score_options(options: &str) -> serde_json::Value {
         serde_json::from_str(&format!(
-            r#"{{"original": "x", "reconstruction": "y", {asked}}}"#
+            r#"{{"original": "x", "reconstruction": "y", {options}}}"#
         ))
         .unwrap()
     }
 
-    fn run(errors: &str, asked: &str, batch: Batch) -> RecordBatch {
+    fn run(errors: &str, options: &str, batch: Batch) -> RecordBatch {
         let (_folder, context) = context(errors);
-        let mut config: ScoreConfig = parse_options(written(asked)).unwrap();
+        let mut config: ScoreConfig = parse_options(score_options(options)).unwrap();
         let plan = config
             .plan(&batch.records.schema(), &context)
             .unwrap_or_else(|faults| panic!("{faults:?}"));
@@ -399,11 +413,11 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_measured_by_what_the_card_says() {
+    fn record_is_scored_by_the_statistics_of_the_card() {
         let batch = vectors(&[0.0; 8], &[2.0, 0.0, 0.0, 0.0, 0.0, 2.0, 1.0, 0.5], 4);
-        let asked = r#""metrics": [], "model": "m", "zscore": true, "feature_errors": true, "feature_zscores": true,
-            "top_features": 2, "prefix": "n_""#;
-        let out = run(&format!("{ERRORS}{FEATURES}"), asked, batch);
+        let options = r#""metrics": [], "model": "m", "zscore": true, "feature_errors": true,
+            "feature_zscores": true, "top_features": 2, "prefix": "n_""#;
+        let out = run(&format!("{ERRORS}{FEATURES}"), options, batch);
         let names: Vec<String> = out
             .schema()
             .fields()
@@ -420,13 +434,13 @@ mod tests {
                 "n_top_features"
             ]
         );
-        // Mean squared errors 1 and 5.25 / 4.
+        // The mean squared errors are 1 and 5.25 / 4.
         assert_eq!(floats(&out, "n_zscore"), [0.0, 0.625]);
         assert_eq!(
             floats(&out, "n_feature_errors"),
             [4.0, 0.0, 0.0, 0.0, 0.0, 4.0, 1.0, 0.25]
         );
-        // The third never varied, so that it counts as the fourth does.
+        // The third feature has a standard deviation of 0, which is replaced by that of the fourth.
         assert_eq!(
             floats(&out, "n_feature_zscores"),
             [3.0, 0.0, 0.0, 0.0, -1.0, 2.0, 4.0, 1.0]
@@ -443,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_features_need_no_model_and_no_row_is_no_list() {
+    fn feature_errors_need_no_model_and_empty_batch_stays_empty() {
         let batch = vectors(&[1.0, 2.0], &[0.0, 0.0], 2);
         let out = run(ERRORS, r#""feature_errors": true"#, batch.clone());
         assert_eq!(
@@ -451,18 +465,18 @@ mod tests {
             (vec![2.5], vec![1.0, 4.0])
         );
         let empty = crate::transform::testing::part(&vectors(&[0.0; 4], &[0.0; 4], 4), 0, 0);
-        let asked = r#""model": "m", "zscore": true, "top_features": 4"#;
+        let options = r#""model": "m", "zscore": true, "top_features": 4"#;
         assert_eq!(
-            run(&format!("{ERRORS}{FEATURES}"), asked, empty).num_rows(),
+            run(&format!("{ERRORS}{FEATURES}"), options, empty).num_rows(),
             0
         );
     }
 
     #[test]
-    fn other_figures_in_the_card_make_other_output() {
-        let known = |errors: &str, asked: &str| {
+    fn fingerprint_depends_on_used_statistics_of_the_card() {
+        let fingerprint = |errors: &str, options: &str| {
             let (_folder, context) = context(errors);
-            let mut config: ScoreConfig = parse_options(written(asked)).unwrap();
+            let mut config: ScoreConfig = parse_options(score_options(options)).unwrap();
             let batch = vectors(&[0.0; 4], &[0.0; 4], 4);
             config
                 .plan(&batch.records.schema(), &context)
@@ -471,28 +485,28 @@ mod tests {
         };
         let zscore = r#""model": "m", "zscore": true"#;
         assert_ne!(
-            known(ERRORS, zscore),
-            known(&ERRORS.replace("std = 0.5", "std = 0.6"), zscore)
+            fingerprint(ERRORS, zscore),
+            fingerprint(&ERRORS.replace("std = 0.5", "std = 0.6"), zscore)
         );
         assert_eq!(
-            known(ERRORS, zscore),
-            known(&ERRORS.replace("p50 = 1.0", "p50 = 1.1"), zscore)
+            fingerprint(ERRORS, zscore),
+            fingerprint(&ERRORS.replace("p50 = 1.0", "p50 = 1.1"), zscore)
         );
         let top = r#""model": "m", "top_features": 1"#;
-        let whole = format!("{ERRORS}{FEATURES}");
+        let with_features = format!("{ERRORS}{FEATURES}");
         assert_ne!(
-            known(&whole, top),
-            known(&whole.replace("2.0, 0.0", "2.5, 0.0"), top)
+            fingerprint(&with_features, top),
+            fingerprint(&with_features.replace("2.0, 0.0", "2.5, 0.0"), top)
         );
-        assert_eq!(known(ERRORS, r#""feature_errors": true"#), None);
+        assert_eq!(fingerprint(ERRORS, r#""feature_errors": true"#), None);
     }
 
     #[test]
-    fn every_fault_is_named() {
-        let check = |errors: &str, asked: &str, len: usize, expected: Expect| {
+    fn faults_of_options_are_reported_by_key() {
+        let check = |errors: &str, options: &str, len: usize, expected: Expect| {
             let (_folder, context) = context(errors);
             let batch = vectors(&vec![0.0; len], &vec![0.0; len], len);
-            let plan = parse_options::<ScoreConfig>(written(asked))
+            let plan = parse_options::<ScoreConfig>(score_options(options))
                 .and_then(|mut config| config.plan(&batch.records.schema(), &context));
             let faults = plan.err().unwrap_or_default();
             let lines: Vec<String> = faults
@@ -507,15 +521,16 @@ mod tests {
             r#""zscore": true, "top_features": 1"#,
             4,
             expect![[r#"
-            zscore: needs `model`, whose card says how large errors usually are
-            top_features: needs `model`, whose card says how large errors usually are"#]],
+            zscore: requires `model`, whose card states the usual errors
+            top_features: requires `model`, whose card states the usual errors"#]],
         );
         check(
             ERRORS,
             r#""model": "m", "feature_errors": true"#,
             4,
             expect![
-                "model: is for zscore, feature_zscores and top_features; ask for one of them, or leave it out"
+                "model: has no effect without zscore, feature_zscores or top_features; set one of \
+                 them, or leave it out"
             ],
         );
         check(
@@ -528,30 +543,38 @@ mod tests {
             "",
             all,
             4,
-            expect!["model: `tested` has no card with a [reconstruction_error] to compare with"],
+            expect![
+                "model: the model `tested` has no card with the section [reconstruction_error]"
+            ],
         );
         check(
             &ERRORS.replace("std = 0.5", "std = 0.0"),
             all,
             4,
-            expect![[r#"
-            zscore: all errors on the validation data of `tested` were equal, so that none is unusual
-            feature_zscores: the card of `tested` does not tell the errors of single features; `latentflow train` writes them as reconstruction_error.features
-            top_features: the card of `tested` does not tell the errors of single features; `latentflow train` writes them as reconstruction_error.features"#]],
+            expect![
+                "zscore: all errors on the validation data of `tested` are equal, so that the \
+                 z-score is undefined\n\
+                 feature_zscores: the card of `tested` does not contain \
+                 reconstruction_error.features, the errors of single features; \
+                 `latentflow train` writes them\n\
+                 top_features: the card of `tested` does not contain \
+                 reconstruction_error.features, the errors of single features; \
+                 `latentflow train` writes them"
+            ],
         );
         check(
             &format!("{ERRORS}{FEATURES}"),
             all,
             4,
-            expect!["top_features: `tested` takes 4 features, which is less than 5"],
+            expect!["top_features: the model `tested` takes 4 features, fewer than 5"],
         );
         check(
             &format!("{ERRORS}{FEATURES}"),
             all,
             3,
             expect![[r#"
-            feature_zscores: the original has 3 values, but `tested` takes 4 features
-            top_features: the original has 3 values, but `tested` takes 4 features"#]],
+            feature_zscores: the original has 3 values, but the model `tested` takes 4 features
+            top_features: the original has 3 values, but the model `tested` takes 4 features"#]],
         );
         check(
             ERRORS,

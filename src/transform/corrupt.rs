@@ -12,27 +12,28 @@ use super::rows::{RejectReason, RejectedRows, TensorRows, append, find_tensor, w
 use super::{Transform, TransformConfig, TransformPlan};
 use crate::batch::{Batch, RejectCode, RejectCollector};
 use crate::corruption::{Corruption, CorruptionKind, CorruptionSpec, Strength};
-use crate::error::{ConfigError, StageError};
+use crate::error::{ConfigError, RecordFaults, StageError};
 use crate::image::pixel_format::PixelFormat;
 use crate::plan_context::PlanContext;
 use crate::tensor::{TensorShape, fixed_column, variable_column, variable_field, vector_field};
 
-/// The options. The same record gets the same noise in every run.
-// Those of `CorruptionSpec` stand here once more, since a flattened struct would lose the places of
-// its faults.
+/// Options of `corrupt`. A record receives the same noise in every run.
+// The options of `CorruptionSpec` are repeated here, because the faults of a flattened struct have
+// no keys.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct CorruptConfig {
-    /// What is done to the values.
+    /// The kind of corruption.
     #[schemars(extend("x-changes-rows" = true))]
     pub noise: CorruptionKind,
-    /// For `gaussian`: the standard deviation, or a range as in [0, 55] from which each record
-    /// draws its own. For pixels in steps of 8 bits, whatever their scale, so that 25 means 25/255
-    /// of the range; for other columns in their own units.
+    /// For `gaussian`: the standard deviation, or a range such as [0, 55] from which the value of
+    /// each record is drawn. For pixels, in 8-bit steps at any scale of the values, so that 25
+    /// means 25/255 of the range; for other columns, in the units of the column.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub sigma: Option<Strength>,
-    /// For `masking` and `salt_and_pepper`: the probability that a value (a pixel) is changed, 0 to
-    /// 1, or a range of it.
+    /// For `masking` and `salt_and_pepper`: the probability, 0 to 1, that a value (for
+    /// `salt_and_pepper`, a pixel) is changed; or a range from which the value of each record is
+    /// drawn.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub rate: Option<Strength>,
@@ -40,20 +41,21 @@ pub struct CorruptConfig {
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub text: Option<String>,
-    /// For watermarks: 0 is invisible, 1 hides what is below; or a range of it. Default: 0.5; [0.2,
-    /// 0.8] for `watermark`.
+    /// For watermarks: the opacity from 0 (invisible) to 1 (hides the image), or a range from which
+    /// the value of each record is drawn. Default: 0.5; [0.2, 0.8] for `watermark`.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub opacity: Option<Strength>,
-    /// Another seed is other noise. Give two stages of a pipeline different ones.
+    /// The seed of the noise. Two stages of a pipeline need different seeds for independent noise.
+    /// Default: 0.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub seed: u64,
-    /// The tensor column. Default: the only one.
+    /// The tensor column to corrupt. Default: the only one.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub column: Option<String>,
-    /// Put the result into a new column of this name, beside the original. Default: replace it.
+    /// The name of a new column for the result. Default: the result replaces the input column.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub to: Option<String>,
@@ -67,25 +69,22 @@ impl TransformConfig for CorruptConfig {
     ) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let spec = self.corruption();
         let mut faults = spec.faults();
-        let found = find_tensor(input, "column", self.column.as_deref())
-            .map_err(|fault| faults.push(fault))
-            .ok();
+        let found = faults.record(find_tensor(input, "column", self.column.as_deref()));
         let Some((index, field, shape)) = found else {
             return Err(faults);
         };
-        let format = pixel_format(field, &shape)
-            .map_err(|fault| faults.push(fault))
-            .unwrap_or_default();
-        if let Some(what) = spec.unfit(format.as_ref()).filter(|_| faults.is_empty()) {
+        let format = faults.record(pixel_format(field, &shape)).flatten();
+        if let Some(reason) = spec
+            .incompatibility(format.as_ref())
+            .filter(|_| faults.is_empty())
+        {
             faults.push(ConfigError::new(
                 "column",
-                format!("column `{}` holds {what}", field.name()),
+                format!("column `{}` holds {reason}", field.name()),
             ));
         }
-        let schema = self
-            .schema(input, index, &shape)
-            .map_err(|fault| faults.push(fault));
-        let (Ok(schema), true) = (schema, faults.is_empty()) else {
+        let schema = faults.record(self.schema(input, index, &shape));
+        let (Some(schema), true) = (schema, faults.is_empty()) else {
             return Err(faults);
         };
         let corruption = spec.plan(format.as_ref())?;
@@ -122,7 +121,8 @@ impl CorruptConfig {
         }
     }
 
-    /// The columns that go out: the corrupted one keeps its metadata, thus its pixel format.
+    /// The columns of the output. The corrupted column keeps its metadata, which include the pixel
+    /// format.
     fn schema(
         &self,
         input: &Schema,
@@ -131,12 +131,12 @@ impl CorruptConfig {
     ) -> Result<SchemaRef, ConfigError> {
         let before = input.field(index);
         let name = self.to.as_deref().unwrap_or(before.name());
-        let canonical = match shape {
+        let renamed = match shape {
             TensorShape::Fixed(shape) => vector_field(name, shape.iter().product()),
             TensorShape::Variable(dims) => variable_field(name, *dims)
                 .map_err(|error| ConfigError::new("column", error.to_string()))?,
         };
-        let field = canonical.with_metadata(before.metadata().clone());
+        let field = renamed.with_metadata(before.metadata().clone());
         if self.to.is_some() {
             return append(input, "to", field);
         }
@@ -146,7 +146,8 @@ impl CorruptConfig {
     }
 }
 
-/// The pixel format of a column, where it has one: sound, and true of the column's shape.
+/// Returns the pixel format of a column, if it has one, and checks that it is valid and matches the
+/// shape of the column.
 fn pixel_format(field: &Field, shape: &TensorShape) -> Result<Option<PixelFormat>, ConfigError> {
     let Some(format) = PixelFormat::of(field) else {
         return Ok(None);
@@ -158,11 +159,14 @@ fn pixel_format(field: &Field, shape: &TensorShape) -> Result<Option<PixelFormat
     match format.check() {
         Err(message) => Err(ConfigError::new(
             "column",
-            format!("the pixels of `{}`: {message}", field.name()),
+            format!(
+                "the pixel format of column `{}` is invalid: {message}",
+                field.name()
+            ),
         )),
         Ok(()) if !fits => {
             let message = format!(
-                "column `{}` is {shape}, which its pixel format contradicts",
+                "column `{}` has the shape {shape}, which does not match its pixel format",
                 field.name()
             );
             Err(ConfigError::new("column", message))
@@ -210,25 +214,25 @@ impl TransformPlan for CorruptTransform {
 impl Transform for CorruptTransform {
     fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
         let rows = TensorRows::new(&batch, self.index, &self.shape);
-        let (mut values, mut shapes, mut refused) =
+        let (mut values, mut shapes, mut rejected) =
             (Vec::new(), Vec::new(), RejectedRows::default());
-        for (row, &origin) in batch.row_ordinals.iter().enumerate() {
+        for (row, &ordinal) in batch.row_ordinals.iter().enumerate() {
             let read = rows
                 .get(row)
                 .and_then(|(clean, shape)| Ok((clean, self.size(&shape)?, shape)));
             match read {
-                Err(refusal) => refused.add(row, refusal),
+                Err(reason) => rejected.add(row, reason),
                 Ok((clean, size, shape)) => {
                     let start = values.len();
                     values.extend_from_slice(clean);
-                    let seed = batch.provenance.seed(origin, self.seed);
+                    let seed = batch.provenance.seed(ordinal, self.seed);
                     self.corruption
                         .apply(&mut values[start..], size, self.format.as_ref(), seed);
                     shapes.push(shape.into_owned());
                 }
             }
         }
-        let batch = refused.remove_from(batch, rejects)?;
+        let batch = rejected.remove_from(batch, rejects)?;
         let column: ArrayRef = match &self.shape {
             TensorShape::Fixed(shape) => fixed_column(shape.iter().product(), values)?,
             TensorShape::Variable(dims) => variable_column(*dims, values, &shapes)?,
@@ -244,7 +248,8 @@ impl Transform for CorruptTransform {
 }
 
 impl CorruptTransform {
-    /// Height and width of an image; a row of values that are no pixels is an image of height 1.
+    /// The height and width of an image. A row of a column without pixels counts as an image of
+    /// height 1.
     fn size(&self, shape: &[usize]) -> Result<(usize, usize), RejectReason> {
         let Some(format) = &self.format else {
             return Ok((1, shape.iter().product()));
@@ -252,7 +257,7 @@ impl CorruptTransform {
         format.size(shape).ok_or_else(|| {
             (
                 RejectCode::Mismatch,
-                format!("{shape:?} is no shape of such an image"),
+                format!("the shape {shape:?} does not match the pixel format"),
             )
         })
     }
@@ -297,14 +302,14 @@ mod tests {
     const GAUSSIAN: &str = r#"{"noise": "gaussian", "sigma": 25}"#;
 
     #[test]
-    fn sigma_counts_steps_of_8_bits_whatever_the_scale_of_the_pixels() {
+    fn sigma_counts_8_bit_steps_at_any_scale_of_pixels() {
         let unit = out(GAUSSIAN, pixels(&PixelFormat::default(), 64, 64, 1, 0.5));
         assert!((deviation(&unit) - 25.0 / 255.0).abs() < 0.002);
         assert!(
             out(GAUSSIAN, pixels(&PixelFormat::default(), 64, 64, 1, 0.99))
                 .iter()
                 .any(|&v| v > 1.0),
-            "clipped"
+            "values are clipped"
         );
         let scaled = PixelFormat {
             range: [0.0, 255.0],
@@ -324,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_depends_on_the_record_not_on_its_batch() {
+    fn noise_depends_on_record_and_not_on_batch() {
         for options in [
             GAUSSIAN,
             r#"{"noise": "masking", "rate": 0.3}"#,
@@ -344,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn another_seed_is_other_noise_and_another_layout_is_the_same() {
+    fn noise_depends_on_seed_and_not_on_layout() {
         let image = |layout| {
             pixels(
                 &PixelFormat {
@@ -366,13 +371,13 @@ mod tests {
             )
         );
         let interleaved = out(GAUSSIAN, image(TensorLayout::Nhwc));
-        for (place, value) in planar.iter().enumerate() {
-            assert_eq!(*value, interleaved[place % 20 * 3 + place / 20]);
+        for (index, value) in planar.iter().enumerate() {
+            assert_eq!(*value, interleaved[index % 20 * 3 + index / 20]);
         }
     }
 
     #[test]
-    fn masking_takes_a_share_of_the_values_and_leaves_the_others() {
+    fn masking_sets_a_fraction_of_the_values_to_0() {
         let values = out(
             r#"{"noise": "masking", "rate": 0.25}"#,
             pixels(&PixelFormat::default(), 64, 64, 1, 0.5),
@@ -388,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn salt_and_pepper_turn_whole_pixels_black_or_white() {
+    fn salt_and_pepper_sets_all_channels_of_a_pixel() {
         let format = PixelFormat {
             range: [-1.0, 1.0],
             layout: TensorLayout::Nhwc,
@@ -413,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watermark_blends_towards_white() {
+    fn fixed_watermark_blends_toward_white() {
         for kind in ["watermark_text", "watermark_grid"] {
             let options = format!(r#"{{"noise": "{kind}", "opacity": 0.25, "to": "marked"}}"#);
             let values = out(&options, pixels(&PixelFormat::default(), 48, 48, 1, 0.0));
@@ -424,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn images_of_their_own_size_keep_it_and_one_that_is_none_is_refused() {
+    fn images_keep_their_sizes_and_other_shapes_are_rejected() {
         let gray = PixelFormat {
             channels: Channels::Gray,
             ..PixelFormat::default()
@@ -442,12 +447,12 @@ mod tests {
             variable_row(out.records.column(0), 1),
             Some((&[0.0][..], vec![1, 1, 1]))
         );
-        expect!["1: mismatch: [2, 2, 2] is no shape of such an image"]
+        expect!["1: mismatch: the shape [2, 2, 2] does not match the pixel format"]
             .assert_eq(&reasons(&rejects));
     }
 
     #[test]
-    fn a_batch_without_rows_comes_out_in_the_planned_schema() {
+    fn empty_batch_has_the_planned_schema() {
         let gray = PixelFormat {
             channels: Channels::Gray,
             ..PixelFormat::default()
@@ -468,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_named() {
+    fn faults_of_options_are_reported_by_key() {
         let column = || fixed_column(2, vec![0.0; 2]).unwrap();
         let two = of([
             (vector_field("a", 2), column()),
@@ -484,31 +489,35 @@ mod tests {
                 text: is for watermark_text only; leave it out
                 opacity: is for watermarks only; leave it out
                 rate: must lie between 0 and 1; met 2
-                column: the input has several tensor columns: a, b; say which"#]],
+                column: the input has several tensor columns: a, b; name one of them"#]],
         );
         check(
             r#"{"noise": "gaussian", "column": "c"}"#,
             expect![[r#"
-                sigma: is missing; the standard deviation, such as 25 for pixels
+                sigma: is missing; expected the standard deviation, such as 25 for pixels
                 column: no column `c`; the input has: a, b"#]],
         );
         check(
             r#"{"noise": "watermark_grid", "column": "a", "to": "b"}"#,
             expect![[r#"
                 column: column `a` holds no pixels to draw a watermark on
-                to: the input has a column `b` already; choose another name"#]],
+                to: the input already has a column `b`; choose another name"#]],
         );
         check(
             r#"{"noise": "speckle"}"#,
             expect![
-                "noise: unknown variant `speckle`, expected one of `gaussian`, `masking`, `salt_and_pepper`, `watermark_text`, `watermark_grid`, `watermark`, `gray`"
+                "noise: unknown variant `speckle`, expected one of `gaussian`, `masking`, \
+                 `salt_and_pepper`, `watermark_text`, `watermark_grid`, `watermark`, `gray`"
             ],
         );
         let text = batch([("source", strings(&["a"]))]);
-        expect!["column: the input has no tensor column; a `pixels` or `features` stage makes one"]
-            .assert_eq(&faults::<CorruptConfig>(GAUSSIAN, &text));
-        let lie = PixelFormat::default().annotate(vector_field("a", 2));
-        expect!["column: column `a` is [2], which its pixel format contradicts"]
-            .assert_eq(&faults::<CorruptConfig>(GAUSSIAN, &of([(lie, column())])));
+        expect![
+            "column: the input has no tensor column; add a `pixels` or `features` stage, which \
+             adds one"
+        ]
+        .assert_eq(&faults::<CorruptConfig>(GAUSSIAN, &text));
+        let wrong = PixelFormat::default().annotate(vector_field("a", 2));
+        expect!["column: column `a` has the shape [2], which does not match its pixel format"]
+            .assert_eq(&faults::<CorruptConfig>(GAUSSIAN, &of([(wrong, column())])));
     }
 }

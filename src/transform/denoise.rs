@@ -1,4 +1,4 @@
-//! Transform `denoise`: runs the whole autoencoder, or a denoiser, on images of any size in
+//! The transform `denoise`: runs a complete autoencoder or a denoiser, on images of any size in
 //! overlapping tiles.
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use super::rows::{RejectedRows, TensorRows};
 use super::tile::{OVERLAP, PlacedImage, TILE, TileCut, Tiling};
 use super::{ImagePreview, Transform, TransformConfig, TransformPlan};
 use crate::batch::{Batch, RejectCollector};
-use crate::error::{ConfigError, StageError};
+use crate::error::{ConfigError, RecordFaults, StageError};
 use crate::image::pixel_format::PixelFormat;
 use crate::model::session::SessionChain;
 use crate::model::tensor_spec::values;
@@ -26,28 +26,28 @@ use crate::model::{ImageInput, Model, ModelPath, same_layout};
 use crate::plan_context::PlanContext;
 use crate::tensor::{TensorShape, fixed_column, fixed_values, variable_column};
 
-/// Options of `denoise`: the model, and for images of any size how they are cut.
+/// Options of `denoise`: the model, and, for images of any size, the tiles.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct DenoiseConfig {
     /// The model, as declared under `models`.
-    // Its digest stands for it.
+    // The digest of the model is part of the fingerprint instead of its name.
     #[schemars(extend("x-changes-rows" = false))]
     pub model: String,
-    /// The tensor column that goes in. Default: the only one that fits the model.
+    /// The tensor column to process. Default: the only one that fits the model.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub column: Option<String>,
-    /// The column that comes out, beside the one that went in. Default: it replaces that one.
+    /// The name of a new column for the result. Default: the result replaces the input column.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub to: Option<String>,
-    /// Models for images of any size: larger images are cut into tiles of this side, in pixels.
-    /// Default: 512.
+    /// For models that take images of any size: the side of the tiles into which larger images are
+    /// cut, in pixels. Default: 512.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub tile: Option<NonZeroUsize>,
-    /// How far neighbouring tiles reach into each other, in pixels: at least as far as the model
-    /// sees. Default: 32.
+    /// The overlap of adjacent tiles, in pixels: at least the receptive field of the model around a
+    /// pixel. Default: 32.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub overlap: Option<usize>,
@@ -62,20 +62,18 @@ impl TransformConfig for DenoiseConfig {
         let model = context.model(&self.model)?;
         if model.files(ModelPath::Whole).is_none() {
             let message = format!(
-                "`{}` has no decoder: it gives codes, not images",
+                "the model `{}` has no decoder: it returns codes, not images",
                 model.name()
             );
             return Err(vec![ConfigError::new("model", message)]);
         }
         let mut faults = Vec::new();
-        let mode = self.mode(&model).map_err(|found| faults.extend(found)).ok();
+        let mode = faults.record_all(self.mode(&model));
         let fits = |field: &Field, shape: &TensorShape| match model.image_input() {
             Some(ImageInput { format, size: None }) => fit_any_size(&model, &format, field, shape),
             _ => fit_fixed(&model, field, shape),
         };
-        let found = find_column(input, self.column.as_deref(), fits)
-            .map_err(|fault| faults.push(fault))
-            .ok();
+        let found = faults.record(find_column(input, self.column.as_deref(), fits));
         let (Some(mode), Some((column, field, shape))) = (mode, found) else {
             return Err(faults);
         };
@@ -83,7 +81,7 @@ impl TransformConfig for DenoiseConfig {
             faults.push(ConfigError::new("model", reason));
         }
         let name = self.to.as_ref().unwrap_or(field.name());
-        let place = if self.to.is_some() {
+        let output_index = if self.to.is_some() {
             input.fields().len()
         } else {
             column
@@ -91,12 +89,10 @@ impl TransformConfig for DenoiseConfig {
         if self.to.is_some() && input.column_with_name(name).is_some() {
             faults.push(ConfigError::new(
                 "to",
-                format!("the input has a column `{name}` already"),
+                format!("the input already has a column `{name}`; choose another name"),
             ));
         }
-        let output = field_like(field, &shape, name)
-            .map_err(|fault| faults.push(fault))
-            .ok();
+        let output = faults.record(field_like(field, &shape, name));
         let (Some(output), true) = (output, faults.is_empty()) else {
             return Err(faults);
         };
@@ -105,14 +101,17 @@ impl TransformConfig for DenoiseConfig {
             (self.tile, self.overlap) = (NonZeroUsize::new(cut.tile), Some(cut.overlap));
         }
         let mut fields: Vec<Arc<Field>> = input.fields().iter().cloned().collect();
-        fields.truncate(fields.len().max(place));
-        fields.splice(place..fields.len().min(place + 1), [Arc::new(output)]);
+        fields.truncate(fields.len().max(output_index));
+        fields.splice(
+            output_index..fields.len().min(output_index + 1),
+            [Arc::new(output)],
+        );
         let schema = Arc::new(Schema::new_with_metadata(fields, input.metadata().clone()));
         Ok(Box::new(DenoisePlan(Arc::new(DenoiseParams {
             model,
             schema,
             column,
-            place,
+            output_index,
             shape,
             mode,
         }))))
@@ -120,7 +119,7 @@ impl TransformConfig for DenoiseConfig {
 }
 
 impl DenoiseConfig {
-    /// How images go through the model: as they are, or in tiles.
+    /// Selects whether images are processed unchanged or in tiles.
     fn mode(&self, model: &Model) -> Result<DenoiseMode, Vec<ConfigError>> {
         let Some(image) = model.image_input().filter(|image| image.size.is_none()) else {
             let set = [
@@ -128,7 +127,7 @@ impl DenoiseConfig {
                 ("overlap", self.overlap.is_some()),
             ];
             let set = set.into_iter().filter(|(_, set)| *set);
-            let message = "the model takes records of one shape, which are not cut; leave it out";
+            let message = "has no effect, since the model takes records of one shape; leave it out";
             let faults: Vec<ConfigError> =
                 set.map(|(key, _)| ConfigError::new(key, message)).collect();
             return if faults.is_empty() {
@@ -145,14 +144,14 @@ impl DenoiseConfig {
         let mut faults = Vec::new();
         if !cut.tile.is_multiple_of(cut.multiple) {
             let message = format!(
-                "{} is no multiple of {}, which the model needs",
+                "{} is not a multiple of {}, which the model requires",
                 cut.tile, cut.multiple
             );
             faults.push(ConfigError::new("tile", message));
         }
         if cut.overlap > cut.tile / 2 {
             let message = format!(
-                "{} is more than half of a tile of {}",
+                "{} is more than half of the side of a tile, {}",
                 cut.overlap, cut.tile
             );
             faults.push(ConfigError::new("overlap", message));
@@ -160,7 +159,10 @@ impl DenoiseConfig {
         if values(&image.format.shape(cut.tile, cut.tile)).is_none_or(|len| len > MAX_TILE_VALUES) {
             faults.push(ConfigError::new(
                 "tile",
-                format!("{} is too large; tiles are there to bound memory", cut.tile),
+                format!(
+                    "{} is too large: a tile has at most {MAX_TILE_VALUES} values, to bound memory",
+                    cut.tile
+                ),
             ));
         }
         if faults.is_empty() {
@@ -174,31 +176,33 @@ impl DenoiseConfig {
     }
 }
 
-/// 8192 x 8192 colour pixels: more goes into no call of a model.
+/// The maximum number of values of a tile: 8192 x 8192 color pixels, which bounds one call of a
+/// model.
 const MAX_TILE_VALUES: usize = 3 << 26;
 
-/// How records go through the model.
+/// The mode in which records are processed.
 #[derive(Debug)]
 enum DenoiseMode {
-    /// As they are: all have the shape that the model takes.
+    /// Records are unchanged: all have the shape that the model takes.
     Records,
-    /// Images of any size, in tiles.
+    /// Images of any size are cut into tiles.
     Tiles { format: PixelFormat, cut: TileCut },
 }
 
 fn fit_fixed(model: &Model, field: &Field, shape: &TensorShape) -> Result<(), String> {
     check_pixels(model, field)?;
-    let wanted = model.input_shape();
-    match (shape, wanted) {
-        (TensorShape::Fixed(row), Some(wanted)) if !same_layout(row, &wanted) => Err(format!(
-            "its records have the shape {row:?}, but the model `{}` takes {wanted:?}",
+    let expected = model.input_shape();
+    match (shape, expected) {
+        (TensorShape::Fixed(row), Some(expected)) if !same_layout(row, &expected) => Err(format!(
+            "its records have the shape {row:?}, but the model `{}` takes {expected:?}",
             model.name()
         )),
         (TensorShape::Fixed(row), _) => model.output_shape(ModelPath::Whole, row).map(|_| ()),
         (TensorShape::Variable(_), _) => {
             let name = model.name();
             Err(format!(
-                "every record has a shape of its own, but the model `{name}` takes one; give `pixels` a `size`"
+                "its records have different shapes, but the model `{name}` takes one shape; set \
+                 `size` in the `pixels` stage"
             ))
         }
     }
@@ -225,34 +229,35 @@ fn fit_any_size(
     }
 }
 
-/// What comes out must be laid out as what went in; for images of any size, one of them tells.
-fn check_output(model: &Model, way: &DenoiseMode, shape: &TensorShape) -> Result<(), String> {
-    let record = match (way, shape) {
+/// Checks that the output has the shape of the input; for images of any size, with one test image.
+fn check_output(model: &Model, mode: &DenoiseMode, shape: &TensorShape) -> Result<(), String> {
+    let record = match (mode, shape) {
         (DenoiseMode::Records, TensorShape::Fixed(row)) => row.clone(),
         (DenoiseMode::Records, TensorShape::Variable(_)) => return Ok(()),
         (DenoiseMode::Tiles { format, cut }, _) => {
-            let side = PROBE.next_multiple_of(cut.multiple).min(cut.tile);
+            let side = PROBE_SIDE.next_multiple_of(cut.multiple).min(cut.tile);
             format.shape(side, side)
         }
     };
-    let back = model.output_shape(ModelPath::Whole, &record)?;
-    if same_layout(&back, &record) {
+    let output = model.output_shape(ModelPath::Whole, &record)?;
+    if same_layout(&output, &record) {
         return Ok(());
     }
     let name = model.name();
     Err(format!(
-        "`{name}` gives the shape {back:?} for a record of shape {record:?}; `denoise` needs the same shape"
+        "the model `{name}` returns the shape {output:?} for a record of shape {record:?}; \
+         `denoise` requires equal shapes"
     ))
 }
 
-/// Side of the image that is tried while planning, in pixels.
-const PROBE: usize = 32;
+/// The side of the test image during planning, in pixels.
+const PROBE_SIDE: usize = 32;
 
 struct DenoiseParams {
     model: Arc<Model>,
     schema: SchemaRef,
     column: usize,
-    place: usize,
+    output_index: usize,
     shape: TensorShape,
     mode: DenoiseMode,
 }
@@ -319,41 +324,44 @@ impl Transform for DenoiseTransform {
                     .is_none_or(|(height, width)| height * width == 0) =>
             {
                 Err(format!(
-                    "the shape {shape:?} is not that of {}",
+                    "the shape {shape:?} is not that of a non-empty image in {}",
                     format.describe()
                 ))
             }
             _ => Ok(()),
         };
         let batch = reject_unusable_rows(batch, plan.column, &plan.shape, rejects, is_image)?;
-        let mut refused = RejectedRows::default();
+        let mut rejected = RejectedRows::default();
         let column = match (&plan.mode, &plan.shape) {
             (DenoiseMode::Tiles { format, cut }, _) => {
-                self.run_tiles(&batch, format, *cut, &mut refused)?
+                self.run_tiles(&batch, format, *cut, &mut rejected)?
             }
             (DenoiseMode::Records, shape) => {
-                self.run_records(&batch, shape.len().unwrap_or_default(), &mut refused)?
+                self.run_records(&batch, shape.len().unwrap_or_default(), &mut rejected)?
             }
         };
-        refused.check_model(batch.records.num_rows())?;
+        rejected.check_model(batch.records.num_rows())?;
         let mut columns = batch.records.columns().to_vec();
-        columns.splice(plan.place..columns.len().min(plan.place + 1), [column]);
+        columns.splice(
+            plan.output_index..columns.len().min(plan.output_index + 1),
+            [column],
+        );
         let records = RecordBatch::try_new(Arc::clone(&plan.schema), columns)?;
-        refused.remove_from(batch.with_records(records), rejects)
+        rejected.remove_from(batch.with_records(records), rejects)
     }
 
     fn preview(&mut self, input: &Batch, output: &Batch) -> Option<ImagePreview> {
         let plan = &self.params;
         let ordinal = *output.row_ordinals.first()?;
-        let place = input
+        let index = input
             .row_ordinals
             .iter()
             .position(|&origin| origin == ordinal)?;
         let format = PixelFormat::of(input.records.schema_ref().field(plan.column))?;
         let (before, shape) = TensorRows::new(input, plan.column, &plan.shape)
-            .get(place)
+            .get(index)
             .ok()?;
-        let (after, _) = TensorRows::new(output, plan.place, &plan.shape)
+        let (after, _) = TensorRows::new(output, plan.output_index, &plan.shape)
             .get(0)
             .ok()?;
         ImagePreview::new(ordinal, &format, &shape, [before, after])
@@ -362,7 +370,7 @@ impl Transform for DenoiseTransform {
     fn warm_up(&mut self) -> Result<(), StageError> {
         let shape = match (&self.params.mode, &self.params.shape) {
             (DenoiseMode::Records, TensorShape::Fixed(row)) => row.clone(),
-            // What it is worth depends on the size of the images to come.
+            // The benefit depends on the size of the images, which is unknown.
             _ => return Ok(()),
         };
         let zeros = vec![0.0; values(&shape).unwrap_or_default()];
@@ -379,30 +387,30 @@ impl DenoiseTransform {
         &mut self,
         batch: &Batch,
         len: usize,
-        refused: &mut RejectedRows,
+        rejected: &mut RejectedRows,
     ) -> Result<ArrayRef, StageError> {
         let plan = &self.params;
         let records = fixed_values(batch.records.column(plan.column));
         let (TensorShape::Fixed(shape), Some(records)) = (&plan.shape, records) else {
             return Err(StageError::Other(
-                "the column holds no tensors, against the plan".to_owned(),
+                "the column does not hold tensors, contrary to the plan".to_owned(),
             ));
         };
         let mut out = Vec::with_capacity(records.len());
         let failures = self.chain.run_rows(records, shape, len, &mut out);
-        reject_model_failures(failures, 0, refused);
-        reject_not_finite(&out, len, "result", 0, refused);
+        reject_model_failures(failures, 0, rejected);
+        reject_not_finite(&out, len, "result", 0, rejected);
         Ok(fixed_column(len, out)?)
     }
 
-    /// Images of equal size together, tile by tile; what comes out stands in the order of the rows
-    /// again.
+    /// Processes images of equal size together, tile by tile, and returns the results in the order
+    /// of the rows.
     fn run_tiles(
         &mut self,
         batch: &Batch,
         format: &PixelFormat,
         cut: TileCut,
-        refused: &mut RejectedRows,
+        rejected: &mut RejectedRows,
     ) -> Result<ArrayRef, StageError> {
         let rows = TensorRows::new(batch, self.params.column, &self.params.shape);
         let (mut images, mut shapes, mut len) = (Vec::new(), Vec::new(), 0);
@@ -425,13 +433,13 @@ impl DenoiseTransform {
         }
         let mut out = vec![0.0; len];
         for (size, (rows, images)) in by_size {
-            let mut refuse = |image: usize, code, reason| refused.add(rows[image], (code, reason));
+            let mut reject = |image: usize, code, reason| rejected.add(rows[image], (code, reason));
             Tiling::new(format, size, cut).run(
                 &mut self.chain,
                 format,
                 &images,
                 &mut out,
-                &mut refuse,
+                &mut reject,
             );
         }
         match &self.params.shape {
@@ -460,7 +468,8 @@ mod tests {
         (values.to_vec(), shape)
     }
 
-    /// The 3x3 mean over what lies within the image, of interleaved colours.
+    /// The mean over the pixels of the 3x3 window that are within the image, for interleaved
+    /// colors.
     fn blur(image: &[f32], height: usize, width: usize) -> Vec<f32> {
         let value = |at: usize| {
             let (y, x, channel) = (at / 3 / width, at / 3 % width, at % 3);
@@ -476,15 +485,15 @@ mod tests {
     }
 
     #[test]
-    fn images_of_any_size_come_out_in_their_places_and_shapes() {
+    fn images_of_any_size_keep_their_order_and_shapes() {
         let sizes = [[5, 7, 3], [3, 2, 3], [5, 7, 3], [40, 9, 3]];
         let batch = images(&sizes, |row, at| ((row * 31 + at * 7) % 17) as f32);
         let (out, rejects) =
             run::<DenoiseConfig>(BLUR, r#"{"to": "y", "tile": 16, "overlap": 6}"#, batch);
         assert!(rejects.is_empty());
-        for (place, size) in sizes.iter().enumerate() {
-            let (before, _) = row(&out, "x", place);
-            let (after, shape) = row(&out, "y", place);
+        for (index, size) in sizes.iter().enumerate() {
+            let (before, _) = row(&out, "x", index);
+            let (after, shape) = row(&out, "y", index);
             assert_eq!(shape, size);
             let expected = blur(&before, size[0], size[1]);
             let worst = after
@@ -492,7 +501,7 @@ mod tests {
                 .zip(&expected)
                 .map(|(a, b)| (a - b).abs())
                 .fold(0.0, f32::max);
-            // A tile's border sees one pixel less; its weight there is 1 / 7.
+            // The border of a tile lacks one pixel of context; its weight there is 1 / 7.
             assert!(
                 worst < if size[0] > 16 { 2.0 } else { 1e-4 },
                 "{size:?} off by {worst}"
@@ -501,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn images_of_one_size_are_denoised_in_place() {
+    fn images_of_one_size_are_replaced_by_the_result() {
         let image: Vec<f32> = (0..12).map(|value| value as f32).collect();
         let (out, _) = run::<DenoiseConfig>(BLUR, "{}", tensors(&[2, 2, 3], &image));
         assert_eq!(out.records.num_columns(), 1);
@@ -509,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn sides_that_the_model_cannot_halve_are_padded_and_cropped() {
+    fn sides_that_the_model_cannot_halve_are_padded() {
         let batch = images(&[[1, 3, 3], [1, 2, 2]], |_, at| at as f32);
         let (out, rejects) = run::<DenoiseConfig>(HALVE, "{}", batch);
         assert!(rejects.is_empty());
@@ -521,42 +530,45 @@ mod tests {
         let batch = images(&[[1, 3, 3], [1, 2, 2]], |_, at| at as f32);
         let (out, rejects) = run::<DenoiseConfig>(&HALVE.replace("multiple = 2", ""), "{}", batch);
         assert_eq!(out.row_ordinals, [1]);
-        expect!["0: model: the model gave the shape [1, 2, 2] for a record of shape [1, 3, 3]; expected 9 values"]
-            .assert_eq(&reasons(&rejects));
+        expect![
+            "0: model: the model returned the shape [1, 2, 2] for a record of shape [1, 3, 3]; \
+             expected 9 values"
+        ]
+        .assert_eq(&reasons(&rejects));
     }
 
     #[test]
-    fn records_of_one_shape_go_through_as_they_are() {
+    fn records_of_one_shape_are_not_tiled() {
         let pairs = "encoder = 'encoder.onnx'\ndecoder = 'decoder.onnx'";
         let (out, _) = run::<DenoiseConfig>(pairs, "{}", tensors(&[4], &[1., 3., 5., 5.]));
         assert_eq!(column(&out, "x"), [2., 2., 5., 5.]);
         let (out, rejects) =
             run::<DenoiseConfig>("model = 'log.onnx'", "{}", tensors(&[2], &[1., 1., 0., 1.]));
         assert_eq!(column(&out, "x"), [0., 0.]);
-        expect!["1: not_finite: the model gave a result that is not finite"]
+        expect!["1: not_finite: the model returned a result that is not finite"]
             .assert_eq(&reasons(&rejects));
     }
 
     #[test]
-    fn images_without_pixels_or_of_other_channels_are_rejected() {
+    fn empty_images_and_other_channels_are_rejected() {
         let batch = images(&[[2, 2, 3], [0, 2, 3], [2, 2, 1]], |_, _| 1.0);
         let (out, rejects) = run::<DenoiseConfig>(BLUR, "{}", batch);
         assert_eq!(out.row_ordinals, [0]);
         expect![[r#"
-            1: mismatch: the shape [0, 2, 3] is not that of rgb nhwc in [0, 1]
-            2: mismatch: the shape [2, 2, 1] is not that of rgb nhwc in [0, 1]"#]]
+        1: mismatch: the shape [0, 2, 3] is not that of a non-empty image in rgb nhwc in [0, 1]
+        2: mismatch: the shape [2, 2, 1] is not that of a non-empty image in rgb nhwc in [0, 1]"#]]
         .assert_eq(&reasons(&rejects));
     }
 
     #[test]
-    fn a_batch_without_rows_stays_one() {
+    fn empty_batch_stays_empty() {
         let empty = part(&images(&[[2, 2, 3]], |_, _| 0.0), 0, 0);
         let (out, _) = run::<DenoiseConfig>(BLUR, r#"{"to": "y"}"#, empty);
         assert_eq!((out.records.num_rows(), out.records.num_columns()), (0, 2));
     }
 
     #[test]
-    fn every_fault_is_named() {
+    fn faults_of_options_are_reported_by_key() {
         let check = |model: &str, options: &str, batch: &Batch, expected: Expect| {
             expected.assert_eq(&faults::<DenoiseConfig>(model, options, batch));
         };
@@ -566,14 +578,14 @@ mod tests {
             r#"{"tile": 8, "overlap": 5, "to": "x"}"#,
             &any,
             expect![[r#"
-                overlap: 5 is more than half of a tile of 8"#]],
+                overlap: 5 is more than half of the side of a tile, 8"#]],
         );
         check(
             BLUR,
             r#"{"tile": 1000000, "overlap": 5, "column": "y"}"#,
             &any,
             expect![[r#"
-            tile: 1000000 is too large; tiles are there to bound memory
+            tile: 1000000 is too large: a tile has at most 201326592 values, to bound memory
             column: no column `y`; the input has: x"#]],
         );
         check(
@@ -581,15 +593,16 @@ mod tests {
             r#"{"tile": 33}"#,
             &any,
             expect![[r#"
-                tile: 33 is no multiple of 2, which the model needs
-                overlap: 32 is more than half of a tile of 33"#]],
+                tile: 33 is not a multiple of 2, which the model requires
+                overlap: 32 is more than half of the side of a tile, 33"#]],
         );
         check(
             "model = 'double.onnx'",
             "{}",
             &any,
             expect![
-                "model: `tested` gives the shape [1, 64, 64] for a record of shape [1, 32, 32]; `denoise` needs the same shape"
+                "model: the model `tested` returns the shape [1, 64, 64] for a record of shape \
+                 [1, 32, 32]; `denoise` requires equal shapes"
             ],
         );
         check(
@@ -597,29 +610,31 @@ mod tests {
             r#"{"tile": 8, "overlap": 2}"#,
             &tensors(&[2], &[0.; 2]),
             expect![[r#"
-            tile: the model takes records of one shape, which are not cut; leave it out
-            overlap: the model takes records of one shape, which are not cut; leave it out"#]],
+            tile: has no effect, since the model takes records of one shape; leave it out
+            overlap: has no effect, since the model takes records of one shape; leave it out"#]],
         );
         check(
             "model = 'log.onnx'",
             "{}",
             &any,
             expect![
-                "column: column `x`: every record has a shape of its own, but the model `tested` takes one; give `pixels` a `size`"
+                "column: column `x`: its records have different shapes, but the model `tested` \
+                 takes one shape; set `size` in the `pixels` stage"
             ],
         );
         check(
             "encoder = 'encoder.onnx'",
             "{}",
             &tensors(&[4], &[0.; 4]),
-            expect!["model: `tested` has no decoder: it gives codes, not images"],
+            expect!["model: the model `tested` has no decoder: it returns codes, not images"],
         );
         check(
             "model = 'encoder.onnx'",
             "{}",
             &tensors(&[4], &[0.; 4]),
             expect![
-                "model: `tested` gives the shape [2] for a record of shape [4]; `denoise` needs the same shape"
+                "model: the model `tested` returns the shape [2] for a record of shape [4]; \
+                 `denoise` requires equal shapes"
             ],
         );
         check(
@@ -627,13 +642,14 @@ mod tests {
             "{}",
             &tensors(&[4], &[0.; 4]),
             expect![
-                "column: column `x`: its records have the shape [4], but the model takes rgb nhwc in [0, 1]"
+                "column: column `x`: its records have the shape [4], but the model takes rgb nhwc \
+                 in [0, 1]"
             ],
         );
     }
 
     #[test]
-    fn what_a_record_may_cost_is_told() {
+    fn memory_and_summary_of_tiled_plan_are_correct() {
         let any = plan::<DenoiseConfig>(BLUR, "{}", &images(&[[2, 2, 3]], |_, _| 0.0)).unwrap();
         assert_eq!(any.bytes_per_pixel(), 12);
         assert!(any.scratch_bytes() >= 512 * 512 * 3 * 4);

@@ -1,5 +1,5 @@
-//! Transform `encode`: runs the encoder, so that a tensor column becomes a latent; and the decoder,
-//! to tell the error.
+//! The transform `encode`: runs the encoder to convert a tensor column to a latent, and optionally
+//! the decoder to compute the reconstruction error.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::model_columns::{
 use super::rows::RejectedRows;
 use super::{ImagePreview, Transform, TransformConfig, TransformPlan};
 use crate::batch::{Batch, RejectCode, RejectCollector};
-use crate::error::{ConfigError, StageError};
+use crate::error::{ConfigError, RecordFaults, StageError};
 use crate::image::PixelFormat;
 use crate::model::session::SessionChain;
 use crate::model::tensor_spec::values;
@@ -23,36 +23,37 @@ use crate::model::{Model, ModelPath, same_layout};
 use crate::plan_context::PlanContext;
 use crate::tensor::{TensorShape, fixed_column, fixed_values, vector_field};
 
-/// The column of a record's reconstruction error.
+/// The name of the column of the reconstruction error.
 pub const RECONSTRUCTION_ERROR: &str = "reconstruction_error";
-/// The column of a record's reconstruction.
+/// The name of the column of the reconstruction.
 const RECONSTRUCTION: &str = "reconstruction";
 
-/// Options of `encode`: the model, and what to keep beside its codes.
+/// Options of `encode`: the model, and the columns to add or keep.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct EncodeConfig {
     /// The model, as declared under `models`.
-    // Its digest stands for it.
+    // The digest of the model is part of the fingerprint instead of its name.
     #[schemars(extend("x-changes-rows" = false))]
     pub model: String,
-    /// The tensor column that goes in. Default: the only one that fits the model.
+    /// The tensor column to encode. Default: the only one that fits the model.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub column: Option<String>,
-    /// The column of codes that comes out. Default: latent.
+    /// The name of the new column of codes. Default: latent.
     #[serde(default = "latent")]
     #[schemars(extend("x-changes-rows" = true))]
     pub to: String,
-    /// Whether to decode as well, and add the column `reconstruction_error`: the model's loss, per
-    /// record.
+    /// Whether to run the decoder as well, and add the column `reconstruction_error`, the loss of
+    /// the model per record. Default: false.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub reconstruct: bool,
-    /// Whether to keep what was decoded, as the column `reconstruction`; needs `reconstruct`.
+    /// Whether to add the output of the decoder as the column `reconstruction`; requires
+    /// `reconstruct`. Default: false.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub keep_reconstruction: bool,
-    /// Whether to keep the tensor column that went in.
+    /// Whether to keep the input tensor column. Default: false.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub keep: bool,
@@ -73,13 +74,11 @@ impl TransformConfig for EncodeConfig {
         if self.keep_reconstruction && !self.reconstruct {
             faults.push(ConfigError::new(
                 "keep_reconstruction",
-                "there is none to keep; set `reconstruct = true` as well",
+                "requires `reconstruct = true`",
             ));
         }
         let fits = |field: &Field, shape: &TensorShape| fit(&model, field, shape).map(|_| ());
-        let found = find_column(input, self.column.as_deref(), fits)
-            .map_err(|fault| faults.push(fault))
-            .ok();
+        let found = faults.record(find_column(input, self.column.as_deref(), fits));
         let Some((column, field, shape)) = found else {
             return Err(faults);
         };
@@ -91,7 +90,7 @@ impl TransformConfig for EncodeConfig {
             faults.push(ConfigError::new("reconstruct", reason));
         }
         let kept: Vec<usize> = (0..input.fields().len())
-            .filter(|&place| self.keep || place != column)
+            .filter(|&index| self.keep || index != column)
             .collect();
         let added = self
             .added(field, &shape, code)
@@ -99,9 +98,12 @@ impl TransformConfig for EncodeConfig {
         for (key, added) in &added {
             if kept
                 .iter()
-                .any(|&place| input.field(place).name() == added.name())
+                .any(|&index| input.field(index).name() == added.name())
             {
-                let message = format!("the input has a column `{}` already", added.name());
+                let message = format!(
+                    "the input already has a column `{}`; choose another name",
+                    added.name()
+                );
                 faults.push(ConfigError::new(*key, message));
             }
         }
@@ -111,7 +113,7 @@ impl TransformConfig for EncodeConfig {
         self.column = Some(field.name().clone());
         let fields = kept
             .iter()
-            .map(|&place| Arc::new(input.field(place).clone()));
+            .map(|&index| Arc::new(input.field(index).clone()));
         let fields: Vec<Arc<Field>> = fields
             .chain(added.into_iter().map(|(_, field)| Arc::new(field)))
             .collect();
@@ -134,7 +136,7 @@ impl TransformConfig for EncodeConfig {
 }
 
 impl EncodeConfig {
-    /// The columns that are added, each with the option that it comes from.
+    /// The new columns, each with the option that adds it.
     fn added(
         &self,
         field: &Field,
@@ -158,20 +160,22 @@ impl EncodeConfig {
     }
 }
 
-/// The shape of a record, and the size of its code.
+/// Checks that the column fits the model, and returns the shape of a record and the size of its
+/// code.
 fn fit(model: &Model, field: &Field, shape: &TensorShape) -> Result<(Vec<usize>, usize), String> {
     let TensorShape::Fixed(row) = shape else {
         return Err(
-            "every record has a shape of its own, but codes have one size; give `pixels` a `size`"
+            "its records have different shapes, but an encoder takes one shape; set `size` in the \
+             `pixels` stage"
                 .to_owned(),
         );
     };
     check_pixels(model, field)?;
-    if let Some(wanted) = model.input_shape()
-        && !same_layout(row, &wanted)
+    if let Some(expected) = model.input_shape()
+        && !same_layout(row, &expected)
     {
         return Err(format!(
-            "its records have the shape {row:?}, but the model `{}` takes {wanted:?}",
+            "its records have the shape {row:?}, but the model `{}` takes {expected:?}",
             model.name()
         ));
     }
@@ -179,26 +183,30 @@ fn fit(model: &Model, field: &Field, shape: &TensorShape) -> Result<(Vec<usize>,
     match values(&code).filter(|&size| size > 0 && i32::try_from(size).is_ok()) {
         Some(size) => Ok((row.clone(), size)),
         None => Err(format!(
-            "the model gives {code:?} for a record, which is no code"
+            "the model returns the shape {code:?} for a record, which is not a valid code"
         )),
     }
 }
 
 fn check_reconstruction(model: &Model, row: &[usize]) -> Result<(), String> {
-    let back = model.output_shape(ModelPath::Whole, row)?;
-    if same_layout(&back, row) {
+    let output = model.output_shape(ModelPath::Whole, row)?;
+    if same_layout(&output, row) {
         return Ok(());
     }
     Err(format!(
-        "the model gives the shape {back:?} for records of shape {row:?}: that is no reconstruction"
+        "the model returns the shape {output:?} for records of shape {row:?}, which is not a \
+         reconstruction"
     ))
 }
 
-/// What becomes of the reconstruction.
+/// The treatment of the reconstruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReconstructionMode {
+    /// The decoder is not run.
     No,
+    /// Only the error is added.
     Error,
+    /// The error and the reconstruction are added.
     Keep,
 }
 
@@ -223,7 +231,7 @@ impl TransformPlan for EncodePlan {
         let plan = &self.0;
         let decoder = match plan.reconstruct {
             ReconstructionMode::No => None,
-            // A network in one piece has no decoder: what it gives is the reconstruction.
+            // A network in one file has no decoder: its output is the reconstruction.
             _ => plan
                 .model
                 .files(ModelPath::Decode)
@@ -274,7 +282,7 @@ struct EncodeTransform {
     params: Arc<EncodeParams>,
     encoder: SessionChain,
     decoder: Option<SessionChain>,
-    /// The reconstructions of a slice.
+    /// The reconstructions of the current slice.
     decoded: Vec<f32>,
 }
 
@@ -284,15 +292,15 @@ impl Transform for EncodeTransform {
         let shape = TensorShape::Fixed(plan.row.clone());
         let batch = reject_unusable_rows(batch, plan.column, &shape, rejects, |_| Ok(()))?;
         let records = fixed_values(batch.records.column(plan.column)).ok_or_else(|| {
-            StageError::Other("the column holds no tensors, against the plan".to_owned())
+            StageError::Other("the column does not hold tensors, contrary to the plan".to_owned())
         })?;
-        let mut refused = RejectedRows::default();
+        let mut rejected = RejectedRows::default();
         let EncodedRows {
             codes,
             errors,
             reconstructions,
-        } = self.run(records, batch.records.num_rows(), &mut refused);
-        refused.check_model(batch.records.num_rows())?;
+        } = self.run(records, batch.records.num_rows(), &mut rejected);
+        rejected.check_model(batch.records.num_rows())?;
         let mut added = vec![fixed_column(plan.code, codes)?];
         if plan.reconstruct != ReconstructionMode::No {
             added.push(Arc::new(Float32Array::from(errors)) as ArrayRef);
@@ -306,9 +314,9 @@ impl Transform for EncodeTransform {
         let kept = plan
             .kept
             .iter()
-            .map(|&place| Arc::clone(batch.records.column(place)));
+            .map(|&index| Arc::clone(batch.records.column(index)));
         let records = RecordBatch::try_new(Arc::clone(&plan.schema), kept.chain(added).collect())?;
-        refused.remove_from(batch.with_records(records), rejects)
+        rejected.remove_from(batch.with_records(records), rejects)
     }
 
     fn preview(&mut self, input: &Batch, output: &Batch) -> Option<ImagePreview> {
@@ -316,16 +324,17 @@ impl Transform for EncodeTransform {
         if plan.reconstruct == ReconstructionMode::No {
             return None;
         }
-        // One that was not refused; its reconstruction is made once more, since it is not kept.
+        // The first record that was not rejected. Its reconstruction is computed again, because it
+        // is not kept.
         let ordinal = *output.row_ordinals.first()?;
-        let place = input
+        let index = input
             .row_ordinals
             .iter()
             .position(|&origin| origin == ordinal)?;
         let format = PixelFormat::of(input.records.schema_ref().field(plan.column))?;
         let len = values(&plan.row)?;
         let before =
-            fixed_values(input.records.column(plan.column))?.get(place * len..(place + 1) * len)?;
+            fixed_values(input.records.column(plan.column))?.get(index * len..(index + 1) * len)?;
         let (mut code, mut after) = (Vec::new(), Vec::new());
         self.encoder.run(before, &plan.row, &mut code).ok()?;
         match &mut self.decoder {
@@ -359,9 +368,9 @@ impl EncodeTransform {
         }
     }
 
-    /// Carries records through the model slice after slice, so that each is in the cache from its
-    /// code to its error, and that reconstructions which are not kept take little memory.
-    fn run(&mut self, records: &[f32], rows: usize, refused: &mut RejectedRows) -> EncodedRows {
+    /// Runs the model slice by slice, so that a record stays in the cache from its code to its
+    /// error, and that discarded reconstructions take little memory.
+    fn run(&mut self, records: &[f32], rows: usize, rejected: &mut RejectedRows) -> EncodedRows {
         let plan = Arc::clone(&self.params);
         let len = values(&plan.row).unwrap_or_default().max(1);
         let slice_rows = self.encoder.slice_rows(len);
@@ -374,12 +383,12 @@ impl EncodeTransform {
             let failures = self
                 .encoder
                 .run_rows(records, &plan.row, plan.code, &mut results.codes);
-            reject_model_failures(failures, first, refused);
+            reject_model_failures(failures, first, rejected);
             let codes = &results.codes[start..];
-            reject_not_finite(codes, plan.code, "code", first, refused);
+            reject_not_finite(codes, plan.code, "code", first, rejected);
             if plan.reconstruct != ReconstructionMode::No {
-                self.decode(codes, records, first, refused);
-                self.compare(records, first, &mut results.errors, refused);
+                self.decode(codes, records, first, rejected);
+                self.compare(records, first, &mut results.errors, rejected);
             }
             if plan.reconstruct == ReconstructionMode::Keep {
                 results.reconstructions.extend_from_slice(&self.decoded);
@@ -389,26 +398,32 @@ impl EncodeTransform {
     }
 
     /// Decodes a slice into `self.decoded`.
-    fn decode(&mut self, codes: &[f32], records: &[f32], first: usize, refused: &mut RejectedRows) {
+    fn decode(
+        &mut self,
+        codes: &[f32],
+        records: &[f32],
+        first: usize,
+        rejected: &mut RejectedRows,
+    ) {
         let len = values(&self.params.row).unwrap_or_default().max(1);
         self.decoded.clear();
         self.decoded.reserve(records.len());
         match &mut self.decoder {
             Some(decoder) => {
                 let failures = decoder.run_rows(codes, &[self.params.code], len, &mut self.decoded);
-                reject_model_failures(failures, first, refused);
+                reject_model_failures(failures, first, rejected);
             }
             None => self.decoded.extend_from_slice(codes),
         }
     }
 
-    /// Adds the error of each record of a slice that is decoded.
+    /// Appends the error of each record of a decoded slice to `errors`.
     fn compare(
         &self,
         records: &[f32],
         first: usize,
         errors: &mut Vec<f32>,
-        refused: &mut RejectedRows,
+        rejected: &mut RejectedRows,
     ) {
         let (loss, len) = (
             self.params.model.loss(),
@@ -422,14 +437,14 @@ impl EncodeTransform {
             let error = loss.error(target, output) as f32;
             if !error.is_finite() {
                 let reason = "the reconstruction error is not finite".to_owned();
-                refused.add(first + row, (RejectCode::NotFinite, reason));
+                rejected.add(first + row, (RejectCode::NotFinite, reason));
             }
             errors.push(error);
         }
     }
 }
 
-/// What comes of a batch, record after record.
+/// The results of a batch, record by record.
 #[derive(Default)]
 struct EncodedRows {
     codes: Vec<f32>,
@@ -460,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tensor_column_becomes_a_latent() {
+    fn tensor_column_is_replaced_by_latent() {
         let (out, rejects) = run::<EncodeConfig>(
             PAIRS,
             "{}",
@@ -472,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_is_the_models_loss_and_the_reconstruction_may_stay() {
+    fn error_is_the_loss_and_reconstruction_is_optional() {
         let options =
             r#"{"reconstruct": true, "keep_reconstruction": true, "keep": true, "to": "code"}"#;
         let batch = tensors(&[2, 2], &[1., 3., 5., 5.]);
@@ -495,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_in_one_piece_encodes_and_where_shapes_agree_reconstructs() {
+    fn network_in_one_file_encodes_and_reconstructs() {
         let (out, _) = run::<EncodeConfig>(
             "model = 'picky.onnx'",
             r#"{"reconstruct": true}"#,
@@ -506,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_not_finite_before_or_after_are_rejected() {
+    fn rows_with_non_finite_input_or_code_are_rejected() {
         let log = "encoder = 'log.onnx'";
         let batch = tensors(
             &[2],
@@ -518,13 +533,13 @@ mod tests {
         expect![[r#"
             1: not_finite: `x` holds a value that is not finite
             4: not_finite: `x` holds a value that is not finite
-            2: not_finite: the model gave a code that is not finite
-            3: not_finite: the model gave a code that is not finite"#]]
+            2: not_finite: the model returned a code that is not finite
+            3: not_finite: the model returned a code that is not finite"#]]
         .assert_eq(&reasons(&rejects));
     }
 
     #[test]
-    fn rows_on_which_the_model_fails_are_rejected_and_the_others_go_on() {
+    fn only_rows_on_which_the_model_fails_are_rejected() {
         let batch = tensors(&[2], &[1., 2., 60., 0., 3., 4.]);
         let options = r#"{"reconstruct": true, "keep_reconstruction": true}"#;
         let (out, rejects) = run::<EncodeConfig>("model = 'picky.onnx'", options, batch);
@@ -537,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_without_rows_stays_one() {
+    fn empty_batch_stays_empty() {
         let empty = part(&tensors(&[4], &[0.; 4]), 0, 0);
         let (out, _) = run::<EncodeConfig>(
             PAIRS,
@@ -548,7 +563,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_column_that_fits_is_found() {
+    fn only_fitting_column_is_selected() {
         let (a, b) = (tensors(&[3], &[0.; 3]), tensors(&[4], &[1., 2., 3., 4.]));
         let of_two = of([
             (
@@ -565,22 +580,22 @@ mod tests {
     }
 
     #[test]
-    fn metrics_are_told_of_the_model_where_there_is_an_error() {
+    fn model_is_named_for_metrics_if_error_is_computed() {
         let batch = tensors(&[4], &[0.; 4]);
         assert_eq!(
             plan::<EncodeConfig>(PAIRS, "{}", &batch).unwrap().model(),
             None
         );
-        let told = plan::<EncodeConfig>(PAIRS, r#"{"reconstruct": true}"#, &batch).unwrap();
-        assert_eq!(told.model(), Some("tested"));
+        let planned = plan::<EncodeConfig>(PAIRS, r#"{"reconstruct": true}"#, &batch).unwrap();
+        assert_eq!(planned.model(), Some("tested"));
         assert_eq!(
-            told.summary(),
+            planned.summary(),
             "model tested: [4] to a code of 2, reconstruction_error in mse"
         );
     }
 
     #[test]
-    fn every_fault_is_named() {
+    fn faults_of_options_are_reported_by_key() {
         let check = |model: &str, options: &str, batch: &Batch, expected: Expect| {
             expected.assert_eq(&faults::<EncodeConfig>(model, options, batch));
         };
@@ -590,7 +605,8 @@ mod tests {
             "{}",
             &three,
             expect![
-                "column: column `x`: its records have the shape [3], but the model `tested` takes [4]"
+                "column: column `x`: its records have the shape [3], but the model `tested` \
+                 takes [4]"
             ],
         );
         check(
@@ -598,14 +614,14 @@ mod tests {
             r#"{"column": "y", "keep_reconstruction": true}"#,
             &four,
             expect![[r#"
-            keep_reconstruction: there is none to keep; set `reconstruct = true` as well
+            keep_reconstruction: requires `reconstruct = true`
             column: no column `y`; the input has: x"#]],
         );
         check(
             PAIRS,
             r#"{"keep": true, "to": "x"}"#,
             &four,
-            expect!["to: the input has a column `x` already"],
+            expect!["to: the input already has a column `x`; choose another name"],
         );
         check(
             "encoder = 'encoder.onnx'",
@@ -618,7 +634,8 @@ mod tests {
             r#"{"reconstruct": true}"#,
             &four,
             expect![
-                "reconstruct: the model gives the shape [2] for records of shape [4]: that is no reconstruction"
+                "reconstruct: the model returns the shape [2] for records of shape [4], which is \
+                 not a reconstruction"
             ],
         );
         check(
@@ -626,7 +643,8 @@ mod tests {
             "{}",
             &images(&[[2, 2, 3]], |_, _| 0.),
             expect![
-                "column: column `x`: every record has a shape of its own, but codes have one size; give `pixels` a `size`"
+                "column: column `x`: its records have different shapes, but an encoder takes one \
+                 shape; set `size` in the `pixels` stage"
             ],
         );
         let pixels = tensors(&[2, 2, 3], &[0.; 12]);
@@ -636,9 +654,10 @@ mod tests {
             "model = 'blur.onnx'",
             "{}",
             &pixels,
-            expect![[
-                r#"column: column `x`: its pixels are rgb nchw in [0, 1], but the model takes rgb nhwc in [0, 1]; give `model = "tested"` to its `pixels` stage"#
-            ]],
+            expect![
+                "column: column `x`: its pixels are rgb nchw in [0, 1], but the model takes rgb \
+                 nhwc in [0, 1]; set `model = \"tested\"` in its `pixels` stage"
+            ],
         );
     }
 }

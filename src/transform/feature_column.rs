@@ -1,4 +1,4 @@
-//! A numeric column on its way into a vector: what it lacks, and its values.
+//! A numeric column of a feature vector: the check of its rows, and the scaling of its values.
 
 use std::sync::Arc;
 
@@ -12,40 +12,40 @@ use crate::batch::RejectCode;
 use crate::error::StageError;
 use crate::system::simd_dispatch;
 
-/// Vectors that are filled column by column at a time: so few that they stay in the cache between
+/// The number of vectors that are filled together, column by column. They stay in the cache between
 /// two columns.
 pub(super) const BLOCK: usize = 32;
 
-/// A column that goes into the vector.
+/// A column that is a part of the vector.
 #[derive(Debug, Clone)]
 pub(super) struct FeatureColumn {
     pub(super) name: String,
-    /// Its place in the input.
+    /// The index of the column in the input.
     pub(super) index: usize,
-    /// The place of its first value in the vector.
+    /// The index of the first value of the column in the vector.
     pub(super) start: usize,
-    /// How many values it gives.
+    /// The number of values of the column in the vector.
     pub(super) len: usize,
-    /// Whether its rows are lists.
+    /// Whether the rows of the column are lists.
     pub(super) list: bool,
 }
 
 impl FeatureColumn {
-    /// Refuses the rows that are null, or hold a null, or are lists of another length.
-    pub(super) fn check(&self, column: &ArrayRef, refused: &mut RejectedRows) {
+    /// Rejects the rows that are null, contain a null, or are lists of another length.
+    pub(super) fn check(&self, column: &ArrayRef, rejected: &mut RejectedRows) {
         let has_nulls = column.null_count() > 0 || (self.list && item_nulls(column));
         let same_length = matches!(column.data_type(), DataType::FixedSizeList(..)) || !self.list;
         if !has_nulls && same_length {
             return;
         }
         for row in 0..column.len() {
-            if let Some(refusal) = self.refusal(column, row) {
-                refused.add(row, refusal);
+            if let Some(reason) = self.reject_reason(column, row) {
+                rejected.add(row, reason);
             }
         }
     }
 
-    fn refusal(&self, column: &ArrayRef, row: usize) -> Option<RejectReason> {
+    fn reject_reason(&self, column: &ArrayRef, row: usize) -> Option<RejectReason> {
         if column.is_null(row) {
             return Some((RejectCode::Missing, format!("`{}` is null", self.name)));
         }
@@ -63,7 +63,7 @@ impl FeatureColumn {
             .then(|| (RejectCode::Missing, format!("`{}` holds a null", self.name)))
     }
 
-    /// The values, `len` a row; the rows are known to be complete.
+    /// The values, `len` per row. All rows must have passed [`FeatureColumn::check`].
     pub(super) fn values(&self, column: &ArrayRef) -> Result<FeatureValues, StageError> {
         let values = if self.list {
             let fixed = column
@@ -73,7 +73,7 @@ impl FeatureColumn {
                 Some(list) => Arc::clone(list.values()),
                 None => {
                     let item = Arc::new(Field::new_list_field(DataType::Float64, true));
-                    // The plan bounds the length by what an `i32` holds.
+                    // The plan limits the length to the range of `i32`.
                     let len = i32::try_from(self.len).unwrap_or(i32::MAX);
                     let lists = cast(column, &DataType::FixedSizeList(item, len))?;
                     Arc::clone(lists.as_fixed_size_list().values())
@@ -93,7 +93,8 @@ impl FeatureColumn {
         })
     }
 
-    /// All rows of a column that is the whole vector, scaled as [`FeatureColumn::write`] does.
+    /// Scales all rows of a column that makes up the complete vector, as [`FeatureColumn::write`]
+    /// does.
     pub(super) fn scaled(&self, values: &FeatureValues, affine: &[(f64, f64)]) -> Vec<f32> {
         match values {
             FeatureValues::Float32(values) => simd_dispatch(|| self.scaled_from(values, affine)),
@@ -114,9 +115,9 @@ impl FeatureColumn {
         vectors
     }
 
-    /// Writes a column's rows into the block of at most [`BLOCK`] vectors that begins at row
-    /// `first`, scaled; `affine` holds scale and offset of each of its values. Counts in float64,
-    /// and rounds once.
+    /// Writes the scaled values of the column into the block of at most [`BLOCK`] vectors that
+    /// starts at row `first`. `affine` holds the scale and offset of each value of the column. The
+    /// computation is in float64 and rounds once.
     pub(super) fn write(
         &self,
         values: &FeatureValues,
@@ -144,14 +145,16 @@ impl FeatureColumn {
         block: &mut [f32],
     ) {
         if let &[(scale, offset)] = affine {
-            // All of them side by side, in vector registers, before each goes to its place.
+            // All values are scaled in vector registers before they are written to their positions.
             let mut scaled = [0.0; BLOCK];
             scaled
                 .iter_mut()
                 .zip(values)
                 .for_each(|(to, &value)| *to = (value.into() * scale + offset) as f32);
-            let places = block.iter_mut().skip(self.start).step_by(width);
-            return places.zip(scaled).for_each(|(place, value)| *place = value);
+            let positions = block.iter_mut().skip(self.start).step_by(width);
+            return positions
+                .zip(scaled)
+                .for_each(|(position, value)| *position = value);
         }
         let vectors = block
             .chunks_exact_mut(width)
@@ -164,7 +167,7 @@ impl FeatureColumn {
     }
 }
 
-/// What a column gives, without nulls.
+/// The values of a column without nulls.
 pub(super) enum FeatureValues {
     Float32(ScalarBuffer<f32>),
     Float64(ScalarBuffer<f64>),

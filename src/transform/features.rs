@@ -1,5 +1,4 @@
-//! The transform `features`: chooses numeric columns, scales them, puts them into one vector
-//! column.
+//! The transform `features`: scales numeric columns and combines them into one vector column.
 
 use std::sync::Arc;
 
@@ -12,47 +11,48 @@ use super::feature_column::{BLOCK, FeatureColumn};
 use super::rows::{RejectedRows, append, find};
 use super::{Transform, TransformConfig, TransformPlan};
 use crate::batch::{Batch, RejectCode, RejectCollector};
-use crate::error::{ConfigError, StageError};
+use crate::error::{ConfigError, RecordFaults, StageError};
 use crate::model::{FeatureInput, Scaling};
 use crate::plan_context::PlanContext;
 use crate::tensor::{all_finite, fixed_column, fixed_values, vector_field};
 
-/// The options: the columns and their scaling, or the model whose card knows both.
+/// Options of `features`: the columns and their scaling, or the model whose card contains both.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct FeaturesConfig {
-    /// The columns, in the order of the vector: numbers, truth values (1 and 0), or lists, which
-    /// give all their values. Not needed where the model's card names them.
+    /// The columns, in the order of the vector: numbers, booleans (1 and 0), or lists, of which all
+    /// values are used. Not required if the model card lists them.
     #[schemars(extend("x-changes-rows" = true))]
     pub columns: Vec<String>,
-    /// Take columns and scaling from this model's card.
-    // Its digest stands for it.
+    /// The model from whose card the columns and the scaling are taken.
+    // The digest of the model is part of the fingerprint instead of its name.
     #[schemars(extend("x-changes-rows" = false))]
     pub model: Option<String>,
-    /// How values are scaled, where no model says: `none`, `standard` (with `mean` and `std`) or
-    /// `min_max` (with `min` and `max`).
+    /// The scaling of the values, if no model defines it: `none`, `standard` (with `mean` and
+    /// `std`) or `min_max` (with `min` and `max`). Default: none.
     #[schemars(extend("x-changes-rows" = true))]
     pub scaling: Option<ScalingMethod>,
-    /// For `standard`: subtracted, one number per value of the vector.
+    /// For `standard`: the mean that is subtracted, one number per value of the vector.
     #[schemars(extend("x-changes-rows" = true))]
     pub mean: Vec<f64>,
-    /// For `standard`: divided by, one number per value of the vector.
+    /// For `standard`: the standard deviation by which values are divided, one number per value of
+    /// the vector.
     #[schemars(extend("x-changes-rows" = true))]
     pub std: Vec<f64>,
-    /// For `min_max`: what becomes 0, one number per value of the vector.
+    /// For `min_max`: the value that becomes 0, one number per value of the vector.
     #[schemars(extend("x-changes-rows" = true))]
     pub min: Vec<f64>,
-    /// For `min_max`: what becomes 1, one number per value of the vector.
+    /// For `min_max`: the value that becomes 1, one number per value of the vector.
     #[schemars(extend("x-changes-rows" = true))]
     pub max: Vec<f64>,
-    /// Values of the whole vector; needed only for a column of lists whose length is not fixed,
-    /// without scaling.
+    /// The number of values of the vector; required only for a column of lists without a fixed
+    /// length, if there is no scaling.
     #[schemars(extend("x-changes-rows" = true))]
     pub width: Option<usize>,
-    /// The name of the vector column.
+    /// The name of the vector column. Default: features.
     #[schemars(extend("x-changes-rows" = true))]
     pub to: String,
-    /// Keep the columns that were used.
+    /// Whether to keep the columns that are used. Default: false.
     #[schemars(extend("x-changes-rows" = true))]
     pub keep: bool,
 }
@@ -74,16 +74,16 @@ impl Default for FeaturesConfig {
     }
 }
 
-/// Methods of scaling.
+/// The methods of scaling.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ScalingMethod {
-    /// Values stay as they are.
+    /// Values are not scaled.
     #[default]
     None,
     /// `(value - mean) / std`.
     Standard,
-    /// `(value - min) / (max - min)`; values outside the range leave 0..1.
+    /// `(value - min) / (max - min)`; values outside the range are not clipped to 0..1.
     MinMax,
 }
 
@@ -94,7 +94,7 @@ impl TransformConfig for FeaturesConfig {
         context: &PlanContext,
     ) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let mut faults = self.unused();
-        let chosen = match &self.model {
+        let selected = match &self.model {
             None => FeatureInput {
                 columns: self.columns.clone(),
                 scaling: self.scaling(&mut faults),
@@ -103,14 +103,14 @@ impl TransformConfig for FeaturesConfig {
                 let model = context
                     .model(name)
                     .map_err(|more| faults.iter().cloned().chain(more).collect::<Vec<_>>())?;
-                let taken = model
+                let declared = model
                     .feature_input()
-                    .ok_or_else(|| format!("model `{name}` takes no feature records"));
-                let chosen = taken.and_then(|input| self.for_model(input));
-                chosen.map_err(|message| vec![ConfigError::new("model", message)])?
+                    .ok_or_else(|| format!("the model `{name}` does not take feature records"));
+                let selected = declared.and_then(|input| self.for_model(input));
+                selected.map_err(|message| vec![ConfigError::new("model", message)])?
             }
         };
-        let planned = FeaturesTransform::new(self, input, chosen, &mut faults);
+        let planned = FeaturesTransform::new(self, input, selected, &mut faults);
         match planned {
             Some(planned) if faults.is_empty() => {
                 self.width = Some(planned.width);
@@ -125,7 +125,7 @@ impl TransformConfig for FeaturesConfig {
 }
 
 impl FeaturesConfig {
-    /// Faults for options that the others leave without effect.
+    /// Faults of options that have no effect with the other options.
     fn unused(&self) -> Vec<ConfigError> {
         let method = self.scaling.unwrap_or_default();
         let lists = [
@@ -134,10 +134,10 @@ impl FeaturesConfig {
             ("min", &self.min, ScalingMethod::MinMax),
             ("max", &self.max, ScalingMethod::MinMax),
         ];
-        let idle = lists
+        let unused = lists
             .into_iter()
             .filter(|(_, list, owner)| !list.is_empty() && *owner != method);
-        let mut faults: Vec<ConfigError> = idle
+        let mut faults: Vec<ConfigError> = unused
             .map(|(key, _, owner)| {
                 let owner = if owner == ScalingMethod::Standard {
                     "standard"
@@ -150,13 +150,13 @@ impl FeaturesConfig {
         if self.model.is_some() && self.scaling.is_some() {
             faults.push(ConfigError::new(
                 "scaling",
-                "the model says already how its input is scaled; leave this out",
+                "the model already defines the scaling of its input; leave this out",
             ));
         }
         faults
     }
 
-    /// The scaling as written; its lists are sound and of equal length where no fault is added.
+    /// The scaling as written. If no fault is added, its lists are valid and have equal lengths.
     fn scaling(&self, faults: &mut Vec<ConfigError>) -> Scaling {
         let (low, high) = match self.scaling.unwrap_or_default() {
             ScalingMethod::None => return Scaling::None,
@@ -166,7 +166,7 @@ impl FeaturesConfig {
         if low.1.len() != high.1.len() || low.1.is_empty() {
             let lengths = format!("met {} and {}", low.1.len(), high.1.len());
             let message = format!(
-                "`{}` and `{}` need one number per value; {lengths}",
+                "`{}` and `{}` require one number per value; {lengths}",
                 low.0, high.0
             );
             faults.push(ConfigError::new(low.0, message));
@@ -201,7 +201,7 @@ impl FeaturesConfig {
         }
     }
 
-    /// The model's input, with the columns of the options where the model does not name its own.
+    /// The input of the model, with the columns of the options if the model does not list columns.
     fn for_model(&self, input: &FeatureInput) -> Result<FeatureInput, String> {
         match (input.columns.is_empty(), self.columns.is_empty()) {
             (false, true) => Ok(input.clone()),
@@ -209,9 +209,9 @@ impl FeaturesConfig {
                 columns: self.columns.clone(),
                 scaling: input.scaling.clone(),
             }),
-            (false, false) => Err(
-                "the model's card names its columns; leave `columns` out, or the model".to_owned(),
-            ),
+            (false, false) => {
+                Err("the model card lists the columns; leave out `columns` or `model`".to_owned())
+            }
         }
     }
 }
@@ -221,7 +221,7 @@ struct FeaturesTransform {
     columns: Vec<FeatureColumn>,
     width: usize,
     scaling: Scaling,
-    /// Places of the columns that stay.
+    /// The indices of the columns that are kept.
     kept: Vec<usize>,
     schema: SchemaRef,
 }
@@ -230,23 +230,23 @@ impl FeaturesTransform {
     fn new(
         config: &FeaturesConfig,
         input: &Schema,
-        chosen: FeatureInput,
+        selected: FeatureInput,
         faults: &mut Vec<ConfigError>,
     ) -> Option<Self> {
-        let key = if chosen.columns == config.columns {
+        let key = if selected.columns == config.columns {
             "columns"
         } else {
             "model"
         };
-        if chosen.columns.is_empty() {
+        if selected.columns.is_empty() {
             faults.push(ConfigError::new(
                 key,
-                "no column is chosen; list the numeric columns that make up the vector",
+                "no column is selected; list the numeric columns of the vector",
             ));
             return None;
         }
-        let width = config.width.or_else(|| scaled_values(&chosen.scaling));
-        let columns = resolve(input, key, &chosen.columns, width, faults)?;
+        let width = config.width.or_else(|| scaled_values(&selected.scaling));
+        let columns = resolve(input, key, &selected.columns, width, faults)?;
         let found = columns.iter().map(|column| column.len).sum();
         if let Some(width) = config.width.filter(|&width| width != found) {
             faults.push(ConfigError::new(
@@ -254,10 +254,10 @@ impl FeaturesTransform {
                 format!("is {width}, but the columns hold {found} values"),
             ));
         }
-        if let Some(scaled) = scaled_values(&chosen.scaling).filter(|&scaled| scaled != found) {
+        if let Some(scaled) = scaled_values(&selected.scaling).filter(|&scaled| scaled != found) {
             faults.push(ConfigError::new(
                 key,
-                format!("the columns hold {found} values, but the scaling is for {scaled}"),
+                format!("the columns hold {found} values, but the scaling has {scaled}"),
             ));
         }
         let used = |index: &usize| columns.iter().any(|column| column.index == *index);
@@ -269,20 +269,18 @@ impl FeaturesTransform {
                 .map(|&index| input.field(index).clone())
                 .collect::<Vec<Field>>(),
         );
-        let schema = append(&stays, "to", vector_field(&config.to, found))
-            .map_err(|fault| faults.push(fault))
-            .ok()?;
+        let schema = faults.record(append(&stays, "to", vector_field(&config.to, found)))?;
         Some(Self {
             columns,
             width: found,
-            scaling: chosen.scaling,
+            scaling: selected.scaling,
             kept,
             schema,
         })
     }
 }
 
-/// How many values a scaling is for, where it says.
+/// The number of values of a scaling; `None` without scaling.
 fn scaled_values(scaling: &Scaling) -> Option<usize> {
     match scaling {
         Scaling::None => None,
@@ -292,8 +290,8 @@ fn scaled_values(scaling: &Scaling) -> Option<usize> {
     }
 }
 
-/// The columns with their places in the vector; one list of unknown length takes what the others
-/// leave of `width`.
+/// Finds the columns and their positions in the vector. One column of lists of unknown length takes
+/// the rest of `width`.
 fn resolve(
     input: &Schema,
     key: &str,
@@ -309,7 +307,7 @@ fn resolve(
             Ok((index, _)) if found.iter().any(|(_, earlier, ..)| *earlier == index) => {
                 faults.push(ConfigError::new(
                     key,
-                    format!("column `{name}` is chosen twice"),
+                    format!("column `{name}` is listed twice"),
                 ));
             }
             Ok((index, field)) => match length(field.data_type()) {
@@ -322,46 +320,49 @@ fn resolve(
         }
     }
     let fixed: usize = found.iter().filter_map(|(_, _, len, _)| *len).sum();
-    let open: Vec<&str> = found
+    let variable: Vec<&str> = found
         .iter()
         .filter(|(_, _, len, _)| len.is_none())
         .map(|(name, ..)| *name)
         .collect();
-    let rest = match (open.as_slice(), width) {
+    let rest = match (variable.as_slice(), width) {
         ([], _) => 0,
         ([_], Some(width)) if width > fixed => width - fixed,
         _ => {
             let message = format!(
-                "lists of no fixed length: {}; give `width`, for one such column",
-                open.join(", ")
+                "lists without a fixed length: {}; set `width`, for one such column only",
+                variable.join(", ")
             );
             faults.push(ConfigError::new(key, message));
             0
         }
     };
     let mut start = 0;
-    let columns = found.into_iter().map(|(name, index, len, list)| {
-        let column = FeatureColumn {
+    let mut columns = Vec::with_capacity(found.len());
+    for (name, index, len, list) in found {
+        let len = len.unwrap_or(rest);
+        columns.push(FeatureColumn {
             name: name.to_owned(),
             index,
             start,
-            len: len.unwrap_or(rest),
+            len,
             list,
-        };
-        start += column.len;
-        column
-    });
-    let columns = columns.collect();
+        });
+        start += len;
+    }
     if i32::try_from(start).is_err() {
         faults.push(ConfigError::new(
             key,
-            format!("{start} values are more than a vector can hold"),
+            format!(
+                "{start} values exceed the maximum of a vector, {}",
+                i32::MAX
+            ),
         ));
     }
     (faults.len() == before).then_some(columns)
 }
 
-/// How many values a column of this type gives, where that is fixed, and whether it holds lists.
+/// The number of values of a row of this type, if it is fixed, and whether the column holds lists.
 fn length(column: &DataType) -> Result<(Option<usize>, bool), &DataType> {
     let number = |kind: &DataType| kind.is_numeric() || kind == &DataType::Boolean;
     match column {
@@ -387,8 +388,8 @@ impl TransformPlan for FeaturesTransform {
 
     fn summary(&self) -> String {
         let scaling = match self.scaling {
-            Scaling::None => "as they are",
-            Scaling::Standard { .. } => "standardised",
+            Scaling::None => "not scaled",
+            Scaling::Standard { .. } => "standardized",
             Scaling::MinMax { .. } => "scaled to 0..1",
         };
         format!(
@@ -406,7 +407,7 @@ impl Transform for FeaturesTransform {
             column.check(batch.records.column(column.index), &mut incomplete);
         }
         let batch = incomplete.remove_from(batch, rejects)?;
-        let vectors = match self.whole(&batch.records) {
+        let vectors = match self.reused_column(&batch.records) {
             Some(vectors) => vectors,
             None => fixed_column(self.width, self.gather(&batch.records)?)?,
         };
@@ -422,8 +423,9 @@ impl Transform for FeaturesTransform {
 }
 
 impl FeaturesTransform {
-    /// The one column that is the vector already, without a copy of its values.
-    fn whole(&self, records: &RecordBatch) -> Option<ArrayRef> {
+    /// Returns a column that already equals the vector, without a copy of its values; `None` if
+    /// there is no such column.
+    fn reused_column(&self, records: &RecordBatch) -> Option<ArrayRef> {
         let ([only], Scaling::None) = (self.columns.as_slice(), &self.scaling) else {
             return None;
         };
@@ -440,10 +442,10 @@ impl FeaturesTransform {
         Some(Arc::new(vectors))
     }
 
-    /// The vectors, row after row, from columns without nulls.
+    /// Computes the vectors, row by row, from columns without nulls.
     fn gather(&self, records: &RecordBatch) -> Result<Vec<f32>, StageError> {
         let affine: Vec<(f64, f64)> = (0..self.width)
-            .map(|place| self.scaling.affine(place))
+            .map(|index| self.scaling.affine(index))
             .collect();
         let values = self
             .columns
@@ -463,25 +465,25 @@ impl FeaturesTransform {
         Ok(vectors)
     }
 
-    /// Refuses the vectors that hold NaN or infinity, with the column that they came from.
+    /// Rejects the vectors that contain NaN or infinity, and names the column of the value.
     fn not_finite(&self, vectors: &[f32]) -> RejectedRows {
-        let mut refused = RejectedRows::default();
+        let mut rejected = RejectedRows::default();
         if all_finite(vectors) {
-            return refused;
+            return rejected;
         }
         for (row, vector) in vectors.chunks_exact(self.width).enumerate() {
-            let Some(place) = vector.iter().position(|value| !value.is_finite()) else {
+            let Some(index) = vector.iter().position(|value| !value.is_finite()) else {
                 continue;
             };
-            let column = self.columns.iter().rfind(|column| column.start <= place);
+            let column = self.columns.iter().rfind(|column| column.start <= index);
             let name = column.map_or("", |column| column.name.as_str());
             let reason = format!(
-                "`{name}` is not a finite number (value {place} of the vector is {})",
-                vector[place]
+                "`{name}` is not a finite number (value {index} of the vector is {})",
+                vector[index]
             );
-            refused.add(row, (RejectCode::NotFinite, reason));
+            rejected.add(row, (RejectCode::NotFinite, reason));
         }
-        refused
+        rejected
     }
 }
 
@@ -518,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_truth_values_and_lists_stand_in_the_vector_in_the_order_of_the_options() {
+    fn numbers_booleans_and_lists_follow_the_order_of_options() {
         let (out, rejects) =
             run::<FeaturesConfig>(r#"{"columns": ["flag", "list", "n"], "width": 4}"#, mixed());
         assert_eq!(
@@ -542,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn scaling_counts_in_float64_before_it_rounds() {
+    fn scaling_is_computed_in_float64() {
         let input = batch([
             ("a", floats(&[1e9 + 1.0, 1e9 - 1.0])),
             ("b", floats(&[5.0, 7.0])),
@@ -553,7 +555,8 @@ mod tests {
             vectors(&run::<FeaturesConfig>(standard, input.clone()).0),
             [0.5, 0.0, -0.5, 0.5]
         );
-        let min_max = r#"{"columns": ["b", "a"], "scaling": "min_max", "min": [5, 999999999], "max": [6, 1000000001]}"#;
+        let min_max = r#"{"columns": ["b", "a"], "scaling": "min_max",
+            "min": [5, 999999999], "max": [6, 1000000001]}"#;
         assert_eq!(
             vectors(&run::<FeaturesConfig>(min_max, input).0),
             [0.0, 1.0, 2.0, 0.0]
@@ -561,7 +564,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vector_column_passes_without_a_copy_of_its_values() {
+    fn vector_column_is_reused_without_copy() {
         let column = fixed_column(2, vec![1.0, 2.0, 3.0, 4.0]).unwrap();
         let input = of([(vector_field("x", 2), column)]);
         let before = fixed_values(input.records.column(0)).unwrap().as_ptr();
@@ -571,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn records_that_lack_a_value_are_refused_with_the_column_that_lacks_it() {
+    fn records_with_missing_values_are_rejected_by_column() {
         let lists = LargeListArray::from_iter_primitive::<Float32Type, _, _>([
             Some(vec![Some(1.0), Some(2.0)]),
             None,
@@ -609,7 +612,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vector_column_with_nulls_or_nan_loses_just_those_records() {
+    fn vector_column_rejects_records_with_nulls_or_infinity() {
         let item = Arc::new(Field::new("element", DataType::Float32, true));
         let values = Float32Array::from(vec![
             Some(1.0),
@@ -626,11 +629,14 @@ mod tests {
             (vectors(&out), out.row_ordinals.as_slice()),
             (&[1.0, 2.0][..], &[0][..])
         );
-        assert_eq!(rejects.len(), 2);
+        expect![[r#"
+            1: missing: `x` holds a null
+            2: not_finite: `x` is not a finite number (value 0 of the vector is inf)"#]]
+        .assert_eq(&reasons(&rejects));
     }
 
     #[test]
-    fn a_batch_without_rows_comes_out_in_the_planned_schema() {
+    fn empty_batch_has_the_planned_schema() {
         for options in [
             r#"{"columns": ["n", "list"], "width": 3}"#,
             r#"{"columns": ["n"]}"#,
@@ -641,14 +647,14 @@ mod tests {
     }
 
     #[test]
-    fn slices_of_a_batch_give_the_same_vectors() {
+    fn slice_of_a_batch_has_the_vectors_of_its_rows() {
         let options = r#"{"columns": ["list", "n"], "width": 3}"#;
         let (out, _) = run::<FeaturesConfig>(options, part(&mixed(), 1, 3));
         assert_eq!(vectors(&out), [3.0, 4.0, 20.0, 5.0, 6.0, 30.0]);
     }
 
     #[test]
-    fn the_models_card_names_columns_and_scaling() {
+    fn model_card_defines_columns_and_scaling() {
         let scaling = Scaling::Standard {
             mean: vec![20.0],
             std: vec![10.0],
@@ -657,12 +663,12 @@ mod tests {
             columns: vec!["n".to_owned()],
             scaling,
         };
-        let chosen = FeaturesConfig::default().for_model(&card).unwrap();
+        let selected = FeaturesConfig::default().for_model(&card).unwrap();
         let mut faults = Vec::new();
         let plan = FeaturesTransform::new(
             &FeaturesConfig::default(),
             &mixed().records.schema(),
-            chosen,
+            selected,
             &mut faults,
         )
         .unwrap();
@@ -676,7 +682,10 @@ mod tests {
             columns: vec!["n".to_owned()],
             ..FeaturesConfig::default()
         };
-        assert!(both.for_model(&card).is_err());
+        assert_eq!(
+            both.for_model(&card).unwrap_err(),
+            "the model card lists the columns; leave out `columns` or `model`"
+        );
         let bare = FeatureInput {
             columns: vec![],
             ..card
@@ -685,7 +694,7 @@ mod tests {
     }
 
     #[test]
-    fn a_column_that_the_model_needs_and_the_input_lacks_is_a_fault_of_the_model() {
+    fn missing_column_of_the_model_is_a_fault_at_model() {
         let card = FeatureInput {
             columns: vec!["duration".to_owned()],
             scaling: Scaling::None,
@@ -705,44 +714,43 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_named() {
+    fn faults_of_options_are_reported_by_key() {
         let check = |options: &str, expected: Expect| {
             expected.assert_eq(&faults::<FeaturesConfig>(options, &mixed()))
         };
         check(
             "{}",
-            expect![
-                "columns: no column is chosen; list the numeric columns that make up the vector"
-            ],
+            expect!["columns: no column is selected; list the numeric columns of the vector"],
         );
         check(
             r#"{"columns": ["name", "m", "n", "n", "list"], "mean": [1], "to": "n"}"#,
             expect![[r#"
-                mean: has no effect without scaling = "standard"
-                columns: column `name` holds Utf8, not numbers
-                columns: no column `m`; the input has: name, n, flag, list
-                columns: column `n` is chosen twice
-                columns: lists of no fixed length: list; give `width`, for one such column"#]],
+            mean: has no effect without scaling = "standard"
+            columns: column `name` holds Utf8, not numbers
+            columns: no column `m`; the input has: name, n, flag, list
+            columns: column `n` is listed twice
+            columns: lists without a fixed length: list; set `width`, for one such column only"#]],
         );
         check(
             r#"{"columns": ["n"], "scaling": "standard", "mean": [1, 2], "std": [0]}"#,
             expect![[r#"
-                mean: `mean` and `std` need one number per value; met 2 and 1
+                mean: `mean` and `std` require one number per value; met 2 and 1
                 std: must be above 0; for a column that never changes, write 1
-                columns: the columns hold 1 values, but the scaling is for 2"#]],
+                columns: the columns hold 1 values, but the scaling has 2"#]],
         );
         check(
-            r#"{"columns": ["n", "flag"], "scaling": "min_max", "min": [0], "max": [0], "width": 3, "to": "name"}"#,
+            r#"{"columns": ["n", "flag"], "scaling": "min_max", "min": [0], "max": [0],
+                "width": 3, "to": "name"}"#,
             expect![[r#"
                 max: must be above `min`; for a column that never changes, write min + 1
                 width: is 3, but the columns hold 2 values
-                columns: the columns hold 2 values, but the scaling is for 1
-                to: the input has a column `name` already; choose another name"#]],
+                columns: the columns hold 2 values, but the scaling has 1
+                to: the input already has a column `name`; choose another name"#]],
         );
         check(
             r#"{"model": "kdd", "scaling": "none"}"#,
             expect![[r#"
-                scaling: the model says already how its input is scaled; leave this out
+                scaling: the model already defines the scaling of its input; leave this out
                 model: no model `kdd`: the pipeline declares none; add [models.kdd]"#]],
         );
     }

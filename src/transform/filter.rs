@@ -1,4 +1,4 @@
-//! The transform `filter`: keeps the records for which a comparison on a column holds.
+//! The transform `filter`: keeps the records that satisfy a comparison on a column.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ use serde_json::Value;
 use super::rows::find;
 use super::{Transform, TransformConfig, TransformPlan};
 use crate::batch::{Batch, RejectCollector};
-use crate::error::{ConfigError, StageError};
+use crate::error::{ConfigError, RecordFaults, StageError};
 use crate::plan_context::PlanContext;
 
-/// The options: a column, and exactly one comparison. Records that do not pass are dropped, not
-/// rejected; so are those whose value is null.
+/// Options of `filter`: a column, and exactly one comparison. Records that do not satisfy it, or
+/// whose value is null, are dropped, not rejected.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 pub struct FilterConfig {
-    /// The column to look at: of numbers, strings or truth values.
+    /// The column to compare, which holds numbers, strings or booleans.
     #[schemars(extend("x-changes-rows" = true))]
     pub column: String,
     /// Keep values greater than this number.
@@ -45,12 +45,12 @@ pub struct FilterConfig {
     #[schemars(schema_with = "number")]
     #[schemars(extend("x-changes-rows" = true))]
     pub at_most: Option<Value>,
-    /// Keep values equal to this number, string or truth value.
+    /// Keep values equal to this number, string or boolean.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "literal")]
     #[schemars(extend("x-changes-rows" = true))]
     pub equals: Option<Value>,
-    /// Keep values other than this number, string or truth value.
+    /// Keep values other than this number, string or boolean.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "literal")]
     #[schemars(extend("x-changes-rows" = true))]
@@ -72,10 +72,8 @@ impl TransformConfig for FilterConfig {
         _context: &PlanContext,
     ) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let mut faults = Vec::new();
-        let column = find(input, "column", &self.column)
-            .map_err(|fault| faults.push(fault))
-            .ok();
-        let comparison = self.comparison().map_err(|fault| faults.push(fault)).ok();
+        let column = faults.record(find(input, "column", &self.column));
+        let comparison = faults.record(self.comparison());
         let (Some((index, field)), Some((operator, value))) = (column, comparison) else {
             return Err(faults);
         };
@@ -84,7 +82,7 @@ impl TransformConfig for FilterConfig {
         let summary = format!(
             "keeps records where {} is {} {value}",
             self.column,
-            operator.words()
+            operator.description()
         );
         Ok(Box::new(FilterTransform {
             index,
@@ -117,11 +115,11 @@ impl FilterConfig {
             (Some(only), None) => Ok(only),
             (None, _) => Err(ConfigError::new(
                 "",
-                format!("there is no comparison; give one of {known}"),
+                format!("a comparison is missing; set one of {known}"),
             )),
             (Some(_), Some((second, _))) => Err(ConfigError::new(
                 second.name(),
-                "there is a comparison already; give one, and chain filters for more",
+                "is a second comparison; a filter has one, so use several filters",
             )),
         }
     }
@@ -149,7 +147,7 @@ impl ComparisonOperator {
         }
     }
 
-    fn words(self) -> &'static str {
+    fn description(self) -> &'static str {
         match self {
             Self::AtLeast => "at least",
             Self::AtMost => "at most",
@@ -175,19 +173,19 @@ impl ComparisonOperator {
     }
 }
 
-/// What values are compared with, in the column's own type.
+/// The bound of a comparison, in the type of the column.
 #[derive(Clone)]
 enum ComparisonBound {
-    /// Floating point compares as IEEE 754 says, which Arrow's kernels do not: they order NaN and
-    /// -0.0 too.
+    /// Floating-point values are compared according to IEEE 754. Arrow's kernels instead use a
+    /// total order of NaN and -0.0.
     Float(f64),
-    /// Anything else compares exactly.
+    /// All other values are compared exactly.
     Exact(Scalar<ArrayRef>),
 }
 
 impl ComparisonBound {
-    /// The value as one of the column's type, so that 0.1 is the 0.1 that a column of float32
-    /// holds.
+    /// Converts the value to the type of the column, so that 0.1 equals the 0.1 in a column of
+    /// float32.
     fn new(column: &DataType, operator: ComparisonOperator, value: &Value) -> Result<Self, String> {
         let column = match column {
             DataType::Dictionary(_, value) => value.as_ref(),
@@ -199,8 +197,9 @@ impl ComparisonBound {
             ..CastOptions::default()
         };
         let cast_to = |array: &ArrayRef, to: &DataType| {
-            cast_with_options(array, to, &strict)
-                .map_err(|_| format!("{value} lies beyond the column's {column}"))
+            cast_with_options(array, to, &strict).map_err(|_| {
+                format!("{value} is out of range for the type of the column, {column}")
+            })
         };
         let literal = cast_to(&literal, column)?;
         if operator.orders() && !column.is_numeric() {
@@ -220,7 +219,8 @@ impl ComparisonBound {
     }
 }
 
-/// The value as an array of one, where the column's type can hold its like.
+/// Converts the value to an array of one value; `None` if the type of the column does not match the
+/// value.
 fn array_of(column: &DataType, value: &Value) -> Option<ArrayRef> {
     match value {
         Value::Bool(flag) if column == &DataType::Boolean => {
@@ -230,11 +230,11 @@ fn array_of(column: &DataType, value: &Value) -> Option<ArrayRef> {
             Some(Arc::new(StringArray::from(vec![text.as_str()])))
         }
         Value::Number(number) if column.is_numeric() => {
-            if let Some(whole) = number.as_i64() {
-                return Some(Arc::new(Int64Array::from(vec![whole])));
+            if let Some(integer) = number.as_i64() {
+                return Some(Arc::new(Int64Array::from(vec![integer])));
             }
-            if let Some(whole) = number.as_u64() {
-                return Some(Arc::new(UInt64Array::from(vec![whole])));
+            if let Some(integer) = number.as_u64() {
+                return Some(Arc::new(UInt64Array::from(vec![integer])));
             }
             let fraction = number
                 .as_f64()
@@ -246,19 +246,19 @@ fn array_of(column: &DataType, value: &Value) -> Option<ArrayRef> {
 }
 
 fn mismatch(column: &DataType, operator: ComparisonOperator, value: &Value) -> String {
-    let wanted = match column {
+    let hint = match column {
         DataType::Boolean => "compare it with true or false",
-        _ if column.is_integer() => "compare it with a whole number",
+        _ if column.is_integer() => "compare it with an integer",
         _ if column.is_numeric() => "compare it with a number",
         _ if column.is_string() => "compare it with a string",
         _ => {
             return format!(
-                "the column holds {column}, but only numbers, strings and truth values can be compared"
+                "the column holds {column}, but only numbers, strings and booleans can be compared"
             );
         }
     };
     format!(
-        "the column holds {column}, but `{}` is {value}; {wanted}",
+        "the column holds {column}, but `{}` is {value}; {hint}",
         operator.name()
     )
 }
@@ -320,18 +320,18 @@ mod tests {
     use super::super::testing::{batch, faults, floats, part, run, strings};
     use super::*;
 
-    /// Which records pass.
+    /// The ordinals of the records that satisfy the comparison.
     fn kept(column: ArrayRef, comparison: &str) -> Vec<u32> {
         let (out, rejects) = run::<FilterConfig>(
             &format!(r#"{{"column": "x", {comparison}}}"#),
             batch([("x", column)]),
         );
-        assert!(rejects.is_empty(), "filtering is no rejection");
+        assert!(rejects.is_empty(), "a filter does not reject records");
         out.row_ordinals
     }
 
     #[test]
-    fn each_comparison_keeps_what_its_name_says() {
+    fn each_comparison_keeps_the_records_that_satisfy_it() {
         let x = || floats(&[1.0, 2.0, 3.0]);
         assert_eq!(kept(x(), r#""above": 2"#), [2]);
         assert_eq!(kept(x(), r#""at_least": 2.0"#), [1, 2]);
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_truth_values_and_whole_numbers_compare_exactly() {
+    fn strings_booleans_and_integers_are_compared_exactly() {
         assert_eq!(
             kept(strings(&["tcp", "udp", "tcp"]), r#""equals": "tcp""#),
             [0, 2]
@@ -375,14 +375,14 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_rounded_as_the_column_rounds_it() {
+    fn number_is_rounded_to_the_type_of_the_column() {
         let x: ArrayRef = Arc::new(Float32Array::from(vec![0.1, 0.2]));
         assert_eq!(kept(Arc::clone(&x), r#""equals": 0.1"#), [0]);
         assert_eq!(kept(x, r#""above": 0.1"#), [1]);
     }
 
     #[test]
-    fn nulls_are_dropped_and_nan_is_equal_to_nothing() {
+    fn nulls_are_dropped_and_nan_satisfies_only_not_equals() {
         let x: ArrayRef = Arc::new(Float64Array::from(vec![Some(f64::NAN), None, Some(-0.0)]));
         assert_eq!(kept(Arc::clone(&x), r#""above": -1"#), [2]);
         assert_eq!(kept(Arc::clone(&x), r#""at_least": 0"#), [2]);
@@ -392,14 +392,14 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_without_rows_stays_one() {
+    fn empty_batch_stays_empty() {
         let empty = part(&batch([("x", floats(&[1.0]))]), 0, 0);
         let (out, _) = run::<FilterConfig>(r#"{"column": "x", "above": 0}"#, empty);
         assert_eq!(out.records.column(0).len(), 0);
     }
 
     #[test]
-    fn every_fault_is_named() {
+    fn faults_of_options_are_reported_by_key() {
         let int8: ArrayRef = Arc::new(Int8Array::from(vec![1]));
         let flag: ArrayRef = Arc::new(BooleanArray::from(vec![true]));
         let time: ArrayRef = Arc::new(arrow::array::Date32Array::from(vec![1]));
@@ -415,23 +415,24 @@ mod tests {
         };
         check(
             r#"{"column": "eror"}"#,
-            expect![[r#"
-                column: no column `eror` (did you mean `error`?); the input has: error, n, name, ok, t
-                (stage): there is no comparison; give one of above, at_least, below, at_most, equals, not_equals"#]],
-        );
-        check(
-            r#"{"column": "n", "above": 1, "below": 5}"#,
-            expect!["below: there is a comparison already; give one, and chain filters for more"],
-        );
-        check(
-            r#"{"column": "n", "above": 1.5}"#,
             expect![
-                "above: the column holds Int8, but `above` is 1.5; compare it with a whole number"
+                "column: no column `eror` (did you mean `error`?); the input has: error, n, name, \
+                 ok, t\n\
+                 (stage): a comparison is missing; set one of above, at_least, below, at_most, \
+                 equals, not_equals"
             ],
         );
         check(
+            r#"{"column": "n", "above": 1, "below": 5}"#,
+            expect!["below: is a second comparison; a filter has one, so use several filters"],
+        );
+        check(
+            r#"{"column": "n", "above": 1.5}"#,
+            expect!["above: the column holds Int8, but `above` is 1.5; compare it with an integer"],
+        );
+        check(
             r#"{"column": "n", "equals": 300}"#,
-            expect!["equals: 300 lies beyond the column's Int8"],
+            expect!["equals: 300 is out of range for the type of the column, Int8"],
         );
         check(
             r#"{"column": "name", "above": "a"}"#,
@@ -445,14 +446,15 @@ mod tests {
         );
         check(
             r#"{"column": "error", "above": "high"}"#,
-            expect![[
-                r#"above: the column holds Float64, but `above` is "high"; compare it with a number"#
-            ]],
+            expect![
+                "above: the column holds Float64, but `above` is \"high\"; compare it with a number"
+            ],
         );
         check(
             r#"{"column": "t", "equals": 1}"#,
             expect![
-                "equals: the column holds Date32, but only numbers, strings and truth values can be compared"
+                "equals: the column holds Date32, but only numbers, strings and booleans can be \
+                 compared"
             ],
         );
     }

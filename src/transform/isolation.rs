@@ -1,5 +1,4 @@
-//! Isolation of a transform: an error or a panic on a batch is narrowed down to the records that
-//! cause it.
+//! Isolation of the records that cause an error or a panic of a transform.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,28 +12,28 @@ use super::{ImagePreview, Transform, TransformPlan, zero_record};
 use crate::batch::{Batch, Provenance, RejectCode, RejectCollector};
 use crate::error::StageError;
 
-/// One worker's instance of a transform. A batch on which it fails is halved until one record is
-/// left; that record is rejected if the transform still takes another one, and else the transform
-/// is broken.
+/// The instance of a transform of one worker. A batch on which the transform fails is halved until
+/// one record is left. That record is rejected if the transform succeeds on another record;
+/// otherwise, the transform is broken.
 pub struct IsolatedTransform {
     plan: Arc<dyn TransformPlan>,
     transform: Box<dyn Transform>,
-    /// A record that went through, alone.
+    /// A batch of one record on which the transform succeeded.
     good: Option<Batch>,
 }
 
-/// Bytes of a record that is kept as known to be good: each worker keeps one for each stage, beside
+/// Maximum number of bytes of the good record: each worker keeps one for each stage, in addition to
 /// the memory of batches.
-const KEPT_BYTES: usize = 1 << 20;
+const MAX_KEPT_BYTES: usize = 1 << 20;
 
-/// Characters of a panic's message that a reason quotes.
+/// Maximum number of characters of a panic message in the reason of a reject.
 const MESSAGE_CHARS: usize = 300;
 
 impl IsolatedTransform {
-    /// Builds an instance.
+    /// Builds an instance from the plan.
     ///
     /// # Errors
-    /// When a resource cannot be had.
+    /// If a resource cannot be acquired.
     pub fn build(plan: Arc<dyn TransformPlan>) -> Result<Self, StageError> {
         Ok(Self {
             transform: plan.build()?,
@@ -48,11 +47,11 @@ impl IsolatedTransform {
         self.plan.schema()
     }
 
-    /// As [`Transform::apply`]; the records on which the transform fails are among the rejects.
+    /// Applies the transform as [`Transform::apply`] does, and adds the records on which it fails
+    /// to `rejects`.
     ///
     /// # Errors
-    /// When the environment fails, or the transform fails on every record: the error that was met
-    /// first.
+    /// The first error, if the environment fails or the transform fails on every record.
     pub fn apply(
         &mut self,
         batch: &Batch,
@@ -64,7 +63,7 @@ impl IsolatedTransform {
                 rejects.append(found);
                 Ok(output)
             }
-            Err(failure) => match self.narrow(batch, failure, rejects)? {
+            Err(failure) => match self.isolate(batch, failure, rejects)? {
                 Some(output) => Ok(output),
                 None => Ok(Batch {
                     records: RecordBatch::new_empty(self.plan.schema()),
@@ -75,17 +74,17 @@ impl IsolatedTransform {
         }
     }
 
-    /// As [`Transform::preview`]; a transform that panics makes no image.
+    /// Calls [`Transform::preview`]; returns `None` if it panics.
     ///
     /// # Errors
-    /// When the transform cannot be built again after a panic.
+    /// If the transform cannot be rebuilt after a panic.
     pub fn preview(
         &mut self,
         input: &Batch,
         output: &Batch,
     ) -> Result<Option<ImagePreview>, StageError> {
         match catch_unwind(AssertUnwindSafe(|| self.transform.preview(input, output))) {
-            Ok(look) => Ok(look),
+            Ok(preview) => Ok(preview),
             Err(_) => {
                 self.transform = self.plan.build()?;
                 Ok(None)
@@ -93,16 +92,17 @@ impl IsolatedTransform {
         }
     }
 
-    /// As [`Transform::warm_up`].
+    /// Calls [`Transform::warm_up`], and converts a panic to an error.
     ///
     /// # Errors
-    /// When the model fails: it is of no use for any record.
+    /// If the model fails, and thus cannot process any record.
     pub fn warm_up(&mut self) -> Result<(), StageError> {
         let warmed = catch_unwind(AssertUnwindSafe(|| self.transform.warm_up()));
         warmed.unwrap_or_else(|panic| Err(TransformFailure::Panic(message(panic.as_ref())).into()))
     }
 
-    /// The outer error ends the run: the transform cannot be built again after a panic.
+    /// Applies the transform once. The outer error ends the run, because the transform cannot be
+    /// rebuilt after a panic.
     fn attempt(
         &mut self,
         batch: Batch,
@@ -116,16 +116,16 @@ impl IsolatedTransform {
         match attempt {
             Ok(outcome) => Ok(outcome.map_err(TransformFailure::Error)),
             Err(panic) => {
-                // The state that a panic leaves behind is not reliable.
+                // The state after a panic is not reliable.
                 self.transform = self.plan.build()?;
                 Ok(Err(TransformFailure::Panic(message(panic.as_ref()))))
             }
         }
     }
 
-    /// Applies the transform to the halves of a batch on which it failed; `None` where no record is
+    /// Applies the transform to the halves of a batch on which it failed; `None` if no record is
     /// left.
-    fn narrow(
+    fn isolate(
         &mut self,
         batch: &Batch,
         failure: TransformFailure,
@@ -137,7 +137,7 @@ impl IsolatedTransform {
         let half = match batch.row_ordinals.as_slice() {
             [] => return Err(failure.into()),
             &[ordinal] => {
-                self.blame(batch, ordinal, failure, rejects)?;
+                self.reject_record(batch, ordinal, failure, rejects)?;
                 return Ok(None);
             }
             records => records.len() / 2,
@@ -153,16 +153,16 @@ impl IsolatedTransform {
                     rejects.append(found);
                     outputs.push(output);
                 }
-                Err(failure) => outputs.extend(self.narrow(&part, failure, rejects)?),
+                Err(failure) => outputs.extend(self.isolate(&part, failure, rejects)?),
             }
         }
-        // The outputs of both halves may exceed the size of one batch: then the first error is
-        // returned.
+        // The outputs of both halves can exceed the maximum size of one batch; the first error is
+        // returned in that case.
         Batch::concat(&outputs).map_err(|_| failure.into())
     }
 
-    /// Rejects the record that is left, unless the transform fails on another record as well.
-    fn blame(
+    /// Rejects the remaining record, unless the transform fails on another record as well.
+    fn reject_record(
         &mut self,
         batch: &Batch,
         ordinal: u32,
@@ -190,20 +190,20 @@ impl IsolatedTransform {
         Ok(())
     }
 
-    /// Keeps a copy of the first record that went through, if it is small. Where one is kept, this
-    /// costs nothing.
+    /// Keeps a copy of the first record on which the transform succeeded, if it is small. If a
+    /// record is kept already, the call returns immediately.
     fn keep_good(&mut self, input: &Batch, output: &Batch) {
         let (None, Some(ordinal)) = (&self.good, output.row_ordinals.first()) else {
             return;
         };
-        let Some(place) = input
+        let Some(index) = input
             .row_ordinals
             .iter()
             .position(|origin| origin == ordinal)
         else {
             return;
         };
-        let bytes = |column: &ArrayRef| column.slice(place, 1).to_data().get_slice_memory_size();
+        let bytes = |column: &ArrayRef| column.slice(index, 1).to_data().get_slice_memory_size();
         let bytes = input
             .records
             .columns()
@@ -213,10 +213,10 @@ impl IsolatedTransform {
         let Some((split, row)) = input.provenance.row(*ordinal) else {
             return;
         };
-        let (Ok(0..=KEPT_BYTES), Ok(place)) = (bytes, u32::try_from(place)) else {
+        let (Ok(0..=MAX_KEPT_BYTES), Ok(index)) = (bytes, u32::try_from(index)) else {
             return;
         };
-        if let Ok(records) = take_record_batch(&input.records, &UInt32Array::from(vec![place])) {
+        if let Ok(records) = take_record_batch(&input.records, &UInt32Array::from(vec![index])) {
             self.good = Some(Batch::new(
                 records,
                 Provenance::rows(Arc::clone(split), row..row + 1),
@@ -225,10 +225,10 @@ impl IsolatedTransform {
     }
 }
 
-/// Why a transform did not get through a batch.
+/// The reason that a transform failed on a batch.
 enum TransformFailure {
     Error(StageError),
-    /// With its message.
+    /// The message of the panic.
     Panic(String),
 }
 

@@ -1,4 +1,4 @@
-//! Transforms: what becomes of a batch. The traits, and the table of kinds.
+//! Transforms of batches: the traits, and the table of the kinds.
 
 mod rows;
 mod corrupt;
@@ -35,79 +35,82 @@ use crate::error::{ConfigError, StageError};
 use crate::plan_context::PlanContext;
 use crate::registry::{self, ComponentKind, ResolvedStage, parse_options};
 
-/// A transform as planned: checked against its input, instantiated once per worker.
+/// A transform that has been checked against its input, and is instantiated once per worker.
 pub trait TransformPlan: Send + Sync {
-    /// The columns of what comes out.
+    /// The schema of the output.
     fn schema(&self) -> SchemaRef;
 
-    /// An instance for one worker; what is expensive (a session) is made here.
+    /// Builds an instance for one worker. Expensive resources, such as a session, are created here.
     ///
     /// # Errors
-    /// When a resource cannot be had.
+    /// If a resource cannot be acquired.
     fn build(&self) -> Result<Box<dyn Transform>, StageError>;
 
-    /// The model that it runs, for the metrics of reconstruction error.
+    /// The name of the model, for the metrics of the reconstruction error; `None` if the transform
+    /// does not compute it.
     fn model(&self) -> Option<&str> {
         None
     }
 
-    /// What its rows depend on beside its options, its input and the files of its model: such
-    /// output is another.
+    /// The dependencies of the rows other than the options, the input and the files of the model. A
+    /// change of this text changes the fingerprint of the output.
     fn depends_on(&self) -> Option<String> {
         None
     }
 
-    /// Bytes that it writes per pixel of the source's decoded images, where rows have no fixed
-    /// size.
+    /// The number of bytes that the output takes per pixel of the decoded images, if rows have no
+    /// fixed size; 0 otherwise.
     fn bytes_per_pixel(&self) -> u64 {
         0
     }
 
-    /// Bytes that an instance holds at most while it works, beside its input and output.
+    /// The maximum number of bytes that an instance holds while it processes a batch, without the
+    /// input and output.
     fn scratch_bytes(&self) -> u64 {
         0
     }
 
-    /// One line for `check`: what the options and the model came to.
+    /// One line for `check` that describes the effect of the options and the model.
     fn summary(&self) -> String {
         String::new()
     }
 }
 
-/// One batch in, one batch out: no clock, no channel, no state that outlives the batch, so that a
-/// replay gives the same bytes. A record that it cannot use goes to `rejects` and is left out.
+/// A running transform, which converts one batch to one batch. It uses no clock, no channel and no
+/// state that outlives the batch, so that a replay gives the same bytes. A record that it cannot
+/// use is added to `rejects` and left out of the output.
 pub trait Transform: Send {
-    /// The batch with other columns, or fewer rows. A batch without rows must come out without
-    /// rows, in the planned schema.
+    /// Returns the batch with other columns or fewer rows. The output of a batch without rows has
+    /// no rows and the planned schema.
     ///
     /// # Errors
-    /// An error that it does not expect of a record: [`IsolatedTransform`] finds the record that
-    /// causes it. An error of the environment, or on every record, ends the run.
+    /// An unexpected error, for which [`IsolatedTransform`] finds the record that causes it. An
+    /// error of the environment, or an error on every record, ends the run.
     fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError>;
 
-    /// One of the images that came in as `input` beside what the model makes of it, for people to
-    /// look at; `output` is what [`Transform::apply`] gave for them. `None` where it makes no
-    /// images.
+    /// Returns an image of `input` and the image that the model computes from it, for display.
+    /// `output` is the result of [`Transform::apply`] for `input`. `None` if the transform does not
+    /// compute images.
     fn preview(&mut self, _input: &Batch, _output: &Batch) -> Option<ImagePreview> {
         None
     }
 
-    /// Does once what the first batch would else wait for.
+    /// Performs the one-time work that would otherwise delay the first batch.
     ///
     /// # Errors
-    /// When the model fails: it is of no use for any record.
+    /// If the model fails, and thus cannot process any record.
     fn warm_up(&mut self) -> Result<(), StageError> {
         Ok(())
     }
 }
 
-/// The options of a kind of transform.
+/// The options of one kind of transform.
 pub trait TransformConfig: DeserializeOwned + Serialize + JsonSchema {
-    /// Checks the options against the columns that come in, fills in those that were left out, and
-    /// fixes the columns that go out.
+    /// Checks the options against the columns of the input, sets the missing options, and
+    /// determines the columns of the output.
     ///
     /// # Errors
-    /// Every fault that was found, keys relative to the stage.
+    /// All faults, with keys relative to the stage.
     fn plan(
         &mut self,
         input: &SchemaRef,
@@ -115,22 +118,23 @@ pub trait TransformConfig: DeserializeOwned + Serialize + JsonSchema {
     ) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>>;
 }
 
-/// How a transform of some kind is planned: options as written, schema of its input, context.
+/// The function that plans a transform of one kind from the options as written, the schema of the
+/// input, and the context.
 pub type PlanTransform = fn(
     Value,
     &SchemaRef,
     &PlanContext,
 ) -> Result<ResolvedStage<Box<dyn TransformPlan>>, Vec<ConfigError>>;
 
-/// Every kind of transform.
+/// All kinds of transforms.
 pub const KINDS: &[ComponentKind<PlanTransform>] = &[
     kind::<pixels::PixelsConfig>(
         "pixels",
-        "decode, orient, resize and normalise images into a tensor column",
+        "decodes, orients, resizes and normalizes images into a tensor column",
     ),
     kind::<features::FeaturesConfig>(
         "features",
-        "chooses numeric columns, scales them, puts them into one vector column",
+        "scales numeric columns and combines them into one vector column",
     ),
     kind::<corrupt::CorruptConfig>(
         "corrupt",
@@ -138,18 +142,21 @@ pub const KINDS: &[ComponentKind<PlanTransform>] = &[
     ),
     kind::<encode::EncodeConfig>(
         "encode",
-        "runs the encoder: a tensor column becomes a latent",
+        "runs the encoder, which converts a tensor column to a latent",
     ),
-    kind::<denoise::DenoiseConfig>("denoise", "runs the whole autoencoder, or a denoiser"),
+    kind::<denoise::DenoiseConfig>(
+        "denoise",
+        "runs a complete autoencoder or a denoiser on a tensor column",
+    ),
     kind::<score::ScoreConfig>(
         "score",
         "measures the reconstruction error between two tensor columns",
     ),
     kind::<filter::FilterConfig>(
         "filter",
-        "keeps the records for which a comparison on a column holds",
+        "keeps the records that satisfy a comparison on a column",
     ),
-    kind::<select::SelectConfig>("select", "chooses, renames and drops columns"),
+    kind::<select::SelectConfig>("select", "selects, renames and drops columns"),
 ];
 
 const fn kind<C: TransformConfig>(

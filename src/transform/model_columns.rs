@@ -1,5 +1,5 @@
-//! What the transforms that run a model share: the column that fits it, and the rows that may go
-//! in.
+//! Helpers of the transforms that run a model: the column that fits the model, and the rows that
+//! the model can process.
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{Field, Schema};
@@ -15,10 +15,10 @@ use crate::tensor::{
     TensorShape, all_finite, fixed_values, tensor_field, variable_field, vector_field,
 };
 
-/// The tensor column that an option names, or the only one that fits.
+/// Finds the tensor column that an option names, or the only one that fits.
 ///
 /// # Errors
-/// A fault at `column` where it does not fit, or several do.
+/// A fault at `column` if the column does not fit, or if no column is named and several fit.
 pub(super) fn find_column<'a>(
     input: &'a Schema,
     name: Option<&str>,
@@ -38,7 +38,7 @@ pub(super) fn find_column<'a>(
         (None, []) => find_tensor(input, "column", None)?,
         (None, several) => {
             let message = format!(
-                "several columns fit the model: {}; say which",
+                "several columns fit the model: {}; name one of them",
                 several.join(", ")
             );
             return Err(ConfigError::new("column", message));
@@ -48,21 +48,21 @@ pub(super) fn find_column<'a>(
     Ok(found)
 }
 
-/// Whether a column's pixels were made as the model's were, by what its metadata tells.
+/// Checks that the pixel format in the metadata of a column equals that of the model.
 pub(super) fn check_pixels(model: &Model, field: &Field) -> Result<(), String> {
     match (model.image_input(), PixelFormat::of(field)) {
-        (Some(image), Some(made)) if !image.format.equals(&made) => {
-            let (made, wanted) = (made.describe(), image.format.describe());
-            let advice = format!("give `model = \"{}\"` to its `pixels` stage", model.name());
+        (Some(image), Some(format)) if !image.format.equals(&format) => {
+            let (actual, expected) = (format.describe(), image.format.describe());
+            let hint = format!("set `model = \"{}\"` in its `pixels` stage", model.name());
             Err(format!(
-                "its pixels are {made}, but the model takes {wanted}; {advice}"
+                "its pixels are {actual}, but the model takes {expected}; {hint}"
             ))
         }
         _ => Ok(()),
     }
 }
 
-/// The field of a tensor like those of `field`, under another name.
+/// Creates a field for tensors of `shape` with the pixel format of `field`, if it has one.
 pub(super) fn field_like(
     field: &Field,
     shape: &TensorShape,
@@ -80,8 +80,8 @@ pub(super) fn field_like(
     })
 }
 
-/// Refuses the rows of which a value is missing or not finite, and those that `check` has something
-/// against.
+/// Rejects the rows with a missing or non-finite value, and those for whose shape `check` returns
+/// an error.
 pub(super) fn reject_unusable_rows(
     batch: Batch,
     column: usize,
@@ -95,17 +95,17 @@ pub(super) fn reject_unusable_rows(
     {
         return Ok(batch);
     }
-    let mut refused = RejectedRows::default();
+    let mut rejected = RejectedRows::default();
     let rows = TensorRows::new(&batch, column, shape);
     for row in 0..batch.records.num_rows() {
         match rows.get(row) {
-            Err(refusal) => refused.add(row, refusal),
+            Err(reason) => rejected.add(row, reason),
             Ok((values, shape)) => {
                 if let Err(reason) = check(&shape) {
-                    refused.add(row, (RejectCode::Mismatch, reason));
+                    rejected.add(row, (RejectCode::Mismatch, reason));
                 } else if !all_finite(values) {
                     let name = batch.records.schema_ref().field(column).name();
-                    refused.add(
+                    rejected.add(
                         row,
                         (
                             RejectCode::NotFinite,
@@ -116,56 +116,56 @@ pub(super) fn reject_unusable_rows(
             }
         }
     }
-    refused.remove_from(batch, rejects)
+    rejected.remove_from(batch, rejects)
 }
 
-/// What is usually so, found at once and not row by row: tensors of one shape, without a null, and
-/// all of them finite.
+/// Whether the column holds tensors of one shape without nulls and with finite values only. This
+/// common case is checked without a loop over the rows.
 fn all_usable(column: &ArrayRef, row: &[usize]) -> bool {
     let Some(list) = column.as_fixed_size_list_opt() else {
         return false;
     };
-    let whole = list.null_count() == 0 && list.values().null_count() == 0;
+    let has_no_nulls = list.null_count() == 0 && list.values().null_count() == 0;
     let len = values(row).map(|len| len * list.len());
-    whole
+    has_no_nulls
         && fixed_values(column)
             .is_some_and(|values| Some(values.len()) == len && all_finite(values))
 }
 
-/// Refuses the rows on which the model failed.
+/// Rejects the rows on which the model failed.
 pub(super) fn reject_model_failures(
     failures: Vec<RowFailure>,
     first: usize,
-    refused: &mut RejectedRows,
+    rejected: &mut RejectedRows,
 ) {
     for RowFailure { row, reason } in failures {
-        refused.add(first + row, (RejectCode::Model, reason));
+        rejected.add(first + row, (RejectCode::Model, reason));
     }
 }
 
-/// Refuses the rows of which the model made something that is not finite; `len` values a row,
-/// `first` the place of the first one.
+/// Rejects the rows for which the output of the model is not finite. A row has `len` values, and
+/// `first` is the index of the first row.
 pub(super) fn reject_not_finite(
     values: &[f32],
     len: usize,
     what: &str,
     first: usize,
-    refused: &mut RejectedRows,
+    rejected: &mut RejectedRows,
 ) {
     if all_finite(values) {
         return;
     }
     for (row, values) in values.chunks_exact(len.max(1)).enumerate() {
         if !all_finite(values) {
-            let reason = format!("the model gave a {what} that is not finite");
-            refused.add(first + row, (RejectCode::NotFinite, reason));
+            let reason = format!("the model returned a {what} that is not finite");
+            rejected.add(first + row, (RejectCode::NotFinite, reason));
         }
     }
 }
 
 #[cfg(test)]
 pub(super) mod testing {
-    //! What the tests of these transforms share: batches of tensors, through a model from
+    //! Helpers for the tests of these transforms: batches of tensors, and models from
     //! `tests/models`.
     #![allow(clippy::unwrap_used)]
 
@@ -181,7 +181,7 @@ pub(super) mod testing {
     use crate::transform::testing::of;
     use crate::transform::{TransformConfig, TransformPlan};
 
-    /// A batch with one tensor column, `x`.
+    /// Creates a batch with one tensor column, `x`.
     pub(crate) fn tensors(shape: &[usize], values: &[f32]) -> Batch {
         let shape = TensorShape::Fixed(shape.to_vec());
         let field = field_like(&vector_field("x", 1), &shape, "x").unwrap();
@@ -191,7 +191,8 @@ pub(super) mod testing {
         )])
     }
 
-    /// A batch with one column of images of their own sizes, `x`, made of `value(row, place)`.
+    /// Creates a batch with one column of images of different sizes, `x`, with the values
+    /// `value(row, index)`.
     pub(crate) fn images(shapes: &[[usize; 3]], value: impl Fn(usize, usize) -> f32) -> Batch {
         let shapes: Vec<Vec<usize>> = shapes.iter().map(|shape| shape.to_vec()).collect();
         let row = |(row, shape): (usize, &Vec<usize>)| {
@@ -208,26 +209,26 @@ pub(super) mod testing {
 
     pub(crate) fn plan<C: TransformConfig>(
         model: &str,
-        written: &str,
+        options: &str,
         batch: &Batch,
     ) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
-        let mut written: serde_json::Value = serde_json::from_str(written).unwrap();
-        written["model"] = "tested".into();
+        let mut config: serde_json::Value = serde_json::from_str(options).unwrap();
+        config["model"] = "tested".into();
         let model = open(model).unwrap_or_else(|faults| panic!("{faults:?}"));
         let models = BTreeMap::from([("tested".to_owned(), Some(Arc::new(model)))]);
-        parse_options::<C>(written)?.plan(
+        parse_options::<C>(config)?.plan(
             &batch.records.schema(),
             &PlanContext::new(models, PipelineLimits::default()),
         )
     }
 
-    /// Plans and applies; the schema of what comes out must be the planned one.
+    /// Plans and applies a transform, and checks that the schema of the output is the planned one.
     pub(crate) fn run<C: TransformConfig>(
         model: &str,
-        written: &str,
+        options: &str,
         batch: Batch,
     ) -> (Batch, Vec<Reject>) {
-        let plan = plan::<C>(model, written, &batch).unwrap_or_else(|faults| panic!("{faults:?}"));
+        let plan = plan::<C>(model, options, &batch).unwrap_or_else(|faults| panic!("{faults:?}"));
         let mut rejects = RejectCollector::default();
         let out = plan.build().unwrap().apply(batch, &mut rejects).unwrap();
         assert_eq!(out.records.schema(), plan.schema());
@@ -235,9 +236,9 @@ pub(super) mod testing {
         (out, rejects.into_vec())
     }
 
-    /// The faults of a plan, one a line, without the folder of the tests.
-    pub(crate) fn faults<C: TransformConfig>(model: &str, written: &str, batch: &Batch) -> String {
-        let faults = plan::<C>(model, written, batch).err().unwrap_or_default();
+    /// The faults of a plan, one per line, without the path of the folder of the test models.
+    pub(crate) fn faults<C: TransformConfig>(model: &str, options: &str, batch: &Batch) -> String {
+        let faults = plan::<C>(model, options, batch).err().unwrap_or_default();
         let folder = format!("{}/tests/models/", env!("CARGO_MANIFEST_DIR"));
         let line =
             |fault: ConfigError| format!("{}: {}", fault.key, fault.message.replace(&folder, ""));

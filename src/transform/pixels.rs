@@ -1,4 +1,4 @@
-//! Transform `pixels`: decodes, orients, resizes and normalises images into a tensor column.
+//! The transform `pixels`: decodes, orients, resizes and normalizes images into a tensor column.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Batch, RejectCode, RejectCollector};
-use crate::error::{ConfigError, StageError};
+use crate::error::{ConfigError, RecordFaults, StageError};
 use crate::image::{
     Channels, CropBox, ImageError, PixelFormat, ResizeMode, Resizer, TargetSize, TensorLayout,
     decode, jpeg_scaled,
@@ -20,48 +20,51 @@ use crate::source::IMAGE;
 use crate::tensor;
 use crate::transform::{Transform, TransformConfig, TransformPlan};
 
-/// Options of `pixels`: name a `model` to do as it was trained, or say `size` and whatever differs
-/// from the defaults.
+/// Options of `pixels`: either a `model`, whose training format is used, or `size` and the options
+/// that differ from their defaults.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct PixelsConfig {
-    /// The model that the pixels are for: size, channels, layout, range, mean and std are then as
-    /// it was trained.
-    // Its digest stands for it.
+    /// The model that processes the pixels. Size, channels, layout, range, mean and std are then
+    /// those of its training.
+    // The digest of the model is part of the fingerprint instead of its name.
     #[schemars(extend("x-changes-rows" = false))]
     pub model: Option<String>,
-    /// `[height, width]` in pixels, or `"original"` to keep each image's own size.
+    /// The size of the tensors: `[height, width]` in pixels, or `"original"` to keep the size of
+    /// each image. Required without `model`.
     #[schemars(extend("x-changes-rows" = true))]
     pub size: Option<TargetSize>,
-    /// Colours of a pixel. Default: rgb.
+    /// The channels of a pixel. Default: rgb.
     #[schemars(extend("x-changes-rows" = true))]
     pub channels: Option<Channels>,
-    /// Order of the tensor's dimensions. Default: nchw.
+    /// The order of the dimensions of the tensor. Default: nchw.
     #[schemars(extend("x-changes-rows" = true))]
     pub layout: Option<TensorLayout>,
-    /// Bytes 0..255 are mapped linearly onto this range. Default: [0.0, 1.0].
+    /// The range to which bytes 0..255 are mapped linearly. Default: [0.0, 1.0].
     #[schemars(extend("x-changes-rows" = true))]
     pub range: Option<[f32; 2]>,
-    /// Subtracted per channel, after `range`. Default: nothing.
+    /// The mean of each channel, which is subtracted after `range`. Default: none.
     #[schemars(extend("x-changes-rows" = true))]
     pub mean: Option<Vec<f32>>,
-    /// Divided by per channel, after `mean`. Default: nothing.
+    /// The standard deviation of each channel, by which values are divided after `mean`. Default:
+    /// none.
     #[schemars(extend("x-changes-rows" = true))]
     pub std: Option<Vec<f32>>,
-    /// What becomes of an image in another proportion than `size`. Default: stretch.
+    /// The treatment of an image whose aspect ratio differs from that of `size`. Default: stretch.
     #[schemars(extend("x-changes-rows" = true))]
     pub fit: Option<ResizeMode>,
-    /// Decode JPEGs at 1/2, 1/4 or 1/8 of their size where `size` is far smaller still: up to twice
-    /// as fast, and pixels differ by a few steps of 255. For builds with the feature `turbojpeg`.
+    /// Whether to decode JPEGs at 1/2, 1/4 or 1/8 of their size if `size` is smaller still. This is
+    /// up to twice as fast, and pixels differ by a few steps of 255. Requires a build with the
+    /// feature `turbojpeg`. Default: false.
     #[schemars(extend("x-changes-rows" = true))]
     pub draft: bool,
-    /// The column of encoded images. Default: image.
+    /// The input column of encoded images. Default: image.
     #[schemars(extend("x-changes-rows" = true))]
     pub column: Option<String>,
-    /// The column of tensors that is added. Default: pixels.
+    /// The name of the new column of tensors. Default: pixels.
     #[schemars(extend("x-changes-rows" = true))]
     pub to: Option<String>,
-    /// Whether the column of encoded images stays.
+    /// Whether to keep the column of encoded images. Default: false.
     #[schemars(extend("x-changes-rows" = true))]
     pub keep: bool,
 }
@@ -77,20 +80,15 @@ impl TransformConfig for PixelsConfig {
             self.to().to_owned(),
         );
         let mut faults = Vec::new();
-        let column = find_column(input, &name)
-            .map_err(|fault| faults.push(fault))
-            .ok();
-        let target = self
-            .target(context)
-            .map_err(|found| faults.extend(found))
-            .ok();
+        let column = faults.record(find_column(input, &name));
+        let target = faults.record_all(self.target(context));
         let kept: Vec<usize> = (0..input.fields().len())
-            .filter(|&place| self.keep || Some(place) != column)
+            .filter(|&index| self.keep || Some(index) != column)
             .collect();
-        if kept.iter().any(|&place| input.field(place).name() == &to) {
+        if kept.iter().any(|&index| input.field(index).name() == &to) {
             faults.push(ConfigError::new(
                 "to",
-                format!("there is a column `{to}` already; choose another name"),
+                format!("the input already has a column `{to}`; choose another name"),
             ));
         }
         let (Some(column), Some(target), true) = (column, target, faults.is_empty()) else {
@@ -101,10 +99,10 @@ impl TransformConfig for PixelsConfig {
             .map_err(|error| vec![ConfigError::new("size", error.to_string())])?;
         let fields = kept
             .iter()
-            .map(|&place| Arc::new(input.field(place).clone()));
+            .map(|&index| Arc::new(input.field(index).clone()));
         let fields: Vec<Arc<Field>> = fields.chain([Arc::new(field)]).collect();
         let schema = Arc::new(Schema::new_with_metadata(fields, input.metadata().clone()));
-        self.fill(&target);
+        self.set_target(&target);
         Ok(Box::new(PixelsPlan {
             schema,
             column,
@@ -115,13 +113,13 @@ impl TransformConfig for PixelsConfig {
 }
 
 impl PixelsConfig {
-    /// The name of the column of tensors.
+    /// The name of the column of tensors, which is set to its default if it is missing.
     fn to(&mut self) -> &str {
         self.to.get_or_insert_with(|| "pixels".to_owned())
     }
 
-    /// Has the options say what images become.
-    fn fill(
+    /// Sets the options to the planned target.
+    fn set_target(
         &mut self,
         PixelsTarget {
             format, size, fit, ..
@@ -141,7 +139,7 @@ impl PixelsConfig {
         }
     }
 
-    /// What the images become, by the model where there is one.
+    /// Plans the target of the images, from the model if there is one.
     fn target(&self, context: &PlanContext) -> Result<PixelsTarget, Vec<ConfigError>> {
         let (format, size) = match &self.model {
             Some(name) => {
@@ -149,14 +147,14 @@ impl PixelsConfig {
                 let none = || {
                     vec![ConfigError::new(
                         "model",
-                        format!("model `{name}` takes no images"),
+                        format!("the model `{name}` does not take images"),
                     )]
                 };
                 self.as_trained(name, input.ok_or_else(none)?)?
             }
             None => {
-                let expected =
-                    "say `size = [height, width]` or `size = \"original\"`, or name a `model`";
+                let expected = "is missing; set `size = [height, width]` or `size = \"original\"`, \
+                                or name a `model`";
                 let size = self
                     .size
                     .ok_or_else(|| vec![ConfigError::new("size", expected)])?;
@@ -170,7 +168,7 @@ impl PixelsConfig {
         if size == TargetSize::Original && self.fit.is_some() {
             faults.push(ConfigError::new(
                 "fit",
-                "images that keep their own size are not fitted; remove `fit`",
+                "images of original size are not fitted; remove `fit`",
             ));
         }
         let max_pixels = max_pixels(&context.limits, format.channels);
@@ -178,20 +176,20 @@ impl PixelsConfig {
             && (height as u64).saturating_mul(width as u64) > max_pixels
         {
             let message = format!(
-                "{height} x {width} pixels exceed the limit of {max_pixels} pixels an image"
+                "{height} x {width} pixels exceed the limit of {max_pixels} pixels per image"
             );
             faults.push(ConfigError::new("size", message));
         }
         if self.draft && size == TargetSize::Original {
             faults.push(ConfigError::new(
                 "draft",
-                "images that keep their own size are decoded whole; remove `draft`",
+                "images of original size are decoded in full; remove `draft`",
             ));
         } else if self.draft && !jpeg_scaled::AVAILABLE {
-            let advice = "remove `draft`, or build with `--features turbojpeg`";
+            let hint = "remove `draft`, or build with `--features turbojpeg`";
             faults.push(ConfigError::new(
                 "draft",
-                format!("this build has no decoder that can; {advice}"),
+                format!("this build has no decoder for drafts; {hint}"),
             ));
         }
         let (fit, draft) = (self.fit.unwrap_or_default(), self.draft);
@@ -208,7 +206,8 @@ impl PixelsConfig {
         }
     }
 
-    /// The model's format and size; the options may repeat them, not contradict them.
+    /// Returns the format and size of the model. The options can repeat them, but must not
+    /// contradict them.
     fn as_trained(
         &self,
         name: &str,
@@ -230,7 +229,7 @@ impl PixelsConfig {
         {
             faults.push(ConfigError::new(
                 *key,
-                format!("model `{name}` was trained with another `{key}`; remove it here"),
+                format!("the model `{name}` was trained with another `{key}`; remove it here"),
             ));
         }
         let trained_size = input
@@ -239,7 +238,7 @@ impl PixelsConfig {
         let size = match (trained_size, self.size) {
             (Some(trained), Some(written)) if trained != written => {
                 let message =
-                    format!("model `{name}` takes images of {trained}; remove `size` here");
+                    format!("the model `{name}` takes images of {trained}; remove `size` here");
                 faults.push(ConfigError::new("size", message));
                 trained
             }
@@ -253,7 +252,7 @@ impl PixelsConfig {
         }
     }
 
-    /// `format` with what the options say put over it.
+    /// Overrides `format` with the options that are set.
     fn written_format(&self, format: PixelFormat) -> PixelFormat {
         PixelFormat {
             channels: self.channels.unwrap_or(format.channels),
@@ -266,7 +265,7 @@ impl PixelsConfig {
 }
 
 fn find_column(input: &SchemaRef, name: &str) -> Result<usize, ConfigError> {
-    let Some((place, field)) = input.column_with_name(name) else {
+    let Some((index, field)) = input.column_with_name(name) else {
         let known: Vec<&str> = input
             .fields()
             .iter()
@@ -278,7 +277,7 @@ fn find_column(input: &SchemaRef, name: &str) -> Result<usize, ConfigError> {
         ));
     };
     match field.data_type() {
-        DataType::Binary | DataType::LargeBinary => Ok(place),
+        DataType::Binary | DataType::LargeBinary => Ok(index),
         other => Err(ConfigError::new(
             "column",
             format!("column `{name}` holds {other}, not the bytes of encoded images"),
@@ -286,12 +285,12 @@ fn find_column(input: &SchemaRef, name: &str) -> Result<usize, ConfigError> {
     }
 }
 
-/// Arrow counts the values of a list with an `i32`, whatever the limit that the user sets.
+/// The limit of the options, bounded by the maximum length of an Arrow list, which is an `i32`.
 fn max_pixels(limits: &PipelineLimits, channels: Channels) -> u64 {
     limits.pixels.min(i32::MAX as u64 / channels.count() as u64)
 }
 
-/// What images become.
+/// The size and format to which images are converted.
 #[derive(Debug, Clone)]
 struct PixelsTarget {
     format: PixelFormat,
@@ -316,7 +315,7 @@ impl PixelsTarget {
 struct PixelsPlan {
     schema: SchemaRef,
     column: usize,
-    /// The columns of the input that stay.
+    /// The indices of the input columns that are kept.
     kept: Vec<usize>,
     target: PixelsTarget,
 }
@@ -347,8 +346,8 @@ impl TransformPlan for PixelsPlan {
         }
     }
 
-    // `scratch_bytes` stays 0: what decoding takes depends on the image, and is counted from the
-    // batch's pixels.
+    // `scratch_bytes` is 0: the memory of decoding depends on the images, and is estimated from the
+    // pixels of the batch.
 
     fn summary(&self) -> String {
         let PixelsTarget {
@@ -358,14 +357,14 @@ impl TransformPlan for PixelsPlan {
             ..
         } = &self.target;
         let [low, high] = format.range;
-        let drafted = if *draft { ", from drafts" } else { "" };
-        let normalised = if format.mean.is_empty() && format.std.is_empty() {
+        let draft_note = if *draft { ", from drafts" } else { "" };
+        let scaling_note = if format.mean.is_empty() && format.std.is_empty() {
             ""
         } else {
-            ", standardised"
+            ", standardized"
         };
         format!(
-            "{:?} {:?}, {size}{drafted}, {low}..{high}{normalised}",
+            "{:?} {:?}, {size}{draft_note}, {low}..{high}{scaling_note}",
             format.channels, format.layout
         )
         .to_lowercase()
@@ -377,7 +376,7 @@ struct PixelsTransform {
     column: usize,
     kept: Vec<usize>,
     target: PixelsTarget,
-    /// For a fixed size.
+    /// The resizer to a fixed size; `None` for the original size.
     resizer: Option<Resizer>,
 }
 
@@ -411,28 +410,28 @@ impl Transform for PixelsTransform {
         let kept = self
             .kept
             .iter()
-            .map(|&place| Arc::clone(batch.records.column(place)));
+            .map(|&index| Arc::clone(batch.records.column(index)));
         let columns = kept.chain([tensors.column(&self.target)?]).collect();
         let records = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
         Ok(batch.with_records(records))
     }
 }
 
-/// What becomes a row of the column of tensors.
+/// The pixels of a row of the column of tensors.
 struct DecodedRow<'a> {
-    /// Interleaved.
+    /// The interleaved bytes.
     pixels: Cow<'a, [u8]>,
-    /// Where the column's is not fixed.
+    /// The shape, if that of the column is not fixed.
     shape: Option<Vec<usize>>,
 }
 
-/// Decodes and resizes an image, or says why it cannot be used.
+/// Decodes and resizes an image, or returns the reason that it cannot be used.
 fn read<'a>(
     image: Option<&[u8]>,
     target: &PixelsTarget,
     resizer: Option<&'a mut Resizer>,
 ) -> Result<DecodedRow<'a>, (RejectCode, String)> {
-    let refuse = |error: ImageError| (error.code(), error.to_string());
+    let reject = |error: ImageError| (error.code(), error.to_string());
     let image = image.ok_or_else(|| (RejectCode::Missing, "the image is null".to_owned()))?;
     let drafted = match target.size {
         TargetSize::Fixed(height, width) if target.draft => jpeg_scaled::decode_scaled(
@@ -447,14 +446,14 @@ fn read<'a>(
         Some((pixels, area)) => (pixels, area),
         None => {
             let pixels =
-                decode(image, target.format.channels, target.max_pixels).map_err(refuse)?;
-            let area = CropBox::whole(&pixels);
+                decode(image, target.format.channels, target.max_pixels).map_err(reject)?;
+            let area = CropBox::full(&pixels);
             (pixels, area)
         }
     };
     Ok(match resizer {
         Some(resizer) => DecodedRow {
-            pixels: Cow::Borrowed(resizer.resize_box(&image, area).map_err(refuse)?),
+            pixels: Cow::Borrowed(resizer.resize_box(&image, area).map_err(reject)?),
             shape: None,
         },
         None => {
@@ -467,10 +466,10 @@ fn read<'a>(
     })
 }
 
-/// The column of tensors while it is filled.
+/// Collects the values of the column of tensors.
 struct TensorBuilder {
     values: Vec<f32>,
-    /// Of each row, where the column's is not fixed.
+    /// The shape of each row, if that of the column is not fixed.
     shapes: Vec<Vec<usize>>,
 }
 
@@ -478,18 +477,21 @@ impl TensorBuilder {
     fn reserve(&mut self, more: usize) -> Result<(), StageError> {
         self.values.try_reserve(more).map_err(|_| {
             StageError::Memory(format!(
-                "no memory for a batch of {more} values more; make `batch` at the source smaller"
+                "cannot allocate memory for {more} more values of a batch; reduce `batch` \
+                 of the source"
             ))
         })
     }
 
-    /// Room for the values of one more row, whose shape is given where the column's is not fixed.
+    /// Adds a row of `len` values and returns them. `shape` is given if that of the column is not
+    /// fixed.
     fn grow(&mut self, shape: Option<Vec<usize>>, len: usize) -> Result<&mut [f32], StageError> {
         let start = self.values.len();
         if let Some(shape) = shape {
-            // Arrow's offsets into a list of rows of any length are 32 bits wide.
+            // The offsets of an Arrow list of variable length have 32 bits.
             if i32::try_from(start + len).is_err() {
-                let message = "the images of a batch have more than 2^31 values; make `batch` at the source smaller";
+                let message = "the images of a batch have more than 2^31 values; reduce `batch` of \
+                               the source";
                 return Err(StageError::Other(message.to_owned()));
             }
             self.shapes.push(shape);
@@ -509,7 +511,7 @@ impl TensorBuilder {
     }
 }
 
-/// The bytes of a row of a binary column, or nothing where it is null.
+/// The bytes of a row of a binary column; `None` if it is null.
 fn bytes(column: &ArrayRef, row: usize) -> Option<&[u8]> {
     if column.is_null(row) {
         return None;
@@ -561,7 +563,7 @@ mod tests {
         plan(options).err().unwrap()
     }
 
-    /// A gray image whose pixels are all `value`.
+    /// Encodes a gray image whose pixels are all `value`.
     fn png(width: usize, height: usize, value: u8) -> Vec<u8> {
         let data = vec![value; width * height];
         encode(
@@ -601,14 +603,14 @@ mod tests {
     }
 
     #[test]
-    fn sound_images_become_tensors_and_the_others_rejects() {
+    fn valid_images_become_tensors_and_others_are_rejected() {
         let plan =
             plan(json!({ "size": [2, 3], "channels": "gray", "range": [0.0, 255.0] })).unwrap();
         let (first, last) = (png(30, 20, 7), png(3, 2, 9));
         let images = [
             Some(first.as_slice()),
             None,
-            Some(b"no image"),
+            Some(b"not an image"),
             Some(&first[..50]),
             Some(&last),
         ];
@@ -617,12 +619,12 @@ mod tests {
             batch(Arc::new(BinaryArray::from(images.to_vec()))),
         );
 
-        let refused = [
+        let expected = [
             (1, RejectCode::Missing),
             (2, RejectCode::Unsupported),
             (3, RejectCode::Truncated),
         ];
-        assert_eq!(rejects, refused);
+        assert_eq!(rejects, expected);
         assert_eq!(batch.row_ordinals, [0, 4]);
         let field = batch.records.schema_ref().field(1).clone();
         assert_eq!(field.name(), "pixels");
@@ -638,8 +640,14 @@ mod tests {
     }
 
     #[test]
-    fn images_keep_their_own_size_where_it_is_asked_for() {
-        let options = json!({ "size": "original", "layout": "nhwc", "range": [0.0, 255.0], "keep": true, "to": "x" });
+    fn images_of_original_size_keep_their_sizes() {
+        let options = json!({
+            "size": "original",
+            "layout": "nhwc",
+            "range": [0.0, 255.0],
+            "keep": true,
+            "to": "x",
+        });
         let plan = plan(options).unwrap();
         assert_eq!(plan.bytes_per_pixel(), 12);
         assert_eq!(plan.summary(), "rgb nhwc, original size, 0..255");
@@ -668,7 +676,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_without_sound_images_comes_out_empty_in_the_planned_schema() {
+    fn batch_without_valid_images_becomes_empty() {
         for size in [json!([2, 2]), json!("original")] {
             let plan = plan(json!({ "size": size })).unwrap();
             for images in [vec![], vec![Some(b"x".as_slice()), None]] {
@@ -682,7 +690,7 @@ mod tests {
     }
 
     #[test]
-    fn large_binary_columns_are_read_as_well() {
+    fn large_binary_columns_are_decoded() {
         let mut config = PixelsConfig {
             size: Some(TargetSize::Fixed(1, 1)),
             ..PixelsConfig::default()
@@ -700,7 +708,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_beyond_the_limit_is_rejected_by_its_header() {
+    fn image_above_the_pixel_limit_is_rejected() {
         let mut context = context();
         context.limits.pixels = 5;
         let mut config = PixelsConfig {
@@ -717,7 +725,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_found_at_once() {
+    fn faults_of_column_model_and_name_are_reported_together() {
         let found = faults(json!({ "column": "picture", "to": "source", "model": "photo" }));
         let keys: Vec<&str> = found.iter().map(|(key, _)| key.as_str()).collect();
         assert_eq!(keys, ["column", "model", "to"]);
@@ -727,32 +735,34 @@ mod tests {
         );
         assert_eq!(
             found[2].1,
-            "there is a column `source` already; choose another name"
+            "the input already has a column `source`; choose another name"
         );
     }
 
     #[test]
-    fn faults_say_what_to_do() {
+    fn faults_of_size_format_and_column_contain_a_hint() {
         let only = |options| faults(options).remove(0);
-        let size = "say `size = [height, width]` or `size = \"original\"`, or name a `model`";
+        let size = "is missing; set `size = [height, width]` or `size = \"original\"`, or name a \
+                    `model`";
         assert_eq!(only(json!({})), ("size".to_owned(), size.to_owned()));
-        let huge = "100000 x 100000 pixels exceed the limit of 100000000 pixels an image";
+        let huge = "100000 x 100000 pixels exceed the limit of 100000000 pixels per image";
         assert_eq!(
             only(json!({ "size": [100_000, 100_000] })),
             ("size".to_owned(), huge.to_owned())
         );
-        let unfitted = "images that keep their own size are not fitted; remove `fit`";
+        let unfitted = "images of original size are not fitted; remove `fit`";
         assert_eq!(
             only(json!({ "size": "original", "fit": "pad" })),
             ("fit".to_owned(), unfitted.to_owned())
         );
-        let whole = "images that keep their own size are decoded whole; remove `draft`";
+        let full = "images of original size are decoded in full; remove `draft`";
         assert_eq!(
             only(json!({ "size": "original", "draft": true })),
-            ("draft".to_owned(), whole.to_owned())
+            ("draft".to_owned(), full.to_owned())
         );
         if !jpeg_scaled::AVAILABLE {
-            let unable = "this build has no decoder that can; remove `draft`, or build with `--features turbojpeg`";
+            let unable = "this build has no decoder for drafts; remove `draft`, or build with \
+                          `--features turbojpeg`";
             assert_eq!(
                 only(json!({ "size": [1, 1], "draft": true })),
                 ("draft".to_owned(), unable.to_owned())
@@ -767,14 +777,14 @@ mod tests {
     }
 
     #[test]
-    fn options_may_repeat_what_the_model_wants_but_not_contradict_it() {
-        let wants = |size| ImageInput {
+    fn options_can_repeat_but_not_contradict_the_model() {
+        let model_input = |size| ImageInput {
             format: PixelFormat::default(),
             size,
         };
         let keys = |options: Value, size| {
             let config: PixelsConfig = serde_json::from_value(options).unwrap();
-            let outcome = config.as_trained("photo", wants(size));
+            let outcome = config.as_trained("photo", model_input(size));
             outcome
                 .map(|(_, size)| size)
                 .map_err(|faults| faults.into_iter().map(|f| f.key).collect::<Vec<_>>())

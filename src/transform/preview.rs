@@ -1,22 +1,23 @@
-//! What a model makes of an image, for people to look at.
+//! Previews of an image before and after a model, for display.
 
 use crate::image::{PixelFormat, Pixels};
 
-/// Of larger images the middle is shown, up to this side: noise would not survive being scaled
-/// down.
-const SIDE: usize = 224;
+/// Maximum side of a preview, in pixels. Larger images are cropped to the center, because scaling
+/// down removes noise.
+const MAX_SIDE: usize = 224;
 
-/// An image as a model was given it, and as it came back.
+/// The input image and the output image of a model.
 #[derive(Debug)]
 pub struct ImagePreview {
-    /// Which record of its batch it is.
+    /// The row ordinal of the record.
     pub ordinal: u32,
-    /// What the image was before, and what the model made of it, up to 224 x 224 pixels.
+    /// The image before and after the model, at most 224 x 224 pixels each.
     pub images: [Pixels; 2],
 }
 
 impl ImagePreview {
-    /// From the values of a tensor before and after; `None` where they are no image of this format.
+    /// Creates a preview from the values of a tensor before and after; `None` if they are not a
+    /// non-empty image of `format`.
     pub fn new(
         ordinal: u32,
         format: &PixelFormat,
@@ -36,7 +37,7 @@ impl ImagePreview {
                 channels: format.channels,
                 data,
             }
-            .center_crop(SIDE)
+            .center_crop(MAX_SIDE)
         };
         Some(Self {
             ordinal,

@@ -1,5 +1,5 @@
-//! What transforms share: finding columns, reading tensors row by row, leaving out the rows that
-//! were refused.
+//! Helpers of the transforms: lookup of columns, reading of tensors row by row, and removal of
+//! rejected rows.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,10 +13,10 @@ use crate::error::{ConfigError, StageError};
 use crate::registry::did_you_mean;
 use crate::tensor::{TensorShape, fixed_values, variable_row};
 
-/// The place and the field of a column that an option names.
+/// Finds the index and the field of the column that an option names.
 ///
 /// # Errors
-/// A fault at `key` with the columns that there are, and the nearest.
+/// A fault at `key` that lists the columns, and suggests the most similar name.
 pub(super) fn find<'a>(
     input: &'a Schema,
     key: &str,
@@ -37,10 +37,11 @@ pub(super) fn find<'a>(
     })
 }
 
-/// The tensor column that an option names, or the only one there is: its place, field and shape.
+/// Finds the tensor column that an option names, or the only one: its index, field and shape.
 ///
 /// # Errors
-/// A fault at `key` where it is no tensor of float32, or the choice is not clear.
+/// A fault at `key` if the column does not hold tensors of float32, or if no column is named and
+/// there are several tensor columns or none.
 pub(super) fn find_tensor<'a>(
     input: &'a Schema,
     key: &str,
@@ -73,26 +74,26 @@ fn only_tensor<'a>(input: &'a Schema, key: &str) -> Result<&'a str, ConfigError>
         [one] => Ok(one),
         [] => Err(ConfigError::new(
             key,
-            "the input has no tensor column; a `pixels` or `features` stage makes one",
+            "the input has no tensor column; add a `pixels` or `features` stage, which adds one",
         )),
         several => Err(ConfigError::new(
             key,
             format!(
-                "the input has several tensor columns: {}; say which",
+                "the input has several tensor columns: {}; name one of them",
                 several.join(", ")
             ),
         )),
     }
 }
 
-/// The input's columns with `field` after them.
+/// Appends `field` to the columns of the input.
 ///
 /// # Errors
-/// A fault at `key` where the name is taken.
+/// A fault at `key` if the input has a column of this name.
 pub(super) fn append(input: &Schema, key: &str, field: Field) -> Result<SchemaRef, ConfigError> {
     if input.column_with_name(field.name()).is_some() {
         let message = format!(
-            "the input has a column `{}` already; choose another name",
+            "the input already has a column `{}`; choose another name",
             field.name()
         );
         return Err(ConfigError::new(key, message));
@@ -106,7 +107,7 @@ pub(super) fn append(input: &Schema, key: &str, field: Field) -> Result<SchemaRe
     Ok(Arc::new(Schema::new(fields)))
 }
 
-/// The batch's columns with `added` after them, under the planned schema.
+/// Appends the columns `added` to the batch, with the planned schema.
 pub(super) fn with_columns(
     batch: Batch,
     schema: &SchemaRef,
@@ -123,26 +124,26 @@ pub(super) fn with_columns(
     Ok(batch.with_records(records))
 }
 
-/// Why a row cannot be used.
+/// The reason that a row cannot be used.
 pub(super) type RejectReason = (RejectCode, String);
 
-/// Rows that cannot be used, each with the first reason that was found.
+/// The rows that cannot be used, each with the first reason.
 #[derive(Default)]
 pub(super) struct RejectedRows {
     reasons: BTreeMap<usize, RejectReason>,
 }
 
 impl RejectedRows {
-    /// Refuses a row of the batch.
-    pub(super) fn add(&mut self, row: usize, refusal: RejectReason) {
-        self.reasons.entry(row).or_insert(refusal);
+    /// Adds a row of the batch, unless it is rejected already.
+    pub(super) fn add(&mut self, row: usize, reason: RejectReason) {
+        self.reasons.entry(row).or_insert(reason);
     }
 
-    /// Whether the model works. One that fails on every row may be broken, or the rows may all be
-    /// bad: [`super::IsolatedTransform`] tells these apart.
+    /// Checks whether the model failed on every row. In that case, either the model is broken or
+    /// all rows are bad, which [`super::IsolatedTransform`] distinguishes.
     ///
     /// # Errors
-    /// The first failure, where the model failed on every row of a batch of `rows`.
+    /// The first failure, if the model failed on every row of a batch of `rows` rows.
     pub(super) fn check_model(&self, rows: usize) -> Result<(), StageError> {
         let failed = self
             .reasons
@@ -154,7 +155,7 @@ impl RejectedRows {
         }
     }
 
-    /// The batch without the refused rows, which are reported in order.
+    /// Removes the rejected rows from the batch, and adds them to `rejects` in order.
     pub(super) fn remove_from(
         self,
         batch: Batch,
@@ -173,7 +174,7 @@ impl RejectedRows {
     }
 }
 
-/// A tensor column, row by row, whether its shape is fixed or not.
+/// Row access to a tensor column of fixed or variable shape.
 pub(super) struct TensorRows<'a> {
     name: &'a str,
     column: &'a dyn Array,
@@ -181,7 +182,7 @@ pub(super) struct TensorRows<'a> {
 }
 
 impl<'a> TensorRows<'a> {
-    /// The column at `index`, planned to have `shape`.
+    /// Creates access to the column at `index`, whose planned shape is `shape`.
     pub(super) fn new(batch: &'a Batch, index: usize, shape: &'a TensorShape) -> Self {
         Self {
             name: batch.records.schema_ref().field(index).name(),
@@ -190,10 +191,11 @@ impl<'a> TensorRows<'a> {
         }
     }
 
-    /// The values of a row, and their shape.
+    /// Returns the values of a row and their shape.
     ///
     /// # Errors
-    /// Where a value is null, or the row's own shape is not that of its values.
+    /// [`RejectCode::Missing`] if a value is null; [`RejectCode::Mismatch`] if the values do not
+    /// fill the shape of the row.
     pub(super) fn get(&self, row: usize) -> Result<(&'a [f32], Cow<'a, [usize]>), RejectReason> {
         if self.column.is_null(row) || self.has_null(row) {
             return Err((
@@ -218,7 +220,7 @@ impl<'a> TensorRows<'a> {
         found.ok_or_else(|| {
             (
                 RejectCode::Mismatch,
-                format!("`{}` has a shape that its values do not fill", self.name),
+                format!("the values of `{}` do not fill its shape", self.name),
             )
         })
     }

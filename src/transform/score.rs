@@ -12,62 +12,62 @@ use super::anomaly::{AnomalyColumns, AnomalyScorer};
 use super::rows::{RejectReason, RejectedRows, TensorRows, append, find_tensor, with_columns};
 use super::{Transform, TransformConfig, TransformPlan};
 use crate::batch::{Batch, RejectCode, RejectCollector};
-use crate::error::{ConfigError, StageError};
+use crate::error::{ConfigError, RecordFaults, StageError};
+use crate::eval_metrics::psnr;
 use crate::image::pixel_format::PixelFormat;
 use crate::image::ssim::WINDOW;
-use crate::eval_metrics::psnr;
 use crate::model::Loss;
 use crate::plan_context::PlanContext;
 use crate::tensor::TensorShape;
 
-/// The options: two columns of equal shapes, and what is measured between them, each into a float32
-/// column named after the metric.
+/// Options of `score`: two columns of equal shapes, and the metrics between them. Each metric is
+/// added as a float32 column named after it.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct ScoreConfig {
-    /// The tensor column with what should have come out.
+    /// The tensor column with the original.
     #[schemars(extend("x-changes-rows" = true))]
     pub original: String,
-    /// The tensor column with what came out.
+    /// The tensor column with the reconstruction.
     #[schemars(extend("x-changes-rows" = true))]
     pub reconstruction: String,
-    /// What is measured. Default: mse.
+    /// The metrics to compute. Default: mse.
     #[serde(default = "mse_only")]
     #[schemars(extend("x-changes-rows" = true))]
     pub metrics: Vec<ScoreMetric>,
-    /// Put before the metrics' names to name the columns, as in `noisy_psnr`. Default: nothing.
+    /// The prefix of the names of the new columns, as in `noisy_psnr`. Default: empty.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub prefix: String,
-    /// For psnr of columns that are no pixels: the width of their values' range. Default: 1.
+    /// For psnr of columns without pixels: the width of the range of the values. Default: 1.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub peak: Option<f64>,
-    /// The model that made the reconstruction, as declared under `models`; its card says how large
-    /// errors were on the data that it was validated on. For `zscore`, `feature_zscores` and
-    /// `top_features`.
+    /// The model that computed the reconstruction, as declared under `models`. Its card states the
+    /// errors on its validation data. Required for `zscore`, `feature_zscores` and `top_features`.
     #[serde(default)]
-    // Its digest stands for it.
+    // The digest of the model is part of the fingerprint instead of its name.
     #[schemars(extend("x-changes-rows" = false))]
     pub model: Option<String>,
-    /// Whether to add the column `zscore`: how many standard deviations the record's error, by the
-    /// model's loss, lies above the mean that the card tells. Above 3 is unusual, below 0 is well
-    /// known.
+    /// Whether to add the column `zscore`: the error of the record according to the loss of the
+    /// model, in standard deviations above the mean in the card. A value above 3 is unusual; a
+    /// value below 0 is less than the average error. Default: false.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub zscore: bool,
     /// Whether to add the column `feature_errors`: the squared error of each feature, in the order
-    /// of the columns in the model's card.
+    /// of the columns in the model card. Default: false.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub feature_errors: bool,
-    /// Whether to add the column `feature_zscores`: for each feature, how many standard deviations
-    /// its squared error lies above its mean. A feature whose error never varied on the validation
-    /// data is measured by the least deviation above 0 of the others.
+    /// Whether to add the column `feature_zscores`: the squared error of each feature, in standard
+    /// deviations above its mean. For a feature with a constant error on the validation data, the
+    /// smallest nonzero standard deviation of the other features is used. Default: false.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub feature_zscores: bool,
-    /// Add the column `top_features`: so many features with the highest z-scores, the highest
-    /// first, as a list of `feature` (its name) and `zscore`.
+    /// The number of features in the column `top_features`, which is added if this is set: the
+    /// features with the highest z-scores in descending order, as a list of `feature` (the name)
+    /// and `zscore`.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub top_features: Option<NonZeroUsize>,
@@ -77,7 +77,7 @@ fn mse_only() -> Vec<ScoreMetric> {
     vec![ScoreMetric::Mse]
 }
 
-/// What can be measured between a tensor and its reconstruction.
+/// The metrics between a tensor and its reconstruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ScoreMetric {
@@ -87,7 +87,7 @@ pub enum ScoreMetric {
     Bce,
     /// Mean absolute error, in the units of the column.
     Mae,
-    /// Peak signal-to-noise ratio, in decibels; infinite where nothing differs.
+    /// Peak signal-to-noise ratio, in decibels; infinite if the tensors are equal.
     Psnr,
     /// Mean structural similarity of an image's channels (Wang et al. 2004), at most 1.
     Ssim,
@@ -112,20 +112,14 @@ impl TransformConfig for ScoreConfig {
         context: &PlanContext,
     ) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let mut faults = Vec::new();
-        let mut find = |key, name| {
-            find_tensor(input, key, Some(name))
-                .map_err(|fault| faults.push(fault))
-                .ok()
-        };
+        let mut find = |key, name| faults.record(find_tensor(input, key, Some(name)));
         let (original, reconstruction) = (
             find("original", &self.original),
             find("reconstruction", &self.reconstruction),
         );
         let shape = original.as_ref().map(|(_, _, shape)| shape);
-        let anomaly = shape.map(|shape| {
-            AnomalyScorer::plan(self, shape, context).map_err(|found| faults.extend(found))
-        });
-        let anomaly = anomaly.and_then(Result::ok);
+        let anomaly =
+            shape.and_then(|shape| faults.record_all(AnomalyScorer::plan(self, shape, context)));
         let schema = self.schema(input, anomaly.as_ref(), &mut faults);
         let (Some(original), Some(reconstruction)) = (original, reconstruction) else {
             return Err(faults);
@@ -133,7 +127,7 @@ impl TransformConfig for ScoreConfig {
         let (shape, other) = (original.2, reconstruction.2);
         if !comparable(&shape, &other) {
             let message = format!(
-                "is {other}, but `{}` is {shape}; they must be equal",
+                "has the shape {other}, but `{}` has the shape {shape}; they must be equal",
                 self.original
             );
             faults.push(ConfigError::new("reconstruction", message));
@@ -145,7 +139,7 @@ impl TransformConfig for ScoreConfig {
         if matches!(&formats, [Some(one), Some(two)] if one != two) {
             faults.push(ConfigError::new(
                 "reconstruction",
-                "its pixels are scaled or laid out unlike the original's",
+                "its pixel format differs from that of the original",
             ));
         }
         let format = formats.into_iter().flatten().next();
@@ -172,25 +166,25 @@ impl TransformConfig for ScoreConfig {
 }
 
 impl ScoreConfig {
-    /// The input's columns, those of the metrics, and those that the card is asked for.
+    /// The columns of the input, those of the metrics, and those of the anomaly scores.
     fn schema(
         &self,
         input: &SchemaRef,
-        unusual: Option<&AnomalyScorer>,
+        anomaly: Option<&AnomalyScorer>,
         faults: &mut Vec<ConfigError>,
     ) -> SchemaRef {
-        if self.metrics.is_empty() && !AnomalyScorer::is_asked(self) {
+        if self.metrics.is_empty() && !AnomalyScorer::is_requested(self) {
             faults.push(ConfigError::new(
                 "metrics",
-                "nothing is measured; give at least one metric",
+                "no metric is selected; list at least one",
             ));
         }
         let mut added = Vec::new();
-        for (place, metric) in self.metrics.iter().enumerate() {
-            if self.metrics[..place].contains(metric) {
+        for (index, metric) in self.metrics.iter().enumerate() {
+            if self.metrics[..index].contains(metric) {
                 faults.push(ConfigError::new(
                     "metrics",
-                    format!("`{}` is measured twice", metric.name()),
+                    format!("`{}` is listed twice", metric.name()),
                 ));
                 continue;
             }
@@ -201,8 +195,8 @@ impl ScoreConfig {
             ));
         }
         added.extend(
-            unusual
-                .map(|unusual| unusual.fields(&self.prefix))
+            anomaly
+                .map(|anomaly| anomaly.fields(&self.prefix))
                 .unwrap_or_default(),
         );
         let mut schema = Arc::clone(input);
@@ -215,7 +209,8 @@ impl ScoreConfig {
         schema
     }
 
-    /// Faults for metrics that do not fit the columns, and for a peak that means nothing.
+    /// Adds faults of metrics that do not fit the columns, and of a peak that is invalid or has no
+    /// effect.
     fn check_metrics(
         &self,
         shape: &TensorShape,
@@ -243,19 +238,19 @@ impl ScoreConfig {
         if let Some(message) = format.and_then(|format| format.check().err()) {
             faults.push(ConfigError::new(
                 "original",
-                format!("its pixel format is broken: {message}"),
+                format!("its pixel format is invalid: {message}"),
             ));
         }
-        let scaled = |format: &PixelFormat| {
+        let exceeds_unit_range = |format: &PixelFormat| {
             format.range[0] < 0.0
                 || format.range[1] > 1.0
                 || !format.mean.is_empty()
                 || !format.std.is_empty()
         };
-        if self.metrics.contains(&ScoreMetric::Bce) && format.is_some_and(scaled) {
+        if self.metrics.contains(&ScoreMetric::Bce) && format.is_some_and(exceeds_unit_range) {
             faults.push(ConfigError::new(
                 "metrics",
-                "bce needs values within 0..1, but these pixels are scaled otherwise",
+                "bce requires values within 0..1, but the pixels have another range",
             ));
         }
         let image = match shape {
@@ -265,20 +260,20 @@ impl ScoreConfig {
         if self.metrics.contains(&ScoreMetric::Ssim) && format.is_none_or(|_| image.is_none()) {
             faults.push(ConfigError::new(
                 "metrics",
-                "ssim compares images, but the columns hold no pixels",
+                "ssim requires images, but the columns do not hold pixels",
             ));
         } else if self.metrics.contains(&ScoreMetric::Ssim)
             && image.is_some_and(|(h, w)| h < WINDOW || w < WINDOW)
         {
             let message = format!(
-                "ssim needs images of at least {WINDOW}x{WINDOW} pixels; these are {shape}"
+                "ssim requires images of at least {WINDOW}x{WINDOW} pixels; met the shape {shape}"
             );
             faults.push(ConfigError::new("metrics", message));
         }
     }
 }
 
-/// Whether rows of these shapes may be equal.
+/// Whether rows of these column shapes can have equal shapes.
 fn comparable(one: &TensorShape, other: &TensorShape) -> bool {
     let dims = |shape: &TensorShape| match shape {
         TensorShape::Fixed(shape) => shape.len(),
@@ -292,7 +287,7 @@ fn comparable(one: &TensorShape, other: &TensorShape) -> bool {
 
 #[derive(Clone)]
 struct ScoreTransform {
-    /// Place and shape of the original and of the reconstruction.
+    /// The index and shape of the original and of the reconstruction.
     columns: [(usize, TensorShape); 2],
     metrics: Vec<ScoreMetric>,
     measure: ErrorMeasure,
@@ -329,17 +324,17 @@ impl Transform for ScoreTransform {
             .each_ref()
             .map(|(index, shape)| TensorRows::new(&batch, *index, shape));
         let mut scores = vec![Vec::with_capacity(batch.row_ordinals.len()); self.metrics.len()];
-        let (mut added, mut refused) = (AnomalyColumns::default(), RejectedRows::default());
+        let (mut added, mut rejected) = (AnomalyColumns::default(), RejectedRows::default());
         for row in 0..batch.row_ordinals.len() {
             match self.score(&original, &reconstruction, row, &mut added) {
                 Ok(row) => scores
                     .iter_mut()
                     .zip(row)
                     .for_each(|(scores, score)| scores.push(score)),
-                Err(refusal) => refused.add(row, refusal),
+                Err(reason) => rejected.add(row, reason),
             }
         }
-        let batch = refused.remove_from(batch, rejects)?;
+        let batch = rejected.remove_from(batch, rejects)?;
         let column = |scores| Arc::new(Float32Array::from(scores)) as ArrayRef;
         let mut columns: Vec<ArrayRef> = scores.into_iter().map(column).collect();
         columns.extend(self.anomaly.columns(added)?);
@@ -348,7 +343,7 @@ impl Transform for ScoreTransform {
 }
 
 impl ScoreTransform {
-    /// All metrics of a row; what the card is asked for is added to `added`.
+    /// Computes all metrics of a row, and appends the anomaly scores to `added`.
     fn score(
         &self,
         original: &TensorRows,
@@ -360,13 +355,13 @@ impl ScoreTransform {
         if shape != other {
             return Err((
                 RejectCode::Mismatch,
-                format!("the original is {shape:?}, its reconstruction {other:?}"),
+                format!("the original has the shape {shape:?}, but the reconstruction {other:?}"),
             ));
         }
         if shape.contains(&0) {
             return Err((
                 RejectCode::Mismatch,
-                format!("{shape:?} holds no value to compare"),
+                format!("a tensor of shape {shape:?} has no values to compare"),
             ));
         }
         for (name, values) in [("original", x), ("reconstruction", y)] {
@@ -383,16 +378,16 @@ impl ScoreTransform {
     }
 }
 
-/// How values are read as levels.
+/// The scale of the values for the metrics.
 #[derive(Debug, Clone)]
 struct ErrorMeasure {
     format: Option<PixelFormat>,
-    /// The width of the range of values that are no pixels.
+    /// The width of the range of values, for columns without pixels.
     peak: f64,
 }
 
 impl ErrorMeasure {
-    /// A metric of two tensors of one shape, all finite, not empty.
+    /// Computes a metric of two non-empty tensors of equal shapes with finite values.
     fn of(
         &self,
         metric: ScoreMetric,
@@ -410,7 +405,7 @@ impl ErrorMeasure {
             {
                 Some(value) => Err((
                     RejectCode::Mismatch,
-                    format!("bce needs values within 0..1; met {value}"),
+                    format!("bce requires values within 0..1; met {value}"),
                 )),
                 None => Ok(Loss::Bce.error(x, y)),
             },
@@ -422,26 +417,28 @@ impl ErrorMeasure {
     fn psnr(&self, x: &[f32], y: &[f32], shape: &[usize]) -> Result<f64, RejectReason> {
         match &self.format {
             None => Ok(psnr(Loss::Mse.error(x, y), self.peak)),
-            Some(format) => format.psnr(shape, x, y).ok_or_else(|| no_image(shape)),
+            Some(format) => format
+                .psnr(shape, x, y)
+                .ok_or_else(|| shape_mismatch(shape)),
         }
     }
 
     fn ssim(&self, x: &[f32], y: &[f32], shape: &[usize]) -> Result<f64, RejectReason> {
         let format = self.format.clone().unwrap_or_default();
-        let (height, width) = format.size(shape).ok_or_else(|| no_image(shape))?;
+        let (height, width) = format.size(shape).ok_or_else(|| shape_mismatch(shape))?;
         format.ssim(shape, x, y).ok_or_else(|| {
             (
                 RejectCode::Mismatch,
-                format!("ssim needs at least {WINDOW}x{WINDOW} pixels; met {height}x{width}"),
+                format!("ssim requires at least {WINDOW}x{WINDOW} pixels; met {height}x{width}"),
             )
         })
     }
 }
 
-fn no_image(shape: &[usize]) -> RejectReason {
+fn shape_mismatch(shape: &[usize]) -> RejectReason {
     (
         RejectCode::Mismatch,
-        format!("{shape:?} is no shape of such an image"),
+        format!("the shape {shape:?} does not match the pixel format"),
     )
 }
 
@@ -499,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_means_over_the_values_of_a_record() {
+    fn errors_are_means_over_values_of_a_record() {
         let input = vectors(&[0.0, 1.0, 0.5, 1.0], &[0.5, 1.0, 0.5, 0.5], 4);
         let [mse, mae, bce, psnr] =
             scores(r#""metrics": ["mse", "mae", "bce", "psnr"]"#, input)[..]
@@ -507,13 +504,13 @@ mod tests {
             panic!()
         };
         assert_eq!((mse, mae), (0.125, 0.25));
-        // Three of -ln 0.5, and one that is right but for the clamp.
+        // Three values contribute -ln 0.5, and one contributes 0 except for the clamp.
         assert!((bce - 0.75 * std::f32::consts::LN_2).abs() < 1e-5);
         assert!((psnr - 9.030_9).abs() < 1e-4);
     }
 
     #[test]
-    fn mse_is_the_default_and_a_prefix_names_the_column() {
+    fn default_metric_is_mse_and_prefix_is_in_column_name() {
         let (out, _) = run::<ScoreConfig>(
             &options(r#""prefix": "noisy_""#),
             vectors(&[1.0], &[3.0], 1),
@@ -529,8 +526,8 @@ mod tests {
     }
 
     #[test]
-    fn psnr_does_not_depend_on_how_pixels_are_scaled() {
-        let bytes = |shift: usize| (0..48).map(move |place| ((place * 5 + shift) % 256) as f32);
+    fn psnr_is_independent_of_pixel_scale() {
+        let bytes = |shift: usize| (0..48).map(move |index| ((index * 5 + shift) % 256) as f32);
         let plain = PixelFormat {
             range: [0.0, 255.0],
             ..PixelFormat::default()
@@ -541,11 +538,11 @@ mod tests {
             ..PixelFormat::default()
         };
         let as_scaled = |shift| -> Vec<f32> {
-            let place = |(place, byte): (usize, f32)| {
-                let (scale, offset) = scaled.affine(place / 16);
+            let value = |(index, byte): (usize, f32)| {
+                let (scale, offset) = scaled.affine(index / 16);
                 byte * scale + offset
             };
-            bytes(shift).enumerate().map(place).collect()
+            bytes(shift).enumerate().map(value).collect()
         };
         let collect = |shift| bytes(shift).collect::<Vec<f32>>();
         let one = scores(
@@ -556,15 +553,15 @@ mod tests {
             r#""metrics": ["psnr"]"#,
             images(&scaled, 4, &as_scaled(0), &as_scaled(10)),
         );
-        // 10 steps off everywhere: 20 log10(25.5).
+        // All pixels differ by 10 steps: 20 log10(25.5).
         assert!((one[0] - 28.130_8).abs() < 1e-3, "{one:?}");
         assert!((one[0] - two[0]).abs() < 1e-3, "{one:?} {two:?}");
     }
 
     #[test]
-    fn a_perfect_reconstruction_has_infinite_psnr_and_ssim_1() {
+    fn perfect_reconstruction_has_infinite_psnr_and_ssim_1() {
         let image: Vec<f32> = (0..12 * 12 * 3)
-            .map(|place| (place % 7) as f32 / 7.0)
+            .map(|index| (index % 7) as f32 / 7.0)
             .collect();
         let interleaved = PixelFormat {
             layout: TensorLayout::Nhwc,
@@ -582,7 +579,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peak_shifts_the_psnr_of_plain_values() {
+    fn psnr_of_values_without_pixels_uses_the_peak() {
         let psnr = scores(
             r#""metrics": ["psnr"], "peak": 100"#,
             vectors(&[0.0], &[1.0], 1),
@@ -591,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_cannot_be_compared_are_refused_with_the_reason() {
+    fn rows_that_cannot_be_compared_are_rejected() {
         let field = |name| {
             PixelFormat {
                 channels: Channels::Gray,
@@ -621,21 +618,21 @@ mod tests {
         let (out, rejects) = run::<ScoreConfig>(&options(r#""metrics": ["ssim"]"#), input);
         assert_eq!(out.row_ordinals, [0]);
         expect![[r#"
-            1: mismatch: ssim needs at least 11x11 pixels; met 4x4
-            2: mismatch: the original is [1, 11, 12], its reconstruction [1, 12, 11]
-            3: mismatch: [1, 0, 11] holds no value to compare"#]]
+            1: mismatch: ssim requires at least 11x11 pixels; met 4x4
+            2: mismatch: the original has the shape [1, 11, 12], but the reconstruction [1, 12, 11]
+            3: mismatch: a tensor of shape [1, 0, 11] has no values to compare"#]]
         .assert_eq(&reasons(&rejects));
         let input = vectors(&[f32::NAN, 2.0, 0.5], &[0.5, 0.5, 0.5], 1);
         let (out, rejects) = run::<ScoreConfig>(&options(r#""metrics": ["bce"]"#), input);
         assert_eq!(out.row_ordinals, [2]);
         expect![[r#"
             0: not_finite: the original holds NaN
-            1: mismatch: bce needs values within 0..1; met 2"#]]
+            1: mismatch: bce requires values within 0..1; met 2"#]]
         .assert_eq(&reasons(&rejects));
     }
 
     #[test]
-    fn a_batch_without_rows_comes_out_in_the_planned_schema() {
+    fn empty_batch_has_the_planned_schema() {
         let (out, _) = run::<ScoreConfig>(
             &options(r#""metrics": ["mse", "psnr"]"#),
             part(&vectors(&[1.0], &[1.0], 1), 0, 0),
@@ -644,23 +641,23 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_named() {
-        let check = |input: &Batch, written: &str, expected: Expect| {
-            expected.assert_eq(&faults::<ScoreConfig>(&options(written), input));
+    fn faults_of_options_are_reported_by_key() {
+        let check = |input: &Batch, metrics: &str, expected: Expect| {
+            expected.assert_eq(&faults::<ScoreConfig>(&options(metrics), input));
         };
         let plain = vectors(&[0.0], &[0.0], 1);
         check(
             &plain,
             r#""metrics": ["mse", "mse", "ssim"], "peak": 3"#,
             expect![[r#"
-                metrics: `mse` is measured twice
+                metrics: `mse` is listed twice
                 peak: has no effect without the metric psnr
-                metrics: ssim compares images, but the columns hold no pixels"#]],
+                metrics: ssim requires images, but the columns do not hold pixels"#]],
         );
         check(
             &plain,
             r#""metrics": []"#,
-            expect!["metrics: nothing is measured; give at least one metric"],
+            expect!["metrics: no metric is selected; list at least one"],
         );
         let scaled = PixelFormat {
             range: [-1.0, 1.0],
@@ -670,8 +667,8 @@ mod tests {
             &images(&scaled, 2, &[0.0; 12], &[0.0; 12]),
             r#""metrics": ["bce", "ssim"]"#,
             expect![[r#"
-                metrics: bce needs values within 0..1, but these pixels are scaled otherwise
-                metrics: ssim needs images of at least 11x11 pixels; these are [3, 2, 2]"#]],
+                metrics: bce requires values within 0..1, but the pixels have another range
+                metrics: ssim requires images of at least 11x11 pixels; met the shape [3, 2, 2]"#]],
         );
         let column = |len| fixed_column(len, vec![0.0; 6]).unwrap();
         let unequal = of([
@@ -682,8 +679,8 @@ mod tests {
             ),
         ]);
         expect![[r#"
-            prefix: the input has a column `mse` already; choose another name
-            reconstruction: is [3], but `x` is [2]; they must be equal"#]]
+            prefix: the input already has a column `mse`; choose another name
+            reconstruction: has the shape [3], but `x` has the shape [2]; they must be equal"#]]
         .assert_eq(&faults::<ScoreConfig>(
             r#"{"original": "x", "reconstruction": "mse"}"#,
             &unequal,

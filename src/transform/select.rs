@@ -1,4 +1,4 @@
-//! The transform `select`: chooses, renames and drops columns.
+//! The transform `select`: selects, renames and drops columns.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,20 +11,20 @@ use serde::{Deserialize, Serialize};
 use super::rows::find;
 use super::{Transform, TransformConfig, TransformPlan};
 use crate::batch::{Batch, RejectCollector};
-use crate::error::{ConfigError, StageError};
+use crate::error::{ConfigError, RecordFaults, StageError};
 use crate::plan_context::PlanContext;
 
-/// The options. All of them speak of columns by the names that the input gives them.
+/// Options of `select`. All of them refer to columns by their names in the input.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct SelectConfig {
-    /// Keep just these columns, in this order. Default: all.
+    /// The columns to keep, in this order. Default: all.
     #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub columns: Option<Vec<String>>,
-    /// Leave these columns out.
+    /// The columns to drop.
     #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub drop: Vec<String>,
-    /// New names: `rename = { old = "new" }`.
+    /// New names of columns, such as `rename = { old = "new" }`.
     #[schemars(extend("x-changes-rows" = true))]
     pub rename: BTreeMap<String, String>,
 }
@@ -55,7 +55,7 @@ impl TransformConfig for SelectConfig {
             .map(|&index| self.renamed(input.field(index)))
             .collect();
         faults.extend(
-            twice(fields.iter().map(|field| field.name().as_str()))
+            duplicates(fields.iter().map(|field| field.name().as_str()))
                 .into_iter()
                 .map(|name| {
                     let key = if self.rename.is_empty() {
@@ -63,7 +63,7 @@ impl TransformConfig for SelectConfig {
                     } else {
                         "rename"
                     };
-                    ConfigError::new(key, format!("two columns would be called `{name}`"))
+                    ConfigError::new(key, format!("two columns have the name `{name}`"))
                 }),
         );
         if kept.is_empty() && faults.is_empty() {
@@ -88,29 +88,29 @@ impl SelectConfig {
         if self.columns.is_none() && self.drop.is_empty() && self.rename.is_empty() {
             faults.push(ConfigError::new(
                 "",
-                "nothing is selected; give `columns`, `drop` or `rename`",
+                "nothing is selected; set `columns`, `drop` or `rename`",
             ));
         }
         if self.columns.is_some() && !self.drop.is_empty() {
             faults.push(ConfigError::new(
                 "drop",
-                "`columns` says already what is kept; give one of the two",
+                "cannot be combined with `columns`; remove one of the two",
             ));
         }
         faults
     }
 
-    /// Places of the columns that are kept, in the order that they will have.
+    /// The indices of the kept columns, in the order of the output.
     fn kept(&self, input: &Schema, faults: &mut Vec<ConfigError>) -> Vec<usize> {
-        let mut places = |key: &str, names: &[String]| -> Vec<usize> {
+        let mut indices = |key: &str, names: &[String]| -> Vec<usize> {
             let found = names
                 .iter()
-                .filter_map(|name| find(input, key, name).map_err(|f| faults.push(f)).ok());
+                .filter_map(|name| faults.record(find(input, key, name)));
             found.map(|(index, _)| index).collect()
         };
-        let dropped = places("drop", &self.drop);
+        let dropped = indices("drop", &self.drop);
         match &self.columns {
-            Some(names) => places("columns", names),
+            Some(names) => indices("columns", names),
             None => (0..input.fields().len())
                 .filter(|index| !dropped.contains(index))
                 .collect(),
@@ -125,8 +125,8 @@ impl SelectConfig {
     }
 }
 
-/// The names that stand in there more than once.
-fn twice<'a>(names: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
+/// The names that occur more than once.
+fn duplicates<'a>(names: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
     let mut seen = BTreeSet::new();
     names.filter(|name| !seen.insert(*name)).collect()
 }
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_come_in_the_order_that_is_asked_for_under_their_new_names() {
+    fn columns_have_the_listed_order_and_new_names() {
         let (out, rejects) = run::<SelectConfig>(
             r#"{"columns": ["y", "source"], "rename": {"y": "z"}}"#,
             input(),
@@ -209,19 +209,19 @@ mod tests {
     }
 
     #[test]
-    fn dropped_columns_are_gone_and_the_others_keep_their_order() {
+    fn dropped_columns_are_removed_in_order() {
         let (out, _) = run::<SelectConfig>(r#"{"drop": ["x"]}"#, input());
         assert_eq!(names(&out.records), ["source", "y"]);
     }
 
     #[test]
-    fn names_can_be_exchanged() {
+    fn names_can_be_swapped() {
         let (out, _) = run::<SelectConfig>(r#"{"rename": {"x": "y", "y": "x"}}"#, input());
         assert_eq!(names(&out.records), ["source", "y", "x"]);
     }
 
     #[test]
-    fn a_batch_without_rows_comes_out_in_the_planned_schema() {
+    fn empty_batch_has_the_planned_schema() {
         let options = r#"{"columns": ["x"]}"#;
         let planned = plan::<SelectConfig>(options, &input()).unwrap().schema();
         let empty = Batch {
@@ -234,29 +234,29 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_named() {
+    fn faults_of_options_are_reported_by_key() {
         let check = |options: &str, expected: Expect| {
             expected.assert_eq(&faults::<SelectConfig>(options, &input()))
         };
         check(
             "{}",
-            expect!["(stage): nothing is selected; give `columns`, `drop` or `rename`"],
+            expect!["(stage): nothing is selected; set `columns`, `drop` or `rename`"],
         );
         check(
             r#"{"columns": ["sorce", "x"], "drop": ["y"], "rename": {"y": "z", "q": "r"}}"#,
             expect![[r#"
-                drop: `columns` says already what is kept; give one of the two
+                drop: cannot be combined with `columns`; remove one of the two
                 columns: no column `sorce` (did you mean `source`?); the input has: source, x, y
                 rename.q: no column `q`; the input has: source, x, y
                 rename.y: column `y` is not kept, so it cannot be renamed"#]],
         );
         check(
             r#"{"columns": ["x", "x"]}"#,
-            expect!["columns: two columns would be called `x`"],
+            expect!["columns: two columns have the name `x`"],
         );
         check(
             r#"{"rename": {"x": "y"}}"#,
-            expect!["rename: two columns would be called `y`"],
+            expect!["rename: two columns have the name `y`"],
         );
         check(
             r#"{"drop": ["source", "x", "y"]}"#,

@@ -1,4 +1,4 @@
-//! What the tests of transforms share: batches in a line, plans from JSON, faults as text.
+//! Helpers for the tests of transforms: batches from columns, plans from JSON, and faults as text.
 
 #![allow(clippy::unwrap_used)]
 
@@ -19,12 +19,12 @@ pub(super) fn context() -> PlanContext {
     PlanContext::new(BTreeMap::new(), PipelineLimits::default())
 }
 
-/// Nullable columns under plain fields.
+/// Creates a batch of nullable columns without metadata.
 pub(super) fn batch<const N: usize>(columns: [(&str, ArrayRef); N]) -> Batch {
     of(columns.map(|(name, column)| (Field::new(name, column.data_type().clone(), true), column)))
 }
 
-/// Columns under the fields that are given.
+/// Creates a batch of columns with the given fields.
 pub(super) fn of<const N: usize>(columns: [(Field, ArrayRef); N]) -> Batch {
     let (fields, columns): (Vec<Field>, Vec<ArrayRef>) = columns.into_iter().unzip();
     let records = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
@@ -32,7 +32,7 @@ pub(super) fn of<const N: usize>(columns: [(Field, ArrayRef); N]) -> Batch {
     Batch::new(records, Provenance::rows(Split::new("test"), 0..rows))
 }
 
-/// Only the rows `from..to`, standing for the same source rows as before.
+/// The rows `from..to` of a batch, with unchanged provenance.
 pub(super) fn part(batch: &Batch, from: usize, to: usize) -> Batch {
     Batch {
         records: batch.records.slice(from, to - from),
@@ -49,18 +49,18 @@ pub(super) fn strings(values: &[&str]) -> ArrayRef {
     Arc::new(StringArray::from(values.to_vec()))
 }
 
-/// Plans from options as JSON.
+/// Plans a transform from options as JSON.
 pub(super) fn plan<C: TransformConfig>(
-    written: &str,
+    options: &str,
     batch: &Batch,
 ) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
-    parse_options::<C>(serde_json::from_str(written).unwrap())?
+    parse_options::<C>(serde_json::from_str(options).unwrap())?
         .plan(&batch.records.schema(), &context())
 }
 
-/// Plans and applies; the schema of what comes out must be the planned one.
-pub(super) fn run<C: TransformConfig>(written: &str, batch: Batch) -> (Batch, Vec<Reject>) {
-    let plan = plan::<C>(written, &batch).unwrap_or_else(|faults| panic!("{faults:?}"));
+/// Plans and applies a transform, and checks that the schema of the output is the planned one.
+pub(super) fn run<C: TransformConfig>(options: &str, batch: Batch) -> (Batch, Vec<Reject>) {
+    let plan = plan::<C>(options, &batch).unwrap_or_else(|faults| panic!("{faults:?}"));
     let mut rejects = RejectCollector::default();
     let out = plan.build().unwrap().apply(batch, &mut rejects).unwrap();
     assert_eq!(out.records.schema(), plan.schema());
@@ -68,9 +68,9 @@ pub(super) fn run<C: TransformConfig>(written: &str, batch: Batch) -> (Batch, Ve
     (out, rejects.into_vec())
 }
 
-/// The faults of a plan, one a line.
-pub(super) fn faults<C: TransformConfig>(written: &str, batch: &Batch) -> String {
-    let faults = plan::<C>(written, batch).err().unwrap_or_default();
+/// The faults of a plan, one per line.
+pub(super) fn faults<C: TransformConfig>(options: &str, batch: &Batch) -> String {
+    let faults = plan::<C>(options, batch).err().unwrap_or_default();
     let line = |fault: ConfigError| match fault.key.as_str() {
         "" => format!("(stage): {}", fault.message),
         key => format!("{key}: {}", fault.message),
@@ -78,7 +78,7 @@ pub(super) fn faults<C: TransformConfig>(written: &str, batch: &Batch) -> String
     faults.into_iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Rejects, one a line.
+/// The rejects, one per line.
 pub(super) fn reasons(rejects: &[Reject]) -> String {
     let line = |reject: &Reject| {
         format!(

@@ -1,4 +1,5 @@
-//! Images cut into overlapping tiles of one size, and put together again with linear seams.
+//! Tiling of images: cuts an image into overlapping tiles of one size, and merges them with linear
+//! blending.
 
 use std::ops::Range;
 
@@ -8,13 +9,13 @@ use crate::model::session::SessionChain;
 use crate::model::tensor_spec::values;
 use crate::tensor::all_finite;
 
-/// Side of a tile, and how far neighbours reach into each other, where nobody says otherwise; in
-/// pixels.
+/// The default side of a tile, in pixels.
 pub(crate) const TILE: usize = 512;
+/// The default overlap of adjacent tiles, in pixels.
 pub(crate) const OVERLAP: usize = 32;
 
-/// How images of one size are cut. An image that is no larger than a tile is one tile, padded by
-/// repeating its edges.
+/// The tiling of images of one size. An image that fits into one tile is one tile, padded by
+/// repetition of its edges.
 #[derive(Debug)]
 pub(crate) struct Tiling {
     planes: usize,
@@ -26,7 +27,8 @@ pub(crate) struct Tiling {
 }
 
 impl Tiling {
-    /// For images of `height` x `width`: tiles of at most `cut.tile` a side.
+    /// Creates a tiling of images of `height` x `width` pixels with tiles of at most `cut.tile`
+    /// pixels per side.
     pub(crate) fn new(format: &PixelFormat, (height, width): (usize, usize), cut: TileCut) -> Self {
         let channels = format.channels.count();
         let (planes, interleaved) = match format.layout {
@@ -43,17 +45,17 @@ impl Tiling {
         }
     }
 
-    /// How many tiles an image has.
+    /// The number of tiles of an image.
     pub(crate) fn count(&self) -> usize {
         self.down.spans.len() * self.across.spans.len()
     }
 
-    /// Height and width of every tile.
+    /// The height and width of every tile.
     pub(crate) fn side(&self) -> (usize, usize) {
         (self.down.side, self.across.side)
     }
 
-    /// Appends a tile of the image to `out`.
+    /// Appends the values of a tile of the image to `out`.
     pub(crate) fn cut(&self, image: &[f32], tile: usize, out: &mut Vec<f32>) {
         let (down, across) = self.spans(tile);
         for plane in 0..self.planes {
@@ -71,8 +73,8 @@ impl Tiling {
         }
     }
 
-    /// Adds a tile, as the model gave it, to the image; when all its tiles are added, the image is
-    /// whole.
+    /// Adds a tile of the output of the model to the image. The image is complete when all of its
+    /// tiles are added.
     pub(crate) fn blend(&self, values: &[f32], tile: usize, image: &mut [f32]) {
         let (down, across) = self.spans(tile);
         let (side, tile_row) = (self.down.side, self.across.side * self.interleaved);
@@ -91,16 +93,16 @@ impl Tiling {
         }
     }
 
-    /// Runs images of this size through a model that gives the shape it takes, and adds what comes
-    /// out to `out`, which holds zeros there. `refuse` is told the place among `images` of each
-    /// that failed, and why.
+    /// Runs images of this size through a model whose output has the shape of its input, and adds
+    /// the results to `out`, which must hold zeros at these positions. Calls `reject` for each
+    /// failed image with its index in `images` and the reason.
     pub(crate) fn run(
         &self,
         chain: &mut SessionChain,
         format: &PixelFormat,
         images: &[PlacedImage<'_>],
         out: &mut [f32],
-        refuse: &mut dyn FnMut(usize, RejectCode, String),
+        reject: &mut dyn FnMut(usize, RejectCode, String),
     ) {
         let (height, width) = self.side();
         let shape = format.shape(height, width);
@@ -108,20 +110,20 @@ impl Tiling {
         let tiles: Vec<(usize, usize)> = (0..images.len())
             .flat_map(|image| (0..self.count()).map(move |tile| (image, tile)))
             .collect();
-        let (mut given, mut made) = (Vec::new(), Vec::new());
+        let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
         for tiles in tiles.chunks(chain.slice_rows(len)) {
-            given.clear();
-            made.clear();
+            inputs.clear();
+            outputs.clear();
             tiles
                 .iter()
-                .for_each(|&(image, tile)| self.cut(images[image].values, tile, &mut given));
-            for failure in chain.run_rows(&given, &shape, len, &mut made) {
-                refuse(tiles[failure.row].0, RejectCode::Model, failure.reason);
+                .for_each(|&(image, tile)| self.cut(images[image].values, tile, &mut inputs));
+            for failure in chain.run_rows(&inputs, &shape, len, &mut outputs) {
+                reject(tiles[failure.row].0, RejectCode::Model, failure.reason);
             }
-            for (&(image, tile), values) in tiles.iter().zip(made.chunks_exact(len)) {
+            for (&(image, tile), values) in tiles.iter().zip(outputs.chunks_exact(len)) {
                 if !all_finite(values) {
-                    let reason = "the model gave a result that is not finite".to_owned();
-                    refuse(image, RejectCode::NotFinite, reason);
+                    let reason = "the model returned a result that is not finite".to_owned();
+                    reject(image, RejectCode::NotFinite, reason);
                 }
                 let PlacedImage { values: image, at } = &images[image];
                 self.blend(values, tile, &mut out[*at..at + image.len()]);
@@ -137,33 +139,33 @@ impl Tiling {
         )
     }
 
-    /// Where a row of pixels begins.
+    /// The index of the first value of a row of pixels.
     fn row(&self, plane: usize, y: usize) -> usize {
         (plane * self.height + y) * self.width * self.interleaved
     }
 }
 
-/// The values of an image, and where in an output its own begin.
+/// The values of an image, and the index of its first value in the output.
 pub(crate) struct PlacedImage<'a> {
     pub(crate) values: &'a [f32],
     pub(crate) at: usize,
 }
 
-/// How large tiles are, in pixels: `tile` is a multiple of `multiple`, and at least twice
+/// The size and overlap of tiles, in pixels: `tile` is a multiple of `multiple`, and at least twice
 /// `overlap`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TileCut {
-    /// Side of a tile, for images that exceed it.
+    /// The side of a tile, for images that exceed it.
     pub(crate) tile: usize,
-    /// How far neighbours reach into each other.
+    /// The overlap of adjacent tiles.
     pub(crate) overlap: usize,
-    /// Sides that the model takes are multiples of this.
+    /// The number of which the sides of the input of the model are multiples.
     pub(crate) multiple: usize,
 }
 
 impl TileCut {
-    /// Tiles of 512 that overlap by 32, or a little more where the model needs sides of a
-    /// `multiple`.
+    /// Tiles of 512 pixels with an overlap of 32 pixels, rounded up if the model requires sides
+    /// that are multiples of `multiple`.
     pub(crate) fn usual(multiple: usize) -> Self {
         Self {
             tile: TILE.next_multiple_of(multiple.max(1)),
@@ -173,15 +175,15 @@ impl TileCut {
     }
 }
 
-/// One direction of an image, cut.
+/// The tiling along one axis of an image.
 #[derive(Debug)]
 struct TileAxis {
     side: usize,
     spans: Vec<TileSpan>,
 }
 
-/// The pixels of the image that a tile covers in one direction, and what it contributes to each:
-/// over all tiles that cover a pixel, weights add up to 1.
+/// The pixels of the image that a tile covers along one axis, and the weight of the tile for each
+/// of them. The weights of all tiles that cover a pixel add up to 1.
 #[derive(Debug)]
 struct TileSpan {
     range: Range<usize>,
@@ -205,14 +207,14 @@ impl TileAxis {
             .next_multiple_of(cut.multiple)
             .min(cut.tile - cut.multiple);
         let count = (len - overlap).div_ceil(cut.tile - overlap);
-        // As many tiles as the greatest side asks for, but no larger than they must be: what
-        // overlaps is computed twice.
+        // The number of tiles follows from the maximum side, and the side is then as small as that
+        // number allows, because overlapping pixels are computed twice.
         let side = (len + (count - 1) * overlap)
             .div_ceil(count)
             .next_multiple_of(cut.multiple);
-        // Tiles begin where the image does, or multiples behind: a network that takes pixels in
-        // blocks then sees the same blocks as in the whole image. So the last one may reach beyond,
-        // and is padded as the image would be.
+        // Tiles start at multiples from the start of the image, so that a network that groups
+        // pixels into blocks processes the same blocks as in the complete image. The last tile can
+        // therefore extend beyond the image, and is padded as the image would be.
         let starts: Vec<usize> = (0..count).map(|tile| tile * (side - overlap)).collect();
         let ramp = |at: usize| (at + 1).min(side - at).min(overlap + 1) as f32;
         let covered = |start: usize| start..len.min(start + side);
@@ -251,8 +253,9 @@ mod tests {
         }
     }
 
-    /// Cuts an image, leaves its tiles as they are, and puts it together.
-    fn there_and_back(
+    /// Cuts an image into tiles, merges the unchanged tiles, and checks that the result equals the
+    /// image.
+    fn cut_and_merge(
         layout: TensorLayout,
         height: usize,
         width: usize,
@@ -279,27 +282,27 @@ mod tests {
     }
 
     #[test]
-    fn an_image_survives_being_cut_in_every_layout_and_size() {
+    fn image_is_restored_from_tiles_in_all_layouts_and_sizes() {
         for layout in [TensorLayout::Nchw, TensorLayout::Nhwc] {
             let cut = TileCut {
                 tile: 16,
                 overlap: 4,
                 multiple: 4,
             };
-            assert_eq!(there_and_back(layout, 16, 16, cut), (1, (16, 16)));
-            assert_eq!(there_and_back(layout, 5, 7, cut), (1, (8, 8)));
-            assert_eq!(there_and_back(layout, 1, 1, cut), (1, (4, 4)));
-            assert_eq!(there_and_back(layout, 17, 40, cut), (6, (12, 16)));
-            assert_eq!(there_and_back(layout, 100, 3, cut), (8, (16, 4)));
+            assert_eq!(cut_and_merge(layout, 16, 16, cut), (1, (16, 16)));
+            assert_eq!(cut_and_merge(layout, 5, 7, cut), (1, (8, 8)));
+            assert_eq!(cut_and_merge(layout, 1, 1, cut), (1, (4, 4)));
+            assert_eq!(cut_and_merge(layout, 17, 40, cut), (6, (12, 16)));
+            assert_eq!(cut_and_merge(layout, 100, 3, cut), (8, (16, 4)));
             assert_eq!(
-                there_and_back(layout, 33, 33, TileCut { overlap: 0, ..cut }),
+                cut_and_merge(layout, 33, 33, TileCut { overlap: 0, ..cut }),
                 (9, (12, 12))
             );
         }
     }
 
     #[test]
-    fn seams_are_linear() {
+    fn blending_weights_are_linear() {
         let axis = TileAxis::new(
             13,
             TileCut {
@@ -323,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_image_is_padded_with_its_edge() {
+    fn small_image_is_padded_with_its_edges() {
         let gray = PixelFormat {
             channels: Channels::Gray,
             ..PixelFormat::default()

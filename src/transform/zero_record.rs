@@ -1,4 +1,4 @@
-//! A record of zeros of a planned schema, on which a stage is tried.
+//! A record of zeros of a planned schema, with which a stage is tested.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use crate::batch::{Batch, Provenance};
 use crate::image::PixelFormat;
 use crate::tensor::{TensorShape, variable_column};
 
-/// The sides of a tensor whose shape is not planned.
+/// The side of an image tensor of variable shape.
 const SIDE: usize = 32;
 
-/// A record of zeros, empty texts and empty lists under `schema`; of a type that has no zero, such
-/// as a dictionary, it is null. It stands for the source rows of `batch`.
+/// Creates a batch of one record of `schema` that consists of zeros, empty strings and empty lists,
+/// and of nulls for types without a zero, such as dictionaries. Its provenance is a row of `batch`.
 ///
 /// # Errors
-/// When a column of the schema cannot be made.
+/// If a column of the schema cannot be created.
 pub(super) fn record(schema: &Schema, batch: &Batch) -> Result<Batch, ArrowError> {
     let columns = schema
         .fields()
@@ -56,7 +56,7 @@ fn column(field: &Field) -> Result<ArrayRef, ArrowError> {
     )?))
 }
 
-/// The zeros that lie below nulls.
+/// Removes the null bitmaps, so that the zeros below them become valid.
 fn without_nulls(nulls: ArrayData) -> Result<ArrayData, ArrowError> {
     match nulls.data_type() {
         DataType::Null
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_of_one_shape_hold_zeros_of_that_shape() {
+    fn fixed_columns_hold_zeros_of_their_type_and_shape() {
         let zeros = of(vec![
             Field::new("source", DataType::Utf8, false),
             Field::new("row", DataType::UInt64, false),
@@ -110,7 +110,7 @@ mod tests {
             vector_field("code", 3),
             tensor_field("pixels", &[3, 2, 2]).unwrap(),
         ]);
-        let column = |place: usize| zeros.records.column(place);
+        let column = |index: usize| zeros.records.column(index);
         assert_eq!(column(0).as_string::<i32>().value(0), "");
         assert_eq!(column(1).as_primitive::<UInt64Type>().value(0), 0);
         assert_eq!(
@@ -127,18 +127,18 @@ mod tests {
     }
 
     #[test]
-    fn tensors_of_any_shape_get_a_small_one() {
+    fn tensors_of_variable_shape_are_small() {
         let format = PixelFormat::default();
         let zeros = of(vec![
             format.annotate(variable_field("pixels", 3).unwrap()),
             variable_field("x", 2).unwrap(),
         ]);
-        let shape = |place: usize| variable_row(zeros.records.column(place), 0).unwrap().1;
+        let shape = |index: usize| variable_row(zeros.records.column(index), 0).unwrap().1;
         assert_eq!((shape(0), shape(1)), (format.shape(SIDE, SIDE), vec![1, 1]));
     }
 
     #[test]
-    fn a_type_without_zero_is_null() {
+    fn type_without_zero_is_null() {
         let words = DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::Utf8));
         let zeros = of(vec![
             Field::new("class", words, false),

@@ -1,5 +1,4 @@
-//! Input made for tests: small, the same every time, with bad records among the good, of which it
-//! is known which they are.
+//! Small deterministic inputs for tests, with known invalid records.
 
 use std::fs::{self, File};
 use std::io::Cursor;
@@ -29,20 +28,20 @@ pub fn image_name(number: usize) -> String {
     )
 }
 
-/// Writes so many tiny images into a folder, some of them broken, each in one of several ways.
+/// Writes `count` tiny images into a folder, some of them broken in one of several ways.
 pub fn images(folder: &Path, count: usize) {
     fs::create_dir_all(folder).unwrap();
     for number in 0..count {
         let bytes = if is_broken(number) {
             broken_image(number)
         } else {
-            sound_image(number)
+            valid_image(number)
         };
         fs::write(folder.join(image_name(number)), bytes).unwrap();
     }
 }
 
-fn sound_image(number: usize) -> Vec<u8> {
+fn valid_image(number: usize) -> Vec<u8> {
     let shade = |place: usize| u8::try_from((number * 31 + place * 7) % 256).unwrap();
     if image_name(number).ends_with(".pgm") {
         return b"P5 4 4 255\n"
@@ -65,7 +64,7 @@ fn broken_image(number: usize) -> Vec<u8> {
         3 => b"P5 4 four 255\n".to_vec(),
         4 => b"P5 100000 100000 255\n\x01".to_vec(),
         _ => {
-            let mut png = sound_image(0);
+            let mut png = valid_image(0);
             let last = png.len() - 20;
             png[last] ^= 0xff;
             png
@@ -78,12 +77,12 @@ pub fn is_bad_row(number: u64) -> bool {
     number % 13 == 5 || number % 17 == 3
 }
 
-/// A feature that every row has, from 0 to 1.
+/// A feature without nulls, from 0 to 1.
 pub fn share(number: u64) -> f32 {
     (number * 37 % 100) as f32 / 100.0
 }
 
-/// Writes rows with these numbers as a Parquet file with row groups of so many: `id`, `a` (see
+/// Writes rows with these numbers as a Parquet file with row groups of `group` rows: `id`, `a` (see
 /// [`is_bad_row`]), `b` (see [`share`]).
 pub fn table(path: &Path, rows: Range<u64>, group: usize) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -122,17 +121,17 @@ pub fn table(path: &Path, rows: Range<u64>, group: usize) {
     writer.close().unwrap();
 }
 
-/// Whether the line with this number is no record.
+/// Whether the line with this number is invalid.
 pub fn is_bad_line(number: u64) -> bool {
     number % 101 == 50
 }
 
-/// Whether the record of a line lacks its value `a`, or `b`.
+/// Whether the record of a line lacks its value `column`, which is `a` or `b`.
 pub fn lacks(column: &str, number: u64) -> bool {
     number.is_multiple_of(if column == "a" { 11 } else { 7 })
 }
 
-/// Writes so many lines of `id`, `x` (see [`share`]), `a` and `b` (see [`lacks`]), as CSV.
+/// Writes `lines` lines of `id`, `x` (see [`share`]), `a` and `b` (see [`lacks`]), as CSV.
 pub fn csv(path: &Path, lines: u64) {
     let line = |number: u64| {
         let value = |column: &str| {
@@ -143,7 +142,7 @@ pub fn csv(path: &Path, lines: u64) {
             }
         };
         match is_bad_line(number) {
-            true => "no number,,,\n".to_owned(),
+            true => "not a number,,,\n".to_owned(),
             false => format!("{number},{},{},{}\n", share(number), value("a"), value("b")),
         }
     };
@@ -155,7 +154,7 @@ pub fn csv(path: &Path, lines: u64) {
     .unwrap();
 }
 
-/// The same as JSON objects.
+/// Writes the records of [`csv`] as JSON objects.
 pub fn ndjson(path: &Path, lines: u64) {
     let line = |number: u64| {
         let value = |column: &str| {

@@ -1,4 +1,4 @@
-//! Files that a run leaves when it ends before its time.
+//! Functions that find the files which a killed run leaves.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,10 +6,10 @@ use std::time::SystemTime;
 
 use super::outputs::below;
 
-/// A file as it was at some moment: its place, and the time of its last change.
+/// The path of a file, and the time of its last change.
 pub type Trace = (PathBuf, SystemTime);
 
-/// Files below a folder that bear a temporary name.
+/// Files below a folder that have a temporary name.
 pub fn unfinished(folder: &Path) -> Vec<Trace> {
     traces(folder, |path| {
         path.file_name()
@@ -19,7 +19,7 @@ pub fn unfinished(folder: &Path) -> Vec<Trace> {
     })
 }
 
-/// Notes below a folder of batches that were being worked on when the process ended.
+/// Files below a folder that list the batches in flight at the end of the process.
 pub fn in_flight(folder: &Path) -> Vec<Trace> {
     traces(folder, |path| {
         path.ends_with("attempts/in-flight")
@@ -30,9 +30,9 @@ pub fn in_flight(folder: &Path) -> Vec<Trace> {
     })
 }
 
-fn traces(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Vec<Trace> {
-    let wanted = below(folder).into_iter().filter(|path| wanted(path));
-    wanted
+fn traces(folder: &Path, is_trace: impl Fn(&Path) -> bool) -> Vec<Trace> {
+    let paths = below(folder).into_iter().filter(|path| is_trace(path));
+    paths
         .map(|path| (path.clone(), path.metadata().unwrap().modified().unwrap()))
         .collect()
 }

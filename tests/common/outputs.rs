@@ -1,5 +1,4 @@
-//! What runs have written, as it lies on the disk: records by their identity, with all their values
-//! to the bit.
+//! Functions that read the outputs of runs: records by their identity, with all values to the bit.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,7 +7,7 @@ use arrow::row::{RowConverter, SortField};
 use arrow::util::display::array_value_to_string;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-/// Who a record is, and everything it holds.
+/// The identity of a record, and its values.
 pub type Record = (String, Box<[u8]>);
 
 /// The data files directly in a folder, by name.
@@ -25,8 +24,8 @@ pub fn data_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The records of all Parquet files of a folder, sorted; each is known by the values of the columns
-/// `id`.
+/// The records of all Parquet files of a folder, sorted. The values of the columns `id` are the
+/// identity of a record.
 pub fn records(folder: &Path, id: &[&str]) -> Vec<Record> {
     let mut records = Vec::new();
     for path in data_files(folder) {
@@ -41,7 +40,7 @@ pub fn records(folder: &Path, id: &[&str]) -> Vec<Record> {
                 .iter()
                 .map(|field| SortField::new(field.data_type().clone()))
                 .collect();
-            // Rows of this form order floats by their bits: none that differ come out the same.
+            // The row format encodes floats by their bits, so different values differ in it.
             let rows = RowConverter::new(fields)
                 .unwrap()
                 .convert_columns(batch.columns())
@@ -57,7 +56,8 @@ pub fn records(folder: &Path, id: &[&str]) -> Vec<Record> {
     records
 }
 
-/// Every file below a folder but those of `_latentflow`, as records that are known by their paths.
+/// Every file below a folder except for those of `_latentflow`, as records with their paths as
+/// identities.
 pub fn files(folder: &Path) -> Vec<Record> {
     let files = below(folder).into_iter().map(|path| {
         let name = path
@@ -74,7 +74,7 @@ pub fn files(folder: &Path) -> Vec<Record> {
     files
 }
 
-/// The names of records.
+/// The identities of records.
 pub fn ids(records: &[Record]) -> Vec<&str> {
     records.iter().map(|(id, _)| id.as_str()).collect()
 }

@@ -1,17 +1,17 @@
-//! The binary, run on real files in a folder.
+//! Functions that run the binary on real files in a folder.
 
 use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
 
-/// The program with these arguments, in `folder`, with ONNX Runtime at hand.
+/// The program with these arguments, in `folder`, with the path of ONNX Runtime set.
 pub fn latentflow(folder: &Path, arguments: &[&str]) -> Command {
     latentflow_by(&[], folder, arguments)
 }
 
-/// The same, started by another program: `wrapper` is its command line, which the path of the
-/// binary completes.
+/// As [`latentflow`], started by the command line `wrapper`, which the path of the binary and the
+/// arguments complete.
 pub fn latentflow_by(wrapper: &[&str], folder: &Path, arguments: &[&str]) -> Command {
     let binary = env!("CARGO_BIN_EXE_latentflow");
     let words = [wrapper, &[binary], arguments].concat();
@@ -29,7 +29,8 @@ pub fn latentflow_by(wrapper: &[&str], folder: &Path, arguments: &[&str]) -> Com
         .args(&words[1..])
         .env("ORT_DYLIB_PATH", library)
         .env_remove("RUST_LOG");
-    // Outputs on disks of their own are not remembered in the home of who runs the tests.
+    // Without this, the tests would record their outputs on separate disks in the home folder of
+    // the user.
     command.env(
         "XDG_STATE_HOME",
         std::env::temp_dir().join("latentflow-tests-state"),
@@ -37,7 +38,7 @@ pub fn latentflow_by(wrapper: &[&str], folder: &Path, arguments: &[&str]) -> Com
     command
 }
 
-/// Runs a pipeline to its end; with the summary, where there is one.
+/// Runs a pipeline to its end. Returns the result and the summary, or null without a summary.
 pub fn run(folder: &Path, pipeline: &str, arguments: &[&str]) -> (Output, Value) {
     std::fs::write(folder.join("p.toml"), pipeline).unwrap();
     let arguments = [&["run", "p.toml", "--summary", "json"], arguments].concat();
@@ -46,7 +47,7 @@ pub fn run(folder: &Path, pipeline: &str, arguments: &[&str]) -> (Output, Value)
     (output, summary)
 }
 
-/// What a program said on standard error.
+/// The text that a program wrote to standard error.
 pub fn errors(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

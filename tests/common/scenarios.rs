@@ -1,5 +1,4 @@
-//! Pipelines with known input, and which records each of their outputs must hold: each once, and no
-//! others.
+//! Pipelines with known input and the expected records of each output, each exactly once.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -12,21 +11,21 @@ use super::leftovers::unfinished;
 use super::outputs::{Record, files, ids, records};
 use super::runs::latentflow;
 
-/// A pipeline, its input, and what must come of it.
+/// A pipeline, its input and its expected outputs.
 pub struct Scenario {
-    /// Its name.
+    /// The name of the scenario.
     pub name: &'static str,
-    /// Makes the input in a folder.
+    /// Writes the input to a folder.
     pub prepare: fn(&Path),
     /// The pipeline file. It reads below `in` and writes below `OUT`.
     pub pipeline: String,
-    /// The pipeline as it was at first, where it changes between runs.
+    /// The pipeline of the first runs, if it changes between runs.
     pub earlier: Option<String>,
-    /// What it writes.
+    /// The expected outputs.
     pub outputs: Vec<Expected>,
 }
 
-/// An output, and the records that it must hold.
+/// An output and its expected records.
 pub struct Expected {
     folder: &'static str,
     kind: Kind,
@@ -45,7 +44,7 @@ impl Expected {
         Self { folder, kind, ids }
     }
 
-    /// What lies in the output now.
+    /// The records of the output.
     fn read(&self, root: &Path) -> Vec<Record> {
         let folder = root.join(self.folder);
         match self.kind {
@@ -57,32 +56,32 @@ impl Expected {
 }
 
 impl Scenario {
-    /// What all outputs below `root` hold, if it is what they must hold: every record once, none
-    /// lost.
+    /// The records of all outputs below `root`; panics if one is lost, duplicated or unexpected.
     fn read(&self, root: &Path) -> Vec<Vec<Record>> {
         let outputs = self.outputs.iter().map(|expected| {
             let found = expected.read(root);
-            let (met, wanted) = (ids(&found), &expected.ids);
-            if met != *wanted {
-                let lost: Vec<_> = wanted
+            let (found_ids, expected_ids) = (ids(&found), &expected.ids);
+            if found_ids != *expected_ids {
+                let lost: Vec<_> = expected_ids
                     .iter()
-                    .filter(|id| !met.contains(&id.as_str()))
+                    .filter(|id| !found_ids.contains(&id.as_str()))
                     .take(5)
                     .collect();
                 let more = |pair: &&[&str]| {
-                    pair[0] == pair[1] && wanted.iter().filter(|id| *id == pair[0]).count() < 2
+                    pair[0] == pair[1]
+                        && expected_ids.iter().filter(|id| *id == pair[0]).count() < 2
                 };
-                let twice: Vec<_> = met
+                let duplicated: Vec<_> = found_ids
                     .windows(2)
                     .filter(more)
                     .map(|pair| pair[0])
                     .take(5)
                     .collect();
-                let what = format!("{} of `{}`", expected.folder, self.name);
+                let output = format!("{} of `{}`", expected.folder, self.name);
                 panic!(
-                    "{what}: {} records of {}; lost {lost:?}, twice {twice:?}",
-                    met.len(),
-                    wanted.len()
+                    "{output}: {} records of {}; lost {lost:?}, duplicated {duplicated:?}",
+                    found_ids.len(),
+                    expected_ids.len()
                 );
             }
             found
@@ -91,15 +90,15 @@ impl Scenario {
     }
 }
 
-/// A scenario whose input is made, in a folder of its own.
+/// A scenario with its input in a temporary folder.
 pub struct Site {
-    /// What runs.
+    /// The scenario.
     pub scenario: Scenario,
     root: TempDir,
 }
 
 impl Site {
-    /// Makes the input.
+    /// Writes the input to a new temporary folder.
     pub fn new(scenario: Scenario) -> Self {
         let root = tempfile::tempdir().unwrap();
         (scenario.prepare)(&root.path().join("in"));
@@ -111,8 +110,7 @@ impl Site {
         self.root.path()
     }
 
-    /// A run of the pipeline that writes below the folder `out`; what it says goes to a file
-    /// beside.
+    /// A run of the pipeline that writes below the folder `out`; its log goes to the file `log`.
     pub fn command(&self, pipeline: &str, out: &str, workers: u32) -> Command {
         fs::write(self.root().join("p.toml"), pipeline.replace("OUT", out)).unwrap();
         let mut command = latentflow(
@@ -123,7 +121,7 @@ impl Site {
         command
     }
 
-    /// Asserts that the last run ended well.
+    /// Asserts that the last run succeeded.
     pub fn assert_done(&self, status: ExitStatus) {
         let log = || fs::read_to_string(self.root().join("log")).unwrap();
         assert_eq!(
@@ -141,43 +139,48 @@ impl Site {
         self.assert_done(status);
     }
 
-    /// Runs to the end, and gives what all outputs hold, which is what they must hold, and nothing
-    /// half done.
+    /// Runs to the end and returns the records of all outputs; panics if they are not as expected
+    /// or temporary files remain.
     pub fn finish(&self, out: &str) -> Vec<Vec<Record>> {
         self.run(&self.scenario.pipeline, out);
         let folder = self.root().join(out);
         assert_eq!(
             unfinished(&folder),
             [],
-            "what an earlier run left behind is still there"
+            "temporary files of an earlier run remain"
         );
         self.scenario.read(&folder)
     }
 
-    /// As [`Site::finish`], and what is there is the same, bit for bit, as `calm`.
+    /// As [`Site::finish`]; asserts that the outputs equal `calm`, bit for bit.
     pub fn finish_as(&self, out: &str, calm: &[Vec<Record>]) {
         for ((expected, calm), found) in
             self.scenario.outputs.iter().zip(calm).zip(self.finish(out))
         {
-            let other = calm.iter().zip(&found).find(|(calm, found)| calm != found);
-            let (other, name) = (other.map(|(record, _)| &record.0), self.scenario.name);
+            let different = calm.iter().zip(&found).find(|(calm, found)| calm != found);
+            let (different, name) = (different.map(|(record, _)| &record.0), self.scenario.name);
             assert!(
                 *calm == found,
-                "{} of `{name}`: {other:?} holds other values",
+                "{} of `{name}`: the values of {different:?} differ",
                 expected.folder
             );
         }
     }
 }
 
-/// Images that become tables.
-const MANY: usize = 4000;
-/// Images that become files, each of which is synced on its own: enough for several commits.
-const SOME: usize = 600;
+/// Number of images that are written to tables.
+const TABLE_IMAGES: usize = 4000;
+/// Number of images that are written as image files, enough for several commits. There are fewer,
+/// since each file is synced on its own.
+const FILE_IMAGES: usize = 600;
 
-fn image_ids(count: usize, wanted: fn(usize) -> bool, id: fn(String) -> String) -> Vec<String> {
+fn image_ids(
+    count: usize,
+    is_selected: fn(usize) -> bool,
+    id: fn(String) -> String,
+) -> Vec<String> {
     (0..count)
-        .filter(|&number| wanted(number))
+        .filter(|&number| is_selected(number))
         .map(|number| id(inputs::image_name(number)))
         .collect()
 }
@@ -214,18 +217,25 @@ path = "OUT/pictures"
 
 /// Image files, some broken, into one table.
 pub fn images() -> Scenario {
-    from_images::<MANY>("images", &[TABLE_SINK], vec![table_of_images(MANY)])
+    from_images::<TABLE_IMAGES>("images", &[TABLE_SINK], vec![table_of_images(TABLE_IMAGES)])
 }
 
 /// Image files, some broken, into image files.
 pub fn pictures() -> Scenario {
-    from_images::<SOME>("pictures", &[PICTURE_SINK], vec![pictures_of_images(SOME)])
+    from_images::<FILE_IMAGES>(
+        "pictures",
+        &[PICTURE_SINK],
+        vec![pictures_of_images(FILE_IMAGES)],
+    )
 }
 
 /// Image files, some broken, into a table and into image files.
 pub fn both_forms() -> Scenario {
-    let outputs = vec![table_of_images(SOME), pictures_of_images(SOME)];
-    from_images::<SOME>("both forms", &[TABLE_SINK, PICTURE_SINK], outputs)
+    let outputs = vec![
+        table_of_images(FILE_IMAGES),
+        pictures_of_images(FILE_IMAGES),
+    ];
+    from_images::<FILE_IMAGES>("both forms", &[TABLE_SINK, PICTURE_SINK], outputs)
 }
 
 fn from_images<const COUNT: usize>(
@@ -258,8 +268,9 @@ fn pictures_of_images(count: usize) -> Expected {
     Expected::new("pictures", Kind::Pictures, sound)
 }
 
-/// Files of [`tables`], and rows of each.
+/// Number of files of [`tables`].
 const TABLES: u64 = 3;
+/// Rows of each file of [`tables`].
 const ROWS: u64 = 2000;
 
 fn write_tables(folder: &Path) {
@@ -272,10 +283,10 @@ fn write_tables(folder: &Path) {
     }
 }
 
-/// The names of rows of the tables for which a rule holds that is told the row's number over all of
-/// them.
-fn table_ids(wanted: fn(u64) -> bool, suffix: &str) -> Vec<String> {
-    let rows = (0..TABLES * ROWS).filter(|&number| wanted(number));
+/// The identities of the rows of all tables whose numbers, counted over all tables, satisfy
+/// `is_selected`.
+fn table_ids(is_selected: fn(u64) -> bool, suffix: &str) -> Vec<String> {
+    let rows = (0..TABLES * ROWS).filter(|&number| is_selected(number));
     rows.map(|number| format!("{}.parquet {}{suffix}", number / ROWS, number % ROWS))
         .collect()
 }
@@ -345,12 +356,12 @@ row_group.records = 10
     }
 }
 
-/// So many files that their footers are folded into a marker while they are written.
+/// Enough files that their footers are folded into a coverage snapshot while the run writes.
 pub fn many_files() -> Scenario {
     into_one_table("many files", "file.records = 16\n")
 }
 
-/// One file, which is whole at the end and not before.
+/// One file, which is complete only at the end of the run.
 pub fn one_file() -> Scenario {
     into_one_table("one file", "")
 }
@@ -378,11 +389,12 @@ fn into_one_table(name: &'static str, file: &str) -> Scenario {
     }
 }
 
-/// A table of what the input holds, which gains two more after some runs: a copy, and one behind a
-/// transform that rejects rows of which the first has long been done.
+/// A table of the input, to which later runs add two more: a copy, and one behind a transform that
+/// rejects rows which the first table has already committed.
 pub fn added() -> Scenario {
     let first = format!(
-        "{TABLE_SOURCE}\n[stages.raw]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"OUT/raw\"\nfile.records = 130\n"
+        "{TABLE_SOURCE}\n[stages.raw]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"OUT/raw\"\n\
+         file.records = 130\n"
     );
     let more = r#"
 [stages.copy]
@@ -423,32 +435,37 @@ file.records = 90
 /// Lines of each of the files of [`diamond`].
 const LINES: u64 = 2500;
 
-/// A rule: whether a line of this number belongs to something.
+/// A predicate over the number of a line.
 type Rule = fn(u64) -> bool;
 
-/// CSV and NDJSON, each with lines that are no records, through two arms that overlap and reject
-/// records of their own.
+/// CSV and NDJSON, each with invalid lines, through two overlapping arms that reject different
+/// records.
 pub fn diamond() -> Scenario {
-    let types = "types = { id = \"int\", x = \"float\", a = \"float\", b = \"float\" }\nbatch = { records = 64 }\n";
+    let types = "types = { id = \"int\", x = \"float\", a = \"float\", b = \"float\" }\n\
+                 batch = { records = 64 }\n";
     let source = |kind: &str| {
         format!("[stages.{kind}]\nkind = \"{kind}\"\npath = \"in/lines.{kind}\"\n{types}")
     };
-    // The keys of objects have no order of their own.
+    // The keys of JSON objects are not ordered.
     let sorted = "[stages.sorted]\nkind = \"select\"\ninputs = [\"ndjson\"]\n\
                   columns = [\"source\", \"row\", \"id\", \"x\", \"a\", \"b\"]\n";
     let arm = |name: &str, comparison: &str, column: &str| {
         format!(
-            "[stages.{name}]\nkind = \"filter\"\ninputs = [\"csv\", \"sorted\"]\ncolumn = \"x\"\n{comparison}\n\
-             [stages.{name}-v]\nkind = \"features\"\ninputs = [\"{name}\"]\ncolumns = [\"{column}\"]\nto = \"v\"\n\
-             [stages.{name}-end]\nkind = \"select\"\ninputs = [\"{name}-v\"]\ncolumns = [\"source\", \"row\", \"id\", \"v\"]\n"
+            "[stages.{name}]\nkind = \"filter\"\ninputs = [\"csv\", \"sorted\"]\ncolumn = \"x\"\n\
+             {comparison}\n\
+             [stages.{name}-v]\nkind = \"features\"\ninputs = [\"{name}\"]\n\
+             columns = [\"{column}\"]\nto = \"v\"\n\
+             [stages.{name}-end]\nkind = \"select\"\ninputs = [\"{name}-v\"]\n\
+             columns = [\"source\", \"row\", \"id\", \"v\"]\n"
         )
     };
     let left = arm("left", "at_least = 0.5", "a");
     let right = arm("right", "below = 0.8", "b");
-    let sink = "[stages.out]\nkind = \"parquet\"\ninputs = [\"left-end\", \"right-end\"]\npath = \"OUT/both\"\n\
+    let sink = "[stages.out]\nkind = \"parquet\"\ninputs = [\"left-end\", \"right-end\"]\n\
+                path = \"OUT/both\"\n\
                 file.records = 100\n[rejects]\npath = \"OUT/rejects\"\n";
-    let ids = |wanted: Rule, suffix: &str| -> Vec<String> {
-        let lines = (0..LINES).filter(|&n| wanted(n));
+    let ids = |is_selected: Rule, suffix: &str| -> Vec<String> {
+        let lines = (0..LINES).filter(|&n| is_selected(n));
         lines
             .flat_map(|n| {
                 [

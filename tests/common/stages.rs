@@ -1,4 +1,4 @@
-//! Stages made for tests: a source of numbers, a transform from a closure, a sink into memory.
+//! Stages for tests: a source of numbers, a transform from a closure, a sink into memory.
 
 use std::sync::{Arc, Mutex};
 
@@ -20,7 +20,8 @@ pub fn schema() -> SchemaRef {
     Arc::new(Schema::new(origin_fields().to_vec()))
 }
 
-/// Gives the rows `0..rows` of split `name`, so many a batch; fails after `fails_after` batches.
+/// A source of the rows `0..rows` of split `name` in batches of `batch` rows, which fails after
+/// `fails_after` batches.
 pub struct Numbers {
     pub name: &'static str,
     pub rows: u64,
@@ -66,7 +67,10 @@ pub struct Map(pub Arc<Apply>);
 
 impl Map {
     pub fn new(
-        apply: impl Fn(Batch, &mut RejectCollector) -> Result<Batch, StageError> + Send + Sync + 'static,
+        apply: impl Fn(Batch, &mut RejectCollector) -> Result<Batch, StageError>
+        + Send
+        + Sync
+        + 'static,
     ) -> Self {
         Self(Arc::new(apply))
     }
@@ -88,33 +92,33 @@ impl Transform for Map {
     }
 }
 
-/// What a [`Memo`] sink has kept: rows in the order of arrival, coverage as committed.
+/// The state of a [`MemorySink`]: rows in the order of arrival, and the committed coverage.
 #[derive(Debug, Clone, Default)]
-pub struct Kept {
+pub struct StoredRows {
     pub rows: Vec<(String, u64)>,
     pub committed: Coverage,
     pub batches: u64,
 }
 
-/// Keeps rows in memory; claims a folder, so that it counts as durable.
+/// A sink that keeps rows in memory. It reports a folder, so that it counts as durable.
 #[derive(Clone)]
-pub struct Memo {
-    pub kept: Arc<Mutex<Kept>>,
+pub struct MemorySink {
+    pub stored: Arc<Mutex<StoredRows>>,
     pub fails_at: Option<u64>,
     pub slow: bool,
 }
 
-impl Memo {
+impl MemorySink {
     pub fn new() -> Self {
         Self {
-            kept: Arc::default(),
+            stored: Arc::default(),
             fails_at: None,
             slow: false,
         }
     }
 
     pub fn rows(&self) -> Vec<u64> {
-        self.kept
+        self.stored
             .lock()
             .unwrap()
             .rows
@@ -124,51 +128,52 @@ impl Memo {
     }
 
     pub fn committed(&self) -> Coverage {
-        self.kept.lock().unwrap().committed.clone()
+        self.stored.lock().unwrap().committed.clone()
     }
 }
 
-impl Sink for Memo {
+impl Sink for MemorySink {
     fn folder(&self) -> Option<Location> {
         Some(Location::Local("memory".into()))
     }
 
     fn history(&self) -> Result<OutputHistory, StageError> {
         let mut history = OutputHistory::default();
-        history.add(&identity(), &self.kept.lock().unwrap().committed);
+        history.add(&identity(), &self.stored.lock().unwrap().committed);
         Ok(history)
     }
 
     fn open(self: Box<Self>, _: OutputIdentity) -> Result<Box<dyn SinkWriter>, StageError> {
-        Ok(Box::new(MemoWriter {
-            memo: *self,
+        Ok(Box::new(MemorySinkWriter {
+            sink: *self,
             pending: Coverage::default(),
             batches: 0,
         }))
     }
 }
 
-struct MemoWriter {
-    memo: Memo,
+struct MemorySinkWriter {
+    sink: MemorySink,
     pending: Coverage,
     batches: u64,
 }
 
-impl SinkWriter for MemoWriter {
+impl SinkWriter for MemorySinkWriter {
     fn write(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
-        if self.memo.fails_at == Some(self.batches) {
+        if self.sink.fails_at == Some(self.batches) {
             return Err(StageError::Other("the disk is full".to_owned()));
         }
-        if self.memo.slow {
+        if self.sink.slow {
             std::thread::sleep(std::time::Duration::from_millis(2));
         }
         self.batches += 1;
-        let mut kept = self.memo.kept.lock().unwrap();
-        kept.batches += 1;
+        let mut stored = self.sink.stored.lock().unwrap();
+        stored.batches += 1;
         let source = batch.records.column(0).as_string::<i32>();
         let row = batch.records.column(1).as_primitive::<UInt64Type>();
         for place in 0..batch.records.num_rows() {
-            kept.rows
+            stored
+                .rows
                 .push((source.value(place).to_owned(), row.value(place)));
         }
         self.pending.insert(&batch.provenance);
@@ -176,8 +181,8 @@ impl SinkWriter for MemoWriter {
     }
 
     fn commit(&mut self) -> Result<(), StageError> {
-        self.memo
-            .kept
+        self.sink
+            .stored
             .lock()
             .unwrap()
             .committed
@@ -208,11 +213,11 @@ pub fn transform(name: &str, inputs: Vec<usize>, map: Map) -> Stage {
     stage(name, inputs, StageRole::Transform(Arc::new(map)))
 }
 
-pub fn sink(name: &str, inputs: Vec<usize>, memo: &Memo) -> Stage {
+pub fn sink(name: &str, inputs: Vec<usize>, memory: &MemorySink) -> Stage {
     stage(
         name,
         inputs,
-        StageRole::Sink(Box::new(memo.clone()), identity()),
+        StageRole::Sink(Box::new(memory.clone()), identity()),
     )
 }
 

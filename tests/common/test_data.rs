@@ -15,7 +15,8 @@ pub fn test_data(part: &str) -> Option<PathBuf> {
     let Some(folder) = env::var_os("LATENTFLOW_TEST_DATA") else {
         assert!(
             env::var_os("LATENTFLOW_REQUIRE_TEST_DATA").is_none(),
-            "LATENTFLOW_REQUIRE_TEST_DATA is set without LATENTFLOW_TEST_DATA, which names the folder of test data"
+            "LATENTFLOW_REQUIRE_TEST_DATA is set without LATENTFLOW_TEST_DATA, which names the \
+             folder of test data"
         );
         let thread = std::thread::current();
         let test = thread.name().unwrap_or("a test");

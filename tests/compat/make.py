@@ -1,7 +1,7 @@
-"""Makes the folders of one version: inputs, pipelines, and what a program makes of them, stopped half way.
+"""Generates the folders of one version: inputs, pipelines, and unfinished outputs of a program.
 
-Usage: make.py PROGRAM FOLDER [PART...]. Needs `pip install numpy pyarrow`. PROGRAM is a debug build, since only debug builds end where
-`LATENTFLOW_CRASH_AT` says. FOLDER must not exist: what was made once is never made again (see README.md).
+Usage: make.py PROGRAM FOLDER [PART...]. Needs `pip install numpy pyarrow`. PROGRAM is a debug build, since only debug builds have
+the crash points of `LATENTFLOW_CRASH_AT`. FOLDER must not exist, since existing folders are never regenerated (see README.md).
 """
 
 import io
@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet
 
-# Every input file has this time, in nanoseconds since 1970: git keeps none, so the test sets it again.
+# The modification time of every input file, in nanoseconds since 1970. Git does not store it, so the test sets it again.
 TIME = 1_700_000_000_123_456_700
 
 PROGRAM = Path(sys.argv[1]).resolve()
@@ -37,24 +37,24 @@ def write(path, content):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def settle(folder):
-    """Gives all input below a folder its time."""
+def set_times(folder):
+    """Sets the modification time of all input below a folder."""
     for path in folder.rglob("*"):
         if path.is_file():
             os.utime(path, ns=(TIME, TIME))
 
 
 def run(site, *arguments, code=0, **variables):
-    """Runs the program in a folder; its exit code must be as expected (None: it was ended by a signal)."""
-    settle(site / "in")
-    settle(site / "later")
+    """Runs the program in a folder and asserts its exit code (None: a signal ended it)."""
+    set_times(site / "in")
+    set_times(site / "later")
     done = subprocess.run([PROGRAM, *arguments], cwd=site, env=os.environ | variables, capture_output=True, text=True)
-    met = None if done.returncode < 0 else done.returncode
-    assert met == code, f"{site.name}: {arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    found = None if done.returncode < 0 else done.returncode
+    assert found == code, f"{site.name}: {arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 
 
-def begin(name, pipeline):
+def create_site(name, pipeline):
     site = ROOT / name
     write(site / "p.toml", pipeline.strip() + "\n")
     return site
@@ -86,7 +86,7 @@ def photos(folder, numbers):
 
 
 def values(numbers):
-    """Rows of a number, two values and a word; every seventh lacks a value."""
+    """Returns rows of a number, two values and a word; every seventh lacks a value."""
     return [(n, None if n % 7 == 5 else n * 0.25, (n * 37 % 100) / 100, "xyz"[n % 3]) for n in numbers]
 
 
@@ -159,9 +159,9 @@ def source(kind, more="", records=3):
     return f'[stages.in]\nkind = "{kind}"\npath = "in"\nbatch = {{ records = {records} }}\n{more}'
 
 
-def half_done(name, pipeline, first, later, suffix, limit=7):
-    """A source over one file whose first rows are done; another file comes later."""
-    site = begin(name, pipeline)
+def partial_output(name, pipeline, first, later, suffix, limit=7):
+    """Creates a site with one input file whose first rows are written; another file arrives later."""
+    site = create_site(name, pipeline)
     write(site / "in" / f"b{suffix}", first)
     write(site / "later" / f"a{suffix}", later)
     run(site, "run", "p.toml", "--workers", "2", "--limit", str(limit))
@@ -170,37 +170,37 @@ def half_done(name, pipeline, first, later, suffix, limit=7):
 
 def sources():
     numbers, more = range(0, 20), range(100, 105)
-    half_done("csv", source("csv") + FEATURES + SINK.format("vectors"), csv(numbers), csv(more), ".csv")
+    partial_output("csv", source("csv") + FEATURES + SINK.format("vectors"), csv(numbers), csv(more), ".csv")
     printed = SINK.format("in") + 'columns = ["source", "row", "b", "id"]\n'
-    half_done("ndjson", source("ndjson") + printed, ndjson(numbers), ndjson(more), ".ndjson")
+    partial_output("ndjson", source("ndjson") + printed, ndjson(numbers), ndjson(more), ".ndjson")
     chosen = '[stages.high]\nkind = "filter"\ninputs = ["in"]\ncolumn = "b"\nat_least = 0.25\n[stages.named]\nkind = "select"\n'
     chosen += 'inputs = ["high"]\ndrop = ["a"]\nrename = { word = "name" }\n'
-    half_done("parquet", source("parquet") + chosen + SINK.format("named"), parquet(table(numbers)), parquet(table(more)), ".parquet")
+    partial_output("parquet", source("parquet") + chosen + SINK.format("named"), parquet(table(numbers)), parquet(table(more)), ".parquet")
     images = lambda numbers: pa.table({"image": [{"bytes": image(n), "path": image_name(n)} for n in numbers], "label": list(numbers)})
-    half_done("encoded", source("parquet") + PIXELS + SINK.format("pixels"), parquet(images(numbers)), parquet(images(more)), ".parquet")
+    partial_output("encoded", source("parquet") + PIXELS + SINK.format("pixels"), parquet(images(numbers)), parquet(images(more)), ".parquet")
     bytes_of = lambda count: np.arange(count * 16, dtype=np.uint8).reshape(count, 4, 4)
     gray = PIXELS + 'channels = "gray"\n'
-    half_done("idx", source("idx") + gray + SINK.format("pixels"), idx(bytes_of(20)), idx(bytes_of(5)), ".idx")
+    partial_output("idx", source("idx") + gray + SINK.format("pixels"), idx(bytes_of(20)), idx(bytes_of(5)), ".idx")
     floats = lambda count: np.arange(count * 3, dtype=np.float32).reshape(count, 3)
     vectors = '[stages.vectors]\nkind = "features"\ninputs = ["in"]\ncolumns = ["{}"]\n'
     arrays = lambda count: array(np.savez, X=floats(count), y=np.arange(count))
-    half_done("npz", source("npz") + vectors.format("X") + SINK.format("vectors"), arrays(20), arrays(5), ".npz")
+    partial_output("npz", source("npz") + vectors.format("X") + SINK.format("vectors"), arrays(20), arrays(5), ".npz")
     saved = lambda count: array(np.save, arr=floats(count))
-    half_done("npy", source("npz") + vectors.format("array") + SINK.format("vectors"), saved(20), saved(5), ".npy")
+    partial_output("npy", source("npz") + vectors.format("array") + SINK.format("vectors"), saved(20), saved(5), ".npy")
     def ipc(make, rows):
         out = io.BytesIO()
         with make(out, rows.schema) as writer:
             writer.write_table(rows, max_chunksize=4)
         return out.getvalue()
     file, stream = ipc(pa.ipc.new_file, table(numbers)), ipc(pa.ipc.new_stream, table(more))
-    half_done("arrow", source("arrow") + FEATURES + SINK.format("vectors"), file, stream, ".arrow")
-    half_done("tar", source("tar") + PIXELS + SINK.format("pixels"), tar(numbers), tar(more), ".tar")
+    partial_output("arrow", source("arrow") + FEATURES + SINK.format("vectors"), file, stream, ".arrow")
+    partial_output("tar", source("tar") + PIXELS + SINK.format("pixels"), tar(numbers), tar(more), ".tar")
 
 
 def images():
     pictures = '[stages.pictures]\nkind = "images"\ninputs = ["pixels"]\npath = "out/pictures"\n'
     pipeline = source("images", "folder_labels = true\n") + PIXELS + SINK.format("pixels").replace('"out"', '"out/table"') + pictures
-    site = begin("images", pipeline)
+    site = create_site("images", pipeline)
     photos(site / "in", range(0, 12))
     run(site, "run", "p.toml", "--limit", "7")
     photos(site / "in", range(12, 18))
@@ -210,7 +210,7 @@ def images():
 
 def folded():
     pipeline = source("csv", records=1) + FEATURES + SINK.format("vectors").replace("records = 4", "records = 1")
-    site = begin("folded", pipeline)
+    site = create_site("folded", pipeline)
     write(site / "in/a.csv", csv(range(0, 310)))
     write(site / "in/b.csv", csv(range(1000, 1010)))
     run(site, "run", "p.toml", "--limit", "310")
@@ -222,7 +222,7 @@ def folded():
 def changed():
     some = '[stages.some]\nkind = "filter"\ninputs = ["in"]\ncolumn = "b"\nat_least = {}\n'
     pipeline = lambda least: source("csv") + some.format(least) + SINK.format("some")
-    site = begin("changed", pipeline("0.5"))
+    site = create_site("changed", pipeline("0.5"))
     write(site / "first.toml", pipeline("0.25"))
     write(site / "in/b.csv", csv(range(0, 30)))
     run(site, "run", "first.toml", "--set", "name=p", "--limit", "9")
@@ -234,7 +234,7 @@ def replay():
     path = 'path = "in/rejects"\n'
     first = '[stages.in]\nkind = "csv"\npath = "in/rows.csv"\n' + FEATURES + SINK.format("vectors").replace('"out"', '"first"')
     again = f'[stages.in]\nkind = "rejects"\n{path}batch = {{ records = 2 }}\n' + FEATURES.replace('"a", ', "") + SINK.format("vectors")
-    site = begin("replay", again)
+    site = create_site("replay", again)
     write(site / "first.toml", first + f"[rejects]\n{path}")
     write(site / "in/rows.csv", csv(range(0, 60)))
     run(site, "run", "first.toml")
@@ -244,8 +244,8 @@ def replay():
 
 
 def crashed():
-    """Two starts that came to nothing, each with batches in flight and a file half written."""
-    site = begin("crashed", source("csv") + FEATURES + SINK.format("vectors"))
+    """Creates a site after two crashes, each with batches in flight and a partial file."""
+    site = create_site("crashed", source("csv") + FEATURES + SINK.format("vectors"))
     write(site / "in/b.csv", csv(range(0, 20)))
     for _ in range(2):
         run(site, "run", "p.toml", "--workers", "1", code=None, LATENTFLOW_CRASH_AT="written:1")
@@ -270,9 +270,9 @@ class Daemon:
         except (OSError, urllib.error.HTTPError):
             return 0
 
-    def wait(self, look):
+    def wait(self, poll):
         for _ in range(600):
-            found = look()
+            found = poll()
             if found:
                 return found
             time.sleep(0.05)
@@ -291,14 +291,14 @@ class Daemon:
         (self.site / "log").unlink()
 
 
-# Nothing is committed before the end.
+# The age is not reached, so the sink commits only at the end of a run.
 LATE = '\n[commit]\nage = "1h"\n'
 
 
 def requests():
     rows = '[stages.in]\nkind = "http"\nlisten = "127.0.0.1:0"\nrecords = "features"\ncolumns = { a = "float", b = "float", id = "int" }\n'
     rows += 'batch = { records = 3, delay = "5ms" }\nidempotency_window = "36500days"\n'
-    site = begin("requests", rows + FEATURES + SINK.format("vectors") + LATE)
+    site = create_site("requests", rows + FEATURES + SINK.format("vectors") + LATE)
     body = lambda numbers: "".join(json.dumps({"id": n, "a": n / 4, "b": n / 2}) + "\n" for n in numbers)
     daemon = Daemon(site)
     daemon.post("records", "application/x-ndjson", body(range(0, 6)), "first")
@@ -308,7 +308,7 @@ def requests():
     daemon.post("records", "application/x-ndjson", body(range(8, 13)), "third")
     daemon.end(signal.SIGKILL)
     sent = '[stages.in]\nkind = "http"\nlisten = "127.0.0.1:0"\nrecords = "images"\nbatch = { records = 3, delay = "5ms" }\n'
-    site = begin("sent", sent + PIXELS + SINK.format("pixels") + LATE)
+    site = create_site("sent", sent + PIXELS + SINK.format("pixels") + LATE)
     daemon = Daemon(site)
     for number in range(0, 4):
         daemon.post(f"records?source=camera/{image_name(number)}", "application/octet-stream", image(number))
@@ -322,10 +322,10 @@ def requests():
 def watched():
     more = 'watch = true\nrescan = "1s"\n'
     pipeline = source("images", more).replace("records = 3", 'records = 3, delay = "10ms"') + PIXELS + SINK.format("pixels") + LATE
-    site = begin("watched", pipeline)
+    site = create_site("watched", pipeline)
     (site / "in").mkdir()
     photos(site / "in", range(0, 4))
-    settle(site / "in")
+    set_times(site / "in")
     journal = site / "out/_latentflow/watched/in"
     lines = lambda: sum(path.read_text().count("\n") for path in journal.glob("*.ndjson"))
     names = 4
@@ -366,15 +366,15 @@ def rows(numbers):
 
 
 def train(site, name, text, how, epochs):
-    """Trains until some epochs are over, and ends it so; to the end where `how` is None."""
+    """Trains until some epochs are complete and sends the signal `how`; trains to the end if `how` is None."""
     write(site / f"{name}.toml", text)
-    settle(site / "in")
+    set_times(site / "in")
     command = [PROGRAM, "train", f"{name}.toml", "--threads", "1", "--log-format", "text"]
     process = subprocess.Popen(command, cwd=site, stderr=subprocess.PIPE, text=True)
     seen = []
     for line in process.stderr:
         seen.append(line)
-        if how and re.search(rf"epoch +{epochs}/", line):
+        if how and re.search(rf"epoch(=| +){epochs}\b", line):
             process.send_signal(how)
     code = process.wait()
     assert code == {None: 0, signal.SIGTERM: 4, signal.SIGKILL: -9}[how], "".join(seen)
@@ -397,8 +397,8 @@ def trained():
 
 
 def models():
-    """A pipeline with a model, and a model that is measured on data that was read before."""
-    site = begin("model", source("csv") + """
+    """Creates a site with a model in a pipeline, and an evaluation of the model on prepared data."""
+    site = create_site("model", source("csv") + """
 [models.m]
 path = "models/m"
 [stages.vectors]
@@ -422,7 +422,7 @@ reconstruct = true
 
 
 if __name__ == "__main__":
-    assert not ROOT.exists(), "what was made once is never made again"
+    assert not ROOT.exists(), "existing folders are never regenerated"
     parts = [sources, images, folded, changed, replay, crashed, requests, watched, trained, models]
     for make in parts:
         if make.__name__ in sys.argv[3:] or not sys.argv[3:]:

@@ -1,4 +1,7 @@
-"""Makes the ONNX files beside it, which the tests run. Needs `pip install onnx numpy`; the files are kept, so nobody must."""
+"""Generates the ONNX files of this folder, which the tests run. Needs `pip install onnx numpy`.
+
+The files are committed, so the tests do not need this program.
+"""
 
 from pathlib import Path
 
@@ -10,7 +13,7 @@ FLOAT, UINT8 = TensorProto.FLOAT, TensorProto.UINT8
 
 
 def save(name, nodes, inputs, outputs, weights=(), external=None):
-    """Tensors are (name, element, dims); weights are (name, array)."""
+    """Saves a graph. Tensors are (name, element type, dimensions); weights are (name, array)."""
     ports = [[helper.make_tensor_value_info(*port) for port in ports] for ports in (inputs, outputs)]
     tensors = [numpy_helper.from_array(np.asarray(array), weight) for weight, array in weights]
     graph = helper.make_graph(nodes, name, *ports, tensors)
@@ -39,7 +42,7 @@ def dense(name, weight, batch="batch", **options):
     )
 
 
-# The code is the sums of two neighbouring features; the decoder gives each half of its sum.
+# The latent is the sums of adjacent features; the decoder returns half of the sum for each of them.
 pairs = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
 dense("encoder", pairs)
 dense("decoder", pairs.T / 2)
@@ -47,7 +50,7 @@ dense("fixed_batch", pairs, batch=3)
 dense("external", pairs, external="external.bin")
 dense("wide_decoder", np.ones((3, 4), np.float32))
 
-# A code whose size the file does not tell: it takes the columns whose greatest value is above -1.
+# A latent of unknown size: the graph selects the columns whose maximum is above -1.
 save(
     "untold",
     [
@@ -61,10 +64,10 @@ save(
     [("w", pairs), ("low", np.float32(-1))],
 )
 
-# Logarithms: a zero gives -infinity, what is negative NaN.
+# Logarithms: zero gives -infinity, a negative number gives NaN.
 save("log", [node("Log", ["x"], ["y"])], [("x", FLOAT, ["batch", 2])], [("y", FLOAT, ["batch", 2])])
 
-# Fails on a batch whose greatest value is above 5: it looks the value up in a table of six zeros.
+# Fails on a batch whose maximum is above 5: the maximum is an index into a table of six zeros.
 save(
     "picky",
     [
@@ -78,7 +81,7 @@ save(
     [("table", np.zeros(6, np.float32))],
 )
 
-# Two outputs, of which the second is the one to take; bytes in, bytes out; two inputs.
+# Two outputs, the second of which tests select; input and output of bytes; two inputs.
 save(
     "two_outputs",
     [node("Neg", ["x"], ["minus"]), node("Add", ["x", "x"], ["twice"])],
@@ -104,7 +107,7 @@ save(
     [("y", TensorProto.INT64, ["batch", 2])],
 )
 
-# Images of any size. `blur` is a 3x3 mean in which the border counts only what is there; interleaved, by way of planes.
+# Images of any size. `blur` is a 3x3 mean that excludes the padding at the border; the input is interleaved.
 any_size = ["batch", "height", "width", 3]
 save(
     "blur",
@@ -117,7 +120,7 @@ save(
     [("y", FLOAT, any_size)],
 )
 
-# Halves an image and doubles it again: sides must be even.
+# Halves an image and doubles it again; sides must be even.
 gray = ["batch", 1, "height", "width"]
 save(
     "halve",
@@ -133,7 +136,7 @@ save(
     [("scales", np.array([1, 1, 2, 2], np.float32))],
 )
 
-# The sums of two neighbouring features, in halves of the width throughout.
+# The sums of adjacent features in float16.
 save(
     "float16",
     [node("MatMul", ["x", "w"], ["y"])],

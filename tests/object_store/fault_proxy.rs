@@ -1,5 +1,5 @@
-//! A proxy before the server that spoils chosen requests: it resets them, loses or cuts answers,
-//! stands still, or answers itself.
+//! A proxy that injects faults into chosen requests: it resets connections, drops or truncates
+//! responses, stalls, or responds itself.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -8,34 +8,35 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// What is done to a request.
+/// A fault of a request.
 #[derive(Debug, Clone, Copy)]
 pub enum Fault {
     /// The connection is reset before the server sees the request.
     Reset,
-    /// The server does as asked; nobody is told.
-    LostAnswer,
-    /// The server does as asked; the client is told of an error.
+    /// The server executes the request; the client receives no response.
+    LostResponse,
+    /// The server executes the request; the client receives an error.
     ErrorAfterEffect(u16),
-    /// The server does as asked; half of its answer's body arrives.
-    CutAnswer,
-    /// This answer, in place of the server's.
-    Answer(u16, &'static str),
-    /// The request is not read, and not answered.
-    Standstill,
-    /// Half of the answer's body arrives, then nothing, while the connection stays.
-    AnswerStandstill,
-    /// The request is read in steps with pauses.
+    /// The server executes the request; the client receives half of the response body.
+    TruncatedResponse,
+    /// The proxy sends this response instead of the server.
+    Response(u16, &'static str),
+    /// The proxy neither reads the request nor responds.
+    StalledRequest,
+    /// The proxy sends half of the response body and keeps the connection open.
+    StalledResponse,
+    /// The proxy reads the request in steps with pauses.
     SlowRequest,
-    /// The answer is sent in steps with pauses.
-    SlowAnswer,
+    /// The proxy sends the response in steps with pauses.
+    SlowResponse,
 }
 
-/// Steps of a slow transfer, and the pause after each.
+/// Number of steps of a slow transfer.
 pub const STEPS: usize = 8;
+/// Pause after each step of a slow transfer.
 pub const PAUSE: Duration = Duration::from_millis(400);
 
-/// The first `times` requests of a method whose paths contain a text are spoiled.
+/// A fault of the first `times` requests of a method whose paths contain a text.
 #[derive(Debug, Clone, Copy)]
 pub struct Rule {
     pub method: &'static str,
@@ -44,7 +45,7 @@ pub struct Rule {
     pub fault: Fault,
 }
 
-/// A rule for requests that begin so, such as `PUT out/_latentflow/epoch-`.
+/// A rule for a method and a part of the path, such as `PUT out/_latentflow/epoch-`.
 pub fn rule(request: &'static str, times: usize, fault: Fault) -> Rule {
     let (method, path) = request.split_once(' ').unwrap();
     Rule {
@@ -66,7 +67,7 @@ struct Shared {
 }
 
 impl FaultProxy {
-    /// To the server at a port of this machine.
+    /// A proxy to the server at a local port.
     pub fn to(server: u16, rules: &[Rule]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -78,29 +79,29 @@ impl FaultProxy {
             port,
             shared: Arc::clone(&shared),
         };
-        proxy.spoil(rules);
+        proxy.set_rules(rules);
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let shared = Arc::clone(&shared);
-                // A client that gives up is no failure of the proxy.
-                thread::spawn(move || shared.pass(client).unwrap_or_default());
+                // An error of a client that disconnects is ignored.
+                thread::spawn(move || shared.forward(client).unwrap_or_default());
             }
         });
         proxy
     }
 
-    /// Spoils other requests from now on.
-    pub fn spoil(&self, rules: &[Rule]) {
+    /// Replaces the rules.
+    pub fn set_rules(&self, rules: &[Rule]) {
         *self.shared.rules.lock().unwrap() =
             rules.iter().map(|rule| (*rule, Arc::default())).collect();
     }
 
-    /// How many requests each rule has spoiled.
-    pub fn spoiled(&self) -> Vec<usize> {
+    /// The number of requests to which each rule was applied.
+    pub fn applied(&self) -> Vec<usize> {
         let rules = self.shared.rules.lock().unwrap();
         rules
             .iter()
-            .map(|(rule, met)| met.load(SeqCst).min(rule.times))
+            .map(|(rule, count)| count.load(SeqCst).min(rule.times))
             .collect()
     }
 }
@@ -113,12 +114,12 @@ impl Shared {
             .filter(|(rule, _)| rule.method == method && path.contains(rule.path));
         matching
             .into_iter()
-            .find(|(rule, met)| met.fetch_add(1, SeqCst) < rule.times)
+            .find(|(rule, count)| count.fetch_add(1, SeqCst) < rule.times)
             .map(|(rule, _)| rule.fault)
     }
 
-    /// One request; the connection ends with its answer.
-    fn pass(&self, mut client: TcpStream) -> std::io::Result<()> {
+    /// Forwards one request; the connection ends with the response.
+    fn forward(&self, mut client: TcpStream) -> std::io::Result<()> {
         client.set_nodelay(true)?;
         let (mut text, mut bytes) = (Vec::new(), [0; 1 << 14]);
         let end = loop {
@@ -140,7 +141,7 @@ impl Shared {
         let fault = self.fault(method, path);
         match fault {
             Some(Fault::Reset) => return Ok(()),
-            Some(Fault::Standstill) => return wait_for_end(&mut client),
+            Some(Fault::StalledRequest) => return wait_for_end(&mut client),
             _ => {}
         }
         let length = header(&head, "content-length")
@@ -161,61 +162,67 @@ impl Shared {
                 thread::sleep(PAUSE);
             }
         }
-        if let Some(Fault::Answer(status, body)) = fault {
-            return client.write_all(answer(status, body).as_bytes());
+        if let Some(Fault::Response(status, body)) = fault {
+            return client.write_all(own_response(status, body).as_bytes());
         }
-        let kept = head.lines().filter(|line| {
+        let headers = head.lines().filter(|line| {
             !line.to_ascii_lowercase().starts_with("connection:") && !line.is_empty()
         });
-        let head: Vec<&str> = kept.chain(["Connection: close", "", ""]).collect();
+        let head: Vec<&str> = headers.chain(["Connection: close", "", ""]).collect();
         let mut server = TcpStream::connect(("127.0.0.1", self.server))?;
         server.write_all(&[head.join("\r\n").as_bytes(), &text[end..]].concat())?;
-        let mut answered = Vec::new();
-        server.read_to_end(&mut answered)?;
-        hand_back(&mut client, &answered, fault)
+        let mut response = Vec::new();
+        server.read_to_end(&mut response)?;
+        send_response(&mut client, &response, fault)
     }
 }
 
-fn hand_back(client: &mut TcpStream, answered: &[u8], fault: Option<Fault>) -> std::io::Result<()> {
-    let head = answered
+fn send_response(
+    client: &mut TcpStream,
+    response: &[u8],
+    fault: Option<Fault>,
+) -> std::io::Result<()> {
+    let head = response
         .windows(4)
         .position(|window| window == b"\r\n\r\n")
-        .map_or(answered.len(), |end| end + 4);
-    let half = head + (answered.len() - head) / 2;
+        .map_or(response.len(), |end| end + 4);
+    let half = head + (response.len() - head) / 2;
     match fault {
-        Some(Fault::LostAnswer) => Ok(()),
-        Some(Fault::ErrorAfterEffect(status)) => client.write_all(answer(status, "").as_bytes()),
-        Some(Fault::CutAnswer) => client.write_all(&answered[..half]),
-        Some(Fault::AnswerStandstill) => {
-            client.write_all(&answered[..half])?;
+        Some(Fault::LostResponse) => Ok(()),
+        Some(Fault::ErrorAfterEffect(status)) => {
+            client.write_all(own_response(status, "").as_bytes())
+        }
+        Some(Fault::TruncatedResponse) => client.write_all(&response[..half]),
+        Some(Fault::StalledResponse) => {
+            client.write_all(&response[..half])?;
             wait_for_end(client)
         }
-        Some(Fault::SlowAnswer) => {
-            client.write_all(&answered[..head])?;
-            for piece in answered[head..].chunks((answered.len() - head) / STEPS + 1) {
+        Some(Fault::SlowResponse) => {
+            client.write_all(&response[..head])?;
+            for piece in response[head..].chunks((response.len() - head) / STEPS + 1) {
                 client.write_all(piece)?;
                 thread::sleep(PAUSE);
             }
             Ok(())
         }
-        _ => client.write_all(answered),
+        _ => client.write_all(response),
     }
 }
 
-/// Waits until the client gives up.
+/// Waits until the client disconnects.
 fn wait_for_end(client: &mut TcpStream) -> std::io::Result<()> {
     let mut bytes = [0; 1 << 10];
     client.set_read_timeout(Some(Duration::from_secs(60)))?;
-    // What is read is little beside what is sent, so a sender sees no progress.
+    // The proxy reads far slower than the client sends, so the client sees no progress.
     while client.read(&mut bytes)? > 0 {
         thread::sleep(Duration::from_secs(1));
     }
     client.shutdown(Shutdown::Both)
 }
 
-fn answer(status: u16, body: &str) -> String {
+fn own_response(status: u16, body: &str) -> String {
     format!(
-        "HTTP/1.1 {status} Spoiled\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {status} Injected\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     )
 }

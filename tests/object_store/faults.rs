@@ -1,24 +1,24 @@
-//! Requests that fail on their way: each is made again, no record is lost or there twice, and what
-//! lasts is an error of the environment.
+//! Tests of failing requests: each is retried, no record is lost or duplicated, and a permanent
+//! failure is an error of the environment.
 
 use std::path::Path;
 use std::process::{Command, Output};
 
 use super::fault_proxy::Fault::{
-    Answer, AnswerStandstill, CutAnswer, ErrorAfterEffect, LostAnswer, Reset, SlowAnswer,
-    SlowRequest, Standstill,
+    ErrorAfterEffect, LostResponse, Reset, Response, SlowRequest, SlowResponse, StalledRequest,
+    StalledResponse, TruncatedResponse,
 };
 use super::fault_proxy::{FaultProxy, Rule, rule};
 use super::server::Bucket;
 use super::{assert_done, data_keys, latentflow, rows};
 
 const RECORDS: u64 = 3000;
-/// More than any fault that passes.
+/// The number of times of a permanent fault.
 const ALWAYS: usize = usize::MAX;
 
-/// The binary, which reaches the bucket through a proxy and takes two seconds without a byte for a
-/// standstill.
-fn through(
+/// The binary, which reaches the bucket through a proxy and times out after two seconds without a
+/// byte.
+fn latentflow_through(
     proxy: &FaultProxy,
     folder: &Path,
     bucket: &Bucket,
@@ -36,7 +36,8 @@ fn through(
     command
 }
 
-/// Three objects of records, read into files of 700 records below `out`.
+/// Writes three objects of records, and a pipeline that reads them into files of 700 records below
+/// `out`.
 fn write_pipeline(folder: &Path, bucket: &Bucket, out: &str) {
     let lines = |file: u64| {
         (0..RECORDS / 3)
@@ -50,8 +51,9 @@ fn write_pipeline(folder: &Path, bucket: &Bucket, out: &str) {
         );
     }
     let pipeline = format!(
-        "[stages.in]\nkind = \"csv\"\npath = \"{}\"\n[stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\n\
-         path = \"{}\"\nfile = {{ records = 700 }}\n",
+        "[stages.in]\nkind = \"csv\"\npath = \"{}\"\n\
+         [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"{}\"\n\
+         file = {{ records = 700 }}\n",
         bucket.url("in"),
         bucket.url(out)
     );
@@ -80,18 +82,18 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// One run with these faults does everything, each of them is met, and a second run finds nothing
-/// to do.
-fn passes(bucket: &Bucket, out: &str, rules: &[Rule]) {
+/// Asserts that one run with these faults reads all records, that each fault occurs, and that a
+/// second run has nothing to do.
+fn assert_survives(bucket: &Bucket, out: &str, rules: &[Rule]) {
     let folder = tempfile::tempdir().unwrap();
     write_pipeline(folder.path(), bucket, out);
     let proxy = FaultProxy::to(bucket.port(), rules);
-    let output = through(&proxy, folder.path(), bucket, 8, &["run", "p.toml"])
+    let output = latentflow_through(&proxy, folder.path(), bucket, 8, &["run", "p.toml"])
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(0), "{out}: {}", text(&output));
     let expected: Vec<usize> = rules.iter().map(|rule| rule.times).collect();
-    assert_eq!(proxy.spoiled(), expected, "{out}: not every fault was met");
+    assert_eq!(proxy.applied(), expected, "{out}: not every fault occurred");
     let prefix = format!("{out}/");
     assert!(values(bucket, &prefix) == all(), "{out}");
     assert_eq!(
@@ -103,7 +105,7 @@ fn passes(bucket: &Bucket, out: &str, rules: &[Rule]) {
         bucket
             .keys(&format!("{out}/_latentflow/upload-"))
             .is_empty(),
-        "{out}: an upload is still noted"
+        "{out}: the record of an upload remains"
     );
     let output = latentflow(folder.path(), bucket, &["run", "p.toml"])
         .output()
@@ -113,197 +115,200 @@ fn passes(bucket: &Bucket, out: &str, rules: &[Rule]) {
 }
 
 #[test]
-fn listing_that_fails_is_read_again() {
+fn failing_listing_is_retried() {
     let Some(bucket) = Bucket::new("fault-list") else {
         return;
     };
     let error = "<?xml version=\"1.0\"?><Error><Code>InternalError</Code></Error>";
     for (out, fault) in [
-        ("cut", CutAnswer),
-        ("lost", LostAnswer),
+        ("cut", TruncatedResponse),
+        ("lost", LostResponse),
         ("reset", Reset),
-        ("error", Answer(200, error)),
-        ("empty", Answer(200, "")),
+        ("error", Response(200, error)),
+        ("empty", Response(200, "")),
     ] {
-        passes(&bucket, out, &[rule("GET list-type=2", 3, fault)]);
+        assert_survives(&bucket, out, &[rule("GET list-type=2", 3, fault)]);
     }
 }
 
 #[test]
-fn claim_whose_answer_is_lost_is_recognized() {
+fn epoch_claim_with_lost_response_is_recognized() {
     let Some(bucket) = Bucket::new("fault-claim") else {
         return;
     };
     let conflict = "<Error><Code>ConditionalRequestConflict</Code></Error>";
     for (out, fault) in [
         ("reset", Reset),
-        ("lost", LostAnswer),
+        ("lost", LostResponse),
         ("error", ErrorAfterEffect(500)),
-        ("busy", Answer(503, "<Error><Code>SlowDown</Code></Error>")),
-        ("conflict", Answer(409, conflict)),
+        (
+            "busy",
+            Response(503, "<Error><Code>SlowDown</Code></Error>"),
+        ),
+        ("conflict", Response(409, conflict)),
     ] {
-        passes(&bucket, out, &[rule("PUT _latentflow/epoch-", 1, fault)]);
+        assert_survives(&bucket, out, &[rule("PUT _latentflow/epoch-", 1, fault)]);
         let epochs = bucket.keys(&format!("{out}/_latentflow/epoch-"));
         assert_eq!(
             epochs,
             [format!("{out}/_latentflow/epoch-000002")],
-            "one claim for each run"
+            "each run claims one epoch"
         );
     }
 }
 
 #[test]
-fn upload_that_fails_at_any_step_is_made_again() {
+fn upload_that_fails_at_any_step_is_retried() {
     let Some(bucket) = Bucket::new("fault-upload") else {
         return;
     };
     let begin = "POST ?uploads";
     let (part, completion) = ("PUT partNumber=1", "POST uploadId=");
-    passes(
+    assert_survives(
         &bucket,
         "begin",
         &[
-            rule(begin, 1, CutAnswer),
+            rule(begin, 1, TruncatedResponse),
             rule(begin, 1, Reset),
-            rule(begin, 1, Answer(429, "")),
+            rule(begin, 1, Response(429, "")),
         ],
     );
-    passes(
+    assert_survives(
         &bucket,
         "part",
         &[
             rule(part, 1, Reset),
-            rule(part, 1, LostAnswer),
+            rule(part, 1, LostResponse),
             rule(part, 1, ErrorAfterEffect(500)),
         ],
     );
-    passes(
+    assert_survives(
         &bucket,
         "note",
-        &[rule("PUT _latentflow/upload-", 2, LostAnswer)],
+        &[rule("PUT _latentflow/upload-", 2, LostResponse)],
     );
     for (out, fault) in [
-        ("lost", LostAnswer),
-        ("cut", CutAnswer),
+        ("lost", LostResponse),
+        ("cut", TruncatedResponse),
         ("reset", Reset),
         ("after", ErrorAfterEffect(500)),
         (
             "error",
-            Answer(
+            Response(
                 200,
                 "<?xml version=\"1.0\"?><Error><Code>InternalError</Code></Error>",
             ),
         ),
     ] {
-        passes(&bucket, out, &[rule(completion, 2, fault)]);
+        assert_survives(&bucket, out, &[rule(completion, 2, fault)]);
     }
-    let stalled = Answer(400, "<Error><Code>RequestTimeout</Code></Error>");
-    passes(
+    let stalled = Response(400, "<Error><Code>RequestTimeout</Code></Error>");
+    assert_survives(
         &bucket,
         "stalled",
-        &[rule(part, 1, stalled), rule("POST ?delete", 2, LostAnswer)],
-    );
-}
-
-#[test]
-fn object_whose_answer_is_cut_or_late_is_read_whole() {
-    let Some(bucket) = Bucket::new("fault-read") else {
-        return;
-    };
-    let rules = [
-        rule("GET /in/1.csv", 1, CutAnswer),
-        rule("GET /in/1.csv", 1, Reset),
-        rule("HEAD in", 1, Reset),
-    ];
-    passes(&bucket, "cut", &rules);
-    passes(
-        &bucket,
-        "busy",
         &[
-            rule("GET /in/", 1, Answer(503, "")),
-            rule("GET /in/2.csv", 1, Answer(429, "")),
+            rule(part, 1, stalled),
+            rule("POST ?delete", 2, LostResponse),
         ],
     );
 }
 
-/// A slow transfer takes longer than the standstill, and no byte of it moves late.
 #[test]
-fn slow_transfer_is_no_standstill() {
+fn object_with_truncated_response_is_read_completely() {
+    let Some(bucket) = Bucket::new("fault-read") else {
+        return;
+    };
+    let rules = [
+        rule("GET /in/1.csv", 1, TruncatedResponse),
+        rule("GET /in/1.csv", 1, Reset),
+        rule("HEAD in", 1, Reset),
+    ];
+    assert_survives(&bucket, "cut", &rules);
+    assert_survives(
+        &bucket,
+        "busy",
+        &[
+            rule("GET /in/", 1, Response(503, "")),
+            rule("GET /in/2.csv", 1, Response(429, "")),
+        ],
+    );
+}
+
+/// A slow transfer takes longer than the timeout, but each of its steps takes less.
+#[test]
+fn slow_transfer_does_not_time_out() {
     let Some(bucket) = Bucket::new("fault-slow") else {
         return;
     };
     let slow = [
-        rule("GET /in/1.csv", 1, SlowAnswer),
-        rule("GET list-type=2", 1, SlowAnswer),
+        rule("GET /in/1.csv", 1, SlowResponse),
+        rule("GET list-type=2", 1, SlowResponse),
         rule("PUT partNumber=1", 1, SlowRequest),
     ];
     let folder = tempfile::tempdir().unwrap();
     write_pipeline(folder.path(), &bucket, "slow");
     let proxy = FaultProxy::to(bucket.port(), &slow);
-    // With one attempt, a transfer that is taken for a standstill ends the run.
-    let output = through(&proxy, folder.path(), &bucket, 1, &["run", "p.toml"])
+    // With one attempt, a timeout ends the run.
+    let output = latentflow_through(&proxy, folder.path(), &bucket, 1, &["run", "p.toml"])
         .output()
         .unwrap();
     assert_done(&output);
-    assert_eq!(proxy.spoiled(), [1, 1, 1]);
+    assert_eq!(proxy.applied(), [1, 1, 1]);
     assert!(values(&bucket, "slow/") == all());
 }
 
 #[test]
-fn standstill_of_a_transfer_is_tried_again() {
+fn stalled_transfer_is_retried() {
     let Some(bucket) = Bucket::new("fault-still") else {
         return;
     };
-    passes(
+    assert_survives(
         &bucket,
         "read",
         &[
-            rule("GET list-type=2", 1, AnswerStandstill),
-            rule("GET /in/1.csv", 1, AnswerStandstill),
+            rule("GET list-type=2", 1, StalledResponse),
+            rule("GET /in/1.csv", 1, StalledResponse),
         ],
     );
-    passes(
+    assert_survives(
         &bucket,
         "write",
         &[
-            rule("PUT partNumber=1", 1, Standstill),
-            rule("POST uploadId=", 1, Standstill),
+            rule("PUT partNumber=1", 1, StalledRequest),
+            rule("POST uploadId=", 1, StalledRequest),
         ],
     );
 }
 
 #[test]
-fn fault_that_lasts_ends_the_run_and_the_next_goes_on() {
+fn permanent_fault_ends_the_run_and_the_next_continues() {
     let Some(bucket) = Bucket::new("fault-last") else {
         return;
     };
-    let busy = Answer(503, "<Error><Code>SlowDown</Code></Error>");
+    let busy = Response(503, "<Error><Code>SlowDown</Code></Error>");
     for (out, request, fault) in [
-        ("input", "GET prefix=in", CutAnswer),
+        ("input", "GET prefix=in", TruncatedResponse),
         ("object", "GET /in/2.csv", busy),
         ("claim", "PUT _latentflow/epoch-", Reset),
         ("begin", "POST ?uploads", busy),
         ("part", "PUT partNumber=1", Reset),
         ("completion", "POST uploadId=", busy),
-        ("lost", "POST uploadId=", LostAnswer),
-        ("epochs", "GET _latentflow", CutAnswer),
+        ("lost", "POST uploadId=", LostResponse),
+        ("epochs", "GET _latentflow", TruncatedResponse),
     ] {
         let folder = tempfile::tempdir().unwrap();
         write_pipeline(folder.path(), &bucket, out);
         let proxy = FaultProxy::to(bucket.port(), &[rule(request, ALWAYS, fault)]);
-        let output = through(&proxy, folder.path(), &bucket, 2, &["run", "p.toml"])
+        let output = latentflow_through(&proxy, folder.path(), &bucket, 2, &["run", "p.toml"])
             .output()
             .unwrap();
         let prefix = format!("{out}/");
         assert_eq!(output.status.code(), Some(1), "{out}: {}", text(&output));
         assert!(
             values(&bucket, &prefix).is_sorted_by(|a, b| a < b),
-            "{out}: a row is there twice"
+            "{out}: a row is duplicated"
         );
-        assert!(
-            proxy.spoiled()[0] > 1,
-            "{out}: a request was not tried again"
-        );
+        assert!(proxy.applied()[0] > 1, "{out}: a request was not retried");
         let output = latentflow(folder.path(), &bucket, &["run", "p.toml"])
             .output()
             .unwrap();
@@ -312,9 +317,8 @@ fn fault_that_lasts_ends_the_run_and_the_next_goes_on() {
     }
 }
 
-/// Of rows that a generator makes, so that several sinks are at work.
 #[test]
-fn store_that_fails_at_random_loses_and_doubles_nothing() {
+fn faults_of_all_requests_lose_and_duplicate_no_row() {
     let Some(bucket) = Bucket::new("fault-mixed") else {
         return;
     };
@@ -326,10 +330,10 @@ fn store_that_fails_at_random_loses_and_doubles_nothing() {
     .unwrap();
     let faults = [
         Reset,
-        LostAnswer,
-        CutAnswer,
+        LostResponse,
+        TruncatedResponse,
         ErrorAfterEffect(500),
-        Answer(503, ""),
+        Response(503, ""),
     ];
     let requests = ["GET /", "PUT /", "POST /", "HEAD /", "DELETE /"];
     let rules: Vec<Rule> = faults
@@ -337,10 +341,10 @@ fn store_that_fails_at_random_loses_and_doubles_nothing() {
         .flat_map(|fault| requests.iter().map(|request| rule(request, 1, *fault)))
         .collect();
     let proxy = FaultProxy::to(bucket.port(), &rules);
-    let output = through(&proxy, folder.path(), &bucket, 8, &["run", "p.toml"])
+    let output = latentflow_through(&proxy, folder.path(), &bucket, 8, &["run", "p.toml"])
         .output()
         .unwrap();
     assert_done(&output);
     assert!(rows(&bucket, "out/") == (0..20_000).collect::<Vec<_>>());
-    assert!(proxy.spoiled().iter().sum::<usize>() > 10);
+    assert!(proxy.applied().iter().sum::<usize>() > 10);
 }

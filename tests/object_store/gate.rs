@@ -1,4 +1,4 @@
-//! A way to the server that lets requests pass once enough of them stand before it together.
+//! A proxy that holds chosen requests back until a given number of them wait concurrently.
 
 use std::io::{Read, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -6,8 +6,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// Longer than the requests of any run take that are on their way at all.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Timeout of a held request, which is longer than a run needs to send concurrent requests.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub struct Gate {
     pub port: u16,
@@ -15,24 +15,23 @@ pub struct Gate {
 }
 
 struct Queue {
-    /// Requests that have come, of those that are held back; beyond all numbers once patience has
-    /// ended.
+    /// The number of held requests that have arrived; the maximum value after a timeout.
     arrived: Mutex<usize>,
     changed: Condvar,
-    wanted: usize,
+    expected: usize,
     held_back: fn(&str) -> bool,
 }
 
 impl Gate {
-    /// To the server at `port`: so many requests of those that `held_back` chooses by their first
-    /// lines must come together.
-    pub fn to(port: u16, wanted: usize, held_back: fn(&str) -> bool) -> Self {
+    /// A proxy to the server at `port`: requests whose first lines satisfy `held_back` wait until
+    /// `expected` of them have arrived.
+    pub fn to(port: u16, expected: usize, held_back: fn(&str) -> bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let gate = listener.local_addr().unwrap().port();
         let queue = Arc::new(Queue {
             arrived: Mutex::default(),
             changed: Condvar::new(),
-            wanted,
+            expected,
             held_back,
         });
         let shared = Arc::clone(&queue);
@@ -42,24 +41,24 @@ impl Gate {
                     Arc::clone(&shared),
                     TcpStream::connect(("127.0.0.1", port)).unwrap(),
                 );
-                let (mut answers, mut back) =
+                let (mut responses, mut back) =
                     (server.try_clone().unwrap(), client.try_clone().unwrap());
-                thread::spawn(move || queue.pass(client, server));
-                thread::spawn(move || std::io::copy(&mut answers, &mut back));
+                thread::spawn(move || queue.forward(client, server));
+                thread::spawn(move || std::io::copy(&mut responses, &mut back));
             }
         });
         Self { port: gate, queue }
     }
 
-    /// Whether as many came together as were wanted, rather than passed for want of patience.
-    pub fn was_met(&self) -> bool {
-        *self.queue.arrived.lock().unwrap() == self.queue.wanted
+    /// Whether the expected number of requests arrived concurrently, without a timeout.
+    pub fn was_reached(&self) -> bool {
+        *self.queue.arrived.lock().unwrap() == self.queue.expected
     }
 }
 
 impl Queue {
-    /// Hands on what a client sends; its requests have no bodies.
-    fn pass(&self, mut client: TcpStream, mut server: TcpStream) {
+    /// Forwards the requests of a client, which have no bodies.
+    fn forward(&self, mut client: TcpStream, mut server: TcpStream) {
         let mut bytes = vec![0; 1 << 16];
         while let Some(length) = client.read(&mut bytes).ok().filter(|&length| length > 0) {
             let head = String::from_utf8_lossy(&bytes[..length]);
@@ -75,14 +74,14 @@ impl Queue {
 
     fn wait(&self) {
         let mut arrived = self.arrived.lock().unwrap();
-        if *arrived >= self.wanted {
+        if *arrived >= self.expected {
             return;
         }
         *arrived += 1;
         self.changed.notify_all();
         let (mut arrived, waited) = self
             .changed
-            .wait_timeout_while(arrived, PATIENCE, |arrived| *arrived < self.wanted)
+            .wait_timeout_while(arrived, HOLD_TIMEOUT, |arrived| *arrived < self.expected)
             .unwrap();
         if waited.timed_out() {
             *arrived = usize::MAX;

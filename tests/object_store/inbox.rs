@@ -1,5 +1,5 @@
-//! What lies under a prefix and what does not: inboxes that are empty, keys that no file could
-//! have, and runs that are refused before they claim an output.
+//! Tests of prefixes as input: watched and empty ones, unusable keys, and runs that are refused
+//! before they claim an output.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -10,18 +10,19 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::fault_proxy::Fault::Answer;
+use super::fault_proxy::Fault::Response;
 use super::fault_proxy::{FaultProxy, rule};
 use super::server::Bucket;
 use super::{PIXEL, assert_done, latentflow, run};
 
-/// How long anything may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time after which a wait fails the test.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn images(bucket: &Bucket, path: &str, more: &str, out: &str) -> String {
     format!(
-        "[stages.in]\nkind = \"images\"\npath = \"{}\"\n{more}[stages.px]\nkind = \"pixels\"\ninputs = [\"in\"]\n\
-         size = [4, 4]\n[stages.out]\nkind = \"parquet\"\ninputs = [\"px\"]\npath = \"{}\"\n",
+        "[stages.in]\nkind = \"images\"\npath = \"{}\"\n{more}\
+         [stages.px]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [4, 4]\n\
+         [stages.out]\nkind = \"parquet\"\ninputs = [\"px\"]\npath = \"{}\"\n",
         bucket.url(path),
         bucket.url(out)
     )
@@ -34,7 +35,7 @@ fn watching(bucket: &Bucket, out: &str) -> String {
     )
 }
 
-/// A run without an end, killed with the test at the latest.
+/// An unbounded run, which is killed at the end of the test.
 struct Daemon {
     child: Child,
     log: Arc<Mutex<String>>,
@@ -42,7 +43,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `p.toml`, and waits until it is ready.
+    /// Starts `p.toml` and waits until the daemon is ready.
     fn start(mut command: Command) -> Self {
         command.args([
             "run",
@@ -58,25 +59,24 @@ impl Daemon {
             .spawn()
             .unwrap();
         let log = Arc::new(Mutex::new(String::new()));
-        let (lines, kept) = (
+        let (lines, reader_log) = (
             BufReader::new(child.stderr.take().unwrap()).lines(),
             Arc::clone(&log),
         );
         std::thread::spawn(move || {
             lines
                 .map_while(Result::ok)
-                .for_each(|line| kept.lock().unwrap().push_str(&(line + "\n")));
+                .for_each(|line| reader_log.lock().unwrap().push_str(&(line + "\n")));
         });
         let mut daemon = Self {
             child,
             log,
             port: 0,
         };
-        daemon.port = daemon.wait("its metrics", || {
+        daemon.port = daemon.wait("the admin listener", || {
             let log = daemon.log();
-            let (_, behind) = log.split_once("metrics at http://127.0.0.1:")?;
-            behind
-                .split(|c: char| !c.is_ascii_digit())
+            let (_, rest) = log.split_once("metrics at http://127.0.0.1:")?;
+            rest.split(|c: char| !c.is_ascii_digit())
                 .next()?
                 .parse()
                 .ok()
@@ -95,17 +95,21 @@ impl Daemon {
     }
 
     fn get(&self, path: &str) -> String {
-        let mut answer = String::new();
+        let mut response = String::new();
         let stream = TcpStream::connect(("127.0.0.1", self.port));
-        let asked = stream.and_then(|mut stream| {
+        let result = stream.and_then(|mut stream| {
             write!(
                 stream,
                 "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n\r\n",
                 self.port
             )?;
-            stream.read_to_string(&mut answer)
+            stream.read_to_string(&mut response)
         });
-        if asked.is_ok() { answer } else { String::new() }
+        if result.is_ok() {
+            response
+        } else {
+            String::new()
+        }
     }
 
     /// The value of a metric without labels.
@@ -117,22 +121,22 @@ impl Daemon {
         line.rsplit(' ').next()?.parse().ok()
     }
 
-    fn wait<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-        let begun = Instant::now();
+    fn wait<T>(&self, expected: &str, mut poll: impl FnMut() -> Option<T>) -> T {
+        let started = Instant::now();
         loop {
-            if let Some(found) = look() {
+            if let Some(found) = poll() {
                 return found;
             }
             assert!(
-                begun.elapsed() < PATIENCE,
-                "waited in vain for {what}; the log says:\n{}",
+                started.elapsed() < WAIT_TIMEOUT,
+                "timed out waiting for {expected}; log:\n{}",
                 self.log()
             );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// Asks it to stop; it must end well.
+    /// Sends SIGTERM and asserts exit code 0.
     fn stop(mut self) {
         assert!(
             Command::new("kill")
@@ -169,7 +173,7 @@ fn sources(bucket: &Bucket, out: &str) -> Vec<String> {
 }
 
 #[test]
-fn empty_prefix_that_is_watched_is_an_inbox() {
+fn watched_empty_prefix_reads_new_objects() {
     let Some(bucket) = Bucket::new("inbox") else {
         return;
     };
@@ -185,7 +189,7 @@ fn empty_prefix_that_is_watched_is_an_inbox() {
         String::from_utf8_lossy(&check.stderr)
     );
     for name in ["a", "b"] {
-        // The first start meets a prefix that never held anything, the second one that was emptied.
+        // At the first start the prefix is new; before the second one its objects were removed.
         let daemon = Daemon::start(latentflow(folder.path(), &bucket, &[]));
         bucket.put(&format!("in/{name}.ppm"), PIXEL);
         let file = format!("{name}.ppm");
@@ -204,12 +208,12 @@ fn empty_prefix_that_is_watched_is_an_inbox() {
     assert_eq!(
         sources(&bucket, "out"),
         ["a-later.ppm", "a.ppm", "b-later.ppm", "b.ppm"],
-        "each once"
+        "expected each image once"
     );
 }
 
 #[test]
-fn daemon_waits_for_a_store_that_does_not_answer() {
+fn daemon_waits_for_an_unavailable_store() {
     let Some(bucket) = Bucket::new("outage") else {
         return;
     };
@@ -231,10 +235,10 @@ fn daemon_waits_for_a_store_that_does_not_answer() {
         ("c", "POST uploadId="),
         ("d", "PUT upload-"),
     ] {
-        proxy.spoil(&[rule(
+        proxy.set_rules(&[rule(
             request,
             usize::MAX,
-            Answer(503, "<Error><Code>SlowDown</Code></Error>"),
+            Response(503, "<Error><Code>SlowDown</Code></Error>"),
         )]);
         bucket.put(
             &format!("in/{name}.ppm"),
@@ -243,7 +247,7 @@ fn daemon_waits_for_a_store_that_does_not_answer() {
         daemon.wait("a sink that waits", || {
             daemon.metric(WAITING).filter(|&waiting| waiting > 0.0)
         });
-        proxy.spoil(&[]);
+        proxy.set_rules(&[]);
         let file = format!("{name}.ppm");
         daemon.wait("the image", || {
             sources(&bucket, "out").contains(&file).then_some(())
@@ -253,7 +257,7 @@ fn daemon_waits_for_a_store_that_does_not_answer() {
         });
     }
     assert!(
-        daemon.log().contains("SlowDown") && daemon.log().contains("the store answers again"),
+        daemon.log().contains("SlowDown") && daemon.log().contains("the store is reachable again"),
         "{}",
         daemon.log()
     );
@@ -261,12 +265,12 @@ fn daemon_waits_for_a_store_that_does_not_answer() {
     assert_eq!(
         sources(&bucket, "out"),
         ["a.ppm", "b.ppm", "c.ppm", "d.ppm"],
-        "each once"
+        "expected each image once"
     );
 }
 
 #[test]
-fn keys_that_no_file_could_have_are_passed_over() {
+fn keys_that_are_not_valid_file_names_are_skipped() {
     let Some(bucket) = Bucket::new("odd-keys") else {
         return;
     };
@@ -288,7 +292,7 @@ fn keys_that_no_file_could_have_are_passed_over() {
         .for_each(|key| bucket.put(&format!("in/{key}"), PIXEL));
     bucket.put("in/folder/", b"");
     let unusable = odd.len();
-    // The output has a neighbour with such a key, too: it is listed before each commit.
+    // The output prefix, which is listed before each commit, holds such keys, too.
     bucket.put("out/_latentflow/odd%09key", b"x");
     bucket.put("out/odd%09folder/x", b"x");
     for path in ["in", "in/**/*.ppm"] {
@@ -308,7 +312,7 @@ fn keys_that_no_file_could_have_are_passed_over() {
     assert_eq!(
         sources(&bucket, "out").len(),
         30,
-        "the glob finds the same images"
+        "expected the glob to match the same images"
     );
     std::fs::write(
         folder.path().join("p.toml"),
@@ -320,14 +324,16 @@ fn keys_that_no_file_could_have_are_passed_over() {
         .unwrap();
     let text = String::from_utf8_lossy(&check.stdout).into_owned();
     assert!(
-        text.contains(&format!("{unusable} with keys that no file could have")),
+        text.contains(&format!(
+            "{unusable} with keys that are not valid file names"
+        )),
         "{text}"
     );
 }
 
 #[test]
-fn objects_below_the_name_of_an_object_are_named() {
-    let Some(bucket) = Bucket::new("beside") else {
+fn objects_below_the_key_of_an_object_are_counted() {
+    let Some(bucket) = Bucket::new("below-object") else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
@@ -368,7 +374,7 @@ fn objects_below_the_name_of_an_object_are_named() {
 }
 
 #[test]
-fn run_that_is_refused_claims_nothing() {
+fn refused_run_does_not_claim_an_epoch() {
     let Some(bucket) = Bucket::new("claims") else {
         return;
     };
@@ -380,7 +386,7 @@ fn run_that_is_refused_claims_nothing() {
     let missing = good.replace("/in\"", "/nowhere\"");
     let local = good.replace(&bucket.url("in"), "no/such/folder");
     let stateless = watching(&bucket, "out").replace("state = \"state\"\n", "");
-    for (pipeline, code, said) in [
+    for (pipeline, code, reason) in [
         (&other, 2, "latentflow reset"),
         (&missing, 1, "does not exist"),
         (&local, 1, "does not exist"),
@@ -393,14 +399,14 @@ fn run_that_is_refused_claims_nothing() {
             (Some(code), Value::Null),
             "{text}"
         );
-        assert!(text.contains(said), "{text}");
+        assert!(text.contains(reason), "{text}");
         assert_eq!(
             bucket.keys("out/_latentflow/epoch-"),
             ["out/_latentflow/epoch-000001"],
-            "{said}"
+            "{reason}"
         );
     }
-    // `check` refuses what `run` refuses before it starts.
+    // `check` refuses the pipeline as well.
     std::fs::write(folder.path().join("p.toml"), stateless).unwrap();
     let check = latentflow(folder.path(), &bucket, &["check", "p.toml"])
         .output()
@@ -409,7 +415,7 @@ fn run_that_is_refused_claims_nothing() {
 }
 
 #[test]
-fn endpoint_without_encryption_is_named() {
+fn endpoint_without_https_is_refused() {
     let Some(bucket) = Bucket::new("endpoint") else {
         return;
     };
@@ -419,7 +425,7 @@ fn endpoint_without_encryption_is_named() {
         images(&bucket, "in", "", "out"),
     )
     .unwrap();
-    let said = |endpoint: &str, name: &str, allowed: Option<&str>| {
+    let check = |endpoint: &str, name: &str, allowed: Option<&str>| {
         let mut command = latentflow(Path::new(folder.path()), &bucket, &["check", "p.toml"]);
         command
             .env_remove("AWS_ENDPOINT_URL")
@@ -435,7 +441,7 @@ fn endpoint_without_encryption_is_named() {
         ("AWS_ENDPOINT_URL_S3", Some("false")),
         ("AWS_ENDPOINT", Some("0")),
     ] {
-        let text = said("http://127.0.0.1:9000", name, allowed);
+        let text = check("http://127.0.0.1:9000", name, allowed);
         assert!(
             text.contains(
                 "`http://127.0.0.1:9000` is not an https:// address: set AWS_ALLOW_HTTP=true"
@@ -443,7 +449,7 @@ fn endpoint_without_encryption_is_named() {
             "{text}"
         );
     }
-    let text = said("127.0.0.1:9000", "AWS_ENDPOINT_URL", Some("true"));
+    let text = check("127.0.0.1:9000", "AWS_ENDPOINT_URL", Some("true"));
     assert!(
         text.contains("`127.0.0.1:9000` is not an address; expected AWS_ENDPOINT_URL=https://"),
         "{text}"

@@ -1,5 +1,4 @@
-//! Runs against an S3-compatible server over HTTP: what is read, what is written, and what a kill
-//! at any time leaves.
+//! Tests of runs against an S3-compatible server over HTTP: sources, sinks, kills and errors.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod fault_proxy;
@@ -24,7 +23,7 @@ use serde_json::Value;
 use gate::Gate;
 use server::{ACCESS_KEY, Bucket, SECRET, TOKEN};
 
-/// The binary, with everything in its environment that it needs to reach the bucket.
+/// The binary, with the environment that it needs to reach the bucket.
 fn latentflow(folder: &Path, bucket: &Bucket, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_latentflow"));
     let runtime = Path::new(env!("CARGO_MANIFEST_DIR")).join(".runtime/onnxruntime");
@@ -55,7 +54,7 @@ fn run(folder: &Path, bucket: &Bucket, pipeline: &str, arguments: &[&str]) -> (O
 fn start(folder: &Path, bucket: &Bucket, pipeline: &str) -> Child {
     std::fs::write(folder.join("p.toml"), pipeline).unwrap();
     let mut command = latentflow(folder, bucket, &["run", "p.toml", "--summary", "none"]);
-    // A store that is gone need not be waited for long.
+    // Few attempts, so that a lost store ends the run soon.
     command
         .env("AWS_MAX_ATTEMPTS", "4")
         .stdout(Stdio::null())
@@ -73,23 +72,24 @@ fn assert_done(output: &Output) {
     );
 }
 
-/// Made-up records of so many numbers into the bucket.
+/// A pipeline of `records` synthetic records of `width` numbers into the bucket.
 fn numbers(bucket: &Bucket, records: u32, width: u32, file: &str) -> String {
     format!(
-        "[stages.in]\nkind = \"synthetic\"\ncontent = \"features\"\nrecords = {records}\nwidth = {width}\n\
-         [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"{}\"\nfile = {{ {file} }}\n",
+        "[stages.in]\nkind = \"synthetic\"\ncontent = \"features\"\n\
+         records = {records}\nwidth = {width}\n[stages.out]\nkind = \"parquet\"\n\
+         inputs = [\"in\"]\npath = \"{}\"\nfile = {{ {file} }}\n",
         bucket.url("out")
     )
 }
 
-/// The records of the Parquet files whose keys begin with `prefix`; each must be whole.
+/// The records of the Parquet files whose keys begin with `prefix`; panics on a truncated file.
 fn records(bucket: &Bucket, prefix: &str) -> Option<RecordBatch> {
     let mut batches = Vec::new();
     for key in data_keys(bucket, prefix) {
         let bytes = Bytes::from(bucket.get(&key));
         assert!(
             bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"),
-            "{key} is not whole"
+            "{key} is truncated"
         );
         batches.extend(
             ParquetRecordBatchReaderBuilder::try_new(bytes)
@@ -113,7 +113,7 @@ fn column(records: &RecordBatch, name: &str) -> ArrayRef {
     records.column_by_name(name).unwrap().clone()
 }
 
-/// The rows that lie in the bucket, sorted.
+/// The rows in the bucket, sorted.
 fn rows(bucket: &Bucket, prefix: &str) -> Vec<u64> {
     let Some(records) = records(bucket, prefix) else {
         return Vec::new();
@@ -144,7 +144,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn a_pipeline_from_bucket_to_bucket_gives_what_one_from_folder_to_folder_does() {
+fn pipeline_between_buckets_equals_one_between_folders() {
     let Some(bucket) = Bucket::new("pipeline") else {
         return;
     };
@@ -152,15 +152,19 @@ fn a_pipeline_from_bucket_to_bucket_gives_what_one_from_folder_to_folder_does() 
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/photo-ae");
     let images = |out: &str| {
         format!(
-            "[stages.in]\nkind = \"synthetic\"\ncontent = \"images\"\nrecords = 200\nbatch = {{ records = 32 }}\n\
-             [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"{out}\"\nfile = {{ records = 64 }}\n"
+            "[stages.in]\nkind = \"synthetic\"\ncontent = \"images\"\nrecords = 200\n\
+             batch = {{ records = 32 }}\n\
+             [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"{out}\"\n\
+             file = {{ records = 64 }}\n"
         )
     };
     let latents = |from: &str, to: &str| {
         format!(
-            "[models.photo]\npath = {models:?}\n[stages.photos]\nkind = \"parquet\"\npath = \"{from}\"\n\
+            "[models.photo]\npath = {models:?}\n[stages.photos]\nkind = \"parquet\"\n\
+             path = \"{from}\"\n\
              [stages.pixels]\nkind = \"pixels\"\ninputs = [\"photos\"]\nmodel = \"photo\"\n\
-             [stages.latents]\nkind = \"encode\"\ninputs = [\"pixels\"]\nmodel = \"photo\"\nreconstruct = true\n\
+             [stages.latents]\nkind = \"encode\"\ninputs = [\"pixels\"]\nmodel = \"photo\"\n\
+             reconstruct = true\n\
              [stages.out]\nkind = \"parquet\"\ninputs = [\"latents\"]\npath = \"{to}\"\n\
              columns = [\"row\", \"latent\", \"reconstruction_error\"]\n"
         )
@@ -208,7 +212,7 @@ fn a_pipeline_from_bucket_to_bucket_gives_what_one_from_folder_to_folder_does() 
 }
 
 #[test]
-fn a_run_that_is_limited_or_repeated_goes_on_where_the_last_ended_and_reset_begins_anew() {
+fn runs_resume_and_reset_starts_from_the_beginning() {
     let Some(bucket) = Bucket::new("resume") else {
         return;
     };
@@ -240,7 +244,7 @@ fn a_run_that_is_limited_or_repeated_goes_on_where_the_last_ended_and_reset_begi
     assert_eq!(
         bucket.keys("out/_latentflow/epoch-"),
         ["out/_latentflow/epoch-000003"],
-        "a check claims nothing"
+        "a check does not claim an epoch"
     );
     let (output, _) = run(folder.path(), &bucket, &other, &[]);
     assert_eq!(output.status.code(), Some(2));
@@ -257,13 +261,13 @@ fn a_run_that_is_limited_or_repeated_goes_on_where_the_last_ended_and_reset_begi
     assert_eq!(summary["records"], 5000);
     assert!(
         data_keys(&bucket, "out/")[0].ends_with("-e000005.parquet"),
-        "a number that was given is not given again"
+        "epochs must not be reused after a reset"
     );
 }
 
-/// Rows that a filter drops leave no file: the marker says that they are done.
+/// The coverage snapshot holds rows that a filter drops, since no file covers them.
 #[test]
-fn rows_that_leave_no_record_are_done_too() {
+fn filtered_rows_are_not_read_again() {
     let Some(bucket) = Bucket::new("markers") else {
         return;
     };
@@ -282,12 +286,12 @@ fn rows_that_leave_no_record_are_done_too() {
     assert_eq!(
         bucket.keys("out/_latentflow/coverage").len(),
         1,
-        "an older marker goes when it is part of a newer one"
+        "a newer coverage snapshot replaces an older one that it includes"
     );
 }
 
 #[test]
-fn a_run_that_is_killed_at_any_time_goes_on_and_no_record_is_lost_or_twice() {
+fn kills_lose_no_record_and_duplicate_none() {
     const ROWS: u32 = 600_000;
     let Some(bucket) = Bucket::new("kills") else {
         return;
@@ -296,15 +300,14 @@ fn a_run_that_is_killed_at_any_time_goes_on_and_no_record_is_lost_or_twice() {
     let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     eprintln!("seed {seed}");
     let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
-    // Files of more than a part, so that kills meet uploads in all their states.
+    // Files have several parts, so that kills hit uploads in all states.
     let pipeline = numbers(&bucket, ROWS, 64, "bytes = \"30MiB\"")
         + "row_group = { bytes = \"1MiB\" }\ncompression = \"none\"\n";
-    let (mut kills, mut met) = (0, 0);
+    let (mut kills, mut uploads) = (0, 0);
     for turn in 0..12 {
         let before = bucket.unfinished();
         let mut child = start(folder.path(), &bucket, &pipeline);
-        // At any time; and every other time while an upload goes on, however slow or fast this
-        // machine is.
+        // Every second kill waits for an upload, so that it hits one on machines of any speed.
         if turn % 2 == 0 {
             std::thread::sleep(Duration::from_millis(random.random_range(200..1500)));
         } else {
@@ -316,12 +319,12 @@ fn a_run_that_is_killed_at_any_time_goes_on_and_no_record_is_lost_or_twice() {
         kills += u32::from(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();
-        met += bucket.unfinished().difference(&before).count();
-        let there = rows(&bucket, "out/");
-        assert!(there.is_sorted_by(|a, b| a < b), "a row is there twice");
+        uploads += bucket.unfinished().difference(&before).count();
+        let present = rows(&bucket, "out/");
+        assert!(present.is_sorted_by(|a, b| a < b), "a row is duplicated");
     }
-    assert!(kills > 0, "every run was over before it could be killed");
-    assert!(met > 0, "no kill met an upload");
+    assert!(kills > 0, "every run ended before its kill");
+    assert!(uploads > 0, "no kill hit an upload");
     let (output, summary) = run(folder.path(), &bucket, &pipeline, &[]);
     assert_done(&output);
     assert_eq!(
@@ -332,16 +335,16 @@ fn a_run_that_is_killed_at_any_time_goes_on_and_no_record_is_lost_or_twice() {
         rows(&bucket, "out/"),
         (0..u64::from(ROWS)).collect::<Vec<_>>()
     );
-    // One that was killed before it could note its upload leaves that behind, with no byte in it.
+    // An empty upload remains if its run was killed before it recorded the upload.
     assert!(
         bucket.keys("out/_latentflow/upload-").is_empty(),
-        "what was noted is given up"
+        "expected recorded uploads to be aborted"
     );
 }
 
-/// In debug builds a commit can be cut short at a step of it.
+/// Requires a debug build, which has crash points.
 #[test]
-fn a_crash_just_before_and_just_after_a_file_appears_loses_nothing() {
+fn crash_before_and_after_completion_loses_no_record() {
     let Some(bucket) = Bucket::new("crashes") else {
         return;
     };
@@ -374,7 +377,7 @@ fn a_crash_just_before_and_just_after_a_file_appears_loses_nothing() {
 }
 
 #[test]
-fn a_second_run_takes_over_and_the_first_stops_at_its_next_commit() {
+fn second_run_fences_off_the_first() {
     let Some(bucket) = Bucket::new("zombie") else {
         return;
     };
@@ -390,7 +393,7 @@ fn a_second_run_takes_over_and_the_first_stops_at_its_next_commit() {
     let text = String::from_utf8_lossy(&first.stderr).into_owned();
     assert_eq!(first.status.code(), Some(1), "{text}");
     assert!(
-        text.contains("has begun to write here (epoch 2, this is 1)"),
+        text.contains("has started to write here (its epoch is 2, the epoch of this sink is 1)"),
         "{text}"
     );
     let (output, _) = run(folder.path(), &bucket, &pipeline, &["--limit", "50000"]);
@@ -400,12 +403,12 @@ fn a_second_run_takes_over_and_the_first_stops_at_its_next_commit() {
     assert_eq!(
         rows,
         (0..rows.len() as u64).collect::<Vec<_>>(),
-        "each row once"
+        "expected each row once"
     );
 }
 
 #[test]
-fn records_are_read_from_every_kind_of_object_and_bad_ones_are_rejects_in_the_bucket() {
+fn objects_of_every_kind_are_read_and_rejects_are_written() {
     let Some(bucket) = Bucket::new("records") else {
         return;
     };
@@ -463,8 +466,8 @@ fn records_are_read_from_every_kind_of_object_and_bad_ones_are_rejects_in_the_bu
         column(&rejects, "record").as_binary::<i32>().value(0),
         b"x,3"
     );
-    // An object that is written anew gives what was appended to it; with other content, it is
-    // another input.
+    // Of a grown object, only the new records are read; an object with changed content is a new
+    // input.
     let grown = b"a,b\n7,8\n9,10\n";
     let changed = b"a,b\n7,9\n9,10\n";
     let pipeline = std::fs::read_to_string(folder.path().join("p.toml")).unwrap();
@@ -481,22 +484,22 @@ fn records_are_read_from_every_kind_of_object_and_bad_ones_are_rejects_in_the_bu
         let (output, summary) = run(folder.path(), &bucket, &pipeline, &[]);
         assert_done(&output);
         assert_eq!(summary["records"], new);
-        let passed_over =
-            serde_json::json!({ "extensions": { ".arrow": 1, ".ndjson": 1 }, "own": 1 });
-        assert_eq!(summary["stages"][0]["passed_over"], passed_over);
+        let skipped = serde_json::json!({ "extensions": { ".arrow": 1, ".ndjson": 1 }, "own": 1 });
+        assert_eq!(summary["stages"][0]["passed_over"], skipped);
     }
 }
 
 #[test]
-fn what_is_not_there_is_said() {
+fn missing_input_is_reported_with_its_location() {
     let Some(bucket) = Bucket::new("missing") else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
     bucket.put("in/a.txt", b"x");
-    let fault = |path: &str, expected: &str| {
+    let assert_refused = |path: &str, expected: &str| {
         let pipeline = format!(
-            "[stages.in]\nkind = \"csv\"\npath = \"{path}\"\n[stages.out]\nkind = \"discard\"\ninputs = [\"in\"]\n"
+            "[stages.in]\nkind = \"csv\"\npath = \"{path}\"\n\
+             [stages.out]\nkind = \"discard\"\ninputs = [\"in\"]\n"
         );
         let (output, _) = run(folder.path(), &bucket, &pipeline, &[]);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -506,25 +509,23 @@ fn what_is_not_there_is_said() {
             "{text}"
         );
     };
-    fault("s3://missing/none", "`s3://missing/none` does not exist");
-    fault(
+    assert_refused("s3://missing/none", "`s3://missing/none` does not exist");
+    assert_refused(
         "s3://missing/in",
-        "of 1 files that were looked at, none has the extension csv",
+        "1 files scanned, none has the extension csv",
     );
-    fault(
-        "s3://missing/in/*.csv",
-        "of 1 files that were looked at, none matches",
-    );
-    fault("s3://no-such-bucket/in", "s3://no-such-bucket/in");
-    fault(
+    assert_refused("s3://missing/in/*.csv", "1 files scanned, none matches");
+    assert_refused("s3://no-such-bucket/in", "s3://no-such-bucket/in");
+    assert_refused(
         "gs://missing/in",
-        "`gs://` is no kind of location that is known",
+        "unsupported scheme `gs://`; expected `s3://bucket/prefix` or a local path",
     );
 }
 
-/// Reads `from` with a source of this kind into a folder, and ends the store once that has a file.
-fn lose_the_store(kind: &str, fill: impl FnOnce(&Path, &Bucket)) {
-    let Some(bucket) = Bucket::alone("lost") else {
+/// Reads the bucket with a source of this kind into a folder, stops the server once the output has
+/// a file, and asserts that the run fails without rejects.
+fn assert_fails_without_store(kind: &str, fill: impl FnOnce(&Path, &Bucket)) {
+    let Some(bucket) = Bucket::with_own_server("lost") else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
@@ -535,15 +536,17 @@ fn lose_the_store(kind: &str, fill: impl FnOnce(&Path, &Bucket)) {
         16
     };
     let pipeline = format!(
-        "workers = 1\n[stages.in]\nkind = \"{kind}\"\npath = \"s3://lost/in\"\nbatch = {{ records = {batch} }}\n\
-         [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"out\"\nfile = {{ records = {batch} }}\n"
+        "workers = 1\n[stages.in]\nkind = \"{kind}\"\npath = \"s3://lost/in\"\n\
+         batch = {{ records = {batch} }}\n\
+         [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"out\"\n\
+         file = {{ records = {batch} }}\n"
     );
     let child = start(folder.path(), &bucket, &pipeline);
     let out = folder.path().join("out");
     while !out.exists() || files(&out).is_empty() {
         std::thread::sleep(Duration::from_millis(1));
     }
-    bucket.pull_the_plug();
+    bucket.stop_server();
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{kind}: {text}");
@@ -554,17 +557,17 @@ fn lose_the_store(kind: &str, fill: impl FnOnce(&Path, &Bucket)) {
     assert_eq!(
         files(&out.join("_latentflow/rejects")).len(),
         0,
-        "{kind}: what could not be read is no reject"
+        "{kind}: expected no rejects of unread records"
     );
 }
 
 #[test]
-fn a_store_that_goes_away_ends_the_run_and_makes_no_rejects() {
+fn lost_store_ends_the_run_without_rejects() {
     let image = [b"P6 200 200 255\n".to_vec(), vec![7; 120_000]].concat();
-    lose_the_store("images", |_, bucket| {
+    assert_fails_without_store("images", |_, bucket| {
         (0..800).for_each(|number| bucket.put(&format!("in/{number:03}.ppm"), &image));
     });
-    lose_the_store("tar", |_, bucket| {
+    assert_fails_without_store("tar", |_, bucket| {
         let mut tar = tar::Builder::new(Vec::new());
         for number in 0..800 {
             let mut header = tar::Header::new_gnu();
@@ -574,7 +577,7 @@ fn a_store_that_goes_away_ends_the_run_and_makes_no_rejects() {
         }
         bucket.put("in/a.tar", &tar.into_inner().unwrap());
     });
-    lose_the_store("csv", |_, bucket| {
+    assert_fails_without_store("csv", |_, bucket| {
         bucket.put(
             "in/a.csv",
             ["a,b\n", &"1.25,2.5\n".repeat(12 << 20)]
@@ -582,9 +585,11 @@ fn a_store_that_goes_away_ends_the_run_and_makes_no_rejects() {
                 .as_bytes(),
         )
     });
-    lose_the_store("parquet", |folder, bucket| {
-        let pipeline = "[stages.in]\nkind = \"synthetic\"\ncontent = \"features\"\nrecords = 400000\nwidth = 64\n\
-            [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"made\"\ncompression = \"none\"\n";
+    assert_fails_without_store("parquet", |folder, bucket| {
+        let pipeline = "[stages.in]\nkind = \"synthetic\"\ncontent = \"features\"\n\
+            records = 400000\nwidth = 64\n\
+            [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"made\"\n\
+            compression = \"none\"\n";
         assert_done(&run(folder, bucket, pipeline, &[]).0);
         bucket.put(
             "in/a.parquet",
@@ -597,7 +602,7 @@ fn a_store_that_goes_away_ends_the_run_and_makes_no_rejects() {
 const PIXEL: &[u8] = b"P6 1 1 255\n\0\0\0";
 
 #[test]
-fn images_of_a_bucket_keep_their_rows_and_new_ones_are_read_by_the_next_run() {
+fn listed_images_keep_their_rows_and_new_ones_are_read() {
     let Some(bucket) = Bucket::new("images") else {
         return;
     };
@@ -605,7 +610,7 @@ fn images_of_a_bucket_keep_their_rows_and_new_ones_are_read_by_the_next_run() {
     for number in 0..70 {
         bucket.put(&format!("in/{number:03}.ppm"), PIXEL);
     }
-    bucket.put("in/broken.png", b"no image");
+    bucket.put("in/broken.png", b"not an image");
     let mut tar = tar::Builder::new(Vec::new());
     for name in ["x.ppm", "y.ppm"] {
         let mut header = tar::Header::new_gnu();
@@ -615,7 +620,8 @@ fn images_of_a_bucket_keep_their_rows_and_new_ones_are_read_by_the_next_run() {
     bucket.put("in/shard.tar", &tar.into_inner().unwrap());
     let pipeline = |kind: &str, out: &str| {
         format!(
-            "[stages.in]\nkind = \"{kind}\"\npath = \"{}\"\n[stages.px]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [4, 4]\n\
+            "[stages.in]\nkind = \"{kind}\"\npath = \"{}\"\n\
+             [stages.px]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [4, 4]\n\
              [stages.out]\nkind = \"parquet\"\ninputs = [\"px\"]\npath = \"{}\"\n",
             bucket.url("in"),
             bucket.url(out)
@@ -633,7 +639,7 @@ fn images_of_a_bucket_keep_their_rows_and_new_ones_are_read_by_the_next_run() {
     bucket.put("in/065.ppm", b"P6 1 1 255\n\x01\x02\x03");
     let (output, summary) = run(folder.path(), &bucket, &pipeline("images", "out"), &[]);
     assert_done(&output);
-    // The file that was changed is gone from where it was listed, and new where it is.
+    // The changed object is a reject under its old listing entry and a record under a new one.
     assert_eq!(
         (&summary["records"], &summary["rejects"]),
         (&33.into(), &2.into())
@@ -646,7 +652,7 @@ fn images_of_a_bucket_keep_their_rows_and_new_ones_are_read_by_the_next_run() {
     assert_eq!(sources.len(), 71);
     assert_eq!(bucket.keys("out/_latentflow/listings/").len(), 2);
 
-    // What was gone has no bytes to be given again.
+    // The rejects of missing objects have no originals, so they are rejected again.
     let replay = pipeline("rejects", "again")
         .replace(&bucket.url("in"), &bucket.url("out/_latentflow/rejects"));
     let (output, summary) = run(folder.path(), &bucket, &replay, &[]);
@@ -676,11 +682,11 @@ fn images_of_a_bucket_keep_their_rows_and_new_ones_are_read_by_the_next_run() {
     );
 }
 
-/// Each request takes its time: objects that wait for their turn are asked for meanwhile.
+/// The latency of requests is hidden, since later objects are requested before their turn.
 #[test]
-fn objects_that_come_after_the_one_that_is_read_are_on_their_way() {
+fn later_objects_are_prefetched_concurrently() {
     const OBJECTS: usize = 40;
-    const TOGETHER: usize = 16;
+    const CONCURRENT: usize = 16;
     let Some(bucket) = Bucket::new("ahead") else {
         return;
     };
@@ -691,13 +697,14 @@ fn objects_that_come_after_the_one_that_is_read_are_on_their_way() {
             format!("a\n{object}\n{}\n", object + 100).as_bytes(),
         );
     }
-    // The first is read at planning, alone; after that two requests are made for each, what it is
-    // and its bytes.
-    let gate = Gate::to(bucket.port(), 2 * (TOGETHER - 1), |line| {
+    // The plan reads the first object. The run makes two requests for each of the others, one for
+    // its metadata and one for its content.
+    let gate = Gate::to(bucket.port(), 2 * (CONCURRENT - 1), |line| {
         line.contains("/in/") && !line.contains("/in/00")
     });
     let pipeline = format!(
-        "[stages.in]\nkind = \"csv\"\npath = \"{}\"\n[stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"out\"\n",
+        "[stages.in]\nkind = \"csv\"\npath = \"{}\"\n\
+         [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"out\"\n",
         bucket.url("in")
     );
     std::fs::write(folder.path().join("p.toml"), pipeline).unwrap();
@@ -707,7 +714,7 @@ fn objects_that_come_after_the_one_that_is_read_are_on_their_way() {
         format!("http://127.0.0.1:{}", gate.port),
     );
     assert_done(&command.output().unwrap());
-    assert!(gate.was_met(), "objects are asked for one after the other");
+    assert!(gate.was_reached(), "objects are requested one by one");
     let files = files(&folder.path().join("out")).into_values();
     let batches = files.flat_map(|file| {
         ParquetRecordBatchReaderBuilder::try_new(Bytes::from(file))
@@ -732,7 +739,7 @@ fn objects_that_come_after_the_one_that_is_read_are_on_their_way() {
 }
 
 #[test]
-fn an_image_sink_in_a_bucket_is_refused() {
+fn image_sink_in_a_bucket_is_refused() {
     let Some(bucket) = Bucket::new("image-sink") else {
         return;
     };
@@ -748,7 +755,7 @@ fn an_image_sink_in_a_bucket_is_refused() {
 }
 
 #[test]
-fn no_credential_appears_in_what_is_told_or_written() {
+fn credentials_appear_neither_in_logs_nor_in_objects() {
     let Some(bucket) = Bucket::new("secrets") else {
         return;
     };
@@ -761,7 +768,7 @@ fn no_credential_appears_in_what_is_told_or_written() {
         bucket.url("out")
     );
     std::fs::write(folder.path().join("p.toml"), &pipeline).unwrap();
-    let mut told = Vec::new();
+    let mut log = Vec::new();
     let broken = pipeline.replace("s3://secrets/out", "s3://no-such-bucket/out");
     std::fs::write(folder.path().join("broken.toml"), broken).unwrap();
     for (arguments, code) in [
@@ -777,9 +784,9 @@ fn no_credential_appears_in_what_is_told_or_written() {
             "{}",
             String::from_utf8_lossy(&output.stderr)
         );
-        told.extend([output.stdout, output.stderr].concat());
+        log.extend([output.stdout, output.stderr].concat());
     }
-    assert!(told.len() > 10_000, "the log tells everything");
+    assert!(log.len() > 10_000, "expected a log at level trace");
     let keys = bucket.keys("");
     assert!(keys.len() > 4, "{keys:?}");
     let written = keys
@@ -790,7 +797,7 @@ fn no_credential_appears_in_what_is_told_or_written() {
         .iter()
         .map(String::as_str)
         .zip(written)
-        .chain([("the log", told)])
+        .chain([("the log", log)])
     {
         for secret in [ACCESS_KEY, SECRET, TOKEN] {
             assert!(

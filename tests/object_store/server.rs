@@ -1,5 +1,5 @@
-//! The server that the tests run against: moto, in a virtual environment of its own, on a free port
-//! of this machine.
+//! The S3-compatible server of the tests: moto in a separate virtual environment, on a free local
+//! port.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -9,13 +9,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 pub const ACCESS_KEY: &str = "AKIALATENTFLOWTESTS0";
-pub const SECRET: &str = "tests/secret+that/nobody+may/see0123456789";
-pub const TOKEN: &str = "token-that-nobody-may-see-either";
+pub const SECRET: &str = "tests/secret+that/must+not+leak/0123456789";
+pub const TOKEN: &str = "token-that-must-not-leak-either";
 
-/// What is installed; pinned, so that the tests meet the same server everywhere.
+/// The packages, pinned so that the tests run against the same server on every machine.
 const PACKAGES: [&str; 3] = ["moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5"];
 
-/// Says its port, and ends when its standard input does: when these tests end, however they end.
+/// A program that prints its port, and ends with its standard input, which the end of the tests
+/// closes.
 const PROGRAM: &str = "\
 import sys
 from moto.server import ThreadedMotoServer
@@ -26,25 +27,25 @@ sys.stdin.read()
 ";
 
 const UNSIGNED: &str = "Authorization: AWS4-HMAC-SHA256 \
-    Credential=somebody/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
+    Credential=tester/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
 
-/// Killed by its process number when the last test that uses it has ended.
+/// A running server, which is killed when the last test that uses it has ended.
 struct Server {
     process: Mutex<Child>,
     port: u16,
 }
 
 impl Server {
-    /// The server, started if need be; `None`, said once, where Python or pip cannot provide it.
+    /// The shared server, which is started if it does not run; `None` if moto cannot be installed.
     fn get() -> Option<Arc<Self>> {
         static SERVER: Mutex<Weak<Server>> = Mutex::new(Weak::new());
         let python = python()?;
-        let mut known = SERVER.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(server) = known.upgrade() {
+        let mut shared = SERVER.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = shared.upgrade() {
             return Some(server);
         }
         let server = Arc::new(Self::start(python));
-        *known = Arc::downgrade(&server);
+        *shared = Arc::downgrade(&server);
         Some(server)
     }
 
@@ -62,7 +63,7 @@ impl Server {
             .find_map(|line| line.trim().parse().ok());
         Self {
             process: Mutex::new(process),
-            port: port.expect("moto says its port"),
+            port: port.expect("moto prints its port"),
         }
     }
 }
@@ -81,39 +82,37 @@ impl Drop for Server {
     }
 }
 
-/// The Python that has moto; `None`, said once, where it cannot be had.
+/// The Python with moto; `None` if it cannot be installed, which is printed once.
 fn python() -> Option<&'static Path> {
     static PYTHON: LazyLock<Option<PathBuf>> = LazyLock::new(|| match install() {
         Ok(python) => Some(python),
         Err(reason) => {
-            eprintln!("skipped: moto cannot be had: {reason}");
+            eprintln!("skipped: moto cannot be installed: {reason}");
             None
         }
     });
     PYTHON.as_deref()
 }
 
-/// Makes the virtual environment, once for all runs.
+/// Creates the virtual environment, once for all runs.
 fn install() -> Result<PathBuf, String> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("moto");
     let python = folder.join("bin/python");
     let ready = folder.join("ready");
-    let wanted = PACKAGES.join(" ");
-    if std::fs::read_to_string(&ready).is_ok_and(|installed| installed == wanted) {
+    let packages = PACKAGES.join(" ");
+    if std::fs::read_to_string(&ready).is_ok_and(|installed| installed == packages) {
         return Ok(python);
     }
-    let succeed = |command: &mut Command| match command.output() {
+    let run = |command: &mut Command| match command.output() {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
         Err(error) => Err(error.to_string()),
     };
-    succeed(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-    succeed(
-        Command::new(&python)
-            .args(["-m", "pip", "install", "--quiet"])
-            .args(PACKAGES),
-    )?;
-    std::fs::write(&ready, wanted).map_err(|error| error.to_string())?;
+    run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+    run(Command::new(&python)
+        .args(["-m", "pip", "install", "--quiet"])
+        .args(PACKAGES))?;
+    std::fs::write(&ready, packages).map_err(|error| error.to_string())?;
     Ok(python)
 }
 
@@ -124,42 +123,42 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// An empty bucket; `None` where there is no server.
+    /// A new bucket; `None` if the server is not available.
     pub fn new(name: &'static str) -> Option<Self> {
         let bucket = Self {
             server: Server::get()?,
             name,
         };
-        assert_eq!(bucket.ask("PUT", "", b"").0, 200);
+        assert_eq!(bucket.request("PUT", "", b"").0, 200);
         Some(bucket)
     }
 
-    /// The same, in a server of its own.
-    pub fn alone(name: &'static str) -> Option<Self> {
+    /// A new bucket in a separate server.
+    pub fn with_own_server(name: &'static str) -> Option<Self> {
         let bucket = Self {
             server: Arc::new(Server::start(python()?)),
             name,
         };
-        assert_eq!(bucket.ask("PUT", "", b"").0, 200);
+        assert_eq!(bucket.request("PUT", "", b"").0, 200);
         Some(bucket)
     }
 
-    /// Ends the server of a bucket that has its own.
-    pub fn pull_the_plug(&self) {
+    /// Ends the server of a bucket with a separate server.
+    pub fn stop_server(&self) {
         self.server.end();
     }
 
-    /// Where `key` lies, as pipelines name it.
+    /// The location of `key` in pipelines.
     pub fn url(&self, key: &str) -> String {
         format!("s3://{}/{key}", self.name)
     }
 
-    /// Where its server listens, on this machine.
+    /// The local port of the server.
     pub fn port(&self) -> u16 {
         self.server.port
     }
 
-    /// What a process needs to reach it.
+    /// The environment variables with which a process reaches the server.
     pub fn environment(&self) -> [(&'static str, String); 6] {
         [
             ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
@@ -175,22 +174,22 @@ impl Bucket {
     }
 
     pub fn put(&self, key: &str, bytes: &[u8]) {
-        assert_eq!(self.ask("PUT", &format!("/{key}"), bytes).0, 200);
+        assert_eq!(self.request("PUT", &format!("/{key}"), bytes).0, 200);
     }
 
     pub fn remove(&self, key: &str) {
-        assert_eq!(self.ask("DELETE", &format!("/{key}"), b"").0, 204);
+        assert_eq!(self.request("DELETE", &format!("/{key}"), b"").0, 204);
     }
 
     pub fn get(&self, key: &str) -> Vec<u8> {
-        let (status, bytes) = self.ask("GET", &format!("/{key}"), b"");
+        let (status, bytes) = self.request("GET", &format!("/{key}"), b"");
         assert_eq!(status, 200, "{key}");
         bytes
     }
 
-    /// The keys that begin with `prefix`, in order; there are less than a thousand in these tests.
+    /// The keys that begin with `prefix`, in order. The tests have less than a thousand.
     pub fn keys(&self, prefix: &str) -> Vec<String> {
-        let (status, listing) = self.ask("GET", &format!("?list-type=2&prefix={prefix}"), b"");
+        let (status, listing) = self.request("GET", &format!("?list-type=2&prefix={prefix}"), b"");
         let listing = String::from_utf8(listing).unwrap();
         assert!(
             status == 200 && listing.contains("<IsTruncated>false<"),
@@ -203,9 +202,9 @@ impl Bucket {
             .collect()
     }
 
-    /// Uploads that were begun and neither finished nor given up.
+    /// The multipart uploads that are neither completed nor aborted.
     pub fn unfinished(&self) -> BTreeSet<String> {
-        let (status, listing) = self.ask("GET", "?uploads", b"");
+        let (status, listing) = self.request("GET", "?uploads", b"");
         assert_eq!(status, 200);
         let listing = String::from_utf8(listing).unwrap();
         let uploads = listing.split("<UploadId>").skip(1);
@@ -214,26 +213,27 @@ impl Bucket {
             .collect()
     }
 
-    /// One request. The server wants to see a signature, but does not check it.
-    fn ask(&self, method: &str, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
+    /// Sends a request. The server requires a signature, but does not verify it.
+    fn request(&self, method: &str, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
         let (name, port, length) = (self.name, self.server.port, body.len());
         let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         let head = format!(
-            "{method} /{name}{path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {length}\r\n{UNSIGNED}\r\n\r\n"
+            "{method} /{name}{path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\
+             Content-Length: {length}\r\n{UNSIGNED}\r\n\r\n"
         );
         stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        let end = answer
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).unwrap();
+        let end = response
             .windows(4)
             .position(|window| window == b"\r\n\r\n")
             .unwrap();
-        let status = String::from_utf8_lossy(&answer[..end])
+        let status = String::from_utf8_lossy(&response[..end])
             .split(' ')
             .nth(1)
             .unwrap()
             .parse()
             .unwrap();
-        (status, answer[end + 4..].to_vec())
+        (status, response[end + 4..].to_vec())
     }
 }

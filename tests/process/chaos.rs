@@ -1,8 +1,8 @@
-//! Kill -9 at random instants, again and again: every record ends in each output exactly once, or
-//! in the rejects, and the values are those of an undisturbed run, bit for bit.
+//! Tests of runs that are killed with SIGKILL at random times: every record is in each output or in
+//! the rejects exactly once, with the values of an undisturbed run, bit for bit.
 //!
-//! `LATENTFLOW_CHAOS_KILLS` says how often in all (20), `LATENTFLOW_CHAOS_SEED` from which seed; it
-//! is printed.
+//! `LATENTFLOW_CHAOS_KILLS` sets the total number of kills (default 20), `LATENTFLOW_CHAOS_SEED`
+//! the seed (default: from the clock), which is printed.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
@@ -19,48 +19,48 @@ use crate::common::scenarios::{self, Scenario, Site};
 
 const SIGKILL: i32 = 9;
 const SCENARIOS: u32 = 7;
-/// From so many kills on, chance is no excuse for having missed what is not committed.
-const ENOUGH: u32 = 100;
+/// Minimum number of kills from which the share of kills that hit uncommitted records is checked.
+const MIN_KILLS_FOR_SHARE: u32 = 100;
 
 #[test]
-fn images_into_a_table() {
+fn images_to_table_survive_kills() {
     survive(scenarios::images());
 }
 
 #[test]
-fn tables_into_two_tables_that_commit_at_different_paces() {
+fn tables_to_two_sinks_with_different_commits_survive_kills() {
     survive(scenarios::tables());
 }
 
 #[test]
-fn so_many_files_that_their_history_is_folded() {
+fn folded_footers_of_many_files_survive_kills() {
     survive(scenarios::many_files());
 }
 
-/// Starts that come to nothing raise suspicion against what they worked on; kills alone prove
-/// nothing.
+/// Starts without progress lead to the isolation of the records in flight; kills alone must not
+/// reject any of them.
 #[test]
-fn a_single_file_that_no_kill_lets_become_whole() {
+fn single_file_that_kills_never_let_complete_loses_no_record() {
     survive(scenarios::one_file());
 }
 
 #[test]
-fn a_diamond_over_two_sources() {
+fn diamond_of_two_sources_survives_kills() {
     survive(scenarios::diamond());
 }
 
 #[test]
-fn a_sink_behind_a_new_transform_is_added_between_runs() {
+fn sink_added_between_runs_survives_kills() {
     survive(scenarios::added());
 }
 
 #[test]
-fn images_into_image_files() {
+fn images_to_image_files_survive_kills() {
     survive(scenarios::pictures());
 }
 
 #[test]
-fn a_sink_that_is_added_after_the_end_catches_up_alone() {
+fn sink_added_after_the_end_leaves_other_outputs_unchanged() {
     let site = Site::new(scenarios::added());
     let calm = site.finish("calm");
     site.run(site.scenario.earlier.as_ref().unwrap(), "out");
@@ -69,12 +69,12 @@ fn a_sink_that_is_added_after_the_end_catches_up_alone() {
     site.finish_as("out", &calm);
     assert!(
         before == outputs::files(&raw),
-        "what was done is left as it was"
+        "the files of the finished sink have changed"
     );
 }
 
-/// Kills runs of a scenario until it had its share of kills, and compares what comes of each line
-/// of runs.
+/// Kills runs of a scenario until it had its share of kills, and compares the outputs of each
+/// sequence of runs with those of an undisturbed run.
 fn survive(scenario: Scenario) {
     let name = scenario.name;
     let seed = number("LATENTFLOW_CHAOS_SEED").unwrap_or_else(|| {
@@ -105,17 +105,17 @@ fn survive(scenario: Scenario) {
         kills: 0,
         hits: 0,
     };
-    let mut lines = 0;
+    let mut sequences = 0;
     while trial.kills < kills {
-        lines += 1;
-        let out = format!("line-{lines}");
+        sequences += 1;
+        let out = format!("sequence-{sequences}");
         trial.disturb(&out, kills);
         trial.site.finish_as(&out, &outputs);
         fs::remove_dir_all(trial.site.root().join(out)).unwrap();
     }
     let Trial { kills, hits, .. } = trial;
     eprintln!(
-        "{name}: {kills} kills in {lines} lines of runs, {hits} hit records that were read and not committed"
+        "{name}: {kills} kills in {sequences} sequences of runs, {hits} hit uncommitted records"
     );
     eprintln!("{name}: an undisturbed run takes {calm:?}");
     let mut total = TOTAL.lock().unwrap();
@@ -130,17 +130,15 @@ fn survive(scenario: Scenario) {
         hits,
     } = *total;
     if scenarios == SCENARIOS {
-        eprintln!(
-            "all: {kills} kills, {hits} hit records that were read and not committed; 0 lost, 0 twice"
-        );
+        eprintln!("all: {kills} kills, {hits} hit uncommitted records; 0 lost, 0 duplicated");
         assert!(
-            kills < ENOUGH || hits * 2 >= kills,
-            "only {hits} of {kills} kills hit what was not committed"
+            kills < MIN_KILLS_FOR_SHARE || hits * 2 >= kills,
+            "only {hits} of {kills} kills hit uncommitted records"
         );
     }
 }
 
-/// What all scenarios came to so far.
+/// The sums over all scenarios so far.
 #[derive(Clone, Copy)]
 struct Total {
     scenarios: u32,
@@ -157,15 +155,15 @@ static TOTAL: Mutex<Total> = Mutex::new(Total {
 struct Trial {
     site: Site,
     random: ChaCha8Rng,
-    /// How long an undisturbed run takes.
+    /// The duration of an undisturbed run.
     calm: Duration,
     kills: u32,
-    /// Kills that hit records which were read and not committed.
+    /// Kills that hit uncommitted records.
     hits: u32,
 }
 
 impl Trial {
-    /// Starts and kills until a run ends before it is killed, or there have been `kills` in all.
+    /// Starts and kills runs until one ends before its kill, or `kills` is reached.
     fn disturb(&mut self, out: &str, kills: u32) {
         let mut before_change: u32 = if self.site.scenario.earlier.is_some() {
             self.random.random_range(1..=2)
@@ -185,7 +183,7 @@ impl Trial {
         }
     }
 
-    /// Whether the run had ended before it was to be killed.
+    /// Starts a run and kills it after a random time. Returns whether it had ended before.
     fn run_and_kill(&mut self, out: &str, earlier: bool) -> bool {
         let folder = self.site.root().join(out);
         let before = uncommitted(&folder);
@@ -199,7 +197,7 @@ impl Trial {
             .unwrap_or(&scenario.pipeline);
         let mut child = self.site.command(pipeline, out, workers).spawn().unwrap();
         std::thread::sleep(wait);
-        // One that has ended is not there to be killed any more, and keeps its own status.
+        // A process that has ended keeps its own status.
         child.kill().unwrap();
         let status = child.wait().unwrap();
         if status.signal() != Some(SIGKILL) {
@@ -216,9 +214,9 @@ impl Trial {
     }
 }
 
-/// What shows that records were read and not committed: notes of batches that had not come through
-/// yet, and the files that sinks open when records come and name when they commit. Rejects do not
-/// count: theirs is open from the first of them to the end of a run.
+/// The traces of uncommitted records: the notes of batches in flight, and the temporary files that
+/// sinks open at their first record and rename at a commit. Those of rejects do not count, since
+/// they are open from the first reject to the end of a run.
 fn uncommitted(folder: &Path) -> Vec<Trace> {
     let is_state = |path: &Path| {
         path.components()

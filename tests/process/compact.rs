@@ -1,5 +1,5 @@
-//! Small files become large ones: every record stays, once, in its order, and runs go on as if
-//! nothing had happened.
+//! Tests of `compact`: small files become large ones with the same records in the same order, and
+//! later runs continue as if no compaction had happened.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::process::ExitStatusExt as _;
@@ -20,12 +20,12 @@ fn compact(root: &Path, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-fn told(output: &Output) -> String {
+fn stdout(output: &Output) -> String {
     assert!(output.status.success(), "{}", errors(output));
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// A site whose run has ended, and what it wrote.
+/// A site whose run has ended, and its output.
 fn site() -> (Site, Vec<Vec<Record>>) {
     let site = Site::new(scenarios::many_files());
     let calm = site.finish("out");
@@ -44,7 +44,7 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// Rows in the order of the files.
+/// The number of rows of each file.
 fn rows(folder: &Path) -> Vec<i64> {
     let count = |path: &PathBuf| {
         let file = SerializedFileReader::new(File::open(path).unwrap()).unwrap();
@@ -54,24 +54,25 @@ fn rows(folder: &Path) -> Vec<i64> {
 }
 
 #[test]
-fn files_become_few_and_a_run_after_that_has_nothing_to_do() {
+fn compaction_merges_files_and_the_next_run_adds_nothing() {
     let (site, calm) = site();
     let folder = site.root().join("out/all");
     let (files, before) = (data_files(&folder), rows(&folder));
     assert!(
         files.len() > 256,
-        "the footers of {} files are not folded",
+        "{} files are too few for their footers to be folded",
         files.len()
     );
-    let dry = told(&compact(site.root(), &["out/all", "--dry-run"]));
-    assert!(dry.contains("would become 1 file"), "{dry}");
+    let dry = stdout(&compact(site.root(), &["out/all", "--dry-run"]));
+    assert!(dry.contains("would be merged into 1 file"), "{dry}");
     assert_eq!(data_files(&folder), files);
-    let said = told(&compact(site.root(), &["out/all"]));
+    let text = stdout(&compact(site.root(), &["out/all"]));
     assert!(
-        said.contains(&format!("out/all: {} files", files.len())) && said.contains("became 1 file"),
-        "{said}"
+        text.contains(&format!("out/all: {} files", files.len()))
+            && text.contains("merged into 1 file"),
+        "{text}"
     );
-    // It bears the name of the last, so that the next file has the number that it would have had.
+    // The merged file has the name of the last, so the number of the next file is unaffected.
     assert_eq!(data_files(&folder), files[files.len() - 1..]);
     assert_eq!(rows(&folder), [before.iter().sum::<i64>()]);
     assert_eq!(records(&folder, &["source", "row"]), calm[0]);
@@ -89,19 +90,19 @@ fn files_become_few_and_a_run_after_that_has_nothing_to_do() {
     site.assert_done(output.status);
     let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(summary["records"], 0, "{summary}");
-    let again = told(&compact(site.root(), &["out/all"]));
-    assert!(again.contains("nothing to put together"), "{again}");
+    let again = stdout(&compact(site.root(), &["out/all"]));
+    assert!(again.contains("nothing to merge"), "{again}");
     site.finish_as("out", &calm);
 }
 
 #[test]
-fn files_are_as_large_as_is_asked_and_no_larger_one_is_copied() {
+fn files_reach_the_target_size_and_larger_ones_are_not_copied() {
     let (site, calm) = site();
     let folder = site.root().join("out/all");
     let size = |path: &PathBuf| path.metadata().unwrap().len();
     let small = data_files(&folder).iter().map(size).max().unwrap();
     let target = format!("{}B", 10 * small);
-    told(&compact(site.root(), &["out/all", "--target", &target]));
+    stdout(&compact(site.root(), &["out/all", "--target", &target]));
     let files = data_files(&folder);
     assert!((20..60).contains(&files.len()), "{} files", files.len());
     assert!(
@@ -115,8 +116,8 @@ fn files_are_as_large_as_is_asked_and_no_larger_one_is_copied() {
             .collect()
     };
     let before = times(&files);
-    // What is as large as asked already stays untouched.
-    told(&compact(
+    // Files that have reached the target size stay unchanged.
+    stdout(&compact(
         site.root(),
         &["out/all", "--target", &format!("{small}B")],
     ));
@@ -129,9 +130,9 @@ fn files_are_as_large_as_is_asked_and_no_larger_one_is_copied() {
 }
 
 #[test]
-fn a_crash_at_any_step_loses_nothing_and_leaves_nothing_twice() {
+fn crash_at_any_step_loses_and_duplicates_no_record() {
     if !cfg!(debug_assertions) {
-        eprintln!("skipped: only debug builds end where they are told to");
+        eprintln!("skipped: only debug builds have crash points");
         return;
     }
     let (site, calm) = site();
@@ -167,9 +168,9 @@ fn a_crash_at_any_step_loses_nothing_and_leaves_nothing_twice() {
         assert_eq!(
             output.status.signal(),
             Some(SIGABRT),
-            "`{step}` is not passed {passing} times"
+            "the crash point `{step}` is not reached {passing} times"
         );
-        // Either a run comes next, or another compaction.
+        // After the first passing, a run follows before the next compaction.
         if passing == 1 {
             site.run(&site.scenario.pipeline, &out);
             assert_eq!(
@@ -178,37 +179,37 @@ fn a_crash_at_any_step_loses_nothing_and_leaves_nothing_twice() {
                 "{step}"
             );
         }
-        told(&compact(site.root(), &[&place, "--target", &target]));
+        stdout(&compact(site.root(), &[&place, "--target", &target]));
         assert!(data_files(&site.root().join(&place)).len() < 10);
         site.finish_as(&out, &calm);
     }
 }
 
 #[test]
-fn what_cannot_be_read_is_left_alone_and_named_and_the_rest_is_done() {
+fn unreadable_files_are_named_and_left_unchanged() {
     let (site, _) = site();
     let folder = site.root().join("out/all");
     let files = data_files(&folder);
-    let (torn, bent) = (&files[40], &files[80]);
-    fs::write(torn, &fs::read(torn).unwrap()[..200]).unwrap();
-    let mut bytes = fs::read(bent).unwrap();
+    let (truncated, damaged) = (&files[40], &files[80]);
+    fs::write(truncated, &fs::read(truncated).unwrap()[..200]).unwrap();
+    let mut bytes = fs::read(damaged).unwrap();
     bytes[10..60].fill(0xff);
-    fs::write(bent, bytes).unwrap();
+    fs::write(damaged, bytes).unwrap();
     let output = compact(site.root(), &["out/all"]);
     assert_eq!(output.status.code(), Some(1));
-    let said = errors(&output);
-    for broken in [torn, bent] {
+    let text = errors(&output);
+    for broken in [truncated, damaged] {
         let name = broken.file_name().unwrap().to_str().unwrap();
-        assert!(said.contains(name), "{name} is not named: {said}");
+        assert!(text.contains(name), "{name} is not named: {text}");
         assert!(broken.exists());
     }
-    assert!(said.contains("2 files cannot be read"), "{said}");
-    // Those before, between and behind.
+    assert!(text.contains("2 files cannot be read"), "{text}");
+    // The files before, between and after the two are merged.
     assert!(data_files(&folder).len() <= 5, "{:?}", data_files(&folder));
 }
 
 #[test]
-fn one_is_at_work_at_a_time_and_what_is_no_folder_on_a_disk_is_refused() {
+fn concurrent_compaction_or_missing_folder_is_refused() {
     let (site, _) = site();
     let lock = site.root().join("out/all/_latentflow/compact-lock");
     let held = OpenOptions::new()
@@ -221,7 +222,7 @@ fn one_is_at_work_at_a_time_and_what_is_no_folder_on_a_disk_is_refused() {
     let output = compact(site.root(), &["out/all"]);
     assert!(
         output.status.code() == Some(1)
-            && errors(&output).contains("another compaction is at work")
+            && errors(&output).contains("another compaction or purge of this folder is running")
     );
     drop(held);
     for (place, reason) in [
@@ -243,15 +244,15 @@ fn one_is_at_work_at_a_time_and_what_is_no_folder_on_a_disk_is_refused() {
     );
 }
 
-/// A run that goes on for long, compacted now and then.
 #[test]
-fn small_files_beside_a_large_one_are_put_together() {
+fn small_files_next_to_a_large_one_are_merged() {
     let folder = tempfile::tempdir().unwrap();
     let lines: String = (0..12_000_u64)
         .map(|row| format!("{row},{}\n", row * 2_654_435_761 % (1 << 32)))
         .collect();
     fs::write(folder.path().join("in.csv"), format!("a,b\n{lines}")).unwrap();
-    let pipeline = "[stages.rows]\nkind = \"csv\"\npath = \"in.csv\"\n[stages.out]\nkind = \"parquet\"\n\
+    let pipeline = "[stages.rows]\nkind = \"csv\"\npath = \"in.csv\"\n[stages.out]\n\
+                    kind = \"parquet\"\n\
                     inputs = [\"rows\"]\npath = \"out\"\nfile = { records = 100 }\n";
     fs::write(folder.path().join("p.toml"), pipeline).unwrap();
     let out = folder.path().join("out");
@@ -263,25 +264,29 @@ fn small_files_beside_a_large_one_are_put_together() {
     };
     run("11000");
     assert_eq!(rows(&out), vec![100; 110]);
-    told(&compact(folder.path(), &["out"]));
+    stdout(&compact(folder.path(), &["out"]));
     assert_eq!(rows(&out), [11_000]);
     run("500");
-    let dry = told(&compact(folder.path(), &["out", "--dry-run"]));
+    let dry = stdout(&compact(folder.path(), &["out", "--dry-run"]));
     assert!(
-        dry.contains("6 files") && dry.contains("would become 2 files"),
+        dry.contains("6 files") && dry.contains("would be merged into 2 files"),
         "{dry}"
     );
-    told(&compact(folder.path(), &["out"]));
+    stdout(&compact(folder.path(), &["out"]));
     assert_eq!(
         rows(&out),
         [11_000, 500],
-        "the large file is larger than all others together"
+        "the large file exceeds the others together and stays unchanged"
     );
-    assert!(told(&compact(folder.path(), &["out"])).contains("nothing to put together"));
+    assert!(stdout(&compact(folder.path(), &["out"])).contains("nothing to merge"));
     run("500");
     assert_eq!(rows(&out), [vec![11_000, 500], vec![100; 5]].concat());
-    told(&compact(folder.path(), &["out", "--records", "250"]));
-    assert_eq!(rows(&out), [11_000, 500, 200, 200, 100], "a bound holds");
-    told(&compact(folder.path(), &["out"]));
+    stdout(&compact(folder.path(), &["out", "--records", "250"]));
+    assert_eq!(
+        rows(&out),
+        [11_000, 500, 200, 200, 100],
+        "`--records` limits the size of a file"
+    );
+    stdout(&compact(folder.path(), &["out"]));
     assert_eq!(rows(&out), [11_000, 1000]);
 }

@@ -1,5 +1,5 @@
-//! Unfinished outputs, journals and trainings of earlier versions: this version reads each of them
-//! and goes on with it.
+//! Tests of unfinished outputs, journals and trainings of earlier versions: this version reads each
+//! of them and continues it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -12,40 +12,43 @@ use tempfile::TempDir;
 use crate::common::leftovers;
 use crate::common::outputs::{Record, data_files, files, ids, records};
 use crate::common::runs::{errors, latentflow};
-use crate::daemon::process::Daemon;
+use crate::daemon::daemon_process::Daemon;
 
-/// The time of every input file, since 1970: by path, size and time it is known which input is
-/// done. Git keeps no times.
+/// The modification time of every input file, since 1970. A run recognizes finished input by path,
+/// size and time, and Git does not store times.
 const TIME: Duration = Duration::from_nanos(1_700_000_000_123_456_700);
 
-/// A copy of what some version left.
-struct Left {
-    /// The version's folder, and the copy's.
+/// A copy of a site that an earlier version left.
+struct OldSite {
+    /// The folder of the version.
     version: PathBuf,
     name: String,
     root: TempDir,
 }
 
-/// What each version left under a name.
-fn left(name: &str) -> Vec<Left> {
+/// The sites of this name of all versions.
+fn old_sites(name: &str) -> Vec<OldSite> {
     let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compat");
     let versions = all
         .read_dir()
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.join(name).is_dir());
-    let found: Vec<_> = versions.map(|version| Left::copy(&version, name)).collect();
-    assert!(!found.is_empty(), "no version left `{name}`");
+    let found: Vec<_> = versions
+        .map(|version| OldSite::copy(&version, name))
+        .collect();
+    assert!(!found.is_empty(), "no version has a site `{name}`");
     found
 }
 
-impl Left {
+impl OldSite {
+    /// Copies the site `name` of a version, and sets the times of its input.
     fn copy(version: &Path, name: &str) -> Self {
         let root = tempfile::tempdir().unwrap();
         copy_folder(&version.join(name), root.path());
         ["in", "later"]
             .iter()
-            .for_each(|folder| settle(&root.path().join(folder)));
+            .for_each(|folder| set_times(&root.path().join(folder)));
         Self {
             version: version.to_path_buf(),
             name: name.to_owned(),
@@ -53,7 +56,7 @@ impl Left {
         }
     }
 
-    /// The same input without any output.
+    /// A copy of the site without its output.
     fn without_output(&self) -> Self {
         let copy = Self::copy(&self.version, &self.name);
         fs::remove_dir_all(copy.path("out")).unwrap();
@@ -64,8 +67,8 @@ impl Left {
         self.root.path().join(below)
     }
 
-    /// Runs the program here, which must end well; what it printed.
-    fn does(&self, arguments: &[&str]) -> String {
+    /// Runs the program in the site and asserts that it succeeds; returns its standard output.
+    fn execute(&self, arguments: &[&str]) -> String {
         let output = latentflow(self.root.path(), arguments).output().unwrap();
         assert_eq!(
             output.status.code(),
@@ -77,18 +80,18 @@ impl Left {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Runs a pipeline to its end; how many records were done before, and how many were read.
+    /// Runs a pipeline to its end; returns the numbers of records done before and of records read.
     fn run(&self, pipeline: &str) -> (u64, u64) {
         let summary: Value =
-            serde_json::from_str(&self.does(&["run", pipeline, "--summary", "json"])).unwrap();
+            serde_json::from_str(&self.execute(&["run", pipeline, "--summary", "json"])).unwrap();
         (
             summary["done_before"].as_u64().unwrap(),
             summary["records"].as_u64().unwrap(),
         )
     }
 
-    /// Moves the input that comes later to the rest.
-    fn bring(&self) {
+    /// Moves the input that arrives later to the rest.
+    fn add_later_input(&self) {
         let later = self.path("later");
         for file in walk(&later) {
             let target = self.path("in").join(file.strip_prefix(&later).unwrap());
@@ -97,16 +100,16 @@ impl Left {
         }
     }
 
-    /// What all outputs hold, rejects among them.
+    /// The records of all outputs, rejects included.
     fn outputs(&self, tables: &[&str]) -> Vec<Vec<Record>> {
         let tables = tables
             .iter()
             .map(|table| records(&self.path(table), &["source", "row"]));
         let rejects = records(
-            &self.path(tables_state(&self.root)).join("rejects"),
+            &self.path(state_folder(&self.root)).join("rejects"),
             &["source", "row", "stage", "code"],
         );
-        // The same file may stand in another listing, and reasons are for people.
+        // The splits and the reasons of rejects differ between versions.
         let rejects = rejects
             .into_iter()
             .map(|(id, _)| (id, Box::default()))
@@ -116,8 +119,8 @@ impl Left {
     }
 }
 
-/// Where the state of the only pipeline lies.
-fn tables_state(root: &TempDir) -> &'static str {
+/// The folder of the state of the only pipeline.
+fn state_folder(root: &TempDir) -> &'static str {
     if root.path().join("out/table").exists() {
         "out/table/_latentflow"
     } else {
@@ -143,7 +146,7 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-fn settle(folder: &Path) {
+fn set_times(folder: &Path) {
     for file in walk(folder) {
         File::options()
             .write(true)
@@ -161,67 +164,72 @@ fn contents(files: &[PathBuf]) -> BTreeMap<PathBuf, Vec<u8>> {
         .collect()
 }
 
-/// Goes on with an output, with what comes later too, and compares with an output that is made of
-/// the same input now.
-fn goes_on(left: &Left, tables: &[&str], same: impl Fn(&[Vec<Record>], &[Vec<Record>])) {
+/// Continues an output, adds later input, and compares the result with an output that this version
+/// writes from the same input.
+fn assert_continues(
+    site: &OldSite,
+    tables: &[&str],
+    same: impl Fn(&[Vec<Record>], &[Vec<Record>]),
+) {
     let before = contents(
         &tables
             .iter()
-            .flat_map(|table| data_files(&left.path(table)))
+            .flat_map(|table| data_files(&site.path(table)))
             .collect::<Vec<_>>(),
     );
-    assert!(!before.is_empty(), "{}: nothing was done", left.name);
-    let (done, now) = left.run("p.toml");
+    assert!(!before.is_empty(), "{}: the output is empty", site.name);
+    let (done, now) = site.run("p.toml");
     assert!(
         done > 0 && now > 0,
         "{}: {done} done before, {now} now",
-        left.name
+        site.name
     );
-    left.bring();
-    let (before_later, later) = left.run("p.toml");
-    assert_eq!(before_later, done + now, "{}", left.name);
-    assert_eq!(left.run("p.toml"), (done + now + later, 0), "{}", left.name);
-    let kept: Vec<_> = before.keys().cloned().collect();
+    site.add_later_input();
+    let (before_later, later) = site.run("p.toml");
+    assert_eq!(before_later, done + now, "{}", site.name);
+    assert_eq!(site.run("p.toml"), (done + now + later, 0), "{}", site.name);
+    let earlier: Vec<_> = before.keys().cloned().collect();
     assert!(
-        contents(&kept) == before,
-        "{}: what was done has been changed",
-        left.name
+        contents(&earlier) == before,
+        "{}: the earlier files have changed",
+        site.name
     );
 
-    let fresh = left.without_output();
-    fresh.bring();
+    let fresh = site.without_output();
+    fresh.add_later_input();
     assert_eq!(fresh.run("p.toml").0, 0);
     let calm = fresh.outputs(tables);
-    same(&left.outputs(tables), &calm);
+    same(&site.outputs(tables), &calm);
     for table in tables {
-        let told = left.does(&["inspect", table]);
+        let text = site.execute(&["inspect", table]);
         assert!(
-            told.contains("digest       sha256:") && told.contains("version      latentflow"),
-            "{told}"
+            text.contains("digest       sha256:") && text.contains("version      latentflow"),
+            "{text}"
         );
-        left.does(&["report", table]);
-        left.does(&["compact", table]);
+        site.execute(&["report", table]);
+        site.execute(&["compact", table]);
         assert_eq!(
-            data_files(&left.path(table)).len(),
+            data_files(&site.path(table)).len(),
             1,
-            "{}: one writer, under its digests",
-            left.name
+            "{}: files of equal digests are merged into one",
+            site.name
         );
     }
-    left.does(&["compact", &format!("{}/rejects", tables_state(&left.root))]);
-    same(&left.outputs(tables), &calm);
-    assert_eq!(left.run("p.toml"), (done + now + later, 0), "{}", left.name);
+    site.execute(&["compact", &format!("{}/rejects", state_folder(&site.root))]);
+    same(&site.outputs(tables), &calm);
+    assert_eq!(site.run("p.toml"), (done + now + later, 0), "{}", site.name);
 }
 
-fn every_value(found: &[Vec<Record>], wanted: &[Vec<Record>]) {
-    for (found, wanted) in found.iter().zip(wanted) {
-        assert_eq!(ids(found), ids(wanted));
-        assert!(found == wanted, "values differ");
+fn assert_same_values(found: &[Vec<Record>], expected: &[Vec<Record>]) {
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(ids(found), ids(expected));
+        assert!(found == expected, "values differ");
     }
 }
 
-/// As [`every_value`], for pictures that an output names as it began to: `a.pgm.png`, not `a.png`.
-fn every_value_by_stem(found: &[Vec<Record>], wanted: &[Vec<Record>]) {
+/// As [`assert_same_values`], for outputs of images that continue the names of an earlier version:
+/// `a.pgm.png`, not `a.png`.
+fn assert_same_values_by_stem(found: &[Vec<Record>], expected: &[Vec<Record>]) {
     let stem = |name: &str| {
         let name = name.strip_suffix(".png").unwrap_or(name);
         name.strip_suffix(".pgm")
@@ -238,39 +246,40 @@ fn every_value_by_stem(found: &[Vec<Record>], wanted: &[Vec<Record>]) {
         };
         outputs.iter().map(renamed).collect()
     };
-    every_value(&by_stem(found), &by_stem(wanted));
+    assert_same_values(&by_stem(found), &by_stem(expected));
 }
 
-/// Where processors differ in the last bits of what a model gives.
-fn every_id(found: &[Vec<Record>], wanted: &[Vec<Record>]) {
-    for (found, wanted) in found.iter().zip(wanted) {
-        assert_eq!(ids(found), ids(wanted));
+/// Compares identities only, since the outputs of models differ in their last bits between
+/// processors.
+fn assert_same_ids(found: &[Vec<Record>], expected: &[Vec<Record>]) {
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(ids(found), ids(expected));
     }
 }
 
 #[test]
-fn outputs_of_each_source_that_ends_are_gone_on_with() {
+fn output_of_each_bounded_source_is_continued() {
     for name in [
         "csv", "ndjson", "parquet", "encoded", "idx", "npz", "npy", "arrow", "tar",
     ] {
-        left(name)
+        old_sites(name)
             .iter()
-            .for_each(|left| goes_on(left, &["out"], every_value));
+            .for_each(|site| assert_continues(site, &["out"], assert_same_values));
     }
 }
 
-/// Replaces texts of a pipeline, each of which must be there.
-fn respell(left: &Left, pairs: &[(&str, &str)]) {
-    let mut text = fs::read_to_string(left.path("p.toml")).unwrap();
+/// Replaces texts of a pipeline; panics if one is missing.
+fn edit_pipeline(site: &OldSite, pairs: &[(&str, &str)]) {
+    let mut text = fs::read_to_string(site.path("p.toml")).unwrap();
     for (from, to) in pairs {
         assert!(text.contains(from), "{from}");
         text = text.replace(from, to);
     }
-    fs::write(left.path("p.toml"), text).unwrap();
+    fs::write(site.path("p.toml"), text).unwrap();
 }
 
 #[test]
-fn pipelines_that_were_tidied_go_on_with_former_outputs() {
+fn equivalent_pipeline_continues_earlier_output() {
     let csv = [
         (
             "path = \"in\"",
@@ -282,7 +291,8 @@ fn pipelines_that_were_tidied_go_on_with_former_outputs() {
         ),
         (
             "path = \"out\"",
-            "path = \"./out/\"\ncolumns = [\"source\", \"row\", \"id\", \"a\", \"b\", \"word\", \"features\"]\ncompression = \"lz4\"",
+            "path = \"./out/\"\ncolumns = [\"source\", \"row\", \"id\", \"a\", \"b\", \"word\", \
+             \"features\"]\ncompression = \"lz4\"",
         ),
     ];
     let parquet = [
@@ -306,19 +316,19 @@ fn pipelines_that_were_tidied_go_on_with_former_outputs() {
         ("tar", &pixels[..]),
         ("encoded", &pixels[..]),
     ] {
-        for left in left(name) {
-            respell(&left, pairs);
-            let (done, now) = left.run("p.toml");
+        for site in old_sites(name) {
+            edit_pipeline(&site, pairs);
+            let (done, now) = site.run("p.toml");
             assert!(done > 0 && now > 0, "{name}: {done} done before, {now} now");
-            left.does(&["compact", "out"]);
-            assert_eq!(data_files(&left.path("out")).len(), 1, "{name}: one writer");
-            // The same pipeline, by a path that begins at the root.
+            site.execute(&["compact", "out"]);
+            assert_eq!(data_files(&site.path("out")).len(), 1, "{name}: one digest");
+            // The same pipeline with an absolute path.
             let absolute = format!(
                 "path = \"{}\"",
-                left.path("in").canonicalize().unwrap().display()
+                site.path("in").canonicalize().unwrap().display()
             );
-            respell(
-                &left,
+            edit_pipeline(
+                &site,
                 &[(
                     pairs[0]
                         .1
@@ -329,114 +339,120 @@ fn pipelines_that_were_tidied_go_on_with_former_outputs() {
                     &absolute,
                 )],
             );
-            assert_eq!(left.run("p.toml"), (done + now, 0), "{name}");
+            assert_eq!(site.run("p.toml"), (done + now, 0), "{name}");
         }
     }
 }
 
 #[test]
-fn a_former_output_of_another_meaning_is_refused_by_what_differs() {
-    for left in left("csv") {
-        respell(
-            &left,
+fn changed_pipeline_is_refused_with_the_changed_options() {
+    for site in old_sites("csv") {
+        edit_pipeline(
+            &site,
             &[
                 ("path = \"in\"", "path = \"./in\"\nquote = \"'\""),
                 ("keep = true", "keep = true\nto = \"v\""),
             ],
         );
-        let output = latentflow(left.root.path(), &["run", "p.toml"])
+        let output = latentflow(site.root.path(), &["run", "p.toml"])
             .output()
             .unwrap();
         assert_eq!(output.status.code(), Some(2), "{}", errors(&output));
-        let told = errors(&output);
-        assert!(told.contains("made otherwise: `quote` of the stage `in` was \"\\\"\" and is \"'\" now, `to` of the stage `vectors` was \"features\" and is \"v\" now;"), "{told}");
+        let text = errors(&output);
+        assert!(
+            text.contains(
+                "): `quote` of the stage `in` was \"\\\"\" and is \"'\" now, \
+                 `to` of the stage `vectors` was \"features\" and is \"v\" now;"
+            ),
+            "{text}"
+        );
     }
 }
 
 #[test]
-fn listed_images_tables_and_pictures_are_gone_on_with() {
-    left("images")
+fn listing_table_and_image_files_are_continued() {
+    old_sites("images")
         .iter()
-        .for_each(|left| goes_on(left, &["out/table"], every_value_by_stem));
+        .for_each(|site| assert_continues(site, &["out/table"], assert_same_values_by_stem));
 }
 
 #[test]
-fn a_folded_history_of_compacted_files_is_gone_on_with() {
-    left("folded")
+fn folded_footers_of_compacted_files_are_continued() {
+    old_sites("folded")
         .iter()
-        .for_each(|left| goes_on(left, &["out"], every_value));
+        .for_each(|site| assert_continues(site, &["out"], assert_same_values));
 }
 
 #[test]
-fn rejects_that_were_replayed_in_part_are_replayed_on() {
-    left("replay").iter().for_each(|left| {
-        let (done, now) = left.run("p.toml");
+fn partial_replay_of_rejects_is_continued() {
+    old_sites("replay").iter().for_each(|site| {
+        let (done, now) = site.run("p.toml");
         assert!(done > 0 && now > 0, "{done} done before, {now} now");
-        let fresh = left.without_output();
+        let fresh = site.without_output();
         fresh.run("p.toml");
-        every_value(&left.outputs(&["out"]), &fresh.outputs(&["out"]));
-        // All of them again, into a pipeline of today.
-        let again = fs::read_to_string(left.path("p.toml"))
+        assert_same_values(&site.outputs(&["out"]), &fresh.outputs(&["out"]));
+        // A replay of all rejects into another output.
+        let again = fs::read_to_string(site.path("p.toml"))
             .unwrap()
             .replace("\"out\"", "\"again\"");
-        fs::write(left.path("again.toml"), again).unwrap();
-        assert_eq!(left.run("again.toml"), (0, done + now));
+        fs::write(site.path("again.toml"), again).unwrap();
+        assert_eq!(site.run("again.toml"), (0, done + now));
     });
 }
 
 #[test]
-fn rows_of_pipelines_that_were_mixed_stay_mixed() {
-    left("changed").iter().for_each(|left| {
-        let first = left.run("p.toml");
+fn output_of_two_allowed_pipelines_accepts_both() {
+    old_sites("changed").iter().for_each(|site| {
+        let first = site.run("p.toml");
         assert!(first.0 > 0 && first.1 > 0, "{first:?}");
         assert_eq!(
-            left.run("first.toml"),
+            site.run("first.toml"),
             (first.0 + first.1, 0),
-            "both were accepted"
+            "both pipelines are accepted"
         );
-        let read = left.does(&["inspect", "out"]);
+        let read = site.execute(&["inspect", "out"]);
         assert!(read.matches("digest       sha256:").count() >= 2, "{read}");
     });
 }
 
 #[test]
-fn records_that_were_in_flight_at_crashes_run_alone() {
-    left("crashed").iter().for_each(|left| {
-        let output = latentflow(left.root.path(), &["run", "p.toml", "--log-format", "text"])
+fn records_in_flight_at_crashes_are_processed_one_at_a_time() {
+    old_sites("crashed").iter().for_each(|site| {
+        let output = latentflow(site.root.path(), &["run", "p.toml", "--log-format", "text"])
             .output()
             .unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+        let log = errors(&output);
         assert!(
-            errors(&output).contains("2 starts in a row ended"),
-            "{}",
-            errors(&output)
+            log.contains("the previous runs crashed without progress") && log.contains("crashes=2"),
+            "{log}"
         );
-        left.bring();
-        left.run("p.toml");
-        let fresh = left.without_output();
-        fresh.bring();
+        site.add_later_input();
+        site.run("p.toml");
+        let fresh = site.without_output();
+        fresh.add_later_input();
         fresh.run("p.toml");
-        every_value(&left.outputs(&["out"]), &fresh.outputs(&["out"]));
-        assert_eq!(leftovers::unfinished(&left.path("out")), []);
+        assert_same_values(&site.outputs(&["out"]), &fresh.outputs(&["out"]));
+        assert_eq!(leftovers::unfinished(&site.path("out")), []);
     });
 }
 
-/// A daemon that commits what it takes before long; the pipelines commit nothing before they end.
-fn daemon(left: &Left) -> Daemon {
-    Daemon::start_with(left.root.path(), &[("LATENTFLOW__COMMIT__AGE", "50ms")])
+/// A daemon that commits after 50 ms, since the pipelines of the sites commit only at their end.
+fn daemon(site: &OldSite) -> Daemon {
+    Daemon::start_with(site.root.path(), &[("LATENTFLOW__COMMIT__AGE", "50ms")])
 }
 
-/// Waits until all of these are committed, and ends it.
-fn stop_with(daemon: Daemon, left: &Left, expected: &[Vec<u64>; 2]) {
-    daemon.wait("all rows", || (rows(left) == *expected).then_some(()));
+/// Waits until exactly these rows are committed, and stops the daemon.
+fn stop_with(daemon: Daemon, site: &OldSite, expected: &[Vec<u64>; 2]) {
+    daemon.wait("all rows", || (rows(site) == *expected).then_some(()));
     daemon.stop();
-    assert_eq!(rows(left), *expected);
+    assert_eq!(rows(site), *expected);
 }
 
-/// The rows of a table, and those of its rejects.
-fn rows(left: &Left) -> [Vec<u64>; 2] {
+/// The rows of the table and those of its rejects.
+fn rows(site: &OldSite) -> [Vec<u64>; 2] {
     ["out", "out/_latentflow/rejects"].map(|folder| {
-        let found = records(&left.path(folder), &["row"]);
+        let found = records(&site.path(folder), &["row"]);
         let mut rows: Vec<u64> = ids(&found).iter().map(|row| row.parse().unwrap()).collect();
         rows.sort_unstable();
         rows
@@ -444,9 +460,9 @@ fn rows(left: &Left) -> [Vec<u64>; 2] {
 }
 
 #[test]
-fn requests_that_were_acknowledged_are_taken_and_their_keys_known() {
-    left("requests").iter().for_each(|left| {
-        respell(left, &[("window = ", "idempotency_window = ")]);
+fn acknowledged_requests_and_their_keys_are_read() {
+    old_sites("requests").iter().for_each(|site| {
+        edit_pipeline(site, &[("window = ", "idempotency_window = ")]);
         let line = |n: u32| {
             format!(
                 "{}\n",
@@ -456,7 +472,7 @@ fn requests_that_were_acknowledged_are_taken_and_their_keys_known() {
         let body = |numbers: std::ops::Range<u32>| {
             numbers.map(line).collect::<String>().replace(": ", ":")
         };
-        let daemon = daemon(left);
+        let daemon = daemon(site);
         let post = |key: &str, body: &str| {
             let headers = [
                 ("Content-Type", "application/x-ndjson"),
@@ -464,27 +480,30 @@ fn requests_that_were_acknowledged_are_taken_and_their_keys_known() {
             ];
             daemon
                 .source()
-                .ask("POST", "/v1/records", &headers, body.as_bytes())
+                .request("POST", "/v1/records", &headers, body.as_bytes())
         };
-        let answer = post("new", &body(20..22));
-        assert_eq!((answer.status, &answer.json()["first"]), (202, &13.into()));
-        // The same key with another body is a mistake, if the key is known.
+        let response = post("new", &body(20..22));
+        assert_eq!(
+            (response.status, &response.json()["first"]),
+            (202, &13.into())
+        );
+        // A known key with another body is refused.
         assert_eq!(
             [post("first", "{}\n").status, post("third", "{}\n").status],
             [422, 422]
         );
         stop_with(
             daemon,
-            left,
+            site,
             &[[0..7, 8..15].into_iter().flatten().collect(), vec![7]],
         );
     });
 }
 
 #[test]
-fn images_that_were_sent_are_taken() {
-    left("sent").iter().for_each(|left| {
-        let daemon = daemon(left);
+fn acknowledged_images_are_read() {
+    old_sites("sent").iter().for_each(|site| {
+        let daemon = daemon(site);
         assert_eq!(
             daemon
                 .source()
@@ -492,15 +511,15 @@ fn images_that_were_sent_are_taken() {
                 .status,
             202
         );
-        stop_with(daemon, left, &[vec![0, 1, 2, 4, 5, 6, 7], vec![3]]);
+        stop_with(daemon, site, &[vec![0, 1, 2, 4, 5, 6, 7], vec![3]]);
     });
 }
 
 #[test]
-fn files_that_came_while_a_folder_was_watched_are_taken_once() {
-    left("watched").iter().for_each(|left| {
-        let daemon = daemon(left);
-        left.bring();
+fn files_of_a_watched_folder_are_read_once() {
+    old_sites("watched").iter().for_each(|site| {
+        let daemon = daemon(site);
+        site.add_later_input();
         let name =
             |n: &usize| format!("{}/{n:03}.{}", ["cat", "dog"][n % 2], ["pgm", "png"][n % 2]);
         let sorted = |bad: bool| {
@@ -511,9 +530,9 @@ fn files_that_came_while_a_folder_was_watched_are_taken_once() {
             names.sort();
             names
         };
-        let kept = || {
+        let sources = || {
             ["out", "out/_latentflow/rejects"].map(|folder| {
-                let found = records(&left.path(folder), &["source"]);
+                let found = records(&site.path(folder), &["source"]);
                 ids(&found)
                     .into_iter()
                     .map(str::to_owned)
@@ -521,14 +540,14 @@ fn files_that_came_while_a_folder_was_watched_are_taken_once() {
             })
         };
         let expected = [false, true].map(sorted);
-        daemon.wait("all files", || (kept() == expected).then_some(()));
+        daemon.wait("all files", || (sources() == expected).then_some(()));
         daemon.stop();
-        assert_eq!(kept(), expected);
+        assert_eq!(sources(), expected);
     });
 }
 
-/// Changes a file but for its size and time: whoever reads it sees other values.
-fn falsify(file: &Path) {
+/// Changes the digits of a file but not its size and time, so that a read would give other values.
+fn change_digits(file: &Path) {
     let bytes = fs::read(file).unwrap().into_iter();
     let digits = bytes.map(|byte| {
         if byte.is_ascii_digit() {
@@ -548,32 +567,33 @@ fn falsify(file: &Path) {
 
 #[cfg(feature = "train")]
 #[test]
-fn trainings_go_on_from_their_checkpoints_and_prepared_data() {
-    left("trained").iter().for_each(|left| {
+fn trainings_resume_from_checkpoints_and_prepared_data() {
+    old_sites("trained").iter().for_each(|site| {
         for (name, input) in [("stopped", "in/rows.csv"), ("killed", "in/images.idx")] {
-            // What was prepared is used again: this is not read, and would be another training.
-            falsify(&left.path(input));
+            // The prepared data is used again. A read of the changed input would start another
+            // training.
+            change_digits(&site.path(input));
             let file = format!("{name}.toml");
             let arguments = ["train", &file, "--threads", "1", "--log-format", "text"];
-            let output = latentflow(left.root.path(), &arguments).output().unwrap();
+            let output = latentflow(site.root.path(), &arguments).output().unwrap();
             assert_eq!(output.status.code(), Some(0), "{name}: {}", errors(&output));
             assert!(
-                errors(&output).contains("going on"),
+                errors(&output).contains("resuming the training"),
                 "{name}: {}",
                 errors(&output)
             );
-            assert!(!left.path(&format!("{name}/.training")).exists());
-            left.does(&["inspect", name]);
+            assert!(!site.path(&format!("{name}/.training")).exists());
+            site.execute(&["inspect", name]);
         }
     });
 }
 
 #[test]
-fn a_model_goes_on_and_is_measured_by_its_card() {
-    left("model").iter().for_each(|left| {
-        goes_on(left, &["out"], every_id);
-        falsify(&left.path("in/training/rows.csv_"));
-        left.does(&[
+fn earlier_model_encodes_and_evaluates_as_before() {
+    old_sites("model").iter().for_each(|site| {
+        assert_continues(site, &["out"], assert_same_ids);
+        change_digits(&site.path("in/training/rows.csv_"));
+        site.execute(&[
             "evaluate",
             "models/m",
             "--prepared",
@@ -582,28 +602,28 @@ fn a_model_goes_on_and_is_measured_by_its_card() {
             "now.json",
         ]);
         let read = |name: &str| {
-            serde_json::from_slice::<Value>(&fs::read(left.path(name)).unwrap()).unwrap()
+            serde_json::from_slice::<Value>(&fs::read(site.path(name)).unwrap()).unwrap()
         };
-        alike("", &read("evaluation.json"), &read("now.json"));
-        left.does(&["report", "models/m", "--prepared", "prepared"]);
-        left.does(&["inspect", "models/m"]);
+        assert_close("", &read("evaluation.json"), &read("now.json"));
+        site.execute(&["report", "models/m", "--prepared", "prepared"]);
+        site.execute(&["inspect", "models/m"]);
     });
 }
 
-/// All that `before` holds is in `now`, numbers but for rounding and times.
-fn alike(place: &str, before: &Value, now: &Value) {
+/// Asserts that `now` has all values of `before`, numbers within a relative tolerance of 0.001.
+fn assert_close(place: &str, before: &Value, now: &Value) {
     match (before, now) {
         (Value::Object(before), Value::Object(now)) => {
             before
                 .iter()
-                .for_each(|(key, value)| alike(&format!("{place}.{key}"), value, &now[key]));
+                .for_each(|(key, value)| assert_close(&format!("{place}.{key}"), value, &now[key]));
         }
         (Value::Array(before), Value::Array(now)) => {
             assert_eq!(before.len(), now.len(), "{place}");
             before
                 .iter()
                 .zip(now)
-                .for_each(|(before, now)| alike(place, before, now));
+                .for_each(|(before, now)| assert_close(place, before, now));
         }
         (Value::Number(before), Value::Number(now)) => {
             let (before, now) = (before.as_f64().unwrap(), now.as_f64().unwrap());

@@ -1,20 +1,21 @@
-//! The process ends amid a commit, at each of its steps: the next run goes on, and nothing is lost
-//! or twice.
+//! Tests of runs that abort at each step of a commit: the next run continues, and no record is lost
+//! or duplicated.
 
 use std::os::unix::process::ExitStatusExt as _;
 
 use crate::common::scenarios::{self, Scenario, Site};
 
 const SIGABRT: i32 = 6;
-/// Of a Parquet file.
+/// The crash points of the commit of a Parquet file.
 const FILE_STEPS: [&str; 5] = ["written", "closed", "synced", "renamed", "durable"];
-/// Of markers and journals.
+/// The crash points of the commit of coverage snapshots and listings.
 const ATOMIC_STEPS: [&str; 3] = ["atomic-written", "atomic-synced", "atomic-renamed"];
 
-/// Aborts a run at each step at each of these passings, runs it again, and compares.
+/// Aborts a run at each crash point, when it is reached for the n-th time for each n in `passings`;
+/// runs it again and compares the outputs with those of an undisturbed run.
 fn crash(scenario: Scenario, steps: &[&str], passings: &[u32]) {
     if !cfg!(debug_assertions) {
-        eprintln!("skipped: only debug builds end where they are told to");
+        eprintln!("skipped: only debug builds have crash points");
         return;
     }
     let site = Site::new(scenario);
@@ -30,7 +31,7 @@ fn crash(scenario: Scenario, steps: &[&str], passings: &[u32]) {
             assert_eq!(
                 status.signal(),
                 Some(SIGABRT),
-                "`{step}` is not passed {passing} times"
+                "the crash point `{step}` is not reached {passing} times"
             );
             site.finish_as(&out, &calm);
         }
@@ -38,17 +39,17 @@ fn crash(scenario: Scenario, steps: &[&str], passings: &[u32]) {
 }
 
 #[test]
-fn two_tables_and_rejects_survive_a_crash_at_each_step_of_a_file() {
+fn two_tables_survive_a_crash_at_each_step_of_a_file() {
     crash(scenarios::tables(), &FILE_STEPS, &[1, 2, 3]);
 }
 
 #[test]
-fn a_table_pictures_and_rejects_survive_a_crash_at_each_step_of_a_marker() {
+fn table_and_images_survive_a_crash_at_each_step_of_a_snapshot() {
     crash(scenarios::both_forms(), &ATOMIC_STEPS, &[1, 2, 3]);
 }
 
 #[test]
-fn pictures_survive_a_crash_at_each_step_of_being_named() {
+fn images_survive_a_crash_at_each_step_of_their_rename() {
     let once = ["pictures-synced", "pictures-listed", "pictures-named"];
     crash(scenarios::pictures(), &once, &[1, 2]);
     crash(
@@ -59,15 +60,15 @@ fn pictures_survive_a_crash_at_each_step_of_being_named() {
 }
 
 #[test]
-fn a_history_survives_a_crash_at_each_step_of_being_folded() {
-    // The first marker of this kind is noted when the run starts.
+fn folding_of_footers_survives_a_crash_at_each_step() {
+    // The run writes another file in this way at its start.
     crash(scenarios::many_files(), &ATOMIC_STEPS, &[2]);
 }
 
 #[test]
-fn a_sink_that_was_added_survives_a_crash_at_each_step_of_a_file() {
+fn added_sink_survives_a_crash_at_each_step_of_a_file() {
     if !cfg!(debug_assertions) {
-        eprintln!("skipped: only debug builds end where they are told to");
+        eprintln!("skipped: only debug builds have crash points");
         return;
     }
     let site = Site::new(scenarios::added());
@@ -91,14 +92,14 @@ fn a_sink_that_was_added_survives_a_crash_at_each_step_of_a_file() {
 }
 
 #[test]
-fn what_was_committed_before_a_crash_is_not_read_again() {
+fn records_committed_before_a_crash_are_not_read_again() {
     if !cfg!(debug_assertions) {
-        eprintln!("skipped: only debug builds end where they are told to");
+        eprintln!("skipped: only debug builds have crash points");
         return;
     }
     let site = Site::new(scenarios::many_files());
     let mut command = site.command(&site.scenario.pipeline, "out", 2);
-    // A file for each of some 300 batches.
+    // The run writes a file for each of its 300 batches.
     let status = command
         .env("LATENTFLOW_CRASH_AT", "durable:290")
         .status()

@@ -1,4 +1,4 @@
-//! Tests that start, watch and kill processes, or make their system calls fail.
+//! Tests that start and kill processes, trace them, or make their system calls fail.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,5 @@
-//! What a commit asks of the system, as strace sees it: the file synced, then named, then its
-//! folder synced, and only then is it said to be done.
+//! A test of the system calls of a commit with strace: the file is synced, then renamed, then its
+//! folder is synced, and only then is the commit reported.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -13,7 +13,7 @@ use crate::common::scenarios::{self, Site};
 /// A system call that has succeeded.
 #[derive(Debug)]
 struct Call {
-    /// The file of the thread's trace.
+    /// The name of the trace file of the thread.
     thread: String,
     began: f64,
     ended: f64,
@@ -33,7 +33,7 @@ fn calls(folder: &Path) -> Vec<Call> {
             let Some((text, took)) = rest.rsplit_once(" <") else {
                 continue;
             };
-            // A call that was cut short, by the end of its process, took no time:
+            // A call interrupted by the end of the process has no duration, but
             // `<unfinished ...>`.
             let (began, Ok(took)) = (
                 began.parse::<f64>().unwrap(),
@@ -54,13 +54,13 @@ fn calls(folder: &Path) -> Vec<Call> {
     calls
 }
 
-/// Where the only call of the form `name(…what…)` stands.
-fn place(calls: &[Call], name: &str, what: &str) -> usize {
-    let is_it = |call: &Call| call.text.starts_with(name) && call.text.contains(what);
-    let found: Vec<usize> = (0..calls.len()).filter(|&at| is_it(&calls[at])).collect();
+/// The index of the only call that begins with `name` and contains `argument`.
+fn only_index(calls: &[Call], name: &str, argument: &str) -> usize {
+    let matches = |call: &Call| call.text.starts_with(name) && call.text.contains(argument);
+    let found: Vec<usize> = (0..calls.len()).filter(|&at| matches(&calls[at])).collect();
     assert!(
         found.len() == 1,
-        "{} calls of {name} with {what}",
+        "{} calls of {name} with {argument}",
         found.len()
     );
     found[0]
@@ -73,13 +73,13 @@ fn is_traceable() -> bool {
         .status();
     let traceable = traced.is_ok_and(|status| status.success());
     if !traceable {
-        eprintln!("skipped: strace is not installed, or may not trace here");
+        eprintln!("skipped: strace is not installed, or is not allowed to trace here");
     }
     traceable
 }
 
 #[test]
-fn a_file_is_synced_named_and_its_folder_synced_before_it_is_said_to_be_done() {
+fn commit_is_reported_after_file_and_folder_are_synced() {
     if !is_traceable() {
         return;
     }
@@ -88,11 +88,12 @@ fn a_file_is_synced_named_and_its_folder_synced_before_it_is_said_to_be_done() {
     fs::create_dir(&traces).unwrap();
     fs::write(
         site.root().join("p.toml"),
-        site.scenario.pipeline.replace("OUT", "out"),
+        site.scenario.pipeline.reonly_index("OUT", "out"),
     )
     .unwrap();
     let prefix = traces.join("t");
-    let watched = "trace=openat,rename,renameat,renameat2,fsync,fdatasync,unlink,write,exit_group";
+    let traced_calls =
+        "trace=openat,rename,renameat,renameat2,fsync,fdatasync,unlink,write,exit_group";
     let strace = [
         "strace",
         "-ff",
@@ -102,7 +103,7 @@ fn a_file_is_synced_named_and_its_folder_synced_before_it_is_said_to_be_done() {
         "-s",
         "256",
         "-e",
-        watched,
+        traced_calls,
         "-o",
         prefix.to_str().unwrap(),
     ];
@@ -122,18 +123,18 @@ fn a_file_is_synced_named_and_its_folder_synced_before_it_is_said_to_be_done() {
     site.finish("out");
 
     let calls = calls(&traces);
-    let said = &calls[place(&calls, "write(1<", "\\\"outcome\\\": \\\"finished\\\"")];
+    let report = &calls[only_index(&calls, "write(1<", "\\\"outcome\\\": \\\"finished\\\"")];
     let exit = calls
         .iter()
         .find(|call| call.text.starts_with("exit_group(0)"));
-    assert!(exit.is_none_or(|exit| exit.began >= said.ended));
+    assert!(exit.is_none_or(|exit| exit.began >= report.ended));
     let root = site.root().canonicalize().unwrap();
     let mut files = 0;
     for folder in ["out/all", "out/some", "out/rejects"] {
         for path in data_files(&root.join(folder)) {
             let name = path.file_name().unwrap().to_str().unwrap();
             let unfinished = format!("{folder}/.latentflow-{name}.tmp");
-            let created = place(
+            let created = only_index(
                 &calls,
                 "openat(",
                 &format!("{unfinished}\", O_WRONLY|O_CREAT|O_EXCL"),
@@ -171,7 +172,7 @@ fn a_file_is_synced_named_and_its_folder_synced_before_it_is_said_to_be_done() {
                 .find(|at| at > renamed);
             let after =
                 after.unwrap_or_else(|| panic!("{folder}/{name}: the folder is not synced"));
-            // Nothing else is begun in between, least of all the next file.
+            // No other work begins in between, in particular not the next file.
             let between: Vec<&str> = thread[renamed + 1..after]
                 .iter()
                 .map(|call| call.text.as_str())
@@ -183,8 +184,8 @@ fn a_file_is_synced_named_and_its_folder_synced_before_it_is_said_to_be_done() {
                 "{between:?}"
             );
             assert!(
-                thread[after].ended <= said.began,
-                "{folder}/{name} is said to be done before it is"
+                thread[after].ended <= report.began,
+                "{folder}/{name} is reported before it is durable"
             );
             files += 1;
         }

@@ -1,4 +1,7 @@
-"""Common code of the programs in this folder: a daemon, its metrics, requests, and Parquet output. Needs only Python."""
+"""Common code of the programs in this folder: a daemon, its metrics, requests, and Parquet output.
+
+Needs only Python.
+"""
 import argparse
 import http.client
 import pathlib
@@ -59,21 +62,21 @@ def workplace(options):
 
 
 class Daemon:
-    """The program with a pipeline in a folder; it logs to daemon.log there."""
+    """A running daemon with the pipeline p.toml of a folder; its log is the file daemon.log there."""
 
     def __init__(self, folder, binary, metrics="127.0.0.1:0", arguments=()):
         self.folder = pathlib.Path(folder)
         self.log = open(self.folder / "daemon.log", "ab")
-        self.began = self.log.tell()
+        self.log_start = self.log.tell()
         command = [str(binary), "run", "p.toml", "--metrics", metrics, "--log-format", "text", *arguments]
         self.child = subprocess.Popen(command, cwd=folder, stderr=self.log, stdout=subprocess.DEVNULL)
         self.admin = self.wait(lambda: self.address("metrics at http://"))
         self.wait(lambda: self.get("/readyz") is not None or None)
 
-    def wait(self, look, seconds=120):
+    def wait(self, poll, seconds=120):
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            found = look()
+            found = poll()
             if found is not None:
                 return found
             if self.child.poll() is not None:
@@ -81,15 +84,15 @@ class Daemon:
             time.sleep(0.05)
         raise SystemExit("timed out")
 
-    def address(self, words):
-        text = (self.folder / "daemon.log").read_bytes()[self.began:].decode()
-        found = re.search(re.escape(words) + r"([0-9.:]+)", text)
+    def address(self, prefix):
+        text = (self.folder / "daemon.log").read_bytes()[self.log_start:].decode()
+        found = re.search(re.escape(prefix) + r"([0-9.:]+)", text)
         return found and found[1]
 
     def get(self, path):
         try:
-            with urllib.request.urlopen(f"http://{self.admin}{path}", timeout=10) as answer:
-                return answer.read().decode()
+            with urllib.request.urlopen(f"http://{self.admin}{path}", timeout=10) as response:
+                return response.read().decode()
         except OSError:
             return None
 
@@ -97,17 +100,17 @@ class Daemon:
         host, port = self.admin.split(":")
         connection = http.client.HTTPConnection(host, int(port), timeout=120)
         connection.request("POST", path, body=b"")
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
+        response = connection.getresponse()
+        return response.status, response.read().decode()
 
     def metric(self, name):
-        """The sum over all labels."""
+        """The sum of a metric over all labels."""
         text = self.get("/metrics") or ""
         values = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.M)
         return sum(float(value) for value in values)
 
     def usage(self):
-        """Resident bytes, open files, threads."""
+        """Returns the resident memory in bytes, the number of open files and that of threads."""
         status = pathlib.Path(f"/proc/{self.child.pid}/status").read_text()
         rss = int(re.search(r"VmRSS:\s+(\d+)", status)[1]) * 1024
         threads = int(re.search(r"Threads:\s+(\d+)", status)[1])
@@ -125,39 +128,41 @@ class Daemon:
 
 
 def column(folder, name):
-    """A column of all Parquet files directly in a folder. Needs pyarrow."""
+    """Returns a column of all Parquet files directly in a folder. Needs pyarrow."""
     import pyarrow.parquet as parquet
 
     files = sorted(pathlib.Path(folder).glob("*.parquet"))
     return [value for file in files for value in parquet.read_table(file, columns=[name])[name].to_pylist()]
 
 
-def once(what, wanted, *met):
-    """Prints whether the values that were found are exactly the expected ones, each once."""
-    all_met = sorted(value for values in met for value in values)
-    ok = all_met == sorted(wanted)
-    lost = len(set(wanted) - set(all_met))
-    twice = len(all_met) - len(set(all_met))
-    print(f"{what}: {len(wanted)} expected, {len(all_met)} found, {lost} lost, {twice} duplicates: {'ok' if ok else 'WRONG'}")
+def check_once(name, expected, *found):
+    """Prints and returns whether the found values are exactly the expected ones, each once."""
+    all_found = sorted(value for values in found for value in values)
+    ok = all_found == sorted(expected)
+    lost = len(set(expected) - set(all_found))
+    duplicates = len(all_found) - len(set(all_found))
+    print(f"{name}: {len(expected)} expected, {len(all_found)} found, {lost} lost, {duplicates} duplicates: {'ok' if ok else 'WRONG'}")
     return ok
 
 
-def rows_once(spans, folder):
-    """Prints whether the rows of spans `(first, count)` are those of a folder's column `row`, each once; for hundreds of
-    millions of rows."""
+def check_rows_once(spans, folder):
+    """Prints and returns whether the column `row` of a folder holds the rows of spans `(first, count)`, each once.
+
+    It is suited for hundreds of millions of rows.
+    """
     import numpy
     import pyarrow.parquet as parquet
 
     files = sorted(pathlib.Path(folder).glob("*.parquet"))
-    met = numpy.concatenate([parquet.read_table(file, columns=["row"])["row"].to_numpy() for file in files])
-    met.sort()
-    twice = int((met[1:] == met[:-1]).sum())
+    rows = numpy.concatenate([parquet.read_table(file, columns=["row"])["row"].to_numpy() for file in files])
+    rows.sort()
+    duplicates = int((rows[1:] == rows[:-1]).sum())
     # Without duplicates, an equal count means that all rows of a span were found.
     spans = sorted(spans)
-    wanted = sum(count for _, count in spans)
-    found = sum(int(numpy.searchsorted(met, first + count) - numpy.searchsorted(met, first)) for first, count in spans)
-    ok = wanted == found == len(met) and twice == 0
-    print(f"records: {wanted} expected, {len(met)} found, {wanted - found} lost, {twice} duplicates: {'ok' if ok else 'WRONG'}")
+    expected = sum(count for _, count in spans)
+    found = sum(int(numpy.searchsorted(rows, first + count) - numpy.searchsorted(rows, first)) for first, count in spans)
+    ok = expected == found == len(rows) and duplicates == 0
+    print(f"records: {expected} expected, {len(rows)} found, {expected - found} lost, {duplicates} duplicates: {'ok' if ok else 'WRONG'}")
     return ok
 
 

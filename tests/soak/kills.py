@@ -18,7 +18,7 @@ import time
 import urllib.parse
 import urllib.request
 
-from common import REPOSITORY, Daemon, column, once, photos, program, workplace
+from common import REPOSITORY, Daemon, check_once, column, photos, program, workplace
 
 PIPELINE = photos('''kind = "images"
 path = "in"
@@ -37,21 +37,21 @@ def arguments():
 
 
 def arrive(sources, folder, count, names, done):
-    """Writes files into the folder at random times, in three ways."""
+    """Writes files to the folder at random times: renamed into place, or written slowly in two ways."""
     rng = random.Random(1)
     for number in range(count):
         source = rng.choice(sources)
         name = f"{number // 100:02}/{number:06}{source.suffix.lower()}"
         target = folder / name
         target.parent.mkdir(exist_ok=True)
-        way = rng.random()
-        if way < 0.5:
+        method = rng.random()
+        if method < 0.5:
             hidden = target.with_name("." + target.name)
             shutil.copyfile(source, hidden)
             os.rename(hidden, target)
         else:
             with open(source, "rb") as data, open(target, "wb") as file:
-                while part := data.read(100_000 if way < 0.75 else 4_000):
+                while part := data.read(100_000 if method < 0.75 else 4_000):
                     file.write(part)
         names.append(name)
         time.sleep(rng.expovariate(count / 90))
@@ -72,20 +72,22 @@ class Prometheus:
         ]
         self.child = subprocess.Popen(command)
 
-    def ask(self, query):
-        with urllib.request.urlopen(f"{self.url}/api/v1/query?query={urllib.parse.quote(query)}", timeout=10) as answer:
-            return json.load(answer)["data"]["result"]
+    def query(self, expression):
+        url = f"{self.url}/api/v1/query?query={urllib.parse.quote(expression)}"
+        with urllib.request.urlopen(url, timeout=10) as response:
+            return json.load(response)["data"]["result"]
 
-    def conclude(self, daemon):
+    def check_and_stop(self, daemon):
         """Prints the scrapes and alerts; returns whether all queries have data and the metrics follow the conventions."""
-        # Two scrapes, which rates need.
+        # Rates require two scrapes.
         time.sleep(2.5 * 15)
-        for name, query in [
+        for name, expression in [
             ("scrapes", 'count_over_time(up{job="latentflow"}[1d])'),
             ("successful scrapes", 'sum_over_time(up{job="latentflow"}[1d])'),
         ]:
-            print(f"prometheus: {name}: {[series['value'][1] for series in self.ask(query)]}")
-        print("prometheus: alerts:", sorted({series["metric"]["alertname"] + " " + series["metric"]["alertstate"] for series in self.ask("ALERTS")}))
+            print(f"prometheus: {name}: {[series['value'][1] for series in self.query(expression)]}")
+        alerts = {series["metric"]["alertname"] + " " + series["metric"]["alertstate"] for series in self.query("ALERTS")}
+        print("prometheus: alerts:", sorted(alerts))
         queries = subprocess.run([sys.executable, str(REPOSITORY / "deploy/check.py"), self.url]).returncode
         metrics = subprocess.run(["promtool", "check", "metrics"], input=daemon.get("/metrics"), text=True).returncode
         self.child.terminate()
@@ -117,10 +119,10 @@ def main():
     rejects = work / "out/_latentflow/rejects"
     daemon.wait(lambda: len(column(work / "out", "source")) + len(column(rejects, "source")) >= len(names) or None)
     print("usage:", daemon.usage())
-    seen = prometheus is None or prometheus.conclude(daemon)
+    monitored = prometheus is None or prometheus.check_and_stop(daemon)
     daemon.stop()
-    met = once("files", names, column(work / "out", "source"), column(rejects, "source"))
-    sys.exit(0 if met and seen else 1)
+    complete = check_once("files", names, column(work / "out", "source"), column(rejects, "source"))
+    sys.exit(0 if complete and monitored else 1)
 
 
 main()

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Runs a daemon at full load and replaces its models every minute, sometimes with a broken model. Prints its resource usage and
-the growth of its memory. Needs pyarrow.
+"""Runs a daemon at full load and replaces its models every minute, sometimes with a broken model.
+
+Prints its resource usage and the growth of its memory. Needs pyarrow.
 
 usage: soak.py [--minutes 30] [--every 60] [--clients 4] [--binary PATH] [--work FOLDER]
 """
@@ -14,7 +15,7 @@ import threading
 import time
 import tomllib
 
-from common import REPOSITORY, Daemon, program, rows_once, workplace
+from common import REPOSITORY, Daemon, check_rows_once, program, workplace
 
 MODEL = REPOSITORY / "models/kdd-ae"
 
@@ -27,7 +28,7 @@ def arguments():
     return parser.parse_args()
 
 
-def place(work, number, broken=False):
+def install_model(work, number, broken=False):
     """Installs a model that differs from the previous one only in its preprocessing."""
     staged = work / "staged"
     shutil.rmtree(staged, ignore_errors=True)
@@ -81,22 +82,22 @@ def send(address, body, records, rows, failed, until):
     while time.monotonic() < until:
         try:
             connection.request("POST", "/v1/records", body=body, headers={"Content-Type": "application/x-ndjson"})
-            answer = connection.getresponse()
-            told = json.loads(answer.read())
+            response = connection.getresponse()
+            body_json = json.loads(response.read())
         except (OSError, http.client.HTTPException) as error:
             failed.append(str(error))
             connection.close()
             continue
-        if answer.status == 202:
-            rows.append((told["first"], records))
-        elif answer.status == 429:
+        if response.status == 202:
+            rows.append((body_json["first"], records))
+        elif response.status == 429:
             time.sleep(0.05)
         else:
-            failed.append(str(told))
+            failed.append(str(body_json))
 
 
 def slope(samples):
-    """Bytes per minute, by least squares."""
+    """Returns the growth in bytes per minute, by least squares."""
     times, values = [at for at, _ in samples], [value for _, value in samples]
     mean_time, mean = sum(times) / len(times), sum(values) / len(values)
     spread = sum((at - mean_time) ** 2 for at in times)
@@ -107,41 +108,42 @@ def main():
     options = arguments()
     columns = tomllib.loads((MODEL / "model.toml").read_text())["input"]["columns"]
     work = workplace(options)
-    place(work, 0)
+    install_model(work, 0)
     (work / "p.toml").write_text(pipeline(columns))
     rng, records = random.Random(3), 200
     body = "".join(json.dumps({name: rng.random() for name in columns}) + "\n" for _ in range(records)).encode()
     daemon = Daemon(work, options.binary)
     source = daemon.address("listening on http://")
-    began = time.monotonic()
-    until = began + 60 * options.minutes
+    started = time.monotonic()
+    until = started + 60 * options.minutes
     rows, failed, samples = [], [], []
     senders = [
         threading.Thread(target=send, args=(source, body, records, rows, failed, until)) for _ in range(options.clients)
     ]
     [sender.start() for sender in senders]
-    swaps = refused = 0
+    reloads = refused = 0
     while time.monotonic() < until:
         pause = min(time.monotonic() + options.every, until)
         while time.monotonic() < pause:
             time.sleep(5)
-            samples.append((time.monotonic() - began, daemon.usage()[0]))
+            samples.append((time.monotonic() - started, daemon.usage()[0]))
         if time.monotonic() >= until:
             break
-        swaps += 1
-        broken = swaps % 7 == 3
-        place(work, swaps, broken)
-        status, told = daemon.post("/v1/reload")
+        reloads += 1
+        broken = reloads % 7 == 3
+        install_model(work, reloads, broken)
+        status, message = daemon.post("/v1/reload")
         refused += status == 409
         if (status == 409) != broken:
-            failed.append(f"swap {swaps}: {status} {told}")
-        print(f"{(time.monotonic() - began) / 60:5.1f} min: swap {swaps}: {status} {told.strip()[:90]}; usage {daemon.usage()}", flush=True)
+            failed.append(f"reload {reloads}: {status} {message}")
+        minutes = (time.monotonic() - started) / 60
+        print(f"{minutes:5.1f} min: reload {reloads}: {status} {message.strip()[:90]}; usage {daemon.usage()}", flush=True)
     [sender.join() for sender in senders]
     second_half = [sample for sample in samples if sample[0] > samples[-1][0] / 2]
-    print(f"{swaps} swaps, {refused} refused, generation {daemon.metric('latentflow_model_generation'):.0f}; failures: {failed[:3]}")
+    print(f"{reloads} reloads, {refused} refused, generation {daemon.metric('latentflow_model_generation'):.0f}; failures: {failed[:3]}")
     print(f"slope of resident memory over the second half: {slope(second_half) / 1024:.1f} KiB per minute")
     daemon.stop()
-    sys.exit(0 if rows_once(rows, work / "out") and not failed else 1)
+    sys.exit(0 if check_rows_once(rows, work / "out") and not failed else 1)
 
 
 main()

@@ -1,5 +1,5 @@
-//! Files of arrays (IDX, NumPy) through whole pipelines, and the real ones where
-//! `LATENTFLOW_TEST_DATA` names their folder.
+//! Tests of array files (IDX, NumPy) in pipelines, also on real files in the folder
+//! `LATENTFLOW_TEST_DATA`.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -17,8 +17,8 @@ use crate::common::outputs::data_files;
 use crate::common::runs::{errors, run};
 use crate::common::test_data::test_data;
 
-/// Images of 4 x 4 bytes, each pixel of image `n` is `n`, as IDX and compressed; and their labels,
-/// `n % 10`.
+/// Writes compressed IDX images of 4 x 4 bytes, with the value `n` for all pixels of image `n`, and
+/// their labels `n % 10`.
 fn write_idx(folder: &Path, count: u8) {
     let sides: Vec<u8> = [u32::from(count), 4, 4]
         .iter()
@@ -52,24 +52,27 @@ fn output(folder: &Path) -> RecordBatch {
     concat_batches(&batches[0].schema(), &batches).unwrap()
 }
 
-fn done(folder: &Path, pipeline: &str) -> Value {
+fn run_to_end(folder: &Path, pipeline: &str) -> Value {
     let (output, summary) = run(folder, pipeline, &[]);
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     summary
 }
 
-const TO_PARQUET: &str = "path = \"out\"\nkind = \"parquet\"\n[rejects]\npath = \"bad\"\n[stages.again]\nkind = \"discard\"\ninputs = [\"in\"]\n";
+const TO_PARQUET: &str = "path = \"out\"\nkind = \"parquet\"\n[rejects]\npath = \"bad\"\n\
+                          [stages.again]\nkind = \"discard\"\ninputs = [\"in\"]\n";
 
 #[test]
-fn images_of_an_idx_file_go_where_any_image_goes() {
+fn idx_images_are_encoded_and_written_as_files() {
     let folder = tempfile::tempdir().unwrap();
     write_idx(folder.path(), 50);
-    let source = "[stages.in]\nkind = \"idx\"\npath = \"images-idx3-ubyte.gz\"\nlabels = \"labels-idx1-ubyte\"\n";
-    let pixels = "[stages.pixels]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [4, 4]\nchannels = \"gray\"\n";
+    let source = "[stages.in]\nkind = \"idx\"\npath = \"images-idx3-ubyte.gz\"\n\
+                  labels = \"labels-idx1-ubyte\"\n";
+    let pixels = "[stages.pixels]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [4, 4]\n\
+                  channels = \"gray\"\n";
     let sinks = "[stages.out]\ninputs = [\"pixels\"]\n";
     let photos = "[stages.photos]\nkind = \"images\"\ninputs = [\"pixels\"]\npath = \"photos\"\n";
     let pipeline = format!("{source}{pixels}{photos}{sinks}{TO_PARQUET}");
-    assert_eq!(done(folder.path(), &pipeline)["records"], 50);
+    assert_eq!(run_to_end(folder.path(), &pipeline)["records"], 50);
     let out = output(&folder.path().join("out"));
     assert_eq!(out["label"].as_primitive::<UInt8Type>().value(37), 7);
     assert_eq!(
@@ -93,38 +96,43 @@ fn images_of_an_idx_file_go_where_any_image_goes() {
             .count(),
         50
     );
-    assert_eq!(done(folder.path(), &pipeline)["records"], 0, "once");
+    assert_eq!(
+        run_to_end(folder.path(), &pipeline)["records"],
+        0,
+        "read once"
+    );
 }
 
 #[test]
-fn images_that_were_refused_can_be_replayed() {
+fn rejected_idx_images_can_be_replayed() {
     let folder = tempfile::tempdir().unwrap();
     write_idx(folder.path(), 5);
     let pixels = "[stages.pixels]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [2, 2]\n";
     let sink = |path: &str| {
         format!(
-            "[stages.out]\nkind = \"parquet\"\ninputs = [\"pixels\"]\npath = \"{path}\"\n[rejects]\npath = \"{path}-bad\"\n"
+            "[stages.out]\nkind = \"parquet\"\ninputs = [\"pixels\"]\npath = \"{path}\"\n\
+             [rejects]\npath = \"{path}-bad\"\n"
         )
     };
     let source = "[stages.in]\nkind = \"idx\"\npath = \"images-idx3-ubyte.gz\"\n";
-    let strict = done(
+    let strict = run_to_end(
         folder.path(),
         &format!("limits.pixels = 10\n{source}{pixels}{}", sink("first")),
     );
     assert_eq!(strict["rejects"], 5);
     let replay = "[stages.in]\nkind = \"rejects\"\npath = \"first-bad\"\n";
-    let mended = done(
+    let replayed = run_to_end(
         folder.path(),
         &format!("{replay}{pixels}{}", sink("second")),
     );
     assert_eq!(
-        (&mended["records"], &mended["rejects"]),
+        (&replayed["records"], &replayed["rejects"]),
         (&5.into(), &0.into())
     );
 }
 
 #[test]
-fn fashion_mnist_is_read_whole() {
+fn fashion_mnist_is_read_completely() {
     let Some(data) = test_data("images/fashion_mnist") else {
         return;
     };
@@ -134,8 +142,9 @@ fn fashion_mnist_is_read_whole() {
         data.join("train-images-idx3-ubyte.gz"),
         data.join("train-labels-idx1-ubyte.gz")
     );
-    let sinks = "[stages.labels]\nkind = \"select\"\ninputs = [\"in\"]\ncolumns = [\"label\"]\n[stages.out]\ninputs = [\"labels\"]\n";
-    let summary = done(folder.path(), &format!("{source}{sinks}{TO_PARQUET}"));
+    let sinks = "[stages.labels]\nkind = \"select\"\ninputs = [\"in\"]\ncolumns = [\"label\"]\n\
+                 [stages.out]\ninputs = [\"labels\"]\n";
+    let summary = run_to_end(folder.path(), &format!("{source}{sinks}{TO_PARQUET}"));
     assert_eq!(
         (&summary["records"], &summary["rejects"]),
         (&60_000.into(), &0.into())
@@ -146,7 +155,7 @@ fn fashion_mnist_is_read_whole() {
 }
 
 #[test]
-fn archives_of_adbench_are_read_whole() {
+fn adbench_archives_are_read_completely() {
     let Some(data) = test_data("tabular/adbench") else {
         return;
     };
@@ -160,8 +169,9 @@ fn archives_of_adbench_are_read_whole() {
             "[stages.in]\nkind = \"npz\"\npath = {:?}\n",
             data.join(format!("{name}.npz"))
         );
-        let features = "[stages.features]\nkind = \"features\"\ninputs = [\"in\"]\ncolumns = [\"X\"]\n[stages.out]\ninputs = [\"features\"]\n";
-        let summary = done(folder.path(), &format!("{source}{features}{TO_PARQUET}"));
+        let features = "[stages.features]\nkind = \"features\"\ninputs = [\"in\"]\n\
+                        columns = [\"X\"]\n[stages.out]\ninputs = [\"features\"]\n";
+        let summary = run_to_end(folder.path(), &format!("{source}{features}{TO_PARQUET}"));
         assert_eq!(
             (&summary["records"], &summary["rejects"]),
             (&rows.into(), &0.into()),

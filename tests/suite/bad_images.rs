@@ -1,5 +1,5 @@
-//! Other decoders' test images, broken and hostile ones among them: no panic, no hang, and the
-//! verdicts make sense.
+//! Tests on the test images of other decoders, broken and hostile ones included: no panic, no hang,
+//! and correct results.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -9,13 +9,13 @@ use latentflow::image::{Channels, ImageError, Pixels, decode};
 
 use crate::common::test_data::test_data;
 
-/// As large as no image of the corpus is, but its bombs.
+/// More than the pixels of any image of the corpus except for decompression bombs.
 const MAX_PIXELS: u64 = 20_000_000;
-/// Beyond all doubt a hang: the slowest image takes a fraction of a second.
-const HANG: Duration = Duration::from_secs(60);
+/// Timeout of one image; the slowest takes a fraction of a second.
+const HANG_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[test]
-fn every_sound_png_is_decoded_and_every_corrupt_one_refused() {
+fn valid_pngs_are_decoded_and_corrupt_ones_refused() {
     let Some(folder) = test_data("bad/pngsuite/png") else {
         return;
     };
@@ -45,8 +45,8 @@ fn every_sound_png_is_decoded_and_every_corrupt_one_refused() {
 }
 
 #[test]
-fn no_image_hangs_or_panics_and_what_is_decoded_is_complete() {
-    let mut sound = 0;
+fn no_image_hangs_or_panics_and_decoded_images_are_complete() {
+    let mut valid = 0;
     let mut refused = 0;
     for part in ["pngsuite", "pillow", "go-image", "libjpeg-turbo"] {
         let Some(folder) = test_data(&format!("bad/{part}")) else {
@@ -55,7 +55,7 @@ fn no_image_hangs_or_panics_and_what_is_decoded_is_complete() {
         for path in files(&folder) {
             match decoded(&path) {
                 Ok(pixels) => {
-                    sound += 1;
+                    valid += 1;
                     assert_eq!(
                         pixels.data.len(),
                         pixels.width * pixels.height * 3,
@@ -65,23 +65,23 @@ fn no_image_hangs_or_panics_and_what_is_decoded_is_complete() {
                 }
                 Err(error) => {
                     refused += 1;
-                    assert!(!error.to_string().is_empty());
+                    assert!(!error.to_string().is_empty(), "{}", path.display());
                 }
             }
         }
     }
-    // Pillow takes some 40 more, most of them of kinds that are not supported here: icons, TIFF
-    // with a palette.
-    assert!(sound > 560, "{sound} decoded, {refused} refused");
+    // Pillow decodes about 40 more, most of them in formats that latentflow does not support, such
+    // as icons and TIFF with a palette.
+    assert!(valid > 560, "{valid} decoded, {refused} refused");
 }
 
-/// Decodes on a thread of its own, so that a hang is a failure of the test.
+/// Decodes on a separate thread, so that a hang fails the test.
 fn decoded(path: &Path) -> Result<Pixels, ImageError> {
     let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || sender.send(decode(&bytes, Channels::Rgb, MAX_PIXELS)));
     receiver
-        .recv_timeout(HANG)
+        .recv_timeout(HANG_TIMEOUT)
         .unwrap_or_else(|error| panic!("{}: hangs or panics: {error}", path.display()))
 }
 

@@ -1,4 +1,4 @@
-//! Whole runs through the binary, and what a pipeline file's faults look like.
+//! Tests of runs through the binary, and of the errors of pipeline files.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
@@ -19,33 +19,36 @@ fn check(pipeline: &str, expected: &Expect) {
     expected.assert_eq(&String::from_utf8_lossy(&output.stderr));
 }
 
-/// Made-up images through the shipped model into `out`.
+/// A pipeline of synthetic images through the shipped model into `out`.
 fn images(records: u32) -> String {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/photo-ae");
     format!(
         "[models.photo]\npath = {models:?}\n\
-         [stages.photos]\nkind = \"synthetic\"\ncontent = \"images\"\nrecords = {records}\nbatch = {{ records = 32 }}\n\
+         [stages.photos]\nkind = \"synthetic\"\ncontent = \"images\"\nrecords = {records}\n\
+         batch = {{ records = 32 }}\n\
          [stages.pixels]\nkind = \"pixels\"\ninputs = [\"photos\"]\nmodel = \"photo\"\n\
-         [stages.latents]\nkind = \"encode\"\ninputs = [\"pixels\"]\nmodel = \"photo\"\nreconstruct = true\n\
-         [stages.out]\nkind = \"parquet\"\ninputs = [\"latents\"]\npath = \"out\"\nfile = {{ records = 64 }}\n"
+         [stages.latents]\nkind = \"encode\"\ninputs = [\"pixels\"]\nmodel = \"photo\"\n\
+         reconstruct = true\n\
+         [stages.out]\nkind = \"parquet\"\ninputs = [\"latents\"]\npath = \"out\"\n\
+         file = {{ records = 64 }}\n"
     )
 }
 
 #[test]
-fn the_same_input_gives_the_same_files_whatever_the_workers_their_sessions_and_the_encoders() {
+fn output_is_independent_of_workers_sessions_and_encoders() {
     let groups = "stages.out.row_group.records=20";
-    let ways: [&[&str]; 4] = [
+    let settings: [&[&str]; 4] = [
         &["--workers", "1"],
         &["--workers", "3"],
         &["--workers", "3", "--set", "runtime.sessions=shared"],
         &["--workers", "2", "--set", "stages.out.row_group.encoders=2"],
     ];
-    let [one, others @ ..] = ways.map(|way| {
+    let [one, others @ ..] = settings.map(|setting| {
         let folder = tempfile::tempdir().unwrap();
         let (output, summary) = run(
             folder.path(),
             &images(300),
-            &[way, &["--set", groups]].concat(),
+            &[setting, &["--set", groups]].concat(),
         );
         assert_eq!(
             output.status.code(),
@@ -67,14 +70,14 @@ fn the_same_input_gives_the_same_files_whatever_the_workers_their_sessions_and_t
             })
             .collect::<Vec<_>>()
     });
-    assert_eq!(one.len(), 5, "rolled at 64 records, batches of 32 whole");
-    for (way, other) in ways[1..].iter().zip(&others) {
-        assert!(one == *other, "{way:?}: files differ");
+    assert_eq!(one.len(), 5, "a file of 64 records holds two batches of 32");
+    for (setting, other) in settings[1..].iter().zip(&others) {
+        assert!(one == *other, "{setting:?}: files differ");
     }
 }
 
 #[test]
-fn a_second_run_does_nothing_and_a_limited_one_goes_on() {
+fn second_run_continues_a_limited_one_and_third_reads_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (_, first) = run(folder.path(), &images(100), &["--limit", "40"]);
     let (_, second) = run(folder.path(), &images(100), &[]);
@@ -88,9 +91,10 @@ fn a_second_run_does_nothing_and_a_limited_one_goes_on() {
 }
 
 #[test]
-fn a_sink_that_is_added_catches_up_beside_one_that_has_its_images() {
+fn added_sink_catches_up_next_to_a_complete_one() {
     let folder = tempfile::tempdir().unwrap();
-    let made = "[stages.in]\nkind = \"synthetic\"\ncontent = \"images\"\nrecords = 40\nbatch = { records = 8 }\n\
+    let made = "[stages.in]\nkind = \"synthetic\"\ncontent = \"images\"\nrecords = 40\n\
+                batch = { records = 8 }\n\
                 [stages.pixels]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [16, 16]\n\
                 [stages.files]\nkind = \"images\"\ninputs = [\"pixels\"]\npath = \"files\"\n";
     let added = "[stages.out]\nkind = \"parquet\"\ninputs = [\"pixels\"]\npath = \"out\"\n";
@@ -121,18 +125,21 @@ fn is_png(entry: &walkdir::DirEntry) -> bool {
 }
 
 #[test]
-fn output_of_another_pipeline_is_refused() {
+fn output_of_changed_pipeline_is_refused_with_the_option() {
     let folder = tempfile::tempdir().unwrap();
     run(folder.path(), &images(10), &[]);
     let other = images(10).replace("records = 10", "records = 10\nseed = 9");
     let (output, _) = run(folder.path(), &other, &[]);
     assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(text.contains("out: ") && text.contains("another"), "{text}");
+    assert!(
+        text.contains("`seed` of the stage `photos` was 0 and is 9 now"),
+        "{text}"
+    );
 }
 
 #[test]
-fn a_run_that_is_killed_goes_on_and_no_record_is_lost_or_twice() {
+fn killed_runs_lose_no_record_and_duplicate_none() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("p.toml"), images(2000)).unwrap();
     let mut kills = 0;
@@ -146,7 +153,7 @@ fn a_run_that_is_killed_goes_on_and_no_record_is_lost_or_twice() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    assert!(kills > 0, "every run was over before it could be killed");
+    assert!(kills > 0, "every run ended before its kill");
     let (output, summary) = run(folder.path(), &images(2000), &[]);
     assert_eq!(
         output.status.code(),
@@ -167,11 +174,11 @@ fn a_run_that_is_killed_goes_on_and_no_record_is_lost_or_twice() {
 }
 
 #[test]
-fn broken_images_are_rejects_and_too_many_of_them_an_exit_code_of_their_own() {
+fn too_many_broken_images_give_exit_code_3() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("in")).unwrap();
     std::fs::write(folder.path().join("in/a.ppm"), b"P6 1 1 255\n\x01\x02\x03").unwrap();
-    std::fs::write(folder.path().join("in/b.png"), b"no image at all").unwrap();
+    std::fs::write(folder.path().join("in/b.png"), b"not an image").unwrap();
     std::fs::write(folder.path().join("in/c.jpg"), b"").unwrap();
     let pipeline = "[stages.files]\nkind = \"images\"\npath = \"in\"\n\
         [stages.pixels]\nkind = \"pixels\"\ninputs = [\"files\"]\nsize = [8, 8]\n\
@@ -207,7 +214,8 @@ fn records_flow_from_csv_to_standard_output() {
     let output = latentflow(folder.path(), &["run", "p.toml", "--summary", "none"])
         .output()
         .unwrap();
-    let expected = "{\"source\":\"in.csv\",\"row\":1,\"a\":2,\"b\":\"y\"}\n{\"source\":\"in.csv\",\"row\":4,\"a\":5,\"b\":\"w\"}\n";
+    let expected = "{\"source\":\"in.csv\",\"row\":1,\"a\":2,\"b\":\"y\"}\n\
+                    {\"source\":\"in.csv\",\"row\":4,\"a\":5,\"b\":\"w\"}\n";
     assert_eq!(
         String::from_utf8_lossy(&output.stdout),
         expected,
@@ -217,7 +225,7 @@ fn records_flow_from_csv_to_standard_output() {
 }
 
 #[test]
-fn metrics_are_served_while_it_runs_and_a_signal_drains() {
+fn metrics_are_served_during_a_run_and_a_signal_drains_it() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("p.toml"), images(1_000_000)).unwrap();
     let arguments = [
@@ -246,7 +254,7 @@ fn metrics_are_served_while_it_runs_and_a_signal_drains() {
         .unwrap()
         .to_owned();
     let mut text = String::new();
-    // A batch is counted before its errors are.
+    // The counter of records increases before the histogram of errors.
     while ![
         "latentflow_records_out_total{kind=\"encode\",stage=\"latents\"}",
         "latentflow_reconstruction_error_bucket{",
@@ -273,29 +281,32 @@ fn metrics_are_served_while_it_runs_and_a_signal_drains() {
     assert_eq!(child.wait().unwrap().code(), Some(4));
     assert!(
         !data_files(&folder.path().join("out")).is_empty(),
-        "what was read is committed"
+        "the records that were read are committed"
     );
 }
 
 #[test]
-fn every_fault_of_a_pipeline_is_told_at_once() {
+fn all_errors_of_a_pipeline_are_reported_together() {
     check(
-        "wokers = 3\n[stages.in]\nkind = \"imagess\"\n[stages.src]\nkind = \"images\"\npath = \"x\"\nbatch = { bytes = \"12\" }\n\
-         [stages.px]\nkind = \"pixels\"\ninputs = [\"src\"]\nsiez = [3, 3]\n[stages.out]\nkind = \"parquet\"\ninputs = [\"px\", \"nowhere\"]\npath = 5\n",
+        "wokers = 3\n[stages.in]\nkind = \"imagess\"\n[stages.src]\nkind = \"images\"\n\
+         path = \"x\"\nbatch = { bytes = \"12\" }\n\
+         [stages.px]\nkind = \"pixels\"\ninputs = [\"src\"]\nsiez = [3, 3]\n[stages.out]\n\
+         kind = \"parquet\"\ninputs = [\"px\", \"nowhere\"]\npath = 5\n",
         &expect![[r#"
             p.toml:1: wokers: unknown key (did you mean `workers`?); known: admin, commit, limits, models, name, rejects, runtime, shutdown, stages, state, workers
             p.toml:3: stages.in.kind: unknown kind `imagess` (did you mean `images`?); sources: images, parquet, csv, ndjson, arrow, idx, npz, tar, http, rejects, synthetic; transforms: pixels, features, corrupt, encode, denoise, score, filter, select; sinks: parquet, images, stdout, discard
             p.toml:7: stages.src.batch.bytes: `12` has no unit; write a size such as "32MiB" or "512B"
             p.toml:11: stages.px.siez: unknown key (did you mean `size`?); known: channels, column, draft, fit, keep, layout, mean, model, range, size, std, to
-            p.toml:14: stages.out.inputs: no stage `nowhere`; stages: in, px, src
+            p.toml:14: stages.out.inputs: unknown stage `nowhere`; known: in, px, src
             p.toml:15: stages.out.path: invalid type: integer `5`, expected path string
             latentflow: nothing was started
         "#]],
     );
     check(
-        "[stages.a]\nkind = \"select\"\ninputs = [\"b\"]\n[stages.b]\nkind = \"select\"\ninputs = [\"a\"]\n",
+        "[stages.a]\nkind = \"select\"\ninputs = [\"b\"]\n[stages.b]\nkind = \"select\"\n\
+         inputs = [\"a\"]\n",
         &expect![[r#"
-            p.toml:6: stages.b.inputs: a cycle: b -> a -> b; a stage cannot feed itself
+            p.toml:6: stages.b.inputs: the inputs form a cycle: b -> a -> b; remove one of these inputs
             latentflow: nothing was started
         "#]],
     );
@@ -309,7 +320,7 @@ fn every_fault_of_a_pipeline_is_told_at_once() {
     check(
         "[stages.a]\nkind = \"images\"\npath = \"x\"\n",
         &expect![[r#"
-        p.toml:1: stages.a: nothing takes its output; name it in the `inputs` of a stage, such as a sink (parquet, images, stdout, discard)
+        p.toml:1: stages.a: no stage takes its output; name it in the `inputs` of a stage, such as a sink (parquet, images, stdout, discard)
         latentflow: nothing was started
     "#]],
     );
@@ -323,21 +334,23 @@ fn every_fault_of_a_pipeline_is_told_at_once() {
     check(
         "[stages.s]\nkind = \"stdout\"\n[stages.t]\nkind = \"encode\"\n",
         &expect![[r#"
-        p.toml:1: stages.s: `inputs` is missing: `stdout` needs the name of a stage to take records from
-        p.toml:3: stages.t: `inputs` is missing: `encode` needs the name of a stage to take records from
+        p.toml:1: stages.s: `inputs` is missing; `stdout` requires the name of a stage that it reads from
+        p.toml:3: stages.t: `inputs` is missing; `encode` requires the name of a stage that it reads from
         latentflow: nothing was started
     "#]],
     );
 }
 
-/// A source of made-up images called `in`, and pixels of 32x32 called `px`.
-const PIXELS: &str = "[stages.in]\nkind = \"synthetic\"\ncontent = \"images\"\nrecords = 1\n[stages.px]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [32, 32]\n";
+/// A source of synthetic images called `in`, and pixels of 32x32 called `px`.
+const PIXELS: &str = "[stages.in]\nkind = \"synthetic\"\ncontent = \"images\"\nrecords = 1\n\
+                      [stages.px]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [32, 32]\n";
 
 #[test]
-fn faults_between_stages_are_told_before_anything_starts() {
+fn errors_between_stages_are_reported_before_the_start() {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/photo-ae");
     let model = format!("[models.photo]\npath = {models:?}\n");
-    let encode = "[stages.z]\nkind = \"encode\"\ninputs = [\"px\"]\nmodel = \"photo\"\n[stages.out]\nkind = \"stdout\"\ninputs = [\"z\"]\n";
+    let encode = "[stages.z]\nkind = \"encode\"\ninputs = [\"px\"]\nmodel = \"photo\"\n\
+                  [stages.out]\nkind = \"stdout\"\ninputs = [\"z\"]\n";
     check(
         &format!("{model}{PIXELS}{encode}"),
         &expect![[r#"
@@ -358,7 +371,7 @@ fn faults_between_stages_are_told_before_anything_starts() {
     check(
         &sink("\"in\", \"px\""),
         &expect![[r#"
-        p.toml:11: stages.out.inputs: `in` gives source, row, image, `px` gives source, row, pixels: inputs of one stage must have the same columns; a `select` stage can choose and rename them
+        p.toml:11: stages.out.inputs: `in` has the columns source, row, image, but `px` has source, row, pixels; the inputs of a stage must have the same columns; a `select` stage can select and rename them
         latentflow: nothing was started
     "#]],
     );
@@ -369,7 +382,7 @@ fn faults_between_stages_are_told_before_anything_starts() {
         ),
         &expect![[r#"
             p.toml:13: stages.out.columns: no column `pixel` (did you mean `pixels`?); the input has: source, row, pixels
-            p.toml:16: stages.more.inputs: `out` is a sink: nothing comes out of it
+            p.toml:16: stages.more.inputs: `out` is a sink and has no output; name a source or a transform
             latentflow: nothing was started
         "#]],
     );
@@ -380,16 +393,16 @@ fn faults_between_stages_are_told_before_anything_starts() {
         ),
         &expect![[r#"
             p.toml:14: limits.memory: invalid type: integer `5`, expected a string; sizes carry a unit, such as "32MiB"
-            p.toml:16: rejects.max_share: 2 is no share; write a number from 0 to 1
+            p.toml:16: rejects.max_share: 2 is not a share; expected a number from 0 to 1
             p.toml:18: runtime.providers[0]: unknown variant `gpu`, expected one of `cpu`, `cuda`, `tensorrt`, `openvino`, `coreml`
             latentflow: nothing was started
         "#]],
     );
 }
 
-/// ONNX Runtime keeps a file there where it reports to its maker.
+/// The telemetry of ONNX Runtime, which must be disabled, writes a file to the home folder.
 #[test]
-fn nothing_is_left_in_the_user_s_home_and_nothing_reported() {
+fn telemetry_of_onnx_runtime_is_disabled() {
     let home = tempfile::tempdir().unwrap();
     let model = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/kdd-ae");
     let mut command = latentflow(home.path(), &["inspect", model.to_str().unwrap()]);

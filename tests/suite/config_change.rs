@@ -1,5 +1,5 @@
-//! What happens to outputs when the pipeline changes: refused, mixed on request, forgotten on
-//! request, caught up with.
+//! Tests of outputs whose pipeline has changed: refusal, `--allow-change`, `reset`, and equivalent
+//! pipelines.
 
 use std::path::Path;
 
@@ -8,16 +8,17 @@ use serde_json::Value;
 
 use crate::common::runs::{errors, latentflow, run};
 
-/// Made-up records, those with a small first value kept, into `out`.
+/// A pipeline of synthetic records into `out`, filtered by their first value.
 fn pipeline(above: &str) -> String {
     format!(
-        "[stages.in]\nkind = \"synthetic\"\ncontent = \"features\"\nlayout = \"columns\"\nrecords = 200\nwidth = 2\n\
+        "[stages.in]\nkind = \"synthetic\"\ncontent = \"features\"\nlayout = \"columns\"\n\
+         records = 200\nwidth = 2\n\
          [stages.some]\nkind = \"filter\"\ninputs = [\"in\"]\ncolumn = \"f0\"\nabove = {above}\n\
          [stages.out]\nkind = \"parquet\"\ninputs = [\"some\"]\npath = \"out\"\n"
     )
 }
 
-fn code(folder: &Path, pipeline: &str, arguments: &[&str]) -> (Option<i32>, Value, String) {
+fn run_pipeline(folder: &Path, pipeline: &str, arguments: &[&str]) -> (Option<i32>, Value, String) {
     let (output, summary) = run(folder, pipeline, arguments);
     (output.status.code(), summary, errors(&output))
 }
@@ -30,13 +31,13 @@ fn rows(summary: &Value, sink: &str) -> u64 {
 }
 
 #[test]
-fn a_change_is_refused_with_what_changed_and_mixed_on_request() {
+fn change_is_refused_with_the_option_and_mixed_on_request() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(
-        code(folder.path(), &pipeline("0.0"), &["--limit", "100"]).0,
+        run_pipeline(folder.path(), &pipeline("0.0"), &["--limit", "100"]).0,
         Some(0)
     );
-    let (exit, _, text) = code(folder.path(), &pipeline("1.0"), &[]);
+    let (exit, _, text) = run_pipeline(folder.path(), &pipeline("1.0"), &[]);
     assert_eq!(exit, Some(2));
     assert!(
         text.contains("`above` of the stage `some` was 0.0 and is 1.0 now"),
@@ -46,19 +47,25 @@ fn a_change_is_refused_with_what_changed_and_mixed_on_request() {
         text.contains("`latentflow reset`") && text.contains("`--allow-change`"),
         "{text}"
     );
-    let (exit, summary, text) = code(folder.path(), &pipeline("1.0"), &["--allow-change"]);
+    let (exit, summary, text) = run_pipeline(folder.path(), &pipeline("1.0"), &["--allow-change"]);
     assert_eq!(
         (exit, &summary["records"]),
         (Some(0), &100.into()),
         "{text}"
     );
-    // Once it is allowed, it stays so.
-    assert_eq!(code(folder.path(), &pipeline("1.0"), &[]).0, Some(0));
-    assert_eq!(code(folder.path(), &pipeline("0.0"), &[]).0, Some(0));
+    // An allowed change stays allowed.
     assert_eq!(
-        code(folder.path(), &pipeline("2.0"), &[]).0,
+        run_pipeline(folder.path(), &pipeline("1.0"), &[]).0,
+        Some(0)
+    );
+    assert_eq!(
+        run_pipeline(folder.path(), &pipeline("0.0"), &[]).0,
+        Some(0)
+    );
+    assert_eq!(
+        run_pipeline(folder.path(), &pipeline("2.0"), &[]).0,
         Some(2),
-        "a third was not asked for"
+        "a third pipeline is not allowed"
     );
     let inspect = latentflow(folder.path(), &["inspect", "out"])
         .output()
@@ -67,35 +74,35 @@ fn a_change_is_refused_with_what_changed_and_mixed_on_request() {
     assert_eq!(
         text.matches("digest ").count(),
         2,
-        "the footers tell which rows came from which:\n{text}"
+        "expected the digests of both pipelines:\n{text}"
     );
 }
 
 #[test]
-fn names_of_transforms_and_sinks_may_change_and_that_of_a_source_may_not() {
+fn renamed_source_is_refused_but_renamed_transform_is_not() {
     let folder = tempfile::tempdir().unwrap();
-    let (_, first, _) = code(folder.path(), &pipeline("0.0"), &[]);
+    let (_, first, _) = run_pipeline(folder.path(), &pipeline("0.0"), &[]);
     assert!(rows(&first, "out") > 0);
     let renamed = pipeline("0.0")
         .replace("stages.some", "stages.few")
         .replace("[\"some\"]", "[\"few\"]");
-    let renamed = renamed.replace("stages.out", "stages.kept");
-    let (exit, summary, text) = code(folder.path(), &renamed, &[]);
+    let renamed = renamed.replace("stages.out", "stages.written");
+    let (exit, summary, text) = run_pipeline(folder.path(), &renamed, &[]);
     assert_eq!((exit, &summary["records"]), (Some(0), &0.into()), "{text}");
     let other = pipeline("0.0")
         .replace("stages.in", "stages.made")
         .replace("[\"in\"]", "[\"made\"]");
-    let (exit, _, text) = code(folder.path(), &other, &[]);
+    let (exit, _, text) = run_pipeline(folder.path(), &other, &[]);
     assert_eq!(
         exit,
         Some(2),
-        "its splits would be known by other names: every row would be there twice"
+        "the splits contain the name of the source, so every row would be duplicated"
     );
-    assert!(text.contains("the stage `in` is gone"), "{text}");
+    assert!(text.contains("the stage `in` was removed"), "{text}");
 }
 
 #[test]
-fn check_refuses_what_a_run_refuses_without_claiming_the_output() {
+fn check_refuses_a_change_without_locking_the_output() {
     let folder = tempfile::tempdir().unwrap();
     let check = |pipeline: &str, arguments: &[&str]| {
         std::fs::write(folder.path().join("checked.toml"), pipeline).unwrap();
@@ -112,9 +119,12 @@ fn check_refuses_what_a_run_refuses_without_claiming_the_output() {
         !folder.path().join("out").exists(),
         "a check writes nothing"
     );
-    assert_eq!(code(folder.path(), &pipeline("0.0"), &[]).0, Some(0));
-    // Another process writes there meanwhile.
-    let _claim = WriterLease::take(&folder.path().join("out").as_path().into()).unwrap();
+    assert_eq!(
+        run_pipeline(folder.path(), &pipeline("0.0"), &[]).0,
+        Some(0)
+    );
+    // Another process holds the lease of the output.
+    let _lease = WriterLease::take(&folder.path().join("out").as_path().into()).unwrap();
     assert_eq!(check(&pipeline("0.0"), &[]), (Some(0), String::new()));
     let (exit, text) = check(&pipeline("1.0"), &[]);
     assert_eq!(exit, Some(2));
@@ -126,7 +136,7 @@ fn check_refuses_what_a_run_refuses_without_claiming_the_output() {
         check(&pipeline("1.0"), &["--allow-change"]),
         (Some(0), String::new())
     );
-    // A file that cannot be understood is no verdict on the pipeline.
+    // An unreadable output file is not an error of the pipeline.
     std::fs::write(folder.path().join("out/part-00009.parquet"), "cut").unwrap();
     let (exit, text) = check(&pipeline("0.0"), &[]);
     assert!(
@@ -136,24 +146,24 @@ fn check_refuses_what_a_run_refuses_without_claiming_the_output() {
 }
 
 #[test]
-fn numbers_beyond_any_bound_are_refused() {
+fn options_out_of_range_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let deep = format!("--set={}=1", vec!["a"; 10_000].join("."));
     for (options, arguments, reason) in [
         (
             "rejects.max_share = nan\n",
             &[][..],
-            "rejects.max_share: is not a finite number",
+            "rejects.max_share: not a finite number",
         ),
         (
             "rejects.max_share = inf\n",
             &[],
-            "rejects.max_share: is not a finite number",
+            "rejects.max_share: not a finite number",
         ),
         ("workers = 65535\n", &[], "at most 1024 workers"),
         ("", &[deep.as_str()], "more than 32 parts"),
     ] {
-        let (exit, _, text) = code(
+        let (exit, _, text) = run_pipeline(
             folder.path(),
             &format!("{options}{}", pipeline("0.0")),
             arguments,
@@ -166,7 +176,7 @@ fn numbers_beyond_any_bound_are_refused() {
 }
 
 #[test]
-fn data_that_gains_a_column_goes_on_where_a_stage_drops_others() {
+fn new_column_of_the_data_is_accepted_if_dropped() {
     let folder = tempfile::tempdir().unwrap();
     let data = |text: &str| std::fs::write(folder.path().join("in.csv"), text).unwrap();
     let pipeline = |select: &str| {
@@ -178,10 +188,10 @@ fn data_that_gains_a_column_goes_on_where_a_stage_drops_others() {
     };
     data("x,y\n1,2\n");
     assert_eq!(
-        code(folder.path(), &pipeline("drop = [\"y\"]"), &[]).0,
+        run_pipeline(folder.path(), &pipeline("drop = [\"y\"]"), &[]).0,
         Some(0)
     );
-    let (exit, _, text) = code(folder.path(), &pipeline("drop = [\"x\"]"), &[]);
+    let (exit, _, text) = run_pipeline(folder.path(), &pipeline("drop = [\"x\"]"), &[]);
     assert_eq!(exit, Some(2));
     assert!(
         text.contains("`drop` of the stage `some` was [\"y\"] and is [\"x\"] now"),
@@ -189,19 +199,19 @@ fn data_that_gains_a_column_goes_on_where_a_stage_drops_others() {
     );
     let listed = pipeline("columns = [\"source\", \"row\", \"x\"]");
     assert_eq!(
-        code(folder.path(), &listed, &[]).0,
+        run_pipeline(folder.path(), &listed, &[]).0,
         Some(0),
-        "the same in other words"
+        "an equivalent selection"
     );
     data("x,y,z\n1,2,3\n4,5,6\n");
-    let (exit, summary, text) = code(folder.path(), &pipeline("drop = [\"y\"]"), &[]);
+    let (exit, summary, text) = run_pipeline(folder.path(), &pipeline("drop = [\"y\"]"), &[]);
     assert_eq!((exit, rows(&summary, "out")), (Some(0), 2), "{text}");
 }
 
 #[test]
-fn what_is_forgotten_is_made_anew() {
+fn reset_output_is_written_again() {
     let folder = tempfile::tempdir().unwrap();
-    let (_, first, _) = code(folder.path(), &pipeline("0.0"), &[]);
+    let (_, first, _) = run_pipeline(folder.path(), &pipeline("0.0"), &[]);
     let reset = |arguments: &[&str]| {
         let output = latentflow(folder.path(), &[&["reset", "p.toml"], arguments].concat())
             .output()
@@ -219,26 +229,29 @@ fn what_is_forgotten_is_made_anew() {
         "{shown}"
     );
     assert!(
-        text.contains("add --yes"),
-        "nobody is there to be asked: {text}"
+        text.contains("standard input is not a terminal; pass --yes to confirm"),
+        "{text}"
     );
     assert_eq!(
-        code(folder.path(), &pipeline("0.0"), &[]).1["records"],
+        run_pipeline(folder.path(), &pipeline("0.0"), &[]).1["records"],
         0,
-        "nothing was forgotten"
+        "a reset without confirmation deletes nothing"
     );
     let (exit, shown, text) = reset(&["--yes"]);
     assert_eq!(exit, Some(0), "{text}");
-    assert!(shown.contains("forgotten"), "{shown}");
-    let (_, again, _) = code(folder.path(), &pipeline("0.0"), &[]);
+    assert!(
+        shown.contains("deleted: the next run starts from the beginning"),
+        "{shown}"
+    );
+    let (_, again, _) = run_pipeline(folder.path(), &pipeline("0.0"), &[]);
     assert_eq!(
         (&again["records"], rows(&again, "out")),
         (&200.into(), rows(&first, "out"))
     );
-    let (exit, _, text) = reset(&["--sink", "nobody", "--yes"]);
+    let (exit, _, text) = reset(&["--sink", "missing", "--yes"]);
     assert_eq!(exit, Some(1));
     assert!(
-        text.contains("no sink `nobody`") && text.contains("out"),
+        text.contains("no sink `missing` with output; sinks with output: out"),
         "{text}"
     );
 }
@@ -246,7 +259,7 @@ fn what_is_forgotten_is_made_anew() {
 #[test]
 fn too_many_rejects_end_a_run_early() {
     let folder = tempfile::tempdir().unwrap();
-    // Every third line is no number.
+    // Every third line is not a number.
     let lines: String = (0..30_000)
         .map(|n| {
             if n % 3 == 0 {
@@ -257,9 +270,10 @@ fn too_many_rejects_end_a_run_early() {
         })
         .collect();
     std::fs::write(folder.path().join("in.csv"), format!("x\n{lines}")).unwrap();
-    let pipeline = "[stages.in]\nkind = \"csv\"\npath = \"in.csv\"\ntypes = { x = \"float\" }\nbatch.records = 100\n\
-                    [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"out\"\n";
-    let (exit, summary, text) = code(
+    let pipeline = "[stages.in]\nkind = \"csv\"\npath = \"in.csv\"\ntypes = { x = \"float\" }\n\
+                    batch.records = 100\n[stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\n\
+                    path = \"out\"\n";
+    let (exit, summary, text) = run_pipeline(
         folder.path(),
         &format!("rejects.max = 500\n{pipeline}"),
         &[],
@@ -270,14 +284,14 @@ fn too_many_rejects_end_a_run_early() {
         rejects > 500 && summary["records"].as_u64().unwrap() < 30_000,
         "{summary}"
     );
-    let (exit, summary, _) = code(
+    let (exit, summary, _) = run_pipeline(
         folder.path(),
         &format!("rejects.max_share = 0.2\n{pipeline}"),
         &[],
     );
     assert_eq!(exit, Some(3));
     assert!(summary["records"].as_u64().unwrap() < 28_000, "{summary}");
-    let (exit, summary, _) = code(
+    let (exit, summary, _) = run_pipeline(
         folder.path(),
         &format!("rejects.max_share = 0.5\n{pipeline}"),
         &[],
@@ -285,19 +299,19 @@ fn too_many_rejects_end_a_run_early() {
     assert_eq!(exit, Some(0));
     assert!(
         summary["done_before"].as_u64().unwrap() > 1000,
-        "what was read before is kept: {summary}"
+        "the records of the earlier runs stay committed: {summary}"
     );
 }
 
 #[test]
-fn a_pipeline_that_is_spelled_otherwise_goes_on() {
+fn equivalent_spelling_continues_the_output() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("in.csv"), "x,y\n1,2\n3,4\n,5\n").unwrap();
     let source = "[stages.in]\nkind = \"csv\"\npath = \"in.csv\"\n";
     let sink = |more: &str| {
         format!("[stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"out\"\n{more}")
     };
-    let (_, first, text) = code(folder.path(), &format!("{source}{}", sink("")), &[]);
+    let (_, first, text) = run_pipeline(folder.path(), &format!("{source}{}", sink("")), &[]);
     assert_eq!(rows(&first, "out"), 3, "{text}");
     let absolute = format!("path = \"{}\"", folder.path().join("in.csv").display());
     let spelled = [
@@ -309,7 +323,7 @@ fn a_pipeline_that_is_spelled_otherwise_goes_on() {
     let listed =
         sink("columns = [\"source\", \"row\", \"x\", \"y\"]\nfile = { bytes = \"1MiB\" }\n");
     for source in spelled {
-        let (exit, summary, text) = code(folder.path(), &format!("{source}{listed}"), &[]);
+        let (exit, summary, text) = run_pipeline(folder.path(), &format!("{source}{listed}"), &[]);
         assert_eq!(
             (exit, &summary["records"]),
             (Some(0), &0.into()),
@@ -318,7 +332,7 @@ fn a_pipeline_that_is_spelled_otherwise_goes_on() {
     }
     std::fs::write(folder.path().join("other.csv"), "x,y\n1,2\n").unwrap();
     let other = source.replace("in.csv", "other.csv");
-    let (exit, _, text) = code(folder.path(), &format!("{other}{}", sink("")), &[]);
+    let (exit, _, text) = run_pipeline(folder.path(), &format!("{other}{}", sink("")), &[]);
     assert_eq!(exit, Some(2));
     assert!(
         text.contains("`path` of the stage `in` was \"in.csv\" and is \"other.csv\" now"),

@@ -1,5 +1,5 @@
-//! A record that takes the whole process down is found and refused, and the rest goes on. The test
-//! runs itself as the process that dies.
+//! Tests of a record that ends the process: it is isolated and rejected, and the other records are
+//! written. Each test starts its own executable as the process that ends.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -20,31 +20,32 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::common::stages::{Map, plan, schema, source, stage, transform};
 
-/// Names the folder of the process that dies, and how it dies.
+/// The variable with the folder of the child process.
 const FOLDER: &str = "LATENTFLOW_TEST_FOLDER";
-const DEATH: &str = "LATENTFLOW_TEST_DEATH";
+/// The variable with the way in which the child process ends: `abort` or `kill`.
+const END: &str = "LATENTFLOW_TEST_END";
 
-/// The record that no process survives, of so many.
-const CULPRIT: u64 = 37;
+/// The row of the record that ends the process.
+const POISON_ROW: u64 = 37;
 const RECORDS: u64 = 200;
 
-/// What the process that dies does; nothing in the test's own process.
+/// The body of the child process; does nothing if the variable is not set.
 #[test]
-fn the_process_that_dies() {
+fn child_process() {
     let Some(folder) = std::env::var_os(FOLDER) else {
         return;
     };
     let folder = Path::new(&folder);
-    let aborts = std::env::var(DEATH).unwrap() == "abort";
-    let dies = Map::new(move |batch, _| {
+    let aborts = std::env::var(END).unwrap() == "abort";
+    let crashes = Map::new(move |batch, _| {
         let rows = batch
             .records
             .column(1)
             .as_primitive::<UInt64Type>()
             .values();
-        if rows.contains(&CULPRIT) && aborts {
+        if rows.contains(&POISON_ROW) && aborts {
             std::process::abort();
-        } else if rows.contains(&CULPRIT) {
+        } else if rows.contains(&POISON_ROW) {
             Command::new("kill")
                 .args(["-9", &std::process::id().to_string()])
                 .status()
@@ -70,12 +71,12 @@ fn the_process_that_dies() {
     let mut plan = plan(
         vec![
             source("a", RECORDS, 16),
-            transform("dies", vec![0], dies),
+            transform("crashes", vec![0], crashes),
             out,
         ],
         2,
     );
-    let stages = ["a", "dies"].map(|name| (name.to_owned(), StageIdentity::default()));
+    let stages = ["a", "crashes"].map(|name| (name.to_owned(), StageIdentity::default()));
     let identity = OutputIdentity {
         stages: BTreeMap::from(stages),
         ..OutputIdentity::default()
@@ -94,16 +95,12 @@ fn the_process_that_dies() {
     assert!(matches!(outcome, RunOutcome::Finished), "{outcome:?}");
 }
 
-fn start(folder: &Path, death: &str) -> ExitStatus {
+fn start(folder: &Path, end: &str) -> ExitStatus {
     let mut child = Command::new(std::env::current_exe().unwrap());
     child
-        .args([
-            "--exact",
-            "crashing_record::the_process_that_dies",
-            "--nocapture",
-        ])
+        .args(["--exact", "crashing_record::child_process", "--nocapture"])
         .env(FOLDER, folder)
-        .env(DEATH, death);
+        .env(END, end);
     child
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
@@ -111,55 +108,55 @@ fn start(folder: &Path, death: &str) -> ExitStatus {
         .unwrap()
 }
 
-/// Rows of a dataset, ascending, and the words in a column of it.
-fn read(folder: &Path, words: &str) -> (Vec<u64>, Vec<String>) {
+/// The rows of a dataset in ascending order, and the values of the text column `column`.
+fn read(folder: &Path, column: &str) -> (Vec<u64>, Vec<String>) {
     let (mut rows, mut found) = (Vec::new(), Vec::new());
     let files = sink::data_files::data_files(&Location::from(folder)).unwrap();
     for file in files {
         let reader = ParquetRecordBatchReaderBuilder::try_new(file.open().unwrap()).unwrap();
         for batch in reader.build().unwrap().map(Result::unwrap) {
             rows.extend_from_slice(batch.column(1).as_primitive::<UInt64Type>().values());
-            let words = batch.column_by_name(words).unwrap().as_string::<i32>();
-            found.extend(words.iter().flatten().map(str::to_owned));
+            let values = batch.column_by_name(column).unwrap().as_string::<i32>();
+            found.extend(values.iter().flatten().map(str::to_owned));
         }
     }
     rows.sort_unstable();
     (rows, found)
 }
 
-/// How often a process must die before the culprit is known.
-fn deaths(death: &str) -> u32 {
+/// The number of processes that end before the record is rejected.
+fn count_crashes(end: &str) -> u32 {
     let folder = tempfile::tempdir().unwrap();
-    let mut deaths = 0;
-    while !start(folder.path(), death).success() {
-        deaths += 1;
-        assert!(deaths < 30, "the culprit is never found");
+    let mut crash_count = 0;
+    while !start(folder.path(), end).success() {
+        crash_count += 1;
+        assert!(crash_count < 30, "the record is not found");
     }
     let (rows, _) = read(&folder.path().join("out"), "source");
     assert_eq!(
         rows,
         (0..RECORDS)
-            .filter(|&row| row != CULPRIT)
+            .filter(|&row| row != POISON_ROW)
             .collect::<Vec<_>>()
     );
     assert_eq!(
         read(&folder.path().join("rejects"), "code"),
-        (vec![CULPRIT], vec!["crashed".to_owned()])
+        (vec![POISON_ROW], vec!["crashed".to_owned()])
     );
     assert!(
         !folder.path().join("state/attempts").exists(),
-        "an orderly end clears all suspicion"
+        "a successful run removes the notes of attempts"
     );
-    deaths
+    crash_count
 }
 
 #[test]
-fn a_record_that_aborts_the_process_is_found_after_three_starts() {
-    assert_eq!(deaths("abort"), 3);
+fn record_that_aborts_the_process_is_rejected_after_3_starts() {
+    assert_eq!(count_crashes("abort"), 3);
 }
 
 #[cfg(unix)]
 #[test]
-fn record_that_kills_the_process_is_found_after_20_kills_alone() {
-    assert_eq!(deaths("kill"), 22);
+fn record_that_kills_the_process_is_rejected_after_20_kills() {
+    assert_eq!(count_crashes("kill"), 22);
 }

@@ -1,5 +1,4 @@
-//! Data for training as people have it, declared and prepared, where `LATENTFLOW_TEST_DATA` names
-//! its folder.
+//! Tests of the preparation of real training data in the folder `LATENTFLOW_TEST_DATA`.
 
 use expect_test::{Expect, expect};
 use latentflow::data::{
@@ -10,7 +9,7 @@ use serde::Deserialize;
 
 use crate::common::test_data::test_data;
 
-/// The part of a training file that is about data.
+/// The tables of a training file that declare data.
 #[derive(Deserialize)]
 struct File {
     #[serde(default)]
@@ -18,7 +17,7 @@ struct File {
     data: DataSpec,
 }
 
-/// What comes of a declaration, twice: the second time nothing is read.
+/// Prepares declared data twice, the second time from the prepared files, and compares a summary.
 fn check(declared: &str, expected: Expect) {
     let Some(root) = test_data("") else { return };
     let folder = tempfile::tempdir().unwrap();
@@ -28,12 +27,12 @@ fn check(declared: &str, expected: Expect) {
     let first = prepare();
     let again = prepare();
     assert!(!first.reused && again.reused);
-    assert_eq!(tell(&first), tell(&again));
-    expected.assert_eq(&tell(&first));
+    assert_eq!(summarize(&first), summarize(&again));
+    expected.assert_eq(&summarize(&first));
 }
 
-fn tell(prepared: &PreparedDataset) -> String {
-    let lens = Subset::ALL.map(|part| prepared.subset(part).len());
+fn summarize(prepared: &PreparedDataset) -> String {
+    let lens = Subset::ALL.map(|subset| prepared.subset(subset).len());
     let mut text = format!(
         "{lens:?} shape {:?} labels {}\n",
         prepared.shape,
@@ -72,7 +71,7 @@ fn tell(prepared: &PreparedDataset) -> String {
 }
 
 #[test]
-fn images_of_an_idx_file() {
+fn idx_images_are_prepared() {
     let declared = r#"
         [input]
         type = "image"
@@ -97,7 +96,7 @@ fn images_of_an_idx_file() {
 }
 
 #[test]
-fn photographs_at_their_own_size() {
+fn images_of_original_size_are_prepared() {
     let declared = r#"
         [data]
         sources = [{ kind = "images", path = "images/bsds500_train" }]
@@ -115,7 +114,7 @@ fn photographs_at_their_own_size() {
 }
 
 #[test]
-fn images_in_a_folder_for_each_class() {
+fn images_in_folders_of_classes_are_prepared() {
     let declared = r#"
         [input]
         size = [32, 32]
@@ -137,7 +136,7 @@ fn images_in_a_folder_for_each_class() {
 }
 
 #[test]
-fn gray_images_of_one_size() {
+fn gray_images_of_one_size_are_prepared() {
     let declared = r#"
         [input]
         channels = "gray"
@@ -158,7 +157,7 @@ fn gray_images_of_one_size() {
 }
 
 #[test]
-fn an_archive_of_arrays_with_anomalies() {
+fn npz_archive_with_anomalies_is_prepared() {
     let declared = r#"
         [data]
         sources = [{ kind = "npz", path = "tabular/adbench/38_thyroid.npz" }]
@@ -179,7 +178,7 @@ fn an_archive_of_arrays_with_anomalies() {
 }
 
 #[test]
-fn text_with_words_among_its_columns() {
+fn csv_with_text_columns_is_prepared() {
     let declared = r#"
         [data]
         label = "attack"
@@ -216,7 +215,7 @@ fn text_with_words_among_its_columns() {
 }
 
 #[test]
-fn columns_of_figures_parted_by_spaces() {
+fn columns_aligned_by_spaces_are_prepared() {
     let declared = r#"
         [data]
         label = "column_1"

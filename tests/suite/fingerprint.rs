@@ -1,5 +1,5 @@
-//! Every option of every kind: its kind declares whether it changes rows, and the digest of outputs
-//! follows what it means.
+//! Tests of every option of every kind: the kind declares whether the option changes rows, and the
+//! digest of an output depends exactly on the values of those that do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -17,24 +17,25 @@ use latentflow::{config, source, transform};
 use parquet::arrow::ArrowWriter;
 use serde_json::{Map, Value, json};
 
-/// A stage under test, amid others; each change: an option, and a value for it, or for several of
-/// them.
+/// A stage under test with its upstream stages. Each change is an option and a value for it, with
+/// further options if the value requires them.
 struct Case {
     kind: &'static str,
-    /// The stages before it, which it takes records from under the name `before`, and its own
-    /// options.
+    /// The upstream stages; the stage under test reads from the one named `before`.
     before: Value,
+    /// The options of the stage under test.
     options: Value,
     changes: Vec<(&'static str, Value)>,
 }
 
-fn here(path: &str) -> String {
+/// A path in the repository.
+fn repository_path(path: &str) -> String {
     format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Input of some kind that is kept with the tests.
+/// The path of an input in the repository.
 fn input(below: &str) -> String {
-    here(&format!("tests/compat/v0/{below}"))
+    repository_path(&format!("tests/compat/v0/{below}"))
 }
 
 fn csv() -> Value {
@@ -45,20 +46,32 @@ fn photos() -> Value {
     json!({ "before": { "kind": "images", "path": input("images/in") } })
 }
 
-fn made() -> Value {
-    json!({ "before": { "kind": "synthetic", "content": "features", "records": 9, "width": 5, "layout": "columns" } })
+fn synthetic() -> Value {
+    json!({ "before": {
+        "kind": "synthetic",
+        "content": "features",
+        "records": 9,
+        "width": 5,
+        "layout": "columns",
+    } })
 }
 
-/// Images, and a copy of them that noise was added to.
+/// Images, and a copy of them with noise.
 fn pairs() -> Value {
     json!({
         "in": photos()["before"],
         "px": { "kind": "pixels", "inputs": ["in"], "size": [16, 16], "channels": "gray" },
-        "before": { "kind": "corrupt", "inputs": ["px"], "noise": "gaussian", "sigma": 5, "to": "noisy" },
+        "before": {
+            "kind": "corrupt",
+            "inputs": ["px"],
+            "noise": "gaussian",
+            "sigma": 5,
+            "to": "noisy",
+        },
     })
 }
 
-/// Feature records as the model `m` takes them, beside what the model makes of them.
+/// Feature records as the model `m` accepts them, with its reconstructions.
 fn decoded() -> Value {
     json!({
         "in": { "kind": "csv", "path": input("model/in") },
@@ -82,7 +95,7 @@ impl Case {
         }
     }
 
-    /// Who the only sink writes as, where the stage has these options beside its own.
+    /// The identity of the output of the only sink, with these additional options of the stage.
     fn identity(&self, more: &Value) -> Result<OutputIdentity, String> {
         let mut stages = self.before.as_object().cloned().unwrap_or_default();
         let mut stage = self.options.as_object().cloned().unwrap();
@@ -96,7 +109,7 @@ impl Case {
             stages.insert("end".into(), json!({ "kind": "discard", "inputs": ["it"] }));
         }
         let mut models = models();
-        // Opening them takes longer than all else.
+        // Only the used models are opened, since that takes most of the time.
         let used: Vec<&Value> = stages
             .values()
             .filter_map(|stage| stage.get("model"))
@@ -105,11 +118,12 @@ impl Case {
             .as_object_mut()
             .unwrap()
             .retain(|name, _| used.contains(&&Value::from(name.as_str())));
-        // A source without an end needs a place for its journal.
+        // An unbounded source requires a folder for its journal.
         identity(&json!({ "state": "state", "stages": stages, "models": models }))
     }
 
-    /// A stage that takes no records is no sink, whatever sinks bear its kind's name.
+    /// Whether the stage is a sink. A stage without inputs is a source, also if a sink has the same
+    /// kind name.
     fn is_sink(&self) -> bool {
         self.before != json!({}) && sink::KINDS.iter().any(|kind| kind.name == self.kind)
     }
@@ -119,14 +133,14 @@ impl Case {
     }
 }
 
-/// Two names of one model, and of one that takes images of any size.
+/// Two models, one of features and one of images of any size, each under two names.
 fn models() -> Value {
     let features = json!({ "path": input("model/models/m") });
-    let images = json!({ "path": here("models/photo-denoise-gray") });
+    let images = json!({ "path": repository_path("models/photo-denoise-gray") });
     json!({ "m": features, "same": features, "images": images, "same-images": images })
 }
 
-/// Who the only sink of a pipeline writes as.
+/// The identity of the output of the only sink of a pipeline.
 fn identity(pipeline: &Value) -> Result<OutputIdentity, String> {
     let text = toml::to_string(&without_nulls(pipeline)).unwrap();
     let read = config::parse(Path::new("p.toml"), &text, std::iter::empty(), &[])
@@ -143,8 +157,8 @@ fn identity(pipeline: &Value) -> Result<OutputIdentity, String> {
     Ok(sinks.next().unwrap())
 }
 
-/// Whether `now` goes on with what `before` wrote.
-fn goes_on(before: &OutputIdentity, now: &OutputIdentity) -> bool {
+/// Whether a run with the identity `now` may append to an output of `before`.
+fn continues(before: &OutputIdentity, now: &OutputIdentity) -> bool {
     let (mut history, mut now) = (OutputHistory::default(), now.clone());
     history.add(before, &Coverage::default());
     history.recognize(&mut now);
@@ -166,13 +180,13 @@ fn without_nulls(value: &Value) -> Value {
     }
 }
 
-/// What each kind declares of its options.
-fn all_declared() -> BTreeMap<&'static str, BTreeMap<String, OptionAttributes>> {
+/// The declared attributes of the options of each kind.
+fn declared_options() -> BTreeMap<&'static str, BTreeMap<String, OptionAttributes>> {
     let sources = source::KINDS.iter().map(|kind| (kind.name, kind.schema));
     let transforms = transform::KINDS.iter().map(|kind| (kind.name, kind.schema));
     let sinks = sink::KINDS.iter().map(|kind| (kind.name, kind.schema));
     // `parquet` and `images` are names of a source and of a sink.
-    let sinks = sinks.map(|(name, schema)| (in_role(name), schema));
+    let sinks = sinks.map(|(name, schema)| (sink_label(name), schema));
     sources
         .chain(transforms)
         .chain(sinks)
@@ -180,8 +194,8 @@ fn all_declared() -> BTreeMap<&'static str, BTreeMap<String, OptionAttributes>> 
         .collect()
 }
 
-/// The name of a sink here.
-fn in_role(name: &'static str) -> &'static str {
+/// The name of a sink in these tests, which differs from the name of a source of the same kind.
+fn sink_label(name: &'static str) -> &'static str {
     match name {
         "parquet" => "to parquet",
         "images" => "to images",
@@ -190,10 +204,10 @@ fn in_role(name: &'static str) -> &'static str {
 }
 
 impl Case {
-    /// The name of its kind here.
-    fn role(&self) -> &'static str {
+    /// The name of the kind in these tests.
+    fn label(&self) -> &'static str {
         if self.is_sink() {
-            in_role(self.kind)
+            sink_label(self.kind)
         } else {
             self.kind
         }
@@ -312,7 +326,7 @@ fn sources() -> Vec<Case> {
             at("replay/in/rejects"),
             [
                 other("csv/out/_latentflow/rejects"),
-                // Of several sources one must be chosen; here is one.
+                // `from` selects one of several sources; this dataset has one.
                 (
                     "from",
                     json!({ "path": input("images/out/table/_latentflow/rejects"), "from": "in" }),
@@ -324,7 +338,7 @@ fn sources() -> Vec<Case> {
     ]
 }
 
-fn sources_that_read_no_files() -> Vec<Case> {
+fn sources_without_files() -> Vec<Case> {
     let none = || json!({});
     let features = json!({ "content": "features", "records": 9 });
     let images = json!({ "content": "images", "records": 9 });
@@ -459,8 +473,11 @@ fn transforms() -> Vec<Case> {
     ]
 }
 
-fn transforms_of_images() -> Vec<Case> {
-    let gray = json!({ "before": { "kind": "pixels", "inputs": ["in"], "model": "images" }, "in": photos()["before"] });
+fn image_transforms() -> Vec<Case> {
+    let gray = json!({
+        "before": { "kind": "pixels", "inputs": ["in"], "model": "images" },
+        "in": photos()["before"],
+    });
     let mark = json!({ "noise": "watermark_text", "column": "pixels" });
     vec![
         Case::new(
@@ -552,7 +569,12 @@ fn transforms_of_images() -> Vec<Case> {
         Case::new(
             "score",
             decoded(),
-            json!({ "original": "features", "reconstruction": "back", "model": "m", "zscore": true }),
+            json!({
+                "original": "features",
+                "reconstruction": "back",
+                "model": "m",
+                "zscore": true,
+            }),
             [("model", json!({ "model": "same" }))],
         ),
     ]
@@ -587,20 +609,20 @@ fn sinks() -> Vec<Case> {
         ),
         Case::new(
             "stdout",
-            made(),
+            synthetic(),
             json!({}),
             [("columns", json!({ "columns": ["f0"] }))],
         ),
-        Case::new("discard", made(), json!({}), []),
+        Case::new("discard", synthetic(), json!({}), []),
     ]
 }
 
 fn cases() -> Vec<Case> {
     [
         sources(),
-        sources_that_read_no_files(),
+        sources_without_files(),
         transforms(),
-        transforms_of_images(),
+        image_transforms(),
         sinks(),
     ]
     .into_iter()
@@ -621,7 +643,7 @@ fn bytes(names: [&str; 2]) -> String {
             ArrowWriter::try_new(File::create(&unfinished).unwrap(), rows.schema(), None).unwrap();
         writer.write(&rows).unwrap();
         writer.close().unwrap();
-        // Tests run side by side.
+        // Tests run concurrently.
         std::fs::rename(unfinished, &path).unwrap();
     }
     path.to_string_lossy().into_owned()
@@ -629,11 +651,12 @@ fn bytes(names: [&str; 2]) -> String {
 
 #[test]
 fn every_option_declares_whether_it_changes_rows() {
-    for (kind, options) in all_declared() {
+    for (kind, options) in declared_options() {
         for (option, declared) in options {
             assert!(
                 declared.changes_rows.is_some(),
-                "`{option}` of `{kind}`: write #[schemars(extend(\"x-changes-rows\" = true))] beside it, or false"
+                "`{option}` of `{kind}`: add #[schemars(extend(\"x-changes-rows\" = true))] or \
+                 false to the field"
             );
         }
     }
@@ -644,17 +667,17 @@ fn every_option_has_a_change_in_the_cases() {
     let mut changed: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for case in cases() {
         changed
-            .entry(case.role())
+            .entry(case.label())
             .or_default()
             .extend(case.changes.iter().map(|(option, _)| *option));
     }
-    // Other builds refuse it.
+    // Builds without the feature `turbojpeg` refuse `draft`.
     changed.entry("pixels").or_default().insert("draft");
-    for (kind, options) in all_declared() {
-        let known: BTreeSet<&str> = options.keys().map(String::as_str).collect();
+    for (kind, options) in declared_options() {
+        let expected: BTreeSet<&str> = options.keys().map(String::as_str).collect();
         assert_eq!(
             changed.remove(kind).unwrap_or_default(),
-            known,
+            expected,
             "options of `{kind}`"
         );
     }
@@ -662,8 +685,8 @@ fn every_option_has_a_change_in_the_cases() {
 }
 
 #[test]
-fn options_that_change_rows_change_the_digest_and_no_others() {
-    let declared = all_declared();
+fn only_options_that_change_rows_change_the_digest() {
+    let declared = declared_options();
     for case in cases() {
         let base = case
             .digest(&json!({}))
@@ -672,50 +695,47 @@ fn options_that_change_rows_change_the_digest_and_no_others() {
             let changed = case
                 .digest(change)
                 .unwrap_or_else(|faults| panic!("{}: {change}: {faults}", case.kind));
-            let changes_rows = declared[case.role()][*option].changes_rows == Some(true);
+            let changes_rows = declared[case.label()][*option].changes_rows == Some(true);
             assert_eq!(
                 changed != base,
                 changes_rows,
                 "`{option}` of `{}`",
-                case.role()
+                case.label()
             );
         }
     }
 }
 
 #[test]
-fn defaults_that_are_spelled_out_change_no_digest() {
+fn explicit_defaults_do_not_change_the_digest() {
     for case in cases() {
         let base = case.identity(&json!({})).unwrap();
-        let understood = &base.stages["it"].options;
-        for (option, value) in understood {
-            let spelled = case.identity(&json!({ name_in_files(case.kind, option): value }));
-            let spelled = spelled
-                .unwrap_or_else(|faults| panic!("`{option}` of `{}`: {faults}", case.role()));
+        let resolved = &base.stages["it"].options;
+        for (option, value) in resolved {
+            let explicit = case.identity(&json!({ name_in_files(case.kind, option): value }));
+            let explicit = explicit
+                .unwrap_or_else(|faults| panic!("`{option}` of `{}`: {faults}", case.label()));
             assert_eq!(
-                spelled.digest,
+                explicit.digest,
                 base.digest,
-                "`{option}` of `{}` is spelled out as {value}",
-                case.role()
+                "`{option}` of `{}` is set to its default {value}",
+                case.label()
             );
         }
         let all = case
-            .identity(&Value::Object(current_options(
-                case.kind,
-                understood.clone(),
-            )))
+            .identity(&Value::Object(current_options(case.kind, resolved.clone())))
             .unwrap();
         assert_eq!(
             (&all.digest, &all.stages["it"].options),
-            (&base.digest, understood),
+            (&base.digest, resolved),
             "`{}`",
-            case.role()
+            case.label()
         );
     }
 }
 
 #[test]
-fn another_spelling_changes_no_digest() {
+fn equivalent_values_do_not_change_the_digest() {
     let digest = |kind: &str, options: Value| {
         let mut stage: Map<String, Value> = options.as_object().unwrap().clone();
         stage.insert("kind".into(), kind.into());
@@ -726,14 +746,14 @@ fn another_spelling_changes_no_digest() {
     };
     let path = |path: &str| digest("csv", json!({ "path": path }));
     let plain = path(&input("csv/in"));
-    for spelled in [
+    for explicit in [
         "csv/in/",
         "csv/in//",
         "csv//in",
         "./csv/./in/.",
         "csv/in/./",
     ] {
-        assert_eq!(path(&input(spelled)), plain, "{spelled}");
+        assert_eq!(path(&input(explicit)), plain, "{explicit}");
     }
     assert_ne!(path(&input("csv/in/b.csv")), plain);
     let amount = |value: Value| {
@@ -750,7 +770,7 @@ fn another_spelling_changes_no_digest() {
 }
 
 #[test]
-fn inferred_options_that_are_spelled_out_go_on_either_way() {
+fn explicit_and_inferred_options_are_compatible() {
     let csv_types =
         json!({ "types": { "id": "int", "a": "float", "b": "float", "word": "string" } });
     let of = |kind: &str, options: Value| {
@@ -770,10 +790,10 @@ fn inferred_options_that_are_spelled_out_go_on_either_way() {
             .collect();
         of("csv", Value::Object(options))
     };
-    let (inferred, spelled) = (with(&json!({})), with(&csv_types));
-    assert!(goes_on(&inferred, &spelled) && goes_on(&spelled, &inferred));
+    let (inferred, explicit) = (with(&json!({})), with(&csv_types));
+    assert!(continues(&inferred, &explicit) && continues(&explicit, &inferred));
     let other = with(&json!({ "types": { "id": "string" } }));
-    assert!(!goes_on(&inferred, &other) && !goes_on(&other, &inferred));
+    assert!(!continues(&inferred, &other) && !continues(&other, &inferred));
     let select = |options: Value| {
         Case::new("select", csv(), options, [])
             .identity(&json!({}))
@@ -782,25 +802,25 @@ fn inferred_options_that_are_spelled_out_go_on_either_way() {
     let columns =
         json!({ "columns": ["source", "row", "id", "b", "word"], "rename": { "b": "b" } });
     let (dropped, listed) = (select(json!({ "drop": ["a"] })), select(columns));
-    assert!(goes_on(&dropped, &listed) && goes_on(&listed, &dropped));
+    assert!(continues(&dropped, &listed) && continues(&listed, &dropped));
     let other = select(json!({ "drop": ["b"] }));
-    assert!(!goes_on(&dropped, &other) && !goes_on(&other, &listed));
+    assert!(!continues(&dropped, &other) && !continues(&other, &listed));
 }
 
 #[test]
-fn renamed_options_keep_their_former_names_in_digests() {
+fn renamed_options_have_their_former_names_in_digests() {
     let stage = json!({ "kind": "synthetic", "content": "features", "records": 9, "width": 5 });
     let last = json!({ "kind": "discard", "inputs": ["in"] });
     let found = identity(&json!({ "stages": { "in": stage, "out": last } })).unwrap();
-    let noted = Value::Object(found.stages["in"].options.clone());
+    let stored = Value::Object(found.stages["in"].options.clone());
     let defaults = json!({ "layout": "vector", "outliers": 0.0, "rank": 2, "seed": 0 });
     let mut expected = json!({ "of": "features", "records": 9, "width": 5 });
     expected
         .as_object_mut()
         .unwrap()
         .extend(defaults.as_object().unwrap().clone());
-    assert_eq!(noted, expected);
-    // As the version before wrote it into the footers of an output.
+    assert_eq!(stored, expected);
+    // The digest that the previous version wrote to the footers of an output.
     assert_eq!(
         found.stages["in"].digest,
         "sha256:0006fc5e2b142771541130e9f11d281e9d10d12560b38d52a858c4304b2024cc"
@@ -808,7 +828,7 @@ fn renamed_options_keep_their_former_names_in_digests() {
 }
 
 #[test]
-fn data_of_other_columns_changes_no_digest() {
+fn columns_of_the_data_do_not_change_the_digest() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.csv");
     let digest = |text: &str| {

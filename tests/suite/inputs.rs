@@ -1,4 +1,4 @@
-//! Files of input that grow, change, are damaged or passed over, as a user meets them.
+//! Tests of input files that grow, change, are damaged or are skipped.
 #![cfg(unix)]
 
 use std::fs::{self, File};
@@ -20,7 +20,7 @@ use crate::common::runs::{self, errors, latentflow};
 
 const SIGABRT: i32 = 6;
 
-/// From files of `in` to `out`; batches are small, and each becomes a file.
+/// A pipeline from files of `in` to `out` with small batches, each of which becomes a file.
 fn pipeline(kind: &str, more: &str) -> String {
     format!(
         "workers = 2\n[stages.in]\nkind = \"{kind}\"\npath = \"in\"\nbatch.records = 10\n{more}\n\
@@ -28,7 +28,7 @@ fn pipeline(kind: &str, more: &str) -> String {
     )
 }
 
-/// Writes a file, later than all that were written before it.
+/// Writes a file whose modification time is `clock` seconds after a fixed time.
 fn write(folder: &Path, name: &str, text: &str, clock: u64) {
     let path = folder.join("in").join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -42,14 +42,14 @@ fn write(folder: &Path, name: &str, text: &str, clock: u64) {
         .unwrap();
 }
 
-/// Numbers as CSV whose lines are long: of a file, no more than some batches are read ahead.
+/// Numbers as CSV with long lines, so that a run reads only a few batches of the file ahead.
 fn long_lines(numbers: std::ops::Range<u64>) -> String {
     numbers
         .map(|n| format!("{n},{}\n", "x".repeat(20_000)))
         .collect()
 }
 
-/// The numbers that lie in the output, sorted.
+/// The numbers of the output, sorted.
 fn numbers(folder: &Path) -> Vec<u64> {
     let records = outputs::records(&folder.join("out"), &["n"]);
     let mut numbers: Vec<u64> = outputs::ids(&records)
@@ -74,9 +74,9 @@ fn assert_code(output: &Output, code: i32) {
 }
 
 #[test]
-fn grown_file_gives_each_record_once_however_runs_are_killed() {
+fn records_of_a_growing_file_are_read_once_despite_kills() {
     if !cfg!(debug_assertions) {
-        eprintln!("skipped: only debug builds end where they are told to");
+        eprintln!("skipped: only debug builds have crash points");
         return;
     }
     for (step, passing) in [
@@ -89,7 +89,7 @@ fn grown_file_gives_each_record_once_however_runs_are_killed() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         fs::write(folder.join("p.toml"), pipeline("csv", "")).unwrap();
-        // A file beside it is read before it or after it.
+        // The other files are read before or after the growing one.
         write(folder, "a.csv", "n,t\n1000000,x\n", 0);
         let mut end = 0;
         for generation in 1..=3 {
@@ -131,15 +131,15 @@ fn grown_file_gives_each_record_once_however_runs_are_killed() {
 }
 
 #[test]
-fn changed_file_is_taken_with_a_warning_or_refused() {
+fn changed_file_is_read_with_a_warning_or_refused() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    let (new, refuse) = (
+    let (default, refuse) = (
         pipeline("ndjson", ""),
         pipeline("ndjson", "on_change = \"refuse\"\n"),
     );
     write(folder, "a.ndjson", "{\"n\": 1}\n{\"n\": 2}\n", 0);
-    assert_code(&runs::run(folder, &new, &[]).0, 0);
+    assert_code(&runs::run(folder, &default, &[]).0, 0);
     write(
         folder,
         "a.ndjson",
@@ -167,7 +167,7 @@ fn changed_file_is_taken_with_a_warning_or_refused() {
             errors(&output)
         );
     }
-    let (output, summary) = runs::run(folder, &new, &[]);
+    let (output, summary) = runs::run(folder, &default, &[]);
     assert_code(&output, 0);
     assert!(
         errors(&output).contains("its earlier rows stay in the output"),
@@ -179,7 +179,7 @@ fn changed_file_is_taken_with_a_warning_or_refused() {
 }
 
 #[test]
-fn reset_forgets_what_was_read() {
+fn reset_removes_the_file_checkpoints() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     write(folder, "a.csv", "n\n1\n2\n", 0);
@@ -197,7 +197,7 @@ fn reset_forgets_what_was_read() {
     assert_eq!(numbers(folder), [1, 2, 3]);
 }
 
-/// Writes a table in row groups of 1,000 rows, of which the second is damaged.
+/// Writes a table with row groups of 1,000 rows, the second of which is damaged.
 fn damaged_table(folder: &Path, rows: i64) {
     fs::create_dir_all(folder.join("in")).unwrap();
     let path = folder.join("in/a.parquet");
@@ -261,7 +261,7 @@ fn run_ends_once_damaged_row_groups_exceed_the_share() {
 }
 
 #[test]
-fn files_that_are_passed_over_are_counted_by_check_and_run() {
+fn skipped_files_are_counted_by_check_and_run() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     for name in ["a.pgm", "_DSC1.PGM"] {
@@ -278,34 +278,39 @@ fn files_that_are_passed_over_are_counted_by_check_and_run() {
         write(folder, name, "x", 0);
     }
     symlink("a.pgm", folder.join("in/link.pgm")).unwrap();
-    let expected = "2 .heic, 1 .mov, 1 hidden (`.` begins a name), 2 not data by custom (`_` begins a name), \
-         1 symbolic links (follow_links = true takes what they lead to)";
+    let expected = "2 .heic, 1 .mov, 1 hidden (a name begins with `.`), \
+         2 not data by convention (a name begins with `_`), \
+         1 symbolic links (follow_links = true follows them)";
     let (output, summary) = runs::run(folder, &pipeline("images", ""), &[]);
     assert_code(&output, 0);
     assert_eq!(summary["records"], 2);
-    let counts = json!({ "extensions": { ".heic": 2, ".mov": 1 }, "hidden": 1, "underscore": 2, "links": 1 });
+    let counts = json!({
+        "extensions": { ".heic": 2, ".mov": 1 },
+        "hidden": 1,
+        "underscore": 2,
+        "links": 1,
+    });
     assert_eq!(stage(&summary, "in")["passed_over"], counts);
     assert!(
-        errors(&output).contains(&format!("in passes over {expected}")),
+        errors(&output).contains(&format!(
+            "the source skips files stage=\"in\" skipped={expected}"
+        )),
         "{}",
         errors(&output)
     );
     let output = latentflow(folder, &["check", "p.toml"]).output().unwrap();
     let plan = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        plan.contains(&format!("  passes over {expected}\n")),
-        "{plan}"
-    );
+    assert!(plan.contains(&format!("  skips {expected}\n")), "{plan}");
     let table = latentflow(folder, &["run", "p.toml"]).output().unwrap();
     assert!(
-        errors(&table).contains(&format!("passed over by in: {expected}\n")),
+        errors(&table).contains(&format!("skipped by in: {expected}\n")),
         "{}",
         errors(&table)
     );
 }
 
 #[test]
-fn relatives_of_jpeg_png_and_bmp_are_images_by_their_first_frame() {
+fn variants_of_jpeg_png_and_bmp_are_read_by_first_frame() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     fs::create_dir_all(folder.join("in")).unwrap();
@@ -328,7 +333,8 @@ fn relatives_of_jpeg_png_and_bmp_are_images_by_their_first_frame() {
     writer.write_image_data(&[10; 4]).unwrap();
     writer.write_image_data(&[200; 4]).unwrap();
     writer.finish().unwrap();
-    let pixels = "[stages.px]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [2, 2]\nchannels = \"gray\"\nrange = [0, 255]\n";
+    let pixels = "[stages.px]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [2, 2]\n\
+                  channels = \"gray\"\nrange = [0, 255]\n";
     let text = pipeline("images", "").replace("inputs = [\"in\"]", "inputs = [\"px\"]") + pixels;
     let (output, summary) = runs::run(folder, &text, &[]);
     assert_code(&output, 0);
@@ -358,7 +364,7 @@ fn relatives_of_jpeg_png_and_bmp_are_images_by_their_first_frame() {
 }
 
 #[test]
-fn shard_that_was_touched_is_known_and_a_changed_one_is_new() {
+fn touched_shard_is_not_read_again_but_a_changed_one_is() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     fs::create_dir_all(folder.join("in")).unwrap();
@@ -384,17 +390,17 @@ fn shard_that_was_touched_is_known_and_a_changed_one_is_new() {
             .unwrap();
     };
     let text = pipeline("tar", "");
-    let run = |new: u64| {
+    let assert_read = |records: u64| {
         let (output, summary) = runs::run(folder, &text, &[]);
         assert_code(&output, 0);
-        assert_eq!(summary["records"], new, "{}", errors(&output));
+        assert_eq!(summary["records"], records, "{}", errors(&output));
     };
     shard(&[1, 2, 3]);
-    run(3);
+    assert_read(3);
     touch(1000);
-    run(0);
+    assert_read(0);
     shard(&[1, 2, 3, 4]);
-    run(4);
+    assert_read(4);
     let (output, _) = runs::run(folder, &pipeline("tar", "on_change = \"refuse\"\n"), &[]);
     assert_code(&output, 0);
     shard(&[5, 2, 3, 4]);
@@ -408,7 +414,7 @@ fn shard_that_was_touched_is_known_and_a_changed_one_is_new() {
 }
 
 #[test]
-fn listed_image_that_was_gone_is_read_when_it_is_back() {
+fn missing_listed_image_is_read_once_it_returns() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     fs::write(folder.join("p.toml"), pipeline("images", "")).unwrap();
@@ -431,14 +437,14 @@ fn listed_image_that_was_gone_is_read_when_it_is_back() {
     assert_eq!(run(&[]), (0, 2));
     assert_eq!(run(&[]), (0, 0));
     fs::rename(folder.join("away"), folder.join("in/b")).unwrap();
-    assert_eq!(run(&[]), (2, 0), "they were never read");
+    assert_eq!(run(&[]), (2, 0), "the restored images are read");
     assert_eq!(run(&[]), (0, 0));
     let records = outputs::records(&folder.join("out"), &["source"]);
     assert_eq!(records.len(), 3, "{records:?}");
 }
 
 #[test]
-fn sink_whose_files_are_input_is_refused() {
+fn sink_whose_files_would_be_input_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     fs::create_dir_all(folder.join("in/sub")).unwrap();
@@ -451,7 +457,8 @@ fn sink_whose_files_are_input_is_refused() {
     let check = |source: &str, sink: &str, rejects: &str| {
         let text = format!(
             "[stages.in]\nkind = \"parquet\"\npath = \"{source}\"\n\
-             [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"{sink}\"\n[rejects]\npath = \"{rejects}\"\n"
+             [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"{sink}\"\n[rejects]\n\
+             path = \"{rejects}\"\n"
         );
         fs::write(folder.join("p.toml"), text).unwrap();
         let output = latentflow(folder, &["check", "p.toml"]).output().unwrap();
@@ -465,7 +472,7 @@ fn sink_whose_files_are_input_is_refused() {
     ] {
         let (code, text) = check(source, sink, "rejects");
         assert!(
-            code == 2 && text.contains("lies in the folder that the source `in` reads"),
+            code == 2 && text.contains("is in the folder that the source `in` reads"),
             "{source}, {sink}: {text}"
         );
     }

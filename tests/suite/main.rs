@@ -1,4 +1,4 @@
-//! Tests of the library and of whole runs that end by themselves.
+//! Tests of the library and of bounded runs.
 #![allow(clippy::unwrap_used)]
 
 mod arrays;

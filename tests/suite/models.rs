@@ -1,5 +1,4 @@
-//! Models as people have them: those that ship, and small ones by others where
-//! `LATENTFLOW_TEST_DATA` names their folder.
+//! Tests of the shipped models, and of third-party models in the folder `LATENTFLOW_TEST_DATA`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +16,7 @@ fn init() -> RuntimeSpec {
 }
 
 #[test]
-fn the_models_that_ship_are_what_their_cards_say() {
+fn shipped_models_match_their_cards() {
     let runtime = init();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
     let folders = std::fs::read_dir(folder)
@@ -67,7 +66,7 @@ fn the_models_that_ship_are_what_their_cards_say() {
     }
 }
 
-/// What `inspect` says of a model by others: the text from its inputs on.
+/// Compares the output of `inspect` for a third-party model, without digests.
 fn check(folder: &Path, file: &str, expected: Expect) {
     let description = describe(&folder.join(file), &init()).unwrap();
     let text = description.to_string();
@@ -86,7 +85,7 @@ fn check(folder: &Path, file: &str, expected: Expect) {
 }
 
 #[test]
-fn models_by_others_are_described_and_where_they_can_be_run_it_is_said_how() {
+fn third_party_models_are_described_with_their_use() {
     let Some(folder) = test_data("onnx") else {
         return;
     };
@@ -98,7 +97,7 @@ fn models_by_others_are_described_and_where_they_can_be_run_it_is_said_how() {
               producer   pytorch 2.10.0+cu128
               input      `sensor_input` float32 [batch_size, 10]
               output     `reconstruction` float32 [batch_size, 10]
-            in a pipeline: turns vectors of 10 features into the same shape: a denoiser, or an autoencoder in one piece
+            in a pipeline: maps vectors of 10 features to the same shape: a denoiser, or an autoencoder in one file
         "#]],
     );
     check(
@@ -109,7 +108,7 @@ fn models_by_others_are_described_and_where_they_can_be_run_it_is_said_how() {
               producer   tf2onnx 1.14.0 8f8d49
               input      `input` float32 [unk__135, 30, 7]
               output     `dense` float32 [unk__136, 100]
-            in a pipeline: turns tensors of shape [30, 7] into 100 values
+            in a pipeline: maps tensors of shape [30, 7] to 100 values
         "#]],
     );
     check(
@@ -120,7 +119,7 @@ fn models_by_others_are_described_and_where_they_can_be_run_it_is_said_how() {
               producer   tflite2onnx
               input      `input_1` float32 [1, 3, 32, 32]
               output     `Identity` float32 [1, 10]
-            in a pipeline: turns rgb images of 32x32 into 10 values
+            in a pipeline: maps rgb images of 32x32 to 10 values
         "#]],
     );
     check(
@@ -129,7 +128,7 @@ fn models_by_others_are_described_and_where_they_can_be_run_it_is_said_how() {
         expect![[r#"
               format     IR 6, opset 11
               producer   tflite2onnx
-              ONNX Runtime refuses it: This is an invalid model. Type Error: Type 'tensor(int8)' of input parameter (functional_1/conv2d/Conv2D) of operator (Conv) in node (TFLITE2ONNX_FAF_functional_1/activation/Relu;functional_1/batch_normalization/FusedBatchNormV3;functional_1/conv2d/BiasAdd/ReadVariableOp/resource;functional_1/conv2d/BiasAdd;functional_1/conv2d_4/Conv2D;functional_1/conv2d/Conv2D1) is invalid.
+              ONNX Runtime cannot load it: This is an invalid model. Type Error: Type 'tensor(int8)' of input parameter (functional_1/conv2d/Conv2D) of operator (Conv) in node (TFLITE2ONNX_FAF_functional_1/activation/Relu;functional_1/batch_normalization/FusedBatchNormV3;functional_1/conv2d/BiasAdd/ReadVariableOp/resource;functional_1/conv2d/BiasAdd;functional_1/conv2d_4/Conv2D;functional_1/conv2d/Conv2D1) is invalid.
             in a pipeline: cannot run as a stage
         "#]],
     );
@@ -141,7 +140,7 @@ fn models_by_others_are_described_and_where_they_can_be_run_it_is_said_how() {
               producer   CNTK 2.5.1
               input      `Input3` float32 [1, 1, 28, 28]
               output     `Plus214_Output_0` float32 [1, 10]
-            in a pipeline: turns gray images of 28x28 into 10 values
+            in a pipeline: maps gray images of 28x28 to 10 values
         "#]],
     );
     check(
@@ -152,7 +151,7 @@ fn models_by_others_are_described_and_where_they_can_be_run_it_is_said_how() {
               producer   onnx-caffe2
               input      `data_0` float32 [1, 3, 224, 224]
               output     `softmaxout_1` float32 [1, 1000, 1, 1]
-            in a pipeline: turns rgb images of 224x224 into tensors of shape [1000, 1, 1]
+            in a pipeline: maps rgb images of 224x224 to tensors of shape [1000, 1, 1]
         "#]],
     );
     check(
@@ -163,7 +162,7 @@ fn models_by_others_are_described_and_where_they_can_be_run_it_is_said_how() {
               producer   tf2onnx 1.7.2
               input      `up_sampling2d_input:0` float32 [unk__31, unk__32, unk__33, 3]
               output     `Identity:0` float32 [unk__34, unk__35, unk__36, 3]
-            in a pipeline: takes rgb images of any size
+            in a pipeline: accepts rgb images of any size
         "#]],
     );
     check(
@@ -180,14 +179,14 @@ fn models_by_others_are_described_and_where_they_can_be_run_it_is_said_how() {
               output     `conv_cache_out` float32 [2, 1, 16, 16, 33]
               output     `tra_cache_out` float32 [2, 3, 1, 1, 16]
               output     `inter_cache_out` float32 [2, 1, 33, 16]
-            in a pipeline: cannot run as a stage: Xiaobin-Rong__gtcrn/gtcrn_simple.onnx: takes 4 inputs, but a stage feeds one: `mix` float32 [1, 257, 1, 2], `conv_cache` float32 [2, 1, 16, 16, 33], `tra_cache` float32 [2, 3, 1, 1, 16], `inter_cache` float32 [2, 1, 33, 16]
+            in a pipeline: cannot run as a stage: Xiaobin-Rong__gtcrn/gtcrn_simple.onnx: has 4 inputs, but a stage supplies only one: `mix` float32 [1, 257, 1, 2], `conv_cache` float32 [2, 1, 16, 16, 33], `tra_cache` float32 [2, 3, 1, 1, 16], `inter_cache` float32 [2, 1, 33, 16]
         "#]],
     );
 }
 
-/// Zeros go through a model by others as a stage would send them.
+/// Runs zeros through third-party models as a stage does.
 #[test]
-fn models_by_others_run_on_batches_longer_than_they_fix() {
+fn third_party_models_run_on_batches_above_their_fixed_size() {
     let Some(folder) = test_data("onnx") else {
         return;
     };
@@ -200,15 +199,18 @@ fn models_by_others_run_on_batches_longer_than_they_fix() {
         let model = Model::open("other", &spec, &runtime, &Arc::new(Metrics::new())).unwrap();
         let mut out = Vec::new();
         let records = vec![0.0; 3 * shape.iter().product::<usize>()];
-        let given = model
+        let output_shape = model
             .chain(ModelPath::Whole)
             .unwrap()
             .run(&records, shape, &mut out)
             .unwrap();
-        assert_eq!(out.len(), 3 * given.iter().product::<usize>());
+        assert_eq!(out.len(), 3 * output_shape.iter().product::<usize>());
         assert!(out.iter().all(|value| value.is_finite()));
-        assert_eq!(model.output_shape(ModelPath::Whole, shape).unwrap(), given);
-        given
+        assert_eq!(
+            model.output_shape(ModelPath::Whole, shape).unwrap(),
+            output_shape
+        );
+        output_shape
     };
     assert_eq!(
         run("sehtasham__edge-ai-inference/autoencoder.onnx", &[10]),

@@ -1,5 +1,4 @@
-//! Image files that a run writes: one for each record, whatever the names, the commits, the kills
-//! and the runs before.
+//! Tests of the sink `images`: one file for each record, for equal names, crashes and resumed runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -15,7 +14,7 @@ use serde_json::Value;
 use crate::common::outputs::files;
 use crate::common::runs::{errors, latentflow, run};
 
-/// An image of one color, which no other number has.
+/// An image of one color that is unique to the number.
 fn image(number: u32) -> Vec<u8> {
     let [_, red, green, blue] = number.to_be_bytes();
     let mut bytes = std::io::Cursor::new(Vec::new());
@@ -33,18 +32,18 @@ fn write_images(folder: &Path, names: impl Iterator<Item = String>, first: u32) 
     }
 }
 
-fn done(folder: &Path, pipeline: &str, arguments: &[&str]) -> Value {
+fn run_to_end(folder: &Path, pipeline: &str, arguments: &[&str]) -> Value {
     let (output, summary) = run(folder, pipeline, arguments);
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     summary
 }
 
-/// Files by name.
+/// The contents of files by name.
 fn pictures(folder: &Path) -> BTreeMap<String, Box<[u8]>> {
     files(folder).into_iter().collect()
 }
 
-fn different(pictures: &BTreeMap<String, Box<[u8]>>) -> usize {
+fn count_different(pictures: &BTreeMap<String, Box<[u8]>>) -> usize {
     pictures.values().collect::<BTreeSet<_>>().len()
 }
 
@@ -55,7 +54,7 @@ fn pipeline(sources: &str, inputs: &str, out: &str) -> String {
     )
 }
 
-/// 300 images, and 40 of the same names from another folder.
+/// A pipeline from a folder of 300 images and one of 40 with equal stems.
 fn two_folders(folder: &Path, records: u32, out: &str) -> String {
     if !folder.join("a").exists() {
         write_images(
@@ -71,7 +70,8 @@ fn two_folders(folder: &Path, records: u32, out: &str) -> String {
     }
     let source = |name: &str| {
         format!(
-            "[stages.{name}]\nkind = \"images\"\npath = \"{name}\"\nbatch = {{ records = {records} }}\n"
+            "[stages.{name}]\nkind = \"images\"\npath = \"{name}\"\n\
+             batch = {{ records = {records} }}\n"
         )
     };
     pipeline(
@@ -82,34 +82,34 @@ fn two_folders(folder: &Path, records: u32, out: &str) -> String {
 }
 
 #[test]
-fn two_sources_of_the_same_names_have_a_file_for_each_record() {
+fn sources_with_equal_names_write_a_file_for_each_record() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
-    done(root, &two_folders(root, 32, "calm"), &["--workers", "1"]);
+    run_to_end(root, &two_folders(root, 32, "calm"), &["--workers", "1"]);
     let calm = pictures(&root.join("calm"));
-    assert_eq!((calm.len(), different(&calm)), (340, 340));
+    assert_eq!((calm.len(), count_different(&calm)), (340, 340));
     let first = image::load_from_memory(&calm["00000.png"])
         .unwrap()
         .to_rgb8();
     assert_eq!(
         first.get_pixel(0, 0),
         &Rgb([0, 0, 0]),
-        "the first source keeps the plain names"
+        "the first source has the unchanged names"
     );
-    done(root, &two_folders(root, 7, "other"), &["--workers", "3"]);
+    run_to_end(root, &two_folders(root, 7, "other"), &["--workers", "3"]);
     assert!(
         pictures(&root.join("other")) == calm,
-        "batches and workers change names"
+        "the names depend on batches and workers"
     );
     for limit in ["100", "205", "10", "1000"] {
-        done(root, &two_folders(root, 32, "parts"), &["--limit", limit]);
+        run_to_end(root, &two_folders(root, 32, "parts"), &["--limit", limit]);
     }
     assert!(
         pictures(&root.join("parts")) == calm,
-        "runs that go on change names"
+        "the names depend on resumed runs"
     );
     assert_eq!(
-        done(root, &two_folders(root, 32, "parts"), &[])["records"],
+        run_to_end(root, &two_folders(root, 32, "parts"), &[])["records"],
         0
     );
 }
@@ -119,12 +119,12 @@ fn two_sources_of_the_same_names_have_a_file_for_each_record() {
 fn equal_names_survive_a_crash_at_each_step() {
     use std::os::unix::process::ExitStatusExt as _;
     if !cfg!(debug_assertions) {
-        eprintln!("skipped: only debug builds end where they are told to");
+        eprintln!("skipped: only debug builds have crash points");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
-    done(root, &two_folders(root, 32, "calm"), &[]);
+    run_to_end(root, &two_folders(root, 32, "calm"), &[]);
     let calm = pictures(&root.join("calm"));
     for (step, passing) in [
         ("picture-named", 290),
@@ -142,16 +142,16 @@ fn equal_names_survive_a_crash_at_each_step() {
         assert_eq!(
             output.status.signal(),
             Some(6),
-            "`{step}` is not passed {passing} times: {}",
+            "the crash point `{step}` is not reached {passing} times: {}",
             errors(&output)
         );
-        done(root, &two_folders(root, 32, &out), &[]);
+        run_to_end(root, &two_folders(root, 32, &out), &[]);
         assert!(pictures(&root.join(&out)) == calm, "{step} {passing}");
     }
 }
 
 #[test]
-fn shards_with_members_of_equal_names_lose_none() {
+fn shard_members_with_equal_names_are_all_written() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     fs::create_dir(root.join("in")).unwrap();
@@ -170,16 +170,16 @@ fn shards_with_members_of_equal_names_lose_none() {
     }
     let source = "[stages.in]\nkind = \"tar\"\npath = \"in\"\n";
     let named = pipeline(source, "\"in\"", "out") + "name = \"{stem}.{ext}\"\n";
-    done(root, &named, &[]);
+    run_to_end(root, &named, &[]);
     let found = pictures(&root.join("out"));
-    assert_eq!((found.len(), different(&found)), (9, 9));
+    assert_eq!((found.len(), count_different(&found)), (9, 9));
     assert!(found.contains_key("x.png"), "{:?}", found.keys());
-    done(root, &pipeline(source, "\"in\"", "plain"), &[]);
-    assert_eq!(different(&pictures(&root.join("plain"))), 9);
+    run_to_end(root, &pipeline(source, "\"in\"", "plain"), &[]);
+    assert_eq!(count_different(&pictures(&root.join("plain"))), 9);
 }
 
 #[test]
-fn a_source_column_of_the_data_with_equal_values_loses_none() {
+fn records_with_equal_values_of_source_are_all_written() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     let images: Vec<Vec<u8>> = (0..30).map(image).collect();
@@ -207,10 +207,10 @@ fn a_source_column_of_the_data_with_equal_values_loses_none() {
     writer.close().unwrap();
     let source =
         "[stages.in]\nkind = \"parquet\"\npath = \"in.parquet\"\nbatch = { records = 4 }\n";
-    done(root, &pipeline(source, "\"in\"", "out"), &[]);
+    run_to_end(root, &pipeline(source, "\"in\"", "out"), &[]);
     let found = pictures(&root.join("out"));
-    assert_eq!((found.len(), different(&found)), (30, 30));
-    done(
+    assert_eq!((found.len(), count_different(&found)), (30, 30));
+    run_to_end(
         root,
         &pipeline(source, "\"in\"", "again"),
         &["--workers", "2"],
@@ -219,7 +219,7 @@ fn a_source_column_of_the_data_with_equal_values_loses_none() {
 }
 
 #[test]
-fn a_sink_in_the_folder_of_its_source_is_refused() {
+fn sink_in_the_folder_of_its_source_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     write_images(&root.join("in/d"), ["x.png".to_owned()].into_iter(), 0);
@@ -256,12 +256,11 @@ fn a_sink_in_the_folder_of_its_source_is_refused() {
 }
 
 #[test]
-fn pictures_appear_while_a_run_is_at_work() {
+fn image_files_appear_during_an_unbounded_run() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     write_images(&root.join("in"), (0..5).map(|n| format!("{n}.png")), 0);
-    // A source without an end and a commit that is far away: only the sink's own pace brings the
-    // files.
+    // The source is unbounded and `commit.age` is long, so the commit comes from the sink itself.
     let source =
         "commit.age = \"1h\"\n[stages.in]\nkind = \"images\"\npath = \"in\"\nwatch = true\n";
     fs::write(root.join("p.toml"), pipeline(source, "\"in\"", "out")).unwrap();
@@ -269,7 +268,7 @@ fn pictures_appear_while_a_run_is_at_work() {
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let shown = || {
+    let count_files = || {
         pictures(&root.join("out"))
             .keys()
             .filter(|name| !name.contains(".latentflow-"))
@@ -277,9 +276,9 @@ fn pictures_appear_while_a_run_is_at_work() {
     };
     let appeared = (0..600).any(|_| {
         std::thread::sleep(Duration::from_millis(100));
-        shown() == 5
+        count_files() == 5
     });
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(appeared, "{} of 5 files", shown());
+    assert!(appeared, "{} of 5 files", count_files());
 }

@@ -1,5 +1,5 @@
-//! The commit protocol against a plain model: whatever the graph and whenever the process dies,
-//! each sink, and the rejects, end up with each record that is theirs, once.
+//! A property test of the commit protocol against a plain model: for random graphs and crashes,
+//! each sink and the rejects end up with each of their records once.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -22,31 +22,34 @@ use proptest::prelude::*;
 
 use crate::common::stages::{Map, plan, source, stage, transform};
 
-/// What a process that may die shares with its sinks.
+/// The state that a simulated process shares with its sinks.
 #[derive(Default)]
-struct Life {
+struct ProcessState {
     steps: u64,
-    dies_at: Option<u64>,
+    crashes_at: Option<u64>,
 }
 
-impl Life {
-    /// One step further: an error from the moment of death on.
+impl ProcessState {
+    /// Counts a step; returns an error from the crash on.
     fn step(&mut self) -> Result<(), StageError> {
         self.steps += 1;
-        match self.dies_at {
-            Some(at) if self.steps > at => Err(StageError::Other("dead".to_owned())),
+        match self.crashes_at {
+            Some(at) if self.steps > at => {
+                Err(StageError::Other("the process has crashed".to_owned()))
+            }
             _ => Ok(()),
         }
     }
 }
 
-/// A record as it was kept: the stage that refused it (empty for a sink's), its source and its row.
-type Kept = (String, String, u64);
+/// A stored record: the stage that rejected it (empty in the output of a sink), its source and its
+/// row.
+type StoredRecord = (String, String, u64);
 
-/// Who wrote a file, which source rows it stands for, and its records.
-type File = (OutputIdentity, Coverage, Vec<Kept>);
+/// The identity of the writer of a file, the source rows that it covers, and its records.
+type File = (OutputIdentity, Coverage, Vec<StoredRecord>);
 
-/// A sink's files, which outlive the process.
+/// The files of a sink, which remain after a crash.
 #[derive(Clone, Default)]
 struct Disk {
     files: Arc<Mutex<Vec<File>>>,
@@ -54,9 +57,9 @@ struct Disk {
 
 struct DiskSink {
     disk: Disk,
-    life: Arc<Mutex<Life>>,
-    /// Batches after which it commits on its own.
-    pace: usize,
+    process: Arc<Mutex<ProcessState>>,
+    /// Number of batches after which the sink commits.
+    commit_interval: usize,
 }
 
 impl Sink for DiskSink {
@@ -91,17 +94,17 @@ struct DiskWriter {
     sink: DiskSink,
     identity: OutputIdentity,
     coverage: Coverage,
-    rows: Vec<Kept>,
+    rows: Vec<StoredRecord>,
     batches: usize,
 }
 
 impl SinkWriter for DiskWriter {
     fn write(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
-        self.sink.life.lock().unwrap().step()?;
-        self.rows.extend(kept(&batch.records));
+        self.sink.process.lock().unwrap().step()?;
+        self.rows.extend(stored_records(&batch.records));
         self.coverage.insert(&batch.provenance);
         self.batches += 1;
-        if !self.batches.is_multiple_of(self.sink.pace) {
+        if !self.batches.is_multiple_of(self.sink.commit_interval) {
             return Ok(CommitProgress::Nothing);
         }
         self.commit()?;
@@ -109,16 +112,16 @@ impl SinkWriter for DiskWriter {
     }
 
     fn commit(&mut self) -> Result<(), StageError> {
-        // Death before the file has its name, and death after: nobody is told of the second either.
-        let mut life = self.sink.life.lock().unwrap();
-        life.step()?;
+        // A crash before the rename and one after it: neither reports the commit.
+        let mut process = self.sink.process.lock().unwrap();
+        process.step()?;
         let file = (
             self.identity.clone(),
             std::mem::take(&mut self.coverage),
             std::mem::take(&mut self.rows),
         );
         self.sink.disk.files.lock().unwrap().push(file);
-        life.step()
+        process.step()
     }
 
     fn stats(&self) -> CommitStats {
@@ -126,7 +129,7 @@ impl SinkWriter for DiskWriter {
     }
 }
 
-fn kept(records: &RecordBatch) -> Vec<Kept> {
+fn stored_records(records: &RecordBatch) -> Vec<StoredRecord> {
     let source = records.column(0).as_string::<i32>();
     let row = records.column(1).as_primitive::<UInt64Type>();
     let stage = records
@@ -138,16 +141,16 @@ fn kept(records: &RecordBatch) -> Vec<Kept> {
         .collect()
 }
 
-/// What a transform does with a row: refuses one in so many, drops one in so many.
+/// A transform that rejects every `rejects`-th row and drops every `drops`-th.
 #[derive(Debug, Clone, Copy)]
 struct Sieve {
-    refuses: u64,
+    rejects: u64,
     drops: u64,
 }
 
 impl Sieve {
-    fn refuses(self, row: u64) -> bool {
-        row % self.refuses == self.refuses - 1
+    fn rejects(self, row: u64) -> bool {
+        row % self.rejects == self.rejects - 1
     }
 
     fn drops(self, row: u64) -> bool {
@@ -165,13 +168,13 @@ impl Sieve {
             for (&row, &ordinal) in rows
                 .iter()
                 .zip(&batch.row_ordinals)
-                .filter(|(row, _)| self.refuses(**row))
+                .filter(|(row, _)| self.rejects(**row))
             {
-                rejects.push(ordinal, RejectCode::Model, format!("refused {row}"));
+                rejects.push(ordinal, RejectCode::Model, format!("rejected row {row}"));
             }
             let keep: BooleanArray = rows
                 .iter()
-                .map(|&row| Some(!self.refuses(row) && !self.drops(row)))
+                .map(|&row| Some(!self.rejects(row) && !self.drops(row)))
                 .collect();
             Ok(batch.filter(&keep)?)
         })
@@ -180,40 +183,42 @@ impl Sieve {
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// A graph: sources (rows, batch), transforms (inputs, sieve), sinks (inputs, pace, the start at
-/// which they are there). Inputs are chosen among what stands before.
+/// A graph: sources (rows, batch), transforms (inputs, sieve), sinks (inputs, commit interval,
+/// first start that has the sink). Inputs are chosen among the stages before.
 #[derive(Debug, Clone)]
 struct Shape {
     sources: Vec<(u64, u64)>,
     transforms: Vec<(Vec<usize>, Sieve)>,
     sinks: Vec<(Vec<usize>, usize, usize)>,
-    rejects_pace: usize,
+    rejects_commit_interval: usize,
 }
 
 fn shape() -> impl Strategy<Value = Shape> {
     let inputs = || prop::collection::vec(0_usize..100, 1..3);
-    let sieve = (2_u64..9, 2_u64..9).prop_map(|(refuses, drops)| Sieve { refuses, drops });
+    let sieve = (2_u64..9, 2_u64..9).prop_map(|(rejects, drops)| Sieve { rejects, drops });
     let parts = (
         prop::collection::vec((0_u64..50, 1_u64..9), 1..=3),
         prop::collection::vec((inputs(), sieve), 0..4),
         prop::collection::vec((inputs(), 1_usize..6, 0_usize..3), 1..4),
         1_usize..6,
     );
-    parts.prop_map(|(sources, transforms, mut sinks, rejects_pace)| {
-        // One sink is there from the beginning.
-        sinks[0].2 = 0;
-        Shape {
-            sources,
-            transforms,
-            sinks,
-            rejects_pace,
-        }
-    })
+    parts.prop_map(
+        |(sources, transforms, mut sinks, rejects_commit_interval)| {
+            // The first start has at least one sink.
+            sinks[0].2 = 0;
+            Shape {
+                sources,
+                transforms,
+                sinks,
+                rejects_commit_interval,
+            }
+        },
+    )
 }
 
-/// Places among the `count` stages before, each once.
-fn choose(wanted: &[usize], count: usize) -> Vec<usize> {
-    let mut places: Vec<usize> = wanted.iter().map(|place| place % count).collect();
+/// Indices among the `count` stages before, each once.
+fn choose(indices: &[usize], count: usize) -> Vec<usize> {
+    let mut places: Vec<usize> = indices.iter().map(|place| place % count).collect();
     places.dedup();
     if places.len() == 2 && places[0] == places[1] {
         places.truncate(1)
@@ -222,35 +227,44 @@ fn choose(wanted: &[usize], count: usize) -> Vec<usize> {
 }
 
 impl Shape {
-    /// The stages that are upstream of what is there at a start, sinks left out.
-    fn alive(&self, start: usize) -> Vec<bool> {
+    /// Whether each source and transform is upstream of a sink of this start.
+    fn used_stages(&self, start: usize) -> Vec<bool> {
         let fixed = self.sources.len();
-        let mut alive = vec![false; fixed + self.transforms.len()];
-        alive[..fixed].fill(true);
+        let mut used = vec![false; fixed + self.transforms.len()];
+        used[..fixed].fill(true);
         for (inputs, _, _) in self.sinks.iter().filter(|(_, _, from)| *from <= start) {
-            choose(inputs, alive.len())
+            choose(inputs, used.len())
                 .into_iter()
-                .for_each(|place| alive[place] = true);
+                .for_each(|place| used[place] = true);
         }
         for at in (0..self.transforms.len()).rev() {
-            if alive[fixed + at] {
+            if used[fixed + at] {
                 choose(&self.transforms[at].0, fixed + at)
                     .into_iter()
-                    .for_each(|place| alive[place] = true);
+                    .for_each(|place| used[place] = true);
             }
         }
-        alive
+        used
     }
 
-    /// One life of the process. `false`: it died.
-    fn live(&self, start: usize, dies_at: Option<u64>, workers: usize, disks: &[Disk]) -> bool {
-        let life = Arc::new(Mutex::new(Life { steps: 0, dies_at }));
-        let sink = |disk: &Disk, pace| DiskSink {
+    /// Runs one simulated process; returns false if it crashed.
+    fn run_process(
+        &self,
+        start: usize,
+        crashes_at: Option<u64>,
+        workers: usize,
+        disks: &[Disk],
+    ) -> bool {
+        let process = Arc::new(Mutex::new(ProcessState {
+            steps: 0,
+            crashes_at,
+        }));
+        let sink = |disk: &Disk, commit_interval| DiskSink {
             disk: disk.clone(),
-            life: Arc::clone(&life),
-            pace,
+            process: Arc::clone(&process),
+            commit_interval,
         };
-        let alive = self.alive(start);
+        let used = self.used_stages(start);
         let mut places = BTreeMap::new();
         let mut stages = Vec::new();
         for (at, (rows, batch)) in self.sources.iter().enumerate() {
@@ -259,7 +273,7 @@ impl Shape {
         }
         for (at, (inputs, sieve)) in self.transforms.iter().enumerate() {
             let at = self.sources.len() + at;
-            if alive[at] {
+            if used[at] {
                 let inputs = choose(inputs, at)
                     .into_iter()
                     .map(|place| places[&place])
@@ -279,23 +293,25 @@ impl Shape {
             };
             rejects.stages.insert(made.name.to_string(), identity);
         }
-        for (at, (inputs, pace, _)) in self
+        for (at, (inputs, commit_interval, _)) in self
             .sinks
             .iter()
             .enumerate()
             .filter(|(_, (_, _, from))| *from <= start)
         {
-            let inputs = choose(inputs, alive.len())
+            let inputs = choose(inputs, used.len())
                 .into_iter()
                 .map(|place| places[&place])
                 .collect();
-            let role =
-                StageRole::Sink(Box::new(sink(&disks[at], *pace)), OutputIdentity::default());
+            let role = StageRole::Sink(
+                Box::new(sink(&disks[at], *commit_interval)),
+                OutputIdentity::default(),
+            );
             stages.push(stage(&format!("sink{at}"), inputs, role));
         }
         let mut plan = plan(stages, workers);
         plan.rejects = Some((
-            Box::new(sink(&disks[self.sinks.len()], self.rejects_pace)),
+            Box::new(sink(&disks[self.sinks.len()], self.rejects_commit_interval)),
             rejects,
         ));
         let topology = Topology::open(plan, Arc::new(Metrics::new()), ChangePolicy::Refuse)
@@ -310,10 +326,10 @@ impl Shape {
         )
     }
 
-    /// Per stage, what comes out of it; and what is refused; told row by row, without batches.
-    fn expected(&self) -> (Vec<Vec<Kept>>, Vec<Kept>) {
-        let mut out: Vec<Vec<Kept>> = Vec::new();
-        let mut refused = Vec::new();
+    /// The records of each sink and the rejects, computed row by row without batches.
+    fn expected(&self) -> (Vec<Vec<StoredRecord>>, Vec<StoredRecord>) {
+        let mut out: Vec<Vec<StoredRecord>> = Vec::new();
+        let mut rejected = Vec::new();
         for (at, (rows, _)) in self.sources.iter().enumerate() {
             out.push(
                 (0..*rows)
@@ -321,22 +337,23 @@ impl Shape {
                     .collect(),
             );
         }
-        let alive = self.alive(usize::MAX);
+        let used = self.used_stages(usize::MAX);
         for (at, (inputs, sieve)) in self.transforms.iter().enumerate() {
             let at = self.sources.len() + at;
             let arrived = choose(inputs, at)
                 .into_iter()
                 .flat_map(|place| out[place].clone())
                 .collect::<Vec<_>>();
-            if alive[at] {
-                let bad = arrived.iter().filter(|(_, _, row)| sieve.refuses(*row));
-                refused
-                    .extend(bad.map(|(_, source, row)| (format!("t{at}"), source.clone(), *row)));
+            if used[at] {
+                let failing = arrived.iter().filter(|(_, _, row)| sieve.rejects(*row));
+                rejected.extend(
+                    failing.map(|(_, source, row)| (format!("t{at}"), source.clone(), *row)),
+                );
             }
             out.push(
                 arrived
                     .into_iter()
-                    .filter(|(_, _, row)| !sieve.refuses(*row) && !sieve.drops(*row))
+                    .filter(|(_, _, row)| !sieve.rejects(*row) && !sieve.drops(*row))
                     .collect(),
             );
         }
@@ -346,12 +363,12 @@ impl Shape {
                 .flat_map(|place| out[place].clone())
                 .collect()
         });
-        (sinks.collect(), refused)
+        (sinks.collect(), rejected)
     }
 }
 
-fn held(disk: &Disk) -> Vec<Kept> {
-    let mut rows: Vec<Kept> = disk
+fn disk_records(disk: &Disk) -> Vec<StoredRecord> {
+    let mut rows: Vec<StoredRecord> = disk
         .files
         .lock()
         .unwrap()
@@ -366,23 +383,29 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_the_graph_and_whenever_it_dies_nothing_is_lost_and_nothing_twice(
+    fn crashes_lose_no_record_and_duplicate_none(
         shape in shape(),
-        deaths in prop::collection::vec((0_u64..60, 1_usize..4), 0..6),
+        crashes in prop::collection::vec((0_u64..60, 1_usize..4), 0..6),
     ) {
         let disks: Vec<Disk> = (0..=shape.sinks.len()).map(|_| Disk::default()).collect();
-        for (start, (dies_at, workers)) in deaths.iter().enumerate() {
-            shape.live(start, Some(*dies_at), *workers, &disks);
+        for (start, (crashes_at, workers)) in crashes.iter().enumerate() {
+            shape.run_process(start, Some(*crashes_at), *workers, &disks);
         }
-        // Twice to the end: the second run has nothing left to do.
-        prop_assert!(shape.live(usize::MAX, None, 2, &disks), "a run that nobody kills finishes");
-        prop_assert!(shape.live(usize::MAX, Some(2 * disks.len() as u64), 1, &disks), "nothing is left to do");
-        let (mut sinks, mut refused) = shape.expected();
+        // Two complete runs, the second of which has nothing to do.
+        prop_assert!(
+            shape.run_process(usize::MAX, None, 2, &disks),
+            "a run without a crash must finish"
+        );
+        prop_assert!(
+            shape.run_process(usize::MAX, Some(2 * disks.len() as u64), 1, &disks),
+            "the last run must have nothing to do"
+        );
+        let (mut sinks, mut rejected) = shape.expected();
         for (at, expected) in sinks.iter_mut().enumerate() {
             expected.sort();
-            prop_assert_eq!(&held(&disks[at]), expected, "sink {}", at);
+            prop_assert_eq!(&disk_records(&disks[at]), expected, "sink {}", at);
         }
-        refused.sort();
-        prop_assert_eq!(held(&disks[shape.sinks.len()]), refused, "rejects");
+        rejected.sort();
+        prop_assert_eq!(disk_records(&disks[shape.sinks.len()]), rejected, "rejects");
     }
 }

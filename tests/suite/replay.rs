@@ -1,4 +1,4 @@
-//! Rejects go through a mended pipeline as their source gave them, once.
+//! Tests of the source `rejects`: stored originals are processed again by a corrected pipeline.
 
 use std::fs::File;
 use std::path::Path;
@@ -18,7 +18,8 @@ fn run(folder: &Path, pipeline: &str) -> (Option<i32>, Value, String) {
 
 fn sink(input: &str, path: &str) -> String {
     format!(
-        "[stages.out]\nkind = \"parquet\"\ninputs = [\"{input}\"]\npath = \"{path}\"\n[rejects]\npath = \"{path}-rejects\"\n"
+        "[stages.out]\nkind = \"parquet\"\ninputs = [\"{input}\"]\npath = \"{path}\"\n[rejects]\n\
+         path = \"{path}-rejects\"\n"
     )
 }
 
@@ -28,16 +29,20 @@ fn written(summary: &Value) -> &Value {
 }
 
 #[test]
-fn images_that_were_too_large_pass_once_the_limit_is_raised() {
+fn too_large_images_are_replayed_with_a_higher_limit() {
     let folder = tempfile::tempdir().unwrap();
     let pixels = |size| {
         format!("[stages.pixels]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [{size}, {size}]\n")
     };
-    let made =
+    let source_images =
         "[stages.in]\nkind = \"synthetic\"\ncontent = \"images\"\nrecords = 70\nsize = [16, 16]\n";
     let photos = "[stages.out]\nkind = \"images\"\ninputs = [\"pixels\"]\npath = \"photos\"\n";
     assert_eq!(
-        run(folder.path(), &format!("{made}{}{photos}", pixels(16))).0,
+        run(
+            folder.path(),
+            &format!("{source_images}{}{photos}", pixels(16))
+        )
+        .0,
         Some(0)
     );
     let source = "[stages.in]\nkind = \"images\"\npath = \"photos\"\n";
@@ -49,31 +54,32 @@ fn images_that_were_too_large_pass_once_the_limit_is_raised() {
     let (code, summary, text) = run(folder.path(), &strict);
     assert_eq!((code, &summary["rejects"]), (Some(0), &70.into()), "{text}");
     let pixels = pixels(8);
-    let mended = |path: &str| {
+    let replay = |path: &str| {
         format!(
             "[stages.in]\nkind = \"rejects\"\npath = \"first-rejects\"\n{pixels}{}",
             sink("pixels", path)
         )
     };
-    let (code, summary, text) = run(folder.path(), &mended("mended"));
+    let (code, summary, text) = run(folder.path(), &replay("second"));
     assert_eq!(
         (code, &summary["rejects"], written(&summary)),
         (Some(0), &0.into(), &70.into()),
         "{text}"
     );
-    let (_, again, _) = run(folder.path(), &mended("mended"));
-    assert_eq!(again["records"], 0, "once");
+    let (_, again, _) = run(folder.path(), &replay("second"));
+    assert_eq!(again["records"], 0, "each reject is replayed once");
 }
 
 #[test]
-fn records_come_back_with_all_their_columns_those_that_json_does_not_know_too() {
+fn replayed_records_have_all_columns() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(
         folder.path().join("in.csv"),
         "a,b,name\n1.5,2,x\nNaN,3,y\n2.5,oops,z\n,4,w\ninf,5,v\n",
     )
     .unwrap();
-    let source = "[stages.in]\nkind = \"csv\"\npath = \"in.csv\"\ntypes = { a = \"float\", b = \"int\", name = \"string\" }\n";
+    let source = "[stages.in]\nkind = \"csv\"\npath = \"in.csv\"\n\
+                  types = { a = \"float\", b = \"int\", name = \"string\" }\n";
     let features =
         "[stages.features]\nkind = \"features\"\ninputs = [\"in\"]\ncolumns = [\"a\", \"b\"]\n";
     let (code, summary, text) = run(
@@ -96,8 +102,7 @@ fn records_come_back_with_all_their_columns_those_that_json_does_not_know_too() 
                     {\"source\":\"in.csv\",\"row\":3,\"a\":null,\"b\":4,\"name\":\"w\"}\n\
                     {\"source\":\"in.csv\",\"row\":4,\"a\":null,\"b\":5,\"name\":\"v\"}\n";
     assert_eq!(lines, expected, "{}", errors(&output));
-    // The line that the source could not read stays a reject, with its bytes, and still bears its
-    // own name.
+    // The line that the source could not parse stays a reject with its bytes and its source.
     let (_, summary, text) = run(
         folder.path(),
         &format!("{replay}{}", sink("again", "second")),
@@ -110,7 +115,7 @@ fn records_come_back_with_all_their_columns_those_that_json_does_not_know_too() 
 }
 
 #[test]
-fn rejects_of_several_sources_need_a_choice() {
+fn rejects_of_several_sources_require_from() {
     let folder = tempfile::tempdir().unwrap();
     for (name, row) in [("a", "NaN"), ("b", "inf")] {
         std::fs::write(
@@ -142,15 +147,16 @@ fn rejects_of_several_sources_need_a_choice() {
     let (code, _, text) = run(folder.path(), &replay(""));
     assert_eq!(code, Some(2));
     assert!(
-        text.contains("stages.again.from: is missing: rejects of several sources lie here: a, b"),
+        text.contains(
+            "stages.again.from: is missing; the dataset contains rejects of several sources: a, b"
+        ),
         "{text}"
     );
     let (code, summary, text) = run(folder.path(), &replay("from = \"b\"\n"));
     assert_eq!((code, written(&summary)), (Some(0), &1.into()), "{text}");
 }
 
-/// Rows with originals in a rejects dataset: source, row, code, reason, whether there is an
-/// original.
+/// The rows of a rejects dataset: source, row, code, and whether the original is stored.
 fn originals(folder: &Path) -> Vec<(String, u64, String, bool)> {
     let mut rows = Vec::new();
     for path in data_files(folder) {
@@ -176,13 +182,14 @@ fn originals(folder: &Path) -> Vec<(String, u64, String, bool)> {
     rows
 }
 
-/// Images that are broken and say who they are: `private/0` and so on, `public/0` and so on.
+/// Writes broken images that contain their names: `private/0` to `private/19` and `public/0` to
+/// `public/19`.
 fn broken_images(root: &Path) {
     for folder in ["private", "public"] {
         std::fs::create_dir_all(root.join("in").join(folder)).unwrap();
         for number in 0..20 {
             let name = root.join(format!("in/{folder}/{number}.png"));
-            std::fs::write(name, format!("{folder} number {number} is no image")).unwrap();
+            std::fs::write(name, format!("{folder} number {number} original content")).unwrap();
         }
     }
 }
@@ -195,7 +202,8 @@ fn broken_pipeline(more: &str, out: &str) -> String {
     )
 }
 
-fn holds_trace(folder: &Path, of: &str) -> bool {
+/// Whether any file below `folder` contains `text`.
+fn contains_text(folder: &Path, text: &str) -> bool {
     let files = walkdir::WalkDir::new(folder)
         .into_iter()
         .map(Result::unwrap)
@@ -203,7 +211,8 @@ fn holds_trace(folder: &Path, of: &str) -> bool {
     let all: Vec<u8> = files
         .flat_map(|entry| std::fs::read(entry.path()).unwrap())
         .collect();
-    all.windows(of.len()).any(|window| window == of.as_bytes())
+    all.windows(text.len())
+        .any(|window| window == text.as_bytes())
 }
 
 fn purge(root: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -218,7 +227,7 @@ fn purge(root: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn rejects_keep_no_originals_where_none_are_wanted() {
+fn rejects_without_originals_store_no_content() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     broken_images(root);
@@ -231,8 +240,8 @@ fn rejects_keep_no_originals_where_none_are_wanted() {
         (rows.len(), rows.iter().filter(|row| row.3).count()),
         (40, 0)
     );
-    assert!(!holds_trace(&root.join("out-rejects"), "is no image"));
-    // Lines that a source could not read count as well.
+    assert!(!contains_text(&root.join("out-rejects"), "original content"));
+    // The same holds for lines that the source could not parse.
     std::fs::write(root.join("in.csv"), "a\n1\nsecret\n").unwrap();
     let csv = "[stages.in]\nkind = \"csv\"\npath = \"in.csv\"\ntypes = { a = \"int\" }\n";
     assert_eq!(
@@ -246,13 +255,13 @@ fn rejects_keep_no_originals_where_none_are_wanted() {
     );
     let (code, _, text) = run(root, &replay);
     assert!(
-        code == Some(2) && text.contains("no original is kept here"),
+        code == Some(2) && text.contains("its original is not stored, because the source had none"),
         "{text}"
     );
 }
 
 #[test]
-fn purged_originals_are_gone_and_everything_else_goes_on() {
+fn purge_removes_originals_and_keeps_the_other_rejects() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     broken_images(root);
@@ -260,16 +269,16 @@ fn purged_originals_are_gone_and_everything_else_goes_on() {
     assert_eq!(run(root, &pipeline).1["rejects"], 40);
     let before = originals(&root.join("out-rejects"));
     let (code, _, text) = purge(root, &["p.toml", "--source", "private/*"]);
-    assert!(code == Some(1) && text.contains("add --yes"), "{text}");
+    assert!(code == Some(1) && text.contains("pass --yes"), "{text}");
     assert_eq!(originals(&root.join("out-rejects")), before);
-    let (code, told, text) = purge(root, &["p.toml", "--source", "private/*", "--yes"]);
+    let (code, stdout, text) = purge(root, &["p.toml", "--source", "private/*", "--yes"]);
     assert_eq!(code, Some(0), "{text}");
-    assert!(told.contains("removed: 20 originals"), "{told}");
+    assert!(stdout.contains("removed: 20 originals"), "{stdout}");
     assert!(
-        !holds_trace(&root.join("out-rejects"), "private number"),
-        "a trace is left"
+        !contains_text(&root.join("out-rejects"), "private number"),
+        "a purged original is still stored"
     );
-    let kept = |row: &(String, u64, String, bool)| {
+    let expected = |row: &(String, u64, String, bool)| {
         (
             row.0.clone(),
             row.1,
@@ -279,7 +288,7 @@ fn purged_originals_are_gone_and_everything_else_goes_on() {
     };
     assert_eq!(
         originals(&root.join("out-rejects")),
-        before.iter().map(kept).collect::<Vec<_>>()
+        before.iter().map(expected).collect::<Vec<_>>()
     );
     let (code, summary, text) = run(root, &pipeline);
     assert_eq!(
@@ -297,12 +306,12 @@ fn purged_originals_are_gone_and_everything_else_goes_on() {
         (&20.into(), &20.into()),
         "{text}"
     );
-    let (code, told, text) = purge(root, &["out-rejects", "--before", "0s", "--yes"]);
+    let (code, stdout, text) = purge(root, &["out-rejects", "--before", "0s", "--yes"]);
     assert!(
-        code == Some(0) && told.contains("removed: 20 originals"),
-        "{told} {text}"
+        code == Some(0) && stdout.contains("removed: 20 originals"),
+        "{stdout} {text}"
     );
-    assert!(!holds_trace(&root.join("out-rejects"), "is no image"));
+    assert!(!contains_text(&root.join("out-rejects"), "original content"));
     assert_eq!(run(root, &pipeline).1["records"], 0);
     for (arguments, code, reason) in [
         (&["p.toml"][..], 2, "--before"),
@@ -315,20 +324,20 @@ fn purged_originals_are_gone_and_everything_else_goes_on() {
         (&["out", "--before", "1d", "--yes"], 0, ""),
         (&["nowhere", "--before", "1d"], 2, "nowhere"),
     ] {
-        let (met, _, text) = purge(root, arguments);
+        let (found, _, text) = purge(root, arguments);
         assert!(
-            met == Some(code) && text.contains(reason),
-            "{arguments:?}: {met:?} {text}"
+            found == Some(code) && text.contains(reason),
+            "{arguments:?}: {found:?} {text}"
         );
     }
 }
 
 #[cfg(unix)]
 #[test]
-fn a_purge_that_crashes_at_any_step_goes_on() {
+fn purge_that_crashes_at_any_step_is_completed() {
     use std::os::unix::process::ExitStatusExt as _;
     if !cfg!(debug_assertions) {
-        eprintln!("skipped: only debug builds end where they are told to");
+        eprintln!("skipped: only debug builds have crash points");
         return;
     }
     for step in [
@@ -363,10 +372,10 @@ fn a_purge_that_crashes_at_any_step_goes_on() {
         assert_eq!(
             output.status.signal(),
             Some(6),
-            "`{step}` is not passed: {}",
+            "the crash point `{step}` is not reached: {}",
             errors(&output)
         );
-        // A run comes next, or a purge.
+        // For half of the steps, a run comes before the next purge.
         if step.len() % 2 == 0 {
             assert_eq!(run(root, &pipeline).1["records"], 0, "{step}");
         }
@@ -375,7 +384,7 @@ fn a_purge_that_crashes_at_any_step_goes_on() {
             Some(0)
         );
         assert!(
-            !holds_trace(&root.join("out-rejects"), "private number"),
+            !contains_text(&root.join("out-rejects"), "private number"),
             "{step}"
         );
         let rows = originals(&root.join("out-rejects"));

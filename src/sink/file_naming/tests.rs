@@ -1,4 +1,4 @@
-//! Tests of file names.
+//! Tests of the file names of records.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Component;
@@ -15,7 +15,7 @@ fn former(source: &str, row: u64) -> String {
     format!("{}.png", NamingScheme::Former.place(source, row, "png"))
 }
 
-fn by(pattern: &str, source: &str, row: u64) -> String {
+fn with_pattern(pattern: &str, source: &str, row: u64) -> String {
     format!(
         "{}.png",
         NamingScheme::Pattern(NamePattern::parse(pattern).unwrap()).place(source, row, "png")
@@ -23,7 +23,7 @@ fn by(pattern: &str, source: &str, row: u64) -> String {
 }
 
 #[test]
-fn a_name_keeps_folder_and_stem_of_its_source() {
+fn name_has_folder_and_stem_of_its_source() {
     let cases = [
         ("a/b.jpg", 0, "a/b.png"),
         ("b.png", 0, "b.png"),
@@ -42,7 +42,7 @@ fn a_name_keeps_folder_and_stem_of_its_source() {
 }
 
 #[test]
-fn the_former_scheme_keeps_the_whole_source() {
+fn former_scheme_keeps_the_extension_of_the_source() {
     let cases = [
         ("a/b.jpg", 0, "a/b.jpg.png"),
         ("a/b.png", 0, "a/b.png.png"),
@@ -60,7 +60,7 @@ fn the_former_scheme_keeps_the_whole_source() {
 }
 
 #[test]
-fn a_pattern_puts_placeholders_together() {
+fn placeholders_of_a_pattern_are_replaced() {
     let cases = [
         ("{stem}.{ext}", "a/b.jpg", "b.png"),
         ("{dir}/{stem}.{ext}", "b.jpg", "b.png"),
@@ -76,35 +76,35 @@ fn a_pattern_puts_placeholders_together() {
         ("{source_ext}.{ext}", "none", "%.png"),
     ];
     for (pattern, source, expected) in cases {
-        assert_eq!(by(pattern, source, 3), expected, "{pattern}");
+        assert_eq!(with_pattern(pattern, source, 3), expected, "{pattern}");
     }
 }
 
 #[test]
-fn a_pattern_that_leads_astray_is_refused() {
+fn invalid_pattern_is_refused_with_its_invalid_part() {
     let cases = [
-        ("{stem}", "must end in `.{ext}`"),
+        ("{stem}", "`{stem}` must end in `.{ext}`"),
         ("{steam}.{ext}", "`{steam}` is not a placeholder"),
         ("{stem.{ext}", "`{stem` is not a placeholder"),
         ("a}.{ext}", "`}` is not a placeholder"),
-        ("/out/{stem}.{ext}", "empty part"),
-        ("a//{stem}.{ext}", "empty part"),
-        (".{ext}", "empty part"),
-        ("../{stem}.{ext}", "leads out"),
-        ("a/./{stem}.{ext}", "leads out"),
-        (".hidden/{stem}.{ext}", "starts with a dot"),
-        ("_LatentFlow/{stem}.{ext}", "own notes"),
-        ("C:\\{stem}.{ext}", "cannot stand in a file name"),
-        ("{stem}%.{ext}", "cannot stand in a file name"),
+        ("/out/{stem}.{ext}", "has an empty part"),
+        ("a//{stem}.{ext}", "has an empty part"),
+        (".{ext}", "has an empty part"),
+        ("../{stem}.{ext}", "`..` is not allowed"),
+        ("a/./{stem}.{ext}", "`.` is not allowed"),
+        (".hidden/{stem}.{ext}", "`.hidden` starts with a dot"),
+        ("_LatentFlow/{stem}.{ext}", "`_latentflow` is reserved"),
+        ("C:\\{stem}.{ext}", "`:\\\\{stem}` starts with a character"),
+        ("{stem}%.{ext}", "`%` starts with a character"),
     ];
     for (pattern, expected) in cases {
         let message = NamePattern::parse(pattern).unwrap_err();
-        assert!(message.contains(expected), "{pattern}: {message}");
+        assert!(message.starts_with(expected), "{pattern}: {message}");
     }
 }
 
 #[test]
-fn tricks_become_harmless_names() {
+fn unsafe_sources_are_encoded() {
     let cases = [
         ("../../etc/passwd.jpg", "%2E%2E/%2E%2E/etc/passwd.png"),
         ("/etc/x.jpg", "%/etc/x.png"),
@@ -125,11 +125,11 @@ fn tricks_become_harmless_names() {
 }
 
 #[test]
-fn long_names_end_in_a_hash_and_stay_different() {
+fn long_names_end_in_a_hash_and_differ() {
     let long = |end: &str| format!("{}{end}.jpg", "ü".repeat(150));
     let (one, two) = (current(&long("1"), 0), current(&long("2"), 0));
     assert!(
-        one != two && one.len() <= COMPONENT_BYTES + 4 && one.starts_with("üüü"),
+        one != two && one.len() <= MAX_COMPONENT_BYTES + 4 && one.starts_with("üüü"),
         "{one}"
     );
     let deep = format!("{}x.jpg", "folder/".repeat(300));
@@ -142,24 +142,35 @@ fn long_names_end_in_a_hash_and_stay_different() {
 
 proptest! {
     #[test]
-    fn any_source_gives_a_path_inside_the_folder(
+    fn name_of_any_source_is_inside_the_folder(
         source in r"(\PC|[./\\:%~\x00-\x20_-]|\.png|\.jpg|nul|latentflow){0,40}", row: u64,
     ) {
-        for name in [current(&source, row), former(&source, row), by("{dir}/{stem}/{source}{source_ext}.{ext}", &source, row)] {
+        let pattern = "{dir}/{stem}/{source}{source_ext}.{ext}";
+        let names = [
+            current(&source, row),
+            former(&source, row),
+            with_pattern(pattern, &source, row),
+        ];
+        for name in names {
             for part in Path::new(&name).components() {
                 prop_assert!(matches!(part, Component::Normal(_)), "{name}");
             }
             for part in name.split('/') {
-                let is_safe = !part.is_empty() && part.len() <= 230 && !part.starts_with('.') && part != STATE_DIR;
+                let is_safe = !part.is_empty()
+                    && part.len() <= 230
+                    && !part.starts_with('.')
+                    && part != STATE_DIR;
                 prop_assert!(is_safe, "{name}");
-                prop_assert!(!part.contains(|c: char| c.is_control() || r#"<>:"\|?*"#.contains(c)), "{name}");
+                let is_invalid = |c: char| c.is_control() || r#"<>:"\|?*"#.contains(c);
+                prop_assert!(!part.contains(is_invalid), "{name}");
             }
-            prop_assert!(name.rsplit('/').skip(1).all(|folder| !folder.ends_with(".png")), "{name}");
+            let mut folders = name.rsplit('/').skip(1);
+            prop_assert!(folders.all(|folder| !folder.ends_with(".png")), "{name}");
         }
     }
 
     #[test]
-    fn former_names_of_different_records_are_different(
+    fn former_names_of_different_records_differ(
         one in r"([ab./%-]|\.png|\.jpg|-00000[01]|%2E){0,6}", row: bool,
         two in r"([ab./%-]|\.png|\.jpg|-00000[01]|%2E){0,6}", other_row: bool,
     ) {

@@ -1,5 +1,4 @@
-//! Names as the file system has them: which it refuses, which are free, and the folders that they
-//! need.
+//! File names in the file system: refused and unused names, and the folders of a name.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::error::StageError;
 use crate::sink::STATE_DIR;
 
-/// Whether a folder holds anything but the sink's own notes.
+/// Whether a folder has entries other than the state of the sink.
 pub(super) fn holds_files(root: &Path) -> Result<bool, StageError> {
     for entry in fs::read_dir(root).map_err(StageError::io(root))? {
         if entry.map_err(StageError::io(root))?.file_name() != STATE_DIR {
@@ -19,8 +18,8 @@ pub(super) fn holds_files(root: &Path) -> Result<bool, StageError> {
     Ok(false)
 }
 
-/// Whether the system refuses `path`, rather than to write at all: below `root`, a folder that
-/// others own refuses names as well.
+/// Whether the error concerns the name `path` rather than the output. A folder below `root` may
+/// belong to another user, so that a denied permission concerns only the names in it.
 pub(super) fn is_about_name(error: &io::Error, root: &Path, path: &Path) -> bool {
     use ErrorKind::{
         AlreadyExists, InvalidFilename, InvalidInput, IsADirectory, NotADirectory, PermissionDenied,
@@ -32,8 +31,9 @@ pub(super) fn is_about_name(error: &io::Error, root: &Path, path: &Path) -> bool
     }
 }
 
-/// Makes the folders between `root` and `file`. `false` where one cannot be a folder: a file is in
-/// the way, its name is too long, or it is a link, which may lead anywhere.
+/// Creates the folders between `root` and `file`. Returns `false` if one of them cannot be a
+/// folder: a file has its path, its name is too long, or it is a symbolic link, which may lead out
+/// of `root`.
 pub(super) fn make_folders(
     root: &Path,
     file: &Path,
@@ -53,12 +53,12 @@ pub(super) fn make_folders(
             Err(error) => return Err(StageError::io(folder)(error)),
         }
         match fs::symlink_metadata(folder) {
-            Ok(met) if met.is_dir() => {}
+            Ok(found) if found.is_dir() => {}
             Ok(_) => return Ok(false),
             Err(error) if is_about_name(&error, root, folder) => return Ok(false),
             Err(error) => return Err(StageError::io(folder)(error)),
         }
-        // Names are made durable through the folder, which must be readable for that.
+        // The folder is opened to make names in it durable, so it must be readable.
         match fs::File::open(folder) {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(false),
             opened => drop(opened.map_err(StageError::io(folder))?),
@@ -68,14 +68,14 @@ pub(super) fn make_folders(
     Ok(true)
 }
 
-/// Renames a file, and replaces none.
-pub(super) fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {
+/// Renames a file without replacing an existing one.
+pub(super) fn rename_no_replace(from: &Path, to: &Path) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_vendor = "apple"))]
     {
         use rustix::fs::{CWD, RenameFlags, renameat_with};
         use rustix::io::Errno;
         match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-            // Not every file system can.
+            // Some file systems do not support `RENAME_NOREPLACE`.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
             done => return done.map_err(io::Error::from),
         }
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusal_below_the_folder_is_about_the_name_and_in_it_is_not() {
+    fn denied_permission_is_about_name_only_in_subfolders() {
         let root = Path::new("/out");
         let refused =
             |path: &str, kind: ErrorKind| is_about_name(&kind.into(), root, Path::new(path));

@@ -1,8 +1,9 @@
-//! The list of the names that an output of images has given, so that files of a commit that a crash
-//! cut short are told from those of others, and `reset` finds its own.
+//! The log of the file names of an image output, which identifies the files of the sink for `reset`
+//! and after an interrupted commit.
 //!
-//! Names are appended and synced before files get them; the snapshot says up to where the list is
-//! done. Of the names behind that, files that bear them stand for no record yet, and go.
+//! Names are appended and synced before files are renamed to them. The snapshot holds the length of
+//! the committed part of the log. Files with names after that part are not committed, and are
+//! removed.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Seek as _, SeekFrom, Write as _};
@@ -13,10 +14,10 @@ use crate::file_descriptors;
 use crate::fs_durable::{create_dir_all_synced, fsync_dir, state_file, temp_path};
 use crate::sink::{CommitStats, STATE_DIR};
 
-/// The list at work: one name a line, relative to the folder, with `/`.
+/// The log with one name per line, relative to the folder, with `/` between parts.
 pub(super) struct NameLog {
     place: PathBuf,
-    /// Bytes of it whose names are given.
+    /// Length in bytes of the part whose names are in use.
     bytes: u64,
 }
 
@@ -25,12 +26,12 @@ fn place(root: &Path) -> PathBuf {
 }
 
 impl NameLog {
-    /// Opens the list of the folder `root`, and removes the files of a commit that a crash cut
-    /// short: their names stand behind the first `bytes`. Temporary files must be as the crash left
-    /// them.
+    /// Opens the log of the folder `root`, and removes the files of an interrupted commit, whose
+    /// names follow the first `bytes` of the log. The caller must not have removed temporary files
+    /// before.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// If the log or a file cannot be read, changed or removed.
     pub(super) fn open(root: &Path, bytes: u64) -> Result<Self, StageError> {
         let place = place(root);
         let bytes = match fs::metadata(&place) {
@@ -40,7 +41,7 @@ impl NameLog {
             }
             Err(error) => return Err(StageError::io(&place)(error)),
         };
-        take_back(root, &place, bytes)?;
+        remove_files(root, &place, bytes)?;
         let cut = state_file().write(true).open(&place).and_then(|file| {
             file.set_len(bytes)?;
             file.sync_all()
@@ -49,25 +50,25 @@ impl NameLog {
         Ok(Self { place, bytes })
     }
 
-    /// Opens an empty list in place of one that is there.
+    /// Opens an empty log, and removes an existing one.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// If the existing log cannot be removed.
     pub(super) fn start_over(root: &Path) -> Result<Self, StageError> {
         let place = place(root);
-        remove_list(&place)?;
+        remove_log(&place)?;
         Ok(Self { place, bytes: 0 })
     }
 
-    /// Bytes of the list.
+    /// Length of the log in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Notes durably that files are about to get these names.
+    /// Durably appends names, before files are renamed to them.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// If the log cannot be written.
     pub(super) fn append<'a>(
         &mut self,
         names: impl Iterator<Item = &'a str>,
@@ -93,24 +94,24 @@ impl NameLog {
         Ok(())
     }
 
-    /// Whether a file of this output has this name.
+    /// Whether the log has this name.
     ///
     /// # Errors
-    /// When the list cannot be read.
-    pub(super) fn holds(&self, name: &str) -> Result<bool, StageError> {
-        let mut holds = false;
-        each(&self.place, 0, |listed| {
-            holds |= listed == name;
+    /// If the log cannot be read.
+    pub(super) fn contains(&self, name: &str) -> Result<bool, StageError> {
+        let mut contains = false;
+        each(&self.place, 0, |logged| {
+            contains |= logged == name;
             Ok(())
         })?;
-        Ok(holds)
+        Ok(contains)
     }
 
-    /// Counts the files that are listed, and removes them and the list where `remove` says so.
+    /// Counts the files of the log, and removes them and the log if `remove` is set.
     ///
     /// # Errors
-    /// When the system refuses.
-    pub(super) fn forget(root: &Path, remove: bool) -> Result<CommitStats, StageError> {
+    /// If the log or a file cannot be read or removed.
+    pub(super) fn reset(root: &Path, remove: bool) -> Result<CommitStats, StageError> {
         let (place, mut found) = (place(root), CommitStats::default());
         each(&place, 0, |name| {
             if let Some(file) = own_file(root, name)? {
@@ -122,22 +123,22 @@ impl NameLog {
             Ok(())
         })?;
         if remove {
-            take_back(root, &place, 0)?;
-            remove_list(&place)?;
+            remove_files(root, &place, 0)?;
+            remove_log(&place)?;
         }
         Ok(found)
     }
 }
 
-fn remove_list(place: &Path) -> Result<(), StageError> {
+fn remove_log(place: &Path) -> Result<(), StageError> {
     match fs::remove_file(place) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(StageError::io(place)(error)),
         _ => Ok(()),
     }
 }
 
-/// Calls `with` for each name that is listed behind `from`. A last line that a crash has torn was
-/// never given.
+/// Calls `with` for each name after the first `from` bytes of the log. An incomplete last line,
+/// which a crash has left, is ignored, since no file has its name.
 fn each(
     place: &Path,
     from: u64,
@@ -165,17 +166,19 @@ fn each(
     }
 }
 
-/// Removes the files that bear the names behind `from`. A file whose temporary name is still there
-/// has not got its own: what bears that is another's.
-fn take_back(root: &Path, place: &Path, from: u64) -> Result<(), StageError> {
+/// Removes the files with names after the first `from` bytes of the log. If the temporary file of a
+/// name still exists, it was not renamed, and a file with that name belongs to another program.
+fn remove_files(root: &Path, place: &Path, from: u64) -> Result<(), StageError> {
     let mut changed: Option<PathBuf> = None;
     each(place, from, |name| {
-        let Some(file) = own_file(root, name)?.filter(|file| !is_there(&temp_path(file))) else {
+        let Some(file) = own_file(root, name)?.filter(|file| !exists(&temp_path(file))) else {
             return Ok(());
         };
         let folder = file.parent().map(Path::to_path_buf);
         if changed != folder {
-            changed.take().map_or(Ok(()), |before| fsync_dir(&before))?;
+            changed
+                .take()
+                .map_or(Ok(()), |previous| fsync_dir(&previous))?;
         }
         fs::remove_file(&file).map_err(StageError::io(&file))?;
         changed = folder;
@@ -184,7 +187,7 @@ fn take_back(root: &Path, place: &Path, from: u64) -> Result<(), StageError> {
     changed.map_or(Ok(()), |last| fsync_dir(&last))
 }
 
-/// The file of a name, where it is one, and no link leads out of the folder on the way to it.
+/// The path of a name, if it is a regular file and its folders are not symbolic links.
 fn own_file(root: &Path, name: &str) -> Result<Option<PathBuf>, StageError> {
     let mut path = root.to_path_buf();
     let mut parts = Path::new(name).components().peekable();
@@ -205,7 +208,7 @@ fn own_file(root: &Path, name: &str) -> Result<Option<PathBuf>, StageError> {
     Ok(None)
 }
 
-fn is_there(path: &Path) -> bool {
+fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
@@ -219,14 +222,14 @@ mod tests {
 
     use super::*;
 
-    fn listed(root: &Path, names: &[&str]) -> u64 {
-        let mut listed = NameLog::open(root, u64::MAX).unwrap();
-        listed.append(names.iter().copied()).unwrap();
-        listed.bytes()
+    fn append(root: &Path, names: &[&str]) -> u64 {
+        let mut log = NameLog::open(root, u64::MAX).unwrap();
+        log.append(names.iter().copied()).unwrap();
+        log.bytes()
     }
 
     #[test]
-    fn files_behind_what_is_done_are_taken_back() {
+    fn files_of_interrupted_commit_are_removed() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("a")).unwrap();
         for name in [
@@ -237,8 +240,8 @@ mod tests {
         ] {
             fs::write(root.path().join(name), b"x").unwrap();
         }
-        let done = listed(root.path(), &["a/done.png"]);
-        listed(
+        let done = append(root.path(), &["a/done.png"]);
+        append(
             root.path(),
             &[
                 "a/given.png",
@@ -248,8 +251,8 @@ mod tests {
             ],
         );
         let open = NameLog::open(root.path(), done).unwrap();
-        let there = |name: &str| root.path().join(name).exists();
-        assert!(there("a/done.png") && there("a/foreign.png") && !there("a/given.png"));
+        let exists = |name: &str| root.path().join(name).exists();
+        assert!(exists("a/done.png") && exists("a/foreign.png") && !exists("a/given.png"));
         assert_eq!(
             (
                 open.bytes(),
@@ -257,11 +260,11 @@ mod tests {
             ),
             (done, "a/done.png\n".to_owned())
         );
-        assert!(open.holds("a/done.png").unwrap() && !open.holds("a/given.png").unwrap());
+        assert!(open.contains("a/done.png").unwrap() && !open.contains("a/given.png").unwrap());
     }
 
     #[test]
-    fn a_list_that_names_other_places_removes_nothing() {
+    fn names_outside_of_the_folder_are_not_removed() {
         let root = tempfile::tempdir().unwrap();
         let outside = tempfile::tempdir().unwrap();
         let victim = outside.path().join("victim");
@@ -272,30 +275,30 @@ mod tests {
             std::os::unix::fs::symlink(outside.path(), root.path().join("link")).unwrap();
             names.push("link/victim");
         }
-        listed(root.path(), &names);
-        // The last line is torn.
+        append(root.path(), &names);
+        // The last line is incomplete.
         let mut file = fs::OpenOptions::new()
             .append(true)
             .open(place(root.path()))
             .unwrap();
         file.write_all(b"victim").unwrap();
         NameLog::open(root.path(), 0).unwrap();
-        NameLog::forget(root.path(), true).unwrap();
+        NameLog::reset(root.path(), true).unwrap();
         assert_eq!(fs::read(&victim).unwrap(), b"precious");
     }
 
     #[test]
-    fn what_is_listed_is_counted_and_forgotten() {
+    fn reset_counts_and_removes_files_of_the_log() {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("own.png"), b"123").unwrap();
         fs::write(root.path().join("other.png"), b"123").unwrap();
-        listed(root.path(), &["own.png", "moved-away.png"]);
+        append(root.path(), &["own.png", "moved-away.png"]);
         for remove in [false, true] {
-            let found = NameLog::forget(root.path(), remove).unwrap();
+            let found = NameLog::reset(root.path(), remove).unwrap();
             assert_eq!((found.files, found.records, found.bytes), (1, 1, 3));
         }
         assert_eq!(
-            NameLog::forget(root.path(), false).unwrap(),
+            NameLog::reset(root.path(), false).unwrap(),
             CommitStats::default()
         );
         assert!(!root.path().join("own.png").exists() && root.path().join("other.png").exists());

@@ -29,7 +29,7 @@ fn schema(fields: Vec<Field>) -> SchemaRef {
     ))
 }
 
-/// Two rows of two pixels each: RGB, planes.
+/// A column of RGB images with a height of 1 and a width of 2, in planar layout.
 fn pixels() -> Field {
     PixelFormat::default().annotate(tensor_field("pixels", &[3, 1, 2]).unwrap())
 }
@@ -49,9 +49,9 @@ fn identity() -> OutputIdentity {
     }
 }
 
-/// The sink at work, and what workers do for it.
+/// The running sink with its batch encoder.
 struct Opened {
-    preparation: Arc<dyn BatchEncoder>,
+    encoder: Arc<dyn BatchEncoder>,
     writer: Box<dyn SinkWriter>,
 }
 
@@ -59,7 +59,7 @@ impl Opened {
     fn write(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
         self.writer.write(
             &self
-                .preparation
+                .encoder
                 .encode(batch.clone(), &mut RejectCollector::default())?,
         )
     }
@@ -67,7 +67,7 @@ impl Opened {
 
 fn open_sink(sink: Box<dyn Sink>) -> Opened {
     Opened {
-        preparation: sink.batch_encoder().unwrap(),
+        encoder: sink.batch_encoder().unwrap(),
         writer: sink.open(identity()).unwrap(),
     }
 }
@@ -76,7 +76,7 @@ fn open(folder: &Path) -> Opened {
     open_sink(plan(&schema(vec![pixels()]), json!({ "path": folder })).unwrap())
 }
 
-/// Row `start` of the split and those after it, all pixels of brightness `value`.
+/// Rows of the split from `start` on, with the brightness `value` in all pixels.
 fn batch(start: u64, sources: &[&str], value: f32) -> Batch {
     let len = sources.len();
     let columns: Vec<ArrayRef> = vec![
@@ -91,7 +91,7 @@ fn batch(start: u64, sources: &[&str], value: f32) -> Batch {
     )
 }
 
-/// All files below a folder but those of its state, sorted.
+/// The sorted files below a folder, without those of the state of the sink.
 fn files(folder: &Path) -> Vec<String> {
     let files = walkdir::WalkDir::new(folder)
         .sort_by_file_name()
@@ -117,7 +117,7 @@ fn committed(folder: &Path) -> u64 {
 }
 
 #[test]
-fn records_become_files_with_their_pixels_once_committed() {
+fn committed_records_are_files_with_their_pixels() {
     let folder = tempfile::tempdir().unwrap();
     let mut sink = open(folder.path());
     sink.write(&batch(0, &["a/b.jpg", "../x.jpg"], 0.4))
@@ -144,7 +144,7 @@ fn records_become_files_with_their_pixels_once_committed() {
 }
 
 #[test]
-fn images_of_their_own_sizes_are_written_in_any_format() {
+fn images_of_different_sizes_are_written_in_all_formats() {
     for (format, extension) in [("png", "png"), ("jpeg", "jpg"), ("webp", "webp")] {
         let folder = tempfile::tempdir().unwrap();
         let gray = PixelFormat {
@@ -181,7 +181,7 @@ fn images_of_their_own_sizes_are_written_in_any_format() {
 }
 
 #[test]
-fn a_later_run_knows_what_is_done_and_adds_to_it() {
+fn later_run_keeps_committed_files_and_adds_others() {
     let folder = tempfile::tempdir().unwrap();
     let mut sink = open(folder.path());
     sink.write(&batch(0, &["a.jpg"], 0.0)).unwrap();
@@ -202,7 +202,7 @@ fn a_later_run_knows_what_is_done_and_adds_to_it() {
 }
 
 #[test]
-fn a_batch_that_lost_its_records_is_done_as_well() {
+fn rows_of_empty_batch_are_committed() {
     let folder = tempfile::tempdir().unwrap();
     let mut sink = open(folder.path());
     let mut empty = batch(0, &["a.jpg", "b.jpg"], 0.0);
@@ -218,7 +218,7 @@ fn a_batch_that_lost_its_records_is_done_as_well() {
 }
 
 #[test]
-fn a_run_that_ends_without_a_commit_leaves_nothing_that_counts() {
+fn uncommitted_files_are_removed_by_the_next_run() {
     let folder = tempfile::tempdir().unwrap();
     let mut sink = open(folder.path());
     sink.write(&batch(0, &["a/b.jpg"], 0.0)).unwrap();
@@ -230,12 +230,12 @@ fn a_run_that_ends_without_a_commit_leaves_nothing_that_counts() {
     drop(open(folder.path()));
     assert!(
         files(folder.path()).is_empty(),
-        "the next run removes what was unfinished"
+        "the next run removes uncommitted files"
     );
 }
 
 #[test]
-fn many_files_are_made_durable_without_being_asked() {
+fn sink_commits_after_the_maximum_number_of_files() {
     let folder = tempfile::tempdir().unwrap();
     let mut sink = open(folder.path());
     let names: Vec<String> = (0..COMMIT_FILES).map(|n| format!("{n}.jpg")).collect();
@@ -250,7 +250,7 @@ fn many_files_are_made_durable_without_being_asked() {
     assert_eq!(committed(folder.path()), COMMIT_FILES as u64);
 }
 
-/// The bytes of every file, by name.
+/// The content of each file by its name.
 fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     files(folder)
         .into_iter()
@@ -258,8 +258,8 @@ fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// Three records of one name, of brightness 0.1, 0.5 and 0.9, and one of another name, each in a
-/// batch of its own.
+/// Four batches of one record each, with different brightness: three records with the same name,
+/// and the third one with another name.
 fn same_names() -> Vec<Batch> {
     let sources = ["b.jpg", "b.png", "c.jpg", "b.jpg"];
     (0..4)
@@ -273,8 +273,8 @@ fn same_names() -> Vec<Batch> {
         .collect()
 }
 
-/// What lies in a folder after batches were written with a commit after each for which `commits`
-/// holds.
+/// The content of a folder after the batches were written, with a commit after each index for which
+/// `commits` returns `true`.
 fn written(batches: &[Batch], commits: impl Fn(usize) -> bool) -> BTreeMap<String, Vec<u8>> {
     let folder = tempfile::tempdir().unwrap();
     let mut sink = open(folder.path());
@@ -289,13 +289,13 @@ fn written(batches: &[Batch], commits: impl Fn(usize) -> bool) -> BTreeMap<Strin
 }
 
 #[test]
-fn records_of_one_name_have_a_file_each_for_any_commits() {
+fn records_of_one_name_have_own_files_for_any_commits() {
     let once = written(&same_names(), |_| false);
     assert_eq!(once.len(), 4);
     assert_eq!(
         once.values().collect::<BTreeSet<_>>().len(),
         4,
-        "one record's file was replaced"
+        "the file of a record was replaced"
     );
     let plain: Vec<&String> = once.keys().filter(|name| !name.contains('-')).collect();
     assert_eq!(plain, ["b.png", "c.png"]);
@@ -308,24 +308,24 @@ fn records_of_one_name_have_a_file_each_for_any_commits() {
     assert_eq!(
         names,
         once.into_keys().collect::<Vec<_>>(),
-        "the batches make no difference either"
+        "the names do not depend on the batches"
     );
 }
 
 #[test]
-fn the_first_record_keeps_the_name_in_later_runs_too() {
-    let calm = written(&same_names(), |_| false);
+fn first_record_keeps_its_name_in_later_runs() {
+    let expected = written(&same_names(), |_| false);
     let folder = tempfile::tempdir().unwrap();
     for part in same_names() {
         let mut sink = open(folder.path());
         sink.write(&part).unwrap();
         sink.writer.commit().unwrap();
     }
-    assert_eq!(contents(folder.path()), calm);
+    assert_eq!(contents(folder.path()), expected);
 }
 
 #[test]
-fn records_of_two_arms_have_a_file_each() {
+fn records_of_two_arms_have_own_files() {
     let folder = tempfile::tempdir().unwrap();
     let mut sink = open(folder.path());
     let arms = [
@@ -344,7 +344,7 @@ fn records_of_two_arms_have_a_file_each() {
 }
 
 #[test]
-fn a_source_column_without_values_still_gives_names() {
+fn records_with_null_source_have_names() {
     let fields = [
         Field::new("source", DataType::Utf8, true),
         Field::new("row", DataType::UInt64, true),
@@ -369,7 +369,7 @@ fn a_source_column_without_values_still_gives_names() {
 }
 
 #[test]
-fn files_of_others_are_never_replaced() {
+fn files_of_other_programs_are_not_replaced() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.png"), "precious").unwrap();
     fs::create_dir(folder.path().join("b.png")).unwrap();
@@ -385,14 +385,14 @@ fn files_of_others_are_never_replaced() {
 }
 
 #[test]
-fn a_file_that_comes_between_stays_and_the_next_run_goes_on() {
+fn file_created_during_run_stays_and_next_run_continues() {
     let folder = tempfile::tempdir().unwrap();
     let mut sink = open(folder.path());
     sink.write(&batch(0, &["a.jpg", "b.jpg"], 0.0)).unwrap();
     fs::write(folder.path().join("b.png"), "precious").unwrap();
     let error = sink.writer.commit().unwrap_err().to_string();
     assert!(
-        error.contains("b.png: another program has put a file here"),
+        error.contains("b.png: another program has created this file during the run"),
         "{error}"
     );
     drop(sink);
@@ -405,7 +405,7 @@ fn a_file_that_comes_between_stays_and_the_next_run_goes_on() {
 }
 
 #[test]
-fn a_name_that_the_system_refuses_becomes_a_safe_one() {
+fn refused_name_is_replaced_by_its_hash() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("in-the-way"), "a file").unwrap();
     let mut sink = open(folder.path());
@@ -427,18 +427,18 @@ fn a_name_that_the_system_refuses_becomes_a_safe_one() {
     );
 }
 
-/// Makes an output as the program left it before the names of files were noted: rows in the
-/// snapshot, and a file that bears its name although its row is not noted, as after a kill.
+/// Creates the output of a version that did not record names: rows in the snapshot, and a file
+/// whose row is not in the snapshot, as after a kill.
 fn former_output(folder: &Path) {
-    let kept = |row: u64, source: &str, value: f32| {
+    let image = |row: u64, source: &str, value: f32| {
         let only = tempfile::tempdir().unwrap();
         let mut sink = open(only.path());
         sink.write(&batch(row, &[source], value)).unwrap();
         sink.writer.commit().unwrap();
         fs::read(only.path().join(&files(only.path())[0])).unwrap()
     };
-    fs::write(folder.join("a.jpg.png"), kept(0, "a.jpg", 0.0)).unwrap();
-    fs::write(folder.join("b.jpg.png"), kept(1, "b.jpg", 0.5)).unwrap();
+    fs::write(folder.join("a.jpg.png"), image(0, "a.jpg", 0.0)).unwrap();
+    fs::write(folder.join("b.jpg.png"), image(1, "b.jpg", 0.5)).unwrap();
     let mut done = crate::coverage::Coverage::default();
     done.insert(&Provenance::rows(Split::new("in/listing-0"), 0..1));
     let mut snapshot = CoverageSnapshot::default();
@@ -449,13 +449,13 @@ fn former_output(folder: &Path) {
 }
 
 #[test]
-fn an_output_of_the_former_scheme_keeps_it_and_loses_nothing() {
+fn output_of_former_scheme_keeps_its_names_and_files() {
     let folder = tempfile::tempdir().unwrap();
     former_output(folder.path());
     for run in 0..2 {
         let mut sink = open(folder.path());
         if run == 0 {
-            // The file that a kill has left is the record's own; the next of this name is not.
+            // The existing file belongs to the first record, but not to the second one of its name.
             sink.write(&batch(1, &["b.jpg", "b.jpg"], 0.5)).unwrap();
         } else {
             sink.write(&batch(3, &["a.jpg", "c.jpg"], 1.0)).unwrap();
@@ -469,13 +469,13 @@ fn an_output_of_the_former_scheme_keeps_it_and_loses_nothing() {
     let black = decode(&found["a.jpg.png"], Channels::Rgb, 100).unwrap();
     assert_eq!(
         black.data, [0; 6],
-        "a later record of the name has replaced it"
+        "a later record with the same name replaced the file"
     );
 }
 
 #[test]
-fn an_output_whose_notes_are_lost_is_taken_up_again() {
-    let calm = written(&same_names(), |_| false);
+fn output_with_lost_state_keeps_its_files() {
+    let expected = written(&same_names(), |_| false);
     let folder = tempfile::tempdir().unwrap();
     for run in 0..2 {
         let mut sink = open(folder.path());
@@ -484,13 +484,13 @@ fn an_output_whose_notes_are_lost_is_taken_up_again() {
         }
         sink.writer.commit().unwrap();
         drop(sink);
-        assert_eq!(contents(folder.path()), calm, "run {run}");
+        assert_eq!(contents(folder.path()), expected, "run {run}");
         fs::remove_dir_all(folder.path().join("_latentflow")).unwrap();
     }
 }
 
 #[test]
-fn a_lost_marker_removes_no_picture() {
+fn lost_snapshot_removes_no_files() {
     let folder = tempfile::tempdir().unwrap();
     let mut sink = open(folder.path());
     sink.write(&batch(0, &["a.jpg", "a.jpg"], 0.0)).unwrap();
@@ -506,7 +506,7 @@ fn a_lost_marker_removes_no_picture() {
 }
 
 #[test]
-fn a_forgotten_output_is_made_again_under_the_same_names() {
+fn output_after_reset_has_the_same_names() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("notes.txt"), "of the user").unwrap();
     let write = |value: f32| {
@@ -530,7 +530,7 @@ fn a_forgotten_output_is_made_again_under_the_same_names() {
 }
 
 #[test]
-fn a_pattern_names_the_files() {
+fn files_are_named_by_the_pattern() {
     let folder = tempfile::tempdir().unwrap();
     let options = json!({ "path": folder.path(), "name": "flat/{stem}_{row}.{ext}" });
     let mut sink = open_sink(plan(&schema(vec![pixels()]), options).unwrap());
@@ -547,7 +547,7 @@ fn a_pattern_names_the_files() {
 
 #[cfg(unix)]
 #[test]
-fn a_link_in_the_folder_leads_nowhere() {
+fn symbolic_links_in_the_folder_are_not_followed() {
     use std::os::unix::fs::symlink;
     let (folder, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let victim = outside.path().join("victim");
@@ -563,7 +563,7 @@ fn a_link_in_the_folder_leads_nowhere() {
 }
 
 #[test]
-fn every_fault_of_the_options_is_named() {
+fn all_faults_of_the_options_are_reported() {
     let faults = |fields: Vec<Field>, options: Value| -> Vec<String> {
         let faults = plan(&schema(fields), options).err().unwrap_or_default();
         faults
@@ -579,8 +579,8 @@ fn every_fault_of_the_options_is_named() {
     assert_eq!(
         one,
         [
-            "path: is empty; write the folder that the images go to",
-            "quality: 101 is no quality; expected 1 to 100",
+            "path: is empty; expected the folder for the images",
+            "quality: 101 is not a JPEG quality; expected 1 to 100",
             "column: several columns hold pixels; choose one: pixels, clean",
         ]
     );
@@ -590,8 +590,8 @@ fn every_fault_of_the_options_is_named() {
             json!({ "path": "x", "quality": 80, "column": "row" })
         ),
         [
-            "quality: only JPEG has one; remove it, or write format = \"jpeg\"",
-            "column: `row` does not hold pixels; these do: pixels",
+            "quality: applies only to JPEG; remove it, or set format = \"jpeg\"",
+            "column: `row` does not hold pixels; the columns with pixels are: pixels",
         ]
     );
     assert_eq!(

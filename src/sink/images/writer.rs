@@ -1,10 +1,9 @@
-//! The sink `images` at work: every record has a file of its own, under a name that no other file
-//! has.
+//! The writer of the sink `images`, which writes each record to its own file with a unique name.
 //!
-//! A name is taken where a file bears it, or will when it is committed: both can be seen in the
-//! folder, whose file system decides which names are the same. So what is taken does not depend on
-//! when files are committed, and a run that goes on after a crash gives the names that an
-//! undisturbed one gives.
+//! A name is taken if a file has it or will have it after the next commit. Both are visible in the
+//! folder, and the file system decides which names are equal. The names therefore do not depend on
+//! the times of commits, and a run that resumes after a crash assigns the same names as an
+//! uninterrupted run.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -12,7 +11,7 @@ use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::file_names::{holds_files, is_about_name, make_folders, rename_to_free};
+use super::file_names::{holds_files, is_about_name, make_folders, rename_no_replace};
 use super::name_log::NameLog;
 use crate::batch::Batch;
 use crate::coverage::Coverage;
@@ -26,20 +25,20 @@ use crate::sink::image_encoder::{self, EncodedImage};
 use crate::sink::{CommitProgress, CommitStats, OutputIdentity, SinkWriter};
 use crate::storage::Location;
 
-/// Files after which they are committed.
+/// Number of files after which the sink commits.
 pub(super) const COMMIT_FILES: usize = 256;
 
-/// Bytes after which the same is done.
+/// Size of files in bytes after which the sink commits.
 const COMMIT_BYTES: u64 = 64 << 20;
 
-/// How long a file waits to be committed at most, so that people see pictures appear, and a kill
-/// costs few of them.
+/// Maximum age of an uncommitted file, so that images become visible soon, and a crash loses few of
+/// them.
 const COMMIT_AGE: Duration = Duration::from_secs(5);
 
-/// Digits of a record's hash that its file's name takes where that without them is taken.
+/// Numbers of digits of the record's hash that are tried as a suffix if a name is taken.
 const SUFFIXES: [usize; 3] = [8, 16, 32];
 
-/// An output as it was found.
+/// A locked output and its snapshot.
 pub(super) struct ClaimedImageFolder {
     pub(super) path: PathBuf,
     pub(super) lock: FileLock,
@@ -48,7 +47,7 @@ pub(super) struct ClaimedImageFolder {
 }
 
 impl ClaimedImageFolder {
-    /// Whether it was begun before the names of files were noted.
+    /// Whether the output was started by a version that did not record names.
     pub(super) fn is_former(&self) -> bool {
         self.snapshot
             .naming
@@ -58,7 +57,7 @@ impl ClaimedImageFolder {
     }
 }
 
-/// Files get their names when they are durable; then the snapshot says whose rows are done.
+/// The writer. Files are renamed when they are durable; then the snapshot records their rows.
 pub(super) struct ImageWriter {
     root: PathBuf,
     scheme: NamingScheme,
@@ -68,30 +67,30 @@ pub(super) struct ImageWriter {
     snapshot: CoverageSnapshot,
     snapshot_file: Location,
     naming: NamingState,
-    listed: NameLog,
-    /// The source rows since the snapshot was written.
+    log: NameLog,
+    /// The source rows that were written since the last snapshot.
     taken: Coverage,
-    /// Folders in which names have changed, known to be no links.
+    /// Folders with changed names, which are not symbolic links.
     folders: BTreeSet<PathBuf>,
-    /// Files that still have their temporary name.
+    /// Files with a temporary name.
     unnamed: Vec<UnnamedFile>,
     unnamed_bytes: u64,
     written: CommitStats,
-    /// Whether it was said that names are not always those of the scheme.
-    said: bool,
+    /// Whether a warning about a name that differs from the scheme was logged.
+    warned: bool,
 }
 
-/// A file that still has its temporary name.
+/// A file with a temporary name.
 struct UnnamedFile {
-    /// The name that it will have, relative to the folder.
+    /// The final name relative to the folder.
     name: String,
     path: PathBuf,
-    /// Whether a file that has the name already is the same one.
+    /// Whether a file with the final name exists and belongs to the same record.
     replaces: bool,
 }
 
 impl ImageWriter {
-    /// Removes the files of a commit that a crash cut short.
+    /// Opens the writer, and removes the files of an interrupted commit.
     pub(super) fn open(
         found: ClaimedImageFolder,
         scheme: NamingScheme,
@@ -105,10 +104,10 @@ impl ImageWriter {
             snapshot,
             snapshot_file,
         } = found;
-        let listed = match snapshot.naming {
+        let log = match snapshot.naming {
             Some(naming) => NameLog::open(&root, naming.listed)?,
-            // A list without a snapshot does not show which rows are done: the files of the list
-            // may be the only ones of their records.
+            // A log without a snapshot does not show which rows are committed, so its files may be
+            // the only copies of their records.
             None => NameLog::start_over(&root)?,
         };
         remove_stale_temp_files(&root, usize::MAX)?;
@@ -127,19 +126,19 @@ impl ImageWriter {
             naming: NamingState {
                 former,
                 adopts,
-                listed: listed.bytes(),
+                listed: log.bytes(),
             },
-            listed,
+            log,
             taken: Coverage::default(),
             folders: BTreeSet::new(),
             unnamed: Vec::new(),
             unnamed_bytes: 0,
             written: CommitStats::default(),
-            said: false,
+            warned: false,
         })
     }
 
-    /// Writes a record's file, under the first of its names that is free.
+    /// Writes the file of a record with the first of its names that is not taken.
     fn put(
         &mut self,
         file: &EncodedImage<'_>,
@@ -150,11 +149,12 @@ impl ImageWriter {
             let Some(unnamed) = self.reserve(name, file.bytes)? else {
                 continue;
             };
-            if attempt > 0 && !self.said {
-                self.said = true;
-                let (wanted, name) = (format!("{place}.{}", self.extension), &unnamed.name);
+            if attempt > 0 && !self.warned {
+                self.warned = true;
                 tracing::warn!(
-                    "`{wanted}` is taken or cannot be a file's name: that file is `{name}`; others may follow"
+                    expected = %format!("{place}.{}", self.extension), name = %unnamed.name,
+                    "the name of an image file is taken or invalid, and a suffix is added; \
+                     later cases are not logged"
                 );
             }
             self.unnamed.push(unnamed);
@@ -163,12 +163,11 @@ impl ImageWriter {
         }
         let root = self.root.display();
         Err(StageError::Other(format!(
-            "{root}: no name is free for `{place}`; write to another path"
+            "{root}: all names for the record `{place}` are taken; use another path"
         )))
     }
 
-    /// Writes a file under its temporary name; `None` where the name that it is to have is taken,
-    /// or the system does not let a file have it.
+    /// Writes a file with a temporary name. Returns `None` if its final name is taken or invalid.
     fn reserve(&mut self, name: String, bytes: &[u8]) -> Result<Option<UnnamedFile>, StageError> {
         let path = self.root.join(&name);
         if !make_folders(&self.root, &path, &mut self.folders)? {
@@ -181,20 +180,20 @@ impl ImageWriter {
             Err(error) if is_about_name(&error, &self.root, &path) => return Ok(None),
             Err(error) => return Err(StageError::io(&path)(error)),
         };
-        let unfinished = temp_path(&path);
-        // A file that is there already is one of this commit: temporary files of other runs are
-        // removed before.
+        let temporary = temp_path(&path);
+        // An existing temporary file belongs to this commit, since those of other runs were removed
+        // when the writer was opened.
         let mut file = match file_descriptors::open(|| {
             OpenOptions::new()
                 .write(true)
                 .create_new(true)
-                .open(&unfinished)
+                .open(&temporary)
         }) {
             Ok(file) => file,
             Err(error) if is_about_name(&error, &self.root, &path) => return Ok(None),
-            Err(error) => return Err(StageError::io(&unfinished)(error)),
+            Err(error) => return Err(StageError::io(&temporary)(error)),
         };
-        file.write_all(bytes).map_err(StageError::io(&unfinished))?;
+        file.write_all(bytes).map_err(StageError::io(&temporary))?;
         Ok(Some(UnnamedFile {
             name,
             path,
@@ -202,7 +201,7 @@ impl ImageWriter {
         }))
     }
 
-    /// Whether a file that is there is the record's own, from a run of which nothing is noted.
+    /// Whether an existing file belongs to the record, from a run that is not in the snapshot.
     fn is_same(
         &self,
         name: &str,
@@ -213,55 +212,53 @@ impl ImageWriter {
         if !self.naming.adopts || !found.is_file() || found.len() != bytes.len() as u64 {
             return Ok(false);
         }
-        // A file that cannot be read is another's.
-        let is_equal = fs::read(path).is_ok_and(|there| there == bytes);
-        Ok(is_equal && !self.listed.holds(name)?)
+        // A file that cannot be read belongs to another program.
+        let is_equal = fs::read(path).is_ok_and(|existing| existing == bytes);
+        Ok(is_equal && !self.log.contains(name)?)
     }
 
-    fn give_names(&mut self) -> Result<(), StageError> {
+    fn rename_files(&mut self) -> Result<(), StageError> {
         for unnamed in &self.unnamed {
-            let unfinished = temp_path(&unnamed.path);
-            file_descriptors::open(|| File::open(&unfinished))
+            let temporary = temp_path(&unnamed.path);
+            file_descriptors::open(|| File::open(&temporary))
                 .and_then(|file| file.sync_all())
-                .map_err(StageError::io(&unfinished))?;
+                .map_err(StageError::io(&temporary))?;
         }
         failpoint("pictures-synced");
         if self.snapshot.naming.is_none() {
             self.snapshot.naming = Some(self.naming);
             self.snapshot.save(&self.snapshot_file)?;
         }
-        self.listed
+        self.log
             .append(self.unnamed.iter().map(|unnamed| unnamed.name.as_str()))?;
         failpoint("pictures-listed");
         for unnamed in &self.unnamed {
-            unnamed.give_name()?;
+            unnamed.rename()?;
             failpoint("picture-named");
         }
         self.folders
             .iter()
             .try_for_each(|folder| fsync_dir(folder))?;
         failpoint("pictures-named");
-        self.naming.listed = self.listed.bytes();
+        self.naming.listed = self.log.bytes();
         Ok(())
     }
 }
 
 impl UnnamedFile {
-    fn give_name(&self) -> Result<(), StageError> {
+    fn rename(&self) -> Result<(), StageError> {
         let (from, to) = (temp_path(&self.path), &self.path);
         let renamed = if self.replaces {
             fs::rename(&from, to)
         } else {
-            rename_to_free(&from, to)
+            rename_no_replace(&from, to)
         };
         renamed.map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => {
-                let met = "another program has put a file here meanwhile, which is not replaced";
-                StageError::Other(format!(
-                    "{}: {met}; run again to go on with another name",
-                    to.display()
-                ))
-            }
+            ErrorKind::AlreadyExists => StageError::Other(format!(
+                "{}: another program has created this file during the run, and it is not \
+                     replaced; run again to continue with another name",
+                to.display()
+            )),
             _ => StageError::io(to)(error),
         })
     }
@@ -287,7 +284,7 @@ impl SinkWriter for ImageWriter {
     fn commit(&mut self) -> Result<(), StageError> {
         self.lock.check()?;
         if !self.unnamed.is_empty() {
-            self.give_names()?;
+            self.rename_files()?;
         }
         if !self.taken.is_empty() {
             self.snapshot
@@ -321,8 +318,8 @@ impl SinkWriter for ImageWriter {
     }
 }
 
-/// The names of a record's file, from the one that is wanted to one that no other record has,
-/// directly in the folder.
+/// The names to try for a record's file, from the preferred one to one directly in the folder that
+/// no other record has.
 fn names<'a>(
     place: &'a str,
     extension: &'a str,
@@ -337,8 +334,8 @@ fn names<'a>(
     }))
 }
 
-/// A hash of a record's identity: its split, its row in there, and its number among the records of
-/// this row, where several arms of the pipeline give one each.
+/// The hash of a record's identity: its split, its row, and its number among the records of this
+/// row, of which each arm of the pipeline may produce one.
 fn record_hash(batch: &Batch, place: usize) -> String {
     let ordinal = batch.row_ordinals[place];
     let arm = batch.row_ordinals[..place]

@@ -1,4 +1,4 @@
-//! Tests of the sink `parquet`: what it writes, and what it finds when it starts again.
+//! Tests of the sink `parquet`: its files, and its state after a restart.
 
 #![allow(clippy::unwrap_used)]
 
@@ -26,7 +26,7 @@ fn schema() -> Schema {
     ])
 }
 
-/// Records `rows` of the split `a`, whose values say which row they are.
+/// The records `rows` of the split `a`, with values that depend on the row.
 fn batch(rows: Range<u16>) -> Batch {
     let values = |each: u16| {
         rows.clone().flat_map(move |row| {
@@ -56,7 +56,7 @@ fn batch(rows: Range<u16>) -> Batch {
     )
 }
 
-/// The batch of these rows after a filter that keeps none of them.
+/// The batch of these rows after a filter that drops all of them.
 fn dropped(rows: Range<u16>) -> Batch {
     let none = BooleanArray::from(vec![false; rows.len()]);
     batch(rows).filter(&none).unwrap()
@@ -103,7 +103,7 @@ fn committed(path: &Path) -> Result<String, String> {
     Ok(serde_json::to_string(&coverage).unwrap())
 }
 
-/// Writes the batches in one run, committing at its end.
+/// Writes the batches in one run, and commits at its end.
 fn run(sink: Box<dyn Sink>, batches: &[Batch]) -> CommitStats {
     let mut writer = sink.open(identity()).unwrap();
     for batch in batches {
@@ -148,7 +148,7 @@ fn records_of(path: &Path) -> Vec<i64> {
 }
 
 #[test]
-fn records_come_back_as_they_were_with_the_metadata_of_their_fields() {
+fn records_and_field_metadata_are_read_back_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let written = run(sink(folder.path()), &[batch(0..10), batch(10..25)]);
     let file = folder.path().join("part-00000.parquet");
@@ -169,7 +169,7 @@ fn records_come_back_as_they_were_with_the_metadata_of_their_fields() {
 }
 
 #[test]
-fn every_compression_is_read_back() {
+fn files_of_all_compressions_are_read_back() {
     for compression in [
         ParquetCompression::Zstd,
         ParquetCompression::Snappy,
@@ -191,7 +191,7 @@ fn every_compression_is_read_back() {
 }
 
 #[test]
-fn only_the_chosen_columns_are_written() {
+fn only_selected_columns_are_written() {
     let folder = tempfile::tempdir().unwrap();
     let names = vec!["latent".to_owned(), "source".to_owned()];
     run(
@@ -209,7 +209,7 @@ fn only_the_chosen_columns_are_written() {
 }
 
 #[test]
-fn file_records_hold_across_batches() {
+fn file_records_limits_files_across_batches() {
     let folder = tempfile::tempdir().unwrap();
     let ten = |config: &mut ParquetSinkConfig| config.file.records = NonZeroU64::new(10);
     let batches = [
@@ -248,7 +248,7 @@ fn file_records_hold_across_batches() {
 }
 
 #[test]
-fn crash_amid_a_batch_leaves_the_rows_of_its_files() {
+fn crash_within_a_batch_keeps_rows_of_complete_files() {
     let folder = tempfile::tempdir().unwrap();
     let ten = |config: &mut ParquetSinkConfig| config.file.records = NonZeroU64::new(10);
     let mut writer = sink_with(folder.path(), ten).open(identity()).unwrap();
@@ -284,9 +284,9 @@ fn records_of_one_source_row_stay_together() {
     assert_eq!(records_of(folder.path()), [8, 4]);
 }
 
-/// Parquet has one dictionary for a row group, which readers give the keys of the schema.
+/// Parquet has one dictionary per row group, which readers decode with the key type of the schema.
 #[test]
-fn row_group_has_no_more_values_than_its_keys() {
+fn row_group_has_at_most_as_many_values_as_its_keys() {
     use arrow::array::{DictionaryArray, Int8Array};
     use arrow::datatypes::Int8Type;
     let field = Field::new_dictionary("c", DataType::Int8, DataType::Utf8, false);
@@ -321,7 +321,7 @@ fn row_group_has_no_more_values_than_its_keys() {
 }
 
 #[test]
-fn files_hold_at_most_the_bytes_they_may() {
+fn file_bytes_limits_files() {
     let folder = tempfile::tempdir().unwrap();
     let batches: Vec<Batch> = (0..6).map(|n| batch(n * 4..n * 4 + 4)).collect();
     let two = record_bytes(&batches[0].records) + record_bytes(&batches[1].records);
@@ -335,7 +335,7 @@ fn files_hold_at_most_the_bytes_they_may() {
 }
 
 #[test]
-fn a_footer_says_who_wrote_the_file_and_which_rows_it_stands_for() {
+fn footer_has_identity_version_and_source_rows() {
     let folder = tempfile::tempdir().unwrap();
     run(
         sink(folder.path()),
@@ -351,7 +351,7 @@ fn a_footer_says_who_wrote_the_file_and_which_rows_it_stands_for() {
 }
 
 #[test]
-fn rows_that_left_no_record_are_done_without_a_file() {
+fn rows_without_records_are_committed_without_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let mut writer = sink(folder.path()).open(identity()).unwrap();
     for rows in [0..5, 5..9] {
@@ -367,7 +367,7 @@ fn rows_that_left_no_record_are_done_without_a_file() {
 }
 
 #[test]
-fn nothing_is_committed_where_nothing_was_taken() {
+fn run_without_batches_commits_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("absent/out");
     assert_eq!(committed(&path).unwrap(), "{}");
@@ -376,7 +376,7 @@ fn nothing_is_committed_where_nothing_was_taken() {
 }
 
 #[test]
-fn a_second_run_goes_on_with_the_next_number_and_knows_what_is_done() {
+fn second_run_continues_with_next_file_number() {
     let folder = tempfile::tempdir().unwrap();
     run(sink(folder.path()), &[batch(0..5), dropped(5..7)]);
     run(sink(folder.path()), &[batch(7..9)]);
@@ -394,26 +394,26 @@ fn a_second_run_goes_on_with_the_next_number_and_knows_what_is_done() {
 }
 
 #[test]
-fn what_was_not_committed_has_no_file_and_is_removed_at_the_next_start() {
+fn uncommitted_file_is_removed_at_the_next_start() {
     let folder = tempfile::tempdir().unwrap();
-    let mine = folder.path().join("notes.tmp");
+    let foreign = folder.path().join("notes.tmp");
     let mut writer = sink(folder.path()).open(identity()).unwrap();
     writer.write(&batch(0..5)).unwrap();
     drop(writer);
-    fs::write(&mine, "keep").unwrap();
-    let unfinished = folder.path().join(".latentflow-part-00000.parquet.tmp");
+    fs::write(&foreign, "keep").unwrap();
+    let temporary = folder.path().join(".latentflow-part-00000.parquet.tmp");
     let snapshot = folder
         .path()
         .join("_latentflow/.latentflow-coverage.json.tmp");
     fs::write(&snapshot, "{").unwrap();
-    assert!(unfinished.exists());
+    assert!(temporary.exists());
     assert_eq!(committed(folder.path()).unwrap(), "{}");
     drop(sink(folder.path()).open(identity()).unwrap());
-    assert!(!unfinished.exists() && !snapshot.exists() && mine.exists());
+    assert!(!temporary.exists() && !snapshot.exists() && foreign.exists());
 }
 
 #[test]
-fn a_folder_with_files_of_others_is_refused() {
+fn folder_with_file_of_another_program_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("table.parquet");
     let mut writer = parquet::arrow::ArrowWriter::try_new(
@@ -432,7 +432,7 @@ fn a_folder_with_files_of_others_is_refused() {
 }
 
 #[test]
-fn a_file_without_a_sound_footer_is_named() {
+fn file_with_invalid_footer_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     run(sink(folder.path()), &[batch(0..5)]);
     let path = folder.path().join("part-00000.parquet");
@@ -440,13 +440,13 @@ fn a_file_without_a_sound_footer_is_named() {
     fs::write(&path, &bytes[..bytes.len() - 9]).unwrap();
     let error = committed(folder.path()).unwrap_err();
     assert!(
-        error.contains("part-00000.parquet: this is no whole Parquet file"),
+        error.contains("part-00000.parquet: invalid or truncated Parquet file"),
         "{error}"
     );
 }
 
 #[test]
-fn who_wrote_what_is_told_apart_and_what_is_accepted_is_remembered() {
+fn allowed_mixing_is_stored_with_the_rows_of_each_writer() {
     let folder = tempfile::tempdir().unwrap();
     run(sink(folder.path()), &[batch(0..5)]);
     let other = OutputIdentity {
@@ -473,13 +473,13 @@ fn who_wrote_what_is_told_apart_and_what_is_accepted_is_remembered() {
     let writers: Vec<_> = history
         .writers
         .iter()
-        .map(|(who, rows)| (who.digest.as_str(), rows.len()))
+        .map(|(identity, rows)| (identity.digest.as_str(), rows.len()))
         .collect();
     assert_eq!(writers, [("d1", 5), ("d2", 4)]);
 }
 
 #[test]
-fn a_long_history_is_folded_and_its_files_may_go_or_be_put_together() {
+fn folded_files_may_be_removed_or_merged() {
     let folder = tempfile::tempdir().unwrap();
     let one = |config: &mut ParquetSinkConfig| config.file.records = NonZeroU64::new(1);
     let rows = u16::try_from(FOLD_FILES).unwrap() + 10;
@@ -491,9 +491,9 @@ fn a_long_history_is_folded_and_its_files_may_go_or_be_put_together() {
     for number in 0..FOLD_FILES {
         fs::remove_file(folder.path().join(format!("part-{number:05}.parquet"))).unwrap();
     }
-    let put_together = folder.path().join("all.parquet");
+    let merged = folder.path().join("all.parquet");
     let mut writer = parquet::arrow::ArrowWriter::try_new(
-        fs::File::create(&put_together).unwrap(),
+        fs::File::create(&merged).unwrap(),
         Arc::new(schema()),
         None,
     )
@@ -510,12 +510,12 @@ fn a_long_history_is_folded_and_its_files_may_go_or_be_put_together() {
             .path()
             .join(format!("part-{rows:05}.parquet"))
             .exists(),
-        "numbers go on"
+        "the next file number is kept"
     );
 }
 
 #[test]
-fn what_is_forgotten_is_done_anew_and_files_of_others_stay() {
+fn reset_removes_files_and_coverage() {
     let folder = tempfile::tempdir().unwrap();
     run(sink(folder.path()), &[batch(0..5), dropped(5..6)]);
     run(sink(folder.path()), &[dropped(6..7)]);
@@ -538,14 +538,14 @@ fn what_is_forgotten_is_done_anew_and_files_of_others_stay() {
 }
 
 #[test]
-fn a_second_writer_on_the_same_folder_is_refused_before_it_looks() {
+fn second_writer_of_a_folder_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let first = sink(folder.path());
     first.history().unwrap();
     assert!(
         committed(folder.path())
             .unwrap_err()
-            .contains("another sink is writing here")
+            .contains("another sink of this pipeline or of another running pipeline")
     );
     let writer = first.open(identity()).unwrap();
     assert!(sink(folder.path()).open(identity()).is_err());
@@ -554,11 +554,11 @@ fn a_second_writer_on_the_same_folder_is_refused_before_it_looks() {
 }
 
 #[test]
-fn the_same_batches_give_the_same_bytes_however_they_lie_in_memory() {
+fn bytes_do_not_depend_on_memory_layout_of_batches() {
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-    let whole = batch(0..40).records;
+    let all = batch(0..40).records;
     let slices = [0..10, 10..20, 20..40].map(|rows: Range<u16>| {
-        let records = whole.slice(rows.start.into(), rows.len());
+        let records = all.slice(rows.start.into(), rows.len());
         Batch {
             records,
             ..batch(rows)
@@ -585,7 +585,7 @@ fn the_same_batches_give_the_same_bytes_however_they_lie_in_memory() {
 }
 
 #[test]
-fn every_fault_of_the_options_is_reported() {
+fn all_faults_of_the_options_are_reported() {
     let mut config = ParquetSinkConfig::new(Path::new(""));
     config.columns = Some(vec!["latend".into()]);
     config.row_group.bytes = ByteSize(0);
@@ -597,9 +597,10 @@ fn every_fault_of_the_options_is_reported() {
     assert_eq!(
         found,
         [
-            "path: is empty; name a folder",
-            "row_group.bytes: is 0; write a size such as \"64MiB\"",
-            "columns: no column `latend` (did you mean `latent`?); the input has: source, latent, pixels, image",
+            "path: is empty; expected a folder",
+            "row_group.bytes: is 0; expected a size such as \"64MiB\"",
+            "columns: no column `latend` (did you mean `latent`?); the input has: source, latent, \
+             pixels, image",
         ]
     );
 }

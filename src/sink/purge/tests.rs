@@ -14,7 +14,7 @@ use crate::sink::rejects_dataset::RejectEntry;
 use crate::sink::{OutputIdentity, STATE_DIR};
 use crate::source::rejects::OriginalFormat;
 
-/// The original of a reject: no two are alike, and no compression makes them smaller.
+/// The original of a reject, which is unique and not compressible.
 fn original(row: u64) -> Vec<u8> {
     let mut bytes = vec![0; 300];
     ChaCha8Rng::seed_from_u64(row).fill_bytes(&mut bytes);
@@ -23,7 +23,7 @@ fn original(row: u64) -> Vec<u8> {
 
 const SOURCES: [&str; 4] = ["a/1.jpg", "a/2.jpg", "b/[1].jpg", "b/none.jpg"];
 
-/// Three files of four rejects each; the last of each has no original.
+/// Writes three files of four rejects each, of which the last has no original.
 fn dataset(folder: &Path) {
     let sink = rejects_dataset::plan(&folder.into()).unwrap();
     let mut writer = sink
@@ -46,7 +46,7 @@ fn dataset(folder: &Path) {
                     split_row: file * 10 + row,
                     stage: "pixels",
                     code: RejectCode::Malformed,
-                    reason: "no image",
+                    reason: "not an image",
                     records: 1,
                     record: (row < 3).then_some((OriginalFormat::Image, original.as_slice())),
                 });
@@ -64,7 +64,7 @@ fn dataset(folder: &Path) {
     }
 }
 
-/// Which of the twelve originals have a trace anywhere below the folder.
+/// The rows of the twelve originals that occur in any file below the folder.
 fn traces(folder: &Path) -> Vec<u64> {
     let files = walkdir::WalkDir::new(folder)
         .into_iter()
@@ -89,7 +89,7 @@ fn coverage(folder: &Path) -> Coverage {
     all
 }
 
-/// Source, code, reason and whether there is an original, of all rows.
+/// The source, the reason and the presence of the original of all rows.
 fn rows(folder: &Path) -> Vec<(String, String, bool)> {
     let mut rows = Vec::new();
     for file in data_files(&folder.into()).unwrap() {
@@ -116,7 +116,7 @@ fn rows(folder: &Path) -> Vec<(String, String, bool)> {
     rows
 }
 
-fn by(source: &str) -> PurgeFilter {
+fn filter_by(source: &str) -> PurgeFilter {
     PurgeFilter {
         source: Some(SourcePattern::new(source).unwrap()),
         before: None,
@@ -124,7 +124,7 @@ fn by(source: &str) -> PurgeFilter {
 }
 
 #[test]
-fn originals_of_a_source_go_without_a_trace_and_rows_stay() {
+fn originals_of_a_source_are_removed_and_rows_stay() {
     let folder = tempfile::tempdir().unwrap();
     dataset(folder.path());
     let (before, covered) = (rows(folder.path()), coverage(folder.path()));
@@ -134,7 +134,7 @@ fn originals_of_a_source_go_without_a_trace_and_rows_stay() {
         original(0),
     )
     .unwrap();
-    let dry = purge(folder.path(), &by("a/*.jpg"), true).unwrap();
+    let dry = purge(folder.path(), &filter_by("a/*.jpg"), true).unwrap();
     assert_eq!(
         dry,
         PurgeSummary {
@@ -146,7 +146,10 @@ fn originals_of_a_source_go_without_a_trace_and_rows_stay() {
         }
     );
     assert_eq!(traces(folder.path()).len(), 9);
-    assert_eq!(purge(folder.path(), &by("a/*.jpg"), false).unwrap(), dry);
+    assert_eq!(
+        purge(folder.path(), &filter_by("a/*.jpg"), false).unwrap(),
+        dry
+    );
     assert_eq!(traces(folder.path()), [2, 6, 10]);
     let left = before.iter().map(|(source, reason, has)| {
         (source.clone(), reason.clone(), *has && source == SOURCES[2])
@@ -154,14 +157,14 @@ fn originals_of_a_source_go_without_a_trace_and_rows_stay() {
     assert_eq!(rows(folder.path()), left.collect::<Vec<_>>());
     assert_eq!(coverage(folder.path()), covered);
     assert_eq!(
-        purge(folder.path(), &by("a/*.jpg"), false)
+        purge(folder.path(), &filter_by("a/*.jpg"), false)
             .unwrap()
             .originals,
         0
     );
-    // A name that is a glob of something else is taken as it stands.
+    // A name that is also a glob of other names matches itself.
     assert_eq!(
-        purge(folder.path(), &by("b/[1].jpg"), false)
+        purge(folder.path(), &filter_by("b/[1].jpg"), false)
             .unwrap()
             .originals,
         3
@@ -173,7 +176,7 @@ fn originals_of_a_source_go_without_a_trace_and_rows_stay() {
 }
 
 #[test]
-fn originals_of_older_files_go_and_files_keep_their_age() {
+fn originals_of_older_files_are_removed_and_times_stay() {
     let folder = tempfile::tempdir().unwrap();
     dataset(folder.path());
     let day = |day: u64| UNIX_EPOCH + Duration::from_secs(day * 86400);
@@ -188,17 +191,17 @@ fn originals_of_older_files_go_and_files_keep_their_age() {
             .set_modified(day(number))
             .unwrap();
     }
-    let wanted = PurgeFilter {
+    let filter = PurgeFilter {
         before: Some(day(3)),
         source: Some(SourcePattern::new("a/1.jpg").unwrap()),
     };
-    assert_eq!(purge(folder.path(), &wanted, false).unwrap().originals, 2);
+    assert_eq!(purge(folder.path(), &filter, false).unwrap().originals, 2);
     assert_eq!(traces(folder.path()), [1, 2, 5, 6, 8, 9, 10]);
-    let wanted = PurgeFilter {
+    let filter = PurgeFilter {
         before: Some(day(2)),
         source: None,
     };
-    assert_eq!(purge(folder.path(), &wanted, false).unwrap().originals, 2);
+    assert_eq!(purge(folder.path(), &filter, false).unwrap().originals, 2);
     assert_eq!(traces(folder.path()), [5, 6, 8, 9, 10]);
     let times: Vec<_> = paths
         .iter()
@@ -208,19 +211,19 @@ fn originals_of_older_files_go_and_files_keep_their_age() {
 }
 
 #[test]
-fn files_that_hold_no_rejects_are_not_touched() {
+fn files_without_rejects_are_not_changed() {
     let folder = tempfile::tempdir().unwrap();
     dataset(folder.path());
-    let torn = folder.path().join("part-00001.parquet");
-    fs::write(&torn, &fs::read(&torn).unwrap()[..100]).unwrap();
-    let purged = purge(folder.path(), &by("**"), false).unwrap();
+    let truncated = folder.path().join("part-00001.parquet");
+    fs::write(&truncated, &fs::read(&truncated).unwrap()[..100]).unwrap();
+    let purged = purge(folder.path(), &filter_by("**"), false).unwrap();
     assert_eq!((purged.originals, purged.left.len()), (6, 1));
     assert!(
-        purged.left[0].contains("part-00001.parquet"),
+        purged.left[0].contains("part-00001.parquet: invalid or truncated Parquet file"),
         "{:?}",
         purged.left
     );
-    assert_eq!(fs::metadata(&torn).unwrap().len(), 100);
+    assert_eq!(fs::metadata(&truncated).unwrap().len(), 100);
 
     let other = tempfile::tempdir().unwrap();
     let records =
@@ -240,22 +243,25 @@ fn files_that_hold_no_rejects_are_not_touched() {
         .unwrap();
     writer.commit().unwrap();
     drop(writer);
-    let error = purge(other.path(), &by("**"), false)
+    let error = purge(other.path(), &filter_by("**"), false)
         .unwrap_err()
         .to_string();
-    assert!(error.contains("holds no rejects"), "{error}");
+    assert!(error.contains("is not a file of rejects"), "{error}");
 }
 
 #[test]
-fn a_purge_beside_a_run_is_refused() {
+fn purge_during_a_run_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     dataset(folder.path());
-    let held = FileLock::take(folder.path()).unwrap();
-    let error = purge(folder.path(), &by("**"), false)
+    let lock = FileLock::take(folder.path()).unwrap();
+    let error = purge(folder.path(), &filter_by("**"), false)
         .unwrap_err()
         .to_string();
-    assert!(error.contains("another sink is writing here"), "{error}");
-    drop(held);
-    purge(folder.path(), &by("**"), false).unwrap();
+    assert!(
+        error.contains("another sink of this pipeline or of another running pipeline"),
+        "{error}"
+    );
+    drop(lock);
+    purge(folder.path(), &filter_by("**"), false).unwrap();
     assert!(traces(folder.path()).is_empty() && folder.path().join(STATE_DIR).exists());
 }

@@ -1,4 +1,4 @@
-//! Text that is hashed while it is read, so that a later run recognizes what was read of it.
+//! A reader that hashes text while it is read, so that a later run recognizes the content.
 
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,14 +10,14 @@ use crate::source::content_digest::ContentHasher;
 use crate::source::input_file::InputFile;
 use crate::storage::FileReader;
 
-/// What was read of a file.
+/// The digest and the last byte of the content that was read.
 #[derive(Default)]
 struct HashedContent {
     hasher: ContentHasher,
     last: Option<u8>,
 }
 
-/// A file that is read from its beginning, up to the length that was listed.
+/// A reader of a file from its beginning up to the listed length.
 pub(in crate::source) struct HashingReader {
     input: FileReader,
     left: u64,
@@ -25,7 +25,7 @@ pub(in crate::source) struct HashingReader {
 }
 
 impl HashingReader {
-    /// Reads at most `length` bytes that nothing has to recognize later.
+    /// A reader of at most `length` bytes without a digest.
     pub(in crate::source) fn plain(input: FileReader, length: u64) -> Self {
         Self {
             input,
@@ -36,39 +36,40 @@ impl HashingReader {
 }
 
 impl Read for HashingReader {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left).map_or(into.len(), |left| left.min(into.len()));
-        let read = self.input.read(&mut into[..most])?;
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let max_bytes =
+            usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let read = self.input.read(&mut buffer[..max_bytes])?;
         self.left -= read as u64;
-        if let (Some(content), Some(&last)) = (&self.content, into[..read].last()) {
+        if let (Some(content), Some(&last)) = (&self.content, buffer[..read].last()) {
             let mut content = content.lock().unwrap_or_else(PoisonError::into_inner);
-            content.hasher.update(&into[..read]);
+            content.hasher.update(&buffer[..read]);
             content.last = Some(last);
         }
         Ok(read)
     }
 }
 
-/// Records what is read of one file of text.
+/// Records the reads of one text file.
 pub(in crate::source) struct CheckpointTracker<'a> {
-    known: &'a FileCheckpoints,
+    checkpoints: &'a FileCheckpoints,
     file: &'a InputFile,
     companion: String,
-    /// Rows that an earlier record speaks of.
+    /// Number of rows of the earlier checkpoint.
     rows_before: u64,
     content: Arc<Mutex<HashedContent>>,
 }
 
 impl<'a> CheckpointTracker<'a> {
     pub(super) fn new(
-        known: &'a FileCheckpoints,
+        checkpoints: &'a FileCheckpoints,
         file: &'a InputFile,
         companion: String,
         before: Option<&FileCheckpoint>,
     ) -> Self {
         let rows_before = before.map_or(0, |before| before.rows);
         Self {
-            known,
+            checkpoints,
             file,
             companion,
             rows_before,
@@ -76,7 +77,7 @@ impl<'a> CheckpointTracker<'a> {
         }
     }
 
-    /// The file's text, hashed as it is read.
+    /// A reader of the file that hashes the text.
     pub(in crate::source) fn read(&self, input: FileReader) -> HashingReader {
         HashingReader {
             input,
@@ -102,31 +103,31 @@ impl<'a> CheckpointTracker<'a> {
         }
     }
 
-    /// DigestLog that the rows before `rows` are about to be handed over; `in_quotes`: the last of
-    /// them ends with the file, within a quoted value.
+    /// Records that the rows before `rows` are about to be sent. `in_quotes`: the last of them ends
+    /// at the end of the file, within a quoted value.
     ///
     /// # Errors
-    /// When that cannot be written.
+    /// If the record cannot be written.
     pub(in crate::source) fn begin(&self, rows: u64, in_quotes: bool) -> Result<(), StageError> {
         if rows <= self.rows_before {
             return Ok(());
         }
-        let Some(mut store) = self.known.store() else {
+        let Some(mut store) = self.checkpoints.store() else {
             return Ok(());
         };
         store.begin(&self.record(rows, self.ending(in_quotes)))
     }
 
-    /// Records that the file was read to its end and gave `rows` rows; `in_quotes`: it ends within
-    /// a quoted value.
+    /// Records that the file was read to its end and has `rows` rows. `in_quotes`: the file ends
+    /// within a quoted value.
     ///
     /// # Errors
-    /// When that cannot be written.
+    /// If the record cannot be written.
     pub(in crate::source) fn end(&self, rows: u64, in_quotes: bool) -> Result<(), StageError> {
-        let Some(mut store) = self.known.store() else {
+        let Some(mut store) = self.checkpoints.store() else {
             return Ok(());
         };
-        // A file that became shorter under its reader is another by now.
+        // A file that was truncated during the read is another file now.
         if self.content().hasher.length() != self.file.size() {
             return Ok(());
         }

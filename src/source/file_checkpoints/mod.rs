@@ -1,10 +1,10 @@
-//! Recognizes input files that earlier runs read, also after they were touched and after text was
-//! appended to them.
+//! Checkpoints of input files, by which later runs recognize files that were touched or to which
+//! text was appended.
 //!
-//! A file is known by the split of its rows. The first split of a file is named by its name, size
-//! and time. A file of the same name whose content begins with what was read under a split goes on
-//! in that split: the rows are the same, and those of appended text follow them. Every other change
-//! makes another input.
+//! A file is identified by the split of its rows. The first split of a file is named by the file's
+//! name, size and time. If a file of the same name begins with the content that was read as a
+//! split, it continues that split: the rows are the same, and the rows of appended text follow
+//! them. Every other change makes the file a new input.
 
 mod store;
 mod hashing_reader;
@@ -23,76 +23,75 @@ use crate::source::input_file::InputFile;
 use crate::storage::Location;
 
 pub(super) use hashing_reader::{CheckpointTracker, HashingReader};
-pub(super) use store::forget;
+pub(super) use store::remove_records;
 use store::{CheckpointEnding, CheckpointMap, CheckpointStore, FileCheckpoint};
 
-/// What happens to a file that has changed since an earlier run read it, otherwise than by text
-/// that was appended.
+/// How to treat a file that has changed since an earlier run read it, other than by appended text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnChange {
-    /// It is read as a new file, with a warning; the rows that it gave before stay in the output.
+    /// The file is read as a new file, with a warning; its earlier rows stay in the output.
     #[default]
     New,
     /// `check` and `run` refuse the pipeline and name the file.
     Refuse,
 }
 
-/// How a file relates to what earlier runs read.
+/// The relation of a file to the files that earlier runs read.
 #[derive(Debug)]
 enum FileRelation {
-    /// It is new, or its rows are known by its own split.
+    /// The file is new, or its own split has rows in an output.
     Own,
-    /// It begins with content that was read before, or is that content: its rows go on in that
-    /// split.
+    /// The file begins with, or equals, content that was read before. Its rows continue that split.
     Continues(Box<FileCheckpoint>),
-    /// Its content was another when it was read before, and rows of that are in an output.
+    /// The file had another content when it was read before, and rows of that content are in an
+    /// output.
     Changed,
 }
 
-/// A file under the split of its rows.
+/// A file with the split of its rows.
 pub(super) struct SettledFile {
-    /// The file.
+    /// The file with its split.
     pub(super) file: InputFile,
-    /// What earlier runs recorded of its rows.
+    /// The checkpoint of an earlier run, if there is one.
     pub(super) before: Option<FileCheckpoint>,
 }
 
 const CHANGED: &str =
-    "has changed since an earlier run read it, otherwise than by text that was appended";
-/// Changed files that a message names.
-const NAMED: usize = 5;
+    "has changed since an earlier run read it, in another way than by appended text";
+/// Maximum number of changed files that a message lists.
+const MAX_LISTED: usize = 5;
 
-/// That changed files are refused.
+/// The error for changed files if `on_change` is `refuse`.
 fn refused(names: &[String]) -> StageError {
-    let more = match names.len().saturating_sub(NAMED) {
+    let more = match names.len().saturating_sub(MAX_LISTED) {
         0 => String::new(),
         more => format!(" (and {more} more files)"),
     };
     let named = names
         .iter()
-        .take(NAMED)
+        .take(MAX_LISTED)
         .map(String::as_str)
         .collect::<Vec<_>>()
         .join(", ");
     StageError::Refused(format!(
-        "{named}{more}: {CHANGED}, which on_change = \"refuse\" refuses; restore the file, or write on_change = \"new\" to \
-         read it as a new one"
+        "{named}{more}: {CHANGED}, which `on_change = \"refuse\"` does not allow; restore the \
+         file, or write `on_change = \"new\"` to read it as a new file"
     ))
 }
 
 /// The files of a stage that earlier runs read, and those that this run reads.
 pub(super) struct FileCheckpoints {
     stage: String,
-    /// `None` where nothing is remembered.
+    /// `None` without a state folder; then nothing is recorded.
     store: Option<Mutex<CheckpointStore>>,
 }
 
 impl FileCheckpoints {
-    /// Reads what earlier runs recorded under `state`.
+    /// Reads the checkpoints that earlier runs recorded below `state`.
     ///
     /// # Errors
-    /// When that cannot be read, or no more can be recorded.
+    /// If they cannot be read, or the files cannot be opened for writing.
     pub(super) fn open(stage: &str, state: Option<&Location>) -> Result<Self, StageError> {
         let store = state
             .map(|state| CheckpointStore::open(stage, state))
@@ -109,8 +108,8 @@ impl FileCheckpoints {
             .map(|store| store.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The file under the split of its rows, if it is as it was when it was recognized last. It
-    /// costs no look at the file.
+    /// The file with the split of its rows, if it is unchanged since it was recognized last, else
+    /// `file`. Does not access the file.
     pub(super) fn recognized(&self, file: &InputFile) -> InputFile {
         let store = self.store();
         let same = store
@@ -122,11 +121,11 @@ impl FileCheckpoints {
         )
     }
 
-    /// What is to be read of a file, under the split of its rows; `None` where every sink has all
-    /// of it. A file whose format cannot be continued is recorded before it is read.
+    /// Assigns a file the split of its rows; `None` if every sink has committed all of its rows. A
+    /// file whose format cannot be appended to is recorded before it is read.
     ///
     /// # Errors
-    /// Why reading stops at the file.
+    /// The reason why reading stops at the file.
     pub(super) fn settle(
         &self,
         file: &InputFile,
@@ -143,16 +142,19 @@ impl FileCheckpoints {
                     return Err(refused(std::slice::from_ref(name)).into());
                 }
                 tracing::warn!(
-                    "{name}: {CHANGED}: it is read as a new file, and its earlier rows stay in the output"
+                    path = %name,
+                    "the file has changed since an earlier run read it, in another way than by \
+                     appended text; it is read as a new file, and its earlier rows stay in the \
+                     output"
                 );
                 None
             }
         };
-        let is_all = |before: &FileCheckpoint| {
+        let is_complete = |before: &FileCheckpoint| {
             before.length == file.size() && before.ending != CheckpointEnding::Within
         };
         if before.as_ref().is_some_and(|before| {
-            is_all(before) && resume.is_committed(&before.split, &(0..before.rows))
+            is_complete(before) && resume.is_committed(&before.split, &(0..before.rows))
         }) {
             return Ok(None);
         }
@@ -161,16 +163,16 @@ impl FileCheckpoints {
             None => file.clone(),
         };
         if !is_text && before.is_none() {
-            self.record_whole(&file)?;
+            self.record_content(&file)?;
         }
         Ok(Some(SettledFile { file, before }))
     }
 
-    /// How a file relates to what was read before. A file that continues a split is recorded as it
-    /// is now.
+    /// The relation of a file to the files that were read before. The current size and time of a
+    /// file that continues a split are recorded.
     ///
     /// # Errors
-    /// Why reading stops at the file.
+    /// The reason why reading stops at the file.
     fn relate(&self, file: &InputFile, resume: &ResumeState) -> Result<FileRelation, ReadEnd> {
         let Some(known) = self.store().map(|store| store.of(&file.name).to_vec()) else {
             return Ok(FileRelation::Own);
@@ -185,17 +187,17 @@ impl FileCheckpoints {
         Ok(relation)
     }
 
-    /// Records of a file whose format cannot be continued what its content is, before it is read.
-    /// Larger files are known by name, size and time alone, as are objects, whose store names their
-    /// content.
+    /// Records the digest of a file whose format cannot be appended to, before it is read. Files
+    /// above `MAX_DIGEST_BYTES` are identified by name, size and time alone, and objects by their
+    /// etag.
     ///
     /// # Errors
-    /// Why reading stops at the file.
-    fn record_whole(&self, file: &InputFile) -> Result<(), ReadEnd> {
+    /// The reason why reading stops at the file.
+    fn record_content(&self, file: &InputFile) -> Result<(), ReadEnd> {
         let Some(mut store) = self.store() else {
             return Ok(());
         };
-        if file.size() > WHOLE_BYTES || !file.is_local() {
+        if file.size() > MAX_DIGEST_BYTES || !file.is_local() {
             return Ok(());
         }
         let input = open(file)?;
@@ -213,8 +215,8 @@ impl FileCheckpoints {
         Ok(())
     }
 
-    /// Follows a file of text that is read under the split of `file`; `before` is what was known of
-    /// it.
+    /// A tracker that records the reads of a text file with the split of `file`; `before` is its
+    /// checkpoint of an earlier run.
     pub(super) fn track<'a>(
         &'a self,
         file: &'a InputFile,
@@ -223,23 +225,23 @@ impl FileCheckpoints {
         CheckpointTracker::new(self, file, file.companion(&self.stage).to_owned(), before)
     }
 
-    /// Makes what was recorded durable.
+    /// Makes the records durable.
     ///
     /// # Errors
-    /// When the system or the store refuses.
+    /// The error of the system or the store.
     pub(super) fn sync(&self) -> Result<(), StageError> {
         self.store().map_or(Ok(()), |mut store| store.sync())
     }
 }
 
-/// Larger files are not read a second time to know their content.
-const WHOLE_BYTES: u64 = 32 << 20;
+/// Maximum size of a file that is read a second time to compute its digest.
+const MAX_DIGEST_BYTES: u64 = 32 << 20;
 
-/// Checks that no file changed otherwise than by text that was appended.
+/// Checks that no file has changed in another way than by appended text.
 ///
 /// # Errors
-/// [`StageError::Rejected`] names those that did; others when a file, or what was recorded, cannot
-/// be read.
+/// [`StageError::Refused`] with the names of the changed files; other errors if a file or the
+/// checkpoints cannot be read.
 pub(super) fn admit(
     stage: &str,
     files: &[InputFile],
@@ -264,7 +266,7 @@ pub(super) fn admit(
     }
 }
 
-/// The record of a file that is as it was when it was recognized last.
+/// The checkpoint of a file that is unchanged since it was recognized last.
 fn same<'a>(
     known: &'a [FileCheckpoint],
     file: &InputFile,
@@ -301,7 +303,7 @@ fn relate(
             known.length <= size
         }
     });
-    // Rows beyond those that the record speaks of came of content that is not known.
+    // Rows beyond those of the checkpoint come from unknown content.
     candidates.retain(|known| resume.max_row_end(&known.split) <= known.rows);
     candidates.sort_by_key(|known| known.length);
     if candidates.is_empty() {
@@ -317,7 +319,7 @@ fn open(file: &InputFile) -> Result<crate::storage::FileReader, ReadEnd> {
     file.open_listed(None).map_err(ReadEnd::from)
 }
 
-/// Whether an output has rows that a file of this name gave when it was another.
+/// Whether an output has rows of another version of a file of this name.
 fn is_in_output(
     known: &[FileCheckpoint],
     file: &InputFile,
@@ -326,7 +328,7 @@ fn is_in_output(
 ) -> bool {
     let prefix = format!("{stage}/{}:", file.name);
     let is_version = |rest: &str| match rest.split_once(':') {
-        // A name may hold colons: then another file's begins like this one.
+        // The name of another file may begin like this one and contain colons.
         Some((size, version)) => size.parse::<u64>().is_ok() && !version.contains([':', '/']),
         None => false,
     };
@@ -345,8 +347,8 @@ fn is_in_output(
         || resume.sinks.iter().any(by_name)
 }
 
-/// The longest of the candidates, ascending by length, with whose content `input` of `size` bytes
-/// begins.
+/// The longest candidate with whose content `input` of `size` bytes begins. `candidates` are sorted
+/// by length, ascending.
 fn longest<'a>(
     input: impl io::Read,
     candidates: &[&'a FileCheckpoint],
@@ -363,25 +365,25 @@ fn longest<'a>(
             if chunk.is_empty() {
                 return Ok(found);
             }
-            let wanted = candidate.length - hasher.length();
-            let taken =
-                usize::try_from(wanted).map_or(chunk.len(), |wanted| wanted.min(chunk.len()));
-            hasher.update(&chunk[..taken]);
-            input.consume(taken);
+            let missing = candidate.length - hasher.length();
+            let length =
+                usize::try_from(missing).map_or(chunk.len(), |missing| missing.min(chunk.len()));
+            hasher.update(&chunk[..length]);
+            input.consume(length);
         }
         if hasher.digest() != candidate.digest {
             continue;
         }
         // Text that continues the last line changes its record.
-        let goes_on = candidate.ending == CheckpointEnding::Text && candidate.length < size;
-        if !goes_on || ends_line(&mut input, &mut hasher)? {
+        let continues = candidate.ending == CheckpointEnding::Text && candidate.length < size;
+        if !continues || ends_line(&mut input, &mut hasher)? {
             found = Some(*candidate);
         }
     }
     Ok(found)
 }
 
-/// Whether a line ends at this place.
+/// Whether a line ends at the current position.
 fn ends_line(input: &mut BufReader<impl io::Read>, hasher: &mut ContentHasher) -> io::Result<bool> {
     if fill(input)?.first() == Some(&b'\r') {
         hasher.update(b"\r");

@@ -1,10 +1,10 @@
-//! What earlier runs read of a stage's input files, as it is kept in the state folder.
+//! The checkpoints of the input files of a stage in the state folder.
 //!
-//! `inputs/<stage>.ndjson` has a line for each file that was read to its end; the last line of a
-//! split counts. Beside it, `inputs/<stage>.reading` holds the same about the beginning of the file
-//! that is being read, and is overwritten before each batch is handed over. Neither waits for the
-//! disk on the way: a killed process loses nothing that it wrote, and after a power failure a file
-//! whose record is missing is treated as changed.
+//! `inputs/<stage>.ndjson` has one line for each file that was read to its end; the last line of a
+//! split is valid. `inputs/<stage>.reading` holds the same data about the beginning of the file
+//! that is being read, and is overwritten before each batch is sent. Neither file is synced during
+//! the run: a killed process loses nothing that it wrote, and after a power failure a file whose
+//! checkpoint is missing is treated as changed.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,23 +19,23 @@ use crate::source::content_digest::ContentDigest;
 use crate::source::listed_file::ListedFile;
 use crate::storage::Location;
 
-/// How the content ended that a record describes.
+/// How the content of a checkpoint ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::source) enum CheckpointEnding {
-    /// Rows were handed over up to somewhere inside of it.
+    /// Rows were sent up to a position inside of the content.
     Within,
-    /// With a line end.
+    /// The content ends with a line end.
     Line,
-    /// Within a line, which is a record.
+    /// The content ends within a line, which is a record.
     Text,
-    /// Within a quoted value.
+    /// The content ends within a quoted value.
     Quote,
-    /// As a whole that cannot be continued: the format has a footer or an index.
+    /// The content cannot be appended to, because the format has a footer or an index.
     Whole,
 }
 
-/// The content of a file, or its beginning, and the rows that it gave.
+/// The digest of a file or of its beginning, with the number of its rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::source) struct FileCheckpoint {
     /// The file as it was listed when it was last recognized.
@@ -43,57 +43,58 @@ pub(in crate::source) struct FileCheckpoint {
     pub(super) file: ListedFile,
     /// The split of its rows.
     pub(super) split: String,
-    /// What else decides its records and stands in the split's name, such as a file of labels.
+    /// Other inputs that determine its records and are part of the split's name, such as a file of
+    /// labels.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(super) companion: String,
-    /// Bytes that `digest` is of.
+    /// Number of bytes of `digest`.
     pub(super) length: u64,
-    /// The digest of so many bytes from the beginning.
+    /// The digest of the first `length` bytes.
     pub(super) digest: ContentDigest,
-    /// Rows that they gave.
+    /// Number of rows in these bytes; `u64::MAX` if it is unknown.
     pub(super) rows: u64,
-    /// How they ended.
+    /// How these bytes end.
     pub(super) ending: CheckpointEnding,
 }
 
-/// Splits that are remembered for one name: a file that is replaced again and again is recognized
-/// by its last contents.
-const SPLITS: usize = 8;
-/// Lines beyond which a file is written anew, for each line that counts.
+/// Maximum number of splits per file name. A file that is replaced repeatedly is recognized by its
+/// last contents.
+const MAX_SPLITS: usize = 8;
+/// Number of lines per valid line above which the file is rewritten.
 const STALE: usize = 4;
 
-/// Records by file name, those of one name from the oldest split to the newest.
+/// Checkpoints by file name; those of one name are sorted from the oldest split to the newest.
 pub(super) type CheckpointMap = BTreeMap<String, Vec<FileCheckpoint>>;
 
-/// The records of a stage, and where they are kept.
+/// The checkpoints of a stage and the files that store them.
 pub(in crate::source) struct CheckpointStore {
     records: CheckpointMap,
-    place: CheckpointFiles,
+    files: CheckpointFiles,
 }
 
 enum CheckpointFiles {
-    /// On a disk of this machine.
+    /// Files on a local disk.
     Local {
         records: File,
         reading: File,
         path: std::path::PathBuf,
     },
-    /// In a bucket: written as a whole when the source has ended, if there is more than was read.
+    /// An object, which is written when the source has ended, if there are new checkpoints.
     Remote { location: Location, is_new: bool },
 }
 
 impl CheckpointStore {
-    /// Reads the records of earlier runs.
+    /// Reads the checkpoints of earlier runs.
     ///
     /// # Errors
-    /// When they cannot be read, or the files cannot be opened for writing.
+    /// If they cannot be read, or the files cannot be opened for writing.
     pub(super) fn open(stage: &str, state: &Location) -> Result<Self, StageError> {
         let LoadedCheckpoints {
             records,
             begun,
             lines,
-            is_torn,
-        } = find(stage, state)?;
+            is_truncated,
+        } = load(stage, state)?;
         let kept: usize = records.values().map(Vec::len).sum();
         let location = records_of(stage, state);
         let is_stale = lines > STALE * kept.max(64);
@@ -104,7 +105,7 @@ impl CheckpointStore {
         let (Some(path), Some(reading)) = (location.local(), reading.local()) else {
             return Ok(Self {
                 records,
-                place: CheckpointFiles::Remote {
+                files: CheckpointFiles::Remote {
                     location,
                     is_new: false,
                 },
@@ -124,30 +125,30 @@ impl CheckpointStore {
                 .map_err(StageError::io(path))
         };
         let mut file = open(path, true)?;
-        if is_torn && !is_stale {
+        if is_truncated && !is_stale {
             file.write_all(b"\n").map_err(StageError::io(path))?;
         }
-        // The next file's beginning is noted in the place of this one.
+        // The `.reading` file is overwritten for the next input file.
         if let Some(begun) = begun.filter(|_| !is_stale) {
             append(&mut file, path, &begun)?;
         }
-        let place = CheckpointFiles::Local {
+        let files = CheckpointFiles::Local {
             records: file,
             reading: open(reading, false)?,
             path: path.to_path_buf(),
         };
-        Ok(Self { records, place })
+        Ok(Self { records, files })
     }
 
-    /// The records of a file name, the newest split last.
+    /// The checkpoints of a file name, with the newest split last.
     pub(super) fn of(&self, name: &str) -> &[FileCheckpoint] {
         of(&self.records, name)
     }
 
-    /// Adds a record. One that knows less of its split than what is there changes nothing.
+    /// Adds a checkpoint, unless the existing one of its split has more rows.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub(super) fn add(&mut self, record: FileCheckpoint) -> Result<(), StageError> {
         let known = self
             .of(&record.file.name)
@@ -156,7 +157,7 @@ impl CheckpointStore {
         if known.is_some_and(|known| known.rows > record.rows || *known == record) {
             return Ok(());
         }
-        match &mut self.place {
+        match &mut self.files {
             CheckpointFiles::Local { records, path, .. } => append(records, path, &record)?,
             CheckpointFiles::Remote { is_new, .. } => *is_new = true,
         }
@@ -165,12 +166,12 @@ impl CheckpointStore {
         Ok(())
     }
 
-    /// DigestLog what was read of the file that is being read, before its rows are handed over.
+    /// Stores the checkpoint of the file that is being read, before its rows are sent.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// If it cannot be written.
     pub(super) fn begin(&mut self, record: &FileCheckpoint) -> Result<(), StageError> {
-        let CheckpointFiles::Local { reading, path, .. } = &mut self.place else {
+        let CheckpointFiles::Local { reading, path, .. } = &mut self.files else {
             return Ok(());
         };
         let line = to_json_lines([record])?;
@@ -182,12 +183,12 @@ impl CheckpointStore {
         Ok(())
     }
 
-    /// Makes all records durable.
+    /// Makes all checkpoints durable.
     ///
     /// # Errors
-    /// When the system or the store refuses.
+    /// The error of the system or the store.
     pub(super) fn sync(&mut self) -> Result<(), StageError> {
-        match &self.place {
+        match &self.files {
             CheckpointFiles::Local { records, path, .. } => {
                 records.sync_all().map_err(StageError::io(path.as_path()))
             }
@@ -200,19 +201,19 @@ impl CheckpointStore {
     }
 }
 
-/// The records that earlier runs left.
+/// The checkpoints of earlier runs.
 struct LoadedCheckpoints {
     records: CheckpointMap,
-    /// What was noted of the file that was being read, where no line says as much. It is among the
-    /// records.
+    /// The checkpoint of the file that was being read, if it has more rows than the line of its
+    /// split. It is also part of `records`.
     begun: Option<FileCheckpoint>,
-    /// Lines of the file.
+    /// Number of lines of the file.
     lines: usize,
-    /// Whether the last line has no end.
-    is_torn: bool,
+    /// Whether the last line lacks a line end.
+    is_truncated: bool,
 }
 
-fn find(stage: &str, state: &Location) -> Result<LoadedCheckpoints, StageError> {
+fn load(stage: &str, state: &Location) -> Result<LoadedCheckpoints, StageError> {
     let (mut records, mut lines) = (CheckpointMap::new(), 0);
     let location = records_of(stage, state);
     let text = location.read()?.unwrap_or_default();
@@ -220,11 +221,13 @@ fn find(stage: &str, state: &Location) -> Result<LoadedCheckpoints, StageError> 
         lines += 1;
         match serde_json::from_slice(line) {
             Ok(record) => add(&mut records, record),
-            // The machine lost power while the line was written; its file counts as one that is not
-            // known.
-            Err(error) => {
-                tracing::warn!(%error, "{location}:{lines}: is damaged, and is passed over")
-            }
+            // The machine lost power while the line was written. Its file counts as unknown.
+            Err(error) => tracing::warn!(
+                path = %location,
+                line = lines,
+                %error,
+                "skipping an invalid line of the file checkpoints"
+            ),
         }
     }
     let begun = last_begun(&reading_of(stage, state))?.filter(|begun| {
@@ -236,33 +239,33 @@ fn find(stage: &str, state: &Location) -> Result<LoadedCheckpoints, StageError> 
     if let Some(begun) = &begun {
         add(&mut records, begun.clone());
     }
-    let is_torn = text.last().is_some_and(|&byte| byte != b'\n');
+    let is_truncated = text.last().is_some_and(|&byte| byte != b'\n');
     Ok(LoadedCheckpoints {
         records,
         begun,
         lines,
-        is_torn,
+        is_truncated,
     })
 }
 
-/// The records of earlier runs.
+/// Reads the checkpoints of earlier runs.
 ///
 /// # Errors
-/// When they cannot be read.
+/// If they cannot be read.
 pub(super) fn read(stage: &str, state: &Location) -> Result<CheckpointMap, StageError> {
-    Ok(find(stage, state)?.records)
+    Ok(load(stage, state)?.records)
 }
 
-/// The records of a file name, the newest split last.
+/// The checkpoints of a file name, with the newest split last.
 pub(super) fn of<'a>(records: &'a CheckpointMap, name: &str) -> &'a [FileCheckpoint] {
     records.get(name).map(Vec::as_slice).unwrap_or_default()
 }
 
-/// Removes the records of a stage.
+/// Removes the checkpoints of a stage.
 ///
 /// # Errors
-/// When one cannot be removed.
-pub(in crate::source) fn forget(stage: &str, state: &Location) -> Result<(), StageError> {
+/// If a file cannot be removed.
+pub(in crate::source) fn remove_records(stage: &str, state: &Location) -> Result<(), StageError> {
     reading_of(stage, state).remove()?;
     records_of(stage, state).remove()
 }
@@ -275,12 +278,12 @@ fn reading_of(stage: &str, state: &Location) -> Location {
     state.join("inputs").join(&format!("{stage}.reading"))
 }
 
-/// What was noted of the file that was being read last.
+/// The checkpoint of the file that was being read last.
 fn last_begun(location: &Location) -> Result<Option<FileCheckpoint>, StageError> {
     if location.local().is_none() {
         return Ok(None);
     }
-    // The rest of a longer line may stand behind the first.
+    // The rest of an earlier, longer line may follow the first line.
     let text = location.read()?.unwrap_or_default();
     Ok(text
         .split(|&byte| byte == b'\n')
@@ -292,8 +295,8 @@ fn add(records: &mut CheckpointMap, record: FileCheckpoint) {
     let of_name = records.entry(record.file.name.clone()).or_default();
     of_name.retain(|known| known.split != record.split);
     of_name.push(record);
-    let over = of_name.len().saturating_sub(SPLITS);
-    of_name.drain(..over);
+    let excess = of_name.len().saturating_sub(MAX_SPLITS);
+    of_name.drain(..excess);
 }
 
 fn append(

@@ -1,4 +1,4 @@
-//! What a second run reads of files that grew, were touched, or changed otherwise.
+//! Tests of what a second run reads from files that grew, were touched, or changed otherwise.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
@@ -18,11 +18,12 @@ use crate::storage::Location;
 
 const NOTHING: [i64; 0] = [];
 
-/// A folder of input, and what runs over it have made durable.
+/// A folder of input files, and the coverage of the runs over it.
 struct Runs {
     folder: tempfile::TempDir,
     coverage: Coverage,
-    /// Seconds that every change of a file is later than the one before it: clocks are coarse.
+    /// The modification time of the last change in seconds. Each change is 10 s later than the one
+    /// before it, because clocks are coarse.
     clock: u64,
     batch: u32,
 }
@@ -47,8 +48,8 @@ impl Runs {
     }
 
     fn append(&mut self, name: &str, text: &str) {
-        let whole = fs::read_to_string(self.path(name)).unwrap() + text;
-        self.write(name, &whole);
+        let content = fs::read_to_string(self.path(name)).unwrap() + text;
+        self.write(name, &content);
     }
 
     fn touch(&mut self, name: &str) {
@@ -70,12 +71,16 @@ impl Runs {
         }
     }
 
-    /// Runs to the end, or until so many batches are durable, as a kill cuts it short; gives the
-    /// new batches.
-    fn run(&mut self, source: Box<dyn Source>, most: usize) -> Vec<SourceBatch> {
+    /// Runs to the end, or until `max_batches` are committed, like a run that is killed. Returns
+    /// the new batches.
+    fn run(&mut self, source: Box<dyn Source>, max_batches: usize) -> Vec<SourceBatch> {
         let resume = self.resume();
         let mut new = Vec::new();
-        for batch in drain(source, &resume).unwrap().into_iter().take(most) {
+        for batch in drain(source, &resume)
+            .unwrap()
+            .into_iter()
+            .take(max_batches)
+        {
             for part in resume.uncommitted_ranges(&batch.batch.provenance) {
                 new.push(batch.slice(part));
             }
@@ -118,7 +123,7 @@ fn values(batches: &[SourceBatch]) -> Vec<i64> {
 }
 
 #[test]
-fn appended_records_alone_are_new_through_generations() {
+fn only_appended_records_are_new_in_each_run() {
     let mut runs = Runs::new();
     runs.write("a.csv", "n\n1\n2\n3\n");
     assert_eq!(runs.csv(), [1, 2, 3]);
@@ -133,7 +138,7 @@ fn appended_records_alone_are_new_through_generations() {
 }
 
 #[test]
-fn file_that_was_touched_gives_nothing_new() {
+fn touched_file_has_no_new_records() {
     let mut runs = Runs::new();
     runs.write("a.csv", "n\n1\n2\n");
     assert_eq!(runs.csv(), [1, 2]);
@@ -190,20 +195,20 @@ fn changed_header_or_content_makes_a_new_file() {
 }
 
 #[test]
-fn truncated_file_that_grows_back_goes_on_in_its_first_split() {
+fn truncated_file_that_grows_back_continues_its_first_split() {
     let mut runs = Runs::new();
     runs.write("a.csv", "n\n1\n2\n3\n");
     assert_eq!(runs.csv(), [1, 2, 3]);
     runs.write("a.csv", "n\n1\n");
     assert_eq!(runs.csv(), [1], "a truncated file is a new one");
     runs.write("a.csv", "n\n1\n2\n3\n4\n");
-    assert_eq!(runs.csv(), [4], "the longest content that is known counts");
+    assert_eq!(runs.csv(), [4], "the longest known content is continued");
     runs.write("a.csv", "n\n1\n7\n");
     assert_eq!(runs.csv(), [7], "the truncated file has grown otherwise");
 }
 
 #[test]
-fn lines_that_were_appended_alone_are_new() {
+fn only_appended_lines_are_new() {
     let mut runs = Runs::new();
     runs.write("a.ndjson", "{\"n\": 1}\n{\"n\": 2}");
     assert_eq!(runs.ndjson(), [1, 2]);
@@ -220,14 +225,17 @@ fn lines_that_were_appended_alone_are_new() {
 }
 
 #[test]
-fn file_that_was_read_in_part_goes_on_after_it_grew() {
+fn partly_read_file_is_continued_after_it_grew() {
     let mut runs = Runs::new();
     let line = |n: i64| format!("{n}{}\n", " ".repeat(100_000));
     let text: String = (0..40).map(line).collect();
     runs.write("a.csv", &format!("n\n{text}"));
-    let read = |runs: &mut Runs, most| {
+    let read = |runs: &mut Runs, max_batches| {
         let options = json!({ "path": runs.path("*.csv"), "types": { "n": "string" } });
-        let batches = runs.run(plan::<csv::CsvSourceConfig>(options, 4).unwrap(), most);
+        let batches = runs.run(
+            plan::<csv::CsvSourceConfig>(options, 4).unwrap(),
+            max_batches,
+        );
         let of = |batch: &SourceBatch| {
             batch.batch.records["n"]
                 .as_string::<i32>()
@@ -239,7 +247,7 @@ fn file_that_was_read_in_part_goes_on_after_it_grew() {
         batches.iter().flat_map(of).collect::<Vec<_>>()
     };
     assert_eq!(read(&mut runs, 3), (0..12).collect::<Vec<_>>());
-    // What a killed run leaves: the note of what it handed over last, and no record of the whole.
+    // The state of a killed run: the checkpoint of its last batch, and none of the complete file.
     let records = runs.path("state/inputs/in.ndjson");
     assert!(fs::read_to_string(&records).unwrap().ends_with("}\n"));
     fs::write(&records, "").unwrap();
@@ -250,11 +258,11 @@ fn file_that_was_read_in_part_goes_on_after_it_grew() {
 }
 
 #[test]
-fn rows_beyond_what_was_recorded_make_the_file_a_new_one() {
+fn rows_beyond_the_checkpoint_make_the_file_a_new_one() {
     let mut runs = Runs::new();
     runs.write("a.csv", "n\n1\n2\n3\n");
     assert_eq!(runs.csv(), [1, 2, 3]);
-    // As after a power failure that took the end of the records with it.
+    // The state after a power failure that lost the end of the checkpoints.
     for name in ["in.ndjson", "in.reading"] {
         fs::remove_file(runs.path("state/inputs").join(name)).unwrap();
     }
@@ -265,18 +273,18 @@ fn rows_beyond_what_was_recorded_make_the_file_a_new_one() {
 }
 
 #[test]
-fn outputs_without_records_know_their_files_by_size_and_time() {
+fn output_without_checkpoints_identifies_files_by_time() {
     let mut runs = Runs::new();
     runs.write("a.csv", "n\n1\n2\n3\n");
     assert_eq!(runs.csv(), [1, 2, 3]);
     fs::remove_dir_all(runs.path("state")).unwrap();
     assert_eq!(runs.csv(), NOTHING);
     runs.append("a.csv", "4\n");
-    assert_eq!(runs.csv(), [4], "the run before recorded the file");
+    assert_eq!(runs.csv(), [4], "the previous run recorded the file");
 }
 
 #[test]
-fn refused_changes_are_named_and_growth_is_not_refused() {
+fn error_of_refused_change_names_file_and_growth_is_allowed() {
     let mut runs = Runs::new();
     for name in ["a.csv", "b.csv", "c.csv"] {
         runs.write(name, "n\n1\n2\n");
@@ -300,18 +308,18 @@ fn refused_changes_are_named_and_growth_is_not_refused() {
         .admit_inputs(&runs.resume())
         .unwrap_err()
         .to_string();
-    assert!(
-        error.starts_with("b.csv: has changed since an earlier run read it"),
-        "{error}"
-    );
+    let expected = "b.csv: has changed since an earlier run read it, in another way than by \
+         appended text, which `on_change = \"refuse\"` does not allow; restore the file, or write \
+         `on_change = \"new\"` to read it as a new file";
+    assert_eq!(error, expected);
     let error = drain(source(&runs, "refuse"), &runs.resume())
         .unwrap_err()
         .to_string();
-    assert!(error.starts_with("b.csv: has changed"), "{error}");
+    assert_eq!(error, expected);
 }
 
 #[test]
-fn whole_files_are_recognized_by_content_and_not_continued() {
+fn array_files_are_recognized_by_content_and_not_continued() {
     let mut runs = Runs::new();
     let array = |rows: u8| {
         let header = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({rows},), }}");
@@ -339,15 +347,15 @@ fn whole_files_are_recognized_by_content_and_not_continued() {
 }
 
 #[test]
-fn damaged_record_costs_only_its_own_file() {
+fn damaged_checkpoint_affects_only_its_own_file() {
     let mut runs = Runs::new();
     runs.write("a.csv", "n\n1\n2\n");
     runs.write("b.csv", "n\n5\n6\n");
     assert_eq!(runs.csv(), [1, 2, 5, 6]);
     let records = runs.path("state/inputs/in.ndjson");
     let text = fs::read_to_string(&records).unwrap();
-    let torn = text.trim_end().len() - 20;
-    fs::write(&records, &text[..torn]).unwrap();
+    let length = text.trim_end().len() - 20;
+    fs::write(&records, &text[..length]).unwrap();
     fs::remove_file(runs.path("state/inputs/in.reading")).unwrap();
     runs.append("a.csv", "3\n");
     runs.append("b.csv", "7\n");
@@ -357,7 +365,7 @@ fn damaged_record_costs_only_its_own_file() {
 }
 
 #[test]
-fn records_of_a_file_are_bounded() {
+fn checkpoints_of_a_file_are_bounded() {
     let mut runs = Runs::new();
     runs.batch = 100;
     for number in 0..40 {
@@ -373,11 +381,11 @@ fn records_of_a_file_are_bounded() {
 }
 
 #[test]
-fn forgetting_a_stage_forgets_what_was_read() {
+fn reset_of_a_stage_removes_its_checkpoints() {
     let mut runs = Runs::new();
     runs.write("a.csv", "n\n1\n");
     assert_eq!(runs.csv(), [1]);
     let state = Location::from(runs.path("state").as_path());
-    crate::source::forget("in", &state).unwrap();
+    crate::source::delete_state("in", &state).unwrap();
     assert_eq!(fs::read_dir(runs.path("state/inputs")).unwrap().count(), 0);
 }

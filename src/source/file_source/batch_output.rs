@@ -1,4 +1,4 @@
-//! Where the batches of a file go: records with their origin, and rejects that stand for rows.
+//! The output of a file's reader: batches of records with their origin, and rejects of rows.
 
 use std::io;
 use std::ops::Range;
@@ -17,43 +17,43 @@ use crate::source::missing_values::reject_missing;
 use crate::source::{SOURCE, add_origin};
 use crate::storage::FileReader;
 
-/// Records of a file on their way out.
+/// The records and rejects of one batch of a file.
 #[derive(Default)]
 pub(in crate::source) struct FileRecords {
-    /// The planned columns, without origin.
+    /// The planned columns, without their origin.
     pub(in crate::source) columns: Vec<ArrayRef>,
-    /// For each record its ordinal among the rows.
+    /// The ordinal of each record among the rows of the batch.
     pub(in crate::source) origin: Vec<u32>,
-    /// Rows that are no records.
+    /// The rejected rows.
     pub(in crate::source) rejects: Vec<Reject>,
-    /// What `source` holds where it is more than the file's name.
+    /// The column `source`, if it holds more than the name of the file.
     pub(in crate::source) sources: Option<ArrayRef>,
     /// Pixels of the records' images.
     pub(in crate::source) pixels: u64,
 }
 
-/// Rows that a byte of a file can stand for: deflate and run-length encoding reach about as much.
-/// Files that declare more are damaged or hostile.
+/// Maximum number of rows per byte of a file: the approximate limit of deflate and of run-length
+/// encoding. Files that declare more rows are damaged or hostile.
 pub(in crate::source) const ROWS_PER_BYTE: u64 = 1024;
 
-/// Why a reject counts as one record.
-const UNKNOWN_NUMBER: &str = "the number of records is unknown, so it counts as one";
+/// The reason why a reject counts as one record.
+const UNKNOWN_NUMBER: &str = "the number of records is unknown, so the reject counts as one record";
 
-/// Where a file's batches go.
+/// The receiver of the batches of a file.
 pub(in crate::source) struct BatchOutput<'a> {
     pub(super) schema: &'a SchemaRef,
     pub(super) file: &'a InputFile,
     pub(super) resume: &'a ResumeState,
-    /// Records what is read of a file of text, where that is remembered.
+    /// Records the progress in a text file, if checkpoints are stored.
     pub(super) tracking: Option<&'a CheckpointTracker<'a>>,
-    /// Takes a batch; `false`: nobody wants more.
+    /// Receives a batch; `false`: the receiver is gone.
     pub(super) take: &'a (dyn Fn(SourceBatch) -> bool + Sync),
-    /// Returns when nothing else is read, but what goes ahead of its turn.
+    /// Returns once all earlier parts of the file have been sent.
     pub(super) wait: &'a (dyn Fn() + Sync),
 }
 
 impl BatchOutput<'_> {
-    /// The same, but batches go elsewhere.
+    /// The same output with another receiver of batches.
     pub(in crate::source) fn through<'b>(
         &'b self,
         take: &'b (dyn Fn(SourceBatch) -> bool + Sync),
@@ -66,18 +66,18 @@ impl BatchOutput<'_> {
         }
     }
 
-    /// Waits until all that stands before has been handed over: for what takes too much to be read
-    /// ahead.
+    /// Waits until all earlier parts of the file have been sent. Used by parts that take too much
+    /// memory to be read ahead.
     pub(in crate::source) fn wait_until_head(&self) {
         (self.wait)();
     }
 
-    /// Hands over a batch as it is. `false`: nobody wants more.
+    /// Sends a batch unchanged. `false`: the receiver is gone.
     pub(in crate::source) fn forward(&self, batch: SourceBatch) -> bool {
         (self.take)(batch)
     }
 
-    /// The text of the file, up to the length that was listed.
+    /// The text of the file, up to the length in the listing.
     pub(in crate::source) fn track(&self, input: FileReader) -> HashingReader {
         match self.tracking {
             Some(tracking) => tracking.read(input),
@@ -85,27 +85,27 @@ impl BatchOutput<'_> {
         }
     }
 
-    /// Says that the rows before `rows` are about to be handed over; `in_quotes`: the file was
-    /// found to end within a quoted value.
+    /// Records that the rows before `rows` are about to be sent; `in_quotes`: the file ends within
+    /// a quoted value.
     pub(in crate::source) fn begin(&self, rows: u64, in_quotes: bool) -> Result<(), ReadEnd> {
         self.tracking
             .map_or(Ok(()), |tracking| tracking.begin(rows, in_quotes))
             .map_err(ReadEnd::Failed)
     }
 
-    /// Says that the file was read to its end and has `rows` rows.
+    /// Records that the file was read to its end and has `rows` rows.
     pub(in crate::source) fn end(&self, rows: u64, in_quotes: bool) -> Result<(), ReadEnd> {
         self.tracking
             .map_or(Ok(()), |tracking| tracking.end(rows, in_quotes))
             .map_err(ReadEnd::Failed)
     }
 
-    /// Whether every sink has these rows of the file.
+    /// Whether every sink has committed these rows of the file.
     pub(in crate::source) fn done(&self, rows: &Range<u64>) -> bool {
         self.resume.is_committed(self.file.split.name(), rows)
     }
 
-    /// Hands over what became of these rows.
+    /// Sends the records and rejects of these rows as a batch.
     pub(in crate::source) fn send(
         &self,
         rows: Range<u64>,
@@ -126,7 +126,7 @@ impl BatchOutput<'_> {
         self.push(rows, batch, records)
     }
 
-    /// Hands over that the file, which holds `records`, cannot be used.
+    /// Sends one reject for a file of `records` records that cannot be used.
     pub(super) fn reject_file(
         &self,
         RecordError { code, reason, .. }: RecordError,
@@ -165,8 +165,8 @@ impl BatchOutput<'_> {
         }
     }
 
-    /// Ends a file at an I/O error before `row`: what cannot be read for a reason of the
-    /// environment is left undone; if the file has changed, the rest of it is one reject.
+    /// Ends a file at an I/O error before `row`. After an error of the environment, the rest of the
+    /// file remains unread; if the file has changed, the rest of it is one reject.
     pub(in crate::source) fn stop_at(&self, row: u64, error: io::Error) -> Result<(), ReadEnd> {
         match self.file.unavailable(error) {
             Ok(unavailable) => Err(unavailable.into()),
@@ -178,9 +178,8 @@ impl BatchOutput<'_> {
         }
     }
 
-    /// Hands over that these rows are no records, as one reject that stands for all of them. A
-    /// number of rows that a file of this size cannot hold is not believed: then the reject stands
-    /// for one row.
+    /// Sends one reject that represents all of these rows. If a file of this size cannot hold that
+    /// number of rows, the reject represents one row.
     pub(in crate::source) fn reject_rows(
         &self,
         rows: Range<u64>,
@@ -193,7 +192,8 @@ impl BatchOutput<'_> {
         let (start, count) = (rows.start, rows.end - rows.start);
         if count > self.max_rows() {
             let reason = format!(
-                "{reason}; {count} rows are declared, more than the file can hold: it counts as one record"
+                "{reason}; the file declares {count} rows, more than it can hold, so the reject \
+                 counts as one record"
             );
             return self.reject_rows(start..start + 1, code, reason);
         }
@@ -205,13 +205,13 @@ impl BatchOutput<'_> {
         self.reject(rows, code, format!("{}, {place}: {reason}", self.file.name))
     }
 
-    /// Rows that a file of this size can hold.
+    /// Maximum number of rows of a file of this size.
     fn max_rows(&self) -> u64 {
         self.file.size().saturating_mul(ROWS_PER_BYTE).max(1)
     }
 
-    /// Hands over that the file cannot be read from `row` on, as one reject: the number of records
-    /// is unknown.
+    /// Sends one reject for the rest of the file from `row`. It counts as one record, since the
+    /// number of records is unknown.
     pub(in crate::source) fn reject_rest(
         &self,
         row: u64,
@@ -221,7 +221,7 @@ impl BatchOutput<'_> {
         self.reject_rows(row..row + 1, code, format!("{reason}; {UNKNOWN_NUMBER}"))
     }
 
-    /// One reject for these rows; the reason names the file.
+    /// Sends one reject for these rows; `reason` names the file.
     fn reject(&self, rows: Range<u64>, code: RejectCode, reason: String) -> Result<(), ReadEnd> {
         if self.done(&rows) {
             return Ok(());
@@ -278,7 +278,7 @@ impl BatchOutput<'_> {
     }
 }
 
-/// The same records with another first column.
+/// Replaces the first column of a batch.
 fn with_first(batch: &RecordBatch, first: ArrayRef) -> Result<RecordBatch, ArrowError> {
     let mut columns = batch.columns().to_vec();
     columns[0] = first;

@@ -1,4 +1,4 @@
-//! Runs a source to its end, for the tests of formats.
+//! Test helpers that plan a source and read it to its end.
 
 #![allow(clippy::unwrap_used)]
 
@@ -58,14 +58,14 @@ pub(crate) fn read<C: SourceConfig>(options: Value, records: u32) -> Vec<SourceB
     .unwrap()
 }
 
-/// All records of the batches in one.
+/// Concatenates the records of the batches.
 pub(crate) fn records(batches: &[SourceBatch]) -> RecordBatch {
     let schema = batches[0].batch.records.schema();
     arrow::compute::concat_batches(&schema, batches.iter().map(|batch| &batch.batch.records))
         .unwrap()
 }
 
-/// Row, code, and bytes of every reject.
+/// Returns the row, the code and the original of every reject.
 pub(crate) fn rejects(batches: &[SourceBatch]) -> Vec<(u64, &'static str, Option<String>)> {
     let of = |batch: &SourceBatch| {
         let provenance = batch.batch.provenance.clone();
@@ -82,7 +82,7 @@ pub(crate) fn rejects(batches: &[SourceBatch]) -> Vec<(u64, &'static str, Option
     batches.iter().flat_map(of).collect()
 }
 
-/// Progress where one sink has what these batches stand for.
+/// The state in which one sink has committed these batches.
 pub(crate) fn progress_of(batches: &[SourceBatch]) -> ResumeState {
     let mut coverage = crate::coverage::Coverage::default();
     batches

@@ -1,5 +1,5 @@
-//! What becomes of requests: who waits until its records are durable in every sink hears of each of
-//! them.
+//! Clients that wait until the records of their request are durable in every sink, and the outcome
+//! of each record.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,16 +11,16 @@ use crate::batch::{BatchAck, Split};
 use crate::source::http::rejected_lines::TruncatedList;
 use crate::source::http::wal::WriteAheadLog;
 
-/// What became of the records of a request.
+/// The outcome of the records of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct RequestOutcome {
-    /// Those that were refused.
+    /// Rejected records.
     pub(super) rejected: TruncatedList<RejectedRecord>,
-    /// Rows that a filter let through to no sink.
+    /// Rows that a filter dropped before every sink.
     pub(super) filtered: TruncatedList<u64>,
 }
 
-/// A record that was refused.
+/// A record that a stage rejected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct RejectedRecord {
     pub(super) row: u64,
@@ -35,7 +35,7 @@ struct AckWaiter {
     reply: oneshot::Sender<RequestOutcome>,
 }
 
-/// Those who wait, by the first row of their request.
+/// The waiting clients, by the first row of their request.
 #[derive(Default)]
 pub(super) struct AckWaiters {
     waiters: Mutex<BTreeMap<u64, Vec<AckWaiter>>>,
@@ -46,7 +46,7 @@ impl AckWaiters {
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the rows from `first` up to `end`; `None` where they are done already.
+    /// Waits for the rows from `first` up to `end`; `None` if they are already committed.
     pub(super) fn wait(
         &self,
         journal: &WriteAheadLog,
@@ -54,7 +54,7 @@ impl AckWaiters {
         end: u64,
     ) -> Option<oneshot::Receiver<RequestOutcome>> {
         let mut waiters = self.waiters();
-        // Looked at under the lock, so that what is done from now on finds the waiter.
+        // This is checked under the lock, so that later commits find the waiter.
         if journal.state().done >= end {
             return None;
         }
@@ -67,7 +67,8 @@ impl AckWaiters {
         Some(outcome)
     }
 
-    /// Rows are done: tells those who wait for them, and the journal. Rows come in ascending order.
+    /// Passes an acknowledgement of rows to the clients that wait for them, and to the journal.
+    /// Rows are acknowledged in ascending order.
     pub(super) fn on_ack(&self, journal: &WriteAheadLog, split: &Split, ack: &BatchAck) {
         let mut waiters = self.waiters();
         let row_of = |ordinal: u32| ack.provenance.row(ordinal).map(|(_, row)| row);
@@ -108,7 +109,7 @@ impl AckWaiters {
                 .partition(|waiter: &AckWaiter| waiter.end <= done);
             *of_request = waiting;
             for AckWaiter { outcome, reply, .. } in ready {
-                // Who asked may have gone.
+                // The client may have disconnected.
                 let _ = reply.send(outcome);
             }
             !of_request.is_empty()
@@ -116,7 +117,7 @@ impl AckWaiters {
     }
 }
 
-/// Those who wait for a request that holds this row.
+/// The clients that wait for a request with this row.
 fn of_row(
     waiters: &mut BTreeMap<u64, Vec<AckWaiter>>,
     row: u64,

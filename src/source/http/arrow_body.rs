@@ -1,5 +1,5 @@
-//! Bodies that are Arrow IPC streams: columns by name, each cast to its type, and weighed before it
-//! is.
+//! Bodies in the Arrow IPC stream format: columns are matched by name, and their size is checked
+//! before each is cast to its type.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -14,32 +14,33 @@ use crate::source::http::cast_size::cast_size;
 use crate::source::http::columns::{BodyBudget, DecodedBody};
 use crate::source::http::error_response::ErrorResponse;
 
-/// Bytes of the description of a message: the schema, or where the buffers of a record batch lie.
+/// Maximum size of the metadata of a message in bytes: the schema, or the buffer positions of a
+/// record batch.
 const HEADER: usize = 1 << 20;
 
 /// The records of a stream, in the columns of the schema.
 ///
 /// # Errors
-/// 413 where they are more than a request may have, 422 where the stream or a column is not what it
-/// should be.
+/// Returns 413 if the records exceed the limits of a request, and 422 if the stream or a column is
+/// invalid.
 pub(super) fn parse(
     schema: &SchemaRef,
     body: &[u8],
-    most: &mut BodyBudget<'_>,
+    budget: &mut BodyBudget<'_>,
 ) -> Result<DecodedBody, ErrorResponse> {
-    most.hold(body.len() as u64)?;
-    // Rows are counted once they are read, as those of other bodies are.
+    budget.hold(body.len() as u64)?;
+    // Rows are counted after they are read, as for other bodies.
     let rows = i32::MAX as u64;
     let bounds = IpcBounds {
         header: HEADER,
         rows,
         rows_per_byte: u64::MAX,
-        stored: most.bytes,
-        unpacked: most.bytes,
+        stored: budget.bytes,
+        unpacked: budget.bytes,
     };
-    let (most, stopped) = (RefCell::new(most), RefCell::new(None));
+    let (budget, stopped) = (RefCell::new(budget), RefCell::new(None));
     let reserve = |bytes: u64| {
-        let reserved = most.borrow_mut().hold(bytes);
+        let reserved = budget.borrow_mut().hold(bytes);
         reserved.map_err(|refusal| {
             let message = refusal.message.clone();
             stopped.replace(Some(refusal));
@@ -57,23 +58,23 @@ pub(super) fn parse(
     let declared = SchemaRef::clone(messages.schema());
     let (mut batches, mut bytes) = (Vec::new(), 0);
     while let Some(batch) = messages.next().map_err(unfit)? {
-        let most = &mut *most.borrow_mut();
-        most.count(batch.num_rows() as u64)?;
-        let batch = conform(schema, &declared, &batch, most)?;
+        let budget = &mut *budget.borrow_mut();
+        budget.count(batch.num_rows() as u64)?;
+        let batch = conform(schema, &declared, &batch, budget)?;
         bytes += arrow_bytes(&batch, 0..batch.num_rows());
-        most.weigh(bytes)?;
-        // Empty batches count as well: each takes some memory.
-        most.hold(PER_COLUMN * schema.fields().len() as u64)?;
+        budget.weigh(bytes)?;
+        // Empty batches count as well, because each of them allocates some memory.
+        budget.hold(PER_COLUMN * schema.fields().len() as u64)?;
         batches.push(batch);
     }
-    let most = &mut *most.borrow_mut();
+    let budget = &mut *budget.borrow_mut();
     if let [batch] = batches.as_slice() {
         return Ok(DecodedBody {
             columns: batch.clone(),
-            held: most.held() - body.len() as u64,
+            held: budget.held() - body.len() as u64,
         });
     }
-    most.hold(bytes)?;
+    budget.hold(bytes)?;
     let columns = concat_batches(schema, &batches)
         .map_err(|error| ErrorResponse::unprocessable(error.to_string()))?;
     Ok(DecodedBody {
@@ -82,45 +83,47 @@ pub(super) fn parse(
     })
 }
 
-/// Bytes that an array takes besides its values.
+/// Bytes that an array allocates in addition to its values.
 const PER_COLUMN: u64 = 512;
 
-/// The columns of the schema, by name, each in its type.
+/// The columns of the schema, matched by name and cast to their types.
 fn conform(
     schema: &SchemaRef,
     declared: &Schema,
     batch: &RecordBatch,
-    most: &mut BodyBudget<'_>,
+    budget: &mut BodyBudget<'_>,
 ) -> Result<RecordBatch, ErrorResponse> {
     let options = CastOptions {
         safe: false,
         ..CastOptions::default()
     };
     let mut column = |field: &Field| {
-        let (name, wanted) = (field.name(), field.data_type());
+        let (name, expected) = (field.name(), field.data_type());
         let lacks = || {
             ErrorResponse::unprocessable(format!(
-                "there is no column `{name}` ({wanted}) among those that came"
+                "the stream has no column `{name}`; expected one of type {expected}"
             ))
         };
         let (at, _) = declared.column_with_name(name).ok_or_else(lacks)?;
-        let (mut met, came_as) = (Arc::clone(batch.column(at)), declared.field(at).data_type());
+        let (mut column, actual) = (Arc::clone(batch.column(at)), declared.field(at).data_type());
         let unfit = |error: &dyn std::fmt::Display| {
             ErrorResponse::unprocessable(format!(
-                "column `{name}` is {came_as}, expected {wanted}: {error}"
+                "column `{name}` is {actual}, expected {expected}: {error}"
             ))
         };
-        if *came_as == DataType::Utf8View {
-            most.hold(cast_size(met.as_ref(), &DataType::Utf8).map_err(|error| unfit(&error))?)?;
-            met = cast_with_options(&met, came_as, &options).map_err(|error| unfit(&error))?;
+        if *actual == DataType::Utf8View {
+            let size =
+                cast_size(column.as_ref(), &DataType::Utf8).map_err(|error| unfit(&error))?;
+            budget.hold(size)?;
+            column = cast_with_options(&column, actual, &options).map_err(|error| unfit(&error))?;
         }
-        most.hold(cast_size(met.as_ref(), wanted).map_err(|error| unfit(&error))?)?;
-        let column = cast_with_options(&met, wanted, &options).map_err(|error| unfit(&error))?;
-        match column.null_count() {
+        budget.hold(cast_size(column.as_ref(), expected).map_err(|error| unfit(&error))?)?;
+        let cast = cast_with_options(&column, expected, &options).map_err(|error| unfit(&error))?;
+        match cast.null_count() {
             nulls if nulls > 0 && !field.is_nullable() => Err(ErrorResponse::unprocessable(
-                format!("column `{name}` lacks {nulls} values"),
+                format!("column `{name}` has {nulls} null values; expected none"),
             )),
-            _ => Ok(column),
+            _ => Ok(cast),
         }
     };
     let columns = schema

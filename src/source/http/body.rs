@@ -1,4 +1,4 @@
-//! Bodies as they arrive: within bounds of size and time, their memory reserved before it is taken.
+//! Reads request bodies within limits on size and time, and reserves memory before it is allocated.
 
 use axum::body::Body;
 use axum::http::header::{
@@ -14,25 +14,25 @@ use crate::source::http::limits::HttpLimits;
 use crate::source::http::media_type::MediaType;
 use crate::source::http::memory_reservation::{MemoryPool, MemoryReservation};
 
-/// What the headers of a request say about its body, and about the answer.
+/// Headers of a request that concern its body and the response.
 pub(super) struct RequestHead {
     pub(super) media: MediaType,
-    /// As the client wrote it.
+    /// The header as the client sent it.
     pub(super) content_type: String,
     pub(super) encoding: ContentEncoding,
     /// The `Idempotency-Key`.
     pub(super) key: Option<String>,
     pub(super) accept: String,
-    /// The length that the client declares.
+    /// The declared length of the body.
     length: Option<u64>,
 }
 
 impl RequestHead {
     /// Reads the headers.
     ///
-    /// # Errors
-    /// 400 for one that is not text, 415 for a type or an encoding that is not supported, 417 for
-    /// another expectation than `100-continue`, 501 for another transfer coding than `chunked`.
+    /// Returns 400 for a header that is not text, 415 for a type or encoding that is not supported,
+    /// 417 for an expectation other than `100-continue`, and 501 for a transfer coding other than
+    /// `chunked`.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, ErrorResponse> {
         let texts = |name: HeaderName| -> Result<String, ErrorResponse> {
             let values = headers
@@ -76,7 +76,7 @@ impl RequestHead {
     }
 }
 
-/// Checks a header that has one value or none: what it asks for beside that would be left undone.
+/// Checks a header with one supported value: other values would be ignored silently.
 fn check_only(
     name: HeaderName,
     expected: &str,
@@ -93,13 +93,13 @@ fn check_only(
 }
 
 fn bad_name(what: &str) -> ErrorResponse {
-    ErrorResponse::bad(format!("`{what}` has 1 to {NAME} bytes"))
+    ErrorResponse::bad(format!("`{what}` must have 1 to {NAME} bytes"))
 }
 
-/// Checks the length of what a client names something.
+/// Checks the length of a name that a client chose.
 ///
 /// # Errors
-/// 400 where it is empty or too long.
+/// Returns 400 if it is empty or too long.
 pub(super) fn check_name(what: &str, name: Option<&str>) -> Result<(), ErrorResponse> {
     match name {
         Some(name) if name.is_empty() || name.len() > NAME => Err(bad_name(what)),
@@ -107,10 +107,10 @@ pub(super) fn check_name(what: &str, name: Option<&str>) -> Result<(), ErrorResp
     }
 }
 
-/// Reads a body, and what it has reserved.
+/// Reads a body; returns it with its memory reservation.
 ///
 /// # Errors
-/// 413 where it is too large, 429 where there is no memory for it, 408 where it takes too long.
+/// Returns 413 if it is too large, 429 if no memory is available, and 408 if it takes too long.
 pub(super) async fn read(
     head: &RequestHead,
     body: Body,
@@ -127,14 +127,14 @@ pub(super) async fn read(
         .await
         .map_err(|_| {
             let message = format!(
-                "the request did not arrive within {} seconds",
+                "the body did not arrive within {} seconds (limits.timeout)",
                 timeout.as_secs_f64()
             );
             ErrorResponse::new(StatusCode::REQUEST_TIMEOUT, message)
         })?
 }
 
-/// Memory is reserved as bytes arrive, so that who sends slowly holds no more than twice what it
+/// Memory is reserved as bytes arrive, so that a slow client holds at most twice the bytes that it
 /// has sent.
 async fn read_all(
     body: Body,
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_codings_and_expectations_are_refused() {
+    fn unsupported_transfer_codings_and_expectations_are_refused() {
         let status = |name: HeaderName, value: &'static str| {
             let headers = [(CONTENT_TYPE, "application/json"), (name, value)];
             let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));

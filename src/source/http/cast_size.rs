@@ -1,5 +1,5 @@
-//! The memory that a column takes once it is cast, computed before the cast: a null, dictionary,
-//! run-end or view column declares in few bytes what becomes many.
+//! Computes the memory that the cast of a column allocates before the cast runs: a null,
+//! dictionary, run-end or view column expands to many times its size.
 
 use arrow::array::{Array, ArrayRef, AsArray, OffsetSizeTrait, RunArray};
 use arrow::compute::cast;
@@ -7,19 +7,19 @@ use arrow::datatypes::{
     ArrowNativeType, DataType, Int16Type, Int32Type, Int64Type, RunEndIndexType, UInt64Type,
 };
 
-/// Characters of a number, a date or a truth value as text, at most.
+/// Maximum number of characters of a number, a date or a boolean as text.
 const SCALAR_TEXT: u64 = 96;
 
-/// Bytes at most that the cast of `column` to `target` allocates.
+/// An upper bound of the bytes that the cast of `column` to `target` allocates.
 ///
 /// # Errors
-/// A sentence, for a type that is not cast.
+/// Returns a sentence for a type that cannot be cast.
 pub(super) fn cast_size(column: &dyn Array, target: &DataType) -> Result<u64, String> {
     if column.data_type() == target {
         return Ok(0);
     }
     let rows = column.len() as u64;
-    // Indices, by which values are repeated, and a bit for each whether it is null.
+    // An index for each repeated value, and a validity bit.
     let repeated = || rows.saturating_mul(9);
     match column.data_type() {
         DataType::Null => Ok(plain(rows, target)),
@@ -45,7 +45,7 @@ pub(super) fn cast_size(column: &dyn Array, target: &DataType) -> Result<u64, St
             ]))
         }
         _ => match target {
-            DataType::List(item) => list_weight(column, item.data_type()),
+            DataType::List(item) => list_size(column, item.data_type()),
             DataType::Utf8 | DataType::Binary => {
                 Ok(plain(rows, target).saturating_add(text_bytes(column)?))
             }
@@ -58,17 +58,17 @@ fn sum<const N: usize>(bytes: [u64; N]) -> u64 {
     bytes.into_iter().fold(0, u64::saturating_add)
 }
 
-/// Bytes of so many values without those that belong to text and lists.
+/// Bytes of `rows` values, excluding the contents of text and lists.
 fn plain(rows: u64, target: &DataType) -> u64 {
     let width = target.primitive_width().map_or(4, |width| width as u64);
     rows.saturating_mul(width).saturating_add(rows / 8 + 64)
 }
 
 fn unsupported(data_type: &DataType) -> String {
-    format!("{data_type} is not cast")
+    format!("{data_type} cannot be cast")
 }
 
-/// Whether a value that is repeated is one number or one text.
+/// Checks that a repeated value is one number or one text.
 fn flat(values: &DataType, target: &DataType) -> Result<(), String> {
     match target {
         DataType::List(_) => Err(unsupported(values)),
@@ -88,7 +88,7 @@ fn scalar(data_type: &DataType) -> Result<(), String> {
     }
 }
 
-/// Bytes of the text of a column that repeats nothing.
+/// Bytes of the text of a column without repeated values.
 fn text_bytes(column: &dyn Array) -> Result<u64, String> {
     let spanned = |first: Option<u64>, last: Option<u64>| {
         last.unwrap_or(0).saturating_sub(first.unwrap_or(0))
@@ -104,7 +104,7 @@ fn text_bytes(column: &dyn Array) -> Result<u64, String> {
         DataType::LargeUtf8 => (ends(column.as_string::<i64>().value_offsets()), 0),
         DataType::Binary => (ends(column.as_binary::<i32>().value_offsets()), 0),
         DataType::LargeBinary => (ends(column.as_binary::<i64>().value_offsets()), 0),
-        // Views may all show the same bytes.
+        // All views may refer to the same bytes.
         DataType::Utf8View => return Ok(column.as_string_view().lengths().map(u64::from).sum()),
         DataType::BinaryView => return Ok(column.as_binary_view().lengths().map(u64::from).sum()),
         DataType::FixedSizeBinary(width) => ((None, None), u64::try_from(*width).unwrap_or(0)),
@@ -116,7 +116,7 @@ fn text_bytes(column: &dyn Array) -> Result<u64, String> {
     Ok(spanned(first, last).saturating_add(rows.saturating_mul(column.len() as u64)))
 }
 
-/// Bytes of text where values are repeated; 0 where the target is not text.
+/// Bytes of text with repeated values; 0 if the target is not text.
 fn repeated_text(column: &dyn Array, target: &DataType) -> Result<u64, String> {
     if !matches!(target, DataType::Utf8 | DataType::Binary) {
         return Ok(0);
@@ -126,7 +126,7 @@ fn repeated_text(column: &dyn Array, target: &DataType) -> Result<u64, String> {
             let dictionary = column.as_any_dictionary();
             let lengths = lengths(dictionary.values())?;
             let keys = dictionary.keys();
-            // Keys are few bytes each, whatever their type.
+            // Keys have at most 8 bytes each, in every integer type.
             let keys = cast(keys, &DataType::UInt64).map_err(|error| error.to_string())?;
             let keys = keys.as_primitive::<UInt64Type>();
             let of = |key: u64| {
@@ -154,7 +154,7 @@ fn run_text<R: RunEndIndexType>(column: &dyn Array) -> Result<u64, String> {
         .ok_or_else(|| unsupported(column.data_type()))?;
     let (mut start, mut bytes) = (0, 0_u64);
     for (end, length) in runs.run_ends().values().iter().zip(lengths(runs.values())?) {
-        // The last run may go on behind the column.
+        // The last run may extend beyond the column.
         let end = end.as_usize().min(column.len()) as u64;
         bytes = bytes.saturating_add(end.saturating_sub(start).saturating_mul(length));
         start = end;
@@ -189,8 +189,8 @@ fn lengths(values: &ArrayRef) -> Result<Vec<u64>, String> {
         .collect()
 }
 
-/// Lists are cast with all of their values, also those that no list holds.
-fn list_weight(column: &dyn Array, item: &DataType) -> Result<u64, String> {
+/// Lists are cast with all of their values, including values outside of every list.
+fn list_size(column: &dyn Array, item: &DataType) -> Result<u64, String> {
     let offsets = plain(column.len() as u64, &DataType::Int32);
     let values = match column.data_type() {
         DataType::List(_) => cast_size(column.as_list::<i32>().values().as_ref(), item)?,
@@ -264,31 +264,34 @@ mod tests {
     }
 
     #[test]
-    fn weight_is_no_less_than_what_the_cast_column_takes() {
+    fn cast_size_is_an_upper_bound_of_the_allocation() {
         let mut casts = 0;
         for column in columns() {
             for target in targets() {
-                let (Ok(weight), Ok(done)) = (cast_size(&column, &target), cast(&column, &target))
+                let (Ok(size), Ok(cast)) = (cast_size(&column, &target), cast(&column, &target))
                 else {
                     continue;
                 };
                 casts += 1;
                 // Columns and lists of the same type share their values.
                 let is_shared = *column.data_type() == target
-                    || matches!(&target, DataType::List(item) if item.data_type() == column.data_type());
+                    || matches!(
+                        &target,
+                        DataType::List(item) if item.data_type() == column.data_type()
+                    );
                 let kept = if is_shared {
                     column.get_buffer_memory_size()
                 } else {
                     0
                 };
-                let taken = done
+                let taken = cast
                     .to_data()
                     .get_slice_memory_size()
                     .unwrap()
                     .saturating_sub(kept) as u64;
                 assert!(
-                    weight >= taken,
-                    "{} to {target}: {weight} < {taken}",
+                    size >= taken,
+                    "{} to {target}: {size} < {taken}",
                     column.data_type()
                 );
             }
@@ -297,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn weight_of_repeated_text_is_not_far_above_what_it_takes() {
+    fn cast_size_of_repeated_text_is_close_to_the_allocation() {
         let all = columns();
         let long = 40 * 20;
         let dictionary = cast_size(&all[1], &DataType::Utf8).unwrap();
@@ -313,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn declared_lengths_are_weighed_without_being_allocated() {
+    fn cast_size_of_declared_lengths_allocates_nothing() {
         let nulls: ArrayRef = Arc::new(NullArray::new(usize::MAX / 2));
         assert!(cast_size(&nulls, &DataType::Float64).unwrap() >= 1 << 60);
         let structs = DataType::Struct(vec![Field::new("a", DataType::Null, true)].into());

@@ -1,4 +1,4 @@
-//! The columns of records that come over HTTP, and how a request's body becomes them.
+//! The columns of an HTTP source, and the conversion of request bodies into them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,10 +26,10 @@ use crate::source::ndjson::NdjsonParser;
 use crate::source::{IMAGE, ROW, SOURCE, origin_fields};
 use crate::units::ByteSize;
 
-/// Bytes of the name that a client gives to its records.
+/// Maximum length in bytes of a name that a client gives to its records.
 pub(super) const NAME: usize = 256;
 
-/// The type of a column, as users write it.
+/// The type of a column, as written in the pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RequestColumnType {
@@ -57,46 +57,47 @@ impl RequestColumnType {
     }
 }
 
-/// Records of a body, and the memory that they take.
+/// The records of a body, and their memory.
 pub(super) struct DecodedBody {
     /// Columns without `source` and `row`.
     pub(super) columns: RecordBatch,
-    /// Bytes that are kept as long as the columns are.
+    /// Bytes that are held as long as the columns are.
     pub(super) held: u64,
 }
 
-/// What a body came to.
+/// The result of parsing a body.
 pub(super) struct RequestRecords {
     /// Columns without `source` and `row`.
     pub(super) columns: RecordBatch,
-    /// The names of their sources, where the body gives each its own.
+    /// The names of their sources, if the body has a name for each record.
     pub(super) sources: Option<StringArray>,
     pub(super) rejected: TruncatedList<RejectedLine>,
-    /// Bytes that are kept as long as the columns are.
+    /// Bytes that are held as long as the columns are.
     pub(super) held: u64,
 }
 
-/// What the records of a request may take, and what they have reserved.
+/// The limits on the records of a request, and the memory that they have reserved.
 pub(super) struct BodyBudget<'a> {
-    /// Bytes, once they are in their columns, with the name of their source.
+    /// Maximum number of bytes of the records in their columns, including the names of their
+    /// sources.
     pub(super) bytes: u64,
-    /// Records, and lines that are none.
+    /// Maximum number of records, including invalid lines.
     pub(super) records: u64,
-    /// Bytes of the name of their source, which each of them bears.
+    /// Bytes of the name of the source, which each record repeats.
     pub(super) name: u64,
     pub(super) charge: &'a mut MemoryReservation,
     counted: u64,
     held: u64,
 }
 
-/// Bytes that the name of its source takes in a record.
+/// Bytes of the name of its source in a record.
 pub(super) fn name_bytes(source: &str) -> u64 {
-    // The text, and where it ends.
+    // The text and its offset.
     source.len() as u64 + 4
 }
 
 impl<'a> BodyBudget<'a> {
-    /// The bounds of a request, before anything is taken.
+    /// The limits of a request, before any memory is reserved.
     pub(super) fn new(
         limits: &HttpLimits,
         source: &str,
@@ -130,25 +131,26 @@ impl<'a> BodyBudget<'a> {
         self.held
     }
 
-    /// Counts further records.
+    /// Counts additional records.
     pub(super) fn count(&mut self, records: u64) -> Result<(), ErrorResponse> {
         self.counted = self.counted.saturating_add(records);
         if self.counted > self.records {
-            let most = self.records;
+            let limit = self.records;
             return Err(ErrorResponse::too_large(format!(
-                "the body has more than {most} records (limits.records)"
+                "the body has more than {limit} records (limits.records)"
             )));
         }
         Ok(())
     }
 
-    /// Checks the bytes of all records so far, in their columns.
+    /// Checks the total size of the records in their columns.
     pub(super) fn weigh(&self, bytes: u64) -> Result<(), ErrorResponse> {
         let bytes = bytes.saturating_add(self.counted.saturating_mul(self.name));
         if bytes > self.bytes {
-            let (met, most) = (ByteSize(bytes), ByteSize(self.bytes));
+            let (size, limit) = (ByteSize(bytes), ByteSize(self.bytes));
             let message = format!(
-                "its records take {met} in their columns, and limits.request allows {most}; send them in several requests"
+                "the records have {size} in their columns, but limits.request allows {limit}; \
+                 split them into several requests"
             );
             return Err(ErrorResponse::too_large(message));
         }
@@ -156,17 +158,17 @@ impl<'a> BodyBudget<'a> {
     }
 }
 
-/// The columns that a source gives.
+/// The columns of a source.
 pub(super) struct RequestColumns {
-    /// Beside `source` and `row`.
+    /// The columns without `source` and `row`.
     schema: SchemaRef,
-    /// Understands objects; `None` where records are images.
+    /// The parser of objects; `None` if records are images.
     objects: Option<NdjsonParser>,
     record_bytes: u64,
 }
 
 impl RequestColumns {
-    /// For images.
+    /// The columns of a source of images.
     pub(super) fn images(record_bytes: u64) -> Self {
         let schema = Arc::new(Schema::new(vec![Field::new(
             IMAGE,
@@ -180,10 +182,10 @@ impl RequestColumns {
         }
     }
 
-    /// For records of these columns.
+    /// The columns of a source of features.
     ///
     /// # Errors
-    /// A fault at `columns` where there is none, or one has a name that is taken.
+    /// Returns a fault at `columns` if there are none, or one of them has a reserved name.
     pub(super) fn features(
         columns: &BTreeMap<String, RequestColumnType>,
         record_bytes: u64,
@@ -191,7 +193,7 @@ impl RequestColumns {
         if columns.is_empty() {
             return Err(ConfigError::new(
                 "columns",
-                "is missing: name each column that records have, such as { x = \"float\" }",
+                "is missing or empty; list each column of the records, such as { x = \"float\" }",
             ));
         }
         if let Some(name) = [SOURCE, ROW]
@@ -200,7 +202,7 @@ impl RequestColumns {
         {
             return Err(ConfigError::new(
                 "columns",
-                format!("`{name}` is the name of a column that every source adds"),
+                format!("`{name}` is a column that every source adds; use another name"),
             ));
         }
         let fields = columns
@@ -214,7 +216,7 @@ impl RequestColumns {
         })
     }
 
-    /// `source`, `row` and the others.
+    /// The schema with `source`, `row` and the other columns.
     pub(super) fn with_origin(&self) -> SchemaRef {
         let fields = origin_fields()
             .into_iter()
@@ -223,18 +225,18 @@ impl RequestColumns {
         Arc::new(Schema::new(fields.collect::<Vec<_>>()))
     }
 
-    /// Understands a body.
+    /// Parses a body.
     ///
     /// # Errors
-    /// Why it has no records at all; 413 where it has more than a request may have.
+    /// Returns the reason for which it has no valid records, and 413 if it exceeds the limits.
     pub(super) fn parse(
         &self,
         media: &MediaType,
         body: Vec<u8>,
-        mut most: BodyBudget<'_>,
+        mut budget: BodyBudget<'_>,
     ) -> Result<RequestRecords, ErrorResponse> {
-        let most = &mut most;
-        let whole = |(DecodedBody { columns, held }, rejected)| RequestRecords {
+        let budget = &mut budget;
+        let of_body = |(DecodedBody { columns, held }, rejected)| RequestRecords {
             columns,
             sources: None,
             rejected,
@@ -242,25 +244,28 @@ impl RequestColumns {
         };
         let records = match (media, &self.objects) {
             (MediaType::Image, None) => {
-                whole((self.parse_image(body, most)?, TruncatedList::default()))
+                of_body((self.parse_image(body, budget)?, TruncatedList::default()))
             }
-            (MediaType::Multipart(boundary), None) => self.parse_form(&body, boundary, most)?,
-            (MediaType::Arrow, _) => whole((
-                arrow_body::parse(&self.schema, &body, most)?,
+            (MediaType::Multipart(boundary), None) => self.parse_form(&body, boundary, budget)?,
+            (MediaType::Arrow, _) => of_body((
+                arrow_body::parse(&self.schema, &body, budget)?,
                 TruncatedList::default(),
             )),
-            (MediaType::Ndjson, Some(objects)) => {
-                whole(json_lines::parse(objects, self.record_bytes, &body, most)?)
-            }
+            (MediaType::Ndjson, Some(objects)) => of_body(json_lines::parse(
+                objects,
+                self.record_bytes,
+                &body,
+                budget,
+            )?),
             (MediaType::Ndjson, None) => {
                 let objects = ImageObjects(SchemaRef::clone(&self.schema));
-                // Base64 has four characters for three bytes.
+                // Base64 encodes three bytes in four characters.
                 let line = self.record_bytes.saturating_mul(4) / 3 + OBJECT;
-                whole(json_lines::parse(&objects, line, &body, most)?)
+                of_body(json_lines::parse(&objects, line, &body, budget)?)
             }
             (MediaType::Image | MediaType::Multipart(_), Some(_)) => {
                 return Err(ErrorResponse::unprocessable(
-                    "this source takes records of columns, not images",
+                    "this source accepts records with columns, not images",
                 ));
             }
         };
@@ -273,38 +278,38 @@ impl RequestColumns {
     fn parse_image(
         &self,
         body: Vec<u8>,
-        most: &mut BodyBudget<'_>,
+        budget: &mut BodyBudget<'_>,
     ) -> Result<DecodedBody, ErrorResponse> {
         if body.is_empty() {
             return Err(ErrorResponse::unprocessable(
                 "the body is empty; expected an image",
             ));
         }
-        most.hold(body.capacity() as u64)?;
+        budget.hold(body.capacity() as u64)?;
         let offsets = OffsetBuffer::from_lengths([body.len()]);
         let image = BinaryArray::try_new(offsets, Buffer::from_vec(body), None)
             .map_err(ErrorResponse::failed)?;
         let columns = RecordBatch::try_new(SchemaRef::clone(&self.schema), vec![Arc::new(image)]);
         Ok(DecodedBody {
             columns: columns.map_err(ErrorResponse::failed)?,
-            held: most.held(),
+            held: budget.held(),
         })
     }
 
-    /// The files of a form, each an image whose source is the name of its file.
+    /// The files of a form, each of which is an image with its file name as the source.
     fn parse_form(
         &self,
         body: &[u8],
         boundary: &str,
-        most: &mut BodyBudget<'_>,
+        budget: &mut BodyBudget<'_>,
     ) -> Result<RequestRecords, ErrorResponse> {
-        // Content and names are copied; both are in the body.
-        most.hold(3 * body.len() as u64)?;
+        // Contents and names are copied; both are parts of the body.
+        budget.hold(3 * body.len() as u64)?;
         let (mut images, mut names) = (BinaryBuilder::new(), StringBuilder::new());
         let (mut rejected, mut record) = (TruncatedList::default(), 0);
         let mut parts = FormParts::new(body, boundary)?;
         while let Some(part) = parts.next()? {
-            most.count(1)?;
+            budget.count(1)?;
             let content = &body[part.content];
             match check_file(part.file.as_deref(), content) {
                 Ok(name) => {
@@ -334,25 +339,25 @@ impl RequestColumns {
     }
 }
 
-/// Bytes of a JSON object around an image in base64.
+/// Maximum size in bytes of a JSON object without its image.
 const OBJECT: u64 = 1024;
 
-/// The name of a part's file, or what is wrong with the part.
+/// The name of a part's file, or the reason for which the part is rejected.
 fn check_file<'a>(name: Option<&'a str>, content: &[u8]) -> Result<&'a str, String> {
     match name {
         None => Err("has no file name; send images as files".to_owned()),
-        Some(name) if name.is_empty() || name.len() > NAME => {
-            Err(format!("has no file name of 1 to {NAME} bytes"))
-        }
+        Some(name) if name.is_empty() || name.len() > NAME => Err(format!(
+            "has a file name that is empty or longer than {NAME} bytes"
+        )),
         Some(_) if content.is_empty() => Err("is empty; expected an image".to_owned()),
         Some(name) => Ok(name),
     }
 }
 
-/// Puts the column `source` before those of a request.
+/// Prepends the column `source` to the columns of a request.
 ///
 /// # Errors
-/// None that is to be expected.
+/// Returns an error only if the columns have different lengths.
 pub(super) fn with_source(records: &RequestRecords, source: &str) -> Result<RecordBatch, String> {
     let RequestRecords {
         columns: records,

@@ -1,4 +1,4 @@
-//! Bodies that were compressed on their way: decoded step by step, up to a bound.
+//! Decoding of compressed bodies, incrementally and up to a limit.
 
 use std::io::{self, ErrorKind, Read};
 
@@ -8,7 +8,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 use crate::source::http::error_response::ErrorResponse;
 use crate::source::http::memory_reservation::MemoryReservation;
 
-/// How a body is compressed, by its `Content-Encoding`.
+/// The compression of a body, from its `Content-Encoding`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ContentEncoding {
     Identity,
@@ -18,18 +18,18 @@ pub(super) enum ContentEncoding {
     Zstd,
 }
 
-/// Bytes that are decoded between two looks at the bounds.
+/// Bytes that are decoded between two checks of the limits.
 const STEP: usize = 64 << 10;
-/// The window that a zstd frame may ask for is 8 MiB, as RFC 9659 has it.
+/// Maximum window of a zstd frame: 8 MiB (RFC 9659).
 const ZSTD_WINDOW_LOG: u32 = 23;
-/// Bytes of tables and windows that a decoder takes.
+/// Bytes of the tables and the window of a decoder.
 const DECODER_BYTES: u64 = (1 << ZSTD_WINDOW_LOG) + (1 << 20);
 
 impl ContentEncoding {
-    /// The encoding that a header names.
+    /// Parses the header.
     ///
     /// # Errors
-    /// 415 for any other, and for several.
+    /// Returns 415 for any other encoding, and for several.
     pub(super) fn of(header: &str) -> Result<Self, ErrorResponse> {
         match header.trim().to_ascii_lowercase().as_str() {
             "" | "identity" => Ok(Self::Identity),
@@ -45,10 +45,10 @@ impl ContentEncoding {
         }
     }
 
-    /// Decodes a body into at most `most` bytes; the charge covers the body and what it becomes.
+    /// Decodes a body into at most `most` bytes. The charge covers the body and the decoded bytes.
     ///
     /// # Errors
-    /// 413 beyond `most`, 422 where the body is damaged or cut short.
+    /// Returns 413 beyond `most`, and 422 if the body is damaged or truncated.
     pub(super) fn decode(
         self,
         body: Vec<u8>,
@@ -57,7 +57,7 @@ impl ContentEncoding {
     ) -> Result<Vec<u8>, ErrorResponse> {
         let damaged = |error: &dyn std::fmt::Display| {
             ErrorResponse::unprocessable(format!(
-                "the body cannot be decoded as its Content-Encoding says: {error}"
+                "the body cannot be decoded by its Content-Encoding: {error}"
             ))
         };
         let held = body.len() as u64 + DECODER_BYTES;
@@ -99,7 +99,7 @@ enum DecodeError {
     Bound(ErrorResponse),
 }
 
-/// Bytes that are reserved before they are allocated.
+/// A buffer whose memory is reserved before it is allocated.
 struct BoundedBuffer<'a> {
     bytes: Vec<u8>,
     most: u64,
@@ -120,7 +120,7 @@ impl BoundedBuffer<'_> {
             let length = self.bytes.len() + read;
             if length as u64 > self.most {
                 let message = format!(
-                    "the body has more than {} bytes once decoded (limits.request)",
+                    "the decoded body has more than {} bytes (limits.request)",
                     self.most
                 );
                 return Err(DecodeError::Bound(ErrorResponse::too_large(message)));
@@ -138,8 +138,8 @@ impl BoundedBuffer<'_> {
     }
 }
 
-/// A zlib stream that must end where its input does: flate2's own reader takes one that was cut
-/// short for a whole one.
+/// A zlib stream that must end at the end of its input: the reader of flate2 accepts a truncated
+/// stream as complete.
 struct ZlibReader<'a> {
     input: &'a [u8],
     state: Decompress,
@@ -161,7 +161,7 @@ impl Read for ZlibReader<'_> {
             if self.is_at_end && !self.input.is_empty() {
                 return Err(io::Error::new(
                     ErrorKind::InvalidData,
-                    "something follows the end of the stream",
+                    "unexpected bytes after the end of the stream",
                 ));
             }
             if given > 0 {
@@ -170,7 +170,7 @@ impl Read for ZlibReader<'_> {
             if !self.is_at_end && taken == 0 {
                 return Err(io::Error::new(
                     ErrorKind::UnexpectedEof,
-                    "the stream is cut short",
+                    "the stream is truncated",
                 ));
             }
         }
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn cut_or_followed_body_is_refused() {
+    fn truncated_or_extended_body_is_refused() {
         for kind in KINDS {
             let body = encoded(kind, b"some text, some text, some more text");
             for len in 1..body.len() {
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn small_body_of_many_zeros_takes_no_more_than_its_charge() {
+    fn compressed_zeros_beyond_the_reserved_memory_are_refused() {
         let zeros = vec![0; 32 << 20];
         for kind in KINDS {
             let body = encoded(kind, &zeros);

@@ -1,4 +1,4 @@
-//! Answers that say why a request is refused, and when it may come again.
+//! Responses that refuse a request, with the reason and the time after which to retry.
 
 use axum::Json;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
@@ -6,7 +6,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-/// An answer that says what is wrong.
+/// A response with an error message.
 #[derive(Debug)]
 pub(super) struct ErrorResponse {
     pub(super) status: StatusCode,
@@ -23,7 +23,7 @@ impl ErrorResponse {
         }
     }
 
-    /// The client may try again after so many seconds.
+    /// The client may retry after `seconds`.
     pub(super) fn later(status: StatusCode, message: impl Into<String>, seconds: u64) -> Self {
         Self {
             retry_after: Some(seconds),
@@ -31,17 +31,17 @@ impl ErrorResponse {
         }
     }
 
-    /// A parameter or a header is wrong.
+    /// A parameter or a header is invalid.
     pub(super) fn bad(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
-    /// The body does not hold what it should.
+    /// The body is invalid.
     pub(super) fn unprocessable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, message)
     }
 
-    /// The body, or what it becomes, exceeds a bound.
+    /// The body, or its decoded content, exceeds a limit.
     pub(super) fn too_large(message: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, message)
     }
@@ -51,16 +51,16 @@ impl ErrorResponse {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)
     }
 
-    /// The server fails, for whatever reason.
+    /// The server failed.
     pub(super) fn failed(message: impl ToString) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, message.to_string())
     }
 
-    /// The run is ending.
+    /// The run is stopping.
     pub(super) fn ending() -> Self {
         Self::later(
             StatusCode::SERVICE_UNAVAILABLE,
-            "the service is about to end",
+            "the service is shutting down",
             10,
         )
     }

@@ -1,4 +1,4 @@
-//! Makes requests durable, many with one sync, and tells each what came of it.
+//! Makes requests durable with one sync for a group of them, and reports the outcome of each.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -14,44 +14,44 @@ use crate::source::http::memory_reservation::MemoryReservation;
 use crate::source::http::wal::{WriteAheadLog, now};
 use crate::source::http::wal_record::{RecordHeader, RequestFingerprint};
 
-/// Bytes that are synced together at most; a single larger request goes alone.
+/// Maximum number of bytes that are synced together; a larger request is synced alone.
 const GROUP_BYTES: usize = 8 << 20;
-/// Requests that are synced together at most.
+/// Maximum number of requests that are synced together.
 const GROUP: usize = 256;
 
-/// A request that is to be taken.
+/// A request to be made durable.
 pub(super) struct CommitRequest {
-    /// Its records, as the bytes of a frame; sealed where it has a key.
+    /// Its records as the payload of a frame, which is sealed if it has a key.
     pub(super) payload: Vec<u8>,
-    /// How many there are.
+    /// Number of its records.
     pub(super) rows: u32,
-    /// By what it is known again, if it has a key.
+    /// Identifies repetitions of the request, if it has a key.
     pub(super) attempt: Option<RequestAttempt>,
-    /// Where to tell what came of it.
+    /// Receives the outcome.
     pub(super) reply: oneshot::Sender<CommitOutcome>,
     /// The memory of its payload.
     pub(super) charge: MemoryReservation,
 }
 
-/// What came of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CommitOutcome {
-    /// Its records are durable, from this row on; they were before, if it has come again.
+    /// Its records are durable from row `first` on; a repeated request is a duplicate.
     Accepted {
         first: u64,
         rows: u32,
         duplicate: bool,
     },
-    /// Another request had this key.
+    /// Another request had the same key.
     KeyReused,
-    /// So much is pending that no more is taken.
+    /// The pending requests have reached the limit of the backlog.
     BacklogFull,
-    /// It cannot be written: the disk is full, or fails.
+    /// It cannot be written because the disk is full or fails.
     Failed,
 }
 
-/// Takes requests until nobody sends any more. `limit`: bytes that may be pending.
-/// `caller` says when it is in a call that may not return.
+/// Commits requests until all senders are dropped. `limit` is the maximum number of pending bytes.
+/// `caller` records when the thread is in a call that may not return.
 pub(super) fn run(
     journal: &Arc<WriteAheadLog>,
     limit: u64,
@@ -80,7 +80,7 @@ pub(super) fn run(
             bytes += request.payload.len();
             group.push(request);
         }
-        caller.during(BlockingOperation::Journals, || {
+        caller.during(BlockingOperation::WriteJournal, || {
             committer.commit(group, &mut held)
         });
     }
@@ -89,7 +89,7 @@ pub(super) fn run(
 struct GroupCommitter {
     wal: Arc<WriteAheadLog>,
     limit: u64,
-    /// The last segment, and its length.
+    /// The last segment and its length.
     file: Option<(File, u64)>,
 }
 
@@ -100,8 +100,8 @@ struct EncodedRequest {
 }
 
 impl GroupCommitter {
-    /// Takes a group of requests; of several with one key, those behind the first are held for the
-    /// next group.
+    /// Commits a group of requests. If several have the same key, those after the first are held
+    /// for the next group.
     fn commit(&mut self, group: Vec<CommitRequest>, held: &mut Vec<CommitRequest>) {
         let (mut written, mut bytes): (Vec<EncodedRequest>, u64) = (Vec::new(), 0);
         let mut keys = BTreeSet::new();
@@ -110,7 +110,8 @@ impl GroupCommitter {
             (state.next, state.pending_bytes)
         };
         for request in group {
-            // A client that was refused meanwhile, or that has gone, may send its records again.
+            // A client whose request has timed out, or that has disconnected, may repeat its
+            // request.
             if request.reply.is_closed() {
                 continue;
             }
@@ -130,8 +131,8 @@ impl GroupCommitter {
                         request,
                     });
                 }
-                // Who asked may have gone; here and below.
-                Err(answer) => drop(request.reply.send(answer)),
+                // The client may have disconnected, here and below.
+                Err(outcome) => drop(request.reply.send(outcome)),
             }
         }
         if written.is_empty() {
@@ -142,8 +143,9 @@ impl GroupCommitter {
         match &durable {
             Ok(()) => self.wal.written(&heads),
             Err(error) => tracing::error!(
-                "{}: requests cannot be taken: {error}",
-                self.wal.folder.display()
+                folder = %self.wal.folder.display(),
+                %error,
+                "cannot write requests to the journal"
             ),
         }
         for EncodedRequest {
@@ -179,12 +181,12 @@ impl GroupCommitter {
     ) -> Result<RecordHeader, CommitOutcome> {
         let taken = request.attempt.and_then(|attempt| {
             let keys = &self.wal.state().keys;
-            let former = || {
+            let earlier = || {
                 keys.get(&attempt.former.0)
                     .filter(|taken| matches!(taken.request, RequestFingerprint::Crc32(_)))
             };
             keys.get(&attempt.key)
-                .or_else(former)
+                .or_else(earlier)
                 .map(|taken| (taken, attempt.is(taken.request)))
         });
         if let Some((taken, same)) = taken {
@@ -202,7 +204,7 @@ impl GroupCommitter {
         let key = request.attempt.map(|attempt| attempt.key);
         let head = RecordHeader::new(first, request.rows, now(), key, &request.payload);
         let head = head.ok_or(CommitOutcome::Failed)?;
-        // One request is always let in, however large, so that none waits for ever.
+        // One request is always accepted, independent of its size, so that none waits forever.
         if pending > 0 && pending + head.bytes() > self.limit {
             Err(CommitOutcome::BacklogFull)
         } else {
@@ -210,14 +212,15 @@ impl GroupCommitter {
         }
     }
 
-    /// Appends frames to the last segment and syncs it; what could not be is cut off again.
+    /// Appends frames to the last segment and syncs it. After a failure, the segment is truncated
+    /// to its previous length.
     fn write(&mut self, frames: &[EncodedRequest], bytes: u64) -> Result<(), String> {
         if self.file.is_none() || self.wal.is_full() {
             let file = self.wal.begin().map_err(|error| error.to_string())?;
             self.file = Some((file, 0));
         }
         let Some((file, length)) = &mut self.file else {
-            return Err("there is no file".to_owned());
+            return Err("no segment is open".to_owned());
         };
         let outcome = append(file, frames).and_then(|()| {
             failpoint("request-written");
@@ -227,8 +230,8 @@ impl GroupCommitter {
         match outcome {
             Ok(()) => *length += bytes,
             Err(error) => {
-                // Where even that fails, a new segment is begun: what was cut short here is not
-                // read by anyone.
+                // If the truncation fails as well, the next write starts a new segment, and the
+                // incomplete frame is never read.
                 let cut = file
                     .set_len(*length)
                     .and_then(|()| file.seek(SeekFrom::Start(*length)));
@@ -242,7 +245,7 @@ impl GroupCommitter {
     }
 }
 
-/// Bytes that are written together; a larger frame is not copied.
+/// Size of the write buffer; a larger frame is not copied.
 const BUFFER: usize = 256 << 10;
 
 fn append(file: &File, frames: &[EncodedRequest]) -> io::Result<()> {
@@ -254,7 +257,7 @@ fn append(file: &File, frames: &[EncodedRequest]) -> io::Result<()> {
             output.write_all(&request.payload)
         });
     let written = written.and_then(|()| output.flush());
-    // What could not be written must not be written behind what is cut off.
+    // Buffered bytes must not be written after the truncation.
     drop(output.into_parts());
     written
 }

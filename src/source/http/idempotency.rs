@@ -1,23 +1,22 @@
-//! By what attempts at one request are known: the client's key, and a digest of what the request
-//! is.
+//! Identification of repeated requests: by the client's key, and a digest of the request.
 
 use sha2::{Digest as _, Sha256};
 
 use crate::source::http::wal_record::{KeyDigest, RequestDigest, RequestFingerprint};
 
-/// A request that has an `Idempotency-Key`.
+/// A request with an `Idempotency-Key`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RequestAttempt {
-    /// A digest of the key and of who sent it.
+    /// A digest of the key and its sender.
     pub(super) key: KeyDigest,
-    /// A digest of who sent it, its body, its source and its type.
+    /// A digest of the sender, body, source and type of the request.
     pub(super) request: RequestDigest,
-    /// The same two as versions before SHA-256 had them.
+    /// The key and body checksum in the format of versions before SHA-256.
     pub(super) former: (KeyDigest, u32),
 }
 
 impl RequestAttempt {
-    /// What marks a request of `owner` under a key.
+    /// Computes the digests of a request of `owner` with a key.
     pub(super) fn new(
         owner: &str,
         key: &str,
@@ -38,7 +37,7 @@ impl RequestAttempt {
         }
     }
 
-    /// Whether what was taken under its key is this request.
+    /// Whether the request that was accepted under the key is this one.
     pub(super) fn is(&self, taken: RequestFingerprint) -> bool {
         match taken {
             RequestFingerprint::Sha256(request) => request == self.request,
@@ -47,7 +46,7 @@ impl RequestAttempt {
     }
 }
 
-/// Parts with their lengths, so that none runs into the next.
+/// The digest covers the lengths of the parts, so that their boundaries are unambiguous.
 fn digest(parts: &[&[u8]]) -> RequestDigest {
     let mut sha = Sha256::new();
     for part in parts {

@@ -1,5 +1,4 @@
-//! The keys of requests that were acknowledged of late, so that a request that comes again is not
-//! taken again.
+//! The keys of recently acknowledged requests, by which repeated requests are accepted only once.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File};
@@ -11,55 +10,55 @@ use crate::error::StageError;
 use crate::fs_durable::{private_options, write_atomically};
 use crate::source::http::wal_record::{KeyDigest, RecordHeader, RequestFingerprint};
 
-/// Keys that are remembered at most; beyond, the oldest are forgotten before their time.
+/// Maximum number of keys; beyond it, the oldest are deleted before the window ends.
 const MAX_KEYS: usize = 1_000_000;
-/// Bytes that so many keys take in memory.
+/// Memory of that many keys in bytes.
 pub(super) const KEYS_BYTES: u64 = 144 << 20;
-/// Bytes of an entry of the log.
+/// Size of an entry of the log in bytes.
 const ENTRY: usize = 57;
-/// Bytes of an entry of the log that earlier versions wrote.
-const FORMER_ENTRY: usize = 44;
+/// Size of an entry of the log in earlier versions, in bytes.
+const EARLIER_ENTRY: usize = 44;
 
-/// What a request came to.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StoredOutcome {
     /// The row of its first record.
     pub(super) first: u64,
-    /// Records.
+    /// Number of records.
     pub(super) rows: u32,
-    /// When, in seconds since 1970.
+    /// Time of the request, in seconds since 1970.
     time: u64,
-    /// What it was.
+    /// The fingerprint of the request.
     pub(super) request: RequestFingerprint,
 }
 
-/// Keys, and what their requests came to.
+/// Keys and the outcomes of their requests.
 pub(super) struct IdempotencyKeys {
     window: Duration,
     taken: HashMap<KeyDigest, StoredOutcome>,
-    /// The oldest first.
+    /// The keys, oldest first.
     order: VecDeque<KeyDigest>,
 }
 
-/// The file of keys whose frames are gone.
+/// The file of keys whose frames were removed.
 pub(super) struct IdempotencyKeyLog {
     path: PathBuf,
     logged: usize,
 }
 
-/// What is to be written to the log.
+/// Entries to be written to the log.
 pub(super) enum KeyLogEntries {
-    /// Behind what is there.
+    /// Entries to append.
     More(Vec<u8>),
-    /// In place of it.
+    /// Entries that replace the log.
     All(Vec<u8>),
 }
 
 impl IdempotencyKeys {
-    /// What the log in `folder` remembers of the last `window`, as of `now`.
+    /// Reads the log in `folder`, and removes keys that are older than `window` as of `now`.
     ///
     /// # Errors
-    /// When the log cannot be read or replaced.
+    /// Returns an error if the log cannot be read or replaced.
     pub(super) fn open(
         folder: &Path,
         window: Duration,
@@ -69,27 +68,27 @@ impl IdempotencyKeys {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
             read => read.map_err(StageError::io(path)),
         };
-        let (path, former) = (folder.join("keys-2.log"), folder.join("keys.log"));
+        let (path, earlier) = (folder.join("keys-2.log"), folder.join("keys.log"));
         let mut keys = Self {
             window,
             taken: HashMap::new(),
             order: VecDeque::new(),
         };
-        // An entry that a crash cut short is that of a frame which is still there.
-        let of_former = read(&former)?;
-        of_former
-            .chunks_exact(FORMER_ENTRY)
-            .filter_map(parse_former)
+        // An entry that a crash has truncated belongs to a frame that still exists.
+        let earlier_entries = read(&earlier)?;
+        earlier_entries
+            .chunks_exact(EARLIER_ENTRY)
+            .filter_map(parse_earlier)
             .for_each(|(key, taken)| keys.insert(key, taken));
         read(&path)?
             .chunks_exact(ENTRY)
             .filter_map(parse)
             .for_each(|(key, taken)| keys.insert(key, taken));
-        keys.forget_old(now);
+        keys.remove_expired(now);
         let mut log = IdempotencyKeyLog { path, logged: 0 };
         log.write(&KeyLogEntries::All(keys.entries()))?;
-        if !of_former.is_empty() {
-            fs::remove_file(&former).map_err(StageError::io(&former))?;
+        if !earlier_entries.is_empty() {
+            fs::remove_file(&earlier).map_err(StageError::io(&earlier))?;
         }
         Ok((keys, log))
     }
@@ -105,7 +104,7 @@ impl IdempotencyKeys {
         }
     }
 
-    /// Notes the key of a frame that is in the journal.
+    /// Adds the key of a frame in the journal.
     pub(super) fn add(&mut self, head: &RecordHeader) {
         if let Some(key) = head.key {
             self.insert(
@@ -120,12 +119,12 @@ impl IdempotencyKeys {
         }
     }
 
-    /// What the request of this key came to.
+    /// The outcome of the request with this key.
     pub(super) fn get(&self, key: &KeyDigest) -> Option<StoredOutcome> {
         self.taken.get(key).copied()
     }
 
-    fn forget_old(&mut self, now: u64) {
+    fn remove_expired(&mut self, now: u64) {
         let window = self.window.as_secs();
         while let Some(oldest) = self.order.front() {
             match self.taken.get(oldest) {
@@ -138,14 +137,14 @@ impl IdempotencyKeys {
         }
     }
 
-    /// What `log` is to say before the frames of these keys go.
+    /// The entries to write to `log` before the frames of these keys are removed.
     pub(super) fn persist_before_truncate(
         &mut self,
         keys: &[KeyDigest],
         log: &IdempotencyKeyLog,
         now: u64,
     ) -> KeyLogEntries {
-        self.forget_old(now);
+        self.remove_expired(now);
         let entries = |keys: &[KeyDigest]| -> Vec<u8> {
             keys.iter()
                 .filter_map(|key| Some(bytes(key, self.taken.get(key)?)))
@@ -168,10 +167,10 @@ impl IdempotencyKeys {
 }
 
 impl IdempotencyKeyLog {
-    /// Makes entries durable.
+    /// Writes entries durably.
     ///
     /// # Errors
-    /// When the log cannot be written.
+    /// Returns an error if the log cannot be written.
     pub(super) fn write(&mut self, entries: &KeyLogEntries) -> Result<(), StageError> {
         match entries {
             KeyLogEntries::All(all) => {
@@ -210,7 +209,7 @@ fn bytes(key: &KeyDigest, taken: &StoredOutcome) -> [u8; ENTRY] {
     bytes
 }
 
-/// `None` for an entry that is damaged: it costs a repetition at worst.
+/// `None` for a damaged entry: at worst, a repeated request is accepted twice.
 fn parse(bytes: &[u8]) -> Option<(KeyDigest, StoredOutcome)> {
     let request = match bytes.get(36)? {
         0 => RequestFingerprint::Crc32(four(bytes, 37)?),
@@ -219,11 +218,11 @@ fn parse(bytes: &[u8]) -> Option<(KeyDigest, StoredOutcome)> {
     parsed(bytes, request, 53)
 }
 
-fn parse_former(bytes: &[u8]) -> Option<(KeyDigest, StoredOutcome)> {
+fn parse_earlier(bytes: &[u8]) -> Option<(KeyDigest, StoredOutcome)> {
     parsed(bytes, RequestFingerprint::Crc32(four(bytes, 36)?), 40)
 }
 
-/// An entry whose checksum stands at `end`.
+/// An entry whose checksum is at `end`.
 fn parsed(
     bytes: &[u8],
     request: RequestFingerprint,
@@ -236,8 +235,8 @@ fn parsed(
         time: eight(28)?,
         request,
     };
-    let sound = four(bytes, end)? == crc32fast::hash(bytes.get(..end)?);
-    Some((bytes.get(..16)?.try_into().ok()?, taken)).filter(|_| sound)
+    let is_valid = four(bytes, end)? == crc32fast::hash(bytes.get(..end)?);
+    Some((bytes.get(..16)?.try_into().ok()?, taken)).filter(|_| is_valid)
 }
 
 fn four(bytes: &[u8], at: usize) -> Option<u32> {
@@ -256,8 +255,8 @@ mod tests {
         RecordHeader::new(first, 2, time, Some([key; 16]), b"payload").unwrap()
     }
 
-    /// The frames of these heads are about to go.
-    fn outlive(
+    /// Writes the keys of these frames to the log, as before the frames are removed.
+    fn persist(
         keys: &mut IdempotencyKeys,
         log: &mut IdempotencyKeyLog,
         frames: &[RecordHeader],
@@ -269,12 +268,12 @@ mod tests {
     }
 
     #[test]
-    fn keys_outlive_their_frames_and_the_process_and_are_forgotten_after_the_window() {
+    fn keys_outlive_frames_and_restart_until_the_window_ends() {
         let folder = tempfile::tempdir().unwrap();
         let (mut keys, mut log) = IdempotencyKeys::open(folder.path(), HOUR, 0).unwrap();
         let frames = [head(1, 0, 1000), head(2, 2, 4000)];
         frames.iter().for_each(|head| keys.add(head));
-        outlive(&mut keys, &mut log, &frames, 4000);
+        persist(&mut keys, &mut log, &frames, 4000);
         keys.add(&head(3, 4, 4001));
         let first = |keys: &IdempotencyKeys, key: u8| keys.get(&[key; 16]).map(|taken| taken.first);
         assert_eq!(
@@ -285,12 +284,12 @@ mod tests {
         assert_eq!(
             [first(&keys, 1), first(&keys, 2), first(&keys, 3)],
             [None, Some(2), None],
-            "3 was in a frame only"
+            "key 3 was only in a frame"
         );
     }
 
     #[test]
-    fn the_log_does_not_grow_with_what_is_forgotten() {
+    fn log_does_not_grow_with_expired_keys() {
         let folder = tempfile::tempdir().unwrap();
         let (mut keys, mut log) = IdempotencyKeys::open(folder.path(), HOUR, 0).unwrap();
         for n in 0..10_000_u64 {
@@ -298,7 +297,7 @@ mod tests {
             key[..8].copy_from_slice(&(n + 1).to_le_bytes());
             let head = RecordHeader::new(n, 1, n * 3600, Some(key), b"").unwrap();
             keys.add(&head);
-            outlive(&mut keys, &mut log, &[head], n * 3600);
+            persist(&mut keys, &mut log, &[head], n * 3600);
         }
         assert!(
             fs::metadata(folder.path().join("keys-2.log"))
@@ -310,12 +309,12 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_entry_is_passed_over() {
+    fn damaged_entry_is_skipped() {
         let folder = tempfile::tempdir().unwrap();
         let (mut keys, mut log) = IdempotencyKeys::open(folder.path(), HOUR, 0).unwrap();
         let frames = [head(1, 0, 10), head(2, 2, 10)];
         frames.iter().for_each(|head| keys.add(head));
-        outlive(&mut keys, &mut log, &frames, 10);
+        persist(&mut keys, &mut log, &frames, 10);
         let path = folder.path().join("keys-2.log");
         let mut bytes = fs::read(&path).unwrap();
         bytes[20] ^= 1;
@@ -332,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn log_of_an_earlier_version_is_taken_over() {
+    fn log_of_an_earlier_version_is_migrated() {
         let folder = tempfile::tempdir().unwrap();
         let mut entry = [
             [7_u8; 16].as_slice(),

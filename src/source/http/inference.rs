@@ -1,5 +1,5 @@
-//! Records that are encoded at once: those of several requests together, as many as come while
-//! workers are busy.
+//! Immediate encoding of records: the records of several requests are combined while the workers
+//! are busy.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,84 +19,85 @@ use crate::source::http::wal_reader::{BatchShape, feature_batches};
 use crate::source::image_batcher::ImageBatchConfig;
 use crate::source::{InferenceRequest, InferenceResponse};
 
-/// Requests that wait to be put together.
+/// Maximum number of requests that wait to be combined.
 const WAITING: usize = 1024;
 
-/// Where requests hand in what is to be encoded.
+/// The handle through which requests submit records to encode.
 #[derive(Clone)]
 pub(super) struct InferenceClient {
-    wishes: mpsc::Sender<PendingInference>,
+    requests: mpsc::Sender<PendingInference>,
 }
 
 struct PendingInference {
     records: RecordBatch,
     sum: InferenceResult,
-    wanted: Arc<ResponseOptions>,
+    options: Arc<ResponseOptions>,
     reply: oneshot::Sender<Result<InferenceResult, ErrorResponse>>,
 }
 
-/// What came of the records of a request.
+/// The results of a request's records.
 pub(super) struct InferenceResult {
-    /// Records that were handed in.
+    /// Number of submitted records.
     pub(super) total: usize,
-    /// The columns that are wanted of those that came through, and the place of each in the
-    /// request.
+    /// The requested columns of the records that passed the graph, with the position of each record
+    /// in the request.
     pub(super) parts: Vec<(RecordBatch, Vec<usize>)>,
-    /// Those that were refused; `row` is the place in the request.
+    /// Rejected records; `row` is the position in the request.
     pub(super) rejected: Vec<RejectedRecord>,
-    /// Bytes that all of this takes.
+    /// Size of all results in bytes.
     pub(super) held: u64,
     pub(super) charge: MemoryReservation,
 }
 
-/// Records are held as they came, put together with others, and cut into batches.
+/// Number of copies of the records in memory: as received, combined with others, and cut into
+/// batches.
 const COPIES: u64 = 3;
-/// Bytes that the answer takes for each record, besides its values.
+/// Bytes of the response for each record, in addition to its values.
 const PER_RECORD: u64 = 96;
-/// Bytes of a record that was refused, besides what is said of it.
+/// Bytes of a rejected record, in addition to its stage and reason.
 const PER_REJECT: u64 = 128;
 
 impl InferenceClient {
-    /// Puts requests together, and asks through `asks`.
+    /// Starts the task that combines requests and sends them to `workers`.
     pub(super) fn start(
         shape: BatchShape,
         stage: &str,
-        asks: mpsc::Sender<InferenceRequest>,
+        workers: mpsc::Sender<InferenceRequest>,
     ) -> Self {
-        let (wishes, mut heard) = mpsc::channel::<PendingInference>(WAITING);
+        let (requests, mut submitted) = mpsc::channel::<PendingInference>(WAITING);
         let split = Split::new(format!("{stage}/encode"));
         tokio::spawn(async move {
-            while let Some(first) = heard.recv().await {
-                // Nothing is waited for: who comes while workers are busy goes together.
-                let Ok(place) = asks.reserve().await else {
+            while let Some(first) = submitted.recv().await {
+                // No time is waited: requests that arrive while the workers are busy are combined.
+                let Ok(place) = workers.reserve().await else {
                     return;
                 };
                 let mut group = vec![first];
                 let mut records = group[0].records.num_rows();
-                while records < shape.most()
-                    && let Ok(wish) = heard.try_recv()
+                while records < shape.max_records()
+                    && let Ok(request) = submitted.try_recv()
                 {
-                    records += wish.records.num_rows();
-                    group.push(wish);
+                    records += request.records.num_rows();
+                    group.push(request);
                 }
                 drop(place);
-                encode_group(&shape, &split, group, &asks).await;
+                encode_group(&shape, &split, group, &workers).await;
             }
         });
-        Self { wishes }
+        Self { requests }
     }
 
-    /// Carries records (`source`, then the columns) through the graph; they take `held` bytes of
-    /// the charge.
+    /// Processes records (`source`, then the columns) in the graph; they use `held` bytes of the
+    /// charge.
     ///
     /// # Errors
-    /// When the run ends, a stage fails, or there is no memory for what comes of them.
+    /// Returns an error if the run ends, a stage fails, or no memory is available for the results.
     pub(super) async fn encode(
         &self,
         records: RecordBatch,
         held: u64,
         mut charge: MemoryReservation,
-        wanted: Arc<ResponseOptions>,
+        options: Arc<ResponseOptions>,
     ) -> Result<InferenceResult, ErrorResponse> {
         let total = records.num_rows();
         let held = held
@@ -111,11 +112,11 @@ impl InferenceClient {
             held,
             charge,
         };
-        self.wishes
+        self.requests
             .send(PendingInference {
                 records,
                 sum,
-                wanted,
+                options,
                 reply,
             })
             .await
@@ -126,38 +127,41 @@ impl InferenceClient {
     }
 }
 
-/// Sends what was put together on its way; each request hears of its own in the background.
+/// Sends combined requests to the workers; each request receives its results in the background.
 async fn encode_group(
     shape: &BatchShape,
     split: &Arc<Split>,
     group: Vec<PendingInference>,
-    asks: &mpsc::Sender<InferenceRequest>,
+    workers: &mpsc::Sender<InferenceRequest>,
 ) {
     let batches = match catch_panic(|| batches(shape, split, &group)) {
         Ok(batches) => batches,
         // The records of one request must not fail the others.
         Err(_) if group.len() > 1 => {
-            for wish in group {
-                Box::pin(encode_group(shape, split, vec![wish], asks)).await;
+            for request in group {
+                Box::pin(encode_group(shape, split, vec![request], workers)).await;
             }
             return;
         }
         Err((_, reason)) => {
-            // Who asked may have gone; here and below.
+            // The clients may have disconnected, here and below.
             group
                 .into_iter()
-                .for_each(|wish| drop(wish.reply.send(Err(ErrorResponse::failed(&reason)))));
+                .for_each(|request| drop(request.reply.send(Err(ErrorResponse::failed(&reason)))));
             return;
         }
     };
-    // Answers are taken as they come: only the columns that are wanted are kept.
+    // Results are taken as they arrive, and only the requested columns are kept.
     let (sender, answers) = mpsc::unbounded_channel();
     tokio::spawn(gather(group, answers));
     let mut start = 0;
     for batch in batches {
         let len = usize::try_from(batch.batch.provenance.len()).unwrap_or(usize::MAX);
         let (reply, answer) = oneshot::channel();
-        if asks.send(InferenceRequest { batch, reply }).await.is_err()
+        if workers
+            .send(InferenceRequest { batch, reply })
+            .await
+            .is_err()
             || sender.send((start, answer)).is_err()
         {
             return;
@@ -166,15 +170,15 @@ async fn encode_group(
     }
 }
 
-/// The answer for a batch, which begins at a record of all.
+/// The pending results of a batch, with the position of its first record among all.
 type PendingReply = (usize, oneshot::Receiver<Result<InferenceResponse, String>>);
 
-/// Takes the answers for a group, and hands each request its own.
+/// Collects the results of a group, and sends each request its own.
 async fn gather(
     mut group: Vec<PendingInference>,
     mut answers: mpsc::UnboundedReceiver<PendingReply>,
 ) {
-    let records: usize = group.iter().map(|wish| wish.sum.total).sum();
+    let records: usize = group.iter().map(|request| request.sum.total).sum();
     let (mut refused, mut ends): (Vec<Option<ErrorResponse>>, usize) =
         (group.iter().map(|_| None).collect(), 0);
     let mut failed: Option<fn(&str) -> ErrorResponse> = None;
@@ -193,17 +197,17 @@ async fn gather(
             Err(_) => failed = Some(|_| ErrorResponse::ending()),
         }
     }
-    // What was not asked any more was not answered.
+    // Records that were not sent have no results.
     if ends < records && failed.is_none() {
         failed = Some(|_| ErrorResponse::ending());
     }
-    for (wish, refusal) in group.into_iter().zip(refused) {
+    for (request, refusal) in group.into_iter().zip(refused) {
         let refusal = refusal.or_else(|| failed.map(|failed| failed(&reason)));
-        drop(wish.reply.send(refusal.map_or(Ok(wish.sum), Err)));
+        drop(request.reply.send(refusal.map_or(Ok(request.sum), Err)));
     }
 }
 
-/// The records of all requests, in batches of the size that the source's may have.
+/// The records of all requests, in batches within the limits of the source.
 fn batches(
     shape: &BatchShape,
     split: &Arc<Split>,
@@ -214,7 +218,7 @@ fn batches(
     };
     let all = concat_batches(
         &first.records.schema(),
-        group.iter().map(|wish| &wish.records),
+        group.iter().map(|request| &request.records),
     );
     let all = all.map_err(|error| error.to_string())?;
     match shape {
@@ -230,7 +234,7 @@ fn image_batches(
     split: &Arc<Split>,
     all: &RecordBatch,
 ) -> Result<Vec<SourceBatch>, String> {
-    let wrong = || "the records have other columns than the source".to_owned();
+    let wrong = || "the columns of the records differ from those of the source".to_owned();
     let source = all
         .columns()
         .first()
@@ -249,8 +253,8 @@ fn image_batches(
         .map_err(|error| error.to_string())
 }
 
-/// What came of a batch that begins at the record `start` of all, handed to each request by its own
-/// records.
+/// Distributes the results of a batch, whose first record has the position `start` among all, to
+/// the requests.
 fn share(
     group: &mut [PendingInference],
     refused: &mut [Option<ErrorResponse>],
@@ -258,14 +262,14 @@ fn share(
     answered: &InferenceResponse,
 ) {
     let mut from = 0;
-    for (wish, refused) in group.iter_mut().zip(refused) {
-        let to = from + wish.sum.total;
-        // A request that is refused keeps nothing, and others go on.
+    for (request, refused) in group.iter_mut().zip(refused) {
+        let to = from + request.sum.total;
+        // A refused request keeps no results; the others continue.
         if refused.is_none()
-            && let Err(refusal) = wish.take(from..to, start, answered)
+            && let Err(refusal) = request.take(from..to, start, answered)
         {
-            wish.sum.parts.clear();
-            wish.sum.rejected.clear();
+            request.sum.parts.clear();
+            request.sum.rejected.clear();
             *refused = Some(refusal);
         }
         from = to;
@@ -273,7 +277,7 @@ fn share(
 }
 
 impl PendingInference {
-    /// Takes what came of its own records, those of `own` among all.
+    /// Takes the results of its own records, which have the positions `own` among all.
     fn take(
         &mut self,
         own: Range<usize>,
@@ -294,7 +298,7 @@ impl PendingInference {
             let records = answered
                 .batch
                 .records
-                .project(&self.wanted.places(answered.batch.records.schema_ref())?);
+                .project(&self.options.places(answered.batch.records.schema_ref())?);
             let records = records
                 .map_err(ErrorResponse::failed)?
                 .slice(first, last - first);
@@ -341,7 +345,7 @@ mod tests {
     use crate::source::origin_fields;
 
     /// A request with one record of a column.
-    fn wish(
+    fn request(
         column: ArrayRef,
     ) -> (
         PendingInference,
@@ -362,7 +366,7 @@ mod tests {
             PendingInference {
                 records,
                 sum,
-                wanted: Arc::new(ResponseOptions::new(None, "")),
+                options: Arc::new(ResponseOptions::new(None, "")),
                 reply,
             },
             answer,
@@ -370,7 +374,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_that_cannot_be_put_together_fails_alone() {
+    async fn request_with_other_columns_fails_alone() {
         let fields = origin_fields()
             .into_iter()
             .chain([Field::new("x", DataType::Float64, false)]);
@@ -383,23 +387,23 @@ mod tests {
                 soft_max_records: 8,
             },
         };
-        let (asks, mut asked) = mpsc::channel(8);
-        let (sound, bad) = (
-            || wish(Arc::new(Float64Array::from(vec![1.0]))),
-            wish(Arc::new(StringArray::from(vec!["no number"]))),
+        let (workers, mut received) = mpsc::channel(8);
+        let (valid, invalid) = (
+            || request(Arc::new(Float64Array::from(vec![1.0]))),
+            request(Arc::new(StringArray::from(vec!["not a number"]))),
         );
-        let ((one, _kept), (two, refused), (three, _also)) = (sound(), bad, sound());
+        let ((one, _kept), (two, refused), (three, _also)) = (valid(), invalid, valid());
         encode_group(
             &shape,
             &Split::new("in/encode"),
             vec![one, two, three],
-            &asks,
+            &workers,
         )
         .await;
-        drop(asks);
+        drop(workers);
         let mut rows = 0;
-        while let Some(ask) = asked.recv().await {
-            rows += ask.batch.batch.records.num_rows();
+        while let Some(request) = received.recv().await {
+            rows += request.batch.batch.records.num_rows();
         }
         assert_eq!(rows, 2);
         assert_eq!(refused.await.unwrap().err().unwrap().status.as_u16(), 500);

@@ -1,4 +1,4 @@
-//! Images as JSON: objects whose field `image` holds base64, or a data URL of it.
+//! Images as JSON: objects whose field `image` holds base64 or a base64 data URL.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Reads objects into the column `image`, the only one of the schema.
+/// Parses objects into the column `image`, the only one of the schema.
 pub(super) struct ImageObjects(pub(super) SchemaRef);
 
 #[derive(Deserialize)]
@@ -35,7 +35,7 @@ impl TextFormat for ImageObjects {
             LineClass::Object { .. } => LineAction::Parse(record.len() as u64),
             _ => LineAction::Refuse(
                 RejectCode::Malformed,
-                "the line is not one JSON object".to_owned(),
+                "the line is not a JSON object".to_owned(),
             ),
         }
     }
@@ -60,7 +60,7 @@ impl TextFormat for ImageObjects {
     }
 }
 
-/// The bytes of an image.
+/// Decodes the bytes of an image.
 fn decode(text: &str) -> Result<Vec<u8>, String> {
     let text = match text.strip_prefix("data:").map(|url| url.split_once(',')) {
         None => text,
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base64_and_data_urls_are_decoded_and_all_else_is_refused() {
+    fn base64_and_data_urls_are_decoded_and_other_text_is_refused() {
         for text in [
             "/9j/AA==",
             "/9j/AA",

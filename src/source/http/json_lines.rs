@@ -1,5 +1,4 @@
-//! Bodies of one JSON object a line, read in small blocks: a line that is no record is refused
-//! alone.
+//! Bodies with one JSON object per line, parsed in small blocks; an invalid line is rejected alone.
 
 use arrow::compute::concat_batches;
 
@@ -9,67 +8,67 @@ use crate::source::http::error_response::ErrorResponse;
 use crate::source::http::rejected_lines::{RejectedLine, TruncatedList};
 use crate::source::text::{Framer, TextBatches, TextFormat};
 
-/// What is parsed together.
+/// Limits of a block that is parsed together.
 const BLOCK: BatchLimits = BatchLimits {
     records: 4096,
     bytes: 4 << 20,
     soft_max_records: 4096,
 };
-/// Bytes that a parser takes for each byte of what it makes: values as text, where they lie, and
-/// columns that grow.
+/// Bytes that a parser allocates per byte of input: values as text, their positions, and growing
+/// columns.
 const PARSING: u64 = 4;
-/// Bytes of a line that is refused, beside its text.
+/// Bytes of a rejected line in addition to its text.
 const PER_LINE: u64 = 512;
 
-/// The records of the lines, and those that were refused.
+/// The records of the lines, and the rejected lines.
 ///
 /// # Errors
-/// 413 where they are more than a request may have.
+/// Returns 413 if the records exceed the limits of a request.
 pub(super) fn parse(
     format: &impl TextFormat,
     line_bytes: u64,
     body: &[u8],
-    most: &mut BodyBudget<'_>,
+    budget: &mut BodyBudget<'_>,
 ) -> Result<(DecodedBody, TruncatedList<RejectedLine>), ErrorResponse> {
-    most.hold(body.len() as u64)?;
+    budget.hold(body.len() as u64)?;
     let framer = Framer::new(body, None, line_bytes).map_err(ErrorResponse::failed)?;
     let mut blocks = TextBatches::new(framer, BLOCK);
-    let (mut batches, mut bytes, mut refused, mut before) =
+    let (mut batches, mut bytes, mut rejected, mut before) =
         (Vec::new(), 0, TruncatedList::default(), 0);
     while let Some(block) = blocks.next(format).map_err(ErrorResponse::failed)? {
         let rows = u64::from(block.rows());
-        most.count(rows)?;
+        budget.count(rows)?;
         let work = block
             .weight()
             .saturating_mul(PARSING)
             .saturating_add(PER_LINE * rows);
-        most.hold(work)?;
+        budget.hold(work)?;
         let parsed = block.parse(format).map_err(ErrorResponse::failed)?;
         for reject in parsed.rejects {
             let record = before + u64::from(reject.ordinal);
-            refused.push(|| RejectedLine {
+            rejected.push(|| RejectedLine {
                 record,
                 code: reject.code.as_str(),
                 reason: reject.reason,
             });
         }
         before += rows;
-        most.free(work)?;
+        budget.free(work)?;
         if parsed.records.num_rows() > 0 {
             let taken = parsed.records.get_array_memory_size() as u64;
-            most.hold(taken)?;
+            budget.hold(taken)?;
             bytes += taken;
-            most.weigh(bytes)?;
+            budget.weigh(bytes)?;
             batches.push(parsed.records);
         }
     }
-    most.hold(bytes)?;
+    budget.hold(bytes)?;
     let columns = concat_batches(format.schema(), &batches).map_err(ErrorResponse::failed)?;
     Ok((
         DecodedBody {
             columns,
             held: bytes,
         },
-        refused,
+        rejected,
     ))
 }

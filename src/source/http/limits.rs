@@ -1,4 +1,4 @@
-//! What clients may ask of a source: sizes, times, rates.
+//! Limits on the requests of a source: sizes, times and rates.
 
 use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
@@ -10,43 +10,45 @@ use serde::{Deserialize, Serialize};
 use crate::server::{ConnectionLimits, HEAD, IDLE, WRITE};
 use crate::units::{ByteSize, HumanDuration};
 
-/// Bounds on what clients may ask.
+/// Limits on the requests of a source.
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct HttpLimits {
-    /// Bytes of a request's body, of that body without its `Content-Encoding`, and of its records
-    /// in their columns, with the name of their source. Default: 64 MiB.
+    /// Maximum size of the body of a request, of that body after its `Content-Encoding` is decoded,
+    /// and of its records in their columns, including the name of their source. Default: 64 MiB.
     pub request: ByteSize,
-    /// Records of a request, and lines of it that are none. Default: 1,000,000.
+    /// Maximum number of records of a request, including invalid lines. Default: 1,000,000.
     pub records: NonZeroU32,
-    /// Bytes that all requests take together, from their first byte to the last of their answers:
-    /// bodies, what is decoded and cast, and answers of `/v1/encode`. Default: 256 MiB.
+    /// Maximum memory of all requests together, from their first byte to the last of their
+    /// responses: bodies, decoded and cast records, and responses of `/v1/encode`. Default: 256
+    /// MiB.
     pub in_flight: ByteSize,
-    /// How long the body of a request may take to arrive.
+    /// Maximum time for the body of a request to arrive. Default: 30s.
     pub timeout: HumanDuration,
-    /// How long an answer to `ack=committed` waits for the commit, and one of `/v1/encode` for its
-    /// records. Default: 5m.
+    /// Maximum time that a response to `ack=committed` waits for the commit, and a response of
+    /// `/v1/encode` for its records. Default: 5m.
     pub response_timeout: HumanDuration,
-    /// How long a request waits to be written to the journal; then it is answered with 503, as when
-    /// the disk hangs. Default: 10s.
+    /// Maximum time for a request to be written to the journal; beyond it, for example if the disk
+    /// hangs, the response is 503. Default: 10s.
     pub journal: HumanDuration,
-    /// Requests that are answered at the same time; those that wait for a commit count, too. At
-    /// most three quarters of the connections.
+    /// Maximum number of requests that are processed concurrently, including those that wait for a
+    /// commit. At most three quarters of the connections. Default: 256.
     pub requests: NonZeroU32,
-    /// Connections that are open at the same time. Beyond them, the connection that has waited for
-    /// its client the longest is closed. Default: 1024, or the source's share of the file
-    /// descriptors that the process may open, if that is less.
+    /// Maximum number of open connections. Beyond it, the connection that has waited for its client
+    /// the longest is closed. Default: 1024, or the source's share of the file descriptors that the
+    /// process may open, if that is less.
     pub connections: Option<NonZeroU32>,
-    /// How long the head of a request may take to arrive. Default: "10s".
+    /// Maximum time for the head of a request to arrive. Default: "10s".
     pub head: HumanDuration,
-    /// How long a connection may stay open between two requests. Default: "75s".
+    /// Maximum time between two requests of a connection. Default: "75s".
     pub idle: HumanDuration,
-    /// A client that takes less than 64 KiB of an answer within this time is cut off. Default:
-    /// "30s".
+    /// A client that reads less than 64 KiB of a response within this time is disconnected.
+    /// Default: "30s".
     pub write: HumanDuration,
-    /// Requests per second, over all clients. Default: any number.
+    /// Maximum number of requests per second, over all clients. Default: unlimited.
     pub rate: Option<NonZeroU32>,
-    /// Bytes of records that are acknowledged and not durable in every sink.
+    /// Maximum size in the journal of acknowledged records that are not durable in every sink;
+    /// beyond it, requests are refused with 429. Default: 1 GiB.
     pub backlog: ByteSize,
 }
 
@@ -73,7 +75,7 @@ impl Default for HttpLimits {
 }
 
 impl HttpLimits {
-    /// The bounds on connections among them.
+    /// The limits on connections.
     pub(super) fn bounds(&self) -> ConnectionLimits {
         let Self {
             connections,
@@ -91,7 +93,8 @@ impl HttpLimits {
     }
 }
 
-/// Lets so many requests through per second, and as many at once after a while without any.
+/// Admits a number of requests per second on average, and as many in a burst after a pause of one
+/// second.
 pub(super) struct TokenBucket {
     per_second: f64,
     state: Mutex<(f64, Instant)>,
@@ -106,7 +109,7 @@ impl TokenBucket {
         }
     }
 
-    /// Whether one more may pass now.
+    /// Whether one more request is admitted now.
     pub(super) fn try_acquire(&self) -> bool {
         self.try_acquire_at(Instant::now())
     }
@@ -128,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_is_let_through_up_to_the_rate() {
+    fn token_bucket_admits_a_burst_up_to_its_rate() {
         let rate = TokenBucket::new(NonZeroU32::new(5).unwrap());
         let begun = Instant::now();
         let passed = |at: u64| {

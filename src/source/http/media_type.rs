@@ -1,30 +1,30 @@
-//! What a request's body is, by its `Content-Type`.
+//! The media type of a request's body, from its `Content-Type`.
 
 use crate::source::http::error_response::ErrorResponse;
 
-/// What a body is.
+/// The media type of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum MediaType {
     /// One encoded image.
     Image,
-    /// JSON objects, one a line.
+    /// One JSON object per line.
     Ndjson,
     /// An Arrow IPC stream.
     Arrow,
-    /// Files of a form, between lines of this boundary.
+    /// A form with files, separated by this boundary.
     Multipart(String),
 }
 
 /// The `Content-Type` of an Arrow IPC stream.
 pub(super) const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
-/// Characters of a boundary, as RFC 2046 has it.
+/// Maximum number of characters of a boundary (RFC 2046).
 const BOUNDARY: usize = 70;
 
 impl MediaType {
-    /// What a header says.
+    /// Parses the header.
     ///
     /// # Errors
-    /// 415 for any other type, 400 for a form without a boundary.
+    /// Returns 415 for an unsupported type, and 400 for a form without a boundary.
     pub(super) fn of(content_type: &str) -> Result<Self, ErrorResponse> {
         match essence(content_type).as_str() {
             ARROW_STREAM => Ok(Self::Arrow),
@@ -33,14 +33,14 @@ impl MediaType {
             "application/octet-stream" => Ok(Self::Image),
             image if image.starts_with("image/") => Ok(Self::Image),
             _ => Err(ErrorResponse::unsupported(format!(
-                "`Content-Type: {content_type}` is not supported; expected image/*, multipart/form-data, \
-                 application/x-ndjson, or {ARROW_STREAM}"
+                "`Content-Type: {content_type}` is not supported; expected image/*, \
+                 multipart/form-data, application/x-ndjson, or {ARROW_STREAM}"
             ))),
         }
     }
 }
 
-/// A type without its parameters, in lower case.
+/// The media type without its parameters, in lower case.
 pub(super) fn essence(content_type: &str) -> String {
     content_type
         .split(';')
@@ -59,11 +59,14 @@ fn boundary(content_type: &str) -> Result<String, ErrorResponse> {
     let value = named
         .next()
         .map(|(_, value)| value.trim().trim_matches('"').to_owned());
-    value.filter(|value| (1..=BOUNDARY).contains(&value.len())).ok_or_else(|| {
-        ErrorResponse::bad(format!(
-            "`Content-Type: multipart/form-data` needs a `boundary` of 1 to {BOUNDARY} characters"
-        ))
-    })
+    value
+        .filter(|value| (1..=BOUNDARY).contains(&value.len()))
+        .ok_or_else(|| {
+            ErrorResponse::bad(format!(
+                "`Content-Type: multipart/form-data` needs a `boundary` of 1 to {BOUNDARY} \
+                 characters"
+            ))
+        })
 }
 
 #[cfg(test)]
@@ -73,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn content_type_is_understood_whatever_its_case_and_parameters() {
+    fn content_type_is_parsed_in_any_case_and_with_parameters() {
         assert_eq!(MediaType::of("Image/PNG; q=1").unwrap(), MediaType::Image);
         assert_eq!(
             MediaType::of("application/JSON; charset=utf-8").unwrap(),

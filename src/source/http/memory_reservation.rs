@@ -1,4 +1,4 @@
-//! Memory that requests reserve before they take it: each for itself, all together within
+//! Memory that requests reserve before they allocate it, within the common limit
 //! `limits.in_flight`.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::units::ByteSize;
 /// Memory is counted in units of 4 KiB.
 const UNIT: u64 = 4 << 10;
 
-/// The memory that all requests may take.
+/// The memory that all requests share.
 #[derive(Clone)]
 pub(super) struct MemoryPool {
     units: Arc<Semaphore>,
@@ -20,7 +20,7 @@ pub(super) struct MemoryPool {
 }
 
 impl MemoryPool {
-    /// So many bytes.
+    /// A pool of `bytes` bytes.
     pub(super) fn new(bytes: u64) -> Self {
         let units = usize::try_from(bytes / UNIT)
             .unwrap_or(usize::MAX)
@@ -31,7 +31,7 @@ impl MemoryPool {
         }
     }
 
-    /// A reservation of nothing yet.
+    /// An empty reservation.
     pub(super) fn charge(&self) -> MemoryReservation {
         MemoryReservation {
             memory: self.clone(),
@@ -40,38 +40,39 @@ impl MemoryPool {
     }
 }
 
-/// What one request has reserved; it is released when this is dropped.
+/// The memory that one request has reserved, which is released on drop.
 pub(super) struct MemoryReservation {
     memory: MemoryPool,
     held: Option<OwnedSemaphorePermit>,
 }
 
 impl MemoryReservation {
-    /// Reserves so many bytes in all, more or fewer than before.
+    /// Sets the reservation to `bytes` in total, which may be more or less than before.
     ///
     /// # Errors
-    /// 413 where all requests together may not take as much, 429 where others have reserved it.
+    /// Returns 413 if the pool is smaller than `bytes`, and 429 if other requests have reserved it.
     pub(super) fn set(&mut self, bytes: u64) -> Result<(), ErrorResponse> {
-        let wanted = usize::try_from(bytes.div_ceil(UNIT)).unwrap_or(usize::MAX);
+        let requested = usize::try_from(bytes.div_ceil(UNIT)).unwrap_or(usize::MAX);
         let held = self
             .held
             .as_ref()
             .map_or(0, OwnedSemaphorePermit::num_permits);
-        if wanted <= held {
-            // What is split off is released.
+        if requested <= held {
+            // The part that is split off is released.
             drop(
                 self.held
                     .as_mut()
-                    .and_then(|permit| permit.split(held - wanted)),
+                    .and_then(|permit| permit.split(held - requested)),
             );
             return Ok(());
         }
-        let Some(more) = u32::try_from(wanted - held)
+        let Some(more) = u32::try_from(requested - held)
             .ok()
             .filter(|_| bytes <= self.memory.bytes)
         else {
             return Err(ErrorResponse::too_large(format!(
-                "the request takes {} of memory, and limits.in_flight allows {}; send its records in several requests",
+                "the request needs {} of memory, but limits.in_flight allows {}; split it into \
+                 several requests",
                 ByteSize(bytes),
                 ByteSize(self.memory.bytes)
             )));
@@ -79,7 +80,7 @@ impl MemoryReservation {
         let permit = Arc::clone(&self.memory.units)
             .try_acquire_many_owned(more)
             .map_err(|_| {
-                let message = "requests take as much memory as limits.in_flight allows";
+                let message = "all memory for requests is in use (limits.in_flight)";
                 ErrorResponse::later(StatusCode::TOO_MANY_REQUESTS, message, 1)
             })?;
         match &mut self.held {

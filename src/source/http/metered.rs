@@ -1,24 +1,24 @@
-//! A buffer whose memory is reserved before it is taken.
+//! A buffer whose memory is reserved before it is allocated.
 
 use std::io::{self, Write};
 
 use crate::source::http::error_response::ErrorResponse;
 use crate::source::http::memory_reservation::MemoryReservation;
 
-/// Bytes that are reserved before they are written.
+/// Output bytes, whose memory is reserved before they are written.
 pub(super) struct MeteredBuffer {
     pub(super) bytes: Vec<u8>,
-    /// Bytes that the request holds besides.
+    /// Bytes that the request holds in addition.
     others: u64,
     pub(super) charge: MemoryReservation,
     refusal: Option<ErrorResponse>,
 }
 
-/// Bytes that are reserved at a time.
+/// Minimum number of bytes that are reserved in one step.
 const STEP: usize = 256 << 10;
 
 impl MeteredBuffer {
-    /// Bytes beside `others`, which the request holds.
+    /// Creates a buffer for a request that already holds `others` bytes.
     pub(super) fn new(others: u64, charge: MemoryReservation) -> Self {
         Self {
             bytes: Vec::new(),
@@ -28,14 +28,14 @@ impl MeteredBuffer {
         }
     }
 
-    /// What a writer says of an error; the refusal that caused it, where one did.
+    /// Converts the error of a writer; returns the refusal of memory if that was the cause.
     pub(super) fn failed(&mut self, error: impl ToString) -> ErrorResponse {
         self.refusal
             .take()
             .unwrap_or_else(|| ErrorResponse::failed(error))
     }
 
-    /// The bytes, with the charge for them alone.
+    /// The bytes, with the charge reduced to their size.
     pub(super) fn finish(mut self) -> Result<(Vec<u8>, MemoryReservation), ErrorResponse> {
         self.charge.set(self.bytes.capacity() as u64)?;
         Ok((self.bytes, self.charge))

@@ -1,5 +1,5 @@
-//! The source `http`: records that clients send, acknowledged when they are durable; and records
-//! that are encoded at once.
+//! The source `http`: accepts records from clients, acknowledges them once they are durable, and
+//! encodes records on request.
 
 mod response;
 mod arrow_body;
@@ -41,7 +41,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::batch::{BatchAck, Split};
 use crate::coverage::ResumeState;
-use crate::error::{ConfigError, StageError};
+use crate::error::{ConfigError, RecordFaults, StageError};
 use crate::metrics::Metrics;
 use crate::plan_context::PlanContext;
 use crate::server::{self, HostCheck, HttpServer, Listeners, TlsConfig, TokenAuth, TokenSource};
@@ -60,16 +60,16 @@ use routes::HttpState;
 use wal::WriteAheadLog;
 use wal_reader::{BatchShape, WalReader};
 
-/// Batches that are read before they are asked for.
+/// Batches that are read ahead of their use.
 const AHEAD: usize = 1;
-/// How long records wait for more where the pipeline does not say.
+/// Default of the time that records wait for more records of a batch.
 const DELAY: Duration = Duration::from_millis(20);
-/// How long a key is remembered where the pipeline does not say.
+/// Default of the time for which an idempotency key is stored.
 const WINDOW: Duration = Duration::from_secs(24 * 3600);
-/// Requests that wait to be written.
+/// Maximum number of requests that wait to be written to the journal.
 const WAITING: usize = 256;
 
-/// What records are.
+/// The kind of the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum HttpRecordKind {
@@ -85,38 +85,39 @@ pub struct HttpSourceConfig {
     /// The address to listen on, such as "127.0.0.1:8080".
     #[schemars(extend("x-changes-rows" = false))]
     listen: SocketAddr,
-    /// What records are: "images" or "features".
+    /// The kind of the records: "images" or "features".
     #[schemars(extend("x-changes-rows" = true))]
     records: HttpRecordKind,
-    /// For features: the columns of a record and their types.
+    /// For features: the columns of the records and their types.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     columns: BTreeMap<String, RequestColumnType>,
-    /// Where the token is that clients send as `Authorization: Bearer TOKEN`: { file = "..." } or {
-    /// variable = "..." }.
+    /// The location of the token that clients send as `Authorization: Bearer TOKEN`: { file = "..."
+    /// } or { variable = "..." }.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     token: Option<TokenSource>,
-    /// Answer anybody, on an address that other machines can reach. Default: false.
+    /// Accept requests from all clients on an address that other machines can reach. Default:
+    /// false.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     anybody: bool,
-    /// Without a token: names under which clients may send requests, in addition to numeric
-    /// addresses and localhost. A web page that leads such a name here must not be able to send
-    /// records.
+    /// Without a token: host names that clients may use, in addition to IP addresses and localhost.
+    /// Other names are refused, so that a web page cannot send records through a name that resolves
+    /// to this address.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     hosts: Vec<String>,
-    /// Speak TLS: { certificate = "cert.pem", key = "key.pem" }.
+    /// Use TLS: { certificate = "cert.pem", key = "key.pem" }.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     tls: Option<TlsConfig>,
-    /// Bounds on what clients may ask.
+    /// Limits on requests.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     limits: HttpLimits,
-    /// How long an `Idempotency-Key` is remembered: a request that comes again within it is not
-    /// taken again. Of the last 1,000,000 keys at most. Default: 24h.
+    /// Time for which an `Idempotency-Key` is stored: within it, a repeated request is accepted
+    /// only once. At most the last 1,000,000 keys are stored. Default: 24h.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = false))]
     idempotency_window: Option<HumanDuration>,
@@ -143,12 +144,12 @@ impl SourceConfig for HttpSourceConfig {
         let columns = match self.records {
             HttpRecordKind::Images if !self.columns.is_empty() => Err(ConfigError::new(
                 "columns",
-                "belongs to records = \"features\"; images have the column `image`",
+                "requires records = \"features\"; images have the column `image`",
             )),
             HttpRecordKind::Images => Ok(RequestColumns::images(record_bytes)),
             HttpRecordKind::Features => RequestColumns::features(&self.columns, record_bytes),
         };
-        let columns = columns.map_err(|fault| faults.push(fault)).ok();
+        let columns = faults.record(columns);
         let Some(columns) = columns.filter(|_| faults.is_empty()) else {
             return Err(faults);
         };
@@ -202,8 +203,8 @@ impl Source for HttpSource {
             backlog,
             ..
         } = self.config.limits;
-        // Requests; frames that are read from the journal, decoded and put together; what is known
-        // of frames and keys.
+        // The sum of the requests, of frames that are read from the journal, decoded and
+        // concatenated, and of the entries for frames and keys.
         let frames = request.0.min(in_flight.0).saturating_mul(3) + wal_reader::MAX_BYTES as u64;
         in_flight
             .0
@@ -217,13 +218,17 @@ impl Source for HttpSource {
     }
 
     fn open(self: Box<Self>, resume: &ResumeState) -> Result<SourceHandle, StageError> {
-        let state = resume.state.as_ref().and_then(Location::local).ok_or_else(|| {
-            StageError::Other(
-                "requests are journalled on a disk of this machine: write `state = \"some/folder\"` at the top of the \
-                 pipeline"
-                    .to_owned(),
-            )
-        })?;
+        let state = resume
+            .state
+            .as_ref()
+            .and_then(Location::local)
+            .ok_or_else(|| {
+                StageError::Other(
+                    "the journal of requests needs a folder on a local disk; write `state = \
+                     \"some/folder\"` at the top of the pipeline"
+                        .to_owned(),
+                )
+            })?;
         let Self {
             name,
             config,
@@ -237,19 +242,19 @@ impl Source for HttpSource {
         let folder = state.join("requests").join(&name);
         let window = config.idempotency_window.map_or(WINDOW, |window| window.0);
         let wal = Arc::new(WriteAheadLog::open(&folder, split.name(), window, resume)?);
-        let (requests, heard) = mpsc::channel(WAITING);
-        let (asks, asked) = mpsc::channel(1);
-        let (fates_sender, acks) = mpsc::unbounded_channel();
+        let (requests, commit_requests) = mpsc::channel(WAITING);
+        let (inference_sender, inference_requests) = mpsc::channel(1);
+        let (ack_sender, acks) = mpsc::unbounded_channel();
         let (end, ends) = watch::channel(false);
         let (closed_sender, closed) = oneshot::channel();
         let (server, auth) = listen(&config, &name, &listeners, &metrics)?;
-        let places = places(config.limits.requests.get(), server.connections());
+        let slots = concurrent_requests(config.limits.requests.get(), server.connections());
         let shared = Arc::new(HttpState {
             split: Arc::clone(&split),
             columns,
             auth,
             rate_limit: config.limits.rate.map(TokenBucket::new),
-            slots: Arc::new(Semaphore::new(places)),
+            slots: Arc::new(Semaphore::new(slots)),
             memory: MemoryPool::new(config.limits.in_flight.0),
             owner: if config.token.is_some() {
                 "token"
@@ -260,19 +265,19 @@ impl Source for HttpSource {
             requests,
             wal: Arc::clone(&wal),
             ack_waiters: AckWaiters::default(),
-            inference: InferenceClient::start(shape.clone(), &name, asks),
+            inference: InferenceClient::start(shape.clone(), &name, inference_sender),
             ends: ends.clone(),
             metrics,
             stage: name,
         });
-        let router = guarded(&config, &shared);
+        let router = guarded_router(&config, &shared);
         let backlog = config.limits.backlog.0;
         let committed = Arc::clone(&wal);
         let committer = std::thread::Builder::new().name("journal".to_owned());
         let caller = || shared.metrics.calls.caller(&shared.stage, true);
         let (committing, pumping) = (caller(), caller());
-        let committer =
-            committer.spawn(move || group_commit::run(&committed, backlog, heard, &committing));
+        let committer = committer
+            .spawn(move || group_commit::run(&committed, backlog, commit_requests, &committing));
         committer.map_err(|error| StageError::Other(format!("cannot start a thread: {error}")))?;
         let (until, runtime) = (server.run(router, ends), Handle::current());
         runtime.spawn(forward_acks(
@@ -293,20 +298,20 @@ impl Source for HttpSource {
         };
         let batches = spawn_reader(AHEAD, move |out| {
             let pumped = pump.run(out);
-            // Nobody wants more: the clients are told.
+            // The run accepts no more batches; clients get 503 from now on.
             end.send_replace(true);
             pumped
         });
         Ok(SourceHandle {
-            acks: Some(fates_sender),
-            inference_requests: Some(asked),
+            acks: Some(ack_sender),
+            inference_requests: Some(inference_requests),
             shutdown_complete: Some(closed),
             ..SourceHandle::new(batches, None)
         })
     }
 }
 
-/// Binds the port, and says where; reads who may ask.
+/// Binds the port, logs its URL, and reads the token.
 fn listen(
     config: &HttpSourceConfig,
     name: &str,
@@ -326,15 +331,15 @@ fn listen(
     Ok((server, access))
 }
 
-/// Requests that are answered at the same time: a quarter of the connections stays for those that
-/// are refused.
-fn places(requests: u32, connections: usize) -> usize {
+/// Maximum number of requests that are processed concurrently: a quarter of the connections is
+/// reserved for requests that are refused.
+fn concurrent_requests(requests: u32, connections: usize) -> usize {
     (requests as usize).min(connections - connections / 4)
 }
 
-/// The routes, for requests that the page of another site cannot have made. A page does not know
-/// the token.
-fn guarded(config: &HttpSourceConfig, shared: &Arc<HttpState>) -> Router {
+/// The routes, with a check that no page of another site has made the request. With a token, the
+/// check is not needed, because such a page does not have the token.
+fn guarded_router(config: &HttpSourceConfig, shared: &Arc<HttpState>) -> Router {
     let open = config.token.is_none();
     let guard = HostCheck {
         host: open,
@@ -348,7 +353,7 @@ fn guarded(config: &HttpSourceConfig, shared: &Arc<HttpState>) -> Router {
     ))
 }
 
-/// Serves, and hears what becomes of the records, until there is nothing more to tell.
+/// Runs the server, and forwards acknowledgements to clients and the journal, until the run ends.
 async fn forward_acks(
     shared: Arc<HttpState>,
     mut acks: mpsc::UnboundedReceiver<BatchAck>,
@@ -384,8 +389,8 @@ async fn forward_acks(
                 Some(ack) => {
                     shared.ack_waiters.on_ack(&shared.wal, &shared.split, &ack);
                     let journal = Arc::clone(&shared.wal);
-                    // Files are removed aside: a disk that hangs must not keep clients from their
-                    // answers.
+                    // Files are removed on another thread: a disk that hangs must not keep clients
+                    // from their responses.
                     drop(tokio::task::spawn_blocking(move || retire(&journal)));
                 }
                 None => break,
@@ -393,21 +398,22 @@ async fn forward_acks(
             _ = ticks.tick() => set(),
         }
     }
-    // The run is over: what clients wait for has been said, or will not be.
+    // The run is over: all outcomes have been sent to clients, and no more will follow.
     end.send_replace(true);
     drop(serving.await);
     let _ = closed.send(());
 }
 
-/// Removes what is of no more use from the journal.
+/// Removes committed requests from the journal.
 fn retire(journal: &WriteAheadLog) {
     if let Err(error) = journal.retire() {
         tracing::warn!(
-            "{}: what is done stays in the journal for now: {error}",
-            journal.folder.display()
+            folder = %journal.folder.display(),
+            %error,
+            "cannot remove committed requests from the journal; retrying after the next commit"
         );
     }
 }
 
-/// How often gauges are set.
+/// Interval at which gauges are set.
 const TICK: Duration = Duration::from_millis(500);

@@ -1,4 +1,4 @@
-//! Bodies of `multipart/form-data`: the files of a form, each with its name.
+//! Bodies of the type `multipart/form-data`: the files of a form with their names.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use memchr::memmem::Finder;
 
 use crate::source::http::error_response::ErrorResponse;
 
-/// Bytes of the head of a part.
+/// Maximum size of the header of a part in bytes.
 const HEAD: usize = 8 << 10;
 
 /// A part of a form.
@@ -14,13 +14,13 @@ const HEAD: usize = 8 << 10;
 pub(super) struct FormPart {
     /// The name of its field.
     pub(super) field: String,
-    /// The name of its file; `None` where it is not one.
+    /// The name of its file; `None` if the part is not a file.
     pub(super) file: Option<String>,
-    /// Where its content lies in the body.
+    /// The position of its content in the body.
     pub(super) content: Range<usize>,
 }
 
-/// The parts of a body, one after another.
+/// An iterator over the parts of a body.
 pub(super) struct FormParts<'a> {
     body: &'a [u8],
     delimiter: Finder<'static>,
@@ -29,20 +29,21 @@ pub(super) struct FormParts<'a> {
 }
 
 impl<'a> FormParts<'a> {
-    /// The parts between lines of `boundary`.
+    /// The parts that `boundary` separates.
     ///
     /// # Errors
-    /// 422 where the body does not begin as one of this boundary does.
+    /// Returns 422 if the body does not contain the boundary.
     pub(super) fn new(body: &'a [u8], boundary: &str) -> Result<Self, ErrorResponse> {
         let delimiter = format!("\r\n--{boundary}");
-        // What stands before the first delimiter is not part of the form.
+        // Text before the first delimiter is not part of the form.
         let first = &delimiter.as_bytes()[2..];
         let at = if body.starts_with(first) {
             Some(first.len())
         } else {
             memchr::memmem::find(body, delimiter.as_bytes()).map(|found| found + delimiter.len())
         };
-        let at = at.ok_or_else(|| malformed("the boundary of its Content-Type is not in it"))?;
+        let at =
+            at.ok_or_else(|| malformed("it does not contain the boundary of its Content-Type"))?;
         Ok(Self {
             body,
             delimiter: Finder::new(delimiter.as_bytes()).into_owned(),
@@ -53,7 +54,7 @@ impl<'a> FormParts<'a> {
     /// The next part; `None` after the last.
     ///
     /// # Errors
-    /// 422 where it is malformed, or the body ends before the form does.
+    /// Returns 422 if the part is malformed, or the body ends before the form does.
     pub(super) fn next(&mut self) -> Result<Option<FormPart>, ErrorResponse> {
         let Some(at) = self.at else { return Ok(None) };
         let rest = &self.body[at..];
@@ -66,23 +67,21 @@ impl<'a> FormParts<'a> {
             .take_while(|&&byte| byte == b' ' || byte == b'\t')
             .count();
         if !rest[padding..].starts_with(b"\r\n") {
-            return Err(malformed(
-                "a boundary is followed by something else than the end of its line",
-            ));
+            return Err(malformed("a boundary is not followed by a line break"));
         }
-        // The line end of the boundary is also that before an empty head.
+        // The line break after the boundary is also the one before an empty header.
         let head_at = at + padding;
         let within = &self.body[head_at..self.body.len().min(head_at + HEAD)];
         let head = memchr::memmem::find(within, b"\r\n\r\n");
         let head =
-            head.ok_or_else(|| malformed("a part has no head, or one of more than 8 KiB"))?;
+            head.ok_or_else(|| malformed("a part has no header, or a header of more than 8 KiB"))?;
         let content = head_at + head + 4;
-        // An empty content shares its line end with the head.
+        // An empty content shares its line break with the header.
         let end = self
             .delimiter
             .find(&self.body[content - 2..])
             .map(|found| content - 2 + found);
-        let end = end.ok_or_else(|| malformed("it ends before the last boundary"))?;
+        let end = end.ok_or_else(|| malformed("it ends before its last boundary"))?;
         self.at = Some(end + self.delimiter.needle().len());
         let (field, file) = names(&within[..head])?;
         Ok(Some(FormPart {
@@ -94,15 +93,13 @@ impl<'a> FormParts<'a> {
 }
 
 fn malformed(what: &str) -> ErrorResponse {
-    ErrorResponse::unprocessable(format!(
-        "the body is not multipart/form-data as it should be: {what}"
-    ))
+    ErrorResponse::unprocessable(format!("the body is not valid multipart/form-data: {what}"))
 }
 
 /// The names of a part's field and file.
 fn names(head: &[u8]) -> Result<(String, Option<String>), ErrorResponse> {
-    let head =
-        std::str::from_utf8(head).map_err(|_| malformed("the head of a part is not UTF-8"))?;
+    let head = std::str::from_utf8(head)
+        .map_err(|_| malformed("the header of a part is not valid UTF-8"))?;
     let mut field = None;
     let mut file = None;
     for line in head.split("\r\n") {
@@ -123,8 +120,8 @@ fn names(head: &[u8]) -> Result<(String, Option<String>), ErrorResponse> {
     Ok((field.ok_or_else(|| malformed("a part has no name"))?, file))
 }
 
-/// The parameters of a header's value, `name="value"` each; within quotes, a backslash stands
-/// before a quote or another.
+/// The parameters `name="value"` of a header. In a quoted value, a backslash escapes a quote or a
+/// backslash.
 fn parameters(value: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut rest = value;
@@ -145,7 +142,7 @@ fn parameters(value: &str) -> Vec<(String, String)> {
     found
 }
 
-/// A quoted value, and what follows it.
+/// A quoted value, and the text after it.
 fn unquote(quoted: &str) -> (String, &str) {
     let mut value = String::new();
     let mut characters = quoted.char_indices().peekable();
@@ -180,13 +177,12 @@ mod tests {
     }
 
     fn part(head: &str, content: &str) -> String {
-        format!(
-            "--XX\r\nContent-Disposition: form-data; {head}\r\nContent-Type: image/jpeg\r\n\r\n{content}\r\n"
-        )
+        let head = format!("Content-Disposition: form-data; {head}\r\nContent-Type: image/jpeg");
+        format!("--XX\r\n{head}\r\n\r\n{content}\r\n")
     }
 
     #[test]
-    fn files_of_a_form_are_found_with_their_names() {
+    fn parts_of_a_form_are_found_with_their_names() {
         let body = [
             part("name=\"image\"; filename=\"a.jpg\"", "one\r\n--X\r\n"),
             part("name=image; filename=\"b\\\"; \\\\.jpg\"", ""),
@@ -216,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn form_that_is_cut_anywhere_is_refused() {
+    fn truncated_form_is_refused() {
         let body = format!(
             "{}--XX--",
             part("name=\"image\"; filename=\"a.jpg\"", "content")

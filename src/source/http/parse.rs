@@ -1,4 +1,4 @@
-//! From the body of a request to its records.
+//! Parses the body of a request into records.
 
 use arrow::array::RecordBatch;
 
@@ -16,21 +16,21 @@ use crate::source::http::wal_record;
 
 /// A request whose body has arrived.
 pub(super) struct ReceivedRequest {
-    /// What the column `source` says.
+    /// The value of the column `source`.
     pub(super) source: String,
     pub(super) head: RequestHead,
     pub(super) body: Vec<u8>,
-    /// Its memory counts until it is let go of.
+    /// The reserved memory, which is released on drop.
     pub(super) charge: MemoryReservation,
 }
 
-/// Records of a request, ready to be worked on.
+/// The parsed records of a request.
 pub(super) struct ParsedRequest {
-    /// `source`, then the columns.
+    /// The column `source`, followed by the other columns.
     pub(super) records: RecordBatch,
     pub(super) attempt: Option<RequestAttempt>,
     pub(super) rejected: TruncatedList<RejectedLine>,
-    /// Bytes that the records take.
+    /// Size of the records in bytes.
     pub(super) held: u64,
     pub(super) charge: MemoryReservation,
 }
@@ -38,7 +38,7 @@ pub(super) struct ParsedRequest {
 /// Decodes and parses a body that `owner` sent.
 ///
 /// # Errors
-/// Why none of it can be taken.
+/// Returns the reason for which no record can be accepted.
 pub(super) fn parse_body(
     columns: &RequestColumns,
     limits: &HttpLimits,
@@ -58,8 +58,7 @@ pub(super) fn parse_body(
             .as_ref()
             .map(|key| RequestAttempt::new(owner, key, &kind, &source, body))
     };
-    // A client makes a boundary of its own for each attempt: forms are compared by the records in
-    // them.
+    // Clients generate a new boundary for each attempt, so forms are compared by their records.
     let is_form = matches!(head.media, MediaType::Multipart(_));
     let of_body = if is_form { None } else { attempt(&body) };
     let parsed = columns.parse(
@@ -88,8 +87,8 @@ pub(super) fn parse_body(
     })
 }
 
-/// Records as the bytes of a frame; the charge covers both, and the bytes on their way from one to
-/// the other.
+/// Serializes records as the payload of a frame. The charge covers both, and the bytes that are
+/// copied between them.
 pub(super) fn encoded(
     records: &RecordBatch,
     held: u64,
@@ -100,7 +99,7 @@ pub(super) fn encoded(
     wal_record::encode(records).map_err(ErrorResponse::failed)
 }
 
-/// Does what takes time off the threads that others wait for.
+/// Runs blocking work on another thread, so that it does not delay other tasks.
 pub(super) async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ErrorResponse> + Send + 'static,
 ) -> Result<T, ErrorResponse> {
@@ -108,14 +107,16 @@ pub(super) async fn aside<T: Send + 'static>(
     done.unwrap_or_else(|_| Err(ErrorResponse::unprocessable("the body cannot be parsed")))
 }
 
-/// A panic of a reader is a fault of what it reads.
+/// Converts a panic of a parser into an error of the body.
 fn guarded_work<T>(work: impl FnOnce() -> Result<T, ErrorResponse>) -> Result<T, ErrorResponse> {
     let mut outcome = None;
     match catch_panic(|| {
         outcome = Some(work());
         Ok::<(), String>(())
     }) {
-        Ok(()) => outcome.unwrap_or_else(|| Err(ErrorResponse::failed("there is no outcome"))),
+        Ok(()) => {
+            outcome.unwrap_or_else(|| Err(ErrorResponse::failed("the parser returned no result")))
+        }
         Err((_, reason)) => Err(ErrorResponse::unprocessable(reason)),
     }
 }

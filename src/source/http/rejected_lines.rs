@@ -1,11 +1,11 @@
-//! Lists of what clients are told in detail: the first of them, and how many there are.
+//! Truncated lists in responses: the first entries, and the total number.
 
 use serde::Serialize;
 
-/// Entries that an answer lists.
+/// Maximum number of entries that a response lists.
 pub(super) const LISTED: usize = 100;
 
-/// The first entries of a list, and how many it has.
+/// The first entries of a list, and its total length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TruncatedList<T> {
     pub(super) first: Vec<T>,
@@ -22,7 +22,7 @@ impl<T> Default for TruncatedList<T> {
 }
 
 impl<T> TruncatedList<T> {
-    /// Adds an entry; beyond the first, it is only counted.
+    /// Adds an entry; entries beyond the first [`LISTED`] are only counted.
     pub(super) fn push(&mut self, entry: impl FnOnce() -> T) {
         self.count += 1;
         if self.first.len() < LISTED {
@@ -31,10 +31,10 @@ impl<T> TruncatedList<T> {
     }
 }
 
-/// A record of a request that was not taken.
+/// A record of a request that was rejected when the body was parsed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct RejectedLine {
-    /// Its place in the request, counted from 0; blank lines do not count.
+    /// The position in the request, counted from 0; blank lines do not count.
     pub(super) record: u64,
     pub(super) code: &'static str,
     pub(super) reason: String,

@@ -1,4 +1,4 @@
-//! Answers of `/v1/encode`: what comes of the records, as JSON, as an Arrow stream, or as a
+//! Responses of `/v1/encode`: the results of the records as JSON, as an Arrow stream, or as a
 //! picture.
 
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::image::encode::{OutputFormat, encode};
 use crate::image::tensor_column::{pixel_columns, pixels_of};
@@ -26,13 +26,13 @@ use crate::source::http::metered::MeteredBuffer;
 use crate::source::http::rejected_lines::{RejectedLine, TruncatedList};
 use crate::tensor::TensorShape;
 
-/// How an answer is to look.
+/// Options of a response.
 pub(super) struct ResponseOptions {
     columns: Option<Vec<String>>,
-    form: ResponseFormat,
+    format: ResponseFormat,
 }
 
-/// In what form.
+/// The format of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ResponseFormat {
     Json,
@@ -40,11 +40,11 @@ enum ResponseFormat {
     Picture(OutputFormat),
 }
 
-/// Quality of a JPEG that is answered.
+/// JPEG quality of responses.
 const QUALITY: u8 = 90;
 
 impl ResponseFormat {
-    /// The first form that `Accept` names; JSON where it names none.
+    /// The first supported format that `Accept` names; JSON if it names none.
     fn of(accept: &str) -> Self {
         let kinds = accept.split(',').map(|kind| {
             kind.split(';')
@@ -64,7 +64,7 @@ impl ResponseFormat {
     }
 }
 
-/// An answer, whose memory counts until it is sent.
+/// A response, whose memory is reserved until it is sent.
 pub(super) struct EncodeResponse {
     status: StatusCode,
     content_type: &'static str,
@@ -108,7 +108,7 @@ impl IntoResponse for EncodeResponse {
 }
 
 impl ResponseOptions {
-    /// By the parameter `columns` and the header `Accept`.
+    /// Options from the parameter `columns` and the header `Accept`.
     pub(super) fn new(columns: Option<&str>, accept: &str) -> Self {
         let columns = columns.map(|names| {
             names
@@ -118,30 +118,31 @@ impl ResponseOptions {
         });
         Self {
             columns,
-            form: ResponseFormat::of(accept),
+            format: ResponseFormat::of(accept),
         }
     }
 
-    /// Whether so many records can be answered in this form.
+    /// Checks whether the format supports this number of records.
     ///
     /// # Errors
-    /// 400 for several pictures.
+    /// Returns 400 for several pictures.
     pub(super) fn check(&self, records: usize) -> Result<(), ErrorResponse> {
-        match self.form {
+        match self.format {
             ResponseFormat::Picture(_) if records > 1 => Err(ErrorResponse::bad(format!(
-                "an answer is one picture, and {records} images came; accept {ARROW_STREAM}"
+                "a picture response holds one image, but the request has {records}; accept \
+                 {ARROW_STREAM}"
             ))),
             _ => Ok(()),
         }
     }
 
-    /// Places of the columns to answer with: all but images and tensors, where nothing else is
-    /// asked for; for a picture, its tensor.
+    /// Indices of the columns of the response. Default: all except images and tensors. For a
+    /// picture, its tensor.
     ///
     /// # Errors
-    /// 400 for a column that is not there, 406 where there is no picture, or it is not known which.
+    /// Returns 400 for a missing column, and 406 if no column is a picture or several are.
     pub(super) fn places(&self, schema: &SchemaRef) -> Result<Vec<usize>, ErrorResponse> {
-        if let ResponseFormat::Picture(_) = self.form {
+        if let ResponseFormat::Picture(_) = self.format {
             return self.picture(schema).map(|place| vec![place]);
         }
         let Some(names) = &self.columns else {
@@ -177,7 +178,7 @@ impl ResponseOptions {
             (None, [(name, _)]) => name,
             _ => {
                 return Err(refuse(format!(
-                    "write columns=NAME with one of the columns that hold pixels: {known}"
+                    "set columns=NAME to one of the columns that hold pixels: {known}"
                 )));
             }
         };
@@ -189,16 +190,16 @@ impl ResponseOptions {
         index_of(schema, name)
     }
 
-    /// Writes an answer.
+    /// Writes a response.
     ///
     /// # Errors
-    /// 413 or 429 where there is no memory for it.
+    /// Returns 413 or 429 if no memory is available.
     pub(super) fn write(
         &self,
         encoded: InferenceResult,
         invalid: &TruncatedList<RejectedLine>,
     ) -> Result<EncodeResponse, ErrorResponse> {
-        match self.form {
+        match self.format {
             ResponseFormat::Picture(format) if !encoded.parts.is_empty() => {
                 write_picture(encoded, format)
             }
@@ -221,15 +222,12 @@ fn index_of(schema: &SchemaRef, name: &str) -> Result<usize, ErrorResponse> {
             .collect::<Vec<_>>()
             .join(", ")
     };
-    schema.index_of(name).map_err(|_| {
-        ErrorResponse::bad(format!(
-            "there is no column `{name}`; there are: {}",
-            known()
-        ))
-    })
+    schema
+        .index_of(name)
+        .map_err(|_| ErrorResponse::bad(format!("no column `{name}`; expected one of {}", known())))
 }
 
-/// Where the line of a record lies, or what to say in place of it.
+/// The position of a record's line in the output; `None` if the record has no result.
 type RowRange = Option<std::ops::Range<usize>>;
 
 fn write_json(
@@ -307,8 +305,8 @@ fn write_json(
     EncodeResponse::of(answer, "application/json")
 }
 
-/// A stream of those that came through, with their places as the column `record`; the others stand
-/// in the metadata of its schema.
+/// Writes a stream of the records that passed the graph, with their positions in the column
+/// `record`. Rejected and invalid records are in the metadata of the schema.
 fn write_arrow(
     encoded: InferenceResult,
     invalid: &TruncatedList<RejectedLine>,
@@ -320,14 +318,12 @@ fn write_arrow(
     let fields: Vec<_> = std::iter::once(record)
         .chain(first.schema().fields().iter().cloned())
         .collect();
-    let told = |value: Value| value.to_string();
-    let told = [
-        ("rejected".to_owned(), told(json!(encoded.rejected))),
-        ("invalid".to_owned(), told(json!(invalid.first))),
+    let metadata = HashMap::from([
+        ("rejected".to_owned(), json!(encoded.rejected).to_string()),
+        ("invalid".to_owned(), json!(invalid.first).to_string()),
         ("invalid_records".to_owned(), invalid.count.to_string()),
-    ];
-    let told: HashMap<String, String> = told.into_iter().collect();
-    let schema = Arc::new(Schema::new_with_metadata(fields, told));
+    ]);
+    let schema = Arc::new(Schema::new_with_metadata(fields, metadata));
     let InferenceResult {
         parts,
         held,
@@ -352,7 +348,7 @@ fn write_arrow(
     EncodeResponse::of(output, ARROW_STREAM)
 }
 
-/// The picture of the only record.
+/// Writes the picture of the only record.
 fn write_picture(
     encoded: InferenceResult,
     format: OutputFormat,
@@ -364,16 +360,16 @@ fn write_picture(
         ..
     } = encoded;
     let Some((records, _)) = parts.first() else {
-        return Err(ErrorResponse::failed("there is no picture"));
+        return Err(ErrorResponse::failed("the response has no picture"));
     };
     let (field, pixels) = (
         records.schema().field(0).clone(),
         pixel_columns(&records.schema()).into_iter().next(),
     );
     let Some((_, pixels)) = pixels else {
-        return Err(ErrorResponse::failed("the column holds no pixels"));
+        return Err(ErrorResponse::failed("the column does not hold pixels"));
     };
-    // Pixels of a byte each, and a file that is hardly larger.
+    // One byte per value of a pixel, and a file of about the same size.
     charge.set(held.saturating_mul(2))?;
     let shape = TensorShape::of(&field);
     let file = pixels_of(records.column(0), shape.as_ref(), &pixels, 0)
@@ -401,9 +397,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accept_names_the_form_of_the_answer() {
+    fn accept_selects_the_response_format() {
         let png = ResponseFormat::Picture(OutputFormat::Png);
-        for (accept, form) in [
+        for (accept, format) in [
             ("", ResponseFormat::Json),
             ("*/*", ResponseFormat::Json),
             (
@@ -418,7 +414,7 @@ mod tests {
             ("image/webp, image/*", png),
             ("application/vnd.apache.arrow.stream", ResponseFormat::Arrow),
         ] {
-            assert_eq!(ResponseFormat::of(accept), form, "{accept}");
+            assert_eq!(ResponseFormat::of(accept), format, "{accept}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What clients may ask: that records are taken, or encoded at once.
+//! The routes of the source: `/v1/records` journals records, and `/v1/encode` encodes them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ use crate::source::http::response::ResponseOptions;
 use crate::source::http::wal::WriteAheadLog;
 use crate::source::http::wal_record;
 
-/// What all requests share.
+/// State that all requests share.
 pub(super) struct HttpState {
     pub(super) stage: String,
     pub(super) split: Arc<Split>,
@@ -43,7 +43,7 @@ pub(super) struct HttpState {
     pub(super) rate_limit: Option<TokenBucket>,
     pub(super) slots: Arc<Semaphore>,
     pub(super) memory: MemoryPool,
-    /// Who sends requests, as far as that is known: keys of one are not those of another.
+    /// The sender of requests as far as it is known: keys of different senders are independent.
     pub(super) owner: &'static str,
     pub(super) requests: mpsc::Sender<CommitRequest>,
     pub(super) wal: Arc<WriteAheadLog>,
@@ -53,7 +53,7 @@ pub(super) struct HttpState {
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// What can be asked, and the description of it.
+/// The routes of the source and their OpenAPI description.
 pub(super) fn router(shared: Arc<HttpState>) -> Router {
     Router::new()
         .route("/v1/records", post(records))
@@ -63,7 +63,7 @@ pub(super) fn router(shared: Arc<HttpState>) -> Router {
         .with_state(shared)
 }
 
-/// Whether requests are taken, for those who send them here; no token is necessary.
+/// Reports whether requests are accepted, for load balancers; needs no token.
 async fn healthz(State(shared): State<Arc<HttpState>>) -> Response {
     if *shared.ends.borrow() {
         ErrorResponse::ending().into_response()
@@ -72,7 +72,7 @@ async fn healthz(State(shared): State<Arc<HttpState>>) -> Response {
     }
 }
 
-/// The answer to a request that the page of another site may have made.
+/// The response to a request that a page of another site may have made.
 pub(super) fn forbidden(reason: String) -> Response {
     ErrorResponse::new(StatusCode::FORBIDDEN, reason).into_response()
 }
@@ -87,11 +87,11 @@ async fn openapi() -> impl IntoResponse {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct QueryParams {
-    /// What the records' column `source` says.
+    /// The value of the column `source`.
     source: Option<String>,
     /// `journalled` (the default) or `committed`.
     ack: Option<String>,
-    /// Columns to answer with, separated by commas.
+    /// Columns of the response, separated by commas.
     columns: Option<String>,
 }
 
@@ -99,30 +99,31 @@ type QueryResult = Result<Query<QueryParams>, axum::extract::rejection::QueryRej
 
 async fn records(
     State(shared): State<Arc<HttpState>>,
-    asked: QueryResult,
+    query: QueryResult,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
     shared
-        .answer("records", asked, &headers, body, ingest)
+        .answer("records", query, &headers, body, ingest)
         .await
 }
 
 async fn encode(
     State(shared): State<Arc<HttpState>>,
-    asked: QueryResult,
+    query: QueryResult,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    shared.answer("encode", asked, &headers, body, infer).await
+    shared.answer("encode", query, &headers, body, infer).await
 }
 
 impl HttpState {
-    /// Lets a request in or not, reads its body, has `work` answer it, and counts.
+    /// Checks whether a request is admitted, reads its body, passes it to `work`, and counts the
+    /// response.
     async fn answer<F>(
         self: Arc<Self>,
         route: &'static str,
-        asked: QueryResult,
+        query: QueryResult,
         headers: &HeaderMap,
         body: Body,
         work: impl FnOnce(Arc<Self>, QueryParams, ReceivedRequest) -> F,
@@ -143,12 +144,12 @@ impl HttpState {
                 Err(refusal)
             }
             Ok(()) => match self
-                .receive(asked, headers, body)
+                .receive(query, headers, body)
                 .await
-                .and_then(|arrived| Ok((self.place()?, arrived)))
+                .and_then(|arrived| Ok((self.acquire_slot()?, arrived)))
             {
                 Err(refusal) => Err(refusal),
-                Ok((_place, (asked, arrived))) => work(Arc::clone(&self), asked, arrived).await,
+                Ok((_slot, (query, arrived))) => work(Arc::clone(&self), query, arrived).await,
             },
         };
         let response = answered.unwrap_or_else(IntoResponse::into_response);
@@ -167,7 +168,7 @@ impl HttpState {
         response
     }
 
-    /// Who asks, and how often.
+    /// Checks the token, the state of the run, and the rate of requests.
     fn check_admission(&self, headers: &HeaderMap) -> Result<(), ErrorResponse> {
         let authorization = headers
             .get(AUTHORIZATION)
@@ -187,39 +188,40 @@ impl HttpState {
         {
             return Err(ErrorResponse::later(
                 StatusCode::TOO_MANY_REQUESTS,
-                "more requests per second than limits.rate",
+                "too many requests per second (limits.rate)",
                 1,
             ));
         }
         Ok(())
     }
 
-    /// A place among the requests that are answered. Those whose bodies arrive have none, or
-    /// clients that send slowly would take all: connections and memory bound them.
-    fn place(&self) -> Result<OwnedSemaphorePermit, ErrorResponse> {
+    /// Acquires a slot among the requests that are processed concurrently. Requests whose bodies
+    /// are arriving do not hold one, because slow clients would otherwise use all of them:
+    /// connections and memory bound those requests.
+    fn acquire_slot(&self) -> Result<OwnedSemaphorePermit, ErrorResponse> {
         Arc::clone(&self.slots).try_acquire_owned().map_err(|_| {
             ErrorResponse::later(
                 StatusCode::TOO_MANY_REQUESTS,
-                "as many requests as limits.requests are being answered",
+                "too many concurrent requests (limits.requests)",
                 1,
             )
         })
     }
 
-    /// Reads the headers and the body, within bounds of size and time.
+    /// Reads the headers and the body within the limits on size and time.
     async fn receive(
         &self,
-        asked: QueryResult,
+        query: QueryResult,
         headers: &HeaderMap,
         body: Body,
     ) -> Result<(QueryParams, ReceivedRequest), ErrorResponse> {
-        let Query(asked) = asked.map_err(|error| ErrorResponse::bad(error.to_string()))?;
-        check_name("source", asked.source.as_deref())?;
+        let Query(query) = query.map_err(|error| ErrorResponse::bad(error.to_string()))?;
+        check_name("source", query.source.as_deref())?;
         let head = RequestHead::of(headers)?;
         let (body, charge) = body::read(&head, body, &self.limits, &self.memory).await?;
-        let source = asked.source.clone().unwrap_or_else(|| "http".to_owned());
+        let source = query.source.clone().unwrap_or_else(|| "http".to_owned());
         Ok((
-            asked,
+            query,
             ReceivedRequest {
                 source,
                 head,
@@ -230,12 +232,12 @@ impl HttpState {
     }
 }
 
-/// Bytes of a refused request's body that are let arrive, and for how long.
+/// Maximum number of bytes of a refused request's body that are read, and maximum time for it.
 const DISCARDED: usize = 1 << 20;
 const DISCARDING: Duration = Duration::from_secs(1);
 
-/// Lets the body of a refused request arrive, as far as it is short: a client that is cut off while
-/// it sends may see its connection reset, and not why.
+/// Reads the body of a refused request, up to a limit: a client whose connection is closed while it
+/// sends may see a reset instead of the response.
 async fn discard(body: Body) {
     let mut left = DISCARDED;
     let mut chunks = body.into_data_stream();
@@ -247,31 +249,31 @@ async fn discard(body: Body) {
             }
         }
     };
-    // What has not arrived by then is not waited for.
+    // The rest of the body is not awaited.
     let _ = tokio::time::timeout(DISCARDING, arrive).await;
 }
 
-/// Puts a list into an answer: its first entries, and how many there are where it is not empty.
-fn list<T: Serialize>(told: &mut Value, name: &str, list: &TruncatedList<T>) {
-    told[name] = json!(list.first);
+/// Adds a list to a response: its first entries, and its length unless it is empty.
+fn add_list<T: Serialize>(response: &mut Value, name: &str, list: &TruncatedList<T>) {
+    response[name] = json!(list.first);
     if list.count > 0 {
-        told[format!("{name}_records")] = json!(list.count);
+        response[format!("{name}_records")] = json!(list.count);
     }
 }
 
-/// Journals the records of a request, and answers when they are durable; or, where that is asked,
-/// when every sink has them.
+/// Journals the records of a request and responds once they are durable, or with `ack=committed`
+/// once every sink has committed them.
 async fn ingest(
     shared: Arc<HttpState>,
-    asked: QueryParams,
+    query: QueryParams,
     arrived: ReceivedRequest,
 ) -> Result<Response, ErrorResponse> {
-    let committed = match asked.ack.as_deref() {
+    let committed = match query.ack.as_deref() {
         None | Some("journalled") => false,
         Some("committed") => true,
         Some(other) => {
             let message =
-                format!("ack={other} is not understood; expected `journalled` or `committed`");
+                format!("`ack={other}` is not supported; expected `journalled` or `committed`");
             return Err(ErrorResponse::bad(message));
         }
     };
@@ -301,18 +303,18 @@ async fn ingest(
     });
     let (payload, rows, attempt, rejected, charge) = parsed.await?;
     if rows == 0 {
-        let mut answer = json!({ "error": "none of its records can be taken" });
-        list(&mut answer, "invalid", &rejected);
+        let mut answer = json!({ "error": "no record of the request is valid" });
+        add_list(&mut answer, "invalid", &rejected);
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, Json(answer)).into_response());
     }
     let (first, rows, duplicate) = shared.journalled(payload, rows, attempt, charge).await?;
-    let mut told = json!({ "first": first, "records": rows });
-    list(&mut told, "invalid", &rejected);
+    let mut response = json!({ "first": first, "records": rows });
+    add_list(&mut response, "invalid", &rejected);
     if duplicate {
-        told["duplicate"] = json!(true);
+        response["duplicate"] = json!(true);
     }
     if !committed {
-        return Ok((StatusCode::ACCEPTED, Json(told)).into_response());
+        return Ok((StatusCode::ACCEPTED, Json(response)).into_response());
     }
     if let Some(outcome) = shared
         .ack_waiters
@@ -320,22 +322,22 @@ async fn ingest(
     {
         match tokio::time::timeout(shared.limits.response_timeout.0, outcome).await {
             Ok(Ok(outcome)) => {
-                list(&mut told, "rejected", &outcome.rejected);
-                list(&mut told, "dropped", &outcome.filtered);
+                add_list(&mut response, "rejected", &outcome.rejected);
+                add_list(&mut response, "dropped", &outcome.filtered);
             }
             Ok(Err(_)) | Err(_) => {
-                told["error"] = json!("the records are safe, but not committed yet");
-                return Ok((StatusCode::GATEWAY_TIMEOUT, Json(told)).into_response());
+                response["error"] = json!("the records are journaled, but not committed yet");
+                return Ok((StatusCode::GATEWAY_TIMEOUT, Json(response)).into_response());
             }
         }
     }
-    told["committed"] = json!(true);
-    Ok((StatusCode::OK, Json(told)).into_response())
+    response["committed"] = json!(true);
+    Ok((StatusCode::OK, Json(response)).into_response())
 }
 
 impl HttpState {
-    /// Has records made durable; the row of the first, how many there are, and whether they were
-    /// there before.
+    /// Makes records durable. Returns the row of the first, their number, and whether they were
+    /// durable before.
     async fn journalled(
         &self,
         payload: Vec<u8>,
@@ -351,8 +353,8 @@ impl HttpState {
             reply,
             charge,
         };
-        // A request that has not been begun to be written by then is not taken: its receiver is
-        // gone.
+        // A request whose write has not started by then is not accepted, because its receiver is
+        // dropped.
         let written = async {
             self.requests
                 .send(request)
@@ -360,11 +362,14 @@ impl HttpState {
                 .map_err(|_| ErrorResponse::ending())?;
             answer.await.map_err(|_| ErrorResponse::ending())
         };
-        let answer = tokio::time::timeout(self.limits.journal.0, written).await.map_err(|_| {
-            let message = "the journal does not answer within limits.journal: its disk hangs, or is too slow; the records may \
-                           be taken all the same, so send them again with the same Idempotency-Key, if they have one";
-            ErrorResponse::later(StatusCode::SERVICE_UNAVAILABLE, message, 10)
-        })?;
+        let answer = tokio::time::timeout(self.limits.journal.0, written)
+            .await
+            .map_err(|_| {
+                let message = "the journal did not respond within limits.journal, because its disk \
+                               hangs or is too slow; the records may still be accepted, so repeat \
+                               the request with the same Idempotency-Key, if it has one";
+                ErrorResponse::later(StatusCode::SERVICE_UNAVAILABLE, message, 10)
+            })?;
         accepted(answer?)
     }
 }
@@ -377,11 +382,12 @@ fn accepted(answer: CommitOutcome) -> Result<(u64, u32, bool), ErrorResponse> {
             duplicate,
         } => Ok((first, rows, duplicate)),
         CommitOutcome::KeyReused => {
-            let message = "another request had this Idempotency-Key: its body, source or type differs; use a key for each request";
+            let message = "this Idempotency-Key was used for a request with another body, source \
+                           or type; use a different key for each request";
             Err(ErrorResponse::unprocessable(message))
         }
         CommitOutcome::BacklogFull => {
-            let message = "as many records wait to be worked on as limits.backlog allows";
+            let message = "the backlog of records that are not committed is full (limits.backlog)";
             Err(ErrorResponse::later(
                 StatusCode::TOO_MANY_REQUESTS,
                 message,
@@ -389,7 +395,7 @@ fn accepted(answer: CommitOutcome) -> Result<(u64, u32, bool), ErrorResponse> {
             ))
         }
         CommitOutcome::Failed => {
-            let message = "the records cannot be made durable: the disk is full, or fails";
+            let message = "the records cannot be made durable because the disk is full or fails";
             Err(ErrorResponse::later(
                 StatusCode::INSUFFICIENT_STORAGE,
                 message,
@@ -399,19 +405,19 @@ fn accepted(answer: CommitOutcome) -> Result<(u64, u32, bool), ErrorResponse> {
     }
 }
 
-/// Carries the records through the graph now, and answers with what comes of them.
+/// Processes the records immediately, and responds with their results.
 async fn infer(
     shared: Arc<HttpState>,
-    asked: QueryParams,
+    query: QueryParams,
     arrived: ReceivedRequest,
 ) -> Result<Response, ErrorResponse> {
-    if asked.ack.is_some() {
+    if query.ack.is_some() {
         return Err(ErrorResponse::bad(
-            "`ack` is for /v1/records: nothing is kept here",
+            "`ack` is not supported by /v1/encode, which does not store records",
         ));
     }
-    let wanted = Arc::new(ResponseOptions::new(
-        asked.columns.as_deref(),
+    let options = Arc::new(ResponseOptions::new(
+        query.columns.as_deref(),
         &arrived.head.accept,
     ));
     let parsing = Arc::clone(&shared);
@@ -424,19 +430,19 @@ async fn infer(
         charge,
         ..
     } = parsed.await?;
-    wanted.check(records.num_rows())?;
+    options.check(records.num_rows())?;
     let wait: Duration = shared.limits.response_timeout.0;
     let answered = shared
         .inference
-        .encode(records, held, charge, Arc::clone(&wanted));
+        .encode(records, held, charge, Arc::clone(&options));
     let encoded = tokio::time::timeout(wait, answered).await.map_err(|_| {
         ErrorResponse::later(
             StatusCode::SERVICE_UNAVAILABLE,
-            "no worker was free within limits.response_timeout",
+            "the records were not encoded within limits.response_timeout",
             5,
         )
     })??;
-    aside(move || wanted.write(encoded, &rejected))
+    aside(move || options.write(encoded, &rejected))
         .await
         .map(IntoResponse::into_response)
 }

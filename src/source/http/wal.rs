@@ -1,5 +1,5 @@
-//! The journal of requests: frames in segments, durable before they are acknowledged, gone when
-//! every sink has their rows.
+//! The journal (write-ahead log) of requests: frames in segments, which are durable before requests
+//! are acknowledged, and removed once every sink has committed their rows.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -17,32 +17,31 @@ use crate::fs_durable::{create_private_dir, fsync_dir, private_options, state_fi
 use crate::source::http::idempotency_keys::{IdempotencyKeyLog, IdempotencyKeys};
 use crate::source::http::wal_record::{self, KeyDigest, RecordHeader, WalReadResult};
 
-/// Bytes after which a segment is followed by the next: so much more than what is pending may lie
-/// on the disk.
+/// Size at which a new segment starts. The journal may exceed the pending frames by this size.
 pub(super) const SEGMENT_BYTES: u64 = 64 << 20;
 
-/// Bytes of a frame, of the smallest too, for each byte that is remembered of it.
+/// Minimum ratio between the size of a frame and the memory of its entry.
 pub(super) const BYTES_PER_ENTRY_BYTE: u64 = 16;
 
-/// What lies on the disk, and how far it is of use.
+/// The journal of a source.
 pub(super) struct WriteAheadLog {
     pub(super) folder: PathBuf,
-    /// Held for moments, and never while a file is touched: a disk that hangs must not hang those
-    /// who look.
+    /// Locked only briefly, and never during file operations: a disk that hangs must not block
+    /// other threads.
     state: Mutex<WalState>,
-    /// Held by the thread that removes what is of no more use.
+    /// Locked by the thread that removes committed segments.
     log: Mutex<IdempotencyKeyLog>,
-    /// Rows below this are durable, and can be read.
+    /// Rows below this value are durable and can be read.
     tail: watch::Sender<u64>,
 }
 
 pub(super) struct WalState {
     segments: VecDeque<WalSegment>,
-    /// Frames whose rows are not all done: the row after the last, and bytes.
+    /// Frames with rows that are not committed: the row after their last one, and their bytes.
     pending: VecDeque<(u64, u64)>,
     pub(super) pending_bytes: u64,
     pub(super) keys: IdempotencyKeys,
-    /// Every sink has the rows below this.
+    /// Every sink has committed the rows below this value.
     pub(super) done: u64,
     /// The row of the next record.
     pub(super) next: u64,
@@ -50,13 +49,13 @@ pub(super) struct WalState {
 
 struct WalSegment {
     first: u64,
-    /// The keys of its frames, which are to be remembered.
+    /// The keys of its frames, which are stored before the segment is removed.
     keyed: Vec<KeyDigest>,
     end: u64,
     bytes: u64,
 }
 
-/// Seconds since 1970.
+/// The current time in seconds since 1970.
 pub(super) fn now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -64,11 +63,12 @@ pub(super) fn now() -> u64 {
 }
 
 impl WriteAheadLog {
-    /// Reads what is there; what a crash cut short at the end is cut off, since nobody was told of
-    /// it.
+    /// Opens the journal. A frame at the end that a crash has truncated is removed, because it was
+    /// never acknowledged.
     ///
     /// # Errors
-    /// When the folder cannot be read or written, or a segment is damaged before its end.
+    /// Returns an error if the folder cannot be read or written, or a segment is damaged before its
+    /// end.
     pub(super) fn open(
         folder: &Path,
         split: &str,
@@ -85,18 +85,19 @@ impl WriteAheadLog {
             done: 0,
             next: 0,
         };
-        let firsts = firsts(folder)?;
-        for (place, &first) in firsts.iter().enumerate() {
-            let segment = read_segment(folder, first, firsts.get(place + 1).copied(), |head| {
-                state.keys.add(head);
-                let is_done = resume.is_committed(split, &(head.first..head.end()));
-                if is_done && state.pending.is_empty() {
-                    state.done = head.end();
-                } else {
-                    state.pending.push_back((head.end(), head.bytes()));
-                    state.pending_bytes += head.bytes();
-                }
-            })?;
+        let first_rows = first_rows(folder)?;
+        for (place, &first) in first_rows.iter().enumerate() {
+            let segment =
+                read_segment(folder, first, first_rows.get(place + 1).copied(), |head| {
+                    state.keys.add(head);
+                    let is_done = resume.is_committed(split, &(head.first..head.end()));
+                    if is_done && state.pending.is_empty() {
+                        state.done = head.end();
+                    } else {
+                        state.pending.push_back((head.end(), head.bytes()));
+                        state.pending_bytes += head.bytes();
+                    }
+                })?;
             state.next = segment.end;
             state.segments.push_back(segment);
         }
@@ -119,16 +120,16 @@ impl WriteAheadLog {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells how far rows can be read.
+    /// A channel with the row up to which rows can be read.
     pub(super) fn tail(&self) -> watch::Receiver<u64> {
         self.tail.subscribe()
     }
 
-    /// A segment begins at the next row. Only the thread that writes frames may call this.
+    /// Starts a segment at the next row. Only the thread that writes frames may call this.
     pub(super) fn begin(&self) -> Result<File, StageError> {
         let first = self.state().next;
         let path = self.folder.join(name(first));
-        // What lies under this name has no whole frame.
+        // An existing file with this name does not hold a complete frame.
         let file = private_options()
             .write(true)
             .create(true)
@@ -149,7 +150,7 @@ impl WriteAheadLog {
         Ok(file)
     }
 
-    /// Frames are durable in the last segment.
+    /// Records that frames are durable in the last segment.
     pub(super) fn written(&self, heads: &[RecordHeader]) {
         let mut state = self.state();
         let state = &mut *state;
@@ -175,23 +176,27 @@ impl WriteAheadLog {
             .is_none_or(|segment| segment.bytes >= SEGMENT_BYTES)
     }
 
-    /// Every sink has the rows below this; [`WriteAheadLog::retire`] removes them.
+    /// Records that every sink has committed the rows below `end`; [`WriteAheadLog::retire`]
+    /// removes them.
     pub(super) fn done(&self, end: u64) {
         let mut state = self.state();
         state.done = state.done.max(end);
         while let Some(&(end, bytes)) = state.pending.front().filter(|(end, _)| *end <= state.done)
         {
-            debug_assert!(end <= state.next, "a row was done that was never given out");
+            debug_assert!(
+                end <= state.next,
+                "a row was committed that was never assigned"
+            );
             state.pending.pop_front();
             state.pending_bytes -= bytes;
         }
     }
 
-    /// Removes segments whose rows are done, unless another thread is about it. The last one stays:
-    /// its name tells the rows that were given out.
+    /// Removes committed segments, unless another thread is removing them. The last one stays,
+    /// because its name stores the rows that were assigned.
     ///
     /// # Errors
-    /// When what is of no more use cannot be removed.
+    /// Returns an error if a segment cannot be removed.
     pub(super) fn retire(&self) -> Result<(), StageError> {
         let mut log = match self.log.try_lock() {
             Ok(log) => log,
@@ -233,16 +238,16 @@ impl WriteAheadLog {
         removed
     }
 
-    /// Rows that are pending.
+    /// Number of rows that are not committed.
     pub(super) fn pending_rows(&self) -> u64 {
         let state = self.state();
         state.next.saturating_sub(state.done)
     }
 
-    /// Opens a reader at the first frame that holds a row from `row` on.
+    /// Opens a reader at the segment that holds `row`, or at the first one after it.
     ///
     /// # Errors
-    /// When the segment cannot be read.
+    /// Returns an error if the segment cannot be opened.
     pub(super) fn read_from(&self, row: u64) -> Result<Option<SegmentReader>, StageError> {
         let state = self.state();
         let first = state
@@ -263,18 +268,17 @@ impl WriteAheadLog {
     }
 }
 
-/// Frames of a segment, in order.
+/// Reads the frames of a segment in order.
 pub(super) struct SegmentReader {
     path: PathBuf,
     input: BufReader<File>,
 }
 
 impl SegmentReader {
-    /// The next frame; `None` at the end of the segment. Only frames that are durable may be asked
-    /// for.
+    /// The next frame; `None` at the end of the segment. The caller requests only durable frames.
     ///
     /// # Errors
-    /// When it cannot be read, or is damaged.
+    /// Returns an error if the frame cannot be read, or is damaged.
     pub(super) fn next(&mut self) -> Result<Option<(RecordHeader, Vec<u8>)>, StageError> {
         match wal_record::read(&mut self.input).map_err(StageError::io(&self.path))? {
             WalReadResult::Frame(head, payload) => Ok(Some((head, payload))),
@@ -286,31 +290,32 @@ impl SegmentReader {
 
 fn damaged(path: &Path) -> StageError {
     StageError::Other(format!(
-        "{}: a frame of acknowledged requests is damaged; restore the file, or move it away to go on without its records",
+        "{}: a frame of acknowledged requests is damaged; restore the file, or move it away to \
+         continue without its records",
         path.display()
     ))
 }
 
-/// Numbers of equal length, so that names sort as rows do.
+/// Numbers have a fixed width, so that names sort in the order of rows.
 fn name(first: u64) -> String {
     format!("{first:020}.frames")
 }
 
 /// The first rows of the segments, ascending.
-fn firsts(folder: &Path) -> Result<Vec<u64>, StageError> {
-    let mut firsts = Vec::new();
+fn first_rows(folder: &Path) -> Result<Vec<u64>, StageError> {
+    let mut first_rows = Vec::new();
     for entry in fs::read_dir(folder).map_err(StageError::io(folder))? {
         let name = entry.map_err(StageError::io(folder))?.file_name();
-        firsts.extend(
+        first_rows.extend(
             name.to_str()
                 .and_then(|name| name.strip_suffix(".frames")?.parse::<u64>().ok()),
         );
     }
-    firsts.sort_unstable();
-    Ok(firsts)
+    first_rows.sort_unstable();
+    Ok(first_rows)
 }
 
-/// Reads a segment, behind which the one that begins at row `next` follows, if any.
+/// Reads a segment, which the one that begins at row `next` follows, if any.
 fn read_segment(
     folder: &Path,
     first: u64,
@@ -341,7 +346,8 @@ fn read_segment(
                 segment.keyed.extend(head.key);
             }
             WalReadResult::End => return Ok(segment),
-            // All that was acknowledged is there; the rest could not be cut off at the time.
+            // All acknowledged frames are present; the rest could not be removed when the write
+            // failed.
             WalReadResult::Broken if next == Some(segment.end) => return Ok(segment),
             WalReadResult::Broken
                 if next.is_none() && is_torn(&file, &segment, length).map_err(failed())? =>
@@ -356,8 +362,8 @@ fn read_segment(
     }
 }
 
-/// Whether what is broken behind the frames of a segment was never acknowledged: no frame behind it
-/// was written after it had been made durable.
+/// Whether the broken end of a segment was never acknowledged: no frame after it was written after
+/// it had been made durable.
 fn is_torn(mut file: &File, segment: &WalSegment, length: u64) -> io::Result<bool> {
     let mut rest = Vec::new();
     file.seek(SeekFrom::Start(segment.bytes))?;

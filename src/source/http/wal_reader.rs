@@ -1,4 +1,4 @@
-//! Reads the journal as it grows, and makes batches of its records.
+//! Reads the journal as it grows, and combines its records into batches.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,21 +20,21 @@ use crate::source::http::wal::{SegmentReader, WriteAheadLog};
 use crate::source::http::wal_record;
 use crate::source::image_batcher::{ImageBatchBuilder, ImageBatchConfig, ImageRecord};
 
-/// How often a source that has nothing to do looks whether it is still wanted.
+/// Interval at which an idle source checks whether its output is still open.
 const IDLE: Duration = Duration::from_millis(100);
 
-/// What records are, and how they are put together.
+/// The kind of the records, and the limits of their batches.
 #[derive(Clone)]
 pub(super) enum BatchShape {
     /// Encoded images.
     Images(ImageBatchConfig),
-    /// Rows of columns; the schema is the source's.
+    /// Rows of columns, with the schema of the source.
     Features { schema: SchemaRef, cut: BatchLimits },
 }
 
 impl BatchShape {
-    /// Records that travel together at most.
-    pub(super) fn most(&self) -> usize {
+    /// Maximum number of records of a batch.
+    pub(super) fn max_records(&self) -> usize {
         match self {
             Self::Images(batch_config) => batch_config.max_records(),
             Self::Features { cut, .. } => cut.records,
@@ -42,37 +42,37 @@ impl BatchShape {
     }
 }
 
-/// A source that reads its journal.
+/// The reader of a source's journal.
 pub(super) struct WalReader {
     pub(super) wal: Arc<WriteAheadLog>,
     pub(super) split: Arc<Split>,
     pub(super) shape: BatchShape,
     pub(super) resume: ResumeState,
-    /// How long records wait for more.
+    /// Time that records wait for more records of a batch.
     pub(super) delay: Duration,
     pub(super) runtime: Handle,
-    /// Says when it is in a call that may not return.
+    /// Records when the thread is in a call that may not return.
     pub(super) caller: Arc<BlockingCaller>,
 }
 
 impl WalReader {
-    /// Runs until nobody wants more.
+    /// Runs until the output is closed.
     ///
     /// # Errors
-    /// When the journal cannot be read.
+    /// Returns an error if the journal cannot be read.
     pub(super) fn run(self, out: &BatchSender) -> Result<(), StageError> {
         let out = &out.outside_of(Arc::clone(&self.caller));
         let mut tail = self.wal.tail();
         let mut row = self.wal.state().done;
         let mut reader: Option<SegmentReader> = None;
         while self.wait(&mut tail, row, out) {
-            self.caller.begin(BlockingOperation::Reads);
+            self.caller.begin(BlockingOperation::Read);
             let mut gathered = Vec::new();
             let (mut records, mut bytes) = (0, 0);
             let begun = Instant::now();
             loop {
                 let available = *tail.borrow_and_update();
-                while row < available && records < self.shape.most() && bytes < MAX_BYTES {
+                while row < available && records < self.shape.max_records() && bytes < MAX_BYTES {
                     let Some((first, batch, size)) = self.next(&mut reader, row)? else {
                         break;
                     };
@@ -83,7 +83,7 @@ impl WalReader {
                 }
                 let left = self.delay.saturating_sub(begun.elapsed());
                 if row < available
-                    || records >= self.shape.most()
+                    || records >= self.shape.max_records()
                     || left.is_zero()
                     || !self.changed(&mut tail, left)
                 {
@@ -98,7 +98,7 @@ impl WalReader {
         Ok(())
     }
 
-    /// Waits for a row to read. `false`: nobody wants any.
+    /// Waits for a row to read; `false` if the output is closed.
     fn wait(&self, tail: &mut watch::Receiver<u64>, row: u64, out: &BatchSender) -> bool {
         loop {
             if out.is_closed() {
@@ -111,13 +111,14 @@ impl WalReader {
         }
     }
 
-    /// Whether something came within `wait`.
+    /// Whether the channel has changed within `wait`.
     fn changed(&self, tail: &mut watch::Receiver<u64>, wait: Duration) -> bool {
         self.runtime
             .block_on(async { tokio::time::timeout(wait, tail.changed()).await.is_ok() })
     }
 
-    /// The records of the frame that holds `row`, from there on, and the row of the first.
+    /// The records of the frame that holds `row`, starting at `row`, with the row of the first
+    /// record and the size of the frame.
     fn next(
         &self,
         reader: &mut Option<SegmentReader>,
@@ -153,7 +154,7 @@ impl WalReader {
                     payload.len(),
                 )));
             }
-            // The segment is at its end: the row is in the next one.
+            // The segment has no more frames: the row is in the next one.
             *reader = None;
         }
         Ok(None)
@@ -182,18 +183,19 @@ impl WalReader {
     }
 }
 
-/// Bytes of frames that are gathered at most; batches of images are cut by what they are once
-/// decoded.
+/// Maximum number of bytes of frames that are gathered. Batches of images are cut by their decoded
+/// size.
 pub(super) const MAX_BYTES: usize = 32 << 20;
 
-/// Records of a frame: the text of `source`, then the columns.
+/// Adds the images of a frame, whose columns are the text `source` and the image.
 fn push_images(
     builder: &mut ImageBatchBuilder<'_>,
     first: u64,
     records: &RecordBatch,
 ) -> Result<bool, StageError> {
-    let wrong =
-        || StageError::Other("the journal holds other columns than this source has".to_owned());
+    let wrong = || {
+        StageError::Other("the columns of the journal differ from those of the source".to_owned())
+    };
     let source = records
         .columns()
         .first()
@@ -218,7 +220,7 @@ fn push_images(
     Ok(true)
 }
 
-/// Frames put together, and cut where they are too many for one batch.
+/// Concatenates frames, and splits them by the limits of a batch.
 pub(super) fn feature_batches(
     schema: &SchemaRef,
     cut: BatchLimits,

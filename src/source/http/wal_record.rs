@@ -1,5 +1,5 @@
-//! A frame of the journal: the records of one request, with a checksum, so that what a crash cut
-//! short is known for it.
+//! A frame of the journal: the records of one request with a checksum, by which a truncated frame
+//! is detected.
 
 use std::io::{self, ErrorKind, Read};
 
@@ -10,33 +10,33 @@ use crate::error::StageError;
 use crate::source::batch_limits::arrow_bytes;
 use crate::source::bounded_ipc_reader::BoundedIpcReader;
 
-/// What every frame begins with.
+/// The first four bytes of every frame.
 const MAGIC: u32 = u32::from_le_bytes(*b"LFr1");
-/// Bytes of a frame's head.
+/// Size of a frame's head in bytes.
 pub(super) const HEAD: usize = 64;
-/// What stands before the digest of a request, behind the records of a frame with a key. Versions
-/// without it end there.
+/// Marks the digest of a request after the records of a frame with a key. Frames of versions before
+/// it end with the records.
 const SEAL: [u8; 4] = *b"LFid";
-/// Bytes that the records of a frame may take; a request is smaller.
+/// Maximum size of the records of a frame in bytes; requests are smaller.
 const MAX_PAYLOAD: u32 = 1 << 30;
 
-/// A digest of the key by which a client marks the attempts at one request.
+/// A digest of the key with which a client marks the attempts at one request.
 pub(super) type KeyDigest = [u8; 16];
-/// The first half of a SHA-256 over what makes a request.
+/// The first half of a SHA-256 digest over the contents of a request.
 pub(super) type RequestDigest = [u8; DIGEST];
 const DIGEST: usize = 16;
 
-/// By what two requests under one key are told apart.
+/// Distinguishes requests with the same key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestFingerprint {
-    /// Who sent it, its body, its source and its type.
+    /// A digest of its sender, body, source and type.
     Sha256(RequestDigest),
-    /// Earlier versions: a checksum of its body.
+    /// A checksum of its body, as written by earlier versions.
     Crc32(u32),
 }
 
 impl RequestFingerprint {
-    /// That of a sealed payload; `body` stands for it in earlier versions.
+    /// The fingerprint of a sealed payload; payloads of earlier versions use the checksum `body`.
     fn of(payload: &[u8], body: u32) -> Self {
         let sealed = payload
             .last_chunk::<{ SEAL.len() + DIGEST }>()
@@ -47,35 +47,35 @@ impl RequestFingerprint {
     }
 }
 
-/// Puts the digest of a request behind its records.
+/// Appends the digest of a request to its records.
 pub(super) fn seal(payload: &mut Vec<u8>, request: &RequestDigest) {
     payload.extend(SEAL);
     payload.extend(request);
 }
 
-/// What stands before the records of a frame.
+/// The head of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RecordHeader {
     /// The row of its first record.
     pub(super) first: u64,
-    /// The first row of those that were made durable together with it.
+    /// The first row of the group that was made durable together.
     pub(super) group: u64,
-    /// Records.
+    /// Number of records.
     pub(super) rows: u32,
-    /// Bytes of the records.
+    /// Size of the records in bytes.
     pub(super) len: u32,
-    /// When it was written, in seconds since 1970.
+    /// Time at which it was written, in seconds since 1970.
     pub(super) time: u64,
-    /// The request's key, if it had one.
+    /// The request's key, if it has one.
     pub(super) key: Option<KeyDigest>,
-    /// By what another request under the same key is told apart.
+    /// Distinguishes requests with the same key.
     pub(super) request: RequestFingerprint,
     /// A checksum of the records.
     payload: u32,
 }
 
 impl RecordHeader {
-    /// For a payload, which [`seal`] has seen where there is a key.
+    /// The head for a payload, which must be sealed with [`seal`] if there is a key.
     pub(super) fn new(
         first: u64,
         rows: u32,
@@ -99,22 +99,22 @@ impl RecordHeader {
         })
     }
 
-    /// The same frame, made durable together with those from `group` on.
+    /// The same frame, made durable together with the frames from row `group` on.
     pub(super) fn in_group(self, group: u64) -> Self {
         Self { group, ..self }
     }
 
-    /// The row after its last.
+    /// The row after its last record.
     pub(super) fn end(&self) -> u64 {
         self.first + u64::from(self.rows)
     }
 
-    /// Bytes of the frame.
+    /// Size of the frame in bytes.
     pub(super) fn bytes(&self) -> u64 {
         HEAD as u64 + u64::from(self.len)
     }
 
-    /// The head as bytes; the last four are a checksum of the others.
+    /// Serializes the head; the last four bytes are a checksum of the others.
     pub(super) fn to_bytes(self) -> [u8; HEAD] {
         let body = match self.request {
             RequestFingerprint::Crc32(body) => body,
@@ -135,7 +135,7 @@ impl RecordHeader {
         bytes
     }
 
-    /// `None` where the bytes are no head.
+    /// `None` if the bytes are not a valid head.
     fn parse(bytes: &[u8; HEAD]) -> Option<Self> {
         let four = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
         let eight = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
@@ -165,20 +165,20 @@ impl RecordHeader {
     }
 }
 
-/// What was met where a frame should be.
+/// The result of reading a frame.
 pub(super) enum WalReadResult {
-    /// A frame whose checksums are right, and its records as bytes.
+    /// A frame with valid checksums, and its records as bytes.
     Frame(RecordHeader, Vec<u8>),
     /// The end of the file.
     End,
-    /// Something else: the rest of a frame that was cut short, or damage.
+    /// Other bytes: a truncated or damaged frame.
     Broken,
 }
 
 /// Reads the next frame.
 ///
 /// # Errors
-/// When the file cannot be read.
+/// Returns an error if the file cannot be read.
 pub(super) fn read(input: &mut impl Read) -> io::Result<WalReadResult> {
     let mut head = [0; HEAD];
     match fill(input, &mut head)? {
@@ -191,18 +191,19 @@ pub(super) fn read(input: &mut impl Read) -> io::Result<WalReadResult> {
     };
     let mut payload = Vec::new();
     input.take(u64::from(head.len)).read_to_end(&mut payload)?;
-    let whole = payload.len() == head.len as usize && crc32fast::hash(&payload) == head.payload;
+    let is_complete =
+        payload.len() == head.len as usize && crc32fast::hash(&payload) == head.payload;
     if let RequestFingerprint::Crc32(body) = head.request {
         head.request = RequestFingerprint::of(&payload, body);
     }
-    Ok(if whole {
+    Ok(if is_complete {
         WalReadResult::Frame(head, payload)
     } else {
         WalReadResult::Broken
     })
 }
 
-/// Reads until the buffer is full or the file ends; says how much it read.
+/// Reads until the buffer is full or the file ends; returns the number of bytes.
 fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -216,13 +217,13 @@ fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// Bytes of a frame beside the values of its records, as a rule.
+/// Typical size of a frame without the values of its records, in bytes.
 const ENVELOPE: usize = 4 << 10;
 
-/// Records as the bytes of a frame: an Arrow IPC stream.
+/// Serializes records as the payload of a frame: an Arrow IPC stream.
 ///
 /// # Errors
-/// When Arrow cannot write them.
+/// Returns an error if Arrow cannot write them.
 pub(super) fn encode(records: &RecordBatch) -> Result<Vec<u8>, StageError> {
     let capacity = usize::try_from(arrow_bytes(records, 0..records.num_rows())).unwrap_or(0);
     let mut writer =
@@ -231,14 +232,14 @@ pub(super) fn encode(records: &RecordBatch) -> Result<Vec<u8>, StageError> {
     Ok(writer.into_inner()?)
 }
 
-/// The records of a frame.
+/// Parses the records of a frame.
 ///
 /// # Errors
-/// When the bytes are those of something else.
+/// Returns an error if the bytes are not a valid stream.
 pub(super) fn decode(payload: &[u8]) -> Result<RecordBatch, String> {
     BoundedIpcReader::start(payload)?
         .next()?
-        .ok_or_else(|| "it has no records".to_owned())
+        .ok_or_else(|| "the frame has no records".to_owned())
 }
 
 #[cfg(test)]
@@ -269,21 +270,21 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_read_as_it_was_written() {
+    fn frame_round_trips() {
         for key in [None, Some(([3; 16], [9; 16]))] {
             let (head, bytes) = frame(key);
             assert_eq!((head.end(), head.bytes()), (9, bytes.len() as u64));
             let mut input = bytes.as_slice();
-            let WalReadResult::Frame(met, payload) = read(&mut input).unwrap() else {
-                panic!("no frame")
+            let WalReadResult::Frame(header, payload) = read(&mut input).unwrap() else {
+                panic!("expected a frame")
             };
-            assert_eq!((met, decode(&payload).unwrap()), (head, records()));
+            assert_eq!((header, decode(&payload).unwrap()), (head, records()));
             assert!(matches!(read(&mut input).unwrap(), WalReadResult::End));
         }
     }
 
     #[test]
-    fn a_frame_that_was_cut_or_changed_anywhere_is_broken() {
+    fn truncated_or_changed_frame_is_broken() {
         let (_, bytes) = frame(Some(([3; 16], [9; 16])));
         for len in 1..bytes.len() {
             assert!(
@@ -327,7 +328,7 @@ mod tests {
         bytes.extend(frame(Some(([3; 16], [9; 16]))).1);
         let mut input = bytes.as_slice();
         let WalReadResult::Frame(head, met) = read(&mut input).unwrap() else {
-            panic!("no frame")
+            panic!("expected a frame")
         };
         assert_eq!(
             (head.first, head.end(), head.group, head.bytes()),
@@ -338,7 +339,7 @@ mod tests {
             (Some(key), RequestFingerprint::Crc32(3), payload)
         );
         let WalReadResult::Frame(head, met) = read(&mut input).unwrap() else {
-            panic!("no frame")
+            panic!("expected a frame")
         };
         assert_eq!(
             (head.request, decode(&met).unwrap()),

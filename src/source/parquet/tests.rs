@@ -1,4 +1,4 @@
-//! What the `parquet` source does with files, sound and broken.
+//! Tests of the `parquet` source with valid and malformed files.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::File;
@@ -51,7 +51,7 @@ fn ranges(batches: &[crate::batch::SourceBatch]) -> Vec<Range<u64>> {
 }
 
 #[test]
-fn columns_come_as_they_are_in_batches_within_row_groups() {
+fn columns_keep_values_in_batches_within_row_groups() {
     let folder = tempfile::tempdir().unwrap();
     let text: ArrayRef = Arc::new(StringArray::from_iter_values(
         (0..250).map(|row| row.to_string()),
@@ -79,7 +79,7 @@ fn columns_come_as_they_are_in_batches_within_row_groups() {
 }
 
 #[test]
-fn what_is_to_be_read_is_counted() {
+fn uncommitted_rows_are_counted_from_footers() {
     let folder = tempfile::tempdir().unwrap();
     write(
         &folder.path().join("a.parquet"),
@@ -104,11 +104,11 @@ fn what_is_to_be_read_is_counted() {
 }
 
 #[test]
-fn row_groups_that_are_decoded_side_by_side_come_as_if_they_were_not() {
+fn concurrent_readers_give_the_output_of_one_reader() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.parquet");
     write(&file, vec![("n", numbers(0..1000))], 90);
-    // Of one row group nothing can be read.
+    // One row group is unreadable.
     let mut bytes = std::fs::read(&file).unwrap();
     let metadata = ParquetMetaDataReader::new()
         .parse_and_finish(&File::open(&file).unwrap())
@@ -136,7 +136,7 @@ fn row_groups_that_are_decoded_side_by_side_come_as_if_they_were_not() {
 }
 
 #[test]
-fn vectors_come_as_they_are_beside_other_columns_and_after_a_restart() {
+fn vectors_keep_values_with_other_columns_and_after_restart() {
     let folder = tempfile::tempdir().unwrap();
     let values: Vec<f32> = (0..750).map(|place| place as f32).collect();
     let vectors = fixed_column(3, values.clone()).unwrap();
@@ -172,7 +172,7 @@ fn vectors_come_as_they_are_beside_other_columns_and_after_a_restart() {
 }
 
 #[test]
-fn vectors_with_nulls_come_with_their_nulls() {
+fn vectors_with_nulls_keep_their_nulls() {
     let folder = tempfile::tempdir().unwrap();
     let some = |row: i32| (row != 57).then(|| vec![Some(row as f32), (row != 81).then_some(0.5)]);
     let vectors =
@@ -196,7 +196,7 @@ fn vectors_with_nulls_come_with_their_nulls() {
 }
 
 #[test]
-fn row_groups_too_large_to_be_read_ahead_wait_for_their_turn_and_none_is_refused() {
+fn row_groups_too_large_to_read_ahead_wait_for_their_turn() {
     let folder = tempfile::tempdir().unwrap();
     write(
         &folder.path().join("a.parquet"),
@@ -204,7 +204,8 @@ fn row_groups_too_large_to_be_read_ahead_wait_for_their_turn_and_none_is_refused
         1000,
     );
     let read = |readers: u16| {
-        // Half of it is for pages: enough for a row group, and a quarter of that is not.
+        // Half of the memory is for pages: enough for one row group, but a quarter of that half is
+        // not.
         let limits = PipelineLimits {
             memory: Some(ByteSize(64 << 10)),
             ..PipelineLimits::default()
@@ -223,7 +224,7 @@ fn row_groups_too_large_to_be_read_ahead_wait_for_their_turn_and_none_is_refused
 }
 
 #[test]
-fn a_reader_that_nobody_listens_to_any_more_ends() {
+fn reader_threads_end_after_the_receiver_is_dropped() {
     let folder = tempfile::tempdir().unwrap();
     write(
         &folder.path().join("a.parquet"),
@@ -242,7 +243,7 @@ fn a_reader_that_nobody_listens_to_any_more_ends() {
         .unwrap();
     assert_eq!(first.batch.records.num_rows(), 10);
     drop(batches);
-    // Its threads hold the file open until they end.
+    // The reader threads hold the file open until they end.
     let open = || {
         let links = std::fs::read_dir("/proc/self/fd")
             .unwrap()
@@ -275,7 +276,7 @@ fn tensors_keep_their_type() {
 }
 
 #[test]
-fn a_later_run_begins_at_the_first_batch_that_is_not_done() {
+fn later_run_starts_at_the_first_uncommitted_batch() {
     let folder = tempfile::tempdir().unwrap();
     write(
         &folder.path().join("a.parquet"),
@@ -407,7 +408,7 @@ fn a_broken_row_group_is_one_reject_and_the_next_are_read() {
 }
 
 #[test]
-fn a_flipped_byte_gives_rows_rejects_or_an_error_that_names_the_file() {
+fn flipped_byte_gives_rows_rejects_or_error_with_file_name() {
     let folder = tempfile::tempdir().unwrap();
     let whole = folder.path().join("a.parquet");
     let text: ArrayRef = Arc::new(StringArray::from_iter_values(
@@ -431,7 +432,7 @@ fn a_flipped_byte_gives_rows_rejects_or_an_error_that_names_the_file() {
 }
 
 #[test]
-fn a_file_of_another_type_is_one_reject_for_its_records() {
+fn file_with_a_different_column_type_is_one_reject() {
     let folder = tempfile::tempdir().unwrap();
     write(
         &folder.path().join("a.parquet"),
@@ -461,13 +462,13 @@ fn a_file_of_another_type_is_one_reject_for_its_records() {
         (vec![0..5, 0..2, 0..4], 1)
     );
     assert_eq!(records(&batches).num_rows(), 9);
-    // It is rejected once.
+    // A later run does not reject the file again.
     let source = plan::<ParquetSourceConfig>(json!({ "path": folder.path() }), 10).unwrap();
     assert!(drain(source, &progress_of(&batches)).unwrap().is_empty());
 }
 
 #[test]
-fn nulls_where_the_first_file_declares_none_are_rejects() {
+fn nulls_in_a_column_the_first_file_declares_non_null_reject() {
     let folder = tempfile::tempdir().unwrap();
     let field = |nullable| {
         Arc::new(Schema::new(vec![Field::new(
@@ -498,7 +499,7 @@ fn nulls_where_the_first_file_declares_none_are_rejects() {
 }
 
 #[test]
-fn wanted_columns_are_those_of_the_first_file_that_has_them() {
+fn requested_columns_come_from_the_first_file_with_them() {
     let folder = tempfile::tempdir().unwrap();
     write(
         &folder.path().join("a.parquet"),
@@ -534,7 +535,7 @@ fn faults_name_their_key() {
     let found = faults(json!({ "path": folder.path(), "columns": ["lenght"] }));
     assert_eq!(
         found[0].message,
-        "there is no column `lenght` (did you mean `length`?); known: length"
+        "unknown column `lenght` (did you mean `length`?); known: length"
     );
     assert_eq!(
         faults(json!({ "path": folder.path(), "image_column": "x" }))[0].key,
@@ -542,41 +543,41 @@ fn faults_name_their_key() {
     );
 }
 
-/// Says what became of each file of Apache's collection.
+/// Prints the outcome for each file of Apache's collection.
 #[test]
-fn every_file_of_the_parquet_test_collection_gives_rows_or_rejects() {
+fn every_file_of_parquet_testing_gives_rows_or_rejects() {
     let Some(root) = crate::test_data::test_data("bad/parquet-testing") else {
         return;
     };
     let files = input_file::list("in", &format!("{}/**/*.parquet", root.display()), &[]).unwrap();
     assert!(files.len() > 60, "{} files", files.len());
     for file in files {
-        let what = match plan::<ParquetSourceConfig>(json!({ "path": root.join(&file.name) }), 1000)
-        {
-            Err(faults) => format!("fault: {}", faults[0].message),
-            Ok(source) => {
-                let batches = drain(source, &ResumeState::default()).unwrap();
-                let rows: usize = batches
-                    .iter()
-                    .map(|batch| batch.batch.records.num_rows())
-                    .sum();
-                let covered: u64 = batches
-                    .iter()
-                    .map(|batch| batch.batch.provenance.len())
-                    .sum();
-                let reasons: Vec<_> = batches
-                    .iter()
-                    .flat_map(|batch| &batch.rejects)
-                    .map(|r| &r.reason)
-                    .collect();
-                assert!(
-                    rows as u64 == covered || !reasons.is_empty(),
-                    "{}",
-                    file.name
-                );
-                format!("{rows} of {covered} rows {reasons:?}")
-            }
-        };
-        eprintln!("{}: {what}", file.name);
+        let outcome =
+            match plan::<ParquetSourceConfig>(json!({ "path": root.join(&file.name) }), 1000) {
+                Err(faults) => format!("fault: {}", faults[0].message),
+                Ok(source) => {
+                    let batches = drain(source, &ResumeState::default()).unwrap();
+                    let rows: usize = batches
+                        .iter()
+                        .map(|batch| batch.batch.records.num_rows())
+                        .sum();
+                    let covered: u64 = batches
+                        .iter()
+                        .map(|batch| batch.batch.provenance.len())
+                        .sum();
+                    let reasons: Vec<_> = batches
+                        .iter()
+                        .flat_map(|batch| &batch.rejects)
+                        .map(|r| &r.reason)
+                        .collect();
+                    assert!(
+                        rows as u64 == covered || !reasons.is_empty(),
+                        "{}",
+                        file.name
+                    );
+                    format!("{rows} of {covered} rows {reasons:?}")
+                }
+            };
+        eprintln!("{}: {outcome}", file.name);
     }
 }

@@ -1,4 +1,4 @@
-//! A shard that gives its bytes within a budget.
+//! A reader of shards that returns no more bytes than its budget allows.
 
 use std::cell::Cell;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -6,18 +6,18 @@ use std::rc::Rc;
 
 use crate::storage::FileReader;
 
-/// Bytes that may stand between two members: headers, long names, PAX records. Writers need a few
-/// KiB.
+/// Maximum number of bytes between two members: headers, long names, PAX records. Writers need a
+/// few KiB.
 pub(super) const HEADER_BYTES: u64 = 1 << 20;
 
-/// Bytes that may be read until more are allowed, since archives claim any length for their names.
+/// Bytes that may be read until more are allowed. Archives can claim any length for their names.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ReadBudget(Rc<BudgetState>);
 
 #[derive(Debug, Default)]
 struct BudgetState {
     left: Cell<u64>,
-    /// Whether the last read met the end of the file.
+    /// Whether the last read reached the end of the file.
     is_at_end: Cell<bool>,
 }
 
@@ -31,7 +31,7 @@ impl ReadBudget {
     }
 }
 
-/// A shard that gives no more bytes than its budget allows.
+/// A shard whose reads fail once its budget is used up.
 pub(super) struct MeteredReader {
     pub(super) file: BufReader<FileReader>,
     pub(super) budget: ReadBudget,
@@ -42,13 +42,13 @@ impl Read for MeteredReader {
         let left = self.budget.0.left.get();
         if left == 0 && !buffer.is_empty() {
             return Err(io::Error::other(format!(
-                "more than {HEADER_BYTES} bytes of names and headers in a row"
+                "more than {HEADER_BYTES} bytes of names and headers before a member"
             )));
         }
-        let most = buffer
+        let max_bytes = buffer
             .len()
             .min(usize::try_from(left).unwrap_or(usize::MAX));
-        let read = self.file.read(&mut buffer[..most])?;
+        let read = self.file.read(&mut buffer[..max_bytes])?;
         self.budget.0.left.set(left - read as u64);
         self.budget.0.is_at_end.set(read == 0 && !buffer.is_empty());
         Ok(read)
@@ -58,7 +58,7 @@ impl Read for MeteredReader {
 impl Seek for MeteredReader {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         match to {
-            // Keeps what is buffered, unlike `seek`: most steps skip the padding of a member.
+            // Keeps the buffer, unlike `seek`: most steps skip the padding of a member.
             SeekFrom::Current(by) => self
                 .file
                 .seek_relative(by)

@@ -1,4 +1,4 @@
-//! What shards give: members, keys, cuts and what stands behind an end mark.
+//! Tests of the source `tar`: members, keys, truncated archives and data behind an end mark.
 
 #![allow(clippy::unwrap_used)]
 
@@ -77,9 +77,9 @@ fn texts(batch: &SourceBatch, column: usize) -> Vec<&str> {
 
 #[test]
 fn archive_cut_between_members_is_one_truncated_reject() {
-    let whole = shard(&[("a.ppm", PIXEL), ("b.ppm", PIXEL)]);
-    let refused = |length: usize| {
-        let batches = read_one(&whole[..length]);
+    let archive = shard(&[("a.ppm", PIXEL), ("b.ppm", PIXEL)]);
+    let read_prefix = |length: usize| {
+        let batches = read_one(&archive[..length]);
         let rows: usize = batches
             .iter()
             .map(|batch| batch.batch.records.num_rows())
@@ -91,15 +91,15 @@ fn archive_cut_between_members_is_one_truncated_reject() {
             .collect::<Vec<_>>();
         (rows, codes)
     };
-    assert_eq!(refused(whole.len()), (2, vec![]));
+    assert_eq!(read_prefix(archive.len()), (2, vec![]));
     assert_eq!(
-        refused(2 * 1024 + 1024),
+        read_prefix(2 * 1024 + 1024),
         (2, vec![]),
         "two blocks of zeros are enough"
     );
     for (length, rows) in [(2 * 1024, 2), (2 * 1024 - 100, 2), (1024, 1)] {
         assert_eq!(
-            refused(length),
+            read_prefix(length),
             (rows, vec![RejectCode::Truncated]),
             "{length} bytes"
         );
@@ -108,10 +108,10 @@ fn archive_cut_between_members_is_one_truncated_reject() {
 
 #[test]
 fn members_behind_an_end_mark_are_one_reject() {
-    let whole = shard(&[("a.ppm", PIXEL), ("b.ppm", PIXEL), ("c.ppm", PIXEL)]);
-    let mut zeroed = whole.clone();
+    let archive = shard(&[("a.ppm", PIXEL), ("b.ppm", PIXEL), ("c.ppm", PIXEL)]);
+    let mut zeroed = archive.clone();
     zeroed[1024..1536].fill(0);
-    let twice = [whole.clone(), whole.clone()].concat();
+    let twice = [archive.clone(), archive.clone()].concat();
     for (bytes, rows) in [(zeroed, 1), (twice, 3)] {
         let batches = read_one(&bytes);
         let read: usize = batches
@@ -125,7 +125,7 @@ fn members_behind_an_end_mark_are_one_reject() {
 }
 
 #[test]
-fn images_come_with_their_shard_member_and_key_and_other_members_do_not_count() {
+fn image_has_shard_member_and_key_and_others_do_not_count() {
     let folder = tempfile::tempdir().unwrap();
     let long = format!("{}/deep.seg.PNG", "d".repeat(150));
     fs::create_dir(folder.path().join("b")).unwrap();
@@ -173,15 +173,15 @@ fn images_come_with_their_shard_member_and_key_and_other_members_do_not_count() 
 }
 
 #[test]
-fn a_broken_archive_gives_what_comes_before_and_one_refused_row() {
-    let whole = shard(&[("a.jpg", PIXEL), ("b.jpg", PIXEL), ("c.json", &[7; 2000])]);
-    let mut mangled = whole.clone();
+fn broken_archive_is_read_up_to_the_damage_with_one_reject() {
+    let archive = shard(&[("a.jpg", PIXEL), ("b.jpg", PIXEL), ("c.json", &[7; 2000])]);
+    let mut mangled = archive.clone();
     mangled[1024 + 10] ^= 1;
     for (bytes, kept) in [
-        (&whole[..1024 + 5], 1),
-        (&whole[..1024 + 515], 1),
+        (&archive[..1024 + 5], 1),
+        (&archive[..1024 + 515], 1),
         (&mangled[..], 1),
-        (&whole[..3000], 2),
+        (&archive[..3000], 2),
     ] {
         let batches = read_one(bytes);
         assert_eq!(
@@ -202,25 +202,33 @@ fn a_broken_archive_gives_what_comes_before_and_one_refused_row() {
         );
         assert_eq!(batches[0].batch.provenance.len(), kept as u64 + 1);
     }
-    assert_eq!(read_one(b"this is no archive").len(), 1);
+    assert_eq!(read_one(b"not an archive").len(), 1);
     assert_eq!(read_one(b"")[0].rejects[0].code, RejectCode::Truncated);
 }
 
 proptest! {
     #[test]
-    fn no_damage_to_an_archive_ends_the_run(place in 0usize..8192, byte: u8, cut in 0usize..9000) {
+    fn damaged_archive_does_not_end_the_run(place in 0usize..8192, byte: u8, cut in 0usize..9000) {
         let long = format!("{}/b.jpg", "d".repeat(150));
-        let mut bytes = shard(&[("a.jpg", PIXEL), (&long, PIXEL), ("c.json", b"{}"), ("d.jpg", PIXEL)]);
+        let mut bytes = shard(&[
+            ("a.jpg", PIXEL),
+            (&long, PIXEL),
+            ("c.json", b"{}"),
+            ("d.jpg", PIXEL),
+        ]);
         bytes.truncate(cut.max(1));
         if let Some(damaged) = bytes.get_mut(place) {
             *damaged = byte;
         }
-        // A header counts only with its checksum.
-        for header in bytes.chunks_exact_mut(512).filter(|block| block[257..].starts_with(b"ustar")) {
-            let mut sound = Header::new_gnu();
-            sound.as_mut_bytes().copy_from_slice(header);
-            sound.set_cksum();
-            header.copy_from_slice(sound.as_bytes());
+        // A header is only read if its checksum is right.
+        for header in bytes
+            .chunks_exact_mut(512)
+            .filter(|block| block[257..].starts_with(b"ustar"))
+        {
+            let mut valid_header = Header::new_gnu();
+            valid_header.as_mut_bytes().copy_from_slice(header);
+            valid_header.set_cksum();
+            header.copy_from_slice(valid_header.as_bytes());
         }
         let batches = read_one(&bytes);
         prop_assert!(batches.iter().map(|batch| batch.rejects.len()).sum::<usize>() <= 3);
@@ -228,7 +236,7 @@ proptest! {
 }
 
 #[test]
-fn members_that_are_too_large_are_refused_and_the_rest_goes_on() {
+fn too_large_member_is_rejected_and_the_rest_is_read() {
     let batches = read_one(&shard(&[("a.jpg", &[0; 1001]), ("b.jpg", PIXEL)]));
     assert_eq!(
         (batches[0].rejects[0].ordinal, batches[0].rejects[0].code),
@@ -238,18 +246,18 @@ fn members_that_are_too_large_are_refused_and_the_rest_goes_on() {
 }
 
 #[test]
-fn further_images_are_rows_of_a_second_split_and_no_others_are_renumbered() {
+fn further_images_are_rows_of_a_second_split() {
     let folder = tempfile::tempdir().unwrap();
     let names = ["a.jfif", "b.jpg", "c.JPE", "d.json", "e.jpg", "f.apng", "g"];
-    let whole = shard(&names.map(|name| (name, PIXEL)));
-    fs::write(folder.path().join("s.tar"), &whole).unwrap();
+    let archive = shard(&names.map(|name| (name, PIXEL)));
+    fs::write(folder.path().join("s.tar"), &archive).unwrap();
     let batches = read(folder.path(), 2, &ResumeState::default());
     let sources: Vec<_> = batches.iter().flat_map(|batch| texts(batch, 0)).collect();
     assert_eq!(
         sources,
         ["b.jpg", "e.jpg", "a.jfif", "c.JPE", "f.apng"].map(|name| format!("s.tar/{name}"))
     );
-    // An output that was made before further images were read has the first split alone.
+    // An output of a version that did not read further images has only the first split.
     let mut done = Coverage::default();
     done.insert(&batches[0].batch.provenance);
     let again = read(
@@ -281,8 +289,12 @@ fn further_images_are_rows_of_a_second_split_and_no_others_are_renumbered() {
         )
         .is_empty()
     );
-    // What is broken is one reject, of the first pass.
-    fs::write(folder.path().join("s.tar"), &whole[..whole.len() - 1024]).unwrap();
+    // The broken part is one reject, in the first pass.
+    fs::write(
+        folder.path().join("s.tar"),
+        &archive[..archive.len() - 1024],
+    )
+    .unwrap();
     let codes = read(folder.path(), 100, &ResumeState::default())
         .into_iter()
         .flat_map(|batch| batch.rejects);
@@ -293,7 +305,7 @@ fn further_images_are_rows_of_a_second_split_and_no_others_are_renumbered() {
 }
 
 #[test]
-fn links_sparse_members_and_what_is_no_image_are_passed_over_and_counted() {
+fn links_sparse_members_and_other_files_are_skipped_and_counted() {
     let mut builder = Builder::new(Vec::new());
     let mut header = Header::new_gnu();
     header.set_size(0);
@@ -336,7 +348,7 @@ fn links_sparse_members_and_what_is_no_image_are_passed_over_and_counted() {
 }
 
 #[test]
-fn a_name_of_many_megabytes_is_not_read_into_memory() {
+fn name_of_several_megabytes_is_not_read_into_memory() {
     let mut builder = Builder::new(Vec::new());
     let mut header = Header::new_gnu();
     header.set_entry_type(EntryType::GNULongName);
@@ -347,14 +359,14 @@ fn a_name_of_many_megabytes_is_not_read_into_memory() {
     assert!(
         batches[0].rejects[0]
             .reason
-            .contains("bytes of names and headers"),
+            .contains("more than 1048576 bytes of names and headers before a member"),
         "{}",
         batches[0].rejects[0].reason
     );
 }
 
 #[test]
-fn a_later_run_passes_over_what_is_done_and_cuts_at_the_same_places() {
+fn later_run_skips_committed_rows_and_cuts_the_same_batches() {
     let folder = tempfile::tempdir().unwrap();
     let names = ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"];
     fs::write(
@@ -399,9 +411,10 @@ fn compressed_shards_among_others_are_rejects() {
     let rejects: Vec<_> = batches.iter().flat_map(|batch| &batch.rejects).collect();
     let codes: Vec<_> = rejects.iter().map(|reject| reject.code).collect();
     assert_eq!(codes, [RejectCode::Unsupported; 2]);
-    assert!(
-        rejects[1].reason.starts_with("2.tar: is compressed")
-            && rejects[1].reason.contains("bunzip2 2.tar")
+    assert_eq!(
+        rejects[1].reason,
+        "2.tar: is compressed, but only plain tar files can be read; unpack it first \
+         (`bunzip2 2.tar`)"
     );
     assert_eq!(
         batches
@@ -422,11 +435,11 @@ fn compressed_shards_among_others_are_rejects() {
             state: None,
         },
     );
-    assert!(again.is_empty(), "they are rejected once");
+    assert!(again.is_empty(), "compressed shards are rejected once");
 }
 
 #[test]
-fn a_compressed_shard_is_an_error_that_says_how_to_unpack() {
+fn single_compressed_shard_is_an_error_with_unpack_command() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("s.tar"), b"\x1f\x8b\x08\0\0\0").unwrap();
     let error = plan_shards(folder.path(), 2)
@@ -435,13 +448,15 @@ fn a_compressed_shard_is_an_error_that_says_how_to_unpack() {
         .unwrap()
         .to_string();
     assert!(
-        error.contains("s.tar: is compressed") && error.contains("gunzip"),
+        error.contains(
+            "s.tar: is compressed, but only plain tar files can be read; unpack it first (`gunzip"
+        ),
         "{error}"
     );
 }
 
 #[test]
-fn the_key_ends_at_the_first_dot_of_the_name() {
+fn key_ends_at_first_dot_of_file_name() {
     assert_eq!(
         ["a.b/c.seg.png", "x.jpg", "a/.jpg", "none"].map(key),
         ["a.b/c", "x", "a/.jpg", "none"]

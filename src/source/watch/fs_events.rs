@@ -1,5 +1,5 @@
-//! What the system reports of a watched folder: which files are complete or written to, which came,
-//! and which folders changed.
+//! The file system events of a watched folder: created, written, closed and removed files, and
+//! changed folders.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -13,43 +13,43 @@ use notify::{ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Wat
 
 use crate::storage::mounts::FolderId;
 
-/// FsEvents that wait to be read; when there are more, the folder is listed instead.
-const WAITING: usize = 65_536;
-/// Files that are being written at the same time, of which that is kept in mind.
-const WRITTEN: usize = 65_536;
-/// Linux watches each folder for itself; elsewhere one watch covers all folders below.
+/// Maximum number of queued events. After an overflow, the folder is listed instead.
+const MAX_QUEUED: usize = 65_536;
+/// Maximum number of files that are tracked as open for writing.
+const MAX_WRITTEN: usize = 65_536;
+/// Whether each folder needs its own watch, as on Linux; elsewhere one watch covers all subfolders.
 const PER_FOLDER: bool = cfg!(target_os = "linux");
 
-/// Something has happened to a path.
+/// An event of a path.
 pub(super) enum FsEvent {
-    /// A file was closed after it was written, or something was moved here or away, or was removed.
+    /// A file was closed after a write, or a file or folder was moved here or away, or removed.
     Changed(PathBuf),
-    /// A name was made for a file: it may be open for writing, or complete, as a link is.
+    /// A file was created. It may be open for writing, or complete, such as a link.
     Created(PathBuf),
-    /// A folder was made.
+    /// A folder was created.
     Folder(PathBuf),
     /// Permissions or times were set.
     Attributes(PathBuf),
 }
 
-/// The notices of a folder and all below it.
+/// The events of a folder and its subfolders.
 pub(super) struct FsEvents {
     events: Receiver<FsEvent>,
     sender: SyncSender<FsEvent>,
     state: Arc<EventState>,
-    /// FsEvents end when it is dropped; `None` where the system gives none.
+    /// Events end when it is dropped; `None` if the system does not report events.
     watcher: Option<RecommendedWatcher>,
-    /// The folders that are watched, by their paths.
+    /// The watched folders by path.
     covered: BTreeMap<PathBuf, FolderId>,
     /// Folders that could not be watched at the last attempt.
     uncovered: HashSet<PathBuf>,
 }
 
-/// What the thread of the system's events shares.
+/// State that is shared with the thread of the notification backend.
 #[derive(Default)]
 struct EventState {
     missed: AtomicBool,
-    /// Files that were written to and not closed since.
+    /// Files that were written to and have not been closed since.
     written: Mutex<HashSet<PathBuf>>,
 }
 
@@ -60,9 +60,9 @@ impl EventState {
 }
 
 impl FsEvents {
-    /// FsEvents of no folder.
+    /// A queue without a watched folder.
     pub(super) fn none() -> Self {
-        let (sender, events) = sync_channel(WAITING);
+        let (sender, events) = sync_channel(MAX_QUEUED);
         let (covered, uncovered) = (BTreeMap::new(), HashSet::new());
         Self {
             events,
@@ -74,16 +74,17 @@ impl FsEvents {
         }
     }
 
-    /// FsEvents of the folders that will be covered. Where the system gives none, that is logged.
+    /// Starts a watcher for the folders that are covered later. If the system does not report
+    /// events, logs a warning.
     pub(super) fn begin(root: &Path) -> Self {
-        let mut notices = Self::none();
-        let (sender, state) = (notices.sender.clone(), Arc::clone(&notices.state));
-        let mut listener = EventForwarder {
+        let mut fs_events = Self::none();
+        let (sender, state) = (fs_events.sender.clone(), Arc::clone(&fs_events.state));
+        let mut forwarder = EventForwarder {
             sender,
             state,
             created: None,
         };
-        let watcher = notify::recommended_watcher(move |event| listener.on_event(event));
+        let watcher = notify::recommended_watcher(move |event| forwarder.on_event(event));
         let watcher = watcher.and_then(|mut watcher| {
             if !PER_FOLDER {
                 watcher.watch(root, RecursiveMode::Recursive)?;
@@ -91,17 +92,18 @@ impl FsEvents {
             Ok(watcher)
         });
         let report = |error: &notify::Error| {
-            let root = root.display();
             tracing::warn!(
-                "{root}: the system reports no changes ({error}); the folder is listed every `rescan`"
+                path = %root.display(),
+                %error,
+                "file system events are unavailable; the folder is listed every `rescan` instead"
             );
         };
-        notices.watcher = watcher.inspect_err(report).ok();
-        notices
+        fs_events.watcher = watcher.inspect_err(report).ok();
+        fs_events
     }
 
-    /// Watches a folder, unless it is watched. Files that come after this call are reported; those
-    /// that came before are to be listed.
+    /// Watches a folder that is not watched yet. Files that arrive after this call are reported;
+    /// earlier ones must be listed.
     pub(super) fn cover(&mut self, path: PathBuf, id: FolderId) {
         let Some(watcher) = self.watcher.as_mut().filter(|_| PER_FOLDER) else {
             return;
@@ -114,18 +116,20 @@ impl FsEvents {
                 self.uncovered.remove(&path);
                 self.covered.insert(path, id);
             }
-            // It went in the meantime.
+            // The folder was removed in the meantime.
             Err(error) if matches!(error.kind, ErrorKind::PathNotFound) => {}
             Err(error) => {
                 if self.uncovered.is_empty() {
-                    let folder = path.display();
-                    let advice = match error.kind {
-                        ErrorKind::MaxFilesWatch => "; raise fs.inotify.max_user_watches",
-                        _ => "",
+                    let hint = match error.kind {
+                        ErrorKind::MaxFilesWatch => Some("raise fs.inotify.max_user_watches"),
+                        _ => None,
                     };
                     tracing::warn!(
-                        "{folder}: the system reports no changes of this folder ({error}); it is listed every \
-                         `rescan`, and so are others of which that is true{advice}"
+                        path = %path.display(),
+                        %error,
+                        hint,
+                        "file system events are unavailable for a folder; it and other such \
+                         folders are listed every `rescan` instead"
                     );
                 }
                 self.covered.remove(&path);
@@ -134,8 +138,7 @@ impl FsEvents {
         }
     }
 
-    /// Forgets that a folder and those below it are watched: they were moved or removed, or others
-    /// are in their place.
+    /// Unregisters a folder and its subfolders, which were moved, removed or replaced.
     pub(super) fn uncover(&mut self, folder: &Path) {
         let below = self
             .covered
@@ -151,50 +154,53 @@ impl FsEvents {
         self.uncovered.retain(|path| !path.starts_with(folder));
     }
 
-    /// The number of folders of which the system reports nothing.
+    /// The number of folders for which the system does not report events.
     pub(super) fn uncovered(&self) -> usize {
         self.uncovered.len()
     }
 
-    /// The next notice; `None` if there is none until `end`.
+    /// The next event; `None` if none arrives until `end`.
     pub(super) fn next(&self, end: Instant) -> Option<FsEvent> {
         self.events
             .recv_timeout(end.saturating_duration_since(Instant::now()))
             .ok()
     }
 
-    /// Whether notices were lost since the last call.
+    /// Whether events were lost since the last call.
     pub(super) fn take_overflow(&self) -> bool {
-        let missed = self.state.missed.swap(false, Relaxed);
-        if missed {
-            // The notice that a file was closed may be among them.
+        let has_missed = self.state.missed.swap(false, Relaxed);
+        if has_missed {
+            // The lost events may include the close of a file.
             self.state.written().clear();
         }
-        missed
+        has_missed
     }
 
-    /// Whether a file was written to and not closed since.
+    /// Whether a file was written to and has not been closed since.
     pub(super) fn is_written(&self, path: &Path) -> bool {
         self.state.written().contains(path)
     }
 }
 
-/// Where the system reports its events.
+/// Forwards the events of the notification backend to the queue.
 struct EventForwarder {
     sender: SyncSender<FsEvent>,
     state: Arc<EventState>,
-    /// The file whose name was made last: if it is opened next, its maker has it open.
+    /// The file that was created last. If it is opened next, its creator has it open.
     created: Option<PathBuf>,
 }
 
 impl EventForwarder {
     fn on_event(&mut self, event: notify::Result<Event>) {
         let event = match event {
-            Ok(event) if event.need_rescan() => return self.miss(),
+            Ok(event) if event.need_rescan() => return self.mark_missed(),
             Ok(event) => event,
             Err(error) => {
-                tracing::debug!(%error, "a change was not reported");
-                return self.miss();
+                tracing::debug!(
+                    %error,
+                    "the notification backend reported an error; the folder is listed again"
+                );
+                return self.mark_missed();
             }
         };
         let created = self.created.take();
@@ -202,24 +208,24 @@ impl EventForwarder {
             match event.kind {
                 EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
                     self.state.written().remove(&path);
-                    self.tell(FsEvent::Changed(path));
+                    self.send(FsEvent::Changed(path));
                 }
                 EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::From))
                 | EventKind::Remove(_) => {
                     self.state.written().remove(&path);
-                    self.tell(FsEvent::Changed(path));
+                    self.send(FsEvent::Changed(path));
                 }
                 EventKind::Modify(ModifyKind::Data(_)) => self.write(path),
                 EventKind::Access(AccessKind::Open(_)) if created.as_ref() == Some(&path) => {
                     self.write(path)
                 }
-                EventKind::Create(CreateKind::Folder) => self.tell(FsEvent::Folder(path)),
+                EventKind::Create(CreateKind::Folder) => self.send(FsEvent::Folder(path)),
                 EventKind::Create(_) => {
                     self.created = Some(path.clone());
-                    self.tell(FsEvent::Created(path));
+                    self.send(FsEvent::Created(path));
                 }
-                EventKind::Modify(ModifyKind::Metadata(_)) => self.tell(FsEvent::Attributes(path)),
-                // A rename within the folder comes as both of its halves, too.
+                EventKind::Modify(ModifyKind::Metadata(_)) => self.send(FsEvent::Attributes(path)),
+                // A rename within the folder is also reported as two separate events.
                 _ => {}
             }
         }
@@ -227,21 +233,21 @@ impl EventForwarder {
 
     fn write(&self, path: PathBuf) {
         let mut written = self.state.written();
-        if written.len() < WRITTEN {
+        if written.len() < MAX_WRITTEN {
             written.insert(path);
         } else {
             drop(written);
-            self.miss();
+            self.mark_missed();
         }
     }
 
-    fn miss(&self) {
+    fn mark_missed(&self) {
         self.state.missed.store(true, Relaxed);
     }
 
-    fn tell(&self, notice: FsEvent) {
-        match self.sender.try_send(notice) {
-            Err(TrySendError::Full(_)) => self.miss(),
+    fn send(&self, event: FsEvent) {
+        match self.sender.try_send(event) {
+            Err(TrySendError::Full(_)) => self.mark_missed(),
             Ok(()) | Err(TrySendError::Disconnected(_)) => {}
         }
     }

@@ -1,5 +1,5 @@
-//! Takes files in: reads them, journals those that are new, and hands their records over; tries
-//! again what could not be read.
+//! Reads files, journals new ones and sends their records, and retries files that could not be
+//! read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::source::BatchSender;
 use crate::source::file_identity::{self, FileMatch};
 use crate::source::file_reference::FileReference;
 use crate::source::image_batcher::ImageBatchBuilder;
-use crate::source::images::{GONE, member, unseen};
+use crate::source::images::{GONE, image_record, unseen};
 use crate::source::listed_file::{ListedFile, RecordError};
 use crate::source::listing_journal::{JournalRow, JournaledListing, RowState};
 use crate::source::object_prefetch::ObjectPrefetcher;
@@ -21,23 +21,22 @@ use super::read::{ReadAttempt, fetched, read_local};
 use super::retry::{FileRetry, JournaledRow};
 use super::{FolderWatcher, GROUP, paced};
 
-/// Bytes of files that are read before they are journalled together; a single larger file is
-/// journalled alone.
+/// Maximum bytes of files that are journaled together. A larger file is journaled alone.
 pub(in crate::source) const GROUP_BYTES: u64 = 16 << 20;
-/// How long nothing is read after the process ran out of descriptors or memory.
+/// Pause of reading after the process ran out of descriptors or memory.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What is handed over for a row.
+/// The result for a row.
 pub(super) enum ReadOutcome {
     /// The image.
     Image(Vec<u8>),
     /// A reject.
     Refused(RecordError),
-    /// Nothing: the file was replaced by a later version, which has a row of its own.
+    /// No record: the file was replaced by a later version, which has its own row.
     Superseded,
 }
 
-/// A row that is to be handed over.
+/// A row to send.
 struct IngestedFile {
     row: u64,
     file: ListedFile,
@@ -45,13 +44,13 @@ struct IngestedFile {
 }
 
 impl FolderWatcher {
-    /// Reads files that are complete, journals those that are new, and hands them over. `false`
-    /// when no more is wanted.
+    /// Reads complete files, journals new ones, and sends them. Returns `false` if the receiver is
+    /// closed.
     pub(super) fn ingest(&mut self, out: &BatchSender) -> Result<bool, StageError> {
         if self.is_paused() || self.folder.trouble().is_some() || self.pending.is_empty() {
             return Ok(true);
         }
-        if let Err(error) = self.caller.during(BlockingOperation::Journals, || {
+        if let Err(error) = self.caller.during(BlockingOperation::WriteJournal, || {
             self.segment_writer.prepare()
         }) {
             return self.pause_for(error).map(|()| true);
@@ -61,7 +60,7 @@ impl FolderWatcher {
             return Ok(true);
         }
         let first = self.segment_writer.next;
-        self.caller.during(BlockingOperation::Journals, || {
+        self.caller.during(BlockingOperation::WriteJournal, || {
             self.segment_writer.append(&files)
         })?;
         self.tracked.add(&files, &self.segment_writer.segment);
@@ -72,8 +71,7 @@ impl FolderWatcher {
         self.forward(&Arc::clone(&self.split), items, out)
     }
 
-    /// The new ones among files that are complete, as far as they can be read, each with what its
-    /// record will be.
+    /// Reads complete files, and returns the new ones with their results.
     fn gather(&mut self) -> Result<Vec<(ListedFile, ReadOutcome)>, StageError> {
         let files = self.pending.take(GROUP);
         let (root, limit) = (self.root.clone(), self.batch_config.record_bytes);
@@ -86,7 +84,7 @@ impl FolderWatcher {
                 false => read_local(file, &root, limit),
             };
             match attempt {
-                // It has changed since it was found complete: more may follow.
+                // The file has changed since it was found complete, and may change again.
                 ReadAttempt::Content(now, _) | ReadAttempt::Refused(now, _)
                     if (now.size, now.mtime_ns) != (file.size, file.mtime_ns) =>
                 {
@@ -99,7 +97,7 @@ impl FolderWatcher {
                 ReadAttempt::Refused(now, refusal) if self.is_new(&now)? => {
                     group.push((
                         now.clone(),
-                        ReadOutcome::Refused(self.referring(&now, refusal)),
+                        ReadOutcome::Refused(self.with_reference(&now, refusal)),
                     ));
                 }
                 ReadAttempt::Content(..) | ReadAttempt::Refused(..) | ReadAttempt::Gone => {}
@@ -108,7 +106,7 @@ impl FolderWatcher {
                     continue;
                 }
                 ReadAttempt::Unavailable(unavailable) => {
-                    if self.pauses(&unavailable) {
+                    if self.pause_if_process_error(&unavailable) {
                         self.pending.add_ready(file.clone());
                         break;
                     }
@@ -127,21 +125,21 @@ impl FolderWatcher {
         Ok(group)
     }
 
-    /// Whether a file that was just read was not taken before, and is not being written again.
+    /// Whether a file that was just read is new, and is not being written again.
     fn is_new(&mut self, now: &ListedFile) -> Result<bool, StageError> {
         if self.is_written(now) {
             self.pending.add_unstable(now.clone(), Instant::now());
             return Ok(false);
         }
-        if self.tracked.verdict(now) != Some(FileMatch::Same) {
+        if self.tracked.compare(now) != Some(FileMatch::Same) {
             return Ok(true);
         }
-        let note = self.tracked.met(now, None);
-        self.digest_log.append(note.as_slice())?;
+        let entry = self.tracked.mark_present(now, None);
+        self.digest_log.append(entry.as_slice())?;
         Ok(false)
     }
 
-    /// Hands over the rows of a journal that are not done. `false` when no more is wanted.
+    /// Sends the uncommitted rows of a journal. Returns `false` if the receiver is closed.
     pub(super) fn replay(
         &mut self,
         journal: JournaledListing,
@@ -153,30 +151,30 @@ impl FolderWatcher {
         self.forward_journaled(&split, (first..).zip(rows), out)
     }
 
-    /// Tries again what is due. `false` when no more is wanted.
+    /// Retries the files that are due. Returns `false` if the receiver is closed.
     pub(super) fn retry(&mut self, out: &BatchSender) -> Result<bool, StageError> {
         if self.is_paused() {
             return Ok(true);
         }
-        let mut journalled: BTreeMap<String, (Arc<Split>, BTreeMap<u64, JournalRow>)> =
+        let mut journaled: BTreeMap<String, (Arc<Split>, BTreeMap<u64, JournalRow>)> =
             BTreeMap::new();
         for FileRetry { file, row, .. } in self.retries.due(Instant::now()) {
             let Some((split, row)) = row else {
                 self.pending.add_ready(file);
                 continue;
             };
-            let (_, rows) = journalled
+            let (_, rows) = journaled
                 .entry(split.name().to_owned())
                 .or_insert_with(|| (split, BTreeMap::new()));
             rows.insert(
                 row,
                 JournalRow {
                     file,
-                    standing: RowState::Present,
+                    state: RowState::Present,
                 },
             );
         }
-        for (split, rows) in journalled.into_values() {
+        for (split, rows) in journaled.into_values() {
             if !self.forward_journaled(&split, rows, out)? {
                 return Ok(false);
             }
@@ -184,8 +182,8 @@ impl FolderWatcher {
         Ok(true)
     }
 
-    /// Hands over rows of a split that are not done, in groups, as far as they can be read. `false`
-    /// when no more is wanted.
+    /// Sends the uncommitted rows of a split that can be read, in groups. Returns `false` if the
+    /// receiver is closed.
     fn forward_journaled(
         &mut self,
         split: &Arc<Split>,
@@ -193,15 +191,15 @@ impl FolderWatcher {
         out: &BatchSender,
     ) -> Result<bool, StageError> {
         let (mut items, mut bytes) = (Vec::new(), 0);
-        for (row, JournalRow { file, standing }) in rows {
+        for (row, JournalRow { file, state }) in rows {
             if self.resume.is_committed(split.name(), &(row..row + 1)) {
                 continue;
             }
-            let outcome = match standing {
+            let outcome = match state {
                 RowState::Present | RowState::Gone => self.attempt_row(&file, split, row),
                 RowState::Changed => Some(ReadOutcome::Superseded),
                 RowState::Rejected => Some(ReadOutcome::Refused(
-                    self.referring(&file, file.unreadable(GONE)),
+                    self.with_reference(&file, file.unreadable(GONE)),
                 )),
                 RowState::Unseen => {
                     let unavailable = unseen(&file, &self.root);
@@ -226,8 +224,7 @@ impl FolderWatcher {
         self.forward(split, items, out)
     }
 
-    /// What becomes of a row that an earlier run has journalled; `None` if that is to be found out
-    /// later.
+    /// The result for a row that an earlier run has journaled; `None` if it must be retried later.
     fn attempt_row(
         &mut self,
         file: &ListedFile,
@@ -248,32 +245,33 @@ impl FolderWatcher {
         let outcome = match attempt {
             ReadAttempt::Content(now, content) if is_same(&now) => ReadOutcome::Image(content),
             ReadAttempt::Refused(now, refusal) if is_same(&now) => {
-                ReadOutcome::Refused(self.referring(file, refusal))
+                ReadOutcome::Refused(self.with_reference(file, refusal))
             }
             ReadAttempt::Content(now, _) | ReadAttempt::Refused(now, _) => {
                 self.pending.add_unstable(now, Instant::now());
                 ReadOutcome::Superseded
             }
-            // Where it was moved away with its folder, it may come back.
+            // A file that was moved away with its folder may reappear.
             ReadAttempt::Gone
                 if self.folder.is_bucket()
                     || self.folder.lacks_file(&file.name, &file.relative_path()) =>
             {
-                tracing::warn!("{}: {GONE}", file.name);
+                tracing::warn!(path = %file.name, "a listed file was deleted or modified");
                 if let Err(error) = self.missing_rows.add(split.name(), row) {
                     tracing::warn!(
-                        "{}: if the same file comes back, it is not read: {error}",
-                        file.name
+                        path = %file.name,
+                        %error,
+                        "cannot record a missing file; it is not read if it reappears"
                     );
                 }
-                self.tracked.forget(&file.name);
-                ReadOutcome::Refused(self.referring(file, file.unreadable(GONE)))
+                self.tracked.remove(&file.name);
+                ReadOutcome::Refused(self.with_reference(file, file.unreadable(GONE)))
             }
             ReadAttempt::Gone | ReadAttempt::Changing => {
                 ReadOutcome::Refused(self.postpone(file, key.clone(), &unseen(file, &self.root))?)
             }
             ReadAttempt::Unavailable(unavailable) => {
-                self.pauses(&unavailable);
+                self.pause_if_process_error(&unavailable);
                 ReadOutcome::Refused(self.postpone(file, key.clone(), &unavailable)?)
             }
         };
@@ -281,8 +279,8 @@ impl FolderWatcher {
         Some(outcome)
     }
 
-    /// Keeps a file for a later attempt; the reject that it becomes once it has been tried for too
-    /// long.
+    /// Schedules another attempt for a file. Returns a reject instead once `retry_timeout` has
+    /// passed.
     fn postpone(
         &mut self,
         file: &ListedFile,
@@ -293,7 +291,7 @@ impl FolderWatcher {
         let waited = self
             .retries
             .failed(file, row.clone(), error.clone(), Instant::now());
-        // The folder is waited for, however long that takes.
+        // While the folder is unavailable or reading is paused, the timeout does not apply.
         if waited < self.config.retry_timeout
             || self.folder.trouble().is_some()
             || self.paused.is_some()
@@ -302,11 +300,11 @@ impl FolderWatcher {
         }
         self.retries.remove(&file.name, &row);
         let reason = format!("could not be read for {}s: {error}", waited.as_secs());
-        Some(self.referring(file, file.unreadable(&reason)))
+        Some(self.with_reference(file, file.unreadable(&reason)))
     }
 
-    /// A refusal with a reference to the file, by which it can be read later.
-    fn referring(&self, file: &ListedFile, refusal: RecordError) -> RecordError {
+    /// Adds a reference to the file to a reject, by which the file can be read later.
+    fn with_reference(&self, file: &ListedFile, refusal: RecordError) -> RecordError {
         RecordError {
             reference: FileReference::new(file, &self.root).map(|reference| reference.to_json()),
             ..refusal
@@ -319,20 +317,20 @@ impl FolderWatcher {
         self.paused.is_some()
     }
 
-    /// Whether an error concerns the whole process: then nothing is read for a while.
-    fn pauses(&mut self, unavailable: &UnavailableInput) -> bool {
-        let pauses = unavailable.class == ErrorClass::Process;
-        if pauses {
+    /// Pauses reading if an error concerns the process. Returns whether it does.
+    fn pause_if_process_error(&mut self, unavailable: &UnavailableInput) -> bool {
+        let is_process_error = unavailable.class == ErrorClass::Process;
+        if is_process_error {
             self.paused = Some((Instant::now() + paced(PAUSE), unavailable.error.to_string()));
         }
-        pauses
+        is_process_error
     }
 
-    /// Pauses where the process has no descriptors left for the journal.
+    /// Pauses reading if the process has no descriptors left for the journal.
     fn pause_for(&mut self, error: StageError) -> Result<(), StageError> {
         match error {
             StageError::Io { path, source } if ErrorClass::of(&source) == ErrorClass::Process => {
-                self.pauses(&UnavailableInput {
+                self.pause_if_process_error(&UnavailableInput {
                     path,
                     class: ErrorClass::Process,
                     error: source,
@@ -343,7 +341,7 @@ impl FolderWatcher {
         }
     }
 
-    /// Hands rows over, in their order. `false` when no more is wanted.
+    /// Sends rows in order. Returns `false` if the receiver is closed.
     fn forward(
         &mut self,
         split: &Arc<Split>,
@@ -376,12 +374,12 @@ impl FolderWatcher {
                     ImageBatchBuilder::new(&self.batch_config, &self.resume, out, split, row)
                 }
             };
-            let goes_on = match outcome {
-                ReadOutcome::Image(image) => open.push(member(&file, Ok(image.into())))?,
-                ReadOutcome::Refused(refusal) => open.push(member(&file, Err(refusal)))?,
+            let is_open = match outcome {
+                ReadOutcome::Image(image) => open.push(image_record(&file, Ok(image.into())))?,
+                ReadOutcome::Refused(refusal) => open.push(image_record(&file, Err(refusal)))?,
                 ReadOutcome::Superseded => open.pass(),
             };
-            if !goes_on {
+            if !is_open {
                 return Ok(false);
             }
             (next, count) = (row + 1, count + 1);

@@ -1,5 +1,5 @@
-//! Watches a folder or a bucket: files that come are read, journalled and handed over, until the
-//! run is asked to stop.
+//! The watch of a folder or a bucket: reads, journals and sends files that arrive, until the run is
+//! stopped.
 
 mod pending_files;
 mod tracked_files;
@@ -41,34 +41,33 @@ use watched_folder::WatchedFolder;
 
 pub(super) use ingest::GROUP_BYTES;
 
-/// How quick a watch is.
+/// Intervals and timeouts of a watch.
 pub(super) struct WatchConfig {
-    /// How often all files are looked at.
+    /// Interval between full listings.
     pub(super) rescan: Duration,
-    /// How long a file that has come waits for more.
+    /// How long a file that arrived waits for more.
     pub(super) delay: Duration,
-    /// How long a file that cannot be read is tried again before it is rejected.
+    /// How long reading an unavailable file is retried before the file is rejected.
     pub(super) retry_timeout: Duration,
 }
 
-/// Files that are journalled together at most, and notices that are read together.
+/// Maximum number of files that are journaled together, and of events that are read together.
 const GROUP: usize = 1024;
-/// A file of which the system did not report that it is complete is taken when it has not changed
-/// for so long.
+/// A file that the system did not report as complete is read once it has not changed for this time.
 const STABLE_FOR: Duration = Duration::from_secs(2);
-/// A file that was written to and not closed is waited for as long as it was changed within this
-/// time.
+/// A file that was written to and not closed counts as incomplete while its last change is at most
+/// this old.
 const WRITING: Duration = Duration::from_secs(60);
-/// How often a watch that has nothing to do looks whether the run goes on.
+/// Interval at which an idle watch checks whether the run was stopped.
 const IDLE: Duration = Duration::from_millis(250);
-/// How often the watched folder itself is looked at.
+/// Interval between checks of the watched folder itself.
 const CHECK: Duration = Duration::from_secs(1);
-/// How often files that wait are mentioned in the log, and files that are away for too long are
-/// forgotten.
+/// Interval at which waiting files are logged again, and files that have been missing for too long
+/// are removed from memory.
 const REMIND: Duration = Duration::from_secs(60);
 
-/// A time of the watch; in debug builds, the variable `LATENTFLOW_WATCH_SPEED` divides it, so that
-/// tests are quick.
+/// Scales a time of the watch. In debug builds, the environment variable `LATENTFLOW_WATCH_SPEED`
+/// divides it, so that tests are fast.
 fn paced(time: Duration) -> Duration {
     if !cfg!(debug_assertions) {
         return time;
@@ -86,10 +85,10 @@ fn unix_now() -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
-/// Starts to watch: reads first what earlier runs have left undone, then what lies there.
+/// Starts to watch. Reads the uncommitted rows of earlier runs first, then the files that exist.
 ///
 /// # Errors
-/// When there is no folder to watch, or no place for the journal.
+/// If the folder cannot be watched, or `state` is not on a local disk.
 pub(super) fn open(
     stage: &str,
     files: FileSet,
@@ -101,8 +100,8 @@ pub(super) fn open(
     let state = resume.state.clone().filter(|state| state.local().is_some());
     let Some(state) = state else {
         return Err(StageError::Other(
-            "a folder that is watched needs a journal on a disk of this machine: write `state = \"some/folder\"` at the \
-             top of the pipeline"
+            "watching a folder requires a journal on a local disk; write `state = \"some/folder\"` \
+             at the top of the pipeline"
                 .to_owned(),
         ));
     };
@@ -154,83 +153,91 @@ pub(super) fn open(
     })
 }
 
-/// Lists the folder and compares it with the journals. Where it cannot be relied upon, no file of
-/// theirs is taken for gone.
+/// Lists the folder and compares it with the journals. If the folder is unavailable, no journaled
+/// file is regarded as deleted.
 fn first_scan(
     stage: &str,
     state: &Location,
-    place: &mut WatchedFolder,
+    folder: &mut WatchedFolder,
     resume: &ResumeState,
-    notes: &mut DigestLog,
+    digest_log: &mut DigestLog,
 ) -> Result<(Listing, Vec<JournaledListing>, TrackedFiles, MissingRows), StageError> {
-    let listed = match place.list() {
+    let listed = match folder.list() {
         Ok(listing) => Some(listing),
-        Err(why) if place.is_known() => {
-            place.wait(why);
+        Err(reason) if folder.is_known() => {
+            folder.wait(reason);
             None
         }
-        Err(why) => return Err(StageError::Other(why)),
+        Err(reason) => return Err(StageError::Other(reason)),
     };
-    let all = notes.read(|_| true)?;
-    let away = tracked_files::away(&all);
-    let (mut relied, mut root) = (None, place.location());
+    let entries = digest_log.read(|_| true)?;
+    let missing_since = tracked_files::missing_since(&entries);
+    let (mut accepted, mut root) = (None, folder.location());
     if let Some(mut listing) = listed {
         root = listing.root.clone();
         let is_empty = listing.files.is_empty();
-        let recalled = listing_journal::load(stage, Some(state), &mut listing, notes)?;
-        let names = recalled
+        let loaded = listing_journal::load(stage, Some(state), &mut listing, digest_log)?;
+        let names = loaded
             .journals
             .iter()
             .flat_map(|journal| &journal.rows)
             .map(|row| &*row.file.name);
         let expected = names
-            .filter(|name| !away.contains_key(name))
+            .filter(|name| !missing_since.contains_key(name))
             .collect::<BTreeSet<_>>()
             .len();
         let expected = if is_empty { expected } else { 0 };
-        if place.accept(&listing, expected, recalled.has_present())? {
-            relied = Some((listing, recalled));
+        if folder.accept(&listing, expected, loaded.has_present())? {
+            accepted = Some((listing, loaded));
         }
     }
-    let (listing, LoadedListings { journals, gone, .. }) = match relied {
-        Some(relied) => relied,
+    let (listing, LoadedListings { journals, gone, .. }) = match accepted {
+        Some(accepted) => accepted,
         None => {
             let mut listing = Listing::unread(root);
-            let recalled = listing_journal::load(stage, Some(state), &mut listing, notes)?;
-            (listing, recalled)
+            let loaded = listing_journal::load(stage, Some(state), &mut listing, digest_log)?;
+            (listing, loaded)
         }
     };
-    let known = TrackedFiles::of(&journals, resume, &away, unix_now());
-    // DigestLog of files that are forgotten, or that were replaced by later ones, go. Those of
-    // listings, which are kept for ever, are among the known.
-    if all.len() > 2 * known.len() + 1000 {
-        let digests = all
+    let tracked = TrackedFiles::of(&journals, resume, &missing_since, unix_now());
+    // Removes entries of files that are not tracked any more, or that were replaced by later ones.
+    // Files of listings are always tracked, so their entries are kept.
+    if entries.len() > 2 * tracked.len() + 1000 {
+        let digests = entries
             .iter()
-            .filter(|note| note.digest.is_some() && known.has(&note.path));
+            .filter(|entry| entry.digest.is_some() && tracked.has(&entry.path));
         let latest: BTreeMap<_, _> = digests
-            .map(|note| ((&note.path, note.size, note.mtime_ns), note))
+            .map(|entry| ((&entry.path, entry.size, entry.mtime_ns), entry))
             .collect();
         let kept: Vec<DigestEntry> = latest
             .into_values()
             .cloned()
-            .map(|note| DigestEntry { away: None, ..note })
+            .map(|entry| DigestEntry {
+                away: None,
+                ..entry
+            })
             .collect();
-        notes.rewrite(&kept.into_iter().chain(known.notes()).collect::<Vec<_>>())?;
+        digest_log.rewrite(
+            &kept
+                .into_iter()
+                .chain(tracked.digest_entries())
+                .collect::<Vec<_>>(),
+        )?;
     }
-    Ok((listing, journals, known, gone))
+    Ok((listing, journals, tracked, gone))
 }
 
 struct FolderWatcher {
     stage: String,
     folder: WatchedFolder,
-    /// What names are relative to.
+    /// The folder or prefix that names are relative to.
     root: Location,
     split: Arc<Split>,
     batch_config: ImageBatchConfig,
     resume: ResumeState,
     config: WatchConfig,
     tracked: TrackedFiles,
-    /// Rows that are rejected because their files are gone.
+    /// Rows that are rejected because their files do not exist or have changed.
     missing_rows: MissingRows,
     digest_log: DigestLog,
     segment_writer: SegmentWriter,
@@ -238,14 +245,14 @@ struct FolderWatcher {
     pending: PendingFiles,
     retries: FileRetries,
     rescans: FolderRescans,
-    /// Until when nothing is read, since the process has no descriptors or memory left, and the
-    /// error.
+    /// The end of a pause after the process ran out of descriptors or memory, and the error.
     paused: Option<(Instant, String)>,
-    /// When files that wait were last mentioned in the log.
+    /// When waiting files were last logged.
     reminded: Option<Instant>,
+    /// When the metrics were last set.
     reported: Option<Instant>,
     metrics: Arc<Metrics>,
-    /// Says when it is in a call that may not return.
+    /// Reports calls that may block.
     caller: Arc<BlockingCaller>,
 }
 
@@ -256,7 +263,7 @@ impl FolderWatcher {
         first: Listing,
         out: &BatchSender,
     ) -> Result<(), StageError> {
-        self.caller.begin(BlockingOperation::Reads);
+        self.caller.begin(BlockingOperation::Read);
         for journal in journals {
             if !self.replay(journal, out)? {
                 return Ok(());
@@ -266,7 +273,7 @@ impl FolderWatcher {
         let (mut rescanned, mut checked, mut expired) =
             (Instant::now(), Instant::now(), Instant::now());
         while !out.is_closed() {
-            self.caller.begin(BlockingOperation::Lists);
+            self.caller.begin(BlockingOperation::List);
             self.collect_events()?;
             let mut must_list =
                 self.folder.events.take_overflow() || rescanned.elapsed() >= self.config.rescan;
@@ -287,42 +294,42 @@ impl FolderWatcher {
             self.recheck_pending();
             while let Ok(ack) = self.acks.try_recv() {
                 self.tracked
-                    .done(&self.split, &ack, &self.segment_writer.segment);
+                    .acknowledge(&self.split, &ack, &self.segment_writer.segment);
             }
-            self.caller.begin(BlockingOperation::Reads);
-            let goes_on = self.retry(out)? && self.ingest(out)?;
-            self.caller.begin(BlockingOperation::Lists);
+            self.caller.begin(BlockingOperation::Read);
+            let is_open = self.retry(out)? && self.ingest(out)?;
+            self.caller.begin(BlockingOperation::List);
             self.report();
-            if !goes_on {
+            if !is_open {
                 break;
             }
         }
         Ok(())
     }
 
-    /// Waits for the first notice, and then for those that come soon after it.
+    /// Waits for the first event, and then up to `delay` for further ones.
     fn collect_events(&mut self) -> Result<(), StageError> {
-        let waits =
+        let is_idle =
             self.pending.is_empty() || self.paused.is_some() || self.folder.trouble().is_some();
-        let wait = if waits {
+        let timeout = if is_idle {
             IDLE.min(self.config.rescan).min(paced(CHECK))
         } else {
             Duration::ZERO
         };
-        let mut end = Instant::now() + wait;
-        let mut heard = BTreeSet::new();
-        while let Some(notice) = self.caller.outside(|| self.folder.events.next(end)) {
-            match notice {
+        let mut end = Instant::now() + timeout;
+        let mut changed = BTreeSet::new();
+        while let Some(event) = self.caller.outside(|| self.folder.events.next(end)) {
+            match event {
                 FsEvent::Changed(path) => {
                     if self.folder.is_lost(&path) {
                         self.rescan_all()?;
                         continue;
                     }
-                    if heard.is_empty() {
+                    if changed.is_empty() {
                         end = Instant::now() + self.config.delay;
                     }
-                    heard.insert(path);
-                    if heard.len() >= GROUP {
+                    changed.insert(path);
+                    if changed.len() >= GROUP {
                         break;
                     }
                 }
@@ -338,10 +345,13 @@ impl FolderWatcher {
                 }
             }
         }
-        heard.into_iter().try_for_each(|path| self.scan_path(&path))
+        changed
+            .into_iter()
+            .try_for_each(|path| self.scan_path(&path))
     }
 
-    /// Something was closed after it was written, moved, or removed: what is there now is complete.
+    /// Scans a path after its file was closed by a writer, moved, or removed. A file that exists
+    /// there now is complete.
     fn scan_path(&mut self, path: &Path) -> Result<(), StageError> {
         let Some(below) = self.folder.below(path) else {
             return Ok(());
@@ -350,21 +360,21 @@ impl FolderWatcher {
         if self.folder.lacks(&name, below) {
             self.folder.events.uncover(path);
             self.pending.remove(&name);
-            let notes = self.tracked.lose_below(&name, unix_now());
-            return self.digest_log.append(&notes);
+            let entries = self.tracked.mark_below_missing(&name, unix_now());
+            return self.digest_log.append(&entries);
         }
         if path.is_dir() {
             return self.enter(path);
         }
-        // A folder that was waited for, since it is empty, or on a disk that is not mounted.
+        // The watched folder was waited for, because it was empty or its disk was not mounted.
         if self.folder.trouble().is_some() {
             return self.rescan_all();
         }
         let Some(listing) = self.scan(below) else {
             return Ok(());
         };
-        for file in self.news(listing)? {
-            // A file that is emptied is most often about to be filled.
+        for file in self.new_files(listing)? {
+            // An empty file is most likely about to be written.
             if file.size == 0 {
                 self.pending.add_unstable(file, Instant::now());
             } else {
@@ -374,8 +384,8 @@ impl FolderWatcher {
         Ok(())
     }
 
-    /// A name was made: its file may be open for writing, and otherwise nothing more is reported of
-    /// it.
+    /// Scans a path that was created. Its file may be open for writing; otherwise no further event
+    /// follows.
     fn created(&mut self, path: &Path) -> Result<(), StageError> {
         let listing = self
             .folder
@@ -385,7 +395,7 @@ impl FolderWatcher {
         listing.map_or(Ok(()), |listing| self.add_candidates(listing))
     }
 
-    /// Lists what lies at or below a path. What cannot be looked at is looked at again later.
+    /// Lists the files at or below a path. Paths that cannot be listed are listed again later.
     fn scan(&mut self, below: &Path) -> Option<Listing> {
         let (listing, now) = (self.folder.scan(below), Instant::now());
         let name = name_of(below);
@@ -401,7 +411,7 @@ impl FolderWatcher {
         listing
     }
 
-    /// Looks again at what could not be looked at.
+    /// Lists the paths again that could not be listed and are due.
     fn rescan_due(&mut self) -> Result<(), StageError> {
         for name in self.rescans.due(Instant::now()) {
             if let Some(listing) = self.folder.scan(Path::new(&name)) {
@@ -417,24 +427,24 @@ impl FolderWatcher {
         Ok(())
     }
 
-    /// A folder has come, or can be read now: what is in it may still be written.
+    /// Scans a folder that was created or became readable. Its files may still be written.
     fn enter(&mut self, path: &Path) -> Result<(), StageError> {
-        // Another folder may have been watched under this path.
+        // Another folder may have been watched at this path.
         self.folder.events.uncover(path);
         self.created(path)
     }
 
-    /// Lists all files, where the folder can be relied upon.
+    /// Lists all files, if the folder is available.
     fn rescan_all(&mut self) -> Result<(), StageError> {
         let listing = match self.folder.list() {
             Ok(listing) => listing,
-            Err(why) => {
-                self.folder.wait(why);
+            Err(reason) => {
+                self.folder.wait(reason);
                 return Ok(());
             }
         };
-        let is_known = |file| self.tracked.verdict(file) == Some(FileMatch::Same);
-        let was_waited_for = self.folder.trouble().is_some();
+        let is_known = |file| self.tracked.compare(file) == Some(FileMatch::Same);
+        let was_unavailable = self.folder.trouble().is_some();
         if !self.folder.accept(
             &listing,
             self.tracked.present(),
@@ -442,7 +452,7 @@ impl FolderWatcher {
         )? {
             return Ok(());
         }
-        if was_waited_for {
+        if was_unavailable {
             self.retries.hasten_all(Instant::now());
         }
         let metrics = &self.metrics.watch;
@@ -453,37 +463,38 @@ impl FolderWatcher {
             .set(unread);
         for (name, failure) in &listing.unread {
             let Some(unavailable) = failure else { continue };
-            tracing::warn!("{}: left out: {unavailable}", self.stage);
+            tracing::warn!(
+                stage = %self.stage,
+                error = %unavailable,
+                "cannot list a path of the watched folder"
+            );
             self.rescans.failed(name.clone(), Instant::now());
         }
-        let notes = self.tracked.lose_unlisted(&listing, unix_now());
-        self.digest_log.append(&notes)?;
+        let entries = self.tracked.mark_unlisted_missing(&listing, unix_now());
+        self.digest_log.append(&entries)?;
         self.add_candidates(listing)
     }
 
-    /// The files of a listing that may have to be taken; of the others it is kept in mind that they
-    /// are there.
-    fn news(&mut self, listing: Listing) -> Result<Vec<ListedFile>, StageError> {
-        let (mut news, mut notes) = (Vec::new(), Vec::new());
+    /// Returns the files of a listing that may be new, and marks the others as present.
+    fn new_files(&mut self, listing: Listing) -> Result<Vec<ListedFile>, StageError> {
+        let (mut new_files, mut entries) = (Vec::new(), Vec::new());
         let Listing { files, folders, .. } = listing;
         for (name, file) in files {
-            if self.tracked.verdict(&file) == Some(FileMatch::Same) {
-                notes.extend(
-                    self.tracked
-                        .met(&file, Listing::device_among(&folders, &name)),
-                );
+            if self.tracked.compare(&file) == Some(FileMatch::Same) {
+                let device = Listing::device_among(&folders, &name);
+                entries.extend(self.tracked.mark_present(&file, device));
             } else {
-                news.push(file);
+                new_files.push(file);
             }
         }
-        self.digest_log.append(&notes)?;
-        Ok(news)
+        self.digest_log.append(&entries)?;
+        Ok(new_files)
     }
 
-    /// Files that were found without a notice: those that have not changed for a while are
-    /// complete.
+    /// Adds files that were found without an event. Those that have not changed for a while count
+    /// as complete.
     fn add_candidates(&mut self, listing: Listing) -> Result<(), StageError> {
-        for file in self.news(listing)? {
+        for file in self.new_files(listing)? {
             let is_complete = self.folder.is_bucket()
                 || (is_older_than(&file, paced(STABLE_FOR)) && !self.is_written(&file));
             if is_complete {
@@ -495,14 +506,14 @@ impl FolderWatcher {
         Ok(())
     }
 
-    /// Whether a file is open to who writes it, as far as the system reports that.
+    /// Whether a file is open for writing, as far as the system reports that.
     fn is_written(&self, file: &ListedFile) -> bool {
         let path = self.folder.reported(&file.relative_path());
         !is_older_than(file, WRITING)
             && path.is_some_and(|path| self.folder.events.is_written(&path))
     }
 
-    /// Looks again at files that may have been written when they were found.
+    /// Checks the files again that may have been incomplete when they were found.
     fn recheck_pending(&mut self) {
         for before in self.pending.due(paced(STABLE_FOR), Instant::now()) {
             let now = self
@@ -522,8 +533,8 @@ impl FolderWatcher {
         }
     }
 
-    /// Reports what waits: in metrics, to who asks whether the run is ready, and now and then in
-    /// the log.
+    /// Reports waiting files in the metrics and the readiness, and every 60 seconds in the
+    /// log.
     fn report(&mut self) {
         let (now, stage) = (Instant::now(), [self.stage.as_str()]);
         if self.reported.is_some_and(|at| now - at < IDLE) {
@@ -553,7 +564,7 @@ impl FolderWatcher {
         let paused = self
             .paused
             .as_ref()
-            .map(|(_, error)| format!("nothing can be read: {error}"));
+            .map(|(_, error)| format!("reading is paused: {error}"));
         let trouble = self.folder.trouble().map(str::to_owned).or(paused);
         let remark = oldest.map(|(retry, age)| {
             let files = if waiting == 1 {
@@ -569,7 +580,11 @@ impl FolderWatcher {
         });
         let is_due = self.reminded.is_none_or(|at| now - at >= REMIND);
         if let Some(text) = trouble.as_ref().or(remark.as_ref()).filter(|_| is_due) {
-            tracing::warn!("{}: {text}", self.stage);
+            tracing::warn!(
+                stage = %self.stage,
+                reason = %text,
+                "files of the watched folder wait to be read"
+            );
             self.reminded = Some(now);
         } else if trouble.is_none() && remark.is_none() {
             self.reminded = None;

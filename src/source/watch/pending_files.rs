@@ -1,75 +1,74 @@
-//! Files that have come and are not taken: those that are complete, and those that may still be
-//! written.
+//! Files that have arrived and are not read yet: complete ones, and ones that may still be written.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::source::listed_file::ListedFile;
 
-/// The files, by name.
+/// The pending files by name.
 #[derive(Default)]
 pub(super) struct PendingFiles {
     /// Files that are complete.
-    add_ready: BTreeMap<String, ListedFile>,
-    /// Files that may still be written, and since when they have not changed.
-    add_unstable: BTreeMap<String, (ListedFile, Instant)>,
+    ready: BTreeMap<String, ListedFile>,
+    /// Files that may still be written, each with the time of the last observed change.
+    unstable: BTreeMap<String, (ListedFile, Instant)>,
 }
 
 impl PendingFiles {
     /// Whether no file is complete.
     pub(super) fn is_empty(&self) -> bool {
-        self.add_ready.is_empty()
+        self.ready.is_empty()
     }
 
-    /// A file is complete.
+    /// Adds a complete file.
     pub(super) fn add_ready(&mut self, file: ListedFile) {
-        self.add_unstable.remove(&file.name);
-        self.add_ready.insert(file.name.clone(), file);
+        self.unstable.remove(&file.name);
+        self.ready.insert(file.name.clone(), file);
     }
 
-    /// A file may still be written. One that is known to wait goes on waiting, unless it has
-    /// changed.
+    /// Adds a file that may still be written. The waiting time of a known file continues unless the
+    /// file has changed.
     pub(super) fn add_unstable(&mut self, file: ListedFile, now: Instant) {
-        self.add_ready.remove(&file.name);
-        let known = self.add_unstable.get(&file.name);
+        self.ready.remove(&file.name);
+        let known = self.unstable.get(&file.name);
         if known.is_none_or(|(known, _)| (known.size, known.mtime_ns) != (file.size, file.mtime_ns))
         {
-            self.add_unstable.insert(file.name.clone(), (file, now));
+            self.unstable.insert(file.name.clone(), (file, now));
         }
     }
 
-    /// A file is not there, or need not be taken.
+    /// Removes a file that does not exist or need not be read.
     pub(super) fn remove(&mut self, name: &str) {
-        self.add_ready.remove(name);
-        self.add_unstable.remove(name);
+        self.ready.remove(name);
+        self.unstable.remove(name);
     }
 
-    /// The files that have not changed for `settle`: they are to be looked at once more.
-    pub(super) fn due(&mut self, settle: Duration, now: Instant) -> Vec<ListedFile> {
-        let is_due = |(_, since): &(ListedFile, Instant)| now - *since >= settle;
+    /// Takes the files that have not changed for `stable_for`, which must be checked again.
+    pub(super) fn due(&mut self, stable_for: Duration, now: Instant) -> Vec<ListedFile> {
+        let is_due = |(_, since): &(ListedFile, Instant)| now - *since >= stable_for;
         let due = self
-            .add_unstable
+            .unstable
             .values()
             .filter(|entry| is_due(entry))
             .map(|(file, _)| file.clone())
             .collect();
-        self.add_unstable.retain(|_, entry| !is_due(entry));
+        self.unstable.retain(|_, entry| !is_due(entry));
         due
     }
 
     /// Takes the first files that are complete, at most `count` of them.
     pub(super) fn take(&mut self, count: usize) -> Vec<ListedFile> {
-        let rest = self.add_ready.keys().nth(count).cloned();
+        let rest = self.ready.keys().nth(count).cloned();
         let rest = rest
-            .map(|name| self.add_ready.split_off(&name))
+            .map(|name| self.ready.split_off(&name))
             .unwrap_or_default();
-        std::mem::replace(&mut self.add_ready, rest)
+        std::mem::replace(&mut self.ready, rest)
             .into_values()
             .collect()
     }
 }
 
-/// Whether a file was last written so long ago; one from the future was not.
+/// Whether the modification time of a file is at least `age` ago; `false` for one in the future.
 pub(super) fn is_older_than(file: &ListedFile, age: Duration) -> bool {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -90,22 +89,22 @@ mod tests {
     }
 
     #[test]
-    fn file_settles_when_it_has_not_changed_for_a_while() {
-        let (mut arrivals, begin) = (PendingFiles::default(), Instant::now());
-        let settle = Duration::from_secs(2);
+    fn unchanged_file_is_due_after_the_stable_time() {
+        let (mut pending, begin) = (PendingFiles::default(), Instant::now());
+        let stable_for = Duration::from_secs(2);
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
-        arrivals.add_unstable(file("a", 1), begin);
-        arrivals.add_unstable(file("a", 1), at(1));
-        arrivals.add_unstable(file("b", 1), begin);
-        arrivals.add_unstable(file("b", 2), at(1));
-        assert_eq!(arrivals.due(settle, at(2)), [file("a", 1)]);
-        assert_eq!(arrivals.due(settle, at(3)), [file("b", 2)]);
-        arrivals.add_ready(file("a", 3));
-        arrivals.add_ready(file("c", 3));
-        assert!(!arrivals.is_empty());
-        assert_eq!(arrivals.take(1), [file("a", 3)]);
-        arrivals.remove("c");
-        assert!(arrivals.is_empty());
+        pending.add_unstable(file("a", 1), begin);
+        pending.add_unstable(file("a", 1), at(1));
+        pending.add_unstable(file("b", 1), begin);
+        pending.add_unstable(file("b", 2), at(1));
+        assert_eq!(pending.due(stable_for, at(2)), [file("a", 1)]);
+        assert_eq!(pending.due(stable_for, at(3)), [file("b", 2)]);
+        pending.add_ready(file("a", 3));
+        pending.add_ready(file("c", 3));
+        assert!(!pending.is_empty());
+        assert_eq!(pending.take(1), [file("a", 3)]);
+        pending.remove("c");
+        assert!(pending.is_empty());
     }
 
     #[test]

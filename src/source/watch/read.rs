@@ -1,4 +1,4 @@
-//! Reads a file of a watched folder as it is now, and recognizes one that is being changed.
+//! Reads files of a watched folder, and detects files that change during the read.
 
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -11,19 +11,19 @@ use crate::storage::Location;
 
 /// The result of an attempt to read a file.
 pub(super) enum ReadAttempt {
-    /// Its content, and the file as it was while it was read, with the digest.
+    /// The file as it was during the read, with its digest, and its content.
     Content(ListedFile, Vec<u8>),
-    /// It cannot become a record.
+    /// The file cannot become a record.
     Refused(ListedFile, RecordError),
-    /// It is not there.
+    /// The file does not exist.
     Gone,
-    /// It changed while it was read.
+    /// The file changed during the read.
     Changing,
-    /// It cannot be read now.
+    /// The file cannot be read now.
     Unavailable(UnavailableInput),
 }
 
-/// Reads a file of this machine below `root`, unless it has more than `limit` bytes.
+/// Reads a local file below `root`, unless it has more than `limit` bytes.
 pub(super) fn read_local(file: &ListedFile, root: &Location, limit: u64) -> ReadAttempt {
     let location = file.location(root);
     let Some(path) = location.local() else {
@@ -31,7 +31,7 @@ pub(super) fn read_local(file: &ListedFile, root: &Location, limit: u64) -> Read
     };
     let mut now = file.clone();
     now.digest = None;
-    match read_whole(path, limit, &mut now) {
+    match read_content(path, limit, &mut now) {
         Ok(Some(bytes)) => {
             now.digest = Some(ContentDigest::of(&bytes));
             ReadAttempt::Content(now, bytes)
@@ -53,9 +53,9 @@ pub(super) fn read_local(file: &ListedFile, root: &Location, limit: u64) -> Read
     }
 }
 
-/// The bytes of a file, of which `now` gets the size and the time; `None` if it is too large, or
-/// changed meanwhile.
-fn read_whole(path: &Path, limit: u64, now: &mut ListedFile) -> io::Result<Option<Vec<u8>>> {
+/// Reads a file, and stores its size and time in `now`. Returns `None` if the file is too large or
+/// changed during the read.
+fn read_content(path: &Path, limit: u64, now: &mut ListedFile) -> io::Result<Option<Vec<u8>>> {
     let mut file = stat_cache::open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
@@ -71,7 +71,7 @@ fn read_whole(path: &Path, limit: u64, now: &mut ListedFile) -> io::Result<Optio
     Ok((is_same && bytes.len() as u64 == now.size).then_some(bytes))
 }
 
-/// An object as it was fetched.
+/// Converts the result of fetching an object.
 pub(super) fn fetched(
     file: &ListedFile,
     limit: u64,
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn file_is_read_as_it_is_now_with_its_digest() {
+    fn current_content_is_read_with_its_digest() {
         let folder = tempfile::tempdir().unwrap();
         let root = Location::from(folder.path());
         let file: ListedFile =
@@ -111,7 +111,7 @@ mod tests {
         assert!(matches!(read_local(&file, &root, 10), ReadAttempt::Gone));
         fs::write(folder.path().join("a"), "content").unwrap();
         let ReadAttempt::Content(now, bytes) = read_local(&file, &root, 10) else {
-            panic!("it can be read")
+            panic!("the file must be readable")
         };
         assert_eq!((bytes.as_slice(), now.size), (b"content".as_slice(), 7));
         assert_eq!(now.digest, Some(ContentDigest::of(b"content")));
@@ -122,7 +122,7 @@ mod tests {
         fs::create_dir(folder.path().join("a")).unwrap();
         assert!(
             matches!(read_local(&file, &root, 10), ReadAttempt::Gone),
-            "a folder has taken its place"
+            "a folder has replaced the file"
         );
     }
 }

@@ -1,5 +1,4 @@
-//! Files that cannot be read for a reason that is not their own: when each is tried again, and for
-//! how long.
+//! The schedule of retries for files and folders that are unavailable.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,13 +7,12 @@ use std::time::{Duration, Instant};
 use crate::batch::Split;
 use crate::source::listed_file::ListedFile;
 
-/// How long the second attempt waits; each later one waits twice as long as the one before.
+/// Pause before the second attempt. Each later pause is twice as long as the previous one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// How long an attempt waits at most.
+/// Maximum pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// The row of a file that was journalled by an earlier run; `None` for a file that is not
-/// journalled.
+/// The row of a file that was journaled by an earlier run; `None` for a file that is not journaled.
 pub(super) type JournaledRow = Option<(Arc<Split>, u64)>;
 
 /// A file that waits to be read.
@@ -31,7 +29,7 @@ pub(super) struct FileRetry {
     next: Instant,
 }
 
-/// The files that wait, by name and row.
+/// The waiting files, by name and row.
 #[derive(Default)]
 pub(super) struct FileRetries {
     files: BTreeMap<(String, String, u64), FileRetry>,
@@ -45,7 +43,7 @@ fn key(name: &str, row: &JournaledRow) -> (String, String, u64) {
 }
 
 impl FileRetries {
-    /// An attempt failed. Returns for how long the file has been tried.
+    /// Records a failed attempt. Returns the time since the first attempt.
     pub(super) fn failed(
         &mut self,
         file: &ListedFile,
@@ -71,12 +69,13 @@ impl FileRetries {
         now - entry.since
     }
 
-    /// The file was read, is gone, or is given up.
+    /// Removes a file that was read, does not exist, or is rejected.
     pub(super) fn remove(&mut self, name: &str, row: &JournaledRow) {
         self.files.remove(&key(name, row));
     }
 
-    /// The files whose next attempt is due; until it is reported, none follows.
+    /// The files whose next attempt is due. Each is returned once per attempt, until
+    /// [`Self::failed`] or [`Self::remove`] is called or the maximum pause has passed.
     pub(super) fn due(&mut self, now: Instant) -> Vec<FileRetry> {
         let mut due = Vec::new();
         for retry in self.files.values_mut().filter(|retry| retry.next <= now) {
@@ -86,7 +85,7 @@ impl FileRetries {
         due
     }
 
-    /// Something has changed at or below a path: what waits there is tried now.
+    /// Makes all retries at or below a path due, after a change there.
     pub(super) fn hasten(&mut self, name: &str, now: Instant) {
         let first = |name: &str| (name.to_owned(), String::new(), 0);
         let below = format!("{name}/");
@@ -102,50 +101,50 @@ impl FileRetries {
         files.for_each(|(_, retry)| retry.next = now);
     }
 
-    /// The folder is there again: all that waits is tried now.
+    /// Makes all retries due, after the watched folder became available again.
     pub(super) fn hasten_all(&mut self, now: Instant) {
         self.files.values_mut().for_each(|retry| retry.next = now);
     }
 
-    /// The number of files that wait.
+    /// The number of waiting files.
     pub(super) fn len(&self) -> usize {
         self.files.len()
     }
 
-    /// The file that has waited longest, and for how long.
+    /// The file that has waited longest, and its waiting time.
     pub(super) fn oldest(&self, now: Instant) -> Option<(&FileRetry, Duration)> {
         let oldest = self.files.values().min_by_key(|retry| retry.since)?;
         Some((oldest, now - oldest.since))
     }
 }
 
-/// Names that were reported or met, and could not be looked at: when each is looked at again.
+/// Paths that could not be listed, each with the time and the pause of its next listing.
 #[derive(Default)]
 pub(super) struct FolderRescans {
     names: BTreeMap<String, (Instant, Duration)>,
 }
 
 impl FolderRescans {
-    /// A look failed.
+    /// Records a failed listing.
     pub(super) fn failed(&mut self, name: String, now: Instant) {
         let entry = self.names.entry(name).or_insert((now, FIRST_PAUSE / 2));
         entry.1 = (entry.1 * 2).min(LONGEST_PAUSE);
         entry.0 = now + entry.1;
     }
 
-    /// As [`Self::failed`], of a name that is still to be looked at.
+    /// As [`Self::failed`], if the path still waits.
     pub(super) fn again(&mut self, name: &str, now: Instant) {
         if self.names.contains_key(name) {
             self.failed(name.to_owned(), now);
         }
     }
 
-    /// A look succeeded, or nothing is there.
+    /// Removes a path that was listed or does not exist.
     pub(super) fn remove(&mut self, name: &str) {
         self.names.remove(name);
     }
 
-    /// The names that are to be looked at.
+    /// The paths whose listing is due.
     pub(super) fn due(&self, now: Instant) -> Vec<String> {
         self.names
             .iter()
@@ -162,21 +161,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failed_look_is_repeated_less_and_less_often() {
-        let (mut relooks, begin) = (FolderRescans::default(), Instant::now());
+    fn failed_listing_is_repeated_at_growing_intervals() {
+        let (mut rescans, begin) = (FolderRescans::default(), Instant::now());
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
-        relooks.failed("sub".to_owned(), begin);
-        assert!(relooks.due(begin).is_empty());
-        assert_eq!(relooks.due(at(1)), ["sub"]);
-        relooks.failed("sub".to_owned(), at(1));
-        assert!(relooks.due(at(2)).is_empty());
-        assert_eq!(relooks.due(at(3)), ["sub"]);
-        relooks.remove("sub");
-        assert!(relooks.due(at(3)).is_empty());
+        rescans.failed("sub".to_owned(), begin);
+        assert!(rescans.due(begin).is_empty());
+        assert_eq!(rescans.due(at(1)), ["sub"]);
+        rescans.failed("sub".to_owned(), at(1));
+        assert!(rescans.due(at(2)).is_empty());
+        assert_eq!(rescans.due(at(3)), ["sub"]);
+        rescans.remove("sub");
+        assert!(rescans.due(at(3)).is_empty());
     }
 
     #[test]
-    fn pauses_double_up_to_a_minute() {
+    fn pause_doubles_up_to_one_minute() {
         let file: ListedFile =
             serde_json::from_str(r#"{"path":"sub/a","size":1,"mtime_ns":2}"#).unwrap();
         let mut retries = FileRetries::default();
@@ -207,7 +206,7 @@ mod tests {
             ("no", Duration::from_secs(200), 1)
         );
         retries.remove("sub/a", &Some((Split::new("s"), 0)));
-        assert_eq!(retries.len(), 1, "that was another row");
+        assert_eq!(retries.len(), 1, "the removed key has another row");
         retries.remove("sub/a", &None);
         assert_eq!(retries.len(), 0);
     }

@@ -1,5 +1,5 @@
-//! The files that were taken from a watched folder, there or away for a while, and the journal's
-//! segments that they need.
+//! The files that were read from a watched folder, present or recently missing, and the segments
+//! of the arrival log that they need.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,33 +12,34 @@ use crate::source::listed_file::ListedFile;
 use crate::source::listing::Listing;
 use crate::source::listing_journal::{JournaledListing, RowState};
 
-/// Seconds for which a file is remembered that its folder lacks: if it comes back with the same
-/// content, it is the same file.
+/// Seconds for which a missing file is tracked. If it reappears with the same content in this time,
+/// it is the same file.
 pub(super) const RETENTION: u64 = 7 * 24 * 3600;
-/// Files that are remembered so at most; those that have been away longest are forgotten first.
-const MAX_AWAY: usize = 1_000_000;
+/// Maximum number of missing files that are tracked. Those that have been missing longest are
+/// removed first.
+const MAX_MISSING: usize = 1_000_000;
 
-/// What is known of files that were journalled: it grows with those that are there, and with those
-/// that went lately.
+/// The journaled files of a stage. The memory grows with the number of present and recently missing
+/// files.
 pub(super) struct TrackedFiles {
     files: BTreeMap<String, TrackedFile>,
-    /// By their first row.
+    /// The segments by their first row.
     segments: BTreeMap<u64, SegmentUsage>,
-    /// Files that are there, as far as is known.
+    /// Number of files that are assumed to be present.
     present: usize,
 }
 
 struct TrackedFile {
     file: ListedFile,
-    /// The first row of its segment; `None` where it was listed before the folder was watched.
+    /// The first row of its segment; `None` if it was listed before the folder was watched.
     segment: Option<u64>,
-    /// The device of its folder when it was listed last.
+    /// The device of its folder at the last listing.
     device: Option<u64>,
-    /// Since when its folder lacks it, in seconds since 1970.
-    away: Option<u64>,
+    /// The time since which its folder lacks it, in seconds since 1970; `None` if it is present.
+    missing_since: Option<u64>,
 }
 
-/// What keeps a segment: rows that are not done, and files that are remembered.
+/// The uses that keep a segment: uncommitted rows and tracked files.
 struct SegmentUsage {
     segment: ArrivalSegment,
     rows: u64,
@@ -46,29 +47,29 @@ struct SegmentUsage {
     files: u64,
 }
 
-/// Since when files are away, by their latest notes.
-pub(super) fn away(notes: &[DigestEntry]) -> BTreeMap<&str, u64> {
-    let mut away = BTreeMap::new();
-    for note in notes {
-        if let Some(since) = note.away {
-            away.insert(&*note.path, since);
+/// The missing files, each with the time since which it is missing, according to its latest entry.
+pub(super) fn missing_since(entries: &[DigestEntry]) -> BTreeMap<&str, u64> {
+    let mut missing = BTreeMap::new();
+    for entry in entries {
+        if let Some(since) = entry.away {
+            missing.insert(&*entry.path, since);
         } else {
-            away.remove(&*note.path);
+            missing.remove(&*entry.path);
         }
     }
-    away
+    missing
 }
 
 impl TrackedFiles {
-    /// What the journals say. Files that their folders lack are away since the time that is noted,
-    /// or since `now`.
+    /// The files of the journals. Files that their folders lack are missing since the time in
+    /// `missing_since`, or since `now`.
     pub(super) fn of(
         journals: &[JournaledListing],
         resume: &ResumeState,
-        away: &BTreeMap<&str, u64>,
+        missing_since: &BTreeMap<&str, u64>,
         now: u64,
     ) -> Self {
-        let mut known = Self {
+        let mut tracked = Self {
             files: BTreeMap::new(),
             segments: BTreeMap::new(),
             present: 0,
@@ -85,7 +86,7 @@ impl TrackedFiles {
             let done = |&row: &u64| resume.is_committed(split.name(), &(row..row + 1));
             if let Some(segment) = segment {
                 let pending = all - (*first..*first + all).filter(done).count() as u64;
-                known.segments.insert(
+                tracked.segments.insert(
                     *first,
                     SegmentUsage {
                         segment: segment.clone(),
@@ -96,46 +97,46 @@ impl TrackedFiles {
                 );
             }
             let first = segment.as_ref().map(|segment| segment.first);
-            for row in rows.iter().filter(|row| row.standing != RowState::Rejected) {
-                // Of several versions, the one that is there counts, or else the last.
-                if row.standing == RowState::Present {
+            for row in rows.iter().filter(|row| row.state != RowState::Rejected) {
+                // Of several versions, the present one is tracked, or else the last one.
+                if row.state == RowState::Present {
                     matched.insert(&*row.file.name);
                 } else if matched.contains(&*row.file.name) {
                     continue;
                 }
-                let away = (row.standing == RowState::Gone)
-                    .then(|| away.get(&*row.file.name).copied().unwrap_or(now));
-                known.insert(TrackedFile {
+                let missing_since = (row.state == RowState::Gone)
+                    .then(|| missing_since.get(&*row.file.name).copied().unwrap_or(now));
+                tracked.insert(TrackedFile {
                     file: row.file.clone(),
                     segment: first,
                     device: None,
-                    away,
+                    missing_since,
                 });
             }
         }
-        known
+        tracked
     }
 
-    /// Files that are there, as far as is known.
+    /// Number of files that are assumed to be present.
     pub(super) fn present(&self) -> usize {
         self.present
     }
 
-    /// Files that are remembered.
+    /// Number of tracked files.
     pub(super) fn len(&self) -> usize {
         self.files.len()
     }
 
-    /// Whether a file of this name is remembered.
+    /// Whether a file of this name is tracked.
     pub(super) fn has(&self, name: &str) -> bool {
         self.files.contains_key(name)
     }
 
-    /// What must stay noted for the next start: the digests and times that journals lack, and which
-    /// files are away.
-    pub(super) fn notes(&self) -> impl Iterator<Item = DigestEntry> {
+    /// The entries of the digest log that the next start needs: digests and times that the journals
+    /// lack, and the missing files.
+    pub(super) fn digest_entries(&self) -> impl Iterator<Item = DigestEntry> {
         self.files.values().map(|entry| DigestEntry {
-            away: entry.away,
+            away: entry.missing_since,
             ..DigestEntry::of(&entry.file)
         })
     }
@@ -147,14 +148,14 @@ impl TrackedFiles {
         {
             used.files += 1;
         }
-        self.present += usize::from(entry.away.is_none());
+        self.present += usize::from(entry.missing_since.is_none());
         let before = self.files.insert(entry.file.name.clone(), entry);
         self.release(before);
     }
 
     fn release(&mut self, entry: Option<TrackedFile>) {
         let Some(entry) = entry else { return };
-        self.present -= usize::from(entry.away.is_none());
+        self.present -= usize::from(entry.missing_since.is_none());
         if let Some(used) = entry
             .segment
             .and_then(|first| self.segments.get_mut(&first))
@@ -163,27 +164,31 @@ impl TrackedFiles {
         }
     }
 
-    /// Whether a file that was found was taken before; `None`: its name is new.
-    pub(super) fn verdict(&self, found: &ListedFile) -> Option<FileMatch> {
+    /// Compares a found file with the tracked one of its name; `None` if the name is new.
+    pub(super) fn compare(&self, found: &ListedFile) -> Option<FileMatch> {
         self.files
             .get(&found.name)
             .map(|entry| file_identity::compare(&entry.file, found))
     }
 
-    /// A file that was taken before is there, below a folder on this device. Returns what is to be
-    /// noted of it.
-    pub(super) fn met(&mut self, found: &ListedFile, device: Option<u64>) -> Option<DigestEntry> {
+    /// Marks a tracked file as present in a folder on `device`. Returns the entry to append to the
+    /// digest log, if anything has changed.
+    pub(super) fn mark_present(
+        &mut self,
+        found: &ListedFile,
+        device: Option<u64>,
+    ) -> Option<DigestEntry> {
         let entry = self.files.get_mut(&found.name)?;
         entry.device = device.or(entry.device);
-        if entry.away.is_none() && entry.file.mtime_ns == found.mtime_ns {
+        if entry.missing_since.is_none() && entry.file.mtime_ns == found.mtime_ns {
             return None;
         }
-        self.present += usize::from(entry.away.take().is_some());
+        self.present += usize::from(entry.missing_since.take().is_some());
         entry.file.mtime_ns = found.mtime_ns;
         Some(DigestEntry::of(&entry.file))
     }
 
-    /// Files that were just journalled in `segment`.
+    /// Adds files that were just journaled in `segment`.
     pub(super) fn add(&mut self, files: &[ListedFile], segment: &ArrivalSegment) {
         let used = self
             .segments
@@ -201,13 +206,13 @@ impl TrackedFiles {
                 file: file.clone(),
                 segment: Some(segment.first),
                 device: None,
-                away: None,
+                missing_since: None,
             });
         }
     }
 
-    /// Rows are durable. `open` is the segment that is written to.
-    pub(super) fn done(&mut self, split: &Split, ack: &BatchAck, open: &ArrivalSegment) {
+    /// Releases committed rows. `open` is the segment that is written to.
+    pub(super) fn acknowledge(&mut self, split: &Split, ack: &BatchAck, open: &ArrivalSegment) {
         for range in ack
             .provenance
             .ranges()
@@ -228,77 +233,82 @@ impl TrackedFiles {
         self.remove_unused_segments(open);
     }
 
-    /// A file, or a folder with all below it, was removed or moved away. Returns what is to be
-    /// noted.
-    pub(super) fn lose_below(&mut self, name: &str, now: u64) -> Vec<DigestEntry> {
+    /// Marks a file, or a folder with all files below it, as missing after it was removed or moved
+    /// away. Returns the entries to append to the digest log.
+    pub(super) fn mark_below_missing(&mut self, name: &str, now: u64) -> Vec<DigestEntry> {
         let below = format!("{name}/");
-        let lost = self
+        let missing = self
             .files
             .range(below.clone()..)
             .map(|(name, _)| name)
             .take_while(|name| name.starts_with(&below));
-        let lost: Vec<String> = lost
+        let missing: Vec<String> = missing
             .chain(self.files.get_key_value(name).map(|(name, _)| name))
             .cloned()
             .collect();
-        self.lose(&lost, now)
+        self.mark_missing(&missing, now)
     }
 
-    /// Files are away that a whole listing lacks, unless they lie below folders that were not read,
-    /// or that are on another device than they were. Returns what is to be noted.
-    pub(super) fn lose_unlisted(&mut self, listing: &Listing, now: u64) -> Vec<DigestEntry> {
-        let is_lost = |(name, entry): &(&String, &TrackedFile)| {
+    /// Marks the files that a full listing lacks as missing, except those below folders that were
+    /// not read or are on another device than before. Returns the entries to append to the digest
+    /// log.
+    pub(super) fn mark_unlisted_missing(
+        &mut self,
+        listing: &Listing,
+        now: u64,
+    ) -> Vec<DigestEntry> {
+        let is_missing = |(name, entry): &(&String, &TrackedFile)| {
             !listing.files.contains_key(*name)
                 && listing.has_seen(name)
                 && entry
                     .device
                     .is_none_or(|device| listing.device_of(name).is_none_or(|now| now == device))
         };
-        let lost: Vec<String> = self
+        let missing: Vec<String> = self
             .files
             .iter()
-            .filter(is_lost)
+            .filter(is_missing)
             .map(|(name, _)| name.clone())
             .collect();
-        self.lose(&lost, now)
+        self.mark_missing(&missing, now)
     }
 
-    fn lose(&mut self, names: &[String], now: u64) -> Vec<DigestEntry> {
-        let mut notes = Vec::new();
+    fn mark_missing(&mut self, names: &[String], now: u64) -> Vec<DigestEntry> {
+        let mut entries = Vec::new();
         for name in names {
             let Some(entry) = self
                 .files
                 .get_mut(name)
-                .filter(|entry| entry.away.is_none())
+                .filter(|entry| entry.missing_since.is_none())
             else {
                 continue;
             };
-            entry.away = Some(now);
+            entry.missing_since = Some(now);
             self.present -= 1;
-            notes.push(DigestEntry {
-                away: entry.away,
+            entries.push(DigestEntry {
+                away: entry.missing_since,
                 ..DigestEntry::of(&entry.file)
             });
         }
-        notes
+        entries
     }
 
-    /// Forgets files that have been away for too long, and segments that are of no more use.
+    /// Removes files that have been missing for too long, and unused segments.
     pub(super) fn expire(&mut self, now: u64, open: &ArrivalSegment) {
-        let mut away: Vec<(u64, &String)> = self
+        let mut missing: Vec<(u64, &String)> = self
             .files
             .iter()
-            .filter_map(|(name, entry)| Some((entry.away?, name)))
+            .filter_map(|(name, entry)| Some((entry.missing_since?, name)))
             .collect();
-        away.sort_unstable();
-        let too_many = away.len().saturating_sub(MAX_AWAY);
-        let expired = |(at, (since, _)): &(usize, (u64, &String))| {
-            *at < too_many || now.saturating_sub(*since) >= RETENTION
+        missing.sort_unstable();
+        let excess = missing.len().saturating_sub(MAX_MISSING);
+        let is_expired = |(index, (since, _)): &(usize, (u64, &String))| {
+            *index < excess || now.saturating_sub(*since) >= RETENTION
         };
-        let expired: Vec<String> = away
+        let expired: Vec<String> = missing
             .into_iter()
             .enumerate()
-            .filter(expired)
+            .filter(is_expired)
             .map(|(_, (_, name))| name.clone())
             .collect();
         for name in expired {
@@ -308,30 +318,29 @@ impl TrackedFiles {
         self.remove_unused_segments(open);
     }
 
-    /// A file was rejected because it is gone: if the same one comes back, it is new.
-    pub(super) fn forget(&mut self, name: &str) {
+    /// Removes a file that was rejected because it does not exist. If the same file reappears, it
+    /// is new.
+    pub(super) fn remove(&mut self, name: &str) {
         let entry = self.files.remove(name);
         self.release(entry);
     }
 
-    /// Removes segments whose rows are all done and whose files are all forgotten.
+    /// Removes segments whose rows are all committed and whose files are not tracked any more.
     fn remove_unused_segments(&mut self, open: &ArrivalSegment) {
-        let useless = |first: &u64, used: &SegmentUsage| {
+        let is_unused = |first: &u64, used: &SegmentUsage| {
             used.pending == 0 && used.files == 0 && *first != open.first
         };
         let firsts: Vec<u64> = self
             .segments
             .iter()
-            .filter(|(first, used)| useless(first, used))
-            .map(|(f, _)| *f)
+            .filter(|(first, used)| is_unused(first, used))
+            .map(|(first, _)| *first)
             .collect();
         for first in firsts {
             if let Some(used) = self.segments.remove(&first)
                 && let Err(error) = used.segment.remove()
             {
-                tracing::warn!(
-                    "a segment of the journal that is not needed any more stays: {error}"
-                );
+                tracing::warn!(%error, "cannot remove an unused segment of the arrival log");
             }
         }
     }
@@ -348,62 +357,71 @@ mod tests {
 
     fn file(name: &str, time: i64, content: &str) -> ListedFile {
         let digest = ContentDigest::of(content.as_bytes()).to_string();
-        serde_json::from_value(
-            serde_json::json!({"path": name, "size": content.len(), "mtime_ns": time, "digest": digest}),
-        )
+        serde_json::from_value(serde_json::json!({
+            "path": name,
+            "size": content.len(),
+            "mtime_ns": time,
+            "digest": digest,
+        }))
         .unwrap()
     }
 
-    fn known() -> TrackedFiles {
+    fn empty() -> TrackedFiles {
         TrackedFiles::of(&[], &ResumeState::default(), &BTreeMap::new(), 0)
     }
 
     #[test]
-    fn file_that_returns_is_known_until_it_is_forgotten() {
+    fn returning_file_is_recognized_until_it_expires() {
         let folder = tempfile::tempdir().unwrap();
         let state = Location::from(folder.path());
-        let mut appender = SegmentWriter::open("in", folder.path(), 0).unwrap();
+        let mut writer = SegmentWriter::open("in", folder.path(), 0).unwrap();
         let (a, b) = (file("sub/a", 1, "a"), file("sub/b", 1, "b"));
-        appender.append(&[a.clone(), b.clone()]).unwrap();
-        let old = appender.segment.clone();
-        let mut known = known();
-        known.add(&[a.clone(), b], &old);
-        known.segments.get_mut(&old.first).unwrap().pending = 0;
+        writer.append(&[a.clone(), b.clone()]).unwrap();
+        let old = writer.segment.clone();
+        let mut tracked = empty();
+        tracked.add(&[a.clone(), b], &old);
+        tracked.segments.get_mut(&old.first).unwrap().pending = 0;
         let mut open = old.clone();
         open.first = 9;
-        let noted: Vec<DigestEntry> = known.lose_below("sub", 100);
+        let entries: Vec<DigestEntry> = tracked.mark_below_missing("sub", 100);
         assert_eq!(
-            (noted.len(), noted[0].away, known.present()),
+            (entries.len(), entries[0].away, tracked.present()),
             (2, Some(100), 0)
         );
         let back = file("sub/a", 2, "a");
-        assert_eq!(known.verdict(&back), Some(FileMatch::Same));
-        assert_eq!(known.met(&back, None), Some(DigestEntry::of(&back)));
-        assert_eq!((known.met(&back, None), known.present()), (None, 1));
-        known.expire(100 + RETENTION, &open);
+        assert_eq!(tracked.compare(&back), Some(FileMatch::Same));
         assert_eq!(
-            known.verdict(&file("sub/b", 1, "b")),
+            tracked.mark_present(&back, None),
+            Some(DigestEntry::of(&back))
+        );
+        assert_eq!(
+            (tracked.mark_present(&back, None), tracked.present()),
+            (None, 1)
+        );
+        tracked.expire(100 + RETENTION, &open);
+        assert_eq!(
+            tracked.compare(&file("sub/b", 1, "b")),
             None,
-            "it was away for too long"
+            "the file was missing for too long"
         );
         assert_eq!(
             segments("in", &state).unwrap().len(),
             1,
-            "a file of the segment is there"
+            "a file of the segment is present"
         );
-        known.lose_below("sub/a", 200);
-        known.expire(200 + RETENTION, &open);
+        tracked.mark_below_missing("sub/a", 200);
+        tracked.expire(200 + RETENTION, &open);
         assert_eq!(segments("in", &state).unwrap().len(), 0);
     }
 
     #[test]
-    fn file_below_folder_that_was_not_read_is_kept() {
-        let mut known = known();
+    fn file_below_unread_folder_stays_present() {
+        let mut tracked = empty();
         let folder = tempfile::tempdir().unwrap();
-        let appender = SegmentWriter::open("in", folder.path(), 0).unwrap();
+        let writer = SegmentWriter::open("in", folder.path(), 0).unwrap();
         let names = ["gone", "locked/a", "other/a"];
-        known.add(&names.map(|name| file(name, 1, name)), &appender.segment);
-        known.met(&file("other/a", 1, "other/a"), Some(7));
+        tracked.add(&names.map(|name| file(name, 1, name)), &writer.segment);
+        tracked.mark_present(&file("other/a", 1, "other/a"), Some(7));
         let mut listing = Listing::unread(Location::from(folder.path()));
         listing.unread = BTreeMap::from([("locked".to_owned(), None)]);
         let id = crate::storage::mounts::FolderId {
@@ -411,27 +429,30 @@ mod tests {
             inode: 1,
         };
         listing.folders = ["", "other"].map(|name| (name.to_owned(), id)).into();
-        let lost = known.lose_unlisted(&listing, 1);
+        let missing = tracked.mark_unlisted_missing(&listing, 1);
         assert_eq!(
-            lost.iter().map(|note| &*note.path).collect::<Vec<_>>(),
+            missing.iter().map(|entry| &*entry.path).collect::<Vec<_>>(),
             ["gone"]
         );
-        assert_eq!(known.present(), 2);
+        assert_eq!(tracked.present(), 2);
     }
 
     #[test]
-    fn last_note_decides_whether_file_is_away() {
-        let note = |path: &str, away| DigestEntry {
+    fn last_entry_decides_whether_file_is_missing() {
+        let entry = |path: &str, away| DigestEntry {
             away,
             ..DigestEntry::of(&file(path, 1, "x"))
         };
-        let notes = [
-            note("a", Some(1)),
-            note("b", Some(2)),
-            note("a", None),
-            note("c", None),
-            note("c", Some(3)),
+        let entries = [
+            entry("a", Some(1)),
+            entry("b", Some(2)),
+            entry("a", None),
+            entry("c", None),
+            entry("c", Some(3)),
         ];
-        assert_eq!(away(&notes), BTreeMap::from([("b", 2), ("c", 3)]));
+        assert_eq!(
+            missing_since(&entries),
+            BTreeMap::from([("b", 2), ("c", 3)])
+        );
     }
 }

@@ -1,5 +1,4 @@
-//! The watched folder or bucket: whether it is there, what lies in it, and the system's notices of
-//! changes.
+//! The watched folder or bucket: its availability, its files, and the events of the file system.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +10,7 @@ use crate::source::root_folder::{RootRecord, SourceRoot};
 use crate::source::watch::fs_events::FsEvents;
 use crate::storage::Location;
 
-/// What is watched.
+/// The watched folder or bucket.
 pub(super) struct WatchedFolder {
     stage: String,
     state: Location,
@@ -19,22 +18,22 @@ pub(super) struct WatchedFolder {
     /// The folder; `None` for a bucket.
     folder: Option<WatchRoot>,
     record: RootRecord,
-    /// The folder as it was when it was listed last; `None` where it could not be listed.
+    /// The folder at the last listing; `None` if it could not be listed.
     root: Option<SourceRoot>,
-    /// The folder that was listed last, whether it is still there or not.
+    /// The folder that was listed last, even if it does not exist any more.
     last_listed: Option<SourceRoot>,
-    /// Folders below that lacked what is mounted there when the folder was listed last.
+    /// Subfolders that lacked their mounted file systems at the last listing.
     unmounted: BTreeSet<String>,
-    /// Why files are not taken at present: a clause.
+    /// The reason why files are not read at present.
     trouble: Option<String>,
     pub(super) events: FsEvents,
 }
 
 impl WatchedFolder {
-    /// What is watched, before the first look.
+    /// A watched folder that is not listed yet.
     ///
     /// # Errors
-    /// When it cannot be watched, or the record of it cannot be read.
+    /// If it cannot be watched, or its record cannot be read.
     pub(super) fn new(stage: &str, files: FileSet, state: &Location) -> Result<Self, StageError> {
         let folder = files.watch_root()?;
         let record = RootRecord::load(stage, Some(state))?;
@@ -52,12 +51,12 @@ impl WatchedFolder {
         })
     }
 
-    /// Whether an earlier run has met the folder.
+    /// Whether an earlier run has read the folder.
     pub(super) fn is_known(&self) -> bool {
         self.record.is_known()
     }
 
-    /// What names are relative to.
+    /// The folder that names are relative to.
     pub(super) fn location(&self) -> Location {
         Location::Local(
             self.folder
@@ -66,42 +65,42 @@ impl WatchedFolder {
         )
     }
 
-    /// Whether it is a bucket, whose objects are complete when they are seen.
+    /// Whether it is a bucket, whose listed objects are always complete.
     pub(super) fn is_bucket(&self) -> bool {
         self.folder.is_none()
     }
 
-    /// Why files are not taken at present.
+    /// The reason why files are not read at present.
     pub(super) fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
     }
 
     /// Lists all files. Folders are watched before they are read, so that no file is missed in
-    /// between. Those that lack what is mounted there count as unread.
+    /// between. Subfolders that lack their mounted file systems count as unread.
     ///
     /// # Errors
-    /// A clause that says why the folder cannot be listed.
+    /// The reason why the folder cannot be listed.
     pub(super) fn list(&mut self) -> Result<Listing, String> {
         let Some(folder) = &self.folder else {
             return self.files.list_inbox().map_err(|error| error.to_string());
         };
-        let root = match SourceRoot::look(&folder.root) {
+        let root = match SourceRoot::probe(&folder.root) {
             Ok(root) => root,
-            Err(why) => {
+            Err(reason) => {
                 self.root = None;
                 self.events = FsEvents::none();
-                return Err(why);
+                return Err(reason);
             }
         };
         if self.root.as_ref() != Some(&root) {
             self.events = FsEvents::begin(&root.path);
         }
         self.log_changes(&root);
-        let (notices, path) = (&mut self.events, root.path.clone());
+        let (events, path) = (&mut self.events, root.path.clone());
         self.root = Some(root);
         let listing = self
             .files
-            .list_visiting(&mut |below, id| notices.cover(path.join(below), id));
+            .list_visiting(&mut |below, id| events.cover(path.join(below), id));
         let mut listing = listing.map_err(|error| error.to_string())?;
         listing
             .unread
@@ -109,61 +108,69 @@ impl WatchedFolder {
         Ok(listing)
     }
 
-    /// Logs that another folder lies under the path than was listed last, and which file systems
-    /// below it came or went.
+    /// Logs that the path refers to another folder than at the last listing, and which file systems
+    /// below it were mounted or unmounted.
     fn log_changes(&mut self, root: &SourceRoot) {
-        let (stage, path) = (&self.stage, root.path.display());
+        let (stage, path) = (self.stage.as_str(), |name: &str| root.path.join(name));
         if self.last_listed.as_ref().is_some_and(|last| last != root) {
             tracing::warn!(
-                "{stage}: the watched path leads to another folder than before (`{path}`), which is watched now"
+                stage,
+                path = %root.path.display(),
+                "the watched path refers to another folder than before, which is watched now"
             );
         }
         let unmounted = self.record.missing_below(root);
         for name in unmounted.difference(&self.unmounted) {
             tracing::warn!(
-                "{stage}: nothing is mounted at `{path}/{name}` any more; files that were taken from it stay known"
+                stage,
+                path = %path(name).display(),
+                "a file system is not mounted any more; its files stay known"
             );
         }
         for name in self.unmounted.difference(&unmounted) {
-            tracing::info!("{stage}: a file system is mounted at `{path}/{name}` again");
+            tracing::info!(
+                stage,
+                path = %path(name).display(),
+                "a file system is mounted again"
+            );
         }
         self.unmounted = unmounted;
         self.last_listed = Some(root.clone());
     }
 
-    /// Whether the listing may be acted upon, given how many files are expected and whether one
-    /// that is known was seen: clears the trouble and records the folder, or keeps the reason why
-    /// not.
+    /// Whether the listing may be processed, given the number of expected files and whether a known
+    /// file is present. If so, clears the trouble and records the folder; else stores the reason.
     ///
     /// # Errors
-    /// When the record cannot be written.
+    /// If the record cannot be written.
     pub(super) fn accept(
         &mut self,
         listing: &Listing,
         expected: usize,
-        sees_known: bool,
+        has_known: bool,
     ) -> Result<bool, StageError> {
         let missing = self
             .root
             .as_ref()
             .and_then(|root| self.record.missing(root))
-            .filter(|_| !sees_known);
+            .filter(|_| !has_known);
         let emptied = || {
-            // A bucket is not a disk: a prefix whose objects were removed is empty.
+            // A bucket cannot be unmounted: a prefix whose objects were removed is empty.
             let is_emptied = listing.files.is_empty() && expected > 0 && !self.is_bucket();
             let location = &listing.root;
             is_emptied.then(|| {
                 format!(
-                    "`{location}` holds no file, and held {expected}: its disk may not be mounted"
+                    "`{location}` is empty; expected {expected} known files; its disk may not be \
+                     mounted"
                 )
             })
         };
-        if let Some(why) = missing.or_else(emptied) {
-            self.wait(why);
+        if let Some(reason) = missing.or_else(emptied) {
+            self.wait(reason);
             return Ok(false);
         }
         if self.trouble.take().is_some() {
-            tracing::info!("{}: the folder is there again", self.stage);
+            tracing::info!(stage = %self.stage, "the watched folder is available again");
         }
         if let Some(root) = &self.root {
             self.record
@@ -172,39 +179,40 @@ impl WatchedFolder {
         Ok(true)
     }
 
-    /// Files are not taken until the folder is there.
-    pub(super) fn wait(&mut self, why: String) {
-        if self.trouble.as_ref() != Some(&why) {
+    /// Stops reading files until the folder is available.
+    pub(super) fn wait(&mut self, reason: String) {
+        if self.trouble.as_ref() != Some(&reason) {
             tracing::warn!(
-                "{}: {why}; it is waited for, and files that were taken from it stay known",
-                self.stage
+                stage = %self.stage,
+                %reason,
+                "waiting for the watched folder, whose files stay known"
             );
         }
-        self.trouble = Some(why);
+        self.trouble = Some(reason);
     }
 
-    /// Whether another folder lies under the path than was listed, or file systems below it came or
-    /// went. It costs a look at the folder and at each mount point.
+    /// Whether the path refers to another folder than at the last listing, or file systems below it
+    /// were mounted or unmounted. Costs one `stat` of the folder and of each mount point.
     pub(super) fn has_changed(&mut self) -> bool {
         let Some(folder) = &self.folder else {
             return false;
         };
-        match SourceRoot::look(&folder.root) {
+        match SourceRoot::probe(&folder.root) {
             Ok(root) if self.root.as_ref() == Some(&root) => {
-                let waits = self.trouble.is_some() && self.record.missing(&root).is_none();
-                waits || self.record.missing_below(&root) != self.unmounted
+                let is_available = self.trouble.is_some() && self.record.missing(&root).is_none();
+                is_available || self.record.missing_below(&root) != self.unmounted
             }
             Ok(_) => true,
-            Err(why) => {
+            Err(reason) => {
                 self.root = None;
                 self.events = FsEvents::none();
-                self.wait(why);
+                self.wait(reason);
                 false
             }
         }
     }
 
-    /// The system reported that the watched folder itself was moved or removed.
+    /// Whether `path`, which the system reported as moved or removed, is the watched folder itself.
     pub(super) fn is_lost(&mut self, path: &Path) -> bool {
         let is_root = self.root.as_ref().is_some_and(|root| root.path == path);
         if is_root {
@@ -223,18 +231,18 @@ impl WatchedFolder {
         Some(self.root.as_ref()?.path.join(below))
     }
 
-    /// Lists what lies at or below a path that is relative to the folder; folders are watched
-    /// before they are read. `None` where nothing can be read there.
+    /// Lists the files at or below a path relative to the folder. Folders are watched before they
+    /// are read. `None` if the path cannot be read.
     pub(super) fn scan(&mut self, below: &Path) -> Option<Listing> {
         let (folder, root) = (self.folder.as_ref()?, self.root.as_ref()?);
-        let (notices, path) = (&mut self.events, &root.path);
+        let (events, path) = (&mut self.events, &root.path);
         folder
-            .scan(below, &mut |below, id| notices.cover(path.join(below), id))
+            .scan(below, &mut |below, id| events.cover(path.join(below), id))
             .ok()
     }
 
-    /// Whether a file, by its name and its path relative to the folder, is gone, while the folder
-    /// that held it is there.
+    /// Whether a file, given by name and by path relative to the folder, does not exist while its
+    /// parent folder does.
     pub(super) fn lacks_file(&self, name: &str, below: &Path) -> bool {
         let holds_parent =
             |root: &SourceRoot| root.path.join(below).parent().is_some_and(Path::is_dir);
@@ -243,8 +251,8 @@ impl WatchedFolder {
             && self.lacks(name, below)
     }
 
-    /// Whether what a path, relative to the folder, leads to is gone, rather than hidden by a file
-    /// system that came or went.
+    /// Whether a file or folder, given by name and by path relative to the folder, does not exist,
+    /// rather than being hidden by a mounted or unmounted file system.
     pub(super) fn lacks(&self, name: &str, below: &Path) -> bool {
         let Some(root) = &self.root else { return false };
         let is_absent = |path: &Path| {
@@ -253,7 +261,7 @@ impl WatchedFolder {
         };
         self.folder
             .as_ref()
-            .is_some_and(|folder| SourceRoot::look(&folder.root).as_ref() == Ok(root))
+            .is_some_and(|folder| SourceRoot::probe(&folder.root).as_ref() == Ok(root))
             && is_absent(&root.path.join(below))
             && !self
                 .record

@@ -1,5 +1,5 @@
-//! What is known of earlier starts: how each ended, which rows were on their way, and what that
-//! says about a row.
+//! The crash state of a pipeline: how earlier starts ended, which rows were in flight, and which
+//! rows are quarantined.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,51 +10,53 @@ use serde::{Deserialize, Serialize};
 
 use crate::system::OomKills;
 
-/// Starts that came to nothing before the suspects run one by one.
+/// Starts without progress after which the suspected rows are processed one at a time.
 pub(super) const STARTS: u32 = 2;
-/// The kernel killed a process of the machine for lack of memory so many times while the same row
-/// ran alone: it is taken for the row's doing. One abort is enough.
+/// Kills for lack of memory after which a row that was processed alone is quarantined. The kernel's
+/// counter is of all processes of the machine, so one kill is not enough. One abort is enough.
 pub(super) const MEMORY_KILLS: u32 = 3;
-/// A process that is killed otherwise may have been killed for any reason, such as a probe that has
-/// no patience. So many kills while the same row ran alone are taken for its doing: else it would
-/// hold up all others for ever.
+/// Other kills after which a row that was processed alone is quarantined. Such a kill can have any
+/// cause, such as a probe with a short timeout. Without this limit, a row that causes kills would
+/// block all others forever.
 pub(super) const OTHER_KILLS: u32 = 20;
 
-/// The notes, as they lie on the disk.
+/// The crash state as stored in `attempts/notes.json`.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct CrashState {
-    /// Starts in a row that ended without a word and without progress.
+    /// The number of consecutive starts that crashed without progress.
     pub(super) starts: u32,
-    /// Source rows that the sinks had at the last start.
+    /// The number of source rows that the sinks had committed at the last start.
     pub(super) done: u64,
-    /// Rows that were being worked on when the process ended: split, first row, end.
+    /// Rows that were in flight when the process crashed: split, first row, end.
     pub(super) suspects: Vec<(u64, u64, u64)>,
-    /// How often the process was killed while a row ran alone, for no reason that is known: split,
-    /// row, times.
+    /// The number of kills of unknown cause while a row was processed alone: split, row, kills.
     pub(super) kills: Vec<(u64, u64, u32)>,
-    /// The same, for lack of memory.
+    /// The number of kills for lack of memory while a row was processed alone: split, row, kills.
     #[serde(default)]
     pub(super) memory_kills: Vec<(u64, u64, u32)>,
-    /// Rows that took the process down: split, row.
-    pub(super) condemned: Vec<(u64, u64)>,
-    /// Those of them that took more memory than there is.
+    /// Rows that crash the process and are rejected: split, row.
+    #[serde(rename = "condemned")]
+    pub(super) quarantined: Vec<(u64, u64)>,
+    /// The quarantined rows that need more memory than is available.
     #[serde(default)]
     pub(super) too_large: Vec<(u64, u64)>,
-    /// What the kernel had counted when the last start began.
+    /// The kernel's count of kills for lack of memory at the last start.
     #[serde(default)]
     pub(super) kernel: Option<OomKills>,
 }
 
-/// How a start ended without a word, as far as that is known.
+/// How a start crashed, as far as the cause can be determined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RunEnd {
-    /// It aborted: a native library, most often.
+    /// The process aborted, most often in a native library.
     Aborted,
-    /// It was killed, and the kernel killed a process for lack of memory meanwhile.
+    /// The process was killed, and the kernel has killed a process for lack of memory since the
+    /// start.
     OutOfMemory,
-    /// It was killed, and the kernel killed none for lack of memory.
+    /// The process was killed, and the kernel has killed none for lack of memory since the start.
     Killed,
-    /// The machine was started anew, it is another machine, or the kernel does not tell.
+    /// The process was killed, and the machine was restarted, is another machine, or has no such
+    /// count.
     Unknown,
 }
 
@@ -76,31 +78,34 @@ impl RunEnd {
 impl fmt::Display for RunEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Aborted => "it aborted, as a native library does",
+            Self::Aborted => "the process aborted, most likely in a native library",
             Self::OutOfMemory => {
-                "it was killed, and the kernel killed a process for lack of memory meanwhile: lower `limits.memory`, or allow the container more"
+                "the process was killed, and the kernel has killed a process for lack of memory \
+                 since the start; lower `limits.memory`, or raise the memory limit of the container"
             }
             Self::Killed => {
-                "it was killed from outside, and not for lack of memory: look for a probe or a time limit that is too short"
+                "the process was killed from outside, and not for lack of memory; check for a \
+                 probe or a time limit that is too short"
             }
-            Self::Unknown => "it was killed, or the machine was started anew",
+            Self::Unknown => "the process was killed, or the machine was restarted",
         })
     }
 }
 
 impl CrashState {
-    /// What the last start left behind in `folder`, put together with what was known before it, and
-    /// how it ended where it did so without a word. `done`: source rows that the sinks have now;
-    /// `kernel`: what the kernel has counted by now.
+    /// Loads the crash state from `folder`, updates it by the files that the last start left there,
+    /// and returns it with the cause if that start crashed. `done` is the number of source rows
+    /// that the sinks have committed, `kernel` the kernel's present count of kills for lack of
+    /// memory.
     pub(super) fn load(
         folder: &Path,
         done: u64,
         kernel: Option<OomKills>,
     ) -> (Self, Option<RunEnd>) {
-        let notes = fs::read(folder.join("notes.json")).ok();
-        // Damaged notes are as good as none: they only help to find a culprit.
-        let notes: Option<Self> = notes.and_then(|text| serde_json::from_slice(&text).ok());
-        let Some(mut notes) = notes else {
+        let state = fs::read(folder.join("notes.json")).ok();
+        // A damaged file is treated as absent: it only helps to isolate a poison record.
+        let state: Option<Self> = state.and_then(|text| serde_json::from_slice(&text).ok());
+        let Some(mut state) = state else {
             return (
                 Self {
                     done,
@@ -112,15 +117,15 @@ impl CrashState {
         };
         if !folder.join("in-flight").exists() {
             let Self {
-                condemned,
+                quarantined,
                 too_large,
                 ..
-            } = notes;
+            } = state;
             return (
                 Self {
                     done,
                     kernel,
-                    condemned,
+                    quarantined,
                     too_large,
                     ..Self::default()
                 },
@@ -131,43 +136,43 @@ impl CrashState {
         let alone = ranges(&folder.join("alone"))
             .first()
             .map(|&(split, row, _)| (split, row));
-        let ending = RunEnd::of(folder, notes.kernel.as_ref(), kernel.as_ref());
-        if done > notes.done {
+        let run_end = RunEnd::of(folder, state.kernel.as_ref(), kernel.as_ref());
+        if done > state.done {
             (
-                notes.starts,
-                notes.suspects,
-                notes.kills,
-                notes.memory_kills,
+                state.starts,
+                state.suspects,
+                state.kills,
+                state.memory_kills,
             ) = Default::default();
         }
-        notes.starts += 1;
-        notes.done = done;
-        notes.kernel = kernel;
-        notes.suspects.extend(in_flight);
-        notes.suspects.sort_unstable();
-        notes.suspects.dedup();
+        state.starts += 1;
+        state.done = done;
+        state.kernel = kernel;
+        state.suspects.extend(in_flight);
+        state.suspects.sort_unstable();
+        state.suspects.dedup();
         if let Some(row) = alone {
-            notes.ended_alone(row, ending);
+            state.crashed_on(row, run_end);
         }
-        (notes, Some(ending))
+        (state, Some(run_end))
     }
 
-    /// The process ended while this row was the only one on its way.
-    fn ended_alone(&mut self, row: (u64, u64), ending: RunEnd) {
-        let is_culprit = match ending {
+    /// Records that the process crashed while this row was processed alone.
+    fn crashed_on(&mut self, row: (u64, u64), run_end: RunEnd) {
+        let is_poison = match run_end {
             RunEnd::Aborted => true,
             RunEnd::OutOfMemory => count(&mut self.memory_kills, row) >= MEMORY_KILLS,
             RunEnd::Killed | RunEnd::Unknown => count(&mut self.kills, row) >= OTHER_KILLS,
         };
-        if is_culprit {
-            self.condemned.push(row);
+        if is_poison {
+            self.quarantined.push(row);
             self.too_large
-                .extend((ending == RunEnd::OutOfMemory).then_some(row));
+                .extend((run_end == RunEnd::OutOfMemory).then_some(row));
         }
     }
 }
 
-/// Counts one more kill of a row; returns how many there were.
+/// Increments the number of kills of a row and returns it.
 fn count(kills: &mut Vec<(u64, u64, u32)>, (split, row): (u64, u64)) -> u32 {
     let mut all: BTreeMap<(u64, u64), u32> =
         kills.iter().map(|&(s, r, times)| ((s, r), times)).collect();
@@ -181,7 +186,7 @@ fn count(kills: &mut Vec<(u64, u64, u32)>, (split, row): (u64, u64)) -> u32 {
     counted
 }
 
-/// The ranges that a file notes: split, first row, end.
+/// Reads the row ranges of a file: split, first row, end.
 fn ranges(path: &Path) -> Vec<(u64, u64, u64)> {
     let text = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

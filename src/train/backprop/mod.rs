@@ -1,9 +1,9 @@
-//! The loss of a network over a batch and its gradients by the weights, over buffers that stay from
-//! batch to batch.
+//! Backpropagation: the loss of a network over a batch and its gradients by the weights, with
+//! buffers that are reused for each batch.
 //!
-//! Each thread takes a part of the batch through all layers and back, so that threads wait for each
-//! other three times a step rather than at each layer. Sums over parts are taken in the order of
-//! the parts.
+//! Each thread processes one shard of the batch through all layers and back, so that threads wait
+//! for each other three times per step instead of at each layer. Sums over shards are computed in
+//! the order of the shards.
 
 mod shard;
 
@@ -19,28 +19,28 @@ use super::sequential::LayerSpec;
 use super::sparsity_penalty::{self, CodeGradients};
 use crate::model::Loss;
 
-/// Multiplications that are worth another thread: some ten microseconds of work, several times what
-/// it takes to wake one.
-const WORTH_A_THREAD: usize = 1 << 20;
+/// Number of multiplications from which another thread is worthwhile: some ten microseconds of
+/// work, several times the cost of waking a thread.
+const MULTIPLICATIONS_PER_THREAD: usize = 1 << 20;
 
-/// A network, and what it remembers of the present batch.
+/// A network and its buffers for the current batch.
 pub struct Backprop {
     encoder: Vec<LayerSpec>,
     decoder: Vec<LayerSpec>,
     loss: Loss,
     sparsity: Option<Sparsity>,
-    /// The layers for records of the shape beside them.
+    /// The layers for records of the stored shape.
     plan: Option<(Vec<usize>, LayerPlan)>,
     /// The weights of the convolutions, in the order in which they are multiplied.
     kernels: Vec<Vec<f32>>,
     shards: Vec<BatchShard>,
-    /// Multiplications that are worth another thread.
-    pub(super) worth_a_thread: usize,
+    /// Number of multiplications from which another thread is worthwhile.
+    pub(super) multiplications_per_thread: usize,
 }
 
 impl Backprop {
-    /// The network of two chains of steps, one after the other; the penalty is on what the first
-    /// gives.
+    /// Creates the network of two chains of steps, one after the other; the penalty applies to the
+    /// output of the first chain.
     pub fn new(
         encoder: Vec<LayerSpec>,
         decoder: Vec<LayerSpec>,
@@ -56,15 +56,15 @@ impl Backprop {
             plan: None,
             kernels,
             shards,
-            worth_a_thread: WORTH_A_THREAD,
+            multiplications_per_thread: MULTIPLICATIONS_PER_THREAD,
         }
     }
 
-    /// The mean loss over a batch, without the penalty. `weights` are the parameters of both
-    /// chains, in order.
+    /// Returns the mean loss over a batch, without the penalty. `weights` are the parameters of
+    /// both chains, in order.
     ///
     /// # Errors
-    /// When the network cannot take records of this shape.
+    /// When the network cannot process records of this shape.
     pub fn loss_of(&mut self, weights: &[Vec<f32>], batch: &TrainingBatch) -> Result<f32, String> {
         let plan = self.planned(&batch.shape)?;
         let loss = self.losses(&plan, weights, batch);
@@ -72,10 +72,11 @@ impl Backprop {
         Ok(loss)
     }
 
-    /// The mean loss over a batch with the penalty, and its gradients by the weights.
+    /// Returns the mean loss over a batch with the penalty; writes its gradients by the weights to
+    /// `gradients`.
     ///
     /// # Errors
-    /// When the network cannot take records of this shape.
+    /// When the network cannot process records of this shape.
     pub fn loss_and_gradients(
         &mut self,
         weights: &[Vec<f32>],
@@ -89,16 +90,16 @@ impl Backprop {
         let kernels = &self.kernels;
         self.shards
             .par_iter_mut()
-            .for_each(|part| part.backward(&plan, code, weights, kernels, batch));
+            .for_each(|shard| shard.backward(&plan, code, weights, kernels, batch));
         self.collect(&plan, batch, gradients);
         self.plan = Some((batch.shape.clone(), plan));
         Ok(loss + penalty)
     }
 
-    /// What the network gives for a batch, record after record.
+    /// Returns the output of the network for a batch, record after record.
     ///
     /// # Errors
-    /// When the network cannot take records of this shape.
+    /// When the network cannot process records of this shape.
     #[cfg(test)]
     pub fn output(
         &mut self,
@@ -109,12 +110,13 @@ impl Backprop {
         Ok(self
             .shards
             .iter()
-            .flat_map(|part| part.output(batch))
+            .flat_map(|shard| shard.output(batch))
             .copied()
             .collect())
     }
 
-    /// The layers for records of a shape; those of the batch before, where it had the same shape.
+    /// Returns the layers for records of a shape. The plan of the previous batch is reused if it
+    /// has the same shape.
     fn planned(&mut self, shape: &[usize]) -> Result<LayerPlan, String> {
         match self.plan.take() {
             Some((known, plan)) if known == shape => Ok(plan),
@@ -123,12 +125,14 @@ impl Backprop {
     }
 
     fn losses(&mut self, plan: &LayerPlan, weights: &[Vec<f32>], batch: &TrainingBatch) -> f32 {
-        let worth = (batch.records * plan.multiplications / self.worth_a_thread).min(batch.records);
-        let threads = worth.clamp(1, rayon::current_num_threads());
+        let useful_threads = (batch.records * plan.multiplications
+            / self.multiplications_per_thread)
+            .min(batch.records);
+        let threads = useful_threads.clamp(1, rayon::current_num_threads());
         let size = batch.records.div_ceil(threads);
         self.shards.resize_with(threads, BatchShard::default);
-        for (part, place) in self.shards.iter_mut().zip(0..) {
-            part.take((place * size).min(batch.records)..((place + 1) * size).min(batch.records));
+        for (shard, place) in self.shards.iter_mut().zip(0..) {
+            shard.take((place * size).min(batch.records)..((place + 1) * size).min(batch.records));
         }
         let mut met = 0;
         for layer in &plan.layers {
@@ -149,15 +153,15 @@ impl Backprop {
             met += 1;
         }
         let (kernels, loss) = (&self.kernels, self.loss);
-        self.shards.par_iter_mut().for_each(|part| {
-            part.forward(plan, weights, kernels, batch);
-            part.lose(loss, batch);
+        self.shards.par_iter_mut().for_each(|shard| {
+            shard.forward(plan, weights, kernels, batch);
+            shard.compute_loss(loss, batch);
         });
-        let sum: f64 = self.shards.iter().map(|part| part.loss).sum();
+        let sum: f64 = self.shards.iter().map(|shard| shard.loss).sum();
         (sum / batch.target.len().max(1) as f64) as f32
     }
 
-    /// The penalty on the code; its gradient is kept beside the codes, where
+    /// Returns the penalty on the code. Stores its gradient next to the codes, where
     /// [`BatchShard::backward`] adds it.
     fn penalize(&mut self, plan: &LayerPlan) -> f32 {
         let Some(sparsity) = self.sparsity else {
@@ -169,13 +173,13 @@ impl Backprop {
         let mut codes: Vec<CodeGradients<'_>> = self
             .shards
             .iter_mut()
-            .map(|part| part.codes(code))
+            .map(|shard| shard.codes(code))
             .collect();
         sparsity_penalty::penalty(&sparsity, plan.layers[code].width, &mut codes)
     }
 
-    /// Adds up the gradients by the weights. Threads share out the rows of dense layers, and the
-    /// convolutions.
+    /// Sums the gradients by the weights. The rows of dense layers and the convolutions are
+    /// distributed over the threads.
     fn collect(&self, plan: &LayerPlan, batch: &TrainingBatch, gradients: &mut [Vec<f32>]) {
         let threads = self.shards.len();
         let share = |rows: usize| {
@@ -205,10 +209,10 @@ impl Backprop {
                 let [weight, bias] = of_layer else { break };
                 if let Some((number, convolution)) = convolution {
                     scope.spawn(move |_| {
-                        let parts = self.shards.iter().map(|part| &part.sums[number]);
-                        let sum = added(parts.clone().map(|sums| &sums.weight));
+                        let shards_of_layer = self.shards.iter().map(|shard| &shard.sums[number]);
+                        let sum = sum_lists(shards_of_layer.clone().map(|sums| &sums.weight));
                         convolution.order().inverse().apply(&sum, weight);
-                        bias.copy_from_slice(&added(parts.map(|sums| &sums.bias)));
+                        bias.copy_from_slice(&sum_lists(shards_of_layer.map(|sums| &sums.bias)));
                     });
                     continue;
                 }
@@ -217,15 +221,15 @@ impl Backprop {
                 for (number, block) in weight.chunks_mut(rows * outputs).enumerate() {
                     let columns = number * rows..number * rows + block.len() / outputs;
                     scope.spawn(move |_| {
-                        for (part, before) in self.shards.iter().zip(before()) {
+                        for (shard, accumulate) in self.shards.iter().zip(accumulate_modes()) {
                             let input =
-                                Matrix::new(part.input(place, batch), part.records(), inputs);
-                            let slope = Matrix::new(part.slope(place), part.records(), outputs);
+                                Matrix::new(shard.input(place, batch), shard.records(), inputs);
+                            let slope = Matrix::new(shard.slope(place), shard.records(), outputs);
                             multiply(
                                 input.columns(columns.clone()).transposed(),
                                 slope,
                                 block,
-                                before,
+                                accumulate,
                             );
                         }
                     });
@@ -233,14 +237,14 @@ impl Backprop {
                 bias.fill(0.0);
                 self.shards
                     .iter()
-                    .for_each(|part| elementwise::add_rows(part.slope(place), bias));
+                    .for_each(|shard| elementwise::add_rows(shard.slope(place), bias));
             }
         });
     }
 }
 
-/// The sum of lists of numbers, in their order.
-fn added<'a>(mut lists: impl Iterator<Item = &'a Vec<f32>>) -> Vec<f32> {
+/// Returns the sum of lists of numbers, in their order.
+fn sum_lists<'a>(mut lists: impl Iterator<Item = &'a Vec<f32>>) -> Vec<f32> {
     let mut sum = lists.next().cloned().unwrap_or_default();
     lists.for_each(|list| {
         sum.iter_mut()
@@ -250,7 +254,7 @@ fn added<'a>(mut lists: impl Iterator<Item = &'a Vec<f32>>) -> Vec<f32> {
     sum
 }
 
-/// The first product takes the place of what was there, the others are added.
-fn before() -> impl Iterator<Item = Accumulate> {
+/// The first product replaces the values in the buffer and the following products are added.
+fn accumulate_modes() -> impl Iterator<Item = Accumulate> {
     std::iter::once(Accumulate::Replace).chain(std::iter::repeat(Accumulate::Add))
 }

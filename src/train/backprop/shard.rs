@@ -1,4 +1,4 @@
-//! Some records of a batch on their way through a network and back, on one thread.
+//! A shard of a batch: its forward and backward pass through a network, on one thread.
 
 use std::ops::Range;
 
@@ -10,26 +10,26 @@ use crate::train::layers::{ConvolutionGradients, Layer, LayerKind, LayerPlan};
 use crate::train::sequential::Activation;
 use crate::train::sparsity_penalty::CodeGradients;
 
-/// Some records of a batch; numbers are `[records, values]`.
+/// A shard of a batch. Values are `[records, values]`.
 #[derive(Default)]
 pub struct BatchShard {
     records: Range<usize>,
-    /// What each layer gave.
+    /// The output of each layer.
     outputs: Vec<Vec<f32>>,
-    /// The gradient by what each dense layer gave.
+    /// The gradient by the output of each dense layer.
     slopes: Vec<Vec<f32>>,
-    /// The gradient by what the present layer gave, on its way back.
+    /// The gradient by the output of the current layer in the backward pass.
     gradient: Vec<f32>,
-    /// Room for the gradient by what it was given.
+    /// Buffer for the gradient by the input of the current layer.
     next: Vec<f32>,
-    /// Gradients by values that were kept, which wait for the layers between: the number of layers
-    /// before, the values.
-    waiting: Vec<(usize, Vec<f32>)>,
-    /// Buffers of gradients that waited.
+    /// Gradients by stored values, until the layers in between are done: the number of layers
+    /// before the value, and the gradient.
+    pending_gradients: Vec<(usize, Vec<f32>)>,
+    /// Unused buffers of such gradients.
     spare: Vec<Vec<f32>>,
-    /// Of each convolution the gradients by its parameters.
+    /// The gradients of each convolution by its parameters.
     pub sums: Vec<ConvolutionGradients>,
-    /// Room for windows.
+    /// Buffer for windows.
     windows: Vec<f32>,
     /// The sum of the losses of all values.
     pub loss: f64,
@@ -38,17 +38,17 @@ pub struct BatchShard {
 }
 
 impl BatchShard {
-    /// Takes other records.
+    /// Assigns other records to this shard.
     pub fn take(&mut self, records: Range<usize>) {
         self.records = records;
     }
 
-    /// How many records.
+    /// Returns the number of records.
     pub fn records(&self) -> usize {
         self.records.len()
     }
 
-    /// What layer number `place` was given.
+    /// Returns the input of layer number `place`.
     pub fn input<'a>(&'a self, place: usize, batch: &'a TrainingBatch) -> &'a [f32] {
         match place.checked_sub(1) {
             Some(before) => &self.outputs[before],
@@ -56,17 +56,18 @@ impl BatchShard {
         }
     }
 
-    /// What the network gave.
+    /// Returns the output of the network.
     pub fn output<'a>(&'a self, batch: &'a TrainingBatch) -> &'a [f32] {
         self.input(self.outputs.len(), batch)
     }
 
-    /// The gradient by what dense layer number `place` gave.
+    /// Returns the gradient by the output of dense layer number `place`.
     pub fn slope(&self, place: usize) -> &[f32] {
         &self.slopes[place]
     }
 
-    /// What layer number `place` gave, with room for the gradient of the penalty by it.
+    /// Returns the output of layer number `place` and the buffer for the gradient of the penalty by
+    /// it.
     pub fn codes(&mut self, place: usize) -> CodeGradients<'_> {
         CodeGradients {
             values: &self.outputs[place],
@@ -74,14 +75,14 @@ impl BatchShard {
         }
     }
 
-    /// The part of a batch's values.
+    /// Returns the values of this shard among the values of a batch.
     fn of<'a>(&self, values: &'a [f32], batch: &TrainingBatch) -> &'a [f32] {
         let width = values.len() / batch.records.max(1);
         &values[self.records.start * width..self.records.end * width]
     }
 
-    /// Runs all layers. `weights` are the network's, `kernels` those of its convolutions as they
-    /// are multiplied.
+    /// Runs all layers. `weights` are the weights of the network, `kernels` those of its
+    /// convolutions in the order of multiplication.
     pub fn forward(
         &mut self,
         plan: &LayerPlan,
@@ -108,7 +109,7 @@ impl BatchShard {
         output: &mut [f32],
     ) {
         let ([weights, kernels], records) = (by, self.records());
-        let mut room = std::mem::take(&mut self.windows);
+        let mut buffer = std::mem::take(&mut self.windows);
         let input = self.input(place, batch);
         match layer.kind {
             LayerKind::Affine { scale, offset } => {
@@ -144,7 +145,7 @@ impl BatchShard {
                     &weights[weight + 1],
                     input,
                     output,
-                    &mut room,
+                    &mut buffer,
                 );
             }
             LayerKind::Rearrange(rearrange) => rearrange.apply(input, output),
@@ -155,11 +156,11 @@ impl BatchShard {
                 sums.for_each(|(sum, (a, b))| *sum = a + b);
             }
         }
-        self.windows = room;
+        self.windows = buffer;
     }
 
-    /// The loss of what came out, and the gradient of the batch's mean by it.
-    pub fn lose(&mut self, loss: Loss, batch: &TrainingBatch) {
+    /// Computes the loss of the output, and the gradient of the batch's mean loss by the output.
+    pub fn compute_loss(&mut self, loss: Loss, batch: &TrainingBatch) {
         let mut gradient = std::mem::take(&mut self.gradient);
         let (output, target) = (self.output(batch), self.of(&batch.target, batch));
         gradient.resize(output.len(), 0.0);
@@ -171,8 +172,8 @@ impl BatchShard {
         self.gradient = gradient;
     }
 
-    /// Carries the gradient back through the layers to the first that learns; `code` layers are
-    /// before the code, if that is penalized.
+    /// Propagates the gradient back through the layers to the first that has parameters; `code` is
+    /// the number of layers before the code if the code is penalized.
     pub fn backward(
         &mut self,
         plan: &LayerPlan,
@@ -186,9 +187,12 @@ impl BatchShard {
             if code == Some(place + 1) {
                 add(&mut self.gradient, &self.penalty);
             }
-            while let Some((_, waited)) = self.waiting.pop_if(|(kept, _)| *kept == place + 1) {
-                add(&mut self.gradient, &waited);
-                self.spare.push(waited);
+            while let Some((_, pending)) = self
+                .pending_gradients
+                .pop_if(|(kept, _)| *kept == place + 1)
+            {
+                add(&mut self.gradient, &pending);
+                self.spare.push(pending);
             }
             if layer.activation != Activation::Linear {
                 let output = &self.outputs[place];
@@ -198,7 +202,7 @@ impl BatchShard {
         }
     }
 
-    /// Turns the gradient by what a layer gave into that by what it was given.
+    /// Converts the gradient by the output of a layer into the gradient by its input.
     fn layer_back(
         &mut self,
         place: usize,
@@ -207,7 +211,8 @@ impl BatchShard {
         by: [&[Vec<f32>]; 2],
         batch: &TrainingBatch,
     ) {
-        let ([weights, kernels], records, wanted) = (by, self.records(), place > first);
+        let ([weights, kernels], records, needs_input_gradient) =
+            (by, self.records(), place > first);
         let mut gradient = std::mem::take(&mut self.gradient);
         let mut next = std::mem::take(&mut self.next);
         let values = self.input(place, batch).len();
@@ -228,7 +233,7 @@ impl BatchShard {
                 inputs,
                 outputs,
             } => {
-                if wanted {
+                if needs_input_gradient {
                     next.resize(values, 0.0);
                     let matrix = Matrix::new(&weights[weight], inputs, outputs).transposed();
                     multiply(
@@ -250,15 +255,15 @@ impl BatchShard {
                     self.sums
                         .resize_with(number + 1, ConvolutionGradients::default);
                 }
-                let (mut sums, mut room) = (
+                let (mut sums, mut buffer) = (
                     std::mem::take(&mut self.sums[number]),
                     std::mem::take(&mut self.windows),
                 );
                 convolution.clear(&mut sums);
-                next.resize(if wanted { values } else { 0 }, 0.0);
+                next.resize(if needs_input_gradient { values } else { 0 }, 0.0);
                 let (input, by_input) = (
                     self.input(place, batch),
-                    wanted.then_some(next.as_mut_slice()),
+                    needs_input_gradient.then_some(next.as_mut_slice()),
                 );
                 convolution.backward(
                     &kernels[number],
@@ -266,9 +271,9 @@ impl BatchShard {
                     &gradient,
                     by_input,
                     &mut sums,
-                    &mut room,
+                    &mut buffer,
                 );
-                (self.sums[number], self.windows) = (sums, room);
+                (self.sums[number], self.windows) = (sums, buffer);
                 std::mem::swap(&mut gradient, &mut next);
             }
             LayerKind::Rearrange(rearrange) => {
@@ -277,9 +282,9 @@ impl BatchShard {
                 std::mem::swap(&mut gradient, &mut next);
             }
             LayerKind::Add { kept } if kept > first => {
-                let mut waits = self.spare.pop().unwrap_or_default();
-                waits.clone_from(&gradient);
-                self.waiting.push((kept, waits));
+                let mut pending = self.spare.pop().unwrap_or_default();
+                pending.clone_from(&gradient);
+                self.pending_gradients.push((kept, pending));
             }
             LayerKind::Add { .. } => {}
         }

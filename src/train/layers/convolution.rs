@@ -1,5 +1,5 @@
-//! Convolutions and transposed ones over images of `[height, width, channels]`, as products of
-//! matrices of windows.
+//! Convolutions and transposed convolutions over images of `[height, width, channels]`, as products
+//! of matrices of windows.
 
 use std::ops::Range;
 
@@ -8,13 +8,13 @@ use super::windows::KernelWindows;
 use crate::train::elementwise::add_rows;
 use crate::train::gemm::{Accumulate, Matrix, multiply};
 
-/// Values of windows that are laid out at a time: 512 KiB stay in the cache of a core.
+/// Number of values of windows that are gathered at a time: 512 KiB stay in the cache of a core.
 const BLOCK: usize = 1 << 17;
 
 /// A convolution for images of one size.
 ///
-/// Both kinds connect an image with a grid of points, one under each window: a convolution makes
-/// points of an image, a transposed one makes an image of points. The weights are
+/// Both kinds connect an image with a grid of points, one for each window: a convolution computes
+/// points from an image, a transposed convolution computes an image from points. The weights are
 /// `[depth, windows.values()]` for both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConvolutionLayer {
@@ -22,21 +22,21 @@ pub struct ConvolutionLayer {
     pub windows: KernelWindows,
     /// Channels of the points.
     pub depth: usize,
-    /// Whether points go in and an image comes out.
+    /// Whether the input is points and the output is an image.
     pub transposed: bool,
 }
 
-/// Gradients by the parameters of a convolution, summed up over some records.
+/// Gradients by the parameters of a convolution, summed over some records.
 #[derive(Debug, Clone, Default)]
 pub struct ConvolutionGradients {
-    /// By the weights, in their order here.
+    /// Gradient by the weights, in the order of the layer.
     pub weight: Vec<f32>,
-    /// By the bias.
+    /// Gradient by the bias.
     pub bias: Vec<f32>,
 }
 
 impl ConvolutionLayer {
-    /// Values of a record that come out.
+    /// Returns the number of output values of a record.
     pub fn outputs(&self) -> usize {
         if self.transposed {
             self.windows.image_values()
@@ -45,7 +45,7 @@ impl ConvolutionLayer {
         }
     }
 
-    /// Multiplications for a record in the forward pass.
+    /// Returns the number of multiplications of the forward pass for one record.
     pub fn multiplications(&self) -> usize {
         self.points() * self.windows.values()
     }
@@ -54,7 +54,7 @@ impl ConvolutionLayer {
         self.windows.count[0] * self.windows.count[1] * self.depth
     }
 
-    /// Channels that come out.
+    /// Returns the number of output channels.
     fn channels_out(&self) -> usize {
         if self.transposed {
             self.windows.channels
@@ -63,8 +63,8 @@ impl ConvolutionLayer {
         }
     }
 
-    /// From a parameter, `[depth, channels, kernel, kernel]`, to the weights here, whose channels
-    /// come last.
+    /// Returns the conversion of a parameter, `[depth, channels, kernel, kernel]`, to the weights
+    /// of this layer, whose channels are last.
     pub fn order(&self) -> Rearrange {
         let KernelWindows {
             channels, kernel, ..
@@ -75,20 +75,20 @@ impl ConvolutionLayer {
         }
     }
 
-    /// Computes `output` from `input`, all of it record after record.
+    /// Computes `output` from `input`; both hold all records, one after the other.
     pub fn forward(
         &self,
         weight: &[f32],
         bias: &[f32],
         input: &[f32],
         output: &mut [f32],
-        room: &mut Vec<f32>,
+        buffer: &mut Vec<f32>,
     ) {
         output
             .chunks_exact_mut(bias.len())
             .for_each(|pixel| pixel.copy_from_slice(bias));
         if self.transposed {
-            self.blocks(input.len(), room, |block| {
+            self.blocks(input.len(), buffer, |block| {
                 let points = self.matrix(&input[block.points.clone()], block.windows);
                 multiply(
                     points,
@@ -99,7 +99,7 @@ impl ConvolutionLayer {
                 self.windows.scatter(block.rows, block.lines, output);
             });
         } else {
-            self.blocks(output.len(), room, |block| {
+            self.blocks(output.len(), buffer, |block| {
                 self.windows.gather(input, block.lines, block.rows);
                 let rows = Matrix::new(block.rows, block.windows, self.windows.values());
                 multiply(
@@ -112,8 +112,8 @@ impl ConvolutionLayer {
         }
     }
 
-    /// Adds the gradients by weights and bias to `sums`, and computes the gradient by the input
-    /// where there is a place for it, from `slope`, the gradient by the output.
+    /// Adds the gradients by weights and bias to `sums`. Computes the gradient by the input from
+    /// `slope`, the gradient by the output, if `by_input` is given.
     pub fn backward(
         &self,
         weight: &[f32],
@@ -121,12 +121,12 @@ impl ConvolutionLayer {
         slope: &[f32],
         mut by_input: Option<&mut [f32]>,
         sums: &mut ConvolutionGradients,
-        room: &mut Vec<f32>,
+        buffer: &mut Vec<f32>,
     ) {
         add_rows(slope, &mut sums.bias);
         let values = self.windows.values();
         if self.transposed {
-            self.blocks(input.len(), room, |block| {
+            self.blocks(input.len(), buffer, |block| {
                 self.windows.gather(slope, block.lines, block.rows);
                 let rows = Matrix::new(block.rows, block.windows, values);
                 let points = self.matrix(&input[block.points.clone()], block.windows);
@@ -146,7 +146,7 @@ impl ConvolutionLayer {
         if let Some(by_input) = &mut by_input {
             by_input.fill(0.0);
         }
-        self.blocks(slope.len(), room, |block| {
+        self.blocks(slope.len(), buffer, |block| {
             self.windows.gather(input, block.lines.clone(), block.rows);
             let points = self.matrix(&slope[block.points], block.windows);
             let rows = Matrix::new(block.rows, block.windows, values);
@@ -163,7 +163,7 @@ impl ConvolutionLayer {
         });
     }
 
-    /// Sums of 0, in the buffers of `sums`.
+    /// Resets `sums` to 0 and reuses its buffers.
     pub fn clear(&self, sums: &mut ConvolutionGradients) {
         for (values, len) in [
             (&mut sums.weight, self.depth * self.windows.values()),
@@ -182,15 +182,15 @@ impl ConvolutionLayer {
         Matrix::new(points, windows, self.depth)
     }
 
-    /// Visits all windows, some lines at a time; `points` is how many values the points of all
-    /// records have.
-    fn blocks(&self, points: usize, room: &mut Vec<f32>, mut visit: impl FnMut(WindowBlock<'_>)) {
+    /// Visits all windows, some lines at a time; `points` is the number of values of the points of
+    /// all records.
+    fn blocks(&self, points: usize, buffer: &mut Vec<f32>, mut visit: impl FnMut(WindowBlock<'_>)) {
         let across = self.windows.count[1];
         let lines = points / (across * self.depth).max(1);
         let line = across * self.windows.values();
         let step = (BLOCK / line.max(1)).clamp(1, lines.max(1));
-        if room.len() < step * line {
-            room.resize(step * line, 0.0);
+        if buffer.len() < step * line {
+            buffer.resize(step * line, 0.0);
         }
         for first in (0..lines).step_by(step) {
             let lines = first..(first + step).min(lines);
@@ -198,21 +198,21 @@ impl ConvolutionLayer {
             visit(WindowBlock {
                 windows: windows.len(),
                 points: windows.start * self.depth..windows.end * self.depth,
-                rows: &mut room[..windows.len() * self.windows.values()],
+                rows: &mut buffer[..windows.len() * self.windows.values()],
                 lines,
             });
         }
     }
 }
 
-/// Some lines of windows.
+/// A block of lines of windows.
 struct WindowBlock<'a> {
     lines: Range<usize>,
-    /// How many windows.
+    /// Number of windows.
     windows: usize,
-    /// Their values in the points.
+    /// The values of the windows in the points.
     points: Range<usize>,
-    /// Room for `[windows, values]`.
+    /// Buffer for `[windows, values]`.
     rows: &'a mut [f32],
 }
 

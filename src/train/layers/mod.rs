@@ -1,4 +1,4 @@
-//! The steps of a network for records of one shape: layers in the order in which they run.
+//! The layers of a network for records of one shape, in the order in which they run.
 
 mod convolution;
 mod rearrange;
@@ -9,18 +9,18 @@ pub use self::rearrange::Rearrange;
 use self::windows::KernelWindows;
 use super::sequential::{self, Activation, LayerSpec, RecordShape};
 
-/// One layer, and the activation that is applied to its output in place.
+/// A layer and the activation that is applied to its output in place.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Layer {
-    /// What is computed.
+    /// The operation of the layer.
     pub kind: LayerKind,
-    /// [`Activation::Linear`] where none follows.
+    /// The activation; [`Activation::Linear`] if there is none.
     pub activation: Activation,
-    /// Values of a record that come out.
+    /// Number of output values of a record.
     pub width: usize,
 }
 
-/// What a layer computes from `[records, values]`.
+/// The operation of a layer on `[records, values]`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum LayerKind {
     /// `x scale + offset`.
@@ -30,31 +30,31 @@ pub enum LayerKind {
         /// Summand.
         offset: f32,
     },
-    /// `x W + b`; W is weight number `weight`, b the one after it.
+    /// `x W + b`; W is weight number `weight` and b is the one after it.
     Dense {
-        /// The number of W.
+        /// The index of W.
         weight: usize,
-        /// Values that go in.
+        /// Number of input values.
         inputs: usize,
-        /// Values that come out.
+        /// Number of output values.
         outputs: usize,
     },
-    /// A convolution of either kind.
+    /// A convolution or a transposed convolution.
     Convolution {
-        /// The number of its weight; its bias is the one after it.
+        /// The index of its weight; its bias is the one after it.
         weight: usize,
-        /// Its number among the convolutions.
+        /// The index of the layer among the convolutions.
         number: usize,
-        /// Its sizes.
+        /// The sizes of the convolution.
         convolution: ConvolutionLayer,
     },
-    /// An activation whose input is needed for its gradient.
+    /// An activation that keeps its input, which its gradient needs.
     Activate(Activation),
-    /// Another order.
+    /// A new order of the values.
     Rearrange(Rearrange),
-    /// Adds what had come out before layer number `kept`.
+    /// Adds the output before layer number `kept`.
     Add {
-        /// How many layers were before.
+        /// Number of layers before the added value.
         kept: usize,
     },
 }
@@ -62,22 +62,22 @@ pub enum LayerKind {
 /// The layers of a network for records of one shape.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerPlan {
-    /// The layers; values of images lie as planes before the first and behind the last.
+    /// The layers. Images are planes before the first layer and after the last.
     pub layers: Vec<Layer>,
-    /// Layers before the code.
+    /// Number of layers before the code.
     pub code: usize,
-    /// The first layer that learns: no gradient is wanted before it.
+    /// Index of the first layer with parameters. The backward pass ends there.
     pub first: usize,
-    /// Multiplications for a record in the forward pass.
+    /// Number of multiplications of the forward pass for one record.
     pub multiplications: usize,
 }
 
 impl LayerPlan {
-    /// The layers of two chains of steps, one after the other, for records of `shape`: one
+    /// Plans the layers of two chains of steps, one after the other, for records of `shape`: one
     /// dimension, or channels, height, width.
     ///
     /// # Errors
-    /// The first step that the shape does not fit.
+    /// Describes the first step that does not accept the shape.
     pub fn new(
         encoder: &[LayerSpec],
         decoder: &[LayerSpec],
@@ -131,13 +131,15 @@ impl LayerPlan {
 struct LayerPlanner {
     layers: Vec<Layer>,
     code: Option<usize>,
-    /// Of a record behind the last layer.
+    /// The shape of a record after the last layer.
     shape: RecordShape,
-    /// Whether images lie as `[height, width, channels]` there, rather than as planes.
+    /// Whether images are stored as `[height, width, channels]` after the last layer, not as
+    /// planes.
     pixels: bool,
-    /// Of each value that is kept: layers before it, whether it lies as pixels, and its shape.
+    /// For each stored value: the number of layers before it, whether it is stored as pixels, and
+    /// its shape.
     kept: Vec<(usize, bool, RecordShape)>,
-    /// Weights and convolutions that were met.
+    /// Numbers of parameters and of convolutions so far.
     met: (usize, usize),
 }
 
@@ -180,7 +182,7 @@ impl LayerPlanner {
             LayerSpec::Unflatten { .. } => self.pixels = false,
             LayerSpec::SpaceToDepth => {
                 self.as_pixels();
-                let (channels, [_, width]) = sides(before);
+                let (channels, [_, width]) = dimensions(before);
                 self.push(
                     LayerKind::Rearrange(Rearrange::Fold {
                         line: width * channels,
@@ -191,7 +193,7 @@ impl LayerPlanner {
             }
             LayerSpec::DepthToSpace => {
                 self.as_pixels();
-                let (channels, [_, width]) = sides(after);
+                let (channels, [_, width]) = dimensions(after);
                 self.push(
                     LayerKind::Rearrange(Rearrange::Unfold {
                         line: width * channels,
@@ -222,8 +224,8 @@ impl LayerPlanner {
         transposed: bool,
     ) {
         self.as_pixels();
-        let (channels, image) = sides(image);
-        let (depth, count) = sides(points);
+        let (channels, image) = dimensions(image);
+        let (depth, count) = dimensions(points);
         let sequential::ConvolutionSpec {
             kernel,
             stride,
@@ -257,7 +259,8 @@ impl LayerPlanner {
         });
     }
 
-    /// An activation changes the last output in place, unless something else needs that as it was.
+    /// Applies an activation to the last output in place, unless its unchanged values are needed
+    /// elsewhere.
     fn activate(&mut self, kind: Activation) {
         let place = self.layers.len();
         let needed = self.code == Some(place) || self.kept.iter().any(|&(kept, ..)| kept == place);
@@ -283,23 +286,23 @@ impl LayerPlanner {
         });
     }
 
-    /// The number of the next weight, which a bias follows.
+    /// Returns the index of the next weight, which is followed by its bias.
     fn weight(&mut self) -> usize {
         self.met.0 += 2;
         self.met.0 - 2
     }
 
     fn as_pixels(&mut self) {
-        self.lay(true);
+        self.set_pixel_order(true);
     }
 
     fn planes(&mut self) {
-        self.lay(false);
+        self.set_pixel_order(false);
     }
 
-    fn lay(&mut self, pixels: bool) {
-        let (channels, [height, width]) = sides(self.shape);
-        // One channel, or one pixel, lies the same both ways.
+    fn set_pixel_order(&mut self, pixels: bool) {
+        let (channels, [height, width]) = dimensions(self.shape);
+        // With one channel or one pixel, both orders are the same.
         if pixels != self.pixels && channels > 1 && height * width > 1 {
             let to_pixels = Rearrange::ToPixels {
                 channels,
@@ -318,8 +321,8 @@ impl LayerPlanner {
     }
 }
 
-/// Channels, height and width; values without height and width are channels of one pixel.
-fn sides(shape: RecordShape) -> (usize, [usize; 2]) {
+/// Returns channels, height and width; a flat shape counts as channels of one pixel.
+fn dimensions(shape: RecordShape) -> (usize, [usize; 2]) {
     match shape {
         RecordShape::Flat(len) => (len, [1, 1]),
         RecordShape::Planes { channels, size } => {
@@ -347,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn images_are_rearranged_only_where_a_layer_needs_it() {
+    fn images_are_rearranged_only_if_a_layer_needs_it() {
         let relu = LayerSpec::Activate(Activation::Relu);
         let plan = LayerPlan::new(
             &[
@@ -398,7 +401,7 @@ mod tests {
             (Activation::Relu, 1, 4)
         );
         assert_eq!(plan.multiplications, 2 * 16 * 9 * 9);
-        // Dense layers, and images of one channel, need none.
+        // Dense layers and images of one channel do not need a rearrangement.
         let dense = LayerSpec::Dense {
             inputs: 48,
             outputs: 2,
@@ -429,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn an_activation_leaves_values_that_are_needed() {
+    fn activation_in_place_preserves_needed_values() {
         let dense = LayerSpec::Dense {
             inputs: 2,
             outputs: 2,
@@ -453,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shape_that_does_not_fit_is_named_with_its_step() {
+    fn mismatched_shape_is_reported_with_its_step() {
         let found = LayerPlan::new(&[LayerSpec::SpaceToDepth], &[], &[3, 5, 4]).unwrap_err();
         assert_eq!(
             found,

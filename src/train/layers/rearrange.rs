@@ -1,6 +1,6 @@
-//! Layers that move the values of a record and change none: between planes and pixels, and folds.
+//! Layers that reorder the values of a record: between planes and pixels, and space to depth.
 
-/// A new order for the values of each record.
+/// A reordering of the values of each record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rearrange {
     /// `[channels, pixels] -> [pixels, channels]`.
@@ -19,25 +19,25 @@ pub enum Rearrange {
     },
     /// `[height, width, channels] -> [height / 2, width / 2, 2 * 2 * channels]`: space to depth.
     Fold {
-        /// Values of a line of pixels; the number of lines is even, whatever it is.
+        /// Number of values of a line of pixels. The number of lines is even.
         line: usize,
         /// Channels of a pixel.
         channels: usize,
     },
     /// The inverse of [`Rearrange::Fold`]; `line` and `channels` are those of the larger image.
     Unfold {
-        /// Values of a line of pixels.
+        /// Number of values of a line of pixels.
         line: usize,
         /// Channels of a pixel.
         channels: usize,
     },
 }
 
-/// Pixels that are moved before the next channel, so that they stay in the cache.
+/// Number of pixels that are moved before the next channel, so that they stay in the cache.
 const TILE: usize = 64;
 
 impl Rearrange {
-    /// What undoes it.
+    /// Returns the inverse.
     pub fn inverse(self) -> Self {
         match self {
             Self::ToPixels { channels, pixels } => Self::ToPlanes { channels, pixels },
@@ -47,7 +47,7 @@ impl Rearrange {
         }
     }
 
-    /// Writes the records in `from` to `to`.
+    /// Writes the records in `from` to `to` in the new order.
     pub fn apply(self, from: &[f32], to: &mut [f32]) {
         match self {
             Self::ToPixels { channels, pixels } => transpose(from, to, channels, pixels),
@@ -86,7 +86,7 @@ impl Rearrange {
     }
 }
 
-/// Each `[rows, columns]` in `from` becomes `[columns, rows]` in `to`.
+/// Transposes each `[rows, columns]` in `from` to `[columns, rows]` in `to`.
 fn transpose(from: &[f32], to: &mut [f32], rows: usize, columns: usize) {
     let len = (rows * columns).max(1);
     for (from, to) in from.chunks_exact(len).zip(to.chunks_exact_mut(len)) {
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn planes_become_pixels_record_by_record() {
+    fn planes_become_pixels_in_each_record() {
         let from = [
             1.0, 2.0, 3.0, 10.0, 20.0, 30.0, 4.0, 5.0, 6.0, 40.0, 50.0, 60.0,
         ];
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fold_puts_each_square_into_one_pixel() {
+    fn fold_puts_each_square_into_one_pixel() {
         // Two lines of four pixels of one channel.
         let from = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
         let mut to = [0.0; 8];
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn an_inverse_restores_the_order() {
+    fn inverse_restores_the_order() {
         let rearranges = [
             Rearrange::ToPixels {
                 channels: 3,

@@ -1,57 +1,56 @@
-//! The windows of a kernel on images, laid out as rows of a matrix and added back, so that a
-//! convolution is a product.
+//! The windows of a kernel on images, gathered as the rows of a matrix and scattered back, so that
+//! a convolution is a matrix product.
 
 use std::ops::Range;
 
 use crate::system::simd_dispatch;
 
-/// How the windows of a square kernel lie on images of `[height, width, channels]`, with zeros
-/// around each image.
+/// The windows of a square kernel on images of `[height, width, channels]` with zero padding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KernelWindows {
     /// Height and width of an image.
     pub image: [usize; 2],
     /// Channels of an image.
     pub channels: usize,
-    /// Windows down and across an image.
+    /// Number of windows vertically and horizontally.
     pub count: [usize; 2],
     /// Height and width of a window.
     pub kernel: usize,
-    /// Pixels from one window to the next.
+    /// Pixels between adjacent windows.
     pub stride: usize,
-    /// Pixels by which the first window begins before the image.
+    /// Pixels by which the first window starts before the image.
     pub padding: usize,
 }
 
-/// One line of one window: `kernel` pixels, of which some may lie beside the image.
+/// One line of one window: `kernel` pixels, some of which may lie outside of the image.
 struct WindowRun {
-    /// The first value in the matrix.
+    /// Index of the first value in the matrix.
     start: usize,
-    /// Values of the run that lie within the image.
+    /// The values of the run that lie within the image.
     inside: Range<usize>,
-    /// The first of them in the images.
+    /// Index of the first of them in the images.
     from: usize,
 }
 
 impl KernelWindows {
-    /// Values of an image.
+    /// Returns the number of values of an image.
     pub fn image_values(&self) -> usize {
         self.image[0] * self.image[1] * self.channels
     }
 
-    /// Values of a window, in the order row, column, channel.
+    /// Returns the number of values of a window, which are in the order row, column, channel.
     pub fn values(&self) -> usize {
         self.kernel * self.kernel * self.channels
     }
 
-    /// Writes `[windows, values]`, for `lines` of windows counted through all images; zeros where
-    /// there is no image.
+    /// Writes `[windows, values]` for `lines` of windows counted through all images, with zeros
+    /// outside of the images.
     pub fn gather(&self, images: &[f32], lines: Range<usize>, rows: &mut [f32]) {
         let length = self.kernel * self.channels;
         simd_dispatch(
             #[inline(always)]
             || {
-                self.each(
+                self.for_each_run(
                     lines,
                     |WindowRun {
                          start,
@@ -73,7 +72,7 @@ impl KernelWindows {
         simd_dispatch(
             #[inline(always)]
             || {
-                self.each(
+                self.for_each_run(
                     lines,
                     |WindowRun {
                          start,
@@ -92,14 +91,14 @@ impl KernelWindows {
     }
 
     #[inline(always)]
-    fn each(&self, lines: Range<usize>, mut visit: impl FnMut(WindowRun)) {
+    fn for_each_run(&self, lines: Range<usize>, mut visit: impl FnMut(WindowRun)) {
         let ([height, width], [down, across]) = (self.image, self.count);
         let length = self.kernel * self.channels;
         for (number, line) in lines.enumerate() {
             let (image, top) = (line / down, line % down * self.stride);
             for column in 0..across {
                 let left = column * self.stride;
-                // Columns and rows are counted from the first zero beside the image.
+                // Columns and rows are counted from the first column and row of the padding.
                 let first = left.max(self.padding);
                 let last = (left + self.kernel).min(width + self.padding).max(first);
                 let inside = (first - left) * self.channels..(last - left) * self.channels;
@@ -151,8 +150,8 @@ mod tests {
         }
     }
 
-    /// Value by value.
-    fn slow(windows: &KernelWindows, images: &[f32], window: usize, value: usize) -> f32 {
+    /// Returns one value of a window, computed from the definition.
+    fn expected_value(windows: &KernelWindows, images: &[f32], window: usize, value: usize) -> f32 {
         let [down, across] = windows.count;
         let (image, place) = (window / (down * across), window % (down * across));
         let (pixel, channel) = (value / windows.channels, value % windows.channels);
@@ -170,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn gathered_windows_hold_the_pixels_beneath_them() {
+    fn gathered_windows_hold_the_pixels_that_they_cover() {
         for (image, channels, kernel, stride, padding) in [
             ([5, 6], 2, 3, 1, 1),
             ([7, 7], 3, 3, 2, 1),
@@ -189,11 +188,11 @@ mod tests {
             for (place, &found) in rows.iter().enumerate() {
                 assert_eq!(
                     found,
-                    slow(&windows, &images, place / length, place % length),
+                    expected_value(&windows, &images, place / length, place % length),
                     "{windows:?}: {place}"
                 );
             }
-            // A part of the lines is the same part of the rows.
+            // Gathering some of the lines gives the same rows as gathering all of them.
             let per_line = windows.count[1] * length;
             let mut part = vec![f32::NAN; rows.len() - per_line];
             windows.gather(&images, 1..lines, &mut part);

@@ -1,4 +1,4 @@
-//! The second reading of a network: its steps as nodes of an ONNX graph.
+//! The export of a network as an ONNX graph, with a node for each step.
 
 mod proto;
 
@@ -13,17 +13,17 @@ use super::sequential::{
     Activation, ConvolutionSpec, LEAK, LayerSpec, Parameter, RecordShape, Sequential,
 };
 
-/// The operator set: the first that all of our operators have their present meaning in.
+/// The operator set, the first with the current definition of all operators that are used here.
 pub const OPSET: i64 = 17;
-/// The version of the file format that came with it.
+/// The IR version that belongs to this operator set.
 const IR_VERSION: i64 = 8;
 
-/// A chain as a file that ONNX Runtime reads: one input and one output, float32, with a batch
-/// dimension of any size, and height and width of any size where the chain leaves them open.
-/// `weights` are the chain's parameters in order; `metadata` goes into `metadata_props`.
+/// Returns the chain as an ONNX file with one input and one output, float32, with a batch dimension
+/// of any size, and with height and width of any size if the chain does not fix them. `weights` are
+/// the chain's parameters in order; `metadata` becomes `metadata_props`.
 pub fn write(
     name: &str,
-    ends: [&str; 2],
+    value_names: [&str; 2],
     chain: &Sequential,
     weights: &[Vec<f32>],
     metadata: &[(&str, String)],
@@ -33,24 +33,24 @@ pub fn write(
         weights,
         next: 0,
         graph: GraphProto::default(),
-        value: ends[0].to_owned(),
+        value: value_names[0].to_owned(),
     };
     let mut kept = Vec::new();
     for (place, step) in chain.layers().iter().enumerate() {
         writer.step(place, step, &mut kept);
     }
-    // A node's output bears the name that it gets here; a chain of nothing still needs one node.
+    // The last node gives the output its name, and an empty chain still needs one node.
     writer.node("Identity", "output", &[], vec![]);
     let renamed = writer
         .graph
         .node
         .last_mut()
-        .expect("a node was pushed just now");
-    renamed.output = vec![ends[1].to_owned()];
+        .expect("`node` has appended a node");
+    renamed.output = vec![value_names[1].to_owned()];
     let mut graph = writer.graph;
     graph.name = name.to_owned();
-    graph.input = vec![value_info(ends[0], chain.input())];
-    graph.output = vec![value_info(ends[1], chain.output())];
+    graph.input = vec![value_info(value_names[0], chain.input())];
+    graph.output = vec![value_info(value_names[1], chain.output())];
     let properties = metadata.iter().map(|(key, value)| StringStringEntryProto {
         key: (*key).to_owned(),
         value: value.clone(),
@@ -72,10 +72,10 @@ pub fn write(
 struct OnnxGraphWriter<'a> {
     parameters: Vec<Parameter>,
     weights: &'a [Vec<f32>],
-    /// The parameter that comes next.
+    /// Index of the next parameter.
     next: usize,
     graph: GraphProto,
-    /// The name of the value on its way.
+    /// Name of the current value.
     value: String,
 }
 
@@ -104,7 +104,7 @@ impl OnnxGraphWriter<'_> {
             LayerSpec::Unflatten {
                 shape: [channels, height, width],
             } => {
-                // A leading 0 keeps the batch dimension as it is.
+                // A leading 0 keeps the batch dimension unchanged.
                 let shape = [0, channels as i64, height as i64, width as i64];
                 let name = format!("{place}.shape");
                 self.graph
@@ -130,7 +130,9 @@ impl OnnxGraphWriter<'_> {
             }
             LayerSpec::SaveSkip => kept.push(self.value.clone()),
             LayerSpec::AddSkip => {
-                let other = kept.pop().expect("a chain keeps before it adds");
+                let other = kept
+                    .pop()
+                    .expect("`Sequential::new` checks that a value is stored before it is added");
                 self.node("Add", &format!("{place}.sum"), &[&other], vec![]);
             }
         }
@@ -179,7 +181,7 @@ impl OnnxGraphWriter<'_> {
         }
     }
 
-    /// Appends a node whose first input is the value on its way, which its output then is.
+    /// Appends a node whose first input is the current value; its output becomes the current value.
     fn node(
         &mut self,
         operator: &str,

@@ -1,4 +1,4 @@
-//! The few messages of `onnx.proto` (IR version 8) that an exported network is made of.
+//! The messages of `onnx.proto` (IR version 8) that an exported network consists of.
 
 /// `TensorProto.DataType`
 pub const FLOAT: i32 = 1;
@@ -141,7 +141,7 @@ impl TensorProto {
         }
     }
 
-    /// A vector.
+    /// Returns a one-dimensional tensor.
     pub fn int64(name: &str, values: &[i64]) -> Self {
         let raw_data = values
             .iter()
@@ -188,7 +188,7 @@ pub struct TensorShapeProto {
     pub dim: Vec<DimensionProto>,
 }
 
-/// `TensorShapeProto.DimensionProto`: one of both.
+/// `TensorShapeProto.DimensionProto`: either `value` or `param` is set.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct DimensionProto {
     #[prost(int64, optional, tag = "1")]

@@ -1,5 +1,4 @@
-//! Tests of isolation: the record that is blamed for an error or a panic, and stages that are
-//! broken.
+//! Tests of the isolation: the rejected records of an error or a panic, and broken stages.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,26 +11,26 @@ use arrow::datatypes::Float64Type;
 use super::*;
 use crate::transform::testing::{batch, floats, reasons};
 
-/// The result of a transform for the value of a record; an error is an error of the whole batch.
+/// The result of the transform for the value of a record. An error fails the complete batch.
 type Verdict = fn(f64) -> Result<(), StageError>;
 
-/// Passes records on, unless the verdict on one of them is an error.
-struct Picky {
+/// A transform that returns its input, unless the verdict on a record is an error.
+struct FakePlan {
     schema: SchemaRef,
     verdict: Verdict,
-    /// Fails on everything from now on.
+    /// Whether the transform fails on every batch.
     broken: Arc<AtomicBool>,
     built: Arc<AtomicUsize>,
     calls: Arc<AtomicUsize>,
 }
 
-struct Instance {
+struct FakeTransform {
     verdict: Verdict,
     broken: Arc<AtomicBool>,
     calls: Arc<AtomicUsize>,
 }
 
-impl TransformPlan for Picky {
+impl TransformPlan for FakePlan {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
@@ -39,7 +38,7 @@ impl TransformPlan for Picky {
     fn build(&self) -> Result<Box<dyn Transform>, StageError> {
         self.built.fetch_add(1, Relaxed);
         let (broken, calls) = (Arc::clone(&self.broken), Arc::clone(&self.calls));
-        Ok(Box::new(Instance {
+        Ok(Box::new(FakeTransform {
             verdict: self.verdict,
             broken,
             calls,
@@ -47,11 +46,11 @@ impl TransformPlan for Picky {
     }
 }
 
-impl Transform for Instance {
+impl Transform for FakeTransform {
     fn apply(&mut self, batch: Batch, _: &mut RejectCollector) -> Result<Batch, StageError> {
         self.calls.fetch_add(1, Relaxed);
         if self.broken.load(Relaxed) {
-            return Err(StageError::Other("it is broken".to_owned()));
+            return Err(StageError::Other("the stage is broken".to_owned()));
         }
         batch
             .records
@@ -64,28 +63,28 @@ impl Transform for Instance {
     }
 
     fn preview(&mut self, _: &Batch, _: &Batch) -> Option<ImagePreview> {
-        panic!("made to panic")
+        panic!("intended panic")
     }
 }
 
-struct Tried {
+struct Harness {
     isolated: IsolatedTransform,
     broken: Arc<AtomicBool>,
     built: Arc<AtomicUsize>,
     calls: Arc<AtomicUsize>,
 }
 
-fn picky(verdict: Verdict) -> Tried {
+fn harness_of(verdict: Verdict) -> Harness {
     let schema = batch([("x", floats(&[]))]).records.schema();
     let (broken, built, calls) = <(Arc<AtomicBool>, Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
-    let plan = Picky {
+    let plan = FakePlan {
         schema,
         verdict,
         broken: Arc::clone(&broken),
         built: Arc::clone(&built),
         calls: Arc::clone(&calls),
     };
-    Tried {
+    Harness {
         isolated: IsolatedTransform::build(Arc::new(plan)).unwrap(),
         broken,
         built,
@@ -93,8 +92,8 @@ fn picky(verdict: Verdict) -> Tried {
     }
 }
 
-impl Tried {
-    /// The values that came through, and the rejects, one a line.
+impl Harness {
+    /// Returns the values of the output, and the rejects, one per line.
     fn apply(&mut self, values: &[f64]) -> Result<(Vec<f64>, String), String> {
         let mut rejects = RejectCollector::default();
         let output = self
@@ -121,55 +120,61 @@ fn not_13(x: f64) -> Result<(), StageError> {
 }
 
 #[test]
-fn one_failing_record_is_rejected_alone() {
-    let mut tried = picky(not_13);
-    let (kept, rejects) = tried.apply(&[1.0, 2.0, 13.0, 4.0, 5.0, 13.0, 7.0]).unwrap();
+fn only_failing_records_are_rejected() {
+    let mut harness = harness_of(not_13);
+    let (kept, rejects) = harness
+        .apply(&[1.0, 2.0, 13.0, 4.0, 5.0, 13.0, 7.0])
+        .unwrap();
     assert_eq!(kept, [1.0, 2.0, 4.0, 5.0, 7.0]);
     assert_eq!(
         rejects,
         "2: internal: 13 has no index\n5: internal: 13 has no index"
     );
-    let alone = tried.apply(&[13.0]).unwrap();
+    let alone = harness.apply(&[13.0]).unwrap();
     assert_eq!(alone, (vec![], "0: internal: 13 has no index".to_owned()));
     assert_eq!(
-        tried.built.load(Relaxed),
+        harness.built.load(Relaxed),
         1,
-        "an error leaves the instance as it is"
+        "an error does not rebuild the instance"
     );
 }
 
 #[test]
-fn a_first_record_that_fails_is_tried_against_zeros() {
+fn first_failing_record_is_compared_with_zeros() {
     assert_eq!(
-        picky(not_13).apply(&[13.0]).unwrap().1,
+        harness_of(not_13).apply(&[13.0]).unwrap().1,
         "0: internal: 13 has no index"
     );
 }
 
 #[test]
-fn a_stage_that_fails_on_every_record_is_broken() {
-    let never: Verdict = |x| Err(StageError::Other(format!("{x} is refused")));
-    let mut tried = picky(never);
+fn stage_that_fails_on_every_record_returns_first_error() {
+    let never: Verdict = |x| Err(StageError::Other(format!("{x} is invalid")));
+    let mut harness = harness_of(never);
     assert_eq!(
-        tried.apply(&[1.0, 2.0, 3.0, 4.0]).unwrap_err(),
-        "1 is refused"
+        harness.apply(&[1.0, 2.0, 3.0, 4.0]).unwrap_err(),
+        "1 is invalid"
     );
-    // The whole, its half, the record, zeros: no record more is tried on a broken stage.
-    assert_eq!(tried.calls.load(Relaxed), 4);
+    // The calls are the batch, its half, the record and zeros; a broken stage gets no further
+    // records.
+    assert_eq!(harness.calls.load(Relaxed), 4);
 }
 
 #[test]
-fn a_stage_that_breaks_on_the_way_is_broken() {
-    let mut tried = picky(not_13);
-    tried.apply(&[1.0, 2.0]).unwrap();
-    tried.broken.store(true, Relaxed);
-    assert_eq!(tried.apply(&[3.0, 4.0]).unwrap_err(), "it is broken");
+fn stage_that_breaks_after_success_returns_its_error() {
+    let mut harness = harness_of(not_13);
+    harness.apply(&[1.0, 2.0]).unwrap();
+    harness.broken.store(true, Relaxed);
+    assert_eq!(
+        harness.apply(&[3.0, 4.0]).unwrap_err(),
+        "the stage is broken"
+    );
 }
 
 #[test]
-fn the_record_known_to_be_good_is_one_that_went_through() {
-    // Zeros fail as well: without a record of this run every failure would look like a broken
-    // stage.
+fn good_record_is_one_of_a_successful_batch() {
+    // Zeros fail as well, so that without a good record of this run every failure appears to be a
+    // broken stage.
     let positive: Verdict = |x| {
         if x > 0.0 {
             Ok(())
@@ -177,64 +182,70 @@ fn the_record_known_to_be_good_is_one_that_went_through() {
             Err(StageError::Other("not above 0".to_owned()))
         }
     };
-    assert_eq!(picky(positive).apply(&[-1.0]).unwrap_err(), "not above 0");
-    let mut tried = picky(positive);
-    tried.apply(&[5.0]).unwrap();
-    assert_eq!(tried.apply(&[-1.0]).unwrap().1, "0: internal: not above 0");
-    // The first record of the half that passes will do.
     assert_eq!(
-        picky(positive).apply(&[5.0, -1.0]).unwrap(),
+        harness_of(positive).apply(&[-1.0]).unwrap_err(),
+        "not above 0"
+    );
+    let mut harness = harness_of(positive);
+    harness.apply(&[5.0]).unwrap();
+    assert_eq!(
+        harness.apply(&[-1.0]).unwrap().1,
+        "0: internal: not above 0"
+    );
+    // The first record of the successful half is the good record.
+    assert_eq!(
+        harness_of(positive).apply(&[5.0, -1.0]).unwrap(),
         (vec![5.0], "1: internal: not above 0".to_owned())
     );
 }
 
 #[test]
-fn an_error_of_the_environment_is_not_narrowed_down() {
+fn error_of_the_environment_is_not_isolated() {
     let full: Verdict = |x| match x {
         13.0 => Err(StageError::io("disk")(Error::from(ErrorKind::StorageFull))),
         _ => Ok(()),
     };
-    let mut tried = picky(full);
-    tried.apply(&[1.0]).unwrap();
+    let mut harness = harness_of(full);
+    harness.apply(&[1.0]).unwrap();
     assert!(
-        tried
+        harness
             .apply(&[1.0, 13.0, 2.0])
             .unwrap_err()
             .starts_with("disk: ")
     );
-    assert_eq!(tried.calls.load(Relaxed), 2);
+    assert_eq!(harness.calls.load(Relaxed), 2);
     let memory: Verdict = |_| Err(StageError::Memory("too little".to_owned()));
-    let mut tried = picky(memory);
-    assert_eq!(tried.apply(&[1.0, 2.0]).unwrap_err(), "too little");
-    assert_eq!(tried.calls.load(Relaxed), 1);
+    let mut harness = harness_of(memory);
+    assert_eq!(harness.apply(&[1.0, 2.0]).unwrap_err(), "too little");
+    assert_eq!(harness.calls.load(Relaxed), 1);
 }
 
 #[test]
-fn a_panic_is_narrowed_down_as_an_error_is() {
+fn panic_is_isolated_as_an_error_is() {
     let panics: Verdict = |x| {
         assert!(x != 13.0, "13 is out of range");
         Ok(())
     };
-    let mut tried = picky(panics);
-    let (kept, rejects) = tried.apply(&[1.0, 13.0, 3.0]).unwrap();
+    let mut harness = harness_of(panics);
+    let (kept, rejects) = harness.apply(&[1.0, 13.0, 3.0]).unwrap();
     assert_eq!(kept, [1.0, 3.0]);
     assert_eq!(
         rejects,
         "1: panicked: the stage panicked on this record: 13 is out of range"
     );
     assert!(
-        tried.built.load(Relaxed) > 1,
-        "the instance is built again after a panic"
+        harness.built.load(Relaxed) > 1,
+        "the instance is rebuilt after a panic"
     );
-    let always: Verdict = |_| panic!("made to panic");
+    let always: Verdict = |_| panic!("intended panic");
     assert_eq!(
-        picky(always).apply(&[1.0, 2.0]).unwrap_err(),
-        "the stage panicked: made to panic"
+        harness_of(always).apply(&[1.0, 2.0]).unwrap_err(),
+        "the stage panicked: intended panic"
     );
 }
 
 #[test]
-fn an_error_of_the_model_keeps_its_code() {
+fn error_of_the_model_has_the_code_model() {
     let model: Verdict = |x| {
         if x == 13.0 {
             Err(StageError::Model("no such index".to_owned()))
@@ -243,26 +254,26 @@ fn an_error_of_the_model_keeps_its_code() {
         }
     };
     assert_eq!(
-        picky(model).apply(&[13.0]).unwrap().1,
+        harness_of(model).apply(&[13.0]).unwrap().1,
         "0: model: no such index"
     );
 }
 
 #[test]
-fn a_batch_without_records_that_fails_ends_the_run() {
-    let mut tried = picky(not_13);
-    tried.broken.store(true, Relaxed);
-    assert_eq!(tried.apply(&[]).unwrap_err(), "it is broken");
+fn error_on_empty_batch_is_returned() {
+    let mut harness = harness_of(not_13);
+    harness.broken.store(true, Relaxed);
+    assert_eq!(harness.apply(&[]).unwrap_err(), "the stage is broken");
 }
 
 #[test]
-fn a_large_record_is_not_kept() {
+fn record_above_the_maximum_size_is_not_kept() {
     use crate::transform::testing::strings;
-    let large = "x".repeat(KEPT_BYTES + 1);
+    let large = "x".repeat(MAX_KEPT_BYTES + 1);
     let schema = batch([("x", floats(&[])), ("text", strings(&[]))])
         .records
         .schema();
-    let plan = Picky {
+    let plan = FakePlan {
         schema,
         verdict: not_13,
         broken: Arc::default(),
@@ -283,10 +294,10 @@ fn a_large_record_is_not_kept() {
 }
 
 #[test]
-fn a_panic_while_looking_costs_the_image_alone() {
-    let mut tried = picky(not_13);
+fn panic_in_preview_only_omits_the_image() {
+    let mut harness = harness_of(not_13);
     let batch = batch([("x", floats(&[1.0]))]);
-    assert!(tried.isolated.preview(&batch, &batch).unwrap().is_none());
-    assert_eq!(tried.built.load(Relaxed), 2);
-    assert_eq!(tried.apply(&[1.0]).unwrap().0, [1.0]);
+    assert!(harness.isolated.preview(&batch, &batch).unwrap().is_none());
+    assert_eq!(harness.built.load(Relaxed), 2);
+    assert_eq!(harness.apply(&[1.0]).unwrap().0, [1.0]);
 }

@@ -1,7 +1,7 @@
-//! Calls that do not return, and logs that nobody reads: the run goes on as far as it can, and
-//! operators see what holds it.
+//! Tests of system calls that do not return and of logs without a reader: the run continues as far
+//! as it can, and reports what blocks it.
 //!
-//! A disk that hangs is a named pipe here: opening it for writing waits for a reader that never
+//! A named pipe simulates a disk that hangs: an open for writing waits for a reader that never
 //! comes.
 
 use std::fs;
@@ -10,8 +10,8 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::process::Daemon;
-use super::watch::{done, site};
+use super::daemon_process::Daemon;
+use super::watch::{site, wait_for_records};
 use crate::common::inputs::image_name;
 
 const REQUESTS: &str = r#"
@@ -39,11 +39,11 @@ fn copy(site: &Path, number: usize) {
     fs::copy(site.join("made").join(&name), site.join("in").join(name)).unwrap();
 }
 
-/// Waits until the run is reported as blocked, and checks what is told of it.
+/// Waits until `/readyz` reports the run as blocked, and checks the text, the metrics and the log.
 fn assert_blocked(daemon: &Daemon, clause: &str) {
     let text = daemon.wait("readiness to be lost", || {
-        let answer = daemon.admin.get("/readyz");
-        (answer.status == 503).then(|| String::from_utf8(answer.body).unwrap())
+        let response = daemon.admin.get("/readyz");
+        (response.status == 503).then(|| String::from_utf8(response.body).unwrap())
     });
     assert!(
         text.starts_with("in: blocked for ") && text.trim_end().ends_with(clause),
@@ -53,7 +53,7 @@ fn assert_blocked(daemon: &Daemon, clause: &str) {
     let blocked = daemon.metric("latentflow_stage_blocked_seconds{stage=\"in\"}");
     let oldest = daemon.metric("latentflow_oldest_uncommitted_seconds");
     assert!(blocked >= 4.0 && oldest >= 4.0, "{blocked} {oldest}");
-    daemon.wait("the log to tell it", || {
+    daemon.wait("the log line of the block", || {
         daemon.log().contains("in: blocked for ").then_some(())
     });
 }
@@ -63,7 +63,9 @@ fn watch_blocked_by_its_journal_is_not_ready() {
     let site = site();
     let daemon = Daemon::start(site.path());
     let journal = site.path().join("out/_latentflow/watched/in");
-    daemon.wait("its journal", || journal.is_dir().then_some(()));
+    daemon.wait("the folder of the journal", || {
+        journal.is_dir().then_some(())
+    });
     pipe(&journal.join("00000000000000000000.ndjson"));
     copy(site.path(), 1);
     assert_blocked(&daemon, "while it writes its journal");
@@ -71,7 +73,7 @@ fn watch_blocked_by_its_journal_is_not_ready() {
 }
 
 #[test]
-fn requests_blocked_by_their_journal_leave_operators_and_signals() {
+fn blocked_journal_leaves_admin_and_signals_working() {
     let site = tempfile::tempdir().unwrap();
     fs::write(site.path().join("p.toml"), REQUESTS).unwrap();
     let daemon = Daemon::start(site.path());
@@ -101,12 +103,12 @@ fn requests_blocked_by_their_journal_leave_operators_and_signals() {
 }
 
 #[test]
-fn log_whose_reader_is_gone_is_counted_as_lost() {
+fn log_lines_without_reader_are_counted_as_lost() {
     let site = site();
-    let daemon = Daemon::start_deaf(site.path());
+    let daemon = Daemon::start_without_log_reader(site.path());
     for number in 0..3 {
         copy(site.path(), number);
-        done(&daemon, site.path(), number + 1);
+        wait_for_records(&daemon, site.path(), number + 1);
     }
     daemon.wait("lost lines", || {
         (daemon.metric("latentflow_log_lines_lost_total") > 0.0).then_some(())
@@ -116,7 +118,7 @@ fn log_whose_reader_is_gone_is_counted_as_lost() {
     assert_eq!(status.code(), Some(0));
 }
 
-/// A pipeline that allows so many rejects.
+/// A watched folder whose pipeline has the given limit of rejects.
 fn site_with(rejects: &str) -> TempDir {
     let site = site();
     let path = site.path().join("p.toml");
@@ -126,18 +128,21 @@ fn site_with(rejects: &str) -> TempDir {
 }
 
 #[test]
-fn rejects_end_a_daemon_where_the_pipeline_says_so() {
+fn rejects_above_limit_end_a_daemon() {
     let site = site_with("rejects.max = 1");
     let daemon = Daemon::start(site.path());
-    // Those that are broken, and one that comes after them.
+    // Two broken images and a valid one.
     for (number, before) in [(3, 0), (10, 1), (1, 2)] {
-        done(&daemon, site.path(), before);
+        wait_for_records(&daemon, site.path(), before);
         copy(site.path(), number);
     }
     let (status, log) = daemon.end();
     assert_eq!(status.code(), Some(3), "{log}");
     assert!(
-        log.contains("ERROR the run ends: 2 records were rejected, and rejects.max = 1"),
+        log.contains(
+            "ERROR the run ends: too many records were rejected \
+             reason=2 records were rejected; the limit is rejects.max = 1"
+        ),
         "{log}"
     );
 }
@@ -147,7 +152,9 @@ fn signal_that_ends_a_daemon_is_logged() {
     let site = site();
     let log = Daemon::start(site.path()).stop();
     assert!(
-        log.contains("SIGTERM: stopping") && log.contains("the run ends: it was asked to stop"),
+        log.contains("received a signal to stop")
+            && log.contains("signal=\"SIGTERM\"")
+            && log.contains("the run ends: a shutdown was requested"),
         "{log}"
     );
 }

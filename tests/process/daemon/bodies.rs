@@ -1,4 +1,4 @@
-//! Bodies of requests in every form that clients send, and answers in every form that they accept.
+//! Tests of request bodies in every supported form, and of responses in every accepted form.
 
 use std::fs;
 use std::io::{Cursor, Write};
@@ -11,11 +11,11 @@ use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::process::Daemon;
+use super::daemon_process::Daemon;
 use crate::common::outputs::{ids, records};
 
-/// A source of images, decoded to 8 by 8 pixels; `lines` belong to the source, `sink` to what
-/// follows.
+/// A pipeline from a source of images that are decoded to 8 by 8 pixels; `lines` are options of the
+/// source, `sink` those of the sink.
 pub fn image_site(lines: &str, sink: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let pipeline = format!(
@@ -49,7 +49,7 @@ age = "50ms"
 
 const TABLE: &str = "kind = \"parquet\"\ncolumns = [\"source\", \"row\", \"pixels\"]";
 
-/// A picture of one color.
+/// An image of one color.
 pub fn picture(color: [u8; 3], format: ImageFormat) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
     RgbImage::from_pixel(8, 8, Rgb(color))
@@ -58,7 +58,7 @@ pub fn picture(color: [u8; 3], format: ImageFormat) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// A form with files.
+/// A multipart form with files.
 pub fn form(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut body = Vec::new();
     for (name, bytes) in files {
@@ -73,7 +73,7 @@ pub fn form(files: &[(&str, &[u8])]) -> Vec<u8> {
 pub const FORM: &str = "multipart/form-data; boundary=XX";
 
 #[test]
-fn images_come_as_they_are_compressed_in_forms_and_in_json() {
+fn images_arrive_raw_compressed_in_forms_and_in_json() {
     let site = image_site("", TABLE);
     let daemon = Daemon::start(site.path());
     let source = daemon.source();
@@ -93,21 +93,21 @@ fn images_come_as_they_are_compressed_in_forms_and_in_json() {
             ("Content-Type", "image/png"),
             ("Content-Encoding", encoding),
         ];
-        let answer = source.ask(
+        let response = source.request(
             "POST",
             &format!("/v1/records?ack=committed&source={encoding}"),
             &headers,
             body,
         );
         assert_eq!(
-            (answer.status, answer.json().get("rejected_records")),
+            (response.status, response.json().get("rejected_records")),
             (200, None),
             "{encoding}"
         );
     }
     let headers = [("Content-Type", "image/png"), ("Content-Encoding", "br")];
     assert_eq!(
-        source.ask("POST", "/v1/records", &headers, &red).status,
+        source.request("POST", "/v1/records", &headers, &red).status,
         415
     );
     let files = form(&[("a.png", &red), ("b.png", &red)]);
@@ -121,12 +121,12 @@ fn images_come_as_they_are_compressed_in_forms_and_in_json() {
         "{{\"image\":\"{0}\"}}\n{{\"image\":\"data:image/png;base64,{0}\"}}\n",
         BASE64_STANDARD.encode(&red)
     );
-    let answer = source.post(
+    let response = source.post(
         "/v1/records?ack=committed&source=json",
         "application/json",
         lines.as_bytes(),
     );
-    assert_eq!(answer.json()["records"], json!(2));
+    assert_eq!(response.json()["records"], json!(2));
     daemon.stop();
     let mut sources: Vec<_> = ids(&records(&site.path().join("out"), &["source"]))
         .into_iter()
@@ -142,20 +142,20 @@ fn images_come_as_they_are_compressed_in_forms_and_in_json() {
 }
 
 #[test]
-fn picture_is_answered_in_the_form_that_is_accepted() {
+fn encode_response_has_the_accepted_format() {
     let site = image_site("", TABLE);
     let daemon = Daemon::start(site.path());
     let source = daemon.source();
     let red = picture([200, 30, 40], ImageFormat::Png);
-    let ask = |path: &str, accept: &str, body: &[u8]| {
-        source.ask(
+    let send = |path: &str, accept: &str, body: &[u8]| {
+        source.request(
             "POST",
             path,
             &[("Content-Type", "image/png"), ("Accept", accept)],
             body,
         )
     };
-    let png = ask("/v1/encode", "image/png", &red);
+    let png = send("/v1/encode", "image/png", &red);
     assert!(
         png.status == 200
             && png
@@ -172,31 +172,34 @@ fn picture_is_answered_in_the_form_that_is_accepted() {
         (decoded.dimensions(), decoded.get_pixel(3, 5)),
         ((8, 8), &Rgb([200, 30, 40]))
     );
-    let jpeg = ask("/v1/encode?columns=pixels", "image/jpeg", &red);
+    let jpeg = send("/v1/encode?columns=pixels", "image/jpeg", &red);
     assert_eq!(image::guess_format(&jpeg.body).unwrap(), ImageFormat::Jpeg);
-    let tensor = ask("/v1/encode?columns=pixels", "application/json", &red).json();
+    let tensor = send("/v1/encode?columns=pixels", "application/json", &red).json();
     assert_eq!(
         tensor["records"][0]["pixels"].as_array().unwrap().len(),
         3 * 64
     );
     assert_eq!(
-        ask("/v1/encode?columns=source", "image/png", &red).status,
+        send("/v1/encode?columns=source", "image/png", &red).status,
         406
     );
-    let (status, told) = ask("/v1/encode", "image/png", b"no image").told();
+    let (status, response) = send("/v1/encode", "image/png", b"not an image").status_and_json();
     assert_eq!(
-        (status, &told["records"][0]["rejected"]["stage"]),
+        (status, &response["records"][0]["rejected"]["stage"]),
         (422, &json!("pixels"))
     );
     let two = form(&[("a.png", &red), ("b.png", &red)]);
     let headers = [("Content-Type", FORM), ("Accept", "image/png")];
-    assert_eq!(source.ask("POST", "/v1/encode", &headers, &two).status, 400);
+    assert_eq!(
+        source.request("POST", "/v1/encode", &headers, &two).status,
+        400
+    );
     daemon.stop();
     assert!(records(&site.path().join("out"), &["row"]).is_empty());
 }
 
 #[test]
-fn refused_encodes_do_not_count_towards_the_run_s_rejects() {
+fn failed_encode_requests_do_not_count_as_rejects_of_the_run() {
     let site = image_site("", TABLE);
     let pipeline = fs::read_to_string(site.path().join("p.toml")).unwrap();
     fs::write(
@@ -208,7 +211,9 @@ fn refused_encodes_do_not_count_towards_the_run_s_rejects() {
     let source = daemon.source();
     for _ in 0..20 {
         assert_eq!(
-            source.post("/v1/encode", "image/png", b"no image").status,
+            source
+                .post("/v1/encode", "image/png", b"not an image")
+                .status,
             200
         );
     }
@@ -227,7 +232,7 @@ fn refused_encodes_do_not_count_towards_the_run_s_rejects() {
 }
 
 #[test]
-fn names_that_the_file_system_refuses_do_not_end_the_run() {
+fn invalid_file_names_do_not_end_the_run() {
     let site = image_site("", "kind = \"images\"");
     let out = site.path().join("out");
     fs::create_dir_all(&out).unwrap();
@@ -251,16 +256,16 @@ fn names_that_the_file_system_refuses_do_not_end_the_run() {
         let daemon = Daemon::start(site.path());
         let source = daemon.source();
         for name in names {
-            let answer = source.post(
+            let response = source.post(
                 &format!("/v1/records?ack=committed&source={name}"),
                 "image/png",
                 &red,
             );
             assert_eq!(
-                answer.status,
+                response.status,
                 200,
                 "{name} in round {round}: {}",
-                String::from_utf8_lossy(&answer.body)
+                String::from_utf8_lossy(&response.body)
             );
         }
         daemon.stop();
@@ -279,11 +284,11 @@ fn journal(folder: &Path) -> std::path::PathBuf {
 }
 
 #[test]
-fn journal_that_hangs_is_answered_with_503_within_its_bound() {
+fn hanging_journal_gives_503_within_its_timeout() {
     let site = image_site("limits = { journal = \"300ms\" }", TABLE);
     let daemon = Daemon::start(site.path());
     let source = daemon.source();
-    // The first segment cannot be opened until somebody reads from it.
+    // The open of the first segment blocks, since the named pipe has no reader.
     let segment = journal(site.path()).join("00000000000000000000.frames");
     assert!(
         std::process::Command::new("mkfifo")
@@ -294,17 +299,17 @@ fn journal_that_hangs_is_answered_with_503_within_its_bound() {
     );
     let red = picture([255, 0, 0], ImageFormat::Png);
     for _ in 0..3 {
-        let answer = source.post("/v1/records", "image/png", &red);
+        let response = source.post("/v1/records", "image/png", &red);
         assert!(
-            answer.status == 503 && answer.head.to_ascii_lowercase().contains("retry-after"),
+            response.status == 503 && response.head.to_ascii_lowercase().contains("retry-after"),
             "{}",
-            answer.head
+            response.head
         );
     }
     assert_eq!(
         source.post("/v1/encode", "image/png", &red).status,
         200,
-        "what needs no journal is answered"
+        "requests that do not use the journal succeed"
     );
     assert_eq!(daemon.admin.get("/metrics").status, 200);
     daemon.kill();

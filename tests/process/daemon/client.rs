@@ -1,4 +1,4 @@
-//! A client of HTTP/1.1 that can also misbehave.
+//! An HTTP/1.1 client that can also send malformed requests.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,25 +12,25 @@ pub struct Client {
 }
 
 #[derive(Debug)]
-pub struct Answer {
-    /// 0: there was no answer.
+pub struct Response {
+    /// The status code; 0 if the server closed the connection without a response.
     pub status: u16,
     pub head: String,
     pub body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
-            .unwrap_or_else(|_| panic!("no JSON: {}", String::from_utf8_lossy(&self.body)))
+            .unwrap_or_else(|_| panic!("invalid JSON: {}", String::from_utf8_lossy(&self.body)))
     }
 
-    /// Its status and its body as JSON.
-    pub fn told(&self) -> (u16, Value) {
+    /// The status and the body as JSON.
+    pub fn status_and_json(&self) -> (u16, Value) {
         (self.status, self.json())
     }
 
-    pub fn of(bytes: &[u8]) -> Self {
+    pub fn parse(bytes: &[u8]) -> Self {
         let end = bytes
             .windows(4)
             .position(|four| four == b"\r\n\r\n")
@@ -72,42 +72,49 @@ impl Client {
         }
     }
 
-    pub fn get(&self, path: &str) -> Answer {
-        self.ask("GET", path, &[], b"")
+    pub fn get(&self, path: &str) -> Response {
+        self.request("GET", path, &[], b"")
     }
 
-    pub fn post(&self, path: &str, kind: &str, body: &[u8]) -> Answer {
-        self.ask("POST", path, &[("Content-Type", kind)], body)
+    pub fn post(&self, path: &str, kind: &str, body: &[u8]) -> Response {
+        self.request("POST", path, &[("Content-Type", kind)], body)
     }
 
-    pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Response {
         let headers: String = headers
             .iter()
             .map(|(name, value)| format!("{name}: {value}\r\n"))
             .collect();
         let length = body.len();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Length: {length}\r\n{headers}\r\n"
         );
         self.send(&[head.as_bytes(), body].concat())
     }
 
-    /// Sends bytes, and takes what comes until the other side closes.
-    pub fn send(&self, bytes: &[u8]) -> Answer {
+    /// Sends bytes and reads until the server closes the connection.
+    pub fn send(&self, bytes: &[u8]) -> Response {
         let Ok(mut stream) = TcpStream::connect(&self.address) else {
-            return Answer::of(b"");
+            return Response::parse(b"");
         };
         stream
             .set_read_timeout(Some(Duration::from_secs(60)))
             .unwrap();
-        // The other side may have heard enough and closed.
+        // The server may close the connection before it has read all bytes.
         let _ = stream.write_all(bytes);
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        Answer::of(&answer)
+        let mut response = Vec::new();
+        let _ = stream.read_to_end(&mut response);
+        Response::parse(&response)
     }
 
-    /// An open connection.
+    /// Opens a connection.
     pub fn connect(&self) -> TcpStream {
         TcpStream::connect(&self.address).unwrap()
     }

@@ -1,15 +1,15 @@
-//! Small files are put together while a daemon goes on writing, is killed, and starts again.
+//! A test of compactions while a daemon writes, is killed and starts again.
 
 use std::fs;
 
-use super::process::Daemon;
-use super::watch::{done, expected, kept, site};
+use super::daemon_process::Daemon;
+use super::watch::{expected, outcomes, site, wait_for_records};
 use crate::common::inputs::image_name;
 use crate::common::outputs::data_files;
 use crate::common::runs::{errors, latentflow};
 
 #[test]
-fn a_daemon_and_compactions_side_by_side_lose_nothing_and_keep_nothing_twice() {
+fn compaction_while_a_daemon_runs_keeps_each_record_once() {
     let site = site();
     let (made, watched, out) = (
         site.path().join("made"),
@@ -35,9 +35,9 @@ fn a_daemon_and_compactions_side_by_side_lose_nothing_and_keep_nothing_twice() {
             daemon = Daemon::start(site.path());
         }
     }
-    done(&daemon, site.path(), 60);
+    wait_for_records(&daemon, site.path(), 60);
     assert_eq!(
-        kept(site.path()),
+        outcomes(site.path()),
         expected((0..60).map(|number| (number, image_name(number))))
     );
     let output = latentflow(site.path(), &["compact", "out"])
@@ -46,12 +46,12 @@ fn a_daemon_and_compactions_side_by_side_lose_nothing_and_keep_nothing_twice() {
     assert!(output.status.success(), "{}", errors(&output));
     assert!(data_files(&out).len() <= 2, "{:?}", data_files(&out));
     daemon.stop();
-    // A run from the beginning finds all of it done.
+    // A restart finds all records committed.
     let daemon = Daemon::start(site.path());
     std::thread::sleep(std::time::Duration::from_millis(500));
     daemon.stop();
     assert_eq!(
-        kept(site.path()),
+        outcomes(site.path()),
         expected((0..60).map(|number| (number, image_name(number))))
     );
 }

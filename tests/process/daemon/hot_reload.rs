@@ -1,5 +1,5 @@
-//! Models that are exchanged while they are at work: no record is lost, and no file holds rows of
-//! two.
+//! Tests of hot reload: models are replaced under load without a lost record, and each file holds
+//! rows of one model.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::process::Daemon;
+use super::daemon_process::Daemon;
 use crate::common::outputs::{data_files, ids, records};
 
 const NDJSON: &str = "application/x-ndjson";
@@ -19,7 +19,7 @@ fn shipped() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/kdd-ae")
 }
 
-/// The features that the model takes.
+/// The names of the features of the model.
 fn columns() -> Vec<String> {
     let card: toml::Table = fs::read_to_string(shipped().join("model.toml"))
         .unwrap()
@@ -32,8 +32,8 @@ fn columns() -> Vec<String> {
         .collect()
 }
 
-/// Puts a model there that differs from others by its number.
-fn place(folder: &Path, number: u32) {
+/// Installs a model in `folder` whose card differs from others by `number`.
+fn install_model(folder: &Path, number: u32) {
     let staged = folder.join("staged");
     fs::create_dir_all(&staged).unwrap();
     for file in ["encoder.onnx", "decoder.onnx"] {
@@ -50,7 +50,7 @@ fn place(folder: &Path, number: u32) {
 
 fn site() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    place(folder.path(), 0);
+    install_model(folder.path(), 0);
     let columns: Vec<String> = columns()
         .iter()
         .map(|name| format!("{name} = \"float\""))
@@ -103,7 +103,7 @@ fn record(number: u64) -> String {
     format!("{}\n", Value::Object(values))
 }
 
-/// Per file, the digests of the models in its footer.
+/// For each file, the digests of the models in its footer.
 fn models(folder: &Path) -> Vec<Vec<String>> {
     let digests = |path: &PathBuf| {
         let reader = SerializedFileReader::new(File::open(path).unwrap()).unwrap();
@@ -129,8 +129,8 @@ fn models(folder: &Path) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn models_are_exchanged_under_load_and_a_broken_one_is_refused() {
-    const SWAPS: u32 = 6;
+fn models_are_replaced_under_load_and_a_broken_one_is_refused() {
+    const RELOADS: u32 = 6;
     let site = site();
     let daemon = Daemon::start(site.path());
     let source = daemon.source();
@@ -141,8 +141,8 @@ fn models_are_exchanged_under_load_and_a_broken_one_is_refused() {
                 scope.spawn(|| {
                     let mut acknowledged = 0;
                     while !done.load(Relaxed) {
-                        let answer = source.post("/v1/records", NDJSON, line.as_bytes());
-                        assert_eq!(answer.status, 202, "{answer:?}");
+                        let response = source.post("/v1/records", NDJSON, line.as_bytes());
+                        assert_eq!(response.status, 202, "{response:?}");
                         acknowledged += 1;
                         let encoded = source.post("/v1/encode", NDJSON, line.as_bytes());
                         assert!(
@@ -155,29 +155,30 @@ fn models_are_exchanged_under_load_and_a_broken_one_is_refused() {
                 })
             })
             .collect();
-        for number in 1..=SWAPS {
-            place(site.path(), number);
-            let answer = daemon.admin.ask("POST", "/v1/reload", &[], b"");
-            assert!([200].contains(&answer.status), "{answer:?}");
+        for number in 1..=RELOADS {
+            install_model(site.path(), number);
+            let response = daemon.admin.request("POST", "/v1/reload", &[], b"");
+            assert_eq!(response.status, 200, "{response:?}");
             daemon.wait("the new models", || {
                 (daemon.metric("latentflow_model_generation") >= f64::from(number)).then_some(())
             });
         }
-        // One that is cut short is refused; those before go on.
+        // A truncated file is refused; the previous models stay in use.
         let file = site.path().join("model/encoder.onnx");
         let whole = fs::read(&file).unwrap();
         fs::write(&file, &whole[..whole.len() / 2]).unwrap();
-        let answer = daemon.admin.ask("POST", "/v1/reload", &[], b"");
+        let response = daemon.admin.request("POST", "/v1/reload", &[], b"");
         assert!(
-            answer.status == 409 && String::from_utf8_lossy(&answer.body).contains("encoder.onnx"),
-            "{answer:?}"
+            response.status == 409
+                && String::from_utf8_lossy(&response.body).contains("encoder.onnx"),
+            "{response:?}"
         );
         assert_eq!(
             daemon.metric("latentflow_last_model_reload_successful"),
             0.0
         );
         fs::write(&file, &whole).unwrap();
-        daemon.wait("the files to be seen", || {
+        daemon.wait("the reload of the restored file", || {
             (daemon.metric("latentflow_last_model_reload_successful") > 0.0).then_some(())
         });
         done.store(true, Relaxed);
@@ -194,11 +195,10 @@ fn models_are_exchanged_under_load_and_a_broken_one_is_refused() {
     );
     let different: BTreeSet<&String> = models.iter().flatten().collect();
     assert!(
-        different.len() as u32 > SWAPS / 2,
-        "rows of several models: {different:?}"
+        different.len() as u32 > RELOADS / 2,
+        "expected rows of several models: {different:?}"
     );
-    // A restart just goes on, whatever lies there, and with models that were exchanged while
-    // nothing ran.
+    // A restart continues, also with models that were replaced while the daemon was stopped.
     let daemon = Daemon::start(site.path());
     assert_eq!(
         daemon
@@ -208,7 +208,7 @@ fn models_are_exchanged_under_load_and_a_broken_one_is_refused() {
         200
     );
     daemon.stop();
-    place(site.path(), 99);
+    install_model(site.path(), 99);
     let daemon = Daemon::start(site.path());
     assert_eq!(
         daemon
@@ -225,12 +225,12 @@ fn models_are_exchanged_under_load_and_a_broken_one_is_refused() {
     rows.sort_unstable();
     assert!(
         rows == (0..acknowledged + 2).collect::<Vec<_>>(),
-        "each record once, those of the last two runs too"
+        "expected each record once, those of the last two runs included"
     );
 }
 
 #[test]
-fn a_changed_pipeline_is_applied_or_says_what_needs_a_restart() {
+fn changed_pipeline_is_applied_or_names_what_needs_a_restart() {
     let site = site();
     let pipeline = fs::read_to_string(site.path().join("p.toml")).unwrap();
     let daemon = Daemon::start(site.path());
@@ -238,33 +238,38 @@ fn a_changed_pipeline_is_applied_or_says_what_needs_a_restart() {
         fs::write(site.path().join("p.toml"), pipeline.replace(from, to)).unwrap()
     };
     let reload = || {
-        let answer = daemon.admin.ask("POST", "/v1/reload", &[], b"");
-        (answer.status, String::from_utf8(answer.body).unwrap())
+        let response = daemon.admin.request("POST", "/v1/reload", &[], b"");
+        (response.status, String::from_utf8(response.body).unwrap())
     };
     assert_eq!(reload(), (200, "unchanged\n".to_owned()));
-    // All columns are what the sink takes where none is named.
+    // Without `columns`, the sink writes all columns, which are the same.
     change(
         "columns = [\"source\", \"row\", \"latent\", \"reconstruction_error\"]",
         "",
     );
     assert_eq!(reload(), (200, "unchanged\n".to_owned()));
     change("path = \"out\"", "path = \"elsewhere\"");
-    let (status, told) = reload();
+    let (status, message) = reload();
     assert!(
         status == 409
-            && told.contains("`path` of the stage `out` has changed: that needs a restart"),
-        "{told}"
+            && message
+                .contains("`path` of the stage `out` has changed; this change requires a restart"),
+        "{message}"
     );
     change("reconstruct = true", "reconstruct = false");
-    assert!(reload().1.contains("column"), "what flows has changed");
+    let (status, message) = reload();
+    assert!(
+        status == 409 && message.contains("no column `reconstruction_error`"),
+        "{message}"
+    );
     change("kind = \"encode\"", "kind = \"enocde\"");
     assert!(reload().1.contains("unknown kind `enocde`"));
     change("", "");
     daemon.signal("-HUP");
-    daemon.wait("the signal to be heard", || {
+    daemon.wait("the log line of the reload", || {
         daemon
             .log()
-            .contains("SIGHUP: models and pipeline are unchanged")
+            .contains("reload found models and pipeline unchanged reason=SIGHUP")
             .then_some(())
     });
     daemon.stop();

@@ -1,5 +1,5 @@
-//! The source `http`: what was acknowledged is safe, what is too much is refused, and nobody is in
-//! another's way.
+//! Tests of the `http` source: acknowledged records survive kills, requests above the limits are
+//! refused, and clients do not block one another.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -9,12 +9,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::process::Daemon;
+use super::daemon_process::Daemon;
 use crate::common::outputs::{ids, records};
 
 const NDJSON: &str = "application/x-ndjson";
 
-/// A source of features with these lines, through a filter, into a table.
+/// A pipeline from an `http` source of features, with `lines` in its table, through a filter.
 fn site(lines: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let pipeline = format!(
@@ -61,8 +61,8 @@ fn rows(folder: &Path) -> Vec<u64> {
     rows
 }
 
-/// Waits until so many rows are committed.
-fn done(daemon: &Daemon, folder: &Path, count: u64) {
+/// Waits until `count` rows are committed.
+fn wait_for_rows(daemon: &Daemon, folder: &Path, count: u64) {
     daemon.wait("all rows", || {
         (rows(&folder.join("out")).len() as u64 >= count).then_some(())
     });
@@ -73,20 +73,20 @@ fn line(x: f64) -> String {
 }
 
 #[test]
-fn what_was_acknowledged_survives_kills_and_comes_out_once() {
+fn acknowledged_records_survive_kills_and_are_written_once() {
     let site = site("");
     let mut acknowledged = 0;
     for round in 0..5 {
         let daemon = Daemon::start(site.path());
         let source = daemon.source();
         for number in 0..20 {
-            let answer = source.post(
+            let response = source.post(
                 "/v1/records",
                 NDJSON,
                 line(f64::from(number)).repeat(3).as_bytes(),
             );
             assert_eq!(
-                answer.told(),
+                response.status_and_json(),
                 (
                     202,
                     json!({"first": acknowledged, "records": 3, "invalid": []})
@@ -98,7 +98,7 @@ fn what_was_acknowledged_survives_kills_and_comes_out_once() {
         if round < 4 {
             daemon.kill();
         } else {
-            done(&daemon, site.path(), acknowledged);
+            wait_for_rows(&daemon, site.path(), acknowledged);
             daemon.stop();
         }
     }
@@ -106,7 +106,7 @@ fn what_was_acknowledged_survives_kills_and_comes_out_once() {
 }
 
 #[test]
-fn a_crash_before_the_acknowledgement_may_keep_the_request_and_a_key_makes_that_harmless() {
+fn idempotency_key_prevents_duplicate_after_crash_before_reply() {
     for step in ["request-written:3", "request-synced:3"] {
         let site = site("");
         let post = |daemon: &Daemon, number: u32| {
@@ -114,7 +114,7 @@ fn a_crash_before_the_acknowledgement_may_keep_the_request_and_a_key_makes_that_
             let headers = [("Content-Type", NDJSON), ("Idempotency-Key", key.as_str())];
             daemon
                 .source()
-                .ask("POST", "/v1/records", &headers, body.as_bytes())
+                .request("POST", "/v1/records", &headers, body.as_bytes())
                 .status
         };
         let daemon = Daemon::start_with(site.path(), &[("LATENTFLOW_CRASH_AT", step)]);
@@ -129,14 +129,14 @@ fn a_crash_before_the_acknowledgement_may_keep_the_request_and_a_key_makes_that_
             [post(&daemon, 2), post(&daemon, 1), post(&daemon, 3)],
             [202, 202, 202]
         );
-        done(&daemon, site.path(), 4);
+        wait_for_rows(&daemon, site.path(), 4);
         daemon.stop();
         assert_eq!(rows(&site.path().join("out")), [0, 1, 2, 3], "{step}");
     }
 }
 
 #[test]
-fn who_waits_for_the_commit_hears_what_became_of_each_record() {
+fn committed_response_lists_outcome_of_each_record() {
     let site = site("");
     let daemon = Daemon::start(site.path());
     let source = daemon.source();
@@ -146,25 +146,33 @@ fn who_waits_for_the_commit_hears_what_became_of_each_record() {
         line(-1.0),
         line(2.0)
     );
-    let (status, told) = source
+    let (status, response) = source
         .post(
             "/v1/records?ack=committed&source=me",
             NDJSON,
             body.as_bytes(),
         )
-        .told();
+        .status_and_json();
     assert_eq!(
-        (status, &told["committed"], &told["first"], &told["records"]),
+        (
+            status,
+            &response["committed"],
+            &response["first"],
+            &response["records"]
+        ),
         (200, &json!(true), &json!(0), &json!(4))
     );
-    assert_eq!(told["dropped"], json!([1]));
+    assert_eq!(response["dropped"], json!([1]));
     assert_eq!(
-        (&told["rejected"][0]["row"], &told["rejected"][0]["stage"]),
+        (
+            &response["rejected"][0]["row"],
+            &response["rejected"][0]["stage"]
+        ),
         (&json!(2), &json!("features")),
-        "{told}"
+        "{response}"
     );
-    assert_eq!(told["invalid"][0]["record"], json!(3));
-    // It is there when it has been said.
+    assert_eq!(response["invalid"][0]["record"], json!(3));
+    // The records are visible once the response has been sent.
     assert_eq!(rows(&site.path().join("out")), [0, 3]);
     assert_eq!(
         ids(&records(&site.path().join("out"), &["source"])),
@@ -174,22 +182,22 @@ fn who_waits_for_the_commit_hears_what_became_of_each_record() {
 }
 
 #[test]
-fn a_key_marks_attempts_at_one_request() {
+fn idempotency_key_marks_repeated_requests() {
     let site = site("");
-    let ask = |daemon: &Daemon, body: &str| {
+    let send = |daemon: &Daemon, body: &str| {
         let headers = [("Content-Type", NDJSON), ("Idempotency-Key", "one")];
         daemon
             .source()
-            .ask(
+            .request(
                 "POST",
                 "/v1/records?ack=committed",
                 &headers,
                 body.as_bytes(),
             )
-            .told()
+            .status_and_json()
     };
     let daemon = Daemon::start(site.path());
-    let first = ask(&daemon, &line(1.0));
+    let first = send(&daemon, &line(1.0));
     assert_eq!(
         (first.0, &first.1["first"], first.1.get("duplicate")),
         (200, &json!(0), None)
@@ -201,69 +209,69 @@ fn a_key_marks_attempts_at_one_request() {
             .status,
         202
     );
-    let again = ask(&daemon, &line(1.0));
+    let again = send(&daemon, &line(1.0));
     assert_eq!(
         (again.0, &again.1["first"], &again.1["duplicate"]),
         (200, &json!(0), &json!(true))
     );
     assert_eq!(
-        ask(&daemon, &line(3.0)).0,
+        send(&daemon, &line(3.0)).0,
         422,
-        "another request under the same key"
+        "a different request with the same key"
     );
     let headers = [("Content-Type", NDJSON), ("Idempotency-Key", "one")];
-    let other = daemon.source().ask(
+    let other = daemon.source().request(
         "POST",
         "/v1/records?source=other",
         &headers,
         line(1.0).as_bytes(),
     );
-    assert_eq!(other.status, 422, "the same body of another source");
+    assert_eq!(other.status, 422, "the same body from another source");
     daemon.stop();
     let daemon = Daemon::start(site.path());
     assert_eq!(
-        ask(&daemon, &line(1.0)).1["duplicate"],
+        send(&daemon, &line(1.0)).1["duplicate"],
         json!(true),
-        "after a restart, too"
+        "after a restart"
     );
-    done(&daemon, site.path(), 2);
+    wait_for_rows(&daemon, site.path(), 2);
     daemon.stop();
     assert_eq!(rows(&site.path().join("out")), [0, 1]);
 }
 
 #[test]
-fn records_are_encoded_at_once_and_nothing_is_kept_of_them() {
+fn encode_returns_results_and_stores_no_record() {
     let site = site("");
     let daemon = Daemon::start(site.path());
     let source = daemon.source();
     let body = format!("{}{}{{\"x\": null}}\n", line(1.5), line(-1.0));
-    let (status, told) = source
+    let (status, response) = source
         .post("/v1/encode?columns=x,features", NDJSON, body.as_bytes())
-        .told();
+        .status_and_json();
     assert_eq!(status, 200);
     assert_eq!(
-        told["records"][0],
+        response["records"][0],
         json!({"x": 1.5, "features": [1.5, 1.0]})
     );
-    assert_eq!(told["records"][1], json!({"dropped": true}));
+    assert_eq!(response["records"][1], json!({"dropped": true}));
     assert_eq!(
-        told["records"][2]["rejected"]["stage"],
+        response["records"][2]["rejected"]["stage"],
         json!("features"),
-        "{told}"
+        "{response}"
     );
-    let (status, told) = source
+    let (status, response) = source
         .post("/v1/encode?columns=nothing", NDJSON, line(1.0).as_bytes())
-        .told();
+        .status_and_json();
     assert!(
         status == 400
-            && told["error"]
+            && response["error"]
                 .as_str()
                 .unwrap()
-                .contains("there is no column `nothing`"),
-        "{told}"
+                .contains("no column `nothing`; expected one of "),
+        "{response}"
     );
-    let answers: Vec<Value> = std::thread::scope(|scope| {
-        let ask = |number: u32| {
+    let responses: Vec<Value> = std::thread::scope(|scope| {
+        let send = |number: u32| {
             source
                 .post(
                     "/v1/encode?columns=x",
@@ -273,18 +281,18 @@ fn records_are_encoded_at_once_and_nothing_is_kept_of_them() {
                 .json()
         };
         let threads: Vec<_> = (0..40)
-            .map(|number| scope.spawn(move || ask(number)))
+            .map(|number| scope.spawn(move || send(number)))
             .collect();
         threads
             .into_iter()
             .map(|thread| thread.join().unwrap())
             .collect()
     });
-    for (number, answer) in answers.iter().enumerate() {
+    for (number, response) in responses.iter().enumerate() {
         assert_eq!(
-            answer["records"],
+            response["records"],
             json!([{ "x": number as f64 }]),
-            "each hears of its own"
+            "each response belongs to its request"
         );
     }
     daemon.stop();
@@ -292,16 +300,17 @@ fn records_are_encoded_at_once_and_nothing_is_kept_of_them() {
 }
 
 #[test]
-fn bounds_are_kept_and_others_are_served_meanwhile() {
+fn requests_beyond_limits_are_refused_while_others_succeed() {
     let site = site(
-        "token = { file = \"token\" }\nlimits = { request = \"1MB\", timeout = \"1s\", requests = 4 }",
+        "token = { file = \"token\" }\n\
+         limits = { request = \"1MB\", timeout = \"1s\", requests = 4 }",
     );
     fs::write(site.path().join("token"), "0123456789abcdef\n").unwrap();
     let daemon = Daemon::start(site.path());
     let source = daemon.source();
     let bearer = ("Authorization", "Bearer 0123456789abcdef");
-    let ask = |body: &[u8]| {
-        source.ask(
+    let send = |body: &[u8]| {
+        source.request(
             "POST",
             "/v1/records",
             &[bearer, ("Content-Type", NDJSON)],
@@ -314,9 +323,11 @@ fn bounds_are_kept_and_others_are_served_meanwhile() {
             .status,
         401
     );
-    // One sends a byte now and then, one declares 10 GB, one sends without end, one sends garbage.
+    // A client that stalls, one that declares 10 GB, one that never ends, and one without HTTP.
     let mut slow = source.connect();
-    let head = "POST /v1/records HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer 0123456789abcdef\r\nContent-Type: application/x-ndjson\r\n";
+    let head = "POST /v1/records HTTP/1.1\r\nHost: a\r\n\
+                Authorization: Bearer 0123456789abcdef\r\n\
+                Content-Type: application/x-ndjson\r\n";
     slow.write_all(format!("{head}Content-Length: 1000\r\n\r\n{{").as_bytes())
         .unwrap();
     assert_eq!(
@@ -333,33 +344,33 @@ fn bounds_are_kept_and_others_are_served_meanwhile() {
     let refused = source.send(&endless.concat()).status;
     assert!(
         [413, 0].contains(&refused),
-        "refused, or cut off while it sends: {refused}"
+        "neither refused nor cut off: {refused}"
     );
     assert_eq!(source.send(b"\x16\x03\x01 garbage\r\n\r\n").status, 400);
-    assert_eq!(ask(line(1.0).as_bytes()).status, 202);
-    let mut answer = String::new();
-    slow.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert_eq!(send(line(1.0).as_bytes()).status, 202);
+    let mut response = String::new();
+    slow.read_to_string(&mut response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 408"), "{response}");
     assert_eq!(source.get("/v1/records").status, 405);
     assert_eq!(source.get("/elsewhere").status, 404);
     assert_eq!(
         source.get("/openapi.json").json()["openapi"],
         json!("3.1.0")
     );
-    let kinds = source.ask(
+    let kinds = source.request(
         "POST",
         "/v1/records",
         &[bearer, ("Content-Type", "text/html")],
         b"x",
     );
     assert_eq!(kinds.status, 415);
-    done(&daemon, site.path(), 1);
+    wait_for_rows(&daemon, site.path(), 1);
     daemon.stop();
     assert_eq!(rows(&site.path().join("out")), [0]);
 }
 
 #[test]
-fn more_than_can_be_worked_on_is_refused_and_may_come_again() {
+fn requests_above_backlog_are_refused_with_retry_after() {
     let site = site("limits = { backlog = \"4KiB\" }");
     let pipeline = fs::read_to_string(site.path().join("p.toml"))
         .unwrap()
@@ -367,17 +378,20 @@ fn more_than_can_be_worked_on_is_refused_and_may_come_again() {
     fs::write(site.path().join("p.toml"), pipeline).unwrap();
     let daemon = Daemon::start(site.path());
     let source = daemon.source();
-    let answers: Vec<_> = (0..10)
+    let responses: Vec<_> = (0..10)
         .map(|_| source.post("/v1/records", NDJSON, line(1.0).as_bytes()))
         .collect();
-    let taken = answers.iter().filter(|answer| answer.status == 202).count();
-    let refused: Vec<_> = answers
+    let accepted = responses
         .iter()
-        .filter(|answer| answer.status == 429)
+        .filter(|response| response.status == 202)
+        .count();
+    let refused: Vec<_> = responses
+        .iter()
+        .filter(|response| response.status == 429)
         .collect();
     assert!(
-        taken > 0 && !refused.is_empty() && taken + refused.len() == 10,
-        "{answers:?}"
+        accepted > 0 && !refused.is_empty() && accepted + refused.len() == 10,
+        "{responses:?}"
     );
     assert!(
         refused[0]
@@ -389,19 +403,19 @@ fn more_than_can_be_worked_on_is_refused_and_may_come_again() {
     );
     assert!(daemon.metric("latentflow_journal_backlog_limit_bytes{stage=\"in\"}") > 0.0);
     daemon.stop();
-    // What is in the journal still is done by the next run.
+    // The next run processes the records that are still in the journal.
     let pipeline = fs::read_to_string(site.path().join("p.toml"))
         .unwrap()
         .replace("1h", "50ms");
     fs::write(site.path().join("p.toml"), pipeline).unwrap();
     let daemon = Daemon::start(site.path());
-    done(&daemon, site.path(), taken as u64);
+    wait_for_rows(&daemon, site.path(), accepted as u64);
     daemon.stop();
-    assert_eq!(rows(&site.path().join("out")).len(), taken);
+    assert_eq!(rows(&site.path().join("out")).len(), accepted);
 }
 
 #[test]
-fn what_would_be_unsafe_is_refused_before_it_runs() {
+fn unauthenticated_public_address_is_refused_by_check() {
     let site = site("");
     let pipeline = fs::read_to_string(site.path().join("p.toml"))
         .unwrap()
@@ -410,9 +424,9 @@ fn what_would_be_unsafe_is_refused_before_it_runs() {
     let output = crate::common::runs::latentflow(site.path(), &["check", "p.toml"])
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        output.status.code() == Some(2) && told.contains("can be reached from other machines"),
-        "{told}"
+        output.status.code() == Some(2) && errors.contains("can be reached from other machines"),
+        "{errors}"
     );
 }

@@ -1,5 +1,4 @@
-//! Both listeners: connections within bounds, `Host` and tokens checked, and nobody locks others
-//! out.
+//! Tests of both listeners: limits of connections, timeouts, checks of `Host` and of tokens.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -10,14 +9,14 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use tempfile::TempDir;
 
 use super::client::Client;
-use super::process::Daemon;
+use super::daemon_process::Daemon;
 use crate::common::runs::latentflow;
 
 pub const NDJSON: &str = "application/x-ndjson";
 pub const LINE: &[u8] = b"{\"x\": 1}\n";
 const TOKEN: &str = "0123456789abcdef";
 
-/// A source of features and the admin listener, each with these lines.
+/// A pipeline with an `http` source of features and an admin listener, each with the given options.
 pub fn site(source: &str, admin: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let pipeline = format!(
@@ -45,24 +44,24 @@ age = "50ms"
     folder
 }
 
-/// What a connection gives until the other side closes it; `None` where it does not.
-fn rest(stream: &mut TcpStream) -> Option<Vec<u8>> {
+/// The bytes that a connection receives until the server closes it; `None` if it stays open.
+fn read_until_closed(stream: &mut TcpStream) -> Option<Vec<u8>> {
     stream
         .set_read_timeout(Some(Duration::from_secs(30)))
         .unwrap();
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => None,
-        // Reset or ended, it is closed.
+        // A reset closes the connection, too.
         _ => Some(bytes),
     }
 }
 
-/// Connections on which these bytes were sent, as far as the other side takes them.
+/// Opens `count` connections and sends `bytes` on each, as far as the server accepts them.
 fn crowd(client: &Client, count: usize, bytes: &[u8]) -> Vec<TcpStream> {
     let mut streams: Vec<TcpStream> = (0..count).map(|_| client.connect()).collect();
     for stream in &mut streams {
-        // One that was closed for another is refused what it sends.
+        // The write fails if the server has closed this connection in favor of a newer one.
         let _ = stream.write_all(bytes);
     }
     streams
@@ -76,7 +75,7 @@ fn gauge(daemon: &Daemon, name: &str, listener: &str) -> f64 {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn crowd_at_the_descriptor_limit_locks_nobody_out() {
+fn idle_connections_at_the_limit_do_not_lock_out_others() {
     let site = site("", "");
     let daemon = Daemon::start_by(&["prlimit", "--nofile=160:160"], site.path(), &[]);
     let source = daemon.source();
@@ -114,17 +113,17 @@ fn crowd_at_the_descriptor_limit_locks_nobody_out() {
     assert!(!log.contains("Too many open files"), "{log}");
 }
 
-/// Asks again and again, and takes no answer, until the other side takes nothing more.
-fn ask_without_reading(client: &Client, path: &str) -> TcpStream {
+/// Sends requests and reads no response until the server accepts no more bytes.
+fn request_without_reading(client: &Client, path: &str) -> TcpStream {
     let mut stream = client.connect();
     stream.set_nonblocking(true).unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").repeat(100);
-    let mut stands = 0;
-    while stands < 20 {
+    let mut stalls = 0;
+    while stalls < 20 {
         match stream.write(request.as_bytes()) {
-            Ok(_) => stands = 0,
+            Ok(_) => stalls = 0,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                stands += 1;
+                stalls += 1;
                 std::thread::sleep(Duration::from_millis(10));
             }
             Err(_) => break,
@@ -135,7 +134,7 @@ fn ask_without_reading(client: &Client, path: &str) -> TcpStream {
 }
 
 #[test]
-fn client_that_takes_no_answer_is_cut_off() {
+fn client_that_reads_no_response_is_disconnected() {
     let limits = "limits = { write = \"300ms\" }";
     let site = site(limits, limits);
     let daemon = Daemon::start(site.path());
@@ -143,8 +142,8 @@ fn client_that_takes_no_answer_is_cut_off() {
         (daemon.source(), "/openapi.json"),
         (daemon.admin.clone(), "/"),
     ] {
-        let mut stream = ask_without_reading(&client, path);
-        // The other side has reset the connection: nothing more can be sent.
+        let mut stream = request_without_reading(&client, path);
+        // The write fails once the server has reset the connection.
         daemon.wait("the end of the connection", || {
             stream.write_all(b"GET / HTTP/1.1\r\n").err()
         });
@@ -153,12 +152,12 @@ fn client_that_takes_no_answer_is_cut_off() {
 }
 
 #[test]
-fn slow_readers_make_room_for_others() {
+fn slow_readers_are_evicted_for_new_connections() {
     let site = site("limits = { connections = 8 }", "");
     let daemon = Daemon::start(site.path());
     let source = daemon.source();
     let _slow: Vec<TcpStream> = (0..8)
-        .map(|_| ask_without_reading(&source, "/openapi.json"))
+        .map(|_| request_without_reading(&source, "/openapi.json"))
         .collect();
     assert_eq!(source.post("/v1/records", NDJSON, LINE).status, 202);
     assert_eq!(gauge(&daemon, "evictions_total", "in"), 1.0);
@@ -166,7 +165,7 @@ fn slow_readers_make_room_for_others() {
 }
 
 #[test]
-fn connection_that_stands_still_is_closed() {
+fn idle_connection_is_closed() {
     let limits = "limits = { head = \"300ms\", idle = \"600ms\" }";
     let site = site(limits, limits);
     let daemon = Daemon::start(site.path());
@@ -179,7 +178,7 @@ fn connection_that_stands_still_is_closed() {
             let mut stream = client.connect();
             stream.write_all(bytes.as_bytes()).unwrap();
             assert!(
-                rest(&mut stream).is_some_and(|answer| answer.is_empty()),
+                read_until_closed(&mut stream).is_some_and(|response| response.is_empty()),
                 "{bytes:?}"
             );
         }
@@ -187,8 +186,9 @@ fn connection_that_stands_still_is_closed() {
         stream
             .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             .unwrap();
-        let answer = rest(&mut stream).expect("it is closed after its answer");
-        assert!(answer.starts_with(b"HTTP/1.1 200") && answer.ends_with(b"ok\n"));
+        let response = read_until_closed(&mut stream)
+            .expect("the server closes the connection after the response");
+        assert!(response.starts_with(b"HTTP/1.1 200") && response.ends_with(b"ok\n"));
     }
     daemon.stop();
 }
@@ -198,14 +198,14 @@ fn foreign_host_or_origin_is_refused_without_a_token() {
     let site = site("hosts = [\"good.example\"]", "hosts = [\"good.example\"]");
     let daemon = Daemon::start(site.path());
     let source = daemon.source();
-    let ask = |client: &Client, method: &str, path: &str, host: &str, origin: &str| {
+    let send = |client: &Client, method: &str, path: &str, host: &str, origin: &str| {
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {host}\r\n{origin}Content-Type: {NDJSON}\r\nConnection: close\r\n\
-             Content-Length: 0\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\n{origin}Content-Type: {NDJSON}\r\n\
+             Connection: close\r\nContent-Length: 0\r\n\r\n"
         );
         client.send(request.as_bytes()).status
     };
-    let asks = [
+    let requests = [
         (&source, "POST", "/v1/records"),
         (&source, "POST", "/v1/encode"),
         (&source, "GET", "/openapi.json"),
@@ -214,10 +214,14 @@ fn foreign_host_or_origin_is_refused_without_a_token() {
         (&daemon.admin, "GET", "/"),
         (&daemon.admin, "POST", "/v1/reload"),
     ];
-    for (client, method, path) in asks {
-        assert_eq!(ask(client, method, path, "evil.example", ""), 403, "{path}");
+    for (client, method, path) in requests {
         assert_eq!(
-            ask(
+            send(client, method, path, "evil.example", ""),
+            403,
+            "{path}"
+        );
+        assert_eq!(
+            send(
                 client,
                 method,
                 path,
@@ -229,12 +233,12 @@ fn foreign_host_or_origin_is_refused_without_a_token() {
         );
         for host in ["localhost", "127.0.0.1:1", "good.example:80"] {
             assert!(
-                ![403, 0].contains(&ask(client, method, path, host, "")),
+                ![403, 0].contains(&send(client, method, path, host, "")),
                 "{path} {host}"
             );
         }
     }
-    // Programs that send no name are not browsers.
+    // A request without `Host` does not come from a browser.
     assert_eq!(
         daemon.admin.send(b"GET /healthz HTTP/1.0\r\n\r\n").status,
         200
@@ -248,9 +252,9 @@ fn admin_token_guards_all_but_health() {
     let site = site("", "token = { file = \"token\" }");
     fs::write(site.path().join("token"), TOKEN).unwrap();
     let daemon = Daemon::start(site.path());
-    let ask = |path: &str, authorization: &str| {
+    let send = |path: &str, authorization: &str| {
         let headers = [("Authorization", authorization)];
-        daemon.admin.ask(
+        daemon.admin.request(
             if path == "/v1/reload" { "POST" } else { "GET" },
             path,
             &headers,
@@ -262,7 +266,7 @@ fn admin_token_guards_all_but_health() {
         BASE64_STANDARD.encode(format!("latentflow:{TOKEN}"))
     );
     for path in ["/", "/metrics", "/v1/status", "/v1/reload"] {
-        let refused = ask(path, "Bearer 0123456789abcdeF");
+        let refused = send(path, "Bearer 0123456789abcdeF");
         assert!(
             refused.status == 401
                 && refused
@@ -273,8 +277,8 @@ fn admin_token_guards_all_but_health() {
         );
         assert_eq!(
             [
-                ask(path, &format!("Bearer {TOKEN}")).status,
-                ask(path, &basic).status
+                send(path, &format!("Bearer {TOKEN}")).status,
+                send(path, &basic).status
             ],
             [200, 200],
             "{path}"
@@ -292,9 +296,9 @@ fn admin_token_guards_all_but_health() {
 }
 
 #[test]
-fn admin_that_others_can_reach_needs_a_decision() {
+fn public_admin_without_authentication_is_refused() {
     let site = site("", "listen = \"0.0.0.0:0\"");
-    let told = |arguments: &[&str]| {
+    let run_command = |arguments: &[&str]| {
         let output = latentflow(site.path(), arguments).output().unwrap();
         (
             output.status.code(),
@@ -305,14 +309,14 @@ fn admin_that_others_can_reach_needs_a_decision() {
         ["check", "p.toml"].as_slice(),
         &["run", "p.toml", "--metrics", "0.0.0.0:0"],
     ] {
-        let (code, text) = told(arguments);
+        let (code, text) = run_command(arguments);
         assert!(
             code == Some(2) && text.contains("allow_unauthenticated = true"),
             "{arguments:?}: {text}"
         );
     }
     assert_eq!(
-        told(&[
+        run_command(&[
             "check",
             "p.toml",
             "--set",
@@ -322,10 +326,10 @@ fn admin_that_others_can_reach_needs_a_decision() {
         Some(0)
     );
     assert_eq!(
-        told(&["check", "p.toml", "--set", "admin.token.variable=TOKEN"]).0,
+        run_command(&["check", "p.toml", "--set", "admin.token.variable=TOKEN"]).0,
         Some(0)
     );
-    let (code, text) = told(&[
+    let (code, text) = run_command(&[
         "check",
         "p.toml",
         "--set",
@@ -340,7 +344,7 @@ fn admin_that_others_can_reach_needs_a_decision() {
 }
 
 #[test]
-fn token_file_that_others_can_read_is_warned_of() {
+fn token_file_readable_by_others_gives_warning() {
     use std::os::unix::fs::PermissionsExt as _;
     let site = site("token = { file = \"token\" }", "");
     fs::write(site.path().join("token"), TOKEN).unwrap();
@@ -350,7 +354,7 @@ fn token_file_that_others_can_read_is_warned_of() {
     assert!(
         daemon
             .log()
-            .contains("token holds a secret and can be read by every user"),
+            .contains("token readers=every user of this machine"),
         "{}",
         daemon.log()
     );

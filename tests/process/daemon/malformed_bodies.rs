@@ -1,5 +1,5 @@
-//! Small bodies that declare much, and thousands of mutated ones: the daemon stays up, within the
-//! memory that `check` prints.
+//! Tests of small bodies that declare large contents and of thousands of mutated bodies: the daemon
+//! stays alive, within the memory that `check` prints.
 
 use std::fs;
 use std::io::Write;
@@ -24,18 +24,18 @@ use tempfile::TempDir;
 
 use super::bodies::{FORM, form, image_site, picture};
 use super::client::Client;
-use super::process::Daemon;
+use super::daemon_process::Daemon;
 use crate::common::runs::latentflow;
 
 const ARROW: &str = "application/vnd.apache.arrow.stream";
 const NDJSON: &str = "application/x-ndjson";
-/// What all requests may take is less than what most of the bodies here become.
+/// The limit of all requests together is below the decoded size of most bodies here.
 const LIMITS: &str = "limits = { request = \"8MiB\", in_flight = \"32MiB\", records = 500000 }";
-/// Resident memory beyond what `check` prints that is let pass.
+/// Resident memory allowed above the bound that `check` prints, in bytes.
 const SLACK: u64 = 64 << 20;
 const THREADS: u64 = 4;
 
-/// A body, and what its headers say of it.
+/// A request body with its name and the values of its headers.
 struct Body {
     what: &'static str,
     content_type: &'static str,
@@ -79,17 +79,18 @@ impl Body {
             ("Content-Type", self.content_type),
             ("Content-Encoding", self.encoding),
         ];
-        source.ask("POST", path, &headers, &self.bytes).status
+        source.request("POST", path, &headers, &self.bytes).status
     }
 }
 
 fn feature_site() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let pipeline = format!(
-        "state = \"state\"\n[stages.in]\nkind = \"http\"\nlisten = \"127.0.0.1:0\"\nrecords = \"features\"\n\
+        "state = \"state\"\n[stages.in]\nkind = \"http\"\nlisten = \"127.0.0.1:0\"\n\
+         records = \"features\"\n\
          columns = {{ x = \"float\", name = \"string\", v = \"floats\" }}\n{LIMITS}\n\
-         [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"out\"\n[commit]\nage = \"50ms\"\n\
-         [limits]\nmemory = \"256MiB\"\n"
+         [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"out\"\n\
+         [commit]\nage = \"50ms\"\n[limits]\nmemory = \"256MiB\"\n"
     );
     fs::write(folder.path().join("p.toml"), pipeline).unwrap();
     folder
@@ -111,7 +112,7 @@ fn stream(columns: Vec<(&str, ArrayRef)>, compression: Option<CompressionType>) 
     writer.into_inner().unwrap()
 }
 
-/// Columns that become `rows` rows; each way to declare much in few bytes.
+/// Bodies of `rows` rows, each of another form that declares large contents in few bytes.
 fn features(rows: usize) -> Vec<Body> {
     let count = i32::try_from(rows).unwrap();
     let long: ArrayRef = Arc::new(StringArray::from(vec!["t".repeat(1000)]));
@@ -149,7 +150,7 @@ fn features(rows: usize) -> Vec<Body> {
         arrow("views", with(views, nulls()), zstd),
         arrow("lists of nulls", with(nulls(), lists), zstd),
         arrow("fixed lists of nulls", with(nulls(), Arc::new(fixed)), zstd),
-        Body::new("lines that are none", NDJSON, b"x\n".repeat(rows)),
+        Body::new("lines that are not JSON", NDJSON, b"x\n".repeat(rows)),
         Body::new("empty objects", NDJSON, b"{}\n".repeat(rows)),
         Body::new(
             "lists in JSON",
@@ -186,14 +187,14 @@ fn images(count: usize) -> Vec<Body> {
     ]
 }
 
-/// The bytes that `check` prints.
-fn bound(folder: &Path) -> u64 {
+/// The memory bound that `check` prints, in bytes.
+fn memory_bound(folder: &Path) -> u64 {
     let output = latentflow(folder, &["check", "p.toml"]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned()
         + &String::from_utf8_lossy(&output.stderr);
     let (_, after) = text
         .split_once("at most ")
-        .unwrap_or_else(|| panic!("no bound: {text}"));
+        .unwrap_or_else(|| panic!("`check` does not print a bound: {text}"));
     let mut words = after.split([' ', ':']);
     let (number, unit) = (
         words.next().unwrap().parse::<f64>().unwrap(),
@@ -214,7 +215,7 @@ fn bound(folder: &Path) -> u64 {
     bytes
 }
 
-/// A few bytes changed, cut out, doubled or put in.
+/// A copy with a few bytes changed, removed or duplicated.
 fn mutate(bytes: &[u8], random: &mut ChaCha8Rng) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     for _ in 0..random.random_range(1..4) {
@@ -238,9 +239,8 @@ fn mutate(bytes: &[u8], random: &mut ChaCha8Rng) -> Vec<u8> {
     bytes
 }
 
-/// Sends `each` mutations of every body, from some threads; none may be answered with an error of
-/// the server.
-fn storm(source: &Client, bodies: &[Body], each: u64) {
+/// Sends `each` mutations of every body from `THREADS` threads; no response may be a server error.
+fn send_mutations(source: &Client, bodies: &[Body], each: u64) {
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             scope.spawn(move || {
@@ -266,10 +266,10 @@ fn storm(source: &Client, bodies: &[Body], each: u64) {
     });
 }
 
-/// Sends large bodies as they are and `each` mutations of small ones to a daemon, and compares its
-/// peak with what `check` prints.
-fn attack(site: &TempDir, large: &[Body], small: &[Body], each: u64, sound: &Body) {
-    let bound = bound(site.path());
+/// Sends large bodies unchanged and `each` mutations of small ones to a daemon, and compares its
+/// peak memory with the bound that `check` prints. Asserts that `valid` is accepted afterwards.
+fn assert_bounded(site: &TempDir, large: &[Body], small: &[Body], each: u64, valid: &Body) {
+    let bound = memory_bound(site.path());
     let daemon = Daemon::start(site.path());
     let source = daemon.source();
     for body in large {
@@ -289,13 +289,13 @@ fn attack(site: &TempDir, large: &[Body], small: &[Body], each: u64, sound: &Bod
             "{}: {} bytes, peak {} MiB",
             body.what,
             body.bytes.len(),
-            daemon.peak() >> 20
+            daemon.peak_memory() >> 20
         );
         assert!(
-            daemon.peak() < bound + SLACK,
+            daemon.peak_memory() < bound + SLACK,
             "{}: {} of {bound}",
             body.what,
-            daemon.peak()
+            daemon.peak_memory()
         );
     }
     let encoded = small
@@ -310,25 +310,29 @@ fn attack(site: &TempDir, large: &[Body], small: &[Body], each: u64, sound: &Bod
             .encoded(encoding)
         })
         .collect();
-    storm(&source, small, each);
-    storm(&source, &encoded, each / 2);
+    send_mutations(&source, small, each);
+    send_mutations(&source, &encoded, each / 2);
     assert!(
-        daemon.peak() < bound + SLACK,
+        daemon.peak_memory() < bound + SLACK,
         "mutations: {} of {bound}",
-        daemon.peak()
+        daemon.peak_memory()
     );
     assert_eq!(
-        sound.send(&source, "/v1/records?ack=committed"),
+        valid.send(&source, "/v1/records?ack=committed"),
         200,
         "{}",
-        sound.what
+        valid.what
     );
-    eprintln!("peak {} MiB of {} MiB", daemon.peak() >> 20, bound >> 20);
+    eprintln!(
+        "peak {} MiB of {} MiB",
+        daemon.peak_memory() >> 20,
+        bound >> 20
+    );
     daemon.stop();
 }
 
 #[test]
-fn feature_bodies_stay_within_the_memory_that_check_prints() {
+fn feature_bodies_stay_within_the_checked_memory() {
     let mut large = features(480_000);
     large.extend(
         features(480_000)
@@ -336,21 +340,21 @@ fn feature_bodies_stay_within_the_memory_that_check_prints() {
             .map(|body| body.encoded("zstd")),
     );
     large.push(Body::new("16 MiB of zeros", NDJSON, vec![b' '; 16 << 20]).encoded("gzip"));
-    let sound = Body::new("a record", NDJSON, b"{\"x\":1}\n".to_vec());
-    attack(&feature_site(), &large, &features(3), 400, &sound);
+    let valid = Body::new("a record", NDJSON, b"{\"x\":1}\n".to_vec());
+    assert_bounded(&feature_site(), &large, &features(3), 400, &valid);
 }
 
 #[test]
-fn image_bodies_stay_within_the_memory_that_check_prints() {
+fn image_bodies_stay_within_the_checked_memory() {
     let table = "kind = \"parquet\"\ncolumns = [\"source\", \"row\"]";
     let site = image_site(LIMITS, table);
     let pipeline = fs::read_to_string(site.path().join("p.toml")).unwrap()
         + "\n[limits]\nmemory = \"256MiB\"\n";
     fs::write(site.path().join("p.toml"), pipeline).unwrap();
-    let sound = Body::new(
+    let valid = Body::new(
         "an image",
         "image/png",
         picture([1, 2, 3], ImageFormat::Png),
     );
-    attack(&site, &images(3000), &images(2), 800, &sound);
+    assert_bounded(&site, &images(3000), &images(2), 800, &valid);
 }

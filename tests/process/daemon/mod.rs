@@ -1,18 +1,17 @@
-//! Runs without an end, through the binary: folders that are watched, requests over HTTP, models
-//! that are exchanged.
+//! Tests of unbounded runs through the binary: watched folders, requests over HTTP and hot reload.
 
 mod blocked;
 mod bodies;
 mod client;
 mod compact;
-mod failing;
-mod malformed_bodies;
+pub mod daemon_process;
+mod dashboard;
+mod failing_model;
+mod hot_reload;
 mod http;
 mod listeners;
-mod page;
-pub mod process;
+mod malformed_bodies;
 mod rotation;
-mod hot_reload;
 mod watch;
 mod watch_faults;
 mod watch_model;

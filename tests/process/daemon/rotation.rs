@@ -1,4 +1,4 @@
-//! Certificates and tokens are exchanged while a run goes on.
+//! Tests of the rotation of certificates and tokens in a running daemon.
 #![cfg(feature = "tls")]
 
 use std::fs;
@@ -11,17 +11,17 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::client::Answer;
+use super::client::Response;
+use super::daemon_process::Daemon;
 use super::listeners::{LINE, NDJSON, site};
-use super::process::Daemon;
 use crate::common::runs::latentflow;
 
 const TLS: &str = "tls = { certificate = \"cert.pem\", key = \"key.pem\" }";
 const FIRST: &str = "the-first-of-the-tokens";
 const SECOND: &str = "the-second-of-the-tokens";
 
-/// Puts a certificate of its own beside its key; returns it as it is sent.
-fn certify(folder: &Path, year: i32) -> Vec<u8> {
+/// Writes a new self-signed certificate and its key; returns the certificate in DER form.
+fn write_certificate(folder: &Path, year: i32) -> Vec<u8> {
     let key = rcgen::KeyPair::generate().unwrap();
     let mut parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     parameters.not_after = rcgen::date_time_ymd(year, 1, 1);
@@ -31,17 +31,17 @@ fn certify(folder: &Path, year: i32) -> Vec<u8> {
     certificate.der().to_vec()
 }
 
-/// Replaces a file whole, as tools for certificates do.
+/// Replaces a file by a rename, as certificate tools do.
 fn replace(folder: &Path, name: &str, content: &[u8]) {
     fs::write(folder.join("new"), content).unwrap();
     fs::rename(folder.join("new"), folder.join(name)).unwrap();
 }
 
-/// Takes every certificate: the tests compare it.
+/// A verifier that accepts every certificate, since the tests compare it.
 #[derive(Debug)]
-struct Anything(Arc<rustls::crypto::CryptoProvider>);
+struct AcceptAny(Arc<rustls::crypto::CryptoProvider>);
 
-impl ServerCertVerifier for Anything {
+impl ServerCertVerifier for AcceptAny {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -78,8 +78,8 @@ impl ServerCertVerifier for Anything {
     }
 }
 
-/// Asks over TLS; returns the certificate of the other side, and its answer.
-fn ask(address: &str, request: &[u8]) -> (Vec<u8>, Answer) {
+/// Sends a request over TLS; returns the certificate of the server and the response.
+fn request_over_tls(address: &str, request: &[u8]) -> (Vec<u8>, Response) {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider));
     let config = config
@@ -87,38 +87,40 @@ fn ask(address: &str, request: &[u8]) -> (Vec<u8>, Answer) {
         .unwrap()
         .dangerous();
     let config = config
-        .with_custom_certificate_verifier(Arc::new(Anything(provider)))
+        .with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
         .with_no_client_auth();
     let connection =
         rustls::ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
     let mut stream = rustls::StreamOwned::new(connection, TcpStream::connect(address).unwrap());
     stream.write_all(request).unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
     (
         stream.conn.peer_certificates().unwrap()[0].to_vec(),
-        Answer::of(&answer),
+        Response::parse(&bytes),
     )
 }
 
 fn post(address: &str, token: &str) -> (Vec<u8>, u16) {
     let head = format!(
-        "POST /v1/records HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nContent-Type: {NDJSON}\r\n\
-         Connection: close\r\nContent-Length: {}\r\n\r\n",
+        "POST /v1/records HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: {NDJSON}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
         LINE.len()
     );
-    let (certificate, answer) = ask(address, &[head.as_bytes(), LINE].concat());
-    (certificate, answer.status)
+    let (certificate, response) = request_over_tls(address, &[head.as_bytes(), LINE].concat());
+    (certificate, response.status)
 }
 
 #[test]
-fn changed_certificate_and_token_are_exchanged() {
+fn changed_certificate_and_token_are_replaced() {
     let site = site(&format!("{TLS}\ntoken = {{ file = \"token\" }}"), "");
     let folder = site.path();
-    let first = certify(folder, 2040);
+    let first = write_certificate(folder, 2040);
     fs::write(folder.join("token"), FIRST).unwrap();
     let daemon = Daemon::start(folder);
-    let address = daemon.wait("its listener", || daemon.address("listening on https://"));
+    let address = daemon.wait("the listener of the source", || {
+        daemon.address("listening on https://")
+    });
     let expiry = "latentflow_certificate_expiry_timestamp_seconds{listener=\"in\"}";
     let refused =
         "latentflow_credential_rotation_refused{credential=\"certificate\",listener=\"in\"}";
@@ -126,8 +128,8 @@ fn changed_certificate_and_token_are_exchanged() {
         (post(&address, FIRST), daemon.metric(expiry)),
         ((first, 202), 2_208_988_800.0)
     );
-    // By itself.
-    let second = certify(folder, 2041);
+    // Rotation without a request.
+    let second = write_certificate(folder, 2041);
     replace(folder, "token", SECOND.as_bytes());
     daemon.wait("the second pair", || {
         (post(&address, SECOND) == (second.clone(), 202)).then_some(())
@@ -136,28 +138,27 @@ fn changed_certificate_and_token_are_exchanged() {
         (post(&address, FIRST).1, daemon.metric(expiry)),
         (401, 2_240_611_200.0)
     );
-    // What cannot be used leaves what is there.
+    // A certificate that does not match its key is refused; the previous pair stays in use.
     let key = fs::read(folder.join("key.pem")).unwrap();
-    certify(folder, 2042);
+    write_certificate(folder, 2042);
     replace(folder, "key.pem", &key);
     daemon.wait("the refusal", || {
         (daemon.metric(refused) == 1.0).then_some(())
     });
-    let answer = daemon.admin.ask("POST", "/v1/reload", &[], b"");
-    let told = String::from_utf8(answer.body).unwrap();
+    let response = daemon.admin.request("POST", "/v1/reload", &[], b"");
+    let text = String::from_utf8(response.body).unwrap();
     assert!(
-        answer.status == 409 && told.contains("certificate of in: "),
-        "{told}"
+        response.status == 409 && text.contains("certificate of in: "),
+        "{text}"
     );
     assert_eq!(post(&address, SECOND), (second, 202));
-    // On request, immediately.
-    let third = certify(folder, 2043);
+    // Rotation on request takes effect before the response.
+    let third = write_certificate(folder, 2043);
     replace(folder, "token", FIRST.as_bytes());
-    let answer = daemon.admin.ask("POST", "/v1/reload", &[], b"");
-    let told = String::from_utf8(answer.body).unwrap();
-    // The look that runs beside may have been first with one of them, but not with both after the
-    // answer.
-    assert!(answer.status == 200, "{told}");
+    let response = daemon.admin.request("POST", "/v1/reload", &[], b"");
+    let text = String::from_utf8(response.body).unwrap();
+    // The periodic check may already have loaded one of the two files.
+    assert!(response.status == 200, "{text}");
     assert_eq!(
         (post(&address, FIRST), daemon.metric(refused)),
         ((third, 202), 0.0)
@@ -166,9 +167,9 @@ fn changed_certificate_and_token_are_exchanged() {
 }
 
 #[test]
-fn admin_listener_speaks_tls_where_it_has_a_certificate() {
+fn admin_listener_with_certificate_uses_tls() {
     let site = site("", TLS);
-    let certificate = certify(site.path(), 2040);
+    let certificate = write_certificate(site.path(), 2040);
     let mut run = latentflow(
         site.path(),
         &[
@@ -198,14 +199,14 @@ fn admin_listener_speaks_tls_where_it_has_a_certificate() {
         )
     });
     let address = address.into_iter().next();
-    let met = address.map(|address| {
-        ask(
+    let response = address.map(|address| {
+        request_over_tls(
             &address,
             b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
         )
     });
     child.kill().unwrap();
     child.wait().unwrap();
-    let (met, answer) = met.expect("the log says where it listens");
-    assert_eq!((met, answer.status), (certificate, 200));
+    let (received, response) = response.expect("the log names the address of the listener");
+    assert_eq!((received, response.status), (certificate, 200));
 }

@@ -1,12 +1,11 @@
-//! Folders that are watched: what comes is taken once it is complete, whatever happens to the
-//! process.
+//! Tests of watched folders: each complete file becomes a record once, also after kills.
 
 use std::fs;
 use std::path::Path;
 
 use tempfile::TempDir;
 
-use super::process::Daemon;
+use super::daemon_process::Daemon;
 use crate::common::inputs::{image_name, images, is_broken};
 use crate::common::outputs::{ids, records};
 
@@ -43,8 +42,8 @@ pub fn site() -> TempDir {
     folder
 }
 
-/// The names of what came through, and of what was refused.
-pub fn kept(folder: &Path) -> (Vec<String>, Vec<String>) {
+/// The sources of the committed records and of the rejects.
+pub fn outcomes(folder: &Path) -> (Vec<String>, Vec<String>) {
     let names = |folder: &Path| {
         let records = records(folder, &["source"]);
         ids(&records)
@@ -58,7 +57,7 @@ pub fn kept(folder: &Path) -> (Vec<String>, Vec<String>) {
     )
 }
 
-/// What is to come of the images with these numbers, under a name for each.
+/// The sources of records and rejects that the images with these numbers and names result in.
 pub fn expected(named: impl Iterator<Item = (usize, String)>) -> (Vec<String>, Vec<String>) {
     let (mut sound, mut broken) = (Vec::new(), Vec::new());
     named.for_each(|(number, name)| {
@@ -74,15 +73,16 @@ pub fn expected(named: impl Iterator<Item = (usize, String)>) -> (Vec<String>, V
     (sound, broken)
 }
 
-pub fn done(daemon: &Daemon, folder: &Path, records: usize) {
+/// Waits until `records` records are committed, rejects included.
+pub fn wait_for_records(daemon: &Daemon, folder: &Path, records: usize) {
     daemon.wait("all records", || {
-        let (sound, broken) = kept(folder);
+        let (sound, broken) = outcomes(folder);
         (sound.len() + broken.len() >= records).then_some(())
     });
 }
 
 #[test]
-fn files_are_taken_once_however_they_come() {
+fn files_are_read_once_however_they_arrive() {
     let site = site();
     let (made, watched) = (site.path().join("made"), site.path().join("in"));
     let copy = |number: usize, to: &Path| {
@@ -90,7 +90,7 @@ fn files_are_taken_once_however_they_come() {
     };
     (0..10).for_each(|number| copy(number, &watched.join(image_name(number))));
     let daemon = Daemon::start(site.path());
-    // Written in place, renamed in, in a folder that is made, in one that is moved in.
+    // Files written in place, renamed, in a folder that is created, in one that is moved here.
     (10..20).for_each(|number| copy(number, &watched.join(image_name(number))));
     for number in 20..30 {
         let hidden = watched.join(format!(".{}", image_name(number)));
@@ -108,24 +108,27 @@ fn files_are_taken_once_however_they_come() {
     (40..50).for_each(|number| copy(number, &site.path().join("moved").join(image_name(number))));
     fs::rename(site.path().join("moved"), watched.join("moved")).unwrap();
     fs::write(watched.join("notes.txt"), "no image").unwrap();
-    done(&daemon, site.path(), 50);
-    // What is there already is not taken again, and what is removed is not missed.
+    wait_for_records(&daemon, site.path(), 50);
+    // Files that were read are not read again, and a removed file has no effect.
     fs::remove_file(watched.join(image_name(0))).unwrap();
     copy(50, &watched.join(image_name(50)));
-    done(&daemon, site.path(), 51);
+    wait_for_records(&daemon, site.path(), 51);
     let log = daemon.stop();
-    assert!(log.contains("committed"), "{log}");
+    assert!(
+        log.contains("the run ends: a shutdown was requested"),
+        "{log}"
+    );
     let name = |number: usize| match number {
         30..40 => format!("made/deeper/{}", image_name(number)),
         40..50 => format!("moved/{}", image_name(number)),
         _ => image_name(number),
     };
     let all = || (0..51).map(|number| (number, name(number)));
-    assert_eq!(kept(site.path()), expected(all()));
-    // A restart finds nothing new; a batch run over the same folder neither.
+    assert_eq!(outcomes(site.path()), expected(all()));
+    // A restart reads only the new file; a bounded run over the same folder reads none.
     let daemon = Daemon::start(site.path());
     copy(51, &watched.join(image_name(51)));
-    done(&daemon, site.path(), 52);
+    wait_for_records(&daemon, site.path(), 52);
     daemon.stop();
     let batch = PIPELINE.replace("watch = true\nrescan = \"1s\"\n", "");
     let (output, summary) = crate::common::runs::run(site.path(), &batch, &[]);
@@ -135,13 +138,13 @@ fn files_are_taken_once_however_they_come() {
         "{output:?}"
     );
     assert_eq!(
-        kept(site.path()),
+        outcomes(site.path()),
         expected(all().chain([(51, image_name(51))]))
     );
 }
 
 #[test]
-fn a_file_that_is_told_of_and_found_at_once_is_taken_once() {
+fn file_reported_by_event_and_by_rescan_is_read_once() {
     let site = site();
     let (made, watched) = (site.path().join("made"), site.path().join("in"));
     fs::write(
@@ -150,7 +153,7 @@ fn a_file_that_is_told_of_and_found_at_once_is_taken_once() {
     )
     .unwrap();
     let daemon = Daemon::start(site.path());
-    // For longer than a file is waited for that was found.
+    // The loop takes longer than the time after which a found file counts as stable.
     for number in 0..60 {
         fs::copy(
             made.join(image_name(number)),
@@ -159,16 +162,16 @@ fn a_file_that_is_told_of_and_found_at_once_is_taken_once() {
         .unwrap();
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
-    done(&daemon, site.path(), 60);
+    wait_for_records(&daemon, site.path(), 60);
     daemon.stop();
     assert_eq!(
-        kept(site.path()),
+        outcomes(site.path()),
         expected((0..60).map(|number| (number, image_name(number))))
     );
 }
 
 #[test]
-fn a_file_that_is_written_anew_is_another() {
+fn rewritten_file_is_another_record() {
     let site = site();
     let watched = site.path().join("in");
     let daemon = Daemon::start(site.path());
@@ -178,14 +181,14 @@ fn a_file_that_is_written_anew_is_another() {
             watched.join("one.pgm"),
         )
         .unwrap();
-        done(&daemon, site.path(), number);
+        wait_for_records(&daemon, site.path(), number);
     }
     daemon.stop();
-    assert_eq!(kept(site.path()).0, ["one.pgm", "one.pgm"]);
+    assert_eq!(outcomes(site.path()).0, ["one.pgm", "one.pgm"]);
 }
 
 #[test]
-fn kills_lose_nothing_and_take_nothing_twice() {
+fn kills_lose_no_record_and_duplicate_none() {
     let site = site();
     let (made, watched) = (site.path().join("made"), site.path().join("in"));
     let mut next = 0;
@@ -199,17 +202,17 @@ fn kills_lose_nothing_and_take_nothing_twice() {
         if round < 5 {
             daemon.kill()
         } else {
-            done(&daemon, site.path(), 60)
+            wait_for_records(&daemon, site.path(), 60)
         }
     }
     assert_eq!(
-        kept(site.path()),
+        outcomes(site.path()),
         expected((0..60).map(|number| (number, image_name(number))))
     );
 }
 
 #[test]
-fn rows_are_not_given_out_again_when_the_journal_has_forgotten_them() {
+fn rows_are_not_reused_after_the_journal_is_deleted() {
     let site = site();
     let (made, watched) = (site.path().join("made"), site.path().join("in"));
     for number in [0, 1] {
@@ -219,13 +222,13 @@ fn rows_are_not_given_out_again_when_the_journal_has_forgotten_them() {
             watched.join(image_name(number)),
         )
         .unwrap();
-        done(&daemon, site.path(), number + 1);
+        wait_for_records(&daemon, site.path(), number + 1);
         daemon.stop();
         fs::remove_file(watched.join(image_name(number))).unwrap();
         fs::remove_dir_all(site.path().join("out/_latentflow/watched")).unwrap();
     }
     assert_eq!(
-        kept(site.path()),
+        outcomes(site.path()),
         expected(
             [0, 1]
                 .map(|number| (number, image_name(number)))
@@ -235,7 +238,7 @@ fn rows_are_not_given_out_again_when_the_journal_has_forgotten_them() {
 }
 
 #[test]
-fn file_that_returns_with_its_content_is_the_same() {
+fn file_that_returns_with_same_content_is_not_read_again() {
     let site = site();
     let (made, watched) = (site.path().join("made"), site.path().join("in"));
     let copy = |number: usize, name: &str| {
@@ -243,21 +246,21 @@ fn file_that_returns_with_its_content_is_the_same() {
     };
     let daemon = Daemon::start(site.path());
     copy(1, "one.pgm");
-    done(&daemon, site.path(), 1);
+    wait_for_records(&daemon, site.path(), 1);
     fs::remove_file(watched.join("one.pgm")).unwrap();
     copy(2, "two.pgm");
-    done(&daemon, site.path(), 2);
+    wait_for_records(&daemon, site.path(), 2);
     daemon.stop();
     copy(1, "one.pgm");
     let daemon = Daemon::start(site.path());
     copy(5, "three.pgm");
-    done(&daemon, site.path(), 3);
+    wait_for_records(&daemon, site.path(), 3);
     // Another content under a known name is another file.
     copy(4, "one.pgm");
-    done(&daemon, site.path(), 4);
+    wait_for_records(&daemon, site.path(), 4);
     daemon.stop();
     assert_eq!(
-        kept(site.path()).0,
+        outcomes(site.path()).0,
         ["one.pgm", "one.pgm", "three.pgm", "two.pgm"]
     );
 }

@@ -1,5 +1,5 @@
-//! Watched folders whose files cannot be read, change before they are read, or are not there for a
-//! while.
+//! Tests of watched folders whose files are unreadable, change before they are read, or are missing
+//! for some time.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,12 +8,12 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::process::Daemon;
-use super::watch::{PIPELINE, done, kept, site};
+use super::daemon_process::Daemon;
+use super::watch::{PIPELINE, outcomes, site, wait_for_records};
 use crate::common::inputs::image_name;
 use crate::common::runs;
 
-/// Times of the watch pass so much faster.
+/// Divides the delays of the watch by 20.
 const SPEED: (&str, &str) = ("LATENTFLOW_WATCH_SPEED", "20");
 const USER: [&str; 4] = [
     "setpriv",
@@ -32,8 +32,8 @@ fn copy(site: &Path, number: usize, name: &str) {
 
 /// The status and the text of `/readyz`.
 fn readiness(daemon: &Daemon) -> (u16, String) {
-    let answer = daemon.admin.get("/readyz");
-    (answer.status, String::from_utf8(answer.body).unwrap())
+    let response = daemon.admin.get("/readyz");
+    (response.status, String::from_utf8(response.body).unwrap())
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn unreadable_file_becomes_reject_that_can_be_replayed() {
             .status()
             .is_ok_and(|status| status.success())
     {
-        eprintln!("skipped: this runs as root, and setpriv is not there to run as somebody else");
+        eprintln!("skipped: this runs as root, and setpriv cannot run a program as another user");
         return;
     }
     let daemon = Daemon::start_by(wrapper, site.path(), &[SPEED]);
@@ -67,11 +67,11 @@ fn unreadable_file_becomes_reject_that_can_be_replayed() {
             .then_some(())
     });
     assert!(daemon.metric("latentflow_watch_waiting_files{stage=\"in\"}") > 0.0);
-    // It does not hold up others.
+    // The unreadable file does not delay others.
     copy(site.path(), 2, "open.pgm");
-    done(&daemon, site.path(), 2);
+    wait_for_records(&daemon, site.path(), 2);
     assert_eq!(
-        kept(site.path()),
+        outcomes(site.path()),
         (vec!["open.pgm".to_owned()], vec!["secret.pgm".to_owned()])
     );
     let log = daemon.stop();
@@ -90,10 +90,11 @@ fn unreadable_file_becomes_reject_that_can_be_replayed() {
         (Some(0), &Value::from(0)),
         "{output:?}"
     );
-    assert_eq!(kept_in(site.path(), "again"), ["secret.pgm"]);
+    assert_eq!(sources(site.path(), "again"), ["secret.pgm"]);
 }
 
-fn kept_in(site: &Path, output: &str) -> Vec<String> {
+/// The sources of the records of an output.
+fn sources(site: &Path, output: &str) -> Vec<String> {
     let records = crate::common::outputs::records(&site.join(output), &["source"]);
     crate::common::outputs::ids(&records)
         .into_iter()
@@ -102,14 +103,14 @@ fn kept_in(site: &Path, output: &str) -> Vec<String> {
 }
 
 #[test]
-fn missing_folder_is_reported_and_waited_for() {
+fn missing_folder_is_reported_until_it_returns() {
     let site = site();
     let (watched, away) = (site.path().join("in"), site.path().join("away"));
     let daemon = Daemon::start_with(site.path(), &[SPEED]);
     copy(site.path(), 1, "one.pgm");
-    done(&daemon, site.path(), 1);
+    wait_for_records(&daemon, site.path(), 1);
     fs::rename(&watched, &away).unwrap();
-    daemon.wait("the folder to be missed", || {
+    daemon.wait("the report of the missing folder", || {
         (readiness(&daemon).0 == 503).then_some(())
     });
     assert_eq!(
@@ -117,26 +118,32 @@ fn missing_folder_is_reported_and_waited_for() {
         0.0
     );
     assert_eq!(daemon.metric("latentflow_ready"), 0.0);
-    // An empty folder in its place is not what was there.
+    // An empty folder at the path is not taken for the watched one.
     fs::create_dir(&watched).unwrap();
     daemon.wait("the empty folder to be reported", || {
-        readiness(&daemon).1.contains("holds no file").then_some(())
+        readiness(&daemon)
+            .1
+            .contains("is empty; expected 1 known files")
+            .then_some(())
     });
     fs::remove_dir(&watched).unwrap();
     fs::rename(&away, &watched).unwrap();
     daemon.wait("the folder", || (readiness(&daemon).0 == 200).then_some(()));
     copy(site.path(), 2, "two.pgm");
-    done(&daemon, site.path(), 2);
+    wait_for_records(&daemon, site.path(), 2);
     let log = daemon.stop();
-    assert!(log.contains("the folder is there again"), "{log}");
+    assert!(
+        log.contains("the watched folder is available again"),
+        "{log}"
+    );
     assert_eq!(
-        kept(site.path()),
+        outcomes(site.path()),
         (vec!["one.pgm".to_owned(), "two.pgm".to_owned()], vec![])
     );
 }
 
 #[test]
-fn journalled_file_that_was_replaced_or_removed_is_settled() {
+fn journaled_file_that_was_replaced_or_removed_is_settled() {
     let site = site();
     let lazy = PIPELINE.replace("age = \"100ms\"", "age = \"1h\"");
     fs::write(site.path().join("p.toml"), &lazy).unwrap();
@@ -161,18 +168,21 @@ fn journalled_file_that_was_replaced_or_removed_is_settled() {
     fs::remove_file(site.path().join("in/removed.pgm")).unwrap();
     fs::write(site.path().join("p.toml"), PIPELINE).unwrap();
     let daemon = Daemon::start_with(site.path(), &[SPEED]);
-    done(&daemon, site.path(), 3);
+    wait_for_records(&daemon, site.path(), 3);
     assert_eq!(
         daemon.metric("latentflow_watch_superseded_total{stage=\"in\"}"),
         1.0
     );
     daemon.stop();
     let sound = vec!["replaced.pgm".to_owned(), "touched.pgm".to_owned()];
-    assert_eq!(kept(site.path()), (sound, vec!["removed.pgm".to_owned()]));
+    assert_eq!(
+        outcomes(site.path()),
+        (sound, vec!["removed.pgm".to_owned()])
+    );
 }
 
 #[test]
-fn batch_run_takes_touched_images_once() {
+fn bounded_run_reads_touched_images_once() {
     let site = site();
     let batch = PIPELINE.replace("watch = true\nrescan = \"1s\"\n", "");
     (1..3).for_each(|number| copy(site.path(), number, &format!("{number}.pgm")));
@@ -183,8 +193,8 @@ fn batch_run_takes_touched_images_once() {
     };
     assert_eq!(run(), 2);
     (1..3).for_each(|number| copy(site.path(), number, &format!("{number}.pgm")));
-    assert_eq!(run(), 0, "their content is what it was");
+    assert_eq!(run(), 0, "only the times of the files have changed");
     copy(site.path(), 4, "1.pgm");
     assert_eq!(run(), 1);
-    assert_eq!(kept(site.path()).0, ["1.pgm", "1.pgm", "2.pgm"]);
+    assert_eq!(outcomes(site.path()).0, ["1.pgm", "1.pgm", "2.pgm"]);
 }

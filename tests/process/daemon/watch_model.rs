@@ -1,8 +1,9 @@
-//! A watched folder to which anything happens at random, against a plain model: each version of a
-//! file is one record, whatever is unmounted, moved, renamed, touched, copied, made unreadable, or
-//! killed meanwhile.
+//! A randomized test of a watched folder against a plain model of it.
 //!
-//! `LATENTFLOW_WATCH_STEPS` sets the number of steps, `LATENTFLOW_WATCH_SEED` which ones.
+//! Each version of a file must become one record although folders are unmounted and moved, files
+//! are renamed, touched, copied and made unreadable, and the daemon is killed.
+//! `LATENTFLOW_WATCH_STEPS` sets the number of steps, `LATENTFLOW_WATCH_SEED` the seed that selects
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Permissions};
@@ -17,15 +18,16 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use super::process::Daemon;
+use super::daemon_process::Daemon;
 use super::watch::PIPELINE;
 use crate::common::outputs::data_files;
 
-/// Steps where none are asked for: about 20 seconds.
+/// Default number of steps, which take about 20 seconds.
 const STEPS: usize = 400;
-/// Files that may wait for their record before the model waits for them.
+/// Maximum number of files without a record before the test waits for their records.
 const UNCONFIRMED: usize = 24;
-/// The daemon runs as this user where the test runs as root, so that permissions count.
+/// Command that starts the daemon as an ordinary user if the test runs as root, since root ignores
+/// permissions.
 const USER: [&str; 4] = [
     "setpriv",
     "--reuid=65534",
@@ -37,7 +39,7 @@ fn variable(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |value| value.parse().unwrap())
 }
 
-/// What is done to a folder that makes its files disappear for a while.
+/// An operation on a folder that makes its files unavailable for some time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Absence {
     Moved,
@@ -45,26 +47,27 @@ enum Absence {
     Locked,
 }
 
-/// What must come of what was done.
+/// The expected state: the files and the number of records of each name.
 struct Model {
     site: PathBuf,
     random: ChaCha8Rng,
-    /// Whether file systems can be mounted, and users changed.
+    /// Whether the test can mount file systems and change users.
     is_root: bool,
-    /// Records that each name must have.
+    /// The expected number of records of each name.
     expected: BTreeMap<String, usize>,
-    /// The content of the files that are there, or lie in folders that are away.
+    /// The contents of the existing files, those in absent folders included.
     files: BTreeMap<String, Vec<u8>>,
-    /// Files that were removed, and what they held.
+    /// The names and contents of removed files.
     removed: BTreeMap<String, Vec<u8>>,
-    /// Folders whose files are away.
+    /// Folders whose files are unavailable.
     absent: BTreeMap<String, Absence>,
-    /// Files that nobody may read.
+    /// Files without read permission.
     unreadable: BTreeSet<String>,
-    /// Numbers of contents and names that were given out.
+    /// The last number given to a content or a name.
     next: u32,
-    /// The records that were found, by name, and the files that were read for them.
+    /// The number of records found of each name.
     found: BTreeMap<String, usize>,
+    /// The output files that were read.
     read: BTreeSet<PathBuf>,
 }
 
@@ -105,12 +108,12 @@ impl Model {
                 ],
             )
         {
-            eprintln!("nothing can be mounted here: folders are moved only");
+            eprintln!("file systems cannot be mounted here: folders are only moved");
             model.is_root = false;
         }
         if model.is_root {
-            // The device of a bind mount is that of the folder; one of its own shows that it is
-            // missing.
+            // A bind mount has the device number of its folder. With a file system of its own, the
+            // missing mount is recognized by the device number.
             can("umount", &[path(&model.path("mount"))]);
             let mounted = can(
                 "mount",
@@ -123,7 +126,10 @@ impl Model {
                     path(&site.join("disk")),
                 ],
             );
-            assert!(mounted, "a file system can be mounted once a folder can");
+            assert!(
+                mounted,
+                "cannot mount tmpfs although a bind mount succeeded"
+            );
             fs::create_dir_all(site.join("disk/deep")).unwrap();
             assert!(can(
                 "mount",
@@ -149,7 +155,7 @@ impl Model {
         Daemon::start_by(wrapper, &self.site, &[("LATENTFLOW_WATCH_SPEED", "20")])
     }
 
-    /// An image that no other file holds; all have one size.
+    /// An image unlike those of all other files; all have the same size.
     fn content(&mut self) -> Vec<u8> {
         self.next += 1;
         [
@@ -169,29 +175,29 @@ impl Model {
         )
     }
 
-    fn is_away(&self, name: &str) -> bool {
+    fn is_absent(&self, name: &str) -> bool {
         self.absent
             .keys()
             .any(|folder| name == folder || name.starts_with(&format!("{folder}/")))
     }
 
-    fn folder(&mut self) -> &'static str {
-        let there: Vec<&str> = FOLDERS
+    fn available_folder(&mut self) -> &'static str {
+        let available: Vec<&str> = FOLDERS
             .into_iter()
-            .filter(|folder| !self.is_away(folder))
+            .filter(|folder| !self.is_absent(folder))
             .collect();
-        there.choose(&mut self.random).unwrap()
+        available.choose(&mut self.random).unwrap()
     }
 
-    /// A new version of a file.
-    fn came(&mut self, name: String, content: Vec<u8>) {
+    /// Adds a new version of a file.
+    fn add_version(&mut self, name: String, content: Vec<u8>) {
         *self.expected.entry(name.clone()).or_default() += 1;
         self.removed.remove(&name);
         self.files.insert(name, content);
     }
 
-    /// Reads what was committed since the last time; nothing may be there that is not expected.
-    fn look(&mut self) {
+    /// Reads the records committed since the last call; panics on an unexpected record.
+    fn read_outputs(&mut self) {
         for path in data_files(&self.site.join("out")) {
             if !self.read.insert(path.clone()) {
                 continue;
@@ -210,7 +216,7 @@ impl Model {
             let expected = self.expected.get(name).copied().unwrap_or(0);
             assert!(
                 *count <= expected,
-                "{name}: {count} records, and {expected} versions"
+                "{name}: {count} records of {expected} versions"
             );
         }
     }
@@ -224,27 +230,27 @@ impl Model {
             .collect()
     }
 
-    /// Waits until every file that can be read has its record.
+    /// Waits until every readable file has its record.
     fn confirm(&mut self, daemon: &Daemon) {
         daemon.wait("every record", || {
-            self.look();
+            self.read_outputs();
             let waiting = self.unconfirmed();
             waiting
                 .iter()
-                .all(|name| self.unreadable.contains(*name) || self.is_away(name))
+                .all(|name| self.unreadable.contains(*name) || self.is_absent(name))
                 .then_some(())
         });
     }
 
-    /// A file that is there and has its record.
+    /// An available file that has its record.
     fn settled(&mut self, daemon: &Daemon) -> Option<String> {
-        self.look();
+        self.read_outputs();
         let pick = |model: &mut Self| {
             let waiting: BTreeSet<String> = model.unconfirmed().into_iter().cloned().collect();
             let names = model
                 .files
                 .keys()
-                .filter(|name| !waiting.contains(*name) && !model.is_away(name));
+                .filter(|name| !waiting.contains(*name) && !model.is_absent(name));
             let names: Vec<String> = names.cloned().collect();
             names.choose(&mut model.random).cloned()
         };
@@ -255,7 +261,7 @@ impl Model {
     }
 
     fn write(&mut self) {
-        let (folder, content) = (self.folder(), self.content());
+        let (folder, content) = (self.available_folder(), self.content());
         let name = self.name(folder);
         let path = self.path(&name);
         match self.random.random_range(0..4) {
@@ -266,7 +272,7 @@ impl Model {
                 fs::rename(hidden, &path).unwrap();
             }
             2 => {
-                // The time is set after the file was closed, as upload clients do.
+                // The time is set after the file has been closed, as upload clients do.
                 fs::write(&path, &content).unwrap();
                 touch(&path, &mut self.random);
             }
@@ -278,12 +284,12 @@ impl Model {
                 fs::remove_file(outside).unwrap();
             }
         }
-        self.came(name, content);
+        self.add_version(name, content);
     }
 
-    /// A tree that comes folder by folder and file by file, as quickly as may be.
+    /// Creates a tree folder by folder and file by file, without a pause.
     fn copy_tree(&mut self) {
-        let parent = self.folder();
+        let parent = self.available_folder();
         let tree = self.name(parent).replace(".pgm", "");
         for below in ["", "/x", "/x/y", "/z"] {
             let folder = format!("{tree}{below}");
@@ -291,7 +297,7 @@ impl Model {
             for _ in 0..self.random.random_range(1..4) {
                 let (name, content) = (self.name(&folder), self.content());
                 fs::write(self.path(&name), &content).unwrap();
-                self.came(name, content);
+                self.add_version(name, content);
             }
         }
     }
@@ -305,9 +311,9 @@ impl Model {
             0 | 1 => {
                 let content = self.content();
                 fs::write(path, &content).unwrap();
-                self.came(name, content);
+                self.add_version(name, content);
             }
-            // The same content is the same file.
+            // A file with the same content is the same version.
             2 => fs::write(path, &self.files[&name]).unwrap(),
             3 => touch(&path, &mut self.random),
             4 => {
@@ -323,7 +329,7 @@ impl Model {
                 fs::rename(path, self.path(&new)).unwrap();
                 let content = self.files.remove(&name).unwrap();
                 self.removed.insert(name, content.clone());
-                self.came(new, content);
+                self.add_version(new, content);
             }
         }
     }
@@ -332,7 +338,7 @@ impl Model {
         let names: Vec<String> = self
             .removed
             .keys()
-            .filter(|name| !self.is_away(name))
+            .filter(|name| !self.is_absent(name))
             .cloned()
             .collect();
         let Some(name) = names.choose(&mut self.random).cloned() else {
@@ -346,12 +352,12 @@ impl Model {
         }
     }
 
-    /// Takes a folder away, or brings one back.
-    fn absence(&mut self, daemon: &Daemon) {
+    /// Makes a folder unavailable, or restores one.
+    fn toggle_absence(&mut self, daemon: &Daemon) {
         if let Some((folder, how)) = self.absent.pop_first() {
-            return self.bring_back(&folder, how);
+            return self.restore_folder(&folder, how);
         }
-        // A file that is gone before it was read has no record.
+        // A file that is removed before it is read has no record.
         self.confirm(daemon);
         let (folder, how) = match self.random.random_range(0..3) {
             0 => ("b", Absence::Moved),
@@ -367,7 +373,7 @@ impl Model {
         self.absent.insert(folder.to_owned(), how);
     }
 
-    fn bring_back(&mut self, folder: &str, how: Absence) {
+    fn restore_folder(&mut self, folder: &str, how: Absence) {
         self.absent.remove(folder);
         let path = self.path(folder);
         match how {
@@ -384,27 +390,27 @@ impl Model {
         }
     }
 
-    /// A file that cannot be read for a while.
-    fn unreadable(&mut self) {
+    /// Creates a file without read permission, or makes one readable again.
+    fn toggle_unreadable(&mut self) {
         if let Some(name) = self.unreadable.pop_first() {
-            if self.is_away(&name) {
+            if self.is_absent(&name) {
                 self.unreadable.insert(name);
             } else {
                 fs::set_permissions(self.path(&name), Permissions::from_mode(0o644)).unwrap();
             }
             return;
         }
-        let (folder, content) = (self.folder(), self.content());
+        let (folder, content) = (self.available_folder(), self.content());
         let name = self.name(folder);
         let hidden = self.path(folder).join(".secret");
         fs::write(&hidden, &content).unwrap();
         fs::set_permissions(&hidden, Permissions::from_mode(0o000)).unwrap();
         fs::rename(hidden, self.path(&name)).unwrap();
-        self.came(name.clone(), content);
+        self.add_version(name.clone(), content);
         self.unreadable.insert(name);
     }
 
-    /// The watched folder itself is moved away and comes back.
+    /// Moves the watched folder away and back.
     fn replace_root(&mut self, daemon: &Daemon) {
         if !self.absent.is_empty() {
             return;
@@ -417,7 +423,7 @@ impl Model {
 
     fn end(&mut self) {
         while let Some((folder, how)) = self.absent.pop_first() {
-            self.bring_back(&folder, how);
+            self.restore_folder(&folder, how);
         }
         while let Some(name) = self.unreadable.pop_first() {
             fs::set_permissions(self.path(&name), Permissions::from_mode(0o644)).unwrap();
@@ -458,7 +464,7 @@ fn touch(path: &Path, random: &mut ChaCha8Rng) {
 }
 
 #[test]
-fn each_version_is_one_record_whatever_happens() {
+fn random_steps_leave_one_record_of_each_version() {
     let (steps, seed) = (
         variable("LATENTFLOW_WATCH_STEPS", STEPS),
         variable("LATENTFLOW_WATCH_SEED", 1),
@@ -479,8 +485,8 @@ fn each_version_is_one_record_whatever_happens() {
             35..43 => model.copy_tree(),
             43..70 => model.change(&daemon),
             70..76 => model.restore(),
-            76..86 => model.absence(&daemon),
-            86..92 if model.is_root => model.unreadable(),
+            76..86 => model.toggle_absence(&daemon),
+            86..92 if model.is_root => model.toggle_unreadable(),
             86..94 => model.replace_root(&daemon),
             94..97 => {
                 daemon.kill();
@@ -494,7 +500,7 @@ fn each_version_is_one_record_whatever_happens() {
             }
             _ => model.confirm(&daemon),
         }
-        model.look();
+        model.read_outputs();
         if model.unconfirmed().len() > UNCONFIRMED {
             model.confirm(&daemon);
         }
@@ -510,17 +516,17 @@ fn each_version_is_one_record_whatever_happens() {
     model.end();
     model.confirm(&daemon);
     daemon.stop();
-    // Another start takes nothing again.
+    // Another start reads no file again.
     daemon = model.start();
     model.write();
     model.confirm(&daemon);
     daemon.stop();
-    model.look();
+    model.read_outputs();
     assert_eq!(model.found, model.expected);
     let rejects = data_files(&site.path().join("out/_latentflow/rejects"));
-    assert!(rejects.is_empty(), "nothing is rejected: {rejects:?}");
+    assert!(rejects.is_empty(), "expected no rejects: {rejects:?}");
     eprintln!(
-        "{steps} steps, {starts} starts, root: {}: 0 lost, 0 twice",
+        "{steps} steps, {starts} starts, root: {}: 0 lost, 0 duplicated",
         model.is_root
     );
 }

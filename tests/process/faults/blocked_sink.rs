@@ -1,4 +1,4 @@
-//! A run that is held back by a sink which cannot go on: it prints, and nobody reads.
+//! A run whose sink `stdout` blocks because its output is not read.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdout, Output, Stdio};
 
 use crate::common::runs::latentflow;
 
-/// A run that has read a part of its input and waits.
+/// A run that has read a part of its input and is blocked.
 pub struct BlockedRun {
     /// The process.
     pub child: Child,
@@ -15,8 +15,8 @@ pub struct BlockedRun {
 }
 
 impl BlockedRun {
-    /// Images from `in` into a table in `out`; and printed at such length that the first ones fill
-    /// the pipe.
+    /// Images from `in` into a table in `out`; and into standard output, where the first records
+    /// fill the pipe.
     pub const PIPELINE: &str = r#"
 workers = 1
 
@@ -42,10 +42,10 @@ kind = "stdout"
 inputs = ["pixels"]
 "#;
 
-    /// Starts a pipeline that prints, and waits for the first record.
+    /// Starts a pipeline with a sink `stdout`, and waits for its first record.
     pub fn start(folder: &Path, pipeline: &str) -> Self {
-        fs::write(folder.join("held.toml"), pipeline).unwrap();
-        let mut command = latentflow(folder, &["run", "held.toml", "--summary", "none"]);
+        fs::write(folder.join("blocked.toml"), pipeline).unwrap();
+        let mut command = latentflow(folder, &["run", "blocked.toml", "--summary", "none"]);
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -58,7 +58,7 @@ inputs = ["pixels"]
         Self { child, printed }
     }
 
-    /// Reads all that it prints, and gives how it ended.
+    /// Reads the output to its end, which unblocks the run; returns the result of the process.
     pub fn release(mut self) -> Output {
         let mut rest = String::new();
         self.printed.read_to_string(&mut rest).unwrap();

@@ -1,4 +1,4 @@
-//! A process that has no file descriptor left: a run without an end waits for one, and goes on.
+//! Tests of a process without free file descriptors: an unbounded run waits for one and continues.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -33,8 +33,8 @@ age = "100ms"
 "#;
 
 #[test]
-fn daemon_without_descriptors_waits_and_goes_on() {
-    // Names that the sink of data, the sink of rejects, and the journal open.
+fn daemon_without_descriptors_waits_and_continues() {
+    // Paths that the sink of the data, the sink of the rejects and the journal open.
     for part in [
         "out/.latentflow-part",
         "rejects/.latentflow-part",
@@ -58,11 +58,15 @@ fn daemon_without_descriptors_waits_and_goes_on() {
             .lines()
             .map(Result::unwrap);
         let warning = lines.find(|line| line.contains("Too many open files"));
-        assert!(warning.is_some(), "{part}: it ended: {:?}", child.wait());
+        assert!(
+            warning.is_some(),
+            "{part}: the run ended: {:?}",
+            child.wait()
+        );
         fs::remove_file(&flag).unwrap();
         let found = |name: &str| ids(&records(&folder.path().join(name), &["source"])).len();
         while (found("out"), found("out/_latentflow/rejects")) != (4, 1) {
-            assert!(child.try_wait().unwrap().is_none(), "{part}: it ended");
+            assert!(child.try_wait().unwrap().is_none(), "{part}: the run ended");
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
         let pid = child.id().to_string();

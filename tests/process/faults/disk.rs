@@ -1,19 +1,19 @@
-//! A disk that is full, or takes no larger files.
+//! Tests of a full disk and of a limit on the size of files.
 
 use std::fs;
 use std::process::Command;
 
 use expect_test::expect;
 
-use super::{COPY, assert_all_rows, assert_failed, assert_goes_on, folder_with_rows};
+use super::{COPY, assert_all_rows, assert_failed, assert_finishes, folder_with_rows};
 use crate::common::leftovers::unfinished;
 use crate::common::outputs::data_files;
 use crate::common::runs::{errors, latentflow_by};
 
 #[test]
-fn a_file_that_may_not_grow_ends_the_run_and_the_next_goes_on() {
+fn file_size_limit_ends_the_run_and_the_next_continues() {
     let folder = folder_with_rows();
-    // One file that is larger than the limit after several that are not.
+    // A file of 500 records exceeds the limit; files of 100 records do not.
     let growing = COPY.replace(
         "file.records = 100",
         "file.records = 100\ncompression = \"none\"",
@@ -35,23 +35,25 @@ fn a_file_that_may_not_grow_ends_the_run_and_the_next_goes_on() {
         folder.path(),
         &output,
         &expect![
-            "latentflow: out: out/part-00000.parquet: File too large (os error 27); raise the limit on the size of files (ulimit -f) or lower `file.bytes`, then run again: what was committed stays"
+            "latentflow: out: out/part-00000.parquet: File too large (os error 27); raise the \
+             limit on the size of files (ulimit -f) or lower `file.bytes`, then run again; \
+             committed records are kept"
         ],
     );
     assert_eq!(data_files(&folder.path().join("out")).len(), 0);
-    assert_goes_on(folder.path(), &growing);
+    assert_finishes(folder.path(), &growing);
     assert_eq!(unfinished(folder.path()), []);
     assert_all_rows(folder.path());
 }
 
 #[test]
-fn a_full_disk_ends_the_run_and_the_next_goes_on_once_there_is_room() {
+fn full_disk_ends_the_run_and_the_next_continues_with_space() {
     let mounts = Command::new("unshare")
         .args(["-m", "sh", "-c", "mount -t tmpfs tmpfs /mnt"])
         .output();
     if !mounts.is_ok_and(|output| output.status.success()) {
         eprintln!(
-            "skipped: a small file system can be mounted by root alone, where that is allowed"
+            "skipped: only root may mount a small file system, if the system allows it at all"
         );
         return;
     }
@@ -62,8 +64,10 @@ fn a_full_disk_ends_the_run_and_the_next_goes_on_once_there_is_room() {
         COPY.replace("\"out\"", "\"small/out\""),
     )
     .unwrap();
-    let script = "mount -t tmpfs -o size=20k tmpfs small && { \"$@\"; first=$?; ls -A small/out >first; \
-                  mount -o remount,size=8m small && \"$@\" 2>second; echo $first $? >codes; cp -r small/out out; }";
+    let script = "mount -t tmpfs -o size=20k tmpfs small && { \
+                  \"$@\"; first=$?; ls -A small/out >first; \
+                  mount -o remount,size=8m small && \"$@\" 2>second; \
+                  echo $first $? >codes; cp -r small/out out; }";
     let mounted = ["unshare", "-m", "sh", "-c", script, "sh"];
     let output = latentflow_by(
         &mounted,
@@ -86,14 +90,19 @@ fn a_full_disk_ends_the_run_and_the_next_goes_on_once_there_is_room() {
         .count();
     assert!(
         visible > 0,
-        "files that were whole before the disk was full are there"
+        "expected the files that were complete before the disk was full"
     );
     let message = errors(&output);
     let message = message
         .lines()
         .find(|line| line.starts_with("latentflow: "))
         .unwrap();
-    expect!["latentflow: out: small/out/part-NNNNN.parquet: No space left on device (os error NN); make room or write to another path, then run again: what was committed stays"].assert_eq(&message.replace(|digit: char| digit.is_ascii_digit(), "N"));
+    expect![
+        "latentflow: out: small/out/part-NNNNN.parquet: No space left on device (os error NN); \
+             free disk space or write to another path, then run again; committed records are \
+             kept"
+    ]
+    .assert_eq(&message.replace(|digit: char| digit.is_ascii_digit(), "N"));
     assert_all_rows(folder.path());
     assert_eq!(unfinished(&folder.path().join("out")), []);
 }

@@ -1,4 +1,5 @@
-//! Output folders that cannot be written, vanish, are not ours, or are another's at this moment.
+//! Tests of output folders that are read-only, disappear, hold foreign files, or are in use by
+//! another process.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -7,13 +8,13 @@ use std::process::Command;
 use expect_test::expect;
 
 use super::blocked_sink::BlockedRun;
-use super::{COPY, assert_all_rows, assert_failed, assert_goes_on, folder_with_rows};
+use super::{COPY, assert_all_rows, assert_failed, assert_finishes, folder_with_rows};
 use crate::common::inputs;
 use crate::common::outputs::{data_files, ids, records};
 use crate::common::runs::{errors, latentflow, latentflow_by, run};
 
 #[test]
-fn a_folder_that_may_not_be_written_is_named() {
+fn read_only_output_folder_is_named() {
     let folder = folder_with_rows();
     let out = folder.path().join("out");
     fs::create_dir(&out).unwrap();
@@ -29,7 +30,7 @@ fn a_folder_that_may_not_be_written_is_named() {
     ];
     let is_root = fs::write(out.join("root-may"), "").is_ok();
     let mut command = match is_root {
-        // Root may write anywhere: somebody else has to try.
+        // Root ignores permissions, so the run needs another user.
         true if Command::new(drop_rights[0])
             .args(&drop_rights[1..])
             .arg("true")
@@ -41,7 +42,7 @@ fn a_folder_that_may_not_be_written_is_named() {
         }
         true => {
             eprintln!(
-                "skipped: this runs as root, and setpriv is not there to run as somebody else"
+                "skipped: this runs as root, and setpriv cannot run a program as another user"
             );
             return;
         }
@@ -51,19 +52,20 @@ fn a_folder_that_may_not_be_written_is_named() {
         folder.path(),
         &command.output().unwrap(),
         &expect![
-            "latentflow: out: out/_latentflow: Permission denied (os error 13); allow it to the user that latentflow runs as, or name another path"
+            "latentflow: out: out/_latentflow: Permission denied (os error 13); grant access to \
+             the user that latentflow runs as, or use another path"
         ],
     );
     fs::set_permissions(&out, Permissions::from_mode(0o755)).unwrap();
     assert_eq!(
         fs::read_dir(&out).unwrap().count(),
         0,
-        "nothing was started"
+        "the run must not write to its output"
     );
 }
 
 #[test]
-fn a_file_in_the_way_of_a_folder_is_named() {
+fn file_in_place_of_output_folder_is_named() {
     let folder = folder_with_rows();
     fs::write(folder.path().join("out"), "mine").unwrap();
     let (output, _) = run(folder.path(), COPY, &[]);
@@ -71,21 +73,22 @@ fn a_file_in_the_way_of_a_folder_is_named() {
         folder.path(),
         &output,
         &expect![
-            "latentflow: out: out: File exists (os error 17); a file is in the way of a folder: move it away, or name another path"
+            "latentflow: out: out: File exists (os error 17); a file exists in place of a folder: \
+             move the file away, or use another path"
         ],
     );
     assert_eq!(fs::read(folder.path().join("out")).unwrap(), b"mine");
 }
 
 #[test]
-fn a_folder_that_is_taken_away_ends_the_run_and_the_next_begins_anew() {
+fn moved_output_folder_ends_the_run_and_the_next_starts_over() {
     let folder = tempfile::tempdir().unwrap();
     inputs::images(&folder.path().join("in"), 400);
     let pipeline = format!("{}\n[rejects]\npath = \"bad\"\n", BlockedRun::PIPELINE);
-    let held = BlockedRun::start(folder.path(), &pipeline);
+    let blocked = BlockedRun::start(folder.path(), &pipeline);
     fs::rename(folder.path().join("out"), folder.path().join("moved")).unwrap();
-    let mut output = held.release();
-    // How far it had come by then is not known: the folder is missed, or a file in it.
+    let mut output = blocked.release();
+    // The step at which the run fails varies: the missing path is the folder or a file in it.
     let text = errors(&output);
     let path = text
         .split("latentflow: out: ")
@@ -102,7 +105,8 @@ fn a_folder_that_is_taken_away_ends_the_run_and_the_next_begins_anew() {
         folder.path(),
         &output,
         &expect![
-            "latentflow: out: PATH: No such file or directory (os error 2); it, or a folder above it, was moved or removed: put it back, then run again"
+            "latentflow: out: PATH: No such file or directory (os error 2); the path or a folder \
+             above it was moved or removed: restore it, then run again"
         ],
     );
     let (output, _) = run(folder.path(), &pipeline, &[]);
@@ -114,7 +118,7 @@ fn a_folder_that_is_taken_away_ends_the_run_and_the_next_begins_anew() {
 }
 
 #[test]
-fn a_folder_with_another_s_parquet_file_is_left_alone() {
+fn folder_with_foreign_parquet_file_is_refused() {
     let folder = folder_with_rows();
     let foreign = folder.path().join("out/theirs.parquet");
     inputs::table(&foreign, 0..5, 5);
@@ -124,7 +128,8 @@ fn a_folder_with_another_s_parquet_file_is_left_alone() {
         folder.path(),
         &output,
         &expect![
-            "latentflow: out: out/theirs.parquet: this file was not written by latentflow; write to a folder of its own, or move the file away"
+            "latentflow: out: out/theirs.parquet: this file was not written by latentflow; use a \
+             separate folder for the output, or move the file away"
         ],
     );
     assert_eq!(
@@ -135,38 +140,39 @@ fn a_folder_with_another_s_parquet_file_is_left_alone() {
         (1, before)
     );
     fs::remove_file(foreign).unwrap();
-    assert_goes_on(folder.path(), COPY);
+    assert_finishes(folder.path(), COPY);
     assert_all_rows(folder.path());
 }
 
 #[test]
-fn a_second_process_on_the_same_output_is_refused_while_the_first_runs() {
+fn second_run_on_same_output_is_refused_during_the_first() {
     let folder = tempfile::tempdir().unwrap();
     inputs::images(&folder.path().join("in"), 400);
-    let held = BlockedRun::start(folder.path(), BlockedRun::PIPELINE);
-    let second = latentflow(folder.path(), &["run", "held.toml"])
+    let blocked = BlockedRun::start(folder.path(), BlockedRun::PIPELINE);
+    let second = latentflow(folder.path(), &["run", "blocked.toml"])
         .output()
         .unwrap();
     assert_failed(
         folder.path(),
         &second,
         &expect![
-            "latentflow: out: out: another sink is writing here, of this pipeline or of one that runs at this moment; wait for it to end, or write to another path"
+            "latentflow: out: out: another sink of this pipeline or of another running pipeline is \
+             writing to this folder; wait until it ends, or use another path"
         ],
     );
-    let output = held.release();
+    let output = blocked.release();
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     let found = records(&folder.path().join("out"), &["source"]);
-    let mut wanted: Vec<String> = (0..400)
+    let mut expected: Vec<String> = (0..400)
         .filter(|&n| !inputs::is_broken(n))
         .map(inputs::image_name)
         .collect();
-    wanted.sort();
-    assert_eq!(ids(&found), wanted);
+    expected.sort();
+    assert_eq!(ids(&found), expected);
 }
 
 #[test]
-fn a_port_that_is_taken_is_named_and_nothing_is_started() {
+fn port_in_use_is_named_before_the_run_starts() {
     let folder = folder_with_rows();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -176,8 +182,12 @@ fn a_port_that_is_taken_is_named_and_nothing_is_started() {
         folder.path(),
         &output,
         &expect![
-            "latentflow: admin: cannot listen on ADDRESS: Address already in use (os error 98); name another address, or port 0 for one that is free"
+            "latentflow: admin: cannot listen on ADDRESS: Address already in use (os error 98); \
+             use another address, or port 0 for any free port"
         ],
     );
-    assert!(!folder.path().join("out").exists(), "nothing was started");
+    assert!(
+        !folder.path().join("out").exists(),
+        "the run must not write to its output"
+    );
 }

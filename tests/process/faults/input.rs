@@ -1,4 +1,4 @@
-//! Input that vanishes or changes between being listed and being read.
+//! Tests of input files that are removed or changed after they were listed.
 
 use std::fs;
 
@@ -11,15 +11,15 @@ use crate::common::outputs::{ids, records};
 use crate::common::runs::{errors, run};
 
 #[test]
-fn an_image_that_vanished_or_was_changed_is_a_reject_and_the_next_run_takes_the_changed_one() {
+fn removed_or_changed_image_is_reject_until_the_next_run() {
     let folder = tempfile::tempdir().unwrap();
     inputs::images(&folder.path().join("in"), 400);
-    let held = BlockedRun::start(folder.path(), BlockedRun::PIPELINE);
-    // Far beyond what can have been read while nobody takes what is printed.
+    let blocked = BlockedRun::start(folder.path(), BlockedRun::PIPELINE);
+    // The blocked run cannot have read these images yet.
     let (gone, changed) = (inputs::image_name(397), inputs::image_name(398));
     fs::remove_file(folder.path().join("in").join(&gone)).unwrap();
     fs::write(folder.path().join("in").join(&changed), b"P5 1 1 255\n\x07").unwrap();
-    let output = held.release();
+    let output = blocked.release();
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     let found = rejects(folder.path());
     let unreadable: Vec<&str> = found
@@ -28,30 +28,33 @@ fn an_image_that_vanished_or_was_changed_is_a_reject_and_the_next_run_takes_the_
         .collect();
     expect![[r#"
         files unreadable 00397.pgm: No such file or directory (os error 2)
-        files unreadable 00398.pgm: was changed since it was listed; the next run takes it anew"#]]
+        files unreadable 00398.pgm: was changed since it was listed; the next run reads it again"#]]
     .assert_eq(&unreadable.join("\n"));
-    let kept = || records(&folder.path().join("out"), &["source"]);
-    assert!(!ids(&kept()).contains(&changed.as_str()) && ids(&kept()).contains(&"00399.png"));
+    let written = || records(&folder.path().join("out"), &["source"]);
+    assert!(!ids(&written()).contains(&changed.as_str()) && ids(&written()).contains(&"00399.png"));
     run(folder.path(), BlockedRun::PIPELINE, &[]);
     assert_eq!(
-        ids(&kept()).into_iter().filter(|id| *id == changed).count(),
+        ids(&written())
+            .into_iter()
+            .filter(|id| *id == changed)
+            .count(),
         1
     );
 }
 
 #[test]
-fn a_table_that_vanished_or_was_changed_is_a_reject_and_the_next_run_takes_the_changed_one() {
+fn removed_or_changed_table_is_reject_until_the_next_run() {
     let folder = tempfile::tempdir().unwrap();
-    let place = |name: &str| folder.path().join("in").join(name);
+    let input = |name: &str| folder.path().join("in").join(name);
     let text = "x".repeat(2000);
     fs::create_dir(folder.path().join("in")).unwrap();
     fs::write(
-        place("a.csv"),
+        input("a.csv"),
         format!("id,text\n{}", format!("1,{text}\n").repeat(400)),
     )
     .unwrap();
     for name in ["b.csv", "c.csv", "d.csv"] {
-        fs::write(place(name), "id,text\n1,first\n2,second\n").unwrap();
+        fs::write(input(name), "id,text\n1,first\n2,second\n").unwrap();
     }
     let pipeline = r#"
 workers = 1
@@ -71,14 +74,14 @@ columns = ["source", "row", "text"]
 kind = "stdout"
 inputs = ["in"]
 "#;
-    let held = BlockedRun::start(folder.path(), pipeline);
-    fs::remove_file(place("b.csv")).unwrap();
-    fs::write(place("c.csv"), "id,text\n1,changed\n2,second\n3,third\n").unwrap();
-    let output = held.release();
+    let blocked = BlockedRun::start(folder.path(), pipeline);
+    fs::remove_file(input("b.csv")).unwrap();
+    fs::write(input("c.csv"), "id,text\n1,changed\n2,second\n3,third\n").unwrap();
+    let output = blocked.release();
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     expect![[r#"
         in unreadable b.csv: No such file or directory (os error 2)
-        in unreadable c.csv: was changed since it was listed; the next run takes it anew"#]]
+        in unreadable c.csv: was changed since it was listed; the next run reads it again"#]]
     .assert_eq(&rejects(folder.path()));
     let short = || {
         let found = records(&folder.path().join("out"), &["source", "row", "text"]);

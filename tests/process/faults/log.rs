@@ -1,4 +1,4 @@
-//! Logs that cannot be written: on a full disk, or in a pipe that nobody reads.
+//! Tests of logs that cannot be written: to a full disk, or to a pipe without a reader.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -10,7 +10,7 @@ use super::{COPY, assert_all_rows, folder_with_rows};
 use crate::common::inputs;
 use crate::common::runs::{errors, latentflow};
 
-/// What a pipe holds until somebody reads it.
+/// The capacity of a pipe.
 const PIPE_BYTES: usize = 64 << 10;
 
 #[test]
@@ -21,7 +21,7 @@ fn full_disk_of_the_log_does_not_end_a_run() {
     let mut command = latentflow(folder.path(), &["run", "p.toml"]);
     assert_eq!(command.stderr(full()).status().unwrap().code(), Some(0));
     assert_all_rows(folder.path());
-    // Errors find no place either: the exit code tells.
+    // Errors cannot be written either; the exit code reports them.
     std::fs::write(folder.path().join("p.toml"), "nonsense = 1").unwrap();
     for command in ["run", "check"] {
         let status = latentflow(folder.path(), &[command, "p.toml"])
@@ -33,7 +33,7 @@ fn full_disk_of_the_log_does_not_end_a_run() {
 }
 
 #[test]
-fn log_that_nobody_reads_does_not_stop_a_run() {
+fn log_without_reader_does_not_stop_a_run() {
     let folder = folder_with_rows();
     std::fs::write(folder.path().join("p.toml"), COPY).unwrap();
     let (unread, mut full) = std::io::pipe().unwrap();
@@ -48,11 +48,11 @@ fn log_that_nobody_reads_does_not_stop_a_run() {
 }
 
 #[test]
-fn fatal_errors_are_json_where_the_log_is() {
+fn fatal_error_in_json_log_is_json() {
     let folder = tempfile::tempdir().unwrap();
     inputs::table(&folder.path().join("in/a.parquet"), 0..10, 10);
     std::fs::create_dir(folder.path().join("out")).unwrap();
-    std::fs::write(folder.path().join("out/part-00000.parquet"), "no Parquet").unwrap();
+    std::fs::write(folder.path().join("out/part-00000.parquet"), "not Parquet").unwrap();
     for (pipeline, code) in [("nonsense = 1", 2), (COPY, 1)] {
         std::fs::write(folder.path().join("p.toml"), pipeline).unwrap();
         let output = latentflow(folder.path(), &["run", "p.toml", "--log-format", "json"])

@@ -1,4 +1,4 @@
-//! A sink that cannot go on holds the source back, so that memory stays within what was predicted.
+//! A test that backpressure from a blocked sink keeps memory within the predicted bound.
 
 use std::fs;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use super::blocked_sink::BlockedRun;
 use crate::common::runs::latentflow;
 
-/// Half a gigabyte of features, if all of it were held.
+/// Features of half a gigabyte in all, which exceeds the memory limit.
 const PIPELINE: &str = r#"
 workers = 2
 
@@ -33,10 +33,10 @@ inputs = ["in"]
 "#;
 
 #[test]
-fn a_blocked_sink_keeps_memory_within_the_prediction() {
+fn blocked_sink_keeps_memory_within_the_prediction() {
     let folder = tempfile::tempdir().unwrap();
-    let mut held = BlockedRun::start(folder.path(), PIPELINE);
-    let check = latentflow(folder.path(), &["check", "held.toml"])
+    let mut blocked = BlockedRun::start(folder.path(), PIPELINE);
+    let check = latentflow(folder.path(), &["check", "blocked.toml"])
         .output()
         .unwrap();
     let check = String::from_utf8(check.stdout).unwrap();
@@ -48,10 +48,10 @@ fn a_blocked_sink_keeps_memory_within_the_prediction() {
         .next()
         .unwrap();
     let predicted: ByteSize = predicted.parse().unwrap();
-    let proc = format!("/proc/{}", held.child.id());
+    let proc = format!("/proc/{}", blocked.child.id());
     let read = |name: &str| fs::read_to_string(format!("{proc}/{name}")).unwrap();
-    // Time in user and system mode, in ticks: it stands still once every thread waits.
-    let worked = || {
+    // Time in user and system mode, in ticks, which is constant once every thread waits.
+    let cpu_ticks = || {
         read("stat")
             .split(' ')
             .skip(13)
@@ -59,11 +59,11 @@ fn a_blocked_sink_keeps_memory_within_the_prediction() {
             .map(str::to_owned)
             .collect::<Vec<_>>()
     };
-    let (mut before, mut still) = (worked(), 0);
-    while still < 10 {
+    let (mut before, mut unchanged) = (cpu_ticks(), 0);
+    while unchanged < 10 {
         std::thread::sleep(Duration::from_millis(50));
-        let now = worked();
-        still = if now == before { still + 1 } else { 0 };
+        let now = cpu_ticks();
+        unchanged = if now == before { unchanged + 1 } else { 0 };
         before = now;
     }
     let peak = read("status")
@@ -71,12 +71,15 @@ fn a_blocked_sink_keeps_memory_within_the_prediction() {
         .find_map(|line| line.strip_prefix("VmHWM:").map(str::to_owned))
         .unwrap();
     let peak: ByteSize = peak.trim().parse().unwrap();
-    assert!(held.child.try_wait().unwrap().is_none(), "it waits");
-    held.child.kill().unwrap();
-    held.child.wait().unwrap();
+    assert!(
+        blocked.child.try_wait().unwrap().is_none(),
+        "the run must still be blocked"
+    );
+    blocked.child.kill().unwrap();
+    blocked.child.wait().unwrap();
     assert!(peak <= predicted, "{peak} at most, {predicted} predicted");
     assert!(
         predicted < ByteSize::mib(256),
-        "the prediction is too large to tell anything: {predicted}"
+        "the prediction is too large for this test: {predicted}"
     );
 }

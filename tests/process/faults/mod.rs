@@ -1,11 +1,11 @@
-//! Faults made for real, the message that a user sees (with the numbers that Linux gives errors),
-//! and how the next run goes on.
+//! Tests of injected faults: the message of the failed run, with the error numbers of Linux, and
+//! the recovery by the next run.
 #![cfg(target_os = "linux")]
 
+mod blocked_sink;
 mod descriptors;
 mod disk;
 mod folders;
-mod blocked_sink;
 mod input;
 mod log;
 mod memory;
@@ -23,7 +23,7 @@ use crate::common::inputs;
 use crate::common::outputs::{ids, records};
 use crate::common::runs::{errors, run};
 
-/// Rows from `in` into a table, several files of it.
+/// A pipeline from `in` into a table of several files.
 const COPY: &str = r#"
 [stages.in]
 kind = "parquet"
@@ -46,15 +46,15 @@ fn folder_with_rows() -> tempfile::TempDir {
     folder
 }
 
-/// What lies in `out` are the rows of the input, each once.
+/// Asserts that `out` holds each row of the input once.
 fn assert_all_rows(folder: &Path) {
     let found = records(&folder.join("out"), &["row"]);
-    let mut wanted: Vec<String> = (0..ROWS).map(|row| row.to_string()).collect();
-    wanted.sort();
-    assert_eq!(ids(&found), wanted);
+    let mut expected: Vec<String> = (0..ROWS).map(|row| row.to_string()).collect();
+    expected.sort();
+    assert_eq!(ids(&found), expected);
 }
 
-/// The run failed with this message, in which `ROOT` stands for the folder.
+/// Asserts that the run failed with this message, in which `ROOT` replaces the path of the folder.
 fn assert_failed(folder: &Path, output: &Output, expected: &Expect) {
     assert_eq!(output.status.code(), Some(1), "{}", errors(output));
     let text = errors(output);
@@ -69,13 +69,13 @@ fn assert_failed(folder: &Path, output: &Output, expected: &Expect) {
     expected.assert_eq(&message);
 }
 
-/// Running again works, and does all that is left.
-fn assert_goes_on(folder: &Path, pipeline: &str) {
+/// Asserts that another run succeeds.
+fn assert_finishes(folder: &Path, pipeline: &str) {
     let (output, _) = run(folder, pipeline, &[]);
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
 }
 
-/// The rejects of a run that names no place for them: stage, code and reason of each.
+/// The rejects in the default folder: stage, code and reason of each.
 fn rejects(folder: &Path) -> String {
     let found = records(
         &folder.join("out/_latentflow/rejects"),

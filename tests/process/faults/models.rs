@@ -1,5 +1,4 @@
-//! Models that fail on some records, or give what is no number for them: those are rejects, the
-//! rest goes on.
+//! Tests of models that fail or return NaN or infinity for some records, which become rejects.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +9,8 @@ use super::rejects;
 use crate::common::outputs::{ids, records};
 use crate::common::runs::{errors, run};
 
-fn through(model: &str, values: &str, expected_rows: &str, expected_rejects: &Expect) {
+/// Runs `values` through `model`, and compares the rows written and the rejects.
+fn check(model: &str, values: &str, expected_rows: &str, expected_rejects: &Expect) {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("in")).unwrap();
     fs::write(folder.path().join("in/a.csv"), format!("x,y\n{values}")).unwrap();
@@ -52,8 +52,8 @@ path = "out"
 }
 
 #[test]
-fn records_that_a_model_fails_on_are_rejects() {
-    through(
+fn records_on_which_a_model_fails_are_rejects() {
+    check(
         "picky.onnx",
         "1,2\n3,9\n4,5\n7,0\n0,0\n",
         "0 2 4",
@@ -64,13 +64,13 @@ fn records_that_a_model_fails_on_are_rejects() {
 }
 
 #[test]
-fn records_for_which_a_model_gives_no_number_are_rejects() {
-    through(
+fn records_with_results_that_are_not_finite_are_rejects() {
+    check(
         "log.onnx",
         "1,2\n0,3\n4,5\n7,-1\n1,1\n",
         "0 2 4",
         &expect![[r#"
-        through not_finite the model gave a result that is not finite
-        through not_finite the model gave a result that is not finite"#]],
+        through not_finite the model returned a result that is not finite
+        through not_finite the model returned a result that is not finite"#]],
     );
 }

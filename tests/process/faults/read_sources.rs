@@ -1,4 +1,4 @@
-//! Sources of three small files each, and the rows that they hold.
+//! The sources of the read fault tests, each with three small files and their rows.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -15,12 +15,12 @@ use parquet::file::properties::WriterProperties;
 use rawzip::{CompressionMethod, ZipArchiveWriter};
 use tar::{Builder, Header};
 
-/// The files of a source, without their extension; the rows of each have its name first.
+/// The names of the files of a source, without their extension.
 pub const FILES: [&str; 3] = ["a", "b", "c"];
 
-/// A source, and its input.
+/// A source and its input.
 pub struct Source {
-    /// The options that name it: `kind` and `path` at least.
+    /// The options of the source stage: at least `kind` and `path`.
     pub options: &'static str,
     /// The extension of its files.
     pub extension: &'static str,
@@ -39,22 +39,23 @@ impl Source {
         }
     }
 
-    /// Where a file lies.
+    /// The path of an input file.
     pub fn file(&self, folder: &Path, name: &str) -> std::path::PathBuf {
         folder.join(format!("in/{name}.{}", self.extension))
     }
 
-    /// A pipeline that copies the origin of every record.
+    /// A pipeline that writes the source and row of every record.
     pub fn pipeline(&self) -> String {
         format!(
             "[stages.in]\n{}\nbatch = {{ records = 8 }}\n\
-             [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"out\"\ncolumns = [\"source\", \"row\"]\n",
+             [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"out\"\n\
+             columns = [\"source\", \"row\"]\n",
             self.options
         )
     }
 }
 
-/// Rows of each file, unless it holds a single one.
+/// Rows of each file, except for image files, which hold one.
 const ROWS: u64 = 240;
 /// Rows of a row group, and of a batch in an Arrow file.
 const GROUP: usize = 80;
@@ -262,8 +263,8 @@ pub const SOURCES: [Source; 11] = [
     },
 ];
 
-/// Writes images in `in/images`, and labels for them in `in/labels.idx`.
-pub fn write_labelled(folder: &Path) {
+/// Writes images to `in/images` and their labels to `in/labels`.
+pub fn write_labeled(folder: &Path) {
     let count = u32::try_from(ROWS).unwrap();
     fs::create_dir_all(folder.join("in")).unwrap();
     File::create(folder.join("in/images"))
@@ -276,7 +277,7 @@ pub fn write_labelled(folder: &Path) {
         .unwrap();
 }
 
-/// The rows of [`write_labelled`].
-pub fn labelled_rows() -> Vec<String> {
+/// The rows of [`write_labeled`].
+pub fn labeled_rows() -> Vec<String> {
     rows().map(|row| format!("images {row}")).collect()
 }

@@ -1,5 +1,5 @@
-//! Reads that fail, injected into the program: no row is lost, none comes twice, and only what the
-//! fault hides is left undone.
+//! Tests of injected read errors: no row is lost or duplicated, and only the affected input is left
+//! for the next run.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,12 +11,12 @@ use std::thread;
 
 use rustix::io::Errno;
 
-use super::read_sources::{FILES, SOURCES, Source, labelled_rows, write_labelled};
+use super::read_sources::{FILES, SOURCES, Source, labeled_rows, write_labeled};
 use super::rejects;
 use crate::common::outputs::{ids, records};
 use crate::common::runs::{errors, latentflow};
 
-/// The library that makes calls fail.
+/// The preloaded library that injects the errors.
 pub static SHIM: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
     let library = folder.path().join("shim.so");
@@ -31,7 +31,7 @@ pub static SHIM: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
     (folder, library)
 });
 
-/// Where a fault is met.
+/// The call or the position in a file at which the error occurs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
     Open,
@@ -43,21 +43,21 @@ enum At {
 }
 
 impl At {
-    /// As the shim takes it, for a file of this length.
+    /// The value of `FAULT_AT` for a file of this length.
     fn setting(self, length: u64) -> String {
         match self {
             Self::Open => "open".to_owned(),
             Self::Stat => "stat".to_owned(),
             Self::List => "list".to_owned(),
             Self::First => "0".to_owned(),
-            // Half of a small Parquet file is its footer.
+            // The footer is half of a small Parquet file.
             Self::Middle => (length / 4).to_string(),
             Self::Last => (length - 1).to_string(),
         }
     }
 }
 
-/// Runs the pipeline in `folder`; with a fault, calls on paths that contain `path` fail.
+/// Runs the pipeline in `folder`. With a fault, calls on paths that contain its first field fail.
 fn run(folder: &Path, arguments: &[&str], fault: Option<(&str, String, Errno)>) -> Output {
     let arguments = [&["run", "p.toml"], arguments].concat();
     let mut command = latentflow(folder, &arguments);
@@ -71,11 +71,11 @@ fn run(folder: &Path, arguments: &[&str], fault: Option<(&str, String, Errno)>) 
     command.output().unwrap()
 }
 
-/// The rows of the output, none of them twice.
-fn kept(folder: &Path) -> BTreeSet<String> {
+/// The rows of the output; panics on a duplicate.
+fn written_rows(folder: &Path) -> BTreeSet<String> {
     let found = records(&folder.join("out"), &["source", "row"]);
     let rows: BTreeSet<String> = ids(&found).into_iter().map(str::to_owned).collect();
-    assert_eq!(rows.len(), found.len(), "a row came twice");
+    assert_eq!(rows.len(), found.len(), "a row is duplicated");
     rows
 }
 
@@ -83,15 +83,16 @@ fn rows_of<'a>(source: &Source, files: impl IntoIterator<Item = &'a str>) -> BTr
     files.into_iter().flat_map(source.rows).collect()
 }
 
-/// One fault in one file of one source, and the run after it.
-struct Cell {
+/// One fault in one file of one source.
+struct FaultCase {
     source: &'static Source,
     file: &'static str,
     at: At,
     errno: Errno,
 }
 
-impl Cell {
+impl FaultCase {
+    /// Runs the pipeline with the fault and once more without it, and checks both results.
     fn check(&self) {
         let Self {
             source,
@@ -107,84 +108,80 @@ impl Cell {
         let length = fs::metadata(source.file(folder, file)).unwrap().len();
         let output = run(folder, &[], Some((&place, at.setting(length), *errno)));
         let (code, text) = (output.status.code(), errors(&output));
-        let what = format!(
+        let context = format!(
             "{} {file} {at:?} {errno:?}: {code:?}\n{text}",
             source.options
         );
 
         let others = rows_of(source, FILES.into_iter().filter(|name| name != file));
         let all = rows_of(source, FILES);
-        let rows = kept(folder);
-        assert!(rows.is_subset(&all), "{what}");
+        let rows = written_rows(folder);
+        assert!(rows.is_subset(&all), "{context}");
         let is_gone = *errno == Errno::NOENT;
         match *errno {
             Errno::NOENT => {
-                assert_eq!(code, Some(0), "{what}");
-                assert_eq!(rows, others, "{what}");
+                assert_eq!(code, Some(0), "{context}");
+                assert_eq!(rows, others, "{context}");
             }
             Errno::MFILE | Errno::NOMEM if source.options.contains("rejects") => {
                 assert_eq!(
                     code,
                     Some(1),
-                    "a plan for rejects looks into every file: {what}"
+                    "the plan of the source `rejects` reads every file: {context}"
                 );
             }
             Errno::MFILE | Errno::NOMEM => {
-                assert_eq!(code, Some(1), "{what}");
+                assert_eq!(code, Some(1), "{context}");
                 assert!(
                     rows.is_superset(&rows_of(
                         source,
                         FILES.into_iter().filter(|name| name < file)
                     )),
-                    "{what}"
+                    "{context}"
                 );
             }
             _ if code == Some(0) => {
-                assert!(matches!(at, At::First | At::Last), "{what}");
-                assert_eq!(rows, all, "the byte was not needed: {what}");
+                assert!(matches!(at, At::First | At::Last), "{context}");
+                assert_eq!(rows, all, "the source does not read this byte: {context}");
             }
             _ => {
-                assert_eq!(code, Some(1), "{what}");
-                assert!(rows.is_superset(&others), "{what}");
-                assert!(
-                    text.contains("the next run reads what is missing"),
-                    "{what}"
-                );
-                assert!(rows != all, "{what}");
+                assert_eq!(code, Some(1), "{context}");
+                assert!(rows.is_superset(&others), "{context}");
+                assert!(text.contains("the next run retries it"), "{context}");
+                assert!(rows != all, "{context}");
             }
         }
         if code != Some(0) {
             assert!(
                 text.contains(&place) && text.contains(&errno.to_string()),
-                "{what}"
+                "{context}"
             );
         }
         assert_eq!(
             rejects(folder).lines().count(),
             usize::from(is_gone),
-            "{what}"
+            "{context}"
         );
 
         let output = run(folder, &[], None);
-        let what = format!("{what}\nthen {}", errors(&output));
-        assert_eq!(output.status.code(), Some(0), "{what}");
-        let rows = kept(folder);
-        // A listing of images keeps the place of each: the reject of one that was gone stays.
+        let context = format!("{context}\nthen {}", errors(&output));
+        assert_eq!(output.status.code(), Some(0), "{context}");
+        let rows = written_rows(folder);
+        // A listing of images keeps the row of each image, so the reject of a missing one stays.
         assert!(
             rows == all || (is_gone && rows == others && source.extension == "pgm"),
-            "{what}"
+            "{context}"
         );
         assert_eq!(
             rejects(folder).lines().count(),
             usize::from(is_gone),
-            "{what}"
+            "{context}"
         );
     }
 }
 
-/// The faults that each source meets in the file that stands in the middle; the first file meets
-/// some as well, for plans are made by it.
-fn cells() -> Vec<Cell> {
+/// All faults in the second file of each source, and some in the first one, which the plan reads.
+fn cases() -> Vec<FaultCase> {
     let opened = [
         Errno::ACCESS,
         Errno::IO,
@@ -209,14 +206,14 @@ fn cells() -> Vec<Cell> {
         (At::Open, Errno::NOENT),
     ];
     let of = |source: &'static Source| {
-        let middle = middle.iter().map(move |&(at, errno)| Cell {
+        let middle = middle.iter().map(move |&(at, errno)| FaultCase {
             source,
             file: "b",
             at,
             errno,
         });
         middle
-            .chain(first.map(|(at, errno)| Cell {
+            .chain(first.map(|(at, errno)| FaultCase {
                 source,
                 file: "a",
                 at,
@@ -228,12 +225,12 @@ fn cells() -> Vec<Cell> {
 }
 
 #[test]
-fn every_fault_of_every_source_loses_and_doubles_no_row() {
-    let cells = cells();
+fn read_fault_of_any_source_loses_and_duplicates_no_row() {
+    let cases = cases();
     let next = AtomicUsize::new(0);
     let work = || {
-        while let Some(cell) = cells.get(next.fetch_add(1, Relaxed)) {
-            cell.check();
+        while let Some(case) = cases.get(next.fetch_add(1, Relaxed)) {
+            case.check();
         }
     };
     let threads = thread::available_parallelism()
@@ -243,7 +240,7 @@ fn every_fault_of_every_source_loses_and_doubles_no_row() {
 }
 
 #[test]
-fn labels_that_cannot_be_read_leave_their_records_undone() {
+fn records_of_unreadable_labels_are_left_for_the_next_run() {
     let options = "kind = \"idx\"\npath = \"in/images\"\nlabels = \"in/labels\"";
     let pipeline = Source {
         options,
@@ -252,10 +249,10 @@ fn labels_that_cannot_be_read_leave_their_records_undone() {
         rows: |_| Vec::new(),
     }
     .pipeline();
-    let all: BTreeSet<String> = labelled_rows().into_iter().collect();
+    let all: BTreeSet<String> = labeled_rows().into_iter().collect();
     for at in [At::Open, At::First, At::Middle, At::Last] {
         let folder = tempfile::tempdir().unwrap();
-        write_labelled(folder.path());
+        write_labeled(folder.path());
         fs::write(folder.path().join("p.toml"), &pipeline).unwrap();
         let length = fs::metadata(folder.path().join("in/labels")).unwrap().len();
         let output = run(
@@ -269,18 +266,18 @@ fn labels_that_cannot_be_read_leave_their_records_undone() {
             "{}",
             errors(&output)
         );
-        assert!(kept(folder.path()).len() < all.len());
+        assert!(written_rows(folder.path()).len() < all.len());
         let output = run(folder.path(), &[], None);
         assert_eq!(output.status.code(), Some(0), "{at:?}: {}", errors(&output));
         assert_eq!(
-            (kept(folder.path()), rejects(folder.path())),
+            (written_rows(folder.path()), rejects(folder.path())),
             (all.clone(), String::new())
         );
     }
 }
 
 #[test]
-fn a_folder_that_cannot_be_listed_is_named_and_done_later() {
+fn unlistable_folder_is_named_and_read_by_the_next_run() {
     for source in SOURCES
         .iter()
         .filter(|source| ["csv", "tar", "pgm"].contains(&source.extension))
@@ -302,30 +299,33 @@ fn a_folder_that_cannot_be_listed_is_named_and_done_later() {
             let text = errors(&output);
             assert_eq!(output.status.code(), Some(1), "{text}");
             assert!(
-                text.contains("in/sub: Permission denied (os error 13); allow it"),
+                text.contains("in/sub: Permission denied (os error 13); grant access"),
                 "{text}"
             );
             assert_eq!(rejects(folder), "", "{text}");
         };
         fails();
-        assert_eq!(kept(folder), rows_of(source, ["a", "c"]));
+        assert_eq!(written_rows(folder), rows_of(source, ["a", "c"]));
         assert_eq!(run(folder, &[], None).status.code(), Some(0));
         assert_eq!(
-            (kept(folder), rejects(folder)),
+            (written_rows(folder), rejects(folder)),
             (all.clone(), String::new())
         );
 
-        // A file that was listed before is not gone because its folder cannot be listed.
+        // Files that were listed before do not count as removed if their folder is unlistable.
         fs::remove_dir_all(folder.join("out")).unwrap();
         assert_eq!(run(folder, &["--limit", "1"], None).status.code(), Some(0));
         fails();
         assert_eq!(run(folder, &[], None).status.code(), Some(0));
-        assert_eq!((kept(folder), rejects(folder)), (all, String::new()));
+        assert_eq!(
+            (written_rows(folder), rejects(folder)),
+            (all, String::new())
+        );
     }
 }
 
 #[test]
-fn run_ends_with_the_error_if_no_file_can_be_read() {
+fn run_without_readable_files_fails() {
     let source = &SOURCES[0];
     let folder = tempfile::tempdir().unwrap();
     source.write(folder.path());
@@ -337,7 +337,7 @@ fn run_ends_with_the_error_if_no_file_can_be_read() {
     );
     assert_eq!(output.status.code(), Some(1), "{}", errors(&output));
     assert!(
-        errors(&output).contains("in/a.csv: Permission denied (os error 13); allow it"),
+        errors(&output).contains("in/a.csv: Permission denied (os error 13); grant access"),
         "{}",
         errors(&output)
     );
@@ -345,7 +345,7 @@ fn run_ends_with_the_error_if_no_file_can_be_read() {
 }
 
 #[test]
-fn the_summary_counts_inputs_that_could_not_be_read() {
+fn summary_counts_unreadable_inputs() {
     let source = &SOURCES[0];
     let folder = tempfile::tempdir().unwrap();
     source.write(folder.path());

@@ -1,7 +1,9 @@
-/* Preloaded into the program: makes calls on paths that contain FAULT_PATH fail with the error number FAULT_ERRNO.
+/* A preloaded library that makes system calls fail on paths that contain FAULT_PATH.
  *
- * With FAULT_WHILE they do so as long as a file of that name exists. FAULT_AT says which: "open", "stat" (of an open file), "list" (opening a folder), or the offset of a byte that cannot be read.
- * A read ends before that byte; one that begins at it fails; bytes behind it can be read. */
+ * FAULT_ERRNO is the error number. FAULT_AT selects the call: "open", "stat" (of an open file),
+ * "list" (opening a folder), or the offset of a byte that cannot be read: a read that begins before
+ * the byte ends there, one that begins at the byte fails, and later bytes can be read. With
+ * FAULT_WHILE, calls fail only while a file of that name exists. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
@@ -38,7 +40,7 @@ static int is_faulty(int fd) {
     return strstr(path, part) != NULL;
 }
 
-/* How many of `count` bytes from `from` on may be read; -1 if the first of them is the bad one. */
+/* The number of readable bytes among `count` bytes from offset `from`; -1 if the first is bad. */
 static ssize_t readable(int fd, off_t from, size_t count) {
     const char *at = getenv("FAULT_AT");
     if (!at || at[0] < '0' || at[0] > '9' || !is_faulty(fd)) return (ssize_t)count;
@@ -97,9 +99,10 @@ int fstat64(int fd, struct stat64 *into) {
     return fails_stat(fd) ? fail() : real(fd, into);
 }
 
-int statx(int folder, const char *restrict path, int flags, unsigned mask, struct statx *restrict into) {
+int statx(int folder, const char *restrict path, int flags, unsigned mask,
+          struct statx *restrict into) {
     REAL(int, "statx", int, const char *, int, unsigned, struct statx *);
-    /* The compiler takes it for granted that a path is given, but it may be none. */
+    /* The header declares `path` as nonnull, but callers pass null: `volatile` keeps the check. */
     const char *volatile given = path;
     int is_open_file = given && given[0] == 0;
     return is_open_file && fails_stat(folder) ? fail() : real(folder, path, flags, mask, into);

@@ -1,4 +1,5 @@
-//! IDX and NumPy files that claim more than they hold, expand without end, or are no arrays at all.
+//! Tests of IDX and NumPy files that declare more than they contain, decompress to far more than
+//! their size, or are not arrays.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write};
@@ -8,9 +9,9 @@ use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder};
 use rawzip::{CompressionMethod, ZipArchiveWriter};
 
-use super::run::{Ran, run};
+use super::run::{RunResult, run};
 
-fn read(folder: &Path, kind: &str, path: &str, options: &str) -> Ran {
+fn read(folder: &Path, kind: &str, path: &str, options: &str) -> RunResult {
     let _ = fs::remove_dir_all(folder.join("out"));
     let _ = fs::remove_dir_all(folder.join("bad"));
     let pipeline = format!(
@@ -22,8 +23,9 @@ fn read(folder: &Path, kind: &str, path: &str, options: &str) -> Ran {
     run(folder, &pipeline, &[])
 }
 
-fn codes(ran: &Ran) -> Vec<(u64, &str)> {
-    ran.rejects
+fn codes(result: &RunResult) -> Vec<(u64, &str)> {
+    result
+        .rejects
         .iter()
         .map(|reject| (reject.row, reject.code.as_str()))
         .collect()
@@ -34,7 +36,7 @@ fn idx(sides: &[u32]) -> Vec<u8> {
     [&[0, 0, 8, (sides.len() / 4) as u8][..], &sides].concat()
 }
 
-/// Zeros behind `head`, compressed.
+/// Writes `head` and `zeros` zero bytes, compressed.
 fn gzip_bomb(path: &Path, head: &[u8], zeros: u64) {
     let mut gzip = GzEncoder::new(File::create(path).unwrap(), Compression::best());
     gzip.write_all(head).unwrap();
@@ -53,7 +55,7 @@ fn npy(fortran: bool, shape: &str) -> Vec<u8> {
     .concat()
 }
 
-/// An archive of one array: its header and zeros behind it.
+/// Writes an archive of one array: its header `head` and `zeros` zero bytes.
 fn npz(path: &Path, head: &[u8], zeros: u64) {
     let mut archive = ZipArchiveWriter::new(File::create(path).unwrap());
     let method = CompressionMethod::DEFLATE;
@@ -72,40 +74,49 @@ fn npz(path: &Path, head: &[u8], zeros: u64) {
 }
 
 #[test]
-fn an_idx_file_that_claims_billions_of_records_gives_those_that_it_has() {
+fn idx_file_with_excessive_count_gives_its_records() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(
         folder.path().join("a.idx"),
         [idx(&[u32::MAX, 2, 2]), vec![7; 42]].concat(),
     )
     .unwrap();
-    let ran = read(folder.path(), "idx", "a.idx", "");
-    ran.adds_up();
-    assert_eq!((ran.kept, codes(&ran)), (10, vec![(10, "truncated")]));
-    ran.took_at_most(128);
+    let result = read(folder.path(), "idx", "a.idx", "");
+    result.assert_complete();
+    assert_eq!(
+        (result.written, codes(&result)),
+        (10, vec![(10, "truncated")])
+    );
+    result.assert_memory_within(128);
 }
 
 #[test]
-fn what_expands_without_end_is_read_as_far_as_its_header_goes() {
+fn decompression_bomb_is_read_up_to_its_declared_size() {
     let folder = tempfile::tempdir().unwrap();
     gzip_bomb(&folder.path().join("a.gz"), &idx(&[2, 28, 28]), 1 << 30);
-    let ran = read(folder.path(), "idx", "a.gz", "");
-    ran.adds_up();
-    assert_eq!((ran.kept, codes(&ran)), (2, vec![(2, "malformed")]));
-    ran.took_at_most(128);
+    let result = read(folder.path(), "idx", "a.gz", "");
+    result.assert_complete();
+    assert_eq!(
+        (result.written, codes(&result)),
+        (2, vec![(2, "malformed")])
+    );
+    result.assert_memory_within(128);
     npz(
         &folder.path().join("a.npz"),
         &npy(false, "(2, 28, 28)"),
         1 << 28,
     );
-    let ran = read(folder.path(), "npz", "a.npz", "");
-    ran.adds_up();
-    assert_eq!((ran.kept, codes(&ran)), (2, vec![(2, "malformed")]));
-    ran.took_at_most(128);
+    let result = read(folder.path(), "npz", "a.npz", "");
+    result.assert_complete();
+    assert_eq!(
+        (result.written, codes(&result)),
+        (2, vec![(2, "malformed")])
+    );
+    result.assert_memory_within(128);
 }
 
 #[test]
-fn records_beyond_the_limit_are_a_fault_of_the_plan() {
+fn records_above_the_limit_are_refused_by_the_plan() {
     let folder = tempfile::tempdir().unwrap();
     gzip_bomb(
         &folder.path().join("a.gz"),
@@ -118,19 +129,21 @@ fn records_beyond_the_limit_are_a_fault_of_the_plan() {
         1 << 20,
     );
     for (kind, file) in [("idx", "a.gz"), ("npz", "a.npz")] {
-        let ran = read(folder.path(), kind, file, "");
-        assert_eq!(ran.code, Some(2));
+        let result = read(folder.path(), kind, file, "");
+        assert_eq!(result.code, Some(2));
         assert!(
-            ran.log.contains("limits.record_bytes may raise that"),
+            result
+                .log
+                .contains("increase limits.record_bytes to read it"),
             "{}",
-            ran.log
+            result.log
         );
-        ran.took_at_most(64);
+        result.assert_memory_within(64);
     }
 }
 
 #[test]
-fn columns_that_must_be_held_are_held_within_the_memory_or_refused() {
+fn fortran_arrays_fit_in_memory_or_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("in")).unwrap();
     npz(
@@ -138,36 +151,46 @@ fn columns_that_must_be_held_are_held_within_the_memory_or_refused() {
         &npy(true, "(1000000000, 2)"),
         1 << 28,
     );
-    let ran = read(folder.path(), "npz", "in", "");
-    assert_eq!(ran.code, Some(2));
-    assert!(ran.log.contains("numpy.ascontiguousarray"), "{}", ran.log);
+    let result = read(folder.path(), "npz", "in", "");
+    assert_eq!(result.code, Some(2));
+    assert!(
+        result.log.contains("numpy.ascontiguousarray"),
+        "{}",
+        result.log
+    );
     npz(
         &folder.path().join("in/a.npz"),
         &npy(true, "(1000, 2)"),
         2000,
     );
-    let ran = read(folder.path(), "npz", "in", "");
-    ran.adds_up();
-    assert_eq!((ran.kept, codes(&ran)), (1000, vec![(0, "too_large")]));
-    ran.took_at_most(128);
-    // It fits, but is not there.
+    let result = read(folder.path(), "npz", "in", "");
+    result.assert_complete();
+    assert_eq!(
+        (result.written, codes(&result)),
+        (1000, vec![(0, "too_large")])
+    );
+    result.assert_memory_within(128);
+    // The array fits in memory, but the file is truncated.
     npz(
         &folder.path().join("in/b.npz"),
         &npy(true, "(50000000, 2)"),
         1 << 20,
     );
-    let ran = read(folder.path(), "npz", "in", "");
-    ran.adds_up();
-    assert_eq!((ran.kept, codes(&ran)), (1000, vec![(0, "truncated")]));
-    ran.took_at_most(256);
+    let result = read(folder.path(), "npz", "in", "");
+    result.assert_complete();
+    assert_eq!(
+        (result.written, codes(&result)),
+        (1000, vec![(0, "truncated")])
+    );
+    result.assert_memory_within(256);
 }
 
 #[test]
-fn what_is_no_array_at_all_is_a_fault_of_the_plan() {
+fn file_without_array_is_refused_by_the_plan() {
     let folder = tempfile::tempdir().unwrap();
     let mut long = b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec();
     long.resize(1 << 20, b' ');
-    // The end of a central directory of 65,535 members and 4 GiB, and nothing before it.
+    // The end record of a central directory of 65,535 members and 4 GiB, without the directory.
     let end = b"PK\x05\x06\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\0\0\0".to_vec();
     let noise: Vec<u8> = (0_u32..1 << 18)
         .flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes())
@@ -184,20 +207,20 @@ fn what_is_no_array_at_all_is_a_fault_of_the_plan() {
     ] {
         fs::write(folder.path().join("x"), &bytes).unwrap();
         for kind in ["idx", "npz"] {
-            let ran = read(folder.path(), kind, "x", "");
-            assert_eq!(ran.code, Some(2), "{kind}: {}", ran.log);
+            let result = read(folder.path(), kind, "x", "");
+            assert_eq!(result.code, Some(2), "{kind}: {}", result.log);
             assert!(
-                ran.log.contains("stages.in.path") && ran.log.len() < 1000,
+                result.log.contains("stages.in.path") && result.log.len() < 1000,
                 "{}",
-                ran.log
+                result.log
             );
-            ran.took_at_most(64);
+            result.assert_memory_within(64);
         }
     }
 }
 
 #[test]
-fn an_archive_of_very_many_members_takes_no_memory() {
+fn archive_of_100000_members_is_refused_in_bounded_memory() {
     let folder = tempfile::tempdir().unwrap();
     let mut archive = ZipArchiveWriter::new(io::BufWriter::new(
         File::create(folder.path().join("x.npz")).unwrap(),
@@ -209,8 +232,12 @@ fn an_archive_of_very_many_members_takes_no_memory() {
         entry.finish(descriptor).unwrap();
     }
     archive.finish().unwrap();
-    let ran = read(folder.path(), "npz", "x.npz", "");
-    assert_eq!(ran.code, Some(2));
-    assert!(ran.log.contains("more than 10000 members"), "{}", ran.log);
-    ran.took_at_most(64);
+    let result = read(folder.path(), "npz", "x.npz", "");
+    assert_eq!(result.code, Some(2));
+    assert!(
+        result.log.contains("more than 10000 members"),
+        "{}",
+        result.log
+    );
+    result.assert_memory_within(64);
 }

@@ -1,4 +1,5 @@
-//! Image files that lie about their size, unpack to more than they should, or end too early.
+//! Tests of image files that declare wrong sizes, decompress to more than their pixels, or are
+//! truncated.
 
 use std::fs;
 use std::io::Write as _;
@@ -9,12 +10,12 @@ use flate2::write::ZlibEncoder;
 use image::{DynamicImage, ImageFormat, RgbImage};
 use tempfile::TempDir;
 
-use super::run::{Ran, run};
+use super::run::{RunResult, run};
 
-/// Colour noise of 40 x 40 pixels in 10 scans, as libjpeg's standard script has them.
+/// Color noise of 40 x 40 pixels in the 10 scans of the standard script of libjpeg.
 const PROGRESSIVE: &[u8] = include_bytes!("progressive.jpg");
 
-/// What a run takes that decodes nothing large; no bomb may add as much again.
+/// The memory bound of a run without large images, which also holds with decompression bombs.
 const USUAL_MEBIBYTES: u64 = 128;
 
 fn folder(files: &[(&str, &[u8])]) -> TempDir {
@@ -26,8 +27,8 @@ fn folder(files: &[(&str, &[u8])]) -> TempDir {
     folder
 }
 
-/// The images of `in` as pixels of 8 x 8.
-fn decode(folder: &Path) -> Ran {
+/// Runs a pipeline that decodes the images of `in` to 8 x 8 pixels.
+fn decode(folder: &Path) -> RunResult {
     let pipeline = "[stages.files]\nkind = \"images\"\npath = \"in\"\n\
         [stages.pixels]\nkind = \"pixels\"\ninputs = [\"files\"]\nsize = [8, 8]\n\
         [stages.out]\nkind = \"parquet\"\ninputs = [\"pixels\"]\npath = \"out\"\n\
@@ -43,7 +44,7 @@ fn png_chunk(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
     [&length, kind.as_slice(), body, &sum.sum().to_be_bytes()].concat()
 }
 
-/// A PNG of 8-bit colours with these chunks between its header and its end.
+/// A PNG of 8-bit RGB with these chunks between its header and its end.
 fn png(width: u32, height: u32, chunks: &[Vec<u8>]) -> Vec<u8> {
     let header = [
         &width.to_be_bytes()[..],
@@ -55,7 +56,7 @@ fn png(width: u32, height: u32, chunks: &[Vec<u8>]) -> Vec<u8> {
     [start, chunks.concat(), png_chunk(b"IEND", &[])].concat()
 }
 
-/// So many MiB of zeros, a thousandth as long.
+/// `mebibytes` MiB of zeros, compressed by a factor of about 1000.
 fn zeros(mebibytes: usize) -> Vec<u8> {
     let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
     (0..mebibytes).for_each(|_| encoder.write_all(&[0; 1 << 20]).unwrap());
@@ -63,7 +64,7 @@ fn zeros(mebibytes: usize) -> Vec<u8> {
 }
 
 #[test]
-fn sizes_that_are_absurd_are_refused_before_anything_is_allocated() {
+fn excessive_image_sizes_are_rejected_before_allocation() {
     let tiff = |side: u32| {
         let entry = |tag: u16, value: u32| {
             [
@@ -98,7 +99,8 @@ fn sizes_that_are_absurd_are_refused_before_anything_is_allocated() {
         ]
         .concat()
     };
-    let jpeg = b"\xff\xd8\xff\xc0\0\x0b\x08\xff\xff\xff\xff\x01\x01\x11\0\xff\xda\0\x08\x01\x01\0\0\x3f\0\0\xff\xd9";
+    let jpeg = b"\xff\xd8\xff\xc0\0\x0b\x08\xff\xff\xff\xff\x01\x01\x11\0\
+                 \xff\xda\0\x08\x01\x01\0\0\x3f\0\0\xff\xd9";
     // 14 bits each for width and height, both less 1.
     let webp = b"RIFF\x1a\0\0\0WEBPVP8L\x0d\0\0\0\x2f\xfe\xbf\xff\x0f\0\0\0\0\0\0\0\0\0";
     let gif = b"GIF89a\xff\xff\xff\xff\0\0\0\x2c\0\0\0\0\xff\xff\xff\xff\0\x02\x02\x44\x01\0\x3b";
@@ -121,25 +123,25 @@ fn sizes_that_are_absurd_are_refused_before_anything_is_allocated() {
         .map(|(name, bytes)| (*name, bytes.as_slice()))
         .collect();
     let folder = folder(&files);
-    let ran = decode(folder.path());
-    ran.adds_up();
-    assert_eq!((ran.records, ran.kept), (11, 0));
-    for reject in &ran.rejects {
+    let result = decode(folder.path());
+    result.assert_complete();
+    assert_eq!((result.records, result.written), (11, 0));
+    for reject in &result.rejects {
         let by_limit = reject
             .reason
             .contains("more than the limit of 100000000 pixels");
-        // Of what does not even fit 64 bits its decoder speaks first.
+        // The decoder itself refuses sizes whose product exceeds 64 bits.
         let by_decoder = reject.source == "b.ppm" && reject.reason.ends_with("are too large");
         assert!(
             by_limit && reject.code == "too_large" || by_decoder,
             "{reject:?}"
         );
     }
-    ran.took_at_most(USUAL_MEBIBYTES);
+    result.assert_memory_within(USUAL_MEBIBYTES);
 }
 
 #[test]
-fn what_unpacks_to_more_than_its_pixels_takes_no_memory() {
+fn decompression_bombs_in_png_chunks_take_bounded_memory() {
     let pixel = png_chunk(b"IDAT", &{
         let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(&[0, 1, 2, 3]).unwrap();
@@ -159,28 +161,32 @@ fn what_unpacks_to_more_than_its_pixels_takes_no_memory() {
             &png(1, 1, &[text, international, pixel.clone()]),
         ),
         ("profile.png", &png(1, 1, &[profile, pixel.clone()])),
-        ("sound.png", &png(1, 1, &[pixel])),
+        ("valid.png", &png(1, 1, &[pixel])),
     ]);
-    let ran = decode(folder.path());
-    ran.adds_up();
-    assert!(!ran.codes().contains_key("sound.png"), "{:?}", ran.rejects);
-    // What is beside the pixels is passed over.
+    let result = decode(folder.path());
+    result.assert_complete();
     assert!(
-        !ran.codes().contains_key("text.png") && !ran.codes().contains_key("profile.png"),
+        !result.codes().contains_key("valid.png"),
         "{:?}",
-        ran.rejects
+        result.rejects
     );
-    ran.took_at_most(USUAL_MEBIBYTES);
+    // Chunks other than those of the pixels are skipped.
+    assert!(
+        !result.codes().contains_key("text.png") && !result.codes().contains_key("profile.png"),
+        "{:?}",
+        result.rejects
+    );
+    result.assert_memory_within(USUAL_MEBIBYTES);
 }
 
-/// Black and gray, 8 x 8 pixels a unit, each of two bits; `unit` is what stands for a unit and its
-/// restart marker.
+/// A gray JPEG in units of 8 x 8 pixels with codes of two bits; `unit` returns the bytes of a unit
+/// and its restart marker.
 fn jpeg_of_units(side: u16, interval: u16, unit: impl Fn(usize) -> Vec<u8>) -> Vec<u8> {
     let table = |class: u8| {
         let lengths = [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         [&[0xff, 0xc4, 0, 20, class], lengths.as_slice(), &[0]].concat()
     };
-    let quantisers = [&[0xff, 0xdb, 0, 67, 0], [1; 64].as_slice()].concat();
+    let quantizers = [&[0xff, 0xdb, 0, 67, 0], [1; 64].as_slice()].concat();
     let [high, low] = side.to_be_bytes();
     let frame = [0xff, 0xc0, 0, 11, 8, high, low, high, low, 1, 1, 0x11, 0];
     let [up, down] = interval.to_be_bytes();
@@ -190,7 +196,7 @@ fn jpeg_of_units(side: u16, interval: u16, unit: impl Fn(usize) -> Vec<u8>) -> V
     let data: Vec<u8> = (0..units).flat_map(unit).collect();
     let start = [
         &[0xff, 0xd8],
-        quantisers.as_slice(),
+        quantizers.as_slice(),
         &table(0x00),
         &table(0x10),
         &frame,
@@ -202,7 +208,7 @@ fn jpeg_of_units(side: u16, interval: u16, unit: impl Fn(usize) -> Vec<u8>) -> V
 }
 
 #[test]
-fn jpegs_of_thousands_of_scans_or_segments_are_refused_and_of_restarts_decoded() {
+fn jpegs_of_thousands_of_scans_or_segments_are_rejected() {
     let end = PROGRESSIVE.len() - 2;
     let first_scan = PROGRESSIVE
         .windows(2)
@@ -229,24 +235,24 @@ fn jpegs_of_thousands_of_scans_or_segments_are_refused_and_of_restarts_decoded()
         ("segments.jpg", &segments),
         ("restarts.jpg", &restarts),
         ("storm.jpg", &storm),
-        ("sound.jpg", PROGRESSIVE),
+        ("valid.jpg", PROGRESSIVE),
     ]);
-    let ran = decode(folder.path());
-    ran.adds_up();
-    let codes = ran.codes();
+    let result = decode(folder.path());
+    result.assert_complete();
+    let codes = result.codes();
     assert_eq!(
         (codes.get("scans.jpg"), codes.get("segments.jpg")),
         (Some(&"too_large"), Some(&"too_large"))
     );
     assert!(
-        !codes.contains_key("sound.jpg") && !codes.contains_key("restarts.jpg"),
+        !codes.contains_key("valid.jpg") && !codes.contains_key("restarts.jpg"),
         "{:?}",
-        ran.rejects
+        result.rejects
     );
-    ran.took_at_most(USUAL_MEBIBYTES);
+    result.assert_memory_within(USUAL_MEBIBYTES);
 }
 
-/// Noise, so that no format can leave bytes out that would be missed by nobody.
+/// Noise, so that every byte of a compressed file is needed.
 fn noise() -> DynamicImage {
     let mut state = 1_u32;
     DynamicImage::ImageRgb8(RgbImage::from_fn(40, 30, |_, _| {
@@ -257,7 +263,7 @@ fn noise() -> DynamicImage {
 }
 
 #[test]
-fn a_file_that_was_cut_is_a_reject_whatever_its_format() {
+fn truncated_image_of_any_format_is_a_reject() {
     let formats = [
         ("png", ImageFormat::Png),
         ("jpg", ImageFormat::Jpeg),
@@ -294,56 +300,58 @@ fn a_file_that_was_cut_is_a_reject_whatever_its_format() {
             cut += 1;
         }
     }
-    let ran = decode(folder.path());
-    ran.adds_up();
+    let result = decode(folder.path());
+    result.assert_complete();
     assert_eq!(
-        (ran.records, ran.kept),
+        (result.records, result.written),
         (whole + cut, whole),
         "{:?}",
-        ran.rejects
+        result.rejects
     );
     assert!(
-        ran.rejects
+        result
+            .rejects
             .iter()
             .all(|reject| reject.source.contains("-cut")),
         "{:?}",
-        ran.rejects
+        result.rejects
     );
     assert!(
-        ran.rejects
+        result
+            .rejects
             .iter()
-            .any(|reject| reject.reason == "no image: there are no bytes"),
+            .any(|reject| reject.reason == "the image is empty: it has 0 bytes"),
         "{:?}",
-        ran.rejects
+        result.rejects
     );
 }
 
 #[test]
-fn a_progressive_jpeg_that_was_cut_and_closed_is_a_reject() {
+fn truncated_progressive_jpeg_with_end_marker_is_a_reject() {
     let first_scan = PROGRESSIVE
         .windows(2)
         .position(|pair| pair == [0xff, 0xda])
         .unwrap();
     let folder = folder(&[("whole.jpg", PROGRESSIVE)]);
     let mut closed = 0;
-    // Of the last bytes a few may be padding, or bits that no coefficient needs.
+    // The last bytes may be padding or bits that no coefficient uses.
     for cut in (first_scan..PROGRESSIVE.len() - 8).step_by(7) {
         let bytes = [&PROGRESSIVE[..cut], &[0xff, 0xd9]].concat();
         fs::write(folder.path().join(format!("in/cut{cut:04}.jpg")), bytes).unwrap();
         closed += 1;
     }
-    let ran = decode(folder.path());
-    ran.adds_up();
+    let result = decode(folder.path());
+    result.assert_complete();
     assert_eq!(
-        (ran.records, ran.kept),
+        (result.records, result.written),
         (closed + 1, 1),
         "{:?}",
-        ran.codes()
+        result.codes()
     );
 }
 
 #[test]
-fn what_only_bears_an_images_name_is_a_reject() {
+fn other_content_with_the_extension_of_an_image_is_a_reject() {
     let nonsense = [7; 3000];
     let inner = tar_of(&[("x.jpg", &nonsense)]);
     let zip =
@@ -367,11 +375,16 @@ fn what_only_bears_an_images_name_is_a_reject() {
             &[b"P5\n#".as_slice(), &b"#".repeat(1 << 20)].concat(),
         ),
     ]);
-    let ran = decode(folder.path());
-    ran.adds_up();
-    assert_eq!((ran.records, ran.kept), (10, 0));
-    assert!(ran.rejects.iter().all(|reject| !reject.reason.is_empty()));
-    ran.took_at_most(USUAL_MEBIBYTES);
+    let result = decode(folder.path());
+    result.assert_complete();
+    assert_eq!((result.records, result.written), (10, 0));
+    assert!(
+        result
+            .rejects
+            .iter()
+            .all(|reject| !reject.reason.is_empty())
+    );
+    result.assert_memory_within(USUAL_MEBIBYTES);
 }
 
 fn tar_of(members: &[(&str, &[u8])]) -> Vec<u8> {

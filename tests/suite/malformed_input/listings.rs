@@ -1,5 +1,5 @@
-//! Folders with files that are none, links that lead in circles, names that are no text, and very
-//! many files.
+//! Tests of folders with devices and pipes, circular links, names that are not text, and thousands
+//! of files.
 #![cfg(unix)]
 
 use std::ffi::OsStr;
@@ -9,11 +9,11 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use super::run::{Ran, run};
+use super::run::{RunResult, run};
 
 const PIXEL: &[u8] = b"P6 1 1 255\nrgb";
 
-fn read(folder: &Path, options: &str) -> Ran {
+fn read(folder: &Path, options: &str) -> RunResult {
     let pipeline = format!(
         "[stages.files]\nkind = \"images\"\npath = \"in\"\n{options}\n\
          [stages.pixels]\nkind = \"pixels\"\ninputs = [\"files\"]\nsize = [1, 1]\n\
@@ -30,10 +30,10 @@ fn folder() -> tempfile::TempDir {
 }
 
 #[test]
-fn pipes_devices_loops_and_folders_are_passed_over_and_empty_files_are_rejects() {
+fn pipes_devices_and_loops_are_skipped_and_empty_files_rejected() {
     let folder = folder();
     let place = folder.path().join("in");
-    fs::write(place.join("sound.ppm"), PIXEL).unwrap();
+    fs::write(place.join("valid.ppm"), PIXEL).unwrap();
     fs::write(place.join("empty.jpg"), b"").unwrap();
     fs::create_dir(place.join("folder.jpg")).unwrap();
     assert!(
@@ -48,20 +48,20 @@ fn pipes_devices_loops_and_folders_are_passed_over_and_empty_files_are_rejects()
     symlink(".", place.join("loop")).unwrap();
     symlink("loop.jpg", place.join("loop.jpg")).unwrap();
     symlink("nowhere", place.join("broken.jpg")).unwrap();
-    symlink("sound.ppm", place.join("link.ppm")).unwrap();
+    symlink("valid.ppm", place.join("link.ppm")).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(place.join("socket.jpg")).unwrap();
-    for (links, kept) in [("", 1), ("follow_links = true", 2)] {
+    for (links, written) in [("", 1), ("follow_links = true", 2)] {
         let _ = fs::remove_dir_all(folder.path().join("out"));
         let _ = fs::remove_dir_all(folder.path().join("bad"));
-        let ran = read(folder.path(), links);
-        ran.adds_up();
+        let result = read(folder.path(), links);
+        result.assert_complete();
         assert_eq!(
-            (ran.kept, ran.records),
-            (kept, kept + 1),
+            (result.written, result.records),
+            (written, written + 1),
             "{:?}",
-            ran.rejects
+            result.rejects
         );
-        let reject = &ran.rejects[0];
+        let reject = &result.rejects[0];
         assert_eq!(
             (reject.source.as_str(), reject.code.as_str()),
             ("empty.jpg", "truncated")
@@ -70,7 +70,7 @@ fn pipes_devices_loops_and_folders_are_passed_over_and_empty_files_are_rejects()
 }
 
 #[test]
-fn a_device_or_a_pipe_as_the_path_itself_is_an_error() {
+fn device_or_pipe_as_path_is_an_error() {
     let folder = folder();
     assert!(
         Command::new("mkfifo")
@@ -85,20 +85,20 @@ fn a_device_or_a_pipe_as_the_path_itself_is_an_error() {
                 "[stages.in]\nkind = \"{kind}\"\npath = \"{path}\"\n\
                  [stages.out]\nkind = \"discard\"\ninputs = [\"in\"]\n"
             );
-            let ran = run(folder.path(), &pipeline, &[]);
+            let result = run(folder.path(), &pipeline, &[]);
             assert!(
-                matches!(ran.code, Some(1 | 2)),
+                matches!(result.code, Some(1 | 2)),
                 "{kind} {path}: {:?} {}",
-                ran.code,
-                ran.log
+                result.code,
+                result.log
             );
-            assert!(ran.log.contains(path), "{kind} {path}: {}", ran.log);
+            assert!(result.log.contains(path), "{kind} {path}: {}", result.log);
         }
     }
 }
 
 #[test]
-fn any_bytes_may_be_a_name() {
+fn file_names_of_any_bytes_are_read() {
     let folder = folder();
     let names: [&[u8]; 7] = [
         b"new\nline.ppm",
@@ -124,52 +124,63 @@ fn any_bytes_may_be_a_name() {
         )
         .unwrap();
     }
-    let ran = read(folder.path(), "");
-    ran.adds_up();
-    assert_eq!((ran.records, ran.kept), (14, 7), "{:?}", ran.rejects);
-    assert!(
-        ran.codes().contains_key("bad%FF%FE.ppm") && ran.codes().contains_key("badnew\nline.ppm")
+    let result = read(folder.path(), "");
+    result.assert_complete();
+    assert_eq!(
+        (result.records, result.written),
+        (14, 7),
+        "{:?}",
+        result.rejects
     );
-    assert!(!ran.log.contains('\x1b'), "{:?}", ran.log);
+    assert!(
+        result.codes().contains_key("bad%FF%FE.ppm")
+            && result.codes().contains_key("badnew\nline.ppm")
+    );
+    assert!(!result.log.contains('\x1b'), "{:?}", result.log);
     let again = read(folder.path(), "");
     assert_eq!(
         (again.code, again.records),
         (Some(0), 0),
-        "the same names are met again"
+        "a second run recognizes all names"
     );
 }
 
 #[test]
-fn what_may_not_be_read_is_left_out_or_a_reject() {
+fn unreadable_folder_is_reported_and_unreadable_file_rejected() {
     let folder = folder();
     let place = folder.path().join("in");
     fs::create_dir(place.join("closed")).unwrap();
     fs::write(place.join("closed/a.ppm"), PIXEL).unwrap();
-    fs::write(place.join("sound.ppm"), PIXEL).unwrap();
+    fs::write(place.join("valid.ppm"), PIXEL).unwrap();
     fs::write(place.join("secret.ppm"), PIXEL).unwrap();
-    let allow = |name: &str, mode: u32| {
+    let set_mode = |name: &str, mode: u32| {
         fs::set_permissions(place.join(name), fs::Permissions::from_mode(mode)).unwrap()
     };
-    allow("closed", 0o000);
-    allow("secret.ppm", 0o000);
-    let all_may = fs::read_dir(place.join("closed")).is_ok();
-    let ran = (!all_may).then(|| read(folder.path(), ""));
-    allow("closed", 0o700);
-    let Some(ran) = ran else {
-        eprintln!("skipped: this user may read everything");
+    set_mode("closed", 0o000);
+    set_mode("secret.ppm", 0o000);
+    let is_privileged = fs::read_dir(place.join("closed")).is_ok();
+    let result = (!is_privileged).then(|| read(folder.path(), ""));
+    set_mode("closed", 0o700);
+    let Some(result) = result else {
+        eprintln!("skipped: this user can read all files");
         return;
     };
-    ran.adds_up();
-    assert_eq!((ran.records, ran.kept), (2, 1), "{:?}", ran.rejects);
-    let reject = &ran.rejects[0];
+    result.assert_complete();
+    assert_eq!(
+        (result.records, result.written),
+        (2, 1),
+        "{:?}",
+        result.rejects
+    );
+    let reject = &result.rejects[0];
     assert!(
         reject.code == "unreadable" && reject.reason.starts_with("secret.ppm: "),
         "{reject:?}"
     );
     assert!(
-        ran.log.contains("left out") && ran.log.contains("closed"),
+        result.log.contains("cannot list a path") && result.log.contains("closed"),
         "{}",
-        ran.log
+        result.log
     );
 }
 
@@ -181,8 +192,8 @@ fn thousands_of_files_in_one_folder_are_all_read() {
     fs::write(&first, PIXEL).unwrap();
     (1..FILES)
         .for_each(|n| fs::hard_link(&first, folder.path().join(format!("in/{n:05}.ppm"))).unwrap());
-    let ran = read(folder.path(), "");
-    ran.adds_up();
-    assert_eq!((ran.records, ran.kept), (FILES, FILES));
-    ran.took_at_most(128);
+    let result = read(folder.path(), "");
+    result.assert_complete();
+    assert_eq!((result.records, result.written), (FILES, FILES));
+    result.assert_memory_within(128);
 }

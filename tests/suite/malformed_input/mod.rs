@@ -1,6 +1,5 @@
-//! Hostile input through the real binary: every record comes out, or is a reject with its reason;
-//! no run hangs, none takes more memory than it may, and what cannot be run at all ends with a
-//! sentence.
+//! Tests of malformed and hostile input through the binary: every record is written or is a reject
+//! with a reason, no run hangs or exceeds its memory, and invalid pipelines end with a message.
 
 mod arrays;
 mod images;

@@ -1,5 +1,5 @@
-//! Small files of every kind with bytes changed at random, and some that unpack to very much: each
-//! ends as records or rejects, within the memory that `check` prints.
+//! Tests of small files of every kind with random mutations, and of files that decompress to far
+//! more than their size: each gives records or rejects within the memory that `check` prints.
 
 use std::fs::{self, File};
 use std::io::{Cursor, Write as _};
@@ -21,12 +21,12 @@ use parquet::basic::ZstdLevel;
 use parquet::file::properties::WriterProperties;
 use rawzip::{CompressionMethod, ZipArchiveWriter};
 
-use super::run::{Ran, run, watch};
+use super::run::{RunResult, run, watch};
 
-/// What the peak may exceed the printed bound by.
+/// Memory that the peak may exceed the printed bound by, in bytes.
 const MARGIN: u64 = 64 << 20;
 
-/// Xorshift: the same numbers on every machine.
+/// A xorshift generator: the same numbers on every machine.
 struct Numbers(u64);
 
 impl Numbers {
@@ -37,7 +37,7 @@ impl Numbers {
         usize::try_from(self.0 % below.max(1) as u64).unwrap()
     }
 
-    /// Bytes with some of them changed, cut off, repeated, or replaced by extreme numbers.
+    /// A copy with bytes changed, removed at the end, repeated, or replaced by extreme numbers.
     fn mutate(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
         for _ in 0..=self.next(4) {
@@ -77,12 +77,13 @@ fn stages(kind: &str, images: bool) -> String {
     };
     format!(
         "[stages.in]\nkind = \"{kind}\"\npath = \"in\"\n{pixels}\
-         [stages.out]\nkind = \"parquet\"\ninputs = [\"{from}\"]\npath = \"out\"\n[rejects]\npath = \"bad\"\n"
+         [stages.out]\nkind = \"parquet\"\ninputs = [\"{from}\"]\npath = \"out\"\n[rejects]\n\
+         path = \"bad\"\n"
     )
 }
 
-/// The bound that `check` prints.
-fn printed(folder: &Path) -> u64 {
+/// The memory bound that `check` prints, in bytes.
+fn printed_bound(folder: &Path) -> u64 {
     let (status, log, _) = watch(folder, &["check", "p.toml"]);
     assert!(status.success(), "{log}");
     let text = fs::read_to_string(folder.join("stdout")).unwrap();
@@ -96,27 +97,27 @@ fn printed(folder: &Path) -> u64 {
     bound.parse::<bytesize::ByteSize>().unwrap().as_u64()
 }
 
-/// Runs the pipeline, and demands that it ends in order and within the printed bound.
-fn within_bound(folder: &Path, pipeline: &str) -> Ran {
+/// Runs the pipeline, and asserts exit code 0 or 3 and memory within the printed bound.
+fn run_within_bound(folder: &Path, pipeline: &str) -> RunResult {
     fs::write(folder.join("p.toml"), pipeline).unwrap();
-    let bound = printed(folder);
-    let ran = run(folder, pipeline, &["--workers", "2"]);
+    let bound = printed_bound(folder);
+    let result = run(folder, pipeline, &["--workers", "2"]);
     assert!(
-        matches!(ran.code, Some(0 | 3)),
+        matches!(result.code, Some(0 | 3)),
         "{:?}: {}",
-        ran.code,
-        ran.log
+        result.code,
+        result.log
     );
-    let (peak, mebibytes) = (ran.peak >> 20, bound >> 20);
+    let (peak, mebibytes) = (result.peak >> 20, bound >> 20);
     assert!(
-        ran.peak <= bound + MARGIN,
-        "took {peak} MiB, {mebibytes} MiB printed"
+        result.peak <= bound + MARGIN,
+        "{peak} MiB resident, {mebibytes} MiB printed by `check`"
     );
-    ran
+    result
 }
 
-/// A source reads `count` changed copies of each file, after the files themselves.
-fn survives(kind: &str, images: bool, files: &[(&str, Vec<u8>)], count: usize) {
+/// Reads each file and `count` mutated copies of it, and asserts that the unchanged files are read.
+fn assert_survives(kind: &str, images: bool, files: &[(&str, Vec<u8>)], count: usize) {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("in")).unwrap();
     let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
@@ -134,13 +135,16 @@ fn survives(kind: &str, images: bool, files: &[(&str, Vec<u8>)], count: usize) {
         "workers = 2\n[limits]\nmemory = \"96MiB\"\n{}",
         stages(kind, images)
     );
-    let ran = within_bound(folder.path(), &pipeline);
+    let result = run_within_bound(folder.path(), &pipeline);
     assert!(
-        ran.kept >= files.len() as u64,
-        "the files that were not changed are read: {}",
-        ran.log
+        result.written >= files.len() as u64,
+        "expected the unchanged files to be read: {}",
+        result.log
     );
-    assert!(!ran.rejects.is_empty(), "changed files are rejected");
+    assert!(
+        !result.rejects.is_empty(),
+        "expected rejects of mutated files"
+    );
 }
 
 fn records() -> RecordBatch {
@@ -240,7 +244,7 @@ fn image(format: ImageFormat) -> Vec<u8> {
 fn mutated_parquet_ends_within_the_bound() {
     let zstd = parquet::basic::Compression::ZSTD(ZstdLevel::default());
     let plain = parquet_of(&records(), parquet::basic::Compression::UNCOMPRESSED);
-    survives(
+    assert_survives(
         "parquet",
         false,
         &[
@@ -254,7 +258,7 @@ fn mutated_parquet_ends_within_the_bound() {
 #[test]
 fn mutated_arrow_ends_within_the_bound() {
     let packed = arrow_of(&records(), Some(CompressionType::LZ4_FRAME));
-    survives(
+    assert_survives(
         "arrow",
         false,
         &[("a.arrow", arrow_of(&records(), None)), ("b.arrow", packed)],
@@ -268,7 +272,7 @@ fn mutated_numpy_arrays_end_within_the_bound() {
         .flat_map(|value| f32::from(value).to_le_bytes())
         .collect();
     let rows = npy("(20, 3)", "False", &values);
-    survives(
+    assert_survives(
         "npz",
         false,
         &[
@@ -286,7 +290,7 @@ fn mutated_idx_ends_within_the_bound() {
         &[7; 120],
     ]
     .concat();
-    survives("idx", true, &[("a.idx", bytes)], 300);
+    assert_survives("idx", true, &[("a.idx", bytes)], 300);
 }
 
 #[test]
@@ -294,7 +298,7 @@ fn mutated_text_ends_within_the_bound() {
     let rows: String = (0..40)
         .map(|row| format!("{row},\"word, {row}\",{row}.5\n"))
         .collect();
-    survives(
+    assert_survives(
         "csv",
         false,
         &[("a.csv", format!("n,s,x\n{rows}").into_bytes())],
@@ -303,7 +307,7 @@ fn mutated_text_ends_within_the_bound() {
     let lines: String = (0..40)
         .map(|row| format!("{{\"n\": {row}, \"l\": [1, {row}], \"s\": \"a\\u0041\"}}\n"))
         .collect();
-    survives("ndjson", false, &[("a.ndjson", lines.into_bytes())], 300);
+    assert_survives("ndjson", false, &[("a.ndjson", lines.into_bytes())], 300);
 }
 
 #[test]
@@ -319,7 +323,7 @@ fn mutated_shards_end_within_the_bound() {
             .append_data(&mut header, name, bytes.as_slice())
             .unwrap();
     }
-    survives(
+    assert_survives(
         "tar",
         true,
         &[("a.tar", builder.into_inner().unwrap())],
@@ -339,39 +343,44 @@ fn mutated_images_end_within_the_bound() {
         ("a.ppm", ImageFormat::Pnm),
     ];
     let files = formats.map(|(name, format)| (name, image(format)));
-    survives("images", true, &files, 100);
+    assert_survives("images", true, &files, 100);
 }
 
-/// Under the default limits: files that unpack to far more than their size, and what may be kept of
-/// them.
-fn bomb(kind: &str, name: &str, bytes: &[u8], most_mebibytes: u64) -> Ran {
+/// Reads a file that decompresses to far more than its size under the default limits, and asserts
+/// that at most `max_mebibytes` are resident.
+fn read_bomb(kind: &str, name: &str, bytes: &[u8], max_mebibytes: u64) -> RunResult {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("in")).unwrap();
     fs::write(folder.path().join("in").join(name), bytes).unwrap();
-    let ran = within_bound(folder.path(), &stages(kind, kind == "images"));
-    let peak = ran.peak >> 20;
+    let result = run_within_bound(folder.path(), &stages(kind, kind == "images"));
+    let peak = result.peak >> 20;
     eprintln!(
-        "{kind} {name}: {} bytes, peak {peak} MiB, {} MiB printed, {} kept, {:?}",
+        "{kind} {name}: {} bytes, peak {peak} MiB, {} MiB printed, {} written, {:?}",
         bytes.len(),
-        printed(folder.path()) >> 20,
-        ran.kept,
-        ran.rejects
+        printed_bound(folder.path()) >> 20,
+        result.written,
+        result.rejects
     );
     assert!(
-        peak <= most_mebibytes,
-        "{name}: took {peak} MiB of at most {most_mebibytes}"
+        peak <= max_mebibytes,
+        "{name}: {peak} MiB resident, expected at most {max_mebibytes} MiB"
     );
-    ran
+    result
 }
 
-/// The code of the only reject, where nothing is kept.
-fn refused(ran: &Ran) -> &str {
-    assert_eq!((ran.kept, ran.rejects.len()), (0, 1), "{:?}", ran.rejects);
-    &ran.rejects[0].code
+/// The code of the only reject; asserts that no record is written.
+fn reject_code(result: &RunResult) -> &str {
+    assert_eq!(
+        (result.written, result.rejects.len()),
+        (0, 1),
+        "{:?}",
+        result.rejects
+    );
+    &result.rejects[0].code
 }
 
 #[test]
-fn records_that_unpack_to_very_much_are_too_large() {
+fn records_that_decompress_beyond_limits_are_too_large() {
     let zstd = parquet::basic::Compression::ZSTD(ZstdLevel::default());
     let zeros = Arc::new(Float32Array::from(vec![0.0; 30_000_000]));
     let field = Arc::new(arrow::datatypes::Field::new_list_field(
@@ -386,7 +395,7 @@ fn records_that_unpack_to_very_much_are_too_large() {
     );
     let list = RecordBatch::try_from_iter([("v", Arc::new(lists) as ArrayRef)]).unwrap();
     assert_eq!(
-        refused(&bomb(
+        reject_code(&read_bomb(
             "parquet",
             "list.parquet",
             &parquet_of(&list, zstd),
@@ -396,7 +405,7 @@ fn records_that_unpack_to_very_much_are_too_large() {
     );
     let packed = arrow_of(&list, Some(CompressionType::ZSTD));
     assert_eq!(
-        refused(&bomb("arrow", "list.arrow", &packed, 400)),
+        reject_code(&read_bomb("arrow", "list.arrow", &packed, 400)),
         "too_large"
     );
     drop(list);
@@ -407,7 +416,7 @@ fn records_that_unpack_to_very_much_are_too_large() {
     )])
     .unwrap();
     assert_eq!(
-        refused(&bomb(
+        reject_code(&read_bomb(
             "parquet",
             "blob.parquet",
             &parquet_of(&blob, zstd),
@@ -418,14 +427,19 @@ fn records_that_unpack_to_very_much_are_too_large() {
 }
 
 #[test]
-fn rows_without_bytes_are_not_believed() {
+fn declared_rows_without_bytes_are_too_large() {
     let nulls = RecordBatch::try_from_iter([(
         "x",
         Arc::new(NullArray::new(i32::MAX as usize)) as ArrayRef,
     )])
     .unwrap();
     assert_eq!(
-        refused(&bomb("arrow", "null.arrow", &arrow_of(&nulls, None), 160)),
+        reject_code(&read_bomb(
+            "arrow",
+            "null.arrow",
+            &arrow_of(&nulls, None),
+            160
+        )),
         "too_large"
     );
     let runs = RunArray::try_new(
@@ -435,51 +449,62 @@ fn rows_without_bytes_are_not_believed() {
     .unwrap();
     let runs = RecordBatch::try_from_iter([("x", Arc::new(runs) as ArrayRef)]).unwrap();
     assert_eq!(
-        refused(&bomb("arrow", "runs.arrow", &arrow_of(&runs, None), 160)),
+        reject_code(&read_bomb(
+            "arrow",
+            "runs.arrow",
+            &arrow_of(&runs, None),
+            160
+        )),
         "too_large"
     );
 }
 
 #[test]
-fn column_of_one_value_is_read_however_well_it_is_compressed() {
+fn highly_compressed_column_of_one_value_is_read() {
     let zeros = RecordBatch::try_from_iter([(
         "x",
         Arc::new(Float32Array::from(vec![0.0; 2_000_000])) as ArrayRef,
     )])
     .unwrap();
     let packed = arrow_of(&zeros, Some(CompressionType::ZSTD));
-    assert_eq!(bomb("arrow", "zeros.arrow", &packed, 200).kept, 2_000_000);
+    assert_eq!(
+        read_bomb("arrow", "zeros.arrow", &packed, 200).written,
+        2_000_000
+    );
     let zstd = parquet::basic::Compression::ZSTD(ZstdLevel::default());
     assert_eq!(
-        bomb("parquet", "zeros.parquet", &parquet_of(&zeros, zstd), 200).kept,
+        read_bomb("parquet", "zeros.parquet", &parquet_of(&zeros, zstd), 200).written,
         2_000_000
     );
 }
 
 #[test]
-fn images_of_one_color_take_what_is_charged() {
-    // One colour, lossless: codes of no bits, for any number of pixels.
+fn image_of_one_color_takes_the_reserved_memory() {
+    // Lossless WebP of one color: codes of 0 bits for any number of pixels.
     let webp = |side: u32| {
         let size = (side - 1) | (side - 1) << 14;
         let stream = [&[0x2f][..], &size.to_le_bytes(), &[0x88, 0x88, 0x08]].concat();
         [b"RIFF\x14\0\0\0WEBPVP8L\x08\0\0\0".as_slice(), &stream].concat()
     };
-    assert_eq!(bomb("images", "plain.webp", &webp(4000), 300).kept, 1);
     assert_eq!(
-        refused(&bomb("images", "wide.webp", &webp(10_001), 160)),
+        read_bomb("images", "plain.webp", &webp(4000), 300).written,
+        1
+    );
+    assert_eq!(
+        reject_code(&read_bomb("images", "wide.webp", &webp(10_001), 160)),
         "too_large"
     );
 }
 
 #[test]
-fn lines_that_are_all_refused_take_little() {
+fn thousands_of_rejected_lines_take_bounded_memory() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("in")).unwrap();
     let mut file = File::create(folder.path().join("in/x.ndjson")).unwrap();
     file.write_all(b"{\"a\": 1}\n").unwrap();
     file.write_all(&b"x\n".repeat(100_000)).unwrap();
     drop(file);
-    let ran = within_bound(folder.path(), &stages("ndjson", false));
-    assert_eq!((ran.kept, ran.rejects.len()), (1, 100_000));
-    ran.took_at_most(256);
+    let result = run_within_bound(folder.path(), &stages("ndjson", false));
+    assert_eq!((result.written, result.rejects.len()), (1, 100_000));
+    result.assert_memory_within(256);
 }

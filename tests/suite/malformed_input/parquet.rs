@@ -1,5 +1,5 @@
-//! Parquet files with footers, pages and checksums that are broken, and one that unpacks to a
-//! million times its size.
+//! Tests of Parquet files with broken footers, pages and checksums, and of files that decode to far
+//! more than their size.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -13,12 +13,12 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
-use super::run::{Ran, run};
+use super::run::{RunResult, run};
 use crate::common::test_data::test_data;
 
 const MEMORY_MEBIBYTES: u64 = 512;
 
-fn read(file: &Path, workers: &str) -> (Ran, Vec<Vec<u8>>) {
+fn read(file: &Path, workers: &str) -> (RunResult, Vec<Vec<u8>>) {
     let folder = tempfile::tempdir().unwrap();
     let pipeline = format!(
         "[limits]\nmemory = \"{MEMORY_MEBIBYTES}MiB\"\n\
@@ -26,7 +26,7 @@ fn read(file: &Path, workers: &str) -> (Ran, Vec<Vec<u8>>) {
          [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"out\"\n\
          [rejects]\npath = \"bad\"\n"
     );
-    let ran = run(folder.path(), &pipeline, &["--workers", workers]);
+    let result = run(folder.path(), &pipeline, &["--workers", workers]);
     let written = ["out", "bad"].iter().flat_map(|part| {
         let mut files: Vec<PathBuf> = fs::read_dir(folder.path().join(part))
             .map(|entries| {
@@ -40,37 +40,36 @@ fn read(file: &Path, workers: &str) -> (Ran, Vec<Vec<u8>>) {
         files.into_iter().map(|file| fs::read(file).unwrap())
     });
     let written = written.collect();
-    (ran, written)
+    (result, written)
 }
 
-/// What a file came to, in a line: a fault of the plan, or how many rows there are, kept and
-/// refused.
-fn verdict(ran: &Ran, name: &str) -> String {
-    match ran.code {
+/// A summary of a run: the error, or the numbers of records read and written and the rejects.
+fn describe(result: &RunResult, name: &str) -> String {
+    match result.code {
         Some(0) => {
-            ran.adds_up();
+            result.assert_complete();
             format!(
-                "{} records, {} kept, {:?}",
-                ran.records, ran.kept, ran.rejects
+                "{} records, {} written, {:?}",
+                result.records, result.written, result.rejects
             )
         }
         Some(1 | 2) => {
-            let clear = ran.log.contains("stages.in")
-                || ran.log.contains("in: ")
-                || ran.log.contains("out: ");
+            let clear = result.log.contains("stages.in")
+                || result.log.contains("in: ")
+                || result.log.contains("out: ");
             assert!(
-                clear && !ran.log.contains("panicked"),
+                clear && !result.log.contains("panicked"),
                 "{name}: {}",
-                ran.log
+                result.log
             );
-            format!("refused: {}", ran.log)
+            format!("refused: {}", result.log)
         }
-        code => panic!("{name}: {code:?}: {}", ran.log),
+        code => panic!("{name}: {code:?}: {}", result.log),
     }
 }
 
 #[test]
-fn every_good_and_bad_file_of_the_format_s_own_tests_is_read_or_refused_clearly() {
+fn files_of_parquet_testing_are_read_or_refused() {
     let Some(folder) = test_data("bad/parquet-testing") else {
         return;
     };
@@ -88,28 +87,28 @@ fn every_good_and_bad_file_of_the_format_s_own_tests_is_read_or_refused_clearly(
         .collect();
     files.sort();
     assert!(files.len() > 60, "{}", files.len());
-    let mut whole = 0;
+    let mut complete = 0;
     for file in &files {
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
         let (one, written) = read(file, "1");
-        let told = verdict(&one, &name);
-        eprintln!("{name}: {} MiB: {}", one.peak >> 20, told.trim_end());
-        one.took_at_most(MEMORY_MEBIBYTES);
+        let description = describe(&one, &name);
+        eprintln!("{name}: {} MiB: {}", one.peak >> 20, description.trim_end());
+        one.assert_memory_within(MEMORY_MEBIBYTES);
         let (three, written_by_three) = read(file, "3");
-        assert_eq!(told, verdict(&three, &name), "{name}");
+        assert_eq!(description, describe(&three, &name), "{name}");
         assert!(written == written_by_three, "{name}: files differ");
-        three.took_at_most(MEMORY_MEBIBYTES);
-        whole += u64::from(one.code == Some(0) && one.kept == one.records);
+        three.assert_memory_within(MEMORY_MEBIBYTES);
+        complete += u64::from(one.code == Some(0) && one.written == one.records);
     }
     assert!(
-        whole > 45,
-        "{whole} of {} files are read as a whole",
+        complete > 45,
+        "{complete} of {} files are read completely",
         files.len()
     );
 }
 
 #[test]
-fn a_file_whose_pages_do_not_match_their_checksums_gives_none_of_their_rows() {
+fn rows_of_pages_with_wrong_checksums_are_rejected() {
     let Some(folder) = test_data("bad/parquet-testing/data") else {
         return;
     };
@@ -117,21 +116,22 @@ fn a_file_whose_pages_do_not_match_their_checksums_gives_none_of_their_rows() {
         "datapage_v1-corrupt-checksum.parquet",
         "rle-dict-uncompressed-corrupt-checksum.parquet",
     ] {
-        let (ran, _) = read(&folder.join(name), "2");
-        ran.adds_up();
-        assert!(ran.kept < ran.records, "{name}");
+        let (result, _) = read(&folder.join(name), "2");
+        result.assert_complete();
+        assert!(result.written < result.records, "{name}");
         assert!(
-            ran.rejects
+            result
+                .rejects
                 .iter()
                 .all(|reject| reject.reason.contains("CRC")),
             "{name}: {:?}",
-            ran.rejects
+            result.rejects
         );
     }
 }
 
 #[test]
-fn a_good_file_that_is_cut_or_flipped_anywhere_ends_in_a_verdict() {
+fn truncated_or_changed_file_is_read_or_refused() {
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("in.csv");
     let text: String = (0..200)
@@ -139,8 +139,9 @@ fn a_good_file_that_is_cut_or_flipped_anywhere_ends_in_a_verdict() {
         .collect();
     fs::write(&source, format!("a,b,c\n{text}")).unwrap();
     let pipeline = "[stages.in]\nkind = \"csv\"\npath = \"in.csv\"\n\
-        [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"out\"\n[rejects]\npath = \"bad\"\n";
-    run(folder.path(), pipeline, &[]).adds_up();
+        [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"out\"\n[rejects]\n\
+        path = \"bad\"\n";
+    run(folder.path(), pipeline, &[]).assert_complete();
     let file = fs::read_dir(folder.path().join("out"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -155,20 +156,20 @@ fn a_good_file_that_is_cut_or_flipped_anywhere_ends_in_a_verdict() {
         match round % 3 {
             0 => bytes.truncate(at),
             1 => bytes[at] ^= 0xff,
-            // The footer is what is believed.
+            // The other bytes of the file are only reached through the footer.
             _ => {
                 let at = bytes.len() - 8 - at % 1500;
                 bytes[at] = bytes[at].wrapping_add(1);
             }
         }
         fs::write(&place, bytes).unwrap();
-        let (ran, _) = read(&place, "1");
-        verdict(&ran, &format!("round {round}, byte {at}"));
-        ran.took_at_most(MEMORY_MEBIBYTES);
+        let (result, _) = read(&place, "1");
+        describe(&result, &format!("round {round}, byte {at}"));
+        result.assert_memory_within(MEMORY_MEBIBYTES);
     }
 }
 
-fn packed() -> WriterProperties {
+fn compressed() -> WriterProperties {
     WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .build()
@@ -176,14 +177,18 @@ fn packed() -> WriterProperties {
 
 fn write_texts(path: &Path, texts: StringArray) {
     let batch = RecordBatch::try_from_iter([("text", Arc::new(texts) as ArrayRef)]).unwrap();
-    let mut writer =
-        ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), Some(packed())).unwrap();
+    let mut writer = ArrowWriter::try_new(
+        File::create(path).unwrap(),
+        batch.schema(),
+        Some(compressed()),
+    )
+    .unwrap();
     writer.write(&batch).unwrap();
     writer.close().unwrap();
 }
 
 #[test]
-fn a_long_word_that_a_dictionary_repeats_is_decoded_bit_by_bit() {
+fn long_dictionary_value_is_decoded_in_small_batches() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("words.parquet");
     let word = "w".repeat(1 << 19);
@@ -192,40 +197,47 @@ fn a_long_word_that_a_dictionary_repeats_is_decoded_bit_by_bit() {
         StringArray::from_iter_values(std::iter::repeat_n(word, 1300)),
     );
     assert!(fs::metadata(&file).unwrap().len() < 10_000);
-    let (ran, _) = read(&file, "2");
-    ran.adds_up();
-    assert_eq!((ran.records, ran.kept), (1300, 1300), "{:?}", ran.rejects);
-    ran.took_at_most(MEMORY_MEBIBYTES);
+    let (result, _) = read(&file, "2");
+    result.assert_complete();
+    assert_eq!(
+        (result.records, result.written),
+        (1300, 1300),
+        "{:?}",
+        result.rejects
+    );
+    result.assert_memory_within(MEMORY_MEBIBYTES);
 }
 
 #[test]
-fn a_value_that_is_larger_than_the_memory_is_refused() {
+fn value_larger_than_the_memory_limit_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("long.parquet");
     write_texts(
         &file,
         StringArray::from_iter_values([&"v".repeat(300 << 20)]),
     );
-    let (ran, _) = read(&file, "2");
-    ran.adds_up();
-    assert_eq!((ran.records, ran.kept), (1, 0));
+    let (result, _) = read(&file, "2");
+    result.assert_complete();
+    assert_eq!((result.records, result.written), (1, 0));
     assert!(
-        ran.rejects[0].reason.contains("must be held at once"),
+        result.rejects[0]
+            .reason
+            .contains("decoding the pages takes"),
         "{:?}",
-        ran.rejects
+        result.rejects
     );
-    ran.took_at_most(MEMORY_MEBIBYTES);
+    result.assert_memory_within(MEMORY_MEBIBYTES);
 }
 
 #[test]
-fn a_list_of_millions_that_takes_a_few_bytes_is_refused() {
+fn compressed_list_of_millions_of_items_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("list.parquet");
     let schema =
         "message m { optional group v (LIST) { repeated group list { optional int32 item; } } }";
     let schema = Arc::new(parse_message_type(schema).unwrap());
     let mut writer =
-        SerializedFileWriter::new(File::create(&file).unwrap(), schema, Arc::new(packed()))
+        SerializedFileWriter::new(File::create(&file).unwrap(), schema, Arc::new(compressed()))
             .unwrap();
     let mut group = writer.next_row_group().unwrap();
     let mut column = group.next_column().unwrap().unwrap();
@@ -244,13 +256,13 @@ fn a_list_of_millions_that_takes_a_few_bytes_is_refused() {
         "{}",
         fs::metadata(&file).unwrap().len()
     );
-    let (ran, _) = read(&file, "2");
-    ran.adds_up();
-    assert_eq!((ran.records, ran.kept), (1, 0));
+    let (result, _) = read(&file, "2");
+    result.assert_complete();
+    assert_eq!((result.records, result.written), (1, 0));
     assert!(
-        ran.rejects[0].reason.contains("limits.record_bytes"),
+        result.rejects[0].reason.contains("limits.record_bytes"),
         "{:?}",
-        ran.rejects
+        result.rejects
     );
-    ran.took_at_most(MEMORY_MEBIBYTES);
+    result.assert_memory_within(MEMORY_MEBIBYTES);
 }

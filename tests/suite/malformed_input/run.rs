@@ -1,5 +1,4 @@
-//! Runs the binary on a pipeline, with an eye on the clock and on its memory, and adds up what came
-//! of it.
+//! A runner of the binary with a timeout and a measurement of its memory, and the result of a run.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,23 +11,24 @@ use arrow::datatypes::UInt64Type;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
-/// Beyond all doubt a hang: the slowest run takes seconds.
-const HANG: Duration = Duration::from_secs(180);
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// Timeout of a run; the slowest takes seconds.
+const HANG_TIMEOUT: Duration = Duration::from_secs(180);
+/// Interval between two reads of the resident memory.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// What a run of the binary came to.
-pub struct Ran {
-    /// The exit code; `None`: a signal ended it.
+/// The result of a run of the binary.
+pub struct RunResult {
+    /// The exit code; `None` if a signal ended the run.
     pub code: Option<i32>,
-    /// What it wrote to standard error.
+    /// The text written to standard error.
     pub log: String,
-    /// Records that it read, by its summary.
+    /// The number of records that the run read, by its summary.
     pub records: u64,
-    /// Records in `out`.
-    pub kept: u64,
-    /// What lies in `bad`.
+    /// The number of records in `out`.
+    pub written: u64,
+    /// The rejects in `bad`.
     pub rejects: Vec<Reject>,
-    /// The most memory that it had resident, in bytes; 0 where the system does not tell.
+    /// The maximum resident memory, in bytes; 0 if the system does not report it.
     pub peak: u64,
 }
 
@@ -41,30 +41,32 @@ pub struct Reject {
     pub reason: String,
 }
 
-impl Ran {
-    /// Demands that the run went to its end, and that every record is in the output or among the
-    /// rejects.
+impl RunResult {
+    /// Asserts that the run succeeded, and that every record is in the output or among the rejects.
     #[track_caller]
-    pub fn adds_up(&self) {
+    pub fn assert_complete(&self) {
         assert_eq!(self.code, Some(0), "{}", self.log);
         let rejected: u64 = self.rejects.iter().map(Reject::records).sum();
         assert_eq!(
-            self.kept + rejected,
+            self.written + rejected,
             self.records,
-            "{} kept, {:#?}",
-            self.kept,
+            "{} written, {:#?}",
+            self.written,
             self.rejects
         );
     }
 
-    /// Demands that the run took no more than so many MiB.
+    /// Asserts that the maximum resident memory is at most `mebibytes`.
     #[track_caller]
-    pub fn took_at_most(&self, mebibytes: u64) {
+    pub fn assert_memory_within(&self, mebibytes: u64) {
         let peak = self.peak >> 20;
-        assert!(peak <= mebibytes, "took {peak} MiB of at most {mebibytes}");
+        assert!(
+            peak <= mebibytes,
+            "{peak} MiB resident, expected at most {mebibytes} MiB"
+        );
     }
 
-    /// For each source its reject's code.
+    /// The code of the reject of each source.
     pub fn codes(&self) -> BTreeMap<&str, &str> {
         self.rejects
             .iter()
@@ -74,8 +76,8 @@ impl Ran {
 }
 
 impl Reject {
-    /// How many records it stands for: "..., 12 rows from 30: ..." of what cannot be read one by
-    /// one.
+    /// The number of records that the reject counts: 12 for a reason such as "..., 12 rows from 30:
+    /// ...", of input that cannot be read record by record.
     fn records(&self) -> u64 {
         let rows = self
             .reason
@@ -86,7 +88,7 @@ impl Reject {
 }
 
 /// Runs a pipeline whose sink writes to `out` and whose rejects go to `bad`, both in `folder`.
-pub fn run(folder: &Path, pipeline: &str, arguments: &[&str]) -> Ran {
+pub fn run(folder: &Path, pipeline: &str, arguments: &[&str]) -> RunResult {
     std::fs::write(folder.join("p.toml"), pipeline).unwrap();
     let (status, log, peak) = watch(
         folder,
@@ -96,11 +98,11 @@ pub fn run(folder: &Path, pipeline: &str, arguments: &[&str]) -> Ran {
     let summary: Value = serde_json::from_str(&summary).unwrap_or_default();
     let bad = files(&folder.join("bad"));
     let bad = bad.iter().flat_map(|file| batches(file));
-    Ran {
+    RunResult {
         code: status.code(),
         log,
         records: summary["records"].as_u64().unwrap_or(0),
-        kept: files(&folder.join("out"))
+        written: files(&folder.join("out"))
             .iter()
             .flat_map(|file| batches(file))
             .map(|b| b.num_rows() as u64)
@@ -110,8 +112,8 @@ pub fn run(folder: &Path, pipeline: &str, arguments: &[&str]) -> Ran {
     }
 }
 
-/// Runs the binary in `folder`: how it ended, what it wrote to standard error, and the most memory
-/// it took.
+/// Runs the binary in `folder`; returns its status, its standard error and its maximum resident
+/// memory in bytes.
 pub fn watch(folder: &Path, arguments: &[&str]) -> (ExitStatus, String, u64) {
     let stream = |name: &str| Stdio::from(File::create(folder.join(name)).unwrap());
     let mut command = Command::new(env!("CARGO_BIN_EXE_latentflow"));
@@ -131,22 +133,21 @@ pub fn watch(folder: &Path, arguments: &[&str]) -> (ExitStatus, String, u64) {
         if let Some(status) = child.try_wait().unwrap() {
             break status;
         }
-        if started.elapsed() > HANG {
+        if started.elapsed() > HANG_TIMEOUT {
             child.kill().unwrap();
             panic!("hangs: {arguments:?}");
         }
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(POLL_INTERVAL);
     };
     let log = std::fs::read(folder.join("stderr")).unwrap();
     (status, String::from_utf8_lossy(&log).into_owned(), peak)
 }
 
-/// The kernel's own high-water mark, so that little is lost between two looks.
+/// The maximum resident memory by the kernel, of which a poll misses little, in bytes.
 fn resident_peak(child: &Child) -> u64 {
     let status =
         std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-    // Until the child has become the program it shows the memory of this process, which tests fill
-    // with large files.
+    // Before its exec, the child shows the memory of the test process, which holds large files.
     if !status.starts_with("Name:\tlatentflow\n") {
         return 0;
     }

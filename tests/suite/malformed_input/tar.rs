@@ -1,15 +1,15 @@
-//! Tar shards with members that nest, lie about their size, or point elsewhere.
+//! Tests of tar shards with nested archives, wrong sizes of members, or names outside the folder.
 
 use std::fs;
 use std::path::Path;
 
 use tar::{Builder, EntryType, Header};
 
-use super::run::{Ran, run};
+use super::run::{RunResult, run};
 
 const PIXEL: &[u8] = b"P6 1 1 255\nrgb";
 
-fn read(folder: &Path) -> Ran {
+fn read(folder: &Path) -> RunResult {
     let pipeline = "[stages.shards]\nkind = \"tar\"\npath = \"in\"\n\
         [stages.pixels]\nkind = \"pixels\"\ninputs = [\"shards\"]\nsize = [8, 8]\n\
         [stages.out]\nkind = \"parquet\"\ninputs = [\"pixels\"]\npath = \"out\"\n\
@@ -24,7 +24,7 @@ fn header(kind: EntryType, size: u64) -> Header {
     header
 }
 
-/// A header block whose name is taken as it is, and its content.
+/// A header block with the unchanged name, followed by the padded content.
 fn raw(name: &str, kind: EntryType, size: u64, content: &[u8]) -> Vec<u8> {
     let mut header = header(kind, size);
     header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
@@ -42,7 +42,7 @@ fn member(name: &str, content: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn names_that_lead_elsewhere_are_only_names_and_shards_in_shards_are_no_images() {
+fn names_outside_the_folder_and_nested_shards_are_harmless() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("in")).unwrap();
     let inner = shard(&[member("x.jpg", PIXEL)]);
@@ -57,10 +57,15 @@ fn names_that_lead_elsewhere_are_only_names_and_shards_in_shards_are_no_images()
         raw("folder.ppm", EntryType::Directory, 0, b""),
     ];
     fs::write(folder.path().join("in/a.tar"), shard(&members)).unwrap();
-    let ran = read(folder.path());
-    ran.adds_up();
-    assert_eq!((ran.records, ran.kept), (4, 3), "{:?}", ran.rejects);
-    assert_eq!(ran.codes()["a.tar/inner.jpg"], "unsupported");
+    let result = read(folder.path());
+    result.assert_complete();
+    assert_eq!(
+        (result.records, result.written),
+        (4, 3),
+        "{:?}",
+        result.rejects
+    );
+    assert_eq!(result.codes()["a.tar/inner.jpg"], "unsupported");
     let mut left: Vec<_> = fs::read_dir(folder.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name())
@@ -69,12 +74,12 @@ fn names_that_lead_elsewhere_are_only_names_and_shards_in_shards_are_no_images()
     assert_eq!(
         left,
         ["bad", "in", "out", "p.toml", "stderr", "stdout"],
-        "nothing was unpacked"
+        "the run must not extract files"
     );
 }
 
 #[test]
-fn broken_shards_give_what_comes_before_and_one_reject_each() {
+fn broken_shards_give_earlier_members_and_one_reject_each() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("in")).unwrap();
     let good = || member("a.ppm", PIXEL);
@@ -109,10 +114,15 @@ fn broken_shards_give_what_comes_before_and_one_reject_each() {
         fs::write(folder.path().join("in").join(name), bytes).unwrap();
     }
     fs::write(folder.path().join("in/empty.tar"), b"").unwrap();
-    let ran = read(folder.path());
-    ran.adds_up();
-    assert!(ran.kept >= 6, "{}: {:?}", ran.kept, ran.rejects);
-    let codes = ran.codes();
+    let result = read(folder.path());
+    result.assert_complete();
+    assert!(
+        result.written >= 6,
+        "{}: {:?}",
+        result.written,
+        result.rejects
+    );
+    let codes = result.codes();
     for name in [
         "checksum.tar",
         "huge.tar",
@@ -128,5 +138,5 @@ fn broken_shards_give_what_comes_before_and_one_reject_each() {
             "{name}: {codes:?}"
         );
     }
-    ran.took_at_most(128);
+    result.assert_memory_within(128);
 }

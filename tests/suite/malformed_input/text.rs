@@ -1,12 +1,12 @@
-//! CSV and NDJSON that never end, never close, nest without bounds, or are no text at all.
+//! Tests of CSV and NDJSON with endless lines, unclosed quotes, deep nesting, or binary content.
 
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
 
-use super::run::{Ran, run};
+use super::run::{RunResult, run};
 
-fn read(folder: &Path, kind: &str, file: &str, options: &str) -> Ran {
+fn read(folder: &Path, kind: &str, file: &str, options: &str) -> RunResult {
     let pipeline = format!(
         "[limits]\nrecord_bytes = \"1MiB\"\nmemory = \"256MiB\"\n\
          [stages.in]\nkind = \"{kind}\"\npath = \"{file}\"\n{options}\n\
@@ -16,15 +16,16 @@ fn read(folder: &Path, kind: &str, file: &str, options: &str) -> Ran {
     run(folder, &pipeline, &[])
 }
 
-fn rows(ran: &Ran) -> Vec<(u64, &str)> {
-    ran.rejects
+fn rows(result: &RunResult) -> Vec<(u64, &str)> {
+    result
+        .rejects
         .iter()
         .map(|reject| (reject.row, reject.code.as_str()))
         .collect()
 }
 
 #[test]
-fn a_line_without_an_end_is_one_reject_and_takes_no_memory() {
+fn endless_line_is_one_reject_within_bounded_memory() {
     for (kind, file, start, end) in [
         ("csv", "in.csv", "a,b\n1,x\n", "\n2,y\n"),
         ("csv", "in.csv", "a,b\n1,x\n", ""),
@@ -42,35 +43,40 @@ fn a_line_without_an_end_is_one_reject_and_takes_no_memory() {
         input.write_all(start.as_bytes()).unwrap();
         (0..50).for_each(|_| input.write_all(&[b'7'; 1 << 20]).unwrap());
         input.write_all(end.as_bytes()).unwrap();
-        let ran = read(folder.path(), kind, file, "types = { a = \"int\" }");
-        ran.adds_up();
-        assert_eq!(rows(&ran), [(1, "too_large")], "{kind} {start:?} {end:?}");
-        assert_eq!(ran.kept, 1 + u64::from(!end.is_empty()));
-        ran.took_at_most(128);
+        let result = read(folder.path(), kind, file, "types = { a = \"int\" }");
+        result.assert_complete();
+        assert_eq!(
+            rows(&result),
+            [(1, "too_large")],
+            "{kind} {start:?} {end:?}"
+        );
+        assert_eq!(result.written, 1 + u64::from(!end.is_empty()));
+        result.assert_memory_within(128);
     }
 }
 
 #[test]
-fn a_header_without_an_end_is_a_fault_of_the_plan() {
+fn endless_header_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("in.csv"), vec![b'a'; 2 << 20]).unwrap();
-    let ran = read(folder.path(), "csv", "in.csv", "");
-    assert_eq!(ran.code, Some(2));
+    let result = read(folder.path(), "csv", "in.csv", "");
+    assert_eq!(result.code, Some(2));
     assert!(
-        ran.log
-            .contains("the header is no list of names: it does not end"),
+        result.log.contains(
+            "invalid header: it exceeds limits.record_bytes or ends inside a quoted value"
+        ),
         "{}",
-        ran.log
+        result.log
     );
     fs::write(folder.path().join("in.csv"), ",".repeat(1 << 19)).unwrap();
-    let ran = read(folder.path(), "csv", "in.csv", "");
-    assert_eq!(ran.code, Some(2));
-    assert!(ran.log.len() < 1000, "{}", ran.log.len());
-    ran.took_at_most(512);
+    let result = read(folder.path(), "csv", "in.csv", "");
+    assert_eq!(result.code, Some(2));
+    assert!(result.log.len() < 1000, "{}", result.log.len());
+    result.assert_memory_within(512);
 }
 
 #[test]
-fn csv_that_is_no_table_is_rejects_with_reasons() {
+fn malformed_csv_lines_are_rejects() {
     let folder = tempfile::tempdir().unwrap();
     let lines: [&[u8]; 9] = [
         b"1,x",
@@ -88,21 +94,28 @@ fn csv_that_is_no_table_is_rejects_with_reasons() {
         [b"a,b\n".as_slice(), &lines.join(&b"\n"[..])].concat(),
     )
     .unwrap();
-    let ran = read(
+    let result = read(
         folder.path(),
         "csv",
         "in.csv",
         "types = { a = \"int\", b = \"string\" }",
     );
-    ran.adds_up();
-    assert_eq!(ran.records, 9);
+    result.assert_complete();
+    assert_eq!(result.records, 9);
     let expected = [1, 2, 3, 5, 6, 8].map(|row| (row, "malformed"));
-    assert_eq!(rows(&ran), expected, "{:?}", ran.rejects);
-    assert!(ran.rejects.iter().all(|reject| !reject.reason.is_empty()));
+    assert_eq!(rows(&result), expected, "{:?}", result.rejects);
+    assert!(
+        result
+            .rejects
+            .iter()
+            .all(|reject| !reject.reason.is_empty()),
+        "{:?}",
+        result.rejects
+    );
 }
 
 #[test]
-fn a_quote_that_never_closes_takes_the_rest_of_the_file() {
+fn unclosed_quote_rejects_the_rest_of_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let rest = "2,y\n".repeat(1 << 19);
     fs::write(
@@ -110,21 +123,21 @@ fn a_quote_that_never_closes_takes_the_rest_of_the_file() {
         format!("a,b\n1,x\n2,\"y\n{rest}"),
     )
     .unwrap();
-    let ran = read(folder.path(), "csv", "in.csv", "");
-    ran.adds_up();
-    assert_eq!(rows(&ran), [(1, "too_large")]);
+    let result = read(folder.path(), "csv", "in.csv", "");
+    result.assert_complete();
+    assert_eq!(rows(&result), [(1, "too_large")]);
     assert!(
-        ran.rejects[0]
+        result.rejects[0]
             .reason
             .contains("the rest of the file is lost"),
         "{}",
-        ran.rejects[0].reason
+        result.rejects[0].reason
     );
-    ran.took_at_most(256);
+    result.assert_memory_within(256);
 }
 
 #[test]
-fn lines_within_a_long_quoted_value_are_no_records() {
+fn lines_in_a_long_quoted_value_are_not_records() {
     let folder = tempfile::tempdir().unwrap();
     let mut input = File::create(folder.path().join("in.csv")).unwrap();
     input.write_all(b"a,b\n1,x\n2,\"").unwrap();
@@ -134,14 +147,14 @@ fn lines_within_a_long_quoted_value_are_no_records() {
             .unwrap()
     });
     input.write_all(b"8,evil\n9,evil\n\"\n3,y\n").unwrap();
-    let ran = read(folder.path(), "csv", "in.csv", "types = { a = \"int\" }");
-    ran.adds_up();
-    assert_eq!((rows(&ran), ran.kept), (vec![(1, "too_large")], 2));
-    ran.took_at_most(128);
+    let result = read(folder.path(), "csv", "in.csv", "types = { a = \"int\" }");
+    result.assert_complete();
+    assert_eq!((rows(&result), result.written), (vec![(1, "too_large")], 2));
+    result.assert_memory_within(128);
 }
 
 #[test]
-fn ndjson_that_is_hostile_is_rejects_with_reasons() {
+fn malformed_ndjson_lines_are_rejects() {
     let folder = tempfile::tempdir().unwrap();
     let deep = format!("{{\"a\": {}", "[".repeat(100_000));
     let closed = format!(
@@ -158,9 +171,9 @@ fn ndjson_that_is_hostile_is_rejects_with_reasons() {
             .collect::<Vec<_>>()
             .join(",")
     );
-    let sound = "{\"a\": 1}";
+    let valid = "{\"a\": 1}";
     let lines = [
-        sound,
+        valid,
         &deep,
         &closed,
         &digits,
@@ -173,27 +186,31 @@ fn ndjson_that_is_hostile_is_rejects_with_reasons() {
         "{}{}",
         &keys,
         "{\"a\": 1, \"a\": 2}",
-        sound,
+        valid,
     ];
     fs::write(folder.path().join("in.ndjson"), lines.join("\n")).unwrap();
-    let ran = read(
+    let result = read(
         folder.path(),
         "ndjson",
         "in.ndjson",
         "types = { a = \"int\" }",
     );
-    ran.adds_up();
-    assert_eq!(ran.records, 14);
+    result.assert_complete();
+    assert_eq!(result.records, 14);
     let expected = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10].map(|row| (row, "malformed"));
-    // A key that is there twice counts once, as JSON's readers have it; keys that are no columns
-    // are passed over.
-    assert_eq!(rows(&ran), expected, "{:?}", ran.rejects);
-    assert!(ran.rejects.iter().all(|reject| reject.reason.len() < 1000));
-    ran.took_at_most(256);
+    // A duplicate key counts once, as in common JSON parsers; keys without a column are skipped.
+    assert_eq!(rows(&result), expected, "{:?}", result.rejects);
+    assert!(
+        result
+            .rejects
+            .iter()
+            .all(|reject| reject.reason.len() < 1000)
+    );
+    result.assert_memory_within(256);
 }
 
 #[test]
-fn what_is_no_text_at_all_is_a_fault_of_the_plan_or_rejects() {
+fn binary_content_is_refused_or_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let mut state = 1_u32;
     let noise: Vec<u8> = std::iter::repeat_with(|| {
@@ -215,12 +232,12 @@ fn what_is_no_text_at_all_is_a_fault_of_the_plan_or_rejects() {
             fs::write(folder.path().join(file), bytes).unwrap();
             let _ = fs::remove_dir_all(folder.path().join("out"));
             let _ = fs::remove_dir_all(folder.path().join("bad"));
-            let ran = read(folder.path(), kind, file, "");
-            match ran.code {
-                Some(2) => assert!(ran.log.contains("stages.in.path"), "{}", ran.log),
-                _ => ran.adds_up(),
+            let result = read(folder.path(), kind, file, "");
+            match result.code {
+                Some(2) => assert!(result.log.contains("stages.in.path"), "{}", result.log),
+                _ => result.assert_complete(),
             }
-            ran.took_at_most(256);
+            result.assert_memory_within(256);
         }
     }
 }

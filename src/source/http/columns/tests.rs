@@ -1,4 +1,4 @@
-//! Tests of how bodies become columns, and of their bounds.
+//! Tests of the conversion of bodies into columns, and of its limits.
 #![allow(clippy::unwrap_used)]
 
 use arrow::array::{
@@ -33,7 +33,7 @@ fn texts() -> RequestColumns {
     .unwrap()
 }
 
-/// Parses within 1 MiB a request and 8 MiB in all.
+/// Parses with limits of 1 MiB per request and 8 MiB in total.
 fn parse(
     columns: &RequestColumns,
     media: &MediaType,
@@ -63,7 +63,7 @@ fn refusal(columns: &RequestColumns, media: &MediaType, body: Vec<u8>) -> (u16, 
 }
 
 #[test]
-fn objects_become_columns_and_each_bad_one_is_told_with_its_place() {
+fn objects_are_parsed_and_invalid_lines_are_listed() {
     let body =
         b"{\"x\":1.5,\"n\":2,\"list\":[1,2.5]}\n\nnot json\n{\"x\":\"a\"}\n{\"n\":7}\n".to_vec();
     let RequestRecords {
@@ -81,20 +81,20 @@ fn objects_become_columns_and_each_bad_one_is_told_with_its_place() {
         x.as_primitive::<Float64Type>().iter().collect::<Vec<_>>(),
         [Some(1.5), None]
     );
-    let told: Vec<_> = rejected
+    let invalid: Vec<_> = rejected
         .first
         .iter()
         .map(|rejected| (rejected.record, rejected.code))
         .collect();
     assert_eq!(
-        told,
+        invalid,
         [(1, "malformed"), (2, "malformed")],
         "blank lines do not count"
     );
 }
 
 #[test]
-fn many_bad_lines_are_counted_and_the_first_listed() {
+fn invalid_lines_are_counted_and_the_first_are_listed() {
     let body = format!("{{\"x\":1}}\n{}{{\"x\":2}}\n", "x\n".repeat(10_000)).into_bytes();
     let records = parse(&columns(), &MediaType::Ndjson, body).unwrap();
     assert_eq!(
@@ -116,7 +116,10 @@ fn many_bad_lines_are_counted_and_the_first_listed() {
         lines,
         BodyBudget::new(&limits, "http", &mut charge),
     );
-    assert!(refused.err().unwrap().message.contains("limits.records"));
+    assert_eq!(
+        refused.err().unwrap().message,
+        "the body has more than 100 records (limits.records)"
+    );
 }
 
 #[test]
@@ -147,7 +150,7 @@ fn name_of_the_source_counts_for_each_record() {
 }
 
 #[test]
-fn arrow_columns_are_found_by_name_and_turned_into_their_types() {
+fn arrow_columns_are_matched_by_name_and_cast() {
     let list: ArrayRef = crate::tensor::fixed_column(2, vec![1.0, 2.0]).unwrap();
     let n: ArrayRef = Arc::new(Int32Array::from(vec![3]));
     let x: ArrayRef = Arc::new(Float32Array::from(vec![0.5]));
@@ -168,15 +171,23 @@ fn arrow_columns_are_found_by_name_and_turned_into_their_types() {
             .values(),
         &[1.0, 2.0]
     );
-    let told = |body| refusal(&columns(), &MediaType::Arrow, body).1;
-    assert!(told(stream(vec![("n", Arc::clone(&n))])).contains("no column `list`"));
+    let message = |body| refusal(&columns(), &MediaType::Arrow, body).1;
+    let missing = message(stream(vec![("n", Arc::clone(&n))]));
+    assert!(
+        missing.starts_with("the stream has no column `list`; expected one of type "),
+        "{missing}"
+    );
     let text: ArrayRef = Arc::new(StringViewArray::from(vec!["a"]));
     let list: ArrayRef = crate::tensor::fixed_column(2, vec![1.0, 2.0]).unwrap();
-    assert!(told(stream(vec![("list", list), ("n", text)])).contains("column `n`"));
+    let mismatch = message(stream(vec![("list", list), ("n", text)]));
+    assert!(
+        mismatch.starts_with("column `n` is Utf8View, expected Int64: "),
+        "{mismatch}"
+    );
 }
 
 #[test]
-fn arrow_columns_weigh_what_they_become() {
+fn arrow_columns_count_with_their_size_after_the_cast() {
     let long: ArrayRef = Arc::new(StringArray::from(vec!["t".repeat(4000)]));
     let dictionary = |rows: usize| -> ArrayRef {
         Arc::new(DictionaryArray::new(
@@ -205,9 +216,9 @@ fn arrow_columns_weigh_what_they_become() {
     }
 }
 
-/// Terabytes of text would have to be checked to be UTF-8, from a body of some MiB.
+/// Otherwise, terabytes of text would have to be validated as UTF-8 for a body of a few MiB.
 #[test]
-fn views_of_one_long_text_are_weighed_before_their_text_is_checked() {
+fn repeated_views_are_refused_before_utf8_is_validated() {
     let text = StringViewArray::from(vec!["t".repeat(4 << 20)]);
     let views = arrow::compute::take(&text, &Int32Array::from(vec![0; 500_000]), None).unwrap();
     assert_eq!(
@@ -217,7 +228,7 @@ fn views_of_one_long_text_are_weighed_before_their_text_is_checked() {
 }
 
 #[test]
-fn text_views_are_text_wherever_they_are() {
+fn text_views_are_cast_in_columns_and_dictionaries() {
     let text: ArrayRef = Arc::new(StringViewArray::from(vec![
         "short",
         "a text of more than twelve bytes",
@@ -263,17 +274,20 @@ fn text_views_are_text_wherever_they_are() {
 }
 
 #[test]
-fn arrow_rows_are_bounded_whatever_their_columns() {
+fn arrow_rows_are_bounded_for_columns_without_values() {
     let nulls: ArrayRef = Arc::new(NullArray::new(1_000_001));
     let (status, message) = refusal(&texts(), &MediaType::Arrow, stream(vec![("text", nulls)]));
-    assert!(
-        status == 413 && message.contains("limits.records"),
-        "{message}"
+    assert_eq!(
+        (status, message.as_str()),
+        (
+            413,
+            "the body has more than 1000000 records (limits.records)"
+        )
     );
 }
 
 #[test]
-fn files_of_a_form_are_images_named_after_them() {
+fn form_files_become_images_with_their_file_names() {
     let images = RequestColumns::images(1 << 20);
     let part = |head: &str, content: &str| {
         format!("--b\r\nContent-Disposition: form-data; name=\"i\"{head}\r\n\r\n{content}\r\n")
@@ -310,26 +324,31 @@ fn files_of_a_form_are_images_named_after_them() {
 }
 
 #[test]
-fn images_in_json_are_decoded_and_bad_ones_refused_alone() {
-    let body =
-        b"{\"image\":\"AAEC\"}\n{\"image\":\"?\"}\n{}\n{\"image\":\"data:image/png;base64,AwQ=\",\"more\":1}".to_vec();
+fn json_images_are_decoded_and_invalid_ones_are_rejected() {
+    let lines = [
+        "{\"image\":\"AAEC\"}",
+        "{\"image\":\"?\"}",
+        "{}",
+        "{\"image\":\"data:image/png;base64,AwQ=\",\"more\":1}",
+    ];
+    let body = lines.join("\n").into_bytes();
     let records = parse(&RequestColumns::images(1 << 20), &MediaType::Ndjson, body).unwrap();
     let images = records.columns.column(0).as_binary::<i32>();
     assert_eq!(
         (images.value(0), images.value(1)),
         ([0, 1, 2].as_slice(), [3, 4].as_slice())
     );
-    let told: Vec<u64> = records
+    let invalid: Vec<u64> = records
         .rejected
         .first
         .iter()
-        .map(|refused| refused.record)
+        .map(|rejected| rejected.record)
         .collect();
-    assert_eq!(told, [1, 2]);
+    assert_eq!(invalid, [1, 2]);
 }
 
 #[test]
-fn what_this_source_does_not_take_is_refused_as_a_whole() {
+fn unsupported_body_is_refused_entirely() {
     let images = RequestColumns::images(1 << 20);
     assert_eq!(
         parse(&images, &MediaType::Image, vec![1, 2])
@@ -338,12 +357,31 @@ fn what_this_source_does_not_take_is_refused_as_a_whole() {
             .num_rows(),
         1
     );
-    assert!(parse(&images, &MediaType::Image, vec![]).is_err());
-    assert!(parse(&columns(), &MediaType::Image, vec![1]).is_err());
-    assert!(
-        refusal(&columns(), &MediaType::Ndjson, b"\n".to_vec())
-            .1
-            .contains("no records")
+    for (source, media, body, expected) in [
+        (
+            &images,
+            MediaType::Image,
+            vec![],
+            "the body is empty; expected an image",
+        ),
+        (
+            &columns(),
+            MediaType::Image,
+            vec![1],
+            "this source accepts records with columns, not images",
+        ),
+        (
+            &columns(),
+            MediaType::Ndjson,
+            b"\n".to_vec(),
+            "the body has no records",
+        ),
+    ] {
+        let expected = (422, expected.to_owned());
+        assert_eq!(refusal(source, &media, body), expected);
+    }
+    assert_eq!(
+        refusal(&columns(), &MediaType::Arrow, b"junk".to_vec()).0,
+        422
     );
-    assert!(parse(&columns(), &MediaType::Arrow, b"junk".to_vec()).is_err());
 }

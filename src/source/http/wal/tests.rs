@@ -23,8 +23,8 @@ fn open(folder: &Path, done: u64) -> Result<WriteAheadLog, StageError> {
 /// Appends frames of two rows each, as one group.
 fn append(journal: &WriteAheadLog, file: &mut File, payloads: &[&[u8]]) {
     let group = journal.state().next;
-    let firsts = (0..).map(|n| group + 2 * n);
-    let heads: Vec<RecordHeader> = firsts
+    let first_rows = (0..).map(|n| group + 2 * n);
+    let heads: Vec<RecordHeader> = first_rows
         .zip(payloads)
         .map(|(first, p)| {
             RecordHeader::new(first, 2, now(), Some([first as u8 + 1; 16]), p)
@@ -44,7 +44,7 @@ fn done(journal: &WriteAheadLog, end: u64) {
     journal.retire().unwrap();
 }
 
-fn given_out(journal: &WriteAheadLog) -> u64 {
+fn next_row(journal: &WriteAheadLog) -> u64 {
     journal.state().next
 }
 
@@ -56,7 +56,7 @@ fn rows(journal: &WriteAheadLog) -> Vec<u64> {
 }
 
 #[test]
-fn what_is_pending_is_found_again_and_what_is_done_is_not_given_out_anew() {
+fn pending_rows_are_read_again_and_row_numbers_are_not_reused() {
     let folder = tempfile::tempdir().unwrap();
     let journal = open(folder.path(), 0).unwrap();
     let mut file = journal.begin().unwrap();
@@ -65,31 +65,31 @@ fn what_is_pending_is_found_again_and_what_is_done_is_not_given_out_anew() {
     assert_eq!((rows(&journal), journal.pending_rows()), (vec![0, 2, 4], 6));
     done(&journal, 2);
     let again = open(folder.path(), 4).unwrap();
-    assert_eq!((given_out(&again), again.pending_rows()), (6, 2));
+    assert_eq!((next_row(&again), again.pending_rows()), (6, 2));
     assert!(again.state().keys.get(&[1; 16]).is_some());
-    // The folder is lost, the sinks are not.
+    // The folder is lost, but the sinks are not.
     let elsewhere = tempfile::tempdir().unwrap();
-    assert_eq!(given_out(&open(elsewhere.path(), 6).unwrap()), 6);
+    assert_eq!(next_row(&open(elsewhere.path(), 6).unwrap()), 6);
 }
 
 #[test]
-fn segments_go_when_they_are_done_and_the_last_stays() {
+fn committed_segments_are_removed_except_the_last() {
     let folder = tempfile::tempdir().unwrap();
     let journal = open(folder.path(), 0).unwrap();
     for _ in 0..3 {
         let mut file = journal.begin().unwrap();
         append(&journal, &mut file, &[b"payload"]);
     }
-    assert_eq!(firsts(folder.path()).unwrap(), [0, 2, 4]);
+    assert_eq!(first_rows(folder.path()).unwrap(), [0, 2, 4]);
     done(&journal, 3);
-    assert_eq!(firsts(folder.path()).unwrap(), [2, 4]);
+    assert_eq!(first_rows(folder.path()).unwrap(), [2, 4]);
     done(&journal, 6);
     assert_eq!(
-        (firsts(folder.path()).unwrap(), journal.pending_rows()),
+        (first_rows(folder.path()).unwrap(), journal.pending_rows()),
         (vec![4], 0)
     );
     let again = open(folder.path(), 6).unwrap();
-    assert_eq!(given_out(&again), 6);
+    assert_eq!(next_row(&again), 6);
     assert!(
         again.state().keys.get(&[1; 16]).is_some(),
         "keys outlive their frames"
@@ -97,7 +97,7 @@ fn segments_go_when_they_are_done_and_the_last_stays() {
 }
 
 #[test]
-fn a_group_that_was_cut_short_goes_and_damage_to_what_was_acknowledged_is_told() {
+fn torn_group_is_removed_and_acknowledged_damage_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let journal = open(folder.path(), 0).unwrap();
     let mut file = journal.begin().unwrap();
@@ -105,21 +105,21 @@ fn a_group_that_was_cut_short_goes_and_damage_to_what_was_acknowledged_is_told()
     let kept = file.metadata().unwrap().len();
     append(&journal, &mut file, &[b"two", b"three"]);
     let path = folder.path().join(name(0));
-    let whole = fs::read(&path).unwrap();
+    let complete = fs::read(&path).unwrap();
     // The second frame of the group reached the disk, the first did not.
-    let mut torn = whole.clone();
+    let mut torn = complete.clone();
     torn[usize::try_from(kept).unwrap() + 10] ^= 1;
     fs::write(&path, torn).unwrap();
     assert_eq!(rows(&open(folder.path(), 0).unwrap()), [0]);
     assert_eq!(fs::metadata(&path).unwrap().len(), kept);
-    let mut damaged = whole;
+    let mut damaged = complete;
     damaged[10] ^= 1;
     fs::write(&path, damaged).unwrap();
-    assert!(
-        open(folder.path(), 0)
-            .err()
-            .unwrap()
-            .to_string()
-            .contains("is damaged")
+    let error = open(folder.path(), 0).err().unwrap().to_string();
+    let expected = format!(
+        "{}: a frame of acknowledged requests is damaged; restore the file, or move it away to \
+         continue without its records",
+        path.display()
     );
+    assert_eq!(error, expected);
 }

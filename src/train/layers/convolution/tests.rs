@@ -1,10 +1,10 @@
-//! Convolutions against their definition, value by value, and their gradients against finite
+//! Tests of convolutions against their definition, and of their gradients against finite
 //! differences.
 
 use super::*;
 
-/// Height, width, channels of the image, depth, kernel, stride, padding, for which the windows
-/// cover whole images: each fits both kinds.
+/// Height, width and channels of the image, depth, kernel, stride and padding. The windows cover
+/// the entire image, so that each case applies to both kinds.
 const CASES: [[usize; 7]; 8] = [
     [5, 6, 2, 3, 3, 1, 1],
     [7, 7, 2, 3, 3, 2, 1],
@@ -16,7 +16,7 @@ const CASES: [[usize; 7]; 8] = [
     [2, 3, 1, 5, 7, 1, 3],
 ];
 
-fn made(
+fn layer(
     [height, width, channels, depth, kernel, stride, padding]: [usize; 7],
     transposed: bool,
 ) -> ConvolutionLayer {
@@ -43,7 +43,7 @@ fn numbers(len: usize, seed: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Each product of the definition: its place in the weights, in the image and in the points.
+/// Visits each product of the definition: its index in the weights, in the image and in the points.
 fn products(conv: &ConvolutionLayer, records: usize, mut each: impl FnMut(usize, usize, usize)) {
     let KernelWindows {
         image: [height, width],
@@ -75,7 +75,7 @@ fn products(conv: &ConvolutionLayer, records: usize, mut each: impl FnMut(usize,
     }
 }
 
-/// Values of a record that go in.
+/// Returns the number of input values of a record.
 fn inputs(conv: &ConvolutionLayer) -> usize {
     if conv.transposed {
         conv.points()
@@ -97,9 +97,9 @@ fn output(
 }
 
 #[test]
-fn both_kinds_are_their_definitions() {
+fn both_kinds_equal_their_definitions() {
     for (case, transposed) in CASES.iter().flat_map(|&case| [(case, false), (case, true)]) {
-        let (conv, records) = (made(case, transposed), 3);
+        let (conv, records) = (layer(case, transposed), 3);
         let weight = numbers(conv.depth * conv.windows.values(), 1);
         let bias = numbers(conv.channels_out(), 2);
         let input = numbers(records * inputs(&conv), 3);
@@ -128,13 +128,13 @@ fn both_kinds_are_their_definitions() {
 }
 
 #[test]
-fn gradients_are_those_of_finite_differences() {
+fn gradients_equal_finite_differences() {
     for (case, transposed) in CASES.iter().flat_map(|&case| [(case, false), (case, true)]) {
-        let (conv, records) = (made(case, transposed), 2);
+        let (conv, records) = (layer(case, transposed), 2);
         let weight = numbers(conv.depth * conv.windows.values(), 1);
         let bias = numbers(conv.channels_out(), 2);
         let input = numbers(records * inputs(&conv), 3);
-        // The objective is linear in each number, so that differences are exact but for rounding.
+        // The objective is linear in each value, so that differences are exact except for rounding.
         let slope = numbers(records * conv.outputs(), 4);
         let (mut sums, mut by_input) =
             (ConvolutionGradients::default(), vec![f32::NAN; input.len()]);
@@ -168,7 +168,8 @@ fn gradients_are_those_of_finite_differences() {
                 let near = (expected - found).abs() < 1e-3 * (1.0 + expected.abs());
                 assert!(
                     near,
-                    "{conv:?}: gradient {part}[{place}] is {found}, differences say {expected}"
+                    "{conv:?}: gradient {part}[{place}] is {found}, \
+                     finite differences give {expected}"
                 );
             }
         }
@@ -176,10 +177,10 @@ fn gradients_are_those_of_finite_differences() {
 }
 
 #[test]
-fn many_blocks_give_what_one_block_gives() {
+fn several_blocks_give_the_result_of_the_definition() {
     for transposed in [false, true] {
-        // A record takes more than one block, and the last block is smaller than the others.
-        let conv = made([40, 33, 9, 5, 5, 1, 2], transposed);
+        // A record takes several blocks, and the last block is smaller than the others.
+        let conv = layer([40, 33, 9, 5, 5, 1, 2], transposed);
         assert!(conv.windows.count[0] * conv.windows.count[1] * conv.windows.values() > 2 * BLOCK);
         let weight = numbers(conv.depth * conv.windows.values(), 1);
         let bias = numbers(conv.channels_out(), 2);

@@ -1,5 +1,5 @@
-//! Records that a model fails on: a daemon rejects them, whether they were journalled before or are
-//! asked for now.
+//! Tests of records on which a model fails: a daemon rejects them, both from the journal and in
+//! responses to `/v1/encode`.
 
 use std::fs;
 use std::path::Path;
@@ -7,12 +7,12 @@ use std::path::Path;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::process::Daemon;
+use super::daemon_process::Daemon;
 use crate::common::outputs::{ids, records};
 
 const NDJSON: &str = "application/x-ndjson";
 
-/// A model that fails on values above 5.
+/// A pipeline with a model that fails on values above 5.
 fn site() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/picky.onnx");
@@ -67,7 +67,7 @@ fn rejects(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_record_that_was_journalled_is_rejected_and_the_rest_goes_on() {
+fn journaled_record_is_rejected_and_others_are_committed() {
     let site = site();
     let bad = "{\"x\": 70, \"y\": 1}\n";
     let daemon = Daemon::start(site.path());
@@ -79,7 +79,7 @@ fn a_record_that_was_journalled_is_rejected_and_the_rest_goes_on() {
         202
     );
     daemon.kill();
-    // It is in the journal, or rejected already; either way each start goes on.
+    // The record is in the journal or already rejected; each start continues in both cases.
     for start in 1..3 {
         let daemon = Daemon::start(site.path());
         let good = format!("{{\"x\": {start}, \"y\": 1}}\n");
@@ -90,10 +90,10 @@ fn a_record_that_was_journalled_is_rejected_and_the_rest_goes_on() {
                 .status,
             202
         );
-        daemon.wait("the good one", || {
+        daemon.wait("the valid record", || {
             (rows(site.path()).len() == start).then_some(())
         });
-        daemon.wait("the bad one", || {
+        daemon.wait("the rejected record", || {
             (rejects(site.path()) == ["0 clean model"]).then_some(())
         });
         daemon.stop();
@@ -102,29 +102,29 @@ fn a_record_that_was_journalled_is_rejected_and_the_rest_goes_on() {
 }
 
 #[test]
-fn a_record_that_is_asked_for_is_answered_with_its_reject() {
+fn encode_response_holds_reject_of_record() {
     let site = site();
     let daemon = Daemon::start(site.path());
     let source = daemon.source();
-    let ask = |x: u32| {
+    let encode = |x: u32| {
         source
             .post(
                 "/v1/encode",
                 NDJSON,
                 format!("{{\"x\": {x}, \"y\": 1}}\n").as_bytes(),
             )
-            .told()
+            .status_and_json()
     };
     for _ in 0..2 {
-        let (status, told) = ask(70);
+        let (status, response) = encode(70);
         assert_eq!(
-            (status, &told["records"][0]["rejected"]["stage"]),
+            (status, &response["records"][0]["rejected"]["stage"]),
             (200, &json!("clean"))
         );
-        assert_eq!(told["records"][0]["rejected"]["code"], json!("model"));
-        let (status, told) = ask(3);
+        assert_eq!(response["records"][0]["rejected"]["code"], json!("model"));
+        let (status, response) = encode(3);
         assert_eq!(
-            (status, &told["records"][0]["rejected"]),
+            (status, &response["records"][0]["rejected"]),
             (200, &json!(null))
         );
     }

@@ -1,4 +1,4 @@
-//! A daemon: the binary with a pipeline, its log heard, ended at the latest with the test.
+//! A running daemon: the binary with a pipeline, a reader of its log, and its end with the test.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -7,18 +7,18 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::client::{Answer, Client};
+use super::client::{Client, Response};
 use crate::common::runs::{latentflow, latentflow_by};
 
-/// How long anything may take before a test gives up.
+/// Time after which a wait fails the test.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Daemon {
     child: Child,
     log: Arc<Mutex<String>>,
-    /// Whether the reader of the log ends with the next line.
-    deaf: Arc<AtomicBool>,
-    /// The listener for operators.
+    /// Whether the reader of the log stops at the next line.
+    stop_reading: Arc<AtomicBool>,
+    /// A client of the admin listener.
     pub admin: Client,
 }
 
@@ -28,19 +28,19 @@ impl Daemon {
         Self::start_with(folder, &[])
     }
 
-    /// As [`Daemon::start`], with variables.
+    /// As [`Daemon::start`], with environment variables.
     pub fn start_with(folder: &Path, variables: &[(&str, &str)]) -> Self {
         Self::start_by(&[], folder, variables)
     }
 
-    /// As [`Daemon::start`]; once it is ready, nobody reads its log any more.
-    pub fn start_deaf(folder: &Path) -> Self {
+    /// As [`Daemon::start`]; once the daemon is ready, its log is not read any more.
+    pub fn start_without_log_reader(folder: &Path) -> Self {
         let daemon = Self::start(folder);
-        daemon.deaf.store(true, Relaxed);
+        daemon.stop_reading.store(true, Relaxed);
         daemon
     }
 
-    /// As [`Daemon::start_with`], by another program.
+    /// As [`Daemon::start_with`], started by the command line `wrapper`.
     pub fn start_by(wrapper: &[&str], folder: &Path, variables: &[(&str, &str)]) -> Self {
         let arguments = [
             "run",
@@ -62,15 +62,15 @@ impl Daemon {
             .stdout(Stdio::null());
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
-        let (stderr, heard) = (child.stderr.take().unwrap(), Arc::clone(&log));
-        let deaf = Arc::new(AtomicBool::new(false));
-        let is_deaf = Arc::clone(&deaf);
+        let (stderr, reader_log) = (child.stderr.take().unwrap(), Arc::clone(&log));
+        let stop_reading = Arc::new(AtomicBool::new(false));
+        let is_stopped = Arc::clone(&stop_reading);
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                if is_deaf.load(Relaxed) {
+                if is_stopped.load(Relaxed) {
                     return;
                 }
-                let mut log = heard.lock().unwrap();
+                let mut log = reader_log.lock().unwrap();
                 log.push_str(&line);
                 log.push('\n');
             }
@@ -78,10 +78,12 @@ impl Daemon {
         let mut daemon = Self {
             child,
             log,
-            deaf,
+            stop_reading,
             admin: Client::new("127.0.0.1:0"),
         };
-        let address = daemon.wait("its metrics", || daemon.address("metrics at http://"));
+        let address = daemon.wait("the admin listener", || {
+            daemon.address("metrics at http://")
+        });
         daemon.admin = Client::new(&address);
         daemon.wait("readiness", || {
             (daemon.admin.get("/readyz").status == 200).then_some(())
@@ -89,18 +91,19 @@ impl Daemon {
         daemon
     }
 
-    /// The source that listens.
+    /// A client of the `http` source.
     pub fn source(&self) -> Client {
-        Client::new(&self.wait("its listener", || self.address("listening on http://")))
+        Client::new(&self.wait("the listener of the source", || {
+            self.address("listening on http://")
+        }))
     }
 
-    /// What the log names behind some words.
-    pub fn address(&self, words: &str) -> Option<String> {
+    /// The address that follows `prefix` in the log.
+    pub fn address(&self, prefix: &str) -> Option<String> {
         let log = self.log();
-        let behind = &log[log.find(words)? + words.len()..];
+        let rest = &log[log.find(prefix)? + prefix.len()..];
         Some(
-            behind
-                .chars()
+            rest.chars()
                 .take_while(|c| c.is_ascii_digit() || ".:[]".contains(*c))
                 .collect(),
         )
@@ -110,25 +113,25 @@ impl Daemon {
         self.log.lock().unwrap().clone()
     }
 
-    /// Waits until there is something.
-    pub fn wait<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-        let begun = Instant::now();
+    /// Calls `poll` until it returns a value; `expected` names the value in the panic message.
+    pub fn wait<T>(&self, expected: &str, mut poll: impl FnMut() -> Option<T>) -> T {
+        let started = Instant::now();
         loop {
-            if let Some(found) = look() {
+            if let Some(found) = poll() {
                 return found;
             }
             assert!(
-                begun.elapsed() < PATIENCE,
-                "waited in vain for {what}; the log says:\n{}",
+                started.elapsed() < PATIENCE,
+                "timed out waiting for {expected}; log:\n{}",
                 self.log()
             );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// The value of a metric, by its name and labels as they are printed; 0 where it is not.
+    /// The value of a metric by its printed name and labels; 0 if it is not printed.
     pub fn metric(&self, name: &str) -> f64 {
-        let Answer { body, .. } = self.admin.get("/metrics");
+        let Response { body, .. } = self.admin.get("/metrics");
         let text = String::from_utf8(body).unwrap();
         let line = text.lines().find(|line| {
             line.strip_prefix(name)
@@ -139,8 +142,8 @@ impl Daemon {
         })
     }
 
-    /// The most resident memory that it had, in bytes.
-    pub fn peak(&self) -> u64 {
+    /// The maximum resident memory of the process, in bytes.
+    pub fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status
             .lines()
@@ -149,7 +152,7 @@ impl Daemon {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
-    /// Sends a signal.
+    /// Sends a signal to the process.
     pub fn signal(&self, name: &str) {
         let sent = std::process::Command::new("kill")
             .args([name, &self.child.id().to_string()])
@@ -158,29 +161,29 @@ impl Daemon {
         assert!(sent.success());
     }
 
-    /// Kills it at once.
+    /// Kills the process.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Waits for its end; returns what it said.
+    /// Waits for the end of the process; returns its status and its log.
     pub fn end(mut self) -> (ExitStatus, String) {
-        let begun = Instant::now();
+        let started = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return (status, self.log());
             }
             assert!(
-                begun.elapsed() < PATIENCE,
-                "it does not end; the log says:\n{}",
+                started.elapsed() < PATIENCE,
+                "the daemon does not end; log:\n{}",
                 self.log()
             );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// Asks it to stop, and takes exit code 0 for granted.
+    /// Sends SIGTERM and asserts exit code 0; returns the log.
     pub fn stop(self) -> String {
         self.signal("-TERM");
         let (status, log) = self.end();
@@ -192,11 +195,11 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         let ended = self.child.try_wait();
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("the daemon (ended: {ended:?}) said:\n{}", self.log());
+            eprintln!("log of the daemon (ended: {ended:?}):\n{}", self.log());
         }
     }
 }
