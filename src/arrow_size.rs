@@ -132,7 +132,7 @@ mod tests {
         let words: DictionaryArray<Int32Type> = vec![Some("red"), None, Some("red"), Some("green")]
             .into_iter()
             .collect();
-        let columns: Vec<(&str, ArrayRef)> = vec![
+        let named_columns: Vec<(&str, ArrayRef)> = vec![
             ("name", Arc::new(names.clone())),
             ("view", Arc::new(names.iter().collect::<StringViewArray>())),
             ("word", Arc::new(words)),
@@ -147,7 +147,7 @@ mod tests {
             ),
         ];
         let mut records = RecordBatch::try_from_iter_with_nullable(
-            columns.into_iter().map(|(n, c)| (n, c, true)),
+            named_columns.into_iter().map(|(n, c)| (n, c, true)),
         )
         .unwrap();
         for (field, column) in [

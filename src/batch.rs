@@ -614,7 +614,7 @@ mod tests {
         let empty = batch(0..6).records.slice(0, 0);
         let provenance = Provenance::rows(Split::new("s"), 100..1100).into();
         let source = Some(("a.parquet".to_owned(), 100));
-        let reject = Reject {
+        let uncut = Reject {
             rows: 1000,
             records: 1000,
             source,
@@ -626,7 +626,7 @@ mod tests {
                 row_ordinals: Vec::new(),
                 provenance,
             },
-            rejects: vec![reject],
+            rejects: vec![uncut],
             pixels: 0,
         };
         let cut = [0..250, 250..999, 999..1000].map(|part| full.slice(part).rejects.remove(0));

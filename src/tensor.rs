@@ -187,7 +187,7 @@ pub fn all_finite(values: &[f32]) -> bool {
 pub fn variable_row(column: &dyn Array, row: usize) -> Option<(&[f32], Vec<usize>)> {
     let tensor = column.as_any().downcast_ref::<StructArray>()?;
     let data = tensor.column(0).as_any().downcast_ref::<ListArray>()?;
-    let shape = tensor
+    let shapes = tensor
         .column(1)
         .as_any()
         .downcast_ref::<FixedSizeListArray>()?;
@@ -197,7 +197,7 @@ pub fn variable_row(column: &dyn Array, row: usize) -> Option<(&[f32], Vec<usize
         usize::try_from(*offsets.get(row)?).ok()?,
         usize::try_from(*offsets.get(row + 1)?).ok()?,
     );
-    let sizes = shape.value(row);
+    let sizes = shapes.value(row);
     let sizes = sizes.as_any().downcast_ref::<Int32Array>()?;
     let shape = sizes
         .values()

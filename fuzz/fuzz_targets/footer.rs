@@ -2,10 +2,11 @@
 //! and the coverage snapshot.
 #![no_main]
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use latentflow::sink::{coverage_snapshot::CoverageSnapshot, provenance_footer::ProvenanceFooter};
+use latentflow::storage::Location;
 use libfuzzer_sys::fuzz_target;
 use parquet::file::metadata::{FileMetaData, KeyValue, ParquetMetaData};
 use parquet::schema::types::{SchemaDescriptor, Type};
@@ -29,13 +30,11 @@ fuzz_target!(|text: &str| {
             (!value.is_empty()).then(|| value.to_owned()),
         )
     });
-    if let Ok(Some(found)) =
-        ProvenanceFooter::of(Path::new("part.parquet"), &metadata(entries.collect()))
-    {
+    let file = Location::Local(PathBuf::from("part.parquet"));
+    if let Ok(Some(found)) = ProvenanceFooter::of(&file, &metadata(entries.collect())) {
         let written = metadata(found.to_metadata());
-        let again = ProvenanceFooter::of(Path::new("part.parquet"), &written)
-            .expect("a written value is readable");
-        let again = again.expect("a written footer is recognized");
+        let footer = ProvenanceFooter::of(&file, &written).expect("a written value is readable");
+        let again = footer.expect("a written footer is recognized");
         assert_eq!(
             (again.coverage, again.version),
             (found.coverage, found.version)
@@ -57,7 +56,7 @@ fuzz_target!(|text: &str| {
                 .map(|(_, coverage)| coverage)
                 .collect::<Vec<_>>()
         };
-        assert_eq!(again.folded, found.folded);
+        assert_eq!(again.folded_below, found.folded_below);
         assert_eq!(coverage(again), coverage(found));
     }
 });

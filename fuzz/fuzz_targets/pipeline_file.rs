@@ -6,14 +6,14 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use latentflow::metrics::Metrics;
-use latentflow::{plan, spec};
+use latentflow::{config, plan};
 use latentflow_fuzz::file;
 use libfuzzer_sys::fuzz_target;
 
 static METRICS: LazyLock<Arc<Metrics>> = LazyLock::new(|| Arc::new(Metrics::new()));
 
 fuzz_target!(|text: &str| {
-    let mut outcome = spec::parse(Path::new("p.toml"), text, std::iter::empty(), &[]);
+    let mut outcome = config::parse(Path::new("p.toml"), text, std::iter::empty(), &[]);
     match &mut outcome {
         Ok(spec) => restrict(spec),
         Err(problems) => {
@@ -30,7 +30,7 @@ fuzz_target!(|text: &str| {
 });
 
 /// Replaces all paths by those of this target and removes the models, since a plan opens both.
-fn restrict(spec: &mut spec::PipelineConfig) {
+fn restrict(spec: &mut config::PipelineConfig) {
     spec.models.clear();
     spec.settings.runtime = serde_json::Value::Null;
     let input = file("in.csv", b"a,b\n1,x\n");

@@ -211,10 +211,10 @@ impl EvaluateArgs {
             .collect::<Result<Vec<_>, _>>()?;
         let spec = self.data_spec(model, folder)?;
         // Without a latent, no records have to be reserved to fit PCA and classifiers.
-        let all = !self.source.is_empty() && model.code_size().is_none();
+        let evaluates_all = !self.source.is_empty() && model.code_size().is_none();
         let parts = self
             .part
-            .or(all.then_some(SubsetArg::All))
+            .or(evaluates_all.then_some(SubsetArg::All))
             .map(SubsetArg::subsets)
             .unwrap_or_default();
         let bar = ProgressReporter::new();

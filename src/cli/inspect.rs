@@ -34,7 +34,7 @@ impl InspectCommand {
             .iter()
             .any(|file| path.join(file).exists());
         let place = Location::from_path(path).map_err(|error| anyhow!("{name}: {error}"))?;
-        if place.local().is_some_and(|path| !path.exists()) {
+        if place.local().is_some_and(|local| !local.exists()) {
             bail!("{name}: no such file or folder");
         }
         let mut usable = true;

@@ -98,12 +98,12 @@ mod tests {
             !text.trim_end().chars().any(text_escape::is_unprintable),
             "{text:?}"
         );
-        let text = log(true);
+        let json = log(true);
         assert!(
-            !text.trim_end().chars().any(text_escape::is_unprintable),
-            "{text:?}"
+            !json.trim_end().chars().any(text_escape::is_unprintable),
+            "{json:?}"
         );
-        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let line: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(
             line["fields"]["file"],
             "a\u{1b}[2J\u{202e}gpj\u{9b}\nINFO forged"

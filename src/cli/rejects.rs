@@ -139,12 +139,11 @@ impl PurgeCommand {
             return Ok(ExitCode::Done);
         }
         // This also removes the unfinished files of a killed run, even if no original matches.
-        let PurgeSummary {
-            originals, bytes, ..
-        } = purge(folder, &filter, false)?;
+        let removed = purge(folder, &filter, false)?;
         print(&format!(
-            "removed: {originals} originals ({})\n",
-            ByteSize(bytes)
+            "removed: {} originals ({})\n",
+            removed.originals,
+            ByteSize(removed.bytes)
         ))?;
         if !found.left.is_empty() {
             found

@@ -291,9 +291,9 @@ pub(super) async fn shutdown_signal(action: &'static str, grace: Option<Duration
             }
         };
         tokio::select! {
-            signal = signals.next() => {
+            second = signals.next() => {
                 tracing::error!(
-                    signal,
+                    signal = second,
                     "received a second signal; the process ends, and the next run repeats the \
                      uncommitted work"
                 );

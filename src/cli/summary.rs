@@ -230,13 +230,13 @@ impl fmt::Display for RunSummary {
                 folder,
                 files,
                 bytes,
-                records,
+                records: committed,
             }) = &stage.written
             {
                 let (folder, bytes) = (folder.display(), ByteSize(*bytes));
                 writeln!(
                     f,
-                    "{}: {records} records in {files} files ({bytes}) in {folder}",
+                    "{}: {committed} records in {files} files ({bytes}) in {folder}",
                     stage.name
                 )?;
             }

@@ -193,11 +193,11 @@ impl fmt::Display for TimeProfile {
             format!("{workers} worker(s)"),
             "-"
         )?;
-        for SessionProfile { model, busy } in sessions {
+        for SessionProfile { model, busy: share } in sessions {
             writeln!(
                 f,
                 "the session of model `{model}` was busy {:.1} % of the time",
-                100.0 * busy
+                100.0 * share
             )?;
         }
         writeln!(

@@ -285,13 +285,13 @@ pub fn parse(
     let name = settings.name.clone().or(stem).unwrap_or_default();
     faults.extend(check_names(&name, &models, &stages));
     if stages.len() > MAX_STAGES {
-        let text = format!(
+        let message = format!(
             "{} stages are too many; a pipeline has at most {MAX_STAGES} stages",
             stages.len()
         );
         return Err(Diagnostics::new(
             &key_spans,
-            vec![ConfigError::new("stages", text)],
+            vec![ConfigError::new("stages", message)],
         ));
     }
     if stages.is_empty() && faults.is_empty() {
@@ -438,14 +438,14 @@ fn stage(name: String, table: Value) -> (StageTable, Vec<ConfigError>) {
     )
 }
 
-fn check_names(name: &str, models: &[ModelTable], stages: &[StageTable]) -> Vec<ConfigError> {
+fn check_names(pipeline: &str, models: &[ModelTable], stages: &[StageTable]) -> Vec<ConfigError> {
     let models = models
         .iter()
         .map(|model| (format!("models.{}", model.name), model.name.as_str()));
     let stages = stages
         .iter()
         .map(|stage| (format!("stages.{}", stage.name), stage.name.as_str()));
-    let named = std::iter::once(("name".to_owned(), name))
+    let named = std::iter::once(("name".to_owned(), pipeline))
         .chain(models)
         .chain(stages);
     named

@@ -97,18 +97,18 @@ fn add_infinite(key: &str, value: &Value, faults: &mut Vec<ConfigError>) {
             "not a finite number; write one, or omit the key",
         )),
         Value::Object(table) => {
-            for (name, value) in table {
+            for (name, nested) in table {
                 let key = if key.is_empty() {
                     name.clone()
                 } else {
                     format!("{key}.{name}")
                 };
-                add_infinite(&key, value, faults);
+                add_infinite(&key, nested, faults);
             }
         }
         Value::Array(values) => values
             .iter()
-            .for_each(|value| add_infinite(key, value, faults)),
+            .for_each(|element| add_infinite(key, element, faults)),
         Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }

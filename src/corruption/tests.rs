@@ -279,7 +279,7 @@ fn faults_of_options_are_reported_by_key() {
         json!({"noise": "watermark_text", "text": " ", "opacity": 2}),
         Some(&gray),
         expect![[r#"
-        text: the text is blank; write something that can be seen
+        text: the text is blank; write at least one visible character
         opacity: must lie between 0 and 1; met 2"#]],
     );
     check(

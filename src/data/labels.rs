@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn class_beyond_maximum_is_refused() {
         let mut labels = ClassIndex::default();
-        let number = |value: usize, labels: &mut ClassIndex| labels.number(&value.to_string());
+        let number = |value: usize, index: &mut ClassIndex| index.number(&value.to_string());
         assert!((0..MAX_CLASSES).all(|value| number(value, &mut labels).is_ok()));
         assert_eq!(
             number(MAX_CLASSES, &mut labels).unwrap_err().to_string(),

@@ -190,16 +190,16 @@ impl<'a> DatasetBuilder<'a> {
             .iter()
             .for_each(|reject| self.reject(&reject.reason, reject.records));
         let all = batch.records.num_rows();
-        let mut failed = 0;
+        let mut failures = 0;
         for keep in &mut steps.keep {
             let mut rejects = RejectCollector::default();
             let kept = keep.apply(&batch, &mut rejects)?;
-            failed += self
+            failures += self
                 .reject_failures(&steps.record_ids, &batch, rejects)
                 .len();
             batch = kept;
         }
-        self.left_out += (all - batch.records.num_rows() - failed) as u64;
+        self.left_out += (all - batch.records.num_rows() - failures) as u64;
         if let Some(features) = &mut steps.features {
             let mut rejects = RejectCollector::default();
             let taken = features.apply(&batch, &mut rejects)?;

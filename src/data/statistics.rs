@@ -85,10 +85,10 @@ impl ColumnMoments {
 }
 
 fn add<T: Copy + Into<f64>>(columns: &mut [ColumnMoments], values: &[T]) {
-    for values in values.chunks_exact(columns.len().max(1)) {
+    for row in values.chunks_exact(columns.len().max(1)) {
         columns
             .iter_mut()
-            .zip(values)
+            .zip(row)
             .for_each(|(column, &value)| column.add(value.into()));
     }
 }

@@ -24,12 +24,12 @@ pub fn accuracy(
         return None;
     }
     let mut right = 0;
-    for (block, truth) in scored.blocks(SCORED_BLOCK).zip(truth.chunks(SCORED_BLOCK)) {
+    for (block, block_truth) in scored.blocks(SCORED_BLOCK).zip(truth.chunks(SCORED_BLOCK)) {
         let nearest = nearest(fitted, labels, block, k);
         right += nearest
             .iter()
-            .zip(truth)
-            .filter(|(nearest, truth)| vote(nearest) == Some(**truth))
+            .zip(block_truth)
+            .filter(|(nearest, label)| vote(nearest) == Some(**label))
             .count();
     }
     Some(right as f64 / scored.len() as f64)
@@ -45,13 +45,14 @@ fn nearest(
 ) -> Vec<Vec<(f64, u32)>> {
     let scored = block.columns();
     let mut nearest = vec![Vec::with_capacity(k + 1); block.len()];
-    for (fitted, labels) in fitted.blocks(FITTED_BLOCK).zip(labels.chunks(FITTED_BLOCK)) {
-        let rows = fitted.columns();
+    for (fitted_block, block_labels) in fitted.blocks(FITTED_BLOCK).zip(labels.chunks(FITTED_BLOCK))
+    {
+        let rows = fitted_block.columns();
         let squares: Vec<f64> = rows.column_iter().map(|row| row.norm_squared()).collect();
         let products: DMatrix<f64> = rows.transpose() * &scored;
-        for (nearest, products) in nearest.iter_mut().zip(products.column_iter()) {
-            for ((product, square), &label) in products.iter().zip(&squares).zip(labels) {
-                insert(nearest, (square - 2.0 * product, label), k);
+        for (neighbors, column) in nearest.iter_mut().zip(products.column_iter()) {
+            for ((product, square), &label) in column.iter().zip(&squares).zip(block_labels) {
+                insert(neighbors, (square - 2.0 * product, label), k);
             }
         }
     }
@@ -126,11 +127,11 @@ mod tests {
             ),
             Some(1.0)
         );
-        let labels = [8, 7, 7, 8, 9];
+        let swapped = [8, 7, 7, 8, 9];
         assert_eq!(
             accuracy(
                 RowMatrix::new(&fitted, 1),
-                &labels,
+                &swapped,
                 RowMatrix::new(&[0.0], 1),
                 &[7],
                 5

@@ -38,12 +38,12 @@ impl LinearProbe {
             return None;
         }
         let (center, scale) = mean_and_scale(rows);
-        let weights = DMatrix::zeros(distinct.len(), rows.width() + 1);
+        let zeros = DMatrix::zeros(distinct.len(), rows.width() + 1);
         let mut probe = Self {
             labels: distinct,
             center,
             scale,
-            weights,
+            weights: zeros,
         };
         // The search finds every label.
         let classes: Vec<usize> = labels
@@ -51,8 +51,8 @@ impl LinearProbe {
             .map(|label| probe.labels.binary_search(label).unwrap_or_default())
             .collect();
         let shape = probe.weights.shape();
-        let found = lbfgs(DVector::zeros(probe.weights.len()), |weights| {
-            let weights = DMatrix::from_column_slice(shape.0, shape.1, weights.as_slice());
+        let found = lbfgs(DVector::zeros(probe.weights.len()), |values| {
+            let weights = DMatrix::from_column_slice(shape.0, shape.1, values.as_slice());
             let (loss, gradient) = probe.loss(&weights, rows, &classes);
             (loss, DVector::from_column_slice(gradient.as_slice()))
         });
@@ -63,14 +63,14 @@ impl LinearProbe {
     /// Returns the share of rows whose label in `truth` is predicted; `None` without rows.
     pub fn accuracy(&self, rows: RowMatrix<'_>, truth: &[u32]) -> Option<f64> {
         let mut right = 0;
-        for (block, truth) in rows.blocks(BLOCK).zip(truth.chunks(BLOCK)) {
+        for (block, block_truth) in rows.blocks(BLOCK).zip(truth.chunks(BLOCK)) {
             let logits = &self.weights * self.standardized(block);
             let found = logits
                 .column_iter()
                 .map(|logits| self.labels[logits.argmax().0]);
             right += found
-                .zip(truth)
-                .filter(|(found, truth)| found == *truth)
+                .zip(block_truth)
+                .filter(|(found, label)| found == *label)
                 .count();
         }
         (!rows.is_empty()).then(|| right as f64 / rows.len() as f64)
@@ -87,10 +87,10 @@ impl LinearProbe {
         let (mut loss, mut gradient) = (0.0, weights.clone() * share);
         gradient.column_mut(rows.width()).fill(0.0);
         loss += 0.5 * share * weights.columns(0, rows.width()).norm_squared();
-        for (block, classes) in rows.blocks(BLOCK).zip(classes.chunks(BLOCK)) {
+        for (block, block_classes) in rows.blocks(BLOCK).zip(classes.chunks(BLOCK)) {
             let inputs = self.standardized(block);
             let mut logits = weights * &inputs;
-            for (mut logits, &class) in logits.column_iter_mut().zip(classes) {
+            for (mut logits, &class) in logits.column_iter_mut().zip(block_classes) {
                 let greatest = logits.max();
                 let own = logits[class] - greatest;
                 logits.apply(|logit| *logit = (*logit - greatest).exp());
@@ -230,10 +230,10 @@ mod tests {
         // 300..500.
         let ((fitted, labels), (scored, truth)) = (clouds(300, 0), clouds(200, 300));
         let probe = LinearProbe::fit(RowMatrix::new(&fitted, 6), &labels).unwrap();
-        let expected = [
+        let weights = [
             1.459_429, -0.386_404, -0.185_937, 0.019_018, -0.008_188, -0.241_787,
         ];
-        for (place, expected) in expected.iter().enumerate() {
+        for (place, expected) in weights.iter().enumerate() {
             let weight = probe.weights[(0, place)];
             assert!(
                 (weight - expected).abs() < 2e-3,

@@ -143,9 +143,9 @@ fn in_blocks<E>(
     let width = mean.len();
     let max_values = (BLOCK_VALUES / width).max(1) * width;
     let mut block = Vec::with_capacity(max_values);
-    let mut flush = |block: &mut Vec<f32>| {
-        let rows = block.len() / width;
-        work(DMatrix::from_vec(width, rows, std::mem::take(block)));
+    let mut flush = |values: &mut Vec<f32>| {
+        let rows = values.len() / width;
+        work(DMatrix::from_vec(width, rows, std::mem::take(values)));
     };
     pass(&mut |rows| {
         for row in rows.chunks_exact(width) {

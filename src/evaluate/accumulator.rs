@@ -62,7 +62,7 @@ impl<'a> ScoreAccumulator<'a> {
                 let codes = row_of(codes, row, batch.records.len());
                 let pca = pca_codes
                     .as_ref()
-                    .map(|codes| row_of(codes, row, batch.records.len()));
+                    .map(|encoded| row_of(encoded, row, batch.records.len()));
                 sample.add(entry, codes, pca);
             }
             let Some(outputs) = &model_output.outputs else {
@@ -71,7 +71,7 @@ impl<'a> ScoreAccumulator<'a> {
             let output = &outputs[entry.at.clone()];
             let pca = pca_outputs
                 .as_ref()
-                .map(|outputs| Loss::Mse.error(target, &outputs[entry.at.clone()]));
+                .map(|decoded| Loss::Mse.error(target, &decoded[entry.at.clone()]));
             let (error, mse) = (
                 self.loss.error(target, output),
                 Loss::Mse.error(target, output),

@@ -136,19 +136,22 @@ impl ModelRunner {
             } => {
                 let len = values(shape).unwrap_or_default();
                 let mut failed = vec![false; batch.records.len()];
-                let mut run =
-                    |chain: &mut SessionChain, records: &[f32], shape: &[usize], len: usize| {
-                        let mut out = Vec::with_capacity(len * failed.len());
-                        for failure in chain.run_rows(records, shape, len, &mut out) {
-                            failed[failure.row] = true;
-                            reason.get_or_insert(failure.reason);
-                        }
-                        for (failed, values) in failed.iter_mut().zip(out.chunks_exact(len.max(1)))
-                        {
-                            *failed |= values.iter().any(|value| !value.is_finite());
-                        }
-                        out
-                    };
+                let mut run = |chain: &mut SessionChain,
+                               rows: &[f32],
+                               row_shape: &[usize],
+                               out_len: usize| {
+                    let mut out = Vec::with_capacity(out_len * failed.len());
+                    for failure in chain.run_rows(rows, row_shape, out_len, &mut out) {
+                        failed[failure.row] = true;
+                        reason.get_or_insert(failure.reason);
+                    }
+                    for (row_failed, values) in
+                        failed.iter_mut().zip(out.chunks_exact(out_len.max(1)))
+                    {
+                        *row_failed |= values.iter().any(|value| !value.is_finite());
+                    }
+                    out
+                };
                 let encoded = run(first, &batch.values, shape, code.unwrap_or(len));
                 let (codes, outputs) = match (code, decoder) {
                     (None, _) => (None, Some(encoded)),
@@ -178,7 +181,7 @@ fn run_images(
 ) -> ModelOutput {
     let mut outputs = vec![0.0; batch.values.len()];
     let mut failed = vec![false; batch.records.len()];
-    for (entry, failed) in batch.records.iter().zip(&mut failed) {
+    for (entry, entry_failed) in batch.records.iter().zip(&mut failed) {
         let Some(size) = format.size(&entry.shape) else {
             continue;
         };
@@ -187,7 +190,7 @@ fn run_images(
             at: entry.at.start,
         }];
         let mut refuse = |_, _, reason| {
-            *failed = true;
+            *entry_failed = true;
             first_reason.get_or_insert(reason);
         };
         Tiling::new(format, size, cut).run(chain, format, &image, &mut outputs, &mut refuse);

@@ -108,7 +108,7 @@ pub fn evaluate(
         code: latent_usage(&tally, runner.code_size()),
         pca: pca
             .as_ref()
-            .and_then(|(pca, fitted)| baseline(pca, *fitted, &tally)),
+            .and_then(|(pca, fitted_records)| baseline(pca, *fitted_records, &tally)),
         labels: None,
         anomalies: anomalies::measure(
             &tally.scores,
@@ -121,10 +121,13 @@ pub fn evaluate(
         records: Vec::new(),
         codes: None,
     };
-    if let Some((pca, fitted)) = pca.as_ref().filter(|(pca, fitted)| *fitted <= pca.size()) {
+    if let Some((pca, fitted_records)) = pca
+        .as_ref()
+        .filter(|(pca, fitted_records)| *fitted_records <= pca.size())
+    {
         let size = pca.size();
         evaluation.notes.push(format!(
-            "{size} principal components were fitted to only {fitted} records, which they \
+            "{size} principal components were fitted to only {fitted_records} records, which they \
              reproduce exactly; use more training records for a comparison"
         ));
     }

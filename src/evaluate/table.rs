@@ -239,15 +239,15 @@ fn anomalies_found(f: &mut fmt::Formatter<'_>, found: &AnomalyScores) -> fmt::Re
          median {median}"
     )?;
     found.thresholds.iter().try_for_each(|threshold| {
-        let (found, alarms) = (
+        let (detected, alarms) = (
             threshold.anomalies_above * 100.0,
             threshold.normal_above * 100.0,
         );
         let (quantile, error) = (threshold.quantile, figure(threshold.error));
         writeln!(
             f,
-            "  above {quantile} of the card, {error}: {found:.1} % of the anomalies, {alarms:.1} % \
-             of the normal records"
+            "  above {quantile} of the card, {error}: {detected:.1} % of the anomalies, \
+             {alarms:.1} % of the normal records"
         )
     })
 }

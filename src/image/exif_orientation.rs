@@ -15,7 +15,7 @@ pub(super) fn orient(pixels: Pixels, orientation: Orientation) -> Pixels {
         channels,
         data,
     } = pixels;
-    let (right, down) = (width.saturating_sub(1), height.saturating_sub(1));
+    let (last_column, last_row) = (width.saturating_sub(1), height.saturating_sub(1));
     // The stored column and row of the pixel that moves to (x, y).
     let stored: fn(usize, usize, usize, usize) -> (usize, usize) = match orientation {
         Orientation::NoTransforms => |x, y, _, _| (x, y),
@@ -37,7 +37,7 @@ pub(super) fn orient(pixels: Pixels, orientation: Orientation) -> Pixels {
     let mut turned = Vec::with_capacity(data.len());
     for y in 0..new_height {
         for x in 0..new_width {
-            let (from_x, from_y) = stored(x, y, right, down);
+            let (from_x, from_y) = stored(x, y, last_column, last_row);
             turned.extend_from_slice(&data[(from_y * width + from_x) * count..][..count]);
         }
     }

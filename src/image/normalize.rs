@@ -63,9 +63,9 @@ fn denormalize<const N: usize>(format: &PixelFormat, values: &[f32]) -> Vec<u8> 
         }
         TensorLayout::Nchw => {
             let planes = values.chunks_exact((values.len() / N).max(1));
-            for (channel, (plane, affine)) in planes.zip(affine).enumerate() {
+            for (channel, (plane, channel_affine)) in planes.zip(affine).enumerate() {
                 for (pixel, &value) in pixels.chunks_exact_mut(N).zip(plane) {
-                    pixel[channel] = byte(value, affine);
+                    pixel[channel] = byte(value, channel_affine);
                 }
             }
         }

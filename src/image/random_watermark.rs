@@ -132,8 +132,8 @@ impl WatermarkPattern {
     fn covers(&self, along: f32, below: f32) -> f32 {
         match self {
             Self::Grid { spacing, thickness } => {
-                let line = |at: f32, spacing: f32| {
-                    let distance = (at - (at / spacing).round() * spacing).abs();
+                let line = |at: f32, period: f32| {
+                    let distance = (at - (at / period).round() * period).abs();
                     (0.5 + thickness / 2.0 - distance).clamp(0.0, 1.0)
                 };
                 line(along, spacing[0]).max(line(below, spacing[1]))
@@ -170,8 +170,8 @@ impl WatermarkPattern {
 /// around it, so that a large glyph is round instead of composed of squares.
 fn smooth(glyphs: &[[u8; 8]], period: usize, x: f32, y: f32) -> f32 {
     let (x, y) = (x.rem_euclid(period as f32) - 0.5, y - 0.5);
-    let (column, row) = (x.floor(), y.floor());
-    let (right, down) = (x - column, y - row);
+    let (left, top) = (x.floor(), y.floor());
+    let (right, down) = (x - left, y - top);
     let lit = |column: f32, row: f32| {
         let column = if column < 0.0 {
             period - 1
@@ -188,8 +188,8 @@ fn smooth(glyphs: &[[u8; 8]], period: usize, x: f32, y: f32) -> f32 {
         // The lowest bit is the leftmost dot.
         dots.map_or(0.0, |dots| f32::from(dots >> (column % 8) & 1))
     };
-    let above = lit(column, row) * (1.0 - right) + lit(column + 1.0, row) * right;
-    let under = lit(column, row + 1.0) * (1.0 - right) + lit(column + 1.0, row + 1.0) * right;
+    let above = lit(left, top) * (1.0 - right) + lit(left + 1.0, top) * right;
+    let under = lit(left, top + 1.0) * (1.0 - right) + lit(left + 1.0, top + 1.0) * right;
     above * (1.0 - down) + under * down
 }
 

@@ -50,7 +50,7 @@ pub fn ssim(
             for column in 0..columns {
                 sum += similarity(weighted(
                     &weights,
-                    rows().map(|row| &recent[row * columns + column]),
+                    rows().map(|position| &recent[position * columns + column]),
                 ));
             }
         }

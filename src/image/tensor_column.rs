@@ -41,11 +41,11 @@ pub fn pixels_of(
         _ => variable_row(tensors, record),
     };
     let malformed = |reason: String| ImageError::Malformed(reason);
-    let (values, shape) =
+    let (values, row_shape) =
         row.ok_or_else(|| malformed("the column holds no tensor in this record".to_owned()))?;
     let (height, width) = format
-        .size(&shape)
-        .ok_or_else(|| malformed(format!("{shape:?} is not the shape of an image")))?;
+        .size(&row_shape)
+        .ok_or_else(|| malformed(format!("{row_shape:?} is not the shape of an image")))?;
     Ok(Pixels {
         width,
         height,

@@ -56,8 +56,9 @@ impl Watermark {
                 let covered = match self {
                     Self::Text(glyphs) => in_text(glyphs, u / dot, v / dot, shift),
                     Self::Grid => {
-                        let on_line =
-                            |at: f32, shift: f32| (at + shift * spacing).rem_euclid(spacing) < dot;
+                        let on_line = |at: f32, offset: f32| {
+                            (at + offset * spacing).rem_euclid(spacing) < dot
+                        };
                         on_line(u, shift[0]) || on_line(v, shift[1])
                     }
                 };

@@ -196,7 +196,7 @@ impl BlockingCalls {
             call: Mutex::default(),
         });
         let mut callers = self.callers();
-        callers.retain(|caller| Arc::strong_count(caller) > 1);
+        callers.retain(|registered| Arc::strong_count(registered) > 1);
         callers.push(Arc::clone(&caller));
         caller
     }

@@ -69,9 +69,9 @@ impl MetricFactory {
         buckets: (f64, f64, usize),
     ) -> HistogramVec {
         let (first, factor, count) = buckets;
-        let buckets = exponential_buckets(first, factor, count).expect("a valid range");
+        let bounds = exponential_buckets(first, factor, count).expect("a valid range");
         self.register(HistogramVec::new(
-            HistogramOpts::new(name, help).buckets(buckets),
+            HistogramOpts::new(name, help).buckets(bounds),
             labels,
         ))
     }

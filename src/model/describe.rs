@@ -352,12 +352,12 @@ mod tests {
             "{faults:?}"
         );
         let folder = tempfile::tempdir().unwrap();
-        let faults = describe(folder.path(), &init()).err().unwrap();
+        let folder_faults = describe(folder.path(), &init()).err().unwrap();
         assert!(
-            faults[0]
+            folder_faults[0]
                 .message
                 .ends_with("contains no model.toml, encoder.onnx, decoder.onnx or model.onnx"),
-            "{faults:?}"
+            "{folder_faults:?}"
         );
     }
 }

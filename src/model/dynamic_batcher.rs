@@ -205,8 +205,8 @@ impl PendingBatch {
             )
         {
             let ranges = self.slot_ranges(all.len() / self.records.max(1));
-            let ranges = ranges.map(|(slot, all)| {
-                all.start..all.start + all.len() / slot.records.max(1) * slot.rows
+            let ranges = ranges.map(|(slot, range)| {
+                range.start..range.start + range.len() / slot.records.max(1) * slot.rows
             });
             output.slots = ranges.map(|range| Ok((shape.clone(), range))).collect();
             return output;

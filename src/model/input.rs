@@ -329,10 +329,10 @@ impl InputSpec {
             ("min", self.min.is_some() && !min_max, "min_max"),
             ("max", self.max.is_some() && !min_max, "min_max"),
         ];
-        for (key, _, scaling) in unused.into_iter().filter(|(_, unused, _)| *unused) {
+        for (key, _, required) in unused.into_iter().filter(|(_, unused, _)| *unused) {
             faults.push(ConfigError::new(
                 key,
-                format!("is not used; set scaling = \"{scaling}\", or remove it"),
+                format!("is not used; set scaling = \"{required}\", or remove it"),
             ));
         }
     }

@@ -131,17 +131,12 @@ impl ModelFiles {
             ConfigError::new(*key, message)
         }));
         let inside = |file: &str| Some(folder.join(file)).filter(|path| path.is_file());
-        let (encoder, decoder, whole) = (
-            inside("encoder.onnx"),
-            inside("decoder.onnx"),
-            inside("model.onnx"),
-        );
         let mut files = Self {
             folder: Some(folder.clone()),
             card: None,
-            encoder,
-            decoder,
-            whole,
+            encoder: inside("encoder.onnx"),
+            decoder: inside("decoder.onnx"),
+            whole: inside("model.onnx"),
         };
         if !folder.is_dir() {
             faults.push(ConfigError::new(
@@ -627,9 +622,9 @@ mod tests {
             (image.format.channels, image.format.layout, image.size),
             (Channels::Rgb, TensorLayout::Nhwc, None)
         );
-        let image = open("model = 'bytes.onnx'").unwrap().image_input().unwrap();
+        let byte_image = open("model = 'bytes.onnx'").unwrap().image_input().unwrap();
         assert_eq!(
-            (image.format.range, image.size),
+            (byte_image.format.range, byte_image.size),
             ([0.0, 255.0], Some((2, 2)))
         );
     }

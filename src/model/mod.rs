@@ -254,13 +254,13 @@ impl Model {
             .ok_or_else(|| format!("the model `{}` has no decoder", self.name))?;
         let mut declared = Some(shape.to_vec());
         for part in &parts {
-            if let Some(shape) = &declared
-                && !part.input.takes(shape)
+            if let Some(input_shape) = &declared
+                && !part.input.takes(input_shape)
             {
                 return Err(format!(
                     "{}: {}",
                     part.path.display(),
-                    session::shape_mismatch(shape, &part.input)
+                    session::shape_mismatch(input_shape, &part.input)
                 ));
             }
             declared = part.output.row_shape();
@@ -307,9 +307,9 @@ impl Model {
             let one = match shared.entry(part.role) {
                 Entry::Occupied(opened) => Arc::clone(opened.get()),
                 Entry::Vacant(place) => {
-                    let shared =
+                    let batcher =
                         DynamicBatcher::new(self.open_session(part)?, limits, part.input.batch());
-                    Arc::clone(place.insert(Arc::new(shared)))
+                    Arc::clone(place.insert(Arc::new(batcher)))
                 }
             };
             SessionBackend::Shared(one)

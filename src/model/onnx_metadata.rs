@@ -29,7 +29,7 @@ impl OnnxMetadata {
         let mut version = String::new();
         for field in ProtoFields(model) {
             match field? {
-                (1, ProtoField::Varint(version)) => header.ir_version = version,
+                (1, ProtoField::Varint(ir_version)) => header.ir_version = ir_version,
                 (2, ProtoField::Bytes(name)) => header.producer = text(name),
                 (3, ProtoField::Bytes(number)) => version = text(number),
                 (8, ProtoField::Bytes(opset)) => header.opsets.push(read_opset(opset)?),

@@ -132,15 +132,15 @@ impl RunBatch for OrtSession {
 
 /// Appends the outputs of the first `rows` of `batch` records to `out`. Returns the shape of one.
 fn append_rows(
-    value: &DynValue,
+    output: &DynValue,
     batch: usize,
     rows: usize,
     out: &mut Vec<f32>,
 ) -> Result<Vec<usize>, String> {
-    let ValueType::Tensor { ty, shape, .. } = value.dtype() else {
+    let ValueType::Tensor { ty, shape, .. } = output.dtype() else {
         return Err(format!(
             "the output has the type {}; expected a tensor",
-            value.dtype()
+            output.dtype()
         ));
     };
     let dims: Vec<usize> = shape
@@ -157,11 +157,11 @@ fn append_rows(
     let short = || "the output has fewer values than its shape declares".to_owned();
     match ty {
         TensorElementType::Float32 => {
-            let (_, values) = value.try_extract_tensor::<f32>().map_err(reason)?;
+            let (_, values) = output.try_extract_tensor::<f32>().map_err(reason)?;
             out.extend_from_slice(values.get(..len).ok_or_else(short)?);
         }
         TensorElementType::Float64 => {
-            let (_, values) = value.try_extract_tensor::<f64>().map_err(reason)?;
+            let (_, values) = output.try_extract_tensor::<f64>().map_err(reason)?;
             out.extend(
                 values
                     .get(..len)
@@ -171,7 +171,7 @@ fn append_rows(
             );
         }
         TensorElementType::Float16 => {
-            let (_, values) = value.try_extract_tensor::<f16>().map_err(reason)?;
+            let (_, values) = output.try_extract_tensor::<f16>().map_err(reason)?;
             let start = out.len();
             out.resize(start + len, 0.0);
             values
@@ -180,7 +180,7 @@ fn append_rows(
                 .convert_to_f32_slice(&mut out[start..]);
         }
         TensorElementType::Uint8 => {
-            let (_, values) = value.try_extract_tensor::<u8>().map_err(reason)?;
+            let (_, values) = output.try_extract_tensor::<u8>().map_err(reason)?;
             out.extend(
                 values
                     .get(..len)
@@ -364,7 +364,7 @@ fn tensor_spec_of(outlet: &Outlet) -> TensorSpec {
         .chain(std::iter::repeat(None));
     let dim = |(&size, symbol): (&i64, Option<&String>)| match usize::try_from(size) {
         Ok(size) => Dim::Fixed(size),
-        Err(_) => Dim::Dynamic(symbol.filter(|name| !name.is_empty()).cloned()),
+        Err(_) => Dim::Dynamic(symbol.filter(|text| !text.is_empty()).cloned()),
     };
     TensorSpec {
         name,

@@ -182,12 +182,12 @@ pub fn resolve(spec: PipelineConfig, metrics: &Arc<Metrics>) -> Result<Plan, Dia
             .map(|fault| fault.within(key))
             .collect::<Vec<_>>()
     };
-    let (limits, found) =
+    let (limits, limit_faults) =
         registry::parse_options_lenient::<PipelineLimits>(spec.settings.limits.clone());
-    faults.extend(within(found, "limits"));
-    let (runtime, found) =
+    faults.extend(within(limit_faults, "limits"));
+    let (runtime, runtime_faults) =
         registry::parse_options_lenient::<RuntimeSpec>(spec.settings.runtime.clone());
-    faults.extend(within(found, "runtime"));
+    faults.extend(within(runtime_faults, "runtime"));
     let runtime = runtime.unwrap_or_default();
     let models = open_models(&spec, &runtime, metrics, &mut faults);
     let mut context = PlanContext {
@@ -220,7 +220,7 @@ pub fn resolve(spec: PipelineConfig, metrics: &Arc<Metrics>) -> Result<Plan, Dia
         Some(allocation) if faults.is_empty() => {
             let places = spec.key_spans.clone();
             assemble(spec, context, planned, allocation)
-                .map_err(|faults| Diagnostics::new(&places, faults))
+                .map_err(|found| Diagnostics::new(&places, found))
         }
         _ => Err(Diagnostics::new(&spec.key_spans, faults)),
     }
@@ -302,19 +302,19 @@ fn assemble(
         let location = Location::from_path(path);
         faults.record(location.map_err(|message| ConfigError::new(key, message)))
     };
-    let written = spec
+    let state = spec
         .settings
         .state
         .as_ref()
-        .and_then(|path| place(path, "state"));
-    let state = written.or(folder);
-    let written = spec
+        .and_then(|path| place(path, "state"))
+        .or(folder);
+    let rejects_folder = spec
         .settings
         .rejects
         .path
         .as_ref()
-        .and_then(|path| place(path, "rejects.path"));
-    let rejects_folder = written.or_else(|| Some(state.as_ref()?.join("rejects")));
+        .and_then(|path| place(path, "rejects.path"))
+        .or_else(|| Some(state.as_ref()?.join("rejects")));
     let is_unbounded = is_unbounded(&stages);
     if is_unbounded && state.as_ref().and_then(Location::local).is_none() {
         let message = "an unbounded source requires a local folder for its journal; set \
@@ -325,15 +325,15 @@ fn assemble(
         return Err(faults);
     }
     let models: Vec<Arc<Model>> = context.models.into_values().flatten().collect();
-    let plan_rejects = |folder: Location| {
+    let plan_rejects = |location: Location| {
         Ok((
-            rejects_dataset::plan(&folder)?,
+            rejects_dataset::plan(&location)?,
             rejects_identity(&spec.name, &stages),
         ))
     };
     let rejects = rejects_folder.map(plan_rejects).transpose();
-    let within = |faults: Vec<ConfigError>| {
-        faults
+    let within = |found: Vec<ConfigError>| {
+        found
             .into_iter()
             .map(|fault| fault.within("rejects"))
             .collect::<Vec<_>>()
@@ -345,11 +345,11 @@ fn assemble(
     let conflicts = rejects_sink
         .into_iter()
         .flat_map(|sink| stages::output_conflicts(sink, others.clone()));
-    let faults: Vec<ConfigError> = conflicts
+    let conflict_faults: Vec<ConfigError> = conflicts
         .map(|message| ConfigError::new("rejects.path", message))
         .collect();
-    if !faults.is_empty() {
-        return Err(faults);
+    if !conflict_faults.is_empty() {
+        return Err(conflict_faults);
     }
     let or_default = |written: Option<HumanDuration>, unbounded_default| {
         written

@@ -109,7 +109,7 @@ pub fn changes_requiring_restart(running: &RunningConfig, next: &Plan) -> Vec<St
             ));
         } else if !one.is_transform {
             let options =
-                |table: &Map<String, Value>| table.get(name).map(object).unwrap_or_default();
+                |stages: &Map<String, Value>| stages.get(name).map(object).unwrap_or_default();
             let keys = different(&options(&before), &options(&after));
             // Another spelling of the same value is not a change.
             let value = |resolved: &ResolvedOptions, key: &String| {
@@ -117,7 +117,7 @@ pub fn changes_requiring_restart(running: &RunningConfig, next: &Plan) -> Vec<St
             };
             let is_change =
                 |key: &&String| match (value(&running.resolved, key), value(&next_resolved, key)) {
-                    (Some(one), Some(two)) => one != two,
+                    (Some(old), Some(new)) => old != new,
                     _ => true,
                 };
             reasons.extend(

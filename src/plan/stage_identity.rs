@@ -45,9 +45,9 @@ impl PlannedStage {
         formers: &[&str],
     ) -> IdentifiedStage {
         let resolved = self.row_changing(options);
-        let options = self.recorded_options(resolved.clone(), &self.written);
+        let recorded = self.recorded_options(resolved.clone(), &self.written);
         let digest = self
-            .digest_by(FINGERPRINT_VERSION, &options, inputs)
+            .digest_by(FINGERPRINT_VERSION, &recorded, inputs)
             .unwrap_or_default();
         let counted = fingerprint_v0::options(&self.written, !self.name.is_empty());
         let counted = counted
@@ -67,7 +67,7 @@ impl PlannedStage {
         let stage = StageIdentity {
             kind,
             digest,
-            options,
+            options: recorded,
             version: FINGERPRINT_VERSION,
             formers: Vec::new(),
             reader,

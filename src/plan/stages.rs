@@ -54,11 +54,11 @@ pub(super) fn plan(
     let unordered = (0..spec.stages.len()).filter(|at| !graph.order.contains(at));
     for at in graph.order.iter().copied().chain(unordered) {
         let table = &spec.stages[at];
-        let inputs: Vec<&UpstreamStages> = graph.inputs[at]
+        let input_stages: Vec<&UpstreamStages> = graph.inputs[at]
             .iter()
             .map(|&input| &upstream[input])
             .collect();
-        let (role, state, found) = plan_stage(table, &inputs, &context, cap, &spec.name);
+        let (role, state, found) = plan_stage(table, &input_stages, &context, cap, &spec.name);
         let key = format!("stages.{}", table.name);
         faults.extend(found.into_iter().map(|fault| fault.within(&key)));
         upstream[at] = state;
@@ -144,9 +144,9 @@ fn plan_stage(
         Err(fault) => return (None, UpstreamStages::default(), vec![fault]),
     };
     let mut faults = Vec::new();
-    let input = input_schema(table, inputs, &mut faults);
+    let upstream_schema = input_schema(table, inputs, &mut faults);
     let is_sink = matches!(found, AnyKind::Sink(_));
-    let planned = match plan_alone(&found, table, input, context, cap) {
+    let planned = match plan_alone(&found, table, upstream_schema, context, cap) {
         Ok(planned) => planned,
         Err(more) => {
             faults.extend(more);
@@ -162,7 +162,7 @@ fn plan_stage(
     };
     let model = table.options.get("model").and_then(Value::as_str);
     let model = model.and_then(|name| context.models.get(name)?.as_ref());
-    let stage = PlannedStage {
+    let planned_stage = PlannedStage {
         name: if table.inputs.is_empty() {
             table.name.clone()
         } else {
@@ -182,7 +182,7 @@ fn plan_stage(
         .iter()
         .map(|input| (input.digest.as_str(), input.former.as_str()));
     let (digests, formers): (Vec<&str>, Vec<&str>) = digests.unzip();
-    let IdentifiedStage { stage: own, former } = stage.identity(
+    let IdentifiedStage { stage: own, former } = planned_stage.identity(
         registry::stored_options(found.name(), planned.options),
         &digests,
         &formers,
@@ -309,9 +309,9 @@ fn plan_alone(
             else {
                 return Err(faults);
             };
-            let resolve = move |options| {
+            let resolve = move |recorded| {
                 Some(
-                    (plan)(&name, Value::Object(options), batch, &shared)
+                    (plan)(&name, Value::Object(recorded), batch, &shared)
                         .ok()?
                         .options,
                 )
@@ -328,9 +328,9 @@ fn plan_alone(
         (AnyKind::Transform(kind), Some(input)) => {
             let plan = kind.plan;
             let ResolvedStage { stage, options } = (plan)(table.options.clone(), &input, context)?;
-            let resolve = move |options| {
+            let resolve = move |recorded| {
                 Some(
-                    (plan)(Value::Object(options), &input, &shared)
+                    (plan)(Value::Object(recorded), &input, &shared)
                         .ok()?
                         .options,
                 )
@@ -347,9 +347,9 @@ fn plan_alone(
         (AnyKind::Sink(kind), Some(input)) => {
             let plan = kind.plan;
             let ResolvedStage { stage, options } = (plan)(table.options.clone(), &input, context)?;
-            let resolve = move |options| {
+            let resolve = move |recorded| {
                 Some(
-                    (plan)(Value::Object(options), &input, &shared)
+                    (plan)(Value::Object(recorded), &input, &shared)
                         .ok()?
                         .options,
                 )

@@ -89,8 +89,8 @@ pub fn sorted(value: &Value, digits: &dyn Fn(&Number) -> String) -> String {
         Value::Object(table) => {
             let mut entries: Vec<_> = table.iter().collect();
             entries.sort_by_key(|(key, _)| key.as_str());
-            let entries = entries.into_iter().map(|(key, value)| {
-                format!("{}:{}", Value::from(key.as_str()), sorted(value, digits))
+            let entries = entries.into_iter().map(|(key, nested)| {
+                format!("{}:{}", Value::from(key.as_str()), sorted(nested, digits))
             });
             format!("{{{}}}", entries.collect::<Vec<_>>().join(","))
         }
@@ -99,7 +99,7 @@ pub fn sorted(value: &Value, digits: &dyn Fn(&Number) -> String) -> String {
                 "[{}]",
                 values
                     .iter()
-                    .map(|value| sorted(value, digits))
+                    .map(|element| sorted(element, digits))
                     .collect::<Vec<_>>()
                     .join(",")
             )

@@ -161,13 +161,13 @@ fn with_sources(table: &str, value: Value, rename: RenameKeys) -> Value {
     let mut options = rename(table, options);
     let sources = options.get_mut("sources").and_then(Value::as_array_mut);
     for source in sources.into_iter().flatten() {
-        if let Value::Object(options) = source {
-            let kind = options
+        if let Value::Object(source_options) = source {
+            let kind = source_options
                 .get("kind")
                 .and_then(Value::as_str)
                 .unwrap_or_default()
                 .to_owned();
-            *options = rename(&kind, std::mem::take(options));
+            *source_options = rename(&kind, std::mem::take(source_options));
         }
     }
     Value::Object(options)

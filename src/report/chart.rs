@@ -74,7 +74,7 @@ fn drawn_line(
         .points
         .iter()
         .copied()
-        .filter(|(_, y)| y.is_finite())
+        .filter(|(_, py)| py.is_finite())
         .collect();
     let every = points.len().div_ceil(MAX_POINTS).max(1);
     let mut path = String::new();
@@ -132,11 +132,11 @@ pub(super) fn histogram(
         .iter()
         .map(|sample| binned(&sample.values, &x, bins))
         .collect();
-    let top = if marks.is_empty() { TOP } else { TOP + MARKS };
+    let plot_top = if marks.is_empty() { TOP } else { TOP + MARKS };
     let y = AxisScale::fit(
         shares.iter().flatten().copied(),
         ScaleKind::Linear,
-        (HEIGHT - BOTTOM, top),
+        (HEIGHT - BOTTOM, plot_top),
     )
     .with_zero()
     .rounded(4);
@@ -150,7 +150,7 @@ pub(super) fn histogram(
                 .enumerate()
                 .filter(|(_, share)| **share > 0.0)
                 .map(|(bin, &share)| {
-                    let edge = |bin: usize| x.value(bin as f64 / bins as f64);
+                    let edge = |index: usize| x.value(index as f64 / bins as f64);
                     let (from, to) = (edge(bin), edge(bin + 1));
                     let (left, right, top) = (x.at(from), x.at(to), y.at(share));
                     let text = format!(

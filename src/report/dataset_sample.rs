@@ -267,7 +267,7 @@ impl DatasetSample {
 
 /// Whether item `n` of `all` is among `few` evenly spaced items.
 fn is_selected(n: u64, few: u64, all: u64) -> bool {
-    let before = |n: u64| u128::from(n) * u128::from(few) / u128::from(all.max(1));
+    let before = |index: u64| u128::from(index) * u128::from(few) / u128::from(all.max(1));
     few >= all || before(n + 1) > before(n)
 }
 

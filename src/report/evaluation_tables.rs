@@ -190,8 +190,8 @@ fn labels(found: &ClassificationScores) -> Html {
         vec![name.to_owned(), format!("{:.4}", pick(&found.latent)), pca]
     };
     let rows = [
-        row("five nearest neighbors", |found| found.neighbors),
-        row("linear probe", |found| found.probe),
+        row("five nearest neighbors", |accuracy| accuracy.neighbors),
+        row("linear probe", |accuracy| accuracy.probe),
     ];
     let ClassificationScores {
         classes,
@@ -216,8 +216,8 @@ fn ranking(found: &AnomalyScores) -> Html {
         vec![name.to_owned(), format!("{:.4}", pick(&found.model)), pca]
     };
     let rows = [
-        row("AUCROC", |found| found.auc_roc),
-        row("average precision", |found| found.average_precision),
+        row("AUCROC", |scores| scores.auc_roc),
+        row("average precision", |scores| scores.average_precision),
     ];
     let (anomalies, normal) = (count(found.anomalies as u64), count(found.normal as u64));
     figures(

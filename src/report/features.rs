@@ -97,8 +97,8 @@ pub(super) fn record(features: &FeatureErrorsView<'_>, name: &str, record: &Exam
 }
 
 fn line(name: &str, record: &ExampleRecord) -> Html {
-    let line = |name: &str, values: &[f32]| LineSeries {
-        name: name.to_owned(),
+    let line = |series: &str, values: &[f32]| LineSeries {
+        name: series.to_owned(),
         points: values
             .iter()
             .enumerate()

@@ -100,11 +100,11 @@ pub(super) fn charts(points: &[LossPoint], loss: &str) -> Vec<Html> {
     let lines = |title: &str, y: &str, lines: Vec<LineSeries>| {
         let lines: Vec<LineSeries> = lines
             .into_iter()
-            .filter(|line| !line.points.is_empty())
+            .filter(|series| !series.points.is_empty())
             .collect();
         let values = lines
             .iter()
-            .flat_map(|line| line.points.iter().map(|point| point.1));
+            .flat_map(|series| series.points.iter().map(|point| point.1));
         let kind = ScaleKind::fitting(values);
         (!lines.is_empty()).then(|| {
             chart::line_chart(

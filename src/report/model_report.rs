@@ -166,11 +166,11 @@ impl ModelReport<'_> {
             return Html::default();
         }
         let loss = card.map_or("loss", |card| card.loss.as_str());
-        let best = loss_curve::best(self.curve).map(|(epoch, loss)| {
+        let best = loss_curve::best(self.curve).map(|(epoch, smallest)| {
             let epochs = self.curve.len();
             paragraph(format!(
                 "The smallest validation loss, {}, is that of epoch {epoch} of {epochs}.",
-                figure(loss, 4)
+                figure(smallest, 4)
             ))
         });
         section(

@@ -136,7 +136,7 @@ fn plain(value: &Value) -> String {
         Value::Object(table) => {
             let entries = table
                 .iter()
-                .map(|(key, value)| format!("{key} {}", plain(value)));
+                .map(|(key, nested)| format!("{key} {}", plain(nested)));
             entries.collect::<Vec<_>>().join(", ")
         }
         Value::Number(number) => number

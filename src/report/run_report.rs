@@ -96,14 +96,14 @@ impl RunReport {
                 if rejects == 0 { "none stored" } else { "" },
             ),
         ];
-        for (name, summary) in &self.description.errors {
+        for (column, summary) in &self.description.errors {
             let note = format!(
                 "median {}, p99 {}",
                 figure(summary.p50, 3),
                 figure(summary.p99, 3)
             );
             all.push(FigureTile::new(
-                name.replace('_', " "),
+                column.replace('_', " "),
                 figure(summary.mean, 4),
                 note,
             ));
@@ -126,7 +126,7 @@ impl RunReport {
             sorted.sort_by(f64::total_cmp);
             let at = |share: f64| sorted[((sorted.len() - 1) as f64 * share) as usize];
             let marks = [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)]
-                .map(|(name, share)| (name.to_owned(), at(share)));
+                .map(|(mark, share)| (mark.to_owned(), at(share)));
             histogram(
                 labels,
                 &[HistogramSeries {
@@ -219,7 +219,7 @@ impl RunReport {
             share: records as f64 / most as f64,
             cells: vec![count(records)],
         };
-        let (left, records) = order
+        let (left, other_records) = order
             .iter()
             .skip(SHOWN)
             .fold((0, 0), |(left, all), (_, records)| {
@@ -231,7 +231,7 @@ impl RunReport {
             .map(|&(name, records)| bar(name.clone(), records))
             .collect();
         if left > 0 {
-            rows.push(bar(format!("{} others", count(left)), records));
+            rows.push(bar(format!("{} others", count(left)), other_records));
         }
         if self.scan.other_sources > 0 {
             rows.push(bar(

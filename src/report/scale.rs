@@ -196,13 +196,13 @@ pub(super) fn figure(value: f64, digits: usize) -> String {
         }
     } else {
         let text = format!("{value:.*e}", digits.saturating_sub(1));
-        let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
-        let digits = if digits.contains('.') {
-            digits.trim_end_matches('0').trim_end_matches('.')
+        let (mantissa, power) = text.split_once('e').unwrap_or((&text, "0"));
+        let mantissa = if mantissa.contains('.') {
+            mantissa.trim_end_matches('0').trim_end_matches('.')
         } else {
-            digits
+            mantissa
         };
-        format!("{digits}e{power}")
+        format!("{mantissa}e{power}")
     };
     text.replace('-', "−")
 }

@@ -108,7 +108,7 @@ impl TokenAuth {
         }
         let token = *self.token.read().unwrap_or_else(PoisonError::into_inner);
         let parts = header.and_then(|value| value.split_once(' ')).zip(token);
-        parts.is_some_and(|((scheme, given), token)| equal(scheme, given.trim(), token))
+        parts.is_some_and(|((scheme, given), digests)| equal(scheme, given.trim(), digests))
     }
 }
 

@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     fn check(hosts: &[&str], host: &'static str, origin: Option<&'static str>) -> bool {
-        let hosts = hosts.iter().map(|&host| host.to_owned()).collect();
+        let hosts = hosts.iter().map(|&allowed| allowed.to_owned()).collect();
         let refuse = |reason: String| (StatusCode::FORBIDDEN, reason).into_response();
         let mut headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))]);
         headers.extend(origin.map(|origin| (ORIGIN, HeaderValue::from_static(origin))));

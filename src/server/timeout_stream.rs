@@ -111,9 +111,9 @@ impl AsyncRead for TimeoutStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
+        let filled = buffer.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buffer) {
-            if buffer.filled().len() > before {
+            if buffer.filled().len() > filled {
                 self.activity.record_transfer();
                 if !self.activity.is_working() && !self.waits_for_head() {
                     let (before, ends) = (self.activity.requests(), timer(self.bounds.head.0));

@@ -88,7 +88,7 @@ impl Credential for ReloadingTls {
             .map_err(pem_error(&self.tls.key, "a private key"))?;
         let expires = certificates
             .first()
-            .and_then(|certificate| super::certificate::expiry(certificate));
+            .and_then(|leaf| super::certificate::expiry(leaf));
         let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

@@ -53,7 +53,7 @@ impl DataFile {
         ParquetMetaDataReader::new()
             .parse_and_finish(&input)
             .map_err(|error| match input.failure() {
-                Some((_, error)) => self.location.io_error(error),
+                Some((_, cause)) => self.location.io_error(cause),
                 None => StageError::Other(format!(
                     "{}: invalid or truncated Parquet file: {error}; restore or remove it",
                     self.location

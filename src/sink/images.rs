@@ -119,13 +119,13 @@ impl SinkConfig for ImagesSinkConfig {
                 "applies only to JPEG; remove it, or set format = \"jpeg\"",
             ));
         }
-        for (name, kind) in [(SOURCE, DataType::Utf8), (ROW, DataType::UInt64)] {
+        for (column, kind) in [(SOURCE, DataType::Utf8), (ROW, DataType::UInt64)] {
             if input
-                .column_with_name(name)
+                .column_with_name(column)
                 .is_none_or(|(_, field)| field.data_type() != &kind)
             {
                 let message = format!(
-                    "file names require the column `{name}` ({kind}), which the input does not \
+                    "file names require the column `{column}` ({kind}), which the input does not \
                      have; keep the column that the source provides"
                 );
                 faults.push(ConfigError::new("inputs", message));

@@ -64,8 +64,7 @@ pub struct DatasetDescription {
 /// If there is no such file, or if a file cannot be read.
 pub fn describe(place: &Location) -> Result<DatasetDescription, StageError> {
     let _lock = shared_read_lock(place);
-    let file = place.file()?;
-    let (is_folder, files) = match file {
+    let (is_folder, files) = match place.file()? {
         Some(entry) => (
             false,
             vec![DataFile {

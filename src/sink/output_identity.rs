@@ -262,12 +262,12 @@ impl OutputIdentity {
         let stage_by_stage = || {
             let pairs = || {
                 self.shared_stages(other)
-                    .map(|(_, mine, other)| (mine, other))
+                    .map(|(_, mine, theirs)| (mine, theirs))
             };
             self.stages.keys().eq(other.stages.keys())
-                && pairs().all(|(mine, other)| mine.is_same(other))
+                && pairs().all(|(mine, theirs)| mine.is_same(theirs))
                 // If all digests are equal, another property differs.
-                && pairs().any(|(mine, other)| mine.digest != other.digest)
+                && pairs().any(|(mine, theirs)| mine.digest != theirs.digest)
         };
         self.digest == other.digest
             || match (self.last(), other.last()) {
@@ -349,8 +349,8 @@ impl OutputIdentity {
     /// The text of the differences from an earlier writer.
     fn changes(&self, found: &Self) -> String {
         let mut changes = Vec::new();
-        for (name, mine, found) in self.shared_stages(found) {
-            mine.changes(name, found, &mut changes);
+        for (name, mine, before) in self.shared_stages(found) {
+            mine.changes(name, before, &mut changes);
         }
         let missing = |stages: &BTreeMap<String, StageIdentity>,
                        others: &BTreeMap<String, StageIdentity>,
@@ -445,14 +445,13 @@ mod tests {
 
     /// An identity with stages of the given name, kind, digest and options.
     fn identity(digest: &str, stages: &[(&str, &str, &str, Value)]) -> OutputIdentity {
-        let stage = |(name, kind, digest, options): &(&str, &str, &str, Value)| {
+        let stage = |(name, kind, stage_digest, options): &(&str, &str, &str, Value)| {
             let options = options.as_object().unwrap().clone();
-            let (kind, digest) = ((*kind).to_owned(), (*digest).to_owned());
             (
                 (*name).to_owned(),
                 StageIdentity {
-                    kind,
-                    digest,
+                    kind: (*kind).to_owned(),
+                    digest: (*stage_digest).to_owned(),
                     options,
                     ..StageIdentity::default()
                 },
@@ -606,8 +605,8 @@ mod tests {
         let history = history(&[&before, &now]);
         let mut held = Coverage::default();
         held.insert(&Provenance::rows(Split::new("s"), 5..30));
-        let covered = |sink: &StageIdentity, held: &Coverage| {
-            let covered = history.coverage_of_sink(sink, held);
+        let covered = |stage: &StageIdentity, coverage: &Coverage| {
+            let covered = history.coverage_of_sink(stage, coverage);
             covered
                 .splits()
                 .get("s")

@@ -134,8 +134,8 @@ impl ParquetSinkConfig {
         let folder =
             Location::from_path(&self.path).map_err(|message| ConfigError::new("path", message));
         let folder = faults.record(folder);
-        let columns = ColumnSelection::select(self.columns.as_deref(), input);
-        let planned = columns.and_then(|columns| {
+        let selected = ColumnSelection::select(self.columns.as_deref(), input);
+        let planned = selected.and_then(|columns| {
             self.columns = Some(columns.names());
             let format = ParquetOptions::new(
                 SchemaRef::clone(columns.schema()),

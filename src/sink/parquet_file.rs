@@ -347,7 +347,7 @@ impl ParquetFileWriter {
 fn failed(location: &Location) -> impl FnOnce(ParquetError) -> StageError {
     move |error| match error {
         ParquetError::External(cause) => match cause.downcast::<io::Error>() {
-            Ok(error) => location.io_error(*error),
+            Ok(io_error) => location.io_error(*io_error),
             Err(cause) => StageError::Other(format!("{location}: {cause}")),
         },
         other => StageError::Other(format!("{location}: {other}")),

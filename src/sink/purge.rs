@@ -124,7 +124,7 @@ fn examine(
         Err(error) => return Ok(Err(error.to_string())),
     };
     let expected = rejects_dataset::schema();
-    let columns = [SOURCE, FORMAT, RECORD];
+    let column_names = [SOURCE, FORMAT, RECORD];
     let is_present = |name: &&str| {
         let (expected, actual) = (
             expected.field_with_name(name),
@@ -134,7 +134,7 @@ fn examine(
             actual.is_ok_and(|actual| actual.data_type() == expected.data_type())
         })
     };
-    if !columns.iter().all(is_present) {
+    if !column_names.iter().all(is_present) {
         return Err(StageError::Other(format!(
             "{place}: is not a file of rejects; expected the folder of a rejects dataset, or the \
              pipeline that wrote it"
@@ -144,7 +144,7 @@ fn examine(
         + Duration::from_nanos(u64::try_from(found.file.file.entry.mtime_ns).unwrap_or(0));
     let is_old = filter.before.is_none_or(|before| committed < before);
     let (mut originals, mut bytes) = (0, 0);
-    let read = found.file.read(Some(&columns), |records| {
+    let read = found.file.read(Some(&column_names), |records| {
         let columns = RejectColumns::of(&records)?;
         for row in (0..records.num_rows())
             .filter(|&row| is_old && columns.is_selected(row, filter.source.as_ref()))

@@ -269,13 +269,13 @@ mod tests {
                 ..intent
             },
         );
-        let error = RewriteCommit::begin(folder.path())
+        let name_error = RewriteCommit::begin(folder.path())
             .err()
             .unwrap()
             .to_string();
         assert!(
-            error.contains("lists a name that is not the name of a data file"),
-            "{error}"
+            name_error.contains("lists a name that is not the name of a data file"),
+            "{name_error}"
         );
         assert_eq!(names(folder.path()).len(), 3);
     }

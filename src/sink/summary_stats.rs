@@ -66,7 +66,7 @@ impl Distribution {
                 let sketch = self.sketch.insert(DDSketch::new(Config::defaults()));
                 std::mem::take(&mut self.values)
                     .into_iter()
-                    .for_each(|value| sketch.add(value));
+                    .for_each(|exact| sketch.add(exact));
             }
         }
     }

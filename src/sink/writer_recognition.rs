@@ -88,7 +88,10 @@ fn recognize(mine: &mut OutputIdentity, found: &mut OutputIdentity) {
                 .stages
                 .get(name)
                 .filter(|recorded| recorded.kind == stage.kind)?;
-            Some((name.clone(), stage.reader.0.as_ref()?.parse_recorded(recorded)?))
+            Some((
+                name.clone(),
+                stage.reader.0.as_ref()?.parse_recorded(recorded)?,
+            ))
         })
         .collect();
     for (name, digest) in same_stages(mine, found, &understood) {
@@ -255,11 +258,11 @@ mod tests {
             .zip(options)
             .zip(inputs)
             .zip([first, last.clone()]);
-        let stages = stages.map(|(((name, options), inputs), digest)| {
+        let stages = stages.map(|(((name, own_options), own_inputs), digest)| {
             let reading = || {
                 Arc::new(Sized {
-                    inputs,
-                    options: options.clone(),
+                    inputs: own_inputs,
+                    options: own_options.clone(),
                 }) as Arc<dyn StageInterpreter>
             };
             let reader = StageReader(reads.then(reading));
@@ -267,7 +270,7 @@ mod tests {
                 name.to_owned(),
                 StageIdentity {
                     digest,
-                    options,
+                    options: own_options,
                     version,
                     reader,
                     ..StageIdentity::default()

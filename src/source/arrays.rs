@@ -301,8 +301,8 @@ impl JoinedArrays {
             total + height as u64 * width as u64
         });
         let pixels = if pixels > limits.pixels { 0 } else { pixels };
-        let images = headers.iter().any(|header| header.is_image());
-        let cut = if images {
+        let has_images = headers.iter().any(|header| header.is_image());
+        let cut = if has_images {
             BatchLimits::images(batch)
         } else {
             BatchLimits::features(batch)
@@ -460,11 +460,11 @@ fn of_io(name: &str, error: &std::io::Error) -> RejectReason {
 /// values of a record are counted in row-major order.
 fn places(header: &ArrayHeader) -> Vec<usize> {
     // The memory for all values was allocated, so every position fits into a `usize`.
-    let mut stride = usize::try_from(header.rows).unwrap_or(usize::MAX);
+    let mut next_stride = usize::try_from(header.rows).unwrap_or(usize::MAX);
     let mut sides = Vec::with_capacity(header.row.len());
     for &side in &header.row {
-        sides.push((side, stride));
-        stride *= side;
+        sides.push((side, next_stride));
+        next_stride *= side;
     }
     let place = |value: usize| {
         let step = |(left, place): (usize, usize), &(side, stride): &(usize, usize)| {

@@ -85,9 +85,9 @@ impl<R: Read> Read for DelimiterCollapser<R> {
                 let byte = into[from];
                 let (state, delimiter, itself) = Self::step(self.state, byte, quoting);
                 self.state = state;
-                for (is_written, byte) in [(delimiter, quoting.delimiter), (itself, byte)] {
+                for (is_written, output_byte) in [(delimiter, quoting.delimiter), (itself, byte)] {
                     if is_written {
-                        into[written] = byte;
+                        into[written] = output_byte;
                         written += 1;
                     }
                 }

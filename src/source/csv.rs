@@ -203,12 +203,12 @@ impl CsvSourceConfig {
         }
         let fields = inferred.fields().iter().map(|field| {
             let given = self.types.get(field.name()).map(|given| given.data_type());
-            let inferred = || match field.data_type() {
+            let inferred_type = || match field.data_type() {
                 // The sample has no value; text loses nothing.
                 DataType::Null => DataType::Utf8,
                 other => other.clone(),
             };
-            Field::new(field.name(), given.unwrap_or_else(inferred), true)
+            Field::new(field.name(), given.unwrap_or_else(inferred_type), true)
         });
         Ok(Arc::new(Schema::new(fields.collect::<Vec<_>>())))
     }
@@ -304,10 +304,10 @@ impl CsvReader {
                 return self.types(file, framer, names).map(Some);
             }
             // The first record is not a header; it was read to count the values of a record.
-            let framer = self.open(file, file.reopen().map_err(file.stopped())?)?;
+            let reopened = self.open(file, file.reopen().map_err(file.stopped())?)?;
             self.types(
                 file,
-                framer,
+                reopened,
                 (1..=names.len()).map(|n| format!("column_{n}")).collect(),
             )
             .map(Some)
@@ -322,10 +322,10 @@ impl CsvReader {
     ) -> Result<Schema, ReadEnd> {
         let bad = |what: String| file.unfit(RejectCode::Malformed, &what, 1);
         check_names(names.iter()).map_err(bad)?;
-        let text = names
+        let text_fields = names
             .iter()
             .map(|name| Field::new(name, DataType::Utf8, true));
-        let schema = Arc::new(Schema::new(text.collect::<Vec<_>>()));
+        let schema = Arc::new(Schema::new(text_fields.collect::<Vec<_>>()));
         let parser = CsvParser::new(self, &names, schema.clone());
         let mut sample = Vec::new();
         if let Some(block) = TextBatches::new(framer, SAMPLE)
@@ -410,11 +410,13 @@ impl CsvParser {
     /// Creates a parser for a file with the columns `names`, which must include all columns of
     /// `schema`.
     fn new(reader: &CsvReader, names: &[String], schema: SchemaRef) -> Self {
-        let field = |name: &String| match schema.column_with_name(name) {
+        let written_field = |name: &String| match schema.column_with_name(name) {
             Some((_, field)) => field.clone(),
             None => Field::new(name, DataType::Utf8, true),
         };
-        let written = Arc::new(Schema::new(names.iter().map(field).collect::<Vec<_>>()));
+        let written = Arc::new(Schema::new(
+            names.iter().map(written_field).collect::<Vec<_>>(),
+        ));
         let place = |field: &Arc<Field>| {
             names
                 .iter()
@@ -773,10 +775,10 @@ mod tests {
         let folder = folder(&[("a.csv", "1;'a;b'\n2;c\n")]);
         let more =
             json!({ "header": false, "delimiter": ";", "quote": "'", "columns": ["n", "s"] });
-        let all = records(&read::<CsvSourceConfig>(options(&folder, more), 10));
-        assert_eq!(types(&all.schema())[2..], ["n: Int64", "s: Utf8"]);
-        assert_eq!(all["s"].as_string::<i32>().value(0), "a;b");
-        let all = records(&read::<CsvSourceConfig>(
+        let given = records(&read::<CsvSourceConfig>(options(&folder, more), 10));
+        assert_eq!(types(&given.schema())[2..], ["n: Int64", "s: Utf8"]);
+        assert_eq!(given["s"].as_string::<i32>().value(0), "a;b");
+        let numbered = records(&read::<CsvSourceConfig>(
             options(
                 &folder,
                 json!({ "header": false, "delimiter": ";", "quote": "'" }),
@@ -784,7 +786,7 @@ mod tests {
             10,
         ));
         assert_eq!(
-            types(&all.schema())[2..],
+            types(&numbered.schema())[2..],
             ["column_1: Int64", "column_2: Utf8"]
         );
     }

@@ -153,10 +153,10 @@ fn blur(pixels: &mut [u8], height: usize, width: usize) {
             before[place % 3] = here;
         }
     }
-    let mut before = pixels[..width * 3].to_vec();
+    let mut row_before = pixels[..width * 3].to_vec();
     for row in 0..height {
         let start = row * width * 3;
-        for (place, before) in before.iter_mut().enumerate() {
+        for (place, before) in row_before.iter_mut().enumerate() {
             let here = pixels[start + place];
             let after = pixels
                 .get(start + width * 3 + place)

@@ -106,10 +106,10 @@ mod tests {
         let ((plain, _), (mixed, labels)) = (records(0.0, 4000), records(0.25, 4000));
         let share = labels.iter().filter(|&&outlier| outlier).count();
         assert!((900..1100).contains(&share), "{share}");
-        for ((plain, mixed), outlier) in
+        for ((plain_record, mixed_record), outlier) in
             plain.chunks_exact(6).zip(mixed.chunks_exact(6)).zip(labels)
         {
-            assert_eq!(plain != mixed, outlier);
+            assert_eq!(plain_record != mixed_record, outlier);
         }
     }
 }

@@ -267,7 +267,7 @@ fn count<F: FileFormat>(
         return RecordCount::Unknown;
     }
     let (source, files, resume) = (Arc::clone(source), Arc::clone(files), resume.clone());
-    let (sender, total) = oneshot::channel();
+    let (sender, receiver) = oneshot::channel();
     let counting = std::thread::Builder::new().name("count".to_owned());
     let spawned = counting.spawn(move || {
         let pending = |file: &InputFile| {
@@ -288,7 +288,7 @@ fn count<F: FileFormat>(
         });
         total.map(|total| sender.send(total))
     });
-    spawned.map_or(RecordCount::Unknown, |_| RecordCount::Counting(total))
+    spawned.map_or(RecordCount::Unknown, |_| RecordCount::Counting(receiver))
 }
 
 /// The reason why a file is not read to its end.
@@ -401,10 +401,10 @@ pub(super) fn places<'a>(
     planned: impl IntoIterator<Item = &'a FieldRef>,
     schema: &Schema,
 ) -> Result<Vec<usize>, String> {
-    let place = |planned: &FieldRef| match schema.column_with_name(planned.name()) {
-        Some((place, field)) if field.data_type() == planned.data_type() => Ok(place),
+    let place = |planned_field: &FieldRef| match schema.column_with_name(planned_field.name()) {
+        Some((place, field)) if field.data_type() == planned_field.data_type() => Ok(place),
         other => Err(schema_mismatch(
-            planned,
+            planned_field,
             other.map(|(_, field)| field.data_type()),
         )),
     };

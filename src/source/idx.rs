@@ -75,11 +75,11 @@ impl SourceConfig for IdxSourceConfig {
                 return Err(vec![ConfigError::new("labels", message)]);
             }
             let file = labels_file(name, labels).map_err(at("labels"))?;
-            let labels = first_header(std::slice::from_ref(&file)).map_err(at("labels"))?;
-            check_labels(&file, &labels, &header)
+            let label_header = first_header(std::slice::from_ref(&file)).map_err(at("labels"))?;
+            check_labels(&file, &label_header, &header)
                 .map_err(|what| vec![ConfigError::new("labels", what)])?;
-            fields.push(labels.field(LABEL));
-            headers.push(labels);
+            fields.push(label_header.field(LABEL));
+            headers.push(label_header);
         }
         let joined = JoinedArrays::new(&headers.iter().collect::<Vec<_>>(), batch, &context.limits);
         joined.map_err(|what| vec![ConfigError::new("path", what)])?;
@@ -199,13 +199,17 @@ impl FileFormat for IdxFormat {
             .map(|path| open_labels(&self.stage, path))
             .transpose()?;
         let (labels, labels_stream) = labels
-            .map(|(file, header, OpenIdxFile { stream, handle })| ((file, header, handle), stream))
+            .map(
+                |(label_file, label_header, OpenIdxFile { stream, handle })| {
+                    ((label_file, label_header, handle), stream)
+                },
+            )
             .unzip();
         let mut headers = vec![&header];
-        if let Some((file, labels, _)) = &labels {
-            check_labels(file, labels, &header)
+        if let Some((label_file, label_header, _)) = &labels {
+            check_labels(label_file, label_header, &header)
                 .map_err(|what| unfit(RejectCode::Mismatch, &what))?;
-            headers.push(labels);
+            headers.push(label_header);
         }
         self.check(&headers)
             .map_err(|what| unfit(RejectCode::Mismatch, &what))?;
@@ -215,17 +219,16 @@ impl FileFormat for IdxFormat {
             file.check_available(&records.handle)?;
             labels
                 .iter()
-                .try_for_each(|(file, _, handle)| file.check_available(handle))
+                .try_for_each(|(label_file, _, handle)| label_file.check_available(handle))
         };
         let mut parts = vec![("the records", header.clone(), records.stream)];
         let labels_part = labels.as_ref().zip(labels_stream);
-        parts.extend(
-            labels_part
-                .map(|((file, header, _), stream)| (file.name.as_str(), header.clone(), stream)),
-        );
+        parts.extend(labels_part.map(|((label_file, label_header, _), stream)| {
+            (label_file.name.as_str(), label_header.clone(), stream)
+        }));
         let arrays = parts
             .into_iter()
-            .map(|(name, header, stream)| ArrayReader::new(name, header, stream));
+            .map(|(name, array_header, stream)| ArrayReader::new(name, array_header, stream));
         match arrays.collect::<Result<Vec<_>, _>>() {
             Ok(arrays) => read_together(arrays, &joined, &check, output),
             Err((code, what)) => {
@@ -249,11 +252,11 @@ impl IdxFormat {
     /// # Errors
     /// A sentence that states the difference.
     fn check(&self, headers: &[&ArrayHeader]) -> Result<(), String> {
-        let found = headers
+        let found_fields = headers
             .iter()
             .zip([FEATURES, LABEL])
             .map(|(header, name)| header.field(name));
-        for (planned, found) in self.schema.fields().iter().zip(found) {
+        for (planned, found) in self.schema.fields().iter().zip(found_fields) {
             let is_same_name = planned.name() == found.name();
             if !is_same_name || planned.data_type() != found.data_type() {
                 return Err(schema_mismatch(
@@ -407,9 +410,9 @@ mod tests {
             ("i.gz", &packed_images),
             ("l.gz", &packed_labels),
         ]);
-        let of = |images: &str, labels: &str| {
-            let options =
-                json!({ "path": folder.path().join(images), "labels": folder.path().join(labels) });
+        let of = |images_name: &str, labels_name: &str| {
+            let path = |name: &str| folder.path().join(name);
+            let options = json!({ "path": path(images_name), "labels": path(labels_name) });
             read::<IdxSourceConfig>(options, 10)
         };
         let batches = of("i", "l.gz");
@@ -453,8 +456,8 @@ mod tests {
         let red = of("c");
         let red = decode(red["image"].as_binary::<i32>().value(0), Channels::Rgb, 100).unwrap();
         assert_eq!(red.data, [9, 0, 0, 9, 0, 0]);
-        let vectors = of("v");
-        let second = vectors["features"].as_fixed_size_list().value(1);
+        let features = of("v");
+        let second = features["features"].as_fixed_size_list().value(1);
         assert_eq!(second.as_primitive::<Float32Type>().values(), &[0.0, 4.0]);
         assert_eq!(
             of("n")["features"].as_primitive::<Int16Type>().values(),
@@ -532,16 +535,20 @@ mod tests {
         assert_eq!(batches[1].batch.provenance.len(), 2);
         assert_eq!((batches[0].pixels, batches[2].pixels), (18, 100));
 
-        let files = folder(&[("i", &images(3)), ("l", &idx(8, &[3], &[1; 3]))]);
-        let options = json!({ "path": files.path().join("i"), "labels": files.path().join("l") });
+        let labeled = folder(&[("i", &images(3)), ("l", &idx(8, &[3], &[1; 3]))]);
+        let options =
+            json!({ "path": labeled.path().join("i"), "labels": labeled.path().join("l") });
         let source = plan::<IdxSourceConfig>(options, 10).unwrap();
-        std::fs::write(files.path().join("l"), idx(8, &[4], &[1; 4])).unwrap();
-        let batches = drain(source, &ResumeState::default()).unwrap();
+        std::fs::write(labeled.path().join("l"), idx(8, &[4], &[1; 4])).unwrap();
+        let labeled_batches = drain(source, &ResumeState::default()).unwrap();
         assert_eq!(
-            (rejects(&batches), batches[0].batch.provenance.len()),
+            (
+                rejects(&labeled_batches),
+                labeled_batches[0].batch.provenance.len()
+            ),
             (vec![(0, "mismatch", None)], 3)
         );
-        let reason = &batches[0].rejects[0].reason;
+        let reason = &labeled_batches[0].rejects[0].reason;
         assert_eq!(reason, "i: l: holds 4 labels for 3 records");
     }
 

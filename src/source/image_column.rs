@@ -31,7 +31,8 @@ impl ImageColumn {
             let is_struct = is_image_struct(data_type);
             (is_struct || is_bytes(data_type)).then_some(Self { index, is_struct })
         };
-        let index_of = |name: &str| columns.iter().position(|field| field.name() == name);
+        let index_of =
+            |column_name: &str| columns.iter().position(|field| field.name() == column_name);
         if let Some(name) = name {
             let known = || {
                 columns
@@ -127,9 +128,9 @@ fn is_image_struct(data_type: &DataType) -> bool {
         return false;
     };
     let typed = |name: &str| fields.find(name).map(|(_, field)| field.data_type());
-    let is_text = |data_type: &DataType| {
+    let is_text = |field_type: &DataType| {
         matches!(
-            data_type,
+            field_type,
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
         )
     };

@@ -224,7 +224,7 @@ impl Source for ImagesSource {
             .transpose()
             .map_err(StageError::Other)?;
         let unmounted = root.iter().flat_map(|root| record.missing_below(root));
-        listing.unread.extend(unmounted.map(|name| (name, None)));
+        listing.unread.extend(unmounted.map(|path| (path, None)));
         let mut loaded = listing_journal::load(&name, state, &mut listing, &mut digest_log)?;
         if let Some(root) = &root {
             // If known files are present, they were moved to another disk.
@@ -363,11 +363,11 @@ impl ListedImageReader {
         out: &BatchSender,
         unread: &mut Vec<UnavailableInput>,
     ) -> Result<SendEnd, StageError> {
-        for rows in rows.chunks(self.batch_config.max_records()) {
+        for segment in rows.chunks(self.batch_config.max_records()) {
             let builder =
                 ImageBatchBuilder::new(&self.batch_config, &self.resume, out, split, start);
-            let length = rows.len() as u64;
-            if !builder.is_done(length) && !self.read_segment(rows, builder, notes, unread)? {
+            let length = segment.len() as u64;
+            if !builder.is_done(length) && !self.read_segment(segment, builder, notes, unread)? {
                 return Ok(SendEnd::Closed);
             }
             if unread
@@ -550,8 +550,8 @@ mod tests {
             .open(resume)
     }
 
-    fn read(folder: &Path, batch: serde_json::Value, resume: &ResumeState) -> Vec<SourceBatch> {
-        let mut opened = open(folder, batch, resume).unwrap();
+    fn read(folder: &Path, size: serde_json::Value, resume: &ResumeState) -> Vec<SourceBatch> {
+        let mut opened = open(folder, size, resume).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();
@@ -661,8 +661,8 @@ mod tests {
             &["a.pnm", "b.pnm", "c.pnm", "e.pnm", "f.pnm"],
         );
         fs::write(folder.path().join("d.pnm"), image(30, 30)).unwrap();
-        let sizes = |batch| -> Vec<usize> {
-            let batches = read(folder.path(), batch, &ResumeState::default());
+        let sizes = |size| -> Vec<usize> {
+            let batches = read(folder.path(), size, &ResumeState::default());
             batches
                 .iter()
                 .map(|batch| batch.batch.records.num_rows())

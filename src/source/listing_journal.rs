@@ -280,10 +280,10 @@ fn compare_contents(
             .rev()
             .find(|(_, known)| digest.is_some() && **known == digest);
         if let Some((&(index, row), _)) = same
-            && let Some(found) = listing.files.remove(&name)
+            && let Some(listed) = listing.files.remove(&name)
         {
             journals[index].rows[row] = JournalRow {
-                file: ListedFile { digest, ..found },
+                file: ListedFile { digest, ..listed },
                 state: RowState::Present,
             };
         }
@@ -441,7 +441,7 @@ mod tests {
         let first = expect(&[("in/listing-0", &["a.jpg"])]);
         assert_eq!(load_and_add(folder.path(), Some(&state)), first);
         let digest = Some(ContentDigest::of(b"one"));
-        let entry = DigestEntry {
+        let known = DigestEntry {
             path: "a.jpg".into(),
             size: 3,
             mtime_ns: 1_000_000_000,
@@ -449,7 +449,7 @@ mod tests {
             away: None,
         };
         DigestLog::new("in", Some(&state.as_path().into()))
-            .append(&[entry])
+            .append(&[known])
             .unwrap();
         write("one", 2);
         assert_eq!(

@@ -31,8 +31,8 @@ pub(super) fn reject_missing(
             .iter_mut()
             .enumerate()
             .filter(|(place, is_complete)| **is_complete && nulls.is_null(*place));
-        for (place, is_complete) in incomplete {
-            *is_complete = false;
+        for (place, flag) in incomplete {
+            *flag = false;
             let reason = format!(
                 "column `{}` has no value, but the first file declares it without nulls",
                 field.name()

@@ -356,10 +356,10 @@ const fn kind<C: SourceConfig>(
         summary,
         schema: |generator| generator.subschema_for::<C>(),
         check: |written| parse_options::<C>(written).err().unwrap_or_default(),
-        plan: |name, written, batch, context| {
+        plan: |stage, written, batch, context| {
             let mut config = parse_options::<C>(written)?;
             Ok(ResolvedStage {
-                stage: config.plan(name, batch, context)?,
+                stage: config.plan(stage, batch, context)?,
                 options: registry::option_values(&config)?,
             })
         },

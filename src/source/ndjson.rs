@@ -95,7 +95,8 @@ impl NdjsonSourceConfig {
             .types
             .iter()
             .filter(|(name, _)| inferred.column_with_name(name).is_none());
-        let unseen = unseen.map(|(name, given)| Field::new(name, given.data_type(), true));
+        let unseen =
+            unseen.map(|(name, column_type)| Field::new(name, column_type.data_type(), true));
         Arc::new(Schema::new(known.chain(unseen).collect::<Vec<_>>()))
     }
 }
@@ -210,7 +211,7 @@ fn too_wide(found: &str) -> String {
 /// only the item with the most keys counts.
 fn keys(value: &Value) -> usize {
     match value {
-        Value::Object(fields) => fields.values().map(|value| 1 + keys(value)).sum(),
+        Value::Object(fields) => fields.values().map(|nested| 1 + keys(nested)).sum(),
         Value::Array(items) => items.iter().map(keys).max().unwrap_or(0),
         _ => 0,
     }
@@ -219,11 +220,11 @@ fn keys(value: &Value) -> usize {
 /// Adds the hash of each key together with the keys of the objects around it.
 fn add_keys(value: &Value, under: u64, different: &mut HashSet<u64>) {
     match value {
-        Value::Object(fields) => fields.iter().for_each(|(key, value)| {
+        Value::Object(fields) => fields.iter().for_each(|(key, nested)| {
             let mut hasher = DefaultHasher::new();
             (under, key).hash(&mut hasher);
             different.insert(hasher.finish());
-            add_keys(value, hasher.finish(), different);
+            add_keys(nested, hasher.finish(), different);
         }),
         Value::Array(items) => items
             .iter()
@@ -237,7 +238,7 @@ fn add_keys(value: &Value, under: u64, different: &mut HashSet<u64>) {
 const MISFITS: usize = 10;
 
 fn infer_from(mut values: Vec<Value>) -> Result<Schema, StageError> {
-    let infer = |values: &[Value]| infer_json_schema_from_iterator(values.iter().map(Ok));
+    let infer = |sample: &[Value]| infer_json_schema_from_iterator(sample.iter().map(Ok));
     for _ in 0..MISFITS {
         if let Ok(schema) = infer(&values) {
             return Ok(schema);
@@ -551,26 +552,26 @@ mod tests {
             records(&batches)["k0"].as_primitive::<Int64Type>().values(),
             &[1, 0]
         );
-        let table: String = (0..6)
-            .map(|n| format!("{{{}}}\n", keys(n * 1000, n * 1000 + 1000)))
-            .collect();
-        let table = file(&table);
-        let faults = plan::<NdjsonSourceConfig>(json!({ "path": table.path() }), 10)
-            .err()
-            .unwrap();
-        let expected = "no file can be read; a.ndjson: the first records have 6000 different keys; \
-                        at most 4096 are supported; use lists";
-        assert_eq!(faults[0].message, expected);
-        let table: String = (0..30)
-            .map(|n| format!("{{{}}}\n", keys(n * 4000, n * 4000 + 4000)))
-            .collect();
-        let table = file(&table);
-        let faults = plan::<NdjsonSourceConfig>(json!({ "path": table.path() }), 10)
-            .err()
-            .unwrap();
-        let expected = "no file can be read; a.ndjson: the first records have more than 65536 \
-                        different keys; at most 4096 are supported; use lists";
-        assert_eq!(faults[0].message, expected);
+        let refusal = |rows: usize, width: usize| {
+            let table: String = (0..rows)
+                .map(|n| format!("{{{}}}\n", keys(n * width, n * width + width)))
+                .collect();
+            let folder = file(&table);
+            let faults = plan::<NdjsonSourceConfig>(json!({ "path": folder.path() }), 10)
+                .err()
+                .unwrap();
+            faults[0].message.clone()
+        };
+        assert_eq!(
+            refusal(6, 1000),
+            "no file can be read; a.ndjson: the first records have 6000 different keys; at most \
+             4096 are supported; use lists"
+        );
+        assert_eq!(
+            refusal(30, 4000),
+            "no file can be read; a.ndjson: the first records have more than 65536 different keys; \
+             at most 4096 are supported; use lists"
+        );
     }
 
     #[test]
@@ -657,8 +658,8 @@ mod tests {
             rejects(&batches),
             [(1, "malformed", Some("{\"a\": {\"b\": 1}}".to_owned()))]
         );
-        let folder = file(&"{\"a\": 1}\n{\"a\": {\"b\": 1}}\n".repeat(20));
-        let faults = plan::<NdjsonSourceConfig>(json!({ "path": folder.path() }), 10)
+        let conflicting = file(&"{\"a\": 1}\n{\"a\": {\"b\": 1}}\n".repeat(20));
+        let faults = plan::<NdjsonSourceConfig>(json!({ "path": conflicting.path() }), 10)
             .err()
             .unwrap();
         assert!(

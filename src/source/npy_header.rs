@@ -102,12 +102,12 @@ fn parse(text: &str) -> Result<ArrayHeader, String> {
         order if order.starts_with("False") => false,
         _ => return Err(invalid()),
     };
-    let shape = value("shape")?
+    let tuple = value("shape")?
         .strip_prefix('(')
         .and_then(|shape| shape.split_once(')'))
         .ok_or_else(invalid)?
         .0;
-    let sides = shape
+    let sides = tuple
         .split(',')
         .map(|side| side.trim().trim_end_matches('L'))
         .filter(|side| !side.is_empty());

@@ -198,8 +198,8 @@ impl FileFormat for NpzFormat {
             .map(|array| array.header.rows)
             .max()
             .unwrap_or(0);
-        for (planned, found) in self.schema.fields().iter().zip(&found) {
-            let field = found.field();
+        for (planned, array) in self.schema.fields().iter().zip(&found) {
+            let field = array.field();
             let is_same_name = planned.name() == field.name();
             if !is_same_name || planned.data_type() != field.data_type() {
                 let what = schema_mismatch(planned, is_same_name.then_some(field.data_type()));

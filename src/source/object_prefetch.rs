@@ -79,7 +79,7 @@ impl<'a> ObjectPrefetcher<'a> {
             let image = match file.size > self.limit {
                 true => Err(RecordError::too_large(&file.name, file.size, self.limit).into()),
                 false => match responses.next() {
-                    Some(Ok(bytes)) if bytes.len() as u64 == file.size => Ok(bytes),
+                    Some(Ok(content)) if content.len() as u64 == file.size => Ok(content),
                     Some(Err(error)) => Err(file.failure(&file.location(self.root), error)),
                     _ => Err(file.unreadable(CHANGED_MEANWHILE).into()),
                 },

@@ -314,7 +314,7 @@ impl FileFormat for ParquetFormat {
         // A device error in one row group does not prevent the other row groups from being read.
         let unavailable = Mutex::new(None);
         let read = |(place, group, rows): &(usize, &RowGroupMetaData, Range<u64>),
-                    output: &BatchOutput<'_>| {
+                    group_output: &BatchOutput<'_>| {
             // Each row group is read through a separately opened file, since cloned handles share
             // their position. The first row group uses the handle that read the footer, together
             // with the data of the object that has been fetched already.
@@ -332,7 +332,7 @@ impl FileFormat for ParquetFormat {
                 metadata,
                 places: &places,
             };
-            opened.read_group(*place, group, rows.clone(), output)
+            opened.read_group(*place, group, rows.clone(), group_output)
         };
         read_ahead(
             &groups,
@@ -442,14 +442,15 @@ impl OpenParquetFile<'_> {
         while output.done(&(start..rows.end.min(start + step))) {
             start += step;
         }
-        let group = RowGroupRef {
+        let row_group = RowGroupRef {
             input: &self.input,
             metadata: &self.metadata,
             place,
             columns: self.places,
         };
-        let mut opened =
-            catch_panic(|| RowReader::open(group, start - rows.start..rows.end - rows.start, step));
+        let mut opened = catch_panic(|| {
+            RowReader::open(row_group, start - rows.start..rows.end - rows.start, step)
+        });
         while start < rows.end {
             let next = opened.as_mut().map_err(|refusal| refusal.clone());
             let next =
@@ -458,7 +459,7 @@ impl OpenParquetFile<'_> {
                 Ok(NextRows::Rows(batch)) => batch,
                 Ok(NextRows::Irregular) => {
                     opened = catch_panic(|| {
-                        RowReader::plain(group, start - rows.start..rows.end - rows.start, step)
+                        RowReader::plain(row_group, start - rows.start..rows.end - rows.start, step)
                     });
                     continue;
                 }

@@ -280,13 +280,13 @@ impl<R: Read> ThriftReader<'_, R> {
                 (0..count).try_for_each(|_| match start & 0x0f {
                     // In a list, unlike in a field, a boolean takes one byte.
                     1 | 2 => self.bytes(1),
-                    kind => self.skip(kind, depth + 1),
+                    item_kind => self.skip(item_kind, depth + 1),
                 })
             }
             STRUCT => {
                 let mut id = 0;
-                while let Some(kind) = self.field(&mut id)? {
-                    self.skip(kind, depth + 1)?;
+                while let Some(field_kind) = self.field(&mut id)? {
+                    self.skip(field_kind, depth + 1)?;
                 }
                 Ok(())
             }
@@ -363,10 +363,10 @@ mod tests {
         let metadata = ParquetMetaDataReader::new()
             .parse_and_finish(&file)
             .unwrap();
-        let column = metadata.row_group(0).column(0);
+        let chunk = metadata.row_group(0).column(0);
         (
-            DecodedSizes::of(&FileReader::from(file), column, u64::MAX).unwrap(),
-            column.uncompressed_size().cast_unsigned(),
+            DecodedSizes::of(&FileReader::from(file), chunk, u64::MAX).unwrap(),
+            chunk.uncompressed_size().cast_unsigned(),
         )
     }
 

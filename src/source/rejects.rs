@@ -523,12 +523,12 @@ impl RejectsFormat {
             .zip(part)
             .filter(|(_, row)| columns.matches(&self.filter, *row))
         {
-            let record =
+            let restored =
                 match columns.is(row, OriginalFormat::File) && self.schema == image_schema() {
                     true => columns.read_file(row, self.record_bytes)?,
                     false => columns.read(row, &self.schema),
                 };
-            match record {
+            match restored {
                 Ok(record) => {
                     found.push(record);
                     records.origin.push(ordinal);

@@ -606,8 +606,8 @@ mod tests {
             sinks: Arc::new(vec![done]),
             ..ResumeState::default()
         };
-        let (sent, total) = batches(IMAGES, Some(2), &resume);
-        assert_eq!((rows(&sent), total), (vec![2..4, 4..5], Some(2)));
+        let (rest, remaining) = batches(IMAGES, Some(2), &resume);
+        assert_eq!((rows(&rest), remaining), (vec![2..4, 4..5], Some(2)));
     }
 
     #[test]
@@ -622,18 +622,18 @@ mod tests {
 
     #[test]
     fn batches_are_bounded_in_bytes() {
-        let generator = SyntheticGenerator::Images {
+        let large = SyntheticGenerator::Images {
             height: 4000,
             width: 6000,
             format: SyntheticImageFormat::Bmp,
         };
-        assert_eq!(generator.records_per_batch(BatchSize::default()), 1);
-        let generator = SyntheticGenerator::Images {
+        assert_eq!(large.records_per_batch(BatchSize::default()), 1);
+        let small = SyntheticGenerator::Images {
             height: 1000,
             width: 1000,
             format: SyntheticImageFormat::Bmp,
         };
-        assert_eq!(generator.records_per_batch(BatchSize::default()), 11);
+        assert_eq!(small.records_per_batch(BatchSize::default()), 11);
     }
 
     #[test]

@@ -547,7 +547,7 @@ mod tests {
     fn check(text: &str, quoting: Option<Quoting>, expected: &[(Frame, &str)]) {
         let expected: Vec<_> = expected
             .iter()
-            .map(|&(frame, text)| (frame, text.to_owned()))
+            .map(|&(frame, content)| (frame, content.to_owned()))
             .collect();
         assert_eq!(
             frames(Framer::new(text.as_bytes(), quoting, 20).unwrap()),

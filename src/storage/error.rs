@@ -28,11 +28,11 @@ pub(super) fn to_io_error(error: &Error) -> io::Error {
 /// Whether no attempt of a request got a final response.
 fn is_unanswered(error: &Error) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<HttpError>() {
-            return error.kind() == HttpErrorKind::Request;
+    while let Some(current) = cause {
+        if let Some(http_error) = current.downcast_ref::<HttpError>() {
+            return http_error.kind() == HttpErrorKind::Request;
         }
-        cause = error.source();
+        cause = current.source();
     }
     false
 }

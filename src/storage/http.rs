@@ -153,15 +153,18 @@ fn is_error(text: &[u8]) -> bool {
 fn retryable(error: HttpError) -> HttpError {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     let mut causes = Vec::new();
-    while let Some(error) = cause {
-        if error
+    while let Some(current) = cause {
+        if current
             .downcast_ref::<reqwest::Error>()
             .is_some_and(reqwest::Error::is_builder)
         {
-            return HttpError::new(HttpErrorKind::Unknown, TransportFailure(error.to_string()));
+            return HttpError::new(
+                HttpErrorKind::Unknown,
+                TransportFailure(current.to_string()),
+            );
         }
-        causes.push(error.to_string());
-        cause = error.source();
+        causes.push(current.to_string());
+        cause = current.source();
     }
     // The first message is that of the library, which repeats the second.
     let text = causes.into_iter().skip(1).collect::<Vec<_>>().join(": ");

@@ -137,14 +137,14 @@ impl ListingScan<'_> {
     fn end_item(&mut self, end: usize) {
         let Some(ListingItem {
             start,
-            key: Some(key),
+            key: Some(key_range),
             is_empty,
             ..
         }) = self.item.take()
         else {
             return;
         };
-        let raw = &self.text[key];
+        let raw = &self.text[key_range];
         let key = std::str::from_utf8(raw)
             .ok()
             .and_then(|text| unescape(text).ok());

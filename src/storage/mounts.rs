@@ -68,7 +68,7 @@ pub fn is_mount_point(path: &Path) -> bool {
     let Some(above) = path.parent() else {
         return false;
     };
-    let device = |path: &Path| FolderId::of(path).ok().map(|id| id.device);
+    let device = |folder: &Path| FolderId::of(folder).ok().map(|id| id.device);
     device(path).is_some_and(|own| device(above).is_some_and(|above| above != own))
 }
 

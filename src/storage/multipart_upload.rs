@@ -61,7 +61,7 @@ impl MultipartUpload {
         upload
             .upload_record
             .as_ref()
-            .map_or(Ok(()), |upload_record| upload_record.put(&text))?;
+            .map_or(Ok(()), |record| record.put(&text))?;
         Ok(upload)
     }
 

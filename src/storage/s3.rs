@@ -451,8 +451,8 @@ mod tests {
         assert_eq!(name("s3://bucket"), Ok("s3://bucket".to_owned()));
         let root = S3Path::parse("s3://bucket/").unwrap();
         assert_eq!(root.join("a").join("b/c").to_string(), "s3://bucket/a/b/c");
-        let (folder, name) = root.join("a/b").parent().unwrap();
-        assert_eq!((folder, name.as_str()), (root.join("a"), "b"));
+        let (folder, file) = root.join("a/b").parent().unwrap();
+        assert_eq!((folder, file.as_str()), (root.join("a"), "b"));
         assert_eq!(root.parent(), None);
     }
 

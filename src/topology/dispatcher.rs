@@ -129,12 +129,12 @@ impl Dispatcher {
                         inference_requests,
                         shutdown_complete,
                     } = opened;
-                    let opened = &self.stats.stages[stage];
-                    let skipped = opened.skipped_files();
+                    let source = &self.stats.stages[stage];
+                    let skipped = source.skipped_files();
                     if !skipped.is_empty() {
-                        tracing::info!(stage = &*opened.name, %skipped, "the source skips files");
+                        tracing::info!(stage = &*source.name, %skipped, "the source skips files");
                     }
-                    *opened.total.lock().unwrap_or_else(PoisonError::into_inner) = total;
+                    *source.total.lock().unwrap_or_else(PoisonError::into_inner) = total;
                     if let Some(acks) = acks {
                         self.acks.subscribe(stage, acks);
                     }
@@ -195,12 +195,12 @@ impl Dispatcher {
                 true => vec![(part, Isolation::None)],
                 false => self.poison_records.parts(&batch.batch.provenance, part),
             };
-            for (part, isolation) in parts {
-                let is_complete = part == (0..batch.batch.provenance.len());
+            for (rows, isolation) in parts {
+                let is_complete = rows == (0..batch.batch.provenance.len());
                 let batch = if is_complete {
                     batch.clone()
                 } else {
-                    batch.slice(part)
+                    batch.slice(rows)
                 };
                 if let Some(ended) = self.send(source, batch, isolation, numbers).await {
                     return Some(ended);
@@ -239,11 +239,11 @@ impl Dispatcher {
             self.poison_records.wait_idle(*numbers).await;
             let exclusive = self.poison_records.exclusive_access().await;
             if let Some((split, row)) = provenance.row(0) {
-                let bytes = ByteSize(self.footprint.of(&batch));
+                let memory = ByteSize(self.footprint.of(&batch));
                 tracing::info!(
                     split = split.name(),
                     row,
-                    memory = %bytes,
+                    %memory,
                     "a row that may have crashed the process is processed alone"
                 );
             }

@@ -151,9 +151,9 @@ mod tests {
     fn larger_errors_drift_and_far_larger_ones_are_anomalies() {
         let (_, score) = after(even(5000).map(|error| 0.5 + error / 2.0));
         assert!(score.unwrap().psi > 0.25);
-        let (anomalies, score) = after(even(1000).map(|error| error + 2.0));
+        let (anomalies, far_score) = after(even(1000).map(|error| error + 2.0));
         assert_eq!(anomalies, 1000);
-        assert!(score.unwrap().psi > 1.0);
+        assert!(far_score.unwrap().psi > 1.0);
         assert!(
             after([f64::INFINITY].into_iter().chain(even(1000)))
                 .1

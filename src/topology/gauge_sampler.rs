@@ -194,8 +194,8 @@ fn log_blocked(before: &[BlockedCall], now: Vec<BlockedCall>) -> Vec<BlockedCall
 
 fn set_rates(metrics: &Metrics, stats: &RunStats, then: &StatsSample, now: &StatsSample) {
     let seconds = (now.at - then.at).as_secs_f64().max(f64::MIN_POSITIVE);
-    let share = |now: u64, then: u64, threads: usize| {
-        (now - then) as f64 / 1e9 / seconds / threads.max(1) as f64
+    let share = |after: u64, before: u64, threads: usize| {
+        (after - before) as f64 / 1e9 / seconds / threads.max(1) as f64
     };
     for (at, stage) in stats.stages.iter().enumerate() {
         let labels = [&*stage.name, stage.kind];
@@ -217,12 +217,12 @@ fn set_rates(metrics: &Metrics, stats: &RunStats, then: &StatsSample, now: &Stat
             .with_label_values(&labels)
             .set(share(now.busy[at], then.busy[at], threads));
     }
-    for (worker, (now, then)) in now.worked.iter().zip(&then.worked).enumerate() {
+    for (worker, (after, before)) in now.worked.iter().zip(&then.worked).enumerate() {
         metrics
             .utilization
             .worker_utilization
             .with_label_values(&[&worker.to_string()])
-            .set(share(*now, *then, 1));
+            .set(share(*after, *before, 1));
     }
 }
 

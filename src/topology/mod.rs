@@ -259,10 +259,10 @@ impl Topology {
         let stop = FailureSignal::new();
         let capacity = max_in_flight_batches(self.workers);
         self.set_limits(capacity);
-        let done = self.resume.sinks.iter().map(Coverage::len).sum();
+        let committed = self.resume.sinks.iter().map(Coverage::len).sum();
         let poison_records = match PoisonRecordTracker::open(
             self.resume.state.as_ref().and_then(Location::local),
-            done,
+            committed,
             capacity,
         ) {
             Ok(poison_records) => Arc::new(poison_records),
@@ -414,7 +414,7 @@ impl SinkOpener {
         }
         let committed = history.coverage().len();
         tracing::info!(stage = &*name, committed, "sink opened");
-        let sink = OpenSink {
+        let open_sink = OpenSink {
             name,
             stage,
             writer,
@@ -422,7 +422,7 @@ impl SinkOpener {
             durable: is_durable,
             is_local,
         };
-        Ok((sink, history, identity))
+        Ok((open_sink, history, identity))
     }
 
     /// Returns the history of a sink if `identity` may append to it. Adds the former digests under

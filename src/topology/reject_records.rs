@@ -116,10 +116,10 @@ impl BatchRejects {
     }
 
     /// The rejects as records, in the order of their source rows.
-    pub(super) fn batch(&mut self, originals: OriginalsPolicy) -> Result<Batch, StageError> {
+    pub(super) fn batch(&mut self, policy: OriginalsPolicy) -> Result<Batch, StageError> {
         self.list.sort_by_key(|(_, reject)| reject.ordinal);
         let batch = &self.source;
-        let kept = self.list.iter().map(|(stage, reject)| match originals {
+        let kept = self.list.iter().map(|(stage, reject)| match policy {
             OriginalsPolicy::Kept => original_or_none(batch, stage, reject),
             OriginalsPolicy::Dropped => None,
         });
@@ -174,9 +174,11 @@ fn entry<'a>(
     let origin = reject.source.as_ref();
     RejectEntry {
         source: source
-            .or(origin.map(|(source, _)| source.as_str()))
+            .or(origin.map(|(origin_source, _)| origin_source.as_str()))
             .unwrap_or(split),
-        row: row.or(origin.map(|(_, row)| *row)).unwrap_or(split_row),
+        row: row
+            .or(origin.map(|(_, origin_row)| *origin_row))
+            .unwrap_or(split_row),
         split,
         split_row,
         stage,

@@ -211,7 +211,7 @@ mod tests {
             records: 1,
         };
         (0..50).for_each(|row| tap.add_rejects(vec![reject(row)]));
-        let rows: Vec<u64> = tap.rejects().iter().map(|reject| reject.row).collect();
+        let rows: Vec<u64> = tap.rejects().iter().map(|recent| recent.row).collect();
         assert_eq!(rows, (30..50).rev().collect::<Vec<_>>());
     }
 }

@@ -118,7 +118,7 @@ async fn next(queues: &WorkQueues, generations: &mut watch::Receiver<Arc<Generat
             Ok(work) => NextWork::Work(Box::new(work)),
             Err(_) => NextWork::End,
         },
-        newer = newer => NextWork::Generation(newer),
+        generation = newer => NextWork::Generation(generation),
     }
 }
 
@@ -194,8 +194,8 @@ impl<'a> Worker<'a> {
             Destination::Caller(reply) => {
                 let response = match processed {
                     Ok(GraphOutput { outputs, rejects }) => match outputs.into_iter().next() {
-                        Some(batch) => Ok(InferenceResponse {
-                            batch,
+                        Some(output) => Ok(InferenceResponse {
+                            batch: output,
                             rejected: rejects.into_list(),
                         }),
                         None => Err("the pipeline has no sink".to_owned()),

@@ -124,7 +124,7 @@ impl TrainingCheckpoint {
                 let values = view
                     .data()
                     .chunks_exact(4)
-                    .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+                    .map(|chunk| f32::from_le_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]));
                 Ok(values.collect())
             });
             read.collect()

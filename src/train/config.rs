@@ -419,32 +419,24 @@ impl TrainingFile {
             return Err(vec![ConfigError::new("", "expected a table")]);
         };
         let mut faults = Vec::new();
-        let sparsity = root.remove("sparsity");
+        let sparsity_table = root.remove("sparsity");
         let corruption = root.remove("corruption");
-        let input = table(&mut root, "input", &mut faults);
-        let network = table(&mut root, "network", &mut faults);
-        let training = table(&mut root, "training", &mut faults);
-        let data = table(&mut root, "data", &mut faults);
-        let sparsity = sparsity.map(|sparsity| read("sparsity", sparsity, &mut faults));
-        let corruption = list("corruption", corruption, &mut faults);
-        let (head, found) = registry::parse_options_lenient::<ModelHeader>(Value::Object(root));
-        faults.extend(found.into_iter().map(known_tables));
-        let whole = (
-            input,
-            network,
-            training,
-            data,
-            head,
-            sparsity.map_or(Some(None), |read| read.map(Some)),
+        let tables = (
+            table(&mut root, "input", &mut faults),
+            table(&mut root, "network", &mut faults),
+            table(&mut root, "training", &mut faults),
+            table(&mut root, "data", &mut faults),
+            sparsity_table.map_or(Some(None), |options| {
+                read("sparsity", options, &mut faults).map(Some)
+            }),
         );
-        match whole {
+        let corruption = list("corruption", corruption, &mut faults);
+        let (header, found) = registry::parse_options_lenient::<ModelHeader>(Value::Object(root));
+        faults.extend(found.into_iter().map(known_tables));
+        match (tables, header) {
             (
-                Some(input),
-                Some(network),
-                Some(training),
-                Some(data),
+                (Some(input), Some(network), Some(training), Some(data), Some(sparsity)),
                 Some(head),
-                Some(sparsity),
             ) if faults.is_empty() => Ok(Self {
                 head,
                 input,

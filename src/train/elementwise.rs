@@ -142,25 +142,25 @@ fn sum(
     f: impl Fn(f32, f32) -> (f32, f32),
 ) -> f64 {
     // Sums within a chunk are in float32: they stay small.
-    let chunk = |(output, target, gradient): (&[f32], &[f32], &mut [f32])| {
+    let chunk_sum = |((outputs, targets), slopes): ((&[f32], &[f32]), &mut [f32])| {
         simd_dispatch(|| {
             let mut sums = [0.0_f32; LANES];
-            let (wide_output, output) = output.as_chunks::<LANES>();
-            let (wide_target, target) = target.as_chunks::<LANES>();
-            let (wide_gradient, gradient) = gradient.as_chunks_mut::<LANES>();
-            for ((output, target), gradient) in
-                wide_output.iter().zip(wide_target).zip(wide_gradient)
+            let (wide_outputs, last_outputs) = outputs.as_chunks::<LANES>();
+            let (wide_targets, last_targets) = targets.as_chunks::<LANES>();
+            let (wide_slopes, last_slopes) = slopes.as_chunks_mut::<LANES>();
+            for ((y_lanes, t_lanes), slope_lanes) in
+                wide_outputs.iter().zip(wide_targets).zip(wide_slopes)
             {
                 for lane in 0..LANES {
-                    let (value, slope) = f(output[lane], target[lane]);
+                    let (value, slope) = f(y_lanes[lane], t_lanes[lane]);
                     sums[lane] += value;
-                    gradient[lane] = slope;
+                    slope_lanes[lane] = slope;
                 }
             }
-            for ((output, target), gradient) in output.iter().zip(target).zip(gradient) {
-                let (value, slope) = f(*output, *target);
+            for ((y, t), place) in last_outputs.iter().zip(last_targets).zip(last_slopes) {
+                let (value, slope) = f(*y, *t);
                 sums[0] += value;
-                *gradient = slope;
+                *place = slope;
             }
             sums.iter().map(|&sum| f64::from(sum)).sum::<f64>()
         })
@@ -169,9 +169,7 @@ fn sum(
         .chunks(CHUNK)
         .zip(target.chunks(CHUNK))
         .zip(gradient.chunks_mut(CHUNK));
-    chunks
-        .map(|((output, target), gradient)| chunk((output, target, gradient)))
-        .sum()
+    chunks.map(chunk_sum).sum()
 }
 
 /// Computes `values = values keep + other (1 - keep)`.
@@ -191,13 +189,13 @@ pub fn blend(values: &mut [f32], other: &[f32], keep: f32) {
 
 /// Returns the sum of the squares.
 pub fn squares(values: &[f32]) -> f64 {
-    let sum = |values: &[f32]| {
+    let sum = |chunk: &[f32]| {
         simd_dispatch(|| {
             let mut sums = [0.0_f32; LANES];
-            let (wide_values, rest) = values.as_chunks::<LANES>();
-            for values in wide_values {
+            let (wide_values, rest) = chunk.as_chunks::<LANES>();
+            for lanes in wide_values {
                 sums.iter_mut()
-                    .zip(values)
+                    .zip(lanes)
                     .for_each(|(sum, value)| *sum += value * value);
             }
             rest.iter().for_each(|value| sums[0] += value * value);

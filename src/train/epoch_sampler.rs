@@ -341,11 +341,11 @@ impl Crop {
             } else {
                 (&down, &right)
             };
-            for line in outer {
+            for line_offset in outer {
                 out.extend(
                     inner
                         .iter()
-                        .map(|place| table[usize::from(pixels[line + place + channel])]),
+                        .map(|place| table[usize::from(pixels[line_offset + place + channel])]),
                 );
             }
         }

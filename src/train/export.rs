@@ -114,8 +114,14 @@ pub fn add_metrics(out: &Path, metrics: Vec<(String, f64)>) -> Result<(), TrainE
     let added = metrics
         .into_iter()
         .map(|(name, value)| (name, round(value)));
-    let metrics = card.metrics.into_iter().chain(added).collect();
-    write_card(out, &ModelCard { metrics, ..card })
+    let all = card.metrics.into_iter().chain(added).collect();
+    write_card(
+        out,
+        &ModelCard {
+            metrics: all,
+            ..card
+        },
+    )
 }
 
 /// Returns the files of a network with the names of their inputs and outputs and their chains.
@@ -222,9 +228,9 @@ fn portable(mut written: Value) -> Value {
 fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(table) => {
-            let kept = table.into_iter().filter(|(_, value)| !value.is_null());
+            let kept = table.into_iter().filter(|(_, nested)| !nested.is_null());
             Value::Object(
-                kept.map(|(key, value)| (key, without_nulls(value)))
+                kept.map(|(key, nested)| (key, without_nulls(nested)))
                     .collect(),
             )
         }
@@ -292,9 +298,10 @@ fn measure(
             .run_rows(input, &batch.shape, len, &mut output)
             .into_iter()
             .peekable();
-        for (row, (target, output)) in batch.target.chunks(len).zip(output.chunks(len)).enumerate()
+        for (row, (target, reconstruction)) in
+            batch.target.chunks(len).zip(output.chunks(len)).enumerate()
         {
-            let error = outcome.declared.loss.error(target, output);
+            let error = outcome.declared.loss.error(target, reconstruction);
             let reason = match failures.next_if(|failure| failure.row == row) {
                 Some(failure) => Some(failure.reason),
                 None => (!error.is_finite())
@@ -308,7 +315,7 @@ fn measure(
             errors.push(error);
             features
                 .iter_mut()
-                .for_each(|features| features.push(target, output));
+                .for_each(|features| features.push(target, reconstruction));
         }
     }
     if let (true, Some(reason)) = (errors.is_empty(), &failed.reason) {

@@ -338,7 +338,7 @@ impl NetworkBuilder<'_> {
             .spec
             .decoder
             .as_ref()
-            .and_then(|decoder| decoder.nodes.clone());
+            .and_then(|spec| spec.nodes.clone());
         let back = written.unwrap_or_else(|| self.spec.nodes.iter().rev().copied().collect());
         let mut channels = self.decoder_channels();
         // The first channels of the decoder may differ from the last channels of the encoder.

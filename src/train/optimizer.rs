@@ -58,7 +58,7 @@ impl OptimizerState {
             .filter(|parameter| parameter.fan_in.is_some())
             .count();
         let mut met = 0;
-        let mut rule = |parameter: &Parameter| {
+        let mut choose_rule = |parameter: &Parameter| {
             let matrix = parameter.fan_in.is_some();
             met += usize::from(matrix);
             let rows = parameter.shape[0];
@@ -71,7 +71,7 @@ impl OptimizerState {
                 Optimizer::Adam | Optimizer::Muon => UpdateRule::Adam { decays: matrix },
             }
         };
-        let rules: Vec<UpdateRule> = parameters.iter().map(&mut rule).collect();
+        let rules: Vec<UpdateRule> = parameters.iter().map(&mut choose_rule).collect();
         let zeros = |(rule, parameter): (&UpdateRule, &Parameter)| {
             let moments = if matches!(rule, UpdateRule::Adam { .. }) {
                 2
@@ -119,10 +119,9 @@ impl OptimizerState {
                 }
                 (UpdateRule::Sgd { decays }, [moment, ..]) => {
                     let keep = keep(decays);
-                    for ((weight, gradient), moment) in weight.iter_mut().zip(gradient).zip(moment)
-                    {
-                        *moment = *moment * MOMENTUM + gradient;
-                        *weight = *weight * keep - rate * *moment;
+                    for ((value, slope), momentum) in weight.iter_mut().zip(gradient).zip(moment) {
+                        *momentum = *momentum * MOMENTUM + slope;
+                        *value = *value * keep - rate * *momentum;
                     }
                 }
                 (UpdateRule::Muon { rows, columns }, [moment, ..]) => {
@@ -164,23 +163,23 @@ fn adam(by: AdamStep, weight: &mut [f32], gradient: &[f32], first: &mut [f32], s
     let power = i32::try_from(by.step).unwrap_or(i32::MAX);
     let unbiased = |beta: f32| ((1.0 - f64::from(beta).powi(power)).recip()) as f32;
     let (unbiased1, unbiased2) = (unbiased(BETA1), unbiased(BETA2));
-    let moments = first
+    let moment_chunks = first
         .par_chunks_mut(CHUNK)
         .zip(second.par_chunks_mut(CHUNK));
     let all = weight
         .par_chunks_mut(CHUNK)
         .zip(gradient.par_chunks(CHUNK))
-        .zip(moments);
-    all.for_each(|((weight, gradient), (first, second))| {
+        .zip(moment_chunks);
+    all.for_each(|((weights, gradients), (means, mean_squares))| {
         simd_dispatch(|| {
-            let moments = first.iter_mut().zip(second);
-            for ((weight, &gradient), (first, second)) in
-                weight.iter_mut().zip(gradient).zip(moments)
+            let moments = means.iter_mut().zip(mean_squares);
+            for ((value, &slope), (mean, mean_square)) in
+                weights.iter_mut().zip(gradients).zip(moments)
             {
-                *first = *first * BETA1 + gradient * (1.0 - BETA1);
-                *second = *second * BETA2 + gradient * gradient * (1.0 - BETA2);
-                let change = *first * unbiased1 / ((*second * unbiased2).sqrt() + EPSILON);
-                *weight = *weight * by.keep - by.rate * change;
+                *mean = *mean * BETA1 + slope * (1.0 - BETA1);
+                *mean_square = *mean_square * BETA2 + slope * slope * (1.0 - BETA2);
+                let change = *mean * unbiased1 / ((*mean_square * unbiased2).sqrt() + EPSILON);
+                *value = *value * by.keep - by.rate * change;
             }
         });
     });
@@ -188,9 +187,9 @@ fn adam(by: AdamStep, weight: &mut [f32], gradient: &[f32], first: &mut [f32], s
 
 /// Returns the orthogonalized Nesterov momentum.
 fn muon(moment: &mut [f32], gradient: &[f32], shape: [usize; 2]) -> Vec<f32> {
-    let ahead = |(moment, gradient): (&mut f32, &f32)| {
-        *moment = *moment * MUON_MOMENTUM + gradient;
-        gradient + *moment * MUON_MOMENTUM
+    let ahead = |(momentum, slope): (&mut f32, &f32)| {
+        *momentum = *momentum * MUON_MOMENTUM + slope;
+        slope + *momentum * MUON_MOMENTUM
     };
     orthogonal(moment.iter_mut().zip(gradient).map(ahead).collect(), shape)
 }

@@ -27,8 +27,8 @@ pub fn penalty(
     units: usize,
     parts: &mut [CodeGradients<'_>],
 ) -> f32 {
-    let values: usize = parts.iter().map(|part| part.values.len()).sum();
-    let share = weight / values.max(1) as f32;
+    let count: usize = parts.iter().map(|part| part.values.len()).sum();
+    let share = weight / count.max(1) as f32;
     match penalty {
         SparsityPenalty::L1 => {
             let sign = |value: f32| if value == 0.0 { 0.0 } else { value.signum() };
@@ -50,7 +50,7 @@ pub fn penalty(
                 .for_each(|part| add_rows(part.values, &mut means));
             means
                 .iter_mut()
-                .for_each(|mean| *mean *= units as f32 / values.max(1) as f32);
+                .for_each(|mean| *mean *= units as f32 / count.max(1) as f32);
             let divergence = |mean: &f32| {
                 let mean = mean.clamp(EPSILON, 1.0 - EPSILON);
                 target * (target / mean).ln()
@@ -117,9 +117,9 @@ mod tests {
                 target: 0.05,
             };
             let codes = [0.1, 0.4, 0.3, 0.6, 0.2, 0.35];
-            let of = |codes: &[f32]| {
+            let of = |values: &[f32]| {
                 let (mut first, mut second) = (Vec::new(), Vec::new());
-                let (a, b) = codes.split_at(2);
+                let (a, b) = values.split_at(2);
                 let mut parts = [
                     CodeGradients {
                         values: a,

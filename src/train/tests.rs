@@ -158,7 +158,7 @@ fn chains() -> Vec<(String, Sequential)> {
         ),
     ];
     let all = activations.into_iter().chain(steps).chain(convolutions());
-    all.map(|(name, shape, steps)| (name.to_owned(), Sequential::new(shape, steps).unwrap()))
+    all.map(|(name, shape, layers)| (name.to_owned(), Sequential::new(shape, layers).unwrap()))
         .collect()
 }
 
@@ -380,9 +380,9 @@ fn gradients_of_networks_equal_finite_differences() {
 fn bce_of_logits_equals_bce_of_sigmoid_and_is_finite() {
     let logits = [-3.0_f32, 0.0, 2.0, -200.0, 200.0];
     let targets = [0.2_f32, 0.5, 0.9, 0.0, 1.0];
-    let loss = |logits: [f32; 5], targets: [f32; 5]| {
+    let loss = |z: [f32; 5], t: [f32; 5]| {
         let mut slopes = [0.0; 5];
-        super::elementwise::cross_entropy(&logits, &targets, 1.0, &mut slopes) / 5.0
+        super::elementwise::cross_entropy(&z, &t, 1.0, &mut slopes) / 5.0
     };
     let sigmoid = logits.map(|z| 1.0 / (1.0 + (-z).exp()));
     let (found, expected) = (loss(logits, targets), Loss::Bce.error(&targets, &sigmoid));
@@ -481,8 +481,8 @@ fn gradients_do_not_depend_on_the_number_of_threads() {
             "{}: {value} is not {expected}",
             case.name
         );
-        for (part, (found, expected)) in found.iter().zip(&gradients).enumerate() {
-            for (a, b) in found.iter().zip(expected) {
+        for (part, (values, expected_values)) in found.iter().zip(&gradients).enumerate() {
+            for (a, b) in values.iter().zip(expected_values) {
                 assert!(
                     (a - b).abs() < 1e-5 * (b.abs() + 0.1),
                     "{}, gradient {part}: {a} is not {b}",

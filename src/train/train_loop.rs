@@ -98,8 +98,8 @@ pub fn train(
     } else {
         "data"
     };
-    let prepared = data::prepare(&file.data, &file.input, &work.join(records), &mut |_| {})?;
-    export::add_metrics(out, card_metrics::metrics(&model, &prepared)?)?;
+    let measured = data::prepare(&file.data, &file.input, &work.join(records), &mut |_| {})?;
+    export::add_metrics(out, card_metrics::metrics(&model, &measured)?)?;
     if finished {
         remove(&work)?;
     }
@@ -193,14 +193,14 @@ fn corruption(
 /// over the training file as written, which earlier versions use.
 fn digests(file: &TrainingFile, data: &str) -> [String; 2] {
     // Checkpoints of earlier versions have digests over the key names of those versions.
-    let without_locations = |file: Value| {
-        let mut file = registry::stored_training_file(file);
-        if let Some(table) = file.get_mut("data").and_then(Value::as_object_mut) {
+    let without_locations = |options: Value| {
+        let mut stored = registry::stored_training_file(options);
+        if let Some(table) = stored.get_mut("data").and_then(Value::as_object_mut) {
             table.retain(|key, _| {
                 !matches!(key.as_str(), "root" | "sources" | "description" | "licence")
             });
         }
-        file
+        stored
     };
     let TrainingFile {
         head,
@@ -333,12 +333,15 @@ impl TrainLoop<'_> {
             if reported.elapsed() >= PROGRESS_INTERVAL || stop {
                 reported = Instant::now();
                 let TrainingPosition {
-                    epoch, batch, sum, ..
+                    epoch,
+                    batch: done,
+                    sum,
+                    ..
                 } = self.checkpoint.position;
-                let loss = f64::from(sum) / batch as f64;
+                let loss = f64::from(sum) / done as f64;
                 watch(TrainEvent::Stepped(TrainStep {
                     epoch: epoch + 1,
-                    batch,
+                    batch: done,
                     loss,
                     learning_rate: rate,
                 }));

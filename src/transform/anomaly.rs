@@ -448,8 +448,8 @@ mod tests {
         let top = out.column(5).as_list::<i32>();
         assert_eq!((top.value_length(0), top.value_length(1)), (2, 2));
         let top = top.values().as_struct();
-        let names: Vec<_> = top.column(0).as_string::<i32>().iter().flatten().collect();
-        assert_eq!(names, ["a", "b", "c", "b"]);
+        let top_names: Vec<_> = top.column(0).as_string::<i32>().iter().flatten().collect();
+        assert_eq!(top_names, ["a", "b", "c", "b"]);
         assert_eq!(
             top.column(1).as_primitive::<Float32Type>().values(),
             &[3.0, 0.0, 4.0, 2.0]

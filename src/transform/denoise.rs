@@ -412,19 +412,19 @@ impl DenoiseTransform {
         cut: TileCut,
         rejected: &mut RejectedRows,
     ) -> Result<ArrayRef, StageError> {
-        let rows = TensorRows::new(batch, self.params.column, &self.params.shape);
-        let (mut images, mut shapes, mut len) = (Vec::new(), Vec::new(), 0);
+        let tensors = TensorRows::new(batch, self.params.column, &self.params.shape);
+        let (mut placed, mut shapes, mut len) = (Vec::new(), Vec::new(), 0);
         for row in 0..batch.records.num_rows() {
-            let (values, shape) = rows
+            let (values, shape) = tensors
                 .get(row)
                 .map_err(|(_, reason)| StageError::Other(reason))?;
-            images.push(PlacedImage { values, at: len });
+            placed.push(PlacedImage { values, at: len });
             shapes.push(shape.into_owned());
             len += values.len();
         }
         let mut by_size: BTreeMap<(usize, usize), (Vec<usize>, Vec<PlacedImage<'_>>)> =
             BTreeMap::new();
-        for (row, image) in images.into_iter().enumerate() {
+        for (row, image) in placed.into_iter().enumerate() {
             let same = by_size
                 .entry(format.size(&shapes[row]).unwrap_or_default())
                 .or_default();
@@ -472,10 +472,11 @@ mod tests {
     /// colors.
     fn blur(image: &[f32], height: usize, width: usize) -> Vec<f32> {
         let value = |at: usize| {
-            let (y, x, channel) = (at / 3 / width, at / 3 % width, at % 3);
-            let rows = y.saturating_sub(1)..(y + 2).min(height);
-            let near =
-                rows.flat_map(|y| (x.saturating_sub(1)..(x + 2).min(width)).map(move |x| (y, x)));
+            let (center_y, center_x, channel) = (at / 3 / width, at / 3 % width, at % 3);
+            let rows = center_y.saturating_sub(1)..(center_y + 2).min(height);
+            let near = rows.flat_map(|y| {
+                (center_x.saturating_sub(1)..(center_x + 2).min(width)).map(move |x| (y, x))
+            });
             let near: Vec<f32> = near
                 .map(|(y, x)| image[(y * width + x) * 3 + channel])
                 .collect();
@@ -520,21 +521,21 @@ mod tests {
     #[test]
     fn sides_that_the_model_cannot_halve_are_padded() {
         let batch = images(&[[1, 3, 3], [1, 2, 2]], |_, at| at as f32);
-        let (out, rejects) = run::<DenoiseConfig>(HALVE, "{}", batch);
+        let (out, rejects) = run::<DenoiseConfig>(HALVE, "{}", batch.clone());
         assert!(rejects.is_empty());
         assert_eq!(
             row(&out, "x", 0),
             (vec![2., 2., 3.5, 2., 2., 3.5, 6.5, 6.5, 8.], vec![1, 3, 3])
         );
         assert_eq!(row(&out, "x", 1), (vec![1.5; 4], vec![1, 2, 2]));
-        let batch = images(&[[1, 3, 3], [1, 2, 2]], |_, at| at as f32);
-        let (out, rejects) = run::<DenoiseConfig>(&HALVE.replace("multiple = 2", ""), "{}", batch);
-        assert_eq!(out.row_ordinals, [1]);
+        let (unpadded, mismatches) =
+            run::<DenoiseConfig>(&HALVE.replace("multiple = 2", ""), "{}", batch);
+        assert_eq!(unpadded.row_ordinals, [1]);
         expect![
             "0: model: the model returned the shape [1, 2, 2] for a record of shape [1, 3, 3]; \
              expected 9 values"
         ]
-        .assert_eq(&reasons(&rejects));
+        .assert_eq(&reasons(&mismatches));
     }
 
     #[test]
@@ -542,9 +543,9 @@ mod tests {
         let pairs = "encoder = 'encoder.onnx'\ndecoder = 'decoder.onnx'";
         let (out, _) = run::<DenoiseConfig>(pairs, "{}", tensors(&[4], &[1., 3., 5., 5.]));
         assert_eq!(column(&out, "x"), [2., 2., 5., 5.]);
-        let (out, rejects) =
+        let (logarithms, rejects) =
             run::<DenoiseConfig>("model = 'log.onnx'", "{}", tensors(&[2], &[1., 1., 0., 1.]));
-        assert_eq!(column(&out, "x"), [0., 0.]);
+        assert_eq!(column(&logarithms, "x"), [0., 0.]);
         expect!["1: not_finite: the model returned a result that is not finite"]
             .assert_eq(&reasons(&rejects));
     }

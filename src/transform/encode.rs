@@ -95,14 +95,14 @@ impl TransformConfig for EncodeConfig {
         let added = self
             .added(field, &shape, code)
             .map_err(|fault| vec![fault])?;
-        for (key, added) in &added {
+        for (key, added_field) in &added {
             if kept
                 .iter()
-                .any(|&index| input.field(index).name() == added.name())
+                .any(|&index| input.field(index).name() == added_field.name())
             {
                 let message = format!(
                     "the input already has a column `{}`; choose another name",
-                    added.name()
+                    added_field.name()
                 );
                 faults.push(ConfigError::new(*key, message));
             }
@@ -115,7 +115,11 @@ impl TransformConfig for EncodeConfig {
             .iter()
             .map(|&index| Arc::new(input.field(index).clone()));
         let fields: Vec<Arc<Field>> = fields
-            .chain(added.into_iter().map(|(_, field)| Arc::new(field)))
+            .chain(
+                added
+                    .into_iter()
+                    .map(|(_, added_field)| Arc::new(added_field)),
+            )
             .collect();
         let schema = Arc::new(Schema::new_with_metadata(fields, input.metadata().clone()));
         let reconstruct = match (self.reconstruct, self.keep_reconstruction) {
@@ -315,8 +319,8 @@ impl Transform for EncodeTransform {
             .kept
             .iter()
             .map(|&index| Arc::clone(batch.records.column(index)));
-        let records = RecordBatch::try_new(Arc::clone(&plan.schema), kept.chain(added).collect())?;
-        rejected.remove_from(batch.with_records(records), rejects)
+        let encoded = RecordBatch::try_new(Arc::clone(&plan.schema), kept.chain(added).collect())?;
+        rejected.remove_from(batch.with_records(encoded), rejects)
     }
 
     fn preview(&mut self, input: &Batch, output: &Batch) -> Option<ImagePreview> {
@@ -378,17 +382,17 @@ impl EncodeTransform {
             codes: Vec::with_capacity(rows * plan.code),
             ..EncodedRows::default()
         };
-        for (slice, records) in records.chunks(slice_rows * len).enumerate() {
+        for (slice, slice_records) in records.chunks(slice_rows * len).enumerate() {
             let (first, start) = (slice * slice_rows, results.codes.len());
-            let failures = self
-                .encoder
-                .run_rows(records, &plan.row, plan.code, &mut results.codes);
+            let failures =
+                self.encoder
+                    .run_rows(slice_records, &plan.row, plan.code, &mut results.codes);
             reject_model_failures(failures, first, rejected);
             let codes = &results.codes[start..];
             reject_not_finite(codes, plan.code, "code", first, rejected);
             if plan.reconstruct != ReconstructionMode::No {
-                self.decode(codes, records, first, rejected);
-                self.compare(records, first, &mut results.errors, rejected);
+                self.decode(codes, slice_records, first, rejected);
+                self.compare(slice_records, first, &mut results.errors, rejected);
             }
             if plan.reconstruct == ReconstructionMode::Keep {
                 results.reconstructions.extend_from_slice(&self.decoded);
@@ -501,12 +505,14 @@ mod tests {
         assert_eq!(column(&out, "reconstruction_error"), [0.5]);
         assert_eq!(out.records.schema().field(3).metadata(), before.metadata());
         let bce = format!("{PAIRS}\nloss = 'bce'");
-        let (out, _) = run::<EncodeConfig>(
+        let (with_bce, _) = run::<EncodeConfig>(
             &bce,
             r#"{"reconstruct": true}"#,
             tensors(&[4], &[1., 0., 0.5, 0.5]),
         );
-        assert!((column(&out, "reconstruction_error")[0] - std::f32::consts::LN_2).abs() < 1e-6);
+        assert!(
+            (column(&with_bce, "reconstruction_error")[0] - std::f32::consts::LN_2).abs() < 1e-6
+        );
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl TransformConfig for FeaturesConfig {
                 let declared = model
                     .feature_input()
                     .ok_or_else(|| format!("the model `{name}` does not take feature records"));
-                let selected = declared.and_then(|input| self.for_model(input));
+                let selected = declared.and_then(|features| self.for_model(features));
                 selected.map_err(|message| vec![ConfigError::new("model", message)])?
             }
         };
@@ -248,10 +248,10 @@ impl FeaturesTransform {
         let width = config.width.or_else(|| scaled_values(&selected.scaling));
         let columns = resolve(input, key, &selected.columns, width, faults)?;
         let found = columns.iter().map(|column| column.len).sum();
-        if let Some(width) = config.width.filter(|&width| width != found) {
+        if let Some(declared) = config.width.filter(|&declared| declared != found) {
             faults.push(ConfigError::new(
                 "width",
-                format!("is {width}, but the columns hold {found} values"),
+                format!("is {declared}, but the columns hold {found} values"),
             ));
         }
         if let Some(scaled) = scaled_values(&selected.scaling).filter(|&scaled| scaled != found) {
@@ -456,10 +456,16 @@ impl FeaturesTransform {
             return Ok(only.scaled(values, &affine));
         }
         let mut vectors = vec![0.0; records.num_rows() * self.width];
-        for (block, vectors) in vectors.chunks_mut(BLOCK * self.width).enumerate() {
-            for (column, values) in self.columns.iter().zip(&values) {
+        for (block, block_vectors) in vectors.chunks_mut(BLOCK * self.width).enumerate() {
+            for (column, column_values) in self.columns.iter().zip(&values) {
                 let affine = &affine[column.start..column.start + column.len];
-                column.write(values, affine, block * BLOCK, self.width, vectors);
+                column.write(
+                    column_values,
+                    affine,
+                    block * BLOCK,
+                    self.width,
+                    block_vectors,
+                );
             }
         }
         Ok(vectors)
@@ -538,9 +544,9 @@ mod tests {
             .collect();
         assert_eq!(names, ["name", "features"]);
         assert!(rejects.is_empty());
-        let (out, _) =
+        let (kept, _) =
             run::<FeaturesConfig>(r#"{"columns": ["n"], "keep": true, "to": "v"}"#, mixed());
-        assert_eq!(out.records.num_columns(), 5);
+        assert_eq!(kept.records.num_columns(), 5);
     }
 
     #[test]

@@ -188,7 +188,7 @@ impl ComparisonBound {
     /// float32.
     fn new(column: &DataType, operator: ComparisonOperator, value: &Value) -> Result<Self, String> {
         let column = match column {
-            DataType::Dictionary(_, value) => value.as_ref(),
+            DataType::Dictionary(_, values) => values.as_ref(),
             plain => plain,
         };
         let literal = array_of(column, value).ok_or_else(|| mismatch(column, operator, value))?;
@@ -238,7 +238,7 @@ fn array_of(column: &DataType, value: &Value) -> Option<ArrayRef> {
             }
             let fraction = number
                 .as_f64()
-                .filter(|value| !column.is_integer() || value.fract() == 0.0)?;
+                .filter(|fraction| !column.is_integer() || fraction.fract() == 0.0)?;
             Some(Arc::new(Float64Array::from(vec![fraction])))
         }
         _ => None,

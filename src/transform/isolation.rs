@@ -153,7 +153,7 @@ impl IsolatedTransform {
                     rejects.append(found);
                     outputs.push(output);
                 }
-                Err(failure) => outputs.extend(self.isolate(&part, failure, rejects)?),
+                Err(part_failure) => outputs.extend(self.isolate(&part, part_failure, rejects)?),
             }
         }
         // The outputs of both halves can exceed the maximum size of one batch; the first error is

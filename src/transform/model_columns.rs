@@ -100,8 +100,8 @@ pub(super) fn reject_unusable_rows(
     for row in 0..batch.records.num_rows() {
         match rows.get(row) {
             Err(reason) => rejected.add(row, reason),
-            Ok((values, shape)) => {
-                if let Err(reason) = check(&shape) {
+            Ok((values, row_shape)) => {
+                if let Err(reason) = check(&row_shape) {
                     rejected.add(row, (RejectCode::Mismatch, reason));
                 } else if !all_finite(values) {
                     let name = batch.records.schema_ref().field(column).name();
@@ -155,8 +155,8 @@ pub(super) fn reject_not_finite(
     if all_finite(values) {
         return;
     }
-    for (row, values) in values.chunks_exact(len.max(1)).enumerate() {
-        if !all_finite(values) {
+    for (row, row_values) in values.chunks_exact(len.max(1)).enumerate() {
+        if !all_finite(row_values) {
             let reason = format!("the model returned a {what} that is not finite");
             rejected.add(first + row, (RejectCode::NotFinite, reason));
         }

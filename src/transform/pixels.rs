@@ -236,14 +236,14 @@ impl PixelsConfig {
             .size
             .map(|(height, width)| TargetSize::Fixed(height, width));
         let size = match (trained_size, self.size) {
-            (Some(trained), Some(written)) if trained != written => {
+            (Some(expected), Some(chosen)) if expected != chosen => {
                 let message =
-                    format!("the model `{name}` takes images of {trained}; remove `size` here");
+                    format!("the model `{name}` takes images of {expected}; remove `size` here");
                 faults.push(ConfigError::new("size", message));
-                trained
+                expected
             }
-            (Some(trained), _) => trained,
-            (None, written) => written.unwrap_or(TargetSize::Original),
+            (Some(expected), _) => expected,
+            (None, chosen) => chosen.unwrap_or(TargetSize::Original),
         };
         if faults.is_empty() {
             Ok((trained, size))
@@ -786,7 +786,7 @@ mod tests {
             let config: PixelsConfig = serde_json::from_value(options).unwrap();
             let outcome = config.as_trained("photo", model_input(size));
             outcome
-                .map(|(_, size)| size)
+                .map(|(_, target)| target)
                 .map_err(|faults| faults.into_iter().map(|f| f.key).collect::<Vec<_>>())
         };
         let fixed = Some((64, 48));

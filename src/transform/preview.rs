@@ -29,8 +29,8 @@ impl ImagePreview {
         if len == 0 || values.iter().any(|values| values.len() != len) {
             return None;
         }
-        let image = |values: &[f32]| {
-            let data = format.denormalize(values);
+        let image = |tensor: &[f32]| {
+            let data = format.denormalize(tensor);
             Pixels {
                 width,
                 height,

@@ -117,9 +117,9 @@ impl TransformConfig for ScoreConfig {
             find("original", &self.original),
             find("reconstruction", &self.reconstruction),
         );
-        let shape = original.as_ref().map(|(_, _, shape)| shape);
-        let anomaly =
-            shape.and_then(|shape| faults.record_all(AnomalyScorer::plan(self, shape, context)));
+        let anomaly = original
+            .as_ref()
+            .and_then(|(_, _, shape)| faults.record_all(AnomalyScorer::plan(self, shape, context)));
         let schema = self.schema(input, anomaly.as_ref(), &mut faults);
         let (Some(original), Some(reconstruction)) = (original, reconstruction) else {
             return Err(faults);
@@ -241,11 +241,11 @@ impl ScoreConfig {
                 format!("its pixel format is invalid: {message}"),
             ));
         }
-        let exceeds_unit_range = |format: &PixelFormat| {
-            format.range[0] < 0.0
-                || format.range[1] > 1.0
-                || !format.mean.is_empty()
-                || !format.std.is_empty()
+        let exceeds_unit_range = |pixels: &PixelFormat| {
+            pixels.range[0] < 0.0
+                || pixels.range[1] > 1.0
+                || !pixels.mean.is_empty()
+                || !pixels.std.is_empty()
         };
         if self.metrics.contains(&ScoreMetric::Bce) && format.is_some_and(exceeds_unit_range) {
             faults.push(ConfigError::new(
@@ -335,7 +335,7 @@ impl Transform for ScoreTransform {
             }
         }
         let batch = rejected.remove_from(batch, rejects)?;
-        let column = |scores| Arc::new(Float32Array::from(scores)) as ArrayRef;
+        let column = |metric_scores| Arc::new(Float32Array::from(metric_scores)) as ArrayRef;
         let mut columns: Vec<ArrayRef> = scores.into_iter().map(column).collect();
         columns.extend(self.anomaly.columns(added)?);
         with_columns(batch, &self.schema, columns)
@@ -622,13 +622,14 @@ mod tests {
             2: mismatch: the original has the shape [1, 11, 12], but the reconstruction [1, 12, 11]
             3: mismatch: a tensor of shape [1, 0, 11] has no values to compare"#]]
         .assert_eq(&reasons(&rejects));
-        let input = vectors(&[f32::NAN, 2.0, 0.5], &[0.5, 0.5, 0.5], 1);
-        let (out, rejects) = run::<ScoreConfig>(&options(r#""metrics": ["bce"]"#), input);
-        assert_eq!(out.row_ordinals, [2]);
+        let invalid_values = vectors(&[f32::NAN, 2.0, 0.5], &[0.5, 0.5, 0.5], 1);
+        let (kept, value_rejects) =
+            run::<ScoreConfig>(&options(r#""metrics": ["bce"]"#), invalid_values);
+        assert_eq!(kept.row_ordinals, [2]);
         expect![[r#"
             0: not_finite: the original holds NaN
             1: mismatch: bce requires values within 0..1; met 2"#]]
-        .assert_eq(&reasons(&rejects));
+        .assert_eq(&reasons(&value_rejects));
     }
 
     #[test]

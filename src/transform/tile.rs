@@ -111,16 +111,16 @@ impl Tiling {
             .flat_map(|image| (0..self.count()).map(move |tile| (image, tile)))
             .collect();
         let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
-        for tiles in tiles.chunks(chain.slice_rows(len)) {
+        for slice in tiles.chunks(chain.slice_rows(len)) {
             inputs.clear();
             outputs.clear();
-            tiles
+            slice
                 .iter()
                 .for_each(|&(image, tile)| self.cut(images[image].values, tile, &mut inputs));
             for failure in chain.run_rows(&inputs, &shape, len, &mut outputs) {
-                reject(tiles[failure.row].0, RejectCode::Model, failure.reason);
+                reject(slice[failure.row].0, RejectCode::Model, failure.reason);
             }
-            for (&(image, tile), values) in tiles.iter().zip(outputs.chunks_exact(len)) {
+            for (&(image, tile), values) in slice.iter().zip(outputs.chunks_exact(len)) {
                 if !all_finite(values) {
                     let reason = "the model returned a result that is not finite".to_owned();
                     reject(image, RejectCode::NotFinite, reason);

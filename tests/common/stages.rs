@@ -67,10 +67,7 @@ pub struct Map(pub Arc<Apply>);
 
 impl Map {
     pub fn new(
-        apply: impl Fn(Batch, &mut RejectCollector) -> Result<Batch, StageError>
-        + Send
-        + Sync
-        + 'static,
+        apply: impl Fn(Batch, &mut RejectCollector) -> Result<Batch, StageError> + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(apply))
     }

@@ -226,7 +226,10 @@ fn concurrent_compaction_or_missing_folder_is_refused() {
     );
     drop(held);
     for (place, reason) in [
-        ("s3://bucket/prefix", "s3://bucket/prefix"),
+        (
+            "s3://bucket/prefix",
+            "s3://bucket/prefix: cannot compact a bucket, only a local folder",
+        ),
         ("nowhere", "nowhere: no such folder"),
     ] {
         let output = compact(site.root(), &[place]);
@@ -238,7 +241,7 @@ fn concurrent_compaction_or_missing_folder_is_refused() {
     }
     let output = compact(site.root(), &["out/all", "--target", "12"]);
     assert!(
-        output.status.code() == Some(2) && errors(&output).contains("no unit"),
+        output.status.code() == Some(2) && errors(&output).contains("`12` has no unit"),
         "{}",
         errors(&output)
     );

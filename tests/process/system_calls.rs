@@ -88,7 +88,7 @@ fn commit_is_reported_after_file_and_folder_are_synced() {
     fs::create_dir(&traces).unwrap();
     fs::write(
         site.root().join("p.toml"),
-        site.scenario.pipeline.reonly_index("OUT", "out"),
+        site.scenario.pipeline.replace("OUT", "out"),
     )
     .unwrap();
     let prefix = traces.join("t");

@@ -129,9 +129,9 @@ fn records_on_which_a_model_fails_are_rejected() {
         ids(&records(&folder.path().join("out"), &["row"])),
         ["1", "3"]
     );
-    let expected = records(
+    let rejects = records(
         &folder.path().join("out/_latentflow/rejects"),
         &["row", "stage", "code"],
     );
-    assert_eq!(ids(&expected), ["0 clean model", "2 clean model"]);
+    assert_eq!(ids(&rejects), ["0 clean model", "2 clean model"]);
 }

@@ -240,7 +240,10 @@ fn rejects_without_originals_store_no_content() {
         (rows.len(), rows.iter().filter(|row| row.3).count()),
         (40, 0)
     );
-    assert!(!contains_text(&root.join("out-rejects"), "original content"));
+    assert!(!contains_text(
+        &root.join("out-rejects"),
+        "original content"
+    ));
     // The same holds for lines that the source could not parse.
     std::fs::write(root.join("in.csv"), "a\n1\nsecret\n").unwrap();
     let csv = "[stages.in]\nkind = \"csv\"\npath = \"in.csv\"\ntypes = { a = \"int\" }\n";
@@ -311,7 +314,10 @@ fn purge_removes_originals_and_keeps_the_other_rejects() {
         code == Some(0) && stdout.contains("removed: 20 originals"),
         "{stdout} {text}"
     );
-    assert!(!contains_text(&root.join("out-rejects"), "original content"));
+    assert!(!contains_text(
+        &root.join("out-rejects"),
+        "original content"
+    ));
     assert_eq!(run(root, &pipeline).1["records"], 0);
     for (arguments, code, reason) in [
         (&["p.toml"][..], 2, "--before"),
@@ -319,7 +325,7 @@ fn purge_removes_originals_and_keeps_the_other_rejects() {
         (
             &["s3://bucket/rejects", "--before", "1d"],
             1,
-            "s3://bucket/rejects",
+            "s3://bucket/rejects: rejects in a bucket cannot be purged",
         ),
         (&["out", "--before", "1d", "--yes"], 0, ""),
         (&["nowhere", "--before", "1d"], 2, "nowhere"),

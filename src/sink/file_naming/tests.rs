@@ -133,10 +133,10 @@ fn long_names_end_in_a_hash_and_differ() {
         "{one}"
     );
     let deep = format!("{}x.jpg", "folder/".repeat(300));
-    let (one, two) = (current(&deep, 3), current(&deep, 4));
+    let (third, fourth) = (current(&deep, 3), current(&deep, 4));
     assert!(
-        one != two && one.starts_with("%~") && one.len() < 60,
-        "{one}"
+        third != fourth && third.starts_with("%~") && third.len() < 60,
+        "{third}"
     );
 }
 

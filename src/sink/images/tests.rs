@@ -540,8 +540,8 @@ fn files_are_named_by_the_pattern() {
         files(folder.path()),
         ["flat/b_000000.png", "flat/d_000000.png"]
     );
-    let options = json!({ "path": folder.path(), "name": "../{stem}.{ext}" });
-    let faults = plan(&schema(vec![pixels()]), options).err().unwrap();
+    let outside = json!({ "path": folder.path(), "name": "../{stem}.{ext}" });
+    let faults = plan(&schema(vec![pixels()]), outside).err().unwrap();
     assert_eq!((faults.len(), faults[0].key.as_str()), (1, "name"));
 }
 

@@ -274,14 +274,14 @@ fn records_of_one_source_row_stay_together() {
         std::slice::from_ref(&tiles),
     );
     assert_eq!(records_of(folder.path()), [4, 4, 4]);
-    let folder = tempfile::tempdir().unwrap();
+    let larger_files = tempfile::tempdir().unwrap();
     run(
-        sink_with(folder.path(), |config| {
+        sink_with(larger_files.path(), |config| {
             config.file.records = NonZeroU64::new(9)
         }),
         &[tiles],
     );
-    assert_eq!(records_of(folder.path()), [8, 4]);
+    assert_eq!(records_of(larger_files.path()), [8, 4]);
 }
 
 /// Parquet has one dictionary per row group, which readers decode with the key type of the schema.

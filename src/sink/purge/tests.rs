@@ -197,11 +197,11 @@ fn originals_of_older_files_are_removed_and_times_stay() {
     };
     assert_eq!(purge(folder.path(), &filter, false).unwrap().originals, 2);
     assert_eq!(traces(folder.path()), [1, 2, 5, 6, 8, 9, 10]);
-    let filter = PurgeFilter {
+    let by_time = PurgeFilter {
         before: Some(day(2)),
         source: None,
     };
-    assert_eq!(purge(folder.path(), &filter, false).unwrap().originals, 2);
+    assert_eq!(purge(folder.path(), &by_time, false).unwrap().originals, 2);
     assert_eq!(traces(folder.path()), [5, 6, 8, 9, 10]);
     let times: Vec<_> = paths
         .iter()

@@ -150,8 +150,8 @@ impl FileCheckpoints {
                 None
             }
         };
-        let is_complete = |before: &FileCheckpoint| {
-            before.length == file.size() && before.ending != CheckpointEnding::Within
+        let is_complete = |checkpoint: &FileCheckpoint| {
+            checkpoint.length == file.size() && checkpoint.ending != CheckpointEnding::Within
         };
         if before.as_ref().is_some_and(|before| {
             is_complete(before) && resume.is_committed(&before.split, &(0..before.rows))
@@ -297,15 +297,15 @@ fn relate(
         .iter()
         .filter(|known| known.companion == companion)
         .collect();
-    candidates.retain(|known| match known.ending {
-        CheckpointEnding::Whole | CheckpointEnding::Quote => known.length == size,
+    candidates.retain(|candidate| match candidate.ending {
+        CheckpointEnding::Whole | CheckpointEnding::Quote => candidate.length == size,
         CheckpointEnding::Within | CheckpointEnding::Line | CheckpointEnding::Text => {
-            known.length <= size
+            candidate.length <= size
         }
     });
     // Rows beyond those of the checkpoint come from unknown content.
-    candidates.retain(|known| resume.max_row_end(&known.split) <= known.rows);
-    candidates.sort_by_key(|known| known.length);
+    candidates.retain(|candidate| resume.max_row_end(&candidate.split) <= candidate.rows);
+    candidates.sort_by_key(|candidate| candidate.length);
     if candidates.is_empty() {
         return Ok(FileRelation::Changed);
     }

@@ -112,7 +112,7 @@ impl CheckpointStore {
             });
         };
         create_dir_all_synced(path.parent().unwrap_or(path))?;
-        let open = |path: &std::path::Path, append: bool| {
+        let open = |file_path: &std::path::Path, append: bool| {
             let mut options = state_file();
             if append {
                 options.append(true)
@@ -121,8 +121,8 @@ impl CheckpointStore {
             };
             options
                 .create(true)
-                .open(path)
-                .map_err(StageError::io(path))
+                .open(file_path)
+                .map_err(StageError::io(file_path))
         };
         let mut file = open(path, true)?;
         if is_truncated && !is_stale {

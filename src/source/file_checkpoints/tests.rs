@@ -226,10 +226,8 @@ fn only_appended_lines_are_new() {
 
 #[test]
 fn partly_read_file_is_continued_after_it_grew() {
-    let mut runs = Runs::new();
     let line = |n: i64| format!("{n}{}\n", " ".repeat(100_000));
     let text: String = (0..40).map(line).collect();
-    runs.write("a.csv", &format!("n\n{text}"));
     let read = |runs: &mut Runs, max_batches| {
         let options = json!({ "path": runs.path("*.csv"), "types": { "n": "string" } });
         let batches = runs.run(
@@ -246,6 +244,8 @@ fn partly_read_file_is_continued_after_it_grew() {
         };
         batches.iter().flat_map(of).collect::<Vec<_>>()
     };
+    let mut runs = Runs::new();
+    runs.write("a.csv", &format!("n\n{text}"));
     assert_eq!(read(&mut runs, 3), (0..12).collect::<Vec<_>>());
     // The state of a killed run: the checkpoint of its last batch, and none of the complete file.
     let records = runs.path("state/inputs/in.ndjson");
@@ -285,13 +285,6 @@ fn output_without_checkpoints_identifies_files_by_time() {
 
 #[test]
 fn error_of_refused_change_names_file_and_growth_is_allowed() {
-    let mut runs = Runs::new();
-    for name in ["a.csv", "b.csv", "c.csv"] {
-        runs.write(name, "n\n1\n2\n");
-    }
-    assert_eq!(runs.csv(), [1, 2, 1, 2, 1, 2]);
-    runs.append("a.csv", "3\n");
-    runs.touch("c.csv");
     let source = |runs: &Runs, refuse: &str| {
         plan::<csv::CsvSourceConfig>(
             json!({ "path": runs.path("*.csv"), "on_change": refuse }),
@@ -299,6 +292,13 @@ fn error_of_refused_change_names_file_and_growth_is_allowed() {
         )
         .unwrap()
     };
+    let mut runs = Runs::new();
+    for name in ["a.csv", "b.csv", "c.csv"] {
+        runs.write(name, "n\n1\n2\n");
+    }
+    assert_eq!(runs.csv(), [1, 2, 1, 2, 1, 2]);
+    runs.append("a.csv", "3\n");
+    runs.touch("c.csv");
     source(&runs, "refuse")
         .admit_inputs(&runs.resume())
         .unwrap();
@@ -312,15 +312,14 @@ fn error_of_refused_change_names_file_and_growth_is_allowed() {
          appended text, which `on_change = \"refuse\"` does not allow; restore the file, or write \
          `on_change = \"new\"` to read it as a new file";
     assert_eq!(error, expected);
-    let error = drain(source(&runs, "refuse"), &runs.resume())
+    let read_error = drain(source(&runs, "refuse"), &runs.resume())
         .unwrap_err()
         .to_string();
-    assert_eq!(error, expected);
+    assert_eq!(read_error, expected);
 }
 
 #[test]
 fn array_files_are_recognized_by_content_and_not_continued() {
-    let mut runs = Runs::new();
     let array = |rows: u8| {
         let header = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({rows},), }}");
         let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
@@ -337,6 +336,7 @@ fn array_files_are_recognized_by_content_and_not_continued() {
             .map(|batch| batch.batch.records.num_rows())
             .sum::<usize>()
     };
+    let mut runs = Runs::new();
     fs::write(runs.path("a.npy"), array(5)).unwrap();
     assert_eq!(read(&mut runs), 5);
     runs.touch("a.npy");

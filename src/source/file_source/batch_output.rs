@@ -148,9 +148,9 @@ impl BatchOutput<'_> {
             records: rows,
             ..Reject::new(0, code, reason)
         }];
-        let records = RecordBatch::new_empty(self.schema.clone());
+        let empty = RecordBatch::new_empty(self.schema.clone());
         let batch = Batch {
-            records,
+            records: empty,
             row_ordinals: Vec::new(),
             provenance: Provenance::rows(split, 0..rows).into(),
         };

@@ -26,20 +26,20 @@ pub(super) fn cast_size(column: &dyn Array, target: &DataType) -> Result<u64, St
         DataType::Dictionary(_, values) => {
             flat(values, target)?;
             let dictionary = column.as_any_dictionary();
-            let values = cast_size(dictionary.values().as_ref(), target)?;
+            let values_size = cast_size(dictionary.values().as_ref(), target)?;
             Ok(sum([
                 repeated(),
-                values,
+                values_size,
                 repeated_text(column, target)?,
                 plain(rows, target),
             ]))
         }
         DataType::RunEndEncoded(_, values) => {
             flat(values.data_type(), target)?;
-            let values = cast_size(run_values(column)?.as_ref(), target)?;
+            let values_size = cast_size(run_values(column)?.as_ref(), target)?;
             Ok(sum([
                 repeated(),
-                values,
+                values_size,
                 repeated_text(column, target)?,
                 plain(rows, target),
             ]))

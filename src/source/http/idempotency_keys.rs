@@ -145,16 +145,13 @@ impl IdempotencyKeys {
         now: u64,
     ) -> KeyLogEntries {
         self.remove_expired(now);
-        let entries = |keys: &[KeyDigest]| -> Vec<u8> {
-            keys.iter()
-                .filter_map(|key| Some(bytes(key, self.taken.get(key)?)))
-                .flatten()
-                .collect()
-        };
         if log.logged + keys.len() > 2 * self.taken.len() + 1024 {
             return KeyLogEntries::All(self.entries());
         }
-        KeyLogEntries::More(entries(keys))
+        let entries = keys
+            .iter()
+            .filter_map(|key| Some(bytes(key, self.taken.get(key)?)));
+        KeyLogEntries::More(entries.flatten().collect())
     }
 
     fn entries(&self) -> Vec<u8> {
@@ -269,20 +266,24 @@ mod tests {
 
     #[test]
     fn keys_outlive_frames_and_restart_until_the_window_ends() {
+        let first = |keys: &IdempotencyKeys, key: u8| keys.get(&[key; 16]).map(|taken| taken.first);
         let folder = tempfile::tempdir().unwrap();
         let (mut keys, mut log) = IdempotencyKeys::open(folder.path(), HOUR, 0).unwrap();
         let frames = [head(1, 0, 1000), head(2, 2, 4000)];
         frames.iter().for_each(|head| keys.add(head));
         persist(&mut keys, &mut log, &frames, 4000);
         keys.add(&head(3, 4, 4001));
-        let first = |keys: &IdempotencyKeys, key: u8| keys.get(&[key; 16]).map(|taken| taken.first);
         assert_eq!(
             [first(&keys, 1), first(&keys, 2), first(&keys, 3)],
             [Some(0), Some(2), Some(4)]
         );
-        let (keys, _) = IdempotencyKeys::open(folder.path(), HOUR, 4601).unwrap();
+        let (reopened, _) = IdempotencyKeys::open(folder.path(), HOUR, 4601).unwrap();
         assert_eq!(
-            [first(&keys, 1), first(&keys, 2), first(&keys, 3)],
+            [
+                first(&reopened, 1),
+                first(&reopened, 2),
+                first(&reopened, 3)
+            ],
             [None, Some(2), None],
             "key 3 was only in a frame"
         );
@@ -320,11 +321,11 @@ mod tests {
         bytes[20] ^= 1;
         bytes.extend([1, 2, 3]);
         fs::write(&path, bytes).unwrap();
-        let (keys, _) = IdempotencyKeys::open(folder.path(), HOUR, 10).unwrap();
+        let (reopened, _) = IdempotencyKeys::open(folder.path(), HOUR, 10).unwrap();
         assert_eq!(
             (
-                keys.get(&[1; 16]),
-                keys.get(&[2; 16]).map(|taken| taken.first)
+                reopened.get(&[1; 16]),
+                reopened.get(&[2; 16]).map(|taken| taken.first)
             ),
             (None, Some(2))
         );

@@ -192,7 +192,7 @@ async fn gather(
             }
             Ok(Err(what)) => {
                 reason = what;
-                failed = Some(|reason| ErrorResponse::failed(reason));
+                failed = Some(|message| ErrorResponse::failed(message));
             }
             Err(_) => failed = Some(|_| ErrorResponse::ending()),
         }
@@ -257,12 +257,12 @@ fn image_batches(
 /// the requests.
 fn share(
     group: &mut [PendingInference],
-    refused: &mut [Option<ErrorResponse>],
+    refusals: &mut [Option<ErrorResponse>],
     start: usize,
     answered: &InferenceResponse,
 ) {
     let mut from = 0;
-    for (request, refused) in group.iter_mut().zip(refused) {
+    for (request, refused) in group.iter_mut().zip(refusals) {
         let to = from + request.sum.total;
         // A refused request keeps no results; the others continue.
         if refused.is_none()

@@ -84,7 +84,7 @@ impl MemoryReservation {
                 ErrorResponse::later(StatusCode::TOO_MANY_REQUESTS, message, 1)
             })?;
         match &mut self.held {
-            Some(held) => held.merge(permit),
+            Some(held_permit) => held_permit.merge(permit),
             None => self.held = Some(permit),
         }
         Ok(())

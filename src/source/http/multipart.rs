@@ -103,13 +103,16 @@ fn names(head: &[u8]) -> Result<(String, Option<String>), ErrorResponse> {
     let mut field = None;
     let mut file = None;
     for line in head.split("\r\n") {
-        let Some((name, value)) = line.split_once(':') else {
+        let Some((header_name, header_value)) = line.split_once(':') else {
             continue;
         };
-        if !name.trim().eq_ignore_ascii_case("content-disposition") {
+        if !header_name
+            .trim()
+            .eq_ignore_ascii_case("content-disposition")
+        {
             continue;
         }
-        for (name, value) in parameters(value) {
+        for (name, value) in parameters(header_value) {
             match name.to_ascii_lowercase().as_str() {
                 "name" => field = Some(value),
                 "filename" => file = Some(value),
@@ -122,9 +125,9 @@ fn names(head: &[u8]) -> Result<(String, Option<String>), ErrorResponse> {
 
 /// The parameters `name="value"` of a header. In a quoted value, a backslash escapes a quote or a
 /// backslash.
-fn parameters(value: &str) -> Vec<(String, String)> {
+fn parameters(header_value: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
-    let mut rest = value;
+    let mut rest = header_value;
     while let Some((_, after)) = rest.split_once(';') {
         let Some((name, after)) = after.split_once('=') else {
             break;

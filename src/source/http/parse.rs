@@ -53,10 +53,10 @@ pub(super) fn parse_body(
     } = arrived;
     let body = head.encoding.decode(body, limits.request.0, &mut charge)?;
     let kind = essence(&head.content_type);
-    let attempt = |body: &[u8]| {
+    let attempt = |content: &[u8]| {
         head.key
             .as_ref()
-            .map(|key| RequestAttempt::new(owner, key, &kind, &source, body))
+            .map(|key| RequestAttempt::new(owner, key, &kind, &source, content))
     };
     // Clients generate a new boundary for each attempt, so forms are compared by their records.
     let is_form = matches!(head.media, MediaType::Multipart(_));

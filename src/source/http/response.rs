@@ -262,10 +262,10 @@ fn write_json(
         .collect();
     let MeteredBuffer {
         bytes: lines,
-        charge,
+        charge: reservation,
         ..
     } = lines;
-    let mut answer = MeteredBuffer::new(held + lines.capacity() as u64, charge);
+    let mut answer = MeteredBuffer::new(held + lines.capacity() as u64, reservation);
     let mut write = |text: &[u8]| {
         let written = answer.write_all(text);
         written.map_err(|error| answer.failed(error))
@@ -314,8 +314,8 @@ fn write_arrow(
     let Some((first, _)) = encoded.parts.first() else {
         return write_json(encoded, invalid);
     };
-    let record = Arc::new(Field::new("record", DataType::UInt32, false));
-    let fields: Vec<_> = std::iter::once(record)
+    let record_field = Arc::new(Field::new("record", DataType::UInt32, false));
+    let fields: Vec<_> = std::iter::once(record_field)
         .chain(first.schema().fields().iter().cloned())
         .collect();
     let metadata = HashMap::from([

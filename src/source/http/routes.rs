@@ -362,7 +362,7 @@ impl HttpState {
                 .map_err(|_| ErrorResponse::ending())?;
             answer.await.map_err(|_| ErrorResponse::ending())
         };
-        let answer = tokio::time::timeout(self.limits.journal.0, written)
+        let outcome = tokio::time::timeout(self.limits.journal.0, written)
             .await
             .map_err(|_| {
                 let message = "the journal did not respond within limits.journal, because its disk \
@@ -370,7 +370,7 @@ impl HttpState {
                                the request with the same Idempotency-Key, if it has one";
                 ErrorResponse::later(StatusCode::SERVICE_UNAVAILABLE, message, 10)
             })?;
-        accepted(answer?)
+        accepted(outcome?)
     }
 }
 

@@ -181,10 +181,13 @@ impl WriteAheadLog {
     pub(super) fn done(&self, end: u64) {
         let mut state = self.state();
         state.done = state.done.max(end);
-        while let Some(&(end, bytes)) = state.pending.front().filter(|(end, _)| *end <= state.done)
+        while let Some(&(frame_end, bytes)) = state
+            .pending
+            .front()
+            .filter(|(frame_end, _)| *frame_end <= state.done)
         {
             debug_assert!(
-                end <= state.next,
+                frame_end <= state.next,
                 "a row was committed that was never assigned"
             );
             state.pending.pop_front();

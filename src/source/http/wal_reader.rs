@@ -163,11 +163,11 @@ impl WalReader {
     fn send(&self, gathered: &[(u64, RecordBatch)], out: &BatchSender) -> Result<bool, StageError> {
         match &self.shape {
             BatchShape::Images(batch_config) => {
-                let Some((first, _)) = gathered.first() else {
+                let Some((start, _)) = gathered.first() else {
                     return Ok(true);
                 };
                 let mut builder =
-                    ImageBatchBuilder::new(batch_config, &self.resume, out, &self.split, *first);
+                    ImageBatchBuilder::new(batch_config, &self.resume, out, &self.split, *start);
                 for (first, records) in gathered {
                     if !push_images(&mut builder, *first, records)? {
                         return Ok(false);

@@ -338,11 +338,11 @@ mod tests {
             (head.key, head.request, met),
             (Some(key), RequestFingerprint::Crc32(3), payload)
         );
-        let WalReadResult::Frame(head, met) = read(&mut input).unwrap() else {
+        let WalReadResult::Frame(next_head, next_payload) = read(&mut input).unwrap() else {
             panic!("expected a frame")
         };
         assert_eq!(
-            (head.request, decode(&met).unwrap()),
+            (next_head.request, decode(&next_payload).unwrap()),
             (RequestFingerprint::Sha256([9; 16]), records())
         );
     }

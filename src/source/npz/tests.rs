@@ -305,19 +305,19 @@ fn files_that_differ_from_the_first_file_are_rejects() {
         (3, vec![(0, "mismatch", None)])
     );
     let wide = npy("<f8", false, "(1, 4)", &f8([0.0; 4]));
-    let files = folder(&[
+    let wide_files = folder(&[
         ("a.npz", npz(DEFLATE, &table(3))),
         (
             "b.npz",
             npz(DEFLATE, &[("X.npy", wide), table(1).remove(1)]),
         ),
     ]);
-    let batches = read::<NpzSourceConfig>(json!({ "path": files.path() }), 10);
+    let wide_batches = read::<NpzSourceConfig>(json!({ "path": wide_files.path() }), 10);
     assert_eq!(
-        (records(&batches).num_rows(), rejects(&batches)),
+        (records(&wide_batches).num_rows(), rejects(&wide_batches)),
         (3, vec![(0, "mismatch", None)])
     );
-    let reason = &batches[1].rejects[0].reason;
+    let reason = &wide_batches[1].rejects[0].reason;
     assert!(
         reason.starts_with("b.npz: column `X` is FixedSizeList"),
         "{reason}"

@@ -150,9 +150,9 @@ fn vectors_keep_values_with_other_columns_and_after_restart() {
         let all = read::<ParquetSourceConfig>(options.clone(), 30);
         assert_eq!(ranges(&all).len(), 10);
         let whole = records(&all);
-        let vectors = whole["x"].as_fixed_size_list();
+        let decoded = whole["x"].as_fixed_size_list();
         assert_eq!(
-            vectors.values().as_primitive::<Float32Type>().values(),
+            decoded.values().as_primitive::<Float32Type>().values(),
             &values[..]
         );
         assert_eq!(

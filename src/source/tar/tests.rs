@@ -268,9 +268,8 @@ fn further_images_are_rows_of_a_second_split() {
             state: None,
         },
     );
-    let rows = |batches: &[SourceBatch]| {
-        batches
-            .iter()
+    let rows = |sent: &[SourceBatch]| {
+        sent.iter()
             .map(|b| b.batch.provenance.clone())
             .collect::<Vec<_>>()
     };

@@ -404,7 +404,7 @@ impl FolderWatcher {
             Some(listing) => listing
                 .unread
                 .keys()
-                .for_each(|name| self.rescans.failed(name.clone(), now)),
+                .for_each(|unread| self.rescans.failed(unread.clone(), now)),
             None if self.folder.lacks(&name, below) => {}
             None => self.rescans.failed(name, now),
         }
@@ -566,7 +566,7 @@ impl FolderWatcher {
             .as_ref()
             .map(|(_, error)| format!("reading is paused: {error}"));
         let trouble = self.folder.trouble().map(str::to_owned).or(paused);
-        let remark = oldest.map(|(retry, age)| {
+        let remark = oldest.map(|(retry, waited)| {
             let files = if waiting == 1 {
                 "1 file waits".to_owned()
             } else {
@@ -574,7 +574,7 @@ impl FolderWatcher {
             };
             format!(
                 "{files} to be read, the oldest for {} s: {}",
-                age.as_secs(),
+                waited.as_secs(),
                 retry.error
             )
         });

@@ -116,7 +116,7 @@ mod tests {
         assert_eq!((bytes.as_slice(), now.size), (b"content".as_slice(), 7));
         assert_eq!(now.digest, Some(ContentDigest::of(b"content")));
         assert!(
-            matches!(read_local(&file, &root, 6), ReadAttempt::Refused(now, _) if now.size == 7)
+            matches!(read_local(&file, &root, 6), ReadAttempt::Refused(grown, _) if grown.size == 7)
         );
         fs::remove_file(folder.path().join("a")).unwrap();
         fs::create_dir(folder.path().join("a")).unwrap();

@@ -87,13 +87,13 @@ impl FileRetries {
 
     /// Makes all retries at or below a path due, after a change there.
     pub(super) fn hasten(&mut self, name: &str, now: Instant) {
-        let first = |name: &str| (name.to_owned(), String::new(), 0);
+        let first = |path: &str| (path.to_owned(), String::new(), 0);
         let below = format!("{name}/");
-        let file = self
+        let exact = self
             .files
             .range_mut(first(name)..)
             .take_while(|((file, ..), _)| file == name);
-        file.for_each(|(_, retry)| retry.next = now);
+        exact.for_each(|(_, retry)| retry.next = now);
         let files = self
             .files
             .range_mut(first(&below)..)

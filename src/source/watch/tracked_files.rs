@@ -96,7 +96,7 @@ impl TrackedFiles {
                     },
                 );
             }
-            let first = segment.as_ref().map(|segment| segment.first);
+            let segment_start = segment.as_ref().map(|segment| segment.first);
             for row in rows.iter().filter(|row| row.state != RowState::Rejected) {
                 // Of several versions, the present one is tracked, or else the last one.
                 if row.state == RowState::Present {
@@ -108,7 +108,7 @@ impl TrackedFiles {
                     .then(|| missing_since.get(&*row.file.name).copied().unwrap_or(now));
                 tracked.insert(TrackedFile {
                     file: row.file.clone(),
-                    segment: first,
+                    segment: segment_start,
                     device: None,
                     missing_since,
                 });
@@ -235,15 +235,15 @@ impl TrackedFiles {
 
     /// Marks a file, or a folder with all files below it, as missing after it was removed or moved
     /// away. Returns the entries to append to the digest log.
-    pub(super) fn mark_below_missing(&mut self, name: &str, now: u64) -> Vec<DigestEntry> {
-        let below = format!("{name}/");
+    pub(super) fn mark_below_missing(&mut self, path: &str, now: u64) -> Vec<DigestEntry> {
+        let below = format!("{path}/");
         let missing = self
             .files
             .range(below.clone()..)
             .map(|(name, _)| name)
             .take_while(|name| name.starts_with(&below));
         let missing: Vec<String> = missing
-            .chain(self.files.get_key_value(name).map(|(name, _)| name))
+            .chain(self.files.get_key_value(path).map(|(name, _)| name))
             .cloned()
             .collect();
         self.mark_missing(&missing, now)
@@ -260,9 +260,11 @@ impl TrackedFiles {
         let is_missing = |(name, entry): &(&String, &TrackedFile)| {
             !listing.files.contains_key(*name)
                 && listing.has_seen(name)
-                && entry
-                    .device
-                    .is_none_or(|device| listing.device_of(name).is_none_or(|now| now == device))
+                && entry.device.is_none_or(|device| {
+                    listing
+                        .device_of(name)
+                        .is_none_or(|current| current == device)
+                })
         };
         let missing: Vec<String> = self
             .files

@@ -237,7 +237,9 @@ impl WatchedFolder {
         let (folder, root) = (self.folder.as_ref()?, self.root.as_ref()?);
         let (events, path) = (&mut self.events, &root.path);
         folder
-            .scan(below, &mut |below, id| events.cover(path.join(below), id))
+            .scan(below, &mut |visited, id| {
+                events.cover(path.join(visited), id)
+            })
             .ok()
     }
 

@@ -176,9 +176,9 @@ impl CrashState {
 fn count(kills: &mut Vec<(u64, u64, u32)>, (split, row): (u64, u64)) -> u32 {
     let mut all: BTreeMap<(u64, u64), u32> =
         kills.iter().map(|&(s, r, times)| ((s, r), times)).collect();
-    let times = all.entry((split, row)).or_default();
-    *times += 1;
-    let counted = *times;
+    let entry = all.entry((split, row)).or_default();
+    *entry += 1;
+    let counted = *entry;
     *kills = all
         .into_iter()
         .map(|((s, r), times)| (s, r, times))

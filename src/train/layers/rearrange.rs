@@ -53,32 +53,36 @@ impl Rearrange {
             Self::ToPixels { channels, pixels } => transpose(from, to, channels, pixels),
             Self::ToPlanes { channels, pixels } => transpose(from, to, pixels, channels),
             Self::Fold { line, channels } => {
-                for (from, to) in from
+                for (lines, folded) in from
                     .chunks_exact(2 * line)
                     .zip(to.chunks_exact_mut(2 * line))
                 {
-                    let (upper, lower) = from.split_at(line);
+                    let (upper, lower) = lines.split_at(line);
                     let pairs = upper
                         .chunks_exact(2 * channels)
                         .zip(lower.chunks_exact(2 * channels));
-                    for (square, (upper, lower)) in to.chunks_exact_mut(4 * channels).zip(pairs) {
-                        square[..2 * channels].copy_from_slice(upper);
-                        square[2 * channels..].copy_from_slice(lower);
+                    for (square, (upper_pair, lower_pair)) in
+                        folded.chunks_exact_mut(4 * channels).zip(pairs)
+                    {
+                        square[..2 * channels].copy_from_slice(upper_pair);
+                        square[2 * channels..].copy_from_slice(lower_pair);
                     }
                 }
             }
             Self::Unfold { line, channels } => {
-                for (from, to) in from
+                for (folded, lines) in from
                     .chunks_exact(2 * line)
                     .zip(to.chunks_exact_mut(2 * line))
                 {
-                    let (upper, lower) = to.split_at_mut(line);
+                    let (upper, lower) = lines.split_at_mut(line);
                     let pairs = upper
                         .chunks_exact_mut(2 * channels)
                         .zip(lower.chunks_exact_mut(2 * channels));
-                    for (square, (upper, lower)) in from.chunks_exact(4 * channels).zip(pairs) {
-                        upper.copy_from_slice(&square[..2 * channels]);
-                        lower.copy_from_slice(&square[2 * channels..]);
+                    for (square, (upper_pair, lower_pair)) in
+                        folded.chunks_exact(4 * channels).zip(pairs)
+                    {
+                        upper_pair.copy_from_slice(&square[..2 * channels]);
+                        lower_pair.copy_from_slice(&square[2 * channels..]);
                     }
                 }
             }
@@ -89,16 +93,16 @@ impl Rearrange {
 /// Transposes each `[rows, columns]` in `from` to `[columns, rows]` in `to`.
 fn transpose(from: &[f32], to: &mut [f32], rows: usize, columns: usize) {
     let len = (rows * columns).max(1);
-    for (from, to) in from.chunks_exact(len).zip(to.chunks_exact_mut(len)) {
-        for (tile, to) in to.chunks_mut(TILE * rows).enumerate() {
+    for (matrix, transposed) in from.chunks_exact(len).zip(to.chunks_exact_mut(len)) {
+        for (tile, out) in transposed.chunks_mut(TILE * rows).enumerate() {
             for row in 0..rows {
                 let start = row * columns + tile * TILE;
-                let line = &from[start..start + to.len() / rows];
-                to[row..]
+                let line = &matrix[start..start + out.len() / rows];
+                out[row..]
                     .iter_mut()
                     .step_by(rows)
                     .zip(line)
-                    .for_each(|(to, from)| *to = *from);
+                    .for_each(|(place, value)| *place = *value);
             }
         }
     }

@@ -228,9 +228,9 @@ fn value_info(name: &str, shape: RecordShape) -> ValueInfoProto {
         value: Some(size as i64),
         param: None,
     };
-    let open = |name: &str| DimensionProto {
+    let open = |dimension: &str| DimensionProto {
         value: None,
-        param: Some(name.to_owned()),
+        param: Some(dimension.to_owned()),
     };
     let mut dims = vec![open("batch")];
     match shape {

@@ -101,13 +101,13 @@ impl Harness {
             .apply(&batch([("x", floats(values))]), &mut rejects);
         let output = output.map_err(|error| error.to_string())?;
         assert_eq!(output.records.num_rows(), output.row_ordinals.len());
-        let values = output
+        let kept = output
             .records
             .column(0)
             .as_primitive::<Float64Type>()
             .values()
             .to_vec();
-        Ok((values, reasons(&rejects.into_vec())))
+        Ok((kept, reasons(&rejects.into_vec())))
     }
 }
 
@@ -281,9 +281,9 @@ fn record_above_the_maximum_size_is_not_kept() {
         calls: Arc::default(),
     };
     let mut isolated = IsolatedTransform::build(Arc::new(plan)).unwrap();
-    let apply = |isolated: &mut IsolatedTransform, text: &str| {
+    let apply = |transform: &mut IsolatedTransform, text: &str| {
         let columns = [("x", floats(&[1.0])), ("text", strings(&[text]))];
-        isolated
+        transform
             .apply(&batch(columns), &mut RejectCollector::default())
             .unwrap();
     };

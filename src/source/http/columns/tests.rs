@@ -158,7 +158,7 @@ fn arrow_columns_are_matched_by_name_and_cast() {
         ("n", Arc::clone(&n)),
         ("more", Arc::clone(&n)),
         ("x", x),
-        ("list", list),
+        ("list", Arc::clone(&list)),
     ]);
     let records = parse(&columns(), &MediaType::Arrow, body).unwrap().columns;
     assert_eq!(records.schema().field(0).name(), "list");
@@ -171,14 +171,13 @@ fn arrow_columns_are_matched_by_name_and_cast() {
             .values(),
         &[1.0, 2.0]
     );
-    let message = |body| refusal(&columns(), &MediaType::Arrow, body).1;
+    let message = |bytes| refusal(&columns(), &MediaType::Arrow, bytes).1;
     let missing = message(stream(vec![("n", Arc::clone(&n))]));
     assert!(
         missing.starts_with("the stream has no column `list`; expected one of type "),
         "{missing}"
     );
     let text: ArrayRef = Arc::new(StringViewArray::from(vec!["a"]));
-    let list: ArrayRef = crate::tensor::fixed_column(2, vec![1.0, 2.0]).unwrap();
     let mismatch = message(stream(vec![("list", list), ("n", text)]));
     assert!(
         mismatch.starts_with("column `n` is Utf8View, expected Int64: "),

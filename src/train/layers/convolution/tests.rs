@@ -156,8 +156,8 @@ fn gradients_equal_finite_differences() {
                 let at = |off: f32| {
                     let mut moved = parts.clone();
                     moved[part][place] += off;
-                    let [weight, bias, input] = &moved;
-                    let output = output(&conv, weight, bias, input, records);
+                    let [moved_weight, moved_bias, moved_input] = &moved;
+                    let output = output(&conv, moved_weight, moved_bias, moved_input, records);
                     output
                         .iter()
                         .zip(&slope)
@@ -218,8 +218,8 @@ fn several_blocks_give_the_result_of_the_definition() {
             by_input,
             output(&conv, &weight, &bias, &input, 2),
         ];
-        for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
-            for (a, b) in found.iter().zip(expected) {
+        for (part, (values, expected_values)) in found.iter().zip(&expected).enumerate() {
+            for (a, b) in values.iter().zip(expected_values) {
                 assert!(
                     (f64::from(*a) - b).abs() < 1e-3 * (1.0 + b.abs()),
                     "{transposed}, {part}: {a} is not {b}"
