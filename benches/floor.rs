@@ -127,8 +127,8 @@ fn images(files: &[PathBuf], model: &Model, out: &Path, side: usize, channels: C
     let mut encoder = model.chain(ModelPath::Encode).unwrap();
     let mut resizer = Resizer::new(side, side, ResizeMode::Stretch);
     let mut values = vec![0.0; IMAGES * len];
-    for files in files.chunks(IMAGES) {
-        for (file, values) in files.iter().zip(values.chunks_exact_mut(len)) {
+    for chunk in files.chunks(IMAGES) {
+        for (file, input) in chunk.iter().zip(values.chunks_exact_mut(len)) {
             let bytes = std::fs::read(file).unwrap();
             // As in the pipeline, JPEGs far larger than the target are decoded at a reduced scale if
             // the build supports it.
@@ -136,18 +136,18 @@ fn images(files: &[PathBuf], model: &Model, out: &Path, side: usize, channels: C
                 Some((pixels, area)) => resizer.resize_box(&pixels, area),
                 None => resizer.resize(&decode(&bytes, channels, u64::MAX).unwrap()),
             };
-            format.normalize(pixels.unwrap(), values);
+            format.normalize(pixels.unwrap(), input);
         }
-        let mut codes = Vec::with_capacity(files.len() * code);
+        let mut codes = Vec::with_capacity(chunk.len() * code);
         encoder
-            .run(&values[..files.len() * len], &shape, &mut codes)
+            .run(&values[..chunk.len() * len], &shape, &mut codes)
             .unwrap();
-        let names = files
+        let names = chunk
             .iter()
             .map(|file| file.file_name().unwrap().to_str().unwrap());
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from_iter_values(names)),
-            Arc::new(UInt64Array::from(vec![0; files.len()])),
+            Arc::new(UInt64Array::from(vec![0; chunk.len()])),
             fixed_column(code, codes).unwrap(),
         ];
         writer

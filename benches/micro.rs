@@ -205,8 +205,8 @@ fn handover(criterion: &mut Criterion) {
     let (work, inbox) = async_channel::bounded::<Box<[u8; 256]>>(4);
     let (done, outbox) = async_channel::unbounded();
     let worker = thread::spawn(move || {
-        while let Ok(work) = inbox.recv_blocking() {
-            done.send_blocking(work).unwrap();
+        while let Ok(batch) = inbox.recv_blocking() {
+            done.send_blocking(batch).unwrap();
         }
     });
     criterion.bench_function("hand-over between threads and back", |bencher| {

@@ -69,18 +69,21 @@ fn invalid_library_is_refused_and_a_valid_one_may_follow() {
             .message
             .contains("is already loaded")
     );
-    let spec = RuntimeSpec {
+    let without_providers = RuntimeSpec {
         providers: vec![],
         ..RuntimeSpec::default()
     };
-    assert_eq!(ort_library::init(&spec).unwrap_err().key, "providers");
-    let spec = RuntimeSpec {
+    assert_eq!(
+        ort_library::init(&without_providers).unwrap_err().key,
+        "providers"
+    );
+    let with_tensorrt = RuntimeSpec {
         providers: vec![ExecutionProvider::Cpu, ExecutionProvider::Tensorrt],
         ..RuntimeSpec::default()
     };
     // The pinned library has no TensorRT; one that a developer set by ORT_DYLIB_PATH may.
     if std::env::var_os("ORT_DYLIB_PATH").is_none() {
-        let fault = ort_library::init(&spec).unwrap_err();
+        let fault = ort_library::init(&with_tensorrt).unwrap_err();
         assert!(
             fault
                 .message

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::model::card::Quantiles;
+use crate::plan::StageRole;
 use crate::topology::{
     ErrorSpan, RecentReject, ReconstructionErrorStats, RunStats, SampledImage, StageStats,
 };
@@ -44,7 +45,7 @@ pub(super) struct RunStatus {
 struct StageStatus {
     name: Arc<str>,
     kind: &'static str,
-    role: &'static str,
+    role: StageRole,
     /// Indices of the stages that are its inputs.
     inputs: Vec<usize>,
     records_in: u64,
@@ -137,7 +138,7 @@ impl StageStatus {
     fn of(stage: &StageStats, metrics: &Metrics) -> Self {
         let labels = [&*stage.name, stage.kind];
         let written = stage.written();
-        let committed = (stage.role == "sink").then(|| CommitStatus {
+        let committed = (stage.role == StageRole::Sink).then(|| CommitStatus {
             files: written.files,
             records: written.records,
             bytes: written.bytes,
@@ -163,7 +164,7 @@ impl StageStatus {
                 .records_per_second
                 .with_label_values(&labels)
                 .get(),
-            utilization: (stage.role != "source").then(busy),
+            utilization: (stage.role != StageRole::Source).then(busy),
             committed,
         }
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
 use super::log::LogFormat;
+use crate::plan::StageRole;
 use crate::topology::{RunStats, StageStats};
 
 /// Interval at which bars are drawn.
@@ -28,7 +29,7 @@ impl ProgressDisplay {
         if format == LogFormat::Auto && std::io::stderr().is_terminal() {
             let all = MultiProgress::new();
             let sources: Vec<usize> = (0..stats.stages.len())
-                .filter(|&at| stats.stages[at].role == "source")
+                .filter(|&at| stats.stages[at].role == StageRole::Source)
                 .collect();
             let bars: Vec<ProgressBar> = sources
                 .iter()
@@ -126,7 +127,11 @@ fn draw(stats: &RunStats, stage: &StageStats, bar: &ProgressBar) {
 /// records of a source is unknown.
 fn time_left(stats: &RunStats, elapsed: Duration) -> Option<Duration> {
     let (mut taken, mut total) = (0u64, 0u64);
-    for source in stats.stages.iter().filter(|stage| stage.role == "source") {
+    for source in stats
+        .stages
+        .iter()
+        .filter(|stage| stage.role == StageRole::Source)
+    {
         taken += source.records_in.load(Relaxed);
         total = total.saturating_add(source.total()?);
     }

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{ExitCode, PipelineArgs, confirm, print};
 use crate::metrics::Metrics;
-use crate::plan::{Plan, StageRole};
+use crate::plan::{Plan, StageOperator};
 use crate::sink::{CommitStats, Sink};
 use crate::source;
 use crate::topology;
@@ -99,7 +99,7 @@ impl ResetCommand {
             for stage in plan
                 .stages
                 .iter()
-                .filter(|stage| matches!(stage.role, StageRole::Source(..)))
+                .filter(|stage| matches!(stage.operator, StageOperator::Source(..)))
             {
                 source::delete_state(&stage.name, state)?;
             }
@@ -118,10 +118,13 @@ fn reset_sink(name: &str, sink: &dyn Sink, remove: bool) -> anyhow::Result<Commi
 
 /// Returns all sinks, including the rejects, with the names of their stages.
 fn sinks(plan: &Plan) -> Vec<(&str, &dyn Sink)> {
-    let stages = plan.stages.iter().filter_map(|stage| match &stage.role {
-        StageRole::Sink(sink, _) => Some((&*stage.name, sink.as_ref())),
-        _ => None,
-    });
+    let stages = plan
+        .stages
+        .iter()
+        .filter_map(|stage| match &stage.operator {
+            StageOperator::Sink(sink, _) => Some((&*stage.name, sink.as_ref())),
+            _ => None,
+        });
     stages
         .chain(
             plan.rejects

@@ -174,7 +174,7 @@ impl StderrQueue {
         };
         let is_reported = report.is_ok();
         let written = report.and_then(|()| put(out, &text, is_torn));
-        let mut waiting = self.waiting();
+        waiting = self.waiting();
         if !is_reported {
             waiting.unreported += unreported;
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::plan::StageRole;
 use crate::source::SkippedFiles;
 use crate::topology::{ErrorSummary, RunOutcome, RunStats};
 use crate::units::ByteSize;
@@ -34,7 +35,7 @@ pub(super) struct RunSummary {
 struct StageSummary {
     name: String,
     kind: &'static str,
-    role: &'static str,
+    role: StageRole,
     records_in: u64,
     records_out: u64,
     rejects: u64,
@@ -154,12 +155,12 @@ impl RunSummary {
                 busy_seconds,
                 ..
             } = stage;
-            let out = if stage.role == "sink" {
+            let out = if stage.role == StageRole::Sink {
                 "-".to_owned()
             } else {
                 stage.records_out.to_string()
             };
-            let busy = if stage.role == "source" {
+            let busy = if stage.role == StageRole::Source {
                 "-".to_owned()
             } else {
                 format!("{busy_seconds:.2} s")

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::plan::StageRole;
 use crate::topology::{RunStats, StageStats};
 
 /// Shares of the time from the start of the first worker to the end of the run.
@@ -36,7 +37,7 @@ struct SessionProfile {
 struct StageProfile {
     name: String,
     kind: &'static str,
-    role: &'static str,
+    role: StageRole,
     /// Share of the time in which the stage was busy: averaged over the workers for a transform and
     /// for the encoding of a sink, of the sink's thread for its other work. For a source, the share
     /// of the time in which it was not blocked by backpressure.
@@ -61,14 +62,14 @@ impl TimeProfile {
         };
         let stages = stats.stages.iter().flat_map(|stage| {
             let busy = match stage.role {
-                "source" => 1.0 - waited_for_room,
-                "transform" => share(&stage.busy) / workers.max(1) as f64,
-                _ => share(&stage.busy),
+                StageRole::Source => 1.0 - waited_for_room,
+                StageRole::Transform => share(&stage.busy) / workers.max(1) as f64,
+                StageRole::Sink => share(&stage.busy),
             };
             // Workers encode batches for some sinks; that is shown as a stage of its own.
             let prepared = share(&stage.prepared) / workers.max(1) as f64;
-            let prepared =
-                (prepared > 0.0).then(|| profile(stage, "encoding", "transform", prepared));
+            let prepared = (prepared > 0.0)
+                .then(|| profile(stage, "encoding", StageRole::Transform, prepared));
             prepared
                 .into_iter()
                 .chain([profile(stage, stage.kind, stage.role, busy)])
@@ -91,7 +92,7 @@ impl TimeProfile {
         }
     }
 
-    fn busiest(&self, role: &str) -> Option<&StageProfile> {
+    fn busiest(&self, role: StageRole) -> Option<&StageProfile> {
         self.stages
             .iter()
             .filter(|stage| stage.role == role)
@@ -101,7 +102,9 @@ impl TimeProfile {
     /// Describes the bottleneck of the run and how to remove it.
     fn bottleneck(&self) -> String {
         let percent = |share: f64| format!("{:.0} %", 100.0 * share);
-        let sink = self.busiest("sink").filter(|sink| sink.busy > 0.85);
+        let sink = self
+            .busiest(StageRole::Sink)
+            .filter(|sink| sink.busy > 0.85);
         if let Some(session) = self.sessions.iter().find(|session| session.busy > 0.85) {
             return format!(
                 "the shared session of model `{}`, busy {} of the time; a faster device, larger \
@@ -110,7 +113,7 @@ impl TimeProfile {
                 percent(session.busy)
             );
         }
-        match (sink, self.busiest("transform")) {
+        match (sink, self.busiest(StageRole::Transform)) {
             (Some(sink), _) => format!(
                 "the sink `{}`, busy {} of the time; faster compression, fewer columns or a faster \
                  disk would help, but not more workers",
@@ -173,11 +176,11 @@ impl fmt::Display for TimeProfile {
         {
             let percent = |share: f64| format!("{:.1}", 100.0 * share.max(0.0));
             let (input, output) = match *role {
-                "source" => ("-".to_owned(), percent(*waited_for_room)),
+                StageRole::Source => ("-".to_owned(), percent(*waited_for_room)),
                 // A worker processes a batch through all transforms, so it waits between batches
                 // and not between stages.
-                "transform" => ("-".to_owned(), "-".to_owned()),
-                _ => (percent(1.0 - busy), "-".to_owned()),
+                StageRole::Transform => ("-".to_owned(), "-".to_owned()),
+                StageRole::Sink => (percent(1.0 - busy), "-".to_owned()),
             };
             writeln!(
                 f,
@@ -227,10 +230,10 @@ mod tests {
             waited_for_room: 0.1,
             workers_busy,
             stages: vec![
-                stage("in", "source", 0.9),
-                stage("pixels", "transform", 0.2 * workers_busy),
-                stage("codes", "transform", 0.8 * workers_busy),
-                stage("out", "sink", sink),
+                stage("in", StageRole::Source, 0.9),
+                stage("pixels", StageRole::Transform, 0.2 * workers_busy),
+                stage("codes", StageRole::Transform, 0.8 * workers_busy),
+                stage("out", StageRole::Sink, sink),
             ],
             sessions: vec![SessionProfile {
                 model: "m".to_owned(),

@@ -259,18 +259,18 @@ pub fn parse(
     let mut key_spans = KeySpans::of(path, text)?;
     let merged = overrides::apply_overrides(path, text, variables, sets, &mut key_spans)?;
     let effective = merged.clone();
-    let (models, stages, rest) = tables(merged);
+    let (model_tables, stage_tables, rest) = tables(merged);
     let (settings, mut faults) = registry::parse_options_lenient::<PipelineSettings>(rest);
     let settings = settings.unwrap_or_default();
-    let models = faults.record(models).unwrap_or_default();
-    let mut models: Vec<ModelTable> = models
+    let mut models: Vec<ModelTable> = faults
+        .record(model_tables)
+        .unwrap_or_default()
         .into_iter()
         .map(|(name, options)| ModelTable { name, options })
         .collect();
     models.sort_by_key(|model| key_spans.order(&format!("models.{}", model.name)));
-    let tables_of_stages = faults.record(stages).unwrap_or_default();
     let mut stages = Vec::new();
-    for (name, table) in tables_of_stages {
+    for (name, table) in faults.record(stage_tables).unwrap_or_default() {
         let key = format!("stages.{name}");
         let (stage, found) = stage(name, table);
         stages.push(stage);

@@ -183,19 +183,19 @@ impl<'a> DatasetBuilder<'a> {
     ) -> Result<(), StageError> {
         let SourceBatch {
             mut batch,
-            rejects,
+            rejects: source_rejects,
             pixels,
         } = batch;
-        rejects
+        source_rejects
             .iter()
             .for_each(|reject| self.reject(&reject.reason, reject.records));
         let all = batch.records.num_rows();
         let mut failures = 0;
         for keep in &mut steps.keep {
-            let mut rejects = RejectCollector::default();
-            let kept = keep.apply(&batch, &mut rejects)?;
+            let mut failed = RejectCollector::default();
+            let kept = keep.apply(&batch, &mut failed)?;
             failures += self
-                .reject_failures(&steps.record_ids, &batch, rejects)
+                .reject_failures(&steps.record_ids, &batch, failed)
                 .len();
             batch = kept;
         }

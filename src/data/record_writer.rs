@@ -118,11 +118,12 @@ impl RecordWriter {
             OffsetIndexWriter::Same(size, _) => Some(size.map(|side| side as usize)),
             OffsetIndexWriter::Listed(ends) => {
                 let bytes: Vec<u8> = ends.iter().flat_map(|end| end.to_le_bytes()).collect();
-                let mut file = create_temp(&temp_path(&self.ends_path))
+                let mut ends_file = create_temp(&temp_path(&self.ends_path))
                     .map_err(StageError::io(&self.ends_path))?;
-                file.write_all(&bytes)
+                ends_file
+                    .write_all(&bytes)
                     .map_err(StageError::io(&self.ends_path))?;
-                put(&file, &self.ends_path)?;
+                put(&ends_file, &self.ends_path)?;
                 None
             }
         };

@@ -90,14 +90,14 @@ impl LinearProbe {
         for (block, block_classes) in rows.blocks(BLOCK).zip(classes.chunks(BLOCK)) {
             let inputs = self.standardized(block);
             let mut logits = weights * &inputs;
-            for (mut logits, &class) in logits.column_iter_mut().zip(block_classes) {
-                let greatest = logits.max();
-                let own = logits[class] - greatest;
-                logits.apply(|logit| *logit = (*logit - greatest).exp());
-                let sum = logits.sum();
+            for (mut column, &class) in logits.column_iter_mut().zip(block_classes) {
+                let greatest = column.max();
+                let own = column[class] - greatest;
+                column.apply(|logit| *logit = (*logit - greatest).exp());
+                let sum = column.sum();
                 loss += share * (sum.ln() - own);
-                logits /= sum;
-                logits[class] -= 1.0;
+                column /= sum;
+                column[class] -= 1.0;
             }
             gradient.gemm(share, &logits, &inputs.transpose(), 1.0);
         }

@@ -159,7 +159,7 @@ impl<E: RunBatch> DynamicBatcher<E> {
             let _ = batch.output.set(output);
             batch.values
         });
-        let mut state = self.lock();
+        state = self.lock();
         state.engine = Some(engine);
         state.spare = spare.unwrap_or_default();
         state.spare.clear();

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Plan, Stage, StageRole};
+use super::{Plan, Stage, StageOperator};
 use crate::coverage::ResumeState;
 use crate::error::StageError;
 use crate::sink::output_mounts::OutputMounts;
@@ -58,16 +58,16 @@ impl Plan {
     /// The name of the stage with [`StageError::Refused`], or another error if inputs or outputs
     /// cannot be read.
     pub fn admit_inputs(&self) -> Result<(), StageFailure> {
-        let refuses_changes = |stage: &&Stage| match &stage.role {
-            StageRole::Source(source, _) => source.refuses_changes(),
-            StageRole::Transform(_) | StageRole::Sink(..) => false,
+        let refuses_changes = |stage: &&Stage| match &stage.operator {
+            StageOperator::Source(source, _) => source.refuses_changes(),
+            StageOperator::Transform(_) | StageOperator::Sink(..) => false,
         };
         if !self.stages.iter().any(|stage| refuses_changes(&stage)) {
             return Ok(());
         }
         let mut sinks = Vec::new();
         for stage in &self.stages {
-            if let StageRole::Sink(sink, _) = &stage.role
+            if let StageOperator::Sink(sink, _) = &stage.operator
                 && sink.folder().is_some()
             {
                 sinks.push(
@@ -82,7 +82,7 @@ impl Plan {
             state: self.state.clone(),
         };
         for stage in self.stages.iter().filter(refuses_changes) {
-            if let StageRole::Source(source, _) = &stage.role {
+            if let StageOperator::Source(source, _) = &stage.operator {
                 source
                     .admit_inputs(&progress)
                     .map_err(|error| (Arc::clone(&stage.name), error))?;
@@ -108,7 +108,7 @@ impl Plan {
         }
         self.check_mounts()?;
         for stage in &self.stages {
-            if let StageRole::Source(source, _) = &stage.role {
+            if let StageOperator::Source(source, _) = &stage.operator {
                 source
                     .find_inputs()
                     .map_err(|error| (Arc::clone(&stage.name), error))?;
@@ -137,15 +137,18 @@ impl Plan {
 
     /// Returns the outputs of the sinks, and then the rejects.
     fn outputs(&self) -> Vec<PlannedOutput<'_>> {
-        let sinks = self.stages.iter().filter_map(|stage| match &stage.role {
-            StageRole::Sink(sink, identity) => Some(PlannedOutput {
-                name: Arc::clone(&stage.name),
-                sink: sink.as_ref(),
-                identity,
-                scope: IdentityScope::Sink,
-            }),
-            StageRole::Source(..) | StageRole::Transform(_) => None,
-        });
+        let sinks = self
+            .stages
+            .iter()
+            .filter_map(|stage| match &stage.operator {
+                StageOperator::Sink(sink, identity) => Some(PlannedOutput {
+                    name: Arc::clone(&stage.name),
+                    sink: sink.as_ref(),
+                    identity,
+                    scope: IdentityScope::Sink,
+                }),
+                StageOperator::Source(..) | StageOperator::Transform(_) => None,
+            });
         let rejects = self.rejects.iter().map(|(sink, identity)| {
             let name = Arc::from("rejects");
             PlannedOutput {

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{Plan, Stage, StageRole};
+use super::{Plan, Stage, StageOperator};
 use crate::schema_display::write_columns;
 
 /// The output format of `latentflow graph`.
@@ -46,11 +46,7 @@ impl fmt::Display for Plan {
 
 impl Plan {
     fn describe(&self, f: &mut fmt::Formatter<'_>, stage: &Stage) -> fmt::Result {
-        let role = match &stage.role {
-            StageRole::Source(..) => "source",
-            StageRole::Transform(_) => "transform",
-            StageRole::Sink(..) => "sink",
-        };
+        let role = stage.role().as_str();
         write!(f, "{role} {} ({})", stage.name, stage.kind)?;
         if !stage.inputs.is_empty() {
             let inputs: Vec<&str> = stage
@@ -61,8 +57,8 @@ impl Plan {
             write!(f, " <- {}", inputs.join(", "))?;
         }
         writeln!(f)?;
-        match &stage.role {
-            StageRole::Source(source, _) => {
+        match &stage.operator {
+            StageOperator::Source(source, _) => {
                 let skipped_files = source
                     .skipped_files()
                     .map(|counts| counts.get())
@@ -71,10 +67,10 @@ impl Plan {
                     writeln!(f, "  skips {skipped_files}")?;
                 }
             }
-            StageRole::Transform(transform) if !transform.summary().is_empty() => {
+            StageOperator::Transform(transform) if !transform.summary().is_empty() => {
                 writeln!(f, "  {}", transform.summary())?
             }
-            StageRole::Sink(sink, _) => {
+            StageOperator::Sink(sink, _) => {
                 if let Some(folder) = sink.folder() {
                     writeln!(f, "  writes {}", folder)?;
                 }
@@ -118,10 +114,10 @@ impl Plan {
     fn draw_mermaid(&self) -> String {
         let mut text = String::from("flowchart LR\n");
         for (at, stage) in self.stages.iter().enumerate() {
-            let (open, close) = match stage.role {
-                StageRole::Source(..) => ("([", "])"),
-                StageRole::Transform(_) => ("[", "]"),
-                StageRole::Sink(..) => ("[(", ")]"),
+            let (open, close) = match stage.operator {
+                StageOperator::Source(..) => ("([", "])"),
+                StageOperator::Transform(_) => ("[", "]"),
+                StageOperator::Sink(..) => ("[(", ")]"),
             };
             let _ = writeln!(
                 text,
@@ -138,10 +134,10 @@ impl Plan {
     fn draw_dot(&self) -> String {
         let mut text = format!("digraph \"{}\" {{\n    rankdir=LR;\n", self.name);
         for (at, stage) in self.stages.iter().enumerate() {
-            let shape = match stage.role {
-                StageRole::Source(..) => "ellipse",
-                StageRole::Transform(_) => "box",
-                StageRole::Sink(..) => "cylinder",
+            let shape = match stage.operator {
+                StageOperator::Source(..) => "ellipse",
+                StageOperator::Transform(_) => "box",
+                StageOperator::Sink(..) => "cylinder",
             };
             let _ = writeln!(
                 text,

@@ -3,7 +3,7 @@
 
 use arrow::datatypes::{DataType, Schema};
 
-use super::{Stage, StageRole, max_in_flight_batches};
+use super::{Stage, StageOperator, max_in_flight_batches};
 use crate::batch::SourceBatch;
 use crate::error::ConfigError;
 use crate::image::DECODING;
@@ -95,8 +95,8 @@ impl MemoryRequirements {
             .map(|schema| fixed_width(&schema))
             .sum();
         let transforms = || {
-            stages.iter().filter_map(|stage| match &stage.role {
-                StageRole::Transform(transform) => Some(transform),
+            stages.iter().filter_map(|stage| match &stage.operator {
+                StageOperator::Transform(transform) => Some(transform),
                 _ => None,
             })
         };
@@ -237,8 +237,8 @@ pub(super) fn predict(
     let (mut batch, mut bounded, mut unbounded) = (0, 0, 0);
     let mut sinks = rejects.map_or(0, sink_bytes);
     for stage in stages {
-        match &stage.role {
-            StageRole::Source(source, size) => {
+        match &stage.operator {
+            StageOperator::Source(source, size) => {
                 let images = source.schema().column_with_name(IMAGE).is_some();
                 let records = size.records_or(if images {
                     IMAGE_RECORDS
@@ -261,8 +261,8 @@ pub(super) fn predict(
                     false => bounded = bounded.max(source.reading_bytes()),
                 }
             }
-            StageRole::Transform(_) => {}
-            StageRole::Sink(sink, _) => sinks += sink_bytes(sink.as_ref()),
+            StageOperator::Transform(_) => {}
+            StageOperator::Sink(sink, _) => sinks += sink_bytes(sink.as_ref()),
         }
     }
     let workers_bytes = requirements.per_worker * workers as u64;

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::config::{AdminSettings, Diagnostics, PipelineConfig};
@@ -93,12 +94,35 @@ pub struct Stage {
     pub kind: &'static str,
     /// The positions of the inputs in [`Plan::stages`], as declared.
     pub inputs: Vec<usize>,
-    /// The role of the stage.
-    pub role: StageRole,
+    /// The planned operator, which a run opens.
+    pub operator: StageOperator,
 }
 
 /// The role of a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StageRole {
+    /// Reads records.
+    Source,
+    /// Processes records.
+    Transform,
+    /// Writes records.
+    Sink,
+}
+
+impl StageRole {
+    /// Its name in messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Transform => "transform",
+            Self::Sink => "sink",
+        }
+    }
+}
+
+/// The planned operator of a stage.
+pub enum StageOperator {
     /// Reads records.
     Source(Box<dyn Source>, BatchSize),
     /// Processes records.
@@ -108,12 +132,21 @@ pub enum StageRole {
 }
 
 impl Stage {
+    /// Returns the role.
+    pub fn role(&self) -> StageRole {
+        match &self.operator {
+            StageOperator::Source(..) => StageRole::Source,
+            StageOperator::Transform(_) => StageRole::Transform,
+            StageOperator::Sink(..) => StageRole::Sink,
+        }
+    }
+
     /// Returns the output columns; `None` for a sink.
     pub fn schema(&self) -> Option<SchemaRef> {
-        match &self.role {
-            StageRole::Source(source, _) => Some(source.schema()),
-            StageRole::Transform(transform) => Some(transform.schema()),
-            StageRole::Sink(..) => None,
+        match &self.operator {
+            StageOperator::Source(source, _) => Some(source.schema()),
+            StageOperator::Transform(transform) => Some(transform.schema()),
+            StageOperator::Sink(..) => None,
         }
     }
 }
@@ -128,17 +161,19 @@ impl Plan {
     /// sources whose inputs cannot currently be listed.
     #[must_use]
     pub fn list_inputs(&self) -> Vec<(Arc<str>, StageError)> {
-        let list = |stage: &Stage| match &stage.role {
-            StageRole::Source(source, _) => Some((Arc::clone(&stage.name), source.inputs().err()?)),
-            StageRole::Transform(_) | StageRole::Sink(..) => None,
+        let list = |stage: &Stage| match &stage.operator {
+            StageOperator::Source(source, _) => {
+                Some((Arc::clone(&stage.name), source.inputs().err()?))
+            }
+            StageOperator::Transform(_) | StageOperator::Sink(..) => None,
         };
         self.stages.iter().filter_map(list).collect()
     }
 
     /// Returns the output folder of each stage.
     pub fn folders(&self) -> Vec<Option<Location>> {
-        let folder = |stage: &Stage| match &stage.role {
-            StageRole::Sink(sink, _) => sink.folder(),
+        let folder = |stage: &Stage| match &stage.operator {
+            StageOperator::Sink(sink, _) => sink.folder(),
             _ => None,
         };
         self.stages.iter().map(folder).collect()
@@ -148,7 +183,7 @@ impl Plan {
 fn is_unbounded(stages: &[Stage]) -> bool {
     stages
         .iter()
-        .any(|stage| matches!(&stage.role, StageRole::Source(source, _) if source.is_unbounded()))
+        .any(|stage| matches!(&stage.operator, StageOperator::Source(source, _) if source.is_unbounded()))
 }
 
 /// The kind of source that reads a dataset of rejects.
@@ -293,8 +328,8 @@ fn assemble(
     stages: Vec<Stage>,
     allocation: MemoryAllocation,
 ) -> Result<Plan, Vec<ConfigError>> {
-    let folder = stages.iter().find_map(|stage| match &stage.role {
-        StageRole::Sink(sink, _) => sink.folder().map(|folder| folder.join(STATE_DIR)),
+    let folder = stages.iter().find_map(|stage| match &stage.operator {
+        StageOperator::Sink(sink, _) => sink.folder().map(|folder| folder.join(STATE_DIR)),
         _ => None,
     });
     let mut faults = Vec::new();
@@ -386,8 +421,8 @@ fn assemble(
 /// downstream of all stages. Each reject belongs to one stage and is recognized by the identity of
 /// that stage.
 fn rejects_identity(pipeline: &str, stages: &[Stage]) -> OutputIdentity {
-    let sinks = stages.iter().filter_map(|stage| match &stage.role {
-        StageRole::Sink(sink, identity) => {
+    let sinks = stages.iter().filter_map(|stage| match &stage.operator {
+        StageOperator::Sink(sink, identity) => {
             Some((&*stage.name, identity, sink.batch_encoder().is_some()))
         }
         _ => None,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::{Plan, Stage, StageRole};
+use super::{Plan, Stage, StageOperator};
 use crate::registry::canonical;
 use crate::sink::StageIdentity;
 
@@ -19,10 +19,13 @@ pub struct RunningConfig {
 type ResolvedOptions = BTreeMap<String, Map<String, Value>>;
 
 fn resolved_options(plan: &Plan) -> ResolvedOptions {
-    let sinks = plan.stages.iter().filter_map(|stage| match &stage.role {
-        StageRole::Sink(_, identity) => Some(identity),
-        _ => None,
-    });
+    let sinks = plan
+        .stages
+        .iter()
+        .filter_map(|stage| match &stage.operator {
+            StageOperator::Sink(_, identity) => Some(identity),
+            _ => None,
+        });
     let stages = sinks.flat_map(|identity| &identity.stages);
     let resolved = |stage: &StageIdentity| match &stage.reader.0 {
         Some(reading) => reading.resolved().clone(),
@@ -56,7 +59,7 @@ impl RunningConfig {
 
 impl StageShape {
     fn of(stage: &Stage) -> Self {
-        let is_transform = matches!(stage.role, StageRole::Transform(_));
+        let is_transform = matches!(stage.operator, StageOperator::Transform(_));
         let (name, inputs, schema) = (stage.name.to_string(), stage.inputs.clone(), stage.schema());
         Self {
             name,

@@ -9,7 +9,7 @@ use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value};
 
 use super::stage_identity::{IdentifiedStage, PlannedStage, ResolveOptions};
-use super::{Stage, StageRole, graph};
+use super::{Stage, StageOperator, graph};
 use crate::config::{PipelineConfig, StageTable};
 use crate::error::{ConfigError, RecordFaults};
 use crate::plan_context::PlanContext;
@@ -58,11 +58,11 @@ pub(super) fn plan(
             .iter()
             .map(|&input| &upstream[input])
             .collect();
-        let (role, state, found) = plan_stage(table, &input_stages, &context, cap, &spec.name);
+        let (operator, state, found) = plan_stage(table, &input_stages, &context, cap, &spec.name);
         let key = format!("stages.{}", table.name);
         faults.extend(found.into_iter().map(|fault| fault.within(&key)));
         upstream[at] = state;
-        if let Some((kind, role)) = role {
+        if let Some((kind, operator)) = operator {
             places[at] = stages.len();
             let inputs = graph.inputs[at]
                 .iter()
@@ -72,7 +72,7 @@ pub(super) fn plan(
                 name: Arc::from(table.name.as_str()),
                 kind,
                 inputs,
-                role,
+                operator,
             });
         }
     }
@@ -93,8 +93,8 @@ pub(super) fn plan(
 
 /// Returns a fault for each sink whose files a source would read as input, now or in a later run.
 fn all_output_conflicts(stages: &[Stage]) -> Vec<ConfigError> {
-    let sinks = stages.iter().filter_map(|stage| match &stage.role {
-        StageRole::Sink(sink, _) => Some((stage, sink)),
+    let sinks = stages.iter().filter_map(|stage| match &stage.operator {
+        StageOperator::Sink(sink, _) => Some((stage, sink)),
         _ => None,
     });
     let faults = sinks.flat_map(|(stage, sink)| {
@@ -111,7 +111,8 @@ pub(super) fn output_conflicts<'a>(
     stages: impl IntoIterator<Item = &'a Stage>,
 ) -> impl Iterator<Item = String> {
     stages.into_iter().filter_map(move |stage| {
-        let (StageRole::Source(source, _), Some(written)) = (&stage.role, sink.written_files())
+        let (StageOperator::Source(source, _), Some(written)) =
+            (&stage.operator, sink.written_files())
         else {
             return None;
         };
@@ -126,7 +127,7 @@ pub(super) fn output_conflicts<'a>(
 }
 
 type StagePlanOutcome = (
-    Option<(&'static str, StageRole)>,
+    Option<(&'static str, StageOperator)>,
     UpstreamStages,
     Vec<ConfigError>,
 );
@@ -199,13 +200,13 @@ fn plan_stage(
         .collect();
     lineage.insert(table.name.clone(), own);
     let schema = planned.part.schema();
-    let role = match planned.part {
-        StageComponent::Source(source, batch) => StageRole::Source(source, batch),
-        StageComponent::Transform(transform) => StageRole::Transform(transform),
+    let operator = match planned.part {
+        StageComponent::Source(source, batch) => StageOperator::Source(source, batch),
+        StageComponent::Transform(transform) => StageOperator::Transform(transform),
         StageComponent::Sink(sink) => {
             let (pipeline, stage) = (pipeline.to_owned(), table.name.clone());
             let (digest, models, stages) = (digest.clone(), models.clone(), lineage.clone());
-            StageRole::Sink(
+            StageOperator::Sink(
                 sink,
                 OutputIdentity {
                     pipeline,
@@ -219,7 +220,7 @@ fn plan_stage(
         }
     };
     (
-        Some((found.name(), role)),
+        Some((found.name(), operator)),
         UpstreamStages {
             schema,
             digest,

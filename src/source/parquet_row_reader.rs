@@ -200,10 +200,10 @@ impl VectorReader {
         );
         let properties = Arc::new(ReaderProperties::builder().build());
         let reader = SerializedRowGroupReader::new(input, row_group, index, properties)?;
-        let ColumnReader::FloatColumnReader(mut column) = reader.get_column_reader(leaf)? else {
+        let ColumnReader::FloatColumnReader(mut values) = reader.get_column_reader(leaf)? else {
             return Ok(None);
         };
-        if column.skip_records(size(start))? != size(start) {
+        if values.skip_records(size(start))? != size(start) {
             return Ok(None);
         }
         Ok(Some(Self {
@@ -211,7 +211,7 @@ impl VectorReader {
             item: Arc::clone(item),
             len,
             present: descriptor.max_def_level(),
-            column,
+            column: values,
             definitions: Vec::new(),
             repetitions: Vec::new(),
         }))

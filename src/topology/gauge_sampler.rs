@@ -13,6 +13,7 @@ use super::ack_tracker::AckTracker;
 use super::messages::WorkItem;
 use super::stats::RunStats;
 use crate::metrics::{BlockedCall, Metrics};
+use crate::plan::StageRole;
 use crate::system;
 
 /// The interval at which gauges are set.
@@ -207,9 +208,9 @@ fn set_rates(metrics: &Metrics, stats: &RunStats, then: &StatsSample, now: &Stat
             .set(records);
         // The time that a source spends on reading is not measured.
         let threads = match stage.role {
-            "source" => continue,
-            "transform" => stats.workers.len(),
-            _ => 1,
+            StageRole::Source => continue,
+            StageRole::Transform => stats.workers.len(),
+            StageRole::Sink => 1,
         };
         metrics
             .utilization

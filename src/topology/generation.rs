@@ -9,7 +9,7 @@ use super::reject_records::OriginalsPolicy;
 use crate::batch::{Batch, Provenance, RejectCollector};
 use crate::coverage::Coverage;
 use crate::error::StageError;
-use crate::plan::{Stage, StageRole};
+use crate::plan::{Stage, StageOperator};
 use crate::sink::{BatchEncoder, OutputHistory, OutputIdentity};
 use crate::transform::{IsolatedTransform, Transform, TransformPlan};
 
@@ -135,10 +135,10 @@ impl TransformGraph {
         let nodes: Vec<GraphNode> = stages
             .iter()
             .map(|stage| {
-                let kind = match &stage.role {
-                    StageRole::Source(..) => NodeKind::Source,
-                    StageRole::Transform(plan) => NodeKind::Transform(Arc::clone(plan)),
-                    StageRole::Sink(sink, _) => {
+                let kind = match &stage.operator {
+                    StageOperator::Source(..) => NodeKind::Source,
+                    StageOperator::Transform(plan) => NodeKind::Transform(Arc::clone(plan)),
+                    StageOperator::Sink(sink, _) => {
                         let schema = stage
                             .inputs
                             .first()

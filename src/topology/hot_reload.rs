@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::generation::{Generation, TransformGraph};
 use super::stats::RunStats;
 use crate::metrics::Metrics;
-use crate::plan::{Plan, RunningConfig, StageRole, changes_requiring_restart};
+use crate::plan::{Plan, RunningConfig, StageOperator, changes_requiring_restart};
 use crate::sink::OutputIdentity;
 
 /// Replaces the models and transform options of a running topology.
@@ -105,10 +105,13 @@ impl ReloadHandle {
 
 /// The output identities of the sinks of a plan, in the order of the outputs of a batch.
 fn identities(plan: &Plan) -> Vec<OutputIdentity> {
-    let sinks = plan.stages.iter().filter_map(|stage| match &stage.role {
-        StageRole::Sink(_, identity) => Some(identity.clone()),
-        _ => None,
-    });
+    let sinks = plan
+        .stages
+        .iter()
+        .filter_map(|stage| match &stage.operator {
+            StageOperator::Sink(_, identity) => Some(identity.clone()),
+            _ => None,
+        });
     sinks
         .chain(plan.rejects.iter().map(|(_, identity)| identity.clone()))
         .collect()

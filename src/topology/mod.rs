@@ -32,7 +32,7 @@ use std::time::Duration;
 use crate::coverage::{Coverage, ResumeState};
 use crate::error::StageError;
 use crate::metrics::Metrics;
-use crate::plan::{Plan, RejectLimits, RunningConfig, StageRole, max_in_flight_batches};
+use crate::plan::{Plan, RejectLimits, RunningConfig, StageOperator, max_in_flight_batches};
 use crate::sink::{
     ChangePolicy, CommitStats, IdentityScope, OutputHistory, OutputIdentity, Sink, SinkWriter,
     output_mounts::OutputMounts,
@@ -151,14 +151,14 @@ impl Topology {
         };
         let (mut sources, mut sinks, mut identities) = (Vec::new(), Vec::new(), Vec::new());
         for (at, stage) in plan.stages.into_iter().enumerate() {
-            match stage.role {
-                StageRole::Source(source, _) => sources.push(SourceSlot {
+            match stage.operator {
+                StageOperator::Source(source, _) => sources.push(SourceSlot {
                     stage: at,
                     name: stage.name,
                     source,
                 }),
-                StageRole::Transform(_) => {}
-                StageRole::Sink(sink, identity) => {
+                StageOperator::Transform(_) => {}
+                StageOperator::Sink(sink, identity) => {
                     let (sink, history, identity) =
                         opener.open(stage.name, Some(at), sink, identity)?;
                     let committed = history.coverage();
@@ -473,7 +473,7 @@ pub fn start_over(plan: &Plan) -> Result<(), StageError> {
     let sources = plan
         .stages
         .iter()
-        .filter(|stage| matches!(stage.role, StageRole::Source(..)));
+        .filter(|stage| matches!(stage.operator, StageOperator::Source(..)));
     let state = plan.state.as_ref();
     sources
         .zip(state.into_iter().cycle())

@@ -12,7 +12,7 @@ use super::tap::Tap;
 use crate::batch::{Reject, RejectCode, rejected_records};
 use crate::metrics::{BlockingCalls, Metrics};
 use crate::model::Model;
-use crate::plan::{Plan, RejectLimits, StageRole};
+use crate::plan::{Plan, RejectLimits, StageOperator, StageRole};
 use crate::sink::CommitStats;
 use crate::source::{LastSkippedFiles, RecordCount, SkippedFiles};
 use crate::units::unix_seconds;
@@ -64,8 +64,8 @@ pub struct StageStats {
     pub name: Arc<str>,
     /// The kind of the stage.
     pub kind: &'static str,
-    /// `source`, `transform` or `sink`.
-    pub role: &'static str,
+    /// The role of the stage.
+    pub role: StageRole,
     /// The indices of the stages whose output it reads.
     pub inputs: Vec<usize>,
     /// The number of input records. For a source, the number of records that it has read, including
@@ -96,19 +96,16 @@ pub struct StageStats {
 impl RunStats {
     pub(super) fn new(plan: &Plan, metrics: Arc<Metrics>) -> Self {
         let stages = plan.stages.iter().map(|stage| {
-            let skipped_files = match &stage.role {
-                StageRole::Source(source, _) => source.skipped_files(),
-                StageRole::Transform(_) | StageRole::Sink(..) => None,
+            let skipped_files = match &stage.operator {
+                StageOperator::Source(source, _) => source.skipped_files(),
+                StageOperator::Transform(_) | StageOperator::Sink(..) => None,
             };
-            let (role, error) = match &stage.role {
-                StageRole::Source(..) => ("source", None),
-                StageRole::Transform(transform) => (
-                    "transform",
-                    transform
-                        .model()
-                        .map(|model| ReconstructionErrorStats::new(model, &plan.models)),
-                ),
-                StageRole::Sink(..) => ("sink", None),
+            let role = stage.role();
+            let error = match &stage.operator {
+                StageOperator::Transform(transform) => transform
+                    .model()
+                    .map(|model| ReconstructionErrorStats::new(model, &plan.models)),
+                StageOperator::Source(..) | StageOperator::Sink(..) => None,
             };
             // Counters are created at 0: Prometheus does not count the first event of a counter
             // that appears with it as an increase.
@@ -117,10 +114,10 @@ impl RunStats {
                     .rejects
                     .with_label_values(&[&*stage.name, code.as_str()]);
             }
-            if role == "source" {
+            if role == StageRole::Source {
                 metrics.unread_inputs.with_label_values(&[&*stage.name]);
             }
-            if role == "sink" {
+            if role == StageRole::Sink {
                 metrics.commits.files.with_label_values(&[&stage.name]);
                 metrics.commits.bytes.with_label_values(&[&stage.name]);
             }
@@ -180,14 +177,14 @@ impl RunStats {
             .with_label_values(&labels)
             .inc_by(bytes);
         self.metrics.batches.with_label_values(&labels).inc();
-        if stats.role != "source" {
+        if stats.role != StageRole::Source {
             self.metrics
                 .batch_seconds
                 .with_label_values(&labels)
                 .observe(duration.as_secs_f64());
         }
         let Some(output) = output else { return };
-        if stats.role == "source" {
+        if stats.role == StageRole::Source {
             self.metrics
                 .last_record
                 .with_label_values(&[&stats.name])
@@ -337,7 +334,10 @@ impl RunStats {
 
     /// The number of records that all sources have read.
     pub fn records(&self) -> u64 {
-        let sources = self.stages.iter().filter(|stage| stage.role == "source");
+        let sources = self
+            .stages
+            .iter()
+            .filter(|stage| stage.role == StageRole::Source);
         sources.map(|stage| stage.records_in.load(Relaxed)).sum()
     }
 
@@ -362,7 +362,10 @@ impl RunStats {
     /// The expected number of records at the end of the run, as far as it is known, and at least
     /// [`MIN_SHARE_RECORDS`]. `u64::MAX` while a source counts its records.
     pub(super) fn expected_total(&self) -> u64 {
-        let mut sources = self.stages.iter().filter(|stage| stage.role == "source");
+        let mut sources = self
+            .stages
+            .iter()
+            .filter(|stage| stage.role == StageRole::Source);
         // While a source counts, the number has no upper bound.
         if sources
             .clone()

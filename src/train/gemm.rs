@@ -175,21 +175,21 @@ mod tests {
         assert_eq!(out, [0.5, 7.0, 2.0, 16.0]);
         multiply(a, b, &mut out, Accumulate::Add);
         assert_eq!(out, [1.0, 14.0, 4.0, 32.0]);
-        let mut out = [f32::NAN; 9];
+        let mut transposed = [f32::NAN; 9];
         multiply(
             a.transposed(),
             b.transposed(),
-            &mut out,
+            &mut transposed,
             Accumulate::Replace,
         );
-        assert_eq!(out, [1.0, 7.0, 4.5, 2.0, 8.0, 6.0, 3.0, 9.0, 7.5]);
+        assert_eq!(transposed, [1.0, 7.0, 4.5, 2.0, 8.0, 6.0, 3.0, 9.0, 7.5]);
         multiply(
             a.columns(1..3).transposed(),
             b.transposed(),
-            &mut out[..6],
+            &mut transposed[..6],
             Accumulate::Replace,
         );
-        assert_eq!(out[..6], [2.0, 8.0, 6.0, 3.0, 9.0, 7.5]);
+        assert_eq!(transposed[..6], [2.0, 8.0, 6.0, 3.0, 9.0, 7.5]);
     }
 
     #[test]

@@ -279,6 +279,10 @@ mod tests {
         // The first step equals the rate, regardless of the size of the gradient.
         optimizer.step(1, 0.1, &mut weights, &[vec![2.0, -50.0, 0.0]]);
         close(&weights[0], &[0.9, 1.1, 1.0]);
+    }
+
+    #[test]
+    fn second_adam_step_uses_unbiased_moments() {
         // By hand: m = 0.09 + 0.2 = 0.29, v = 0.000999 + 0.004 = 0.004999; unbiased 0.29 / 0.19,
         // 0.004999 / 0.001999.
         let mut optimizer = OptimizerState::new(Optimizer::Adam, 0.0, &[matrix(1, 1)]);

@@ -154,13 +154,16 @@ impl Site {
 
     /// As [`Site::finish`]; asserts that the outputs equal `calm`, bit for bit.
     pub fn finish_as(&self, out: &str, calm: &[Vec<Record>]) {
-        for ((expected, calm), found) in
+        for ((expected, reference), found) in
             self.scenario.outputs.iter().zip(calm).zip(self.finish(out))
         {
-            let different = calm.iter().zip(&found).find(|(calm, found)| calm != found);
+            let different = reference
+                .iter()
+                .zip(&found)
+                .find(|(reference, found)| reference != found);
             let (different, name) = (different.map(|(record, _)| &record.0), self.scenario.name);
             assert!(
-                *calm == found,
+                *reference == found,
                 "{} of `{name}`: the values of {different:?} differ",
                 expected.folder
             );
@@ -243,7 +246,9 @@ fn from_images<const COUNT: usize>(
     sinks: &[&str],
     mut outputs: Vec<Expected>,
 ) -> Scenario {
-    let broken = image_ids(COUNT, inputs::is_broken, |name| format!("{name} 0 pixels"));
+    let broken = image_ids(COUNT, inputs::is_broken, |image| {
+        format!("{image} 0 pixels")
+    });
     outputs.push(Expected::new("rejects", Kind::Rejects, broken));
     Scenario {
         name,
@@ -504,7 +509,7 @@ pub fn diamond() -> Scenario {
         .concat(),
         earlier: None,
         outputs: vec![
-            Expected::new("both", Kind::Table, good.map(|arm| ids(arm, "")).concat()),
+            Expected::new("both", Kind::Table, good.map(|rule| ids(rule, "")).concat()),
             Expected::new(
                 "rejects",
                 Kind::Rejects,

@@ -133,10 +133,10 @@ impl Shared {
             text.extend_from_slice(&bytes[..length]);
         };
         let head = String::from_utf8_lossy(&text[..end]).into_owned();
-        let mut line = head.split(' ');
+        let mut words = head.split(' ');
         let (method, path) = (
-            line.next().unwrap_or_default(),
-            line.next().unwrap_or_default(),
+            words.next().unwrap_or_default(),
+            words.next().unwrap_or_default(),
         );
         let fault = self.fault(method, path);
         match fault {
@@ -168,9 +168,9 @@ impl Shared {
         let headers = head.lines().filter(|line| {
             !line.to_ascii_lowercase().starts_with("connection:") && !line.is_empty()
         });
-        let head: Vec<&str> = headers.chain(["Connection: close", "", ""]).collect();
+        let forwarded: Vec<&str> = headers.chain(["Connection: close", "", ""]).collect();
         let mut server = TcpStream::connect(("127.0.0.1", self.server))?;
-        server.write_all(&[head.join("\r\n").as_bytes(), &text[end..]].concat())?;
+        server.write_all(&[forwarded.join("\r\n").as_bytes(), &text[end..]].concat())?;
         let mut response = Vec::new();
         server.read_to_end(&mut response)?;
         send_response(&mut client, &response, fault)

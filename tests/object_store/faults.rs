@@ -107,10 +107,10 @@ fn assert_survives(bucket: &Bucket, out: &str, rules: &[Rule]) {
             .is_empty(),
         "{out}: the record of an upload remains"
     );
-    let output = latentflow(folder.path(), bucket, &["run", "p.toml"])
+    let rerun = latentflow(folder.path(), bucket, &["run", "p.toml"])
         .output()
         .unwrap();
-    assert_done(&output);
+    assert_done(&rerun);
     assert_eq!(data_keys(bucket, &prefix).len(), 5, "{out}");
 }
 
@@ -309,10 +309,10 @@ fn permanent_fault_ends_the_run_and_the_next_continues() {
             "{out}: a row is duplicated"
         );
         assert!(proxy.applied()[0] > 1, "{out}: a request was not retried");
-        let output = latentflow(folder.path(), &bucket, &["run", "p.toml"])
+        let resumed = latentflow(folder.path(), &bucket, &["run", "p.toml"])
             .output()
             .unwrap();
-        assert_done(&output);
+        assert_done(&resumed);
         assert!(values(&bucket, &prefix) == all(), "{out}");
     }
 }

@@ -37,13 +37,13 @@ impl Gate {
         let shared = Arc::clone(&queue);
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let (queue, server) = (
+                let (forwarder, server) = (
                     Arc::clone(&shared),
                     TcpStream::connect(("127.0.0.1", port)).unwrap(),
                 );
                 let (mut responses, mut back) =
                     (server.try_clone().unwrap(), client.try_clone().unwrap());
-                thread::spawn(move || queue.forward(client, server));
+                thread::spawn(move || forwarder.forward(client, server));
                 thread::spawn(move || std::io::copy(&mut responses, &mut back));
             }
         });

@@ -74,8 +74,8 @@ impl Daemon {
             port: 0,
         };
         daemon.port = daemon.wait("the admin listener", || {
-            let log = daemon.log();
-            let (_, rest) = log.split_once("metrics at http://127.0.0.1:")?;
+            let text = daemon.log();
+            let (_, rest) = text.split_once("metrics at http://127.0.0.1:")?;
             rest.split(|c: char| !c.is_ascii_digit())
                 .next()?
                 .parse()
@@ -363,14 +363,14 @@ fn objects_below_the_key_of_an_object_are_counted() {
         text.contains("3 below the name of the object that is read"),
         "{text}"
     );
-    let (output, summary) = run(
+    let (glob_output, glob_summary) = run(
         folder.path(),
         &bucket,
         &images(&bucket, "img/**/*", "", "all"),
         &[],
     );
-    assert_done(&output);
-    assert_eq!(summary["records"], 3);
+    assert_done(&glob_output);
+    assert_eq!(glob_summary["records"], 3);
 }
 
 #[test]
@@ -456,9 +456,9 @@ fn endpoint_without_https_is_refused() {
     );
     let mut command = latentflow(folder.path(), &bucket, &["check", "p.toml"]);
     let output = command.env("AWS_READ_TIMEOUT", "soon").output().unwrap();
-    let text = String::from_utf8(output.stderr).unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
     assert!(
-        output.status.code() == Some(2) && text.contains("AWS_READ_TIMEOUT is `soon`"),
-        "{text}"
+        output.status.code() == Some(2) && message.contains("AWS_READ_TIMEOUT is `soon`"),
+        "{message}"
     );
 }

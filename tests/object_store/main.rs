@@ -180,10 +180,10 @@ fn pipeline_between_buckets_equals_one_between_folders() {
             (&summary["records"], &summary["rejects"]),
             (&200.into(), &0.into())
         );
-        let (output, summary) = run(folder.path(), &bucket, &latents(&from, &to), &[]);
-        assert_done(&output);
+        let (rerun_output, rerun_summary) = run(folder.path(), &bucket, &latents(&from, &to), &[]);
+        assert_done(&rerun_output);
         assert_eq!(
-            (&summary["records"], &summary["done_before"]),
+            (&rerun_summary["records"], &rerun_summary["done_before"]),
             (&0.into(), &200.into())
         );
     }
@@ -246,9 +246,9 @@ fn runs_resume_and_reset_starts_from_the_beginning() {
         ["out/_latentflow/epoch-000003"],
         "a check does not claim an epoch"
     );
-    let (output, _) = run(folder.path(), &bucket, &other, &[]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("latentflow reset"));
+    let (refused, _) = run(folder.path(), &bucket, &other, &[]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("latentflow reset"));
 
     std::fs::write(folder.path().join("p.toml"), &pipeline).unwrap();
     let reset = latentflow(folder.path(), &bucket, &["reset", "p.toml", "--yes"])
@@ -387,8 +387,8 @@ fn second_run_fences_off_the_first() {
     while data_keys(&bucket, "out/").is_empty() {
         std::thread::sleep(Duration::from_millis(20));
     }
-    let (output, _) = run(folder.path(), &bucket, &pipeline, &["--limit", "50000"]);
-    assert_done(&output);
+    let (second, _) = run(folder.path(), &bucket, &pipeline, &["--limit", "50000"]);
+    assert_done(&second);
     let first = first.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&first.stderr).into_owned();
     assert_eq!(first.status.code(), Some(1), "{text}");
@@ -396,8 +396,8 @@ fn second_run_fences_off_the_first() {
         text.contains("has started to write here (its epoch is 2, the epoch of this sink is 1)"),
         "{text}"
     );
-    let (output, _) = run(folder.path(), &bucket, &pipeline, &["--limit", "50000"]);
-    assert_done(&output);
+    let (third, _) = run(folder.path(), &bucket, &pipeline, &["--limit", "50000"]);
+    assert_done(&third);
     let rows = rows(&bucket, "out/");
     assert!(rows.len() >= 100_000);
     assert_eq!(
@@ -445,8 +445,8 @@ fn objects_of_every_kind_are_read_and_rejects_are_written() {
             (&rows.into(), &bad.into()),
             "{path}"
         );
-        let (_, summary) = run(folder.path(), &bucket, &pipeline, &[]);
-        assert_eq!(summary["records"], 0, "{path}");
+        let (_, rerun_summary) = run(folder.path(), &bucket, &pipeline, &[]);
+        assert_eq!(rerun_summary["records"], 0, "{path}");
     };
     read("csv", "in", "csv", 4, 1);
     read("csv", "in/*.csv", "glob", 3, 1);
@@ -637,11 +637,12 @@ fn listed_images_keep_their_rows_and_new_ones_are_read() {
     assert_eq!(summary["records"], 40);
     bucket.put("in/000-new.ppm", PIXEL);
     bucket.put("in/065.ppm", b"P6 1 1 255\n\x01\x02\x03");
-    let (output, summary) = run(folder.path(), &bucket, &pipeline("images", "out"), &[]);
-    assert_done(&output);
+    let (resumed_output, resumed_summary) =
+        run(folder.path(), &bucket, &pipeline("images", "out"), &[]);
+    assert_done(&resumed_output);
     // The changed object is a reject under its old listing entry and a record under a new one.
     assert_eq!(
-        (&summary["records"], &summary["rejects"]),
+        (&resumed_summary["records"], &resumed_summary["rejects"]),
         (&33.into(), &2.into())
     );
     let sources = records(&bucket, "out/").unwrap();
@@ -655,10 +656,10 @@ fn listed_images_keep_their_rows_and_new_ones_are_read() {
     // The rejects of missing objects have no originals, so they are rejected again.
     let replay = pipeline("rejects", "again")
         .replace(&bucket.url("in"), &bucket.url("out/_latentflow/rejects"));
-    let (output, summary) = run(folder.path(), &bucket, &replay, &[]);
-    assert_done(&output);
+    let (replay_output, replay_summary) = run(folder.path(), &bucket, &replay, &[]);
+    assert_done(&replay_output);
     assert_eq!(
-        (&summary["records"], &summary["rejects"]),
+        (&replay_summary["records"], &replay_summary["rejects"]),
         (&2.into(), &2.into())
     );
     let codes = |out: &str| {
@@ -674,10 +675,10 @@ fn listed_images_keep_their_rows_and_new_ones_are_read() {
     };
     assert_eq!(codes("again"), codes("out"));
 
-    let (output, summary) = run(folder.path(), &bucket, &pipeline("tar", "tar"), &[]);
-    assert_done(&output);
+    let (tar_output, tar_summary) = run(folder.path(), &bucket, &pipeline("tar", "tar"), &[]);
+    assert_done(&tar_output);
     assert_eq!(
-        (&summary["records"], &summary["rejects"]),
+        (&tar_summary["records"], &tar_summary["rejects"]),
         (&2.into(), &0.into())
     );
 }

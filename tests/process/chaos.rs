@@ -86,7 +86,7 @@ fn survive(scenario: Scenario) {
         )
     });
     eprintln!("{name}: LATENTFLOW_CHAOS_SEED={seed}");
-    let kills = number("LATENTFLOW_CHAOS_KILLS")
+    let planned_kills = number("LATENTFLOW_CHAOS_KILLS")
         .map_or(20, |kills| u32::try_from(kills).unwrap())
         .div_ceil(SCENARIOS);
     let site = Site::new(scenario);
@@ -106,10 +106,10 @@ fn survive(scenario: Scenario) {
         hits: 0,
     };
     let mut sequences = 0;
-    while trial.kills < kills {
+    while trial.kills < planned_kills {
         sequences += 1;
         let out = format!("sequence-{sequences}");
-        trial.disturb(&out, kills);
+        trial.disturb(&out, planned_kills);
         trial.site.finish_as(&out, &outputs);
         fs::remove_dir_all(trial.site.root().join(out)).unwrap();
     }
@@ -126,14 +126,16 @@ fn survive(scenario: Scenario) {
     };
     let Total {
         scenarios,
-        kills,
-        hits,
+        kills: all_kills,
+        hits: all_hits,
     } = *total;
     if scenarios == SCENARIOS {
-        eprintln!("all: {kills} kills, {hits} hit uncommitted records; 0 lost, 0 duplicated");
+        eprintln!(
+            "all: {all_kills} kills, {all_hits} hit uncommitted records; 0 lost, 0 duplicated"
+        );
         assert!(
-            kills < MIN_KILLS_FOR_SHARE || hits * 2 >= kills,
-            "only {hits} of {kills} kills hit uncommitted records"
+            all_kills < MIN_KILLS_FOR_SHARE || all_hits * 2 >= all_kills,
+            "only {all_hits} of {all_kills} kills hit uncommitted records"
         );
     }
 }

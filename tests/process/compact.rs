@@ -109,8 +109,8 @@ fn files_reach_the_target_size_and_larger_ones_are_not_copied() {
         files.iter().map(size).all(|bytes| bytes <= 10 * small),
         "a file is larger than {target}"
     );
-    let times = |files: &[PathBuf]| -> Vec<_> {
-        files
+    let times = |paths: &[PathBuf]| -> Vec<_> {
+        paths
             .iter()
             .map(|path| path.metadata().unwrap().modified().unwrap())
             .collect()
@@ -219,10 +219,11 @@ fn concurrent_compaction_or_missing_folder_is_refused() {
         .open(lock)
         .unwrap();
     held.lock().unwrap();
-    let output = compact(site.root(), &["out/all"]);
+    let concurrent = compact(site.root(), &["out/all"]);
     assert!(
-        output.status.code() == Some(1)
-            && errors(&output).contains("another compaction or purge of this folder is running")
+        concurrent.status.code() == Some(1)
+            && errors(&concurrent)
+                .contains("another compaction or purge of this folder is running")
     );
     drop(held);
     for (place, reason) in [

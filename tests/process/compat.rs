@@ -221,9 +221,9 @@ fn assert_continues(
 }
 
 fn assert_same_values(found: &[Vec<Record>], expected: &[Vec<Record>]) {
-    for (found, expected) in found.iter().zip(expected) {
-        assert_eq!(ids(found), ids(expected));
-        assert!(found == expected, "values differ");
+    for (output, expected_output) in found.iter().zip(expected) {
+        assert_eq!(ids(output), ids(expected_output));
+        assert!(output == expected_output, "values differ");
     }
 }
 
@@ -252,8 +252,8 @@ fn assert_same_values_by_stem(found: &[Vec<Record>], expected: &[Vec<Record>]) {
 /// Compares identities only, since the outputs of models differ in their last bits between
 /// processors.
 fn assert_same_ids(found: &[Vec<Record>], expected: &[Vec<Record>]) {
-    for (found, expected) in found.iter().zip(expected) {
-        assert_eq!(ids(found), ids(expected));
+    for (output, expected_output) in found.iter().zip(expected) {
+        assert_eq!(ids(output), ids(expected_output));
     }
 }
 
@@ -473,14 +473,14 @@ fn acknowledged_requests_and_their_keys_are_read() {
             numbers.map(line).collect::<String>().replace(": ", ":")
         };
         let daemon = daemon(site);
-        let post = |key: &str, body: &str| {
+        let post = |key: &str, content: &str| {
             let headers = [
                 ("Content-Type", "application/x-ndjson"),
                 ("Idempotency-Key", key),
             ];
             daemon
                 .source()
-                .request("POST", "/v1/records", &headers, body.as_bytes())
+                .request("POST", "/v1/records", &headers, content.as_bytes())
         };
         let response = post("new", &body(20..22));
         assert_eq!(

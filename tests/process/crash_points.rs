@@ -75,18 +75,14 @@ fn added_sink_survives_a_crash_at_each_step_of_a_file() {
     let calm = site.finish("calm");
     let earlier = site.scenario.earlier.clone().unwrap();
     for step in FILE_STEPS {
-        let mut command = site.command(&earlier, step, 2);
-        let status = command
-            .env("LATENTFLOW_CRASH_AT", format!("{step}:2"))
-            .status()
-            .unwrap();
-        assert_eq!(status.signal(), Some(SIGABRT));
-        let mut command = site.command(&site.scenario.pipeline, step, 2);
-        let status = command
-            .env("LATENTFLOW_CRASH_AT", format!("{step}:3"))
-            .status()
-            .unwrap();
-        assert_eq!(status.signal(), Some(SIGABRT));
+        for (pipeline, occurrence) in [(&earlier, 2), (&site.scenario.pipeline, 3)] {
+            let mut command = site.command(pipeline, step, 2);
+            let status = command
+                .env("LATENTFLOW_CRASH_AT", format!("{step}:{occurrence}"))
+                .status()
+                .unwrap();
+            assert_eq!(status.signal(), Some(SIGABRT));
+        }
         site.finish_as(step, &calm);
     }
 }

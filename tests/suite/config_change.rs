@@ -37,15 +37,15 @@ fn change_is_refused_with_the_option_and_mixed_on_request() {
         run_pipeline(folder.path(), &pipeline("0.0"), &["--limit", "100"]).0,
         Some(0)
     );
-    let (exit, _, text) = run_pipeline(folder.path(), &pipeline("1.0"), &[]);
-    assert_eq!(exit, Some(2));
+    let (refused_exit, _, refusal) = run_pipeline(folder.path(), &pipeline("1.0"), &[]);
+    assert_eq!(refused_exit, Some(2));
     assert!(
-        text.contains("`above` of the stage `some` was 0.0 and is 1.0 now"),
-        "{text}"
+        refusal.contains("`above` of the stage `some` was 0.0 and is 1.0 now"),
+        "{refusal}"
     );
     assert!(
-        text.contains("`latentflow reset`") && text.contains("`--allow-change`"),
-        "{text}"
+        refusal.contains("`latentflow reset`") && refusal.contains("`--allow-change`"),
+        "{refusal}"
     );
     let (exit, summary, text) = run_pipeline(folder.path(), &pipeline("1.0"), &["--allow-change"]);
     assert_eq!(
@@ -70,11 +70,11 @@ fn change_is_refused_with_the_option_and_mixed_on_request() {
     let inspect = latentflow(folder.path(), &["inspect", "out"])
         .output()
         .unwrap();
-    let text = String::from_utf8_lossy(&inspect.stdout).into_owned();
+    let shown = String::from_utf8_lossy(&inspect.stdout).into_owned();
     assert_eq!(
-        text.matches("digest ").count(),
+        shown.matches("digest ").count(),
         2,
-        "expected the digests of both pipelines:\n{text}"
+        "expected the digests of both pipelines:\n{shown}"
     );
 }
 
@@ -92,13 +92,13 @@ fn renamed_source_is_refused_but_renamed_transform_is_not() {
     let other = pipeline("0.0")
         .replace("stages.in", "stages.made")
         .replace("[\"in\"]", "[\"made\"]");
-    let (exit, _, text) = run_pipeline(folder.path(), &other, &[]);
+    let (refused_exit, _, refusal) = run_pipeline(folder.path(), &other, &[]);
     assert_eq!(
-        exit,
+        refused_exit,
         Some(2),
         "the splits contain the name of the source, so every row would be duplicated"
     );
-    assert!(text.contains("the stage `in` was removed"), "{text}");
+    assert!(refusal.contains("the stage `in` was removed"), "{refusal}");
 }
 
 #[test]
@@ -126,11 +126,11 @@ fn check_refuses_a_change_without_locking_the_output() {
     // Another process holds the lease of the output.
     let _lease = WriterLease::take(&folder.path().join("out").as_path().into()).unwrap();
     assert_eq!(check(&pipeline("0.0"), &[]), (Some(0), String::new()));
-    let (exit, text) = check(&pipeline("1.0"), &[]);
-    assert_eq!(exit, Some(2));
+    let (refused_exit, refusal) = check(&pipeline("1.0"), &[]);
+    assert_eq!(refused_exit, Some(2));
     assert!(
-        text.contains("`above` of the stage `some` was 0.0 and is 1.0 now"),
-        "{text}"
+        refusal.contains("`above` of the stage `some` was 0.0 and is 1.0 now"),
+        "{refusal}"
     );
     assert_eq!(
         check(&pipeline("1.0"), &["--allow-change"]),
@@ -191,11 +191,11 @@ fn new_column_of_the_data_is_accepted_if_dropped() {
         run_pipeline(folder.path(), &pipeline("drop = [\"y\"]"), &[]).0,
         Some(0)
     );
-    let (exit, _, text) = run_pipeline(folder.path(), &pipeline("drop = [\"x\"]"), &[]);
-    assert_eq!(exit, Some(2));
+    let (refused_exit, _, refusal) = run_pipeline(folder.path(), &pipeline("drop = [\"x\"]"), &[]);
+    assert_eq!(refused_exit, Some(2));
     assert!(
-        text.contains("`drop` of the stage `some` was [\"y\"] and is [\"x\"] now"),
-        "{text}"
+        refusal.contains("`drop` of the stage `some` was [\"y\"] and is [\"x\"] now"),
+        "{refusal}"
     );
     let listed = pipeline("columns = [\"source\", \"row\", \"x\"]");
     assert_eq!(
@@ -222,15 +222,15 @@ fn reset_output_is_written_again() {
             errors(&output),
         )
     };
-    let (exit, shown, text) = reset(&[]);
-    assert_eq!(exit, Some(1));
+    let (refused_exit, listed, refusal) = reset(&[]);
+    assert_eq!(refused_exit, Some(1));
     assert!(
-        shown.contains(&format!("out: {} records in 1 files", rows(&first, "out"))),
-        "{shown}"
+        listed.contains(&format!("out: {} records in 1 files", rows(&first, "out"))),
+        "{listed}"
     );
     assert!(
-        text.contains("standard input is not a terminal; pass --yes to confirm"),
-        "{text}"
+        refusal.contains("standard input is not a terminal; pass --yes to confirm"),
+        "{refusal}"
     );
     assert_eq!(
         run_pipeline(folder.path(), &pipeline("0.0"), &[]).1["records"],
@@ -248,11 +248,11 @@ fn reset_output_is_written_again() {
         (&again["records"], rows(&again, "out")),
         (&200.into(), rows(&first, "out"))
     );
-    let (exit, _, text) = reset(&["--sink", "missing", "--yes"]);
-    assert_eq!(exit, Some(1));
+    let (missing_exit, _, message) = reset(&["--sink", "missing", "--yes"]);
+    assert_eq!(missing_exit, Some(1));
     assert!(
-        text.contains("no sink `missing` with output; sinks with output: out"),
-        "{text}"
+        message.contains("no sink `missing` with output; sinks with output: out"),
+        "{message}"
     );
 }
 
@@ -284,22 +284,25 @@ fn too_many_rejects_end_a_run_early() {
         rejects > 500 && summary["records"].as_u64().unwrap() < 30_000,
         "{summary}"
     );
-    let (exit, summary, _) = run_pipeline(
+    let (share_exit, share_summary, _) = run_pipeline(
         folder.path(),
         &format!("rejects.max_share = 0.2\n{pipeline}"),
         &[],
     );
-    assert_eq!(exit, Some(3));
-    assert!(summary["records"].as_u64().unwrap() < 28_000, "{summary}");
-    let (exit, summary, _) = run_pipeline(
+    assert_eq!(share_exit, Some(3));
+    assert!(
+        share_summary["records"].as_u64().unwrap() < 28_000,
+        "{share_summary}"
+    );
+    let (completed_exit, completed, _) = run_pipeline(
         folder.path(),
         &format!("rejects.max_share = 0.5\n{pipeline}"),
         &[],
     );
-    assert_eq!(exit, Some(0));
+    assert_eq!(completed_exit, Some(0));
     assert!(
-        summary["done_before"].as_u64().unwrap() > 1000,
-        "the records of the earlier runs stay committed: {summary}"
+        completed["done_before"].as_u64().unwrap() > 1000,
+        "the records of the earlier runs stay committed: {completed}"
     );
 }
 
@@ -311,8 +314,8 @@ fn equivalent_spelling_continues_the_output() {
     let sink = |more: &str| {
         format!("[stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"out\"\n{more}")
     };
-    let (_, first, text) = run_pipeline(folder.path(), &format!("{source}{}", sink("")), &[]);
-    assert_eq!(rows(&first, "out"), 3, "{text}");
+    let (_, first, log) = run_pipeline(folder.path(), &format!("{source}{}", sink("")), &[]);
+    assert_eq!(rows(&first, "out"), 3, "{log}");
     let absolute = format!("path = \"{}\"", folder.path().join("in.csv").display());
     let spelled = [
         source.replace("in.csv", "./in.csv"),
@@ -322,20 +325,21 @@ fn equivalent_spelling_continues_the_output() {
     ];
     let listed =
         sink("columns = [\"source\", \"row\", \"x\", \"y\"]\nfile = { bytes = \"1MiB\" }\n");
-    for source in spelled {
-        let (exit, summary, text) = run_pipeline(folder.path(), &format!("{source}{listed}"), &[]);
+    for spelling in spelled {
+        let (exit, summary, text) =
+            run_pipeline(folder.path(), &format!("{spelling}{listed}"), &[]);
         assert_eq!(
             (exit, &summary["records"]),
             (Some(0), &0.into()),
-            "{source}: {text}"
+            "{spelling}: {text}"
         );
     }
     std::fs::write(folder.path().join("other.csv"), "x,y\n1,2\n").unwrap();
     let other = source.replace("in.csv", "other.csv");
-    let (exit, _, text) = run_pipeline(folder.path(), &format!("{other}{}", sink("")), &[]);
+    let (exit, _, refusal) = run_pipeline(folder.path(), &format!("{other}{}", sink("")), &[]);
     assert_eq!(exit, Some(2));
     assert!(
-        text.contains("`path` of the stage `in` was \"in.csv\" and is \"other.csv\" now"),
-        "{text}"
+        refusal.contains("`path` of the stage `in` was \"in.csv\" and is \"other.csv\" now"),
+        "{refusal}"
     );
 }

@@ -112,7 +112,7 @@ impl Case {
         // Only the used models are opened, since that takes most of the time.
         let used: Vec<&Value> = stages
             .values()
-            .filter_map(|stage| stage.get("model"))
+            .filter_map(|options| options.get("model"))
             .collect();
         models
             .as_object_mut()
@@ -170,9 +170,9 @@ fn continues(before: &OutputIdentity, now: &OutputIdentity) -> bool {
 fn without_nulls(value: &Value) -> Value {
     match value {
         Value::Object(table) => {
-            let kept = table.iter().filter(|(_, value)| !value.is_null());
+            let kept = table.iter().filter(|(_, inner)| !inner.is_null());
             Value::Object(
-                kept.map(|(key, value)| (key.clone(), without_nulls(value)))
+                kept.map(|(key, inner)| (key.clone(), without_nulls(inner)))
                     .collect(),
             )
         }
@@ -803,8 +803,8 @@ fn explicit_and_inferred_options_are_compatible() {
         json!({ "columns": ["source", "row", "id", "b", "word"], "rename": { "b": "b" } });
     let (dropped, listed) = (select(json!({ "drop": ["a"] })), select(columns));
     assert!(continues(&dropped, &listed) && continues(&listed, &dropped));
-    let other = select(json!({ "drop": ["b"] }));
-    assert!(!continues(&dropped, &other) && !continues(&other, &listed));
+    let other_selection = select(json!({ "drop": ["b"] }));
+    assert!(!continues(&dropped, &other_selection) && !continues(&other_selection, &listed));
 }
 
 #[test]

@@ -124,8 +124,8 @@ fn records_of_a_growing_file_are_read_once_despite_kills() {
             .filter(|&n| n < 1_000_000)
             .collect();
         assert_eq!(found, (0..end).collect::<Vec<_>>(), "{step}:{passing}");
-        let (output, summary) = runs::run(folder, &pipeline("csv", ""), &[]);
-        assert_code(&output, 0);
+        let (repeated, summary) = runs::run(folder, &pipeline("csv", ""), &[]);
+        assert_code(&repeated, 0);
         assert_eq!(summary["records"], 0, "{step}:{passing}");
     }
 }
@@ -146,10 +146,10 @@ fn changed_file_is_read_with_a_warning_or_refused() {
         "{\"n\": 1}\n{\"n\": 2}\n{\"n\": 3}\n",
         1,
     );
-    let (output, summary) = runs::run(folder, &refuse, &[]);
-    assert_code(&output, 0);
+    let (grown, grown_summary) = runs::run(folder, &refuse, &[]);
+    assert_code(&grown, 0);
     assert_eq!(
-        (&summary["records"], &summary["done_before"]),
+        (&grown_summary["records"], &grown_summary["done_before"]),
         (&json!(1), &json!(2))
     );
     write(
@@ -159,12 +159,12 @@ fn changed_file_is_read_with_a_warning_or_refused() {
         2,
     );
     for command in ["check", "run"] {
-        let output = latentflow(folder, &[command, "p.toml"]).output().unwrap();
-        assert_code(&output, 2);
+        let refused = latentflow(folder, &[command, "p.toml"]).output().unwrap();
+        assert_code(&refused, 2);
         assert!(
-            errors(&output).contains("in: a.ndjson: has changed since an earlier run read it"),
+            errors(&refused).contains("in: a.ndjson: has changed since an earlier run read it"),
             "{}",
-            errors(&output)
+            errors(&refused)
         );
     }
     let (output, summary) = runs::run(folder, &default, &[]);
@@ -233,9 +233,9 @@ fn rejected_row_group_counts_as_all_of_its_records() {
         (&summary["records"], &summary["rejects"]),
         (&json!(1500), &json!(500))
     );
-    let (output, summary) = runs::run(folder, &with_share("0.3"), &[]);
-    assert_code(&output, 0);
-    let source = stage(&summary, "in");
+    let (resumed_output, resumed) = runs::run(folder, &with_share("0.3"), &[]);
+    assert_code(&resumed_output, 0);
+    let source = stage(&resumed, "in");
     assert_eq!(
         (
             &source["records_in"],
@@ -298,8 +298,8 @@ fn skipped_files_are_counted_by_check_and_run() {
         "{}",
         errors(&output)
     );
-    let output = latentflow(folder, &["check", "p.toml"]).output().unwrap();
-    let plan = String::from_utf8_lossy(&output.stdout).into_owned();
+    let checked = latentflow(folder, &["check", "p.toml"]).output().unwrap();
+    let plan = String::from_utf8_lossy(&checked.stdout).into_owned();
     assert!(plan.contains(&format!("  skips {expected}\n")), "{plan}");
     let table = latentflow(folder, &["run", "p.toml"]).output().unwrap();
     assert!(
@@ -476,8 +476,11 @@ fn sink_whose_files_would_be_input_is_refused() {
             "{source}, {sink}: {text}"
         );
     }
-    let (code, text) = check("in", "out", "in/rejects");
-    assert!(code == 2 && text.contains("rejects.path"), "{text}");
+    let (refused_code, refusal) = check("in", "out", "in/rejects");
+    assert!(
+        refused_code == 2 && refusal.contains("rejects.path"),
+        "{refusal}"
+    );
     for (source, sink) in [
         ("in", "out"),
         ("in", "in/_out"),

@@ -51,8 +51,12 @@ fn too_large_images_are_replayed_with_a_higher_limit() {
         pixels(8),
         sink("pixels", "first")
     );
-    let (code, summary, text) = run(folder.path(), &strict);
-    assert_eq!((code, &summary["rejects"]), (Some(0), &70.into()), "{text}");
+    let (strict_code, strict_summary, strict_text) = run(folder.path(), &strict);
+    assert_eq!(
+        (strict_code, &strict_summary["rejects"]),
+        (Some(0), &70.into()),
+        "{strict_text}"
+    );
     let pixels = pixels(8);
     let replay = |path: &str| {
         format!(
@@ -103,14 +107,14 @@ fn replayed_records_have_all_columns() {
                     {\"source\":\"in.csv\",\"row\":4,\"a\":null,\"b\":5,\"name\":\"v\"}\n";
     assert_eq!(lines, expected, "{}", errors(&output));
     // The line that the source could not parse stays a reject with its bytes and its source.
-    let (_, summary, text) = run(
+    let (_, replayed, replayed_text) = run(
         folder.path(),
         &format!("{replay}{}", sink("again", "second")),
     );
     assert_eq!(
-        (&summary["rejects"], written(&summary)),
+        (&replayed["rejects"], written(&replayed)),
         (&1.into(), &3.into()),
-        "{text}"
+        "{replayed_text}"
     );
 }
 
@@ -144,13 +148,13 @@ fn rejects_of_several_sources_require_from() {
             sink("again", "second")
         )
     };
-    let (code, _, text) = run(folder.path(), &replay(""));
-    assert_eq!(code, Some(2));
+    let (refused_code, _, refusal) = run(folder.path(), &replay(""));
+    assert_eq!(refused_code, Some(2));
     assert!(
-        text.contains(
+        refusal.contains(
             "stages.again.from: is missing; the dataset contains rejects of several sources: a, b"
         ),
-        "{text}"
+        "{refusal}"
     );
     let (code, summary, text) = run(folder.path(), &replay("from = \"b\"\n"));
     assert_eq!((code, written(&summary)), (Some(0), &1.into()), "{text}");
@@ -271,8 +275,11 @@ fn purge_removes_originals_and_keeps_the_other_rejects() {
     let pipeline = broken_pipeline("", "out");
     assert_eq!(run(root, &pipeline).1["rejects"], 40);
     let before = originals(&root.join("out-rejects"));
-    let (code, _, text) = purge(root, &["p.toml", "--source", "private/*"]);
-    assert!(code == Some(1) && text.contains("pass --yes"), "{text}");
+    let (refused_code, _, refusal) = purge(root, &["p.toml", "--source", "private/*"]);
+    assert!(
+        refused_code == Some(1) && refusal.contains("pass --yes"),
+        "{refusal}"
+    );
     assert_eq!(originals(&root.join("out-rejects")), before);
     let (code, stdout, text) = purge(root, &["p.toml", "--source", "private/*", "--yes"]);
     assert_eq!(code, Some(0), "{text}");
@@ -293,33 +300,34 @@ fn purge_removes_originals_and_keeps_the_other_rejects() {
         originals(&root.join("out-rejects")),
         before.iter().map(expected).collect::<Vec<_>>()
     );
-    let (code, summary, text) = run(root, &pipeline);
+    let (rerun_code, rerun, rerun_text) = run(root, &pipeline);
     assert_eq!(
-        (code, &summary["records"], &summary["rejects"]),
+        (rerun_code, &rerun["records"], &rerun["rejects"]),
         (Some(0), &0.into(), &0.into()),
-        "{text}"
+        "{rerun_text}"
     );
     let replay = format!(
         "[stages.again]\nkind = \"rejects\"\npath = \"out-rejects\"\n{}",
         sink("again", "second")
     );
-    let (_, summary, text) = run(root, &replay);
+    let (_, replayed, replayed_text) = run(root, &replay);
     assert_eq!(
-        (&summary["rejects"], written(&summary)),
+        (&replayed["rejects"], written(&replayed)),
         (&20.into(), &20.into()),
-        "{text}"
+        "{replayed_text}"
     );
-    let (code, stdout, text) = purge(root, &["out-rejects", "--before", "0s", "--yes"]);
+    let (rest_code, rest_stdout, rest_text) =
+        purge(root, &["out-rejects", "--before", "0s", "--yes"]);
     assert!(
-        code == Some(0) && stdout.contains("removed: 20 originals"),
-        "{stdout} {text}"
+        rest_code == Some(0) && rest_stdout.contains("removed: 20 originals"),
+        "{rest_stdout} {rest_text}"
     );
     assert!(!contains_text(
         &root.join("out-rejects"),
         "original content"
     ));
     assert_eq!(run(root, &pipeline).1["records"], 0);
-    for (arguments, code, reason) in [
+    for (arguments, exit, reason) in [
         (&["p.toml"][..], 2, "--before"),
         (&["p.toml", "--before", "soon"], 2, "`soon` is not a date"),
         (
@@ -330,10 +338,10 @@ fn purge_removes_originals_and_keeps_the_other_rejects() {
         (&["out", "--before", "1d", "--yes"], 0, ""),
         (&["nowhere", "--before", "1d"], 2, "nowhere"),
     ] {
-        let (found, _, text) = purge(root, arguments);
+        let (found, _, message) = purge(root, arguments);
         assert!(
-            found == Some(code) && text.contains(reason),
-            "{arguments:?}: {found:?} {text}"
+            found == Some(exit) && message.contains(reason),
+            "{arguments:?}: {found:?} {message}"
         );
     }
 }

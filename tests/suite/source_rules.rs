@@ -95,16 +95,18 @@ fn code(text: &str) -> String {
         if line.trim_start() != "#[cfg(test)]" {
             kept += line;
         } else {
-            let (closed, is_item_line) = (format!("{indent}}}"), |line: &str| {
-                !line.trim_start().starts_with("#[")
+            let (closed, is_item_line) = (format!("{indent}}}"), |item_line: &str| {
+                !item_line.trim_start().starts_with("#[")
             });
-            for line in lines.by_ref() {
+            for item_line in lines.by_ref() {
                 kept.push('\n');
-                let ends = line.ends_with(';') || line.ends_with(" {}") || line.ends_with("},");
-                let is_top = line
+                let ends = item_line.ends_with(';')
+                    || item_line.ends_with(" {}")
+                    || item_line.ends_with("},");
+                let is_top = item_line
                     .strip_prefix(indent)
                     .is_some_and(|rest| !rest.starts_with([' ', '#']));
-                if line == closed || (is_top && is_item_line(line) && ends) {
+                if item_line == closed || (is_top && is_item_line(item_line) && ends) {
                     break;
                 }
             }

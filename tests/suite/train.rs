@@ -161,8 +161,13 @@ fn every_kind_trains_a_model_that_runs_in_a_pipeline() {
              inputs = [\"ready\"]\n\
              [stages.out]\nkind = \"parquet\"\ninputs = [\"run\"]\npath = \"out-{name}\"\n"
         );
-        let (output, summary) = run(folder.path(), &pipeline, &[]);
-        assert_eq!(output.status.code(), Some(0), "{name}: {}", errors(&output));
+        let (run_output, summary) = run(folder.path(), &pipeline, &[]);
+        assert_eq!(
+            run_output.status.code(),
+            Some(0),
+            "{name}: {}",
+            errors(&run_output)
+        );
         assert_eq!(summary["rejects"], 0, "{name}: {summary}");
     }
     check_by_onnx(folder.path());
@@ -323,27 +328,27 @@ fn stopped_training_exports_the_best_weights() {
     assert_eq!(child.wait().unwrap().code(), Some(4), "{rest:?}");
     let before = files(folder.path(), "m");
     // A training file with another number of epochs requires --restart.
-    let output = train(folder.path(), "m", &training_file(2), &[])
+    let refused = train(folder.path(), "m", &training_file(2), &[])
         .output()
         .unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(refused.status.code(), Some(1));
     assert!(
-        errors(&output).contains("has changed since this training began; pass --restart"),
+        errors(&refused).contains("has changed since this training began; pass --restart"),
         "{}",
-        errors(&output)
+        errors(&refused)
     );
     assert_eq!(files(folder.path(), "m"), before);
     let output = train(folder.path(), "m", &training_file(2), &["--restart"])
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
-    let output = train(folder.path(), "m", &training_file(2), &[])
+    let repeated = train(folder.path(), "m", &training_file(2), &[])
         .output()
         .unwrap();
     assert!(
-        errors(&output).contains("the folder already contains a model; pass --restart"),
+        errors(&repeated).contains("the folder already contains a model; pass --restart"),
         "{}",
-        errors(&output)
+        errors(&repeated)
     );
 }
 
@@ -375,24 +380,29 @@ fn errors_of_a_training_file_are_reported_with_their_lines() {
                 [training]\nepocs = 3\nlearning_rate = 'high'\n[sparsity]\npenalty = 'l2'\n";
     let output = train(folder.path(), "m", text, &[]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    let text = errors(&output);
+    let messages = errors(&output);
     for expected in [
         "m.toml:5: network.nodes",
         "m.toml:7: training.epocs",
         "m.toml:8: training.learning_rate",
         "m.toml:10: sparsity.penalty",
     ] {
-        assert!(text.contains(expected), "{expected}:\n{text}");
+        assert!(messages.contains(expected), "{expected}:\n{messages}");
     }
     let missing =
         format!("kind = 'vanilla'\ncode_size = 2\n[input]\ntype = 'features'\n{FEATURES}")
             .replace("'synthetic'", "'synthetik'");
-    let output = train(folder.path(), "m", &missing, &[]).output().unwrap();
-    assert_eq!(output.status.code(), Some(2), "{}", errors(&output));
-    assert!(
-        errors(&output).contains("did you mean `synthetic`?"),
+    let missing_output = train(folder.path(), "m", &missing, &[]).output().unwrap();
+    assert_eq!(
+        missing_output.status.code(),
+        Some(2),
         "{}",
-        errors(&output)
+        errors(&missing_output)
+    );
+    assert!(
+        errors(&missing_output).contains("did you mean `synthetic`?"),
+        "{}",
+        errors(&missing_output)
     );
     assert!(
         !folder.path().join("m").exists(),
@@ -470,11 +480,11 @@ fn assert_in_schema(schema: &serde_json::Value, table: &toml::Table, place: &str
         let property = &schema["properties"][key];
         assert!(property.is_object(), "{place} is not in the schema");
         // The options of sources are not checked here, since the schema of pipelines covers them.
-        if let Some(table) = value
+        if let Some(inner) = value
             .as_table()
             .filter(|_| property["properties"].is_object())
         {
-            assert_in_schema(property, table, &place);
+            assert_in_schema(property, inner, &place);
         }
     }
 }

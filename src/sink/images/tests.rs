@@ -189,7 +189,7 @@ fn later_run_keeps_committed_files_and_adds_others() {
     sink.writer.commit().unwrap();
     drop(sink);
     assert_eq!(committed(folder.path()), 1);
-    let mut sink = open(folder.path());
+    sink = open(folder.path());
     let before = fs::read(folder.path().join("a.png")).unwrap();
     sink.write(&batch(1, &["b.jpg"], 1.0)).unwrap();
     sink.writer.commit().unwrap();
@@ -396,7 +396,7 @@ fn file_created_during_run_stays_and_next_run_continues() {
         "{error}"
     );
     drop(sink);
-    let mut sink = open(folder.path());
+    sink = open(folder.path());
     sink.write(&batch(0, &["a.jpg", "b.jpg"], 0.0)).unwrap();
     sink.writer.commit().unwrap();
     assert_eq!(fs::read(folder.path().join("b.png")).unwrap(), b"precious");
@@ -498,7 +498,7 @@ fn lost_snapshot_removes_no_files() {
     drop(sink);
     let before = contents(folder.path());
     fs::remove_file(folder.path().join("_latentflow/coverage.json")).unwrap();
-    let mut sink = open(folder.path());
+    sink = open(folder.path());
     assert_eq!(contents(folder.path()), before);
     sink.write(&batch(0, &["a.jpg", "a.jpg"], 0.0)).unwrap();
     sink.writer.commit().unwrap();

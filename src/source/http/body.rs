@@ -176,8 +176,10 @@ mod tests {
     #[test]
     fn unsupported_transfer_codings_and_expectations_are_refused() {
         let status = |name: HeaderName, value: &'static str| {
-            let headers = [(CONTENT_TYPE, "application/json"), (name, value)];
-            let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+            let headers = [
+                (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+                (name, HeaderValue::from_static(value)),
+            ];
             RequestHead::of(&HeaderMap::from_iter(headers))
                 .err()
                 .map(|refusal| refusal.status)

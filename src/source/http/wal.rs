@@ -233,7 +233,7 @@ impl WriteAheadLog {
                 gone.pop_front();
             }
         }
-        let mut state = self.state();
+        state = self.state();
         gone.into_iter()
             .rev()
             .for_each(|segment| state.segments.push_front(segment));

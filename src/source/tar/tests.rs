@@ -306,11 +306,11 @@ fn further_images_are_rows_of_a_second_split() {
 #[test]
 fn links_sparse_members_and_other_files_are_skipped_and_counted() {
     let mut builder = Builder::new(Vec::new());
-    let mut header = Header::new_gnu();
-    header.set_size(0);
-    header.set_entry_type(EntryType::Symlink);
+    let mut link = Header::new_gnu();
+    link.set_size(0);
+    link.set_entry_type(EntryType::Symlink);
     builder
-        .append_link(&mut header, "link.jpg", "/etc/passwd")
+        .append_link(&mut link, "link.jpg", "/etc/passwd")
         .unwrap();
     builder
         .append_pax_extensions([("GNU.sparse.major", &b"1"[..])])

@@ -215,9 +215,9 @@ fn error_of_the_environment_is_not_isolated() {
     );
     assert_eq!(harness.calls.load(Relaxed), 2);
     let memory: Verdict = |_| Err(StageError::Memory("too little".to_owned()));
-    let mut harness = harness_of(memory);
-    assert_eq!(harness.apply(&[1.0, 2.0]).unwrap_err(), "too little");
-    assert_eq!(harness.calls.load(Relaxed), 1);
+    let mut exhausted = harness_of(memory);
+    assert_eq!(exhausted.apply(&[1.0, 2.0]).unwrap_err(), "too little");
+    assert_eq!(exhausted.calls.load(Relaxed), 1);
 }
 
 #[test]

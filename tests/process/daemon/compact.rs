@@ -47,9 +47,9 @@ fn compaction_while_a_daemon_runs_keeps_each_record_once() {
     assert!(data_files(&out).len() <= 2, "{:?}", data_files(&out));
     daemon.stop();
     // A restart finds all records committed.
-    let daemon = Daemon::start(site.path());
+    let restarted = Daemon::start(site.path());
     std::thread::sleep(std::time::Duration::from_millis(500));
-    daemon.stop();
+    restarted.stop();
     assert_eq!(
         outcomes(site.path()),
         expected((0..60).map(|number| (number, image_name(number))))

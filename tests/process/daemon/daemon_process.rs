@@ -70,9 +70,9 @@ impl Daemon {
                 if is_stopped.load(Relaxed) {
                     return;
                 }
-                let mut log = reader_log.lock().unwrap();
-                log.push_str(&line);
-                log.push('\n');
+                let mut text = reader_log.lock().unwrap();
+                text.push_str(&line);
+                text.push('\n');
             }
         });
         let mut daemon = Self {

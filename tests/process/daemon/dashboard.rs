@@ -173,11 +173,11 @@ fn status_lists_stages_rejects_errors_and_requested_images() {
 
     // The status requests above enable the sampling of images.
     put(folder.path(), &sound, "second.png");
-    let seen = daemon.wait("an image", || {
-        let seen = status(&daemon);
-        (!seen["images"].as_array().unwrap().is_empty()).then_some(seen)
+    let sampled = daemon.wait("an image", || {
+        let sampled = status(&daemon);
+        (!sampled["images"].as_array().unwrap().is_empty()).then_some(sampled)
     });
-    let image = &seen["images"][0];
+    let image = &sampled["images"][0];
     assert_eq!(
         (&image["stage"], &image["source"]),
         (&Value::from("codes"), &Value::from("second.png"))

@@ -81,22 +81,22 @@ fn journaled_record_is_rejected_and_others_are_committed() {
     daemon.kill();
     // The record is in the journal or already rejected; each start continues in both cases.
     for start in 1..3 {
-        let daemon = Daemon::start(site.path());
+        let restarted = Daemon::start(site.path());
         let good = format!("{{\"x\": {start}, \"y\": 1}}\n");
         assert_eq!(
-            daemon
+            restarted
                 .source()
                 .post("/v1/records", NDJSON, good.as_bytes())
                 .status,
             202
         );
-        daemon.wait("the valid record", || {
+        restarted.wait("the valid record", || {
             (rows(site.path()).len() == start).then_some(())
         });
-        daemon.wait("the rejected record", || {
+        restarted.wait("the rejected record", || {
             (rejects(site.path()) == ["0 clean model"]).then_some(())
         });
-        daemon.stop();
+        restarted.stop();
     }
     assert_eq!(rows(site.path()), ["1", "2"]);
 }
@@ -122,9 +122,9 @@ fn encode_response_holds_reject_of_record() {
             (200, &json!("clean"))
         );
         assert_eq!(response["records"][0]["rejected"]["code"], json!("model"));
-        let (status, response) = encode(3);
+        let (good_status, good_response) = encode(3);
         assert_eq!(
-            (status, &response["records"][0]["rejected"]),
+            (good_status, &good_response["records"][0]["rejected"]),
             (200, &json!(null))
         );
     }

@@ -199,25 +199,25 @@ fn models_are_replaced_under_load_and_a_broken_one_is_refused() {
         "expected rows of several models: {different:?}"
     );
     // A restart continues, also with models that were replaced while the daemon was stopped.
-    let daemon = Daemon::start(site.path());
+    let restarted = Daemon::start(site.path());
     assert_eq!(
-        daemon
+        restarted
             .source()
             .post("/v1/records?ack=committed", NDJSON, line.as_bytes())
             .status,
         200
     );
-    daemon.stop();
+    restarted.stop();
     install_model(site.path(), 99);
-    let daemon = Daemon::start(site.path());
+    let with_other_model = Daemon::start(site.path());
     assert_eq!(
-        daemon
+        with_other_model
             .source()
             .post("/v1/records?ack=committed", NDJSON, line.as_bytes())
             .status,
         200
     );
-    daemon.stop();
+    with_other_model.stop();
     let mut rows: Vec<u64> = ids(&records(&site.path().join("out"), &["row"]))
         .iter()
         .map(|row| row.parse().unwrap())
@@ -257,10 +257,10 @@ fn changed_pipeline_is_applied_or_names_what_needs_a_restart() {
         "{message}"
     );
     change("reconstruct = true", "reconstruct = false");
-    let (status, message) = reload();
+    let (column_status, column_message) = reload();
     assert!(
-        status == 409 && message.contains("no column `reconstruction_error`"),
-        "{message}"
+        column_status == 409 && column_message.contains("no column `reconstruction_error`"),
+        "{column_message}"
     );
     change("kind = \"encode\"", "kind = \"enocde\"");
     assert!(reload().1.contains("unknown kind `enocde`"));

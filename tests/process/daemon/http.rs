@@ -124,13 +124,17 @@ fn idempotency_key_prevents_duplicate_after_crash_before_reply() {
             "{step}"
         );
         drop(daemon);
-        let daemon = Daemon::start(site.path());
+        let restarted = Daemon::start(site.path());
         assert_eq!(
-            [post(&daemon, 2), post(&daemon, 1), post(&daemon, 3)],
+            [
+                post(&restarted, 2),
+                post(&restarted, 1),
+                post(&restarted, 3)
+            ],
             [202, 202, 202]
         );
-        wait_for_rows(&daemon, site.path(), 4);
-        daemon.stop();
+        wait_for_rows(&restarted, site.path(), 4);
+        restarted.stop();
         assert_eq!(rows(&site.path().join("out")), [0, 1, 2, 3], "{step}");
     }
 }
@@ -228,14 +232,14 @@ fn idempotency_key_marks_repeated_requests() {
     );
     assert_eq!(other.status, 422, "the same body from another source");
     daemon.stop();
-    let daemon = Daemon::start(site.path());
+    let restarted = Daemon::start(site.path());
     assert_eq!(
-        send(&daemon, &line(1.0)).1["duplicate"],
+        send(&restarted, &line(1.0)).1["duplicate"],
         json!(true),
         "after a restart"
     );
-    wait_for_rows(&daemon, site.path(), 2);
-    daemon.stop();
+    wait_for_rows(&restarted, site.path(), 2);
+    restarted.stop();
     assert_eq!(rows(&site.path().join("out")), [0, 1]);
 }
 
@@ -259,16 +263,16 @@ fn encode_returns_results_and_stores_no_record() {
         json!("features"),
         "{response}"
     );
-    let (status, response) = source
+    let (refused_status, refusal) = source
         .post("/v1/encode?columns=nothing", NDJSON, line(1.0).as_bytes())
         .status_and_json();
     assert!(
-        status == 400
-            && response["error"]
+        refused_status == 400
+            && refusal["error"]
                 .as_str()
                 .unwrap()
                 .contains("no column `nothing`; expected one of "),
-        "{response}"
+        "{refusal}"
     );
     let responses: Vec<Value> = std::thread::scope(|scope| {
         let send = |number: u32| {
@@ -288,9 +292,9 @@ fn encode_returns_results_and_stores_no_record() {
             .map(|thread| thread.join().unwrap())
             .collect()
     });
-    for (number, response) in responses.iter().enumerate() {
+    for (number, encoded) in responses.iter().enumerate() {
         assert_eq!(
-            response["records"],
+            encoded["records"],
             json!([{ "x": number as f64 }]),
             "each response belongs to its request"
         );
@@ -372,10 +376,10 @@ fn requests_beyond_limits_are_refused_while_others_succeed() {
 #[test]
 fn requests_above_backlog_are_refused_with_retry_after() {
     let site = site("limits = { backlog = \"4KiB\" }");
-    let pipeline = fs::read_to_string(site.path().join("p.toml"))
+    let lazy = fs::read_to_string(site.path().join("p.toml"))
         .unwrap()
         .replace("50ms", "1h");
-    fs::write(site.path().join("p.toml"), pipeline).unwrap();
+    fs::write(site.path().join("p.toml"), lazy).unwrap();
     let daemon = Daemon::start(site.path());
     let source = daemon.source();
     let responses: Vec<_> = (0..10)
@@ -408,9 +412,9 @@ fn requests_above_backlog_are_refused_with_retry_after() {
         .unwrap()
         .replace("1h", "50ms");
     fs::write(site.path().join("p.toml"), pipeline).unwrap();
-    let daemon = Daemon::start(site.path());
-    wait_for_rows(&daemon, site.path(), accepted as u64);
-    daemon.stop();
+    let restarted = Daemon::start(site.path());
+    wait_for_rows(&restarted, site.path(), accepted as u64);
+    restarted.stop();
     assert_eq!(rows(&site.path().join("out")).len(), accepted);
 }
 

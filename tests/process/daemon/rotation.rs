@@ -145,11 +145,11 @@ fn changed_certificate_and_token_are_replaced() {
     daemon.wait("the refusal", || {
         (daemon.metric(refused) == 1.0).then_some(())
     });
-    let response = daemon.admin.request("POST", "/v1/reload", &[], b"");
-    let text = String::from_utf8(response.body).unwrap();
+    let refusal = daemon.admin.request("POST", "/v1/reload", &[], b"");
+    let reason = String::from_utf8(refusal.body).unwrap();
     assert!(
-        response.status == 409 && text.contains("certificate of in: "),
-        "{text}"
+        refusal.status == 409 && reason.contains("certificate of in: "),
+        "{reason}"
     );
     assert_eq!(post(&address, SECOND), (second, 202));
     // Rotation on request takes effect before the response.

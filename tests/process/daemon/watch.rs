@@ -44,8 +44,8 @@ pub fn site() -> TempDir {
 
 /// The sources of the committed records and of the rejects.
 pub fn outcomes(folder: &Path) -> (Vec<String>, Vec<String>) {
-    let names = |folder: &Path| {
-        let records = records(folder, &["source"]);
+    let names = |dataset: &Path| {
+        let records = records(dataset, &["source"]);
         ids(&records)
             .into_iter()
             .map(str::to_owned)
@@ -126,10 +126,10 @@ fn files_are_read_once_however_they_arrive() {
     let all = || (0..51).map(|number| (number, name(number)));
     assert_eq!(outcomes(site.path()), expected(all()));
     // A restart reads only the new file; a bounded run over the same folder reads none.
-    let daemon = Daemon::start(site.path());
+    let restarted = Daemon::start(site.path());
     copy(51, &watched.join(image_name(51)));
-    wait_for_records(&daemon, site.path(), 52);
-    daemon.stop();
+    wait_for_records(&restarted, site.path(), 52);
+    restarted.stop();
     let batch = PIPELINE.replace("watch = true\nrescan = \"1s\"\n", "");
     let (output, summary) = crate::common::runs::run(site.path(), &batch, &[]);
     assert_eq!(
@@ -252,13 +252,13 @@ fn file_that_returns_with_same_content_is_not_read_again() {
     wait_for_records(&daemon, site.path(), 2);
     daemon.stop();
     copy(1, "one.pgm");
-    let daemon = Daemon::start(site.path());
+    let restarted = Daemon::start(site.path());
     copy(5, "three.pgm");
-    wait_for_records(&daemon, site.path(), 3);
+    wait_for_records(&restarted, site.path(), 3);
     // Another content under a known name is another file.
     copy(4, "one.pgm");
-    wait_for_records(&daemon, site.path(), 4);
-    daemon.stop();
+    wait_for_records(&restarted, site.path(), 4);
+    restarted.stop();
     assert_eq!(
         outcomes(site.path()).0,
         ["one.pgm", "one.pgm", "three.pgm", "two.pgm"]

@@ -167,13 +167,13 @@ fn journaled_file_that_was_replaced_or_removed_is_settled() {
     copy(site.path(), 1, "touched.pgm");
     fs::remove_file(site.path().join("in/removed.pgm")).unwrap();
     fs::write(site.path().join("p.toml"), PIPELINE).unwrap();
-    let daemon = Daemon::start_with(site.path(), &[SPEED]);
-    wait_for_records(&daemon, site.path(), 3);
+    let restarted = Daemon::start_with(site.path(), &[SPEED]);
+    wait_for_records(&restarted, site.path(), 3);
     assert_eq!(
-        daemon.metric("latentflow_watch_superseded_total{stage=\"in\"}"),
+        restarted.metric("latentflow_watch_superseded_total{stage=\"in\"}"),
         1.0
     );
-    daemon.stop();
+    restarted.stop();
     let sound = vec!["replaced.pgm".to_owned(), "touched.pgm".to_owned()];
     assert_eq!(
         outcomes(site.path()),

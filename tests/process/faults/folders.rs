@@ -109,8 +109,8 @@ fn moved_output_folder_ends_the_run_and_the_next_starts_over() {
              above it was moved or removed: restore it, then run again"
         ],
     );
-    let (output, _) = run(folder.path(), &pipeline, &[]);
-    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    let (resumed, _) = run(folder.path(), &pipeline, &[]);
+    assert_eq!(resumed.status.code(), Some(0), "{}", errors(&resumed));
     assert_eq!(
         records(&folder.path().join("out"), &["source"]).len(),
         400 - (0..400).filter(|&n| inputs::is_broken(n)).count()

@@ -23,12 +23,12 @@ fn full_disk_of_the_log_does_not_end_a_run() {
     assert_all_rows(folder.path());
     // Errors cannot be written either; the exit code reports them.
     std::fs::write(folder.path().join("p.toml"), "nonsense = 1").unwrap();
-    for command in ["run", "check"] {
-        let status = latentflow(folder.path(), &[command, "p.toml"])
+    for subcommand in ["run", "check"] {
+        let status = latentflow(folder.path(), &[subcommand, "p.toml"])
             .stderr(full())
             .status()
             .unwrap();
-        assert_eq!(status.code(), Some(2), "{command}");
+        assert_eq!(status.code(), Some(2), "{subcommand}");
     }
 }
 

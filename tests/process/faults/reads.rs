@@ -163,13 +163,13 @@ impl FaultCase {
             "{context}"
         );
 
-        let output = run(folder, &[], None);
-        let context = format!("{context}\nthen {}", errors(&output));
-        assert_eq!(output.status.code(), Some(0), "{context}");
-        let rows = written_rows(folder);
+        let resumed = run(folder, &[], None);
+        let context = format!("{context}\nthen {}", errors(&resumed));
+        assert_eq!(resumed.status.code(), Some(0), "{context}");
+        let resumed_rows = written_rows(folder);
         // A listing of images keeps the row of each image, so the reject of a missing one stays.
         assert!(
-            rows == all || (is_gone && rows == others && source.extension == "pgm"),
+            resumed_rows == all || (is_gone && resumed_rows == others && source.extension == "pgm"),
             "{context}"
         );
         assert_eq!(
@@ -267,8 +267,13 @@ fn records_of_unreadable_labels_are_left_for_the_next_run() {
             errors(&output)
         );
         assert!(written_rows(folder.path()).len() < all.len());
-        let output = run(folder.path(), &[], None);
-        assert_eq!(output.status.code(), Some(0), "{at:?}: {}", errors(&output));
+        let resumed = run(folder.path(), &[], None);
+        assert_eq!(
+            resumed.status.code(),
+            Some(0),
+            "{at:?}: {}",
+            errors(&resumed)
+        );
         assert_eq!(
             (written_rows(folder.path()), rejects(folder.path())),
             (all.clone(), String::new())

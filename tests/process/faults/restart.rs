@@ -39,10 +39,10 @@ fn truncated_output_file_is_named_and_rewritten_once_removed() {
         ],
     );
     fs::write(&file, "").unwrap();
-    let (output, _) = run(folder.path(), COPY, &[]);
+    let (rerun, _) = run(folder.path(), COPY, &[]);
     assert_failed(
         folder.path(),
-        &output,
+        &rerun,
         &expect![
             "latentflow: out: out/part-00001.parquet: invalid or truncated Parquet file: EOF: \
              Parquet file too small. Size is 0 but need 8; restore or remove it"

@@ -106,13 +106,13 @@ fn decompression_bomb_is_read_up_to_its_declared_size() {
         &npy(false, "(2, 28, 28)"),
         1 << 28,
     );
-    let result = read(folder.path(), "npz", "a.npz", "");
-    result.assert_complete();
+    let npz_result = read(folder.path(), "npz", "a.npz", "");
+    npz_result.assert_complete();
     assert_eq!(
-        (result.written, codes(&result)),
+        (npz_result.written, codes(&npz_result)),
         (2, vec![(2, "malformed")])
     );
-    result.assert_memory_within(128);
+    npz_result.assert_memory_within(128);
 }
 
 #[test]
@@ -151,12 +151,12 @@ fn fortran_arrays_fit_in_memory_or_are_refused() {
         &npy(true, "(1000000000, 2)"),
         1 << 28,
     );
-    let result = read(folder.path(), "npz", "in", "");
-    assert_eq!(result.code, Some(2));
+    let refused = read(folder.path(), "npz", "in", "");
+    assert_eq!(refused.code, Some(2));
     assert!(
-        result.log.contains("numpy.ascontiguousarray"),
+        refused.log.contains("numpy.ascontiguousarray"),
         "{}",
-        result.log
+        refused.log
     );
     npz(
         &folder.path().join("in/a.npz"),
@@ -176,13 +176,13 @@ fn fortran_arrays_fit_in_memory_or_are_refused() {
         &npy(true, "(50000000, 2)"),
         1 << 20,
     );
-    let result = read(folder.path(), "npz", "in", "");
-    result.assert_complete();
+    let truncated = read(folder.path(), "npz", "in", "");
+    truncated.assert_complete();
     assert_eq!(
-        (result.written, codes(&result)),
+        (truncated.written, codes(&truncated)),
         (1000, vec![(0, "truncated")])
     );
-    result.assert_memory_within(256);
+    truncated.assert_memory_within(256);
 }
 
 #[test]

@@ -283,10 +283,10 @@ fn truncated_image_of_any_format_is_a_reject() {
     let mut whole = 0;
     let mut cut = 0;
     for (name, extension, bytes) in &files {
-        let write = |name: String, bytes: &[u8]| {
+        let write = |stem: String, content: &[u8]| {
             fs::write(
-                folder.path().join("in").join(format!("{name}.{extension}")),
-                bytes,
+                folder.path().join("in").join(format!("{stem}.{extension}")),
+                content,
             )
             .unwrap();
         };

@@ -37,7 +37,7 @@ fn read(file: &Path, workers: &str) -> (RunResult, Vec<Vec<u8>>) {
             })
             .unwrap_or_default();
         files.sort();
-        files.into_iter().map(|file| fs::read(file).unwrap())
+        files.into_iter().map(|path| fs::read(path).unwrap())
     });
     let written = written.collect();
     (result, written)

@@ -51,9 +51,12 @@ fn deep_nesting_does_not_overflow_the_stack() {
 
 #[test]
 fn million_keys_give_a_short_message() {
-    let keys: String = (0..1_000_000).map(|n| format!("k{n}=1\n")).collect();
-    let (log, _) = assert_refused(keys.as_bytes());
-    assert!(log.contains("the file is too large"), "{log}");
+    let oversized: String = (0..1_000_000).map(|n| format!("k{n}=1\n")).collect();
+    let (oversized_log, _) = assert_refused(oversized.as_bytes());
+    assert!(
+        oversized_log.contains("the file is too large"),
+        "{oversized_log}"
+    );
     let keys: String = (0..50_000).map(|n| format!("k{n}=1\n")).collect();
     let (log, _) = assert_refused(keys.as_bytes());
     assert!(
@@ -76,7 +79,7 @@ fn pipeline_that_is_not_a_text_file_is_refused() {
     assert_eq!(status.code(), Some(2), "{log}");
     #[cfg(unix)]
     {
-        let (status, log, _) = watch(folder.path(), &["check", "/dev/zero"]);
-        assert_eq!(status.code(), Some(2), "{log}");
+        let (device_status, device_log, _) = watch(folder.path(), &["check", "/dev/zero"]);
+        assert_eq!(device_status.code(), Some(2), "{device_log}");
     }
 }

@@ -69,10 +69,10 @@ fn endless_header_is_refused() {
         result.log
     );
     fs::write(folder.path().join("in.csv"), ",".repeat(1 << 19)).unwrap();
-    let result = read(folder.path(), "csv", "in.csv", "");
-    assert_eq!(result.code, Some(2));
-    assert!(result.log.len() < 1000, "{}", result.log.len());
-    result.assert_memory_within(512);
+    let wide = read(folder.path(), "csv", "in.csv", "");
+    assert_eq!(wide.code, Some(2));
+    assert!(wide.log.len() < 1000, "{}", wide.log.len());
+    wide.assert_memory_within(512);
 }
 
 #[test]
