@@ -7,7 +7,7 @@ use arrow::datatypes::{Schema, SchemaRef, UInt64Type};
 use latentflow::batch::{Batch, Provenance, RejectCollector, SourceBatch, Split};
 use latentflow::coverage::{Coverage, ResumeState};
 use latentflow::error::StageError;
-use latentflow::plan::{Footprint, MemoryEstimate, Plan, RejectLimits, Stage, StageRole};
+use latentflow::plan::{Footprint, MemoryEstimate, Plan, RejectLimits, Stage, StageOperator};
 use latentflow::plan_context::PipelineLimits;
 use latentflow::sink::{
     CommitProgress, CommitStats, OutputHistory, OutputIdentity, Sink, SinkWriter,
@@ -202,28 +202,28 @@ pub fn source(name: &'static str, rows: u64, batch: u64) -> Stage {
     stage(
         name,
         vec![],
-        StageRole::Source(Box::new(source), BatchSize::default()),
+        StageOperator::Source(Box::new(source), BatchSize::default()),
     )
 }
 
 pub fn transform(name: &str, inputs: Vec<usize>, map: Map) -> Stage {
-    stage(name, inputs, StageRole::Transform(Arc::new(map)))
+    stage(name, inputs, StageOperator::Transform(Arc::new(map)))
 }
 
 pub fn sink(name: &str, inputs: Vec<usize>, memory: &MemorySink) -> Stage {
     stage(
         name,
         inputs,
-        StageRole::Sink(Box::new(memory.clone()), identity()),
+        StageOperator::Sink(Box::new(memory.clone()), identity()),
     )
 }
 
-pub fn stage(name: &str, inputs: Vec<usize>, role: StageRole) -> Stage {
+pub fn stage(name: &str, inputs: Vec<usize>, operator: StageOperator) -> Stage {
     Stage {
         name: Arc::from(name),
         kind: "test",
         inputs,
-        role,
+        operator,
     }
 }
 

@@ -390,7 +390,7 @@ fn refused_run_does_not_claim_an_epoch() {
         (&other, 2, "latentflow reset"),
         (&missing, 1, "does not exist"),
         (&local, 1, "does not exist"),
-        (&stateless, 2, "write `state = \"some/folder\"`"),
+        (&stateless, 2, "set `state = \"some/folder\"`"),
     ] {
         let (output, summary) = run(folder.path(), &bucket, pipeline, &[]);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();

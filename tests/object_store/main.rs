@@ -751,7 +751,8 @@ fn image_sink_in_a_bucket_is_refused() {
     let (output, _) = run(folder.path(), &bucket, pipeline, &[]);
     assert_eq!(output.status.code(), Some(2));
     assert!(
-        String::from_utf8_lossy(&output.stderr).contains("the sink `parquet` writes to buckets")
+        String::from_utf8_lossy(&output.stderr)
+            .contains("the sink `parquet`, which writes to buckets")
     );
 }
 

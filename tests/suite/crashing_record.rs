@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::array::AsArray;
 use arrow::datatypes::UInt64Type;
 use latentflow::metrics::Metrics;
-use latentflow::plan::StageRole;
+use latentflow::plan::StageOperator;
 use latentflow::plan_context::{PipelineLimits, PlanContext};
 use latentflow::registry::find;
 use latentflow::sink::{self, ChangePolicy, OutputIdentity, StageIdentity};
@@ -66,7 +66,7 @@ fn child_process() {
     let out = stage(
         "out",
         vec![1],
-        StageRole::Sink(out, OutputIdentity::default()),
+        StageOperator::Sink(out, OutputIdentity::default()),
     );
     let mut plan = plan(
         vec![

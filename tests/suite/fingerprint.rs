@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch};
 use latentflow::coverage::Coverage;
 use latentflow::metrics::Metrics;
-use latentflow::plan::{self, StageRole};
+use latentflow::plan::{self, StageOperator};
 use latentflow::registry::{OptionAttributes, current_options, name_in_files, option_attributes};
 use latentflow::sink::{self, IdentityScope, OutputHistory, OutputIdentity};
 use latentflow::storage::Location;
@@ -150,8 +150,8 @@ fn identity(pipeline: &Value) -> Result<OutputIdentity, String> {
     let mut sinks = plan
         .stages
         .into_iter()
-        .filter_map(|stage| match stage.role {
-            StageRole::Sink(_, identity) => Some(identity),
+        .filter_map(|stage| match stage.operator {
+            StageOperator::Sink(_, identity) => Some(identity),
             _ => None,
         });
     Ok(sinks.next().unwrap())

@@ -11,7 +11,7 @@ use latentflow::batch::{Batch, RejectCode};
 use latentflow::coverage::Coverage;
 use latentflow::error::StageError;
 use latentflow::metrics::Metrics;
-use latentflow::plan::StageRole;
+use latentflow::plan::StageOperator;
 use latentflow::sink::{
     ChangePolicy, CommitProgress, CommitStats, OutputHistory, OutputIdentity, Sink, SinkWriter,
     StageIdentity,
@@ -303,11 +303,11 @@ impl Shape {
                 .into_iter()
                 .map(|place| places[&place])
                 .collect();
-            let role = StageRole::Sink(
+            let operator = StageOperator::Sink(
                 Box::new(sink(&disks[at], *commit_interval)),
                 OutputIdentity::default(),
             );
-            stages.push(stage(&format!("sink{at}"), inputs, role));
+            stages.push(stage(&format!("sink{at}"), inputs, operator));
         }
         let mut plan = plan(stages, workers);
         plan.rejects = Some((

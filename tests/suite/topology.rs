@@ -9,7 +9,7 @@ use arrow::datatypes::{SchemaRef, UInt64Type};
 use latentflow::batch::{Batch, Provenance, RejectCode, RejectCollector, Split};
 use latentflow::error::StageError;
 use latentflow::metrics::Metrics;
-use latentflow::plan::{Plan, StageRole};
+use latentflow::plan::{Plan, StageOperator};
 use latentflow::sink::{BatchEncoder, ChangePolicy, OutputIdentity, Sink, SinkWriter};
 use latentflow::source::BatchSize;
 use latentflow::storage::Location;
@@ -227,7 +227,7 @@ fn run_encoder(
     fails: fn(u64) -> Result<(), StageError>,
 ) -> (MemorySink, Arc<RunStats>, RunOutcome) {
     let memory = MemorySink::new();
-    let encoding = StageRole::Sink(Box::new(EncodingSink(memory.clone(), fails)), identity());
+    let encoding = StageOperator::Sink(Box::new(EncodingSink(memory.clone(), fails)), identity());
     let stages = vec![source("a", 64, 16), stage("s", vec![0], encoding)];
     let topology = Topology::open(
         plan(stages, 2),
@@ -352,7 +352,7 @@ fn failing_source_ends_the_run_with_a_committed_prefix() {
     let broken = stage(
         "a",
         vec![],
-        StageRole::Source(Box::new(broken), BatchSize::default()),
+        StageOperator::Source(Box::new(broken), BatchSize::default()),
     );
     let RunOutcome::Failed { stage, error } =
         run(plan(vec![broken, sink("s", vec![0], &memory)], 2))
