@@ -130,8 +130,8 @@ fn images(files: &[PathBuf], model: &Model, out: &Path, side: usize, channels: C
     for chunk in files.chunks(IMAGES) {
         for (file, input) in chunk.iter().zip(values.chunks_exact_mut(len)) {
             let bytes = std::fs::read(file).unwrap();
-            // As in the pipeline, JPEGs far larger than the target are decoded at a reduced scale if
-            // the build supports it.
+            // As in the pipeline, JPEGs far larger than the target are decoded at a reduced scale
+            // if the build supports it.
             let pixels = match decode_scaled(&bytes, channels, u64::MAX, (side, side)) {
                 Some((pixels, area)) => resizer.resize_box(&pixels, area),
                 None => resizer.resize(&decode(&bytes, channels, u64::MAX).unwrap()),
@@ -263,7 +263,7 @@ fn scale(batch: &RecordBatch, scaling: &Scaling, scaled: &mut Vec<f32>) -> usize
 fn denoise(files: &[PathBuf], model: &Model, out: &Path) {
     std::fs::create_dir_all(out).unwrap();
     let format = PixelFormat::default();
-    let mut denoiser = model.chain(ModelPath::Whole).unwrap();
+    let mut denoiser = model.chain(ModelPath::Reconstruct).unwrap();
     for file in files {
         let pixels = decode(&std::fs::read(file).unwrap(), Channels::Rgb, u64::MAX).unwrap();
         let (height, width) = (pixels.height, pixels.width);

@@ -10,7 +10,7 @@ fn main() -> std::process::ExitCode {
     let exit = match Cli::parse().run() {
         Ok(exit) => exit,
         Err(error) => {
-            let exit = ExitCode::of(&error);
+            let exit = ExitCode::from_error(&error);
             cli::report_failure(&error, exit);
             exit
         }

@@ -31,9 +31,10 @@ fuzz_target!(|text: &str| {
         )
     });
     let file = Location::Local(PathBuf::from("part.parquet"));
-    if let Ok(Some(found)) = ProvenanceFooter::of(&file, &metadata(entries.collect())) {
+    if let Ok(Some(found)) = ProvenanceFooter::from_metadata(&file, &metadata(entries.collect())) {
         let written = metadata(found.to_metadata());
-        let footer = ProvenanceFooter::of(&file, &written).expect("a written value is readable");
+        let footer =
+            ProvenanceFooter::from_metadata(&file, &written).expect("a written value is readable");
         let again = footer.expect("a written footer is recognized");
         assert_eq!(
             (again.coverage, again.version),

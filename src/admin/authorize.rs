@@ -13,7 +13,7 @@ use crate::server::TokenAuth;
 /// Admits requests with the token. Probes of a cluster do not have it: `/healthz` answers them, and
 /// `/readyz` answers them without reasons.
 pub(super) async fn authorize(
-    State(access): State<Arc<TokenAuth>>,
+    State(auth): State<Arc<TokenAuth>>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -21,7 +21,7 @@ pub(super) async fn authorize(
         .headers()
         .get(AUTHORIZATION)
         .and_then(|value| value.to_str().ok());
-    if access.is_browser_authorized(header) {
+    if auth.is_browser_authorized(header) {
         return next.run(request).await;
     }
     match request.uri().path() {

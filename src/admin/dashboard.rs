@@ -51,7 +51,7 @@ pub(super) async fn get_status(State(admin): State<Arc<Admin>>) -> Response {
         return (StatusCode::SERVICE_UNAVAILABLE, [NO_STORE], "starting\n").into_response();
     };
     run.stats.tap.keep_sampling();
-    let status = RunStatus::of(&run.stats, &admin.metrics, admin.state());
+    let status = RunStatus::new(&run.stats, &admin.metrics, admin.state());
     ([NO_STORE], Json(status)).into_response()
 }
 
@@ -67,13 +67,13 @@ pub(super) async fn get_image(
         .map(|run| run.stats.tap.images())
         .unwrap_or_default();
     let image = images.into_iter().find(|image| image.number == number);
-    let place = ["before.png", "after.png"]
+    let index = ["before.png", "after.png"]
         .iter()
         .position(|name| *name == file);
-    match (image, place) {
-        (Some(image), Some(place)) => (
+    match (image, index) {
+        (Some(image), Some(index)) => (
             [(CONTENT_TYPE, "image/png"), NO_STORE],
-            image.files[place].clone(),
+            image.files[index].clone(),
         )
             .into_response(),
         _ => (StatusCode::NOT_FOUND, "no such image\n").into_response(),

@@ -103,7 +103,7 @@ impl Admin {
         let Some(address) = settings.listen else {
             return Ok(None);
         };
-        let access = listeners.access(NAME, settings.token.as_ref(), &self.metrics)?;
+        let auth = listeners.load_token_auth(NAME, settings.token.as_ref(), &self.metrics)?;
         let options = ListenOptions {
             name: NAME,
             address,
@@ -112,7 +112,7 @@ impl Admin {
         };
         let server = listeners.bind(&options, ListenerRole::Admin, &self.metrics)?;
         let url = server.url();
-        let router = self.router(access, settings.hosts.clone());
+        let router = self.router(auth, settings.hosts.clone());
         tokio::spawn(async move {
             // The listener ends with the process.
             let (_ends, never) = watch::channel(false);
@@ -121,13 +121,13 @@ impl Admin {
         Ok(Some(url))
     }
 
-    fn router(self: &Arc<Self>, access: Arc<TokenAuth>, hosts: Vec<String>) -> Router {
+    fn router(self: &Arc<Self>, auth: Arc<TokenAuth>, hosts: Vec<String>) -> Router {
         let refuse =
             |reason: String| (StatusCode::FORBIDDEN, format!("{reason}\n")).into_response();
         // Browsers send a stored password with requests from every page, so that the token alone
         // does not identify the page that makes a request.
         let guard = HostCheck {
-            host: !access.needs_token(),
+            host: !auth.needs_token(),
             origin: true,
             hosts,
             refuse,
@@ -141,7 +141,7 @@ impl Admin {
             .route("/v1/images/{number}/{file}", get(dashboard::get_image))
             .route("/v1/reload", post(post_reload))
             .with_state(Arc::clone(self))
-            .layer(from_fn_with_state(access, authorize::authorize))
+            .layer(from_fn_with_state(auth, authorize::authorize))
             .layer(from_fn_with_state(
                 Arc::new(guard),
                 server::require_allowed_host,

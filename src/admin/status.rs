@@ -96,7 +96,7 @@ struct ModelStatus {
 }
 
 impl RunStatus {
-    pub(super) fn of(stats: &RunStats, metrics: &Metrics, state: &'static str) -> Self {
+    pub(super) fn new(stats: &RunStats, metrics: &Metrics, state: &'static str) -> Self {
         let load = &metrics.utilization;
         let queue = |gauge: &prometheus::IntGaugeVec| gauge.with_label_values(&["work"]).get();
         Self {
@@ -116,7 +116,7 @@ impl RunStatus {
             stages: stats
                 .stages
                 .iter()
-                .map(|stage| StageStatus::of(stage, metrics))
+                .map(|stage| StageStatus::new(stage, metrics))
                 .collect(),
             errors: stats
                 .stages
@@ -128,14 +128,14 @@ impl RunStatus {
             models: stats
                 .models()
                 .iter()
-                .map(|model| ModelStatus::of(model))
+                .map(|model| ModelStatus::from_model(model))
                 .collect(),
         }
     }
 }
 
 impl StageStatus {
-    fn of(stage: &StageStats, metrics: &Metrics) -> Self {
+    fn new(stage: &StageStats, metrics: &Metrics) -> Self {
         let labels = [&*stage.name, stage.kind];
         let written = stage.written();
         let committed = (stage.role == StageRole::Sink).then(|| CommitStatus {
@@ -184,7 +184,7 @@ fn errors(stage: &StageStats, errors: &ReconstructionErrorStats) -> ErrorStatus 
 }
 
 impl ModelStatus {
-    fn of(model: &Model) -> Self {
+    fn from_model(model: &Model) -> Self {
         let card = model.card();
         Self {
             name: model.name().to_owned(),

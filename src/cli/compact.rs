@@ -60,12 +60,12 @@ impl CompactCommand {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let mut folders = Vec::new();
         for path in &self.folders {
-            let place = Location::from_path(path)
+            let location = Location::from_path(path)
                 .map_err(|error| anyhow!("{}: {error}", path.display()))?;
-            let Some(folder) = place.local() else {
+            let Some(folder) = location.local() else {
                 bail!(
-                    "{place}: cannot compact a bucket, only a local folder; to write larger files \
-                     to a bucket, raise `commit.age`"
+                    "{location}: cannot compact a bucket, only a local folder; to write larger \
+                     files to a bucket, raise `commit.age`"
                 );
             };
             if !folder.is_dir() {

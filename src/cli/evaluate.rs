@@ -159,7 +159,7 @@ pub(super) fn open(folder: &Path) -> anyhow::Result<Model> {
         .map_or("model".into(), |name| name.to_string_lossy());
     let model = Model::open(&name, &spec, &runtime, &Arc::new(Metrics::new()));
     let model = model.map_err(|faults| anyhow!(lines(&faults, "")))?;
-    if model.files(ModelPath::Whole).is_none() && model.code_size().is_none() {
+    if model.files(ModelPath::Reconstruct).is_none() && model.code_size().is_none() {
         bail!(
             "{name}: cannot evaluate a model that returns neither reconstructions nor latents of a \
              fixed size"

@@ -33,8 +33,8 @@ impl InspectCommand {
         let is_model = ["model.toml", "encoder.onnx", "model.onnx"]
             .iter()
             .any(|file| path.join(file).exists());
-        let place = Location::from_path(path).map_err(|error| anyhow!("{name}: {error}"))?;
-        if place.local().is_some_and(|local| !local.exists()) {
+        let location = Location::from_path(path).map_err(|error| anyhow!("{name}: {error}"))?;
+        if location.local().is_some_and(|local| !local.exists()) {
             bail!("{name}: no such file or folder");
         }
         let mut usable = true;
@@ -50,7 +50,7 @@ impl InspectCommand {
             usable = description.usable();
             description.to_string()
         } else {
-            inspect::describe(&place)
+            inspect::describe(&location)
                 .with_context(|| name.to_string())?
                 .to_string()
         };

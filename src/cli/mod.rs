@@ -57,7 +57,7 @@ pub enum ExitCode {
 impl ExitCode {
     /// Returns the exit code for an error: [`Usage`](Self::Usage) if the user has to change the
     /// pipeline, otherwise [`Failed`](Self::Failed).
-    pub fn of(error: &anyhow::Error) -> Self {
+    pub fn from_error(error: &anyhow::Error) -> Self {
         let is_refused = match error.downcast_ref::<Diagnostics>() {
             Some(problems) => !problems.are_of_environment(),
             None => error.is::<FailedStage>(),
@@ -149,7 +149,7 @@ impl Cli {
     /// Executes the command.
     ///
     /// # Errors
-    /// Returns the error that ended the command; [`ExitCode::of`] maps it to an exit code.
+    /// Returns the error that ended the command; [`ExitCode::from_error`] maps it to an exit code.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Run(command) => command.run(),

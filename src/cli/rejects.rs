@@ -101,19 +101,20 @@ impl RejectsCommand {
 
 impl PurgeCommand {
     fn run(self) -> anyhow::Result<ExitCode> {
-        let place = self.place()?;
-        let Some(folder) = place.local() else {
+        let location = self.location()?;
+        let Some(folder) = location.local() else {
             bail!(
-                "{place}: rejects in a bucket cannot be purged; set `rejects.record = false`, or \
-                 delete the objects"
+                "{location}: rejects in a bucket cannot be purged; set `rejects.record = false`, \
+                 or delete the objects"
             );
         };
         if !folder.is_dir() {
-            bail!("{place}: no such folder of rejects");
+            bail!("{location}: no such folder of rejects");
         }
         if folder.join(STATE_DIR).join("rejects").is_dir() {
             bail!(
-                "{place}: this folder is an output; its rejects are in {place}/{STATE_DIR}/rejects"
+                "{location}: this folder is an output; its rejects are in \
+                 {location}/{STATE_DIR}/rejects"
             );
         }
         let filter = PurgeFilter {
@@ -132,7 +133,7 @@ impl PurgeCommand {
             "{originals} originals ({}) in {files} files",
             ByteSize(bytes)
         );
-        print(&format!("{place}: {sized}, of {rejects} rejects\n"))?;
+        print(&format!("{location}: {sized}, of {rejects} rejects\n"))?;
         let question = "remove these originals, so that the rejects can no longer be replayed?";
         if originals > 0 && !self.yes && !confirm(question)? {
             print("no original was removed\n")?;
@@ -159,11 +160,11 @@ impl PurgeCommand {
     }
 
     /// Returns the folder of the rejects.
-    fn place(&self) -> anyhow::Result<Location> {
-        let place = Location::from_path(&self.target)
+    fn location(&self) -> anyhow::Result<Location> {
+        let location = Location::from_path(&self.target)
             .map_err(|error| anyhow!("{}: {error}", self.target.display()))?;
-        if place.local().is_none_or(std::path::Path::is_dir) {
-            return Ok(place);
+        if location.local().is_none_or(std::path::Path::is_dir) {
+            return Ok(location);
         }
         let pipeline = PipelineArgs {
             file: self.target.clone(),

@@ -97,8 +97,9 @@ impl ReportCommand {
 
     fn dataset(&self) -> anyhow::Result<String> {
         let name = self.path.display();
-        let place = Location::from_path(&self.path).map_err(|error| anyhow!("{name}: {error}"))?;
-        if place.local().is_some_and(|path: &Path| !path.exists()) {
+        let location =
+            Location::from_path(&self.path).map_err(|error| anyhow!("{name}: {error}"))?;
+        if location.local().is_some_and(|path: &Path| !path.exists()) {
             bail!("{name}: no such file or folder");
         }
         if self.evaluate.is_set() {
@@ -107,7 +108,7 @@ impl ReportCommand {
                  --part, --corrupt and --prepared require a model"
             );
         }
-        Ok(RunReport::read(&place)
+        Ok(RunReport::read(&location)
             .with_context(|| name.to_string())?
             .page())
     }

@@ -209,7 +209,7 @@ impl RunCommand {
         progress.finish();
         self.print_summary(
             &RunSummary::new(name, &stats, &outcome, before, folders),
-            &TimeProfile::of(&stats),
+            &TimeProfile::from_stats(&stats),
         )?;
         exit_code(outcome, is_unbounded, &allowed, &stats)
     }

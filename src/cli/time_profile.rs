@@ -45,7 +45,7 @@ struct StageProfile {
 }
 
 impl TimeProfile {
-    pub(super) fn of(stats: &RunStats) -> Self {
+    pub(super) fn from_stats(stats: &RunStats) -> Self {
         let seconds = stats.started.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
         let share =
             |nanos: &AtomicU64| Duration::from_nanos(nanos.load(Relaxed)).as_secs_f64() / seconds;

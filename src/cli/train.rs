@@ -84,14 +84,14 @@ impl TrainCommand {
         if let Some(data) = &self.data {
             self.set.push(format!("data.root={}", data.display()));
         }
-        let (written, places) = config::load_with_overrides(&self.file, &self.set)?;
+        let (written, key_spans) = config::load_with_overrides(&self.file, &self.set)?;
         let file = TrainingFile::read(written);
         let file = file
             .and_then(TrainingFile::named)
-            .map_err(|faults| Diagnostics::new(&places, faults))?;
+            .map_err(|faults| Diagnostics::new(&key_spans, faults))?;
         let admin = self
             .admin()
-            .map_err(|fault| Diagnostics::new(&places, vec![fault]))?;
+            .map_err(|fault| Diagnostics::new(&key_spans, vec![fault]))?;
         let out = self
             .out
             .clone()
@@ -121,7 +121,7 @@ impl TrainCommand {
         });
         progress.finish();
         runtime.shutdown_background();
-        let trained = trained.map_err(|error| into_cli_error(error, &places))?;
+        let trained = trained.map_err(|error| into_cli_error(error, &key_spans))?;
         print_result(&trained, &file, &out);
         Ok(if trained.finished {
             ExitCode::Done
@@ -170,9 +170,9 @@ impl TrainCommand {
     }
 }
 
-fn into_cli_error(error: TrainError, places: &KeySpans) -> anyhow::Error {
+fn into_cli_error(error: TrainError, key_spans: &KeySpans) -> anyhow::Error {
     match error {
-        TrainError::Faults(faults) => Diagnostics::new(places, faults).into(),
+        TrainError::Faults(faults) => Diagnostics::new(key_spans, faults).into(),
         error => anyhow!("{error}"),
     }
 }

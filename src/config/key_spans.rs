@@ -23,8 +23,8 @@ impl KeySpans {
     ///
     /// # Errors
     /// All syntax errors, with their lines.
-    pub(super) fn of(path: &Path, text: &str) -> Result<Self, Diagnostics> {
-        let mut places = Self {
+    pub(super) fn parse(path: &Path, text: &str) -> Result<Self, Diagnostics> {
+        let mut key_spans = Self {
             file: path.display().to_string(),
             ..Self::default()
         };
@@ -32,14 +32,14 @@ impl KeySpans {
         let lines = LineIndex::new(text);
         if !errors.is_empty() {
             let located = errors.iter().map(|error| {
-                let line = error.span().map_or(0, |span| lines.of(span.start));
-                let place = if line == 0 {
-                    places.file.clone()
+                let line = error.span().map_or(0, |span| lines.line_number(span.start));
+                let location = if line == 0 {
+                    key_spans.file.clone()
                 } else {
-                    format!("{}:{line}", places.file)
+                    format!("{}:{line}", key_spans.file)
                 };
                 Diagnostic {
-                    place,
+                    location,
                     line,
                     fault: ConfigError::new("", error.message().trim().to_owned()),
                 }
@@ -49,8 +49,8 @@ impl KeySpans {
                 partial: None,
             });
         }
-        places.walk(&lines, "", table.get_ref());
-        Ok(places)
+        key_spans.walk(&lines, "", table.get_ref());
+        Ok(key_spans)
     }
 
     fn walk(&mut self, lines: &LineIndex, prefix: &str, table: &DeTable<'_>) {
@@ -60,7 +60,8 @@ impl KeySpans {
             } else {
                 format!("{prefix}.{}", key.get_ref())
             };
-            self.lines.insert(path.clone(), lines.of(key.span().start));
+            self.lines
+                .insert(path.clone(), lines.line_number(key.span().start));
             self.walk_value(lines, &path, value);
         }
     }
@@ -99,19 +100,19 @@ impl KeySpans {
         let inside = |key: &str| fault.key == key || fault.key.starts_with(&format!("{key}."));
         if let Some((_, origin)) = self.overridden.iter().rev().find(|(key, _)| inside(key)) {
             return Diagnostic {
-                place: origin.clone(),
+                location: origin.clone(),
                 line: usize::MAX,
                 fault,
             };
         }
         match self.line(&fault.key) {
             0 => Diagnostic {
-                place: self.file.clone(),
+                location: self.file.clone(),
                 line: 0,
                 fault,
             },
             line => Diagnostic {
-                place: format!("{}:{line}", self.file),
+                location: format!("{}:{line}", self.file),
                 line,
                 fault,
             },
@@ -124,7 +125,7 @@ const SHOWN: usize = 50;
 /// Maximum number of characters of a printed key and of a printed message.
 const SHOWN_CHARS: usize = 1000;
 
-/// The faults of a pipeline with their places, printed one per line.
+/// The faults of a pipeline with their locations, printed one per line.
 #[derive(Debug)]
 pub struct Diagnostics {
     located: Vec<Diagnostic>,
@@ -133,7 +134,7 @@ pub struct Diagnostics {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Diagnostic {
-    place: String,
+    location: String,
     line: usize,
     fault: ConfigError,
 }
@@ -149,10 +150,10 @@ impl Diagnostics {
     }
 
     /// Locates faults and sorts them in the order of the file.
-    pub fn new(places: &KeySpans, faults: Vec<ConfigError>) -> Self {
+    pub fn new(key_spans: &KeySpans, faults: Vec<ConfigError>) -> Self {
         let mut located: Vec<Diagnostic> = faults
             .into_iter()
-            .map(|fault| places.locate(fault))
+            .map(|fault| key_spans.locate(fault))
             .collect();
         located.sort_by(|a, b| (a.line, &a.fault.key).cmp(&(b.line, &b.fault.key)));
         located.dedup();
@@ -163,20 +164,20 @@ impl Diagnostics {
     }
 
     pub(super) fn partial(
-        places: &KeySpans,
+        key_spans: &KeySpans,
         faults: Vec<ConfigError>,
         spec: PipelineConfig,
     ) -> Self {
         Self {
             partial: Some(Box::new(spec)),
-            ..Self::new(places, faults)
+            ..Self::new(key_spans, faults)
         }
     }
 
     pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Self {
         let fault = ConfigError::new("", format!("cannot be read: {error}"));
         let located = Diagnostic {
-            place: path.display().to_string(),
+            location: path.display().to_string(),
             line: 0,
             fault,
         };
@@ -219,7 +220,13 @@ impl Diagnostics {
 
 impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (count, Diagnostic { place, fault, .. }) in self.located.iter().enumerate() {
+        for (
+            count,
+            Diagnostic {
+                location, fault, ..
+            },
+        ) in self.located.iter().enumerate()
+        {
             if count == SHOWN {
                 return write!(f, "\nand {} more", self.len() - SHOWN);
             }
@@ -227,8 +234,8 @@ impl fmt::Display for Diagnostics {
                 writeln!(f)?;
             }
             match shorten(&fault.key) {
-                "" => write!(f, "{place}: {}", shorten(&fault.message))?,
-                key => write!(f, "{place}: {key}: {}", shorten(&fault.message))?,
+                "" => write!(f, "{location}: {}", shorten(&fault.message))?,
+                key => write!(f, "{location}: {key}: {}", shorten(&fault.message))?,
             }
         }
         Ok(())
@@ -262,7 +269,7 @@ impl LineIndex {
     }
 
     /// Returns the line of a byte position, counted from 1.
-    fn of(&self, position: usize) -> usize {
+    fn line_number(&self, position: usize) -> usize {
         1 + self.ends.partition_point(|&end| end < position)
     }
 }

@@ -1,5 +1,5 @@
 //! A pipeline file as written, with the overrides of the environment and of `--set`, split into its
-//! tables.
+//! tables. [`parse`] validates its syntax, keys and names; `plan` validates the rest.
 
 mod overrides;
 mod key_spans;
@@ -203,9 +203,9 @@ const MAX_STAGES: usize = 256;
 /// If the file cannot be read, for every syntax error, and for every invalid override.
 pub fn load_with_overrides(path: &Path, sets: &[String]) -> Result<(Value, KeySpans), Diagnostics> {
     let text = text_of(path).map_err(|error| Diagnostics::unreadable(path, &error))?;
-    let mut places = KeySpans::of(path, &text)?;
-    let merged = overrides::apply_overrides(path, &text, variables(), sets, &mut places)?;
-    Ok((merged, places))
+    let mut key_spans = KeySpans::parse(path, &text)?;
+    let merged = overrides::apply_overrides(path, &text, variables(), sets, &mut key_spans)?;
+    Ok((merged, key_spans))
 }
 
 fn variables() -> impl Iterator<Item = (String, String)> {
@@ -256,7 +256,7 @@ pub fn parse(
     variables: impl Iterator<Item = (String, String)>,
     sets: &[String],
 ) -> Result<PipelineConfig, Diagnostics> {
-    let mut key_spans = KeySpans::of(path, text)?;
+    let mut key_spans = KeySpans::parse(path, text)?;
     let merged = overrides::apply_overrides(path, text, variables, sets, &mut key_spans)?;
     let effective = merged.clone();
     let (model_tables, stage_tables, rest) = tables(merged);
@@ -342,8 +342,8 @@ impl PipelineSettings {
         }
         if let Some(workers) = self.workers.filter(|workers| workers.get() > MAX_WORKERS) {
             let text = format!(
-                "{workers} is too many; a pipeline has at most {MAX_WORKERS} workers, and needs about \
-             one per core"
+                "{workers} is too many; a pipeline has at most {MAX_WORKERS} workers, and needs \
+                 about one per core"
             );
             faults.push(ConfigError::new("workers", text));
         }

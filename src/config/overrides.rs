@@ -15,13 +15,13 @@ const PREFIX: &str = "LATENTFLOW__";
 /// Maximum number of parts of a key; no option is nested more deeply.
 const MAX_DEPTH: usize = 32;
 
-/// Merges the file and its overrides, and records the overridden keys in `places`.
+/// Merges the file and its overrides, and records the overridden keys in `key_spans`.
 pub(super) fn apply_overrides(
     path: &Path,
     text: &str,
     variables: impl Iterator<Item = (String, String)>,
     sets: &[String],
-    places: &mut KeySpans,
+    key_spans: &mut KeySpans,
 ) -> Result<Value, Diagnostics> {
     let mut builder = Config::builder().add_source(File::from_str(text, FileFormat::Toml));
     let mut faults = Vec::new();
@@ -58,7 +58,7 @@ pub(super) fn apply_overrides(
         match builder.clone().set_override(&key, parse_value(&value)) {
             Ok(with) => {
                 builder = with;
-                places.overridden(&key, origin);
+                key_spans.overridden(&key, origin);
             }
             Err(_) => faults.push(ConfigError::new(
                 "",
@@ -70,12 +70,12 @@ pub(super) fn apply_overrides(
         }
     }
     if !faults.is_empty() {
-        return Err(Diagnostics::new(places, faults));
+        return Err(Diagnostics::new(key_spans, faults));
     }
     let merged = builder.build().and_then(Config::try_deserialize::<Value>);
     let merged = merged.map_err(|error| {
         Diagnostics::new(
-            places,
+            key_spans,
             vec![ConfigError::new("", format!("{}: {error}", path.display()))],
         )
     })?;
@@ -84,7 +84,7 @@ pub(super) fn apply_overrides(
     if infinite.is_empty() {
         Ok(merged)
     } else {
-        Err(Diagnostics::new(places, infinite))
+        Err(Diagnostics::new(key_spans, infinite))
     }
 }
 

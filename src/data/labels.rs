@@ -49,8 +49,8 @@ impl ClassIndex {
             });
         }
         let mut classes = vec![0; all.len()];
-        for (place, (_, number)) in all.iter().enumerate() {
-            classes[*number as usize] = u32::try_from(place).unwrap_or(u32::MAX);
+        for (class, (_, number)) in all.iter().enumerate() {
+            classes[*number as usize] = u32::try_from(class).unwrap_or(u32::MAX);
         }
         (all.into_iter().map(|(label, _)| label).collect(), classes)
     }

@@ -33,10 +33,10 @@ impl Permutation {
         }
     }
 
-    /// Returns the image of `place` under the permutation. A place of `len` or more is taken modulo
-    /// `len`.
-    pub fn at(&self, place: u64) -> u64 {
-        let mut value = place % self.len.max(1);
+    /// Returns the image of `index` under the permutation. An index of `len` or more is taken
+    /// modulo `len`.
+    pub fn at(&self, index: u64) -> u64 {
+        let mut value = index % self.len.max(1);
         // The walk starts inside `0..len` and the network permutes its own range, thus the walk
         // returns into `0..len`.
         loop {
@@ -70,7 +70,7 @@ mod tests {
 
     fn order(len: u64, seed: u64) -> Vec<u64> {
         let permutation = Permutation::new(len, seed);
-        (0..len).map(|place| permutation.at(place)).collect()
+        (0..len).map(|index| permutation.at(index)).collect()
     }
 
     proptest! {
@@ -87,7 +87,7 @@ mod tests {
         for len in [1 << 40, (1 << 40) + 1, u64::MAX] {
             let permutation = Permutation::new(len, 1);
             let some: std::collections::BTreeSet<u64> =
-                (0..1000).map(|place| permutation.at(place)).collect();
+                (0..1000).map(|index| permutation.at(index)).collect();
             assert_eq!(some.len(), 1000);
             assert!(some.into_iter().all(|value| value < len));
         }
@@ -101,7 +101,7 @@ mod tests {
             .zip(order(1000, 8))
             .filter(|(a, b)| a == b)
             .count();
-        // Two random orders agree in one place on average.
+        // Two random orders agree at one index on average.
         assert!(same < 10, "{same}");
     }
 
@@ -152,7 +152,7 @@ mod tests {
         let fixed = order
             .iter()
             .enumerate()
-            .filter(|(place, value)| *place as u64 == **value)
+            .filter(|(index, value)| *index as u64 == **value)
             .count();
         assert!(fixed < 12, "{fixed}");
         // The images of the first tenth are uniform.

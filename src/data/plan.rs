@@ -547,8 +547,8 @@ impl SourcePlanner<'_> {
     }
 
     fn label(&mut self, name: &str) -> Option<usize> {
-        let found = find(&self.schema, "label", name).and_then(|place| {
-            let column = self.schema.field(place).data_type();
+        let found = find(&self.schema, "label", name).and_then(|index| {
+            let column = self.schema.field(index).data_type();
             let value = match column {
                 DataType::Dictionary(_, value) => value,
                 plain => plain,
@@ -557,7 +557,7 @@ impl SourcePlanner<'_> {
             let message =
                 || format!("column `{name}` holds {column}; expected numbers, strings or Booleans");
             if is_label {
-                Ok(place)
+                Ok(index)
             } else {
                 Err(ConfigError::new("label", message()))
             }
@@ -566,8 +566,8 @@ impl SourcePlanner<'_> {
     }
 
     fn image(&mut self) -> Option<usize> {
-        let place = self.schema.index_of(IMAGE).ok();
-        let found = place.filter(|&place| is_bytes(self.schema.field(place).data_type()));
+        let index = self.schema.index_of(IMAGE).ok();
+        let found = index.filter(|&index| is_bytes(self.schema.field(index).data_type()));
         if found.is_none() {
             let known = names(&self.schema).join(", ");
             let message = format!(

@@ -26,7 +26,7 @@ use crate::tensor::fixed_values;
 /// Maximum number of reject reasons in the manifest.
 const MAX_REASONS: usize = 10;
 
-/// Writes the files in `folder`, in place of those of an earlier call. They are not used until the
+/// Writes the files in `folder` instead of those of an earlier call. They are not used until the
 /// manifest is written.
 ///
 /// # Errors
@@ -223,7 +223,7 @@ impl<'a> DatasetBuilder<'a> {
         }
         let labels = steps
             .label
-            .map(|place| class_names(batch.records.column(place)))
+            .map(|column| class_names(batch.records.column(column)))
             .transpose()?;
         let mut context = RecordContext {
             source,
@@ -249,14 +249,14 @@ impl<'a> DatasetBuilder<'a> {
             .and_then(|column| fixed_values(column.as_ref()));
         let width = vectors.map_or(0, |values| values.len() / batch.records.num_rows().max(1));
         let mut row = std::mem::take(&mut self.row);
-        for (place, values) in vectors
+        for (index, values) in vectors
             .unwrap_or_default()
             .chunks_exact(width.max(1))
             .enumerate()
         {
             row.clear();
             row.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-            self.add(batch, place, context, [1, 1], &row)?;
+            self.add(batch, index, context, [1, 1], &row)?;
         }
         self.row = row;
         Ok(())
@@ -274,7 +274,7 @@ impl<'a> DatasetBuilder<'a> {
         };
         let images: ArrayRef = cast(batch.records.column(column), &DataType::Binary)?;
         let images = images.as_binary::<i32>();
-        for (place, decoded) in decoder.decode(images, pixels).into_iter().enumerate() {
+        for (index, decoded) in decoder.decode(images, pixels).into_iter().enumerate() {
             match decoded {
                 // A record whose length does not match its size would shift the records after it.
                 Ok(image)
@@ -282,14 +282,14 @@ impl<'a> DatasetBuilder<'a> {
                 {
                     self.add(
                         batch,
-                        place,
+                        index,
                         context,
                         [image.height, image.width],
                         &image.data,
                     )?;
                 }
                 Ok(image) => {
-                    let (name, row) = context.record_ids.name(batch, place);
+                    let (name, row) = context.record_ids.name(batch, index);
                     let (bytes, size) = (image.data.len(), [image.height, image.width]);
                     let reason = format!(
                         "{name}, row {row}: the decoder returned {bytes} bytes for an image of \
@@ -298,7 +298,7 @@ impl<'a> DatasetBuilder<'a> {
                     self.reject(&reason, 1);
                 }
                 Err(reason) => {
-                    let (name, row) = context.record_ids.name(batch, place);
+                    let (name, row) = context.record_ids.name(batch, index);
                     self.reject(&format!("{name}, row {row}: {reason}"), 1);
                 }
             }
@@ -310,13 +310,13 @@ impl<'a> DatasetBuilder<'a> {
     fn add(
         &mut self,
         batch: &Batch,
-        place: usize,
+        index: usize,
         context: &mut RecordContext<'_>,
         size: [usize; 2],
         values: &[u8],
     ) -> Result<(), StageError> {
-        let record_id = context.record_ids.of(batch, place, context.source);
-        let anomaly = context.is_anomaly(batch, place);
+        let record_id = context.record_ids.resolve(batch, index, context.source);
+        let anomaly = context.is_anomaly(batch, index);
         let part = if anomaly {
             Subset::Test
         } else {
@@ -325,8 +325,8 @@ impl<'a> DatasetBuilder<'a> {
         let label = context
             .labels
             .as_ref()
-            .filter(|labels| labels.is_valid(place))
-            .map(|labels| labels.value(place));
+            .filter(|labels| labels.is_valid(index))
+            .map(|labels| labels.value(index));
         let number = label.map(|label| self.classes.number(label)).transpose()?;
         // The sides of an image are 32-bit numbers in its header.
         let [height, width] = size.map(|side| u32::try_from(side).unwrap_or(u32::MAX));
@@ -355,11 +355,11 @@ impl<'a> DatasetBuilder<'a> {
     /// to names.
     fn reject_rows(&mut self, record_ids: &RecordIdResolver, before: &Batch, rejects: &[Reject]) {
         for reject in rejects {
-            let place = before
+            let index = before
                 .row_ordinals
                 .binary_search(&reject.ordinal)
                 .unwrap_or(usize::MAX);
-            let (name, row) = record_ids.name(before, place);
+            let (name, row) = record_ids.name(before, index);
             self.reject(
                 &format!("{name}, row {row}: {}", reject.reason),
                 reject.records,
@@ -400,9 +400,9 @@ struct RecordContext<'a> {
 }
 
 impl RecordContext<'_> {
-    fn is_anomaly(&self, batch: &Batch, place: usize) -> bool {
+    fn is_anomaly(&self, batch: &Batch, index: usize) -> bool {
         self.normal
             .as_ref()
-            .is_some_and(|normal| normal.binary_search(&batch.row_ordinals[place]).is_err())
+            .is_some_and(|normal| normal.binary_search(&batch.row_ordinals[index]).is_err())
     }
 }

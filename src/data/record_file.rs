@@ -78,7 +78,7 @@ impl RecordFile {
     /// # Errors
     /// Returns an error if `index` is out of range or the file cannot be read.
     pub fn read(&self, index: usize, record: &mut Record) -> Result<(), StageError> {
-        let (start, length) = self.place(index).ok_or_else(|| {
+        let (start, length) = self.locate(index).ok_or_else(|| {
             let len = self.len;
             self.failed(format!(
                 "record {index} is out of range; the file has {len}"
@@ -127,7 +127,7 @@ impl RecordFile {
             OffsetIndex::Ends(_) => {
                 let mut trailer = [0; RecordTrailer::BYTES];
                 for index in 0..self.len {
-                    let Some((start, length)) = self.place(index) else {
+                    let Some((start, length)) = self.locate(index) else {
                         return Ok(false);
                     };
                     read_at(&self.file, &mut trailer, start + length as u64)?;
@@ -146,7 +146,7 @@ impl RecordFile {
     }
 
     /// Returns the start of a record, and the number of bytes of its values.
-    fn place(&self, index: usize) -> Option<(u64, usize)> {
+    fn locate(&self, index: usize) -> Option<(u64, usize)> {
         if index >= self.len {
             return None;
         }

@@ -44,18 +44,18 @@ impl RecordIdResolver {
         }
     }
 
-    /// Returns the name of the split of the record at a position of the batch, and its row there.
-    pub(super) fn name<'a>(&self, batch: &'a Batch, place: usize) -> (&'a str, u64) {
-        match batch.row_ordinals.get(place) {
-            Some(_) if self.has_columns => by_columns(&batch.records, place),
+    /// Returns the name of the split of the record at an index of the batch, and its row there.
+    pub(super) fn name<'a>(&self, batch: &'a Batch, index: usize) -> (&'a str, u64) {
+        match batch.row_ordinals.get(index) {
+            Some(_) if self.has_columns => by_columns(&batch.records, index),
             Some(&ordinal) => by_provenance(&batch.provenance, ordinal),
             None => ("", 0),
         }
     }
 
-    /// Returns the identity of the record at a position of the batch.
-    pub(super) fn of(&mut self, batch: &Batch, place: usize, source: usize) -> RecordId {
-        let (name, row) = self.name(batch, place);
+    /// Returns the identity of the record at an index of the batch.
+    pub(super) fn resolve(&mut self, batch: &Batch, index: usize, source: usize) -> RecordId {
+        let (name, row) = self.name(batch, index);
         if self.last.name() != name {
             self.last = Split::new(name);
         }
@@ -67,12 +67,12 @@ impl RecordIdResolver {
     }
 }
 
-fn by_columns(records: &RecordBatch, place: usize) -> (&str, u64) {
+fn by_columns(records: &RecordBatch, index: usize) -> (&str, u64) {
     let (source, row) = (
         records.column(0).as_string::<i32>(),
         records.column(1).as_primitive::<UInt64Type>(),
     );
-    (source.value(place), row.value(place))
+    (source.value(index), row.value(index))
 }
 
 /// Returns `<name>` of the split `<stage>/<name>:<size>:<time>`, since the size and the time may

@@ -23,7 +23,7 @@ impl DatasetStatistics {
     ///
     /// # Errors
     /// Returns an error if a record cannot be read.
-    pub fn of(records: &RecordFile) -> Result<Self, StageError> {
+    pub fn compute(records: &RecordFile) -> Result<Self, StageError> {
         let mut columns = vec![ColumnMoments::default(); records.channels()];
         let mut record = Record::default();
         for index in 0..records.len() {

@@ -439,7 +439,7 @@ fn statistics_match_values_of_the_records() {
     write_table(&folder.path().join("in/t.csv"), 300);
     let spec = table(folder.path(), json!({ "without": ["y", "day"] }));
     let prepared = prepared(folder.path(), spec, &InputSpec::default());
-    let statistics = DatasetStatistics::of(&prepared.training).unwrap();
+    let statistics = DatasetStatistics::compute(&prepared.training).unwrap();
     let values: Vec<f64> = all(&prepared.training)
         .iter()
         .map(|record| f64::from(floats(record)[1]))
@@ -460,7 +460,7 @@ fn statistics_match_values_of_the_records() {
     };
     assert_eq!((min[1], max[0]), (least, statistics.max[0]));
     assert_eq!(
-        DatasetStatistics::of(&prepared.test).unwrap().mean,
+        DatasetStatistics::compute(&prepared.test).unwrap().mean,
         [0.0, 0.0],
         "statistics without records"
     );

@@ -64,8 +64,8 @@ fn insert(nearest: &mut Vec<(f64, u32)>, candidate: (f64, u32), k: usize) {
     if nearest.len() == k && nearest.last().is_some_and(|last| candidate.0 >= last.0) {
         return;
     }
-    let place = nearest.partition_point(|row| row.0 <= candidate.0);
-    nearest.insert(place, candidate);
+    let index = nearest.partition_point(|row| row.0 <= candidate.0);
+    nearest.insert(index, candidate);
     nearest.truncate(k);
 }
 

@@ -110,8 +110,8 @@ impl LinearProbe {
         let width = rows.width();
         let mut inputs = DMatrix::from_element(width + 1, rows.len(), 1.0);
         for (mut column, row) in inputs.column_iter_mut().zip(rows.iter()) {
-            for (place, &value) in row.iter().enumerate() {
-                column[place] = (f64::from(value) - self.center[place]) * self.scale[place];
+            for (index, &value) in row.iter().enumerate() {
+                column[index] = (f64::from(value) - self.center[index]) * self.scale[index];
             }
         }
         inputs
@@ -127,12 +127,12 @@ fn mean_and_scale(rows: RowMatrix<'_>) -> (Vec<f64>, Vec<f64>) {
         for row in rows.iter() {
             sums.iter_mut()
                 .enumerate()
-                .for_each(|(place, sum)| *sum += values(row, place));
+                .for_each(|(index, sum)| *sum += values(row, index));
         }
         sums.into_iter().map(|sum| sum / count).collect()
     };
-    let center = mean(&|row, place| f64::from(row[place]));
-    let variance = mean(&|row, place| (f64::from(row[place]) - center[place]).powi(2));
+    let center = mean(&|row, index| f64::from(row[index]));
+    let variance = mean(&|row, index| (f64::from(row[index]) - center[index]).powi(2));
     let scale = variance.into_iter().map(|variance| {
         if variance > 0.0 {
             1.0 / variance.sqrt()
@@ -151,8 +151,8 @@ fn lbfgs(
     start: DVector<f64>,
     mut function: impl FnMut(&DVector<f64>) -> (f64, DVector<f64>),
 ) -> DVector<f64> {
-    let mut place = start;
-    let (mut value, mut gradient) = function(&place);
+    let mut point = start;
+    let (mut value, mut gradient) = function(&point);
     let mut memory: Vec<(DVector<f64>, DVector<f64>)> = Vec::new();
     for _ in 0..MAX_STEPS {
         if gradient.amax() <= TOLERANCE {
@@ -167,10 +167,10 @@ fn lbfgs(
         };
         let mut halvings = 0..MAX_HALVINGS;
         let next = loop {
-            let next_place = &place + &direction * step;
-            let (next_value, next_gradient) = function(&next_place);
+            let next_point = &point + &direction * step;
+            let (next_value, next_gradient) = function(&next_point);
             if next_value <= value + 1e-4 * step * descent {
-                break Some((next_place, next_value, next_gradient));
+                break Some((next_point, next_value, next_gradient));
             }
             if halvings.next().is_none() {
                 break None;
@@ -178,19 +178,19 @@ fn lbfgs(
             step *= 0.5;
         };
         // If no step decreases the loss, the minimum is reached within floating-point precision.
-        let Some((next_place, next_value, next_gradient)) = next else {
+        let Some((next_point, next_value, next_gradient)) = next else {
             break;
         };
-        let (step_change, gradient_change) = (&next_place - &place, &next_gradient - &gradient);
+        let (step_change, gradient_change) = (&next_point - &point, &next_gradient - &gradient);
         if step_change.dot(&gradient_change) > 1e-12 * step_change.norm() * gradient_change.norm() {
             memory.push((step_change, gradient_change));
             if memory.len() > MEMORY {
                 memory.remove(0);
             }
         }
-        (place, value, gradient) = (next_place, next_value, next_gradient);
+        (point, value, gradient) = (next_point, next_value, next_gradient);
     }
-    place
+    point
 }
 
 /// Returns the gradient times an estimate of the inverse Hessian. `memory` holds pairs of a change
@@ -233,11 +233,11 @@ mod tests {
         let weights = [
             1.459_429, -0.386_404, -0.185_937, 0.019_018, -0.008_188, -0.241_787,
         ];
-        for (place, expected) in weights.iter().enumerate() {
-            let weight = probe.weights[(0, place)];
+        for (index, expected) in weights.iter().enumerate() {
+            let weight = probe.weights[(0, index)];
             assert!(
                 (weight - expected).abs() < 2e-3,
-                "{place}: {weight}, expected {expected}"
+                "{index}: {weight}, expected {expected}"
             );
         }
         for (class, expected) in [-0.269_020, 0.091_623, 0.177_398].into_iter().enumerate() {

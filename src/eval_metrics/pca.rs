@@ -174,7 +174,7 @@ fn exact<E>(width: usize, blocks: Blocks<'_, E>) -> Result<Option<PcaSolution>, 
         squares.gemm(1.0, &rows, &rows.transpose(), 1.0);
     })?;
     let variance = squares.trace();
-    Ok(Spectrum::of(squares).map(|spectrum| PcaSolution { spectrum, variance }))
+    Ok(Spectrum::decompose(squares).map(|spectrum| PcaSolution { spectrum, variance }))
 }
 
 fn iterate<E>(width: usize, size: usize, blocks: Blocks<'_, E>) -> Result<Option<PcaSolution>, E> {
@@ -200,7 +200,7 @@ fn iterate<E>(width: usize, size: usize, blocks: Blocks<'_, E>) -> Result<Option
                 .map(|&value| f64::from(value).powi(2))
                 .sum::<f64>();
         })?;
-        let Some(mut spectrum) = Spectrum::of(covariance) else {
+        let Some(mut spectrum) = Spectrum::decompose(covariance) else {
             return Ok(None);
         };
         let captured: f64 = spectrum.values.iter().take(size).sum();
@@ -224,7 +224,7 @@ struct Spectrum {
 impl Spectrum {
     /// Decomposes a matrix; returns `None` if it has a value that is not finite, or the
     /// decomposition does not converge.
-    fn of(matrix: DMatrix<f64>) -> Option<Self> {
+    fn decompose(matrix: DMatrix<f64>) -> Option<Self> {
         let size = matrix.nrows();
         if matrix.iter().any(|value| !value.is_finite()) {
             return None;
@@ -234,7 +234,7 @@ impl Spectrum {
         order.sort_by(|&a, &b| eigen.eigenvalues[b].total_cmp(&eigen.eigenvalues[a]));
         let values = order
             .iter()
-            .map(|&place| eigen.eigenvalues[place])
+            .map(|&index| eigen.eigenvalues[index])
             .collect();
         Some(Self {
             values,
@@ -294,10 +294,10 @@ mod tests {
         let mut normal = || -> f32 { rng.sample(StandardNormal) };
         let directions: Vec<f32> = (0..8 * 1100).map(|_| normal()).collect();
         let row = |_| {
-            let weights: [f32; 8] = std::array::from_fn(|place| normal() / (1 + place) as f32);
+            let weights: [f32; 8] = std::array::from_fn(|index| normal() / (1 + index) as f32);
             let value = |at: usize| {
                 (0..8)
-                    .map(|place| weights[place] * directions[place * 1100 + at])
+                    .map(|index| weights[index] * directions[index * 1100 + at])
                     .sum::<f32>()
             };
             (0..1100)
@@ -316,7 +316,7 @@ mod tests {
         let mean = rows.column_mean();
         let rows = DMatrix::from_fn(1100, 60, |at, row| rows[(at, row)] - mean[at]);
         let products = rows.transpose() * &rows;
-        let all = Spectrum::of(products).unwrap();
+        let all = Spectrum::decompose(products).unwrap();
         for (found, expected) in iterated.explained().iter().zip(&all.values) {
             assert_near(*found, expected / 59.0, 1e-4);
         }

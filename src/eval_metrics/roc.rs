@@ -61,9 +61,9 @@ mod tests {
 
     /// Returns scores with some ties. A fifth of them are positive and on average higher.
     fn sample() -> (Vec<f64>, Vec<bool>) {
-        let positive: Vec<bool> = (0..100).map(|place| place % 5 == 0).collect();
+        let positive: Vec<bool> = (0..100).map(|index| index % 5 == 0).collect();
         let scores = (0..100)
-            .map(|place| ((place * 37 + 11) % 50 + if place % 5 == 0 { 13 } else { 0 }) as f64);
+            .map(|index| ((index * 37 + 11) % 50 + if index % 5 == 0 { 13 } else { 0 }) as f64);
         (scores.collect(), positive)
     }
 

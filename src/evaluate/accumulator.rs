@@ -57,7 +57,7 @@ impl<'a> ScoreAccumulator<'a> {
                 self.failed += 1;
                 continue;
             }
-            let target = batch.of(entry);
+            let target = batch.record_values(entry);
             if let (Some(sample), Some(codes)) = (&mut self.codes, &model_output.codes) {
                 let codes = row_of(codes, row, batch.records.len());
                 let pca = pca_codes
@@ -88,7 +88,7 @@ impl<'a> ScoreAccumulator<'a> {
                 pca,
             });
             if let Some(quality) = self.quality.as_mut().filter(|_| !anomaly) {
-                quality.add(entry.place, &entry.shape, target, output);
+                quality.add(entry.sample_index, &entry.shape, target, output);
             }
             if let Some(features) = self.features.as_mut().filter(|_| !anomaly) {
                 features.push(target, output);
@@ -128,8 +128,9 @@ impl ImageQualityAccumulator {
         }
     }
 
-    /// Compares two images of the same shape. `place` is the index among the expected images.
-    pub(super) fn add(&mut self, place: usize, shape: &[usize], x: &[f32], y: &[f32]) {
+    /// Compares two images of the same shape. `sample_index` is the index among the expected
+    /// images.
+    pub(super) fn add(&mut self, sample_index: usize, shape: &[usize], x: &[f32], y: &[f32]) {
         let Some(psnr) = self.format.psnr(shape, x, y) else {
             return;
         };
@@ -139,7 +140,7 @@ impl ImageQualityAccumulator {
         } else {
             self.identical += 1;
         }
-        if is_selected(place, MAX_SSIM_IMAGES, self.expected)
+        if is_selected(sample_index, MAX_SSIM_IMAGES, self.expected)
             && let Some(ssim) = self.format.ssim(shape, x, y)
         {
             self.ssim += ssim;
@@ -187,7 +188,7 @@ impl LatentSample {
     }
 
     fn add(&mut self, entry: &RecordRef, code: &[f32], pca: Option<&[f32]>) {
-        if is_selected(entry.place, self.most, self.expected) {
+        if is_selected(entry.sample_index, self.most, self.expected) {
             self.codes.extend_from_slice(code);
             self.labels.push(entry.label);
             self.anomalies.push(entry.anomaly);

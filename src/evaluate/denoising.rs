@@ -69,12 +69,12 @@ impl CorruptionLevel {
         let size = format
             .map_or(Some(flat), |format| format.size(&entry.shape))
             .unwrap_or(flat);
-        for (place, corruption) in self.corruptions.iter().enumerate() {
+        for (index, corruption) in self.corruptions.iter().enumerate() {
             corruption.apply(
                 values,
                 size,
                 format,
-                entry.identity.wrapping_add(place as u64),
+                entry.identity.wrapping_add(index as u64),
             );
         }
     }
@@ -169,7 +169,12 @@ pub(super) fn measure(
             before.add(clean, entry, &noisy.values[entry.at.clone()]);
             after.add(clean, entry, &outputs[entry.at.clone()]);
         }
-        progress(clean.records.last().map_or(0, |entry| entry.place + 1));
+        progress(
+            clean
+                .records
+                .last()
+                .map_or(0, |entry| entry.sample_index + 1),
+        );
         Ok(())
     })?;
     let corruption = level.text.clone();
@@ -201,11 +206,11 @@ impl DenoisingComparison {
     }
 
     fn add(&mut self, clean: &MiniBatch, entry: &RecordRef, other: &[f32]) {
-        let target = clean.of(entry);
+        let target = clean.record_values(entry);
         self.squares += Loss::Mse.error(target, other);
         self.records += 1;
         if let Some(quality) = &mut self.quality {
-            quality.add(entry.place, &entry.shape, target, other);
+            quality.add(entry.sample_index, &entry.shape, target, other);
         }
     }
 

@@ -4,7 +4,7 @@ use super::sampler::MiniBatch;
 use crate::error::StageError;
 use crate::image::PixelFormat;
 use crate::model::session::SessionChain;
-use crate::model::tensor_spec::values;
+use crate::model::tensor_spec::element_count;
 use crate::model::{ImageInput, Model, ModelPath, same_layout};
 use crate::transform::tile::{PlacedImage, TileCut, Tiling};
 
@@ -20,6 +20,7 @@ enum RunMode {
     Records {
         first: SessionChain,
         shape: Vec<usize>,
+        /// The number of values of a latent; `None` if the output of `first` is the reconstruction.
         code: Option<usize>,
         decoder: Option<SessionChain>,
     },
@@ -42,8 +43,8 @@ pub(super) struct ModelOutput {
 }
 
 impl ModelRunner {
-    /// Opens the sessions. A network in one file whose output has the shape of its input
-    /// reconstructs; any other network in one file encodes.
+    /// Opens the sessions. The output of a network in one file is a reconstruction if it has the
+    /// layout of the input, and a latent otherwise.
     ///
     /// # Errors
     /// Returns an error if a file cannot be opened, or the shape of a record is not known.
@@ -51,10 +52,10 @@ impl ModelRunner {
         let named =
             |reason: String| StageError::Model(format!("the model `{}` {reason}", model.name()));
         if let Some(ImageInput { format, size: None }) = model.image_input() {
-            let cut = TileCut::usual(model.multiple());
+            let cut = TileCut::default_for(model.size_multiple());
             return Ok(Self {
                 mode: RunMode::AnySize {
-                    chain: model.chain(ModelPath::Whole)?,
+                    chain: model.chain(ModelPath::Reconstruct)?,
                     format,
                     cut,
                 },
@@ -73,11 +74,11 @@ impl ModelRunner {
             Some(_) => RunMode::Records {
                 first,
                 shape,
-                code: values(&encoded_shape),
+                code: element_count(&encoded_shape),
                 decoder: Some(model.chain(ModelPath::Decode)?),
             },
-            // A separate encoder never reconstructs, even if its output has the shape of its input.
-            None if model.files(ModelPath::Whole).is_some()
+            // The output of a separate encoder is a latent, even if it has the shape of the input.
+            None if model.files(ModelPath::Reconstruct).is_some()
                 && same_layout(&encoded_shape, &shape) =>
             {
                 RunMode::Records {
@@ -90,7 +91,7 @@ impl ModelRunner {
             None => RunMode::Records {
                 first,
                 shape,
-                code: values(&encoded_shape),
+                code: element_count(&encoded_shape),
                 decoder: None,
             },
         };
@@ -116,7 +117,7 @@ impl ModelRunner {
     /// Returns the number of values of a record, if it is the same for all records.
     pub(super) fn record_len(&self) -> Option<usize> {
         match &self.mode {
-            RunMode::Records { shape, .. } => values(shape),
+            RunMode::Records { shape, .. } => element_count(shape),
             RunMode::AnySize { .. } => None,
         }
     }
@@ -134,7 +135,7 @@ impl ModelRunner {
                 code,
                 decoder,
             } => {
-                let len = values(shape).unwrap_or_default();
+                let len = element_count(shape).unwrap_or_default();
                 let mut failed = vec![false; batch.records.len()];
                 let mut run = |chain: &mut SessionChain,
                                rows: &[f32],
@@ -186,7 +187,7 @@ fn run_images(
             continue;
         };
         let image = [PlacedImage {
-            values: batch.of(entry),
+            values: batch.record_values(entry),
             at: entry.at.start,
         }];
         let mut refuse = |_, _, reason| {

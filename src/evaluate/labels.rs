@@ -91,7 +91,12 @@ fn encode(
                 encoded.pca.extend_from_slice(row_of(&pca, row, rows));
             }
         }
-        progress(batch.records.last().map_or(0, |entry| entry.place + 1));
+        progress(
+            batch
+                .records
+                .last()
+                .map_or(0, |entry| entry.sample_index + 1),
+        );
         Ok(())
     })?;
     Ok(encoded)

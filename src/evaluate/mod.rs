@@ -278,7 +278,10 @@ fn score<'a>(
         seen += batch.records.len();
         progress(
             "scoring",
-            batch.records.last().map_or(0, |entry| entry.place + 1),
+            batch
+                .records
+                .last()
+                .map_or(0, |entry| entry.sample_index + 1),
             scored.len(),
         );
         Ok(())
@@ -375,8 +378,8 @@ fn reconstruction(tally: &ScoreAccumulator<'_>) -> Option<ReconstructionScores> 
         ..ErrorStats::from_errors(&mut errors)?
     };
     scores.sort_by(|a, b| a.error.total_cmp(&b.error));
-    let example = |place: usize| {
-        let score = scores[place];
+    let example = |index: usize| {
+        let score = scores[index];
         ExampleRef {
             part: score.part.as_str(),
             index: score.index,

@@ -61,12 +61,12 @@ impl<'a> Subsample<'a> {
         work: &mut dyn FnMut(&MiniBatch) -> Result<(), StageError>,
     ) -> Result<(), StageError> {
         let (mut batch, mut record) = (MiniBatch::default(), Record::default());
-        for place in 0..self.len {
-            let Some((part, records, index)) = self.at(place) else {
+        for sample_index in 0..self.len {
+            let Some((part, records, index)) = self.at(sample_index) else {
                 break;
             };
             records.read(index, &mut record)?;
-            batch.add(input, &record, (part, index, place));
+            batch.add(input, &record, (part, index, sample_index));
             if batch.values.len() >= BATCH_VALUES || batch.records.len() >= BATCH_RECORDS {
                 work(&batch)?;
                 batch.clear();
@@ -79,8 +79,8 @@ impl<'a> Subsample<'a> {
         }
     }
 
-    fn at(&self, place: usize) -> Option<(Subset, &'a RecordFile, usize)> {
-        let mut left = evenly_spaced(place, self.len, self.total);
+    fn at(&self, sample_index: usize) -> Option<(Subset, &'a RecordFile, usize)> {
+        let mut left = evenly_spaced(sample_index, self.len, self.total);
         for &(part, records) in &self.subsets {
             if left < records.len() {
                 return Some((part, records, left));
@@ -117,7 +117,7 @@ pub(super) struct RecordRef {
     /// The index of the record in its part.
     pub(super) index: usize,
     /// The index of the record in the sample.
-    pub(super) place: usize,
+    pub(super) sample_index: usize,
     pub(super) label: Option<u32>,
     pub(super) anomaly: bool,
     /// The seed for the record's noise.
@@ -135,7 +135,7 @@ impl MiniBatch {
         &mut self,
         input: &ModelInput,
         record: &Record,
-        (subset, index, place): (Subset, usize, usize),
+        (subset, index, sample_index): (Subset, usize, usize),
     ) {
         let start = self.values.len();
         let shape = tensor(input, record, &mut self.values);
@@ -144,7 +144,7 @@ impl MiniBatch {
             Some(shape) => self.records.push(RecordRef {
                 subset,
                 index,
-                place,
+                sample_index,
                 label: record.label,
                 anomaly: record.anomaly,
                 identity: record.identity,
@@ -160,7 +160,7 @@ impl MiniBatch {
     }
 
     /// Returns the values of a record.
-    pub(super) fn of(&self, entry: &RecordRef) -> &[f32] {
+    pub(super) fn record_values(&self, entry: &RecordRef) -> &[f32] {
         &self.values[entry.at.clone()]
     }
 }
@@ -180,8 +180,8 @@ fn tensor(input: &ModelInput, record: &Record, values: &mut Vec<f32>) -> Option<
             Some(image.format.shape(height, width))
         }
         (ModelInput::Features(features), RecordValues::F32(raw)) => {
-            values.extend(raw.iter().enumerate().map(|(place, &value)| {
-                let (scale, offset) = features.scaling.affine(place);
+            values.extend(raw.iter().enumerate().map(|(index, &value)| {
+                let (scale, offset) = features.scaling.affine(index);
                 (f64::from(value) * scale + offset) as f32
             }));
             Some(vec![raw.len()])
@@ -206,7 +206,7 @@ mod tests {
                 taken.windows(2).all(|pair| pair[1] - pair[0] >= many / few),
                 "{taken:?}"
             );
-            assert!(taken.iter().all(|&place| place < many));
+            assert!(taken.iter().all(|&index| index < many));
             assert_eq!(
                 (0..many).filter(|&n| is_selected(n, few, many)).count(),
                 few

@@ -158,8 +158,8 @@ mod tests {
         assert_eq!(large.code(), RejectCode::TooLarge, "{large}");
         assert_eq!(
             large.to_string(),
-            "TIFF has 30 x 20 pixels, whose decoding takes 28 bytes per pixel: more than 16788 \
-             bytes, which 1399 pixels of 12 bytes take (limits.pixels)"
+            "TIFF of 30 x 20 pixels needs 16800 bytes to decode; the limit of 1399 pixels \
+             (limits.pixels) allows 16788 (12 bytes per pixel)"
         );
         assert_eq!(
             decode(&bytes, Channels::Rgb, 1400).unwrap().data.len(),
@@ -232,7 +232,7 @@ mod tests {
                     differ,
                     0,
                     "orientation {orientation} of {:?}",
-                    ImageFormat::of(&bytes)
+                    ImageFormat::from_bytes(&bytes)
                 );
             }
         }

@@ -7,9 +7,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use thiserror::Error;
 
 use crate::batch::RejectCode;
-use crate::image::probe::{DECODING, ImageFormat, ImageInfo};
+use crate::image::probe::{DECODE_BYTES_PER_PIXEL, ImageFormat, ImageInfo};
 
-/// The position at which an image ends if its decoder runs out of bytes.
+/// The position in messages about an image whose decoder runs out of bytes.
 pub(super) const UNFINISHED: &str = "before its image is complete";
 
 /// The reason that an image cannot be decoded or encoded, with a message.
@@ -69,11 +69,12 @@ impl ImageError {
                 "{name} has {width} x {height} pixels, more than the limit of {max_pixels} pixels"
             ));
         }
-        let bytes = max_pixels.saturating_mul(DECODING);
+        let needed = header.pixels().saturating_mul(*bytes_per_pixel);
+        let allowed = max_pixels.saturating_mul(DECODE_BYTES_PER_PIXEL);
         Self::TooLarge(format!(
-            "{name} has {width} x {height} pixels, whose decoding takes {bytes_per_pixel} bytes \
-             per pixel: more than {bytes} bytes, which {max_pixels} pixels of {DECODING} bytes \
-             take (limits.pixels)"
+            "{name} of {width} x {height} pixels needs {needed} bytes to decode; the limit of \
+             {max_pixels} pixels (limits.pixels) allows {allowed} ({DECODE_BYTES_PER_PIXEL} bytes \
+             per pixel)"
         ))
     }
 
@@ -104,7 +105,11 @@ impl ImageError {
 
     /// Converts an error of the `image` library, without the text that the library adds to that of
     /// the decoder.
-    pub(super) fn of_library(format: ImageFormat, bytes: &[u8], error: &image::ImageError) -> Self {
+    pub(super) fn from_library(
+        format: ImageFormat,
+        bytes: &[u8],
+        error: &image::ImageError,
+    ) -> Self {
         use image::error::UnsupportedErrorKind;
         let reason = error
             .source()

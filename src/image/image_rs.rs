@@ -8,11 +8,11 @@ use crate::image::channel_layout::DecodedSamples;
 use crate::image::decode::{DecodedImage, memory_limit};
 use crate::image::error::ImageError;
 use crate::image::exif_orientation::orientation;
-use crate::image::probe::{DECODING, ImageFormat, ImageInfo};
+use crate::image::probe::{DECODE_BYTES_PER_PIXEL, ImageFormat, ImageInfo};
 
 /// Decodes the first frame or page.
 pub(super) fn decode(bytes: &[u8], header: &ImageInfo) -> Result<DecodedImage, ImageError> {
-    let failed = |error: image::ImageError| ImageError::of_library(header.format, bytes, &error);
+    let failed = |error: image::ImageError| ImageError::from_library(header.format, bytes, &error);
     let mut reader = reader(bytes, header.format);
     let mut limits = Limits::no_limits();
     limits.max_image_width = Some(header.width);
@@ -40,9 +40,12 @@ pub(super) fn decode(bytes: &[u8], header: &ImageInfo) -> Result<DecodedImage, I
 pub(super) fn size(bytes: &[u8], format: ImageFormat) -> Result<((u32, u32), u64), ImageError> {
     let decoder = reader(bytes, format)
         .into_decoder()
-        .map_err(|error| ImageError::of_library(format, bytes, &error))?;
+        .map_err(|error| ImageError::from_library(format, bytes, &error))?;
     let output = u64::from(decoder.color_type().bytes_per_pixel());
-    Ok((decoder.dimensions(), DECODING.max(2 * output + 4)))
+    Ok((
+        decoder.dimensions(),
+        DECODE_BYTES_PER_PIXEL.max(2 * output + 4),
+    ))
 }
 
 fn reader(bytes: &[u8], format: ImageFormat) -> ImageReader<Cursor<&[u8]>> {

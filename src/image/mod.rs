@@ -25,6 +25,6 @@ pub use decode::{Pixels, decode};
 pub use encode::{OutputFormat, encode};
 pub use error::ImageError;
 pub use pixel_format::{Channels, PixelFormat, TensorLayout};
-pub use probe::{DECODING, ImageFormat, ImageInfo, probe};
+pub use probe::{DECODE_BYTES_PER_PIXEL, ImageFormat, ImageInfo, probe};
 pub use resize::{CropBox, ResizeMode, Resizer};
 pub use target_size::TargetSize;

@@ -166,7 +166,7 @@ impl PixelFormat {
     }
 
     /// Reads the format from a column's metadata.
-    pub fn of(field: &Field) -> Option<Self> {
+    pub fn from_field(field: &Field) -> Option<Self> {
         serde_json::from_str(field.metadata().get(METADATA)?).ok()
     }
 

@@ -24,7 +24,7 @@ pub enum ImageFormat {
 
 impl ImageFormat {
     /// Detects the format from the first bytes, regardless of the file name.
-    pub fn of(bytes: &[u8]) -> Option<Self> {
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         match bytes {
             [0xff, 0xd8, 0xff, ..] => Some(Self::Jpeg),
             [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Self::Png),
@@ -84,7 +84,7 @@ pub struct ImageInfo {
 /// The memory that the decoding of most images takes per pixel, in bytes: the coefficients and the
 /// colors of a JPEG, or a copy of four 8-bit channels during their conversion to three. Limits and
 /// memory estimates count pixels of this size.
-pub const DECODING: u64 = 12;
+pub const DECODE_BYTES_PER_PIXEL: u64 = 12;
 
 impl ImageInfo {
     /// The number of pixels.
@@ -92,9 +92,9 @@ impl ImageInfo {
         u64::from(self.width) * u64::from(self.height)
     }
 
-    /// The number of pixels of [`DECODING`] bytes that take as much memory as the decoding of the
-    /// image: more than its pixels if samples are deeper than 8 bits, or if blocks exceed the
-    /// image.
+    /// The number of pixels of [`DECODE_BYTES_PER_PIXEL`] bytes that take as much memory as the
+    /// decoding of the image: more than its pixels if samples are deeper than 8 bits, or if blocks
+    /// exceed the image.
     pub fn charged_pixels(&self) -> u64 {
         // The number of rows and columns of a block of a JPEG at the coarsest subsampling.
         const BLOCK: u64 = 32;
@@ -109,17 +109,18 @@ impl ImageInfo {
         let decoded = self
             .pixels()
             .saturating_mul(self.bytes_per_pixel)
-            .div_ceil(DECODING);
+            .div_ceil(DECODE_BYTES_PER_PIXEL);
         // Blocks beyond the image are held as coefficients, which are half of the memory of
         // decoding.
         self.pixels().max(decoded).max(stored / 2)
     }
 
-    /// Whether the image is within a limit of `max_pixels` pixels of [`DECODING`] bytes.
+    /// Whether the image is within a limit of `max_pixels` pixels of [`DECODE_BYTES_PER_PIXEL`]
+    /// bytes.
     pub fn fits(&self, max_pixels: u64) -> bool {
         self.pixels() <= max_pixels
             && self.pixels().saturating_mul(self.bytes_per_pixel)
-                <= max_pixels.saturating_mul(DECODING)
+                <= max_pixels.saturating_mul(DECODE_BYTES_PER_PIXEL)
     }
 }
 
@@ -129,11 +130,11 @@ impl ImageInfo {
 /// # Errors
 /// If the format is unknown, or the header is truncated, malformed or unsupported.
 pub fn probe(bytes: &[u8]) -> Result<ImageInfo, ImageError> {
-    let format = ImageFormat::of(bytes).ok_or_else(|| ImageError::unknown(bytes))?;
+    let format = ImageFormat::from_bytes(bytes).ok_or_else(|| ImageError::unknown(bytes))?;
     ImageError::catch(format, || {
         let ((width, height), bytes_per_pixel) = match format {
-            ImageFormat::Jpeg => (jpeg::size(bytes)?, DECODING),
-            ImageFormat::Png => (png_size(bytes)?, DECODING),
+            ImageFormat::Jpeg => (jpeg::size(bytes)?, DECODE_BYTES_PER_PIXEL),
+            ImageFormat::Png => (png_size(bytes)?, DECODE_BYTES_PER_PIXEL),
             _ => image_rs::size(bytes, format)?,
         };
         if width == 0 || height == 0 {
@@ -180,11 +181,17 @@ mod tests {
 
     #[test]
     fn format_is_detected_from_the_bytes() {
-        assert_eq!(ImageFormat::of(b"P6\n2 2\n255\n"), Some(ImageFormat::Pnm));
-        assert_eq!(ImageFormat::of(b"GIF89a"), Some(ImageFormat::Gif));
-        assert_eq!(ImageFormat::of(b"MM\0\x2a"), Some(ImageFormat::Tiff));
-        assert_eq!(ImageFormat::of(b"<html>"), None);
-        assert_eq!(ImageFormat::of(b""), None);
+        assert_eq!(
+            ImageFormat::from_bytes(b"P6\n2 2\n255\n"),
+            Some(ImageFormat::Pnm)
+        );
+        assert_eq!(ImageFormat::from_bytes(b"GIF89a"), Some(ImageFormat::Gif));
+        assert_eq!(
+            ImageFormat::from_bytes(b"MM\0\x2a"),
+            Some(ImageFormat::Tiff)
+        );
+        assert_eq!(ImageFormat::from_bytes(b"<html>"), None);
+        assert_eq!(ImageFormat::from_bytes(b""), None);
     }
 
     #[test]
@@ -226,7 +233,7 @@ mod tests {
                 format: ImageFormat::Pnm,
                 width: 3,
                 height: 2,
-                bytes_per_pixel: DECODING
+                bytes_per_pixel: DECODE_BYTES_PER_PIXEL
             }
         );
         assert_eq!(header.pixels(), 6);

@@ -10,7 +10,7 @@ use crate::tensor::{TensorShape, fixed_values, variable_row};
 
 /// Finds the columns that hold pixels, with the format of each.
 pub fn pixel_columns(schema: &Schema) -> Vec<(String, PixelFormat)> {
-    let usable = |field: &Field| match (PixelFormat::of(field)?, TensorShape::of(field)?) {
+    let usable = |field: &Field| match (PixelFormat::from_field(field)?, TensorShape::of(field)?) {
         (format, TensorShape::Fixed(shape)) => format.size(&shape).map(|_| format),
         (format, TensorShape::Variable(dims)) => (dims == 3).then_some(format),
     };

@@ -10,7 +10,7 @@ pub struct UtilizationMetrics {
     /// Records per second that a stage received, over the last 5 seconds.
     pub records_per_second: GaugeVec,
     /// Fraction of the last 5 seconds in which a stage was busy; averaged over all workers for a
-    /// transform.
+    /// transform, and not set for sources.
     pub stage_utilization: GaugeVec,
     /// Fraction of the last 5 seconds in which a worker was busy.
     pub worker_utilization: GaugeVec,
@@ -42,7 +42,8 @@ impl UtilizationMetrics {
             stage_utilization: maker.gauge_vec_f64(
                 "stage_utilization_ratio",
                 "Fraction of the last 5 s in which a stage was busy, from 0 (idle) to 1; averaged \
-                 over all workers for a transform",
+                 over all workers for a transform; not set for sources; if no stage is near 1, the \
+                 source is the bottleneck",
                 &["stage", "kind"],
             ),
             worker_utilization: maker.gauge_vec_f64(

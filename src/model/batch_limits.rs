@@ -23,9 +23,9 @@ const DEVICE_RECORDS: usize = 16_384;
 const DEVICE_VALUES: usize = 512 * 3 * 64 * 64;
 
 impl InferenceBatchLimits {
-    /// The limits that the pipeline sets, or the defaults for the device and for `images` or
-    /// vectors.
-    pub fn of(runtime: &RuntimeSpec, images: bool) -> Self {
+    /// Returns the limits that the pipeline sets, or the defaults for the device and for `images`
+    /// or vectors.
+    pub fn new(runtime: &RuntimeSpec, images: bool) -> Self {
         match runtime.max_batch_records {
             Some(records) => Self {
                 records: records.get(),
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     fn rows(written: &str, len: usize) -> usize {
-        InferenceBatchLimits::of(&toml::from_str(written).unwrap(), false).rows(len)
+        InferenceBatchLimits::new(&toml::from_str(written).unwrap(), false).rows(len)
     }
 
     #[test]
@@ -63,7 +63,7 @@ mod tests {
         assert_eq!(rows("", 8), OWN_RECORDS);
         assert_eq!(rows("", usize::MAX), 1);
         assert_eq!(
-            InferenceBatchLimits::of(&RuntimeSpec::default(), true).rows(28 * 28),
+            InferenceBatchLimits::new(&RuntimeSpec::default(), true).rows(28 * 28),
             OWN_IMAGES
         );
     }

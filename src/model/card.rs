@@ -282,14 +282,14 @@ impl ErrorStats {
 /// Converts an error of a card to an error at `path` of the model's table in the pipeline. The
 /// message names the card and its key.
 pub fn in_file(path: &Path, fault: ConfigError) -> ConfigError {
-    let place = if fault.key.is_empty() {
+    let key = if fault.key.is_empty() {
         String::new()
     } else {
         format!("`{}`: ", fault.key)
     };
     ConfigError::new(
         "path",
-        format!("{}: {place}{}", path.display(), fault.message),
+        format!("{}: {key}{}", path.display(), fault.message),
     )
 }
 

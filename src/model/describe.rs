@@ -241,7 +241,7 @@ fn usage(model: &Model) -> String {
         }
         (None, None) => match model
             .input_shape()
-            .map(|shape| model.output_shape(ModelPath::Whole, &shape))
+            .map(|shape| model.output_shape(ModelPath::Reconstruct, &shape))
         {
             Some(Ok(shape)) if model.input_shape().as_deref() == Some(shape.as_slice()) => {
                 format!(

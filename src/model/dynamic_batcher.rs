@@ -305,7 +305,7 @@ mod tests {
     }
 
     fn limits(max_records: usize) -> InferenceBatchLimits {
-        InferenceBatchLimits::of(
+        InferenceBatchLimits::new(
             &toml::from_str(&format!("max_batch_records = {max_records}")).unwrap(),
             false,
         )
@@ -480,7 +480,7 @@ mod tests {
                 for round in 0..200 {
                     let (rows, len) = (1 + (number + round) % 3, 1 + (number * round) % 5);
                     let values: Vec<f32> = (0..rows * len)
-                        .map(|place| (number * 1000 + place) as f32)
+                        .map(|index| (number * 1000 + index) as f32)
                         .collect();
                     let mut out = vec![-1.0];
                     let shape = shared.run(&[rows, len], &values, rows, &mut out);

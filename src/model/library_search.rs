@@ -372,12 +372,12 @@ mod tests {
     fn runtime_folder_outside_a_checkout_is_ignored() {
         let root = tempfile::tempdir().unwrap();
         library(&root.path().join(".runtime/onnxruntime"));
-        for place in ["bin/latentflow", "target/release/latentflow"] {
+        for path in ["bin/latentflow", "target/release/latentflow"] {
             let paths = LibrarySearchPaths {
-                executable: Some(root.path().join(place)),
+                executable: Some(root.path().join(path)),
                 ..LibrarySearchPaths::default()
             };
-            assert_eq!(found(&paths), [], "{place}");
+            assert_eq!(found(&paths), [], "{path}");
         }
     }
 
@@ -406,24 +406,24 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         set(root.path(), 0o755);
         let file = library(&root.path().join("a/lib"));
-        for (place, mode) in [("a/lib", 0o755), ("a", 0o755)] {
-            set(&root.path().join(place), mode);
+        for (path, mode) in [("a/lib", 0o755), ("a", 0o755)] {
+            set(&root.path().join(path), mode);
         }
         set(&file, 0o644);
         assert_eq!(trusted(&file), Ok(file.canonicalize().unwrap()));
-        for (place, mode, back) in [
+        for (path, mode, back) in [
             ("a/lib", 0o777, 0o755),
             ("a/lib", 0o775, 0o755),
             ("a", 0o777, 0o755),
         ] {
-            set(&root.path().join(place), mode);
+            set(&root.path().join(path), mode);
             let reason = trusted(&file).unwrap_err();
             assert!(
                 reason.contains(&format!("has the mode {mode:04o}"))
                     && reason.contains("run `chmod go-w` on it"),
                 "{reason}"
             );
-            set(&root.path().join(place), back);
+            set(&root.path().join(path), back);
         }
         set(&file, 0o666);
         assert!(trusted(&file).unwrap_err().contains("has the mode 0666"));

@@ -15,7 +15,7 @@ use crate::model::input::InputSpec;
 use crate::model::onnx_metadata::OnnxMetadata;
 use crate::model::ort_backend::OnnxGraph;
 use crate::model::session::shape_mismatch;
-use crate::model::tensor_spec::{ElementType, TensorSpec, values};
+use crate::model::tensor_spec::{ElementType, TensorSpec, element_count};
 use crate::model::{
     Model, ModelFile, ModelNetwork, ModelPath, ModelSpec, RuntimeSpec, same_layout, stamp,
 };
@@ -36,15 +36,15 @@ pub(super) fn open(
         .map_or_else(|| spec.input_spec(), |card| card.input.clone());
     let first = match &network {
         ModelNetwork::Autoencoder { encoder, .. } => encoder,
-        ModelNetwork::Whole(whole) => whole,
+        ModelNetwork::SingleFile(file) => file,
     };
-    let place = |fault| match &spec.path {
+    let in_card = |fault| match &spec.path {
         Some(folder) => card::in_file(&folder.join(CARD), ConfigError::within(fault, "input")),
         None => fault,
     };
     let input = input_spec
         .resolve(&first.input)
-        .map_err(|faults| faults.into_iter().map(place).collect::<Vec<_>>())?;
+        .map_err(|faults| faults.into_iter().map(in_card).collect::<Vec<_>>())?;
     let mut model = Model {
         name: name.to_owned(),
         kind: card
@@ -57,7 +57,7 @@ pub(super) fn open(
             .map(|card| card.loss)
             .or(spec.loss)
             .unwrap_or_default(),
-        multiple: card
+        size_multiple: card
             .as_ref()
             .and_then(|card| card.multiple)
             .or(spec.multiple.map(Into::into))
@@ -162,24 +162,24 @@ impl ModelFiles {
     /// Checks that the files form a network: an encoder, optionally with its decoder, or a single
     /// file.
     fn complete(self) -> Result<Self, ConfigError> {
-        let place = |key: &str, message: &str| match &self.folder {
+        let error = |key: &str, message: &str| match &self.folder {
             Some(folder) => ConfigError::new("path", format!("{}: {message}", folder.display())),
             None => ConfigError::new(key, message),
         };
         match (&self.encoder, &self.decoder, &self.whole) {
             (Some(_), _, None) | (None, None, Some(_)) => Ok(self),
             (None, None, None) if self.folder.is_some() => {
-                Err(place("", "contains neither encoder.onnx nor model.onnx"))
+                Err(error("", "contains neither encoder.onnx nor model.onnx"))
             }
-            (None, None, None) => Err(place(
+            (None, None, None) => Err(error(
                 "",
                 "no model is given; set `path`, `encoder` or `model`",
             )),
-            (None, Some(_), None) => Err(place(
+            (None, Some(_), None) => Err(error(
                 "decoder",
                 "a decoder cannot be used without its encoder; add the encoder",
             )),
-            (_, _, Some(_)) => Err(place(
+            (_, _, Some(_)) => Err(error(
                 "model",
                 "a complete network cannot be combined with an encoder or a decoder; remove one of \
                  them",
@@ -287,8 +287,8 @@ impl ModelFiles {
         }
         let mut parts = parts.into_iter();
         match (parts.next(), parts.next()) {
-            (Some(whole), None) if faults.is_empty() && whole.role == "model" => {
-                Ok(ModelNetwork::Whole(whole))
+            (Some(file), None) if faults.is_empty() && file.role == "model" => {
+                Ok(ModelNetwork::SingleFile(file))
             }
             (Some(encoder), decoder) if faults.is_empty() => {
                 Ok(ModelNetwork::Autoencoder { encoder, decoder })
@@ -402,7 +402,7 @@ fn match_shapes(model: &Model) -> Result<Option<usize>, ConfigError> {
     let code = model
         .output_shape(ModelPath::Encode, &shape)
         .map_err(at("encoder"))?;
-    let size = values(&code);
+    let size = element_count(&code);
     if let (Some(size), Some(listed)) = (size, listed)
         && size != listed
     {
@@ -440,7 +440,7 @@ fn digest(model: &Model, input_spec: &InputSpec, files: &BTreeMap<String, String
     }
     // An input spec holds only numbers and strings, which can always be serialized.
     hash.update(serde_json::to_string(input_spec).unwrap_or_default());
-    hash.update(format!("\n{} {}", model.loss.as_str(), model.multiple));
+    hash.update(format!("\n{} {}", model.loss.as_str(), model.size_multiple));
     hex(&hash.finalize())
 }
 

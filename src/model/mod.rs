@@ -38,7 +38,7 @@ use dynamic_batcher::DynamicBatcher;
 use input::{InputKind, InputSpec};
 use ort_backend::{InferenceMetrics, OrtSession};
 use session::{Session, SessionBackend, SessionChain};
-use tensor_spec::{TensorSpec, values};
+use tensor_spec::{TensorSpec, element_count};
 
 /// A model that was loaded and checked. It creates the sessions: one per worker, or one that all
 /// workers share.
@@ -50,7 +50,7 @@ pub struct Model {
     card: Option<ModelCard>,
     input: ModelInput,
     code_size: Option<usize>,
-    multiple: usize,
+    size_multiple: usize,
     network: ModelNetwork,
     runtime: RuntimeSpec,
     /// The sessions that all workers share, by the role of their file.
@@ -68,7 +68,7 @@ enum ModelNetwork {
         decoder: Option<ModelFile>,
     },
     /// One file for the complete network, from input to output.
-    Whole(ModelFile),
+    SingleFile(ModelFile),
 }
 
 /// One ONNX file of a model.
@@ -102,7 +102,7 @@ pub enum ModelPath {
     /// From latent to reconstruction.
     Decode,
     /// From input to reconstruction. For a network in one file, from its input to its output.
-    Whole,
+    Reconstruct,
 }
 
 impl Model {
@@ -210,8 +210,8 @@ impl Model {
     }
 
     /// The height and width of images must be multiples of this number.
-    pub fn multiple(&self) -> usize {
-        self.multiple
+    pub fn size_multiple(&self) -> usize {
+        self.size_multiple
     }
 
     /// The shape of one record, without the batch dimension. `None` for images of any size.
@@ -230,13 +230,13 @@ impl Model {
     /// The files that a path runs, in order; `None` if the model does not have this path.
     pub fn files(&self, path: ModelPath) -> Option<Vec<&ModelFile>> {
         match (&self.network, path) {
-            (ModelNetwork::Whole(_), ModelPath::Decode) => None,
-            (ModelNetwork::Whole(whole), _) => Some(vec![whole]),
+            (ModelNetwork::SingleFile(_), ModelPath::Decode) => None,
+            (ModelNetwork::SingleFile(file), _) => Some(vec![file]),
             (ModelNetwork::Autoencoder { encoder, .. }, ModelPath::Encode) => Some(vec![encoder]),
             (ModelNetwork::Autoencoder { decoder, .. }, ModelPath::Decode) => {
                 decoder.as_ref().map(|decoder| vec![decoder])
             }
-            (ModelNetwork::Autoencoder { encoder, decoder }, ModelPath::Whole) => {
+            (ModelNetwork::Autoencoder { encoder, decoder }, ModelPath::Reconstruct) => {
                 decoder.as_ref().map(|decoder| vec![encoder, decoder])
             }
         }
@@ -272,7 +272,7 @@ impl Model {
     }
 
     fn probe(&self, path: ModelPath, shape: &[usize]) -> Result<Vec<usize>, String> {
-        let len = values(shape).filter(|&len| len <= MAX_PROBE_VALUES);
+        let len = element_count(shape).filter(|&len| len <= MAX_PROBE_VALUES);
         let len = len.ok_or_else(|| format!("the shape {shape:?} is too large for a trial run"))?;
         let mut chain = self.chain(path).map_err(|error| error.to_string())?;
         chain.run(&vec![0.0; len], shape, &mut Vec::new())
@@ -306,10 +306,10 @@ impl Model {
             let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
             let one = match shared.entry(part.role) {
                 Entry::Occupied(opened) => Arc::clone(opened.get()),
-                Entry::Vacant(place) => {
+                Entry::Vacant(vacant) => {
                     let batcher =
                         DynamicBatcher::new(self.open_session(part)?, limits, part.input.batch());
-                    Arc::clone(place.insert(Arc::new(batcher)))
+                    Arc::clone(vacant.insert(Arc::new(batcher)))
                 }
             };
             SessionBackend::Shared(one)
@@ -341,7 +341,7 @@ impl Model {
         let images = [&part.input, &part.output]
             .iter()
             .any(|spec| spec.row_dims().is_some_and(|dims| dims.len() > 1));
-        InferenceBatchLimits::of(&self.runtime, images)
+        InferenceBatchLimits::new(&self.runtime, images)
     }
 
     fn open_session(&self, part: &ModelFile) -> Result<OrtSession, StageError> {
@@ -435,7 +435,7 @@ impl Model {
     fn first(&self) -> &ModelFile {
         match &self.network {
             ModelNetwork::Autoencoder { encoder, .. } => encoder,
-            ModelNetwork::Whole(whole) => whole,
+            ModelNetwork::SingleFile(file) => file,
         }
     }
 }
@@ -447,5 +447,7 @@ const MAX_PROBE_VALUES: usize = 1 << 29;
 /// the same number of values.
 pub fn same_layout(one: &[usize], other: &[usize]) -> bool {
     one == other
-        || (one.len() != other.len() && values(one).is_some() && values(one) == values(other))
+        || (one.len() != other.len()
+            && element_count(one).is_some()
+            && element_count(one) == element_count(other))
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::model::batch_limits::InferenceBatchLimits;
 use crate::model::dynamic_batcher::{DynamicBatcher, RunBatch};
 use crate::model::ort_backend::OrtSession;
-use crate::model::tensor_spec::{TensorSpec, values};
+use crate::model::tensor_spec::{TensorSpec, element_count};
 
 /// The maximum number of values of a call: 1 GiB of memory. A batch size that the file fixes can
 /// exceed it.
@@ -77,7 +77,7 @@ impl Session {
             .input
             .feed(shape)
             .ok_or_else(|| shape_mismatch(shape, &self.input))?;
-        let len = values(&feed)
+        let len = element_count(&feed)
             .filter(|&len| len > 0)
             .ok_or_else(|| shape_mismatch(shape, &self.input))?;
         let max_rows = self
@@ -239,7 +239,7 @@ impl SessionChain {
         len: usize,
         out: &mut Vec<f32>,
     ) -> Vec<RowFailure> {
-        let row_len = values(shape).unwrap_or_default().max(1);
+        let row_len = element_count(shape).unwrap_or_default().max(1);
         let rows = records.len() / row_len;
         if rows == 0 || self.run_exact(records, shape, len, out).is_ok() {
             return Vec::new();
@@ -263,7 +263,7 @@ impl SessionChain {
     ) -> Result<(), String> {
         let start = out.len();
         let output_shape = self.run(records, shape, out)?;
-        if values(&output_shape) == Some(len) {
+        if element_count(&output_shape) == Some(len) {
             return Ok(());
         }
         out.truncate(start);
@@ -285,7 +285,10 @@ mod tests {
 
     fn run(written: &str, records: &[f32], shape: &[usize]) -> Result<Vec<f32>, String> {
         let mut out = Vec::new();
-        let mut chain = open(written).unwrap().chain(ModelPath::Whole).unwrap();
+        let mut chain = open(written)
+            .unwrap()
+            .chain(ModelPath::Reconstruct)
+            .unwrap();
         chain.run(records, shape, &mut out).map(|_| out)
     }
 
@@ -357,7 +360,7 @@ mod tests {
         let model = open_with(autoencoder, &runtime).unwrap();
         std::thread::scope(|scope| {
             for worker in 0..4 {
-                let mut chain = model.chain(ModelPath::Whole).unwrap();
+                let mut chain = model.chain(ModelPath::Reconstruct).unwrap();
                 scope.spawn(move || {
                     for rows in [1, 3, OWN_RECORDS + 1] {
                         let records: Vec<f32> = (0..rows)
@@ -401,7 +404,7 @@ mod tests {
     fn only_the_failing_record_is_lost() {
         let mut chain = open("model = 'picky.onnx'")
             .unwrap()
-            .chain(ModelPath::Whole)
+            .chain(ModelPath::Reconstruct)
             .unwrap();
         let mut out = vec![9.0];
         let failures = chain.run_rows(&[1.0, 2.0, 3.0, 70.0, 5.0, 0.0], &[2], 2, &mut out);
@@ -424,7 +427,7 @@ mod tests {
     fn output_of_unplanned_size_is_a_failure() {
         let mut chain = open("model = 'encoder.onnx'")
             .unwrap()
-            .chain(ModelPath::Whole)
+            .chain(ModelPath::Reconstruct)
             .unwrap();
         let mut out = Vec::new();
         let failures = chain.run_rows(&[0.0; 4], &[4], 3, &mut out);

@@ -56,7 +56,7 @@ impl TensorSpec {
 
     /// The number of values of one record, if the file fixes it.
     pub fn row_len(&self) -> Option<usize> {
-        values(&self.row_shape()?)
+        element_count(&self.row_shape()?)
     }
 
     /// The shape with which a record of the shape `shape` is passed to the graph. This is its own
@@ -72,7 +72,7 @@ impl TensorSpec {
             return agree.then(|| shape.to_vec());
         }
         let own = self.row_shape()?;
-        (self.row_len()? == values(shape)?).then_some(own)
+        (self.row_len()? == element_count(shape)?).then_some(own)
     }
 
     /// Whether a record of the shape `shape` fits.
@@ -82,7 +82,7 @@ impl TensorSpec {
 }
 
 /// The number of values of a tensor of this shape; `None` if it overflows.
-pub fn values(shape: &[usize]) -> Option<usize> {
+pub fn element_count(shape: &[usize]) -> Option<usize> {
     shape
         .iter()
         .try_fold(1_usize, |len, &size| len.checked_mul(size))

@@ -20,7 +20,7 @@ pub(super) struct StageGraph {
 
 /// Links stages by name and sorts them.
 pub(super) fn link(stages: &[StageTable]) -> StageGraph {
-    let places: BTreeMap<&str, usize> = stages
+    let indices: BTreeMap<&str, usize> = stages
         .iter()
         .enumerate()
         .map(|(at, stage)| (stage.name.as_str(), at))
@@ -28,7 +28,7 @@ pub(super) fn link(stages: &[StageTable]) -> StageGraph {
     let mut faults = Vec::new();
     let inputs: Vec<Vec<usize>> = stages
         .iter()
-        .map(|stage| link_inputs(stage, &places, &mut faults))
+        .map(|stage| link_inputs(stage, &indices, &mut faults))
         .collect();
     let mut order = Vec::new();
     let mut placed = vec![false; stages.len()];
@@ -48,15 +48,15 @@ pub(super) fn link(stages: &[StageTable]) -> StageGraph {
 
 fn link_inputs(
     stage: &StageTable,
-    places: &BTreeMap<&str, usize>,
+    indices: &BTreeMap<&str, usize>,
     faults: &mut Vec<ConfigError>,
 ) -> Vec<usize> {
     let key = format!("stages.{}.inputs", stage.name);
-    if stage.inputs.len() > places.len() {
+    if stage.inputs.len() > indices.len() {
         let text = format!(
             "{} inputs are named, but the pipeline has only {} stages",
             stage.inputs.len(),
-            places.len()
+            indices.len()
         );
         faults.push(ConfigError::new(key, text));
         return Vec::new();
@@ -68,10 +68,10 @@ fn link_inputs(
             faults.push(ConfigError::new(&key, format!("`{input}` is named twice")));
             continue;
         }
-        match places.get(input.as_str()) {
+        match indices.get(input.as_str()) {
             Some(&at) => linked.push(at),
             None => {
-                let known: Vec<&str> = places
+                let known: Vec<&str> = indices
                     .keys()
                     .copied()
                     .filter(|name| *name != stage.name)

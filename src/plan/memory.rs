@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, Schema};
 use super::{Stage, StageOperator, max_in_flight_batches};
 use crate::batch::SourceBatch;
 use crate::error::ConfigError;
-use crate::image::DECODING;
+use crate::image::DECODE_BYTES_PER_PIXEL;
 use crate::plan_context::{PipelineLimits, PlanContext};
 use crate::sink::Sink;
 use crate::source::{BatchCap, FEATURE_RECORDS, IMAGE, IMAGE_RECORDS};
@@ -36,7 +36,7 @@ impl Footprint {
         let decoding = if pixels == 0 {
             0
         } else {
-            self.per_pixel + DECODING
+            self.per_pixel + DECODE_BYTES_PER_PIXEL
         };
         stored.saturating_mul(2)
             + records.saturating_mul(self.per_record)
@@ -88,7 +88,7 @@ pub(super) struct MemoryAllocation {
 }
 
 impl MemoryRequirements {
-    pub(super) fn of(stages: &[Stage], context: &PlanContext) -> Self {
+    pub(super) fn from_stages(stages: &[Stage], context: &PlanContext) -> Self {
         let per_record = stages
             .iter()
             .filter_map(Stage::schema)
@@ -187,7 +187,7 @@ impl MemoryAllocation {
         let records = u32::try_from(each / 2 / per_record.max(1))
             .unwrap_or(u32::MAX)
             .max(1);
-        let bytes = (each / 2 / (2 + (per_pixel + DECODING) / 3)).max(1);
+        let bytes = (each / 2 / (2 + (per_pixel + DECODE_BYTES_PER_PIXEL) / 3)).max(1);
         BatchCap { records, bytes }
     }
 
@@ -204,7 +204,7 @@ impl MemoryAllocation {
             .max(MIN_BUDGET);
         let (stored, pixels) = (
             least / 16,
-            least / 8 * 7 / (self.requirements.footprint.per_pixel + DECODING),
+            least / 8 * 7 / (self.requirements.footprint.per_pixel + DECODE_BYTES_PER_PIXEL),
         );
         let record_bytes = ByteSize(limits.record_bytes.0.min(stored));
         PipelineLimits {

@@ -1,5 +1,6 @@
 //! A resolved pipeline: every stage is planned, the schema of every edge is fixed, and every model
-//! is opened. A plan has no faults.
+//! is opened. [`resolve`] validates the pipeline across stages, and calls the planning function of
+//! each stage, which validates its options. A plan has no faults.
 
 mod admission;
 mod fingerprint;
@@ -230,7 +231,7 @@ pub fn resolve(spec: PipelineConfig, metrics: &Arc<Metrics>) -> Result<Plan, Dia
         ..PlanContext::new(models, limits.unwrap_or_default())
     };
     let mut planned = stages::plan(&spec, &context, None, &mut faults);
-    let requirements = MemoryRequirements::of(&planned, &context);
+    let requirements = MemoryRequirements::from_stages(&planned, &context);
     // While some workers wait for a device, the others decode.
     let per_core = if runtime.shares_sessions() { 2 } else { 1 };
     let workers = spec
@@ -253,9 +254,9 @@ pub fn resolve(spec: PipelineConfig, metrics: &Arc<Metrics>) -> Result<Plan, Dia
     }
     match allocation {
         Some(allocation) if faults.is_empty() => {
-            let places = spec.key_spans.clone();
+            let key_spans = spec.key_spans.clone();
             assemble(spec, context, planned, allocation)
-                .map_err(|found| Diagnostics::new(&places, found))
+                .map_err(|found| Diagnostics::new(&key_spans, found))
         }
         _ => Err(Diagnostics::new(&spec.key_spans, faults)),
     }
@@ -333,7 +334,7 @@ fn assemble(
         _ => None,
     });
     let mut faults = Vec::new();
-    let mut place = |path: &PathBuf, key: &str| {
+    let mut parse_location = |path: &PathBuf, key: &str| {
         let location = Location::from_path(path);
         faults.record(location.map_err(|message| ConfigError::new(key, message)))
     };
@@ -341,14 +342,14 @@ fn assemble(
         .settings
         .state
         .as_ref()
-        .and_then(|path| place(path, "state"))
+        .and_then(|path| parse_location(path, "state"))
         .or(folder);
     let rejects_folder = spec
         .settings
         .rejects
         .path
         .as_ref()
-        .and_then(|path| place(path, "rejects.path"))
+        .and_then(|path| parse_location(path, "rejects.path"))
         .or_else(|| Some(state.as_ref()?.join("rejects")));
     let is_unbounded = is_unbounded(&stages);
     if is_unbounded && state.as_ref().and_then(Location::local).is_none() {

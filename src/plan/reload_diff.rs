@@ -27,8 +27,8 @@ fn resolved_options(plan: &Plan) -> ResolvedOptions {
             _ => None,
         });
     let stages = sinks.flat_map(|identity| &identity.stages);
-    let resolved = |stage: &StageIdentity| match &stage.reader.0 {
-        Some(reading) => reading.resolved().clone(),
+    let resolved = |stage: &StageIdentity| match &stage.reader.interpreter {
+        Some(interpreter) => interpreter.resolved().clone(),
         None => stage.options.clone(),
     };
     stages
@@ -47,8 +47,8 @@ struct StageShape {
 
 impl RunningConfig {
     /// Copies the compared parts of a plan.
-    pub fn of(plan: &Plan) -> Self {
-        let stages = plan.stages.iter().map(StageShape::of).collect();
+    pub fn from_plan(plan: &Plan) -> Self {
+        let stages = plan.stages.iter().map(StageShape::from_stage).collect();
         Self {
             effective: plan.effective.clone(),
             stages,
@@ -58,7 +58,7 @@ impl RunningConfig {
 }
 
 impl StageShape {
-    fn of(stage: &Stage) -> Self {
+    fn from_stage(stage: &Stage) -> Self {
         let is_transform = matches!(stage.operator, StageOperator::Transform(_));
         let (name, inputs, schema) = (stage.name.to_string(), stage.inputs.clone(), stage.schema());
         Self {
@@ -83,7 +83,7 @@ pub fn changes_requiring_restart(running: &RunningConfig, next: &Plan) -> Vec<St
             .cloned()
             .unwrap_or_default()
     };
-    for key in different(&object(&running.effective), &object(&next.effective)) {
+    for key in changed_keys(&object(&running.effective), &object(&next.effective)) {
         if key != "models" && key != "stages" {
             reasons.push(format!("`{key}` has changed"));
         }
@@ -93,34 +93,34 @@ pub fn changes_requiring_restart(running: &RunningConfig, next: &Plan) -> Vec<St
         table(&next.effective, "stages"),
     );
     let next_resolved = resolved_options(next);
-    let edges: Vec<StageShape> = next.stages.iter().map(StageShape::of).collect();
-    let same_graph = running.stages.len() == edges.len()
+    let next_stages: Vec<StageShape> = next.stages.iter().map(StageShape::from_stage).collect();
+    let same_graph = running.stages.len() == next_stages.len()
         && running
             .stages
             .iter()
-            .zip(&edges)
+            .zip(&next_stages)
             .all(|(a, b)| (&a.name, a.kind, &a.inputs) == (&b.name, b.kind, &b.inputs));
     if !same_graph {
         reasons.push("stages, their kinds or their inputs have changed".to_owned());
         return reasons;
     }
-    for (one, two) in running.stages.iter().zip(&edges) {
-        let name = &one.name;
-        if one.schema != two.schema {
+    for (old, new) in running.stages.iter().zip(&next_stages) {
+        let name = &old.name;
+        if old.schema != new.schema {
             reasons.push(format!(
                 "the output columns of the stage `{name}` have changed"
             ));
-        } else if !one.is_transform {
+        } else if !old.is_transform {
             let options =
                 |stages: &Map<String, Value>| stages.get(name).map(object).unwrap_or_default();
-            let keys = different(&options(&before), &options(&after));
+            let keys = changed_keys(&options(&before), &options(&after));
             // Another spelling of the same value is not a change.
             let value = |resolved: &ResolvedOptions, key: &String| {
                 resolved.get(name)?.get(key).map(canonical)
             };
             let is_change =
                 |key: &&String| match (value(&running.resolved, key), value(&next_resolved, key)) {
-                    (Some(old), Some(new)) => old != new,
+                    (Some(old_value), Some(new_value)) => old_value != new_value,
                     _ => true,
                 };
             reasons.extend(
@@ -138,11 +138,11 @@ fn object(value: &Value) -> Map<String, Value> {
 }
 
 /// Returns the keys whose values differ, including keys that only one of the tables has.
-fn different(one: &Map<String, Value>, two: &Map<String, Value>) -> Vec<String> {
-    let keys = one
+fn changed_keys(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec<String> {
+    let keys = old
         .keys()
-        .chain(two.keys().filter(|key| !one.contains_key(*key)));
-    keys.filter(|key| one.get(*key) != two.get(*key))
+        .chain(new.keys().filter(|key| !old.contains_key(*key)));
+    keys.filter(|key| old.get(*key) != new.get(*key))
         .cloned()
         .collect()
 }

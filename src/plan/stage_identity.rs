@@ -63,7 +63,9 @@ impl PlannedStage {
                 former: former.clone(),
             },
         );
-        let reader = StageReader(Some(Arc::new(reading)));
+        let reader = StageReader {
+            interpreter: Some(Arc::new(reading)),
+        };
         let stage = StageIdentity {
             kind,
             digest,

@@ -49,7 +49,7 @@ pub(super) fn plan(
     let context = Arc::new(context.clone());
     faults.extend(graph.faults);
     let mut upstream = vec![UpstreamStages::default(); spec.stages.len()];
-    let mut places = vec![0; spec.stages.len()];
+    let mut plan_indices = vec![0; spec.stages.len()];
     let mut stages = Vec::new();
     let unordered = (0..spec.stages.len()).filter(|at| !graph.order.contains(at));
     for at in graph.order.iter().copied().chain(unordered) {
@@ -63,10 +63,10 @@ pub(super) fn plan(
         faults.extend(found.into_iter().map(|fault| fault.within(&key)));
         upstream[at] = state;
         if let Some((kind, operator)) = operator {
-            places[at] = stages.len();
+            plan_indices[at] = stages.len();
             let inputs = graph.inputs[at]
                 .iter()
-                .map(|&input| places[input])
+                .map(|&input| plan_indices[input])
                 .collect();
             stages.push(Stage {
                 name: Arc::from(table.name.as_str()),

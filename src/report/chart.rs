@@ -239,7 +239,7 @@ pub(super) fn scatter_plot(labels: ChartLabels<'_>, clouds: &[ScatterSeries], na
     );
     let (x, y) = AxisScale::with_equal_units(x, y, 0.04);
     let mut order: Vec<usize> = (0..clouds.len()).collect();
-    order.sort_by_key(|&place| std::cmp::Reverse(clouds[place].points.len()));
+    order.sort_by_key(|&index| std::cmp::Reverse(clouds[index].points.len()));
     let drawn = order.iter().map(|&tone| {
         let points = clouds[tone]
             .points

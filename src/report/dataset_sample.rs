@@ -61,11 +61,11 @@ pub(super) struct SampledLatents {
 /// # Errors
 /// If a file cannot be read.
 pub(super) fn sample_dataset(
-    place: &Location,
+    location: &Location,
     schema: &Schema,
     rows: u64,
 ) -> Result<DatasetSample, StageError> {
-    let columns = SampledColumns::of(schema);
+    let columns = SampledColumns::from_schema(schema);
     let mut scan = DatasetSample {
         errors: columns
             .errors
@@ -81,8 +81,8 @@ pub(super) fn sample_dataset(
         }),
         ..DatasetSample::default()
     };
-    let (mut first, _still) = (0, shared_read_lock(place));
-    for file in files(place)? {
+    let (mut first, _still) = (0, shared_read_lock(location));
+    for file in files(location)? {
         read(&file, &columns.names(), &mut |records| {
             scan.add(&columns, records, (first, rows));
             first += records.num_rows() as u64;
@@ -91,13 +91,13 @@ pub(super) fn sample_dataset(
     Ok(scan)
 }
 
-/// Counts the rejected records by stage and reject code in the rejects dataset at `place`.
+/// Counts the rejected records by stage and reject code in the rejects dataset at `location`.
 ///
 /// # Errors
 /// If a file cannot be read.
-pub(super) fn rejects(place: &Location) -> Result<BTreeMap<(String, String), u64>, StageError> {
-    let (mut counts, _still) = (BTreeMap::new(), shared_read_lock(place));
-    for file in data_files(place)? {
+pub(super) fn rejects(location: &Location) -> Result<BTreeMap<(String, String), u64>, StageError> {
+    let (mut counts, _still) = (BTreeMap::new(), shared_read_lock(location));
+    for file in data_files(location)? {
         read(
             &file,
             &[STAGE, CODE, RECORDS].map(str::to_owned),
@@ -119,13 +119,13 @@ pub(super) fn rejects(place: &Location) -> Result<BTreeMap<(String, String), u64
     Ok(counts)
 }
 
-fn files(place: &Location) -> Result<Vec<DataFile>, StageError> {
-    match place.file()? {
+fn files(location: &Location) -> Result<Vec<DataFile>, StageError> {
+    match location.file()? {
         Some(entry) => Ok(vec![DataFile {
-            location: place.clone(),
+            location: location.clone(),
             entry,
         }]),
-        None => data_files(place),
+        None => data_files(location),
     }
 }
 
@@ -139,11 +139,11 @@ fn read(
     let reader = ParquetRecordBatchReaderBuilder::try_new(file.open()?)
         .map_err(|error| named(error.to_string()))?;
     let fields = reader.schema().fields().iter().enumerate();
-    let places: Vec<usize> = fields
+    let indices: Vec<usize> = fields
         .filter(|(_, field)| names.contains(field.name()))
-        .map(|(place, _)| place)
+        .map(|(index, _)| index)
         .collect();
-    let mask = ProjectionMask::roots(reader.parquet_schema(), places);
+    let mask = ProjectionMask::roots(reader.parquet_schema(), indices);
     for records in reader
         .with_projection(mask)
         .build()
@@ -162,7 +162,7 @@ struct SampledColumns {
 }
 
 impl SampledColumns {
-    fn of(schema: &Schema) -> Self {
+    fn from_schema(schema: &Schema) -> Self {
         let is_float =
             |field: &Field| matches!(field.data_type(), DataType::Float32 | DataType::Float64);
         let fields = || schema.fields().iter().map(AsRef::as_ref);
@@ -202,7 +202,7 @@ fn code_size(field: &Field) -> Option<usize> {
     let DataType::FixedSizeList(item, size) = field.data_type() else {
         return None;
     };
-    let plain = item.data_type() == &DataType::Float32 && PixelFormat::of(field).is_none();
+    let plain = item.data_type() == &DataType::Float32 && PixelFormat::from_field(field).is_none();
     usize::try_from(*size)
         .ok()
         .filter(|&size| plain && size > 1 && field.extension_type_name().is_none())
@@ -230,8 +230,8 @@ impl DatasetSample {
             MAX_CODES.min((MAX_VALUES / codes.size.max(1)) as u64)
         });
         for row in 0..records.num_rows() {
-            let place = first + row as u64;
-            if is_selected(place, MAX_ERRORS, all) {
+            let index = first + row as u64;
+            if is_selected(index, MAX_ERRORS, all) {
                 for (column, (_, values)) in errors.iter().zip(&mut self.errors) {
                     values.extend(error(Some(column), row).filter(|value| value.is_finite()));
                 }
@@ -244,7 +244,7 @@ impl DatasetSample {
                 fixed_values(column)?.get(row * size..(row + 1) * size)
             });
             if let (Some(codes), Some(code), true) =
-                (&mut self.codes, code, is_selected(place, few, all))
+                (&mut self.codes, code, is_selected(index, few, all))
             {
                 codes.values.extend_from_slice(code);
                 codes.labels.push(text_value(labels.as_ref(), row));

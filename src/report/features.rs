@@ -22,18 +22,18 @@ pub(super) struct FeatureErrorsView<'a> {
 }
 
 impl FeatureErrorsView<'_> {
-    fn name(&self, place: usize) -> String {
+    fn name(&self, index: usize) -> String {
         self.names
-            .get(place)
+            .get(index)
             .cloned()
-            .unwrap_or_else(|| format!("feature {place}"))
+            .unwrap_or_else(|| format!("feature {index}"))
     }
 
     /// Reverts the scaling of a value.
-    fn raw(&self, place: usize, value: f32) -> f64 {
+    fn raw(&self, index: usize, value: f32) -> f64 {
         let (scale, offset) = self
             .input
-            .map_or((1.0, 0.0), |input| input.scaling.affine(place));
+            .map_or((1.0, 0.0), |input| input.scaling.affine(index));
         (f64::from(value) - offset) / scale
     }
 }
@@ -41,11 +41,11 @@ impl FeatureErrorsView<'_> {
 /// Returns a table of the features with the largest mean errors.
 pub(super) fn largest_means(features: &FeatureErrorsView<'_>, found: &FeatureStats) -> Html {
     let order = largest(&found.mean);
-    let most = order.first().map_or(0.0, |&place| found.mean[place]);
-    let rows = order.iter().take(SHOWN).map(|&place| BarRow {
-        name: features.name(place),
-        share: found.mean[place] / most,
-        cells: vec![figure(found.mean[place], 4), figure(found.std[place], 4)],
+    let most = order.first().map_or(0.0, |&index| found.mean[index]);
+    let rows = order.iter().take(SHOWN).map(|&index| BarRow {
+        name: features.name(index),
+        share: found.mean[index] / most,
+        cells: vec![figure(found.mean[index], 4), figure(found.std[index], 4)],
     });
     let rows: Vec<BarRow> = rows.collect();
     bars(
@@ -60,25 +60,25 @@ pub(super) fn largest_means(features: &FeatureErrorsView<'_>, found: &FeatureSta
 pub(super) fn record(features: &FeatureErrorsView<'_>, name: &str, record: &ExampleRecord) -> Html {
     let errors: Vec<f64> = squared_errors(&record.clean, &record.output).collect();
     let order = largest(&errors);
-    let most = order.first().map_or(0.0, |&place| errors[place]);
-    let zscore = |place: usize| {
+    let most = order.first().map_or(0.0, |&index| errors[index]);
+    let zscore = |index: usize| {
         let stats = features
             .stats
             .filter(|stats| stats.mean.len() == errors.len())?;
-        Some((errors[place] - stats.mean[place]) / stats.divisors()[place])
+        Some((errors[index] - stats.mean[index]) / stats.divisors()[index])
     };
-    let rows = order.iter().take(SHOWN).map(|&place| {
+    let rows = order.iter().take(SHOWN).map(|&index| {
         let [original, output] =
-            [&record.clean, &record.output].map(|values| features.raw(place, values[place]));
+            [&record.clean, &record.output].map(|values| features.raw(index, values[index]));
         let mut cells = vec![
             figure(original, 4),
             figure(output, 4),
-            figure(errors[place], 3),
+            figure(errors[index], 3),
         ];
-        cells.extend(zscore(place).map(|zscore| figure(zscore, 3)));
+        cells.extend(zscore(index).map(|zscore| figure(zscore, 3)));
         BarRow {
-            name: features.name(place),
-            share: errors[place] / most,
+            name: features.name(index),
+            share: errors[index] / most,
             cells,
         }
     });
@@ -102,7 +102,7 @@ fn line(name: &str, record: &ExampleRecord) -> Html {
         points: values
             .iter()
             .enumerate()
-            .map(|(place, &value)| (place as f64, f64::from(value)))
+            .map(|(index, &value)| (index as f64, f64::from(value)))
             .collect(),
     };
     let lines = [

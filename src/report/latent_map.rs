@@ -36,17 +36,17 @@ pub(super) fn latent_map(codes: &LatentPoints<'_>, title: &str) -> Option<Html> 
     });
     let Ok(Some(pca)) = pca else { return None };
     let mut clouds: BTreeMap<usize, Vec<(f64, f64)>> = BTreeMap::new();
-    let tones = ColorScale::of(codes);
+    let tones = ColorScale::new(codes);
     for row in kept {
         let point = pca.encode(code(codes, row));
-        let place = (
+        let coordinates = (
             f64::from(point[0]),
             point.get(1).copied().map_or(0.0, f64::from),
         );
         clouds
             .entry(tones.of_row(codes, row))
             .or_default()
-            .push(place);
+            .push(coordinates);
     }
     // Colors depend on the index, so that a group without points keeps its color.
     let last = clouds.keys().next_back().copied().unwrap_or_default();
@@ -74,15 +74,15 @@ fn code<'a>(codes: &LatentPoints<'a>, row: usize) -> &'a [f32] {
 fn axes(pca: &Pca) -> [String; 2] {
     let explained = pca.explained();
     let all = explained.iter().sum::<f64>() / pca.explained_share().max(f64::MIN_POSITIVE);
-    let share = |place: usize| {
+    let share = |index: usize| {
         explained
-            .get(place)
+            .get(index)
             .map_or(0.0, |value| value / all.max(f64::MIN_POSITIVE) * 100.0)
     };
-    let name = |ordinal: &str, place: usize| {
+    let name = |ordinal: &str, index: usize| {
         format!(
             "{ordinal} principal component ({} %)",
-            figure(share(place), 2)
+            figure(share(index), 2)
         )
     };
     [name("first", 0), name("second", 1)]
@@ -96,7 +96,7 @@ struct ColorScale {
 }
 
 impl ColorScale {
-    fn of(codes: &LatentPoints<'_>) -> Self {
+    fn new(codes: &LatentPoints<'_>) -> Self {
         let mut counts = vec![0_usize; codes.groups.len()];
         codes
             .group
@@ -117,7 +117,7 @@ impl ColorScale {
         present
             .iter()
             .enumerate()
-            .for_each(|(place, &group)| tone[group] = place);
+            .for_each(|(index, &group)| tone[group] = index);
         let mut names: Vec<String> = present
             .iter()
             .map(|&group| codes.groups[group].clone())

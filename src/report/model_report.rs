@@ -76,12 +76,12 @@ fn chosen<'a>(evaluation: &'a Evaluation, model: &Model) -> Vec<NamedExample<'a>
         };
         (name, normal.len().saturating_sub(1) * step / steps)
     };
-    let mut places: Vec<(String, usize)> = (0..=steps).map(named).collect();
-    places.dedup_by_key(|(_, place)| *place);
-    let examples = places.into_iter().filter_map(|(name, place)| {
+    let mut selected: Vec<(String, usize)> = (0..=steps).map(named).collect();
+    selected.dedup_by_key(|(_, index)| *index);
+    let examples = selected.into_iter().filter_map(|(name, index)| {
         Some(NamedExample {
             name,
-            score: normal.get(place)?,
+            score: normal.get(index)?,
         })
     });
     let anomaly = anomalies

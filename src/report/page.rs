@@ -124,16 +124,16 @@ pub(super) fn figures(
     heads: &[&str],
     rows: impl IntoIterator<Item = Vec<String>>,
 ) -> Html {
-    let head = |(place, head): (usize, &&str)| {
+    let head = |(index, head): (usize, &&str)| {
         let cell = element("th").attribute("scope", "col");
-        (if place > 0 { cell.class("n") } else { cell }).text(head)
+        (if index > 0 { cell.class("n") } else { cell }).text(head)
     };
     let heads = element("thead").with(element("tr").all(heads.iter().enumerate().map(head)));
     let row = |cells: Vec<String>| {
         let cells = cells
             .into_iter()
             .enumerate()
-            .map(|(place, cell)| match place {
+            .map(|(index, cell)| match index {
                 0 => element("th").attribute("scope", "row").text(cell),
                 _ => element("td").class("n").text(cell),
             });
@@ -164,9 +164,9 @@ pub(super) struct BarRow {
 /// bar.
 pub(super) fn bars(caption: &str, heads: &[&str], rows: impl IntoIterator<Item = BarRow>) -> Html {
     let last = heads.len().saturating_sub(1);
-    let head = |(place, head): (usize, &&str)| {
+    let head = |(index, head): (usize, &&str)| {
         let cell = element("th").attribute("scope", "col");
-        (if place > 0 && place < last {
+        (if index > 0 && index < last {
             cell.class("n")
         } else {
             cell

@@ -35,12 +35,12 @@ impl RunReport {
     ///
     /// # Errors
     /// If there is no Parquet file, or a file cannot be read.
-    pub fn read(place: &Location) -> Result<Self, StageError> {
-        let description = inspect::describe(place)?;
-        let scan = sample_dataset(place, &description.schema, description.rows)?;
-        let rejects = match place.file()? {
+    pub fn read(location: &Location) -> Result<Self, StageError> {
+        let description = inspect::describe(location)?;
+        let scan = sample_dataset(location, &description.schema, description.rows)?;
+        let rejects = match location.file()? {
             Some(_) => BTreeMap::new(),
-            None => rejects(&place.join(STATE_DIR).join("rejects"))?,
+            None => rejects(&location.join(STATE_DIR).join("rejects"))?,
         };
         Ok(Self {
             description,
@@ -69,18 +69,18 @@ impl RunReport {
     }
 
     fn name(&self) -> String {
-        let place = self.description.place.to_string();
-        place
+        let location = self.description.location.to_string();
+        location
             .trim_end_matches('/')
             .rsplit('/')
             .next()
-            .unwrap_or(&place)
+            .unwrap_or(&location)
             .to_owned()
     }
 
     fn head(&self, name: &str) -> Html {
         let DatasetDescription {
-            place,
+            location,
             files,
             rows,
             bytes,
@@ -108,7 +108,7 @@ impl RunReport {
                 note,
             ));
         }
-        let mut head: Html = element("p").class("kicker").text(place).into();
+        let mut head: Html = element("p").class("kicker").text(location).into();
         head.push(element("h1").text(name));
         head.push(tiles(&all));
         head
@@ -158,11 +158,11 @@ impl RunReport {
         groups.sort_unstable();
         groups.dedup();
         let (group, groups) = if (2..=MAX_LABELS).contains(&groups.len()) {
-            let place = |label: &String| groups.binary_search(label).ok();
+            let group_index = |label: &String| groups.binary_search(label).ok();
             (
                 labels
                     .iter()
-                    .map(|label| label.as_ref().and_then(place))
+                    .map(|label| label.as_ref().and_then(group_index))
                     .collect(),
                 groups,
             )

@@ -6,7 +6,7 @@ pub(super) struct AxisScale {
     low: f64,
     high: f64,
     /// Coordinates of `low` and `high`.
-    places: (f64, f64),
+    coordinates: (f64, f64),
     kind: ScaleKind,
 }
 
@@ -38,7 +38,7 @@ impl AxisScale {
     pub(super) fn fit(
         values: impl Iterator<Item = f64>,
         kind: ScaleKind,
-        places: (f64, f64),
+        coordinates: (f64, f64),
     ) -> Self {
         // Larger values are ignored, because the difference of two values could overflow.
         let usable =
@@ -60,7 +60,7 @@ impl AxisScale {
         Self {
             low,
             high,
-            places,
+            coordinates,
             kind,
         }
     }
@@ -84,7 +84,7 @@ impl AxisScale {
     /// Gives two linear scales equal units; `margin` is the share of the length that is added at
     /// each end.
     pub(super) fn with_equal_units(x: Self, y: Self, margin: f64) -> (Self, Self) {
-        let length = |scale: &Self| (scale.places.1 - scale.places.0).abs().max(1.0);
+        let length = |scale: &Self| (scale.coordinates.1 - scale.coordinates.0).abs().max(1.0);
         let per_unit = ((x.high - x.low) / length(&x)).max((y.high - y.low) / length(&y))
             * (1.0 + 2.0 * margin);
         let [x, y] = [x, y].map(|scale| {
@@ -103,7 +103,7 @@ impl AxisScale {
 
     /// Returns the coordinate of a value, also outside of the scale.
     pub(super) fn at(&self, value: f64) -> f64 {
-        let (from, to) = self.places;
+        let (from, to) = self.coordinates;
         from + self.share(value) * (to - from)
     }
 
@@ -211,8 +211,8 @@ pub(super) fn figure(value: f64, digits: usize) -> String {
 pub(super) fn count(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push('\u{202f}');
         }
         text.push(digit);

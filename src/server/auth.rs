@@ -24,7 +24,7 @@ pub struct TokenSource {
 }
 
 /// Minimum length of a token in bytes: a short token could be guessed.
-const TOKEN_LENGTH: usize = 16;
+const MIN_TOKEN_BYTES: usize = 16;
 /// The user name that browsers send with the token as the password.
 const USER: &str = "latentflow";
 
@@ -44,12 +44,12 @@ struct TokenDigests {
 
 impl TokenAuth {
     /// Creates the authorization for a token source. A token in a file is loaded by
-    /// [`Credential::take`].
+    /// [`Credential::load`].
     ///
     /// # Errors
     /// Returns an error if the variable is not set, or does not hold a token.
-    pub(super) fn of(source: Option<&TokenSource>) -> Result<Self, StageError> {
-        let access = Self {
+    pub(super) fn new(source: Option<&TokenSource>) -> Result<Self, StageError> {
+        let auth = Self {
             source: source.cloned(),
             token: RwLock::new(None),
         };
@@ -63,13 +63,13 @@ impl TokenAuth {
             let text = text.map_err(|_| {
                 StageError::Other(format!("the environment variable {name} is not set"))
             })?;
-            let token = TokenDigests::of(&text);
+            let token = TokenDigests::parse(&text);
             let token = token.map_err(|message| {
                 StageError::Other(format!("the environment variable {name}: {message}"))
             })?;
-            access.set(token);
+            auth.set(token);
         }
-        Ok(access)
+        Ok(auth)
     }
 
     fn set(&self, token: TokenDigests) {
@@ -82,7 +82,7 @@ impl TokenAuth {
     }
 
     /// Whether an `Authorization` header has the form `Bearer TOKEN` with the right token. Digests
-    /// are compared, so that the duration reveals nothing about the token.
+    /// are compared, which prevents a timing attack: the duration reveals nothing about the token.
     pub fn is_authorized(&self, header: Option<&str>) -> bool {
         self.compare(header, |scheme, given, token| {
             scheme.eq_ignore_ascii_case("bearer") && digest(given) == token.bearer
@@ -113,11 +113,11 @@ impl TokenAuth {
 }
 
 impl TokenDigests {
-    fn of(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, String> {
         let text = text.lines().next().unwrap_or_default().trim();
-        if text.len() < TOKEN_LENGTH {
+        if text.len() < MIN_TOKEN_BYTES {
             return Err(format!(
-                "expected a token of at least {TOKEN_LENGTH} characters"
+                "expected a token of at least {MIN_TOKEN_BYTES} bytes"
             ));
         }
         let basic = BASE64_STANDARD.encode(format!("{USER}:{text}"));
@@ -148,10 +148,10 @@ impl Credential for TokenAuth {
         self.files()
     }
 
-    fn take(&self, contents: &[Vec<u8>]) -> Result<LoadedCredential, String> {
+    fn load(&self, contents: &[Vec<u8>]) -> Result<LoadedCredential, String> {
         let text = contents.first().map(Vec::as_slice).unwrap_or_default();
         let text = std::str::from_utf8(text).map_err(|_| "expected a token in UTF-8".to_owned())?;
-        self.set(TokenDigests::of(text)?);
+        self.set(TokenDigests::parse(text)?);
         Ok(LoadedCredential::default())
     }
 }
@@ -206,24 +206,24 @@ mod tests {
 
     use super::*;
 
-    fn access(token: &str) -> Result<TokenAuth, String> {
+    fn auth(token: &str) -> Result<TokenAuth, String> {
         let source = TokenSource {
             file: Some("token".into()),
             variable: None,
         };
-        let access = TokenAuth::of(Some(&source)).unwrap();
-        access.take(&[token.as_bytes().to_vec()]).map(|_| access)
+        let auth = TokenAuth::new(Some(&source)).unwrap();
+        auth.load(&[token.as_bytes().to_vec()]).map(|_| auth)
     }
 
     #[test]
     fn only_requests_with_the_token_are_authorized() {
-        let access = access("a-secret-of-some-length\n").unwrap();
-        assert!(access.is_authorized(Some("Bearer a-secret-of-some-length")));
+        let auth = auth("a-secret-of-some-length\n").unwrap();
+        assert!(auth.is_authorized(Some("Bearer a-secret-of-some-length")));
         let basic = format!(
             "Basic {}",
             BASE64_STANDARD.encode("latentflow:a-secret-of-some-length")
         );
-        assert!(access.is_browser_authorized(Some(&basic)) && !access.is_authorized(Some(&basic)));
+        assert!(auth.is_browser_authorized(Some(&basic)) && !auth.is_authorized(Some(&basic)));
         for header in [
             None,
             Some(""),
@@ -231,7 +231,7 @@ mod tests {
             Some("Bearer a-secret"),
             Some("Basic a-secret-of-some-length"),
         ] {
-            assert!(!access.is_browser_authorized(header), "{header:?}");
+            assert!(!auth.is_browser_authorized(header), "{header:?}");
         }
     }
 
@@ -242,7 +242,7 @@ mod tests {
             variable: None,
         };
         assert!(
-            !TokenAuth::of(Some(&source))
+            !TokenAuth::new(Some(&source))
                 .unwrap()
                 .is_authorized(Some("Bearer "))
         );
@@ -250,8 +250,8 @@ mod tests {
 
     #[test]
     fn short_token_is_refused_without_being_shown() {
-        let error = access("short").err().unwrap();
-        assert_eq!(error, "expected a token of at least 16 characters");
+        let error = auth("short").err().unwrap();
+        assert_eq!(error, "expected a token of at least 16 bytes");
     }
 
     #[test]

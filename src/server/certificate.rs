@@ -48,7 +48,7 @@ mod tests {
             assert_eq!(expiry(&complete[..length]), None, "{length}");
         }
         let end = b"490201000000Z";
-        let place = complete
+        let offset = complete
             .windows(end.len())
             .position(|window| window == end)
             .unwrap();
@@ -59,7 +59,7 @@ mod tests {
             b"490201000000+",
         ] {
             let mut invalid = complete.clone();
-            invalid[place..place + text.len()].copy_from_slice(text);
+            invalid[offset..offset + text.len()].copy_from_slice(text);
             assert_eq!(expiry(&invalid), None, "{text:?}");
         }
         for at in 0..complete.len() {

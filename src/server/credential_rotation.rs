@@ -23,7 +23,7 @@ pub(super) trait Credential: Send + Sync {
     /// A word for the credential, which is a label of metrics.
     fn name(&self) -> &'static str;
 
-    /// The files, in the order in which [`Credential::take`] expects their contents.
+    /// The files, in the order in which [`Credential::load`] expects their contents.
     fn files(&self) -> Vec<PathBuf>;
 
     /// The files that other users must not be able to read.
@@ -33,7 +33,7 @@ pub(super) trait Credential: Send + Sync {
     ///
     /// # Errors
     /// Returns the reason for which they cannot be used; the previous credential then stays in use.
-    fn take(&self, contents: &[Vec<u8>]) -> Result<LoadedCredential, String>;
+    fn load(&self, contents: &[Vec<u8>]) -> Result<LoadedCredential, String>;
 }
 
 /// Properties of a credential that was loaded.
@@ -88,7 +88,7 @@ impl CredentialRotation {
             .iter()
             .map(|file| read(file).map_err(StageError::io(file)));
         let contents = contents.collect::<Result<Vec<_>, _>>()?;
-        let taken = credential.take(&contents).map_err(|message| {
+        let loaded = credential.load(&contents).map_err(|message| {
             let files: Vec<String> = files
                 .iter()
                 .map(|file| file.display().to_string())
@@ -105,7 +105,7 @@ impl CredentialRotation {
             seen: digest,
             refused: None,
         };
-        held.set_metrics(taken);
+        held.set_metrics(loaded);
         held.warn_about_readers();
         held.gauge().set(0);
         // The content of a pipe can be read only once.
@@ -171,11 +171,11 @@ impl RotatedCredential {
             Some((refused, message)) if *refused == digest => {
                 rotated.refused.push(format!("{what}: {message}"))
             }
-            _ => match contents.and_then(|contents| self.credential.take(&contents)) {
-                Ok(taken) => {
+            _ => match contents.and_then(|contents| self.credential.load(&contents)) {
+                Ok(loaded) => {
                     (self.taken, self.refused) = (digest, None);
                     self.gauge().set(0);
-                    self.set_metrics(taken);
+                    self.set_metrics(loaded);
                     self.warn_about_readers();
                     self.listeners()
                         .rotations
@@ -213,9 +213,11 @@ impl RotatedCredential {
     }
 
     /// Sets the metrics of the credential, and warns if it has expired.
-    fn set_metrics(&self, taken: LoadedCredential) {
+    fn set_metrics(&self, loaded: LoadedCredential) {
         self.listeners().rotations.with_label_values(&self.labels());
-        let Some(expires) = taken.expires else { return };
+        let Some(expires) = loaded.expires else {
+            return;
+        };
         self.listeners()
             .certificate_expiry
             .with_label_values(&[&self.listener])
@@ -314,16 +316,16 @@ mod tests {
         let write =
             |bearer: &str| std::fs::write(&file, bearer.trim_start_matches("Bearer ")).unwrap();
         write(FIRST);
-        let place = TokenSource {
+        let source = TokenSource {
             file: Some(file.clone()),
             variable: None,
         };
-        let access = Arc::new(TokenAuth::of(Some(&place)).unwrap());
+        let auth = Arc::new(TokenAuth::new(Some(&source)).unwrap());
         let (rotation, metrics) = (CredentialRotation::default(), Arc::new(Metrics::new()));
         rotation
-            .register("in", Arc::clone(&access) as Arc<dyn Credential>, &metrics)
+            .register("in", Arc::clone(&auth) as Arc<dyn Credential>, &metrics)
             .unwrap();
-        let admits = || [FIRST, SECOND].map(|header| access.is_authorized(Some(header)));
+        let admits = || [FIRST, SECOND].map(|header| auth.is_authorized(Some(header)));
         let refused = metrics
             .listeners
             .rotation_refused
@@ -335,7 +337,7 @@ mod tests {
         assert_eq!(admits(), [false, true]);
         // The previous token stays in use, and a poll on request reports the error again.
         write("short");
-        let error = "token of in: expected a token of at least 16 characters";
+        let error = "token of in: expected a token of at least 16 bytes";
         assert_eq!(rotation.poll_files(true).refused, [error]);
         assert_eq!(rotation.poll_files(true).refused, [error]);
         assert_eq!((admits(), refused.get()), ([false, true], 1));

@@ -101,16 +101,16 @@ impl Listeners {
     ///
     /// # Errors
     /// Returns an error if the token cannot be read, or is too short.
-    pub fn access(
+    pub fn load_token_auth(
         &self,
         name: &str,
         source: Option<&TokenSource>,
         metrics: &Arc<Metrics>,
     ) -> Result<Arc<TokenAuth>, StageError> {
-        let access = Arc::new(TokenAuth::of(source)?);
+        let auth = Arc::new(TokenAuth::new(source)?);
         self.rotation
-            .register(name, Arc::clone(&access) as _, metrics)?;
-        Ok(access)
+            .register(name, Arc::clone(&auth) as _, metrics)?;
+        Ok(auth)
     }
 
     /// Binds a port, and loads its certificate and key.
@@ -129,7 +129,7 @@ impl Listeners {
             bounds,
             tls,
         } = *options;
-        let secure = tls.map(ReloadingTls::of).transpose()?.map(Arc::new);
+        let secure = tls.map(ReloadingTls::new).transpose()?.map(Arc::new);
         if let Some(secure) = &secure {
             self.rotation
                 .register(name, Arc::clone(secure) as _, metrics)?;

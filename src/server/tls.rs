@@ -27,8 +27,8 @@ pub(super) struct ReloadingTls {
 
 #[cfg(feature = "tls")]
 impl ReloadingTls {
-    /// Creates the TLS state without keys, which [`Credential::take`] loads.
-    pub(super) fn of(tls: &TlsConfig) -> Result<Self, crate::error::StageError> {
+    /// Creates the TLS state without keys, which [`Credential::load`] loads.
+    pub(super) fn new(tls: &TlsConfig) -> Result<Self, crate::error::StageError> {
         Ok(Self {
             tls: tls.clone(),
             config: std::sync::RwLock::default(),
@@ -68,7 +68,7 @@ impl Credential for ReloadingTls {
         vec![self.tls.key.clone()]
     }
 
-    fn take(&self, contents: &[Vec<u8>]) -> Result<LoadedCredential, String> {
+    fn load(&self, contents: &[Vec<u8>]) -> Result<LoadedCredential, String> {
         use rustls::pki_types::pem::PemObject as _;
         use rustls::pki_types::{CertificateDer, PrivateKeyDer};
         let [certificate, key] = contents else {
@@ -113,7 +113,7 @@ pub(super) enum ReloadingTls {}
 
 #[cfg(not(feature = "tls"))]
 impl ReloadingTls {
-    pub(super) fn of(tls: &TlsConfig) -> Result<Self, crate::error::StageError> {
+    pub(super) fn new(tls: &TlsConfig) -> Result<Self, crate::error::StageError> {
         let path = tls.certificate.display();
         let message =
             format!("{path}: this build does not support TLS; build with the feature `tls`");
@@ -142,7 +142,7 @@ impl super::credential_rotation::Credential for ReloadingTls {
         match *self {}
     }
 
-    fn take(&self, _: &[Vec<u8>]) -> Result<super::credential_rotation::LoadedCredential, String> {
+    fn load(&self, _: &[Vec<u8>]) -> Result<super::credential_rotation::LoadedCredential, String> {
         match *self {}
     }
 }

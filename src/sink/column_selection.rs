@@ -11,7 +11,7 @@ use crate::registry::did_you_mean;
 /// A selection of columns that was checked against the input.
 #[derive(Debug, Clone)]
 pub(super) struct ColumnSelection {
-    places: Vec<usize>,
+    indices: Vec<usize>,
     schema: SchemaRef,
 }
 
@@ -31,17 +31,17 @@ impl ColumnSelection {
             .map(|field| field.name().as_str())
             .collect();
         let mut faults = Vec::new();
-        let mut places = Vec::new();
+        let mut indices = Vec::new();
         let chosen = names.map_or_else(
             || known.clone(),
             |names| names.iter().map(String::as_str).collect(),
         );
         for name in chosen {
             match input.index_of(name) {
-                Ok(place) if places.contains(&place) => {
+                Ok(index) if indices.contains(&index) => {
                     faults.push(format!("column `{name}` is listed twice"))
                 }
-                Ok(place) => places.push(place),
+                Ok(index) => indices.push(index),
                 Err(_) => {
                     let nearest = did_you_mean(name, &known);
                     faults.push(format!(
@@ -51,7 +51,7 @@ impl ColumnSelection {
                 }
             }
         }
-        if places.is_empty() && faults.is_empty() {
+        if indices.is_empty() && faults.is_empty() {
             faults.push("is empty; expected at least one column".to_owned());
         }
         if !faults.is_empty() {
@@ -60,12 +60,12 @@ impl ColumnSelection {
                 .map(|message| ConfigError::new("columns", message))
                 .collect());
         }
-        let fields: Vec<_> = places
+        let fields: Vec<_> = indices
             .iter()
-            .map(|&place| Arc::clone(&input.fields()[place]))
+            .map(|&index| Arc::clone(&input.fields()[index]))
             .collect();
         Ok(Self {
-            places,
+            indices,
             schema: Arc::new(Schema::new(fields)),
         })
     }
@@ -90,9 +90,9 @@ impl ColumnSelection {
     /// If its columns differ from those of the plan.
     pub(super) fn project(&self, records: &RecordBatch) -> Result<RecordBatch, StageError> {
         let columns = self
-            .places
+            .indices
             .iter()
-            .filter_map(|&place| records.columns().get(place).cloned())
+            .filter_map(|&index| records.columns().get(index).cloned())
             .collect();
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
     }

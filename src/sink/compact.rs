@@ -82,7 +82,7 @@ pub fn compact(
     for file in work.rewrite.files()? {
         compacted.before.add(file.entry.size);
         let size = file.entry.size;
-        match RewriteCandidate::of(file) {
+        match RewriteCandidate::read(file) {
             Ok(Some(found)) => {
                 match group.as_mut().filter(|group| group.accepts(&found, target)) {
                     Some(group) => group.add(found),
@@ -146,13 +146,13 @@ impl MergeGroup {
     /// would copy it again for each small file that follows it.
     fn too_large(&self, target: CompactionTarget) -> Option<usize> {
         let bytes = self.bytes();
-        let (place, largest) = self
+        let (index, largest) = self
             .files
             .iter()
             .enumerate()
             .max_by_key(|(_, small)| small.file.entry.size)?;
         (largest.file.entry.size > bytes / 2 && !target.is_reached(bytes, self.records()))
-            .then_some(place)
+            .then_some(index)
     }
 }
 
@@ -178,8 +178,8 @@ impl Compaction<'_> {
                 .for_each(|small| compacted.after.add(small.file.entry.size));
             return Ok(());
         }
-        if let Some(place) = group.too_large(self.target) {
-            return self.merge_around(group, place, compacted);
+        if let Some(index) = group.too_large(self.target) {
+            return self.merge_around(group, index, compacted);
         }
         let copied = match self.dry {
             true => Ok(group.bytes()),
@@ -191,21 +191,21 @@ impl Compaction<'_> {
                 compacted.records += group.files.iter().map(|small| small.rows).sum::<u64>();
                 Ok(())
             }
-            Err(UnreadableFile { place, reason }) => {
+            Err(UnreadableFile { index, reason }) => {
                 compacted.damaged.push(reason);
-                self.merge_around(group, place, compacted)
+                self.merge_around(group, index, compacted)
             }
         }
     }
 
-    /// Skips the file at index `place`, and merges the files before and after it.
+    /// Skips the file at `index`, and merges the files before and after it.
     fn merge_around(
         &self,
         mut group: MergeGroup,
-        place: usize,
+        index: usize,
         compacted: &mut CompactionSummary,
     ) -> Result<(), StageError> {
-        let after = group.files.split_off(place + 1);
+        let after = group.files.split_off(index + 1);
         group
             .files
             .pop()

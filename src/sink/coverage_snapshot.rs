@@ -43,14 +43,14 @@ impl CoverageSnapshot {
     pub fn load(folder: &Location) -> Result<Self, StageError> {
         'restart: loop {
             let mut all = Self::default();
-            for place in places(folder)? {
+            for location in locations(folder)? {
                 // Another run has merged this snapshot into its own one since the listing.
-                let Some(text) = place.read()? else {
+                let Some(text) = location.read()? else {
                     continue 'restart;
                 };
                 let snapshot = Self::parse(&text).map_err(|error| {
                     StageError::Other(format!(
-                        "{place}: invalid coverage snapshot: {error}; restore or remove it"
+                        "{location}: invalid coverage snapshot: {error}; restore or remove it"
                     ))
                 })?;
                 all.history.union(&snapshot.history);
@@ -69,20 +69,20 @@ impl CoverageSnapshot {
         serde_json::from_slice(text)
     }
 
-    /// Durably writes or replaces the snapshot at `place`. The covered data must already be
+    /// Durably writes or replaces the snapshot at `location`. The covered data must already be
     /// durable.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn save(&self, place: &Location) -> Result<(), StageError> {
-        place.put(&to_json(self)?)
+    pub fn save(&self, location: &Location) -> Result<(), StageError> {
+        location.put(&to_json(self)?)
     }
 }
 
 const NAME: &str = "coverage";
 
 /// The location of a folder's snapshot: one for all runs, or in a bucket one for each epoch.
-pub fn place(folder: &Location, epoch: Option<u32>) -> Location {
+pub fn location(folder: &Location, epoch: Option<u32>) -> Location {
     let name = epoch.map_or_else(
         || format!("{NAME}.json"),
         |epoch| format!("{NAME}-{epoch:06}.json"),
@@ -94,7 +94,7 @@ pub fn place(folder: &Location, epoch: Option<u32>) -> Location {
 ///
 /// # Errors
 /// If the folder cannot be read.
-pub fn places(folder: &Location) -> Result<Vec<Location>, StageError> {
+pub fn locations(folder: &Location) -> Result<Vec<Location>, StageError> {
     let state = folder.join(STATE_DIR);
     let names = state.files()?.into_iter().map(|entry| entry.name);
     Ok(names
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn saved_snapshot_is_loaded_unchanged() {
         let folder = tempfile::tempdir().unwrap();
-        let place = place(&folder.path().into(), None);
+        let location = location(&folder.path().into(), None);
         assert_eq!(
             CoverageSnapshot::load(&folder.path().into()).unwrap(),
             CoverageSnapshot::default()
@@ -134,7 +134,7 @@ mod tests {
             },
             &coverage,
         );
-        snapshot.save(&place).unwrap();
+        snapshot.save(&location).unwrap();
         assert_eq!(
             CoverageSnapshot::load(&folder.path().into()).unwrap(),
             snapshot
@@ -150,8 +150,8 @@ mod tests {
     #[test]
     fn snapshot_that_is_not_json_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let place = place(&folder.path().into(), None);
-        place.put(b"{").unwrap();
+        let location = location(&folder.path().into(), None);
+        location.put(b"{").unwrap();
         let error = CoverageSnapshot::load(&folder.path().into())
             .unwrap_err()
             .to_string();
@@ -178,10 +178,10 @@ mod tests {
             snapshot
                 .history
                 .add(&OutputIdentity::default(), &rows(done));
-            snapshot.save(&place(&folder, Some(epoch))).unwrap();
+            snapshot.save(&location(&folder, Some(epoch))).unwrap();
         }
         let all = CoverageSnapshot::load(&folder).unwrap();
         assert_eq!((all.folded_below, all.history.coverage()), (11, rows(0..9)));
-        assert_eq!(places(&folder).unwrap().len(), 2);
+        assert_eq!(locations(&folder).unwrap().len(), 2);
     }
 }

@@ -66,6 +66,6 @@ impl DataFile {
     /// # Errors
     /// Those of [`DataFile::metadata`], and an error if the provenance is damaged.
     pub fn footer(&self) -> Result<Option<ProvenanceFooter>, StageError> {
-        ProvenanceFooter::of(&self.location, &self.metadata()?)
+        ProvenanceFooter::from_metadata(&self.location, &self.metadata()?)
     }
 }

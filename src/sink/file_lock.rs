@@ -18,11 +18,11 @@ pub struct FileLock {
 }
 
 impl FileLock {
-    /// Takes the lock of a sink's folder, and creates the folder if it does not exist.
+    /// Acquires the lock of a sink's folder, and creates the folder if it does not exist.
     ///
     /// # Errors
     /// If another writer holds the lock, or if the folder cannot be written.
-    pub fn take(folder: &Path) -> Result<Self, StageError> {
+    pub fn acquire(folder: &Path) -> Result<Self, StageError> {
         let state = folder.join(STATE_DIR);
         create_dir_all_synced(&state)?;
         let path = state.join("lock");
@@ -34,7 +34,7 @@ impl FileLock {
         let file = file.map_err(StageError::io(&path))?;
         match file.try_lock() {
             Ok(()) => {
-                let id = FolderId::of(folder).map_err(StageError::io(folder))?;
+                let id = FolderId::from_path(folder).map_err(StageError::io(folder))?;
                 Ok(Self {
                     _file: file,
                     folder: folder.to_path_buf(),
@@ -55,7 +55,7 @@ impl FileLock {
     /// # Errors
     /// If the folder was moved or replaced, or if another file system was mounted over it.
     pub fn check(&self) -> Result<(), StageError> {
-        if FolderId::of(&self.folder).map_err(StageError::io(&self.folder))? == self.id {
+        if FolderId::from_path(&self.folder).map_err(StageError::io(&self.folder))? == self.id {
             return Ok(());
         }
         Err(StageError::Other(format!(
@@ -76,14 +76,14 @@ mod tests {
     fn second_lock_is_refused_until_the_first_is_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("a/b");
-        let first = FileLock::take(&output).unwrap();
-        let error = FileLock::take(&output).unwrap_err().to_string();
+        let first = FileLock::acquire(&output).unwrap();
+        let error = FileLock::acquire(&output).unwrap_err().to_string();
         assert!(
             error.contains("a/b: another sink of this pipeline or of another running pipeline"),
             "{error}"
         );
         drop(first);
-        FileLock::take(&output).unwrap();
+        FileLock::acquire(&output).unwrap();
     }
 
     #[cfg(unix)]
@@ -91,7 +91,7 @@ mod tests {
     fn check_of_replaced_folder_fails() {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("out");
-        let lock = FileLock::take(&output).unwrap();
+        let lock = FileLock::acquire(&output).unwrap();
         lock.check().unwrap();
         std::fs::rename(&output, folder.path().join("moved")).unwrap();
         lock.check().unwrap_err();

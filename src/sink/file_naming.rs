@@ -8,9 +8,9 @@
 //! | any row of any other source, `train.parquet` | `train.parquet/000012.png` |
 //!
 //! If two records have the same name, the sink adds a suffix. Characters that are invalid on some
-//! system are percent-encoded. A name that is too long ends in `%~`, which no encoding produces,
-//! and a hash. A folder never ends in the extension of the files, so a file never occupies the path
-//! of a folder.
+//! system are percent-encoded. A name that is too long is cut and ends in `%~` and a hash; no
+//! encoding produces `%~`. A folder never ends in the extension of the files, so a file never
+//! occupies the path of a folder.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -21,8 +21,8 @@ use crate::sink::STATE_DIR;
 use crate::source::file_set::has_extension;
 use crate::source::images::EXTENSIONS;
 
-/// Maximum length of a component in bytes. Systems allow 255, from which suffixes and temporary
-/// names need some.
+/// Maximum length of a component in bytes. Systems allow 255 bytes; the rest is reserved for
+/// suffixes and temporary names.
 const MAX_COMPONENT_BYTES: usize = 200;
 
 /// Maximum length in bytes of a path below the folder. macOS allows 1024 including the folder.
@@ -38,7 +38,7 @@ pub(super) enum NamingScheme {
     Current,
     /// The default names of versions without patterns, which keep the extension of the source:
     /// `a/b.jpg.png`.
-    Former,
+    Legacy,
     /// The pattern of the option `name`.
     Pattern(NamePattern),
 }
@@ -46,13 +46,13 @@ pub(super) enum NamingScheme {
 impl NamingScheme {
     /// The path of a record's file relative to the sink's folder, with `/` between its parts,
     /// without the final `.` and extension.
-    pub(super) fn place(&self, source: &str, row: u64, extension: &str) -> String {
+    pub(super) fn path(&self, source: &str, row: u64, extension: &str) -> String {
         let is_image = has_extension(
             Path::new(source.rsplit('/').next().unwrap_or_default()),
             EXTENSIONS,
         );
         let parts = match self {
-            Self::Former => return former(source, row, extension, is_image),
+            Self::Legacy => return legacy_path(source, row, extension, is_image),
             Self::Pattern(NamePattern(parts)) => parts.as_slice(),
             Self::Current if is_image && row == 0 => IMAGE,
             Self::Current if is_image => IMAGE_ROW,
@@ -98,23 +98,23 @@ impl NamePattern {
     /// # Errors
     /// A message with the invalid part of the pattern.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let Some(place) = text.strip_suffix(END) else {
+        let Some(path) = text.strip_suffix(END) else {
             return Err(format!(
                 "`{text}` must end in `{END}`, which becomes the extension of the format"
             ));
         };
         let mut parts = Vec::new();
-        let mut rest = place;
+        let mut rest = path;
         while let Some(open) = rest.find(['{', '}']) {
             push_text(&mut parts, &rest[..open]);
             let placeholder = rest[open..].split_inclusive('}').next().unwrap_or_default();
             parts.push(
-                PatternPart::of(placeholder).ok_or_else(|| unknown_placeholder(placeholder))?,
+                PatternPart::parse(placeholder).ok_or_else(|| unknown_placeholder(placeholder))?,
             );
             rest = &rest[open + placeholder.len()..];
         }
         push_text(&mut parts, rest);
-        place.split('/').try_for_each(check_component)?;
+        path.split('/').try_for_each(check_component)?;
         Ok(Self(parts))
     }
 }
@@ -150,10 +150,10 @@ fn check_component(text: &str) -> Result<(), String> {
         _ if text.eq_ignore_ascii_case(STATE_DIR) => Err(format!(
             "`{STATE_DIR}` is reserved for the state of the sink; use another folder"
         )),
-        _ => match text.find(is_invalid) {
-            Some(at) => Err(format!(
-                "`{}` starts with a character that file names cannot contain on every system",
-                text[at..].escape_debug()
+        _ => match text.chars().find(|c| is_invalid(*c)) {
+            Some(invalid) => Err(format!(
+                "the character `{}` is not valid in file names on every system; remove it",
+                invalid.escape_debug()
             )),
             None => Ok(()),
         },
@@ -161,7 +161,7 @@ fn check_component(text: &str) -> Result<(), String> {
 }
 
 impl PatternPart {
-    fn of(placeholder: &str) -> Option<Self> {
+    fn parse(placeholder: &str) -> Option<Self> {
         Some(match placeholder {
             "{source}" => Self::Source,
             "{dir}" => Self::Dir,
@@ -208,38 +208,38 @@ fn encode_path(path: &str, extension: &str) -> String {
         .rsplit_once('/')
         .map_or((None, path), |(folders, file)| (Some(folders), file));
     let folders = folders.into_iter().flat_map(|folders| folders.split('/'));
-    let mut place: String = folders
+    let mut encoded: String = folders
         .map(|folder| component(folder, Some(extension)) + "/")
         .collect();
-    place.push_str(&component(file, None));
-    if place.len() > MAX_PATH_BYTES {
+    encoded.push_str(&component(file, None));
+    if encoded.len() > MAX_PATH_BYTES {
         format!("%~{}", hash(path))
     } else {
-        place
+        encoded
     }
 }
 
-/// The name of a record in [`NamingScheme::Former`].
-fn former(source: &str, row: u64, extension: &str, is_image: bool) -> String {
+/// The path of a record in [`NamingScheme::Legacy`].
+fn legacy_path(source: &str, row: u64, extension: &str, is_image: bool) -> String {
     let folders_end = source.rfind('/').map_or(0, |slash| slash + 1);
-    let mut place = String::new();
+    let mut path = String::new();
     let mut start = 0;
     for text in source.split('/') {
         let is_file = is_image && start == folders_end;
-        place.push_str(if start > 0 { "/" } else { "" });
-        place.push_str(&component(
+        path.push_str(if start > 0 { "/" } else { "" });
+        path.push_str(&component(
             text,
             if is_file { None } else { Some(extension) },
         ));
         start += text.len() + 1;
     }
-    if place.len() > MAX_PATH_BYTES {
-        place = format!("%~{}", hash(source));
+    if path.len() > MAX_PATH_BYTES {
+        path = format!("%~{}", hash(source));
     }
     match (is_image, row) {
-        (true, 0) => place,
-        (true, _) => format!("{place}-{row:06}"),
-        (false, _) => format!("{place}/{row:06}"),
+        (true, 0) => path,
+        (true, _) => format!("{path}-{row:06}"),
+        (false, _) => format!("{path}/{row:06}"),
     }
 }
 
@@ -251,11 +251,11 @@ fn component(text: &str, file_extension: Option<&str>) -> String {
         return "%".to_owned();
     }
     let mut encoded = String::with_capacity(text.len());
-    for (place, character) in text.char_indices() {
-        if is_valid(text, place, character, file_extension) {
+    for (offset, character) in text.char_indices() {
+        if is_valid(text, offset, character, file_extension) {
             encoded.push(character);
         } else {
-            let bytes = &text.as_bytes()[place..place + character.len_utf8()];
+            let bytes = &text.as_bytes()[offset..offset + character.len_utf8()];
             bytes
                 .iter()
                 .for_each(|byte| encoded.push_str(&format!("%{byte:02X}")));
@@ -274,13 +274,13 @@ fn component(text: &str, file_extension: Option<&str>) -> String {
     encoded
 }
 
-/// Whether the character at `place` is kept without encoding.
-fn is_valid(text: &str, place: usize, character: char, file_extension: Option<&str>) -> bool {
-    let rest = &text[place + character.len_utf8()..];
+/// Whether the character at `offset` is kept without encoding.
+fn is_valid(text: &str, offset: usize, character: char, file_extension: Option<&str>) -> bool {
+    let rest = &text[offset + character.len_utf8()..];
     let starts_extension =
         |extension: &str| character == '.' && rest.eq_ignore_ascii_case(extension);
-    let first =
-        place == 0 && (character == '.' || is_device(text) || text.eq_ignore_ascii_case(STATE_DIR));
+    let first = offset == 0
+        && (character == '.' || is_device(text) || text.eq_ignore_ascii_case(STATE_DIR));
     let last = rest.is_empty() && matches!(character, '.' | ' ');
     let is_invalid = character.is_control() || INVALID_CHARACTERS.contains(character);
     !(first || last || is_invalid || file_extension.is_some_and(starts_extension))

@@ -183,7 +183,7 @@ impl ImagesSink {
     fn claimed(&self) -> Result<(FileLock, CoverageSnapshot), StageError> {
         let claim = || {
             Ok((
-                FileLock::take(&self.path)?,
+                FileLock::acquire(&self.path)?,
                 CoverageSnapshot::load(&self.folder)?,
             ))
         };
@@ -218,14 +218,14 @@ impl Sink for ImagesSink {
     fn allow_mixing(&self, digests: &[String]) -> Result<(), StageError> {
         let (lock, mut snapshot) = self.claimed()?;
         snapshot.history.allow_mixing(digests);
-        snapshot.save(&coverage_snapshot::place(&self.folder, None))?;
+        snapshot.save(&coverage_snapshot::location(&self.folder, None))?;
         self.claimed.replace(Some((lock, snapshot)));
         Ok(())
     }
 
     fn reset(&self, remove: bool) -> Result<CommitStats, StageError> {
-        let _lock = FileLock::take(&self.path)?;
-        let place = coverage_snapshot::place(&self.folder, None);
+        let _lock = FileLock::acquire(&self.path)?;
+        let location = coverage_snapshot::location(&self.folder, None);
         if remove {
             let snapshot = CoverageSnapshot::load(&self.folder)?;
             if snapshot.naming.is_none_or(|naming| naming.former)
@@ -247,11 +247,11 @@ impl Sink for ImagesSink {
                 naming: Some(naming),
                 ..CoverageSnapshot::default()
             }
-            .save(&place)?;
+            .save(&location)?;
         }
         let found = NameLog::reset(&self.path, remove)?;
         if remove {
-            place.remove()?;
+            location.remove()?;
         }
         Ok(found)
     }
@@ -269,7 +269,7 @@ impl Sink for ImagesSink {
             extension,
             ..
         } = *self;
-        let snapshot_file = coverage_snapshot::place(&folder, None);
+        let snapshot_file = coverage_snapshot::location(&folder, None);
         let found = ClaimedImageFolder {
             path,
             lock,
@@ -279,7 +279,7 @@ impl Sink for ImagesSink {
         // An output without a record of its naming was started by a version without patterns.
         let scheme = match name {
             Some(pattern) => NamingScheme::Pattern(pattern),
-            None if found.is_former() => NamingScheme::Former,
+            None if found.is_legacy() => NamingScheme::Legacy,
             None => NamingScheme::Current,
         };
         Ok(Box::new(ImageWriter::open(

@@ -36,7 +36,7 @@ pub const ERRORS: [&str; 7] = [
 #[derive(Debug)]
 pub struct DatasetDescription {
     /// The described folder or file.
-    pub place: Location,
+    pub location: Location,
     /// Number of files.
     pub files: u64,
     /// Number of rows of all files.
@@ -62,20 +62,20 @@ pub struct DatasetDescription {
 ///
 /// # Errors
 /// If there is no such file, or if a file cannot be read.
-pub fn describe(place: &Location) -> Result<DatasetDescription, StageError> {
-    let _lock = shared_read_lock(place);
-    let (is_folder, files) = match place.file()? {
+pub fn describe(location: &Location) -> Result<DatasetDescription, StageError> {
+    let _lock = shared_read_lock(location);
+    let (is_folder, files) = match location.file()? {
         Some(entry) => (
             false,
             vec![DataFile {
-                location: place.clone(),
+                location: location.clone(),
                 entry,
             }],
         ),
-        None => (true, data_files(place)?),
+        None => (true, data_files(location)?),
     };
     let mut description = DatasetDescription {
-        place: place.clone(),
+        location: location.clone(),
         files: 0,
         rows: 0,
         bytes: 0,
@@ -92,7 +92,7 @@ pub fn describe(place: &Location) -> Result<DatasetDescription, StageError> {
         read_errors(file, &mut errors)?;
     }
     let snapshot = if is_folder {
-        CoverageSnapshot::load(place)?
+        CoverageSnapshot::load(location)?
     } else {
         CoverageSnapshot::default()
     };
@@ -128,7 +128,7 @@ impl DatasetDescription {
             .rows
             .saturating_add(u64::try_from(file.num_rows()).unwrap_or(0));
         self.bytes += data.entry.size;
-        match ProvenanceFooter::of(&data.location, &metadata)? {
+        match ProvenanceFooter::from_metadata(&data.location, &metadata)? {
             Some(ProvenanceFooter {
                 identity,
                 version,
@@ -168,11 +168,11 @@ fn read_errors(
     let columns = columns.filter(|(_, field)| {
         ERRORS.contains(&field.name().as_str()) && is_error(field.data_type())
     });
-    let places: Vec<usize> = columns.map(|(place, _)| place).collect();
-    if places.is_empty() {
+    let indices: Vec<usize> = columns.map(|(index, _)| index).collect();
+    if indices.is_empty() {
         return Ok(());
     }
-    let mask = ProjectionMask::roots(reader.parquet_schema(), places);
+    let mask = ProjectionMask::roots(reader.parquet_schema(), indices);
     let batches = reader
         .with_projection(mask)
         .build()
@@ -206,7 +206,7 @@ fn floats(column: &ArrayRef) -> impl Iterator<Item = f64> {
 
 impl fmt::Display for DatasetDescription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.place)?;
+        writeln!(f, "{}", self.location)?;
         writeln!(
             f,
             "rows         {} in {} of {}",
@@ -393,8 +393,8 @@ mod tests {
             .open(identity)
             .unwrap();
         let split = Split::new("photos/listing-0");
-        for (place, errors) in (0_u64..).zip(batches) {
-            let start = from + place * 10;
+        for (index, errors) in (0_u64..).zip(batches) {
+            let start = from + index * 10;
             let provenance = Arc::new(Provenance::rows(Arc::clone(&split), start..start + 10));
             let row_ordinals = (0..u32::try_from(errors.len()).unwrap()).collect();
             writer

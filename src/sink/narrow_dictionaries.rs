@@ -12,7 +12,7 @@ pub(super) struct NarrowDictionaries(Vec<DictionaryColumn>);
 
 #[derive(Debug)]
 struct DictionaryColumn {
-    place: usize,
+    index: usize,
     /// Number of values that the keys can distinguish.
     capacity: usize,
     /// The different dictionaries of the open group.
@@ -20,12 +20,12 @@ struct DictionaryColumn {
 }
 
 impl NarrowDictionaries {
-    pub(super) fn of(schema: &Schema) -> Self {
+    pub(super) fn new(schema: &Schema) -> Self {
         let columns = schema
             .fields()
             .iter()
             .enumerate()
-            .filter_map(|(place, field)| {
+            .filter_map(|(index, field)| {
                 let DataType::Dictionary(key, _) = field.data_type() else {
                     return None;
                 };
@@ -37,7 +37,7 @@ impl NarrowDictionaries {
                     _ => return None,
                 };
                 Some(DictionaryColumn {
-                    place,
+                    index,
                     capacity,
                     dictionaries: Vec::new(),
                 })
@@ -74,7 +74,7 @@ impl NarrowDictionaries {
 
 impl DictionaryColumn {
     fn values<'a>(&self, records: &'a RecordBatch) -> &'a ArrayRef {
-        records.column(self.place).as_any_dictionary().values()
+        records.column(self.index).as_any_dictionary().values()
     }
 
     fn contains(&self, values: &ArrayRef) -> bool {

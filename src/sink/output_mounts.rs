@@ -25,7 +25,7 @@ struct OutputRecord {
 /// The folders in which records of outputs are stored: those of the pipeline, and one of the user.
 #[derive(Debug, Clone)]
 pub struct OutputMounts {
-    places: Vec<PathBuf>,
+    record_folders: Vec<PathBuf>,
 }
 
 impl OutputMounts {
@@ -41,7 +41,7 @@ impl OutputMounts {
         let state =
             absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")));
         Self {
-            places: folders
+            record_folders: folders
                 .into_iter()
                 .chain(state.map(|state| state.join("latentflow")))
                 .collect(),
@@ -55,9 +55,9 @@ impl OutputMounts {
     pub fn check(&self, output: &Path) -> Result<(), StageError> {
         let path = real_path(output);
         let records = self
-            .places
+            .record_folders
             .iter()
-            .filter_map(|place| read(&file(place, &path)));
+            .filter_map(|record_folder| read(&file(record_folder, &path)));
         let missing = records
             .filter(|record| record.path == path)
             .find(|record| is_unmounted(&record.mount, &path));
@@ -79,12 +79,13 @@ impl OutputMounts {
         else {
             return;
         };
-        let is_elsewhere =
-            |place: &&PathBuf| mount_of(&real_path(place)).is_none_or(|at| !at.starts_with(&mount));
-        let Some(place) = self.places.iter().find(is_elsewhere) else {
+        let is_elsewhere = |record_folder: &&PathBuf| {
+            mount_of(&real_path(record_folder)).is_none_or(|at| !at.starts_with(&mount))
+        };
+        let Some(record_folder) = self.record_folders.iter().find(is_elsewhere) else {
             return;
         };
-        let file = file(place, &path);
+        let file = file(record_folder, &path);
         let record = OutputRecord { path, mount };
         if read(&file).as_ref() == Some(&record) {
             return;
@@ -101,9 +102,9 @@ impl OutputMounts {
     pub fn remove_record(&self, output: &Path) -> Result<(), StageError> {
         let path = real_path(output);
         let files = self
-            .places
+            .record_folders
             .iter()
-            .map(|place| file(place, &path))
+            .map(|record_folder| file(record_folder, &path))
             .filter(|file| file.exists());
         files
             .into_iter()
@@ -111,13 +112,13 @@ impl OutputMounts {
     }
 }
 
-fn file(place: &Path, output: &Path) -> PathBuf {
+fn file(record_folder: &Path, output: &Path) -> PathBuf {
     let digest = Sha256::digest(output.as_os_str().as_encoded_bytes());
     let name: String = digest[..8]
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    place.join("outputs").join(format!("{name}.json"))
+    record_folder.join("outputs").join(format!("{name}.json"))
 }
 
 fn read(file: &Path) -> Option<OutputRecord> {
@@ -133,9 +134,9 @@ mod tests {
     #[test]
     fn output_with_missing_disk_is_refused_until_reset() {
         let folder = tempfile::tempdir().unwrap();
-        let (output, place) = (folder.path().join("disk/out"), folder.path().join("state"));
+        let (output, record_folder) = (folder.path().join("disk/out"), folder.path().join("state"));
         let mounts = OutputMounts {
-            places: vec![place.clone()],
+            record_folders: vec![record_folder.clone()],
         };
         mounts.check(&output).unwrap();
         let path = real_path(&output);
@@ -145,7 +146,7 @@ mod tests {
             mount,
         })
         .unwrap();
-        write_atomically(&file(&place, &path), &text).unwrap();
+        write_atomically(&file(&record_folder, &path), &text).unwrap();
         let error = mounts.check(&output).unwrap_err().to_string();
         assert!(
             error.contains("disk` and is not mounted now") && error.contains("--start-over"),
@@ -160,7 +161,7 @@ mod tests {
     fn output_in_temporary_folder_is_not_recorded() {
         let folder = tempfile::tempdir().unwrap();
         let mounts = OutputMounts {
-            places: vec![folder.path().join("state")],
+            record_folders: vec![folder.path().join("state")],
         };
         mounts.record(&folder.path().join("out"));
         assert!(!folder.path().join("state").exists());

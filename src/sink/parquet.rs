@@ -194,7 +194,7 @@ struct FolderContents {
 
 impl ClaimedFolder {
     fn claim(folder: &Location) -> Result<Self, StageError> {
-        let lease = WriterLease::take(folder)?;
+        let lease = WriterLease::acquire(folder)?;
         // Files must not be read during the replacement step of a compaction.
         let _rewrite_lock = folder.local().map(RewriteCommit::begin).transpose()?;
         Ok(Self {
@@ -210,10 +210,10 @@ impl ClaimedFolder {
             snapshots,
             ..
         } = &mut self.contents;
-        let place = self.lease.snapshot_location(folder);
+        let location = self.lease.snapshot_location(folder);
         self.lease.check()?;
-        snapshot.save(&place)?;
-        for old in snapshots.drain(..).filter(|old| *old != place) {
+        snapshot.save(&location)?;
+        for old in snapshots.drain(..).filter(|old| *old != location) {
             if let Err(error) = old.remove() {
                 tracing::debug!(%error, "cannot remove an old coverage snapshot");
             }
@@ -225,7 +225,7 @@ impl ClaimedFolder {
 impl FolderContents {
     fn read(folder: &Location) -> Result<Self, StageError> {
         // The list is read first, so that the snapshot includes all listed files.
-        let snapshots = coverage_snapshot::places(folder)?;
+        let snapshots = coverage_snapshot::locations(folder)?;
         let snapshot = CoverageSnapshot::load(folder)?;
         let mut contents = Self {
             next: snapshot.folded_below,
@@ -323,20 +323,20 @@ impl Sink for ParquetSink {
         // In a bucket a claim would stop a running pipeline, which counting must not do.
         let claims = remove || self.folder.local().is_some();
         let _claim = claims
-            .then(|| WriterLease::take(&self.folder))
+            .then(|| WriterLease::acquire(&self.folder))
             .transpose()?;
         let _rewrite_lock = self.folder.local().map(RewriteCommit::begin).transpose()?;
         let mut found = CommitStats::default();
         // The snapshot is removed first. After a crash in between, the remaining files still
         // account for their rows, while the rows of folded files are recorded only in the snapshot.
         if remove {
-            coverage_snapshot::places(&self.folder)?
+            coverage_snapshot::locations(&self.folder)?
                 .iter()
                 .try_for_each(Location::remove)?;
         }
         for file in data_files(&self.folder)? {
             let metadata = file.metadata()?;
-            if ProvenanceFooter::of(&file.location, &metadata)?.is_some() {
+            if ProvenanceFooter::from_metadata(&file.location, &metadata)?.is_some() {
                 found.files += 1;
                 found.bytes += file.entry.size;
                 found.records += u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);

@@ -65,7 +65,8 @@ pub struct RowGroupConfig {
     pub records: NonZeroU32,
     /// Number of row groups that are encoded concurrently on separate threads while the next one is
     /// filled. With 0, a single group is encoded as its records arrive. The bytes of the file are
-    /// the same. Default: one for every four cores, since one core cannot keep up with all.
+    /// the same. Default: one for every four cores, since one core encodes more slowly than
+    /// all cores produce records.
     pub encoders: Option<u16>,
 }
 
@@ -173,7 +174,7 @@ impl ParquetOptions {
 fn leaves(schema: &Schema) -> Result<Vec<ColumnDescPtr>, Vec<ConfigError>> {
     let (mut leaves, mut faults) = (Vec::new(), Vec::new());
     for field in schema.fields() {
-        let stored = match unstorable(field.data_type()) {
+        let stored = match find_unsupported_type(field.data_type()) {
             None => ArrowSchemaConverter::new().convert(&Schema::new(vec![Arc::clone(field)])),
             Some(inside) => Err(ParquetError::NYI(format!(
                 "Parquet cannot store values of type {inside}"
@@ -199,8 +200,9 @@ fn leaves(schema: &Schema) -> Result<Vec<ColumnDescPtr>, Vec<ConfigError>> {
     }
 }
 
-/// A type inside `data_type` on which the library panics, or fails as soon as there are values.
-fn unstorable(data_type: &DataType) -> Option<&DataType> {
+/// Finds a type inside `data_type` that the Parquet library does not support: it panics, or fails
+/// once a column of this type has values.
+fn find_unsupported_type(data_type: &DataType) -> Option<&DataType> {
     match data_type {
         DataType::Union(_, _) | DataType::Interval(IntervalUnit::MonthDayNano) => Some(data_type),
         DataType::List(item)
@@ -209,11 +211,11 @@ fn unstorable(data_type: &DataType) -> Option<&DataType> {
         | DataType::LargeListView(item)
         | DataType::FixedSizeList(item, _)
         | DataType::Map(item, _)
-        | DataType::RunEndEncoded(_, item) => unstorable(item.data_type()),
+        | DataType::RunEndEncoded(_, item) => find_unsupported_type(item.data_type()),
         DataType::Struct(fields) => fields
             .iter()
-            .find_map(|field| unstorable(field.data_type())),
-        DataType::Dictionary(_, value) => unstorable(value),
+            .find_map(|field| find_unsupported_type(field.data_type())),
+        DataType::Dictionary(_, value) => find_unsupported_type(value),
         _ => None,
     }
 }
@@ -241,7 +243,7 @@ impl ParquetFileWriter {
         format: &ParquetOptions,
     ) -> Result<Self, StageError> {
         let schema = SchemaRef::clone(&format.schema);
-        let dictionaries = NarrowDictionaries::of(&schema);
+        let dictionaries = NarrowDictionaries::new(&schema);
         let (output, row_group) = (location.create_writer(upload_record)?, format.row_group);
         let groups = RowGroupWriter::begin(
             output,
@@ -389,19 +391,19 @@ mod tests {
 
     fn written(row_group: RowGroupConfig, batches: &[RecordBatch]) -> ParquetMetaData {
         let folder = tempfile::tempdir().unwrap();
-        let place = Location::from(folder.path());
+        let location = Location::from(folder.path());
         let format = ParquetOptions::new(schema(), ParquetCompression::Zstd, row_group).unwrap();
         let mut part =
-            ParquetFileWriter::begin(place.join("part-00000.parquet"), None, &format).unwrap();
+            ParquetFileWriter::begin(location.join("part-00000.parquet"), None, &format).unwrap();
         batches.iter().for_each(|batch| part.write(batch).unwrap());
-        assert!(data_files(&place).unwrap().is_empty());
+        assert!(data_files(&location).unwrap().is_empty());
         part.finish(
             &ProvenanceFooter::new(OutputIdentity::default(), Coverage::default()),
             || Ok(()),
         )
         .unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-        data_files(&place).unwrap()[0].metadata().unwrap()
+        data_files(&location).unwrap()[0].metadata().unwrap()
     }
 
     fn groups(metadata: &ParquetMetaData) -> Vec<i64> {

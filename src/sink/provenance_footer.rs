@@ -9,7 +9,7 @@ use crate::sink::OutputIdentity;
 use crate::storage::Location;
 
 /// The prefix of the keys of latentflow.
-pub(super) const KEYS: &str = "latentflow.";
+pub(super) const KEY_PREFIX: &str = "latentflow.";
 
 const PROVENANCE: &str = "latentflow.provenance";
 const PIPELINE: &str = "latentflow.pipeline";
@@ -17,7 +17,7 @@ const STAGE: &str = "latentflow.stage";
 const DIGEST: &str = "latentflow.digest";
 const MODELS: &str = "latentflow.models";
 const STAGES: &str = "latentflow.stages";
-/// Written only if there are such sinks.
+/// The sinks that can reject records; written only to rejects, and only if there are such sinks.
 const SINKS: &str = "latentflow.sinks";
 const VERSION: &str = "latentflow.version";
 
@@ -82,7 +82,10 @@ impl ProvenanceFooter {
     /// # Errors
     /// If the file has keys of latentflow with missing or invalid values. The message contains the
     /// location.
-    pub fn of(file: &Location, metadata: &ParquetMetaData) -> Result<Option<Self>, StageError> {
+    pub fn from_metadata(
+        file: &Location,
+        metadata: &ParquetMetaData,
+    ) -> Result<Option<Self>, StageError> {
         let entries = metadata
             .file_metadata()
             .key_value_metadata()

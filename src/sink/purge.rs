@@ -80,7 +80,7 @@ pub struct PurgeSummary {
 /// files are not rejects. Files that were already replaced stay replaced.
 pub fn purge(folder: &Path, filter: &PurgeFilter, dry: bool) -> Result<PurgeSummary, StageError> {
     // A file that a running pipeline writes could also hold originals.
-    let _lock = FileLock::take(folder)?;
+    let _lock = FileLock::acquire(folder)?;
     let rewrite = DatasetRewrite::begin(folder)?;
     let mut purged = PurgeSummary::default();
     let mut with_originals = Vec::new();
@@ -95,7 +95,7 @@ pub fn purge(folder: &Path, filter: &PurgeFilter, dry: bool) -> Result<PurgeSumm
         remove_stale_temp_files(folder, 1)?;
         for file in with_originals {
             // A file of another program cannot occur here, since the file was examined before.
-            let Some(RewriteCandidate { kind, file }) = RewriteCandidate::of(file)? else {
+            let Some(RewriteCandidate { kind, file }) = RewriteCandidate::read(file)? else {
                 continue;
             };
             let sources = filter.source.as_ref();
@@ -117,10 +117,10 @@ fn examine(
     filter: &PurgeFilter,
     purged: &mut PurgeSummary,
 ) -> Result<Result<bool, String>, StageError> {
-    let place = file.location.clone();
-    let found = match RewriteCandidate::of(file) {
+    let location = file.location.clone();
+    let found = match RewriteCandidate::read(file) {
         Ok(Some(found)) => found,
-        Ok(None) => return Ok(Err(format!("{place}: was not written by latentflow"))),
+        Ok(None) => return Ok(Err(format!("{location}: was not written by latentflow"))),
         Err(error) => return Ok(Err(error.to_string())),
     };
     let expected = rejects_dataset::schema();
@@ -136,8 +136,8 @@ fn examine(
     };
     if !column_names.iter().all(is_present) {
         return Err(StageError::Other(format!(
-            "{place}: is not a file of rejects; expected the folder of a rejects dataset, or the \
-             pipeline that wrote it"
+            "{location}: is not a file of rejects; expected the folder of a rejects dataset, or \
+             the pipeline that wrote it"
         )));
     }
     let committed = UNIX_EPOCH
@@ -145,7 +145,7 @@ fn examine(
     let is_old = filter.before.is_none_or(|before| committed < before);
     let (mut originals, mut bytes) = (0, 0);
     let read = found.file.read(Some(&column_names), |records| {
-        let columns = RejectColumns::of(&records)?;
+        let columns = RejectColumns::from_batch(&records)?;
         for row in (0..records.num_rows())
             .filter(|&row| is_old && columns.is_selected(row, filter.source.as_ref()))
         {
@@ -172,7 +172,7 @@ struct RejectColumns<'a> {
 }
 
 impl<'a> RejectColumns<'a> {
-    fn of(records: &'a RecordBatch) -> Result<Self, StageError> {
+    fn from_batch(records: &'a RecordBatch) -> Result<Self, StageError> {
         let text = |name: &str| records.column_by_name(name)?.as_string_opt::<i32>();
         let record = records
             .column_by_name(RECORD)
@@ -200,7 +200,7 @@ fn without_originals(
     records: &RecordBatch,
     sources: Option<&SourcePattern>,
 ) -> Result<RecordBatch, StageError> {
-    let columns = RejectColumns::of(records)?;
+    let columns = RejectColumns::from_batch(records)?;
     let is_kept = |row: &usize| !columns.is_selected(*row, sources);
     let rows = || 0..records.num_rows();
     let formats = rows().map(|row| {

@@ -54,9 +54,9 @@ pub(super) struct RewriteCandidate {
 
 impl RewriteCandidate {
     /// Reads the footer of a file. Returns `None` if another program wrote the file.
-    pub(super) fn of(file: DataFile) -> Result<Option<Self>, StageError> {
+    pub(super) fn read(file: DataFile) -> Result<Option<Self>, StageError> {
         let metadata = file.metadata()?;
-        let Some(footer) = ProvenanceFooter::of(&file.location, &metadata)? else {
+        let Some(footer) = ProvenanceFooter::from_metadata(&file.location, &metadata)? else {
             return Ok(None);
         };
         let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
@@ -86,7 +86,7 @@ fn plain(schema: &Schema) -> SchemaRef {
     let kept = schema
         .metadata()
         .iter()
-        .filter(|(key, _)| !key.starts_with(provenance_footer::KEYS));
+        .filter(|(key, _)| !key.starts_with(provenance_footer::KEY_PREFIX));
     let metadata: HashMap<String, String> = kept
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
@@ -116,7 +116,7 @@ pub(super) struct DatasetRewrite<'a> {
 /// A file in a list of files that cannot be read.
 pub(super) struct UnreadableFile {
     /// The index of the file in the list.
-    pub(super) place: usize,
+    pub(super) index: usize,
     pub(super) reason: String,
 }
 
@@ -200,9 +200,9 @@ impl<'a> DatasetRewrite<'a> {
         let path = self.staging_dir().join(&last.file.entry.name);
         let mut part = ParquetFileWriter::begin(Location::from(path.as_path()), None, &format)?;
         let mut coverage = Coverage::default();
-        for (place, file) in files.iter().enumerate() {
+        for (index, file) in files.iter().enumerate() {
             if let Err(reason) = file.copy(&mut part, &change)? {
-                return Ok(Err(UnreadableFile { place, reason }));
+                return Ok(Err(UnreadableFile { index, reason }));
             }
             coverage.union(&file.coverage);
         }
@@ -290,14 +290,14 @@ impl DatasetFile {
         part: &mut ParquetFileWriter,
         change: &impl Fn(RecordBatch) -> Result<RecordBatch, StageError>,
     ) -> Result<Result<(), String>, StageError> {
-        let (place, before) = (&self.file.location, part.records());
+        let (location, before) = (&self.file.location, part.records());
         if let Err(reason) = self.read(None, |records| part.write(&change(records)?))? {
             return Ok(Err(reason));
         }
         Ok(match part.records() - before {
             read if read == self.rows => Ok(()),
             read => Err(format!(
-                "{place}: cannot be read: its footer records {} rows, but it has {read}",
+                "{location}: cannot be read: its footer records {} rows, but it has {read}",
                 self.rows
             )),
         })

@@ -25,8 +25,8 @@ const LOCK: &str = "exchange-lock";
 /// Takes the lock that prevents the replacement of files while a caller reads all files of a
 /// folder. A compaction waits until the lock is dropped. Returns `None` if no file was ever
 /// replaced, or if the lock cannot be taken.
-pub fn shared_read_lock(place: &Location) -> Option<File> {
-    let lock = File::open(place.local()?.join(STATE_DIR).join(LOCK)).ok()?;
+pub fn shared_read_lock(location: &Location) -> Option<File> {
+    let lock = File::open(location.local()?.join(STATE_DIR).join(LOCK)).ok()?;
     lock.lock_shared().ok()?;
     Some(lock)
 }

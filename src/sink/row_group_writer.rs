@@ -109,7 +109,7 @@ impl<W: Write + Send> RowGroupWriter<W> {
         let Some(open) = self.open.take() else {
             return Ok(());
         };
-        let place = self.ended;
+        let index = self.ended;
         self.ended += 1;
         match open {
             OpenRowGroup::Encoding(columns) => self.append(close(columns)?),
@@ -118,7 +118,7 @@ impl<W: Write + Send> RowGroupWriter<W> {
                     self.append_first()?;
                 }
                 let (factory, schema) = (Arc::clone(&self.factory), SchemaRef::clone(&self.schema));
-                let work = move || encode_group(&factory, place, &schema, &batches);
+                let work = move || encode_group(&factory, index, &schema, &batches);
                 let thread = Builder::new().name("row-group".to_owned()).spawn(work);
                 self.encoding
                     .push_back(thread.map_err(|error| ParquetError::External(Box::new(error)))?);
@@ -165,11 +165,11 @@ impl<W: Write + Send> RowGroupWriter<W> {
 
 fn encode_group(
     factory: &ArrowRowGroupWriterFactory,
-    place: usize,
+    index: usize,
     schema: &SchemaRef,
     batches: &[RecordBatch],
 ) -> Result<EncodedRowGroup, ParquetError> {
-    let mut columns = factory.create_column_writers(place)?;
+    let mut columns = factory.create_column_writers(index)?;
     batches
         .iter()
         .try_for_each(|batch| encode(&mut columns, schema, batch))?;
@@ -218,7 +218,7 @@ mod tests {
 
     fn batch(rows: usize, first: u64) -> RecordBatch {
         let names = (0..rows).map(|row| format!("{:03}", (row * 7) % 40));
-        let values = (0..3 * rows).map(|place| (place as f32 + first as f32).sin());
+        let values = (0..3 * rows).map(|index| (index as f32 + first as f32).sin());
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from_iter_values(names)),
             Arc::new(UInt64Array::from_iter_values(first..first + rows as u64)),

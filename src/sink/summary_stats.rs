@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn quantiles_of_many_values_are_within_one_percent() {
         let count = MAX_EXACT_VALUES + 1000;
-        let summary = summary((0..count).map(|place| place as f64 / count as f64)).unwrap();
+        let summary = summary((0..count).map(|index| index as f64 / count as f64)).unwrap();
         assert!(!summary.exact);
         assert_eq!((summary.count, summary.min), (count as u64, 0.0));
         assert!((summary.p50 / 0.5 - 1.0).abs() < 0.011, "{summary:?}");

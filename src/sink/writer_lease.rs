@@ -17,13 +17,13 @@ pub enum WriterLease {
 }
 
 impl WriterLease {
-    /// Claims a folder, which is created if it does not exist.
+    /// Acquires the lease of a folder, which is created if it does not exist.
     ///
     /// # Errors
     /// If another process writes to the folder, or if the folder cannot be written.
-    pub fn take(folder: &Location) -> Result<Self, StageError> {
+    pub fn acquire(folder: &Location) -> Result<Self, StageError> {
         match folder {
-            Location::Local(path) => FileLock::take(path).map(Self::Lock),
+            Location::Local(path) => FileLock::acquire(path).map(Self::Lock),
             Location::Remote(prefix) => FencingEpoch::claim(prefix).map(Self::Epoch),
         }
     }
@@ -57,7 +57,7 @@ impl WriterLease {
 
     /// The location of the coverage snapshot of this run.
     pub fn snapshot_location(&self, folder: &Location) -> Location {
-        coverage_snapshot::place(folder, self.epoch())
+        coverage_snapshot::location(folder, self.epoch())
     }
 
     fn epoch(&self) -> Option<u32> {

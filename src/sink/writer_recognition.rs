@@ -42,11 +42,18 @@ pub trait StageInterpreter: Send + Sync {
 
 /// The interpreter of a stage of the plan; `None` for a stage that was read from an output.
 #[derive(Clone, Default)]
-pub struct StageReader(pub Option<Arc<dyn StageInterpreter>>);
+pub struct StageReader {
+    /// The interpreter.
+    pub interpreter: Option<Arc<dyn StageInterpreter>>,
+}
 
 impl fmt::Debug for StageReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "Reader" } else { "none" })
+        f.write_str(if self.interpreter.is_some() {
+            "Reader"
+        } else {
+            "none"
+        })
     }
 }
 
@@ -90,7 +97,11 @@ fn recognize(mine: &mut OutputIdentity, found: &mut OutputIdentity) {
                 .filter(|recorded| recorded.kind == stage.kind)?;
             Some((
                 name.clone(),
-                stage.reader.0.as_ref()?.parse_recorded(recorded)?,
+                stage
+                    .reader
+                    .interpreter
+                    .as_ref()?
+                    .parse_recorded(recorded)?,
             ))
         })
         .collect();
@@ -103,7 +114,7 @@ fn recognize(mine: &mut OutputIdentity, found: &mut OutputIdentity) {
     for stage in mine.stages.values_mut() {
         let former = stage
             .reader
-            .0
+            .interpreter
             .as_ref()
             .map(|reading| reading.former().to_owned());
         if let Some(former) = former.filter(|former| {
@@ -122,7 +133,7 @@ fn recognize(mine: &mut OutputIdentity, found: &mut OutputIdentity) {
         let reading = mine
             .stages
             .get(&name)
-            .and_then(|stage| stage.reader.0.as_ref());
+            .and_then(|stage| stage.reader.interpreter.as_ref());
         if let (Some(reading), Some(recorded)) = (reading, found.stages.get_mut(&name)) {
             recorded.options = reading.as_recorded(recorded, options);
         }
@@ -146,7 +157,7 @@ fn same_stages(
             .filter(|(name, _)| understood.contains_key(*name))
         {
             let is_same = |recorded: &StageIdentity| {
-                let reading = stage.reader.0.as_ref()?;
+                let reading = stage.reader.interpreter.as_ref()?;
                 let inputs = reading
                     .inputs()
                     .iter()
@@ -265,7 +276,9 @@ mod tests {
                     options: own_options.clone(),
                 }) as Arc<dyn StageInterpreter>
             };
-            let reader = StageReader(reads.then(reading));
+            let reader = StageReader {
+                interpreter: reads.then(reading),
+            };
             (
                 name.to_owned(),
                 StageIdentity {

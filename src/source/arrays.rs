@@ -329,7 +329,7 @@ enum ArrayValues<'a> {
     Held {
         bytes: Vec<u8>,
         /// The position of each value of the first record.
-        places: Vec<usize>,
+        positions: Vec<usize>,
         next: usize,
         rest: Box<dyn Read + 'a>,
     },
@@ -376,13 +376,13 @@ impl<'a> ArrayReader<'a> {
             let what = format!("{name}: ends after {} of {all} bytes", bytes.len());
             return Err((RejectCode::Truncated, what));
         }
-        let places = places(&header);
+        let positions = positions(&header);
         Ok(Self {
             name,
             header,
             values: ArrayValues::Held {
                 bytes,
-                places,
+                positions,
                 next: 0,
                 rest: stream,
             },
@@ -411,15 +411,15 @@ impl<'a> ArrayReader<'a> {
             }
             ArrayValues::Held {
                 bytes,
-                places,
+                positions,
                 next,
                 ..
             } => {
                 let end = *next + usize::try_from(count).unwrap_or(usize::MAX);
-                taken.reserve((end - *next) * places.len() * size);
+                taken.reserve((end - *next) * positions.len() * size);
                 for row in *next..end {
-                    for place in places.iter() {
-                        taken.extend_from_slice(&bytes[(place + row) * size..][..size]);
+                    for position in positions.iter() {
+                        taken.extend_from_slice(&bytes[(position + row) * size..][..size]);
                     }
                 }
                 *next = end;
@@ -458,7 +458,7 @@ fn of_io(name: &str, error: &std::io::Error) -> RejectReason {
 
 /// The position of each value of the first record in the column-major values of the array. The
 /// values of a record are counted in row-major order.
-fn places(header: &ArrayHeader) -> Vec<usize> {
+fn positions(header: &ArrayHeader) -> Vec<usize> {
     // The memory for all values was allocated, so every position fits into a `usize`.
     let mut next_stride = usize::try_from(header.rows).unwrap_or(usize::MAX);
     let mut sides = Vec::with_capacity(header.row.len());
@@ -466,13 +466,13 @@ fn places(header: &ArrayHeader) -> Vec<usize> {
         sides.push((side, next_stride));
         next_stride *= side;
     }
-    let place = |value: usize| {
-        let step = |(left, place): (usize, usize), &(side, stride): &(usize, usize)| {
-            (left / side, place + left % side * stride)
+    let position = |value: usize| {
+        let step = |(left, position): (usize, usize), &(side, stride): &(usize, usize)| {
+            (left / side, position + left % side * stride)
         };
         sides.iter().rev().fold((value, 0), step).1
     };
-    (0..header.len()).map(place).collect()
+    (0..header.len()).map(position).collect()
 }
 
 /// Reads arrays of equal length, batch by batch. `check` returns an error of the environment, which

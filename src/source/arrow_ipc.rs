@@ -14,7 +14,8 @@ use crate::source::batch_limits::{BatchLimits, arrow_bytes, too_large};
 use crate::source::bounded_ipc_reader::{BoundedIpcReader, IpcBounds, RejectReason};
 use crate::source::file_checkpoints::OnChange;
 use crate::source::file_source::{
-    BatchOutput, FileFormat, FileRecords, FileSource, ReadEnd, catch_panic, check_names, places,
+    BatchOutput, FileFormat, FileRecords, FileSource, ReadEnd, catch_panic, check_names,
+    column_indices,
 };
 use crate::source::input_file::{self, InputFile};
 use crate::source::schema_inference::first;
@@ -134,8 +135,8 @@ impl FileFormat for ArrowIpcFormat {
                     return output.reject_rest(0, code, &reason);
                 }
             };
-        let places = match places(self.columns.fields(), messages.schema()) {
-            Ok(places) => places,
+        let column_indices = match column_indices(self.columns.fields(), messages.schema()) {
+            Ok(column_indices) => column_indices,
             Err(reason) => {
                 let records = count(&mut messages);
                 file.check_available(&input.handle)?;
@@ -146,7 +147,7 @@ impl FileFormat for ArrowIpcFormat {
         loop {
             match next(&mut messages) {
                 Ok(Some(records)) => {
-                    self.send(&records.project(&places)?, row, output)?;
+                    self.send(&records.project(&column_indices)?, row, output)?;
                     row += records.num_rows() as u64;
                 }
                 Ok(None) => break,
@@ -417,9 +418,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         write_file(&folder.path().join("a.arrow"), None);
         let bytes = std::fs::read(folder.path().join("a.arrow")).unwrap();
-        for place in (0..bytes.len()).step_by(3) {
+        for offset in (0..bytes.len()).step_by(3) {
             let mut bytes = bytes.clone();
-            bytes[place] ^= 0xff;
+            bytes[offset] ^= 0xff;
             std::fs::write(folder.path().join("b.arrow"), bytes).unwrap();
             let source = plan::<ArrowSourceConfig>(json!({ "path": folder.path() }), 100).unwrap();
             match drain(source, &ResumeState::default()) {

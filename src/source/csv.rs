@@ -402,7 +402,7 @@ impl FileFormat for CsvFormat {
 struct CsvParser {
     schema: SchemaRef,
     written: SchemaRef,
-    places: Vec<usize>,
+    indices: Vec<usize>,
     format: Format,
 }
 
@@ -417,17 +417,17 @@ impl CsvParser {
         let written = Arc::new(Schema::new(
             names.iter().map(written_field).collect::<Vec<_>>(),
         ));
-        let place = |field: &Arc<Field>| {
+        let index_of = |field: &Arc<Field>| {
             names
                 .iter()
                 .position(|name| name == field.name())
                 .unwrap_or_default()
         };
-        let places = schema.fields().iter().map(place).collect();
+        let indices = schema.fields().iter().map(index_of).collect();
         Self {
             schema,
             written,
-            places,
+            indices,
             format: reader.format(),
         }
     }
@@ -435,13 +435,13 @@ impl CsvParser {
 
 impl TextFormat for CsvParser {
     fn check(&self, record: &[u8]) -> LineAction {
-        LineAction::Parse(record.len() as u64 + 8 * self.places.len() as u64)
+        LineAction::Parse(record.len() as u64 + 8 * self.indices.len() as u64)
     }
 
     fn decode(&self, text: &[u8], count: usize) -> Result<RecordBatch, String> {
         let builder = ReaderBuilder::new(self.written.clone()).with_format(self.format.clone());
         let mut decoder = builder
-            .with_projection(self.places.clone())
+            .with_projection(self.indices.clone())
             .with_batch_size(count + 1)
             .build_decoder();
         let decoded = || -> Result<Option<RecordBatch>, arrow::error::ArrowError> {
@@ -482,7 +482,7 @@ impl CsvParser {
         let name = column
             .parse::<usize>()
             .ok()
-            .and_then(|place| self.written.fields().get(place));
+            .and_then(|index| self.written.fields().get(index));
         name.map_or_else(
             || message.to_owned(),
             |field| format!("{before}column `{}`", field.name()),
@@ -539,7 +539,7 @@ mod tests {
 
     /// `count` records `i,i/2`, with the records of `bad` in place of those at their rows.
     fn many(count: usize, bad: &[(usize, &str)]) -> String {
-        let line = |row: usize| match bad.iter().find(|(place, _)| *place == row) {
+        let line = |row: usize| match bad.iter().find(|(index, _)| *index == row) {
             Some((_, text)) => format!("{text}\n"),
             None => format!("{row},{}\n", row as f64 / 2.0),
         };

@@ -90,8 +90,8 @@ struct Plane {
 impl Plane {
     fn new(height: usize, width: usize, ground: [u8; 3]) -> Self {
         // The plan bounds the number of pixels of an image and thus its width.
-        let places = 0..=u32::try_from(width).unwrap_or(u32::MAX);
-        let next = (0..height).flat_map(|_| places.clone()).collect();
+        let columns = 0..=u32::try_from(width).unwrap_or(u32::MAX);
+        let next = (0..height).flat_map(|_| columns.clone()).collect();
         Self {
             height,
             width,
@@ -111,12 +111,12 @@ impl Plane {
                 .sqrt();
             let span = inside(x - half, x + half, self.width);
             let next = &mut self.next[row * (self.width + 1)..(row + 1) * (self.width + 1)];
-            let mut place = uncovered(next, span.start);
-            while place < span.end {
-                self.pixels[(row * self.width + place) * 3..][..3].copy_from_slice(&*color);
+            let mut column = uncovered(next, span.start);
+            while column < span.end {
+                self.pixels[(row * self.width + column) * 3..][..3].copy_from_slice(&*color);
                 self.uncovered -= 1;
-                next[place] = place as u32 + 1;
-                place = uncovered(next, place + 1);
+                next[column] = column as u32 + 1;
+                column = uncovered(next, column + 1);
             }
         }
     }
@@ -124,19 +124,19 @@ impl Plane {
 
 /// Returns the pixels whose centers lie between two coordinates.
 fn inside(from: f64, to: f64, len: usize) -> std::ops::Range<usize> {
-    let place = |at: f64| (at - 0.5).ceil().clamp(0.0, len as f64) as usize;
-    place(from)..place(to)
+    let column = |at: f64| (at - 0.5).ceil().clamp(0.0, len as f64) as usize;
+    column(from)..column(to)
 }
 
 /// Returns the first uncovered position at or after `from`. Each step halves the path that it
 /// follows, so that covered runs are skipped quickly.
 fn uncovered(next: &mut [u32], from: usize) -> usize {
-    let mut place = from;
-    while next[place] as usize != place {
-        next[place] = next[next[place] as usize];
-        place = next[place] as usize;
+    let mut column = from;
+    while next[column] as usize != column {
+        next[column] = next[next[column] as usize];
+        column = next[column] as usize;
     }
-    place
+    column
 }
 
 /// Blurs the edges with weights 1, 2, 1 along rows and columns, as a lens does.
@@ -146,23 +146,23 @@ fn blur(pixels: &mut [u8], height: usize, width: usize) {
     };
     for row in pixels.chunks_exact_mut(width * 3) {
         let mut before = [row[0], row[1], row[2]];
-        for place in 0..row.len() {
-            let here = row[place];
-            let after = row.get(place + 3).copied().unwrap_or(here);
-            row[place] = weigh(before[place % 3], here, after);
-            before[place % 3] = here;
+        for index in 0..row.len() {
+            let here = row[index];
+            let after = row.get(index + 3).copied().unwrap_or(here);
+            row[index] = weigh(before[index % 3], here, after);
+            before[index % 3] = here;
         }
     }
     let mut row_before = pixels[..width * 3].to_vec();
     for row in 0..height {
         let start = row * width * 3;
-        for (place, before) in row_before.iter_mut().enumerate() {
-            let here = pixels[start + place];
+        for (index, before) in row_before.iter_mut().enumerate() {
+            let here = pixels[start + index];
             let after = pixels
-                .get(start + width * 3 + place)
+                .get(start + width * 3 + index)
                 .copied()
                 .unwrap_or(here);
-            pixels[start + place] = weigh(*before, here, after);
+            pixels[start + index] = weigh(*before, here, after);
             *before = here;
         }
     }

@@ -28,7 +28,7 @@ pub(super) struct DigestEntry {
 
 impl DigestEntry {
     /// The entry of a present file.
-    pub(super) fn of(file: &ListedFile) -> Self {
+    pub(super) fn from_file(file: &ListedFile) -> Self {
         let ListedFile {
             name,
             size,

@@ -50,14 +50,14 @@ impl FactorModel {
         // the other records.
         let outlier = rng.random::<f64>() < self.outliers;
         let factors: Vec<f32> = (0..self.rank).map(|_| rng.sample(StandardNormal)).collect();
-        for place in 0..self.width {
-            let weights = &self.mixing[place * self.rank..(place + 1) * self.rank];
+        for column in 0..self.width {
+            let weights = &self.mixing[column * self.rank..(column + 1) * self.rank];
             let mixed: f32 = weights
                 .iter()
                 .zip(&factors)
                 .map(|(weight, factor)| weight * factor)
                 .sum();
-            let shift = if outlier { self.shift[place] } else { 0.0 };
+            let shift = if outlier { self.shift[column] } else { 0.0 };
             values.push(mixed + shift + NOISE * rng.sample::<f32, _>(StandardNormal));
         }
         outlier

@@ -397,18 +397,18 @@ pub(super) fn schema_mismatch(field: &Field, met: Option<&DataType>) -> String {
 ///
 /// # Errors
 /// A sentence that names a column which is missing or has another type.
-pub(super) fn places<'a>(
+pub(super) fn column_indices<'a>(
     planned: impl IntoIterator<Item = &'a FieldRef>,
     schema: &Schema,
 ) -> Result<Vec<usize>, String> {
-    let place = |planned_field: &FieldRef| match schema.column_with_name(planned_field.name()) {
-        Some((place, field)) if field.data_type() == planned_field.data_type() => Ok(place),
+    let index_of = |planned_field: &FieldRef| match schema.column_with_name(planned_field.name()) {
+        Some((index, field)) if field.data_type() == planned_field.data_type() => Ok(index),
         other => Err(schema_mismatch(
             planned_field,
             other.map(|(_, field)| field.data_type()),
         )),
     };
-    planned.into_iter().map(place).collect()
+    planned.into_iter().map(index_of).collect()
 }
 
 /// Checks that the names of columns are unique and that there is at least one.

@@ -591,12 +591,12 @@ mod tests {
     proptest! {
         #[test]
         fn errors_of_damaged_files_name_the_file(
-            place in 0_usize..200,
+            offset in 0_usize..200,
             byte: u8,
             packed: bool,
         ) {
             let mut bytes = if packed { gzip(&images(20)) } else { images(20) };
-            if let Some(damaged) = bytes.get_mut(place) {
+            if let Some(damaged) = bytes.get_mut(offset) {
                 *damaged = byte;
             }
             let folder = folder(&[("a", &images(1)), ("b", &bytes)]);

@@ -459,7 +459,7 @@ impl ListedImageReader {
         let is_new = self.root.local().is_some() && row.file.digest.is_none();
         is_new.then(|| DigestEntry {
             digest: Some(ContentDigest::of(image)),
-            ..DigestEntry::of(&row.file)
+            ..DigestEntry::from_file(&row.file)
         })
     }
 }

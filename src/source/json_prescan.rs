@@ -28,7 +28,7 @@ pub(super) enum LineClass {
 
 impl LineClass {
     /// Classifies a line.
-    pub(super) fn of(line: &[u8]) -> Self {
+    pub(super) fn classify(line: &[u8]) -> Self {
         let line = line.trim_ascii();
         match line.first() {
             None => return Self::Blank,
@@ -37,7 +37,7 @@ impl LineClass {
         }
         let (mut depth, mut values, mut keys) = (0, 0, 0);
         let mut bytes = line.iter().enumerate();
-        while let Some((place, byte)) = bytes.next() {
+        while let Some((offset, byte)) = bytes.next() {
             if *byte == b'"' && !skip_string(&mut bytes) {
                 return Self::Incomplete;
             }
@@ -54,7 +54,7 @@ impl LineClass {
                 b'}' | b']' => {
                     depth -= 1;
                     if depth == 0 {
-                        let ends = place + 1 == line.len();
+                        let ends = offset + 1 == line.len();
                         return if ends {
                             Self::Object { values, keys }
                         } else {
@@ -108,7 +108,7 @@ mod tests {
             (r#"{"a": 1} {"#, LineClass::Trailing),
             (&format!(r#"{{"a": {deep}"#), LineClass::TooDeep),
         ] {
-            assert_eq!(LineClass::of(line.as_bytes()), expected, "{line}");
+            assert_eq!(LineClass::classify(line.as_bytes()), expected, "{line}");
         }
     }
 }

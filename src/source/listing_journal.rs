@@ -257,7 +257,7 @@ fn compare_contents(
             None => match found.digest_of_content(&listing.root) {
                 Ok(digest) => {
                     new_entries.extend(digest.map(|digest| {
-                        DigestEntry::of(&ListedFile {
+                        DigestEntry::from_file(&ListedFile {
                             digest: Some(digest),
                             ..found.clone()
                         })

@@ -30,15 +30,15 @@ pub(super) fn reject_missing(
         let incomplete = is_complete
             .iter_mut()
             .enumerate()
-            .filter(|(place, is_complete)| **is_complete && nulls.is_null(*place));
-        for (place, flag) in incomplete {
+            .filter(|(index, is_complete)| **is_complete && nulls.is_null(*index));
+        for (index, flag) in incomplete {
             *flag = false;
             let reason = format!(
                 "column `{}` has no value, but the first file declares it without nulls",
                 field.name()
             );
             records.rejects.push(Reject::new(
-                records.origin[place],
+                records.origin[index],
                 RejectCode::Missing,
                 reason,
             ));
@@ -51,8 +51,8 @@ pub(super) fn reject_missing(
     let keep = |column: &ArrayRef| filter(column, &kept);
     records.columns = records.columns.iter().map(keep).collect::<Result<_, _>>()?;
     records.sources = records.sources.as_ref().map(keep).transpose()?;
-    let mut places = kept.values().iter();
-    records.origin.retain(|_| places.next().unwrap_or(true));
+    let mut flags = kept.values().iter();
+    records.origin.retain(|_| flags.next().unwrap_or(true));
     records.rejects.sort_by_key(|reject| reject.ordinal);
     Ok(())
 }

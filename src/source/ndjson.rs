@@ -136,7 +136,7 @@ fn infer(files: &[InputFile], record_bytes: u64) -> Result<Schema, StageError> {
             .map_err(file.stopped())?;
         let Some(block) = block else { return Ok(None) };
         let (mut left, mut has_large) = (SAMPLED_VALUES, false);
-        let mut within = |text: &[u8]| match LineClass::of(text) {
+        let mut within = |text: &[u8]| match LineClass::classify(text) {
             LineClass::Object { values, keys } if values <= left && keys <= RECORD_KEYS => {
                 left -= values;
                 true
@@ -330,7 +330,7 @@ impl NdjsonParser {
 impl TextFormat for NdjsonParser {
     fn check(&self, record: &[u8]) -> LineAction {
         let malformed = |what: &str| LineAction::Refuse(RejectCode::Malformed, what.to_owned());
-        match LineClass::of(record) {
+        match LineClass::classify(record) {
             LineClass::Blank => LineAction::Skip,
             LineClass::Object { values, .. } => match self.weight(record, values) {
                 weight if weight > self.record_bytes.saturating_mul(EXPANSION) => {
@@ -394,8 +394,8 @@ impl DecoderFactory for IntegerDecoder {
 }
 
 impl ArrayDecoder for IntegerDecoder {
-    fn decode(&mut self, tape: &Tape<'_>, places: &[u32]) -> Result<ArrayRef, ArrowError> {
-        let value = |&place: &u32| match tape.get(place) {
+    fn decode(&mut self, tape: &Tape<'_>, indices: &[u32]) -> Result<ArrayRef, ArrowError> {
+        let value = |&index: &u32| match tape.get(index) {
             TapeElement::Null => Ok(None),
             TapeElement::Number(text) | TapeElement::String(text) => {
                 let text = tape.get_string(text);
@@ -403,10 +403,10 @@ impl ArrayDecoder for IntegerDecoder {
                     .map(Some)
                     .ok_or_else(|| ArrowError::JsonError(format!("{text} is not a 64-bit integer")))
             }
-            _ => Err(tape.error(place, "an integer")),
+            _ => Err(tape.error(index, "an integer")),
         };
         Ok(Arc::new(
-            places
+            indices
                 .iter()
                 .map(value)
                 .collect::<Result<Int64Array, _>>()?,
@@ -443,7 +443,7 @@ mod tests {
     }
 
     fn many(count: usize, bad: &[(usize, &str)]) -> String {
-        let line = |row: usize| match bad.iter().find(|(place, _)| *place == row) {
+        let line = |row: usize| match bad.iter().find(|(index, _)| *index == row) {
             Some((_, text)) => format!("{text}\n"),
             None => format!("{{\"id\": {row}, \"v\": [{row}, 0.5]}}\n"),
         };
@@ -620,7 +620,7 @@ mod tests {
 
     #[test]
     fn small_record_that_expands_in_memory_is_a_reject() {
-        let wide: Vec<String> = (0..500).map(|place| format!("\"c{place}\": 1")).collect();
+        let wide: Vec<String> = (0..500).map(|index| format!("\"c{index}\": 1")).collect();
         let nulls = vec!["null"; 10_000].join(",");
         let folder = file(&format!(
             "{{\"o\": [{{{}}}]}}\n{{\"o\": [{nulls}]}}\n",

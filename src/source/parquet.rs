@@ -21,7 +21,8 @@ use crate::registry::did_you_mean;
 use crate::source::batch_limits::{BatchLimits, arrow_bytes, too_large};
 use crate::source::file_checkpoints::OnChange;
 use crate::source::file_source::{
-    BatchOutput, FileFormat, FileRecords, FileSource, ReadEnd, catch_panic, check_names, places,
+    BatchOutput, FileFormat, FileRecords, FileSource, ReadEnd, catch_panic, check_names,
+    column_indices,
 };
 use crate::source::image_column::{ImageColumn, ImageSizes};
 use crate::source::input_file::{self, InputFile};
@@ -298,27 +299,27 @@ impl FileFormat for ParquetFormat {
             Ok(metadata) => metadata,
             Err((code, reason)) => return output.reject_rows(0..declared(&footer), code, reason),
         };
-        let places = places(&self.columns, metadata.schema());
-        let places = places
+        let column_indices = column_indices(&self.columns, metadata.schema());
+        let column_indices = column_indices
             .map_err(|reason| file.unfit(RejectCode::Mismatch, &reason, declared(&footer)))?;
         let mut start = 0;
         let mut groups = Vec::new();
-        for (place, group) in footer.row_groups().iter().enumerate() {
+        for (group_index, group) in footer.row_groups().iter().enumerate() {
             let rows = start..start + group_rows(group);
             start = rows.end;
             if !rows.is_empty() && !output.done(&rows) {
-                groups.push((place, group, rows));
+                groups.push((group_index, group, rows));
             }
         }
-        let first = groups.first().map(|&(place, ..)| place);
+        let first = groups.first().map(|&(group_index, ..)| group_index);
         // A device error in one row group does not prevent the other row groups from being read.
         let unavailable = Mutex::new(None);
-        let read = |(place, group, rows): &(usize, &RowGroupMetaData, Range<u64>),
+        let read = |(group_index, group, rows): &(usize, &RowGroupMetaData, Range<u64>),
                     group_output: &BatchOutput<'_>| {
             // Each row group is read through a separately opened file, since cloned handles share
             // their position. The first row group uses the handle that read the footer, together
             // with the data of the object that has been fetched already.
-            let input = if Some(*place) == first {
+            let input = if Some(*group_index) == first {
                 input.try_clone()
             } else {
                 file.reopen()
@@ -330,9 +331,9 @@ impl FileFormat for ParquetFormat {
                 file,
                 input,
                 metadata,
-                places: &places,
+                column_indices: &column_indices,
             };
-            opened.read_group(*place, group, rows.clone(), group_output)
+            opened.read_group(*group_index, group, rows.clone(), group_output)
         };
         read_ahead(
             &groups,
@@ -382,7 +383,7 @@ struct OpenParquetFile<'a> {
     file: &'a InputFile,
     input: FileReader,
     metadata: ArrowReaderMetadata,
-    places: &'a [usize],
+    column_indices: &'a [usize],
 }
 
 impl OpenParquetFile<'_> {
@@ -391,7 +392,7 @@ impl OpenParquetFile<'_> {
     /// follow.
     fn read_group(
         &self,
-        place: usize,
+        group_index: usize,
         group: &RowGroupMetaData,
         rows: Range<u64>,
         output: &BatchOutput<'_>,
@@ -445,8 +446,8 @@ impl OpenParquetFile<'_> {
         let row_group = RowGroupRef {
             input: &self.input,
             metadata: &self.metadata,
-            place,
-            columns: self.places,
+            group_index,
+            columns: self.column_indices,
         };
         let mut opened = catch_panic(|| {
             RowReader::open(row_group, start - rows.start..rows.end - rows.start, step)
@@ -493,7 +494,10 @@ impl OpenParquetFile<'_> {
         let descriptor = group.schema_descr();
         let leaves = 0..group.num_columns().min(descriptor.num_columns());
         leaves
-            .filter(|&leaf| self.places.contains(&descriptor.get_column_root_idx(leaf)))
+            .filter(|&leaf| {
+                self.column_indices
+                    .contains(&descriptor.get_column_root_idx(leaf))
+            })
             .map(|leaf| group.column(leaf))
     }
 
@@ -524,7 +528,7 @@ impl OpenParquetFile<'_> {
     ) -> Result<DecodedSizes, parquet::errors::ParquetError> {
         let mut all = DecodedSizes::default();
         for leaf in self.leaves(group) {
-            let pages = DecodedSizes::of(&self.input, leaf, self.parquet.limits.buffer_bytes())?;
+            let pages = DecodedSizes::read(&self.input, leaf, self.parquet.limits.buffer_bytes())?;
             all.add(pages);
         }
         Ok(all)

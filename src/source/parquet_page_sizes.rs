@@ -45,7 +45,7 @@ impl DecodedSizes {
     /// Reads the page headers of a column. Also reads its dictionary if decoding takes at most
     /// `max_bytes`, and the levels of lists that may take more than `max_bytes` or expand by more
     /// than [`EXPANSION_LIMIT`].
-    pub(super) fn of(
+    pub(super) fn read(
         input: &FileReader,
         column: &ColumnChunkMetaData,
         max_bytes: u64,
@@ -365,7 +365,7 @@ mod tests {
             .unwrap();
         let chunk = metadata.row_group(0).column(0);
         (
-            DecodedSizes::of(&FileReader::from(file), chunk, u64::MAX).unwrap(),
+            DecodedSizes::read(&FileReader::from(file), chunk, u64::MAX).unwrap(),
             chunk.uncompressed_size().cast_unsigned(),
         )
     }

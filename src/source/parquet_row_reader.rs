@@ -46,7 +46,7 @@ pub(super) enum NextRows {
 pub(super) struct RowGroupRef<'a> {
     pub(super) input: &'a FileReader,
     pub(super) metadata: &'a ArrowReaderMetadata,
-    pub(super) place: usize,
+    pub(super) group_index: usize,
     pub(super) columns: &'a [usize],
 }
 
@@ -138,7 +138,7 @@ fn plain_reader(
     let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(input, group.metadata.clone());
     let mask = ProjectionMask::roots(builder.parquet_schema(), group.columns.iter().copied());
     let builder = builder
-        .with_row_groups(vec![group.place])
+        .with_row_groups(vec![group.group_index])
         .with_projection(mask)
         .with_batch_size(size(step));
     if part.start == 0 {
@@ -182,7 +182,7 @@ impl VectorReader {
             return Ok(None);
         };
         let metadata = group.metadata.metadata();
-        let row_group = metadata.row_group(group.place);
+        let row_group = metadata.row_group(group.group_index);
         let schema = row_group.schema_descr();
         let leaf =
             (0..schema.num_columns()).find(|&leaf| schema.get_column_root_idx(leaf) == column);
@@ -196,7 +196,7 @@ impl VectorReader {
         };
         let (input, index) = (
             Arc::new(group.input.try_clone()?),
-            metadata.page_index_for_row_group(group.place),
+            metadata.page_index_for_row_group(group.group_index),
         );
         let properties = Arc::new(ReaderProperties::builder().build());
         let reader = SerializedRowGroupReader::new(input, row_group, index, properties)?;

@@ -203,7 +203,7 @@ fn add_sources(
 ) -> Result<(), ReadEnd> {
     let mut batches = RejectBatches::open(file, input, 1024)?;
     while let Some(batch) = batches.next().map_err(|failure| batches.stop(failure))? {
-        let columns = RejectColumns::of(&batch)
+        let columns = RejectColumns::from_batch(&batch)
             .ok_or_else(|| batches.stop((RejectCode::Mismatch, not_rejects())))?;
         for row in 0..batch.num_rows() {
             let schema = sources.entry(columns.from(row).to_owned()).or_default();
@@ -277,7 +277,7 @@ struct RejectColumns<'a> {
 }
 
 impl<'a> RejectColumns<'a> {
-    fn of(batch: &'a RecordBatch) -> Option<Self> {
+    fn from_batch(batch: &'a RecordBatch) -> Option<Self> {
         let text = |name: &str| batch.column_by_name(name)?.as_string_opt::<i32>();
         let record = batch.column_by_name(RECORD)?.as_binary_opt::<i32>()?;
         let [split, stage, code, format] = [text(SPLIT)?, text(STAGE)?, text(CODE)?, text(FORMAT)?];
@@ -467,7 +467,7 @@ impl FileFormat for RejectsFormat {
                     return output.reject_rows(start..batches.rows.max(start + 1), code, what);
                 }
             };
-            let columns = RejectColumns::of(&batch)
+            let columns = RejectColumns::from_batch(&batch)
                 .ok_or_else(|| batches.stop((RejectCode::Mismatch, not_rejects())))?;
             let sizes: Vec<(u64, u64)> = (0..batch.num_rows())
                 .map(|row| self.size(&columns, row))

@@ -41,7 +41,7 @@ impl SourceRoot {
     pub(super) fn probe(path: &Path) -> Result<Self, String> {
         let probe = || {
             let path = path.canonicalize()?;
-            let id = FolderId::of(&path)?;
+            let id = FolderId::from_path(&path)?;
             if !path.is_dir() {
                 return Err(std::io::Error::from(std::io::ErrorKind::NotADirectory));
             }

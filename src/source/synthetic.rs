@@ -297,7 +297,7 @@ impl SyntheticGenerator {
                 let mut fields = match layout {
                     FeatureLayout::Vector => vec![vector_field("features", factors.width)],
                     FeatureLayout::Columns => {
-                        let names = (0..factors.width).map(|place| format!("f{place}"));
+                        let names = (0..factors.width).map(|index| format!("f{index}"));
                         names
                             .map(|name| Field::new(name, DataType::Float32, false))
                             .collect()
@@ -425,8 +425,8 @@ impl SyntheticSource {
         for row in rows.clone() {
             outliers.push(factors.record(&mut stream(self.seed, row), &mut values));
         }
-        let column = |place| {
-            let column = values.iter().skip(place).step_by(factors.width);
+        let column = |index| {
+            let column = values.iter().skip(index).step_by(factors.width);
             Arc::new(column.copied().collect::<Float32Array>()) as ArrayRef
         };
         let mut columns = match layout {

@@ -253,9 +253,9 @@ impl<R: Read> Framer<R> {
 impl Quoting {
     /// The position of the end of the record, if it is in `chunk`.
     fn record_end(self, chunk: &[u8], state: &mut QuoteState) -> Option<usize> {
-        for (place, &byte) in chunk.iter().enumerate() {
+        for (offset, &byte) in chunk.iter().enumerate() {
             if *state != QuoteState::Quoted && matches!(byte, b'\n' | b'\r') {
-                return Some(place);
+                return Some(offset);
             }
             *state = self.step(*state, byte);
         }
@@ -443,7 +443,7 @@ impl TextBatch {
     pub(super) fn texts(&self) -> impl Iterator<Item = (u32, &[u8])> {
         self.records
             .iter()
-            .map(|(ordinal, place)| (*ordinal, &self.text[place.start..place.end - 1]))
+            .map(|(ordinal, range)| (*ordinal, &self.text[range.start..range.end - 1]))
     }
 
     /// Parses all records. A record that fails to parse is found by halving and becomes a reject.

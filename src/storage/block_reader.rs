@@ -23,7 +23,7 @@ const READ_AHEAD_BLOCKS: u64 = 4;
 #[derive(Debug, Clone)]
 pub struct BlockReader {
     object: Arc<BlockObject>,
-    place: u64,
+    offset: u64,
 }
 
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl BlockReader {
                 etag,
                 cache: Mutex::default(),
             }),
-            place: 0,
+            offset: 0,
         }
     }
 
@@ -67,11 +67,11 @@ impl BlockReader {
         self.object.size
     }
 
-    /// Another reader of the same object at the offset `place`.
-    pub(super) fn at(&self, place: u64) -> Self {
+    /// Another reader of the same object at `offset`.
+    pub(super) fn at(&self, offset: u64) -> Self {
         Self {
             object: Arc::clone(&self.object),
-            place,
+            offset,
         }
     }
 
@@ -138,8 +138,8 @@ impl BlockObject {
         let block = self
             .block(number)
             .map_err(|error| self.record_error(error))?;
-        let within = |place: u64| {
-            usize::try_from(place - number * BLOCK)
+        let within = |offset: u64| {
+            usize::try_from(offset - number * BLOCK)
                 .unwrap_or(usize::MAX)
                 .min(block.len())
         };
@@ -209,11 +209,11 @@ impl BlockCache {
     }
 
     fn take(&mut self, number: u64) -> Option<BlockState> {
-        let place = self
+        let index = self
             .blocks
             .iter()
             .position(|(cached, _)| *cached == number)?;
-        self.blocks.remove(place).map(|(_, block)| block)
+        self.blocks.remove(index).map(|(_, block)| block)
     }
 
     fn put(&mut self, number: u64, block: BlockState) {
@@ -227,30 +227,30 @@ impl Read for BlockReader {
         let end = self
             .object
             .size
-            .min(self.place.saturating_add(into.len() as u64));
-        if self.place >= end {
+            .min(self.offset.saturating_add(into.len() as u64));
+        if self.offset >= end {
             return Ok(0);
         }
-        let part = self.object.part(self.place, end)?;
+        let part = self.object.part(self.offset, end)?;
         into[..part.len()].copy_from_slice(&part);
-        self.place += part.len() as u64;
+        self.offset += part.len() as u64;
         Ok(part.len())
     }
 }
 
 impl Seek for BlockReader {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let place = match to {
-            SeekFrom::Start(place) => Some(place),
-            SeekFrom::Current(by) => self.place.checked_add_signed(by),
+        let offset = match to {
+            SeekFrom::Start(offset) => Some(offset),
+            SeekFrom::Current(by) => self.offset.checked_add_signed(by),
             SeekFrom::End(by) => self.object.size.checked_add_signed(by),
         };
-        self.place = place.ok_or_else(|| {
+        self.offset = offset.ok_or_else(|| {
             io::Error::new(
                 ErrorKind::InvalidInput,
                 "offset before the start of the object",
             )
         })?;
-        Ok(self.place)
+        Ok(self.offset)
     }
 }

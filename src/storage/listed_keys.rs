@@ -32,11 +32,11 @@ pub(super) fn separate(listing: &Bytes) -> Result<FilteredListing, String> {
         (0_u32, false, false, false);
     let damaged = |what: &str| format!("the store returned a listing that {what}");
     loop {
-        let start = place(reader.buffer_position());
+        let start = offset(reader.buffer_position());
         let event = reader
             .read_event()
             .map_err(|error| damaged(&format!("cannot be parsed: {error}")))?;
-        let end = place(reader.buffer_position());
+        let end = offset(reader.buffer_position());
         match event {
             Event::Start(tag) => {
                 match (depth, tag.local_name().as_ref()) {
@@ -80,7 +80,7 @@ pub(super) fn separate(listing: &Bytes) -> Result<FilteredListing, String> {
     }
 }
 
-fn place(position: u64) -> usize {
+fn offset(position: u64) -> usize {
     usize::try_from(position).unwrap_or(usize::MAX)
 }
 
@@ -242,7 +242,7 @@ mod tests {
             .collect();
         let listed = separate(&page(&items)).unwrap();
         let kept: String = (0..bad.len())
-            .map(|place| object(good[place % good.len()]))
+            .map(|index| object(good[index % good.len()]))
             .collect();
         assert_eq!(listed.listing, page(&kept));
         assert_eq!(

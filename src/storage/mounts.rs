@@ -18,7 +18,7 @@ impl FolderId {
     ///
     /// # Errors
     /// If the metadata cannot be read.
-    pub fn of(path: &Path) -> io::Result<Self> {
+    pub fn from_path(path: &Path) -> io::Result<Self> {
         path.metadata()
             .map(|metadata| Self::from_metadata(&metadata))
     }
@@ -68,7 +68,7 @@ pub fn is_mount_point(path: &Path) -> bool {
     let Some(above) = path.parent() else {
         return false;
     };
-    let device = |folder: &Path| FolderId::of(folder).ok().map(|id| id.device);
+    let device = |folder: &Path| FolderId::from_path(folder).ok().map(|id| id.device);
     device(path).is_some_and(|own| device(above).is_some_and(|above| above != own))
 }
 
@@ -116,11 +116,11 @@ mod tests {
         let (old, new) = (folder.path().join("old"), folder.path().join("new"));
         std::fs::create_dir(&old).unwrap();
         std::fs::create_dir(&new).unwrap();
-        let before = FolderId::of(&old).unwrap();
-        assert_eq!(before, FolderId::of(&old).unwrap());
+        let before = FolderId::from_path(&old).unwrap();
+        assert_eq!(before, FolderId::from_path(&old).unwrap());
         std::fs::remove_dir(&old).unwrap();
         std::fs::rename(&new, &old).unwrap();
-        assert_ne!(before, FolderId::of(&old).unwrap());
+        assert_ne!(before, FolderId::from_path(&old).unwrap());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use object_store::{Error, PutPayload};
 use super::S3Path;
 use super::blocking::{PendingRequest, block_on, spawn};
 use super::error::to_io_error;
-use super::outage::persist;
+use super::outage::retry_while_unavailable;
 
 /// Size of a part in bytes. Stores require at least 5 MiB, the same size for all parts but the
 /// last, and at most 10,000 parts.
@@ -41,12 +41,12 @@ impl MultipartUpload {
     /// Starts an upload, and writes `upload_record` before the first byte is sent.
     pub(super) fn begin(remote: S3Path, upload_record: Option<S3Path>) -> io::Result<Self> {
         let path = remote.path()?;
-        let id = persist(&remote, || {
+        let id = retry_while_unavailable(&remote, || {
             let (store, path) = (remote.store(), path.clone());
             block_on(async move { store.create_multipart(&path).await })?
                 .map_err(|error| to_io_error(&error))
         })?;
-        let text = remote.read_upload_record(&id)?;
+        let text = remote.encode_upload_record(&id)?;
         let (part, in_flight_part, sent) = (BytesMut::new(), None, Vec::new());
         let upload = Self {
             remote,
@@ -78,7 +78,7 @@ impl MultipartUpload {
         self.await_part()?;
         self.completing = true;
         let (path, parts) = (self.remote.path()?, std::mem::take(&mut self.sent));
-        let finished = persist(&self.remote, || {
+        let finished = retry_while_unavailable(&self.remote, || {
             let (store, path, id, parts) = (
                 self.remote.store(),
                 path.clone(),
@@ -113,7 +113,7 @@ impl MultipartUpload {
     /// Whether the object exists with the size that was sent. No other writer uses its name, which
     /// contains the epoch.
     fn is_there(&self) -> io::Result<bool> {
-        let there = persist(&self.remote, || self.remote.head())?;
+        let there = retry_while_unavailable(&self.remote, || self.remote.head())?;
         Ok(there.is_some_and(|entry| entry.size == self.bytes))
     }
 
@@ -147,7 +147,7 @@ impl MultipartUpload {
             return Ok(());
         };
         let mut sending = Some(sending);
-        let arrived = persist(&self.remote, || {
+        let arrived = retry_while_unavailable(&self.remote, || {
             let sending = sending
                 .take()
                 .map_or_else(|| self.begin_part(part.clone()), Ok)?;

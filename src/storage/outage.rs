@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use prometheus::IntGauge;
 
 #[cfg(feature = "object-store")]
-pub(super) use waiting::{UNREACHABLE, persist};
+pub(super) use waiting::{UNREACHABLE, retry_while_unavailable};
 
 /// The gauge of waiting sinks; `None` if sinks do not wait.
 static WAITING: Mutex<Option<IntGauge>> = Mutex::new(None);
@@ -46,13 +46,13 @@ mod waiting {
     /// repeated. A pause is twice the previous one.
     const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-    /// Makes a request for the location `place`, and repeats it while the store is unreachable and
-    /// sinks wait for stores.
+    /// Makes a request for `location`, and repeats it while the store is unreachable and sinks wait
+    /// for stores.
     ///
     /// # Errors
     /// Those of the request.
-    pub(in super::super) fn persist<T>(
-        place: &dyn fmt::Display,
+    pub(in super::super) fn retry_while_unavailable<T>(
+        location: &dyn fmt::Display,
         mut request: impl FnMut() -> io::Result<T>,
     ) -> io::Result<T> {
         let (mut pause, longest) = PAUSES;
@@ -71,7 +71,7 @@ mod waiting {
                 gauge.clone()
             });
             tracing::warn!(
-                location = %place, %error, retry_in_s = pause.as_secs(),
+                %location, %error, retry_in_s = pause.as_secs(),
                 "the store is unreachable; the request will be repeated"
             );
             let waited = CHANGED.wait_timeout_while(waiting, pause, |waiting| waiting.is_some());
@@ -83,7 +83,7 @@ mod waiting {
         if let Some(gauge) = counted {
             gauge.dec();
             if outcome.is_ok() {
-                tracing::info!(location = %place, "the store is reachable again");
+                tracing::info!(%location, "the store is reachable again");
             }
         }
         outcome
@@ -102,17 +102,20 @@ mod waiting {
                 requests += 1;
                 Err::<(), _>(unreachable())
             };
-            assert!(persist(&"s3://b", &mut refused).is_err());
+            assert!(retry_while_unavailable(&"s3://b", &mut refused).is_err());
             assert_eq!(requests, 1);
 
             let gauge = prometheus::IntGauge::new("waiting", "sinks").expect("valid metric name");
             begin_to_wait(&gauge);
             let mut answers = vec![Ok(gauge.get() + 5), Err(unreachable())];
-            let answered = persist(&"s3://b", || answers.pop().unwrap_or(Ok(0)));
+            let answered = retry_while_unavailable(&"s3://b", || answers.pop().unwrap_or(Ok(0)));
             assert_eq!((answered.ok(), gauge.get()), (Some(5), 0));
-            assert!(persist(&"s3://b", || Err::<(), _>(io::Error::other("refused"))).is_err());
+            assert!(
+                retry_while_unavailable(&"s3://b", || Err::<(), _>(io::Error::other("refused")))
+                    .is_err()
+            );
             stop_waiting();
-            assert!(persist(&"s3://b", || Err::<(), _>(unreachable())).is_err());
+            assert!(retry_while_unavailable(&"s3://b", || Err::<(), _>(unreachable())).is_err());
         }
     }
 }

@@ -146,8 +146,8 @@ impl Seek for FileReader {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         match self {
             Self::File(local) => {
-                let place = local.file.seek(to);
-                local.record(place)
+                let offset = local.file.seek(to);
+                local.record(offset)
             }
             Self::Object(blocks) => blocks.seek(to),
         }

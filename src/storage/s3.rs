@@ -19,7 +19,7 @@ use super::blocking::{PendingRequest, block_on, spawn};
 use super::client::client;
 use super::error::to_io_error;
 use super::multipart_upload::MultipartUpload;
-use super::outage::persist;
+use super::outage::retry_while_unavailable;
 use super::prefetch::PrefetchedObject;
 use super::{ObjectListing, SCHEME, StoreEntry, UnusableKeys};
 
@@ -125,7 +125,7 @@ impl S3Path {
     /// If the request fails.
     pub fn children(&self) -> io::Result<Vec<StoreEntry>> {
         let prefix = self.path()?;
-        let listed = persist(self, || {
+        let listed = retry_while_unavailable(self, || {
             block_on(pages(self.store(), prefix.clone(), Some(DELIMITER)))?
                 .map_err(|error| to_io_error(&error))
         });
@@ -220,7 +220,7 @@ impl S3Path {
     /// If the request fails.
     pub fn put(&self, bytes: &[u8]) -> io::Result<()> {
         let (path, payload) = (self.path()?, PutPayload::from(bytes.to_vec()));
-        persist(self, || {
+        retry_while_unavailable(self, || {
             let (store, path, payload) = (self.store(), path.clone(), payload.clone());
             block_on(async move { store.put(&path, payload).await })?
                 .map(drop)
@@ -238,7 +238,7 @@ impl S3Path {
     pub fn put_if_absent(&self, bytes: &[u8]) -> io::Result<bool> {
         let (path, payload) = (self.path()?, PutPayload::from(bytes.to_vec()));
         for _ in 0..CREATE_ATTEMPTS {
-            let created = persist(self, || {
+            let created = retry_while_unavailable(self, || {
                 let (store, path, payload) = (self.store(), path.clone(), payload.clone());
                 match block_on(async move {
                     store.put_opts(&path, payload, PutMode::Create.into()).await
@@ -314,8 +314,8 @@ impl S3Path {
         }
     }
 
-    /// The content of the record that records the upload `id` of this object.
-    pub(super) fn read_upload_record(&self, id: &str) -> io::Result<Vec<u8>> {
+    /// Encodes the record of the upload `id` of this object.
+    pub(super) fn encode_upload_record(&self, id: &str) -> io::Result<Vec<u8>> {
         serde_json::to_vec(&(&self.key, id)).map_err(io::Error::other)
     }
 

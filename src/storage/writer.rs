@@ -13,7 +13,7 @@ use crate::fs_durable::{create_temp, failpoint, fsync_dir, temp_path};
 #[derive(Debug)]
 pub struct AtomicWriter {
     location: Location,
-    place: WriterTarget,
+    target: WriterTarget,
     bytes: u64,
 }
 
@@ -29,7 +29,7 @@ impl AtomicWriter {
         location: &Location,
         upload_record: Option<S3Path>,
     ) -> Result<Self, StageError> {
-        let place = match location {
+        let target = match location {
             Location::Local(path) => {
                 let temporary = temp_path(path);
                 WriterTarget::File(
@@ -45,7 +45,7 @@ impl AtomicWriter {
         };
         Ok(Self {
             location: location.clone(),
-            place,
+            target,
             bytes: 0,
         })
     }
@@ -60,7 +60,7 @@ impl AtomicWriter {
     /// # Errors
     /// If it cannot be made durable. The file may be visible after an error.
     pub fn finish(&mut self) -> Result<(), StageError> {
-        match &mut self.place {
+        match &mut self.target {
             WriterTarget::File(file, path) => {
                 file.sync_all().map_err(StageError::io(&*path))?;
                 failpoint("synced");
@@ -79,7 +79,7 @@ impl AtomicWriter {
 
 impl Write for AtomicWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = match &mut self.place {
+        let written = match &mut self.target {
             WriterTarget::File(file, _) => file.write(bytes)?,
             WriterTarget::Object(upload) => upload.write(bytes)?,
         };
@@ -88,7 +88,7 @@ impl Write for AtomicWriter {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match &mut self.place {
+        match &mut self.target {
             WriterTarget::File(file, _) => file.flush(),
             WriterTarget::Object(upload) => upload.flush(),
         }

@@ -1,4 +1,4 @@
-//! Tracks which batches every sink has committed, and sends acknowledgements to the sources.
+//! Tracks the commit of each batch by every sink, and then sends an acknowledgement to its source.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -97,10 +97,10 @@ impl AckTracker {
         }
     }
 
-    /// Records that a sink has made all batches below this number durable.
-    pub(super) fn durable(&self, sink: usize, below: u64) {
+    /// Records that a sink has made all batches before the number `end` durable.
+    pub(super) fn mark_durable(&self, sink: usize, end: u64) {
         let mut state = self.state();
-        state.durable[sink] = below;
+        state.durable[sink] = end;
         let done = state.durable.iter().copied().min().unwrap_or(0);
         while state.first < done {
             let Some(UnackedBatch { source, ack, .. }) = state.unacked.pop_front() else {
@@ -149,17 +149,17 @@ mod tests {
             vec![(Arc::from("t"), Reject::new(0, RejectCode::Model, "no"))],
             &[],
         );
-        tracker.durable(0, 3);
+        tracker.mark_durable(0, 3);
         assert!(acks.try_recv().is_err(), "the other sink has not committed");
         assert!(tracker.oldest_unacked().is_some());
-        tracker.durable(1, 2);
+        tracker.mark_durable(1, 2);
         let first = acks.try_recv().unwrap();
         assert_eq!((first.provenance, first.filtered), (rows(0), vec![0]));
         assert!(
             acks.try_recv().is_err(),
             "the other source has not subscribed"
         );
-        tracker.durable(1, 3);
+        tracker.mark_durable(1, 3);
         let last = acks.try_recv().unwrap();
         assert_eq!(
             (last.provenance, &*last.rejected[0].1.reason, last.filtered),

@@ -1,4 +1,5 @@
-//! Permits, which limit the number of batches in flight and their memory.
+//! Permits, which limit the number of batches in flight and their memory, and so are the
+//! backpressure on the sources.
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
 //! The dispatcher, which reads batches from the sources, cuts them at the edges of the sinks'
-//! coverage, numbers them, acquires their permits, and sends them to the workers.
+//! coverage, numbers them, acquires their permits, and sends them to the workers. While it waits
+//! for a permit, it reads no further batch, which is the backpressure on the sources.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError};

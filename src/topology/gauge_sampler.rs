@@ -37,7 +37,7 @@ struct StatsSample {
 }
 
 impl StatsSample {
-    fn of(stats: &RunStats) -> Self {
+    fn from_stats(stats: &RunStats) -> Self {
         let stages = || stats.stages.iter();
         let load = |counter: &AtomicU64| counter.load(Relaxed);
         Self {
@@ -128,7 +128,7 @@ struct GaugeSampler {
 impl GaugeSampler {
     fn run(&self, end: &Receiver<()>) {
         let Self { metrics, stats, .. } = self;
-        let mut past = VecDeque::from([StatsSample::of(stats)]);
+        let mut past = VecDeque::from([StatsSample::from_stats(stats)]);
         let (mut round, mut blocked) = (0_u64, Vec::new());
         loop {
             self.sample_queues();
@@ -140,7 +140,7 @@ impl GaugeSampler {
             if is_over(end, INTERVAL) {
                 return;
             }
-            let now = StatsSample::of(stats);
+            let now = StatsSample::from_stats(stats);
             if let Some(then) = past.front() {
                 set_rates(metrics, stats, then, &now);
             }

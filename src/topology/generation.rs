@@ -63,7 +63,7 @@ pub(super) struct WorkerGraph {
 }
 
 impl WorkerGraph {
-    pub(super) fn of(generation: &Arc<Generation>) -> Result<Self, (Arc<str>, StageError)> {
+    pub(super) fn new(generation: &Arc<Generation>) -> Result<Self, (Arc<str>, StageError)> {
         Ok(Self {
             transforms: generation.transforms()?,
             generation: Arc::clone(generation),
@@ -76,7 +76,7 @@ impl WorkerGraph {
     /// generation may have been replaced by then.
     pub(super) fn change(&mut self, to: &Arc<Generation>) -> Result<(), (Arc<str>, StageError)> {
         if self.generation.number != to.number {
-            let left = std::mem::replace(self, Self::of(to)?);
+            let left = std::mem::replace(self, Self::new(to)?);
             left.generation.put_back(left.transforms);
         }
         Ok(())
@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn old_generation_runs_after_newer_one_without_its_files() {
         let (old, new) = (generation(0), generation(1));
-        let mut worker = WorkerGraph::of(&old).unwrap();
+        let mut worker = WorkerGraph::new(&old).unwrap();
         for to in [&new, &old, &old, &new] {
             worker.change(to).unwrap();
             assert_eq!(worker.generation.number, to.number);
@@ -305,7 +305,7 @@ mod tests {
     fn generation_without_users_is_dropped() {
         let (old, new) = (generation(0), generation(1));
         let gone = Arc::downgrade(&old);
-        let mut worker = WorkerGraph::of(&old).unwrap();
+        let mut worker = WorkerGraph::new(&old).unwrap();
         worker.change(&new).unwrap();
         drop(old);
         assert!(gone.upgrade().is_none());

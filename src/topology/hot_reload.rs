@@ -75,7 +75,7 @@ impl ReloadHandle {
                 .zip(&running.identities)
                 .all(|(next, running)| next.has_same_meaning(running))
         {
-            *outline = RunningConfig::of(plan);
+            *outline = RunningConfig::from_plan(plan);
             return Ok(ReloadOutcome::Unchanged);
         }
         let mut graph = TransformGraph::new(&plan.stages, running.graph.keeps_rejects);
@@ -97,7 +97,7 @@ impl ReloadHandle {
             .models
             .generation
             .set(i64::try_from(number).unwrap_or(i64::MAX));
-        *outline = RunningConfig::of(plan);
+        *outline = RunningConfig::from_plan(plan);
         self.current.send_replace(Arc::new(next));
         Ok(ReloadOutcome::Applied(number))
     }

@@ -132,9 +132,9 @@ impl Topology {
     ) -> Result<Self, (Arc<str>, StageError)> {
         let (stats, outline) = (
             Arc::new(RunStats::new(&plan, Arc::clone(&metrics))),
-            RunningConfig::of(&plan),
+            RunningConfig::from_plan(&plan),
         );
-        let mut graph = TransformGraph::new(&plan.stages, OriginalsPolicy::of(&plan));
+        let mut graph = TransformGraph::new(&plan.stages, OriginalsPolicy::from_plan(&plan));
         let [budget, inference_budget] = in_flight_budgets(&plan, &metrics);
         metrics
             .utilization
@@ -342,12 +342,12 @@ impl Topology {
         end_sources(closing).await;
         let failed = stop.take();
         poison_records.close(failed.is_none() && ended == DispatchEnd::Exhausted);
-        RunOutcome::of(failed, ended)
+        RunOutcome::new(failed, ended)
     }
 }
 
 impl RunOutcome {
-    fn of(failed: Option<(Arc<str>, StageError)>, ended: DispatchEnd) -> Self {
+    fn new(failed: Option<(Arc<str>, StageError)>, ended: DispatchEnd) -> Self {
         match (failed, ended) {
             (Some((stage, error)), _) => Self::Failed { stage, error },
             (None, DispatchEnd::ShutdownRequested) => Self::Drained,

@@ -26,7 +26,7 @@ pub(super) enum OriginalsPolicy {
 
 impl OriginalsPolicy {
     /// `None` if the plan does not store rejects.
-    pub(super) fn of(plan: &Plan) -> Option<Self> {
+    pub(super) fn from_plan(plan: &Plan) -> Option<Self> {
         plan.rejects.as_ref().map(|_| {
             if plan.keeps_originals {
                 Self::Kept

@@ -1,5 +1,6 @@
-//! Runs one sink on a dedicated thread: writes batches that are not yet committed, and commits at
-//! the end of the input, when the oldest record exceeds the maximum age, and every N batches.
+//! Runs one sink on a dedicated thread: writes batches that are not yet committed, and decides when
+//! the sink commits: at the end of the input, when the oldest record exceeds the maximum age, and
+//! every N batches. Each commit is reported to the ack tracker as an acknowledgement.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -148,12 +149,12 @@ impl SinkRunner {
                 next: number,
                 ..Uncommitted::default()
             };
-            acks.durable(self.index, number);
+            acks.mark_durable(self.index, number);
             self.committed_some(started.elapsed(), stats);
         }
         self.uncommitted.next = number + 1;
         if durable == CommitProgress::All {
-            acks.durable(self.index, number + 1);
+            acks.mark_durable(self.index, number + 1);
         } else {
             self.uncommitted.batches += 1;
             self.uncommitted.since.get_or_insert(started);
@@ -207,14 +208,14 @@ impl SinkRunner {
             next: self.uncommitted.next,
             ..Uncommitted::default()
         };
-        acks.durable(self.index, self.uncommitted.next);
+        acks.mark_durable(self.index, self.uncommitted.next);
         Ok(())
     }
 
     /// Reports all batches up to a skipped one as durable if none of them is uncommitted.
     fn report_durable(&self, acks: &AckTracker) {
         if self.uncommitted.batches == 0 {
-            acks.durable(self.index, self.uncommitted.next);
+            acks.mark_durable(self.index, self.uncommitted.next);
         }
     }
 

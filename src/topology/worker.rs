@@ -135,7 +135,7 @@ impl<'a> Worker<'a> {
         stats: &'a RunStats,
     ) -> Result<Self, (Arc<str>, StageError)> {
         Ok(Self {
-            held: WorkerGraph::of(generation)?,
+            held: WorkerGraph::new(generation)?,
             stats,
             counts_rejects: true,
         })

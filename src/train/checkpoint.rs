@@ -67,12 +67,12 @@ impl TrainingCheckpoint {
     pub fn write(&self, path: &Path) -> Result<(), StageError> {
         let named =
             |role: &'static str, tensors: &[Vec<f32>]| -> Vec<(String, Vec<usize>, Vec<u8>)> {
-                let named = tensors.iter().enumerate().map(|(place, values)| {
+                let named = tensors.iter().enumerate().map(|(index, values)| {
                     let bytes = values
                         .iter()
                         .flat_map(|value| value.to_le_bytes())
                         .collect();
-                    (format!("{role}.{place:04}"), vec![values.len()], bytes)
+                    (format!("{role}.{index:04}"), vec![values.len()], bytes)
                 });
                 named.collect()
             };

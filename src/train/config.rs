@@ -490,6 +490,6 @@ fn list(key: &str, written: Option<Value>, faults: &mut Vec<ConfigError>) -> Vec
         Some(Value::Array(entries)) => entries,
         Some(one) => vec![one],
     };
-    let read = |(place, entry)| read(&format!("{key}[{place}]"), entry, faults);
+    let read = |(index, entry)| read(&format!("{key}[{index}]"), entry, faults);
     entries.into_iter().enumerate().filter_map(read).collect()
 }

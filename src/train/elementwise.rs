@@ -99,8 +99,8 @@ pub fn activate(kind: Activation, values: &mut [f32]) {
     }
 }
 
-/// Converts the gradient by the output of an activation into the gradient by its input. All
-/// activations except [`Activation::Silu`] use `output`.
+/// Converts the gradient with respect to the output of an activation into the gradient with respect
+/// to its input. All activations except [`Activation::Silu`] use `output`.
 pub fn activate_back(kind: Activation, input: &[f32], output: &[f32], gradient: &mut [f32]) {
     match kind {
         Activation::Linear => {}
@@ -116,8 +116,8 @@ pub fn activate_back(kind: Activation, input: &[f32], output: &[f32], gradient: 
     }
 }
 
-/// Returns the sum of the squared error; writes `share` times its gradient by `output` to
-/// `gradient`.
+/// Returns the sum of the squared error; writes `share` times its gradient with respect to
+/// `output` to `gradient`.
 pub fn squared_error(output: &[f32], target: &[f32], share: f32, gradient: &mut [f32]) -> f64 {
     sum(output, target, gradient, |output, target| {
         let off = output - target;
@@ -126,7 +126,7 @@ pub fn squared_error(output: &[f32], target: &[f32], share: f32, gradient: &mut 
 }
 
 /// Returns the sum of the binary cross-entropy of logits, `(1 - t) z + ln(1 + e^-z)`; writes
-/// `share` times its gradient by the logits, `sigmoid(z) - t`, to `gradient`.
+/// `share` times its gradient with respect to the logits, `sigmoid(z) - t`, to `gradient`.
 pub fn cross_entropy(logits: &[f32], target: &[f32], share: f32, gradient: &mut [f32]) -> f64 {
     sum(logits, target, gradient, |z, t| {
         ((1.0 - t) * z + softplus(-z), (sigmoid(z) - t) * share)
@@ -142,25 +142,27 @@ fn sum(
     f: impl Fn(f32, f32) -> (f32, f32),
 ) -> f64 {
     // Sums within a chunk are in float32: they stay small.
-    let chunk_sum = |((outputs, targets), slopes): ((&[f32], &[f32]), &mut [f32])| {
+    let chunk_sum = |((outputs, targets), derivatives): ((&[f32], &[f32]), &mut [f32])| {
         simd_dispatch(|| {
             let mut sums = [0.0_f32; LANES];
             let (wide_outputs, last_outputs) = outputs.as_chunks::<LANES>();
             let (wide_targets, last_targets) = targets.as_chunks::<LANES>();
-            let (wide_slopes, last_slopes) = slopes.as_chunks_mut::<LANES>();
-            for ((y_lanes, t_lanes), slope_lanes) in
-                wide_outputs.iter().zip(wide_targets).zip(wide_slopes)
+            let (wide_derivatives, last_derivatives) = derivatives.as_chunks_mut::<LANES>();
+            for ((y_lanes, t_lanes), derivative_lanes) in
+                wide_outputs.iter().zip(wide_targets).zip(wide_derivatives)
             {
                 for lane in 0..LANES {
-                    let (value, slope) = f(y_lanes[lane], t_lanes[lane]);
+                    let (value, derivative) = f(y_lanes[lane], t_lanes[lane]);
                     sums[lane] += value;
-                    slope_lanes[lane] = slope;
+                    derivative_lanes[lane] = derivative;
                 }
             }
-            for ((y, t), place) in last_outputs.iter().zip(last_targets).zip(last_slopes) {
-                let (value, slope) = f(*y, *t);
+            for ((y, t), output_derivative) in
+                last_outputs.iter().zip(last_targets).zip(last_derivatives)
+            {
+                let (value, derivative) = f(*y, *t);
                 sums[0] += value;
-                *place = slope;
+                *output_derivative = derivative;
             }
             sums.iter().map(|&sum| f64::from(sum)).sum::<f64>()
         })

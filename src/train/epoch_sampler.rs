@@ -158,8 +158,8 @@ impl EpochSampler {
             .augmentation
             .zoom
             .map(|zoom| Resizer::new(zoom.size[0], zoom.size[1], ResizeMode::Stretch));
-        for place in start..end {
-            let at = permutation.map_or(place, |permutation| permutation.at(place));
+        for position in start..end {
+            let at = permutation.map_or(position, |permutation| permutation.at(position));
             let index = at % self.records.len().max(1) as u64;
             self.records
                 .read(usize::try_from(index).unwrap_or(usize::MAX), &mut record)?;
@@ -255,8 +255,8 @@ impl EpochSampler {
                 }
                 _ => ((1, batch.target.len() - start), None),
             };
-            for (place, corruption) in augmentation.corruption.iter().enumerate() {
-                let seed = mix(mix(visit, NOISE), place as u64);
+            for (index, corruption) in augmentation.corruption.iter().enumerate() {
+                let seed = mix(mix(visit, NOISE), index as u64);
                 corruption.apply(&mut batch.input[start..], size, format, seed);
             }
         }
@@ -320,10 +320,10 @@ impl Crop {
         // Only square crops are transposed, since height and width have to be the same.
         let line =
             |start: usize, len: usize, reversed: bool, whole: usize, stride: usize| -> Vec<usize> {
-                let place = |i: usize| {
+                let source_offset = |i: usize| {
                     reflect(start + if reversed { len - 1 - i } else { i }, whole) * stride
                 };
-                (0..len).map(place).collect()
+                (0..len).map(source_offset).collect()
             };
         let down = line(
             self.top,
@@ -342,11 +342,9 @@ impl Crop {
                 (&down, &right)
             };
             for line_offset in outer {
-                out.extend(
-                    inner
-                        .iter()
-                        .map(|place| table[usize::from(pixels[line_offset + place + channel])]),
-                );
+                out.extend(inner.iter().map(|inner_offset| {
+                    table[usize::from(pixels[line_offset + inner_offset + channel])]
+                }));
             }
         }
     }
@@ -354,12 +352,12 @@ impl Crop {
 
 /// Returns the position within the image that a position beyond the edge reflects. An image that is
 /// smaller than its crop is extended by reflection.
-fn reflect(place: usize, len: usize) -> usize {
-    let place = place % (2 * len).max(1);
-    if place < len {
-        place
+fn reflect(position: usize, len: usize) -> usize {
+    let folded = position % (2 * len).max(1);
+    if folded < len {
+        folded
     } else {
-        2 * len - 1 - place
+        2 * len - 1 - folded
     }
 }
 

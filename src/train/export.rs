@@ -155,7 +155,7 @@ fn card(outcome: &TrainingOutcome<'_>, files: BTreeMap<String, String>) -> Model
         .into_iter()
         .flat_map(Sequential::describe)
         .collect();
-    let multiple = outcome.declared.network.multiple();
+    let multiple = outcome.declared.network.size_multiple();
     ModelCard {
         name: head.name.clone(),
         kind: head.kind.describe(),
@@ -271,7 +271,7 @@ fn measure(
     model: &Model,
     outcome: &TrainingOutcome<'_>,
 ) -> Result<(Option<ErrorStats>, FailedRecords), TrainError> {
-    let mut chain = model.chain(ModelPath::Whole)?;
+    let mut chain = model.chain(ModelPath::Reconstruct)?;
     let TrainingData {
         validation,
         augmentation,

@@ -205,8 +205,8 @@ mod tests {
             &mut out,
             Accumulate::Replace,
         );
-        for (place, found) in out.iter().enumerate() {
-            let (row, column) = (place / n, place % n);
+        for (index, found) in out.iter().enumerate() {
+            let (row, column) = (index / n, index % n);
             let expected: f32 = (0..k).map(|i| a[row * k + i] * b[i * n + column]).sum();
             assert_eq!(*found, expected, "row {row}, column {column}");
         }

@@ -78,8 +78,8 @@ impl NetworkInput {
     ///
     /// # Errors
     /// When the training part cannot be read.
-    pub fn of(declared: &InputSpec, prepared: &PreparedDataset) -> Result<Self, StageError> {
-        let statistics = DatasetStatistics::of(&prepared.training)?;
+    pub fn new(declared: &InputSpec, prepared: &PreparedDataset) -> Result<Self, StageError> {
+        let statistics = DatasetStatistics::compute(&prepared.training)?;
         let mut spec = declared.clone();
         spec.kind = Some(prepared.kind);
         match prepared.kind {
@@ -146,8 +146,8 @@ fn moments(statistics: &DatasetStatistics, affine: impl Fn(usize) -> (f64, f64))
         .iter()
         .zip(&statistics.std)
         .enumerate()
-        .map(|(place, (mean, std))| {
-            let (scale, offset) = affine(place);
+        .map(|(index, (mean, std))| {
+            let (scale, offset) = affine(index);
             (mean * scale + offset, std * scale)
         })
         .collect();

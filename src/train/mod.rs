@@ -156,14 +156,14 @@ impl From<DataError> for TrainError {
     fn from(error: DataError) -> Self {
         match error {
             DataError::Faults(faults) => {
-                let place = |fault: ConfigError| {
+                let within_data = |fault: ConfigError| {
                     if fault.key.starts_with("input.") {
                         fault
                     } else {
                         fault.within("data")
                     }
                 };
-                Self::Faults(faults.into_iter().map(place).collect())
+                Self::Faults(faults.into_iter().map(within_data).collect())
             }
             DataError::Stage(error) => Self::Stage(error),
         }

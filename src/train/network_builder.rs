@@ -39,7 +39,7 @@ impl BuiltLayers {
     }
 
     /// Returns the number of which the height and width of images must be multiples.
-    pub fn multiple(&self) -> usize {
+    pub fn size_multiple(&self) -> usize {
         let Self::Whole(whole) = self else { return 1 };
         let halves = |step: &&LayerSpec| {
             matches!(step, LayerSpec::SpaceToDepth)
@@ -669,7 +669,7 @@ mod tests {
                     .chain([format!(
                         "{end}, {} loss, multiples of {}",
                         loss.as_str(),
-                        network.multiple()
+                        network.size_multiple()
                     )])
                     .collect::<Vec<_>>()
             }

@@ -119,8 +119,10 @@ impl OptimizerState {
                 }
                 (UpdateRule::Sgd { decays }, [moment, ..]) => {
                     let keep = keep(decays);
-                    for ((value, slope), momentum) in weight.iter_mut().zip(gradient).zip(moment) {
-                        *momentum = *momentum * MOMENTUM + slope;
+                    for ((value, derivative), momentum) in
+                        weight.iter_mut().zip(gradient).zip(moment)
+                    {
+                        *momentum = *momentum * MOMENTUM + derivative;
                         *value = *value * keep - rate * *momentum;
                     }
                 }
@@ -173,11 +175,11 @@ fn adam(by: AdamStep, weight: &mut [f32], gradient: &[f32], first: &mut [f32], s
     all.for_each(|((weights, gradients), (means, mean_squares))| {
         simd_dispatch(|| {
             let moments = means.iter_mut().zip(mean_squares);
-            for ((value, &slope), (mean, mean_square)) in
+            for ((value, &derivative), (mean, mean_square)) in
                 weights.iter_mut().zip(gradients).zip(moments)
             {
-                *mean = *mean * BETA1 + slope * (1.0 - BETA1);
-                *mean_square = *mean_square * BETA2 + slope * slope * (1.0 - BETA2);
+                *mean = *mean * BETA1 + derivative * (1.0 - BETA1);
+                *mean_square = *mean_square * BETA2 + derivative * derivative * (1.0 - BETA2);
                 let change = *mean * unbiased1 / ((*mean_square * unbiased2).sqrt() + EPSILON);
                 *value = *value * by.keep - by.rate * change;
             }
@@ -187,9 +189,9 @@ fn adam(by: AdamStep, weight: &mut [f32], gradient: &[f32], first: &mut [f32], s
 
 /// Returns the orthogonalized Nesterov momentum.
 fn muon(moment: &mut [f32], gradient: &[f32], shape: [usize; 2]) -> Vec<f32> {
-    let ahead = |(momentum, slope): (&mut f32, &f32)| {
-        *momentum = *momentum * MUON_MOMENTUM + slope;
-        slope + *momentum * MUON_MOMENTUM
+    let ahead = |(momentum, derivative): (&mut f32, &f32)| {
+        *momentum = *momentum * MUON_MOMENTUM + derivative;
+        derivative + *momentum * MUON_MOMENTUM
     };
     orthogonal(moment.iter_mut().zip(gradient).map(ahead).collect(), shape)
 }

@@ -181,10 +181,10 @@ impl Sequential {
     /// Describes the first step that does not match.
     pub fn new(input: RecordShape, layers: Vec<LayerSpec>) -> Result<Self, String> {
         let (mut shape, mut kept) = (input, Vec::new());
-        for (place, step) in layers.iter().enumerate() {
+        for (index, step) in layers.iter().enumerate() {
             let next = step.after(shape, &mut kept);
-            shape =
-                next.map_err(|reason| format!("step {place} ({step}) after {shape}: {reason}"))?;
+            shape = next
+                .map_err(|reason| format!("layer {index} ({step}) with input {shape}: {reason}"))?;
         }
         if !kept.is_empty() {
             return Err(format!("{} values are stored and never added", kept.len()));
@@ -213,10 +213,10 @@ impl Sequential {
 
     /// Returns the parameters in the order of the steps: the weight of each layer, then its bias.
     pub fn parameters(&self) -> Vec<Parameter> {
-        let of = |(place, step): (usize, &LayerSpec)| {
+        let of = |(index, step): (usize, &LayerSpec)| {
             step.parameters(
-                place,
-                self.layers.get(place + 1) == Some(&LayerSpec::AddSkip),
+                index,
+                self.layers.get(index + 1) == Some(&LayerSpec::AddSkip),
             )
         };
         self.layers.iter().enumerate().flat_map(of).collect()
@@ -306,7 +306,7 @@ impl LayerSpec {
         }
     }
 
-    fn parameters(&self, place: usize, zero: bool) -> Vec<Parameter> {
+    fn parameters(&self, index: usize, zero: bool) -> Vec<Parameter> {
         let (shape, fan_in, outputs) = match *self {
             Self::Dense { inputs, outputs } => (vec![inputs, outputs], inputs, outputs),
             Self::Conv(c) => (
@@ -327,13 +327,13 @@ impl LayerSpec {
         };
         vec![
             Parameter {
-                name: format!("{place}.weight"),
+                name: format!("{index}.weight"),
                 shape,
                 fan_in: Some(fan_in),
                 zero,
             },
             Parameter {
-                name: format!("{place}.bias"),
+                name: format!("{index}.bias"),
                 shape: vec![outputs],
                 fan_in: None,
                 zero,
@@ -482,12 +482,14 @@ mod tests {
         check(
             RecordShape::Flat(4),
             vec![dense],
-            expect!["step 0 (dense 5->4) after [4]: the shapes do not match"],
+            expect!["layer 0 (dense 5->4) with input [4]: the shapes do not match"],
         );
         check(
             RecordShape::Flat(5),
             vec![LayerSpec::SaveSkip, dense, LayerSpec::AddSkip],
-            expect!["step 2 (add what was kept) after [4]: the stored value has the shape [5]"],
+            expect![
+                "layer 2 (add what was kept) with input [4]: the stored value has the shape [5]"
+            ],
         );
         check(
             RecordShape::Flat(5),
@@ -501,13 +503,16 @@ mod tests {
             },
             vec![LayerSpec::Flatten],
             expect![
-                "step 0 (flatten) after [1, height, width]: images of any size cannot be flattened"
+                "layer 0 (flatten) with input [1, height, width]: \
+                 images of any size cannot be flattened"
             ],
         );
         check(
             image(1, 2),
             vec![LayerSpec::Conv(conv(1, 1, 5, 1, 0))],
-            expect!["step 0 (conv 1->1 5x5) after [1, 2, 2]: the image is smaller than the kernel"],
+            expect![
+                "layer 0 (conv 1->1 5x5) with input [1, 2, 2]: the image is smaller than the kernel"
+            ],
         );
     }
 }

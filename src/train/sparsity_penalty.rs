@@ -6,12 +6,12 @@ use super::elementwise::add_rows;
 /// Keeps logarithms finite if a unit is never, or always, active.
 const EPSILON: f32 = 1e-6;
 
-/// The codes of some records of a batch, and the gradient of the penalty by them.
+/// The codes of some records of a batch, and the gradient of the penalty with respect to them.
 pub struct CodeGradients<'a> {
     /// `[records, units]`.
     pub values: &'a [f32],
-    /// Receives the gradient of the penalty by the codes.
-    pub slopes: &'a mut Vec<f32>,
+    /// Receives the gradient of the penalty with respect to the codes.
+    pub gradient: &'a mut Vec<f32>,
 }
 
 /// Returns the penalty on the codes of a batch, multiplied by its weight.
@@ -33,13 +33,13 @@ pub fn penalty(
         SparsityPenalty::L1 => {
             let sign = |value: f32| if value == 0.0 { 0.0 } else { value.signum() };
             let mut sum = 0.0;
-            for CodeGradients { values, slopes } in parts {
+            for CodeGradients { values, gradient } in parts {
                 sum += values
                     .iter()
                     .map(|value| f64::from(value.abs()))
                     .sum::<f64>();
-                slopes.clear();
-                slopes.extend(values.iter().map(|&value| share * sign(value)));
+                gradient.clear();
+                gradient.extend(values.iter().map(|&value| share * sign(value)));
             }
             share * sum as f32
         }
@@ -56,7 +56,7 @@ pub fn penalty(
                 target * (target / mean).ln()
                     + (1.0 - target) * ((1.0 - target) / (1.0 - mean)).ln()
             };
-            let slope = |&mean: &f32| {
+            let derivative = |&mean: &f32| {
                 let inside = (EPSILON..=1.0 - EPSILON).contains(&mean);
                 if inside {
                     share * ((1.0 - target) / (1.0 - mean) - target / mean)
@@ -64,10 +64,10 @@ pub fn penalty(
                     0.0
                 }
             };
-            let of_a_record: Vec<f32> = means.iter().map(slope).collect();
-            for CodeGradients { values, slopes } in parts {
-                slopes.clear();
-                slopes.extend(of_a_record.iter().cycle().take(values.len()));
+            let record_gradient: Vec<f32> = means.iter().map(derivative).collect();
+            for CodeGradients { values, gradient } in parts {
+                gradient.clear();
+                gradient.extend(record_gradient.iter().cycle().take(values.len()));
             }
             weight * means.iter().map(divergence).sum::<f32>() / units.max(1) as f32
         }
@@ -92,18 +92,18 @@ mod tests {
         let mut parts = [
             CodeGradients {
                 values: &[0.1, 0.4],
-                slopes: &mut first,
+                gradient: &mut first,
             },
             CodeGradients {
                 values: &[0.3, 0.6],
-                slopes: &mut second,
+                gradient: &mut second,
             },
         ];
         let found = f64::from(penalty(&sparsity, 2, &mut parts));
         assert!((found - expected).abs() < 1e-5, "{found} {expected}");
         assert_eq!(first, second);
         assert!(
-            first.iter().all(|&slope| slope > 0.0),
+            first.iter().all(|&derivative| derivative > 0.0),
             "{first:?}: both units are too active"
         );
     }
@@ -123,11 +123,11 @@ mod tests {
                 let mut parts = [
                     CodeGradients {
                         values: a,
-                        slopes: &mut first,
+                        gradient: &mut first,
                     },
                     CodeGradients {
                         values: b,
-                        slopes: &mut second,
+                        gradient: &mut second,
                     },
                 ];
                 (
@@ -135,17 +135,17 @@ mod tests {
                     [first, second].concat(),
                 )
             };
-            let (_, slopes) = of(&codes);
-            for (place, slope) in slopes.into_iter().enumerate() {
+            let (_, gradient) = of(&codes);
+            for (index, derivative) in gradient.into_iter().enumerate() {
                 let at = |off: f32| {
                     let mut moved = codes;
-                    moved[place] += off;
+                    moved[index] += off;
                     of(&moved).0
                 };
                 let expected = (at(0.01) - at(-0.01)) / 0.02;
                 assert!(
-                    (expected - f64::from(slope)).abs() < 2e-3,
-                    "{kind:?}, {place}: {slope}, not {expected}"
+                    (expected - f64::from(derivative)).abs() < 2e-3,
+                    "{kind:?}, {index}: {derivative}, not {expected}"
                 );
             }
         }

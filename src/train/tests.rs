@@ -177,7 +177,7 @@ fn dims(shape: RecordShape) -> Vec<usize> {
 }
 
 /// Returns weights with biases that are not 0, and a batch of records.
-fn material(chain: &Sequential, records: usize) -> (Vec<Vec<f32>>, Vec<f32>) {
+fn random_weights_and_input(chain: &Sequential, records: usize) -> (Vec<Vec<f32>>, Vec<f32>) {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let mut weights = initial(chain, &mut rng);
     for values in weights
@@ -211,7 +211,7 @@ fn run(chain: &Sequential, weights: &[Vec<f32>], input: &[f32], records: usize) 
 fn onnx_runtime_and_layers_agree_on_each_step() {
     let runtime = testing::init();
     for (name, chain) in chains() {
-        let (weights, input) = material(&chain, 3);
+        let (weights, input) = random_weights_and_input(&chain, 3);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.onnx");
         std::fs::write(
@@ -232,7 +232,7 @@ fn onnx_runtime_and_layers_agree_on_each_step() {
         let model = model.unwrap_or_else(|faults| panic!("{name}: {faults:?}"));
         let mut output = Vec::new();
         model
-            .chain(ModelPath::Whole)
+            .chain(ModelPath::Reconstruct)
             .unwrap()
             .run(&input, &dims(chain.input()), &mut output)
             .unwrap();
@@ -267,9 +267,9 @@ impl Case {
         sparsity: Option<Sparsity>,
     ) -> Self {
         let records = 3;
-        let (mut weights, input) = material(&encoder, records);
+        let (mut weights, input) = random_weights_and_input(&encoder, records);
         let back = Sequential::new(encoder.output(), decoder.clone()).unwrap();
-        weights.extend(material(&back, 1).0);
+        weights.extend(random_weights_and_input(&back, 1).0);
         let mut batch = batch(&back, &input, records);
         batch.shape = dims(encoder.input());
         let mut rng = ChaCha8Rng::seed_from_u64(11);
@@ -301,7 +301,7 @@ impl Case {
     }
 
     /// Returns the objective and its gradients.
-    fn learn(&self, weights: &[Vec<f32>]) -> (f32, Vec<Vec<f32>>) {
+    fn loss_and_gradients(&self, weights: &[Vec<f32>]) -> (f32, Vec<Vec<f32>>) {
         // Previous values in the gradient buffers must be replaced.
         let mut gradients: Vec<Vec<f32>> = weights
             .iter()
@@ -315,33 +315,34 @@ impl Case {
     }
 
     fn check_gradients(&self) {
-        let (_, gradients) = self.learn(&self.weights);
+        let (_, gradients) = self.loss_and_gradients(&self.weights);
         for (part, gradient) in gradients.iter().enumerate() {
             // All values of small tensors and some of large ones.
-            for place in (0..gradient.len()).step_by(1 + gradient.len() / 40) {
+            for index in (0..gradient.len()).step_by(1 + gradient.len() / 40) {
                 let step = 2e-3_f32;
                 let mut moved = self.weights.clone();
                 let mut at = |value: f32| {
-                    moved[part][place] = value;
-                    f64::from(self.learn(&moved).0)
+                    moved[part][index] = value;
+                    f64::from(self.loss_and_gradients(&moved).0)
                 };
-                let value = self.weights[part][place];
-                let slope = (at(value + step) - at(value - step))
+                let value = self.weights[part][index];
+                let expected = (at(value + step) - at(value - step))
                     / f64::from((value + step) - (value - step));
-                let found = f64::from(gradient[place]);
-                let off = (slope - found).abs() / (slope.abs().max(found.abs()) + 1e-2);
+                let found = f64::from(gradient[index]);
+                let off = (expected - found).abs() / (expected.abs().max(found.abs()) + 1e-2);
                 let name = &self.name;
                 assert!(
                     off < 2e-2,
-                    "{name}: gradient {part}[{place}] is {found}, finite differences give {slope}"
+                    "{name}: gradient {part}[{index}] is {found}, \
+                     finite differences give {expected}"
                 );
             }
         }
     }
 }
 
-/// Returns a layer whose gradients are correct only if the layer after it returns the gradient by
-/// its input.
+/// Returns a layer whose gradients are correct only if the layer after it returns the gradient
+/// with respect to its input.
 fn layer_before(shape: RecordShape) -> LayerSpec {
     match shape {
         RecordShape::Flat(len) => LayerSpec::Dense {
@@ -364,11 +365,11 @@ fn gradients_of_each_step_equal_finite_differences() {
 #[test]
 fn elu_gradient_is_finite_for_any_value() {
     let values = [-1e30_f32, -200.0, 0.5, 100.0, 1e30];
-    let mut slopes = [1.0; 5];
+    let mut gradient = [1.0; 5];
     let mut outputs = values;
     super::elementwise::activate(Activation::Elu, &mut outputs);
-    super::elementwise::activate_back(Activation::Elu, &outputs, &outputs, &mut slopes);
-    assert_eq!(slopes, [0.0, 0.0, 1.0, 1.0, 1.0]);
+    super::elementwise::activate_back(Activation::Elu, &outputs, &outputs, &mut gradient);
+    assert_eq!(gradient, [0.0, 0.0, 1.0, 1.0, 1.0]);
 }
 
 #[test]
@@ -381,8 +382,8 @@ fn bce_of_logits_equals_bce_of_sigmoid_and_is_finite() {
     let logits = [-3.0_f32, 0.0, 2.0, -200.0, 200.0];
     let targets = [0.2_f32, 0.5, 0.9, 0.0, 1.0];
     let loss = |z: [f32; 5], t: [f32; 5]| {
-        let mut slopes = [0.0; 5];
-        super::elementwise::cross_entropy(&z, &t, 1.0, &mut slopes) / 5.0
+        let mut gradient = [0.0; 5];
+        super::elementwise::cross_entropy(&z, &t, 1.0, &mut gradient) / 5.0
     };
     let sigmoid = logits.map(|z| 1.0 / (1.0 + (-z).exp()));
     let (found, expected) = (loss(logits, targets), Loss::Bce.error(&targets, &sigmoid));
@@ -394,7 +395,7 @@ fn bce_of_logits_equals_bce_of_sigmoid_and_is_finite() {
 /// Returns networks with each activation, and with losses and penalties.
 fn networks() -> Vec<Case> {
     let penalties = [None, Some(SparsityPenalty::L1), Some(SparsityPenalty::Kl)];
-    let network = |(place, kind): (usize, Activation)| {
+    let network = |(index, kind): (usize, Activation)| {
         let dense = vec![
             LayerSpec::Affine {
                 scale: 1.5,
@@ -424,7 +425,7 @@ fn networks() -> Vec<Case> {
                 outputs: 7,
             },
         ];
-        let mut encoder = if place % 2 == 0 { dense } else { convolutional };
+        let mut encoder = if index % 2 == 0 { dense } else { convolutional };
         encoder.extend([
             LayerSpec::Dense {
                 inputs: 7,
@@ -445,7 +446,7 @@ fn networks() -> Vec<Case> {
             LayerSpec::Unflatten { shape: [4, 2, 2] },
             LayerSpec::ConvTranspose(conv(4, 3, 4, 2, 1)),
         ];
-        let loss = if place % 2 == 0 { Loss::Mse } else { Loss::Bce };
+        let loss = if index % 2 == 0 { Loss::Mse } else { Loss::Bce };
         let sparsity = |penalty| Sparsity {
             penalty,
             weight: 0.3,
@@ -457,7 +458,7 @@ fn networks() -> Vec<Case> {
             encoder,
             decoder,
             loss,
-            penalties[place % 3].map(sparsity),
+            penalties[index % 3].map(sparsity),
         )
     };
     ACTIVATIONS.into_iter().enumerate().map(network).collect()
@@ -474,8 +475,8 @@ fn gradients_do_not_depend_on_the_number_of_threads() {
     };
     let [one, two] = [1, 2].map(pool);
     for case in networks() {
-        let (expected, gradients) = one.install(|| case.learn(&case.weights));
-        let (value, found) = two.install(|| case.learn(&case.weights));
+        let (expected, gradients) = one.install(|| case.loss_and_gradients(&case.weights));
+        let (value, found) = two.install(|| case.loss_and_gradients(&case.weights));
         assert!(
             (value - expected).abs() < 1e-5 * expected.abs(),
             "{}: {value} is not {expected}",
@@ -491,7 +492,7 @@ fn gradients_do_not_depend_on_the_number_of_threads() {
             }
         }
         assert_eq!(
-            two.install(|| case.learn(&case.weights)).1,
+            two.install(|| case.loss_and_gradients(&case.weights)).1,
             found,
             "{}: each run gives the same bits",
             case.name
@@ -506,7 +507,7 @@ fn batch_does_not_affect_the_next_batch() {
         .iter()
         .find(|(name, _)| name == "nested residual")
         .unwrap();
-    let (weights, _) = material(chain, 1);
+    let (weights, _) = random_weights_and_input(chain, 1);
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     let mut used = Backprop::new(chain.layers().to_vec(), Vec::new(), Loss::Mse, None);
     // Different numbers of records and sizes of images.
@@ -519,7 +520,7 @@ fn batch_does_not_affect_the_next_batch() {
             target: values,
         };
         let mut fresh = Backprop::new(chain.layers().to_vec(), Vec::new(), Loss::Mse, None);
-        let learn = |backprop: &mut Backprop| {
+        let loss_and_gradients = |backprop: &mut Backprop| {
             let mut gradients = weights.clone();
             (
                 backprop
@@ -529,8 +530,8 @@ fn batch_does_not_affect_the_next_batch() {
             )
         };
         assert_eq!(
-            learn(&mut used),
-            learn(&mut fresh),
+            loss_and_gradients(&mut used),
+            loss_and_gradients(&mut fresh),
             "{records} of {height}x{width}"
         );
     }
@@ -548,6 +549,6 @@ fn records_of_a_mismatched_shape_are_refused() {
     let refused = backprop.loss_of(&[], &batch).unwrap_err();
     assert_eq!(
         refused,
-        "step 0 (space to depth) after [1, 3, 4]: height and width must be even"
+        "layer 0 (space to depth) with input [1, 3, 4]: height and width must be even"
     );
 }

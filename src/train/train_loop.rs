@@ -60,7 +60,7 @@ pub fn train(
     let mut on_read = |records| watch(TrainEvent::Reading(records));
     let prepared = data::prepare(&file.data, &stored_input, &work.join("data"), &mut on_read)?;
     watch(TrainEvent::Prepared(&prepared));
-    let input = NetworkInput::of(&file.input, &prepared)?;
+    let input = NetworkInput::new(&file.input, &prepared)?;
     let declared = build(file, input.shape, input.moments).map_err(TrainError::Faults)?;
     let augmentation = Arc::new(augmentation(file, input.preparing).map_err(TrainError::Faults)?);
     let mut run = TrainLoop {
@@ -177,8 +177,8 @@ fn corruption(
     };
     let mut faults = Vec::new();
     let mut planned = Vec::new();
-    for (place, spec) in file.corruption.iter().enumerate() {
-        let key = format!("corruption[{place}]");
+    for (index, spec) in file.corruption.iter().enumerate() {
+        let key = format!("corruption[{index}]");
         planned.extend(faults.record_all_within(&key, spec.plan(format)));
     }
     if faults.is_empty() {

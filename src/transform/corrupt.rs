@@ -149,7 +149,7 @@ impl CorruptConfig {
 /// Returns the pixel format of a column, if it has one, and checks that it is valid and matches the
 /// shape of the column.
 fn pixel_format(field: &Field, shape: &TensorShape) -> Result<Option<PixelFormat>, ConfigError> {
-    let Some(format) = PixelFormat::of(field) else {
+    let Some(format) = PixelFormat::from_field(field) else {
         return Ok(None);
     };
     let fits = match shape {
@@ -469,7 +469,10 @@ mod tests {
             assert_eq!((out.records.num_rows(), out.records.num_columns()), (0, 2));
         }
         let planned = plan::<CorruptConfig>(GAUSSIAN, &pixels(&gray, 2, 2, 1, 0.5)).unwrap();
-        assert_eq!(PixelFormat::of(planned.schema().field(0)), Some(gray));
+        assert_eq!(
+            PixelFormat::from_field(planned.schema().field(0)),
+            Some(gray)
+        );
     }
 
     #[test]

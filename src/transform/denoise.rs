@@ -21,7 +21,7 @@ use crate::batch::{Batch, RejectCollector};
 use crate::error::{ConfigError, RecordFaults, StageError};
 use crate::image::pixel_format::PixelFormat;
 use crate::model::session::SessionChain;
-use crate::model::tensor_spec::values;
+use crate::model::tensor_spec::element_count;
 use crate::model::{ImageInput, Model, ModelPath, same_layout};
 use crate::plan_context::PlanContext;
 use crate::tensor::{TensorShape, fixed_column, fixed_values, variable_column};
@@ -60,7 +60,7 @@ impl TransformConfig for DenoiseConfig {
         context: &PlanContext,
     ) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let model = context.model(&self.model)?;
-        if model.files(ModelPath::Whole).is_none() {
+        if model.files(ModelPath::Reconstruct).is_none() {
             let message = format!(
                 "the model `{}` has no decoder: it returns codes, not images",
                 model.name()
@@ -139,7 +139,7 @@ impl DenoiseConfig {
         let cut = TileCut {
             tile: self.tile.map_or(TILE, NonZeroUsize::get),
             overlap: self.overlap.unwrap_or(OVERLAP),
-            multiple: model.multiple(),
+            multiple: model.size_multiple(),
         };
         let mut faults = Vec::new();
         if !cut.tile.is_multiple_of(cut.multiple) {
@@ -156,7 +156,9 @@ impl DenoiseConfig {
             );
             faults.push(ConfigError::new("overlap", message));
         }
-        if values(&image.format.shape(cut.tile, cut.tile)).is_none_or(|len| len > MAX_TILE_VALUES) {
+        if element_count(&image.format.shape(cut.tile, cut.tile))
+            .is_none_or(|len| len > MAX_TILE_VALUES)
+        {
             faults.push(ConfigError::new(
                 "tile",
                 format!(
@@ -197,7 +199,7 @@ fn fit_fixed(model: &Model, field: &Field, shape: &TensorShape) -> Result<(), St
             "its records have the shape {row:?}, but the model `{}` takes {expected:?}",
             model.name()
         )),
-        (TensorShape::Fixed(row), _) => model.output_shape(ModelPath::Whole, row).map(|_| ()),
+        (TensorShape::Fixed(row), _) => model.output_shape(ModelPath::Reconstruct, row).map(|_| ()),
         (TensorShape::Variable(_), _) => {
             let name = model.name();
             Err(format!(
@@ -239,7 +241,7 @@ fn check_output(model: &Model, mode: &DenoiseMode, shape: &TensorShape) -> Resul
             format.shape(side, side)
         }
     };
-    let output = model.output_shape(ModelPath::Whole, &record)?;
+    let output = model.output_shape(ModelPath::Reconstruct, &record)?;
     if same_layout(&output, &record) {
         return Ok(());
     }
@@ -272,7 +274,7 @@ impl TransformPlan for DenoisePlan {
     fn build(&self) -> Result<Box<dyn Transform>, StageError> {
         Ok(Box::new(DenoiseTransform {
             params: Arc::clone(&self.0),
-            chain: self.0.model.chain(ModelPath::Whole)?,
+            chain: self.0.model.chain(ModelPath::Reconstruct)?,
         }))
     }
 
@@ -287,12 +289,14 @@ impl TransformPlan for DenoisePlan {
 
     fn scratch_bytes(&self) -> u64 {
         let len = match (&self.0.mode, &self.0.shape) {
-            (DenoiseMode::Tiles { format, cut }, _) => values(&format.shape(cut.tile, cut.tile)),
+            (DenoiseMode::Tiles { format, cut }, _) => {
+                element_count(&format.shape(cut.tile, cut.tile))
+            }
             (DenoiseMode::Records, shape) => shape.len(),
         };
         self.0
             .model
-            .scratch_bytes(ModelPath::Whole, len.unwrap_or_default())
+            .scratch_bytes(ModelPath::Reconstruct, len.unwrap_or_default())
     }
 
     fn summary(&self) -> String {
@@ -357,7 +361,7 @@ impl Transform for DenoiseTransform {
             .row_ordinals
             .iter()
             .position(|&origin| origin == ordinal)?;
-        let format = PixelFormat::of(input.records.schema_ref().field(plan.column))?;
+        let format = PixelFormat::from_field(input.records.schema_ref().field(plan.column))?;
         let (before, shape) = TensorRows::new(input, plan.column, &plan.shape)
             .get(index)
             .ok()?;
@@ -373,7 +377,7 @@ impl Transform for DenoiseTransform {
             // The benefit depends on the size of the images, which is unknown.
             _ => return Ok(()),
         };
-        let zeros = vec![0.0; values(&shape).unwrap_or_default()];
+        let zeros = vec![0.0; element_count(&shape).unwrap_or_default()];
         let name = self.params.model.name();
         let run = self.chain.run(&zeros, &shape, &mut Vec::new());
         run.map(|_| ()).map_err(|reason| {
@@ -443,7 +447,9 @@ impl DenoiseTransform {
             );
         }
         match &self.params.shape {
-            TensorShape::Fixed(shape) => Ok(fixed_column(values(shape).unwrap_or_default(), out)?),
+            TensorShape::Fixed(shape) => {
+                Ok(fixed_column(element_count(shape).unwrap_or_default(), out)?)
+            }
             TensorShape::Variable(dims) => Ok(variable_column(*dims, out, &shapes)?),
         }
     }

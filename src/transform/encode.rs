@@ -18,7 +18,7 @@ use crate::batch::{Batch, RejectCode, RejectCollector};
 use crate::error::{ConfigError, RecordFaults, StageError};
 use crate::image::PixelFormat;
 use crate::model::session::SessionChain;
-use crate::model::tensor_spec::values;
+use crate::model::tensor_spec::element_count;
 use crate::model::{Model, ModelPath, same_layout};
 use crate::plan_context::PlanContext;
 use crate::tensor::{TensorShape, fixed_column, fixed_values, vector_field};
@@ -184,7 +184,7 @@ fn fit(model: &Model, field: &Field, shape: &TensorShape) -> Result<(Vec<usize>,
         ));
     }
     let code = model.output_shape(ModelPath::Encode, row)?;
-    match values(&code).filter(|&size| size > 0 && i32::try_from(size).is_ok()) {
+    match element_count(&code).filter(|&size| size > 0 && i32::try_from(size).is_ok()) {
         Some(size) => Ok((row.clone(), size)),
         None => Err(format!(
             "the model returns the shape {code:?} for a record, which is not a valid code"
@@ -193,7 +193,7 @@ fn fit(model: &Model, field: &Field, shape: &TensorShape) -> Result<(Vec<usize>,
 }
 
 fn check_reconstruction(model: &Model, row: &[usize]) -> Result<(), String> {
-    let output = model.output_shape(ModelPath::Whole, row)?;
+    let output = model.output_shape(ModelPath::Reconstruct, row)?;
     if same_layout(&output, row) {
         return Ok(());
     }
@@ -259,11 +259,11 @@ impl TransformPlan for EncodePlan {
         let pass = if self.0.reconstruct == ReconstructionMode::No {
             ModelPath::Encode
         } else {
-            ModelPath::Whole
+            ModelPath::Reconstruct
         };
         self.0
             .model
-            .scratch_bytes(pass, values(&self.0.row).unwrap_or_default())
+            .scratch_bytes(pass, element_count(&self.0.row).unwrap_or_default())
     }
 
     fn summary(&self) -> String {
@@ -311,7 +311,7 @@ impl Transform for EncodeTransform {
         }
         if plan.reconstruct == ReconstructionMode::Keep {
             added.push(fixed_column(
-                values(&plan.row).unwrap_or_default(),
+                element_count(&plan.row).unwrap_or_default(),
                 reconstructions,
             )?);
         }
@@ -335,8 +335,8 @@ impl Transform for EncodeTransform {
             .row_ordinals
             .iter()
             .position(|&origin| origin == ordinal)?;
-        let format = PixelFormat::of(input.records.schema_ref().field(plan.column))?;
-        let len = values(&plan.row)?;
+        let format = PixelFormat::from_field(input.records.schema_ref().field(plan.column))?;
+        let len = element_count(&plan.row)?;
         let before =
             fixed_values(input.records.column(plan.column))?.get(index * len..(index + 1) * len)?;
         let (mut code, mut after) = (Vec::new(), Vec::new());
@@ -362,8 +362,11 @@ impl Transform for EncodeTransform {
 impl EncodeTransform {
     fn run_zeros(&mut self) -> Result<(), String> {
         let (row, mut codes) = (&self.params.row, Vec::new());
-        self.encoder
-            .run(&vec![0.0; values(row).unwrap_or_default()], row, &mut codes)?;
+        self.encoder.run(
+            &vec![0.0; element_count(row).unwrap_or_default()],
+            row,
+            &mut codes,
+        )?;
         match &mut self.decoder {
             Some(decoder) => decoder
                 .run(&codes, &[self.params.code], &mut Vec::new())
@@ -376,7 +379,7 @@ impl EncodeTransform {
     /// error, and that discarded reconstructions take little memory.
     fn run(&mut self, records: &[f32], rows: usize, rejected: &mut RejectedRows) -> EncodedRows {
         let plan = Arc::clone(&self.params);
-        let len = values(&plan.row).unwrap_or_default().max(1);
+        let len = element_count(&plan.row).unwrap_or_default().max(1);
         let slice_rows = self.encoder.slice_rows(len);
         let mut results = EncodedRows {
             codes: Vec::with_capacity(rows * plan.code),
@@ -409,7 +412,7 @@ impl EncodeTransform {
         first: usize,
         rejected: &mut RejectedRows,
     ) {
-        let len = values(&self.params.row).unwrap_or_default().max(1);
+        let len = element_count(&self.params.row).unwrap_or_default().max(1);
         self.decoded.clear();
         self.decoded.reserve(records.len());
         match &mut self.decoder {
@@ -431,7 +434,7 @@ impl EncodeTransform {
     ) {
         let (loss, len) = (
             self.params.model.loss(),
-            values(&self.params.row).unwrap_or_default().max(1),
+            element_count(&self.params.row).unwrap_or_default().max(1),
         );
         for (row, (target, output)) in records
             .chunks_exact(len)

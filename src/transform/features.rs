@@ -93,7 +93,7 @@ impl TransformConfig for FeaturesConfig {
         input: &SchemaRef,
         context: &PlanContext,
     ) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
-        let mut faults = self.unused();
+        let mut faults = self.check_unused_options();
         let selected = match &self.model {
             None => FeatureInput {
                 columns: self.columns.clone(),
@@ -125,8 +125,8 @@ impl TransformConfig for FeaturesConfig {
 }
 
 impl FeaturesConfig {
-    /// Faults of options that have no effect with the other options.
-    fn unused(&self) -> Vec<ConfigError> {
+    /// Returns the faults of options that have no effect with the other options.
+    fn check_unused_options(&self) -> Vec<ConfigError> {
         let method = self.scaling.unwrap_or_default();
         let lists = [
             ("mean", &self.mean, ScalingMethod::Standard),
@@ -310,7 +310,7 @@ fn resolve(
                     format!("column `{name}` is listed twice"),
                 ));
             }
-            Ok((index, field)) => match length(field.data_type()) {
+            Ok((index, field)) => match values_per_row(field.data_type()) {
                 Ok((len, list)) => found.push((name, index, len, list)),
                 Err(met) => faults.push(ConfigError::new(
                     key,
@@ -363,7 +363,7 @@ fn resolve(
 }
 
 /// The number of values of a row of this type, if it is fixed, and whether the column holds lists.
-fn length(column: &DataType) -> Result<(Option<usize>, bool), &DataType> {
+fn values_per_row(column: &DataType) -> Result<(Option<usize>, bool), &DataType> {
     let number = |kind: &DataType| kind.is_numeric() || kind == &DataType::Boolean;
     match column {
         DataType::FixedSizeList(item, len) if number(item.data_type()) && *len > 0 => {
@@ -411,7 +411,7 @@ impl Transform for FeaturesTransform {
             Some(vectors) => vectors,
             None => fixed_column(self.width, self.gather(&batch.records)?)?,
         };
-        let infinite = self.not_finite(fixed_values(&vectors).unwrap_or_default());
+        let infinite = self.reject_non_finite(fixed_values(&vectors).unwrap_or_default());
         let columns = self
             .kept
             .iter()
@@ -472,7 +472,7 @@ impl FeaturesTransform {
     }
 
     /// Rejects the vectors that contain NaN or infinity, and names the column of the value.
-    fn not_finite(&self, vectors: &[f32]) -> RejectedRows {
+    fn reject_non_finite(&self, vectors: &[f32]) -> RejectedRows {
         let mut rejected = RejectedRows::default();
         if all_finite(vectors) {
             return rejected;

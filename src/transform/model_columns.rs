@@ -10,7 +10,7 @@ use crate::error::{ConfigError, StageError};
 use crate::image::pixel_format::PixelFormat;
 use crate::model::Model;
 use crate::model::session::RowFailure;
-use crate::model::tensor_spec::values;
+use crate::model::tensor_spec::element_count;
 use crate::tensor::{
     TensorShape, all_finite, fixed_values, tensor_field, variable_field, vector_field,
 };
@@ -50,7 +50,7 @@ pub(super) fn find_column<'a>(
 
 /// Checks that the pixel format in the metadata of a column equals that of the model.
 pub(super) fn check_pixels(model: &Model, field: &Field) -> Result<(), String> {
-    match (model.image_input(), PixelFormat::of(field)) {
+    match (model.image_input(), PixelFormat::from_field(field)) {
         (Some(image), Some(format)) if !image.format.equals(&format) => {
             let (actual, expected) = (format.describe(), image.format.describe());
             let hint = format!("set `model = \"{}\"` in its `pixels` stage", model.name());
@@ -74,7 +74,7 @@ pub(super) fn field_like(
         TensorShape::Variable(dims) => variable_field(name, *dims),
     };
     let like = like.map_err(|error| ConfigError::new("column", error.to_string()))?;
-    Ok(match PixelFormat::of(field) {
+    Ok(match PixelFormat::from_field(field) {
         Some(format) => format.annotate(like),
         None => like,
     })
@@ -126,7 +126,7 @@ fn all_usable(column: &ArrayRef, row: &[usize]) -> bool {
         return false;
     };
     let has_no_nulls = list.null_count() == 0 && list.values().null_count() == 0;
-    let len = values(row).map(|len| len * list.len());
+    let len = element_count(row).map(|len| len * list.len());
     has_no_nulls
         && fixed_values(column)
             .is_some_and(|values| Some(values.len()) == len && all_finite(values))

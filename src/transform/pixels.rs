@@ -632,7 +632,10 @@ mod tests {
             TensorShape::of(&field),
             Some(TensorShape::Fixed(vec![1, 2, 3]))
         );
-        assert_eq!(PixelFormat::of(&field).unwrap().channels, Channels::Gray);
+        assert_eq!(
+            PixelFormat::from_field(&field).unwrap().channels,
+            Channels::Gray
+        );
         assert_eq!(
             fixed_values(batch.records.column(1)).unwrap(),
             [[7.0; 6], [9.0; 6]].concat()

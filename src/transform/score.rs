@@ -133,8 +133,8 @@ impl TransformConfig for ScoreConfig {
             faults.push(ConfigError::new("reconstruction", message));
         }
         let formats = [
-            PixelFormat::of(original.1),
-            PixelFormat::of(reconstruction.1),
+            PixelFormat::from_field(original.1),
+            PixelFormat::from_field(reconstruction.1),
         ];
         if matches!(&formats, [Some(one), Some(two)] if one != two) {
             faults.push(ConfigError::new(
@@ -371,7 +371,7 @@ impl ScoreTransform {
         }
         let metrics = self.metrics.iter();
         let scores = metrics
-            .map(|&metric| Ok(self.measure.of(metric, x, y, &shape)? as f32))
+            .map(|&metric| Ok(self.measure.compute(metric, x, y, &shape)? as f32))
             .collect::<Result<_, _>>()?;
         self.anomaly.add(x, y, added);
         Ok(scores)
@@ -388,7 +388,7 @@ struct ErrorMeasure {
 
 impl ErrorMeasure {
     /// Computes a metric of two non-empty tensors of equal shapes with finite values.
-    fn of(
+    fn compute(
         &self,
         metric: ScoreMetric,
         x: &[f32],

@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::batch::RejectCode;
 use crate::image::pixel_format::{PixelFormat, TensorLayout};
 use crate::model::session::SessionChain;
-use crate::model::tensor_spec::values;
+use crate::model::tensor_spec::element_count;
 use crate::tensor::all_finite;
 
 /// The default side of a tile, in pixels.
@@ -106,7 +106,7 @@ impl Tiling {
     ) {
         let (height, width) = self.side();
         let shape = format.shape(height, width);
-        let len = values(&shape).unwrap_or_default();
+        let len = element_count(&shape).unwrap_or_default();
         let tiles: Vec<(usize, usize)> = (0..images.len())
             .flat_map(|image| (0..self.count()).map(move |tile| (image, tile)))
             .collect();
@@ -164,9 +164,9 @@ pub(crate) struct TileCut {
 }
 
 impl TileCut {
-    /// Tiles of 512 pixels with an overlap of 32 pixels, rounded up if the model requires sides
-    /// that are multiples of `multiple`.
-    pub(crate) fn usual(multiple: usize) -> Self {
+    /// Returns tiles of 512 pixels with an overlap of 32 pixels, rounded up if the model requires
+    /// sides that are multiples of `multiple`.
+    pub(crate) fn default_for(multiple: usize) -> Self {
         Self {
             tile: TILE.next_multiple_of(multiple.max(1)),
             overlap: OVERLAP,

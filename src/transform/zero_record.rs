@@ -45,7 +45,7 @@ pub(super) fn record(schema: &Schema, batch: &Batch) -> Result<Batch, ArrowError
 
 fn column(field: &Field) -> Result<ArrayRef, ArrowError> {
     if let Some(TensorShape::Variable(dims)) = TensorShape::of(field) {
-        let shape = match PixelFormat::of(field) {
+        let shape = match PixelFormat::from_field(field) {
             Some(format) if dims == 3 => format.shape(SIDE, SIDE),
             _ => vec![1; dims],
         };

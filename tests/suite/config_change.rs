@@ -124,7 +124,7 @@ fn check_refuses_a_change_without_locking_the_output() {
         Some(0)
     );
     // Another process holds the lease of the output.
-    let _lease = WriterLease::take(&folder.path().join("out").as_path().into()).unwrap();
+    let _lease = WriterLease::acquire(&folder.path().join("out").as_path().into()).unwrap();
     assert_eq!(check(&pipeline("0.0"), &[]), (Some(0), String::new()));
     let (refused_exit, refusal) = check(&pipeline("1.0"), &[]);
     assert_eq!(refused_exit, Some(2));

@@ -62,7 +62,7 @@ fn summarize(prepared: &PreparedDataset) -> String {
         "first {:?} mean {mean:.4} label {:?}\n",
         record.shape, record.label
     );
-    let statistics = DatasetStatistics::of(&prepared.training).unwrap();
+    let statistics = DatasetStatistics::compute(&prepared.training).unwrap();
     text += &format!(
         "mean {:.4} std {:.4} of the first column\n",
         statistics.mean[0], statistics.std[0]

@@ -49,7 +49,10 @@ fn shipped_models_match_their_cards() {
         );
         let any_size = || model.image_input().unwrap().format.shape(48, 80);
         let shape = model.input_shape().unwrap_or_else(any_size);
-        assert_eq!(model.output_shape(ModelPath::Whole, &shape).unwrap(), shape);
+        assert_eq!(
+            model.output_shape(ModelPath::Reconstruct, &shape).unwrap(),
+            shape
+        );
         let mut output = Vec::new();
         let records = vec![0.5; 3 * shape.iter().product::<usize>()];
         model
@@ -200,14 +203,14 @@ fn third_party_models_run_on_batches_above_their_fixed_size() {
         let mut out = Vec::new();
         let records = vec![0.0; 3 * shape.iter().product::<usize>()];
         let output_shape = model
-            .chain(ModelPath::Whole)
+            .chain(ModelPath::Reconstruct)
             .unwrap()
             .run(&records, shape, &mut out)
             .unwrap();
         assert_eq!(out.len(), 3 * output_shape.iter().product::<usize>());
         assert!(out.iter().all(|value| value.is_finite()));
         assert_eq!(
-            model.output_shape(ModelPath::Whole, shape).unwrap(),
+            model.output_shape(ModelPath::Reconstruct, shape).unwrap(),
             output_shape
         );
         output_shape

@@ -8,17 +8,17 @@ use proptest::prelude::*;
 use super::*;
 
 fn current(source: &str, row: u64) -> String {
-    format!("{}.png", NamingScheme::Current.place(source, row, "png"))
+    format!("{}.png", NamingScheme::Current.path(source, row, "png"))
 }
 
-fn former(source: &str, row: u64) -> String {
-    format!("{}.png", NamingScheme::Former.place(source, row, "png"))
+fn legacy(source: &str, row: u64) -> String {
+    format!("{}.png", NamingScheme::Legacy.path(source, row, "png"))
 }
 
 fn with_pattern(pattern: &str, source: &str, row: u64) -> String {
     format!(
         "{}.png",
-        NamingScheme::Pattern(NamePattern::parse(pattern).unwrap()).place(source, row, "png")
+        NamingScheme::Pattern(NamePattern::parse(pattern).unwrap()).path(source, row, "png")
     )
 }
 
@@ -36,13 +36,13 @@ fn name_has_folder_and_stem_of_its_source() {
         assert_eq!(current(source, row), expected);
     }
     assert_eq!(
-        NamingScheme::Current.place("a/b.jpg", 0, "jpg") + ".jpg",
+        NamingScheme::Current.path("a/b.jpg", 0, "jpg") + ".jpg",
         "a/b.jpg"
     );
 }
 
 #[test]
-fn former_scheme_keeps_the_extension_of_the_source() {
+fn legacy_scheme_keeps_the_extension_of_the_source() {
     let cases = [
         ("a/b.jpg", 0, "a/b.jpg.png"),
         ("a/b.png", 0, "a/b.png.png"),
@@ -55,7 +55,7 @@ fn former_scheme_keeps_the_extension_of_the_source() {
         ),
     ];
     for (source, row, expected) in cases {
-        assert_eq!(former(source, row), expected);
+        assert_eq!(legacy(source, row), expected);
     }
 }
 
@@ -94,8 +94,8 @@ fn invalid_pattern_is_refused_with_its_invalid_part() {
         ("a/./{stem}.{ext}", "`.` is not allowed"),
         (".hidden/{stem}.{ext}", "`.hidden` starts with a dot"),
         ("_LatentFlow/{stem}.{ext}", "`_latentflow` is reserved"),
-        ("C:\\{stem}.{ext}", "`:\\\\{stem}` starts with a character"),
-        ("{stem}%.{ext}", "`%` starts with a character"),
+        ("C:\\{stem}.{ext}", "the character `:` is not valid"),
+        ("{stem}%.{ext}", "the character `%` is not valid"),
     ];
     for (pattern, expected) in cases {
         let message = NamePattern::parse(pattern).unwrap_err();
@@ -148,7 +148,7 @@ proptest! {
         let pattern = "{dir}/{stem}/{source}{source_ext}.{ext}";
         let names = [
             current(&source, row),
-            former(&source, row),
+            legacy(&source, row),
             with_pattern(pattern, &source, row),
         ];
         for name in names {
@@ -170,12 +170,12 @@ proptest! {
     }
 
     #[test]
-    fn former_names_of_different_records_differ(
+    fn legacy_names_of_different_records_differ(
         one in r"([ab./%-]|\.png|\.jpg|-00000[01]|%2E){0,6}", row: bool,
         two in r"([ab./%-]|\.png|\.jpg|-00000[01]|%2E){0,6}", other_row: bool,
     ) {
         let (row, other_row) = (u64::from(row), u64::from(other_row));
         prop_assume!((&one, row) != (&two, other_row));
-        prop_assert_ne!(former(&one, row), former(&two, other_row));
+        prop_assert_ne!(legacy(&one, row), legacy(&two, other_row));
     }
 }

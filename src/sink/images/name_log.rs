@@ -16,12 +16,12 @@ use crate::sink::{CommitStats, STATE_DIR};
 
 /// The log with one name per line, relative to the folder, with `/` between parts.
 pub(super) struct NameLog {
-    place: PathBuf,
+    path: PathBuf,
     /// Length in bytes of the part whose names are in use.
     bytes: u64,
 }
 
-fn place(root: &Path) -> PathBuf {
+fn log_path(root: &Path) -> PathBuf {
     root.join(STATE_DIR).join("names")
 }
 
@@ -33,21 +33,21 @@ impl NameLog {
     /// # Errors
     /// If the log or a file cannot be read, changed or removed.
     pub(super) fn open(root: &Path, bytes: u64) -> Result<Self, StageError> {
-        let place = place(root);
-        let bytes = match fs::metadata(&place) {
+        let path = log_path(root);
+        let bytes = match fs::metadata(&path) {
             Ok(found) => bytes.min(found.len()),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Ok(Self { place, bytes: 0 });
+                return Ok(Self { path, bytes: 0 });
             }
-            Err(error) => return Err(StageError::io(&place)(error)),
+            Err(error) => return Err(StageError::io(&path)(error)),
         };
-        remove_files(root, &place, bytes)?;
-        let cut = state_file().write(true).open(&place).and_then(|file| {
+        remove_files(root, &path, bytes)?;
+        let cut = state_file().write(true).open(&path).and_then(|file| {
             file.set_len(bytes)?;
             file.sync_all()
         });
-        cut.map_err(StageError::io(&place))?;
-        Ok(Self { place, bytes })
+        cut.map_err(StageError::io(&path))?;
+        Ok(Self { path, bytes })
     }
 
     /// Opens an empty log, and removes an existing one.
@@ -55,9 +55,9 @@ impl NameLog {
     /// # Errors
     /// If the existing log cannot be removed.
     pub(super) fn start_over(root: &Path) -> Result<Self, StageError> {
-        let place = place(root);
-        remove_log(&place)?;
-        Ok(Self { place, bytes: 0 })
+        let path = log_path(root);
+        remove_log(&path)?;
+        Ok(Self { path, bytes: 0 })
     }
 
     /// Length of the log in bytes.
@@ -78,15 +78,15 @@ impl NameLog {
             text.push_str(name);
             text.push('\n');
         }
-        let folder = self.place.parent().unwrap_or(Path::new("."));
+        let folder = self.path.parent().unwrap_or(Path::new("."));
         create_dir_all_synced(folder)?;
         let opened =
-            file_descriptors::open(|| state_file().create(true).append(true).open(&self.place));
+            file_descriptors::open(|| state_file().create(true).append(true).open(&self.path));
         let written = opened.and_then(|mut file| {
             file.write_all(text.as_bytes())?;
             file.sync_all()
         });
-        written.map_err(StageError::io(&self.place))?;
+        written.map_err(StageError::io(&self.path))?;
         if self.bytes == 0 {
             fsync_dir(folder)?;
         }
@@ -100,7 +100,7 @@ impl NameLog {
     /// If the log cannot be read.
     pub(super) fn contains(&self, name: &str) -> Result<bool, StageError> {
         let mut contains = false;
-        each(&self.place, 0, |logged| {
+        each(&self.path, 0, |logged| {
             contains |= logged == name;
             Ok(())
         })?;
@@ -112,8 +112,8 @@ impl NameLog {
     /// # Errors
     /// If the log or a file cannot be read or removed.
     pub(super) fn reset(root: &Path, remove: bool) -> Result<CommitStats, StageError> {
-        let (place, mut found) = (place(root), CommitStats::default());
-        each(&place, 0, |name| {
+        let (path, mut found) = (log_path(root), CommitStats::default());
+        each(&path, 0, |name| {
             if let Some(file) = own_file(root, name)? {
                 let bytes = file.metadata().map_err(StageError::io(&file))?.len();
                 found.files += 1;
@@ -123,16 +123,16 @@ impl NameLog {
             Ok(())
         })?;
         if remove {
-            remove_files(root, &place, 0)?;
-            remove_log(&place)?;
+            remove_files(root, &path, 0)?;
+            remove_log(&path)?;
         }
         Ok(found)
     }
 }
 
-fn remove_log(place: &Path) -> Result<(), StageError> {
-    match fs::remove_file(place) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(StageError::io(place)(error)),
+fn remove_log(path: &Path) -> Result<(), StageError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(StageError::io(path)(error)),
         _ => Ok(()),
     }
 }
@@ -140,23 +140,23 @@ fn remove_log(place: &Path) -> Result<(), StageError> {
 /// Calls `with` for each name after the first `from` bytes of the log. An incomplete last line,
 /// which a crash has left, is ignored, since no file has its name.
 fn each(
-    place: &Path,
+    path: &Path,
     from: u64,
     mut with: impl FnMut(&str) -> Result<(), StageError>,
 ) -> Result<(), StageError> {
     let opened =
-        File::open(place).and_then(|mut file| file.seek(SeekFrom::Start(from)).map(|_| file));
+        File::open(path).and_then(|mut file| file.seek(SeekFrom::Start(from)).map(|_| file));
     let mut lines = match opened {
         Ok(file) => BufReader::new(file),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(StageError::io(place)(error)),
+        Err(error) => return Err(StageError::io(path)(error)),
     };
     let mut line = Vec::new();
     loop {
         line.clear();
         lines
             .read_until(b'\n', &mut line)
-            .map_err(StageError::io(place))?;
+            .map_err(StageError::io(path))?;
         let Some(name) = line.strip_suffix(b"\n") else {
             return Ok(());
         };
@@ -168,9 +168,9 @@ fn each(
 
 /// Removes the files with names after the first `from` bytes of the log. If the temporary file of a
 /// name still exists, it was not renamed, and a file with that name belongs to another program.
-fn remove_files(root: &Path, place: &Path, from: u64) -> Result<(), StageError> {
+fn remove_files(root: &Path, path: &Path, from: u64) -> Result<(), StageError> {
     let mut changed: Option<PathBuf> = None;
-    each(place, from, |name| {
+    each(path, from, |name| {
         let Some(file) = own_file(root, name)?.filter(|file| !exists(&temp_path(file))) else {
             return Ok(());
         };
@@ -256,7 +256,7 @@ mod tests {
         assert_eq!(
             (
                 open.bytes(),
-                fs::read_to_string(place(root.path())).unwrap()
+                fs::read_to_string(log_path(root.path())).unwrap()
             ),
             (done, "a/done.png\n".to_owned())
         );
@@ -279,7 +279,7 @@ mod tests {
         // The last line is incomplete.
         let mut file = fs::OpenOptions::new()
             .append(true)
-            .open(place(root.path()))
+            .open(log_path(root.path()))
             .unwrap();
         file.write_all(b"victim").unwrap();
         NameLog::open(root.path(), 0).unwrap();

@@ -278,9 +278,9 @@ fn same_names() -> Vec<Batch> {
 fn written(batches: &[Batch], commits: impl Fn(usize) -> bool) -> BTreeMap<String, Vec<u8>> {
     let folder = tempfile::tempdir().unwrap();
     let mut sink = open(folder.path());
-    for (place, batch) in batches.iter().enumerate() {
+    for (index, batch) in batches.iter().enumerate() {
         sink.write(batch).unwrap();
-        if commits(place) {
+        if commits(index) {
             sink.writer.commit().unwrap();
         }
     }
@@ -300,7 +300,7 @@ fn records_of_one_name_have_own_files_for_any_commits() {
     let plain: Vec<&String> = once.keys().filter(|name| !name.contains('-')).collect();
     assert_eq!(plain, ["b.png", "c.png"]);
     assert_eq!(written(&same_names(), |_| true), once);
-    assert_eq!(written(&same_names(), |place| place == 1), once);
+    assert_eq!(written(&same_names(), |index| index == 1), once);
     let all = ["b.jpg", "b.png", "c.jpg", "b.jpg"];
     let names: Vec<String> = written(&[batch(0, &all, 0.5)], |_| false)
         .into_keys()
@@ -444,7 +444,7 @@ fn former_output(folder: &Path) {
     let mut snapshot = CoverageSnapshot::default();
     snapshot.history.add(&identity(), &done);
     snapshot
-        .save(&coverage_snapshot::place(&folder.into(), None))
+        .save(&coverage_snapshot::location(&folder.into(), None))
         .unwrap();
 }
 

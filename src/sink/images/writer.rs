@@ -48,7 +48,7 @@ pub(super) struct ClaimedImageFolder {
 
 impl ClaimedImageFolder {
     /// Whether the output was started by a version that did not record names.
-    pub(super) fn is_former(&self) -> bool {
+    pub(super) fn is_legacy(&self) -> bool {
         self.snapshot
             .naming
             .map_or(!self.snapshot.history.writers.is_empty(), |naming| {
@@ -97,7 +97,7 @@ impl ImageWriter {
         extension: &'static str,
         identity: OutputIdentity,
     ) -> Result<Self, StageError> {
-        let former = found.is_former();
+        let is_legacy = found.is_legacy();
         let ClaimedImageFolder {
             path: root,
             lock,
@@ -124,7 +124,7 @@ impl ImageWriter {
             snapshot,
             snapshot_file,
             naming: NamingState {
-                former,
+                former: is_legacy,
                 adopts,
                 listed: log.bytes(),
             },
@@ -144,15 +144,15 @@ impl ImageWriter {
         file: &EncodedImage<'_>,
         record: impl Fn() -> String,
     ) -> Result<(), StageError> {
-        let place = self.scheme.place(file.source, file.row, self.extension);
-        for (attempt, name) in names(&place, self.extension, &record).enumerate() {
+        let path = self.scheme.path(file.source, file.row, self.extension);
+        for (attempt, name) in names(&path, self.extension, &record).enumerate() {
             let Some(unnamed) = self.reserve(name, file.bytes)? else {
                 continue;
             };
             if attempt > 0 && !self.warned {
                 self.warned = true;
                 tracing::warn!(
-                    expected = %format!("{place}.{}", self.extension), name = %unnamed.name,
+                    expected = %format!("{path}.{}", self.extension), name = %unnamed.name,
                     "the name of an image file is taken or invalid, and a suffix is added; \
                      later cases are not logged"
                 );
@@ -163,7 +163,7 @@ impl ImageWriter {
         }
         let root = self.root.display();
         Err(StageError::Other(format!(
-            "{root}: all names for the record `{place}` are taken; use another path"
+            "{root}: all names for the record `{path}` are taken; use another path"
         )))
     }
 
@@ -266,8 +266,8 @@ impl UnnamedFile {
 
 impl SinkWriter for ImageWriter {
     fn write(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
-        for (place, file) in image_encoder::files(batch)?.enumerate() {
-            self.put(&file, || record_hash(batch, place))?;
+        for (index, file) in image_encoder::files(batch)?.enumerate() {
+            self.put(&file, || record_hash(batch, index))?;
         }
         self.taken.insert(&batch.provenance);
         if self.unnamed.len() < COMMIT_FILES && self.unnamed_bytes < COMMIT_BYTES {
@@ -321,14 +321,14 @@ impl SinkWriter for ImageWriter {
 /// The names to try for a record's file, from the preferred one to one directly in the folder that
 /// no other record has.
 fn names<'a>(
-    place: &'a str,
+    path: &'a str,
     extension: &'a str,
     record: &'a impl Fn() -> String,
 ) -> impl Iterator<Item = String> + 'a {
-    let plain = std::iter::once_with(move || format!("{place}.{extension}"));
+    let plain = std::iter::once_with(move || format!("{path}.{extension}"));
     let suffixed = SUFFIXES
         .into_iter()
-        .map(move |digits| format!("{place}-{}.{extension}", &record()[..digits]));
+        .map(move |digits| format!("{path}-{}.{extension}", &record()[..digits]));
     plain.chain(suffixed).chain(std::iter::once_with(move || {
         format!("%~{}.{extension}", record())
     }))
@@ -336,9 +336,9 @@ fn names<'a>(
 
 /// The hash of a record's identity: its split, its row, and its number among the records of this
 /// row, of which each arm of the pipeline may produce one.
-fn record_hash(batch: &Batch, place: usize) -> String {
-    let ordinal = batch.row_ordinals[place];
-    let arm = batch.row_ordinals[..place]
+fn record_hash(batch: &Batch, index: usize) -> String {
+    let ordinal = batch.row_ordinals[index];
+    let arm = batch.row_ordinals[..index]
         .iter()
         .filter(|&&before| before == ordinal)
         .count();

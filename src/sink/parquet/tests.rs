@@ -30,7 +30,7 @@ fn schema() -> Schema {
 fn batch(rows: Range<u16>) -> Batch {
     let values = |each: u16| {
         rows.clone().flat_map(move |row| {
-            (0..each).map(move |place| f32::from(row) + f32::from(place) / 8.0)
+            (0..each).map(move |index| f32::from(row) + f32::from(index) / 8.0)
         })
     };
     let shapes: Vec<Vec<usize>> = rows

@@ -93,7 +93,7 @@ fn coverage(folder: &Path) -> Coverage {
 fn rows(folder: &Path) -> Vec<(String, String, bool)> {
     let mut rows = Vec::new();
     for file in data_files(&folder.into()).unwrap() {
-        let found = RewriteCandidate::of(file).unwrap().unwrap();
+        let found = RewriteCandidate::read(file).unwrap().unwrap();
         let read = found.file.read(None, |records| {
             let text = |name: &str, row| {
                 records
@@ -103,7 +103,7 @@ fn rows(folder: &Path) -> Vec<(String, String, bool)> {
                     .value(row)
                     .to_owned()
             };
-            let columns = RejectColumns::of(&records)?;
+            let columns = RejectColumns::from_batch(&records)?;
             for row in 0..records.num_rows() {
                 let has_original = columns.record.is_valid(row);
                 assert_eq!(has_original, columns.format.is_valid(row));
@@ -253,7 +253,7 @@ fn files_without_rejects_are_not_changed() {
 fn purge_during_a_run_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     dataset(folder.path());
-    let lock = FileLock::take(folder.path()).unwrap();
+    let lock = FileLock::acquire(folder.path()).unwrap();
     let error = purge(folder.path(), &filter_by("**"), false)
         .unwrap_err()
         .to_string();

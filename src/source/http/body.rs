@@ -33,7 +33,7 @@ impl RequestHead {
     /// Returns 400 for a header that is not text, 415 for a type or encoding that is not supported,
     /// 417 for an expectation other than `100-continue`, and 501 for a transfer coding other than
     /// `chunked`.
-    pub(super) fn of(headers: &HeaderMap) -> Result<Self, ErrorResponse> {
+    pub(super) fn parse(headers: &HeaderMap) -> Result<Self, ErrorResponse> {
         let texts = |name: HeaderName| -> Result<String, ErrorResponse> {
             let values = headers
                 .get_all(&name)
@@ -64,8 +64,8 @@ impl RequestHead {
             &texts(TRANSFER_ENCODING)?,
         )?;
         Ok(Self {
-            media: MediaType::of(&content_type)?,
-            encoding: ContentEncoding::of(&texts(CONTENT_ENCODING)?)?,
+            media: MediaType::parse(&content_type)?,
+            encoding: ContentEncoding::parse(&texts(CONTENT_ENCODING)?)?,
             content_type,
             key,
             accept: texts(ACCEPT)?,
@@ -180,7 +180,7 @@ mod tests {
                 (CONTENT_TYPE, HeaderValue::from_static("application/json")),
                 (name, HeaderValue::from_static(value)),
             ];
-            RequestHead::of(&HeaderMap::from_iter(headers))
+            RequestHead::parse(&HeaderMap::from_iter(headers))
                 .err()
                 .map(|refusal| refusal.status)
         };

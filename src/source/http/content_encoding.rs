@@ -30,7 +30,7 @@ impl ContentEncoding {
     ///
     /// # Errors
     /// Returns 415 for any other encoding, and for several.
-    pub(super) fn of(header: &str) -> Result<Self, ErrorResponse> {
+    pub(super) fn parse(header: &str) -> Result<Self, ErrorResponse> {
         match header.trim().to_ascii_lowercase().as_str() {
             "" | "identity" => Ok(Self::Identity),
             "gzip" | "x-gzip" => Ok(Self::Gzip),
@@ -270,16 +270,16 @@ mod tests {
     #[test]
     fn unknown_or_repeated_encoding_is_415() {
         assert_eq!(
-            ContentEncoding::of(" GZIP ").unwrap(),
+            ContentEncoding::parse(" GZIP ").unwrap(),
             ContentEncoding::Gzip
         );
         assert_eq!(
-            ContentEncoding::of("identity").unwrap(),
+            ContentEncoding::parse("identity").unwrap(),
             ContentEncoding::Identity
         );
         for other in ["br", "gzip, gzip", "compress"] {
             assert_eq!(
-                ContentEncoding::of(other).unwrap_err().status,
+                ContentEncoding::parse(other).unwrap_err().status,
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             );
         }

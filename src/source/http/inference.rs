@@ -69,7 +69,7 @@ impl InferenceClient {
         tokio::spawn(async move {
             while let Some(first) = submitted.recv().await {
                 // No time is waited: requests that arrive while the workers are busy are combined.
-                let Ok(place) = workers.reserve().await else {
+                let Ok(slot) = workers.reserve().await else {
                     return;
                 };
                 let mut group = vec![first];
@@ -80,7 +80,7 @@ impl InferenceClient {
                     records += request.records.num_rows();
                     group.push(request);
                 }
-                drop(place);
+                drop(slot);
                 encode_group(&shape, &split, group, &workers).await;
             }
         });
@@ -295,20 +295,21 @@ impl PendingInference {
         let first = origin.partition_point(|&ordinal| start + (ordinal as usize) < own.start);
         let last = origin.partition_point(|&ordinal| start + (ordinal as usize) < own.end);
         if first < last {
-            let records = answered
-                .batch
-                .records
-                .project(&self.options.places(answered.batch.records.schema_ref())?);
+            let records = answered.batch.records.project(
+                &self
+                    .options
+                    .column_indices(answered.batch.records.schema_ref())?,
+            );
             let records = records
                 .map_err(ErrorResponse::failed)?
                 .slice(first, last - first);
             *held = held.saturating_add(arrow_bytes(&records, 0..records.num_rows()));
             charge.set(*held)?;
-            let places = origin[first..last]
+            let rows = origin[first..last]
                 .iter()
                 .map(|&ordinal| start + ordinal as usize - own.start)
                 .collect();
-            parts.push((records, places));
+            parts.push((records, rows));
         }
         for (stage, reject) in &answered.rejected {
             let at = start + reject.ordinal as usize;

@@ -30,7 +30,7 @@ struct ImageObject<'a> {
 
 impl TextFormat for ImageObjects {
     fn check(&self, record: &[u8]) -> LineAction {
-        match LineClass::of(record) {
+        match LineClass::classify(record) {
             LineClass::Blank => LineAction::Skip,
             LineClass::Object { .. } => LineAction::Parse(record.len() as u64),
             _ => LineAction::Refuse(

@@ -25,7 +25,7 @@ impl MediaType {
     ///
     /// # Errors
     /// Returns 415 for an unsupported type, and 400 for a form without a boundary.
-    pub(super) fn of(content_type: &str) -> Result<Self, ErrorResponse> {
+    pub(super) fn parse(content_type: &str) -> Result<Self, ErrorResponse> {
         match essence(content_type).as_str() {
             ARROW_STREAM => Ok(Self::Arrow),
             "application/x-ndjson" | "application/jsonl" | "application/json" => Ok(Self::Ndjson),
@@ -77,14 +77,18 @@ mod tests {
 
     #[test]
     fn content_type_is_parsed_in_any_case_and_with_parameters() {
-        assert_eq!(MediaType::of("Image/PNG; q=1").unwrap(), MediaType::Image);
         assert_eq!(
-            MediaType::of("application/JSON; charset=utf-8").unwrap(),
+            MediaType::parse("Image/PNG; q=1").unwrap(),
+            MediaType::Image
+        );
+        assert_eq!(
+            MediaType::parse("application/JSON; charset=utf-8").unwrap(),
             MediaType::Ndjson
         );
-        let form = MediaType::of("multipart/form-data; charset=x; Boundary=\"--a b\"").unwrap();
+        let form = MediaType::parse("multipart/form-data; charset=x; Boundary=\"--a b\"").unwrap();
         assert_eq!(form, MediaType::Multipart("--a b".to_owned()));
-        let status = |content_type: &str| MediaType::of(content_type).unwrap_err().status.as_u16();
+        let status =
+            |content_type: &str| MediaType::parse(content_type).unwrap_err().status.as_u16();
         assert_eq!(
             [
                 status("text/html"),

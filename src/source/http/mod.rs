@@ -318,7 +318,7 @@ fn listen(
     listeners: &Listeners,
     metrics: &Arc<Metrics>,
 ) -> Result<(HttpServer, Arc<TokenAuth>), StageError> {
-    let access = listeners.access(name, config.token.as_ref(), metrics)?;
+    let auth = listeners.load_token_auth(name, config.token.as_ref(), metrics)?;
     let (bounds, tls) = (config.limits.bounds(), config.tls.as_ref());
     let options = server::ListenOptions {
         name,
@@ -328,7 +328,7 @@ fn listen(
     };
     let server = listeners.bind(&options, listeners.source(), metrics)?;
     tracing::info!(stage = name, "listening on {}", server.url());
-    Ok((server, access))
+    Ok((server, auth))
 }
 
 /// Maximum number of requests that are processed concurrently: a quarter of the connections is

@@ -149,9 +149,9 @@ fn parameters(header_value: &str) -> Vec<(String, String)> {
 fn unquote(quoted: &str) -> (String, &str) {
     let mut value = String::new();
     let mut characters = quoted.char_indices().peekable();
-    while let Some((place, character)) = characters.next() {
+    while let Some((offset, character)) = characters.next() {
         match character {
-            '"' => return (value, &quoted[place + 1..]),
+            '"' => return (value, &quoted[offset + 1..]),
             '\\' if characters
                 .peek()
                 .is_some_and(|(_, next)| matches!(next, '"' | '\\')) =>

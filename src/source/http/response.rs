@@ -45,7 +45,7 @@ const QUALITY: u8 = 90;
 
 impl ResponseFormat {
     /// The first supported format that `Accept` names; JSON if it names none.
-    fn of(accept: &str) -> Self {
+    fn parse(accept: &str) -> Self {
         let kinds = accept.split(',').map(|kind| {
             kind.split(';')
                 .next()
@@ -83,7 +83,10 @@ impl AsRef<[u8]> for ReservedBytes {
 }
 
 impl EncodeResponse {
-    fn of(written: MeteredBuffer, content_type: &'static str) -> Result<Self, ErrorResponse> {
+    fn from_buffer(
+        written: MeteredBuffer,
+        content_type: &'static str,
+    ) -> Result<Self, ErrorResponse> {
         let (bytes, charge) = written.finish()?;
         Ok(Self {
             status: StatusCode::OK,
@@ -118,7 +121,7 @@ impl ResponseOptions {
         });
         Self {
             columns,
-            format: ResponseFormat::of(accept),
+            format: ResponseFormat::parse(accept),
         }
     }
 
@@ -141,13 +144,13 @@ impl ResponseOptions {
     ///
     /// # Errors
     /// Returns 400 for a missing column, and 406 if no column is a picture or several are.
-    pub(super) fn places(&self, schema: &SchemaRef) -> Result<Vec<usize>, ErrorResponse> {
+    pub(super) fn column_indices(&self, schema: &SchemaRef) -> Result<Vec<usize>, ErrorResponse> {
         if let ResponseFormat::Picture(_) = self.format {
-            return self.picture(schema).map(|place| vec![place]);
+            return self.picture(schema).map(|index| vec![index]);
         }
         let Some(names) = &self.columns else {
-            let small = |place: &usize| {
-                let field = schema.field(*place);
+            let small = |index: &usize| {
+                let field = schema.field(*index);
                 let is_image =
                     matches!(field.data_type(), DataType::Binary | DataType::LargeBinary);
                 !is_image
@@ -242,7 +245,7 @@ fn write_json(
         charge,
     } = encoded;
     let mut lines = MeteredBuffer::new(held, charge);
-    let mut places: Vec<RowRange> = vec![None; total];
+    let mut line_ranges: Vec<RowRange> = vec![None; total];
     for (records, origin) in &parts {
         let mut start = lines.bytes.len();
         let mut writer = LineDelimitedWriter::new(&mut lines);
@@ -252,7 +255,7 @@ fn write_json(
         for at in origin {
             let end = memchr::memchr(b'\n', &lines.bytes[start..])
                 .map_or(lines.bytes.len(), |length| start + length);
-            places[*at] = Some(start..end);
+            line_ranges[*at] = Some(start..end);
             start = end + 1;
         }
     }
@@ -271,11 +274,11 @@ fn write_json(
         written.map_err(|error| answer.failed(error))
     };
     write(b"{\"records\":[")?;
-    for (at, place) in places.into_iter().enumerate() {
+    for (at, range) in line_ranges.into_iter().enumerate() {
         if at > 0 {
             write(b",")?;
         }
-        match (rejected.remove(&(at as u64)), place) {
+        match (rejected.remove(&(at as u64)), range) {
             (
                 Some(RejectedRecord {
                     stage,
@@ -291,7 +294,7 @@ fn write_json(
                         .as_bytes(),
                 )?;
             }
-            (None, Some(place)) => write(&lines[place])?,
+            (None, Some(range)) => write(&lines[range])?,
             (None, None) => write(b"{\"dropped\":true}")?,
         }
     }
@@ -302,7 +305,7 @@ fn write_json(
     }
     write(b"}\n")?;
     drop(lines);
-    EncodeResponse::of(answer, "application/json")
+    EncodeResponse::from_buffer(answer, "application/json")
 }
 
 /// Writes a stream of the records that passed the graph, with their positions in the column
@@ -345,7 +348,7 @@ fn write_arrow(
         writer.finish()
     });
     written.map_err(|error| output.failed(error))?;
-    EncodeResponse::of(output, ARROW_STREAM)
+    EncodeResponse::from_buffer(output, ARROW_STREAM)
 }
 
 /// Writes the picture of the only record.
@@ -414,7 +417,7 @@ mod tests {
             ("image/webp, image/*", png),
             ("application/vnd.apache.arrow.stream", ResponseFormat::Arrow),
         ] {
-            assert_eq!(ResponseFormat::of(accept), format, "{accept}");
+            assert_eq!(ResponseFormat::parse(accept), format, "{accept}");
         }
     }
 }

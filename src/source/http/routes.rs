@@ -217,7 +217,7 @@ impl HttpState {
     ) -> Result<(QueryParams, ReceivedRequest), ErrorResponse> {
         let Query(query) = query.map_err(|error| ErrorResponse::bad(error.to_string()))?;
         check_name("source", query.source.as_deref())?;
-        let head = RequestHead::of(headers)?;
+        let head = RequestHead::parse(headers)?;
         let (body, charge) = body::read(&head, body, &self.limits, &self.memory).await?;
         let source = query.source.clone().unwrap_or_else(|| "http".to_owned());
         Ok((

@@ -86,9 +86,9 @@ impl WriteAheadLog {
             next: 0,
         };
         let first_rows = first_rows(folder)?;
-        for (place, &first) in first_rows.iter().enumerate() {
+        for (index, &first) in first_rows.iter().enumerate() {
             let segment =
-                read_segment(folder, first, first_rows.get(place + 1).copied(), |head| {
+                read_segment(folder, first, first_rows.get(index + 1).copied(), |head| {
                     state.keys.add(head);
                     let is_done = resume.is_committed(split, &(head.first..head.end()));
                     if is_done && state.pending.is_empty() {

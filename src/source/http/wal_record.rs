@@ -37,7 +37,7 @@ pub(super) enum RequestFingerprint {
 
 impl RequestFingerprint {
     /// The fingerprint of a sealed payload; payloads of earlier versions use the checksum `body`.
-    fn of(payload: &[u8], body: u32) -> Self {
+    fn from_payload(payload: &[u8], body: u32) -> Self {
         let sealed = payload
             .last_chunk::<{ SEAL.len() + DIGEST }>()
             .and_then(|end| end.strip_prefix(&SEAL));
@@ -86,7 +86,7 @@ impl RecordHeader {
         let len = u32::try_from(payload.len())
             .ok()
             .filter(|&len| len <= MAX_PAYLOAD)?;
-        let request = RequestFingerprint::of(payload, 0);
+        let request = RequestFingerprint::from_payload(payload, 0);
         Some(Self {
             first,
             group: first,
@@ -194,7 +194,7 @@ pub(super) fn read(input: &mut impl Read) -> io::Result<WalReadResult> {
     let is_complete =
         payload.len() == head.len as usize && crc32fast::hash(&payload) == head.payload;
     if let RequestFingerprint::Crc32(body) = head.request {
-        head.request = RequestFingerprint::of(&payload, body);
+        head.request = RequestFingerprint::from_payload(&payload, body);
     }
     Ok(if is_complete {
         WalReadResult::Frame(head, payload)

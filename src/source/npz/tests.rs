@@ -113,9 +113,9 @@ fn arrays_become_columns_in_any_order_and_compression() {
 #[test]
 fn row_major_and_column_major_arrays_have_equal_values() {
     let values: Vec<f64> = (0..24).map(f64::from).collect();
-    let place = |row: usize, a: usize, b: usize| row * 12 + a * 4 + b;
+    let index = |row: usize, a: usize, b: usize| row * 12 + a * 4 + b;
     let scattered = (0..4)
-        .flat_map(|b| (0..3).flat_map(move |a| (0..2).map(move |row| place(row, a, b) as f64)));
+        .flat_map(|b| (0..3).flat_map(move |a| (0..2).map(move |row| index(row, a, b) as f64)));
     let members = [
         ("c.npy", npy("<f8", false, "(2, 3, 4)", &f8(values))),
         ("f.npy", npy("<f8", true, "(2, 3, 4)", &f8(scattered))),
@@ -362,7 +362,7 @@ fn array_of_wrong_length_has_its_records_and_one_reject() {
 proptest! {
     #[test]
     fn damage_does_not_panic_and_lost_records_are_rejected(
-        place in 0_usize..1000,
+        offset in 0_usize..1000,
         byte: u8,
         cut in 0_usize..1500,
         deflated: bool,
@@ -371,7 +371,7 @@ proptest! {
         let mut bytes = npz(method, &table(20));
         let original = bytes.clone();
         bytes.truncate(cut);
-        if let Some(damaged) = bytes.get_mut(place) {
+        if let Some(damaged) = bytes.get_mut(offset) {
             *damaged = byte;
         }
         let is_intact = bytes == original;

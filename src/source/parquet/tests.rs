@@ -138,7 +138,7 @@ fn concurrent_readers_give_the_output_of_one_reader() {
 #[test]
 fn vectors_keep_values_with_other_columns_and_after_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let values: Vec<f32> = (0..750).map(|place| place as f32).collect();
+    let values: Vec<f32> = (0..750).map(|index| index as f32).collect();
     let vectors = fixed_column(3, values.clone()).unwrap();
     write(
         &folder.path().join("a.parquet"),
@@ -416,16 +416,16 @@ fn flipped_byte_gives_rows_rejects_or_error_with_file_name() {
     ));
     write(&whole, vec![("n", numbers(0..40)), ("t", text)], 20);
     let bytes = std::fs::read(&whole).unwrap();
-    for place in 0..bytes.len() {
+    for offset in 0..bytes.len() {
         let mut bytes = bytes.clone();
-        bytes[place] ^= 0xff;
+        bytes[offset] ^= 0xff;
         std::fs::write(folder.path().join("b.parquet"), bytes).unwrap();
         let source = plan::<ParquetSourceConfig>(json!({ "path": folder.path() }), 15).unwrap();
         match drain(source, &ResumeState::default()) {
-            Ok(batches) => assert!(records(&batches).num_rows() >= 40, "{place}"),
+            Ok(batches) => assert!(records(&batches).num_rows() >= 40, "{offset}"),
             Err(error) => assert!(
                 error.to_string().starts_with("b.parquet: "),
-                "{place}: {error}"
+                "{offset}: {error}"
             ),
         }
     }

@@ -208,7 +208,7 @@ fn broken_archive_is_read_up_to_the_damage_with_one_reject() {
 
 proptest! {
     #[test]
-    fn damaged_archive_does_not_end_the_run(place in 0usize..8192, byte: u8, cut in 0usize..9000) {
+    fn damaged_archive_does_not_end_the_run(offset in 0usize..8192, byte: u8, cut in 0usize..9000) {
         let long = format!("{}/b.jpg", "d".repeat(150));
         let mut bytes = shard(&[
             ("a.jpg", PIXEL),
@@ -217,7 +217,7 @@ proptest! {
             ("d.jpg", PIXEL),
         ]);
         bytes.truncate(cut.max(1));
-        if let Some(damaged) = bytes.get_mut(place) {
+        if let Some(damaged) = bytes.get_mut(offset) {
             *damaged = byte;
         }
         // A header is only read if its checksum is right.

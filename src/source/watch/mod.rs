@@ -199,7 +199,7 @@ fn first_scan(
             (listing, loaded)
         }
     };
-    let tracked = TrackedFiles::of(&journals, resume, &missing_since, unix_now());
+    let tracked = TrackedFiles::from_journals(&journals, resume, &missing_since, unix_now());
     // Removes entries of files that are not tracked any more, or that were replaced by later ones.
     // Files of listings are always tracked, so their entries are kept.
     if entries.len() > 2 * tracked.len() + 1000 {

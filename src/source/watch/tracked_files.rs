@@ -63,7 +63,7 @@ pub(super) fn missing_since(entries: &[DigestEntry]) -> BTreeMap<&str, u64> {
 impl TrackedFiles {
     /// The files of the journals. Files that their folders lack are missing since the time in
     /// `missing_since`, or since `now`.
-    pub(super) fn of(
+    pub(super) fn from_journals(
         journals: &[JournaledListing],
         resume: &ResumeState,
         missing_since: &BTreeMap<&str, u64>,
@@ -137,7 +137,7 @@ impl TrackedFiles {
     pub(super) fn digest_entries(&self) -> impl Iterator<Item = DigestEntry> {
         self.files.values().map(|entry| DigestEntry {
             away: entry.missing_since,
-            ..DigestEntry::of(&entry.file)
+            ..DigestEntry::from_file(&entry.file)
         })
     }
 
@@ -185,7 +185,7 @@ impl TrackedFiles {
         }
         self.present += usize::from(entry.missing_since.take().is_some());
         entry.file.mtime_ns = found.mtime_ns;
-        Some(DigestEntry::of(&entry.file))
+        Some(DigestEntry::from_file(&entry.file))
     }
 
     /// Adds files that were just journaled in `segment`.
@@ -289,7 +289,7 @@ impl TrackedFiles {
             self.present -= 1;
             entries.push(DigestEntry {
                 away: entry.missing_since,
-                ..DigestEntry::of(&entry.file)
+                ..DigestEntry::from_file(&entry.file)
             });
         }
         entries
@@ -369,7 +369,7 @@ mod tests {
     }
 
     fn empty() -> TrackedFiles {
-        TrackedFiles::of(&[], &ResumeState::default(), &BTreeMap::new(), 0)
+        TrackedFiles::from_journals(&[], &ResumeState::default(), &BTreeMap::new(), 0)
     }
 
     #[test]
@@ -394,7 +394,7 @@ mod tests {
         assert_eq!(tracked.compare(&back), Some(FileMatch::Same));
         assert_eq!(
             tracked.mark_present(&back, None),
-            Some(DigestEntry::of(&back))
+            Some(DigestEntry::from_file(&back))
         );
         assert_eq!(
             (tracked.mark_present(&back, None), tracked.present()),
@@ -443,7 +443,7 @@ mod tests {
     fn last_entry_decides_whether_file_is_missing() {
         let entry = |path: &str, away| DigestEntry {
             away,
-            ..DigestEntry::of(&file(path, 1, "x"))
+            ..DigestEntry::from_file(&file(path, 1, "x"))
         };
         let entries = [
             entry("a", Some(1)),

@@ -1,5 +1,5 @@
-//! Backpropagation: the loss of a network over a batch and its gradients by the weights, with
-//! buffers that are reused for each batch.
+//! Backpropagation: the loss of a network over a batch and its gradients with respect to the
+//! weights, with buffers that are reused for each batch.
 //!
 //! Each thread processes one shard of the batch through all layers and back, so that threads wait
 //! for each other three times per step instead of at each layer. Sums over shards are computed in
@@ -72,8 +72,8 @@ impl Backprop {
         Ok(loss)
     }
 
-    /// Returns the mean loss over a batch with the penalty; writes its gradients by the weights to
-    /// `gradients`.
+    /// Returns the mean loss over a batch with the penalty; writes its gradients with respect to
+    /// the weights to `gradients`.
     ///
     /// # Errors
     /// When the network cannot process records of this shape.
@@ -131,8 +131,9 @@ impl Backprop {
         let threads = useful_threads.clamp(1, rayon::current_num_threads());
         let size = batch.records.div_ceil(threads);
         self.shards.resize_with(threads, BatchShard::default);
-        for (shard, place) in self.shards.iter_mut().zip(0..) {
-            shard.take((place * size).min(batch.records)..((place + 1) * size).min(batch.records));
+        for (shard, number) in self.shards.iter_mut().zip(0..) {
+            shard
+                .take((number * size).min(batch.records)..((number + 1) * size).min(batch.records));
         }
         let mut met = 0;
         for layer in &plan.layers {
@@ -178,8 +179,8 @@ impl Backprop {
         sparsity_penalty::penalty(&sparsity, plan.layers[code].width, &mut codes)
     }
 
-    /// Sums the gradients by the weights. The rows of dense layers and the convolutions are
-    /// distributed over the threads.
+    /// Sums the gradients with respect to the weights. The rows of dense layers and the
+    /// convolutions are distributed over the threads.
     fn collect(&self, plan: &LayerPlan, batch: &TrainingBatch, gradients: &mut [Vec<f32>]) {
         let threads = self.shards.len();
         let share = |rows: usize| {
@@ -191,7 +192,7 @@ impl Backprop {
         };
         let mut rest = gradients;
         rayon::scope(|scope| {
-            for (place, layer) in plan.layers.iter().enumerate() {
+            for (layer_index, layer) in plan.layers.iter().enumerate() {
                 let convolution = match layer.kind {
                     LayerKind::Dense { .. } => None,
                     LayerKind::Convolution {
@@ -222,12 +223,19 @@ impl Backprop {
                     let columns = number * rows..number * rows + block.len() / outputs;
                     scope.spawn(move |_| {
                         for (shard, accumulate) in self.shards.iter().zip(accumulate_modes()) {
-                            let input =
-                                Matrix::new(shard.input(place, batch), shard.records(), inputs);
-                            let slope = Matrix::new(shard.slope(place), shard.records(), outputs);
+                            let input = Matrix::new(
+                                shard.input(layer_index, batch),
+                                shard.records(),
+                                inputs,
+                            );
+                            let gradient = Matrix::new(
+                                shard.output_gradient(layer_index),
+                                shard.records(),
+                                outputs,
+                            );
                             multiply(
                                 input.columns(columns.clone()).transposed(),
-                                slope,
+                                gradient,
                                 block,
                                 accumulate,
                             );
@@ -235,9 +243,9 @@ impl Backprop {
                     });
                 }
                 bias.fill(0.0);
-                self.shards
-                    .iter()
-                    .for_each(|shard| elementwise::add_rows(shard.slope(place), bias));
+                self.shards.iter().for_each(|shard| {
+                    elementwise::add_rows(shard.output_gradient(layer_index), bias)
+                });
             }
         });
     }

@@ -16,24 +16,24 @@ pub struct BatchShard {
     records: Range<usize>,
     /// The output of each layer.
     outputs: Vec<Vec<f32>>,
-    /// The gradient by the output of each dense layer.
-    slopes: Vec<Vec<f32>>,
-    /// The gradient by the output of the current layer in the backward pass.
+    /// The gradient with respect to the output of each dense layer.
+    output_gradients: Vec<Vec<f32>>,
+    /// The gradient with respect to the output of the current layer in the backward pass.
     gradient: Vec<f32>,
-    /// Buffer for the gradient by the input of the current layer.
+    /// Buffer for the gradient with respect to the input of the current layer.
     next: Vec<f32>,
-    /// Gradients by stored values, until the layers in between are done: the number of layers
-    /// before the value, and the gradient.
+    /// Gradients with respect to stored values, until the layers in between are done: the number of
+    /// layers before the value, and the gradient.
     pending_gradients: Vec<(usize, Vec<f32>)>,
     /// Unused buffers of such gradients.
     spare: Vec<Vec<f32>>,
-    /// The gradients of each convolution by its parameters.
+    /// The gradients with respect to the parameters of each convolution.
     pub sums: Vec<ConvolutionGradients>,
     /// Buffer for windows.
     windows: Vec<f32>,
     /// The sum of the losses of all values.
     pub loss: f64,
-    /// The gradient of the penalty by the codes.
+    /// The gradient of the penalty with respect to the codes.
     penalty: Vec<f32>,
 }
 
@@ -48,11 +48,11 @@ impl BatchShard {
         self.records.len()
     }
 
-    /// Returns the input of layer number `place`.
-    pub fn input<'a>(&'a self, place: usize, batch: &'a TrainingBatch) -> &'a [f32] {
-        match place.checked_sub(1) {
+    /// Returns the input of layer number `layer`.
+    pub fn input<'a>(&'a self, layer: usize, batch: &'a TrainingBatch) -> &'a [f32] {
+        match layer.checked_sub(1) {
             Some(before) => &self.outputs[before],
-            None => self.of(batch.input(), batch),
+            None => self.shard_values(batch.input(), batch),
         }
     }
 
@@ -61,22 +61,22 @@ impl BatchShard {
         self.input(self.outputs.len(), batch)
     }
 
-    /// Returns the gradient by the output of dense layer number `place`.
-    pub fn slope(&self, place: usize) -> &[f32] {
-        &self.slopes[place]
+    /// Returns the gradient with respect to the output of dense layer number `layer`.
+    pub fn output_gradient(&self, layer: usize) -> &[f32] {
+        &self.output_gradients[layer]
     }
 
-    /// Returns the output of layer number `place` and the buffer for the gradient of the penalty by
-    /// it.
-    pub fn codes(&mut self, place: usize) -> CodeGradients<'_> {
+    /// Returns the output of layer number `layer` and the buffer for the gradient of the penalty
+    /// with respect to it.
+    pub fn codes(&mut self, layer: usize) -> CodeGradients<'_> {
         CodeGradients {
-            values: &self.outputs[place],
-            slopes: &mut self.penalty,
+            values: &self.outputs[layer],
+            gradient: &mut self.penalty,
         }
     }
 
     /// Returns the values of this shard among the values of a batch.
-    fn of<'a>(&self, values: &'a [f32], batch: &TrainingBatch) -> &'a [f32] {
+    fn shard_values<'a>(&self, values: &'a [f32], batch: &TrainingBatch) -> &'a [f32] {
         let width = values.len() / batch.records.max(1);
         &values[self.records.start * width..self.records.end * width]
     }
@@ -91,18 +91,18 @@ impl BatchShard {
         batch: &TrainingBatch,
     ) {
         self.outputs.resize_with(plan.layers.len(), Vec::new);
-        for (place, layer) in plan.layers.iter().enumerate() {
-            let mut output = std::mem::take(&mut self.outputs[place]);
+        for (index, layer) in plan.layers.iter().enumerate() {
+            let mut output = std::mem::take(&mut self.outputs[index]);
             output.resize(self.records() * layer.width, 0.0);
-            self.layer(place, layer, [weights, kernels], batch, &mut output);
+            self.layer(index, layer, [weights, kernels], batch, &mut output);
             elementwise::activate(layer.activation, &mut output);
-            self.outputs[place] = output;
+            self.outputs[index] = output;
         }
     }
 
     fn layer(
         &mut self,
-        place: usize,
+        index: usize,
         layer: &Layer,
         by: [&[Vec<f32>]; 2],
         batch: &TrainingBatch,
@@ -110,7 +110,7 @@ impl BatchShard {
     ) {
         let ([weights, kernels], records) = (by, self.records());
         let mut buffer = std::mem::take(&mut self.windows);
-        let input = self.input(place, batch);
+        let input = self.input(index, batch);
         match layer.kind {
             LayerKind::Affine { scale, offset } => {
                 elementwise::affine(input, output, scale, offset)
@@ -159,10 +159,11 @@ impl BatchShard {
         self.windows = buffer;
     }
 
-    /// Computes the loss of the output, and the gradient of the batch's mean loss by the output.
+    /// Computes the loss of the output, and the gradient of the batch's mean loss with respect to
+    /// the output.
     pub fn compute_loss(&mut self, loss: Loss, batch: &TrainingBatch) {
         let mut gradient = std::mem::take(&mut self.gradient);
-        let (output, target) = (self.output(batch), self.of(&batch.target, batch));
+        let (output, target) = (self.output(batch), self.shard_values(&batch.target, batch));
         gradient.resize(output.len(), 0.0);
         let share = 1.0 / batch.target.len().max(1) as f32;
         self.loss = match loss {
@@ -182,49 +183,51 @@ impl BatchShard {
         kernels: &[Vec<f32>],
         batch: &TrainingBatch,
     ) {
-        self.slopes.resize_with(plan.layers.len(), Vec::new);
-        for (place, layer) in plan.layers.iter().enumerate().skip(plan.first).rev() {
-            if code == Some(place + 1) {
+        self.output_gradients
+            .resize_with(plan.layers.len(), Vec::new);
+        for (index, layer) in plan.layers.iter().enumerate().skip(plan.first).rev() {
+            if code == Some(index + 1) {
                 add(&mut self.gradient, &self.penalty);
             }
             while let Some((_, pending)) = self
                 .pending_gradients
-                .pop_if(|(kept, _)| *kept == place + 1)
+                .pop_if(|(kept, _)| *kept == index + 1)
             {
                 add(&mut self.gradient, &pending);
                 self.spare.push(pending);
             }
             if layer.activation != Activation::Linear {
-                let output = &self.outputs[place];
+                let output = &self.outputs[index];
                 elementwise::activate_back(layer.activation, output, output, &mut self.gradient);
             }
-            self.layer_back(place, layer, plan.first, [weights, kernels], batch);
+            self.layer_back(index, layer, plan.first, [weights, kernels], batch);
         }
     }
 
-    /// Converts the gradient by the output of a layer into the gradient by its input.
+    /// Converts the gradient with respect to the output of a layer into the gradient with respect
+    /// to its input.
     fn layer_back(
         &mut self,
-        place: usize,
+        index: usize,
         layer: &Layer,
         first: usize,
         by: [&[Vec<f32>]; 2],
         batch: &TrainingBatch,
     ) {
         let ([weights, kernels], records, needs_input_gradient) =
-            (by, self.records(), place > first);
+            (by, self.records(), index > first);
         let mut gradient = std::mem::take(&mut self.gradient);
         let mut next = std::mem::take(&mut self.next);
-        let values = self.input(place, batch).len();
+        let values = self.input(index, batch).len();
         match layer.kind {
             LayerKind::Affine { scale, .. } => {
-                gradient.iter_mut().for_each(|slope| *slope *= scale)
+                gradient.iter_mut().for_each(|value| *value *= scale)
             }
             LayerKind::Activate(kind) => {
                 elementwise::activate_back(
                     kind,
-                    self.input(place, batch),
-                    &self.outputs[place],
+                    self.input(index, batch),
+                    &self.outputs[index],
                     &mut gradient,
                 );
             }
@@ -243,7 +246,7 @@ impl BatchShard {
                         Accumulate::Replace,
                     );
                 }
-                std::mem::swap(&mut self.slopes[place], &mut gradient);
+                std::mem::swap(&mut self.output_gradients[index], &mut gradient);
                 std::mem::swap(&mut gradient, &mut next);
             }
             LayerKind::Convolution {
@@ -261,15 +264,15 @@ impl BatchShard {
                 );
                 convolution.clear(&mut sums);
                 next.resize(if needs_input_gradient { values } else { 0 }, 0.0);
-                let (input, by_input) = (
-                    self.input(place, batch),
+                let (input, input_gradient) = (
+                    self.input(index, batch),
                     needs_input_gradient.then_some(next.as_mut_slice()),
                 );
                 convolution.backward(
                     &kernels[number],
                     input,
                     &gradient,
-                    by_input,
+                    input_gradient,
                     &mut sums,
                     &mut buffer,
                 );

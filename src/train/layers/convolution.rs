@@ -26,7 +26,7 @@ pub struct ConvolutionLayer {
     pub transposed: bool,
 }
 
-/// Gradients by the parameters of a convolution, summed over some records.
+/// Gradients with respect to the parameters of a convolution, summed over some records.
 #[derive(Debug, Clone, Default)]
 pub struct ConvolutionGradients {
     /// Gradient by the weights, in the order of the layer.
@@ -112,27 +112,29 @@ impl ConvolutionLayer {
         }
     }
 
-    /// Adds the gradients by weights and bias to `sums`. Computes the gradient by the input from
-    /// `slope`, the gradient by the output, if `by_input` is given.
+    /// Adds the gradients with respect to weights and bias to `sums`. Computes the gradient with
+    /// respect to the input if `input_gradient` is given. `output_gradient` is the gradient with
+    /// respect to the output.
     pub fn backward(
         &self,
         weight: &[f32],
         input: &[f32],
-        slope: &[f32],
-        mut by_input: Option<&mut [f32]>,
+        output_gradient: &[f32],
+        mut input_gradient: Option<&mut [f32]>,
         sums: &mut ConvolutionGradients,
         buffer: &mut Vec<f32>,
     ) {
-        add_rows(slope, &mut sums.bias);
+        add_rows(output_gradient, &mut sums.bias);
         let values = self.windows.values();
         if self.transposed {
             self.blocks(input.len(), buffer, |block| {
-                self.windows.gather(slope, block.lines, block.rows);
+                self.windows
+                    .gather(output_gradient, block.lines, block.rows);
                 let rows = Matrix::new(block.rows, block.windows, values);
                 let points = self.matrix(&input[block.points.clone()], block.windows);
                 multiply(points.transposed(), rows, &mut sums.weight, Accumulate::Add);
-                if let Some(by_input) = &mut by_input {
-                    let out = &mut by_input[block.points];
+                if let Some(input_gradient) = &mut input_gradient {
+                    let out = &mut input_gradient[block.points];
                     multiply(
                         rows,
                         self.weights(weight).transposed(),
@@ -143,22 +145,23 @@ impl ConvolutionLayer {
             });
             return;
         }
-        if let Some(by_input) = &mut by_input {
-            by_input.fill(0.0);
+        if let Some(input_gradient) = &mut input_gradient {
+            input_gradient.fill(0.0);
         }
-        self.blocks(slope.len(), buffer, |block| {
+        self.blocks(output_gradient.len(), buffer, |block| {
             self.windows.gather(input, block.lines.clone(), block.rows);
-            let points = self.matrix(&slope[block.points], block.windows);
+            let points = self.matrix(&output_gradient[block.points], block.windows);
             let rows = Matrix::new(block.rows, block.windows, values);
             multiply(points.transposed(), rows, &mut sums.weight, Accumulate::Add);
-            if let Some(by_input) = &mut by_input {
+            if let Some(input_gradient) = &mut input_gradient {
                 multiply(
                     points,
                     self.weights(weight),
                     block.rows,
                     Accumulate::Replace,
                 );
-                self.windows.scatter(block.rows, block.lines, by_input);
+                self.windows
+                    .scatter(block.rows, block.lines, input_gradient);
             }
         });
     }

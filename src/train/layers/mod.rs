@@ -145,13 +145,14 @@ struct LayerPlanner {
 
 impl LayerPlanner {
     fn steps(&mut self, steps: &[LayerSpec]) -> Result<(), String> {
-        for (place, step) in steps.iter().enumerate() {
+        for (index, step) in steps.iter().enumerate() {
             let mut shapes: Vec<RecordShape> =
                 self.kept.iter().map(|&(_, _, shape)| shape).collect();
             let before = self.shape;
             let after = step.after(before, &mut shapes);
-            let after = after
-                .map_err(|reason| format!("step {place} ({step}) after {before}: {reason}"))?;
+            let after = after.map_err(|reason| {
+                format!("layer {index} ({step}) with input {before}: {reason}")
+            })?;
             self.step(step, before, after);
             self.shape = after;
         }
@@ -262,8 +263,8 @@ impl LayerPlanner {
     /// Applies an activation to the last output in place, unless its unchanged values are needed
     /// elsewhere.
     fn activate(&mut self, kind: Activation) {
-        let place = self.layers.len();
-        let needed = self.code == Some(place) || self.kept.iter().any(|&(kept, ..)| kept == place);
+        let end = self.layers.len();
+        let needed = self.code == Some(end) || self.kept.iter().any(|&(kept, ..)| kept == end);
         match self.layers.last_mut() {
             Some(layer)
                 if !needed
@@ -460,7 +461,7 @@ mod tests {
         let found = LayerPlan::new(&[LayerSpec::SpaceToDepth], &[], &[3, 5, 4]).unwrap_err();
         assert_eq!(
             found,
-            "step 0 (space to depth) after [3, 5, 4]: height and width must be even"
+            "layer 0 (space to depth) with input [3, 5, 4]: height and width must be even"
         );
     }
 }

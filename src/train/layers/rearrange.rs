@@ -102,7 +102,7 @@ fn transpose(from: &[f32], to: &mut [f32], rows: usize, columns: usize) {
                     .iter_mut()
                     .step_by(rows)
                     .zip(line)
-                    .for_each(|(place, value)| *place = *value);
+                    .for_each(|(target, value)| *target = *value);
             }
         }
     }

@@ -1,5 +1,5 @@
-//! The windows of a kernel on images, gathered as the rows of a matrix and scattered back, so that
-//! a convolution is a matrix product.
+//! The windows of a kernel on images, gathered as the rows of a matrix and scattered back (im2col
+//! and col2im), so that a convolution is a matrix product.
 
 use std::ops::Range;
 
@@ -43,8 +43,8 @@ impl KernelWindows {
         self.kernel * self.kernel * self.channels
     }
 
-    /// Writes `[windows, values]` for `lines` of windows counted through all images, with zeros
-    /// outside of the images.
+    /// Writes the matrix `[windows, values]` (im2col). `lines` are the rows of windows, numbered
+    /// consecutively through all images. Values outside of the images are 0.
     pub fn gather(&self, images: &[f32], lines: Range<usize>, rows: &mut [f32]) {
         let length = self.kernel * self.channels;
         simd_dispatch(
@@ -67,7 +67,8 @@ impl KernelWindows {
         );
     }
 
-    /// Adds `[windows, values]` to the images at the places that [`KernelWindows::gather`] reads.
+    /// Adds each value of `[windows, values]` (col2im) to the value of the images from which
+    /// [`KernelWindows::gather`] reads it.
     pub fn scatter(&self, rows: &[f32], lines: Range<usize>, images: &mut [f32]) {
         simd_dispatch(
             #[inline(always)]
@@ -153,12 +154,12 @@ mod tests {
     /// Returns one value of a window, computed from the definition.
     fn expected_value(windows: &KernelWindows, images: &[f32], window: usize, value: usize) -> f32 {
         let [down, across] = windows.count;
-        let (image, place) = (window / (down * across), window % (down * across));
+        let (image, position) = (window / (down * across), window % (down * across));
         let (pixel, channel) = (value / windows.channels, value % windows.channels);
-        let y =
-            (place / across * windows.stride + pixel / windows.kernel).checked_sub(windows.padding);
-        let x =
-            (place % across * windows.stride + pixel % windows.kernel).checked_sub(windows.padding);
+        let y = (position / across * windows.stride + pixel / windows.kernel)
+            .checked_sub(windows.padding);
+        let x = (position % across * windows.stride + pixel % windows.kernel)
+            .checked_sub(windows.padding);
         match (y, x) {
             (Some(y), Some(x)) if y < windows.image[0] && x < windows.image[1] => {
                 images[((image * windows.image[0] + y) * windows.image[1] + x) * windows.channels
@@ -185,11 +186,11 @@ mod tests {
             let (lines, length) = (2 * windows.count[0], windows.values());
             let mut rows = vec![f32::NAN; lines * windows.count[1] * length];
             windows.gather(&images, 0..lines, &mut rows);
-            for (place, &found) in rows.iter().enumerate() {
+            for (index, &found) in rows.iter().enumerate() {
                 assert_eq!(
                     found,
-                    expected_value(&windows, &images, place / length, place % length),
-                    "{windows:?}: {place}"
+                    expected_value(&windows, &images, index / length, index % length),
+                    "{windows:?}: {index}"
                 );
             }
             // Gathering some of the lines gives the same rows as gathering all of them.

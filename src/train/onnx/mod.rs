@@ -36,8 +36,8 @@ pub fn write(
         value: value_names[0].to_owned(),
     };
     let mut kept = Vec::new();
-    for (place, step) in chain.layers().iter().enumerate() {
-        writer.step(place, step, &mut kept);
+    for (index, step) in chain.layers().iter().enumerate() {
+        writer.step(index, step, &mut kept);
     }
     // The last node gives the output its name, and an empty chain still needs one node.
     writer.node("Identity", "output", &[], vec![]);
@@ -80,24 +80,24 @@ struct OnnxGraphWriter<'a> {
 }
 
 impl OnnxGraphWriter<'_> {
-    fn step(&mut self, place: usize, step: &LayerSpec, kept: &mut Vec<String>) {
+    fn step(&mut self, index: usize, step: &LayerSpec, kept: &mut Vec<String>) {
         match *step {
             LayerSpec::Affine { scale, offset } => {
-                let scale = self.constant(format!("{place}.scale"), &[scale]);
-                let offset = self.constant(format!("{place}.offset"), &[offset]);
-                self.node("Mul", &format!("{place}.scaled"), &[&scale], vec![]);
-                self.node("Add", &format!("{place}.shifted"), &[&offset], vec![]);
+                let scale = self.constant(format!("{index}.scale"), &[scale]);
+                let offset = self.constant(format!("{index}.offset"), &[offset]);
+                self.node("Mul", &format!("{index}.scaled"), &[&scale], vec![]);
+                self.node("Add", &format!("{index}.shifted"), &[&offset], vec![]);
             }
             LayerSpec::Dense { .. } => {
                 let (weight, bias) = (self.learned(), self.learned());
-                self.node("Gemm", &format!("{place}.dense"), &[&weight, &bias], vec![]);
+                self.node("Gemm", &format!("{index}.dense"), &[&weight, &bias], vec![]);
             }
-            LayerSpec::Conv(conv) => self.convolution("Conv", place, &conv),
-            LayerSpec::ConvTranspose(conv) => self.convolution("ConvTranspose", place, &conv),
-            LayerSpec::Activate(activation) => self.activation(place, activation),
+            LayerSpec::Conv(conv) => self.convolution("Conv", index, &conv),
+            LayerSpec::ConvTranspose(conv) => self.convolution("ConvTranspose", index, &conv),
+            LayerSpec::Activate(activation) => self.activation(index, activation),
             LayerSpec::Flatten => self.node(
                 "Flatten",
-                &format!("{place}.flat"),
+                &format!("{index}.flat"),
                 &[],
                 vec![AttributeProto::int("axis", 1)],
             ),
@@ -106,16 +106,16 @@ impl OnnxGraphWriter<'_> {
             } => {
                 // A leading 0 keeps the batch dimension unchanged.
                 let shape = [0, channels as i64, height as i64, width as i64];
-                let name = format!("{place}.shape");
+                let name = format!("{index}.shape");
                 self.graph
                     .initializer
                     .push(TensorProto::int64(&name, &shape));
-                self.node("Reshape", &format!("{place}.planes"), &[&name], vec![]);
+                self.node("Reshape", &format!("{index}.planes"), &[&name], vec![]);
             }
             LayerSpec::SpaceToDepth => {
                 self.node(
                     "SpaceToDepth",
-                    &format!("{place}.folded"),
+                    &format!("{index}.folded"),
                     &[],
                     vec![AttributeProto::int("blocksize", 2)],
                 );
@@ -123,7 +123,7 @@ impl OnnxGraphWriter<'_> {
             LayerSpec::DepthToSpace => {
                 self.node(
                     "DepthToSpace",
-                    &format!("{place}.unfolded"),
+                    &format!("{index}.unfolded"),
                     &[],
                     vec![AttributeProto::int("blocksize", 2)],
                 );
@@ -133,12 +133,12 @@ impl OnnxGraphWriter<'_> {
                 let other = kept
                     .pop()
                     .expect("`Sequential::new` checks that a value is stored before it is added");
-                self.node("Add", &format!("{place}.sum"), &[&other], vec![]);
+                self.node("Add", &format!("{index}.sum"), &[&other], vec![]);
             }
         }
     }
 
-    fn convolution(&mut self, operator: &str, place: usize, conv: &ConvolutionSpec) {
+    fn convolution(&mut self, operator: &str, index: usize, conv: &ConvolutionSpec) {
         let (weight, bias) = (self.learned(), self.learned());
         let square = |name: &str, size: usize| AttributeProto::ints(name, &[size as i64; 2]);
         let attributes = vec![
@@ -148,14 +148,14 @@ impl OnnxGraphWriter<'_> {
         ];
         self.node(
             operator,
-            &format!("{place}.conv"),
+            &format!("{index}.conv"),
             &[&weight, &bias],
             attributes,
         );
     }
 
-    fn activation(&mut self, place: usize, activation: Activation) {
-        let output = format!("{place}.{}", activation.as_str());
+    fn activation(&mut self, index: usize, activation: Activation) {
+        let output = format!("{index}.{}", activation.as_str());
         match activation {
             Activation::Linear => {}
             Activation::Relu => self.node("Relu", &output, &[], vec![]),
@@ -175,7 +175,7 @@ impl OnnxGraphWriter<'_> {
             Activation::Sigmoid => self.node("Sigmoid", &output, &[], vec![]),
             Activation::Silu => {
                 let before = self.value.clone();
-                self.node("Sigmoid", &format!("{place}.gate"), &[], vec![]);
+                self.node("Sigmoid", &format!("{index}.gate"), &[], vec![]);
                 self.node("Mul", &output, &[&before], vec![]);
             }
         }

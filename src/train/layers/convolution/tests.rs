@@ -109,19 +109,19 @@ fn both_kinds_equal_their_definitions() {
             .cycle()
             .take(records * conv.outputs())
             .collect();
-        products(&conv, records, |place, pixel, point| {
+        products(&conv, records, |index, pixel, point| {
             let (from, to) = if transposed {
                 (point, pixel)
             } else {
                 (pixel, point)
             };
-            expected[to] += weight[place] * input[from];
+            expected[to] += weight[index] * input[from];
         });
         let found = output(&conv, &weight, &bias, &input, records);
-        for (place, (a, b)) in found.iter().zip(&expected).enumerate() {
+        for (index, (a, b)) in found.iter().zip(&expected).enumerate() {
             assert!(
                 (a - b).abs() < 1e-4,
-                "{conv:?}: output {place} is {a}, not {b}"
+                "{conv:?}: output {index} is {a}, not {b}"
             );
         }
     }
@@ -135,40 +135,40 @@ fn gradients_equal_finite_differences() {
         let bias = numbers(conv.channels_out(), 2);
         let input = numbers(records * inputs(&conv), 3);
         // The objective is linear in each value, so that differences are exact except for rounding.
-        let slope = numbers(records * conv.outputs(), 4);
-        let (mut sums, mut by_input) =
+        let output_gradient = numbers(records * conv.outputs(), 4);
+        let (mut sums, mut input_gradient) =
             (ConvolutionGradients::default(), vec![f32::NAN; input.len()]);
         conv.clear(&mut sums);
         conv.backward(
             &weight,
             &input,
-            &slope,
-            Some(&mut by_input),
+            &output_gradient,
+            Some(&mut input_gradient),
             &mut sums,
             &mut Vec::new(),
         );
         let parts = [weight, bias, input];
-        for (part, found) in [&sums.weight, &sums.bias, &by_input]
+        for (part, found) in [&sums.weight, &sums.bias, &input_gradient]
             .into_iter()
             .enumerate()
         {
-            for place in 0..found.len() {
+            for index in 0..found.len() {
                 let at = |off: f32| {
                     let mut moved = parts.clone();
-                    moved[part][place] += off;
+                    moved[part][index] += off;
                     let [moved_weight, moved_bias, moved_input] = &moved;
                     let output = output(&conv, moved_weight, moved_bias, moved_input, records);
                     output
                         .iter()
-                        .zip(&slope)
+                        .zip(&output_gradient)
                         .map(|(a, b)| f64::from(a * b))
                         .sum::<f64>()
                 };
-                let (expected, found) = ((at(0.5) - at(-0.5)) as f32, found[place]);
+                let (expected, found) = ((at(0.5) - at(-0.5)) as f32, found[index]);
                 let near = (expected - found).abs() < 1e-3 * (1.0 + expected.abs());
                 assert!(
                     near,
-                    "{conv:?}: gradient {part}[{place}] is {found}, \
+                    "{conv:?}: gradient {part}[{index}] is {found}, \
                      finite differences give {expected}"
                 );
             }
@@ -185,37 +185,37 @@ fn several_blocks_give_the_result_of_the_definition() {
         let weight = numbers(conv.depth * conv.windows.values(), 1);
         let bias = numbers(conv.channels_out(), 2);
         let input = numbers(2 * inputs(&conv), 3);
-        let slope = numbers(2 * conv.outputs(), 4);
-        let (mut sums, mut by_input) =
+        let output_gradient = numbers(2 * conv.outputs(), 4);
+        let (mut sums, mut input_gradient) =
             (ConvolutionGradients::default(), vec![f32::NAN; input.len()]);
         conv.clear(&mut sums);
         conv.backward(
             &weight,
             &input,
-            &slope,
-            Some(&mut by_input),
+            &output_gradient,
+            Some(&mut input_gradient),
             &mut sums,
             &mut Vec::new(),
         );
         let mut expected = [
             vec![0.0_f64; sums.weight.len()],
             vec![0.0; input.len()],
-            vec![0.0; slope.len()],
+            vec![0.0; output_gradient.len()],
         ];
-        products(&conv, 2, |place, pixel, point| {
+        products(&conv, 2, |index, pixel, point| {
             let (from, to) = if transposed {
                 (point, pixel)
             } else {
                 (pixel, point)
             };
-            expected[0][place] += f64::from(input[from] * slope[to]);
-            expected[1][from] += f64::from(weight[place] * slope[to]);
-            expected[2][to] += f64::from(weight[place] * input[from]);
+            expected[0][index] += f64::from(input[from] * output_gradient[to]);
+            expected[1][from] += f64::from(weight[index] * output_gradient[to]);
+            expected[2][to] += f64::from(weight[index] * input[from]);
         });
         let bias: Vec<f32> = bias.into_iter().map(|_| 0.0).collect();
         let found = [
             sums.weight,
-            by_input,
+            input_gradient,
             output(&conv, &weight, &bias, &input, 2),
         ];
         for (part, (values, expected_values)) in found.iter().zip(&expected).enumerate() {
