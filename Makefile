@@ -14,14 +14,14 @@ endif
 demo: build
 	target/release/latentflow run pipelines/quickstart.toml
 	@echo
-	@echo "The latent features lie in demo/latents; README.md says how to read them. To look at them now:"
+	@echo "The latent features lie in demo/latents; README.md describes how to read them. To look at them now:"
 	@echo "  target/release/latentflow inspect demo/latents"
 
 build: runtime
 	cargo build --release --locked
 
-# Tests on real data read the folder that LATENTFLOW_TEST_DATA names. Without it they are skipped, and each prints a line that
-# says so. If LATENTFLOW_REQUIRE_TEST_DATA is set, they fail instead.
+# Tests on real data read the folder that LATENTFLOW_TEST_DATA names. Without it they are skipped, and each prints a line
+# about it. If LATENTFLOW_REQUIRE_TEST_DATA is set, they fail instead.
 test: runtime checker
 	cargo test --locked --features $(FEATURES)
 

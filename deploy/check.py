@@ -48,7 +48,7 @@ def known_names():
     """Names that src/metrics registers, without the suffixes of histograms."""
     text = "\n".join(file.read_text() for file in sorted(METRICS.glob("*.rs")))
     literals = re.findall(r'"([a-z][a-z0-9_]*)"', text)
-    training = re.findall(r'gauge\("([a-z_]+)"', text)
+    training = re.findall(r'gauge\(\s*"([a-z_]+)"', (METRICS / "training.rs").read_text())
     return PROCESS | {f"latentflow_{name}" for name in literals} | {f"latentflow_training_{name}" for name in training}
 
 

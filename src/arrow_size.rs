@@ -16,8 +16,8 @@ pub fn record_bytes(records: &RecordBatch) -> u64 {
     records.columns().iter().map(array_bytes).sum()
 }
 
-/// The maximum number of leading rows of `records` that together have at most `room` bytes; may be
-/// 0.
+/// The maximum number of leading rows of `records` that have at most `room` bytes together, which
+/// may be zero.
 pub fn rows_that_fit(records: &RecordBatch, room: u64) -> usize {
     if record_bytes(records) <= room {
         return records.num_rows();

@@ -226,7 +226,7 @@ impl From<UnavailableInput> for StageError {
     }
 }
 
-/// Inputs that a source left undone because they could not be read. They are neither rejected nor
+/// Inputs that a source left unread because they could not be read. They are neither rejected nor
 /// committed, so the next run reads them.
 #[derive(Debug, Default)]
 pub struct UnreadInputs {
@@ -304,7 +304,7 @@ impl fmt::Display for UnreadInputs {
     }
 }
 
-/// The reason for which a stage cannot continue. The topology adds the name of the stage.
+/// The reason why a stage cannot continue. The topology adds the name of the stage.
 ///
 /// A record that a stage cannot process is not an error: it is rejected with a reason, and the
 /// remaining records continue.

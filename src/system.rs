@@ -8,8 +8,8 @@ pub fn available_cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// Bytes of memory that the process may use: the smaller of the limits of its control groups and
-/// the memory of the machine.
+/// Bytes of memory that the process may use: the smallest of the limits of its control groups
+/// and the memory of the machine.
 pub fn memory_limit() -> u64 {
     let machine = std::fs::read_to_string("/proc/meminfo")
         .ok()

@@ -47,10 +47,18 @@ pub fn read(kind: &str, file: &Path) {
             assert_eq!(rows.start, next, "rows are missing or duplicated");
             next = rows.end;
             assert_eq!(batch.batch.records.schema(), schema);
-            assert_eq!(batch.batch.records.num_rows(), batch.batch.row_ordinals.len());
+            assert_eq!(
+                batch.batch.records.num_rows(),
+                batch.batch.row_ordinals.len()
+            );
             let rejected = batch.rejects.iter().map(|reject| reject.ordinal);
-            let mut ordinals: Vec<u32> =
-                batch.batch.row_ordinals.iter().copied().chain(rejected).collect();
+            let mut ordinals: Vec<u32> = batch
+                .batch
+                .row_ordinals
+                .iter()
+                .copied()
+                .chain(rejected)
+                .collect();
             ordinals.sort_unstable();
             let expected: Vec<u32> = (0..).take(ordinals.len()).collect();
             assert_eq!(

@@ -39,7 +39,7 @@ struct AttachedRun {
 /// A request to reload the models and the pipeline file, with the channel for its result.
 pub struct ReloadRequest(pub oneshot::Sender<ReloadResult>);
 
-/// The result of a request: the changes, or the reasons for which it was refused.
+/// The result of a request: the changes, or the reasons why it was refused.
 pub type ReloadResult = Result<String, Vec<String>>;
 
 impl Admin {
@@ -72,14 +72,14 @@ impl Admin {
         }
     }
 
-    /// The reason for which the run accepts no records; `None` if it does.
+    /// The reason why the run accepts no records; `None` if it does.
     fn unready_reason(&self) -> Option<String> {
         self.not_started()
             .map(str::to_owned)
             .or_else(|| self.metrics.stall_reason())
     }
 
-    /// The reason for which the run is starting or stopping; `None` if it is neither.
+    /// The reason why the run is starting or stopping; `None` if it is neither.
     fn not_started(&self) -> Option<&'static str> {
         match self.run.get() {
             None => Some("starting: the outputs are being opened"),

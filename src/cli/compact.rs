@@ -19,7 +19,7 @@ pub(super) struct CompactCommand {
     /// Folders that `parquet` sinks have written, or the rejects folder of a pipeline.
     #[arg(required = true, value_name = "FOLDER")]
     folders: Vec<PathBuf>,
-    /// Approximate size of the new files; files above half of it are not merged.
+    /// Approximate size of the new files; files of at least half this size are not merged.
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
     target: u64,
     /// Maximum number of records in a new file, as `file.records` of the sink.
@@ -78,7 +78,10 @@ impl CompactCommand {
             damaged += self.compact(folder)?;
         }
         if damaged > 0 {
-            bail!("{damaged} files cannot be read and were not merged; restore or move them away");
+            bail!(
+                "files that cannot be read and were not merged: {damaged}; restore or move them \
+                 away"
+            );
         }
         Ok(ExitCode::Done)
     }

@@ -98,8 +98,13 @@ pub(super) fn json_line(level: &str, fields: &Value) -> String {
 
 /// Formats the line that replaces lost lines in the log.
 pub(super) fn lost_lines(count: u64) -> String {
+    let lost = if count == 1 {
+        "1 line of the log was".to_owned()
+    } else {
+        format!("{count} lines of the log were")
+    };
     notice(
-        &format!("{count} lines of the log were lost, because standard error was not writable"),
+        &format!("{lost} lost, because standard error was not writable"),
         is_json(),
     )
 }

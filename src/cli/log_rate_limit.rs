@@ -103,7 +103,7 @@ where
                 if suppressed > 0 {
                     self.write_notice(
                         &mut writer,
-                        &format!("{suppressed} lines of the following kind were suppressed"),
+                        &format!("number of suppressed lines of the following kind: {suppressed}"),
                     )?;
                 }
                 self.format.format_event(context, writer, event)

@@ -66,9 +66,10 @@ the modification time of its file: the rejects of one commit are in one file, an
 
 The columns `record` and `format` of the matching rejects become empty; `source`, `row`, `stage`,
 `code` and `reason` stay (a reason may quote a value). The next run of the pipeline does not process
-these records again. Purged rejects cannot be replayed: the source `rejects` rejects them with that
-reason, and the records have to be read from their own source. A pipeline that reads the dataset
-treats a rewritten file as new input and processes its other rows again, so purge after it is done.
+these records again. Purged rejects cannot be replayed: the source `rejects` rejects them, because
+the original is not stored, and the records have to be read from their own source. A pipeline that
+reads the dataset treats a rewritten file as new input and processes its other rows again, so purge
+after that pipeline has ended.
 
 Stop the run that writes the rejects first. If the command is killed, nothing is lost and no file is
 partially rewritten; run it again to continue. Disks may keep the removed bytes until they are
@@ -79,7 +80,7 @@ fn parse_time(text: &str) -> Result<SystemTime, String> {
     if let Ok(age) = humantime::parse_duration(text) {
         return SystemTime::now()
             .checked_sub(age)
-            .ok_or_else(|| format!("`{text}` is longer than the time since the earliest date"));
+            .ok_or_else(|| format!("`{text}` is too long; expected an age such as 30d"));
     }
     let midnight = || humantime::parse_rfc3339_weak(&format!("{text}T00:00:00"));
     humantime::parse_rfc3339_weak(text)
@@ -152,7 +153,7 @@ impl PurgeCommand {
                 .iter()
                 .for_each(|reason| print_error(&format!("latentflow: {reason}\n")));
             bail!(
-                "{} files were not changed and keep their originals; restore or remove them",
+                "files that were not changed and keep their originals: {}; restore or remove them",
                 found.left.len()
             );
         }

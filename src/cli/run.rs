@@ -34,9 +34,9 @@ pub(super) struct RunCommand {
     pipeline: PipelineArgs,
     /// Number of workers, which process batches concurrently.
     ///
-    /// Each worker has its own ONNX sessions, unless `runtime.sessions` shares them. Default:
-    /// `workers` of the pipeline, otherwise the number of available cores, or twice that number
-    /// with shared sessions.
+    /// Each worker has its own ONNX sessions, unless all workers share them (`runtime.sessions`).
+    /// Default: `workers` of the pipeline, otherwise the number of available cores, or twice that
+    /// number with shared sessions.
     #[arg(long, value_name = "N")]
     workers: Option<std::num::NonZeroU16>,
     /// Read the first N records that are not yet committed, then stop.

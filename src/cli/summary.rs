@@ -193,14 +193,14 @@ impl fmt::Display for RunSummary {
         if self.unread_inputs > 0 {
             writeln!(
                 f,
-                "{} inputs could not be read; the next run reads them",
+                "inputs that could not be read: {}; the next run retries them",
                 self.unread_inputs
             )?;
         }
         if self.done_before > 0 {
             writeln!(
                 f,
-                "{} records were committed by earlier runs",
+                "records that earlier runs have committed: {}",
                 self.done_before
             )?;
         }

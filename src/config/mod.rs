@@ -327,7 +327,7 @@ pub fn parse(
 }
 
 impl PipelineSettings {
-    /// Values that are outside of their range.
+    /// Returns the faults of values that are out of range.
     fn faults(&self) -> Vec<ConfigError> {
         let mut faults = Vec::new();
         if let Some(share) = self

@@ -94,7 +94,7 @@ fn add_infinite(key: &str, value: &Value, faults: &mut Vec<ConfigError>) {
     match value {
         Value::Null => faults.push(ConfigError::new(
             key,
-            "not a finite number; write one, or omit the key",
+            "is not a finite number; write one, or omit the key",
         )),
         Value::Object(table) => {
             for (name, nested) in table {

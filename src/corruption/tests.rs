@@ -151,7 +151,7 @@ fn opacity_bounds_change_by_random_watermark() {
 }
 
 #[test]
-fn corruption_of_empty_image_adds_no_values() {
+fn corruption_of_empty_image_does_not_panic() {
     for noise in ["gray", "watermark", "watermark_text", "watermark_grid"] {
         for layout in [TensorLayout::Nchw, TensorLayout::Nhwc] {
             let format = PixelFormat { layout, ..rgb() };

@@ -555,7 +555,7 @@ impl SourcePlanner<'_> {
             };
             let is_label = value.is_numeric() || value.is_string() || value == &DataType::Boolean;
             let message =
-                || format!("column `{name}` holds {column}; expected numbers, strings or Booleans");
+                || format!("column `{name}` holds {column}; expected numbers, strings or booleans");
             if is_label {
                 Ok(index)
             } else {

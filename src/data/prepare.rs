@@ -111,7 +111,7 @@ fn no_usable_record(rejects: u64, reasons: &[String], left_out: u64) -> StageErr
         .map(|reason| format!("; reason of the first reject: {reason}"))
         .unwrap_or_default();
     StageError::Other(format!(
-        "the data has no usable record: {rejects} records were rejected{first}{}",
+        "the data has no usable record; number of rejects: {rejects}{first}{}",
         if left_out > 0 {
             format!("; `keep` left out {left_out}")
         } else {

@@ -429,7 +429,7 @@ fn non_finite_values_are_rejects_and_no_usable_record_an_error() {
         &mut |_| {},
     )
     .unwrap_err();
-    expect!["the data has no usable record: 0 records were rejected; `keep` left out 1"]
+    expect!["the data has no usable record; number of rejects: 0; `keep` left out 1"]
         .assert_eq(&error.to_string());
 }
 

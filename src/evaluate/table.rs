@@ -164,7 +164,7 @@ fn code(f: &mut fmt::Formatter<'_>, found: &LatentUsage) -> fmt::Result {
     )?;
     match found.never_active {
         0 => writeln!(f),
-        never => writeln!(f, "; {never} dimensions never active"),
+        never => writeln!(f, "; dimensions that are never active: {never}"),
     }
 }
 
@@ -235,7 +235,7 @@ fn anomalies_found(f: &mut fmt::Formatter<'_>, found: &AnomalyScores) -> fmt::Re
     let (mean, median) = (figure(found.error.mean), figure(found.error.quantiles.p50));
     writeln!(
         f,
-        "  {anomalies} anomalies, {normal} normal records; error of the anomalies: mean {mean}, \
+        "  anomalies: {anomalies}, normal records: {normal}; error of the anomalies: mean {mean}, \
          median {median}"
     )?;
     found.thresholds.iter().try_for_each(|threshold| {

@@ -197,7 +197,7 @@ fn anomalies_are_ranked_by_error_and_left_out_of_the_mean() {
         anomalies                        model           PCA
           AUCROC                        1.0000        0.5000
           average precision             1.0000        0.4967
-          20 anomalies, 40 normal records; error of the anomalies: mean 4.000, median 4.000
+          anomalies: 20, normal records: 40; error of the anomalies: mean 4.000, median 4.000
           above p95 of the card, 0.5000: 100.0 % of the anomalies, 50.0 % of the normal records
           above p99 of the card, 1.500: 100.0 % of the anomalies, 0.0 % of the normal records
 

@@ -44,7 +44,7 @@ mod turbo {
         bytes: &[u8],
         channels: Channels,
         max_pixels: u64,
-        (height, width): (usize, usize),
+        (target_height, target_width): (usize, usize),
     ) -> Option<(Pixels, CropBox)> {
         let header = probe(bytes)
             .ok()
@@ -57,9 +57,9 @@ mod turbo {
             .orientation;
         let sideways = orientation.to_exif() >= 5;
         let (min_height, min_width) = if sideways {
-            (width, height)
+            (target_width, target_height)
         } else {
-            (height, width)
+            (target_height, target_width)
         };
         let (full_height, full_width) = (header.height as usize, header.width as usize);
         let is_large_enough =

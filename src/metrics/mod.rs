@@ -181,7 +181,7 @@ impl Metrics {
 }
 
 impl Metrics {
-    /// The reason for which the run makes no progress: a watch that reads no files, or a blocked
+    /// The reason why the run makes no progress: a watch that reads no files, or a blocked
     /// stage. `None` while it makes progress.
     pub fn stall_reason(&self) -> Option<String> {
         self.watch

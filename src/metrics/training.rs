@@ -22,7 +22,7 @@ impl TrainingMetrics {
         Self {
             loss: maker.gauge_vec_f64(
                 "training_loss",
-                "Mean loss per record: of the current epoch (part=training), and of the last \
+                "Mean loss: of the current epoch (part=training), and of the last \
                  validation (part=validation)",
                 &["model", "part"],
             ),
@@ -31,11 +31,11 @@ impl TrainingMetrics {
             epochs: gauge("epochs", "Number of completed epochs"),
             records_per_second: gauge(
                 "records_per_second",
-                "Training throughput of the last epoch, in records per second",
+                "Mean training throughput since the start of the training, in records per second",
             ),
             seconds_left: gauge(
                 "seconds_left",
-                "Maximum time that the remaining epochs take, in seconds; 0 after the last",
+                "Estimated maximum time for the remaining epochs, in seconds; 0 after the last",
             ),
         }
     }

@@ -28,7 +28,7 @@ pub struct WatchMetrics {
 /// The condition of a watch, for readiness probes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WatchCondition {
-    /// The reason for which no files are read at all, as a clause.
+    /// The reason why no files are read at all, as a clause.
     pub unavailable_reason: Option<String>,
     /// The files that wait and the reason, as a clause.
     pub pending_files: Option<String>,
@@ -101,7 +101,7 @@ impl WatchMetrics {
         }
     }
 
-    /// The reason for which a watch reads no files at all, if there is one.
+    /// The reason why a watch reads no files at all, if there is one.
     pub fn unavailable_reason(&self) -> Option<String> {
         let conditions = self.conditions();
         conditions.iter().find_map(|(stage, condition)| {

@@ -401,7 +401,7 @@ mod tests {
         check(
             &card("{ mean = [0.1], std = [0.2, -1.0] }", columns),
             expect![[r#"
-            reconstruction_error.features.mean: expected 2 values, one per column of `input.columns`; found 1
+            reconstruction_error.features.mean: expected as many values as columns in `input.columns`, 2; found 1
             reconstruction_error.features.std: must be 0 or more; found -1 for `b`"#]],
         );
         check(

@@ -38,7 +38,7 @@ impl FeatureStats {
             let key = format!("{KEY}.{key}");
             if values.len() != columns.len() {
                 let message = format!(
-                    "expected {} values, one per column of `input.columns`; found {}",
+                    "expected as many values as columns in `input.columns`, {}; found {}",
                     columns.len(),
                     values.len()
                 );

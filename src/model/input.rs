@@ -270,7 +270,7 @@ impl InputSpec {
                 if !spec.takes(&[named]) {
                     faults.push(ConfigError::new(
                         "columns",
-                        format!("{named} columns do not fit {spec}"),
+                        format!("the number of columns, {named}, does not fit {spec}"),
                     ));
                 }
                 named
@@ -287,7 +287,7 @@ impl InputSpec {
                 faults.push(ConfigError::new(
                     key,
                     format!(
-                        "expected {width} values, one per feature; found {}",
+                        "expected as many values as features, {width}; found {}",
                         values.len()
                     ),
                 ));

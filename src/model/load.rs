@@ -700,9 +700,9 @@ mod tests {
         check_in(
             &folder,
             expect![[r#"
-                path: model.toml: `input.columns`: 3 columns do not fit `x` float32 [batch, 4]
-                path: model.toml: `input.mean`: expected 3 values, one per feature; found 4
-                path: model.toml: `input.std`: expected 3 values, one per feature; found 4"#]],
+                path: model.toml: `input.columns`: the number of columns, 3, does not fit `x` float32 [batch, 4]
+                path: model.toml: `input.mean`: expected as many values as features, 3; found 4
+                path: model.toml: `input.std`: expected as many values as features, 3; found 4"#]],
         );
     }
 
@@ -795,7 +795,7 @@ mod tests {
              columns = ['a', 'a', 'b', 'c']",
             expect![[r#"
             columns: `a` is listed twice
-            min: expected 4 values, one per feature; found 1
+            min: expected as many values as features, 4; found 1
             max: missing; the scaling requires it"#]],
         );
         check(

@@ -54,7 +54,7 @@ fn link_inputs(
     let key = format!("stages.{}.inputs", stage.name);
     if stage.inputs.len() > indices.len() {
         let text = format!(
-            "{} inputs are named, but the pipeline has only {} stages",
+            "{} inputs are too many; the number of stages of the pipeline is {}",
             stage.inputs.len(),
             indices.len()
         );

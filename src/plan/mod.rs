@@ -112,7 +112,7 @@ pub enum StageRole {
 }
 
 impl StageRole {
-    /// Its name in messages.
+    /// Returns the name in messages.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Source => "source",
@@ -196,8 +196,8 @@ const COMMIT_AGE: Duration = Duration::from_secs(60);
 /// Kubernetes.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// Number of batches in flight per worker, in addition to two that wait for a worker: one that the
-/// worker processes, and one that the sinks write.
+/// Number of batches in flight per worker: one that the worker processes, and one that the sinks
+/// write. Two more batches wait for a worker.
 const SLOTS_PER_WORKER: usize = 2;
 
 /// Returns the maximum number of batches in flight.
@@ -262,8 +262,7 @@ pub fn resolve(spec: PipelineConfig, metrics: &Arc<Metrics>) -> Result<Plan, Dia
     }
 }
 
-/// As [`resolve`], but for a pipeline that was read with faults, also reports the faults of its
-/// valid part.
+/// Resolves a pipeline. If it was read with faults, the faults of its valid part are added.
 pub fn check(
     outcome: Result<PipelineConfig, Diagnostics>,
     metrics: &Arc<Metrics>,

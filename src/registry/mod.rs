@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_key_is_refused_with_its_current_name() {
+    fn former_and_mistyped_keys_are_refused_with_a_hint() {
         let faults = |written: Value| -> Vec<String> {
             let faults = parse_options::<Options>(written).unwrap_err().into_iter();
             faults

@@ -117,7 +117,7 @@ impl Service<Request<Incoming>> for ActivityService {
     }
 }
 
-/// The body of a request. While its next bytes are awaited, the request does not count as
+/// The body of a request. While its next bytes are awaited, the request does not count as being
 /// processed.
 struct ActivityBody {
     body: Incoming,

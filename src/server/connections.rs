@@ -124,7 +124,7 @@ impl Connections {
     }
 }
 
-/// Interval at which a connection to close is searched again.
+/// Interval between two searches for a connection to close.
 const RETRY_INTERVAL: std::time::Duration = std::time::Duration::from_millis(50);
 
 impl Drop for Connection {

@@ -32,7 +32,7 @@ pub(super) trait Credential: Send + Sync {
     /// Loads the contents of the files.
     ///
     /// # Errors
-    /// Returns the reason for which they cannot be used; the previous credential then stays in use.
+    /// Returns the reason why they cannot be used; the previous credential then stays in use.
     fn load(&self, contents: &[Vec<u8>]) -> Result<LoadedCredential, String>;
 }
 

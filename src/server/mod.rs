@@ -217,7 +217,7 @@ impl HttpServer {
         self.address
     }
 
-    /// Serves until `ends` is true; then connections have [`DRAIN_TIMEOUT`] to deliver their last
+    /// Serves until `ends` is true; then connections have 5 seconds to deliver their last
     /// responses.
     pub async fn run(self, router: Router, mut ends: watch::Receiver<bool>) {
         let mut open = JoinSet::new();

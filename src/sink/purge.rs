@@ -123,15 +123,15 @@ fn examine(
         Ok(None) => return Ok(Err(format!("{location}: was not written by latentflow"))),
         Err(error) => return Ok(Err(error.to_string())),
     };
-    let expected = rejects_dataset::schema();
+    let rejects_schema = rejects_dataset::schema();
     let column_names = [SOURCE, FORMAT, RECORD];
     let is_present = |name: &&str| {
         let (expected, actual) = (
-            expected.field_with_name(name),
+            rejects_schema.field_with_name(name),
             found.kind.schema.field_with_name(name),
         );
-        expected.is_ok_and(|expected| {
-            actual.is_ok_and(|actual| actual.data_type() == expected.data_type())
+        expected.is_ok_and(|field| {
+            actual.is_ok_and(|found_field| found_field.data_type() == field.data_type())
         })
     };
     if !column_names.iter().all(is_present) {

@@ -24,7 +24,7 @@ pub(super) struct BatchLimits {
 /// batch takes less time than its transfer between threads.
 const SMALL: u64 = 1 << 20;
 
-/// Default number of images in a batch that exceeds [`SMALL`] bytes.
+/// Default maximum number of images in a batch that exceeds [`SMALL`] bytes.
 const SOFT_MAX_IMAGES: usize = 32;
 
 impl BatchLimits {

@@ -264,7 +264,7 @@ impl CsvReader {
         };
         if frame != Frame::Record {
             return Err(bad(
-                "it exceeds limits.record_bytes or ends inside a quoted value",
+                "it exceeds limits.record_bytes, or the file ends inside a quoted value",
             ));
         }
         if header.contains(&0) {
@@ -337,9 +337,9 @@ impl CsvReader {
                 .map(|(ordinal, text)| (ordinal, text.to_vec()))
                 .collect();
             let rejects = block.parse(&parser)?.rejects;
-            let sound = |ordinal: u32| rejects.iter().all(|reject| reject.ordinal != ordinal);
-            let sound = texts.iter().filter(|(ordinal, _)| sound(*ordinal));
-            sound.for_each(|(_, text)| sample.extend(text.iter().chain(b"\n")));
+            let is_valid = |ordinal: u32| rejects.iter().all(|reject| reject.ordinal != ordinal);
+            let valid = texts.iter().filter(|(ordinal, _)| is_valid(*ordinal));
+            valid.for_each(|(_, text)| sample.extend(text.iter().chain(b"\n")));
         }
         let (types, _) = catch_panic(|| self.format().infer_schema(sample.as_slice(), None))
             .map_err(|(_, what)| bad(what))?;
@@ -861,7 +861,7 @@ mod tests {
         let none = json!({ "path": folder.path().join("*.nothing") });
         let none = fault(&folder, none).remove(0);
         assert!(
-            none.starts_with("path: ") && none.contains(" files scanned, none matches"),
+            none.starts_with("path: ") && none.contains("files scanned: 2; none matches"),
             "{none}"
         );
     }

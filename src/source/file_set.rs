@@ -396,9 +396,7 @@ impl FileSet {
         let links = match listing.skipped_files.links() {
             0 => String::new(),
             links => {
-                format!(
-                    "; {links} symbolic links were skipped (`follow_links = true` follows them)"
-                )
+                format!("; symbolic links skipped: {links} (`follow_links = true` follows them)")
             }
         };
         let skipped = match &listing.skipped_files {
@@ -407,7 +405,7 @@ impl FileSet {
         };
         let path = &self.path;
         StageError::Other(format!(
-            "`{path}`: {skipped}{scanned} files scanned, none {expected}{links}"
+            "`{path}`: {skipped}files scanned: {scanned}; none {expected}{links}"
         ))
     }
 
@@ -669,7 +667,7 @@ mod tests {
     }
 
     #[test]
-    fn underscores_exclude_folders_and_files_but_photographs() {
+    fn names_with_underscore_are_skipped_except_photographs() {
         let folder = folder(&[
             "_DSC1.JPG",
             "a/_MG_2.png",
@@ -722,7 +720,7 @@ mod tests {
         let nothing = set(folder.path(), "*.jpg");
         let nothing = nothing.no_matches(&nothing.list().unwrap()).to_string();
         assert!(
-            nothing.ends_with(": skips 1 not matched by the glob; 1 files scanned, none matches"),
+            nothing.ends_with(": skips 1 not matched by the glob; files scanned: 1; none matches"),
             "{nothing}"
         );
         assert_eq!(
@@ -750,7 +748,7 @@ mod tests {
         fs::remove_file(folder.path().join("a/x.jpg")).unwrap();
         let nothing = set.no_matches(&set.list().unwrap()).to_string();
         assert!(
-            nothing.ends_with("4 symbolic links were skipped (`follow_links = true` follows them)")
+            nothing.ends_with("; symbolic links skipped: 4 (`follow_links = true` follows them)")
         );
         fs::write(folder.path().join("a/x.jpg"), "x").unwrap();
         set.follow_links = true;

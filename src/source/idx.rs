@@ -141,7 +141,10 @@ fn check_labels(
     let problem = match (labels.is_single(), labels.rows == records.rows) {
         (true, true) => return Ok(()),
         (false, _) => "holds more than one value per record".to_owned(),
-        (true, false) => format!("holds {} labels for {} records", labels.rows, records.rows),
+        (true, false) => format!(
+            "the number of labels is {}, but the number of records is {}",
+            labels.rows, records.rows
+        ),
     };
     Err(format!("{}: {problem}", file.name))
 }
@@ -503,7 +506,10 @@ mod tests {
         ]);
         let path = |name: &str| folder.path().join(name);
         let counts = fault(json!({ "path": path("a.idx"), "labels": path("l") }));
-        assert_eq!(counts, "labels: l: holds 4 labels for 3 records");
+        assert_eq!(
+            counts,
+            "labels: l: the number of labels is 4, but the number of records is 3"
+        );
         let shape = fault(json!({ "path": path("a.idx"), "labels": path("b.idx") }));
         assert_eq!(shape, "labels: b.idx: holds more than one value per record");
         let several = fault(json!({ "path": folder.path(), "labels": path("l") }));
@@ -549,7 +555,10 @@ mod tests {
             (vec![(0, "mismatch", None)], 3)
         );
         let reason = &labeled_batches[0].rejects[0].reason;
-        assert_eq!(reason, "i: l: holds 4 labels for 3 records");
+        assert_eq!(
+            reason,
+            "i: l: the number of labels is 4, but the number of records is 3"
+        );
     }
 
     #[test]

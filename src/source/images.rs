@@ -47,12 +47,12 @@ const RETRY_TIMEOUT: Duration = Duration::from_hours(1);
 /// The smallest valid `rescan`.
 const MIN_RESCAN: Duration = Duration::from_millis(100);
 
-/// Options of the source `images`.
+/// Reads the encoded image files of a folder or a glob.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct ImagesSourceConfig {
     /// A folder (all image files in it and its subfolders), a glob such as `photos/**/*.jpg`
     /// (exactly the files that match), or a single file. A path that exists is never treated as a
-    /// glob, even if it contains such characters. In a folder, hidden files and folders (`.x`) are
+    /// glob, even if it contains wildcards. In a folder, hidden files and folders (`.x`) are
     /// skipped, and folders whose names begin with an underscore (`_temporary`); photographs such
     /// as `_DSC0001.JPG` are read. The folder `_latentflow` is never read. `check` and the summary
     /// count the skipped files.
@@ -77,10 +77,10 @@ pub struct ImagesSourceConfig {
     /// buckets, which are only listed.
     #[schemars(extend("x-changes-rows" = false))]
     rescan: Option<HumanDuration>,
-    /// How long reading a file of a watched folder is retried, after 1 second and then at growing
-    /// intervals, if it fails for a reason outside of the file: permissions, a disk, a file server.
-    /// Then the file is rejected; the reject refers to the file, so that the source `rejects` can
-    /// read it later. Default: 1h.
+    /// How long reading a file of a watched folder is retried if it fails for a reason outside of
+    /// the file: permissions, a disk, a file server. The first retry follows after 1 second, and
+    /// the interval doubles up to 1 minute. After `retry_timeout`, the file is rejected; the reject
+    /// refers to the file, so that the source `rejects` can read it later. Default: 1h.
     #[schemars(extend("x-changes-rows" = false))]
     retry_timeout: Option<HumanDuration>,
 }
@@ -246,8 +246,8 @@ impl Source for ImagesSource {
             .iter()
             .map(|journal| pending(journal, resume))
             .sum();
-        // If rows are left to read and no file is found, more likely a disk is not mounted than all
-        // files were removed.
+        // If rows are left to read and no file is found, a disk that is not mounted is more likely
+        // than the removal of all files.
         if found == 0 && (journals.is_empty() || total > 0) {
             if let Some(unavailable) = unread.first() {
                 return Err(unavailable.to_stage_error());
@@ -774,7 +774,7 @@ mod tests {
         assert!(
             error(&ResumeState::default())
                 .unwrap()
-                .contains("; 1 files scanned, none has the extension jpg, ")
+                .contains("; files scanned: 1; none has the extension jpg, ")
         );
         fill(folder.path(), &["a.pnm"]);
         let first = read(folder.path(), json!({}), &resume(state.path(), &[]));
@@ -782,7 +782,7 @@ mod tests {
         assert!(
             error(&resume(state.path(), &[]))
                 .unwrap()
-                .contains("; 1 files scanned, none has the extension jpg, ")
+                .contains("; files scanned: 1; none has the extension jpg, ")
         );
         assert_eq!(
             error(&resume(state.path(), &[&first[0]])),

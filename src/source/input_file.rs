@@ -316,7 +316,7 @@ mod tests {
             error("none")
         );
         assert!(
-            error("*.gz").ends_with("files scanned, none matches"),
+            error("*.gz").ends_with("files scanned: 5; none matches"),
             "{}",
             error("*.gz")
         );

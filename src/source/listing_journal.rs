@@ -343,8 +343,8 @@ pub(super) fn parse(file: &Location, text: &[u8]) -> Result<Vec<ListedFile>, Sta
     let files = lines.map(|(number, line)| {
         serde_json::from_slice(line).map_err(|error| {
             StageError::Other(format!(
-                "{file}:{}: invalid journal entry: {error}; restore the file, or run `latentflow \
-                 reset`",
+                "{file}:{}: invalid journal entry: {error}; restore the file, or delete the output \
+                 and the state with `latentflow reset`",
                 number + 1
             ))
         })

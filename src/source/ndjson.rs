@@ -285,7 +285,7 @@ impl FileFormat for NdjsonFormat {
 }
 
 /// The multiple of `limits.record_bytes` that a record may take in Arrow memory: in a list of wide
-/// objects, the five bytes of a `null` become hundreds of bytes. The accounting of batches assumes
+/// objects, the five bytes of `null,` become hundreds of bytes. The accounting of batches assumes
 /// twice the stored bytes.
 const EXPANSION: u64 = 2;
 

@@ -139,7 +139,7 @@ impl BatchQueue {
         self.changed.notify_all();
     }
 
-    /// Waits for the turn of the part, or for the end of the receiver.
+    /// Waits for the turn of the part, or until the receiver is gone.
     fn wait_until_head(&self) {
         let early = |state: &mut BatchQueueState| !state.turn && !state.closed;
         drop(self.changed.wait_while(self.lock(), early));

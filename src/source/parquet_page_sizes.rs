@@ -226,12 +226,12 @@ impl<R: Read> ThriftReader<'_, R> {
     /// Reads the header of a page type: data, dictionary or data v2.
     fn part(&mut self, which: i64, page: &mut PageHeader) -> io::Result<()> {
         page.is_dictionary = which == DICTIONARY;
-        let place_of_encoding = if which == DATA_V2 { 4 } else { 2 };
+        let encoding_id = if which == DATA_V2 { 4 } else { 2 };
         let mut id = 0;
         while let Some(kind) = self.field(&mut id)? {
             match kind {
                 I32 if id == 1 => page.values = self.size()?,
-                I32 if id == place_of_encoding => page.encoding = self.number()?,
+                I32 if id == encoding_id => page.encoding = self.number()?,
                 kind => self.skip(kind, 1)?,
             }
         }

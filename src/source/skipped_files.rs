@@ -169,6 +169,7 @@ impl fmt::Display for SkippedFiles {
                 "" => format!("{count} without an extension"),
                 name => format!("{count} {name}"),
             });
+        let number = |count: u64, one, many| if count == 1 { one } else { many };
         let reasons = [
             (unnamed, "with other extensions"),
             (self.unmatched, "not matched by the glob"),
@@ -179,11 +180,32 @@ impl fmt::Display for SkippedFiles {
             ),
             (
                 self.links,
-                "symbolic links (follow_links = true follows them)",
+                number(
+                    self.links,
+                    "symbolic link (follow_links = true follows it)",
+                    "symbolic links (follow_links = true follows them)",
+                ),
             ),
-            (self.member_links, "links in archives"),
-            (self.sparse, "sparse files in archives"),
-            (self.own, "internal files of latentflow"),
+            (
+                self.member_links,
+                number(self.member_links, "link in an archive", "links in archives"),
+            ),
+            (
+                self.sparse,
+                number(
+                    self.sparse,
+                    "sparse file in an archive",
+                    "sparse files in archives",
+                ),
+            ),
+            (
+                self.own,
+                number(
+                    self.own,
+                    "internal file of latentflow",
+                    "internal files of latentflow",
+                ),
+            ),
             (
                 self.unusable_keys,
                 "with keys that are not valid file names (an empty part, `.`, `..`, a control \
@@ -268,7 +290,7 @@ mod tests {
         let text = counted(&files).to_string();
         let expected = "1 .b, 1 hidden (a name begins with `.`), \
              1 not data by convention (a name begins with `_`), \
-             1 symbolic links (follow_links = true follows them), 1 internal files of latentflow";
+             1 symbolic link (follow_links = true follows it), 1 internal file of latentflow";
         assert_eq!(text, expected);
         assert!(
             SkippedFiles::default().is_empty() && SkippedFiles::default().to_string().is_empty()

@@ -39,7 +39,7 @@ const AHEAD: usize = 2;
 /// The column of WebDataset's keys: the common part of the names of the files of one sample.
 const KEY: &str = "key";
 
-/// Options of the source `tar`.
+/// Reads the images of tar shards in the layout of WebDataset.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct TarSourceConfig {
     /// A tar file, a folder (all `*.tar` in it and its subfolders), or a glob such as
@@ -576,7 +576,8 @@ const BLOCK: u64 = 512;
 
 /// The rejected row that represents everything behind a broken place.
 fn broken(shard: &str, row: u64, code: RejectCode, reason: &str) -> ImageRecord<'static> {
-    let reason = format!("{shard}: broken after {row} images; the rest cannot be read: {reason}");
+    let images = if row == 1 { "image" } else { "images" };
+    let reason = format!("{shard}: broken after {row} {images}; the rest cannot be read: {reason}");
     let image = Err(RecordError::new(code, reason));
     ImageRecord {
         source: shard.to_owned().into(),

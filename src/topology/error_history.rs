@@ -46,7 +46,7 @@ pub struct ErrorSpan {
     /// 95th percentile, within 1 %.
     pub p95: f64,
     /// Population stability index relative to the model card, at the end of the span. `None` if the
-    /// card has no usable error statistics, or with too few records.
+    /// card has no usable error statistics, or if the drift window holds too few records.
     pub drift_psi: Option<f64>,
 }
 

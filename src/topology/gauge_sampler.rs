@@ -56,7 +56,7 @@ impl StatsSample {
 pub(super) struct GaugeThread {
     end: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    /// When dropped, ends the thread that samples the disk space, unless a disk blocks it.
+    /// When dropped, ends the thread that samples the disk space, as soon as no disk blocks it.
     _disks: Sender<()>,
 }
 

@@ -92,6 +92,8 @@ impl ReloadHandle {
             next.put_back(ready);
         }
         let number = next.number;
+        super::log_models(&self.stats.models(), "model closed");
+        super::log_models(&plan.models, "model opened");
         self.stats.set_reference(&plan.models);
         self.metrics
             .models

@@ -32,6 +32,7 @@ use std::time::Duration;
 use crate::coverage::{Coverage, ResumeState};
 use crate::error::StageError;
 use crate::metrics::Metrics;
+use crate::model::Model;
 use crate::plan::{Plan, RejectLimits, RunningConfig, StageOperator, max_in_flight_batches};
 use crate::sink::{
     ChangePolicy, CommitStats, IdentityScope, OutputHistory, OutputIdentity, Sink, SinkWriter,
@@ -178,10 +179,7 @@ impl Topology {
             identities.push(identity);
             sinks.push(OpenSink { committed, ..sink });
         }
-        for model in &plan.models {
-            let (name, kind, digest) = (model.name(), model.kind(), model.digest());
-            tracing::info!(model = name, kind, digest, "model opened");
-        }
+        log_models(&plan.models, "model opened");
         let resume = ResumeState {
             sinks: Arc::new(durable_coverage(&sinks)),
             state: plan.state,
@@ -307,6 +305,7 @@ impl Topology {
             generations: self.reload_handle.generations(),
             poison_records: Arc::clone(&poison_records),
         };
+        let stats = Arc::clone(&self.stats);
         let dispatcher = Dispatcher {
             caller: self.metrics.calls.caller("state", true),
             resume: self.resume,
@@ -340,6 +339,7 @@ impl Topology {
         self.metrics.utilization.workers.set(0);
         drop(acks);
         end_sources(closing).await;
+        log_models(&stats.models(), "model closed");
         let failed = stop.take();
         poison_records.close(failed.is_none() && ended == DispatchEnd::Exhausted);
         RunOutcome::new(failed, ended)
@@ -378,6 +378,13 @@ fn in_flight_budgets(plan: &Plan, metrics: &Arc<Metrics>) -> [InFlightBudget; 2]
     let batches = max_in_flight_batches(plan.workers);
     [plan.memory.budget - inference, inference]
         .map(|bytes| InFlightBudget::new(bytes, batches, metrics))
+}
+
+fn log_models(models: &[Arc<Model>], event: &'static str) {
+    for model in models {
+        let (name, kind, digest) = (model.name(), model.kind(), model.digest());
+        tracing::info!(model = name, kind, digest, "{event}");
+    }
 }
 
 /// Opens the sinks of a run.

@@ -32,7 +32,7 @@ struct ErrorReference {
 
 /// The error statistics of one stage at one point in time.
 pub struct ErrorSnapshot {
-    /// The loss that the errors are values of.
+    /// The loss in which the errors are measured.
     pub loss: Loss,
     /// The error quantiles of the model card.
     pub reference: Option<Quantiles>,

@@ -115,7 +115,7 @@ impl BatchRejects {
         last.iter().map(recent).collect()
     }
 
-    /// The rejects as records, in the order of their source rows.
+    /// The rejects as records, in the order of their source rows; empty if there are none.
     pub(super) fn batch(&mut self, policy: OriginalsPolicy) -> Result<Batch, StageError> {
         self.list.sort_by_key(|(_, reject)| reject.ordinal);
         let batch = &self.source;
@@ -132,7 +132,7 @@ impl BatchRejects {
             tracing::warn!(
                 rejects = entries.len(),
                 %error,
-                "cannot store the original records of rejects"
+                "cannot store the original records; the rejects are stored without them"
             );
             entries.iter_mut().for_each(|entry| entry.record = None);
             rejects_dataset::records(&entries)
@@ -244,7 +244,7 @@ fn original_or_none<'a>(batch: &'a Batch, stage: &str, reject: &'a Reject) -> Op
         source = shortened(source),
         row,
         error,
-        "cannot store the original record of a reject"
+        "cannot store the original record; the reject is stored without it"
     );
     None
 }

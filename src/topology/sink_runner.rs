@@ -69,8 +69,7 @@ impl SinkRunner {
     /// Runs until the end of the input. After a failure it only drops batches, so that their
     /// permits are released. Earlier commits remain.
     pub(super) fn run(mut self, stats: &RunStats, acks: &AckTracker, stop: &FailureSignal) {
-        let span = tracing::debug_span!("sink", stage = &*self.name);
-        let _entered = span.enter();
+        let _span = tracing::debug_span!("stage", stage = &*self.name).entered();
         let mut has_failed = false;
         while let Ok(message) = self.inbox.recv_blocking() {
             let end = matches!(message, SinkMessage::End);

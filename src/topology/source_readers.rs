@@ -12,7 +12,7 @@ use crate::batch::{BatchAck, SourceBatch};
 use crate::coverage::ResumeState;
 use crate::error::{StageError, UnreadInputs};
 use crate::metrics::{BlockingCaller, BlockingCalls, BlockingOperation};
-use crate::source::{InferenceRequest, RecordCount, Source, SourceHandle};
+use crate::source::{BatchStream, InferenceRequest, RecordCount, Source, SourceHandle};
 
 /// A source and its index in the plan.
 pub(super) struct SourceSlot {
@@ -115,7 +115,7 @@ async fn read(
         source,
     } = source;
     let (resume, is_unbounded) = (resume.clone(), source.is_unbounded());
-    let span = tracing::debug_span!("source", stage = &*name);
+    let span = tracing::debug_span!("stage", stage = &*name);
     caller.begin(BlockingOperation::Open);
     // Opening lists folders and reads footers, which must not block the async runtime.
     let opened = tokio::task::spawn_blocking(move || span.in_scope(|| source.open(&resume))).await;
@@ -155,49 +155,75 @@ async fn read(
             return false;
         }
     };
-    let (mut read_batches, mut read_records) = (0_u64, 0_u64);
-    loop {
-        // An unbounded source waits for records that may arrive later. It reports the calls that
-        // read records by itself.
-        if !is_unbounded {
-            caller.begin(BlockingOperation::ReadNext);
+    let mut reader = SourceReader {
+        stage,
+        name,
+        is_unbounded,
+        read_batches: 0,
+        read_records: 0,
+    };
+    let is_exhausted = reader.forward(&mut batches, caller, sender).await;
+    tracing::info!(
+        stage = &*reader.name,
+        batches = reader.read_batches,
+        records = reader.read_records,
+        is_exhausted,
+        "source closed"
+    );
+    is_exhausted
+}
+
+/// Forwards the batches of one open source to the dispatcher.
+struct SourceReader {
+    stage: usize,
+    name: Arc<str>,
+    is_unbounded: bool,
+    read_batches: u64,
+    read_records: u64,
+}
+
+impl SourceReader {
+    /// Returns whether the source has ended; `false` if it failed or the run ends before.
+    async fn forward(
+        &mut self,
+        batches: &mut BatchStream,
+        caller: &BlockingCaller,
+        sender: &Sender<SourceEvent>,
+    ) -> bool {
+        loop {
+            // An unbounded source waits for records that may arrive later. It reports the calls
+            // that read records by itself.
+            if !self.is_unbounded {
+                caller.begin(BlockingOperation::ReadNext);
+            }
+            let batch = batches.next().await;
+            caller.end();
+            let Some(batch) = batch else { return true };
+            let (event, continues) = self.event(batch);
+            if sender.send(event).await.is_err() || !continues {
+                return false;
+            }
         }
-        let Some(batch) = batches.next().await else {
-            break;
-        };
-        caller.end();
-        let (event, continues) = match batch {
+    }
+
+    /// Converts the next batch to an event. Returns also whether the source continues after it.
+    fn event(&mut self, batch: Result<SourceBatch, StageError>) -> (SourceEvent, bool) {
+        let (stage, name) = (self.stage, Arc::clone(&self.name));
+        match batch {
             Ok(batch) => {
-                read_batches += 1;
-                read_records += batch.batch.records.num_rows() as u64;
+                self.read_batches += 1;
+                self.read_records += batch.batch.records.num_rows() as u64;
                 (SourceEvent::Batch { stage, batch }, true)
             }
             Err(StageError::Unread(unread)) => (
                 SourceEvent::Incomplete {
                     stage,
-                    name: Arc::clone(&name),
+                    name,
                     unread,
                 },
                 true,
             ),
-            Err(error) => (
-                SourceEvent::Failed {
-                    name: Arc::clone(&name),
-                    error,
-                },
-                false,
-            ),
-        };
-        if sender.send(event).await.is_err() || !continues {
-            return false;
+            Err(error) => (SourceEvent::Failed { name, error }, false),
         }
     }
-    caller.end();
-    tracing::info!(
-        stage = &*name,
-        batches = read_batches,
-        records = read_records,
-        "source closed"
-    );
-    true
 }

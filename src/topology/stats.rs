@@ -346,8 +346,13 @@ impl RunStats {
     pub fn exceeded(&self, allowed: &RejectLimits, records: u64) -> Option<String> {
         let rejects = self.rejects();
         if let Some(number) = allowed.number.filter(|&number| rejects > number) {
+            let records_were = if rejects == 1 {
+                "record was"
+            } else {
+                "records were"
+            };
             return Some(format!(
-                "{rejects} records were rejected; the limit is rejects.max = {number}"
+                "{rejects} {records_were} rejected; the limit is rejects.max = {number}"
             ));
         }
         let share = allowed

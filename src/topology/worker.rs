@@ -244,16 +244,15 @@ impl<'a> Worker<'a> {
             if matches!(node.kind, NodeKind::Source) {
                 continue;
             }
-            let span = tracing::debug_span!("transform", stage = &*node.name);
-            let _entered = span.enter();
+            let _span = tracing::debug_span!("stage", stage = &*node.name).entered();
             let fail = |error: StageError| (Arc::clone(&node.name), error);
-            let arms: Vec<Batch> = node
+            let branches: Vec<Batch> = node
                 .inputs
                 .iter()
                 .filter_map(|&from| take(&mut edges, &mut remaining_consumers, from))
                 .collect();
-            let arrived = Batch::concat(&arms).map_err(|error| fail(error.into()))?;
-            drop(arms);
+            let arrived = Batch::concat(&branches).map_err(|error| fail(error.into()))?;
+            drop(branches);
             match &node.kind {
                 NodeKind::Source => {}
                 // Skip a transform that receives records only from other sources.
@@ -287,6 +286,7 @@ impl<'a> Worker<'a> {
             if generation.graph.is_done(at, &output.provenance) {
                 continue;
             }
+            let _span = tracing::debug_span!("stage", stage = &*node.name).entered();
             let (started, mut rejects) = (Instant::now(), RejectCollector::default());
             let prepared = encoder.apply(output, &mut rejects);
             *output = prepared.map_err(|error| (Arc::clone(&node.name), error))?;

@@ -1,4 +1,4 @@
-//! Matrix products, the only module that calls the `gemm` crate.
+//! Matrix products. No other module calls the kernels of the crate `gemm-f32`.
 
 use std::ops::Range;
 
@@ -95,8 +95,8 @@ pub fn multiply(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], accumulate: Accum
         "columns of the left matrix, rows of the right"
     );
     assert_eq!(out.len(), a.rows * b.columns, "values of the product");
-    // The kernels are fastest for contiguous columns. The columns of the transposed product are the
-    // rows of `out`.
+    // The kernels are fastest if the columns of the output are contiguous. The columns of the
+    // transposed product are the rows of `out`.
     let (left, right, out_strides) = if b.columns > 1 {
         (b.transposed(), a.transposed(), [1, b.columns])
     } else {
@@ -190,6 +190,14 @@ mod tests {
             Accumulate::Replace,
         );
         assert_eq!(transposed[..6], [2.0, 8.0, 6.0, 3.0, 9.0, 7.5]);
+        let mut column = [1.0; 2];
+        multiply(
+            a,
+            Matrix::new(&[1.0, 2.0, 3.0], 3, 1),
+            &mut column,
+            Accumulate::Add,
+        );
+        assert_eq!(column, [15.0, 33.0]);
     }
 
     #[test]

@@ -187,7 +187,10 @@ impl Sequential {
                 .map_err(|reason| format!("layer {index} ({step}) with input {shape}: {reason}"))?;
         }
         if !kept.is_empty() {
-            return Err(format!("{} values are stored and never added", kept.len()));
+            return Err(format!(
+                "number of stored values that are never added: {}",
+                kept.len()
+            ));
         }
         Ok(Self {
             layers,
@@ -494,7 +497,7 @@ mod tests {
         check(
             RecordShape::Flat(5),
             vec![LayerSpec::SaveSkip],
-            expect!["1 values are stored and never added"],
+            expect!["number of stored values that are never added: 1"],
         );
         check(
             RecordShape::Planes {

@@ -89,7 +89,7 @@ impl AnomalyScorer {
             }
             (Some(name), requested) => match context.model(name) {
                 Ok(model) => planned.load_card_stats(&model, requested, &mut faults),
-                // The list is empty if the faults of the model are reported already.
+                // `found` is empty if the faults of the model are reported already.
                 Err(found) => return Err(faults.into_iter().chain(found).collect()),
             },
         }

@@ -515,8 +515,7 @@ mod tests {
         );
         let text = batch([("source", strings(&["a"]))]);
         expect![
-            "column: the input has no tensor column; add a `pixels` or `features` stage, which \
-             adds one"
+            "column: the input has no tensor column; create one with a `pixels` or `features` stage"
         ]
         .assert_eq(&faults::<CorruptConfig>(GAUSSIAN, &text));
         let wrong = PixelFormat::default().annotate(vector_field("a", 2));

@@ -251,13 +251,16 @@ impl FeaturesTransform {
         if let Some(declared) = config.width.filter(|&declared| declared != found) {
             faults.push(ConfigError::new(
                 "width",
-                format!("is {declared}, but the columns hold {found} values"),
+                format!("is {declared}, but the number of values in the columns is {found}"),
             ));
         }
         if let Some(scaled) = scaled_values(&selected.scaling).filter(|&scaled| scaled != found) {
             faults.push(ConfigError::new(
                 key,
-                format!("the columns hold {found} values, but the scaling has {scaled}"),
+                format!(
+                    "the number of values in the columns is {found}, but that of the scaling is \
+                     {scaled}"
+                ),
             ));
         }
         let used = |index: &usize| columns.iter().any(|column| column.index == *index);
@@ -742,15 +745,15 @@ mod tests {
             expect![[r#"
                 mean: `mean` and `std` require one number per value; met 2 and 1
                 std: must be above 0; for a column that never changes, write 1
-                columns: the columns hold 1 values, but the scaling has 2"#]],
+                columns: the number of values in the columns is 1, but that of the scaling is 2"#]],
         );
         check(
             r#"{"columns": ["n", "flag"], "scaling": "min_max", "min": [0], "max": [0],
                 "width": 3, "to": "name"}"#,
             expect![[r#"
                 max: must be above `min`; for a column that never changes, write min + 1
-                width: is 3, but the columns hold 2 values
-                columns: the columns hold 2 values, but the scaling has 1
+                width: is 3, but the number of values in the columns is 2
+                columns: the number of values in the columns is 2, but that of the scaling is 1
                 to: the input already has a column `name`; choose another name"#]],
         );
         check(

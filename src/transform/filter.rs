@@ -119,7 +119,7 @@ impl FilterConfig {
             )),
             (Some(_), Some((second, _))) => Err(ConfigError::new(
                 second.name(),
-                "is a second comparison; a filter has one, so use several filters",
+                "is a second comparison; a filter has exactly one, so add another filter stage",
             )),
         }
     }
@@ -424,7 +424,10 @@ mod tests {
         );
         check(
             r#"{"column": "n", "above": 1, "below": 5}"#,
-            expect!["below: is a second comparison; a filter has one, so use several filters"],
+            expect![
+                "below: is a second comparison; a filter has exactly one, so add another filter \
+                 stage"
+            ],
         );
         check(
             r#"{"column": "n", "above": 1.5}"#,

@@ -74,7 +74,7 @@ fn only_tensor<'a>(input: &'a Schema, key: &str) -> Result<&'a str, ConfigError>
         [one] => Ok(one),
         [] => Err(ConfigError::new(
             key,
-            "the input has no tensor column; add a `pixels` or `features` stage, which adds one",
+            "the input has no tensor column; create one with a `pixels` or `features` stage",
         )),
         several => Err(ConfigError::new(
             key,

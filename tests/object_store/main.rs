@@ -512,9 +512,9 @@ fn missing_input_is_reported_with_its_location() {
     assert_refused("s3://missing/none", "`s3://missing/none` does not exist");
     assert_refused(
         "s3://missing/in",
-        "1 files scanned, none has the extension csv",
+        "files scanned: 1; none has the extension csv",
     );
-    assert_refused("s3://missing/in/*.csv", "1 files scanned, none matches");
+    assert_refused("s3://missing/in/*.csv", "files scanned: 1; none matches");
     assert_refused("s3://no-such-bucket/in", "s3://no-such-bucket/in");
     assert_refused(
         "gs://missing/in",

@@ -37,7 +37,7 @@ def arguments():
 
 
 def arrive(sources, folder, count, names, done):
-    """Writes files to the folder at random times: renamed into place, or written slowly in two ways."""
+    """Writes files to the folder at random times: renamed into place, or written in pieces of 100,000 or 4,000 bytes."""
     rng = random.Random(1)
     for number in range(count):
         source = rng.choice(sources)

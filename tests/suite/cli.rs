@@ -133,7 +133,7 @@ fn output_of_changed_pipeline_is_refused_with_the_option() {
     assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        text.contains("`seed` of the stage `photos` was 0 and is 9 now"),
+        text.contains("out: ") && text.contains("`seed` of the stage `photos` was 0 and is 9 now"),
         "{text}"
     );
 }

@@ -153,12 +153,12 @@ fn options_out_of_range_are_refused() {
         (
             "rejects.max_share = nan\n",
             &[][..],
-            "rejects.max_share: not a finite number",
+            "rejects.max_share: is not a finite number",
         ),
         (
             "rejects.max_share = inf\n",
             &[],
-            "rejects.max_share: not a finite number",
+            "rejects.max_share: is not a finite number",
         ),
         ("workers = 65535\n", &[], "at most 1024 workers"),
         ("", &[deep.as_str()], "more than 32 parts"),

@@ -280,7 +280,7 @@ fn skipped_files_are_counted_by_check_and_run() {
     symlink("a.pgm", folder.join("in/link.pgm")).unwrap();
     let expected = "2 .heic, 1 .mov, 1 hidden (a name begins with `.`), \
          2 not data by convention (a name begins with `_`), \
-         1 symbolic links (follow_links = true follows them)";
+         1 symbolic link (follow_links = true follows it)";
     let (output, summary) = runs::run(folder, &pipeline("images", ""), &[]);
     assert_code(&output, 0);
     assert_eq!(summary["records"], 2);

@@ -1,10 +1,12 @@
-//! The invariants of the source tree that no compiler checks: module docs, the order of modules,
-//! `ort` in one file and `object_store` in one folder, the length of functions.
+//! Rules of the source tree that the compiler does not check: module docs, the order of modules,
+//! `ort` in one file and `object_store` in one folder, the length of functions, the words of texts
+//! and names, and the length of names of tests.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Modules from left to right: what stands further left may not name what stands further right.
+/// Groups of modules from left to right. A module names only modules of its group or of a group
+/// further left.
 const ORDER: [&[&str]; 19] = [
     &[
         "test_data",
@@ -45,10 +47,10 @@ const ORDER: [&[&str]; 19] = [
     &["train"],
 ];
 
-/// Lines that a function may have, its signature and closing brace among them.
+/// Maximum number of lines of a function, its signature and closing brace included.
 const FUNCTION_LINES: usize = 100;
 
-/// Characters that the name of a test may have.
+/// Maximum number of characters of the name of a test.
 const TEST_NAME: usize = 60;
 
 fn sources() -> BTreeMap<PathBuf, String> {
@@ -84,9 +86,9 @@ fn files_below(folders: &[&str]) -> BTreeMap<PathBuf, String> {
     files
 }
 
-/// A file without the items of its unit tests, which may do as they like. Their lines are left
-/// empty. As rustfmt writes them, an item ends at the line that closes it with the indentation of
-/// its attribute, or at its `;`.
+/// The code of a file without the items of its unit tests, to which the rules do not apply. Their
+/// lines are replaced by empty ones. In the format of rustfmt, an item ends at the line that closes
+/// it with the indentation of its attribute, or at its `;`.
 fn code(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut lines = text.lines();
@@ -117,7 +119,7 @@ fn code(text: &str) -> String {
 }
 
 #[test]
-fn code_behind_an_item_of_tests_is_read() {
+fn code_after_an_item_of_tests_is_kept() {
     let text = "use a;\n#[cfg(test)]\nmod x;\nb();\n#[cfg(test)]\n#[path = \"c.rs\"]\nmod tests {\n    d();\n}\nfn e() {\n    \
                 #[cfg(test)]\n    f();\n    g();\n}\n";
     let kept: Vec<_> = code(text).lines().map(str::to_owned).collect();
@@ -140,15 +142,15 @@ fn module(path: &Path) -> String {
 }
 
 #[test]
-fn every_file_says_in_its_first_line_what_it_owns() {
-    let silent: Vec<_> = sources()
+fn every_file_begins_with_a_module_doc() {
+    let undocumented: Vec<_> = sources()
         .into_iter()
         .filter(|(_, text)| !text.starts_with("//! "))
         .map(|(path, _)| path)
         .collect();
     assert!(
-        silent.is_empty(),
-        "no `//!` sentence at the top of {silent:?}"
+        undocumented.is_empty(),
+        "files without a `//!` sentence at the top: {undocumented:?}"
     );
 }
 
@@ -180,20 +182,20 @@ fn object_stores_are_named_in_one_folder() {
         }
         assert!(
             is_store || !code(&text).contains("object-store\")"),
-            "{} knows the feature",
+            "{} names the feature `object-store`",
             path.display()
         );
     }
 }
 
-/// Whether a path begins with this crate: `ort::`, and not the end of `port::`.
+/// Whether `code` has a path that begins with the crate `name`: `ort::`, but not `port::`.
 fn names(code: &str, name: &str) -> bool {
     let starts = |(place, _)| !code[..place].ends_with(|c: char| c.is_alphanumeric() || c == '_');
     code.match_indices(&format!("{name}::")).any(starts)
 }
 
 #[test]
-fn no_module_names_one_that_stands_right_of_it() {
+fn modules_name_only_modules_further_left() {
     let rank = |name: &str| ORDER.iter().position(|modules| modules.contains(&name));
     let mut wrong = Vec::new();
     for (path, text) in sources() {
@@ -220,7 +222,7 @@ fn no_module_names_one_that_stands_right_of_it() {
 }
 
 #[test]
-fn no_function_is_longer_than_a_screen() {
+fn functions_have_at_most_100_lines() {
     let mut long = Vec::new();
     for (path, text) in sources() {
         let mut open: Option<(usize, usize, String)> = None;
@@ -357,8 +359,8 @@ const BRITISH: [&str; 22] = [
     "summaris",
 ];
 
-/// Places where an avoided word is stored, or is a name of a protocol: the end of the path and a
-/// part of the line.
+/// Places where an avoided word is stored, or is a name of a protocol: the end of the path of the
+/// file, and a part of the line.
 const EXCEPTIONS: &[(&str, &str)] = &[
     ("src/train/sequential.rs", "add what was kept"),
     ("src/train/network_builder.rs", "add what was kept"),
@@ -379,7 +381,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("src/topology/poison_records/tests.rs", "condemned"),
 ];
 
-/// Occurrences of `phrase` in `line` between characters that are neither letters nor digits.
+/// Whether `line` has `phrase` between characters that are neither letters nor digits.
 fn has_phrase(line: &str, phrase: &str) -> bool {
     let is_word = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
     line.match_indices(phrase).any(|(start, _)| {

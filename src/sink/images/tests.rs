@@ -258,8 +258,8 @@ fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// Four batches of one record each, with different brightness: three records with the same name,
-/// and the third one with another name.
+/// Four batches of one record each, with different brightness. The third record has another name
+/// than the others.
 fn same_names() -> Vec<Batch> {
     let sources = ["b.jpg", "b.png", "c.jpg", "b.jpg"];
     (0..4)

@@ -57,8 +57,7 @@ pub(super) struct SettledFile {
     pub(super) before: Option<FileCheckpoint>,
 }
 
-const CHANGED: &str =
-    "has changed since an earlier run read it, in another way than by appended text";
+const CHANGED: &str = "has changed since an earlier run read it, other than by appended text";
 /// Maximum number of changed files that a message lists.
 const MAX_LISTED: usize = 5;
 
@@ -66,7 +65,7 @@ const MAX_LISTED: usize = 5;
 fn refused(names: &[String]) -> StageError {
     let more = match names.len().saturating_sub(MAX_LISTED) {
         0 => String::new(),
-        more => format!(" (and {more} more files)"),
+        more => format!(" (and {more} more)"),
     };
     let named = names
         .iter()
@@ -143,9 +142,8 @@ impl FileCheckpoints {
                 }
                 tracing::warn!(
                     path = %name,
-                    "the file has changed since an earlier run read it, in another way than by \
-                     appended text; it is read as a new file, and its earlier rows stay in the \
-                     output"
+                    "the file has changed since an earlier run read it, other than by appended \
+                     text; it is read as a new file, and its earlier rows stay in the output"
                 );
                 None
             }
@@ -237,7 +235,7 @@ impl FileCheckpoints {
 /// Maximum size of a file that is read a second time to compute its digest.
 const MAX_DIGEST_BYTES: u64 = 32 << 20;
 
-/// Checks that no file has changed in another way than by appended text.
+/// Checks that no file has changed other than by appended text.
 ///
 /// # Errors
 /// [`StageError::Refused`] with the names of the changed files; other errors if a file or the

@@ -47,7 +47,7 @@ pub(in crate::source) struct FileCheckpoint {
     /// labels.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(super) companion: String,
-    /// Number of bytes of `digest`.
+    /// Number of bytes, from the beginning of the file, that `digest` covers.
     pub(super) length: u64,
     /// The digest of the first `length` bytes.
     pub(super) digest: ContentDigest,

@@ -308,7 +308,7 @@ fn error_of_refused_change_names_file_and_growth_is_allowed() {
         .admit_inputs(&runs.resume())
         .unwrap_err()
         .to_string();
-    let expected = "b.csv: has changed since an earlier run read it, in another way than by \
+    let expected = "b.csv: has changed since an earlier run read it, other than by \
          appended text, which `on_change = \"refuse\"` does not allow; restore the file, or write \
          `on_change = \"new\"` to read it as a new file";
     assert_eq!(error, expected);

@@ -121,7 +121,7 @@ fn conform(
         let cast = cast_with_options(&column, expected, &options).map_err(|error| unfit(&error))?;
         match cast.null_count() {
             nulls if nulls > 0 && !field.is_nullable() => Err(ErrorResponse::unprocessable(
-                format!("column `{name}` has {nulls} null values; expected none"),
+                format!("column `{name}` has null values ({nulls}); expected none"),
             )),
             _ => Ok(cast),
         }

@@ -30,6 +30,7 @@ pub(super) struct RequestHead {
 impl RequestHead {
     /// Reads the headers.
     ///
+    /// # Errors
     /// Returns 400 for a header that is not text, 415 for a type or encoding that is not supported,
     /// 417 for an expectation other than `100-continue`, and 501 for a transfer coding other than
     /// `chunked`.

@@ -149,7 +149,7 @@ impl<'a> BodyBudget<'a> {
         if bytes > self.bytes {
             let (size, limit) = (ByteSize(bytes), ByteSize(self.bytes));
             let message = format!(
-                "the records have {size} in their columns, but limits.request allows {limit}; \
+                "the records need {size} in their columns, but limits.request allows {limit}; \
                  split them into several requests"
             );
             return Err(ErrorResponse::too_large(message));
@@ -228,7 +228,7 @@ impl RequestColumns {
     /// Parses a body.
     ///
     /// # Errors
-    /// Returns the reason for which it has no valid records, and 413 if it exceeds the limits.
+    /// Returns the reason why it has no valid records, and 413 if it exceeds the limits.
     pub(super) fn parse(
         &self,
         media: &MediaType,
@@ -342,7 +342,7 @@ impl RequestColumns {
 /// Maximum size in bytes of a JSON object without its image.
 const OBJECT: u64 = 1024;
 
-/// The name of a part's file, or the reason for which the part is rejected.
+/// The name of a part's file, or the reason why the part is rejected.
 fn check_file<'a>(name: Option<&'a str>, content: &[u8]) -> Result<&'a str, String> {
     match name {
         None => Err("has no file name; send images as files".to_owned()),

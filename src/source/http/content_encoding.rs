@@ -57,7 +57,7 @@ impl ContentEncoding {
     ) -> Result<Vec<u8>, ErrorResponse> {
         let damaged = |error: &dyn std::fmt::Display| {
             ErrorResponse::unprocessable(format!(
-                "the body cannot be decoded by its Content-Encoding: {error}"
+                "the body cannot be decoded according to its Content-Encoding: {error}"
             ))
         };
         let held = body.len() as u64 + DECODER_BYTES;

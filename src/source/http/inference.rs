@@ -68,7 +68,8 @@ impl InferenceClient {
         let split = Split::new(format!("{stage}/encode"));
         tokio::spawn(async move {
             while let Some(first) = submitted.recv().await {
-                // No time is waited: requests that arrive while the workers are busy are combined.
+                // Requests that arrive while the workers are busy are combined; nothing else delays
+                // them.
                 let Ok(slot) = workers.reserve().await else {
                     return;
                 };

@@ -398,7 +398,7 @@ async fn forward_acks(
             _ = ticks.tick() => set(),
         }
     }
-    // The run is over: all outcomes have been sent to clients, and no more will follow.
+    // The run is over: no client receives a further outcome.
     end.send_replace(true);
     drop(serving.await);
     let _ = closed.send(());

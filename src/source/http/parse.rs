@@ -38,7 +38,7 @@ pub(super) struct ParsedRequest {
 /// Decodes and parses a body that `owner` sent.
 ///
 /// # Errors
-/// Returns the reason for which no record can be accepted.
+/// Returns the reason why no record can be accepted.
 pub(super) fn parse_body(
     columns: &RequestColumns,
     limits: &HttpLimits,

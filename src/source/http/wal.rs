@@ -365,8 +365,8 @@ fn read_segment(
     }
 }
 
-/// Whether the broken end of a segment was never acknowledged: no frame after it was written after
-/// it had been made durable.
+/// Whether the broken end of a segment was never acknowledged: no frame of a later group follows,
+/// and a group is written only after the previous one is durable.
 fn is_torn(mut file: &File, segment: &WalSegment, length: u64) -> io::Result<bool> {
     let mut rest = Vec::new();
     file.seek(SeekFrom::Start(segment.bytes))?;

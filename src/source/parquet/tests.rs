@@ -468,7 +468,7 @@ fn file_with_a_different_column_type_is_one_reject() {
 }
 
 #[test]
-fn nulls_in_a_column_the_first_file_declares_non_null_reject() {
+fn null_in_a_column_declared_without_nulls_is_a_reject() {
     let folder = tempfile::tempdir().unwrap();
     let field = |nullable| {
         Arc::new(Schema::new(vec![Field::new(

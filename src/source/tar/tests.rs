@@ -193,10 +193,11 @@ fn broken_archive_is_read_up_to_the_damage_with_one_reject() {
             (reject.ordinal as usize, reject.code),
             (kept, RejectCode::Malformed)
         );
+        let images = if kept == 1 { "image" } else { "images" };
         assert!(
             reject
                 .reason
-                .starts_with(&format!("s.tar: broken after {kept} images")),
+                .starts_with(&format!("s.tar: broken after {kept} {images}; ")),
             "{}",
             reject.reason
         );
@@ -342,7 +343,7 @@ fn links_sparse_members_and_other_files_are_skipped_and_counted() {
     assert_eq!(texts(&batches[0], 0), ["s.tar/from pax.jpg"]);
     assert_eq!(
         skipped_files.get().to_string(),
-        "1 .json, 1 .txt, 1 links in archives, 1 sparse files in archives"
+        "1 .json, 1 .txt, 1 link in an archive, 1 sparse file in an archive"
     );
 }
 

@@ -21,7 +21,7 @@ use super::read::{ReadAttempt, fetched, read_local};
 use super::retry::{FileRetry, JournaledRow};
 use super::{FolderWatcher, GROUP, paced};
 
-/// Maximum bytes of files that are journaled together. A larger file is journaled alone.
+/// A group of read files is journaled once it has this number of bytes.
 pub(in crate::source) const GROUP_BYTES: u64 = 16 << 20;
 /// Pause of reading after the process ran out of descriptors or memory.
 const PAUSE: Duration = Duration::from_secs(1);

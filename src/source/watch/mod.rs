@@ -55,8 +55,8 @@ pub(super) struct WatchConfig {
 const GROUP: usize = 1024;
 /// A file that the system did not report as complete is read once it has not changed for this time.
 const STABLE_FOR: Duration = Duration::from_secs(2);
-/// A file that was written to and not closed counts as incomplete while its last change is at most
-/// this old.
+/// A file that was written to and not closed counts as incomplete until its last change is this
+/// old.
 const WRITING: Duration = Duration::from_secs(60);
 /// Interval at which an idle watch checks whether the run was stopped.
 const IDLE: Duration = Duration::from_millis(250);
@@ -533,8 +533,7 @@ impl FolderWatcher {
         }
     }
 
-    /// Reports waiting files in the metrics and the readiness, and every 60 seconds in the
-    /// log.
+    /// Reports waiting files in the metrics and the readiness, and every 60 seconds in the log.
     fn report(&mut self) {
         let (now, stage) = (Instant::now(), [self.stage.as_str()]);
         if self.reported.is_some_and(|at| now - at < IDLE) {

@@ -74,8 +74,8 @@ impl FileRetries {
         self.files.remove(&key(name, row));
     }
 
-    /// The files whose next attempt is due. Each is returned once per attempt, until
-    /// [`Self::failed`] or [`Self::remove`] is called or the maximum pause has passed.
+    /// Returns the files whose next attempt is due. If neither [`Self::failed`] nor
+    /// [`Self::remove`] is called for a file, it is due again after the maximum pause.
     pub(super) fn due(&mut self, now: Instant) -> Vec<FileRetry> {
         let mut due = Vec::new();
         for retry in self.files.values_mut().filter(|retry| retry.next <= now) {

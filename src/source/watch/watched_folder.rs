@@ -160,8 +160,8 @@ impl WatchedFolder {
             let location = &listing.root;
             is_emptied.then(|| {
                 format!(
-                    "`{location}` is empty; expected {expected} known files; its disk may not be \
-                     mounted"
+                    "`{location}` contains no input files; known files: {expected}; its disk may \
+                     not be mounted"
                 )
             })
         };
@@ -213,6 +213,7 @@ impl WatchedFolder {
     }
 
     /// Whether `path`, which the system reported as moved or removed, is the watched folder itself.
+    /// If so, the folder counts as not listed.
     pub(super) fn is_lost(&mut self, path: &Path) -> bool {
         let is_root = self.root.as_ref().is_some_and(|root| root.path == path);
         if is_root {

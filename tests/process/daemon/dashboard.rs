@@ -153,6 +153,7 @@ fn status_lists_stages_rejects_errors_and_requested_images() {
         (&Value::from("pixels"), &Value::from(HOSTILE))
     );
     assert_eq!(reject["code"], "truncated");
+    assert!(!reject["reason"].as_str().unwrap().is_empty());
     let stages = seen["stages"].as_array().unwrap();
     let names: Vec<&str> = stages
         .iter()

@@ -123,7 +123,7 @@ fn missing_folder_is_reported_until_it_returns() {
     daemon.wait("the empty folder to be reported", || {
         readiness(&daemon)
             .1
-            .contains("is empty; expected 1 known files")
+            .contains("contains no input files; known files: 1; ")
             .then_some(())
     });
     fs::remove_dir(&watched).unwrap();

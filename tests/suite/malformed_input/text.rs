@@ -63,7 +63,7 @@ fn endless_header_is_refused() {
     assert_eq!(result.code, Some(2));
     assert!(
         result.log.contains(
-            "invalid header: it exceeds limits.record_bytes or ends inside a quoted value"
+            "invalid header: it exceeds limits.record_bytes, or the file ends inside a quoted value"
         ),
         "{}",
         result.log
