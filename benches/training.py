@@ -34,8 +34,8 @@ def arguments():
 
 
 def on_cores(cores):
-    wanted = {int(core) for core in cores.split(",")}
-    return wanted, lambda: os.sched_setaffinity(0, wanted)
+    selected = {int(core) for core in cores.split(",")}
+    return selected, lambda: os.sched_setaffinity(0, selected)
 
 
 def steps(address):
@@ -49,10 +49,10 @@ def steps(address):
 
 
 def latentflow(options, net, folder):
-    wanted, pin = on_cores(options.cores)
+    selected, pin = on_cores(options.cores)
     command = [
         options.latentflow, "train", str(HERE.parent / f"models/fashion-{net}.toml"), "--data", options.data, "--restart",
-        "--out", str(folder / net), "--threads", str(len(wanted)), "--metrics", "127.0.0.1:0", "--log-format", "text",
+        "--out", str(folder / net), "--threads", str(len(selected)), "--metrics", "127.0.0.1:0", "--log-format", "text",
         "--set", "training.optimizer=adam", "--set", "training.warmup=0",
     ]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=pin)

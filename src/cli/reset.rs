@@ -82,8 +82,9 @@ impl ResetCommand {
                 .folder()
                 .map(|folder| folder.to_string())
                 .unwrap_or_default();
+            let noun = if files == 1 { "file" } else { "files" };
             print(&format!(
-                "{name}: {records} records in {files} files ({}) in {folder}\n",
+                "{name}: {records} records in {files} {noun} ({}) in {folder}\n",
                 ByteSize(bytes)
             ))?;
         }

@@ -235,9 +235,10 @@ impl fmt::Display for RunSummary {
             }) = &stage.written
             {
                 let (folder, bytes) = (folder.display(), ByteSize(*bytes));
+                let noun = if *files == 1 { "file" } else { "files" };
                 writeln!(
                     f,
-                    "{}: {committed} records in {files} files ({bytes}) in {folder}",
+                    "{}: {committed} records in {files} {noun} ({bytes}) in {folder}",
                     stage.name
                 )?;
             }

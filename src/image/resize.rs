@@ -1,7 +1,8 @@
 //! Antialiased bilinear resizing of 8-bit pixels, equal to Pillow's `BILINEAR` within 1.
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{InnerPixel, U8, U8x3};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -222,6 +223,21 @@ fn scale_both(
     resizer: &mut fast_image_resize::Resizer,
     pixels: &Pixels,
     area: CropBox,
+    size: (usize, usize),
+    into: &mut [u8],
+) -> Result<(), ImageError> {
+    match pixels.channels {
+        Channels::Rgb => scale_typed::<U8x3>(resizer, pixels, area, size, into),
+        Channels::Gray => scale_typed::<U8>(resizer, pixels, area, size, into),
+    }
+}
+
+/// The library's function for any type of pixels would compile its kernels for types that do not
+/// occur here.
+fn scale_typed<P: PixelTrait + InnerPixel>(
+    resizer: &mut fast_image_resize::Resizer,
+    pixels: &Pixels,
+    area: CropBox,
     (height, width): (usize, usize),
     into: &mut [u8],
 ) -> Result<(), ImageError> {
@@ -229,23 +245,15 @@ fn scale_both(
         ImageError::Malformed(format!("the image cannot be resized: {error}"))
     };
     let side = |side: usize| u32::try_from(side).map_err(|error| malformed(&error));
-    let pixel = match pixels.channels {
-        Channels::Rgb => PixelType::U8x3,
-        Channels::Gray => PixelType::U8,
-    };
-    let source = ImageRef::new(
-        side(pixels.width)?,
-        side(pixels.height)?,
-        &pixels.data,
-        pixel,
-    );
-    let source = source.map_err(|error| malformed(&error))?;
-    let target = Image::from_slice_u8(side(width)?, side(height)?, into, pixel);
-    let mut target = target.map_err(|error| malformed(&error))?;
+    let (source_width, source_height) = (side(pixels.width)?, side(pixels.height)?);
+    let source = TypedImageRef::<P>::from_buffer(source_width, source_height, &pixels.data)
+        .map_err(|error| malformed(&error))?;
+    let mut target = TypedImage::<P>::from_buffer(side(width)?, side(height)?, into)
+        .map_err(|error| malformed(&error))?;
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
     let options = options.crop(area.left, area.top, area.width, area.height);
     resizer
-        .resize(&source, &mut target, &options)
+        .resize_typed(&source, &mut target, &options)
         .map_err(|error| malformed(&error))
 }
 

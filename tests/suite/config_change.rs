@@ -225,7 +225,7 @@ fn reset_output_is_written_again() {
     let (refused_exit, listed, refusal) = reset(&[]);
     assert_eq!(refused_exit, Some(1));
     assert!(
-        listed.contains(&format!("out: {} records in 1 files", rows(&first, "out"))),
+        listed.contains(&format!("out: {} records in 1 file (", rows(&first, "out"))),
         "{listed}"
     );
     assert!(

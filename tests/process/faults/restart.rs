@@ -136,8 +136,8 @@ fn damaged_listing_is_named_with_its_line() {
         &output,
         &expect![
             "latentflow: files: out/_latentflow/listings/files-0.ndjson:40: invalid journal entry: \
-             EOF while parsing an object at line 1 column 1; restore the file, or run `latentflow \
-             reset`"
+             EOF while parsing an object at line 1 column 1; restore the file, or delete the output \
+             and the state with `latentflow reset`"
         ],
     );
 }
