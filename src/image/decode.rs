@@ -31,8 +31,9 @@ pub struct Pixels {
 /// the length of `bytes`.
 ///
 /// # Errors
-/// If the bytes are not a valid and complete image, if the image has more than `max_pixels` pixels,
-/// or if its decoding takes more memory than that of `max_pixels` pixels of 8 bits per channel.
+/// If the bytes are not a valid and complete image, if the image has more than `max_pixels` pixels
+/// (`limits.pixels` of a pipeline), or if its decoding takes more memory than that of `max_pixels`
+/// pixels of 8 bits per channel.
 pub fn decode(bytes: &[u8], channels: Channels, max_pixels: u64) -> Result<Pixels, ImageError> {
     let header = probe(bytes)?;
     if !header.fits(max_pixels) {
