@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::log::{self, LogFormat};
 use super::progress::{single_bar, style};
 use super::{ExitCode, print, print_json};
-use crate::config::{is_at_or_below, overlay};
+use crate::config::{self, is_at_or_below, overlay};
 use crate::corruption::{CorruptionKind, CorruptionSpec, Strength};
 use crate::data::{self, DataError, DataSpec, PreparedDataset, Subset};
 use crate::error::ConfigError;
@@ -354,8 +354,13 @@ fn lines(faults: &[ConfigError], table: &str) -> String {
 /// Parses a source from the command line: a table, or a path whose extension determines the kind.
 fn source(text: &str) -> anyhow::Result<Value> {
     if text.trim_start().starts_with('{') {
-        let table: toml::Table = toml::from_str(&format!("source = {text}"))
-            .map_err(|error| anyhow!("--source {text}: {}", error.message()))?;
+        let written = format!("source = {text}");
+        let table: toml::Table = toml::from_str(&written).map_err(|error| {
+            let position = error.span().map_or(0, |span| span.start);
+            let explained = config::explain(&written, position, error.message());
+            let message = explained.unwrap_or_else(|| error.message().to_owned());
+            anyhow!("--source {text}: {message}")
+        })?;
         return Ok(serde_json::to_value(&table["source"])?);
     }
     let path = Path::new(text);

@@ -111,12 +111,12 @@ fn repeat(interval: Duration, mut work: impl FnMut() + Send + 'static) -> Sender
 }
 
 fn bar(stage: &StageStats) -> ProgressBar {
-    let bar = ProgressBar::no_length();
-    bar.set_prefix(stage.name.to_string());
-    bar.set_style(style(
-        "{prefix}  {spinner} {human_pos} records  {rate}{msg}",
-    ));
-    bar
+    // A bar that is changed before it is added to the others would draw itself.
+    ProgressBar::no_length()
+        .with_prefix(stage.name.to_string())
+        .with_style(style(
+            "{prefix}  {spinner} {human_pos} records  {rate}{msg}",
+        ))
 }
 
 fn draw(stats: &RunStats, stage: &StageStats, total: Option<u64>, bar: &ProgressBar) {

@@ -152,7 +152,8 @@ impl ConfigFile {
                 self.expected()
             )),
             Self::Pipeline if is_training => Some(format!(
-                "is a training file, because it has {} and no stages; use `latentflow train {file}`",
+                "is a training file, because it has {} and no stages; use `latentflow train \
+                 {file}`",
                 tables.join(", ")
             )),
             Self::Training if is_pipeline && !has_network => Some(format!(

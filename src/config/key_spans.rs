@@ -81,6 +81,13 @@ impl KeySpans {
         self.overridden.push((key.to_owned(), origin));
     }
 
+    /// Returns the key of the file whose parts are these words, separated by underscores.
+    pub(super) fn key_of_words(&self, words: &str) -> Option<&str> {
+        let mut keys = self.lines.keys();
+        let key = keys.find(|key| key.replace(['.', '-'], "_") == words);
+        key.map(String::as_str)
+    }
+
     /// Returns the sort key of a table: the order of the file, then tables of overrides by name.
     pub(super) fn order(&self, key: &str) -> (usize, String) {
         (

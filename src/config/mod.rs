@@ -21,6 +21,7 @@ use crate::units::HumanDuration;
 use config_file::ConfigFile;
 pub use key_spans::{Diagnostics, KeySpans, is_at_or_below};
 pub use overrides::Override;
+pub use syntax_errors::explain;
 
 /// A pipeline file with its overrides, before it is resolved.
 #[derive(Debug)]

@@ -12,6 +12,9 @@ use crate::error::ConfigError;
 /// `LATENTFLOW__STAGES__OUT__PATH`.
 const PREFIX: &str = "LATENTFLOW__";
 
+/// The beginning of variables that users write in place of [`PREFIX`].
+const SINGLE_PREFIX: &str = "LATENTFLOW_";
+
 /// Maximum number of parts of a key; no option is nested more deeply.
 const MAX_DEPTH: usize = 32;
 
@@ -42,6 +45,24 @@ impl Override {
     }
 }
 
+/// Logs a variable that would override a key if its parts were separated by two underscores.
+fn warn_of_single_underscores(name: &str, key_spans: &KeySpans) {
+    if name.starts_with(PREFIX) {
+        return;
+    }
+    let Some(rest) = name.strip_prefix(SINGLE_PREFIX) else {
+        return;
+    };
+    if let Some(key) = key_spans.key_of_words(&rest.to_lowercase()) {
+        let expected = format!("{PREFIX}{}", key.to_uppercase().replace('.', "__"));
+        tracing::warn!(
+            variable = name,
+            %expected,
+            "an environment variable is ignored, because single underscores separate its parts"
+        );
+    }
+}
+
 /// Merges the file and its overrides, and records the overridden keys in `key_spans`.
 pub(super) fn apply_overrides(
     path: &Path,
@@ -52,11 +73,14 @@ pub(super) fn apply_overrides(
 ) -> Result<Value, Diagnostics> {
     let mut builder = Config::builder().add_source(File::from_str(text, FileFormat::Toml));
     let mut faults = Vec::new();
-    let variables = variables.filter_map(|(name, value)| {
-        let key = name.strip_prefix(PREFIX)?.to_lowercase().replace("__", ".");
-        Some((key, value, format!("environment variable {name}")))
-    });
-    let mut overrides: Vec<_> = variables.collect();
+    let mut overrides = Vec::new();
+    for (name, value) in variables {
+        warn_of_single_underscores(&name, key_spans);
+        if let Some(key) = name.strip_prefix(PREFIX) {
+            let key = key.to_lowercase().replace("__", ".");
+            overrides.push((key, value, format!("environment variable {name}")));
+        }
+    }
     overrides.sort();
     for Override { pair, origin } in options {
         match pair.split_once('=') {

@@ -334,8 +334,8 @@ pub(super) fn predict(
 /// The predicted memory of a run, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryEstimate {
-    /// The resident memory of a run whose records have an ordinary size: full batches of photographs
-    /// or of feature records. Most runs take less.
+    /// The resident memory of a run whose records have an ordinary size: full batches of
+    /// photographs or of feature records. Most runs take less.
     pub expected: u64,
     /// The program, ONNX Runtime, shared sessions, the buffers of the sources, and the open row
     /// groups of the sinks.
