@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::DataError;
 use super::config::DataSpec;
 use super::record_id::RecordIdResolver;
-use crate::error::{ConfigError, RecordFaults, StageError};
+use crate::error::{ConfigError, RecordFaults};
 use crate::image::Channels;
 use crate::model::input::{InputKind, InputSpec};
 use crate::plan_context::PlanContext;

@@ -260,10 +260,11 @@ impl BatchEstimate {
         let stored = full.max(limits.record_bytes.0);
         // A full batch of photographs has a quarter of the maximum number of small images.
         let (usual_records, usual_stored, decoding) = if images {
-            let decoded = full / 3 * (3 + footprint.per_pixel);
+            let decoded = (full / 3).saturating_mul(3 + footprint.per_pixel);
             (records.div_ceil(4), full / COMPRESSION, decoded)
         } else {
-            (records, (2 * records * fixed_width(&schema)).min(full), 0)
+            let widths = fixed_width(&schema).saturating_mul(2);
+            (records, records.saturating_mul(widths).min(full), 0)
         };
         Self {
             largest: footprint.cost(records, stored, pixels),
@@ -313,12 +314,13 @@ pub(super) fn predict(
     let workers_bytes = requirements.per_worker * workers as u64;
     let slots = max_in_flight_batches(workers) as u64;
     let fixed = PROGRAM_BYTES + requirements.shared + sinks;
-    let (reading, in_flight) = (
-        bounded.min(EXPECTED_READING) + unbounded.min(EXPECTED_READING),
-        (usual * slots + decoding * workers as u64).min(budget),
-    );
+    let in_flight = usual
+        .saturating_mul(slots)
+        .saturating_add(decoding.saturating_mul(workers as u64))
+        .min(budget);
+    let reading = bounded.min(EXPECTED_READING) + unbounded.min(EXPECTED_READING);
     let estimate = MemoryEstimate {
-        expected: fixed + workers_bytes + reading + in_flight,
+        expected: (fixed + workers_bytes + reading).saturating_add(in_flight),
         fixed: fixed + bounded + unbounded,
         workers: workers_bytes,
         batch,

@@ -22,7 +22,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::config::{AdminSettings, Diagnostics, KeySpans, PipelineConfig};
-use crate::error::{ConfigError, RecordFaults, StageError};
+use crate::error::{ConfigError, RecordFaults};
 use crate::metrics::Metrics;
 use crate::model::{self, Model, ModelSpec, RuntimeSpec};
 use crate::plan_context::{PipelineLimits, PlanContext};
