@@ -418,6 +418,7 @@ fn mistyped_override_is_blamed_on_its_option_or_variable() {
         "--metrics",
         "0.0.0.0:1",
         &expect![[r#"
+            --metrics 0.0.0.0:1: admin.listen: 0.0.0.0:1 can be reached from other machines; add token = { file = "..." }, or allow_unauthenticated = true if the network admits only trusted clients
         "#]],
     );
     let variable = |name: &str, expected: &Expect| {
@@ -546,6 +547,7 @@ fn pipeline_given_to_train_is_answered_with_run() {
         &["train", "t.toml", "--set", "trainig.epochs=1"],
         None,
         &expect![[r#"
+            --set trainig.epochs=1: trainig: unknown key; known: code_size, description, kind, loss, name, seed; tables: input, network, sparsity, corruption, training, data
         "#]],
     );
     assert_refused(
@@ -560,6 +562,7 @@ fn pipeline_given_to_train_is_answered_with_run() {
         ],
         None,
         &expect![[r#"
+            t.toml:4: data.sources[0].path: `elsewhere/nowhere` does not exist; expected a folder, a file, or a glob such as `photos/**/*.jpg`
         "#]],
     );
 }
