@@ -456,12 +456,14 @@ impl ProgressReporter {
     }
 
     fn update(&self, step: &str, done: usize, all: usize) {
-        // The rate of one step does not apply to the next.
+        // The length and the rate of one step do not apply to the next.
         if self.0.message() != step {
+            self.0.set_style(style("{msg}"));
+            self.0.set_message(step.to_owned());
+            self.0.set_length(all as u64);
             self.0.reset();
             self.0
                 .set_style(style("{msg}  {bar:30} {human_pos}/{human_len}  {eta} left"));
-            self.0.set_message(step.to_owned());
         }
         self.0.set_length(all as u64);
         self.0.set_position(done as u64);

@@ -318,6 +318,9 @@ impl TrainingProgress {
     }
 
     fn epoch(&self, point: &EpochRecord, is_best: bool) {
+        // Steps are reported at intervals, which short epochs do not reach.
+        self.bar
+            .set_position(self.records.saturating_mul(u64::from(point.epoch)));
         let rate = self.records as f64 * f64::from(point.epoch) / point.seconds.max(1e-9);
         let left = point.seconds / f64::from(point.epoch) * f64::from(self.epochs - point.epoch);
         let validation_loss = point
