@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::{ExitCode, PipelineArgs, print, print_error, stage_error};
-use crate::error::StageError;
+use crate::error::{ConfigError, StageError};
 use crate::metrics::Metrics;
 use crate::plan;
 use crate::sink::ChangePolicy;
@@ -28,6 +28,7 @@ impl CheckCommand {
             print(&format!("library   {library}\n\n"))?;
         }
         let plan = plan::check(read, &Arc::new(Metrics::new()))?;
+        plan.find_inputs()?;
         plan.check_mounts().map_err(stage_error)?;
         let admitted = plan.admit_outputs(ChangePolicy::allowed(
             self.allow_change,
@@ -41,9 +42,9 @@ impl CheckCommand {
                 "{stage}: cannot currently check the state of earlier runs: {error}\n"
             ));
         }
-        for (source, error) in plan.list_inputs() {
+        for ConfigError { key, message, .. } in plan.list_inputs()? {
             print_error(&format!(
-                "{source}: cannot currently list the inputs: {error}\n"
+                "{key}: cannot currently list the inputs: {message}\n"
             ));
         }
         if let Some(warning) = plan.memory.warning(system::cgroup_memory_limit()) {

@@ -1,13 +1,13 @@
 //! `latentflow compact`: merges the small Parquet files of a dataset into larger ones.
 
-use std::io::IsTerminal as _;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use anyhow::{anyhow, bail};
 use clap::Args;
-use indicatif::ProgressBar;
 
+use super::log::LogFormat;
+use super::progress::{single_bar, style};
 use super::{ExitCode, print, print_error};
 use crate::sink::compact::{CompactionSummary, CompactionTarget, DatasetSize, compact};
 use crate::storage::Location;
@@ -88,11 +88,8 @@ impl CompactCommand {
 
     /// Compacts one folder and returns how many of its files cannot be read.
     fn compact(&self, folder: &Path) -> anyhow::Result<usize> {
-        let bar = if std::io::stderr().is_terminal() {
-            ProgressBar::new_spinner()
-        } else {
-            ProgressBar::hidden()
-        };
+        let bar = single_bar(LogFormat::Auto);
+        bar.set_style(style("{spinner} {msg}"));
         let mut on_progress = |so_far: &CompactionSummary| {
             bar.set_message(format!(
                 "{}: {} files read",

@@ -1,17 +1,17 @@
 //! `latentflow evaluate`: measures a model on the data that it was trained with, or on other data.
 
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use super::log::{self, LogFormat};
+use super::progress::{single_bar, style};
 use super::{ExitCode, print, print_json};
-use crate::config::overlay;
+use crate::config::{self, is_at_or_below, overlay};
 use crate::corruption::{CorruptionKind, CorruptionSpec, Strength};
 use crate::data::{self, DataError, DataSpec, PreparedDataset, Subset};
 use crate::error::ConfigError;
@@ -248,7 +248,24 @@ impl EvaluateArgs {
         };
         let written = overlay(&base, &self.set, "label=species")
             .map_err(|faults| anyhow!(lines(&faults, "")))?;
-        registry::parse_options(written).map_err(|faults| anyhow!(lines(&faults, "data")))
+        registry::parse_options(written).map_err(|faults| anyhow!(self.data_faults(&faults)))
+    }
+
+    /// Formats faults of the `[data]` table, one per line; a fault of an overridden key begins with
+    /// its `--set`.
+    fn data_faults(&self, faults: &[ConfigError]) -> String {
+        let line = |fault: &ConfigError| {
+            let text = lines(std::slice::from_ref(fault), "data");
+            let is_cause = |set: &&String| {
+                set.split_once('=')
+                    .is_some_and(|(key, _)| is_at_or_below(&fault.key, key.trim()))
+            };
+            match self.set.iter().rfind(is_cause) {
+                Some(set) => format!("--set {set}: {text}"),
+                None => text,
+            }
+        };
+        faults.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 
     fn training_data(&self, model: &Model, folder: &Path) -> anyhow::Result<Value> {
@@ -295,9 +312,9 @@ impl EvaluateArgs {
             DataError::Faults(faults) if self.source.is_empty() => {
                 let hint = "these keys describe the training data of the model; if the data has \
                             moved, pass --data FOLDER, or name other data with --source";
-                anyhow!("{}\n{hint}", lines(&faults, "data"))
+                anyhow!("{}\n{hint}", self.data_faults(&faults))
             }
-            DataError::Faults(faults) => anyhow!(lines(&faults, "data")),
+            DataError::Faults(faults) => anyhow!(self.data_faults(&faults)),
             DataError::Stage(error) => anyhow!("data: {error}"),
         })?;
         prepared
@@ -337,8 +354,13 @@ fn lines(faults: &[ConfigError], table: &str) -> String {
 /// Parses a source from the command line: a table, or a path whose extension determines the kind.
 fn source(text: &str) -> anyhow::Result<Value> {
     if text.trim_start().starts_with('{') {
-        let table: toml::Table = toml::from_str(&format!("source = {text}"))
-            .map_err(|error| anyhow!("--source {text}: {}", error.message()))?;
+        let written = format!("source = {text}");
+        let table: toml::Table = toml::from_str(&written).map_err(|error| {
+            let position = error.span().map_or(0, |span| span.start);
+            let explained = config::explain(&written, position, error.message());
+            let message = explained.unwrap_or_else(|| error.message().to_owned());
+            anyhow!("--source {text}: {message}")
+        })?;
         return Ok(serde_json::to_value(&table["source"])?);
     }
     let path = Path::new(text);
@@ -424,25 +446,25 @@ struct ProgressReporter(ProgressBar);
 
 impl ProgressReporter {
     fn new() -> Self {
-        let bar = if std::io::stderr().is_terminal() {
-            ProgressBar::new(0)
-        } else {
-            ProgressBar::hidden()
-        };
-        // The template is a constant; an invalid one would fall back to the default style.
-        let style =
-            ProgressStyle::with_template("{msg}  {bar:30} {human_pos}/{human_len}  {eta} left");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self(bar)
+        Self(single_bar(LogFormat::Auto))
     }
 
     fn read(&self, records: u64) {
         self.0
-            .set_message(format!("reading the data: {records} records"));
+            .set_style(style("reading the data  {spinner} {human_pos} records"));
+        self.0.set_position(records);
     }
 
     fn update(&self, step: &str, done: usize, all: usize) {
-        self.0.set_message(step.to_owned());
+        // The length and the rate of one step do not apply to the next.
+        if self.0.message() != step {
+            self.0.set_style(style("{msg}"));
+            self.0.set_message(step.to_owned());
+            self.0.set_length(all as u64);
+            self.0.reset();
+            self.0
+                .set_style(style("{msg}  {bar:30} {human_pos}/{human_len}  {eta} left"));
+        }
         self.0.set_length(all as u64);
         self.0.set_position(done as u64);
     }

@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Diagnostics, PipelineConfig};
+use crate::config::{self, Diagnostics, Override, PipelineConfig};
 use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::plan::{self, Plan};
@@ -198,6 +198,9 @@ struct PipelineArgs {
     /// --set takes precedence.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// The overrides of other options, which take precedence.
+    #[arg(skip)]
+    options: Vec<Override>,
 }
 
 /// Writes to standard error and escapes terminal control characters.
@@ -220,7 +223,9 @@ impl PipelineArgs {
     }
 
     fn read(&self) -> Result<PipelineConfig, Diagnostics> {
-        config::read(&self.file, &self.set)
+        let sets = self.set.iter().map(|pair| Override::set(pair));
+        let overrides: Vec<Override> = sets.chain(self.options.iter().cloned()).collect();
+        config::read(&self.file, &overrides)
     }
 }
 

@@ -170,6 +170,7 @@ impl PurgeCommand {
         let pipeline = PipelineArgs {
             file: self.target.clone(),
             set: self.set.clone(),
+            options: Vec::new(),
         };
         let plan = pipeline.plan(&Arc::new(Metrics::new()))?;
         let folder = plan.rejects.as_ref().and_then(|(sink, _)| sink.folder());

@@ -17,6 +17,7 @@ use super::summary::RunSummary;
 use super::time_profile::TimeProfile;
 use super::{ExitCode, PipelineArgs, print_error, print_json, stage_error};
 use crate::admin::Admin;
+use crate::config::Override;
 use crate::daemon::Daemon;
 use crate::error::StageError;
 use crate::file_descriptors;
@@ -96,14 +97,21 @@ impl RunCommand {
     pub(super) fn run(mut self) -> anyhow::Result<ExitCode> {
         log::start(self.log_format);
         if let Some(workers) = self.workers {
-            self.pipeline.set.push(format!("workers={workers}"));
+            let option = format!("--workers {workers}");
+            let workers = workers.to_string();
+            let added = Override::option(option, "workers", &workers);
+            self.pipeline.options.push(added);
         }
         if let Some(address) = self.metrics {
-            self.pipeline.set.push(format!("admin.listen={address}"));
+            let option = format!("--metrics {address}");
+            let address = address.to_string();
+            let added = Override::option(option, "admin.listen", &address);
+            self.pipeline.options.push(added);
         }
         let metrics = Arc::new(Metrics::new());
         stderr::count_lost_lines(&metrics.lost_log_lines);
         let plan = self.pipeline.plan(&metrics)?;
+        plan.find_inputs()?;
         if let Some(warning) = plan.memory.warning(system::cgroup_memory_limit()) {
             tracing::warn!(%warning, "the run may exceed the memory limit of its control group");
         }
@@ -179,7 +187,8 @@ impl RunCommand {
         if is_unbounded {
             outage::begin_to_wait(&metrics.commits.waiting_for_store);
         }
-        let progress = ProgressDisplay::start(self.log_format, Arc::clone(&stats));
+        let limit = self.limit.map(NonZeroU64::get);
+        let progress = ProgressDisplay::start(self.log_format, Arc::clone(&stats), limit);
         let mut daemon = if is_unbounded {
             let (pipeline, watched) = (self.pipeline.clone(), Arc::clone(&metrics));
             let read = Box::new(move || pipeline.plan(&watched));
@@ -204,7 +213,7 @@ impl RunCommand {
             admin.set_draining();
             daemon.iter_mut().for_each(Daemon::stopping);
         };
-        let outcome = topology.run(self.limit.map(NonZeroU64::get), stop).await;
+        let outcome = topology.run(limit, stop).await;
         drop(daemon);
         progress.finish();
         self.print_summary(

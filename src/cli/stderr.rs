@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use indicatif::MultiProgress;
 use prometheus::IntCounter;
 
 use super::log;
@@ -23,6 +24,23 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 static QUEUE: StderrQueue = StderrQueue::new();
 /// Whether the thread runs that writes the queue.
 static STARTED: AtomicBool = AtomicBool::new(false);
+
+/// The progress bars on standard error, which texts must not break.
+static BARS: Mutex<Option<MultiProgress>> = Mutex::new(None);
+
+/// Writes texts above these progress bars from now on.
+pub(super) fn write_above(bars: &MultiProgress) {
+    *BARS.lock().unwrap_or_else(PoisonError::into_inner) = Some(bars.clone());
+}
+
+/// Runs `write` while the progress bars are hidden.
+fn above_bars<T>(write: impl FnOnce() -> T) -> T {
+    let bars = BARS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match bars {
+        Some(bars) => bars.suspend(write),
+        None => write(),
+    }
+}
 
 /// Starts the writing thread. Before that, or if it cannot be started, callers write their texts
 /// directly.
@@ -48,7 +66,7 @@ pub(super) fn write(text: &str) {
         QUEUE.add(text.as_bytes());
     } else {
         // An error of standard error itself cannot be reported.
-        let _ = io::stderr().write_all(text.as_bytes());
+        let _ = above_bars(|| io::stderr().write_all(text.as_bytes()));
     }
 }
 
@@ -168,12 +186,14 @@ impl StderrQueue {
                 .unwrap_or_else(PoisonError::into_inner);
         };
         drop(waiting);
-        let report = match unreported {
-            0 => Ok(()),
-            lost => put(out, log::lost_lines(lost).as_bytes(), is_torn),
-        };
-        let is_reported = report.is_ok();
-        let written = report.and_then(|()| put(out, &text, is_torn));
+        let (is_reported, written) = above_bars(|| {
+            let report = match unreported {
+                0 => Ok(()),
+                lost => put(out, log::lost_lines(lost).as_bytes(), is_torn),
+            };
+            let is_reported = report.is_ok();
+            (is_reported, report.and_then(|()| put(out, &text, is_torn)))
+        });
         waiting = self.waiting();
         if !is_reported {
             waiting.unreported += unreported;

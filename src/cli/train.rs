@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar};
 
 use super::ExitCode;
 use super::log::{self, LogFormat};
+use super::progress::{self, style};
 use crate::admin::Admin;
-use crate::config::{self, AdminSettings, Diagnostics, KeySpans};
+use crate::config::{self, AdminSettings, Diagnostics, KeySpans, Override};
 use crate::error::ConfigError;
 use crate::metrics::Metrics;
 use crate::server::{Listeners, TokenSource};
@@ -79,12 +80,15 @@ command again to resume. After a kill or a power failure, the same command resum
 checkpoint and gives the same result.";
 
 impl TrainCommand {
-    pub(super) fn run(mut self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         log::start(self.log_format);
-        if let Some(data) = &self.data {
-            self.set.push(format!("data.root={}", data.display()));
-        }
-        let (written, key_spans) = config::load_with_overrides(&self.file, &self.set)?;
+        let data = self.data.iter().map(|folder| {
+            let folder = folder.display().to_string();
+            Override::option(format!("--data {folder}"), "data.root", &folder)
+        });
+        let sets = self.set.iter().map(|pair| Override::set(pair));
+        let overrides: Vec<Override> = sets.chain(data).collect();
+        let (written, key_spans) = config::read_training_file(&self.file, &overrides)?;
         let file = TrainingFile::read(written);
         let file = file
             .and_then(TrainingFile::named)
@@ -207,15 +211,8 @@ struct TrainingProgress {
 
 impl TrainingProgress {
     fn new(format: LogFormat, model: String, metrics: Option<Arc<Metrics>>) -> Self {
-        let terminal =
-            format == LogFormat::Auto && std::io::IsTerminal::is_terminal(&std::io::stderr());
-        let bar = if terminal {
-            ProgressBar::no_length()
-        } else {
-            ProgressBar::hidden()
-        };
         Self {
-            bar,
+            bar: progress::single_bar(format),
             metrics,
             model,
             epochs: 0,
@@ -251,7 +248,7 @@ impl TrainingProgress {
             TrainEvent::Started(started) => self.start(started),
             TrainEvent::Stepped(stepped) => {
                 let done = u64::from(stepped.epoch - 1) * self.batches + stepped.batch;
-                self.bar.set_position(done);
+                self.bar.set_position(self.records_after(done));
                 self.bar.set_message(format!(
                     "epoch {}/{}  loss {:.6}",
                     stepped.epoch, self.epochs, stepped.loss
@@ -305,31 +302,40 @@ impl TrainingProgress {
                 "starting the training"
             );
         }
-        self.bar.set_length(batches * u64::from(epochs));
-        self.bar.reset_eta();
-        self.bar.set_position(resumed);
+        self.bar.reset();
         self.bar
-            .set_style(style("{bar:30} {percent}%  {msg}  {per_sec}  {eta} left"));
+            .set_style(style("{bar:30} {percent}%  {msg}  {rate}  {eta} left"));
+        self.bar.set_length(records * u64::from(epochs));
+        self.bar.set_position(self.records_after(resumed));
+        // The rate and the remaining time do not follow from an earlier training.
+        self.bar.reset_eta();
+    }
+
+    /// The number of records that a number of batches have used.
+    fn records_after(&self, batches: u64) -> u64 {
+        let records = u128::from(batches) * u128::from(self.records);
+        u64::try_from(records / u128::from(self.batches.max(1))).unwrap_or(u64::MAX)
     }
 
     fn epoch(&self, point: &EpochRecord, is_best: bool) {
+        // Steps are reported at intervals, which short epochs do not reach.
+        self.bar
+            .set_position(self.records.saturating_mul(u64::from(point.epoch)));
         let rate = self.records as f64 * f64::from(point.epoch) / point.seconds.max(1e-9);
         let left = point.seconds / f64::from(point.epoch) * f64::from(self.epochs - point.epoch);
         let validation_loss = point
             .validation_loss
             .map(|loss| tracing::field::display(format!("{loss:.6}")));
-        self.bar.suspend(|| {
-            tracing::info!(
-                epoch = point.epoch,
-                epochs = self.epochs,
-                loss = %format_args!("{:.6}", point.loss),
-                validation_loss,
-                is_best,
-                records_per_second = rate.round(),
-                left = %HumanDuration(std::time::Duration::from_secs_f64(left)),
-                "finished an epoch"
-            );
-        });
+        tracing::info!(
+            epoch = point.epoch,
+            epochs = self.epochs,
+            loss = %format_args!("{:.6}", point.loss),
+            validation_loss,
+            is_best,
+            records_per_second = rate.round(),
+            left = %HumanDuration(std::time::Duration::from_secs_f64(left)),
+            "finished an epoch"
+        );
         if let Some(metrics) = &self.metrics {
             metrics
                 .training
@@ -344,11 +350,6 @@ impl TrainingProgress {
     fn finish(&self) {
         self.bar.finish_and_clear();
     }
-}
-
-/// Templates are constants; an invalid one would fall back to the default style.
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 fn print_result(trained: &TrainResult, file: &TrainingFile, out: &std::path::Path) {

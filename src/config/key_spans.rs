@@ -7,7 +7,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::PipelineConfig;
+use super::{PipelineConfig, syntax_errors};
 use crate::error::ConfigError;
 
 /// The line of every key, and the keys that are overridden from outside the file.
@@ -31,21 +31,26 @@ impl KeySpans {
         let (table, errors) = DeTable::parse_recoverable(text);
         let lines = LineIndex::new(text);
         if !errors.is_empty() {
-            let located = errors.iter().map(|error| {
-                let line = error.span().map_or(0, |span| lines.line_number(span.start));
-                let location = if line == 0 {
-                    key_spans.file.clone()
-                } else {
-                    format!("{}:{line}", key_spans.file)
-                };
-                Diagnostic {
-                    location,
+            let mut located: Vec<Diagnostic> = Vec::new();
+            for (count, error) in errors.iter().enumerate() {
+                let position = error.span().map(|span| span.start);
+                let line = position.map_or(0, |position| lines.line_number(position));
+                // A file with more errors is not explained: each explanation reads a line.
+                let explained = position
+                    .filter(|_| count < SHOWN)
+                    .and_then(|position| syntax_errors::explain(text, position, error.message()));
+                let message = explained.unwrap_or_else(|| error.message().trim().to_owned());
+                let diagnostic = Diagnostic {
+                    location: key_spans.location(line),
                     line,
-                    fault: ConfigError::new("", error.message().trim().to_owned()),
+                    fault: ConfigError::new("", message),
+                };
+                if located.last() != Some(&diagnostic) {
+                    located.push(diagnostic);
                 }
-            });
+            }
             return Err(Diagnostics {
-                located: located.collect(),
+                located,
                 partial: None,
             });
         }
@@ -76,6 +81,13 @@ impl KeySpans {
         self.overridden.push((key.to_owned(), origin));
     }
 
+    /// Returns the key of the file whose parts are these words, separated by underscores.
+    pub(super) fn key_of_words(&self, words: &str) -> Option<&str> {
+        let mut keys = self.lines.keys();
+        let key = keys.find(|key| key.replace(['.', '-'], "_") == words);
+        key.map(String::as_str)
+    }
+
     /// Returns the sort key of a table: the order of the file, then tables of overrides by name.
     pub(super) fn order(&self, key: &str) -> (usize, String) {
         (
@@ -96,28 +108,51 @@ impl KeySpans {
         }
     }
 
+    /// Whether a table or value exists only because of overrides.
+    pub(super) fn is_only_overridden(&self, key: &str) -> bool {
+        !self.lines.contains_key(key)
+            && self
+                .overridden
+                .iter()
+                .any(|(overridden, _)| is_at_or_below(overridden, key))
+    }
+
+    /// Returns the location of a line, 0 for the file as a whole.
+    fn location(&self, line: usize) -> String {
+        match line {
+            0 => self.file.clone(),
+            line => format!("{}:{line}", self.file),
+        }
+    }
+
+    /// Locates a fault at the last override of its key or of a table above it, or, for a table that
+    /// only overrides declare, at the override; otherwise at the line of the file.
     fn locate(&self, fault: ConfigError) -> Diagnostic {
-        let inside = |key: &str| fault.key == key || fault.key.starts_with(&format!("{key}."));
-        if let Some((_, origin)) = self.overridden.iter().rev().find(|(key, _)| inside(key)) {
+        let is_declared = fault.key.is_empty() || self.lines.contains_key(&fault.key);
+        let is_cause = |key: &str| {
+            is_at_or_below(&fault.key, key) || (!is_declared && is_at_or_below(key, &fault.key))
+        };
+        if let Some((_, origin)) = self.overridden.iter().rev().find(|(key, _)| is_cause(key)) {
             return Diagnostic {
                 location: origin.clone(),
                 line: usize::MAX,
                 fault,
             };
         }
-        match self.line(&fault.key) {
-            0 => Diagnostic {
-                location: self.file.clone(),
-                line: 0,
-                fault,
-            },
-            line => Diagnostic {
-                location: format!("{}:{line}", self.file),
-                line,
-                fault,
-            },
+        let line = self.line(&fault.key);
+        Diagnostic {
+            location: self.location(line),
+            line,
+            fault,
         }
     }
+}
+
+/// Whether a dotted key names `above` or a value in it.
+#[must_use]
+pub fn is_at_or_below(key: &str, above: &str) -> bool {
+    let rest = key.strip_prefix(above);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// Maximum number of faults that are printed; a file with more is usually not a pipeline.
@@ -174,15 +209,16 @@ impl Diagnostics {
         }
     }
 
-    pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Self {
-        let fault = ConfigError::new("", format!("cannot be read: {error}"));
-        let located = Diagnostic {
-            location: path.display().to_string(),
+    /// Faults that are not in the lines of the file, each with its location, such as the option of
+    /// the command line.
+    pub(super) fn at(faults: impl IntoIterator<Item = (String, ConfigError)>) -> Self {
+        let located = faults.into_iter().map(|(location, fault)| Diagnostic {
+            location,
             line: 0,
             fault,
-        };
+        });
         Self {
-            located: vec![located],
+            located: located.collect(),
             partial: None,
         }
     }

@@ -1,11 +1,11 @@
 //! A pipeline file as written, with the overrides of the environment and of `--set`, split into its
 //! tables. [`parse`] validates its syntax, keys and names; `plan` validates the rest.
 
+mod config_file;
 mod overrides;
 mod key_spans;
+mod syntax_errors;
 
-use std::fs::File;
-use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,10 @@ use crate::registry;
 use crate::server::{ConnectionLimits, TlsConfig, TokenSource, check_auth, check_hosts};
 use crate::units::HumanDuration;
 
-pub use key_spans::{Diagnostics, KeySpans};
+use config_file::ConfigFile;
+pub use key_spans::{Diagnostics, KeySpans, is_at_or_below};
+pub use overrides::Override;
+pub use syntax_errors::explain;
 
 /// A pipeline file with its overrides, before it is resolved.
 #[derive(Debug)]
@@ -187,25 +190,51 @@ pub struct ShutdownSettings {
     pub grace: Option<HumanDuration>,
 }
 
-/// Maximum size of a pipeline file in bytes; typical files have a few thousand.
-const MAX_BYTES: u64 = 1 << 20;
-
 /// Maximum number of workers; each is a thread, and may have its own sessions.
 const MAX_WORKERS: u16 = 1024;
 
 /// Maximum number of stages, which bounds the work on pairs of stages.
 const MAX_STAGES: usize = 256;
 
-/// Loads a TOML file, applies the overrides of `LATENTFLOW__*` variables and then of `key=value`
-/// pairs, and locates its keys.
+/// Loads a training file, applies the overrides of `LATENTFLOW__*` variables and then those of the
+/// command line, and locates its keys.
 ///
 /// # Errors
-/// If the file cannot be read, for every syntax error, and for every invalid override.
-pub fn load_with_overrides(path: &Path, sets: &[String]) -> Result<(Value, KeySpans), Diagnostics> {
-    let text = text_of(path).map_err(|error| Diagnostics::unreadable(path, &error))?;
-    let mut key_spans = KeySpans::parse(path, &text)?;
-    let merged = overrides::apply_overrides(path, &text, variables(), sets, &mut key_spans)?;
-    Ok((merged, key_spans))
+/// If the file cannot be read or is of another kind, for every syntax error, and for every invalid
+/// override.
+pub fn read_training_file(
+    path: &Path,
+    overrides: &[Override],
+) -> Result<(Value, KeySpans), Diagnostics> {
+    let kind = ConfigFile::Training;
+    let text = text_of(kind, path)?;
+    load(kind, path, &text, variables(), overrides)
+}
+
+fn text_of(kind: ConfigFile, path: &Path) -> Result<String, Diagnostics> {
+    let fault = |message| {
+        let location = path.display().to_string();
+        Diagnostics::at([(location, ConfigError::new("", message))])
+    };
+    kind.read(path).map_err(fault)
+}
+
+fn load(
+    kind: ConfigFile,
+    path: &Path,
+    text: &str,
+    variables: impl Iterator<Item = (String, String)>,
+    overrides: &[Override],
+) -> Result<(Value, KeySpans), Diagnostics> {
+    let mut key_spans = KeySpans::parse(path, text)?;
+    let merged = overrides::apply_overrides(path, text, variables, overrides, &mut key_spans)?;
+    match kind.mistaken(path, &merged) {
+        None => Ok((merged, key_spans)),
+        Some(message) => Err(Diagnostics::new(
+            &key_spans,
+            vec![ConfigError::new("", message)],
+        )),
+    }
 }
 
 fn variables() -> impl Iterator<Item = (String, String)> {
@@ -213,15 +242,15 @@ fn variables() -> impl Iterator<Item = (String, String)> {
         .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
 }
 
-/// Reads a pipeline file, applies the overrides of `LATENTFLOW__*` variables and `key=value` pairs,
-/// and splits it into tables.
+/// Reads a pipeline file, applies the overrides of `LATENTFLOW__*` variables and of the command
+/// line, and splits it into tables.
 ///
 /// # Errors
-/// All faults that can be found without resolving the pipeline: syntax, unknown keys, names,
-/// missing kinds.
-pub fn read(path: &Path, sets: &[String]) -> Result<PipelineConfig, Diagnostics> {
-    let text = text_of(path).map_err(|error| Diagnostics::unreadable(path, &error))?;
-    parse(path, &text, variables(), sets)
+/// All faults that can be found without resolving the pipeline: a file of another kind, syntax,
+/// unknown keys, names, missing kinds.
+pub fn read(path: &Path, overrides: &[Override]) -> Result<PipelineConfig, Diagnostics> {
+    let text = text_of(ConfigFile::Pipeline, path)?;
+    parse(path, &text, variables(), overrides)
 }
 
 /// Applies the overrides of `key=value` pairs to a table, such as one from a model card; the last
@@ -233,19 +262,6 @@ pub fn overlay(table: &Value, sets: &[String], example: &str) -> Result<Value, V
     overrides::overlay(table, sets, example)
 }
 
-fn text_of(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?
-        .take(MAX_BYTES + 1)
-        .read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_BYTES {
-        return Err(io::Error::other(format!(
-            "the file is too large; a pipeline file has at most {MAX_BYTES} bytes"
-        )));
-    }
-    Ok(text)
-}
-
 /// As [`read`], with the text of the file and the variables of the environment as arguments.
 ///
 /// # Errors
@@ -254,10 +270,9 @@ pub fn parse(
     path: &Path,
     text: &str,
     variables: impl Iterator<Item = (String, String)>,
-    sets: &[String],
+    overrides: &[Override],
 ) -> Result<PipelineConfig, Diagnostics> {
-    let mut key_spans = KeySpans::parse(path, text)?;
-    let merged = overrides::apply_overrides(path, text, variables, sets, &mut key_spans)?;
+    let (merged, key_spans) = load(ConfigFile::Pipeline, path, text, variables, overrides)?;
     let effective = merged.clone();
     let (model_tables, stage_tables, rest) = tables(merged);
     let (settings, mut faults) = registry::parse_options_lenient::<PipelineSettings>(rest);
@@ -269,9 +284,16 @@ pub fn parse(
         .map(|(name, options)| ModelTable { name, options })
         .collect();
     models.sort_by_key(|model| key_spans.order(&format!("models.{}", model.name)));
+    let stage_tables = faults.record(stage_tables).unwrap_or_default();
+    let is_declared = |name: &&String| !key_spans.is_only_overridden(&format!("stages.{name}"));
+    let declared: Vec<String> = stage_tables.keys().filter(is_declared).cloned().collect();
     let mut stages = Vec::new();
-    for (name, table) in faults.record(stage_tables).unwrap_or_default() {
+    for (name, table) in stage_tables {
         let key = format!("stages.{name}");
+        if !declared.contains(&name) && table.is_object() && table.get("kind").is_none() {
+            faults.push(ConfigError::new(key, undeclared_stage(&name, &declared)));
+            continue;
+        }
         let (stage, found) = stage(name, table);
         stages.push(stage);
         faults.extend(found.into_iter().map(|fault| fault.within(&key)));
@@ -284,6 +306,7 @@ pub fn parse(
     });
     let name = settings.name.clone().or(stem).unwrap_or_default();
     faults.extend(check_names(&name, &models, &stages));
+    faults.extend(unused_overrides(&key_spans, &models, &stages));
     if stages.len() > MAX_STAGES {
         let message = format!(
             "{} stages are too many; a pipeline has at most {MAX_STAGES} stages",
@@ -324,6 +347,56 @@ pub fn parse(
         effective,
         key_spans,
     })
+}
+
+/// The message about a stage that exists only in overrides and has no kind: a mistyped name.
+fn undeclared_stage(name: &str, declared: &[String]) -> String {
+    let known: Vec<&str> = declared.iter().map(String::as_str).collect();
+    format!(
+        "unknown stage `{name}`{}; known: {}; a new stage requires `kind`",
+        registry::did_you_mean(name, &known),
+        listed(&known)
+    )
+}
+
+fn listed(names: &[&str]) -> String {
+    match names {
+        [] => "none".to_owned(),
+        names => names.join(", "),
+    }
+}
+
+/// Returns a fault for each model that exists only in overrides and that no stage uses: its name is
+/// mistyped, and the model that the override should change would stay as it is.
+fn unused_overrides(
+    key_spans: &KeySpans,
+    models: &[ModelTable],
+    stages: &[StageTable],
+) -> Vec<ConfigError> {
+    let is_used = |name: &str| {
+        let model = |stage: &StageTable| stage.options.get("model")?.as_str().map(str::to_owned);
+        stages
+            .iter()
+            .any(|stage| model(stage).as_deref() == Some(name))
+    };
+    let key = |model: &ModelTable| format!("models.{}", model.name);
+    let (added, declared): (Vec<&ModelTable>, Vec<&ModelTable>) = models
+        .iter()
+        .partition(|model| key_spans.is_only_overridden(&key(model)));
+    let known: Vec<&str> = declared.iter().map(|model| model.name.as_str()).collect();
+    added
+        .into_iter()
+        .filter(|model| !is_used(&model.name))
+        .map(|model| {
+            let near = registry::did_you_mean(&model.name, &known);
+            let text = format!(
+                "no stage uses the model `{}`{near}; models of the file: {}",
+                model.name,
+                listed(&known)
+            );
+            ConfigError::new(key(model), text)
+        })
+        .collect()
 }
 
 impl PipelineSettings {

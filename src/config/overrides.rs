@@ -12,47 +12,94 @@ use crate::error::ConfigError;
 /// `LATENTFLOW__STAGES__OUT__PATH`.
 const PREFIX: &str = "LATENTFLOW__";
 
+/// The beginning of variables that users write in place of [`PREFIX`].
+const SINGLE_PREFIX: &str = "LATENTFLOW_";
+
 /// Maximum number of parts of a key; no option is nested more deeply.
 const MAX_DEPTH: usize = 32;
+
+/// An override from the command line.
+#[derive(Debug, Clone)]
+pub struct Override {
+    /// The key and the value, separated by `=`.
+    pair: String,
+    /// The option as the user wrote it, which messages name.
+    origin: String,
+}
+
+impl Override {
+    /// An override by `--set`, as a pair `key=value`.
+    pub fn set(pair: &str) -> Self {
+        Self {
+            pair: pair.to_owned(),
+            origin: format!("--set {pair}"),
+        }
+    }
+
+    /// An override by another option: `option` is the option with its value, such as `--workers 4`.
+    pub fn option(option: String, key: &str, value: &str) -> Self {
+        Self {
+            pair: format!("{key}={value}"),
+            origin: option,
+        }
+    }
+}
+
+/// Logs a variable that would override a key if its parts were separated by two underscores.
+fn warn_of_single_underscores(name: &str, key_spans: &KeySpans) {
+    if name.starts_with(PREFIX) {
+        return;
+    }
+    let Some(rest) = name.strip_prefix(SINGLE_PREFIX) else {
+        return;
+    };
+    if let Some(key) = key_spans.key_of_words(&rest.to_lowercase()) {
+        let expected = format!("{PREFIX}{}", key.to_uppercase().replace('.', "__"));
+        tracing::warn!(
+            variable = name,
+            %expected,
+            "an environment variable is ignored, because single underscores separate its parts"
+        );
+    }
+}
 
 /// Merges the file and its overrides, and records the overridden keys in `key_spans`.
 pub(super) fn apply_overrides(
     path: &Path,
     text: &str,
     variables: impl Iterator<Item = (String, String)>,
-    sets: &[String],
+    options: &[Override],
     key_spans: &mut KeySpans,
 ) -> Result<Value, Diagnostics> {
     let mut builder = Config::builder().add_source(File::from_str(text, FileFormat::Toml));
     let mut faults = Vec::new();
-    let variables = variables.filter_map(|(name, value)| {
-        let key = name.strip_prefix(PREFIX)?.to_lowercase().replace("__", ".");
-        Some((key, value, format!("environment variable {name}")))
-    });
-    let mut overrides: Vec<_> = variables.collect();
+    let mut overrides = Vec::new();
+    for (name, value) in variables {
+        warn_of_single_underscores(&name, key_spans);
+        if let Some(key) = name.strip_prefix(PREFIX) {
+            let key = key.to_lowercase().replace("__", ".");
+            overrides.push((key, value, format!("environment variable {name}")));
+        }
+    }
     overrides.sort();
-    for set in sets {
-        match set.split_once('=') {
-            Some((key, value)) => {
-                overrides.push((
-                    key.trim().to_owned(),
-                    value.trim().to_owned(),
-                    format!("--set {set}"),
-                ));
-            }
-            None => faults.push(ConfigError::new(
-                "",
-                format!("--set {set}: expected key=value, such as stages.out.path=out"),
+    for Override { pair, origin } in options {
+        match pair.split_once('=') {
+            Some((key, value)) => overrides.push((
+                key.trim().to_owned(),
+                value.trim().to_owned(),
+                origin.clone(),
             )),
+            None => {
+                let message = "expected key=value, such as stages.out.path=out";
+                faults.push((origin.clone(), ConfigError::new("", message)));
+            }
         }
     }
     for (key, value, origin) in overrides {
         if key.split('.').count() > MAX_DEPTH {
             let shown: String = origin.chars().take(60).collect();
-            faults.push(ConfigError::new(
-                "",
-                format!("{shown}...: the key has more than {MAX_DEPTH} parts, the maximum"),
-            ));
+            let message = format!("the key has more than {MAX_DEPTH} parts, the maximum");
+            faults.push((format!("{shown}..."), ConfigError::new("", message)));
             continue;
         }
         match builder.clone().set_override(&key, parse_value(&value)) {
@@ -60,17 +107,17 @@ pub(super) fn apply_overrides(
                 builder = with;
                 key_spans.overridden(&key, origin);
             }
-            Err(_) => faults.push(ConfigError::new(
-                "",
-                format!(
-                    "{origin}: `{key}` is not a key; expected parts separated by dots, such as \
+            Err(_) => {
+                let message = format!(
+                    "`{key}` is not a key; expected parts separated by dots, such as \
                      stages.out.path"
-                ),
-            )),
+                );
+                faults.push((origin, ConfigError::new("", message)));
+            }
         }
     }
     if !faults.is_empty() {
-        return Err(Diagnostics::new(key_spans, faults));
+        return Err(Diagnostics::at(faults));
     }
     let merged = builder.build().and_then(Config::try_deserialize::<Value>);
     let merged = merged.map_err(|error| {

@@ -99,10 +99,10 @@ pub(super) async fn run_watchdog(notifier: SystemdNotifier, stats: Arc<RunStats>
         tokio::time::sleep(READY_EVERY).await;
     }
     notifier.notify("READY=1");
-    let (every, mut before) = (watchdog().unwrap_or(EVERY).min(EVERY), stats.records());
+    let (every, mut before) = (watchdog().unwrap_or(EVERY).min(EVERY), stats.done());
     loop {
         tokio::time::sleep(every).await;
-        let (records, rejects) = (stats.records(), stats.rejects());
+        let (records, rejects) = (stats.done(), stats.rejects());
         let rate = (records - before) as f64 / every.as_secs_f64();
         notifier.notify(&format!(
             "WATCHDOG=1\nSTATUS={records} records, {rate:.0}/s, {rejects} rejected"

@@ -9,9 +9,10 @@ use arrow::datatypes::{DataType, Schema, SchemaRef};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::DataError;
 use super::config::DataSpec;
 use super::record_id::RecordIdResolver;
-use crate::error::{ConfigError, RecordFaults, StageError};
+use crate::error::{ConfigError, RecordFaults};
 use crate::image::Channels;
 use crate::model::input::{InputKind, InputSpec};
 use crate::plan_context::PlanContext;
@@ -156,11 +157,20 @@ impl DatasetPlan {
     /// inputs cannot be detected.
     ///
     /// # Errors
-    /// Returns an error if the inputs cannot be listed.
-    pub(super) fn keys(&self, spec: &DataSpec) -> Result<Option<[String; 2]>, StageError> {
+    /// A fault at the path of a source whose input does not exist, or an error if the inputs cannot
+    /// be listed.
+    pub(super) fn keys(&self, spec: &DataSpec) -> Result<Option<[String; 2]>, DataError> {
         let mut inputs = Vec::new();
-        for PlannedSource { source, .. } in &self.sources {
-            match source.inputs()? {
+        for (index, PlannedSource { source, .. }) in self.sources.iter().enumerate() {
+            let listed = source.inputs().map_err(|error| {
+                let key = format!("sources[{index}].path");
+                let fault = ConfigError::from_error(key, &error);
+                match fault.is_of_environment {
+                    true => DataError::Stage(error),
+                    false => DataError::Faults(vec![fault]),
+                }
+            });
+            match listed? {
                 Some(files) => inputs.push(files),
                 None => return Ok(None),
             }

@@ -5,15 +5,72 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Plan, Stage, StageOperator};
+use crate::config::Diagnostics;
 use crate::coverage::ResumeState;
-use crate::error::StageError;
+use crate::error::{ConfigError, StageError};
 use crate::sink::output_mounts::OutputMounts;
 use crate::sink::{ChangePolicy, IdentityScope, OutputIdentity, STATE_DIR, Sink};
+use crate::source::Source;
 
 /// The name of a stage and its error.
 type StageFailure = (Arc<str>, StageError);
 
 impl Plan {
+    /// Checks that the input of every source exists, without listing it.
+    ///
+    /// # Errors
+    /// A fault at the path of each source whose input does not exist. For a source without an end
+    /// it is an error of the environment: its folder may be on a disk that is mounted later.
+    pub fn find_inputs(&self) -> Result<(), Diagnostics> {
+        let find = |source: &dyn Source| source.find_inputs(self.state.as_ref());
+        let faults: Vec<ConfigError> = self
+            .input_faults(&find)
+            .map(|(source, fault)| ConfigError {
+                is_of_environment: fault.is_of_environment || source.is_unbounded(),
+                ..fault
+            })
+            .collect();
+        if faults.is_empty() {
+            Ok(())
+        } else {
+            Err(Diagnostics::new(&self.key_spans, faults))
+        }
+    }
+
+    /// Lists the inputs of every source, so that the plan shows the skipped files. Returns the
+    /// inputs that cannot currently be listed.
+    ///
+    /// # Errors
+    /// A fault at the path of each source that would find nothing to read.
+    pub fn list_inputs(&self) -> Result<Vec<ConfigError>, Diagnostics> {
+        let list = |source: &dyn Source| source.list_inputs(self.state.as_ref());
+        let faults = self.input_faults(&list).map(|(_, fault)| fault);
+        let (unavailable, faults): (Vec<ConfigError>, Vec<ConfigError>) =
+            faults.partition(|fault| fault.is_of_environment);
+        if faults.is_empty() {
+            Ok(unavailable)
+        } else {
+            Err(Diagnostics::new(&self.key_spans, faults))
+        }
+    }
+
+    /// Returns the sources for which `check` fails, each with the error as a fault at its path.
+    fn input_faults(
+        &self,
+        check: &dyn Fn(&dyn Source) -> Result<(), StageError>,
+    ) -> impl Iterator<Item = (&dyn Source, ConfigError)> {
+        self.stages
+            .iter()
+            .filter_map(|stage| match &stage.operator {
+                StageOperator::Source(source, _) => {
+                    let error = check(source.as_ref()).err()?;
+                    let key = format!("stages.{}.path", stage.name);
+                    Some((source.as_ref(), ConfigError::from_error(key, &error)))
+                }
+                StageOperator::Transform(_) | StageOperator::Sink(..) => None,
+            })
+    }
+
     /// Checks that the disks to which earlier runs wrote are mounted.
     ///
     /// # Errors
@@ -107,13 +164,6 @@ impl Plan {
             return Ok(());
         }
         self.check_mounts()?;
-        for stage in &self.stages {
-            if let StageOperator::Source(source, _) = &stage.operator {
-                source
-                    .find_inputs()
-                    .map_err(|error| (Arc::clone(&stage.name), error))?;
-            }
-        }
         self.admit_outputs(changes)?;
         self.admit_inputs()
     }

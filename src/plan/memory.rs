@@ -9,7 +9,7 @@ use crate::error::ConfigError;
 use crate::image::DECODE_BYTES_PER_PIXEL;
 use crate::plan_context::{PipelineLimits, PlanContext};
 use crate::sink::Sink;
-use crate::source::{BatchCap, FEATURE_RECORDS, IMAGE, IMAGE_RECORDS};
+use crate::source::{BatchCap, BatchSize, FEATURE_RECORDS, IMAGE, IMAGE_RECORDS, Source};
 use crate::system;
 use crate::units::ByteSize;
 
@@ -218,7 +218,63 @@ impl MemoryAllocation {
 /// Bytes of the program and its libraries, including ONNX Runtime: a conservative estimate.
 const PROGRAM_BYTES: u64 = 96 << 20;
 
-/// Predicts the maximum memory of a run.
+/// The share of decoded pixels in the size of an encoded photograph: JPEG and PNG files take an
+/// eighth of their pixels and more.
+const COMPRESSION: u64 = 8;
+/// Bytes that a source is expected to hold in addition to its batches; the maximum is reached only
+/// by the largest units of its format.
+const EXPECTED_READING: u64 = 64 << 20;
+
+/// The memory of one batch of a source.
+struct BatchEstimate {
+    /// The largest batch that the limits allow.
+    largest: u64,
+    /// A full batch of records of ordinary size, while it waits.
+    usual: u64,
+    /// The pixels of such a batch while a worker decodes them.
+    decoding: u64,
+}
+
+impl BatchEstimate {
+    fn new(
+        source: &dyn Source,
+        size: &BatchSize,
+        footprint: Footprint,
+        limits: PipelineLimits,
+    ) -> Self {
+        let schema = source.schema();
+        let images = schema.column_with_name(IMAGE).is_some();
+        let records = size.records_or(if images {
+            IMAGE_RECORDS
+        } else {
+            FEATURE_RECORDS
+        }) as u64;
+        let full = size.bytes();
+        // An image that is larger than a batch is a batch of its own, with at most `limits.pixels`.
+        let pixels = if images {
+            (full / 3).max(limits.pixels)
+        } else {
+            0
+        };
+        // A record that is larger than a batch is a batch of its own, too.
+        let stored = full.max(limits.record_bytes.0);
+        // A full batch of photographs has a quarter of the maximum number of small images.
+        let (usual_records, usual_stored, decoding) = if images {
+            let decoded = (full / 3).saturating_mul(3 + footprint.per_pixel);
+            (records.div_ceil(4), full / COMPRESSION, decoded)
+        } else {
+            let widths = fixed_width(&schema).saturating_mul(2);
+            (records, records.saturating_mul(widths).min(full), 0)
+        };
+        Self {
+            largest: footprint.cost(records, stored, pixels),
+            usual: footprint.cost(usual_records, usual_stored, 0),
+            decoding,
+        }
+    }
+}
+
+/// Predicts the expected and the maximum memory of a run.
 pub(super) fn predict(
     stages: &[Stage],
     rejects: Option<&dyn Sink>,
@@ -235,26 +291,16 @@ pub(super) fn predict(
         sink.buffer_bytes() + sink.folder().map_or(0, |folder| folder.writing_bytes())
     };
     let (mut batch, mut bounded, mut unbounded) = (0, 0, 0);
+    let (mut usual, mut decoding) = (0, 0);
     let mut sinks = rejects.map_or(0, sink_bytes);
     for stage in stages {
         match &stage.operator {
             StageOperator::Source(source, size) => {
-                let images = source.schema().column_with_name(IMAGE).is_some();
-                let records = size.records_or(if images {
-                    IMAGE_RECORDS
-                } else {
-                    FEATURE_RECORDS
-                });
-                // An image that is larger than a batch is a batch of its own, with at most
-                // `limits.pixels`.
-                let pixels = if images {
-                    (size.bytes() / 3).max(limits.pixels)
-                } else {
-                    0
-                };
-                // A record that is larger than a batch is a batch of its own, too.
-                let stored = size.bytes().max(limits.record_bytes.0);
-                batch = batch.max(requirements.footprint.cost(records as u64, stored, pixels));
+                let estimate =
+                    BatchEstimate::new(source.as_ref(), size, requirements.footprint, limits);
+                batch = batch.max(estimate.largest);
+                usual = usual.max(estimate.usual);
+                decoding = decoding.max(estimate.decoding);
                 // Bounded sources are read one after another, unbounded sources concurrently.
                 match source.is_unbounded() {
                     true => unbounded += source.reading_bytes(),
@@ -266,18 +312,33 @@ pub(super) fn predict(
         }
     }
     let workers_bytes = requirements.per_worker * workers as u64;
-    MemoryEstimate {
-        fixed: PROGRAM_BYTES + requirements.shared + bounded + unbounded + sinks,
+    let slots = max_in_flight_batches(workers) as u64;
+    let fixed = PROGRAM_BYTES + requirements.shared + sinks;
+    let in_flight = usual
+        .saturating_mul(slots)
+        .saturating_add(decoding.saturating_mul(workers as u64))
+        .min(budget);
+    let reading = bounded.min(EXPECTED_READING) + unbounded.min(EXPECTED_READING);
+    let estimate = MemoryEstimate {
+        expected: (fixed + workers_bytes + reading).saturating_add(in_flight),
+        fixed: fixed + bounded + unbounded,
         workers: workers_bytes,
         batch,
-        slots: max_in_flight_batches(workers) as u64,
+        slots,
         budget,
+    };
+    MemoryEstimate {
+        expected: estimate.expected.min(estimate.peak()),
+        ..estimate
     }
 }
 
 /// The predicted memory of a run, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryEstimate {
+    /// The resident memory of a run whose records have an ordinary size: full batches of
+    /// photographs or of feature records. Most runs take less.
+    pub expected: u64,
     /// The program, ONNX Runtime, shared sessions, the buffers of the sources, and the open row
     /// groups of the sinks.
     pub fixed: u64,
@@ -311,31 +372,49 @@ impl MemoryEstimate {
     #[must_use]
     pub fn warning(&self, group_limit: Option<u64>) -> Option<String> {
         let limit = group_limit.filter(|&limit| limit < self.peak())?;
-        let (peak, allowed) = (ByteSize(self.peak()), ByteSize(limit));
+        let [expected, peak, allowed] = [self.expected, self.peak(), limit].map(ByteSize);
         // The fixed memory is not part of `limits.memory`.
         let hint = match limit.saturating_sub(self.fixed) >> 20 {
             mib if mib < MIN_BUDGET >> 20 => String::new(),
             mib => format!("set limits.memory = \"{mib}MiB\", or "),
         };
         Some(format!(
-            "memory: the run may require {peak}, but the control group (the container) allows \
-             {allowed}, and the kernel kills the process if it requires more; {hint}raise the \
-             limit of the container"
+            "memory: about {expected} is expected, but records of the largest allowed size may \
+             require {peak}; the control group (the container) allows {allowed}, and the kernel \
+             kills the process if it requires more; {hint}raise the limit of the container"
         ))
     }
 }
 
 impl std::fmt::Display for MemoryEstimate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [peak, fixed, workers, flight] =
-            [self.peak(), self.fixed, self.workers, self.in_flight()].map(ByteSize);
+        let [expected, peak, fixed, workers, flight] = [
+            self.expected,
+            self.peak(),
+            self.fixed,
+            self.workers,
+            self.in_flight(),
+        ]
+        .map(ByteSize);
+        let indent = " ".repeat(MEMORY_INDENT);
         write!(
             f,
-            "at most {peak}: {fixed} fixed, {workers} for models and workers, {flight} for batches \
-             in flight"
+            "about {expected} is expected, with records of ordinary size\n{indent}at most {peak}: \
+             {fixed} fixed, {workers} for models and workers, {flight} for batches in flight"
+        )?;
+        if self.peak() / 2 <= self.expected {
+            return Ok(());
+        }
+        write!(
+            f,
+            "\n{indent}only records of the largest allowed size require the maximum; \
+             `limits.memory` lowers it"
         )
     }
 }
+
+/// The column at which the lines of the estimate begin in the printed plan.
+const MEMORY_INDENT: usize = 10;
 
 #[cfg(test)]
 mod tests {
@@ -421,6 +500,7 @@ mod tests {
     #[test]
     fn peak_above_the_limit_of_the_control_group_is_a_warning() {
         let memory = MemoryEstimate {
+            expected: 150 << 20,
             fixed: 100 << 20,
             workers: 0,
             batch: 100 << 20,
@@ -429,11 +509,44 @@ mod tests {
         };
         assert_eq!(
             memory.warning(Some(384 << 20)).unwrap(),
-            "memory: the run may require 400.0 MiB, but the control group (the container) allows \
-             384.0 MiB, and the kernel kills the process if it requires more; set limits.memory = \
-             \"284MiB\", or raise the limit of the container"
+            "memory: about 150.0 MiB is expected, but records of the largest allowed size may \
+             require 400.0 MiB; the control group (the container) allows 384.0 MiB, and the kernel \
+             kills the process if it requires more; set limits.memory = \"284MiB\", or raise the \
+             limit of the container"
         );
         assert!(memory.warning(Some(400 << 20)).is_none() && memory.warning(None).is_none());
+    }
+
+    #[test]
+    fn estimate_states_the_expected_memory_before_the_maximum() {
+        let memory = MemoryEstimate {
+            expected: 150 << 20,
+            fixed: 100 << 20,
+            workers: 0,
+            batch: 100 << 20,
+            slots: 4,
+            budget: 300 << 20,
+        };
+        let maximum = "at most 400.0 MiB: 100.0 MiB fixed, 0 B for models and workers, 300.0 MiB \
+                       for batches in flight";
+        assert_eq!(
+            memory
+                .to_string()
+                .lines()
+                .map(str::trim)
+                .collect::<Vec<_>>(),
+            [
+                "about 150.0 MiB is expected, with records of ordinary size",
+                maximum,
+                "only records of the largest allowed size require the maximum; `limits.memory` \
+                 lowers it",
+            ]
+        );
+        let close = MemoryEstimate {
+            expected: 200 << 20,
+            ..memory
+        };
+        assert_eq!(close.to_string().lines().count(), 2);
     }
 
     #[test]

@@ -21,8 +21,8 @@ use arrow::datatypes::SchemaRef;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::config::{AdminSettings, Diagnostics, PipelineConfig};
-use crate::error::{ConfigError, RecordFaults, StageError};
+use crate::config::{AdminSettings, Diagnostics, KeySpans, PipelineConfig};
+use crate::error::{ConfigError, RecordFaults};
 use crate::metrics::Metrics;
 use crate::model::{self, Model, ModelSpec, RuntimeSpec};
 use crate::plan_context::{PipelineLimits, PlanContext};
@@ -76,6 +76,8 @@ pub struct Plan {
     pub effective: Value,
     /// Maximum time to commit the records in flight after a signal to stop; `None` for no limit.
     pub shutdown_timeout: Option<Duration>,
+    /// The line of each key, for messages.
+    pub key_spans: KeySpans,
 }
 
 /// The maximum number of rejected records of a run.
@@ -156,19 +158,6 @@ impl Plan {
     /// Whether a source is unbounded, so that the run ends only on request.
     pub fn is_unbounded(&self) -> bool {
         is_unbounded(&self.stages)
-    }
-
-    /// Lists the inputs of every source, so that the plan shows the skipped files. Returns the
-    /// sources whose inputs cannot currently be listed.
-    #[must_use]
-    pub fn list_inputs(&self) -> Vec<(Arc<str>, StageError)> {
-        let list = |stage: &Stage| match &stage.operator {
-            StageOperator::Source(source, _) => {
-                Some((Arc::clone(&stage.name), source.inputs().err()?))
-            }
-            StageOperator::Transform(_) | StageOperator::Sink(..) => None,
-        };
-        self.stages.iter().filter_map(list).collect()
     }
 
     /// Returns the output folder of each stage.
@@ -414,6 +403,7 @@ fn assemble(
         admin: spec.settings.admin,
         listeners: context.listeners,
         effective: spec.effective,
+        key_spans: spec.key_spans,
     })
 }
 

@@ -183,12 +183,25 @@ impl Source for ImagesSource {
         listing.identities().map(Some)
     }
 
-    fn find_inputs(&self) -> Result<(), StageError> {
-        if self.is_unbounded() && self.files.local_root().is_none() {
-            Ok(())
-        } else {
-            self.files.find()
+    fn find_inputs(&self, state: Option<&Location>) -> Result<(), StageError> {
+        // A watch waits for a folder that an earlier run has read, and reads the empty prefix of a
+        // bucket.
+        let waits = self.is_unbounded()
+            && (self.files.local_root().is_none()
+                || RootRecord::load(&self.name, state)?.is_known());
+        if waits { Ok(()) } else { self.files.find() }
+    }
+
+    fn list_inputs(&self, state: Option<&Location>) -> Result<(), StageError> {
+        if self.is_unbounded() {
+            return self.inputs().map(drop);
         }
+        let listing = self.files.list()?;
+        // A run without new files is complete if earlier runs have listed files.
+        if listing.files.is_empty() && !listing_journal::exists(&self.name, state)? {
+            return Err(self.files.no_matches(&listing));
+        }
+        listing.identities().map(drop)
     }
 
     fn open(self: Box<Self>, resume: &ResumeState) -> Result<SourceHandle, StageError> {

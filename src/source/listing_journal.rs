@@ -113,6 +113,18 @@ impl LoadedListings {
     }
 }
 
+/// Whether an earlier run has journaled files below `state`.
+///
+/// # Errors
+/// If the journal cannot be read.
+pub(super) fn exists(stage: &str, state: Option<&Location>) -> Result<bool, StageError> {
+    let Some(state) = state else {
+        return Ok(false);
+    };
+    let is_listed = file_of(stage, state, 0).read()?.is_some();
+    Ok(is_listed || !arrival_log::segments(stage, state)?.is_empty())
+}
+
 /// Loads the files that earlier runs have journaled below `state`, each with its state in the
 /// current listing. Known files are removed from the listing, so that the remaining ones are new.
 /// The contents of files that differ only in their time are compared.

@@ -110,13 +110,23 @@ pub trait Source: Send {
         Ok(None)
     }
 
-    /// Checks that the input exists, if planning has not checked it. Outputs are claimed
-    /// afterwards.
+    /// Checks that the input exists, if planning has not checked it. Outputs are opened afterwards.
+    /// `state` is the folder of the journals.
     ///
     /// # Errors
-    /// If the input does not exist, or its existence cannot be determined.
-    fn find_inputs(&self) -> Result<(), StageError> {
+    /// If the input does not exist and the source would not wait for it, or if its existence cannot
+    /// be determined.
+    fn find_inputs(&self, _state: Option<&Location>) -> Result<(), StageError> {
         Ok(())
+    }
+
+    /// Lists the inputs, so that [`Self::skipped_files`] counts them, and checks that there is
+    /// something to read. `state` is the folder of the journals.
+    ///
+    /// # Errors
+    /// If the input cannot be listed, or the source would find nothing to read.
+    fn list_inputs(&self, _state: Option<&Location>) -> Result<(), StageError> {
+        self.inputs().map(drop)
     }
 
     /// The files that the last listing skipped, if the source lists files.

@@ -95,8 +95,16 @@ impl Source for TarSource {
         self.files.reading_bytes()
     }
 
-    fn find_inputs(&self) -> Result<(), StageError> {
+    fn find_inputs(&self, _state: Option<&Location>) -> Result<(), StageError> {
         self.files.find()
+    }
+
+    fn list_inputs(&self, _state: Option<&Location>) -> Result<(), StageError> {
+        let listing = self.files.list()?;
+        if listing.files.is_empty() {
+            return Err(self.files.no_matches(&listing));
+        }
+        listing.identities().map(drop)
     }
 
     fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {

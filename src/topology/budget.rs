@@ -2,10 +2,12 @@
 //! backpressure on the sources.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus::IntGauge;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedSemaphorePermit, Semaphore};
 
+use super::stats::RunStats;
 use crate::metrics::Metrics;
 
 /// Bytes are counted in units of 4 KiB, so that a budget of terabytes fits the semaphore's 32 bits.
@@ -25,11 +27,31 @@ pub(super) struct InFlightPermit {
     _slot: OwnedSemaphorePermit,
     /// For an inference request: keeps rows that are processed alone waiting.
     _access: Option<OwnedRwLockReadGuard<()>>,
+    /// The records that are done when the permit is released.
+    records: Option<InFlightRecords>,
     bytes: i64,
     gauge: IntGauge,
 }
 
+/// The records of a batch in flight.
+struct InFlightRecords {
+    stats: Arc<RunStats>,
+    /// The index of the source in the plan.
+    source: usize,
+    count: u64,
+}
+
 impl InFlightPermit {
+    /// Counts `count` records of a source as done when the permit is released.
+    pub(super) fn with_records(mut self, stats: &Arc<RunStats>, source: usize, count: u64) -> Self {
+        self.records = Some(InFlightRecords {
+            stats: Arc::clone(stats),
+            source,
+            count,
+        });
+        self
+    }
+
     /// Attaches a guard of the poison record tracker, which is released together with the permit.
     pub(super) fn with_shared_access(mut self, access: OwnedRwLockReadGuard<()>) -> Self {
         self._access = Some(access);
@@ -65,6 +87,7 @@ impl InFlightBudget {
             _memory: memory,
             _slot: slot,
             _access: None,
+            records: None,
             bytes,
             gauge: self.gauge.clone(),
         })
@@ -74,5 +97,15 @@ impl InFlightBudget {
 impl Drop for InFlightPermit {
     fn drop(&mut self) {
         self.gauge.sub(self.bytes);
+        if let Some(InFlightRecords {
+            stats,
+            source,
+            count,
+        }) = &self.records
+        {
+            stats.stages[*source]
+                .records_done
+                .fetch_add(*count, Relaxed);
+        }
     }
 }

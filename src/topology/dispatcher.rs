@@ -223,6 +223,7 @@ impl Dispatcher {
         let provenance = Arc::clone(&batch.batch.provenance);
         let bytes = batch.batch.records.get_array_memory_size() as u64;
         let records = batch.batch.records.num_rows() as u64 + rejected_records(&batch.rejects);
+        let permit = permit.with_records(&self.stats, source, records);
         let quarantined = match isolation {
             Isolation::Quarantined(reason) => Some(reason),
             Isolation::None | Isolation::Single => None,

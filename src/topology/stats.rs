@@ -71,6 +71,9 @@ pub struct StageStats {
     /// The number of input records. For a source, the number of records that it has read, including
     /// all records that its rejects represent.
     pub records_in: AtomicU64,
+    /// For a source, the number of its records that are done: every sink has received the result. A
+    /// run that fails also counts the batches that it drops.
+    pub records_done: AtomicU64,
     /// The number of output records.
     pub records_out: AtomicU64,
     /// The number of rejected records.
@@ -127,6 +130,7 @@ impl RunStats {
                 role,
                 inputs: stage.inputs.clone(),
                 records_in: AtomicU64::new(0),
+                records_done: AtomicU64::new(0),
                 records_out: AtomicU64::new(0),
                 rejects: AtomicU64::new(0),
                 unread: AtomicU64::new(0),
@@ -339,6 +343,14 @@ impl RunStats {
             .iter()
             .filter(|stage| stage.role == StageRole::Source);
         sources.map(|stage| stage.records_in.load(Relaxed)).sum()
+    }
+
+    /// The number of records of all sources that are done: every sink has received the result.
+    pub fn done(&self) -> u64 {
+        self.stages
+            .iter()
+            .map(|stage| stage.records_done.load(Relaxed))
+            .sum()
     }
 
     /// The reject limit of the pipeline that is exceeded, as a text; `None` if none is exceeded.

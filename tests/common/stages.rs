@@ -245,6 +245,7 @@ pub fn plan(stages: Vec<Stage>, workers: usize) -> Plan {
         workers,
         footprint: Footprint::default(),
         memory: MemoryEstimate {
+            expected: 0,
             fixed: 0,
             workers: 0,
             batch: 0,
@@ -263,5 +264,6 @@ pub fn plan(stages: Vec<Stage>, workers: usize) -> Plan {
         listeners: Default::default(),
         effective: serde_json::Value::Null,
         shutdown_timeout: None,
+        key_spans: Default::default(),
     }
 }

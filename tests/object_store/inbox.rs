@@ -388,8 +388,8 @@ fn refused_run_does_not_claim_an_epoch() {
     let stateless = watching(&bucket, "out").replace("state = \"state\"\n", "");
     for (pipeline, code, reason) in [
         (&other, 2, "latentflow reset"),
-        (&missing, 1, "does not exist"),
-        (&local, 1, "does not exist"),
+        (&missing, 2, "does not exist"),
+        (&local, 2, "does not exist"),
         (&stateless, 2, "set `state = \"some/folder\"`"),
     ] {
         let (output, summary) = run(folder.path(), &bucket, pipeline, &[]);

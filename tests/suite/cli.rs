@@ -341,6 +341,293 @@ fn all_errors_of_a_pipeline_are_reported_together() {
     );
 }
 
+/// Runs a command with these arguments and variables on the file `p.toml` in `folder`, and asserts
+/// exit code 2 and its messages.
+fn assert_refused(
+    folder: &Path,
+    arguments: &[&str],
+    variable: Option<(&str, &str)>,
+    expected: &Expect,
+) {
+    let mut command = latentflow(folder, arguments);
+    let output = command.envs(variable).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    let text = text.replace("latentflow: nothing was started\n", "");
+    expected.assert_eq(&text);
+}
+
+/// Synthetic images into a Parquet dataset, with one model.
+const OVERRIDDEN: &str = "[models.photo]\npath = \"ae\"\n\
+                          [stages.in]\nkind = \"synthetic\"\ncontent = \"images\"\nrecords = 1\n\
+                          [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"out\"\n";
+
+#[test]
+fn mistyped_override_is_blamed_on_its_option_or_variable() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipeline = OVERRIDDEN.replace("[models.photo]\npath = \"ae\"\n", "");
+    std::fs::write(folder.path().join("p.toml"), pipeline).unwrap();
+    let set = |pair: &str, expected: &Expect| {
+        assert_refused(
+            folder.path(),
+            &["check", "p.toml", "--set", pair],
+            None,
+            expected,
+        );
+    };
+    set(
+        "stages.oot.path=x",
+        &expect![[r#"
+            --set stages.oot.path=x: stages.oot: unknown stage `oot` (did you mean `out`?); known: in, out; a new stage requires `kind`
+        "#]],
+    );
+    set(
+        "stagess.out.path=x",
+        &expect![[r#"
+            --set stagess.out.path=x: stagess: unknown key (did you mean `stages`?); known: admin, commit, limits, models, name, rejects, runtime, shutdown, stages, state, workers
+        "#]],
+    );
+    set(
+        "stages.out.columns=[1]",
+        &expect![[r#"
+            --set stages.out.columns=[1]: stages.out.columns[0]: invalid type: integer `1`, expected a string
+        "#]],
+    );
+    set(
+        "stages.out.path",
+        &expect![[r#"
+            --set stages.out.path: expected key=value, such as stages.out.path=out
+        "#]],
+    );
+    let run = |option: &str, value: &str, expected: &Expect| {
+        assert_refused(
+            folder.path(),
+            &["run", "p.toml", option, value],
+            None,
+            expected,
+        );
+    };
+    run(
+        "--workers",
+        "5000",
+        &expect![[r#"
+            --workers 5000: workers: 5000 is too many; a pipeline has at most 1024 workers, and needs about one per core
+        "#]],
+    );
+    run(
+        "--metrics",
+        "0.0.0.0:1",
+        &expect![[r#"
+            --metrics 0.0.0.0:1: admin.listen: 0.0.0.0:1 can be reached from other machines; add token = { file = "..." }, or allow_unauthenticated = true if the network admits only trusted clients
+        "#]],
+    );
+    let variable = |name: &str, expected: &Expect| {
+        assert_refused(
+            folder.path(),
+            &["check", "p.toml"],
+            Some((name, "x")),
+            expected,
+        );
+    };
+    variable(
+        "LATENTFLOW__STAGES__OOT__PATH",
+        &expect![[r#"
+            environment variable LATENTFLOW__STAGES__OOT__PATH: stages.oot: unknown stage `oot` (did you mean `out`?); known: in, out; a new stage requires `kind`
+        "#]],
+    );
+    variable(
+        "LATENTFLOW__REJECT__PATH",
+        &expect![[r#"
+            environment variable LATENTFLOW__REJECT__PATH: reject: unknown key (did you mean `rejects`?); known: admin, commit, limits, models, name, rejects, runtime, shutdown, stages, state, workers
+        "#]],
+    );
+    variable(
+        "LATENTFLOW__",
+        &expect![[r#"
+            environment variable LATENTFLOW__: `` is not a key; expected parts separated by dots, such as stages.out.path
+        "#]],
+    );
+}
+
+#[test]
+fn override_of_unknown_model_is_not_a_new_unused_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/photo-ae");
+    std::os::unix::fs::symlink(model, folder.path().join("ae")).unwrap();
+    std::fs::write(folder.path().join("p.toml"), OVERRIDDEN).unwrap();
+    assert_refused(
+        folder.path(),
+        &["check", "p.toml", "--set", "models.photos.path=ae"],
+        None,
+        &expect![[r#"
+            --set models.photos.path=ae: models.photos: no stage uses the model `photos` (did you mean `photo`?); models of the file: photo
+        "#]],
+    );
+}
+
+#[test]
+fn whole_stage_may_be_added_by_overrides() {
+    let folder = tempfile::tempdir().unwrap();
+    let (output, summary) = run(
+        folder.path(),
+        "[stages.in]\nkind = \"synthetic\"\ncontent = \"images\"\nrecords = 3\n",
+        &[
+            "--set",
+            "stages.all.kind=discard",
+            "--set",
+            "stages.all.inputs=[\"in\"]",
+        ],
+    );
+    assert_eq!(
+        (output.status.code(), &summary["records"]),
+        (Some(0), &3.into()),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn files_of_other_commands_are_answered_with_the_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("p.toml", OVERRIDDEN);
+    write(
+        "t.toml",
+        "name = \"t\"\n[network]\nnodes = [8]\n[data]\nsources = []\n",
+    );
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    let card = std::fs::read_to_string(models.join("kdd-ae/model.toml")).unwrap();
+    write("model.toml", &card);
+    for command in ["run", "check", "graph"] {
+        assert_refused(
+            folder.path(),
+            &[command, "t.toml"],
+            None,
+            &expect![[r#"
+                t.toml: is a training file, because it has [network], [data] and no stages; use `latentflow train t.toml`
+            "#]],
+        );
+    }
+    assert_refused(
+        folder.path(),
+        &["run", "model.toml"],
+        None,
+        &expect![[r#"
+            model.toml: is the card of a model; `latentflow inspect .` describes the model, and a pipeline uses it with path = "." in its table of [models]; expected a pipeline file (TOML), such as `latentflow init` prints
+        "#]],
+    );
+    assert_refused(
+        folder.path(),
+        &["run", "q.toml"],
+        None,
+        &expect![[r#"
+            q.toml: does not exist (did you mean `p.toml`?)
+        "#]],
+    );
+}
+
+#[cfg(feature = "train")]
+#[test]
+fn pipeline_given_to_train_is_answered_with_run() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("p.toml"), OVERRIDDEN).unwrap();
+    assert_refused(
+        folder.path(),
+        &["train", "p.toml"],
+        None,
+        &expect![[r#"
+            p.toml: is a pipeline file, because it has stages and no network; use `latentflow run p.toml`
+        "#]],
+    );
+    let file = "name = \"t\"\n[network]\nnodes = [2]\n[[data.sources]]\nkind = \"images\"\n\
+                path = \"nowhere\"\n[input]\ntype = \"image\"\nsize = [4, 4]\n";
+    std::fs::write(folder.path().join("t.toml"), file).unwrap();
+    assert_refused(
+        folder.path(),
+        &["train", "t.toml", "--set", "trainig.epochs=1"],
+        None,
+        &expect![[r#"
+            --set trainig.epochs=1: trainig: unknown key; known: code_size, description, kind, loss, name, seed; tables: input, network, sparsity, corruption, training, data
+        "#]],
+    );
+    assert_refused(
+        folder.path(),
+        &[
+            "train",
+            "t.toml",
+            "--set",
+            "code_size=2",
+            "--data",
+            "elsewhere",
+        ],
+        None,
+        &expect![[r#"
+            t.toml:4: data.sources[0].path: `elsewhere/nowhere` does not exist; expected a folder, a file, or a glob such as `photos/**/*.jpg`
+        "#]],
+    );
+}
+
+#[test]
+fn missing_input_is_refused_before_an_output_exists() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::create_dir(folder.join("empty")).unwrap();
+    std::fs::write(folder.join("empty/notes.txt"), "x").unwrap();
+    let pipeline = |path: &str, kind: &str| {
+        let text = format!(
+            "[stages.in]\nkind = \"{kind}\"\npath = \"{path}\"\n\
+             [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"out\"\n"
+        );
+        std::fs::write(folder.join("p.toml"), text).unwrap();
+    };
+    for kind in ["images", "tar"] {
+        pipeline("photos", kind);
+        for command in ["check", "run"] {
+            assert_refused(
+                folder,
+                &[command, "p.toml"],
+                None,
+                &expect![[r#"
+                    p.toml:3: stages.in.path: `photos` does not exist; expected a folder, a file, or a glob such as `photos/**/*.jpg`
+                "#]],
+            );
+        }
+        assert_refused(
+            folder,
+            &["check", "p.toml", "--set", "stages.in.path=pictures/*.jpg"],
+            None,
+            &expect![[r#"
+                --set stages.in.path=pictures/*.jpg: stages.in.path: `pictures/*.jpg` does not exist; expected a folder, a file, or a glob such as `photos/**/*.jpg`
+            "#]],
+        );
+    }
+    pipeline("empty", "tar");
+    assert_refused(
+        folder,
+        &["check", "p.toml"],
+        None,
+        &expect![[r#"
+            p.toml:3: stages.in.path: `empty`: skips 1 .txt; files scanned: 1; none has the extension tar
+        "#]],
+    );
+    assert!(!folder.join("out").exists());
+}
+
+#[test]
+fn emptied_folder_of_a_finished_run_is_not_a_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::create_dir(folder.join("in")).unwrap();
+    std::fs::write(folder.join("in/a.pgm"), b"P5 1 1 255\n0").unwrap();
+    let pipeline = "[stages.in]\nkind = \"images\"\npath = \"in\"\n\
+                    [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"out\"\n";
+    assert_eq!(run(folder, pipeline, &[]).0.status.code(), Some(0));
+    std::fs::remove_file(folder.join("in/a.pgm")).unwrap();
+    let check = latentflow(folder, &["check", "p.toml"]).output().unwrap();
+    assert_eq!(check.status.code(), Some(0));
+    assert_eq!(run(folder, pipeline, &[]).0.status.code(), Some(0));
+}
+
 /// A source of synthetic images called `in`, and pixels of 32x32 called `px`.
 const PIXELS: &str = "[stages.in]\nkind = \"synthetic\"\ncontent = \"images\"\nrecords = 1\n\
                       [stages.px]\nkind = \"pixels\"\ninputs = [\"in\"]\nsize = [32, 32]\n";

@@ -222,7 +222,8 @@ fn records_with_equal_values_of_source_are_all_written() {
 fn sink_in_the_folder_of_its_source_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
-    write_images(&root.join("in/d"), ["x.png".to_owned()].into_iter(), 0);
+    let names = ["d/x.png", "d/y.jpg", "z.png"].map(str::to_owned);
+    write_images(&root.join("in"), names.into_iter(), 0);
     let code = |path: &str, out: &str, more: &str| {
         let source = format!("[stages.in]\nkind = \"images\"\npath = \"{path}\"\n");
         fs::write(root.join("p.toml"), pipeline(&source, "\"in\"", out) + more).unwrap();

@@ -2,7 +2,7 @@
 //! records, committed prefixes, and no duplicated record.
 
 use std::future::pending;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use arrow::array::{AsArray, BooleanArray};
 use arrow::datatypes::{SchemaRef, UInt64Type};
@@ -72,6 +72,44 @@ fn sinks_get_records_in_source_order_with_any_workers() {
         );
         assert_eq!(memory.committed().len(), 1000);
     }
+}
+
+#[test]
+fn records_are_done_once_every_sink_has_received_them() {
+    let (memory, metrics) = (MemorySink::new(), Arc::new(Metrics::new()));
+    let seen: Arc<Mutex<Vec<(u64, u64)>>> = Arc::default();
+    let counters: Arc<OnceLock<Arc<RunStats>>> = Arc::default();
+    let (noted, counted) = (Arc::clone(&seen), Arc::clone(&counters));
+    let note = Map::new(move |batch, _| {
+        let stats = counted.get().unwrap();
+        noted.lock().unwrap().push((stats.records(), stats.done()));
+        Ok(batch)
+    });
+    let stages = vec![
+        source("a", 100, 10),
+        transform("half", vec![0], keep(|row| row % 2 == 0)),
+        transform("note", vec![1], note),
+        sink("s", vec![2], &memory),
+    ];
+    let topology = Topology::open(plan(stages, 1), metrics, ChangePolicy::Refuse)
+        .map_err(|(_, error)| error)
+        .unwrap();
+    let stats = topology.stats();
+    counters.set(Arc::clone(&stats)).ok().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let outcome = runtime.block_on(topology.run(None, pending()));
+    assert!(matches!(outcome, RunOutcome::Finished));
+    for (number, &(read, done)) in (0..).zip(seen.lock().unwrap().iter()) {
+        let before = 10 * number;
+        assert!(
+            read > before && done <= before,
+            "batch {number}: {read} read, {done} done"
+        );
+    }
+    assert_eq!(
+        (stats.records(), stats.done(), memory.rows().len()),
+        (100, 100, 50)
+    );
 }
 
 #[test]
