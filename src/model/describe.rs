@@ -331,8 +331,13 @@ mod tests {
 
     #[test]
     fn nodes_that_differ_between_runs_are_described() {
-        let text = describe(&file("old_batch.onnx"), &init()).unwrap().to_string();
-        let cautions: Vec<&str> = text.lines().filter(|line| line.contains("caution")).collect();
+        let text = describe(&file("old_batch.onnx"), &init())
+            .unwrap()
+            .to_string();
+        let cautions: Vec<&str> = text
+            .lines()
+            .filter(|line| line.contains("caution"))
+            .collect();
         assert_eq!(
             cautions,
             [

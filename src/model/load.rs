@@ -816,7 +816,8 @@ mod tests {
             ("multinomial", "Multinomial"),
             ("dropout", "Dropout"),
             ("branch", "RandomNormalLike `noise of if_drawn`"),
-            ("loop", "Bernoulli `inside`"),
+            ("loop", "RandomUniformLike `inside`"),
+            ("bernoulli", "Bernoulli"),
             ("sampled", "RandomUniformLike `inside`"),
             ("dropped", "Dropout `inside`"),
         ];
@@ -827,7 +828,10 @@ mod tests {
                  draws random numbers"
             );
             assert!(message.starts_with(&start), "{message}");
-            assert!(message.contains("(`code` or `dead_branch` or `default`)"), "{message}");
+            assert!(
+                message.contains("(`code` or `dead_branch` or `default`)"),
+                "{message}"
+            );
         }
         for (output, op) in [
             ("training", "BatchNormalization"),
@@ -836,7 +840,10 @@ mod tests {
             ("all_axes", "MeanVarianceNormalization"),
         ] {
             let message = refused("batch.onnx", output);
-            assert!(message.contains(&format!("in every run: {op} ")), "{message}");
+            assert!(
+                message.contains(&format!("in every run: {op} ")),
+                "{message}"
+            );
         }
         assert_eq!(
             refused("batch.onnx", "centered"),
@@ -848,13 +855,23 @@ mod tests {
 
     #[test]
     fn output_that_does_not_depend_on_random_nodes_is_used() {
-        for output in ["code", "evaluated", "default", "kept", "dead_branch", "not_dropped"] {
+        for output in [
+            "code",
+            "evaluated",
+            "default",
+            "kept",
+            "dead_branch",
+            "not_dropped",
+        ] {
             let written = format!("encoder = 'random.onnx'\noutput = '{output}'");
             assert_eq!(faults(&written), "", "{output}");
         }
         assert_eq!(faults("encoder = 'random.onnx'\noutput = 'same'"), "");
         for output in ["code", "trained", "own_axis"] {
-            assert_eq!(faults(&format!("encoder = 'batch.onnx'\noutput = '{output}'")), "");
+            assert_eq!(
+                faults(&format!("encoder = 'batch.onnx'\noutput = '{output}'")),
+                ""
+            );
         }
         assert_eq!(faults("encoder = 'single_record.onnx'"), "");
     }

@@ -10,7 +10,6 @@ use std::fmt;
 use crate::model::onnx_graph::{
     NodeAttribute, NodeGraph, OnnxFunction, OnnxNode, OnnxNodes, is_zero,
 };
-use crate::model::onnx_metadata::TOO_DEEP;
 use crate::text_escape::line;
 
 /// A node whose output is not a function of the record alone.
@@ -116,7 +115,9 @@ pub fn fault(
         .iter()
         .filter(|(_, others)| !others.iter().any(|node| matters(&node)))
         .take(LISTED);
-    let others: Vec<String> = others.map(|(other, _)| format!("`{}`", line(other))).collect();
+    let others: Vec<String> = others
+        .map(|(other, _)| format!("`{}`", line(other)))
+        .collect();
     let select = format!(
         "set `{option}` to an output that does not depend on it ({})",
         others.join(" or ")
@@ -146,7 +147,12 @@ pub fn find(model: &[u8]) -> Result<NondeterministicOutputs, &'static str> {
         functions: nodes
             .functions
             .iter()
-            .map(|function| ((function.domain, function.name, function.overload), function))
+            .map(|function| {
+                (
+                    (function.domain, function.name, function.overload),
+                    function,
+                )
+            })
             .collect(),
         found: BTreeSet::new(),
         visits: MAX_VISITS,
@@ -165,11 +171,12 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// The maximum number of tensors that are followed, over all outputs and all calls of functions.
-const MAX_VISITS: usize = 1 << 26;
+const MAX_VISITS: usize = 1 << 24;
 const TOO_MANY: &str = "the graph is too large, or calls its functions too often";
 
 /// The maximum nesting of subgraphs and of calls of functions.
 const MAX_SCOPES: usize = 50;
+const TOO_DEEP: &str = "subgraphs and functions are nested more than 50 levels deep";
 
 /// The maximum number of nodes between a constant and its use, scopes included.
 const MAX_CONSTANT_STEPS: usize = 100;
@@ -479,6 +486,7 @@ mod tests {
         check(
             "random.onnx",
             expect![[r#"
+                bernoulli: Bernoulli draws random numbers
                 branch: RandomNormalLike `noise of if_drawn` draws random numbers
                 code: 
                 dead_branch: 
@@ -487,7 +495,7 @@ mod tests {
                 dropped: Dropout `inside` draws random numbers in training mode
                 evaluated: 
                 kept: 
-                loop: Bernoulli `inside` draws random numbers
+                loop: RandomUniformLike `inside` draws random numbers
                 multinomial: Multinomial draws random numbers
                 normal: RandomNormalLike `noise of normal` draws random numbers
                 not_dropped: 
@@ -545,10 +553,10 @@ mod tests {
                         export the model without random numbers, such as the mean of a VAE instead \
                         of a sample, or set `allow_nondeterministic = true`";
         assert_eq!(message("z", true).as_deref(), Some(expected));
-        let expected = "the output `mu` is not the same in every run: DynamicQuantizeLinear `n` \
+        let of_mean = "the output `mu` is not the same in every run: DynamicQuantizeLinear `n` \
                         scales a record by the values of all records of its batch; export the model \
                         with a batch size of 1, or set `allow_nondeterministic = true`";
-        assert_eq!(message("mu", false).as_deref(), Some(expected));
+        assert_eq!(message("mu", false).as_deref(), Some(of_mean));
         assert_eq!(message("unknown", false), None);
     }
 
@@ -559,9 +567,7 @@ mod tests {
             let len = u8::try_from(value.len()).unwrap();
             [&[number << 3 | 2, len], value].concat()
         };
-        let call = |output: &[u8]| {
-            [bytes(2, output), bytes(4, b"F"), bytes(7, b"d")].concat()
-        };
+        let call = |output: &[u8]| [bytes(2, output), bytes(4, b"F"), bytes(7, b"d")].concat();
         let function = [
             bytes(1, b"F"),
             bytes(5, b"y"),
@@ -571,7 +577,11 @@ mod tests {
         .concat();
         let graph = [bytes(1, &call(b"z")), bytes(12, &bytes(1, b"z"))].concat();
         let len = u8::try_from(function.len()).unwrap();
-        let model = [bytes(7, &graph), [&[0xca, 1, len], function.as_slice()].concat()].concat();
+        let model = [
+            bytes(7, &graph),
+            [&[0xca, 1, len], function.as_slice()].concat(),
+        ]
+        .concat();
         assert_eq!(find(&model), Err(TOO_DEEP));
     }
 }

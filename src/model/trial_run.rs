@@ -128,8 +128,7 @@ fn same_values(one: &[f32], other: &[f32]) -> bool {
         .iter()
         .filter(|value| value.is_finite())
         .fold(0.0_f32, |largest, value| largest.max(value.abs()));
-    let same = |(one, other): (&f32, &f32)| {
-        one.to_bits() == other.to_bits() || (one - other).abs() <= TOLERANCE * largest
-    };
+    let same =
+        |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || (a - b).abs() <= TOLERANCE * largest;
     one.len() == other.len() && one.iter().zip(other).all(same)
 }

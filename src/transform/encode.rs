@@ -245,7 +245,10 @@ impl TransformPlan for EncodePlan {
                 .map(|_| plan.model.chain(ModelPath::Decode))
                 .transpose()?,
         };
-        let encoder = plan.model.chain(ModelPath::Encode)?.with_pixels(plan.pixels);
+        let encoder = plan
+            .model
+            .chain(ModelPath::Encode)?
+            .with_pixels(plan.pixels);
         Ok(Box::new(EncodeTransform {
             params: Arc::clone(plan),
             encoder,
@@ -579,9 +582,7 @@ mod tests {
     #[test]
     fn pixels_of_a_uint8_input_are_rounded_and_bounded() {
         let format = open_bytes_format();
-        let values = [
-            0.4, 0.6, -3., 254.4, 400., 7., 0., 1., 2., 3., 4., 5.,
-        ];
+        let values = [0.4, 0.6, -3., 254.4, 400., 7., 0., 1., 2., 3., 4., 5.];
         let field = format.annotate(crate::tensor::tensor_field("x", &[2, 2, 3]).unwrap());
         let batch = of([(field, fixed_column(12, values.to_vec()).unwrap())]);
         let (out, rejects) = run::<EncodeConfig>("encoder = 'bytes.onnx'", "{}", batch);

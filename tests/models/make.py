@@ -215,8 +215,8 @@ body = subgraph(
     "body",
     [
         node("Identity", ["go"], ["go_on"]),
-        node("Bernoulli", ["half"], ["coins"], name="inside"),
-        node("Add", ["state", "coins"], ["next"]),
+        node("RandomUniformLike", ["outside"], ["step"], name="inside"),
+        node("Add", ["state", "step"], ["next"]),
     ],
     [value("index", INT64, []), value("go", BOOL, []), value("state")],
     [value("go_on", BOOL, []), value("next")],
@@ -237,7 +237,9 @@ save(
         node("Greater", ["most", "none"], ["positive"]),
         branch("branch", "positive", "if_drawn", "if_still"),
         branch("dead_branch", "off", "dead_drawn", "dead_still"),
-        node("Add", ["code", "code"], ["half"]),
+        node("Add", ["code", "code"], ["outside"]),
+        node("Sigmoid", ["code"], ["half"]),
+        node("Bernoulli", ["half"], ["bernoulli"]),
         node("Loop", ["two", "on", "code"], ["loop"], body=body),
         node("Sample", ["code"], ["same", "sampled"], domain="local"),
         node("Drop", ["code", "on"], ["dropped"], domain="local"),
@@ -248,7 +250,7 @@ save(
     + [
         (name, FLOAT, ["batch", 2])
         for name in (
-            "normal uniform dropout evaluated default kept branch dead_branch loop same sampled dropped not_dropped"
+            "normal uniform bernoulli dropout evaluated default kept branch dead_branch loop same sampled dropped not_dropped"
         ).split()
     ]
     + [("multinomial", FLOAT, ["batch", 1])],
