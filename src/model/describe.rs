@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn nodes_that_differ_between_runs_are_described() {
-        let text = describe(&file("old_batch.onnx"), &init())
+        let text = describe(&file("training_mode_of_call.onnx"), &init())
             .unwrap()
             .to_string();
         let cautions: Vec<&str> = text
@@ -341,7 +341,7 @@ mod tests {
         assert_eq!(
             cautions,
             [
-                "  caution    `training`: BatchNormalization normalizes a record by the other \
+                "  caution    `y`: BatchNormalization `inside` normalizes a record by the other \
                  records of its batch in training mode"
             ]
         );

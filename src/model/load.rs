@@ -833,13 +833,15 @@ mod tests {
                 "{message}"
             );
         }
-        for (output, op) in [
-            ("training", "BatchNormalization"),
-            ("called", "BatchNormalization `inside`"),
-            ("quantized", "DynamicQuantizeLinear"),
-            ("all_axes", "MeanVarianceNormalization"),
+        for (file, output, op) in [
+            ("training_mode", "training", "BatchNormalization"),
+            ("training_mode", "code", "BatchNormalization"),
+            ("training_mode_of_call", "y", "BatchNormalization `inside`"),
+            ("old_batch", "y", "BatchNormalization"),
+            ("batch", "quantized", "DynamicQuantizeLinear"),
+            ("batch", "all_axes", "MeanVarianceNormalization"),
         ] {
-            let message = refused("batch.onnx", output);
+            let message = refused(&format!("{file}.onnx"), output);
             assert!(
                 message.contains(&format!("in every run: {op} ")),
                 "{message}"

@@ -192,7 +192,7 @@ normalize = helper.make_function(
     "Normalize",
     ["x", "one", "zero"],
     ["y"],
-    [reference(node("BatchNormalization", ["x", "one", "zero", "zero", "one"], ["y", "", ""], name="inside"), "training_mode")],
+    [reference(node("BatchNormalization", ["x", "one", "zero", "zero", "one"], ["y", "mean", "var"], name="inside"), "training_mode")],
     imports(),
     attributes=["training_mode"],
 )
@@ -266,14 +266,11 @@ save(
 )
 
 # Outputs that mix the records of a batch. Only a trial run shows it for `centered`.
-statistics = ["one", "zero", "zero", "one"]
 save(
     "batch",
     [
         node("MatMul", ["x", "w"], ["code"]),
-        node("BatchNormalization", ["code", *statistics], ["trained"]),
-        node("BatchNormalization", ["code", *statistics], ["training", "", ""], training_mode=1),
-        node("Normalize", ["code", "one", "zero"], ["called"], domain="local", training_mode=1),
+        node("BatchNormalization", ["code", *["ones"] * 4], ["trained"]),
         node("DynamicQuantizeLinear", ["code"], ["bytes", "scale", "point"]),
         node("DequantizeLinear", ["bytes", "scale", "point"], ["quantized"]),
         node("MeanVarianceNormalization", ["code"], ["all_axes"], axes=[0]),
@@ -282,8 +279,30 @@ save(
         node("Sub", ["code", "mean"], ["centered"]),
     ],
     [("x", FLOAT, ["batch", 4])],
-    CODE + [(name, FLOAT, ["batch", 2]) for name in "trained training called quantized all_axes own_axis centered".split()],
-    [("w", pairs), ("one", np.ones(2, np.float32)), ("zero", np.zeros(2, np.float32))],
+    CODE + [(name, FLOAT, ["batch", 2]) for name in "trained quantized all_axes own_axis centered".split()],
+    [("w", pairs), ("ones", np.ones(2, np.float32))],
+)
+
+# ONNX Runtime overwrites the mean and the variance of a node in training mode, and equal constants share their memory:
+# `code` changes from call to call, although it does not depend on that node.
+statistics = ["ones", "zeros", "zeros", "ones"]
+inputs, weights = [("x", FLOAT, ["batch", 2])], [("ones", np.ones(2, np.float32)), ("zeros", np.zeros(2, np.float32))]
+save(
+    "training_mode",
+    [
+        node("BatchNormalization", ["x", *statistics], ["code"]),
+        node("BatchNormalization", ["x", *statistics], ["training", "mean", "variance"], training_mode=1),
+    ],
+    inputs,
+    [(name, FLOAT, ["batch", 2]) for name in ("code", "training")],
+    weights,
+)
+save(
+    "training_mode_of_call",
+    [node("Normalize", ["x", "ones", "zeros"], ["y"], domain="local", training_mode=1)],
+    inputs,
+    [("y", FLOAT, ["batch", 2])],
+    weights,
     functions=[normalize],
 )
 
@@ -303,8 +322,8 @@ save(
         node("BatchNormalization", ["x", *statistics], ["y"]),
         node("Dropout", ["x"], ["dropped", "mask"], ratio=0.5),
     ],
-    [("x", FLOAT, ["batch", 2])],
+    inputs,
     [(name, FLOAT, ["batch", 2]) for name in "y training dropped".split()],
-    [("one", np.ones(2, np.float32)), ("zero", np.zeros(2, np.float32))],
+    weights,
     opset=9,
 )
