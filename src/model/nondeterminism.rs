@@ -173,8 +173,8 @@ pub fn find(model: &[u8]) -> Result<NondeterministicOutputs, &'static str> {
         .filter(is_training)
         .cloned()
         .collect();
-    for nodes in by_output.values_mut() {
-        nodes.extend(training.iter().cloned());
+    for found in by_output.values_mut() {
+        found.extend(training.iter().cloned());
     }
     Ok(by_output)
 }
