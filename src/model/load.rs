@@ -98,7 +98,7 @@ pub(super) fn open(
     Ok(model)
 }
 
-/// What is read from the ONNX files before ONNX Runtime opens them.
+/// The contents of the ONNX files that are read before ONNX Runtime opens them.
 struct OnnxFiles {
     /// The digests of the files and their external data, by role and name.
     digests: BTreeMap<String, String>,

@@ -322,7 +322,7 @@ impl<'s, 'a> NodeScope<'s, 'a> {
                 self.drops(node, 3, 4).then_some(Dropout)
             }
             (b"", b"BatchNormalization") => {
-                // From version 7 to 13, the outputs of the statistics stand for training mode.
+                // From version 7 to 13, outputs of the statistics mark training mode.
                 let statistics = node.outputs.iter().skip(1).any(|output| !output.is_empty());
                 let training = match self.opset {
                     14.. => int(b"training_mode").is_some_and(|mode| mode != 0),
@@ -373,17 +373,17 @@ impl<'a> NodeSearch<'_, 'a> {
         Ok(())
     }
 
-    /// Follows the tensors `wanted` of a scope. Returns the tensors on which they depend and that no
+    /// Follows the tensors `targets` of a scope. Returns the tensors on which they depend and that no
     /// node of the scope computes.
     fn upstream(
         &mut self,
         scope: &NodeScope<'_, 'a>,
-        wanted: Vec<&'a [u8]>,
+        targets: Vec<&'a [u8]>,
         depth: usize,
     ) -> Result<Vec<&'a [u8]>, &'static str> {
         let inner = depth.checked_sub(1).ok_or(TOO_DEEP)?;
         self.count(scope.graph.nodes.len())?;
-        let (mut pending, mut free, mut seen) = (wanted, Vec::new(), HashSet::new());
+        let (mut pending, mut free, mut seen) = (targets, Vec::new(), HashSet::new());
         while let Some(name) = pending.pop() {
             if !seen.insert(name) {
                 continue;
@@ -438,12 +438,12 @@ impl<'a> NodeSearch<'_, 'a> {
                 continue;
             };
             for graph in &resolved.graphs {
-                let wanted = match graph.outputs.get(position) {
+                let targets = match graph.outputs.get(position) {
                     Some(output) if is_if => vec![*output],
                     _ => graph.outputs.clone(),
                 };
                 let subgraph = NodeScope::new(graph, scope.opset, ParentScope::Graph(scope));
-                let mut free = self.upstream(&subgraph, wanted, depth)?;
+                let mut free = self.upstream(&subgraph, targets, depth)?;
                 free.retain(|name| !graph.inputs.contains(name));
                 required.append(&mut free);
             }
@@ -466,8 +466,8 @@ impl<'a> NodeSearch<'_, 'a> {
         };
         let opset = function.opset.unwrap_or(scope.opset);
         let body = NodeScope::new(&function.body, opset, caller);
-        let wanted = function.body.outputs.get(position).copied();
-        let free = self.upstream(&body, wanted.into_iter().collect(), depth)?;
+        let targets = function.body.outputs.get(position).copied();
+        let free = self.upstream(&body, targets.into_iter().collect(), depth)?;
         let arguments = free.iter().filter_map(|name| {
             let mut inputs = function.body.inputs.iter();
             node.inputs.get(inputs.position(|input| input == name)?)

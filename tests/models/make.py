@@ -314,7 +314,7 @@ save(
     [("y", FLOAT, [1, 4])],
 )
 
-# Training mode before version 14, where additional outputs stand for it.
+# Training mode before version 14, which additional outputs mark.
 save(
     "old_batch",
     [
