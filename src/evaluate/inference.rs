@@ -55,7 +55,7 @@ impl ModelRunner {
             let cut = TileCut::default_for(model.size_multiple());
             return Ok(Self {
                 mode: RunMode::AnySize {
-                    chain: model.chain(ModelPath::Reconstruct)?,
+                    chain: model.chain(ModelPath::Reconstruct)?.with_pixels(true),
                     format,
                     cut,
                 },
@@ -69,7 +69,8 @@ impl ModelRunner {
         let encoded_shape = model
             .output_shape(ModelPath::Encode, &shape)
             .map_err(StageError::Model)?;
-        let first = model.chain(ModelPath::Encode)?;
+        let pixels = model.image_input().is_some();
+        let first = model.chain(ModelPath::Encode)?.with_pixels(pixels);
         let mode = match model.files(ModelPath::Decode) {
             Some(_) => RunMode::Records {
                 first,

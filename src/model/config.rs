@@ -30,6 +30,10 @@ pub struct ModelSpec {
     /// Height and width of images must be multiples of this number. Other images are padded by
     /// repeating their edges. Default: 1.
     pub multiple: Option<NonZeroUsize>,
+    /// Whether to use a model that returns different values for the same record: it draws random
+    /// numbers, or mixes the records of a batch. The output is then not the same in every run.
+    /// Default: false.
+    pub allow_nondeterministic: bool,
     /// The loss that the model was trained with. Default: `mse`.
     pub loss: Option<Loss>,
     /// Bare files, images: height and width. Default: inferred from the file.

@@ -9,6 +9,7 @@ use crate::error::ConfigError;
 use crate::metrics::Metrics;
 use crate::model::card::{CARD, ModelCard};
 use crate::model::load::{read, read_header, sha256};
+use crate::model::nondeterminism::NondeterministicOutputs;
 use crate::model::onnx_metadata::OnnxMetadata;
 use crate::model::ort_backend::OnnxGraph;
 use crate::model::tensor_spec::TensorSpec;
@@ -85,6 +86,7 @@ struct OnnxFile {
     bytes: usize,
     digest: String,
     header: OnnxMetadata,
+    nondeterministic: NondeterministicOutputs,
     graph: Result<OnnxGraph, String>,
 }
 
@@ -92,16 +94,19 @@ impl OnnxFile {
     fn read(path: &Path, runtime: &RuntimeSpec) -> Result<Self, String> {
         let bytes = read(path)?;
         let header = read_header(path, &bytes);
-        let open = |_: &OnnxMetadata| {
+        let open = |_| {
             OnnxGraph::open(path, runtime)
                 .map_err(|reason| format!("ONNX Runtime cannot load it: {reason}"))
         };
+        let graph = header.as_ref().map_err(String::clone).and_then(open);
+        let (metadata, nondeterministic) = header.unwrap_or_default();
         Ok(Self {
             path: path.to_path_buf(),
             bytes: bytes.len(),
             digest: sha256(path)?,
-            graph: header.as_ref().map_err(String::clone).and_then(open),
-            header: header.unwrap_or_default(),
+            graph,
+            header: metadata,
+            nondeterministic,
         })
     }
 }
@@ -168,10 +173,16 @@ impl fmt::Display for OnnxFile {
         match &self.graph {
             Ok(graph) => {
                 write_tensors(f, "input", &graph.inputs)?;
-                write_tensors(f, "output", &graph.outputs)
+                write_tensors(f, "output", &graph.outputs)?;
             }
-            Err(reason) => writeln!(f, "  {reason}"),
+            Err(reason) => writeln!(f, "  {reason}")?,
         }
+        for (output, nodes) in &self.nondeterministic {
+            for node in nodes {
+                writeln!(f, "  caution    `{}`: {node}", line(output))?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -315,6 +326,24 @@ mod tests {
                 digest       9827d7be12c7ec349ba8c5836e61d182229ad3e13cf91bf61727940eb3e549ea
                 in a pipeline: accepts rgb images of any size
             "#]],
+        );
+    }
+
+    #[test]
+    fn nodes_that_differ_between_runs_are_described() {
+        let text = describe(&file("training_mode_of_call.onnx"), &init())
+            .unwrap()
+            .to_string();
+        let cautions: Vec<&str> = text
+            .lines()
+            .filter(|line| line.contains("caution"))
+            .collect();
+        assert_eq!(
+            cautions,
+            [
+                "  caution    `y`: BatchNormalization `inside` normalizes a record by the other \
+                 records of its batch in training mode"
+            ]
         );
     }
 

@@ -222,8 +222,12 @@ impl InputSpec {
             mean: narrow(&self.mean),
             std: narrow(&self.std),
         };
-        if let Err(message) = format.check() {
-            faults.push(ConfigError::new("", message));
+        match format.check() {
+            Err(message) => faults.push(ConfigError::new("", message)),
+            Ok(()) if spec.element == ElementType::Uint8 => {
+                faults.extend(bytes_fault(&format, spec));
+            }
+            Ok(()) => {}
         }
         // A mean of 0 and a deviation of 1 have no effect: the format is the same as without them.
         if format.mean.iter().all(|&mean| mean == 0.0) && format.std.iter().all(|&std| std == 1.0) {
@@ -371,6 +375,21 @@ impl InputSpec {
             .chain(both)
             .collect()
     }
+}
+
+/// The fault of a pixel format whose values a uint8 input cannot hold: they would be bounded.
+fn bytes_fault(format: &PixelFormat, spec: &TensorSpec) -> Option<ConfigError> {
+    let spans = (0..format.channels.count()).map(|channel| {
+        let (scale, offset) = format.affine(channel);
+        (offset, 255.0 * scale + offset)
+    });
+    let fits = |low: f32, high: f32| (-0.5..255.5).contains(&low) && (-0.5..255.5).contains(&high);
+    let (low, high) = spans.into_iter().find(|&(low, high)| !fits(low, high))?;
+    let message = format!(
+        "pixels become values from {low} to {high}, but the input {spec} holds whole numbers from \
+         0 to 255; use range = [0, 255] without `mean` and `std`"
+    );
+    Some(ConfigError::new("range", message))
 }
 
 fn stray_key(key: &str, kind: Option<InputKind>) -> ConfigError {

@@ -12,12 +12,14 @@ use crate::error::ConfigError;
 use crate::metrics::Metrics;
 use crate::model::card::{self, CARD, ModelCard};
 use crate::model::input::InputSpec;
+use crate::model::nondeterminism::{self, NondeterministicOutputs};
 use crate::model::onnx_metadata::OnnxMetadata;
 use crate::model::ort_backend::OnnxGraph;
 use crate::model::session::shape_mismatch;
 use crate::model::tensor_spec::{ElementType, TensorSpec, element_count};
 use crate::model::{
     Model, ModelFile, ModelNetwork, ModelPath, ModelSpec, RuntimeSpec, same_layout, stamp,
+    trial_run,
 };
 
 /// Loads a model, as [`Model::open`].
@@ -28,8 +30,14 @@ pub(super) fn open(
     metrics: &Arc<Metrics>,
 ) -> Result<Model, Vec<ConfigError>> {
     let files = ModelFiles::find(spec)?;
-    let digests = files.verify()?;
+    let OnnxFiles { digests, outputs } = files.verify()?;
     let network = files.open(spec, runtime)?;
+    let found = files.nondeterminism(&network, &outputs, runtime);
+    let nondeterminism = match found {
+        Some((_, fault)) if !spec.allow_nondeterministic => return Err(vec![fault]),
+        Some((reason, _)) => Some(reason),
+        None => (spec.allow_nondeterministic).then(|| "`allow_nondeterministic` is set".to_owned()),
+    };
     let card = files.card;
     let input_spec = card
         .as_ref()
@@ -66,6 +74,7 @@ pub(super) fn open(
         input,
         code_size: None,
         network,
+        nondeterminism,
         runtime: runtime.clone(),
         shared: Mutex::default(),
         metrics: Arc::clone(metrics),
@@ -79,7 +88,22 @@ pub(super) fn open(
         };
         vec![ConfigError::new(key, fault.message.clone())]
     })?;
+    if !spec.allow_nondeterministic
+        && let Some((file, difference)) = trial_run::difference(&model, runtime)
+    {
+        let key = spec.path.as_ref().map_or(file.role, |_| "path");
+        let message = format!("{}: {difference}", file.path.display());
+        return Err(vec![ConfigError::new(key, message)]);
+    }
     Ok(model)
+}
+
+/// The contents of the ONNX files that are read before ONNX Runtime opens them.
+struct OnnxFiles {
+    /// The digests of the files and their external data, by role and name.
+    digests: BTreeMap<String, String>,
+    /// The nondeterministic nodes of each output, by role.
+    outputs: BTreeMap<&'static str, NondeterministicOutputs>,
 }
 
 /// The paths of the files of a model, and its card.
@@ -203,17 +227,20 @@ impl ModelFiles {
         ConfigError::new(key, format!("{}: {message}", path.display()))
     }
 
-    /// Computes the digests of all ONNX files and their external data, by role and name, and checks
+    /// Reads all ONNX files, computes their digests and those of their external data, and checks
     /// the digests of the card.
-    fn verify(&self) -> Result<BTreeMap<String, String>, Vec<ConfigError>> {
-        let (mut digests, mut faults) = (BTreeMap::new(), Vec::new());
+    fn verify(&self) -> Result<OnnxFiles, Vec<ConfigError>> {
+        let (mut digests, mut outputs, mut faults) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         for (role, path) in self.parts() {
             match file_digests(path) {
-                Ok(found) => digests.extend(
-                    found
-                        .into_iter()
-                        .map(|(file, hex)| (format!("{role} {file}"), hex)),
-                ),
+                Ok((found, of_file)) => {
+                    digests.extend(
+                        found
+                            .into_iter()
+                            .map(|(file, hex)| (format!("{role} {file}"), hex)),
+                    );
+                    outputs.insert(role, of_file);
+                }
                 Err(message) => faults.push(ConfigError::new(
                     if self.folder.is_some() { "path" } else { role },
                     message,
@@ -238,10 +265,37 @@ impl ModelFiles {
         }
         faults.dedup();
         if faults.is_empty() {
-            Ok(digests)
+            Ok(OnnxFiles { digests, outputs })
         } else {
             Err(faults)
         }
+    }
+
+    /// The reason and the fault of the first file whose selected output is not deterministic.
+    fn nondeterminism(
+        &self,
+        network: &ModelNetwork,
+        outputs: &BTreeMap<&'static str, NondeterministicOutputs>,
+        runtime: &RuntimeSpec,
+    ) -> Option<(String, ConfigError)> {
+        let files = match network {
+            ModelNetwork::Autoencoder { encoder, decoder } => vec![Some(encoder), decoder.as_ref()],
+            ModelNetwork::SingleFile(file) => vec![Some(file)],
+        };
+        files.into_iter().flatten().find_map(|file| {
+            let single = match file.input.batch() {
+                Some(batch) => batch == 1,
+                None => runtime.max_batch_records.is_some_and(|max| max.get() == 1),
+            };
+            let option = match file.role {
+                "decoder" => "decoder_output",
+                _ => "output",
+            };
+            let taken = [file.output.name.as_str()];
+            let found = nondeterminism::fault(outputs.get(file.role)?, &taken, single, option)?;
+            let fault = self.fault(file.role, &file.path, &found.message);
+            Some((found.reason, fault))
+        })
     }
 
     fn open(
@@ -444,9 +498,10 @@ fn digest(model: &Model, input_spec: &InputSpec, files: &BTreeMap<String, String
     hex(&hash.finalize())
 }
 
-/// The digest of an ONNX file, with an empty name, and of each file with its external data.
-fn file_digests(path: &Path) -> Result<Vec<(String, String)>, String> {
-    let header = read_header(path, &read(path)?)?;
+/// The digest of an ONNX file, with an empty name, and of each file with its external data; and the
+/// nondeterministic nodes of each output.
+fn file_digests(path: &Path) -> Result<(Vec<(String, String)>, NondeterministicOutputs), String> {
+    let (header, outputs) = read_header(path, &read(path)?)?;
     let mut digests = vec![(String::new(), sha256(path)?)];
     for file in header.external {
         let external = path.parent().unwrap_or(Path::new("")).join(&file);
@@ -458,24 +513,28 @@ fn file_digests(path: &Path) -> Result<Vec<(String, String)>, String> {
         })?;
         digests.push((file, digest));
     }
-    Ok(digests)
+    Ok((digests, outputs))
 }
 
-/// Reads the metadata of an ONNX file. They are checked before ONNX Runtime opens the file and the
-/// files that it refers to.
+/// Reads the metadata of an ONNX file, and the nondeterministic nodes of each output. They are
+/// checked before ONNX Runtime opens the file and the files that it refers to.
 ///
 /// # Errors
 /// When the bytes are not ONNX, or when external data is outside the folder of the file.
-pub(super) fn read_header(path: &Path, bytes: &[u8]) -> Result<OnnxMetadata, String> {
+pub(super) fn read_header(
+    path: &Path,
+    bytes: &[u8],
+) -> Result<(OnnxMetadata, NondeterministicOutputs), String> {
     let name = path.display();
-    let header = OnnxMetadata::read(bytes)
-        .map_err(|reason| format!("{name}: not a valid ONNX file: {reason}"))?;
+    let invalid = |reason| format!("{name}: not a valid ONNX file: {reason}");
+    let header = OnnxMetadata::read(bytes).map_err(invalid)?;
+    let outputs = nondeterminism::find(bytes).map_err(invalid)?;
     match header.external.iter().find(|file| !lies_inside(path, file)) {
         Some(file) => Err(format!(
             "{name}: stores external data in `{file}`, outside its folder; move that file into the \
              folder"
         )),
-        None => Ok(header),
+        None => Ok((header, outputs)),
     }
 }
 
@@ -736,11 +795,109 @@ mod tests {
         check(
             "encoder = 'encoder.onnx'\nsise = 4",
             expect![
-                "sise: unknown key (did you mean `size`?); known: channels, columns, \
-                 decoder, decoder_output, encoder, layout, loss, max, mean, min, model, multiple, \
+                "sise: unknown key (did you mean `size`?); known: \
+                 allow_nondeterministic, channels, columns, decoder, decoder_output, encoder, layout, loss, max, mean, min, model, multiple, \
                  output, path, range, scaling, size, std"
             ],
         );
+    }
+
+    #[test]
+    fn output_that_differs_between_runs_is_refused() {
+        let refused = |file: &str, output: &str| {
+            let written = format!("encoder = '{file}'\noutput = '{output}'");
+            let allowed = open(&format!("{written}\nallow_nondeterministic = true"));
+            assert!(allowed.is_ok(), "{output}: {:?}", allowed.err());
+            faults(&written)
+        };
+        let random = [
+            ("normal", "RandomNormalLike `noise of normal`"),
+            ("uniform", "RandomUniformLike"),
+            ("multinomial", "Multinomial"),
+            ("dropout", "Dropout"),
+            ("branch", "RandomNormalLike `noise of if_drawn`"),
+            ("loop", "RandomUniformLike `inside`"),
+            ("bernoulli", "Bernoulli"),
+            ("sampled", "RandomUniformLike `inside`"),
+            ("dropped", "Dropout `inside`"),
+        ];
+        for (output, node) in random {
+            let message = refused("random.onnx", output);
+            let start = format!(
+                "encoder: random.onnx: the output `{output}` is not the same in every run: {node} \
+                 draws random numbers"
+            );
+            assert!(message.starts_with(&start), "{message}");
+            assert!(
+                message.contains("(`code` or `dead_branch` or `default`)"),
+                "{message}"
+            );
+        }
+        for (file, output, op) in [
+            ("training_mode", "training", "BatchNormalization"),
+            ("training_mode", "code", "BatchNormalization"),
+            ("training_mode_of_call", "y", "BatchNormalization `inside`"),
+            ("old_batch", "y", "BatchNormalization"),
+            ("batch", "quantized", "DynamicQuantizeLinear"),
+            ("batch", "all_axes", "MeanVarianceNormalization"),
+        ] {
+            let message = refused(&format!("{file}.onnx"), output);
+            assert!(
+                message.contains(&format!("in every run: {op} ")),
+                "{message}"
+            );
+        }
+        assert_eq!(
+            refused("batch.onnx", "centered"),
+            "encoder: batch.onnx: the output `centered` of a record depends on the other records of \
+             its batch; no operator may combine records, such as a mean over the first dimension; \
+             export the model with a batch size of 1, or set `allow_nondeterministic = true`"
+        );
+    }
+
+    #[test]
+    fn output_that_does_not_depend_on_random_nodes_is_used() {
+        for output in [
+            "code",
+            "evaluated",
+            "default",
+            "kept",
+            "dead_branch",
+            "not_dropped",
+        ] {
+            let written = format!("encoder = 'random.onnx'\noutput = '{output}'");
+            assert_eq!(faults(&written), "", "{output}");
+        }
+        assert_eq!(faults("encoder = 'random.onnx'\noutput = 'same'"), "");
+        for output in ["code", "trained", "own_axis"] {
+            assert_eq!(
+                faults(&format!("encoder = 'batch.onnx'\noutput = '{output}'")),
+                ""
+            );
+        }
+        assert_eq!(faults("encoder = 'single_record.onnx'"), "");
+    }
+
+    #[test]
+    fn allowed_random_nodes_are_in_the_summary() {
+        let written = "encoder = 'random.onnx'\noutput = 'normal'\nallow_nondeterministic = true";
+        assert_eq!(
+            open(written).unwrap().summary(),
+            "onnx features [4] -> code of 2, mse loss, not the same in every run (RandomNormalLike \
+             `noise of normal` draws random numbers)"
+        );
+    }
+
+    #[test]
+    fn pixels_that_uint8_input_cannot_hold_are_refused() {
+        check(
+            "model = 'bytes.onnx'\nrange = [-1, 1]",
+            expect![
+                "range: pixels become values from -1 to 1, but the input `x` uint8 [batch, 2, 2, 3] \
+                 holds whole numbers from 0 to 255; use range = [0, 255] without `mean` and `std`"
+            ],
+        );
+        assert_eq!(faults("model = 'bytes.onnx'\nrange = [0, 1]"), "");
     }
 
     #[test]

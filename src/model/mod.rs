@@ -10,6 +10,9 @@ mod batch_limits;
 pub mod loss;
 pub mod ort_backend;
 mod load;
+mod nondeterminism;
+mod onnx_graph;
+mod trial_run;
 pub mod tensor_spec;
 pub mod onnx_metadata;
 pub mod ort_library;
@@ -52,6 +55,8 @@ pub struct Model {
     code_size: Option<usize>,
     size_multiple: usize,
     network: ModelNetwork,
+    /// Why the model is not deterministic, if the pipeline allows it; `None` otherwise.
+    nondeterminism: Option<String>,
     runtime: RuntimeSpec,
     /// The sessions that all workers share, by the role of their file.
     shared: Mutex<BTreeMap<&'static str, Arc<DynamicBatcher<OrtSession>>>>,
@@ -429,7 +434,15 @@ impl Model {
         let code = self
             .code_size
             .map_or(String::new(), |size| format!(" -> code of {size}"));
-        format!("{} {input}{code}, {} loss", self.kind, self.loss.as_str())
+        let caution = match &self.nondeterminism {
+            Some(reason) => format!(", not the same in every run ({reason})"),
+            None => String::new(),
+        };
+        format!(
+            "{} {input}{code}, {} loss{caution}",
+            self.kind,
+            self.loss.as_str()
+        )
     }
 
     fn first(&self) -> &ModelFile {

@@ -42,7 +42,8 @@ impl OnnxMetadata {
     }
 }
 
-fn read_opset(opset: &[u8]) -> Result<(String, u64), &'static str> {
+/// Reads the domain and the version of an entry of operator sets.
+pub(super) fn read_opset(opset: &[u8]) -> Result<(String, u64), &'static str> {
     let (mut domain, mut version) = (String::new(), 0);
     for field in ProtoFields(opset) {
         match field? {
@@ -56,7 +57,7 @@ fn read_opset(opset: &[u8]) -> Result<(String, u64), &'static str> {
 
 /// The maximum nesting of messages and groups, which is also the limit of protobuf's own parser.
 /// Messages are nested in subgraphs of loops and branches.
-const MAX_DEPTH: usize = 100;
+pub(super) const MAX_DEPTH: usize = 100;
 
 /// The messages on the way from a model to its tensors.
 #[derive(Clone, Copy)]
@@ -132,7 +133,7 @@ fn find_locations(entry: &[u8], found: &mut BTreeSet<String>) -> Result<(), &'st
 }
 
 const CUT_SHORT: &str = "a field extends beyond the end of the file or of its message";
-const TOO_DEEP: &str = "messages are nested more than 100 levels deep";
+pub(super) const TOO_DEEP: &str = "messages are nested more than 100 levels deep";
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -140,9 +141,10 @@ fn text(bytes: &[u8]) -> String {
 
 /// An iterator over the fields of a message in the protobuf wire format: number and value. It ends
 /// at the end of the message or after an error.
-struct ProtoFields<'a>(&'a [u8]);
+pub(super) struct ProtoFields<'a>(pub &'a [u8]);
 
-enum ProtoField<'a> {
+/// The value of a field.
+pub(super) enum ProtoField<'a> {
     Varint(u64),
     Bytes(&'a [u8]),
     Other,
@@ -164,6 +166,11 @@ impl<'a> Iterator for ProtoFields<'a> {
 }
 
 impl<'a> ProtoFields<'a> {
+    /// Reads the next number of a packed list; `None` at its end.
+    pub(super) fn next_varint(&mut self) -> Option<Result<u64, &'static str>> {
+        (!self.0.is_empty()).then(|| self.varint())
+    }
+
     fn field(&mut self, depth: usize) -> Result<(u64, ProtoField<'a>), &'static str> {
         let (number, wire) = self.key()?;
         let field = match wire {

@@ -93,7 +93,8 @@ impl OrtSession {
 }
 
 impl RunBatch for OrtSession {
-    /// For a uint8 input, values are rounded and clamped to 0..255.
+    /// For a uint8 input, values are rounded, and clamped to 0..255. Only pixels need the clamping:
+    /// other values were checked.
     fn run_batch(
         &mut self,
         dims: &[usize],

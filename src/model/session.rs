@@ -4,6 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use crate::batch::RejectCode;
 use crate::model::batch_limits::InferenceBatchLimits;
 use crate::model::dynamic_batcher::{DynamicBatcher, RunBatch};
 use crate::model::ort_backend::OrtSession;
@@ -26,6 +27,8 @@ pub struct Session {
     backend: SessionBackend,
     input: TensorSpec,
     limits: InferenceBatchLimits,
+    /// Whether the records are pixels, which are rounded and bounded to a uint8 input.
+    takes_pixels: bool,
     padded: Vec<f32>,
 }
 
@@ -44,6 +47,7 @@ impl Session {
             backend,
             input,
             limits,
+            takes_pixels: false,
             padded: Vec::new(),
         }
     }
@@ -52,7 +56,8 @@ impl Session {
     /// outputs to `out`. Returns the output shape of one record.
     ///
     /// # Errors
-    /// When the model fails on any record, or returns different shapes. `out` is unchanged then.
+    /// When the input cannot hold a value, when the model fails on any record, or when it returns
+    /// different shapes. `out` is unchanged then.
     pub fn run(
         &mut self,
         records: &[f32],
@@ -73,6 +78,7 @@ impl Session {
         shape: &[usize],
         out: &mut Vec<f32>,
     ) -> Result<Vec<usize>, String> {
+        self.check_values(records)?;
         let feed = self
             .input
             .feed(shape)
@@ -115,6 +121,14 @@ impl Session {
             }
         }
         output_shape.ok_or_else(|| "no records to run".to_owned())
+    }
+
+    fn check_values(&self, values: &[f32]) -> Result<(), String> {
+        if self.takes_pixels {
+            Ok(())
+        } else {
+            self.input.check_values(values)
+        }
     }
 }
 
@@ -180,11 +194,13 @@ pub struct SessionChain {
     sessions: Vec<Session>,
 }
 
-/// A record on which a model failed.
+/// A record on which a model failed, or that its input cannot hold.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RowFailure {
     /// The index of the record in the batch.
     pub row: usize,
+    /// The cause of the failure: `Model` or `Mismatch`.
+    pub code: RejectCode,
     /// The reason of the failure.
     pub reason: String,
 }
@@ -193,6 +209,16 @@ impl SessionChain {
     /// Creates a chain from sessions, in the order in which they run.
     pub fn new(sessions: Vec<Session>) -> Self {
         Self { sessions }
+    }
+
+    /// Sets whether the records are pixels. The values of pixels are rounded and bounded to a uint8
+    /// input; other values that it cannot hold are refused. Default: false.
+    #[must_use]
+    pub fn with_pixels(mut self, takes_pixels: bool) -> Self {
+        if let Some(first) = self.sessions.first_mut() {
+            first.takes_pixels = takes_pixels;
+        }
+        self
     }
 
     /// The number of records of `len` values that should be run at a time: the size of one call, or
@@ -232,7 +258,54 @@ impl SessionChain {
 
     /// Runs records and appends `len` values per record to `out`, zeros for a record that fails. If
     /// the batch fails, its records are run one at a time, so that only the failing ones are lost.
+    /// Records that the input cannot hold are replaced by zeros.
     pub fn run_rows(
+        &mut self,
+        records: &[f32],
+        shape: &[usize],
+        len: usize,
+        out: &mut Vec<f32>,
+    ) -> Vec<RowFailure> {
+        let row_len = element_count(shape).unwrap_or_default().max(1);
+        let unfit = self.unfit_rows(records, row_len);
+        if unfit.is_empty() {
+            return self.run_fitting_rows(records, shape, len, out);
+        }
+        let (mut fitting, start) = (records.to_vec(), out.len());
+        for failure in &unfit {
+            fitting[failure.row * row_len..][..row_len].fill(0.0);
+        }
+        let mut failures = self.run_fitting_rows(&fitting, shape, len, out);
+        for failure in &unfit {
+            out[start + failure.row * len..][..len].fill(0.0);
+        }
+        failures.retain(|failure| unfit.iter().all(|other| other.row != failure.row));
+        failures.extend(unfit);
+        failures.sort_by_key(|failure| failure.row);
+        failures
+    }
+
+    /// The records with a value that the input cannot hold.
+    fn unfit_rows(&self, records: &[f32], row_len: usize) -> Vec<RowFailure> {
+        let Some(first) = self.sessions.first() else {
+            return Vec::new();
+        };
+        if first.check_values(records).is_ok() {
+            return Vec::new();
+        }
+        let unfit = |(row, record): (usize, &[f32])| {
+            let reason = first.check_values(record).err()?;
+            Some(RowFailure {
+                row,
+                code: RejectCode::Mismatch,
+                reason,
+            })
+        };
+        let rows = records.chunks_exact(row_len).enumerate();
+        rows.filter_map(unfit).collect()
+    }
+
+    fn run_fitting_rows(
         &mut self,
         records: &[f32],
         shape: &[usize],
@@ -248,7 +321,11 @@ impl SessionChain {
         for (row, record) in records.chunks_exact(row_len).enumerate() {
             if let Err(reason) = self.run_exact(record, shape, len, out) {
                 out.resize(out.len() + len, 0.0);
-                failures.push(RowFailure { row, reason });
+                failures.push(RowFailure {
+                    row,
+                    code: RejectCode::Model,
+                    reason,
+                });
             }
         }
         failures
@@ -328,17 +405,45 @@ mod tests {
     }
 
     #[test]
-    fn uint8_input_is_rounded_and_clamped() {
+    fn pixels_of_uint8_input_are_rounded_and_bounded() {
         let records = [
             0.4, 0.6, -3.0, 254.5, 400.0, 7.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0,
         ];
-        let out = run("model = 'bytes.onnx'", &records, &[2, 2, 3]).unwrap();
+        let model = open("model = 'bytes.onnx'").unwrap();
+        let mut chain = model
+            .chain(ModelPath::Reconstruct)
+            .unwrap()
+            .with_pixels(true);
+        let mut out = Vec::new();
+        chain.run(&records, &[2, 2, 3], &mut out).unwrap();
         assert_eq!(
             out,
             [
                 0.0, 1.0, 0.0, 255.0, 255.0, 7.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0
             ]
         );
+    }
+
+    #[test]
+    fn record_that_uint8_input_cannot_hold_is_a_mismatch() {
+        let mut records: Vec<f32> = (0..36_u8).map(f32::from).collect();
+        records[13] = 256.0;
+        let model = open("model = 'bytes.onnx'").unwrap();
+        let mut chain = model.chain(ModelPath::Reconstruct).unwrap();
+        let mut out = vec![9.0];
+        let failures = chain.run_rows(&records, &[2, 2, 3], 12, &mut out);
+        let reason = "value 2 of the record is 256, but the input `x` of the model is uint8, which \
+                      holds whole numbers from 0 to 255";
+        assert_eq!(
+            failures,
+            [RowFailure {
+                row: 1,
+                code: RejectCode::Mismatch,
+                reason: reason.to_owned()
+            }]
+        );
+        records[12..24].fill(0.0);
+        assert_eq!(out[1..], records);
     }
 
     #[test]
@@ -438,6 +543,7 @@ mod tests {
             failures,
             [RowFailure {
                 row: 0,
+                code: RejectCode::Model,
                 reason: expected
             }]
         );

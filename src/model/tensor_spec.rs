@@ -81,6 +81,47 @@ impl TensorSpec {
     }
 }
 
+/// The difference from a whole number that is attributed to the rounding of scaled values.
+const WHOLE_TOLERANCE: f32 = 1e-3;
+/// The smallest number that is rounded to infinity in float16.
+const FLOAT16_OVERFLOW: f32 = 65_520.0;
+
+impl TensorSpec {
+    /// Checks that the type of the tensor can hold the values of a record, rounded as the type
+    /// requires: values are never clamped.
+    ///
+    /// # Errors
+    /// The first value that it cannot hold, as a phrase.
+    pub fn check_values(&self, values: &[f32]) -> Result<(), String> {
+        let (fits, expected): (fn(f32) -> bool, _) = match self.element {
+            ElementType::Uint8 => (
+                |value| {
+                    let whole = value.round();
+                    (0.0..=255.0).contains(&whole) && (value - whole).abs() <= WHOLE_TOLERANCE
+                },
+                "whole numbers from 0 to 255",
+            ),
+            // Values that are not finite are passed on: float16 has them as well.
+            ElementType::Float16 => (
+                |value| !value.is_finite() || value.abs() < FLOAT16_OVERFLOW,
+                "numbers from -65504 to 65504",
+            ),
+            _ => return Ok(()),
+        };
+        match values.iter().position(|&value| !fits(value)) {
+            None => Ok(()),
+            Some(index) => Err(format!(
+                "value {} of the record is {}, but the input `{}` of the model is {}, which holds \
+                 {expected}",
+                index + 1,
+                values[index],
+                self.name,
+                self.element
+            )),
+        }
+    }
+}
+
 /// The number of values of a tensor of this shape; `None` if it overflows.
 pub fn element_count(shape: &[usize]) -> Option<usize> {
     shape
@@ -153,6 +194,36 @@ mod tests {
         let series = spec(&[Dim::Dynamic(None), Dim::Fixed(30), Dim::Fixed(7)]);
         assert_eq!(series.feed(&[210]), Some(vec![30, 7]));
         assert_eq!(series.feed(&[7, 30]), None);
+    }
+
+    #[test]
+    fn values_that_a_type_cannot_hold_are_refused() {
+        let check = |element: ElementType, value: f32| {
+            let typed = TensorSpec {
+                element,
+                ..spec(&[Dim::Dynamic(None), Dim::Fixed(2)])
+            };
+            typed.check_values(&[1.0, value])
+        };
+        for value in [0.0, -0.0, 255.0, 2.999_99, 254.999_9] {
+            assert_eq!(check(ElementType::Uint8, value), Ok(()), "{value}");
+        }
+        for value in [-1.0, 256.0, 0.5, 254.6, f32::NAN, f32::INFINITY, 1e30] {
+            assert_eq!(
+                check(ElementType::Uint8, value),
+                Err(format!(
+                    "value 2 of the record is {value}, but the input `x` of the model is uint8, \
+                     which holds whole numbers from 0 to 255"
+                ))
+            );
+        }
+        for value in [65_504.0, -65_519.9, 0.1, f32::NAN, f32::INFINITY] {
+            assert_eq!(check(ElementType::Float16, value), Ok(()), "{value}");
+        }
+        for value in [65_520.0, -1e9] {
+            assert!(check(ElementType::Float16, value).is_err(), "{value}");
+        }
+        assert_eq!(check(ElementType::Float32, 1e30), Ok(()));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::model_columns::{
-    check_pixels, field_like, find_column, reject_model_failures, reject_not_finite,
+    check_pixels, field_like, find_column, holds_pixels, reject_model_failures, reject_not_finite,
     reject_unusable_rows,
 };
 use super::rows::{RejectedRows, TensorRows};
@@ -108,6 +108,7 @@ impl TransformConfig for DenoiseConfig {
         );
         let schema = Arc::new(Schema::new_with_metadata(fields, input.metadata().clone()));
         Ok(Box::new(DenoisePlan(Arc::new(DenoiseParams {
+            pixels: holds_pixels(&model, field),
             model,
             schema,
             column,
@@ -259,6 +260,8 @@ struct DenoiseParams {
     model: Arc<Model>,
     schema: SchemaRef,
     column: usize,
+    /// Whether the column holds pixels.
+    pixels: bool,
     output_index: usize,
     shape: TensorShape,
     mode: DenoiseMode,
@@ -274,7 +277,11 @@ impl TransformPlan for DenoisePlan {
     fn build(&self) -> Result<Box<dyn Transform>, StageError> {
         Ok(Box::new(DenoiseTransform {
             params: Arc::clone(&self.0),
-            chain: self.0.model.chain(ModelPath::Reconstruct)?,
+            chain: self
+                .0
+                .model
+                .chain(ModelPath::Reconstruct)?
+                .with_pixels(self.0.pixels),
         }))
     }
 

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::model_columns::{
-    check_pixels, field_like, find_column, reject_model_failures, reject_not_finite,
+    check_pixels, field_like, find_column, holds_pixels, reject_model_failures, reject_not_finite,
     reject_unusable_rows,
 };
 use super::rows::RejectedRows;
@@ -128,6 +128,7 @@ impl TransformConfig for EncodeConfig {
             (true, true) => ReconstructionMode::Keep,
         };
         Ok(Box::new(EncodePlan(Arc::new(EncodeParams {
+            pixels: holds_pixels(&model, field),
             model,
             schema,
             column,
@@ -218,6 +219,8 @@ struct EncodeParams {
     model: Arc<Model>,
     schema: SchemaRef,
     column: usize,
+    /// Whether the column holds pixels.
+    pixels: bool,
     row: Vec<usize>,
     code: usize,
     kept: Vec<usize>,
@@ -242,7 +245,10 @@ impl TransformPlan for EncodePlan {
                 .map(|_| plan.model.chain(ModelPath::Decode))
                 .transpose()?,
         };
-        let encoder = plan.model.chain(ModelPath::Encode)?;
+        let encoder = plan
+            .model
+            .chain(ModelPath::Encode)?
+            .with_pixels(plan.pixels);
         Ok(Box::new(EncodeTransform {
             params: Arc::clone(plan),
             encoder,
@@ -545,6 +551,49 @@ mod tests {
             2: not_finite: the model returned a code that is not finite
             3: not_finite: the model returned a code that is not finite"#]]
         .assert_eq(&reasons(&rejects));
+    }
+
+    #[test]
+    fn values_outside_the_type_of_the_input_are_rejected() {
+        let bytes = "encoder = 'bytes.onnx'";
+        let mut values: Vec<f32> = (0..48_u8).map(f32::from).collect();
+        (values[12], values[30], values[47]) = (-1., 300., 1.5);
+        let batch = tensors(&[2, 2, 3], &values);
+        let (out, rejects) = run::<EncodeConfig>(bytes, "{}", batch);
+        assert_eq!(out.row_ordinals, [0]);
+        assert_eq!(column(&out, "latent"), values[..12]);
+        expect![[r#"
+            1: mismatch: value 1 of the record is -1, but the input `x` of the model is uint8, which holds whole numbers from 0 to 255
+            2: mismatch: value 7 of the record is 300, but the input `x` of the model is uint8, which holds whole numbers from 0 to 255
+            3: mismatch: value 12 of the record is 1.5, but the input `x` of the model is uint8, which holds whole numbers from 0 to 255"#]]
+        .assert_eq(&reasons(&rejects));
+        // All records of a batch may be unfit, which is not a fault of the model.
+        let (empty, all) = run::<EncodeConfig>(bytes, "{}", tensors(&[2, 2, 3], &[256.; 12]));
+        assert_eq!((empty.row_ordinals.len(), all.len()), (0, 1));
+        let (_, halves) = run::<EncodeConfig>(
+            "encoder = 'float16.onnx'",
+            "{}",
+            tensors(&[4], &[1., 2., 3., 70_000.]),
+        );
+        expect!["0: mismatch: value 4 of the record is 70000, but the input `x` of the model is float16, which holds numbers from -65504 to 65504"]
+            .assert_eq(&reasons(&halves));
+    }
+
+    #[test]
+    fn pixels_of_a_uint8_input_are_rounded_and_bounded() {
+        let format = open_bytes_format();
+        let values = [0.4, 0.6, -3., 254.4, 400., 7., 0., 1., 2., 3., 4., 5.];
+        let field = format.annotate(crate::tensor::tensor_field("x", &[2, 2, 3]).unwrap());
+        let batch = of([(field, fixed_column(12, values.to_vec()).unwrap())]);
+        let (out, rejects) = run::<EncodeConfig>("encoder = 'bytes.onnx'", "{}", batch);
+        assert_eq!(reasons(&rejects), "");
+        let expected = [0., 1., 0., 254., 255., 7., 0., 1., 2., 3., 4., 5.];
+        assert_eq!(column(&out, "latent"), expected);
+    }
+
+    fn open_bytes_format() -> PixelFormat {
+        let model = crate::model::testing::open("encoder = 'bytes.onnx'").unwrap();
+        model.image_input().unwrap().format
     }
 
     #[test]

@@ -62,6 +62,12 @@ pub(super) fn check_pixels(model: &Model, field: &Field) -> Result<(), String> {
     }
 }
 
+/// Whether the values of a column are pixels for the model, which are rounded and bounded to a
+/// uint8 input.
+pub(super) fn holds_pixels(model: &Model, field: &Field) -> bool {
+    model.image_input().is_some() && PixelFormat::from_field(field).is_some()
+}
+
 /// Creates a field for tensors of `shape` with the pixel format of `field`, if it has one.
 pub(super) fn field_like(
     field: &Field,
@@ -132,14 +138,14 @@ fn all_usable(column: &ArrayRef, row: &[usize]) -> bool {
             .is_some_and(|values| Some(values.len()) == len && all_finite(values))
 }
 
-/// Rejects the rows on which the model failed.
+/// Rejects the rows on which the model failed, and those that its input cannot hold.
 pub(super) fn reject_model_failures(
     failures: Vec<RowFailure>,
     first: usize,
     rejected: &mut RejectedRows,
 ) {
-    for RowFailure { row, reason } in failures {
-        rejected.add(first + row, (RejectCode::Model, reason));
+    for RowFailure { row, code, reason } in failures {
+        rejected.add(first + row, (code, reason));
     }
 }
 

@@ -118,7 +118,7 @@ impl Tiling {
                 .iter()
                 .for_each(|&(image, tile)| self.cut(images[image].values, tile, &mut inputs));
             for failure in chain.run_rows(&inputs, &shape, len, &mut outputs) {
-                reject(slice[failure.row].0, RejectCode::Model, failure.reason);
+                reject(slice[failure.row].0, failure.code, failure.reason);
             }
             for (&(image, tile), values) in slice.iter().zip(outputs.chunks_exact(len)) {
                 if !all_finite(values) {

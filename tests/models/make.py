@@ -12,12 +12,15 @@ HERE = Path(__file__).parent
 FLOAT, UINT8 = TensorProto.FLOAT, TensorProto.UINT8
 
 
-def save(name, nodes, inputs, outputs, weights=(), external=None):
+def save(name, nodes, inputs, outputs, weights=(), external=None, functions=(), opset=17):
     """Saves a graph. Tensors are (name, element type, dimensions); weights are (name, array)."""
     ports = [[helper.make_tensor_value_info(*port) for port in ports] for ports in (inputs, outputs)]
     tensors = [numpy_helper.from_array(np.asarray(array), weight) for weight, array in weights]
     graph = helper.make_graph(nodes, name, *ports, tensors)
-    model = helper.make_model(graph, producer_name="make.py", opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    opsets = [helper.make_opsetid("", opset)] + [helper.make_opsetid("local", 1)] * bool(functions)
+    model = helper.make_model(
+        graph, producer_name="make.py", opset_imports=opsets, ir_version=8, functions=functions
+    )
     if external:
         (HERE / external).unlink(missing_ok=True)
         save_model(model, HERE / f"{name}.onnx", save_as_external_data=True, location=external, size_threshold=0)
@@ -143,4 +146,184 @@ save(
     [("x", TensorProto.FLOAT16, ["batch", 4])],
     [("y", TensorProto.FLOAT16, ["batch", 2])],
     [("w", pairs.astype(np.float16))],
+)
+
+# Outputs that draw random numbers, and outputs that only seem to. The graphs of `branch`, `dead_branch` and `loop` and
+# the functions draw them inside.
+BOOL, INT64 = TensorProto.BOOL, TensorProto.INT64
+CODE = [("code", FLOAT, ["batch", 2])]
+
+
+def value(name, element=FLOAT, dims=None):
+    return helper.make_tensor_value_info(name, element, dims)
+
+
+def subgraph(name, nodes, inputs=(), outputs=()):
+    return helper.make_graph(nodes, name, list(inputs), list(outputs))
+
+
+def reference(node, name):
+    """Adds an attribute to the node of a function whose value is that of the attribute of the call."""
+    node.attribute.add(name=name, ref_attr_name=name, type=2)
+    return node
+
+
+def noise(result):
+    return [
+        node("RandomNormalLike", ["code"], [f"{result}_noise"], name=f"noise of {result}"),
+        node("Add", ["code", f"{result}_noise"], [result]),
+    ]
+
+
+def imports():
+    return [helper.make_opsetid("", 17)]
+
+
+sample = helper.make_function(
+    "local",
+    "Sample",
+    ["mean"],
+    ["same", "drawn"],
+    [node("Identity", ["mean"], ["same"]), node("RandomUniformLike", ["mean"], ["drawn"], name="inside")],
+    imports(),
+)
+normalize = helper.make_function(
+    "local",
+    "Normalize",
+    ["x", "one", "zero"],
+    ["y"],
+    [reference(node("BatchNormalization", ["x", "one", "zero", "zero", "one"], ["y", "mean", "var"], name="inside"), "training_mode")],
+    imports(),
+    attributes=["training_mode"],
+)
+drop = helper.make_function(
+    "local", "Drop", ["x", "training"], ["y"], [node("Dropout", ["x", "", "training"], ["y"], name="inside")], imports()
+)
+
+
+def branch(name, condition, drawn, still):
+    return node(
+        "If",
+        [condition],
+        [name],
+        then_branch=subgraph("then", noise(drawn), outputs=[value(drawn)]),
+        else_branch=subgraph("else", [node("Identity", ["code"], [still])], outputs=[value(still)]),
+    )
+
+
+body = subgraph(
+    "body",
+    [
+        node("Identity", ["go"], ["go_on"]),
+        node("RandomUniformLike", ["outside"], ["step"], name="inside"),
+        node("Add", ["state", "step"], ["next"]),
+    ],
+    [value("index", INT64, []), value("go", BOOL, []), value("state")],
+    [value("go_on", BOOL, []), value("next")],
+)
+save(
+    "random",
+    [
+        node("MatMul", ["x", "w"], ["code"]),
+        *noise("normal"),
+        node("RandomUniformLike", ["code"], ["uniform"], seed=1.0),
+        node("Multinomial", ["code"], ["drawn"]),
+        node("Cast", ["drawn"], ["multinomial"], to=FLOAT),
+        node("Dropout", ["code", "ratio", "on"], ["dropout"]),
+        node("Dropout", ["code", "ratio", "off"], ["evaluated"]),
+        node("Dropout", ["code"], ["default"]),
+        node("Dropout", ["code", "none", "on"], ["kept"]),
+        node("ReduceMax", ["x"], ["most"], keepdims=0),
+        node("Greater", ["most", "none"], ["positive"]),
+        branch("branch", "positive", "if_drawn", "if_still"),
+        branch("dead_branch", "off", "dead_drawn", "dead_still"),
+        node("Add", ["code", "code"], ["outside"]),
+        node("Sigmoid", ["code"], ["half"]),
+        node("Bernoulli", ["half"], ["bernoulli"]),
+        node("Loop", ["two", "on", "code"], ["loop"], body=body),
+        node("Sample", ["code"], ["same", "sampled"], domain="local"),
+        node("Drop", ["code", "on"], ["dropped"], domain="local"),
+        node("Drop", ["code", "off"], ["not_dropped"], domain="local"),
+    ],
+    [("x", FLOAT, ["batch", 4])],
+    CODE
+    + [
+        (name, FLOAT, ["batch", 2])
+        for name in (
+            "normal uniform bernoulli dropout evaluated default kept branch dead_branch loop same sampled dropped not_dropped"
+        ).split()
+    ]
+    + [("multinomial", FLOAT, ["batch", 1])],
+    [
+        ("w", pairs),
+        ("ratio", np.float32(0.5)),
+        ("none", np.float32(0)),
+        ("on", np.array(True)),
+        ("off", np.array(False)),
+        ("two", np.int64(2)),
+    ],
+    functions=[sample, drop],
+)
+
+# Outputs that mix the records of a batch. Only a trial run shows it for `centered`.
+save(
+    "batch",
+    [
+        node("MatMul", ["x", "w"], ["code"]),
+        node("BatchNormalization", ["code", *["ones"] * 4], ["trained"]),
+        node("DynamicQuantizeLinear", ["code"], ["bytes", "scale", "point"]),
+        node("DequantizeLinear", ["bytes", "scale", "point"], ["quantized"]),
+        node("MeanVarianceNormalization", ["code"], ["all_axes"], axes=[0]),
+        node("MeanVarianceNormalization", ["code"], ["own_axis"], axes=[1]),
+        node("ReduceMean", ["code"], ["mean"], axes=[0]),
+        node("Sub", ["code", "mean"], ["centered"]),
+    ],
+    [("x", FLOAT, ["batch", 4])],
+    CODE + [(name, FLOAT, ["batch", 2]) for name in "trained quantized all_axes own_axis centered".split()],
+    [("w", pairs), ("ones", np.ones(2, np.float32))],
+)
+
+# ONNX Runtime overwrites the mean and the variance of a node in training mode, and equal constants share their memory:
+# `code` changes from call to call, although it does not depend on that node.
+statistics = ["ones", "zeros", "zeros", "ones"]
+inputs, weights = [("x", FLOAT, ["batch", 2])], [("ones", np.ones(2, np.float32)), ("zeros", np.zeros(2, np.float32))]
+save(
+    "training_mode",
+    [
+        node("BatchNormalization", ["x", *statistics], ["code"]),
+        node("BatchNormalization", ["x", *statistics], ["training", "mean", "variance"], training_mode=1),
+    ],
+    inputs,
+    [(name, FLOAT, ["batch", 2]) for name in ("code", "training")],
+    weights,
+)
+save(
+    "training_mode_of_call",
+    [node("Normalize", ["x", "ones", "zeros"], ["y"], domain="local", training_mode=1)],
+    inputs,
+    [("y", FLOAT, ["batch", 2])],
+    weights,
+    functions=[normalize],
+)
+
+# The same quantization for one record at a time.
+save(
+    "single_record",
+    [node("DynamicQuantizeLinear", ["x"], ["bytes", "scale", "point"]), node("DequantizeLinear", ["bytes", "scale", "point"], ["y"])],
+    [("x", FLOAT, [1, 4])],
+    [("y", FLOAT, [1, 4])],
+)
+
+# Training mode before version 14, which additional outputs mark.
+save(
+    "old_batch",
+    [
+        node("BatchNormalization", ["x", *statistics], ["training", "mean", "var", "saved_mean", "saved_var"]),
+        node("BatchNormalization", ["x", *statistics], ["y"]),
+        node("Dropout", ["x"], ["dropped", "mask"], ratio=0.5),
+    ],
+    inputs,
+    [(name, FLOAT, ["batch", 2]) for name in "y training dropped".split()],
+    weights,
+    opset=9,
 )
