@@ -326,6 +326,7 @@ fn data_summary(
         scored: scored.len() - tally.failed,
         anomalies: tally.scores.iter().filter(|score| score.anomaly).count(),
         rejects: prepared.rejects,
+        without_label: prepared.without_label,
         failed: tally.failed,
     }
 }
@@ -551,6 +552,19 @@ fn notes(
     if tally.quality.is_some() && scored.len() > MAX_SSIM_IMAGES {
         notes.push(format!(
             "structural similarity was measured on {MAX_SSIM_IMAGES} images, evenly spaced"
+        ));
+    }
+    if prepared.without_label > 0 {
+        notes.push(format!(
+            "{} records have no value in the column of `normal`; they are neither normal nor \
+             anomalies, and are left out",
+            prepared.without_label
+        ));
+    }
+    if tally.outside > 0 {
+        notes.push(format!(
+            "{} records have values outside of 0..1, which the loss bce clamps",
+            tally.outside
         ));
     }
     if prepared.anomalies > 0 && tally.scores.iter().all(|score| score.anomaly) {
