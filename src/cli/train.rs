@@ -76,8 +76,8 @@ Examples:
 
 On Ctrl-C or SIGTERM, the best weights so far are written as the model, exit code 4; run the same
 command again to resume, also with more epochs. Before the end of the first epoch, no model is
-written, and an earlier model in the folder stays. After a kill or a power failure, the same command resumes from the last
-checkpoint and gives the same result.";
+written, and an earlier model in the folder stays. After a kill or a power failure, the same command
+resumes from the last checkpoint and gives the same result.";
 
 /// The reaction to a signal, as the log describes it.
 const STOP_ACTION: &str = "writing the best weights so far, if an epoch has finished";
@@ -306,7 +306,7 @@ impl TrainingProgress {
                 } = found;
                 tracing::warn!(
                     part = part.as_str(),
-                    name = range.name,
+                    values = range.name.as_str(),
                     low = range.low,
                     high = range.high,
                     effect,

@@ -448,7 +448,7 @@ fn stopped_reading_returns_nothing_and_leaves_no_files() {
     let stopped = prepare_unless_stopped(&spec, &input, &place, &stop, &mut |_| {}).unwrap();
     assert!(stopped.is_none());
     assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
-    let stop = AtomicBool::new(false);
+    stop.store(false, std::sync::atomic::Ordering::Relaxed);
     let whole = prepare_unless_stopped(&spec, &input, &place, &stop, &mut |_| {}).unwrap();
     assert!(whole.is_some_and(|prepared| !prepared.reused));
 }

@@ -572,5 +572,10 @@ fn notes(
             "only anomalies were scored; select a part that has normal records as well".to_owned(),
         );
     }
+    if let Some(values) = &prepared.normal_values {
+        notes.push(format!(
+            "no record satisfies the comparison `normal`; its column holds {values}"
+        ));
+    }
     notes
 }

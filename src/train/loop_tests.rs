@@ -1,5 +1,5 @@
-//! Tests of whole trainings on small tables: stops, data that leaves nothing to train on, and losses
-//! that do not apply to the values.
+//! Tests of whole trainings on small tables: stops, data that leaves nothing to train on, and
+//! losses that do not apply to the values.
 
 #![allow(clippy::unwrap_used)]
 
@@ -13,8 +13,8 @@ use super::*;
 use crate::model::card::{CARD, ModelCard};
 use crate::model::{Loss, testing};
 
-/// Writes 60 rows with the columns `a` and `b` in 0..1, `c` in -1..1, and `y`: "odd" for every tenth
-/// row, no value for every sixth of the others.
+/// Writes 60 rows with the columns `a` and `b` in 0..1, `c` in -1..1, and `y`: "odd" for every
+/// tenth row, no value for every sixth of the others.
 fn write_rows(folder: &Path) {
     let row = |n: usize| {
         let (a, b) = ((n * 7 % 60) as f64 / 59.0, (n * 11 % 60) as f64 / 59.0);
@@ -210,7 +210,8 @@ fn keep_that_leaves_out_all_records_is_refused_with_values() {
     let text = options(1);
     assert_eq!(
         refused(&format!(
-            "{text}[data]\nkeep = [{{ column = 'a', above = -1 }}, {{ column = 'y', equals = 'x' }}]"
+            "{text}[data]\nkeep = [{{ column = 'a', above = -1 }}, \
+             {{ column = 'y', equals = 'x' }}]"
         )),
         "data.keep[1]: leaves out all 60 records: the column `y` holds \"odd\" (6), \"usual\" \
          (46), no value (8); correct the comparison"
@@ -252,7 +253,7 @@ fn bce_of_values_outside_of_its_range_is_refused() {
 fn validation_values_that_bce_clamps_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     // A large validation part holds the extremes of a column.
-    let text = options(1).replace("epochs = 1", "epochs = 1\n").replace(
+    let text = options(1).replace(
         "columns = ['a', 'b', 'c']",
         "columns = ['a', 'b', 'c']\nscaling = 'min_max'\n[data]\nvalidation = 0.8",
     );

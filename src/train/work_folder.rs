@@ -19,6 +19,8 @@ pub struct WorkFolder {
 }
 
 const LOCK: &str = "lock";
+/// Maximum number of attempts to lock a folder that other trainings remove.
+const MAX_ATTEMPTS: u32 = 100;
 
 impl WorkFolder {
     /// Returns the path of the work folder of a model folder.
@@ -34,23 +36,29 @@ impl WorkFolder {
     pub fn acquire(model: &Path, restart: bool) -> Result<Self, TrainError> {
         let path = Self::path_in(model);
         let lock_path = path.join(LOCK);
+        let mut attempts = 0;
         let lock = loop {
+            attempts += 1;
             create_dir_all_synced(&path)?;
             let mut options = state_file();
             options.create(true).truncate(false).write(true);
             let file = match options.open(&lock_path) {
                 // Another training has removed the folder since it was created.
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == ErrorKind::NotFound && attempts <= MAX_ATTEMPTS => {
+                    continue;
+                }
                 opened => opened.map_err(StageError::io(&lock_path))?,
             };
             match file.try_lock() {
-                Ok(()) if is_at(&file, &lock_path) => break file,
+                Ok(()) if attempts > MAX_ATTEMPTS || is_at(&file, &lock_path) => break file,
                 // Another training has removed its folder between the two calls.
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
                     return Err(TrainError::Locked(model.display().to_string()));
                 }
-                Err(TryLockError::Error(error)) => return Err(StageError::io(&lock_path)(error))?,
+                Err(TryLockError::Error(error)) => {
+                    return Err(StageError::io(&lock_path)(error).into());
+                }
             }
         };
         let work = Self {
