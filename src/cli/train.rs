@@ -1,7 +1,7 @@
 //! `latentflow train`: trains the model of a training file and shows the progress.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,7 +18,7 @@ use crate::error::ConfigError;
 use crate::metrics::Metrics;
 use crate::server::{Listeners, TokenSource};
 use crate::train::{
-    self, EpochRecord, TrainError, TrainEvent, TrainOptions, TrainResult, TrainStarted,
+    self, EpochRecord, OutOfRange, TrainError, TrainEvent, TrainOptions, TrainResult, TrainStarted,
     TrainingFile,
 };
 
@@ -76,8 +76,12 @@ Examples:
   latentflow train my.toml --metrics 127.0.0.1:9464
 
 On Ctrl-C or SIGTERM, the best weights so far are written as the model, exit code 4; run the same
-command again to resume. After a kill or a power failure, the same command resumes from the last
-checkpoint and gives the same result.";
+command again to resume, also with more epochs. Before the end of the first epoch, no model is
+written, and an earlier model in the folder stays. After a kill or a power failure, the same command
+resumes from the last checkpoint and gives the same result.";
+
+/// The reaction to a signal, as the log describes it.
+const STOP_ACTION: &str = "writing the best weights so far, if an epoch has finished";
 
 impl TrainCommand {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
@@ -109,7 +113,7 @@ impl TrainCommand {
         let runtime = runtime.context("cannot start the runtime")?;
         let flag = Arc::clone(&stop);
         runtime.spawn(async move {
-            super::run::shutdown_signal("writing the best weights so far", None).await;
+            super::run::shutdown_signal(STOP_ACTION, None).await;
             flag.store(true, Ordering::Relaxed);
         });
         let options = TrainOptions {
@@ -126,7 +130,7 @@ impl TrainCommand {
         progress.finish();
         runtime.shutdown_background();
         let trained = trained.map_err(|error| into_cli_error(error, &key_spans))?;
-        print_result(&trained, &file, &out);
+        self.print_result(&trained, &file, &out);
         Ok(if trained.finished {
             ExitCode::Done
         } else {
@@ -160,6 +164,38 @@ impl TrainCommand {
             allow_unauthenticated,
             ..AdminSettings::default()
         }))
+    }
+
+    fn print_result(&self, trained: &TrainResult, file: &TrainingFile, out: &Path) {
+        let seconds = HumanDuration(std::time::Duration::from_secs_f64(trained.seconds));
+        let end = if trained.finished {
+            "trained"
+        } else {
+            "stopped before the end"
+        };
+        let (name, best) = (&file.head.name, describe_best(trained));
+        log::write_info(&format!("{name} {end} in {seconds}: {best}"));
+        let out = out.display();
+        if trained.best_epoch.is_some() {
+            log::write_info(&format!("model: {out}"));
+        }
+        if trained.finished {
+            // By default, only records that were not trained on are scored.
+            let part = match trained.held_out {
+                0 => " --part training",
+                _ => "",
+            };
+            log::write_info(&format!(
+                "next: latentflow evaluate {out}{part}; latentflow report {out}{part}"
+            ));
+        } else {
+            let command = match (trained.has_checkpoint, self.restart) {
+                (true, true) => "run the command again without --restart to resume",
+                (true, false) => "run the same command again to resume",
+                (false, _) => "run the same command again to start",
+            };
+            log::write_info(command);
+        }
     }
 
     /// Sets the number of computing threads of the process.
@@ -238,12 +274,41 @@ impl TrainingProgress {
                     training,
                     validation,
                     test,
+                    anomalies = prepared.anomalies,
                     rejects = prepared.rejects,
                     "data is ready"
                 );
+                if prepared.without_label > 0 {
+                    tracing::warn!(
+                        records = prepared.without_label,
+                        "records without a value in the column of `normal` are neither normal nor \
+                         anomalies, and are left out"
+                    );
+                }
+                if validation == 0 {
+                    tracing::warn!(
+                        "the validation part has no records; the losses are those of the training \
+                         part, and the model has the weights of the last epoch"
+                    );
+                }
                 for reason in &prepared.reasons {
                     tracing::warn!(%reason, "a record of the data was rejected");
                 }
+            }
+            TrainEvent::OutOfRange(found) => {
+                let OutOfRange {
+                    part,
+                    range,
+                    effect,
+                } = found;
+                tracing::warn!(
+                    part = part.as_str(),
+                    values = range.name.as_str(),
+                    low = range.low,
+                    high = range.high,
+                    effect,
+                    "values lie outside of 0..1"
+                );
             }
             TrainEvent::Started(started) => self.start(started),
             TrainEvent::Stepped(stepped) => {
@@ -352,33 +417,23 @@ impl TrainingProgress {
     }
 }
 
-fn print_result(trained: &TrainResult, file: &TrainingFile, out: &std::path::Path) {
+/// Describes the epoch whose weights the model has, and the part whose loss is given.
+fn describe_best(trained: &TrainResult) -> String {
     let best = trained
         .best_epoch
         .and_then(|epoch| trained.curve.iter().find(|point| point.epoch == epoch));
-    let best = best.map_or("no epoch has finished".to_owned(), |point| {
-        let loss = point.validation_loss.unwrap_or(point.loss);
-        format!(
-            "best epoch {} of {}, validation loss {loss:.6}",
-            point.epoch,
-            trained.curve.len()
-        )
-    });
-    let seconds = HumanDuration(std::time::Duration::from_secs_f64(trained.seconds));
-    let end = if trained.finished {
-        "trained"
-    } else {
-        "stopped before the end"
-    };
-    log::write_info(&format!("{} {end} in {seconds}: {best}", file.head.name));
-    log::write_info(&format!("model: {}", out.display()));
-    if trained.finished {
-        log::write_info(&format!(
-            "next: latentflow evaluate {0}; latentflow report {0}",
-            out.display()
-        ));
-    } else {
-        log::write_info("run the same command again to resume");
+    let epochs = trained.curve.len();
+    match best {
+        None => "no epoch has finished, so no model is written".to_owned(),
+        Some(EpochRecord {
+            epoch,
+            validation_loss: Some(loss),
+            ..
+        }) => format!("best epoch {epoch} of {epochs}, validation loss {loss:.6}"),
+        Some(EpochRecord { epoch, loss, .. }) => format!(
+            "last epoch {epoch} of {epochs}, training loss {loss:.6}; the validation part has no \
+             records"
+        ),
     }
 }
 

@@ -24,7 +24,8 @@ pub struct DataSpec {
     pub label: Option<String>,
     /// The comparison that holds for normal records, such as `{ column = "y", equals = 0 }`. The
     /// other records are anomalies, which are all in the test part and never used for training or
-    /// validation.
+    /// validation. Records without a value in the column (null, NaN, an empty string) are neither
+    /// of both and left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub normal: Option<Comparison>,
     /// Comparisons that must all hold for a record to be used. Default: all records are used.

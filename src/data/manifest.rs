@@ -37,6 +37,13 @@ pub(super) struct DatasetManifest {
     pub(super) reasons: Vec<String>,
     pub(super) left_out: u64,
     pub(super) anomalies: u64,
+    /// Number of records without a value in the column of `normal`. Earlier versions counted them
+    /// as anomalies.
+    #[serde(default)]
+    pub(super) without_label: u64,
+    /// The values of the column of `normal`, if no record satisfies the comparison.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) normal_values: Option<String>,
     /// In the order of [`Subset::ALL`].
     pub(super) parts: [SubsetSummary; 3],
 }
@@ -107,6 +114,8 @@ impl DatasetManifest {
             reasons: self.reasons,
             left_out: self.left_out,
             anomalies: self.anomalies,
+            without_label: self.without_label,
+            normal_values: self.normal_values,
             reused,
         })
     }

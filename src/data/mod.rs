@@ -10,12 +10,14 @@ mod plan;
 mod record_file;
 mod permutation;
 mod config;
+mod column_values;
 mod statistics;
 #[cfg(test)]
 mod tests;
 mod record_writer;
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use thiserror::Error;
 
@@ -62,6 +64,12 @@ pub struct PreparedDataset {
     pub left_out: u64,
     /// Number of anomalies, all of them in the test part.
     pub anomalies: u64,
+    /// Number of records without a value in the column of `normal`. They are neither normal nor
+    /// anomalies, and in none of the parts.
+    pub without_label: u64,
+    /// The values of the column of `normal` with their counts, if no record satisfies the
+    /// comparison.
+    pub normal_values: Option<String>,
     /// Whether the files of an earlier call were used.
     pub reused: bool,
 }
@@ -118,6 +126,23 @@ pub fn prepare(
     folder: &Path,
     progress: &mut dyn FnMut(u64),
 ) -> Result<PreparedDataset, DataError> {
+    let never = AtomicBool::new(false);
+    let prepared = prepare_unless_stopped(spec, input, folder, &never, progress)?;
+    prepared.ok_or_else(|| StageError::Other("the reading of the data was stopped".into()).into())
+}
+
+/// Prepares data as [`prepare`] does. Returns `None` if `stop` became true before all sources were
+/// read.
+///
+/// # Errors
+/// Returns the errors of [`prepare`].
+pub fn prepare_unless_stopped(
+    spec: &DataSpec,
+    input: &InputSpec,
+    folder: &Path,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Option<PreparedDataset>, DataError> {
     let plan = DatasetPlan::new(spec, input).map_err(DataError::Faults)?;
     let keys = plan.keys(spec)?;
     let earlier = keys
@@ -126,7 +151,10 @@ pub fn prepare(
     if let Some(prepared) = earlier.and_then(|manifest| manifest.open(folder, true).ok())
         && prepared.is_intact()?
     {
-        return Ok(prepared);
+        return Ok(Some(prepared));
     }
-    Ok(build_dataset(plan, spec, keys, folder, progress)?.open(folder, false)?)
+    match build_dataset(plan, spec, keys, folder, stop, progress)? {
+        Some(manifest) => Ok(Some(manifest.open(folder, false)?)),
+        None => Ok(None),
+    }
 }

@@ -1,6 +1,8 @@
 //! Reads the planned sources to their end and writes each record into the file of its part.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::compute::cast;
@@ -8,6 +10,8 @@ use arrow::datatypes::DataType;
 use sha2::{Digest, Sha256};
 use tokio_stream::StreamExt;
 
+use super::DataError;
+use super::column_values::{ComparisonTally, missing_values};
 use super::config::{DataSpec, Subset};
 use super::image_decoder::ParallelDecoder;
 use super::labels::{ClassIndex, class_names};
@@ -18,16 +22,18 @@ use super::record_id::RecordIdResolver;
 use super::record_writer::RecordWriter;
 use crate::batch::{Batch, Reject, RejectCode, RejectCollector, SourceBatch};
 use crate::coverage::ResumeState;
-use crate::error::StageError;
+use crate::error::{ConfigError, StageError};
 use crate::fs_durable::{create_dir_all_synced, fsync_dir, remove_stale_temp_files};
 use crate::source::Source;
 use crate::tensor::fixed_values;
 
 /// Maximum number of reject reasons in the manifest.
 const MAX_REASONS: usize = 10;
+/// Maximum time until a request to stop is noticed while a source reads.
+const STOP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Writes the files in `folder` instead of those of an earlier call. They are not used until the
-/// manifest is written.
+/// manifest is written. Returns `None` if `stop` became true before the end of the sources.
 ///
 /// # Errors
 /// Returns an error if a source or the folder fails, or if no record can be used.
@@ -36,8 +42,9 @@ pub(super) fn build_dataset(
     spec: &DataSpec,
     keys: Option<[String; 2]>,
     folder: &Path,
+    stop: &AtomicBool,
     progress: &mut dyn FnMut(u64),
-) -> Result<DatasetManifest, StageError> {
+) -> Result<Option<DatasetManifest>, DataError> {
     create_dir_all_synced(folder)?;
     DatasetManifest::remove(folder)?;
     remove_stale_temp_files(folder, 1)?;
@@ -60,13 +67,19 @@ pub(super) fn build_dataset(
         },
     ) in plan.sources.into_iter().enumerate()
     {
-        each_batch(source, |batch| {
+        let is_complete = each_batch(source, stop, |batch| {
             read += batch.batch.provenance.len();
             builder.add_batch(at, &mut steps, batch)?;
             progress(read);
             Ok(())
         })?;
+        if !is_complete {
+            drop(builder);
+            remove_stale_temp_files(folder, 1)?;
+            return Ok(None);
+        }
     }
+    let unusable = builder.no_usable_record();
     let DatasetBuilder {
         writers,
         classes: labels,
@@ -75,12 +88,14 @@ pub(super) fn build_dataset(
         reasons,
         left_out,
         anomalies,
+        without_label,
+        normal,
         ..
     } = builder;
     let [training, validation, test] = writers.map(RecordWriter::finish);
     let parts = [training?, validation?, test?];
     if parts.iter().all(|part| part.records == 0) {
-        return Err(no_usable_record(rejects, &reasons, left_out));
+        return Err(unusable);
     }
     fsync_dir(folder)?;
     let (labels, classes) = labels.sorted();
@@ -99,43 +114,41 @@ pub(super) fn build_dataset(
         reasons,
         left_out,
         anomalies,
+        without_label,
+        normal_values: normal.unsatisfied().map(|(_, values)| values),
         parts,
     };
     manifest.write(folder)?;
-    Ok(manifest)
+    Ok(Some(manifest))
 }
 
-fn no_usable_record(rejects: u64, reasons: &[String], left_out: u64) -> StageError {
-    let first = reasons
-        .first()
-        .map(|reason| format!("; reason of the first reject: {reason}"))
-        .unwrap_or_default();
-    StageError::Other(format!(
-        "the data has no usable record; number of rejects: {rejects}{first}{}",
-        if left_out > 0 {
-            format!("; `keep` left out {left_out}")
-        } else {
-            String::new()
-        }
-    ))
-}
-
-/// Calls `take` with every batch of a source.
+/// Calls `take` with every batch of a source. Returns `false` if `stop` became true before the end.
 fn each_batch(
     source: Box<dyn Source>,
+    stop: &AtomicBool,
     mut take: impl FnMut(SourceBatch) -> Result<(), StageError>,
-) -> Result<(), StageError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
+) -> Result<bool, StageError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
     let runtime = runtime.map_err(|error| {
         StageError::Other(format!(
             "cannot start the runtime that reads the sources: {error}"
         ))
     })?;
     let mut batches = source.open(&ResumeState::default())?.batches;
-    while let Some(batch) = runtime.block_on(batches.next()) {
-        take(batch?)?;
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let next = async { tokio::time::timeout(STOP_INTERVAL, batches.next()).await };
+        match runtime.block_on(next) {
+            Ok(Some(batch)) => take(batch?)?,
+            Ok(None) => return Ok(true),
+            // The source is still reading.
+            Err(_) => {}
+        }
     }
-    Ok(())
 }
 
 /// Writes the records of all sources into the files of the three parts.
@@ -149,6 +162,12 @@ struct DatasetBuilder<'a> {
     reasons: Vec<String>,
     left_out: u64,
     anomalies: u64,
+    /// Records without a value in the column of `normal`, which are in none of the parts.
+    without_label: u64,
+    /// The records that each comparison of `keep` was applied to.
+    keep: Vec<ComparisonTally>,
+    /// The records that the comparison `normal` was applied to.
+    normal: ComparisonTally,
     /// The values of a feature record, little-endian as in the file; a buffer that is used again.
     row: Vec<u8>,
 }
@@ -170,8 +189,51 @@ impl<'a> DatasetBuilder<'a> {
             reasons: vec![],
             left_out: 0,
             anomalies: 0,
+            without_label: 0,
+            keep: spec
+                .keep
+                .iter()
+                .map(|_| ComparisonTally::default())
+                .collect(),
+            normal: ComparisonTally::default(),
             row: vec![],
         })
+    }
+
+    /// Returns the error of data without a record that can be used. A comparison that leaves out
+    /// all records is a fault of the table.
+    fn no_usable_record(&self) -> DataError {
+        for (at, (comparison, tally)) in self.spec.keep.iter().zip(&self.keep).enumerate() {
+            if let Some((records, values)) = tally.unsatisfied() {
+                let message = format!(
+                    "leaves out all {records} records: the column `{}` holds {values}; correct the \
+                     comparison",
+                    comparison.column
+                );
+                return DataError::Faults(vec![ConfigError::new(format!("keep[{at}]"), message)]);
+            }
+        }
+        if let Some(comparison) = self.spec.normal.as_ref().filter(|_| self.without_label > 0) {
+            let message = format!(
+                "{} records have no value in the column `{}`, and no other record can be used; \
+                 name a column that has values",
+                self.without_label, comparison.column
+            );
+            return DataError::Faults(vec![ConfigError::new("normal", message)]);
+        }
+        let first = self
+            .reasons
+            .first()
+            .map(|reason| format!("; reason of the first reject: {reason}"))
+            .unwrap_or_default();
+        let left_out = match self.left_out {
+            0 => String::new(),
+            left_out => format!("; `keep` left out {left_out}"),
+        };
+        let rejects = self.rejects;
+        DataError::Stage(StageError::Other(format!(
+            "the data has no usable record; number of rejects: {rejects}{first}{left_out}"
+        )))
     }
 
     /// Writes the records of one batch.
@@ -191,9 +253,11 @@ impl<'a> DatasetBuilder<'a> {
             .for_each(|reject| self.reject(&reject.reason, reject.records));
         let all = batch.records.num_rows();
         let mut failures = 0;
-        for keep in &mut steps.keep {
+        let spec = self.spec;
+        for (number, (keep, comparison)) in steps.keep.iter_mut().zip(&spec.keep).enumerate() {
             let mut failed = RejectCollector::default();
             let kept = keep.apply(&batch, &mut failed)?;
+            self.keep[number].add(comparison, &batch, kept.records.num_rows())?;
             failures += self
                 .reject_failures(&steps.record_ids, &batch, failed)
                 .len();
@@ -207,9 +271,9 @@ impl<'a> DatasetBuilder<'a> {
             batch = taken;
         }
         let mut normal = None;
-        if let Some(step) = &mut steps.normal {
+        if let Some((step, comparison)) = steps.normal.as_mut().zip(spec.normal.as_ref()) {
             let mut rejects = RejectCollector::default();
-            normal = Some(step.apply(&batch, &mut rejects)?.row_ordinals);
+            let satisfied = step.apply(&batch, &mut rejects)?.row_ordinals;
             // Records on which the comparison failed are neither normal nor anomalies.
             let failed = self.reject_failures(&steps.record_ids, &batch, rejects);
             if !failed.is_empty() {
@@ -220,6 +284,11 @@ impl<'a> DatasetBuilder<'a> {
                     .collect();
                 batch = batch.filter(&mask)?;
             }
+            self.normal.add(comparison, &batch, satisfied.len())?;
+            normal = Some(NormalRecords {
+                satisfied,
+                missing: missing_values(comparison, &batch)?,
+            });
         }
         let labels = steps
             .label
@@ -316,29 +385,21 @@ impl<'a> DatasetBuilder<'a> {
         values: &[u8],
     ) -> Result<(), StageError> {
         let record_id = context.record_ids.resolve(batch, index, context.source);
-        let anomaly = context.is_anomaly(batch, index);
-        let part = if anomaly {
-            Subset::Test
-        } else {
+        let class = context.class(batch, index);
+        let part = if class == RecordClass::Normal {
             record_id.subset(self.spec.validation, self.spec.test)
+        } else {
+            Subset::Test
         };
         let label = context
             .labels
             .as_ref()
             .filter(|labels| labels.is_valid(index))
             .map(|labels| labels.value(index));
-        let number = label.map(|label| self.classes.number(label)).transpose()?;
         // The sides of an image are 32-bit numbers in its header.
         let [height, width] = size.map(|side| u32::try_from(side).unwrap_or(u32::MAX));
-        let trailer = RecordTrailer {
-            identity: record_id.identity,
-            height,
-            width,
-            label: number.unwrap_or(RecordTrailer::NO_LABEL),
-            anomaly,
-        };
         self.digest
-            .update([part as u8, u8::from(anomaly), u8::from(label.is_some())]);
+            .update([part as u8, class.digest_byte(), u8::from(label.is_some())]);
         let text = label.unwrap_or_default();
         self.digest.update(
             [height, width, u32::try_from(text.len()).unwrap_or(u32::MAX)]
@@ -347,6 +408,19 @@ impl<'a> DatasetBuilder<'a> {
         );
         self.digest.update(text);
         self.digest.update(values);
+        if matches!(class, RecordClass::Unlabeled { .. }) {
+            self.without_label += 1;
+            return Ok(());
+        }
+        let number = label.map(|label| self.classes.number(label)).transpose()?;
+        let anomaly = class == RecordClass::Anomaly;
+        let trailer = RecordTrailer {
+            identity: record_id.identity,
+            height,
+            width,
+            label: number.unwrap_or(RecordTrailer::NO_LABEL),
+            anomaly,
+        };
         self.anomalies += u64::from(anomaly);
         self.writers[part as usize].add(values, &trailer)
     }
@@ -390,19 +464,60 @@ impl<'a> DatasetBuilder<'a> {
     }
 }
 
+/// The records of a batch that the comparison `normal` was applied to.
+struct NormalRecords {
+    /// The ordinals of the records that satisfy the comparison, ascending.
+    satisfied: Vec<u32>,
+    /// Whether each record has no value in the column of the comparison.
+    missing: Vec<bool>,
+}
+
+/// The class of a record according to the comparison `normal`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RecordClass {
+    Normal,
+    Anomaly,
+    /// The column has no value for the record.
+    Unlabeled {
+        is_satisfied: bool,
+    },
+}
+
+impl RecordClass {
+    /// Returns the byte of the class in the digest of the data. Earlier versions had two classes,
+    /// and their digests stay valid for records whose class is still used in the same way.
+    fn digest_byte(self) -> u8 {
+        match self {
+            Self::Normal => 0,
+            Self::Anomaly
+            | Self::Unlabeled {
+                is_satisfied: false,
+            } => 1,
+            Self::Unlabeled { is_satisfied: true } => 2,
+        }
+    }
+}
+
 /// The data of a batch's records other than their values.
 struct RecordContext<'a> {
     source: usize,
     record_ids: &'a mut RecordIdResolver,
-    /// The ordinals of the normal records, ascending; `None` if all records are normal.
-    normal: Option<Vec<u32>>,
+    /// `None` if all records are normal.
+    normal: Option<NormalRecords>,
     labels: Option<StringArray>,
 }
 
 impl RecordContext<'_> {
-    fn is_anomaly(&self, batch: &Batch, index: usize) -> bool {
-        self.normal
-            .as_ref()
-            .is_some_and(|normal| normal.binary_search(&batch.row_ordinals[index]).is_err())
+    fn class(&self, batch: &Batch, index: usize) -> RecordClass {
+        let Some(normal) = &self.normal else {
+            return RecordClass::Normal;
+        };
+        let ordinal = &batch.row_ordinals[index];
+        let is_satisfied = normal.satisfied.binary_search(ordinal).is_ok();
+        match (normal.missing[index], is_satisfied) {
+            (true, _) => RecordClass::Unlabeled { is_satisfied },
+            (false, true) => RecordClass::Normal,
+            (false, false) => RecordClass::Anomaly,
+        }
     }
 }

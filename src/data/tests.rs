@@ -429,8 +429,90 @@ fn non_finite_values_are_rejects_and_no_usable_record_an_error() {
         &mut |_| {},
     )
     .unwrap_err();
-    expect!["the data has no usable record; number of rejects: 0; `keep` left out 1"]
-        .assert_eq(&error.to_string());
+    expect![[
+        r#"keep[0]: leaves out all 1 records: the column `a` holds 3 (1); correct the comparison"#
+    ]]
+    .assert_eq(&error.to_string());
+}
+
+#[test]
+fn stopped_reading_returns_nothing_and_leaves_no_files() {
+    let folder = tempfile::tempdir().unwrap();
+    write_table(&folder.path().join("in/t.csv"), 100);
+    let (spec, place) = (
+        spec(table(folder.path(), json!({}))),
+        folder.path().join("p"),
+    );
+    let stop = AtomicBool::new(true);
+    let input = InputSpec::default();
+    let stopped = prepare_unless_stopped(&spec, &input, &place, &stop, &mut |_| {}).unwrap();
+    assert!(stopped.is_none());
+    assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
+    stop.store(false, std::sync::atomic::Ordering::Relaxed);
+    let whole = prepare_unless_stopped(&spec, &input, &place, &stop, &mut |_| {}).unwrap();
+    assert!(whole.is_some_and(|prepared| !prepared.reused));
+}
+
+/// Writes 30 rows whose label is "x", "y", an empty string or missing, and returns the prepared data
+/// with the comparison `normal`.
+fn with_missing_labels(folder: &Path, normal: Value) -> PreparedDataset {
+    let row = |n: usize| match n % 5 {
+        0 => json!({ "a": n, "label": "y" }),
+        1 => json!({ "a": n, "label": "" }),
+        2 => json!({ "a": n, "label": null }),
+        _ => json!({ "a": n, "label": "x" }),
+    };
+    let rows: String = (0..30).map(|n| format!("{}\n", row(n))).collect();
+    fs::write(folder.join("t.ndjson"), rows).unwrap();
+    let spec = json!({
+        "root": folder, "sources": [{ "kind": "ndjson", "path": "t.ndjson" }],
+        "label": "label", "normal": normal,
+    });
+    prepared(folder, spec, &InputSpec::default())
+}
+
+#[test]
+fn records_without_label_are_neither_normal_nor_anomalies() {
+    let folder = tempfile::tempdir().unwrap();
+    for normal in [
+        json!({ "column": "label", "equals": "x" }),
+        json!({ "column": "label", "not_equals": "y" }),
+    ] {
+        let prepared = with_missing_labels(folder.path(), normal.clone());
+        let parts = Subset::ALL.map(|part| all(prepared.subset(part)));
+        let values = |records: &[Record]| -> Vec<u32> {
+            records
+                .iter()
+                .map(|record| floats(record)[0] as u32 % 5)
+                .collect()
+        };
+        assert_eq!(
+            (prepared.anomalies, prepared.without_label),
+            (6, 12),
+            "{normal}"
+        );
+        assert_eq!(values(&parts[Subset::Test as usize]), [0; 6], "{normal}");
+        let held = [&parts[0], &parts[1]].map(|part| values(part)).concat();
+        assert_eq!(held.len(), 12);
+        assert!(held.iter().all(|&label| label > 2), "{normal}: {held:?}");
+        assert_eq!(prepared.labels, ["x", "y"]);
+        assert_eq!(prepared.normal_values, None);
+    }
+    let empty = json!({ "column": "label", "equals": "" });
+    let prepared = with_missing_labels(folder.path(), empty);
+    assert_eq!((prepared.anomalies, prepared.without_label), (18, 6));
+}
+
+#[test]
+fn values_are_described_if_no_record_is_normal() {
+    let folder = tempfile::tempdir().unwrap();
+    let typo = json!({ "column": "label", "equals": "X" });
+    let prepared = with_missing_labels(folder.path(), typo);
+    assert_eq!(
+        prepared.normal_values.as_deref(),
+        Some(r#""" (6), "x" (12), "y" (6), no value (6)"#)
+    );
+    assert!(prepared.training.is_empty() && prepared.validation.is_empty());
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub(super) struct ScoreAccumulator<'a> {
     pub(super) features: Option<FeatureErrors>,
     pub(super) codes: Option<LatentSample>,
     pub(super) failed: usize,
+    /// Number of records with values that the loss clamps.
+    pub(super) outside: usize,
 }
 
 impl<'a> ScoreAccumulator<'a> {
@@ -42,6 +44,7 @@ impl<'a> ScoreAccumulator<'a> {
             features: features.map(FeatureErrors::new),
             codes: codes.map(|most| LatentSample::new(most, records)),
             failed: 0,
+            outside: 0,
         }
     }
 
@@ -69,6 +72,7 @@ impl<'a> ScoreAccumulator<'a> {
                 continue;
             };
             let output = &outputs[entry.at.clone()];
+            self.outside += usize::from(self.loss.clamps(target));
             let pca = pca_outputs
                 .as_ref()
                 .map(|decoded| Loss::Mse.error(target, &decoded[entry.at.clone()]));

@@ -326,6 +326,7 @@ fn data_summary(
         scored: scored.len() - tally.failed,
         anomalies: tally.scores.iter().filter(|score| score.anomaly).count(),
         rejects: prepared.rejects,
+        without_label: prepared.without_label,
         failed: tally.failed,
     }
 }
@@ -553,10 +554,28 @@ fn notes(
             "structural similarity was measured on {MAX_SSIM_IMAGES} images, evenly spaced"
         ));
     }
+    if prepared.without_label > 0 {
+        notes.push(format!(
+            "{} records have no value in the column of `normal`; they are neither normal nor \
+             anomalies, and are left out",
+            prepared.without_label
+        ));
+    }
+    if tally.outside > 0 {
+        notes.push(format!(
+            "{} records have values outside of 0..1, which the loss bce clamps",
+            tally.outside
+        ));
+    }
     if prepared.anomalies > 0 && tally.scores.iter().all(|score| score.anomaly) {
         notes.push(
             "only anomalies were scored; select a part that has normal records as well".to_owned(),
         );
+    }
+    if let Some(values) = &prepared.normal_values {
+        notes.push(format!(
+            "no record satisfies the comparison `normal`; its column holds {values}"
+        ));
     }
     notes
 }

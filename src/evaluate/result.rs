@@ -89,6 +89,9 @@ pub struct DataSummary {
     pub anomalies: usize,
     /// Number of records that could not be read and are in none of the parts.
     pub rejects: u64,
+    /// Number of records without a value in the column of `normal`. They are neither normal nor
+    /// anomalies, and in none of the parts.
+    pub without_label: u64,
     /// Number of records on which the model failed or returned a value that is not finite.
     pub failed: usize,
 }

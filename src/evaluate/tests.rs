@@ -347,6 +347,30 @@ fn failures_of_the_model_are_counted_and_left_out() {
 }
 
 #[test]
+fn records_without_label_are_left_out_and_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = pairs(folder.path());
+    let missing = rows().replace(",kind 1,0", ",kind 1,");
+    std::fs::write(folder.path().join("missing.csv"), missing).unwrap();
+    let spec = json!({
+        "sources": [{ "kind": "csv", "path": folder.path().join("missing.csv") }],
+        "validation": 0.0, "normal": { "column": "odd", "equals": 0 },
+    });
+    let prepared = prepared(folder.path(), &model, spec);
+    let options = EvaluateOptions {
+        parts: vec![Subset::Training, Subset::Test],
+        corruptions: vec![],
+    };
+    let evaluation = run(&model, &prepared, &options);
+    let anomalies = evaluation.anomalies.unwrap();
+    assert_eq!((anomalies.normal, anomalies.anomalies), (20, 20));
+    assert_eq!(evaluation.data.without_label, 20);
+    let note = "20 records have no value in the column of `normal`; they are neither normal nor \
+                anomalies, and are left out";
+    assert!(evaluation.notes.iter().any(|found| found == note));
+}
+
+#[test]
 fn model_that_fails_on_every_record_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let card = "name = 'picky'\nkind = 'x'\n[input]\ncolumns = ['a', 'c']";

@@ -19,6 +19,9 @@ pub enum Loss {
 /// Outputs are clamped to `[EPSILON, 1 - EPSILON]`, so that logarithms stay finite.
 const EPSILON: f64 = 1e-7;
 
+/// Tolerance of the rounding of scaled values.
+const ROUNDING: f32 = 1e-5;
+
 impl Loss {
     /// The error of one record: the mean over its values, summed in float64. NaN if a value is NaN.
     ///
@@ -30,6 +33,16 @@ impl Loss {
             Self::Bce => sum(target, output, cross_entropy),
         };
         sum / target.len().max(1) as f64
+    }
+
+    /// Whether [`Loss::error`] clamps values of a target, by more than the rounding of scaled
+    /// values.
+    pub fn clamps(self, target: &[f32]) -> bool {
+        let unit = -ROUNDING..=1.0 + ROUNDING;
+        match self {
+            Self::Mse => false,
+            Self::Bce => target.iter().any(|value| !unit.contains(value)),
+        }
     }
 
     /// The name in pipelines and model cards.
@@ -81,6 +94,13 @@ mod tests {
     fn bce_of_certain_and_wrong_output_is_finite() {
         let error = Loss::Bce.error(&[1.0], &[0.0]);
         assert!(error.is_finite() && error > 16.0, "{error}");
+    }
+
+    #[test]
+    fn only_bce_clamps_and_only_values_outside_of_its_range() {
+        assert!(!Loss::Mse.clamps(&[-3.0]));
+        assert!(!Loss::Bce.clamps(&[0.0, 0.5, 1.000_001]));
+        assert!(Loss::Bce.clamps(&[0.5, 1.1]) && Loss::Bce.clamps(&[-0.1]));
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub struct TrainingPosition {
     /// one, as `digest`.
     #[serde(default)]
     pub written: String,
+    /// SHA-256 as `digest`, without the number of epochs; empty in checkpoints of earlier versions.
+    #[serde(default)]
+    pub without_epochs: String,
     /// Number of completed epochs.
     pub epoch: u32,
     /// Number of completed batches of the current epoch.

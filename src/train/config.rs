@@ -49,8 +49,9 @@ pub struct ModelHeader {
     /// The number of values of a latent. If it is omitted, the network is convolutional, has no
     /// code and accepts images of any size.
     pub code_size: Option<usize>,
-    /// The loss function of the training. Default: bce if the network ends in a sigmoid, otherwise
-    /// mse.
+    /// The loss function of the training: mse, or bce for values in 0..1. Default: bce if the
+    /// network ends in a sigmoid and its inputs lie in 0..1 (images without another `input.range`,
+    /// features with `input.scaling = "min_max"`), otherwise mse.
     pub loss: Option<Loss>,
     /// The seed of the initial weights, the order of the records and the noise. Default: 0.
     pub seed: u64,
@@ -239,7 +240,8 @@ pub enum SparsityPenalty {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct TrainingSpec {
-    /// The number of epochs: how often training uses each record. Default: 20.
+    /// The number of epochs: how often training uses each record. A training that was stopped may
+    /// be continued with another number. Default: 20.
     pub epochs: u32,
     /// The number of records per training step. Default: 128.
     pub batch_size: usize,
@@ -260,8 +262,8 @@ pub struct TrainingSpec {
     /// The decay of an exponential moving average of the weights, such as 0.999. Validation and the
     /// model then use the average. Default: no average.
     pub ema_decay: Option<f32>,
-    /// The number of epochs without a better validation loss after which training ends. Default: no
-    /// such limit.
+    /// The number of epochs without a better validation loss after which training ends, 1 or more.
+    /// Default: no such limit.
     pub patience: Option<u32>,
     /// For images: the side of the squares, in pixels, that are cut from images at random positions
     /// for training. Default: entire images.
@@ -325,6 +327,12 @@ impl TrainingSpec {
         }
         if self.epochs == 0 {
             fault("epochs", "must be above 0".to_owned());
+        }
+        if self.patience == Some(0) {
+            fault(
+                "patience",
+                "must be 1 epoch or more; met 0; remove it to train for all epochs".to_owned(),
+            );
         }
         if !(1..=MAX_BATCH).contains(&self.batch_size) {
             fault(

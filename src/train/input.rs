@@ -1,10 +1,12 @@
-//! The input of the network: the declared input, completed with statistics of the training part.
+//! The input of the network: the declared input, completed with statistics of the training part,
+//! and the range of its values.
 
 use super::epoch_sampler::InputValues;
 use super::sequential::RecordShape;
 use crate::data::{DatasetStatistics, PreparedDataset};
 use crate::error::{ConfigError, StageError};
 use crate::image::{PixelFormat, TensorLayout};
+use crate::model::Scaling;
 use crate::model::input::{InputKind, InputSpec, ScalingKind};
 
 /// The input as written to the model card, and the values that are derived from it.
@@ -17,6 +19,112 @@ pub struct NetworkInput {
     pub shape: RecordShape,
     /// Mean and deviation of the values of the tensor over the training part.
     pub moments: (f64, f64),
+    /// Minimum and maximum of each feature over the training part, or the bounds of each channel.
+    pub ranges: Vec<ValueRange>,
+}
+
+/// The range of the values of a feature or a channel in the input of the network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValueRange {
+    /// The feature or the channel.
+    pub name: String,
+    /// The minimum.
+    pub low: f64,
+    /// The maximum.
+    pub high: f64,
+}
+
+/// Tolerance of the rounding of scaled values.
+const ROUNDING: f64 = 1e-5;
+
+impl ValueRange {
+    /// Whether all values lie in 0..1.
+    pub fn is_in_unit_range(&self) -> bool {
+        self.low >= -ROUNDING && self.high <= 1.0 + ROUNDING
+    }
+}
+
+/// The range of the values that a declared input gives, as far as it does not depend on the data.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DeclaredRange {
+    /// The values of the training part lie in 0..1.
+    Unit,
+    /// The values are those of the data.
+    Unscaled,
+    /// The values leave 0..1 for this reason.
+    Wider(String),
+}
+
+/// Returns the range that a declared input gives for records of a kind.
+pub fn declared_range(spec: &InputSpec, kind: InputKind) -> DeclaredRange {
+    match kind {
+        InputKind::Features => match spec.scaling.unwrap_or(ScalingKind::Standard) {
+            ScalingKind::MinMax => DeclaredRange::Unit,
+            ScalingKind::None => DeclaredRange::Unscaled,
+            ScalingKind::Standard => DeclaredRange::Wider(
+                "features with `input.scaling = \"standard\"` have a mean of 0; set \
+                 input.scaling = \"min_max\", or loss = \"mse\""
+                    .to_owned(),
+            ),
+        },
+        InputKind::Image => {
+            let ranges = pixel_ranges(&format(spec));
+            match ranges.iter().find(|range| !range.is_in_unit_range()) {
+                None => DeclaredRange::Unit,
+                Some(ValueRange { name, low, high }) => DeclaredRange::Wider(format!(
+                    "`input.range`, `input.mean` and `input.std` map the pixels of {name} to \
+                     {low}..{high}; set input.range = [0, 1] without mean and std, or loss = \
+                     \"mse\""
+                )),
+            }
+        }
+    }
+}
+
+/// Returns the error of binary cross-entropy with an input whose values leave 0..1 by its
+/// declaration.
+pub fn cross_entropy_fault(spec: &InputSpec, kind: InputKind) -> Option<ConfigError> {
+    match declared_range(spec, kind) {
+        DeclaredRange::Wider(reason) => Some(ConfigError::new(
+            "loss",
+            format!("`bce` is for values in 0..1, but {reason}"),
+        )),
+        DeclaredRange::Unit | DeclaredRange::Unscaled => None,
+    }
+}
+
+fn pixel_ranges(format: &PixelFormat) -> Vec<ValueRange> {
+    let range = |channel| {
+        let (scale, offset) = format.affine(channel);
+        ValueRange {
+            name: format!("channel {channel}"),
+            low: f64::from(offset),
+            high: f64::from(255.0_f32.mul_add(scale, offset)),
+        }
+    };
+    (0..format.channels.count()).map(range).collect()
+}
+
+/// Returns the ranges of scaled features.
+pub fn feature_ranges(
+    statistics: &DatasetStatistics,
+    columns: &[String],
+    scaling: &Scaling,
+) -> Vec<ValueRange> {
+    let bounds = statistics.min.iter().zip(&statistics.max).enumerate();
+    let range = |(index, (min, max)): (usize, (&f64, &f64))| {
+        let (scale, offset) = scaling.affine(index);
+        let name = match columns.get(index) {
+            Some(name) if columns.len() == statistics.min.len() => format!("column `{name}`"),
+            _ => format!("value {index}"),
+        };
+        ValueRange {
+            name,
+            low: min * scale + offset,
+            high: max * scale + offset,
+        }
+    };
+    bounds.map(range).collect()
 }
 
 /// Returns the errors of an input that do not depend on the data.
@@ -51,6 +159,7 @@ pub fn faults(spec: &InputSpec) -> Vec<ConfigError> {
     faults
 }
 
+/// Returns the kind that an input declares, or else images.
 fn kind(spec: &InputSpec) -> InputKind {
     let features = spec.columns.is_some() || spec.scaling.is_some();
     spec.kind.unwrap_or(if features {
@@ -98,11 +207,13 @@ impl NetworkInput {
                     (f64::from(scale), f64::from(offset))
                 };
                 let moments = moments(&statistics, affine);
+                let ranges = pixel_ranges(&format);
                 Ok(Self {
                     spec,
                     preparing: InputValues::Pixels(format),
                     shape,
                     moments,
+                    ranges,
                 })
             }
             InputKind::Features => {
@@ -126,11 +237,13 @@ impl NetworkInput {
                 }
                 let moments = moments(&statistics, |column| scaling.affine(column));
                 let shape = RecordShape::Flat(statistics.mean.len());
+                let ranges = feature_ranges(&statistics, &prepared.columns, &scaling);
                 Ok(Self {
                     spec,
                     preparing: InputValues::Features(scaling),
                     shape,
                     moments,
+                    ranges,
                 })
             }
         }
@@ -158,4 +271,34 @@ fn moments(statistics: &DatasetStatistics, affine: impl Fn(usize) -> (f64, f64))
         .sum::<f64>()
         / count;
     (mean, variance.sqrt())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn declared_ranges_of_images_follow_range_mean_and_std() {
+        let fault = |spec: InputSpec| cross_entropy_fault(&spec, InputKind::Image);
+        assert_eq!(fault(InputSpec::default()), None);
+        let range = Some([0.25, 0.75]);
+        let narrow = InputSpec {
+            range,
+            ..InputSpec::default()
+        };
+        assert_eq!(fault(narrow.clone()), None);
+        let wide = InputSpec {
+            std: Some(vec![1.0, 1.0, 0.5]),
+            ..narrow
+        };
+        assert_eq!(
+            fault(wide),
+            Some(ConfigError::new(
+                "loss",
+                "`bce` is for values in 0..1, but `input.range`, `input.mean` and `input.std` map \
+                 the pixels of channel 2 to 0.5..1.5; set input.range = [0, 1] without mean and \
+                 std, or loss = \"mse\""
+            ))
+        );
+    }
 }

@@ -3,6 +3,8 @@
 mod backprop;
 mod epoch_sampler;
 mod checkpoint;
+mod checks;
+mod config_digests;
 pub mod loss_curve;
 mod network_builder;
 mod export;
@@ -19,12 +21,14 @@ mod elementwise;
 mod card_metrics;
 mod train_loop;
 mod schedule;
+mod work_folder;
 pub mod config;
 mod trainer;
 #[cfg(test)]
+mod loop_tests;
+#[cfg(test)]
 mod tests;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -32,10 +36,11 @@ use thiserror::Error;
 
 pub use config::TrainingFile;
 pub use export::FailedRecords;
+pub use input::ValueRange;
 pub use loss_curve::EpochRecord;
 pub use train_loop::train;
 
-use crate::data::{DataError, PreparedDataset};
+use crate::data::{DataError, PreparedDataset, Subset};
 use crate::error::{ConfigError, StageError};
 
 /// Options of a training run that are not part of the training file.
@@ -44,7 +49,8 @@ pub struct TrainOptions {
     /// Whether to delete the checkpoint and the prepared data of an earlier run and start from
     /// scratch.
     pub restart: bool,
-    /// When it becomes true, the training writes the best model so far and ends.
+    /// When it becomes true, the training writes the best model so far and ends. Before the end of
+    /// the first epoch, it ends without a model.
     pub stop: Arc<AtomicBool>,
 }
 
@@ -55,6 +61,8 @@ pub enum TrainEvent<'a> {
     Reading(u64),
     /// The data is ready.
     Prepared(&'a PreparedDataset),
+    /// Values of a part leave 0..1, which the loss or the output of the network cannot represent.
+    OutOfRange(&'a OutOfRange),
     /// The network is built; the training starts or resumes.
     Started(&'a TrainStarted),
     /// Some training steps are done.
@@ -96,16 +104,32 @@ pub struct TrainStep {
     pub learning_rate: f64,
 }
 
+/// Values of the input that the loss or the output of the network cannot represent.
+#[derive(Debug)]
+pub struct OutOfRange {
+    /// The part of the records.
+    pub part: Subset,
+    /// The first feature or channel with such values.
+    pub range: ValueRange,
+    /// The effect on these values.
+    pub effect: &'static str,
+}
+
 /// The result of a training run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainResult {
     /// Whether the training is complete. If not, it was stopped, and another run resumes it.
     pub finished: bool,
+    /// Whether there is a checkpoint from which another run resumes.
+    pub has_checkpoint: bool,
+    /// Number of records of the validation part and the test part.
+    pub held_out: usize,
     /// The completed epochs.
     pub curve: Vec<EpochRecord>,
     /// Seconds of training, including earlier runs.
     pub seconds: f64,
-    /// The epoch whose weights the model has.
+    /// The epoch whose weights the model has; `None` if no epoch has finished, and no model was
+    /// written.
     pub best_epoch: Option<u32>,
 }
 
@@ -124,6 +148,12 @@ pub enum TrainError {
          or --out to write to another folder"
     )]
     Exists(String),
+    /// Another training is writing to the output folder.
+    #[error(
+        "{0}: another training is writing to this folder; wait until it ends, or pass --out to \
+         write to another folder"
+    )]
+    Locked(String),
     /// The checkpoint belongs to a different training file or data.
     #[error(
         "{0}: the training file or its data has changed since this training began; \
@@ -168,10 +198,4 @@ impl From<DataError> for TrainError {
             DataError::Stage(error) => Self::Stage(error),
         }
     }
-}
-
-/// Returns the work folder inside a model folder, which holds the checkpoint and the prepared data.
-/// It is deleted when the training is complete.
-fn work_folder(model: &Path) -> std::path::PathBuf {
-    model.join(".training")
 }

@@ -2,9 +2,11 @@
 //! together.
 
 use super::config::{ModelKind, ModelKinds, NetworkSpec, SparsityPenalty, TrainingFile};
+use super::input::{DeclaredRange, declared_range};
 use super::sequential::{Activation, ConvolutionSpec, LayerSpec, RecordShape, Sequential};
 use crate::error::ConfigError;
 use crate::model::Loss;
+use crate::model::input::InputKind;
 
 /// A network as a training file declares it, and its loss.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +15,15 @@ pub struct BuiltNetwork {
     pub network: BuiltLayers,
     /// The loss function.
     pub loss: Loss,
+}
+
+impl BuiltNetwork {
+    /// Whether the last layer is a sigmoid.
+    pub fn ends_in_sigmoid(&self) -> bool {
+        let chains = self.network.chains();
+        let last = chains.last().and_then(|chain| chain.layers().last());
+        last == Some(&LayerSpec::Activate(Activation::Sigmoid))
+    }
 }
 
 /// The chains of layers of a network.
@@ -66,14 +77,11 @@ pub fn build(
         input,
     };
     let output = file.network.output_activation;
-    let loss = file
-        .head
-        .loss
-        .unwrap_or(if output == Some(Activation::Sigmoid) {
-            Loss::Bce
-        } else {
-            Loss::Mse
-        });
+    let kind = match input {
+        RecordShape::Flat(_) => InputKind::Features,
+        RecordShape::Planes { .. } => InputKind::Image,
+    };
+    let loss = file.head.loss.unwrap_or_else(|| default_loss(file, kind));
     let output = output.unwrap_or(if loss == Loss::Bce {
         Activation::Sigmoid
     } else {
@@ -96,6 +104,17 @@ pub fn build(
     network
         .map(|network| BuiltNetwork { network, loss })
         .map_err(|fault| vec![fault])
+}
+
+/// Returns the loss of a file that does not set one: binary cross-entropy if the network ends in a
+/// sigmoid and its inputs lie in 0..1, otherwise the mean squared error.
+pub fn default_loss(file: &TrainingFile, kind: InputKind) -> Loss {
+    let is_sigmoid = file.network.output_activation == Some(Activation::Sigmoid);
+    if is_sigmoid && declared_range(&file.input, kind) == DeclaredRange::Unit {
+        Loss::Bce
+    } else {
+        Loss::Mse
+    }
 }
 
 fn conflicting_options(file: &TrainingFile, input: RecordShape) -> Vec<ConfigError> {
@@ -696,6 +715,27 @@ mod tests {
             [3]: dense 3->8, sigmoid
             [8], bce loss, multiples of 1"#]],
         );
+    }
+
+    #[test]
+    fn sigmoid_chooses_bce_only_for_values_in_its_range() {
+        let loss = |input: &str, shape: RecordShape| {
+            let text =
+                "kind = 'vanilla'\ncode_size = 3\n[network]\noutput_activation = 'sigmoid'\n";
+            let file = file(&format!("{text}[input]\n{input}")).unwrap();
+            build(&file, shape, (0.5, 0.25)).unwrap().loss
+        };
+        let features = RecordShape::Flat(8);
+        assert_eq!(loss("", features), Loss::Mse);
+        assert_eq!(loss("scaling = 'standard'", features), Loss::Mse);
+        assert_eq!(loss("scaling = 'none'", features), Loss::Mse);
+        assert_eq!(loss("scaling = 'min_max'", features), Loss::Bce);
+        assert_eq!(loss("channels = 'gray'", GRAY28), Loss::Bce);
+        assert_eq!(
+            loss("channels = 'gray'\nrange = [-1, 1]", GRAY28),
+            Loss::Mse
+        );
+        assert_eq!(loss("channels = 'gray'\nmean = [0.5]", GRAY28), Loss::Mse);
     }
 
     #[test]

@@ -6,27 +6,25 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
-
 use super::card_metrics;
 use super::checkpoint::{TrainingCheckpoint, TrainingPosition};
-use super::config::{ModelHeader, ModelKinds, TrainingFile};
+use super::checks::{check_before_data, check_range, no_training_record};
+use super::config::TrainingFile;
+use super::config_digests::ConfigDigests;
 use super::epoch_sampler::{Augmentation, EpochSampler, InputValues, ZoomRange};
-use super::export::{self, TrainingOutcome};
-use super::input::{self, NetworkInput};
+use super::export::{self, FailedRecords, TrainingOutcome};
+use super::input::NetworkInput;
 use super::loader::BatchLoader;
 use super::network_builder::build;
 use super::trainer::Trainer;
+use super::work_folder::WorkFolder;
 use super::{
     EpochRecord, TrainError, TrainEvent, TrainOptions, TrainResult, TrainStarted, TrainStep,
-    work_folder,
 };
 use crate::corruption::Corruption;
-use crate::data::{self, RecordFile};
+use crate::data::{self, PreparedDataset, RecordFile};
 use crate::error::{ConfigError, RecordFaults, StageError};
 use crate::model::input::InputSpec;
-use crate::registry::{self, canonical};
 
 /// Interval between checkpoints within an epoch. A checkpoint is also written after each epoch.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
@@ -35,7 +33,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Trains the model that `file` declares and writes it to `out`; `watch` receives the events.
 /// Resumes an earlier run that was stopped or killed, with the same result as without the
-/// interruption.
+/// interruption. A training that is stopped before the end of its first epoch writes no model, and
+/// an earlier model in the folder stays as it is.
 ///
 /// # Errors
 /// Errors in the training file, I/O errors, and a loss that is not finite.
@@ -45,8 +44,90 @@ pub fn train(
     options: &TrainOptions,
     watch: &mut dyn FnMut(TrainEvent<'_>),
 ) -> Result<TrainResult, TrainError> {
-    let work = work_folder(out);
-    check_before_data(file, out, &work, options)?;
+    check_before_data(file, out, options)?;
+    let work = WorkFolder::acquire(out, options.restart)?;
+    let trained = train_in(&work, file, out, options, watch);
+    match &trained {
+        Ok(TrainResult { finished: true, .. }) => work.remove()?,
+        // A refused training leaves no files.
+        Err(TrainError::Faults(_)) => work.discard(false),
+        _ => work.discard(true),
+    }
+    trained
+}
+
+fn train_in(
+    work: &WorkFolder,
+    file: &TrainingFile,
+    out: &Path,
+    options: &TrainOptions,
+    watch: &mut dyn FnMut(TrainEvent<'_>),
+) -> Result<TrainResult, TrainError> {
+    let Some(prepared) = prepare(work, file, options, watch)? else {
+        return Ok(TrainResult {
+            finished: false,
+            has_checkpoint: TrainingCheckpoint::path(work.path()).exists(),
+            held_out: 0,
+            curve: Vec::new(),
+            seconds: 0.0,
+            best_epoch: None,
+        });
+    };
+    let input = NetworkInput::new(&file.input, &prepared)?;
+    let declared = build(file, input.shape, input.moments).map_err(TrainError::Faults)?;
+    check_range(&declared, &input, &prepared, watch)?;
+    let augmentation = Arc::new(augmentation(file, input.preparing).map_err(TrainError::Faults)?);
+    let held_out = prepared.validation.len() + prepared.test.len();
+    let digests = ConfigDigests::new(file, prepared.kind, &prepared.digest);
+    let mut run = TrainLoop {
+        file,
+        options,
+        trainer: Trainer::new(file, &declared),
+        checkpoint: TrainingCheckpoint::default(),
+        training: Arc::new(prepared.training),
+        validation: Arc::new(prepared.validation),
+        augmentation,
+        work: work.path(),
+    };
+    run.resume(digests, out)?;
+    let finished = run.epochs(watch)?;
+    if !run.checkpoint.position.curve.is_empty() {
+        watch(TrainEvent::Finishing);
+        let outcome = TrainingOutcome {
+            file,
+            declared: &declared,
+            input: input.spec,
+            weights: run.best(),
+            position: &run.checkpoint.position,
+            parameters: run.trainer.size(),
+            data: export::TrainingData {
+                digest: prepared.digest,
+                training: run.training.len(),
+                validation: Arc::clone(&run.validation),
+                augmentation: Arc::clone(&run.augmentation),
+            },
+        };
+        let failed = write_model(work, &outcome)?;
+        watch(TrainEvent::Measured(&failed));
+    }
+    let TrainingPosition { curve, seconds, .. } = run.checkpoint.position;
+    Ok(TrainResult {
+        finished,
+        has_checkpoint: !finished,
+        held_out,
+        best_epoch: best_epoch(&curve),
+        curve,
+        seconds,
+    })
+}
+
+/// Prepares the data. Returns `None` if the training was stopped before.
+fn prepare(
+    work: &WorkFolder,
+    file: &TrainingFile,
+    options: &TrainOptions,
+    watch: &mut dyn FnMut(TrainEvent<'_>),
+) -> Result<Option<PreparedDataset>, TrainError> {
     // Parts are cut from images in their original size.
     let size = if file.training.zoom.is_some() {
         None
@@ -58,81 +139,42 @@ pub fn train(
         ..file.input.clone()
     };
     let mut on_read = |records| watch(TrainEvent::Reading(records));
-    let prepared = data::prepare(&file.data, &stored_input, &work.join("data"), &mut on_read)?;
-    watch(TrainEvent::Prepared(&prepared));
-    let input = NetworkInput::new(&file.input, &prepared)?;
-    let declared = build(file, input.shape, input.moments).map_err(TrainError::Faults)?;
-    let augmentation = Arc::new(augmentation(file, input.preparing).map_err(TrainError::Faults)?);
-    let mut run = TrainLoop {
-        file,
-        options,
-        trainer: Trainer::new(file, &declared),
-        checkpoint: TrainingCheckpoint::default(),
-        training: Arc::new(prepared.training),
-        validation: Arc::new(prepared.validation),
-        augmentation,
-        work: &work,
-    };
-    run.resume(digests(file, &prepared.digest), out)?;
-    let finished = run.epochs(watch)?;
-    watch(TrainEvent::Finishing);
-    let outcome = TrainingOutcome {
-        file,
-        declared: &declared,
-        input: input.spec,
-        weights: run.best(),
-        position: &run.checkpoint.position,
-        parameters: run.trainer.size(),
-        data: export::TrainingData {
-            digest: prepared.digest,
-            training: run.training.len(),
-            validation: Arc::clone(&run.validation),
-            augmentation: Arc::clone(&run.augmentation),
-        },
-    };
-    let (model, failed) = export::write(out, &outcome)?;
-    watch(TrainEvent::Measured(&failed));
+    let prepared = data::prepare_unless_stopped(
+        &file.data,
+        &stored_input,
+        &work.path().join("data"),
+        &options.stop,
+        &mut on_read,
+    )?;
+    if let Some(prepared) = &prepared {
+        watch(TrainEvent::Prepared(prepared));
+        if prepared.training.is_empty() {
+            let fault = no_training_record(&file.data, prepared);
+            return Err(TrainError::Faults(vec![fault]));
+        }
+    }
+    Ok(prepared)
+}
+
+/// Writes and measures the model in the work folder, and moves it to its place when it is complete.
+fn write_model(
+    work: &WorkFolder,
+    outcome: &TrainingOutcome<'_>,
+) -> Result<FailedRecords, TrainError> {
+    let file = outcome.file;
+    let staging = work.staging()?;
+    let (model, failed) = export::write(&staging, outcome)?;
     // If the model was trained on parts of images, the metrics are measured on entire images.
     let records = if file.training.zoom.is_some() {
         "measured"
     } else {
         "data"
     };
-    let measured = data::prepare(&file.data, &file.input, &work.join(records), &mut |_| {})?;
-    export::add_metrics(out, card_metrics::metrics(&model, &measured)?)?;
-    if finished {
-        remove(&work)?;
-    }
-    let TrainingPosition { curve, seconds, .. } = run.checkpoint.position;
-    Ok(TrainResult {
-        finished,
-        best_epoch: best_epoch(&curve),
-        curve,
-        seconds,
-    })
-}
-
-/// Checks the options that do not depend on the data, and that the output folder does not contain a
-/// model.
-fn check_before_data(
-    file: &TrainingFile,
-    out: &Path,
-    work: &Path,
-    options: &TrainOptions,
-) -> Result<(), TrainError> {
-    let mut faults = input::faults(&file.input);
-    faults.extend(file.training.faults(&file.input));
-    if !faults.is_empty() {
-        return Err(TrainError::Faults(faults));
-    }
-    if options.restart {
-        remove(work)?;
-    } else if out.join(crate::model::card::CARD).exists()
-        && !TrainingCheckpoint::path(work).exists()
-    {
-        return Err(TrainError::Exists(out.display().to_string()));
-    }
-    Ok(())
+    let folder = work.path().join(records);
+    let measured = data::prepare(&file.data, &file.input, &folder, &mut |_| {})?;
+    export::add_metrics(&staging, card_metrics::metrics(&model, &measured)?)?;
+    work.publish(&staging)?;
+    Ok(failed)
 }
 
 fn augmentation(
@@ -188,60 +230,6 @@ fn corruption(
     }
 }
 
-/// Returns two digests. The first covers everything that the result of a training depends on: the
-/// resolved training file without the locations of the data, and the data. The second is the digest
-/// over the training file as written, which earlier versions use.
-fn digests(file: &TrainingFile, data: &str) -> [String; 2] {
-    // Checkpoints of earlier versions have digests over the key names of those versions.
-    let without_locations = |options: Value| {
-        let mut stored = registry::stored_training_file(options);
-        if let Some(table) = stored.get_mut("data").and_then(Value::as_object_mut) {
-            table.retain(|key, _| {
-                !matches!(key.as_str(), "root" | "sources" | "description" | "licence")
-            });
-        }
-        stored
-    };
-    let TrainingFile {
-        head,
-        input,
-        network,
-        sparsity,
-        corruption,
-        training,
-        data: table,
-        written,
-    } = file;
-    let head = ModelHeader {
-        description: String::new(),
-        kind: ModelKinds::Several(head.kind.words().to_vec()),
-        ..head.clone()
-    };
-    let corruption: Vec<_> = corruption
-        .iter()
-        .map(|spec| spec.clone().with_defaults())
-        .collect();
-    let resolved = json!({ "head": head, "input": input, "network": network, "sparsity": sparsity,
-        "corruption": corruption, "training": training, "data": table });
-    let texts = [
-        canonical(&without_locations(resolved)),
-        without_locations(written.clone()).to_string(),
-    ];
-    texts.map(|text| {
-        let hash = Sha256::digest(format!("{text}\n{data}"));
-        hash.iter().map(|byte| format!("{byte:02x}")).collect()
-    })
-}
-
-fn remove(folder: &Path) -> Result<(), StageError> {
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(StageError::io(folder)(error))
-        }
-        _ => Ok(()),
-    }
-}
-
 struct TrainLoop<'a> {
     file: &'a TrainingFile,
     options: &'a TrainOptions,
@@ -254,22 +242,39 @@ struct TrainLoop<'a> {
 }
 
 impl TrainLoop<'_> {
-    fn resume(&mut self, digests: [String; 2], out: &Path) -> Result<(), TrainError> {
+    fn resume(&mut self, digests: ConfigDigests, out: &Path) -> Result<(), TrainError> {
         let path = TrainingCheckpoint::path(self.work);
         if let Some(found) = TrainingCheckpoint::read(&path)? {
-            let known = [&found.position.digest, &found.position.written];
-            if !digests.iter().any(|digest| known.contains(&digest)) {
+            let TrainingPosition {
+                digest,
+                written,
+                without_epochs,
+                epoch: completed,
+                ..
+            } = &found.position;
+            let own = [&digests.resolved, &digests.written];
+            let is_same = own.contains(&digest) || own.contains(&written);
+            if !is_same && *without_epochs != digests.without_epochs {
                 return Err(TrainError::Changed(out.display().to_string()));
+            }
+            let epochs = self.file.training.epochs;
+            if epochs < *completed {
+                let message = format!(
+                    "the training has completed {completed} epochs already; met {epochs}; set \
+                     {completed} or more, or pass --restart to start from scratch"
+                );
+                let fault = ConfigError::new("training.epochs", message);
+                return Err(TrainError::Faults(vec![fault]));
             }
             let restored = self.trainer.restore(&found.state);
             restored
                 .map_err(|reason| StageError::Other(format!("{}: {reason}", path.display())))?;
             self.checkpoint = found;
         }
-        let TrainingPosition {
-            digest, written, ..
-        } = &mut self.checkpoint.position;
-        [*digest, *written] = digests;
+        let position = &mut self.checkpoint.position;
+        position.digest = digests.resolved;
+        position.written = digests.written;
+        position.without_epochs = digests.without_epochs;
         Ok(())
     }
 
@@ -355,7 +360,14 @@ impl TrainLoop<'_> {
             }
         }
         let rate = self.rate(batches);
-        let validation = self.validate()?;
+        let validation = match self.validate()? {
+            ValidationOutcome::Loss(loss) => Some(loss),
+            ValidationOutcome::NoRecords => None,
+            ValidationOutcome::Stopped => {
+                self.save_checkpoint()?;
+                return Ok(false);
+            }
+        };
         self.checkpoint.position.seconds = begun.seconds + started.elapsed().as_secs_f64();
         let better = self.close(rate, validation)?;
         self.save_checkpoint()?;
@@ -407,8 +419,7 @@ impl TrainLoop<'_> {
         Ok(better)
     }
 
-    /// Returns the weights of the best epoch, or the current weights before the first epoch is
-    /// complete.
+    /// Returns the weights of the best epoch, or the current weights if the checkpoint has none.
     fn best(&self) -> &[Vec<f32>] {
         match self.checkpoint.best.as_slice() {
             [] => self.trainer.ema_weights(),
@@ -423,10 +434,10 @@ impl TrainLoop<'_> {
             .write(&TrainingCheckpoint::path(self.work))?)
     }
 
-    /// Returns the mean loss over the validation part; `None` if that part is empty.
-    fn validate(&mut self) -> Result<Option<f64>, TrainError> {
+    /// Computes the mean loss over the validation part.
+    fn validate(&mut self) -> Result<ValidationOutcome, TrainError> {
         if self.validation.is_empty() {
-            return Ok(None);
+            return Ok(ValidationOutcome::NoRecords);
         }
         let order = EpochSampler::validation(
             &self.validation,
@@ -442,10 +453,23 @@ impl TrainLoop<'_> {
                 .map_err(TrainError::Shape)?;
             sum += f64::from(loss) * batch.records as f64;
             count += batch.records as f64;
+            if self.options.stop.load(Relaxed) {
+                return Ok(ValidationOutcome::Stopped);
+            }
         }
         if !sum.is_finite() {
             return Err(TrainError::NotFinite(self.checkpoint.position.step));
         }
-        Ok(Some(sum / count))
+        Ok(ValidationOutcome::Loss(sum / count))
     }
+}
+
+/// The outcome of a validation.
+enum ValidationOutcome {
+    /// The mean loss.
+    Loss(f64),
+    /// The validation part has no records.
+    NoRecords,
+    /// The training was stopped, and the next run repeats the validation.
+    Stopped,
 }

@@ -327,10 +327,9 @@ fn stopped_training_exports_the_best_weights() {
     let rest: Vec<String> = lines.collect();
     assert_eq!(child.wait().unwrap().code(), Some(4), "{rest:?}");
     let before = files(folder.path(), "m");
-    // A training file with another number of epochs requires --restart.
-    let refused = train(folder.path(), "m", &training_file(2), &[])
-        .output()
-        .unwrap();
+    // A training file with other options than the number of epochs requires --restart.
+    let other = training_file(100_000).replace("code_size = 3", "code_size = 4");
+    let refused = train(folder.path(), "m", &other, &[]).output().unwrap();
     assert_eq!(refused.status.code(), Some(1));
     assert!(
         errors(&refused).contains("has changed since this training began; pass --restart"),
@@ -350,6 +349,36 @@ fn stopped_training_exports_the_best_weights() {
         "{}",
         errors(&repeated)
     );
+}
+
+#[test]
+fn stop_in_the_first_epoch_writes_no_model() {
+    let folder = tempfile::tempdir().unwrap();
+    // An epoch takes minutes, so the signal arrives in the first one.
+    let text = training_file(1)
+        .replace("records = 400", "records = 100_000")
+        .replace("nodes = [16]", "nodes = [256]");
+    let mut child = train(folder.path(), "m", &text, &[])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    assert!(
+        lines
+            .by_ref()
+            .any(|line| line.contains("starting the training"))
+    );
+    terminate(&child);
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(4), "{rest:?}");
+    let rest = rest.join("\n");
+    assert!(
+        rest.contains("no epoch has finished, so no model is written"),
+        "{rest}"
+    );
+    assert!(!folder.path().join("m/model.toml").exists());
 }
 
 fn scrape(address: &str) -> String {
