@@ -285,7 +285,7 @@ impl TrainingProgress {
                          anomalies, and are left out"
                     );
                 }
-                if validation == 0 {
+                if validation == 0 && training > 0 {
                     tracing::warn!(
                         "the validation part has no records; the losses are those of the training \
                          part, and the model has the weights of the last epoch"
