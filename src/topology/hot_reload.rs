@@ -92,8 +92,8 @@ impl ReloadHandle {
             next.put_back(ready);
         }
         let number = next.number;
-        super::log_models(&self.stats.models(), "model closed");
-        super::log_models(&plan.models, "model opened");
+        super::log_opened(&plan.models);
+        super::log_closed(&self.stats.models());
         self.stats.set_reference(&plan.models);
         self.metrics
             .models

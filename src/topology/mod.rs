@@ -179,7 +179,7 @@ impl Topology {
             identities.push(identity);
             sinks.push(OpenSink { committed, ..sink });
         }
-        log_models(&plan.models, "model opened");
+        log_opened(&plan.models);
         let resume = ResumeState {
             sinks: Arc::new(durable_coverage(&sinks)),
             state: plan.state,
@@ -339,7 +339,7 @@ impl Topology {
         self.metrics.utilization.workers.set(0);
         drop(acks);
         end_sources(closing).await;
-        log_models(&stats.models(), "model closed");
+        log_closed(&stats.models());
         let failed = stop.take();
         poison_records.close(failed.is_none() && ended == DispatchEnd::Exhausted);
         RunOutcome::new(failed, ended)
@@ -380,10 +380,17 @@ fn in_flight_budgets(plan: &Plan, metrics: &Arc<Metrics>) -> [InFlightBudget; 2]
         .map(|bytes| InFlightBudget::new(bytes, batches, metrics))
 }
 
-fn log_models(models: &[Arc<Model>], event: &'static str) {
+fn log_opened(models: &[Arc<Model>]) {
     for model in models {
         let (name, kind, digest) = (model.name(), model.kind(), model.digest());
-        tracing::info!(model = name, kind, digest, "{event}");
+        tracing::info!(model = name, kind, digest, "model opened");
+    }
+}
+
+fn log_closed(models: &[Arc<Model>]) {
+    for model in models {
+        let (name, digest) = (model.name(), model.digest());
+        tracing::info!(model = name, digest, "model closed");
     }
 }
 
