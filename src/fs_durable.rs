@@ -2,8 +2,8 @@
 //! its folder is synced.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -147,6 +147,26 @@ pub fn state_file() -> OpenOptions {
         std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags);
     }
     options
+}
+
+/// Opens a file of the program's state, which is created if it does not exist, and locks it. The
+/// lock is held until the file is closed, also by a crash. Returns `None` if another process, or
+/// another part of this one, holds the lock.
+///
+/// # Errors
+/// If the file cannot be opened or locked.
+pub fn try_lock_file(path: &Path) -> io::Result<Option<File>> {
+    let mut options = state_file();
+    let file = options
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
 /// Options for a file in `folder`. The file has access for the user only if the folder has, so that

@@ -1,10 +1,10 @@
 //! The lock of an output folder, which admits one writer at a time.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::error::StageError;
-use crate::fs_durable::{create_dir_all_synced, state_file};
+use crate::fs_durable::{create_dir_all_synced, try_lock_file};
 use crate::sink::STATE_DIR;
 use crate::storage::mounts::FolderId;
 
@@ -26,28 +26,18 @@ impl FileLock {
         let state = folder.join(STATE_DIR);
         create_dir_all_synced(&state)?;
         let path = state.join("lock");
-        let file = state_file()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path);
-        let file = file.map_err(StageError::io(&path))?;
-        match file.try_lock() {
-            Ok(()) => {
-                let id = FolderId::from_path(folder).map_err(StageError::io(folder))?;
-                Ok(Self {
-                    _file: file,
-                    folder: folder.to_path_buf(),
-                    id,
-                })
-            }
-            Err(TryLockError::WouldBlock) => Err(StageError::Other(format!(
+        let Some(file) = try_lock_file(&path).map_err(StageError::io(&path))? else {
+            return Err(StageError::Other(format!(
                 "{}: another sink of this pipeline or of another running pipeline is writing to \
                  this folder; wait until it ends, or use another path",
                 folder.display()
-            ))),
-            Err(TryLockError::Error(error)) => Err(StageError::io(&path)(error)),
-        }
+            )));
+        };
+        Ok(Self {
+            _file: file,
+            folder: folder.to_path_buf(),
+            id: FolderId::from_path(folder).map_err(StageError::io(folder))?,
+        })
     }
 
     /// Checks that the path still leads to the locked folder. Called before files become visible.

@@ -1,7 +1,7 @@
 //! The rewrite of a dataset, which replaces files by one copy of their records and provenance.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -17,7 +17,7 @@ use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 
 use crate::coverage::Coverage;
 use crate::error::StageError;
-use crate::fs_durable::{create_dir_all_synced, state_file};
+use crate::fs_durable::{create_dir_all_synced, try_lock_file};
 use crate::sink::data_files::{DataFile, data_files};
 use crate::sink::parquet_file::{
     ParquetCompression, ParquetFileWriter, ParquetOptions, RowGroupConfig,
@@ -254,23 +254,13 @@ fn lock(folder: &Path) -> Result<File, StageError> {
     let state = folder.join(STATE_DIR);
     create_dir_all_synced(&state)?;
     let path = state.join("compact-lock");
-    let file = state_file()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path);
-    let file = file.map_err(StageError::io(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            let folder = folder.display();
-            Err(StageError::Other(format!(
-                "{folder}: another compaction or purge of this folder is running; wait until it \
-                 ends"
-            )))
-        }
-        Err(TryLockError::Error(error)) => Err(StageError::io(&path)(error)),
-    }
+    let file = try_lock_file(&path).map_err(StageError::io(&path))?;
+    file.ok_or_else(|| {
+        let folder = folder.display();
+        StageError::Other(format!(
+            "{folder}: another compaction or purge of this folder is running; wait until it ends"
+        ))
+    })
 }
 
 /// Sets the modification time of a file, in nanoseconds since 1970.

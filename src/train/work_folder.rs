@@ -1,14 +1,14 @@
 //! The work folder inside a model folder: the lock of the training, its checkpoint and its prepared
 //! data. It is removed when the training is complete.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::TrainError;
 use super::checkpoint::TrainingCheckpoint;
 use crate::error::StageError;
-use crate::fs_durable::{create_dir_all_synced, fsync_dir, state_file};
+use crate::fs_durable::{create_dir_all_synced, fsync_dir, try_lock_file};
 use crate::model::card::CARD;
 
 /// The work folder of a training, locked until it is dropped.
@@ -40,25 +40,16 @@ impl WorkFolder {
         let lock = loop {
             attempts += 1;
             create_dir_all_synced(&path)?;
-            let mut options = state_file();
-            options.create(true).truncate(false).write(true);
-            let file = match options.open(&lock_path) {
+            match try_lock_file(&lock_path) {
+                Ok(Some(file)) if attempts > MAX_ATTEMPTS || is_at(&file, &lock_path) => {
+                    break file;
+                }
+                // Another training has removed its folder since the file was opened.
+                Ok(Some(_)) => {}
+                Ok(None) => return Err(TrainError::Locked(model.display().to_string())),
                 // Another training has removed the folder since it was created.
-                Err(error) if error.kind() == ErrorKind::NotFound && attempts <= MAX_ATTEMPTS => {
-                    continue;
-                }
-                opened => opened.map_err(StageError::io(&lock_path))?,
-            };
-            match file.try_lock() {
-                Ok(()) if attempts > MAX_ATTEMPTS || is_at(&file, &lock_path) => break file,
-                // Another training has removed its folder between the two calls.
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
-                    return Err(TrainError::Locked(model.display().to_string()));
-                }
-                Err(TryLockError::Error(error)) => {
-                    return Err(StageError::io(&lock_path)(error).into());
-                }
+                Err(error) if error.kind() == ErrorKind::NotFound && attempts <= MAX_ATTEMPTS => {}
+                Err(error) => return Err(StageError::io(&lock_path)(error).into()),
             }
         };
         let work = Self {
