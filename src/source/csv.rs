@@ -19,7 +19,7 @@ use crate::source::batch_limits::BatchLimits;
 use crate::source::collapse_delimiters::DelimiterCollapser;
 use crate::source::file_checkpoints::OnChange;
 use crate::source::file_source::{
-    BatchOutput, FileFormat, FileSource, ReadEnd, catch_panic, check_names, schema_mismatch,
+    BatchOutput, FileFormat, FileSource, ReadEnd, absent_column, catch_panic, check_names,
 };
 use crate::source::input_file::{self, InputFile};
 use crate::source::schema_inference::first;
@@ -387,7 +387,7 @@ impl FileFormat for CsvFormat {
         let times = |field: &Field| names.iter().filter(|name| *name == field.name()).count();
         if let Some(field) = self.schema.fields().iter().find(|field| times(field) != 1) {
             let what = match times(field) {
-                0 => schema_mismatch(field, None),
+                0 => absent_column(field),
                 _ => format!("duplicate column `{}`; names must be unique", field.name()),
             };
             let records = framer.count().map_err(file.stopped())?;
@@ -683,7 +683,7 @@ mod tests {
             &[1, 5]
         );
         let reject = &batches[1].rejects[0];
-        let reason = "b.csv: column `y` (Int64) of the first file is missing; correct the file, or \
+        let reason = "b.csv: column `y` (Int64) of the other files is missing; correct the file, or \
                       read files of this schema with a separate source";
         assert_eq!(
             (reject.code.as_str(), reject.reason.as_str()),
