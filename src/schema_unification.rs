@@ -133,15 +133,22 @@ fn with_nullable_children(data_type: &DataType) -> DataType {
 pub fn describe(field: &Field) -> String {
     let metadata: Vec<String> = meaning(field)
         .into_iter()
-        .map(|(key, value)| match value {
-            Value::String(text) => format!("{key} = {text}"),
-            value => format!("{key} = {value}"),
+        .map(|(key, value)| {
+            let value = match value {
+                Value::String(text) => text,
+                value => value.to_string(),
+            };
+            match key.as_str() {
+                EXTENSION_TYPE_NAME_KEY | EXTENSION_TYPE_METADATA_KEY => value,
+                key => format!("{key} {value}"),
+            }
         })
+        .rev()
         .collect();
     if metadata.is_empty() {
         field.data_type().to_string()
     } else {
-        format!("{} ({})", field.data_type(), metadata.join(", "))
+        format!("{} ({})", field.data_type(), metadata.join(" "))
     }
 }
 

@@ -105,29 +105,53 @@ fn next_field(dataset: &Field, found: &Field) -> Option<FieldRef> {
         .then(|| Arc::new(unified))
 }
 
-/// Whether `pyarrow`, Polars, DuckDB and Spark read a column whose type is `wide` in some files and
-/// `narrow` in others, with their options for schemas that differ between files.
+/// Whether pyarrow, Polars, DuckDB and Spark read a column whose type is `narrow` in some files and
+/// `wide` in others, given the schema of the latest file. Each rule was tried with each of them.
 fn is_widened_by_readers(narrow: &DataType, wide: &DataType) -> bool {
     use DataType::{
-        Binary, BinaryView, Dictionary, Float32, Float64, Int8, Int16, Int32, Int64, LargeBinary,
-        LargeUtf8, Null, Timestamp, Utf8, Utf8View,
+        Binary, BinaryView, Decimal128, Dictionary, FixedSizeList, Float16, Float32, Float64, Int8,
+        Int16, Int32, Int64, LargeBinary, LargeList, LargeUtf8, List, Null, Struct, Timestamp,
+        UInt8, UInt16, UInt32, Utf8, Utf8View,
     };
+    let items = |one: &FieldRef, other: &FieldRef| is_widened_field(one, other);
     match (narrow, wide) {
-        (Null, _)
-        | (Int8, Int16 | Int32 | Int64)
-        | (Int16, Int32 | Int64)
-        | (Int32, Int64)
+        (narrow, wide) if narrow == wide => true,
+        (Null, Int8 | Int16 | Int32 | Int64 | Float64)
+        | (Int8 | UInt8, Int16 | Int32 | Int64)
+        | (Int16 | UInt16, Int32 | Int64)
+        | (Int32 | UInt32, Int64)
+        | (UInt8, UInt16 | UInt32)
+        | (UInt16, UInt32)
+        | (Float16, Float32 | Float64)
         | (Float32, Float64)
         | (Utf8 | Utf8View, LargeUtf8 | Utf8)
         | (Binary | BinaryView, LargeBinary | Binary) => true,
+        (Decimal128(narrow, scale), Decimal128(wide, wide_scale)) => {
+            scale == wide_scale && narrow <= wide
+        }
         // Parquet stores the values of a dictionary.
-        (Dictionary(_, value), wide) => **value == *wide || is_widened_by_readers(value, wide),
-        // Parquet has no unit of seconds, so earlier releases stored numbers without a unit.
+        (Dictionary(_, value), wide) => is_widened_by_readers(value, wide),
+        // Earlier releases stored seconds, for which Parquet has no unit.
         (Timestamp(TimeUnit::Second, zone), Timestamp(TimeUnit::Millisecond, wide_zone)) => {
             zone == wide_zone
         }
+        (List(one), List(other) | LargeList(other)) | (LargeList(one), LargeList(other)) => {
+            items(one, other)
+        }
+        (FixedSizeList(one, len), FixedSizeList(other, wide_len)) => {
+            len == wide_len && items(one, other)
+        }
+        (Struct(one), Struct(other)) => one.iter().all(|field| {
+            other
+                .find(field.name())
+                .is_some_and(|(_, wide)| is_widened_field(field, wide))
+        }),
         _ => false,
     }
+}
+
+fn is_widened_field(narrow: &Field, wide: &Field) -> bool {
+    is_widened_by_readers(narrow.data_type(), wide.data_type())
 }
 
 #[cfg(test)]
@@ -191,16 +215,21 @@ mod tests {
         let dataset = vec![
             Field::new("x", DataType::Int32, false),
             Field::new("none", DataType::Null, true),
+            vector_field("v", 2),
         ];
+        let wide = Arc::new(Field::new_list_field(DataType::Float64, true));
+        let wide = Field::new("v", DataType::FixedSizeList(wide, 2), false);
         let records = vec![
             Field::new("new", DataType::Boolean, false),
-            Field::new("none", DataType::Utf8, false),
+            wide.clone(),
+            Field::new("none", DataType::Int64, false),
             Field::new("x", DataType::Int64, false),
         ];
         let next = next(dataset, records).unwrap();
         let expected = [
             Field::new("x", DataType::Int64, false),
-            Field::new("none", DataType::Utf8, true),
+            Field::new("none", DataType::Int64, true),
+            wide,
             Field::new("new", DataType::Boolean, false),
         ];
         assert_eq!(**next.schema().fields(), expected.map(Arc::new));
@@ -213,12 +242,16 @@ mod tests {
             vector_field("latent", 4),
             tensor_field("t", &[2, 3]).unwrap(),
             Field::new("fine", DataType::Utf8, false),
+            Field::new("none", DataType::Null, true),
+            Field::new("count", DataType::UInt32, true),
         ];
         let records = vec![
             Field::new("id", DataType::Float64, false),
             vector_field("latent", 5),
             tensor_field("t", &[3, 2]).unwrap(),
             Field::new("fine", DataType::Utf8, true),
+            Field::new("none", DataType::Utf8, true),
+            Field::new("count", DataType::UInt64, true),
         ];
         let error = next(dataset, records).unwrap_err();
         let named: Vec<&str> = error
@@ -226,6 +259,6 @@ mod tests {
             .skip(1)
             .filter_map(|line| line.split('`').nth(1))
             .collect();
-        assert_eq!(named, ["id", "latent", "t"], "{error}");
+        assert_eq!(named, ["id", "latent", "t", "none", "count"], "{error}");
     }
 }

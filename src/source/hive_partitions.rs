@@ -12,7 +12,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::source::input_file::InputFile;
 
-/// The value of a folder that stands for null.
+/// The value of a folder that means null.
 const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// The columns that the folders of a source's files define.

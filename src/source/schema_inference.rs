@@ -16,7 +16,7 @@ use crate::system;
 const PLANNED_OBJECTS: usize = 256;
 
 /// Number of files whose schemas are in memory at the same time.
-const FILES_AT_ONCE: usize = 1024;
+const WINDOW: usize = 1024;
 
 /// Number of files that a note names.
 const NAMED: usize = 3;
@@ -44,7 +44,7 @@ pub(super) fn unified(
     let planned = planned_files(files);
     let mut columns = UnifiedSchema::default();
     let (mut outcomes, mut conflicts) = (SkippedInputs::default(), FileConflicts::default());
-    for window in planned.chunks(FILES_AT_ONCE) {
+    for window in planned.chunks(WINDOW) {
         for (file, found) in window.iter().zip(infer_each(window, &infer)) {
             match found {
                 Ok(Some(schema)) => {

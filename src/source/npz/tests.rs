@@ -136,7 +136,10 @@ fn types_unify_and_half_floats_become_floats() {
         ("a.npy", npy("<f2", false, "(3,)", &half)),
         ("b.npy", npy("<f8", false, "(1,)", &f8([0.1]))),
     ]);
-    let all = records(&read::<NpzSourceConfig>(json!({ "path": files.path() }), 10));
+    let all = records(&read::<NpzSourceConfig>(
+        json!({ "path": files.path() }),
+        10,
+    ));
     assert_eq!(
         all["array"].as_primitive::<Float64Type>().values(),
         &[1.0, -2.0, f64::INFINITY, 0.1]

@@ -553,7 +553,7 @@ fn folder_names_become_columns() {
 }
 
 #[test]
-fn tensors_of_another_shape_are_rejects_and_permuted_ones_read_in_order() {
+fn tensors_differ_by_shape_and_are_read_in_row_major_order() {
     let folder = tempfile::tempdir().unwrap();
     let tensors = |name: &str, metadata: &str| {
         let field = with_tensor_shape(vector_field("t", 6), &[2, 3]);
