@@ -31,6 +31,13 @@ impl FileColumns {
                 orders.push(None);
                 continue;
             };
+            let mut later = file.fields().iter().skip(index + 1);
+            if later.any(|other| other.name() == field.name()) {
+                return Err(format!(
+                    "duplicate column `{}`; names must be unique",
+                    field.name()
+                ));
+            }
             let (found, order) = row_major(found)?;
             accepts(field, &found).map_err(|conflict| different_column(&conflict))?;
             indices.push(index);
@@ -135,6 +142,11 @@ mod tests {
         assert!(
             error.starts_with("column `late` is Utf8; expected Int8, as in the other files"),
             "{error}"
+        );
+        let twice = Schema::new(vec![Field::new("x", DataType::Float64, true); 2]);
+        assert_eq!(
+            FileColumns::new(&planned(), &twice).unwrap_err(),
+            "duplicate column `x`; names must be unique"
         );
         let none = Schema::new(vec![Field::new("z", DataType::Int8, true)]);
         let error = FileColumns::new(&planned(), &none).unwrap_err();
