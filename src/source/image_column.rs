@@ -100,7 +100,7 @@ impl ImageColumn {
     }
 
     /// Returns the columns with this one as binary `image`. Each image of a list becomes a row of
-    /// its own, which repeats the values of the other columns; a row without images is left out.
+    /// its own, which repeats the values of the other columns.
     ///
     /// # Errors
     /// If the column does not have the type that was found at planning.
@@ -292,6 +292,13 @@ impl ImageRows {
             .collect()
     }
 
+    /// Of the rows `rows` of the table, the ordinals of those that hold an empty list.
+    pub(super) fn without_image(&self, rows: Range<usize>) -> impl Iterator<Item = u32> {
+        let start = rows.start;
+        rows.filter(|&row| self.of(row..row + 1).is_empty())
+            .map(move |row| u32::try_from(row - start).unwrap_or(u32::MAX))
+    }
+
     /// Pixels of the images in these rows of the table.
     pub(super) fn pixels(&self, rows: Range<usize>) -> u64 {
         let sizes = self.sizes.get(self.of(rows)).unwrap_or_default();
@@ -441,5 +448,6 @@ mod tests {
         );
         assert_eq!((images.of(0..1), images.of(1..4)), (0..2, 2..4));
         assert_eq!(images.origin(1..4), [1, 2]);
+        assert_eq!(images.without_image(1..4).collect::<Vec<_>>(), [0]);
     }
 }

@@ -41,7 +41,10 @@ pub(super) fn unified(
     files: &[InputFile],
     infer: impl Fn(&InputFile, FileReader) -> Result<Option<Schema>, ReadEnd> + Sync,
 ) -> Result<InferredColumns, StageError> {
-    let planned = planned_files(files);
+    let is_local = files.first().is_none_or(InputFile::is_local);
+    let planned: Vec<&InputFile> = planned_files(files.len(), is_local)
+        .map(|index| &files[index])
+        .collect();
     let (mut groups, mut skipped) = (FileGroups::default(), SkippedInputs::default());
     for window in planned.chunks(WINDOW) {
         for (file, found) in window.iter().zip(infer_each(window, &infer)) {
@@ -68,16 +71,16 @@ pub(super) fn unified(
     Ok(InferredColumns { fields, notes })
 }
 
-/// All local files, or objects at equal distances, with the first and the last of them.
-fn planned_files(files: &[InputFile]) -> Vec<&InputFile> {
-    let is_local = files.first().is_none_or(InputFile::is_local);
-    if is_local || files.len() <= PLANNED_OBJECTS {
-        return files.iter().collect();
-    }
-    let last = files.len() - 1;
-    (0..PLANNED_OBJECTS)
-        .map(|index| &files[index * last / (PLANNED_OBJECTS - 1)])
-        .collect()
+/// The indices of the files that are opened: all local files, or objects at equal distances, with
+/// the first and the last of them.
+fn planned_files(files: usize, is_local: bool) -> impl Iterator<Item = usize> {
+    let count = if is_local {
+        files
+    } else {
+        files.min(PLANNED_OBJECTS)
+    };
+    let last = files.saturating_sub(1);
+    (0..count).map(move |index| index * last / count.saturating_sub(1).max(1))
 }
 
 /// Opens the files on several threads, and returns what `infer` returns for each, in order.
@@ -263,6 +266,17 @@ mod tests {
     use arrow::datatypes::{DataType, Field};
 
     use super::*;
+
+    #[test]
+    fn local_files_and_a_bounded_number_of_objects_are_planned() {
+        let planned = |files, is_local| planned_files(files, is_local).collect::<Vec<_>>();
+        assert_eq!(planned(1000, true), (0..1000).collect::<Vec<_>>());
+        assert_eq!(planned(256, false), (0..256).collect::<Vec<_>>());
+        let objects = planned(100_000, false);
+        assert_eq!((objects.len(), objects[0], objects[255]), (256, 0, 99_999));
+        assert!(objects.is_sorted_by(|one, other| one < other));
+        assert_eq!((planned(0, false), planned(1, false)), (vec![], vec![0]));
+    }
 
     #[test]
     fn columns_are_those_of_most_files() {

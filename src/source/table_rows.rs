@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use arrow::array::{ArrayRef, RecordBatch};
 
-use crate::batch::RejectCode;
+use crate::batch::{Reject, RejectCode};
 use crate::source::batch_limits::{BatchLimits, arrow_bytes, too_large};
 use crate::source::file_source::{BatchOutput, FileRecords, ReadEnd, catch_panic};
 use crate::source::image_column::{ImageColumn, ImageRows};
@@ -65,7 +65,7 @@ impl TableRows {
             let records = FileRecords {
                 columns: rows.columns.iter().map(slice).collect(),
                 origin: rows.origin(part.clone()),
-                rejects: Vec::new(),
+                rejects: rows.without_image(part.clone()).map(no_image).collect(),
                 sources: rows.sources.as_ref().map(slice),
                 pixels: rows.pixels(part),
             };
@@ -73,4 +73,9 @@ impl TableRows {
         }
         Ok(())
     }
+}
+
+fn no_image(ordinal: u32) -> Reject {
+    let reason = "the list of images is empty; expected at least one image".to_owned();
+    Reject::new(ordinal, RejectCode::Missing, reason)
 }
