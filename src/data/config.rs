@@ -34,6 +34,10 @@ pub struct DataSpec {
     /// Features: numeric columns to leave out if the input does not name its columns.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub without: Vec<String>,
+    /// Images: the sample values of black and white in files that have more than 8 bits per sample
+    /// and do not state their range, as the option of the stage `pixels`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value_range: Option<[f64; 2]>,
     /// The share of records that is reserved for validation, 0 to 1. Default: 0.1.
     pub validation: f64,
     /// The share of records that is reserved for the final test, 0 to 1. Default: 0.
@@ -55,6 +59,7 @@ impl Default for DataSpec {
             normal: None,
             keep: vec![],
             without: vec![],
+            value_range: None,
             validation: 0.1,
             test: 0.0,
             limits: PipelineLimits::default(),

@@ -5,13 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use arrow::array::{Array, BinaryArray};
 
 use super::plan::RecordKind;
-use crate::image::{Channels, ImageError, Pixels, ResizeMode, Resizer, decode};
+use crate::image::{DecodeOptions, ImageError, Pixels, ResizeMode, Resizer, decode_with};
 use crate::system;
 
 /// Decodes images, and resizes them if the input has a fixed size.
 pub(super) struct ParallelDecoder {
-    channels: Channels,
-    max_pixels: u64,
+    options: DecodeOptions,
     /// One for each thread.
     resizers: Vec<Option<ResizeTo>>,
 }
@@ -26,6 +25,7 @@ impl ParallelDecoder {
             channels,
             size,
             max_pixels,
+            value_range,
         } = *target
         else {
             return None;
@@ -33,11 +33,12 @@ impl ParallelDecoder {
         let resizers = (0..system::available_cores())
             .map(|_| size.map(ResizeTo::new))
             .collect();
-        Some(Self {
+        let options = DecodeOptions {
             channels,
             max_pixels,
-            resizers,
-        })
+            value_range,
+        };
+        Some(Self { options, resizers })
     }
 
     /// Decodes the images and returns the results in order. `pixels` is the sum of the pixels of
@@ -54,10 +55,10 @@ impl ParallelDecoder {
             self.resizers.len()
         };
         let each = images.len().div_ceil(threads).max(1);
-        let (channels, max_pixels) = (self.channels, self.max_pixels);
+        let options = self.options;
         let part = |start: usize, resizer: &mut Option<ResizeTo>| -> Vec<_> {
             let rows = start..images.len().min(start + each);
-            rows.map(|row| decode_guarded(images.value(row), channels, max_pixels, resizer))
+            rows.map(|row| decode_guarded(images.value(row), &options, resizer))
                 .collect()
         };
         if threads == 1 {
@@ -88,13 +89,10 @@ impl ParallelDecoder {
 /// Calls [`decode_one`] and returns an error for this image if it panics.
 fn decode_guarded(
     bytes: &[u8],
-    channels: Channels,
-    max_pixels: u64,
+    options: &DecodeOptions,
     resizer: &mut Option<ResizeTo>,
 ) -> Result<Pixels, ImageError> {
-    let attempt = catch_unwind(AssertUnwindSafe(|| {
-        decode_one(bytes, channels, max_pixels, resizer)
-    }));
+    let attempt = catch_unwind(AssertUnwindSafe(|| decode_one(bytes, options, resizer)));
     attempt.unwrap_or_else(|_| {
         // The state of the resizer may be inconsistent after a panic.
         *resizer = resizer.as_ref().map(|fixed| ResizeTo::new(fixed.size));
@@ -106,11 +104,10 @@ fn decode_guarded(
 
 fn decode_one(
     bytes: &[u8],
-    channels: Channels,
-    max_pixels: u64,
+    options: &DecodeOptions,
     resizer: &mut Option<ResizeTo>,
 ) -> Result<Pixels, ImageError> {
-    let pixels = decode(bytes, channels, max_pixels)?;
+    let pixels = decode_with(bytes, options)?;
     let Some(ResizeTo {
         resizer,
         size: [height, width],
@@ -122,7 +119,7 @@ fn decode_one(
     Ok(Pixels {
         width: *width,
         height: *height,
-        channels,
+        channels: options.channels,
         data,
     })
 }

@@ -13,7 +13,7 @@ use super::DataError;
 use super::config::DataSpec;
 use super::record_id::RecordIdResolver;
 use crate::error::{ConfigError, RecordFaults};
-use crate::image::Channels;
+use crate::image::{Channels, ValueRange};
 use crate::model::input::{InputKind, InputSpec};
 use crate::plan_context::PlanContext;
 use crate::registry::{self, canonical, did_you_mean};
@@ -39,6 +39,7 @@ pub(super) enum RecordKind {
         channels: Channels,
         size: Option<[usize; 2]>,
         max_pixels: u64,
+        value_range: Option<ValueRange>,
     },
     Features {
         columns: Vec<String>,
@@ -376,10 +377,15 @@ impl RecordKind {
                 "applies to columns of features, but the input is images; remove the option",
             ));
         }
+        let value_range = spec.value_range.map(ValueRange::new).transpose();
+        if let Err(message) = &value_range {
+            faults.push(ConfigError::new("value_range", message.clone()));
+        }
         let target = Self::Images {
             channels: input.channels.unwrap_or_default(),
             size: input.size,
             max_pixels,
+            value_range: value_range.ok().flatten(),
         };
         if faults.is_empty() {
             Ok(target)
@@ -393,6 +399,10 @@ impl RecordKind {
         input: &InputSpec,
         schema: &Schema,
     ) -> Result<Self, Vec<ConfigError>> {
+        if spec.value_range.is_some() {
+            let message = "applies to images, but the input is features; remove the option";
+            return Err(vec![ConfigError::new("value_range", message)]);
+        }
         if let Some(columns) = &input.columns {
             let message = "cannot be combined with `input.columns`; remove one of the two options";
             let fault = (!spec.without.is_empty()).then(|| ConfigError::new("without", message));

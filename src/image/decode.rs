@@ -7,7 +7,8 @@ use crate::image::error::ImageError;
 use crate::image::exif_orientation::orient;
 use crate::image::pixel_format::Channels;
 use crate::image::probe::{ImageFormat, ImageInfo, probe};
-use crate::image::{image_rs, jpeg, png};
+use crate::image::value_range::ValueRange;
+use crate::image::{gif, image_rs, jpeg, png, tiff};
 
 /// A decoded image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,19 +23,50 @@ pub struct Pixels {
     pub data: Vec<u8>,
 }
 
-/// Decodes an image and applies its EXIF orientation.
+/// The options of decoding.
+#[derive(Debug, Clone, Copy)]
+pub struct DecodeOptions {
+    /// The channels of a decoded pixel.
+    pub channels: Channels,
+    /// The maximum number of pixels of an image (`limits.pixels` of a pipeline).
+    pub max_pixels: u64,
+    /// The values of black and white of samples of more than 8 bits, for files that do not state
+    /// them.
+    pub value_range: Option<ValueRange>,
+}
+
+/// Decodes an image and applies its orientation, without a range of values.
+///
+/// # Errors
+/// See [`decode_with`].
+pub fn decode(bytes: &[u8], channels: Channels, max_pixels: u64) -> Result<Pixels, ImageError> {
+    let options = DecodeOptions {
+        channels,
+        max_pixels,
+        value_range: None,
+    };
+    decode_with(bytes, &options)
+}
+
+/// Decodes an image and applies its orientation, which its EXIF or XMP states.
 ///
 /// The result has 8 bits per channel. As in Pillow's `convert`, alpha is dropped, not composited;
-/// of 16 bits, the upper 8 are kept; luma is BT.601. Color profiles and gamma are not applied.
+/// of 16 bits, the upper 8 are kept unless the range of values is known; luma is BT.601. Color
+/// profiles and gamma are not applied.
 ///
 /// The memory is bounded by the bytes per pixel according to the header, plus a small multiple of
 /// the length of `bytes`.
 ///
 /// # Errors
-/// If the bytes are not a valid and complete image, if the image has more than `max_pixels` pixels
-/// (`limits.pixels` of a pipeline), or if its decoding takes more memory than that of `max_pixels`
-/// pixels of 8 bits per channel.
-pub fn decode(bytes: &[u8], channels: Channels, max_pixels: u64) -> Result<Pixels, ImageError> {
+/// If the bytes are not a valid and complete image, if the image has more than `max_pixels` pixels,
+/// if its decoding takes more memory than that of `max_pixels` pixels of 8 bits per channel, or if
+/// the range of its values is not known and they do not have a usual one.
+pub fn decode_with(bytes: &[u8], options: &DecodeOptions) -> Result<Pixels, ImageError> {
+    let DecodeOptions {
+        channels,
+        max_pixels,
+        value_range,
+    } = *options;
     let header = probe(bytes)?;
     if !header.fits(max_pixels) {
         return Err(ImageError::too_large(&header, max_pixels));
@@ -42,8 +74,10 @@ pub fn decode(bytes: &[u8], channels: Channels, max_pixels: u64) -> Result<Pixel
     ImageError::catch(header.format, || {
         let decoded = match header.format {
             ImageFormat::Jpeg => jpeg::decode(bytes, &header)?,
-            ImageFormat::Png => png::decode(bytes, &header)?,
-            _ => image_rs::decode(bytes, &header)?,
+            ImageFormat::Png => png::decode(bytes, &header, value_range)?,
+            ImageFormat::Gif => gif::decode(bytes, &header)?,
+            ImageFormat::Tiff => tiff::decode(bytes, &header, value_range)?,
+            _ => image_rs::decode(bytes, &header, value_range)?,
         };
         let DecodedImage {
             samples,

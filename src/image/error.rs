@@ -48,6 +48,17 @@ impl ImageError {
         Self::Unsupported(format!("unsupported {}: {reason}", format.name()))
     }
 
+    /// Adds that the image is a part of a TIFF.
+    pub(super) fn in_tiff(self) -> Self {
+        let add = |message: String| format!("{message}, in a strip or tile of a TIFF");
+        match self {
+            Self::Malformed(message) => Self::Malformed(add(message)),
+            Self::Truncated(message) => Self::Truncated(add(message)),
+            Self::Unsupported(message) => Self::Unsupported(add(message)),
+            Self::TooLarge(message) => Self::TooLarge(add(message)),
+        }
+    }
+
     pub(super) fn truncated(format: ImageFormat, bytes: &[u8], position: &str) -> Self {
         Self::Truncated(format!(
             "{} ends after {} bytes, {position}",

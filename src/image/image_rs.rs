@@ -1,4 +1,4 @@
-//! Decoding of WebP, BMP, GIF, TIFF and PNM by the `image` library.
+//! Decoding of WebP, BMP and PNM by the `image` library.
 
 use std::io::Cursor;
 
@@ -7,11 +7,16 @@ use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 use crate::image::channel_layout::DecodedSamples;
 use crate::image::decode::{DecodedImage, memory_limit};
 use crate::image::error::ImageError;
-use crate::image::exif_orientation::orientation;
+use crate::image::exif_orientation::find_orientation;
 use crate::image::probe::{DECODE_BYTES_PER_PIXEL, ImageFormat, ImageInfo};
+use crate::image::value_range::{ValueRange, levels_of_16_bits};
 
-/// Decodes the first frame or page.
-pub(super) fn decode(bytes: &[u8], header: &ImageInfo) -> Result<DecodedImage, ImageError> {
+/// Decodes the first frame.
+pub(super) fn decode(
+    bytes: &[u8],
+    header: &ImageInfo,
+    range: Option<ValueRange>,
+) -> Result<DecodedImage, ImageError> {
     let failed = |error: image::ImageError| ImageError::from_library(header.format, bytes, &error);
     let mut reader = reader(bytes, header.format);
     let mut limits = Limits::no_limits();
@@ -20,15 +25,13 @@ pub(super) fn decode(bytes: &[u8], header: &ImageInfo) -> Result<DecodedImage, I
     limits.max_alloc = Some(memory_limit(bytes, header));
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(failed)?;
-    let orientation = match decoder.exif_metadata().map_err(failed)? {
-        Some(exif) => orientation(&exif),
-        // TIFF has a tag for the orientation.
-        None => decoder.orientation().map_err(failed)?,
-    };
+    let exif = decoder.exif_metadata().map_err(failed)?;
+    let xmp = decoder.xmp_metadata().map_err(failed)?;
+    let orientation = find_orientation(exif.as_deref(), xmp.as_deref());
     let image = DynamicImage::from_decoder(decoder).map_err(failed)?;
     let size = (image.width(), image.height());
     Ok(DecodedImage {
-        samples: samples(image),
+        samples: samples(image, range),
         size,
         orientation,
     })
@@ -61,25 +64,18 @@ fn reader(bytes: &[u8], format: ImageFormat) -> ImageReader<Cursor<&[u8]>> {
     ImageReader::with_format(Cursor::new(bytes), format)
 }
 
-fn samples(image: DynamicImage) -> DecodedSamples {
+fn samples(image: DynamicImage, range: Option<ValueRange>) -> DecodedSamples {
+    let levels = |samples: &[u16]| levels_of_16_bits(samples, range);
     match image {
         DynamicImage::ImageLuma8(image) => DecodedSamples::Gray(image.into_raw()),
         DynamicImage::ImageLumaA8(image) => DecodedSamples::GrayAlpha(image.into_raw()),
         DynamicImage::ImageRgb8(image) => DecodedSamples::Rgb(image.into_raw()),
         DynamicImage::ImageRgba8(image) => DecodedSamples::Rgba(image.into_raw()),
-        DynamicImage::ImageLuma16(image) => DecodedSamples::Gray(upper(&image)),
-        DynamicImage::ImageLumaA16(image) => DecodedSamples::GrayAlpha(upper(&image)),
-        DynamicImage::ImageRgb16(image) => DecodedSamples::Rgb(upper(&image)),
-        DynamicImage::ImageRgba16(image) => DecodedSamples::Rgba(upper(&image)),
-        // Floats are clamped to 0..1.
+        DynamicImage::ImageLuma16(image) => DecodedSamples::Gray(levels(&image)),
+        DynamicImage::ImageLumaA16(image) => DecodedSamples::GrayAlpha(levels(&image)),
+        DynamicImage::ImageRgb16(image) => DecodedSamples::Rgb(levels(&image)),
+        DynamicImage::ImageRgba16(image) => DecodedSamples::Rgba(levels(&image)),
+        // None of the formats has floating-point samples.
         other => DecodedSamples::Rgb(other.into_rgb8().into_raw()),
     }
-}
-
-/// The upper 8 bits of each 16-bit sample.
-fn upper(samples: &[u16]) -> Vec<u8> {
-    samples
-        .iter()
-        .map(|sample| sample.to_be_bytes()[0])
-        .collect()
 }

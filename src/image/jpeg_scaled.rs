@@ -35,7 +35,7 @@ mod turbo {
 
     use super::{Channels, CropBox, Pixels};
     use crate::image::exif_orientation::orient;
-    use crate::image::jpeg::scan_markers;
+    use crate::image::jpeg::check;
     use crate::image::probe::{ImageFormat, probe};
 
     /// Decodes a JPEG at a fraction of its size, as documented at the function for builds without
@@ -48,13 +48,10 @@ mod turbo {
     ) -> Option<(Pixels, CropBox)> {
         let header = probe(bytes)
             .ok()
-            .filter(|header| header.format == ImageFormat::Jpeg)?;
-        // The scan bounds the number of scans and segments, and requires that the image is
-        // complete.
-        let orientation = scan_markers(bytes)
-            .ok()
-            .filter(|_| header.pixels() <= max_pixels)?
-            .orientation;
+            .filter(|header| header.format == ImageFormat::Jpeg && header.pixels() <= max_pixels)?;
+        // The check bounds the number of scans and segments, and requires that the image is
+        // complete; libjpeg-turbo accepts runs that exceed a block.
+        let orientation = check(bytes).ok()?.orientation;
         let sideways = orientation.to_exif() >= 5;
         let (min_height, min_width) = if sideways {
             (target_width, target_height)

@@ -3,17 +3,22 @@
 
 use std::io::Cursor;
 
-use image::metadata::Orientation;
 use png::{BitDepth, ColorType, DecodeOptions, Decoder, DecodingError, Limits, Transformations};
 
 use crate::image::channel_layout::DecodedSamples;
 use crate::image::decode::{DecodedImage, memory_limit};
 use crate::image::error::{ImageError, UNFINISHED};
-use crate::image::exif_orientation::orientation;
+use crate::image::exif_orientation::{exif_orientation, orientation_or_xmp};
+use crate::image::png_text;
 use crate::image::probe::{ImageFormat, ImageInfo};
+use crate::image::value_range::{ValueRange, levels_of_16_bits};
 
 /// Decodes the default image.
-pub(super) fn decode(bytes: &[u8], header: &ImageInfo) -> Result<DecodedImage, ImageError> {
+pub(super) fn decode(
+    bytes: &[u8],
+    header: &ImageInfo,
+    range: Option<ValueRange>,
+) -> Result<DecodedImage, ImageError> {
     let failed = |error: DecodingError| map_error(bytes, &error);
     let mut options = DecodeOptions::default();
     options.set_ignore_text_chunk(true);
@@ -23,9 +28,11 @@ pub(super) fn decode(bytes: &[u8], header: &ImageInfo) -> Result<DecodedImage, I
         bytes: usize::try_from(memory_limit(bytes, header)).unwrap_or(usize::MAX),
     });
     // Palettes and small bit depths are expanded to 8 bits; of 16-bit samples, the upper 8 bits are
-    // kept.
-    decoder.set_transformations(Transformations::normalize_to_color8());
-
+    // kept unless there is a range of values.
+    decoder.set_transformations(match range {
+        Some(_) => Transformations::EXPAND,
+        None => Transformations::normalize_to_color8(),
+    });
     let mut reader = decoder.read_info().map_err(failed)?;
     let size = reader
         .output_buffer_size()
@@ -37,13 +44,32 @@ pub(super) fn decode(bytes: &[u8], header: &ImageInfo) -> Result<DecodedImage, I
     reader.finish().map_err(failed)?;
 
     let exif = reader.info().exif_metadata.as_deref();
-    let orientation = exif.map_or(Orientation::NoTransforms, orientation);
-    if frame.bit_depth != BitDepth::Eight {
-        return Err(ImageError::malformed(
-            ImageFormat::Png,
-            "its samples are not expanded to 8 bits",
-        ));
+    let mut stored = exif.and_then(exif_orientation);
+    let mut xmp = None;
+    if stored.is_none() {
+        let text = png_text::read(bytes)?;
+        // EXIF in a text counts only if there is no other.
+        let old_exif = text.exif.filter(|_| exif.is_none());
+        stored = old_exif.as_deref().and_then(exif_orientation);
+        xmp = text.xmp;
     }
+    let orientation = orientation_or_xmp(stored, xmp.as_deref());
+    let data = match (frame.bit_depth, range) {
+        (BitDepth::Eight, _) => data,
+        (BitDepth::Sixteen, Some(_)) => {
+            let words = data.chunks_exact(2);
+            let words: Vec<u16> = words
+                .map(|pair| u16::from_be_bytes([pair[0], pair[1]]))
+                .collect();
+            levels_of_16_bits(&words, range)
+        }
+        _ => {
+            return Err(ImageError::malformed(
+                ImageFormat::Png,
+                "its samples are not expanded to 8 bits",
+            ));
+        }
+    };
     let samples = match frame.color_type {
         ColorType::Grayscale => DecodedSamples::Gray(data),
         ColorType::GrayscaleAlpha => DecodedSamples::GrayAlpha(data),
@@ -78,7 +104,7 @@ mod tests {
     use png::{BitDepth, ColorType, Encoder};
 
     use crate::batch::RejectCode;
-    use crate::image::{Channels, decode};
+    use crate::image::{Channels, DecodeOptions, ValueRange, decode, decode_with};
 
     /// A PNG of one row of pixels.
     fn png(
@@ -120,6 +146,25 @@ mod tests {
         assert_eq!(gray(2, BitDepth::Four, &[0x1f]), [17, 255]);
         assert_eq!(gray(2, BitDepth::Eight, &[1, 200]), [1, 200]);
         assert_eq!(gray(2, BitDepth::Sixteen, &[1, 255, 200, 0]), [1, 200]);
+    }
+
+    #[test]
+    fn samples_of_16_bits_are_scaled_to_a_range() {
+        let options = DecodeOptions {
+            channels: Channels::Gray,
+            max_pixels: 100,
+            value_range: ValueRange::new([0.0, 4095.0]).ok(),
+        };
+        let deep = png(
+            3,
+            ColorType::Grayscale,
+            BitDepth::Sixteen,
+            &[],
+            &[0, 0, 8, 0, 15, 255],
+        );
+        assert_eq!(decode_with(&deep, &options).unwrap().data, [0, 128, 255]);
+        let shallow = png(2, ColorType::Grayscale, BitDepth::Four, &[], &[0x1f]);
+        assert_eq!(decode_with(&shallow, &options).unwrap().data, [17, 255]);
     }
 
     #[test]

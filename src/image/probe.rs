@@ -1,7 +1,7 @@
 //! Reads the format and the size of an image from its header, without decoding it.
 
 use crate::image::error::ImageError;
-use crate::image::{image_rs, jpeg};
+use crate::image::{image_rs, jpeg, tiff};
 
 /// A format of encoded images, detected from their bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -135,6 +135,7 @@ pub fn probe(bytes: &[u8]) -> Result<ImageInfo, ImageError> {
         let ((width, height), bytes_per_pixel) = match format {
             ImageFormat::Jpeg => (jpeg::size(bytes)?, DECODE_BYTES_PER_PIXEL),
             ImageFormat::Png => (png_size(bytes)?, DECODE_BYTES_PER_PIXEL),
+            ImageFormat::Tiff => tiff::size(bytes)?,
             _ => image_rs::size(bytes, format)?,
         };
         if width == 0 || height == 0 {

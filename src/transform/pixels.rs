@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::batch::{Batch, RejectCode, RejectCollector};
 use crate::error::{ConfigError, RecordFaults, StageError};
 use crate::image::{
-    Channels, CropBox, ImageError, PixelFormat, ResizeMode, Resizer, TargetSize, TensorLayout,
-    decode, jpeg_scaled,
+    Channels, CropBox, DecodeOptions, ImageError, PixelFormat, ResizeMode, Resizer, TargetSize,
+    TensorLayout, ValueRange, decode_with, jpeg_scaled,
 };
 use crate::model::ImageInput;
 use crate::plan_context::{PipelineLimits, PlanContext};
@@ -50,6 +50,13 @@ pub struct PixelsConfig {
     /// none.
     #[schemars(extend("x-changes-rows" = true))]
     pub std: Option<Vec<f32>>,
+    /// The sample values of black and white in files that have more than 8 bits per sample and do
+    /// not state their range, such as `[0, 255]` for floating-point TIFFs, or `[0, 4095]` for 12 bits
+    /// in samples of 16. Values outside of the range become black or white. Default: `[0, 1]` for
+    /// floating-point samples, all 16 bits for others; an image with other values is rejected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-changes-rows" = true))]
+    pub value_range: Option<[f64; 2]>,
     /// The treatment of an image whose aspect ratio differs from that of `size`. Default: stretch.
     #[schemars(extend("x-changes-rows" = true))]
     pub fit: Option<ResizeMode>,
@@ -165,6 +172,10 @@ impl PixelsConfig {
         if let Err(message) = format.check() {
             faults.push(ConfigError::new("", message));
         }
+        let value_range = self.value_range.map(ValueRange::new).transpose();
+        if let Err(message) = &value_range {
+            faults.push(ConfigError::new("value_range", message.clone()));
+        }
         if size == TargetSize::Original && self.fit.is_some() {
             faults.push(ConfigError::new(
                 "fit",
@@ -200,6 +211,7 @@ impl PixelsConfig {
                 fit,
                 draft,
                 max_pixels,
+                value_range: value_range.ok().flatten(),
             })
         } else {
             Err(faults)
@@ -298,6 +310,7 @@ struct PixelsTarget {
     fit: ResizeMode,
     draft: bool,
     max_pixels: u64,
+    value_range: Option<ValueRange>,
 }
 
 impl PixelsTarget {
@@ -354,9 +367,12 @@ impl TransformPlan for PixelsPlan {
             format,
             size,
             draft,
+            value_range,
             ..
         } = &self.target;
         let [low, high] = format.range;
+        let values_note =
+            value_range.map_or_else(String::new, |range| format!(" of values {range}"));
         let draft_note = if *draft { ", from drafts" } else { "" };
         let scaling_note = if format.mean.is_empty() && format.std.is_empty() {
             ""
@@ -364,7 +380,7 @@ impl TransformPlan for PixelsPlan {
             ", standardized"
         };
         format!(
-            "{:?} {:?}, {size}{draft_note}, {low}..{high}{scaling_note}",
+            "{:?} {:?}, {size}{draft_note}, {low}..{high}{values_note}{scaling_note}",
             format.channels, format.layout
         )
         .to_lowercase()
@@ -445,8 +461,12 @@ fn read<'a>(
     let (image, area) = match drafted {
         Some((pixels, area)) => (pixels, area),
         None => {
-            let pixels =
-                decode(image, target.format.channels, target.max_pixels).map_err(reject)?;
+            let options = DecodeOptions {
+                channels: target.format.channels,
+                max_pixels: target.max_pixels,
+                value_range: target.value_range,
+            };
+            let pixels = decode_with(image, &options).map_err(reject)?;
             let area = CropBox::full(&pixels);
             (pixels, area)
         }
@@ -675,6 +695,38 @@ mod tests {
         assert_eq!(
             variable_row(tensors, 1).unwrap(),
             ([9.0; 6].as_slice(), vec![2, 1, 3])
+        );
+    }
+
+    #[test]
+    fn value_range_scales_deep_samples_and_must_ascend() {
+        let mut deep = std::io::Cursor::new(Vec::new());
+        let samples = image::ImageBuffer::from_pixel(2, 1, image::Luma([2048_u16]));
+        image::DynamicImage::ImageLuma16(samples)
+            .write_to(&mut deep, image::ImageFormat::Tiff)
+            .unwrap();
+        let images = || batch(Arc::new(BinaryArray::from(vec![deep.get_ref().as_slice()])));
+        let options = json!({ "size": [1, 1], "channels": "gray", "range": [0.0, 255.0] });
+        let (_, rejects) = applied(plan(options.clone()).unwrap().as_ref(), images());
+        assert_eq!(rejects, [(0, RejectCode::Unsupported)]);
+        let mut ranged = options;
+        ranged["value_range"] = json!([0, 4095]);
+        let ranged_plan = plan(ranged.clone()).unwrap();
+        assert_eq!(
+            ranged_plan.summary(),
+            "gray nchw, 1 x 1, 0..255 of values 0..4095"
+        );
+        let (levels, _) = applied(ranged_plan.as_ref(), images());
+        assert_eq!(fixed_values(levels.records.column(1)).unwrap(), [128.0]);
+        ranged["value_range"] = json!([4095, 0]);
+        assert_eq!(
+            faults(ranged),
+            [(
+                "value_range".to_owned(),
+                "[4095, 0] is not a range of sample values; expected the values of black and of \
+                 white in ascending order, such as [0, 4095]"
+                    .to_owned()
+            )]
         );
     }
 

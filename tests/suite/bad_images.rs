@@ -71,7 +71,7 @@ fn no_image_hangs_or_panics_and_decoded_images_are_complete() {
         }
     }
     // Pillow decodes about 40 more, most of them in formats that latentflow does not support, such
-    // as icons and TIFF with a palette.
+    // as icons.
     assert!(valid > 560, "{valid} decoded, {refused} refused");
 }
 

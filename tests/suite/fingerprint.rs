@@ -491,6 +491,7 @@ fn image_transforms() -> Vec<Case> {
                 ("range", json!({ "range": [0, 2] })),
                 ("mean", json!({ "mean": [0.5, 0.5, 0.5] })),
                 ("std", json!({ "std": [2, 2, 2] })),
+                ("value_range", json!({ "value_range": [0, 4095] })),
                 ("fit", json!({ "fit": "crop" })),
                 ("to", json!({ "to": "tensor" })),
                 ("keep", json!({ "keep": true })),
