@@ -22,6 +22,7 @@ mod models;
 mod pictures;
 mod protocol;
 mod replay;
+mod schema_evolution;
 mod source_rules;
 mod topology;
 mod train;
