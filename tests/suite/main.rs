@@ -14,6 +14,7 @@ mod common {
 mod config_change;
 mod crashing_record;
 mod data;
+mod evaluate;
 mod failing_records;
 mod fingerprint;
 mod inputs;
@@ -22,7 +23,7 @@ mod models;
 mod pictures;
 mod protocol;
 mod replay;
-mod schema_evolution;
+mod schema;
 mod source_rules;
 mod topology;
 mod train;
