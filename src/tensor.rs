@@ -94,15 +94,11 @@ pub fn tensor_field(name: &str, shape: &[usize]) -> Result<Field, ArrowError> {
             "a tensor of shape {shape:?} has more values than a row can hold"
         )));
     }
-    Ok(with_tensor_shape(
+    Ok(extended(
         vector_field(name, shape.iter().product()),
-        shape,
+        FIXED,
+        &json!({ "shape": shape }),
     ))
-}
-
-/// Declares that the lists of fixed length in a column are tensors of `shape`.
-pub fn with_tensor_shape(field: Field, shape: &[usize]) -> Field {
-    extended(field, FIXED, &json!({ "shape": shape }))
 }
 
 /// A non-nullable tensor column in which each row has its own shape of `dims` dimensions.
