@@ -160,6 +160,24 @@ fn table_shows_errors_latent_usage_and_accuracy() {
     );
 }
 
+/// Checks the lists of records in an evaluation of [`rows`]. The kind of a row is its number modulo
+/// 3, and determines its error.
+fn check_lists(json: &Value) {
+    for (list, kind, error) in [
+        (&json["reconstruction"]["largest_errors"], 1, 1.0),
+        (&json["anomalies"]["largest_errors"], 2, 4.0),
+        (&json["anomalies"]["smallest_errors"], 2, 4.0),
+    ] {
+        let list = list.as_array().unwrap();
+        assert_eq!(list.len(), 10);
+        for record in list {
+            assert_eq!(record["source"], "rows.csv");
+            assert_eq!(record["row"].as_u64().unwrap() % 3, kind, "{record}");
+            assert_eq!(record["error"], error);
+        }
+    }
+}
+
 #[test]
 fn anomalies_are_ranked_by_error_and_left_out_of_the_mean() {
     let folder = tempfile::tempdir().unwrap();
@@ -239,20 +257,7 @@ fn anomalies_are_ranked_by_error_and_left_out_of_the_mean() {
         json!({ "auc_roc": 1.0, "average_precision": 1.0 })
     );
     assert_eq!(json["anomalies"]["thresholds"][0]["normal_above"], 0.5);
-    // The kind of a row is its number modulo 3, and determines the error.
-    for (list, kind, error) in [
-        (&json["reconstruction"]["largest_errors"], 1, 1.0),
-        (&json["anomalies"]["largest_errors"], 2, 4.0),
-        (&json["anomalies"]["smallest_errors"], 2, 4.0),
-    ] {
-        let list = list.as_array().unwrap();
-        assert_eq!(list.len(), 10);
-        for record in list {
-            assert_eq!(record["source"], "rows.csv");
-            assert_eq!(record["row"].as_u64().unwrap() % 3, kind, "{record}");
-            assert_eq!(record["error"], error);
-        }
-    }
+    check_lists(&json);
     let anomalies = run(&model, &prepared, &EvaluateOptions::default());
     assert!(
         anomalies.anomalies.is_none(),
