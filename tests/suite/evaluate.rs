@@ -59,7 +59,7 @@ fn images_of_tables_are_named_by_source_and_row() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("in")).unwrap();
     write_table(&folder.path().join("in/all.parquet"));
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/photo-ae");
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/photo-denoise-gray");
     let evaluate = |more: &[&str]| {
         let arguments = ["evaluate", model.to_str().unwrap(), "--source", "in"];
         let mut command = latentflow(folder.path(), &arguments);
