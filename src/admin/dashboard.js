@@ -211,19 +211,37 @@ function place(reject) {
   return reject.row > 0 ? `${reject.source}, row ${reject.row}` : reject.source;
 }
 
+// A table of texts; the cells of the named columns may be wide.
+function table(heads, rows, wide) {
+  const head = element("tr", {}, ...heads.map((text) => element("th", { text, attributes: { scope: "col" } })));
+  const cells = (row) => element("tr", {}, ...row.map((text, at) => element("td", { class: wide.includes(heads[at]) ? "wide" : at === 0 ? "time" : "", text })));
+  return element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows.map(cells)));
+}
+
+const position = ({ source, row }) => `${source}, row ${row}`;
+
+function showWork(status) {
+  const sources = status.stages.filter((stage) => stage.reading);
+  const reading = sources.map(({ name, reading: { last, records_done, records_total } }) => {
+    const share = records_total > 0 ? ` (${percent(records_done / records_total)})` : "";
+    const done = records_total === null ? short(records_done) : `${short(records_done)} of ${short(records_total)}${share}`;
+    return [name, last === null ? "nothing yet" : position(last), done];
+  });
+  find("reading").replaceChildren(table(["source", "last record read", "records done"], reading, ["last record read"]));
+  const batches = status.active_batches.map(({ worker, stage, records, first, last, seconds }) => [
+    String(worker), stage, records > 1 ? `${position(first)} to ${position(last)}` : position(first), short(records), span(seconds),
+  ]);
+  const idle = element("p", { class: "muted", text: "All workers wait for records." });
+  find("batches").replaceChildren(batches.length === 0 ? idle : table(["worker", "stage", "records in progress", "number", "since"], batches, ["records in progress"]));
+}
+
 function showRejects(status) {
   if (status.rejects.length === 0) {
     find("rejects").replaceChildren(element("p", { class: "muted", text: "None since the start." }));
     return;
   }
-  const heads = ["time", "stage", "reason", "record", "details"].map((text) => element("th", { text, attributes: { scope: "col" } }));
-  const rows = status.rejects.map((reject) => element("tr", {},
-    element("td", { class: "time", text: clock(reject.unix_seconds) }),
-    element("td", { text: reject.stage }),
-    element("td", { text: reject.code }),
-    element("td", { class: "wide", text: place(reject) }),
-    element("td", { class: "wide", text: reject.reason })));
-  find("rejects").replaceChildren(element("table", {}, element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...rows)));
+  const rows = status.rejects.map((reject) => [clock(reject.unix_seconds), reject.stage, reject.code, place(reject), reject.reason]);
+  find("rejects").replaceChildren(table(["time", "stage", "reason", "record", "details"], rows, ["record", "details"]));
 }
 
 let carded = "";
@@ -264,7 +282,7 @@ async function refresh() {
     find("version").textContent = status.version;
     find("state").textContent = status.state;
     find("state").className = `state ${status.state}`;
-    for (const show of [showTiles, showGraph, showErrors, showImages, showRejects, showModels]) show(status);
+    for (const show of [showTiles, showGraph, showWork, showErrors, showImages, showRejects, showModels]) show(status);
   } catch (error) {
     console.error(error);
     lost();

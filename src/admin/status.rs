@@ -10,7 +10,8 @@ use crate::model::Model;
 use crate::model::card::Quantiles;
 use crate::plan::StageRole;
 use crate::topology::{
-    ErrorSpan, RecentReject, ReconstructionErrorStats, RunStats, SampledImage, StageStats,
+    ActiveBatch, BatchRange, ErrorSpan, RecentReject, ReconstructionErrorStats, RecordPosition,
+    RunStats, SampledImage, StageStats,
 };
 use crate::units::unix_seconds;
 
@@ -33,6 +34,8 @@ pub(super) struct RunStatus {
     in_flight_limit_bytes: i64,
     resident_bytes: Option<f64>,
     stages: Vec<StageStatus>,
+    /// The batches that workers process now.
+    active_batches: Vec<ActiveBatchStatus>,
     errors: Vec<ErrorStatus>,
     /// Latest first.
     rejects: Vec<RecentReject>,
@@ -55,9 +58,34 @@ struct StageStatus {
     /// Fraction of the last 5 seconds in which the stage was busy; `None` for sources, whose time
     /// is not measured.
     utilization: Option<f64>,
+    /// How far a source has read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reading: Option<ReadingStatus>,
     /// Committed output of a sink, and the time of its last commit.
     #[serde(skip_serializing_if = "Option::is_none")]
     committed: Option<CommitStatus>,
+}
+
+#[derive(Serialize)]
+struct ReadingStatus {
+    /// The last record of the last batch; `None` before the first batch.
+    last: Option<RecordPosition>,
+    /// Number of records that every sink has received.
+    records_done: u64,
+    /// Number of records of this run, if it is known.
+    records_total: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct ActiveBatchStatus {
+    /// The number of the worker, from 0.
+    worker: usize,
+    /// The stage that processes the batch; its source before the first transform.
+    stage: Arc<str>,
+    #[serde(flatten)]
+    range: BatchRange,
+    /// The time since the worker began with the batch.
+    seconds: f64,
 }
 
 #[derive(Serialize)]
@@ -118,6 +146,7 @@ impl RunStatus {
                 .iter()
                 .map(|stage| StageStatus::new(stage, metrics))
                 .collect(),
+            active_batches: active_batches(stats),
             errors: stats
                 .stages
                 .iter()
@@ -165,9 +194,32 @@ impl StageStatus {
                 .with_label_values(&labels)
                 .get(),
             utilization: (stage.role != StageRole::Source).then(busy),
+            reading: (stage.role == StageRole::Source).then(|| ReadingStatus {
+                last: stage.last_read().map(|range| range.last),
+                records_done: stage.records_done.load(Relaxed),
+                records_total: stage.total(),
+            }),
             committed,
         }
     }
+}
+
+fn active_batches(stats: &RunStats) -> Vec<ActiveBatchStatus> {
+    let workers = stats.activity.iter().enumerate();
+    let active = workers.filter_map(|(worker, activity)| {
+        let ActiveBatch {
+            stage,
+            range,
+            seconds,
+        } = activity.active()?;
+        Some(ActiveBatchStatus {
+            worker,
+            stage: Arc::clone(&stats.stages.get(stage)?.name),
+            range,
+            seconds,
+        })
+    });
+    active.collect()
 }
 
 fn errors(stage: &StageStats, errors: &ReconstructionErrorStats) -> ErrorStatus {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{anyhow, bail};
 use clap::Args;
 
-use super::log::LogFormat;
-use super::progress::{single_bar, style};
+use super::log::{self, LogFormat};
+use super::progress::{ProgressUnit, TaskProgress, TaskReporter};
 use super::{ExitCode, print, print_error};
 use crate::sink::compact::{CompactionSummary, CompactionTarget, DatasetSize, compact};
 use crate::storage::Location;
@@ -58,6 +58,7 @@ fn parse_size(text: &str) -> Result<u64, String> {
 
 impl CompactCommand {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        log::start(LogFormat::Auto);
         let mut folders = Vec::new();
         for path in &self.folders {
             let location = Location::from_path(path)
@@ -88,22 +89,23 @@ impl CompactCommand {
 
     /// Compacts one folder and returns how many of its files cannot be read.
     fn compact(&self, folder: &Path) -> anyhow::Result<usize> {
-        let bar = single_bar(LogFormat::Auto);
-        bar.set_style(style("{spinner} {msg}"));
-        let mut on_progress = |so_far: &CompactionSummary| {
-            bar.set_message(format!(
-                "{}: {} files read",
-                folder.display(),
-                so_far.before.files
-            ));
-            bar.tick();
+        let progress = TaskReporter::start(LogFormat::Auto);
+        let name = format!("compacting {}", folder.display());
+        let mut on_progress = |done: u64, total: u64| {
+            progress.show(TaskProgress {
+                name: name.clone(),
+                unit: ProgressUnit::Bytes,
+                done,
+                total: Some(total),
+                ..TaskProgress::default()
+            });
         };
         let target = CompactionTarget {
             bytes: self.target,
             records: self.records.map(NonZeroU64::get),
         };
         let compacted = compact(folder, target, self.dry_run, &mut on_progress);
-        bar.finish_and_clear();
+        drop(progress);
         let CompactionSummary {
             before,
             after,

@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, ValueEnum};
-use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use super::log::{self, LogFormat};
-use super::progress::{single_bar, style};
+use super::progress::{TaskProgress, TaskReporter};
 use super::{ExitCode, print, print_json};
 use crate::config::{self, is_at_or_below, overlay};
 use crate::corruption::{CorruptionKind, CorruptionSpec, Strength};
@@ -40,9 +39,10 @@ pub(super) struct EvaluateArgs {
     /// Folder of the training data, if it has moved since the training.
     #[arg(long, value_name = "FOLDER", conflicts_with = "source")]
     data: Option<PathBuf>,
-    /// Evaluate on other data: a folder of images, a file, or a source table; may be repeated.
+    /// Evaluate on other data: a folder, a file, or a source table; may be repeated.
     ///
-    /// The extension of a file determines its kind. A table is written as in a pipeline:
+    /// The extensions of files determine their kind. A table of images, such as a Parquet file with
+    /// a column of image files, is used like a folder of images. A source table is written as in a pipeline:
     /// '{ kind = "csv", path = "rows.csv" }'. Half of the records are reserved to fit PCA and
     /// classifiers, except for models without a latent.
     #[arg(long, value_name = "PATH|TABLE")]
@@ -217,19 +217,24 @@ impl EvaluateArgs {
             .or(evaluates_all.then_some(SubsetArg::All))
             .map(SubsetArg::subsets)
             .unwrap_or_default();
-        let bar = ProgressReporter::new();
+        let progress = TaskReporter::start(LogFormat::Auto);
         let temporary = TempDir::new("evaluate").context("cannot create a temporary folder")?;
         let prepared = self.prepare(
             model,
             &spec,
             self.prepared.as_deref().unwrap_or(temporary.path()),
-            &bar,
+            &progress,
         )?;
         let options = EvaluateOptions { parts, corruptions };
         let evaluation = evaluate::evaluate(model, &prepared, &options, &mut |step, done, all| {
-            bar.update(step, done, all)
+            progress.show(TaskProgress {
+                name: step.to_owned(),
+                done: done as u64,
+                total: Some(all as u64),
+                ..TaskProgress::default()
+            });
         });
-        bar.finish();
+        drop(progress);
         let evaluation = evaluation.map_err(failure)?;
         Ok(EvaluationRun {
             evaluation,
@@ -303,10 +308,10 @@ impl EvaluateArgs {
         model: &Model,
         spec: &DataSpec,
         folder: &Path,
-        bar: &ProgressReporter,
+        progress: &TaskReporter,
     ) -> anyhow::Result<PreparedDataset> {
-        let prepared = data::prepare(spec, &model.input_spec(), folder, &mut |records| {
-            bar.read(records)
+        let prepared = data::prepare(spec, &model.input_spec(), folder, &mut |read| {
+            progress.show(read.into());
         });
         let prepared = prepared.map_err(|error| match error {
             DataError::Faults(faults) if self.source.is_empty() => {
@@ -364,7 +369,21 @@ fn source(text: &str) -> anyhow::Result<Value> {
         return Ok(serde_json::to_value(&table["source"])?);
     }
     let path = Path::new(text);
-    let name = text.to_lowercase();
+    let kind = match kind_of_file(text) {
+        _ if path.is_dir() => kind_of_folder(text)?,
+        Some(kind) => kind,
+        None if !path.exists() => bail!("--source {text}: no such file or folder"),
+        None => bail!(
+            "--source {text}: unknown extension; expected a folder of images, a file with a known \
+             extension, or a table, such as '{{ kind = \"csv\", path = \"{text}\" }}'"
+        ),
+    };
+    Ok(json!({ "kind": kind, "path": text }))
+}
+
+/// Returns the kind of source that reads a file with this name.
+fn kind_of_file(name: &str) -> Option<&'static str> {
+    let name = name.to_lowercase();
     let name = name.strip_suffix(".gz").unwrap_or(&name);
     let kinds = [
         ("csv", "csv"),
@@ -378,26 +397,48 @@ fn source(text: &str) -> anyhow::Result<Value> {
         ("-ubyte", "idx"),
         ("tar", "tar"),
     ];
-    let by_name = kinds
-        .iter()
-        .find(|(end, _)| name.ends_with(end))
-        .map(|(_, kind)| *kind);
-    let kind = match by_name {
-        _ if path.is_dir() => "images",
-        Some(kind) => kind,
-        None if crate::source::images::EXTENSIONS
+    let is_image = || {
+        crate::source::images::EXTENSIONS
             .iter()
-            .any(|end| name.ends_with(&format!(".{end}"))) =>
-        {
-            "images"
-        }
-        None if !path.exists() => bail!("--source {text}: no such file or folder"),
-        None => bail!(
-            "--source {text}: unknown extension; expected a folder of images, a file with a known \
-             extension, or a table, such as '{{ kind = \"csv\", path = \"{text}\" }}'"
-        ),
+            .any(|end| name.ends_with(&format!(".{end}")))
     };
-    Ok(json!({ "kind": kind, "path": text }))
+    let by_name = kinds.iter().find(|(end, _)| name.ends_with(end));
+    by_name
+        .map(|(_, kind)| *kind)
+        .or_else(|| is_image().then_some("images"))
+}
+
+/// Maximum number of files of a folder that determine its kind.
+const MAX_EXAMINED: usize = 10_000;
+
+/// Returns the kind of source that reads the files of a folder: images if there are any, or else the
+/// kind of its tables.
+///
+/// # Errors
+/// If the folder has tables of several kinds.
+fn kind_of_folder(folder: &str) -> anyhow::Result<&'static str> {
+    let files = walkdir::WalkDir::new(folder)
+        .follow_links(true)
+        .into_iter()
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_type().is_file())
+        .take(MAX_EXAMINED);
+    let mut kinds: Vec<&'static str> = files
+        .filter_map(|entry| kind_of_file(&entry.file_name().to_string_lossy()))
+        .collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    match kinds.as_slice() {
+        [] => Ok("images"),
+        all if all.contains(&"images") => Ok("images"),
+        [kind] => Ok(kind),
+        several => bail!(
+            "--source {folder}: the folder has files of the kinds {}; name one of them in a table, \
+             such as '{{ kind = \"{}\", path = \"{folder}\" }}'",
+            several.join(", "),
+            several[0]
+        ),
+    }
 }
 
 /// Parses a corruption from the command line, such as `gaussian:25`.
@@ -441,39 +482,6 @@ fn corruption(text: &str) -> anyhow::Result<CorruptionSpec> {
     }
 }
 
-/// The progress bar of an evaluation; hidden if standard error is not a terminal.
-struct ProgressReporter(ProgressBar);
-
-impl ProgressReporter {
-    fn new() -> Self {
-        Self(single_bar(LogFormat::Auto))
-    }
-
-    fn read(&self, records: u64) {
-        self.0
-            .set_style(style("reading the data  {spinner} {human_pos} records"));
-        self.0.set_position(records);
-    }
-
-    fn update(&self, step: &str, done: usize, all: usize) {
-        // The length and the rate of one step do not apply to the next.
-        if self.0.message() != step {
-            self.0.set_style(style("{msg}"));
-            self.0.set_message(step.to_owned());
-            self.0.set_length(all as u64);
-            self.0.reset();
-            self.0
-                .set_style(style("{msg}  {bar:30} {human_pos}/{human_len}  {eta} left"));
-        }
-        self.0.set_length(all as u64);
-        self.0.set_position(done as u64);
-    }
-
-    fn finish(&self) {
-        self.0.finish_and_clear();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -514,10 +522,6 @@ mod tests {
             expect!["--source rows.xls: no such file or folder"],
         );
         let folder = env!("CARGO_MANIFEST_DIR");
-        assert_eq!(
-            source(folder).unwrap(),
-            json!({ "kind": "images", "path": folder })
-        );
         let path = format!("{folder}/LICENSE-MIT");
         assert_eq!(
             parse(&path).unwrap_err().to_string(),
@@ -526,6 +530,28 @@ mod tests {
                  known extension, or a table, such as '{{ kind = \"csv\", path = \"{path}\" }}'"
             )
         );
+    }
+
+    #[test]
+    fn folder_is_read_as_images_or_as_its_only_kind_of_table() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_str().unwrap();
+        let kind_after = |name: &str| {
+            std::fs::create_dir_all(folder.path().join("sub")).unwrap();
+            std::fs::write(folder.path().join("sub").join(name), "").unwrap();
+            source(path).map(|source| source["kind"].clone())
+        };
+        assert_eq!(kind_after("notes.txt").unwrap(), "images");
+        assert_eq!(kind_after("a.parquet").unwrap(), "parquet");
+        assert_eq!(kind_after("B.PARQUET").unwrap(), "parquet");
+        assert_eq!(
+            kind_after("b.csv").unwrap_err().to_string(),
+            format!(
+                "--source {path}: the folder has files of the kinds csv, parquet; name one of \
+                 them in a table, such as '{{ kind = \"csv\", path = \"{path}\" }}'"
+            )
+        );
+        assert_eq!(kind_after("c.jpg").unwrap(), "images");
     }
 
     #[test]

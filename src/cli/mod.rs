@@ -16,6 +16,7 @@ mod report;
 mod rejects;
 mod reset;
 mod run;
+mod run_progress;
 mod schema;
 mod stderr;
 mod summary;

@@ -1,13 +1,16 @@
 //! `latentflow rejects`: removes the originals that the rejects of a pipeline hold.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::{anyhow, bail};
 use clap::{Args, Subcommand};
 
+use super::log::{self, LogFormat};
+use super::progress::{ProgressUnit, TaskProgress, TaskReporter};
 use super::{ExitCode, PipelineArgs, confirm, print, print_error};
+use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::sink::STATE_DIR;
 use crate::sink::purge::{PurgeFilter, PurgeSummary, SourcePattern, purge};
@@ -102,6 +105,7 @@ impl RejectsCommand {
 
 impl PurgeCommand {
     fn run(self) -> anyhow::Result<ExitCode> {
+        log::start(LogFormat::Auto);
         let location = self.location()?;
         let Some(folder) = location.local() else {
             bail!(
@@ -122,7 +126,7 @@ impl PurgeCommand {
             before: self.before,
             source: self.source,
         };
-        let found = purge(folder, &filter, true)?;
+        let found = purge_with_progress(folder, &filter, true)?;
         let PurgeSummary {
             rejects,
             originals,
@@ -141,7 +145,7 @@ impl PurgeCommand {
             return Ok(ExitCode::Done);
         }
         // This also removes the unfinished files of a killed run, even if no original matches.
-        let removed = purge(folder, &filter, false)?;
+        let removed = purge_with_progress(folder, &filter, false)?;
         print(&format!(
             "removed: {} originals ({})\n",
             removed.originals,
@@ -164,7 +168,7 @@ impl PurgeCommand {
     fn location(&self) -> anyhow::Result<Location> {
         let location = Location::from_path(&self.target)
             .map_err(|error| anyhow!("{}: {error}", self.target.display()))?;
-        if location.local().is_none_or(std::path::Path::is_dir) {
+        if location.local().is_none_or(Path::is_dir) {
             return Ok(location);
         }
         let pipeline = PipelineArgs {
@@ -176,6 +180,25 @@ impl PurgeCommand {
         let folder = plan.rejects.as_ref().and_then(|(sink, _)| sink.folder());
         folder.ok_or_else(|| anyhow!("{}: the pipeline stores no rejects", self.target.display()))
     }
+}
+
+/// Purges the rejects in `folder` and shows the progress.
+fn purge_with_progress(
+    folder: &Path,
+    filter: &PurgeFilter,
+    dry: bool,
+) -> Result<PurgeSummary, StageError> {
+    let progress = TaskReporter::start(LogFormat::Auto);
+    let name = if dry { "examining" } else { "removing" };
+    purge(folder, filter, dry, &mut |done, total| {
+        progress.show(TaskProgress {
+            name: format!("{name} originals"),
+            unit: ProgressUnit::Bytes,
+            done,
+            total: Some(total),
+            ..TaskProgress::default()
+        });
+    })
 }
 
 #[cfg(test)]

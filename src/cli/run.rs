@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::runtime::Handle;
 
 use super::log::{self, LogFormat};
-use super::progress::ProgressDisplay;
+use super::progress::{ProgressReporter, ProgressSample};
 use super::stderr;
 use super::summary::RunSummary;
 use super::time_profile::TimeProfile;
@@ -191,7 +191,10 @@ impl RunCommand {
             outage::begin_to_wait(&metrics.commits.waiting_for_store);
         }
         let limit = self.limit.map(NonZeroU64::get);
-        let progress = ProgressDisplay::start(self.log_format, Arc::clone(&stats), limit);
+        let shown = Arc::clone(&stats);
+        let progress = ProgressReporter::start(self.log_format, move || {
+            ProgressSample::of_run(&shown, limit)
+        });
         let mut daemon = if is_unbounded {
             let (pipeline, watched) = (self.pipeline.clone(), Arc::clone(&metrics));
             let read = Box::new(move || pipeline.plan(&watched));
@@ -218,7 +221,7 @@ impl RunCommand {
         };
         let outcome = topology.run(limit, stop).await;
         drop(daemon);
-        progress.finish();
+        drop(progress);
         self.print_summary(
             &RunSummary::new(name, &stats, &outcome, before, folders),
             &TimeProfile::from_stats(&stats),

@@ -67,6 +67,7 @@ fn pipeline(generator: &mut SchemaGenerator) -> Value {
             .iter()
             .map(|kind| stage(kind, generator, with_inputs(), &["inputs"])),
     );
+    let stages = by_kind(&stages, "/properties/stages/additionalProperties");
     let mut root = generator.subschema_for::<PipelineSettings>().to_value();
     let limits = closed(generator.subschema_for::<PipelineLimits>().to_value());
     let runtime = closed(generator.subschema_for::<RuntimeSpec>().to_value());
@@ -79,7 +80,7 @@ fn pipeline(generator: &mut SchemaGenerator) -> Value {
     root["properties"]["limits"] = limits;
     root["properties"]["runtime"] = runtime;
     root["properties"]["models"] = named(model);
-    root["properties"]["stages"] = named(json!({ "oneOf": stages }));
+    root["properties"]["stages"] = named(stages);
     document(root, "latentflow pipeline", &["stages"])
 }
 
@@ -89,8 +90,14 @@ fn training(generator: &mut SchemaGenerator) -> Value {
     use crate::train::config::{ModelHeader, NetworkSpec, Sparsity, TrainingSpec};
     let mut root = generator.subschema_for::<ModelHeader>().to_value();
     let corruption = closed(generator.subschema_for::<CorruptionSpec>().to_value());
+    let list = json!({ "type": "array", "items": corruption });
+    let corruptions = vec![
+        (json!({ "type": "object" }), corruption),
+        (json!({ "type": "array" }), list),
+    ];
     let mut data = closed(generator.subschema_for::<DataSpec>().to_value());
-    data["properties"]["sources"]["items"] = json!({ "oneOf": sources(generator) });
+    let location = "/properties/data/properties/sources/items";
+    data["properties"]["sources"]["items"] = by_kind(&sources(generator), location);
     let tables = [
         (
             "input",
@@ -106,7 +113,10 @@ fn training(generator: &mut SchemaGenerator) -> Value {
         ),
         (
             "corruption",
-            json!({ "anyOf": [corruption, { "type": "array", "items": corruption }] }),
+            json!({
+                "type": ["object", "array"],
+                "allOf": select(corruptions, "/properties/corruption"),
+            }),
         ),
         (
             "training",
@@ -125,7 +135,30 @@ fn document(root: Value, title: &str, required: &[&str]) -> Value {
     root["$schema"] = json!("http://json-schema.org/draft-07/schema#");
     root["title"] = json!(title);
     root["required"] = json!(required);
+    report_unknown_keys(&mut root);
     root
+}
+
+/// Replaces `"additionalProperties": false` in a schema and in all parts of it. Taplo reports its
+/// violation at every key of the table, but that of a schema for the value of a key only there, with
+/// the text of the schema.
+fn report_unknown_keys(schema: &mut Value) {
+    match schema {
+        Value::Object(rules) => {
+            if rules.get("additionalProperties") == Some(&json!(false)) {
+                let properties = rules.get("properties").and_then(Value::as_object);
+                let known: Vec<&str> = properties
+                    .into_iter()
+                    .flat_map(|properties| properties.keys().map(String::as_str))
+                    .collect();
+                let text = format!("unknown key; known: {}", known.join(", "));
+                rules["additionalProperties"] = json!({ "not": { "description": text } });
+            }
+            rules.values_mut().for_each(report_unknown_keys);
+        }
+        Value::Array(items) => items.iter_mut().for_each(report_unknown_keys),
+        _ => {}
+    }
 }
 
 fn sources(generator: &mut SchemaGenerator) -> Vec<Value> {
@@ -160,6 +193,62 @@ fn stage<P, const N: usize>(
         .chain(own);
     schema["required"] = all.collect();
     schema
+}
+
+/// Returns the schema of a table with the keys of one of `kinds`, which the value of `kind` selects.
+/// `location` is the JSON pointer to the returned schema.
+fn by_kind(kinds: &[Value], location: &str) -> Value {
+    let name = |schema: &Value| schema["properties"]["kind"]["const"].clone();
+    let has_inputs = |schema: &Value| schema["properties"].get("inputs").is_some();
+    let variant = |schema: &Value| {
+        let mut condition = json!({
+            "required": ["kind"],
+            "properties": { "kind": { "const": name(schema) } },
+        });
+        // A source and a sink can have the same kind; only the sink has inputs.
+        let is_shared = kinds
+            .iter()
+            .any(|other| name(other) == name(schema) && has_inputs(other) != has_inputs(schema));
+        match (is_shared, has_inputs(schema)) {
+            (true, true) => condition["required"] = json!(["kind", "inputs"]),
+            (true, false) => condition["not"] = json!({ "required": ["inputs"] }),
+            (false, _) => {}
+        }
+        (condition, schema.clone())
+    };
+    let mut names: Vec<Value> = Vec::new();
+    for schema in kinds {
+        if !names.contains(&name(schema)) {
+            names.push(name(schema));
+        }
+    }
+    json!({
+        "type": "object",
+        "required": ["kind"],
+        "properties": { "kind": { "enum": names } },
+        "allOf": select(kinds.iter().map(variant).collect(), location),
+    })
+}
+
+/// Returns the rules by which a value has to match the schema of each condition that it meets.
+/// `location` is the JSON pointer to the schema that gets the rules as its `allOf`.
+///
+/// Validators report a wrong key at its own position. An `anyOf` of the schemas would also describe
+/// the value, but validators report its failure for the entire value.
+fn select(variants: Vec<(Value, Value)>, location: &str) -> Value {
+    let rule = |(at, condition): (usize, Value)| {
+        let schema = format!("#{location}/allOf/0/anyOf/{}", at + 1);
+        json!({ "if": condition, "then": { "$ref": schema } })
+    };
+    let (conditions, schemas): (Vec<Value>, Vec<Value>) = variants.into_iter().unzip();
+    // Editors complete the keys of `anyOf`, but not those of `then`. The empty schema accepts every
+    // value, so that only the rules validate.
+    let completions: Vec<Value> = [json!({})].into_iter().chain(schemas).collect();
+    let rules = conditions.into_iter().enumerate().map(rule);
+    [json!({ "anyOf": completions })]
+        .into_iter()
+        .chain(rules)
+        .collect()
 }
 
 /// Returns the schema of a table that accepts no other keys than its properties.

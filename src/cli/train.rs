@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
-use indicatif::{HumanDuration, ProgressBar};
+use indicatif::HumanDuration;
 
 use super::ExitCode;
 use super::log::{self, LogFormat};
-use super::progress::{self, style};
+use super::progress::{TaskProgress, TaskReporter};
 use crate::admin::Admin;
 use crate::config::{self, AdminSettings, Diagnostics, KeySpans, Override};
 use crate::error::ConfigError;
@@ -127,7 +127,7 @@ impl TrainCommand {
         let trained = train::train(&file, &out, &options, &mut |event| {
             progress.on_event(&event)
         });
-        progress.finish();
+        drop(progress);
         runtime.shutdown_background();
         let trained = trained.map_err(|error| into_cli_error(error, &key_spans))?;
         self.print_result(&trained, &file, &out);
@@ -235,35 +235,34 @@ fn serve(
     Ok(metrics)
 }
 
-/// Shows the progress of a training: a bar on a terminal, and a log line for each epoch.
+/// Shows the progress of a training, and writes a log line for each epoch.
 struct TrainingProgress {
-    bar: ProgressBar,
+    reporter: TaskReporter,
     metrics: Option<Arc<Metrics>>,
     model: String,
     epochs: u32,
     batches: u64,
     records: u64,
+    /// The number of batches of an earlier training that is resumed.
+    resumed: u64,
 }
 
 impl TrainingProgress {
     fn new(format: LogFormat, model: String, metrics: Option<Arc<Metrics>>) -> Self {
         Self {
-            bar: progress::single_bar(format),
+            reporter: TaskReporter::start(format),
             metrics,
             model,
             epochs: 0,
             batches: 0,
             records: 0,
+            resumed: 0,
         }
     }
 
     fn on_event(&mut self, event: &TrainEvent<'_>) {
         match event {
-            TrainEvent::Reading(records) => {
-                self.bar
-                    .set_style(style("reading  {spinner} {human_pos} records"));
-                self.bar.set_position(*records);
-            }
+            TrainEvent::Reading(read) => self.reporter.show((*read).into()),
             TrainEvent::Prepared(prepared) => {
                 let (training, validation, test) = (
                     prepared.training.len(),
@@ -313,11 +312,8 @@ impl TrainingProgress {
             TrainEvent::Started(started) => self.start(started),
             TrainEvent::Stepped(stepped) => {
                 let done = u64::from(stepped.epoch - 1) * self.batches + stepped.batch;
-                self.bar.set_position(self.records_after(done));
-                self.bar.set_message(format!(
-                    "epoch {}/{}  loss {:.6}",
-                    stepped.epoch, self.epochs, stepped.loss
-                ));
+                let note = self.describe(stepped.epoch, stepped.loss);
+                self.show(self.records_after(done), note);
                 if let Some(metrics) = &self.metrics {
                     metrics
                         .training
@@ -325,7 +321,10 @@ impl TrainingProgress {
                 }
             }
             TrainEvent::Epoch(point, better) => self.epoch(point, *better),
-            TrainEvent::Finishing => self.bar.set_message("writing and measuring the model"),
+            TrainEvent::Finishing => self.reporter.show(TaskProgress {
+                name: "writing and measuring the model".to_owned(),
+                ..TaskProgress::default()
+            }),
             TrainEvent::Measured(failed) => {
                 if let Some(reason) = &failed.reason {
                     tracing::warn!(
@@ -341,6 +340,7 @@ impl TrainingProgress {
     fn start(&mut self, started: &TrainStarted) {
         (self.epochs, self.batches, self.records) =
             (started.epochs, started.batches, started.records);
+        self.resumed = started.resumed;
         let TrainStarted {
             parameters,
             records,
@@ -367,13 +367,23 @@ impl TrainingProgress {
                 "starting the training"
             );
         }
-        self.bar.reset();
-        self.bar
-            .set_style(style("{bar:30} {percent}%  {msg}  {rate}  {eta} left"));
-        self.bar.set_length(records * u64::from(epochs));
-        self.bar.set_position(self.records_after(resumed));
-        // The rate and the remaining time do not follow from an earlier training.
-        self.bar.reset_eta();
+        self.show(self.records_after(resumed), String::new());
+    }
+
+    /// Shows the number of records that were trained on in all epochs.
+    fn show(&self, records: u64, note: String) {
+        self.reporter.show(TaskProgress {
+            name: "training".to_owned(),
+            done_before: self.records_after(self.resumed),
+            done: records,
+            total: Some(self.records.saturating_mul(u64::from(self.epochs))),
+            note,
+            ..TaskProgress::default()
+        });
+    }
+
+    fn describe(&self, epoch: u32, loss: f64) -> String {
+        format!("epoch {epoch}/{}, loss {loss:.6}", self.epochs)
     }
 
     /// The number of records that a number of batches have used.
@@ -384,8 +394,8 @@ impl TrainingProgress {
 
     fn epoch(&self, point: &EpochRecord, is_best: bool) {
         // Steps are reported at intervals, which short epochs do not reach.
-        self.bar
-            .set_position(self.records.saturating_mul(u64::from(point.epoch)));
+        let records = self.records.saturating_mul(u64::from(point.epoch));
+        self.show(records, self.describe(point.epoch, point.loss));
         let rate = self.records as f64 * f64::from(point.epoch) / point.seconds.max(1e-9);
         let left = point.seconds / f64::from(point.epoch) * f64::from(self.epochs - point.epoch);
         let validation_loss = point
@@ -410,10 +420,6 @@ impl TrainingProgress {
                 .training
                 .epoch(&self.model, point.epoch, losses, rate, left);
         }
-    }
-
-    fn finish(&self) {
-        self.bar.finish_and_clear();
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::PreparedDataset;
 use super::config::Subset;
 use super::record_file::{ElementType, OffsetIndex, RecordFile};
+use super::record_origin::OriginReader;
 use super::record_writer::{SubsetSummary, ends_path, records_path};
 use crate::error::StageError;
 use crate::fs_durable::write_atomically;
@@ -44,6 +45,9 @@ pub(super) struct DatasetManifest {
     /// The values of the column of `normal`, if no record satisfies the comparison.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) normal_values: Option<String>,
+    /// Whether there are files of origins. Earlier versions did not write them.
+    #[serde(default)]
+    pub(super) has_origins: bool,
     /// In the order of [`Subset::ALL`].
     pub(super) parts: [SubsetSummary; 3],
 }
@@ -143,6 +147,10 @@ impl DatasetManifest {
             Some(size) => OffsetIndex::Same(size),
             None => OffsetIndex::Ends(read_ends(&ends_path(folder, part), len)?),
         };
+        let origins = self
+            .has_origins
+            .then(|| OriginReader::open(folder, part, written.records))
+            .transpose()?;
         let element = match self.kind {
             InputKind::Image => ElementType::U8,
             InputKind::Features => ElementType::F32,
@@ -155,6 +163,7 @@ impl DatasetManifest {
             element,
             channels: self.channels,
             classes: Arc::clone(classes),
+            origins,
         })
     }
 }

@@ -8,6 +8,7 @@ mod manifest;
 mod record_id;
 mod plan;
 mod record_file;
+mod record_origin;
 mod permutation;
 mod config;
 mod column_values;
@@ -24,6 +25,7 @@ use thiserror::Error;
 pub use config::{DataSpec, Subset};
 pub use permutation::Permutation;
 pub use record_file::{Record, RecordFile, RecordValues};
+pub use record_origin::RecordOrigin;
 pub use statistics::DatasetStatistics;
 
 use crate::error::{ConfigError, StageError};
@@ -93,6 +95,15 @@ impl PreparedDataset {
     }
 }
 
+/// The progress of reading the sources.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadProgress {
+    /// Number of records that were read from all sources.
+    pub records: u64,
+    /// Number of records of all sources, once it is known.
+    pub total: Option<u64>,
+}
+
 /// The reason that data cannot be prepared.
 #[derive(Debug, Error)]
 pub enum DataError {
@@ -115,7 +126,7 @@ pub enum DataError {
 /// `input`, into files under `folder`. Files that an earlier call has prepared there from the same
 /// sources are used again.
 ///
-/// `progress` is called with the number of records read so far.
+/// `progress` is called after each batch.
 ///
 /// # Errors
 /// Returns all faults of the table, a fault of a source or of the folder, or an error if no record
@@ -124,7 +135,7 @@ pub fn prepare(
     spec: &DataSpec,
     input: &InputSpec,
     folder: &Path,
-    progress: &mut dyn FnMut(u64),
+    progress: &mut dyn FnMut(ReadProgress),
 ) -> Result<PreparedDataset, DataError> {
     let never = AtomicBool::new(false);
     let prepared = prepare_unless_stopped(spec, input, folder, &never, progress)?;
@@ -141,7 +152,7 @@ pub fn prepare_unless_stopped(
     input: &InputSpec,
     folder: &Path,
     stop: &AtomicBool,
-    progress: &mut dyn FnMut(u64),
+    progress: &mut dyn FnMut(ReadProgress),
 ) -> Result<Option<PreparedDataset>, DataError> {
     let plan = DatasetPlan::new(spec, input).map_err(DataError::Faults)?;
     let keys = plan.keys(spec)?;

@@ -590,9 +590,19 @@ impl SourcePlanner<'_> {
         let found = index.filter(|&index| is_bytes(self.schema.field(index).data_type()));
         if found.is_none() {
             let known = names(&self.schema).join(", ");
+            let mut fields = self.schema.fields().iter();
+            let hint = fields
+                .find(|field| is_bytes(field.data_type()))
+                .map_or_else(String::new, |field| {
+                    let name = field.name();
+                    format!(
+                        "; a Parquet source reads images from another column with \
+                             `image_column = \"{name}\"`"
+                    )
+                });
             let message = format!(
                 "the input of the model is images, but the source has no binary column `{IMAGE}`; \
-                 it has: {known}"
+                 it has: {known}{hint}"
             );
             self.faults
                 .push(ConfigError::new(format!("sources[{}]", self.at), message));

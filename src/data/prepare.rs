@@ -10,7 +10,6 @@ use arrow::datatypes::DataType;
 use sha2::{Digest, Sha256};
 use tokio_stream::StreamExt;
 
-use super::DataError;
 use super::column_values::{ComparisonTally, missing_values};
 use super::config::{DataSpec, Subset};
 use super::image_decoder::ParallelDecoder;
@@ -20,11 +19,12 @@ use super::plan::{DatasetPlan, PlannedSource, RecordKind, SourceSteps};
 use super::record_file::RecordTrailer;
 use super::record_id::RecordIdResolver;
 use super::record_writer::RecordWriter;
+use super::{DataError, ReadProgress};
 use crate::batch::{Batch, Reject, RejectCode, RejectCollector, SourceBatch};
 use crate::coverage::ResumeState;
 use crate::error::{ConfigError, StageError};
 use crate::fs_durable::{create_dir_all_synced, fsync_dir, remove_stale_temp_files};
-use crate::source::Source;
+use crate::source::{Source, SourceHandle};
 use crate::tensor::fixed_values;
 
 /// Maximum number of reject reasons in the manifest.
@@ -43,7 +43,7 @@ pub(super) fn build_dataset(
     keys: Option<[String; 2]>,
     folder: &Path,
     stop: &AtomicBool,
-    progress: &mut dyn FnMut(u64),
+    progress: &mut dyn FnMut(ReadProgress),
 ) -> Result<Option<DatasetManifest>, DataError> {
     create_dir_all_synced(folder)?;
     DatasetManifest::remove(folder)?;
@@ -59,7 +59,7 @@ pub(super) fn build_dataset(
     let (key, written) = keys.map_or((None, None), |[key, written]| (Some(key), Some(written)));
     let (kind, columns_are_values) = (plan.kind(), plan.columns_are_values);
     let mut builder = DatasetBuilder::new(folder, &plan.target, spec)?;
-    let mut read = 0;
+    let (mut records, last) = (0, plan.sources.len().saturating_sub(1));
     for (
         at,
         PlannedSource {
@@ -67,10 +67,14 @@ pub(super) fn build_dataset(
         },
     ) in plan.sources.into_iter().enumerate()
     {
-        let is_complete = each_batch(source, stop, |batch| {
-            read += batch.batch.provenance.len();
+        let before = records;
+        let is_complete = each_batch(source, stop, |batch, of_source| {
+            records += batch.batch.provenance.len();
             builder.add_batch(at, &mut steps, batch)?;
-            progress(read);
+            let total = of_source
+                .filter(|_| at == last)
+                .map(|of_source| before + of_source);
+            progress(ReadProgress { records, total });
             Ok(())
         })?;
         if !is_complete {
@@ -116,17 +120,19 @@ pub(super) fn build_dataset(
         anomalies,
         without_label,
         normal_values: normal.unsatisfied().map(|(_, values)| values),
+        has_origins: true,
         parts,
     };
     manifest.write(folder)?;
     Ok(Some(manifest))
 }
 
-/// Calls `take` with every batch of a source. Returns `false` if `stop` became true before the end.
+/// Calls `take` with every batch of a source and the number of all its records, once it is known.
+/// Returns `false` if `stop` became true before the end.
 fn each_batch(
     source: Box<dyn Source>,
     stop: &AtomicBool,
-    mut take: impl FnMut(SourceBatch) -> Result<(), StageError>,
+    mut take: impl FnMut(SourceBatch, Option<u64>) -> Result<(), StageError>,
 ) -> Result<bool, StageError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -136,14 +142,18 @@ fn each_batch(
             "cannot start the runtime that reads the sources: {error}"
         ))
     })?;
-    let mut batches = source.open(&ResumeState::default())?.batches;
+    let SourceHandle {
+        mut batches,
+        mut total,
+        ..
+    } = source.open(&ResumeState::default())?;
     loop {
         if stop.load(Ordering::Relaxed) {
             return Ok(false);
         }
         let next = async { tokio::time::timeout(STOP_INTERVAL, batches.next()).await };
         match runtime.block_on(next) {
-            Ok(Some(batch)) => take(batch?)?,
+            Ok(Some(batch)) => take(batch?, total.known())?,
             Ok(None) => return Ok(true),
             // The source is still reading.
             Err(_) => {}
@@ -422,7 +432,8 @@ impl<'a> DatasetBuilder<'a> {
             anomaly,
         };
         self.anomalies += u64::from(anomaly);
-        self.writers[part as usize].add(values, &trailer)
+        let origin = context.record_ids.name(batch, index);
+        self.writers[part as usize].add(values, &trailer, origin)
     }
 
     /// Counts the rejects of a transform. `before` is its input batch, which resolves the ordinals

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::record_origin::{OriginReader, RecordOrigin};
 use crate::error::StageError;
 
 /// The file with the records of one part. Reads do not share a cursor, so that any number of
@@ -19,6 +20,8 @@ pub struct RecordFile {
     pub(super) channels: usize,
     /// For each class number in the file, the index of the class among the sorted classes.
     pub(super) classes: Arc<[u32]>,
+    /// `None` for files that an earlier version wrote.
+    pub(super) origins: Option<OriginReader>,
 }
 
 /// The positions of the records in the file.
@@ -109,6 +112,18 @@ impl RecordFile {
             )));
         }
         Ok(())
+    }
+
+    /// Returns the origin of a record; `None` if the file was written by a version that did not keep
+    /// origins.
+    ///
+    /// # Errors
+    /// Returns an error if `index` is out of range or the origin cannot be read.
+    pub fn origin(&self, index: usize) -> Result<Option<RecordOrigin>, StageError> {
+        self.origins
+            .as_ref()
+            .map(|origins| origins.read(index))
+            .transpose()
     }
 
     /// Whether the length of each record matches its size, and the records fill the file. If sizes
@@ -273,13 +288,15 @@ impl RecordTrailer {
     }
 }
 
+/// Reads bytes at a position, without a cursor.
 #[cfg(unix)]
-fn read_at(file: &File, into: &mut [u8], start: u64) -> io::Result<()> {
+pub(super) fn read_at(file: &File, into: &mut [u8], start: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, into, start)
 }
 
+/// Reads bytes at a position, without a cursor.
 #[cfg(windows)]
-fn read_at(file: &File, mut into: &mut [u8], mut start: u64) -> io::Result<()> {
+pub(super) fn read_at(file: &File, mut into: &mut [u8], mut start: u64) -> io::Result<()> {
     while !into.is_empty() {
         match std::os::windows::fs::FileExt::seek_read(file, into, start)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::Subset;
 use super::record_file::RecordTrailer;
+use super::record_origin::OriginWriter;
 use crate::error::StageError;
 use crate::fs_durable::{create_temp, temp_path};
 
@@ -42,6 +43,7 @@ pub(super) struct RecordWriter {
     records: u64,
     bytes: u64,
     offsets: OffsetIndexWriter,
+    origins: OriginWriter,
 }
 
 /// The ends of the records written so far.
@@ -70,14 +72,22 @@ impl RecordWriter {
             records: 0,
             bytes: 0,
             offsets: OffsetIndexWriter::Unknown,
+            origins: OriginWriter::new(folder, part)?,
         })
     }
 
-    /// Appends a record: its values, encoded as in the file, and the trailer.
+    /// Appends a record: its values, encoded as in the file, the trailer, and the name and the row of
+    /// its origin.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be written.
-    pub(super) fn add(&mut self, values: &[u8], trailer: &RecordTrailer) -> Result<(), StageError> {
+    /// Returns an error if a file cannot be written.
+    pub(super) fn add(
+        &mut self,
+        values: &[u8],
+        trailer: &RecordTrailer,
+        (source, row): (&str, u64),
+    ) -> Result<(), StageError> {
+        self.origins.add(source, row)?;
         let written = self
             .file
             .write_all(values)
@@ -113,6 +123,7 @@ impl RecordWriter {
             .into_inner()
             .map_err(|error| StageError::io(&self.records_path)(error.into_error()))?;
         put(&file, &self.records_path)?;
+        self.origins.finish()?;
         let size = match &self.offsets {
             OffsetIndexWriter::Unknown => Some([0, 0]),
             OffsetIndexWriter::Same(size, _) => Some(size.map(|side| side as usize)),

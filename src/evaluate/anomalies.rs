@@ -1,14 +1,38 @@
 //! Scores the detection of anomalies by their reconstruction errors.
 
+use super::listed;
 use super::result::{AnomalyScores, ErrorThreshold, RankingScores, RecordScore};
+use crate::data::PreparedDataset;
+use crate::error::StageError;
 use crate::eval_metrics::roc::{auc_roc, average_precision};
 use crate::model::card::ErrorStats;
 
 /// Scores the ranking of records by their errors; returns `None` unless there are both anomalies
 /// and normal records. `card` holds the errors on the validation data of the training.
-pub(super) fn measure(scores: &[RecordScore], card: Option<&ErrorStats>) -> Option<AnomalyScores> {
+///
+/// # Errors
+/// Returns an error if the origin of a record cannot be read.
+pub(super) fn measure(
+    scores: &[RecordScore],
+    card: Option<&ErrorStats>,
+    prepared: &PreparedDataset,
+) -> Result<Option<AnomalyScores>, StageError> {
+    let Some(found) = rank(scores, card) else {
+        return Ok(None);
+    };
+    let mut sorted: Vec<&RecordScore> = scores.iter().filter(|score| score.anomaly).collect();
+    sorted.sort_by(|a, b| a.error.total_cmp(&b.error));
+    Ok(Some(AnomalyScores {
+        largest_errors: listed(prepared, sorted.iter().rev())?,
+        smallest_errors: listed(prepared, sorted.iter())?,
+        ..found
+    }))
+}
+
+/// Scores the ranking, without the lists of records.
+fn rank(scores: &[RecordScore], card: Option<&ErrorStats>) -> Option<AnomalyScores> {
     let positive: Vec<bool> = scores.iter().map(|score| score.anomaly).collect();
-    let rank = |errors: Vec<f64>| {
+    let ranking = |errors: Vec<f64>| {
         let (auc_roc, average_precision) = (
             auc_roc(&errors, &positive)?,
             average_precision(&errors, &positive)?,
@@ -18,12 +42,12 @@ pub(super) fn measure(scores: &[RecordScore], card: Option<&ErrorStats>) -> Opti
             average_precision,
         })
     };
-    let model = rank(scores.iter().map(|score| score.error).collect())?;
+    let model = ranking(scores.iter().map(|score| score.error).collect())?;
     let pca = scores
         .iter()
         .map(|score| score.pca)
         .collect::<Option<Vec<f64>>>()
-        .and_then(rank);
+        .and_then(ranking);
     let errors = |anomaly: bool| {
         scores
             .iter()
@@ -53,5 +77,7 @@ pub(super) fn measure(scores: &[RecordScore], card: Option<&ErrorStats>) -> Opti
         pca,
         thresholds: thresholds.collect(),
         error: ErrorStats::from_errors(&mut sorted)?,
+        largest_errors: Vec::new(),
+        smallest_errors: Vec::new(),
     })
 }

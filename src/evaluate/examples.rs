@@ -3,7 +3,7 @@
 use super::inference::ModelRunner;
 use super::sampler::MiniBatch;
 use super::{EvaluateError, EvaluateOptions, levels};
-use crate::data::{PreparedDataset, Record, Subset};
+use crate::data::{PreparedDataset, Record, RecordOrigin, Subset};
 use crate::model::Model;
 
 /// Example records and the corruption that was applied to them.
@@ -22,6 +22,9 @@ pub struct ExampleRecord {
     pub subset: Subset,
     /// The index of the record in its part, from 0.
     pub index: usize,
+    /// The file and the row that the record was read from; `None` if an earlier version prepared the
+    /// data.
+    pub origin: Option<RecordOrigin>,
     /// The shape of the three tensors.
     pub shape: Vec<usize>,
     /// The clean record, converted to the input of the model.
@@ -70,6 +73,7 @@ pub fn collect_examples(
             examples.records.push(ExampleRecord {
                 subset,
                 index,
+                origin: prepared.subset(subset).origin(index)?,
                 shape: entry.shape,
                 clean,
                 corrupted,

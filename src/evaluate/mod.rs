@@ -104,7 +104,7 @@ pub fn evaluate(
         model: model_summary(model, &runner),
         data: data_summary(prepared, &scored, &tally),
         compression: compression(&runner, format.is_some()),
-        reconstruction: reconstruction(&tally),
+        reconstruction: reconstruction(&tally, prepared)?,
         code: latent_usage(&tally, runner.code_size()),
         pca: pca
             .as_ref()
@@ -115,7 +115,8 @@ pub fn evaluate(
             model
                 .card()
                 .and_then(|card| card.reconstruction_error.as_ref()),
-        ),
+            prepared,
+        )?,
         denoising: Vec::new(),
         notes: notes(prepared, &scored, &fitted, &tally, runner.failure()),
         records: Vec::new(),
@@ -369,37 +370,46 @@ fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
     values.sum::<f64>() / count
 }
 
-fn reconstruction(tally: &ScoreAccumulator<'_>) -> Option<ReconstructionScores> {
+fn reconstruction(
+    tally: &ScoreAccumulator<'_>,
+    prepared: &PreparedDataset,
+) -> Result<Option<ReconstructionScores>, StageError> {
     let mut scores = normal_scores(tally);
     let mse = mean(scores.iter().map(|score| score.mse));
     let mut errors: Vec<f64> = scores.iter().map(|score| score.error).collect();
+    let Some(stats) = ErrorStats::from_errors(&mut errors) else {
+        return Ok(None);
+    };
     let features = tally.features.as_ref().and_then(FeatureErrors::stats);
-    let error = ErrorStats {
-        features,
-        ..ErrorStats::from_errors(&mut errors)?
-    };
     scores.sort_by(|a, b| a.error.total_cmp(&b.error));
-    let example = |index: usize| {
-        let score = scores[index];
-        ExampleRef {
-            part: score.part.as_str(),
-            index: score.index,
-            error: score.error,
-        }
-    };
     let images = tally
         .quality
         .as_ref()
         .and_then(accumulator::ImageQualityAccumulator::finish);
     let last = scores.len() - 1;
-    Some(ReconstructionScores {
-        error,
+    Ok(Some(ReconstructionScores {
+        error: ErrorStats { features, ..stats },
         mse,
         images,
-        best: example(0),
-        median: example(last / 2),
-        worst: example(last),
-    })
+        best: ExampleRef::new(prepared, scores[0])?,
+        median: ExampleRef::new(prepared, scores[last / 2])?,
+        worst: ExampleRef::new(prepared, scores[last])?,
+        largest_errors: listed(prepared, scores.iter().rev())?,
+    }))
+}
+
+/// Maximum number of records that a list names.
+const MAX_LISTED: usize = 10;
+
+/// Names the first records.
+fn listed<'a>(
+    prepared: &PreparedDataset,
+    scores: impl Iterator<Item = &'a &'a RecordScore>,
+) -> Result<Vec<ExampleRef>, StageError> {
+    scores
+        .take(MAX_LISTED)
+        .map(|score| ExampleRef::new(prepared, score))
+        .collect()
 }
 
 fn baseline(pca: &Pca, fitted: usize, tally: &ScoreAccumulator<'_>) -> Option<PcaBaseline> {

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::data::{PreparedDataset, RecordOrigin};
+use crate::error::StageError;
 use crate::model::card::ErrorStats;
 
 /// The result of an evaluation. Sections that do not apply to the model or the data are missing.
@@ -140,6 +142,8 @@ pub struct ReconstructionScores {
     pub median: ExampleRef,
     /// The record with the largest error.
     pub worst: ExampleRef,
+    /// The records with the largest errors, at most 10, in descending order of the errors.
+    pub largest_errors: Vec<ExampleRef>,
 }
 
 /// A reference to a record, with its error.
@@ -149,8 +153,42 @@ pub struct ExampleRef {
     pub part: &'static str,
     /// The index of the record in its part, from 0.
     pub index: usize,
+    /// The name of the file that the record was read from, and the index of the record in it;
+    /// `None` if an earlier version prepared the data.
+    #[serde(flatten)]
+    pub origin: Option<RecordOrigin>,
+    /// The label of the record, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// The loss of the model on the record.
     pub error: f64,
+}
+
+impl ExampleRef {
+    /// Refers to a scored record.
+    ///
+    /// # Errors
+    /// Returns an error if the origin of the record cannot be read.
+    pub fn new(prepared: &PreparedDataset, score: &RecordScore) -> Result<Self, StageError> {
+        let label = score
+            .label
+            .and_then(|label| prepared.labels.get(label as usize));
+        Ok(Self {
+            part: score.part.as_str(),
+            index: score.index,
+            origin: prepared.subset(score.part).origin(score.index)?,
+            label: label.cloned(),
+            error: score.error,
+        })
+    }
+
+    /// Names the record by its origin, or else by its part and index.
+    pub fn place(&self) -> String {
+        match &self.origin {
+            Some(origin) => origin.to_string(),
+            None => format!("{} record {}", self.part, self.index),
+        }
+    }
 }
 
 /// The similarity of two sets of images, as means over images. Values are compared without clipping
@@ -245,6 +283,10 @@ pub struct AnomalyScores {
     pub pca: Option<RankingScores>,
     /// The detection rates at the error quantiles of the model card.
     pub thresholds: Vec<ErrorThreshold>,
+    /// The anomalies with the largest errors, at most 10, in descending order of the errors.
+    pub largest_errors: Vec<ExampleRef>,
+    /// The anomalies with the smallest errors, at most 10, in ascending order of the errors.
+    pub smallest_errors: Vec<ExampleRef>,
 }
 
 /// The quality of a ranking of anomalies above normal records.

@@ -4,9 +4,10 @@ use std::fmt;
 
 use super::result::{
     AnomalyScores, ClassificationScores, ClassifierAccuracy, CompressionRatio, DenoisingQuality,
-    DenoisingScores, Evaluation, ImageQuality, LatentUsage, PcaBaseline, RankingScores,
+    DenoisingScores, Evaluation, ExampleRef, ImageQuality, LatentUsage, PcaBaseline, RankingScores,
     ReconstructionScores,
 };
+use crate::text_escape;
 
 /// Width of the first column, in characters.
 const NAMES: usize = 22;
@@ -38,6 +39,26 @@ impl fmt::Display for Evaluation {
         self.anomalies
             .iter()
             .try_for_each(|found| anomalies_found(f, found))?;
+        if let Some(found) = &self.reconstruction {
+            let title = if self.anomalies.is_some() {
+                "normal records with the largest errors"
+            } else {
+                "records with the largest errors"
+            };
+            listed(f, title, &found.largest_errors)?;
+        }
+        if let Some(found) = &self.anomalies {
+            listed(
+                f,
+                "anomalies with the largest errors",
+                &found.largest_errors,
+            )?;
+            listed(
+                f,
+                "anomalies with the smallest errors",
+                &found.smallest_errors,
+            )?;
+        }
         if !self.denoising.is_empty() {
             denoising(f, &self.denoising)?;
         }
@@ -126,11 +147,22 @@ fn reconstruction(
         row(
             f,
             name,
-            &[
-                figure(example.error),
-                format!("  {} record {}", example.part, example.index),
-            ],
+            &[figure(example.error), format!("  {}", example.place())],
         )?;
+    }
+    Ok(())
+}
+
+/// Maximum number of records in a list; the JSON names more.
+const MAX_LISTED: usize = 5;
+
+fn listed(f: &mut fmt::Formatter<'_>, title: &str, records: &[ExampleRef]) -> fmt::Result {
+    writeln!(f, "\n{title}")?;
+    for record in records.iter().take(MAX_LISTED) {
+        let label = record.label.as_ref().map_or_else(String::new, |label| {
+            format!(" ({})", text_escape::line(label))
+        });
+        writeln!(f, "  {:<10}{}{label}", figure(record.error), record.place())?;
     }
     Ok(())
 }

@@ -122,35 +122,60 @@ fn table_shows_errors_latent_usage_and_accuracy() {
     check(
         &evaluation,
         expect![[r#"
-        pairs: linear features [4] -> code of 2, mse loss
-        60 records of the training part
+            pairs: linear features [4] -> code of 2, mse loss
+            60 records of the training part
 
-        reconstruction error (mse)
-          mean, deviation                1.667         1.700
-          p01, p05, p25                  0.000         0.000         0.000
-          p50, p75                       1.000         4.000
-          p95, p99                       4.000         4.000
-          best                           0.000  training record 0
-          median                         1.000  training record 28
-          worst                          4.000  training record 59
+            reconstruction error (mse)
+              mean, deviation                1.667         1.700
+              p01, p05, p25                  0.000         0.000         0.000
+              p50, p75                       1.000         4.000
+              p95, p99                       4.000         4.000
+              best                           0.000  rows.csv, row 0
+              median                         1.000  rows.csv, row 28
+              worst                          4.000  rows.csv, row 59
 
-        code
-          compression             4 values to 2: 2.0x, 16 bytes to 8: 2.0x
-          active                  82.5 % of the values (magnitude above 4.349, a tenth of the root mean square)
+            code
+              compression             4 values to 2: 2.0x, 16 bytes to 8: 2.0x
+              active                  82.5 % of the values (magnitude above 4.349, a tenth of the root mean square)
 
-        against PCA                      model           PCA   PCA / model
-          mean squared error             1.667      0.002807          0.00
-          PCA: 2 components fitted to 60 training records explain 100.0 % of their variance
+            against PCA                      model           PCA   PCA / model
+              mean squared error             1.667      0.002807          0.00
+              PCA: 2 components fitted to 60 training records explain 100.0 % of their variance
 
-        labels                          latent           PCA
-          5 nearest neighbors           1.0000        1.0000
-          linear probe                  1.0000        1.0000
-          accuracy over 3 labels: fitted to 60 training records, scored on 60
+            labels                          latent           PCA
+              5 nearest neighbors           1.0000        1.0000
+              linear probe                  1.0000        1.0000
+              accuracy over 3 labels: fitted to 60 training records, scored on 60
 
-        notes
-          the scored records include the training part, on which the model may have been trained
-    "#]],
+            records with the largest errors
+              4.000     rows.csv, row 59 (kind 2)
+              4.000     rows.csv, row 56 (kind 2)
+              4.000     rows.csv, row 53 (kind 2)
+              4.000     rows.csv, row 50 (kind 2)
+              4.000     rows.csv, row 47 (kind 2)
+
+            notes
+              the scored records include the training part, on which the model may have been trained
+        "#]],
     );
+}
+
+/// Checks the lists of records in an evaluation of [`rows`]. The kind of a row is its number modulo
+/// 3, and determines its error.
+fn check_lists(json: &Value) {
+    for (list, kind, error) in [
+        (&json["reconstruction"]["largest_errors"], 1, 1.0),
+        (&json["anomalies"]["largest_errors"], 2, 4.0),
+        (&json["anomalies"]["smallest_errors"], 2, 4.0),
+    ] {
+        let list = list.as_array().unwrap();
+        assert_eq!(list.len(), 10);
+        for record in list {
+            assert_eq!(record["source"], "rows.csv");
+            assert_eq!(record["row"].as_u64().unwrap() % 3, kind, "{record}");
+            assert_eq!(record["error"], error);
+        }
+    }
 }
 
 #[test]
@@ -174,36 +199,57 @@ fn anomalies_are_ranked_by_error_and_left_out_of_the_mean() {
     check(
         &evaluation,
         expect![[r#"
-        pairs: linear features [4] -> code of 2, mse loss
-        60 records of the training and test parts, 20 of them anomalies
+            pairs: linear features [4] -> code of 2, mse loss
+            60 records of the training and test parts, 20 of them anomalies
 
-        reconstruction error (mse)
-          mean, deviation               0.5000        0.5000
-          p01, p05, p25                  0.000         0.000         0.000
-          p50, p75                      0.5000         1.000
-          p95, p99                       1.000         1.000
-          best                           0.000  training record 0
-          median                         0.000  training record 38
-          worst                          1.000  training record 39
+            reconstruction error (mse)
+              mean, deviation               0.5000        0.5000
+              p01, p05, p25                  0.000         0.000         0.000
+              p50, p75                      0.5000         1.000
+              p95, p99                       1.000         1.000
+              best                           0.000  rows.csv, row 0
+              median                         0.000  rows.csv, row 57
+              worst                          1.000  rows.csv, row 58
 
-        code
-          compression             4 values to 2: 2.0x, 16 bytes to 8: 2.0x
-          active                  83.8 % of the values (magnitude above 2.789, a tenth of the root mean square)
+            code
+              compression             4 values to 2: 2.0x, 16 bytes to 8: 2.0x
+              active                  83.8 % of the values (magnitude above 2.789, a tenth of the root mean square)
 
-        against PCA                      model           PCA   PCA / model
-          mean squared error            0.5000      0.002788          0.01
-          PCA: 2 components fitted to 40 training records explain 100.0 % of their variance
+            against PCA                      model           PCA   PCA / model
+              mean squared error            0.5000      0.002788          0.01
+              PCA: 2 components fitted to 40 training records explain 100.0 % of their variance
 
-        anomalies                        model           PCA
-          AUCROC                        1.0000        0.5000
-          average precision             1.0000        0.4967
-          anomalies: 20, normal records: 40; error of the anomalies: mean 4.000, median 4.000
-          above p95 of the card, 0.5000: 100.0 % of the anomalies, 50.0 % of the normal records
-          above p99 of the card, 1.500: 100.0 % of the anomalies, 0.0 % of the normal records
+            anomalies                        model           PCA
+              AUCROC                        1.0000        0.5000
+              average precision             1.0000        0.4967
+              anomalies: 20, normal records: 40; error of the anomalies: mean 4.000, median 4.000
+              above p95 of the card, 0.5000: 100.0 % of the anomalies, 50.0 % of the normal records
+              above p99 of the card, 1.500: 100.0 % of the anomalies, 0.0 % of the normal records
 
-        notes
-          the scored records include the training part, on which the model may have been trained
-    "#]],
+            normal records with the largest errors
+              1.000     rows.csv, row 58
+              1.000     rows.csv, row 55
+              1.000     rows.csv, row 52
+              1.000     rows.csv, row 49
+              1.000     rows.csv, row 46
+
+            anomalies with the largest errors
+              4.000     rows.csv, row 59
+              4.000     rows.csv, row 56
+              4.000     rows.csv, row 53
+              4.000     rows.csv, row 50
+              4.000     rows.csv, row 47
+
+            anomalies with the smallest errors
+              4.000     rows.csv, row 2
+              4.000     rows.csv, row 5
+              4.000     rows.csv, row 8
+              4.000     rows.csv, row 11
+              4.000     rows.csv, row 14
+
+            notes
+              the scored records include the training part, on which the model may have been trained
+        "#]],
     );
     let json = serde_json::to_value(&evaluation).unwrap();
     assert_eq!(
@@ -211,6 +257,7 @@ fn anomalies_are_ranked_by_error_and_left_out_of_the_mean() {
         json!({ "auc_roc": 1.0, "average_precision": 1.0 })
     );
     assert_eq!(json["anomalies"]["thresholds"][0]["normal_above"], 0.5);
+    check_lists(&json);
     let anomalies = run(&model, &prepared, &EvaluateOptions::default());
     assert!(
         anomalies.anomalies.is_none(),

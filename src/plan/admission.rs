@@ -16,10 +16,11 @@ use crate::source::Source;
 type StageFailure = (Arc<str>, StageError);
 
 impl Plan {
-    /// Checks that the input of every source exists, without listing it.
+    /// Checks that the input of every source exists and holds a file to read, without a complete
+    /// listing.
     ///
     /// # Errors
-    /// A fault at the path of each source whose input does not exist. For a source without an end
+    /// A fault at the path of each source that would find nothing to read. For a source without an end
     /// it is an error of the environment: its folder may be on a disk that is mounted later.
     pub fn find_inputs(&self) -> Result<(), Diagnostics> {
         let find = |source: &dyn Source| source.find_inputs(self.state.as_ref());

@@ -388,27 +388,12 @@ impl MemoryEstimate {
 
 impl std::fmt::Display for MemoryEstimate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [expected, peak, fixed, workers, flight] = [
-            self.expected,
-            self.peak(),
-            self.fixed,
-            self.workers,
-            self.in_flight(),
-        ]
-        .map(ByteSize);
+        let [expected, peak] = [self.expected, self.peak()].map(ByteSize);
         let indent = " ".repeat(MEMORY_INDENT);
         write!(
             f,
-            "about {expected} is expected, with records of ordinary size\n{indent}at most {peak}: \
-             {fixed} fixed, {workers} for models and workers, {flight} for batches in flight"
-        )?;
-        if self.peak() / 2 <= self.expected {
-            return Ok(());
-        }
-        write!(
-            f,
-            "\n{indent}only records of the largest allowed size require the maximum; \
-             `limits.memory` lowers it"
+            "about {expected} is expected, with records of ordinary size\n{indent}at most {peak}, \
+             if all records have the largest allowed size; `limits.memory` lowers it"
         )
     }
 }
@@ -527,26 +512,12 @@ mod tests {
             slots: 4,
             budget: 300 << 20,
         };
-        let maximum = "at most 400.0 MiB: 100.0 MiB fixed, 0 B for models and workers, 300.0 MiB \
-                       for batches in flight";
         assert_eq!(
-            memory
-                .to_string()
-                .lines()
-                .map(str::trim)
-                .collect::<Vec<_>>(),
-            [
-                "about 150.0 MiB is expected, with records of ordinary size",
-                maximum,
-                "only records of the largest allowed size require the maximum; `limits.memory` \
-                 lowers it",
-            ]
+            memory.to_string(),
+            "about 150.0 MiB is expected, with records of ordinary size\n          \
+             at most 400.0 MiB, if all records have the largest allowed size; `limits.memory` \
+             lowers it"
         );
-        let close = MemoryEstimate {
-            expected: 200 << 20,
-            ..memory
-        };
-        assert_eq!(close.to_string().lines().count(), 2);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::page::{FigureTile, figures};
 use super::scale::{count, figure};
 use crate::evaluate::{
     AnomalyScores, ClassificationScores, ClassifierAccuracy, DenoisingQuality, DenoisingScores,
-    Evaluation, ImageQuality, PcaBaseline, RankingScores, ReconstructionScores,
+    Evaluation, ExampleRef, ImageQuality, PcaBaseline, RankingScores, ReconstructionScores,
 };
 
 /// The text of a missing value.
@@ -123,7 +123,44 @@ pub(super) fn tables(found: &Evaluation) -> Vec<Html> {
     if !found.denoising.is_empty() {
         tables.push(denoising(&found.denoising));
     }
+    if let Some(reconstruction) = &found.reconstruction {
+        let caption = match found.anomalies {
+            Some(_) => "Normal records with the largest errors",
+            None => "Records with the largest errors",
+        };
+        tables.push(listed(caption, &reconstruction.largest_errors));
+    }
+    if let Some(anomalies) = &found.anomalies {
+        let lists = [
+            (
+                "Anomalies with the largest errors",
+                &anomalies.largest_errors,
+            ),
+            (
+                "Anomalies with the smallest errors",
+                &anomalies.smallest_errors,
+            ),
+        ];
+        tables.extend(lists.map(|(caption, records)| listed(caption, records)));
+    }
     tables
+}
+
+fn listed(caption: &str, records: &[ExampleRef]) -> Html {
+    let has_labels = records.iter().any(|record| record.label.is_some());
+    let rows = records.iter().map(|record| {
+        let mut row = vec![record.place(), figure(record.error, 4)];
+        if has_labels {
+            row.push(record.label.clone().unwrap_or_else(|| MISSING.to_owned()));
+        }
+        row
+    });
+    let heads: &[&str] = if has_labels {
+        &["record", "error", "label"]
+    } else {
+        &["record", "error"]
+    };
+    figures(caption, heads, rows)
 }
 
 fn errors(found: &ReconstructionScores, loss: &str) -> Html {

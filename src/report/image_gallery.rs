@@ -17,6 +17,8 @@ const LARGE: usize = 224;
 pub(super) struct GalleryImage<'a> {
     pub(super) record: &'a ExampleRecord,
     pub(super) name: String,
+    /// The origin of the record; may be empty.
+    pub(super) origin: String,
     pub(super) error: String,
 }
 
@@ -71,7 +73,10 @@ pub(super) fn gallery(
     });
     let heads = pictures.iter().map(|picture| {
         let name = element("th").attribute("scope", "col").text(&picture.name);
-        name.with(element("br")).with(text(&picture.error))
+        name.with(element("br"))
+            .with(text(&picture.error))
+            .with(element("br"))
+            .with(text(&picture.origin))
     });
     let heads = element("thead").with(element("tr").with(element("td")).all(heads));
     scroll(

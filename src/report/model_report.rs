@@ -298,6 +298,7 @@ impl ModelReport<'_> {
                     .map(|(example, record)| GalleryImage {
                         record,
                         name: example.name.clone(),
+                        origin: origin(record),
                         error: figure(example.score.error, 3),
                     })
                     .collect();
@@ -310,7 +311,11 @@ impl ModelReport<'_> {
                 let features = self.features();
                 both.iter()
                     .map(|(example, record)| {
-                        let name = format!("{} ({})", example.name, figure(example.score.error, 3));
+                        let error = figure(example.score.error, 3);
+                        let name = match origin(record) {
+                            place if place.is_empty() => format!("{} ({error})", example.name),
+                            place => format!("{} ({error}): {place}", example.name),
+                        };
                         features::record(&features, &name, record)
                     })
                     .collect()
@@ -391,6 +396,14 @@ impl ModelReport<'_> {
             .chain(found.unwrap_or_default())
             .collect()
     }
+}
+
+/// Names the origin of a record; empty if it is not known.
+fn origin(record: &ExampleRecord) -> String {
+    record
+        .origin
+        .as_ref()
+        .map_or_else(String::new, ToString::to_string)
 }
 
 const DIFFERENCE: &str = "Difference: the output minus the original, multiplied by four; light \

@@ -242,6 +242,8 @@ fn model_page_of_features_shows_their_errors() {
         "a&lt;b",
         "z-score",
         "median anomaly",
+        "Anomalies with the smallest errors",
+        "rows.csv, row ",
         "AUCROC",
         "The smallest validation loss, 0.02, is that of epoch 2 of 3.",
         "first principal component",

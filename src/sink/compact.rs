@@ -62,7 +62,8 @@ impl CompactionTarget {
 }
 
 /// Compacts the dataset in `folder`: merges small files into files of the size of `target`. Calls
-/// `on_progress` after each examined file. With `dry` no file is changed.
+/// `on_progress` after each file with the bytes of the files that are merged or left as they are,
+/// and the bytes of all files. With `dry` no file is changed.
 ///
 /// # Errors
 /// If another compaction is running on the folder, if a file cannot be read or written, or if the
@@ -71,7 +72,7 @@ pub fn compact(
     folder: &Path,
     target: CompactionTarget,
     dry: bool,
-    on_progress: &mut dyn FnMut(&CompactionSummary),
+    on_progress: &mut dyn FnMut(u64, u64),
 ) -> Result<CompactionSummary, StageError> {
     let work = Compaction {
         rewrite: DatasetRewrite::begin(folder)?,
@@ -79,23 +80,22 @@ pub fn compact(
         dry,
     };
     let (mut compacted, mut group) = (CompactionSummary::default(), None::<MergeGroup>);
-    for file in work.rewrite.files()? {
+    let files = work.rewrite.files()?;
+    let total = files.iter().map(|file| file.entry.size).sum();
+    for file in files {
         compacted.before.add(file.entry.size);
         let size = file.entry.size;
         match RewriteCandidate::read(file) {
-            Ok(Some(found)) => {
-                match group.as_mut().filter(|group| group.accepts(&found, target)) {
-                    Some(group) => group.add(found),
-                    None => {
-                        let full = group.replace(MergeGroup {
-                            kind: found.kind,
-                            files: vec![found.file],
-                        });
-                        full.map_or(Ok(()), |full| work.merge(full, &mut compacted))?;
-                    }
+            Ok(Some(found)) => match group.as_mut().filter(|group| group.accepts(&found, target)) {
+                Some(group) => group.add(found),
+                None => {
+                    let full = group.replace(MergeGroup {
+                        kind: found.kind,
+                        files: vec![found.file],
+                    });
+                    full.map_or(Ok(()), |full| work.merge(full, &mut compacted))?;
                 }
-                on_progress(&compacted);
-            }
+            },
             // A file of another program is not changed.
             Ok(None) => compacted.after.add(size),
             Err(error) => {
@@ -103,6 +103,8 @@ pub fn compact(
                 compacted.after.add(size);
             }
         }
+        let pending = group.as_ref().map_or(0, MergeGroup::bytes);
+        on_progress(compacted.before.bytes - pending, total);
     }
     group.map_or(Ok(()), |last| work.merge(last, &mut compacted))?;
     work.rewrite.end()?;

@@ -72,28 +72,44 @@ pub struct PurgeSummary {
     pub left: Vec<String>,
 }
 
-/// Removes the originals that match `filter` from the rejects in `folder`. With `dry` no file is
-/// changed.
+/// Removes the originals that match `filter` from the rejects in `folder`. Calls `on_progress` after
+/// each file with the bytes of the files that are examined or rewritten, and the bytes of all files to
+/// examine or rewrite. With `dry` no file is changed.
 ///
 /// # Errors
 /// If a run or a compaction is using the folder, if a file cannot be read or written, or if the
 /// files are not rejects. Files that were already replaced stay replaced.
-pub fn purge(folder: &Path, filter: &PurgeFilter, dry: bool) -> Result<PurgeSummary, StageError> {
+pub fn purge(
+    folder: &Path,
+    filter: &PurgeFilter,
+    dry: bool,
+    on_progress: &mut dyn FnMut(u64, u64),
+) -> Result<PurgeSummary, StageError> {
     // A file that a running pipeline writes could also hold originals.
     let _lock = FileLock::acquire(folder)?;
     let rewrite = DatasetRewrite::begin(folder)?;
     let mut purged = PurgeSummary::default();
     let mut with_originals = Vec::new();
-    for file in rewrite.files()? {
+    let files = rewrite.files()?;
+    let mut total: u64 = files.iter().map(|file| file.entry.size).sum();
+    let mut done = 0;
+    for file in files {
+        done += file.entry.size;
         match examine(file.clone(), filter, &mut purged)? {
             Ok(true) => with_originals.push(file),
             Ok(false) => {}
             Err(reason) => purged.left.push(reason),
         }
+        on_progress(done, total);
     }
     if !dry {
         remove_stale_temp_files(folder, 1)?;
+        total += with_originals
+            .iter()
+            .map(|file| file.entry.size)
+            .sum::<u64>();
         for file in with_originals {
+            done += file.entry.size;
             // A file of another program cannot occur here, since the file was examined before.
             let Some(RewriteCandidate { kind, file }) = RewriteCandidate::read(file)? else {
                 continue;
@@ -103,6 +119,7 @@ pub fn purge(folder: &Path, filter: &PurgeFilter, dry: bool) -> Result<PurgeSumm
                 without_originals(&records, sources)
             })?;
             replaced.map_err(|unreadable| StageError::Other(unreadable.reason))?;
+            on_progress(done, total);
         }
         fsync_dir(folder)?;
     }

@@ -154,17 +154,37 @@ impl FileSet {
         }
     }
 
+    /// Checks that there is a file to read, and ends at the first one. A bucket is not listed, only
+    /// its prefix has to exist. Files may be in a folder that cannot be read, which the run reports
+    /// after it has read its other inputs.
+    ///
+    /// # Errors
+    /// Those of [`Self::find`], or [`Self::no_matches`].
+    pub(super) fn find_match(&self) -> Result<(), StageError> {
+        self.find()?;
+        if is_url(&self.path) {
+            return Ok(());
+        }
+        match self.scan(1, &mut |_, _| {}) {
+            Ok(listing) if listing.files.is_empty() && listing.unread.is_empty() => {
+                Err(self.no_matches(&listing))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// As [`Self::list`], but calls `visit` with each folder before its entries are read.
     ///
     /// # Errors
     /// Those of [`Self::list`].
     pub(super) fn list_visiting(&self, visit: &mut VisitFolder<'_>) -> Result<Listing, StageError> {
-        let listing = self.scan(visit)?;
+        let listing = self.scan(usize::MAX, visit)?;
         self.skipped_files.set(listing.skipped_files.clone());
         Ok(listing)
     }
 
-    fn scan(&self, visit: &mut VisitFolder<'_>) -> Result<Listing, StageError> {
+    /// Lists at most `max_files` files of a local folder, or all files of a bucket.
+    fn scan(&self, max_files: usize, visit: &mut VisitFolder<'_>) -> Result<Listing, StageError> {
         if is_url(&self.path) {
             return self.list_objects()?.ok_or_else(|| self.not_found());
         }
@@ -172,13 +192,15 @@ impl FileSet {
         if path.is_file() {
             let root = path.parent().map(Path::to_path_buf).unwrap_or_default();
             let is_requested = |name: &Path| Some(name.as_os_str()) == path.file_name();
-            return self.walk(&root, Path::new(""), Some(1), visit, |name| {
+            let below = (Path::new(""), Some(1));
+            return self.walk(&root, below, max_files, visit, |name| {
                 keep_if(is_requested(name), SkipReason::NotRequested)
             });
         }
         if path.is_dir() {
+            let below = (Path::new(""), None);
             let mut listing =
-                self.walk(path, Path::new(""), None, visit, |name| self.matches(name))?;
+                self.walk(path, below, max_files, visit, |name| self.matches(name))?;
             // Skipped folders and files need not be readable.
             let unread = listing
                 .unread
@@ -195,9 +217,12 @@ impl FileSet {
                 root,
                 matcher,
                 depth,
-            }) => self.walk(Path::new(&root), Path::new(""), depth, visit, |name| {
-                matches_glob(&matcher, name)
-            }),
+            }) => {
+                let below = (Path::new(""), depth);
+                self.walk(Path::new(&root), below, max_files, visit, |name| {
+                    matches_glob(&matcher, name)
+                })
+            }
             None => Err(self.not_found()),
         }
     }
@@ -409,12 +434,13 @@ impl FileSet {
         ))
     }
 
-    /// Lists the files at or below `below`, a path relative to `root`.
+    /// Lists the files at or below `below`, a path relative to `root`, down to `depth`. Ends after
+    /// `max_files` files.
     fn walk(
         &self,
         root: &Path,
-        below: &Path,
-        depth: Option<usize>,
+        (below, depth): (&Path, Option<usize>),
+        max_files: usize,
         visit: &mut VisitFolder<'_>,
         choose: impl Fn(&Path) -> Result<(), SkipReason>,
     ) -> Result<Listing, StageError> {
@@ -480,6 +506,9 @@ impl FileSet {
             if let Err(error) = result {
                 files.add_unread(entry.path(), error);
             }
+            if files.files.len() >= max_files {
+                break;
+            }
         }
         Ok(files)
     }
@@ -536,14 +565,18 @@ impl WatchRoot {
         visit: &mut VisitFolder<'_>,
     ) -> Result<Listing, StageError> {
         match self.set.folder_glob().map_err(StageError::Other)? {
-            None => self.set.walk(&self.root, below, None, visit, |name| {
-                self.set.matches(name)
-            }),
+            None => {
+                let below = (below, None);
+                self.set.walk(&self.root, below, usize::MAX, visit, |name| {
+                    self.set.matches(name)
+                })
+            }
             Some(FileGlob { matcher, depth, .. }) => {
                 let depth = depth.map(|depth| depth.saturating_sub(below.components().count()));
-                self.set.walk(&self.root, below, depth, visit, |name| {
-                    matches_glob(&matcher, name)
-                })
+                self.set
+                    .walk(&self.root, (below, depth), usize::MAX, visit, |name| {
+                        matches_glob(&matcher, name)
+                    })
             }
         }
     }

@@ -189,7 +189,15 @@ impl Source for ImagesSource {
         let waits = self.is_unbounded()
             && (self.files.local_root().is_none()
                 || RootRecord::load(&self.name, state)?.is_known());
-        if waits { Ok(()) } else { self.files.find() }
+        if waits {
+            return Ok(());
+        }
+        // A run without new files is complete if earlier runs have listed files.
+        if self.is_unbounded() || listing_journal::exists(&self.name, state)? {
+            self.files.find()
+        } else {
+            self.files.find_match()
+        }
     }
 
     fn list_inputs(&self, state: Option<&Location>) -> Result<(), StageError> {

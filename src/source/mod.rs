@@ -115,12 +115,12 @@ pub trait Source: Send {
         Ok(None)
     }
 
-    /// Checks that the input exists, if planning has not checked it. Outputs are opened afterwards.
-    /// `state` is the folder of the journals.
+    /// Checks that the input exists and holds a file to read, if planning has not checked it. Outputs
+    /// are opened afterwards. `state` is the folder of the journals.
     ///
     /// # Errors
-    /// If the input does not exist and the source would not wait for it, or if its existence cannot
-    /// be determined.
+    /// If there is nothing to read and the source would not wait for it, or if that cannot be
+    /// determined.
     fn find_inputs(&self, _state: Option<&Location>) -> Result<(), StageError> {
         Ok(())
     }

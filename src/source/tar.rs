@@ -96,7 +96,7 @@ impl Source for TarSource {
     }
 
     fn find_inputs(&self, _state: Option<&Location>) -> Result<(), StageError> {
-        self.files.find()
+        self.files.find_match()
     }
 
     fn list_inputs(&self, _state: Option<&Location>) -> Result<(), StageError> {

@@ -182,6 +182,7 @@ impl Dispatcher {
         batch: SourceBatch,
         numbers: &mut u64,
     ) -> Option<DispatchEnd> {
+        self.stats.stages[source].has_read(&batch.batch);
         for mut part in self.resume.uncommitted_ranges(&batch.batch.provenance) {
             if let Some(left) = &mut self.left {
                 part.end = part.end.min(part.start + *left);

@@ -6,6 +6,7 @@
 //! ```
 
 mod source_readers;
+mod activity;
 mod inference;
 mod budget;
 mod dispatcher;
@@ -54,6 +55,7 @@ use sink_runner::{CommitPolicy, REJECTS_EVERY, SINKS_EVERY, SinkRunner, Uncommit
 use source_readers::SourceSlot;
 use worker::{WorkQueues, WorkerShared};
 
+pub use activity::{ActiveBatch, BatchRange, RecordPosition, WorkerActivity};
 pub use hot_reload::{ReloadHandle, ReloadOutcome};
 pub use poison_records::clear_crash_state;
 

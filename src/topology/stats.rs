@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 
+use super::activity::{BatchRange, WorkerActivity};
 use super::reconstruction_error::ReconstructionErrorStats;
 use super::tap::Tap;
-use crate::batch::{Reject, RejectCode, rejected_records};
+use crate::batch::{Batch, Reject, RejectCode, rejected_records};
 use crate::metrics::{BlockingCalls, Metrics};
 use crate::model::Model;
 use crate::plan::{Plan, RejectLimits, StageOperator, StageRole};
@@ -27,6 +28,8 @@ pub struct RunStats {
     pub started: Instant,
     /// Per worker, the time spent on processing batches, in nanoseconds.
     pub workers: Vec<AtomicU64>,
+    /// Per worker, the batch that it processes.
+    pub activity: Vec<WorkerActivity>,
     /// Nanoseconds during which no source had a batch ready.
     pub source_wait_nanos: AtomicU64,
     /// Nanoseconds during which a batch was ready but waited for a permit.
@@ -87,6 +90,8 @@ pub struct StageStats {
     pub prepared: AtomicU64,
     /// For a source, the total number of its records.
     pub(super) total: Mutex<RecordCount>,
+    /// For a source, the last batch that it has read.
+    last_read: Mutex<Option<BatchRange>>,
     /// For a sink, the files, records and bytes that it has committed.
     pub written: Mutex<CommitStats>,
     /// The statistics of the reconstruction error, if the stage computes one.
@@ -137,6 +142,7 @@ impl RunStats {
                 busy: AtomicU64::new(0),
                 prepared: AtomicU64::new(0),
                 total: Mutex::default(),
+                last_read: Mutex::default(),
                 written: Mutex::default(),
                 error,
                 codes: Mutex::default(),
@@ -150,6 +156,9 @@ impl RunStats {
             stages: stages.collect(),
             started: Instant::now(),
             workers,
+            activity: (0..plan.workers)
+                .map(|_| WorkerActivity::default())
+                .collect(),
             source_wait_nanos: AtomicU64::new(0),
             backpressure_nanos: AtomicU64::new(0),
             tap: Tap::new(plan.stages.len()),
@@ -424,6 +433,22 @@ impl StageStats {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .known()
+    }
+
+    /// Records the batch that the source has read.
+    pub(super) fn has_read(&self, batch: &Batch) {
+        *self
+            .last_read
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = BatchRange::new(batch);
+    }
+
+    /// For a source, the last batch that it has read.
+    pub fn last_read(&self) -> Option<BatchRange> {
+        self.last_read
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn is_counting(&self) -> bool {

@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::ack_tracker::AckTracker;
+use super::activity::WorkerActivity;
 use super::generation::{Generation, NodeKind, WorkerGraph};
 use super::messages::{Destination, FailureSignal, ProcessedBatch, WorkItem, WorkerMessage};
 use super::poison_records::{PoisonRecordTracker, QuarantineReason};
@@ -57,7 +58,7 @@ pub(super) fn work(
 ) {
     let WorkerShared { stats, stop, .. } = shared;
     let first = Arc::clone(&generations.borrow_and_update());
-    let mut worker = match Worker::new(&first, stats) {
+    let mut worker = match Worker::new(number, &first, stats) {
         Ok(worker) => worker,
         Err((name, error)) => return stop.fail(&name, error),
     };
@@ -125,18 +126,21 @@ async fn next(queues: &WorkQueues, generations: &mut watch::Receiver<Arc<Generat
 struct Worker<'a> {
     held: WorkerGraph,
     stats: &'a RunStats,
+    activity: &'a WorkerActivity,
     /// Whether the rejects of the present batch count as rejects of the run.
     counts_rejects: bool,
 }
 
 impl<'a> Worker<'a> {
     fn new(
+        number: usize,
         generation: &Arc<Generation>,
         stats: &'a RunStats,
     ) -> Result<Self, (Arc<str>, StageError)> {
         Ok(Self {
             held: WorkerGraph::new(generation)?,
             stats,
+            activity: &stats.activity[number],
             counts_rejects: true,
         })
     }
@@ -160,6 +164,7 @@ impl<'a> Worker<'a> {
         // Records of `/v1/encode` do not belong to the run: their rejects do not count towards the
         // reject limits.
         self.counts_rejects = matches!(destination, Destination::Sinks(_));
+        self.activity.begin(source, &batch.batch);
         let processed = self
             .held
             .change(&generation)
@@ -169,6 +174,7 @@ impl<'a> Worker<'a> {
                 let result = processed
                     .and_then(|output| self.prepare(output))
                     .and_then(|output| self.finish(output));
+                self.activity.end();
                 shared.poison_records.end(number);
                 let message = match result {
                     Ok(mut result) => {
@@ -192,6 +198,7 @@ impl<'a> Worker<'a> {
                 done.send_blocking(message).is_ok()
             }
             Destination::Caller(reply) => {
+                self.activity.end();
                 let response = match processed {
                     Ok(GraphOutput { outputs, rejects }) => match outputs.into_iter().next() {
                         Some(output) => Ok(InferenceResponse {
@@ -287,6 +294,7 @@ impl<'a> Worker<'a> {
                 continue;
             }
             let _span = tracing::debug_span!("stage", stage = &*node.name).entered();
+            self.activity.enter(at);
             let (started, mut rejects) = (Instant::now(), RejectCollector::default());
             let prepared = encoder.apply(output, &mut rejects);
             *output = prepared.map_err(|error| (Arc::clone(&node.name), error))?;
@@ -330,6 +338,7 @@ impl<'a> Worker<'a> {
         let Some(transform) = self.held.transforms[at].as_mut() else {
             return Ok(batch);
         };
+        self.activity.enter(at);
         let tap = &self.stats.tap;
         let is_sampled = tap.should_sample(at);
         let output = transform.apply(&batch, &mut rejects)?;

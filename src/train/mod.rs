@@ -40,7 +40,7 @@ pub use input::ValueRange;
 pub use loss_curve::EpochRecord;
 pub use train_loop::train;
 
-use crate::data::{DataError, PreparedDataset, Subset};
+use crate::data::{DataError, PreparedDataset, ReadProgress, Subset};
 use crate::error::{ConfigError, StageError};
 
 /// Options of a training run that are not part of the training file.
@@ -57,8 +57,8 @@ pub struct TrainOptions {
 /// The events of a training, which are reported to the caller.
 #[derive(Debug)]
 pub enum TrainEvent<'a> {
-    /// The number of records read from the sources so far.
-    Reading(u64),
+    /// The sources are being read.
+    Reading(ReadProgress),
     /// The data is ready.
     Prepared(&'a PreparedDataset),
     /// Values of a part leave 0..1, which the loss or the output of the network cannot represent.

@@ -601,15 +601,26 @@ fn missing_input_is_refused_before_an_output_exists() {
             "#]],
         );
     }
-    pipeline("empty", "tar");
-    assert_refused(
-        folder,
-        &["check", "p.toml"],
-        None,
-        &expect![[r#"
-            p.toml:3: stages.in.path: `empty`: skips 1 .txt; files scanned: 1; none has the extension tar
-        "#]],
-    );
+    for command in ["check", "run"] {
+        pipeline("empty", "tar");
+        assert_refused(
+            folder,
+            &[command, "p.toml"],
+            None,
+            &expect![[r#"
+                p.toml:3: stages.in.path: `empty`: skips 1 .txt; files scanned: 1; none has the extension tar
+            "#]],
+        );
+        pipeline("empty/*.jpg", "images");
+        assert_refused(
+            folder,
+            &[command, "p.toml"],
+            None,
+            &expect![[r#"
+                p.toml:3: stages.in.path: `empty/*.jpg`: skips 1 .txt; files scanned: 1; none matches
+            "#]],
+        );
+    }
     assert!(!folder.join("out").exists());
 }
 

@@ -14,6 +14,7 @@ mod common {
 mod config_change;
 mod crashing_record;
 mod data;
+mod evaluate;
 mod failing_records;
 mod fingerprint;
 mod inputs;
@@ -23,6 +24,7 @@ mod pictures;
 mod protocol;
 mod replay;
 mod schema_evolution;
+mod schema;
 mod source_rules;
 mod topology;
 mod train;

@@ -21,6 +21,10 @@ fn original(row: u64) -> Vec<u8> {
     bytes
 }
 
+fn purge(folder: &Path, filter: &PurgeFilter, dry: bool) -> Result<PurgeSummary, StageError> {
+    super::purge(folder, filter, dry, &mut |_, _| {})
+}
+
 const SOURCES: [&str; 4] = ["a/1.jpg", "a/2.jpg", "b/[1].jpg", "b/none.jpg"];
 
 /// Writes three files of four rejects each, of which the last has no original.
@@ -134,7 +138,15 @@ fn originals_of_a_source_are_removed_and_rows_stay() {
         original(0),
     )
     .unwrap();
-    let dry = purge(folder.path(), &filter_by("a/*.jpg"), true).unwrap();
+    let mut progress = Vec::new();
+    let mut on_progress = |done, total| progress.push((done, total));
+    let dry = super::purge(folder.path(), &filter_by("a/*.jpg"), true, &mut on_progress).unwrap();
+    assert!(
+        progress
+            .last()
+            .is_some_and(|&(done, total)| done == total && total > 0),
+        "{progress:?}"
+    );
     assert_eq!(
         dry,
         PurgeSummary {

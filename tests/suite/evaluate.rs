@@ -1,0 +1,90 @@
+//! Tests of the names of records in an evaluation.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray, StructArray};
+use arrow::datatypes::{DataType, Field};
+use image::{ImageFormat, Rgb, RgbImage};
+use parquet::arrow::ArrowWriter;
+use serde_json::{Value, json};
+
+use crate::common::runs::{errors, latentflow};
+
+/// The number of images of the table.
+const IMAGES: u32 = 20;
+/// The image that consists of noise.
+const NOISE: u32 = 13;
+
+fn png(number: u32) -> Vec<u8> {
+    let color = |x: u32, y: u32| match number {
+        NOISE => {
+            let mixed = (x * 64 + y).wrapping_mul(2_654_435_761);
+            Rgb([mixed >> 24, mixed >> 16, mixed >> 8].map(|value| (value & 255) as u8))
+        }
+        plain => Rgb([100 + plain as u8; 3]),
+    };
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    RgbImage::from_fn(64, 64, color)
+        .write_to(&mut bytes, ImageFormat::Png)
+        .unwrap();
+    bytes.into_inner()
+}
+
+/// Writes a table with the column `photo` of Hugging Face images.
+fn write_table(path: &Path) {
+    let images: Vec<Vec<u8>> = (0..IMAGES).map(png).collect();
+    let names: Vec<String> = (0..IMAGES).map(|number| format!("{number}.png")).collect();
+    let columns: [(Arc<Field>, ArrayRef); 2] = [
+        (
+            Arc::new(Field::new("bytes", DataType::Binary, true)),
+            Arc::new(BinaryArray::from_iter_values(&images)),
+        ),
+        (
+            Arc::new(Field::new("path", DataType::Utf8, true)),
+            Arc::new(StringArray::from(names)),
+        ),
+    ];
+    let photo: ArrayRef = Arc::new(StructArray::from(columns.to_vec()));
+    let records = RecordBatch::try_from_iter([("photo", photo)]).unwrap();
+    let file = File::create(path).unwrap();
+    let mut writer = ArrowWriter::try_new(file, records.schema(), None).unwrap();
+    writer.write(&records).unwrap();
+    writer.close().unwrap();
+}
+
+#[test]
+fn images_of_tables_are_named_by_source_and_row() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("in")).unwrap();
+    write_table(&folder.path().join("in/all.parquet"));
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/photo-denoise-gray");
+    let evaluate = |more: &[&str]| {
+        let arguments = ["evaluate", model.to_str().unwrap(), "--source", "in"];
+        let mut command = latentflow(folder.path(), &arguments);
+        let output = command.args(["--part", "all"]).args(more).output().unwrap();
+        assert!(output.status.success(), "{}", errors(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let found: Value = serde_json::from_str(&evaluate(&["--json", "-"])).unwrap();
+    assert_eq!(found["data"]["scored"], IMAGES);
+    let reconstruction = &found["reconstruction"];
+    for record in [
+        &reconstruction["worst"],
+        &reconstruction["largest_errors"][0],
+    ] {
+        let place = json!([record["source"], record["row"]]);
+        assert_eq!(place, json!(["all.parquet/13.png", NOISE]));
+    }
+    assert_eq!(
+        reconstruction["largest_errors"].as_array().map(Vec::len),
+        Some(10)
+    );
+    let table = evaluate(&[]);
+    let worst = table
+        .lines()
+        .find(|line| line.starts_with("  worst"))
+        .unwrap();
+    assert!(worst.ends_with("  all.parquet/13.png, row 13"), "{table}");
+}
