@@ -1,0 +1,374 @@
+//! Tests of the source `csv`.
+
+#![allow(clippy::unwrap_used)]
+
+use arrow::array::AsArray;
+use arrow::datatypes::{Float64Type, Int64Type, UInt64Type};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::coverage::ResumeState;
+use crate::source::file_source::testing::{drain, plan, progress_of, read, records, rejects};
+
+fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    files
+        .iter()
+        .for_each(|(name, text)| std::fs::write(folder.path().join(name), text).unwrap());
+    folder
+}
+
+fn options(folder: &tempfile::TempDir, more: Value) -> Value {
+    let mut options = json!({ "path": folder.path() });
+    options
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    options
+}
+
+fn types(schema: &Schema) -> Vec<String> {
+    schema
+        .fields()
+        .iter()
+        .map(|field| format!("{}: {}", field.name(), field.data_type()))
+        .collect()
+}
+
+fn fault(folder: &tempfile::TempDir, more: Value) -> Vec<String> {
+    let faults = plan::<CsvSourceConfig>(options(folder, more), 10)
+        .err()
+        .unwrap();
+    faults
+        .into_iter()
+        .map(|fault| format!("{}: {}", fault.key, fault.message))
+        .collect()
+}
+
+/// `count` records `i,i/2`, with the records of `bad` in place of those at their rows.
+fn many(count: usize, bad: &[(usize, &str)]) -> String {
+    let line = |row: usize| match bad.iter().find(|(index, _)| *index == row) {
+        Some((_, text)) => format!("{text}\n"),
+        None => format!("{row},{}\n", row as f64 / 2.0),
+    };
+    std::iter::once("id,half\n".to_owned())
+        .chain((0..count).map(line))
+        .collect()
+}
+
+#[test]
+fn types_follow_the_first_records_and_the_options() {
+    let folder = folder(&[(
+        "a.csv",
+        "\u{feff}i,f,s,b,none,\"q,\"\"x\"\r\n1,0.5,x,true,,7\r\n\r\n2,3,\"y\n z\",false,,8",
+    )]);
+    let batches = read::<CsvSourceConfig>(
+        options(&folder, json!({ "types": { "q,\"x": "float" } })),
+        10,
+    );
+    let all = records(&batches);
+    let expected = [
+        "source: Utf8",
+        "row: UInt64",
+        "i: Int64",
+        "f: Float64",
+        "s: Utf8",
+        "b: Boolean",
+        "none: Utf8",
+        "q,\"x: Float64",
+    ];
+    assert_eq!(types(&all.schema()), expected);
+    assert_eq!(all["row"].as_primitive::<UInt64Type>().values(), &[0, 1]);
+    assert_eq!(all["source"].as_string::<i32>().value(1), "a.csv");
+    assert_eq!(all["s"].as_string::<i32>().value(1), "y\n z");
+    assert_eq!(all["none"].null_count(), 2);
+    assert_eq!(
+        all["q,\"x"].as_primitive::<Float64Type>().values(),
+        &[7.0, 8.0]
+    );
+}
+
+#[test]
+fn one_bad_value_among_10_000_is_one_reject() {
+    let folder = folder(&[("a.csv", &many(10_000, &[(7_123, "7123,oops")]))]);
+    let batches = read::<CsvSourceConfig>(options(&folder, json!({})), 4096);
+    assert_eq!(
+        rejects(&batches),
+        [(7123, "malformed", Some("7123,oops".to_owned()))]
+    );
+    let reason = &batches[1].rejects[0].reason;
+    assert_eq!(
+        reason,
+        "Error while parsing value 'oops' as type 'Float64' for column `half`"
+    );
+    let ids = records(&batches);
+    let ids = ids["id"].as_primitive::<Int64Type>().values().to_vec();
+    assert_eq!(
+        ids,
+        (0..10_000).filter(|&row| row != 7_123).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn several_bad_records_are_each_rejected() {
+    let long = "x".repeat(2 << 20);
+    let bad = [
+        (0, "a,b,c"),
+        (1500, "1"),
+        (1501, ",nan?"),
+        (2000, &long),
+        (2999, "2999,\"never closed\n"),
+    ];
+    let folder = folder(&[("a.csv", &many(3000, &bad))]);
+    let batches = read::<CsvSourceConfig>(
+        options(&folder, json!({ "types": { "half": "float" } })),
+        1000,
+    );
+    let found = rejects(&batches);
+    let found: Vec<_> = found
+        .iter()
+        .map(|(row, code, text)| (*row, *code, text.as_deref()))
+        .collect();
+    let expected = [
+        (0, "malformed", Some("a,b,c")),
+        (1500, "malformed", Some("1")),
+        (1501, "malformed", Some(",nan?")),
+        (2000, "too_large", None),
+        (2999, "malformed", Some("2999,\"never closed\n\n")),
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(records(&batches).num_rows(), 2995);
+    assert_eq!(
+        batches[1].rejects[0].reason,
+        "incorrect number of fields, expected 2 got 1"
+    );
+}
+
+#[test]
+fn invalid_utf8_is_a_reject() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.csv"), b"n,s\n1,a\n2,\xff\n3,c\n").unwrap();
+    let batches = read::<CsvSourceConfig>(options(&folder, json!({})), 10);
+    assert_eq!(
+        rejects(&batches),
+        [(1, "malformed", Some("2,\u{fffd}".to_owned()))]
+    );
+    assert_eq!(records(&batches).num_rows(), 2);
+}
+
+#[test]
+fn files_are_read_in_name_order_and_columns_matched_by_name() {
+    let folder = folder(&[
+        ("b.csv", "y,more,x\n4,m,3\n"),
+        ("a.csv", "x,y\n1,2\n"),
+        ("empty.csv", ""),
+    ]);
+    let batches = read::<CsvSourceConfig>(options(&folder, json!({})), 10);
+    assert_eq!(batches.len(), 2);
+    let all = records(&batches);
+    assert_eq!(
+        all["source"]
+            .as_string::<i32>()
+            .iter()
+            .flatten()
+            .collect::<Vec<_>>(),
+        ["a.csv", "b.csv"]
+    );
+    assert_eq!(all["x"].as_primitive::<Int64Type>().values(), &[1, 3]);
+    assert_eq!(all["row"].as_primitive::<UInt64Type>().values(), &[0, 0]);
+}
+
+#[test]
+fn file_without_a_planned_column_is_one_reject() {
+    let folder = folder(&[
+        ("a.csv", "x,y\n1,2\n"),
+        ("b.csv", "x,z\n1,2\n3,4\n"),
+        ("c.csv", "y,x\n6,5\n"),
+    ]);
+    let batches = read::<CsvSourceConfig>(options(&folder, json!({})), 10);
+    assert_eq!(
+        records(&batches)["x"].as_primitive::<Int64Type>().values(),
+        &[1, 5]
+    );
+    let reject = &batches[1].rejects[0];
+    let reason = "b.csv: column `y` (Int64) of the first file is missing; correct the file, or \
+                  read files of this schema with a separate source";
+    assert_eq!(
+        (reject.code.as_str(), reject.reason.as_str()),
+        ("mismatch", reason)
+    );
+    assert_eq!(batches[1].batch.provenance.len(), 2);
+    let again = drain(
+        plan::<CsvSourceConfig>(options(&folder, json!({})), 10).unwrap(),
+        &progress_of(&batches),
+    )
+    .unwrap();
+    assert!(again.is_empty(), "the reject is committed");
+}
+
+#[test]
+fn files_without_valid_csv_text_are_rejects() {
+    let good = "x,y\n1,2\n";
+    let utf_16: Vec<u8> = [0xff, 0xfe]
+        .into_iter()
+        .chain(good.bytes().flat_map(|byte| [byte, 0]))
+        .collect();
+    let cases: [(&[u8], &str, &str); 5] = [
+        (&utf_16, "unsupported", "is text in UTF-16"),
+        (
+            &utf_16[2..],
+            "malformed",
+            "invalid header: it contains zero bytes",
+        ),
+        (
+            b"\x1f\x8b\x08\0\0",
+            "unsupported",
+            "is compressed; only plain text is supported; unpack it first (`gunzip`)",
+        ),
+        (
+            b"\x93\xf1,\xc0\n\xff,\xff\n",
+            "malformed",
+            "invalid header: ",
+        ),
+        (b"x,y,x\n1,2,3\n", "mismatch", "duplicate column `x`; "),
+    ];
+    for (bytes, code, reason) in cases {
+        let folder = folder(&[("a.csv", good), ("c.csv", good)]);
+        for name in ["0.csv", "b.csv", "d.csv"] {
+            std::fs::write(folder.path().join(name), bytes).unwrap();
+        }
+        let batches = read::<CsvSourceConfig>(options(&folder, json!({})), 10);
+        let rejects: Vec<_> = batches.iter().flat_map(|batch| &batch.rejects).collect();
+        assert_eq!(rejects.len(), 3, "{reason}");
+        assert!(
+            rejects
+                .iter()
+                .all(|reject| reject.code.as_str() == code && reject.reason.contains(reason))
+        );
+        assert_eq!(records(&batches).num_rows(), 2, "{reason}");
+    }
+}
+
+#[test]
+fn later_run_reads_only_uncommitted_batches() {
+    let folder = folder(&[
+        ("a.csv", &many(50, &[(13, "x,y")])),
+        ("b.csv", &many(5, &[])),
+    ]);
+    let options = || {
+        options(
+            &folder,
+            json!({ "types": { "id": "int", "half": "float" } }),
+        )
+    };
+    let all = read::<CsvSourceConfig>(options(), 10);
+    assert_eq!(all.len(), 6);
+    let rest = drain(
+        plan::<CsvSourceConfig>(options(), 10).unwrap(),
+        &progress_of(&all[1..3]),
+    )
+    .unwrap();
+    let names = |batches: &[crate::batch::SourceBatch]| -> Vec<String> {
+        batches
+            .iter()
+            .map(|batch| format!("{:?}", batch.batch.provenance.ranges()[0].rows))
+            .collect()
+    };
+    assert_eq!(names(&rest), ["0..10", "30..40", "40..50", "0..5"]);
+    assert_eq!(rest[1].batch.records, all[3].batch.records);
+}
+
+#[test]
+fn columns_without_a_header_have_given_or_numbered_names() {
+    let folder = folder(&[("a.csv", "1;'a;b'\n2;c\n")]);
+    let more = json!({ "header": false, "delimiter": ";", "quote": "'", "columns": ["n", "s"] });
+    let given = records(&read::<CsvSourceConfig>(options(&folder, more), 10));
+    assert_eq!(types(&given.schema())[2..], ["n: Int64", "s: Utf8"]);
+    assert_eq!(given["s"].as_string::<i32>().value(0), "a;b");
+    let numbered = records(&read::<CsvSourceConfig>(
+        options(
+            &folder,
+            json!({ "header": false, "delimiter": ";", "quote": "'" }),
+        ),
+        10,
+    ));
+    assert_eq!(
+        types(&numbered.schema())[2..],
+        ["column_1: Int64", "column_2: Utf8"]
+    );
+}
+
+#[test]
+fn columns_aligned_with_spaces_are_read() {
+    let folder = folder(&[("a.txt", "   1.0e+00  -1.5e-01\n  2.0e+00   3\n  x  4\n")]);
+    let more = json!({
+        "path": folder.path().join("a.txt"), "header": false, "delimiter": " ", "aligned": true,
+        "types": { "column_1": "float" },
+    });
+    let batches = read::<CsvSourceConfig>(options(&folder, more), 10);
+    let all = records(&batches);
+    assert_eq!(
+        all["column_1"].as_primitive::<Float64Type>().values(),
+        &[1.0, 2.0]
+    );
+    assert_eq!(
+        all["column_2"].as_primitive::<Float64Type>().values(),
+        &[-0.15, 3.0]
+    );
+    assert_eq!(
+        rejects(&batches),
+        [(2, "malformed", Some("x 4".to_owned()))]
+    );
+}
+
+#[test]
+fn batches_are_limited_by_bytes() {
+    let folder = folder(&[("a.csv", &many(100, &[]))]);
+    let mut written = options(&folder, json!({}));
+    let mut config: CsvSourceConfig = serde_json::from_value(written.take()).unwrap();
+    let size = BatchSize {
+        bytes: Some(crate::units::ByteSize(200)),
+        ..BatchSize::default()
+    };
+    let context = PlanContext::new(
+        BTreeMap::new(),
+        crate::plan_context::PipelineLimits::default(),
+    );
+    let batches = drain(
+        config.plan("in", size, &context).unwrap(),
+        &ResumeState::default(),
+    )
+    .unwrap();
+    assert!(batches.len() > 9, "{}", batches.len());
+    assert_eq!(records(&batches).num_rows(), 100);
+}
+
+#[test]
+fn faults_name_their_keys() {
+    let folder = folder(&[("a.csv", "x,y\n1,2\n"), ("twice.txt", "x,x\n")]);
+    assert_eq!(
+        fault(&folder, json!({ "types": { "z": "int" } })),
+        ["types.z: unknown column; known: x, y"]
+    );
+    let more = json!({ "delimiter": "\n", "quote": "é", "columns": ["a"] });
+    assert_eq!(
+        fault(&folder, more),
+        [
+            "delimiter: '\\n' is not supported; expected one ASCII character other than a \
+             line end",
+            "quote: 'é' is not supported; expected one ASCII character other than a line end",
+            "columns: the header names the columns; remove `columns`, or set `header = false`",
+        ]
+    );
+    let twice = json!({ "path": folder.path().join("twice.txt") });
+    assert_eq!(
+        fault(&folder, twice),
+        ["path: no file can be read; twice.txt: duplicate column `x`; names must be unique"]
+    );
+    let none = json!({ "path": folder.path().join("*.nothing") });
+    let none = fault(&folder, none).remove(0);
+    assert!(
+        none.starts_with("path: ") && none.contains("files scanned: 2; none matches"),
+        "{none}"
+    );
+}
