@@ -36,7 +36,7 @@ use crate::source::{
 };
 use crate::storage::FileReader;
 
-use text_originals::{TextColumns, common_type};
+use text_originals::TextColumns;
 
 /// The column of a rejects dataset with the split from which the record was read: `<stage>/...`.
 pub const SPLIT: &str = "split";
@@ -106,8 +106,8 @@ pub struct RejectsSourceConfig {
     #[schemars(extend("x-changes-rows" = true))]
     codes: Option<Vec<String>>,
     /// Types by column, for records of text whose values did not fit the types of their columns.
-    /// Records of other stages are converted if no value changes. Default: types that hold the
-    /// values of all records that are read.
+    /// Records that other stages rejected are converted if no value changes. Default: the types of
+    /// the records that other stages rejected, or else types that hold the values of the text.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("x-changes-rows" = true))]
     types: BTreeMap<String, ColumnType>,
@@ -189,16 +189,9 @@ impl FoundRecords {
                 texts,
             });
         };
-        let field = |field: &Arc<Field>| match texts.column_with_name(field.name()) {
-            Some((_, text)) => {
-                let data_type = common_type(field.data_type(), text.data_type());
-                Arc::new(field.as_ref().clone().with_data_type(data_type))
-            }
-            None => Arc::clone(field),
-        };
         let is_new = |field: &&Arc<Field>| schema.column_with_name(field.name()).is_none();
         let new = texts.fields().iter().filter(is_new).cloned();
-        let fields = schema.fields().iter().map(field).chain(new);
+        let fields = schema.fields().iter().cloned().chain(new);
         Some(PlannedRecords {
             schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
             texts,

@@ -12,6 +12,10 @@ use crate::source::text_values::{
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct SeenValues {
     kinds: u16,
+    /// The number of values.
+    values: u64,
+    /// The number of values that are other text.
+    texts: u64,
     /// The number of digits of the most precise fraction of a second.
     fraction_digits: u8,
 }
@@ -41,18 +45,25 @@ const FAR: u16 = 1 << 10;
 /// Other text.
 const TEXT: u16 = 1 << 11;
 
+/// Number of values of a column of which one may be other text and become a reject, so that a typing
+/// error does not turn a column of numbers into text.
+const VALUES_PER_TYPO: u64 = 1000;
+
 /// The seconds between which timestamps in nanoseconds are.
 const NANOSECOND_RANGE: std::ops::Range<i64> = -9_223_372_036..9_223_372_036;
 
 impl SeenValues {
-    /// Text that is not interpreted.
+    /// A text that is not interpreted.
     pub(super) const ANY_TEXT: Self = Self::of(TEXT);
     /// `true` or `false`.
     pub(super) const ANY_BOOL: Self = Self::of(BOOL);
 
+    /// One value of these kinds.
     const fn of(kinds: u16) -> Self {
         Self {
             kinds,
+            values: 1,
+            texts: (kinds & TEXT == TEXT) as u64,
             fraction_digits: 0,
         }
     }
@@ -73,8 +84,8 @@ impl SeenValues {
                     let is_far = !NANOSECOND_RANGE.contains(&time.seconds);
                     let zone = if time.has_offset { ZONED } else { NAIVE };
                     return Self {
-                        kinds: zone | if is_far { FAR } else { 0 },
                         fraction_digits: time.digits,
+                        ..Self::of(zone | if is_far { FAR } else { 0 })
                     };
                 }
             }
@@ -129,8 +140,8 @@ impl SeenValues {
             DataType::Float64 => Self::of(FLOAT),
             DataType::Date32 => Self::of(DATE),
             DataType::Timestamp(unit, zone) => Self {
-                kinds: if zone.is_some() { ZONED } else { NAIVE },
                 fraction_digits: digits(unit),
+                ..Self::of(if zone.is_some() { ZONED } else { NAIVE })
             },
             _ => Self::ANY_TEXT,
         }
@@ -139,6 +150,8 @@ impl SeenValues {
     /// Adds the kinds of further values.
     pub(super) fn merge(&mut self, other: Self) {
         self.kinds |= other.kinds;
+        self.values += other.values;
+        self.texts += other.texts;
         self.fraction_digits = self.fraction_digits.max(other.fraction_digits);
     }
 
@@ -151,8 +164,12 @@ impl SeenValues {
         self.has(INEXACT)
     }
 
-    /// The narrowest type that holds all values without loss; [`DataType::Null`] if there are none.
-    pub(super) fn data_type(self) -> DataType {
+    /// The narrowest type that holds the values without loss, except for a few texts among other
+    /// values; [`DataType::Null`] if there are none.
+    pub(super) fn data_type(mut self) -> DataType {
+        if self.texts < self.values && self.texts <= self.values / VALUES_PER_TYPO {
+            self.kinds &= !TEXT;
+        }
         let (numbers, times) = (INTEGER | FLOAT, DATE | NAIVE | ZONED);
         let groups = [BOOL, numbers, times, TEXT];
         match groups.iter().filter(|group| self.has(**group)).count() {
@@ -240,6 +257,11 @@ mod tests {
         ] {
             assert_eq!(inferred(values, '.'), expected, "{values:?}");
         }
+        let mut mostly_numbers = vec!["0.5"; 999];
+        mostly_numbers.push("oops");
+        assert_eq!(inferred(&mostly_numbers, '.'), "Float64");
+        mostly_numbers.push("oops");
+        assert_eq!(inferred(&mostly_numbers, '.'), "Utf8");
         assert_eq!(inferred(&["1,5", "-2"], ','), "Float64");
         assert_eq!(inferred(&["1.5"], ','), "Utf8");
     }

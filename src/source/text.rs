@@ -111,6 +111,8 @@ pub(super) struct Framer<R> {
     input: BufReader<R>,
     quoting: Option<Quoting>,
     limit: usize,
+    /// Bytes that were read, including those of discarded records.
+    consumed: u64,
 }
 
 /// The quoting of CSV values that contain delimiters or line ends (RFC 4180).
@@ -161,6 +163,7 @@ impl<R: Read> Framer<R> {
             input: BufReader::with_capacity(CHUNK, input),
             quoting,
             limit,
+            consumed: 0,
         };
         if framer.fill()?.starts_with(BYTE_ORDER_MARK) {
             framer.input.consume(BYTE_ORDER_MARK.len());
@@ -206,7 +209,9 @@ impl<R: Read> Framer<R> {
             if !is_too_long {
                 into.extend_from_slice(&chunk[..taken]);
             }
-            self.input.consume(taken + usize::from(end.is_some()));
+            let consumed = taken + usize::from(end.is_some());
+            self.input.consume(consumed);
+            self.consumed += consumed as u64;
             if into.len() - start > self.limit {
                 into.truncate(start);
                 is_too_long = true;
@@ -313,6 +318,11 @@ impl<R: Read> TextBatches<R> {
         }
     }
 
+    /// The number of bytes that were read.
+    pub(super) fn consumed(&self) -> u64 {
+        self.framer.consumed
+    }
+
     /// Reads the next block. It ends before a record that exceeds a limit or that cannot be read.
     pub(super) fn next(&mut self, format: &impl TextFormat) -> io::Result<Option<TextBatch>> {
         if let Some(error) = self.failed.take() {
@@ -406,11 +416,6 @@ impl TextBatch {
     /// The number of its rows, including those of rejects.
     pub(super) fn rows(&self) -> u32 {
         self.rows
-    }
-
-    /// The size of the text of its records to be parsed, in bytes.
-    pub(super) fn text_bytes(&self) -> u64 {
-        self.text.len() as u64
     }
 
     /// Upper bound on the Arrow memory of its records plus the size of its rejected text, in bytes.

@@ -158,7 +158,7 @@ fn unsupported(start: &[u8]) -> Option<String> {
     })
 }
 
-/// Bytes that are converted at once.
+/// Bytes that are converted in one step.
 const CHUNK: usize = 64 << 10;
 
 /// A byte that is not valid UTF-8. It replaces text that is not valid in its encoding, so that the

@@ -67,8 +67,8 @@ pub(super) fn visit_records<R: Read>(
         soft_max_records: 4096,
     };
     let mut batches = TextBatches::new(framer, limits);
-    let (mut bytes, mut records) = (0, 0);
-    while bytes < sample.bytes && records < sample.records {
+    let mut records = 0;
+    while batches.consumed() < sample.bytes && records < sample.records {
         let batch = match batches.next(format) {
             Ok(Some(batch)) => batch,
             Ok(None) => break,
@@ -77,7 +77,6 @@ pub(super) fn visit_records<R: Read>(
                 stopped => return Err(stopped),
             },
         };
-        bytes += batch.text_bytes();
         records += u64::from(batch.rows());
         visit(batch)?;
     }

@@ -72,7 +72,7 @@ pub(super) fn infer(files: &[InputFile], record_bytes: u64) -> Result<Schema, St
 fn check_columns(types: &JsonTypes) -> Result<(), String> {
     let schema = types
         .schema()
-        .map_err(|what| format!("the types of the records conflict: {what}"))?;
+        .map_err(|what| format!("the types of the first records conflict: {what}"))?;
     match schema.flattened_fields().len() {
         found if found > MAX_COLUMNS => Err(too_wide(&found.to_string())),
         _ => Ok(()),

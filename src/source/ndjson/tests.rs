@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-use arrow::array::AsArray;
-use arrow::datatypes::{Float64Type, Int64Type};
+use arrow::array::{Array as _, AsArray};
+use arrow::datatypes::{Float64Type, Int64Type, UInt64Type};
 use serde_json::json;
 
 use super::*;
@@ -56,15 +56,15 @@ fn objects_become_rows_with_inferred_types() {
 
 #[test]
 fn one_bad_record_among_10_000_is_one_reject() {
-    let folder = file(&many(10_000, &[(7_123, "{\"id\": 1.5}")]));
+    let folder = file(&many(10_000, &[(7_123, "{\"id\": \"x\"}")]));
     let batches = read::<NdjsonSourceConfig>(json!({ "path": folder.path() }), 4096);
     assert_eq!(
         rejects(&batches),
-        [(7123, "malformed", Some("{\"id\": 1.5}".to_owned()))]
+        [(7123, "malformed", Some("{\"id\": \"x\"}".to_owned()))]
     );
     assert_eq!(
         batches[1].rejects[0].reason,
-        "whilst decoding field 'id': 1.5 is not a 64-bit integer"
+        "column `id`: `x` does not fit int, the type inferred from a sample of the records"
     );
     let ids = records(&batches);
     let ids = ids["id"].as_primitive::<Int64Type>().values().to_vec();
@@ -241,4 +241,63 @@ fn few_conflicting_records_are_rejects_and_many_a_fault() {
             .contains("the types of the first records conflict: "),
         "{faults:?}"
     );
+}
+
+#[test]
+fn numbers_keep_every_digit() {
+    let text = "{\"id\": 18446744073709551615, \"big\": 9007199254740993.0, \"s\": 1.50}\n\
+                {\"id\": 9007199254740993, \"big\": 3e2, \"s\": \"x\"}\n\
+                {\"id\": 1, \"big\": 1e400, \"s\": true}\n\
+                {\"id\": -1, \"big\": 1, \"s\": null}\n";
+    let folder = file(text);
+    let more = json!({ "path": folder.path(), "types": { "id": "uint", "big": "int" } });
+    let batches = read::<NdjsonSourceConfig>(more, 10);
+    let all = records(&batches);
+    assert_eq!(
+        all["id"].as_primitive::<UInt64Type>().values(),
+        &[u64::MAX, 9_007_199_254_740_993]
+    );
+    assert_eq!(
+        all["big"].as_primitive::<Int64Type>().values(),
+        &[9_007_199_254_740_993, 300]
+    );
+    assert_eq!(
+        all["s"].as_string::<i32>().iter().collect::<Vec<_>>(),
+        [Some("1.50"), Some("x")]
+    );
+    let rows: Vec<_> = rejects(&batches)
+        .into_iter()
+        .map(|reject| reject.0)
+        .collect();
+    assert_eq!(rows, [2, 3]);
+    let inferred = file("{\"id\": 18446744073709551615}\n{\"id\": 9007199254740993}\n");
+    let all = records(&read::<NdjsonSourceConfig>(
+        json!({ "path": inferred.path() }),
+        10,
+    ));
+    assert_eq!(
+        all["id"].as_primitive::<UInt64Type>().values(),
+        &[u64::MAX, 9_007_199_254_740_993]
+    );
+}
+
+#[test]
+fn columns_and_types_hold_the_values_of_all_files() {
+    let folder = file("{\"n\": 1, \"a\": null}\n");
+    let later = "{\"b\": {\"k\": 1}, \"n\": 0.5, \"a\": \"x\"}\n";
+    std::fs::write(
+        folder.path().join("b.jsonl.zst"),
+        zstd::encode_all(later.as_bytes(), 3).unwrap(),
+    )
+    .unwrap();
+    let all = records(&read::<NdjsonSourceConfig>(
+        json!({ "path": folder.path() }),
+        10,
+    ));
+    assert_eq!(all["n"].as_primitive::<Float64Type>().values(), &[1.0, 0.5]);
+    assert_eq!(
+        all["a"].as_string::<i32>().iter().collect::<Vec<_>>(),
+        [None, Some("x")]
+    );
+    assert!(all["b"].is_null(0) && all["b"].is_valid(1));
 }

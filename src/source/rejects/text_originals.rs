@@ -42,7 +42,7 @@ impl TextColumns {
         let schema = Schema::new(fields.collect::<Vec<_>>());
         let decimal = description.values.decimal;
         let parser = CsvParser::of_stored(description, &schema);
-        let (_, texts) = (schema, catch_panic(|| parser.decode(&line, 1)).ok()?);
+        let texts = catch_panic(|| parser.decode(&line, 1)).ok()?;
         for (field, column) in texts.schema().fields().iter().zip(texts.columns()) {
             let texts = column.as_string::<i32>();
             let seen = texts.iter().flatten().next();
@@ -76,19 +76,6 @@ impl TextColumns {
                 .map(|field| field.as_ref().clone()),
         );
         Schema::new(fields)
-    }
-}
-
-/// The type that holds the values of two types of a column.
-pub(super) fn common_type(one: &DataType, other: &DataType) -> DataType {
-    match (one, other) {
-        (DataType::Null, known) | (known, DataType::Null) => known.clone(),
-        (one, other) if one == other || one.is_nested() => one.clone(),
-        (one, other) => {
-            let mut seen = SeenValues::of_type(one);
-            seen.merge(SeenValues::of_type(other));
-            seen.data_type()
-        }
     }
 }
 
