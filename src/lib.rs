@@ -16,6 +16,8 @@ pub mod coverage;
 pub mod tensor;
 pub mod arrow_size;
 pub mod schema_display;
+pub mod schema_unification;
+pub mod column_cast;
 pub mod metrics;
 pub mod server;
 pub mod eval_metrics;

@@ -94,11 +94,15 @@ pub fn tensor_field(name: &str, shape: &[usize]) -> Result<Field, ArrowError> {
             "a tensor of shape {shape:?} has more values than a row can hold"
         )));
     }
-    Ok(extended(
+    Ok(with_tensor_shape(
         vector_field(name, shape.iter().product()),
-        FIXED,
-        &json!({ "shape": shape }),
+        shape,
     ))
+}
+
+/// Declares that the lists of fixed length in a column are tensors of `shape`.
+pub fn with_tensor_shape(field: Field, shape: &[usize]) -> Field {
+    extended(field, FIXED, &json!({ "shape": shape }))
 }
 
 /// A non-nullable tensor column in which each row has its own shape of `dims` dimensions.

@@ -115,6 +115,9 @@ impl RunCommand {
         if let Some(warning) = plan.memory.warning(system::cgroup_memory_limit()) {
             tracing::warn!(%warning, "the run may exceed the memory limit of its control group");
         }
+        for (stage, note) in plan.notes() {
+            tracing::warn!(stage, note, "the files of a source differ");
+        }
         if plan.is_unbounded() {
             file_descriptors::wait_for_free();
         }

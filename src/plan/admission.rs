@@ -54,6 +54,18 @@ impl Plan {
         }
     }
 
+    /// The name of each source whose inputs differ from the plan, with a sentence for each
+    /// difference.
+    pub fn notes(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.stages.iter().flat_map(|stage| {
+            let notes = match &stage.operator {
+                StageOperator::Source(source, _) => source.plan_notes(),
+                StageOperator::Transform(_) | StageOperator::Sink(..) => &[],
+            };
+            notes.iter().map(|note| (&*stage.name, note.as_str()))
+        })
+    }
+
     /// Returns the sources for which `check` fails, each with the error as a fault at its path.
     fn input_faults(
         &self,

@@ -4,6 +4,7 @@ use std::fmt::{self, Write as _};
 
 use super::{Plan, Stage, StageOperator};
 use crate::schema_display::write_columns;
+use crate::text_escape::line;
 
 /// The output format of `latentflow graph`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -65,6 +66,9 @@ impl Plan {
                     .unwrap_or_default();
                 if !skipped_files.is_empty() {
                     writeln!(f, "  skips {skipped_files}")?;
+                }
+                for note in source.plan_notes() {
+                    writeln!(f, "  note: {}", line(note))?;
                 }
             }
             StageOperator::Transform(transform) if !transform.summary().is_empty() => {

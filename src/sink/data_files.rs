@@ -1,5 +1,9 @@
 //! The data files of an output folder or prefix, and their footers.
 
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use parquet::arrow::parquet_to_arrow_schema;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use crate::error::StageError;
@@ -59,6 +63,19 @@ impl DataFile {
                     self.location
                 )),
             })
+    }
+
+    /// The columns of the file, without metadata of the file.
+    ///
+    /// # Errors
+    /// Those of [`DataFile::metadata`], and an error if a column has an unknown type.
+    pub fn schema(&self) -> Result<SchemaRef, StageError> {
+        let metadata = self.metadata()?;
+        let file = metadata.file_metadata();
+        let schema = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata());
+        let schema =
+            schema.map_err(|error| StageError::Other(format!("{}: {error}", self.location)))?;
+        Ok(Arc::new(Schema::new(schema.fields().clone())))
     }
 
     /// The provenance in the footer; `None` if another program wrote the file.

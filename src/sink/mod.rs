@@ -2,6 +2,7 @@
 
 pub mod writer_lease;
 mod column_selection;
+mod dataset_schema;
 pub mod compact;
 pub mod inspect;
 mod discard;

@@ -19,6 +19,7 @@ use crate::plan_context::PlanContext;
 use crate::sink::column_selection::ColumnSelection;
 use crate::sink::coverage_snapshot::{self, CoverageSnapshot};
 use crate::sink::data_files::{DataFile, data_files};
+use crate::sink::dataset_schema::DatasetSchema;
 use crate::sink::parquet_file::{
     ParquetCompression, ParquetFileWriter, ParquetOptions, RowGroupConfig,
 };
@@ -152,6 +153,7 @@ impl ParquetSinkConfig {
                     folder,
                     columns,
                     format,
+                    compression: self.compression,
                     file,
                     is_private,
                     claimed: RefCell::default(),
@@ -167,6 +169,7 @@ struct ParquetSink {
     folder: Location,
     columns: ColumnSelection,
     format: ParquetOptions,
+    compression: ParquetCompression,
     file: RollingPolicy,
     /// Whether only the user may access the folder, if the sink creates it.
     is_private: bool,
@@ -190,6 +193,8 @@ struct FolderContents {
     files: OutputHistory,
     /// The number of the next file.
     next: u32,
+    /// The columns of the latest file.
+    schema: Option<SchemaRef>,
 }
 
 impl ClaimedFolder {
@@ -230,12 +235,19 @@ impl FolderContents {
         let mut contents = Self {
             next: snapshot.folded_below,
             files: OutputHistory::default(),
+            schema: None,
             snapshot,
             snapshots,
         };
-        for file in data_files(folder)? {
-            contents.add(folder, &file)?;
+        let files = data_files(folder)?;
+        for file in &files {
+            contents.add(folder, file)?;
         }
+        let latest = files
+            .iter()
+            .filter_map(|file| Some((part_number(&file.entry.name)?, file)))
+            .max_by_key(|(number, _)| *number);
+        contents.schema = latest.map(|(_, file)| file.schema()).transpose()?;
         Ok(contents)
     }
 
@@ -275,6 +287,22 @@ impl FolderContents {
 }
 
 impl ParquetSink {
+    /// The columns of the next file; `None` if they are those of the plan.
+    ///
+    /// # Errors
+    /// [`StageError::Refused`] if readers do not unify them with the files of earlier runs.
+    fn next_schema(&self, contents: &FolderContents) -> Result<Option<DatasetSchema>, StageError> {
+        let planned = self.columns.schema();
+        let Some(dataset) = contents
+            .schema
+            .as_ref()
+            .filter(|dataset| *dataset != planned)
+        else {
+            return Ok(None);
+        };
+        DatasetSchema::next(&self.folder, dataset, planned).map(Some)
+    }
+
     fn claimed(&self) -> Result<ClaimedFolder, StageError> {
         if let (true, Some(folder)) = (self.is_private, self.folder.local()) {
             create_private_dir(folder)?;
@@ -300,15 +328,19 @@ impl Sink for ParquetSink {
 
     fn history(&self) -> Result<OutputHistory, StageError> {
         let found = self.claimed()?;
-        let history = found.contents.history();
+        let history = self
+            .next_schema(&found.contents)
+            .map(|_| found.contents.history());
         self.claimed.replace(Some(found));
-        Ok(history)
+        history
     }
 
     fn read_history(&self) -> Result<OutputHistory, StageError> {
-        let read = || FolderContents::read(&self.folder).map(|contents| contents.history());
+        let read = || FolderContents::read(&self.folder);
         // Another process may replace files between the listing and the reads.
-        read().or_else(|_| read())
+        let contents = read().or_else(|_| read())?;
+        self.next_schema(&contents)?;
+        Ok(contents.history())
     }
 
     fn allow_mixing(&self, digests: &[String]) -> Result<(), StageError> {
@@ -362,17 +394,23 @@ impl Sink for ParquetSink {
             remove_stale_temp_files(path, 1)?;
             remove_stale_temp_files(&path.join(STATE_DIR), usize::MAX)?;
         }
+        let next_schema = self.next_schema(&claimed.contents)?;
         let Self {
             folder,
             columns,
-            format,
+            mut format,
+            compression,
             file,
             ..
         } = *self;
+        if let Some(next) = &next_schema {
+            format = format.with_schema(SchemaRef::clone(next.schema()), compression)?;
+        }
         let (open_file, taken, written) = (None, Coverage::default(), CommitStats::default());
         let mut writer = ParquetWriter {
             folder,
             columns,
+            next_schema,
             format,
             file,
             identity,
@@ -393,6 +431,8 @@ const FOLD_FILES: u32 = 256;
 struct ParquetWriter {
     folder: Location,
     columns: ColumnSelection,
+    /// The conversion of records to the columns of the file, if they differ.
+    next_schema: Option<DatasetSchema>,
     format: ParquetOptions,
     file: RollingPolicy,
     identity: OutputIdentity,
@@ -470,7 +510,10 @@ impl ParquetWriter {
 
     /// Writes a batch whose number of records fits into one file.
     fn write_to_file(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
-        let records = self.columns.project(&batch.records)?;
+        let mut records = self.columns.project(&batch.records)?;
+        if let Some(next) = &self.next_schema {
+            records = next.convert(&records)?;
+        }
         let mut progress = CommitProgress::Nothing;
         if records.num_rows() > 0 {
             if self

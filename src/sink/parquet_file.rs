@@ -157,6 +157,21 @@ impl ParquetOptions {
         })
     }
 
+    /// The same properties for files with other columns.
+    ///
+    /// # Errors
+    /// If a column has a type that Parquet does not support.
+    pub(super) fn with_schema(
+        &self,
+        schema: SchemaRef,
+        compression: ParquetCompression,
+    ) -> Result<Self, StageError> {
+        Self::new(schema, compression, self.row_group).map_err(|faults| {
+            let messages: Vec<String> = faults.into_iter().map(|fault| fault.message).collect();
+            StageError::Other(messages.join("; "))
+        })
+    }
+
     /// Memory for writing a file in bytes: each row group that is filled or encoded, in its Arrow
     /// and its encoded form, and the column writers.
     pub(super) fn buffer_bytes(&self) -> u64 {

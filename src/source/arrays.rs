@@ -4,12 +4,13 @@ use std::io::{ErrorKind, Read};
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, ArrowPrimitiveType, BinaryBuilder, BooleanArray, FixedSizeListArray, PrimitiveArray,
+    ArrayRef, ArrowPrimitiveType, AsArray, BinaryBuilder, BooleanArray, FixedSizeListArray,
+    PrimitiveArray,
 };
 use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::{
-    DataType, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
-    UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    DataType, Field, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
+    Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 
 use crate::batch::RejectCode;
@@ -18,6 +19,7 @@ use crate::plan_context::PipelineLimits;
 use crate::source::batch_limits::BatchLimits;
 use crate::source::file_source::{BatchOutput, FileRecords, ReadEnd, shorten};
 use crate::source::{BatchSize, IMAGE, PIXEL_BYTES};
+use crate::tensor::with_tensor_shape;
 use crate::units::ByteSize;
 
 /// The type of an array's values.
@@ -32,6 +34,8 @@ pub(super) enum ScalarType {
     UInt32,
     Int64,
     UInt64,
+    /// Decoded as 32-bit floats, which hold each value.
+    Float16,
     Float32,
     Float64,
 }
@@ -48,7 +52,7 @@ impl ScalarType {
             Self::UInt32 => DataType::UInt32,
             Self::Int64 => DataType::Int64,
             Self::UInt64 => DataType::UInt64,
-            Self::Float32 => DataType::Float32,
+            Self::Float16 | Self::Float32 => DataType::Float32,
             Self::Float64 => DataType::Float64,
         }
     }
@@ -57,6 +61,7 @@ impl ScalarType {
     fn bytes(self) -> u64 {
         match self {
             Self::Bool => 1,
+            Self::Float16 => 2,
             other => other.data_type().primitive_width().unwrap_or(1) as u64,
         }
     }
@@ -86,6 +91,14 @@ impl ScalarType {
             Self::UInt32 => numbers!(UInt32Type),
             Self::Int64 => numbers!(Int64Type),
             Self::UInt64 => numbers!(UInt64Type),
+            Self::Float16 => {
+                let halves: ArrayRef = numbers!(Float16Type);
+                Arc::new(
+                    halves
+                        .as_primitive::<Float16Type>()
+                        .unary::<_, Float32Type>(f32::from),
+                )
+            }
             Self::Float32 => numbers!(Float32Type),
             Self::Float64 => numbers!(Float64Type),
         }
@@ -209,17 +222,21 @@ impl ArrayHeader {
         self.image().is_some()
     }
 
-    /// The column of its records: `image`, or the column `name` with a number or a list of fixed
-    /// length per record.
+    /// The column of its records: `image`, or the column `name` with a number, a list of fixed
+    /// length or a tensor per record.
     pub(super) fn field(&self, name: &str) -> Field {
         match (self.image(), self.row.as_slice()) {
             (Some(_), _) => Field::new(IMAGE, DataType::Binary, false),
             (None, []) => Field::new(name, self.element.data_type(), false),
-            (None, _) => Field::new(
-                name,
-                DataType::FixedSizeList(self.item(), self.list_len()),
-                false,
-            ),
+            (None, shape) => {
+                let list = DataType::FixedSizeList(self.item(), self.list_len());
+                let field = Field::new(name, list, false);
+                if shape.len() > 1 {
+                    with_tensor_shape(field, shape)
+                } else {
+                    field
+                }
+            }
         }
     }
 

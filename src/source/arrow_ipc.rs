@@ -3,33 +3,43 @@
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{FieldRef, Schema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
 use crate::error::{ConfigError, StageError};
 use crate::plan_context::PlanContext;
-use crate::source::batch_limits::{BatchLimits, arrow_bytes, too_large};
+use crate::source::batch_limits::BatchLimits;
 use crate::source::bounded_ipc_reader::{BoundedIpcReader, IpcBounds, RejectReason};
 use crate::source::file_checkpoints::OnChange;
+use crate::source::file_columns::{FileColumns, logical_schema};
 use crate::source::file_source::{
-    BatchOutput, FileFormat, FileRecords, FileSource, ReadEnd, catch_panic, check_names,
-    column_indices,
+    BatchOutput, FileFormat, FileSource, ReadEnd, catch_panic, check_names,
 };
+use crate::source::hive_partitions::HivePartitions;
+use crate::source::image_column::ImageColumn;
 use crate::source::input_file::{self, InputFile};
-use crate::source::schema_inference::first;
+use crate::source::schema_inference::{InferredColumns, unified};
+use crate::source::table_rows::TableRows;
 use crate::source::{BatchSize, Source, SourceConfig};
 use crate::storage;
 
-/// Reads records of Arrow IPC files (Feather 2) or streams; the format is detected from the
-/// content.
+/// Reads records of Arrow IPC files (Feather 2, Hugging Face datasets) or streams; the format is
+/// detected from the content. A column has the type that holds its values in all files; a file that
+/// lacks it has nulls. A column of encoded images (binary, or the `struct<bytes, path>` of Hugging
+/// Face datasets) becomes the binary column `image`; of a column of lists of images, each image
+/// becomes a record. Folders named `key=value` become columns.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct ArrowSourceConfig {
     /// A file, a folder (all *.arrow, *.arrows, *.feather and *.ipc files in it and in its
     /// subfolders) or a glob.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     pub path: String,
+    /// The column of encoded images. Default: the column of type `struct<bytes, path>`, otherwise
+    /// the binary column `image`, if the files have one of them.
+    #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
+    pub image_column: Option<String>,
     /// How to treat a file that has changed since an earlier run read it: `new` reads it as a new
     /// file and warns that the rows of its earlier version stay in the output; `refuse` ends
     /// `check` and `run` with an error that names the file. A file of at most 32 MiB with the same
@@ -53,40 +63,52 @@ impl SourceConfig for ArrowSourceConfig {
             .memory
             .map_or(MAX_STORED, |memory| MAX_STORED.min(memory.0 / 2));
         let bounds = IpcBounds::of_file(stored, limits.buffer_bytes());
-        let columns = columns_of(&files, bounds).map_err(path)?;
-        check_names(columns.fields().iter().map(|field| field.name()))
+        let InferredColumns { fields, notes } = columns_of(&files, bounds).map_err(path)?;
+        let image = ImageColumn::find(&fields, self.image_column.as_deref())
+            .map_err(|reason| vec![ConfigError::new("image_column", reason)])?;
+        self.image_column = image.as_ref().map(|image| image.name(&fields).to_owned());
+        let schema = image.map_or_else(
+            || Schema::new(fields.clone()),
+            |image| image.schema(&fields),
+        );
+        check_names(schema.fields().iter().map(|field| field.name()))
             .map_err(|reason| vec![ConfigError::new("path", reason)])?;
-        let batch_limits = BatchLimits::features(batch);
+        let batch_limits = if image.is_some() {
+            BatchLimits::images(batch)
+        } else {
+            BatchLimits::features(batch)
+        };
         let largest_file = files.iter().map(InputFile::size).max().unwrap_or(0);
         let format = ArrowIpcFormat {
-            columns: columns.clone(),
-            batch_limits,
+            columns: fields,
+            rows: TableRows {
+                image,
+                batch_limits,
+                record_bytes: limits.record_bytes.0,
+            },
             bounds,
-            record_bytes: limits.record_bytes.0,
             largest_file,
         };
-        Ok(Box::new(FileSource::new(
-            name,
-            &self.path,
-            &columns,
-            format,
-            self.on_change.into(),
-        )))
+        let partitions = HivePartitions::infer(&files, &schema);
+        let source = FileSource::new(name, &self.path, &schema, format, self.on_change.into());
+        Ok(Box::new(
+            source.with_notes(notes).with_partitions(partitions),
+        ))
     }
 }
 
-/// Returns the columns of the first readable file.
-fn columns_of(files: &[InputFile], bounds: IpcBounds) -> Result<SchemaRef, StageError> {
-    let read_columns = |file: &InputFile, input: storage::FileReader| {
+/// Unifies the columns of the files.
+fn columns_of(files: &[InputFile], bounds: IpcBounds) -> Result<InferredColumns, StageError> {
+    unified(files, |file, input| {
         let mut input = open(input).map_err(file.stopped())?;
         let columns = catch_panic(|| BoundedIpcReader::bounded(&mut input.stream, bounds))
             .map(|messages| messages.schema().clone());
         file.check_available(&input.handle)?;
-        columns
+        let columns = columns.map_err(|(code, reason)| file.unfit(code, &reason, 1))?;
+        logical_schema(&columns)
             .map(Some)
-            .map_err(|(code, reason)| file.unfit(code, &reason, 1))
-    };
-    first(files, read_columns)
+            .map_err(|reason| file.unfit(RejectCode::Unsupported, &reason, 1))
+    })
 }
 
 /// Returns the number of records of a stream up to the first error.
@@ -108,11 +130,9 @@ const MAX_STORED: u64 = 1 << 30;
 
 /// The checked options for reading IPC files.
 struct ArrowIpcFormat {
-    columns: SchemaRef,
-    batch_limits: BatchLimits,
+    columns: Vec<FieldRef>,
+    rows: TableRows,
     bounds: IpcBounds,
-    /// Maximum size of a record in bytes.
-    record_bytes: u64,
     /// Size of the largest listed file in bytes.
     largest_file: u64,
 }
@@ -135,19 +155,23 @@ impl FileFormat for ArrowIpcFormat {
                     return output.reject_rest(0, code, &reason);
                 }
             };
-        let column_indices = match column_indices(self.columns.fields(), messages.schema()) {
-            Ok(column_indices) => column_indices,
+        let columns = match FileColumns::new(&self.columns, messages.schema()) {
+            Ok(columns) => columns,
             Err(reason) => {
                 let records = count(&mut messages);
                 file.check_available(&input.handle)?;
                 return Err(file.unfit(RejectCode::Mismatch, &reason, records));
             }
         };
+        file.note_left_out(&columns.left_out(messages.schema()));
         let mut row = 0;
         loop {
             match next(&mut messages) {
                 Ok(Some(records)) => {
-                    self.send(&records.project(&column_indices)?, row, output)?;
+                    let read = records.project(columns.indices())?;
+                    let place = (file.name.as_str(), row);
+                    self.rows
+                        .send(place, &read, columns.align(&read)?, output)?;
                     row += records.num_rows() as u64;
                 }
                 Ok(None) => break,
@@ -180,51 +204,6 @@ impl FileFormat for ArrowIpcFormat {
         self.largest_file
             .min(self.bounds.stored)
             .saturating_add(self.bounds.unpacked)
-    }
-}
-
-impl ArrowIpcFormat {
-    /// Sends the records of a batch and rejects those that are larger than the maximum size of a
-    /// record.
-    fn send(
-        &self,
-        records: &RecordBatch,
-        first: u64,
-        output: &BatchOutput<'_>,
-    ) -> Result<(), ReadEnd> {
-        for part in self
-            .batch_limits
-            .split(records.num_rows(), &|rows| arrow_bytes(records, rows))
-        {
-            let rows = first + part.start as u64..first + part.end as u64;
-            if output.done(&rows) {
-                continue;
-            }
-            let bytes = if part.len() == 1 {
-                arrow_bytes(records, part.clone())
-            } else {
-                0
-            };
-            if bytes > self.record_bytes {
-                output.reject_rows(
-                    rows,
-                    RejectCode::TooLarge,
-                    too_large(bytes, self.record_bytes),
-                )?;
-                continue;
-            }
-            let columns = records.slice(part.start, part.len()).columns().to_vec();
-            let origin = (0..u32::try_from(part.len()).unwrap_or(u32::MAX)).collect();
-            output.send(
-                rows,
-                FileRecords {
-                    columns,
-                    origin,
-                    ..FileRecords::default()
-                },
-            )?;
-        }
-        Ok(())
     }
 }
 
@@ -301,7 +280,7 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, AsArray, DictionaryArray, Int32Array};
+    use arrow::array::{ArrayRef, AsArray, DictionaryArray, Int32Array, StringArray};
     use arrow::datatypes::{Int32Type, UInt64Type};
     use arrow::ipc::CompressionType;
     use arrow::ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
@@ -431,10 +410,10 @@ mod tests {
     }
 
     #[test]
-    fn file_with_other_columns_is_one_reject_for_its_records() {
+    fn file_with_another_type_is_one_reject_for_its_records() {
         let folder = tempfile::tempdir().unwrap();
-        let other: ArrayRef = Arc::new(Int32Array::from_iter_values(0..7));
-        let other = RecordBatch::try_from_iter([("m", other)]).unwrap();
+        let other: ArrayRef = Arc::new(StringArray::from_iter_values(vec!["x"; 7]));
+        let other = RecordBatch::try_from_iter([("n", other)]).unwrap();
         write_file(&folder.path().join("a.arrow"), None);
         let mut writer = FileWriter::try_new(
             File::create(folder.path().join("b.arrow")).unwrap(),

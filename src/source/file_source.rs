@@ -11,15 +11,17 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use tokio::sync::oneshot;
 
 use crate::batch::{Provenance, RejectCode, SourceBatch};
 use crate::coverage::ResumeState;
 use crate::error::{StageError, UnavailableInput, UnreadInputs};
+use crate::schema_unification::TypeConflict;
 use crate::source::file_checkpoints::{self, FileCheckpoints, OnChange, SettledFile};
 use crate::source::file_set::FileSet;
+use crate::source::hive_partitions::HivePartitions;
 use crate::source::input_file::{self, InputFile, unusable};
 use crate::source::listed_file::{ReadFailure, RecordError};
 use crate::source::{
@@ -80,6 +82,10 @@ pub(super) struct FileSource<F> {
     format: F,
     /// The policy for changed files.
     policy: ReadPolicy,
+    /// Sentences about files that differ from the plan.
+    notes: Vec<String>,
+    /// The last columns, whose values are in the names of folders.
+    partitions: HivePartitions,
 }
 
 /// The policy of a source for changed files, and the files that its last listing skipped.
@@ -115,7 +121,22 @@ impl<F: FileFormat> FileSource<F> {
             schema: with_origin(columns),
             format,
             policy,
+            notes: Vec::new(),
+            partitions: HivePartitions::default(),
         }
+    }
+
+    /// Adds the columns that the names of folders define.
+    pub(super) fn with_partitions(mut self, partitions: HivePartitions) -> Self {
+        let fields = self.schema.fields().iter().chain(partitions.fields());
+        self.schema = Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>()));
+        self.partitions = partitions;
+        self
+    }
+
+    /// Adds sentences about files that differ from the plan.
+    pub(super) fn with_notes(self, notes: Vec<String>) -> Self {
+        Self { notes, ..self }
     }
 
     fn files(&self) -> Result<(Vec<InputFile>, Vec<UnavailableInput>), StageError> {
@@ -150,6 +171,7 @@ impl<F: FileFormat> FileSource<F> {
             }
             let output = BatchOutput {
                 schema: &self.schema,
+                partitions: &self.partitions,
                 file,
                 resume,
                 tracking: None,
@@ -187,6 +209,10 @@ impl<F: FileFormat> FileSource<F> {
             tracking: tracking.as_ref(),
             ..*own
         };
+        self.partitions.values(&file.name, 1).map_err(|reason| {
+            let records = self.format.count_rows(&file).unwrap_or(1);
+            file.unfit(RejectCode::Mismatch, &reason, records)
+        })?;
         // Other processes may remove or replace files while earlier files are read.
         let input = file.open_listed(prefetched)?;
         let read = catch_unwind(AssertUnwindSafe(|| self.format.read(&file, input, &output)));
@@ -218,6 +244,10 @@ impl<F: FileFormat> Source for FileSource<F> {
 
     fn skipped_files(&self) -> Option<LastSkippedFiles> {
         Some(self.policy.skipped_files.clone())
+    }
+
+    fn plan_notes(&self) -> &[String] {
+        &self.notes
     }
 
     fn would_read(&self, written: &WrittenFiles<'_>) -> bool {
@@ -389,32 +419,21 @@ pub(super) fn shorten(message: &str) -> String {
     }
 }
 
-/// The reject reason for a file that lacks a planned column or has it with another type (`met`).
-pub(super) fn schema_mismatch(field: &Field, met: Option<&DataType>) -> String {
-    let (name, expected) = (field.name(), field.data_type());
-    let what = match met {
-        Some(met) => format!("column `{name}` is {met}; expected {expected}, as in the first file"),
-        None => format!("column `{name}` ({expected}) of the first file is missing"),
-    };
-    format!("{what}; correct the file, or read files of this schema with a separate source")
+/// What to do about a file whose columns differ from the plan.
+const SEPARATE: &str = "correct the file, or read files of this schema with a separate source";
+
+/// The reject reason for a file that has a planned column with another type.
+pub(super) fn different_column(conflict: &TypeConflict) -> String {
+    format!("{conflict}, as in the other files; {SEPARATE}")
 }
 
-/// The positions of the planned columns among those of a file.
-///
-/// # Errors
-/// A sentence that names a column which is missing or has another type.
-pub(super) fn column_indices<'a>(
-    planned: impl IntoIterator<Item = &'a FieldRef>,
-    schema: &Schema,
-) -> Result<Vec<usize>, String> {
-    let index_of = |planned_field: &FieldRef| match schema.column_with_name(planned_field.name()) {
-        Some((index, field)) if field.data_type() == planned_field.data_type() => Ok(index),
-        other => Err(schema_mismatch(
-            planned_field,
-            other.map(|(_, field)| field.data_type()),
-        )),
-    };
-    planned.into_iter().map(index_of).collect()
+/// The reject reason for a file that lacks a planned column.
+pub(super) fn absent_column(field: &Field) -> String {
+    format!(
+        "column `{}` ({}) of the other files is missing; {SEPARATE}",
+        field.name(),
+        field.data_type()
+    )
 }
 
 /// Checks that the names of columns are unique and that there is at least one.

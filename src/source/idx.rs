@@ -12,12 +12,13 @@ use serde::{Deserialize, Serialize};
 use crate::batch::{RejectCode, Split};
 use crate::error::{ConfigError, StageError};
 use crate::plan_context::{PipelineLimits, PlanContext};
+use crate::schema_unification::accepts;
 use crate::source::arrays::{
     ArrayHeader, ArrayReader, JoinedArrays, RejectReason, ScalarType, read_together,
 };
 use crate::source::file_checkpoints::OnChange;
 use crate::source::file_source::{
-    BatchOutput, FileFormat, FileSource, ReadEnd, schema_mismatch, shorten,
+    BatchOutput, FileFormat, FileSource, ReadEnd, absent_column, different_column, shorten,
 };
 use crate::source::input_file::{self, InputFile};
 use crate::source::schema_inference::first;
@@ -260,13 +261,10 @@ impl IdxFormat {
             .zip([FEATURES, LABEL])
             .map(|(header, name)| header.field(name));
         for (planned, found) in self.schema.fields().iter().zip(found_fields) {
-            let is_same_name = planned.name() == found.name();
-            if !is_same_name || planned.data_type() != found.data_type() {
-                return Err(schema_mismatch(
-                    planned,
-                    is_same_name.then_some(found.data_type()),
-                ));
+            if planned.name() != found.name() {
+                return Err(absent_column(planned));
             }
+            accepts(planned, &found).map_err(|conflict| different_column(&conflict))?;
         }
         Ok(())
     }

@@ -1,12 +1,17 @@
-//! The column of encoded images of a table: plain bytes, or the `struct<bytes, path>` of Hugging
-//! Face datasets.
+//! The column of encoded images of a table: plain bytes, the `struct<bytes, path>` of Hugging Face
+//! datasets, or lists of either.
 
+use std::iter::repeat_n;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BinaryArray, StringArray};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, StringArray, UInt32Array, UInt64Array,
+};
+use arrow::buffer::NullBuffer;
+use arrow::compute::kernels::nullif::nullif;
+use arrow::compute::{cast, take};
+use arrow::datatypes::{ArrowNativeType as _, DataType, Field, FieldRef, Schema};
 use arrow::error::ArrowError;
 
 use crate::image::probe;
@@ -17,6 +22,8 @@ use crate::source::{IMAGE, PIXEL_BYTES};
 pub(super) struct ImageColumn {
     index: usize,
     is_struct: bool,
+    /// Whether a record holds a list of images.
+    is_list: bool,
 }
 
 impl ImageColumn {
@@ -28,8 +35,14 @@ impl ImageColumn {
     pub(super) fn find(columns: &[FieldRef], name: Option<&str>) -> Result<Option<Self>, String> {
         let column = |index: usize| {
             let data_type = columns[index].data_type();
-            let is_struct = is_image_struct(data_type);
-            (is_struct || is_bytes(data_type)).then_some(Self { index, is_struct })
+            let item = item_type(data_type);
+            let image = item.unwrap_or(data_type);
+            let is_struct = is_image_struct(image);
+            (is_struct || is_bytes(image)).then_some(Self {
+                index,
+                is_struct,
+                is_list: item.is_some(),
+            })
         };
         let index_of =
             |column_name: &str| columns.iter().position(|field| field.name() == column_name);
@@ -47,13 +60,16 @@ impl ImageColumn {
             let found = column(index);
             return found.map(Some).ok_or_else(|| {
                 format!(
-                    "column `{name}` is {data_type}; expected binary, or a struct of `bytes` and \
-                     `path`"
+                    "column `{name}` is {data_type}; expected binary, a struct of `bytes` and \
+                     `path`, or lists of them"
                 )
             });
         }
         let structs: Vec<usize> = (0..columns.len())
-            .filter(|&index| is_image_struct(columns[index].data_type()))
+            .filter(|&index| {
+                let data_type = columns[index].data_type();
+                is_image_struct(item_type(data_type).unwrap_or(data_type))
+            })
             .collect();
         match structs.as_slice() {
             [] => Ok(index_of(IMAGE).and_then(column)),
@@ -83,15 +99,48 @@ impl ImageColumn {
         Schema::new(columns)
     }
 
-    /// Returns the columns with this one as binary `image`, and stores the sources and sizes of the
-    /// images in `images`.
+    /// Returns the columns with this one as binary `image`. Each image of a list becomes a row of
+    /// its own, which repeats the values of the other columns; a row without images is left out.
+    ///
+    /// # Errors
+    /// If the column does not have the type that was found at planning.
     pub(super) fn take(
         self,
         mut columns: Vec<ArrayRef>,
         file: &str,
-        images: &mut ImageSizes,
-    ) -> Result<Vec<ArrayRef>, ArrowError> {
+    ) -> Result<ImageRows, ArrowError> {
+        let mut ends = None;
+        if self.is_list {
+            let (images, lists) = flatten(&columns[self.index])?;
+            let rows: Vec<u32> = (0..)
+                .zip(&lists)
+                .flat_map(|(row, len)| repeat_n(row, *len))
+                .collect();
+            let rows = UInt32Array::from(rows);
+            columns = columns
+                .iter()
+                .enumerate()
+                .map(|(index, column)| {
+                    if index == self.index {
+                        Ok(ArrayRef::clone(&images))
+                    } else {
+                        take(column, &rows, None)
+                    }
+                })
+                .collect::<Result<_, _>>()?;
+            let mut end = 0;
+            ends = Some(
+                lists
+                    .iter()
+                    .map(|len| {
+                        end += len;
+                        end
+                    })
+                    .collect(),
+            );
+        }
         let column = &columns[self.index];
+        let mut found = None;
         let bytes = if self.is_struct {
             let pair = column.as_struct();
             let part = |name: &str| {
@@ -102,17 +151,73 @@ impl ImageColumn {
                     ))
                 })
             };
-            images.sources = Some(Arc::new(sources(
-                &cast(&part("path")?, &DataType::Utf8)?,
-                file,
-            )));
-            cast(&part("bytes")?, &DataType::Binary)?
+            let paths = cast(&part("path")?, &DataType::Utf8)?;
+            found = Some(Arc::new(sources(&paths, file)) as ArrayRef);
+            masked(&cast(&part("bytes")?, &DataType::Binary)?, pair.nulls())?
         } else {
             cast(column, &DataType::Binary)?
         };
-        images.measure(bytes.as_binary());
+        let sizes = measure(bytes.as_binary());
         columns[self.index] = bytes;
-        Ok(columns)
+        Ok(ImageRows {
+            columns,
+            sources: found,
+            sizes,
+            ends,
+        })
+    }
+}
+
+/// The images of a column of lists, and the number of images of each row.
+fn flatten(column: &ArrayRef) -> Result<(ArrayRef, Vec<usize>), ArrowError> {
+    let item = match column.data_type() {
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item)
+        | DataType::FixedSizeList(item, _) => Arc::clone(item),
+        other => {
+            return Err(ArrowError::SchemaError(format!(
+                "the column of images is {other}; expected lists"
+            )));
+        }
+    };
+    let lists = cast(column, &DataType::LargeList(item))?;
+    let lists = lists.as_list::<i64>();
+    let lengths: Vec<usize> = (0..lists.len())
+        .map(|row| {
+            if lists.is_null(row) {
+                0
+            } else {
+                lists.value_length(row).as_usize()
+            }
+        })
+        .collect();
+    let places = (0..lists.len()).flat_map(|row| {
+        let start = lists.value_offsets()[row].as_usize() as u64;
+        start..start + lengths[row] as u64
+    });
+    let images = take(lists.values(), &UInt64Array::from_iter_values(places), None)?;
+    Ok((images, lengths))
+}
+
+/// The values, null where the struct around them is null.
+fn masked(values: &ArrayRef, nulls: Option<&NullBuffer>) -> Result<ArrayRef, ArrowError> {
+    match nulls {
+        Some(nulls) => nullif(values, &BooleanArray::new(!nulls.inner(), None)),
+        None => Ok(ArrayRef::clone(values)),
+    }
+}
+
+/// The type of the items of a list.
+fn item_type(data_type: &DataType) -> Option<&DataType> {
+    match data_type {
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item)
+        | DataType::FixedSizeList(item, _) => Some(item.data_type()),
+        _ => None,
     }
 }
 
@@ -145,39 +250,59 @@ fn sources(paths: &ArrayRef, file: &str) -> StringArray {
     StringArray::from_iter_values(paths.iter().map(source))
 }
 
-/// Sources and sizes of the images of a batch before they are decoded.
-#[derive(Default)]
-pub(super) struct ImageSizes {
+/// The rows of a table, one for each image, before the images are decoded.
+pub(super) struct ImageRows {
+    /// All columns.
+    pub(super) columns: Vec<ArrayRef>,
     /// The source of each image, if the images have paths.
     pub(super) sources: Option<ArrayRef>,
     /// Stored bytes of each image, and pixels according to its header; 0 pixels if the header
     /// cannot be read.
     sizes: Vec<(u64, u64)>,
+    /// The number of images up to the end of each row of the table, if a row holds a list.
+    ends: Option<Vec<usize>>,
 }
 
-impl ImageSizes {
-    fn measure(&mut self, images: &BinaryArray) {
-        let size = |bytes: Option<&[u8]>| {
-            let bytes = bytes.unwrap_or_default();
-            (
-                bytes.len() as u64,
-                probe(bytes).map_or(0, |header| header.charged_pixels()),
-            )
-        };
-        self.sizes = images.iter().map(size).collect();
+impl ImageRows {
+    /// Rows of a table without images.
+    pub(super) fn without_images(columns: Vec<ArrayRef>) -> Self {
+        Self {
+            columns,
+            sources: None,
+            sizes: Vec::new(),
+            ends: None,
+        }
     }
 
-    /// Pixels of the images in these rows.
+    /// The rows that the rows `rows` of the table became.
+    pub(super) fn of(&self, rows: Range<usize>) -> Range<usize> {
+        let end = |row: usize| match (&self.ends, row) {
+            (None, row) => row,
+            (Some(_), 0) => 0,
+            (Some(ends), row) => ends[row - 1],
+        };
+        end(rows.start)..end(rows.end)
+    }
+
+    /// For each of the rows that the rows `rows` of the table became, its row among `rows`.
+    pub(super) fn origin(&self, rows: Range<usize>) -> Vec<u32> {
+        let start = rows.start;
+        let ordinal = |row: usize| u32::try_from(row - start).unwrap_or(u32::MAX);
+        rows.flat_map(|row| repeat_n(ordinal(row), self.of(row..row + 1).len()))
+            .collect()
+    }
+
+    /// Pixels of the images in these rows of the table.
     pub(super) fn pixels(&self, rows: Range<usize>) -> u64 {
-        let sizes = self.sizes.get(rows).unwrap_or_default();
+        let sizes = self.sizes.get(self.of(rows)).unwrap_or_default();
         sizes
             .iter()
             .fold(0, |total, (_, pixels)| total.saturating_add(*pixels))
     }
 
-    /// Bytes by which the decoded images exceed the stored ones.
+    /// Bytes by which the decoded images in these rows of the table exceed the stored ones.
     pub(super) fn decoded_beyond_stored(&self, rows: Range<usize>) -> u64 {
-        let sizes = self.sizes.get(rows).unwrap_or_default();
+        let sizes = self.sizes.get(self.of(rows)).unwrap_or_default();
         let beyond = |(stored, pixels): &(u64, u64)| {
             pixels.saturating_mul(PIXEL_BYTES).saturating_sub(*stored)
         };
@@ -185,9 +310,24 @@ impl ImageSizes {
     }
 }
 
+fn measure(images: &BinaryArray) -> Vec<(u64, u64)> {
+    let size = |bytes: Option<&[u8]>| {
+        let bytes = bytes.unwrap_or_default();
+        (
+            bytes.len() as u64,
+            probe(bytes).map_or(0, |header| header.charged_pixels()),
+        )
+    };
+    images.iter().map(size).collect()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use arrow::array::{Int32Array, ListArray, StructArray};
+    use arrow::buffer::OffsetBuffer;
+    use arrow::datatypes::Int32Type;
 
     use super::*;
 
@@ -221,21 +361,24 @@ mod tests {
             find(&[&text, &bytes], None),
             Ok(Some(ImageColumn {
                 index: 1,
-                is_struct: false
+                is_struct: false,
+                is_list: false,
             }))
         );
         assert_eq!(
             find(&[&text, &pair("img")], None),
             Ok(Some(ImageColumn {
                 index: 1,
-                is_struct: true
+                is_struct: true,
+                is_list: false,
             }))
         );
         assert_eq!(
             find(&[&pair("a"), &pair("b")], Some("b")),
             Ok(Some(ImageColumn {
                 index: 1,
-                is_struct: true
+                is_struct: true,
+                is_list: false,
             }))
         );
         let fault = find(&[&pair("a"), &pair("b")], None).unwrap_err();
@@ -245,11 +388,58 @@ mod tests {
         );
         assert_eq!(
             find(&[&text], Some("label")).unwrap_err(),
-            "column `label` is Utf8; expected binary, or a struct of `bytes` and `path`"
+            "column `label` is Utf8; expected binary, a struct of `bytes` and `path`, or lists of them"
         );
         assert_eq!(
             find(&[&text], Some("x")).unwrap_err(),
             "no column `x`; the table has: label"
         );
+    }
+
+    #[test]
+    fn each_image_of_a_list_is_a_row() {
+        let pairs = StructArray::try_new(
+            vec![
+                Field::new("bytes", DataType::Binary, true),
+                Field::new("path", DataType::Utf8, true),
+            ]
+            .into(),
+            vec![
+                Arc::new(BinaryArray::from_iter_values([b"a", b"b", b"c", b"d"])),
+                Arc::new(StringArray::from(vec![
+                    Some("1"),
+                    None,
+                    Some("3"),
+                    Some("4"),
+                ])),
+            ],
+            Some(vec![true, true, true, false].into()),
+        )
+        .unwrap();
+        let item = Arc::new(Field::new_list_field(pairs.data_type().clone(), true));
+        let offsets = OffsetBuffer::from_lengths([2, 0, 1, 1]);
+        let lists = ListArray::try_new(item, offsets, Arc::new(pairs), None).unwrap();
+        let labels: ArrayRef = Arc::new(Int32Array::from(vec![7, 8, 9, 10]));
+        let fields = [
+            Arc::new(Field::new("label", DataType::Int32, false)),
+            Arc::new(Field::new("views", lists.data_type().clone(), true)),
+        ];
+        let column = ImageColumn::find(&fields, None).unwrap().unwrap();
+        let images = column
+            .take(vec![labels, Arc::new(lists)], "f.arrow")
+            .unwrap();
+        assert_eq!(
+            images.columns[0].as_primitive::<Int32Type>().values(),
+            &[7, 7, 9, 10]
+        );
+        let bytes: Vec<_> = images.columns[1].as_binary::<i32>().iter().collect();
+        assert_eq!(bytes, [Some(&b"a"[..]), Some(b"b"), Some(b"c"), None]);
+        let sources = images.sources.as_ref().unwrap().as_string::<i32>();
+        assert_eq!(
+            sources.iter().flatten().collect::<Vec<_>>(),
+            ["f.arrow/1", "f.arrow", "f.arrow/3", "f.arrow/4"]
+        );
+        assert_eq!((images.of(0..1), images.of(1..4)), (0..2, 2..4));
+        assert_eq!(images.origin(1..4), [1, 2]);
     }
 }

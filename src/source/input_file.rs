@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::batch::{RejectCode, Split};
 use crate::error::{StageError, UnavailableInput};
 use crate::source::file_set::FileSet;
-use crate::source::file_source::ReadEnd;
+use crate::source::file_source::{ReadEnd, shorten};
 use crate::source::listed_file::{CHANGED, ListedFile, ReadFailure, RecordError};
 use crate::source::skipped_files::LastSkippedFiles;
 use crate::storage::{FileReader, Location, PrefetchedObject, S3Path};
@@ -181,6 +181,17 @@ impl InputFile {
     /// `error` itself if it is a verdict on the file.
     pub(super) fn unavailable(&self, error: io::Error) -> Result<UnavailableInput, io::Error> {
         self.location().unavailable(error)
+    }
+
+    /// Logs the columns of the file that are not read because the plan lacks them.
+    pub(super) fn note_left_out(&self, columns: &[&str]) {
+        if !columns.is_empty() {
+            tracing::warn!(
+                file = self.name,
+                columns = shorten(&columns.join(", ")),
+                "leaves out columns that no file had when the pipeline was planned"
+            );
+        }
     }
 
     fn location(&self) -> Location {

@@ -1,8 +1,7 @@
 //! Rejects records without a value in a column that is not nullable in the plan: a later file may
 //! allow nulls in a column in which the first file does not.
 
-use arrow::array::{Array, ArrayRef, BooleanArray};
-use arrow::compute::filter;
+use arrow::array::{Array, BooleanArray};
 use arrow::datatypes::FieldRef;
 use arrow::error::ArrowError;
 
@@ -34,7 +33,7 @@ pub(super) fn reject_missing(
         for (index, flag) in incomplete {
             *flag = false;
             let reason = format!(
-                "column `{}` has no value, but the first file declares it without nulls",
+                "column `{}` has no value, but the files declare it without nulls",
                 field.name()
             );
             records.rejects.push(Reject::new(
@@ -47,12 +46,44 @@ pub(super) fn reject_missing(
     if is_complete.iter().all(|&is_complete| is_complete) {
         return Ok(());
     }
-    let kept = BooleanArray::from(is_complete);
-    let keep = |column: &ArrayRef| filter(column, &kept);
-    records.columns = records.columns.iter().map(keep).collect::<Result<_, _>>()?;
-    records.sources = records.sources.as_ref().map(keep).transpose()?;
-    let mut flags = kept.values().iter();
-    records.origin.retain(|_| flags.next().unwrap_or(true));
-    records.rejects.sort_by_key(|reject| reject.ordinal);
-    Ok(())
+    records.retain(&BooleanArray::from(is_complete))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+
+    use arrow::array::{AsArray, Int64Array};
+    use arrow::datatypes::{DataType, Field, Int64Type};
+
+    use super::*;
+
+    #[test]
+    fn null_in_a_column_planned_without_nulls_is_a_reject() {
+        let planned = [Arc::new(Field::new("n", DataType::Int64, false))];
+        let mut records = FileRecords {
+            columns: vec![Arc::new(Int64Array::from(vec![
+                Some(3),
+                None,
+                Some(5),
+                None,
+            ]))],
+            origin: vec![0, 1, 2, 3],
+            ..FileRecords::default()
+        };
+        reject_missing(&planned, &mut records).unwrap();
+        assert_eq!(
+            records.columns[0].as_primitive::<Int64Type>().values(),
+            &[3, 5]
+        );
+        assert_eq!(records.origin, [0, 2]);
+        let rejected: Vec<_> = records
+            .rejects
+            .iter()
+            .map(|reject| (reject.ordinal, reject.code.as_str()))
+            .collect();
+        assert_eq!(rejected, [(1, "missing"), (3, "missing")]);
+    }
 }

@@ -15,6 +15,10 @@ mod text_encoding;
 mod factor_model;
 mod object_prefetch;
 mod file_reference;
+mod table_rows;
+mod tensor_layout;
+mod hive_partitions;
+mod file_columns;
 pub mod file_set;
 mod input_file;
 mod schema_inference;
@@ -35,6 +39,7 @@ mod parallel_read;
 mod listed_file;
 mod listing;
 mod missing_values;
+mod widened_columns;
 mod ndjson;
 mod npy_header;
 mod digest_log;
@@ -141,6 +146,11 @@ pub trait Source: Send {
     /// The files that the last listing skipped, if the source lists files.
     fn skipped_files(&self) -> Option<LastSkippedFiles> {
         None
+    }
+
+    /// Sentences for the user about inputs that differ from the plan.
+    fn plan_notes(&self) -> &[String] {
+        &[]
     }
 
     /// Whether the source refuses files that have changed since earlier runs read them.
@@ -344,7 +354,7 @@ pub const KINDS: &[ComponentKind<PlanSource>] = &[
     kind::<ndjson::NdjsonSourceConfig>("ndjson", "records as JSON objects, one per line"),
     kind::<arrow_ipc::ArrowSourceConfig>(
         "arrow",
-        "records of Arrow IPC files (Feather) and streams",
+        "columns of Arrow IPC files (Feather) and streams: features, or encoded images",
     ),
     kind::<idx::IdxSourceConfig>(
         "idx",

@@ -134,12 +134,13 @@ fn element(descr: &str) -> Result<(ScalarType, bool), String> {
         "u4" => ScalarType::UInt32,
         "i8" => ScalarType::Int64,
         "u8" => ScalarType::UInt64,
+        "f2" => ScalarType::Float16,
         "f4" => ScalarType::Float32,
         "f8" => ScalarType::Float64,
         _ => {
             return Err(format!(
                 "holds values of type `{}`; expected booleans, integers of 8 to 64 bits, or floats \
-                 of 32 or 64 bits",
+                 of 16, 32 or 64 bits",
                 shorten(descr)
             ));
         }
@@ -203,14 +204,14 @@ mod tests {
             "{'descr': '|O', 'fortran_order': False, 'shape': (2,)}",
             expect![
                 "malformed: holds values of type `|O`; expected booleans, integers \
-                 of 8 to 64 bits, or floats of 32 or 64 bits"
+                 of 8 to 64 bits, or floats of 16, 32 or 64 bits"
             ],
         );
         check(
             "{'descr': '<U7', 'fortran_order': False, 'shape': (2,)}",
             expect![
                 "malformed: holds values of type `<U7`; expected booleans, integers \
-                 of 8 to 64 bits, or floats of 32 or 64 bits"
+                 of 8 to 64 bits, or floats of 16, 32 or 64 bits"
             ],
         );
         check(
@@ -221,7 +222,7 @@ mod tests {
             "{'descr': '', 'fortran_order': False, 'shape': (2,)}",
             expect![
                 "malformed: holds values of type ``; expected booleans, integers \
-                 of 8 to 64 bits, or floats of 32 or 64 bits"
+                 of 8 to 64 bits, or floats of 16, 32 or 64 bits"
             ],
         );
         check(

@@ -15,24 +15,26 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
-use crate::error::ConfigError;
+use crate::error::{ConfigError, StageError};
 use crate::plan_context::{PipelineLimits, PlanContext};
 use crate::registry::did_you_mean;
+use crate::schema_unification::accepts;
 use crate::source::arrays::{ArrayHeader, ArrayReader, JoinedArrays, RejectReason, read_together};
 use crate::source::file_checkpoints::OnChange;
 use crate::source::file_source::{
-    BatchOutput, FileFormat, FileSource, ReadEnd, catch_panic, check_names, schema_mismatch,
-    shorten,
+    BatchOutput, FileFormat, FileSource, ReadEnd, absent_column, catch_panic, check_names,
+    different_column, shorten,
 };
 use crate::source::input_file::{self, InputFile};
 use crate::source::npy_header;
-use crate::source::schema_inference::first;
+use crate::source::schema_inference::{InferredColumns, first, unified};
 use crate::source::{BatchSize, Source, SourceConfig};
 use crate::storage::FileReader;
 
 /// Reads arrays of NumPy archives (.npz) and files (.npy). Each index of their first dimension is a
-/// record. An array of one dimension becomes a column of numbers, and an array of more dimensions a
-/// column of lists. Records of bytes in two dimensions, or in three with one or three channels, are
+/// record. An array of one dimension becomes a column of numbers, an array of two dimensions a
+/// column of lists, and an array of more dimensions a column of tensors of its shape. Values of
+/// 16-bit floats become 32-bit floats. Records of bytes in two dimensions, or in three with one or three channels, are
 /// images and become the column `image`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct NpzSourceConfig {
@@ -78,9 +80,10 @@ impl SourceConfig for NpzSourceConfig {
         let first = first_arrays(&files, self.arrays.as_deref())?;
         let headers: Vec<&ArrayHeader> = first.iter().map(|array| &array.header).collect();
         JoinedArrays::new(&headers, batch, &context.limits).map_err(path)?;
-        let schema = Arc::new(Schema::new(
-            first.iter().map(FoundArray::field).collect::<Vec<_>>(),
-        ));
+        let arrays: Vec<String> = first.iter().map(|array| array.name.clone()).collect();
+        let InferredColumns { fields, notes } =
+            unified_columns(&files, &arrays).map_err(|error| path(error.to_string()))?;
+        let schema = Arc::new(Schema::new(fields));
         if headers.iter().filter(|header| header.is_image()).count() > 1 {
             let message =
                 "several arrays hold images, but a record has one image; list the arrays to read";
@@ -89,7 +92,6 @@ impl SourceConfig for NpzSourceConfig {
         let names: Vec<&String> = schema.fields().iter().map(|field| field.name()).collect();
         check_names(names.into_iter()).map_err(path)?;
         let max_buffer_bytes = context.limits.buffer_bytes();
-        let arrays: Vec<String> = first.iter().map(|array| array.name.clone()).collect();
         self.arrays = Some(arrays.clone());
         let limits = context.limits;
         let mut format = NpzFormat {
@@ -101,14 +103,24 @@ impl SourceConfig for NpzSourceConfig {
             buffer_bytes: 0,
         };
         format.buffer_bytes = format.largest_buffer(&files).map_err(path)?;
-        Ok(Box::new(FileSource::new(
-            name,
-            &self.path,
-            &schema,
-            format,
-            self.on_change.into(),
-        )))
+        let source = FileSource::new(name, &self.path, &schema, format, self.on_change.into());
+        Ok(Box::new(source.with_notes(notes)))
     }
+}
+
+/// Unifies the columns of these arrays over all files.
+fn unified_columns(files: &[InputFile], arrays: &[String]) -> Result<InferredColumns, StageError> {
+    unified(files, |file, input| {
+        let handle = input.try_clone().map_err(file.stopped())?;
+        let found = catch_panic(|| {
+            let container = ArrayContainer::open(input)?;
+            container.find(Some(arrays))?.map_err(|fault| fault.message)
+        });
+        file.check_available(&handle)?;
+        let found = found.map_err(|(code, what)| file.unfit(code, &what, 1))?;
+        let fields: Vec<Field> = found.iter().map(FoundArray::field).collect();
+        Ok(Some(Schema::new(fields)))
+    })
 }
 
 /// Finds the requested arrays in the first file that has them.
@@ -200,11 +212,12 @@ impl FileFormat for NpzFormat {
             .unwrap_or(0);
         for (planned, array) in self.schema.fields().iter().zip(&found) {
             let field = array.field();
-            let is_same_name = planned.name() == field.name();
-            if !is_same_name || planned.data_type() != field.data_type() {
-                let what = schema_mismatch(planned, is_same_name.then_some(field.data_type()));
-                return Err(file.unfit(RejectCode::Mismatch, &what, rows.max(1)));
-            }
+            let compared = if planned.name() == field.name() {
+                accepts(planned, &field).map_err(|conflict| different_column(&conflict))
+            } else {
+                Err(absent_column(planned))
+            };
+            compared.map_err(|what| file.unfit(RejectCode::Mismatch, &what, rows.max(1)))?;
         }
         let refuse = |code, what| output.reject_rows(0..rows.max(1), code, what);
         if let Some(other) = found.iter().find(|array| array.header.rows != rows) {

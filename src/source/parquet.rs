@@ -1,6 +1,5 @@
 //! The `parquet` source: columns of Parquet files, features or images.
 
-use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,24 +17,28 @@ use crate::batch::RejectCode;
 use crate::error::{ConfigError, ErrorClass, StageError};
 use crate::plan_context::{PipelineLimits, PlanContext};
 use crate::registry::did_you_mean;
-use crate::source::batch_limits::{BatchLimits, arrow_bytes, too_large};
+use crate::source::batch_limits::BatchLimits;
 use crate::source::file_checkpoints::OnChange;
+use crate::source::file_columns::{FileColumns, logical_schema};
 use crate::source::file_source::{
-    BatchOutput, FileFormat, FileRecords, FileSource, ReadEnd, catch_panic, check_names,
-    column_indices,
+    BatchOutput, FileFormat, FileSource, ReadEnd, catch_panic, check_names,
 };
-use crate::source::image_column::{ImageColumn, ImageSizes};
+use crate::source::hive_partitions::HivePartitions;
+use crate::source::image_column::ImageColumn;
 use crate::source::input_file::{self, InputFile};
 use crate::source::parallel_read::{ParallelRead, read_ahead};
 use crate::source::parquet_page_sizes::DecodedSizes;
 use crate::source::parquet_row_reader::{NextRows, RowGroupRef, RowReader};
-use crate::source::schema_inference::first;
+use crate::source::schema_inference::{InferredColumns, unified};
+use crate::source::table_rows::TableRows;
 use crate::source::{BatchSize, IMAGE, Source, SourceConfig};
 use crate::storage::FileReader;
 use crate::system;
 
-/// Reads columns of Parquet files and keeps their types. A column of encoded images (binary, or the
-/// `struct<bytes, path>` of Hugging Face datasets) becomes the binary column `image`.
+/// Reads columns of Parquet files. A column has the type that holds its values in all files; a file
+/// that lacks it has nulls. A column of encoded images (binary, or the `struct<bytes, path>` of
+/// Hugging Face datasets) becomes the binary column `image`; of a column of lists of images, each
+/// image becomes a record. Folders named `key=value` become columns.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct ParquetSourceConfig {
     /// A file, a folder (all *.parquet files in it and in its subfolders) or a glob.
@@ -82,16 +85,19 @@ impl SourceConfig for ParquetSourceConfig {
     ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
         let path = |error: StageError| vec![ConfigError::from_error("path", &error)];
         let files = input_file::list(name, &self.path, ParquetFormat::EXTENSIONS).map_err(path)?;
-        let unknown = RefCell::default();
-        let columns = self
-            .columns_of(&files, &unknown)
-            .map_err(|error| match unknown.take() {
-                Some(faults) => faults,
-                None => path(error),
-            })?;
+        let InferredColumns { fields, notes } = read_columns(&files).map_err(path)?;
+        let mut partitions = HivePartitions::infer(&files, &Schema::new(fields.clone()));
+        let columns = self.choose(fields, &partitions)?;
+        if let Some(chosen) = &self.columns {
+            partitions = partitions.select(chosen);
+        }
         let image = ImageColumn::find(&columns, self.image_column.as_deref())
             .map_err(|reason| vec![ConfigError::new("image_column", reason)])?;
-        self.columns = Some(columns.iter().map(|field| field.name().clone()).collect());
+        let all = columns.iter().chain(partitions.fields());
+        let has_choice = self
+            .columns
+            .replace(all.map(|field| field.name().clone()).collect())
+            .is_some();
         self.image_column = image.as_ref().map(|image| image.name(&columns).to_owned());
         let given = image.as_ref().map_or_else(
             || Schema::new(columns.clone()),
@@ -114,56 +120,50 @@ impl SourceConfig for ParquetSourceConfig {
         });
         let parallel_read = ParallelRead { count, bytes };
         let largest_file = files.iter().map(InputFile::size).max().unwrap_or(0);
-        let record_bytes = context.limits.record_bytes.0;
         let format = ParquetFormat {
             columns,
-            image,
-            batch_limits,
+            has_choice,
+            rows: TableRows {
+                image,
+                batch_limits,
+                record_bytes: context.limits.record_bytes.0,
+            },
             limits: context.limits,
-            record_bytes,
             largest_file,
             parallel_read,
         };
-        Ok(Box::new(FileSource::new(
-            name,
-            &self.path,
-            &given,
-            format,
-            self.on_change.into(),
-        )))
+        let source = FileSource::new(name, &self.path, &given, format, self.on_change.into());
+        Ok(Box::new(
+            source.with_notes(notes).with_partitions(partitions),
+        ))
     }
 }
 
-impl ParquetSourceConfig {
-    /// Returns the requested columns of the first file that has all of them. `unknown` receives the
-    /// errors of the first file that lacks some.
-    fn columns_of(
-        &self,
-        files: &[InputFile],
-        unknown: &RefCell<Option<Vec<ConfigError>>>,
-    ) -> Result<Vec<FieldRef>, StageError> {
-        let read_columns = |file: &InputFile, input: FileReader| {
-            let found = catch_panic(|| metadata(&input).and_then(arrow_metadata));
-            file.check_available(&input)?;
-            let found = found.map_err(|(code, reason)| file.unfit(code, &reason, 1))?;
-            self.choose(found.schema()).map(Some).map_err(|faults| {
-                unknown.borrow_mut().get_or_insert(faults);
-                file.unfit(RejectCode::Mismatch, "a column of `columns` is missing", 1)
-            })
-        };
-        first(files, read_columns)
-    }
+/// Unifies the columns of the files.
+fn read_columns(files: &[InputFile]) -> Result<InferredColumns, StageError> {
+    unified(files, |file, input| {
+        let found = catch_panic(|| metadata(&input).and_then(arrow_metadata));
+        file.check_available(&input)?;
+        let found = found.map_err(|(code, reason)| file.unfit(code, &reason, 1))?;
+        let schema = logical_schema(found.schema());
+        schema
+            .map(Some)
+            .map_err(|reason| file.unfit(RejectCode::Unsupported, &reason, 1))
+    })
+}
 
-    /// Returns the requested columns in the order of the file.
-    fn choose(&self, found: &Schema) -> Result<Vec<FieldRef>, Vec<ConfigError>> {
+impl ParquetSourceConfig {
+    /// Returns the requested columns in the order of the files.
+    fn choose(
+        &self,
+        mut fields: Vec<FieldRef>,
+        partitions: &HivePartitions,
+    ) -> Result<Vec<FieldRef>, Vec<ConfigError>> {
         let Some(requested) = &self.columns else {
-            return Ok(found.fields().to_vec());
+            return Ok(fields);
         };
-        let known: Vec<&str> = found
-            .fields()
-            .iter()
-            .map(|field| field.name().as_str())
-            .collect();
+        let all = fields.iter().chain(partitions.fields());
+        let known: Vec<&str> = all.map(|field| field.name().as_str()).collect();
         let unknown = requested
             .iter()
             .filter(|name| !known.contains(&name.as_str()));
@@ -179,12 +179,8 @@ impl ParquetSourceConfig {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(found
-            .fields()
-            .iter()
-            .filter(|field| requested.contains(field.name()))
-            .cloned()
-            .collect())
+        fields.retain(|field| requested.contains(field.name()));
+        Ok(fields)
     }
 }
 
@@ -243,14 +239,13 @@ fn group_rows(group: &RowGroupMetaData) -> u64 {
 /// The checked options for reading Parquet files.
 struct ParquetFormat {
     columns: Vec<FieldRef>,
-    image: Option<ImageColumn>,
-    batch_limits: BatchLimits,
+    /// Whether the pipeline names the columns to read.
+    has_choice: bool,
+    rows: TableRows,
     /// Limits on the memory for decoding a row group. Whether a row group is rejected does not
     /// depend on the number of concurrent readers, but a row group that is decoded ahead of its
     /// turn uses at most its share.
     limits: PipelineLimits,
-    /// Maximum size of a record in bytes.
-    record_bytes: u64,
     /// Size of the largest listed file in bytes.
     largest_file: u64,
     /// The concurrency of decoding row groups.
@@ -299,9 +294,11 @@ impl FileFormat for ParquetFormat {
             Ok(metadata) => metadata,
             Err((code, reason)) => return output.reject_rows(0..declared(&footer), code, reason),
         };
-        let column_indices = column_indices(&self.columns, metadata.schema());
-        let column_indices = column_indices
+        let columns = FileColumns::new(&self.columns, metadata.schema())
             .map_err(|reason| file.unfit(RejectCode::Mismatch, &reason, declared(&footer)))?;
+        if !self.has_choice {
+            file.note_left_out(&columns.left_out(metadata.schema()));
+        }
         let mut start = 0;
         let mut groups = Vec::new();
         for (group_index, group) in footer.row_groups().iter().enumerate() {
@@ -331,7 +328,7 @@ impl FileFormat for ParquetFormat {
                 file,
                 input,
                 metadata,
-                column_indices: &column_indices,
+                columns: &columns,
             };
             opened.read_group(*group_index, group, rows.clone(), group_output)
         };
@@ -358,7 +355,11 @@ impl FileFormat for ParquetFormat {
         // `parallel_read.bytes` and decodes within its share.
         let ahead = self.parallel_read.count.saturating_sub(1) as u64;
         let held = self.held_by(self.largest_file);
-        let batch = self.batch_limits.bytes.saturating_mul(DICTIONARY_FACTOR);
+        let batch = self
+            .rows
+            .batch_limits
+            .bytes
+            .saturating_mul(DICTIONARY_FACTOR);
         let shares = held / self.parallel_read.count as u64 * ahead;
         self.parallel_read
             .bytes
@@ -383,7 +384,7 @@ struct OpenParquetFile<'a> {
     file: &'a InputFile,
     input: FileReader,
     metadata: ArrowReaderMetadata,
-    column_indices: &'a [usize],
+    columns: &'a FileColumns,
 }
 
 impl OpenParquetFile<'_> {
@@ -421,13 +422,14 @@ impl OpenParquetFile<'_> {
         }
         let most = self
             .parquet
+            .rows
             .record_bytes
             .saturating_mul(LARGE_RECORD_FACTOR)
             .min(limit);
         if pages.longest > most {
             let reason = format!(
                 "a record has {} bytes; the maximum is {} (limits.record_bytes)",
-                pages.longest, self.parquet.record_bytes
+                pages.longest, self.parquet.rows.record_bytes
             );
             return output.reject_rows(rows, RejectCode::TooLarge, reason);
         }
@@ -447,7 +449,7 @@ impl OpenParquetFile<'_> {
             input: &self.input,
             metadata: &self.metadata,
             group_index,
-            columns: self.column_indices,
+            columns: self.columns.indices(),
         };
         let mut opened = catch_panic(|| {
             RowReader::open(row_group, start - rows.start..rows.end - rows.start, step)
@@ -480,7 +482,7 @@ impl OpenParquetFile<'_> {
     /// Returns the number of rows to decode per batch, from the average bytes of a row and the
     /// bytes that a repeated dictionary value of `longest_value` bytes may add to each.
     fn step(&self, average: u64, longest_value: u64) -> u64 {
-        let BatchLimits { records, bytes, .. } = self.parquet.batch_limits;
+        let BatchLimits { records, bytes, .. } = self.parquet.rows.batch_limits;
         let fitting = bytes / average.max(1);
         let repeated = bytes.saturating_mul(DICTIONARY_FACTOR) / longest_value.max(1);
         fitting.min(repeated).clamp(1, records as u64)
@@ -495,7 +497,8 @@ impl OpenParquetFile<'_> {
         let leaves = 0..group.num_columns().min(descriptor.num_columns());
         leaves
             .filter(|&leaf| {
-                self.column_indices
+                self.columns
+                    .indices()
                     .contains(&descriptor.get_column_root_idx(leaf))
             })
             .map(|leaf| group.column(leaf))
@@ -540,66 +543,9 @@ impl OpenParquetFile<'_> {
         first: u64,
         output: &BatchOutput<'_>,
     ) -> Result<(), ReadEnd> {
-        let planned = self.parquet.columns.iter().map(|field| field.name());
-        let columns: Option<Vec<_>> = planned
-            .map(|name| batch.column_by_name(name).cloned())
-            .collect();
-        let columns = columns.ok_or_else(|| {
-            StageError::Other(format!("{}: a column was not decoded", self.file.name))
-        })?;
-        let mut images = ImageSizes::default();
-        let columns = match &self.parquet.image {
-            Some(image) => {
-                match catch_panic(|| image.take(columns, &self.file.name, &mut images)) {
-                    Ok(columns) => columns,
-                    Err((code, reason)) => {
-                        let code = if code == RejectCode::Panicked {
-                            code
-                        } else {
-                            RejectCode::Unsupported
-                        };
-                        return output.reject_rows(
-                            first..first + batch.num_rows() as u64,
-                            code,
-                            reason,
-                        );
-                    }
-                }
-            }
-            None => columns,
-        };
-        let weigh = |rows: Range<usize>| {
-            arrow_bytes(batch, rows.clone()) + images.decoded_beyond_stored(rows)
-        };
-        for part in self.parquet.batch_limits.split(batch.num_rows(), &weigh) {
-            let rows = first + part.start as u64..first + part.end as u64;
-            if output.done(&rows) {
-                continue;
-            }
-            if part.len() == 1 && arrow_bytes(batch, part.clone()) > self.parquet.record_bytes {
-                output.reject_rows(
-                    rows,
-                    RejectCode::TooLarge,
-                    too_large(arrow_bytes(batch, part), self.parquet.record_bytes),
-                )?;
-                continue;
-            }
-            let records = FileRecords {
-                columns: columns
-                    .iter()
-                    .map(|column| column.slice(part.start, part.len()))
-                    .collect(),
-                origin: (0..u32::try_from(part.len()).unwrap_or(u32::MAX)).collect(),
-                rejects: Vec::new(),
-                sources: images
-                    .sources
-                    .as_ref()
-                    .map(|sources| sources.slice(part.start, part.len())),
-                pixels: images.pixels(part.clone()),
-            };
-            output.send(rows, records)?;
-        }
-        Ok(())
+        let columns = self.columns.align(batch)?;
+        let place = (self.file.name.as_str(), first);
+        self.parquet.rows.send(place, batch, columns, output)
     }
 }
 

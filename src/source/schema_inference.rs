@@ -1,9 +1,203 @@
-//! Finds the file from which the columns of a source are inferred.
+//! Plans the columns of a source from its files.
+
+use std::thread;
+
+use arrow::datatypes::{FieldRef, Schema};
 
 use crate::error::{ErrorClass, StageError};
+use crate::schema_unification::UnifiedSchema;
 use crate::source::file_source::ReadEnd;
 use crate::source::input_file::InputFile;
-use crate::storage::FileReader;
+use crate::storage::{self, FileReader};
+use crate::system;
+
+/// Maximum number of objects that are opened for planning: each of them takes a request. The others
+/// are compared with the plan when they are read.
+const PLANNED_OBJECTS: usize = 256;
+
+/// Number of files whose schemas are in memory at the same time.
+const WINDOW: usize = 1024;
+
+/// Number of files that a note names.
+const NAMED: usize = 3;
+
+/// The unified columns of the files of a source.
+#[derive(Debug)]
+pub(super) struct InferredColumns {
+    /// The columns of all files together.
+    pub(super) fields: Vec<FieldRef>,
+    /// Sentences for the user about files that differ.
+    pub(super) notes: Vec<String>,
+}
+
+/// Unifies the schemas of all `files` in their order; of objects, those of at most
+/// [`PLANNED_OBJECTS`]. `infer` returns `None` for an empty file. Files that are unavailable, do
+/// not fit, or have a column whose type differs, are skipped here; the run later leaves them
+/// unread or rejects them.
+///
+/// # Errors
+/// As [`first`].
+pub(super) fn unified(
+    files: &[InputFile],
+    infer: impl Fn(&InputFile, FileReader) -> Result<Option<Schema>, ReadEnd> + Sync,
+) -> Result<InferredColumns, StageError> {
+    let planned = planned_files(files);
+    let mut columns = UnifiedSchema::default();
+    let (mut outcomes, mut conflicts) = (SkippedInputs::default(), FileConflicts::default());
+    for window in planned.chunks(WINDOW) {
+        for (file, found) in window.iter().zip(infer_each(window, &infer)) {
+            match found {
+                Ok(Some(schema)) => {
+                    if let Err(conflict) = columns.add(&schema) {
+                        conflicts.add(&file.name, &conflict.to_string());
+                    }
+                }
+                Ok(None) => {}
+                Err(end) => outcomes.add(end)?,
+            }
+        }
+    }
+    if columns.fields().is_empty() && !columns.has_files() {
+        return Err(outcomes.into_error());
+    }
+    outcomes.warn();
+    let mut notes: Vec<String> = conflicts.into_note().into_iter().collect();
+    if planned.len() < files.len() {
+        notes.push(format!(
+            "the columns are those of {} of {} files; each of the others is compared with them \
+             when it is read",
+            planned.len(),
+            files.len()
+        ));
+    }
+    Ok(InferredColumns {
+        fields: columns.fields().to_vec(),
+        notes,
+    })
+}
+
+/// All local files, or objects at equal distances, with the first and the last of them.
+fn planned_files(files: &[InputFile]) -> Vec<&InputFile> {
+    let is_local = files.first().is_none_or(InputFile::is_local);
+    if is_local || files.len() <= PLANNED_OBJECTS {
+        return files.iter().collect();
+    }
+    let last = files.len() - 1;
+    (0..PLANNED_OBJECTS)
+        .map(|index| &files[index * last / (PLANNED_OBJECTS - 1)])
+        .collect()
+}
+
+/// Opens the files on several threads, and returns what `infer` returns for each, in order.
+fn infer_each<T: Send>(
+    files: &[&InputFile],
+    infer: &(impl Fn(&InputFile, FileReader) -> Result<T, ReadEnd> + Sync),
+) -> Vec<Result<T, ReadEnd>> {
+    let open = |file: &&InputFile| {
+        let input = file.reopen().map_err(file.stopped())?;
+        infer(file, input)
+    };
+    let is_local = files.first().is_none_or(|file| file.is_local());
+    let threads = if is_local {
+        system::available_cores()
+    } else {
+        storage::MAX_CONCURRENT_REQUESTS
+    };
+    let each = files.len().div_ceil(threads).max(1);
+    if files.len() <= each {
+        return files.iter().map(open).collect();
+    }
+    thread::scope(|scope| {
+        let parts: Vec<_> = files
+            .chunks(each)
+            .map(|part| scope.spawn(|| part.iter().map(open).collect::<Vec<_>>()))
+            .collect();
+        let joined = parts.into_iter().map(|part| {
+            part.join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        joined.flatten().collect()
+    })
+}
+
+/// Files whose columns have types without a common type.
+#[derive(Default)]
+struct FileConflicts {
+    named: Vec<String>,
+    count: usize,
+}
+
+impl FileConflicts {
+    fn add(&mut self, file: &str, conflict: &str) {
+        self.count += 1;
+        if self.named.len() < NAMED {
+            self.named.push(format!("{file}: {conflict}"));
+        }
+    }
+
+    fn into_note(self) -> Option<String> {
+        let others = self.count - self.named.len();
+        let more = if others > 0 {
+            format!("; {others} more files differ")
+        } else {
+            String::new()
+        };
+        (self.count > 0).then(|| {
+            format!(
+                "rejects the records of files that differ from earlier files: {}{more}; correct \
+                 them, or read them with a separate source",
+                self.named.join("; ")
+            )
+        })
+    }
+}
+
+/// The reasons why files are skipped at planning.
+#[derive(Default)]
+struct SkippedInputs {
+    unavailable: Option<crate::error::UnavailableInput>,
+    unfit: Option<String>,
+}
+
+impl SkippedInputs {
+    /// # Errors
+    /// An error of the process, or one that ends the run.
+    fn add(&mut self, end: ReadEnd) -> Result<(), StageError> {
+        match end {
+            ReadEnd::Unavailable(error) if error.class == ErrorClass::Process => Err(error.into()),
+            ReadEnd::Unavailable(error) => {
+                self.unavailable.get_or_insert(error);
+                Ok(())
+            }
+            ReadEnd::Rejected(refusal, _) => {
+                self.unfit.get_or_insert(refusal.reason);
+                Ok(())
+            }
+            ReadEnd::Failed(error) => Err(error),
+            ReadEnd::Cancelled => Ok(()),
+        }
+    }
+
+    fn warn(&self) {
+        if let Some(unavailable) = &self.unavailable {
+            tracing::warn!(
+                error = %unavailable,
+                "cannot read a file; the columns are inferred from the other files"
+            );
+        }
+    }
+
+    fn into_error(self) -> StageError {
+        match (self.unavailable, self.unfit) {
+            (Some(unavailable), _) => unavailable.into(),
+            (None, Some(reason)) => StageError::Other(format!("no file can be read; {reason}")),
+            (None, None) => StageError::Other(
+                "every file is empty; expected records, from which the columns are inferred"
+                    .to_owned(),
+            ),
+        }
+    }
+}
 
 /// Returns the first result of `infer`, which returns `None` for an empty file. Files that are
 /// unavailable or do not fit are skipped here; the run later leaves them unread or rejects them.
@@ -15,35 +209,17 @@ pub(super) fn first<T>(
     files: &[InputFile],
     infer: impl Fn(&InputFile, FileReader) -> Result<Option<T>, ReadEnd>,
 ) -> Result<T, StageError> {
-    let (mut unavailable, mut unfit) = (None, None);
+    let mut outcomes = SkippedInputs::default();
     for file in files {
         let opened = file.reopen().map_err(file.stopped());
         match opened.and_then(|input| infer(file, input)) {
             Ok(None) => {}
             Ok(Some(found)) => {
-                if let Some(unavailable) = unavailable {
-                    tracing::warn!(
-                        error = %unavailable,
-                        columns_from = %file.name,
-                        "cannot read a file; the columns are inferred from a later file"
-                    );
-                }
+                outcomes.warn();
                 return Ok(found);
             }
-            Err(ReadEnd::Unavailable(error)) if error.class == ErrorClass::Process => {
-                return Err(error.into());
-            }
-            Err(ReadEnd::Unavailable(error)) => drop(unavailable.get_or_insert(error)),
-            Err(ReadEnd::Rejected(refusal, _)) => drop(unfit.get_or_insert(refusal.reason)),
-            Err(ReadEnd::Failed(error)) => return Err(error),
-            Err(ReadEnd::Cancelled) => break,
+            Err(end) => outcomes.add(end)?,
         }
     }
-    match (unavailable, unfit) {
-        (Some(unavailable), _) => Err(unavailable.into()),
-        (None, Some(reason)) => Err(StageError::Other(format!("no file can be read; {reason}"))),
-        (None, None) => Err(StageError::Other(
-            "every file is empty; expected records, from which the columns are inferred".to_owned(),
-        )),
-    }
+    Err(outcomes.into_error())
 }

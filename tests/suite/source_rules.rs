@@ -22,6 +22,8 @@ const ORDER: [&[&str]; 19] = [
         "tensor",
         "arrow_size",
         "schema_display",
+        "schema_unification",
+        "column_cast",
         "metrics",
         "fs_durable",
         "storage",

@@ -3,17 +3,21 @@
 use std::io;
 use std::ops::Range;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow::compute::filter;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 
 use super::ReadEnd;
 use crate::batch::{Batch, Provenance, Reject, RejectCode, SourceBatch};
 use crate::coverage::ResumeState;
+use crate::error::StageError;
 use crate::source::file_checkpoints::{CheckpointTracker, HashingReader};
+use crate::source::hive_partitions::HivePartitions;
 use crate::source::input_file::{InputFile, unusable};
 use crate::source::listed_file::RecordError;
 use crate::source::missing_values::reject_missing;
+use crate::source::widened_columns::widen_columns;
 use crate::source::{SOURCE, add_origin};
 use crate::storage::FileReader;
 
@@ -32,6 +36,22 @@ pub(in crate::source) struct FileRecords {
     pub(in crate::source) pixels: u64,
 }
 
+impl FileRecords {
+    /// Removes the records that are not kept, after their rejects were added.
+    ///
+    /// # Errors
+    /// An error of Arrow's filter kernel, which does not occur for valid columns.
+    pub(in crate::source) fn retain(&mut self, kept: &BooleanArray) -> Result<(), ArrowError> {
+        let keep = |column: &ArrayRef| filter(column, kept);
+        self.columns = self.columns.iter().map(keep).collect::<Result<_, _>>()?;
+        self.sources = self.sources.as_ref().map(keep).transpose()?;
+        let mut flags = kept.values().iter();
+        self.origin.retain(|_| flags.next().unwrap_or(true));
+        self.rejects.sort_by_key(|reject| reject.ordinal);
+        Ok(())
+    }
+}
+
 /// Maximum number of rows per byte of a file: the approximate limit of deflate and of run-length
 /// encoding. Files that declare more rows are damaged or hostile.
 pub(in crate::source) const ROWS_PER_BYTE: u64 = 1024;
@@ -42,6 +62,8 @@ const UNKNOWN_NUMBER: &str = "the number of records is unknown, so the reject co
 /// The receiver of the batches of a file.
 pub(in crate::source) struct BatchOutput<'a> {
     pub(super) schema: &'a SchemaRef,
+    /// The last columns of the schema, whose values are in the name of the file.
+    pub(super) partitions: &'a HivePartitions,
     pub(super) file: &'a InputFile,
     pub(super) resume: &'a ResumeState,
     /// Records the progress in a text file, if checkpoints are stored.
@@ -111,8 +133,15 @@ impl BatchOutput<'_> {
         rows: Range<u64>,
         mut records: FileRecords,
     ) -> Result<(), ReadEnd> {
+        let values = self
+            .partitions
+            .values(&self.file.name, records.origin.len())
+            .map_err(StageError::Other)?;
+        records.columns.extend(values);
         let added = self.schema.fields().len() - records.columns.len();
-        reject_missing(&self.schema.fields()[added..], &mut records)?;
+        let planned = &self.schema.fields()[added..];
+        widen_columns(planned, &mut records)?;
+        reject_missing(planned, &mut records)?;
         let start = rows.start;
         let numbers = records
             .origin

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use arrow::array::{ArrayRef, Int64Array};
+use arrow::datatypes::DataType;
 
 use super::testing::{drain, progress_of, records};
 use super::*;

@@ -111,6 +111,42 @@ fn arrays_become_columns_in_any_order_and_compression() {
 }
 
 #[test]
+fn arrays_of_more_dimensions_keep_their_shape() {
+    let floats = |shape: &str, count: u16| npy("<f8", false, shape, &f8((0..count).map(f64::from)));
+    let files = folder(&[
+        ("a.npy", floats("(1, 4, 4, 3)", 48)),
+        ("b.npy", floats("(1, 3, 4, 4)", 48)),
+    ]);
+    let batches = read::<NpzSourceConfig>(json!({ "path": files.path() }), 10);
+    let all = records(&batches);
+    assert_eq!(
+        all.schema().field(2).extension_type_metadata(),
+        Some(r#"{"shape":[4,4,3]}"#)
+    );
+    assert_eq!(
+        (all.num_rows(), rejects(&batches)),
+        (1, vec![(0, "mismatch", None)])
+    );
+}
+
+#[test]
+fn types_unify_and_half_floats_become_floats() {
+    let half = [0x3c00_u16, 0xc000, 0x7c00].map(u16::to_le_bytes).concat();
+    let files = folder(&[
+        ("a.npy", npy("<f2", false, "(3,)", &half)),
+        ("b.npy", npy("<f8", false, "(1,)", &f8([0.1]))),
+    ]);
+    let all = records(&read::<NpzSourceConfig>(
+        json!({ "path": files.path() }),
+        10,
+    ));
+    assert_eq!(
+        all["array"].as_primitive::<Float64Type>().values(),
+        &[1.0, -2.0, f64::INFINITY, 0.1]
+    );
+}
+
+#[test]
 fn row_major_and_column_major_arrays_have_equal_values() {
     let values: Vec<f64> = (0..24).map(f64::from).collect();
     let index = |row: usize, a: usize, b: usize| row * 12 + a * 4 + b;
@@ -245,7 +281,7 @@ fn faults_list_the_arrays_and_their_problems() {
         None,
         expect![
             "path: no file can be read; b.npz: the array `meta` holds values of type `|O`; \
-             expected booleans, integers of 8 to 64 bits, or floats of 32 or 64 bits"
+             expected booleans, integers of 8 to 64 bits, or floats of 16, 32 or 64 bits"
         ],
     );
     check(

@@ -5,10 +5,13 @@ use std::fs::File;
 use std::path::Path;
 
 use arrow::array::{
-    ArrayRef, AsArray, BinaryArray, FixedSizeListArray, Float32Array, Int64Array, StringArray,
-    StructArray,
+    Array, ArrayRef, AsArray, BinaryArray, DictionaryArray, FixedSizeListArray, Float32Array,
+    Int64Array, StringArray, StructArray,
 };
-use arrow::datatypes::{DataType, Field, Float32Type, Int64Type, UInt64Type};
+use arrow::datatypes::{
+    DataType, Date32Type, Field, Float32Type, Float64Type, Int32Type, Int64Type, UInt64Type,
+};
+use arrow_schema::extension::EXTENSION_TYPE_METADATA_KEY;
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 use serde_json::json;
@@ -18,7 +21,7 @@ use crate::coverage::ResumeState;
 use crate::plan_context::PipelineLimits;
 use crate::source::RecordCount;
 use crate::source::file_source::testing::{drain, plan, progress_of, read, records, rejects};
-use crate::tensor::{fixed_column, tensor_field};
+use crate::tensor::{fixed_column, fixed_values, tensor_field, vector_field, with_tensor_shape};
 use crate::units::ByteSize;
 
 fn write(path: &Path, columns: Vec<(&str, ArrayRef)>, group: usize) {
@@ -441,7 +444,7 @@ fn file_with_a_different_column_type_is_one_reject() {
     );
     write(
         &folder.path().join("b.parquet"),
-        vec![("n", Arc::new(Float32Array::from(vec![1.0, 2.0])))],
+        vec![("n", Arc::new(StringArray::from(vec!["1", "2"])))],
         100,
     );
     write(
@@ -449,12 +452,19 @@ fn file_with_a_different_column_type_is_one_reject() {
         vec![("n", numbers(5..9))],
         100,
     );
-    let batches = read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 10);
+    let source = || plan::<ParquetSourceConfig>(json!({ "path": folder.path() }), 10).unwrap();
+    assert_eq!(
+        source().plan_notes(),
+        [
+            "rejects the records of files that differ from earlier files: b.parquet: column `n` \
+             is Utf8; expected Int64; correct them, or read them with a separate source"
+        ]
+    );
+    let batches = drain(source(), &ResumeState::default()).unwrap();
     let reason = &batches[1].rejects[0].reason;
     assert!(
-        reason.starts_with(
-            "b.parquet: column `n` is Float32; expected Int64, as in the first file; "
-        ),
+        reason
+            .starts_with("b.parquet: column `n` is Utf8; expected Int64, as in the other files; "),
         "{reason}"
     );
     assert_eq!(
@@ -463,12 +473,43 @@ fn file_with_a_different_column_type_is_one_reject() {
     );
     assert_eq!(records(&batches).num_rows(), 9);
     // A later run does not reject the file again.
-    let source = plan::<ParquetSourceConfig>(json!({ "path": folder.path() }), 10).unwrap();
-    assert!(drain(source, &progress_of(&batches)).unwrap().is_empty());
+    assert!(drain(source(), &progress_of(&batches)).unwrap().is_empty());
 }
 
 #[test]
-fn null_in_a_column_declared_without_nulls_is_a_reject() {
+fn files_with_different_columns_unify() {
+    let folder = tempfile::tempdir().unwrap();
+    let words: DictionaryArray<Int32Type> = ["x", "y"].into_iter().collect();
+    let far: ArrayRef = Arc::new(Int64Array::from(vec![7, i64::MAX]));
+    let files: [(&str, Vec<(&str, ArrayRef)>); 3] = [
+        ("a", vec![("n", numbers(0..2)), ("s", Arc::new(words))]),
+        (
+            "b",
+            vec![
+                ("s", Arc::new(StringArray::from(vec!["z"]))),
+                ("n", Arc::new(Float32Array::from(vec![0.5]))),
+                ("late", Arc::new(Float32Array::from(vec![9.0]))),
+            ],
+        ),
+        ("c", vec![("n", far)]),
+    ];
+    for (name, columns) in files {
+        write(&folder.path().join(format!("{name}.parquet")), columns, 100);
+    }
+    let batches = read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 10);
+    let all = records(&batches);
+    assert_eq!(
+        all["n"].as_primitive::<Float64Type>().values(),
+        &[0.0, 1.0, 0.5, 7.0]
+    );
+    let words: Vec<_> = all["s"].as_string::<i32>().iter().collect();
+    assert_eq!(words, [Some("x"), Some("y"), Some("z"), None]);
+    assert_eq!(all["late"].null_count(), 3);
+    assert_eq!(rejects(&batches), [(1, "mismatch", None)]);
+}
+
+#[test]
+fn column_that_allows_nulls_in_any_file_allows_them() {
     let folder = tempfile::tempdir().unwrap();
     let field = |nullable| {
         Arc::new(Schema::new(vec![Field::new(
@@ -478,23 +519,68 @@ fn null_in_a_column_declared_without_nulls_is_a_reject() {
         )]))
     };
     let strict = RecordBatch::try_new(field(false), vec![numbers(0..3)]).unwrap();
-    let loose: ArrayRef = Arc::new(Int64Array::from(vec![Some(3), None, Some(5), None]));
+    let loose: ArrayRef = Arc::new(Int64Array::from(vec![Some(3), None]));
     let loose = RecordBatch::try_new(field(true), vec![loose]).unwrap();
     write_batch(&folder.path().join("a.parquet"), &strict, 100);
     write_batch(&folder.path().join("b.parquet"), &loose, 100);
     let batches = read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 10);
     let all = records(&batches);
-    assert_eq!(
-        all["n"].as_primitive::<Int64Type>().values(),
-        &[0, 1, 2, 3, 5]
+    let values: Vec<_> = all["n"].as_primitive::<Int64Type>().iter().collect();
+    assert_eq!(values, [Some(0), Some(1), Some(2), Some(3), None]);
+    assert!(all.schema().field(2).is_nullable());
+}
+
+#[test]
+fn folder_names_become_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    for day in ["2026-11-01", "2026-11-02"] {
+        let day = folder.path().join(format!("day={day}"));
+        std::fs::create_dir(&day).unwrap();
+        write(&day.join("a.parquet"), vec![("n", numbers(0..2))], 100);
+    }
+    let all = records(&read::<ParquetSourceConfig>(
+        json!({ "path": folder.path() }),
+        10,
+    ));
+    assert_eq!(all.schema().field(3).data_type(), &DataType::Date32);
+    let days = all["day"].as_primitive::<Date32Type>().values();
+    assert_eq!(days, &[20_758, 20_758, 20_759, 20_759]);
+    let chosen = records(&read::<ParquetSourceConfig>(
+        json!({ "path": folder.path(), "columns": ["n"] }),
+        10,
+    ));
+    assert_eq!(chosen.num_columns(), 3);
+}
+
+#[test]
+fn tensors_differ_by_shape_and_are_read_in_row_major_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let tensors = |name: &str, metadata: &str| {
+        let field = with_tensor_shape(vector_field("t", 6), &[2, 3]);
+        let mut keys = field.metadata().clone();
+        keys.insert(EXTENSION_TYPE_METADATA_KEY.to_owned(), metadata.to_owned());
+        let column = fixed_column(6, (0..6_u8).map(f32::from).collect()).unwrap();
+        let schema = Arc::new(Schema::new(vec![field.with_metadata(keys)]));
+        let batch = RecordBatch::try_new(schema, vec![column]).unwrap();
+        write_batch(&folder.path().join(name), &batch, 100);
+    };
+    tensors("a.parquet", r#"{"shape":[2,3]}"#);
+    tensors("b.parquet", r#"{"shape":[3,2]}"#);
+    tensors("c.parquet", r#"{"shape":[3,2],"permutation":[1,0]}"#);
+    let batches = read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 10);
+    let reason = &batches[1].rejects[0].reason;
+    assert!(
+        reason.contains("column `t` is ") && reason.contains(r#"{"shape":[3,2]}"#),
+        "{reason}"
     );
+    let all = records(&batches);
     assert_eq!(
-        all["row"].as_primitive::<UInt64Type>().values(),
-        &[0, 1, 2, 0, 2]
-    );
-    assert_eq!(
-        rejects(&batches),
-        [(1, "missing", None), (3, "missing", None)]
+        fixed_values(&all["t"]).unwrap(),
+        [
+            [0.0, 1.0, 2.0, 3.0, 4.0, 5.0],
+            [0.0, 2.0, 4.0, 1.0, 3.0, 5.0]
+        ]
+        .concat()
     );
 }
 

@@ -1,0 +1,216 @@
+//! Casts of columns to the wider types of a unified schema. Every value keeps its meaning, or the
+//! cast fails.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, FixedSizeListArray, GenericListArray, MapArray, OffsetSizeTrait,
+    StructArray, new_null_array,
+};
+use arrow::compute::{CastOptions, cast, cast_with_options};
+use arrow::datatypes::{DataType, FieldRef, Fields};
+use arrow::error::ArrowError;
+
+/// Casts a column to the type of `field`, to which its own type was unified. Only the data type of
+/// `field` is used: whether nulls are allowed is checked elsewhere.
+///
+/// # Errors
+/// If a value does not fit into the wider type, such as a 64-bit integer that a float cannot
+/// represent.
+pub fn cast_column(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
+    use DataType::{
+        Dictionary, FixedSizeList, LargeList, LargeListView, List, ListView, Map, Null,
+        RunEndEncoded, Struct,
+    };
+    let from = column.data_type();
+    if from == to {
+        return Ok(Arc::clone(column));
+    }
+    match (from, to) {
+        (Null, _) => Ok(new_null_array(to, column.len())),
+        (Dictionary(_, value), _) => cast_column(&cast(column, value)?, to),
+        (RunEndEncoded(_, value), _) => cast_column(&cast(column, value.data_type())?, to),
+        (Struct(_), Struct(fields)) => cast_struct(column.as_struct(), fields),
+        (Map(..), Map(entries, sorted)) => cast_map(column.as_map(), entries, *sorted),
+        (FixedSizeList(..), FixedSizeList(item, _)) => {
+            let list = column.as_fixed_size_list();
+            let values = cast_column(list.values(), item.data_type())?;
+            Ok(Arc::new(FixedSizeListArray::try_new(
+                Arc::clone(item),
+                list.value_length(),
+                values,
+                list.nulls().cloned(),
+            )?))
+        }
+        (
+            List(own) | LargeList(own) | ListView(own) | LargeListView(own) | FixedSizeList(own, _),
+            List(item),
+        ) => {
+            let list = cast(column, &List(Arc::clone(own)))?;
+            cast_items(list.as_list::<i32>(), item)
+        }
+        (
+            List(own) | LargeList(own) | ListView(own) | LargeListView(own) | FixedSizeList(own, _),
+            LargeList(item),
+        ) => {
+            let list = cast(column, &LargeList(Arc::clone(own)))?;
+            cast_items(list.as_list::<i64>(), item)
+        }
+        _ => cast_values(column, to),
+    }
+}
+
+fn cast_struct(column: &StructArray, fields: &Fields) -> Result<ArrayRef, ArrowError> {
+    let columns = fields
+        .iter()
+        .map(|field| match column.column_by_name(field.name()) {
+            Some(values) => cast_column(values, field.data_type()),
+            None => Ok(new_null_array(field.data_type(), column.len())),
+        });
+    Ok(Arc::new(StructArray::try_new_with_length(
+        fields.clone(),
+        columns.collect::<Result<_, _>>()?,
+        column.nulls().cloned(),
+        column.len(),
+    )?))
+}
+
+fn cast_map(column: &MapArray, entries: &FieldRef, sorted: bool) -> Result<ArrayRef, ArrowError> {
+    let own: ArrayRef = Arc::new(column.entries().clone());
+    let cast = cast_column(&own, entries.data_type())?;
+    Ok(Arc::new(MapArray::try_new(
+        Arc::clone(entries),
+        column.offsets().clone(),
+        cast.as_struct().clone(),
+        column.nulls().cloned(),
+        sorted,
+    )?))
+}
+
+fn cast_items<O: OffsetSizeTrait>(
+    list: &GenericListArray<O>,
+    item: &FieldRef,
+) -> Result<ArrayRef, ArrowError> {
+    let values = cast_column(list.values(), item.data_type())?;
+    Ok(Arc::new(GenericListArray::<O>::try_new(
+        Arc::clone(item),
+        list.offsets().clone(),
+        values,
+        list.nulls().cloned(),
+    )?))
+}
+
+/// Casts values that are not nested. A number that the wider type cannot represent is an error.
+fn cast_values(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
+    let strict = CastOptions {
+        safe: false,
+        ..CastOptions::default()
+    };
+    let converted = cast_with_options(column, to, &strict)?;
+    let may_round = to.is_floating() && column.data_type().is_integer();
+    if may_round && !is_exact(column, &converted)? {
+        return Err(ArrowError::CastError(format!(
+            "a value of type {} cannot be represented as {to}",
+            column.data_type()
+        )));
+    }
+    Ok(converted)
+}
+
+/// Whether floats are equal to the integers that they were converted from.
+fn is_exact(integers: &ArrayRef, floats: &ArrayRef) -> Result<bool, ArrowError> {
+    // An integer beyond the range of its own type becomes null, so the comparison fails.
+    let back = cast(floats, integers.data_type())?;
+    Ok(back.to_data() == integers.to_data())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use arrow::array::{
+        DictionaryArray, Float64Array, Int8Array, Int32Array, Int64Array, ListArray, StringArray,
+        TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray, UInt64Array,
+    };
+    use arrow::datatypes::{Field, Int8Type, Int32Type, TimeUnit};
+
+    use super::*;
+
+    fn array(array: impl Array + 'static) -> ArrayRef {
+        Arc::new(array)
+    }
+
+    #[test]
+    fn numbers_are_cast_exactly_or_refused() {
+        let exact = array(Int64Array::from(vec![Some(1 << 53), None, Some(-7)]));
+        assert_eq!(
+            *cast_column(&exact, &DataType::Float64).unwrap(),
+            Float64Array::from(vec![Some(9_007_199_254_740_992.0), None, Some(-7.0)])
+        );
+        for inexact in [(1_i64 << 53) + 1, i64::MAX] {
+            let inexact = array(Int64Array::from(vec![inexact]));
+            assert!(cast_column(&inexact, &DataType::Float64).is_err());
+        }
+        let large = array(UInt64Array::from(vec![u64::MAX]));
+        assert!(cast_column(&large, &DataType::Int64).is_err());
+    }
+
+    #[test]
+    fn times_are_cast_to_finer_units_or_refused() {
+        let nanos = DataType::Timestamp(TimeUnit::Nanosecond, None);
+        let millis = array(TimestampMillisecondArray::from(vec![1_500]));
+        assert_eq!(
+            *cast_column(&millis, &nanos).unwrap(),
+            TimestampNanosecondArray::from(vec![1_500_000_000])
+        );
+        let far = array(TimestampSecondArray::from(vec![253_402_300_799]));
+        assert!(cast_column(&far, &nanos).is_err());
+    }
+
+    #[test]
+    fn nested_values_are_cast_by_name_and_position() {
+        let narrow = ListArray::from_iter_primitive::<Int32Type, _, _>([
+            Some(vec![Some(1), None]),
+            None,
+            Some(vec![Some(3)]),
+        ]);
+        let tag = Field::new("tag", DataType::Utf8, true);
+        let list =
+            |item: DataType| DataType::LargeList(Arc::new(Field::new_list_field(item, true)));
+        let narrow_field = Field::new("v", narrow.data_type().clone(), true);
+        let own = array(
+            StructArray::try_new(vec![narrow_field].into(), vec![array(narrow)], None).unwrap(),
+        );
+        let to = DataType::Struct(vec![tag, Field::new("v", list(DataType::Float64), true)].into());
+        let wide = cast_column(&own.slice(1, 2), &to).unwrap();
+        let wide = wide.as_struct();
+        assert_eq!(wide.column(0).null_count(), 2);
+        let lists = wide.column(1).as_list::<i64>();
+        assert!(lists.is_null(0));
+        assert_eq!(*lists.value(1), Float64Array::from(vec![3.0]));
+    }
+
+    #[test]
+    fn dictionaries_become_their_values() {
+        let words: DictionaryArray<Int8Type> = ["b", "a", "b"].into_iter().collect();
+        let plain = cast_column(&array(words), &DataType::LargeUtf8).unwrap();
+        assert_eq!(plain.as_string::<i64>().value(2), "b");
+        let ids = DictionaryArray::<Int8Type>::new(
+            Int8Array::from(vec![0, 0]),
+            array(Int32Array::from(vec![9])),
+        );
+        assert_eq!(
+            *cast_column(&array(ids), &DataType::Int64).unwrap(),
+            Int64Array::from(vec![9, 9])
+        );
+    }
+
+    #[test]
+    fn missing_value_of_a_required_item_is_refused() {
+        let items = ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![None])]);
+        let required = DataType::List(Arc::new(Field::new_list_field(DataType::Int32, false)));
+        assert!(cast_column(&array(items), &required).is_err());
+        let text = array(StringArray::from(vec!["x"]));
+        assert!(cast_column(&text, &DataType::Struct(Fields::empty())).is_err());
+    }
+}
