@@ -66,11 +66,6 @@ impl UnifiedSchema {
     pub fn fields(&self) -> &[FieldRef] {
         &self.fields
     }
-
-    /// Whether the schema of a file was added.
-    pub fn has_files(&self) -> bool {
-        self.has_files
-    }
 }
 
 /// The field that holds the values of both fields.

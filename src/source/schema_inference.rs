@@ -31,9 +31,9 @@ pub(super) struct InferredColumns {
 }
 
 /// Unifies the schemas of all `files` in their order; of objects, those of at most
-/// [`PLANNED_OBJECTS`]. `infer` returns `None` for an empty file. Files that are unavailable, do
-/// not fit, or have a column whose type differs, are skipped here; the run later leaves them
-/// unread or rejects them.
+/// [`PLANNED_OBJECTS`]. If they do not unify, the columns are those of the largest group of files
+/// that do. `infer` returns `None` for an empty file. Files that are unavailable, do not fit, or
+/// are in another group are skipped here; the run later leaves them unread or rejects them.
 ///
 /// # Errors
 /// As [`first`].
@@ -42,26 +42,21 @@ pub(super) fn unified(
     infer: impl Fn(&InputFile, FileReader) -> Result<Option<Schema>, ReadEnd> + Sync,
 ) -> Result<InferredColumns, StageError> {
     let planned = planned_files(files);
-    let mut columns = UnifiedSchema::default();
-    let (mut outcomes, mut conflicts) = (SkippedInputs::default(), FileConflicts::default());
+    let (mut groups, mut skipped) = (FileGroups::default(), SkippedInputs::default());
     for window in planned.chunks(WINDOW) {
         for (file, found) in window.iter().zip(infer_each(window, &infer)) {
             match found {
-                Ok(Some(schema)) => {
-                    if let Err(conflict) = columns.add(&schema) {
-                        conflicts.add(&file.name, &conflict.to_string());
-                    }
-                }
+                Ok(Some(schema)) => groups.add(&file.name, &schema),
                 Ok(None) => {}
-                Err(end) => outcomes.add(end)?,
+                Err(end) => skipped.add(end)?,
             }
         }
     }
-    if columns.fields().is_empty() && !columns.has_files() {
-        return Err(outcomes.into_error());
-    }
-    outcomes.warn();
-    let mut notes: Vec<String> = conflicts.into_note().into_iter().collect();
+    let Some((fields, note)) = groups.largest() else {
+        return Err(skipped.into_error());
+    };
+    skipped.warn();
+    let mut notes: Vec<String> = note.into_iter().collect();
     if planned.len() < files.len() {
         notes.push(format!(
             "the columns are those of {} of {} files; each of the others is compared with them \
@@ -70,10 +65,7 @@ pub(super) fn unified(
             files.len()
         ));
     }
-    Ok(InferredColumns {
-        fields: columns.fields().to_vec(),
-        notes,
-    })
+    Ok(InferredColumns { fields, notes })
 }
 
 /// All local files, or objects at equal distances, with the first and the last of them.
@@ -120,35 +112,77 @@ fn infer_each<T: Send>(
     })
 }
 
-/// Files whose columns have types without a common type.
-#[derive(Default)]
-struct FileConflicts {
-    named: Vec<String>,
-    count: usize,
+/// Maximum number of groups of files. Files beyond them are rejected when they are read.
+const MAX_GROUPS: usize = 64;
+
+/// Files whose schemas unify with each other.
+struct FileGroup {
+    schema: UnifiedSchema,
+    /// The name of the first file.
+    first: String,
+    files: usize,
 }
 
-impl FileConflicts {
-    fn add(&mut self, file: &str, conflict: &str) {
-        self.count += 1;
-        if self.named.len() < NAMED {
-            self.named.push(format!("{file}: {conflict}"));
+/// The files of a source in groups whose schemas do not unify.
+#[derive(Default)]
+struct FileGroups {
+    groups: Vec<FileGroup>,
+    /// Number of files without a group.
+    others: usize,
+}
+
+impl FileGroups {
+    fn add(&mut self, file: &str, columns: &Schema) {
+        for group in &mut self.groups {
+            if group.schema.add(columns).is_ok() {
+                group.files += 1;
+                return;
+            }
+        }
+        let mut schema = UnifiedSchema::default();
+        if self.groups.len() < MAX_GROUPS && schema.add(columns).is_ok() {
+            self.groups.push(FileGroup {
+                schema,
+                first: file.to_owned(),
+                files: 1,
+            });
+        } else {
+            self.others += 1;
         }
     }
 
-    fn into_note(self) -> Option<String> {
-        let others = self.count - self.named.len();
-        let more = if others > 0 {
-            format!("; {others} more files differ")
-        } else {
-            String::new()
+    /// The columns of the group with the most files, the first of several, and a sentence about
+    /// the files of the other groups.
+    fn largest(mut self) -> Option<(Vec<FieldRef>, Option<String>)> {
+        let most = self.groups.iter().map(|group| group.files).max()?;
+        let at = self.groups.iter().position(|group| group.files == most)?;
+        let largest = self.groups.remove(at).schema;
+        let describe = |group: &FileGroup| {
+            let fields = group.schema.fields().to_vec();
+            let conflict = largest.clone().add(&Schema::new(fields)).err();
+            let reason = conflict
+                .map(|conflict| conflict.to_string())
+                .unwrap_or_default();
+            let like_it = match group.files - 1 {
+                0 => String::new(),
+                more => format!(" (and {more} more)"),
+            };
+            format!("{}{like_it}: {reason}", group.first)
         };
-        (self.count > 0).then(|| {
+        let named: Vec<String> = self.groups.iter().take(NAMED).map(describe).collect();
+        let rest = self.groups.iter().skip(NAMED).map(|group| group.files);
+        let more = match rest.sum::<usize>() + self.others {
+            0 => String::new(),
+            more => format!("; {more} more files differ"),
+        };
+        let note = (!named.is_empty()).then(|| {
             format!(
-                "rejects the records of files that differ from earlier files: {}{more}; correct \
+                "rejects the records of files that differ from most files: {}{more}; correct \
                  them, or read them with a separate source",
-                self.named.join("; ")
+                named.join("; ")
             )
-        })
+        });
+        Some((largest.fields().to_vec(), note))
     }
 }
 
@@ -222,4 +256,37 @@ pub(super) fn first<T>(
         }
     }
     Err(outcomes.into_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{DataType, Field};
+
+    use super::*;
+
+    #[test]
+    fn columns_are_those_of_most_files() {
+        let mut groups = FileGroups::default();
+        let schema = |data_type: DataType| Schema::new(vec![Field::new("x", data_type, false)]);
+        for (file, data_type) in [
+            ("a", DataType::Utf8),
+            ("b", DataType::Int32),
+            ("c", DataType::Boolean),
+            ("d", DataType::Float32),
+            ("e", DataType::Boolean),
+        ] {
+            groups.add(file, &schema(data_type));
+        }
+        let (fields, note) = groups.largest().expect("there are files");
+        assert_eq!(fields[0].data_type(), &DataType::Float64);
+        assert_eq!(
+            note.as_deref(),
+            Some(
+                "rejects the records of files that differ from most files: a: column `x` is \
+                 Utf8; expected Float64; c (and 1 more): column `x` is Boolean; expected \
+                 Float64; correct them, or read them with a separate source"
+            )
+        );
+        assert!(FileGroups::default().largest().is_none());
+    }
 }

@@ -456,7 +456,7 @@ fn file_with_a_different_column_type_is_one_reject() {
     assert_eq!(
         source().plan_notes(),
         [
-            "rejects the records of files that differ from earlier files: b.parquet: column `n` \
+            "rejects the records of files that differ from most files: b.parquet: column `n` \
              is Utf8; expected Int64; correct them, or read them with a separate source"
         ]
     );
