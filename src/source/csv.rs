@@ -20,6 +20,7 @@ use crate::source::column_type::ColumnType;
 use crate::source::compression::{Compression, decompression_memory};
 use crate::source::file_checkpoints::OnChange;
 use crate::source::file_source::{BatchOutput, FileFormat, FileSource, ReadEnd};
+use crate::source::hive_partitions::HivePartitions;
 use crate::source::input_file::{self, InputFile};
 use crate::source::text::read_all;
 use crate::source::text_encoding::TextEncoding;
@@ -136,7 +137,7 @@ impl SourceConfig for CsvSourceConfig {
         let dialect = self.dialect(context.limits.record_bytes.0)?;
         let path = |error: StageError| vec![ConfigError::from_error("path", &error)];
         let files = input_file::list(name, &self.path, CsvFormat::EXTENSIONS).map_err(path)?;
-        let inferred = infer(&dialect, &files, self.columns.as_deref()).map_err(path)?;
+        let (inferred, notes) = infer(&dialect, &files, self.columns.as_deref()).map_err(path)?;
         let given = Arc::new(self.types.keys().cloned().collect());
         let schema = self.typed(&inferred)?;
         self.types = ColumnType::all(&schema);
@@ -155,13 +156,12 @@ impl SourceConfig for CsvSourceConfig {
             },
             left_out: Mutex::default(),
         };
-        Ok(Box::new(FileSource::new(
-            name,
-            &self.path,
-            &schema,
-            format,
-            self.on_change.into(),
-        )))
+        let policy = self.on_change.into();
+        let source = FileSource::new(name, &self.path, &schema, format, policy);
+        let partitions = HivePartitions::infer(&files, &schema);
+        Ok(Box::new(
+            source.with_notes(notes).with_partitions(partitions),
+        ))
     }
 }
 

@@ -17,6 +17,7 @@ use crate::source::column_type::ColumnType;
 use crate::source::compression::{Compression, decompression_memory};
 use crate::source::file_checkpoints::OnChange;
 use crate::source::file_source::{BatchOutput, FileFormat, FileSource, ReadEnd, check_names};
+use crate::source::hive_partitions::HivePartitions;
 use crate::source::input_file::{self, InputFile};
 use crate::source::text::read_all;
 use crate::source::{BatchSize, Source, SourceConfig};
@@ -61,7 +62,7 @@ impl SourceConfig for NdjsonSourceConfig {
         let record_bytes = context.limits.record_bytes.0;
         let path = |error: StageError| vec![ConfigError::from_error("path", &error)];
         let files = input_file::list(name, &self.path, NdjsonFormat::EXTENSIONS).map_err(path)?;
-        let inferred = infer(&files, record_bytes).map_err(path)?;
+        let (inferred, notes) = infer(&files, record_bytes).map_err(path)?;
         let given = self.types.keys().cloned().collect();
         let schema = self.typed(&inferred);
         check_names(schema.fields().iter().map(|field| field.name()))
@@ -73,13 +74,12 @@ impl SourceConfig for NdjsonSourceConfig {
             batch_limits: BatchLimits::features(batch),
             buffer_bytes: decompression_memory(files.iter().map(|file| file.name.as_str())),
         };
-        Ok(Box::new(FileSource::new(
-            name,
-            &self.path,
-            &schema,
-            format,
-            self.on_change.into(),
-        )))
+        let policy = self.on_change.into();
+        let source = FileSource::new(name, &self.path, &schema, format, policy);
+        let partitions = HivePartitions::infer(&files, &schema);
+        Ok(Box::new(
+            source.with_notes(notes).with_partitions(partitions),
+        ))
     }
 }
 

@@ -146,9 +146,13 @@ fn share(mut sizes: Vec<u64>) -> u64 {
     share
 }
 
+/// Number of files that notes name.
+const NAMED: usize = 3;
+
 /// Calls `infer` with the files that are read and the part of each; it returns whether the file has
 /// columns. Files that are unavailable or do not fit are skipped here; the run later leaves them
-/// unread or rejects them. `has_blocks`: a line feed is always the end of a line.
+/// unread or rejects them. `has_blocks`: a line feed is always the end of a line. Returns sentences
+/// for the user about files that differ or are not read.
 ///
 /// # Errors
 /// An error of the process. If no file has columns: the error of the first unavailable file,
@@ -157,9 +161,11 @@ pub(super) fn infer_from_samples(
     files: &[InputFile],
     has_blocks: bool,
     mut infer: impl FnMut(&InputFile, FileSample) -> Result<bool, ReadEnd>,
-) -> Result<(), StageError> {
+) -> Result<Vec<String>, StageError> {
     let (mut unavailable, mut unfit, mut has_columns) = (Vec::new(), Vec::new(), false);
-    for (file, sample) in samples(files, has_blocks) {
+    let samples = samples(files, has_blocks);
+    let sampled = samples.len();
+    for (file, sample) in samples {
         match infer(file, sample) {
             Ok(found) => has_columns |= found,
             Err(ReadEnd::Unavailable(error)) if error.class == ErrorClass::Process => {
@@ -178,13 +184,7 @@ pub(super) fn infer_from_samples(
                 "cannot read a file; the columns are inferred from the other files"
             );
         }
-        for reason in unfit {
-            tracing::warn!(
-                reason,
-                "a file does not fit the others; its records are rejected"
-            );
-        }
-        return Ok(());
+        return Ok(notes(&unfit, sampled, files.len()));
     }
     match (unavailable.into_iter().next(), unfit.into_iter().next()) {
         (Some(unavailable), _) => Err(unavailable.into()),
@@ -193,6 +193,25 @@ pub(super) fn infer_from_samples(
             "every file is empty; expected records, from which the columns are inferred".to_owned(),
         )),
     }
+}
+
+/// Sentences about files that are rejected, and about files that are not sampled.
+fn notes(unfit: &[String], sampled: usize, files: usize) -> Vec<String> {
+    let named = unfit.iter().take(NAMED);
+    let mut notes: Vec<String> = named
+        .map(|reason| format!("{reason}; the records of the file are rejected"))
+        .collect();
+    if unfit.len() > NAMED {
+        let more = unfit.len() - NAMED;
+        notes.push(format!("the records of {more} further files are rejected"));
+    }
+    if sampled < files {
+        notes.push(format!(
+            "the columns and types are inferred from {sampled} of {files} files; a column that \
+             only other files have is left out"
+        ));
+    }
+    notes
 }
 
 #[cfg(test)]

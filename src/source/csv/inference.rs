@@ -41,7 +41,8 @@ impl SeenColumns {
     }
 }
 
-/// Infers the columns of all files together. Columns of later files follow those of earlier ones.
+/// Infers the columns of all files together, with notes for the user. Columns of later files follow
+/// those of earlier ones.
 /// `given` are the names of the columns if there is no header.
 ///
 /// # Errors
@@ -50,7 +51,7 @@ pub(super) fn infer(
     dialect: &CsvDialect,
     files: &[InputFile],
     given: Option<&[String]>,
-) -> Result<Schema, StageError> {
+) -> Result<(Schema, Vec<String>), StageError> {
     let mut columns = SeenColumns::default();
     if let Some(given) = given {
         for name in given {
@@ -58,7 +59,7 @@ pub(super) fn infer(
         }
     }
     let has_blocks = dialect.encoding.has_ascii_lines();
-    infer_from_samples(files, has_blocks, |file, sample| {
+    let notes = infer_from_samples(files, has_blocks, |file, sample| {
         let input = file.reopen().map_err(file.stopped())?;
         let mut framer = dialect.open(file, input)?;
         let Some(first) = dialect.unique_names_or_count(file, &mut framer)? else {
@@ -87,7 +88,7 @@ pub(super) fn infer(
         _ => field,
     };
     let fields = columns.fields().into_iter().map(field);
-    Ok(Schema::new(fields.collect::<Vec<_>>()))
+    Ok((Schema::new(fields.collect::<Vec<_>>()), notes))
 }
 
 /// Checks that a file has at least one column of the files before it.

@@ -5,7 +5,7 @@
 use std::io::Write as _;
 
 use arrow::array::{Array as _, AsArray};
-use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType, UInt64Type};
+use arrow::datatypes::{Date32Type, Float64Type, Int64Type, TimestampMicrosecondType, UInt64Type};
 use serde_json::{Value, json};
 
 use super::*;
@@ -241,12 +241,31 @@ fn file_that_shares_no_column_or_is_truncated_is_one_reject() {
         ),
     ];
     assert_eq!(found, expected);
-    let again = drain(
-        plan::<CsvSourceConfig>(options(&folder, json!({})), 10).unwrap(),
-        &progress_of(&batches),
-    )
-    .unwrap();
+    let source = plan::<CsvSourceConfig>(options(&folder, json!({})), 10).unwrap();
+    assert_eq!(
+        source.plan_notes(),
+        [format!(
+            "{}; the records of the file are rejected",
+            expected[0].2
+        )]
+    );
+    let again = drain(source, &progress_of(&batches)).unwrap();
     assert!(again.is_empty(), "the rejects are committed");
+}
+
+#[test]
+fn folders_of_hive_give_their_columns() {
+    let folder = folder(&[]);
+    for (part, text) in [("day=2024-01-01", "x\n1\n"), ("day=2024-01-02", "x\n2\n")] {
+        std::fs::create_dir(folder.path().join(part)).unwrap();
+        std::fs::write(folder.path().join(part).join("a.csv"), text).unwrap();
+    }
+    let all = records(&read::<CsvSourceConfig>(options(&folder, json!({})), 10));
+    assert_eq!(types(&all.schema())[2..], ["x: Int64", "day: Date32"]);
+    assert_eq!(
+        all["day"].as_primitive::<Date32Type>().values(),
+        &[19_723, 19_724]
+    );
 }
 
 #[test]

@@ -36,14 +36,17 @@ pub(super) fn open<'a>(
     Framer::new(text, None, record_bytes).map_err(file.stopped())
 }
 
-/// Infers the columns of all files together.
+/// Infers the columns of all files together, with notes for the user.
 ///
 /// # Errors
 /// If no file has objects, or a file cannot be read because of an error of the process.
-pub(super) fn infer(files: &[InputFile], record_bytes: u64) -> Result<Schema, StageError> {
+pub(super) fn infer(
+    files: &[InputFile],
+    record_bytes: u64,
+) -> Result<(Schema, Vec<String>), StageError> {
     let format = NdjsonParser::checking(record_bytes);
     let mut all = JsonTypes::default();
-    infer_from_samples(files, true, |file, sample| {
+    let notes = infer_from_samples(files, true, |file, sample| {
         let unfit = |what: &str| file.unfit(RejectCode::Mismatch, what, 1);
         let mut columns = FileColumns::default();
         let mut add = |batch: TextBatch| columns.add(&batch).map_err(|what| unfit(&what));
@@ -65,7 +68,8 @@ pub(super) fn infer(files: &[InputFile], record_bytes: u64) -> Result<Schema, St
         all = merged;
         Ok(true)
     })?;
-    all.schema().map_err(StageError::Other)
+    let schema = all.schema().map_err(StageError::Other)?;
+    Ok((schema, notes))
 }
 
 /// Checks that the columns have types and are not too many.
