@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, BooleanArray, PrimitiveArray, StringArray,
-};
+use arrow::array::{ArrayRef, ArrowPrimitiveType, BooleanArray, PrimitiveArray, StringArray};
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float64Type, Int64Type, TimeUnit,
     TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, UInt64Type,
@@ -175,6 +173,7 @@ fn parse_time_in(text: &str, unit: TimeUnit, rules: &ColumnRules) -> Option<i64>
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use arrow::array::Array as _;
     use arrow::util::display::{ArrayFormatter, FormatOptions};
 
     use super::*;
