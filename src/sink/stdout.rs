@@ -305,10 +305,10 @@ mod tests {
     #[test]
     fn times_in_a_named_zone_are_printed_in_utc() {
         let times = TimestampMillisecondArray::from(vec![1_704_164_645_250]).with_timezone("UTC");
-        let field = Field::new("t", times.data_type().clone(), false);
+        let columns: Vec<ArrayRef> = vec![Arc::new(times)];
+        let field = Field::new("t", columns[0].data_type().clone(), false);
         let schema = Schema::new(vec![field]);
         assert!(check_types(&schema).is_ok());
-        let columns: Vec<ArrayRef> = vec![Arc::new(times)];
         let records = RecordBatch::try_new(Arc::new(schema), columns).unwrap();
         let mut json = WriterBuilder::new().build::<_, LineDelimited>(Vec::new());
         json.write(&with_numeric_offsets(&records).unwrap())

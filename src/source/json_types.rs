@@ -99,8 +99,8 @@ impl JsonTypes {
         let kind = kind.unwrap_or(SCALAR);
         if total - self.counts[kind] > MISFITS.max(total / MISFIT_SHARE) {
             let names = ["single values", "lists", "objects"];
-            let found: Vec<_> = (0..3).filter(|kind| self.counts[*kind] > 0).collect();
-            let found: Vec<_> = found.into_iter().map(|kind| names[kind]).collect();
+            let found = (0..3).filter(|index| self.counts[*index] > 0);
+            let found: Vec<_> = found.map(|index| names[index]).collect();
             return Err(format!("`{path}` has {}", found.join(" and ")));
         }
         match (kind, &self.items) {

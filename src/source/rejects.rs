@@ -238,11 +238,11 @@ impl PlannedRecords {
             field.as_ref().clone().with_data_type(data_type)
         };
         let fields: Vec<Field> = self.schema.fields().iter().map(field).collect();
-        let texts = fields
+        let of_text = fields
             .iter()
-            .filter(|field| self.texts.column_with_name(field.name()).is_some());
-        let texts = Schema::new(texts.cloned().collect::<Vec<_>>());
-        Ok((Arc::new(Schema::new(fields)), Arc::new(texts)))
+            .filter(|planned| self.texts.column_with_name(planned.name()).is_some());
+        let texts = Arc::new(Schema::new(of_text.cloned().collect::<Vec<_>>()));
+        Ok((Arc::new(Schema::new(fields)), texts))
     }
 }
 
@@ -671,7 +671,7 @@ impl RejectsFormat {
                 match columns.is(row, OriginalFormat::File) && self.schema == image_schema() {
                     true => columns.read_file(row, self.record_bytes)?,
                     false => match columns.text_format(row) {
-                        Some(format) => self.parse_text(&columns, row, format),
+                        Some(format) => self.parse_text(columns, row, format),
                         None => columns.read(row, &self.schema),
                     },
                 };

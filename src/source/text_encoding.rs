@@ -127,12 +127,12 @@ pub(super) fn open_text<'a>(
     let mark = BYTE_ORDER_MARKS
         .iter()
         .find(|(mark, _)| start.starts_with(mark));
-    let (skipped, encoding) = match mark {
-        Some((mark, encoding)) => (mark.len(), TextEncoding::Standard(encoding)),
+    let (skipped, found) = match mark {
+        Some((mark, marked)) => (mark.len(), TextEncoding::Standard(marked)),
         None => (0, encoding),
     };
     start.drain(..skipped);
-    Ok(encoding.convert(Cursor::new(start).chain(input)))
+    Ok(found.convert(Cursor::new(start).chain(input)))
 }
 
 /// Returns why a file that begins with `start` cannot be read as text, and the remedy; `None` if its

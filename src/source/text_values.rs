@@ -87,7 +87,7 @@ pub(super) fn parse_decimal(text: &str, precision: u8, scale: u8) -> Option<i128
         None => ("", text),
     };
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let is_decimal = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_decimal = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
     if [whole, fraction].concat().is_empty() || !is_decimal(whole) || !is_decimal(fraction) {
         return None;
     }
@@ -198,13 +198,13 @@ fn parse_offset(text: &str) -> Option<i64> {
         b'-' => -1,
         _ => return None,
     };
-    let digits = match text[1..].as_bytes() {
+    let digits = match &text.as_bytes()[1..] {
         [hours @ .., b':', tens, ones] if hours.len() == 2 => [hours, &[*tens, *ones]].concat(),
-        digits if matches!(digits.len(), 2 | 4) => digits.to_vec(),
+        compact if matches!(compact.len(), 2 | 4) => compact.to_vec(),
         _ => return None,
     };
-    let number = |digits: &[u8]| {
-        digits.iter().try_fold(0_i64, |number, digit| {
+    let number = |part: &[u8]| {
+        part.iter().try_fold(0_i64, |number, digit| {
             digit
                 .is_ascii_digit()
                 .then(|| number * 10 + i64::from(digit - b'0'))

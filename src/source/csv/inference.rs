@@ -76,10 +76,10 @@ pub(super) fn infer(
             }
         }
         // The first record is not a header; it was read to count the values of a record.
-        let input = file.reopen().map_err(file.stopped())?;
-        let framer = dialect.open(file, input)?;
+        let reopened = file.reopen().map_err(file.stopped())?;
+        let from_start = dialect.open(file, reopened)?;
         let names = columns.names().cloned().collect();
-        add_file(dialect, file, (framer, sample), names, &mut columns)?;
+        add_file(dialect, file, (from_start, sample), names, &mut columns)?;
         Ok(true)
     })?;
     // Text holds the values that a column without a value in the sample may have.
@@ -124,20 +124,20 @@ fn add_file(
     let mut seen = vec![SeenValues::default(); names.len()];
     let mut observe = |batch: TextBatch| {
         let texts = batch.parse(&parser)?.records;
-        for (column, seen) in texts.columns().iter().zip(&mut seen) {
+        for (column, kinds) in texts.columns().iter().zip(&mut seen) {
             for text in column.as_string::<i32>().iter().flatten() {
-                seen.merge(SeenValues::of_text(text, dialect.values.decimal));
+                kinds.merge(SeenValues::of_text(text, dialect.values.decimal));
             }
         }
         Ok(())
     };
     visit_records(file, framer, sample, &parser, &mut observe)?;
     for block in sample.blocks(file)? {
-        let framer = dialect.frame_converted(block).map_err(file.stopped())?;
-        visit_records(file, framer, sample, &parser, &mut observe)?;
+        let lines = dialect.frame_converted(block).map_err(file.stopped())?;
+        visit_records(file, lines, sample, &parser, &mut observe)?;
     }
-    for (name, seen) in names.iter().zip(seen) {
-        columns.add(name, seen);
+    for (name, kinds) in names.iter().zip(seen) {
+        columns.add(name, kinds);
     }
     Ok(())
 }

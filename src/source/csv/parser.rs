@@ -119,7 +119,7 @@ impl TextFormat for CsvParser {
             if has_null_values {
                 let values = texts
                     .iter()
-                    .map(|text| text.filter(|text| !self.is_null(text)));
+                    .map(|value| value.filter(|value| !self.is_null(value)));
                 parse_column(field.name(), values, &rules)
             } else {
                 parse_column(field.name(), texts.iter(), &rules)

@@ -56,9 +56,14 @@ pub(super) fn infer(
             return Ok(false);
         }
         for block in sample.blocks(file)? {
-            let framer = Framer::new(block.as_slice(), None, record_bytes);
-            let framer = framer.map_err(file.stopped())?;
-            visit_records(file, framer, sample, &format, &mut add)?;
+            let lines = Framer::new(block.as_slice(), None, record_bytes);
+            visit_records(
+                file,
+                lines.map_err(file.stopped())?,
+                sample,
+                &format,
+                &mut add,
+            )?;
         }
         let types = columns.into_types().map_err(|what| unfit(&what))?;
         // A file whose types conflict with those of the others is left out.

@@ -87,17 +87,14 @@ impl NdjsonParser {
     fn explain(&self, error: &ArrowError, misfit: Option<Misfit>) -> DecodeError {
         let message = error.to_string();
         let message = message.trim_start_matches("Json error: ");
-        let column = |misfit: &Misfit| {
+        let is_column = |found: &Misfit| {
             let is_nested = |field: &Field| field.data_type().is_nested();
-            let field = self.schema.field_with_name(&misfit.column);
-            let place = format!(
-                "whilst decoding field '{}': {}",
-                misfit.column, misfit.reason
-            );
+            let field = self.schema.field_with_name(&found.column);
+            let place = format!("whilst decoding field '{}': {}", found.column, found.reason);
             field.is_ok_and(|field| !is_nested(field)) && message == place
         };
         match misfit {
-            Some(misfit) if column(&misfit) => misfit.into(),
+            Some(found) if is_column(&found) => found.into(),
             _ => message.to_owned().into(),
         }
     }

@@ -44,9 +44,8 @@ impl TextColumns {
         let parser = CsvParser::of_stored(description, &schema);
         let texts = catch_panic(|| parser.decode(&line, 1)).ok()?;
         for (field, column) in texts.schema().fields().iter().zip(texts.columns()) {
-            let texts = column.as_string::<i32>();
-            let seen = texts.iter().flatten().next();
-            let seen = seen.map_or_else(SeenValues::default, |text| {
+            let value = column.as_string::<i32>().iter().flatten().next();
+            let seen = value.map_or_else(SeenValues::default, |text| {
                 SeenValues::of_text(text, decimal)
             });
             self.csv.add(field.name(), seen);
