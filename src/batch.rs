@@ -380,6 +380,18 @@ impl RejectCode {
     }
 }
 
+/// How the original text of a rejected record can be read again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum RecordLayout {
+    /// It cannot be parsed.
+    #[default]
+    Unparsed,
+    /// It is a JSON object.
+    Json,
+    /// It is a record of delimited text; the text describes its columns as JSON.
+    Csv(Arc<str>),
+}
+
 /// A rejected record and the reason.
 #[derive(Debug, Clone)]
 pub struct Reject {
@@ -398,6 +410,8 @@ pub struct Reject {
     /// The original record, if the source's batch does not hold it, such as a line that is not
     /// valid JSON.
     pub record: Option<Vec<u8>>,
+    /// How `record` can be read again.
+    pub layout: RecordLayout,
     /// A reference to the file that holds the record, as JSON, if its source could not read it.
     pub reference: Option<Vec<u8>>,
     /// The name of the input and the row in it, if the source's batch does not hold them.
@@ -415,6 +429,7 @@ impl Reject {
             code,
             reason: reason.into(),
             record,
+            layout: RecordLayout::Unparsed,
             reference,
             source,
         }

@@ -1,9 +1,12 @@
 //! The sink `stdout`, which prints records as NDJSON, one object per line.
 
 use std::io::{self, BufWriter, ErrorKind, IsTerminal as _, Write};
+use std::sync::Arc;
 
-use arrow::array::new_empty_array;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::{RecordBatch, new_empty_array};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use arrow::json::writer::{
     EncoderOptions, LineDelimited, Writer as JsonWriter, WriterBuilder, make_encoder,
 };
@@ -45,6 +48,7 @@ impl SinkConfig for StdoutSinkConfig {
 fn check_types(schema: &Schema) -> Result<(), Vec<ConfigError>> {
     let options = EncoderOptions::default();
     let faults = schema.fields().iter().filter_map(|field| {
+        let field = &with_numeric_offset(field);
         let error = make_encoder(field, &new_empty_array(field.data_type()), &options).err()?;
         Some(ConfigError::new(
             "columns",
@@ -122,7 +126,8 @@ impl<W: Write> NdjsonWriter<W> {
 
 impl<W: Write + Send> SinkWriter for NdjsonWriter<W> {
     fn write(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
-        self.json.write(&self.columns.project(&batch.records)?)?;
+        let records = self.columns.project(&batch.records)?;
+        self.json.write(&with_numeric_offsets(&records)?)?;
         self.print().map_err(output_error)?;
         Ok(CommitProgress::All)
     }
@@ -133,6 +138,34 @@ impl<W: Write + Send> SinkWriter for NdjsonWriter<W> {
 
     fn stats(&self) -> CommitStats {
         CommitStats::default()
+    }
+}
+
+/// Replaces the names of time zones, which Arrow formats only with a database of time zones, by
+/// UTC as an offset. The instants are the same.
+fn with_numeric_offsets(records: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let schema = records.schema();
+    let fields: Fields = schema.fields().iter().map(with_numeric_offset).collect();
+    if fields == *schema.fields() {
+        return Ok(records.clone());
+    }
+    let columns = records
+        .columns()
+        .iter()
+        .zip(&fields)
+        .map(|(column, field)| cast(column, field.data_type()));
+    let columns = columns.collect::<Result<Vec<_>, _>>()?;
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+}
+
+fn with_numeric_offset(field: &FieldRef) -> FieldRef {
+    let is_named = |zone: &str| !zone.starts_with(['+', '-']);
+    match field.data_type() {
+        DataType::Timestamp(unit, Some(zone)) if is_named(zone) => {
+            let utc = DataType::Timestamp(*unit, Some("+00:00".into()));
+            Arc::new(Field::clone(field).with_data_type(utc))
+        }
+        _ => Arc::clone(field),
     }
 }
 
@@ -147,10 +180,9 @@ fn output_error(error: io::Error) -> StageError {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::sync::Arc;
-
-    use arrow::array::{ArrayRef, BinaryArray, Float32Array, RecordBatch, StringArray};
-    use arrow::datatypes::{DataType, Field};
+    use arrow::array::{
+        ArrayRef, BinaryArray, Float32Array, StringArray, TimestampMillisecondArray,
+    };
 
     use super::*;
     use crate::batch::{Provenance, Split};
@@ -268,5 +300,19 @@ mod tests {
             "{}",
             faults[0].message
         );
+    }
+
+    #[test]
+    fn times_in_a_named_zone_are_printed_in_utc() {
+        let times = TimestampMillisecondArray::from(vec![1_704_164_645_250]).with_timezone("UTC");
+        let columns: Vec<ArrayRef> = vec![Arc::new(times)];
+        let field = Field::new("t", columns[0].data_type().clone(), false);
+        let schema = Schema::new(vec![field]);
+        assert!(check_types(&schema).is_ok());
+        let records = RecordBatch::try_new(Arc::new(schema), columns).unwrap();
+        let mut json = WriterBuilder::new().build::<_, LineDelimited>(Vec::new());
+        json.write(&with_numeric_offsets(&records).unwrap())
+            .unwrap();
+        assert_eq!(json.into_inner(), b"{\"t\":\"2024-01-02T03:04:05.250Z\"}\n");
     }
 }

@@ -610,13 +610,12 @@ fn keep_if(is_selected: bool, reason: SkipReason) -> Result<(), SkipReason> {
 
 /// Whether a path ends in one of these extensions, regardless of case.
 pub(crate) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
-    let extension = path
-        .extension()
-        .map(|extension| extension.as_encoded_bytes());
-    extension.is_some_and(|extension| {
-        extensions
-            .iter()
-            .any(|known| extension.eq_ignore_ascii_case(known.as_bytes()))
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    extensions.iter().any(|extension| {
+        let start = name.len().saturating_sub(extension.len());
+        start > 1
+            && name[start - 1] == b'.'
+            && name[start..].eq_ignore_ascii_case(extension.as_bytes())
     })
 }
 

@@ -36,9 +36,6 @@ pub(super) trait FileFormat: Send + Sync + 'static {
     /// The extensions of the files that are read from a folder.
     const EXTENSIONS: &'static [&'static str];
 
-    /// Whether a file is text that is read from its beginning and to which records may be appended.
-    const IS_TEXT: bool = false;
-
     /// Reads one opened file into `output`, batch by batch. The ends of batches depend on the file
     /// alone.
     fn read(
@@ -47,6 +44,14 @@ pub(super) trait FileFormat: Send + Sync + 'static {
         input: FileReader,
         output: &BatchOutput<'_>,
     ) -> Result<(), ReadEnd>;
+
+    /// Whether a file is text that is read from its beginning and to which records may be appended.
+    fn is_appendable(&self, _file: &InputFile) -> bool {
+        false
+    }
+
+    /// Called when all files have been read.
+    fn finish(&self, _stage: &str) {}
 
     /// Completes the split of a listed file with the other inputs that decide its records.
     fn listed(&self, file: InputFile) -> Result<InputFile, StageError> {
@@ -192,13 +197,13 @@ impl<F: FileFormat> FileSource<F> {
         known: &FileCheckpoints,
         own: &BatchOutput<'_>,
     ) -> Result<(), ReadEnd> {
-        let (is_text, on_change) = (F::IS_TEXT, self.policy.on_change);
+        let (is_text, on_change) = (self.format.is_appendable(own.file), self.policy.on_change);
         let Some(SettledFile { file, before }) =
             known.settle(own.file, own.resume, is_text, on_change)?
         else {
             return Ok(());
         };
-        let tracking = F::IS_TEXT.then(|| known.track(&file, before.as_ref()));
+        let tracking = is_text.then(|| known.track(&file, before.as_ref()));
         let output = BatchOutput {
             file: &file,
             tracking: tracking.as_ref(),
@@ -277,6 +282,7 @@ impl<F: FileFormat> Source for FileSource<F> {
             let read =
                 source.read_all(&files, &known, unread, &resume, &|batch| sender.send(batch));
             known.sync()?;
+            source.format.finish(&source.stage);
             read
         });
         Ok(SourceHandle::new(batches, total))

@@ -1,11 +1,15 @@
 //! The `rejects` source reads records that an earlier run rejected, as their source read them, for
 //! a corrected pipeline.
 
+mod text_originals;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, StringArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, RecordBatch, StringArray, UInt64Array, new_null_array,
+};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use parquet::arrow::ProjectionMask;
@@ -14,21 +18,25 @@ use parquet::errors::ParquetError;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::{Reject, RejectCode};
+use crate::batch::{RecordLayout, Reject, RejectCode};
 use crate::error::{ConfigError, ErrorClass, StageError};
 use crate::image::probe;
 use crate::plan_context::PlanContext;
+use crate::registry::did_you_mean;
 use crate::source::batch_limits::BatchLimits;
 use crate::source::bounded_ipc_reader::{BoundedIpcReader, IpcBounds};
+use crate::source::column_type::ColumnType;
 use crate::source::file_reference::{FileReference, ReferenceReadError};
 use crate::source::file_source::{
     BatchOutput, FileFormat, FileRecords, FileSource, ReadEnd, ReadPolicy, catch_panic,
 };
 use crate::source::input_file::{self, InputFile};
 use crate::source::{
-    BatchSize, IMAGE, PIXEL_BYTES, ROW, SOURCE, Source, SourceConfig, origin_fields,
+    BatchSize, IMAGE, PIXEL_BYTES, ROW, SOURCE, Source, SourceConfig, origin_fields, with_origin,
 };
 use crate::storage::FileReader;
+
+use text_originals::TextColumns;
 
 /// The column of a rejects dataset with the split from which the record was read: `<stage>/...`.
 pub const SPLIT: &str = "split";
@@ -56,6 +64,11 @@ pub enum OriginalFormat {
     Image,
     /// A line of text that failed to parse.
     Line,
+    /// A JSON object with a value that does not fit the type of its column.
+    Json,
+    /// A record of delimited text with a value that does not fit the type of its column, after a
+    /// line that describes its columns as JSON.
+    Csv,
     /// All columns of the source, as an Arrow IPC stream of one row.
     Arrow,
     /// A reference to an image file that could not be read, as JSON.
@@ -68,6 +81,8 @@ impl OriginalFormat {
         match self {
             Self::Image => "image",
             Self::Line => "line",
+            Self::Json => "json",
+            Self::Csv => "csv",
             Self::Arrow => "arrow",
             Self::File => "file",
         }
@@ -90,6 +105,12 @@ pub struct RejectsSourceConfig {
     /// The reject codes of the rejects that are read, such as `too_large`. Default: all.
     #[schemars(extend("x-changes-rows" = true))]
     codes: Option<Vec<String>>,
+    /// Types by column, for records of text whose values did not fit the types of their columns.
+    /// Records that other stages rejected are converted if no value changes. Default: the types of
+    /// the records that other stages rejected, or else types that hold the values of the text.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("x-changes-rows" = true))]
+    types: BTreeMap<String, ColumnType>,
 }
 
 impl SourceConfig for RejectsSourceConfig {
@@ -114,14 +135,18 @@ impl SourceConfig for RejectsSourceConfig {
             stages: self.stages.clone(),
             codes: self.codes.clone(),
         };
-        let Some(schema) = found.get(&filter.from).cloned().flatten() else {
-            let message = format!(
-                "no reject of source `{}` can be read again: {NO_ORIGINAL}; correct stored lines \
-                 of text and read them with a source of their format",
-                filter.from
-            );
-            return Err(vec![ConfigError::new("path", message)]);
-        };
+        let planned = found
+            .get(&filter.from)
+            .and_then(FoundRecords::plan)
+            .ok_or_else(|| {
+                let message = format!(
+                    "no reject of source `{}` can be read again: {NO_ORIGINAL}; correct stored \
+                     lines of text and read them with a source of their format",
+                    filter.from
+                );
+                vec![ConfigError::new("path", message)]
+            })?;
+        let (schema, texts) = planned.with_types(&self.types)?;
         let images = schema.column_with_name(IMAGE).is_some();
         let batch_limits = if images {
             BatchLimits::images(batch)
@@ -132,6 +157,7 @@ impl SourceConfig for RejectsSourceConfig {
         let format = RejectsFormat {
             filter,
             schema: schema.clone(),
+            texts,
             batch_limits,
             record_bytes,
         };
@@ -145,9 +171,84 @@ impl SourceConfig for RejectsSourceConfig {
     }
 }
 
+/// The originals of a source in the files.
+#[derive(Default)]
+struct FoundRecords {
+    /// The columns of the records that are not text, if there are any.
+    schema: Option<SchemaRef>,
+    texts: TextColumns,
+}
+
+impl FoundRecords {
+    /// The columns of the records that are read; `None` if no original is stored.
+    fn plan(&self) -> Option<PlannedRecords> {
+        let texts = self.texts.schema();
+        let Some(schema) = &self.schema else {
+            return (!texts.fields().is_empty()).then(|| PlannedRecords {
+                schema: with_origin(&texts),
+                texts,
+            });
+        };
+        let is_new = |field: &&Arc<Field>| schema.column_with_name(field.name()).is_none();
+        let new = texts.fields().iter().filter(is_new).cloned();
+        let fields = schema.fields().iter().cloned().chain(new);
+        Some(PlannedRecords {
+            schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
+            texts,
+        })
+    }
+}
+
+/// The columns of the records that are read, and those of the text among them.
+struct PlannedRecords {
+    schema: SchemaRef,
+    texts: Schema,
+}
+
+impl PlannedRecords {
+    /// The columns with the configured types, and those that text is parsed into.
+    fn with_types(
+        self,
+        types: &BTreeMap<String, ColumnType>,
+    ) -> Result<(SchemaRef, SchemaRef), Vec<ConfigError>> {
+        let names: Vec<&str> = self
+            .schema
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .collect();
+        let unknown = types.keys().filter(|name| !names.contains(&name.as_str()));
+        let faults: Vec<_> = unknown
+            .map(|name| {
+                let (hint, known) = (did_you_mean(name, &names), names.join(", "));
+                let message = format!("unknown column{hint}; known: {known}");
+                ConfigError::new(format!("types.{name}"), message)
+            })
+            .collect();
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let field = |field: &Arc<Field>| {
+            let data_type = match (types.get(field.name()), field.data_type()) {
+                (Some(given), _) => given.data_type(),
+                // Text holds any value.
+                (None, DataType::Null) => DataType::Utf8,
+                (None, known) => known.clone(),
+            };
+            field.as_ref().clone().with_data_type(data_type)
+        };
+        let fields: Vec<Field> = self.schema.fields().iter().map(field).collect();
+        let of_text = fields
+            .iter()
+            .filter(|planned| self.texts.column_with_name(planned.name()).is_some());
+        let texts = Arc::new(Schema::new(of_text.cloned().collect::<Vec<_>>()));
+        Ok((Arc::new(Schema::new(fields)), texts))
+    }
+}
+
 /// Chooses the source whose records are read.
 fn choose(
-    found: &BTreeMap<String, Option<SchemaRef>>,
+    found: &BTreeMap<String, FoundRecords>,
     from: Option<&str>,
 ) -> Result<String, Vec<ConfigError>> {
     let names: Vec<&str> = found.keys().map(String::as_str).collect();
@@ -169,8 +270,8 @@ fn choose(
 
 /// Finds the sources of the rejects in the files, and the columns of their records, if an original
 /// is stored.
-fn found(files: &[InputFile]) -> Result<BTreeMap<String, Option<SchemaRef>>, StageError> {
-    let mut sources: BTreeMap<String, Option<SchemaRef>> = BTreeMap::new();
+fn found(files: &[InputFile]) -> Result<BTreeMap<String, FoundRecords>, StageError> {
+    let mut sources: BTreeMap<String, FoundRecords> = BTreeMap::new();
     let mut problem = None;
     for file in files {
         let read = file
@@ -199,16 +300,18 @@ fn found(files: &[InputFile]) -> Result<BTreeMap<String, Option<SchemaRef>>, Sta
 fn add_sources(
     file: &InputFile,
     input: FileReader,
-    sources: &mut BTreeMap<String, Option<SchemaRef>>,
+    sources: &mut BTreeMap<String, FoundRecords>,
 ) -> Result<(), ReadEnd> {
     let mut batches = RejectBatches::open(file, input, 1024)?;
     while let Some(batch) = batches.next().map_err(|failure| batches.stop(failure))? {
         let columns = RejectColumns::from_batch(&batch)
             .ok_or_else(|| batches.stop((RejectCode::Mismatch, not_rejects())))?;
         for row in 0..batch.num_rows() {
-            let schema = sources.entry(columns.from(row).to_owned()).or_default();
-            if schema.is_none() {
-                *schema = columns.schema(row);
+            let records = sources.entry(columns.from(row).to_owned()).or_default();
+            if let Some(format) = columns.text_format(row) {
+                records.texts.add(format, columns.record.value(row));
+            } else if records.schema.is_none() {
+                records.schema = columns.schema(row);
             }
         }
     }
@@ -341,6 +444,27 @@ impl<'a> RejectColumns<'a> {
             .map(|messages| Arc::clone(messages.schema()))
     }
 
+    /// The format of a stored text record that can be parsed again.
+    fn text_format(&self, row: usize) -> Option<OriginalFormat> {
+        [OriginalFormat::Json, OriginalFormat::Csv]
+            .into_iter()
+            .find(|format| self.is(row, *format))
+    }
+
+    /// The stored record of a reject, and how it can be read again.
+    fn original(&self, row: usize) -> (Option<Vec<u8>>, RecordLayout) {
+        let record = self.record.is_valid(row).then(|| self.record.value(row));
+        match (record, self.text_format(row)) {
+            (Some(stored), Some(OriginalFormat::Csv)) => {
+                let (description, line) = text_originals::split_bytes(stored);
+                let description = String::from_utf8_lossy(description);
+                (Some(line.to_vec()), RecordLayout::Csv(description.into()))
+            }
+            (Some(stored), Some(_)) => (Some(stored.to_vec()), RecordLayout::Json),
+            (record, _) => (record.map(<[u8]>::to_vec), RecordLayout::Unparsed),
+        }
+    }
+
     fn is(&self, row: usize, format: OriginalFormat) -> bool {
         self.format.is_valid(row)
             && self.record.is_valid(row)
@@ -403,13 +527,8 @@ impl<'a> RejectColumns<'a> {
             BoundedIpcReader::bounded(self.record.value(row), STORED_RECORD)?.next()
         });
         match record {
-            Ok(Some(record))
-                if record.schema().fields() == schema.fields() && record.num_rows() == 1 =>
-            {
-                RecordBatch::try_new(Arc::clone(schema), record.columns().to_vec())
-                    .map_err(|error| error.to_string())
-            }
-            Ok(_) => Err("its columns differ from those of the records before it".to_owned()),
+            Ok(Some(record)) => text_originals::convert(&record, schema),
+            Ok(None) => Err("the stored record is empty".to_owned()),
             Err((_, what)) => Err(format!("the stored record is damaged: {what}")),
         }
     }
@@ -442,6 +561,8 @@ struct RejectsFormat {
     filter: RejectFilter,
     /// The columns of the records.
     schema: SchemaRef,
+    /// The columns that text records are parsed into.
+    texts: SchemaRef,
     batch_limits: BatchLimits,
     /// Maximum size in bytes of a referenced file.
     record_bytes: u64,
@@ -512,6 +633,29 @@ impl RejectsFormat {
         (record.len() as u64, pixels.unwrap_or(0))
     }
 
+    /// Parses a stored text record, or returns why it cannot be read again.
+    fn parse_text(
+        &self,
+        columns: &RejectColumns<'_>,
+        row: usize,
+        format: OriginalFormat,
+    ) -> Result<RecordBatch, String> {
+        let stored = columns.record.value(row);
+        let values = text_originals::parse(format, stored, &self.texts)?;
+        let origin = columns.origin(row);
+        let (source, source_row) = origin.ok_or_else(|| "its origin is not stored".to_owned())?;
+        let column = |field: &Arc<Field>| -> ArrayRef {
+            match (values.column_by_name(field.name()), field.name().as_str()) {
+                (Some(column), _) => Arc::clone(column),
+                (None, SOURCE) => Arc::new(StringArray::from(vec![source.as_str()])),
+                (None, ROW) => Arc::new(UInt64Array::from(vec![source_row])),
+                (None, _) => new_null_array(field.data_type(), 1),
+            }
+        };
+        let all = self.schema.fields().iter().map(column).collect();
+        RecordBatch::try_new(Arc::clone(&self.schema), all).map_err(|error| error.to_string())
+    }
+
     fn records(
         &self,
         columns: &RejectColumns<'_>,
@@ -526,7 +670,10 @@ impl RejectsFormat {
             let restored =
                 match columns.is(row, OriginalFormat::File) && self.schema == image_schema() {
                     true => columns.read_file(row, self.record_bytes)?,
-                    false => columns.read(row, &self.schema),
+                    false => match columns.text_format(row) {
+                        Some(format) => self.parse_text(columns, row, format),
+                        None => columns.read(row, &self.schema),
+                    },
                 };
             match restored {
                 Ok(record) => {
@@ -535,13 +682,11 @@ impl RejectsFormat {
                 }
                 Err(what) => {
                     let reason = format!("cannot be read again: {what}");
-                    let record = columns
-                        .record
-                        .is_valid(row)
-                        .then(|| columns.record.value(row).to_vec());
+                    let (record, layout) = columns.original(row);
                     let source = columns.origin(row);
                     records.rejects.push(Reject {
                         record,
+                        layout,
                         source,
                         records: columns.records(row),
                         ..Reject::new(ordinal, RejectCode::Unreadable, reason)

@@ -1,10 +1,13 @@
 //! The source `tar`: reads the images of tar shards in the layout of WebDataset.
 
 mod budget;
+mod shard_input;
 
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::cell::RefCell;
+use std::io::{self, BufReader, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use ::tar::{Archive, Entry};
@@ -16,6 +19,7 @@ use crate::batch::{RejectCode, Split};
 use crate::coverage::ResumeState;
 use crate::error::{ConfigError, StageError, UnavailableInput, UnreadInputs};
 use crate::plan_context::PlanContext;
+use crate::source::compression::{Compression, decompression_memory};
 use crate::source::file_checkpoints::{self, FileCheckpoints, OnChange, SettledFile};
 use crate::source::file_set::{FileSet, has_extension};
 use crate::source::file_source::{ReadEnd, catch_panic, continues, panicked};
@@ -32,6 +36,7 @@ use crate::source::{
 use crate::storage::{FileReader, Location};
 
 use budget::{HEADER_BYTES, MeteredReader, ReadBudget};
+use shard_input::{ForwardReader, ShardInput};
 
 /// Batches that are read ahead of the consumer.
 const AHEAD: usize = 2;
@@ -42,8 +47,9 @@ const KEY: &str = "key";
 /// Reads the images of tar shards in the layout of WebDataset.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct TarSourceConfig {
-    /// A tar file, a folder (all `*.tar` in it and its subfolders), or a glob such as
-    /// `shards/train-*.tar`.
+    /// A tar file, a folder (all `*.tar`, `*.tar.gz`, `*.tgz` and `*.tar.zst` in it and its
+    /// subfolders), or a glob such as `shards/train-*.tar`. Files whose names end with `.gz`, `.tgz`
+    /// or `.zst` are decompressed while they are read.
     #[schemars(extend("x-changes-rows" = true, "format" = "path"))]
     path: String,
     /// Follow symbolic links. Default: false; links are skipped.
@@ -66,7 +72,7 @@ impl SourceConfig for TarSourceConfig {
         batch: BatchSize,
         context: &PlanContext,
     ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
-        let files = FileSet::new(self.path.clone(), self.follow_links, &["tar"])
+        let files = FileSet::new(self.path.clone(), self.follow_links, SHARD_EXTENSIONS)
             .map_err(|fault| vec![fault])?;
         let batch_config = ImageBatchConfig::new(batch, context.limits, Some(KEY));
         Ok(Box::new(TarSource {
@@ -92,7 +98,10 @@ impl Source for TarSource {
     }
 
     fn reading_bytes(&self) -> u64 {
-        self.files.reading_bytes()
+        let decompression = self.files.list().map_or(0, |listing| {
+            decompression_memory(listing.files.values().map(|file| file.name.as_str()))
+        });
+        self.files.reading_bytes().saturating_add(decompression)
     }
 
     fn find_inputs(&self, _state: Option<&Location>) -> Result<(), StageError> {
@@ -185,19 +194,31 @@ const EXTENSIONS: &[&str] = &[
 /// read after the shard's own one.
 const FURTHER_EXTENSIONS: &[&str] = &["apng", "jfif", "jpe"];
 
-/// Opens a shard if its first bytes show that it is not compressed.
-fn open(file: &ListedFile, root: &Location) -> Result<BufReader<FileReader>, ReadEnd> {
-    let mut input = BufReader::new(file.open(root)?);
-    let start = input
-        .fill_buf()
-        .map_err(|error| file.failure(&file.location(root), error))?;
-    let Some(program) = unpacked_by(start) else {
-        return Ok(input);
+/// The extensions of shards in a folder.
+const SHARD_EXTENSIONS: &[&str] = &["tar", "tar.gz", "tgz", "tar.zst"];
+
+/// Opens a shard, decompressed if its name states a compression, and a second handle of its file.
+fn open(file: &ListedFile, root: &Location) -> Result<(ShardInput, FileReader), ReadEnd> {
+    let failed = |error| ReadEnd::from(file.failure(&file.location(root), error));
+    let input = file.open(root)?;
+    let handle = input.try_clone().map_err(failed)?;
+    let mut input = match Compression::of_name(&file.name) {
+        Some(compression) => {
+            let content = compression.decompress(input).map_err(failed)?;
+            ShardInput::Compressed(BufReader::new(ForwardReader {
+                content,
+                position: 0,
+            }))
+        }
+        None => ShardInput::Plain(BufReader::new(input)),
+    };
+    let Some(program) = unpacked_by(input.start().map_err(failed)?) else {
+        return Ok((input, handle));
     };
     let name = &file.name;
     let reason = format!(
-        "{name}: is compressed, but only plain tar files can be read; unpack it first \
-         (`{program} {name}`)"
+        "{name}: is compressed, but only plain tar files and those whose names end with `.gz`, \
+         `.tgz` or `.zst` can be read; unpack it first (`{program} {name}`)"
     );
     Err(ReadEnd::Rejected(
         RecordError::new(RejectCode::Unsupported, reason),
@@ -327,30 +348,28 @@ impl TarReader {
     ) -> Result<bool, ReadEnd> {
         let (split, file) = (pass.split(&file.split), file.listed());
         let budget = ReadBudget::default();
-        let input = open(file, &self.root)?;
+        let (input, handle) = open(file, &self.root)?;
+        let input = Rc::new(RefCell::new(input));
         let location = file.location(&self.root);
         let stop = |error| ReadEnd::from(file.failure(&location, error));
-        let handle = input.get_ref().try_clone().map_err(stop)?;
         let mut archive = Archive::new(MeteredReader {
-            file: input,
+            file: Rc::clone(&input),
             budget: budget.clone(),
         });
         let mut entries = archive.entries_with_seek().map_err(stop)?;
         let length = self.batch_config.max_records() as u64;
         let mut builder = ImageBatchBuilder::new(&self.batch_config, &self.resume, out, &split, 0);
         let mut done = builder.is_done(length);
-        let (mut row, mut end, mut has_further) = (0, 0, false);
+        let (mut row, mut has_further) = (0, false);
         loop {
             budget.allow(HEADER_BYTES);
             let next = catch_panic(|| {
+                let ends_before = |end| input.borrow().ends_before(end, file.size);
                 let entry = entries.next();
-                if let Some(Ok(entry)) = &entry {
-                    end = end_of(entry);
-                }
-                entry.map(|entry| classify(entry, file.size)).transpose()
+                entry.map(|entry| classify(entry, ends_before)).transpose()
             });
             let step = match next {
-                Ok(None) => at_end(&file.name, row, &budget, &handle, end),
+                Ok(None) => at_end(&file.name, row, &budget, &mut input.borrow_mut()),
                 Ok(Some(TarEntry::Folder)) => TarStep::Other,
                 Ok(Some(TarEntry::Skipped(name, reason))) => {
                     if pass == ShardPass::First {
@@ -433,7 +452,7 @@ impl TarReader {
                 .map_err(|error| error.to_string());
             match read {
                 Ok(read) if read as u64 == size => Ok(image),
-                Ok(_) => Err("the shard was changed during the read".to_owned()),
+                Ok(_) => Err("the shard is truncated or was changed during the read".to_owned()),
                 Err(error) => Err(error),
             }
             .map_err(|reason| {
@@ -485,11 +504,14 @@ enum TarEntry<'a> {
 ///
 /// # Errors
 /// How the archive is broken; entries behind that place cannot be found.
-fn classify(entry: io::Result<ShardEntry<'_>>, shard_bytes: u64) -> Result<TarEntry<'_>, String> {
+fn classify(
+    entry: io::Result<ShardEntry<'_>>,
+    ends_before: impl Fn(u64) -> bool,
+) -> Result<TarEntry<'_>, String> {
     let mut entry = entry.map_err(|error| error.to_string())?;
     let name = encode_name(&entry.path_bytes());
     // The reader seeks over content that it does not read, even beyond the end of the file.
-    if entry.raw_file_position().saturating_add(entry.size()) > shard_bytes {
+    if ends_before(entry.raw_file_position().saturating_add(entry.size())) {
         return Err(format!("the archive ends inside {name}"));
     }
     let kind = entry.header().entry_type();
@@ -531,12 +553,12 @@ const DATA_BEHIND_END_MARK: &str = "the end mark is followed by other bytes than
      members behind a damaged header, or another archive";
 
 /// Checks the bytes behind the last entry of a shard.
-fn at_end(shard: &str, row: u64, budget: &ReadBudget, file: &FileReader, end: u64) -> TarStep {
+fn at_end(shard: &str, row: u64, budget: &ReadBudget, shard_input: &mut ShardInput) -> TarStep {
     // POSIX requires blocks of zeros behind the last entry.
     if budget.is_at_end() {
         return TarStep::Broken(broken(shard, row, RejectCode::Truncated, NO_END_MARK));
     }
-    match has_rest(file, end) {
+    match shard_input.has_rest() {
         Ok(false) => TarStep::End,
         Ok(true) => TarStep::Broken(broken(
             shard,
@@ -552,35 +574,6 @@ fn at_end(shard: &str, row: u64, budget: &ReadBudget, file: &FileReader, end: u6
         )),
     }
 }
-
-/// The offset at which the content of an entry ends, including its padding.
-fn end_of(entry: &ShardEntry<'_>) -> u64 {
-    let size = entry.size().max(entry.header().entry_size().unwrap_or(0));
-    entry
-        .raw_file_position()
-        .saturating_add(size.checked_next_multiple_of(BLOCK).unwrap_or(size))
-}
-
-/// Whether a file holds other bytes than zeros from offset `start` on.
-fn has_rest(file: &FileReader, start: u64) -> io::Result<bool> {
-    let mut rest = file.try_clone()?;
-    rest.seek(SeekFrom::Start(start))?;
-    let mut rest = BufReader::with_capacity(64 << 10, rest);
-    loop {
-        let bytes = rest.fill_buf()?;
-        if bytes.is_empty() {
-            return Ok(false);
-        }
-        if bytes.iter().any(|&byte| byte != 0) {
-            return Ok(true);
-        }
-        let length = bytes.len();
-        rest.consume(length);
-    }
-}
-
-/// Size of the blocks of an archive in bytes.
-const BLOCK: u64 = 512;
 
 /// The rejected row that represents everything behind a broken place.
 fn broken(shard: &str, row: u64, code: RejectCode, reason: &str) -> ImageRecord<'static> {

@@ -1,66 +1,16 @@
 //! Splits text into records, parses them in batches, and isolates the records that fail to parse.
 
-use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read};
 use std::ops::Range;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use arrow::datatypes::SchemaRef;
 
-use crate::batch::{Reject, RejectCode};
+use crate::batch::{RecordLayout, Reject, RejectCode};
 use crate::source::batch_limits::BatchLimits;
 use crate::source::file_source::{BatchOutput, FileRecords, ReadEnd, catch_panic, shorten};
-
-/// The type of a column, as written in a pipeline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ColumnType {
-    /// 64-bit floating point numbers.
-    Float,
-    /// 64-bit integers.
-    Int,
-    /// UTF-8 text.
-    String,
-    /// `true` or `false`.
-    Bool,
-}
-
-impl ColumnType {
-    /// Returns the types of all columns whose type can be written in a pipeline.
-    pub(super) fn all(schema: &Schema) -> BTreeMap<String, Self> {
-        let types = [Self::Float, Self::Int, Self::String, Self::Bool];
-        let of = |field: &Field| {
-            types
-                .into_iter()
-                .find(|given| given.data_type() == *field.data_type())
-        };
-        schema
-            .fields()
-            .iter()
-            .filter_map(|field| Some((field.name().clone(), of(field)?)))
-            .collect()
-    }
-
-    /// The Arrow type.
-    pub(super) fn data_type(self) -> DataType {
-        match self {
-            Self::Float => DataType::Float64,
-            Self::Int => DataType::Int64,
-            Self::String => DataType::Utf8,
-            Self::Bool => DataType::Boolean,
-        }
-    }
-}
-
-/// The size of the sample at the beginning of a file from which types are inferred.
-pub(super) const SAMPLE: BatchLimits = BatchLimits {
-    records: 1000,
-    bytes: 32 << 20,
-    soft_max_records: 1000,
-};
+use crate::source::text_columns::Misfit;
 
 /// A text format: the check of a record before it is parsed, and the parser.
 pub(super) trait TextFormat {
@@ -68,10 +18,48 @@ pub(super) trait TextFormat {
     fn check(&self, record: &[u8]) -> LineAction;
 
     /// Parses `count` records, each followed by a line feed, into `count` rows.
-    fn decode(&self, text: &[u8], count: usize) -> Result<RecordBatch, String>;
+    fn decode(&self, text: &[u8], count: usize) -> Result<RecordBatch, DecodeError>;
 
     /// The columns of decoded records.
     fn schema(&self) -> &SchemaRef;
+
+    /// Counts a record that is valid except for a value that does not fit the type of its column,
+    /// and returns how its original can be read again.
+    fn rejected(&self, _misfit: &Misfit) -> RecordLayout {
+        RecordLayout::Unparsed
+    }
+}
+
+/// The reason why records cannot be parsed.
+#[derive(Debug)]
+pub(super) struct DecodeError {
+    reason: String,
+    /// The value that does not fit the type of its column, if that is the reason.
+    misfit: Option<Misfit>,
+}
+
+impl std::fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl From<String> for DecodeError {
+    fn from(reason: String) -> Self {
+        Self {
+            reason,
+            misfit: None,
+        }
+    }
+}
+
+impl From<Misfit> for DecodeError {
+    fn from(misfit: Misfit) -> Self {
+        Self {
+            reason: misfit.reason.clone(),
+            misfit: Some(misfit),
+        }
+    }
 }
 
 /// How a record is processed further.
@@ -84,20 +72,20 @@ pub(super) enum LineAction {
     Refuse(RejectCode, String),
 }
 
-/// Reads the remaining records of a file and numbers their rows from 0.
+/// Reads the remaining records of a file, numbers their rows from 0, and returns their number.
 pub(super) fn read_all<R: Read>(
     framer: Framer<R>,
     format: &impl TextFormat,
     cut: BatchLimits,
     output: &BatchOutput<'_>,
-) -> Result<(), ReadEnd> {
+) -> Result<u64, ReadEnd> {
     let mut blocks = TextBatches::new(framer, cut);
     let mut row = 0;
     loop {
         let block = match blocks.next(format) {
             Ok(Some(block)) => block,
-            Ok(None) => return output.end(row, blocks.ends_in_quotes),
-            Err(error) => return output.stop_at(row, error),
+            Ok(None) => return output.end(row, blocks.ends_in_quotes).map(|()| row),
+            Err(error) => return output.stop_at(row, error).map(|()| row + 1),
         };
         let rows = row..row + u64::from(block.rows);
         row = rows.end;
@@ -123,6 +111,8 @@ pub(super) struct Framer<R> {
     input: BufReader<R>,
     quoting: Option<Quoting>,
     limit: usize,
+    /// Bytes that were read, including those of discarded records.
+    consumed: u64,
 }
 
 /// The quoting of CSV values that contain delimiters or line ends (RFC 4180).
@@ -173,16 +163,12 @@ impl<R: Read> Framer<R> {
             input: BufReader::with_capacity(CHUNK, input),
             quoting,
             limit,
+            consumed: 0,
         };
         if framer.fill()?.starts_with(BYTE_ORDER_MARK) {
             framer.input.consume(BYTE_ORDER_MARK.len());
         }
         Ok(framer)
-    }
-
-    /// The first bytes of the file that are in the buffer.
-    pub(super) fn start(&self) -> &[u8] {
-        self.input.buffer()
     }
 
     /// Counts the remaining records.
@@ -223,7 +209,9 @@ impl<R: Read> Framer<R> {
             if !is_too_long {
                 into.extend_from_slice(&chunk[..taken]);
             }
-            self.input.consume(taken + usize::from(end.is_some()));
+            let consumed = taken + usize::from(end.is_some());
+            self.input.consume(consumed);
+            self.consumed += consumed as u64;
             if into.len() - start > self.limit {
                 into.truncate(start);
                 is_too_long = true;
@@ -330,13 +318,9 @@ impl<R: Read> TextBatches<R> {
         }
     }
 
-    /// Reads the first block.
-    ///
-    /// # Errors
-    /// I/O errors of the input, also if they follow some records.
-    pub(super) fn sample(mut self, format: &impl TextFormat) -> io::Result<Option<TextBatch>> {
-        let block = self.next(format)?;
-        self.failed.map_or(Ok(block), Err)
+    /// The number of bytes that were read.
+    pub(super) fn consumed(&self) -> u64 {
+        self.framer.consumed
     }
 
     /// Reads the next block. It ends before a record that exceeds a limit or that cannot be read.
@@ -487,17 +471,27 @@ impl TextBatch {
         let text = &self.text[first.start..last.end];
         let rows_match = |batch: RecordBatch| match batch.num_rows() {
             rows if rows == part.len() => Ok(batch),
-            rows => Err(format!(
+            rows => Err(DecodeError::from(format!(
                 "the parser returned {rows} records; expected {}",
                 part.len()
-            )),
+            ))),
         };
-        match catch_panic(|| format.decode(text, part.len()).and_then(rows_match)) {
+        let mut misfit = None;
+        let decoded = catch_panic(|| {
+            let decoded = format.decode(text, part.len()).and_then(rows_match);
+            decoded.map_err(|error| {
+                misfit = error.misfit;
+                error.reason
+            })
+        });
+        match decoded {
             Ok(batch) => good.push(batch),
             Err((code, reason)) if part.len() == 1 => {
-                let record = Some(text[..text.len() - 1].to_vec());
+                let layout =
+                    misfit.map_or(RecordLayout::Unparsed, |misfit| format.rejected(&misfit));
                 bad.push(Reject {
-                    record,
+                    record: Some(text[..text.len() - 1].to_vec()),
+                    layout,
                     ..Reject::new(*ordinal, code, shorten(&reason))
                 });
             }
@@ -634,19 +628,21 @@ mod tests {
             fn check(&self, record: &[u8]) -> LineAction {
                 LineAction::Parse(record.len() as u64)
             }
-            fn decode(&self, _: &[u8], _: usize) -> Result<RecordBatch, String> {
-                Err("not used by this test".to_owned())
+            fn decode(&self, _: &[u8], _: usize) -> Result<RecordBatch, DecodeError> {
+                Err("not used by this test".to_owned().into())
             }
             fn schema(&self) -> &SchemaRef {
                 &self.0
             }
         }
         let lines = Lines(std::sync::Arc::new(arrow::datatypes::Schema::empty()));
-        let blocks = || {
-            let input = Failing(b"a\nb\nhalf", Some(io::Error::other("away")));
-            TextBatches::new(Framer::new(input, None, 20).unwrap(), SAMPLE)
+        let input = Failing(b"a\nb\nhalf", Some(io::Error::other("away")));
+        let limits = BatchLimits {
+            records: 1000,
+            bytes: 1 << 20,
+            soft_max_records: 1000,
         };
-        let mut failing = blocks();
+        let mut failing = TextBatches::new(Framer::new(input, None, 20).unwrap(), limits);
         let block = failing.next(&lines).unwrap().unwrap();
         assert_eq!(
             block
@@ -656,7 +652,6 @@ mod tests {
             [b"a", b"b"]
         );
         assert_eq!(failing.next(&lines).err().unwrap().to_string(), "away");
-        assert_eq!(blocks().sample(&lines).err().unwrap().to_string(), "away");
     }
 
     #[test]

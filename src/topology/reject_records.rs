@@ -9,7 +9,7 @@ use arrow::datatypes::UInt64Type;
 use arrow::ipc::writer::StreamWriter;
 
 use super::tap::RecentReject;
-use crate::batch::{Batch, Provenance, Reject, RejectCode};
+use crate::batch::{Batch, Provenance, RecordLayout, Reject, RejectCode};
 use crate::error::StageError;
 use crate::plan::Plan;
 use crate::sink::rejects_dataset::{self, RejectEntry};
@@ -253,7 +253,14 @@ fn original_or_none<'a>(batch: &'a Batch, stage: &str, reject: &'a Reject) -> Op
 /// of the source as an Arrow IPC stream.
 fn original<'a>(batch: &'a Batch, reject: &'a Reject) -> Result<Option<Original<'a>>, StageError> {
     if let Some(record) = &reject.record {
-        return Ok(Some((OriginalFormat::Line, Cow::Borrowed(record))));
+        return Ok(Some(match &reject.layout {
+            RecordLayout::Unparsed => (OriginalFormat::Line, Cow::Borrowed(record)),
+            RecordLayout::Json => (OriginalFormat::Json, Cow::Borrowed(record)),
+            RecordLayout::Csv(description) => {
+                let stored = [description.as_bytes(), b"\n", record].concat();
+                (OriginalFormat::Csv, Cow::Owned(stored))
+            }
+        }));
     }
     if let Some(reference) = &reject.reference {
         return Ok(Some((OriginalFormat::File, Cow::Borrowed(reference))));

@@ -268,6 +268,9 @@ fn sources() -> Vec<Case> {
                     json!({ "header": false, "columns": ["one", "two", "three", "four"] }),
                 ),
                 ("types", json!({ "types": { "id": "string" } })),
+                ("null_values", json!({ "null_values": ["NA"] })),
+                ("decimal", json!({ "decimal": "," })),
+                ("encoding", json!({ "encoding": "latin1" })),
                 refuse(),
             ],
         ),
@@ -333,6 +336,7 @@ fn sources() -> Vec<Case> {
                 ),
                 ("stages", json!({ "stages": ["vectors"] })),
                 ("codes", json!({ "codes": ["missing"] })),
+                ("types", json!({ "types": { "id": "string" } })),
             ],
         ),
     ]

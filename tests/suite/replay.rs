@@ -119,6 +119,59 @@ fn replayed_records_have_all_columns() {
 }
 
 #[test]
+fn text_that_does_not_fit_its_type_is_replayed_with_types() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("a.csv", "s;x\n'a;b';1\nb;2,5\nNA;3,25\nd;x\n");
+    write("b.csv", "x;s\n4,5;e\n");
+    write(
+        "c.ndjson",
+        "{\"x\": 1, \"s\": \"a\"}\n{\"s\": \"b\", \"x\": 2.5}\n{\"x\": {}}\n",
+    );
+    let csv = "[stages.in]\nkind = \"csv\"\npath = \"*.csv\"\ndelimiter = \";\"\nquote = \"'\"\n\
+               decimal = \",\"\nnull_values = [\"NA\"]\ntypes = { x = \"int\" }\n";
+    let ndjson = "[stages.in]\nkind = \"ndjson\"\npath = \"c.ndjson\"\ntypes = { x = \"int\" }\n";
+    for (name, source, rejected, expected) in [
+        (
+            "csv",
+            csv,
+            4,
+            "{\"source\":\"a.csv\",\"row\":1,\"s\":\"b\",\"x\":2.5}\n\
+             {\"source\":\"a.csv\",\"row\":2,\"s\":null,\"x\":3.25}\n\
+             {\"source\":\"b.csv\",\"row\":0,\"s\":\"e\",\"x\":4.5}\n",
+        ),
+        (
+            "ndjson",
+            ndjson,
+            2,
+            "{\"source\":\"c.ndjson\",\"row\":1,\"s\":\"b\",\"x\":2.5}\n",
+        ),
+    ] {
+        let (code, summary, text) = run(folder.path(), &format!("{source}{}", sink("in", name)));
+        assert_eq!(
+            (code, &summary["rejects"]),
+            (Some(0), &rejected.into()),
+            "{text}"
+        );
+        assert!(
+            text.contains("types = { x = ") && text.contains("does not hold their values"),
+            "{text}"
+        );
+        let replay = format!(
+            "[stages.again]\nkind = \"rejects\"\npath = \"{name}-rejects\"\n\
+             types = {{ x = \"float\" }}\n\
+             [stages.out]\nkind = \"stdout\"\ninputs = [\"again\"]\n"
+        );
+        std::fs::write(folder.path().join("q.toml"), replay).unwrap();
+        let output = latentflow(folder.path(), &["run", "q.toml", "--summary", "none"])
+            .output()
+            .unwrap();
+        let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(lines, expected, "{}", errors(&output));
+    }
+}
+
+#[test]
 fn rejects_of_several_sources_require_from() {
     let folder = tempfile::tempdir().unwrap();
     for (name, row) in [("a", "NaN"), ("b", "inf")] {

@@ -10,8 +10,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 
 use crate::batch::RejectCode;
-use crate::source::json_prescan::LineClass;
-use crate::source::text::{LineAction, TextFormat};
+use crate::source::json_scan::scan_line;
+use crate::source::text::{DecodeError, LineAction, TextFormat};
 
 /// The standard alphabet, with or without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -30,17 +30,14 @@ struct ImageObject<'a> {
 
 impl TextFormat for ImageObjects {
     fn check(&self, record: &[u8]) -> LineAction {
-        match LineClass::classify(record) {
-            LineClass::Blank => LineAction::Skip,
-            LineClass::Object { .. } => LineAction::Parse(record.len() as u64),
-            _ => LineAction::Refuse(
-                RejectCode::Malformed,
-                "the line is not a JSON object".to_owned(),
-            ),
+        match scan_line(record, &mut ()) {
+            Ok(None) => LineAction::Skip,
+            Ok(Some(_)) => LineAction::Parse(record.len() as u64),
+            Err(reason) => LineAction::Refuse(RejectCode::Malformed, reason),
         }
     }
 
-    fn decode(&self, text: &[u8], count: usize) -> Result<RecordBatch, String> {
+    fn decode(&self, text: &[u8], count: usize) -> Result<RecordBatch, DecodeError> {
         let mut images = BinaryBuilder::with_capacity(count, text.len() / 4 * 3);
         for line in text
             .split(|&byte| byte == b'\n')
@@ -52,7 +49,7 @@ impl TextFormat for ImageObjects {
         }
         let images: ArrayRef = Arc::new(images.finish());
         RecordBatch::try_new(SchemaRef::clone(&self.0), vec![images])
-            .map_err(|error| error.to_string())
+            .map_err(|error| error.to_string().into())
     }
 
     fn schema(&self) -> &SchemaRef {

@@ -1,10 +1,10 @@
 //! A reader of shards that returns no more bytes than its budget allows.
 
-use std::cell::Cell;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::cell::{Cell, RefCell};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::rc::Rc;
 
-use crate::storage::FileReader;
+use super::shard_input::ShardInput;
 
 /// Maximum number of bytes between two members: headers, long names, PAX records. Writers need a
 /// few KiB.
@@ -33,7 +33,7 @@ impl ReadBudget {
 
 /// A shard whose reads fail once its budget is used up.
 pub(super) struct MeteredReader {
-    pub(super) file: BufReader<FileReader>,
+    pub(super) file: Rc<RefCell<ShardInput>>,
     pub(super) budget: ReadBudget,
 }
 
@@ -48,7 +48,7 @@ impl Read for MeteredReader {
         let max_bytes = buffer
             .len()
             .min(usize::try_from(left).unwrap_or(usize::MAX));
-        let read = self.file.read(&mut buffer[..max_bytes])?;
+        let read = self.file.borrow_mut().read(&mut buffer[..max_bytes])?;
         self.budget.0.left.set(left - read as u64);
         self.budget.0.is_at_end.set(read == 0 && !buffer.is_empty());
         Ok(read)
@@ -57,13 +57,6 @@ impl Read for MeteredReader {
 
 impl Seek for MeteredReader {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        match to {
-            // Keeps the buffer, unlike `seek`: most steps skip the padding of a member.
-            SeekFrom::Current(by) => self
-                .file
-                .seek_relative(by)
-                .and_then(|()| self.file.stream_position()),
-            to => self.file.seek(to),
-        }
+        self.file.borrow_mut().seek(to)
     }
 }

@@ -413,8 +413,8 @@ fn compressed_shards_among_others_are_rejects() {
     assert_eq!(codes, [RejectCode::Unsupported; 2]);
     assert_eq!(
         rejects[1].reason,
-        "2.tar: is compressed, but only plain tar files can be read; unpack it first \
-         (`bunzip2 2.tar`)"
+        "2.tar: is compressed, but only plain tar files and those whose names end with `.gz`, \
+         `.tgz` or `.zst` can be read; unpack it first (`bunzip2 2.tar`)"
     );
     assert_eq!(
         batches
@@ -439,6 +439,42 @@ fn compressed_shards_among_others_are_rejects() {
 }
 
 #[test]
+fn compressed_shards_have_the_images_of_plain_ones() {
+    let plain = shard(&[
+        ("a.jpg", b"one"),
+        ("notes.txt", &[7; 3000]),
+        ("b.png", b"two"),
+    ]);
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut encoder, bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
+    write("a.tar", &plain);
+    write("b.tar.gz", &gzip(&plain));
+    write("c.tgz", &gzip(&plain[..3000]));
+    write("d.tar.zst", &zstd::encode_all(plain.as_slice(), 3).unwrap());
+    write("e.tar.gz", &gzip(&[plain.as_slice(), b"more"].concat()));
+    let batches = read(folder.path(), 100, &ResumeState::default());
+    let names: Vec<&str> = batches.iter().flat_map(|batch| texts(batch, 0)).collect();
+    let expected = ["a.tar", "b.tar.gz", "c.tgz", "d.tar.zst", "e.tar.gz"].map(|name| match name {
+        "c.tgz" => vec![format!("{name}/a.jpg")],
+        _ => vec![format!("{name}/a.jpg"), format!("{name}/b.png")],
+    });
+    assert_eq!(names, expected.concat());
+    let rejects: Vec<_> = batches.iter().flat_map(|batch| &batch.rejects).collect();
+    let codes: Vec<_> = rejects.iter().map(|reject| reject.code).collect();
+    assert_eq!(codes, [RejectCode::Truncated, RejectCode::Malformed]);
+    assert!(
+        rejects[0]
+            .reason
+            .starts_with("c.tgz: broken after 1 image; ")
+    );
+}
+
+#[test]
 fn single_compressed_shard_is_an_error_with_unpack_command() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("s.tar"), b"\x1f\x8b\x08\0\0\0").unwrap();
@@ -448,9 +484,7 @@ fn single_compressed_shard_is_an_error_with_unpack_command() {
         .unwrap()
         .to_string();
     assert!(
-        error.contains(
-            "s.tar: is compressed, but only plain tar files can be read; unpack it first (`gunzip"
-        ),
+        error.contains("s.tar: is compressed, but only plain tar files and those whose names end"),
         "{error}"
     );
 }
