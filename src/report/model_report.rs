@@ -247,12 +247,9 @@ impl ModelReport<'_> {
         let named = input
             .map(|input| input.columns.as_slice())
             .filter(|columns| !columns.is_empty());
-        let prepared = self
-            .evaluated
-            .map(|all| all.prepared)
-            .filter(|prepared| prepared.columns_are_values);
+        let prepared = self.evaluated.map(|all| all.prepared);
         let names = named
-            .or(prepared.map(|prepared| prepared.columns.as_slice()))
+            .or(prepared.map(|prepared| prepared.value_names.as_slice()))
             .unwrap_or_default();
         let stats = self
             .model
