@@ -1,6 +1,7 @@
 //! Models: a folder with a model card, or bare ONNX files, which are loaded, checked and run in
 //! sessions.
 
+pub mod attribution;
 pub mod card;
 pub mod describe;
 pub mod feature_errors;

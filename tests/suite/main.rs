@@ -21,6 +21,7 @@ mod malformed_input;
 mod models;
 mod pictures;
 mod protocol;
+mod reasons;
 mod replay;
 mod source_rules;
 mod topology;
