@@ -29,6 +29,9 @@ pub(super) struct DatasetManifest {
     pub(super) channels: usize,
     pub(super) columns: Vec<String>,
     pub(super) columns_are_values: bool,
+    /// The name of each value of a record. Earlier versions did not store them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) value_names: Vec<String>,
     /// The sorted classes.
     pub(super) labels: Vec<String>,
     /// For each class number in the records, the index of the class in `labels`.
@@ -104,6 +107,10 @@ impl DatasetManifest {
             open(Subset::Test)?,
         );
         let shape = common_shape(&[&training, &validation, &test]);
+        let value_names = match self.columns_are_values {
+            true => self.columns.clone(),
+            false => self.value_names,
+        };
         Ok(PreparedDataset {
             kind: self.kind,
             training,
@@ -111,7 +118,7 @@ impl DatasetManifest {
             test,
             shape,
             columns: self.columns,
-            columns_are_values: self.columns_are_values,
+            value_names,
             labels: self.labels,
             digest: self.digest,
             rejects: self.rejects,

@@ -50,9 +50,9 @@ pub struct PreparedDataset {
     pub shape: Option<[usize; 3]>,
     /// Features: the names of the columns, in order. Empty for images.
     pub columns: Vec<String>,
-    /// Features: whether each column gives one value. If a column is a list, a card cannot name
-    /// the columns.
-    pub columns_are_values: bool,
+    /// Features: the name of each value: that of its column, or `column[index]` for a list. Empty
+    /// for images, and for lists that an earlier version has prepared.
+    pub value_names: Vec<String>,
     /// The classes that [`Record::label`] indexes, sorted: numerically if all of them are numbers.
     pub labels: Vec<String>,
     /// SHA-256 over all records, their labels and parts. It does not depend on the location of the

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -20,7 +20,7 @@ use crate::registry::{self, canonical, did_you_mean};
 use crate::source::{self, BatchSize, IMAGE, ROW, SOURCE, Source};
 use crate::storage::{is_url, tidy};
 use crate::tensor::TensorShape;
-use crate::transform::{self, IsolatedTransform, TransformConfig, TransformPlan};
+use crate::transform::{self, IsolatedTransform, TransformConfig, TransformPlan, element_names};
 
 /// A checked `[data]` table.
 pub(super) struct DatasetPlan {
@@ -30,6 +30,8 @@ pub(super) struct DatasetPlan {
     pub(super) width: usize,
     /// Features: whether each column gives one value.
     pub(super) columns_are_values: bool,
+    /// Features: the name of each value.
+    pub(super) value_names: Vec<String>,
 }
 
 /// The form in which records are stored.
@@ -112,7 +114,13 @@ impl DatasetPlan {
             .flatten();
         let mut planned = Vec::new();
         let mut vectors = Vec::new();
+        let mut value_names = Vec::new();
         for (at, source, normalized) in sources {
+            if let (Some(RecordKind::Features { columns }), true) =
+                (&target, value_names.is_empty())
+            {
+                value_names = names_of_values(columns, &source.schema());
+            }
             let mut steps = SourcePlanner {
                 spec,
                 context: &context,
@@ -147,6 +155,7 @@ impl DatasetPlan {
                 sources: planned,
                 width,
                 columns_are_values,
+                value_names,
             })
         } else {
             Err(faults)
@@ -220,6 +229,19 @@ impl DatasetPlan {
             RecordKind::Features { .. } => InputKind::Features,
         }
     }
+}
+
+/// The names of the values of these columns: those of the columns, and of the elements of lists.
+/// Other lists than those of a fixed length are refused.
+fn names_of_values(columns: &[String], schema: &Schema) -> Vec<String> {
+    let names = |column: &String| match schema.field_with_name(column).map(Field::data_type) {
+        Ok(DataType::FixedSizeList(_, len)) => {
+            let count = usize::try_from(*len).unwrap_or_default();
+            element_names(column, count).collect()
+        }
+        _ => vec![column.clone()],
+    };
+    columns.iter().flat_map(names).collect()
 }
 
 fn check_shares(spec: &DataSpec) -> Vec<ConfigError> {

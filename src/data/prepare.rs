@@ -58,6 +58,10 @@ pub(super) fn build_dataset(
     };
     let (key, written) = keys.map_or((None, None), |[key, written]| (Some(key), Some(written)));
     let (kind, columns_are_values) = (plan.kind(), plan.columns_are_values);
+    let value_names = match columns_are_values {
+        true => Vec::new(),
+        false => plan.value_names,
+    };
     let mut builder = DatasetBuilder::new(folder, &plan.target, spec)?;
     let (mut records, last) = (0, plan.sources.len().saturating_sub(1));
     for (
@@ -111,6 +115,7 @@ pub(super) fn build_dataset(
         channels,
         columns,
         columns_are_values,
+        value_names,
         labels,
         classes,
         digest,

@@ -85,8 +85,8 @@ fn feature_records_keep_values_labels_and_anomaly_flags() {
     );
     let prepared = prepared(folder.path(), spec, &InputSpec::default());
     assert_eq!(
-        (prepared.columns.join(" "), prepared.columns_are_values),
-        ("a b".to_owned(), true)
+        (prepared.columns.join(" "), prepared.value_names.join(" ")),
+        ("a b".to_owned(), "a b".to_owned())
     );
     assert_eq!(
         (prepared.kind, prepared.shape),
@@ -377,10 +377,12 @@ fn wide_records_from_list_columns_are_read_completely() {
     }]);
     let spec = json!({ "sources": source, "label": "outlier", "validation": 0.5 });
     let prepared = prepared(folder.path(), spec, &InputSpec::default());
+    let name = &prepared.columns[0];
     assert_eq!(
-        (prepared.columns.len(), prepared.columns_are_values),
-        (1, false)
+        (prepared.columns.len(), prepared.value_names.len()),
+        (1, 3000)
     );
+    assert_eq!(prepared.value_names[2999], format!("{name}[2999]"));
     assert_eq!(prepared.shape, Some([1, 1, 3000]));
     assert_eq!(prepared.labels, ["false", "true"]);
     let record = &all(&prepared.training)[0];

@@ -4,7 +4,11 @@ use super::inference::ModelRunner;
 use super::sampler::MiniBatch;
 use super::{EvaluateError, EvaluateOptions, levels};
 use crate::data::{PreparedDataset, Record, RecordOrigin, Subset};
-use crate::model::Model;
+use crate::error::StageError;
+use crate::model::attribution::{ExplainedFeature, FeatureAttributor};
+use crate::model::card::ErrorStats;
+use crate::model::feature_errors::FeatureStats;
+use crate::model::{Loss, Model, ModelPath};
 
 /// Example records and the corruption that was applied to them.
 #[derive(Debug, Default)]
@@ -33,6 +37,9 @@ pub struct ExampleRecord {
     pub corrupted: Option<Vec<f32>>,
     /// The output of the model.
     pub output: Vec<f32>,
+    /// The features that explain most of the error, most first, if the record is unusual by the
+    /// card and was not corrupted.
+    pub explained: Option<Vec<ExplainedFeature>>,
 }
 
 /// Runs the model on these records. They are corrupted with the middle one of the corruption levels
@@ -51,6 +58,11 @@ pub fn collect_examples(
     let mut levels = levels(model, options, format.as_ref()).map_err(EvaluateError::Faults)?;
     let level = (!levels.is_empty()).then(|| levels.swap_remove(levels.len() / 2));
     let mut runner = ModelRunner::new(model)?;
+    let mut explainer = match level {
+        None => RecordExplainer::new(model)?,
+        // The model has not reconstructed the clean records.
+        Some(_) => None,
+    };
     let mut examples = ExampleSet {
         corruption: level.as_ref().map(|level| level.text().to_owned()),
         records: Vec::new(),
@@ -69,6 +81,9 @@ pub fn collect_examples(
             .for_each(|level| level.apply(&mut batch.values, &entry, format.as_ref()));
         let model_output = runner.run(&batch, false);
         if let (Some(output), [false]) = (model_output.outputs, model_output.failed.as_slice()) {
+            let explained = explainer
+                .as_mut()
+                .and_then(|explainer| explainer.explain(&clean, &output));
             let corrupted = level.is_some().then_some(batch.values);
             examples.records.push(ExampleRecord {
                 subset,
@@ -78,8 +93,52 @@ pub fn collect_examples(
                 clean,
                 corrupted,
                 output,
+                explained,
             });
         }
     }
     Ok(examples)
+}
+
+/// Maximum number of features that are explained.
+const MAX_EXPLAINED: usize = 12;
+
+/// Explains the errors of records that are unusual by the card, as the stage `score` does.
+struct RecordExplainer<'a> {
+    loss: Loss,
+    stats: &'a ErrorStats,
+    features: &'a FeatureStats,
+    attributor: FeatureAttributor,
+}
+
+impl<'a> RecordExplainer<'a> {
+    /// Opens the model again; `None` if its card does not have the errors of single features.
+    fn new(model: &'a Model) -> Result<Option<Self>, StageError> {
+        let stats = model
+            .card()
+            .and_then(|card| card.reconstruction_error.as_ref());
+        let features = stats.and_then(|stats| stats.features.as_ref());
+        let (Some(stats), Some(features), Some(shape)) = (stats, features, model.input_shape())
+        else {
+            return Ok(None);
+        };
+        if model.files(ModelPath::Reconstruct).is_none() {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            loss: model.loss(),
+            stats,
+            features,
+            attributor: FeatureAttributor::new(model, &shape)?,
+        }))
+    }
+
+    fn explain(&mut self, record: &[f32], output: &[f32]) -> Option<Vec<ExplainedFeature>> {
+        let is_unusual = self.stats.is_unusual(self.loss.error(record, output));
+        (is_unusual && record.len() == self.features.mean.len()).then(|| {
+            let zscores = self.features.zscores(record, output);
+            self.attributor
+                .rank(record, output, &zscores, MAX_EXPLAINED)
+        })
+    }
 }

@@ -22,6 +22,8 @@ enum RunMode {
         shape: Vec<usize>,
         /// The number of values of a latent; `None` if the output of `first` is the reconstruction.
         code: Option<usize>,
+        /// Whether the output of `first` is the latent, followed by the reconstruction.
+        returns_both: bool,
         decoder: Option<SessionChain>,
     },
     /// Images of any size. Large ones are processed in tiles.
@@ -70,31 +72,26 @@ impl ModelRunner {
             .output_shape(ModelPath::Encode, &shape)
             .map_err(StageError::Model)?;
         let pixels = model.image_input().is_some();
-        let first = model.chain(ModelPath::Encode)?.with_pixels(pixels);
-        let mode = match model.files(ModelPath::Decode) {
-            Some(_) => RunMode::Records {
-                first,
-                shape,
-                code: element_count(&encoded_shape),
-                decoder: Some(model.chain(ModelPath::Decode)?),
-            },
-            // The output of a separate encoder is a latent, even if it has the shape of the input.
-            None if model.files(ModelPath::Reconstruct).is_some()
-                && same_layout(&encoded_shape, &shape) =>
-            {
-                RunMode::Records {
-                    first,
-                    shape,
-                    code: None,
-                    decoder: None,
-                }
-            }
-            None => RunMode::Records {
-                first,
-                shape,
-                code: element_count(&encoded_shape),
-                decoder: None,
-            },
+        let returns_both = model.files(ModelPath::EncodeAndReconstruct).is_some();
+        let path = match returns_both {
+            true => ModelPath::EncodeAndReconstruct,
+            false => ModelPath::Encode,
+        };
+        let first = model.chain(path)?.with_pixels(pixels);
+        let decoder = model.files(ModelPath::Decode);
+        // The output of a separate encoder is a latent, even if it has the shape of the input.
+        let reconstructs = !returns_both
+            && decoder.is_none()
+            && model.files(ModelPath::Reconstruct).is_some()
+            && same_layout(&encoded_shape, &shape);
+        let mode = RunMode::Records {
+            first,
+            shape,
+            code: element_count(&encoded_shape).filter(|_| !reconstructs),
+            returns_both,
+            decoder: decoder
+                .map(|_| model.chain(ModelPath::Decode))
+                .transpose()?,
         };
         Ok(Self {
             mode,
@@ -134,6 +131,7 @@ impl ModelRunner {
                 first,
                 shape,
                 code,
+                returns_both,
                 decoder,
             } => {
                 let len = element_count(shape).unwrap_or_default();
@@ -154,9 +152,18 @@ impl ModelRunner {
                     }
                     out
                 };
-                let encoded = run(first, &batch.values, shape, code.unwrap_or(len));
+                let output_len = match (&code, &returns_both) {
+                    (Some(code), true) => *code + len,
+                    (Some(code), false) => *code,
+                    (None, _) => len,
+                };
+                let encoded = run(first, &batch.values, shape, output_len);
                 let (codes, outputs) = match (code, decoder) {
                     (None, _) => (None, Some(encoded)),
+                    (Some(code), _) if *returns_both => {
+                        let (codes, outputs) = split_rows(&encoded, *code, len);
+                        (Some(codes), Some(outputs))
+                    }
                     (Some(code), Some(decoder)) if !only_codes => {
                         let outputs = run(decoder, &encoded, &[*code], len);
                         (Some(encoded), Some(outputs))
@@ -171,6 +178,16 @@ impl ModelRunner {
             }
         }
     }
+}
+
+/// Splits rows of `code` and `len` values.
+fn split_rows(rows: &[f32], code: usize, len: usize) -> (Vec<f32>, Vec<f32>) {
+    let (mut codes, mut outputs) = (Vec::new(), Vec::new());
+    for row in rows.chunks_exact((code + len).max(1)) {
+        codes.extend_from_slice(&row[..code]);
+        outputs.extend_from_slice(&row[code..]);
+    }
+    (codes, outputs)
 }
 
 /// Runs the model on one image at a time, since images rarely have the same size.

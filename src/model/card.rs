@@ -17,6 +17,9 @@ use crate::registry;
 /// The file name of the card in a model folder.
 pub const CARD: &str = "model.toml";
 
+/// The z-score above which a record is unusual.
+pub const UNUSUAL_ZSCORE: f32 = 3.0;
+
 /// The description of a model, stored next to its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelCard {
@@ -248,6 +251,17 @@ impl ErrorStats {
             quantiles,
             features: None,
         })
+    }
+
+    /// The distance of an error from the mean, in standard deviations; infinite for an error above
+    /// the mean if all errors were equal.
+    pub fn zscore(&self, error: f64) -> f64 {
+        (error - self.mean) / self.std
+    }
+
+    /// Whether a record with this error is unusual: its z-score is above [`UNUSUAL_ZSCORE`].
+    pub fn is_unusual(&self, error: f64) -> bool {
+        self.zscore(error) as f32 > UNUSUAL_ZSCORE
     }
 
     fn check(&self, columns: Option<&[String]>, faults: &mut Vec<ConfigError>) {

@@ -23,9 +23,14 @@ pub struct ModelSpec {
     pub decoder: Option<PathBuf>,
     /// An ONNX file with the complete network: a denoiser, or an autoencoder in one file.
     pub model: Option<PathBuf>,
-    /// The name of the output of the encoder or of the complete network. Default: the first output.
+    /// The name of the output of the encoder or of the complete network. Default: the only output,
+    /// or the one that is plainly the code.
     pub output: Option<String>,
-    /// The name of the output of the decoder. Default: the first output.
+    /// For a file that returns the code and the reconstruction: the name of the output with the
+    /// reconstruction. Default: the only other output with the shape of the input.
+    pub reconstruction: Option<String>,
+    /// The name of the output of the decoder. Default: the only output, or the only one with the
+    /// shape of the input.
     pub decoder_output: Option<String>,
     /// Height and width of images must be multiples of this number. Other images are padded by
     /// repeating their edges. Default: 1.

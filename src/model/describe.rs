@@ -13,7 +13,7 @@ use crate::model::nondeterminism::NondeterministicOutputs;
 use crate::model::onnx_metadata::OnnxMetadata;
 use crate::model::ort_backend::OnnxGraph;
 use crate::model::tensor_spec::TensorSpec;
-use crate::model::{Model, ModelInput, ModelPath, ModelSpec, RuntimeSpec};
+use crate::model::{Model, ModelFile, ModelInput, ModelNetwork, ModelPath, ModelSpec, RuntimeSpec};
 use crate::text_escape::line;
 
 /// Describes a model folder or a bare ONNX file. [`crate::model::ort_library::init`] must have
@@ -124,8 +124,13 @@ impl fmt::Display for ModelDescription {
         }
         match &self.model {
             Ok(model) => {
+                write!(f, "{}", OutputsDisplay(model))?;
                 writeln!(f, "digest       {}", model.digest())?;
-                writeln!(f, "in a pipeline: {}", usage(model))
+                writeln!(f, "in a pipeline: {}", usage(model))?;
+                match model.code_ambiguity() {
+                    Some(question) => writeln!(f, "to encode: {}", line(question)),
+                    None => Ok(()),
+                }
             }
             Err(_) if self.files.iter().any(|file| file.graph.is_err()) => {
                 writeln!(f, "in a pipeline: cannot run as a stage")
@@ -140,6 +145,32 @@ impl fmt::Display for ModelDescription {
                 )
             }
         }
+    }
+}
+
+/// Writes the use of each output of the files that have several, one per line.
+pub struct OutputsDisplay<'a>(pub &'a Model);
+
+impl fmt::Display for OutputsDisplay<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let model = self.0;
+        let is_code = |file: &ModelFile| match &model.network {
+            ModelNetwork::Autoencoder { .. } => file.role != "decoder",
+            ModelNetwork::SingleFile(_) => file.reconstruction.is_some(),
+        };
+        for file in model.all_files().filter(|file| file.outputs.len() > 1) {
+            for output in &file.outputs {
+                let is = |taken: Option<&TensorSpec>| taken.is_some_and(|one| one == output);
+                let word = match (is(Some(&file.output)), is(file.reconstruction.as_ref())) {
+                    (true, _) if is_code(file) => "code",
+                    (true, _) => "output",
+                    (false, true) => "reconstruction",
+                    (false, false) => "not used",
+                };
+                writeln!(f, "  {word:<14} {}", line(&output.to_string()))?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -244,7 +275,10 @@ fn usage(model: &Model) -> String {
             None => "tensors of variable shape".to_owned(),
         },
     };
-    match (model.code_size(), model.files(ModelPath::Decode)) {
+    let decoding = model
+        .files(ModelPath::Decode)
+        .or(model.files(ModelPath::EncodeAndReconstruct));
+    match (model.code_size(), decoding) {
         (Some(size), Some(_)) => format!("encodes {record} to {size} values, and decodes them"),
         (Some(size), None) => format!("encodes {record} to {size} values"),
         (None, Some(_)) => {

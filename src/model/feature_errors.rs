@@ -14,6 +14,13 @@ pub struct FeatureStats {
     pub mean: Vec<f64>,
     /// The standard deviation of each feature's squared error.
     pub std: Vec<f64>,
+    /// The mean of each feature's value, scaled as the model takes it. Cards of earlier versions do
+    /// not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_mean: Option<Vec<f64>>,
+    /// How the features of a record are ranked, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranking: Option<String>,
 }
 
 /// The squared error of each feature, in float64.
@@ -34,8 +41,15 @@ impl FeatureStats {
                 "requires `input.columns`, which is missing",
             ));
         };
-        for (key, values) in [("mean", &self.mean), ("std", &self.std)] {
-            let key = format!("{KEY}.{key}");
+        let lists = [("mean", Some(&self.mean)), ("std", Some(&self.std))];
+        let value_mean = ("value_mean", self.value_mean.as_ref());
+        for (name, values) in lists.into_iter().chain([value_mean]) {
+            let Some(values) = values else { continue };
+            let (least, expected) = match name {
+                "value_mean" => (f64::MIN, "finite"),
+                _ => (0.0, "0 or more"),
+            };
+            let key = format!("{KEY}.{name}");
             if values.len() != columns.len() {
                 let message = format!(
                     "expected as many values as columns in `input.columns`, {}; found {}",
@@ -45,15 +59,24 @@ impl FeatureStats {
                 faults.push(ConfigError::new(key, message));
             } else if let Some(index) = values
                 .iter()
-                .position(|value| !(value.is_finite() && *value >= 0.0))
+                .position(|value| !(value.is_finite() && *value >= least))
             {
                 let message = format!(
-                    "must be 0 or more; found {} for `{}`",
+                    "must be {expected}; found {} for `{}`",
                     values[index], columns[index]
                 );
                 faults.push(ConfigError::new(key, message));
             }
         }
+    }
+
+    /// The z-score of the squared error of each feature of a record.
+    pub fn zscores(&self, target: &[f32], output: &[f32]) -> Vec<f64> {
+        let scales = self.mean.iter().zip(self.divisors());
+        squared_errors(target, output)
+            .zip(scales)
+            .map(|(error, (mean, divisor))| (error - mean) / divisor)
+            .collect()
     }
 
     /// The divisors of the z-scores, one per feature. For a feature with a deviation of 0, this is
@@ -81,6 +104,8 @@ pub struct FeatureErrors {
     mean: Vec<f64>,
     /// Sums of squared distances from the mean.
     squares: Vec<f64>,
+    /// The means of the values.
+    value_mean: Vec<f64>,
 }
 
 impl FeatureErrors {
@@ -90,6 +115,7 @@ impl FeatureErrors {
             count: 0,
             mean: vec![0.0; features],
             squares: vec![0.0; features],
+            value_mean: vec![0.0; features],
         }
     }
 
@@ -102,6 +128,9 @@ impl FeatureErrors {
             let distance = error - *mean;
             *mean += distance / count;
             *squares += distance * (error - *mean);
+        }
+        for (mean, &value) in self.value_mean.iter_mut().zip(target) {
+            *mean += (f64::from(value) - *mean) / count;
         }
     }
 
@@ -118,6 +147,8 @@ impl FeatureErrors {
         finite.then(|| FeatureStats {
             mean: self.mean.clone(),
             std,
+            value_mean: Some(self.value_mean.clone()),
+            ranking: None,
         })
     }
 }
@@ -144,6 +175,9 @@ mod tests {
         near(stats.std[0], 6.480_740_698_407_86);
         near(stats.mean[1], 666_666.666_666_666_6);
         near(stats.std[1], 471_404.520_791_031_7);
+        let value_mean = stats.value_mean.unwrap();
+        near(value_mean[0], 7.0 / 3.0);
+        near(value_mean[1], 2000.0 / 3.0);
         errors.push(&[f32::NAN, 0.0], &[0.0, 0.0]);
         assert_eq!(errors.stats(), None);
     }
@@ -154,6 +188,8 @@ mod tests {
             FeatureStats {
                 mean: vec![0.0; std.len()],
                 std: std.to_vec(),
+                value_mean: None,
+                ranking: None,
             }
             .divisors()
         };

@@ -16,7 +16,10 @@ use crate::model::nondeterminism::{self, NondeterministicOutputs};
 use crate::model::onnx_metadata::OnnxMetadata;
 use crate::model::ort_backend::OnnxGraph;
 use crate::model::session::shape_mismatch;
-use crate::model::tensor_spec::{ElementType, TensorSpec, element_count};
+use crate::model::tensor_selection::{
+    OutputNames, SelectedTensors, SelectionError, select_decoder, select_encoder,
+};
+use crate::model::tensor_spec::{TensorSpec, element_count};
 use crate::model::{
     Model, ModelFile, ModelNetwork, ModelPath, ModelSpec, RuntimeSpec, same_layout, stamp,
     trial_run,
@@ -31,7 +34,7 @@ pub(super) fn open(
 ) -> Result<Model, Vec<ConfigError>> {
     let files = ModelFiles::find(spec)?;
     let OnnxFiles { digests, outputs } = files.verify()?;
-    let network = files.open(spec, runtime)?;
+    let network = files.open(spec, runtime, &outputs)?;
     let found = files.nondeterminism(&network, &outputs, runtime);
     let nondeterminism = match found {
         Some((_, fault)) if !spec.allow_nondeterministic => return Err(vec![fault]),
@@ -291,8 +294,12 @@ impl ModelFiles {
                 "decoder" => "decoder_output",
                 _ => "output",
             };
-            let taken = [file.output.name.as_str()];
-            let found = nondeterminism::fault(outputs.get(file.role)?, &taken, single, option)?;
+            let reconstruction = file.reconstruction.as_ref();
+            let taken = [(Some(&file.output), Some(option)), (reconstruction, None)];
+            let outputs = outputs.get(file.role)?;
+            let found = taken.into_iter().find_map(|(output, option)| {
+                nondeterminism::fault(outputs, &output?.name, single, option)
+            })?;
             let fault = self.fault(file.role, &file.path, &found.message);
             Some((found.reason, fault))
         })
@@ -302,35 +309,38 @@ impl ModelFiles {
         &self,
         spec: &ModelSpec,
         runtime: &RuntimeSpec,
+        nondeterministic: &BTreeMap<&'static str, NondeterministicOutputs>,
     ) -> Result<ModelNetwork, Vec<ConfigError>> {
         let mut faults = Vec::new();
         let mut parts: Vec<ModelFile> = Vec::new();
         for (role, path) in self.parts() {
-            let (key, output_name) = match role {
-                "decoder" => ("decoder_output", spec.decoder_output.as_deref()),
-                _ => ("output", spec.output.as_deref()),
+            let graph = match OnnxGraph::open(path, runtime) {
+                Ok(graph) => graph,
+                Err(reason) => {
+                    let message = format!("ONNX Runtime cannot load it: {reason}");
+                    faults.push(self.fault(role, path, &message));
+                    continue;
+                }
             };
-            match OnnxGraph::open(path, runtime) {
-                Ok(graph) => match select_tensors(&graph, output_name) {
-                    Ok((input, output)) => parts.push(ModelFile {
-                        role,
-                        stamp: stamp(path),
-                        path: path.clone(),
-                        input,
-                        output,
-                    }),
-                    Err(SelectionError::Output(message)) => {
-                        faults.push(ConfigError::new(key, message))
+            match self.select(role, &graph, spec, parts.first()) {
+                Ok(selected) => {
+                    let mut file = ModelFile::new((role, path), selected, graph.outputs, spec);
+                    // A reconstruction that no option names must not prevent the use of the code.
+                    let random = |output: &TensorSpec| {
+                        let found = nondeterministic
+                            .get(role)
+                            .and_then(|all| all.get(&output.name));
+                        found.is_some_and(|nodes| !nodes.is_empty())
+                    };
+                    if file.named_reconstruction.is_none() && !spec.allow_nondeterministic {
+                        file.reconstruction.take_if(|output| random(output));
                     }
-                    Err(SelectionError::File(message)) => {
-                        faults.push(self.fault(role, path, &message))
-                    }
-                },
-                Err(reason) => faults.push(self.fault(
-                    role,
-                    path,
-                    &format!("ONNX Runtime cannot load it: {reason}"),
-                )),
+                    parts.push(file);
+                }
+                Err(SelectionError::Option(key, message)) => {
+                    faults.push(ConfigError::new(key, message));
+                }
+                Err(SelectionError::File(message)) => faults.push(self.fault(role, path, &message)),
             }
         }
         if self.decoder.is_none() && spec.decoder_output.is_some() {
@@ -341,7 +351,9 @@ impl ModelFiles {
         }
         let mut parts = parts.into_iter();
         match (parts.next(), parts.next()) {
-            (Some(file), None) if faults.is_empty() && file.role == "model" => {
+            (Some(file), None)
+                if faults.is_empty() && (file.role == "model" || file.reconstruction.is_some()) =>
+            {
                 Ok(ModelNetwork::SingleFile(file))
             }
             (Some(encoder), decoder) if faults.is_empty() => {
@@ -350,94 +362,71 @@ impl ModelFiles {
             _ => Err(faults),
         }
     }
-}
 
-/// The maximum batch size that a file may fix. Every call has this many records, including padding.
-const MAX_BATCH: usize = 1 << 16;
-
-/// Why the input or the output of a graph cannot be used.
-enum SelectionError {
-    /// The requested output does not exist.
-    Output(String),
-    /// The file cannot be used in a pipeline.
-    File(String),
-}
-
-/// Selects the input of a graph and the output with this name, or the first one for `None`.
-fn select_tensors(
-    graph: &OnnxGraph,
-    output_name: Option<&str>,
-) -> Result<(TensorSpec, TensorSpec), SelectionError> {
-    let [input] = graph.inputs.as_slice() else {
-        let names: Vec<String> = graph.inputs.iter().map(TensorSpec::to_string).collect();
-        let message = format!(
-            "has {} inputs, but a stage supplies only one: {}",
-            names.len(),
-            names.join(", ")
-        );
-        return Err(SelectionError::File(message));
-    };
-    if !matches!(
-        input.element,
-        ElementType::Float32 | ElementType::Float16 | ElementType::Uint8
-    ) {
-        return Err(SelectionError::File(format!(
-            "input {input} has an unsupported element type; expected float32, float16 or uint8"
-        )));
-    }
-    if input.row_dims().is_none() || input.batch() == Some(0) {
-        return Err(SelectionError::File(format!(
-            "input {input} has no batch dimension, or a batch dimension of 0"
-        )));
-    }
-    let names = || {
-        graph
-            .outputs
-            .iter()
-            .map(|spec| spec.name.as_str())
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    let output = match output_name {
-        Some(name) => graph.outputs.iter().find(|spec| spec.name == name),
-        None => graph.outputs.first(),
-    };
-    let output = output.ok_or_else(|| {
-        SelectionError::Output(format!(
-            "unknown output; the outputs of the file are: {}",
-            names()
-        ))
-    })?;
-    if let ElementType::Other(_) = output.element {
-        let message = format!(
-            "output {output} has an unsupported element type; expected float16, float32, float64 \
-             or uint8; the outputs of the file are: {}",
-            names()
-        );
-        return Err(SelectionError::File(message));
-    }
-    if input.batch().is_some_and(|batch| batch > MAX_BATCH) {
-        return Err(SelectionError::File(format!(
-            "input {input} fixes the batch size above the maximum of {MAX_BATCH} records"
-        )));
-    }
-    match (input.batch(), output.batch()) {
-        (Some(taken), Some(given)) if taken != given => {
-            let message = format!(
-                "the input has a batch size of {taken} records, but the output {given}: {input} \
-                 and {output}"
-            );
-            Err(SelectionError::File(message))
+    /// Selects the tensors of a file. `encoder` is the file that was selected before.
+    fn select(
+        &self,
+        role: &str,
+        graph: &OnnxGraph,
+        spec: &ModelSpec,
+        encoder: Option<&ModelFile>,
+    ) -> Result<SelectedTensors, SelectionError> {
+        match (role, encoder, graph.inputs.first()) {
+            // If the encoder cannot be used, its fault is reported, and the decoder is compared
+            // with its own input.
+            ("decoder", None, Some(record)) => {
+                select_decoder(graph, spec.decoder_output.as_deref(), record)
+            }
+            ("decoder", Some(encoder), _) => {
+                select_decoder(graph, spec.decoder_output.as_deref(), &encoder.input)
+            }
+            _ => {
+                let names = OutputNames {
+                    output: spec.output.as_deref(),
+                    reconstruction: spec.reconstruction.as_deref(),
+                };
+                select_encoder(graph, names, role == "encoder", self.decoder.is_some())
+            }
         }
-        _ => Ok((input.clone(), output.clone())),
+    }
+}
+
+impl ModelFile {
+    fn new(
+        (role, path): (&'static str, &Path),
+        selected: SelectedTensors,
+        outputs: Vec<TensorSpec>,
+        spec: &ModelSpec,
+    ) -> Self {
+        let named = match role {
+            "decoder" => spec.decoder_output.as_ref(),
+            _ => spec.output.as_ref(),
+        };
+        // Earlier versions selected the first output if no option named one. Digests stay as they
+        // were.
+        let first = outputs.first().map(|output| &output.name);
+        Self {
+            role,
+            path: path.to_path_buf(),
+            digest_output: named.or(first).cloned().unwrap_or_default(),
+            named_reconstruction: spec.reconstruction.clone().filter(|_| role != "decoder"),
+            input: selected.input,
+            output: selected.output,
+            reconstruction: selected.reconstruction,
+            ambiguity: selected.ambiguity,
+            outputs,
+            stamp: stamp(path),
+        }
     }
 }
 
 /// Checks that the latents fit the decoder and that its output fits the input of the encoder.
 /// Returns the size of a latent, if it is known.
 fn match_shapes(model: &Model) -> Result<Option<usize>, ConfigError> {
-    let ModelNetwork::Autoencoder { encoder, decoder } = &model.network else {
-        return Ok(None);
+    let (encoder, decoder) = match &model.network {
+        ModelNetwork::Autoencoder { encoder, decoder } => (encoder, decoder.as_ref()),
+        ModelNetwork::SingleFile(file) if file.reconstruction.is_some() => (file, None),
+        ModelNetwork::SingleFile(_) => return Ok(None),
     };
     let listed = model.card.as_ref().and_then(|card| card.code_size);
     let at = |part: &'static str| move |message: String| ConfigError::new(part, message);
@@ -455,7 +444,7 @@ fn match_shapes(model: &Model) -> Result<Option<usize>, ConfigError> {
     };
     let code = model
         .output_shape(ModelPath::Encode, &shape)
-        .map_err(at("encoder"))?;
+        .map_err(at(encoder.role))?;
     let size = element_count(&code);
     if let (Some(size), Some(listed)) = (size, listed)
         && size != listed
@@ -464,7 +453,17 @@ fn match_shapes(model: &Model) -> Result<Option<usize>, ConfigError> {
             "the model card sets `code_size` to {listed}, but the encoder returns the shape \
              {code:?}"
         );
-        return Err(at("encoder")(message));
+        return Err(at(encoder.role)(message));
+    }
+    if encoder.named_reconstruction.is_some() {
+        let back = model
+            .output_shape(ModelPath::Reconstruct, &shape)
+            .map_err(at("reconstruction"))?;
+        if !same_layout(&back, &shape) {
+            let message =
+                format!("the output has the shape {back:?} for records of shape {shape:?}");
+            return Err(at("reconstruction")(message));
+        }
     }
     if decoder.is_some() {
         let back = model
@@ -490,7 +489,10 @@ fn digest(model: &Model, input_spec: &InputSpec, files: &BTreeMap<String, String
         .iter()
         .flat_map(|&path| model.files(path).unwrap_or_default())
     {
-        hash.update(format!("{} output {:?}\n", part.role, part.output.name));
+        hash.update(format!("{} output {:?}\n", part.role, part.digest_output));
+        if let Some(name) = &part.named_reconstruction {
+            hash.update(format!("{} reconstruction {name:?}\n", part.role));
+        }
     }
     // An input spec holds only numbers and strings, which can always be serialized.
     hash.update(serde_json::to_string(input_spec).unwrap_or_default());
@@ -707,9 +709,20 @@ mod tests {
             plain,
             digest("encoder = 'encoder.onnx'\ncolumns = ['a', 'b', 'c', 'd']")
         );
+        let minus = "model = 'two_outputs.onnx'\noutput = 'minus'";
         assert_ne!(
-            digest("model = 'two_outputs.onnx'"),
+            digest(minus),
             digest("model = 'two_outputs.onnx'\noutput = 'twice'")
+        );
+        assert_ne!(
+            digest(minus),
+            digest(&format!("{minus}\nreconstruction = 'twice'"))
+        );
+        // Earlier versions selected the first output. Their digest stays, also for a `denoise` stage,
+        // which uses it.
+        assert_eq!(
+            digest("model = 'vae.onnx'"),
+            digest("model = 'vae.onnx'\noutput = 'recon'")
         );
         let folder = tempfile::tempdir().unwrap();
         let copy = folder.path().join("external.onnx");
@@ -797,7 +810,7 @@ mod tests {
             expect![
                 "sise: unknown key (did you mean `size`?); known: \
                  allow_nondeterministic, channels, columns, decoder, decoder_output, encoder, layout, loss, max, mean, min, model, multiple, \
-                 output, path, range, scaling, size, std"
+                 output, path, range, reconstruction, scaling, size, std"
             ],
         );
     }
@@ -852,6 +865,39 @@ mod tests {
             "encoder: batch.onnx: the output `centered` of a record depends on the other records of \
              its batch; no operator may combine records, such as a mean over the first dimension; \
              export the model with a batch size of 1, or set `allow_nondeterministic = true`"
+        );
+    }
+
+    #[test]
+    fn all_outputs_of_a_file_are_shown_and_selected() {
+        let model = open("model = 'vae.onnx'").unwrap();
+        assert_eq!(
+            (model.summary().as_str(), model.code_size()),
+            ("onnx features [4] -> code of 2, mse loss", Some(2))
+        );
+        assert_eq!(
+            crate::model::OutputsDisplay(&model).to_string(),
+            "  reconstruction `recon` float32 [batch, 4]\n  code           `mu` float32 [batch, 2]\n  \
+             not used       `logvar` float32 [batch, 2]\n"
+        );
+        assert_eq!(
+            open("model = 'sampled.onnx'")
+                .unwrap()
+                .files(ModelPath::EncodeAndReconstruct)
+                .map(|files| files.len()),
+            None
+        );
+        check(
+            "model = 'sampled.onnx'\nreconstruction = 'recon'",
+            expect![
+                "model: sampled.onnx: the output `recon` is not the same in every run: RandomNormalLike draws random numbers; export the model without random numbers, such as the mean of a VAE instead of a sample, or set `allow_nondeterministic = true`"
+            ],
+        );
+        check(
+            "encoder = 'unnamed.onnx'",
+            expect![[
+                r#"output: the file has several outputs, and it is not plain which of them is the code of `x` float32 [batch, 4]: `4` float32 [batch, 4], `5` float32 [batch, 2], `6` float32 [batch, 2]; select it, such as `output = "5"`"#
+            ]],
         );
     }
 

@@ -1,6 +1,7 @@
 //! Models: a folder with a model card, or bare ONNX files, which are loaded, checked and run in
 //! sessions.
 
+pub mod attribution;
 pub mod card;
 pub mod describe;
 pub mod feature_errors;
@@ -14,6 +15,7 @@ mod nondeterminism;
 mod onnx_graph;
 mod trial_run;
 pub mod tensor_spec;
+mod tensor_selection;
 pub mod onnx_metadata;
 pub mod ort_library;
 pub mod session;
@@ -29,7 +31,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use card::ModelCard;
 pub use config::{ModelSpec, RuntimeSpec};
-pub use describe::describe;
+pub use describe::{OutputsDisplay, describe};
 pub use input::{FeatureInput, ImageInput, ModelInput, Scaling};
 pub use loss::Loss;
 use prometheus::Histogram;
@@ -58,10 +60,12 @@ pub struct Model {
     /// Why the model is not deterministic, if the pipeline allows it; `None` otherwise.
     nondeterminism: Option<String>,
     runtime: RuntimeSpec,
-    /// The sessions that all workers share, by the role of their file.
-    shared: Mutex<BTreeMap<&'static str, Arc<DynamicBatcher<OrtSession>>>>,
+    shared: Mutex<SharedSessions>,
     metrics: Arc<Metrics>,
 }
+
+/// The sessions that all workers share, by the role of their file and the names of their outputs.
+type SharedSessions = BTreeMap<(&'static str, Vec<String>), Arc<DynamicBatcher<OrtSession>>>;
 
 /// The files of a model.
 #[derive(Debug)]
@@ -85,8 +89,18 @@ pub struct ModelFile {
     pub path: PathBuf,
     /// The input of the graph.
     pub input: TensorSpec,
-    /// The selected output of the graph.
+    /// The selected output of the graph: the code, or the only result.
     pub output: TensorSpec,
+    /// The output with the reconstruction, if the file returns a code as well.
+    pub reconstruction: Option<TensorSpec>,
+    /// All outputs of the graph.
+    pub outputs: Vec<TensorSpec>,
+    /// Why `output` is not the code of a network in one file: several outputs may be it.
+    pub ambiguity: Option<String>,
+    /// The name of the output in the digest.
+    digest_output: String,
+    /// The option that names the reconstruction.
+    named_reconstruction: Option<String>,
     /// The stamp of the file when it was loaded. A file with another stamp is another model.
     stamp: FileStamp,
 }
@@ -108,6 +122,25 @@ pub enum ModelPath {
     Decode,
     /// From input to reconstruction. For a network in one file, from its input to its output.
     Reconstruct,
+    /// From input to latent and reconstruction in one call, for a file with both outputs. The
+    /// output of a record is the latent, followed by the reconstruction.
+    EncodeAndReconstruct,
+}
+
+impl ModelFile {
+    /// The outputs of the file that a path computes.
+    fn outputs_of(&self, path: ModelPath) -> Vec<&TensorSpec> {
+        match (path, &self.reconstruction) {
+            (ModelPath::Reconstruct, Some(reconstruction)) => vec![reconstruction],
+            (ModelPath::EncodeAndReconstruct, _) => self.taken().collect(),
+            _ => vec![&self.output],
+        }
+    }
+
+    /// The selected outputs.
+    fn taken(&self) -> impl Iterator<Item = &TensorSpec> {
+        std::iter::once(&self.output).chain(&self.reconstruction)
+    }
 }
 
 impl Model {
@@ -209,6 +242,18 @@ impl Model {
         }
     }
 
+    /// Why no output of a network in one file is plainly its code, if there are several.
+    pub fn code_ambiguity(&self) -> Option<&str> {
+        self.first().ambiguity.as_deref()
+    }
+
+    /// The output that is the code, if no option names it and it is not the first output of the
+    /// file, which earlier versions selected. The digest of the model does not include it.
+    pub fn inferred_code_output(&self) -> Option<&str> {
+        let file = self.first();
+        Some(file.output.name.as_str()).filter(|name| *name != file.digest_output)
+    }
+
     /// The number of values of a latent, if the model has latents of a fixed size.
     pub fn code_size(&self) -> Option<usize> {
         self.code_size
@@ -235,7 +280,11 @@ impl Model {
     /// The files that a path runs, in order; `None` if the model does not have this path.
     pub fn files(&self, path: ModelPath) -> Option<Vec<&ModelFile>> {
         match (&self.network, path) {
-            (ModelNetwork::SingleFile(_), ModelPath::Decode) => None,
+            (ModelNetwork::SingleFile(_), ModelPath::Decode)
+            | (ModelNetwork::Autoencoder { .. }, ModelPath::EncodeAndReconstruct) => None,
+            (ModelNetwork::SingleFile(file), ModelPath::EncodeAndReconstruct) => {
+                file.reconstruction.as_ref().map(|_| vec![file])
+            }
             (ModelNetwork::SingleFile(file), _) => Some(vec![file]),
             (ModelNetwork::Autoencoder { encoder, .. }, ModelPath::Encode) => Some(vec![encoder]),
             (ModelNetwork::Autoencoder { decoder, .. }, ModelPath::Decode) => {
@@ -268,7 +317,10 @@ impl Model {
                     session::shape_mismatch(input_shape, &part.input)
                 ));
             }
-            declared = part.output.row_shape();
+            declared = match part.outputs_of(path).as_slice() {
+                [output] => output.row_shape(),
+                _ => None,
+            };
         }
         match declared {
             Some(declared) => Ok(declared),
@@ -294,32 +346,33 @@ impl Model {
         })?;
         let sessions = parts
             .into_iter()
-            .map(|part| self.session(part))
+            .map(|part| self.session(part, &part.outputs_of(path)))
             .collect::<Result<_, _>>()?;
         Ok(SessionChain::new(sessions))
     }
 
-    fn session(&self, part: &ModelFile) -> Result<Session, StageError> {
+    fn session(&self, part: &ModelFile, outputs: &[&TensorSpec]) -> Result<Session, StageError> {
         if stamp(&part.path) != part.stamp {
             let path = part.path.display();
             return Err(StageError::Model(format!(
                 "{path}: the file has changed since it was loaded; run again to use the new file"
             )));
         }
-        let limits = self.call_limits(part);
+        let limits = self.call_limits(part, outputs);
         let backend = if self.runtime.shares_sessions() {
             let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-            let one = match shared.entry(part.role) {
+            let names = outputs.iter().map(|output| output.name.clone()).collect();
+            let one = match shared.entry((part.role, names)) {
                 Entry::Occupied(opened) => Arc::clone(opened.get()),
                 Entry::Vacant(vacant) => {
-                    let batcher =
-                        DynamicBatcher::new(self.open_session(part)?, limits, part.input.batch());
+                    let session = self.open_session(part, outputs)?;
+                    let batcher = DynamicBatcher::new(session, limits, part.input.batch());
                     Arc::clone(vacant.insert(Arc::new(batcher)))
                 }
             };
             SessionBackend::Shared(one)
         } else {
-            SessionBackend::Own(self.open_session(part)?)
+            SessionBackend::Own(self.open_session(part, outputs)?)
         };
         Ok(Session::new(backend, part.input.clone(), limits))
     }
@@ -342,27 +395,26 @@ impl Model {
             .then(|| seconds.fold(0.0, f64::max))
     }
 
-    fn call_limits(&self, part: &ModelFile) -> InferenceBatchLimits {
-        let images = [&part.input, &part.output]
-            .iter()
+    fn call_limits(&self, part: &ModelFile, outputs: &[&TensorSpec]) -> InferenceBatchLimits {
+        let images = [&part.input]
+            .into_iter()
+            .chain(outputs.iter().copied())
             .any(|spec| spec.row_dims().is_some_and(|dims| dims.len() > 1));
         InferenceBatchLimits::new(&self.runtime, images)
     }
 
-    fn open_session(&self, part: &ModelFile) -> Result<OrtSession, StageError> {
+    fn open_session(
+        &self,
+        part: &ModelFile,
+        outputs: &[&TensorSpec],
+    ) -> Result<OrtSession, StageError> {
         let labels = [self.name.as_str(), part.role];
         let records = self.metrics.models.call_records.with_label_values(&labels);
         let metrics = InferenceMetrics {
             seconds: self.call_seconds(part),
             records,
         };
-        let session = OrtSession::open(
-            &part.path,
-            &part.input,
-            &part.output,
-            &self.runtime,
-            metrics,
-        );
+        let session = OrtSession::open(&part.path, &part.input, outputs, &self.runtime, metrics);
         session.map_err(|reason| StageError::Model(format!("{}: {reason}", part.path.display())))
     }
 
@@ -373,7 +425,8 @@ impl Model {
             return 0;
         }
         let scratch = |part: &&ModelFile| {
-            session::scratch_bytes(self.call_limits(part), len, part.input.batch())
+            let limits = self.call_limits(part, &part.outputs_of(path));
+            session::scratch_bytes(limits, len, part.input.batch())
         };
         self.files(path)
             .unwrap_or_default()
@@ -391,9 +444,10 @@ impl Model {
             return (weights, 0);
         }
         let device = self.runtime.uses_device();
-        let calls = self
-            .all_files()
-            .map(|part| session::shared_bytes(device, self.call_limits(part), &part.input));
+        let calls = self.all_files().map(|part| {
+            let limits = self.call_limits(part, &[&part.output]);
+            session::shared_bytes(device, limits, &part.input)
+        });
         (0, calls.fold(weights, u64::saturating_add))
     }
 

@@ -92,19 +92,20 @@ pub struct NondeterminismFault {
     pub message: String,
 }
 
-/// The fault of a file whose outputs `taken` are not deterministic; `None` if they are. `single` is
-/// whether every call has one record, and `option` the option that selects an output.
+/// The fault of a file whose output `name` is not deterministic; `None` if it is. `single` is
+/// whether every call has one record, and `option` the option with which another output can be
+/// selected, if there is one.
 pub fn fault(
     outputs: &NondeterministicOutputs,
-    taken: &[&str],
+    name: &str,
     single: bool,
-    option: &str,
+    option: Option<&str>,
 ) -> Option<NondeterminismFault> {
     let matters = |node: &&NondeterministicNode| !(single && node.effect.requires_batch());
-    let (name, nodes) = taken.iter().find_map(|name| {
-        let nodes: Vec<_> = outputs.get(*name)?.iter().filter(matters).collect();
-        (!nodes.is_empty()).then_some((name, nodes))
-    })?;
+    let nodes: Vec<_> = outputs.get(name)?.iter().filter(matters).collect();
+    if nodes.is_empty() {
+        return None;
+    }
     let reasons: Vec<String> = nodes.iter().take(LISTED).map(ToString::to_string).collect();
     let more = match nodes.len().saturating_sub(LISTED) {
         0 => String::new(),
@@ -118,16 +119,12 @@ pub fn fault(
     let others: Vec<String> = others
         .map(|(other, _)| format!("`{}`", line(other)))
         .collect();
-    let select = format!(
-        "set `{option}` to an output that does not depend on it ({})",
-        others.join(" or ")
-    );
+    let select = option.filter(|_| !others.is_empty()).map(|option| {
+        let others = others.join(" or ");
+        format!("set `{option}` to an output that does not depend on it ({others})")
+    });
     let hints: BTreeSet<&str> = nodes.iter().map(|node| node.effect.export_hint()).collect();
-    let remedies: Vec<&str> = (!others.is_empty())
-        .then_some(select.as_str())
-        .into_iter()
-        .chain(hints)
-        .collect();
+    let remedies: Vec<&str> = select.as_deref().into_iter().chain(hints).collect();
     let message = format!(
         "the output `{}` is not the same in every run: {reason}; {}, or set \
          `allow_nondeterministic = true`",
@@ -586,7 +583,7 @@ mod tests {
             ("mu".to_owned(), BTreeSet::from([scale])),
         ]);
         let message = |output: &str, single: bool| {
-            fault(&outputs, &[output], single, "output").map(|fault| fault.message)
+            fault(&outputs, output, single, Some("output")).map(|fault| fault.message)
         };
         assert_eq!(message("mu", true), None);
         let expected = "the output `z` is not the same in every run: RandomNormal `n` draws random \

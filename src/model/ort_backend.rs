@@ -45,13 +45,13 @@ impl OnnxGraph {
     }
 }
 
-/// A session that runs one input to one output, on the thread that owns it.
+/// A session that runs one input to the selected outputs, on the thread that owns it.
 pub struct OrtSession {
     session: ort::session::Session,
     run_options: RunOptions<HasSelectedOutputs>,
     input: String,
     element: ElementType,
-    output: String,
+    outputs: Vec<String>,
     bytes: Vec<u8>,
     halves: Vec<f16>,
     metrics: InferenceMetrics,
@@ -66,25 +66,29 @@ pub struct InferenceMetrics {
 }
 
 impl OrtSession {
-    /// Opens a session. `metrics` observes each call.
+    /// Opens a session that computes `outputs`. `metrics` observes each call.
     ///
     /// # Errors
     /// The message of ONNX Runtime when it cannot load the file, or does not support the settings.
     pub fn open(
         path: &Path,
         input: &TensorSpec,
-        output: &TensorSpec,
+        outputs: &[&TensorSpec],
         runtime: &RuntimeSpec,
         metrics: InferenceMetrics,
     ) -> Result<Self, String> {
         let session = open_session(path, runtime)?;
-        let selector = OutputSelector::no_default().with(&output.name);
+        let selector = outputs
+            .iter()
+            .fold(OutputSelector::no_default(), |selector, output| {
+                selector.with(&output.name)
+            });
         Ok(Self {
             session,
             run_options: RunOptions::new().map_err(reason)?.with_outputs(selector),
             input: input.name.clone(),
             element: input.element.clone(),
-            output: output.name.clone(),
+            outputs: outputs.iter().map(|output| output.name.clone()).collect(),
             bytes: Vec::new(),
             halves: Vec::new(),
             metrics,
@@ -94,7 +98,8 @@ impl OrtSession {
 
 impl RunBatch for OrtSession {
     /// For a uint8 input, values are rounded, and clamped to 0..255. Only pixels need the clamping:
-    /// other values were checked.
+    /// other values were checked. The values of several outputs follow each other in each record,
+    /// whose shape is then the number of all values.
     fn run_batch(
         &mut self,
         dims: &[usize],
@@ -124,10 +129,30 @@ impl RunBatch for OrtSession {
             .map_err(reason)?;
         self.metrics.seconds.observe(begun.elapsed().as_secs_f64());
         self.metrics.records.observe(rows as f64);
-        let output = outputs
-            .get(&self.output)
-            .ok_or_else(|| format!("ONNX Runtime did not return the output `{}`", self.output))?;
-        append_rows(output, dims.first().copied().unwrap_or_default(), rows, out)
+        let batch = dims.first().copied().unwrap_or_default();
+        let output = |name: &String| {
+            let found = outputs.get(name);
+            found.ok_or_else(|| format!("ONNX Runtime did not return the output `{name}`"))
+        };
+        if let [only] = self.outputs.as_slice() {
+            return append_rows(output(only)?, batch, rows, out);
+        }
+        let mut columns = Vec::new();
+        for name in &self.outputs {
+            let mut values = Vec::new();
+            append_rows(output(name)?, batch, rows, &mut values)?;
+            columns.push(values);
+        }
+        let lens: Vec<usize> = columns
+            .iter()
+            .map(|values| values.len() / rows.max(1))
+            .collect();
+        for row in 0..rows {
+            for (values, len) in columns.iter().zip(&lens) {
+                out.extend_from_slice(&values[row * len..(row + 1) * len]);
+            }
+        }
+        Ok(vec![lens.iter().sum()])
     }
 }
 

@@ -483,7 +483,12 @@ mod tests {
     #[test]
     fn named_output_is_selected() {
         assert_eq!(
-            run("model = 'two_outputs.onnx'", &[1.0, 2.0], &[2]).unwrap(),
+            run(
+                "model = 'two_outputs.onnx'\noutput = 'minus'",
+                &[1.0, 2.0],
+                &[2]
+            )
+            .unwrap(),
             [-1.0, -2.0]
         );
         assert_eq!(

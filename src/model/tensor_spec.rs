@@ -122,6 +122,13 @@ impl TensorSpec {
     }
 }
 
+impl ElementType {
+    /// Whether the type is one of the supported floating-point types.
+    pub fn is_float(&self) -> bool {
+        matches!(self, Self::Float16 | Self::Float32 | Self::Float64)
+    }
+}
+
 /// The number of values of a tensor of this shape; `None` if it overflows.
 pub fn element_count(shape: &[usize]) -> Option<usize> {
     shape

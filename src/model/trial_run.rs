@@ -56,7 +56,8 @@ fn file_difference(
     runtime: &RuntimeSpec,
 ) -> Option<String> {
     let len = element_count(shape).filter(|&len| (1..=MAX_VALUES).contains(&len))?;
-    let mut session = open(file, model.call_limits(file), runtime).ok()?;
+    let outputs: Vec<&TensorSpec> = file.taken().collect();
+    let mut session = open(file, &outputs, model.call_limits(file, &outputs), runtime).ok()?;
     let record = trial_record(&file.input, len, 1);
     let mut run = |others: &[f32]| {
         let mut outputs = Vec::new();
@@ -86,6 +87,7 @@ fn file_difference(
 /// Opens a session on the CPU, whose calls are not counted in the metrics of the run.
 fn open(
     file: &ModelFile,
+    outputs: &[&TensorSpec],
     limits: InferenceBatchLimits,
     runtime: &RuntimeSpec,
 ) -> Result<Session, String> {
@@ -101,7 +103,7 @@ fn open(
         optimization: runtime.optimization,
         ..RuntimeSpec::default()
     };
-    let session = OrtSession::open(&file.path, &file.input, &file.output, &settings, metrics)?;
+    let session = OrtSession::open(&file.path, &file.input, outputs, &settings, metrics)?;
     Ok(Session::new(
         SessionBackend::Own(session),
         file.input.clone(),

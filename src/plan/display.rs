@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use super::{Plan, Stage, StageOperator};
+use crate::model::OutputsDisplay;
 use crate::schema_display::write_columns;
 use crate::text_escape::line;
 
@@ -22,6 +23,7 @@ impl fmt::Display for Plan {
         writeln!(f, "pipeline {}", self.name)?;
         for model in &self.models {
             writeln!(f, "\nmodel {}: {}", model.name(), model.summary())?;
+            write!(f, "{}", OutputsDisplay(model))?;
         }
         for stage in &self.stages {
             writeln!(f)?;

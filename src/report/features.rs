@@ -55,19 +55,26 @@ pub(super) fn largest_means(features: &FeatureErrorsView<'_>, found: &FeatureSta
     )
 }
 
-/// Returns a table of the features of a record with the largest errors, and a line chart of all
-/// features if there are many.
+/// Returns a table of the features of a record that explain most of its error, or that have the
+/// largest errors if the record is not unusual, and a line chart of all features if there are many.
 pub(super) fn record(features: &FeatureErrorsView<'_>, name: &str, record: &ExampleRecord) -> Html {
     let errors: Vec<f64> = squared_errors(&record.clean, &record.output).collect();
-    let order = largest(&errors);
-    let most = order.first().map_or(0.0, |&index| errors[index]);
-    let zscore = |index: usize| {
-        let stats = features
-            .stats
-            .filter(|stats| stats.mean.len() == errors.len())?;
-        Some((errors[index] - stats.mean[index]) / stats.divisors()[index])
+    let shares: Vec<(usize, Option<f64>)> = match &record.explained {
+        Some(explained) => {
+            let ranked = explained.iter();
+            ranked.map(|one| (one.feature, Some(one.share))).collect()
+        }
+        None => largest(&errors)
+            .into_iter()
+            .map(|index| (index, None))
+            .collect(),
     };
-    let rows = order.iter().take(SHOWN).map(|&index| {
+    let most = errors.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+    let stats = features
+        .stats
+        .filter(|stats| stats.mean.len() == errors.len());
+    let zscores = stats.map(|stats| stats.zscores(&record.clean, &record.output));
+    let rows = shares.iter().take(SHOWN).map(|&(index, share)| {
         let [original, output] =
             [&record.clean, &record.output].map(|values| features.raw(index, values[index]));
         let mut cells = vec![
@@ -75,23 +82,29 @@ pub(super) fn record(features: &FeatureErrorsView<'_>, name: &str, record: &Exam
             figure(output, 4),
             figure(errors[index], 3),
         ];
-        cells.extend(zscore(index).map(|zscore| figure(zscore, 3)));
+        cells.extend(zscores.as_ref().map(|zscores| figure(zscores[index], 3)));
+        cells.extend(share.map(|share| format!("{} %", figure(100.0 * share, 3))));
         BarRow {
             name: features.name(index),
-            share: errors[index] / most,
+            share: share.unwrap_or(errors[index] / most),
             cells,
         }
     });
     let mut heads = vec!["feature", "original", "reconstruction", "squared error"];
-    heads.extend(
-        features
-            .stats
-            .filter(|stats| stats.mean.len() == errors.len())
-            .map(|_| "z-score"),
-    );
+    heads.extend(zscores.as_ref().map(|_| "z-score"));
+    heads.extend(record.explained.as_ref().map(|_| "share of the error"));
     heads.push("");
     let rows: Vec<BarRow> = rows.collect();
-    let table = bars(&of_all(name, errors.len()), &heads, rows);
+    let title = match &record.explained {
+        Some(_) if errors.len() > SHOWN => {
+            format!(
+                "{name}: the {SHOWN} features of {} that explain most",
+                errors.len()
+            )
+        }
+        _ => of_all(name, errors.len()),
+    };
+    let table = bars(&title, &heads, rows);
     let drawn = (errors.len() >= LINES_FROM).then(|| line(name, record));
     charts(drawn.into_iter().chain([table]))
 }

@@ -11,6 +11,7 @@ use super::scale::{count, figure};
 use super::{evaluation_tables, model_summary};
 use crate::data::{PreparedDataset, Subset};
 use crate::evaluate::{Evaluation, ExampleRecord, ExampleSet, RecordScore};
+use crate::model::attribution::ATTRIBUTION;
 use crate::model::{Model, ModelCard};
 
 /// The contents of a page about a model.
@@ -247,12 +248,9 @@ impl ModelReport<'_> {
         let named = input
             .map(|input| input.columns.as_slice())
             .filter(|columns| !columns.is_empty());
-        let prepared = self
-            .evaluated
-            .map(|all| all.prepared)
-            .filter(|prepared| prepared.columns_are_values);
+        let prepared = self.evaluated.map(|all| all.prepared);
         let names = named
-            .or(prepared.map(|prepared| prepared.columns.as_slice()))
+            .or(prepared.map(|prepared| prepared.value_names.as_slice()))
             .unwrap_or_default();
         let stats = self
             .model
@@ -290,6 +288,9 @@ impl ModelReport<'_> {
             "Records in the order of their errors, from the smallest to the largest.".to_owned();
         if let Some(corruption) = &shown.corruption {
             explanation.push_str(&format!(" The inputs were corrupted: {corruption}."));
+        }
+        if both.iter().any(|(_, record)| record.explained.is_some()) {
+            explanation.push_str(&format!(" {ATTRIBUTION}"));
         }
         let content = match self.model.image_input() {
             Some(image) => {

@@ -139,7 +139,7 @@ pub fn check_range(
         && !prepared.validation.is_empty()
     {
         let statistics = DatasetStatistics::compute(&prepared.validation)?;
-        let ranges = input::feature_ranges(&statistics, &prepared.columns, scaling);
+        let ranges = input::feature_ranges(&statistics, &prepared.value_names, scaling);
         if let Some(range) = ranges.iter().find(is_outside) {
             watch(TrainEvent::OutOfRange(&OutOfRange {
                 part: Subset::Validation,

@@ -18,8 +18,9 @@ use crate::data::RecordFile;
 use crate::error::{ConfigError, StageError};
 use crate::fs_durable::write_atomically;
 use crate::metrics::Metrics;
+use crate::model::attribution::ATTRIBUTION;
 use crate::model::card::{CARD, ErrorStats, ModelCard, TrainingSummary};
-use crate::model::feature_errors::FeatureErrors;
+use crate::model::feature_errors::{FeatureErrors, FeatureStats};
 use crate::model::input::InputSpec;
 use crate::model::{Model, ModelPath, ModelSpec, RuntimeSpec, ort_library};
 
@@ -324,6 +325,10 @@ fn measure(
         ))));
     }
     let features = features.and_then(|features| features.stats());
+    let features = features.map(|stats| FeatureStats {
+        ranking: Some(ATTRIBUTION.to_owned()),
+        ..stats
+    });
     let stats = ErrorStats::from_errors(&mut errors).map(|stats| ErrorStats { features, ..stats });
     Ok((stats, failed))
 }

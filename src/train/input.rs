@@ -1,6 +1,8 @@
 //! The input of the network: the declared input, completed with statistics of the training part,
 //! and the range of its values.
 
+use std::collections::BTreeSet;
+
 use super::epoch_sampler::InputValues;
 use super::sequential::RecordShape;
 use crate::data::{DatasetStatistics, PreparedDataset};
@@ -220,10 +222,10 @@ impl NetworkInput {
                 let method = declared.scaling.unwrap_or(ScalingKind::Standard);
                 let scaling = statistics.scaling(method);
                 spec.scaling = Some(method);
-                // The values of a list column have no names.
-                spec.columns = prepared
-                    .columns_are_values
-                    .then(|| prepared.columns.clone());
+                // A list may have a value with the name of a column, which a card cannot list.
+                let names: BTreeSet<&String> = prepared.value_names.iter().collect();
+                spec.columns =
+                    (names.len() == statistics.mean.len()).then(|| prepared.value_names.clone());
                 match method {
                     ScalingKind::None => {}
                     ScalingKind::Standard => {
@@ -237,7 +239,7 @@ impl NetworkInput {
                 }
                 let moments = moments(&statistics, |column| scaling.affine(column));
                 let shape = RecordShape::Flat(statistics.mean.len());
-                let ranges = feature_ranges(&statistics, &prepared.columns, &scaling);
+                let ranges = feature_ranges(&statistics, &prepared.value_names, &scaling);
                 Ok(Self {
                     spec,
                     preparing: InputValues::Features(scaling),

@@ -8,15 +8,16 @@ use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Fields};
 
 use super::score::ScoreConfig;
-use crate::error::{ConfigError, StageError};
-use crate::model::card::ErrorStats;
+use crate::error::{ConfigError, RecordFaults, StageError};
+use crate::model::attribution::FeatureAttributor;
+use crate::model::card::{ErrorStats, UNUSUAL_ZSCORE};
 use crate::model::feature_errors::squared_errors;
-use crate::model::{Loss, Model};
+use crate::model::{Loss, Model, ModelPath, same_layout};
 use crate::plan_context::PlanContext;
 use crate::tensor::{TensorShape, fixed_column, vector_field};
 
 /// The requested columns, and the error statistics of the card.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(super) struct AnomalyScorer {
     error: Option<ErrorScale>,
     features: usize,
@@ -24,6 +25,15 @@ pub(super) struct AnomalyScorer {
     feature_zscores: bool,
     top_features: usize,
     scales: Arc<FeatureScales>,
+    ranking: Option<FeatureRanking>,
+}
+
+/// The model whose features are ranked, and the statistics by which a record is unusual.
+#[derive(Clone)]
+struct FeatureRanking {
+    model: Arc<Model>,
+    shape: Vec<usize>,
+    stats: Arc<ErrorStats>,
 }
 
 /// The statistics of the error of a record.
@@ -88,7 +98,13 @@ impl AnomalyScorer {
                 faults.push(ConfigError::new("model", message));
             }
             (Some(name), requested) => match context.model(name) {
-                Ok(model) => planned.load_card_stats(&model, requested, &mut faults),
+                Ok(model) => {
+                    planned.load_card_stats(&model, requested, &mut faults);
+                    if faults.is_empty() && top > 0 {
+                        let ranking = FeatureRanking::plan(model, shape);
+                        planned.ranking = faults.record(ranking);
+                    }
+                }
                 // `found` is empty if the faults of the model are reported already.
                 Err(found) => return Err(faults.into_iter().chain(found).collect()),
             },
@@ -175,6 +191,25 @@ impl AnomalyScorer {
         Ok(())
     }
 
+    /// Opens the sessions that rank the features of unusual records, if they are requested.
+    ///
+    /// # Errors
+    /// If a file of the model cannot be opened.
+    pub(super) fn attributor(&self) -> Result<Option<FeatureAttributor>, StageError> {
+        let ranking = self.ranking.as_ref();
+        ranking
+            .map(|ranking| FeatureAttributor::new(&ranking.model, &ranking.shape))
+            .transpose()
+    }
+
+    /// The maximum memory of the attributor and its sessions, in bytes.
+    pub(super) fn attributor_bytes(&self) -> u64 {
+        self.ranking.as_ref().map_or(0, |ranking| {
+            let (per_worker, _) = ranking.model.session_bytes();
+            per_worker + FeatureAttributor::scratch_bytes(&ranking.model, self.features)
+        })
+    }
+
     /// Whether any column of anomaly scores is requested.
     pub(super) fn is_requested(config: &ScoreConfig) -> bool {
         config.zscore
@@ -208,7 +243,13 @@ impl AnomalyScorer {
 
     /// Appends the scores of a record to `to`. The record and its reconstruction must have finite
     /// values and the planned shape.
-    pub(super) fn add(&self, target: &[f32], output: &[f32], to: &mut AnomalyColumns) {
+    pub(super) fn add(
+        &self,
+        target: &[f32],
+        output: &[f32],
+        attributor: Option<&mut FeatureAttributor>,
+        to: &mut AnomalyColumns,
+    ) {
         if let Some(ErrorScale { loss, mean, std }) = &self.error {
             to.zscores
                 .push(((loss.error(target, output) - mean) / std) as f32);
@@ -220,21 +261,18 @@ impl AnomalyScorer {
         let scales = self.scales.mean.iter().zip(&self.scales.divisor);
         let zscores = squared_errors(target, output)
             .zip(scales)
-            .map(|(error, (mean, by))| ((error - mean) / by) as f32);
+            .map(|(error, (mean, by))| (error - mean) / by);
         if self.feature_zscores {
-            to.feature_zscores.extend(zscores.clone());
+            to.feature_zscores
+                .extend(zscores.clone().map(|zscore| zscore as f32));
         }
-        if self.top_features > 0 {
-            let start = to.top.len();
-            for (feature, zscore) in zscores.enumerate() {
-                let index =
-                    start + to.top[start..].partition_point(|&(_, higher)| higher >= zscore);
-                if index < start + self.top_features {
-                    to.top.insert(index, (feature, zscore));
-                    to.top.truncate(start + self.top_features);
-                }
-            }
-        }
+        let Some(ranking) = &self.ranking else { return };
+        let zscores: Vec<f64> = zscores.collect();
+        let order = ranking.order(target, output, &zscores, self.top_features, attributor);
+        let top = order
+            .into_iter()
+            .map(|feature| (feature, zscores[feature] as f32));
+        to.top.extend(top);
     }
 
     /// Builds the columns from the appended scores, in the order of [`AnomalyScorer::fields`].
@@ -280,7 +318,15 @@ impl AnomalyScorer {
     /// card.
     pub(super) fn fingerprint(&self) -> Option<String> {
         let Self { error, scales, .. } = self;
-        (error.is_some() || !scales.names.is_empty()).then(|| format!("{error:?} {scales:?}"))
+        let statistics = format!("{error:?} {scales:?}");
+        // Without means, as in cards of earlier versions, the text is that of earlier versions.
+        let ranked_by = self.ranking.as_ref().and_then(|ranking| {
+            let stats = &ranking.stats;
+            let means = stats.features.as_ref()?.value_mean.as_ref()?;
+            Some(format!(" {} {} {means:?}", stats.mean, stats.std))
+        });
+        (error.is_some() || !scales.names.is_empty())
+            .then(|| statistics + &ranked_by.unwrap_or_default())
     }
 
     /// Descriptions of the new columns.
@@ -301,7 +347,11 @@ impl AnomalyScorer {
             ),
             (
                 self.top_features > 0,
-                format!("the {} most unusual features", self.top_features),
+                format!(
+                    "the {} most unusual features; those of records with a zscore above \
+                     {UNUSUAL_ZSCORE} by one more run of the model per feature",
+                    self.top_features
+                ),
             ),
         ];
         descriptions
@@ -311,13 +361,66 @@ impl AnomalyScorer {
     }
 }
 
+impl FeatureRanking {
+    fn plan(model: Arc<Model>, shape: &TensorShape) -> Result<Self, ConfigError> {
+        let fault = |reason: String| {
+            let message = format!("requires a model that can be run again: {reason}");
+            ConfigError::new("top_features", message)
+        };
+        let TensorShape::Fixed(shape) = shape else {
+            return Err(fault("the records have different shapes".to_owned()));
+        };
+        let output = model
+            .output_shape(ModelPath::Reconstruct, shape)
+            .map_err(&fault)?;
+        if !same_layout(&output, shape) {
+            return Err(fault(format!(
+                "it returns the shape {output:?} for records of shape {shape:?}"
+            )));
+        }
+        let stats = model
+            .card()
+            .and_then(|card| card.reconstruction_error.clone());
+        let stats = stats.ok_or_else(|| fault("it has no card".to_owned()))?;
+        Ok(Self {
+            model,
+            shape: shape.clone(),
+            stats: Arc::new(stats),
+        })
+    }
+
+    /// The first `count` features of a record, most unusual first.
+    fn order(
+        &self,
+        target: &[f32],
+        output: &[f32],
+        zscores: &[f64],
+        count: usize,
+        attributor: Option<&mut FeatureAttributor>,
+    ) -> Vec<usize> {
+        let error = self.model.loss().error(target, output);
+        match attributor.filter(|_| self.stats.is_unusual(error)) {
+            Some(attributor) => {
+                let ranked = attributor.rank(target, output, zscores, count);
+                ranked.iter().map(|explained| explained.feature).collect()
+            }
+            None => {
+                let mut order: Vec<usize> = (0..zscores.len()).collect();
+                order.sort_by(|&a, &b| (zscores[b] as f32).total_cmp(&(zscores[a] as f32)));
+                order.truncate(count);
+                order
+            }
+        }
+    }
+}
+
 /// The scores of the records of a batch so far.
 #[derive(Default)]
 pub(super) struct AnomalyColumns {
     zscores: Vec<f32>,
     feature_errors: Vec<f32>,
     feature_zscores: Vec<f32>,
-    /// The requested number of features per record, by index, in descending order of the z-score.
+    /// The requested number of features per record, by index, most unusual first.
     top: Vec<(usize, f32)>,
 }
 
@@ -454,6 +557,34 @@ mod tests {
             top.column(1).as_primitive::<Float32Type>().values(),
             &[3.0, 0.0, 4.0, 2.0]
         );
+    }
+
+    #[test]
+    fn features_of_unusual_records_are_ranked_by_the_model() {
+        let features = FEATURES.replace("] }", "], value_mean = [0.0, 0.0, 0.0, 0.0] }");
+        // In the first record only `b` is wrong, but `a` has the same error and a larger z-score.
+        // The second record has a z-score of 3 and is not unusual.
+        let batch = vectors(
+            &[0.0, 6.0, 0.0, 0.0, 0.0, 3.0, 0.0, 1.0],
+            &[3.0, 3.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+            4,
+        );
+        let options = r#""metrics": [], "model": "m", "zscore": true, "top_features": 2"#;
+        let out = run(&format!("{ERRORS}{features}"), options, batch.clone());
+        assert_eq!(floats(&out, "zscore"), [7.0, 3.0]);
+        let names = |out: &RecordBatch| -> Vec<String> {
+            let top = out.column_by_name("top_features").unwrap().as_list::<i32>();
+            let all = top.values().as_struct().column(0).as_string::<i32>().iter();
+            all.map(|name| name.unwrap().to_owned()).collect()
+        };
+        assert_eq!(names(&out), ["b", "a", "b", "d"]);
+        // A record is ranked alike in every batch.
+        let alone = run(
+            &format!("{ERRORS}{features}"),
+            options,
+            crate::transform::testing::part(&batch, 0, 1),
+        );
+        assert_eq!(names(&alone), names(&out)[..2]);
     }
 
     #[test]

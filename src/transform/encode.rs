@@ -18,7 +18,7 @@ use crate::batch::{Batch, RejectCode, RejectCollector};
 use crate::error::{ConfigError, RecordFaults, StageError};
 use crate::image::PixelFormat;
 use crate::model::session::SessionChain;
-use crate::model::tensor_spec::element_count;
+use crate::model::tensor_spec::{TensorSpec, element_count};
 use crate::model::{Model, ModelPath, same_layout};
 use crate::plan_context::PlanContext;
 use crate::tensor::{TensorShape, fixed_column, fixed_values, vector_field};
@@ -70,6 +70,10 @@ impl TransformConfig for EncodeConfig {
         context: &PlanContext,
     ) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let model = context.model(&self.model)?;
+        if let Some(question) = model.code_ambiguity() {
+            let message = format!("the model `{}`: {question}", model.name());
+            return Err(vec![ConfigError::new("model", message)]);
+        }
         let mut faults = Vec::new();
         if self.keep_reconstruction && !self.reconstruct {
             faults.push(ConfigError::new(
@@ -194,14 +198,24 @@ fn fit(model: &Model, field: &Field, shape: &TensorShape) -> Result<(Vec<usize>,
 }
 
 fn check_reconstruction(model: &Model, row: &[usize]) -> Result<(), String> {
-    let output = model.output_shape(ModelPath::Reconstruct, row)?;
-    if same_layout(&output, row) {
-        return Ok(());
+    let reason = match model.output_shape(ModelPath::Reconstruct, row) {
+        Ok(output) if same_layout(&output, row) => return Ok(()),
+        Ok(output) => format!(
+            "the model returns the shape {output:?} for records of shape {row:?}, which is not a \
+             reconstruction"
+        ),
+        Err(reason) => reason,
+    };
+    match model.files(ModelPath::Encode).as_deref() {
+        Some([file]) if file.outputs.len() > 1 => {
+            let outputs: Vec<String> = file.outputs.iter().map(TensorSpec::to_string).collect();
+            let outputs = outputs.join(", ");
+            Err(format!(
+                "{reason}; set `reconstruction` of the model to one of its outputs: {outputs}"
+            ))
+        }
+        _ => Err(reason),
     }
-    Err(format!(
-        "the model returns the shape {output:?} for records of shape {row:?}, which is not a \
-         reconstruction"
-    ))
 }
 
 /// The treatment of the reconstruction.
@@ -236,25 +250,27 @@ impl TransformPlan for EncodePlan {
 
     fn build(&self) -> Result<Box<dyn Transform>, StageError> {
         let plan = &self.0;
-        let decoder = match plan.reconstruct {
-            ReconstructionMode::No => None,
-            // A network in one file has no decoder: its output is the reconstruction.
-            _ => plan
-                .model
-                .files(ModelPath::Decode)
-                .map(|_| plan.model.chain(ModelPath::Decode))
-                .transpose()?,
+        let reconstruct = plan.reconstruct != ReconstructionMode::No;
+        let has = |path| reconstruct && plan.model.files(path).is_some();
+        let returns_both = has(ModelPath::EncodeAndReconstruct);
+        let path = match returns_both {
+            true => ModelPath::EncodeAndReconstruct,
+            false => ModelPath::Encode,
         };
-        let encoder = plan
-            .model
-            .chain(ModelPath::Encode)?
-            .with_pixels(plan.pixels);
+        // A network in one file has no decoder: one of its outputs is the reconstruction.
+        let decoder = has(ModelPath::Decode).then(|| plan.model.chain(ModelPath::Decode));
         Ok(Box::new(EncodeTransform {
             params: Arc::clone(plan),
-            encoder,
-            decoder,
+            encoder: plan.model.chain(path)?.with_pixels(plan.pixels),
+            returns_both,
+            decoder: decoder.transpose()?,
             decoded: Vec::new(),
         }))
+    }
+
+    fn depends_on(&self) -> Option<String> {
+        let name = self.0.model.inferred_code_output()?;
+        Some(format!("output {name:?}"))
     }
 
     fn model(&self) -> Option<&str> {
@@ -291,6 +307,8 @@ impl TransformPlan for EncodePlan {
 struct EncodeTransform {
     params: Arc<EncodeParams>,
     encoder: SessionChain,
+    /// Whether the output of `encoder` is the code, followed by the reconstruction.
+    returns_both: bool,
     decoder: Option<SessionChain>,
     /// The reconstructions of the current slice.
     decoded: Vec<f32>,
@@ -352,6 +370,7 @@ impl Transform for EncodeTransform {
                 .run(&code, &[plan.code], &mut after)
                 .map(|_| ())
                 .ok()?,
+            None if self.returns_both => after = code.split_off(plan.code.min(code.len())),
             None => after = code,
         }
         ImagePreview::new(ordinal, &format, &plan.row, [before, &after])
@@ -393,14 +412,11 @@ impl EncodeTransform {
         };
         for (slice, slice_records) in records.chunks(slice_rows * len).enumerate() {
             let (first, start) = (slice * slice_rows, results.codes.len());
-            let failures =
-                self.encoder
-                    .run_rows(slice_records, &plan.row, plan.code, &mut results.codes);
-            reject_model_failures(failures, first, rejected);
+            self.encode(slice_records, first, &mut results.codes, rejected);
             let codes = &results.codes[start..];
             reject_not_finite(codes, plan.code, "code", first, rejected);
             if plan.reconstruct != ReconstructionMode::No {
-                self.decode(codes, slice_records, first, rejected);
+                self.decode(codes, first, rejected);
                 self.compare(slice_records, first, &mut results.errors, rejected);
             }
             if plan.reconstruct == ReconstructionMode::Keep {
@@ -410,17 +426,38 @@ impl EncodeTransform {
         results
     }
 
-    /// Decodes a slice into `self.decoded`.
-    fn decode(
+    /// Appends the codes of a slice to `codes`. A model that returns the reconstructions as well
+    /// writes them into `self.decoded`.
+    fn encode(
         &mut self,
-        codes: &[f32],
         records: &[f32],
         first: usize,
+        codes: &mut Vec<f32>,
         rejected: &mut RejectedRows,
     ) {
+        let (row, code) = (&self.params.row, self.params.code);
+        if !self.returns_both {
+            let failures = self.encoder.run_rows(records, row, code, codes);
+            return reject_model_failures(failures, first, rejected);
+        }
+        let both_len = code + element_count(row).unwrap_or_default();
+        let mut both = Vec::with_capacity(records.len() * 2);
+        let failures = self.encoder.run_rows(records, row, both_len, &mut both);
+        reject_model_failures(failures, first, rejected);
+        self.decoded.clear();
+        for output in both.chunks_exact(both_len) {
+            codes.extend_from_slice(&output[..code]);
+            self.decoded.extend_from_slice(&output[code..]);
+        }
+    }
+
+    /// Decodes a slice into `self.decoded`, unless the encoder has returned its reconstructions.
+    fn decode(&mut self, codes: &[f32], first: usize, rejected: &mut RejectedRows) {
+        if self.returns_both {
+            return;
+        }
         let len = element_count(&self.params.row).unwrap_or_default().max(1);
         self.decoded.clear();
-        self.decoded.reserve(records.len());
         match &mut self.decoder {
             Some(decoder) => {
                 let failures = decoder.run_rows(codes, &[self.params.code], len, &mut self.decoded);
@@ -533,6 +570,51 @@ mod tests {
         );
         assert_eq!(column(&out, "latent"), [1., 2.]);
         assert_eq!(column(&out, "reconstruction_error"), [0.]);
+    }
+
+    #[test]
+    fn file_with_code_and_reconstruction_returns_both_in_one_pass() {
+        let options = r#"{"reconstruct": true, "keep_reconstruction": true}"#;
+        let values = [1., 3., 5., 5., 0., 0., 2., 8.];
+        let (expected, _) = run::<EncodeConfig>(PAIRS, options, tensors(&[4], &values));
+        let plain = "model = 'vae.onnx'";
+        for model in [
+            plain.to_owned(),
+            plain.replace("model", "encoder"),
+            format!("{plain}\noutput = 'mu'\nreconstruction = 'recon'"),
+        ] {
+            let (out, rejects) = run::<EncodeConfig>(&model, options, tensors(&[4], &values));
+            assert_eq!(out.records, expected.records, "{model}");
+            assert!(rejects.is_empty());
+            let (alone, _) = run::<EncodeConfig>(&model, "{}", tensors(&[4], &values));
+            assert_eq!(column(&alone, "latent"), column(&expected, "latent"));
+        }
+        let batch = tensors(&[4], &values);
+        let planned = plan::<EncodeConfig>(plain, options, &batch).unwrap();
+        assert_eq!(
+            planned.depends_on().as_deref(),
+            Some("output \"mu\""),
+            "earlier versions selected the first output"
+        );
+        let named = format!("{plain}\noutput = 'mu'");
+        let planned_as_named = plan::<EncodeConfig>(&named, options, &batch).unwrap();
+        assert_eq!(planned_as_named.depends_on(), None);
+    }
+
+    #[test]
+    fn only_failing_rows_of_both_outputs_are_rejected() {
+        let mut values = [1., 3., 5., 5., f32::NAN, 0., 2., 8., 1., 1., 1., 1.];
+        values[10] = f32::MAX;
+        values[11] = f32::MAX;
+        let (out, rejects) = run::<EncodeConfig>(
+            "model = 'vae.onnx'",
+            r#"{"reconstruct": true}"#,
+            tensors(&[4], &values),
+        );
+        assert_eq!(out.row_ordinals, [0]);
+        assert_eq!(column(&out, "latent"), [4., 10.]);
+        assert_eq!(column(&out, "reconstruction_error"), [0.5]);
+        assert_eq!(rejects.len(), 2);
     }
 
     #[test]
@@ -694,6 +776,23 @@ mod tests {
             expect![
                 "reconstruct: the model returns the shape [2] for records of shape [4], which is \
                  not a reconstruction"
+            ],
+        );
+        check(
+            "model = 'unnamed.onnx'",
+            "{}",
+            &four,
+            expect![[
+                r#"model: the model `tested`: the file has several outputs, and it is not plain which of them is the code of `x` float32 [batch, 4]: `4` float32 [batch, 4], `5` float32 [batch, 2], `6` float32 [batch, 2]; select it, such as `output = "5"`"#
+            ]],
+        );
+        // The reconstruction is random, so it is not taken without an option.
+        check(
+            "model = 'sampled.onnx'",
+            r#"{"reconstruct": true}"#,
+            &four,
+            expect![
+                "reconstruct: the model returns the shape [2] for records of shape [4], which is not a reconstruction; set `reconstruction` of the model to one of its outputs: `recon` float32 [batch, 4], `mu` float32 [batch, 2], `logvar` float32 [batch, 2]"
             ],
         );
         check(

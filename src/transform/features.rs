@@ -21,7 +21,8 @@ use crate::tensor::{all_finite, fixed_column, fixed_values, vector_field};
 #[serde(default)]
 pub struct FeaturesConfig {
     /// The columns, in the order of the vector: numbers, booleans (1 and 0), or lists, of which all
-    /// values are used. Not required if the model card lists them.
+    /// values are used. Not required if the model card lists them. For a model that was trained on a
+    /// list column, another list column can be named.
     #[schemars(extend("x-changes-rows" = true))]
     pub columns: Vec<String>,
     /// The model from whose card the columns and the scaling are taken.
@@ -209,6 +210,13 @@ impl FeaturesConfig {
                 columns: self.columns.clone(),
                 scaling: input.scaling.clone(),
             }),
+            // The list column may have another name than in the training.
+            (false, false) if input.columns.iter().all(|name| is_element(name)) => {
+                Ok(FeatureInput {
+                    columns: self.columns.clone(),
+                    scaling: input.scaling.clone(),
+                })
+            }
             (false, false) => {
                 Err("the model card lists the columns; leave out `columns` or `model`".to_owned())
             }
@@ -304,7 +312,7 @@ fn resolve(
 ) -> Option<Vec<FeatureColumn>> {
     let before = faults.len();
     let mut found: Vec<(&str, usize, Option<usize>, bool)> = Vec::new();
-    for name in names {
+    for (name, elements) in requested(names, input) {
         match find(input, key, name) {
             Err(fault) => faults.push(fault),
             Ok((index, _)) if found.iter().any(|(_, earlier, ..)| *earlier == index) => {
@@ -314,7 +322,19 @@ fn resolve(
                 ));
             }
             Ok((index, field)) => match values_per_row(field.data_type()) {
-                Ok((len, list)) => found.push((name, index, len, list)),
+                Ok((len, list))
+                    if elements.is_none_or(|count| list && len.unwrap_or(count) == count) =>
+                {
+                    found.push((name, index, len.or(elements), list));
+                }
+                Ok(_) => faults.push(ConfigError::new(
+                    key,
+                    format!(
+                        "column `{name}` holds {}, not lists of {} numbers",
+                        field.data_type(),
+                        elements.unwrap_or_default()
+                    ),
+                )),
                 Err(met) => faults.push(ConfigError::new(
                     key,
                     format!("column `{name}` holds {met}, not numbers"),
@@ -363,6 +383,41 @@ fn resolve(
         ));
     }
     (faults.len() == before).then_some(columns)
+}
+
+/// The names of the values of a list column, in order, as a model card lists them.
+pub(crate) fn element_names(column: &str, count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(move |index| format!("{column}[{index}]"))
+}
+
+/// The columns of the input that hold the values with these names. The names of all values of a
+/// list denote its column, which is returned with their number.
+fn requested<'a>(names: &'a [String], input: &Schema) -> Vec<(&'a str, Option<usize>)> {
+    let mut columns = Vec::new();
+    let mut rest = names;
+    while let [first, ..] = rest {
+        let list = first.strip_suffix("[0]").filter(|list| {
+            input.column_with_name(first).is_none() && input.column_with_name(list).is_some()
+        });
+        let count = list.map(|list| {
+            let elements = element_names(list, rest.len());
+            rest.iter()
+                .zip(elements)
+                .take_while(|(name, element)| *name == element)
+                .count()
+        });
+        columns.push((list.unwrap_or(first), count));
+        rest = &rest[count.unwrap_or(1)..];
+    }
+    columns
+}
+
+/// Whether a name is that of a value of a list column.
+fn is_element(name: &str) -> bool {
+    let index = name
+        .strip_suffix(']')
+        .and_then(|name| name.rsplit_once('['));
+    index.is_some_and(|(_, index)| index.parse::<usize>().is_ok())
 }
 
 /// The number of values of a row of this type, if it is fixed, and whether the column holds lists.

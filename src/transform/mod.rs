@@ -20,6 +20,7 @@ mod feature_column;
 mod zero_record;
 
 pub use encode::RECONSTRUCTION_ERROR;
+pub(crate) use features::element_names;
 pub use filter::FilterConfig as Comparison;
 pub use isolation::IsolatedTransform;
 pub use preview::ImagePreview;

@@ -17,6 +17,7 @@ use crate::eval_metrics::psnr;
 use crate::image::pixel_format::PixelFormat;
 use crate::image::ssim::WINDOW;
 use crate::model::Loss;
+use crate::model::attribution::FeatureAttributor;
 use crate::plan_context::PlanContext;
 use crate::tensor::TensorShape;
 
@@ -65,9 +66,13 @@ pub struct ScoreConfig {
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub feature_zscores: bool,
-    /// The number of features in the column `top_features`, which is added if this is set: the
-    /// features with the highest z-scores in descending order, as a list of `feature` (the name)
-    /// and `zscore`.
+    /// The number of features in the column `top_features`, which is added if this is set: the most
+    /// unusual features in descending order, as a list of `feature` (the name) and `zscore` (of its
+    /// own error). For records whose error has a z-score above 3, the first feature is the one
+    /// whose move towards its mean removes most of the squared error, and each next one removes
+    /// most of the remainder; for that, the model is run once more per feature. `reconstruction`
+    /// must be the reconstruction of `original` by `model`. Other records cost no run: their
+    /// features are in the order of their z-scores.
     #[serde(default)]
     #[schemars(extend("x-changes-rows" = true))]
     pub top_features: Option<NonZeroUsize>,
@@ -155,13 +160,13 @@ impl TransformConfig for ScoreConfig {
             peak: self.peak.unwrap_or(1.0),
         };
         let columns = [(original.0, shape), (reconstruction.0, other)];
-        Ok(Box::new(ScoreTransform {
+        Ok(Box::new(ScorePlan(Arc::new(ScoreParams {
             columns,
             metrics: self.metrics.clone(),
             measure,
             anomaly,
             schema,
-        }))
+        }))))
     }
 }
 
@@ -285,8 +290,7 @@ fn comparable(one: &TensorShape, other: &TensorShape) -> bool {
     }
 }
 
-#[derive(Clone)]
-struct ScoreTransform {
+struct ScoreParams {
     /// The index and shape of the original and of the reconstruction.
     columns: [(usize, TensorShape); 2],
     metrics: Vec<ScoreMetric>,
@@ -295,35 +299,52 @@ struct ScoreTransform {
     schema: SchemaRef,
 }
 
-impl TransformPlan for ScoreTransform {
+struct ScorePlan(Arc<ScoreParams>);
+
+impl TransformPlan for ScorePlan {
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
+        Arc::clone(&self.0.schema)
     }
 
     fn build(&self) -> Result<Box<dyn Transform>, StageError> {
-        Ok(Box::new(self.clone()))
+        Ok(Box::new(ScoreTransform {
+            attributor: self.0.anomaly.attributor()?,
+            params: Arc::clone(&self.0),
+        }))
     }
 
     fn depends_on(&self) -> Option<String> {
-        self.anomaly.fingerprint()
+        self.0.anomaly.fingerprint()
+    }
+
+    fn scratch_bytes(&self) -> u64 {
+        self.0.anomaly.attributor_bytes()
     }
 
     fn summary(&self) -> String {
-        let names = self.metrics.iter().map(|metric| metric.name().to_owned());
+        let metrics = self.0.metrics.iter();
+        let names = metrics.map(|metric| metric.name().to_owned());
         names
-            .chain(self.anomaly.summary())
+            .chain(self.0.anomaly.summary())
             .collect::<Vec<_>>()
             .join(", ")
     }
 }
 
+struct ScoreTransform {
+    params: Arc<ScoreParams>,
+    /// Ranks the features of unusual records, if `top_features` is set.
+    attributor: Option<FeatureAttributor>,
+}
+
 impl Transform for ScoreTransform {
     fn apply(&mut self, batch: Batch, rejects: &mut RejectCollector) -> Result<Batch, StageError> {
-        let [original, reconstruction] = self
+        let params = Arc::clone(&self.params);
+        let [original, reconstruction] = params
             .columns
             .each_ref()
             .map(|(index, shape)| TensorRows::new(&batch, *index, shape));
-        let mut scores = vec![Vec::with_capacity(batch.row_ordinals.len()); self.metrics.len()];
+        let mut scores = vec![Vec::with_capacity(batch.row_ordinals.len()); params.metrics.len()];
         let (mut added, mut rejected) = (AnomalyColumns::default(), RejectedRows::default());
         for row in 0..batch.row_ordinals.len() {
             match self.score(&original, &reconstruction, row, &mut added) {
@@ -337,15 +358,15 @@ impl Transform for ScoreTransform {
         let batch = rejected.remove_from(batch, rejects)?;
         let column = |metric_scores| Arc::new(Float32Array::from(metric_scores)) as ArrayRef;
         let mut columns: Vec<ArrayRef> = scores.into_iter().map(column).collect();
-        columns.extend(self.anomaly.columns(added)?);
-        with_columns(batch, &self.schema, columns)
+        columns.extend(params.anomaly.columns(added)?);
+        with_columns(batch, &params.schema, columns)
     }
 }
 
 impl ScoreTransform {
     /// Computes all metrics of a row, and appends the anomaly scores to `added`.
     fn score(
-        &self,
+        &mut self,
         original: &TensorRows,
         reconstruction: &TensorRows,
         row: usize,
@@ -369,11 +390,12 @@ impl ScoreTransform {
                 return Err((RejectCode::NotFinite, format!("the {name} holds {value}")));
             }
         }
-        let metrics = self.metrics.iter();
+        let params = &self.params;
+        let metrics = params.metrics.iter();
         let scores = metrics
-            .map(|&metric| Ok(self.measure.compute(metric, x, y, &shape)? as f32))
+            .map(|&metric| Ok(params.measure.compute(metric, x, y, &shape)? as f32))
             .collect::<Result<_, _>>()?;
-        self.anomaly.add(x, y, added);
+        params.anomaly.add(x, y, self.attributor.as_mut(), added);
         Ok(scores)
     }
 }

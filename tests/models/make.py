@@ -110,6 +110,32 @@ save(
     [("y", TensorProto.INT64, ["batch", 2])],
 )
 
+# Codes beside their reconstruction. `vae` has the order of PyTorch, in `sampled` the reconstruction is that of a random
+# sample, and no name of `unnamed` says which of the two small outputs is the code.
+def autoencoder(name, reconstruction, mean, variance, sampled=False):
+    code = "sample" if sampled else mean
+    save(
+        name,
+        [
+            node("MatMul", ["x", "w"], [mean]),
+            node("Neg", [mean], [variance]),
+            *([node("RandomNormalLike", [mean], ["noise"]), node("Add", [mean, "noise"], ["sample"])] * sampled),
+            node("MatMul", [code, "v"], [reconstruction]),
+        ],
+        [("x", FLOAT, ["batch", 4])],
+        [
+            (reconstruction, FLOAT, ["batch", 4]),
+            (mean, FLOAT, ["batch", 2]),
+            (variance, FLOAT, ["batch", 2]),
+        ],
+        [("w", pairs), ("v", pairs.T / 2)],
+    )
+
+
+autoencoder("vae", "recon", "mu", "logvar")
+autoencoder("sampled", "recon", "mu", "logvar", sampled=True)
+autoencoder("unnamed", "4", "5", "6")
+
 # Images of any size. `blur` is a 3x3 mean that excludes the padding at the border; the input is interleaved.
 any_size = ["batch", "height", "width", 3]
 save(

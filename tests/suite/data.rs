@@ -42,7 +42,7 @@ fn summarize(prepared: &PreparedDataset) -> String {
         text += &format!(
             "columns {:.60} values {}\n",
             prepared.columns.join(" "),
-            prepared.columns_are_values
+            prepared.value_names == prepared.columns
         );
     }
     let anomalies = prepared.anomalies;

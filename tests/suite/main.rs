@@ -22,6 +22,7 @@ mod malformed_input;
 mod models;
 mod pictures;
 mod protocol;
+mod reasons;
 mod replay;
 mod schema_evolution;
 mod schema;

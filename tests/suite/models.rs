@@ -7,6 +7,8 @@ use expect_test::{Expect, expect};
 use latentflow::metrics::Metrics;
 use latentflow::model::{Model, ModelPath, ModelSpec, RuntimeSpec, describe, ort_library};
 
+use crate::common::outputs::{ids, records};
+use crate::common::runs::latentflow;
 use crate::common::test_data::test_data;
 
 fn init() -> RuntimeSpec {
@@ -67,6 +69,63 @@ fn shipped_models_match_their_cards() {
         );
         assert!(output.iter().all(|value| value.is_finite()), "{name}");
     }
+}
+
+#[test]
+fn outputs_are_shown_by_check_or_have_to_be_selected() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("x.csv"), "a,b,c,d\n1,3,5,5\n0,0,2,8\n").unwrap();
+    let pipeline = |file: &str, options: &str| {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models");
+        format!(
+            "[models.m]\nmodel = {:?}\ncolumns = ['a', 'b', 'c', 'd']\n{options}\n\
+             [stages.in]\nkind = 'csv'\npath = 'x.csv'\n\
+             [stages.f]\nkind = 'features'\ninputs = ['in']\nmodel = 'm'\n\
+             [stages.e]\nkind = 'encode'\ninputs = ['f']\nmodel = 'm'\nreconstruct = true\n\
+             keep_reconstruction = true\n\
+             [stages.out]\nkind = 'parquet'\ninputs = ['e']\npath = 'out'\n",
+            models.join(file)
+        )
+    };
+    let call = |command: &str, text: &str| {
+        std::fs::write(folder.path().join("p.toml"), text).unwrap();
+        let output = latentflow(folder.path(), &[command, "p.toml"])
+            .output()
+            .unwrap();
+        let text = [&output.stdout[..], &output.stderr[..]].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    let (code, text) = call("check", &pipeline("vae.onnx", ""));
+    assert_eq!(code, Some(0), "{text}");
+    for line in [
+        "model m: onnx features [4] -> code of 2, mse loss\n",
+        "\n  reconstruction `recon` float32 [batch, 4]\n",
+        "\n  code           `mu` float32 [batch, 2]\n",
+        "\n  not used       `logvar` float32 [batch, 2]\n",
+    ] {
+        assert!(text.contains(line), "{line}{text}");
+    }
+    for command in ["check", "run"] {
+        let (refused, message) = call(command, &pipeline("unnamed.onnx", ""));
+        assert_eq!(refused, Some(2), "{message}");
+        let expected = "`4` float32 [batch, 4], `5` float32 [batch, 2], `6` float32 [batch, 2]; \
+                        select it, such as `output = \"5\"`";
+        assert!(message.contains(expected), "{message}");
+    }
+    let options = "output = '5'\nreconstruction = '4'";
+    let (done, log) = call("run", &pipeline("unnamed.onnx", options));
+    assert_eq!(done, Some(0), "{log}");
+    let rows = records(
+        &folder.path().join("out"),
+        &["latent", "reconstruction_error", "reconstruction"],
+    );
+    assert_eq!(
+        ids(&rows),
+        [
+            "[0.0, 10.0] 4.5 [0.0, 0.0, 5.0, 5.0]",
+            "[4.0, 10.0] 0.5 [2.0, 2.0, 5.0, 5.0]"
+        ]
+    );
 }
 
 /// Compares the output of `inspect` for a third-party model, without digests.
