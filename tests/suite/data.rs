@@ -57,6 +57,7 @@ fn summarize(prepared: &PreparedDataset) -> String {
     prepared.training.read(0, &mut record).unwrap();
     let values: Vec<f64> = match record.values {
         RecordValues::U8(values) => values.into_iter().map(f64::from).collect(),
+        RecordValues::F64(values) => values,
         RecordValues::F32(values) => values.into_iter().map(f64::from).collect(),
     };
     let mean = values.iter().sum::<f64>() / values.len() as f64;
