@@ -588,9 +588,9 @@ fn training_evaluation_and_run_see_the_same_values() {
         assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
         let evaluated = |part: &str| {
             let arguments = ["evaluate", scaling, "--part", part, "--json", "-"];
-            let output = latentflow(folder.path(), &arguments).output().unwrap();
-            assert!(output.status.success(), "{}", errors(&output));
-            serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+            let evaluation = latentflow(folder.path(), &arguments).output().unwrap();
+            assert!(evaluation.status.success(), "{}", errors(&evaluation));
+            serde_json::from_slice::<serde_json::Value>(&evaluation.stdout).unwrap()
         };
         let mean = |evaluation: &serde_json::Value| {
             evaluation["reconstruction"]["error"]["mean"]
@@ -604,11 +604,11 @@ fn training_evaluation_and_run_see_the_same_values() {
              kind = 'stdout'\ninputs = ['e']\ncolumns = ['reconstruction_error']\n"
         );
         std::fs::write(folder.path().join("p.toml"), pipeline).unwrap();
-        let output = latentflow(folder.path(), &["run", "p.toml"])
+        let ran = latentflow(folder.path(), &["run", "p.toml"])
             .output()
             .unwrap();
-        assert!(output.status.success(), "{}", errors(&output));
-        let lines = String::from_utf8(output.stdout).unwrap();
+        assert!(ran.status.success(), "{}", errors(&ran));
+        let lines = String::from_utf8(ran.stdout).unwrap();
         let run_errors: Vec<f64> = lines
             .lines()
             .map(|line| {
@@ -649,9 +649,9 @@ fn evaluation_reports_data_that_has_changed_since_the_training() {
     .unwrap();
     let evaluate = |more: &[&str]| {
         let arguments = [&["evaluate", "m"], more].concat();
-        let output = latentflow(folder.path(), &arguments).output().unwrap();
-        assert!(output.status.success(), "{}", errors(&output));
-        String::from_utf8(output.stdout).unwrap()
+        let evaluated = latentflow(folder.path(), &arguments).output().unwrap();
+        assert!(evaluated.status.success(), "{}", errors(&evaluated));
+        String::from_utf8(evaluated.stdout).unwrap()
     };
     let note = "the records differ from those of the training";
     assert!(evaluate(&[]).contains(note));
