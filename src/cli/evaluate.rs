@@ -64,6 +64,10 @@ pub(super) struct EvaluateArgs {
     /// watermark_grid:0.5, watermark:0.5, gray. Default: the corruption of the training.
     #[arg(long, value_name = "NOISE:AMOUNT")]
     corrupt: Vec<String>,
+    /// Accept a model whose output depends on random numbers or on the other records of a batch, as
+    /// `allow_nondeterministic` in the table of a model does for `run`.
+    #[arg(long)]
+    allow_nondeterministic: bool,
     /// Store the prepared records in this folder and reuse them in later evaluations.
     ///
     /// Default: a temporary folder that is deleted.
@@ -115,7 +119,7 @@ impl SubsetArg {
 impl EvaluateCommand {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         log::start(LogFormat::Auto);
-        let model = open(&self.model)?;
+        let model = self.args.open(&self.model)?;
         let EvaluationRun { evaluation, .. } = self.args.evaluate(&model, &self.model)?;
         let as_json =
             || Ok::<_, anyhow::Error>(format!("{}\n", serde_json::to_string_pretty(&evaluation)?));
@@ -132,11 +136,7 @@ impl EvaluateCommand {
     }
 }
 
-/// Opens the model in a folder.
-///
-/// # Errors
-/// If the model cannot be opened, or returns neither reconstructions nor latents.
-pub(super) fn open(folder: &Path) -> anyhow::Result<Model> {
+fn open(folder: &Path, allow_nondeterministic: bool) -> anyhow::Result<Model> {
     if !folder.is_dir() {
         let fault = if folder.exists() {
             "not a folder"
@@ -152,6 +152,7 @@ pub(super) fn open(folder: &Path) -> anyhow::Result<Model> {
     model::ort_library::init(&runtime).map_err(|fault| anyhow!("{}", fault.message))?;
     let spec = ModelSpec {
         path: Some(folder.to_path_buf()),
+        allow_nondeterministic,
         ..ModelSpec::default()
     };
     let name = folder
@@ -178,6 +179,14 @@ pub(super) struct EvaluationRun {
 }
 
 impl EvaluateArgs {
+    /// Opens the model in a folder.
+    ///
+    /// # Errors
+    /// If the model cannot be opened, or returns neither reconstructions nor latents.
+    pub(super) fn open(&self, folder: &Path) -> anyhow::Result<Model> {
+        open(folder, self.allow_nondeterministic)
+    }
+
     /// Whether `--source` or the model card specifies data.
     pub(super) fn has_data(&self, model: &Model) -> bool {
         !self.source.is_empty() || training_data(model).is_some()
@@ -192,6 +201,7 @@ impl EvaluateArgs {
             part,
             corrupt,
             prepared,
+            allow_nondeterministic: _,
         } = self;
         data.is_some()
             || part.is_some()
@@ -235,13 +245,38 @@ impl EvaluateArgs {
             });
         });
         drop(progress);
-        let evaluation = evaluation.map_err(failure)?;
+        let mut evaluation = evaluation.map_err(failure)?;
+        evaluation.notes.extend(self.changed_data(model, &prepared));
         Ok(EvaluationRun {
             evaluation,
             prepared,
             options,
             _temporary: temporary,
         })
+    }
+
+    /// Returns a note if the training data differs from that of the training, whose digest the card
+    /// holds.
+    fn changed_data(&self, model: &Model, prepared: &PreparedDataset) -> Option<String> {
+        let training = model.card()?.training.as_ref()?;
+        let file = &training.file;
+        // Other data has another digest, and so have images that were cut into parts.
+        let has_other_digest = !self.source.is_empty()
+            || !self.set.is_empty()
+            || file
+                .get("training")
+                .and_then(|table| table.get("zoom"))
+                .is_some();
+        let stored = training.data_digest.trim_start_matches("sha256:");
+        if has_other_digest || stored.is_empty() || prepared.has_digest(stored) {
+            return None;
+        }
+        Some(format!(
+            "the records differ from those of the training: their digest is {:.12}, that of the \
+             model card is {stored:.12}; the data has changed, or is decoded in another way, and \
+             scored records may be among those that the model was trained on",
+            prepared.digest
+        ))
     }
 
     /// Returns the `[data]` table of the training, or one with the sources of `--source`.
@@ -310,7 +345,11 @@ impl EvaluateArgs {
         folder: &Path,
         progress: &TaskReporter,
     ) -> anyhow::Result<PreparedDataset> {
-        let prepared = data::prepare(spec, &model.input_spec(), folder, &mut |read| {
+        let mut input = model.input_spec();
+        // The cards of earlier versions do not name the values of a list column, but the training
+        // file names the column.
+        input.columns = input.columns.or_else(|| training_columns(model));
+        let prepared = data::prepare(spec, &input, folder, &mut |read| {
             progress.show(read.into());
         });
         let prepared = prepared.map_err(|error| match error {
@@ -333,6 +372,12 @@ impl EvaluateArgs {
 /// Returns the `[data]` table of the training from the model card, if the card holds it.
 fn training_data(model: &Model) -> Option<&Value> {
     model.card()?.training.as_ref()?.file.get("data")
+}
+
+/// Returns the columns that the training file names.
+fn training_columns(model: &Model) -> Option<Vec<String>> {
+    let file = &model.card()?.training.as_ref()?.file;
+    serde_json::from_value(file.get("input")?.get("columns")?.clone()).ok()
 }
 
 /// Converts the error of an evaluation for the command line.

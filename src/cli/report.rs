@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 
-use super::evaluate::{EvaluateArgs, failure, open};
+use super::evaluate::{EvaluateArgs, failure};
 use super::log::{self, LogFormat};
 use super::{ExitCode, print};
 use crate::evaluate;
@@ -53,7 +53,7 @@ impl ReportCommand {
     }
 
     fn model(&self) -> anyhow::Result<String> {
-        let model = open(&self.path)?;
+        let model = self.evaluate.open(&self.path)?;
         let curve = read_curve(&self.path)?;
         let mut notes = Vec::new();
         let evaluation = match (self.no_data, self.evaluate.has_data(&model)) {

@@ -18,9 +18,10 @@ use crate::error::ConfigError;
 use crate::metrics::Metrics;
 use crate::server::{Listeners, TokenSource};
 use crate::train::{
-    self, EpochRecord, OutOfRange, TrainError, TrainEvent, TrainOptions, TrainResult, TrainStarted,
-    TrainingFile,
+    self, EpochRecord, OutOfRange, PcaComparison, TrainError, TrainEvent, TrainOptions,
+    TrainResult, TrainStarted, TrainingFile,
 };
+use crate::units::ByteSize;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -334,6 +335,21 @@ impl TrainingProgress {
                     );
                 }
             }
+            TrainEvent::WorseThanPca(found) => {
+                let PcaComparison {
+                    model_mse,
+                    pca_mse,
+                    components,
+                } = found;
+                tracing::warn!(
+                    mse = %format_args!("{model_mse:.6}"),
+                    pca_mse = %format_args!("{pca_mse:.6}"),
+                    components,
+                    "the model reconstructs the validation part worse than principal components \
+                     of the same number; train for more epochs, with more records, or with \
+                     another network"
+                );
+            }
         }
     }
 
@@ -347,24 +363,34 @@ impl TrainingProgress {
             batches,
             epochs,
             resumed,
+            batch_size,
+            warmup,
+            memory,
         } = *started;
-        if resumed > 0 {
-            tracing::info!(
-                parameters,
-                records,
-                batches,
-                epochs,
-                resumed,
-                "resuming the training"
-            );
+        let message = if resumed > 0 {
+            "resuming the training"
         } else {
-            tracing::info!(
-                parameters,
-                records,
-                batches,
-                epochs,
-                resumed,
-                "starting the training"
+            "starting the training"
+        };
+        let max_memory = (memory > 0).then(|| tracing::field::display(ByteSize(memory)));
+        tracing::info!(
+            parameters,
+            records,
+            batches,
+            epochs,
+            resumed,
+            batch_size,
+            warmup,
+            max_memory,
+            "{message}"
+        );
+        let steps = batches * u64::from(epochs);
+        if warmup >= steps {
+            tracing::warn!(
+                steps,
+                warmup,
+                "the learning rate rises until the end of the training; lower training.warmup or \
+                 remove it, raise training.epochs, or lower training.batch_size"
             );
         }
         self.show(self.records_after(resumed), String::new());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::PreparedDataset;
-use super::config::Subset;
+use super::config::{DataSpec, Subset};
 use super::record_file::{ElementType, OffsetIndex, RecordFile};
 use super::record_origin::OriginReader;
 use super::record_writer::{SubsetSummary, ends_path, records_path};
@@ -18,6 +18,16 @@ use crate::model::input::InputKind;
 /// The contents of the manifest. Its existence means that the files of records are complete.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct DatasetManifest {
+    /// The version of the format, [`MANIFEST_VERSION`] if this version has written it.
+    #[serde(default)]
+    pub(super) version: u32,
+    /// Whether features are stored as float64 instead of float32.
+    #[serde(default)]
+    pub(super) float64: bool,
+    /// The digest that earlier versions computed, from features rounded to float32, if it differs
+    /// from `digest`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) former_digest: Option<String>,
     /// A digest of the normalized spec and of its inputs; `None` if a change of the inputs cannot
     /// be detected.
     pub(super) key: Option<String>,
@@ -55,6 +65,10 @@ pub(super) struct DatasetManifest {
     pub(super) parts: [SubsetSummary; 3],
 }
 
+/// The version of prepared data. Version 0 rounded all features to float32 and counted records
+/// without a value in the column of `normal` as anomalies.
+pub(super) const MANIFEST_VERSION: u32 = 1;
+
 fn path(folder: &Path) -> PathBuf {
     folder.join("manifest.json")
 }
@@ -69,6 +83,13 @@ impl DatasetManifest {
     pub(super) fn is_of(&self, keys: &[String; 2]) -> bool {
         let known = [&self.key, &self.written];
         known.into_iter().flatten().any(|key| keys.contains(key))
+    }
+
+    /// Whether the records are those that this version prepares, with features in float64 or not. Images without `normal` have not
+    /// changed since version 0.
+    pub(super) fn is_current(&self, spec: &DataSpec, float64: bool) -> bool {
+        let is_unchanged = self.kind == InputKind::Image && spec.normal.is_none();
+        (self.version == MANIFEST_VERSION || is_unchanged) && self.float64 == float64
     }
 
     /// Writes the manifest, which marks the files as complete.
@@ -121,6 +142,7 @@ impl DatasetManifest {
             value_names,
             labels: self.labels,
             digest: self.digest,
+            former_digest: self.former_digest,
             rejects: self.rejects,
             reasons: self.reasons,
             left_out: self.left_out,
@@ -160,6 +182,7 @@ impl DatasetManifest {
             .transpose()?;
         let element = match self.kind {
             InputKind::Image => ElementType::U8,
+            InputKind::Features if self.float64 => ElementType::F64,
             InputKind::Features => ElementType::F32,
         };
         Ok(RecordFile {

@@ -6,6 +6,8 @@ mod image_decoder;
 mod labels;
 mod manifest;
 mod record_id;
+mod source_reader;
+mod list_lengths;
 mod plan;
 mod record_file;
 mod record_origin;
@@ -58,6 +60,9 @@ pub struct PreparedDataset {
     /// SHA-256 over all records, their labels and parts. It does not depend on the location of the
     /// data.
     pub digest: String,
+    /// The digest that earlier versions computed from features rounded to float32, if it differs
+    /// from `digest`.
+    pub former_digest: Option<String>,
     /// Number of records that could not be used.
     pub rejects: u64,
     /// Reasons of the first 10 rejects.
@@ -77,6 +82,13 @@ pub struct PreparedDataset {
 }
 
 impl PreparedDataset {
+    /// Whether the data has this digest, as this version or an earlier one computes it. A digest of
+    /// a model card begins with `sha256:`.
+    pub fn has_digest(&self, digest: &str) -> bool {
+        let digest = digest.trim_start_matches("sha256:");
+        self.digest == digest || self.former_digest.as_deref() == Some(digest)
+    }
+
     /// Returns the records of a part.
     pub fn subset(&self, part: Subset) -> &RecordFile {
         match part {
@@ -154,12 +166,19 @@ pub fn prepare_unless_stopped(
     stop: &AtomicBool,
     progress: &mut dyn FnMut(ReadProgress),
 ) -> Result<Option<PreparedDataset>, DataError> {
-    let plan = DatasetPlan::new(spec, input).map_err(DataError::Faults)?;
+    let plan = DatasetPlan::new(spec, input)?;
     let keys = plan.keys(spec)?;
     let earlier = keys
         .as_ref()
         .and_then(|keys| DatasetManifest::read(folder).filter(|manifest| manifest.is_of(keys)));
-    if let Some(prepared) = earlier.and_then(|manifest| manifest.open(folder, true).ok())
+    let is_outdated = |manifest: &DatasetManifest| !manifest.is_current(spec, plan.float64);
+    if earlier.as_ref().is_some_and(is_outdated) {
+        tracing::info!(
+            folder = %folder.display(),
+            "the data was prepared by an earlier version or for another scaling; it is prepared \
+             again"
+        );
+    } else if let Some(prepared) = earlier.and_then(|manifest| manifest.open(folder, true).ok())
         && prepared.is_intact()?
     {
         return Ok(Some(prepared));

@@ -5,22 +5,23 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::DataError;
 use super::config::DataSpec;
+use super::list_lengths::{list_lengths, unsized_lists};
 use super::record_id::RecordIdResolver;
-use crate::error::{ConfigError, RecordFaults};
+use crate::error::{ConfigError, RecordFaults, StageError};
 use crate::image::{Channels, ValueRange};
-use crate::model::input::{InputKind, InputSpec};
+use crate::model::input::{InputKind, InputSpec, ScalingKind};
 use crate::plan_context::PlanContext;
 use crate::registry::{self, canonical, did_you_mean};
 use crate::source::{self, BatchSize, IMAGE, ROW, SOURCE, Source};
 use crate::storage::{is_url, tidy};
-use crate::tensor::TensorShape;
-use crate::transform::{self, IsolatedTransform, TransformConfig, TransformPlan, element_names};
+use crate::transform::raw_features::{self, is_exact_in_float32};
+use crate::transform::{IsolatedTransform, TransformConfig, TransformPlan, element_names};
 
 /// A checked `[data]` table.
 pub(super) struct DatasetPlan {
@@ -32,6 +33,8 @@ pub(super) struct DatasetPlan {
     pub(super) columns_are_values: bool,
     /// Features: the name of each value.
     pub(super) value_names: Vec<String>,
+    /// Whether features are stored as float64, because float32 does not hold them exactly.
+    pub(super) float64: bool,
 }
 
 /// The form in which records are stored.
@@ -83,8 +86,9 @@ impl DatasetPlan {
     ///
     /// # Errors
     /// Returns all faults. Their keys are relative to the table, except those that begin with
-    /// `input.`.
-    pub(super) fn new(spec: &DataSpec, input: &InputSpec) -> Result<Self, Vec<ConfigError>> {
+    /// `input.`. Returns an error if the first records of a source cannot be read, where the length
+    /// of lists depends on them.
+    pub(super) fn new(spec: &DataSpec, input: &InputSpec) -> Result<Self, DataError> {
         let mut faults = check_shares(spec);
         let context = PlanContext::new(BTreeMap::new(), spec.limits);
         if spec.sources.is_empty() {
@@ -112,20 +116,30 @@ impl DatasetPlan {
         let target = faults
             .record_all(RecordKind::new(spec, input, schema.as_deref()))
             .flatten();
+        let schemas = || sources.iter().map(|(_, source, _)| source.schema());
+        let float64 = schemas().any(|columns| needs_float64(input, target.as_ref(), &columns));
         let mut planned = Vec::new();
         let mut vectors = Vec::new();
         let mut value_names = Vec::new();
         for (at, source, normalized) in sources {
-            if let (Some(RecordKind::Features { columns }), true) =
-                (&target, value_names.is_empty())
-            {
-                value_names = names_of_values(columns, &source.schema());
-            }
+            let list_lengths = match &target {
+                Some(RecordKind::Features { columns }) => {
+                    let schema = source.schema();
+                    let lengths = sized_lists(spec, at, &context, &schema, columns)?;
+                    if value_names.is_empty() {
+                        value_names = names_of_values(columns, &schema, &lengths);
+                    }
+                    lengths
+                }
+                _ => vec![],
+            };
             let mut steps = SourcePlanner {
                 spec,
                 context: &context,
                 at,
                 schema: source.schema(),
+                list_lengths,
+                float64,
                 faults: &mut faults,
             };
             let (steps, vector) = steps.plan(target.as_ref(), input.columns.is_some());
@@ -145,7 +159,7 @@ impl DatasetPlan {
             faults.push(ConfigError::new("sources", message));
         }
         let Some(target) = target else {
-            return Err(faults);
+            return Err(DataError::Faults(faults));
         };
         let columns_are_values =
             matches!(&target, RecordKind::Features { columns } if columns.len() == width);
@@ -156,9 +170,10 @@ impl DatasetPlan {
                 width,
                 columns_are_values,
                 value_names,
+                float64,
             })
         } else {
-            Err(faults)
+            Err(DataError::Faults(faults))
         }
     }
 
@@ -232,16 +247,56 @@ impl DatasetPlan {
 }
 
 /// The names of the values of these columns: those of the columns, and of the elements of lists.
-/// Other lists than those of a fixed length are refused.
-fn names_of_values(columns: &[String], schema: &Schema) -> Vec<String> {
-    let names = |column: &String| match schema.field_with_name(column).map(Field::data_type) {
-        Ok(DataType::FixedSizeList(_, len)) => {
-            let count = usize::try_from(*len).unwrap_or_default();
-            element_names(column, count).collect()
+/// `lengths` holds the lengths of lists whose type does not fix them, by the index of the column.
+fn names_of_values(columns: &[String], schema: &Schema, lengths: &[(usize, i32)]) -> Vec<String> {
+    let names = |column: &String| {
+        let found = schema.column_with_name(column);
+        let len = found.and_then(|(index, field)| match field.data_type() {
+            DataType::FixedSizeList(_, len) => Some(*len),
+            _ => {
+                let sized = lengths.iter().find(|(list, _)| *list == index);
+                sized.map(|(_, len)| *len)
+            }
+        });
+        match len.and_then(|len| usize::try_from(len).ok()) {
+            Some(count) => element_names(column, count).collect(),
+            None => vec![column.clone()],
         }
-        _ => vec![column.clone()],
     };
     columns.iter().flat_map(names).collect()
+}
+
+/// Whether the features of a source have values that float32 does not hold exactly. Without scaling,
+/// a model takes float32, and the values are rounded once in any case.
+fn needs_float64(input: &InputSpec, target: Option<&RecordKind>, schema: &Schema) -> bool {
+    let Some(RecordKind::Features { columns }) = target else {
+        return false;
+    };
+    let mut fields = columns
+        .iter()
+        .filter_map(|name| schema.column_with_name(name));
+    input.scaling != Some(ScalingKind::None)
+        && fields.any(|(_, field)| !is_exact_in_float32(field.data_type()))
+}
+
+/// Returns the lengths of the lists of a source whose type does not fix them, from its first
+/// records.
+fn sized_lists(
+    spec: &DataSpec,
+    at: usize,
+    context: &PlanContext,
+    schema: &Schema,
+    columns: &[String],
+) -> Result<Vec<(usize, i32)>, StageError> {
+    let lists = unsized_lists(schema, columns);
+    if lists.is_empty() {
+        return Ok(vec![]);
+    }
+    match plan_source(&spec.sources[at], spec.root.as_deref(), context) {
+        Ok((source, _)) => list_lengths(source, &lists),
+        // The faults of the source are reported already.
+        Err(_) => Ok(vec![]),
+    }
 }
 
 fn check_shares(spec: &DataSpec) -> Vec<ConfigError> {
@@ -525,6 +580,9 @@ struct SourcePlanner<'a> {
     /// The position of the source in `sources`.
     at: usize,
     schema: SchemaRef,
+    /// The lengths of lists whose type does not fix them, by the index of the column.
+    list_lengths: Vec<(usize, i32)>,
+    float64: bool,
     faults: &'a mut Vec<ConfigError>,
 }
 
@@ -637,14 +695,18 @@ impl SourcePlanner<'_> {
         columns: &[String],
         named: bool,
     ) -> (Option<IsolatedTransform>, Option<usize>) {
-        let options = json!({ "columns": columns, "to": VECTOR, "keep": true });
+        let element = if self.float64 {
+            DataType::Float64
+        } else {
+            DataType::Float32
+        };
         let planned =
-            registry::find(transform::KINDS, "features", "transform").map_err(|fault| vec![fault]);
-        let planned = planned.and_then(|kind| (kind.plan)(options, &self.schema, self.context));
-        let planned = planned.map(|planned| planned.stage);
+            raw_features::plan(columns, VECTOR, element, &self.schema, &self.list_lengths);
         let vector = planned.as_ref().ok().and_then(|plan| {
-            let schema = plan.schema();
-            TensorShape::of(schema.fields().last()?)?.len()
+            match plan.schema().fields().last()?.data_type() {
+                DataType::FixedSizeList(_, len) => usize::try_from(*len).ok(),
+                _ => None,
+            }
         });
         let planned = planned.map_err(|found| {
             found

@@ -1,36 +1,31 @@
 //! Reads the planned sources to their end and writes each record into the file of its part.
 
+use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
 
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::compute::cast;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Float32Type, Float64Type};
 use sha2::{Digest, Sha256};
-use tokio_stream::StreamExt;
 
 use super::column_values::{ComparisonTally, missing_values};
 use super::config::{DataSpec, Subset};
 use super::image_decoder::ParallelDecoder;
 use super::labels::{ClassIndex, class_names};
-use super::manifest::DatasetManifest;
+use super::manifest::{DatasetManifest, MANIFEST_VERSION};
 use super::plan::{DatasetPlan, PlannedSource, RecordKind, SourceSteps};
 use super::record_file::RecordTrailer;
 use super::record_id::RecordIdResolver;
 use super::record_writer::RecordWriter;
+use super::source_reader::each_batch;
 use super::{DataError, ReadProgress};
 use crate::batch::{Batch, Reject, RejectCode, RejectCollector, SourceBatch};
-use crate::coverage::ResumeState;
 use crate::error::{ConfigError, StageError};
 use crate::fs_durable::{create_dir_all_synced, fsync_dir, remove_stale_temp_files};
-use crate::source::{Source, SourceHandle};
-use crate::tensor::fixed_values;
 
 /// Maximum number of reject reasons in the manifest.
 const MAX_REASONS: usize = 10;
-/// Maximum time until a request to stop is noticed while a source reads.
-const STOP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Writes the files in `folder` instead of those of an earlier call. They are not used until the
 /// manifest is written. Returns `None` if `stop` became true before the end of the sources.
@@ -62,7 +57,7 @@ pub(super) fn build_dataset(
         true => Vec::new(),
         false => plan.value_names,
     };
-    let mut builder = DatasetBuilder::new(folder, &plan.target, spec)?;
+    let mut builder = DatasetBuilder::new(folder, &plan.target, plan.float64, spec)?;
     let (mut records, last) = (0, plan.sources.len().saturating_sub(1));
     for (
         at,
@@ -79,7 +74,7 @@ pub(super) fn build_dataset(
                 .filter(|_| at == last)
                 .map(|of_source| before + of_source);
             progress(ReadProgress { records, total });
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         })?;
         if !is_complete {
             drop(builder);
@@ -88,10 +83,12 @@ pub(super) fn build_dataset(
         }
     }
     let unusable = builder.no_usable_record();
+    let float64 = builder.float64;
     let DatasetBuilder {
         writers,
         classes: labels,
         digest,
+        former_digest,
         rejects,
         reasons,
         left_out,
@@ -108,7 +105,11 @@ pub(super) fn build_dataset(
     fsync_dir(folder)?;
     let (labels, classes) = labels.sorted();
     let digest = format!("{:x}", digest.finalize());
+    let former_digest = former_digest.map(|former| format!("{:x}", former.finalize()));
     let manifest = DatasetManifest {
+        version: MANIFEST_VERSION,
+        float64,
+        former_digest,
         key,
         written,
         kind,
@@ -132,38 +133,11 @@ pub(super) fn build_dataset(
     Ok(Some(manifest))
 }
 
-/// Calls `take` with every batch of a source and the number of all its records, once it is known.
-/// Returns `false` if `stop` became true before the end.
-fn each_batch(
-    source: Box<dyn Source>,
-    stop: &AtomicBool,
-    mut take: impl FnMut(SourceBatch, Option<u64>) -> Result<(), StageError>,
-) -> Result<bool, StageError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build();
-    let runtime = runtime.map_err(|error| {
-        StageError::Other(format!(
-            "cannot start the runtime that reads the sources: {error}"
-        ))
-    })?;
-    let SourceHandle {
-        mut batches,
-        mut total,
-        ..
-    } = source.open(&ResumeState::default())?;
-    loop {
-        if stop.load(Ordering::Relaxed) {
-            return Ok(false);
-        }
-        let next = async { tokio::time::timeout(STOP_INTERVAL, batches.next()).await };
-        match runtime.block_on(next) {
-            Ok(Some(batch)) => take(batch?, total.known())?,
-            Ok(None) => return Ok(true),
-            // The source is still reading.
-            Err(_) => {}
-        }
-    }
+fn little_endian<T: Copy, const BYTES: usize>(
+    values: &[T],
+    bytes: fn(T) -> [u8; BYTES],
+) -> Vec<u8> {
+    values.iter().flat_map(|&value| bytes(value)).collect()
 }
 
 /// Writes the records of all sources into the files of the three parts.
@@ -173,6 +147,10 @@ struct DatasetBuilder<'a> {
     writers: [RecordWriter; 3],
     classes: ClassIndex,
     digest: Sha256,
+    /// Covers the features rounded to float32, as the digest of earlier versions.
+    former_digest: Option<Sha256>,
+    /// Whether features are stored as float64.
+    float64: bool,
     rejects: u64,
     reasons: Vec<String>,
     left_out: u64,
@@ -183,12 +161,15 @@ struct DatasetBuilder<'a> {
     keep: Vec<ComparisonTally>,
     /// The records that the comparison `normal` was applied to.
     normal: ComparisonTally,
-    /// The values of a feature record, little-endian as in the file; a buffer that is used again.
-    row: Vec<u8>,
 }
 
 impl<'a> DatasetBuilder<'a> {
-    fn new(folder: &Path, target: &RecordKind, spec: &'a DataSpec) -> Result<Self, StageError> {
+    fn new(
+        folder: &Path,
+        target: &RecordKind,
+        float64: bool,
+        spec: &'a DataSpec,
+    ) -> Result<Self, StageError> {
         let writer = |part| RecordWriter::new(folder, part);
         Ok(Self {
             spec,
@@ -200,6 +181,8 @@ impl<'a> DatasetBuilder<'a> {
             ],
             classes: ClassIndex::default(),
             digest: Sha256::new(),
+            former_digest: float64.then(Sha256::new),
+            float64,
             rejects: 0,
             reasons: vec![],
             left_out: 0,
@@ -211,7 +194,6 @@ impl<'a> DatasetBuilder<'a> {
                 .map(|_| ComparisonTally::default())
                 .collect(),
             normal: ComparisonTally::default(),
-            row: vec![],
         })
     }
 
@@ -326,23 +308,24 @@ impl<'a> DatasetBuilder<'a> {
         batch: &Batch,
         context: &mut RecordContext<'_>,
     ) -> Result<(), StageError> {
-        let vectors = batch
-            .records
-            .columns()
-            .last()
-            .and_then(|column| fixed_values(column.as_ref()));
-        let width = vectors.map_or(0, |values| values.len() / batch.records.num_rows().max(1));
-        let mut row = std::mem::take(&mut self.row);
-        for (index, values) in vectors
-            .unwrap_or_default()
-            .chunks_exact(width.max(1))
-            .enumerate()
-        {
-            row.clear();
-            row.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-            self.add(batch, index, context, [1, 1], &row)?;
+        let vectors = batch.records.columns().last();
+        let Some(vectors) = vectors.and_then(|column| column.as_fixed_size_list_opt()) else {
+            return Ok(());
+        };
+        let bytes = if self.float64 {
+            let values = cast(vectors.values(), &DataType::Float64)?;
+            little_endian(
+                values.as_primitive::<Float64Type>().values(),
+                f64::to_le_bytes,
+            )
+        } else {
+            let values = vectors.values().as_primitive::<Float32Type>().values();
+            little_endian(values, f32::to_le_bytes)
+        };
+        let width = bytes.len() / batch.records.num_rows().max(1);
+        for (index, values) in bytes.chunks_exact(width.max(1)).enumerate() {
+            self.add(batch, index, context, [1, 1], values)?;
         }
-        self.row = row;
         Ok(())
     }
 
@@ -413,16 +396,24 @@ impl<'a> DatasetBuilder<'a> {
             .map(|labels| labels.value(index));
         // The sides of an image are 32-bit numbers in its header.
         let [height, width] = size.map(|side| u32::try_from(side).unwrap_or(u32::MAX));
-        self.digest
-            .update([part as u8, class.digest_byte(), u8::from(label.is_some())]);
         let text = label.unwrap_or_default();
-        self.digest.update(
-            [height, width, u32::try_from(text.len()).unwrap_or(u32::MAX)]
-                .map(u32::to_le_bytes)
-                .concat(),
-        );
-        self.digest.update(text);
-        self.digest.update(values);
+        let head = [part as u8, class.digest_byte(), u8::from(label.is_some())];
+        let sizes = [height, width, u32::try_from(text.len()).unwrap_or(u32::MAX)]
+            .map(u32::to_le_bytes)
+            .concat();
+        let update = |digest: &mut Sha256, bytes: &[u8]| {
+            digest.update([&head, sizes.as_slice(), text.as_bytes()].concat());
+            digest.update(bytes);
+        };
+        update(&mut self.digest, values);
+        if let Some(former) = &mut self.former_digest {
+            let floats = values.as_chunks().0.iter();
+            let rounded = floats.map(|&bytes| f64::from_le_bytes(bytes) as f32);
+            update(
+                former,
+                &rounded.flat_map(f32::to_le_bytes).collect::<Vec<_>>(),
+            );
+        }
         if matches!(class, RecordClass::Unlabeled { .. }) {
             self.without_label += 1;
             return Ok(());

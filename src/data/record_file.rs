@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::record_origin::{OriginReader, RecordOrigin};
 use crate::error::StageError;
+use crate::model::Scaling;
 
 /// The file with the records of one part. Reads do not share a cursor, so that any number of
 /// threads may read concurrently.
@@ -38,6 +39,7 @@ pub(super) enum OffsetIndex {
 pub(super) enum ElementType {
     U8,
     F32,
+    F64,
 }
 
 impl ElementType {
@@ -45,6 +47,7 @@ impl ElementType {
         match self {
             Self::U8 => size_of::<u8>(),
             Self::F32 => size_of::<f32>(),
+            Self::F64 => size_of::<f64>(),
         }
     }
 }
@@ -76,6 +79,28 @@ impl RecordFile {
         self.channels
     }
 
+    /// Returns the number of bytes of the largest record.
+    pub fn max_record_bytes(&self) -> u64 {
+        match &self.offsets {
+            OffsetIndex::Same([height, width]) => {
+                (height * width * self.channels * self.element.bytes()) as u64
+            }
+            OffsetIndex::Ends(ends) => {
+                let starts = std::iter::once(&0).chain(ends);
+                let lengths = ends
+                    .iter()
+                    .zip(starts)
+                    .map(|(end, start)| end.saturating_sub(*start));
+                lengths.max().unwrap_or(0)
+            }
+        }
+    }
+
+    /// Whether the values are pixels.
+    pub(super) fn has_pixels(&self) -> bool {
+        self.element == ElementType::U8
+    }
+
     /// Reads one record into `record`, whose buffers are used again.
     ///
     /// # Errors
@@ -89,7 +114,28 @@ impl RecordFile {
         })?;
         let read = match self.element {
             ElementType::U8 => self.read_bytes(start, length, record),
-            ElementType::F32 => self.read_floats(start, length, record),
+            ElementType::F32 => {
+                if !matches!(record.values, RecordValues::F32(_)) {
+                    record.values = RecordValues::F32(vec![]);
+                }
+                match &mut record.values {
+                    RecordValues::F32(values) => {
+                        self.read_floats(start, length, values, f32::from_le_bytes)
+                    }
+                    _ => Err(io::ErrorKind::InvalidData.into()),
+                }
+            }
+            ElementType::F64 => {
+                if !matches!(record.values, RecordValues::F64(_)) {
+                    record.values = RecordValues::F64(vec![]);
+                }
+                match &mut record.values {
+                    RecordValues::F64(values) => {
+                        self.read_floats(start, length, values, f64::from_le_bytes)
+                    }
+                    _ => Err(io::ErrorKind::InvalidData.into()),
+                }
+            }
         };
         let trailer = read.map_err(StageError::io(&self.path))?;
         let class = |stored: u32| self.classes.get(stored as usize).copied();
@@ -98,10 +144,7 @@ impl RecordFile {
         record.label = class(trailer.label);
         record.anomaly = trailer.anomaly;
         record.identity = trailer.identity;
-        let values = match &record.values {
-            RecordValues::U8(values) => values.len(),
-            RecordValues::F32(values) => values.len(),
-        };
+        let values = record.values.len();
         if height
             .checked_mul(width)
             .and_then(|pixels| pixels.checked_mul(self.channels))
@@ -201,17 +244,20 @@ impl RecordFile {
     }
 
     /// Reads values and trailer through a small buffer, which most feature records fit into.
-    fn read_floats(
+    fn read_floats<T, const BYTES: usize>(
         &self,
         start: u64,
         length: usize,
-        record: &mut Record,
+        values: &mut Vec<T>,
+        parse: fn([u8; BYTES]) -> T,
     ) -> io::Result<RecordTrailer> {
-        if !matches!(record.values, RecordValues::F32(_)) {
-            record.values = RecordValues::F32(vec![]);
-        }
-        let RecordValues::F32(values) = &mut record.values else {
-            return Err(io::ErrorKind::InvalidData.into());
+        let floats = |bytes: &[u8]| -> Vec<T> {
+            bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|&bytes| parse(bytes))
+                .collect()
         };
         values.clear();
         let mut buffer = [0; 4096];
@@ -235,14 +281,6 @@ impl RecordFile {
     fn failed(&self, message: String) -> StageError {
         StageError::Other(format!("{}: {message}", self.path.display()))
     }
-}
-
-fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
-    bytes
-        .as_chunks()
-        .0
-        .iter()
-        .map(|&bytes| f32::from_le_bytes(bytes))
 }
 
 /// The fields after the values of a record in its file, little-endian.
@@ -342,6 +380,33 @@ impl Default for Record {
 pub enum RecordValues {
     /// Pixels, 0..255: row after row, the channels of a pixel together.
     U8(Vec<u8>),
-    /// Features without scaling, in the order of the columns.
+    /// Features without scaling, in the order of the columns, if float32 holds them exactly or the
+    /// model takes them without scaling.
     F32(Vec<f32>),
+    /// Other features without scaling, in the order of the columns.
+    F64(Vec<f64>),
+}
+
+impl RecordValues {
+    /// Returns the number of values.
+    fn len(&self) -> usize {
+        match self {
+            Self::U8(values) => values.len(),
+            Self::F32(values) => values.len(),
+            Self::F64(values) => values.len(),
+        }
+    }
+
+    /// Appends the inputs of a model that these features become. Pixels are not features.
+    pub fn scale_features(&self, scaling: &Scaling, inputs: &mut Vec<f32>) {
+        let input = |(index, value): (usize, f64)| scaling.feature(index).to_input(value);
+        match self {
+            Self::U8(_) => {}
+            Self::F32(values) => {
+                let values = values.iter().copied().map(f64::from);
+                inputs.extend(values.enumerate().map(input));
+            }
+            Self::F64(values) => inputs.extend(values.iter().copied().enumerate().map(input)),
+        }
+    }
 }

@@ -1,4 +1,6 @@
-//! Range, mean and standard deviation of each column or channel, in one pass over the records.
+//! Range, mean and standard deviation of each column or channel.
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::record_file::{Record, RecordFile, RecordValues};
 use crate::error::StageError;
@@ -18,28 +20,35 @@ pub struct DatasetStatistics {
     pub std: Vec<f64>,
 }
 
+/// Number of records after which a request to stop is noticed.
+const STOP_INTERVAL: usize = 256;
+
 impl DatasetStatistics {
-    /// Reads all records once. If there are no records, all numbers are 0.
+    /// Reads all records once (images) or twice (features: the second pass measures distances from
+    /// the mean, which keeps all digits if the mean is large). If there are no records, all numbers
+    /// are 0. Returns `None` if `stop` became true before the end.
     ///
     /// # Errors
     /// Returns an error if a record cannot be read.
-    pub fn compute(records: &RecordFile) -> Result<Self, StageError> {
-        let mut columns = vec![ColumnMoments::default(); records.channels()];
-        let mut record = Record::default();
-        for index in 0..records.len() {
-            records.read(index, &mut record)?;
-            match &record.values {
-                RecordValues::U8(values) => add(&mut columns, values),
-                RecordValues::F32(values) => add(&mut columns, values),
+    pub fn compute(records: &RecordFile, stop: &AtomicBool) -> Result<Option<Self>, StageError> {
+        let mut columns = vec![ColumnSums::default(); records.channels()];
+        if !add_records(records, stop, &mut columns)? {
+            return Ok(None);
+        }
+        // The sums of pixels are whole numbers, thus exact after one pass.
+        if !records.has_pixels() {
+            columns.iter_mut().for_each(ColumnSums::start_second_pass);
+            if !add_records(records, stop, &mut columns)? {
+                return Ok(None);
             }
         }
-        let of = |value: fn(&ColumnMoments) -> f64| columns.iter().map(value).collect();
-        Ok(Self {
-            min: of(|column| column.min),
-            max: of(|column| column.max),
-            mean: of(|column| column.mean),
-            std: of(|column| (column.squares / column.count.max(1.0)).sqrt()),
-        })
+        let of = |value: fn(&ColumnSums) -> f64| columns.iter().map(value).collect();
+        Ok(Some(Self {
+            min: of(ColumnSums::min),
+            max: of(ColumnSums::max),
+            mean: of(ColumnSums::mean),
+            std: of(ColumnSums::std),
+        }))
     }
 
     /// Returns the scaling of the given kind with the parameters from these statistics.
@@ -58,37 +67,116 @@ impl DatasetStatistics {
     }
 }
 
-/// Moments of a column's values so far, by Welford's method (1962), which keeps its precision if
-/// the mean is large.
-#[derive(Debug, Clone, Copy, Default)]
-struct ColumnMoments {
+/// Sums over the values of a column, relative to a shift that is close to their mean, so that the
+/// differences keep all digits.
+#[derive(Debug, Clone, Copy)]
+struct ColumnSums {
     count: f64,
     min: f64,
     max: f64,
-    mean: f64,
-    /// The sum of squared distances from the mean.
+    /// The value that is subtracted from all values.
+    shift: f64,
+    /// The unit of the sums, so that squares neither overflow nor underflow.
+    unit: f64,
+    sum: f64,
     squares: f64,
 }
 
-impl ColumnMoments {
+impl Default for ColumnSums {
+    fn default() -> Self {
+        Self {
+            count: 0.0,
+            min: f64::INFINITY,
+            max: f64::NEG_INFINITY,
+            shift: 0.0,
+            unit: 1.0,
+            sum: 0.0,
+            squares: 0.0,
+        }
+    }
+}
+
+impl ColumnSums {
     fn add(&mut self, value: f64) {
-        if self.count == 0.0 {
-            (self.min, self.max) = (value, value);
+        if self.is_empty() {
+            self.shift = value;
         }
         self.count += 1.0;
         self.min = self.min.min(value);
         self.max = self.max.max(value);
-        let distance = value - self.mean;
-        self.mean += distance / self.count;
-        self.squares += distance * (value - self.mean);
+        let difference = (value - self.shift) / self.unit;
+        self.sum += difference;
+        self.squares += difference * difference;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.min > self.max
+    }
+
+    /// Starts sums relative to the mean, in units of half the range.
+    fn start_second_pass(&mut self) {
+        if self.is_empty() {
+            return;
+        }
+        let half_range = self.max / 2.0 - self.min / 2.0;
+        *self = Self {
+            count: 0.0,
+            shift: self.mean(),
+            unit: if half_range > 0.0 { half_range } else { 1.0 },
+            sum: 0.0,
+            squares: 0.0,
+            ..*self
+        };
+    }
+
+    fn min(&self) -> f64 {
+        if self.is_empty() { 0.0 } else { self.min }
+    }
+
+    fn max(&self) -> f64 {
+        if self.is_empty() { 0.0 } else { self.max }
+    }
+
+    fn mean(&self) -> f64 {
+        if self.is_empty() {
+            return 0.0;
+        }
+        let mean = self.shift + self.sum / self.count.max(1.0) * self.unit;
+        // The mean of equal values is one of them.
+        mean.clamp(self.min, self.max)
+    }
+
+    fn std(&self) -> f64 {
+        let count = self.count.max(1.0);
+        let squares = self.squares - self.sum * self.sum / count;
+        (squares.max(0.0) / count).sqrt() * self.unit
     }
 }
 
-fn add<T: Copy + Into<f64>>(columns: &mut [ColumnMoments], values: &[T]) {
+/// Adds the values of all records. Returns `false` if `stop` became true before the end.
+fn add_records(
+    records: &RecordFile,
+    stop: &AtomicBool,
+    columns: &mut [ColumnSums],
+) -> Result<bool, StageError> {
+    let mut record = Record::default();
+    for index in 0..records.len() {
+        if index % STOP_INTERVAL == 0 && stop.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        records.read(index, &mut record)?;
+        match &record.values {
+            RecordValues::U8(values) => add_values(columns, values),
+            RecordValues::F32(values) => add_values(columns, values),
+            RecordValues::F64(values) => add_values(columns, values),
+        }
+    }
+    Ok(true)
+}
+
+fn add_values<T: Copy + Into<f64>>(columns: &mut [ColumnSums], values: &[T]) {
     for row in values.chunks_exact(columns.len().max(1)) {
-        columns
-            .iter_mut()
-            .zip(row)
-            .for_each(|(column, &value)| column.add(value.into()));
+        let pairs = columns.iter_mut().zip(row);
+        pairs.for_each(|(column, &value)| column.add(value.into()));
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
@@ -33,6 +34,7 @@ fn all(records: &RecordFile) -> Vec<Record> {
 fn floats(record: &Record) -> Vec<f32> {
     match &record.values {
         RecordValues::F32(values) => values.clone(),
+        RecordValues::F64(values) => values.iter().map(|&value| value as f32).collect(),
         RecordValues::U8(_) => panic!("features expected"),
     }
 }
@@ -523,7 +525,7 @@ fn statistics_match_values_of_the_records() {
     write_table(&folder.path().join("in/t.csv"), 300);
     let spec = table(folder.path(), json!({ "without": ["y", "day"] }));
     let prepared = prepared(folder.path(), spec, &InputSpec::default());
-    let statistics = DatasetStatistics::compute(&prepared.training).unwrap();
+    let statistics = statistics(&prepared.training);
     let values: Vec<f64> = all(&prepared.training)
         .iter()
         .map(|record| f64::from(floats(record)[1]))
@@ -544,10 +546,144 @@ fn statistics_match_values_of_the_records() {
     };
     assert_eq!((min[1], max[0]), (least, statistics.max[0]));
     assert_eq!(
-        DatasetStatistics::compute(&prepared.test).unwrap().mean,
+        self::statistics(&prepared.test).mean,
         [0.0, 0.0],
         "statistics without records"
     );
+    let stopped = DatasetStatistics::compute(&prepared.training, &AtomicBool::new(true));
+    assert_eq!(stopped.unwrap(), None);
+}
+
+fn statistics(records: &RecordFile) -> DatasetStatistics {
+    let never = AtomicBool::new(false);
+    DatasetStatistics::compute(records, &never)
+        .unwrap()
+        .unwrap()
+}
+
+/// Prepares the rows of a CSV file without validation records.
+fn rows(folder: &Path, text: &str) -> PreparedDataset {
+    fs::create_dir_all(folder.join("in")).unwrap();
+    fs::write(folder.join("in/t.csv"), text).unwrap();
+    let spec = table(folder, json!({ "validation": 0.0 }));
+    prepared(folder, spec, &InputSpec::default())
+}
+
+#[test]
+fn statistics_keep_their_digits_at_any_scale() {
+    let folder = tempfile::tempdir().unwrap();
+    let row = |n: i64| {
+        let z = [-1.0, 0.0, 1.0][(n % 3) as usize];
+        let (large, nanoseconds) = (1e15 + z, 1_760_000_000_000_000_000 + 256 * n);
+        format!(
+            "{large},{:e},{:e},0.1,{nanoseconds}\n",
+            z * 1e-200,
+            z * 1e200
+        )
+    };
+    let lines: String = (0..300).map(row).collect();
+    let prepared = rows(folder.path(), &format!("a,b,c,d,t\n{lines}"));
+    let DatasetStatistics {
+        min,
+        max,
+        mean,
+        std,
+    } = statistics(&prepared.training);
+    let deviation = (2.0_f64 / 3.0).sqrt();
+    assert_eq!((mean[0], min[0], max[0]), (1e15, 1e15 - 1.0, 1e15 + 1.0));
+    assert!((std[0] - deviation).abs() < 1e-12, "{}", std[0]);
+    assert!((std[1] / 1e-200 - deviation).abs() < 1e-12, "{}", std[1]);
+    assert!((std[2] / 1e200 - deviation).abs() < 1e-12, "{}", std[2]);
+    assert_eq!((mean[3], std[3]), (0.1, 0.0));
+    let expected = 256.0 * ((300.0_f64 * 300.0 - 1.0) / 12.0).sqrt();
+    assert!((std[4] / expected - 1.0).abs() < 1e-12, "{}", std[4]);
+}
+
+#[test]
+fn features_are_stored_in_float64_unless_float32_is_exact() {
+    let folder = tempfile::tempdir().unwrap();
+    let prepared = rows(folder.path(), "a\n1760000000018\n1760000000164\n");
+    let stored: Vec<RecordValues> = all(&prepared.training)
+        .into_iter()
+        .map(|record| record.values)
+        .collect();
+    let expected = [1_760_000_000_018.0, 1_760_000_000_164.0].map(|value| vec![value]);
+    assert_eq!(stored, expected.map(RecordValues::F64));
+    assert!(prepared.has_digest(&format!("sha256:{}", prepared.digest)));
+    let former = prepared.former_digest.clone().unwrap();
+    assert!(former != prepared.digest && prepared.has_digest(&former));
+    let source = json!({ "kind": "synthetic", "content": "features", "records": 5, "width": 2 });
+    let spec = json!({ "sources": [source], "validation": 0.0 });
+    let floats = super::prepare(
+        &self::spec(spec),
+        &InputSpec::default(),
+        &folder.path().join("p"),
+        &mut |_| {},
+    )
+    .unwrap();
+    assert!(matches!(
+        all(&floats.training)[0].values,
+        RecordValues::F32(_)
+    ));
+    assert_eq!(floats.former_digest, None);
+}
+
+#[test]
+fn lists_without_a_fixed_length_are_windows_of_the_usual_length() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("in")).unwrap();
+    let lines = [
+        "null",
+        "[1, 2, 3]",
+        "[4, 5, 6.5]",
+        "[7, 8]",
+        "[7, 8, null]",
+        "[9, 10, 11]",
+    ];
+    let lines = lines.map(|list| format!("{{\"window\": {list}, \"n\": 1}}\n"));
+    fs::write(folder.path().join("in/t.ndjson"), lines.concat()).unwrap();
+    let spec = json!({
+        "root": folder.path(),
+        "sources": [{ "kind": "ndjson", "path": "in/t.ndjson" }],
+        "validation": 0.0,
+    });
+    let input = InputSpec {
+        columns: Some(vec!["window".to_owned()]),
+        ..InputSpec::default()
+    };
+    let prepared = prepared(folder.path(), spec, &input);
+    assert_eq!(prepared.shape, Some([1, 1, 3]));
+    assert_eq!(floats(&all(&prepared.training)[1]), [4.0, 5.0, 6.5]);
+    expect![[r#"
+        t.ndjson, row 0: `window` is null
+        t.ndjson, row 3: `window` has 2 values, not 3
+        t.ndjson, row 4: `window` holds a null"#]]
+    .assert_eq(&prepared.reasons.join("\n"));
+}
+
+/// Prepares data, removes the version of the manifest, and returns whether the data is used again.
+fn is_reused_without_version(folder: &Path, value: &Value, input: &InputSpec) -> bool {
+    prepared(folder, value.clone(), input);
+    let path = folder.join("prepared/manifest.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    manifest.as_object_mut().unwrap().remove("version").unwrap();
+    fs::write(&path, manifest.to_string()).unwrap();
+    prepared(folder, value.clone(), input).reused
+}
+
+#[test]
+fn data_of_earlier_versions_is_prepared_again_if_it_differs() {
+    let folder = tempfile::tempdir().unwrap();
+    write_table(&folder.path().join("in/t.csv"), 20);
+    let features = table(folder.path(), json!({ "without": ["y"] }));
+    let input = InputSpec::default();
+    assert!(!is_reused_without_version(folder.path(), &features, &input));
+    fs::write(folder.path().join("in/a.png"), image(4, 4, 9)).unwrap();
+    let images = json!({
+        "root": folder.path(),
+        "sources": [{ "kind": "images", "path": "in/*.png" }],
+    });
+    assert!(is_reused_without_version(folder.path(), &images, &input));
 }
 
 #[test]

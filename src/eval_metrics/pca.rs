@@ -88,6 +88,17 @@ impl Pca {
             }))
     }
 
+    /// Returns the number of values of the directions that `size` components for rows of `width`
+    /// values are computed from.
+    pub fn basis_values(width: usize, size: usize) -> usize {
+        let directions = if width <= EXACT_WIDTH {
+            width
+        } else {
+            size.saturating_add(OVERSAMPLING).min(width)
+        };
+        directions.saturating_mul(width)
+    }
+
     /// Returns the number of components.
     pub fn size(&self) -> usize {
         self.components.ncols()

@@ -39,6 +39,9 @@ const MAX_FITTED: usize = 60_000;
 /// Maximum number of values of the records that principal components are fitted to, at which a pass
 /// takes some seconds.
 const MAX_FITTED_VALUES: usize = 1 << 26;
+/// Maximum number of values of the directions that principal components are computed from: 256 MiB
+/// in each of their copies.
+const MAX_BASIS_VALUES: usize = 1 << 26;
 /// Maximum number of latents that are classified.
 const MAX_CLASSIFIED: usize = 10_000;
 /// Maximum number of values of the latents in memory: 64 MiB for those that classifiers are fitted
@@ -122,16 +125,7 @@ pub fn evaluate(
         records: Vec::new(),
         codes: None,
     };
-    if let Some((pca, fitted_records)) = pca
-        .as_ref()
-        .filter(|(pca, fitted_records)| *fitted_records <= pca.size())
-    {
-        let size = pca.size();
-        evaluation.notes.push(format!(
-            "{size} principal components were fitted to only {fitted_records} records, which they \
-             reproduce exactly; use more training records for a comparison"
-        ));
-    }
+    evaluation.notes.extend(pca_note(&runner, pca.as_ref()));
     classify_latents(
         &mut evaluation,
         &mut runner,
@@ -174,6 +168,26 @@ pub fn evaluate(
     });
     evaluation.records = tally.scores;
     Ok(evaluation)
+}
+
+/// Returns a note if principal components were skipped, or reproduce the records they were fitted to.
+fn pca_note(runner: &ModelRunner, pca: Option<&(Pca, usize)>) -> Option<String> {
+    if let Some((pca, fitted_records)) = pca {
+        let size = pca.size();
+        return (*fitted_records <= size).then(|| {
+            format!(
+                "{size} principal components were fitted to only {fitted_records} records, which \
+                 they reproduce exactly; use more training records for a comparison"
+            )
+        });
+    }
+    let values = Pca::basis_values(runner.record_len()?, runner.code_size()?);
+    (values > MAX_BASIS_VALUES).then(|| {
+        format!(
+            "principal components were skipped: they require {values} values in memory, more than \
+             the maximum of {MAX_BASIS_VALUES}"
+        )
+    })
 }
 
 fn check_has_records(scored: &Subsample<'_>) -> Result<(), StageError> {
@@ -242,7 +256,7 @@ fn fit_pca(
         return Ok(None);
     };
     let fitted = fitted.at_most((MAX_FITTED_VALUES / len.max(1)).max(2));
-    if len == 0 || fitted.len() < 2 {
+    if len == 0 || fitted.len() < 2 || Pca::basis_values(len, size) > MAX_BASIS_VALUES {
         return Ok(None);
     }
     let mut seen = 0;
@@ -257,6 +271,21 @@ fn fit_pca(
     })?;
     Ok(pca.map(|pca| (pca, seen)))
 }
+
+/// Returns the maximum number of bytes that fitting principal components takes for records of `len`
+/// values and a code of `size` values.
+pub fn max_pca_bytes(len: usize, size: usize) -> u64 {
+    match Pca::basis_values(len, size) {
+        _ if size == 0 => 0,
+        values if values > MAX_BASIS_VALUES => 0,
+        values => PCA_COPIES * (values * size_of::<f32>()) as u64 + PCA_BLOCK_BYTES,
+    }
+}
+
+/// Number of copies of the directions during their computation.
+const PCA_COPIES: u64 = 4;
+/// Bytes of the block of records that is read at a time, and of its copies.
+const PCA_BLOCK_BYTES: u64 = 32 << 20;
 
 fn score<'a>(
     runner: &mut ModelRunner,

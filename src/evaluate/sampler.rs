@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::data::{Record, RecordFile, RecordValues, Subset};
 use crate::error::StageError;
-use crate::model::ModelInput;
+use crate::model::{ModelInput, Scaling};
 
 /// Number of values at which a batch is complete: 4 MiB. The last record may exceed it.
 const BATCH_VALUES: usize = 1 << 20;
@@ -179,16 +179,13 @@ fn tensor(input: &ModelInput, record: &Record, values: &mut Vec<f32>) -> Option<
             image.format.normalize(pixels, &mut values[start..]);
             Some(image.format.shape(height, width))
         }
-        (ModelInput::Features(features), RecordValues::F32(raw)) => {
-            values.extend(raw.iter().enumerate().map(|(index, &value)| {
-                let (scale, offset) = features.scaling.affine(index);
-                (f64::from(value) * scale + offset) as f32
-            }));
-            Some(vec![raw.len()])
+        (ModelInput::Features(features), raw @ (RecordValues::F32(_) | RecordValues::F64(_))) => {
+            raw.scale_features(&features.scaling, values);
+            Some(vec![values.len() - start])
         }
-        (ModelInput::Tensor, RecordValues::F32(raw)) => {
-            values.extend_from_slice(raw);
-            Some(vec![raw.len()])
+        (ModelInput::Tensor, raw @ (RecordValues::F32(_) | RecordValues::F64(_))) => {
+            raw.scale_features(&Scaling::None, values);
+            Some(vec![values.len() - start])
         }
         _ => None,
     }

@@ -46,7 +46,7 @@ pub enum Scaling {
     Standard {
         /// The value that is subtracted, per feature.
         mean: Vec<f64>,
-        /// The divisor per feature; 0 counts as 1.
+        /// The divisor per feature; 0 counts as 1, and so does a number whose inverse overflows.
         std: Vec<f64>,
     },
     /// To 0..1.
@@ -59,15 +59,60 @@ pub enum Scaling {
 }
 
 impl Scaling {
-    /// Scale and offset of feature `i`: `scaled = raw * scale + offset`.
-    pub fn affine(&self, i: usize) -> (f64, f64) {
-        let (offset, divisor) = match self {
-            Self::None => return (1.0, 0.0),
+    /// The conversion of feature `i`.
+    pub fn feature(&self, i: usize) -> FeatureScale {
+        let (zero, divisor) = match self {
+            Self::None => return FeatureScale::default(),
             Self::Standard { mean, std } => (at(mean, i, 0.0), at(std, i, 1.0)),
             Self::MinMax { min, max } => (at(min, i, 0.0), at(max, i, 1.0) - at(min, i, 0.0)),
         };
-        let divisor = if divisor == 0.0 { 1.0 } else { divisor };
-        (1.0 / divisor, -offset / divisor)
+        let scale = 1.0 / divisor;
+        FeatureScale {
+            shift: -zero,
+            scale: if scale.is_finite() { scale } else { 1.0 },
+        }
+    }
+}
+
+/// The conversion of the values of one feature into inputs of a model. Training, evaluation and
+/// runs convert values with this type only, from float64.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FeatureScale {
+    shift: f64,
+    scale: f64,
+}
+
+impl Default for FeatureScale {
+    fn default() -> Self {
+        Self {
+            shift: 0.0,
+            scale: 1.0,
+        }
+    }
+}
+
+impl FeatureScale {
+    /// Converts a value to float64 precision. The mean or minimum is subtracted first, so that a
+    /// small difference from a large mean keeps its digits.
+    #[inline(always)]
+    pub fn scale(self, value: f64) -> f64 {
+        (value + self.shift) * self.scale
+    }
+
+    /// Converts a value to the input of the model, rounded once.
+    #[inline(always)]
+    pub fn to_input(self, value: f64) -> f32 {
+        self.scale(value) as f32
+    }
+
+    /// Reverts the conversion.
+    pub fn invert(self, scaled: f64) -> f64 {
+        scaled / self.scale - self.shift
+    }
+
+    /// Converts a standard deviation, or another difference of two values.
+    pub fn scale_difference(self, difference: f64) -> f64 {
+        difference * self.scale
     }
 }
 

@@ -654,10 +654,10 @@ mod tests {
         );
         let features = model.feature_input().unwrap();
         assert_eq!(features.columns, ["a", "b", "c", "d"]);
-        assert_eq!(features.scaling.affine(1), (0.5, -1.0));
+        assert_eq!(features.scaling.feature(1).to_input(3.0), 0.5);
         assert_eq!(
-            features.scaling.affine(2),
-            (1.0, -3.0),
+            features.scaling.feature(2).to_input(5.0),
+            2.0,
             "a deviation of 0 counts as 1"
         );
         assert_eq!(model.card().unwrap().name, "pairs");

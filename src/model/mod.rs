@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use card::ModelCard;
 pub use config::{ModelSpec, RuntimeSpec};
 pub use describe::{OutputsDisplay, describe};
-pub use input::{FeatureInput, ImageInput, ModelInput, Scaling};
+pub use input::{FeatureInput, FeatureScale, ImageInput, ModelInput, Scaling};
 pub use loss::Loss;
 use prometheus::Histogram;
 

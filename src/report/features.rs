@@ -31,10 +31,9 @@ impl FeatureErrorsView<'_> {
 
     /// Reverts the scaling of a value.
     fn raw(&self, index: usize, value: f32) -> f64 {
-        let (scale, offset) = self
-            .input
-            .map_or((1.0, 0.0), |input| input.scaling.affine(index));
-        (f64::from(value) - offset) / scale
+        let value = f64::from(value);
+        self.input
+            .map_or(value, |input| input.scaling.feature(index).invert(value))
     }
 }
 

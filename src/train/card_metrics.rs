@@ -5,16 +5,33 @@ use crate::data::{PreparedDataset, Subset};
 use crate::evaluate::{DenoisingQuality, EvaluateError, EvaluateOptions, Evaluation, evaluate};
 use crate::model::Model;
 
+/// The errors of a model and of principal components on the same records.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PcaComparison {
+    /// The mean squared error of the model.
+    pub model_mse: f64,
+    /// The mean squared error of principal components.
+    pub pca_mse: f64,
+    /// Number of components, as many as the code has values.
+    pub components: usize,
+}
+
+/// The quality of a model.
+#[derive(Debug, Default)]
+pub struct CardMetrics {
+    /// The metrics by name.
+    pub named: Vec<(String, f64)>,
+    /// The comparison with principal components, if the model has a code.
+    pub pca: Option<PcaComparison>,
+}
+
 /// Measures a model on the validation part, and on all anomalies if the data has any.
 ///
 /// # Errors
 /// When the model fails or the records cannot be read.
-pub fn metrics(
-    model: &Model,
-    prepared: &PreparedDataset,
-) -> Result<Vec<(String, f64)>, TrainError> {
+pub fn measure(model: &Model, prepared: &PreparedDataset) -> Result<CardMetrics, TrainError> {
     if prepared.validation.is_empty() {
-        return Ok(Vec::new());
+        return Ok(CardMetrics::default());
     }
     let mut parts = vec![Subset::Validation];
     parts.extend((prepared.anomalies > 0).then_some(Subset::Test));
@@ -27,7 +44,17 @@ pub fn metrics(
             EvaluateError::Faults(faults) => TrainError::Faults(faults),
             EvaluateError::Stage(error) => TrainError::Stage(error),
         })?;
-    Ok(named(&evaluation))
+    let pca = evaluation.pca.as_ref().and_then(|pca| {
+        Some(PcaComparison {
+            model_mse: pca.model_mse?,
+            pca_mse: pca.mse,
+            components: pca.code_size,
+        })
+    });
+    Ok(CardMetrics {
+        named: named(&evaluation),
+        pca,
+    })
 }
 
 fn named(evaluation: &Evaluation) -> Vec<(String, f64)> {

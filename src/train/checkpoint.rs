@@ -1,14 +1,15 @@
 //! Training checkpoints: the complete state that the rest of a training depends on, in one file
 //! that is replaced atomically.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensors, View};
 use serde::{Deserialize, Serialize};
 
 use super::loss_curve::EpochRecord;
+use super::step_schedule::StepSchedule;
 use crate::error::StageError;
 use crate::fs_durable::write_atomically;
 
@@ -25,6 +26,9 @@ pub struct TrainingPosition {
     /// SHA-256 as `digest`, without the number of epochs; empty in checkpoints of earlier versions.
     #[serde(default)]
     pub without_epochs: String,
+    /// The batch size and the warm-up; `None` in checkpoints of earlier versions.
+    #[serde(default)]
+    pub schedule: Option<StepSchedule>,
     /// Number of completed epochs.
     pub epoch: u32,
     /// Number of completed batches of the current epoch.
@@ -54,6 +58,43 @@ pub struct TrainingCheckpoint {
     pub best: Vec<Vec<f32>>,
 }
 
+/// A tensor whose bytes are made one tensor at a time, so that a checkpoint takes its size only once
+/// more while it is written.
+struct FloatTensor<'a> {
+    shape: [usize; 1],
+    values: &'a [f32],
+}
+
+fn named<'a>(
+    role: &'static str,
+    tensors: &'a [Vec<f32>],
+) -> impl Iterator<Item = (String, FloatTensor<'a>)> {
+    let tensors = tensors.iter().enumerate();
+    tensors.map(move |(index, values)| {
+        let shape = [values.len()];
+        (format!("{role}.{index:04}"), FloatTensor { shape, values })
+    })
+}
+
+impl View for FloatTensor<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let bytes = self.values.iter().flat_map(|value| value.to_le_bytes());
+        Cow::Owned(bytes.collect())
+    }
+
+    fn data_len(&self) -> usize {
+        size_of_val(self.values)
+    }
+}
+
 const POSITION: &str = "position";
 
 impl TrainingCheckpoint {
@@ -68,24 +109,7 @@ impl TrainingCheckpoint {
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), StageError> {
-        let named =
-            |role: &'static str, tensors: &[Vec<f32>]| -> Vec<(String, Vec<usize>, Vec<u8>)> {
-                let named = tensors.iter().enumerate().map(|(index, values)| {
-                    let bytes = values
-                        .iter()
-                        .flat_map(|value| value.to_le_bytes())
-                        .collect();
-                    (format!("{role}.{index:04}"), vec![values.len()], bytes)
-                });
-                named.collect()
-            };
-        let tensors = [named("state", &self.state), named("best", &self.best)].concat();
-        let views = tensors.iter().map(|(name, shape, bytes)| {
-            TensorView::new(Dtype::F32, shape.clone(), bytes).map(|view| (name.as_str(), view))
-        });
-        let views: Vec<_> = views
-            .collect::<Result<_, _>>()
-            .map_err(|error| invalid_checkpoint(path, &error))?;
+        let views = named("state", &self.state).chain(named("best", &self.best));
         let position = serde_json::to_string(&self.position)
             .map_err(|error| invalid_checkpoint(path, &error))?;
         let metadata = HashMap::from([(POSITION.to_owned(), position)]);

@@ -2,6 +2,7 @@
 //! values that the loss is for.
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use super::checkpoint::TrainingCheckpoint;
 use super::config::TrainingFile;
@@ -110,6 +111,7 @@ pub fn check_range(
     declared: &BuiltNetwork,
     input: &NetworkInput,
     prepared: &PreparedDataset,
+    stop: &AtomicBool,
     watch: &mut dyn FnMut(TrainEvent<'_>),
 ) -> Result<(), TrainError> {
     let is_outside = |range: &&ValueRange| !range.is_in_unit_range();
@@ -137,8 +139,8 @@ pub fn check_range(
     }
     if let InputValues::Features(scaling) = &input.preparing
         && !prepared.validation.is_empty()
+        && let Some(statistics) = DatasetStatistics::compute(&prepared.validation, stop)?
     {
-        let statistics = DatasetStatistics::compute(&prepared.validation)?;
         let ranges = input::feature_ranges(&statistics, &prepared.value_names, scaling);
         if let Some(range) = ranges.iter().find(is_outside) {
             watch(TrainEvent::OutOfRange(&OutOfRange {

@@ -243,16 +243,18 @@ pub struct TrainingSpec {
     /// The number of epochs: how often training uses each record. A training that was stopped may
     /// be continued with another number. Default: 20.
     pub epochs: u32,
-    /// The number of records per training step. Default: 128.
-    pub batch_size: usize,
+    /// The number of records per training step. Default: 128; 64, 32 or 16 if the training has
+    /// fewer than 2000 steps otherwise.
+    pub batch_size: Option<usize>,
     /// The optimizer. Default: adam.
     pub optimizer: Optimizer,
     /// The maximum of the learning rate. Default: 0.001.
     pub learning_rate: f64,
     /// The decay of the learning rate. Default: cosine.
     pub schedule: LearningRateSchedule,
-    /// The number of steps in which the learning rate rises from 0. Default: 0.
-    pub warmup: u64,
+    /// The number of steps in which the learning rate rises from 0. Default: a twentieth of all
+    /// steps, at most 100.
+    pub warmup: Option<u64>,
     /// The fraction of each weight, times the learning rate, that is subtracted from it in each
     /// step. Default: 0.
     pub weight_decay: f32,
@@ -282,11 +284,11 @@ impl Default for TrainingSpec {
     fn default() -> Self {
         Self {
             epochs: 20,
-            batch_size: 128,
+            batch_size: None,
             optimizer: Optimizer::default(),
             learning_rate: 1e-3,
             schedule: LearningRateSchedule::default(),
-            warmup: 0,
+            warmup: None,
             weight_decay: 0.0,
             clip_grad_norm: None,
             ema_decay: None,
@@ -334,13 +336,13 @@ impl TrainingSpec {
                 "must be 1 epoch or more; met 0; remove it to train for all epochs".to_owned(),
             );
         }
-        if !(1..=MAX_BATCH).contains(&self.batch_size) {
+        if let Some(size) = self
+            .batch_size
+            .filter(|size| !(1..=MAX_BATCH).contains(size))
+        {
             fault(
                 "batch_size",
-                format!(
-                    "must lie between 1 and {MAX_BATCH}; met {}",
-                    self.batch_size
-                ),
+                format!("must lie between 1 and {MAX_BATCH}; met {size}"),
             );
         }
         if !(0.0..1.0).contains(&self.weight_decay) {

@@ -6,6 +6,7 @@ use sha2::{Digest as _, Sha256};
 use super::config::{ModelHeader, ModelKinds, TrainingFile};
 use super::network_builder::default_loss;
 use super::sequential::Activation;
+use super::step_schedule::StepSchedule;
 use crate::model::Loss;
 use crate::model::input::InputKind;
 use crate::registry::{self, canonical};
@@ -23,7 +24,7 @@ pub struct ConfigDigests {
 
 impl ConfigDigests {
     /// Computes the digests of a training with records of `kind`, whose digest is `data`.
-    pub fn new(file: &TrainingFile, kind: InputKind, data: &str) -> Self {
+    pub fn new(file: &TrainingFile, schedule: StepSchedule, kind: InputKind, data: &str) -> Self {
         // Checkpoints of earlier versions have digests over the key names of those versions.
         let without_locations = |options: Value| {
             let mut stored = registry::stored_training_file(options);
@@ -55,6 +56,7 @@ impl ConfigDigests {
             kind: ModelKinds::Several(head.kind.words().to_vec()),
             ..head.clone()
         };
+        let training = schedule.fill_in(training);
         let corruption: Vec<_> = corruption
             .iter()
             .map(|spec| spec.clone().with_defaults())

@@ -235,13 +235,12 @@ impl EpochSampler {
                 crop.write(format, pixels, record.shape, &mut batch.target);
                 vec![format.channels.count(), crop.height, crop.width]
             }
-            (InputValues::Features(scaling), RecordValues::F32(values)) => {
-                let scale = |(i, &value): (usize, &f32)| {
-                    let (scale, offset) = scaling.affine(i);
-                    (f64::from(value) * scale + offset) as f32
-                };
-                batch.target.extend(values.iter().enumerate().map(scale));
-                vec![values.len()]
+            (
+                InputValues::Features(scaling),
+                values @ (RecordValues::F32(_) | RecordValues::F64(_)),
+            ) => {
+                values.scale_features(scaling, &mut batch.target);
+                vec![batch.target.len() - start]
             }
             // Records match the augmentation. A record of the other type would give a batch that no
             // network accepts.

@@ -13,6 +13,7 @@ use super::config::TrainingFile;
 use super::epoch_sampler::{Augmentation, EpochSampler};
 use super::network_builder::{BuiltLayers, BuiltNetwork};
 use super::sequential::Sequential;
+use super::step_schedule::StepSchedule;
 use super::{TrainError, loss_curve, onnx};
 use crate::data::RecordFile;
 use crate::error::{ConfigError, StageError};
@@ -36,6 +37,8 @@ pub struct TrainingOutcome<'a> {
     pub weights: &'a [Vec<f32>],
     /// The position of the training.
     pub position: &'a TrainingPosition,
+    /// The batch size and the warm-up.
+    pub schedule: StepSchedule,
     /// Number of learned values.
     pub parameters: usize,
     /// The data of the training.
@@ -188,7 +191,8 @@ fn hyperparameters(outcome: &TrainingOutcome<'_>) -> BTreeMap<String, Value> {
         ("optimizer".to_owned(), json!(training.optimizer)),
         ("learning_rate".to_owned(), json!(training.learning_rate)),
         ("schedule".to_owned(), json!(training.schedule)),
-        ("batch_size".to_owned(), json!(training.batch_size)),
+        ("batch_size".to_owned(), json!(outcome.schedule.batch_size)),
+        ("warmup".to_owned(), json!(outcome.schedule.warmup)),
         ("epochs".to_owned(), json!(position.epoch)),
         ("steps".to_owned(), json!(position.step)),
         ("seconds".to_owned(), json!(position.seconds.round())),
@@ -278,8 +282,7 @@ fn measure(
         augmentation,
         ..
     } = &outcome.data;
-    let order =
-        EpochSampler::validation(validation, augmentation, outcome.file.training.batch_size);
+    let order = EpochSampler::validation(validation, augmentation, outcome.schedule.batch_size);
     let (mut errors, mut output, mut failed) = (Vec::new(), Vec::new(), FailedRecords::default());
     let mut features = outcome
         .input

@@ -2,11 +2,13 @@
 //! and the range of its values.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
 
+use super::TrainError;
 use super::epoch_sampler::InputValues;
 use super::sequential::RecordShape;
 use crate::data::{DatasetStatistics, PreparedDataset};
-use crate::error::{ConfigError, StageError};
+use crate::error::ConfigError;
 use crate::image::{PixelFormat, TensorLayout};
 use crate::model::Scaling;
 use crate::model::input::{InputKind, InputSpec, ScalingKind};
@@ -107,6 +109,33 @@ fn pixel_ranges(format: &PixelFormat) -> Vec<ValueRange> {
     (0..format.channels.count()).map(range).collect()
 }
 
+/// Refuses features whose range or deviation is larger than float64 holds.
+fn check_finite(statistics: &DatasetStatistics, columns: &[String]) -> Result<(), TrainError> {
+    let DatasetStatistics { min, max, std, .. } = statistics;
+    let is_too_wide = |index: &usize| !(max[*index] - min[*index] + std[*index]).is_finite();
+    let Some(index) = (0..min.len()).find(is_too_wide) else {
+        return Ok(());
+    };
+    let message = format!(
+        "{} lies in {}..{} in the training part, a range that cannot be scaled; correct its values",
+        value_name(columns, min.len(), index),
+        min[index],
+        max[index]
+    );
+    Err(TrainError::Faults(vec![ConfigError::new(
+        "input.scaling",
+        message,
+    )]))
+}
+
+/// Returns the name of a value of a record: its column, unless columns hold several values.
+fn value_name(columns: &[String], values: usize, index: usize) -> String {
+    match columns.get(index) {
+        Some(name) if columns.len() == values => format!("column `{name}`"),
+        _ => format!("value {index}"),
+    }
+}
+
 /// Returns the ranges of scaled features.
 pub fn feature_ranges(
     statistics: &DatasetStatistics,
@@ -115,15 +144,11 @@ pub fn feature_ranges(
 ) -> Vec<ValueRange> {
     let bounds = statistics.min.iter().zip(&statistics.max).enumerate();
     let range = |(index, (min, max)): (usize, (&f64, &f64))| {
-        let (scale, offset) = scaling.affine(index);
-        let name = match columns.get(index) {
-            Some(name) if columns.len() == statistics.min.len() => format!("column `{name}`"),
-            _ => format!("value {index}"),
-        };
+        let scale = scaling.feature(index);
         ValueRange {
-            name,
-            low: min * scale + offset,
-            high: max * scale + offset,
+            name: value_name(columns, statistics.min.len(), index),
+            low: scale.scale(*min),
+            high: scale.scale(*max),
         }
     };
     bounds.map(range).collect()
@@ -184,13 +209,20 @@ fn format(spec: &InputSpec) -> PixelFormat {
 }
 
 impl NetworkInput {
-    /// Computes the input from the declaration and the statistics of the training part, which is
-    /// read once.
+    /// Computes the input from the declaration and the statistics of the training part. Returns
+    /// `None` if `stop` became true before the end.
     ///
     /// # Errors
-    /// When the training part cannot be read.
-    pub fn new(declared: &InputSpec, prepared: &PreparedDataset) -> Result<Self, StageError> {
-        let statistics = DatasetStatistics::compute(&prepared.training)?;
+    /// When the training part cannot be read, or the values of a feature are too large for the
+    /// scaling.
+    pub fn new(
+        declared: &InputSpec,
+        prepared: &PreparedDataset,
+        stop: &AtomicBool,
+    ) -> Result<Option<Self>, TrainError> {
+        let Some(statistics) = DatasetStatistics::compute(&prepared.training, stop)? else {
+            return Ok(None);
+        };
         let mut spec = declared.clone();
         spec.kind = Some(prepared.kind);
         match prepared.kind {
@@ -204,23 +236,25 @@ impl NetworkInput {
                     channels: format.channels.count(),
                     size,
                 };
-                let affine = |channel| {
+                let scaled = |channel, mean, std| {
                     let (scale, offset) = format.affine(channel);
-                    (f64::from(scale), f64::from(offset))
+                    let (scale, offset) = (f64::from(scale), f64::from(offset));
+                    (mean * scale + offset, std * scale)
                 };
-                let moments = moments(&statistics, affine);
+                let moments = moments(&statistics, scaled);
                 let ranges = pixel_ranges(&format);
-                Ok(Self {
+                Ok(Some(Self {
                     spec,
                     preparing: InputValues::Pixels(format),
                     shape,
                     moments,
                     ranges,
-                })
+                }))
             }
             InputKind::Features => {
                 let method = declared.scaling.unwrap_or(ScalingKind::Standard);
                 let scaling = statistics.scaling(method);
+                check_finite(&statistics, &prepared.value_names)?;
                 spec.scaling = Some(method);
                 // A list may have a value with the name of a column, which a card cannot list.
                 let names: BTreeSet<&String> = prepared.value_names.iter().collect();
@@ -237,16 +271,20 @@ impl NetworkInput {
                             (Some(statistics.min.clone()), Some(statistics.max.clone()))
                     }
                 }
-                let moments = moments(&statistics, |column| scaling.affine(column));
+                let scaled = |column, mean, std| {
+                    let scale = scaling.feature(column);
+                    (scale.scale(mean), scale.scale_difference(std))
+                };
+                let moments = moments(&statistics, scaled);
                 let shape = RecordShape::Flat(statistics.mean.len());
                 let ranges = feature_ranges(&statistics, &prepared.value_names, &scaling);
-                Ok(Self {
+                Ok(Some(Self {
                     spec,
                     preparing: InputValues::Features(scaling),
                     shape,
                     moments,
                     ranges,
-                })
+                }))
             }
         }
     }
@@ -254,17 +292,17 @@ impl NetworkInput {
 
 /// Returns the mean and the deviation over all values, computed from those of each column or
 /// channel, which all have the same number of values.
-fn moments(statistics: &DatasetStatistics, affine: impl Fn(usize) -> (f64, f64)) -> (f64, f64) {
+fn moments(
+    statistics: &DatasetStatistics,
+    scaled: impl Fn(usize, f64, f64) -> (f64, f64),
+) -> (f64, f64) {
     let count = statistics.mean.len().max(1) as f64;
     let each: Vec<(f64, f64)> = statistics
         .mean
         .iter()
         .zip(&statistics.std)
         .enumerate()
-        .map(|(index, (mean, std))| {
-            let (scale, offset) = affine(index);
-            (mean * scale + offset, std * scale)
-        })
+        .map(|(index, (&mean, &std))| scaled(index, mean, std))
         .collect();
     let mean = each.iter().map(|(mean, _)| mean).sum::<f64>() / count;
     let variance = each

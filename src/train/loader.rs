@@ -8,6 +8,10 @@ use crate::error::StageError;
 /// Maximum number of batches that are loaded ahead.
 const MAX_AHEAD: usize = 2;
 
+/// Maximum number of batches in memory: those that are loaded ahead, the one that is being loaded,
+/// and the one that is in use.
+pub const MAX_BATCHES: u64 = MAX_AHEAD as u64 + 2;
+
 /// The batches of one pass, in order.
 pub struct BatchLoader {
     batches: async_channel::Receiver<Result<TrainingBatch, StageError>>,

@@ -302,3 +302,104 @@ fn training_without_held_out_records_has_no_validation_loss() {
             .all(|point| point.validation_loss.is_none())
     );
 }
+
+#[test]
+fn stop_after_the_data_is_ready_keeps_only_the_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, out) = (file(folder.path(), &options(2)), folder.path().join("m"));
+    let is_ready = |event: &TrainEvent<'_>| matches!(event, TrainEvent::Prepared(_));
+    let result = train_until(&file, &out, false, is_ready).unwrap();
+    assert!(!result.finished && !result.has_checkpoint && result.best_epoch.is_none());
+    assert!(contents(&out).is_empty());
+    let path = WorkFolder::path_in(&out);
+    assert!(path.join("data/manifest.json").exists());
+    drop(WorkFolder::acquire(&out, false).unwrap());
+    assert!(train_all(&file, &out, false).unwrap().finished);
+}
+
+fn card(model: &Path) -> ModelCard {
+    ModelCard::read(&model.join(CARD)).unwrap()
+}
+
+#[test]
+fn derived_batch_and_warmup_are_recorded_and_may_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("m");
+    let derived = options(30).replace("batch_size = 8\n", "");
+    let third_epoch =
+        |event: &TrainEvent<'_>| matches!(event, TrainEvent::Epoch(point, _) if point.epoch == 3);
+    let stopped = train_until(&file(folder.path(), &derived), &out, false, third_epoch).unwrap();
+    assert!(stopped.has_checkpoint);
+    let other = options(30).replace("batch_size = 8", "batch_size = 32");
+    let refused = train_all(&file(folder.path(), &other), &out, false).unwrap_err();
+    assert!(matches!(refused, TrainError::Changed(_)), "{refused}");
+    // The same numbers, written out, are the same training; so is one with more epochs.
+    let written = options(60).replace("batch_size = 8", "batch_size = 16\nwarmup = 6");
+    assert!(
+        train_all(&file(folder.path(), &written), &out, false)
+            .unwrap()
+            .finished
+    );
+    let numbers = card(&out).training.unwrap().hyperparameters;
+    assert_eq!(
+        (&numbers["batch_size"], &numbers["warmup"]),
+        (&16.into(), &6.into())
+    );
+}
+
+#[test]
+fn model_that_is_worse_than_principal_components_is_reported() {
+    let compared = |rate: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let text = options(40).replace("epochs", &format!("learning_rate = {rate}\nepochs"));
+        let out = folder.path().join("m");
+        let mut found = None;
+        let never = Arc::new(AtomicBool::new(false));
+        let options = TrainOptions {
+            restart: false,
+            stop: never,
+        };
+        testing::init();
+        train(&file(folder.path(), &text), &out, &options, &mut |event| {
+            if let TrainEvent::WorseThanPca(pca) = event {
+                found = Some(pca.clone());
+            }
+        })
+        .unwrap();
+        (found, card(&out).metrics)
+    };
+    let (found, metrics) = compared("1e-9");
+    let PcaComparison {
+        model_mse,
+        pca_mse,
+        components,
+    } = found.unwrap();
+    assert!(components == 1 && model_mse > pca_mse);
+    assert!((metrics["pca_mse"] - pca_mse).abs() < 1e-5 * pca_mse);
+    let (trained, better) = compared("0.02");
+    assert_eq!(trained.is_some(), better["mse"] > better["pca_mse"]);
+}
+
+#[test]
+fn training_that_exceeds_the_memory_is_refused() {
+    let limited = |limit: &str, nodes: &str| {
+        options(2)
+            .replace("nodes = [4]", nodes)
+            .replace("batch_size = 8", "batch_size = 64")
+            + &format!("[data]\nlimits = {{ memory = '{limit}' }}\n")
+    };
+    let message = refused(&limited("200MiB", "nodes = [2000, 2000]"));
+    assert!(
+        message.starts_with("training.batch_size: the training requires up to ")
+            && message.contains("`data.limits.memory` allows 200.0 MiB; the largest part is ")
+            && message.contains(" for weights, their gradients"),
+        "{message}"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let file = file(folder.path(), &limited("200MiB", "nodes = [4]"));
+    assert!(
+        train_all(&file, &folder.path().join("m"), false)
+            .unwrap()
+            .finished
+    );
+}

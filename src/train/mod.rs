@@ -21,6 +21,8 @@ mod elementwise;
 mod card_metrics;
 mod train_loop;
 mod schedule;
+mod step_schedule;
+mod memory;
 mod work_folder;
 pub mod config;
 mod trainer;
@@ -34,6 +36,7 @@ use std::sync::atomic::AtomicBool;
 
 use thiserror::Error;
 
+pub use card_metrics::PcaComparison;
 pub use config::TrainingFile;
 pub use export::FailedRecords;
 pub use input::ValueRange;
@@ -74,6 +77,8 @@ pub enum TrainEvent<'a> {
     /// The model has been measured on the validation part, except for the records on which it
     /// failed.
     Measured(&'a FailedRecords),
+    /// The model reconstructs the validation part worse than principal components.
+    WorseThanPca(&'a PcaComparison),
 }
 
 /// The size of a training and the step from which it resumes.
@@ -89,6 +94,12 @@ pub struct TrainStarted {
     pub epochs: u32,
     /// Number of steps that earlier runs have done.
     pub resumed: u64,
+    /// Number of records per step.
+    pub batch_size: usize,
+    /// Number of steps in which the learning rate rises.
+    pub warmup: u64,
+    /// Maximum memory of the process during the training, in bytes.
+    pub memory: u64,
 }
 
 /// The progress of a training within an epoch.

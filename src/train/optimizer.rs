@@ -50,35 +50,55 @@ enum UpdateRule {
     Muon { rows: usize, columns: usize },
 }
 
+/// Returns the number of values of the state of an optimizer.
+pub fn state_values(kind: Optimizer, parameters: &[Parameter]) -> usize {
+    let rules = rules(kind, parameters);
+    let pairs = rules.iter().zip(parameters);
+    pairs
+        .map(|(rule, parameter)| rule.moments() * parameter.len())
+        .sum()
+}
+
+/// Returns the update rule of each parameter.
+fn rules(kind: Optimizer, parameters: &[Parameter]) -> Vec<UpdateRule> {
+    let matrices = parameters
+        .iter()
+        .filter(|parameter| parameter.fan_in.is_some())
+        .count();
+    let mut met = 0;
+    let mut choose_rule = |parameter: &Parameter| {
+        let matrix = parameter.fan_in.is_some();
+        met += usize::from(matrix);
+        let rows = parameter.shape[0];
+        match kind {
+            Optimizer::Muon if matrix && met < matrices => UpdateRule::Muon {
+                rows,
+                columns: parameter.len() / rows,
+            },
+            Optimizer::Sgd => UpdateRule::Sgd { decays: matrix },
+            Optimizer::Adam | Optimizer::Muon => UpdateRule::Adam { decays: matrix },
+        }
+    };
+    parameters.iter().map(&mut choose_rule).collect()
+}
+
+impl UpdateRule {
+    /// Returns the number of moments of each value.
+    fn moments(self) -> usize {
+        if matches!(self, Self::Adam { .. }) {
+            2
+        } else {
+            1
+        }
+    }
+}
+
 impl OptimizerState {
     /// Creates the state with moments of 0.
     pub fn new(kind: Optimizer, weight_decay: f32, parameters: &[Parameter]) -> Self {
-        let matrices = parameters
-            .iter()
-            .filter(|parameter| parameter.fan_in.is_some())
-            .count();
-        let mut met = 0;
-        let mut choose_rule = |parameter: &Parameter| {
-            let matrix = parameter.fan_in.is_some();
-            met += usize::from(matrix);
-            let rows = parameter.shape[0];
-            match kind {
-                Optimizer::Muon if matrix && met < matrices => UpdateRule::Muon {
-                    rows,
-                    columns: parameter.len() / rows,
-                },
-                Optimizer::Sgd => UpdateRule::Sgd { decays: matrix },
-                Optimizer::Adam | Optimizer::Muon => UpdateRule::Adam { decays: matrix },
-            }
-        };
-        let rules: Vec<UpdateRule> = parameters.iter().map(&mut choose_rule).collect();
+        let rules = rules(kind, parameters);
         let zeros = |(rule, parameter): (&UpdateRule, &Parameter)| {
-            let moments = if matches!(rule, UpdateRule::Adam { .. }) {
-                2
-            } else {
-                1
-            };
-            vec![vec![0.0; parameter.len()]; moments]
+            vec![vec![0.0; parameter.len()]; rule.moments()]
         };
         let state = rules.iter().zip(parameters).map(zeros).collect();
         Self {

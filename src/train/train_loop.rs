@@ -6,16 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use super::card_metrics;
+use super::card_metrics::{self, CardMetrics};
 use super::checkpoint::{TrainingCheckpoint, TrainingPosition};
 use super::checks::{check_before_data, check_range, no_training_record};
 use super::config::TrainingFile;
 use super::config_digests::ConfigDigests;
 use super::epoch_sampler::{Augmentation, EpochSampler, InputValues, ZoomRange};
-use super::export::{self, FailedRecords, TrainingOutcome};
+use super::export::{self, TrainingOutcome};
 use super::input::NetworkInput;
 use super::loader::BatchLoader;
-use super::network_builder::build;
+use super::memory::{TrainingSize, batch_shape, check_memory};
+use super::network_builder::{BuiltNetwork, build};
+use super::step_schedule::StepSchedule;
 use super::trainer::Trainer;
 use super::work_folder::WorkFolder;
 use super::{
@@ -24,7 +26,7 @@ use super::{
 use crate::corruption::Corruption;
 use crate::data::{self, PreparedDataset, RecordFile};
 use crate::error::{ConfigError, RecordFaults, StageError};
-use crate::model::input::InputSpec;
+use crate::model::input::{InputKind, InputSpec};
 
 /// Interval between checkpoints within an epoch. A checkpoint is also written after each epoch.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
@@ -63,34 +65,42 @@ fn train_in(
     options: &TrainOptions,
     watch: &mut dyn FnMut(TrainEvent<'_>),
 ) -> Result<TrainResult, TrainError> {
-    let Some(prepared) = prepare(work, file, options, watch)? else {
-        return Ok(TrainResult {
-            finished: false,
-            has_checkpoint: TrainingCheckpoint::path(work.path()).exists(),
-            held_out: 0,
-            curve: Vec::new(),
-            seconds: 0.0,
-            best_epoch: None,
-        });
+    let stopped = || TrainResult {
+        finished: false,
+        has_checkpoint: TrainingCheckpoint::path(work.path()).exists(),
+        held_out: 0,
+        curve: Vec::new(),
+        seconds: 0.0,
+        best_epoch: None,
     };
-    let input = NetworkInput::new(&file.input, &prepared)?;
+    let Some(prepared) = prepare(work, file, options, watch)? else {
+        return Ok(stopped());
+    };
+    let Some(input) = NetworkInput::new(&file.input, &prepared, &options.stop)? else {
+        return Ok(stopped());
+    };
     let declared = build(file, input.shape, input.moments).map_err(TrainError::Faults)?;
-    check_range(&declared, &input, &prepared, watch)?;
+    check_range(&declared, &input, &prepared, &options.stop, watch)?;
+    let shape = batch_shape(file, &prepared);
+    let identity = DataIdentity::new(&prepared);
     let augmentation = Arc::new(augmentation(file, input.preparing).map_err(TrainError::Faults)?);
     let held_out = prepared.validation.len() + prepared.test.len();
-    let digests = ConfigDigests::new(file, prepared.kind, &prepared.digest);
     let mut run = TrainLoop {
         file,
         options,
         trainer: Trainer::new(file, &declared),
         checkpoint: TrainingCheckpoint::default(),
+        schedule: StepSchedule::resumed(&file.training, None),
+        memory: 0,
         training: Arc::new(prepared.training),
         validation: Arc::new(prepared.validation),
         augmentation,
         work: work.path(),
     };
-    run.resume(digests, out)?;
+    run.resume(&identity, out)?;
+    run.check_memory(&declared, shape)?;
     let finished = run.epochs(watch)?;
+    run.trainer.release_buffers();
     if !run.checkpoint.position.curve.is_empty() {
         watch(TrainEvent::Finishing);
         let outcome = TrainingOutcome {
@@ -99,16 +109,16 @@ fn train_in(
             input: input.spec,
             weights: run.best(),
             position: &run.checkpoint.position,
+            schedule: run.schedule,
             parameters: run.trainer.size(),
             data: export::TrainingData {
-                digest: prepared.digest,
+                digest: identity.digest,
                 training: run.training.len(),
                 validation: Arc::clone(&run.validation),
                 augmentation: Arc::clone(&run.augmentation),
             },
         };
-        let failed = write_model(work, &outcome)?;
-        watch(TrainEvent::Measured(&failed));
+        write_model(work, &outcome, watch)?;
     }
     let TrainingPosition { curve, seconds, .. } = run.checkpoint.position;
     Ok(TrainResult {
@@ -160,7 +170,8 @@ fn prepare(
 fn write_model(
     work: &WorkFolder,
     outcome: &TrainingOutcome<'_>,
-) -> Result<FailedRecords, TrainError> {
+    watch: &mut dyn FnMut(TrainEvent<'_>),
+) -> Result<(), TrainError> {
     let file = outcome.file;
     let staging = work.staging()?;
     let (model, failed) = export::write(&staging, outcome)?;
@@ -172,9 +183,34 @@ fn write_model(
     };
     let folder = work.path().join(records);
     let measured = data::prepare(&file.data, &file.input, &folder, &mut |_| {})?;
-    export::add_metrics(&staging, card_metrics::metrics(&model, &measured)?)?;
+    let CardMetrics { named, pca } = card_metrics::measure(&model, &measured)?;
+    export::add_metrics(&staging, named)?;
     work.publish(&staging)?;
-    Ok(failed)
+    watch(TrainEvent::Measured(&failed));
+    // A penalty or a corruption has another objective than the error of clean records.
+    let has_other_objective = file.sparsity.is_some() || !file.corruption.is_empty();
+    if let Some(pca) = pca.filter(|pca| pca.model_mse > pca.pca_mse && !has_other_objective) {
+        watch(TrainEvent::WorseThanPca(&pca));
+    }
+    Ok(())
+}
+
+/// The records of a training, as a checkpoint identifies them.
+struct DataIdentity {
+    kind: InputKind,
+    digest: String,
+    /// The digest by earlier versions, if it differs.
+    former_digest: Option<String>,
+}
+
+impl DataIdentity {
+    fn new(prepared: &PreparedDataset) -> Self {
+        Self {
+            kind: prepared.kind,
+            digest: prepared.digest.clone(),
+            former_digest: prepared.former_digest.clone(),
+        }
+    }
 }
 
 fn augmentation(
@@ -235,6 +271,9 @@ struct TrainLoop<'a> {
     options: &'a TrainOptions,
     trainer: Trainer,
     checkpoint: TrainingCheckpoint,
+    schedule: StepSchedule,
+    /// Predicted maximum memory, in bytes.
+    memory: u64,
     training: Arc<RecordFile>,
     validation: Arc<RecordFile>,
     augmentation: Arc<Augmentation>,
@@ -242,9 +281,18 @@ struct TrainLoop<'a> {
 }
 
 impl TrainLoop<'_> {
-    fn resume(&mut self, digests: ConfigDigests, out: &Path) -> Result<(), TrainError> {
+    fn resume(&mut self, data: &DataIdentity, out: &Path) -> Result<(), TrainError> {
         let path = TrainingCheckpoint::path(self.work);
-        if let Some(found) = TrainingCheckpoint::read(&path)? {
+        let read = TrainingCheckpoint::read(&path)?;
+        self.schedule = match &read {
+            Some(found) => StepSchedule::resumed(&self.file.training, found.position.schedule),
+            None => StepSchedule::new(&self.file.training, self.sampler(0).len()),
+        };
+        let digests_for =
+            |digest: &str| ConfigDigests::new(self.file, self.schedule, data.kind, digest);
+        let digests = digests_for(&data.digest);
+        let former = data.former_digest.as_deref().map(digests_for);
+        if let Some(found) = read {
             let TrainingPosition {
                 digest,
                 written,
@@ -252,9 +300,13 @@ impl TrainLoop<'_> {
                 epoch: completed,
                 ..
             } = &found.position;
-            let own = [&digests.resolved, &digests.written];
-            let is_same = own.contains(&digest) || own.contains(&written);
-            if !is_same && *without_epochs != digests.without_epochs {
+            let is_same = |known: &ConfigDigests| {
+                let own = [&known.resolved, &known.written];
+                own.contains(&digest)
+                    || own.contains(&written)
+                    || *without_epochs == known.without_epochs
+            };
+            if !is_same(&digests) && !former.as_ref().is_some_and(is_same) {
                 return Err(TrainError::Changed(out.display().to_string()));
             }
             let epochs = self.file.training.epochs;
@@ -275,6 +327,29 @@ impl TrainLoop<'_> {
         position.digest = digests.resolved;
         position.written = digests.written;
         position.without_epochs = digests.without_epochs;
+        position.schedule = Some(self.schedule);
+        Ok(())
+    }
+
+    /// Refuses a training that requires more memory than is available.
+    fn check_memory(
+        &mut self,
+        declared: &BuiltNetwork,
+        shape: Option<Vec<usize>>,
+    ) -> Result<(), TrainError> {
+        // A batch of images of different sizes is refused when it is loaded.
+        let Some(shape) = shape else {
+            return Ok(());
+        };
+        let order = self.sampler(0);
+        let size = TrainingSize {
+            file: self.file,
+            declared,
+            shape,
+            records: order.len().max(self.validation.len() as u64),
+            record_bytes: self.training.max_record_bytes(),
+        };
+        self.memory = check_memory(&size, self.schedule, rayon::current_num_threads())?;
         Ok(())
     }
 
@@ -288,6 +363,9 @@ impl TrainLoop<'_> {
             batches: first.batches(),
             epochs,
             resumed: self.checkpoint.position.step,
+            batch_size: self.schedule.batch_size,
+            warmup: self.schedule.warmup,
+            memory: self.memory,
         }));
         while self.checkpoint.position.epoch < epochs && !self.is_patience_exhausted() {
             if !self.epoch(watch)? {
@@ -309,7 +387,7 @@ impl TrainLoop<'_> {
             &self.training,
             &self.augmentation,
             epoch,
-            self.file.training.batch_size,
+            self.schedule.batch_size,
         )
     }
 
@@ -384,7 +462,7 @@ impl TrainLoop<'_> {
         training.learning_rate
             * training
                 .schedule
-                .at(self.checkpoint.position.step, training.warmup, total)
+                .at(self.checkpoint.position.step, self.schedule.warmup, total)
     }
 
     /// Records a completed epoch. Returns `true` if it is the best so far.
@@ -442,7 +520,7 @@ impl TrainLoop<'_> {
         let order = EpochSampler::validation(
             &self.validation,
             &self.augmentation,
-            self.file.training.batch_size,
+            self.schedule.batch_size,
         );
         let mut loader = BatchLoader::start(order, 0)?;
         let (mut sum, mut count) = (0.0, 0.0);

@@ -179,6 +179,11 @@ impl Trainer {
         Ok(())
     }
 
+    /// Releases the buffers of batches.
+    pub fn release_buffers(&mut self) {
+        self.backprop.release_buffers();
+    }
+
     /// Returns the number of learned values.
     pub fn size(&self) -> usize {
         self.weights.iter().map(Vec::len).sum()

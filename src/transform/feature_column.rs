@@ -10,6 +10,7 @@ use arrow::datatypes::{DataType, Field, Float32Type, Float64Type};
 use super::rows::{RejectReason, RejectedRows};
 use crate::batch::RejectCode;
 use crate::error::StageError;
+use crate::model::FeatureScale;
 use crate::system::simd_dispatch;
 
 /// The number of vectors that are filled together, column by column. They stay in the cache between
@@ -95,43 +96,42 @@ impl FeatureColumn {
 
     /// Scales all rows of a column that makes up the complete vector, as [`FeatureColumn::write`]
     /// does.
-    pub(super) fn scaled(&self, values: &FeatureValues, affine: &[(f64, f64)]) -> Vec<f32> {
+    pub(super) fn scaled(&self, values: &FeatureValues, scales: &[FeatureScale]) -> Vec<f32> {
         match values {
-            FeatureValues::Float32(values) => simd_dispatch(|| self.scaled_from(values, affine)),
-            FeatureValues::Float64(values) => simd_dispatch(|| self.scaled_from(values, affine)),
+            FeatureValues::Float32(values) => simd_dispatch(|| self.scaled_from(values, scales)),
+            FeatureValues::Float64(values) => simd_dispatch(|| self.scaled_from(values, scales)),
         }
     }
 
     #[inline(always)]
-    fn scaled_from<T: Copy + Into<f64>>(&self, values: &[T], affine: &[(f64, f64)]) -> Vec<f32> {
+    fn scaled_from<T: Copy + Into<f64>>(&self, values: &[T], scales: &[FeatureScale]) -> Vec<f32> {
         let mut vectors = Vec::with_capacity(values.len());
         for row in values.chunks_exact(self.len) {
             let scaled = row
                 .iter()
-                .zip(affine)
-                .map(|(&value, (scale, offset))| (value.into() * scale + offset) as f32);
+                .zip(scales)
+                .map(|(&value, scale)| scale.to_input(value.into()));
             vectors.extend(scaled);
         }
         vectors
     }
 
     /// Writes the scaled values of the column into the block of at most [`BLOCK`] vectors that
-    /// starts at row `first`. `affine` holds the scale and offset of each value of the column. The
-    /// computation is in float64 and rounds once.
+    /// starts at row `first`. `scales` holds the conversion of each value of the column.
     pub(super) fn write(
         &self,
         values: &FeatureValues,
-        affine: &[(f64, f64)],
+        scales: &[FeatureScale],
         first: usize,
         width: usize,
         block: &mut [f32],
     ) {
         match values {
             FeatureValues::Float32(values) => {
-                simd_dispatch(|| self.write_from(&values[first * self.len..], affine, width, block))
+                simd_dispatch(|| self.write_from(&values[first * self.len..], scales, width, block))
             }
             FeatureValues::Float64(values) => {
-                simd_dispatch(|| self.write_from(&values[first * self.len..], affine, width, block))
+                simd_dispatch(|| self.write_from(&values[first * self.len..], scales, width, block))
             }
         }
     }
@@ -140,17 +140,17 @@ impl FeatureColumn {
     fn write_from<T: Copy + Into<f64>>(
         &self,
         values: &[T],
-        affine: &[(f64, f64)],
+        scales: &[FeatureScale],
         width: usize,
         block: &mut [f32],
     ) {
-        if let &[(scale, offset)] = affine {
+        if let &[scale] = scales {
             // All values are scaled in vector registers before they are written to their positions.
             let mut scaled = [0.0; BLOCK];
             scaled
                 .iter_mut()
                 .zip(values)
-                .for_each(|(to, &value)| *to = (value.into() * scale + offset) as f32);
+                .for_each(|(to, &value)| *to = scale.to_input(value.into()));
             let positions = block.iter_mut().skip(self.start).step_by(width);
             return positions
                 .zip(scaled)
@@ -160,8 +160,8 @@ impl FeatureColumn {
             .chunks_exact_mut(width)
             .map(|vector| &mut vector[self.start..self.start + self.len]);
         for (vector, row) in vectors.zip(values.chunks_exact(self.len)) {
-            for ((to, &value), (scale, offset)) in vector.iter_mut().zip(row).zip(affine) {
-                *to = (value.into() * scale + offset) as f32;
+            for ((to, &value), scale) in vector.iter_mut().zip(row).zip(scales) {
+                *to = scale.to_input(value.into());
             }
         }
     }

@@ -7,12 +7,13 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::clamp_warning::ClampWarning;
 use super::feature_column::{BLOCK, FeatureColumn};
 use super::rows::{RejectedRows, append, find};
 use super::{Transform, TransformConfig, TransformPlan};
 use crate::batch::{Batch, RejectCode, RejectCollector};
 use crate::error::{ConfigError, RecordFaults, StageError};
-use crate::model::{FeatureInput, Scaling};
+use crate::model::{FeatureInput, FeatureScale, Scaling};
 use crate::plan_context::PlanContext;
 use crate::tensor::{all_finite, fixed_column, fixed_values, vector_field};
 
@@ -95,6 +96,7 @@ impl TransformConfig for FeaturesConfig {
         context: &PlanContext,
     ) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
         let mut faults = self.check_unused_options();
+        let mut clamped = None;
         let selected = match &self.model {
             None => FeatureInput {
                 columns: self.columns.clone(),
@@ -104,6 +106,7 @@ impl TransformConfig for FeaturesConfig {
                 let model = context
                     .model(name)
                     .map_err(|more| faults.iter().cloned().chain(more).collect::<Vec<_>>())?;
+                clamped = ClampWarning::new(&model);
                 let declared = model
                     .feature_input()
                     .ok_or_else(|| format!("the model `{name}` does not take feature records"));
@@ -113,7 +116,8 @@ impl TransformConfig for FeaturesConfig {
         };
         let planned = FeaturesTransform::new(self, input, selected, &mut faults);
         match planned {
-            Some(planned) if faults.is_empty() => {
+            Some(mut planned) if faults.is_empty() => {
+                planned.clamped = clamped;
                 self.width = Some(planned.width);
                 if self.model.is_none() {
                     self.scaling.get_or_insert_default();
@@ -232,6 +236,8 @@ struct FeaturesTransform {
     /// The indices of the columns that are kept.
     kept: Vec<usize>,
     schema: SchemaRef,
+    /// Set if values outside of 0..1 are reported, because the model clamps them.
+    clamped: Option<ClampWarning>,
 }
 
 impl FeaturesTransform {
@@ -287,6 +293,7 @@ impl FeaturesTransform {
             scaling: selected.scaling,
             kept,
             schema,
+            clamped: None,
         })
     }
 }
@@ -303,7 +310,7 @@ fn scaled_values(scaling: &Scaling) -> Option<usize> {
 
 /// Finds the columns and their positions in the vector. One column of lists of unknown length takes
 /// the rest of `width`.
-fn resolve(
+pub(super) fn resolve(
     input: &Schema,
     key: &str,
     names: &[String],
@@ -469,7 +476,15 @@ impl Transform for FeaturesTransform {
             Some(vectors) => vectors,
             None => fixed_column(self.width, self.gather(&batch.records)?)?,
         };
-        let infinite = self.reject_non_finite(fixed_values(&vectors).unwrap_or_default());
+        let values = fixed_values(&vectors).unwrap_or_default();
+        let infinite = if all_finite(values) {
+            RejectedRows::default()
+        } else {
+            non_finite(&self.columns, self.width, values)
+        };
+        if let Some(clamped) = &self.clamped {
+            clamped.check(values, self.width);
+        }
         let columns = self
             .kept
             .iter()
@@ -502,8 +517,8 @@ impl FeaturesTransform {
 
     /// Computes the vectors, row by row, from columns without nulls.
     fn gather(&self, records: &RecordBatch) -> Result<Vec<f32>, StageError> {
-        let affine: Vec<(f64, f64)> = (0..self.width)
-            .map(|index| self.scaling.affine(index))
+        let scales: Vec<FeatureScale> = (0..self.width)
+            .map(|index| self.scaling.feature(index))
             .collect();
         let values = self
             .columns
@@ -511,15 +526,15 @@ impl FeaturesTransform {
             .map(|column| column.values(records.column(column.index)));
         let values = values.collect::<Result<Vec<_>, _>>()?;
         if let ([only], [values]) = (self.columns.as_slice(), values.as_slice()) {
-            return Ok(only.scaled(values, &affine));
+            return Ok(only.scaled(values, &scales));
         }
         let mut vectors = vec![0.0; records.num_rows() * self.width];
         for (block, block_vectors) in vectors.chunks_mut(BLOCK * self.width).enumerate() {
             for (column, column_values) in self.columns.iter().zip(&values) {
-                let affine = &affine[column.start..column.start + column.len];
+                let column_scales = &scales[column.start..column.start + column.len];
                 column.write(
                     column_values,
-                    affine,
+                    column_scales,
                     block * BLOCK,
                     self.width,
                     block_vectors,
@@ -528,27 +543,27 @@ impl FeaturesTransform {
         }
         Ok(vectors)
     }
+}
 
-    /// Rejects the vectors that contain NaN or infinity, and names the column of the value.
-    fn reject_non_finite(&self, vectors: &[f32]) -> RejectedRows {
-        let mut rejected = RejectedRows::default();
-        if all_finite(vectors) {
-            return rejected;
-        }
-        for (row, vector) in vectors.chunks_exact(self.width).enumerate() {
-            let Some(index) = vector.iter().position(|value| !value.is_finite()) else {
-                continue;
-            };
-            let column = self.columns.iter().rfind(|column| column.start <= index);
-            let name = column.map_or("", |column| column.name.as_str());
-            let reason = format!(
-                "`{name}` is not a finite number (value {index} of the vector is {})",
-                vector[index]
-            );
-            rejected.add(row, (RejectCode::NotFinite, reason));
-        }
-        rejected
+/// Rejects the vectors that contain NaN or infinity, and names the column of the value.
+pub(super) fn non_finite<T: Copy + Into<f64>>(
+    columns: &[FeatureColumn],
+    width: usize,
+    vectors: &[T],
+) -> RejectedRows {
+    let mut rejected = RejectedRows::default();
+    for (row, vector) in vectors.chunks_exact(width).enumerate() {
+        let Some(index) = vector.iter().position(|&value| !value.into().is_finite()) else {
+            continue;
+        };
+        let column = columns.iter().rfind(|column| column.start <= index);
+        let name = column.map_or("", |column| column.name.as_str());
+        let value: f64 = vector[index].into();
+        let reason =
+            format!("`{name}` is not a finite number (value {index} of the vector is {value})");
+        rejected.add(row, (RejectCode::NotFinite, reason));
     }
+    rejected
 }
 
 #[cfg(test)]

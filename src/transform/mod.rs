@@ -18,6 +18,8 @@ pub(crate) mod tile;
 mod anomaly;
 mod feature_column;
 mod zero_record;
+mod clamp_warning;
+pub(crate) mod raw_features;
 
 pub use encode::RECONSTRUCTION_ERROR;
 pub(crate) use features::element_names;

@@ -569,10 +569,12 @@ fn change_digits(file: &Path) {
 #[test]
 fn trainings_resume_from_checkpoints_and_prepared_data() {
     old_sites("trained").iter().for_each(|site| {
-        for (name, input) in [("stopped", "in/rows.csv"), ("killed", "in/images.idx")] {
-            // The prepared data is used again. A read of the changed input would start another
-            // training.
-            change_digits(&site.path(input));
+        for name in ["stopped", "killed"] {
+            // The prepared images are used again: a read of the changed input would start another
+            // training. Features are prepared again, because version 0 rounded them to float32.
+            if name == "killed" {
+                change_digits(&site.path("in/images.idx"));
+            }
             let file = format!("{name}.toml");
             let arguments = ["train", &file, "--threads", "1", "--log-format", "text"];
             let output = latentflow(site.root.path(), &arguments).output().unwrap();
@@ -592,7 +594,6 @@ fn trainings_resume_from_checkpoints_and_prepared_data() {
 fn earlier_model_encodes_and_evaluates_as_before() {
     old_sites("model").iter().for_each(|site| {
         assert_continues(site, &["out"], assert_same_ids);
-        change_digits(&site.path("in/training/rows.csv_"));
         site.execute(&[
             "evaluate",
             "models/m",

@@ -1,5 +1,7 @@
 //! Tests of the preparation of real training data in the folder `LATENTFLOW_TEST_DATA`.
 
+use std::sync::atomic::AtomicBool;
+
 use expect_test::{Expect, expect};
 use latentflow::data::{
     DataSpec, DatasetStatistics, PreparedDataset, Record, RecordValues, Subset, prepare,
@@ -55,6 +57,7 @@ fn summarize(prepared: &PreparedDataset) -> String {
     prepared.training.read(0, &mut record).unwrap();
     let values: Vec<f64> = match record.values {
         RecordValues::U8(values) => values.into_iter().map(f64::from).collect(),
+        RecordValues::F64(values) => values,
         RecordValues::F32(values) => values.into_iter().map(f64::from).collect(),
     };
     let mean = values.iter().sum::<f64>() / values.len() as f64;
@@ -62,7 +65,8 @@ fn summarize(prepared: &PreparedDataset) -> String {
         "first {:?} mean {mean:.4} label {:?}\n",
         record.shape, record.label
     );
-    let statistics = DatasetStatistics::compute(&prepared.training).unwrap();
+    let statistics = DatasetStatistics::compute(&prepared.training, &AtomicBool::new(false));
+    let statistics = statistics.unwrap().unwrap();
     text += &format!(
         "mean {:.4} std {:.4} of the first column\n",
         statistics.mean[0], statistics.std[0]

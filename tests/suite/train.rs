@@ -467,22 +467,59 @@ fn template_trains_and_schema_covers_shipped_files() {
         );
         String::from_utf8(output.stdout).unwrap()
     };
-    let template = stdout(&["init", "training"]);
-    std::fs::write(folder.path().join("mine.toml"), &template).unwrap();
-    let small = [
-        "training.epochs=1",
-        "data.sources=[{ kind = 'synthetic', content = 'images', records = 30 }]",
-    ];
-    let output = latentflow(
-        folder.path(),
-        &["train", "mine.toml", "--set", small[0], "--set", small[1]],
+    let window = |n: usize| {
+        (0..24)
+            .map(|k| ((n * k) as f64 / 7.0).sin().to_string())
+            .collect::<Vec<_>>()
+    };
+    let windows = (1..80).map(|n| format!("{{\"window\": [{}]}}\n", window(n).join(", ")));
+    std::fs::write(
+        folder.path().join("windows.ndjson"),
+        windows.collect::<String>(),
     )
-    .output();
-    assert!(
-        output.as_ref().unwrap().status.success(),
-        "{}",
-        errors(&output.unwrap())
+    .unwrap();
+    let sources = [
+        (
+            "images",
+            "{ kind = 'synthetic', content = 'images', records = 30 }",
+        ),
+        (
+            "features",
+            "{ kind = 'synthetic', content = 'features', records = 60, width = 8 }",
+        ),
+        ("windows", "{ kind = 'ndjson', path = 'windows.ndjson' }"),
+    ];
+    assert_eq!(
+        stdout(&["init", "training"]),
+        stdout(&["init", "training", "images"])
     );
+    let mut templates = Vec::new();
+    for (data, source) in sources {
+        let template = stdout(&["init", "training", data]);
+        let file = format!("{data}.toml");
+        std::fs::write(folder.path().join(&file), &template).unwrap();
+        let source = format!("data.sources=[{source}]");
+        let small = [
+            "--set",
+            "training.epochs=1",
+            "--set",
+            "training.crops=1",
+            "--set",
+            &source,
+        ];
+        let small = if data == "images" {
+            &small[..]
+        } else {
+            &[&small[..2], &small[4..]].concat()
+        };
+        stdout(&[&["train", file.as_str()], small].concat());
+        stdout(&["evaluate", data, "--set", "test=0.2"]);
+        templates.push(template);
+    }
+    let wrong = latentflow(folder.path(), &["init", "features", "windows"])
+        .output()
+        .unwrap();
+    assert!(!wrong.status.success() && wrong.stdout.is_empty());
 
     let schema: serde_json::Value = serde_json::from_str(&stdout(&["schema", "training"])).unwrap();
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
@@ -496,7 +533,7 @@ fn template_trains_and_schema_covers_shipped_files() {
     });
     let texts = files
         .map(|path| std::fs::read_to_string(path).unwrap())
-        .chain([template]);
+        .chain(templates);
     for text in texts {
         assert_in_schema(&schema, &toml::from_str(&text).unwrap(), "");
     }
@@ -516,4 +553,109 @@ fn assert_in_schema(schema: &serde_json::Value, table: &toml::Table, place: &str
             assert_in_schema(property, inner, &place);
         }
     }
+}
+
+/// Columns whose values lose their digits in float32: Unix milliseconds, a large mean with a small
+/// deviation, a tiny and a huge scale, whole numbers above 2^53.
+fn hostile_rows(rows: usize) -> String {
+    let row = |n: usize| {
+        let (x, y) = ((n as f64 * 0.7).sin(), (n as f64 * 1.3).cos());
+        format!(
+            "{},{},{:e},{:e},{}\n",
+            1_760_000_000_000_u64 + (n as u64 * 7919) % 60_000,
+            1e12 + 2.0 * x,
+            1e-200 * (x + y),
+            1e200 * (x - y),
+            9_007_199_254_740_993_u64 + 2 * ((n as u64 * 31) % 1000),
+        )
+    };
+    let lines: String = (0..rows).map(row).collect();
+    format!("time_ms,large,tiny,huge,whole\n{lines}")
+}
+
+#[test]
+fn training_evaluation_and_run_see_the_same_values() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("rows.csv"), hostile_rows(600)).unwrap();
+    let source = "kind = 'csv'\npath = 'rows.csv'\n";
+    for scaling in ["standard", "min_max"] {
+        let text = format!(
+            "kind = 'deep'\ncode_size = 2\n[input]\ntype = 'features'\nscaling = '{scaling}'\n\
+             [network]\nnodes = [16]\n[training]\nepochs = 20\nlearning_rate = 0.01\n\
+             [data]\nvalidation = 0.5\n[[data.sources]]\n{source}"
+        );
+        let output = train(folder.path(), scaling, &text, &[]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+        let evaluated = |part: &str| {
+            let arguments = ["evaluate", scaling, "--part", part, "--json", "-"];
+            let evaluation = latentflow(folder.path(), &arguments).output().unwrap();
+            assert!(evaluation.status.success(), "{}", errors(&evaluation));
+            serde_json::from_slice::<serde_json::Value>(&evaluation.stdout).unwrap()
+        };
+        let mean = |evaluation: &serde_json::Value| {
+            evaluation["reconstruction"]["error"]["mean"]
+                .as_f64()
+                .unwrap()
+        };
+        let pipeline = format!(
+            "[models.m]\npath = '{scaling}'\n[stages.rows]\n{source}[stages.f]\n\
+             kind = 'features'\ninputs = ['rows']\nmodel = 'm'\n[stages.e]\nkind = 'encode'\n\
+             inputs = ['f']\nmodel = 'm'\nreconstruct = true\n[stages.out]\n\
+             kind = 'stdout'\ninputs = ['e']\ncolumns = ['reconstruction_error']\n"
+        );
+        std::fs::write(folder.path().join("p.toml"), pipeline).unwrap();
+        let ran = latentflow(folder.path(), &["run", "p.toml"])
+            .output()
+            .unwrap();
+        assert!(ran.status.success(), "{}", errors(&ran));
+        let lines = String::from_utf8(ran.stdout).unwrap();
+        let run_errors: Vec<f64> = lines
+            .lines()
+            .map(|line| {
+                let record: serde_json::Value = serde_json::from_str(line).unwrap();
+                record["reconstruction_error"].as_f64().unwrap()
+            })
+            .collect();
+        let run_mean = run_errors.iter().sum::<f64>() / run_errors.len() as f64;
+        let all = evaluated("all");
+        let near = |found: f64, expected: f64| (found / expected - 1.0).abs() < 1e-5;
+        assert!(near(run_mean, mean(&all)), "{run_mean}, {all}");
+        // The card has the error of the training's own validation.
+        let card = std::fs::read_to_string(folder.path().join(scaling).join("model.toml")).unwrap();
+        let card: toml::Table = card.parse().unwrap();
+        let stored = card["reconstruction_error"]["mean"].as_float().unwrap();
+        assert!(near(mean(&evaluated("validation")), stored), "{stored}");
+        assert!(
+            !all["notes"].to_string().contains("differ from those"),
+            "{all}"
+        );
+    }
+}
+
+#[test]
+fn evaluation_reports_data_that_has_changed_since_the_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = hostile_rows(60);
+    std::fs::write(folder.path().join("rows.csv"), &rows).unwrap();
+    let text = "kind = 'vanilla'\ncode_size = 1\n[training]\nepochs = 1\n\
+                [data]\nvalidation = 0.5\n[[data.sources]]\nkind = 'csv'\npath = 'rows.csv'\n";
+    let output = train(folder.path(), "m", text, &[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    // The change is below the precision of float32.
+    std::fs::write(
+        folder.path().join("rows.csv"),
+        rows.replacen("000000,", "000001,", 1),
+    )
+    .unwrap();
+    let evaluate = |more: &[&str]| {
+        let arguments = [&["evaluate", "m"], more].concat();
+        let evaluated = latentflow(folder.path(), &arguments).output().unwrap();
+        assert!(evaluated.status.success(), "{}", errors(&evaluated));
+        String::from_utf8(evaluated.stdout).unwrap()
+    };
+    let note = "the records differ from those of the training";
+    assert!(evaluate(&[]).contains(note));
+    assert!(!evaluate(&["--source", "rows.csv", "--part", "all"]).contains(note));
+    std::fs::write(folder.path().join("rows.csv"), &rows).unwrap();
+    assert!(!evaluate(&[]).contains(note));
 }

@@ -115,6 +115,11 @@ impl Backprop {
             .collect())
     }
 
+    /// Releases the buffers; the next batch allocates them again.
+    pub fn release_buffers(&mut self) {
+        (self.kernels, self.shards) = (Vec::new(), Vec::new());
+    }
+
     /// Returns the layers for records of a shape. The plan of the previous batch is reused if it
     /// has the same shape.
     fn planned(&mut self, shape: &[usize]) -> Result<LayerPlan, String> {

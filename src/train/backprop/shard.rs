@@ -246,7 +246,9 @@ impl BatchShard {
                         Accumulate::Replace,
                     );
                 }
-                std::mem::swap(&mut self.output_gradients[index], &mut gradient);
+                // A copy is small next to the products. If the buffers were exchanged, each of them
+                // would grow to the size of the largest layer.
+                self.output_gradients[index].clone_from(&gradient);
                 std::mem::swap(&mut gradient, &mut next);
             }
             LayerKind::Convolution {

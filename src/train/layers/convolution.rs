@@ -9,7 +9,7 @@ use crate::train::elementwise::add_rows;
 use crate::train::gemm::{Accumulate, Matrix, multiply};
 
 /// Number of values of windows that are gathered at a time: 512 KiB stay in the cache of a core.
-const BLOCK: usize = 1 << 17;
+pub const BLOCK: usize = 1 << 17;
 
 /// A convolution for images of one size.
 ///

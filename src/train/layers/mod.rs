@@ -4,7 +4,7 @@ mod convolution;
 mod rearrange;
 mod windows;
 
-pub use self::convolution::{ConvolutionGradients, ConvolutionLayer};
+pub use self::convolution::{BLOCK as WINDOW_BLOCK, ConvolutionGradients, ConvolutionLayer};
 pub use self::rearrange::Rearrange;
 use self::windows::KernelWindows;
 use super::sequential::{self, Activation, LayerSpec, RecordShape};
