@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{FieldRef, Schema};
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use arrow::datatypes::{DataType, FieldRef, Schema};
+use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use parquet::file::metadata::{
     ColumnChunkMetaData, FileMetaData, ParquetMetaData, ParquetMetaDataOptions,
     ParquetMetaDataReader, ParquetStatisticsPolicy, RowGroupMetaData,
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
 use crate::error::{ConfigError, ErrorClass, StageError};
+use crate::nested_types::find_type;
 use crate::plan_context::{PipelineLimits, PlanContext};
 use crate::registry::did_you_mean;
 use crate::source::batch_limits::{BatchLimits, arrow_bytes, too_large};
@@ -27,15 +28,18 @@ use crate::source::file_source::{
 use crate::source::image_column::{ImageColumn, ImageSizes};
 use crate::source::input_file::{self, InputFile};
 use crate::source::parallel_read::{ParallelRead, read_ahead};
+use crate::source::parquet_int96::{BadRows, Int96Check, cut_at_bad_rows};
 use crate::source::parquet_page_sizes::DecodedSizes;
 use crate::source::parquet_row_reader::{NextRows, RowGroupRef, RowReader};
+use crate::source::parquet_types::{Int96Unit, metadata_as_read};
 use crate::source::schema_inference::first;
 use crate::source::{BatchSize, IMAGE, Source, SourceConfig};
 use crate::storage::FileReader;
 use crate::system;
 
-/// Reads columns of Parquet files and keeps their types. A column of encoded images (binary, or the
-/// `struct<bytes, path>` of Hugging Face datasets) becomes the binary column `image`.
+/// Reads columns of Parquet files and keeps their types, except that dictionaries become plain
+/// values. A column of encoded images (binary, or the `struct<bytes, path>` of Hugging Face
+/// datasets) becomes the binary column `image`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct ParquetSourceConfig {
     /// A file, a folder (all *.parquet files in it and in its subfolders) or a glob.
@@ -48,6 +52,12 @@ pub struct ParquetSourceConfig {
     /// the binary column `image`, if the file has one of them.
     #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub image_column: Option<String>,
+    /// The unit of timestamps that are stored as INT96, as Spark, Hive and Impala do. Records with
+    /// a timestamp that the unit cannot represent are rejected (`unsupported`): with `us` digits
+    /// below a microsecond, with `ns` years before 1678 or after 2261. Default: us.
+    #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
+    pub int96: Int96Unit,
     /// The number of row groups that are decoded concurrently, each on its own thread and up to 64
     /// MiB ahead of its turn. Default: one for every four cores.
     #[schemars(extend("x-changes-rows" = false))]
@@ -89,6 +99,7 @@ impl SourceConfig for ParquetSourceConfig {
                 Some(faults) => faults,
                 None => path(error),
             })?;
+        check_types(&columns)?;
         let image = ImageColumn::find(&columns, self.image_column.as_deref())
             .map_err(|reason| vec![ConfigError::new("image_column", reason)])?;
         self.columns = Some(columns.iter().map(|field| field.name().clone()).collect());
@@ -118,6 +129,7 @@ impl SourceConfig for ParquetSourceConfig {
         let format = ParquetFormat {
             columns,
             image,
+            int96: self.int96,
             batch_limits,
             limits: context.limits,
             record_bytes,
@@ -143,7 +155,9 @@ impl ParquetSourceConfig {
         unknown: &RefCell<Option<Vec<ConfigError>>>,
     ) -> Result<Vec<FieldRef>, StageError> {
         let read_columns = |file: &InputFile, input: FileReader| {
-            let found = catch_panic(|| metadata(&input).and_then(arrow_metadata));
+            let found = catch_panic(|| {
+                metadata(&input).and_then(|footer| metadata_as_read(footer, self.int96))
+            });
             file.check_available(&input)?;
             let found = found.map_err(|(code, reason)| file.unfit(code, &reason, 1))?;
             self.choose(found.schema()).map(Some).map_err(|faults| {
@@ -188,6 +202,31 @@ impl ParquetSourceConfig {
     }
 }
 
+/// Checks that the values of columns can be read. The months of an interval cannot.
+///
+/// # Errors
+/// A fault at `columns` for each column of another type.
+fn check_types(columns: &[FieldRef]) -> Result<(), Vec<ConfigError>> {
+    let is_interval = |data_type: &DataType| matches!(data_type, DataType::Interval(_));
+    let faults: Vec<ConfigError> = columns
+        .iter()
+        .filter(|field| find_type(field.data_type(), &is_interval).is_some())
+        .map(|field| {
+            let message = format!(
+                "column `{}` is an INTERVAL of Parquet, whose months cannot be read; leave it out \
+                 of `columns`, or store it as numbers",
+                field.name()
+            );
+            ConfigError::new("columns", message)
+        })
+        .collect();
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(faults)
+    }
+}
+
 fn metadata(input: &FileReader) -> Result<Arc<ParquetMetaData>, parquet::errors::ParquetError> {
     // Statistics are not used here, so malformed statistics must not cause a reject.
     let options = ParquetMetaDataOptions::new()
@@ -218,12 +257,6 @@ fn metadata(input: &FileReader) -> Result<Arc<ParquetMetaData>, parquet::errors:
     )))
 }
 
-fn arrow_metadata(
-    metadata: Arc<ParquetMetaData>,
-) -> Result<ArrowReaderMetadata, parquet::errors::ParquetError> {
-    ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new())
-}
-
 /// The number of rows that a file declares, at least 1.
 fn declared(metadata: &ParquetMetaData) -> u64 {
     let rows = metadata.row_groups().iter().map(group_rows);
@@ -244,6 +277,7 @@ fn group_rows(group: &RowGroupMetaData) -> u64 {
 struct ParquetFormat {
     columns: Vec<FieldRef>,
     image: Option<ImageColumn>,
+    int96: Int96Unit,
     batch_limits: BatchLimits,
     /// Limits on the memory for decoding a row group. Whether a row group is rejected does not
     /// depend on the number of concurrent readers, but a row group that is decoded ahead of its
@@ -295,7 +329,7 @@ impl FileFormat for ParquetFormat {
                 return output.reject_rest(0, code, &reason);
             }
         };
-        let metadata = match catch_panic(|| arrow_metadata(footer.clone())) {
+        let metadata = match catch_panic(|| metadata_as_read(footer.clone(), self.int96)) {
             Ok(metadata) => metadata,
             Err((code, reason)) => return output.reject_rows(0..declared(&footer), code, reason),
         };
@@ -452,6 +486,8 @@ impl OpenParquetFile<'_> {
         let mut opened = catch_panic(|| {
             RowReader::open(row_group, start - rows.start..rows.end - rows.start, step)
         });
+        let mut int96 =
+            catch_panic(|| Int96Check::open(row_group, start - rows.start, self.parquet.int96));
         while start < rows.end {
             let next = opened.as_mut().map_err(|refusal| refusal.clone());
             let next =
@@ -471,7 +507,12 @@ impl OpenParquetFile<'_> {
                 Err((code, reason)) => return self.refuse(start..rows.end, code, reason, output),
             };
             let end = rows.end.min(start + batch.num_rows() as u64);
-            self.send(&batch, start, output)?;
+            let checked = int96.as_mut().map_err(|refusal| refusal.clone());
+            let bad = checked.and_then(|int96| catch_panic(|| int96.next(batch.num_rows())));
+            match bad {
+                Ok(bad) => self.send(&batch, start, &bad, output)?,
+                Err((code, reason)) => return self.refuse(start..rows.end, code, reason, output),
+            }
             start = end;
         }
         Ok(())
@@ -538,6 +579,7 @@ impl OpenParquetFile<'_> {
         &self,
         batch: &RecordBatch,
         first: u64,
+        bad: &BadRows,
         output: &BatchOutput<'_>,
     ) -> Result<(), ReadEnd> {
         let planned = self.parquet.columns.iter().map(|field| field.name());
@@ -571,9 +613,17 @@ impl OpenParquetFile<'_> {
         let weigh = |rows: Range<usize>| {
             arrow_bytes(batch, rows.clone()) + images.decoded_beyond_stored(rows)
         };
-        for part in self.parquet.batch_limits.split(batch.num_rows(), &weigh) {
+        let parts = self.parquet.batch_limits.split(batch.num_rows(), &weigh);
+        let pieces = parts
+            .into_iter()
+            .flat_map(|part| cut_at_bad_rows(part, bad));
+        for (part, reason) in pieces {
             let rows = first + part.start as u64..first + part.end as u64;
             if output.done(&rows) {
+                continue;
+            }
+            if let Some(reason) = reason {
+                output.reject_rows(rows, RejectCode::Unsupported, reason.to_owned())?;
                 continue;
             }
             if part.len() == 1 && arrow_bytes(batch, part.clone()) > self.parquet.record_bytes {
