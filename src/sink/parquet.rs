@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -24,10 +25,11 @@ use crate::sink::parquet_file::{
 };
 use crate::sink::provenance_footer::ProvenanceFooter;
 use crate::sink::rewrite_commit::RewriteCommit;
+use crate::sink::stored_columns::StoredColumns;
 use crate::sink::writer_lease::{WriterLease, part_number};
 use crate::sink::{
-    CommitProgress, CommitStats, OutputHistory, OutputIdentity, STATE_DIR, Sink, SinkConfig,
-    SinkWriter,
+    BatchEncoder, CommitProgress, CommitStats, OutputHistory, OutputIdentity, STATE_DIR, Sink,
+    SinkConfig, SinkWriter,
 };
 use crate::source::WrittenFiles;
 use crate::storage::Location;
@@ -137,6 +139,7 @@ impl ParquetSinkConfig {
         let selected = ColumnSelection::select(self.columns.as_deref(), input);
         let planned = selected.and_then(|columns| {
             self.columns = Some(columns.names());
+            let columns = StoredColumns::new(columns);
             let format = ParquetOptions::new(
                 SchemaRef::clone(columns.schema()),
                 self.compression,
@@ -165,7 +168,7 @@ impl ParquetSinkConfig {
 
 struct ParquetSink {
     folder: Location,
-    columns: ColumnSelection,
+    columns: StoredColumns,
     format: ParquetOptions,
     file: RollingPolicy,
     /// Whether only the user may access the folder, if the sink creates it.
@@ -351,6 +354,11 @@ impl Sink for ParquetSink {
         Ok(found)
     }
 
+    fn batch_encoder(&self) -> Option<Arc<dyn BatchEncoder>> {
+        let encoder = || Arc::new(self.columns.clone()) as _;
+        self.columns.can_fail().then(encoder)
+    }
+
     fn buffer_bytes(&self) -> u64 {
         self.format.buffer_bytes()
     }
@@ -392,7 +400,7 @@ const FOLD_FILES: u32 = 256;
 
 struct ParquetWriter {
     folder: Location,
-    columns: ColumnSelection,
+    columns: StoredColumns,
     format: ParquetOptions,
     file: RollingPolicy,
     identity: OutputIdentity,
@@ -470,7 +478,7 @@ impl ParquetWriter {
 
     /// Writes a batch whose number of records fits into one file.
     fn write_to_file(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
-        let records = self.columns.project(&batch.records)?;
+        let records = self.columns.store(&batch.records)?;
         let mut progress = CommitProgress::Nothing;
         if records.num_rows() > 0 {
             if self
