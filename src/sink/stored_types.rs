@@ -22,16 +22,22 @@ use crate::tensor::FIXED_SHAPE_TENSOR;
 /// - Dictionaries and runs are stored as plain values: readers decode a dictionary with the key
 ///   type of the schema, which cannot distinguish the values of several row groups or files.
 /// - List views, and lists of the fixed size 0, are stored as lists: the readers support no others.
+/// - Views of text and bytes inside other types are stored as text and bytes: pandas supports no
+///   lists of views.
 /// - Seconds are stored as milliseconds, since Parquet has no logical type for them.
 /// - `date64` is stored as `date32`, the logical type of dates.
 /// - The values of a `fixed_shape_tensor` are optional, as pyarrow requires.
 pub(super) fn stored_schema(schema: &Schema) -> SchemaRef {
-    let fields: Fields = schema.fields().iter().map(stored_field).collect();
+    let fields: Fields = schema
+        .fields()
+        .iter()
+        .map(|field| stored_field(field, false))
+        .collect();
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
-fn stored_field(field: &FieldRef) -> FieldRef {
-    let mut data_type = stored_type(field.data_type());
+fn stored_field(field: &FieldRef, is_nested: bool) -> FieldRef {
+    let mut data_type = stored_type(field.data_type(), is_nested);
     if let (Some(FIXED_SHAPE_TENSOR), DataType::FixedSizeList(item, _)) =
         (field.extension_type_name(), &mut data_type)
     {
@@ -49,18 +55,21 @@ fn stored_field(field: &FieldRef) -> FieldRef {
     )
 }
 
-fn stored_type(data_type: &DataType) -> DataType {
+fn stored_type(data_type: &DataType, is_nested: bool) -> DataType {
+    let child = |field: &FieldRef| stored_field(field, true);
     match data_type {
-        DataType::Dictionary(_, value) => stored_type(value),
-        DataType::RunEndEncoded(_, value) => stored_type(value.data_type()),
-        DataType::List(item) | DataType::ListView(item) => DataType::List(stored_field(item)),
+        DataType::Dictionary(_, value) => stored_type(value, is_nested),
+        DataType::RunEndEncoded(_, value) => stored_type(value.data_type(), is_nested),
+        DataType::List(item) | DataType::ListView(item) => DataType::List(child(item)),
         DataType::LargeList(item) | DataType::LargeListView(item) => {
-            DataType::LargeList(stored_field(item))
+            DataType::LargeList(child(item))
         }
-        DataType::FixedSizeList(item, 0) => DataType::List(stored_field(item)),
-        DataType::FixedSizeList(item, size) => DataType::FixedSizeList(stored_field(item), *size),
-        DataType::Struct(fields) => DataType::Struct(fields.iter().map(stored_field).collect()),
-        DataType::Map(entries, is_sorted) => DataType::Map(stored_field(entries), *is_sorted),
+        DataType::FixedSizeList(item, 0) => DataType::List(child(item)),
+        DataType::FixedSizeList(item, size) => DataType::FixedSizeList(child(item), *size),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(child).collect()),
+        DataType::Map(entries, is_sorted) => DataType::Map(child(entries), *is_sorted),
+        DataType::Utf8View if is_nested => DataType::Utf8,
+        DataType::BinaryView if is_nested => DataType::Binary,
         DataType::Timestamp(TimeUnit::Second, zone) => {
             DataType::Timestamp(TimeUnit::Millisecond, zone.clone())
         }

@@ -628,14 +628,14 @@ fn int96_keeps_far_dates_and_rejects_what_does_not_fit() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.parquet");
     // 9999-12-31 23:59:59, 0001-01-01, 1970-01-02 00:00:00.000001, a nanosecond later, and a day
-    // of the year 293,000.
+    // of the year 294,900.
     let values = [
         int96(2_932_896, LAST_SECOND),
         int96(-719_162, 0),
         None,
         int96(1, 1000),
         int96(1, 1001),
-        int96(106_700_000, 0),
+        int96(107_000_000, 0),
         int96(0, 0),
     ];
     write_typed::<Int96Type>(&path, "optional int96 t;", &values);

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, Decimal128Array, DictionaryArray, FixedSizeBinaryArray,
-    FixedSizeListArray, Float64Array, Int8Array, Int64Array, ListArray, MapArray, NullArray,
-    StringArray, StructArray, UInt64Array,
+    Array, ArrayRef, BinaryArray, BooleanArray, Decimal128Array, DictionaryArray,
+    FixedSizeBinaryArray, FixedSizeListArray, Float64Array, Int8Array, Int64Array, ListArray,
+    MapArray, NullArray, StringArray, StructArray, UInt64Array,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::cast;
@@ -372,7 +372,7 @@ impl RandomArrays {
                     panic!("the entries of a map are {}", entries.data_type());
                 };
                 let offsets = self.lengths(rows);
-                let count = usize::try_from(*offsets.last().unwrap()).unwrap();
+                let count = usize::try_from(offsets.last()).unwrap();
                 let keys = StringArray::from_iter_values((0..count).map(|key| format!("k{key}")));
                 let values = self.array(fields[1].data_type(), count);
                 let pairs = StructArray::new(fields.clone(), vec![Arc::new(keys), values], None);
@@ -391,7 +391,7 @@ impl RandomArrays {
 
     fn list(&mut self, child: &FieldRef, data_type: &DataType, rows: usize) -> ArrayRef {
         let offsets = self.lengths(rows);
-        let count = usize::try_from(*offsets.last().unwrap()).unwrap();
+        let count = usize::try_from(offsets.last()).unwrap();
         let values = self.array(child.data_type(), count);
         let list = ListArray::new(Arc::clone(child), offsets, values, Some(self.nulls(rows)));
         cast(&list, data_type).unwrap()

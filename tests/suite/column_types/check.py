@@ -109,7 +109,6 @@ def main():
         assert own[b"ARROW:extension:name"] == b"latentflow.test", own
         assert own[b"ARROW:extension:metadata"] == b'{"unit":"mm"}', own
         check("pyarrow", table, expected)
-        check_pandas(path, table.schema, expected)
         check("polars", polars.read_parquet(path).to_arrow(), expected)
         connection = duckdb.connect()
         connection.sql("set timezone = 'UTC'")
@@ -117,6 +116,7 @@ def main():
         types = dict(zip(relation.columns, map(str, relation.types)))
         assert types["uuid"] == "UUID" and types["json"] == "JSON", types
         check("duckdb", relation.to_arrow_table(), expected)
+        check_pandas(path, table.schema, expected)
 
 
 main()
