@@ -8,7 +8,7 @@ ifdef CARGO_TARGET_DIR
 export ORT_DYLIB_PATH ?= $(shell ls $(CURDIR)/.runtime/onnxruntime/libonnxruntime* 2>/dev/null | head -n 1)
 endif
 
-.PHONY: demo test bench chaos runtime checker build deploy-check
+.PHONY: demo test bench chaos runtime checker readers build deploy-check
 
 # Encodes synthetic images to latent features in Parquet: the main use case, with input that needs no download.
 demo: build
@@ -22,7 +22,7 @@ build: runtime
 
 # Tests on real data read the folder that LATENTFLOW_TEST_DATA names. Without it they are skipped, and each prints a line
 # about it. If LATENTFLOW_REQUIRE_TEST_DATA is set, they fail instead.
-test: runtime checker
+test: runtime checker readers
 	cargo test --locked --features $(FEATURES)
 
 # Compares complete runs with their lower bound and with Python programs, in one table. A quick run:
@@ -41,6 +41,10 @@ runtime:
 # Downloads the official checker of ONNX files with pip, for tests of the models that `train` writes.
 checker:
 	@scripts/fetch-onnx-checker.sh
+
+# Downloads readers of Parquet with pip, for tests of the types in outputs.
+readers:
+	@scripts/fetch-parquet-readers.sh
 
 # Checks the files in deploy/ with the tools that are installed: promtool, systemd-analyze.
 deploy-check:

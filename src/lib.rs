@@ -15,6 +15,7 @@ pub mod batch;
 pub mod coverage;
 pub mod tensor;
 pub mod arrow_size;
+pub mod nested_types;
 pub mod schema_display;
 pub mod schema_unification;
 pub mod column_cast;

@@ -16,7 +16,8 @@ use crate::system::simd_dispatch;
 
 // arrow-schema 60 writes absent metadata as null, which it and other implementations refuse to
 // read. Therefore the metadata is written here.
-const FIXED: &str = "arrow.fixed_shape_tensor";
+/// The name of the extension type of tensors that all have the same shape.
+pub const FIXED_SHAPE_TENSOR: &str = "arrow.fixed_shape_tensor";
 const VARIABLE: &str = "arrow.variable_shape_tensor";
 
 /// The shape of one value of a tensor column, without the batch dimension.
@@ -102,7 +103,7 @@ pub fn tensor_field(name: &str, shape: &[usize]) -> Result<Field, ArrowError> {
 
 /// Declares that the lists of fixed length in a column are tensors of `shape`.
 pub fn with_tensor_shape(field: Field, shape: &[usize]) -> Field {
-    extended(field, FIXED, &json!({ "shape": shape }))
+    extended(field, FIXED_SHAPE_TENSOR, &json!({ "shape": shape }))
 }
 
 /// A non-nullable tensor column in which each row has its own shape of `dims` dimensions.
@@ -224,7 +225,7 @@ fn extended(field: Field, name: &str, metadata: &Value) -> Field {
 fn fixed_shape(field: &Field) -> Option<Vec<usize>> {
     let metadata = field
         .extension_type_metadata()
-        .filter(|_| field.extension_type_name() == Some(FIXED))?;
+        .filter(|_| field.extension_type_name() == Some(FIXED_SHAPE_TENSOR))?;
     serde_json::from_value(
         serde_json::from_str::<Value>(metadata)
             .ok()?
@@ -295,7 +296,11 @@ mod tests {
     #[test]
     fn shape_that_differs_from_its_values_is_not_a_tensor() {
         for shape in [json!([2, 4]), json!([usize::MAX, 2])] {
-            let field = extended(vector_field("x", 6), FIXED, &json!({ "shape": shape }));
+            let field = extended(
+                vector_field("x", 6),
+                FIXED_SHAPE_TENSOR,
+                &json!({ "shape": shape }),
+            );
             assert_eq!(TensorShape::of(&field), None);
         }
         assert!(tensor_field("x", &[1 << 20, 1 << 20]).is_err());

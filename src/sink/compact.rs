@@ -8,9 +8,8 @@
 use std::path::Path;
 
 use crate::error::StageError;
-use crate::sink::rewrite::{
-    DatasetFile, DatasetRewrite, MergeKey, RewriteCandidate, UnreadableFile,
-};
+use crate::sink::dataset_file::{DatasetFile, MergeKey, RewriteCandidate};
+use crate::sink::rewrite::{DatasetRewrite, UnreadableFile};
 
 /// The result of a compaction, or the expected result of a dry run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -25,10 +26,11 @@ use crate::sink::parquet_file::{
 };
 use crate::sink::provenance_footer::ProvenanceFooter;
 use crate::sink::rewrite_commit::RewriteCommit;
+use crate::sink::stored_columns::StoredColumns;
 use crate::sink::writer_lease::{WriterLease, part_number};
 use crate::sink::{
-    CommitProgress, CommitStats, OutputHistory, OutputIdentity, STATE_DIR, Sink, SinkConfig,
-    SinkWriter,
+    BatchEncoder, CommitProgress, CommitStats, OutputHistory, OutputIdentity, STATE_DIR, Sink,
+    SinkConfig, SinkWriter,
 };
 use crate::source::WrittenFiles;
 use crate::storage::Location;
@@ -138,6 +140,7 @@ impl ParquetSinkConfig {
         let selected = ColumnSelection::select(self.columns.as_deref(), input);
         let planned = selected.and_then(|columns| {
             self.columns = Some(columns.names());
+            let columns = StoredColumns::new(columns);
             let format = ParquetOptions::new(
                 SchemaRef::clone(columns.schema()),
                 self.compression,
@@ -167,7 +170,7 @@ impl ParquetSinkConfig {
 
 struct ParquetSink {
     folder: Location,
-    columns: ColumnSelection,
+    columns: StoredColumns,
     format: ParquetOptions,
     compression: ParquetCompression,
     file: RollingPolicy,
@@ -383,6 +386,11 @@ impl Sink for ParquetSink {
         Ok(found)
     }
 
+    fn batch_encoder(&self) -> Option<Arc<dyn BatchEncoder>> {
+        let encoder = || Arc::new(self.columns.clone()) as _;
+        self.columns.can_fail().then(encoder)
+    }
+
     fn buffer_bytes(&self) -> u64 {
         self.format.buffer_bytes()
     }
@@ -430,7 +438,7 @@ const FOLD_FILES: u32 = 256;
 
 struct ParquetWriter {
     folder: Location,
-    columns: ColumnSelection,
+    columns: StoredColumns,
     /// The conversion of records to the columns of the file, if they differ.
     next_schema: Option<DatasetSchema>,
     format: ParquetOptions,
@@ -510,7 +518,7 @@ impl ParquetWriter {
 
     /// Writes a batch whose number of records fits into one file.
     fn write_to_file(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
-        let mut records = self.columns.project(&batch.records)?;
+        let mut records = self.columns.store(&batch.records)?;
         if let Some(next) = &self.next_schema {
             records = next.convert(&records)?;
         }

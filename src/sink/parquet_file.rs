@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, IntervalUnit, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::basic::{Compression as Codec, ConvertedType, Encoding, Type, ZstdLevel};
 use parquet::errors::ParquetError;
@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::arrow_size::{record_bytes, rows_that_fit};
 use crate::error::{ConfigError, StageError};
 use crate::fs_durable::failpoint;
+use crate::nested_types::find_type;
 use crate::sink::CommitStats;
-use crate::sink::narrow_dictionaries::NarrowDictionaries;
 use crate::sink::provenance_footer::ProvenanceFooter;
 use crate::sink::row_group_writer::RowGroupWriter;
 use crate::source::ROW;
@@ -189,7 +189,7 @@ impl ParquetOptions {
 fn leaves(schema: &Schema) -> Result<Vec<ColumnDescPtr>, Vec<ConfigError>> {
     let (mut leaves, mut faults) = (Vec::new(), Vec::new());
     for field in schema.fields() {
-        let stored = match find_unsupported_type(field.data_type()) {
+        let stored = match find_type(field.data_type(), &is_unsupported) {
             None => ArrowSchemaConverter::new().convert(&Schema::new(vec![Arc::clone(field)])),
             Some(inside) => Err(ParquetError::NYI(format!(
                 "Parquet cannot store values of type {inside}"
@@ -215,24 +215,10 @@ fn leaves(schema: &Schema) -> Result<Vec<ColumnDescPtr>, Vec<ConfigError>> {
     }
 }
 
-/// Finds a type inside `data_type` that the Parquet library does not support: it panics, or fails
-/// once a column of this type has values.
-fn find_unsupported_type(data_type: &DataType) -> Option<&DataType> {
-    match data_type {
-        DataType::Union(_, _) | DataType::Interval(IntervalUnit::MonthDayNano) => Some(data_type),
-        DataType::List(item)
-        | DataType::LargeList(item)
-        | DataType::ListView(item)
-        | DataType::LargeListView(item)
-        | DataType::FixedSizeList(item, _)
-        | DataType::Map(item, _)
-        | DataType::RunEndEncoded(_, item) => find_unsupported_type(item.data_type()),
-        DataType::Struct(fields) => fields
-            .iter()
-            .find_map(|field| find_unsupported_type(field.data_type())),
-        DataType::Dictionary(_, value) => find_unsupported_type(value),
-        _ => None,
-    }
+/// Whether Parquet files cannot hold a type. The library does not support unions and intervals with
+/// nanoseconds, and pyarrow and Polars do not read other intervals.
+fn is_unsupported(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Union(_, _) | DataType::Interval(_))
 }
 
 /// The writer of a file, which becomes visible when it is complete.
@@ -242,7 +228,6 @@ pub(super) struct ParquetFileWriter {
     row_group: RowGroupConfig,
     /// Size in Arrow bytes of the open row group.
     group_bytes: u64,
-    dictionaries: NarrowDictionaries,
     bytes: u64,
     records: u64,
 }
@@ -258,7 +243,6 @@ impl ParquetFileWriter {
         format: &ParquetOptions,
     ) -> Result<Self, StageError> {
         let schema = SchemaRef::clone(&format.schema);
-        let dictionaries = NarrowDictionaries::new(&schema);
         let (output, row_group) = (location.create_writer(upload_record)?, format.row_group);
         let groups = RowGroupWriter::begin(
             output,
@@ -272,7 +256,6 @@ impl ParquetFileWriter {
             groups,
             row_group,
             group_bytes: 0,
-            dictionaries,
             bytes: 0,
             records: 0,
         })
@@ -292,9 +275,6 @@ impl ParquetFileWriter {
     fn append(&mut self, records: &RecordBatch) -> Result<(), ParquetError> {
         let mut rest = records.clone();
         while rest.num_rows() > 0 {
-            if !self.dictionaries.fit(&rest) && self.groups.open_rows() > 0 {
-                self.end_row_group()?;
-            }
             let open = self.groups.open_rows();
             let rows = (self.row_group.records.get() as usize)
                 .saturating_sub(open)
@@ -308,7 +288,6 @@ impl ParquetFileWriter {
             let fit = fit.max(1);
             let part = rest.slice(0, fit);
             self.group_bytes += record_bytes(&part);
-            self.dictionaries.add(&part);
             self.groups.write(part)?;
             rest = rest.slice(fit, rest.num_rows() - fit);
         }
@@ -317,7 +296,6 @@ impl ParquetFileWriter {
 
     fn end_row_group(&mut self) -> Result<(), ParquetError> {
         self.group_bytes = 0;
-        self.dictionaries.clear();
         self.groups.end_group()
     }
 
@@ -376,7 +354,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use arrow::array::{ArrayRef, BinaryArray, StringArray};
-    use arrow::datatypes::{Field, Fields, UnionFields, UnionMode};
+    use arrow::datatypes::{Field, Fields, IntervalUnit, UnionFields, UnionMode};
     use parquet::file::metadata::ParquetMetaData;
 
     use super::*;

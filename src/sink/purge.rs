@@ -13,9 +13,10 @@ use globset::{GlobBuilder, GlobMatcher};
 use crate::error::StageError;
 use crate::fs_durable::{fsync_dir, remove_stale_temp_files};
 use crate::sink::data_files::DataFile;
+use crate::sink::dataset_file::RewriteCandidate;
 use crate::sink::file_lock::FileLock;
 use crate::sink::rejects_dataset;
-use crate::sink::rewrite::{DatasetRewrite, RewriteCandidate};
+use crate::sink::rewrite::DatasetRewrite;
 use crate::source::SOURCE;
 use crate::source::rejects::{FORMAT, RECORD};
 

@@ -1,111 +1,25 @@
 //! The rewrite of a dataset, which replaces files by one copy of their records and provenance.
 
-use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
-};
-use parquet::basic::Compression as Codec;
-use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
+use arrow::datatypes::SchemaRef;
 
 use crate::coverage::Coverage;
 use crate::error::StageError;
 use crate::fs_durable::{create_dir_all_synced, try_lock_file};
+use crate::sink::STATE_DIR;
 use crate::sink::data_files::{DataFile, data_files};
-use crate::sink::parquet_file::{
-    ParquetCompression, ParquetFileWriter, ParquetOptions, RowGroupConfig,
-};
-use crate::sink::provenance_footer::{self, ProvenanceFooter};
+use crate::sink::dataset_file::{DatasetFile, MergeKey};
+use crate::sink::parquet_file::{ParquetFileWriter, ParquetOptions, RowGroupConfig};
+use crate::sink::provenance_footer::ProvenanceFooter;
 use crate::sink::rewrite_commit::{RewriteCommit, RewriteIntent, STAGING_DIR};
+use crate::sink::rewrite_verification::verify;
+use crate::sink::stored_types::store;
 use crate::sink::writer_lease::part_number;
-use crate::sink::{OutputIdentity, STATE_DIR};
 use crate::storage::Location;
-
-/// Maximum number of rows of a batch while records are copied.
-const ROWS: usize = 8192;
-
-/// The properties that files must have in common to be merged.
-#[derive(Clone)]
-pub(super) struct MergeKey {
-    pub(super) identity: OutputIdentity,
-    pub(super) schema: SchemaRef,
-    pub(super) compression: ParquetCompression,
-}
-
-/// A data file that latentflow wrote.
-pub(super) struct DatasetFile {
-    pub(super) file: DataFile,
-    pub(super) rows: u64,
-    pub(super) coverage: Coverage,
-}
-
-/// A data file that may be rewritten, with its merge key.
-pub(super) struct RewriteCandidate {
-    pub(super) kind: MergeKey,
-    pub(super) file: DatasetFile,
-}
-
-impl RewriteCandidate {
-    /// Reads the footer of a file. Returns `None` if another program wrote the file.
-    pub(super) fn read(file: DataFile) -> Result<Option<Self>, StageError> {
-        let metadata = file.metadata()?;
-        let Some(footer) = ProvenanceFooter::from_metadata(&file.location, &metadata)? else {
-            return Ok(None);
-        };
-        let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
-        let compression = compression(&metadata);
-        let metadata = ArrowReaderMetadata::try_new(metadata.into(), ArrowReaderOptions::new());
-        let metadata =
-            metadata.map_err(|error| StageError::Other(format!("{}: {error}", file.location)))?;
-        let kind = MergeKey {
-            identity: footer.identity,
-            schema: plain(metadata.schema()),
-            compression,
-        };
-        Ok(Some(Self {
-            kind,
-            file: DatasetFile {
-                file,
-                rows,
-                coverage: footer.coverage,
-            },
-        }))
-    }
-}
-
-/// The schema without the footer entries of latentflow, which the reader adds to its metadata and
-/// which describe the file rather than the columns.
-fn plain(schema: &Schema) -> SchemaRef {
-    let kept = schema
-        .metadata()
-        .iter()
-        .filter(|(key, _)| !key.starts_with(provenance_footer::KEY_PREFIX));
-    let metadata: HashMap<String, String> = kept
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect();
-    Arc::new(Schema::new_with_metadata(schema.fields().clone(), metadata))
-}
-
-/// The compression of the first column, which is that of all columns.
-fn compression(metadata: &ParquetMetaData) -> ParquetCompression {
-    let first = metadata
-        .row_groups()
-        .first()
-        .and_then(|group| group.columns().first());
-    match first.map(ColumnChunkMetaData::compression) {
-        Some(Codec::SNAPPY) => ParquetCompression::Snappy,
-        Some(Codec::LZ4 | Codec::LZ4_RAW) => ParquetCompression::Lz4,
-        Some(Codec::UNCOMPRESSED) => ParquetCompression::None,
-        _ => ParquetCompression::Zstd,
-    }
-}
 
 /// The exclusive right to rewrite files of a folder, which is held until it is dropped.
 pub(super) struct DatasetRewrite<'a> {
@@ -173,11 +87,11 @@ impl<'a> DatasetRewrite<'a> {
 
     /// Copies the records of files, changed by `change`, into one file that replaces them and has
     /// the name of the last one. Returns its size. Its modification time is the latest of the
-    /// files.
+    /// files. Before it replaces them, it is read back and compared with them.
     ///
     /// # Errors
-    /// If a file cannot be written, if one of the files was changed in the meantime, or if `change`
-    /// fails.
+    /// If a file cannot be written, if the written file differs from the files, if one of the files
+    /// was changed in the meantime, or if `change` fails. No file is then replaced.
     pub(super) fn replace(
         &self,
         kind: &MergeKey,
@@ -201,13 +115,14 @@ impl<'a> DatasetRewrite<'a> {
         let mut part = ParquetFileWriter::begin(Location::from(path.as_path()), None, &format)?;
         let mut coverage = Coverage::default();
         for (index, file) in files.iter().enumerate() {
-            if let Err(reason) = file.copy(&mut part, &change)? {
+            if let Err(reason) = copy(file, &mut part, &kind.schema, &change)? {
                 return Ok(Err(UnreadableFile { index, reason }));
             }
             coverage.union(&file.coverage);
         }
         let footer = ProvenanceFooter::new(kind.identity.clone(), coverage);
         let written = part.finish(&footer, || Ok(()))?;
+        verify(&Location::from(path.as_path()), kind, files, &change)?;
         let latest = files.iter().map(|file| file.file.entry.mtime_ns).max();
         // The rewritten file keeps its permissions.
         let permissions_set = last.file.location.local().map_or(Ok(()), |old| {
@@ -273,72 +188,26 @@ fn set_time(path: &Path, nanoseconds: Option<i64>) -> std::io::Result<()> {
     file.sync_all()
 }
 
-impl DatasetFile {
-    /// Appends all records to `part`. Returns the reason if they cannot be read.
-    fn copy(
-        &self,
-        part: &mut ParquetFileWriter,
-        change: &impl Fn(RecordBatch) -> Result<RecordBatch, StageError>,
-    ) -> Result<Result<(), String>, StageError> {
-        let (location, before) = (&self.file.location, part.records());
-        if let Err(reason) = self.read(None, |records| part.write(&change(records)?))? {
-            return Ok(Err(reason));
-        }
-        Ok(match part.records() - before {
-            read if read == self.rows => Ok(()),
-            read => Err(format!(
-                "{location}: cannot be read: its footer records {} rows, but it has {read}",
-                self.rows
-            )),
-        })
+/// Appends all records of a file to `part` in its schema. Returns the reason if they cannot be
+/// read.
+fn copy(
+    from: &DatasetFile,
+    part: &mut ParquetFileWriter,
+    schema: &SchemaRef,
+    change: &impl Fn(RecordBatch) -> Result<RecordBatch, StageError>,
+) -> Result<Result<(), String>, StageError> {
+    let (location, before) = (&from.file.location, part.records());
+    let copied = from.read(None, |records| {
+        part.write(&store(&change(records)?, schema)?)
+    })?;
+    if let Err(reason) = copied {
+        return Ok(Err(reason));
     }
-
-    /// Calls `with` for all records, or for the given columns of them. Reads one row group at a
-    /// time, so that memory does not hold several large ones. Returns the reason if they cannot be
-    /// read.
-    ///
-    /// # Errors
-    /// Those of `with`, and an error if the file cannot be opened.
-    pub(super) fn read(
-        &self,
-        columns: Option<&[&str]>,
-        mut with: impl FnMut(RecordBatch) -> Result<(), StageError>,
-    ) -> Result<Result<(), String>, StageError> {
-        let unreadable = |error: &dyn std::fmt::Display| {
-            Ok(Err(format!(
-                "{}: cannot be read: {error}",
-                self.file.location
-            )))
-        };
-        let metadata =
-            match ArrowReaderMetadata::load(&self.file.open()?, ArrowReaderOptions::new()) {
-                Ok(metadata) => metadata,
-                Err(error) => return unreadable(&error),
-            };
-        for group in 0..metadata.metadata().num_row_groups() {
-            let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(
-                self.file.open()?,
-                metadata.clone(),
-            );
-            let mask = columns.map(|columns| {
-                ProjectionMask::columns(reader.parquet_schema(), columns.iter().copied())
-            });
-            let reader = reader.with_projection(mask.unwrap_or_else(ProjectionMask::all));
-            let reader = match reader
-                .with_row_groups(vec![group])
-                .with_batch_size(ROWS)
-                .build()
-            {
-                Ok(reader) => reader,
-                Err(error) => return unreadable(&error),
-            };
-            for records in reader {
-                match records {
-                    Ok(records) => with(records)?,
-                    Err(error) => return unreadable(&error),
-                }
-            }
-        }
-        Ok(Ok(()))
-    }
+    Ok(match part.records() - before {
+        read if read == from.rows => Ok(()),
+        read => Err(format!(
+            "{location}: cannot be read: its footer records {} rows, but it has {read}",
+            from.rows
+        )),
+    })
 }

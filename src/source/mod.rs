@@ -45,9 +45,11 @@ mod npy_header;
 mod digest_log;
 mod npz;
 mod parquet;
+mod parquet_int96;
 mod parquet_levels;
 mod parquet_page_sizes;
 mod parquet_row_reader;
+mod parquet_types;
 mod skipped_files;
 mod file_source;
 pub mod rejects;
@@ -85,6 +87,7 @@ use crate::registry::{self, ComponentKind, ResolvedStage, parse_options};
 use crate::storage::Location;
 use crate::units::{ByteSize, HumanDuration};
 
+pub use parquet_types::{Int96Unit, metadata_as_read};
 pub use skipped_files::{LastSkippedFiles, SkippedFiles};
 
 /// The column with the name of the input of a record, such as a file.

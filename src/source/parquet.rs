@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{FieldRef, Schema};
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use arrow::datatypes::{DataType, FieldRef, Schema};
+use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use parquet::file::metadata::{
     ColumnChunkMetaData, FileMetaData, ParquetMetaData, ParquetMetaDataOptions,
     ParquetMetaDataReader, ParquetStatisticsPolicy, RowGroupMetaData,
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::RejectCode;
 use crate::error::{ConfigError, ErrorClass, StageError};
+use crate::nested_types::find_type;
 use crate::plan_context::{PipelineLimits, PlanContext};
 use crate::registry::did_you_mean;
 use crate::source::batch_limits::BatchLimits;
@@ -27,18 +28,21 @@ use crate::source::hive_partitions::HivePartitions;
 use crate::source::image_column::ImageColumn;
 use crate::source::input_file::{self, InputFile};
 use crate::source::parallel_read::{ParallelRead, read_ahead};
+use crate::source::parquet_int96::{BadRows, Int96Check, cut_at_bad_rows};
 use crate::source::parquet_page_sizes::DecodedSizes;
 use crate::source::parquet_row_reader::{NextRows, RowGroupRef, RowReader};
+use crate::source::parquet_types::{Int96Unit, metadata_as_read};
 use crate::source::schema_inference::{InferredColumns, unified};
 use crate::source::table_rows::TableRows;
 use crate::source::{BatchSize, IMAGE, Source, SourceConfig};
 use crate::storage::FileReader;
 use crate::system;
 
-/// Reads columns of Parquet files. A column has the type that holds its values in all files; a file
-/// that lacks it has nulls. A column of encoded images (binary, or the `struct<bytes, path>` of
-/// Hugging Face datasets) becomes the binary column `image`; of a column of lists of images, each
-/// image becomes a record. Folders named `key=value` become columns.
+/// Reads columns of Parquet files. A column has the type that holds its values in all files, and
+/// dictionaries become plain values; a file that lacks a column has nulls. A column of encoded
+/// images (binary, or the `struct<bytes, path>` of Hugging Face datasets) becomes the binary column
+/// `image`; of a column of lists of images, each image becomes a record. Folders named `key=value`
+/// become columns.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct ParquetSourceConfig {
     /// A file, a folder (all *.parquet files in it and in its subfolders) or a glob.
@@ -51,6 +55,12 @@ pub struct ParquetSourceConfig {
     /// the binary column `image`, if the file has one of them.
     #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub image_column: Option<String>,
+    /// The unit of timestamps that are stored as INT96, as Spark, Hive and Impala do. Records with
+    /// a timestamp that the unit cannot represent are rejected (`unsupported`): with `us` digits
+    /// below a microsecond, with `ns` years before 1678 or after 2261. Default: us.
+    #[serde(default)]
+    #[schemars(extend("x-changes-rows" = true))]
+    pub int96: Int96Unit,
     /// The number of row groups that are decoded concurrently, each on its own thread and up to 64
     /// MiB ahead of its turn. Default: one for every four cores.
     #[schemars(extend("x-changes-rows" = false))]
@@ -85,9 +95,10 @@ impl SourceConfig for ParquetSourceConfig {
     ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
         let path = |error: StageError| vec![ConfigError::from_error("path", &error)];
         let files = input_file::list(name, &self.path, ParquetFormat::EXTENSIONS).map_err(path)?;
-        let InferredColumns { fields, notes } = read_columns(&files).map_err(path)?;
+        let InferredColumns { fields, notes } = self.read_columns(&files).map_err(path)?;
         let mut partitions = HivePartitions::infer(&files, &Schema::new(fields.clone()));
         let columns = self.choose(fields, &partitions)?;
+        check_types(&columns)?;
         if let Some(chosen) = &self.columns {
             partitions = partitions.select(chosen);
         }
@@ -128,6 +139,7 @@ impl SourceConfig for ParquetSourceConfig {
                 batch_limits,
                 record_bytes: context.limits.record_bytes.0,
             },
+            int96: self.int96,
             limits: context.limits,
             largest_file,
             parallel_read,
@@ -139,20 +151,21 @@ impl SourceConfig for ParquetSourceConfig {
     }
 }
 
-/// Unifies the columns of the files.
-fn read_columns(files: &[InputFile]) -> Result<InferredColumns, StageError> {
-    unified(files, |file, input| {
-        let found = catch_panic(|| metadata(&input).and_then(arrow_metadata));
-        file.check_available(&input)?;
-        let found = found.map_err(|(code, reason)| file.unfit(code, &reason, 1))?;
-        let schema = logical_schema(found.schema());
-        schema
-            .map(Some)
-            .map_err(|reason| file.unfit(RejectCode::Unsupported, &reason, 1))
-    })
-}
-
 impl ParquetSourceConfig {
+    /// Unifies the columns of the files.
+    fn read_columns(&self, files: &[InputFile]) -> Result<InferredColumns, StageError> {
+        unified(files, |file, input| {
+            let found = catch_panic(|| {
+                metadata(&input).and_then(|footer| metadata_as_read(footer, self.int96))
+            });
+            file.check_available(&input)?;
+            let found = found.map_err(|(code, reason)| file.unfit(code, &reason, 1))?;
+            logical_schema(found.schema())
+                .map(Some)
+                .map_err(|reason| file.unfit(RejectCode::Unsupported, &reason, 1))
+        })
+    }
+
     /// Returns the requested columns in the order of the files.
     fn choose(
         &self,
@@ -181,6 +194,31 @@ impl ParquetSourceConfig {
         }
         fields.retain(|field| requested.contains(field.name()));
         Ok(fields)
+    }
+}
+
+/// Checks that the values of columns can be read. The months of an interval cannot.
+///
+/// # Errors
+/// A fault at `columns` for each column of another type.
+fn check_types(columns: &[FieldRef]) -> Result<(), Vec<ConfigError>> {
+    let is_interval = |data_type: &DataType| matches!(data_type, DataType::Interval(_));
+    let faults: Vec<ConfigError> = columns
+        .iter()
+        .filter(|field| find_type(field.data_type(), &is_interval).is_some())
+        .map(|field| {
+            let message = format!(
+                "column `{}` is an INTERVAL of Parquet, whose months cannot be read; leave it out \
+                 of `columns`, or store it as numbers",
+                field.name()
+            );
+            ConfigError::new("columns", message)
+        })
+        .collect();
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(faults)
     }
 }
 
@@ -214,12 +252,6 @@ fn metadata(input: &FileReader) -> Result<Arc<ParquetMetaData>, parquet::errors:
     )))
 }
 
-fn arrow_metadata(
-    metadata: Arc<ParquetMetaData>,
-) -> Result<ArrowReaderMetadata, parquet::errors::ParquetError> {
-    ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new())
-}
-
 /// The number of rows that a file declares, at least 1.
 fn declared(metadata: &ParquetMetaData) -> u64 {
     let rows = metadata.row_groups().iter().map(group_rows);
@@ -242,6 +274,7 @@ struct ParquetFormat {
     /// Whether the pipeline names the columns to read.
     has_choice: bool,
     rows: TableRows,
+    int96: Int96Unit,
     /// Limits on the memory for decoding a row group. Whether a row group is rejected does not
     /// depend on the number of concurrent readers, but a row group that is decoded ahead of its
     /// turn uses at most its share.
@@ -290,7 +323,7 @@ impl FileFormat for ParquetFormat {
                 return output.reject_rest(0, code, &reason);
             }
         };
-        let metadata = match catch_panic(|| arrow_metadata(footer.clone())) {
+        let metadata = match catch_panic(|| metadata_as_read(footer.clone(), self.int96)) {
             Ok(metadata) => metadata,
             Err((code, reason)) => return output.reject_rows(0..declared(&footer), code, reason),
         };
@@ -454,6 +487,8 @@ impl OpenParquetFile<'_> {
         let mut opened = catch_panic(|| {
             RowReader::open(row_group, start - rows.start..rows.end - rows.start, step)
         });
+        let mut int96 =
+            catch_panic(|| Int96Check::open(row_group, start - rows.start, self.parquet.int96));
         while start < rows.end {
             let next = opened.as_mut().map_err(|refusal| refusal.clone());
             let next =
@@ -473,7 +508,12 @@ impl OpenParquetFile<'_> {
                 Err((code, reason)) => return self.refuse(start..rows.end, code, reason, output),
             };
             let end = rows.end.min(start + batch.num_rows() as u64);
-            self.send(&batch, start, output)?;
+            let checked = int96.as_mut().map_err(|refusal| refusal.clone());
+            let bad = checked.and_then(|int96| catch_panic(|| int96.next(batch.num_rows())));
+            match bad {
+                Ok(bad) => self.send(&batch, start, &bad, output)?,
+                Err((code, reason)) => return self.refuse(start..rows.end, code, reason, output),
+            }
             start = end;
         }
         Ok(())
@@ -541,11 +581,22 @@ impl OpenParquetFile<'_> {
         &self,
         batch: &RecordBatch,
         first: u64,
+        bad: &BadRows,
         output: &BatchOutput<'_>,
     ) -> Result<(), ReadEnd> {
-        let columns = self.columns.align(batch)?;
-        let place = (self.file.name.as_str(), first);
-        self.parquet.rows.send(place, batch, columns, output)
+        for (part, reason) in cut_at_bad_rows(0..batch.num_rows(), bad) {
+            let start = first + part.start as u64;
+            if let Some(reason) = reason {
+                let rows = start..start + part.len() as u64;
+                output.reject_rows(rows, RejectCode::Unsupported, reason.to_owned())?;
+                continue;
+            }
+            let stored = batch.slice(part.start, part.len());
+            let columns = self.columns.align(&stored)?;
+            let place = (self.file.name.as_str(), start);
+            self.parquet.rows.send(place, &stored, columns, output)?;
+        }
+        Ok(())
     }
 }
 

@@ -243,6 +243,7 @@ fn sources() -> Vec<Case> {
             [
                 other("encoded/later"),
                 ("columns", json!({ "columns": ["image"] })),
+                ("int96", json!({ "int96": "ns" })),
                 ("readers", json!({ "readers": 3 })),
                 refuse(),
             ],

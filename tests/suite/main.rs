@@ -4,6 +4,7 @@
 mod arrays;
 mod bad_images;
 mod cli;
+mod column_types;
 #[path = "../common"]
 mod common {
     pub mod outputs;

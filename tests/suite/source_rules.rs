@@ -21,6 +21,7 @@ const ORDER: [&[&str]; 19] = [
         "coverage",
         "tensor",
         "arrow_size",
+        "nested_types",
         "schema_display",
         "schema_unification",
         "column_cast",

@@ -13,7 +13,8 @@ use arrow::datatypes::{DataType, Field};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::*;
-use crate::batch::{Provenance, Split};
+use crate::batch::{Provenance, RejectCode, RejectCollector, Split};
+use crate::sink::stored_types::{store, stored_schema};
 use crate::sink::{IdentityScope, StageIdentity};
 use crate::tensor::{fixed_column, tensor_field, variable_column, variable_field, vector_field};
 
@@ -161,11 +162,12 @@ fn records_and_field_metadata_are_read_back_unchanged() {
         }
     );
     let read = read(&file);
-    assert_eq!(read.schema().fields(), schema().fields());
-    assert_eq!(
-        read,
-        batch(0..25).records.with_schema(read.schema()).unwrap()
-    );
+    let stored = stored_schema(&schema());
+    assert_eq!(read.schema().fields(), stored.fields());
+    let metadata = |schema: &Schema| schema.field(2).metadata().clone();
+    assert_eq!(metadata(read.schema_ref()), metadata(&schema()));
+    let expected = store(&batch(0..25).records, &stored).unwrap();
+    assert_eq!(read, expected.with_schema(read.schema()).unwrap());
 }
 
 #[test]
@@ -182,11 +184,8 @@ fn files_of_all_compressions_are_read_back() {
             &[batch(0..9)],
         );
         let read = read(&folder.path().join("part-00000.parquet"));
-        assert_eq!(
-            read.columns(),
-            batch(0..9).records.columns(),
-            "{compression:?}"
-        );
+        let expected = store(&batch(0..9).records, &stored_schema(&schema())).unwrap();
+        assert_eq!(read.columns(), expected.columns(), "{compression:?}");
     }
 }
 
@@ -239,12 +238,9 @@ fn file_records_limits_files_across_batches() {
         .collect();
     let kept = concat_batches(&read[0].schema(), &read).unwrap();
     let (first, rest) = (batch(0..12).records, batch(15..37).records);
-    assert_eq!(
-        kept.columns(),
-        concat_batches(&first.schema(), &[first.clone(), rest])
-            .unwrap()
-            .columns()
-    );
+    let expected = concat_batches(&first.schema(), &[first.clone(), rest]).unwrap();
+    let expected = store(&expected, &stored_schema(&schema())).unwrap();
+    assert_eq!(kept.columns(), expected.columns());
 }
 
 #[test]
@@ -284,21 +280,18 @@ fn records_of_one_source_row_stay_together() {
     assert_eq!(records_of(larger_files.path()), [8, 4]);
 }
 
-/// Parquet has one dictionary per row group, which readers decode with the key type of the schema.
+/// Readers decode a dictionary with the key type of the schema, for all row groups of a file.
 #[test]
-fn row_group_has_at_most_as_many_values_as_its_keys() {
-    use arrow::array::{DictionaryArray, Int8Array};
+fn dictionaries_are_stored_as_plain_values() {
+    use arrow::array::{AsArray, DictionaryArray, Int8Array};
     use arrow::datatypes::Int8Type;
     let field = Field::new_dictionary("c", DataType::Int8, DataType::Utf8, false);
     let schema = Schema::new(vec![field]);
-    let words = |file: u8| {
-        Arc::new(StringArray::from_iter_values(
-            (0..100).map(|word| format!("{file}-{word}")),
-        ))
-    };
+    let word = |file: u8, word: u8| format!("{file}-{word}");
     let part = |file: u8| {
-        let column =
-            DictionaryArray::<Int8Type>::new(Int8Array::from_iter_values(0..100), words(file));
+        let words = StringArray::from_iter_values((0..100).map(|number| word(file, number)));
+        let keys = Int8Array::from_iter_values(0..100);
+        let column = DictionaryArray::<Int8Type>::new(keys, Arc::new(words));
         let records =
             RecordBatch::try_new(Arc::new(schema.clone()), vec![Arc::new(column)]).unwrap();
         let rows = u64::from(file) * 100..u64::from(file) * 100 + 100;
@@ -307,17 +300,76 @@ fn row_group_has_at_most_as_many_values_as_its_keys() {
     let folder = tempfile::tempdir().unwrap();
     run(
         ParquetSinkConfig::new(folder.path()).sink(&schema).unwrap(),
-        &[part(0), part(0), part(1), part(2)],
+        &[part(0), part(1), part(2)],
     );
-    let file = data_files(&folder.path().into()).unwrap().remove(0);
-    let groups: Vec<i64> = file
-        .metadata()
-        .unwrap()
-        .row_groups()
-        .iter()
-        .map(|group| group.num_rows())
+    let stored = read(&folder.path().join("part-00000.parquet"));
+    let words: Vec<&str> = stored["c"].as_string::<i32>().iter().flatten().collect();
+    let expected = (0..3).flat_map(|file| (0..100).map(move |number| word(file, number)));
+    assert_eq!(words, expected.collect::<Vec<_>>());
+}
+
+#[test]
+fn values_that_cannot_be_stored_are_rejects() {
+    use arrow::array::{AsArray, Date64Array, TimestampSecondArray};
+    use arrow::datatypes::{Date32Type, TimeUnit, TimestampMillisecondType};
+    const DAY: i64 = 86_400_000;
+    let columns: [(&str, ArrayRef); 2] = [
+        (
+            "d",
+            Arc::new(Date64Array::from(vec![
+                Some(DAY),
+                None,
+                Some(DAY + 1),
+                Some(-DAY),
+            ])),
+        ),
+        (
+            "t",
+            Arc::new(TimestampSecondArray::from(vec![1, 2, 3, i64::MAX])),
+        ),
+    ];
+    let records = RecordBatch::try_from_iter_with_nullable(
+        columns.map(|(name, column)| (name, column, true)),
+    );
+    let records = records.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let sink = ParquetSinkConfig::new(folder.path())
+        .sink(records.schema_ref())
+        .unwrap();
+    let encoder = sink.batch_encoder().unwrap();
+    let mut rejects = RejectCollector::default();
+    let batch = Batch::new(records, Provenance::rows(Split::new("a"), 10..14));
+    let encoded = encoder.encode(batch, &mut rejects).unwrap();
+    let rejects: Vec<_> = rejects
+        .into_vec()
+        .into_iter()
+        .map(|reject| (reject.ordinal, reject.code, reject.reason))
         .collect();
-    assert_eq!(groups, [200, 100, 100]);
+    assert_eq!(rejects.len(), 2);
+    assert_eq!((rejects[0].0, rejects[0].1), (2, RejectCode::Mismatch));
+    assert!(
+        rejects[0].2.starts_with("column `d`: ")
+            && rejects[0].2.contains("86400001 ms is not a whole"),
+        "{}",
+        rejects[0].2
+    );
+    assert_eq!(rejects[1].0, 3);
+    assert!(rejects[1].2.starts_with("column `t`: "), "{}", rejects[1].2);
+    assert_eq!(encoded.row_ordinals, [0, 1]);
+    run(sink, &[encoded]);
+    let stored = read(&folder.path().join("part-00000.parquet"));
+    let dates = stored["d"].as_primitive::<Date32Type>();
+    assert_eq!(dates.iter().collect::<Vec<_>>(), [Some(1), None]);
+    let times = stored["t"].as_primitive::<TimestampMillisecondType>();
+    assert_eq!(times.values(), &[1000, 2000]);
+    let unit = DataType::Timestamp(TimeUnit::Millisecond, None);
+    assert_eq!(stored.schema().field(1).data_type(), &unit);
+}
+
+#[test]
+fn columns_whose_values_always_fit_have_no_encoder() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(sink(folder.path()).batch_encoder().is_none());
 }
 
 #[test]

@@ -6,14 +6,21 @@ use std::path::Path;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, DictionaryArray, FixedSizeListArray, Float32Array,
-    Int64Array, StringArray, StructArray,
+    Int8Array, Int64Array, StringArray, StructArray,
 };
 use arrow::datatypes::{
-    DataType, Date32Type, Field, Float32Type, Float64Type, Int32Type, Int64Type, UInt64Type,
+    DataType, Date32Type, Field, Float32Type, Float64Type, Int8Type, Int32Type, Int64Type,
+    TimestampMicrosecondType, TimestampNanosecondType, UInt64Type,
 };
 use arrow_schema::extension::EXTENSION_TYPE_METADATA_KEY;
 use parquet::arrow::ArrowWriter;
+use parquet::data_type::{
+    ByteArrayType, DataType as StoredType, FixedLenByteArray, FixedLenByteArrayType, Int96,
+    Int96Type,
+};
 use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 use serde_json::json;
 
 use super::*;
@@ -666,4 +673,161 @@ fn every_file_of_parquet_testing_gives_rows_or_rejects() {
             };
         eprintln!("{}: {outcome}", file.name);
     }
+}
+
+/// Writes a file of one optional column of this Parquet type, whose values are those of `values`.
+fn write_typed<T: StoredType>(path: &Path, column: &str, values: &[Option<T::T>]) {
+    let schema = format!("message schema {{ {column} }}");
+    let schema = Arc::new(parse_message_type(&schema).unwrap());
+    let file = File::create(path).unwrap();
+    let mut writer = SerializedFileWriter::new(file, schema, Default::default()).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut leaf = group.next_column().unwrap().unwrap();
+    let levels: Vec<i16> = values.iter().map(|value| value.is_some().into()).collect();
+    let present: Vec<T::T> = values.iter().flatten().cloned().collect();
+    leaf.typed::<T>()
+        .write_batch(&present, Some(&levels), None)
+        .unwrap();
+    leaf.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
+}
+
+/// An INT96 timestamp of these days since 1970 and nanoseconds of the day.
+fn int96(days: i64, nanoseconds: u64) -> Option<Int96> {
+    let day = u32::try_from(days + 2_440_588).unwrap();
+    let mut value = Int96::new();
+    value.set_data(
+        u32::try_from(nanoseconds & u64::from(u32::MAX)).unwrap(),
+        u32::try_from(nanoseconds >> 32).unwrap(),
+        day,
+    );
+    Some(value)
+}
+
+const LAST_SECOND: u64 = 86_399_000_000_000;
+
+#[test]
+fn int96_keeps_far_dates_and_rejects_what_does_not_fit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.parquet");
+    // 9999-12-31 23:59:59, 0001-01-01, 1970-01-02 00:00:00.000001, a nanosecond later, and a day
+    // of the year 294,900.
+    let values = [
+        int96(2_932_896, LAST_SECOND),
+        int96(-719_162, 0),
+        None,
+        int96(1, 1000),
+        int96(1, 1001),
+        int96(107_000_000, 0),
+        int96(0, 0),
+    ];
+    write_typed::<Int96Type>(&path, "optional int96 t;", &values);
+    let batches = read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 3);
+    let times = records(&batches);
+    let times = times["t"].as_primitive::<TimestampMicrosecondType>();
+    let expected = [
+        Some(253_402_300_799_000_000),
+        Some(-62_135_596_800_000_000),
+        None,
+        Some(86_400_000_001),
+        Some(0),
+    ];
+    assert_eq!(times.iter().collect::<Vec<_>>(), expected);
+    let unsupported = |row| (row, "unsupported", None);
+    assert_eq!(rejects(&batches), [unsupported(4), unsupported(5)]);
+
+    let nanoseconds = json!({ "path": folder.path(), "int96": "ns" });
+    let batches = read::<ParquetSourceConfig>(nanoseconds, 3);
+    let times = records(&batches);
+    let times = times["t"].as_primitive::<TimestampNanosecondType>();
+    let expected = [
+        None,
+        Some(86_400_000_001_000),
+        Some(86_400_000_001_001),
+        Some(0),
+    ];
+    assert_eq!(times.iter().collect::<Vec<_>>(), expected);
+    assert_eq!(rejects(&batches), [0, 1, 5].map(unsupported));
+}
+
+#[test]
+fn int96_in_lists_is_checked_by_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.parquet");
+    let schema = "message schema { optional group t (LIST) { repeated group list { \
+                  optional int96 element; } } }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let file = File::create(path).unwrap();
+    let mut writer = SerializedFileWriter::new(file, schema, Default::default()).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut leaf = group.next_column().unwrap().unwrap();
+    // [1970, null], null, [], [1970, a nanosecond later], [9999]
+    let values = [int96(0, 0), int96(0, 0), int96(0, 1), int96(2_932_896, 0)].map(Option::unwrap);
+    let (definitions, repetitions) = ([3, 2, 0, 1, 3, 3, 3], [0, 1, 0, 0, 0, 1, 0]);
+    leaf.typed::<Int96Type>()
+        .write_batch(&values, Some(&definitions), Some(&repetitions))
+        .unwrap();
+    leaf.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
+    let batches = read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 2);
+    let lists = records(&batches);
+    let lengths = lists["t"].as_list::<i32>().iter();
+    let lengths: Vec<_> = lengths.map(|list| list.map(|list| list.len())).collect();
+    assert_eq!(lengths, [Some(2), None, Some(0), Some(1)]);
+    assert_eq!(rejects(&batches), [(3, "unsupported", None)]);
+}
+
+#[test]
+fn enums_are_text_and_intervals_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.parquet");
+    let words = [Some("red".into()), None, Some("green".into())];
+    write_typed::<ByteArrayType>(&path, "optional binary c (ENUM);", &words);
+    let batches = read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 10);
+    let all = records(&batches);
+    let words: Vec<_> = all["c"].as_string::<i32>().iter().collect();
+    assert_eq!(words, [Some("red"), None, Some("green")]);
+
+    let months = [Some(FixedLenByteArray::from(vec![1; 12]))];
+    let column = "optional fixed_len_byte_array(12) i (INTERVAL);";
+    write_typed::<FixedLenByteArrayType>(&path, column, &months);
+    let faults = plan::<ParquetSourceConfig>(json!({ "path": folder.path() }), 10)
+        .err()
+        .unwrap();
+    assert_eq!(faults[0].key, "columns");
+    assert!(
+        faults[0]
+            .message
+            .starts_with("column `i` is an INTERVAL of Parquet"),
+        "{}",
+        faults[0].message
+    );
+}
+
+#[test]
+fn dictionaries_of_any_key_type_are_read_as_values() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = |group: i8| {
+        let values = (0..100).map(|word| format!("{group}-{word}"));
+        let values: ArrayRef = Arc::new(StringArray::from_iter_values(values));
+        let keys = Int8Array::from_iter_values(0..100);
+        let column: ArrayRef = Arc::new(DictionaryArray::<Int8Type>::new(keys, values));
+        RecordBatch::try_from_iter([("c", column)]).unwrap()
+    };
+    let file = File::create(folder.path().join("a.parquet")).unwrap();
+    let mut writer = ArrowWriter::try_new(file, words(0).schema(), None).unwrap();
+    for group in 0..3 {
+        writer.write(&words(group)).unwrap();
+        writer.flush().unwrap();
+    }
+    writer.close().unwrap();
+    let batches = read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 1000);
+    let all = records(&batches);
+    let found = all["c"].as_string::<i32>();
+    assert_eq!(
+        (found.len(), found.value(0), found.value(299)),
+        (300, "0-0", "2-99")
+    );
 }

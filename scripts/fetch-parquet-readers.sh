@@ -1,0 +1,17 @@
+#!/bin/sh
+# Downloads readers of Parquet (the Python packages pyarrow, pandas, polars and duckdb) into .runtime/parquet-readers, for
+# the tests of the types in outputs.
+set -eu
+
+cd "$(dirname "$0")/.."
+folder=.runtime/parquet-readers
+[ -d "$folder" ] && exit 0
+
+mkdir -p .runtime
+work=$(mktemp -d .runtime/fetch.XXXXXX)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
+python3 -m pip install --quiet --disable-pip-version-check --only-binary=:all: --target "$work/site" \
+    "pyarrow>=26,<27" "pandas>=3.1,<4" "polars>=2.1,<3" "duckdb>=2,<3"
+mv "$work/site" "$folder"
+echo "the readers of Parquet are in $folder"

@@ -1,0 +1,216 @@
+//! The Arrow types that Parquet files store. A type that Parquet or its readers do not support is
+//! converted to one that pyarrow, pandas, Polars and DuckDB read with the same values.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, FixedSizeListArray, GenericListArray, MapArray, OffsetSizeTrait,
+    RecordBatch, StructArray,
+};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{
+    DataType, Date32Type, Date64Type, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit,
+};
+use arrow::error::ArrowError;
+
+use crate::error::StageError;
+use crate::nested_types::find_type;
+use crate::tensor::FIXED_SHAPE_TENSOR;
+
+/// The schema in which columns of `schema` are stored.
+///
+/// - Dictionaries and runs are stored as plain values: readers decode a dictionary with the key
+///   type of the schema, which cannot distinguish the values of several row groups or files.
+/// - List views, and lists of the fixed size 0, are stored as lists: the readers support no others.
+/// - Views of text and bytes inside other types are stored as text and bytes: pandas supports no
+///   lists of views.
+/// - Seconds are stored as milliseconds, since Parquet has no logical type for them.
+/// - `date64` is stored as `date32`, the logical type of dates.
+/// - The values of a `fixed_shape_tensor` are optional, as pyarrow requires.
+pub(super) fn stored_schema(schema: &Schema) -> SchemaRef {
+    let fields: Fields = schema
+        .fields()
+        .iter()
+        .map(|field| stored_field(field, false))
+        .collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
+fn stored_field(field: &FieldRef, is_nested: bool) -> FieldRef {
+    let mut data_type = stored_type(field.data_type(), is_nested);
+    if let (Some(FIXED_SHAPE_TENSOR), DataType::FixedSizeList(item, _)) =
+        (field.extension_type_name(), &mut data_type)
+    {
+        *item = Arc::new(Field::clone(item).with_nullable(true));
+    }
+    let is_nullable = field.is_nullable()
+        || matches!(field.data_type(), DataType::RunEndEncoded(_, value) if value.is_nullable());
+    if &data_type == field.data_type() {
+        return Arc::clone(field);
+    }
+    Arc::new(
+        Field::clone(field)
+            .with_data_type(data_type)
+            .with_nullable(is_nullable),
+    )
+}
+
+fn stored_type(data_type: &DataType, is_nested: bool) -> DataType {
+    let child = |field: &FieldRef| stored_field(field, true);
+    match data_type {
+        DataType::Dictionary(_, value) => stored_type(value, is_nested),
+        DataType::RunEndEncoded(_, value) => stored_type(value.data_type(), is_nested),
+        DataType::List(item) | DataType::ListView(item) => DataType::List(child(item)),
+        DataType::LargeList(item) | DataType::LargeListView(item) => {
+            DataType::LargeList(child(item))
+        }
+        DataType::FixedSizeList(item, 0) => DataType::List(child(item)),
+        DataType::FixedSizeList(item, size) => DataType::FixedSizeList(child(item), *size),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(child).collect()),
+        DataType::Map(entries, is_sorted) => DataType::Map(child(entries), *is_sorted),
+        DataType::Utf8View if is_nested => DataType::Utf8,
+        DataType::BinaryView if is_nested => DataType::Binary,
+        DataType::Timestamp(TimeUnit::Second, zone) => {
+            DataType::Timestamp(TimeUnit::Millisecond, zone.clone())
+        }
+        DataType::Time32(TimeUnit::Second) => DataType::Time32(TimeUnit::Millisecond),
+        DataType::Date64 => DataType::Date32,
+        other => other.clone(),
+    }
+}
+
+/// Whether the conversion of a column fails for some of its values. A dictionary may have null
+/// among its values, although its column is not nullable.
+pub(super) fn can_fail(data_type: &DataType) -> bool {
+    let is_checked = |inner: &DataType| {
+        matches!(
+            inner,
+            DataType::Dictionary(..)
+                | DataType::RunEndEncoded(..)
+                | DataType::Timestamp(TimeUnit::Second, _)
+                | DataType::Time32(TimeUnit::Second)
+                | DataType::Date64
+        )
+    };
+    find_type(data_type, &is_checked).is_some()
+}
+
+/// Converts records to `schema`, the [`stored_schema`] of their own schema.
+///
+/// # Errors
+/// If a value cannot be stored. The message contains the name of the column.
+pub(super) fn store(records: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, StageError> {
+    let fields = schema.fields().iter().zip(records.columns());
+    let columns = fields
+        .map(|(field, column)| {
+            store_array(column, field.data_type())
+                .map_err(|error| StageError::Other(format!("column `{}`: {error}", field.name())))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+}
+
+/// A value that does not fit is an error.
+const CHECKED: CastOptions<'_> = CastOptions {
+    safe: false,
+    format_options: arrow::util::display::FormatOptions::new(),
+};
+
+fn store_array(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
+    let unpacked = |plain: &DataType| store_array(&cast_with_options(array, plain, &CHECKED)?, to);
+    match (array.data_type(), to) {
+        (from, _) if from == to => Ok(Arc::clone(array)),
+        (DataType::Dictionary(_, value), _) => unpacked(value),
+        (DataType::RunEndEncoded(_, value), _) => unpacked(value.data_type()),
+        (DataType::ListView(item), _) => unpacked(&DataType::List(Arc::clone(item))),
+        (DataType::LargeListView(item), _) => unpacked(&DataType::LargeList(Arc::clone(item))),
+        (DataType::FixedSizeList(item, 0), _) => unpacked(&DataType::List(Arc::clone(item))),
+        (_, DataType::List(item)) => store_list(array.as_list::<i32>(), item),
+        (_, DataType::LargeList(item)) => store_list(array.as_list::<i64>(), item),
+        (_, DataType::FixedSizeList(item, size)) => {
+            let list = array.as_fixed_size_list();
+            let count = list.len() * usize::try_from(*size).unwrap_or(0);
+            let values = store_array(&list.values().slice(0, count), item.data_type())?;
+            let nulls = list.nulls().cloned();
+            let (item, rows) = (Arc::clone(item), list.len());
+            FixedSizeListArray::try_new_with_length(item, *size, values, nulls, rows)
+                .map(|stored| Arc::new(stored) as _)
+        }
+        (_, DataType::Struct(fields)) => {
+            store_struct(array.as_struct(), fields).map(|stored| Arc::new(stored) as _)
+        }
+        (_, DataType::Map(entries, is_sorted)) => store_map(array.as_map(), entries, *is_sorted),
+        (DataType::Date64, _) => {
+            let dates = array.as_primitive::<Date64Type>();
+            let dates = dates.try_unary::<_, Date32Type, ArrowError>(days)?;
+            Ok(Arc::new(dates))
+        }
+        _ => cast_with_options(array, to, &CHECKED),
+    }
+}
+
+fn store_list<O: OffsetSizeTrait>(
+    list: &GenericListArray<O>,
+    item: &FieldRef,
+) -> Result<ArrayRef, ArrowError> {
+    let offsets = list.offsets();
+    let (first, last) = (offsets.first(), offsets.last());
+    let values = list
+        .values()
+        .slice(first.as_usize(), (last - first).as_usize());
+    let values = store_array(&values, item.data_type())?;
+    let offsets = offsets.clone().subtract(first);
+    let nulls = list.nulls().cloned();
+    Ok(Arc::new(GenericListArray::<O>::try_new(
+        Arc::clone(item),
+        offsets,
+        values,
+        nulls,
+    )?))
+}
+
+fn store_struct(array: &StructArray, fields: &Fields) -> Result<StructArray, ArrowError> {
+    let columns = fields
+        .iter()
+        .zip(array.columns())
+        .map(|(field, column)| store_array(column, field.data_type()))
+        .collect::<Result<_, _>>()?;
+    let (nulls, rows) = (array.nulls().cloned(), array.len());
+    StructArray::try_new_with_length(fields.clone(), columns, nulls, rows)
+}
+
+fn store_map(map: &MapArray, field: &FieldRef, is_sorted: bool) -> Result<ArrayRef, ArrowError> {
+    let DataType::Struct(fields) = field.data_type() else {
+        return Err(ArrowError::SchemaError(
+            "the entries of a map are not a struct".to_owned(),
+        ));
+    };
+    let offsets = map.offsets();
+    let first = offsets.first();
+    let count = usize::try_from(offsets.last() - first).unwrap_or(0);
+    let entries = map
+        .entries()
+        .slice(usize::try_from(first).unwrap_or(0), count);
+    let entries = store_struct(&entries, fields)?;
+    let offsets = offsets.clone().subtract(first);
+    let nulls = map.nulls().cloned();
+    Ok(Arc::new(MapArray::try_new(
+        Arc::clone(field),
+        offsets,
+        entries,
+        nulls,
+        is_sorted,
+    )?))
+}
+
+/// The days of a `date64` value.
+fn days(milliseconds: i64) -> Result<i32, ArrowError> {
+    const DAY: i64 = 86_400_000;
+    let day = i32::try_from(milliseconds / DAY).ok();
+    day.filter(|_| milliseconds % DAY == 0).ok_or_else(|| {
+        ArrowError::ComputeError(format!(
+            "{milliseconds} ms is not a whole number of days, as a date of Parquet has to be; \
+             convert the column to timestamps"
+        ))
+    })
+}
