@@ -255,7 +255,7 @@ fn unify_types(one: &DataType, other: &DataType) -> Option<DataType> {
             unify_types(value.data_type(), data_type)
         }
         (Struct(one), Struct(other)) => {
-            let by_name = |one: &Field, other: &Field| unify(one, other).ok_or(());
+            let by_name = |field: &Field, found: &Field| unify(field, found).ok_or(());
             let fields = union_of_fields(one, other, &by_name).ok()?;
             Some(Struct(fields.into()))
         }

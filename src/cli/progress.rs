@@ -151,10 +151,10 @@ impl TaskReporter {
         let task = Arc::<Mutex<TaskProgress>>::default();
         let shown = Arc::clone(&task);
         let reporter = ProgressReporter::start(format, move || {
-            let task = shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let current = shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
             ProgressSample {
-                step: Some(task.name.clone()),
-                tasks: vec![task],
+                step: Some(current.name.clone()),
+                tasks: vec![current],
                 ..ProgressSample::default()
             }
         });
@@ -471,16 +471,19 @@ mod tests {
             done: 1 << 20,
             ..TaskProgress::default()
         };
-        let line = draw(&copying);
+        let copied = draw(&copying);
         assert!(
-            line.contains(" 1.00 MiB  ") && !line.contains("left"),
-            "the total of an earlier task does not apply: {line}"
+            copied.contains(" 1.00 MiB  ") && !copied.contains("left"),
+            "the total of an earlier task does not apply: {copied}"
         );
         let measuring = TaskProgress {
             name: "measuring".to_owned(),
             ..TaskProgress::default()
         };
-        let line = draw(&measuring);
-        assert!(!line.contains("MiB") && !line.contains("records"), "{line}");
+        let measured = draw(&measuring);
+        assert!(
+            !measured.contains("MiB") && !measured.contains("records"),
+            "{measured}"
+        );
     }
 }

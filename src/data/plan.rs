@@ -124,10 +124,10 @@ impl DatasetPlan {
         for (at, source, normalized) in sources {
             let list_lengths = match &target {
                 Some(RecordKind::Features { columns }) => {
-                    let schema = source.schema();
-                    let lengths = sized_lists(spec, at, &context, &schema, columns)?;
+                    let own = source.schema();
+                    let lengths = sized_lists(spec, at, &context, &own, columns)?;
                     if value_names.is_empty() {
-                        value_names = names_of_values(columns, &schema, &lengths);
+                        value_names = names_of_values(columns, &own, &lengths);
                     }
                     lengths
                 }

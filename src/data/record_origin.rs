@@ -79,7 +79,7 @@ impl OriginFile {
             .into_inner()
             .map_err(std::io::IntoInnerError::into_error);
         written
-            .and_then(|file| file.sync_all())
+            .and_then(|written| written.sync_all())
             .and_then(|()| fs::rename(temp_path(&path), &path))
             .map_err(StageError::io(&path))
     }

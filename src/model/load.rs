@@ -290,12 +290,15 @@ impl ModelFiles {
                 Some(batch) => batch == 1,
                 None => runtime.max_batch_records.is_some_and(|max| max.get() == 1),
             };
-            let option = match file.role {
+            let output_option = match file.role {
                 "decoder" => "decoder_output",
                 _ => "output",
             };
             let reconstruction = file.reconstruction.as_ref();
-            let taken = [(Some(&file.output), Some(option)), (reconstruction, None)];
+            let taken = [
+                (Some(&file.output), Some(output_option)),
+                (reconstruction, None),
+            ];
             let outputs = outputs.get(file.role)?;
             let found = taken.into_iter().find_map(|(output, option)| {
                 nondeterminism::fault(outputs, &output?.name, single, option)

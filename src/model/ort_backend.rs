@@ -139,17 +139,17 @@ impl RunBatch for OrtSession {
         }
         let mut columns = Vec::new();
         for name in &self.outputs {
-            let mut values = Vec::new();
-            append_rows(output(name)?, batch, rows, &mut values)?;
-            columns.push(values);
+            let mut column = Vec::new();
+            append_rows(output(name)?, batch, rows, &mut column)?;
+            columns.push(column);
         }
         let lens: Vec<usize> = columns
             .iter()
-            .map(|values| values.len() / rows.max(1))
+            .map(|column| column.len() / rows.max(1))
             .collect();
         for row in 0..rows {
-            for (values, len) in columns.iter().zip(&lens) {
-                out.extend_from_slice(&values[row * len..(row + 1) * len]);
+            for (column, len) in columns.iter().zip(&lens) {
+                out.extend_from_slice(&column[row * len..(row + 1) * len]);
             }
         }
         Ok(vec![lens.iter().sum()])

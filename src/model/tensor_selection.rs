@@ -446,11 +446,11 @@ mod tests {
         };
         match select_encoder(graph, names, true, false) {
             Ok(selected) => {
-                let reconstruction = selected.reconstruction.map(|spec| spec.name);
+                let selected_name = selected.reconstruction.map(|spec| spec.name);
                 format!(
                     "{} {}",
                     selected.output.name,
-                    reconstruction.unwrap_or_default()
+                    selected_name.unwrap_or_default()
                 )
             }
             Err(SelectionError::Option(key, message)) => format!("{key}: {message}"),

@@ -60,12 +60,12 @@ fn file_difference(
     let mut session = open(file, &outputs, model.call_limits(file, &outputs), runtime).ok()?;
     let record = trial_record(&file.input, len, 1);
     let mut run = |others: &[f32]| {
-        let mut outputs = Vec::new();
+        let mut values = Vec::new();
         // The record is in the middle, since it may depend only on those before or after it.
         let records = [others, &record, others].concat();
-        session.run(&records, shape, &mut outputs).ok()?;
-        let row = outputs.len() / 3;
-        outputs.get(row..2 * row).map(<[f32]>::to_vec)
+        session.run(&records, shape, &mut values).ok()?;
+        let row = values.len() / 3;
+        values.get(row..2 * row).map(<[f32]>::to_vec)
     };
     let (zeros, others) = (vec![0.0; len], trial_record(&file.input, len, 2));
     let first = run(&zeros)?;

@@ -116,8 +116,10 @@ impl Plan {
             history.recognize(&mut identity);
             match history.check_compatible(&folder, &identity, output.scope) {
                 Err(_) if history.allows(changes, &identity) => Ok(()),
-                admitted => admitted.map_err(named),
+                admitted => admitted,
             }
+            .and_then(|()| output.sink.check_columns())
+            .map_err(named)
         })
     }
 

@@ -144,7 +144,7 @@ fn is_widened_by_readers(narrow: &DataType, wide: &DataType) -> bool {
         (Struct(one), Struct(other)) => one.iter().all(|field| {
             other
                 .find(field.name())
-                .is_some_and(|(_, wide)| is_widened_field(field, wide))
+                .is_some_and(|(_, found)| is_widened_field(field, found))
         }),
         _ => false,
     }
@@ -195,9 +195,8 @@ mod tests {
             Arc::new(Int64Array::from(vec![Some(3), None])),
             Arc::new(Int32Array::from(vec![1, 2])),
         ];
-        let batch = |columns| {
-            RecordBatch::try_new(Arc::new(Schema::new(records.clone())), columns).unwrap()
-        };
+        let batch =
+            |values| RecordBatch::try_new(Arc::new(Schema::new(records.clone())), values).unwrap();
         let written = next.convert(&batch(columns)).unwrap();
         assert_eq!(written["x"].as_primitive::<Int64Type>().values(), &[1, 2]);
         assert_eq!(written["y"].as_primitive::<Float64Type>().value(0), 3.0);

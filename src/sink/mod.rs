@@ -90,6 +90,15 @@ pub trait Sink: Send {
         Ok(OutputHistory::default())
     }
 
+    /// Checks that readers unify the columns of the records with those of the files whose history
+    /// was read last.
+    ///
+    /// # Errors
+    /// [`StageError::Refused`] with the names and the types of the columns.
+    fn check_columns(&self) -> Result<(), StageError> {
+        Ok(())
+    }
+
     /// Durably records that the output may hold rows of all these digests.
     ///
     /// # Errors

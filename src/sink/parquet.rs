@@ -160,6 +160,7 @@ impl ParquetSinkConfig {
                     file,
                     is_private,
                     claimed: RefCell::default(),
+                    latest_schema: RefCell::default(),
                 }))
             }
             (Ok(_), _) => Err(faults),
@@ -179,6 +180,8 @@ struct ParquetSink {
     /// Set by the first access, and kept until the sink is opened. Without a claim another process
     /// could add files after they were listed.
     claimed: RefCell<Option<ClaimedFolder>>,
+    /// The columns of the latest file, once the history was read.
+    latest_schema: RefCell<Option<SchemaRef>>,
 }
 
 /// A folder that this process may write to, and its contents.
@@ -294,16 +297,12 @@ impl ParquetSink {
     ///
     /// # Errors
     /// [`StageError::Refused`] if readers do not unify them with the files of earlier runs.
-    fn next_schema(&self, contents: &FolderContents) -> Result<Option<DatasetSchema>, StageError> {
+    fn next_schema(&self, latest: Option<&SchemaRef>) -> Result<Option<DatasetSchema>, StageError> {
         let planned = self.columns.schema();
-        let Some(dataset) = contents
-            .schema
-            .as_ref()
+        latest
             .filter(|dataset| *dataset != planned)
-        else {
-            return Ok(None);
-        };
-        DatasetSchema::next(&self.folder, dataset, planned).map(Some)
+            .map(|dataset| DatasetSchema::next(&self.folder, dataset, planned))
+            .transpose()
     }
 
     fn claimed(&self) -> Result<ClaimedFolder, StageError> {
@@ -331,19 +330,23 @@ impl Sink for ParquetSink {
 
     fn history(&self) -> Result<OutputHistory, StageError> {
         let found = self.claimed()?;
-        let history = self
-            .next_schema(&found.contents)
-            .map(|_| found.contents.history());
+        let history = found.contents.history();
+        self.latest_schema.replace(found.contents.schema.clone());
         self.claimed.replace(Some(found));
-        history
+        Ok(history)
     }
 
     fn read_history(&self) -> Result<OutputHistory, StageError> {
         let read = || FolderContents::read(&self.folder);
         // Another process may replace files between the listing and the reads.
         let contents = read().or_else(|_| read())?;
-        self.next_schema(&contents)?;
+        self.latest_schema.replace(contents.schema.clone());
         Ok(contents.history())
+    }
+
+    fn check_columns(&self) -> Result<(), StageError> {
+        self.next_schema(self.latest_schema.borrow().as_ref())
+            .map(drop)
     }
 
     fn allow_mixing(&self, digests: &[String]) -> Result<(), StageError> {
@@ -402,7 +405,7 @@ impl Sink for ParquetSink {
             remove_stale_temp_files(path, 1)?;
             remove_stale_temp_files(&path.join(STATE_DIR), usize::MAX)?;
         }
-        let next_schema = self.next_schema(&claimed.contents)?;
+        let next_schema = self.next_schema(claimed.contents.schema.as_ref())?;
         let Self {
             folder,
             columns,

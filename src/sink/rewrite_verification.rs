@@ -40,7 +40,7 @@ pub(super) fn verify(
             "the rewritten file has another schema than its inputs",
         ));
     }
-    let mut coverage = files.iter().map(|file| &file.coverage);
+    let mut coverage = files.iter().map(|input| &input.coverage);
     if !coverage.all(|rows| found.file.coverage.intersection(rows) == *rows) {
         return Err(differs(
             "the provenance of the rewritten file is incomplete",
@@ -48,7 +48,7 @@ pub(super) fn verify(
     }
     let expected = files
         .iter()
-        .flat_map(|file| DatasetRecords::open(&file.file, None))
+        .flat_map(|input| DatasetRecords::open(&input.file, None))
         .map(|records| store(&change(records.map_err(failure)?)?, &kind.schema));
     let found =
         DatasetRecords::open(&found.file.file, None).map(|records| records.map_err(failure));

@@ -149,9 +149,8 @@ mod tests {
             "duplicate column `x`; names must be unique"
         );
         let none = Schema::new(vec![Field::new("z", DataType::Int8, true)]);
-        let error = FileColumns::new(&planned(), &none).unwrap_err();
         assert_eq!(
-            error,
+            FileColumns::new(&planned(), &none).unwrap_err(),
             "none of the planned columns is in the file; expected x, late"
         );
     }

@@ -188,8 +188,8 @@ mod tests {
         let values = all.values(paths[0], 2).unwrap();
         assert_eq!(values[0].as_primitive::<Date32Type>().value(1), 20_758);
         assert_eq!(values[3].as_string::<i32>().value(0), "b c");
-        let values = all.values(paths[1], 2).unwrap();
-        assert_eq!((values[1].null_count(), values[0].len()), (2, 2));
+        let nulls = all.values(paths[1], 2).unwrap();
+        assert_eq!((nulls[1].null_count(), nulls[0].len()), (2, 2));
         assert_eq!(all.values(paths[2], 1).unwrap()[2].null_count(), 1);
         assert_eq!(types(&all.select(&["site".to_owned()])).len(), 1);
     }

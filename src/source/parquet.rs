@@ -509,7 +509,7 @@ impl OpenParquetFile<'_> {
             };
             let end = rows.end.min(start + batch.num_rows() as u64);
             let checked = int96.as_mut().map_err(|refusal| refusal.clone());
-            let bad = checked.and_then(|int96| catch_panic(|| int96.next(batch.num_rows())));
+            let bad = checked.and_then(|check| catch_panic(|| check.next(batch.num_rows())));
             match bad {
                 Ok(bad) => self.send(&batch, start, &bad, output)?,
                 Err((code, reason)) => return self.refuse(start..rows.end, code, reason, output),

@@ -114,9 +114,9 @@ pub(super) fn row_major(field: &Field) -> Result<(Field, Option<AxisOrder>), Str
     }
     let mut order = None;
     if !is_identity {
-        let shape = metadata.get("shape").cloned().unwrap_or_default();
+        let stored = metadata.get("shape").cloned().unwrap_or_default();
         let stored: Vec<usize> =
-            serde_json::from_value(shape).map_err(|_| invalid("has no shape"))?;
+            serde_json::from_value(stored).map_err(|_| invalid("has no shape"))?;
         let values = stored
             .iter()
             .try_fold(1_usize, |product, &side| product.checked_mul(side));

@@ -1,6 +1,7 @@
 //! Chooses the parts of text files from which the types of columns are inferred: the beginning of
 //! each file, and blocks in the middle and at the end of large ones.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use crate::error::{ErrorClass, StageError};
@@ -9,6 +10,7 @@ use crate::source::compression::Compression;
 use crate::source::file_source::ReadEnd;
 use crate::source::input_file::InputFile;
 use crate::source::text::{Framer, TextBatch, TextBatches, TextFormat};
+use crate::storage::{self, FileReader};
 
 /// Maximum number of bytes that are read from all files together.
 const MAX_BYTES: u64 = 64 << 20;
@@ -149,7 +151,7 @@ fn share(mut sizes: Vec<u64>) -> u64 {
 /// Number of files that notes name.
 const NAMED: usize = 3;
 
-/// Calls `infer` with the files that are read and the part of each; it returns whether the file has
+/// Calls `infer` with the files that are read, each opened, and the part of each; it returns whether the file has
 /// columns. Files that are unavailable or do not fit are skipped here; the run later leaves them
 /// unread or rejects them. `has_blocks`: a line feed is always the end of a line. Returns sentences
 /// for the user about files that differ or are not read.
@@ -160,13 +162,23 @@ const NAMED: usize = 3;
 pub(super) fn infer_from_samples(
     files: &[InputFile],
     has_blocks: bool,
-    mut infer: impl FnMut(&InputFile, FileSample) -> Result<bool, ReadEnd>,
+    mut infer: impl FnMut(&InputFile, FileReader, FileSample) -> Result<bool, ReadEnd>,
 ) -> Result<Vec<String>, StageError> {
     let (mut unavailable, mut unfit, mut has_columns) = (Vec::new(), Vec::new(), false);
     let samples = samples(files, has_blocks);
     let sampled = samples.len();
-    for (file, sample) in samples {
-        match infer(file, sample) {
+    let (mut later, mut prefetched) = (samples.iter(), VecDeque::new());
+    for &(file, sample) in &samples {
+        while prefetched.len() < storage::MAX_CONCURRENT_REQUESTS
+            && let Some((next, _)) = later.next()
+        {
+            prefetched.push_back(next.prefetch()?);
+        }
+        let opened = match prefetched.pop_front().flatten() {
+            Some(object) => file.open_listed(Some(object)).map_err(ReadEnd::from),
+            None => file.reopen().map_err(file.stopped()),
+        };
+        match opened.and_then(|input| infer(file, input, sample)) {
             Ok(found) => has_columns |= found,
             Err(ReadEnd::Unavailable(error)) if error.class == ErrorClass::Process => {
                 return Err(error.into());

@@ -93,10 +93,10 @@ mod tests {
 
     #[test]
     fn records_whose_values_do_not_fit_are_rejects() {
-        let x: Vec<i64> = (0..100)
+        let narrow_x: Vec<i64> = (0..100)
             .map(|row| if row % 40 == 7 { i64::MAX - row } else { row })
             .collect();
-        let y: Vec<u64> = (0..100)
+        let narrow_y: Vec<u64> = (0..100)
             .map(|row| {
                 if row == 47 || row == 50 {
                     u64::MAX
@@ -107,8 +107,8 @@ mod tests {
             .collect();
         let mut records = FileRecords {
             columns: vec![
-                Arc::new(Int64Array::from(x)),
-                Arc::new(UInt64Array::from(y)),
+                Arc::new(Int64Array::from(narrow_x)),
+                Arc::new(UInt64Array::from(narrow_y)),
             ],
             origin: (100..200).collect(),
             ..FileRecords::default()

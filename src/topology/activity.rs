@@ -29,7 +29,7 @@ impl RecordPosition {
         let column = batch.records.column_by_name(ROW);
         let column = column.and_then(|column| column.as_primitive_opt::<UInt64Type>());
         let row = index.zip(column).map(|(index, rows)| rows.value(index));
-        let in_split = || batch.provenance.row(ordinal).map(|(_, row)| row);
+        let in_split = || batch.provenance.row(ordinal).map(|(_, number)| number);
         Self {
             source: source_of(batch, ordinal),
             row: row.or_else(in_split).unwrap_or(0),

@@ -458,6 +458,9 @@ impl SinkOpener {
         let mut history = sink.history()?;
         history.recognize(identity);
         let admitted = history.check_compatible(&folder, identity, scope);
+        if admitted.is_ok() || history.allows(self.changes, identity) {
+            sink.check_columns()?;
+        }
         match admitted {
             // An identity that is accepted under a former digest is also accepted under this one.
             Ok(()) if history.accepts(identity) && !history.accepted.contains(&identity.digest) => {

@@ -572,8 +572,11 @@ mod tests {
         let options = r#""metrics": [], "model": "m", "zscore": true, "top_features": 2"#;
         let out = run(&format!("{ERRORS}{features}"), options, batch.clone());
         assert_eq!(floats(&out, "zscore"), [7.0, 3.0]);
-        let names = |out: &RecordBatch| -> Vec<String> {
-            let top = out.column_by_name("top_features").unwrap().as_list::<i32>();
+        let names = |records: &RecordBatch| -> Vec<String> {
+            let top = records
+                .column_by_name("top_features")
+                .unwrap()
+                .as_list::<i32>();
             let all = top.values().as_struct().column(0).as_string::<i32>().iter();
             all.map(|name| name.unwrap().to_owned()).collect()
         };

@@ -462,10 +462,8 @@ fn objects_of_every_kind_are_read_and_rejects_are_written() {
             .value(0)
             .starts_with("in/a.csv:16:")
     );
-    assert_eq!(
-        column(&rejects, "record").as_binary::<i32>().value(0),
-        b"x,3"
-    );
+    let original = column(&rejects, "record");
+    assert!(original.as_binary::<i32>().value(0).ends_with(b"\nx,3"));
     // Of a grown object, only the new records are read; an object with changed content is a new
     // input.
     let grown = b"a,b\n7,8\n9,10\n";
@@ -698,8 +696,8 @@ fn later_objects_are_prefetched_concurrently() {
             format!("a\n{object}\n{}\n", object + 100).as_bytes(),
         );
     }
-    // The plan reads the first object. The run makes two requests for each of the others, one for
-    // its metadata and one for its content.
+    // The plan and the run make two requests for each object, one for its metadata and one for its
+    // content.
     let gate = Gate::to(bucket.port(), 2 * (CONCURRENT - 1), |line| {
         line.contains("/in/") && !line.contains("/in/00")
     });

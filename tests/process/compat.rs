@@ -605,7 +605,10 @@ fn earlier_model_encodes_and_evaluates_as_before() {
         let read = |name: &str| {
             serde_json::from_slice::<Value>(&fs::read(site.path(name)).unwrap()).unwrap()
         };
-        assert_close("", &read("evaluation.json"), &read("now.json"));
+        let mut before = read("evaluation.json");
+        // Features are prepared in float64 now, so the digest of their values differs.
+        before["data"].as_object_mut().unwrap().remove("digest");
+        assert_close("", &before, &read("now.json"));
         site.execute(&["report", "models/m", "--prepared", "prepared"]);
         site.execute(&["inspect", "models/m"]);
     });

@@ -296,7 +296,7 @@ fn all_errors_of_a_pipeline_are_reported_together() {
             p.toml:1: wokers: unknown key (did you mean `workers`?); known: admin, commit, limits, models, name, rejects, runtime, shutdown, stages, state, workers
             p.toml:3: stages.in.kind: unknown kind `imagess` (did you mean `images`?); sources: images, parquet, csv, ndjson, arrow, idx, npz, tar, http, rejects, synthetic; transforms: pixels, features, corrupt, encode, denoise, score, filter, select; sinks: parquet, images, stdout, discard
             p.toml:7: stages.src.batch.bytes: `12` has no unit; write a size such as "32MiB" or "512B"
-            p.toml:11: stages.px.siez: unknown key (did you mean `size`?); known: channels, column, draft, fit, keep, layout, mean, model, range, size, std, to
+            p.toml:11: stages.px.siez: unknown key (did you mean `size`?); known: channels, column, draft, fit, keep, layout, mean, model, range, size, std, to, value_range
             p.toml:14: stages.out.inputs: unknown stage `nowhere`; known: in, px, src
             p.toml:15: stages.out.path: invalid type: integer `5`, expected path string
             latentflow: nothing was started
@@ -608,7 +608,7 @@ fn missing_input_is_refused_before_an_output_exists() {
             &[command, "p.toml"],
             None,
             &expect![[r#"
-                p.toml:3: stages.in.path: `empty`: skips 1 .txt; files scanned: 1; none has the extension tar
+                p.toml:3: stages.in.path: `empty`: skips 1 .txt; files scanned: 1; none has the extension tar, tar.gz, tgz, tar.zst
             "#]],
         );
         pipeline("empty/*.jpg", "images");
@@ -617,7 +617,7 @@ fn missing_input_is_refused_before_an_output_exists() {
             &[command, "p.toml"],
             None,
             &expect![[r#"
-                p.toml:3: stages.in.path: `empty/*.jpg`: skips 1 .txt; files scanned: 1; none matches
+                p.toml:3: stages.in.path: `empty/*.jpg`: skips 1 not matched by the glob; files scanned: 1; none matches
             "#]],
         );
     }

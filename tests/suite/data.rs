@@ -174,7 +174,7 @@ fn npz_archive_with_anomalies_is_prepared() {
         [2240, 354, 1178] shape Some([1, 1, 6]) labels 
         columns X values false
         anomalies 93 left out 0 rejects 0
-        digest a31018aafee8
+        digest 03c1168346b9
         first [1, 1, 6] mean 0.2467 label None
         mean 0.5392 std 0.2064 of the first column
     "#]],
@@ -211,7 +211,7 @@ fn csv_with_text_columns_is_prepared() {
         [9329, 1457, 14406] shape Some([1, 1, 38]) labels back buffer_overflow ftp_write guess_passwd imap ipsweep land loadmodule multihop neptune nmap normal phf pod portsweep rootkit satan smurf spy teardrop warezclient warezmaster
         columns duration src_bytes dst_bytes land wrong_fragment urgent hot  values true
         anomalies 11743 left out 0 rejects 0
-        digest 8a880c7d40d3
+        digest 9f8a24e39c90
         first [1, 1, 38] mean 10.9924 label Some(11)
         mean 190.3451 std 1380.5453 of the first column
     "#]],
@@ -233,7 +233,7 @@ fn columns_aligned_by_spaces_are_prepared() {
         [204, 23, 273] shape Some([1, 1, 140]) labels 1 2 3 4 5
         columns column_2 column_3 column_4 column_5 column_6 column_7 column values true
         anomalies 208 left out 0 rejects 0
-        digest 74535c9b5cd3
+        digest 9d9de0d28855
         first [1, 1, 140] mean 0.0000 label Some(0)
         mean -0.2647 std 1.3252 of the first column
     "#]],

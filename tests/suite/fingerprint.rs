@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch};
+use arrow::ipc::writer::StreamWriter;
 use latentflow::coverage::Coverage;
 use latentflow::metrics::Metrics;
 use latentflow::plan::{self, StageOperator};
@@ -290,6 +291,12 @@ fn sources() -> Vec<Case> {
             none(),
             at("arrow/in"),
             [other("arrow/later"), refuse()],
+        ),
+        Case::new(
+            "arrow",
+            none(),
+            json!({ "path": stream_of_bytes(["one", "two"]) }),
+            [("image_column", json!({ "image_column": "two" }))],
         ),
         Case::new(
             "idx",
@@ -638,17 +645,31 @@ fn cases() -> Vec<Case> {
 
 /// A Parquet file with two columns of bytes.
 fn bytes(names: [&str; 2]) -> String {
+    file_of_bytes(names, "parquet", |file, rows| {
+        let mut writer = ArrowWriter::try_new(file, rows.schema(), None).unwrap();
+        writer.write(rows).unwrap();
+        writer.close().unwrap();
+    })
+}
+
+/// As [`bytes`], in an Arrow IPC stream.
+fn stream_of_bytes(names: [&str; 2]) -> String {
+    file_of_bytes(names, "arrows", |file, rows| {
+        let mut writer = StreamWriter::try_new(file, &rows.schema()).unwrap();
+        writer.write(rows).unwrap();
+        writer.finish().unwrap();
+    })
+}
+
+fn file_of_bytes(names: [&str; 2], extension: &str, write: fn(File, &RecordBatch)) -> String {
     static FOLDER: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
     let folder = FOLDER.get_or_init(|| tempfile::tempdir().unwrap()).path();
-    let path = folder.join(format!("{}.parquet", names.join("-")));
+    let path = folder.join(format!("{}.{extension}", names.join("-")));
     if !path.exists() {
         let column = || Arc::new(BinaryArray::from_vec(vec![b"a", b"b"])) as ArrayRef;
         let rows = RecordBatch::try_from_iter(names.map(|name| (name, column()))).unwrap();
         let unfinished = path.with_extension(format!("{:?}", std::thread::current().id()));
-        let mut writer =
-            ArrowWriter::try_new(File::create(&unfinished).unwrap(), rows.schema(), None).unwrap();
-        writer.write(&rows).unwrap();
-        writer.close().unwrap();
+        write(File::create(&unfinished).unwrap(), &rows);
         // Tests run concurrently.
         std::fs::rename(unfinished, &path).unwrap();
     }

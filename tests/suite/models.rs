@@ -87,8 +87,8 @@ fn outputs_are_shown_by_check_or_have_to_be_selected() {
             models.join(file)
         )
     };
-    let call = |command: &str, text: &str| {
-        std::fs::write(folder.path().join("p.toml"), text).unwrap();
+    let call = |command: &str, written: &str| {
+        std::fs::write(folder.path().join("p.toml"), written).unwrap();
         let output = latentflow(folder.path(), &[command, "p.toml"])
             .output()
             .unwrap();

@@ -240,8 +240,8 @@ fn model_of_a_list_column_names_the_values_of_the_list() {
     let rows: Vec<[f32; 4]> = (0..600).map(|_| row()).collect();
     write_lists(&folder.path().join("normal.parquet"), &rows);
     let mut faulty: Vec<[f32; 4]> = (0..8).map(|_| row()).collect();
-    for row in &mut faulty {
-        row[2] += 6.0;
+    for record in &mut faulty {
+        record[2] += 6.0;
     }
     write_lists(&folder.path().join("faults.parquet"), &faulty);
     train(

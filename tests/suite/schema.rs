@@ -110,6 +110,12 @@ impl Validator<'_> {
                 "maxItems" => value
                     .as_array()
                     .is_none_or(|items| items.len() as u64 <= rule.as_u64().unwrap()),
+                "maxLength" => value
+                    .as_str()
+                    .is_none_or(|text| text.chars().count() as u64 <= rule.as_u64().unwrap()),
+                "minLength" => value
+                    .as_str()
+                    .is_none_or(|text| text.chars().count() as u64 >= rule.as_u64().unwrap()),
                 "pattern" => value.as_str().is_none_or(|text| matches(rule, text)),
                 _ => self.check_members(keyword, rules, value, at),
             };
@@ -260,8 +266,13 @@ fn wrong_key_or_value_of_a_stage_is_an_error_at_that_key() {
             assert_eq!(errors(&schema, &changed), expected, "{}", path.display());
             changed = document.clone();
             changed["stages"][name]["kind"] = json!("wrong");
-            let expected = [format!("stages.{name}.kind")];
-            assert_eq!(errors(&schema, &changed), expected, "{}", path.display());
+            let expected_kind = [format!("stages.{name}.kind")];
+            assert_eq!(
+                errors(&schema, &changed),
+                expected_kind,
+                "{}",
+                path.display()
+            );
         }
     }
     let at = |text: &str| errors(&schema, &toml_value(text));

@@ -265,10 +265,7 @@ fn killed_training_resumes_with_an_equivalent_file() {
     child.kill().unwrap();
     child.wait().unwrap();
     let equivalent = text
-        .replace(
-            "ema_decay = 0.9",
-            "ema_decay = 0.90\nschedule = 'cosine'\nwarmup = 0",
-        )
+        .replace("ema_decay = 0.9", "ema_decay = 0.90\nschedule = 'cosine'")
         .replace("validation = 0.2", "validation = 0.20\ntest = 0");
     let output = train(folder.path(), "m", &equivalent, &[])
         .output()

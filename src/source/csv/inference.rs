@@ -59,8 +59,7 @@ pub(super) fn infer(
         }
     }
     let has_blocks = dialect.encoding.has_ascii_lines();
-    let notes = infer_from_samples(files, has_blocks, |file, sample| {
-        let input = file.reopen().map_err(file.stopped())?;
+    let notes = infer_from_samples(files, has_blocks, |file, input, sample| {
         let mut framer = dialect.open(file, input)?;
         let Some(first) = dialect.unique_names_or_count(file, &mut framer)? else {
             return Ok(false);

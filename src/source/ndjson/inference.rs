@@ -46,11 +46,10 @@ pub(super) fn infer(
 ) -> Result<(Schema, Vec<String>), StageError> {
     let format = NdjsonParser::checking(record_bytes);
     let mut all = JsonTypes::default();
-    let notes = infer_from_samples(files, true, |file, sample| {
+    let notes = infer_from_samples(files, true, |file, input, sample| {
         let unfit = |what: &str| file.unfit(RejectCode::Mismatch, what, 1);
         let mut columns = FileColumns::default();
         let mut add = |batch: TextBatch| columns.add(&batch).map_err(|what| unfit(&what));
-        let input = file.reopen().map_err(file.stopped())?;
         let framer = open(file, input, record_bytes)?;
         if visit_records(file, framer, sample, &format, &mut add)? == 0 {
             return Ok(false);

@@ -486,10 +486,10 @@ fn file_with_a_different_column_type_is_one_reject() {
 #[test]
 fn files_with_different_columns_unify() {
     let folder = tempfile::tempdir().unwrap();
-    let words: DictionaryArray<Int32Type> = ["x", "y"].into_iter().collect();
+    let dictionary: DictionaryArray<Int32Type> = ["x", "y"].into_iter().collect();
     let far: ArrayRef = Arc::new(Int64Array::from(vec![7, i64::MAX]));
     let files: [(&str, Vec<(&str, ArrayRef)>); 3] = [
-        ("a", vec![("n", numbers(0..2)), ("s", Arc::new(words))]),
+        ("a", vec![("n", numbers(0..2)), ("s", Arc::new(dictionary))]),
         (
             "b",
             vec![
@@ -724,8 +724,8 @@ fn int96_keeps_far_dates_and_rejects_what_does_not_fit() {
     ];
     write_typed::<Int96Type>(&path, "optional int96 t;", &values);
     let batches = read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 3);
-    let times = records(&batches);
-    let times = times["t"].as_primitive::<TimestampMicrosecondType>();
+    let found = records(&batches);
+    let micros = found["t"].as_primitive::<TimestampMicrosecondType>();
     let expected = [
         Some(253_402_300_799_000_000),
         Some(-62_135_596_800_000_000),
@@ -733,22 +733,22 @@ fn int96_keeps_far_dates_and_rejects_what_does_not_fit() {
         Some(86_400_000_001),
         Some(0),
     ];
-    assert_eq!(times.iter().collect::<Vec<_>>(), expected);
+    assert_eq!(micros.iter().collect::<Vec<_>>(), expected);
     let unsupported = |row| (row, "unsupported", None);
     assert_eq!(rejects(&batches), [unsupported(4), unsupported(5)]);
 
     let nanoseconds = json!({ "path": folder.path(), "int96": "ns" });
-    let batches = read::<ParquetSourceConfig>(nanoseconds, 3);
-    let times = records(&batches);
-    let times = times["t"].as_primitive::<TimestampNanosecondType>();
-    let expected = [
+    let nanosecond_batches = read::<ParquetSourceConfig>(nanoseconds, 3);
+    let exact = records(&nanosecond_batches);
+    let nanos = exact["t"].as_primitive::<TimestampNanosecondType>();
+    let expected_nanos = [
         None,
         Some(86_400_000_001_000),
         Some(86_400_000_001_001),
         Some(0),
     ];
-    assert_eq!(times.iter().collect::<Vec<_>>(), expected);
-    assert_eq!(rejects(&batches), [0, 1, 5].map(unsupported));
+    assert_eq!(nanos.iter().collect::<Vec<_>>(), expected_nanos);
+    assert_eq!(rejects(&nanosecond_batches), [0, 1, 5].map(unsupported));
 }
 
 #[test]
@@ -787,8 +787,8 @@ fn enums_are_text_and_intervals_are_refused() {
     write_typed::<ByteArrayType>(&path, "optional binary c (ENUM);", &words);
     let batches = read::<ParquetSourceConfig>(json!({ "path": folder.path() }), 10);
     let all = records(&batches);
-    let words: Vec<_> = all["c"].as_string::<i32>().iter().collect();
-    assert_eq!(words, [Some("red"), None, Some("green")]);
+    let found: Vec<_> = all["c"].as_string::<i32>().iter().collect();
+    assert_eq!(found, [Some("red"), None, Some("green")]);
 
     let months = [Some(FixedLenByteArray::from(vec![1; 12]))];
     let column = "optional fixed_len_byte_array(12) i (INTERVAL);";

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use serde_json::{Value, json};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
@@ -165,9 +165,13 @@ fn status_lists_stages_rejects_errors_and_requested_images() {
         (&Value::from(vec![1]), &Value::from(1))
     );
     assert!(stages[0]["utilization"].is_null() && stages[2]["utilization"].is_number());
-    assert_eq!(
-        stages[0]["reading"]["last"],
-        json!({ "source": HOSTILE, "row": 0 })
+    let last = &stages[0]["reading"]["last"];
+    assert!(
+        ["first.png", HOSTILE]
+            .map(Value::from)
+            .contains(&last["source"])
+            && last["row"] == 0,
+        "{last}"
     );
     assert!(stages[1].get("reading").is_none() && seen["active_batches"].is_array());
     assert_eq!(

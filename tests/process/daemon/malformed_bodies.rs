@@ -195,7 +195,7 @@ fn memory_bound(folder: &Path) -> u64 {
     let (_, after) = text
         .split_once("at most ")
         .unwrap_or_else(|| panic!("`check` does not print a bound: {text}"));
-    let mut words = after.split([' ', ':']);
+    let mut words = after.split([' ', ',']);
     let (number, unit) = (
         words.next().unwrap().parse::<f64>().unwrap(),
         words.next().unwrap(),

@@ -44,7 +44,7 @@ fn blocked_sink_keeps_memory_within_the_prediction() {
         .split("at most ")
         .nth(1)
         .unwrap()
-        .split(':')
+        .split(',')
         .next()
         .unwrap();
     let predicted: ByteSize = predicted.parse().unwrap();

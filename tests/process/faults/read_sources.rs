@@ -44,6 +44,13 @@ impl Source {
         folder.join(format!("in/{name}.{}", self.extension))
     }
 
+    /// Whether the plan reads every file, so that an error of the process ends it.
+    pub fn plans_all_files(&self) -> bool {
+        !["idx", "tar", "images"]
+            .iter()
+            .any(|kind| self.options.contains(&format!("kind = \"{kind}\"")))
+    }
+
     /// A pipeline that writes the source and row of every record.
     pub fn pipeline(&self) -> String {
         format!(

@@ -242,7 +242,7 @@ fn jpegs_of_thousands_of_scans_or_segments_are_rejected() {
     let codes = result.codes();
     assert_eq!(
         (codes.get("scans.jpg"), codes.get("segments.jpg")),
-        (Some(&"too_large"), Some(&"too_large"))
+        (Some(&"malformed"), Some(&"too_large"))
     );
     assert!(
         !codes.contains_key("valid.jpg") && !codes.contains_key("restarts.jpg"),

@@ -91,7 +91,7 @@ fn printed_bound(folder: &Path) -> u64 {
         .split("at most ")
         .nth(1)
         .unwrap()
-        .split(':')
+        .split(',')
         .next()
         .unwrap();
     bound.parse::<bytesize::ByteSize>().unwrap().as_u64()
