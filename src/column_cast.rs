@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, FixedSizeListArray, GenericListArray, MapArray, OffsetSizeTrait,
-    StructArray, new_null_array,
+    StructArray, UInt64Array, make_array, new_null_array,
 };
-use arrow::compute::{CastOptions, cast, cast_with_options};
-use arrow::datatypes::{DataType, FieldRef, Fields};
+use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::compute::{CastOptions, cast, cast_with_options, take};
+use arrow::datatypes::{ArrowNativeType as _, DataType, FieldRef, Fields};
 use arrow::error::ArrowError;
 
 /// Casts a column to the type of `field`, to which its own type was unified. Only the data type of
@@ -34,7 +35,10 @@ pub fn cast_column(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowEr
         (Map(..), Map(entries, sorted)) => cast_map(column.as_map(), entries, *sorted),
         (FixedSizeList(..), FixedSizeList(item, _)) => {
             let list = column.as_fixed_size_list();
-            let values = cast_column(list.values(), item.data_type())?;
+            let size = usize::try_from(list.value_length()).unwrap_or(0);
+            let hidden = list.nulls().map(|nulls| nulls.expand(size));
+            let values = list.values().slice(0, list.len() * size);
+            let values = cast_column(&masked(&values, hidden.as_ref()), item.data_type())?;
             Ok(Arc::new(FixedSizeListArray::try_new(
                 Arc::clone(item),
                 list.value_length(),
@@ -64,7 +68,7 @@ fn cast_struct(column: &StructArray, fields: &Fields) -> Result<ArrayRef, ArrowE
     let columns = fields
         .iter()
         .map(|field| match column.column_by_name(field.name()) {
-            Some(values) => cast_column(values, field.data_type()),
+            Some(values) => cast_column(&masked(values, column.nulls()), field.data_type()),
             None => Ok(new_null_array(field.data_type(), column.len())),
         });
     Ok(Arc::new(StructArray::try_new_with_length(
@@ -76,28 +80,72 @@ fn cast_struct(column: &StructArray, fields: &Fields) -> Result<ArrayRef, ArrowE
 }
 
 fn cast_map(column: &MapArray, entries: &FieldRef, sorted: bool) -> Result<ArrayRef, ArrowError> {
-    let own: ArrayRef = Arc::new(column.entries().clone());
+    let (first, last) = (column.offsets().first(), column.offsets().last());
+    let own = column
+        .entries()
+        .slice(first.as_usize(), (last - first).as_usize());
+    let own: ArrayRef = Arc::new(own);
     let cast = cast_column(&own, entries.data_type())?;
     Ok(Arc::new(MapArray::try_new(
         Arc::clone(entries),
-        column.offsets().clone(),
+        column.offsets().clone().subtract(first),
         cast.as_struct().clone(),
         column.nulls().cloned(),
         sorted,
     )?))
 }
 
+/// Casts the items that the lists show.
 fn cast_items<O: OffsetSizeTrait>(
     list: &GenericListArray<O>,
     item: &FieldRef,
 ) -> Result<ArrayRef, ArrowError> {
-    let values = cast_column(list.values(), item.data_type())?;
+    let (offsets, values) = shown_items(list)?;
     Ok(Arc::new(GenericListArray::<O>::try_new(
         Arc::clone(item),
-        list.offsets().clone(),
-        values,
+        offsets,
+        cast_column(&values, item.data_type())?,
         list.nulls().cloned(),
     )?))
+}
+
+/// The items of a slice of lists, without those of lists that are null.
+///
+/// # Errors
+/// An error of Arrow's kernel, which does not occur for valid lists.
+pub fn shown_items<O: OffsetSizeTrait>(
+    list: &GenericListArray<O>,
+) -> Result<(OffsetBuffer<O>, ArrayRef), ArrowError> {
+    let offsets = list.offsets();
+    let (first, last) = (offsets.first(), offsets.last());
+    if list.null_count() == 0 {
+        let values = list
+            .values()
+            .slice(first.as_usize(), (last - first).as_usize());
+        return Ok((offsets.clone().subtract(first), values));
+    }
+    let shown = |row: usize| {
+        if list.is_valid(row) {
+            offsets[row].as_usize()..offsets[row + 1].as_usize()
+        } else {
+            0..0
+        }
+    };
+    let rows = 0..list.len();
+    let lengths = OffsetBuffer::from_lengths(rows.clone().map(|row| shown(row).len()));
+    let places = rows.flat_map(shown).map(|place| place as u64);
+    let values = take(list.values(), &UInt64Array::from_iter_values(places), None)?;
+    Ok((lengths, values))
+}
+
+/// The values, null where `hidden` is null: the values below a null have no meaning.
+pub fn masked(values: &ArrayRef, hidden: Option<&NullBuffer>) -> ArrayRef {
+    let Some(hidden) = hidden.filter(|_| !matches!(values.data_type(), DataType::Null)) else {
+        return Arc::clone(values);
+    };
+    let nulls = NullBuffer::union(values.nulls(), Some(hidden));
+    let data = values.to_data().into_builder().nulls(nulls);
+    data.build().map_or_else(|_| Arc::clone(values), make_array)
 }
 
 /// Casts values that are not nested. A number that the wider type cannot represent is an error.
@@ -132,7 +180,7 @@ mod tests {
         DictionaryArray, Float64Array, Int8Array, Int32Array, Int64Array, ListArray, StringArray,
         TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray, UInt64Array,
     };
-    use arrow::datatypes::{Field, Int8Type, Int32Type, TimeUnit};
+    use arrow::datatypes::{Field, Int8Type, Int32Type, Int64Type, TimeUnit};
 
     use super::*;
 
@@ -188,6 +236,49 @@ mod tests {
         let lists = wide.column(1).as_list::<i64>();
         assert!(lists.is_null(0));
         assert_eq!(*lists.value(1), Float64Array::from(vec![3.0]));
+    }
+
+    #[test]
+    fn only_values_that_a_slice_shows_are_cast() {
+        let far = (1_i64 << 53) + 1;
+        let lists = ListArray::from_iter_primitive::<Int64Type, _, _>([
+            Some(vec![Some(far)]),
+            Some(vec![Some(2)]),
+        ]);
+        let floats = DataType::List(Arc::new(Field::new_list_field(DataType::Float64, true)));
+        let second = cast_column(&array(lists.slice(1, 1)), &floats).unwrap();
+        assert_eq!(
+            *second.as_list::<i32>().value(0),
+            Float64Array::from(vec![2.0])
+        );
+        assert!(cast_column(&array(lists.clone()), &floats).is_err());
+        let item = Arc::new(Field::new_list_field(DataType::Int64, true));
+        let hidden = ListArray::try_new(
+            Arc::clone(&item),
+            lists.offsets().clone(),
+            Arc::clone(lists.values()),
+            Some(vec![false, true].into()),
+        );
+        let shown = cast_column(&array(hidden.unwrap()), &floats).unwrap();
+        assert_eq!((shown.null_count(), shown.len()), (1, 2));
+        let fixed = FixedSizeListArray::try_new(
+            item,
+            1,
+            Arc::clone(lists.values()),
+            Some(vec![false, true].into()),
+        );
+        let item = Arc::new(Field::new_list_field(DataType::Float64, true));
+        let fixed_floats = DataType::FixedSizeList(item, 1);
+        let shown = cast_column(&array(fixed.unwrap()), &fixed_floats).unwrap();
+        assert_eq!((shown.null_count(), shown.len()), (1, 2));
+        let parent = StructArray::try_new(
+            vec![Field::new("a", DataType::Int64, true)].into(),
+            vec![Arc::clone(lists.values())],
+            Some(vec![false, true].into()),
+        );
+        let to = DataType::Struct(vec![Field::new("a", DataType::Float64, true)].into());
+        let shown = cast_column(&array(parent.unwrap()), &to).unwrap();
+        assert_eq!(shown.null_count(), 1);
     }
 
     #[test]

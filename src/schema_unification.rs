@@ -7,6 +7,7 @@
 //! dictionaries and run-end encodings to their values; units of times to the finest; structs by the
 //! names of their fields. A field is nullable if it is nullable or absent in any file.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -254,7 +255,7 @@ fn unify_types(one: &DataType, other: &DataType) -> Option<DataType> {
         (RunEndEncoded(_, value), data_type) | (data_type, RunEndEncoded(_, value)) => {
             unify_types(value.data_type(), data_type)
         }
-        (Struct(one), Struct(other)) => {
+        (Struct(one), Struct(other)) if has_unique_names(one) && has_unique_names(other) => {
             let by_name = |field: &Field, found: &Field| unify(field, found).ok_or(());
             let fields = union_of_fields(one, other, &by_name).ok()?;
             Some(Struct(fields.into()))
@@ -263,6 +264,12 @@ fn unify_types(one: &DataType, other: &DataType) -> Option<DataType> {
             .or_else(|| unify_layouts(one, other))
             .or_else(|| unify_times(one, other)),
     }
+}
+
+/// Whether fields can be matched by their names.
+fn has_unique_names(fields: &Fields) -> bool {
+    let names: BTreeSet<&String> = fields.iter().map(|field| field.name()).collect();
+    names.len() == fields.len()
 }
 
 /// The bits of an integer type and whether it is signed.
@@ -585,6 +592,15 @@ mod tests {
                 Field::new("b", Int8, true)
             ]))
         );
+    }
+
+    #[test]
+    fn structs_with_two_fields_of_a_name_conflict() {
+        let of = |count: usize, data_type: DataType| {
+            DataType::Struct(vec![Field::new("a", data_type, true); count].into())
+        };
+        assert_eq!(both(&of(2, Int8), &of(1, Int64)), None);
+        assert_eq!(both(&of(2, Int8), &of(2, Int8)), Some(of(2, Int8)));
     }
 
     #[test]

@@ -272,9 +272,12 @@ fn needs_float64(input: &InputSpec, target: Option<&RecordKind>, schema: &Schema
     let Some(RecordKind::Features { columns }) = target else {
         return false;
     };
-    let mut fields = columns
-        .iter()
-        .filter_map(|name| schema.column_with_name(name));
+    // The values of a list column are named `column[0]` and so on in a card.
+    let list_of = |name: &str| name.rsplit_once('[').map(|(list, _)| list.to_owned());
+    let mut fields = columns.iter().filter_map(|name| {
+        let found = schema.column_with_name(name);
+        found.or_else(|| schema.column_with_name(&list_of(name)?))
+    });
     input.scaling != Some(ScalingKind::None)
         && fields.any(|(_, field)| !is_exact_in_float32(field.data_type()))
 }

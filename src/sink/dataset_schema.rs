@@ -99,19 +99,34 @@ impl DatasetSchema {
 
 /// The field of the next file, if readers unify it with the field of the dataset.
 fn next_field(dataset: &Field, found: &Field) -> Option<FieldRef> {
+    if is_view_of(dataset.data_type(), found.data_type()) {
+        let nullable = dataset.is_nullable() || found.is_nullable();
+        return Some(Arc::new(dataset.clone().with_nullable(nullable)));
+    }
     let unified = unify_fields(dataset, found).ok()?;
     let is_same = accepts(dataset, found).is_ok();
-    (is_same || is_widened_by_readers(dataset.data_type(), unified.data_type()))
-        .then(|| Arc::new(unified))
+    let is_widened = dataset.extension_type_name().is_none()
+        && is_widened_by_readers(dataset.data_type(), unified.data_type());
+    (is_same || is_widened).then(|| Arc::new(unified))
+}
+
+/// Whether a dataset holds views of text or bytes, and the records plain ones. PyArrow does not unify
+/// them.
+fn is_view_of(dataset: &DataType, found: &DataType) -> bool {
+    use DataType::{Binary, BinaryView, LargeBinary, LargeUtf8, Utf8, Utf8View};
+    matches!(
+        (dataset, found),
+        (Utf8View, Utf8 | LargeUtf8) | (BinaryView, Binary | LargeBinary)
+    )
 }
 
 /// Whether pyarrow, Polars, DuckDB and Spark read a column whose type is `narrow` in some files and
 /// `wide` in others, given the schema of the latest file. Each rule was tried with each of them.
 fn is_widened_by_readers(narrow: &DataType, wide: &DataType) -> bool {
     use DataType::{
-        Binary, BinaryView, Decimal128, Dictionary, FixedSizeList, Float16, Float32, Float64, Int8,
-        Int16, Int32, Int64, LargeBinary, LargeList, LargeUtf8, List, Null, Struct, Timestamp,
-        UInt8, UInt16, UInt32, Utf8, Utf8View,
+        Binary, Decimal128, Dictionary, FixedSizeList, Float16, Float32, Float64, Int8, Int16,
+        Int32, Int64, LargeBinary, LargeList, LargeUtf8, List, Null, Struct, Timestamp, UInt8,
+        UInt16, UInt32, Utf8,
     };
     let items = |one: &FieldRef, other: &FieldRef| is_widened_field(one, other);
     match (narrow, wide) {
@@ -124,8 +139,8 @@ fn is_widened_by_readers(narrow: &DataType, wide: &DataType) -> bool {
         | (UInt16, UInt32)
         | (Float16, Float32 | Float64)
         | (Float32, Float64)
-        | (Utf8 | Utf8View, LargeUtf8 | Utf8)
-        | (Binary | BinaryView, LargeBinary | Binary) => true,
+        | (Utf8, LargeUtf8)
+        | (Binary, LargeBinary) => true,
         (Decimal128(narrow, scale), Decimal128(wide, wide_scale)) => {
             scale == wide_scale && narrow <= wide
         }
@@ -243,6 +258,7 @@ mod tests {
             Field::new("fine", DataType::Utf8, false),
             Field::new("none", DataType::Null, true),
             Field::new("count", DataType::UInt32, true),
+            Field::new("view", DataType::Utf8View, false),
         ];
         let records = vec![
             Field::new("id", DataType::Float64, false),
@@ -251,6 +267,7 @@ mod tests {
             Field::new("fine", DataType::Utf8, true),
             Field::new("none", DataType::Utf8, true),
             Field::new("count", DataType::UInt64, true),
+            Field::new("view", DataType::Utf8, false),
         ];
         let error = next(dataset, records).unwrap_err();
         let named: Vec<&str> = error

@@ -185,6 +185,9 @@ impl ParquetOptions {
     }
 }
 
+/// Maximum number of levels of a Parquet schema that pyarrow reads. A list takes two.
+const MAX_LEVELS: usize = 100;
+
 /// The leaf columns that Parquet stores for the fields: one for each primitive value inside.
 fn leaves(schema: &Schema) -> Result<Vec<ColumnDescPtr>, Vec<ConfigError>> {
     let (mut leaves, mut faults) = (Vec::new(), Vec::new());
@@ -195,6 +198,19 @@ fn leaves(schema: &Schema) -> Result<Vec<ColumnDescPtr>, Vec<ConfigError>> {
                 "Parquet cannot store values of type {inside}"
             ))),
         };
+        let stored = stored.and_then(|stored| {
+            let levels = stored
+                .columns()
+                .iter()
+                .map(|leaf| leaf.path().parts().len());
+            match levels.max().filter(|&levels| levels > MAX_LEVELS) {
+                Some(levels) => Err(ParquetError::NYI(format!(
+                    "its types are nested in {levels} levels of Parquet; readers support \
+                     {MAX_LEVELS}"
+                ))),
+                None => Ok(stored),
+            }
+        });
         match stored {
             Ok(stored) => leaves.extend_from_slice(stored.columns()),
             Err(error) => {
@@ -470,6 +486,11 @@ mod tests {
 
     #[test]
     fn columns_of_unsupported_types_are_all_reported() {
+        let nested = |depth: usize| {
+            (0..depth).fold(DataType::Int8, |item, _| {
+                DataType::List(Arc::new(Field::new_list_field(item, true)))
+            })
+        };
         let union = DataType::Union(UnionFields::empty(), UnionMode::Sparse);
         let interval = Field::new_list_field(DataType::Interval(IntervalUnit::MonthDayNano), true);
         let schema = Schema::new(vec![
@@ -477,6 +498,8 @@ mod tests {
             Field::new("choice", union, true),
             Field::new("spans", DataType::List(Arc::new(interval)), true),
             Field::new("nothing", DataType::Struct(Fields::empty()), true),
+            Field::new("readable", nested(49), true),
+            Field::new("deep", nested(50), true),
         ]);
         let faults = ParquetOptions::new(
             Arc::new(schema),
@@ -488,6 +511,6 @@ mod tests {
             .iter()
             .filter_map(|fault| fault.message.split('`').nth(1))
             .collect();
-        assert_eq!(columns, ["choice", "spans", "nothing"]);
+        assert_eq!(columns, ["choice", "spans", "nothing", "deep"]);
     }
 }

@@ -13,6 +13,7 @@ use arrow::datatypes::{
 };
 use arrow::error::ArrowError;
 
+use crate::column_cast::{masked, shown_items};
 use crate::error::StageError;
 use crate::nested_types::find_type;
 use crate::tensor::FIXED_SHAPE_TENSOR;
@@ -43,9 +44,15 @@ fn stored_field(field: &FieldRef, is_nested: bool) -> FieldRef {
     {
         *item = Arc::new(Field::clone(item).with_nullable(true));
     }
+    // PyArrow does not read a required list of fixed size in a struct that may be null.
+    let is_fixed_list = is_nested && matches!(data_type, DataType::FixedSizeList(..));
+    if let (true, DataType::FixedSizeList(item, _)) = (is_nested, &mut data_type) {
+        *item = Arc::new(Field::clone(item).with_nullable(true));
+    }
     let is_nullable = field.is_nullable()
+        || is_fixed_list
         || matches!(field.data_type(), DataType::RunEndEncoded(_, value) if value.is_nullable());
-    if &data_type == field.data_type() {
+    if &data_type == field.data_type() && is_nullable == field.is_nullable() {
         return Arc::clone(field);
     }
     Arc::new(
@@ -130,8 +137,12 @@ fn store_array(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> 
         (_, DataType::FixedSizeList(item, size)) => {
             let list = array.as_fixed_size_list();
             let count = list.len() * usize::try_from(*size).unwrap_or(0);
-            let values = store_array(&list.values().slice(0, count), item.data_type())?;
             let nulls = list.nulls().cloned();
+            let hidden = nulls
+                .as_ref()
+                .map(|nulls| nulls.expand(count / list.len().max(1)));
+            let values = masked(&list.values().slice(0, count), hidden.as_ref());
+            let values = store_array(&values, item.data_type())?;
             let (item, rows) = (Arc::clone(item), list.len());
             FixedSizeListArray::try_new_with_length(item, *size, values, nulls, rows)
                 .map(|stored| Arc::new(stored) as _)
@@ -153,13 +164,8 @@ fn store_list<O: OffsetSizeTrait>(
     list: &GenericListArray<O>,
     item: &FieldRef,
 ) -> Result<ArrayRef, ArrowError> {
-    let offsets = list.offsets();
-    let (first, last) = (offsets.first(), offsets.last());
-    let values = list
-        .values()
-        .slice(first.as_usize(), (last - first).as_usize());
+    let (offsets, values) = shown_items(list)?;
     let values = store_array(&values, item.data_type())?;
-    let offsets = offsets.clone().subtract(first);
     let nulls = list.nulls().cloned();
     Ok(Arc::new(GenericListArray::<O>::try_new(
         Arc::clone(item),
@@ -173,7 +179,7 @@ fn store_struct(array: &StructArray, fields: &Fields) -> Result<StructArray, Arr
     let columns = fields
         .iter()
         .zip(array.columns())
-        .map(|(field, column)| store_array(column, field.data_type()))
+        .map(|(field, column)| store_array(&masked(column, array.nulls()), field.data_type()))
         .collect::<Result<_, _>>()?;
     let (nulls, rows) = (array.nulls().cloned(), array.len());
     StructArray::try_new_with_length(fields.clone(), columns, nulls, rows)

@@ -71,7 +71,7 @@ impl SourceConfig for NpzSourceConfig {
     ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
         let path = |what: String| vec![ConfigError::new("path", what)];
         let files = input_file::list(name, &self.path, NpzFormat::EXTENSIONS)
-            .map_err(|error| path(error.to_string()))?;
+            .map_err(|error| vec![ConfigError::from_error("path", &error)])?;
         if let Some(arrays) = &self.arrays {
             check_names(arrays.iter()).map_err(|what| {
                 vec![ConfigError::new("arrays", what.replace("column", "array"))]
@@ -81,8 +81,8 @@ impl SourceConfig for NpzSourceConfig {
         let headers: Vec<&ArrayHeader> = first.iter().map(|array| &array.header).collect();
         JoinedArrays::new(&headers, batch, &context.limits).map_err(path)?;
         let arrays: Vec<String> = first.iter().map(|array| array.name.clone()).collect();
-        let InferredColumns { fields, notes } =
-            unified_columns(&files, &arrays).map_err(|error| path(error.to_string()))?;
+        let InferredColumns { fields, notes } = unified_columns(&files, &arrays)
+            .map_err(|error| vec![ConfigError::from_error("path", &error)])?;
         let schema = Arc::new(Schema::new(fields));
         if headers.iter().filter(|header| header.is_image()).count() > 1 {
             let message =
@@ -147,7 +147,7 @@ fn first_arrays(
         vec![
             mismatch
                 .take()
-                .unwrap_or_else(|| ConfigError::new("path", error.to_string())),
+                .unwrap_or_else(|| ConfigError::from_error("path", &error)),
         ]
     })
 }

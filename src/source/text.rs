@@ -353,7 +353,9 @@ impl<R: Read> TextBatches<R> {
                 Frame::TooLong => too_long(self.framer.limit as u64),
                 Frame::Unclosed => LineAction::Refuse(
                     RejectCode::Malformed,
-                    "a quoted value is not closed".to_owned(),
+                    "a quoted value is not closed, and the rest of the file is in it; the number \
+                     of records is unknown, so the reject counts as one record"
+                        .to_owned(),
                 ),
                 Frame::UnclosedTooLong => LineAction::Refuse(
                     RejectCode::TooLarge,

@@ -244,6 +244,11 @@ impl CheckedJpeg<'_> {
         (self.frame.width, self.frame.height)
     }
 
+    /// Number of components.
+    pub(in crate::image) fn components(&self) -> usize {
+        self.frame.components.len()
+    }
+
     /// Checks that the decoder supports the sampling factors and the scans: it decodes some others
     /// wrongly.
     ///

@@ -96,6 +96,8 @@ struct Page {
     photometric: u16,
     compression: CompressionMethod,
     bits: u16,
+    /// Number of samples of a pixel.
+    samples: u16,
     /// The meaning of the samples that do not belong to the colors.
     extra_samples: Vec<u16>,
     ink_set: u16,
@@ -133,6 +135,7 @@ impl Page {
                 CompressionMethod::from_u16_exhaustive,
             ),
             bits,
+            samples: first(decoder, Tag::SamplesPerPixel)?.unwrap_or(1),
             extra_samples: decoder
                 .find_tag_unsigned_vec(Tag::ExtraSamples)?
                 .unwrap_or_default(),
@@ -235,6 +238,15 @@ fn check_jpeg_chunks(
         };
         let image = jpeg::check(stream).map_err(ImageError::in_tiff)?;
         image.check_sampling().map_err(ImageError::in_tiff)?;
+        let samples = if page.is_planar { 1 } else { page.samples };
+        let stored = image.components();
+        if stored != usize::from(samples) || stored == 2 {
+            let reason = format!(
+                "a JPEG in it has {stored} components for {samples} samples per pixel; expected 1, \
+                 3 or 4 of both"
+            );
+            return Err(ImageError::unsupported(ImageFormat::Tiff, reason));
+        }
         let (width, height) = decoder.chunk_dimensions();
         let (_, used_height) = decoder.chunk_data_dimensions(index);
         let (actual_width, actual_height) = image.size();

@@ -437,6 +437,16 @@ fn jpeg_in_a_tiff_must_be_valid_and_complete() {
         reason.ends_with(", in a strip or tile of a TIFF"),
         "{reason}"
     );
+    let two_samples = tiff(&jpeg)
+        .with(258, Values::Short(vec![8, 8]))
+        .with(277, Values::Short(vec![2]))
+        .with(338, Values::Short(vec![2]));
+    let (code, reason) = two_samples.reject();
+    assert_eq!(code, RejectCode::Unsupported, "{reason}");
+    assert!(
+        reason.contains("1 components for 2 samples per pixel"),
+        "{reason}"
+    );
     let narrow = tiff(&jpeg).with(256, Values::Long(vec![16]));
     assert_eq!(narrow.reject().0, RejectCode::Malformed);
 }
