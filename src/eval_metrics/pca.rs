@@ -8,6 +8,8 @@ use rand_distr::StandardNormal;
 /// Maximum width of a row for an exact decomposition of the covariance, which takes a few seconds
 /// and 8 MiB.
 const EXACT_WIDTH: usize = 1024;
+/// Maximum width of a row for an exact decomposition of fewer rows than values.
+const SMALL_WIDTH: usize = 128;
 /// Number of directions that are computed in addition to the components (oversampling), so that the
 /// iteration converges faster.
 const OVERSAMPLING: usize = 16;
@@ -33,8 +35,8 @@ impl Pca {
     /// Fits `size` components (at most `width`) to rows of `width` values. `pass` calls its
     /// argument with the same rows each time, some complete rows per call. All values must be
     /// finite. `pass` is called twice for rows of at most 1,024 values, whose covariance is
-    /// decomposed exactly, and up to 17 times for longer ones, which are decomposed by block
-    /// subspace iteration (Halko, Martinsson and Tropp, "Finding structure with randomness", SIAM
+    /// decomposed exactly, and up to 17 times for longer ones and for fewer rows than values,
+    /// which are decomposed by block subspace iteration (Halko, Martinsson and Tropp, "Finding structure with randomness", SIAM
     /// Review 53(2), 2011). Returns `None` if there are fewer than two rows, `size` is 0, a value
     /// is not finite, or the decomposition does not converge.
     ///
@@ -60,7 +62,9 @@ impl Pca {
         }
         let mean = sums / count as f64;
         let mut blocks = |work: &mut dyn FnMut(DMatrix<f32>)| in_blocks(&mean, &mut pass, work);
-        let found = if width <= EXACT_WIDTH {
+        // Fewer rows than values have few directions, which the iteration finds sooner.
+        let is_exact = width <= SMALL_WIDTH || (width <= EXACT_WIDTH && count >= width);
+        let found = if is_exact {
             exact(width, &mut blocks)?
         } else {
             iterate(width, size, &mut blocks)?
