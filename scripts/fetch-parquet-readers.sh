@@ -12,6 +12,6 @@ work=$(mktemp -d .runtime/fetch.XXXXXX)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 python3 -m pip install --quiet --disable-pip-version-check --only-binary=:all: --target "$work/site" \
-    "pyarrow>=26,<27" "pandas>=3.1,<4" "polars>=2.1,<3" "duckdb>=2,<3"
+    "pyarrow>=20,<27" "pandas>=2.2,<4" "polars>=1.30,<3" "duckdb>=1.2,<3"
 mv "$work/site" "$folder"
 echo "the readers of Parquet are in $folder"

@@ -139,29 +139,20 @@ fn document(root: Value, title: &str, required: &[&str]) -> Value {
     root
 }
 
-/// Replaces `"additionalProperties": false` in a schema and in all parts of it, and adds it to tables
-/// of declared keys. Taplo reports its violation at every key of the table, but that of a schema for the value of a key only there, with
+/// Replaces `"additionalProperties": false` in a schema and in all parts of it. Taplo reports its
+/// violation at every key of the table, but that of a schema for the value of a key only there, with
 /// the text of the schema.
 fn report_unknown_keys(schema: &mut Value) {
     match schema {
         Value::Object(rules) => {
-            // All keys of a table are declared, also where its type does not say that it is closed.
-            let is_table = rules.get("type").is_some_and(|types| match types {
-                Value::Array(types) => types.contains(&json!("object")),
-                single => single == "object",
-            });
-            let is_open = is_table
-                && rules.contains_key("properties")
-                && !rules.contains_key("additionalProperties");
-            if is_open || rules.get("additionalProperties") == Some(&json!(false)) {
+            if rules.get("additionalProperties") == Some(&json!(false)) {
                 let properties = rules.get("properties").and_then(Value::as_object);
                 let known: Vec<&str> = properties
                     .into_iter()
                     .flat_map(|properties| properties.keys().map(String::as_str))
                     .collect();
                 let text = format!("unknown key; known: {}", known.join(", "));
-                let unknown = json!({ "not": { "description": text } });
-                rules.insert("additionalProperties".to_owned(), unknown);
+                rules["additionalProperties"] = json!({ "not": { "description": text } });
             }
             rules.values_mut().for_each(report_unknown_keys);
         }

@@ -67,6 +67,7 @@ pub struct ParquetSinkConfig {
 /// Limits of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub struct RollingPolicy {
     /// Maximum size of a file in bytes before encoding. A batch is not split for this limit: a
     /// single larger batch gets its own file. Default: 256 MiB.

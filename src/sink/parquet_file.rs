@@ -57,6 +57,7 @@ impl ParquetCompression {
 /// holds one encoded group in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub struct RowGroupConfig {
     /// Maximum size of a row group in bytes before encoding. A single larger record gets its own
     /// group. Default: 16 MiB.

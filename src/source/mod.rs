@@ -277,6 +277,7 @@ pub type BatchStream = Pin<Box<dyn Stream<Item = Result<SourceBatch, StageError>
 
 /// Limits on the size of a batch. The first limit that is reached completes a batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct BatchSize {
     /// Maximum number of records. Default: 32 images, up to 128 if they are small, or 4096 feature
     /// records.
