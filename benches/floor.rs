@@ -218,9 +218,12 @@ fn scale(batch: &RecordBatch, scaling: &Scaling, scaled: &mut Vec<f32>) -> usize
     let len = list.map_or(batch.num_columns(), |list| {
         usize::try_from(list.value_length()).unwrap()
     });
-    let affine = (0..len)
-        .map(|place| scaling.affine(place))
-        .map(|(scale, offset)| (scale as f32, offset as f32));
+    let affine = (0..len).map(|place| scaling.feature(place)).map(|feature| {
+        (
+            feature.scale_difference(1.0) as f32,
+            feature.scale(0.0) as f32,
+        )
+    });
     let affine: Vec<(f32, f32)> = affine.collect();
     scaled.clear();
     match list {

@@ -267,18 +267,18 @@ mod tests {
             Arc::clone(lists.values()),
             Some(vec![false, true].into()),
         );
-        let item = Arc::new(Field::new_list_field(DataType::Float64, true));
-        let fixed_floats = DataType::FixedSizeList(item, 1);
-        let shown = cast_column(&array(fixed.unwrap()), &fixed_floats).unwrap();
-        assert_eq!((shown.null_count(), shown.len()), (1, 2));
+        let float = Arc::new(Field::new_list_field(DataType::Float64, true));
+        let fixed_floats = DataType::FixedSizeList(float, 1);
+        let shown_fixed = cast_column(&array(fixed.unwrap()), &fixed_floats).unwrap();
+        assert_eq!((shown_fixed.null_count(), shown_fixed.len()), (1, 2));
         let parent = StructArray::try_new(
             vec![Field::new("a", DataType::Int64, true)].into(),
             vec![Arc::clone(lists.values())],
             Some(vec![false, true].into()),
         );
         let to = DataType::Struct(vec![Field::new("a", DataType::Float64, true)].into());
-        let shown = cast_column(&array(parent.unwrap()), &to).unwrap();
-        assert_eq!(shown.null_count(), 1);
+        let shown_parent = cast_column(&array(parent.unwrap()), &to).unwrap();
+        assert_eq!(shown_parent.null_count(), 1);
     }
 
     #[test]

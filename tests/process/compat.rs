@@ -547,6 +547,7 @@ fn files_of_a_watched_folder_are_read_once() {
 }
 
 /// Changes the digits of a file but not its size and time, so that a read would give other values.
+#[cfg(feature = "train")]
 fn change_digits(file: &Path) {
     let bytes = fs::read(file).unwrap().into_iter();
     let digits = bytes.map(|byte| {

@@ -441,11 +441,12 @@ fn jpeg_in_a_tiff_must_be_valid_and_complete() {
         .with(258, Values::Short(vec![8, 8]))
         .with(277, Values::Short(vec![2]))
         .with(338, Values::Short(vec![2]));
-    let (code, reason) = two_samples.reject();
-    assert_eq!(code, RejectCode::Unsupported, "{reason}");
+    let mismatch = two_samples.reject();
+    assert_eq!(mismatch.0, RejectCode::Unsupported, "{}", mismatch.1);
     assert!(
-        reason.contains("1 components for 2 samples per pixel"),
-        "{reason}"
+        mismatch.1.contains("1 components for 2 samples per pixel"),
+        "{}",
+        mismatch.1
     );
     let narrow = tiff(&jpeg).with(256, Values::Long(vec![16]));
     assert_eq!(narrow.reject().0, RejectCode::Malformed);
