@@ -305,7 +305,7 @@ fn wrong_key_or_value_of_a_stage_is_an_error_at_that_key() {
             vec!["stages.s.file.rows"],
         ),
         (
-            "kind = 'score'\ninputs = ['t']\nmetric = 'mse'\npath = 'a'",
+            "kind = 'pixels'\ninputs = ['t']\nsize = [8, 8]\npath = 'a'",
             vec!["stages.s.path"],
         ),
         ("kind = 'pixels'\nsize = [8, 8]", vec!["stages.s"]),
