@@ -1,5 +1,5 @@
-//! Casts of columns to the wider types of a unified schema. Every value keeps its meaning, or the
-//! cast fails.
+//! Casts of columns to the wider types of a unified schema and to the types in files. Every value
+//! keeps its meaning, or the cast fails.
 
 use std::sync::Arc;
 
@@ -9,15 +9,14 @@ use arrow::array::{
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::{CastOptions, cast, cast_with_options, take};
-use arrow::datatypes::{ArrowNativeType as _, DataType, FieldRef, Fields};
+use arrow::datatypes::{ArrowNativeType as _, DataType, Date32Type, Date64Type, FieldRef, Fields};
 use arrow::error::ArrowError;
 
-/// Casts a column to the type of `field`, to which its own type was unified. Only the data type of
-/// `field` is used: whether nulls are allowed is checked elsewhere.
+/// Casts a column to a type that holds its values: its unified type, or its type in files. Whether
+/// nulls are allowed at the top is checked elsewhere.
 ///
 /// # Errors
-/// If a value does not fit into the wider type, such as a 64-bit integer that a float cannot
-/// represent.
+/// If a value does not fit into the type, such as a 64-bit integer that a float cannot represent.
 pub fn cast_column(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
     use DataType::{
         Dictionary, FixedSizeList, LargeList, LargeListView, List, ListView, Map, Null,
@@ -39,11 +38,12 @@ pub fn cast_column(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowEr
             let hidden = list.nulls().map(|nulls| nulls.expand(size));
             let values = list.values().slice(0, list.len() * size);
             let values = cast_column(&masked(&values, hidden.as_ref()), item.data_type())?;
-            Ok(Arc::new(FixedSizeListArray::try_new(
+            Ok(Arc::new(FixedSizeListArray::try_new_with_length(
                 Arc::clone(item),
                 list.value_length(),
                 values,
                 list.nulls().cloned(),
+                list.len(),
             )?))
         }
         (
@@ -64,13 +64,21 @@ pub fn cast_column(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowEr
     }
 }
 
+/// Casts the fields by their positions if they have the same names, otherwise by name.
 fn cast_struct(column: &StructArray, fields: &Fields) -> Result<ArrayRef, ArrowError> {
-    let columns = fields
-        .iter()
-        .map(|field| match column.column_by_name(field.name()) {
+    let names = column.fields().iter().map(|field| field.name());
+    let has_same_names = names.eq(fields.iter().map(|field| field.name()));
+    let columns = fields.iter().enumerate().map(|(index, field)| {
+        let values = if has_same_names {
+            Some(column.column(index))
+        } else {
+            column.column_by_name(field.name())
+        };
+        match values {
             Some(values) => cast_column(&masked(values, column.nulls()), field.data_type()),
             None => Ok(new_null_array(field.data_type(), column.len())),
-        });
+        }
+    });
     Ok(Arc::new(StructArray::try_new_with_length(
         fields.clone(),
         columns.collect::<Result<_, _>>()?,
@@ -110,10 +118,7 @@ fn cast_items<O: OffsetSizeTrait>(
 }
 
 /// The items of a slice of lists, without those of lists that are null.
-///
-/// # Errors
-/// An error of Arrow's kernel, which does not occur for valid lists.
-pub fn shown_items<O: OffsetSizeTrait>(
+fn shown_items<O: OffsetSizeTrait>(
     list: &GenericListArray<O>,
 ) -> Result<(OffsetBuffer<O>, ArrayRef), ArrowError> {
     let offsets = list.offsets();
@@ -139,7 +144,7 @@ pub fn shown_items<O: OffsetSizeTrait>(
 }
 
 /// The values, null where `hidden` is null: the values below a null have no meaning.
-pub fn masked(values: &ArrayRef, hidden: Option<&NullBuffer>) -> ArrayRef {
+fn masked(values: &ArrayRef, hidden: Option<&NullBuffer>) -> ArrayRef {
     let Some(hidden) = hidden.filter(|_| !matches!(values.data_type(), DataType::Null)) else {
         return Arc::clone(values);
     };
@@ -150,6 +155,12 @@ pub fn masked(values: &ArrayRef, hidden: Option<&NullBuffer>) -> ArrayRef {
 
 /// Casts values that are not nested. A number that the wider type cannot represent is an error.
 fn cast_values(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
+    if let (DataType::Date64, DataType::Date32) = (column.data_type(), to) {
+        let dates = column.as_primitive::<Date64Type>();
+        return Ok(Arc::new(
+            dates.try_unary::<_, Date32Type, ArrowError>(days)?,
+        ));
+    }
     let strict = CastOptions {
         safe: false,
         ..CastOptions::default()
@@ -165,6 +176,18 @@ fn cast_values(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError>
     Ok(converted)
 }
 
+/// The days of a `date64` value.
+fn days(milliseconds: i64) -> Result<i32, ArrowError> {
+    const DAY: i64 = 86_400_000;
+    let day = i32::try_from(milliseconds / DAY).ok();
+    day.filter(|_| milliseconds % DAY == 0).ok_or_else(|| {
+        ArrowError::ComputeError(format!(
+            "{milliseconds} ms is not a whole number of days, as a date of Parquet has to be; \
+             convert the column to timestamps"
+        ))
+    })
+}
+
 /// Whether floats are equal to the integers that they were converted from.
 fn is_exact(integers: &ArrayRef, floats: &ArrayRef) -> Result<bool, ArrowError> {
     // An integer beyond the range of its own type becomes null, so the comparison fails.
@@ -177,8 +200,9 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use arrow::array::{
-        DictionaryArray, Float64Array, Int8Array, Int32Array, Int64Array, ListArray, StringArray,
-        TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray, UInt64Array,
+        Date32Array, Date64Array, DictionaryArray, Float64Array, Int8Array, Int32Array, Int64Array,
+        ListArray, StringArray, TimestampMillisecondArray, TimestampNanosecondArray,
+        TimestampSecondArray, UInt64Array,
     };
     use arrow::datatypes::{Field, Int8Type, Int32Type, Int64Type, TimeUnit};
 
@@ -279,6 +303,38 @@ mod tests {
         let to = DataType::Struct(vec![Field::new("a", DataType::Float64, true)].into());
         let shown_parent = cast_column(&array(parent.unwrap()), &to).unwrap();
         assert_eq!(shown_parent.null_count(), 1);
+    }
+
+    #[test]
+    fn dates_are_whole_days() {
+        let whole = array(Date64Array::from(vec![Some(-86_400_000), None]));
+        assert_eq!(
+            *cast_column(&whole, &DataType::Date32).unwrap(),
+            Date32Array::from(vec![Some(-1), None])
+        );
+        let part = array(Date64Array::from(vec![86_400_005]));
+        let error = cast_column(&part, &DataType::Date32).unwrap_err();
+        assert!(error.to_string().contains("86400005 ms"), "{error}");
+    }
+
+    #[test]
+    fn fields_of_the_same_names_are_cast_by_position() {
+        let of = |data_type: DataType| vec![Field::new("a", data_type, true); 2].into();
+        let fields = StructArray::try_new(
+            of(DataType::Int32),
+            vec![
+                array(Int32Array::from(vec![1])),
+                array(Int32Array::from(vec![2])),
+            ],
+            None,
+        );
+        let wide = cast_column(
+            &array(fields.unwrap()),
+            &DataType::Struct(of(DataType::Int64)),
+        );
+        let wide = wide.unwrap();
+        let second = wide.as_struct().column(1);
+        assert_eq!(**second, Int64Array::from(vec![2]));
     }
 
     #[test]

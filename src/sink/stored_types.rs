@@ -3,17 +3,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, FixedSizeListArray, GenericListArray, MapArray, OffsetSizeTrait,
-    RecordBatch, StructArray,
-};
-use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{
-    DataType, Date32Type, Date64Type, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit,
-};
-use arrow::error::ArrowError;
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 
-use crate::column_cast::{masked, shown_items};
+use crate::column_cast::cast_column;
 use crate::error::StageError;
 use crate::nested_types::find_type;
 use crate::tensor::FIXED_SHAPE_TENSOR;
@@ -110,113 +103,9 @@ pub(super) fn store(records: &RecordBatch, schema: &SchemaRef) -> Result<RecordB
     let fields = schema.fields().iter().zip(records.columns());
     let columns = fields
         .map(|(field, column)| {
-            store_array(column, field.data_type())
+            cast_column(column, field.data_type())
                 .map_err(|error| StageError::Other(format!("column `{}`: {error}", field.name())))
         })
         .collect::<Result<Vec<_>, _>>()?;
     Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
-}
-
-/// A value that does not fit is an error.
-const CHECKED: CastOptions<'_> = CastOptions {
-    safe: false,
-    format_options: arrow::util::display::FormatOptions::new(),
-};
-
-fn store_array(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
-    let unpacked = |plain: &DataType| store_array(&cast_with_options(array, plain, &CHECKED)?, to);
-    match (array.data_type(), to) {
-        (from, _) if from == to => Ok(Arc::clone(array)),
-        (DataType::Dictionary(_, value), _) => unpacked(value),
-        (DataType::RunEndEncoded(_, value), _) => unpacked(value.data_type()),
-        (DataType::ListView(item), _) => unpacked(&DataType::List(Arc::clone(item))),
-        (DataType::LargeListView(item), _) => unpacked(&DataType::LargeList(Arc::clone(item))),
-        (DataType::FixedSizeList(item, 0), _) => unpacked(&DataType::List(Arc::clone(item))),
-        (_, DataType::List(item)) => store_list(array.as_list::<i32>(), item),
-        (_, DataType::LargeList(item)) => store_list(array.as_list::<i64>(), item),
-        (_, DataType::FixedSizeList(item, size)) => {
-            let list = array.as_fixed_size_list();
-            let count = list.len() * usize::try_from(*size).unwrap_or(0);
-            let nulls = list.nulls().cloned();
-            let hidden = nulls
-                .as_ref()
-                .map(|nulls| nulls.expand(count / list.len().max(1)));
-            let values = masked(&list.values().slice(0, count), hidden.as_ref());
-            let values = store_array(&values, item.data_type())?;
-            let (item, rows) = (Arc::clone(item), list.len());
-            FixedSizeListArray::try_new_with_length(item, *size, values, nulls, rows)
-                .map(|stored| Arc::new(stored) as _)
-        }
-        (_, DataType::Struct(fields)) => {
-            store_struct(array.as_struct(), fields).map(|stored| Arc::new(stored) as _)
-        }
-        (_, DataType::Map(entries, is_sorted)) => store_map(array.as_map(), entries, *is_sorted),
-        (DataType::Date64, _) => {
-            let dates = array.as_primitive::<Date64Type>();
-            let dates = dates.try_unary::<_, Date32Type, ArrowError>(days)?;
-            Ok(Arc::new(dates))
-        }
-        _ => cast_with_options(array, to, &CHECKED),
-    }
-}
-
-fn store_list<O: OffsetSizeTrait>(
-    list: &GenericListArray<O>,
-    item: &FieldRef,
-) -> Result<ArrayRef, ArrowError> {
-    let (offsets, values) = shown_items(list)?;
-    let values = store_array(&values, item.data_type())?;
-    let nulls = list.nulls().cloned();
-    Ok(Arc::new(GenericListArray::<O>::try_new(
-        Arc::clone(item),
-        offsets,
-        values,
-        nulls,
-    )?))
-}
-
-fn store_struct(array: &StructArray, fields: &Fields) -> Result<StructArray, ArrowError> {
-    let columns = fields
-        .iter()
-        .zip(array.columns())
-        .map(|(field, column)| store_array(&masked(column, array.nulls()), field.data_type()))
-        .collect::<Result<_, _>>()?;
-    let (nulls, rows) = (array.nulls().cloned(), array.len());
-    StructArray::try_new_with_length(fields.clone(), columns, nulls, rows)
-}
-
-fn store_map(map: &MapArray, field: &FieldRef, is_sorted: bool) -> Result<ArrayRef, ArrowError> {
-    let DataType::Struct(fields) = field.data_type() else {
-        return Err(ArrowError::SchemaError(
-            "the entries of a map are not a struct".to_owned(),
-        ));
-    };
-    let offsets = map.offsets();
-    let first = offsets.first();
-    let count = usize::try_from(offsets.last() - first).unwrap_or(0);
-    let entries = map
-        .entries()
-        .slice(usize::try_from(first).unwrap_or(0), count);
-    let entries = store_struct(&entries, fields)?;
-    let offsets = offsets.clone().subtract(first);
-    let nulls = map.nulls().cloned();
-    Ok(Arc::new(MapArray::try_new(
-        Arc::clone(field),
-        offsets,
-        entries,
-        nulls,
-        is_sorted,
-    )?))
-}
-
-/// The days of a `date64` value.
-fn days(milliseconds: i64) -> Result<i32, ArrowError> {
-    const DAY: i64 = 86_400_000;
-    let day = i32::try_from(milliseconds / DAY).ok();
-    day.filter(|_| milliseconds % DAY == 0).ok_or_else(|| {
-        ArrowError::ComputeError(format!(
-            "{milliseconds} ms is not a whole number of days, as a date of Parquet has to be; \
-             convert the column to timestamps"
-        ))
-    })
 }
