@@ -21,7 +21,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(1);
 /// The progress of a command at one moment.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ProgressSample {
-    /// The tasks that are worked on, each with its own bar. Their number does not change.
+    /// The current tasks, each with its own bar. Their number does not change.
     pub(super) tasks: Vec<TaskProgress>,
     /// The step that the tasks belong to; `None` for a command with one step.
     pub(super) step: Option<String>,

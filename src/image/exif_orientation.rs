@@ -60,7 +60,7 @@ pub(super) fn find_orientation(exif: Option<&[u8]>, xmp: Option<&[u8]>) -> Orien
     orientation_or_xmp(exif.and_then(exif_orientation), xmp)
 }
 
-/// Returns the orientation of this number, or that of an XMP packet if there is no number.
+/// Returns the orientation with this EXIF number, or without a number that of an XMP packet.
 pub(super) fn orientation_or_xmp(stored: Option<u8>, xmp: Option<&[u8]>) -> Orientation {
     stored
         .or_else(|| xmp.and_then(in_xmp))

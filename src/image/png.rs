@@ -48,7 +48,7 @@ pub(super) fn decode(
     let mut xmp = None;
     if stored.is_none() {
         let text = png_text::read(bytes)?;
-        // EXIF in a text counts only if there is no other.
+        // EXIF of a text chunk counts only in a file without an eXIf chunk.
         let old_exif = text.exif.filter(|_| exif.is_none());
         stored = old_exif.as_deref().and_then(exif_orientation);
         xmp = text.xmp;

@@ -4,7 +4,7 @@ use std::thread;
 
 use arrow::datatypes::{FieldRef, Schema};
 
-use crate::error::{ErrorClass, StageError};
+use crate::error::{ErrorClass, StageError, UnavailableInput};
 use crate::schema_unification::UnifiedSchema;
 use crate::source::file_source::ReadEnd;
 use crate::source::input_file::InputFile;
@@ -59,7 +59,7 @@ pub(super) fn unified(
         return Err(skipped.into_error());
     };
     skipped.warn();
-    let mut notes: Vec<String> = note.into_iter().collect();
+    let mut notes: Vec<String> = note.into_iter().chain(skipped.notes()).collect();
     if planned.len() < files.len() {
         notes.push(format!(
             "the columns are those of {} of {} files; each of the others is compared with them \
@@ -191,31 +191,41 @@ impl FileGroups {
 
 /// The reasons why files are skipped at planning.
 #[derive(Default)]
-struct SkippedInputs {
-    unavailable: Option<crate::error::UnavailableInput>,
-    unfit: Option<String>,
+pub(super) struct SkippedInputs {
+    unavailable: Option<UnavailableInput>,
+    /// The reasons of the first files that do not fit.
+    unfit: Vec<String>,
+    /// Number of files that do not fit.
+    unfit_files: usize,
 }
 
 impl SkippedInputs {
+    /// Adds the reason why a file is skipped.
+    ///
     /// # Errors
     /// An error of the process, or one that ends the run.
-    fn add(&mut self, end: ReadEnd) -> Result<(), StageError> {
+    pub(super) fn add(&mut self, end: ReadEnd) -> Result<(), StageError> {
         match end {
-            ReadEnd::Unavailable(error) if error.class == ErrorClass::Process => Err(error.into()),
+            ReadEnd::Unavailable(error) if error.class == ErrorClass::Process => {
+                return Err(error.into());
+            }
             ReadEnd::Unavailable(error) => {
                 self.unavailable.get_or_insert(error);
-                Ok(())
             }
             ReadEnd::Rejected(refusal, _) => {
-                self.unfit.get_or_insert(refusal.reason);
-                Ok(())
+                self.unfit_files += 1;
+                if self.unfit.len() < NAMED {
+                    self.unfit.push(refusal.reason);
+                }
             }
-            ReadEnd::Failed(error) => Err(error),
-            ReadEnd::Cancelled => Ok(()),
+            ReadEnd::Failed(error) => return Err(error),
+            ReadEnd::Cancelled => {}
         }
+        Ok(())
     }
 
-    fn warn(&self) {
+    /// Logs a file that is unavailable, if other files have columns.
+    pub(super) fn warn(&self) {
         if let Some(unavailable) = &self.unavailable {
             tracing::warn!(
                 error = %unavailable,
@@ -224,8 +234,23 @@ impl SkippedInputs {
         }
     }
 
-    fn into_error(self) -> StageError {
-        match (self.unavailable, self.unfit) {
+    /// Sentences for the user about files that are rejected.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let mut notes: Vec<String> = self
+            .unfit
+            .iter()
+            .map(|reason| format!("{reason}; the records of the file are rejected"))
+            .collect();
+        if self.unfit_files > NAMED {
+            let more = self.unfit_files - NAMED;
+            notes.push(format!("the records of {more} further files are rejected"));
+        }
+        notes
+    }
+
+    /// The error if no file has columns.
+    pub(super) fn into_error(self) -> StageError {
+        match (self.unavailable, self.unfit.into_iter().next()) {
             (Some(unavailable), _) => unavailable.into(),
             (None, Some(reason)) => StageError::Other(format!("no file can be read; {reason}")),
             (None, None) => StageError::Other(

@@ -4,11 +4,12 @@
 use std::collections::VecDeque;
 use std::io::{self, Read, Seek, SeekFrom};
 
-use crate::error::{ErrorClass, StageError};
+use crate::error::StageError;
 use crate::source::batch_limits::BatchLimits;
 use crate::source::compression::Compression;
 use crate::source::file_source::ReadEnd;
 use crate::source::input_file::InputFile;
+use crate::source::schema_inference::SkippedInputs;
 use crate::source::text::{Framer, TextBatch, TextBatches, TextFormat};
 use crate::storage::{self, FileReader};
 
@@ -148,13 +149,10 @@ fn share(mut sizes: Vec<u64>) -> u64 {
     share
 }
 
-/// Number of files that notes name.
-const NAMED: usize = 3;
-
-/// Calls `infer` with the files that are read, each opened, and the part of each; it returns whether the file has
-/// columns. Files that are unavailable or do not fit are skipped here; the run later leaves them
-/// unread or rejects them. `has_blocks`: a line feed is always the end of a line. Returns sentences
-/// for the user about files that differ or are not read.
+/// Calls `infer` with the files that are read, each opened, and the part of each; it returns whether
+/// the file has columns. Files that are unavailable or do not fit are skipped here; the run later
+/// leaves them unread or rejects them. `has_blocks`: a line feed is always the end of a line.
+/// Returns sentences for the user about files that differ or are not read.
 ///
 /// # Errors
 /// An error of the process. If no file has columns: the error of the first unavailable file,
@@ -164,9 +162,8 @@ pub(super) fn infer_from_samples(
     has_blocks: bool,
     mut infer: impl FnMut(&InputFile, FileReader, FileSample) -> Result<bool, ReadEnd>,
 ) -> Result<Vec<String>, StageError> {
-    let (mut unavailable, mut unfit, mut has_columns) = (Vec::new(), Vec::new(), false);
+    let (mut skipped, mut has_columns) = (SkippedInputs::default(), false);
     let samples = samples(files, has_blocks);
-    let sampled = samples.len();
     let (mut later, mut prefetched) = (samples.iter(), VecDeque::new());
     for &(file, sample) in &samples {
         while prefetched.len() < storage::MAX_CONCURRENT_REQUESTS
@@ -180,50 +177,23 @@ pub(super) fn infer_from_samples(
         };
         match opened.and_then(|input| infer(file, input, sample)) {
             Ok(found) => has_columns |= found,
-            Err(ReadEnd::Unavailable(error)) if error.class == ErrorClass::Process => {
-                return Err(error.into());
-            }
-            Err(ReadEnd::Unavailable(error)) => unavailable.push(error),
-            Err(ReadEnd::Rejected(refusal, _)) => unfit.push(refusal.reason),
-            Err(ReadEnd::Failed(error)) => return Err(error),
-            Err(ReadEnd::Cancelled) => break,
+            Err(end) => skipped.add(end)?,
         }
     }
-    if has_columns {
-        for error in unavailable {
-            tracing::warn!(
-                %error,
-                "cannot read a file; the columns are inferred from the other files"
-            );
-        }
-        return Ok(notes(&unfit, sampled, files.len()));
+    if !has_columns {
+        return Err(skipped.into_error());
     }
-    match (unavailable.into_iter().next(), unfit.into_iter().next()) {
-        (Some(unavailable), _) => Err(unavailable.into()),
-        (None, Some(reason)) => Err(StageError::Other(format!("no file can be read; {reason}"))),
-        (None, None) => Err(StageError::Other(
-            "every file is empty; expected records, from which the columns are inferred".to_owned(),
-        )),
-    }
-}
-
-/// Sentences about files that are rejected, and about files that are not sampled.
-fn notes(unfit: &[String], sampled: usize, files: usize) -> Vec<String> {
-    let named = unfit.iter().take(NAMED);
-    let mut notes: Vec<String> = named
-        .map(|reason| format!("{reason}; the records of the file are rejected"))
-        .collect();
-    if unfit.len() > NAMED {
-        let more = unfit.len() - NAMED;
-        notes.push(format!("the records of {more} further files are rejected"));
-    }
-    if sampled < files {
+    skipped.warn();
+    let mut notes = skipped.notes();
+    if samples.len() < files.len() {
         notes.push(format!(
-            "the columns and types are inferred from {sampled} of {files} files; a column that \
-             only other files have is left out"
+            "the columns and types are inferred from {} of {} files; a column that only other \
+             files have is left out",
+            samples.len(),
+            files.len()
         ));
     }
-    notes
+    Ok(notes)
 }
 
 #[cfg(test)]

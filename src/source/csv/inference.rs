@@ -43,7 +43,7 @@ impl SeenColumns {
 
 /// Infers the columns of all files together, with notes for the user. Columns of later files follow
 /// those of earlier ones.
-/// `given` are the names of the columns if there is no header.
+/// `given` holds the names of the columns of files without a header.
 ///
 /// # Errors
 /// If no file has columns, or a file cannot be read because of an error of the process.
