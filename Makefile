@@ -40,11 +40,11 @@ runtime:
 
 # Downloads the official checker of ONNX files with pip, for tests of the models that `train` writes.
 checker:
-	@scripts/fetch-onnx-checker.sh
+	@scripts/fetch-python-packages.sh onnx-checker "onnx>=1.17,<2"
 
 # Downloads readers of Parquet with pip, for tests of the types in outputs.
 readers:
-	@scripts/fetch-parquet-readers.sh
+	@scripts/fetch-python-packages.sh parquet-readers "pyarrow>=20,<27" "pandas>=2.2,<4" "polars>=1.30,<3" "duckdb>=1.2,<3"
 
 # Checks the files in deploy/ with the tools that are installed: promtool, systemd-analyze.
 deploy-check:
