@@ -121,7 +121,8 @@ fn is_view_of(dataset: &DataType, found: &DataType) -> bool {
 }
 
 /// Whether pyarrow, Polars, DuckDB and Spark read a column whose type is `narrow` in some files and
-/// `wide` in others, given the schema of the latest file. Each rule was tried with each of them.
+/// `wide` in others, given the schema of the latest file. The rules follow trials with each
+/// of them; Spark reads no 16-bit floats at all.
 fn is_widened_by_readers(narrow: &DataType, wide: &DataType) -> bool {
     use DataType::{
         Binary, Decimal128, Dictionary, FixedSizeList, Float16, Float32, Float64, Int8, Int16,
