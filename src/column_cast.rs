@@ -8,9 +8,11 @@ use arrow::array::{
     StructArray, UInt64Array, make_array, new_null_array,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::compute::kernels::cmp::distinct;
 use arrow::compute::{CastOptions, cast, cast_with_options, take};
 use arrow::datatypes::{ArrowNativeType as _, DataType, Date32Type, Date64Type, FieldRef, Fields};
 use arrow::error::ArrowError;
+use arrow::util::display::array_value_to_string;
 
 /// Casts a column to a type that holds its values: its unified type, or its type in files. Whether
 /// nulls are allowed at the top is checked elsewhere.
@@ -167,9 +169,10 @@ fn cast_values(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError>
     };
     let converted = cast_with_options(column, to, &strict)?;
     let may_round = to.is_floating() && column.data_type().is_integer();
-    if may_round && !is_exact(column, &converted)? {
+    if may_round && let Some(row) = first_rounded(column, &converted)? {
         return Err(ArrowError::CastError(format!(
-            "a value of type {} cannot be represented as {to}",
+            "the value {} of type {} cannot be represented as {to}",
+            array_value_to_string(column, row)?,
             column.data_type()
         )));
     }
@@ -188,11 +191,12 @@ fn days(milliseconds: i64) -> Result<i32, ArrowError> {
     })
 }
 
-/// Whether floats are equal to the integers that they were converted from.
-fn is_exact(integers: &ArrayRef, floats: &ArrayRef) -> Result<bool, ArrowError> {
-    // An integer beyond the range of its own type becomes null, so the comparison fails.
+/// Returns the first row whose float is not equal to the integer that it was converted from.
+fn first_rounded(integers: &ArrayRef, floats: &ArrayRef) -> Result<Option<usize>, ArrowError> {
+    // An integer beyond the range of its own type becomes null, which is distinct.
     let back = cast(floats, integers.data_type())?;
-    Ok(back.to_data() == integers.to_data())
+    let differs = distinct(integers, &back)?;
+    Ok(differs.values().set_indices().next())
 }
 
 #[cfg(test)]

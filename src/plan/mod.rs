@@ -412,9 +412,7 @@ fn assemble(
 /// that stage.
 fn rejects_identity(pipeline: &str, stages: &[Stage]) -> OutputIdentity {
     let sinks = stages.iter().filter_map(|stage| match &stage.operator {
-        StageOperator::Sink(sink, identity) => {
-            Some((&*stage.name, identity, sink.batch_encoder().is_some()))
-        }
+        StageOperator::Sink(sink, identity) => Some((&*stage.name, identity, sink.can_reject())),
         _ => None,
     });
     let mut identity = OutputIdentity {

@@ -6,7 +6,6 @@ mod writer;
 
 use std::cell::RefCell;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
 use schemars::JsonSchema;
@@ -19,9 +18,7 @@ use crate::sink::coverage_snapshot::{self, CoverageSnapshot, NamingState};
 use crate::sink::file_lock::FileLock;
 use crate::sink::file_naming::{NamePattern, NamingScheme};
 use crate::sink::image_encoder::{ImageEncoder, pixel_column};
-use crate::sink::{
-    BatchEncoder, CommitStats, OutputHistory, OutputIdentity, Sink, SinkConfig, SinkWriter,
-};
+use crate::sink::{CommitStats, OutputHistory, OutputIdentity, Sink, SinkConfig, SinkWriter};
 use crate::source::{ROW, SOURCE, WrittenFiles};
 use crate::storage::Location;
 
@@ -256,8 +253,8 @@ impl Sink for ImagesSink {
         Ok(found)
     }
 
-    fn batch_encoder(&self) -> Option<Arc<dyn BatchEncoder>> {
-        Some(Arc::new(self.encoder.clone()))
+    fn can_reject(&self) -> bool {
+        true
     }
 
     fn open(self: Box<Self>, identity: OutputIdentity) -> Result<Box<dyn SinkWriter>, StageError> {
@@ -267,6 +264,7 @@ impl Sink for ImagesSink {
             folder,
             name,
             extension,
+            encoder,
             ..
         } = *self;
         let snapshot_file = coverage_snapshot::location(&folder, None);
@@ -283,7 +281,7 @@ impl Sink for ImagesSink {
             None => NamingScheme::Current,
         };
         Ok(Box::new(ImageWriter::open(
-            found, scheme, extension, identity,
+            found, scheme, extension, encoder, identity,
         )?))
     }
 }

@@ -116,9 +116,10 @@ pub trait Sink: Send {
         Ok(CommitStats::default())
     }
 
-    /// The encoder that workers apply to batches; `None` if the sink writes them unchanged.
-    fn batch_encoder(&self) -> Option<Arc<dyn BatchEncoder>> {
-        None
+    /// Whether the writer may have a [`BatchEncoder`], which rejects records. It may depend on the
+    /// output of earlier runs.
+    fn can_reject(&self) -> bool {
+        false
     }
 
     /// Maximum memory of the writer in bytes, without the batches that it receives.
@@ -150,6 +151,12 @@ pub trait BatchEncoder: Send + Sync {
 /// A running sink. It receives every batch in ascending order of batch numbers, including empty
 /// batches, whose rows must be committed as well.
 pub trait SinkWriter: Send {
+    /// The encoder that workers apply to batches before [`Self::write`]; `None` if the sink writes
+    /// them unchanged.
+    fn batch_encoder(&self) -> Option<Arc<dyn BatchEncoder>> {
+        None
+    }
+
     /// Writes a batch, which is encoded if the sink has an encoder. May commit when a file is full,
     /// and returns the progress of commits.
     ///

@@ -390,13 +390,12 @@ impl Sink for ParquetSink {
         Ok(found)
     }
 
-    fn batch_encoder(&self) -> Option<Arc<dyn BatchEncoder>> {
-        let encoder = || Arc::new(self.columns.clone()) as _;
-        self.columns.can_fail().then(encoder)
-    }
-
     fn buffer_bytes(&self) -> u64 {
         self.format.buffer_bytes()
+    }
+
+    fn can_reject(&self) -> bool {
+        true
     }
 
     fn open(self: Box<Self>, identity: OutputIdentity) -> Result<Box<dyn SinkWriter>, StageError> {
@@ -409,20 +408,20 @@ impl Sink for ParquetSink {
         let next_schema = self.next_schema(claimed.contents.schema.as_ref())?;
         let Self {
             folder,
-            columns,
+            mut columns,
             mut format,
             compression,
             file,
             ..
         } = *self;
-        if let Some(next) = &next_schema {
+        if let Some(next) = next_schema {
             format = format.with_schema(SchemaRef::clone(next.schema()), compression)?;
+            columns = columns.with_dataset(next);
         }
         let (open_file, taken, written) = (None, Coverage::default(), CommitStats::default());
         let mut writer = ParquetWriter {
             folder,
             columns,
-            next_schema,
             format,
             file,
             identity,
@@ -443,8 +442,6 @@ const FOLD_FILES: u32 = 256;
 struct ParquetWriter {
     folder: Location,
     columns: StoredColumns,
-    /// The conversion of records to the columns of the file, if they differ.
-    next_schema: Option<DatasetSchema>,
     format: ParquetOptions,
     file: RollingPolicy,
     identity: OutputIdentity,
@@ -457,6 +454,11 @@ struct ParquetWriter {
 }
 
 impl SinkWriter for ParquetWriter {
+    fn batch_encoder(&self) -> Option<Arc<dyn BatchEncoder>> {
+        let encoder = || Arc::new(self.columns.clone()) as _;
+        self.columns.can_fail().then(encoder)
+    }
+
     fn write(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
         let (mut progress, mut rest) = (CommitProgress::Nothing, Cow::Borrowed(batch));
         while let Some(room) = self.insufficient_room(&rest) {
@@ -522,10 +524,7 @@ impl ParquetWriter {
 
     /// Writes a batch whose number of records fits into one file.
     fn write_to_file(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
-        let mut records = self.columns.store(&batch.records)?;
-        if let Some(next) = &self.next_schema {
-            records = next.convert(&records)?;
-        }
+        let records = self.columns.store(&batch.records)?;
         let mut progress = CommitProgress::Nothing;
         if records.num_rows() > 0 {
             if self

@@ -131,6 +131,8 @@ pub(super) struct TransformGraph {
 }
 
 impl TransformGraph {
+    /// The graph without the batch encoders of its sinks, which are available once the sinks are
+    /// open.
     pub(super) fn new(stages: &[Stage], keeps_rejects: Option<OriginalsPolicy>) -> Self {
         let nodes: Vec<GraphNode> = stages
             .iter()
@@ -138,15 +140,12 @@ impl TransformGraph {
                 let kind = match &stage.operator {
                     StageOperator::Source(..) => NodeKind::Source,
                     StageOperator::Transform(plan) => NodeKind::Transform(Arc::clone(plan)),
-                    StageOperator::Sink(sink, _) => {
+                    StageOperator::Sink(..) => {
                         let schema = stage
                             .inputs
                             .first()
                             .and_then(|&input| stages[input].schema());
-                        let encoder = sink
-                            .batch_encoder()
-                            .map(|own| Arc::new(BatchEncoderTransform(own)) as _);
-                        NodeKind::Sink(schema.unwrap_or_else(|| Arc::new(Schema::empty())), encoder)
+                        NodeKind::Sink(schema.unwrap_or_else(|| Arc::new(Schema::empty())), None)
                     }
                 };
                 GraphNode {
@@ -171,6 +170,28 @@ impl TransformGraph {
             rejected: already_committed.clone(),
             already_committed,
         }
+    }
+
+    /// Sets the batch encoder of the sink at `node`.
+    pub(super) fn set_encoder(&mut self, node: usize, encoder: Arc<dyn BatchEncoder>) {
+        if let NodeKind::Sink(_, slot) = &mut self.nodes[node].kind {
+            *slot = Some(Arc::new(BatchEncoderTransform(encoder)));
+        }
+    }
+
+    /// Copies the batch encoders of the sinks, and the rows that are already committed or rejected,
+    /// from the running graph: sinks stay open during a reload.
+    pub(super) fn inherit_sinks(&mut self, running: &Self) {
+        for (node, open) in self.nodes.iter_mut().zip(&running.nodes) {
+            if let (NodeKind::Sink(_, slot), NodeKind::Sink(_, encoder)) =
+                (&mut node.kind, &open.kind)
+            {
+                slot.clone_from(encoder);
+            }
+        }
+        self.already_committed
+            .clone_from(&running.already_committed);
+        self.rejected.clone_from(&running.rejected);
     }
 
     /// Builds an instance of every transform and warms it up.

@@ -79,10 +79,7 @@ impl ReloadHandle {
             return Ok(ReloadOutcome::Unchanged);
         }
         let mut graph = TransformGraph::new(&plan.stages, running.graph.keeps_rejects);
-        graph
-            .already_committed
-            .clone_from(&running.graph.already_committed);
-        graph.rejected.clone_from(&running.graph.rejected);
+        graph.inherit_sinks(&running.graph);
         let next = Generation::new(running.number + 1, graph, identities);
         for _ in 0..self.workers {
             let ready = next

@@ -164,6 +164,9 @@ impl Topology {
                 StageOperator::Sink(sink, identity) => {
                     let (sink, history, identity) =
                         opener.open(stage.name, Some(at), sink, identity)?;
+                    if let Some(encoder) = sink.writer.batch_encoder() {
+                        graph.set_encoder(at, encoder);
+                    }
                     let committed = history.coverage();
                     graph.already_committed[at] = committed.clone();
                     identities.push(identity);

@@ -4,7 +4,9 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float32Array, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{
+    ArrayRef, Float32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
+};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
@@ -100,6 +102,28 @@ fn column_that_readers_cannot_unify_is_refused_by_name() {
         );
     }
     assert_eq!(data_files(&folder.path().join("out")), before);
+}
+
+#[test]
+fn values_that_do_not_fit_earlier_files_are_rejects() {
+    let folder = tempfile::tempdir().unwrap();
+    let halves: ArrayRef = Arc::new(Float64Array::from(vec![0.5]));
+    write(folder.path(), "a.parquet", vec![("x", halves)]);
+    run_all(folder.path());
+    std::fs::remove_file(folder.path().join("in/a.parquet")).unwrap();
+    write(
+        folder.path(),
+        "b.parquet",
+        vec![("x", longs(vec![1, (1 << 53) + 1, 2]))],
+    );
+    let summary = run_all(folder.path());
+    assert_eq!(
+        summary["stages"]["out"]["rejected"]["mismatch"], 1,
+        "{summary}"
+    );
+    assert_eq!(columns(folder.path()), ["x Float64", "x Float64"]);
+    let again = run_all(folder.path());
+    assert_eq!(again["read"], 0, "{again}");
 }
 
 #[test]

@@ -10,7 +10,9 @@ use latentflow::batch::{Batch, Provenance, RejectCode, RejectCollector, Split};
 use latentflow::error::StageError;
 use latentflow::metrics::Metrics;
 use latentflow::plan::{Plan, StageOperator};
-use latentflow::sink::{BatchEncoder, ChangePolicy, OutputIdentity, Sink, SinkWriter};
+use latentflow::sink::{
+    BatchEncoder, ChangePolicy, CommitProgress, CommitStats, OutputIdentity, Sink, SinkWriter,
+};
 use latentflow::source::BatchSize;
 use latentflow::storage::Location;
 use latentflow::topology::{RunOutcome, RunStats, Topology};
@@ -238,12 +240,29 @@ impl Sink for EncodingSink {
         self.0.folder()
     }
 
+    fn open(self: Box<Self>, identity: OutputIdentity) -> Result<Box<dyn SinkWriter>, StageError> {
+        let writer = Box::new(self.0).open(identity)?;
+        Ok(Box::new(EncodingWriter(writer, self.1)))
+    }
+}
+
+struct EncodingWriter(Box<dyn SinkWriter>, fn(u64) -> Result<(), StageError>);
+
+impl SinkWriter for EncodingWriter {
     fn batch_encoder(&self) -> Option<Arc<dyn BatchEncoder>> {
         Some(Arc::new(RowEncoder(self.1)))
     }
 
-    fn open(self: Box<Self>, identity: OutputIdentity) -> Result<Box<dyn SinkWriter>, StageError> {
-        Box::new(self.0).open(identity)
+    fn write(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
+        self.0.write(batch)
+    }
+
+    fn commit(&mut self) -> Result<(), StageError> {
+        self.0.commit()
+    }
+
+    fn stats(&self) -> CommitStats {
+        self.0.stats()
     }
 }
 

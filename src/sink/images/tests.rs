@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
 use arrow::datatypes::{Field, Schema};
@@ -16,7 +17,7 @@ use crate::image::decode::decode;
 use crate::image::pixel_format::{Channels, PixelFormat, TensorLayout};
 use crate::plan_context::PipelineLimits;
 use crate::registry::find;
-use crate::sink::{CommitProgress, KINDS};
+use crate::sink::{BatchEncoder, CommitProgress, KINDS};
 use crate::source::origin_fields;
 use crate::tensor::{fixed_column, tensor_field, variable_column, variable_field};
 
@@ -66,10 +67,9 @@ impl Opened {
 }
 
 fn open_sink(sink: Box<dyn Sink>) -> Opened {
-    Opened {
-        encoder: sink.batch_encoder().unwrap(),
-        writer: sink.open(identity()).unwrap(),
-    }
+    let writer = sink.open(identity()).unwrap();
+    let encoder = writer.batch_encoder().unwrap();
+    Opened { encoder, writer }
 }
 
 fn open(folder: &Path) -> Opened {

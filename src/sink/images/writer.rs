@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::file_names::{holds_files, is_about_name, make_folders, rename_no_replace};
@@ -21,8 +22,8 @@ use crate::fs_durable::{failpoint, fsync_dir, remove_stale_temp_files, temp_path
 use crate::sink::coverage_snapshot::{CoverageSnapshot, NamingState};
 use crate::sink::file_lock::FileLock;
 use crate::sink::file_naming::{NamingScheme, hash};
-use crate::sink::image_encoder::{self, EncodedImage};
-use crate::sink::{CommitProgress, CommitStats, OutputIdentity, SinkWriter};
+use crate::sink::image_encoder::{self, EncodedImage, ImageEncoder};
+use crate::sink::{BatchEncoder, CommitProgress, CommitStats, OutputIdentity, SinkWriter};
 use crate::storage::Location;
 
 /// Number of files after which the sink commits.
@@ -62,6 +63,7 @@ pub(super) struct ImageWriter {
     root: PathBuf,
     scheme: NamingScheme,
     extension: &'static str,
+    encoder: ImageEncoder,
     identity: OutputIdentity,
     lock: FileLock,
     snapshot: CoverageSnapshot,
@@ -95,6 +97,7 @@ impl ImageWriter {
         found: ClaimedImageFolder,
         scheme: NamingScheme,
         extension: &'static str,
+        encoder: ImageEncoder,
         identity: OutputIdentity,
     ) -> Result<Self, StageError> {
         let is_legacy = found.is_legacy();
@@ -119,6 +122,7 @@ impl ImageWriter {
             root,
             scheme,
             extension,
+            encoder,
             identity,
             lock,
             snapshot,
@@ -265,6 +269,10 @@ impl UnnamedFile {
 }
 
 impl SinkWriter for ImageWriter {
+    fn batch_encoder(&self) -> Option<Arc<dyn BatchEncoder>> {
+        Some(Arc::new(self.encoder.clone()))
+    }
+
     fn write(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
         for (index, file) in image_encoder::files(batch)?.enumerate() {
             self.put(&file, || record_hash(batch, index))?;

@@ -336,7 +336,8 @@ fn values_that_cannot_be_stored_are_rejects() {
     let sink = ParquetSinkConfig::new(folder.path())
         .sink(records.schema_ref())
         .unwrap();
-    let encoder = sink.batch_encoder().unwrap();
+    let mut writer = sink.open(identity()).unwrap();
+    let encoder = writer.batch_encoder().unwrap();
     let mut rejects = RejectCollector::default();
     let batch = Batch::new(records, Provenance::rows(Split::new("a"), 10..14));
     let encoded = encoder.encode(batch, &mut rejects).unwrap();
@@ -356,7 +357,8 @@ fn values_that_cannot_be_stored_are_rejects() {
     assert_eq!(rejects[1].0, 3);
     assert!(rejects[1].2.starts_with("column `t`: "), "{}", rejects[1].2);
     assert_eq!(encoded.row_ordinals, [0, 1]);
-    run(sink, &[encoded]);
+    writer.write(&encoded).unwrap();
+    writer.commit().unwrap();
     let stored = read(&folder.path().join("part-00000.parquet"));
     let dates = stored["d"].as_primitive::<Date32Type>();
     assert_eq!(dates.iter().collect::<Vec<_>>(), [Some(1), None]);
@@ -369,7 +371,54 @@ fn values_that_cannot_be_stored_are_rejects() {
 #[test]
 fn columns_whose_values_always_fit_have_no_encoder() {
     let folder = tempfile::tempdir().unwrap();
-    assert!(sink(folder.path()).batch_encoder().is_none());
+    let writer = sink(folder.path()).open(identity()).unwrap();
+    assert!(writer.batch_encoder().is_none());
+}
+
+#[test]
+fn values_that_do_not_fit_the_dataset_are_rejects() {
+    use arrow::array::{AsArray, Float64Array, Int64Array};
+    use arrow::datatypes::Float64Type;
+    let folder = tempfile::tempdir().unwrap();
+    let records = |column: ArrayRef| RecordBatch::try_from_iter([("x", column)]).unwrap();
+    let sink = |records: &RecordBatch| {
+        let mut config = ParquetSinkConfig::new(folder.path());
+        config.sink(records.schema_ref()).unwrap()
+    };
+    let earlier = records(Arc::new(Float64Array::from(vec![0.5])));
+    run(
+        sink(&earlier),
+        &[Batch::new(earlier, Provenance::rows(Split::new("a"), 0..1))],
+    );
+
+    let integers = records(Arc::new(Int64Array::from(vec![1, (1 << 53) + 1, 2])));
+    let mut writer = sink(&integers).open(identity()).unwrap();
+    let encoder = writer.batch_encoder().unwrap();
+    let mut rejects = RejectCollector::default();
+    let batch = Batch::new(integers, Provenance::rows(Split::new("b"), 0..3));
+    let encoded = encoder.encode(batch, &mut rejects).unwrap();
+    assert_eq!(encoded.records.schema(), encoder.schema());
+    writer.write(&encoded).unwrap();
+    writer.commit().unwrap();
+
+    let rejects = rejects.into_vec();
+    assert_eq!(rejects.len(), 1);
+    assert_eq!(
+        (rejects[0].ordinal, rejects[0].code),
+        (1, RejectCode::Mismatch)
+    );
+    assert!(
+        rejects[0].reason.starts_with("column `x`: ")
+            && rejects[0].reason.contains("9007199254740993")
+            && rejects[0].reason.contains("Float64"),
+        "{}",
+        rejects[0].reason
+    );
+    let stored = read(&folder.path().join("part-00001.parquet"));
+    assert_eq!(
+        stored["x"].as_primitive::<Float64Type>().values(),
+        &[1., 2.]
+    );
 }
 
 #[test]
