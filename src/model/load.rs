@@ -92,10 +92,10 @@ pub(super) fn open(
         vec![ConfigError::new(key, fault.message.clone())]
     })?;
     if !spec.allow_nondeterministic
-        && let Some((file, difference)) = trial_run::difference(&model, runtime)
+        && let Some((file, fault)) = trial_run::fault(&model, runtime)
     {
         let key = spec.path.as_ref().map_or(file.role, |_| "path");
-        let message = format!("{}: {difference}", file.path.display());
+        let message = format!("{}: {fault}", file.path.display());
         return Err(vec![ConfigError::new(key, message)]);
     }
     Ok(model)
@@ -868,6 +868,11 @@ mod tests {
             "encoder: batch.onnx: the output `centered` of a record depends on the other records of \
              its batch; no operator may combine records, such as a mean over the first dimension; \
              export the model with a batch size of 1, or set `allow_nondeterministic = true`"
+        );
+        assert_eq!(
+            refused("batch.onnx", "without_batch"),
+            "encoder: batch.onnx: the model fails on zeros: the output has the shape [2] for a \
+             batch of 1 records; expected 1 as its first dimension"
         );
     }
 

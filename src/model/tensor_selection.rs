@@ -342,20 +342,22 @@ impl<'a> FileOutputs<'a> {
     }
 
     fn question(&self) -> String {
-        let is_candidate =
-            |spec: &TensorSpec| self.code_candidates().any(|other| other.name == spec.name);
+        let is_candidate = |spec: &TensorSpec| {
+            !has_name(spec, &RECONSTRUCTION_NAMES)
+                && self.code_candidates().any(|other| other.name == spec.name)
+        };
         self.question_of("output", "code", is_candidate)
     }
 
     /// The message that requires an option, with a line to write. The example is the first output
-    /// that satisfies `fits`, or else the first one.
+    /// that satisfies `fits`, preferably one with several values, or else the first output.
     fn question_of(&self, option: &str, what: &str, fits: impl Fn(&TensorSpec) -> bool) -> String {
-        let likely = || {
-            let all = self.all.iter();
-            all.filter(|spec| !is_variance(spec) && spec.row_len() != Some(1))
-        };
-        let example = likely().find(|spec| fits(spec)).or(likely().next());
-        let example = example
+        let means = || self.all.iter().filter(|spec| !is_variance(spec));
+        let fitting = || means().filter(|spec| fits(spec));
+        let example = fitting()
+            .find(|spec| spec.row_len() != Some(1))
+            .or(fitting().next())
+            .or(means().next())
             .or(self.all.first())
             .map_or("", |spec| spec.name.as_str());
         format!(
@@ -518,7 +520,7 @@ mod tests {
         check(
             &[("y", &[4]), ("score", &[1])],
             expect![[
-                r#"output: the file has several outputs, and it is not plain which of them is the code of `x` float32 [?, 4]: `y` float32 [?, 4], `score` float32 [?, 1]; select it, such as `output = "y"`"#
+                r#"output: the file has several outputs, and it is not plain which of them is the code of `x` float32 [?, 4]: `y` float32 [?, 4], `score` float32 [?, 1]; select it, such as `output = "score"`"#
             ]],
         );
         check(

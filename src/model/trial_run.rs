@@ -1,5 +1,6 @@
-//! Runs a few records through a model when it is loaded, to find models that return different
-//! values for the same record, whose cause the operators alone do not show.
+//! Runs a few records through a model when it is loaded, to find models that fail on every record,
+//! and models that return different values for the same record, whose cause the operators alone do
+//! not show.
 
 use prometheus::{Histogram, HistogramOpts};
 
@@ -21,10 +22,10 @@ const IMAGE_SIDE: usize = 32;
 /// the order of additions.
 const TOLERANCE: f32 = 1e-5;
 
-/// Runs a record of each file of a model twice, each time among other records. Returns the file and
-/// a description of the difference, if there is one. A file that cannot be run this way counts as
-/// deterministic.
-pub(super) fn difference<'a>(
+/// Runs a record of zeros through each file of a model, and another record twice, each time among
+/// other records. Returns the first file that fails on zeros or returns different values, and a
+/// description. A file that cannot be run for another reason passes.
+pub(super) fn fault<'a>(
     model: &'a Model,
     runtime: &RuntimeSpec,
 ) -> Option<(&'a ModelFile, String)> {
@@ -41,15 +42,15 @@ pub(super) fn difference<'a>(
         .map(|file| (file, Some(input_shape.clone())))
         .chain(decoder.into_iter().map(|file| (file, code_shape.clone())));
     for (file, shape) in files {
-        let found = shape.and_then(|shape| file_difference(model, file, &shape, runtime));
-        if let Some(difference) = found {
-            return Some((file, difference));
+        let found = shape.and_then(|shape| file_fault(model, file, &shape, runtime));
+        if let Some(fault) = found {
+            return Some((file, fault));
         }
     }
     None
 }
 
-fn file_difference(
+fn file_fault(
     model: &Model,
     file: &ModelFile,
     shape: &[usize],
@@ -59,6 +60,12 @@ fn file_difference(
     let outputs: Vec<&TensorSpec> = file.taken().collect();
     let mut session = open(file, &outputs, model.call_limits(file, &outputs), runtime).ok()?;
     let record = trial_record(&file.input, len, 1);
+    // A model that takes images of any size may require larger ones.
+    if file.input.row_shape().is_some()
+        && let Err(reason) = session.run(&vec![0.0; len], shape, &mut Vec::new())
+    {
+        return Some(format!("the model fails on zeros: {reason}"));
+    }
     let mut run = |others: &[f32]| {
         let mut values = Vec::new();
         // The record is in the middle, since it may depend only on those before or after it.

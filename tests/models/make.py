@@ -303,9 +303,12 @@ save(
         node("MeanVarianceNormalization", ["code"], ["own_axis"], axes=[1]),
         node("ReduceMean", ["code"], ["mean"], axes=[0]),
         node("Sub", ["code", "mean"], ["centered"]),
+        node("ReduceMean", ["code"], ["without_batch"], axes=[0], keepdims=0),
     ],
     [("x", FLOAT, ["batch", 4])],
-    CODE + [(name, FLOAT, ["batch", 2]) for name in "trained quantized all_axes own_axis centered".split()],
+    CODE
+    + [(name, FLOAT, ["batch", 2]) for name in "trained quantized all_axes own_axis centered".split()]
+    + [("without_batch", FLOAT, [2])],
     [("w", pairs), ("ones", np.ones(2, np.float32))],
 )
 
