@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::log::{self, LogFormat};
 use super::progress::{TaskProgress, TaskReporter};
+use super::signals::remove_on_signal;
 use super::{ExitCode, print, print_json};
 use crate::config::{self, is_at_or_below, overlay};
 use crate::corruption::{CorruptionKind, CorruptionSpec, Strength};
@@ -229,6 +230,7 @@ impl EvaluateArgs {
             .unwrap_or_default();
         let progress = TaskReporter::start(LogFormat::Auto);
         let temporary = TempDir::new("evaluate").context("cannot create a temporary folder")?;
+        remove_on_signal(temporary.path().to_path_buf());
         let prepared = self.prepare(
             model,
             &spec,

@@ -18,6 +18,7 @@ mod reset;
 mod run;
 mod run_progress;
 mod schema;
+mod signals;
 mod stderr;
 mod summary;
 #[cfg(feature = "train")]
@@ -51,7 +52,8 @@ pub enum ExitCode {
     Rejects = 3,
     /// The run was drained on request before the end of the input; the next run resumes it.
     Drained = 4,
-    /// A second signal stopped the process immediately; the next run repeats uncommitted records.
+    /// A signal stopped the process immediately: the second one during a run, whose next run repeats
+    /// uncommitted records, or the first one during a command without a state to save.
     Killed = 130,
 }
 
@@ -100,7 +102,7 @@ Exit codes:
     2  usage error, invalid pipeline, or an output or input that refuses the pipeline
     3  more rejects than `rejects.max_share` or `rejects.max` allows
     4  stopped on request before the end of the input; run again to resume
-  130  stopped immediately by a second signal";
+  130  stopped immediately by a signal: the second one for run and train";
 
 #[derive(Debug, Subcommand)]
 enum Command {

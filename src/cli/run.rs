@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
@@ -12,6 +11,7 @@ use tokio::runtime::Handle;
 
 use super::log::{self, LogFormat};
 use super::progress::{ProgressReporter, ProgressSample};
+use super::signals::shutdown_signal;
 use super::stderr;
 use super::summary::RunSummary;
 use super::time_profile::TimeProfile;
@@ -276,91 +276,5 @@ fn exit_code(
             }
             None => ExitCode::Done,
         }),
-    }
-}
-
-/// Resolves at the first Ctrl-C or SIGTERM. A second signal ends the process immediately, and so
-/// does the end of `grace`; `None` means no deadline. `action` describes the shutdown in the log.
-pub(super) async fn shutdown_signal(action: &'static str, grace: Option<Duration>) {
-    let mut signals = match ShutdownSignals::new() {
-        Ok(signals) => signals,
-        Err(error) => {
-            tracing::warn!(
-                %error,
-                "cannot install signal handlers; a signal ends the run without a commit"
-            );
-            return std::future::pending().await;
-        }
-    };
-    let signal = signals.next().await;
-    tracing::info!(
-        signal,
-        action,
-        "received a signal to stop; a second signal ends the process immediately"
-    );
-    tokio::spawn(async move {
-        let deadline = async {
-            match grace {
-                Some(grace) => tokio::time::sleep(grace).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            second = signals.next() => {
-                tracing::error!(
-                    signal = second,
-                    "received a second signal; the process ends, and the next run repeats the \
-                     uncommitted work"
-                );
-            }
-            () = deadline => tracing::error!(
-                "shutdown.grace has elapsed; the process ends, and the next run repeats the \
-                 uncommitted work"
-            ),
-        }
-        stderr::flush();
-        std::process::exit(ExitCode::Killed as i32);
-    });
-}
-
-/// The signals that stop a process.
-struct ShutdownSignals {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl ShutdownSignals {
-    #[cfg(unix)]
-    fn new() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    /// Waits for the next signal and returns its name.
-    #[cfg(unix)]
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
-
-    #[cfg(not(unix))]
-    #[expect(clippy::unnecessary_wraps, reason = "registering can fail elsewhere")]
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {})
-    }
-
-    #[cfg(not(unix))]
-    async fn next(&mut self) -> &'static str {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-        "Ctrl-C"
     }
 }

@@ -114,7 +114,7 @@ impl TrainCommand {
         let runtime = runtime.context("cannot start the runtime")?;
         let flag = Arc::clone(&stop);
         runtime.spawn(async move {
-            super::run::shutdown_signal(STOP_ACTION, None).await;
+            super::signals::shutdown_signal(STOP_ACTION, None).await;
             flag.store(true, Ordering::Relaxed);
         });
         let options = TrainOptions {

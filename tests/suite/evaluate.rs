@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::common::runs::{errors, latentflow};
 
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/photo-denoise-gray");
 /// The number of images of the table.
 const IMAGES: u32 = 20;
 /// The image that consists of noise.
@@ -33,13 +34,14 @@ fn png(number: u32) -> Vec<u8> {
 }
 
 /// Writes a table with the column `photo` of Hugging Face images.
-fn write_table(path: &Path) {
-    let images: Vec<Vec<u8>> = (0..IMAGES).map(png).collect();
-    let names: Vec<String> = (0..IMAGES).map(|number| format!("{number}.png")).collect();
+fn write_table(path: &Path, images: &[Vec<u8>]) {
+    let names: Vec<String> = (0..images.len())
+        .map(|number| format!("{number}.png"))
+        .collect();
     let columns: [(Arc<Field>, ArrayRef); 2] = [
         (
             Arc::new(Field::new("bytes", DataType::Binary, true)),
-            Arc::new(BinaryArray::from_iter_values(&images)),
+            Arc::new(BinaryArray::from_iter_values(images)),
         ),
         (
             Arc::new(Field::new("path", DataType::Utf8, true)),
@@ -58,10 +60,10 @@ fn write_table(path: &Path) {
 fn images_of_tables_are_named_by_source_and_row() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("in")).unwrap();
-    write_table(&folder.path().join("in/all.parquet"));
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/photo-denoise-gray");
+    let images: Vec<Vec<u8>> = (0..IMAGES).map(png).collect();
+    write_table(&folder.path().join("in/all.parquet"), &images);
     let evaluate = |more: &[&str]| {
-        let arguments = ["evaluate", model.to_str().unwrap(), "--source", "in"];
+        let arguments = ["evaluate", MODEL, "--source", "in"];
         let mut command = latentflow(folder.path(), &arguments);
         let output = command.args(["--part", "all"]).args(more).output().unwrap();
         assert!(output.status.success(), "{}", errors(&output));
@@ -87,4 +89,28 @@ fn images_of_tables_are_named_by_source_and_row() {
         .find(|line| line.starts_with("  worst"))
         .unwrap();
     assert!(worst.ends_with("  all.parquet/13.png, row 13"), "{table}");
+}
+
+#[cfg(unix)]
+#[test]
+fn terminated_evaluation_removes_its_temporary_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let temporary = folder.path().join("tmp");
+    for new in ["in", "tmp"] {
+        fs::create_dir(folder.path().join(new)).unwrap();
+    }
+    write_table(&folder.path().join("in/all.parquet"), &vec![png(0); 5000]);
+    let mut command = latentflow(folder.path(), &["evaluate", MODEL, "--source", "in"]);
+    let mut running = command.env("TMPDIR", &temporary).spawn().unwrap();
+    let entries = || fs::read_dir(&temporary).unwrap().flatten();
+    let records = |entry: fs::DirEntry| fs::read_dir(entry.path()).unwrap().count();
+    while entries().map(records).sum::<usize>() == 0 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let signaled = std::process::Command::new("kill")
+        .args(["-TERM", &running.id().to_string()])
+        .status();
+    assert!(signaled.unwrap().success());
+    assert_eq!(running.wait().unwrap().code(), Some(130));
+    assert_eq!(entries().count(), 0);
 }
