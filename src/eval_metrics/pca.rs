@@ -20,6 +20,12 @@ const MAX_PASSES: usize = 16;
 const CONVERGED: f64 = 1e-4;
 /// Number of values in a block: 8 MiB of float64.
 const BLOCK_VALUES: usize = 1 << 20;
+/// Number of rows of the components that are computed at a time.
+const ROTATED_ROWS: usize = 1 << 12;
+/// Number of copies of the basis during an iteration.
+const BASIS_COPIES: usize = 2;
+/// Number of matrices of the size of the covariance during an exact decomposition.
+const EXACT_COPIES: usize = 4;
 
 /// Principal components of a set of rows.
 #[derive(Debug)]
@@ -65,7 +71,7 @@ impl Pca {
         // Fewer rows than values have few directions, which the iteration finds sooner.
         let is_exact = width <= SMALL_WIDTH || (width <= EXACT_WIDTH && count >= width);
         let found = if is_exact {
-            exact(width, &mut blocks)?
+            exact(width, size, &mut blocks)?
         } else {
             iterate(width, size, &mut blocks)?
         };
@@ -73,19 +79,10 @@ impl Pca {
             .filter(|found| found.variance.is_finite())
             .map(|found| {
                 let freedom = (count - 1) as f64;
-                let explained = found
-                    .spectrum
-                    .values
-                    .iter()
-                    .take(size)
-                    .map(|value| value.max(0.0) / freedom);
+                let explained = found.values.iter().map(|value| value.max(0.0) / freedom);
                 Self {
                     mean: mean.map(|value| value as f32),
-                    components: found
-                        .spectrum
-                        .directions
-                        .columns(0, size)
-                        .map(|value| value as f32),
+                    components: found.components,
                     explained: explained.collect(),
                     variance: found.variance / freedom,
                 }
@@ -98,9 +95,28 @@ impl Pca {
         let directions = if width <= EXACT_WIDTH {
             width
         } else {
-            size.saturating_add(OVERSAMPLING).min(width)
+            dimensions(width, size)
         };
         directions.saturating_mul(width)
+    }
+
+    /// Returns the maximum number of bytes that fitting takes, without the rows that `pass` holds.
+    pub fn fit_bytes(width: usize, size: usize) -> u64 {
+        let bytes = |values: usize, each: usize, copies: usize| {
+            (values as u64).saturating_mul((each * copies) as u64)
+        };
+        let iterated = bytes(
+            dimensions(width, size).saturating_mul(width),
+            size_of::<f32>(),
+            BASIS_COPIES,
+        );
+        let decomposed = match width {
+            ..=EXACT_WIDTH => bytes(width * width, size_of::<f64>(), EXACT_COPIES),
+            _ => 0,
+        };
+        // A block exists in both precisions, and transposed.
+        let blocks = bytes(BLOCK_VALUES.max(width), size_of::<f64>(), 3);
+        iterated.max(decomposed).saturating_add(blocks)
     }
 
     /// Returns the number of components.
@@ -143,9 +159,16 @@ impl Pca {
     }
 }
 
-/// Directions with the sums of squares along them, descending, and the sum of all squares.
+/// Returns the number of directions that the iteration computes.
+fn dimensions(width: usize, size: usize) -> usize {
+    size.saturating_add(OVERSAMPLING).min(width)
+}
+
+/// Components with the sums of squares along them, descending, and the sum of all squares.
 struct PcaSolution {
-    spectrum: Spectrum,
+    /// Width x code size.
+    components: DMatrix<f32>,
+    values: Vec<f64>,
     variance: f64,
 }
 
@@ -182,26 +205,33 @@ fn in_blocks<E>(
 
 type Blocks<'a, E> = &'a mut dyn FnMut(&mut dyn FnMut(DMatrix<f32>)) -> Result<(), E>;
 
-fn exact<E>(width: usize, blocks: Blocks<'_, E>) -> Result<Option<PcaSolution>, E> {
+fn exact<E>(width: usize, size: usize, blocks: Blocks<'_, E>) -> Result<Option<PcaSolution>, E> {
     let mut squares = DMatrix::<f64>::zeros(width, width);
     blocks(&mut |rows| {
         let rows = rows.cast::<f64>();
         squares.gemm(1.0, &rows, &rows.transpose(), 1.0);
     })?;
     let variance = squares.trace();
-    Ok(Spectrum::decompose(squares).map(|spectrum| PcaSolution { spectrum, variance }))
+    Ok(
+        Spectrum::decompose(squares, size).map(|Spectrum { values, directions }| PcaSolution {
+            components: directions.map(|value| value as f32),
+            values,
+            variance,
+        }),
+    )
 }
 
 fn iterate<E>(width: usize, size: usize, blocks: Blocks<'_, E>) -> Result<Option<PcaSolution>, E> {
     let mut rng = ChaCha8Rng::seed_from_u64(0);
-    let dimensions = (size + OVERSAMPLING).min(width);
+    let dimensions = dimensions(width, size);
     let start = DMatrix::<f32>::from_fn(width, dimensions, |_, _| rng.sample(StandardNormal));
     let mut basis = start.qr().q();
+    let mut projection = basis.transpose();
+    drop(basis);
     let mut before = 0.0;
     let mut passes = 0;
     loop {
         passes += 1;
-        let projection = basis.transpose();
         let mut covariance = DMatrix::<f64>::zeros(dimensions, dimensions);
         let mut next_basis = DMatrix::<f32>::zeros(width, dimensions);
         let mut variance = 0.0;
@@ -215,19 +245,41 @@ fn iterate<E>(width: usize, size: usize, blocks: Blocks<'_, E>) -> Result<Option
                 .map(|&value| f64::from(value).powi(2))
                 .sum::<f64>();
         })?;
-        let Some(mut spectrum) = Spectrum::decompose(covariance) else {
+        let Some(Spectrum { values, directions }) = Spectrum::decompose(covariance, size) else {
             return Ok(None);
         };
-        let captured: f64 = spectrum.values.iter().take(size).sum();
+        let captured: f64 = values.iter().sum();
         if captured - before <= CONVERGED * (variance - captured).max(1e-6 * variance)
             || passes == MAX_PASSES
         {
-            spectrum.directions = basis.cast::<f64>() * spectrum.directions;
-            return Ok(Some(PcaSolution { spectrum, variance }));
+            drop(next_basis);
+            return Ok(Some(PcaSolution {
+                components: rotate(&projection, &directions),
+                values,
+                variance,
+            }));
         }
         before = captured;
+        // The basis takes most of the memory: no more than two copies exist at a time.
+        drop(projection);
         basis = next_basis.qr().q();
+        projection = basis.transpose();
+        drop(basis);
     }
+}
+
+/// Returns the product of the transposed basis and the directions within it. It is computed in
+/// float64, in blocks of values.
+fn rotate(projection: &DMatrix<f32>, directions: &DMatrix<f64>) -> DMatrix<f32> {
+    let (width, size) = (projection.ncols(), directions.ncols());
+    let mut components = DMatrix::zeros(width, size);
+    for first in (0..width).step_by(ROTATED_ROWS) {
+        let rows = ROTATED_ROWS.min(width - first);
+        let basis = projection.columns(first, rows).transpose().cast::<f64>();
+        let rotated = (basis * directions).map(|value| value as f32);
+        components.rows_mut(first, rows).copy_from(&rotated);
+    }
+    components
 }
 
 /// Eigenvalues of a symmetric matrix, descending, and their eigenvectors as columns.
@@ -237,16 +289,17 @@ struct Spectrum {
 }
 
 impl Spectrum {
-    /// Decomposes a matrix; returns `None` if it has a value that is not finite, or the
-    /// decomposition does not converge.
-    fn decompose(matrix: DMatrix<f64>) -> Option<Self> {
-        let size = matrix.nrows();
+    /// Decomposes a matrix, and returns the `size` largest eigenvalues. Returns `None` if the matrix
+    /// has a value that is not finite, or the decomposition does not converge.
+    fn decompose(matrix: DMatrix<f64>, size: usize) -> Option<Self> {
+        let rows = matrix.nrows();
         if matrix.iter().any(|value| !value.is_finite()) {
             return None;
         }
-        let eigen = SymmetricEigen::try_new(matrix, f64::EPSILON, 64 * size.max(1))?;
-        let mut order: Vec<usize> = (0..size).collect();
+        let eigen = SymmetricEigen::try_new(matrix, f64::EPSILON, 64 * rows.max(1))?;
+        let mut order: Vec<usize> = (0..rows).collect();
         order.sort_by(|&a, &b| eigen.eigenvalues[b].total_cmp(&eigen.eigenvalues[a]));
+        order.truncate(size);
         let values = order
             .iter()
             .map(|&index| eigen.eigenvalues[index])
@@ -331,7 +384,7 @@ mod tests {
         let mean = rows.column_mean();
         let rows = DMatrix::from_fn(1100, 60, |at, row| rows[(at, row)] - mean[at]);
         let products = rows.transpose() * &rows;
-        let all = Spectrum::decompose(products).unwrap();
+        let all = Spectrum::decompose(products, 60).unwrap();
         for (found, expected) in iterated.explained().iter().zip(&all.values) {
             assert_near(*found, expected / 59.0, 1e-4);
         }

@@ -278,13 +278,11 @@ pub fn max_pca_bytes(len: usize, size: usize) -> u64 {
     match Pca::basis_values(len, size) {
         _ if size == 0 => 0,
         values if values > MAX_BASIS_VALUES => 0,
-        values => PCA_COPIES * (values * size_of::<f32>()) as u64 + PCA_BLOCK_BYTES,
+        _ => Pca::fit_bytes(len, size) + PCA_BLOCK_BYTES,
     }
 }
 
-/// Number of copies of the directions during their computation.
-const PCA_COPIES: u64 = 4;
-/// Bytes of the block of records that is read at a time, and of its copies.
+/// Bytes of the block of records that is read at a time.
 const PCA_BLOCK_BYTES: u64 = 32 << 20;
 
 fn score<'a>(
