@@ -16,7 +16,7 @@ use super::export::{self, TrainingOutcome};
 use super::input::NetworkInput;
 use super::loader::BatchLoader;
 use super::memory::{TrainingSize, batch_shape, check_memory};
-use super::network_builder::{BuiltNetwork, build};
+use super::network_builder::build;
 use super::step_schedule::StepSchedule;
 use super::trainer::Trainer;
 use super::work_folder::WorkFolder;
@@ -85,20 +85,36 @@ fn train_in(
     let identity = DataIdentity::new(&prepared);
     let augmentation = Arc::new(augmentation(file, input.preparing).map_err(TrainError::Faults)?);
     let held_out = prepared.validation.len() + prepared.test.len();
+    let (training, validation) = (Arc::new(prepared.training), Arc::new(prepared.validation));
+    let samples = EpochSampler::training(&training, &augmentation, 0, 1).len();
+    let read = TrainingCheckpoint::read(&TrainingCheckpoint::path(work.path()))?;
+    let schedule = match &read {
+        Some(found) => StepSchedule::resumed(&file.training, found.position.schedule),
+        None => StepSchedule::new(&file.training, samples),
+    };
+    // The size of a batch is unknown if the sizes of the images differ. Such a batch is refused when
+    // it is loaded.
+    let size = shape.map(|shape| TrainingSize {
+        file,
+        declared: &declared,
+        shape,
+        records: samples.max(validation.len() as u64),
+        record_bytes: training.max_record_bytes(),
+    });
+    let memory = size.map(|size| check_memory(&size, schedule, rayon::current_num_threads()));
     let mut run = TrainLoop {
         file,
         options,
+        memory: memory.transpose()?.unwrap_or(0),
         trainer: Trainer::new(file, &declared),
         checkpoint: TrainingCheckpoint::default(),
-        schedule: StepSchedule::resumed(&file.training, None),
-        memory: 0,
-        training: Arc::new(prepared.training),
-        validation: Arc::new(prepared.validation),
+        schedule,
+        training,
+        validation,
         augmentation,
         work: work.path(),
     };
-    run.resume(&identity, out)?;
-    run.check_memory(&declared, shape)?;
+    run.resume(read, &identity, out)?;
     let finished = run.epochs(watch)?;
     run.trainer.release_buffers();
     if !run.checkpoint.position.curve.is_empty() {
@@ -281,13 +297,13 @@ struct TrainLoop<'a> {
 }
 
 impl TrainLoop<'_> {
-    fn resume(&mut self, data: &DataIdentity, out: &Path) -> Result<(), TrainError> {
-        let path = TrainingCheckpoint::path(self.work);
-        let read = TrainingCheckpoint::read(&path)?;
-        self.schedule = match &read {
-            Some(found) => StepSchedule::resumed(&self.file.training, found.position.schedule),
-            None => StepSchedule::new(&self.file.training, self.sampler(0).len()),
-        };
+    /// Restores the state of an earlier training from its checkpoint.
+    fn resume(
+        &mut self,
+        read: Option<TrainingCheckpoint>,
+        data: &DataIdentity,
+        out: &Path,
+    ) -> Result<(), TrainError> {
         let digests_for =
             |digest: &str| ConfigDigests::new(self.file, self.schedule, data.kind, digest);
         let digests = digests_for(&data.digest);
@@ -319,6 +335,7 @@ impl TrainLoop<'_> {
                 return Err(TrainError::Faults(vec![fault]));
             }
             let restored = self.trainer.restore(&found.state);
+            let path = TrainingCheckpoint::path(self.work);
             restored
                 .map_err(|reason| StageError::Other(format!("{}: {reason}", path.display())))?;
             self.checkpoint = found;
@@ -328,28 +345,6 @@ impl TrainLoop<'_> {
         position.written = digests.written;
         position.without_epochs = digests.without_epochs;
         position.schedule = Some(self.schedule);
-        Ok(())
-    }
-
-    /// Refuses a training that requires more memory than is available.
-    fn check_memory(
-        &mut self,
-        declared: &BuiltNetwork,
-        shape: Option<Vec<usize>>,
-    ) -> Result<(), TrainError> {
-        // A batch of images of different sizes is refused when it is loaded.
-        let Some(shape) = shape else {
-            return Ok(());
-        };
-        let order = self.sampler(0);
-        let size = TrainingSize {
-            file: self.file,
-            declared,
-            shape,
-            records: order.len().max(self.validation.len() as u64),
-            record_bytes: self.training.max_record_bytes(),
-        };
-        self.memory = check_memory(&size, self.schedule, rayon::current_num_threads())?;
         Ok(())
     }
 
