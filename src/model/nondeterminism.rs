@@ -527,6 +527,7 @@ mod tests {
                 own_axis: 
                 quantized: DynamicQuantizeLinear scales a record by the values of all records of its batch
                 trained: 
+                without_batch: 
             "#]],
         );
     }

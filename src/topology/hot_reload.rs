@@ -68,18 +68,18 @@ impl ReloadHandle {
                 .collect());
         }
         let running = Arc::clone(&self.current.borrow());
-        let identities = identities(plan);
-        if identities.len() == running.identities.len()
-            && identities
-                .iter()
-                .zip(&running.identities)
-                .all(|(next, running)| next.has_same_meaning(running))
+        // The rejects follow from the stages of the sinks, and from the sinks, which cannot change.
+        if sink_identities(plan)
+            .zip(&running.identities)
+            .all(|(next, running)| next.has_same_meaning(running))
         {
             *outline = RunningConfig::from_plan(plan);
             return Ok(ReloadOutcome::Unchanged);
         }
         let mut graph = TransformGraph::new(&plan.stages, running.graph.keeps_rejects);
         graph.inherit_sinks(&running.graph);
+        let rejects = plan.rejects.iter().map(|(_, identity)| identity);
+        let identities = sink_identities(plan).chain(rejects).cloned().collect();
         let next = Generation::new(running.number + 1, graph, identities);
         for _ in 0..self.workers {
             let ready = next
@@ -103,15 +103,11 @@ impl ReloadHandle {
 }
 
 /// The output identities of the sinks of a plan, in the order of the outputs of a batch.
-fn identities(plan: &Plan) -> Vec<OutputIdentity> {
-    let sinks = plan
-        .stages
+fn sink_identities(plan: &Plan) -> impl Iterator<Item = &OutputIdentity> {
+    plan.stages
         .iter()
         .filter_map(|stage| match &stage.operator {
-            StageOperator::Sink(_, identity) => Some(identity.clone()),
+            StageOperator::Sink(_, identity) => Some(identity),
             _ => None,
-        });
-    sinks
-        .chain(plan.rejects.iter().map(|(_, identity)| identity.clone()))
-        .collect()
+        })
 }

@@ -27,6 +27,7 @@ use crate::corruption::Corruption;
 use crate::data::{self, PreparedDataset, RecordFile};
 use crate::error::{ConfigError, RecordFaults, StageError};
 use crate::model::input::{InputKind, InputSpec};
+use crate::model::{self, RuntimeSpec};
 
 /// Interval between checkpoints within an epoch. A checkpoint is also written after each epoch.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
@@ -47,6 +48,9 @@ pub fn train(
     watch: &mut dyn FnMut(TrainEvent<'_>),
 ) -> Result<TrainResult, TrainError> {
     check_before_data(file, out, options)?;
+    // ONNX Runtime measures the finished model.
+    model::ort_library::init(&RuntimeSpec::default())
+        .map_err(|fault| StageError::Model(fault.message))?;
     let work = WorkFolder::acquire(out, options.restart)?;
     let trained = train_in(&work, file, out, options, watch);
     match &trained {
