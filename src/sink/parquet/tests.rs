@@ -381,9 +381,9 @@ fn values_that_do_not_fit_the_dataset_are_rejects() {
     use arrow::datatypes::Float64Type;
     let folder = tempfile::tempdir().unwrap();
     let records = |column: ArrayRef| RecordBatch::try_from_iter([("x", column)]).unwrap();
-    let sink = |records: &RecordBatch| {
+    let sink = |input: &RecordBatch| {
         let mut config = ParquetSinkConfig::new(folder.path());
-        config.sink(records.schema_ref()).unwrap()
+        config.sink(input.schema_ref()).unwrap()
     };
     let earlier = records(Arc::new(Float64Array::from(vec![0.5])));
     run(
