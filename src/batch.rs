@@ -51,19 +51,25 @@ pub struct SplitRows {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Provenance {
     ranges: Vec<SplitRows>,
+    /// For each range, the ordinal after its last row.
+    ends: Vec<u64>,
 }
 
 impl Provenance {
     /// Consecutive rows of one split.
     pub fn rows(split: Arc<Split>, rows: Range<u64>) -> Self {
-        Self {
-            ranges: vec![SplitRows { split, rows }],
-        }
+        Self::new(vec![SplitRows { split, rows }])
     }
 
     /// Ranges in the order of their ordinals.
     pub fn new(ranges: Vec<SplitRows>) -> Self {
-        Self { ranges }
+        let mut end = 0;
+        let ends = ranges.iter().map(|SplitRows { rows, .. }| {
+            end += rows.end - rows.start;
+            end
+        });
+        let ends = ends.collect();
+        Self { ranges, ends }
     }
 
     /// The ranges, in the order of their ordinals.
@@ -73,10 +79,7 @@ impl Provenance {
 
     /// The number of source rows.
     pub fn len(&self) -> u64 {
-        self.ranges
-            .iter()
-            .map(|range| range.rows.end - range.rows.start)
-            .sum()
+        self.ends.last().copied().unwrap_or(0)
     }
 
     /// Whether there are no source rows.
@@ -86,15 +89,10 @@ impl Provenance {
 
     /// The split and row of an ordinal; `None` beyond the end.
     pub fn row(&self, ordinal: u32) -> Option<(&Arc<Split>, u64)> {
-        let mut left = u64::from(ordinal);
-        for range in &self.ranges {
-            let len = range.rows.end - range.rows.start;
-            if left < len {
-                return Some((&range.split, range.rows.start + left));
-            }
-            left -= len;
-        }
-        None
+        let ordinal = u64::from(ordinal);
+        let at = self.ends.partition_point(|&end| end <= ordinal);
+        let SplitRows { split, rows } = self.ranges.get(at)?;
+        Some((split, rows.end - (self.ends[at] - ordinal)))
     }
 
     /// A seed for random numbers that depends only on the row's identity and on `salt`, so that a
@@ -124,7 +122,7 @@ impl Provenance {
             }
             start += len;
         }
-        Self { ranges }
+        Self::new(ranges)
     }
 }
 
@@ -589,6 +587,22 @@ mod tests {
             rest.records.column(0).as_ref(),
             &Int64Array::from(vec![13, 14])
         );
+    }
+
+    #[test]
+    fn ordinals_are_found_in_their_ranges() {
+        let (a, b) = (Split::new("a"), Split::new("b"));
+        let range = |split: &Arc<Split>, rows: Range<u64>| SplitRows {
+            split: Arc::clone(split),
+            rows,
+        };
+        let all = Provenance::new(vec![range(&a, 5..7), range(&b, 0..0), range(&b, 9..10)]);
+        let row = |ordinal| all.row(ordinal).map(|(split, row)| (split.name(), row));
+        assert_eq!(
+            (0..4).map(row).collect::<Vec<_>>(),
+            [Some(("a", 5)), Some(("a", 6)), Some(("b", 9)), None]
+        );
+        assert_eq!((all.len(), Provenance::default().row(0)), (3, None));
     }
 
     #[test]

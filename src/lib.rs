@@ -33,6 +33,7 @@ pub mod transform;
 pub mod sink;
 pub mod plan;
 pub mod topology;
+pub mod embed;
 pub mod admin;
 pub mod daemon;
 pub mod data;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +72,8 @@ pub struct PlanContext {
     pub metrics: Arc<Metrics>,
     /// State that the listeners of the run share.
     pub listeners: Arc<Listeners>,
+    /// The columns of the records that an embedding program supplies; `None` without one.
+    pub supplied: Option<SchemaRef>,
 }
 
 impl PlanContext {
@@ -81,6 +84,7 @@ impl PlanContext {
             limits,
             metrics: Arc::default(),
             listeners: Arc::default(),
+            supplied: None,
         }
     }
 

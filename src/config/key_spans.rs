@@ -252,6 +252,17 @@ impl Diagnostics {
     pub fn is_empty(&self) -> bool {
         self.located.is_empty()
     }
+
+    /// Returns the location, the key and the message of each fault. The key may be empty.
+    pub fn list(&self) -> Vec<(String, String, String)> {
+        let text = |diagnostic: &Diagnostic| {
+            let Diagnostic {
+                location, fault, ..
+            } = diagnostic;
+            (location.clone(), fault.key.clone(), fault.message.clone())
+        };
+        self.located.iter().map(text).collect()
+    }
 }
 
 impl fmt::Display for Diagnostics {

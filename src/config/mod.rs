@@ -49,6 +49,20 @@ pub struct ModelTable {
     pub options: Value,
 }
 
+impl ModelTable {
+    /// The options with the paths of files.
+    const PATHS: [&str; 4] = ["path", "encoder", "decoder", "model"];
+
+    /// Resolves relative paths of the files against `base`.
+    pub fn resolve_paths(&mut self, base: &Path) {
+        for key in Self::PATHS {
+            if let Some(Value::String(path)) = self.options.get_mut(key) {
+                *path = base.join(&*path).display().to_string();
+            }
+        }
+    }
+}
+
 /// One `[stages.NAME]`.
 #[derive(Debug)]
 pub struct StageTable {

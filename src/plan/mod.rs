@@ -9,6 +9,7 @@ mod graph;
 mod stage_identity;
 mod memory;
 mod display;
+mod embedded;
 mod reload_diff;
 mod stages;
 
@@ -38,6 +39,7 @@ use crate::units::HumanDuration;
 use memory::{MemoryAllocation, MemoryRequirements};
 
 pub use display::GraphFormat;
+pub use embedded::{EmbeddedEnds, EmbeddedPlan, resolve_embedded};
 pub use memory::{Footprint, MemoryEstimate};
 pub use reload_diff::{RunningConfig, changes_requiring_restart};
 
@@ -200,6 +202,15 @@ pub fn max_in_flight_batches(workers: usize) -> usize {
 /// All faults that can be found: every unknown key, at least one fault of each invalid table, and
 /// every fault between stages.
 pub fn resolve(spec: PipelineConfig, metrics: &Arc<Metrics>) -> Result<Plan, Diagnostics> {
+    resolve_for(spec, metrics, None)
+}
+
+/// As [`resolve`], for records that an embedding program supplies with the columns `supplied`.
+fn resolve_for(
+    spec: PipelineConfig,
+    metrics: &Arc<Metrics>,
+    supplied: Option<SchemaRef>,
+) -> Result<Plan, Diagnostics> {
     let mut faults = Vec::new();
     let within = |found: Vec<ConfigError>, key: &str| {
         found
@@ -217,6 +228,7 @@ pub fn resolve(spec: PipelineConfig, metrics: &Arc<Metrics>) -> Result<Plan, Dia
     let models = open_models(&spec, &runtime, metrics, &mut faults);
     let mut context = PlanContext {
         metrics: Arc::clone(metrics),
+        supplied,
         ..PlanContext::new(models, limits.unwrap_or_default())
     };
     let mut planned = stages::plan(&spec, &context, None, &mut faults);

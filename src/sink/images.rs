@@ -6,6 +6,7 @@ mod writer;
 
 use std::cell::RefCell;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
 use schemars::JsonSchema;
@@ -18,7 +19,9 @@ use crate::sink::coverage_snapshot::{self, CoverageSnapshot, NamingState};
 use crate::sink::file_lock::FileLock;
 use crate::sink::file_naming::{NamePattern, NamingScheme};
 use crate::sink::image_encoder::{ImageEncoder, pixel_column};
-use crate::sink::{CommitStats, OutputHistory, OutputIdentity, Sink, SinkConfig, SinkWriter};
+use crate::sink::{
+    BatchEncoder, CommitStats, OutputHistory, OutputIdentity, Sink, SinkConfig, SinkWriter,
+};
 use crate::source::{ROW, SOURCE, WrittenFiles};
 use crate::storage::Location;
 
@@ -251,6 +254,10 @@ impl Sink for ImagesSink {
             location.remove()?;
         }
         Ok(found)
+    }
+
+    fn embedded_encoder(&self) -> Option<Arc<dyn BatchEncoder>> {
+        Some(Arc::new(self.encoder.clone()))
     }
 
     fn can_reject(&self) -> bool {

@@ -116,6 +116,12 @@ pub trait Sink: Send {
         Ok(CommitStats::default())
     }
 
+    /// The encoder whose output an embedding program receives instead of files; `None` if the records
+    /// stay as they are.
+    fn embedded_encoder(&self) -> Option<Arc<dyn BatchEncoder>> {
+        None
+    }
+
     /// Whether the writer may have a [`BatchEncoder`], which rejects records. It may depend on the
     /// output of earlier runs.
     fn can_reject(&self) -> bool {

@@ -394,6 +394,10 @@ impl Sink for ParquetSink {
         self.format.buffer_bytes()
     }
 
+    fn embedded_encoder(&self) -> Option<Arc<dyn BatchEncoder>> {
+        Some(Arc::new(self.columns.clone()))
+    }
+
     fn can_reject(&self) -> bool {
         true
     }

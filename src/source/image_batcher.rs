@@ -67,16 +67,8 @@ impl ImageBatchConfig {
         self.batch_limits.records
     }
 
-    /// Bytes that an image counts, and pixels that its decoding takes memory for. Data that is not
-    /// an image, or an image with too many pixels, counts 0 pixels and is passed on: a later stage
-    /// rejects it with its reason before decoding.
     fn decoded_size(&self, image: &[u8]) -> (u64, u64) {
-        let header = probe(image).ok().filter(|header| header.fits(self.pixels));
-        let pixels = header.map_or(0, |header| header.charged_pixels());
-        (
-            (image.len() as u64).max(pixels.saturating_mul(PIXEL_BYTES)),
-            pixels,
-        )
+        decoded_size(image, self.pixels)
     }
 
     /// Batches of images in memory, given as the name of the source and the bytes of each. The rows
@@ -121,6 +113,18 @@ impl ImageBatchConfig {
         };
         parts.into_iter().map(batch).collect()
     }
+}
+
+/// Bytes that an image counts, and pixels that its decoding takes memory for. Data that is not an
+/// image, or an image with more than `max_pixels` pixels, counts 0 pixels and is passed on: a later
+/// stage rejects it with its reason before decoding.
+pub(super) fn decoded_size(image: &[u8], max_pixels: u64) -> (u64, u64) {
+    let header = probe(image).ok().filter(|header| header.fits(max_pixels));
+    let pixels = header.map_or(0, |header| header.charged_pixels());
+    (
+        (image.len() as u64).max(pixels.saturating_mul(PIXEL_BYTES)),
+        pixels,
+    )
 }
 
 /// A record that is not in a batch yet.

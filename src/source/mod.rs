@@ -11,6 +11,7 @@ mod content_digest;
 mod csv;
 mod batch_limits;
 mod dead_leaves;
+pub mod embedded;
 mod text_encoding;
 mod factor_model;
 mod object_prefetch;
@@ -369,6 +370,10 @@ pub const KINDS: &[ComponentKind<PlanSource>] = &[
     kind::<http::HttpSourceConfig>(
         "http",
         "images or records from HTTP clients, each acknowledged once it is durable",
+    ),
+    kind::<embedded::EmbeddedSourceConfig>(
+        "embedded",
+        "records that a program supplies, such as the Python package",
     ),
     kind::<rejects::RejectsSourceConfig>(
         "rejects",

@@ -11,6 +11,7 @@ mod inference;
 mod budget;
 mod dispatcher;
 mod drift;
+mod embedded;
 mod reconstruction_error;
 mod hot_reload;
 mod gauge_sampler;
@@ -56,6 +57,7 @@ use source_readers::SourceSlot;
 use worker::{WorkQueues, WorkerShared};
 
 pub use activity::{ActiveBatch, BatchRange, RecordPosition, WorkerActivity};
+pub use embedded::{EmbeddedGraph, EmbeddedOutput};
 pub use hot_reload::{ReloadHandle, ReloadOutcome};
 pub use poison_records::clear_crash_state;
 

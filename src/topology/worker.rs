@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::ack_tracker::AckTracker;
 use super::activity::WorkerActivity;
-use super::generation::{Generation, NodeKind, WorkerGraph};
+use super::generation::{Generation, NodeKind, Transforms, WorkerGraph};
 use super::messages::{Destination, FailureSignal, ProcessedBatch, WorkItem, WorkerMessage};
 use super::poison_records::{PoisonRecordTracker, QuarantineReason};
 use super::reject_records::{BatchRejects, source_of};
@@ -123,7 +123,7 @@ async fn next(queues: &WorkQueues, generations: &mut watch::Receiver<Arc<Generat
     }
 }
 
-struct Worker<'a> {
+pub(super) struct Worker<'a> {
     held: WorkerGraph,
     stats: &'a RunStats,
     activity: &'a WorkerActivity,
@@ -143,6 +143,42 @@ impl<'a> Worker<'a> {
             activity: &stats.activity[number],
             counts_rejects: true,
         })
+    }
+
+    /// A worker on the thread of an embedding program.
+    pub(super) fn embedded(
+        generation: &Arc<Generation>,
+        stats: &'a RunStats,
+        activity: &'a WorkerActivity,
+    ) -> Result<Self, (Arc<str>, StageError)> {
+        Ok(Self {
+            held: WorkerGraph::new(generation)?,
+            stats,
+            activity,
+            counts_rejects: true,
+        })
+    }
+
+    /// Processes a batch of a graph with one sink. Returns the records that the sink would write,
+    /// and the rejects.
+    pub(super) fn process_embedded(
+        &mut self,
+        source: usize,
+        batch: SourceBatch,
+    ) -> Result<(Batch, Vec<(Arc<str>, Reject)>), (Arc<str>, StageError)> {
+        let output = self.run_graph(source, batch, None)?;
+        let GraphOutput { outputs, rejects } = self.prepare(output)?;
+        let batch = outputs.into_iter().next().ok_or_else(|| {
+            let name = &self.held.generation.graph.nodes[source].name;
+            let message = "the pipeline has no sink".to_owned();
+            (Arc::clone(name), StageError::Other(message))
+        })?;
+        Ok((batch, rejects.into_list()))
+    }
+
+    /// The transforms, for the next worker.
+    pub(super) fn into_transforms(self) -> Transforms {
+        self.held.transforms
     }
 
     /// Processes a batch and sends the result to its destination. Returns `false` if the reorder

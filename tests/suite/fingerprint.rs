@@ -384,6 +384,12 @@ fn sources_without_files() -> Vec<Case> {
             ],
         ),
         Case::new(
+            "embedded",
+            none(),
+            || json!({ "before": { "kind": "embedded" } }),
+            [("columns", json!({ "columns": { "x": "float" } }))],
+        ),
+        Case::new(
             "http",
             none(),
             http,

@@ -15,6 +15,7 @@ mod common {
 mod config_change;
 mod crashing_record;
 mod data;
+mod embed;
 mod evaluate;
 mod failing_records;
 mod fingerprint;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Groups of modules from left to right. A module names only modules of its group or of a group
 /// further left.
-const ORDER: [&[&str]; 19] = [
+const ORDER: [&[&str]; 20] = [
     &[
         "test_data",
         "error",
@@ -42,6 +42,7 @@ const ORDER: [&[&str]; 19] = [
     &["sink"],
     &["plan"],
     &["topology"],
+    &["embed"],
     &["admin"],
     &["daemon"],
     &["data"],

@@ -46,7 +46,7 @@ pub enum RequestColumnType {
 }
 
 impl RequestColumnType {
-    fn data_type(self) -> DataType {
+    pub(in crate::source) fn data_type(self) -> DataType {
         match self {
             Self::Float => DataType::Float64,
             Self::Floats => DataType::new_list(DataType::Float64, true),

@@ -52,7 +52,8 @@ use crate::storage::Location;
 use crate::units::HumanDuration;
 
 use ack_waiters::AckWaiters;
-use columns::{RequestColumnType, RequestColumns};
+pub use columns::RequestColumnType;
+use columns::RequestColumns;
 use inference::InferenceClient;
 use limits::{HttpLimits, TokenBucket};
 use memory_reservation::MemoryPool;

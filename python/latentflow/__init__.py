@@ -1,0 +1,32 @@
+"""Autoencoders over images and feature records.
+
+A pipeline file of latentflow names a source, transforms and a sink. In Python, the caller reads and writes the records,
+and a :class:`Pipeline` runs what lies between:
+
+    import latentflow, polars as pl
+
+    pipeline = latentflow.Pipeline("pipelines/photos.toml")
+    latents = pl.DataFrame(pipeline.transform(images))  # columns: source, row, image
+
+Records come and go over the Arrow PyCapsule interface, so tables of pyarrow, Polars, DuckDB, pandas and other libraries
+are accepted and returned without a copy of their values.
+"""
+
+from . import _library
+
+_library.prepare()
+
+from ._latentflow import Schema, __version__  # noqa: E402
+from ._pipeline import Pipeline, PipelineError, RejectedRecords, RunError, StageStats  # noqa: E402
+from ._table import Table  # noqa: E402
+
+__all__ = [
+    "Pipeline",
+    "PipelineError",
+    "RejectedRecords",
+    "RunError",
+    "Schema",
+    "StageStats",
+    "Table",
+    "__version__",
+]

@@ -1,0 +1,52 @@
+//! The native module of the Python package: pipelines whose records Python reads and writes, and the
+//! command line.
+
+mod capsule;
+mod engine;
+
+use pyo3::prelude::*;
+
+use capsule::{PyBatchReader, PyBatches, PySchema, schema_of};
+use engine::{Engine, NativePipelineError, NativeRunError};
+
+/// Runs the command line. `arguments` begins with the name of the program. Returns the exit code.
+#[pyfunction]
+fn command(py: Python<'_>, arguments: Vec<String>) -> u8 {
+    py.detach(|| {
+        // The process is the program, and not that of another program that uses the package.
+        latentflow::system::tune_allocator();
+        latentflow::file_descriptors::raise_limit();
+        let parsed = <latentflow::cli::Cli as clap::Parser>::try_parse_from(arguments);
+        let exit = match parsed {
+            Ok(parsed) => parsed.run(),
+            Err(error) => {
+                // The terminal may be closed.
+                let _ = error.print();
+                return u8::try_from(error.exit_code()).unwrap_or(2);
+            }
+        };
+        let exit = exit.unwrap_or_else(|error| {
+            let exit = latentflow::cli::ExitCode::from_error(&error);
+            latentflow::cli::report_failure(&error, exit);
+            exit
+        });
+        latentflow::cli::flush();
+        exit as u8
+    })
+}
+
+#[pymodule]
+fn _latentflow(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<Engine>()?;
+    module.add_class::<PySchema>()?;
+    module.add_class::<PyBatches>()?;
+    module.add_class::<PyBatchReader>()?;
+    module.add(
+        "NativePipelineError",
+        module.py().get_type::<NativePipelineError>(),
+    )?;
+    module.add("NativeRunError", module.py().get_type::<NativeRunError>())?;
+    module.add_function(wrap_pyfunction!(schema_of, module)?)?;
+    module.add_function(wrap_pyfunction!(command, module)?)
+}

@@ -1,0 +1,153 @@
+//! The forms in which an embedding program receives rejected rows: a column of the records, or a
+//! table.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, NullBufferBuilder, RecordBatch, StringArray, StructArray, UInt32Array, UInt64Array,
+};
+use arrow::compute::{cast, take};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+
+use super::{ProcessedRecords, RejectedRow};
+use crate::error::StageError;
+use crate::source::{ROW, SOURCE};
+
+/// The column of rejects: null for a processed record.
+pub const REJECTED: &str = "rejected";
+
+fn reject_fields() -> Fields {
+    ["stage", "code", "reason"]
+        .map(|name| Field::new(name, DataType::Utf8, false))
+        .to_vec()
+        .into()
+}
+
+/// The schema of records with the column [`REJECTED`]. All columns are nullable.
+pub fn with_rejected_schema(output: &Schema) -> SchemaRef {
+    let fields = output.fields().iter();
+    let nullable = fields.map(|field| Field::clone(field).with_nullable(true));
+    let rejected = Field::new(REJECTED, DataType::Struct(reject_fields()), true);
+    let all: Vec<Field> = nullable.chain([rejected]).collect();
+    Arc::new(Schema::new_with_metadata(all, output.metadata().clone()))
+}
+
+/// The schema of a table of rejects. `index` is the row of the input.
+pub fn rejects_schema() -> SchemaRef {
+    let index = Field::new("index", DataType::UInt64, false);
+    let source = Field::new(SOURCE, DataType::Utf8, true);
+    let row = Field::new(ROW, DataType::UInt64, true);
+    let fields = reject_fields();
+    let reject = fields.iter().map(|field| Field::clone(field));
+    Arc::new(Schema::new(
+        [index, source, row]
+            .into_iter()
+            .chain(reject)
+            .collect::<Vec<_>>(),
+    ))
+}
+
+impl ProcessedRecords {
+    /// The records and the rejected rows in the order of the input, with the column [`REJECTED`].
+    /// Rejected rows have nulls in all columns but their origin, which is that of `input`. `schema`
+    /// is [`with_rejected_schema`].
+    ///
+    /// # Errors
+    /// If Arrow cannot build the columns.
+    pub fn with_rejected(
+        &self,
+        input: &RecordBatch,
+        schema: &SchemaRef,
+    ) -> Result<RecordBatch, StageError> {
+        let order = self.order();
+        let records: UInt32Array = order.iter().map(|row| row.record).collect();
+        let rejects: Vec<Option<&RejectedRow>> = order
+            .iter()
+            .map(|row| row.reject.map(|index| &self.rejects[index as usize]))
+            .collect();
+        let column = |(column, field): (&ArrayRef, &Arc<Field>)| match field.name().as_str() {
+            name @ (SOURCE | ROW) if input.column_by_name(name).is_some() => {
+                let rows: UInt32Array = order.iter().map(|row| Some(row.input)).collect();
+                let own = take(&input[name], &rows, None)?;
+                Ok::<_, StageError>(cast(&own, field.data_type())?)
+            }
+            _ => Ok(take(column, &records, None)?),
+        };
+        let columns = self.records.columns().iter().zip(schema.fields());
+        let mut columns = columns.map(column).collect::<Result<Vec<_>, _>>()?;
+        columns.push(Arc::new(struct_of(&rejects)?));
+        Ok(RecordBatch::try_new(SchemaRef::clone(schema), columns)?)
+    }
+
+    /// The rejected rows as a table with [`rejects_schema`].
+    ///
+    /// # Errors
+    /// If Arrow cannot build the columns.
+    pub fn rejects_table(&self, input: &RecordBatch) -> Result<RecordBatch, StageError> {
+        let rejects = &self.rejects;
+        let rows: UInt32Array = rejects.iter().map(|reject| Some(reject.row)).collect();
+        let origin = |name: &str, data_type: &DataType| -> Result<ArrayRef, StageError> {
+            match input.column_by_name(name) {
+                Some(column) => Ok(cast(&take(column, &rows, None)?, data_type)?),
+                None => Ok(arrow::array::new_null_array(data_type, rejects.len())),
+            }
+        };
+        let index = rejects.iter().map(|reject| u64::from(reject.row));
+        let all: Vec<Option<&RejectedRow>> = rejects.iter().map(Some).collect();
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(UInt64Array::from_iter_values(index)),
+            origin(SOURCE, &DataType::Utf8)?,
+            origin(ROW, &DataType::UInt64)?,
+        ];
+        columns.extend(struct_of(&all)?.columns().iter().cloned());
+        Ok(RecordBatch::try_new(rejects_schema(), columns)?)
+    }
+
+    /// The records and the rejects, merged by their rows.
+    fn order(&self) -> Vec<OutputRow> {
+        let records = (0..).zip(&self.rows).map(|(index, &input)| OutputRow {
+            input,
+            record: Some(index),
+            reject: None,
+        });
+        let rejects = (0..).zip(&self.rejects).map(|(index, reject)| OutputRow {
+            input: reject.row,
+            record: None,
+            reject: Some(index),
+        });
+        let mut order: Vec<OutputRow> = records.chain(rejects).collect();
+        order.sort_by_key(|row| row.input);
+        order
+    }
+}
+
+/// A row of the result: a record or a reject.
+struct OutputRow {
+    input: u32,
+    record: Option<u32>,
+    reject: Option<u32>,
+}
+
+fn struct_of(rejects: &[Option<&RejectedRow>]) -> Result<StructArray, StageError> {
+    let text = |value: &dyn Fn(&RejectedRow) -> String| -> ArrayRef {
+        let values = rejects
+            .iter()
+            .map(|reject| reject.map(value).unwrap_or_default());
+        Arc::new(StringArray::from_iter_values(values))
+    };
+    let columns = vec![
+        text(&|reject| reject.stage.to_string()),
+        text(&|reject| reject.code.as_str().to_owned()),
+        text(&|reject| reject.reason.clone()),
+    ];
+    let mut nulls = NullBufferBuilder::new(rejects.len());
+    rejects
+        .iter()
+        .for_each(|reject| nulls.append(reject.is_some()));
+    Ok(StructArray::try_new_with_length(
+        reject_fields(),
+        columns,
+        nulls.finish(),
+        rejects.len(),
+    )?)
+}

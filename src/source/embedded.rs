@@ -1,0 +1,327 @@
+//! The source `embedded`: records that a program supplies, such as the Python package. They are cut
+//! into batches as those of other sources.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array as _, ArrayRef, AsArray as _, RecordBatch, StringArray, UInt64Array, new_null_array,
+};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::batch::{Batch, Provenance, Reject, RejectCode, SourceBatch, Split, SplitRows};
+use crate::column_cast::cast_column;
+use crate::coverage::ResumeState;
+use crate::error::{ConfigError, StageError};
+use crate::plan_context::{PipelineLimits, PlanContext};
+use crate::source::batch_limits::{BatchLimits, arrow_bytes, too_large};
+use crate::source::http::RequestColumnType;
+use crate::source::image_batcher::decoded_size;
+use crate::source::{
+    BatchSize, IMAGE, ROW, SOURCE, Source, SourceConfig, SourceHandle, origin_fields, with_origin,
+};
+use crate::storage::Location;
+
+/// Options of the source `embedded`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
+pub struct EmbeddedSourceConfig {
+    /// The columns of feature records and their types. Default: images, in the column `image`.
+    #[schemars(extend("x-changes-rows" = true))]
+    columns: BTreeMap<String, RequestColumnType>,
+}
+
+impl EmbeddedSourceConfig {
+    /// The columns of the records, if the program does not declare others.
+    pub fn schema(&self) -> SchemaRef {
+        let fields: Vec<Field> = if self.columns.is_empty() {
+            vec![Field::new(IMAGE, DataType::Binary, true)]
+        } else {
+            let field = |(name, kind): (&String, &RequestColumnType)| {
+                Field::new(name, kind.data_type(), true)
+            };
+            self.columns.iter().map(field).collect()
+        };
+        with_origin(&Schema::new(fields))
+    }
+}
+
+impl SourceConfig for EmbeddedSourceConfig {
+    fn plan(
+        &mut self,
+        _: &str,
+        _: BatchSize,
+        context: &PlanContext,
+    ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
+        let supplied = context.supplied.as_ref().map(planned_schema);
+        let schema = supplied.unwrap_or_else(|| self.schema());
+        Ok(Box::new(EmbeddedSource { schema }))
+    }
+}
+
+struct EmbeddedSource {
+    schema: SchemaRef,
+}
+
+impl Source for EmbeddedSource {
+    fn schema(&self) -> SchemaRef {
+        SchemaRef::clone(&self.schema)
+    }
+
+    fn find_inputs(&self, _: Option<&Location>) -> Result<(), StageError> {
+        Err(without_program())
+    }
+
+    fn open(self: Box<Self>, _: &ResumeState) -> Result<SourceHandle, StageError> {
+        Err(without_program())
+    }
+}
+
+fn without_program() -> StageError {
+    let message = "the source `embedded` receives its records from a program; process them with \
+                   the Python package, such as `latentflow.Pipeline(\"p.toml\").transform(records)`, \
+                   or use a source that reads files";
+    StageError::Refused(message.to_owned())
+}
+
+/// The schema of the source for records with the columns `supplied`: the origin of each record, and
+/// the columns as plain types, since engines send the same values as views, dictionaries or large
+/// types.
+fn planned_schema(supplied: &SchemaRef) -> SchemaRef {
+    let field = |field: &Arc<Field>| {
+        let origin = origin_fields().into_iter();
+        let known = origin.chain([Field::new(IMAGE, DataType::Binary, true)]);
+        match known.into_iter().find(|known| known.name() == field.name()) {
+            Some(known) if known.name() != IMAGE || is_bytes(field.data_type()) => known,
+            _ => Field::clone(field).with_data_type(plain_type(field.data_type())),
+        }
+    };
+    let fields: Vec<Field> = supplied.fields().iter().map(field).collect();
+    with_origin(&Schema::new(fields))
+}
+
+fn is_bytes(data_type: &DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView
+    )
+}
+
+fn plain_type(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Dictionary(_, value) => plain_type(value),
+        DataType::RunEndEncoded(_, value) => plain_type(value.data_type()),
+        DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
+        DataType::BinaryView | DataType::LargeBinary => DataType::Binary,
+        other => other.clone(),
+    }
+}
+
+/// Cuts the records that a program supplies into batches.
+#[derive(Debug)]
+pub struct SuppliedRecords {
+    schema: SchemaRef,
+    batch_limits: BatchLimits,
+    limits: PipelineLimits,
+    /// The split of records without `source`.
+    split: Arc<Split>,
+}
+
+/// A part of the supplied records, as the source passes it to the graph.
+pub struct SuppliedBatch {
+    /// The rows among the supplied records.
+    pub rows: Range<usize>,
+    /// The batch. The ordinals of its rows are counted from the first of `rows`.
+    pub batch: SourceBatch,
+}
+
+impl SuppliedRecords {
+    /// For the planned schema of the source.
+    pub fn new(schema: SchemaRef, batch: BatchSize, limits: PipelineLimits) -> Self {
+        let batch_limits = match schema.column_with_name(IMAGE) {
+            Some((_, field)) if field.data_type() == &DataType::Binary => {
+                BatchLimits::images(batch)
+            }
+            _ => BatchLimits::features(batch),
+        };
+        Self {
+            schema,
+            batch_limits,
+            limits,
+            split: Split::new("embedded"),
+        }
+    }
+
+    /// Cuts records into batches, limited by the decoded size of images. Columns are found by name;
+    /// other columns are ignored.
+    ///
+    /// The identity of a record, on which noise depends, is its `source` and `row`. Records without
+    /// these columns are identified by their position.
+    ///
+    /// # Errors
+    /// If a column is missing, or cannot be converted to its planned type.
+    pub fn batches(&self, records: &RecordBatch) -> Result<Vec<SuppliedBatch>, StageError> {
+        let columns = self.columns(records)?;
+        let image = columns
+            .iter()
+            .zip(self.schema.fields())
+            .find(|(_, field)| field.name() == IMAGE && field.data_type() == &DataType::Binary)
+            .and_then(|(column, _)| column.clone());
+        let sizes: Vec<(u64, u64)> = match &image {
+            Some(images) => decoded_sizes(images, self.limits.pixels)?,
+            None => Vec::new(),
+        };
+        let weigh = |rows: Range<usize>| match sizes.get(rows.clone()) {
+            Some(sizes) => sizes.iter().map(|(bytes, _)| bytes).sum(),
+            None => arrow_bytes(records, rows),
+        };
+        let parts = self.batch_limits.split(records.num_rows(), &weigh);
+        let batch = |rows: Range<usize>| {
+            let pixels = sizes.get(rows.clone()).unwrap_or_default();
+            let pixels = pixels.iter().map(|(_, pixels)| pixels).sum();
+            let batch = self.batch(records, &columns, rows.clone(), pixels)?;
+            Ok(SuppliedBatch { rows, batch })
+        };
+        parts.into_iter().map(batch).collect()
+    }
+
+    /// The column of each field of the plan; `None` for an origin that was not supplied.
+    fn columns(&self, records: &RecordBatch) -> Result<Vec<Option<ArrayRef>>, StageError> {
+        let column = |field: &Arc<Field>| match records.column_by_name(field.name()) {
+            Some(column) => Ok(Some(Arc::clone(column))),
+            None if [SOURCE, ROW].contains(&field.name().as_str()) => Ok(None),
+            None => {
+                let schema = records.schema();
+                let names: Vec<&str> = schema
+                    .fields()
+                    .iter()
+                    .map(|own| own.name().as_str())
+                    .collect();
+                Err(StageError::Other(format!(
+                    "the records have no column `{}`; they have: {}",
+                    field.name(),
+                    names.join(", ")
+                )))
+            }
+        };
+        self.schema.fields().iter().map(column).collect()
+    }
+
+    fn batch(
+        &self,
+        records: &RecordBatch,
+        columns: &[Option<ArrayRef>],
+        rows: Range<usize>,
+        pixels: u64,
+    ) -> Result<SourceBatch, StageError> {
+        let part = |column: &Option<ArrayRef>, field: &Field| {
+            let own = column.as_ref().map(|own| own.slice(rows.start, rows.len()));
+            planned_column(own, field, rows.clone())
+        };
+        let own = columns.iter().zip(self.schema.fields());
+        let own = own.map(|(column, field)| part(column, field));
+        let own = RecordBatch::try_new(
+            SchemaRef::clone(&self.schema),
+            own.collect::<Result<_, _>>()?,
+        )?;
+        let has_source = records.column_by_name(SOURCE).is_some();
+        let provenance = if has_source {
+            provenance(&own)?
+        } else {
+            Provenance::rows(Arc::clone(&self.split), rows.start as u64..rows.end as u64)
+        };
+        let mut batch = SourceBatch {
+            batch: Batch::new(own, provenance),
+            rejects: Vec::new(),
+            pixels,
+        };
+        let max = self.limits.record_bytes.0;
+        let bytes = arrow_bytes(records, rows.clone());
+        // A part of one record is the only one that may exceed the limits of a batch.
+        if rows.len() == 1 && bytes > max {
+            batch.batch = batch.batch.rows(0..0);
+            batch.rejects = vec![Reject::new(0, RejectCode::TooLarge, too_large(bytes, max))];
+        }
+        Ok(batch)
+    }
+}
+
+/// Converts a column to its planned type. A record without `row` is row 0 of its source, or else the
+/// row of its position.
+fn planned_column(
+    column: Option<ArrayRef>,
+    field: &Field,
+    rows: Range<usize>,
+) -> Result<ArrayRef, StageError> {
+    let named = |error: arrow::error::ArrowError| {
+        StageError::Other(format!("column `{}`: {error}", field.name()))
+    };
+    match (field.name().as_str(), column) {
+        (SOURCE, column) => {
+            let column = column.unwrap_or_else(|| new_null_array(&DataType::Utf8, rows.len()));
+            let column = cast(&column, &DataType::Utf8).map_err(named)?;
+            let names = column.as_string::<i32>().iter();
+            let names = names.map(Option::unwrap_or_default);
+            Ok(Arc::new(StringArray::from_iter_values(names)))
+        }
+        (ROW, None) => Ok(Arc::new(UInt64Array::from(vec![0; rows.len()]))),
+        (ROW, Some(column)) => {
+            let column = cast(&column, &DataType::UInt64).map_err(named)?;
+            let numbers = column.as_primitive::<UInt64Type>().iter();
+            let numbers = numbers.map(Option::unwrap_or_default);
+            Ok(Arc::new(UInt64Array::from_iter_values(numbers)))
+        }
+        (_, Some(column)) => cast_column(&column, field.data_type()).map_err(named),
+        // Checked before the records are cut.
+        (_, None) => Ok(new_null_array(field.data_type(), rows.len())),
+    }
+}
+
+/// One range for each sequence of consecutive rows of a source.
+fn provenance(records: &RecordBatch) -> Result<Provenance, StageError> {
+    let wrong = || StageError::Other("the records have no origin".to_owned());
+    let sources = records.column_by_name(SOURCE).ok_or_else(wrong)?;
+    let rows = records.column_by_name(ROW).ok_or_else(wrong)?;
+    let (sources, rows) = (
+        sources.as_string::<i32>(),
+        rows.as_primitive::<UInt64Type>(),
+    );
+    let mut ranges: Vec<SplitRows> = Vec::new();
+    for (index, &row) in rows.values().iter().enumerate() {
+        let source = sources.value(index);
+        let end = row.saturating_add(1);
+        match ranges.last_mut() {
+            Some(last) if last.split.name() == source && last.rows.end == row => {
+                last.rows.end = end;
+            }
+            last => {
+                let known = last.filter(|last| last.split.name() == source);
+                let split = known.map(|last| Arc::clone(&last.split));
+                ranges.push(SplitRows {
+                    split: split.unwrap_or_else(|| Split::new(source)),
+                    // The last number has no successor.
+                    rows: end - 1..end,
+                });
+            }
+        }
+    }
+    Ok(Provenance::new(ranges))
+}
+
+/// The bytes and pixels of each image after decoding.
+fn decoded_sizes(images: &ArrayRef, max_pixels: u64) -> Result<Vec<(u64, u64)>, StageError> {
+    let size = |image: Option<&[u8]>| image.map_or((0, 0), |image| decoded_size(image, max_pixels));
+    Ok(match images.data_type() {
+        DataType::Binary => images.as_binary::<i32>().iter().map(size).collect(),
+        DataType::LargeBinary => images.as_binary::<i64>().iter().map(size).collect(),
+        DataType::BinaryView => images.as_binary_view().iter().map(size).collect(),
+        _ => {
+            let images = cast_column(images, &DataType::Binary)?;
+            images.as_binary::<i32>().iter().map(size).collect()
+        }
+    })
+}
