@@ -8,7 +8,7 @@ ifdef CARGO_TARGET_DIR
 export ORT_DYLIB_PATH ?= $(shell ls $(CURDIR)/.runtime/onnxruntime/libonnxruntime* 2>/dev/null | head -n 1)
 endif
 
-.PHONY: demo test bench chaos runtime checker readers build deploy-check
+.PHONY: demo test test-python bench chaos runtime checker readers build deploy-check
 
 # Encodes synthetic images to latent features in Parquet: the main use case, with input that needs no download.
 demo: build
@@ -33,6 +33,10 @@ bench: runtime
 # Kills 200 runs at random instants. The same test kills 20 runs in `make test`.
 chaos: runtime
 	LATENTFLOW_CHAOS_KILLS=$${LATENTFLOW_CHAOS_KILLS:-200} cargo test --locked --release --test process chaos:: -- --nocapture
+
+# Tests the Python package in a virtual environment of its own, .runtime/python.
+test-python: runtime
+	@scripts/test-python.sh $(FEATURES)
 
 # Downloads ONNX Runtime to .runtime/onnxruntime, with pip, pinned by hash.
 runtime:

@@ -303,9 +303,12 @@ def _as_given(data: Any, result: Table) -> Any:
 
 
 def _batches(data: Any) -> Iterable[Any]:
-    if hasattr(data, "__arrow_c_stream__"):
-        pyarrow = _pyarrow()
-        if pyarrow is not None and isinstance(data, (pyarrow.Table, pyarrow.RecordBatchReader)):
-            return data.to_batches() if isinstance(data, pyarrow.Table) else data
-        return _latentflow.BatchReader(data)
-    return data
+    pyarrow = _pyarrow()
+    if pyarrow is not None and isinstance(data, pyarrow.Table):
+        data = data.to_batches()
+    elif pyarrow is not None and isinstance(data, pyarrow.RecordBatchReader):
+        pass
+    elif hasattr(data, "__arrow_c_stream__"):
+        data = _latentflow.BatchReader(data)
+    batches: Iterable[Any] = data
+    return batches

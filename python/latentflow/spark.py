@@ -75,7 +75,7 @@ def split(df: DataFrame) -> tuple[DataFrame, DataFrame]:
     return df.where(df.rejected.isNull()).drop("rejected"), rejected
 
 
-class _SumCounts(AccumulatorParam[Counts]):
+class _SumCounts(AccumulatorParam[Counts]):  # type: ignore[misc]
     def zero(self, value: Counts) -> Counts:
         return {}
 

@@ -16,8 +16,9 @@ use crate::config::{Diagnostics, PipelineConfig};
 use crate::error::{ConfigError, StageError};
 use crate::metrics::Metrics;
 use crate::plan::{self, EmbeddedEnds, EmbeddedPlan};
+use crate::source::InferenceResponse;
 use crate::source::embedded::SuppliedRecords;
-use crate::topology::{EmbeddedGraph, EmbeddedOutput, RunStats};
+use crate::topology::{EmbeddedGraph, RunStats};
 
 pub use output_rows::{REJECTED, rejects_schema, with_rejected_schema};
 
@@ -133,10 +134,7 @@ impl EmbeddedPipeline {
         let (mut parts, mut rows, mut rejects) = (Vec::new(), Vec::new(), Vec::new());
         for supplied in self.supplied.batches(records).map_err(in_input)? {
             let first = u32::try_from(supplied.rows.start).unwrap_or(u32::MAX);
-            let EmbeddedOutput {
-                batch,
-                rejects: rejected,
-            } = self.graph.process(supplied.batch)?;
+            let InferenceResponse { batch, rejected } = self.graph.process(supplied.batch)?;
             let columns = batch.records.schema();
             let own = self.output.fields().iter();
             let indices: Vec<usize> = own
@@ -152,11 +150,11 @@ impl EmbeddedPipeline {
                 reason: reject.reason,
             }));
         }
-        let records = concat_batches(&self.output, &parts);
-        let records = records.map_err(|error| in_input(error.into()))?;
+        let output = concat_batches(&self.output, &parts);
+        let output = output.map_err(|error| in_input(error.into()))?;
         rejects.sort_by_key(|reject| reject.row);
         let processed = ProcessedRecords {
-            records,
+            records: output,
             rows,
             rejects,
         };

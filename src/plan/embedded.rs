@@ -95,8 +95,8 @@ impl EmbeddedPlan {
             StageOperator::Sink(sink, identity) => Some((stage, sink, identity)),
             _ => None,
         });
-        let (input, (stage, sink, identity)) = (source?, sink?);
-        let inputs = || stage.inputs.iter().map(|&input| &plan.stages[input]);
+        let (input, (last, sink, identity)) = (source?, sink?);
+        let inputs = || last.inputs.iter().map(|&index| &plan.stages[index]);
         let output = match sink.embedded_encoder() {
             Some(encoder) => encoder.schema(),
             None => inputs().next()?.schema()?,

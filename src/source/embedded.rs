@@ -300,7 +300,7 @@ fn provenance(records: &RecordBatch) -> Result<Provenance, StageError> {
             }
             last => {
                 let known = last.filter(|last| last.split.name() == source);
-                let split = known.map(|last| Arc::clone(&last.split));
+                let split = known.map(|range| Arc::clone(&range.split));
                 ranges.push(SplitRows {
                     split: split.unwrap_or_else(|| Split::new(source)),
                     // The last number has no successor.

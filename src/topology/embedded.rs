@@ -7,10 +7,11 @@ use super::activity::WorkerActivity;
 use super::generation::{Generation, TransformGraph};
 use super::stats::RunStats;
 use super::worker::Worker;
-use crate::batch::{Batch, Reject, SourceBatch, rejected_records};
+use crate::batch::{SourceBatch, rejected_records};
 use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::plan::{Plan, StageOperator};
+use crate::source::InferenceResponse;
 
 /// The graph. Each thread that processes a batch uses its own instances of the transforms, which the
 /// next thread reuses.
@@ -18,14 +19,6 @@ pub struct EmbeddedGraph {
     generation: Arc<Generation>,
     stats: Arc<RunStats>,
     source: usize,
-}
-
-/// The result of a batch.
-pub struct EmbeddedOutput {
-    /// The records that the sink would write.
-    pub batch: Batch,
-    /// The rejects, each with the stage that rejected the record.
-    pub rejects: Vec<(Arc<str>, Reject)>,
 }
 
 impl EmbeddedGraph {
@@ -58,11 +51,12 @@ impl EmbeddedGraph {
         })
     }
 
-    /// Processes a batch on the present thread.
+    /// Processes a batch on the present thread. Returns the records that the sink would write, and
+    /// the rejects.
     ///
     /// # Errors
     /// The name of a stage that failed for a reason other than a record, and the cause.
-    pub fn process(&self, input: SourceBatch) -> Result<EmbeddedOutput, (Arc<str>, StageError)> {
+    pub fn process(&self, input: SourceBatch) -> Result<InferenceResponse, (Arc<str>, StageError)> {
         let records = &input.batch.records;
         let read = records.num_rows() as u64 + rejected_records(&input.rejects);
         let size = (read, records.get_array_memory_size() as u64);
@@ -71,10 +65,10 @@ impl EmbeddedGraph {
         self.stats.rejected(self.source, &input.rejects);
         let activity = WorkerActivity::default();
         let mut worker = Worker::embedded(&self.generation, &self.stats, &activity)?;
-        let (batch, rejects) = worker.process_embedded(self.source, input)?;
+        let processed = worker.process_embedded(self.source, input)?;
         // After an error, the transforms are dropped.
         self.generation.put_back(worker.into_transforms());
-        Ok(EmbeddedOutput { batch, rejects })
+        Ok(processed)
     }
 
     /// The counters of all stages.

@@ -57,7 +57,7 @@ use source_readers::SourceSlot;
 use worker::{WorkQueues, WorkerShared};
 
 pub use activity::{ActiveBatch, BatchRange, RecordPosition, WorkerActivity};
-pub use embedded::{EmbeddedGraph, EmbeddedOutput};
+pub use embedded::EmbeddedGraph;
 pub use hot_reload::{ReloadHandle, ReloadOutcome};
 pub use poison_records::clear_crash_state;
 

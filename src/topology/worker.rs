@@ -159,21 +159,23 @@ impl<'a> Worker<'a> {
         })
     }
 
-    /// Processes a batch of a graph with one sink. Returns the records that the sink would write,
-    /// and the rejects.
+    /// Processes a batch of a graph with one sink.
     pub(super) fn process_embedded(
         &mut self,
         source: usize,
-        batch: SourceBatch,
-    ) -> Result<(Batch, Vec<(Arc<str>, Reject)>), (Arc<str>, StageError)> {
-        let output = self.run_graph(source, batch, None)?;
-        let GraphOutput { outputs, rejects } = self.prepare(output)?;
+        input: SourceBatch,
+    ) -> Result<InferenceResponse, (Arc<str>, StageError)> {
+        let processed = self.run_graph(source, input, None)?;
+        let GraphOutput { outputs, rejects } = self.prepare(processed)?;
         let batch = outputs.into_iter().next().ok_or_else(|| {
             let name = &self.held.generation.graph.nodes[source].name;
             let message = "the pipeline has no sink".to_owned();
             (Arc::clone(name), StageError::Other(message))
         })?;
-        Ok((batch, rejects.into_list()))
+        Ok(InferenceResponse {
+            batch,
+            rejected: rejects.into_list(),
+        })
     }
 
     /// The transforms, for the next worker.
