@@ -730,8 +730,8 @@ fn all_faults_of_the_table_are_reported_together() {
             validation: 1.5 is not a share; expected a number from 0 to 1
             sources[1].heade: unknown key (did you mean `header`?); known: aligned, columns, decimal, delimiter, encoding, header, null_values, on_change, path, quote, types
             sources[2]: expected a table, such as { kind = "images", path = "photos" }
-            sources[3]: `kind` is missing; expected the kind of the source, one of: images, parquet, csv, ndjson, arrow, idx, npz, tar, http, rejects, synthetic
-            sources[4].kind: unknown source `cvs`; known: images, parquet, csv, ndjson, arrow, idx, npz, tar, http, rejects, synthetic
+            sources[3]: `kind` is missing; expected the kind of the source, one of: images, parquet, csv, ndjson, arrow, idx, npz, tar, http, embedded, rejects, synthetic
+            sources[4].kind: unknown source `cvs`; known: images, parquet, csv, ndjson, arrow, idx, npz, tar, http, embedded, rejects, synthetic
             without: no column `dy`; the source has: source, row, a, b, y, day, name
             keep[0].column: no column `c`; the input has: source, row, a, b, y, day, name
             normal.equals: the column holds Int64, but `equals` is "no"; compare it with an integer

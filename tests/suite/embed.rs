@@ -1,13 +1,15 @@
 //! Tests of pipelines inside another program.
 
+use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array as _, ArrayRef, AsArray as _, Float64Array, RecordBatch, StringArray, StringViewArray,
-    UInt64Array,
+    Array as _, ArrayRef, AsArray as _, Float64Array, LargeBinaryArray, RecordBatch, StringArray,
+    StringViewArray, UInt64Array,
 };
 use arrow::datatypes::{Float64Type, UInt64Type};
+use image::{GrayImage, ImageFormat};
 use latentflow::config;
 use latentflow::embed::{EmbeddedPipeline, with_rejected_schema};
 use latentflow::plan::EmbeddedEnds;
@@ -83,23 +85,62 @@ fn records_are_in_the_order_of_the_input_for_any_batch_size() {
     }
 }
 
-#[cfg(feature = "object-store")]
+const PICTURES: &str = r#"
+    [stages.in]
+    kind = "images"
+    path = "nowhere"
+    [stages.pixels]
+    kind = "pixels"
+    inputs = ["in"]
+    size = [2, 2]
+    [stages.out]
+    kind = "parquet"
+    inputs = ["pixels"]
+    path = "out"
+"#;
+
 #[test]
 fn rejected_row_keeps_its_place_and_its_origin() {
-    let input = records(&[Some(0.5), None, Some(3.0)]);
-    let pipeline = open(PIPELINE, &ends(&input)).unwrap();
+    let mut png = Cursor::new(Vec::new());
+    GrayImage::new(4, 4)
+        .write_to(&mut png, ImageFormat::Png)
+        .unwrap();
+    let images = [
+        None,
+        Some(png.get_ref().as_slice()),
+        Some(b"broken".as_slice()),
+    ];
+    let columns: [(&str, ArrayRef); 2] = [
+        ("image", Arc::new(LargeBinaryArray::from_iter(images))),
+        ("source", Arc::new(StringArray::from(vec!["a", "b", "c"]))),
+    ];
+    let columns = columns.map(|(name, column)| (name, column, true));
+    let input = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
+    let ends = EmbeddedEnds {
+        columns: Some(input.schema()),
+        ..EmbeddedEnds::default()
+    };
+    let pipeline = open(PICTURES, &ends).unwrap();
     let processed = pipeline.process(&input).unwrap();
+    assert_eq!(processed.rows, [1]);
     let schema = with_rejected_schema(pipeline.output_schema());
     let all = processed.with_rejected(&input, &schema).unwrap();
-    let rows = all["row"].as_primitive::<UInt64Type>();
-    assert_eq!(
-        rows.iter().flatten().collect::<Vec<_>>(),
-        (0..3).take(all.num_rows()).collect::<Vec<_>>()
-    );
+    let text = |column: &ArrayRef| -> Vec<Option<String>> {
+        let values = column.as_string::<i32>().iter();
+        values.map(|value| value.map(str::to_owned)).collect()
+    };
+    assert_eq!(text(&all["source"]), text(&input["source"]));
+    assert_eq!(all["pixels"].null_count(), 2);
+    let rejected = all["rejected"].as_struct();
+    let codes = rejected.column_by_name("code").unwrap();
+    assert_eq!(text(codes)[0].as_deref(), Some("missing"));
+    assert!(rejected.is_null(1) && rejected.is_valid(2));
     let rejects = processed.rejects_table(&input).unwrap();
+    let indices = rejects["index"].as_primitive::<UInt64Type>();
+    assert_eq!(indices.values(), &[0, 2]);
     assert_eq!(
-        rejects.num_rows(),
-        all["rejected"].len() - all["rejected"].null_count()
+        text(&rejects["source"]),
+        [Some("a".to_owned()), Some("c".to_owned())]
     );
 }
 

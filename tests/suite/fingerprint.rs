@@ -386,7 +386,7 @@ fn sources_without_files() -> Vec<Case> {
         Case::new(
             "embedded",
             none(),
-            json!({ "before": { "kind": "embedded" } }),
+            json!({}),
             [("columns", json!({ "columns": { "x": "float" } }))],
         ),
         Case::new(
