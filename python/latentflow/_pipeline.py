@@ -23,7 +23,9 @@ Rejects = Literal["column", "separate", "drop", "raise"]
 _IMAGE_SOURCES = {"images", "tar", "embedded"}
 
 #: The engines of this process. Sessions of models are expensive, so equal pipelines share them.
-_engines: dict[tuple[str, int], Engine] = {}
+_engines: dict[str, Engine] = {}
+#: The process that has opened them. ONNX Runtime does not survive a fork.
+_process: int | None = None
 
 
 class PipelineError(ValueError):
@@ -88,10 +90,10 @@ class Pipeline:
         `rejected` (struct of `stage`, `code`, `reason`). "separate": `transform` returns a second table. "drop": they
         are only counted by :meth:`stats`. "raise": :class:`RejectedRecords`.
 
-    A record is identified by `source` and `row`, on which only random noise (`corrupt`) depends. Without `source`, the
-    result has neither column, and `corrupt` is refused. Results do not depend on the size of batches or on the number of
+    A record is identified by `source` and `row`, on which only random noise (`corrupt`) depends. For records without
+    `source`, pass `input` without it: the result has neither column, and `corrupt` is refused. Results do not depend on the size of batches or on the number of
     threads. The methods may be called from several threads; each uses its own sessions. A pipeline can be pickled, and is
-    opened once in each process.
+    opened once in each process. A process that was forked afterwards is refused.
 
     :raises PipelineError: for a pipeline that cannot run, with all faults.
     """
@@ -128,8 +130,9 @@ class Pipeline:
         self._models: dict[str, str] = {}
         self._columns = None if input is None else Schema(input)
         # Faults are raised here, and not by a worker. Without columns, the pipeline is opened for the first records.
-        if self._columns is not None or self._takes_images():
-            self._models = self._engine(None).models
+        self._is_deferred = self._columns is None and not self._takes_images()
+        if not self._is_deferred:
+            self._models = self._engine().models
 
     def _takes_images(self) -> bool:
         try:
@@ -143,13 +146,20 @@ class Pipeline:
             # The native module describes the faults.
             return True
 
-    def _engine(self, columns: Schema | None) -> Engine:
-        columns = self._columns or columns
+    def _engine(self) -> Engine:
+        columns = self._columns
         parts = (self._name, self._text, self._source, self._sink, self._set, self._base)
         digest = hashlib.sha256(repr(parts).encode())
         digest.update(columns.serialize() if columns is not None else b"")
-        key = digest.hexdigest(), os.getpid()
+        key = digest.hexdigest()
+        global _process
+        if _process not in (None, os.getpid()):
+            raise RuntimeError(
+                "a pipeline was opened before this process was forked, and a forked process cannot use ONNX Runtime; start "
+                "processes with the method `spawn`, or open pipelines only in the forked processes"
+            )
         if key not in _engines:
+            _process = os.getpid()
             try:
                 engine = Engine(
                     self._name, self._text, self._set, columns, self._source, self._sink, self._base
@@ -182,13 +192,13 @@ class Pipeline:
 
     @property
     def digest(self) -> str:
-        """The digest of all options and models that change the result, in hexadecimal."""
+        """The digest of the options and models of all stages before the sink, in hexadecimal."""
         return self._opened().digest
 
     def _opened(self) -> Engine:
-        if self._columns is None and not self._takes_images():
+        if self._is_deferred:
             raise ValueError("the columns of the records are not known yet; pass `input`, such as a pyarrow.Schema")
-        return self._engine(None)
+        return self._engine()
 
     def transform(self, data: Any) -> Any:
         """Processes records and returns the result.
@@ -200,10 +210,10 @@ class Pipeline:
         :raises RunError: if a stage fails for a reason other than a record.
         :raises RejectedRecords: with `rejects="raise"`, if a record was rejected.
         """
-        if self._columns is None and not self._takes_images():
-            self._columns = _schema_of(data)
-            self._models = self._engine(None).models
-        engine = self._engine(None)
+        if self._is_deferred:
+            self._columns, self._is_deferred = _schema_of(data), False
+            self._models = self._engine().models
+        engine = self._engine()
         try:
             records, rejects = engine.process(data, self._rejects == "column")
         except _latentflow.NativeRunError as error:
@@ -235,7 +245,7 @@ class Pipeline:
             running: deque[concurrent.futures.Future[Any]] = deque()
             try:
                 for batch in batches:
-                    if self._columns is None:
+                    if self._is_deferred:
                         yield self.transform(batch)
                         continue
                     running.append(pool.submit(self.transform, batch))
@@ -263,6 +273,7 @@ class Pipeline:
                 "_base": self._base,
                 "_rejects": self._rejects,
                 "_models": self._models,
+                "_is_deferred": self._is_deferred,
             },
             columns,
         )

@@ -81,7 +81,7 @@ impl Engine {
         PySchema(rejects_schema())
     }
 
-    /// The digest of all options and models that change the result.
+    /// The digest of the options and models of all stages before the sink.
     #[getter]
     fn digest(&self) -> &str {
         self.pipeline.digest()
@@ -109,16 +109,10 @@ impl Engine {
             ));
         }
         let (_, batches) = import_batches(records)?;
-        let processed = py.detach(|| {
-            let parts = batches
-                .iter()
-                .map(|batch| self.process_batch(batch, rejected));
-            parts.collect::<Result<Vec<_>, EmbeddedError>>()
-        });
-        let parts = processed.map_err(|(stage, error)| {
+        let processed = py.detach(|| self.process_batches(&batches, rejected));
+        let (records, rejects) = processed.map_err(|(stage, error)| {
             NativeRunError::new_err((error.to_string(), stage.to_string()))
         })?;
-        let (records, rejects): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
         let records = PyBatches {
             schema: SchemaRef::clone(self.schema(rejected)),
             batches: records,
@@ -158,21 +152,27 @@ impl Engine {
         }
     }
 
-    fn process_batch(
+    /// Returns the records and the rejects, in parts.
+    fn process_batches(
         &self,
-        input: &RecordBatch,
+        batches: &[RecordBatch],
         rejected: bool,
-    ) -> Result<(RecordBatch, RecordBatch), EmbeddedError> {
-        let processed = self.pipeline.process(input)?;
+    ) -> Result<(Vec<RecordBatch>, Vec<RecordBatch>), EmbeddedError> {
         let in_output = |error| (std::sync::Arc::<str>::from("output"), error);
-        let rejects = processed.rejects_table(input).map_err(in_output)?;
-        let records = if rejected {
-            processed
-                .with_rejected(input, &self.with_rejected)
-                .map_err(in_output)?
-        } else {
-            processed.records
-        };
+        let (mut records, mut rejects, mut first) = (Vec::new(), Vec::new(), 0);
+        for batch in batches {
+            for part in self.pipeline.process(batch)? {
+                if !part.rejects.is_empty() {
+                    rejects.push(part.rejects_table(first).map_err(in_output)?);
+                }
+                first += part.input.num_rows() as u64;
+                records.push(if rejected {
+                    part.with_rejected(&self.with_rejected).map_err(in_output)?
+                } else {
+                    part.records
+                });
+            }
+        }
         Ok((records, rejects))
     }
 }

@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 
 import duckdb
 import latentflow
@@ -46,11 +47,13 @@ def test_rejected_record_stays_in_its_place(pipeline):
 
 def test_rejects_are_a_table_or_an_exception(root):
     table = images(5)
-    records, rejects = latentflow.Pipeline(PHOTOS, base=root, rejects="separate").transform(table)
-    assert records.num_rows == 4
-    assert rejects.select(["index", "source", "stage"]).to_pylist() == [
-        {"index": 2, "source": "2.jpg", "stage": "pixels"}
-    ]
+    pipeline = latentflow.Pipeline(PHOTOS, base=root, rejects="separate")
+    for chunks in (table, pa.concat_tables([table[:1], table[1:]])):
+        records, rejects = pipeline.transform(chunks)
+        assert records.num_rows == 4
+        assert rejects.select(["index", "source", "stage"]).to_pylist() == [
+            {"index": 2, "source": "2.jpg", "stage": "pixels"}
+        ]
     with pytest.raises(latentflow.RejectedRecords, match="1 records were rejected; the first one, at index 2") as raised:
         latentflow.Pipeline(PHOTOS, base=root, rejects="raise").transform(table)
     assert len(raised.value.rejects) == 1
@@ -77,6 +80,12 @@ def test_result_does_not_depend_on_batches_or_threads(pipeline):
     for size in (1, 7):
         parts = [pa.table(part) for part in pipeline.stream(table.to_batches(size), threads=2)]
         assert pa.concat_tables(parts).combine_chunks().equals(whole.combine_chunks())
+    used = set()
+    transform = pipeline.transform
+    pipeline.transform = lambda batch: used.add(threading.get_ident()) or transform(batch)
+    list(pipeline.stream(table.to_batches(4), threads=2))
+    assert len(used) == 2 and threading.get_ident() not in used
+    del pipeline.transform
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         assert all(result.equals(whole) for result in pool.map(pipeline.transform, [table] * 4))
 
@@ -92,6 +101,14 @@ def test_records_without_source_have_no_origin(root):
         latentflow.Pipeline(noisy, input=table.schema, base=root)
 
 
+def test_record_without_identity_is_rejected(pipeline):
+    table = images(3).set_column(0, "source", pa.array(["a", None, "c"])).set_column(1, "row", pa.array([0, 0, -1]))
+    rejected = pipeline.transform(table)["rejected"].to_pylist()
+    assert [reject and reject["code"] for reject in rejected] == [None, "missing", "mismatch"]
+    with pytest.raises(latentflow.RunError, match="no column `source`"):
+        pipeline.transform(table.select(["image"]))
+
+
 def test_pickled_pipeline_gives_the_same_result_in_another_process(pipeline):
     data = pickle.dumps(pipeline)
     assert len(data) < 2000
@@ -101,14 +118,13 @@ def test_pickled_pipeline_gives_the_same_result_in_another_process(pipeline):
         assert pool.apply(pipeline.transform, (table,)).to_pylist() == pipeline.transform(table).to_pylist()
 
 
-def test_forked_process_is_refused_or_opens_its_own(pipeline):
+def test_forked_process_is_refused(pipeline):
     table = images(2)
     pipeline.transform(table)
-    engine = pipeline._engine(None)
     child = os.fork()
     if child == 0:
         try:
-            engine.process(table, True)
+            pipeline.transform(table)
         except RuntimeError as error:
             os._exit(7 if "forked" in str(error) else 8)
         os._exit(9)

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, UInt32Array};
-use arrow::compute::{concat_batches, take_record_batch};
+use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef;
 
 use crate::batch::RejectCode;
@@ -17,7 +17,7 @@ use crate::error::{ConfigError, StageError};
 use crate::metrics::Metrics;
 use crate::plan::{self, EmbeddedEnds, EmbeddedPlan};
 use crate::source::InferenceResponse;
-use crate::source::embedded::SuppliedRecords;
+use crate::source::embedded::{SuppliedBatch, SuppliedRecords};
 use crate::topology::{EmbeddedGraph, RunStats};
 
 pub use output_rows::{REJECTED, rejects_schema, with_rejected_schema};
@@ -36,21 +36,23 @@ pub struct EmbeddedPipeline {
 /// The name of the stage that failed, and the cause.
 pub type EmbeddedError = (Arc<str>, StageError);
 
-/// The processed records of a call.
+/// A part of the input, and the result.
 #[derive(Debug, Clone)]
 pub struct ProcessedRecords {
+    /// The supplied records.
+    pub input: RecordBatch,
     /// The records that the sink would write, in the order of the input.
     pub records: RecordBatch,
-    /// For each of them, the row of the input that it comes from.
+    /// For each of them, the row of `input` that it comes from.
     pub rows: Vec<u32>,
-    /// The rejected rows, in the order of the input.
+    /// The rejected rows, in the order of `input`.
     pub rejects: Vec<RejectedRow>,
 }
 
 /// A rejected row of the input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectedRow {
-    /// The row of the input.
+    /// The row of the part.
     pub row: u32,
     /// The stage that rejected it.
     pub stage: Arc<str>,
@@ -80,6 +82,7 @@ impl EmbeddedPipeline {
         let EmbeddedPlan {
             plan,
             input: (input, batch),
+            has_source,
             output,
             digest,
             models,
@@ -90,7 +93,12 @@ impl EmbeddedPipeline {
         })?;
         Ok(Self {
             graph,
-            supplied: SuppliedRecords::new(SchemaRef::clone(&input), batch, plan.limits),
+            supplied: SuppliedRecords::new(
+                SchemaRef::clone(&input),
+                has_source,
+                batch,
+                plan.limits,
+            ),
             input,
             output,
             digest,
@@ -98,7 +106,8 @@ impl EmbeddedPipeline {
         })
     }
 
-    /// The columns that the records have to have. `source` and `row` may be absent.
+    /// The columns that the records have to have. `row` may be absent, and so may `source` if it was
+    /// not declared.
     pub fn input_schema(&self) -> &SchemaRef {
         &self.input
     }
@@ -108,7 +117,7 @@ impl EmbeddedPipeline {
         &self.output
     }
 
-    /// The digest of all options and models that change the result.
+    /// The digest of the options and models of all stages before the sink.
     pub fn digest(&self) -> &str {
         &self.digest
     }
@@ -123,59 +132,59 @@ impl EmbeddedPipeline {
         self.graph.stats()
     }
 
-    /// Processes records on the present thread. The result does not depend on the number of records
-    /// of a call.
+    /// Processes records on the present thread, in parts of bounded size, which are returned in the
+    /// order of the input. The records do not depend on the parts.
     ///
     /// # Errors
     /// If a column is missing or has another type than planned, or a stage fails for a reason other
     /// than a record.
-    pub fn process(&self, records: &RecordBatch) -> Result<ProcessedRecords, EmbeddedError> {
+    pub fn process(&self, records: &RecordBatch) -> Result<Vec<ProcessedRecords>, EmbeddedError> {
         let in_input = |error: StageError| (Arc::<str>::from("input"), error);
-        let (mut parts, mut rows, mut rejects) = (Vec::new(), Vec::new(), Vec::new());
-        for supplied in self.supplied.batches(records).map_err(in_input)? {
-            let first = u32::try_from(supplied.rows.start).unwrap_or(u32::MAX);
-            let InferenceResponse { batch, rejected } = self.graph.process(supplied.batch)?;
-            let columns = batch.records.schema();
-            let own = self.output.fields().iter();
-            let indices: Vec<usize> = own
-                .filter_map(|field| columns.index_of(field.name()).ok())
-                .collect();
-            let part = batch.records.project(&indices);
-            parts.push(part.map_err(|error| in_input(error.into()))?);
-            rows.extend(batch.row_ordinals.iter().map(|ordinal| first + ordinal));
-            rejects.extend(rejected.into_iter().map(|(stage, reject)| RejectedRow {
-                row: first + reject.ordinal,
-                stage,
-                code: reject.code,
-                reason: reject.reason,
-            }));
-        }
-        let output = concat_batches(&self.output, &parts);
-        let output = output.map_err(|error| in_input(error.into()))?;
-        rejects.sort_by_key(|reject| reject.row);
-        let processed = ProcessedRecords {
-            records: output,
-            rows,
-            rejects,
+        let parts = self.supplied.batches(records).map_err(in_input)?;
+        let part = |SuppliedBatch { rows, batch }| {
+            let response = self.graph.process(batch)?;
+            let input = records.slice(rows.start, rows.len());
+            ProcessedRecords::new(input, response, &self.output).map_err(in_input)
         };
-        processed.sorted().map_err(in_input)
+        parts.into_iter().map(part).collect()
     }
 }
 
 impl ProcessedRecords {
-    /// Sorts the records by their rows. Stages with several inputs concatenate their records, so the
-    /// order would depend on the cuts between batches.
-    fn sorted(self) -> Result<Self, StageError> {
-        if self.rows.is_sorted() {
-            return Ok(self);
+    /// Selects the columns of `output`, and sorts the records by their rows: stages with several
+    /// inputs concatenate their records, so the order would depend on the parts.
+    fn new(
+        input: RecordBatch,
+        InferenceResponse { batch, rejected }: InferenceResponse,
+        output: &SchemaRef,
+    ) -> Result<Self, StageError> {
+        let (mut rows, columns) = (batch.row_ordinals, batch.records.schema());
+        let own = output.fields().iter();
+        let indices: Vec<usize> = own
+            .filter_map(|field| columns.index_of(field.name()).ok())
+            .collect();
+        let mut records = batch.records.project(&indices)?;
+        if !rows.is_sorted() {
+            let mut order: Vec<u32> = (0..).take(rows.len()).collect();
+            order.sort_by_key(|&index| rows[index as usize]);
+            rows = order.iter().map(|&index| rows[index as usize]).collect();
+            records = take_record_batch(&records, &UInt32Array::from(order))?;
         }
-        let mut order: Vec<u32> = (0..self.rows.len() as u32).collect();
-        order.sort_by_key(|&index| self.rows[index as usize]);
-        let rows = order.iter().map(|&index| self.rows[index as usize]);
+        let mut rejects: Vec<RejectedRow> = rejected
+            .into_iter()
+            .map(|(stage, reject)| RejectedRow {
+                row: reject.ordinal,
+                stage,
+                code: reject.code,
+                reason: reject.reason,
+            })
+            .collect();
+        rejects.sort_by_key(|reject| reject.row);
         Ok(Self {
-            rows: rows.collect(),
-            records: take_record_batch(&self.records, &UInt32Array::from(order))?,
-            rejects: self.rejects,
+            input,
+            records,
+            rows,
+            rejects,
         })
     }
 }

@@ -32,7 +32,7 @@ pub fn with_rejected_schema(output: &Schema) -> SchemaRef {
     Arc::new(Schema::new_with_metadata(all, output.metadata().clone()))
 }
 
-/// The schema of a table of rejects. `index` is the row of the input.
+/// The schema of a table of rejects. `index` is the position in the input.
 pub fn rejects_schema() -> SchemaRef {
     let index = Field::new("index", DataType::UInt64, false);
     let source = Field::new(SOURCE, DataType::Utf8, true);
@@ -49,17 +49,13 @@ pub fn rejects_schema() -> SchemaRef {
 
 impl ProcessedRecords {
     /// The records and the rejected rows in the order of the input, with the column [`REJECTED`].
-    /// Rejected rows have nulls in all columns but their origin, which is that of `input`. `schema`
-    /// is [`with_rejected_schema`].
+    /// Rejected rows have nulls in all columns but their origin. `schema` is
+    /// [`with_rejected_schema`].
     ///
     /// # Errors
     /// If Arrow cannot build the columns.
-    pub fn with_rejected(
-        &self,
-        input: &RecordBatch,
-        schema: &SchemaRef,
-    ) -> Result<RecordBatch, StageError> {
-        let order = self.order();
+    pub fn with_rejected(&self, schema: &SchemaRef) -> Result<RecordBatch, StageError> {
+        let (input, order) = (&self.input, self.order());
         let records: UInt32Array = order.iter().map(|row| row.record).collect();
         let rejects: Vec<Option<&RejectedRow>> = order
             .iter()
@@ -79,12 +75,13 @@ impl ProcessedRecords {
         Ok(RecordBatch::try_new(SchemaRef::clone(schema), columns)?)
     }
 
-    /// The rejected rows as a table with [`rejects_schema`].
+    /// The rejected rows as a table with [`rejects_schema`]. `first` is the position of the first row
+    /// of the part.
     ///
     /// # Errors
     /// If Arrow cannot build the columns.
-    pub fn rejects_table(&self, input: &RecordBatch) -> Result<RecordBatch, StageError> {
-        let rejects = &self.rejects;
+    pub fn rejects_table(&self, first: u64) -> Result<RecordBatch, StageError> {
+        let (input, rejects) = (&self.input, &self.rejects);
         let rows: UInt32Array = rejects.iter().map(|reject| Some(reject.row)).collect();
         let origin = |name: &str, data_type: &DataType| -> Result<ArrayRef, StageError> {
             match input.column_by_name(name) {
@@ -92,7 +89,7 @@ impl ProcessedRecords {
                 None => Ok(arrow::array::new_null_array(data_type, rejects.len())),
             }
         };
-        let index = rejects.iter().map(|reject| u64::from(reject.row));
+        let index = rejects.iter().map(|reject| first + u64::from(reject.row));
         let all: Vec<Option<&RejectedRow>> = rejects.iter().map(Some).collect();
         let mut columns: Vec<ArrayRef> = vec![
             Arc::new(UInt64Array::from_iter_values(index)),

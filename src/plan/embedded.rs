@@ -17,8 +17,6 @@ use crate::source::{BatchSize, ROW, SOURCE};
 
 /// The kind of source that takes the place of the declared one.
 const EMBEDDED: &str = "embedded";
-/// The kind of transform whose result depends on the identity of a record.
-const CORRUPT: &str = "corrupt";
 
 /// The stages of a pipeline that an embedding program replaces.
 #[derive(Debug, Clone, Default)]
@@ -61,8 +59,11 @@ pub fn resolve_embedded(
         .columns
         .as_ref()
         .is_none_or(|columns| columns.column_with_name(SOURCE).is_some());
-    let corrupts = plan.stages.iter().find(|stage| stage.kind == CORRUPT);
-    if let Some(stage) = corrupts.filter(|_| !has_source) {
+    let depends = |stage: &&Stage| match &stage.operator {
+        StageOperator::Transform(transform) => transform.depends_on_identity(),
+        StageOperator::Source(..) | StageOperator::Sink(..) => false,
+    };
+    if let Some(stage) = plan.stages.iter().find(depends).filter(|_| !has_source) {
         return Err(unidentified(stage));
     }
     EmbeddedPlan::new(plan, has_source).ok_or_else(|| {
@@ -77,9 +78,11 @@ pub struct EmbeddedPlan {
     pub plan: Plan,
     /// The columns of the source, and the limits of its batches.
     pub input: (SchemaRef, BatchSize),
+    /// Whether the records have the column `source`.
+    pub has_source: bool,
     /// The columns that the sink would write, without the origin of records that have none.
     pub output: SchemaRef,
-    /// The digest of all options and models that change the result.
+    /// The digest of the options and models of all stages before the sink.
     pub digest: String,
     /// The digests of the models by their names.
     pub models: BTreeMap<String, String>,
@@ -111,6 +114,7 @@ impl EmbeddedPlan {
                 without_origin(&output)
             },
             input,
+            has_source,
             digest,
             models,
             plan,

@@ -6,10 +6,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array as _, ArrayRef, AsArray as _, RecordBatch, StringArray, UInt64Array, new_null_array,
+    Array as _, ArrayRef, AsArray as _, BooleanArray, RecordBatch, StringArray, UInt64Array,
+    new_null_array,
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
+use arrow::error::ArrowError;
+use arrow::util::display::array_value_to_string;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -125,6 +128,8 @@ fn plain_type(data_type: &DataType) -> DataType {
 #[derive(Debug)]
 pub struct SuppliedRecords {
     schema: SchemaRef,
+    /// Whether the records have the column `source`.
+    has_source: bool,
     batch_limits: BatchLimits,
     limits: PipelineLimits,
     /// The split of records without `source`.
@@ -141,7 +146,12 @@ pub struct SuppliedBatch {
 
 impl SuppliedRecords {
     /// For the planned schema of the source.
-    pub fn new(schema: SchemaRef, batch: BatchSize, limits: PipelineLimits) -> Self {
+    pub fn new(
+        schema: SchemaRef,
+        has_source: bool,
+        batch: BatchSize,
+        limits: PipelineLimits,
+    ) -> Self {
         let batch_limits = match schema.column_with_name(IMAGE) {
             Some((_, field)) if field.data_type() == &DataType::Binary => {
                 BatchLimits::images(batch)
@@ -150,6 +160,7 @@ impl SuppliedRecords {
         };
         Self {
             schema,
+            has_source,
             batch_limits,
             limits,
             split: Split::new("embedded"),
@@ -159,8 +170,9 @@ impl SuppliedRecords {
     /// Cuts records into batches, limited by the decoded size of images. Columns are found by name;
     /// other columns are ignored.
     ///
-    /// The identity of a record, on which noise depends, is its `source` and `row`. Records without
-    /// these columns are identified by their position.
+    /// The identity of a record, on which noise depends, is its `source` and `row`. A record in which
+    /// one of them is null or invalid is rejected. Records without `source` are identified by their
+    /// position.
     ///
     /// # Errors
     /// If a column is missing, or cannot be converted to its planned type.
@@ -193,7 +205,7 @@ impl SuppliedRecords {
     fn columns(&self, records: &RecordBatch) -> Result<Vec<Option<ArrayRef>>, StageError> {
         let column = |field: &Arc<Field>| match records.column_by_name(field.name()) {
             Some(column) => Ok(Some(Arc::clone(column))),
-            None if [SOURCE, ROW].contains(&field.name().as_str()) => Ok(None),
+            None if field.name() == ROW || (field.name() == SOURCE && !self.has_source) => Ok(None),
             None => {
                 let schema = records.schema();
                 let names: Vec<&str> = schema
@@ -218,31 +230,47 @@ impl SuppliedRecords {
         rows: Range<usize>,
         pixels: u64,
     ) -> Result<SourceBatch, StageError> {
-        let part = |column: &Option<ArrayRef>, field: &Field| {
-            let own = column.as_ref().map(|own| own.slice(rows.start, rows.len()));
-            planned_column(own, field, rows.clone())
-        };
-        let own = columns.iter().zip(self.schema.fields());
-        let own = own.map(|(column, field)| part(column, field));
-        let own = RecordBatch::try_new(
-            SchemaRef::clone(&self.schema),
-            own.collect::<Result<_, _>>()?,
-        )?;
-        let has_source = records.column_by_name(SOURCE).is_some();
-        let provenance = if has_source {
+        let len = rows.len();
+        let mut rejects = Vec::new();
+        let mut own = Vec::with_capacity(columns.len());
+        for (column, field) in columns.iter().zip(self.schema.fields()) {
+            let column = column.as_ref().map(|column| column.slice(rows.start, len));
+            own.push(match (field.name().as_str(), column) {
+                (SOURCE | ROW, Some(column)) => origin_column(&column, field, &mut rejects)?,
+                (SOURCE, None) => Arc::new(StringArray::from(vec![""; len])),
+                (ROW, None) => Arc::new(UInt64Array::from(vec![0; len])),
+                (_, Some(column)) => {
+                    cast_column(&column, field.data_type()).map_err(|error| named(field, &error))?
+                }
+                // Checked before the records are cut.
+                (_, None) => new_null_array(field.data_type(), len),
+            });
+        }
+        let own = RecordBatch::try_new(SchemaRef::clone(&self.schema), own)?;
+        let provenance = if self.has_source {
             provenance(&own)?
         } else {
             Provenance::rows(Arc::clone(&self.split), rows.start as u64..rows.end as u64)
         };
+        rejects.sort_by_key(|reject: &Reject| reject.ordinal);
+        rejects.dedup_by_key(|reject| reject.ordinal);
+        let mut batch = Batch::new(own, provenance);
+        if !rejects.is_empty() {
+            let mut kept = vec![true; len];
+            rejects
+                .iter()
+                .for_each(|reject| kept[reject.ordinal as usize] = false);
+            batch = batch.filter(&BooleanArray::from(kept))?;
+        }
         let mut batch = SourceBatch {
-            batch: Batch::new(own, provenance),
-            rejects: Vec::new(),
+            batch,
+            rejects,
             pixels,
         };
         let max = self.limits.record_bytes.0;
-        let bytes = arrow_bytes(records, rows.clone());
+        let bytes = arrow_bytes(records, rows);
         // A part of one record is the only one that may exceed the limits of a batch.
-        if rows.len() == 1 && bytes > max {
+        if len == 1 && bytes > max {
             batch.batch = batch.batch.rows(0..0);
             batch.rejects = vec![Reject::new(0, RejectCode::TooLarge, too_large(bytes, max))];
         }
@@ -250,35 +278,54 @@ impl SuppliedRecords {
     }
 }
 
-/// Converts a column to its planned type. A record without `row` is row 0 of its source, or else the
-/// row of its position.
-fn planned_column(
-    column: Option<ArrayRef>,
+fn named(field: &Field, error: &ArrowError) -> StageError {
+    StageError::Other(format!("column `{}`: {error}", field.name()))
+}
+
+/// Converts `source` or `row` to its planned type. Rejects records without a value, or with one that
+/// the type does not hold, such as a negative row.
+fn origin_column(
+    column: &ArrayRef,
     field: &Field,
-    rows: Range<usize>,
+    rejects: &mut Vec<Reject>,
 ) -> Result<ArrayRef, StageError> {
-    let named = |error: arrow::error::ArrowError| {
-        StageError::Other(format!("column `{}`: {error}", field.name()))
-    };
-    match (field.name().as_str(), column) {
-        (SOURCE, column) => {
-            let column = column.unwrap_or_else(|| new_null_array(&DataType::Utf8, rows.len()));
-            let column = cast(&column, &DataType::Utf8).map_err(named)?;
-            let names = column.as_string::<i32>().iter();
-            let names = names.map(Option::unwrap_or_default);
-            Ok(Arc::new(StringArray::from_iter_values(names)))
-        }
-        (ROW, None) => Ok(Arc::new(UInt64Array::from(vec![0; rows.len()]))),
-        (ROW, Some(column)) => {
-            let column = cast(&column, &DataType::UInt64).map_err(named)?;
-            let numbers = column.as_primitive::<UInt64Type>().iter();
-            let numbers = numbers.map(Option::unwrap_or_default);
-            Ok(Arc::new(UInt64Array::from_iter_values(numbers)))
-        }
-        (_, Some(column)) => cast_column(&column, field.data_type()).map_err(named),
-        // Checked before the records are cut.
-        (_, None) => Ok(new_null_array(field.data_type(), rows.len())),
+    if field.name() == ROW && !column.data_type().is_integer() {
+        let message = format!(
+            "column `row` is {}; expected an integer",
+            column.data_type()
+        );
+        return Err(StageError::Other(message));
     }
+    let converted = cast(column, field.data_type()).map_err(|error| named(field, &error))?;
+    for (ordinal, row) in (0..).zip(0..column.len()) {
+        if converted.is_valid(row) {
+            continue;
+        }
+        let name = field.name();
+        rejects.push(if column.is_null(row) {
+            let reason = format!("the column `{name}` is null; it identifies the record");
+            Reject::new(ordinal, RejectCode::Missing, reason)
+        } else {
+            let value = array_value_to_string(column, row)?;
+            let reason = format!("`{name}` is {value}; expected {}", field.data_type());
+            Reject::new(ordinal, RejectCode::Mismatch, reason)
+        });
+    }
+    // The values of rejected records are not used.
+    Ok(match field.data_type() {
+        DataType::UInt64 => {
+            let numbers = converted.as_primitive::<UInt64Type>().iter();
+            Arc::new(UInt64Array::from_iter_values(
+                numbers.map(Option::unwrap_or_default),
+            ))
+        }
+        _ => {
+            let names = converted.as_string::<i32>().iter();
+            Arc::new(StringArray::from_iter_values(
+                names.map(Option::unwrap_or_default),
+            ))
+        }
+    })
 }
 
 /// One range for each sequence of consecutive rows of a source.

@@ -64,7 +64,7 @@ impl EmbeddedGraph {
         self.stats.batch(self.source, size, Some(records), nothing);
         self.stats.rejected(self.source, &input.rejects);
         let activity = WorkerActivity::default();
-        let mut worker = Worker::embedded(&self.generation, &self.stats, &activity)?;
+        let mut worker = Worker::new(&self.generation, &self.stats, &activity)?;
         let processed = worker.process_embedded(self.source, input)?;
         // After an error, the transforms are dropped.
         self.generation.put_back(worker.into_transforms());

@@ -58,7 +58,7 @@ pub(super) fn work(
 ) {
     let WorkerShared { stats, stop, .. } = shared;
     let first = Arc::clone(&generations.borrow_and_update());
-    let mut worker = match Worker::new(number, &first, stats) {
+    let mut worker = match Worker::new(&first, stats, &stats.activity[number]) {
         Ok(worker) => worker,
         Err((name, error)) => return stop.fail(&name, error),
     };
@@ -132,21 +132,7 @@ pub(super) struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    fn new(
-        number: usize,
-        generation: &Arc<Generation>,
-        stats: &'a RunStats,
-    ) -> Result<Self, (Arc<str>, StageError)> {
-        Ok(Self {
-            held: WorkerGraph::new(generation)?,
-            stats,
-            activity: &stats.activity[number],
-            counts_rejects: true,
-        })
-    }
-
-    /// A worker on the thread of an embedding program.
-    pub(super) fn embedded(
+    pub(super) fn new(
         generation: &Arc<Generation>,
         stats: &'a RunStats,
         activity: &'a WorkerActivity,
@@ -166,15 +152,10 @@ impl<'a> Worker<'a> {
         input: SourceBatch,
     ) -> Result<InferenceResponse, (Arc<str>, StageError)> {
         let processed = self.run_graph(source, input, None)?;
-        let GraphOutput { outputs, rejects } = self.prepare(processed)?;
-        let batch = outputs.into_iter().next().ok_or_else(|| {
+        let response = self.prepare(processed)?.into_response();
+        response.map_err(|message| {
             let name = &self.held.generation.graph.nodes[source].name;
-            let message = "the pipeline has no sink".to_owned();
             (Arc::clone(name), StageError::Other(message))
-        })?;
-        Ok(InferenceResponse {
-            batch,
-            rejected: rejects.into_list(),
         })
     }
 
@@ -238,13 +219,7 @@ impl<'a> Worker<'a> {
             Destination::Caller(reply) => {
                 self.activity.end();
                 let response = match processed {
-                    Ok(GraphOutput { outputs, rejects }) => match outputs.into_iter().next() {
-                        Some(output) => Ok(InferenceResponse {
-                            batch: output,
-                            rejected: rejects.into_list(),
-                        }),
-                        None => Err("the pipeline has no sink".to_owned()),
-                    },
+                    Ok(output) => output.into_response(),
                     Err((name, error)) => {
                         let message = format!("{name}: {error}");
                         // An error of the environment, such as a lack of memory, fails only this
@@ -418,6 +393,17 @@ impl<'a> Worker<'a> {
 struct GraphOutput {
     outputs: Vec<Batch>,
     rejects: BatchRejects,
+}
+
+impl GraphOutput {
+    /// The records for the first sink, and the rejects.
+    fn into_response(self) -> Result<InferenceResponse, String> {
+        let batch = self.outputs.into_iter().next();
+        Ok(InferenceResponse {
+            batch: batch.ok_or_else(|| "the pipeline has no sink".to_owned())?,
+            rejected: self.rejects.into_list(),
+        })
+    }
 }
 
 /// Returns a reject for every record of a batch whose records crashed the process before.

@@ -191,6 +191,10 @@ impl TransformPlan for CorruptTransform {
         Arc::clone(&self.schema)
     }
 
+    fn depends_on_identity(&self) -> bool {
+        true
+    }
+
     fn build(&self) -> Result<Box<dyn Transform>, StageError> {
         Ok(Box::new(self.clone()))
     }

@@ -55,6 +55,12 @@ pub trait TransformPlan: Send + Sync {
         None
     }
 
+    /// Whether the rows depend on the identity of a record, which is its split and row: noise is drawn
+    /// from it.
+    fn depends_on_identity(&self) -> bool {
+        false
+    }
+
     /// The dependencies of the rows other than the options, the input and the files of the model. A
     /// change of this text changes the fingerprint of the output.
     fn depends_on(&self) -> Option<String> {

@@ -8,6 +8,7 @@ use arrow::array::{
     Array as _, ArrayRef, AsArray as _, Float64Array, LargeBinaryArray, RecordBatch, StringArray,
     StringViewArray, UInt64Array,
 };
+use arrow::compute::concat_batches;
 use arrow::datatypes::{Float64Type, UInt64Type};
 use image::{GrayImage, ImageFormat};
 use latentflow::config;
@@ -74,13 +75,14 @@ fn records_are_in_the_order_of_the_input_for_any_batch_size() {
     let small = PIPELINE.replacen("nowhere.csv\"", "nowhere.csv\"\nbatch = { records = 2 }", 1);
     for text in [PIPELINE, &small] {
         let pipeline = open(text, &ends(&input)).unwrap();
-        let processed = pipeline.process(&input).unwrap();
-        assert_eq!(processed.rows, [0, 2, 3, 4]);
-        let rows = processed.records["row"].as_primitive::<UInt64Type>();
+        let parts = pipeline.process(&input).unwrap();
+        assert_eq!(parts.len(), if text == small { 3 } else { 1 });
+        let records = parts.iter().map(|part| &part.records);
+        let records = concat_batches(pipeline.output_schema(), records).unwrap();
+        let rows = records["row"].as_primitive::<UInt64Type>();
         assert_eq!(rows.values(), &[0, 2, 3, 4]);
-        let xs = processed.records["x"].as_primitive::<Float64Type>();
+        let xs = records["x"].as_primitive::<Float64Type>();
         assert_eq!(xs.values(), &[0.5, 3.0, 0.0, 9.0]);
-        assert_eq!(processed.records.schema_ref(), pipeline.output_schema());
     }
 }
 
@@ -120,10 +122,10 @@ fn rejected_row_keeps_its_place_and_its_origin() {
         ..EmbeddedEnds::default()
     };
     let pipeline = open(PICTURES, &ends).unwrap();
-    let processed = pipeline.process(&input).unwrap();
+    let processed = pipeline.process(&input).unwrap().remove(0);
     assert_eq!(processed.rows, [1]);
     let schema = with_rejected_schema(pipeline.output_schema());
-    let all = processed.with_rejected(&input, &schema).unwrap();
+    let all = processed.with_rejected(&schema).unwrap();
     let text = |column: &ArrayRef| -> Vec<Option<String>> {
         let values = column.as_string::<i32>().iter();
         values.map(|value| value.map(str::to_owned)).collect()
@@ -134,9 +136,9 @@ fn rejected_row_keeps_its_place_and_its_origin() {
     let codes = rejected.column_by_name("code").unwrap();
     assert_eq!(text(codes)[0].as_deref(), Some("missing"));
     assert!(rejected.is_null(1) && rejected.is_valid(2));
-    let rejects = processed.rejects_table(&input).unwrap();
+    let rejects = processed.rejects_table(10).unwrap();
     let indices = rejects["index"].as_primitive::<UInt64Type>();
-    assert_eq!(indices.values(), &[0, 2]);
+    assert_eq!(indices.values(), &[10, 12]);
     assert_eq!(
         text(&rejects["source"]),
         [Some("a".to_owned()), Some("c".to_owned())]
