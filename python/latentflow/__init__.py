@@ -1,7 +1,7 @@
 """Autoencoders over images and feature records.
 
-A pipeline file of latentflow names a source, transforms and a sink. In Python, the caller reads and writes the records,
-and a :class:`Pipeline` runs what lies between:
+A pipeline declares a source, transforms and a sink. A :class:`Pipeline` runs the transforms on records that the caller
+reads and writes:
 
     import latentflow, polars as pl
 
