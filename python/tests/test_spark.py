@@ -1,22 +1,29 @@
 """Tests of `latentflow.spark`, in a cluster of two executors on this machine. They are skipped without Java."""
 
+import datetime
+import decimal
 import os
 import pathlib
 import shutil
 import signal
+import subprocess
 import sys
+import tarfile
 import threading
 import time
 
+import pages
 import pytest
-from conftest import PHOTOS, ROOT, jpeg
+from conftest import PHOTOS, ROOT, jpeg, write_photos
 
 pytest.importorskip("pyspark")
 if shutil.which("java") is None:
     pytest.skip("Spark needs Java", allow_module_level=True)
 
 import psutil  # noqa: E402
+import pyarrow as pa  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
+from pyspark import TaskContext  # noqa: E402
 from pyspark.sql import SparkSession  # noqa: E402
 
 import latentflow  # noqa: E402
@@ -30,6 +37,8 @@ def session(tmp_path_factory):
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     os.environ["PYSPARK_PYTHON"] = sys.executable
     folder = tmp_path_factory.mktemp("spark")
+    with tarfile.open(folder / "models.tar.gz", "w:gz") as archive:
+        archive.add(ROOT / "models/photo-ae", "photo-ae")
     builder = (
         SparkSession.builder.master("local-cluster[2,1,1024]")
         .config("spark.driver.host", "127.0.0.1")
@@ -38,9 +47,14 @@ def session(tmp_path_factory):
         .config("spark.local.dir", str(folder))
         .config("spark.sql.warehouse.dir", str(folder / "warehouse"))
         .config("spark.executorEnv.PYTHONPATH", os.pathsep.join([str(PACKAGE), str(pathlib.Path(__file__).parent)]))
+        .config("spark.archives", f"{folder / 'models.tar.gz'}#models")
         .config("spark.sql.files.maxPartitionBytes", "16k")
         .config("spark.sql.files.openCostInBytes", "4k")
     )
+    if os.environ.get("LATENTFLOW_SCALE"):
+        speculation = {"": "true", ".interval": "100ms", ".multiplier": "2", ".quantile": "0.3", ".minTaskRuntime": "500ms"}
+        for key, value in speculation.items():
+            builder = builder.config(f"spark.speculation{key}", value)
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     yield session
@@ -60,11 +74,15 @@ def _words(process):
         return []
 
 
-def test_killed_executor_loses_no_record_and_duplicates_none(session, tmp_path):
-    photos, count = tmp_path / "photos", 400
-    photos.mkdir()
-    for index in range(count):
-        (photos / f"{index:04}.jpg").write_bytes(jpeg(index) if index % 40 else b"not an image")
+def python_workers():
+    """The Python workers of executors, which are children of a daemon."""
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if "pyspark.daemon" in _words(child) and not child.children()]
+
+
+def run_and_kill(session, tmp_path, job, find):
+    """Runs a job, and kills the first process that `find` returns after four tasks of it. Returns the result."""
+    photos, count = write_photos(tmp_path / "photos", 400, 40), 400
     pipeline = latentflow.Pipeline(PHOTOS, base=ROOT)
     counts = latentflow_spark.accumulator(session)
     images = session.read.format("binaryFile").load(str(photos))
@@ -78,7 +96,7 @@ def test_killed_executor_loses_no_record_and_duplicates_none(session, tmp_path):
         while not killed:
             stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
             if any(stage and stage.numTasks > 8 and stage.numCompletedTasks >= 4 for stage in stages):
-                victim = executors()[0]
+                victim = find()[0]
                 victim.send_signal(signal.SIGKILL)
                 killed.append(victim.pid)
             time.sleep(0.02)
@@ -87,20 +105,47 @@ def test_killed_executor_loses_no_record_and_duplicates_none(session, tmp_path):
     watcher.start()
     result.write.parquet(str(tmp_path / "out"))
     watcher.join(5)
-    assert killed, "the job ended before an executor was killed"
+    assert killed, "the job ended before a process was killed"
 
     written = pq.read_table(tmp_path / "out")
-    names = sorted(pathlib.PurePath(source).name for source in written["source"].to_pylist())
-    assert names == sorted(path.name for path in photos.iterdir())
+    job.check(written["source"].to_pylist(), photos)
     assert written["rejected"].null_count == count - count // 40
     assert counts.value == {("", "processed"): 390, ("pixels", "unsupported"): 10}
 
     table = written.filter(written["rejected"].is_null()).sort_by("source")
     files = [photos / pathlib.PurePath(source).name for source in table["source"].to_pylist()]
-    import pyarrow as pa
-
     here = pipeline.transform(pa.table({"source": table["source"], "image": [file.read_bytes() for file in files]}))
     assert here["latent"].to_pylist() == table["latent"].to_pylist()
+
+
+def test_killed_executor_loses_no_record_and_duplicates_none(session, tmp_path, job):
+    run_and_kill(session, tmp_path, job("Spark: executor killed"), executors)
+
+
+@pytest.mark.scale
+def test_killed_worker_loses_no_record_and_duplicates_none(session, tmp_path, job):
+    run_and_kill(session, tmp_path, job("Spark: Python worker killed"), python_workers)
+
+
+@pytest.mark.scale
+def test_speculative_task_duplicates_no_record(session, tmp_path, job):
+    photos, flag, this = write_photos(tmp_path / "photos", 200, 40), tmp_path / "flag", job("Spark: speculative task")
+
+    def wait_for_second_attempt(batches):
+        context = TaskContext.get()
+        if context.attemptNumber() > 0:
+            flag.touch()
+        while context.partitionId() == 3 and not flag.exists():
+            time.sleep(0.05)
+        yield from batches
+
+    images = session.read.format("binaryFile").load(str(photos)).select("path", "content")
+    images = images.mapInArrow(wait_for_second_attempt, images.schema)
+    counts = latentflow_spark.accumulator(session)
+    latentflow_spark.transform(images, PHOTOS, base=ROOT, counts=counts).write.parquet(str(tmp_path / "out"))
+    assert flag.exists(), "no task has had a second attempt"
+    this.check(pq.read_table(tmp_path / "out")["source"].to_pylist(), photos)
+    assert counts.value == {("", "processed"): 195, ("pixels", "unsupported"): 5}
 
 
 def test_rejects_are_split_off_and_faults_are_raised_on_the_driver(session):
@@ -110,3 +155,139 @@ def test_rejects_are_split_off_and_faults_are_raised_on_the_driver(session):
     assert sorted((row.source, row.rejected.code) for row in rejects.collect()) == [("b", "unsupported"), ("c", "missing")]
     with pytest.raises(latentflow.PipelineError, match="no column `image`"):
         latentflow_spark.transform(frame.drop("image"), PHOTOS, base=ROOT)
+
+
+def test_models_are_read_from_an_archive_of_the_executors(session, monkeypatch):
+    # The working folder of the driver has `models`, and that of an executor has the archive under the same name.
+    monkeypatch.chdir(ROOT)
+    frame = session.createDataFrame([("a", jpeg(1))], "source string, image binary")
+    result = latentflow_spark.transform(frame, PHOTOS, base=".")
+    folders = frame.mapInArrow(lambda batches: (folder_of(batch) for batch in batches), "folder string").first()
+    assert result.first()["latent"] is not None
+    assert pathlib.Path(folders["folder"]) != ROOT
+
+
+def folder_of(batch):
+    return pa.record_batch({"folder": [os.getcwd()] * batch.num_rows})
+
+
+FEATURES = """
+[models.kdd]
+path = "models/kdd-ae"
+[stages.records]
+kind = "csv"
+path = "nowhere"
+[stages.features]
+kind = "features"
+inputs = ["records"]
+columns = ["price", "count", "is.new", "doubles", "floats[0]", "floats[1]"]
+width = 38
+keep = true
+[stages.latents]
+kind = "encode"
+inputs = ["features"]
+model = "kdd"
+[stages.out]
+kind = "parquet"
+inputs = ["latents"]
+path = "out"
+"""
+
+TYPES = (
+    "id bigint, at timestamp, local timestamp_ntz, day date, price decimal(20, 4), `count` int, `is.new` boolean, "
+    "doubles array<double>, floats array<float>, tags map<string, int>, place struct<x: double, y: string>"
+)
+
+
+def records():
+    at = datetime.datetime(2024, 3, 31, 1, 30)
+    row = (at, at, at.date(), decimal.Decimal("12.5000"), 3, True, [0.5] * 33, [0.25, 0.75], {"a": 1}, (1.5, "y"))
+    null_price = row[:3] + (None,) + row[4:]
+    short = row[:6] + ([0.5] * 3,) + row[7:]
+    null_item = row[:7] + ([None, 1.0],) + row[8:]
+    return [(index, *values) for index, values in enumerate([row, null_price, short, null_item])]
+
+
+@pytest.mark.parametrize("is_large", ["false", "true"])
+def test_columns_of_all_types_of_spark_are_taken_and_kept(session, is_large):
+    frame = session.createDataFrame(records(), TYPES)
+    session.conf.set("spark.sql.session.timeZone", "Europe/Berlin")
+    session.conf.set("spark.sql.execution.arrow.useLargeVarTypes", is_large)
+    try:
+        result = latentflow_spark.transform(frame, FEATURES, base=ROOT)
+        rows = sorted(result.collect(), key=lambda row: row.id)
+        expected = sorted(frame.collect(), key=lambda row: row.id)
+    finally:
+        session.conf.unset("spark.sql.session.timeZone")
+        session.conf.unset("spark.sql.execution.arrow.useLargeVarTypes")
+    kept = dict(frame.dtypes)
+    assert {name: data_type for name, data_type in result.dtypes if name in kept} == kept
+    assert [row.rejected and row.rejected.code for row in rows] == [None, "missing", "mismatch", "missing"]
+    assert len(rows[0].latent) == 8
+    assert [rows[0][name] for name in frame.columns] == list(expected[0])
+    vector = [12.5, 3.0, 1.0, *[0.5] * 33, 0.25, 0.75]
+    model = FEATURES.replace('"price", "count", "is.new", "doubles", "floats[0]", "floats[1]"', '"v"')
+    here = latentflow.Pipeline(model, base=ROOT, input=pa.schema({"v": pa.list_(pa.float64())}))
+    assert rows[0].latent == here.transform(pa.table({"v": [vector]}))["latent"].to_pylist()[0]
+
+
+def test_names_are_found_as_spark_finds_them(session):
+    pipeline = latentflow.Pipeline(PHOTOS, base=ROOT)
+    frame = session.createDataFrame([("a", jpeg(1), 1)], "Source string, IMAGE binary, other int")
+    assert [row.source for row in latentflow_spark.transform(frame, pipeline).collect()] == ["a"]
+    session.conf.set("spark.sql.caseSensitive", "true")
+    try:
+        with pytest.raises(latentflow.PipelineError, match="has no column `source`, `image`.*it has `Source`, `IMAGE`, `other`"):
+            latentflow_spark.transform(frame, pipeline)
+    finally:
+        session.conf.unset("spark.sql.caseSensitive")
+    with pytest.raises(latentflow.PipelineError, match="no column `image`; the input has: .*, Source, IMAGE, other"):
+        latentflow_spark.transform(frame, PHOTOS, base=ROOT)
+    with pytest.raises(latentflow.PipelineError, match="no column `source`, `image`, .*it has `path`, `jpeg`; rename"):
+        latentflow_spark.transform(session.createDataFrame([("a", b"")], "path string, jpeg binary"), pipeline)
+    with pytest.raises(TypeError, match="base"):
+        latentflow_spark.transform(frame, pipeline, base=ROOT)
+
+
+def kill_tree(process):
+    """Kills a driver with its JVM and its Python workers."""
+    for child in psutil.Process(process.pid).children(recursive=True):
+        child.kill()
+    process.kill()
+    process.wait()
+
+
+def test_killed_stream_continues_without_loss_or_duplicates(session, tmp_path, job):
+    photos, out, checkpoint = tmp_path / "photos", tmp_path / "out", tmp_path / "checkpoint"
+    later = write_photos(tmp_path / "later", 240, 40)
+    photos.mkdir()
+    arguments = [sys.executable, str(pathlib.Path(__file__).with_name("streaming_job.py")), *map(str, (photos, out, checkpoint))]
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE)}
+
+    def add(start, stop):
+        for index in range(start, stop):
+            (later / f"{index:04}.jpg").rename(photos / f"{index:04}.jpg")
+
+    def wait_for(condition):
+        while not condition():
+            assert driver.poll() is None, "the job ended before it was killed"
+            time.sleep(0.005)
+
+    def batches(folder):
+        return {path.name for path in (checkpoint / folder).glob("[0-9]*")}
+
+    add(0, 80)
+    this = job("Spark: driver of a stream killed")
+    driver = subprocess.Popen([*arguments, "forever"], env=environment)
+    try:
+        wait_for(lambda: batches("commits"))
+        add(80, 240)
+        # A batch of 40 files has begun and is not committed, unless all six were committed between two looks.
+        wait_for(lambda: batches("offsets") - batches("commits") or len(batches("commits")) == 6)
+    finally:
+        kill_tree(driver)
+    subprocess.run([*arguments, "available"], env=environment, check=True, timeout=300)
+
+    rows = session.read.parquet(str(out)).select("source", "rejected").collect()
+    this.check([row.source for row in rows], photos)
+    assert sum(row.rejected is not None for row in rows) == 6
