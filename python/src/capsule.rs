@@ -180,8 +180,30 @@ pub struct PyBatches {
     pub batches: Vec<RecordBatch>,
 }
 
+impl PyBatches {
+    /// The number of records.
+    pub fn row_count(&self) -> usize {
+        self.batches.iter().map(RecordBatch::num_rows).sum()
+    }
+}
+
 #[pymethods]
 impl PyBatches {
+    /// The records of several tables with the same columns.
+    #[staticmethod]
+    fn concat(parts: Vec<PyRef<'_, Self>>) -> PyResult<Self> {
+        let first = parts.first();
+        let first = first.ok_or_else(|| PyValueError::new_err("there are no tables to join"))?;
+        if parts.iter().any(|part| part.schema != first.schema) {
+            return Err(PyValueError::new_err("the tables have different columns"));
+        }
+        let batches = parts.iter().flat_map(|part| part.batches.iter().cloned());
+        Ok(Self {
+            schema: SchemaRef::clone(&first.schema),
+            batches: batches.collect(),
+        })
+    }
+
     /// The records, in the schema of the table: a requested schema is a hint that may be ignored.
     #[pyo3(signature = (requested_schema=None))]
     fn __arrow_c_stream__<'py>(
@@ -201,7 +223,7 @@ impl PyBatches {
     }
 
     fn __len__(&self) -> usize {
-        self.batches.iter().map(RecordBatch::num_rows).sum()
+        self.row_count()
     }
 
     /// The schema of the records.

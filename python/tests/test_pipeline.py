@@ -54,7 +54,7 @@ def test_rejects_are_a_table_or_an_exception(root):
         assert rejects.select(["index", "source", "stage"]).to_pylist() == [
             {"index": 2, "source": "2.jpg", "stage": "pixels"}
         ]
-    with pytest.raises(latentflow.RejectedRecords, match="1 records were rejected; the first one, at index 2") as raised:
+    with pytest.raises(latentflow.RejectedRecords, match="rejected 1 record; the first one, at index 2") as raised:
         latentflow.Pipeline(PHOTOS, base=root, rejects="raise").transform(table)
     assert len(raised.value.rejects) == 1
 
