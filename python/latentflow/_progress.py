@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
-from tqdm.auto import tqdm
-
 #: Receives the name of the step, the number of records that it has processed, and the number of all its records.
 Callback = Callable[[str, int, int | None], None]
+
+
+def _bar(name: str, total: int | None) -> Any:
+    with warnings.catch_warnings():
+        # Without ipywidgets, the bar of a notebook is text.
+        warnings.simplefilter("ignore")
+        from tqdm.auto import tqdm
+    return tqdm(desc=name, total=total, unit=" records", unit_scale=True)
 
 
 class Progress:
@@ -33,7 +40,7 @@ class Progress:
             return
         if name != self._name:
             self.close()
-            self._name, self._bar = name, tqdm(desc=name, total=total, unit=" records", unit_scale=True)
+            self._name, self._bar = name, _bar(name, total)
         self._bar.total = total
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)

@@ -18,6 +18,10 @@ from ._pipeline import claim_process, pipeline_error
 from ._progress import Callback, Progress
 
 
+#: Number of epochs in the HTML form of a result: the last ones.
+_SHOWN = 10
+
+
 class TrainingError(RuntimeError):
     """A training that cannot start or go on, for a reason other than its file."""
 
@@ -44,7 +48,7 @@ class TrainResult:
 
     name: str  #: The name of the model.
     path: pathlib.Path  #: The model folder.
-    curve: list[Epoch]  #: The completed epochs.
+    curve: list[Epoch] = dataclasses.field(repr=False)  #: The completed epochs.
     best_epoch: int | None  #: The epoch whose weights the model has.
     seconds: float  #: Seconds of training, with those of earlier calls that this one has resumed.
 
@@ -58,7 +62,7 @@ class TrainResult:
         head = "".join(f"<th>{name}</th>" for name in names)
         body = "".join(
             "<tr>" + "".join(f"<td>{_figure(getattr(epoch, name))}</td>" for name in names) + "</tr>"
-            for epoch in self.curve
+            for epoch in self.curve[-_SHOWN:]
         )
         title = f"{self.name}: epoch {self.best_epoch} of {len(self.curve)}, {self.seconds:.1f} s, {self.path}"
         return f"<p>{html.escape(title)}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -241,9 +241,7 @@ impl ModelFiles {
     /// the digests of the card.
     fn verify(&self) -> Result<OnnxFiles, Vec<ConfigError>> {
         let (mut digests, mut outputs, mut faults) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        let card = self.folder.as_ref().filter(|_| self.card.is_some());
-        let mut paths: BTreeSet<PathBuf> =
-            card.map(|folder| folder.join(CARD)).into_iter().collect();
+        let mut paths = BTreeSet::new();
         for (role, path) in self.parts() {
             match file_digests(path) {
                 Ok((found, of_file)) => {
@@ -265,6 +263,7 @@ impl ModelFiles {
             }
         }
         if let (Some(folder), Some(card)) = (&self.folder, &self.card) {
+            paths.insert(folder.join(CARD));
             for (file, listed) in &card.files {
                 let path = folder.join(file);
                 match sha256(&path) {

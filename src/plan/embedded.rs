@@ -12,6 +12,7 @@ use super::{Plan, Stage, StageOperator, fingerprint, resolve_for};
 use crate::config::{Diagnostics, PipelineConfig, StageTable};
 use crate::error::ConfigError;
 use crate::metrics::Metrics;
+use crate::model::Model;
 use crate::registry::did_you_mean;
 use crate::sink;
 use crate::source::{BatchSize, ROW, SOURCE};
@@ -71,7 +72,7 @@ pub fn resolve_embedded(
     if let Some(stage) = plan.stages.iter().find(depends).filter(|_| !has_source) {
         return Err(unidentified(stage));
     }
-    EmbeddedPlan::new(plan, has_source, options).ok_or_else(|| {
+    EmbeddedPlan::new(plan, has_source, &options).ok_or_else(|| {
         let fault = ConfigError::new("stages", "the pipeline has no source and sink");
         Diagnostics::new(&key_spans, vec![fault])
     })
@@ -108,7 +109,7 @@ impl EmbeddedPlan {
     fn new(
         plan: Plan,
         has_source: bool,
-        options: BTreeMap<String, BTreeMap<String, PathBuf>>,
+        options: &BTreeMap<String, BTreeMap<String, PathBuf>>,
     ) -> Option<Self> {
         let source = plan.stages.iter().find_map(|stage| match &stage.operator {
             StageOperator::Source(source, batch) => Some((source.schema(), *batch)),
@@ -127,12 +128,15 @@ impl EmbeddedPlan {
         let digests = inputs().filter_map(|stage| identity.stages.get(&*stage.name));
         let digest = fingerprint::of_parts(digests.map(|stage| stage.digest.as_str()));
         let models = identity.models.clone();
-        let of_model = |(name, options): (String, BTreeMap<String, PathBuf>)| {
-            let model = plan.models.iter().find(|model| model.name() == name)?;
-            let paths = model.paths().clone();
-            Some((name, EmbeddedModelFiles { options, paths }))
+        let of_model = |model: &Arc<Model>| {
+            let name = model.name().to_owned();
+            let files = EmbeddedModelFiles {
+                options: options.get(&name)?.clone(),
+                paths: model.paths().clone(),
+            };
+            Some((name, files))
         };
-        let files = options.into_iter().filter_map(of_model).collect();
+        let files = plan.models.iter().filter_map(of_model).collect();
         Some(Self {
             output: if has_source {
                 output
