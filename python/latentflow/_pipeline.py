@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import hashlib
+import itertools
 import os
 import pathlib
 import sys
@@ -242,16 +243,20 @@ class Pipeline:
             raise RejectedRecords.of(Table(rejects))
         return records, rejects
 
-    def stream(self, data: Any, threads: int = 1) -> Iterator[Any]:
-        """Processes batches of records, and yields the results of :meth:`transform` in the order of the batches.
+    def stream(self, data: Any, threads: int = 1) -> Stream:
+        """Processes batches of records, and returns the results of :meth:`transform` in the order of the batches.
 
         :param data: an iterable of batches, or a stream of batches with `__arrow_c_stream__`, such as a
             `pyarrow.RecordBatchReader`.
         :param threads: number of threads, each with its own sessions. At most two batches for each are in memory.
+        :returns: an iterator of the results. Arrow libraries take it as a stream:
+            `pyarrow.RecordBatchReader.from_stream(pipeline.stream(batches))`.
         """
-        batches = _batches(data)
         if threads < 1:
             raise ValueError(f"threads is {threads}; expected at least 1")
+        return Stream(self, self._results(_batches(data), threads))
+
+    def _results(self, batches: Iterable[Any], threads: int) -> Iterator[Any]:
         if threads == 1:
             yield from map(self.transform, batches)
             return
@@ -296,6 +301,31 @@ class Pipeline:
 
     def __repr__(self) -> str:
         return f"latentflow.Pipeline({self._name!r})"
+
+
+class Stream:
+    """The results of :meth:`Pipeline.stream`, each of which is read once."""
+
+    def __init__(self, pipeline: Pipeline, results: Iterator[Any]):
+        self._pipeline, self._results = pipeline, results
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._results
+
+    def __next__(self) -> Any:
+        return next(self._results)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        pipeline = self._pipeline
+        if pipeline._rejects == "separate":
+            raise TypeError('a stream of pairs is not a stream of records; use another value of `rejects` than "separate"')
+        if pipeline._is_deferred:
+            # The columns are known after the first result.
+            first = next(self._results, None)
+            if first is None:
+                raise ValueError("the columns of a stream without records are not known; pass `input`, such as a pyarrow.Schema")
+            self._results = itertools.chain([first], self._results)
+        return _latentflow.stream_of(pipeline.output_schema, self._results)
 
 
 def claim_process() -> None:

@@ -3,11 +3,12 @@
 //!
 //! Source of the protocol: <https://arrow.apache.org/docs/format/CDataInterface/PyCapsuleInterface.html>
 
+use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{
-    Array as _, ArrayRef, AsArray as _, RecordBatch, RecordBatchIterator, RecordBatchReader as _,
+    Array as _, ArrayRef, AsArray as _, RecordBatch, RecordBatchIterator, RecordBatchReader,
     make_array,
 };
 use arrow::datatypes::{DataType, Schema, SchemaRef};
@@ -16,7 +17,7 @@ use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema, from_ffi_and_data_type};
 use arrow::ffi_stream::{FFI_ArrowArrayStream, RecordBatchStreamReader};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyStopIteration, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyTuple};
 
@@ -265,6 +266,69 @@ pub fn schema_of(data: &Bound<'_, PyAny>) -> PyResult<PySchema> {
         return Ok(PySchema(import_stream(data)?.schema()));
     }
     import_batches(data).map(|(schema, _)| PySchema(schema))
+}
+
+/// A stream of the records that a Python iterator returns as tables.
+#[pyfunction]
+pub fn stream_of<'py>(
+    py: Python<'py>,
+    schema: &PySchema,
+    tables: Py<PyAny>,
+) -> PyResult<Bound<'py, PyCapsule>> {
+    let reader = PyTables {
+        schema: SchemaRef::clone(&schema.0),
+        tables,
+        batches: VecDeque::new(),
+    };
+    PyCapsule::new_with_value(py, FFI_ArrowArrayStream::new(Box::new(reader)), STREAM)
+}
+
+/// The records of the tables of an iterator.
+struct PyTables {
+    schema: SchemaRef,
+    tables: Py<PyAny>,
+    /// The remaining batches of the current table.
+    batches: VecDeque<RecordBatch>,
+}
+
+impl PyTables {
+    /// The batches of the next table; `None` at the end.
+    fn table(&self, py: Python<'_>) -> PyResult<Option<Vec<RecordBatch>>> {
+        let table = match self.tables.bind(py).call_method0("__next__") {
+            Ok(table) => table,
+            Err(error) if error.is_instance_of::<PyStopIteration>(py) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let (schema, batches) = import_batches(&table)?;
+        if schema.fields() != self.schema.fields() {
+            let message = "a table of the stream has other columns than the first one";
+            return Err(PyValueError::new_err(message));
+        }
+        Ok(Some(batches))
+    }
+}
+
+impl Iterator for PyTables {
+    type Item = Result<RecordBatch, ArrowError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(batch) = self.batches.pop_front() {
+                return Some(Ok(batch));
+            }
+            // The consumer may be a library that has released the interpreter lock.
+            match Python::attach(|py| self.table(py)) {
+                Ok(batches) => self.batches.extend(batches?),
+                Err(error) => return Some(Err(ArrowError::ExternalError(Box::new(error)))),
+            }
+        }
+    }
+}
+
+impl RecordBatchReader for PyTables {
+    fn schema(&self) -> SchemaRef {
+        SchemaRef::clone(&self.schema)
+    }
 }
 
 /// The batches of a stream, one at a time.

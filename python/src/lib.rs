@@ -10,7 +10,7 @@ mod watched;
 
 use pyo3::prelude::*;
 
-use capsule::{PyBatchReader, PyBatches, PySchema, schema_of};
+use capsule::{PyBatchReader, PyBatches, PySchema, schema_of, stream_of};
 use engine::{Engine, NativePipelineError, NativeRunError};
 use evaluation::evaluate_model;
 use model::{NativeModel, copy_values, image_records, tensor_shapes};
@@ -60,6 +60,7 @@ fn _latentflow(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("NativeArgumentError", argument_error)?;
     module.add("NativeWorkError", module.py().get_type::<NativeWorkError>())?;
     module.add_function(wrap_pyfunction!(schema_of, module)?)?;
+    module.add_function(wrap_pyfunction!(stream_of, module)?)?;
     module.add_function(wrap_pyfunction!(copy_values, module)?)?;
     module.add_function(wrap_pyfunction!(image_records, module)?)?;
     module.add_function(wrap_pyfunction!(tensor_shapes, module)?)?;
