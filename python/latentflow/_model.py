@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _latentflow
 from ._latentflow import RecordBatches, Schema
-from ._pipeline import Pipeline, Rejects, claim_process
+from ._pipeline import Pipeline, PipelineError, Rejects, claim_process
 from ._table import Table
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ _RECONSTRUCT: Stage = {**_ENCODE, "reconstruct": True}
 _DENOISE: Stage = {"kind": "denoise", "model": "model", "to": "reconstruction"}
 _SCORE: Stage = {"kind": "score", "original": "input", "reconstruction": "reconstruction"}
 
+#: Number of faults in a message.
+_SHOWN_FAULTS = 3
 #: Number of values of the input that are processed at a time: 16 MiB.
 _SLICE_VALUES = 1 << 22
 #: Number of bytes of encoded images that are processed at a time. The last image may exceed it.
@@ -211,7 +213,14 @@ class Model:
         for name, table in tables.items():
             # A string or a list of JSON is one of TOML, if it has no surrogates.
             lines += [f"[{name}]", *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items())]
-        return Pipeline("\n".join(lines), input=columns, rejects=rejects)
+        try:
+            return Pipeline("\n".join(lines), input=columns, rejects=rejects)
+        except PipelineError as error:
+            # The lines of a generated pipeline mean nothing to the caller.
+            shown = [fault.message for fault in error.faults[:_SHOWN_FAULTS]]
+            more = len(error.faults) - len(shown)
+            shown += [f"and {more} more"] if more > 0 else []
+            raise PipelineError(f"{self.path}: " + "; ".join(shown), error.faults) from None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return functools.partial(Model, threads=self.threads, allow_nondeterministic=self.allow_nondeterministic), (

@@ -91,8 +91,8 @@ def test_faults_of_arrays_and_files_are_named(photo, tmp_path):
     assert len(raised.value.rejects) == 1
     with pytest.raises(ValueError, match="no such folder"):
         latentflow.Model(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="does not take feature records"):
-        latentflow.Model(photo.path).features(pa.table({"a": [1.0]}))
+    with pytest.raises(ValueError, match="photo-ae: the model `model` does not take feature records"):
+        photo.features(pa.table({"a": [1.0]}))
 
 
 def test_encode_takes_files_and_tables(photo, tmp_path):
