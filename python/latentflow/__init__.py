@@ -16,11 +16,18 @@ from . import _library
 
 _library.prepare()
 
+from ._evaluation import Evaluation, EvaluationError, evaluate  # noqa: E402
 from ._latentflow import Schema, __version__  # noqa: E402
+from ._model import Model, encode  # noqa: E402
 from ._pipeline import Pipeline, PipelineError, RejectedRecords, RunError, StageStats  # noqa: E402
 from ._table import Table  # noqa: E402
+from ._training import Epoch, TrainingError, TrainingWarning, TrainResult, train  # noqa: E402
 
 __all__ = [
+    "Epoch",
+    "Evaluation",
+    "EvaluationError",
+    "Model",
     "Pipeline",
     "PipelineError",
     "RejectedRecords",
@@ -28,5 +35,11 @@ __all__ = [
     "Schema",
     "StageStats",
     "Table",
+    "TrainResult",
+    "TrainingError",
+    "TrainingWarning",
     "__version__",
+    "encode",
+    "evaluate",
+    "train",
 ]

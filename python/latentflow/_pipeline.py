@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import hashlib
+import itertools
 import os
 import pathlib
 import sys
@@ -14,7 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 from . import _latentflow
-from ._latentflow import Engine, Schema
+from ._embedded_models import EmbeddedModels
+from ._latentflow import Engine, RecordBatches, Schema
 from ._table import Table
 
 Rejects = Literal["column", "separate", "drop", "raise"]
@@ -24,7 +26,7 @@ _IMAGE_SOURCES = {"images", "tar", "embedded"}
 
 #: The engines of this process. Sessions of models are expensive, so equal pipelines share them.
 _engines: dict[str, Engine] = {}
-#: The process that has opened them. ONNX Runtime does not survive a fork.
+#: The process that has opened a model. ONNX Runtime does not survive a fork.
 _process: int | None = None
 
 
@@ -60,6 +62,16 @@ class RejectedRecords(RuntimeError):
         super().__init__(message)
         self.rejects = rejects
 
+    @classmethod
+    def of(cls, rejects: Table) -> RejectedRecords:
+        """The exception for a table of rejects that is not empty."""
+        first = dict(rejects.batches.preview(1))
+        return cls(
+            f"rejected {len(rejects)} record{'s' if len(rejects) > 1 else ''}; the first one, at index {first['index'][0]}, by the stage "
+            f"{first['stage'][0]}: {first['reason'][0]}",
+            rejects,
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class StageStats:
@@ -86,6 +98,8 @@ class Pipeline:
     :param base: the folder that relative paths of models refer to. Default: the working folder of the process.
     :param memory: the maximum memory of the pipeline in this process, in bytes or as text such as "1GiB", for one
         thread. Batches are cut until they fit. Default: batches of at most 32 MiB of decoded pixels.
+    :param models: "path": other processes read the models from the same paths. "embed": a pickled pipeline contains the
+        files of its models, at most 256 MiB; each machine writes them once to its folder for temporary files.
     :param rejects: the form of rejected records. "column": they stay in the result, with nulls, and the column
         `rejected` (struct of `stage`, `code`, `reason`). "separate": `transform` returns a second table. "drop": they
         are only counted by :meth:`stats`. "raise": :class:`RejectedRecords`.
@@ -109,9 +123,12 @@ class Pipeline:
         base: str | os.PathLike[str] | None = None,
         memory: int | str | None = None,
         rejects: Rejects = "column",
+        models: Literal["path", "embed"] = "path",
     ):
         if rejects not in ("column", "separate", "drop", "raise"):
             raise ValueError(f'rejects is {rejects!r}; expected "column", "separate", "drop" or "raise"')
+        if models not in ("path", "embed"):
+            raise ValueError(f'models is {models!r}; expected "path" or "embed"')
         if isinstance(set, str):
             raise TypeError('set is a text; expected a list of texts such as ["stages.out.columns=[\'latent\']"]')
         text = os.fspath(pipeline)
@@ -128,6 +145,9 @@ class Pipeline:
         self._base = None if base is None else os.fspath(base)
         self._rejects: Rejects = rejects
         self._models: dict[str, str] = {}
+        self._embeds = models == "embed"
+        #: The models that a pickled pipeline contained.
+        self._embedded: EmbeddedModels | None = None
         self._columns = None if input is None else Schema(input)
         # Faults are raised here, and not by a worker. Without columns, the pipeline is opened for the first records.
         self._is_deferred = self._columns is None and not self._takes_images()
@@ -148,25 +168,20 @@ class Pipeline:
 
     def _engine(self) -> Engine:
         columns = self._columns
-        parts = (self._name, self._text, self._source, self._sink, self._set, self._base)
+        models = None if self._embedded is None else self._embedded.digest
+        parts = (self._name, self._text, self._source, self._sink, self._set, self._base, models)
         digest = hashlib.sha256(repr(parts).encode())
         digest.update(columns.serialize() if columns is not None else b"")
         key = digest.hexdigest()
-        global _process
-        if _process not in (None, os.getpid()):
-            raise RuntimeError(
-                "a pipeline was opened before this process was forked, and a forked process cannot use ONNX Runtime; start "
-                "processes with the method `spawn`, or open pipelines only in the forked processes"
-            )
+        claim_process()
         if key not in _engines:
-            _process = os.getpid()
+            overrides = self._set + ([] if self._embedded is None else self._embedded.overrides())
             try:
                 engine = Engine(
-                    self._name, self._text, self._set, columns, self._source, self._sink, self._base
+                    self._name, self._text, overrides, columns, self._source, self._sink, self._base
                 )
             except _latentflow.NativePipelineError as error:
-                message, faults = error.args
-                raise PipelineError(message, [Fault(*fault) for fault in faults]) from None
+                raise pipeline_error(error) from None
             if self._models and engine.models != self._models:
                 raise PipelineError(
                     f"the models of this process differ from those that the pipeline was created with: {engine.models}, "
@@ -210,6 +225,12 @@ class Pipeline:
         :raises RunError: if a stage fails for a reason other than a record.
         :raises RejectedRecords: with `rejects="raise"`, if a record was rejected.
         """
+        records, rejects = self.process(data)
+        result = _as_given(data, Table(records))
+        return (result, _as_given(data, Table(rejects))) if self._rejects == "separate" else result
+
+    def process(self, data: Any) -> tuple[RecordBatches, RecordBatches]:
+        """As :meth:`transform`, for any form of rejects: the records and the rejects in the native module."""
         if self._is_deferred:
             self._columns, self._is_deferred = _schema_of(data), False
             self._models = self._engine().models
@@ -219,25 +240,23 @@ class Pipeline:
         except _latentflow.NativeRunError as error:
             raise RunError(*error.args) from None
         if self._rejects == "raise" and len(rejects) > 0:
-            first = dict(rejects.preview(1))
-            raise RejectedRecords(
-                f"{len(rejects)} records were rejected; the first one, at index {first['index'][0]}, by the stage "
-                f"{first['stage'][0]}: {first['reason'][0]}",
-                Table(rejects),
-            )
-        result = _as_given(data, Table(records))
-        return (result, _as_given(data, Table(rejects))) if self._rejects == "separate" else result
+            raise RejectedRecords.of(Table(rejects))
+        return records, rejects
 
-    def stream(self, data: Any, threads: int = 1) -> Iterator[Any]:
-        """Processes batches of records, and yields the results of :meth:`transform` in the order of the batches.
+    def stream(self, data: Any, threads: int = 1) -> Stream:
+        """Processes batches of records, and returns the results of :meth:`transform` in the order of the batches.
 
         :param data: an iterable of batches, or a stream of batches with `__arrow_c_stream__`, such as a
             `pyarrow.RecordBatchReader`.
         :param threads: number of threads, each with its own sessions. At most two batches for each are in memory.
+        :returns: an iterator of the results. Arrow libraries take it as a stream:
+            `pyarrow.RecordBatchReader.from_stream(pipeline.stream(batches))`.
         """
-        batches = _batches(data)
         if threads < 1:
             raise ValueError(f"threads is {threads}; expected at least 1")
+        return Stream(self, self._results(_batches(data), threads))
+
+    def _results(self, batches: Iterable[Any], threads: int) -> Iterator[Any]:
         if threads == 1:
             yield from map(self.transform, batches)
             return
@@ -274,12 +293,56 @@ class Pipeline:
                 "_rejects": self._rejects,
                 "_models": self._models,
                 "_is_deferred": self._is_deferred,
+                "_embeds": self._embeds,
+                "_embedded": self._embedded or (EmbeddedModels(self._opened()) if self._embeds else None),
             },
             columns,
         )
 
     def __repr__(self) -> str:
         return f"latentflow.Pipeline({self._name!r})"
+
+
+class Stream:
+    """The results of :meth:`Pipeline.stream`, each of which is read once."""
+
+    def __init__(self, pipeline: Pipeline, results: Iterator[Any]):
+        self._pipeline, self._results = pipeline, results
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._results
+
+    def __next__(self) -> Any:
+        return next(self._results)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        pipeline = self._pipeline
+        if pipeline._rejects == "separate":
+            raise TypeError('a stream of pairs is not a stream of records; use another value of `rejects` than "separate"')
+        if pipeline._is_deferred:
+            # The columns are known after the first result.
+            first = next(self._results, None)
+            if first is None:
+                raise ValueError("the columns of a stream without records are not known; pass `input`, such as a pyarrow.Schema")
+            self._results = itertools.chain([first], self._results)
+        return _latentflow.stream_of(pipeline.output_schema, self._results)
+
+
+def claim_process() -> None:
+    """Refuses a process that was forked from one with ONNX Runtime."""
+    global _process
+    if _process not in (None, os.getpid()):
+        raise RuntimeError(
+            "a pipeline was opened before this process was forked, and a forked process cannot use ONNX Runtime; start "
+            "processes with the method `spawn`, or open pipelines only in the forked processes"
+        )
+    _process = os.getpid()
+
+
+def pipeline_error(error: _latentflow.NativePipelineError) -> PipelineError:
+    """The error of the native module, with its faults."""
+    message, faults = error.args
+    return PipelineError(message, [Fault(*fault) for fault in faults])
 
 
 def _rebuild(state: dict[str, Any], columns: bytes | None) -> Pipeline:

@@ -21,21 +21,22 @@ class Table:
     """
 
     def __init__(self, batches: RecordBatches):
-        self._batches = batches
+        #: The records in the native module.
+        self.batches = batches
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        return self._batches.__arrow_c_stream__(requested_schema)
+        return self.batches.__arrow_c_stream__(requested_schema)
 
     def __arrow_c_schema__(self) -> object:
-        return self._batches.__arrow_c_schema__()
+        return self.batches.__arrow_c_schema__()
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self.batches)
 
     @property
     def schema(self) -> Schema:
         """The names and the types of the columns."""
-        return self._batches.schema
+        return self.batches.schema
 
     @property
     def column_names(self) -> list[str]:
@@ -62,7 +63,7 @@ class Table:
         return f"latentflow.Table of {len(self)} records\n{self.schema!r}"
 
     def _repr_html_(self) -> str:
-        columns = self._batches.preview(_SHOWN)
+        columns = self.batches.preview(_SHOWN)
         head = "".join(f"<th>{html.escape(name)}</th>" for name, _ in columns)
         rows = zip(*(values for _, values in columns))
         body = "".join("<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in row) + "</tr>" for row in rows)

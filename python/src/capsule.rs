@@ -3,11 +3,12 @@
 //!
 //! Source of the protocol: <https://arrow.apache.org/docs/format/CDataInterface/PyCapsuleInterface.html>
 
+use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{
-    Array as _, ArrayRef, AsArray as _, RecordBatch, RecordBatchIterator, RecordBatchReader as _,
+    Array as _, ArrayRef, AsArray as _, RecordBatch, RecordBatchIterator, RecordBatchReader,
     make_array,
 };
 use arrow::datatypes::{DataType, Schema, SchemaRef};
@@ -16,7 +17,7 @@ use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema, from_ffi_and_data_type};
 use arrow::ffi_stream::{FFI_ArrowArrayStream, RecordBatchStreamReader};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyStopIteration, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyTuple};
 
@@ -180,8 +181,30 @@ pub struct PyBatches {
     pub batches: Vec<RecordBatch>,
 }
 
+impl PyBatches {
+    /// The number of records.
+    pub fn row_count(&self) -> usize {
+        self.batches.iter().map(RecordBatch::num_rows).sum()
+    }
+}
+
 #[pymethods]
 impl PyBatches {
+    /// The records of several tables with the same columns.
+    #[staticmethod]
+    fn concat(parts: Vec<PyRef<'_, Self>>) -> PyResult<Self> {
+        let first = parts.first();
+        let first = first.ok_or_else(|| PyValueError::new_err("there are no tables to join"))?;
+        if parts.iter().any(|part| part.schema != first.schema) {
+            return Err(PyValueError::new_err("the tables have different columns"));
+        }
+        let batches = parts.iter().flat_map(|part| part.batches.iter().cloned());
+        Ok(Self {
+            schema: SchemaRef::clone(&first.schema),
+            batches: batches.collect(),
+        })
+    }
+
     /// The records, in the schema of the table: a requested schema is a hint that may be ignored.
     #[pyo3(signature = (requested_schema=None))]
     fn __arrow_c_stream__<'py>(
@@ -201,7 +224,7 @@ impl PyBatches {
     }
 
     fn __len__(&self) -> usize {
-        self.batches.iter().map(RecordBatch::num_rows).sum()
+        self.row_count()
     }
 
     /// The schema of the records.
@@ -243,6 +266,69 @@ pub fn schema_of(data: &Bound<'_, PyAny>) -> PyResult<PySchema> {
         return Ok(PySchema(import_stream(data)?.schema()));
     }
     import_batches(data).map(|(schema, _)| PySchema(schema))
+}
+
+/// A stream of the records that a Python iterator returns as tables.
+#[pyfunction]
+pub fn stream_of<'py>(
+    py: Python<'py>,
+    schema: &PySchema,
+    tables: Py<PyAny>,
+) -> PyResult<Bound<'py, PyCapsule>> {
+    let reader = PyTables {
+        schema: SchemaRef::clone(&schema.0),
+        tables,
+        batches: VecDeque::new(),
+    };
+    PyCapsule::new_with_value(py, FFI_ArrowArrayStream::new(Box::new(reader)), STREAM)
+}
+
+/// The records of the tables of an iterator.
+struct PyTables {
+    schema: SchemaRef,
+    tables: Py<PyAny>,
+    /// The remaining batches of the current table.
+    batches: VecDeque<RecordBatch>,
+}
+
+impl PyTables {
+    /// The batches of the next table; `None` at the end.
+    fn table(&self, py: Python<'_>) -> PyResult<Option<Vec<RecordBatch>>> {
+        let table = match self.tables.bind(py).call_method0("__next__") {
+            Ok(table) => table,
+            Err(error) if error.is_instance_of::<PyStopIteration>(py) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let (schema, batches) = import_batches(&table)?;
+        if schema.fields() != self.schema.fields() {
+            let message = "a table of the stream has other columns than the first one";
+            return Err(PyValueError::new_err(message));
+        }
+        Ok(Some(batches))
+    }
+}
+
+impl Iterator for PyTables {
+    type Item = Result<RecordBatch, ArrowError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(batch) = self.batches.pop_front() {
+                return Some(Ok(batch));
+            }
+            // The consumer may be a library that has released the interpreter lock.
+            match Python::attach(|py| self.table(py)) {
+                Ok(batches) => self.batches.extend(batches?),
+                Err(error) => return Some(Err(ArrowError::ExternalError(Box::new(error)))),
+            }
+        }
+    }
+}
+
+impl RecordBatchReader for PyTables {
+    fn schema(&self) -> SchemaRef {
+        SchemaRef::clone(&self.schema)
+    }
 }
 
 /// The batches of a stream, one at a time.

@@ -93,6 +93,17 @@ impl Engine {
         self.pipeline.models().clone()
     }
 
+    /// The files of the models by their names: the options with paths, and the paths of all files.
+    #[getter]
+    fn model_files(&self) -> BTreeMap<String, (BTreeMap<String, PathBuf>, Vec<PathBuf>)> {
+        let models = self.pipeline.model_files().iter();
+        let files = models.map(|(name, files)| {
+            let paths = files.paths.iter().cloned().collect();
+            (name.clone(), (files.options.clone(), paths))
+        });
+        files.collect()
+    }
+
     /// Processes records. Returns the records, with the rejects as a column if `rejected` is set,
     /// and the rejects as a table.
     fn process(
@@ -178,6 +189,6 @@ impl Engine {
 }
 
 /// An error with the text of all faults, and each of them: key, place and message.
-fn pipeline_error(faults: &Diagnostics) -> PyErr {
+pub fn pipeline_error(faults: &Diagnostics) -> PyErr {
     NativePipelineError::new_err((faults.to_string(), faults.list()))
 }

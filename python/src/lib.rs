@@ -3,11 +3,19 @@
 
 mod capsule;
 mod engine;
+mod evaluation;
+mod model;
+mod training;
+mod watched;
 
 use pyo3::prelude::*;
 
-use capsule::{PyBatchReader, PyBatches, PySchema, schema_of};
+use capsule::{PyBatchReader, PyBatches, PySchema, schema_of, stream_of};
 use engine::{Engine, NativePipelineError, NativeRunError};
+use evaluation::evaluate_model;
+use model::{NativeModel, copy_values, image_records, tensor_shapes};
+use training::train_model;
+use watched::{NativeArgumentError, NativeWorkError};
 
 /// Runs the command line. `arguments` begins with the name of the program. Returns the exit code.
 #[pyfunction]
@@ -39,6 +47,7 @@ fn command(py: Python<'_>, arguments: Vec<String>) -> u8 {
 fn _latentflow(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<Engine>()?;
+    module.add_class::<NativeModel>()?;
     module.add_class::<PySchema>()?;
     module.add_class::<PyBatches>()?;
     module.add_class::<PyBatchReader>()?;
@@ -47,6 +56,15 @@ fn _latentflow(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.py().get_type::<NativePipelineError>(),
     )?;
     module.add("NativeRunError", module.py().get_type::<NativeRunError>())?;
+    let argument_error = module.py().get_type::<NativeArgumentError>();
+    module.add("NativeArgumentError", argument_error)?;
+    module.add("NativeWorkError", module.py().get_type::<NativeWorkError>())?;
     module.add_function(wrap_pyfunction!(schema_of, module)?)?;
+    module.add_function(wrap_pyfunction!(stream_of, module)?)?;
+    module.add_function(wrap_pyfunction!(copy_values, module)?)?;
+    module.add_function(wrap_pyfunction!(image_records, module)?)?;
+    module.add_function(wrap_pyfunction!(tensor_shapes, module)?)?;
+    module.add_function(wrap_pyfunction!(train_model, module)?)?;
+    module.add_function(wrap_pyfunction!(evaluate_model, module)?)?;
     module.add_function(wrap_pyfunction!(command, module)?)
 }

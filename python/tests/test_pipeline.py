@@ -54,7 +54,7 @@ def test_rejects_are_a_table_or_an_exception(root):
         assert rejects.select(["index", "source", "stage"]).to_pylist() == [
             {"index": 2, "source": "2.jpg", "stage": "pixels"}
         ]
-    with pytest.raises(latentflow.RejectedRecords, match="1 records were rejected; the first one, at index 2") as raised:
+    with pytest.raises(latentflow.RejectedRecords, match="rejected 1 record; the first one, at index 2") as raised:
         latentflow.Pipeline(PHOTOS, base=root, rejects="raise").transform(table)
     assert len(raised.value.rejects) == 1
 
@@ -88,6 +88,29 @@ def test_result_does_not_depend_on_batches_or_threads(pipeline):
     del pipeline.transform
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         assert all(result.equals(whole) for result in pool.map(pipeline.transform, [table] * 4))
+
+
+def test_stream_is_taken_by_other_libraries(pipeline, root):
+    table = images(12)
+    expected = pipeline.transform(table)
+    reader = pa.RecordBatchReader.from_stream(pipeline.stream(table.to_batches(max_chunksize=5), threads=2))
+    assert reader.schema == pa.schema(pipeline.output_schema)
+    assert reader.read_all().equals(expected)
+    frame = pl.DataFrame(pipeline.stream(pl.from_arrow(table).iter_slices(5)))
+    assert frame.equals(pl.from_arrow(expected))
+    with pytest.raises(TypeError, match="a stream of pairs"):
+        latentflow.Pipeline(PHOTOS, base=root, rejects="separate").stream([table]).__arrow_c_stream__()
+
+
+def test_error_of_the_input_of_a_stream_is_raised_by_its_reader(pipeline):
+    def batches():
+        yield from images(3).to_batches()
+        raise LookupError("the disk is gone")
+
+    reader = pa.RecordBatchReader.from_stream(pipeline.stream(batches()))
+    assert reader.read_next_batch().num_rows == 3
+    with pytest.raises(pa.ArrowException, match="the disk is gone"):
+        reader.read_next_batch()
 
 
 def test_records_without_source_have_no_origin(root):

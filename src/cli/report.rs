@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 
-use super::evaluate::{EvaluateArgs, failure};
+use super::evaluate::EvaluateArgs;
 use super::log::{self, LogFormat};
 use super::{ExitCode, print};
 use crate::evaluate;
@@ -53,10 +53,11 @@ impl ReportCommand {
     }
 
     fn model(&self) -> anyhow::Result<String> {
-        let model = self.evaluate.open(&self.path)?;
+        let request = self.evaluate.request();
+        let model = request.open(&self.path)?;
         let curve = read_curve(&self.path)?;
         let mut notes = Vec::new();
-        let evaluation = match (self.no_data, self.evaluate.has_data(&model)) {
+        let evaluation = match (self.no_data, request.has_data(&model)) {
             (true, _) => None,
             (false, true) => Some(self.evaluate.evaluate(&model, &self.path)?),
             (false, false) => {
@@ -71,21 +72,19 @@ impl ReportCommand {
                 None
             }
         };
-        let shown = evaluation.as_ref().map(|run| {
+        let evaluation = evaluation.as_ref().map(|(run, _)| run);
+        let shown = evaluation.map(|run| {
             let chosen = examples(&run.evaluation, &model);
             evaluate::collect_examples(&model, &run.prepared, &run.options, &chosen)
-                .map_err(failure)
         });
         let shown = shown.transpose()?;
-        let evaluated =
-            evaluation
-                .as_ref()
-                .zip(shown.as_ref())
-                .map(|(run, shown)| EvaluatedModel {
-                    evaluation: &run.evaluation,
-                    prepared: &run.prepared,
-                    shown,
-                });
+        let evaluated = evaluation
+            .zip(shown.as_ref())
+            .map(|(run, shown)| EvaluatedModel {
+                evaluation: &run.evaluation,
+                prepared: &run.prepared,
+                shown,
+            });
         Ok(ModelReport {
             model: &model,
             curve: &curve,

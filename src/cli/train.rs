@@ -13,7 +13,7 @@ use super::ExitCode;
 use super::log::{self, LogFormat};
 use super::progress::{TaskProgress, TaskReporter};
 use crate::admin::Admin;
-use crate::config::{self, AdminSettings, Diagnostics, KeySpans, Override};
+use crate::config::{AdminSettings, Diagnostics, KeySpans, Override};
 use crate::error::ConfigError;
 use crate::metrics::Metrics;
 use crate::server::{Listeners, TokenSource};
@@ -93,11 +93,7 @@ impl TrainCommand {
         });
         let sets = self.set.iter().map(|pair| Override::set(pair));
         let overrides: Vec<Override> = sets.chain(data).collect();
-        let (written, key_spans) = config::read_training_file(&self.file, &overrides)?;
-        let file = TrainingFile::read(written);
-        let file = file
-            .and_then(TrainingFile::named)
-            .map_err(|faults| Diagnostics::new(&key_spans, faults))?;
+        let (file, key_spans) = TrainingFile::open(&self.file, &overrides)?;
         let admin = self
             .admin()
             .map_err(|fault| Diagnostics::new(&key_spans, vec![fault]))?;
@@ -466,15 +462,5 @@ fn describe_best(trained: &TrainResult) -> String {
             "last epoch {epoch} of {epochs}, training loss {loss:.6}; the validation part has no \
              records"
         ),
-    }
-}
-
-impl TrainingFile {
-    /// Checks the model's name.
-    fn named(self) -> Result<Self, Vec<ConfigError>> {
-        match config::name_fault(&self.head.name) {
-            Some(message) => Err(vec![ConfigError::new("name", message)]),
-            None => Ok(self),
-        }
     }
 }

@@ -6,6 +6,7 @@ mod overrides;
 mod key_spans;
 mod syntax_errors;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -52,6 +53,15 @@ pub struct ModelTable {
 impl ModelTable {
     /// The options with the paths of files.
     const PATHS: [&str; 4] = ["path", "encoder", "decoder", "model"];
+
+    /// The options with the paths of files.
+    pub fn paths(&self) -> BTreeMap<String, PathBuf> {
+        let path = |key: &str| {
+            let path = self.options.get(key)?.as_str()?;
+            Some((key.to_owned(), PathBuf::from(path)))
+        };
+        Self::PATHS.into_iter().filter_map(path).collect()
+    }
 
     /// Resolves relative paths of the files against `base`.
     pub fn resolve_paths(&mut self, base: &Path) {
@@ -220,9 +230,21 @@ pub fn read_training_file(
     path: &Path,
     overrides: &[Override],
 ) -> Result<(Value, KeySpans), Diagnostics> {
-    let kind = ConfigFile::Training;
-    let text = text_of(kind, path)?;
-    load(kind, path, &text, variables(), overrides)
+    let text = text_of(ConfigFile::Training, path)?;
+    parse_training_file(path, &text, variables(), overrides)
+}
+
+/// As [`read_training_file`], from the text of the file and from given variables of the environment.
+///
+/// # Errors
+/// For every syntax error, and for every invalid override.
+pub fn parse_training_file(
+    path: &Path,
+    text: &str,
+    variables: impl Iterator<Item = (String, String)>,
+    overrides: &[Override],
+) -> Result<(Value, KeySpans), Diagnostics> {
+    load(ConfigFile::Training, path, text, variables, overrides)
 }
 
 fn text_of(kind: ConfigFile, path: &Path) -> Result<String, Diagnostics> {

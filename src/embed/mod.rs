@@ -15,7 +15,7 @@ use crate::batch::RejectCode;
 use crate::config::{Diagnostics, PipelineConfig};
 use crate::error::{ConfigError, StageError};
 use crate::metrics::Metrics;
-use crate::plan::{self, EmbeddedEnds, EmbeddedPlan};
+use crate::plan::{self, EmbeddedEnds, EmbeddedModelFiles, EmbeddedPlan};
 use crate::source::InferenceResponse;
 use crate::source::embedded::{SuppliedBatch, SuppliedRecords};
 use crate::topology::{EmbeddedGraph, RunStats};
@@ -31,6 +31,7 @@ pub struct EmbeddedPipeline {
     output: SchemaRef,
     digest: String,
     models: BTreeMap<String, String>,
+    files: BTreeMap<String, EmbeddedModelFiles>,
 }
 
 /// The name of the stage that failed, and the cause.
@@ -86,6 +87,7 @@ impl EmbeddedPipeline {
             output,
             digest,
             models,
+            files,
         } = plan::resolve_embedded(spec, ends, &metrics)?;
         let graph = EmbeddedGraph::open(&plan, metrics).map_err(|(stage, error)| {
             let fault = ConfigError::new(format!("stages.{stage}"), error.to_string());
@@ -103,6 +105,7 @@ impl EmbeddedPipeline {
             output,
             digest,
             models,
+            files,
         })
     }
 
@@ -125,6 +128,11 @@ impl EmbeddedPipeline {
     /// The digests of the models by their names.
     pub fn models(&self) -> &BTreeMap<String, String> {
         &self.models
+    }
+
+    /// The files of the models by their names.
+    pub fn model_files(&self) -> &BTreeMap<String, EmbeddedModelFiles> {
+        &self.files
     }
 
     /// The counters of all stages.

@@ -143,7 +143,7 @@ pub(super) fn measure(
     input: &ModelInput,
     sample: &Subsample<'_>,
     level: &CorruptionLevel,
-    progress: &mut dyn FnMut(usize),
+    progress: &mut dyn FnMut(usize) -> Result<(), StageError>,
 ) -> Result<Option<DenoisingScores>, StageError> {
     let format = match input {
         ModelInput::Image(image) => Some(&image.format),
@@ -174,8 +174,7 @@ pub(super) fn measure(
                 .records
                 .last()
                 .map_or(0, |entry| entry.sample_index + 1),
-        );
-        Ok(())
+        )
     })?;
     let corruption = level.text.clone();
     let records = before.records;

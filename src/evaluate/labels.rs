@@ -33,7 +33,7 @@ pub(super) fn measure(
     fitted: &Subsample<'_>,
     scored: &LatentSample,
     pca: Option<&Pca>,
-    progress: &mut dyn FnMut(usize),
+    progress: &mut dyn FnMut(usize) -> Result<(), StageError>,
 ) -> Result<Option<ClassificationScores>, StageError> {
     let Some(code_size) = runner.code_size() else {
         return Ok(None);
@@ -73,7 +73,7 @@ fn encode(
     input: &ModelInput,
     fitted: &Subsample<'_>,
     pca: Option<&Pca>,
-    progress: &mut dyn FnMut(usize),
+    progress: &mut dyn FnMut(usize) -> Result<(), StageError>,
 ) -> Result<LabeledCodes, StageError> {
     let mut encoded = LabeledCodes {
         codes: Vec::new(),
@@ -96,8 +96,7 @@ fn encode(
                 .records
                 .last()
                 .map_or(0, |entry| entry.sample_index + 1),
-        );
-        Ok(())
+        )
     })?;
     Ok(encoded)
 }

@@ -10,16 +10,20 @@ mod table;
 mod inference;
 mod sampler;
 mod accumulator;
+mod corruption_argument;
+mod source_argument;
+mod request;
 #[cfg(test)]
 mod tests;
 
 use thiserror::Error;
 
 pub use examples::{ExampleRecord, ExampleSet, collect_examples};
+pub use request::{EvaluationRequest, EvaluationRun, open_folder};
 pub use result::*;
 
 use crate::corruption::CorruptionSpec;
-use crate::data::{PreparedDataset, Subset};
+use crate::data::{PreparedDataset, ReadProgress, Subset};
 use crate::error::{ConfigError, StageError};
 use crate::eval_metrics::Pca;
 use crate::image::PixelFormat;
@@ -62,31 +66,63 @@ pub struct EvaluateOptions {
 /// The reason that a model cannot be evaluated.
 #[derive(Debug, Error)]
 pub enum EvaluateError {
-    /// Faults of the options.
-    #[error(
-        "{}",
-        .0.iter()
-            .map(|fault| format!("{}: {}", fault.key, fault.message))
-            .collect::<Vec<_>>()
-            .join("\n")
-    )]
+    /// Faults of the corruptions.
+    #[error("{}", fault_lines(.0, "corruption"))]
     Faults(Vec<ConfigError>),
+    /// An argument is invalid, or the model or the data that it names cannot be used.
+    #[error("{0}")]
+    Argument(String),
     /// The model or the data failed.
     #[error(transparent)]
     Stage(#[from] StageError),
 }
+
+/// Formats faults, one per line, with their keys below `table`.
+fn fault_lines(faults: &[ConfigError], table: &str) -> String {
+    let line = |fault: &ConfigError| {
+        let ConfigError { key, message, .. } = fault.clone().within(table);
+        if key.is_empty() {
+            message
+        } else {
+            format!("{key}: {message}")
+        }
+    };
+    faults.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// The events of an evaluation, which are reported to the caller.
+#[derive(Debug)]
+pub enum EvaluateEvent<'a> {
+    /// The sources are being read.
+    Reading(ReadProgress),
+    /// The data is ready.
+    Prepared(&'a PreparedDataset),
+    /// A step has processed some of its records.
+    Step {
+        /// The name of the step.
+        name: &'a str,
+        /// Number of processed records.
+        done: usize,
+        /// Number of all records of the step.
+        total: usize,
+    },
+}
+
+/// Receives the name of a step, the number of records that it has processed, and the number of all
+/// its records. An error ends the evaluation.
+type Progress<'a> = dyn FnMut(&str, usize, usize) -> Result<(), StageError> + 'a;
 
 /// Scores a model with prepared data. `progress` is called with the current step, the number of
 /// records it has processed, and the number of all its records.
 ///
 /// # Errors
 /// Returns an error if the model cannot run or fails on every record, the records cannot be read, a
-/// corruption does not apply to them, or the parts have no records.
+/// corruption does not apply to them, or the parts have no records; or the error of `progress`.
 pub fn evaluate(
     model: &Model,
     prepared: &PreparedDataset,
     options: &EvaluateOptions,
-    progress: &mut dyn FnMut(&str, usize, usize),
+    progress: &mut Progress<'_>,
 ) -> Result<Evaluation, EvaluateError> {
     let format = model.image_input().map(|image| image.format);
     let levels = levels(model, options, format.as_ref()).map_err(EvaluateError::Faults)?;
@@ -250,7 +286,7 @@ fn fit_pca(
     runner: &ModelRunner,
     input: &ModelInput,
     fitted: &Subsample<'_>,
-    progress: &mut dyn FnMut(&str, usize, usize),
+    progress: &mut Progress<'_>,
 ) -> Result<Option<(Pca, usize)>, StageError> {
     let (Some(size), Some(len)) = (runner.code_size(), runner.record_len()) else {
         return Ok(None);
@@ -265,8 +301,7 @@ fn fit_pca(
         fitted.read(input, &mut |batch| {
             seen += batch.records.len();
             work(&batch.values);
-            progress("fitting principal components", seen, fitted.len());
-            Ok(())
+            progress("fitting principal components", seen, fitted.len())
         })
     })?;
     Ok(pca.map(|pca| (pca, seen)))
@@ -291,7 +326,7 @@ fn score<'a>(
     scored: &Subsample<'_>,
     pca: Option<&'a Pca>,
     format: Option<PixelFormat>,
-    progress: &mut dyn FnMut(&str, usize, usize),
+    progress: &mut Progress<'_>,
 ) -> Result<ScoreAccumulator<'a>, StageError> {
     let codes = runner
         .code_size()
@@ -311,8 +346,7 @@ fn score<'a>(
                 .last()
                 .map_or(0, |entry| entry.sample_index + 1),
             scored.len(),
-        );
-        Ok(())
+        )
     })?;
     if let (true, Some(reason)) = (seen > 0 && tally.failed == seen, runner.failure()) {
         return Err(StageError::Model(format!(
@@ -497,7 +531,7 @@ fn classify_latents(
     prepared: &PreparedDataset,
     (fitted, pca): (&Subsample<'_>, Option<&(Pca, usize)>),
     tally: &ScoreAccumulator<'_>,
-    progress: &mut dyn FnMut(&str, usize, usize),
+    progress: &mut Progress<'_>,
 ) -> Result<(), StageError> {
     let (Some(size), Some(sample)) = (runner.code_size(), &tally.codes) else {
         return Ok(());

@@ -83,7 +83,7 @@ fn table(folder: &Path, model: &Model, more: Value) -> PreparedDataset {
 }
 
 fn run(model: &Model, prepared: &PreparedDataset, options: &EvaluateOptions) -> Evaluation {
-    evaluate(model, prepared, options, &mut |_, _, _| {}).unwrap()
+    evaluate(model, prepared, options, &mut |_, _, _| Ok(())).unwrap()
 }
 
 fn check(evaluation: &Evaluation, expected: Expect) {
@@ -432,7 +432,7 @@ fn model_that_fails_on_every_record_is_an_error() {
         parts: vec![Subset::Training],
         corruptions: vec![],
     };
-    let error = evaluate(&model, &prepared, &options, &mut |_, _, _| {})
+    let error = evaluate(&model, &prepared, &options, &mut |_, _, _| Ok(()))
         .unwrap_err()
         .to_string();
     assert!(
@@ -447,7 +447,7 @@ fn empty_part_and_inapplicable_corruption_are_refused() {
     let model = pairs(folder.path());
     let prepared = table(folder.path(), &model, json!({}));
     let refused = |options: &EvaluateOptions| {
-        evaluate(&model, &prepared, options, &mut |_, _, _| {})
+        evaluate(&model, &prepared, options, &mut |_, _, _| Ok(()))
             .unwrap_err()
             .to_string()
     };

@@ -1,7 +1,7 @@
 //! Loads a model: finds its files, verifies them against the card, and checks that they fit
 //! together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -33,7 +33,11 @@ pub(super) fn open(
     metrics: &Arc<Metrics>,
 ) -> Result<Model, Vec<ConfigError>> {
     let files = ModelFiles::find(spec)?;
-    let OnnxFiles { digests, outputs } = files.verify()?;
+    let OnnxFiles {
+        digests,
+        outputs,
+        paths,
+    } = files.verify()?;
     let network = files.open(spec, runtime, &outputs)?;
     let found = files.nondeterminism(&network, &outputs, runtime);
     let nondeterminism = match found {
@@ -78,6 +82,7 @@ pub(super) fn open(
         code_size: None,
         network,
         nondeterminism,
+        paths,
         runtime: runtime.clone(),
         shared: Mutex::default(),
         metrics: Arc::clone(metrics),
@@ -107,6 +112,8 @@ struct OnnxFiles {
     digests: BTreeMap<String, String>,
     /// The nondeterministic nodes of each output, by role.
     outputs: BTreeMap<&'static str, NondeterministicOutputs>,
+    /// The paths of the card and of all these files.
+    paths: BTreeSet<PathBuf>,
 }
 
 /// The paths of the files of a model, and its card.
@@ -234,9 +241,14 @@ impl ModelFiles {
     /// the digests of the card.
     fn verify(&self) -> Result<OnnxFiles, Vec<ConfigError>> {
         let (mut digests, mut outputs, mut faults) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        let mut paths = BTreeSet::new();
         for (role, path) in self.parts() {
             match file_digests(path) {
                 Ok((found, of_file)) => {
+                    paths.extend(found.iter().map(|(file, _)| match file.as_str() {
+                        "" => path.to_path_buf(),
+                        external => path.with_file_name(external),
+                    }));
                     digests.extend(
                         found
                             .into_iter()
@@ -251,10 +263,13 @@ impl ModelFiles {
             }
         }
         if let (Some(folder), Some(card)) = (&self.folder, &self.card) {
+            paths.insert(folder.join(CARD));
             for (file, listed) in &card.files {
                 let path = folder.join(file);
                 match sha256(&path) {
-                    Ok(hex) if listed.strip_prefix("sha256:") == Some(hex.as_str()) => {}
+                    Ok(hex) if listed.strip_prefix("sha256:") == Some(hex.as_str()) => {
+                        paths.insert(path);
+                    }
                     Ok(hex) => {
                         let message = format!(
                             "the digest of the file is sha256:{hex}, but the model card lists \
@@ -268,7 +283,11 @@ impl ModelFiles {
         }
         faults.dedup();
         if faults.is_empty() {
-            Ok(OnnxFiles { digests, outputs })
+            Ok(OnnxFiles {
+                digests,
+                outputs,
+                paths,
+            })
         } else {
             Err(faults)
         }

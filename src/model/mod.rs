@@ -59,6 +59,7 @@ pub struct Model {
     network: ModelNetwork,
     /// Why the model is not deterministic, if the pipeline allows it; `None` otherwise.
     nondeterminism: Option<String>,
+    paths: BTreeSet<PathBuf>,
     runtime: RuntimeSpec,
     shared: Mutex<SharedSessions>,
     metrics: Arc<Metrics>,
@@ -185,6 +186,12 @@ impl Model {
     /// their external data, and the preprocessing.
     pub fn digest(&self) -> &str {
         &self.digest
+    }
+
+    /// The paths of all files of the model: the card and the files that it lists, the ONNX files and
+    /// their external data.
+    pub fn paths(&self) -> &BTreeSet<PathBuf> {
+        &self.paths
     }
 
     /// The loss that measures the reconstruction error.

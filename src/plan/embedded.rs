@@ -2,6 +2,7 @@
 //! records themselves.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
@@ -11,6 +12,7 @@ use super::{Plan, Stage, StageOperator, fingerprint, resolve_for};
 use crate::config::{Diagnostics, PipelineConfig, StageTable};
 use crate::error::ConfigError;
 use crate::metrics::Metrics;
+use crate::model::Model;
 use crate::registry::did_you_mean;
 use crate::sink;
 use crate::source::{BatchSize, ROW, SOURCE};
@@ -48,6 +50,10 @@ pub fn resolve_embedded(
     spec.settings.state = None;
     spec.settings.rejects.path = None;
     let key_spans = spec.key_spans.clone();
+    let tables = spec.models.iter();
+    let options: BTreeMap<String, BTreeMap<String, PathBuf>> = tables
+        .map(|table| (table.name.clone(), table.paths()))
+        .collect();
     let plan = resolve_for(spec, metrics, ends.columns.clone())?;
     let unidentified = |stage: &Stage| {
         let message = "draws random numbers from the identity of a record, which is its `source` \
@@ -66,7 +72,7 @@ pub fn resolve_embedded(
     if let Some(stage) = plan.stages.iter().find(depends).filter(|_| !has_source) {
         return Err(unidentified(stage));
     }
-    EmbeddedPlan::new(plan, has_source).ok_or_else(|| {
+    EmbeddedPlan::new(plan, has_source, &options).ok_or_else(|| {
         let fault = ConfigError::new("stages", "the pipeline has no source and sink");
         Diagnostics::new(&key_spans, vec![fault])
     })
@@ -86,10 +92,25 @@ pub struct EmbeddedPlan {
     pub digest: String,
     /// The digests of the models by their names.
     pub models: BTreeMap<String, String>,
+    /// The files of the models by their names.
+    pub files: BTreeMap<String, EmbeddedModelFiles>,
+}
+
+/// The files of a model.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EmbeddedModelFiles {
+    /// The options with paths: `path`, or `encoder`, `decoder` and `model`.
+    pub options: BTreeMap<String, PathBuf>,
+    /// All files.
+    pub paths: BTreeSet<PathBuf>,
 }
 
 impl EmbeddedPlan {
-    fn new(plan: Plan, has_source: bool) -> Option<Self> {
+    fn new(
+        plan: Plan,
+        has_source: bool,
+        options: &BTreeMap<String, BTreeMap<String, PathBuf>>,
+    ) -> Option<Self> {
         let source = plan.stages.iter().find_map(|stage| match &stage.operator {
             StageOperator::Source(source, batch) => Some((source.schema(), *batch)),
             _ => None,
@@ -107,6 +128,15 @@ impl EmbeddedPlan {
         let digests = inputs().filter_map(|stage| identity.stages.get(&*stage.name));
         let digest = fingerprint::of_parts(digests.map(|stage| stage.digest.as_str()));
         let models = identity.models.clone();
+        let of_model = |model: &Arc<Model>| {
+            let name = model.name().to_owned();
+            let files = EmbeddedModelFiles {
+                options: options.get(&name)?.clone(),
+                paths: model.paths().clone(),
+            };
+            Some((name, files))
+        };
+        let files = plan.models.iter().filter_map(of_model).collect();
         Some(Self {
             output: if has_source {
                 output
@@ -117,6 +147,7 @@ impl EmbeddedPlan {
             has_source,
             digest,
             models,
+            files,
             plan,
         })
     }

@@ -39,7 +39,7 @@ use crate::units::HumanDuration;
 use memory::{MemoryAllocation, MemoryRequirements};
 
 pub use display::GraphFormat;
-pub use embedded::{EmbeddedEnds, EmbeddedPlan, resolve_embedded};
+pub use embedded::{EmbeddedEnds, EmbeddedModelFiles, EmbeddedPlan, resolve_embedded};
 pub use memory::{Footprint, MemoryEstimate};
 pub use reload_diff::{RunningConfig, changes_requiring_restart};
 

@@ -4,6 +4,7 @@ mod chart;
 mod loss_curve;
 mod model_summary;
 mod features;
+mod fragment;
 mod html;
 mod evaluation_tables;
 mod model_report;
@@ -14,6 +15,7 @@ mod run_report;
 mod scale;
 mod dataset_sample;
 
+pub use fragment::{card_html, evaluation_html};
 pub use loss_curve::{LossPoint, read_curve};
 pub use model_report::{EvaluatedModel, ModelReport, examples};
 pub use run_report::RunReport;

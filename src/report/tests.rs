@@ -174,7 +174,7 @@ fn page(folder: &Path, model: &Model, spec: Value) -> String {
         parts: Subset::ALL.to_vec(),
         corruptions: vec![],
     };
-    let evaluation = evaluate(model, &prepared, &options, &mut |_, _, _| {}).unwrap();
+    let evaluation = evaluate(model, &prepared, &options, &mut |_, _, _| Ok(())).unwrap();
     let chosen = examples(&evaluation, model);
     let shown = collect_examples(model, &prepared, &options, &chosen).unwrap();
     let evaluated = Some(EvaluatedModel {

@@ -24,6 +24,7 @@ use crate::plan_context::{PipelineLimits, PlanContext};
 use crate::source::batch_limits::{BatchLimits, arrow_bytes, too_large};
 use crate::source::http::RequestColumnType;
 use crate::source::image_batcher::decoded_size;
+use crate::source::image_column::{image_bytes, is_bytes, is_image_struct};
 use crate::source::{
     BatchSize, IMAGE, ROW, SOURCE, Source, SourceConfig, SourceHandle, origin_fields, with_origin,
 };
@@ -99,7 +100,7 @@ fn planned_schema(supplied: &SchemaRef) -> SchemaRef {
         let origin = origin_fields().into_iter();
         let known = origin.chain([Field::new(IMAGE, DataType::Binary, true)]);
         match known.into_iter().find(|known| known.name() == field.name()) {
-            Some(known) if known.name() != IMAGE || is_bytes(field.data_type()) => known,
+            Some(known) if known.name() != IMAGE || holds_images(field.data_type()) => known,
             _ => Field::clone(field).with_data_type(plain_type(field.data_type())),
         }
     };
@@ -107,11 +108,8 @@ fn planned_schema(supplied: &SchemaRef) -> SchemaRef {
     with_origin(&Schema::new(fields))
 }
 
-fn is_bytes(data_type: &DataType) -> bool {
-    matches!(
-        data_type,
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView
-    )
+fn holds_images(data_type: &DataType) -> bool {
+    is_bytes(data_type) || is_image_struct(data_type)
 }
 
 fn plain_type(data_type: &DataType) -> DataType {
@@ -204,6 +202,10 @@ impl SuppliedRecords {
     /// The column of each field of the plan; `None` for an origin that was not supplied.
     fn columns(&self, records: &RecordBatch) -> Result<Vec<Option<ArrayRef>>, StageError> {
         let column = |field: &Arc<Field>| match records.column_by_name(field.name()) {
+            Some(column) if is_image_struct(column.data_type()) => {
+                let bytes = image_bytes(column).map_err(|error| named(field, &error))?;
+                Ok(Some(bytes))
+            }
             Some(column) => Ok(Some(Arc::clone(column))),
             None if field.name() == ROW || (field.name() == SOURCE && !self.has_source) => Ok(None),
             None => {

@@ -6,7 +6,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, StringArray, UInt32Array, UInt64Array,
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, StringArray, StructArray, UInt32Array,
+    UInt64Array,
 };
 use arrow::buffer::NullBuffer;
 use arrow::compute::kernels::nullif::nullif;
@@ -142,18 +143,9 @@ impl ImageColumn {
         let column = &columns[self.index];
         let mut found = None;
         let bytes = if self.is_struct {
-            let pair = column.as_struct();
-            let part = |name: &str| {
-                let part = pair.column_by_name(name).cloned();
-                part.ok_or_else(|| {
-                    ArrowError::SchemaError(format!(
-                        "the struct of an image lacks the field `{name}`"
-                    ))
-                })
-            };
-            let paths = cast(&part("path")?, &DataType::Utf8)?;
+            let paths = cast(&field_of(column.as_struct(), "path")?, &DataType::Utf8)?;
             found = Some(Arc::new(sources(&paths, file)) as ArrayRef);
-            masked(&cast(&part("bytes")?, &DataType::Binary)?, pair.nulls())?
+            cast(&image_bytes(column)?, &DataType::Binary)?
         } else {
             cast(column, &DataType::Binary)?
         };
@@ -221,14 +213,33 @@ fn item_type(data_type: &DataType) -> Option<&DataType> {
     }
 }
 
-fn is_bytes(data_type: &DataType) -> bool {
+pub(super) fn is_bytes(data_type: &DataType) -> bool {
     matches!(
         data_type,
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView
     )
 }
 
-fn is_image_struct(data_type: &DataType) -> bool {
+/// The bytes of a column of images: of plain bytes, or of structs of `bytes` and `path`.
+///
+/// # Errors
+/// If the structs have no field `bytes`.
+pub(super) fn image_bytes(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    match column.as_struct_opt() {
+        Some(pair) => masked(&field_of(pair, "bytes")?, pair.nulls()),
+        None => Ok(ArrayRef::clone(column)),
+    }
+}
+
+fn field_of(pair: &StructArray, name: &str) -> Result<ArrayRef, ArrowError> {
+    let part = pair.column_by_name(name).cloned();
+    part.ok_or_else(|| {
+        ArrowError::SchemaError(format!("the struct of an image lacks the field `{name}`"))
+    })
+}
+
+/// Whether a type is the struct of an image of Hugging Face: `bytes` and `path`.
+pub(super) fn is_image_struct(data_type: &DataType) -> bool {
     let DataType::Struct(fields) = data_type else {
         return false;
     };
@@ -332,7 +343,7 @@ fn measure(images: &BinaryArray) -> Vec<(u64, u64)> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use arrow::array::{Int32Array, ListArray, StructArray};
+    use arrow::array::{Int32Array, ListArray};
     use arrow::buffer::OffsetBuffer;
     use arrow::datatypes::Int32Type;
 

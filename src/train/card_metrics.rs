@@ -2,6 +2,7 @@
 
 use super::TrainError;
 use crate::data::{PreparedDataset, Subset};
+use crate::error::StageError;
 use crate::evaluate::{DenoisingQuality, EvaluateError, EvaluateOptions, Evaluation, evaluate};
 use crate::model::Model;
 
@@ -39,11 +40,13 @@ pub fn measure(model: &Model, prepared: &PreparedDataset) -> Result<CardMetrics,
         parts,
         corruptions: Vec::new(),
     };
-    let evaluation =
-        evaluate(model, prepared, &options, &mut |_, _, _| {}).map_err(|error| match error {
+    let evaluation = evaluate(model, prepared, &options, &mut |_, _, _| Ok(())).map_err(
+        |error| match error {
             EvaluateError::Faults(faults) => TrainError::Faults(faults),
             EvaluateError::Stage(error) => TrainError::Stage(error),
-        })?;
+            EvaluateError::Argument(reason) => TrainError::Stage(StageError::Other(reason)),
+        },
+    )?;
     let pca = evaluation.pca.as_ref().and_then(|pca| {
         Some(PcaComparison {
             model_mse: pca.model_mse?,

@@ -1,5 +1,7 @@
 //! The training file as written, with one type for each table.
 
+use std::path::Path;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -7,6 +9,7 @@ use serde_json::{Map, Value};
 use super::optimizer::Optimizer;
 use super::schedule::LearningRateSchedule;
 use super::sequential::Activation;
+use crate::config::{self, Diagnostics, KeySpans, Override};
 use crate::corruption::CorruptionSpec;
 use crate::data::DataSpec;
 use crate::error::{ConfigError, RecordFaults};
@@ -420,6 +423,39 @@ const MAX_CROP: usize = 1024;
 const MAX_CROPS: usize = 1 << 16;
 
 impl TrainingFile {
+    /// Parses the text of a training file and applies the overrides. `path` is its name in faults.
+    ///
+    /// # Errors
+    /// Every syntax error, unknown key, value of a wrong type and invalid override, and an invalid
+    /// name of the model.
+    pub fn parse(
+        path: &Path,
+        text: &str,
+        overrides: &[Override],
+    ) -> Result<(Self, KeySpans), Diagnostics> {
+        let loaded = config::parse_training_file(path, text, std::iter::empty(), overrides)?;
+        Self::checked(loaded)
+    }
+
+    /// Reads a training file, and applies the overrides of the environment, and then `overrides`.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse), and if the file cannot be read.
+    pub fn open(path: &Path, overrides: &[Override]) -> Result<(Self, KeySpans), Diagnostics> {
+        Self::checked(config::read_training_file(path, overrides)?)
+    }
+
+    fn checked((written, key_spans): (Value, KeySpans)) -> Result<(Self, KeySpans), Diagnostics> {
+        let file = Self::read(written).and_then(|file| match config::name_fault(&file.head.name) {
+            Some(message) => Err(vec![ConfigError::new("name", message)]),
+            None => Ok(file),
+        });
+        match file {
+            Ok(file) => Ok((file, key_spans)),
+            Err(faults) => Err(Diagnostics::new(&key_spans, faults)),
+        }
+    }
+
     /// Reads each table separately, so that an error in one table does not hide errors in another.
     ///
     /// # Errors
