@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{
     ArrayRef, NullBufferBuilder, RecordBatch, StringArray, StructArray, UInt32Array, UInt64Array,
 };
-use arrow::compute::{cast, take};
+use arrow::compute::{cast, interleave, take};
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 
 use super::{ProcessedRecords, RejectedRow};
@@ -49,7 +49,8 @@ pub fn rejects_schema() -> SchemaRef {
 
 impl ProcessedRecords {
     /// The records and the rejected rows in the order of the input, with the column [`REJECTED`].
-    /// Rejected rows have nulls in all columns but their origin. `schema` is
+    /// Rejected rows have the origin and the numbers, texts and times of the input, by which the
+    /// program identifies them, and nulls in all other columns. `schema` is
     /// [`with_rejected_schema`].
     ///
     /// # Errors
@@ -61,13 +62,22 @@ impl ProcessedRecords {
             .iter()
             .map(|row| row.reject.map(|index| &self.rejects[index as usize]))
             .collect();
-        let column = |(column, field): (&ArrayRef, &Arc<Field>)| match field.name().as_str() {
-            name @ (SOURCE | ROW) if input.column_by_name(name).is_some() => {
-                let rows: UInt32Array = order.iter().map(|row| Some(row.input)).collect();
-                let own = take(&input[name], &rows, None)?;
-                Ok::<_, StageError>(cast(&own, field.data_type())?)
+        let places: Vec<(usize, usize)> = order
+            .iter()
+            .map(|row| match row.record {
+                Some(record) => (0, record as usize),
+                None => (1, row.input as usize),
+            })
+            .collect();
+        let column = |(column, field): (&ArrayRef, &Arc<Field>)| {
+            let own = input.column_by_name(field.name());
+            match own.filter(|own| is_kept(own.data_type(), field)) {
+                Some(own) => {
+                    let own = cast(own, field.data_type())?;
+                    Ok::<_, StageError>(interleave(&[column, &own], &places)?)
+                }
+                None => Ok(take(column, &records, None)?),
             }
-            _ => Ok(take(column, &records, None)?),
         };
         let columns = self.records.columns().iter().zip(schema.fields());
         let mut columns = columns.map(column).collect::<Result<Vec<_>, _>>()?;
@@ -116,6 +126,20 @@ impl ProcessedRecords {
         order.sort_by_key(|row| row.input);
         order
     }
+}
+
+/// Whether rejected rows keep the values of an input column of the type `own` in the column `output`.
+/// Images and lists are not kept, since a stage can have replaced them under the same name.
+fn is_kept(own: &DataType, output: &Field) -> bool {
+    use DataType::{Dictionary, LargeUtf8, Timestamp, Utf8, Utf8View};
+    let is_origin = matches!(output.name().as_str(), SOURCE | ROW);
+    let is_same = match (own, output.data_type()) {
+        (Dictionary(_, value), _) => return is_kept(value, output),
+        (Utf8 | LargeUtf8 | Utf8View, Utf8) => true,
+        (Timestamp(unit, Some(_)), Timestamp(planned, Some(_))) => unit == planned,
+        (own, planned) => own == planned && !own.is_nested() && !own.is_binary(),
+    };
+    is_origin || is_same
 }
 
 /// A row of the result: a record or a reject.

@@ -111,9 +111,10 @@ fn rejected_row_keeps_its_place_and_its_origin() {
         Some(png.get_ref().as_slice()),
         Some(b"broken".as_slice()),
     ];
-    let columns: [(&str, ArrayRef); 2] = [
+    let columns: [(&str, ArrayRef); 3] = [
         ("image", Arc::new(LargeBinaryArray::from_iter(images))),
         ("source", Arc::new(StringArray::from(vec!["a", "b", "c"]))),
+        ("id", Arc::new(UInt64Array::from(vec![7, 8, 9]))),
     ];
     let columns = columns.map(|(name, column)| (name, column, true));
     let input = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
@@ -131,6 +132,8 @@ fn rejected_row_keeps_its_place_and_its_origin() {
         values.map(|value| value.map(str::to_owned)).collect()
     };
     assert_eq!(text(&all["source"]), text(&input["source"]));
+    let ids = all["id"].as_primitive::<UInt64Type>();
+    assert_eq!(ids.values(), &[7, 8, 9]);
     assert_eq!(all["pixels"].null_count(), 2);
     let rejected = all["rejected"].as_struct();
     let codes = rejected.column_by_name("code").unwrap();
