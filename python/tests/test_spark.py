@@ -33,21 +33,34 @@ PACKAGE = pathlib.Path(latentflow.__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory):
+def folder(tmp_path_factory):
+    """The working folder of the driver, with the files that the examples read."""
+    folder = tmp_path_factory.mktemp("driver")
+    for name in ("models", "pipelines"):
+        (folder / name).symlink_to(ROOT / name)
+    write_photos(folder / "photos", 30, 10)
+    before = os.getcwd()
+    os.chdir(folder)
+    yield folder
+    os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def session(folder, tmp_path_factory):
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     os.environ["PYSPARK_PYTHON"] = sys.executable
-    folder = tmp_path_factory.mktemp("spark")
-    with tarfile.open(folder / "models.tar.gz", "w:gz") as archive:
+    scratch = tmp_path_factory.mktemp("spark")
+    with tarfile.open(scratch / "models.tar.gz", "w:gz") as archive:
         archive.add(ROOT / "models/photo-ae", "photo-ae")
     builder = (
         SparkSession.builder.master("local-cluster[2,1,1024]")
         .config("spark.driver.host", "127.0.0.1")
         .config("spark.driver.bindAddress", "127.0.0.1")
         .config("spark.ui.enabled", "false")
-        .config("spark.local.dir", str(folder))
-        .config("spark.sql.warehouse.dir", str(folder / "warehouse"))
+        .config("spark.local.dir", str(scratch))
+        .config("spark.sql.warehouse.dir", str(scratch / "warehouse"))
         .config("spark.executorEnv.PYTHONPATH", os.pathsep.join([str(PACKAGE), str(pathlib.Path(__file__).parent)]))
-        .config("spark.archives", f"{folder / 'models.tar.gz'}#models")
+        .config("spark.archives", f"{scratch / 'models.tar.gz'}#archived")
         .config("spark.sql.files.maxPartitionBytes", "16k")
         .config("spark.sql.files.openCostInBytes", "4k")
     )
@@ -157,18 +170,34 @@ def test_rejects_are_split_off_and_faults_are_raised_on_the_driver(session):
         latentflow_spark.transform(frame.drop("image"), PHOTOS, base=ROOT)
 
 
-def test_models_are_read_from_an_archive_of_the_executors(session, monkeypatch):
-    # The working folder of the driver has `models`, and that of an executor has the archive under the same name.
-    monkeypatch.chdir(ROOT)
+def test_models_are_read_from_an_archive_of_the_executors(session, folder):
+    # An executor has the archive in its working folder, under this name. The driver has the models there as well.
+    (folder / "archived").symlink_to(ROOT / "models")
+    pipeline = PHOTOS.replace("models/photo-ae", "archived/photo-ae")
     frame = session.createDataFrame([("a", jpeg(1))], "source string, image binary")
-    result = latentflow_spark.transform(frame, PHOTOS, base=".")
-    folders = frame.mapInArrow(lambda batches: (folder_of(batch) for batch in batches), "folder string").first()
-    assert result.first()["latent"] is not None
-    assert pathlib.Path(folders["folder"]) != ROOT
+    assert latentflow_spark.transform(frame, pipeline, base=".").first()["latent"] is not None
 
 
-def folder_of(batch):
-    return pa.record_batch({"folder": [os.getcwd()] * batch.num_rows})
+def test_examples_of_the_page_give_the_latents_of_the_pipeline(session, folder):
+    names = pages.run("spark.md", "latentflow on Spark")
+    read = latents_of(session.read.parquet("latents").collect())
+    files = sorted((folder / "photos").iterdir())
+    table = pa.table({"source": [file.name for file in files], "image": [file.read_bytes() for file in files]})
+    here = latentflow.Pipeline("pipelines/photos.toml").transform(table)
+    assert read == dict(zip(here["source"].to_pylist(), here["latent"].to_pylist()))
+    counts = pages.run("spark.md", "Rejects", **names)["counts"].value
+    assert counts == {("", "processed"): 27, ("pixels", "unsupported"): 3}
+    records, rejects = session.read.parquet("records").collect(), session.read.json("rejects").collect()
+    assert latents_of(records) == {source: latent for source, latent in read.items() if latent}
+    assert {pathlib.PurePath(row.source).name for row in rejects} == {"0000.jpg", "0010.jpg", "0020.jpg"}
+    pages.run("spark.md", "Streams", **names)
+    assert latents_of(session.read.parquet("stream").collect()) == read
+
+
+def latents_of(rows):
+    latents = {pathlib.PurePath(row.source).name: row.latent for row in rows}
+    assert len(latents) == len(rows)
+    return latents
 
 
 FEATURES = """
@@ -223,6 +252,7 @@ def test_columns_of_all_types_of_spark_are_taken_and_kept(session, is_large):
     kept = dict(frame.dtypes)
     assert {name: data_type for name, data_type in result.dtypes if name in kept} == kept
     assert [row.rejected and row.rejected.code for row in rows] == [None, "missing", "mismatch", "missing"]
+    assert [row["at"] for row in rows] == [row["at"] for row in expected]
     assert len(rows[0].latent) == 8
     assert [rows[0][name] for name in frame.columns] == list(expected[0])
     vector = [12.5, 3.0, 1.0, *[0.5] * 33, 0.25, 0.75]
