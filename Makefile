@@ -8,7 +8,7 @@ ifdef CARGO_TARGET_DIR
 export ORT_DYLIB_PATH ?= $(shell ls $(CURDIR)/.runtime/onnxruntime/libonnxruntime* 2>/dev/null | head -n 1)
 endif
 
-.PHONY: demo test test-python bench chaos runtime checker readers build deploy-check
+.PHONY: demo test test-python scale bench chaos runtime checker readers build deploy-check
 
 # Encodes synthetic images to latent features in Parquet: the main use case, with input that needs no download.
 demo: build
@@ -37,6 +37,10 @@ chaos: runtime
 # Tests the Python package in a virtual environment of its own, .runtime/python.
 test-python: runtime
 	@scripts/test-python.sh $(FEATURES)
+
+# Tests all engines of docs/engines.md, and kills processes of Spark and Ray in mid-job.
+scale: test-python
+	@scripts/test-scale.sh
 
 # Downloads ONNX Runtime to .runtime/onnxruntime, with pip, pinned by hash.
 runtime:

@@ -1,12 +1,14 @@
 """Pipelines on Ray Data.
 
     import ray.data
+    import latentflow
     from latentflow.ray import Transform
 
+    pipeline = latentflow.Pipeline("pipelines/photos.toml", models="embed")
     images = ray.data.read_binary_files("photos", include_paths=True)
     latents = images.map_batches(
         Transform,
-        fn_constructor_args=("pipelines/photos.toml",),
+        fn_constructor_args=(pipeline,),
         batch_format="pyarrow",
         batch_size=64,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=8),
@@ -28,17 +30,23 @@ _BINARY_FILES = {"path": "source", "bytes": "image"}
 class Transform:
     """A pipeline as a callable class for `Dataset.map_batches` with an actor pool and `batch_format="pyarrow"`.
 
-    :param pipeline: the path or the text of a pipeline file. Each actor opens its own models.
-    :param options: the options of :class:`latentflow.Pipeline`, such as `set` and `base`. Rejected records stay in the
-        result, in the column `rejected`, unless `rejects="drop"`.
+    :param pipeline: a :class:`latentflow.Pipeline` with `rejects="column"` or `rejects="drop"`, or the path or the text of
+        a pipeline file. Each actor opens its own models.
+    :param options: the options of :class:`latentflow.Pipeline` for a path or a text, such as `set` and `base`.
 
     The columns `path` and `bytes` of `read_binary_files` become `source` and `image`.
     """
 
     def __init__(self, pipeline: Any, **options: Any):
+        if isinstance(pipeline, Pipeline) and options:
+            raise TypeError(f"options of a pipeline that exists: {', '.join(options)}; pass them to latentflow.Pipeline")
         self._pipeline = pipeline if isinstance(pipeline, Pipeline) else Pipeline(pipeline, **options)
+        if self._pipeline._rejects not in ("column", "drop"):
+            raise ValueError('a pipeline on Ray needs rejects="column" or rejects="drop"')
 
     def __call__(self, table: pa.Table) -> pa.Table:
+        if not isinstance(table, pa.Table):
+            raise TypeError(f'a batch is a {type(table).__name__}; pass batch_format="pyarrow" to `map_batches`')
         if set(_BINARY_FILES) <= set(table.column_names):
             table = table.rename_columns([_BINARY_FILES.get(name, name) for name in table.column_names])
         return self._pipeline.transform(table)

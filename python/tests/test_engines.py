@@ -100,6 +100,8 @@ def test_hugging_face_datasets(folder, monkeypatch):
 
 @needs("torch")
 def test_pytorch(folder):
+    import torch
+
     # Spawned workers import the class of the dataset from a module.
     (folder / "example.py").write_text(pages.examples("engines.md", "PyTorch"))
     sys.path.insert(0, str(folder))
@@ -110,3 +112,6 @@ def test_pytorch(folder):
         sys.path.remove(str(folder))
     read = {source: latent.tolist() for sources, latents in batches for source, latent in zip(sources, latents)}
     assert read == {source: latent for source, latent in expected().items() if latent}
+    forked = torch.utils.data.DataLoader(loader.dataset, batch_size=32, num_workers=1, multiprocessing_context="fork")
+    with pytest.raises(RuntimeError, match="start processes with the method `spawn`"):
+        list(forked)

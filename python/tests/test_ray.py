@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 
+import pages
 import pytest
 from conftest import PHOTOS, ROOT, write_photos
 
@@ -15,6 +16,7 @@ os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 ray = pytest.importorskip("ray")
 pytest.importorskip("ray.data")
 
+import pyarrow as pa  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
@@ -26,7 +28,20 @@ PACKAGE = pathlib.Path(latentflow.__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def folder(tmp_path_factory):
+    """The working folder of the driver and of the nodes, with the files that the example reads."""
+    folder = tmp_path_factory.mktemp("driver")
+    for name in ("models", "pipelines"):
+        (folder / name).symlink_to(ROOT / name)
+    write_photos(folder / "photos", 30, 10)
+    before = os.getcwd()
+    os.chdir(folder)
+    yield folder
+    os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def cluster(folder):
     """A head without CPUs, and two nodes. All nodes use the loopback interface."""
     node = {"node_ip_address": "127.0.0.1", "object_store_memory": 100 << 20}
     path = os.pathsep.join([str(PACKAGE), str(pathlib.Path(__file__).parent)])
@@ -41,6 +56,22 @@ def cluster():
     finally:
         ray.shutdown()
         cluster.shutdown()
+
+
+def test_example_of_the_page_gives_the_latents_of_the_pipeline(cluster, folder):
+    pages.run("ray.md", "latentflow on Ray")
+    written = pq.read_table("latents")
+    files = sorted((folder / "photos").iterdir())
+    table = pa.table({"source": [file.name for file in files], "image": [file.read_bytes() for file in files]})
+    here = latentflow.Pipeline("pipelines/photos.toml").transform(table)
+    names = [pathlib.PurePath(source).name for source in written["source"].to_pylist()]
+    assert len(names) == 30
+    assert dict(zip(names, written["latent"].to_pylist())) == dict(zip(here["source"].to_pylist(), here["latent"].to_pylist()))
+
+
+def test_batch_in_another_format_is_refused():
+    with pytest.raises(TypeError, match='batch_format="pyarrow"'):
+        Transform(PHOTOS, base=ROOT)({"path": ["a"], "bytes": [b""]})
 
 
 class Gated(Transform):
@@ -67,8 +98,8 @@ def run_and_kill(tmp_path, job, kill):
     reports.mkdir()
     latents = ray.data.read_binary_files(str(photos), include_paths=True, override_num_blocks=16).map_batches(
         Gated,
-        fn_constructor_args=(str(reports), PHOTOS),
-        fn_constructor_kwargs={"base": str(ROOT)},
+        # The models make the argument large enough for Ray's object store.
+        fn_constructor_args=(str(reports), latentflow.Pipeline(PHOTOS, base=ROOT, models="embed")),
         batch_format="pyarrow",
         batch_size=10,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=3),

@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -23,7 +24,7 @@ if shutil.which("java") is None:
 import psutil  # noqa: E402
 import pyarrow as pa  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
-from pyspark import TaskContext  # noqa: E402
+import pyspark  # noqa: E402
 from pyspark.sql import SparkSession  # noqa: E402
 
 import latentflow  # noqa: E402
@@ -64,10 +65,6 @@ def session(folder, tmp_path_factory):
         .config("spark.sql.files.maxPartitionBytes", "16k")
         .config("spark.sql.files.openCostInBytes", "4k")
     )
-    if os.environ.get("LATENTFLOW_SCALE"):
-        speculation = {"": "true", ".interval": "100ms", ".multiplier": "2", ".quantile": "0.3", ".minTaskRuntime": "500ms"}
-        for key, value in speculation.items():
-            builder = builder.config(f"spark.speculation{key}", value)
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     yield session
@@ -140,25 +137,35 @@ def test_killed_worker_loses_no_record_and_duplicates_none(session, tmp_path, jo
     run_and_kill(session, tmp_path, job("Spark: Python worker killed"), python_workers)
 
 
+@pytest.fixture
+def standalone(tmp_path):
+    """The address of a cluster of two workers with different names: Spark does not speculate on the host of the first attempt."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [f"{os.environ.get('SPARK_HOME') or pathlib.Path(pyspark.__file__).parent}/bin/spark-class"]
+    master, worker = "org.apache.spark.deploy.master.Master", "org.apache.spark.deploy.worker.Worker"
+    address, common = f"spark://127.0.0.1:{port}", ["--webui-port", "0"]
+    small = ["--cores", "1", "--memory", "1g", "--work-dir", str(tmp_path / "work")]
+    processes = [[*command, master, "--host", "127.0.0.1", "--port", port, *common]]
+    processes += [[*command, worker, "--host", host, *common, *small, address] for host in ("127.0.0.2", "127.0.0.3")]
+    log = (tmp_path / "standalone.log").open("w")
+    running = [subprocess.Popen(words, stdout=log, stderr=log) for words in processes]
+    yield address
+    for process in running:
+        kill_tree(process)
+
+
 @pytest.mark.scale
-def test_speculative_task_duplicates_no_record(session, tmp_path, job):
-    photos, flag, this = write_photos(tmp_path / "photos", 200, 40), tmp_path / "flag", job("Spark: speculative task")
-
-    def wait_for_second_attempt(batches):
-        context = TaskContext.get()
-        if context.attemptNumber() > 0:
-            flag.touch()
-        while context.partitionId() == 3 and not flag.exists():
-            time.sleep(0.05)
-        yield from batches
-
-    images = session.read.format("binaryFile").load(str(photos)).select("path", "content")
-    images = images.mapInArrow(wait_for_second_attempt, images.schema)
-    counts = latentflow_spark.accumulator(session)
-    latentflow_spark.transform(images, PHOTOS, base=ROOT, counts=counts).write.parquet(str(tmp_path / "out"))
+def test_speculative_task_duplicates_no_record(standalone, tmp_path, job):
+    photos, out, flag = write_photos(tmp_path / "photos", 200, 40), tmp_path / "out", tmp_path / "flag"
+    this = job("Spark: speculative task")
+    words = [sys.executable, str(pathlib.Path(__file__).with_name("speculation_job.py")), standalone, *map(str, (photos, out, flag))]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(PACKAGE), str(pathlib.Path(__file__).parent)])}
+    done = subprocess.run(words, env=environment, check=True, timeout=300, stdout=subprocess.PIPE, text=True)
     assert flag.exists(), "no task has had a second attempt"
-    this.check(pq.read_table(tmp_path / "out")["source"].to_pylist(), photos)
-    assert counts.value == {("", "processed"): 195, ("pixels", "unsupported"): 5}
+    this.check(pq.read_table(out)["source"].to_pylist(), photos)
+    assert done.stdout.split()[-1] == "200"
 
 
 def test_rejects_are_split_off_and_faults_are_raised_on_the_driver(session):
