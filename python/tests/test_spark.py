@@ -28,6 +28,7 @@ import pyspark  # noqa: E402
 from pyspark.sql import SparkSession  # noqa: E402
 
 import latentflow  # noqa: E402
+import streaming_job  # noqa: E402
 from latentflow import spark as latentflow_spark  # noqa: E402
 
 PACKAGE = pathlib.Path(latentflow.__file__).parents[1]
@@ -298,8 +299,7 @@ def test_killed_stream_continues_without_loss_or_duplicates(session, tmp_path, j
     photos, out, checkpoint = tmp_path / "photos", tmp_path / "out", tmp_path / "checkpoint"
     later = write_photos(tmp_path / "later", 240, 40)
     photos.mkdir()
-    arguments = [sys.executable, str(pathlib.Path(__file__).with_name("streaming_job.py")), *map(str, (photos, out, checkpoint))]
-    environment = {**os.environ, "PYTHONPATH": str(PACKAGE)}
+    places = [str(path) for path in (photos, out, checkpoint)]
 
     def add(start, stop):
         for index in range(start, stop):
@@ -313,18 +313,23 @@ def test_killed_stream_continues_without_loss_or_duplicates(session, tmp_path, j
     def batches(folder):
         return {path.name for path in (checkpoint / folder).glob("[0-9]*")}
 
-    add(0, 80)
+    add(0, 60)
     this = job("Spark: driver of a stream killed")
-    driver = subprocess.Popen([*arguments, "forever"], env=environment)
+    script = str(pathlib.Path(__file__).with_name("streaming_job.py"))
+    driver = subprocess.Popen([sys.executable, script, *places], env={**os.environ, "PYTHONPATH": str(PACKAGE)})
     try:
         wait_for(lambda: batches("commits"))
-        add(80, 240)
-        # A batch of 40 files has begun and is not committed, unless all six were committed between two looks.
-        wait_for(lambda: batches("offsets") - batches("commits") or len(batches("commits")) == 6)
+        add(60, 240)
+        # A batch of 60 files has begun and is not committed, unless all four were committed between two looks.
+        wait_for(lambda: batches("offsets") - batches("commits") or len(batches("commits")) == 4)
     finally:
         kill_tree(driver)
-    subprocess.run([*arguments, "available"], env=environment, check=True, timeout=300)
+    # One task for each batch: the small partitions of the other tests take minutes here.
+    small = session.conf.get("spark.sql.files.maxPartitionBytes")
+    session.conf.set("spark.sql.files.maxPartitionBytes", "128m")
+    streaming_job.start(session, *places, availableNow=True).awaitTermination()
 
     rows = session.read.parquet(str(out)).select("source", "rejected").collect()
     this.check([row.source for row in rows], photos)
+    session.conf.set("spark.sql.files.maxPartitionBytes", small)
     assert sum(row.rejected is not None for row in rows) == 6
