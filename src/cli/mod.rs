@@ -33,6 +33,7 @@ use crate::config::{self, Diagnostics, Override, PipelineConfig};
 use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::plan::{self, Plan};
+use crate::shard::Shard;
 use crate::text_escape;
 
 pub use stderr::flush;
@@ -204,6 +205,22 @@ struct PipelineArgs {
     /// The overrides of other options, which take precedence.
     #[arg(skip)]
     options: Vec<Override>,
+    /// The shard, for the commands that have this option.
+    #[arg(skip)]
+    shard: Option<Shard>,
+}
+
+/// The option that selects a shard.
+#[derive(Debug, Clone, Copy, Args)]
+struct ShardArgs {
+    /// Read only the inputs of shard I of N, and write to the folder of the shard in each output.
+    ///
+    /// N runs on several machines, --shard 0/N to --shard N-1/N, together process each input once.
+    /// A file belongs to the shard that a hash of its name selects, and a row group of a Parquet
+    /// file to that of its name and index. Each run writes to a subfolder such as `shard-3-of-8` of
+    /// every configured path. An output belongs to one number of shards.
+    #[arg(long, value_name = "I/N")]
+    shard: Option<Shard>,
 }
 
 /// Writes to standard error and escapes terminal control characters.
@@ -228,7 +245,11 @@ impl PipelineArgs {
     fn read(&self) -> Result<PipelineConfig, Diagnostics> {
         let sets = self.set.iter().map(|pair| Override::set(pair));
         let overrides: Vec<Override> = sets.chain(self.options.iter().cloned()).collect();
-        config::read(&self.file, &overrides)
+        let read = config::read(&self.file, &overrides);
+        read.map(|spec| PipelineConfig {
+            shard: self.shard,
+            ..spec
+        })
     }
 }
 

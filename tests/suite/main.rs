@@ -7,6 +7,7 @@ mod cli;
 mod column_types;
 #[path = "../common"]
 mod common {
+    pub mod inputs;
     pub mod outputs;
     pub mod runs;
     pub mod stages;
@@ -28,6 +29,7 @@ mod reasons;
 mod replay;
 mod schema_evolution;
 mod schema;
+mod shards;
 mod source_rules;
 mod topology;
 mod train;
