@@ -10,6 +10,7 @@ depends only on the checkout: SOURCE_DATE_EPOCH is the time of the SBOM.
 
 import argparse
 import datetime
+import functools
 import json
 import os
 import re
@@ -52,6 +53,7 @@ def linked(package, features):
     return crates
 
 
+@functools.cache
 def metadata():
     """The manifests of all packages for the platform, by name and version."""
     packages = json.loads(cargo("metadata", "--locked", "--format-version", "1", "--filter-platform", TARGET))["packages"]
