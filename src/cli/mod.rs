@@ -10,6 +10,7 @@ mod inspect;
 mod log;
 mod log_rate_limit;
 mod log_escaping;
+mod man;
 mod time_profile;
 mod progress;
 mod report;
@@ -147,6 +148,8 @@ enum Command {
     Init(init::InitCommand),
     /// Print a completion script for a shell.
     Completions(completions::CompletionsCommand),
+    /// Print the manual page of the program, or write the pages of all commands to a folder.
+    Man(man::ManCommand),
 }
 
 impl Cli {
@@ -170,6 +173,7 @@ impl Cli {
             Command::Schema(command) => command.run(),
             Command::Init(command) => command.run(),
             Command::Completions(command) => command.run(),
+            Command::Man(command) => command.run(),
         }
     }
 }

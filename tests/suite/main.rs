@@ -22,6 +22,7 @@ mod failing_records;
 mod fingerprint;
 mod inputs;
 mod malformed_input;
+mod man;
 mod models;
 mod pictures;
 mod protocol;
