@@ -10,6 +10,7 @@ FOLDER holds JPEGs, which are repeated; CSV has the columns of the model `kdd-ae
 """
 import argparse
 import functools
+import logging
 import os
 import pathlib
 import shutil
@@ -176,9 +177,10 @@ def ray_jobs(texts, inputs):
         object_store_memory=2 << 30, runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(PATHS)}},
     )
     ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     read = {
-        "photos": lambda: ray.data.read_binary_files(str(inputs["photos"]), include_paths=True),
-        "records": lambda: ray.data.read_parquet(str(inputs["records"])),
+        "photos": lambda: ray.data.read_binary_files(str(inputs["photos"]), include_paths=True, override_num_blocks=16),
+        "records": lambda: ray.data.read_parquet(str(inputs["records"]), override_num_blocks=16),
     }
     expert = {
         "photos": (cluster_expert.RayPhotos, MODELS / "photo-ae"),
@@ -211,8 +213,8 @@ def check(workload, ours, theirs, count):
     if workload == "records":
         first, second = (numpy.sort(table["reconstruction_error"].to_numpy()) for table in (first, second))
         return float(numpy.abs(first - second).max() / numpy.std(second))
-    name = lambda table: {pathlib.PurePath(source).name: row for row, source in enumerate(table["source"].to_pylist())}
-    rows = [name(table) for table in (first, second)]
+    rows_by_name = lambda table: {pathlib.PurePath(source).name: row for row, source in enumerate(table["source"].to_pylist())}
+    rows = [rows_by_name(table) for table in (first, second)]
     some = sorted(rows[0])[:50]
     first, second = (numpy.array([table["latent"][row[key]].as_py() for key in some]) for table, row in zip((first, second), rows))
     return float(numpy.abs(first - second).max() / numpy.std(second))
