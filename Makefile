@@ -8,7 +8,7 @@ ifdef CARGO_TARGET_DIR
 export ORT_DYLIB_PATH ?= $(shell ls $(CURDIR)/.runtime/onnxruntime/libonnxruntime* 2>/dev/null | head -n 1)
 endif
 
-.PHONY: demo test test-python scale bench chaos runtime checker readers build deploy-check
+.PHONY: demo test test-python scale bench chaos runtime checker readers build deploy-check release release-check try-release
 
 # Encodes synthetic images to latent features in Parquet: the main use case, with input that needs no download.
 demo: build
@@ -57,3 +57,15 @@ readers:
 # Checks the files in deploy/ with the tools that are installed: promtool, systemd-analyze.
 deploy-check:
 	@deploy/check.sh
+
+# Builds the files of a release into target/release-files: see docs/release.md.
+release:
+	@scripts/release.sh
+
+# Tests the lists of linked crates, without a build.
+release-check:
+	@python3 scripts/test_linked_crates.py
+
+# Tries the files of a release in bare Debian roots; needs root and debootstrap.
+try-release:
+	@deploy/try-release.sh

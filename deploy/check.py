@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks that the dashboard and the alerts use metrics that exist.
+"""Checks that the dashboard and the alerts use metrics that exist, and that the job has as many pods as shards.
 
     deploy/check.py                         names in the dashboard and the alerts, against src/metrics
     deploy/check.py http://127.0.0.1:9090   every query of the dashboard, against a Prometheus that scrapes a latentflow
@@ -21,6 +21,7 @@ DEPLOY = Path(__file__).resolve().parent
 DASHBOARD = DEPLOY / "grafana/dashboard.json"
 ALERTS = DEPLOY / "prometheus/alerts.yml"
 METRICS = DEPLOY.parent / "src/metrics"
+SHARDS = DEPLOY / "kubernetes/shards.yaml"
 
 # Metrics of every process, from the client library.
 PROCESS = {
@@ -104,6 +105,20 @@ def faults_of_layout():
     return faults
 
 
+def faults_of_shards():
+    """Numbers of shards that differ: in the arguments of the job, the number of its pods, and the comment on the output."""
+    text = SHARDS.read_text()
+    numbers = [re.search(pattern, text, re.MULTILINE) for pattern in (
+        r"^  completions: (\d+)$",
+        r"^ +args: .*--shard, \$\(JOB_COMPLETION_INDEX\)/(\d+),",
+        r"# shard-0-of-(\d+) to shard-",
+    )]
+    if not all(numbers):
+        return [f"{SHARDS.name}: a number of shards was not found"]
+    found = [int(number[1]) for number in numbers]
+    return [f"{SHARDS.name}: the numbers of shards differ: {found}"] if len(set(found)) > 1 else []
+
+
 class Prometheus:
     def __init__(self, url):
         self.url = url.rstrip("/")
@@ -170,8 +185,8 @@ def check_queries(prometheus):
 
 
 def main():
-    faults = [f"no such metric: {name}" for name in unknown_names()] + faults_of_layout()
-    print("\n".join(faults) or "dashboard and alerts use metrics that exist")
+    faults = [f"no such metric: {name}" for name in unknown_names()] + faults_of_layout() + faults_of_shards()
+    print("\n".join(faults) or "dashboard and alerts use metrics that exist, and each shard has a pod")
     if faults:
         return 1
     return check_queries(Prometheus(sys.argv[1])) if len(sys.argv) > 1 else 0

@@ -12,6 +12,28 @@ use arrow::error::ArrowError;
 pub struct Split {
     name: String,
     seed: u64,
+    /// The split of which this one is a part.
+    whole: Option<WholeSplit>,
+}
+
+/// A split that is divided into parts.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct WholeSplit {
+    name: String,
+    seed: u64,
+    /// For each row of the part, its row in the whole.
+    rows: Vec<u64>,
+}
+
+/// The identity of a row, which does not depend on how its split is divided into parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowIdentity<'a> {
+    /// The name of the undivided split.
+    pub split: &'a str,
+    /// The row in the undivided split.
+    pub row: u64,
+    /// The hash of the name.
+    seed: u64,
 }
 
 impl Split {
@@ -20,7 +42,44 @@ impl Split {
     pub fn new(name: impl Into<String>) -> Arc<Self> {
         let name = name.into();
         let seed = fnv1a(name.as_bytes());
-        Arc::new(Self { name, seed })
+        Arc::new(Self {
+            name,
+            seed,
+            whole: None,
+        })
+    }
+
+    /// Creates a split from a part of the rows of the split `whole`. Its rows are counted without
+    /// gaps, so that coverage is one range: row `n` of the part is the row `rows[n]` of the whole,
+    /// with the identity of that row.
+    pub fn part_of(whole: impl Into<String>, rows: Vec<u64>, name: impl Into<String>) -> Arc<Self> {
+        let (name, whole) = (name.into(), whole.into());
+        Arc::new(Self {
+            seed: fnv1a(name.as_bytes()),
+            name,
+            whole: Some(WholeSplit {
+                seed: fnv1a(whole.as_bytes()),
+                name: whole,
+                rows,
+            }),
+        })
+    }
+
+    /// The identity of a row of this split.
+    pub fn identity(&self, row: u64) -> RowIdentity<'_> {
+        let whole = self.whole.as_ref().and_then(|whole| {
+            let row = usize::try_from(row).ok()?;
+            Some(RowIdentity {
+                split: &whole.name,
+                row: *whole.rows.get(row)?,
+                seed: whole.seed,
+            })
+        });
+        whole.unwrap_or(RowIdentity {
+            split: &self.name,
+            row,
+            seed: self.seed,
+        })
     }
 
     /// A hash of the name, which is the same in every run.
@@ -28,7 +87,7 @@ impl Split {
         self.seed
     }
 
-    /// The identity, as stored in provenance and coverage.
+    /// The name, as stored in provenance and coverage.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -95,12 +154,20 @@ impl Provenance {
         Some((split, rows.end - (self.ends[at] - ordinal)))
     }
 
+    /// The identity of the row of an ordinal; `None` beyond the end.
+    pub fn identity(&self, ordinal: u32) -> Option<RowIdentity<'_>> {
+        let (split, row) = self.row(ordinal)?;
+        Some(split.identity(row))
+    }
+
     /// A seed for random numbers that depends only on the row's identity and on `salt`, so that a
     /// replay draws the same numbers.
     pub fn seed(&self, ordinal: u32, salt: u64) -> u64 {
         let (split, row) = self
-            .row(ordinal)
-            .map_or((0, u64::from(ordinal)), |(split, row)| (split.seed, row));
+            .identity(ordinal)
+            .map_or((0, u64::from(ordinal)), |identity| {
+                (identity.seed, identity.row)
+            });
         splitmix64(splitmix64(split ^ splitmix64(salt)) ^ row)
     }
 
@@ -603,6 +670,22 @@ mod tests {
             [Some(("a", 5)), Some(("a", 6)), Some(("b", 9)), None]
         );
         assert_eq!((all.len(), Provenance::default().row(0)), (3, None));
+    }
+
+    #[test]
+    fn row_of_a_part_has_the_identity_of_its_row_in_the_whole() {
+        let whole = Provenance::rows(Split::new("in/listing-0"), 0..10);
+        let part = Split::part_of("in/listing-0", vec![1, 4, 9], "in/listing-0/part");
+        let part = Provenance::rows(part, 1..3);
+        for (ordinal, row) in [(0, 4), (1, 9)] {
+            assert_eq!(part.seed(ordinal, 7), whole.seed(row, 7));
+            assert_eq!(part.identity(ordinal), whole.identity(row));
+        }
+        assert_eq!(
+            part.row(0).map(|(split, row)| (split.name(), row)),
+            Some(("in/listing-0/part", 1))
+        );
+        assert_eq!(part.identity(2), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod temp_dir;
 pub mod file_descriptors;
 pub mod fs_durable;
 pub mod storage;
+pub mod shard;
 pub mod units;
 pub mod system;
 pub mod batch;

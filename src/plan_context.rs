@@ -1,6 +1,7 @@
 //! The context in which stages are planned: the models by name, the limits, metrics and listeners.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -12,6 +13,8 @@ use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::registry::did_you_mean;
 use crate::server::Listeners;
+use crate::shard::Shard;
+use crate::storage::Location;
 use crate::system;
 use crate::units::ByteSize;
 
@@ -74,6 +77,8 @@ pub struct PlanContext {
     pub listeners: Arc<Listeners>,
     /// The columns of the records that an embedding program supplies; `None` without one.
     pub supplied: Option<SchemaRef>,
+    /// The shard whose share of the inputs is read; `None` for all inputs.
+    pub shard: Option<Shard>,
 }
 
 impl PlanContext {
@@ -85,7 +90,21 @@ impl PlanContext {
             metrics: Arc::default(),
             listeners: Arc::default(),
             supplied: None,
+            shard: None,
         }
+    }
+
+    /// The folder below a configured path in which the run writes: the folder of the shard, or the
+    /// path itself without shards.
+    ///
+    /// # Errors
+    /// Those of [`Location::from_path`].
+    pub fn output_folder(&self, path: &Path) -> Result<Location, String> {
+        let location = Location::from_path(path)?;
+        Ok(match self.shard {
+            Some(shard) => location.join(&shard.folder()),
+            None => location,
+        })
     }
 
     /// The model with this name.

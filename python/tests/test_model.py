@@ -116,7 +116,7 @@ def test_encode_keeps_other_columns_and_takes_structs_of_images(photo):
     pairs[1] = None
     labeled = pa.table({"image": pa.array(pairs, pa.struct([("bytes", pa.binary()), ("path", pa.string())])), "label": [3, 1, 4, 1]})
     result = latentflow.encode(labeled, photo)
-    assert result.column_names == ["label", "latent", "rejected"] and result["label"].to_pylist() == [3, None, None, 1]
+    assert result.column_names == ["label", "latent", "rejected"] and result["label"].to_pylist() == [3, 1, 4, 1]
     codes = [reject and reject["code"] for reject in result["rejected"].to_pylist()]
     assert codes == [None, "missing", "unsupported", None]
     assert result["latent"][3].as_py() == latentflow.encode(table, photo)["latent"][3].as_py()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::{ExitCode, PipelineArgs, print, print_error, stage_error};
+use super::{ExitCode, PipelineArgs, ShardArgs, print, print_error, stage_error};
 use crate::error::{ConfigError, StageError};
 use crate::metrics::Metrics;
 use crate::plan;
@@ -15,6 +15,8 @@ use crate::system;
 pub(super) struct CheckCommand {
     #[command(flatten)]
     pipeline: PipelineArgs,
+    #[command(flatten)]
+    shard: ShardArgs,
     /// Accept outputs whose rows were written with other stages, options or models, as `run
     /// --allow-change` does.
     #[arg(long)]
@@ -22,7 +24,8 @@ pub(super) struct CheckCommand {
 }
 
 impl CheckCommand {
-    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(mut self) -> anyhow::Result<ExitCode> {
+        self.pipeline.shard = self.shard.shard;
         let read = self.pipeline.read();
         if let Some(library) = plan::library(&read) {
             print(&format!("library   {library}\n\n"))?;

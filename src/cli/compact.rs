@@ -10,6 +10,7 @@ use super::log::{self, LogFormat};
 use super::progress::{ProgressUnit, TaskProgress, TaskReporter};
 use super::{ExitCode, print, print_error};
 use crate::sink::compact::{CompactionSummary, CompactionTarget, DatasetSize, compact};
+use crate::sink::shard_marker::shard_count;
 use crate::storage::Location;
 use crate::units::ByteSize;
 
@@ -71,6 +72,12 @@ impl CompactCommand {
             };
             if !folder.is_dir() {
                 bail!("{}: no such folder", folder.display());
+            }
+            if let Some(count) = shard_count(&location)? {
+                bail!(
+                    "{location}: holds the output of {count} shards; merge the files of each of them: \
+                     `latentflow compact {location}/shard-*-of-{count}`"
+                );
             }
             folders.push(folder.to_path_buf());
         }

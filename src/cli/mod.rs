@@ -10,6 +10,7 @@ mod inspect;
 mod log;
 mod log_rate_limit;
 mod log_escaping;
+mod man;
 mod time_profile;
 mod progress;
 mod report;
@@ -33,6 +34,7 @@ use crate::config::{self, Diagnostics, Override, PipelineConfig};
 use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::plan::{self, Plan};
+use crate::shard::Shard;
 use crate::text_escape;
 
 pub use stderr::flush;
@@ -146,6 +148,8 @@ enum Command {
     Init(init::InitCommand),
     /// Print a completion script for a shell.
     Completions(completions::CompletionsCommand),
+    /// Print the manual page of the program, or write the pages of all commands to a folder.
+    Man(man::ManCommand),
 }
 
 impl Cli {
@@ -169,6 +173,7 @@ impl Cli {
             Command::Schema(command) => command.run(),
             Command::Init(command) => command.run(),
             Command::Completions(command) => command.run(),
+            Command::Man(command) => command.run(),
         }
     }
 }
@@ -204,6 +209,22 @@ struct PipelineArgs {
     /// The overrides of other options, which take precedence.
     #[arg(skip)]
     options: Vec<Override>,
+    /// The shard, for the commands that have this option.
+    #[arg(skip)]
+    shard: Option<Shard>,
+}
+
+/// The option that selects a shard.
+#[derive(Debug, Clone, Copy, Args)]
+struct ShardArgs {
+    /// Read only the inputs of shard I of N, and write to the folder of the shard in each output.
+    ///
+    /// N runs on several machines, --shard 0/N to --shard N-1/N, together process each input once.
+    /// A file belongs to the shard that a hash of its name selects, and a row group of a Parquet
+    /// file to that of its name and index. Each run writes to a subfolder such as `shard-3-of-8` of
+    /// every configured path. An output belongs to one number of shards.
+    #[arg(long, value_name = "I/N")]
+    shard: Option<Shard>,
 }
 
 /// Writes to standard error and escapes terminal control characters.
@@ -228,7 +249,11 @@ impl PipelineArgs {
     fn read(&self) -> Result<PipelineConfig, Diagnostics> {
         let sets = self.set.iter().map(|pair| Override::set(pair));
         let overrides: Vec<Override> = sets.chain(self.options.iter().cloned()).collect();
-        config::read(&self.file, &overrides)
+        let read = config::read(&self.file, &overrides);
+        read.map(|spec| PipelineConfig {
+            shard: self.shard,
+            ..spec
+        })
     }
 }
 

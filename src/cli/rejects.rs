@@ -9,11 +9,12 @@ use clap::{Args, Subcommand};
 
 use super::log::{self, LogFormat};
 use super::progress::{ProgressUnit, TaskProgress, TaskReporter};
-use super::{ExitCode, PipelineArgs, confirm, print, print_error};
+use super::{ExitCode, PipelineArgs, ShardArgs, confirm, print, print_error, stage_error};
 use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::sink::STATE_DIR;
 use crate::sink::purge::{PurgeFilter, PurgeSummary, SourcePattern, purge};
+use crate::sink::shard_marker::check_undivided;
 use crate::storage::Location;
 use crate::units::ByteSize;
 
@@ -53,6 +54,8 @@ struct PurgeCommand {
     /// Override a key of the pipeline, such as --set rejects.path=elsewhere; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    #[command(flatten)]
+    shard: ShardArgs,
     /// Skip the confirmation.
     #[arg(long)]
     yes: bool,
@@ -116,6 +119,7 @@ impl PurgeCommand {
         if !folder.is_dir() {
             bail!("{location}: no such folder of rejects");
         }
+        check_undivided(&location)?;
         if folder.join(STATE_DIR).join("rejects").is_dir() {
             bail!(
                 "{location}: this folder is an output; its rejects are in \
@@ -175,8 +179,10 @@ impl PurgeCommand {
             file: self.target.clone(),
             set: self.set.clone(),
             options: Vec::new(),
+            shard: self.shard.shard,
         };
         let plan = pipeline.plan(&Arc::new(Metrics::new()))?;
+        plan.admit_shards().map_err(stage_error)?;
         let folder = plan.rejects.as_ref().and_then(|(sink, _)| sink.folder());
         folder.ok_or_else(|| anyhow!("{}: the pipeline stores no rejects", self.target.display()))
     }

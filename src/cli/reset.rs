@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{anyhow, bail};
 use clap::Args;
 
-use super::{ExitCode, PipelineArgs, confirm, print};
+use super::{ExitCode, PipelineArgs, ShardArgs, confirm, print, stage_error};
 use crate::metrics::Metrics;
 use crate::plan::{Plan, StageOperator};
 use crate::sink::{CommitStats, Sink};
@@ -18,6 +18,8 @@ use crate::units::ByteSize;
 pub(super) struct ResetCommand {
     #[command(flatten)]
     pipeline: PipelineArgs,
+    #[command(flatten)]
+    shard: ShardArgs,
     /// Delete only the output of this sink; may be repeated.
     ///
     /// Default: the output of all sinks, the rejects, and the listings of sources.
@@ -32,14 +34,17 @@ const EXAMPLES: &str = "\
 Examples:
   latentflow reset photos.toml                       delete all output and state
   latentflow reset photos.toml --sink out --yes      delete the output of one sink
+  latentflow reset photos.toml --shard 3/8           delete the output and state of one shard
 
 The Parquet and image files that the pipeline has written are deleted, together with the record of
 the rows that were processed. Inputs are never changed. Outputs of images that were started before
 version 0.1.0 have no list of their files; these files are not deleted.";
 
 impl ResetCommand {
-    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(mut self) -> anyhow::Result<ExitCode> {
+        self.pipeline.shard = self.shard.shard;
         let plan = self.pipeline.plan(&Arc::new(Metrics::new()))?;
+        plan.admit_shards().map_err(stage_error)?;
         let mut existing = Vec::new();
         for (name, sink) in sinks(&plan) {
             if let Some(folder) = sink.folder()

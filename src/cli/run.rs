@@ -15,7 +15,7 @@ use super::signals::shutdown_signal;
 use super::stderr;
 use super::summary::RunSummary;
 use super::time_profile::TimeProfile;
-use super::{ExitCode, PipelineArgs, print_error, print_json, stage_error};
+use super::{ExitCode, PipelineArgs, ShardArgs, print_error, print_json, stage_error};
 use crate::admin::Admin;
 use crate::config::Override;
 use crate::daemon::Daemon;
@@ -33,6 +33,8 @@ use crate::topology::{self, RunOutcome, RunStats, Topology};
 pub(super) struct RunCommand {
     #[command(flatten)]
     pipeline: PipelineArgs,
+    #[command(flatten)]
+    shard: ShardArgs,
     /// Number of workers, which process batches concurrently.
     ///
     /// Each worker has its own ONNX sessions, unless all workers share them (`runtime.sessions`).
@@ -77,6 +79,7 @@ Examples:
   latentflow run photos.toml --limit 100 --summary json
   latentflow run photos.toml --workers 4 --metrics 127.0.0.1:9464
   latentflow run photos.toml --limit 10000 --profile    find the bottleneck
+  latentflow run photos.toml --shard 0/8                the first of 8 runs on different machines
 
 On Ctrl-C or SIGTERM, the run stops reading, commits the records that it has read, and exits with
 code 4; run it again to resume. A pipeline with an unbounded source exits with code 0.
@@ -96,6 +99,7 @@ enum SummaryFormat {
 impl RunCommand {
     pub(super) fn run(mut self) -> anyhow::Result<ExitCode> {
         log::start(self.log_format);
+        self.pipeline.shard = self.shard.shard;
         if let Some(workers) = self.workers {
             let option = format!("--workers {workers}");
             let workers = workers.to_string();
@@ -112,6 +116,9 @@ impl RunCommand {
         stderr::count_lost_lines(&metrics.lost_log_lines);
         let plan = self.pipeline.plan(&metrics)?;
         plan.find_inputs()?;
+        if let Some(shard) = plan.shard {
+            tracing::info!(%shard, "the run reads the inputs of one shard");
+        }
         if let Some(warning) = plan.memory.warning(system::cgroup_memory_limit()) {
             tracing::warn!(%warning, "the run may exceed the memory limit of its control group");
         }
@@ -163,8 +170,9 @@ impl RunCommand {
             tracing::info!("metrics at {url}/metrics");
         }
         tokio::spawn(listeners.watch());
-        let (name, allowed, is_unbounded, grace) = (
+        let (name, shard, allowed, is_unbounded, grace) = (
             plan.name.clone(),
+            plan.shard,
             plan.reject_limits,
             plan.is_unbounded(),
             plan.shutdown_timeout,
@@ -180,6 +188,7 @@ impl RunCommand {
             topology::start_over(&plan)?;
         }
         plan.admit_before_claims(changes).map_err(stage_error)?;
+        plan.claim_shards().map_err(stage_error)?;
         let topology = Topology::open(plan, Arc::clone(&metrics), changes);
         let topology = topology.map_err(stage_error)?;
         let stats = topology.stats();
@@ -223,7 +232,7 @@ impl RunCommand {
         drop(daemon);
         drop(progress);
         self.print_summary(
-            &RunSummary::new(name, &stats, &outcome, before, folders),
+            &RunSummary::new((name, shard), &stats, &outcome, before, folders),
             &TimeProfile::from_stats(&stats),
         )?;
         exit_code(outcome, is_unbounded, &allowed, &stats)

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::plan::StageRole;
+use crate::shard::Shard;
 use crate::source::SkippedFiles;
 use crate::topology::{ErrorSummary, RunOutcome, RunStats};
 use crate::units::ByteSize;
@@ -17,6 +18,8 @@ use crate::units::ByteSize;
 #[derive(Debug, Serialize)]
 pub(super) struct RunSummary {
     pipeline: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shard: Option<String>,
     /// `finished`, `drained`, `stopped by its rejects` or `failed`.
     outcome: &'static str,
     seconds: f64,
@@ -66,9 +69,10 @@ struct CommitSummary {
 }
 
 impl RunSummary {
-    /// Summarizes a run. `folders` holds the output folder of each stage of the plan.
+    /// Summarizes a run of a pipeline, or of a shard of it. `folders` holds the output folder of
+    /// each stage of the plan.
     pub(super) fn new(
-        pipeline: String,
+        (pipeline, shard): (String, Option<Shard>),
         stats: &RunStats,
         outcome: &RunOutcome,
         done_before: u64,
@@ -115,6 +119,7 @@ impl RunSummary {
         let records = stats.records();
         Self {
             pipeline,
+            shard: shard.map(|shard| shard.to_string()),
             outcome: match outcome {
                 RunOutcome::Finished => "finished",
                 RunOutcome::Drained => "drained",
@@ -185,9 +190,11 @@ impl fmt::Display for RunSummary {
             rejects,
             ..
         } = self;
+        let shard = self.shard.as_ref();
+        let shard = shard.map_or_else(String::new, |shard| format!(" shard {shard}"));
         writeln!(
             f,
-            "\n{pipeline} {outcome}: {records} records in {seconds:.2} s, {rate:.0}/s, \
+            "\n{pipeline}{shard} {outcome}: {records} records in {seconds:.2} s, {rate:.0}/s, \
              {rejects} rejected"
         )?;
         if self.unread_inputs > 0 {

@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 use crate::error::{ConfigError, RecordFaults};
 use crate::registry;
 use crate::server::{ConnectionLimits, TlsConfig, TokenSource, check_auth, check_hosts};
+use crate::shard::Shard;
 use crate::units::HumanDuration;
 
 use config_file::ConfigFile;
@@ -39,6 +40,8 @@ pub struct PipelineConfig {
     pub effective: Value,
     /// The line of each key, for messages.
     pub key_spans: KeySpans,
+    /// The shard of the run, from the command line; `None` for a run over all inputs.
+    pub shard: Option<Shard>,
 }
 
 /// One `[models.NAME]`.
@@ -372,6 +375,7 @@ pub fn parse(
                 settings,
                 effective,
                 key_spans: key_spans.clone(),
+                shard: None,
             },
         ));
     }
@@ -382,6 +386,7 @@ pub fn parse(
         settings,
         effective,
         key_spans,
+        shard: None,
     })
 }
 

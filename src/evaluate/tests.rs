@@ -460,10 +460,10 @@ fn empty_part_and_inapplicable_corruption_are_refused() {
         text: None,
         opacity: None,
     };
-    expect!["noise: the input holds no pixels to draw a watermark on"].assert_eq(&refused(
-        &EvaluateOptions {
+    expect!["corruption.noise: the input holds no pixels to draw a watermark on"].assert_eq(
+        &refused(&EvaluateOptions {
             parts: vec![Subset::Training],
             corruptions: vec![spec],
-        },
-    ));
+        }),
+    );
 }

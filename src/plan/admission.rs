@@ -9,8 +9,9 @@ use crate::config::Diagnostics;
 use crate::coverage::ResumeState;
 use crate::error::{ConfigError, StageError};
 use crate::sink::output_mounts::OutputMounts;
-use crate::sink::{ChangePolicy, IdentityScope, OutputIdentity, STATE_DIR, Sink};
+use crate::sink::{ChangePolicy, IdentityScope, OutputIdentity, STATE_DIR, Sink, shard_marker};
 use crate::source::Source;
+use crate::storage::Location;
 
 /// The name of a stage and its error.
 type StageFailure = (Arc<str>, StageError);
@@ -99,6 +100,46 @@ impl Plan {
             .try_for_each(|(name, folder)| mounts.check(&folder).map_err(|error| (name, error)))
     }
 
+    /// Checks that no output belongs to another number of shards, or, for a run of a shard, to a
+    /// run without shards. Changes nothing.
+    ///
+    /// # Errors
+    /// The name of the sink with [`StageError::Refused`], or another error if an output cannot be
+    /// read.
+    pub fn admit_shards(&self) -> Result<(), StageFailure> {
+        self.for_folders(&|folder| match self.shard {
+            None => shard_marker::check_undivided(folder),
+            Some(shard) => shard_marker::parent(folder, shard)
+                .map_or(Ok(()), |parent| shard_marker::check_shard(&parent, shard)),
+        })
+    }
+
+    /// For a run of a shard, records the number of shards in every output. Shards may do so at the
+    /// same time.
+    ///
+    /// # Errors
+    /// Those of [`Self::admit_shards`], and an error if an output cannot be written.
+    pub fn claim_shards(&self) -> Result<(), StageFailure> {
+        let Some(shard) = self.shard else {
+            return Ok(());
+        };
+        self.for_folders(&|folder| {
+            shard_marker::parent(folder, shard)
+                .map_or(Ok(()), |parent| shard_marker::claim(&parent, shard))
+        })
+    }
+
+    /// Calls `check` with the folder of each output.
+    fn for_folders(
+        &self,
+        check: &dyn Fn(&Location) -> Result<(), StageError>,
+    ) -> Result<(), StageFailure> {
+        self.outputs().into_iter().try_for_each(|output| {
+            let checked = output.sink.folder().map_or(Ok(()), |folder| check(&folder));
+            checked.map_err(|error| (output.name, error))
+        })
+    }
+
     /// Checks that every output accepts rows of this pipeline, except for changes that `changes`
     /// allows. Takes no writer lease.
     ///
@@ -106,6 +147,7 @@ impl Plan {
     /// The name of the sink with [`StageError::Refused`], or another error if an output cannot be
     /// read.
     pub fn admit_outputs(&self, changes: ChangePolicy) -> Result<(), StageFailure> {
+        self.admit_shards()?;
         self.outputs().into_iter().try_for_each(|output| {
             let named = |error| (Arc::clone(&output.name), error);
             let Some(folder) = output.sink.folder() else {
@@ -163,13 +205,14 @@ impl Plan {
         Ok(())
     }
 
-    /// If an output is in a bucket, makes the checks in advance that a run otherwise makes after it
-    /// has taken the writer leases. The lease of a bucket stops another run that writes there,
-    /// which a refused run must not do.
+    /// Checks the shards of the outputs. If an output is in a bucket, also makes the checks in
+    /// advance that a run otherwise makes after it has taken the writer leases. The lease of a
+    /// bucket stops another run that writes there, which a refused run must not do.
     ///
     /// # Errors
     /// The name of the stage and the reason for which it cannot run.
     pub fn admit_before_claims(&self, changes: ChangePolicy) -> Result<(), StageFailure> {
+        self.admit_shards()?;
         if self
             .outputs()
             .iter()

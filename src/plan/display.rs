@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 use super::{Plan, Stage, StageOperator};
 use crate::model::OutputsDisplay;
 use crate::schema_display::write_columns;
+use crate::source::SourceShare;
 use crate::text_escape::line;
 
 /// The output format of `latentflow graph`.
@@ -21,6 +22,9 @@ pub enum GraphFormat {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "pipeline {}", self.name)?;
+        if let Some(shard) = self.shard {
+            writeln!(f, "shard    {shard}")?;
+        }
         for model in &self.models {
             writeln!(f, "\nmodel {}: {}", model.name(), model.summary())?;
             write!(f, "{}", OutputsDisplay(model))?;
@@ -68,6 +72,9 @@ impl Plan {
                     .unwrap_or_default();
                 if !skipped_files.is_empty() {
                     writeln!(f, "  skips {skipped_files}")?;
+                }
+                if let Some(size) = source.share().and_then(SourceShare::size) {
+                    writeln!(f, "  reads {size}, the share of this shard")?;
                 }
                 for note in source.plan_notes() {
                     writeln!(f, "  note: {}", line(note))?;

@@ -29,6 +29,7 @@ use crate::model::{self, Model, ModelSpec, RuntimeSpec};
 use crate::plan_context::{PipelineLimits, PlanContext};
 use crate::registry;
 use crate::server::Listeners;
+use crate::shard::Shard;
 use crate::sink::{OutputIdentity, STATE_DIR, Sink, rejects_dataset};
 use crate::source::{BatchSize, Source};
 use crate::storage::Location;
@@ -80,6 +81,8 @@ pub struct Plan {
     pub shutdown_timeout: Option<Duration>,
     /// The line of each key, for messages.
     pub key_spans: KeySpans,
+    /// The shard of the run; `None` for a run over all inputs.
+    pub shard: Option<Shard>,
 }
 
 /// The maximum number of rejected records of a run.
@@ -229,6 +232,7 @@ fn resolve_for(
     let mut context = PlanContext {
         metrics: Arc::clone(metrics),
         supplied,
+        shard: spec.shard,
         ..PlanContext::new(models, limits.unwrap_or_default())
     };
     let mut planned = stages::plan(&spec, &context, None, &mut faults);
@@ -335,7 +339,7 @@ fn assemble(
     });
     let mut faults = Vec::new();
     let mut parse_location = |path: &PathBuf, key: &str| {
-        let location = Location::from_path(path);
+        let location = context.output_folder(path);
         faults.record(location.map_err(|message| ConfigError::new(key, message)))
     };
     let state = spec
@@ -416,6 +420,7 @@ fn assemble(
         listeners: context.listeners,
         effective: spec.effective,
         key_spans: spec.key_spans,
+        shard: spec.shard,
     })
 }
 

@@ -14,8 +14,9 @@ use crate::config::{PipelineConfig, StageTable};
 use crate::error::{ConfigError, RecordFaults};
 use crate::plan_context::PlanContext;
 use crate::registry::{self, ComponentKind, OptionAttributes, ResolvedStage};
+use crate::shard::Shard;
 use crate::sink::{self, OutputIdentity, PlanSink, Sink, StageIdentity};
-use crate::source::{self, BatchCap, BatchSize, PlanSource, Source};
+use crate::source::{self, BatchCap, BatchSize, PlanSource, Source, SourceShare};
 use crate::transform::{self, PlanTransform, TransformPlan};
 
 /// A stage kind of any role.
@@ -262,6 +263,55 @@ struct StandaloneStage {
     dependency: Option<String>,
 }
 
+/// The name under which the number of shards is recorded with the options of a source, which have
+/// no such key. Its presence makes the output of another number of shards another output.
+const SHARDS: &str = "shards";
+
+impl StandaloneStage {
+    /// Adds the number of shards to the options of a source.
+    ///
+    /// # Errors
+    /// A fault if the inputs of the source cannot be divided.
+    fn of_shard(self, kind: &str, shard: Option<Shard>) -> Result<Self, Vec<ConfigError>> {
+        let StageComponent::Source(source, _) = &self.part else {
+            return Ok(self);
+        };
+        if let Some(shard) = shard
+            && source.share().and_then(SourceShare::shard) != Some(shard)
+        {
+            let message = format!(
+                "the inputs of a source `{kind}` cannot be listed and divided into shards; run the \
+                 pipeline without --shard, or use a source that reads files"
+            );
+            return Err(vec![ConfigError::new("kind", message)]);
+        }
+        let Self {
+            mut options,
+            mut written,
+            resolve,
+            ..
+        } = self;
+        if let Some(shard) = shard {
+            for recorded in [&mut options, &mut written] {
+                recorded.insert(SHARDS.to_owned(), shard.count().into());
+            }
+        }
+        // The kind resolves the recorded options without the number of shards.
+        let resolve: ResolveOptions = Box::new(move |mut recorded| {
+            let shards = recorded.remove(SHARDS);
+            let mut resolved = (resolve)(recorded)?;
+            resolved.extend(shards.map(|shards| (SHARDS.to_owned(), shards)));
+            Some(resolved)
+        });
+        Ok(Self {
+            options,
+            written,
+            resolve,
+            ..self
+        })
+    }
+}
+
 /// A planned source, transform or sink.
 enum StageComponent {
     Source(Box<dyn Source>, BatchSize),
@@ -287,6 +337,7 @@ fn plan_alone(
     cap: Option<BatchCap>,
 ) -> Result<StandaloneStage, Vec<ConfigError>> {
     let mut written = table.options.as_object().cloned().unwrap_or_default();
+    let shard = context.shard;
     let shared = Arc::clone(context);
     match (found, input) {
         (AnyKind::Source(kind), _) => {
@@ -318,13 +369,14 @@ fn plan_alone(
                 )
             };
             let part = StageComponent::Source(stage, batch);
-            Ok(StandaloneStage {
+            let standalone = StandaloneStage {
                 part,
                 options,
                 written,
                 resolve: Box::new(resolve),
                 dependency: None,
-            })
+            };
+            standalone.of_shard(kind.name, shard)
         }
         (AnyKind::Transform(kind), Some(input)) => {
             let plan = kind.plan;

@@ -14,7 +14,8 @@ use std::io;
 use std::time::SystemTime;
 
 use crate::error::StageError;
-use crate::sink::STATE_DIR;
+use crate::sink::shard_marker::MARKER;
+use crate::sink::{STATE_DIR, shard_marker};
 use crate::storage::{Location, S3Path};
 
 /// The epoch that a run has claimed.
@@ -35,14 +36,14 @@ impl FencingEpoch {
     /// write.
     ///
     /// # Errors
-    /// If a request fails, if the store does not support conditional creation, or if other runs
-    /// claim each attempted epoch first.
+    /// If a request fails, if the prefix holds the prefixes of shards, if the store does not
+    /// support conditional creation, or if other runs claim each attempted epoch first.
     pub fn claim(prefix: &S3Path) -> Result<Self, StageError> {
         let failed = |error: io::Error| Location::Remote(prefix.clone()).io_error(error);
         let state = prefix.join(STATE_DIR);
         let text = text();
         for _ in 0..MAX_ATTEMPTS {
-            let known = numbers(&state).map_err(failed)?;
+            let known = self::known(prefix)?;
             let number = known.iter().max().copied().unwrap_or(0).checked_add(1);
             let number = number.ok_or_else(|| {
                 StageError::Other(format!("{prefix}: all epoch numbers are used"))
@@ -62,11 +63,7 @@ impl FencingEpoch {
                 }
                 // If responses were lost, other runs may have claimed later epochs, which have
                 // precedence.
-                if numbers(&state)
-                    .map_err(failed)?
-                    .iter()
-                    .any(|&other| other > number)
-                {
+                if self::known(prefix)?.iter().any(|&other| other > number) {
                     continue;
                 }
                 // Afterwards no file of an earlier run can appear, since a run that records an
@@ -107,11 +104,9 @@ impl FencingEpoch {
     /// Checks that no later run has claimed the prefix.
     ///
     /// # Errors
-    /// If a later run has claimed it, or if the request fails.
+    /// If a later run has claimed it, if shards have claimed it, or if the request fails.
     pub fn check(&self) -> Result<(), StageError> {
-        let known = numbers(&self.prefix.join(STATE_DIR));
-        let known = known.map_err(|error| Location::Remote(self.prefix.clone()).io_error(error))?;
-        match known.into_iter().max() {
+        match known(&self.prefix)?.into_iter().max() {
             Some(highest) if highest > self.number => Err(StageError::Other(format!(
                 "{}: another run or another sink of this run has started to write here (its \
                  epoch is {highest}, the epoch of this sink is {}); that run processes the \
@@ -136,7 +131,7 @@ fn text() -> String {
 }
 
 /// Aborts the uploads of earlier runs, which have ended or are still running.
-fn abort_stale_uploads(state: &S3Path) -> io::Result<()> {
+pub(super) fn abort_stale_uploads(state: &S3Path) -> io::Result<()> {
     let names = state.children()?.into_iter().map(|entry| entry.name);
     names
         .filter(|name| name.starts_with(UPLOAD))
@@ -147,8 +142,18 @@ fn name(number: u32) -> String {
     format!("{NAME}{number:06}")
 }
 
-fn numbers(state: &S3Path) -> io::Result<Vec<u32>> {
-    let names = state.children()?.into_iter().map(|entry| entry.name);
+/// The numbers of the epochs of a prefix.
+///
+/// # Errors
+/// If the prefix holds the prefixes of shards, or if the request fails.
+fn known(prefix: &S3Path) -> Result<Vec<u32>, StageError> {
+    let location = Location::Remote(prefix.clone());
+    let listed = prefix.join(STATE_DIR).children();
+    let listed = listed.map_err(|error| location.io_error(error))?;
+    if listed.iter().any(|entry| entry.name == MARKER) {
+        shard_marker::check_undivided(&location)?;
+    }
+    let names = listed.iter().map(|entry| entry.name.as_str());
     Ok(names
         .filter_map(|name| name.strip_prefix(NAME)?.parse().ok())
         .collect())

@@ -5,8 +5,12 @@ use std::path::{Path, PathBuf};
 
 use crate::error::StageError;
 use crate::fs_durable::{create_dir_all_synced, try_lock_file};
-use crate::sink::STATE_DIR;
+use crate::sink::{STATE_DIR, shard_marker};
+use crate::storage::Location;
 use crate::storage::mounts::FolderId;
+
+/// The name of the lock in the folder of the state.
+pub(super) const LOCK: &str = "lock";
 
 /// A lock that is held until it is dropped. The system releases it when the process ends or
 /// crashes.
@@ -21,11 +25,12 @@ impl FileLock {
     /// Acquires the lock of a sink's folder, and creates the folder if it does not exist.
     ///
     /// # Errors
-    /// If another writer holds the lock, or if the folder cannot be written.
+    /// If another writer holds the lock, if the folder holds the folders of shards, or if the
+    /// folder cannot be written.
     pub fn acquire(folder: &Path) -> Result<Self, StageError> {
         let state = folder.join(STATE_DIR);
         create_dir_all_synced(&state)?;
-        let path = state.join("lock");
+        let path = state.join(LOCK);
         let Some(file) = try_lock_file(&path).map_err(StageError::io(&path))? else {
             return Err(StageError::Other(format!(
                 "{}: another sink of this pipeline or of another running pipeline is writing to \
@@ -33,6 +38,7 @@ impl FileLock {
                 folder.display()
             )));
         };
+        shard_marker::check_undivided(&Location::from(folder))?;
         Ok(Self {
             _file: file,
             folder: folder.to_path_buf(),

@@ -25,6 +25,8 @@ use crate::sink::{
 use crate::source::{ROW, SOURCE, WrittenFiles};
 use crate::storage::Location;
 
+pub(super) use name_log::NAMES;
+
 use name_log::NameLog;
 use writer::{ClaimedImageFolder, ImageWriter};
 
@@ -87,7 +89,7 @@ impl SinkConfig for ImagesSinkConfig {
     fn plan(
         &mut self,
         input: &SchemaRef,
-        _: &PlanContext,
+        context: &PlanContext,
     ) -> Result<Box<dyn Sink>, Vec<ConfigError>> {
         let mut faults = Vec::new();
         if self.path.as_os_str().is_empty() {
@@ -96,7 +98,8 @@ impl SinkConfig for ImagesSinkConfig {
                 "is empty; expected the folder for the images",
             ));
         }
-        if let Ok(Location::Remote(_)) | Err(_) = Location::from_path(&self.path) {
+        let location = context.output_folder(&self.path);
+        if let Ok(Location::Remote(_)) | Err(_) = location {
             let message = "images can only be written to a local folder; expected a local path, or \
                            the sink `parquet`, which writes to buckets";
             faults.push(ConfigError::new("path", message));
@@ -144,7 +147,8 @@ impl SinkConfig for ImagesSinkConfig {
                     pixels,
                     output,
                 };
-                let (path, folder) = (self.path.clone(), Location::Local(self.path.clone()));
+                let path = location.map_or_else(|_| self.path.clone(), |folder| folder.to_path());
+                let folder = Location::Local(path.clone());
                 let extension = self.format.extension();
                 Ok(Box::new(ImagesSink {
                     path,

@@ -11,12 +11,14 @@ use parquet::arrow::{ProjectionMask, parquet_to_arrow_schema};
 use crate::coverage::{Coverage, RangeSet};
 use crate::error::StageError;
 use crate::schema_display::write_columns;
-use crate::sink::OutputIdentity;
+use crate::shard::first_and_last_folder;
 use crate::sink::coverage_snapshot::CoverageSnapshot;
 use crate::sink::data_files::{DataFile, data_files};
 use crate::sink::provenance_footer::ProvenanceFooter;
 use crate::sink::rewrite_commit::shared_read_lock;
+use crate::sink::shard_marker::shard_count;
 use crate::sink::summary_stats::{Distribution, SummaryStats};
+use crate::sink::{OutputIdentity, STATE_DIR};
 use crate::storage::Location;
 use crate::text_escape::line;
 use crate::units::ByteSize;
@@ -97,9 +99,7 @@ pub fn describe(location: &Location) -> Result<DatasetDescription, StageError> {
         CoverageSnapshot::default()
     };
     if files.is_empty() && snapshot == CoverageSnapshot::default() {
-        return Err(StageError::Other(
-            "expected Parquet files directly in this folder; found none".to_owned(),
-        ));
+        check_output(location)?;
     }
     for (identity, coverage) in snapshot.history.writers {
         description.add_writer(identity, None);
@@ -111,6 +111,23 @@ pub fn describe(location: &Location) -> Result<DatasetDescription, StageError> {
         .filter_map(|name| Some((name.clone(), distribution(name)?)))
         .collect();
     Ok(description)
+}
+
+/// Checks that a location without files and coverage is the output of a run, which found no input.
+fn check_output(location: &Location) -> Result<(), StageError> {
+    if let Some(count) = shard_count(location)? {
+        let (first, _) = first_and_last_folder(count);
+        return Err(StageError::Other(format!(
+            "holds the output of {count} shards; name the folder of one of them, such as \
+             {location}/{first}"
+        )));
+    }
+    if location.join(STATE_DIR).is_folder()? {
+        return Ok(());
+    }
+    Err(StageError::Other(
+        "expected Parquet files directly in this folder; found none".to_owned(),
+    ))
 }
 
 impl DatasetDescription {

@@ -27,6 +27,7 @@ pub mod rejects_dataset;
 mod rewrite;
 mod rewrite_verification;
 mod row_group_writer;
+pub mod shard_marker;
 mod stdout;
 mod stored_columns;
 mod stored_types;

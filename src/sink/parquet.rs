@@ -91,9 +91,9 @@ impl SinkConfig for ParquetSinkConfig {
     fn plan(
         &mut self,
         input: &SchemaRef,
-        _: &PlanContext,
+        context: &PlanContext,
     ) -> Result<Box<dyn Sink>, Vec<ConfigError>> {
-        self.sink(input)
+        self.sink_in(context.output_folder(&self.path), input)
     }
 }
 
@@ -120,6 +120,15 @@ impl ParquetSinkConfig {
     /// # Errors
     /// All faults of the options.
     pub(super) fn sink(&mut self, input: &Schema) -> Result<Box<dyn Sink>, Vec<ConfigError>> {
+        self.sink_in(Location::from_path(&self.path), input)
+    }
+
+    /// As [`Self::sink`], in `folder` instead of the configured path.
+    fn sink_in(
+        &mut self,
+        folder: Result<Location, String>,
+        input: &Schema,
+    ) -> Result<Box<dyn Sink>, Vec<ConfigError>> {
         let mut faults = Vec::new();
         if self.path.as_os_str().is_empty() {
             faults.push(ConfigError::new("path", "is empty; expected a folder"));
@@ -135,9 +144,7 @@ impl ParquetSinkConfig {
                 ));
             }
         }
-        let folder =
-            Location::from_path(&self.path).map_err(|message| ConfigError::new("path", message));
-        let folder = faults.record(folder);
+        let folder = faults.record(folder.map_err(|message| ConfigError::new("path", message)));
         let selected = ColumnSelection::select(self.columns.as_deref(), input);
         let planned = selected.and_then(|columns| {
             self.columns = Some(columns.names());

@@ -15,14 +15,14 @@ use crate::source::bounded_ipc_reader::{BoundedIpcReader, IpcBounds, RejectReaso
 use crate::source::file_checkpoints::OnChange;
 use crate::source::file_columns::{FileColumns, logical_schema};
 use crate::source::file_source::{
-    BatchOutput, FileFormat, FileSource, ReadEnd, catch_panic, check_names,
+    BatchOutput, FileFormat, FileSource, ReadEnd, ReadPolicy, catch_panic, check_names,
 };
 use crate::source::hive_partitions::HivePartitions;
 use crate::source::image_column::ImageColumn;
 use crate::source::input_file::{self, InputFile};
 use crate::source::schema_inference::{InferredColumns, unified};
 use crate::source::table_rows::TableRows;
-use crate::source::{BatchSize, Source, SourceConfig};
+use crate::source::{BatchSize, Source, SourceConfig, SourceShare};
 use crate::storage;
 
 /// Reads records of Arrow IPC files (Feather 2, Hugging Face datasets) or streams; the format is
@@ -90,7 +90,13 @@ impl SourceConfig for ArrowSourceConfig {
             largest_file,
         };
         let partitions = HivePartitions::infer(&files, &schema);
-        let source = FileSource::new(name, &self.path, &schema, format, self.on_change.into());
+        let source = FileSource::new(
+            name,
+            &self.path,
+            &schema,
+            format,
+            ReadPolicy::new(self.on_change, SourceShare::new(context.shard)),
+        );
         Ok(Box::new(
             source.with_notes(notes).with_partitions(partitions),
         ))

@@ -19,12 +19,12 @@ use crate::source::batch_limits::BatchLimits;
 use crate::source::column_type::ColumnType;
 use crate::source::compression::{Compression, decompression_memory};
 use crate::source::file_checkpoints::OnChange;
-use crate::source::file_source::{BatchOutput, FileFormat, FileSource, ReadEnd};
+use crate::source::file_source::{BatchOutput, FileFormat, FileSource, ReadEnd, ReadPolicy};
 use crate::source::hive_partitions::HivePartitions;
 use crate::source::input_file::{self, InputFile};
 use crate::source::text::read_all;
 use crate::source::text_encoding::TextEncoding;
-use crate::source::{BatchSize, Source, SourceConfig};
+use crate::source::{BatchSize, Source, SourceConfig, SourceShare};
 use crate::storage::FileReader;
 
 use dialect::CsvDialect;
@@ -156,7 +156,7 @@ impl SourceConfig for CsvSourceConfig {
             },
             left_out: Mutex::default(),
         };
-        let policy = self.on_change.into();
+        let policy = ReadPolicy::new(self.on_change, SourceShare::new(context.shard));
         let source = FileSource::new(name, &self.path, &schema, format, policy);
         let partitions = HivePartitions::infer(&files, &schema);
         Ok(Box::new(

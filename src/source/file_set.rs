@@ -10,6 +10,7 @@ use walkdir::WalkDir;
 
 use crate::error::{ConfigError, ErrorClass, StageError};
 use crate::fs_durable::is_temp_name;
+use crate::shard::Shard;
 use crate::source::WrittenFiles;
 use crate::source::listed_file::{ListedFile, name_of};
 use crate::source::listing::{Listing, io_error};
@@ -31,6 +32,8 @@ pub(super) struct FileSet {
     underscore_files: bool,
     /// The counts of files that the last listing skipped.
     skipped_files: LastSkippedFiles,
+    /// The shard whose files are listed; `None` for all files.
+    shard: Option<Shard>,
 }
 
 impl FileSet {
@@ -50,6 +53,7 @@ impl FileSet {
             extensions,
             underscore_files: false,
             skipped_files,
+            shard: None,
         };
         if set.path.is_empty() {
             return Err(ConfigError::new(
@@ -83,6 +87,16 @@ impl FileSet {
         }
     }
 
+    /// Lists only the files of a shard, unless `shard` is `None`.
+    pub(super) fn of_shard(self, shard: Option<Shard>) -> Self {
+        Self { shard, ..self }
+    }
+
+    /// The shard whose files are listed.
+    pub(super) fn shard(&self) -> Option<Shard> {
+        self.shard
+    }
+
     /// The counts of files that the last listing skipped.
     pub(super) fn skipped_files(&self) -> LastSkippedFiles {
         self.skipped_files.clone()
@@ -112,7 +126,7 @@ impl FileSet {
         if !is_url(&self.path) {
             return self.list();
         }
-        let listing = match self.list_objects()? {
+        let mut listing = match self.list_objects()? {
             Some(listing) => listing,
             None => {
                 let root = Location::parse(&self.path).map_err(StageError::Other)?;
@@ -122,6 +136,7 @@ impl FileSet {
                 }
             }
         };
+        listing.retain_shard(self.shard);
         self.skipped_files.set(listing.skipped_files.clone());
         Ok(listing)
     }
@@ -178,7 +193,8 @@ impl FileSet {
     /// # Errors
     /// Those of [`Self::list`].
     pub(super) fn list_visiting(&self, visit: &mut VisitFolder<'_>) -> Result<Listing, StageError> {
-        let listing = self.scan(usize::MAX, visit)?;
+        let mut listing = self.scan(usize::MAX, visit)?;
+        listing.retain_shard(self.shard);
         self.skipped_files.set(listing.skipped_files.clone());
         Ok(listing)
     }
@@ -564,7 +580,7 @@ impl WatchRoot {
         below: &Path,
         visit: &mut VisitFolder<'_>,
     ) -> Result<Listing, StageError> {
-        match self.set.folder_glob().map_err(StageError::Other)? {
+        let mut listing = match self.set.folder_glob().map_err(StageError::Other)? {
             None => {
                 let below = (below, None);
                 self.set.walk(&self.root, below, usize::MAX, visit, |name| {
@@ -578,7 +594,9 @@ impl WatchRoot {
                         matches_glob(&matcher, name)
                     })
             }
-        }
+        }?;
+        listing.retain_shard(self.set.shard);
+        Ok(listing)
     }
 }
 

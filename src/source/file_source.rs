@@ -25,7 +25,8 @@ use crate::source::hive_partitions::HivePartitions;
 use crate::source::input_file::{self, InputFile, unusable};
 use crate::source::listed_file::{ReadFailure, RecordError};
 use crate::source::{
-    LastSkippedFiles, RecordCount, Source, SourceHandle, WrittenFiles, spawn_reader, with_origin,
+    LastSkippedFiles, RecordCount, Source, SourceHandle, SourceShare, WrittenFiles, spawn_reader,
+    with_origin,
 };
 use crate::storage::{self, FileReader, PrefetchedObject};
 
@@ -48,6 +49,17 @@ pub(super) trait FileFormat: Send + Sync + 'static {
     /// Whether a file is text that is read from its beginning and to which records may be appended.
     fn is_appendable(&self, _file: &InputFile) -> bool {
         false
+    }
+
+    /// Whether the reader itself selects the parts of a file that belong to a shard. Otherwise a
+    /// shard reads whole files.
+    fn divides_files(&self) -> bool {
+        false
+    }
+
+    /// Whether a part of an opened file belongs to the shard, if the format divides files.
+    fn has_part(&self, _file: &InputFile, _input: &FileReader) -> Result<bool, ReadEnd> {
+        Ok(true)
     }
 
     /// Called when all files have been read.
@@ -88,18 +100,23 @@ pub(super) struct FileSource<F> {
     partitions: HivePartitions,
 }
 
-/// The policy of a source for changed files, and the files that its last listing skipped.
+/// The policy of a source for changed files, its share of the inputs, and the files that its last
+/// listing skipped.
 #[derive(Debug, Default)]
 pub(super) struct ReadPolicy {
     on_change: OnChange,
+    /// The share of the files, or of their parts, that is read.
+    share: SourceShare,
     /// The files that the last listing skipped.
     skipped_files: LastSkippedFiles,
 }
 
-impl From<OnChange> for ReadPolicy {
-    fn from(on_change: OnChange) -> Self {
+impl ReadPolicy {
+    /// The policy for changed files, and the share of the inputs.
+    pub(super) fn new(on_change: OnChange, share: SourceShare) -> Self {
         Self {
             on_change,
+            share,
             ..Self::default()
         }
     }
@@ -146,8 +163,14 @@ impl<F: FileFormat> FileSource<F> {
             F::EXTENSIONS,
             &self.policy.skipped_files,
         )?;
+        let share = &self.policy.share;
+        let are_divided = self.format.divides_files();
+        if !are_divided {
+            share.count_files(files.iter().map(|file| &file.name));
+        }
         let files: Result<Vec<_>, _> = files
             .into_iter()
+            .filter(|file| are_divided || share.has_file(&file.name))
             .map(|file| self.format.listed(file))
             .collect();
         Ok((files?, unseen))
@@ -193,10 +216,19 @@ impl<F: FileFormat> FileSource<F> {
     /// under its own split. An error or a panic of a reader affects only its file.
     fn read(
         &self,
-        prefetched: Option<PrefetchedObject>,
+        mut prefetched: Option<PrefetchedObject>,
         known: &FileCheckpoints,
         own: &BatchOutput<'_>,
     ) -> Result<(), ReadEnd> {
+        let mut opened = None;
+        if self.policy.share.shard().is_some() && self.format.divides_files() {
+            // A file of other shards is not settled, because that reads small files completely.
+            let input = own.file.open_listed(prefetched.take())?;
+            if !self.format.has_part(own.file, &input)? {
+                return Ok(());
+            }
+            opened = Some(input);
+        }
         let (is_text, on_change) = (self.format.is_appendable(own.file), self.policy.on_change);
         let Some(SettledFile { file, before }) =
             known.settle(own.file, own.resume, is_text, on_change)?
@@ -214,7 +246,7 @@ impl<F: FileFormat> FileSource<F> {
             file.unfit(RejectCode::Mismatch, &reason, records)
         })?;
         // Other processes may remove or replace files while earlier files are read.
-        let input = file.open_listed(prefetched)?;
+        let input = opened.map_or_else(|| file.open_listed(prefetched), Ok)?;
         let read = catch_unwind(AssertUnwindSafe(|| self.format.read(&file, input, &output)));
         read.unwrap_or_else(|panic| Err(file.unfit(RejectCode::Panicked, &panicked(&*panic), 1)))
     }
@@ -244,6 +276,10 @@ impl<F: FileFormat> Source for FileSource<F> {
 
     fn skipped_files(&self) -> Option<LastSkippedFiles> {
         Some(self.policy.skipped_files.clone())
+    }
+
+    fn share(&self) -> Option<&SourceShare> {
+        Some(&self.policy.share)
     }
 
     fn plan_notes(&self) -> &[String] {

@@ -18,11 +18,12 @@ use crate::source::arrays::{
 };
 use crate::source::file_checkpoints::OnChange;
 use crate::source::file_source::{
-    BatchOutput, FileFormat, FileSource, ReadEnd, absent_column, different_column, shorten,
+    BatchOutput, FileFormat, FileSource, ReadEnd, ReadPolicy, absent_column, different_column,
+    shorten,
 };
 use crate::source::input_file::{self, InputFile};
 use crate::source::schema_inference::first;
-use crate::source::{BatchSize, Source, SourceConfig};
+use crate::source::{BatchSize, Source, SourceConfig, SourceShare};
 use crate::storage;
 
 /// Reads records from IDX files, the format of MNIST and similar datasets. Files compressed with
@@ -98,7 +99,7 @@ impl SourceConfig for IdxSourceConfig {
             &self.path,
             &schema,
             format,
-            self.on_change.into(),
+            ReadPolicy::new(self.on_change, SourceShare::new(context.shard)),
         )))
     }
 }

@@ -25,8 +25,8 @@ use crate::source::missing_rows::MissingRows;
 use crate::source::object_prefetch::ObjectPrefetcher;
 use crate::source::root_folder::{RootRecord, SourceRoot};
 use crate::source::{
-    BatchSender, BatchSize, LastSkippedFiles, Source, SourceConfig, SourceHandle, WrittenFiles,
-    spawn_reader, watch,
+    BatchSender, BatchSize, LastSkippedFiles, Source, SourceConfig, SourceHandle, SourceShare,
+    WrittenFiles, spawn_reader, watch,
 };
 use crate::storage::Location;
 use crate::units::HumanDuration;
@@ -119,12 +119,16 @@ impl SourceConfig for ImagesSourceConfig {
                 "requires `watch = true`",
             )]);
         }
+        // A watch reads the files of its shard only. Otherwise the journal holds the files of all
+        // shards.
+        let files = files.of_shard(context.shard.filter(|_| self.watch));
         let delay = batch.delay.map_or(DELAY, |delay| delay.0);
         let retry_timeout = self.retry_timeout.map_or(RETRY_TIMEOUT, |span| span.0);
         let metrics = Arc::clone(&context.metrics);
         Ok(Box::new(ImagesSource {
             name: name.to_owned(),
             files,
+            share: SourceShare::new(context.shard),
             batch_config,
             rescan,
             delay,
@@ -138,6 +142,7 @@ impl SourceConfig for ImagesSourceConfig {
 struct ImagesSource {
     name: String,
     files: FileSet,
+    share: SourceShare,
     batch_config: ImageBatchConfig,
     /// The interval between full listings; `None` if files are not watched.
     rescan: Option<Duration>,
@@ -164,6 +169,10 @@ impl Source for ImagesSource {
 
     fn skipped_files(&self) -> Option<LastSkippedFiles> {
         Some(self.files.skipped_files())
+    }
+
+    fn share(&self) -> Option<&SourceShare> {
+        Some(&self.share)
     }
 
     fn would_read(&self, written: &WrittenFiles<'_>) -> bool {
@@ -205,6 +214,7 @@ impl Source for ImagesSource {
             return self.inputs().map(drop);
         }
         let listing = self.files.list()?;
+        self.share.count_files(listing.files.keys());
         // A run without new files is complete if earlier runs have listed files.
         if listing.files.is_empty() && !listing_journal::exists(&self.name, state)? {
             return Err(self.files.no_matches(&listing));
@@ -246,7 +256,13 @@ impl Source for ImagesSource {
             .map_err(StageError::Other)?;
         let unmounted = root.iter().flat_map(|root| record.missing_below(root));
         listing.unread.extend(unmounted.map(|path| (path, None)));
-        let mut loaded = listing_journal::load(&name, state, &mut listing, &mut digest_log)?;
+        let mut loaded = listing_journal::load(
+            &name,
+            state,
+            &mut listing,
+            &mut digest_log,
+            self.share.shard(),
+        )?;
         if let Some(root) = &root {
             // If known files are present, they were moved to another disk.
             if let Some(missing) = record.missing(root).filter(|_| !loaded.has_present()) {
@@ -261,6 +277,7 @@ impl Source for ImagesSource {
             journals,
             mut unread,
             gone,
+            ..
         } = loaded;
         unread.extend(listing.take_failures());
         let total = journals

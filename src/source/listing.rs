@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use crate::error::{ErrorClass, StageError, UnavailableInput};
+use crate::shard::Shard;
 use crate::source::listed_file::{ListedFile, name_of};
 use crate::source::skipped_files::{SkipReason, SkippedFiles};
 use crate::storage::mounts::FolderId;
@@ -21,6 +22,8 @@ pub(super) struct Listing {
     pub(super) files_scanned: u64,
     /// Counts of skipped files by reason.
     pub(super) skipped_files: SkippedFiles,
+    /// Number of files that belong to other shards, which are not listed.
+    pub(super) of_other_shards: usize,
     /// Whether `path` is a folder rather than a file or a glob.
     pub(super) is_folder: bool,
     /// The local folders that were listed, by name; the name of the root is empty.
@@ -38,6 +41,7 @@ impl Listing {
             files: BTreeMap::new(),
             files_scanned: 0,
             skipped_files: SkippedFiles::default(),
+            of_other_shards: 0,
             is_folder: false,
             folders: BTreeMap::new(),
             unread: BTreeMap::new(),
@@ -183,6 +187,15 @@ impl Listing {
         match self.take_failures().into_iter().next() {
             Some(unavailable) => Err(unavailable.into()),
             None => Ok(self.files.values().map(ListedFile::identity).collect()),
+        }
+    }
+
+    /// Removes the files that do not belong to `shard`, unless it is `None`.
+    pub(super) fn retain_shard(&mut self, shard: Option<Shard>) {
+        if let Some(shard) = shard {
+            let all = self.files.len();
+            self.files.retain(|name, _| shard.has_file(name));
+            self.of_other_shards += all - self.files.len();
         }
     }
 

@@ -1,11 +1,13 @@
 //! The journal of listings, which assigns each image file a row of a split, across runs.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::batch::Split;
 use crate::error::{StageError, UnavailableInput};
 use crate::json::to_json_lines;
+use crate::shard::Shard;
 use crate::source::arrival_log::{self, ArrivalSegment};
 use crate::source::content_digest::ContentDigest;
 use crate::source::digest_log::{DigestEntry, DigestLog};
@@ -62,6 +64,9 @@ pub(super) struct LoadedListings {
     pub(super) unread: Vec<UnavailableInput>,
     /// The rows that were rejected because their files did not exist.
     pub(super) gone: MissingRows,
+    /// The shard whose files the journals of this run hold. The stored journals hold the files of
+    /// all shards, so that a file has the same identity as without shards.
+    shard: Option<Shard>,
 }
 
 impl LoadedListings {
@@ -87,26 +92,24 @@ impl LoadedListings {
         if listing.files.is_empty() {
             return Ok(());
         }
-        let files = std::mem::take(&mut listing.files);
-        let rows: Vec<JournalRow> = files
-            .into_values()
-            .map(|file| JournalRow {
-                file,
-                state: RowState::Present,
-            })
-            .collect();
+        let files: Vec<ListedFile> = std::mem::take(&mut listing.files).into_values().collect();
         let number = self
             .journals
             .iter()
             .filter(|journal| journal.segment.is_none())
             .count();
         if let Some(state) = state {
-            write(&file_of(stage, state, number), &rows)?;
+            write(&file_of(stage, state, number), &files)?;
         }
+        let (split, files) = share(stage, number, files, self.shard);
+        let rows = files.into_iter().map(|file| JournalRow {
+            file,
+            state: RowState::Present,
+        });
         self.journals.push(JournaledListing {
-            split: split(stage, number),
+            split,
             first: 0,
-            rows,
+            rows: rows.collect(),
             segment: None,
         });
         Ok(())
@@ -127,7 +130,8 @@ pub(super) fn exists(stage: &str, state: Option<&Location>) -> Result<bool, Stag
 
 /// Loads the files that earlier runs have journaled below `state`, each with its state in the
 /// current listing. Known files are removed from the listing, so that the remaining ones are new.
-/// The contents of files that differ only in their time are compared.
+/// The contents of files that differ only in their time are compared. Of the files, those of
+/// `shard` become rows.
 ///
 /// # Errors
 /// If a journal cannot be read.
@@ -136,15 +140,20 @@ pub(super) fn load(
     state: Option<&Location>,
     listing: &mut Listing,
     digest_log: &mut DigestLog,
+    shard: Option<Shard>,
 ) -> Result<LoadedListings, StageError> {
-    let mut loaded = LoadedListings::default();
+    let mut loaded = LoadedListings {
+        shard,
+        ..LoadedListings::default()
+    };
     let Some(state) = state else {
         return Ok(loaded);
     };
     loaded.gone = MissingRows::load(stage, state)?;
     let LoadedListings { journals, gone, .. } = &mut loaded;
     while let Some(recorded) = read(&file_of(stage, state, journals.len()))? {
-        let split = split(stage, journals.len());
+        remove_other_shards(&recorded, listing, shard);
+        let (split, recorded) = share(stage, journals.len(), recorded, shard);
         let rows = (0..)
             .zip(recorded)
             .map(|(row, file)| match gone.contains(split.name(), row) {
@@ -183,6 +192,24 @@ pub(super) fn load(
     }
     compare_contents(&mut loaded, listing, digest_log)?;
     Ok(loaded)
+}
+
+/// Removes journaled files of other shards from the listing, so that they are not journaled again.
+/// The contents of these files are not read, so a file of the same size counts as unchanged.
+fn remove_other_shards(recorded: &[ListedFile], listing: &mut Listing, shard: Option<Shard>) {
+    let is_of_other = |file: &&ListedFile| shard.is_some_and(|shard| !shard.has_file(&file.name));
+    for file in recorded.iter().filter(is_of_other) {
+        if let Entry::Occupied(found) = listing.files.entry(file.name.clone())
+            && (found.get().is_same(file) || may_have_same_content(found.get(), file))
+        {
+            found.remove();
+        }
+    }
+}
+
+/// Whether only the content can decide that two versions of a file are the same.
+fn may_have_same_content(found: &ListedFile, file: &ListedFile) -> bool {
+    found.size == file.size && found.etag.is_none() && file.etag.is_none()
 }
 
 /// Compares a journaled file with the listed file of the same name.
@@ -228,9 +255,7 @@ fn compare_contents(
             // A later version of the file may have this name. Then this one has changed.
             let found = listing.files.get(&file.name);
             let may_be_same = *state != RowState::Rejected
-                && found.is_some_and(|found| {
-                    found.size == file.size && found.etag.is_none() && file.etag.is_none()
-                });
+                && found.is_some_and(|found| may_have_same_content(found, file));
             if may_be_same {
                 unclear
                     .entry(file.name.clone())
@@ -326,8 +351,23 @@ pub(super) fn remove_journal(stage: &str, state: &Location) -> Result<(), StageE
     files.iter().rev().try_for_each(Location::remove)
 }
 
-fn split(stage: &str, number: usize) -> Arc<Split> {
-    Split::new(format!("{stage}/listing-{number}"))
+/// The split of a listing and its files; with a shard, those of the shard.
+fn share(
+    stage: &str,
+    number: usize,
+    listed: Vec<ListedFile>,
+    shard: Option<Shard>,
+) -> (Arc<Split>, Vec<ListedFile>) {
+    let whole = format!("{stage}/listing-{number}");
+    let Some(shard) = shard else {
+        return (Split::new(whole), listed);
+    };
+    let numbered = (0..).zip(listed);
+    let (rows, files) = numbered
+        .filter(|(_, file)| shard.has_file(&file.name))
+        .unzip();
+    let name = format!("{whole}/{}", shard.folder());
+    (Split::part_of(whole, rows, name), files)
 }
 
 fn file_of(stage: &str, state: &Location, number: usize) -> Location {
@@ -364,8 +404,8 @@ pub(super) fn parse(file: &Location, text: &[u8]) -> Result<Vec<ListedFile>, Sta
     files.collect()
 }
 
-fn write(file: &Location, rows: &[JournalRow]) -> Result<(), StageError> {
-    file.put_if_absent(&to_json_lines(rows.iter().map(|row| &row.file))?)
+fn write(file: &Location, files: &[ListedFile]) -> Result<(), StageError> {
+    file.put_if_absent(&to_json_lines(files.iter())?)
 }
 
 #[cfg(test)]
@@ -384,7 +424,7 @@ mod tests {
         let set = FileSet::new(folder.to_str().unwrap().to_owned(), false, &["jpg"]).unwrap();
         let (state, mut listing) = (state.map(Location::from), set.list().unwrap());
         let mut digest_log = DigestLog::new("in", state.as_ref());
-        let mut loaded = load("in", state.as_ref(), &mut listing, &mut digest_log).unwrap();
+        let mut loaded = load("in", state.as_ref(), &mut listing, &mut digest_log, None).unwrap();
         loaded.add("in", state.as_ref(), &mut listing).unwrap();
         let name = |row: &JournalRow| {
             format!(
@@ -510,7 +550,7 @@ mod tests {
             .add("in", Some(&state), &mut set.list().unwrap())
             .unwrap();
         let mut state_of = |listing: &mut Listing| {
-            load("in", Some(&state), listing, &mut digest_log)
+            load("in", Some(&state), listing, &mut digest_log, None)
                 .unwrap()
                 .journals[0]
                 .rows[0]
@@ -532,6 +572,52 @@ mod tests {
             ..Listing::unread(root)
         };
         assert_eq!(state_of(&mut { below }), RowState::Unseen);
+    }
+
+    #[test]
+    fn shards_have_the_rows_of_the_complete_listing() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        let set =
+            FileSet::new(folder.path().to_str().unwrap().to_owned(), false, &["jpg"]).unwrap();
+        let rows = |shard: Option<&str>| {
+            let state = Location::from(
+                folder
+                    .path()
+                    .join(format!("state {shard:?}").replace('/', "-"))
+                    .as_path(),
+            );
+            let shard = shard.map(|shard| shard.parse().unwrap());
+            let mut listing = set.list().unwrap();
+            let mut digest_log = DigestLog::new("in", Some(&state));
+            let mut loaded =
+                load("in", Some(&state), &mut listing, &mut digest_log, shard).unwrap();
+            loaded.add("in", Some(&state), &mut listing).unwrap();
+            let mut found = BTreeMap::new();
+            for journal in &loaded.journals {
+                for (row, JournalRow { file, .. }) in (journal.first..).zip(&journal.rows) {
+                    let identity = journal.split.identity(row);
+                    found.insert(file.name.clone(), (identity.split.to_owned(), identity.row));
+                }
+            }
+            found
+        };
+        let assert_divided = || {
+            let whole = rows(None);
+            let [mut one, mut two] = [rows(Some("0/2")), rows(Some("1/2"))];
+            assert!(!one.is_empty() && !two.is_empty());
+            assert_eq!(one.len() + two.len(), whole.len());
+            one.append(&mut two);
+            assert_eq!(one, whole);
+            whole
+        };
+        (0..20).for_each(|number| write(&format!("{number}.jpg"), "old"));
+        assert_divided();
+        (20..40).for_each(|number| write(&format!("{number:03}.jpg"), "new"));
+        write("0.jpg", "replaced");
+        let whole = assert_divided();
+        assert_eq!(whole["0.jpg"].0, "in/listing-1");
+        assert_eq!(whole["1.jpg"].0, "in/listing-0");
     }
 
     #[test]

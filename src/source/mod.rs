@@ -56,6 +56,7 @@ mod file_source;
 pub mod rejects;
 mod root_folder;
 mod seen_values;
+mod share;
 mod synthetic;
 mod tar;
 mod text;
@@ -89,6 +90,7 @@ use crate::storage::Location;
 use crate::units::{ByteSize, HumanDuration};
 
 pub use parquet_types::{Int96Unit, metadata_as_read};
+pub use share::{ShareSize, SourceShare};
 pub use skipped_files::{LastSkippedFiles, SkippedFiles};
 
 /// The column with the name of the input of a record, such as a file.
@@ -149,6 +151,12 @@ pub trait Source: Send {
 
     /// The files that the last listing skipped, if the source lists files.
     fn skipped_files(&self) -> Option<LastSkippedFiles> {
+        None
+    }
+
+    /// The share of the inputs that the source reads in a run of one shard; `None` if its inputs
+    /// cannot be divided.
+    fn share(&self) -> Option<&SourceShare> {
         None
     }
 

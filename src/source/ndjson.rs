@@ -16,11 +16,13 @@ use crate::source::batch_limits::BatchLimits;
 use crate::source::column_type::ColumnType;
 use crate::source::compression::{Compression, decompression_memory};
 use crate::source::file_checkpoints::OnChange;
-use crate::source::file_source::{BatchOutput, FileFormat, FileSource, ReadEnd, check_names};
+use crate::source::file_source::{
+    BatchOutput, FileFormat, FileSource, ReadEnd, ReadPolicy, check_names,
+};
 use crate::source::hive_partitions::HivePartitions;
 use crate::source::input_file::{self, InputFile};
 use crate::source::text::read_all;
-use crate::source::{BatchSize, Source, SourceConfig};
+use crate::source::{BatchSize, Source, SourceConfig, SourceShare};
 use crate::storage::FileReader;
 
 use inference::{infer, open};
@@ -74,7 +76,7 @@ impl SourceConfig for NdjsonSourceConfig {
             batch_limits: BatchLimits::features(batch),
             buffer_bytes: decompression_memory(files.iter().map(|file| file.name.as_str())),
         };
-        let policy = self.on_change.into();
+        let policy = ReadPolicy::new(self.on_change, SourceShare::new(context.shard));
         let source = FileSource::new(name, &self.path, &schema, format, policy);
         let partitions = HivePartitions::infer(&files, &schema);
         Ok(Box::new(

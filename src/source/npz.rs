@@ -22,13 +22,13 @@ use crate::schema_unification::accepts;
 use crate::source::arrays::{ArrayHeader, ArrayReader, JoinedArrays, RejectReason, read_together};
 use crate::source::file_checkpoints::OnChange;
 use crate::source::file_source::{
-    BatchOutput, FileFormat, FileSource, ReadEnd, absent_column, catch_panic, check_names,
-    different_column, shorten,
+    BatchOutput, FileFormat, FileSource, ReadEnd, ReadPolicy, absent_column, catch_panic,
+    check_names, different_column, shorten,
 };
 use crate::source::input_file::{self, InputFile};
 use crate::source::npy_header;
 use crate::source::schema_inference::{InferredColumns, first, unified};
-use crate::source::{BatchSize, Source, SourceConfig};
+use crate::source::{BatchSize, Source, SourceConfig, SourceShare};
 use crate::storage::FileReader;
 
 /// Reads arrays of NumPy archives (.npz) and files (.npy). Each index of their first dimension is a
@@ -103,7 +103,13 @@ impl SourceConfig for NpzSourceConfig {
             buffer_bytes: 0,
         };
         format.buffer_bytes = format.largest_buffer(&files).map_err(path)?;
-        let source = FileSource::new(name, &self.path, &schema, format, self.on_change.into());
+        let source = FileSource::new(
+            name,
+            &self.path,
+            &schema,
+            format,
+            ReadPolicy::new(self.on_change, SourceShare::new(context.shard)),
+        );
         Ok(Box::new(source.with_notes(notes)))
     }
 }

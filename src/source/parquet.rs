@@ -1,6 +1,7 @@
 //! The `parquet` source: columns of Parquet files, features or images.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
@@ -22,7 +23,7 @@ use crate::source::batch_limits::BatchLimits;
 use crate::source::file_checkpoints::OnChange;
 use crate::source::file_columns::{FileColumns, logical_schema};
 use crate::source::file_source::{
-    BatchOutput, FileFormat, FileSource, ReadEnd, catch_panic, check_names,
+    BatchOutput, FileFormat, FileSource, ReadEnd, ReadPolicy, catch_panic, check_names,
 };
 use crate::source::hive_partitions::HivePartitions;
 use crate::source::image_column::ImageColumn;
@@ -34,7 +35,7 @@ use crate::source::parquet_row_reader::{NextRows, RowGroupRef, RowReader};
 use crate::source::parquet_types::{Int96Unit, metadata_as_read};
 use crate::source::schema_inference::{InferredColumns, unified};
 use crate::source::table_rows::TableRows;
-use crate::source::{BatchSize, IMAGE, Source, SourceConfig};
+use crate::source::{BatchSize, IMAGE, Source, SourceConfig, SourceShare};
 use crate::storage::FileReader;
 use crate::system;
 
@@ -95,7 +96,8 @@ impl SourceConfig for ParquetSourceConfig {
     ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
         let path = |error: StageError| vec![ConfigError::from_error("path", &error)];
         let files = input_file::list(name, &self.path, ParquetFormat::EXTENSIONS).map_err(path)?;
-        let InferredColumns { fields, notes } = self.read_columns(&files).map_err(path)?;
+        let share = SourceShare::new(context.shard);
+        let InferredColumns { fields, notes } = self.read_columns(&files, &share).map_err(path)?;
         let mut partitions = HivePartitions::infer(&files, &Schema::new(fields.clone()));
         let columns = self.choose(fields, &partitions)?;
         check_types(&columns)?;
@@ -143,8 +145,10 @@ impl SourceConfig for ParquetSourceConfig {
             limits: context.limits,
             largest_file,
             parallel_read,
+            share: share.clone(),
         };
-        let source = FileSource::new(name, &self.path, &given, format, self.on_change.into());
+        let policy = ReadPolicy::new(self.on_change, share);
+        let source = FileSource::new(name, &self.path, &given, format, policy);
         Ok(Box::new(
             source.with_notes(notes).with_partitions(partitions),
         ))
@@ -152,18 +156,38 @@ impl SourceConfig for ParquetSourceConfig {
 }
 
 impl ParquetSourceConfig {
-    /// Unifies the columns of the files.
-    fn read_columns(&self, files: &[InputFile]) -> Result<InferredColumns, StageError> {
-        unified(files, |file, input| {
+    /// Unifies the columns of the files, and counts the row groups of the share if all files are
+    /// local, so that every footer is read.
+    fn read_columns(
+        &self,
+        files: &[InputFile],
+        share: &SourceShare,
+    ) -> Result<InferredColumns, StageError> {
+        let (in_share, all) = (AtomicU64::new(0), AtomicU64::new(0));
+        let count = |file: &InputFile, footer: &ParquetMetaData| {
+            let groups = footer.num_row_groups();
+            let own = (0..groups).filter(|&index| share.has_row_group(&file.name, index));
+            in_share.fetch_add(own.count() as u64, Ordering::Relaxed);
+            all.fetch_add(groups as u64, Ordering::Relaxed);
+        };
+        let columns = unified(files, |file, input| {
             let found = catch_panic(|| {
-                metadata(&input).and_then(|footer| metadata_as_read(footer, self.int96))
+                let footer = metadata(&input)?;
+                if share.shard().is_some() {
+                    count(file, &footer);
+                }
+                metadata_as_read(footer, self.int96)
             });
             file.check_available(&input)?;
             let found = found.map_err(|(code, reason)| file.unfit(code, &reason, 1))?;
             logical_schema(found.schema())
                 .map(Some)
                 .map_err(|reason| file.unfit(RejectCode::Unsupported, &reason, 1))
-        })
+        })?;
+        if files.iter().all(InputFile::is_local) {
+            share.set_size(in_share.into_inner(), all.into_inner(), "row groups");
+        }
+        Ok(columns)
     }
 
     /// Returns the requested columns in the order of the files.
@@ -283,6 +307,8 @@ struct ParquetFormat {
     largest_file: u64,
     /// The concurrency of decoding row groups.
     parallel_read: ParallelRead,
+    /// The row groups that are read.
+    share: SourceShare,
 }
 
 /// The number of bytes that are decoded ahead of a row group's turn: most of a row group that
@@ -307,8 +333,57 @@ impl ParquetFormat {
     }
 }
 
+impl ParquetFormat {
+    /// The rows of the row groups of the share that have any, each with the index of its row group.
+    fn row_groups(&self, file: &InputFile, footer: &ParquetMetaData) -> Vec<(usize, Range<u64>)> {
+        let mut start = 0;
+        let groups = footer
+            .row_groups()
+            .iter()
+            .enumerate()
+            .map(|(index, group)| {
+                let rows = start..start + group_rows(group);
+                start = rows.end;
+                (index, rows)
+            });
+        groups
+            .filter(|(index, rows)| {
+                !rows.is_empty() && self.share.has_row_group(&file.name, *index)
+            })
+            .collect()
+    }
+
+    /// The rows of a file that are rejected together: all rows that the file declares, at least 1;
+    /// with a shard, those of its row groups.
+    fn rejected_rows(&self, file: &InputFile, footer: &ParquetMetaData) -> Vec<Range<u64>> {
+        let groups = self.row_groups(file, footer);
+        if self.share.shard().is_none() || groups.is_empty() {
+            return std::iter::once(0..declared(footer)).collect();
+        }
+        groups.into_iter().map(|(_, rows)| rows).collect()
+    }
+}
+
 impl FileFormat for ParquetFormat {
     const EXTENSIONS: &'static [&'static str] = &["parquet"];
+
+    fn divides_files(&self) -> bool {
+        true
+    }
+
+    /// A file without readable rows belongs to the shard of its name.
+    fn has_part(&self, file: &InputFile, input: &FileReader) -> Result<bool, ReadEnd> {
+        let footer = catch_panic(|| metadata(input));
+        file.check_available(input)?;
+        let has_rows = |readable: &ParquetMetaData| {
+            let mut groups = readable.row_groups().iter();
+            groups.any(|group| group_rows(group) > 0)
+        };
+        Ok(match footer {
+            Ok(footer) if has_rows(&footer) => !self.row_groups(file, &footer).is_empty(),
+            _ => self.share.has_file(&file.name),
+        })
+    }
 
     fn read(
         &self,
@@ -325,22 +400,27 @@ impl FileFormat for ParquetFormat {
         };
         let metadata = match catch_panic(|| metadata_as_read(footer.clone(), self.int96)) {
             Ok(metadata) => metadata,
-            Err((code, reason)) => return output.reject_rows(0..declared(&footer), code, reason),
+            Err((code, reason)) => {
+                let rejected = self.rejected_rows(file, &footer);
+                return rejected
+                    .into_iter()
+                    .try_for_each(|rows| output.reject_rows(rows, code, reason.clone()));
+            }
         };
-        let columns = FileColumns::new(&self.columns, metadata.schema())
-            .map_err(|reason| file.unfit(RejectCode::Mismatch, &reason, declared(&footer)))?;
+        let columns = FileColumns::new(&self.columns, metadata.schema()).map_err(|reason| {
+            let rejected = self.rejected_rows(file, &footer);
+            let records = rejected.iter().map(|rows| rows.end - rows.start);
+            let records = records.fold(0, u64::saturating_add);
+            file.unfit(RejectCode::Mismatch, &reason, records)
+        })?;
         if !self.has_choice {
             file.note_left_out(&columns.left_out(metadata.schema()));
         }
-        let mut start = 0;
-        let mut groups = Vec::new();
-        for (group_index, group) in footer.row_groups().iter().enumerate() {
-            let rows = start..start + group_rows(group);
-            start = rows.end;
-            if !rows.is_empty() && !output.done(&rows) {
-                groups.push((group_index, group, rows));
-            }
-        }
+        let own = self.row_groups(file, &footer).into_iter();
+        let groups: Vec<_> = own
+            .filter(|(_, rows)| !output.done(rows))
+            .map(|(index, rows)| (index, footer.row_group(index), rows))
+            .collect();
         let first = groups.first().map(|&(group_index, ..)| group_index);
         // A device error in one row group does not prevent the other row groups from being read.
         let unavailable = Mutex::new(None);
@@ -407,7 +487,16 @@ impl FileFormat for ParquetFormat {
         let footer = catch_panic(|| metadata(&input));
         // An unreadable footer counts as one row here; reading the file reports the error.
         file.check_available(&input).ok()?;
-        Some(footer.map_or(1, |footer| declared(&footer)))
+        let rows = match footer {
+            Ok(footer) if self.share.shard().is_none() => declared(&footer),
+            Ok(footer) => {
+                let groups = self.row_groups(file, &footer);
+                let rows = groups.into_iter().map(|(_, rows)| rows.end - rows.start);
+                rows.fold(0, u64::saturating_add)
+            }
+            Err(_) => u64::from(self.share.has_file(&file.name)),
+        };
+        Some(rows)
     }
 }
 

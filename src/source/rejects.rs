@@ -26,13 +26,15 @@ use crate::registry::did_you_mean;
 use crate::source::batch_limits::BatchLimits;
 use crate::source::bounded_ipc_reader::{BoundedIpcReader, IpcBounds};
 use crate::source::column_type::ColumnType;
+use crate::source::file_checkpoints::OnChange;
 use crate::source::file_reference::{FileReference, ReferenceReadError};
 use crate::source::file_source::{
     BatchOutput, FileFormat, FileRecords, FileSource, ReadEnd, ReadPolicy, catch_panic,
 };
 use crate::source::input_file::{self, InputFile};
 use crate::source::{
-    BatchSize, IMAGE, PIXEL_BYTES, ROW, SOURCE, Source, SourceConfig, origin_fields, with_origin,
+    BatchSize, IMAGE, PIXEL_BYTES, ROW, SOURCE, Source, SourceConfig, SourceShare, origin_fields,
+    with_origin,
 };
 use crate::storage::FileReader;
 
@@ -166,7 +168,7 @@ impl SourceConfig for RejectsSourceConfig {
             &self.path,
             &schema,
             format,
-            ReadPolicy::default(),
+            ReadPolicy::new(OnChange::default(), SourceShare::new(context.shard)),
         )))
     }
 }

@@ -18,13 +18,14 @@ use serde::{Deserialize, Serialize};
 use super::batch_limits::BatchLimits;
 use super::factor_model::FactorModel;
 use super::{
-    BatchSize, IMAGE, Source, SourceConfig, SourceHandle, add_origin, dead_leaves, spawn_reader,
-    with_origin,
+    BatchSize, IMAGE, Source, SourceConfig, SourceHandle, SourceShare, add_origin, dead_leaves,
+    spawn_reader, with_origin,
 };
 use crate::batch::{Batch, Provenance, SourceBatch, Split};
 use crate::coverage::ResumeState;
 use crate::error::{ConfigError, StageError};
 use crate::plan_context::PlanContext;
+use crate::storage::Location;
 use crate::tensor::{fixed_column, vector_field};
 
 /// Generates data from a seed. A record depends only on the seed and its number, so a larger number
@@ -131,7 +132,9 @@ impl SourceConfig for SyntheticSourceConfig {
         let schema = with_origin(&generator.schema());
         let step = generator.records_per_batch(batch);
         let (name, seed, records) = (name.to_owned(), self.seed, self.records);
+        let share = SourceShare::new(context.shard);
         Ok(Box::new(SyntheticSource {
+            share,
             name,
             generator,
             seed,
@@ -326,6 +329,8 @@ impl SyntheticGenerator {
 struct SyntheticSource {
     /// The name of the stage.
     name: String,
+    /// The share of the records: consecutive ones.
+    share: SourceShare,
     generator: SyntheticGenerator,
     seed: u64,
     records: u64,
@@ -344,17 +349,34 @@ impl Source for SyntheticSource {
         Ok(Some(vec![self.split.name().to_owned()]))
     }
 
+    fn list_inputs(&self, _: Option<&Location>) -> Result<(), StageError> {
+        let range = self.range();
+        self.share
+            .set_size(range.end - range.start, self.records, "records");
+        Ok(())
+    }
+
+    fn share(&self) -> Option<&SourceShare> {
+        Some(&self.share)
+    }
+
     fn open(self: Box<Self>, resume: &ResumeState) -> Result<SourceHandle, StageError> {
-        let pending =
-            resume.uncommitted_ranges(&Provenance::rows(Arc::clone(&self.split), 0..self.records));
+        let range = self.range();
+        let all = Provenance::rows(Arc::clone(&self.split), range.clone());
+        let pending = resume.uncommitted_ranges(&all).into_iter();
+        let pending: Vec<Range<u64>> = pending
+            .map(|part| range.start + part.start..range.start + part.end)
+            .collect();
         let total = pending.iter().map(|rows| rows.end - rows.start).sum();
         let batches = spawn_reader(2, move |sender| {
-            let mut next = 0;
+            let mut next = range.start;
             for rows in pending {
-                // Batches begin at multiples of the step, regardless of the committed rows.
+                // Batches begin at multiples of the step, regardless of the committed rows and of
+                // the shard.
                 let mut start = next.max(rows.start / self.step * self.step);
                 while start < rows.end {
-                    let end = start.saturating_add(self.step).min(self.records);
+                    let end = (start / self.step * self.step).saturating_add(self.step);
+                    let end = end.min(range.end);
                     if !sender.send(self.batch(start..end)?) {
                         return Ok(());
                     }
@@ -369,6 +391,13 @@ impl Source for SyntheticSource {
 }
 
 impl SyntheticSource {
+    /// The numbers of the records that are generated.
+    fn range(&self) -> Range<u64> {
+        self.share
+            .shard()
+            .map_or(0..self.records, |shard| shard.range_of(self.records))
+    }
+
     fn batch(&self, rows: Range<u64>) -> Result<SourceBatch, StageError> {
         let (records, pixels) = match &self.generator {
             &SyntheticGenerator::Images {

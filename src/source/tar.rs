@@ -30,8 +30,8 @@ use crate::source::listing::Listing;
 use crate::source::skipped_files::SkipReason;
 use crate::source::text_encoding::unpacked_by;
 use crate::source::{
-    BatchSender, BatchSize, LastSkippedFiles, Source, SourceConfig, SourceHandle, WrittenFiles,
-    spawn_reader,
+    BatchSender, BatchSize, LastSkippedFiles, Source, SourceConfig, SourceHandle, SourceShare,
+    WrittenFiles, spawn_reader,
 };
 use crate::storage::{FileReader, Location};
 
@@ -78,6 +78,7 @@ impl SourceConfig for TarSourceConfig {
         Ok(Box::new(TarSource {
             name: name.to_owned(),
             files,
+            share: SourceShare::new(context.shard),
             on_change: self.on_change,
             batch_config,
         }))
@@ -88,6 +89,7 @@ impl SourceConfig for TarSourceConfig {
 struct TarSource {
     name: String,
     files: FileSet,
+    share: SourceShare,
     on_change: OnChange,
     batch_config: ImageBatchConfig,
 }
@@ -113,11 +115,18 @@ impl Source for TarSource {
         if listing.files.is_empty() {
             return Err(self.files.no_matches(&listing));
         }
+        self.share.count_files(listing.files.keys());
         listing.identities().map(drop)
     }
 
     fn inputs(&self) -> Result<Option<Vec<String>>, StageError> {
-        self.files.list()?.identities().map(Some)
+        let mut listing = self.files.list()?;
+        listing.retain_shard(self.share.shard());
+        listing.identities().map(Some)
+    }
+
+    fn share(&self) -> Option<&SourceShare> {
+        Some(&self.share)
     }
 
     fn would_read(&self, written: &WrittenFiles<'_>) -> bool {
@@ -136,7 +145,9 @@ impl Source for TarSource {
         if !self.refuses_changes() {
             return Ok(());
         }
-        let Listing { root, files, .. } = self.files.list()?;
+        let mut listing = self.files.list()?;
+        listing.retain_shard(self.share.shard());
+        let Listing { root, files, .. } = listing;
         let files: Vec<_> = files
             .into_values()
             .map(|file| InputFile::new(&self.name, &root, file))
@@ -158,6 +169,7 @@ impl Source for TarSource {
             .try_for_each(|unavailable| unread.leave(unavailable))?;
         let files: Vec<_> = files
             .into_values()
+            .filter(|file| self.share.has_file(&file.name))
             .map(|file| InputFile::new(&self.name, &root, file))
             .collect();
         let checkpoints = FileCheckpoints::open(&self.name, resume.state.as_ref())?;

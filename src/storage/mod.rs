@@ -362,7 +362,12 @@ fn local_files(folder: &Path) -> Result<Vec<StoreEntry>, StageError> {
     let mut files = Vec::new();
     for entry in entries {
         let entry = entry.map_err(StageError::io(folder))?;
-        let metadata = fs::metadata(entry.path()).map_err(StageError::io(entry.path()))?;
+        let metadata = match fs::metadata(entry.path()) {
+            // Another process has removed the file since the folder was read. The target of a link
+            // must exist.
+            Err(error) if error.kind() == ErrorKind::NotFound && is_gone(&entry.path()) => continue,
+            metadata => metadata.map_err(StageError::io(entry.path()))?,
+        };
         // latentflow writes only names in UTF-8, and an entry cannot represent another name.
         if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
             files.push(StoreEntry {
@@ -375,6 +380,10 @@ fn local_files(folder: &Path) -> Result<Vec<StoreEntry>, StageError> {
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(files)
+}
+
+fn is_gone(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 /// Whether `text` begins with a scheme and `://`, and is thus not a local path.

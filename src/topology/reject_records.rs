@@ -152,8 +152,8 @@ fn entry<'a>(
     reject: &'a Reject,
     record: Option<(OriginalFormat, &'a [u8])>,
 ) -> RejectEntry<'a> {
-    let (split, split_row) = match batch.provenance.row(reject.ordinal) {
-        Some((split, row)) => (split.name(), row),
+    let (split, split_row) = match batch.provenance.identity(reject.ordinal) {
+        Some(identity) => (identity.split, identity.row),
         None => ("", u64::from(reject.ordinal)),
     };
     let index = row_index(batch, reject);

@@ -264,6 +264,7 @@ pub fn plan(stages: Vec<Stage>, workers: usize) -> Plan {
         listeners: Default::default(),
         effective: serde_json::Value::Null,
         shutdown_timeout: None,
+        shard: None,
         key_spans: Default::default(),
     }
 }

@@ -809,3 +809,79 @@ fn credentials_appear_neither_in_logs_nor_in_objects() {
         }
     }
 }
+
+#[test]
+fn shards_in_a_bucket_are_divided_and_exclude_other_runs() {
+    let Some(bucket) = Bucket::new("shards") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let pipeline = numbers(&bucket, 5000, 4, "records = 1000");
+    // A run without shards that has not committed anything is stopped by the first shard.
+    std::fs::create_dir(folder.path().join("in")).unwrap();
+    let image = folder.path().join("in/a.pgm");
+    std::fs::write(&image, b"P5 1 1 255\n\x01").unwrap();
+    // A file that has not changed for some time counts as complete.
+    let file = std::fs::File::options().write(true).open(&image).unwrap();
+    let hour = Duration::from_secs(3600);
+    file.set_modified(std::time::SystemTime::now() - hour)
+        .unwrap();
+    let watch = format!(
+        "state = \"state\"\n[stages.in]\nkind = \"images\"\npath = \"in\"\nwatch = true\n\
+         [stages.out]\nkind = \"parquet\"\ninputs = [\"in\"]\npath = \"{}\"\n",
+        bucket.url("out")
+    );
+    let mut running = start(folder.path(), &bucket, &watch);
+    let journal = folder.path().join("state/watched/in");
+    let is_read = |path: &Path| {
+        let mut segments = std::fs::read_dir(path).into_iter().flatten();
+        segments.any(|segment| segment.unwrap().metadata().unwrap().len() > 0)
+    };
+    while !is_read(&journal) {
+        assert!(running.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    for shard in ["0/2", "1/2"] {
+        let (output, summary) = run(folder.path(), &bucket, &pipeline, &["--shard", shard]);
+        assert_done(&output);
+        assert_eq!(summary["records"], 2500);
+    }
+    let process = rustix::process::Pid::from_child(&running);
+    rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+    let mut stopped = String::new();
+    let stderr = running.stderr.as_mut().unwrap();
+    std::io::Read::read_to_string(stderr, &mut stopped).unwrap();
+    assert_eq!(running.wait().unwrap().code(), Some(1), "{stopped}");
+    assert!(
+        stopped.contains("holds the output of 2 shards"),
+        "{stopped}"
+    );
+    assert_eq!(
+        rows(&bucket, "out/shard-0-of-2/"),
+        (0..2500).collect::<Vec<_>>()
+    );
+    assert_eq!(rows(&bucket, "out/"), (0..5000).collect::<Vec<_>>());
+    for shard in [&["--shard", "0/3"][..], &[]] {
+        let (refused, _) = run(folder.path(), &bucket, &pipeline, shard);
+        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{text}");
+        assert!(text.contains("holds the output of 2 shards"), "{text}");
+    }
+    let (again, summary) = run(folder.path(), &bucket, &pipeline, &["--shard", "1/2"]);
+    assert_done(&again);
+    assert_eq!(
+        (&summary["records"], &summary["done_before"]),
+        (&0.into(), &2500.into())
+    );
+    // A refused shard leaves no marker in the output of a run without shards.
+    let whole = pipeline.replace("/out\"", "/whole\"");
+    assert_done(&run(folder.path(), &bucket, &whole, &[]).0);
+    let (shard, _) = run(folder.path(), &bucket, &whole, &["--shard", "0/2"]);
+    let text = String::from_utf8_lossy(&shard.stderr).into_owned();
+    assert_eq!(shard.status.code(), Some(2), "{text}");
+    assert!(
+        text.contains("holds the output of a run without `--shard`"),
+        "{text}"
+    );
+    assert_done(&run(folder.path(), &bucket, &whole, &[]).0);
+}

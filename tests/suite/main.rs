@@ -7,6 +7,7 @@ mod cli;
 mod column_types;
 #[path = "../common"]
 mod common {
+    pub mod inputs;
     pub mod outputs;
     pub mod runs;
     pub mod stages;
@@ -21,6 +22,7 @@ mod failing_records;
 mod fingerprint;
 mod inputs;
 mod malformed_input;
+mod man;
 mod models;
 mod pictures;
 mod protocol;
@@ -28,6 +30,7 @@ mod reasons;
 mod replay;
 mod schema_evolution;
 mod schema;
+mod shards;
 mod source_rules;
 mod topology;
 mod train;

@@ -28,6 +28,7 @@ const ORDER: [&[&str]; 20] = [
         "metrics",
         "fs_durable",
         "storage",
+        "shard",
         "server",
     ],
     &["eval_metrics"],

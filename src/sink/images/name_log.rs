@@ -21,8 +21,11 @@ pub(super) struct NameLog {
     bytes: u64,
 }
 
+/// The name of the log in the folder of the state.
+pub(in crate::sink) const NAMES: &str = "names";
+
 fn log_path(root: &Path) -> PathBuf {
-    root.join(STATE_DIR).join("names")
+    root.join(STATE_DIR).join(NAMES)
 }
 
 impl NameLog {

@@ -352,7 +352,9 @@ fn record_hash(batch: &Batch, index: usize) -> String {
         .count();
     let (split, row) = batch
         .provenance
-        .row(ordinal)
-        .map_or(("", u64::from(ordinal)), |(split, row)| (split.name(), row));
+        .identity(ordinal)
+        .map_or(("", u64::from(ordinal)), |identity| {
+            (identity.split, identity.row)
+        });
     hash(&format!("{row} {arm} {split}"))
 }

@@ -20,6 +20,7 @@ use crate::batch::{BatchAck, Split};
 use crate::coverage::ResumeState;
 use crate::error::StageError;
 use crate::metrics::{BlockingCaller, BlockingOperation, Metrics};
+use crate::shard::Shard;
 use crate::source::arrival_log::{self, SegmentWriter};
 use crate::source::digest_log::{DigestEntry, DigestLog};
 use crate::source::file_identity::FileMatch;
@@ -105,10 +106,11 @@ pub(super) fn open(
                 .to_owned(),
         ));
     };
+    let shard = files.shard();
     let mut folder = WatchedFolder::new(stage, files, &state)?;
     let mut digest_log = DigestLog::new(stage, Some(&state));
     let (listing, journals, tracked, missing_rows) =
-        first_scan(stage, &state, &mut folder, resume, &mut digest_log)?;
+        first_scan(stage, &state, &mut folder, resume, (&mut digest_log, shard))?;
     let split = arrival_log::split(stage);
     let next = journals
         .iter()
@@ -160,7 +162,7 @@ fn first_scan(
     state: &Location,
     folder: &mut WatchedFolder,
     resume: &ResumeState,
-    digest_log: &mut DigestLog,
+    (digest_log, shard): (&mut DigestLog, Option<Shard>),
 ) -> Result<(Listing, Vec<JournaledListing>, TrackedFiles, MissingRows), StageError> {
     let listed = match folder.list() {
         Ok(listing) => Some(listing),
@@ -176,7 +178,7 @@ fn first_scan(
     if let Some(mut listing) = listed {
         root = listing.root.clone();
         let is_empty = listing.files.is_empty();
-        let loaded = listing_journal::load(stage, Some(state), &mut listing, digest_log)?;
+        let loaded = listing_journal::load(stage, Some(state), &mut listing, digest_log, shard)?;
         let names = loaded
             .journals
             .iter()
@@ -195,7 +197,8 @@ fn first_scan(
         Some(accepted) => accepted,
         None => {
             let mut listing = Listing::unread(root);
-            let loaded = listing_journal::load(stage, Some(state), &mut listing, digest_log)?;
+            let loaded =
+                listing_journal::load(stage, Some(state), &mut listing, digest_log, shard)?;
             (listing, loaded)
         }
     };

@@ -156,7 +156,8 @@ impl WatchedFolder {
             .filter(|_| !has_known);
         let emptied = || {
             // A bucket cannot be unmounted: a prefix whose objects were removed is empty.
-            let is_emptied = listing.files.is_empty() && expected > 0 && !self.is_bucket();
+            let has_files = !listing.files.is_empty() || listing.of_other_shards > 0;
+            let is_emptied = !has_files && expected > 0 && !self.is_bucket();
             let location = &listing.root;
             is_emptied.then(|| {
                 format!(

@@ -40,8 +40,22 @@ impl Daemon {
         daemon
     }
 
+    /// As [`Daemon::start`], for a shard.
+    pub fn start_shard(folder: &Path, shard: &str) -> Self {
+        Self::spawn(&[], folder, &[], &["--shard", shard])
+    }
+
     /// As [`Daemon::start_with`], started by the command line `wrapper`.
     pub fn start_by(wrapper: &[&str], folder: &Path, variables: &[(&str, &str)]) -> Self {
+        Self::spawn(wrapper, folder, variables, &[])
+    }
+
+    fn spawn(
+        wrapper: &[&str],
+        folder: &Path,
+        variables: &[(&str, &str)],
+        options: &[&str],
+    ) -> Self {
         let arguments = [
             "run",
             "p.toml",
@@ -52,6 +66,7 @@ impl Daemon {
             "--workers",
             "2",
         ];
+        let arguments = [&arguments[..], options].concat();
         let mut command = match wrapper {
             [] => latentflow(folder, &arguments),
             _ => latentflow_by(wrapper, folder, &arguments),

@@ -264,3 +264,68 @@ fn file_that_returns_with_same_content_is_not_read_again() {
         ["one.pgm", "one.pgm", "three.pgm", "two.pgm"]
     );
 }
+
+#[test]
+fn shards_of_a_watched_folder_read_each_file_once() {
+    let site = site();
+    let (made, watched) = (site.path().join("made"), site.path().join("in"));
+    let copy = |numbers: std::ops::Range<usize>| {
+        numbers.for_each(|number| {
+            let name = image_name(number);
+            fs::copy(made.join(&name), watched.join(&name)).unwrap();
+        });
+    };
+    let outcomes = || {
+        let mut all = (Vec::new(), Vec::new());
+        for index in 0..2 {
+            let out = site.path().join(format!("out/shard-{index}-of-2"));
+            let found = |dataset: &Path| {
+                let found = records(dataset, &["source"]);
+                ids(&found)
+                    .into_iter()
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            };
+            all.0.extend(found(&out));
+            all.1.extend(found(&out.join("_latentflow/rejects")));
+        }
+        all.0.sort();
+        all.1.sort();
+        all
+    };
+    let named = |count: usize| expected((0..count).map(|number| (number, image_name(number))));
+    // The first files are listed by runs that end; the others arrive while both shards watch.
+    copy(0..20);
+    let batch = PIPELINE.replace("watch = true\nrescan = \"1s\"\n", "");
+    for shard in ["0/2", "1/2"] {
+        let (output, _) = crate::common::runs::run(site.path(), &batch, &["--shard", shard]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
+    assert_eq!(outcomes(), named(20));
+    fs::write(site.path().join("p.toml"), PIPELINE).unwrap();
+    let daemons = ["0/2", "1/2"].map(|shard| Daemon::start_shard(site.path(), shard));
+    copy(20..50);
+    daemons[0].wait("the records of both shards", || {
+        let (sound, broken) = outcomes();
+        (sound.len() + broken.len() >= 50).then_some(())
+    });
+    daemons.into_iter().for_each(|daemon| {
+        daemon.stop();
+    });
+    assert_eq!(outcomes(), named(50));
+    for shard in ["0/2", "1/2"] {
+        let (output, summary) = crate::common::runs::run(site.path(), &batch, &["--shard", shard]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert_eq!(summary["records"], 0);
+    }
+    // A share without files is not mistaken for a disk that is not mounted.
+    let share = site.path().join("out/shard-0-of-2");
+    for dataset in [share.clone(), share.join("_latentflow/rejects")] {
+        for name in ids(&records(&dataset, &["source"])) {
+            fs::remove_file(watched.join(name)).unwrap();
+        }
+    }
+    fs::write(site.path().join("p.toml"), PIPELINE).unwrap();
+    let log = Daemon::start_shard(site.path(), "0/2").stop();
+    assert!(!log.contains("waiting for the watched folder"), "{log}");
+}
