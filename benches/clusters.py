@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Compares the Python package with an optimized program on Spark and on Ray: the same cluster on this machine, the same input, model
-and columns in Parquet. The programs alternate after a job of each that is not measured, and the figures are medians.
+and columns in Parquet. The programs alternate after a job of each that is not measured, and the figures are medians. CPU seconds are those
+of all processes of the cluster, in which Spark or Ray read, write and start actors.
 
 Run it with a Python that has latentflow, pyspark, ray[data], pandas, pillow and psutil. Spark needs Java.
 
@@ -10,6 +11,7 @@ FOLDER holds JPEGs, which are repeated; CSV has the columns of the model `kdd-ae
 """
 import argparse
 import functools
+import logging
 import os
 import pathlib
 import shutil
@@ -20,6 +22,7 @@ import time
 
 import latentflow
 import numpy
+import psutil
 import pyarrow
 import pyarrow.csv
 import pyarrow.dataset
@@ -176,9 +179,10 @@ def ray_jobs(texts, inputs):
         object_store_memory=2 << 30, runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(PATHS)}},
     )
     ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     read = {
-        "photos": lambda: ray.data.read_binary_files(str(inputs["photos"]), include_paths=True),
-        "records": lambda: ray.data.read_parquet(str(inputs["records"])),
+        "photos": lambda: ray.data.read_binary_files(str(inputs["photos"]), include_paths=True, override_num_blocks=16),
+        "records": lambda: ray.data.read_parquet(str(inputs["records"]), override_num_blocks=16),
     }
     expert = {
         "photos": (cluster_expert.RayPhotos, MODELS / "photo-ae"),
@@ -204,6 +208,17 @@ def ray_jobs(texts, inputs):
     return ours, theirs, ray.shutdown
 
 
+def cpu_seconds():
+    """The CPU seconds of this process and its descendants, including those that have ended."""
+    total = 0.0
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        try:
+            total += sum(process.cpu_times()[:4])
+        except psutil.NoSuchProcess:
+            continue
+    return total
+
+
 def check(workload, ours, theirs, count):
     """Compares the results, which are in another order, by their number, their errors, and the latents of 50 photographs."""
     first, second = (pyarrow.dataset.dataset(place, format="parquet").to_table() for place in (ours, theirs))
@@ -211,8 +226,8 @@ def check(workload, ours, theirs, count):
     if workload == "records":
         first, second = (numpy.sort(table["reconstruction_error"].to_numpy()) for table in (first, second))
         return float(numpy.abs(first - second).max() / numpy.std(second))
-    name = lambda table: {pathlib.PurePath(source).name: row for row, source in enumerate(table["source"].to_pylist())}
-    rows = [name(table) for table in (first, second)]
+    rows_by_name = lambda table: {pathlib.PurePath(source).name: row for row, source in enumerate(table["source"].to_pylist())}
+    rows = [rows_by_name(table) for table in (first, second)]
     some = sorted(rows[0])[:50]
     first, second = (numpy.array([table["latent"][row[key]].as_py() for key in some]) for table, row in zip((first, second), rows))
     return float(numpy.abs(first - second).max() / numpy.std(second))
@@ -225,23 +240,27 @@ def main():
     counts = {"photos": options.photo_count, "records": options.record_count // 16 * 16}
     texts = pipelines()
     print(f"latentflow {latentflow.__version__}, {CORES} cores, {options.rounds} rounds")
-    print(f"{'engine':<8}{'workload':<10}{'latentflow s':>14}{'expert s':>10}{'speed':>8}{'off by':>10}")
+    print(f"{'engine':<8}{'workload':<10}{'latentflow s':>14}{'expert s':>10}{'speed':>8}{'CPU s':>8}{'expert':>8}{'ratio':>8}{'off by':>10}")
     for engine in options.engines:
         ours, theirs, stop = {"spark": spark_jobs, "ray": ray_jobs}[engine](texts, inputs)
         try:
             for workload in options.workloads:
-                seconds = {ours: [], theirs: []}
+                figures = {ours: [], theirs: []}
                 for number in range(options.rounds + 1):
                     shutil.rmtree(out, ignore_errors=True)
                     out.mkdir(parents=True)
                     for job, name in ((ours, "ours"), (theirs, "theirs")):
-                        began = time.perf_counter()
+                        began, spent = time.perf_counter(), cpu_seconds()
                         job(workload, out / name)
                         if number > 0:
-                            seconds[job].append(time.perf_counter() - began)
+                            figures[job].append((time.perf_counter() - began, cpu_seconds() - spent))
                 off = check(workload, out / "ours", out / "theirs", counts[workload])
-                first, second = (statistics.median(seconds[job]) for job in (ours, theirs))
-                print(f"{engine:<8}{workload:<10}{first:>14.1f}{second:>10.1f}{second / first:>8.2f}{off:>10.2g}", flush=True)
+                (first, first_cpu), (second, second_cpu) = ([statistics.median(values) for values in zip(*figures[job])] for job in (ours, theirs))
+                print(
+                    f"{engine:<8}{workload:<10}{first:>14.1f}{second:>10.1f}{second / first:>8.2f}"
+                    f"{first_cpu:>8.1f}{second_cpu:>8.1f}{second_cpu / first_cpu:>8.2f}{off:>10.2g}",
+                    flush=True,
+                )
         finally:
             stop()
 
