@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares the Python package with an optimized program on Spark and on Ray: the same cluster on this machine, the same input, model
 and columns in Parquet. The programs alternate after a job of each that is not measured, and the figures are medians. CPU seconds are those
-of all processes of the cluster, in which Spark or Ray read, write and start actors.
+of all processes of Spark. Actors of Ray end with their job, so their CPU time is unknown.
 
 Run it with a Python that has latentflow, pyspark, ray[data], pandas, pillow and psutil. Spark needs Java.
 
@@ -256,11 +256,9 @@ def main():
                             figures[job].append((time.perf_counter() - began, cpu_seconds() - spent))
                 off = check(workload, out / "ours", out / "theirs", counts[workload])
                 (first, first_cpu), (second, second_cpu) = ([statistics.median(values) for values in zip(*figures[job])] for job in (ours, theirs))
-                print(
-                    f"{engine:<8}{workload:<10}{first:>14.1f}{second:>10.1f}{second / first:>8.2f}"
-                    f"{first_cpu:>8.1f}{second_cpu:>8.1f}{second_cpu / first_cpu:>8.2f}{off:>10.2g}",
-                    flush=True,
-                )
+                cpu = [f"{first_cpu:.1f}", f"{second_cpu:.1f}", f"{second_cpu / first_cpu:.2f}"] if engine == "spark" else ["-"] * 3
+                seconds = f"{first:>14.1f}{second:>10.1f}{second / first:>8.2f}"
+                print(f"{engine:<8}{workload:<10}{seconds}{''.join(f'{value:>8}' for value in cpu)}{off:>10.2g}", flush=True)
         finally:
             stop()
 
