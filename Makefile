@@ -24,6 +24,7 @@ build: runtime
 # about it. If LATENTFLOW_REQUIRE_TEST_DATA is set, they fail instead.
 test: runtime checker readers
 	cargo test --locked --features $(FEATURES)
+	cargo test --locked -p scaled-jpeg
 
 # Compares complete runs with their lower bound and with Python programs, in one table. A quick run:
 # BENCH="--workloads photos --scale 0.2".

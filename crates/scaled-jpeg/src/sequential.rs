@@ -1,0 +1,256 @@
+//! Images whose only scan has all coefficients of all components.
+
+use crate::Limits;
+use crate::bits::{Bits, EntropyData, IntervalEnd};
+use crate::components::ComponentPlan;
+use crate::error::{Error, ScanError};
+use crate::headers::{Headers, NextScan};
+use crate::huffman::HuffmanTable;
+use crate::idct::{Block, ZIGZAG, flat_sample, transform_to_2, transform_to_4, transform_to_8};
+use crate::output::RowOutput;
+
+/// A component of the scan.
+struct Member<'t> {
+    index: usize,
+    blocks: (usize, usize),
+    dc: &'t HuffmanTable,
+    ac: &'t HuffmanTable,
+    quantization: [i32; 64],
+    /// The last DC coefficient, before it is dequantized.
+    last_dc: i32,
+    last_place: usize,
+    side: usize,
+    is_used: bool,
+}
+
+/// Decodes the image.
+///
+/// # Errors
+/// If it is truncated or corrupt.
+#[inline(always)]
+pub(crate) fn decode<'a>(
+    bytes: &'a [u8],
+    limits: &Limits,
+    mut headers: Headers<'a>,
+    output: &mut RowOutput<'_>,
+) -> Result<(), Error> {
+    if let Some(next) = headers.next_scan(bytes, limits)? {
+        let number = next.number;
+        decode_scan(&headers, &next, output).map_err(|error| error.in_scan(number))?;
+        headers.end_scan(bytes, limits)?;
+    }
+    // Every coefficient is in the first scan, so a second one is malformed.
+    match headers.next_scan(bytes, limits)? {
+        None => Ok(()),
+        Some(_) => Err(Error::Malformed(
+            "its scans repeat or skip bits of coefficients".to_owned(),
+        )),
+    }
+}
+
+#[inline(always)]
+fn decode_scan(
+    headers: &Headers<'_>,
+    next: &NextScan<'_>,
+    output: &mut RowOutput<'_>,
+) -> Result<(), ScanError> {
+    let mut members = members(headers, next, output)?;
+    let (columns, rows) = headers.frame.mcus();
+    let mut data = EntropyData::new(next.data, Vec::new());
+    let mut restart = Restart::new(headers.restart);
+    let mut bits_state = None;
+    for row in 0..rows {
+        let mut bits = match bits_state {
+            None => data.bits(),
+            Some(state) => data.resume(state),
+        };
+        for column in 0..columns {
+            if restart.is_due() {
+                restart.check(bits.has_rest(), data.end())?;
+                data.start_interval();
+                bits = data.bits();
+                members.iter_mut().for_each(|member| member.last_dc = 0);
+            }
+            if bits.needs_more() {
+                let state = bits.state();
+                bits = data.advance(state);
+            }
+            decode_mcu(&mut members, &mut bits, output, column)?;
+            if bits.is_past_end() {
+                return Err(ScanError::EarlyEnd);
+            }
+            restart.left = restart.left.wrapping_sub(1);
+        }
+        bits_state = Some(bits.state());
+        output.end_mcu_row(row + 1 == rows);
+    }
+    let bits = match bits_state {
+        None => data.bits(),
+        Some(state) => data.resume(state),
+    };
+    let has_rest = bits.has_rest();
+    restart.end(has_rest, &mut data)
+}
+
+fn members<'h>(
+    headers: &'h Headers<'_>,
+    next: &NextScan<'_>,
+    output: &RowOutput<'_>,
+) -> Result<Vec<Member<'h>>, ScanError> {
+    let member = |part: &crate::frame::ScanComponent| {
+        let plan: &ComponentPlan = &output.planes[part.index].plan;
+        let component = &headers.frame.components[part.index];
+        let dc = headers.tables.dc[part.dc].as_deref();
+        let ac = headers.tables.ac[part.ac].as_deref();
+        let quantization = headers.quantization[component.quantization];
+        Some(Member {
+            index: part.index,
+            // A single component has blocks in raster order; its MCUs are those of the frame, too.
+            blocks: part.blocks,
+            dc: dc?,
+            ac: ac?,
+            quantization: quantization?.map(i32::from),
+            last_dc: 0,
+            last_place: plan.last_place,
+            side: plan.side,
+            is_used: plan.is_used,
+        })
+    };
+    let members: Option<Vec<_>> = next.scan.components.iter().map(member).collect();
+    members.ok_or(ScanError::MissingTable)
+}
+
+#[inline(always)]
+fn decode_mcu(
+    members: &mut [Member<'_>],
+    bits: &mut Bits<'_>,
+    output: &mut RowOutput<'_>,
+    column: usize,
+) -> Result<(), ScanError> {
+    for member in members {
+        let (across, down) = member.blocks;
+        for y in 0..down {
+            for x in 0..across {
+                let difference = member.dc.difference(bits)?;
+                member.last_dc = member.last_dc.wrapping_add(difference);
+                if !member.is_used {
+                    member.ac.skip_block(bits, 1)?;
+                    continue;
+                }
+                let mut block: Block = [0; 64];
+                block[0] = dequantize(member.last_dc, member.quantization[0]);
+                let quantization = &member.quantization;
+                let last = member
+                    .ac
+                    .read_block(bits, member.last_place, |place, value| {
+                        let place = place & 63;
+                        block[usize::from(ZIGZAG[place] & 63)] =
+                            dequantize(value, quantization[place]);
+                    })?;
+                let side = member.side;
+                let (samples, stride) = output.samples(member.index);
+                let at = y * side * stride + (column * across + x) * side;
+                if let Some(samples) = samples.get_mut(at..) {
+                    write_block(&block, last, side, samples, stride);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The product. Values have 16 bits, unless they are corrupt.
+#[inline(always)]
+pub(crate) fn dequantize(value: i32, factor: i32) -> i32 {
+    value.wrapping_mul(factor)
+}
+
+/// Writes the samples of a block whose last coefficient that is not zero is at the place `last`.
+#[inline(always)]
+pub(crate) fn write_block(
+    block: &Block,
+    last: usize,
+    side: usize,
+    samples: &mut [u8],
+    stride: usize,
+) {
+    if last == 0 {
+        let value = flat_sample(block[0]);
+        for line in samples.chunks_mut(stride).take(side) {
+            line[..side].fill(value);
+        }
+        return;
+    }
+    match side {
+        // The first ten places are in the corner of 4 x 4.
+        8 if last < 10 => transform_to_8::<4>(block, samples, stride),
+        8 => transform_to_8::<8>(block, samples, stride),
+        4 => transform_to_4(block, samples, stride),
+        _ => transform_to_2(block, samples, stride),
+    }
+}
+
+/// The restart intervals of a scan.
+pub(crate) struct Restart {
+    /// The number of MCUs of an interval; 0 for no restarts.
+    interval: usize,
+    /// The number of MCUs up to the next restart.
+    pub(crate) left: usize,
+    /// The number of the next restart marker.
+    marker: u8,
+}
+
+impl Restart {
+    pub(crate) fn new(interval: usize) -> Self {
+        Self {
+            interval,
+            left: if interval == 0 { usize::MAX } else { interval },
+            marker: 0,
+        }
+    }
+
+    /// Whether a restart marker precedes the next MCU.
+    #[inline(always)]
+    pub(crate) fn is_due(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Checks the end of an interval that another one follows.
+    pub(crate) fn check(&mut self, has_rest: bool, end: IntervalEnd) -> Result<(), ScanError> {
+        if has_rest {
+            return Err(ScanError::LeftoverData);
+        }
+        match end {
+            IntervalEnd::Restart(marker) if marker == self.marker => {
+                self.marker = (marker + 1) % 8;
+                self.left = self.interval;
+                Ok(())
+            }
+            IntervalEnd::Restart(_) => Err(ScanError::RestartMarkers),
+            IntervalEnd::Ahead => Err(ScanError::LeftoverData),
+            IntervalEnd::Scan => Err(ScanError::EarlyEnd),
+        }
+    }
+
+    /// Checks the end of the last interval. A restart marker may follow it.
+    pub(crate) fn end(
+        &mut self,
+        has_rest: bool,
+        data: &mut EntropyData<'_>,
+    ) -> Result<(), ScanError> {
+        let end = data.end();
+        if has_rest || end == IntervalEnd::Ahead {
+            return Err(ScanError::LeftoverData);
+        }
+        if let IntervalEnd::Restart(marker) = end {
+            if marker != self.marker {
+                return Err(ScanError::RestartMarkers);
+            }
+            data.start_interval();
+            if data.bits().has_rest() || data.end() != IntervalEnd::Scan {
+                return Err(ScanError::LeftoverData);
+            }
+        }
+        Ok(())
+    }
+}
