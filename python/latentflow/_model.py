@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _latentflow
 from ._latentflow import RecordBatches, Schema
-from ._pipeline import Pipeline, PipelineError, Rejects, claim_process
+from ._pipeline import Pipeline, PipelineError, Rejects, claim_process, schema_of
 from ._table import Table
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class Model:
         """
         import numpy as np
 
-        pipeline = self._pipeline([_FEATURES], _latentflow.schema_of(data), "raise")
+        pipeline = self._pipeline([_FEATURES], schema_of(data), "raise")
         records, _ = pipeline.process(data)
         array = np.empty((len(records), *(self.input_shape or ())), np.float32)
         _latentflow.copy_values(records, "features", array)
@@ -258,7 +258,7 @@ def encode(
         _RECONSTRUCT if reconstruct else _ENCODE,
     ]
     if opened._about["takes"] != "images" or _is_table(data):
-        return opened._pipeline(transforms, _latentflow.schema_of(data), rejects).transform(data)
+        return opened._pipeline(transforms, schema_of(data), rejects).transform(data)
     results = list(opened._pipeline(transforms, None, rejects).stream(_image_slices(data), threads=threads))
     if rejects == "separate":
         return tuple(_joined([result[index] for result in results]) for index in (0, 1))

@@ -11,7 +11,7 @@ import pathlib
 import sys
 import tomllib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 from . import _latentflow
@@ -232,7 +232,7 @@ class Pipeline:
     def process(self, data: Any) -> tuple[RecordBatches, RecordBatches]:
         """As :meth:`transform`, for any form of rejects: the records and the rejects in the native module."""
         if self._is_deferred:
-            self._columns, self._is_deferred = _schema_of(data), False
+            self._columns, self._is_deferred = schema_of(data), False
             self._models = self._engine().models
         engine = self._engine()
         try:
@@ -254,20 +254,21 @@ class Pipeline:
         """
         if threads < 1:
             raise ValueError(f"threads is {threads}; expected at least 1")
-        return Stream(self, self._results(_batches(data), threads))
+        return Stream(self, iter(_batches(data)), threads)
 
-    def _results(self, batches: Iterable[Any], threads: int) -> Iterator[Any]:
+    def _results(self, work: Callable[[Any], Any], batches: Iterator[Any], threads: int) -> Iterator[Any]:
+        """The results of `work` for each batch, in order."""
         if threads == 1:
-            yield from map(self.transform, batches)
+            yield from map(work, batches)
             return
         with concurrent.futures.ThreadPoolExecutor(threads, "latentflow") as pool:
             running: deque[concurrent.futures.Future[Any]] = deque()
             try:
                 for batch in batches:
                     if self._is_deferred:
-                        yield self.transform(batch)
+                        yield work(batch)
                         continue
-                    running.append(pool.submit(self.transform, batch))
+                    running.append(pool.submit(work, batch))
                     if len(running) >= 2 * threads:
                         yield running.popleft().result()
                 while running:
@@ -304,28 +305,39 @@ class Pipeline:
 
 
 class Stream:
-    """The results of :meth:`Pipeline.stream`, each of which is read once."""
+    """The results of :meth:`Pipeline.stream`, each of which is read once: by iteration, or by an Arrow library."""
 
-    def __init__(self, pipeline: Pipeline, results: Iterator[Any]):
-        self._pipeline, self._results = pipeline, results
+    def __init__(self, pipeline: Pipeline, batches: Iterator[Any], threads: int):
+        self._pipeline, self._batches, self._threads = pipeline, batches, threads
+        self._results: Iterator[Any] | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        return self._results
+        return self
 
     def __next__(self) -> Any:
+        if self._results is None:
+            self._results = self._pipeline._results(self._pipeline.transform, self._batches, self._threads)
         return next(self._results)
+
+    def __arrow_c_schema__(self) -> object:
+        return self._pipeline.output_schema.__arrow_c_schema__()
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         pipeline = self._pipeline
         if pipeline._rejects == "separate":
             raise TypeError('a stream of pairs is not a stream of records; use another value of `rejects` than "separate"')
+        if self._results is not None:
+            raise ValueError("the first results of the stream were read already; call `stream` again")
+        # Other libraries change the types of tensors, so the results are not converted to the library of the input.
+        results = pipeline._results(lambda batch: pipeline.process(batch)[0], self._batches, self._threads)
+        self._results = results
         if pipeline._is_deferred:
             # The columns are known after the first result.
-            first = next(self._results, None)
+            first = next(results, None)
             if first is None:
                 raise ValueError("the columns of a stream without records are not known; pass `input`, such as a pyarrow.Schema")
-            self._results = itertools.chain([first], self._results)
-        return _latentflow.stream_of(pipeline.output_schema, self._results)
+            results = itertools.chain([first], results)
+        return _latentflow.stream_of(pipeline.output_schema, results)
 
 
 def claim_process() -> None:
@@ -352,7 +364,8 @@ def _rebuild(state: dict[str, Any], columns: bytes | None) -> Pipeline:
     return pipeline
 
 
-def _schema_of(data: Any) -> Schema:
+def schema_of(data: Any) -> Schema:
+    """The columns of records. A stream that can be read once is not read, if it states its columns."""
     if hasattr(data, "__arrow_c_schema__"):
         return Schema(data)
     if hasattr(getattr(data, "schema", None), "__arrow_c_schema__"):

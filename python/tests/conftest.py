@@ -113,3 +113,16 @@ def write_photos(folder: pathlib.Path, count: int, broken: int) -> pathlib.Path:
     for index in range(count):
         (folder / f"{index:04}.jpg").write_bytes(jpeg(index) if index % broken else b"not an image")
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The working folder of the tests of a cluster, with the files that the examples read."""
+    folder = tmp_path_factory.mktemp("driver")
+    for name in ("models", "pipelines"):
+        (folder / name).symlink_to(ROOT / name)
+    write_photos(folder / "photos", 30, 10)
+    before = os.getcwd()
+    os.chdir(folder)
+    yield folder
+    os.chdir(before)

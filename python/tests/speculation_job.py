@@ -1,4 +1,4 @@
-"""A job of Spark with a task that does not end before its second attempt has started: speculation_job.py MASTER PHOTOS OUT FLAG"""
+"""Runs a Spark job in which the first attempt of one task waits for the second: speculation_job.py MASTER PHOTOS OUT FLAG"""
 
 import os
 import pathlib

@@ -122,6 +122,44 @@ def test_encode_keeps_other_columns_and_takes_structs_of_images(photo):
     assert result["latent"][3].as_py() == latentflow.encode(table, photo)["latent"][3].as_py()
 
 
+def test_streams_that_can_be_read_once_are_encoded(photo, root):
+    table = images(5)
+    expected = pa.table(latentflow.encode(table, photo))["latent"].to_pylist()
+    reader = pa.RecordBatchReader.from_batches(table.schema, table.to_batches(max_chunksize=2))
+    assert pa.table(latentflow.encode(reader, photo))["latent"].to_pylist() == expected
+    model = latentflow.Model(root / "models/kdd-ae")
+    values = pa.table({name: [1.0, 2.0] for name in model.columns})
+    np.testing.assert_array_equal(model.features(values.to_reader()), model.features(values))
+    # The results of one pipeline are the input of another one.
+    decoded = latentflow.Pipeline(DECODE, base=root, rejects="drop").stream(table.to_batches(max_chunksize=2))
+    assert len(latentflow.Pipeline(DROPPED, input=pa.schema(decoded)).transform(decoded)) == 4
+
+
+DECODE = """
+[stages.in]
+kind = "images"
+path = "nowhere"
+[stages.pixels]
+kind = "pixels"
+inputs = ["in"]
+size = [8, 8]
+[stages.out]
+kind = "discard"
+inputs = ["pixels"]
+"""
+DROPPED = """
+[stages.in]
+kind = "embedded"
+[stages.kept]
+kind = "select"
+inputs = ["in"]
+columns = ["source"]
+[stages.out]
+kind = "discard"
+inputs = ["kept"]
+"""
+
+
 def test_features_are_scaled_as_in_the_training(root):
     model = latentflow.Model(root / "models/kdd-ae")
     values = np.random.default_rng(0).random((10, len(model.columns)))

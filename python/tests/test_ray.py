@@ -28,19 +28,6 @@ PACKAGE = pathlib.Path(latentflow.__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """The working folder of the driver and of the nodes, with the files that the example reads."""
-    folder = tmp_path_factory.mktemp("driver")
-    for name in ("models", "pipelines"):
-        (folder / name).symlink_to(ROOT / name)
-    write_photos(folder / "photos", 30, 10)
-    before = os.getcwd()
-    os.chdir(folder)
-    yield folder
-    os.chdir(before)
-
-
-@pytest.fixture(scope="module")
 def cluster(folder):
     """A head without CPUs, and two nodes. All nodes use the loopback interface."""
     node = {"node_ip_address": "127.0.0.1", "object_store_memory": 100 << 20}

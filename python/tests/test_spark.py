@@ -35,19 +35,6 @@ PACKAGE = pathlib.Path(latentflow.__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """The working folder of the driver, with the files that the examples read."""
-    folder = tmp_path_factory.mktemp("driver")
-    for name in ("models", "pipelines"):
-        (folder / name).symlink_to(ROOT / name)
-    write_photos(folder / "photos", 30, 10)
-    before = os.getcwd()
-    os.chdir(folder)
-    yield folder
-    os.chdir(before)
-
-
-@pytest.fixture(scope="module")
 def session(folder, tmp_path_factory):
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     os.environ["PYSPARK_PYTHON"] = sys.executable
@@ -92,7 +79,7 @@ def python_workers():
 
 
 def run_and_kill(session, tmp_path, job, find):
-    """Runs a job, and kills the first process that `find` returns after four tasks of it. Returns the result."""
+    """Runs a job and returns its result. Kills the first process that `find` returns, when four tasks have ended."""
     photos, count = write_photos(tmp_path / "photos", 400, 40), 400
     pipeline = latentflow.Pipeline(PHOTOS, base=ROOT)
     counts = latentflow_spark.accumulator(session)
