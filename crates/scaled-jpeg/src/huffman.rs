@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::bits::Bits;
+use crate::bit_reader::BitReader;
 use crate::error::ScanError;
 
 /// The number of bits that the tables are indexed by.
@@ -171,7 +171,7 @@ impl HuffmanTable {
 
     /// Reads a symbol. The window must have 16 bits.
     #[inline(always)]
-    pub(crate) fn symbol(&self, bits: &mut Bits<'_>) -> Result<u8, ScanError> {
+    pub(crate) fn symbol(&self, bits: &mut BitReader<'_>) -> Result<u8, ScanError> {
         let (length, symbol) = self.short[bits.peek(WINDOW)];
         if length > 0 {
             bits.skip(length.into());
@@ -191,7 +191,7 @@ impl HuffmanTable {
     }
 
     #[inline(always)]
-    fn long_symbol(&self, bits: &mut Bits<'_>) -> Result<u8, ScanError> {
+    fn long_symbol(&self, bits: &mut BitReader<'_>) -> Result<u8, ScanError> {
         let (length, symbol) = self
             .find_long(bits.peek(16))
             .ok_or(ScanError::InvalidCode)?;
@@ -201,7 +201,7 @@ impl HuffmanTable {
 
     /// Reads the difference of a DC coefficient.
     #[inline(always)]
-    pub(crate) fn difference(&self, bits: &mut Bits<'_>) -> Result<i32, ScanError> {
+    pub(crate) fn difference(&self, bits: &mut BitReader<'_>) -> Result<i32, ScanError> {
         bits.refill();
         let size = self.symbol(bits)?;
         // 11 bits hold every difference of samples of 8 bits.
@@ -217,7 +217,7 @@ impl HuffmanTable {
     #[inline(always)]
     pub(crate) fn read_block(
         &self,
-        bits: &mut Bits<'_>,
+        bits: &mut BitReader<'_>,
         last: usize,
         mut store: impl FnMut(usize, i32),
     ) -> Result<usize, ScanError> {
@@ -270,7 +270,7 @@ impl HuffmanTable {
     /// Reads a symbol and its value bits: the number of places that it covers and the value of the
     /// last one; `None` at the end of a block.
     #[inline(always)]
-    fn next_value(&self, bits: &mut Bits<'_>) -> Result<Option<(usize, i32)>, ScanError> {
+    fn next_value(&self, bits: &mut BitReader<'_>) -> Result<Option<(usize, i32)>, ScanError> {
         bits.refill();
         let symbol = self.symbol(bits)?;
         let (zeros, size) = (usize::from(symbol >> 4), u32::from(symbol & 15));
@@ -284,7 +284,11 @@ impl HuffmanTable {
 
     /// Skips the AC coefficients of a block of a sequential image from the place `next` on.
     #[inline(always)]
-    pub(crate) fn skip_block(&self, bits: &mut Bits<'_>, mut next: usize) -> Result<(), ScanError> {
+    pub(crate) fn skip_block(
+        &self,
+        bits: &mut BitReader<'_>,
+        mut next: usize,
+    ) -> Result<(), ScanError> {
         'block: while next < 64 {
             bits.refill();
             let mut lookups = 0;

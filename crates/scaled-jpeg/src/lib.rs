@@ -12,24 +12,24 @@
 //! interpolation of chroma. At a reduced size, they are those of the band-limited image; chroma that
 //! is stored at half the size is decoded at twice the scale and is not interpolated.
 
-mod bits;
-mod color;
-mod components;
+mod bit_reader;
+mod color_conversion;
+mod component_plan;
 mod error;
 mod frame;
 mod headers;
 mod huffman;
 mod idct;
 mod markers;
-mod output;
+mod row_output;
 mod progressive;
 mod sequential;
 mod upsample;
 
-use components::ComponentPlan;
+use component_plan::ComponentPlan;
 pub use error::Error;
 use headers::Headers;
-use output::RowOutput;
+use row_output::RowOutput;
 
 /// The size of the decoded image in relation to the stored one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,13 +1,13 @@
 //! Images with several scans, whose coefficients are kept until the last one.
 
 use crate::Limits;
-use crate::bits::{Bits, EntropyData};
+use crate::bit_reader::{BitReader, EntropyData};
 use crate::error::{Error, ScanError};
 use crate::frame::{Scan, ScanComponent};
 use crate::headers::{Headers, HuffmanTables, NextScan};
 use crate::huffman::{HuffmanTable, extend};
 use crate::idct::ZIGZAG;
-use crate::output::RowOutput;
+use crate::row_output::RowOutput;
 use crate::sequential::{Restart, dequantize, write_block};
 
 /// The coefficients of a component.
@@ -218,7 +218,7 @@ impl ScanReader<'_> {
         &mut self,
         part: &ScanComponent,
         mut block: BlockPart<'_>,
-        bits: &mut Bits<'_>,
+        bits: &mut BitReader<'_>,
     ) -> Result<(), ScanError> {
         let ac = self.tables.ac[part.ac]
             .as_deref()
@@ -257,7 +257,7 @@ impl ScanReader<'_> {
         &mut self,
         table: &HuffmanTable,
         mut block: BlockPart<'_>,
-        bits: &mut Bits<'_>,
+        bits: &mut BitReader<'_>,
     ) -> Result<(), ScanError> {
         if self.empty > 0 {
             self.empty -= 1;
@@ -297,7 +297,7 @@ impl ScanReader<'_> {
         &mut self,
         table: &HuffmanTable,
         mut block: BlockPart<'_>,
-        bits: &mut Bits<'_>,
+        bits: &mut BitReader<'_>,
     ) -> Result<(), ScanError> {
         let (mut next, last) = (self.scan.first, self.scan.last);
         let bit = 1_i32 << self.scan.low;

@@ -1,13 +1,13 @@
 //! Images whose only scan has all coefficients of all components.
 
 use crate::Limits;
-use crate::bits::{Bits, EntropyData, IntervalEnd};
-use crate::components::ComponentPlan;
+use crate::bit_reader::{BitReader, EntropyData, IntervalEnd};
+use crate::component_plan::ComponentPlan;
 use crate::error::{Error, ScanError};
 use crate::headers::{Headers, NextScan};
 use crate::huffman::HuffmanTable;
 use crate::idct::{Block, ZIGZAG, flat_sample, transform_to_2, transform_to_4, transform_to_8};
-use crate::output::RowOutput;
+use crate::row_output::RowOutput;
 
 /// A component of the scan.
 struct Member<'t> {
@@ -123,7 +123,7 @@ fn members<'h>(
 #[inline(always)]
 fn decode_mcu(
     members: &mut [Member<'_>],
-    bits: &mut Bits<'_>,
+    bits: &mut BitReader<'_>,
     output: &mut RowOutput<'_>,
     column: usize,
 ) -> Result<(), ScanError> {

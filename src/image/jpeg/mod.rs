@@ -7,6 +7,7 @@ mod frame;
 mod huffman;
 mod markers;
 #[cfg(test)]
+#[path = "../../../crates/scaled-jpeg/tests/encoder/mod.rs"]
 pub mod test_encoder;
 #[cfg(test)]
 mod tests;

@@ -62,8 +62,8 @@ impl<'a> EntropyData<'a> {
     }
 
     /// A reader from the first copied byte on.
-    pub(crate) fn bits(&self) -> Bits<'_> {
-        Bits {
+    pub(crate) fn bits(&self) -> BitReader<'_> {
+        BitReader {
             bytes: &self.buffer,
             at: 0,
             window: 0,
@@ -75,8 +75,8 @@ impl<'a> EntropyData<'a> {
 
     /// A reader that continues after the position `state` of another one.
     #[inline(always)]
-    pub(crate) fn resume(&self, state: BitState) -> Bits<'_> {
-        Bits {
+    pub(crate) fn resume(&self, state: BitState) -> BitReader<'_> {
+        BitReader {
             at: state.at,
             window: state.window,
             count: state.count,
@@ -85,7 +85,7 @@ impl<'a> EntropyData<'a> {
     }
 
     /// Copies further bytes. `state` is that of a reader; its successor continues with the same bit.
-    pub(crate) fn advance(&mut self, state: BitState) -> Bits<'_> {
+    pub(crate) fn advance(&mut self, state: BitState) -> BitReader<'_> {
         // Bytes in the window are read again.
         let unread = state.at - state.count as usize / 8;
         let drop_bits = (8 - state.count % 8) % 8;
@@ -151,7 +151,7 @@ pub(crate) struct BitState {
 
 /// Reads bits, the highest of a byte first. It is a value, so that its parts are in registers.
 #[derive(Clone, Copy)]
-pub(crate) struct Bits<'b> {
+pub(crate) struct BitReader<'b> {
     /// The bytes, followed by [`PADDING`] zeros.
     bytes: &'b [u8],
     /// The offset of the next byte that is not in `window`.
@@ -166,7 +166,7 @@ pub(crate) struct Bits<'b> {
     len: usize,
 }
 
-impl Bits<'_> {
+impl BitReader<'_> {
     /// The position, for [`EntropyData::advance`].
     pub(crate) fn state(&self) -> BitState {
         BitState {

@@ -1,7 +1,7 @@
 //! The samples of the current rows of MCUs, and the rows of the image that they complete.
 
-use crate::components::ComponentPlan;
-use crate::{Channels, ColorModel, color};
+use crate::component_plan::ComponentPlan;
+use crate::{Channels, ColorModel, color_conversion};
 
 /// The samples of a component.
 pub(crate) struct Plane {
@@ -129,7 +129,7 @@ impl<'f> RowOutput<'f> {
             };
         }
         let rows = &rows[..self.planes.len()];
-        color::convert(rows, self.model, self.channels, &mut self.pixels);
+        color_conversion::convert(rows, self.model, self.channels, &mut self.pixels);
         (self.each)(&self.pixels);
     }
 }
