@@ -173,7 +173,7 @@ def ray_jobs(texts, inputs):
     from latentflow.ray import Transform
 
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
-    # One CPU for each actor, and the same number for the tasks that read and write: with fewer, no CPU is left for reading.
+    # Each actor takes one CPU. The tasks that read and write need as many again.
     ray.init(
         address="local", num_cpus=2 * CORES, logging_level="error", log_to_driver=False, include_dashboard=False,
         object_store_memory=2 << 30, runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(PATHS)}},

@@ -45,7 +45,7 @@ pub fn evaluate_model(
         })?;
         let model = request.open(&folder)?;
         let mut watch = |event: EvaluateEvent<'_>| report(watcher, &event);
-        request.run(&model, &folder, temporary.path(), &watcher.stop, &mut watch)
+        request.run(&model, &folder, temporary.path(), &mut watch)
     })?;
     let run = evaluated.map_err(|error| match error {
         EvaluateError::Argument(_) | EvaluateError::Faults(_) => {

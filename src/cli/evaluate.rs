@@ -1,7 +1,6 @@
 //! `latentflow evaluate`: measures a model on the data that it was trained with, or on other data.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -176,14 +175,12 @@ impl EvaluateArgs {
         let progress = TaskReporter::start(LogFormat::Auto);
         let temporary = TempDir::new("evaluate").context("cannot create a temporary folder")?;
         remove_on_signal(temporary.path().to_path_buf());
-        // A signal ends the process.
-        let never = AtomicBool::new(false);
         let mut watch = |event: EvaluateEvent<'_>| {
             show(&progress, &event);
             Ok(())
         };
         let request = self.request();
-        let run = request.run(model, folder, temporary.path(), &never, &mut watch)?;
+        let run = request.run(model, folder, temporary.path(), &mut watch)?;
         drop(progress);
         Ok((run, temporary))
     }

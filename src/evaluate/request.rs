@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
@@ -71,8 +71,7 @@ impl EvaluationRequest {
     }
 
     /// Prepares the data and evaluates the model in `folder` on it. The records are prepared in
-    /// `temporary`, unless the request names a folder. The evaluation ends with an error after
-    /// `stop` became true, or if `watch` returns one.
+    /// `temporary`, unless the request names a folder. An error of `watch` ends the evaluation.
     ///
     /// # Errors
     /// If an option is invalid, the data cannot be read, or the model fails.
@@ -81,7 +80,6 @@ impl EvaluationRequest {
         model: &Model,
         folder: &Path,
         temporary: &Path,
-        stop: &AtomicBool,
         watch: &mut dyn FnMut(EvaluateEvent<'_>) -> Result<(), StageError>,
     ) -> Result<EvaluationRun, EvaluateError> {
         let corruptions = self.corruptions.iter();
@@ -96,7 +94,7 @@ impl EvaluationRequest {
             parts => parts.to_vec(),
         };
         let records = self.prepared.as_deref().unwrap_or(temporary);
-        let prepared = self.prepare(model, &spec, records, stop, watch)?;
+        let prepared = self.prepare(model, &spec, records, watch)?;
         watch(EvaluateEvent::Prepared(&prepared))?;
         let options = EvaluateOptions { parts, corruptions };
         let mut evaluation = evaluate(model, &prepared, &options, &mut |name, done, total| {
@@ -198,17 +196,17 @@ impl EvaluationRequest {
         model: &Model,
         spec: &DataSpec,
         folder: &Path,
-        stop: &AtomicBool,
         watch: &mut dyn FnMut(EvaluateEvent<'_>) -> Result<(), StageError>,
     ) -> Result<PreparedDataset, EvaluateError> {
         let mut input = model.input_spec();
         // The cards of earlier versions do not name the values of a list column, but the training
         // file names the column.
         input.columns = input.columns.or_else(|| training_columns(model));
-        let mut stopped = Ok(());
-        let prepared = data::prepare_unless_stopped(spec, &input, folder, stop, &mut |read| {
+        let (stop, mut stopped) = (AtomicBool::new(false), Ok(()));
+        let prepared = data::prepare_unless_stopped(spec, &input, folder, &stop, &mut |read| {
             if stopped.is_ok() {
                 stopped = watch(EvaluateEvent::Reading(read));
+                stop.store(stopped.is_err(), Ordering::Relaxed);
             }
         });
         stopped?;
