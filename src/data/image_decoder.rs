@@ -5,7 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use arrow::array::{Array, BinaryArray};
 
 use super::plan::RecordKind;
-use crate::image::{DecodeOptions, ImageError, Pixels, ResizeMode, Resizer, decode_with};
+use crate::image::{
+    DecodeMode, DecodeOptions, ImageError, Pixels, ResizeMode, Resizer, decode_with,
+};
 use crate::system;
 
 /// Decodes images, and resizes them if the input has a fixed size.
@@ -24,6 +26,7 @@ impl ParallelDecoder {
         let RecordKind::Images {
             channels,
             size,
+            decode,
             max_pixels,
             value_range,
         } = *target
@@ -37,6 +40,9 @@ impl ParallelDecoder {
             channels,
             max_pixels,
             value_range,
+            scaled_for: size
+                .filter(|_| decode == DecodeMode::Scaled)
+                .map(|[height, width]| (height, width)),
         };
         Some(Self { options, resizers })
     }
@@ -107,7 +113,7 @@ fn decode_one(
     options: &DecodeOptions,
     resizer: &mut Option<ResizeTo>,
 ) -> Result<Pixels, ImageError> {
-    let pixels = decode_with(bytes, options)?;
+    let (pixels, area) = decode_with(bytes, options)?;
     let Some(ResizeTo {
         resizer,
         size: [height, width],
@@ -115,7 +121,7 @@ fn decode_one(
     else {
         return Ok(pixels);
     };
-    let data = resizer.resize(&pixels)?.to_vec();
+    let data = resizer.resize_box(&pixels, area)?.to_vec();
     Ok(Pixels {
         width: *width,
         height: *height,

@@ -14,7 +14,7 @@ use super::config::DataSpec;
 use super::list_lengths::{list_lengths, unsized_lists};
 use super::record_id::RecordIdResolver;
 use crate::error::{ConfigError, RecordFaults, StageError};
-use crate::image::{Channels, ValueRange};
+use crate::image::{Channels, DecodeMode, ValueRange};
 use crate::model::input::{InputKind, InputSpec, ScalingKind};
 use crate::plan_context::PlanContext;
 use crate::registry::{self, canonical, did_you_mean};
@@ -43,6 +43,7 @@ pub(super) enum RecordKind {
     Images {
         channels: Channels,
         size: Option<[usize; 2]>,
+        decode: DecodeMode,
         max_pixels: u64,
         value_range: Option<ValueRange>,
     },
@@ -216,8 +217,18 @@ impl DatasetPlan {
             ..written.clone()
         };
         let target = match &self.target {
-            RecordKind::Images { channels, size, .. } => {
-                json!({ "channels": channels, "size": size })
+            RecordKind::Images {
+                channels,
+                size,
+                decode,
+                ..
+            } => {
+                let mut target = json!({ "channels": channels, "size": size });
+                // Earlier versions decoded in full and did not state it.
+                if *decode != DecodeMode::Full {
+                    target["decode"] = json!(decode);
+                }
+                target
             }
             RecordKind::Features { columns } => json!({ "columns": columns }),
         };
@@ -464,6 +475,7 @@ impl RecordKind {
         let target = Self::Images {
             channels: input.channels.unwrap_or_default(),
             size: input.size,
+            decode: input.decode.unwrap_or_default(),
             max_pixels,
             value_range: value_range.ok().flatten(),
         };

@@ -53,7 +53,10 @@ impl ModelRunner {
     pub(super) fn new(model: &Model) -> Result<Self, StageError> {
         let named =
             |reason: String| StageError::Model(format!("the model `{}` {reason}", model.name()));
-        if let Some(ImageInput { format, size: None }) = model.image_input() {
+        if let Some(ImageInput {
+            format, size: None, ..
+        }) = model.image_input()
+        {
             let cut = TileCut::default_for(model.size_multiple());
             return Ok(Self {
                 mode: RunMode::AnySize {

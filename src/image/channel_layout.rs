@@ -3,7 +3,7 @@
 use crate::image::decode::Pixels;
 use crate::image::error::ImageError;
 use crate::image::pixel_format::Channels;
-use crate::image::probe::ImageInfo;
+use crate::image::probe::ImageFormat;
 
 /// Interleaved 8-bit samples with the channels of a pixel.
 pub(super) enum DecodedSamples {
@@ -14,14 +14,15 @@ pub(super) enum DecodedSamples {
 }
 
 impl DecodedSamples {
-    /// Converts the samples to pixels of an image of the size in the header. Alpha is dropped.
+    /// Converts the samples to pixels of an image of this width and height. Alpha is dropped.
     ///
     /// # Errors
     /// [`ImageError::Malformed`] if the number of samples does not match the size: decoders
     /// misreport their output for some files.
     pub(super) fn into_pixels(
         self,
-        header: &ImageInfo,
+        format: ImageFormat,
+        (width, height): (u32, u32),
         channels: Channels,
     ) -> Result<Pixels, ImageError> {
         let (actual, each) = match &self {
@@ -30,13 +31,8 @@ impl DecodedSamples {
             Self::Rgb(data) => (data.len(), 3),
             Self::Rgba(data) => (data.len(), 4),
         };
-        let ImageInfo {
-            format,
-            width,
-            height,
-            ..
-        } = *header;
-        if header.pixels().checked_mul(each) != Some(actual as u64) {
+        let pixels = u64::from(width) * u64::from(height);
+        if pixels.checked_mul(each) != Some(actual as u64) {
             let reason = format!(
                 "{actual} samples, {each} per pixel, do not fill {width} x {height} pixels"
             );
@@ -92,41 +88,28 @@ mod tests {
 
     use super::*;
     use crate::batch::RejectCode;
-    use crate::image::probe::ImageFormat;
 
     fn converted(samples: DecodedSamples, channels: Channels) -> Vec<u8> {
         samples
-            .into_pixels(
-                &ImageInfo {
-                    format: ImageFormat::Png,
-                    width: 2,
-                    height: 1,
-                    bytes_per_pixel: 12,
-                },
-                channels,
-            )
+            .into_pixels(ImageFormat::Png, (2, 1), channels)
             .unwrap()
             .data
     }
 
     #[test]
     fn samples_that_do_not_fill_the_image_are_malformed() {
-        let header = ImageInfo {
-            format: ImageFormat::Tiff,
-            width: 2,
-            height: 1,
-            bytes_per_pixel: 12,
-        };
         for samples in [
             DecodedSamples::Gray(vec![0; 3]),
             DecodedSamples::GrayAlpha(vec![0; 2]),
             DecodedSamples::Rgba(vec![0; 6]),
         ] {
-            let error = samples.into_pixels(&header, Channels::Gray).unwrap_err();
+            let error = samples
+                .into_pixels(ImageFormat::Tiff, (2, 1), Channels::Gray)
+                .unwrap_err();
             assert_eq!(error.code(), RejectCode::Malformed, "{error}");
         }
         let error = DecodedSamples::Rgb(vec![0; 7])
-            .into_pixels(&header, Channels::Rgb)
+            .into_pixels(ImageFormat::Tiff, (2, 1), Channels::Rgb)
             .unwrap_err()
             .to_string();
         assert_eq!(

@@ -33,6 +33,7 @@ pub(super) fn decode(
     Ok(DecodedImage {
         samples: samples(image, range),
         size,
+        divisor: 1,
         orientation,
     })
 }

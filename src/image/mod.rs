@@ -1,7 +1,6 @@
 //! Images: decoding, orientation, resizing, normalization to tensors, and the inverse.
 
 pub mod decode;
-pub mod jpeg_scaled;
 pub mod encode;
 pub mod error;
 pub mod pixel_format;
@@ -25,7 +24,7 @@ pub mod watermark;
 pub mod target_size;
 pub mod tensor_column;
 
-pub use decode::{DecodeOptions, Pixels, decode, decode_with};
+pub use decode::{DecodeMode, DecodeOptions, Pixels, decode, decode_with};
 pub use encode::{OutputFormat, encode};
 pub use error::ImageError;
 pub use pixel_format::{Channels, PixelFormat, TensorLayout};

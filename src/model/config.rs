@@ -74,6 +74,7 @@ impl ModelSpec {
             channels: self.channels,
             layout: self.layout,
             range: self.range,
+            decode: None,
             mean: self.mean.clone(),
             std: self.std.clone(),
             columns: self.columns.clone(),

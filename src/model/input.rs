@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ConfigError;
+use crate::image::DecodeMode;
 use crate::image::pixel_format::{Channels, PixelFormat, TensorLayout};
 use crate::model::tensor_spec::{Dim, ElementType, TensorSpec};
 
@@ -25,6 +26,8 @@ pub struct ImageInput {
     pub format: PixelFormat,
     /// Height and width. `None`: any size, for a fully convolutional model.
     pub size: Option<(usize, usize)>,
+    /// How JPEGs are decoded for the model.
+    pub decode: DecodeMode,
 }
 
 /// The features that a model was trained with.
@@ -162,6 +165,10 @@ pub struct InputSpec {
     /// Images: the range to which the byte values 0..255 are mapped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<[f32; 2]>,
+    /// Images of a fixed size: how JPEGs are decoded before they are resized. Default: scaled in a
+    /// training file, full in a card.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decode: Option<DecodeMode>,
     /// The value that is subtracted, per channel or per feature.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean: Option<Vec<f64>>,
@@ -298,7 +305,15 @@ impl InputSpec {
                 format!("{spec} is not a batch of images of any size; set `size`"),
             ));
         }
-        Some(ImageInput { format, size })
+        let decode = self.decode.unwrap_or_default();
+        if decode == DecodeMode::Scaled && size.is_none() {
+            faults.push(ConfigError::new("decode", UNSCALED));
+        }
+        Some(ImageInput {
+            format,
+            size,
+            decode,
+        })
     }
 
     fn resolve_features(
@@ -392,6 +407,7 @@ impl InputSpec {
             ("channels", self.channels.is_some()),
             ("layout", self.layout.is_some()),
             ("range", self.range.is_some()),
+            ("decode", self.decode.is_some()),
         ];
         set.into_iter()
             .filter_map(|(key, set)| set.then_some(key))
@@ -436,6 +452,9 @@ fn bytes_fault(format: &PixelFormat, spec: &TensorSpec) -> Option<ConfigError> {
     );
     Some(ConfigError::new("range", message))
 }
+
+/// The fault of decoding at a fraction of the size without a target.
+pub const UNSCALED: &str = "images of any size are decoded in full; remove `decode`, or set `size`";
 
 fn stray_key(key: &str, kind: Option<InputKind>) -> ConfigError {
     let message = match kind {

@@ -516,8 +516,13 @@ fn digest(model: &Model, input_spec: &InputSpec, files: &BTreeMap<String, String
             hash.update(format!("{} reconstruction {name:?}\n", part.role));
         }
     }
+    // The stage `pixels` records how JPEGs are decoded.
+    let preprocessing = InputSpec {
+        decode: None,
+        ..input_spec.clone()
+    };
     // An input spec holds only numbers and strings, which can always be serialized.
-    hash.update(serde_json::to_string(input_spec).unwrap_or_default());
+    hash.update(serde_json::to_string(&preprocessing).unwrap_or_default());
     hash.update(format!("\n{} {}", model.loss.as_str(), model.size_multiple));
     hex(&hash.finalize())
 }

@@ -218,7 +218,7 @@ impl Model {
             .map(|card| card.input.clone())
             .unwrap_or_default();
         match &self.input {
-            ModelInput::Image(ImageInput { format, size }) => InputSpec {
+            ModelInput::Image(ImageInput { format, size, .. }) => InputSpec {
                 kind: Some(InputKind::Image),
                 size: size.map(|(height, width)| [height, width]),
                 channels: Some(format.channels),
@@ -274,7 +274,7 @@ impl Model {
     /// The shape of one record, without the batch dimension. `None` for images of any size.
     pub fn input_shape(&self) -> Option<Vec<usize>> {
         match &self.input {
-            ModelInput::Image(ImageInput { format, size }) => {
+            ModelInput::Image(ImageInput { format, size, .. }) => {
                 size.map(|(height, width)| format.shape(height, width))
             }
             ModelInput::Features(features) if !features.columns.is_empty() => {

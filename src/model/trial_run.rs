@@ -29,7 +29,7 @@ pub(super) fn fault<'a>(
     model: &'a Model,
     runtime: &RuntimeSpec,
 ) -> Option<(&'a ModelFile, String)> {
-    let image_shape = model.image_input().map(|ImageInput { format, size }| {
+    let image_shape = model.image_input().map(|ImageInput { format, size, .. }| {
         let side = IMAGE_SIDE.next_multiple_of(model.size_multiple());
         let (height, width) = size.unwrap_or((side, side));
         format.shape(height, width)

@@ -50,10 +50,8 @@ impl PlannedStage {
             .digest_by(FINGERPRINT_VERSION, &recorded, inputs)
             .unwrap_or_default();
         let counted = fingerprint_v0::options(&self.written, !self.name.is_empty());
-        let counted = counted
-            .into_iter()
-            .filter(|(key, _)| self.changes_rows(key))
-            .collect();
+        let counted = counted.into_iter().chain(self.changed_defaults(&resolved));
+        let counted = counted.filter(|(key, _)| self.changes_rows(key)).collect();
         let former = self.digest_by(0, &counted, formers).unwrap_or_default();
         let (kind, reading) = (
             self.kind.to_owned(),
@@ -108,6 +106,21 @@ impl PlannedStage {
         self.declared
             .get(option)
             .is_none_or(|declared| declared.changes_rows != Some(false))
+    }
+
+    /// The values of options for outputs of earlier versions that do not record them.
+    fn former_defaults(&self) -> impl Iterator<Item = (&String, &Value)> {
+        let options = self.declared.iter();
+        options.filter_map(|(key, option)| Some((key, option.former_default.as_ref()?)))
+    }
+
+    /// The options that were not written, and whose default was another one in earlier versions.
+    fn changed_defaults(&self, resolved: &Map<String, Value>) -> Vec<(String, Value)> {
+        let changed = self.former_defaults().filter_map(|(key, former)| {
+            let value = resolved.get(key).filter(|value| *value != former)?;
+            (!self.written.contains_key(key)).then(|| (key.clone(), value.clone()))
+        });
+        changed.collect()
     }
 
     /// Returns the options that change rows, with normalized paths.
@@ -186,7 +199,10 @@ impl StageInterpreter for PlannedStageInterpreter {
             .written
             .iter()
             .filter(|(key, _)| !self.stage.changes_rows(key));
-        let options = neutral
+        let options = self
+            .stage
+            .former_defaults()
+            .chain(neutral)
             .chain(&recorded.options)
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();

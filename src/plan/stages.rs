@@ -237,9 +237,19 @@ fn plan_stage(
 /// Returns the attributes of the options of a kind, by their stored names.
 fn stored_attributes(kind: &AnyKind) -> BTreeMap<String, OptionAttributes> {
     let declared = registry::option_attributes(kind.schema()).into_iter();
-    declared
-        .map(|(key, option)| (registry::stored_name(kind.name(), &key).to_owned(), option))
-        .collect()
+    let stored = |(key, option): (String, OptionAttributes)| {
+        let former = option.former_default.unwrap_or_default();
+        let (name, former) = registry::stored_option(kind.name(), key, former);
+        let former_default = Some(former).filter(|former| !former.is_null());
+        (
+            name,
+            OptionAttributes {
+                former_default,
+                ..option
+            },
+        )
+    };
+    declared.map(stored).collect()
 }
 
 /// Converts options from their stored names, resolves them, and returns them under their stored

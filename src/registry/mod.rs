@@ -11,8 +11,8 @@ use crate::error::ConfigError;
 
 pub use options::{OptionAttributes, canonical, option_attributes, option_values, sorted};
 pub use renamed_keys::{
-    current_options, current_training_file, name_in_files, stored_data, stored_name,
-    stored_options, stored_training_file,
+    current_options, current_training_file, stored_data, stored_option, stored_options,
+    stored_training_file,
 };
 
 /// A kind of stage. `P` is the type of the role's planning function, which takes the options as
@@ -109,8 +109,8 @@ pub fn parse_options_lenient<C: DeserializeOwned + JsonSchema>(
 
 fn unknown_key(key: &str, known: &[String]) -> ConfigError {
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
-    if let Some(current) = renamed_keys::current_name(key, &known) {
-        return ConfigError::new(key, format!("`{key}` was renamed; use `{current}`"));
+    if let Some(replacement) = renamed_keys::replacement(key, &known) {
+        return ConfigError::new(key, format!("`{key}` was renamed; {replacement}"));
     }
     if key.contains('.') {
         return ConfigError::new(key, "unknown key");

@@ -15,11 +15,14 @@ const CHANGES_ROWS: &str = "x-changes-rows";
 /// The key in the JSON Schema of an option that declares that planning infers the option from the
 /// data if it is not set.
 const INFERRED: &str = "x-inferred";
+/// The key in the JSON Schema of an option that declares its value for outputs of earlier versions
+/// that do not record it.
+const FORMER_DEFAULT: &str = "x-former-default";
 /// The `format` of options that are paths.
 const PATH: &str = "path";
 
 /// The attributes that a kind declares for an option.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OptionAttributes {
     /// Whether the option changes rows; `None` if the kind does not declare it.
     pub changes_rows: Option<bool>,
@@ -27,6 +30,8 @@ pub struct OptionAttributes {
     pub is_path: bool,
     /// Whether planning infers the option from the data if it is not set.
     pub is_inferred: bool,
+    /// The value for outputs of earlier versions that do not record the option.
+    pub former_default: Option<Value>,
 }
 
 /// Returns the attributes of each option of a table, by name.
@@ -44,6 +49,7 @@ pub fn option_attributes(
         changes_rows: option.get(CHANGES_ROWS).and_then(Value::as_bool),
         is_path: option.get("format").is_some_and(|format| format == PATH),
         is_inferred: option.get(INFERRED).and_then(Value::as_bool) == Some(true),
+        former_default: option.get(FORMER_DEFAULT).cloned(),
     };
     options
         .map(|(name, option)| (name.clone(), declared(option)))

@@ -12,77 +12,64 @@ struct RenamedKey {
     former: &'static str,
     /// The current name, which pipeline and training files have.
     current: &'static str,
+    /// For a flag that became a choice: the current values for `false` and `true`.
+    choices: Option<[&'static str; 2]>,
+}
+
+impl RenamedKey {
+    const fn new(table: &'static str, former: &'static str, current: &'static str) -> Self {
+        Self {
+            table,
+            former,
+            current,
+            choices: None,
+        }
+    }
+
+    /// Converts a value of the option to the stored one.
+    fn stored(&self, value: Value) -> Value {
+        let choice = |name: &str| self.choices?.iter().position(|choice| *choice == name);
+        match value.as_str().and_then(choice) {
+            Some(index) => (index == 1).into(),
+            None => value,
+        }
+    }
+
+    /// Converts a stored value to that of the option.
+    fn current(&self, value: Value) -> Value {
+        match (self.choices, &value) {
+            (Some(choices), Value::Bool(flag)) => choices[usize::from(*flag)].into(),
+            _ => value,
+        }
+    }
 }
 
 /// All renamed keys.
-const RENAMED_KEYS: [RenamedKey; 12] = [
+const RENAMED_KEYS: [RenamedKey; 13] = [
+    RenamedKey::new("http", "window", "idempotency_window"),
+    RenamedKey::new("http", "limits.wait", "limits.response_timeout"),
+    RenamedKey::new("synthetic", "of", "content"),
+    RenamedKey::new("runtime", "call_records", "max_batch_records"),
+    RenamedKey::new("runtime", "optimisation", "optimization"),
+    RenamedKey::new("network", "fold", "space_to_depth"),
+    RenamedKey::new("network", "standardise", "standardize"),
+    RenamedKey::new("training", "optimiser", "optimizer"),
+    RenamedKey::new("training", "clip", "clip_grad_norm"),
+    RenamedKey::new("training", "average", "ema_decay"),
+    RenamedKey::new("data", "licence", "license"),
+    RenamedKey::new("hyperparameters", "optimiser", "optimizer"),
     RenamedKey {
-        table: "http",
-        former: "window",
-        current: "idempotency_window",
-    },
-    RenamedKey {
-        table: "http",
-        former: "limits.wait",
-        current: "limits.response_timeout",
-    },
-    RenamedKey {
-        table: "synthetic",
-        former: "of",
-        current: "content",
-    },
-    RenamedKey {
-        table: "runtime",
-        former: "call_records",
-        current: "max_batch_records",
-    },
-    RenamedKey {
-        table: "runtime",
-        former: "optimisation",
-        current: "optimization",
-    },
-    RenamedKey {
-        table: "network",
-        former: "fold",
-        current: "space_to_depth",
-    },
-    RenamedKey {
-        table: "network",
-        former: "standardise",
-        current: "standardize",
-    },
-    RenamedKey {
-        table: "training",
-        former: "optimiser",
-        current: "optimizer",
-    },
-    RenamedKey {
-        table: "training",
-        former: "clip",
-        current: "clip_grad_norm",
-    },
-    RenamedKey {
-        table: "training",
-        former: "average",
-        current: "ema_decay",
-    },
-    RenamedKey {
-        table: "data",
-        former: "licence",
-        current: "license",
-    },
-    RenamedKey {
-        table: "hyperparameters",
-        former: "optimiser",
-        current: "optimizer",
+        choices: Some(["full", "scaled"]),
+        ..RenamedKey::new("pixels", "draft", "decode")
     },
 ];
 
 /// The tables of a training file that have renamed keys.
 const TRAINING_TABLES: [&str; 3] = ["network", "training", "data"];
 
-/// Returns the current name of an unknown key, if the table has it; `known` are the table's keys.
-pub(super) fn current_name(key: &str, known: &[&str]) -> Option<&'static str> {
+/// Returns what to write instead of an unknown key, if the table has a key that replaces it; `known`
+/// are the table's keys.
+pub(super) fn replacement(key: &str, known: &[&str]) -> Option<String> {
     let is_known = |current: &str| {
         current
             .split('.')
@@ -92,39 +79,46 @@ pub(super) fn current_name(key: &str, known: &[&str]) -> Option<&'static str> {
     let found = RENAMED_KEYS
         .iter()
         .find(|renamed| renamed.former == key && is_known(renamed.current));
-    found.map(|renamed| renamed.current)
+    found.map(|renamed| match renamed.choices {
+        None => format!("use `{}`", renamed.current),
+        Some([no, yes]) => {
+            let current = renamed.current;
+            format!("use `{current} = \"{yes}\"` for true and `{current} = \"{no}\"` for false")
+        }
+    })
 }
 
-/// Returns the name under which an option of a table is stored and included in digests.
-pub fn stored_name<'a>(table: &str, key: &'a str) -> &'a str {
+/// Returns an option of a table as it is stored and included in digests.
+pub fn stored_option(table: &str, key: String, value: Value) -> (String, Value) {
     let found = RENAMED_KEYS
         .iter()
         .find(|renamed| renamed.table == table && renamed.current == key);
-    found.map_or(key, |renamed| renamed.former)
+    match found {
+        Some(renamed) => (renamed.former.to_owned(), renamed.stored(value)),
+        None => (key, value),
+    }
 }
 
-/// Returns the options of a table under their stored names.
+/// Returns the options of a table as they are stored.
 pub fn stored_options(table: &str, options: Map<String, Value>) -> Map<String, Value> {
+    let options = options.into_iter();
     options
-        .into_iter()
-        .map(|(key, value)| (stored_name(table, &key).to_owned(), value))
+        .map(|(key, value)| stored_option(table, key, value))
         .collect()
 }
 
-/// Returns the current name of an option of a table from its stored name.
-pub fn name_in_files<'a>(table: &str, key: &'a str) -> &'a str {
-    let found = RENAMED_KEYS
-        .iter()
-        .find(|renamed| renamed.table == table && renamed.former == key);
-    found.map_or(key, |renamed| renamed.current)
-}
-
-/// Returns stored options of a table under their current names.
+/// Returns stored options of a table as files have them.
 pub fn current_options(table: &str, options: Map<String, Value>) -> Map<String, Value> {
-    options
-        .into_iter()
-        .map(|(key, value)| (name_in_files(table, &key).to_owned(), value))
-        .collect()
+    let current = |(key, value): (String, Value)| {
+        let found = RENAMED_KEYS
+            .iter()
+            .find(|renamed| renamed.table == table && renamed.former == key);
+        match found {
+            Some(renamed) => (renamed.current.to_owned(), renamed.current(value)),
+            None => (key, value),
+        }
+    };
+    options.into_iter().map(current).collect()
 }
 
 /// Returns a training file under its stored names.
@@ -199,16 +193,34 @@ mod tests {
 
     #[test]
     fn former_name_is_mapped_if_the_current_name_is_known() {
+        let used = |key, known: &[&str]| replacement(key, known);
         assert_eq!(
-            current_name("optimiser", &["epochs", "optimizer"]),
-            Some("optimizer")
+            used("optimiser", &["epochs", "optimizer"]).as_deref(),
+            Some("use `optimizer`")
         );
         assert_eq!(
-            current_name("limits.wait", &["limits", "listen"]),
-            Some("limits.response_timeout")
+            used("limits.wait", &["limits", "listen"]).as_deref(),
+            Some("use `limits.response_timeout`")
         );
-        assert_eq!(current_name("window", &["path"]), None);
-        assert_eq!(current_name("epoch", &["epochs", "optimizer"]), None);
+        assert_eq!(
+            used("draft", &["decode"]).as_deref(),
+            Some("use `decode = \"scaled\"` for true and `decode = \"full\"` for false")
+        );
+        assert_eq!(used("window", &["path"]), None);
+        assert_eq!(used("epoch", &["epochs", "optimizer"]), None);
+    }
+
+    #[test]
+    fn choice_is_stored_as_the_former_flag() {
+        for (choice, flag) in [("full", json!(false)), ("scaled", json!(true))] {
+            let current = json!({ "decode": choice, "keep": true });
+            let current = current.as_object().unwrap();
+            let stored = stored_options("pixels", current.clone());
+            assert_eq!(stored["draft"], flag);
+            assert_eq!(current_options("pixels", stored), *current);
+        }
+        let other = stored_options("pixels", Map::from_iter([("decode".into(), json!("x"))]));
+        assert_eq!(other["draft"], json!("x"));
     }
 
     #[test]

@@ -411,18 +411,14 @@ impl StageIdentity {
             ));
             return;
         }
-        let keys = self.options.keys().chain(
-            found
-                .options
-                .keys()
-                .filter(|key| !self.options.contains_key(*key)),
-        );
-        for key in keys {
-            let (mine, before) = (self.options.get(key), found.options.get(key));
+        let [own, former] = [self, found]
+            .map(|stage| registry::current_options(&stage.kind, stage.options.clone()));
+        let removed = former.keys().filter(|key| !own.contains_key(*key));
+        for key in own.keys().chain(removed) {
+            let (mine, before) = (own.get(key), former.get(key));
             let text =
                 |value: Option<&Value>| value.map_or_else(|| "unset".to_owned(), Value::to_string);
             if mine.map(canonical) != before.map(canonical) {
-                let key = registry::name_in_files(&self.kind, key);
                 changes.push(format!(
                     "`{key}` of the stage `{name}` was {} and is {} now",
                     text(before),

@@ -9,9 +9,9 @@ use super::epoch_sampler::InputValues;
 use super::sequential::RecordShape;
 use crate::data::{DatasetStatistics, PreparedDataset};
 use crate::error::ConfigError;
-use crate::image::{PixelFormat, TensorLayout};
+use crate::image::{DecodeMode, PixelFormat, TensorLayout};
 use crate::model::Scaling;
-use crate::model::input::{InputKind, InputSpec, ScalingKind};
+use crate::model::input::{InputKind, InputSpec, ScalingKind, UNSCALED};
 
 /// The input as written to the model card, and the values that are derived from it.
 pub struct NetworkInput {
@@ -168,6 +168,9 @@ pub fn faults(spec: &InputSpec) -> Vec<ConfigError> {
     {
         faults.push(ConfigError::new("input", message));
     }
+    if spec.decode == Some(DecodeMode::Scaled) && spec.size.is_none() {
+        faults.push(ConfigError::new("input.decode", UNSCALED));
+    }
     let learned = [
         ("min", &spec.min),
         ("max", &spec.max),
@@ -184,6 +187,16 @@ pub fn faults(spec: &InputSpec) -> Vec<ConfigError> {
         ));
     }
     faults
+}
+
+/// Returns the declared input with the default of `decode`: JPEGs are decoded at a fraction of their
+/// size if they are resized.
+pub fn with_decode_mode(spec: &InputSpec) -> InputSpec {
+    let decode = spec.decode.or(spec.size.map(|_| DecodeMode::Scaled));
+    InputSpec {
+        decode,
+        ..spec.clone()
+    }
 }
 
 /// Returns the kind that an input declares, or else images.

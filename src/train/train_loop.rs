@@ -13,7 +13,7 @@ use super::config::TrainingFile;
 use super::config_digests::ConfigDigests;
 use super::epoch_sampler::{Augmentation, EpochSampler, InputValues, ZoomRange};
 use super::export::{self, TrainingOutcome};
-use super::input::NetworkInput;
+use super::input::{NetworkInput, with_decode_mode};
 use super::loader::BatchLoader;
 use super::memory::{TrainingSize, batch_shape, check_memory};
 use super::network_builder::build;
@@ -80,7 +80,8 @@ fn train_in(
     let Some(prepared) = prepare(work, file, options, watch)? else {
         return Ok(stopped());
     };
-    let Some(input) = NetworkInput::new(&file.input, &prepared, &options.stop)? else {
+    let Some(input) = NetworkInput::new(&with_decode_mode(&file.input), &prepared, &options.stop)?
+    else {
         return Ok(stopped());
     };
     let declared = build(file, input.shape, input.moments).map_err(TrainError::Faults)?;
@@ -164,9 +165,11 @@ fn prepare(
     } else {
         file.input.size
     };
+    let input = with_decode_mode(&file.input);
     let stored_input = InputSpec {
         size,
-        ..file.input.clone()
+        decode: input.decode.filter(|_| size.is_some()),
+        ..input
     };
     let mut on_read = |records| watch(TrainEvent::Reading(records));
     let prepared = data::prepare_unless_stopped(
@@ -202,7 +205,12 @@ fn write_model(
         "data"
     };
     let folder = work.path().join(records);
-    let measured = data::prepare(&file.data, &file.input, &folder, &mut |_| {})?;
+    let measured = data::prepare(
+        &file.data,
+        &with_decode_mode(&file.input),
+        &folder,
+        &mut |_| {},
+    )?;
     let CardMetrics { named, pca } = card_metrics::measure(&model, &measured)?;
     export::add_metrics(&staging, named)?;
     work.publish(&staging)?;

@@ -70,7 +70,9 @@ impl TransformConfig for DenoiseConfig {
         let mut faults = Vec::new();
         let mode = faults.record_all(self.mode(&model));
         let fits = |field: &Field, shape: &TensorShape| match model.image_input() {
-            Some(ImageInput { format, size: None }) => fit_any_size(&model, &format, field, shape),
+            Some(ImageInput {
+                format, size: None, ..
+            }) => fit_any_size(&model, &format, field, shape),
             _ => fit_fixed(&model, field, shape),
         };
         let found = faults.record(find_column(input, self.column.as_deref(), fits));

@@ -32,6 +32,15 @@ pub(crate) fn convert(rows: &[&[u8]], model: ColorModel, channels: Channels, out
         (Channels::Rgb, ColorModel::Rgb, [r, g, b, ..]) => interleave(r, g, b, out),
         (Channels::Rgb, ColorModel::Cmyk, [c, m, y, k]) => from_cmyk(c, m, y, k, out),
         (Channels::Rgb, ColorModel::Ycck, [y, cb, cr, k]) => from_ycck(y, cb, cr, k, out),
+        (Channels::Components, _, [only]) => out.copy_from_slice(only),
+        (Channels::Components, _, [a, b, c]) => interleave(a, b, c, out),
+        (Channels::Components, _, rows) => {
+            for (index, pixel) in out.chunks_exact_mut(rows.len().max(1)).enumerate() {
+                for (value, row) in pixel.iter_mut().zip(rows) {
+                    *value = row[index];
+                }
+            }
+        }
         // The decoder has as many components as the color model.
         _ => {}
     }

@@ -30,7 +30,7 @@ impl ComponentPlan {
         let components = frame.components.iter().enumerate();
         components
             .map(|(index, component)| {
-                let is_used = index == 0 || channels == Channels::Rgb;
+                let is_used = index == 0 || channels != Channels::Gray;
                 Self::new(frame, component, 8 / scale.divisor() as usize, is_used)
             })
             .collect()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::frame::{Frame, Scan};
 use crate::huffman::HuffmanTable;
-use crate::markers::{APP0, APP14, DHT, DNL, DQT, DRI, EOI, MarkerSegments, SOF0, SOF2, SOI, SOS};
+use crate::markers::{APP0, APP14, DHT, DNL, DQT, DRI, EOI, MarkerSegments, SOF2, SOI, SOS};
 use crate::{ColorModel, Limits};
 
 /// The tables for DC and AC coefficients, by their number.
@@ -58,9 +58,8 @@ fn malformed(reason: &str) -> Error {
 }
 
 impl<'a> Headers<'a> {
-    /// Reads the segments up to the header of the first scan.
-    pub(crate) fn read(bytes: &'a [u8], limits: &Limits) -> Result<Self, Error> {
-        let mut headers = Self {
+    fn empty() -> Self {
+        Self {
             frame: Frame {
                 progressive: false,
                 width: 0,
@@ -79,7 +78,12 @@ impl<'a> Headers<'a> {
             adobe: None,
             scan: None,
             scans: 0,
-        };
+        }
+    }
+
+    /// Reads the segments up to the header of the first scan.
+    pub(crate) fn read(bytes: &'a [u8], limits: &Limits) -> Result<Self, Error> {
+        let mut headers = Self::empty();
         if !bytes.starts_with(&[0xff, SOI]) {
             return Err(malformed("it does not begin with a start marker"));
         }
@@ -102,6 +106,44 @@ impl<'a> Headers<'a> {
             )));
         }
         Ok(headers)
+    }
+
+    /// Reads the frame header without the tables, whose preparation takes longer.
+    pub(crate) fn read_frame(bytes: &'a [u8], limits: &Limits) -> Result<Frame, Error> {
+        let mut headers = Self::empty();
+        let mut segments = MarkerSegments::new(bytes, 0);
+        while let Some((marker, body)) = segments.next() {
+            headers.count_segment(limits)?;
+            match marker {
+                SOS | EOI if headers.frame.components.is_empty() => {
+                    return Err(malformed("its frame header is missing or invalid"));
+                }
+                SOS => {
+                    headers.at = segments.at;
+                    headers.frame.height = headers.lines_after_scan(bytes)?;
+                }
+                DHT => {}
+                0xc0..=0xcf => headers.add(marker, body)?,
+                _ => {}
+            }
+            if headers.frame.height > 0 {
+                return Ok(headers.frame);
+            }
+        }
+        Err(headers.truncated(bytes))
+    }
+
+    /// # Errors
+    /// If there are more segments than allowed.
+    fn count_segment(&mut self, limits: &Limits) -> Result<(), Error> {
+        self.segments += 1;
+        if self.segments > limits.segments {
+            return Err(Error::TooLarge(format!(
+                "it has more than {} segments, the maximum",
+                limits.segments
+            )));
+        }
+        Ok(())
     }
 
     /// The number of lines of a DNL segment, which follows the first scan.
@@ -128,13 +170,7 @@ impl<'a> Headers<'a> {
                 return Err(self.truncated(bytes));
             };
             self.at = segments.at;
-            self.segments += 1;
-            if self.segments > limits.segments {
-                return Err(Error::TooLarge(format!(
-                    "it has more than {} segments, the maximum",
-                    limits.segments
-                )));
-            }
+            self.count_segment(limits)?;
             match marker {
                 EOI => return Ok(()),
                 SOS if body.is_empty() => return Err(malformed("the header of a scan is invalid")),
@@ -248,7 +284,7 @@ impl<'a> Headers<'a> {
         }
         match body.first() {
             Some(8) => {}
-            Some(12) if marker != SOF0 => {
+            Some(12) => {
                 return Err(Error::Unsupported("it has 12 bits per sample".to_owned()));
             }
             _ => return Err(malformed("its frame header is missing or invalid")),

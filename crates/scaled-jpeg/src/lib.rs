@@ -68,17 +68,30 @@ pub enum Channels {
     Gray,
     /// Red, green and blue.
     Rgb,
+    /// All components without a conversion of colors, for containers that state their meaning.
+    Components,
 }
 
 impl Channels {
-    /// The number of values: 1 or 3.
-    #[must_use]
-    pub fn count(self) -> usize {
+    /// The number of values of a pixel of an image with this number of components.
+    fn count(self, components: usize) -> usize {
         match self {
             Self::Gray => 1,
             Self::Rgb => 3,
+            Self::Components => components,
         }
     }
+}
+
+/// Reads the stored width and height in pixels. Segments after the frame header are read only if
+/// the number of lines follows the first scan.
+///
+/// # Errors
+/// If the header is truncated, malformed, or of a kind that is not supported.
+pub fn read_size(bytes: &[u8], limits: Limits) -> Result<(u32, u32), Error> {
+    let frame = Headers::read_frame(bytes, &limits)?;
+    // Both are below 65,536.
+    Ok((frame.width as u32, frame.height as u32))
 }
 
 /// The meaning of the components.
@@ -155,6 +168,12 @@ impl<'a> Decoder<'a> {
         self.headers.color_model()
     }
 
+    /// The number of values of a decoded pixel: 1 for gray, 3 for RGB, and one of each component.
+    #[must_use]
+    pub fn values_per_pixel(&self, channels: Channels) -> usize {
+        channels.count(self.headers.frame.components.len())
+    }
+
     /// Whether the image is progressive, so that its coefficients are kept in memory.
     #[must_use]
     pub fn is_progressive(&self) -> bool {
@@ -187,7 +206,7 @@ impl<'a> Decoder<'a> {
         rows + coefficients + FIXED_BYTES
     }
 
-    /// Decodes the image into `out`, row by row, with [`Channels::count`] bytes per pixel.
+    /// Decodes the image into `out`, row by row, with [`Self::values_per_pixel`] bytes per pixel.
     ///
     /// # Errors
     /// If the image is truncated or corrupt.
@@ -201,7 +220,7 @@ impl<'a> Decoder<'a> {
         out: &mut [u8],
     ) -> Result<(), Error> {
         let (width, height) = self.scaled_size(scale);
-        let row_bytes = width as usize * channels.count();
+        let row_bytes = width as usize * self.values_per_pixel(channels);
         assert_eq!(
             out.len(),
             row_bytes * height as usize,
@@ -221,7 +240,8 @@ impl<'a> Decoder<'a> {
     /// If the image is truncated or corrupt.
     pub fn decode(self, scale: Scale, channels: Channels) -> Result<Vec<u8>, Error> {
         let (width, height) = self.scaled_size(scale);
-        let mut out = vec![0; width as usize * height as usize * channels.count()];
+        let values = self.values_per_pixel(channels);
+        let mut out = vec![0; width as usize * height as usize * values];
         self.decode_into(scale, channels, &mut out)?;
         Ok(out)
     }

@@ -1,6 +1,5 @@
 //! The marker segments of a JPEG (ITU-T T.81, B.1.1).
 
-pub(crate) const SOF0: u8 = 0xc0;
 pub(crate) const SOF2: u8 = 0xc2;
 pub(crate) const DNL: u8 = 0xdc;
 pub(crate) const DHT: u8 = 0xc4;

@@ -48,6 +48,7 @@ impl<'f> RowOutput<'f> {
                 plan,
             }
         };
+        let values = channels.count(plans.len());
         Self {
             planes: plans.into_iter().map(plane).collect(),
             model,
@@ -56,7 +57,7 @@ impl<'f> RowOutput<'f> {
             height,
             done: 0,
             mcu_rows: 0,
-            pixels: vec![0; width * channels.count()],
+            pixels: vec![0; width * values],
             each,
         }
     }

@@ -5,7 +5,7 @@
 mod encoder;
 
 use encoder::{TestComponent, TestJpeg, ac_symbols};
-use scaled_jpeg::{Channels, Decoder, Error, Limits, Scale};
+use scaled_jpeg::{Channels, Decoder, Error, Limits, Scale, read_size};
 
 const WIDTH: usize = 37;
 const HEIGHT: usize = 21;
@@ -213,6 +213,57 @@ fn four_components_are_inverted_cmyk_or_ycck() {
 }
 
 #[test]
+fn components_are_not_converted() {
+    for count in [1, 3, 4] {
+        let mut image = test_jpeg([(2, 2), (1, 1), (1, 1)]);
+        let black = TestComponent {
+            id: 4,
+            sampling: (1, 1),
+            value_at: black,
+        };
+        image.components.push(black);
+        image.components.truncate(count);
+        (image.scans, image.adobe) = (vec![(0..count).collect()], Some(2));
+        let bytes = image.encode();
+        let decoder = Decoder::new(&bytes, Limits::default()).unwrap();
+        assert_eq!(decoder.values_per_pixel(Channels::Components), count);
+        let values = decode_at(&bytes, Scale::Full, Channels::Components).unwrap();
+        assert_eq!(values.len(), WIDTH * HEIGHT * count);
+        for (index, pixel) in values.chunks_exact(count).enumerate() {
+            let (x, y) = ((index % WIDTH) as f64 + 0.5, (index / WIDTH) as f64 + 0.5);
+            for (value, part) in pixel.iter().zip(&image.components) {
+                let expected = (part.value_at)(x, y).clamp(0.0, 255.0);
+                assert!((f64::from(*value) - expected).abs() < UPSAMPLING, "{count}");
+            }
+        }
+    }
+}
+
+#[test]
+fn size_is_read_without_tables() {
+    let read = |bytes: &[u8]| read_size(bytes, Limits::default());
+    let bytes = test_jpeg([(2, 2), (1, 1), (1, 1)]).encode();
+    let frame = bytes
+        .windows(2)
+        .position(|pair| pair == [0xff, 0xc0])
+        .unwrap();
+    assert_eq!(
+        read(&bytes[..frame + 19]),
+        Ok((WIDTH as u32, HEIGHT as u32))
+    );
+    assert!(matches!(
+        read(&bytes[..frame + 9]),
+        Err(Error::Truncated { .. })
+    ));
+    let without_frame = [&bytes[..frame], &bytes[frame + 19..]].concat();
+    assert!(matches!(read(&without_frame), Err(Error::Malformed(_))));
+    assert!(matches!(
+        read(b"\xff\xd8\xff\xd9"),
+        Err(Error::Malformed(_))
+    ));
+}
+
+#[test]
 fn gray_image_may_have_any_sampling_factors() {
     for sampling in (1..=4).flat_map(|h| (1..=4).map(move |v| (h, v))) {
         for progressive in [false, true] {
@@ -237,6 +288,8 @@ fn height_may_follow_the_first_scan() {
         let bytes = image.encode();
         let decoder = Decoder::new(&bytes, Limits::default()).unwrap();
         assert_eq!(decoder.size(), (WIDTH as u32, HEIGHT as u32));
+        let size = read_size(&bytes, Limits::default());
+        assert_eq!(size, Ok((WIDTH as u32, HEIGHT as u32)));
         assert_eq!(decode(&bytes), expected);
     }
 }

@@ -2,13 +2,14 @@
 //! and colors to 8 bits per channel, and checks for what the library ignores.
 
 mod samples;
+mod jpeg_chunks;
 mod layout;
 #[cfg(test)]
 mod tests;
 
 use std::io::{Cursor, ErrorKind};
 
-use tiff::decoder::{BufferLayoutPreference, Decoder, DecodingResult, Limits};
+use tiff::decoder::{Decoder, DecodingResult, Limits};
 use tiff::tags::{CompressionMethod, PhotometricInterpretation, Tag};
 use tiff::{ColorType, TiffError};
 
@@ -16,7 +17,6 @@ use crate::image::channel_layout::DecodedSamples;
 use crate::image::decode::{DecodedImage, memory_limit};
 use crate::image::error::{ImageError, UNFINISHED};
 use crate::image::exif_orientation::orientation_or_xmp;
-use crate::image::jpeg;
 use crate::image::probe::{DECODE_BYTES_PER_PIXEL, ImageFormat, ImageInfo};
 use crate::image::value_range::ValueRange;
 use layout::normalize_bits;
@@ -75,18 +75,25 @@ pub(super) fn decode(
     let mut decoder = Decoder::new(Cursor::new(source))
         .map_err(failed)?
         .with_limits(limits());
-    if page.compression == CompressionMethod::ModernJPEG {
-        check_jpeg_chunks(&mut decoder, source, &page)?;
-    }
     let color = decoder.colortype().map_err(failed)?;
     let mut buffer = DecodingResult::U8(Vec::new());
-    let layout = decoder.read_image_to_buffer(&mut buffer).map_err(failed)?;
-    if buffer.as_buffer(0).byte_len() < layout.complete_len {
-        return Err(ImageError::memory_exceeded(ImageFormat::Tiff));
-    }
+    let planes = if page.compression == CompressionMethod::ModernJPEG {
+        buffer = DecodingResult::U8(jpeg_chunks::read(&decoder, source, &page, header)?);
+        match page.is_planar {
+            true => page.samples.into(),
+            false => 1,
+        }
+    } else {
+        let layout = decoder.read_image_to_buffer(&mut buffer).map_err(failed)?;
+        if buffer.as_buffer(0).byte_len() < layout.complete_len {
+            return Err(ImageError::memory_exceeded(ImageFormat::Tiff));
+        }
+        layout.planes
+    };
     Ok(DecodedImage {
-        samples: convert(&page, header, color, &layout, buffer, range)?,
+        samples: convert(&page, header, color, planes, buffer, range)?,
         size: (header.width, header.height),
+        divisor: 1,
         orientation,
     })
 }
@@ -214,61 +221,12 @@ fn first(decoder: &mut TiffReader, tag: Tag) -> Result<Option<u16>, TiffError> {
     Ok(values.and_then(|values| values.first().copied()))
 }
 
-/// Checks the JPEGs in a TIFF, whose decoder ignores errors in them.
-fn check_jpeg_chunks(
-    decoder: &mut TiffReader,
-    bytes: &[u8],
-    page: &Page,
-) -> Result<(), ImageError> {
-    for (index, &(offset, length)) in (0..).zip(&page.chunks) {
-        let range = usize::try_from(offset)
-            .ok()
-            .zip(usize::try_from(offset.saturating_add(length)).ok());
-        let chunk = range.and_then(|(start, end)| bytes.get(start..end));
-        let chunk =
-            chunk.ok_or_else(|| ImageError::truncated(ImageFormat::Tiff, bytes, UNFINISHED))?;
-        let with_tables;
-        let stream = match &page.jpeg_tables {
-            // Without the end marker of the tables and the start marker of the image.
-            Some(tables) if tables.len() >= 2 && chunk.len() >= 2 => {
-                with_tables = [&tables[..tables.len() - 2], &chunk[2..]].concat();
-                &with_tables
-            }
-            _ => chunk,
-        };
-        let image = jpeg::check(stream).map_err(ImageError::in_tiff)?;
-        image.check_sampling().map_err(ImageError::in_tiff)?;
-        let samples = if page.is_planar { 1 } else { page.samples };
-        let stored = image.components();
-        if stored != usize::from(samples) || stored == 2 {
-            let reason = format!(
-                "a JPEG in it has {stored} components for {samples} samples per pixel; expected 1, \
-                 3 or 4 of both"
-            );
-            return Err(ImageError::unsupported(ImageFormat::Tiff, reason));
-        }
-        let (width, height) = decoder.chunk_dimensions();
-        let (_, used_height) = decoder.chunk_data_dimensions(index);
-        let (actual_width, actual_height) = image.size();
-        let is_complete = actual_width == width as usize
-            && (used_height as usize..=height as usize).contains(&actual_height);
-        if !is_complete {
-            let reason = format!(
-                "a JPEG in it has {actual_width} x {actual_height} pixels; expected {width} x \
-                 {height}"
-            );
-            return Err(ImageError::malformed(ImageFormat::Tiff, reason));
-        }
-    }
-    Ok(())
-}
-
 /// Converts the samples to 8-bit channels.
 fn convert(
     page: &Page,
     header: &ImageInfo,
     color: ColorType,
-    layout: &BufferLayoutPreference,
+    planes: usize,
     buffer: DecodingResult,
     range: Option<ValueRange>,
 ) -> Result<DecodedSamples, ImageError> {
@@ -293,7 +251,7 @@ fn convert(
         width: header.width as usize,
         pixels,
         samples,
-        planes: layout.planes,
+        planes,
         bits: page.bits.into(),
         stated_range: page.stated_range,
         range,

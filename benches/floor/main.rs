@@ -1,5 +1,5 @@
-//! The floor of a run: its unavoidable parts in a plain loop on one thread, with the same libraries
-//! and without a pipeline. The cost of a run above the floor is overhead.
+//! The floor of a run: its unavoidable parts in a plain loop on one thread, with the same libraries,
+//! except for libjpeg-turbo, and without a pipeline. The cost of a run above the floor is overhead.
 //!
 //! ```text
 //! floor images FOLDER MODEL OUT SIDE CHANNELS     image files -> latents
@@ -10,6 +10,8 @@
 //! ```
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod jpeg;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::fs::File;
@@ -18,14 +20,14 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Float32Array, RecordBatch, StringArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Float32Type, Schema};
-use latentflow::image::jpeg_scaled::decode_scaled;
 use latentflow::image::{
-    Channels, OutputFormat, PixelFormat, Pixels, ResizeMode, Resizer, decode, encode,
+    Channels, CropBox, ImageFormat, OutputFormat, PixelFormat, Pixels, ResizeMode, Resizer, encode,
 };
 use latentflow::metrics::Metrics;
 use latentflow::model::{Model, ModelPath, ModelSpec, RuntimeSpec, Scaling, ort_library};
 use latentflow::tensor::{fixed_column, vector_field};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use turbojpeg::Decompressor;
 
 /// Images per batch: the default of the pipeline.
 const IMAGES: usize = 32;
@@ -35,10 +37,7 @@ const RECORDS: usize = 8192;
 fn main() {
     // The pipeline tunes the allocator, so the floor does as well.
     latentflow::system::tune_allocator();
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|argument| argument != "--bench")
-        .collect();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut words: &[&str] = &arguments.iter().map(String::as_str).collect::<Vec<_>>();
     let mut share = Share { number: 0, of: 1 };
     if let ["--share", written, rest @ ..] = words {
@@ -72,8 +71,7 @@ fn main() {
         ["denoise", folder, model, out] => {
             denoise(&share.of(&files(folder)), &open(model), Path::new(out))
         }
-        // `cargo bench` calls every benchmark without arguments.
-        _ => eprintln!("floor: nothing to do; benches/compare.py calls it with arguments"),
+        _ => eprintln!("floor: unknown arguments; benches/compare.py calls it"),
     }
 }
 
@@ -111,6 +109,21 @@ fn files(folder: &str) -> Vec<PathBuf> {
     files
 }
 
+/// Decodes an image, which is resized to `side` x `side` pixels if there is one.
+fn decode(
+    decoder: &mut Decompressor,
+    bytes: &[u8],
+    channels: Channels,
+    side: Option<usize>,
+) -> (Pixels, CropBox) {
+    if ImageFormat::from_bytes(bytes) == Some(ImageFormat::Jpeg) {
+        return jpeg::decode(decoder, bytes, channels, side);
+    }
+    let pixels = latentflow::image::decode(bytes, channels, u64::MAX).unwrap();
+    let area = CropBox::full(&pixels);
+    (pixels, area)
+}
+
 fn images(files: &[PathBuf], model: &Model, out: &Path, side: usize, channels: Channels) {
     let format = PixelFormat {
         channels,
@@ -125,18 +138,14 @@ fn images(files: &[PathBuf], model: &Model, out: &Path, side: usize, channels: C
     ]));
     let mut writer = support::writer(File::create(out).unwrap(), &schema);
     let mut encoder = model.chain(ModelPath::Encode).unwrap();
+    let mut decoder = Decompressor::new().unwrap();
     let mut resizer = Resizer::new(side, side, ResizeMode::Stretch);
     let mut values = vec![0.0; IMAGES * len];
     for chunk in files.chunks(IMAGES) {
         for (file, input) in chunk.iter().zip(values.chunks_exact_mut(len)) {
             let bytes = std::fs::read(file).unwrap();
-            // As in the pipeline, JPEGs far larger than the target are decoded at a reduced scale
-            // if the build supports it.
-            let pixels = match decode_scaled(&bytes, channels, u64::MAX, (side, side)) {
-                Some((pixels, area)) => resizer.resize_box(&pixels, area),
-                None => resizer.resize(&decode(&bytes, channels, u64::MAX).unwrap()),
-            };
-            format.normalize(pixels.unwrap(), input);
+            let (pixels, area) = decode(&mut decoder, &bytes, channels, Some(side));
+            format.normalize(resizer.resize_box(&pixels, area).unwrap(), input);
         }
         let mut codes = Vec::with_capacity(chunk.len() * code);
         encoder
@@ -266,9 +275,11 @@ fn scale(batch: &RecordBatch, scaling: &Scaling, scaled: &mut Vec<f32>) -> usize
 fn denoise(files: &[PathBuf], model: &Model, out: &Path) {
     std::fs::create_dir_all(out).unwrap();
     let format = PixelFormat::default();
+    let mut decoder = Decompressor::new().unwrap();
     let mut denoiser = model.chain(ModelPath::Reconstruct).unwrap();
     for file in files {
-        let pixels = decode(&std::fs::read(file).unwrap(), Channels::Rgb, u64::MAX).unwrap();
+        let bytes = std::fs::read(file).unwrap();
+        let (pixels, _) = decode(&mut decoder, &bytes, Channels::Rgb, None);
         let (height, width) = (pixels.height, pixels.width);
         let (even_height, even_width) = (height.next_multiple_of(2), width.next_multiple_of(2));
         let mut values = vec![0.0; 3 * height * width];
