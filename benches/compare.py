@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Compares whole runs with their floor and with Python programs, in one table. `make bench` calls it.
 
-The floor is a plain loop over the same library calls (benches/floor.rs). `floors` runs one such loop per core; the loops
-share caches and memory, as workers do. The baselines are Python programs (benches/baselines): a simple one, an optimized one, and
+The floor is a plain loop over the same library calls, with libjpeg-turbo for JPEG (benches/floor; it needs CMake and NASM). `floors` runs
+one such loop per core; the loops share caches and memory, as workers do. The baselines are Python programs (benches/baselines): a simple one, an optimized one, and
 Ray Data (with --ray). Each does the same work: the same model, the same pixels, the same columns in Parquet. Programs alternate
 in each round, and the figures are medians. CPU seconds are those of all processes. Peak memory is their
 proportional share (PSS), sampled ten times per second in a separate round.
@@ -54,16 +54,15 @@ def install(ray):
     return packages
 
 
-def build(features):
-    """Builds the program and the floor; returns the path of the floor."""
-    features = ["--features", ",".join(features)] if features else []
-    call("cargo", "build", "--release", "--locked", *features, cwd=REPOSITORY)
-    output = subprocess.run(
-        ["cargo", "bench", "--locked", "--no-run", "--bench", "floor", *features, "--message-format", "json"],
-        cwd=REPOSITORY, check=True, stdout=subprocess.PIPE, text=True,
-    ).stdout
-    messages = [json.loads(line) for line in output.splitlines()]
-    return next(m["executable"] for m in messages if m.get("target", {}).get("name") == "floor" and m.get("executable"))
+def build():
+    """Builds the program, as `make build` does, and the floor; returns their paths. The floor is None without the tools of libjpeg-turbo."""
+    call("cargo", "build", "--release", "--locked", cwd=REPOSITORY)
+    binary, floor = REPOSITORY / "target/release/latentflow", REPOSITORY / "target/release/floor"
+    if not (shutil.which("cmake") and shutil.which("nasm")):
+        print("the floor is left out: its libjpeg-turbo needs CMake and NASM", file=sys.stderr)
+        return binary, None
+    call("cargo", "build", "--release", "--locked", "-p", "latentflow-floor", cwd=REPOSITORY)
+    return binary, floor
 
 
 class Memory(threading.Thread):
@@ -174,21 +173,21 @@ def rounds(options, calls, out, environment):
 def main():
     options = arguments()
     os.chdir(REPOSITORY)
-    # The features of releases, if their build tools are available.
-    draft = bool(shutil.which("cmake") and shutil.which("nasm"))
-    floor, binary = build(["turbojpeg"] if draft else []), REPOSITORY / "target/release/latentflow"
+    binary, floor = build()
     packages = install(options.ray)
     library = next((REPOSITORY / ".runtime/onnxruntime").glob("libonnxruntime.*"))
     environment = {**os.environ, "ORT_DYLIB_PATH": str(library), "PYTHONDONTWRITEBYTECODE": "1"}
     version = subprocess.run([binary, "--version"], stdout=subprocess.PIPE, text=True).stdout.strip()
-    print(f"{version}; {processor()}, {CORES} cores; Python {platform.python_version()}; {'with' if draft else 'without (no CMake, no NASM)'} turbojpeg")
+    print(f"{version}; {processor()}, {CORES} cores; Python {platform.python_version()}")
     print(", ".join(packages))
     baselines, out = options.baselines + (["ray"] if options.ray else []), BENCH / "out"
+    if floor is None:
+        baselines = [baseline for baseline in baselines if baseline not in ("floor", "floors")]
     for name in options.workloads:
         workload = WORKLOADS[name]
         count = max(1, int(workload.count * options.scale))
         given = (source(name, workload, count, options.photos), model(workload, binary))
-        (BENCH / "pipeline.toml").write_text(pipeline(workload, *given, out / "latentflow", draft))
+        (BENCH / "pipeline.toml").write_text(pipeline(workload, *given, out / "latentflow"))
         calls = commands(baselines, floor, binary, out, workload, given)
         medians = rounds(options, calls, out, environment)
         print(f"\n{name}: {count} x {workload.what}")

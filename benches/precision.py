@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import time
 
-from workloads import BENCH, HERE, PYTHON, REPOSITORY, WORKS, call, pipeline
+from workloads import BENCH, HERE, PYTHON, REPOSITORY, WORKLOADS, call, pipeline
 
 MAKE = """
 import pathlib, sys, numpy, onnx
@@ -60,7 +60,7 @@ print(f"{change:>10.4f}{100 * same:>11.1f} %")
 
 
 def run(encoder, images, out):
-    (BENCH / "precision.toml").write_text(pipeline(WORKS["photos"], images, encoder, out, draft=False))
+    (BENCH / "precision.toml").write_text(pipeline(WORKLOADS["photos"], images, encoder, out))
     shutil.rmtree(out, ignore_errors=True)
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     call(REPOSITORY / "target/release/latentflow", "run", BENCH / "precision.toml", "--summary", "none", stderr=subprocess.DEVNULL)

@@ -163,7 +163,6 @@ kind = "images"
 kind = "pixels"
 inputs = ["in"]
 model = "m"
-{draft}
 [stages.codes]
 kind = "encode"
 inputs = ["pixels"]
@@ -193,14 +192,12 @@ path = "{out}"
 """
 
 
-def pipeline(workload, place, folder, out, draft):
-    """The pipeline of a benchmark, as a user would write it. `folder`: its model, or the file of an encoder; `draft`: whether the
-    program can decode JPEGs at a reduced size."""
+def pipeline(workload, place, folder, out):
+    """The pipeline of a benchmark, as a user would write it. `folder`: its model, or the file of an encoder."""
     key = "encoder" if pathlib.Path(folder).is_file() else "path"
-    draft = "draft = true" if draft else ""
     columns = 'columns = ["x"]' if workload.columns == 1 else ""
     stages = {"records": RECORDS, "images": IMAGES, "denoise": DENOISE}[workload.kind]
-    return (HEAD + stages).format(key=key, model=folder, source=place, out=out, columns=columns, draft=draft)
+    return (HEAD + stages).format(key=key, model=folder, source=place, out=out, columns=columns)
 
 
 def words(workload, place, folder, out):

@@ -57,6 +57,7 @@ def evaluate(
     part: Part | None = None,
     corrupt: Texts = (),
     prepared: str | os.PathLike[str] | None = None,
+    compare_decode: bool = False,
     allow_nondeterministic: bool = False,
     progress: bool | Callback | None = None,
 ) -> Evaluation:
@@ -71,6 +72,7 @@ def evaluate(
         all anomalies.
     :param corrupt: corruptions to measure denoising with, such as `["gaussian:25"]`. Default: those of the training.
     :param prepared: a folder for the prepared records, which later evaluations use again.
+    :param compare_decode: whether to measure the distance between JPEGs decoded in full and at a fraction of their size.
     :param allow_nondeterministic: whether to accept a model whose output depends on random numbers or on other records.
     :param progress: as that of :func:`train`.
 
@@ -91,6 +93,7 @@ def evaluate(
                 part,
                 texts(corrupt),
                 None if prepared is None else os.fspath(prepared),
+                compare_decode,
                 allow_nondeterministic,
                 lambda kind, fields: _handle(bar, kind, json.loads(fields)),
             )

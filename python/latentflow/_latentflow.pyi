@@ -87,6 +87,7 @@ def evaluate_model(
     part: str | None,
     corruptions: Sequence[str],
     prepared: str | None,
+    compare_decode: bool,
     allow_nondeterministic: bool,
     watch: Callable[[str, str], None],
 ) -> tuple[str, str, str]: ...

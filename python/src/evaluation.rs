@@ -16,7 +16,7 @@ use crate::watched::{NativeArgumentError, NativeWorkError, Watcher, run_watched}
 /// Evaluates a model folder. Calls `watch` with the kind and the fields, as JSON, of each event.
 /// Returns the measurements as JSON, as text and as HTML.
 #[pyfunction]
-#[pyo3(signature = (folder, data, sources, set, part, corruptions, prepared, allow_nondeterministic, watch))]
+#[pyo3(signature = (folder, data, sources, set, part, corruptions, prepared, compare_decode, allow_nondeterministic, watch))]
 #[expect(clippy::too_many_arguments, reason = "Python calls it with keywords")]
 pub fn evaluate_model(
     py: Python<'_>,
@@ -27,6 +27,7 @@ pub fn evaluate_model(
     part: Option<&str>,
     corruptions: Vec<String>,
     prepared: Option<PathBuf>,
+    compare_decode: bool,
     allow_nondeterministic: bool,
     watch: &Bound<'_, PyAny>,
 ) -> PyResult<(String, String, String)> {
@@ -36,6 +37,7 @@ pub fn evaluate_model(
         set,
         parts: part.map(subsets).transpose()?.unwrap_or_default(),
         corruptions,
+        compare_decode,
         allow_nondeterministic,
         prepared,
     };

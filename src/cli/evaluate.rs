@@ -58,6 +58,12 @@ pub(super) struct EvaluateArgs {
     /// watermark_grid:0.5, watermark:0.5, gray. Default: the corruption of the training.
     #[arg(long, value_name = "NOISE:AMOUNT")]
     corrupt: Vec<String>,
+    /// Measure the distance between JPEGs decoded in full and at a fraction of their size.
+    ///
+    /// Both modes are options of `pixels` and of the model card (`decode`). The pixels, the latents and the
+    /// reconstruction error are compared.
+    #[arg(long)]
+    compare_decode: bool,
     /// Accept a model whose output depends on random numbers or on the other records of a batch, as
     /// `allow_nondeterministic` in the table of a model does for `run`.
     #[arg(long)]
@@ -140,6 +146,7 @@ impl EvaluateArgs {
             set: self.set.clone(),
             parts: self.part.map(SubsetArg::subsets).unwrap_or_default(),
             corruptions: self.corrupt.clone(),
+            compare_decode: self.compare_decode,
             allow_nondeterministic: self.allow_nondeterministic,
             prepared: self.prepared.clone(),
         }
@@ -154,9 +161,11 @@ impl EvaluateArgs {
             part,
             corrupt,
             prepared,
+            compare_decode,
             allow_nondeterministic: _,
         } = self;
-        data.is_some()
+        *compare_decode
+            || data.is_some()
             || part.is_some()
             || prepared.is_some()
             || [source, set, corrupt].iter().any(|all| !all.is_empty())

@@ -2,6 +2,7 @@
 //! detection, compared with principal components.
 
 mod anomalies;
+mod decode_distance;
 mod denoising;
 mod result;
 mod labels;
@@ -157,6 +158,7 @@ pub fn evaluate(
             prepared,
         )?,
         denoising: Vec::new(),
+        decode_distance: None,
         notes: notes(prepared, &scored, &fitted, &tally, runner.failure()),
         records: Vec::new(),
         codes: None,

@@ -7,13 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value, json};
 
 use super::{
-    EvaluateError, EvaluateEvent, EvaluateOptions, Evaluation, corruption_argument, evaluate,
-    fault_lines, source_argument,
+    EvaluateError, EvaluateEvent, EvaluateOptions, Evaluation, corruption_argument,
+    decode_distance, evaluate, fault_lines, source_argument,
 };
 use crate::config::{is_at_or_below, overlay};
 use crate::data::{self, DataError, DataSpec, PreparedDataset, Subset};
 use crate::error::{ConfigError, StageError};
+use crate::image::DecodeMode;
 use crate::metrics::Metrics;
+use crate::model::input::InputSpec;
 use crate::model::{self, Model, ModelPath, ModelSpec, RuntimeSpec};
 use crate::registry;
 
@@ -31,6 +33,8 @@ pub struct EvaluationRequest {
     pub parts: Vec<Subset>,
     /// Corruptions to measure denoising with, such as `gaussian:25`.
     pub corruptions: Vec<String>,
+    /// Whether to measure the distance between full and scaled decoding of JPEGs.
+    pub compare_decode: bool,
     /// Whether to accept a model whose output depends on random numbers or on other records.
     pub allow_nondeterministic: bool,
     /// The folder of the prepared records, which later evaluations use again. Default: a temporary
@@ -86,6 +90,13 @@ impl EvaluationRequest {
         let corruptions = corruptions
             .map(|text| corruption_argument::parse(text))
             .collect::<Result<Vec<_>, _>>()?;
+        if self.compare_decode && !decode_distance::applies(model) {
+            return Err(EvaluateError::Argument(format!(
+                "{}: cannot compare the decoding of JPEGs, because the model does not take images \
+                 of a fixed size",
+                model.name()
+            )));
+        }
         let spec = self.data_spec(model, folder)?;
         // Without a latent, no records have to be reserved to fit PCA and classifiers.
         let evaluates_all = !self.sources.is_empty() && model.code_size().is_none();
@@ -94,13 +105,35 @@ impl EvaluationRequest {
             parts => parts.to_vec(),
         };
         let records = self.prepared.as_deref().unwrap_or(temporary);
-        let prepared = self.prepare(model, &spec, records, watch)?;
+        let input = model_input(model);
+        let prepared = self.prepare(&input, &spec, records, watch)?;
         watch(EvaluateEvent::Prepared(&prepared))?;
         let options = EvaluateOptions { parts, corruptions };
         let mut evaluation = evaluate(model, &prepared, &options, &mut |name, done, total| {
             watch(EvaluateEvent::Step { name, done, total })
         })?;
         evaluation.notes.extend(self.changed_data(model, &prepared));
+        if self.compare_decode {
+            let is_full = input.decode.unwrap_or_default() == DecodeMode::Full;
+            let decode = match is_full {
+                true => DecodeMode::Scaled,
+                false => DecodeMode::Full,
+            };
+            let other_input = InputSpec {
+                decode: Some(decode),
+                ..input
+            };
+            let records = records.join("other-decoding");
+            let other = self.prepare(&other_input, &spec, &records, watch)?;
+            let both = match is_full {
+                true => [&prepared, &other],
+                false => [&other, &prepared],
+            };
+            evaluation.decode_distance =
+                decode_distance::measure(model, both, &options, &mut |name, done, total| {
+                    watch(EvaluateEvent::Step { name, done, total })
+                })?;
+        }
         Ok(EvaluationRun {
             evaluation,
             prepared,
@@ -193,17 +226,13 @@ impl EvaluationRequest {
 
     fn prepare(
         &self,
-        model: &Model,
+        input: &InputSpec,
         spec: &DataSpec,
         folder: &Path,
         watch: &mut dyn FnMut(EvaluateEvent<'_>) -> Result<(), StageError>,
     ) -> Result<PreparedDataset, EvaluateError> {
-        let mut input = model.input_spec();
-        // The cards of earlier versions do not name the values of a list column, but the training
-        // file names the column.
-        input.columns = input.columns.or_else(|| training_columns(model));
         let (stop, mut stopped) = (AtomicBool::new(false), Ok(()));
-        let prepared = data::prepare_unless_stopped(spec, &input, folder, &stop, &mut |read| {
+        let prepared = data::prepare_unless_stopped(spec, input, folder, &stop, &mut |read| {
             if stopped.is_ok() {
                 stopped = watch(EvaluateEvent::Reading(read));
                 stop.store(stopped.is_err(), Ordering::Relaxed);
@@ -251,6 +280,15 @@ pub fn open_folder(folder: &Path, allow_nondeterministic: bool) -> Result<Model,
         .map_or("model".into(), |name| name.to_string_lossy());
     let model = Model::open(&name, &spec, &runtime, &Arc::new(Metrics::new()));
     model.map_err(|faults| EvaluateError::Argument(fault_lines(&faults, "")))
+}
+
+/// Returns the input of a model as its card describes it.
+fn model_input(model: &Model) -> InputSpec {
+    let mut input = model.input_spec();
+    // The cards of earlier versions do not name the values of a list column, but the training file
+    // names the column.
+    input.columns = input.columns.or_else(|| training_columns(model));
+    input
 }
 
 /// Returns the `[data]` table of the training from the model card, if the card holds it.

@@ -34,6 +34,9 @@ pub struct Evaluation {
     /// The quality of denoised records, one entry per corruption.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub denoising: Vec<DenoisingScores>,
+    /// The distance between full and scaled decoding of JPEGs, if it was requested.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decode_distance: Option<DecodeDistance>,
     /// Notes on samples, omissions and measurements that were skipped, as sentences.
     pub notes: Vec<String>,
     /// All scored records, in order. They are too many for the JSON.
@@ -337,6 +340,27 @@ pub struct DenoisingQuality {
     /// The image quality; `None` for features.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub images: Option<ImageQuality>,
+}
+
+/// The distance between images that are decoded in full and at a fraction of their size, after they
+/// are resized for the model.
+#[derive(Debug, Serialize)]
+pub struct DecodeDistance {
+    /// Number of compared records: all records, or at most 1000 of them, evenly spaced.
+    pub records: usize,
+    /// The mean absolute difference of the values of pixels, in steps of 255.
+    pub mean_steps: f64,
+    /// The largest difference, in steps of 255.
+    pub max_steps: u8,
+    /// The mean loss of the model on images that are decoded in full, if the model reconstructs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub full_error: Option<f64>,
+    /// The mean loss on images that are decoded at a fraction of their size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scaled_error: Option<f64>,
+    /// The root of the mean squared difference of latents, relative to their standard deviation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latent: Option<f64>,
 }
 
 /// The errors of one record.

@@ -129,6 +129,19 @@ pub(super) struct RecordRef {
 }
 
 impl MiniBatch {
+    /// Adds the records of another batch.
+    pub(super) fn append(&mut self, other: &Self) {
+        let start = self.values.len();
+        self.values.extend_from_slice(&other.values);
+        self.records.extend(other.records.iter().map(|entry| {
+            let at = entry.at.start + start..entry.at.end + start;
+            RecordRef {
+                at,
+                ..entry.clone()
+            }
+        }));
+    }
+
     /// Adds a record, converted to `input`. A record that does not fit `input`, or has a value that
     /// is not finite, is left out.
     pub(super) fn add(

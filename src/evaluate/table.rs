@@ -3,9 +3,9 @@
 use std::fmt;
 
 use super::result::{
-    AnomalyScores, ClassificationScores, ClassifierAccuracy, CompressionRatio, DenoisingQuality,
-    DenoisingScores, Evaluation, ExampleRef, ImageQuality, LatentUsage, PcaBaseline, RankingScores,
-    ReconstructionScores,
+    AnomalyScores, ClassificationScores, ClassifierAccuracy, CompressionRatio, DecodeDistance,
+    DenoisingQuality, DenoisingScores, Evaluation, ExampleRef, ImageQuality, LatentUsage,
+    PcaBaseline, RankingScores, ReconstructionScores,
 };
 use crate::text_escape;
 
@@ -62,6 +62,9 @@ impl fmt::Display for Evaluation {
         if !self.denoising.is_empty() {
             denoising(f, &self.denoising)?;
         }
+        self.decode_distance
+            .iter()
+            .try_for_each(|found| decode_distance(f, found))?;
         if data.failed > 0 || data.rejects > 0 || !self.notes.is_empty() {
             writeln!(f, "\nnotes")?;
         }
@@ -151,6 +154,30 @@ fn reconstruction(
         )?;
     }
     Ok(())
+}
+
+fn decode_distance(f: &mut fmt::Formatter<'_>, found: &DecodeDistance) -> fmt::Result {
+    heads(f, "decoding of JPEGs", &["full", "scaled"])?;
+    if let (Some(full), Some(scaled)) = (found.full_error, found.scaled_error) {
+        row(f, "reconstruction error", &[figure(full), figure(scaled)])?;
+    }
+    writeln!(
+        f,
+        "  {:<NAMES$}  {} of 255 in the mean, at most {} ({} records)",
+        "difference of pixels",
+        figure(found.mean_steps),
+        found.max_steps,
+        found.records
+    )?;
+    match found.latent {
+        Some(share) => writeln!(
+            f,
+            "  {:<NAMES$}  {} of their standard deviation",
+            "difference of latents",
+            figure(share)
+        ),
+        None => Ok(()),
+    }
 }
 
 /// Maximum number of records in a list; the JSON names more.

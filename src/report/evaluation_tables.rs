@@ -4,8 +4,9 @@ use super::html::Html;
 use super::page::{FigureTile, figures};
 use super::scale::{count, figure};
 use crate::evaluate::{
-    AnomalyScores, ClassificationScores, ClassifierAccuracy, DenoisingQuality, DenoisingScores,
-    Evaluation, ExampleRef, ImageQuality, PcaBaseline, RankingScores, ReconstructionScores,
+    AnomalyScores, ClassificationScores, ClassifierAccuracy, DecodeDistance, DenoisingQuality,
+    DenoisingScores, Evaluation, ExampleRef, ImageQuality, PcaBaseline, RankingScores,
+    ReconstructionScores,
 };
 
 /// The text of a missing value.
@@ -123,6 +124,7 @@ pub(super) fn tables(found: &Evaluation) -> Vec<Html> {
     if !found.denoising.is_empty() {
         tables.push(denoising(&found.denoising));
     }
+    tables.extend(found.decode_distance.as_ref().map(decode_distance));
     if let Some(reconstruction) = &found.reconstruction {
         let caption = match found.anomalies {
             Some(_) => "Normal records with the largest errors",
@@ -312,6 +314,39 @@ fn denoising(levels: &[DenoisingScores]) -> Html {
         &heads,
         rows,
     )
+}
+
+fn decode_distance(found: &DecodeDistance) -> Html {
+    let error =
+        |error: Option<f64>| error.map_or_else(|| MISSING.to_owned(), |error| figure(error, 4));
+    let rows = [
+        (
+            "reconstruction error, decoded in full",
+            error(found.full_error),
+        ),
+        (
+            "reconstruction error, at a fraction of the size",
+            error(found.scaled_error),
+        ),
+        (
+            "mean difference of pixels, of 255",
+            figure(found.mean_steps, 3),
+        ),
+        (
+            "largest difference of pixels, of 255",
+            found.max_steps.to_string(),
+        ),
+        (
+            "difference of latents, in standard deviations",
+            error(found.latent),
+        ),
+    ];
+    let rows = rows.map(|(name, value)| vec![name.to_owned(), value]);
+    let caption = format!(
+        "Decoding of JPEGs in full and at a fraction of their size, {} records",
+        count(found.records as u64)
+    );
+    figures(&caption, &["", ""], rows.into_iter())
 }
 
 fn psnr(images: Option<&ImageQuality>) -> String {

@@ -114,3 +114,60 @@ fn terminated_evaluation_removes_its_temporary_folder() {
     assert_eq!(running.wait().unwrap().code(), Some(130));
     assert_eq!(entries().count(), 0);
 }
+
+/// A JPEG of 320 x 260 pixels with waves of several lengths.
+fn jpeg(number: u32) -> Vec<u8> {
+    let wave = |x: u32, length: f64| (f64::from(x) / length).sin() * 40.0 + 128.0;
+    let color = |x: u32, y: u32| {
+        let (first, second) = (f64::from(number) + 3.0, 40.0 + f64::from(number));
+        Rgb([
+            wave(x + y, first) as u8,
+            wave(y, second) as u8,
+            wave(x, second) as u8,
+        ])
+    };
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    RgbImage::from_fn(320, 260, color)
+        .write_to(&mut bytes, ImageFormat::Jpeg)
+        .unwrap();
+    bytes.into_inner()
+}
+
+#[test]
+fn decoding_in_full_and_at_a_fraction_of_the_size_is_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let photos = folder.path().join("photos");
+    fs::create_dir(&photos).unwrap();
+    for number in 0..6 {
+        fs::write(photos.join(format!("{number}.jpg")), jpeg(number)).unwrap();
+    }
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/photo-ae");
+    let evaluate = |model: &str, more: &[&str]| {
+        let arguments = ["evaluate", model, "--source", "photos", "--part", "all"];
+        let mut command = latentflow(folder.path(), &arguments);
+        command.args(more).output().unwrap()
+    };
+    let output = evaluate(model, &["--compare-decode", "--json", "-"]);
+    assert!(output.status.success(), "{}", errors(&output));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let distance = &found["decode_distance"];
+    let number = |key: &str| distance[key].as_f64().unwrap();
+    assert_eq!(number("records"), 6.0);
+    assert!((0.01..0.6).contains(&number("mean_steps")), "{distance}");
+    assert!((1.0..20.0).contains(&number("max_steps")), "{distance}");
+    assert!((1e-4..0.1).contains(&number("latent")), "{distance}");
+    // The card says that images are scaled.
+    let error = found["reconstruction"]["error"]["mean"].as_f64().unwrap();
+    assert!((number("scaled_error") - error).abs() < 1e-9);
+    assert!((number("full_error") / error - 1.0).abs() < 0.1);
+    let output = evaluate(model, &["--compare-decode"]);
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.contains("\ndecoding of JPEGs"), "{table}");
+
+    let output = evaluate(MODEL, &["--compare-decode"]);
+    let text = errors(&output);
+    assert!(
+        text.contains("does not take images of a fixed size"),
+        "{text}"
+    );
+}

@@ -853,6 +853,57 @@ fn renamed_options_have_their_former_names_in_digests() {
     );
 }
 
+/// The identity of the pixels for a model whose card has this line for `decode`, and with these options
+/// of the stage.
+fn pixels_of_model(folder: &Path, card_line: &str, more: &Value) -> OutputIdentity {
+    let from = repository_path("models/photo-ae");
+    std::fs::create_dir_all(folder).unwrap();
+    for file in ["encoder.onnx", "decoder.onnx"] {
+        let linked = folder.join(file);
+        if !linked.exists() {
+            std::os::unix::fs::symlink(Path::new(&from).join(file), linked).unwrap();
+        }
+    }
+    let card = std::fs::read_to_string(Path::new(&from).join("model.toml")).unwrap();
+    let lines = card.lines().filter(|line| !line.starts_with("decode ="));
+    let card: String = lines
+        .map(|line| match line {
+            "[input]" => format!("[input]\n{card_line}\n"),
+            line => format!("{line}\n"),
+        })
+        .collect();
+    std::fs::write(folder.join("model.toml"), card).unwrap();
+    let mut pixels = json!({ "kind": "pixels", "inputs": ["in"], "model": "m" });
+    let pixels_options = pixels.as_object_mut().unwrap();
+    pixels_options.extend(more.as_object().unwrap().clone());
+    let last = json!({ "kind": "discard", "inputs": ["px"] });
+    identity(&json!({
+        "models": { "m": { "path": folder.to_str().unwrap() } },
+        "stages": { "in": photos()["before"], "px": pixels, "out": last },
+    }))
+    .unwrap()
+}
+
+#[test]
+fn output_of_full_decoding_is_not_continued_by_scaled_decoding() {
+    let folder = tempfile::tempdir().unwrap();
+    let of = |card_line: &str, more: Value| pixels_of_model(folder.path(), card_line, &more);
+    let earlier = of("", json!({}));
+    // Earlier versions recorded a flag.
+    assert_eq!(earlier.stages["px"].options["draft"], json!(false));
+    let scaled = of("decode = 'scaled'", json!({}));
+    assert_eq!(earlier.models, scaled.models);
+    assert!(!continues(&earlier, &scaled) && !continues(&scaled, &earlier));
+    let full = of("decode = 'scaled'", json!({ "decode": "full" }));
+    assert!(continues(&earlier, &full) && continues(&full, &earlier));
+    let draft = of("", json!({ "decode": "scaled" }));
+    assert!(continues(&draft, &scaled));
+    let mut unrecorded = earlier.clone();
+    let options = &mut unrecorded.stages.get_mut("px").unwrap().options;
+    options.remove("draft");
+    assert!(!continues(&unrecorded, &scaled));
+}
+
 #[test]
 fn columns_of_the_data_do_not_change_the_digest() {
     let folder = tempfile::tempdir().unwrap();
