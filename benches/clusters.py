@@ -46,7 +46,6 @@ path = "nowhere"
 kind = "pixels"
 inputs = ["in"]
 model = "m"
-{draft}
 [stages.codes]
 kind = "encode"
 inputs = ["pixels"]
@@ -114,14 +113,8 @@ def record_input(file, count):
 
 
 def pipelines():
-    """The texts of the pipelines. JPEGs are decoded at a reduced size if the package was built with it."""
-    try:
-        draft = PHOTOS.format(models=MODELS, draft="draft = true")
-        latentflow.Pipeline(draft)
-    except latentflow.PipelineError as error:
-        print(f"without draft: {error}")
-        draft = PHOTOS.format(models=MODELS, draft="")
-    return {"photos": draft, "records": RECORDS.format(models=MODELS)}
+    """The texts of the pipelines."""
+    return {"photos": PHOTOS.format(models=MODELS), "records": RECORDS.format(models=MODELS)}
 
 
 def spark_jobs(texts, inputs):
