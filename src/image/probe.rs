@@ -110,9 +110,8 @@ impl ImageInfo {
             .pixels()
             .saturating_mul(self.bytes_per_pixel)
             .div_ceil(DECODE_BYTES_PER_PIXEL);
-        // Blocks beyond the image are held as coefficients, which are half of the memory of
-        // decoding.
-        self.pixels().max(decoded).max(stored / 2)
+        // Blocks beyond the image are held as coefficients, of up to 9 of the 12 bytes per pixel.
+        self.pixels().max(decoded).max(stored * 3 / 4)
     }
 
     /// Whether the image is within a limit of `max_pixels` pixels of [`DECODE_BYTES_PER_PIXEL`]

@@ -108,12 +108,12 @@ fn images_of_original_size_are_prepared() {
     check(
         declared,
         expect![[r#"
-        [178, 22, 0] shape None labels 
-        anomalies 0 left out 0 rejects 0
-        digest 6ab573ce7155
-        first [321, 481, 3] mean 91.8726 label None
-        mean 112.1883 std 63.8407 of the first column
-    "#]],
+            [178, 22, 0] shape None labels 
+            anomalies 0 left out 0 rejects 0
+            digest 069dab2dc300
+            first [321, 481, 3] mean 91.7391 label None
+            mean 112.0065 std 63.8270 of the first column
+        "#]],
     );
 }
 
@@ -130,12 +130,12 @@ fn images_in_folders_of_classes_are_prepared() {
     check(
         declared,
         expect![[r#"
-        [886, 114, 0] shape Some([32, 32, 3]) labels airplane automobile bird cat deer dog frog horse ship truck
-        anomalies 0 left out 0 rejects 0
-        digest e89f5b04f9d7
-        first [32, 32, 3] mean 148.5898 label Some(0)
-        mean 125.0937 std 61.9373 of the first column
-    "#]],
+            [886, 114, 0] shape Some([32, 32, 3]) labels airplane automobile bird cat deer dog frog horse ship truck
+            anomalies 0 left out 0 rejects 0
+            digest 5994aed824fa
+            first [32, 32, 3] mean 148.5742 label Some(0)
+            mean 124.8273 std 61.9452 of the first column
+        "#]],
     );
 }
 
