@@ -156,7 +156,7 @@ fn decoding_in_full_and_at_a_fraction_of_the_size_is_compared() {
     assert!((0.01..0.6).contains(&number("mean_steps")), "{distance}");
     assert!((1.0..20.0).contains(&number("max_steps")), "{distance}");
     assert!((1e-4..0.1).contains(&number("latent")), "{distance}");
-    // The card says that images are scaled.
+    // The card states that JPEGs are decoded in this mode.
     let error = found["reconstruction"]["error"]["mean"].as_f64().unwrap();
     assert!((number("scaled_error") - error).abs() < 1e-9);
     assert!((number("full_error") / error - 1.0).abs() < 0.1);
