@@ -6,7 +6,7 @@ use arrow::array::{Array, BinaryArray};
 
 use super::plan::RecordKind;
 use crate::image::{
-    DecodeMode, DecodeOptions, ImageError, Pixels, ResizeMode, Resizer, decode_with,
+    DecodeMode, DecodeOptions, ImageError, Pixels, ResizeMode, Resizer, decode_resized, decode_with,
 };
 use crate::system;
 
@@ -34,15 +34,12 @@ impl ParallelDecoder {
             return None;
         };
         let resizers = (0..system::available_cores())
-            .map(|_| size.map(ResizeTo::new))
+            .map(|_| size.map(|size| ResizeTo::new(size, decode)))
             .collect();
         let options = DecodeOptions {
             channels,
             max_pixels,
             value_range,
-            scaled_for: size
-                .filter(|_| decode == DecodeMode::Scaled)
-                .map(|[height, width]| (height, width)),
         };
         Some(Self { options, resizers })
     }
@@ -101,7 +98,9 @@ fn decode_guarded(
     let attempt = catch_unwind(AssertUnwindSafe(|| decode_one(bytes, options, resizer)));
     attempt.unwrap_or_else(|_| {
         // The state of the resizer may be inconsistent after a panic.
-        *resizer = resizer.as_ref().map(|fixed| ResizeTo::new(fixed.size));
+        *resizer = resizer
+            .as_ref()
+            .map(|fixed| ResizeTo::new(fixed.size, fixed.decode));
         Err(ImageError::Malformed(
             "malformed image: resizing it panicked".to_owned(),
         ))
@@ -113,15 +112,15 @@ fn decode_one(
     options: &DecodeOptions,
     resizer: &mut Option<ResizeTo>,
 ) -> Result<Pixels, ImageError> {
-    let (pixels, area) = decode_with(bytes, options)?;
     let Some(ResizeTo {
         resizer,
         size: [height, width],
+        decode,
     }) = resizer
     else {
-        return Ok(pixels);
+        return decode_with(bytes, options);
     };
-    let data = resizer.resize_box(&pixels, area)?.to_vec();
+    let data = decode_resized(bytes, options, *decode, resizer)?.to_vec();
     Ok(Pixels {
         width: *width,
         height: *height,
@@ -134,13 +133,15 @@ fn decode_one(
 struct ResizeTo {
     resizer: Resizer,
     size: [usize; 2],
+    decode: DecodeMode,
 }
 
 impl ResizeTo {
-    fn new(size: [usize; 2]) -> Self {
+    fn new(size: [usize; 2], decode: DecodeMode) -> Self {
         Self {
             resizer: Resizer::new(size[0], size[1], ResizeMode::default()),
             size,
+            decode,
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::image::decode::Pixels;
 use crate::image::error::ImageError;
 use crate::image::pixel_format::Channels;
-use crate::image::probe::ImageFormat;
+use crate::image::probe::ImageInfo;
 
 /// Interleaved 8-bit samples with the channels of a pixel.
 pub(super) enum DecodedSamples {
@@ -14,15 +14,14 @@ pub(super) enum DecodedSamples {
 }
 
 impl DecodedSamples {
-    /// Converts the samples to pixels of an image of this width and height. Alpha is dropped.
+    /// Converts the samples to pixels of an image of the size in the header. Alpha is dropped.
     ///
     /// # Errors
     /// [`ImageError::Malformed`] if the number of samples does not match the size: decoders
     /// misreport their output for some files.
     pub(super) fn into_pixels(
         self,
-        format: ImageFormat,
-        (width, height): (u32, u32),
+        header: &ImageInfo,
         channels: Channels,
     ) -> Result<Pixels, ImageError> {
         let (actual, each) = match &self {
@@ -31,8 +30,13 @@ impl DecodedSamples {
             Self::Rgb(data) => (data.len(), 3),
             Self::Rgba(data) => (data.len(), 4),
         };
-        let pixels = u64::from(width) * u64::from(height);
-        if pixels.checked_mul(each) != Some(actual as u64) {
+        let ImageInfo {
+            format,
+            width,
+            height,
+            ..
+        } = *header;
+        if header.pixels().checked_mul(each) != Some(actual as u64) {
             let reason = format!(
                 "{actual} samples, {each} per pixel, do not fill {width} x {height} pixels"
             );
@@ -76,7 +80,7 @@ fn compact<const FROM: usize, const TO: usize>(
 
 /// Luma (ITU-R BT.601) in the 16-bit fixed-point arithmetic of Pillow (`L24` in its Convert.c),
 /// with bit-identical results.
-fn luma([r, g, b]: [u8; 3]) -> u8 {
+pub(super) fn luma([r, g, b]: [u8; 3]) -> u8 {
     let weighted = u32::from(r) * 19595 + u32::from(g) * 38470 + u32::from(b) * 7471;
     // The weights add up to 1 << 16, so the result fits into 8 bits.
     ((weighted + 0x8000) >> 16) as u8
@@ -88,28 +92,41 @@ mod tests {
 
     use super::*;
     use crate::batch::RejectCode;
+    use crate::image::probe::ImageFormat;
 
     fn converted(samples: DecodedSamples, channels: Channels) -> Vec<u8> {
         samples
-            .into_pixels(ImageFormat::Png, (2, 1), channels)
+            .into_pixels(
+                &ImageInfo {
+                    format: ImageFormat::Png,
+                    width: 2,
+                    height: 1,
+                    bytes_per_pixel: 12,
+                },
+                channels,
+            )
             .unwrap()
             .data
     }
 
     #[test]
     fn samples_that_do_not_fill_the_image_are_malformed() {
+        let header = ImageInfo {
+            format: ImageFormat::Tiff,
+            width: 2,
+            height: 1,
+            bytes_per_pixel: 12,
+        };
         for samples in [
             DecodedSamples::Gray(vec![0; 3]),
             DecodedSamples::GrayAlpha(vec![0; 2]),
             DecodedSamples::Rgba(vec![0; 6]),
         ] {
-            let error = samples
-                .into_pixels(ImageFormat::Tiff, (2, 1), Channels::Gray)
-                .unwrap_err();
+            let error = samples.into_pixels(&header, Channels::Gray).unwrap_err();
             assert_eq!(error.code(), RejectCode::Malformed, "{error}");
         }
         let error = DecodedSamples::Rgb(vec![0; 7])
-            .into_pixels(ImageFormat::Tiff, (2, 1), Channels::Rgb)
+            .into_pixels(&header, Channels::Rgb)
             .unwrap_err()
             .to_string();
         assert_eq!(

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::channel_layout::DecodedSamples;
 use crate::image::error::ImageError;
-use crate::image::exif_orientation::{orient, orient_area};
+use crate::image::exif_orientation::orient;
 use crate::image::pixel_format::Channels;
 use crate::image::probe::{ImageFormat, ImageInfo, probe};
-use crate::image::resize::CropBox;
+use crate::image::resize::Resizer;
 use crate::image::value_range::ValueRange;
 use crate::image::{gif, image_rs, jpeg, png, tiff};
 
@@ -48,12 +48,9 @@ pub struct DecodeOptions {
     /// The values of black and white of samples of more than 8 bits, for files that do not state
     /// them.
     pub value_range: Option<ValueRange>,
-    /// The height and width to which the image is resized afterwards, if it is decoded in
-    /// [`DecodeMode::Scaled`].
-    pub scaled_for: Option<(usize, usize)>,
 }
 
-/// Decodes an image in its size and applies its orientation, without a range of values.
+/// Decodes an image and applies its orientation, without a range of values.
 ///
 /// # Errors
 /// See [`decode_with`].
@@ -62,14 +59,11 @@ pub fn decode(bytes: &[u8], channels: Channels, max_pixels: u64) -> Result<Pixel
         channels,
         max_pixels,
         value_range: None,
-        scaled_for: None,
     };
-    decode_with(bytes, &options).map(|(pixels, _)| pixels)
+    decode_with(bytes, &options)
 }
 
-/// Decodes an image and applies its orientation, which its EXIF or XMP states. Also returns the area
-/// of the pixels that the image covers: at a fraction of its size, the last row and column may be
-/// covered only in part.
+/// Decodes an image and applies its orientation, which its EXIF or XMP states.
 ///
 /// The result has 8 bits per channel. As in Pillow's `convert`, alpha is dropped, not composited;
 /// of 16 bits, the upper 8 are kept unless the range of values is known; luma is BT.601. Color
@@ -82,49 +76,68 @@ pub fn decode(bytes: &[u8], channels: Channels, max_pixels: u64) -> Result<Pixel
 /// If the bytes are not a valid and complete image, if the image has more than `max_pixels` pixels,
 /// if its decoding takes more memory than that of `max_pixels` pixels of 8 bits per channel, or if
 /// the range of its values is not known and they do not have a usual one.
-pub fn decode_with(bytes: &[u8], options: &DecodeOptions) -> Result<(Pixels, CropBox), ImageError> {
+pub fn decode_with(bytes: &[u8], options: &DecodeOptions) -> Result<Pixels, ImageError> {
+    let header = checked_header(bytes, options.max_pixels)?;
+    ImageError::catch(header.format, || decode_full(bytes, &header, options))
+}
+
+/// Decodes an image, applies its orientation, and resizes it to `height * width * channels` bytes. A
+/// JPEG is resized while it is decoded, in memory for its columns only.
+///
+/// # Errors
+/// As [`decode_with`] and [`Resizer::resize`].
+pub fn decode_resized<'r>(
+    bytes: &[u8],
+    options: &DecodeOptions,
+    mode: DecodeMode,
+    resizer: &'r mut Resizer,
+) -> Result<&'r [u8], ImageError> {
+    let header = checked_header(bytes, options.max_pixels)?;
+    ImageError::catch(header.format, || match header.format {
+        ImageFormat::Jpeg => jpeg::decode_resized(bytes, &header, options.channels, mode, resizer),
+        _ => resizer.resize(&decode_full(bytes, &header, options)?),
+    })
+}
+
+fn checked_header(bytes: &[u8], max_pixels: u64) -> Result<ImageInfo, ImageError> {
+    let header = probe(bytes)?;
+    match header.fits(max_pixels) {
+        true => Ok(header),
+        false => Err(ImageError::too_large(&header, max_pixels)),
+    }
+}
+
+fn decode_full(
+    bytes: &[u8],
+    header: &ImageInfo,
+    options: &DecodeOptions,
+) -> Result<Pixels, ImageError> {
     let DecodeOptions {
         channels,
-        max_pixels,
         value_range,
-        scaled_for,
+        ..
     } = *options;
-    let header = probe(bytes)?;
-    if !header.fits(max_pixels) {
-        return Err(ImageError::too_large(&header, max_pixels));
-    }
-    ImageError::catch(header.format, || {
-        let decoded = match header.format {
-            ImageFormat::Jpeg => jpeg::decode(bytes, &header, channels, scaled_for)?,
-            ImageFormat::Png => png::decode(bytes, &header, value_range)?,
-            ImageFormat::Gif => gif::decode(bytes, &header)?,
-            ImageFormat::Tiff => tiff::decode(bytes, &header, value_range)?,
-            _ => image_rs::decode(bytes, &header, value_range)?,
-        };
-        let DecodedImage {
-            samples,
-            size,
-            divisor,
-            orientation,
-        } = decoded;
-        if size != (header.width, header.height) {
-            let (actual, expected) = (size, (header.width, header.height));
-            let reason = format!(
-                "its frame has {} x {} pixels, but its header states {} x {}",
-                actual.0, actual.1, expected.0, expected.1
-            );
-            return Err(ImageError::malformed(header.format, reason));
-        }
-        let (width, height) = (size.0.div_ceil(divisor), size.1.div_ceil(divisor));
-        let pixels = samples.into_pixels(header.format, (width, height), channels)?;
-        let covered = |side: u32| f64::from(side) / f64::from(divisor);
-        let area = orient_area(
-            (width.into(), height.into()),
-            (covered(size.0), covered(size.1)),
-            orientation,
+    let decoded = match header.format {
+        ImageFormat::Jpeg => jpeg::decode(bytes, header)?,
+        ImageFormat::Png => png::decode(bytes, header, value_range)?,
+        ImageFormat::Gif => gif::decode(bytes, header)?,
+        ImageFormat::Tiff => tiff::decode(bytes, header, value_range)?,
+        _ => image_rs::decode(bytes, header, value_range)?,
+    };
+    let DecodedImage {
+        samples,
+        size,
+        orientation,
+    } = decoded;
+    if size != (header.width, header.height) {
+        let (actual, expected) = (size, (header.width, header.height));
+        let reason = format!(
+            "its frame has {} x {} pixels, but its header states {} x {}",
+            actual.0, actual.1, expected.0, expected.1
         );
-        Ok((orient(pixels, orientation), area))
-    })
+        return Err(ImageError::malformed(header.format, reason));
+    }
+    Ok(orient(samples.into_pixels(header, channels)?, orientation))
 }
 
 /// The output of a decoder, before the conversion of the channels and the orientation.
@@ -132,8 +145,6 @@ pub(super) struct DecodedImage {
     pub(super) samples: DecodedSamples,
     /// The number of columns and rows that the decoder reports.
     pub(super) size: (u32, u32),
-    /// The image has this fraction of its columns and rows, rounded up: 1 for all, 2, 4 or 8.
-    pub(super) divisor: u32,
     pub(super) orientation: Orientation,
 }
 

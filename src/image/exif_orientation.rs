@@ -3,7 +3,6 @@
 use image::metadata::Orientation;
 
 use crate::image::decode::Pixels;
-use crate::image::resize::CropBox;
 
 /// Applies the orientation to the image.
 pub(super) fn orient(pixels: Pixels, orientation: Orientation) -> Pixels {
@@ -47,35 +46,6 @@ pub(super) fn orient(pixels: Pixels, orientation: Orientation) -> Pixels {
         height: new_height,
         channels,
         data: turned,
-    }
-}
-
-/// The part of an upright image that the upper left part of the stored image covers. `stored` and
-/// `covered` are widths and heights.
-pub(super) fn orient_area(
-    stored: (f64, f64),
-    covered: (f64, f64),
-    orientation: Orientation,
-) -> CropBox {
-    let (right, below) = (stored.0 - covered.0, stored.1 - covered.1);
-    let (left, top) = match orientation {
-        Orientation::FlipHorizontal => (right, 0.0),
-        Orientation::Rotate180 => (right, below),
-        Orientation::FlipVertical => (0.0, below),
-        Orientation::Rotate90 => (below, 0.0),
-        Orientation::Rotate270FlipH => (below, right),
-        Orientation::Rotate270 => (0.0, right),
-        Orientation::NoTransforms | Orientation::Rotate90FlipH => (0.0, 0.0),
-    };
-    let (width, height) = match orientation.to_exif() {
-        5.. => (covered.1, covered.0),
-        _ => covered,
-    };
-    CropBox {
-        left,
-        top,
-        width,
-        height,
     }
 }
 

@@ -60,7 +60,6 @@ pub(super) fn decode(bytes: &[u8], header: &ImageInfo) -> Result<DecodedImage, I
     Ok(DecodedImage {
         samples: DecodedSamples::Rgb(data),
         size: (header.width, header.height),
-        divisor: 1,
         orientation: Orientation::NoTransforms,
     })
 }

@@ -33,7 +33,6 @@ pub(super) fn decode(
     Ok(DecodedImage {
         samples: samples(image, range),
         size,
-        divisor: 1,
         orientation,
     })
 }

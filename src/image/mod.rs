@@ -17,6 +17,7 @@ mod tiff;
 mod similarity;
 pub mod random_watermark;
 pub mod resize;
+mod row_resizer;
 mod channel_layout;
 pub mod ssim;
 pub mod value_range;
@@ -24,7 +25,7 @@ pub mod watermark;
 pub mod target_size;
 pub mod tensor_column;
 
-pub use decode::{DecodeMode, DecodeOptions, Pixels, decode, decode_with};
+pub use decode::{DecodeMode, DecodeOptions, Pixels, decode, decode_resized, decode_with};
 pub use encode::{OutputFormat, encode};
 pub use error::ImageError;
 pub use pixel_format::{Channels, PixelFormat, TensorLayout};

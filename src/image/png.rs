@@ -85,7 +85,6 @@ pub(super) fn decode(
     Ok(DecodedImage {
         samples,
         size: (frame.width, frame.height),
-        divisor: 1,
         orientation,
     })
 }
@@ -155,7 +154,6 @@ mod tests {
             channels: Channels::Gray,
             max_pixels: 100,
             value_range: ValueRange::new([0.0, 4095.0]).ok(),
-            scaled_for: None,
         };
         let deep = png(
             3,
@@ -164,9 +162,9 @@ mod tests {
             &[],
             &[0, 0, 8, 0, 15, 255],
         );
-        assert_eq!(decode_with(&deep, &options).unwrap().0.data, [0, 128, 255]);
+        assert_eq!(decode_with(&deep, &options).unwrap().data, [0, 128, 255]);
         let shallow = png(2, ColorType::Grayscale, BitDepth::Four, &[], &[0x1f]);
-        assert_eq!(decode_with(&shallow, &options).unwrap().0.data, [17, 255]);
+        assert_eq!(decode_with(&shallow, &options).unwrap().data, [17, 255]);
     }
 
     #[test]

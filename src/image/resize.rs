@@ -3,6 +3,7 @@
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::{InnerPixel, U8, U8x3};
 use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions};
+use image::metadata::Orientation;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -64,12 +65,59 @@ impl CropBox {
     }
 }
 
+/// The size to which images are resized.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ResizeTarget {
+    pub(super) height: usize,
+    pub(super) width: usize,
+    fit: ResizeMode,
+}
+
+impl ResizeTarget {
+    /// The target of an image that is turned afterwards.
+    pub(super) fn turned(self, orientation: Orientation) -> Self {
+        match orientation.to_exif() {
+            5.. => Self {
+                height: self.width,
+                width: self.height,
+                ..self
+            },
+            _ => self,
+        }
+    }
+
+    /// The part of an area that is kept.
+    pub(super) fn kept(self, area: CropBox) -> CropBox {
+        match self.fit {
+            ResizeMode::Crop => area.centered(self.height, self.width),
+            ResizeMode::Stretch | ResizeMode::Pad => area,
+        }
+    }
+
+    /// The height and width of the image within the target, which are smaller than the target only
+    /// if it is padded.
+    pub(super) fn inner_size(self, area: CropBox) -> (usize, usize) {
+        let (target_height, target_width) = (self.height as f64, self.width as f64);
+        // Sides are rounded to the nearest pixel, and are at least one pixel.
+        let scaled = |side: f64, by: f64, of: f64| (side * by / of).round().max(1.0) as usize;
+        match self.fit {
+            ResizeMode::Stretch | ResizeMode::Crop => (self.height, self.width),
+            ResizeMode::Pad if area.height * target_width < area.width * target_height => (
+                scaled(area.height, target_width, area.width).min(self.height),
+                self.width,
+            ),
+            ResizeMode::Pad => (
+                self.height,
+                scaled(area.width, target_height, area.height).min(self.width),
+            ),
+        }
+    }
+}
+
 /// Resizes images to one size, and reuses its buffers for every image.
 pub struct Resizer {
-    height: usize,
-    width: usize,
-    fit: ResizeMode,
-    inner: fast_image_resize::Resizer,
+    pub(super) target: ResizeTarget,
+    pub(super) inner: fast_image_resize::Resizer,
     /// The resized image before it is padded.
     unpadded: Vec<u8>,
     resized: Vec<u8>,
@@ -80,9 +128,7 @@ impl Resizer {
     pub fn new(height: usize, width: usize, fit: ResizeMode) -> Self {
         let inner = fast_image_resize::Resizer::new();
         Self {
-            height,
-            width,
-            fit,
+            target: ResizeTarget { height, width, fit },
             inner,
             unpadded: Vec::new(),
             resized: Vec::new(),
@@ -104,58 +150,48 @@ impl Resizer {
     /// The errors of [`Resizer::resize`], and [`ImageError::Malformed`] if the rectangle exceeds
     /// the image.
     pub fn resize_box(&mut self, pixels: &Pixels, area: CropBox) -> Result<&[u8], ImageError> {
+        let area = self.target.kept(area);
+        let (height, width) = self.target.inner_size(area);
         let count = pixels.channels.count();
-        self.resized.resize(self.height * self.width * count, 0);
-        let area = if self.fit == ResizeMode::Crop {
-            area.centered(self.height, self.width)
-        } else {
-            area
-        };
-        let (height, width) = self.inner_size(area);
-        if (height, width) == (self.height, self.width) {
-            scale(
-                &mut self.inner,
-                pixels,
-                area,
-                (height, width),
-                &mut self.resized,
-            )?;
+        if (height, width) == (self.target.height, self.target.width) {
+            self.resized.resize(height * width * count, 0);
+            let into = &mut self.resized;
+            scale(&mut self.inner, pixels, area, (height, width), into)?;
             return Ok(&self.resized);
         }
         self.unpadded.resize(height * width * count, 0);
-        scale(
-            &mut self.inner,
-            pixels,
-            area,
-            (height, width),
-            &mut self.unpadded,
-        )?;
-        self.resized.fill(0);
-        let (top, left) = ((self.height - height) / 2, (self.width - width) / 2);
-        let rows = self.resized.chunks_exact_mut(self.width * count).skip(top);
-        for (row, from) in rows.zip(self.unpadded.chunks_exact(width * count)) {
-            row[left * count..][..from.len()].copy_from_slice(from);
-        }
+        let into = &mut self.unpadded;
+        scale(&mut self.inner, pixels, area, (height, width), into)?;
+        let inner = std::mem::take(&mut self.unpadded);
+        self.pad(&inner, (height, width), count);
+        self.unpadded = inner;
         Ok(&self.resized)
     }
 
-    /// The height and width of the image within the target, which are smaller than the target only
-    /// if it is padded.
-    fn inner_size(&self, area: CropBox) -> (usize, usize) {
-        let (target_height, target_width) = (self.height as f64, self.width as f64);
-        // Sides are rounded to the nearest pixel, and are at least one pixel.
-        let scaled = |side: f64, by: f64, of: f64| (side * by / of).round().max(1.0) as usize;
-        match self.fit {
-            ResizeMode::Stretch | ResizeMode::Crop => (self.height, self.width),
-            ResizeMode::Pad if area.height * target_width < area.width * target_height => (
-                scaled(area.height, target_width, area.width).min(self.height),
-                self.width,
-            ),
-            ResizeMode::Pad => (
-                self.height,
-                scaled(area.width, target_height, area.height).min(self.width),
-            ),
+    /// Places an image of this height and width, which are at most those of the target, in the
+    /// middle of the result.
+    pub(super) fn pad(
+        &mut self,
+        inner: &[u8],
+        (height, width): (usize, usize),
+        count: usize,
+    ) -> &[u8] {
+        let ResizeTarget {
+            height: target_height,
+            width: target_width,
+            ..
+        } = self.target;
+        self.resized.clear();
+        self.resized.resize(target_height * target_width * count, 0);
+        let (top, left) = ((target_height - height) / 2, (target_width - width) / 2);
+        let rows = self
+            .resized
+            .chunks_exact_mut(target_width * count)
+            .skip(top);
+        for (row, from) in rows.zip(inner.chunks_exact(width * count)) {
+            row[left * count..][..from.len()].copy_from_slice(from);
         }
+        &self.resized
     }
 }
 
@@ -168,7 +204,7 @@ const MAX_SIDE: usize = 1 << 20;
 /// target.
 const MAX_INTERMEDIATE: usize = 16 << 20;
 
-fn scale(
+pub(super) fn scale(
     resizer: &mut fast_image_resize::Resizer,
     pixels: &Pixels,
     area: CropBox,
@@ -219,7 +255,7 @@ fn scale(
     scale_both(resizer, pixels, area, (height, width), into)
 }
 
-fn scale_both(
+pub(super) fn scale_both(
     resizer: &mut fast_image_resize::Resizer,
     pixels: &Pixels,
     area: CropBox,

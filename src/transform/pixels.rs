@@ -12,7 +12,7 @@ use crate::batch::{Batch, RejectCode, RejectCollector};
 use crate::error::{ConfigError, RecordFaults, StageError};
 use crate::image::{
     Channels, DecodeMode, DecodeOptions, ImageError, PixelFormat, ResizeMode, Resizer, TargetSize,
-    TensorLayout, ValueRange, decode_with,
+    TensorLayout, ValueRange, decode_resized, decode_with,
 };
 use crate::model::ImageInput;
 use crate::plan_context::{PipelineLimits, PlanContext};
@@ -458,30 +458,27 @@ fn read<'a>(
 ) -> Result<DecodedRow<'a>, (RejectCode, String)> {
     let reject = |error: ImageError| (error.code(), error.to_string());
     let image = image.ok_or_else(|| (RejectCode::Missing, "the image is null".to_owned()))?;
-    let scaled_for = match (target.size, target.decode) {
-        (TargetSize::Fixed(height, width), DecodeMode::Scaled) => Some((height, width)),
-        _ => None,
-    };
     let options = DecodeOptions {
         channels: target.format.channels,
         max_pixels: target.max_pixels,
         value_range: target.value_range,
-        scaled_for,
     };
-    let (image, area) = decode_with(image, &options).map_err(reject)?;
-    Ok(match resizer {
-        Some(resizer) => DecodedRow {
-            pixels: Cow::Borrowed(resizer.resize_box(&image, area).map_err(reject)?),
-            shape: None,
-        },
-        None => {
-            let shape = target.format.shape(image.height, image.width);
-            DecodedRow {
-                pixels: Cow::Owned(image.data),
-                shape: Some(shape),
-            }
+    match resizer {
+        Some(resizer) => {
+            let resized = decode_resized(image, &options, target.decode, resizer);
+            Ok(DecodedRow {
+                pixels: Cow::Borrowed(resized.map_err(reject)?),
+                shape: None,
+            })
         }
-    })
+        None => {
+            let pixels = decode_with(image, &options).map_err(reject)?;
+            Ok(DecodedRow {
+                shape: Some(target.format.shape(pixels.height, pixels.width)),
+                pixels: Cow::Owned(pixels.data),
+            })
+        }
+    }
 }
 
 /// Collects the values of the column of tensors.

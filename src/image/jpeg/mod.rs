@@ -14,74 +14,112 @@ mod tests;
 use image::metadata::Orientation;
 use scaled_jpeg::{ColorModel, Decoder, Error, Limits, Scale};
 
-use crate::image::channel_layout::DecodedSamples;
-use crate::image::decode::DecodedImage;
+use crate::image::channel_layout::{DecodedSamples, luma};
+use crate::image::decode::{DecodeMode, DecodedImage};
 use crate::image::error::ImageError;
-use crate::image::exif_orientation::{EXIF_PREFIX, XMP_IN_JPEG, find_orientation};
+use crate::image::exif_orientation::{EXIF_PREFIX, XMP_IN_JPEG, find_orientation, orient};
 use crate::image::pixel_format::Channels;
 use crate::image::probe::{ImageFormat, ImageInfo};
+use crate::image::resize::{CropBox, ResizeTarget, Resizer};
+use crate::image::row_resizer::RowResizer;
 
 const APP1: u8 = 0xe1;
 
-/// Decodes the first image of a file. With the height and width of a target, the image is decoded at
-/// the smallest scale that has at least twice as many rows and columns; its luma is then the first
-/// component, and not computed from its colors.
-pub(super) fn decode(
-    bytes: &[u8],
-    header: &ImageInfo,
-    channels: Channels,
-    target: Option<(usize, usize)>,
-) -> Result<DecodedImage, ImageError> {
+/// Decodes the first image of a file.
+pub(super) fn decode(bytes: &[u8], header: &ImageInfo) -> Result<DecodedImage, ImageError> {
     let failed = |error: Error| map_error(bytes, &error);
-    let limits = Limits {
-        pixels: header.pixels(),
-        ..Limits::default()
-    };
-    let decoder = Decoder::new(bytes, limits).map_err(failed)?;
-    let size = decoder.size();
-    let orientation = orientation(&decoder);
-    let scale = target.map_or(Scale::Full, |target| scale_for(size, target, orientation));
-    let has_luma = match decoder.color_model() {
-        ColorModel::Gray => true,
-        ColorModel::YCbCr => channels == Channels::Gray && scale != Scale::Full,
-        ColorModel::Rgb | ColorModel::Cmyk | ColorModel::Ycck => false,
-    };
-    let samples = if has_luma {
-        DecodedSamples::Gray(
-            decoder
-                .decode(scale, scaled_jpeg::Channels::Gray)
-                .map_err(failed)?,
-        )
-    } else {
-        DecodedSamples::Rgb(
-            decoder
-                .decode(scale, scaled_jpeg::Channels::Rgb)
-                .map_err(failed)?,
-        )
+    let decoder = open(bytes, header)?;
+    let (size, orientation) = (decoder.size(), orientation(&decoder));
+    let samples = match decoder.color_model() {
+        ColorModel::Gray => {
+            let gray = decoder.decode(Scale::Full, scaled_jpeg::Channels::Gray);
+            DecodedSamples::Gray(gray.map_err(failed)?)
+        }
+        _ => {
+            let colors = decoder.decode(Scale::Full, scaled_jpeg::Channels::Rgb);
+            DecodedSamples::Rgb(colors.map_err(failed)?)
+        }
     };
     Ok(DecodedImage {
         samples,
         size,
-        divisor: scale.divisor(),
         orientation,
     })
 }
 
+/// Decodes the first image of a file and resizes it: row by row, unless that makes the rows longer. At
+/// a fraction of the size, luma is the first component; else, it is computed from the colors.
+pub(super) fn decode_resized<'r>(
+    bytes: &[u8],
+    header: &ImageInfo,
+    channels: Channels,
+    mode: DecodeMode,
+    resizer: &'r mut Resizer,
+) -> Result<&'r [u8], ImageError> {
+    let decoder = open(bytes, header)?;
+    let (size, orientation) = (decoder.size(), orientation(&decoder));
+    let scale = match mode {
+        DecodeMode::Full => Scale::Full,
+        DecodeMode::Scaled => scale_for(size, resizer.target.turned(orientation)),
+    };
+    let has_luma = match decoder.color_model() {
+        ColorModel::Gray => true,
+        ColorModel::YCbCr => scale != Scale::Full && channels == Channels::Gray,
+        ColorModel::Rgb | ColorModel::Cmyk | ColorModel::Ycck => false,
+    };
+    let covered = |side: u32| f64::from(side) / f64::from(scale.divisor());
+    let area = CropBox {
+        left: 0.0,
+        top: 0.0,
+        width: covered(size.0),
+        height: covered(size.1),
+    };
+    let width = decoder.scaled_size(scale).0 as usize;
+    if resizer.target.turned(orientation).inner_size(area).1 > width {
+        let samples = decode(bytes, header)?.samples;
+        let pixels = orient(samples.into_pixels(header, channels)?, orientation);
+        return resizer.resize(&pixels);
+    }
+    let mut rows = RowResizer::new(resizer, channels, width, area, orientation);
+    let mut converted = Vec::new();
+    let mut pushed = Ok(());
+    let mut push = |row: &[u8]| {
+        if pushed.is_ok() {
+            pushed = rows.push(row);
+        }
+    };
+    let decoded = match (has_luma, channels) {
+        (true, Channels::Gray) => {
+            decoder.decode_rows(scale, scaled_jpeg::Channels::Gray, &mut push)
+        }
+        // The decoder repeats the luma of a gray image.
+        (_, Channels::Rgb) => decoder.decode_rows(scale, scaled_jpeg::Channels::Rgb, &mut push),
+        (false, Channels::Gray) => decoder.decode_rows(scale, scaled_jpeg::Channels::Rgb, |row| {
+            converted.clear();
+            converted.extend(row.as_chunks().0.iter().map(|pixel| luma(*pixel)));
+            push(&converted);
+        }),
+    };
+    decoded.map_err(|error| map_error(bytes, &error))?;
+    pushed?;
+    rows.finish()
+}
+
+fn open<'a>(bytes: &'a [u8], header: &ImageInfo) -> Result<Decoder<'a>, ImageError> {
+    let limits = Limits {
+        pixels: header.pixels(),
+        ..Limits::default()
+    };
+    Decoder::new(bytes, limits).map_err(|error| map_error(bytes, &error))
+}
+
 /// The smallest scale at which an image of this width and height has at least twice the height and
 /// width of the target. Below that, frequencies that resizing would keep are missing.
-fn scale_for(
-    (width, height): (u32, u32),
-    target: (usize, usize),
-    orientation: Orientation,
-) -> Scale {
-    let (target_height, target_width) = match orientation.to_exif() {
-        5.. => (target.1, target.0),
-        _ => target,
-    };
+fn scale_for((width, height): (u32, u32), target: ResizeTarget) -> Scale {
     let is_large_enough = |scale: &Scale| {
-        let by = scale.divisor() as usize;
-        let twice = |target: usize| target.saturating_mul(2 * by);
-        height as usize >= twice(target_height) && width as usize >= twice(target_width)
+        let factor = 2 * scale.divisor() as usize;
+        height as usize >= target.height.saturating_mul(factor)
+            && width as usize >= target.width.saturating_mul(factor)
     };
     let mut scales = Scale::ALL.into_iter().rev();
     scales.find(is_large_enough).unwrap_or(Scale::Full)

@@ -5,8 +5,8 @@
 use super::test_encoder::{TestComponent, TestJpeg};
 use crate::batch::RejectCode;
 use crate::image::{
-    Channels, CropBox, DecodeOptions, OutputFormat, Pixels, ResizeMode, Resizer, decode,
-    decode_with, encode, probe,
+    Channels, DecodeMode, DecodeOptions, OutputFormat, Pixels, ResizeMode, Resizer, decode,
+    decode_resized, encode, probe,
 };
 
 /// An image of noise, so that every row of blocks takes many bytes.
@@ -221,15 +221,22 @@ fn gray_of_a_color_image_is_the_luma_of_its_colors() {
     assert_eq!(gray, decode(&png, Channels::Gray, 1 << 20).unwrap());
 }
 
-/// Decodes an image for a target of this height and width.
-fn decode_for(bytes: &[u8], channels: Channels, target: (usize, usize)) -> (Pixels, CropBox) {
+fn resized(
+    bytes: &[u8],
+    channels: Channels,
+    mode: DecodeMode,
+    (height, width): (usize, usize),
+    fit: ResizeMode,
+) -> Vec<u8> {
     let options = DecodeOptions {
         channels,
         max_pixels: 1 << 20,
         value_range: None,
-        scaled_for: Some(target),
     };
-    decode_with(bytes, &options).unwrap()
+    let mut resizer = Resizer::new(height, width, fit);
+    decode_resized(bytes, &options, mode, &mut resizer)
+        .unwrap()
+        .to_vec()
 }
 
 /// A smooth image whose corners differ, with an orientation.
@@ -268,55 +275,83 @@ fn worst(one: &[u8], other: &[u8]) -> u8 {
     pairs.map(|(a, b)| a.abs_diff(*b)).max().unwrap()
 }
 
+const FITS: [ResizeMode; 3] = [ResizeMode::Stretch, ResizeMode::Crop, ResizeMode::Pad];
+
 #[test]
-fn scaled_decoding_is_near_full_decoding() {
+fn resizing_by_rows_equals_resizing_the_decoded_image() {
     for exif in 1..=8 {
-        let bytes = oriented(333, 217, exif);
-        let whole = decode(&bytes, Channels::Rgb, 1 << 20).unwrap();
-        for ((height, width), by) in [((16, 30), 4), ((30, 16), 2), ((11, 12), 8)] {
-            let size = match exif {
-                5.. => (width, height),
-                _ => (height, width),
-            };
-            let (pixels, area) = decode_for(&bytes, Channels::Rgb, size);
-            let expected_side = whole.width.min(whole.height).div_ceil(by);
-            assert_eq!(
-                pixels.width.min(pixels.height),
-                expected_side,
-                "orientation {exif}, {size:?}"
-            );
-            for fit in [ResizeMode::Stretch, ResizeMode::Crop, ResizeMode::Pad] {
-                let [mut one, mut other] = [(); 2].map(|()| Resizer::new(size.0, size.1, fit));
-                let expected = one.resize(&whole).unwrap();
-                let worst = worst(other.resize_box(&pixels, area).unwrap(), expected);
-                assert!(
-                    worst <= 2,
-                    "orientation {exif}, {size:?}, {fit:?}: off by {worst}"
-                );
+        let bytes = oriented(133, 217, exif);
+        for channels in [Channels::Rgb, Channels::Gray] {
+            let whole = decode(&bytes, channels, 1 << 20).unwrap();
+            // The last size is wider than the image.
+            for size in [(16, 30), (90, 11), (1, 1), (240, 230)] {
+                for fit in FITS {
+                    let expected = Resizer::new(size.0, size.1, fit)
+                        .resize(&whole)
+                        .unwrap()
+                        .to_vec();
+                    let rows = resized(&bytes, channels, DecodeMode::Full, size, fit);
+                    let worst = worst(&rows, &expected);
+                    assert!(worst <= 1, "{exif}, {size:?}, {fit:?}: off by {worst}");
+                }
             }
         }
     }
 }
 
 #[test]
-fn scaled_gray_is_the_stored_luma() {
-    let bytes = oriented(400, 300, 1);
-    let (pixels, area) = decode_for(&bytes, Channels::Gray, (32, 32));
-    assert_eq!((pixels.width, pixels.height), (100, 75));
-    let whole = decode(&bytes, Channels::Gray, 1 << 20).unwrap();
-    let [mut one, mut other] = [(); 2].map(|()| Resizer::new(32, 32, ResizeMode::Stretch));
-    let expected = one.resize(&whole).unwrap();
-    assert!(worst(other.resize_box(&pixels, area).unwrap(), expected) <= 2);
+fn scaled_decoding_is_near_full_decoding() {
+    for exif in 1..=8 {
+        let bytes = oriented(333, 217, exif);
+        for (height, width) in [(16, 30), (30, 16), (11, 12)] {
+            let size = match exif {
+                5.. => (width, height),
+                _ => (height, width),
+            };
+            for fit in FITS {
+                for channels in [Channels::Rgb, Channels::Gray] {
+                    let of = |mode| resized(&bytes, channels, mode, size, fit);
+                    let worst = worst(&of(DecodeMode::Scaled), &of(DecodeMode::Full));
+                    assert!(worst <= 2, "{exif}, {size:?}, {fit:?}: off by {worst}");
+                }
+            }
+        }
+    }
 }
 
 #[test]
 fn images_below_twice_the_target_are_decoded_in_full() {
-    let bytes = oriented(333, 217, 1);
-    let width = |target| decode_for(&bytes, Channels::Rgb, target).0.width;
-    assert_eq!((width((27, 41)), width((28, 41))), (84, 167));
-    assert_eq!((width((54, 83)), width((54, 84))), (167, 333));
-    let (full, area) = decode_for(&bytes, Channels::Rgb, (54, 84));
-    assert_eq!(area, CropBox::full(&full));
-    let png = encode(&full, OutputFormat::Png).unwrap();
-    assert_eq!(decode_for(&png, Channels::Rgb, (9, 9)), (full, area));
+    let bytes = jpeg();
+    let is_full = |size| {
+        let [full, scaled] = [DecodeMode::Full, DecodeMode::Scaled]
+            .map(|mode| resized(&bytes, Channels::Rgb, mode, size, ResizeMode::Stretch));
+        full == scaled
+    };
+    assert!(is_full((17, 16)) && is_full((16, 17)));
+    assert!(!is_full((16, 16)) && !is_full((8, 8)) && !is_full((2, 2)));
+    let png = encode(
+        &decode(&bytes, Channels::Rgb, 1 << 20).unwrap(),
+        OutputFormat::Png,
+    )
+    .unwrap();
+    let of = |mode| resized(&png, Channels::Rgb, mode, (8, 8), ResizeMode::Stretch);
+    assert_eq!(of(DecodeMode::Scaled), of(DecodeMode::Full));
+}
+
+#[test]
+fn damage_is_found_while_an_image_is_resized() {
+    let whole = jpeg();
+    let options = DecodeOptions {
+        channels: Channels::Gray,
+        max_pixels: 1 << 20,
+        value_range: None,
+    };
+    let mut resizer = Resizer::new(4, 4, ResizeMode::Stretch);
+    for mode in [DecodeMode::Full, DecodeMode::Scaled] {
+        for cut in (4..whole.len()).step_by(97) {
+            let result = decode_resized(&whole[..cut], &options, mode, &mut resizer);
+            assert_eq!(result.unwrap_err().code(), RejectCode::Truncated);
+        }
+        assert!(decode_resized(&whole, &options, mode, &mut resizer).is_ok());
+    }
 }

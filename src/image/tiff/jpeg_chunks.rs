@@ -57,9 +57,9 @@ pub(super) fn read(
             let used_rows = (rows - row).min(chunk_height as usize);
             let size = (chunk_width as usize, used_rows..=chunk_height as usize);
             let values = decode(stream, samples, size, memory_limit(bytes, header))?;
-            let from = values.chunks_exact(chunk_width as usize * samples);
+            let lines = values.chunks_exact(chunk_width as usize * samples);
             let at = column * chunk_width as usize * samples;
-            for (to, from) in plane.chunks_exact_mut(row_bytes).skip(row).zip(from) {
+            for (to, from) in plane.chunks_exact_mut(row_bytes).skip(row).zip(lines) {
                 let to = &mut to[at..];
                 let length = to.len().min(from.len());
                 to[..length].copy_from_slice(&from[..length]);

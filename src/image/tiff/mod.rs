@@ -93,7 +93,6 @@ pub(super) fn decode(
     Ok(DecodedImage {
         samples: convert(&page, header, color, planes, buffer, range)?,
         size: (header.width, header.height),
-        divisor: 1,
         orientation,
     })
 }

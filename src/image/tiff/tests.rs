@@ -150,9 +150,8 @@ impl TestTiff {
             channels,
             max_pixels: 1 << 16,
             value_range: range.map(|range| ValueRange::new(range).unwrap()),
-            scaled_for: None,
         };
-        decode_with(&self.encode(), &options).map(|(pixels, _)| pixels)
+        decode_with(&self.encode(), &options)
     }
 
     fn gray(&self) -> Vec<u8> {
@@ -488,9 +487,8 @@ fn mutated_bytes_give_complete_images_or_errors() {
                 channels: Channels::Rgb,
                 max_pixels: 1 << 12,
                 value_range: None,
-                scaled_for: None,
             };
-            if let Ok((pixels, _)) = decode_with(&mutated, &options) {
+            if let Ok(pixels) = decode_with(&mutated, &options) {
                 assert_eq!(pixels.data.len(), pixels.width * pixels.height * 3);
             }
         }
