@@ -6,17 +6,22 @@ use crate::error::{Error, ScanError};
 use crate::frame::{Scan, ScanComponent};
 use crate::headers::{Headers, HuffmanTables, NextScan};
 use crate::huffman::{HuffmanTable, extend};
-use crate::idct::ZIGZAG;
+use crate::idct::{Block, positions, used};
 use crate::row_output::RowOutput;
-use crate::sequential::{Restart, dequantize, write_block};
+use crate::sequential::{Restart, arrange, write_block};
+use crate::vectors::Vectors;
 
 /// The coefficients of a component.
 struct Coefficients {
     /// The number of blocks of a row.
     columns: usize,
-    /// The number of coefficients of a block that are kept, in zigzag order; 0 for a component that
-    /// the output does not depend on.
+    /// The number of coefficients of a block that are kept, in the order of a [`Block`]; 0 for a
+    /// component that the output does not depend on.
     kept: usize,
+    /// For each place in zigzag order, the index of its coefficient.
+    positions: &'static [u8; 64],
+    /// The last place in zigzag order whose coefficient is kept.
+    last_place: usize,
     values: Vec<i16>,
     /// For each block, a bit for each coefficient that is not zero, since the length of a refinement
     /// depends on them.
@@ -26,9 +31,13 @@ struct Coefficients {
 impl Coefficients {
     /// The values of a block, and its bits.
     #[inline(always)]
-    fn block(&mut self, index: usize) -> (&mut [i16], &mut u64) {
-        let values = &mut self.values[index * self.kept..(index + 1) * self.kept];
-        (values, &mut self.nonzero[index])
+    fn block(&mut self, index: usize) -> BlockPart<'_> {
+        BlockPart {
+            values: &mut self.values[index * self.kept..(index + 1) * self.kept],
+            positions: self.positions,
+            last_place: self.last_place,
+            nonzero: &mut self.nonzero[index],
+        }
     }
 }
 
@@ -42,17 +51,23 @@ pub(crate) fn decode<'a>(
     limits: &Limits,
     mut headers: Headers<'a>,
     output: &mut RowOutput<'_>,
+    vectors: impl Vectors,
 ) -> Result<(), Error> {
     let coefficients = output.planes.iter().map(|plane| {
         let (columns, rows) = plane.plan.blocks;
         let kept = if plane.plan.is_used {
-            plane.plan.last_place + 1
+            used(plane.plan.side)
         } else {
             0
         };
         Coefficients {
             columns,
             kept,
+            positions: positions(plane.plan.side),
+            last_place: match plane.plan.is_used {
+                true => plane.plan.last_place,
+                false => 0,
+            },
             values: vec![0; columns * rows * kept],
             nonzero: vec![0; columns * rows],
         }
@@ -75,8 +90,8 @@ pub(crate) fn decode<'a>(
     let (_, rows) = headers.frame.mcus();
     for row in 0..rows {
         for (index, component) in coefficients.iter().enumerate() {
-            let factors = factors[index].unwrap_or([0; 64]).map(i32::from);
-            write_row(component, &factors, row, index, output);
+            let factors = factors[index].unwrap_or([0; 64]);
+            write_row(component, &factors, row, index, output, vectors);
         }
         output.end_mcu_row(row + 1 == rows);
     }
@@ -87,33 +102,31 @@ pub(crate) fn decode<'a>(
 #[inline(always)]
 fn write_row(
     component: &Coefficients,
-    factors: &[i32; 64],
+    factors: &[u16; 64],
     row: usize,
     index: usize,
     output: &mut RowOutput<'_>,
+    vectors: impl Vectors,
 ) {
     let plan = &output.planes[index].plan;
     if !plan.is_used {
         return;
     }
     let (side, down) = (plan.side, plan.sampling.1);
+    let factors = arrange(factors, side);
     let (samples, stride) = output.samples(index);
+    let mut block = Block([0; 64]);
     for y in 0..down {
+        let first = (row * down + y) * component.columns;
         for x in 0..component.columns {
-            let at = (row * down + y) * component.columns + x;
+            let at = first + x;
             let values = &component.values[at * component.kept..(at + 1) * component.kept];
-            let mut block = [0; 64];
-            let mut last = 0;
-            for (place, value) in values.iter().enumerate() {
-                if *value != 0 {
-                    last = place;
-                    block[usize::from(ZIGZAG[place] & 63)] =
-                        dequantize((*value).into(), factors[place]);
-                }
-            }
+            block.0[..component.kept].copy_from_slice(values);
             write_block(
+                vectors,
                 &block,
-                last,
+                &factors,
+                component.nonzero[at] == 0,
                 side,
                 &mut samples[y * side * stride + x * side..],
                 stride,
@@ -164,8 +177,7 @@ fn decode_scan(
                 for y in row * down..(row + 1) * down {
                     for x in column * across..(column + 1) * across {
                         let index = y * component.columns + x;
-                        let (values, nonzero) = component.block(index);
-                        let block = BlockPart { values, nonzero };
+                        let block = component.block(index);
                         reader.read(part, block, &mut bits)?;
                     }
                 }
@@ -186,14 +198,23 @@ fn decode_scan(
 /// The kept coefficients of a block, and a bit for each that is not zero.
 struct BlockPart<'c> {
     values: &'c mut [i16],
+    positions: &'static [u8; 64],
+    last_place: usize,
     nonzero: &'c mut u64,
 }
 
 impl BlockPart<'_> {
+    /// The coefficient at a place in zigzag order, if it is kept.
+    #[inline(always)]
+    fn kept(&mut self, place: usize) -> Option<&mut i16> {
+        let position = self.positions[place & 63];
+        self.values.get_mut(usize::from(position))
+    }
+
     #[inline(always)]
     fn set(&mut self, place: usize, value: i32) {
         *self.nonzero |= 1 << place;
-        if let Some(kept) = self.values.get_mut(place) {
+        if let Some(kept) = self.kept(place) {
             // 16 bits hold every coefficient of a valid image.
             *kept = value as i16;
         }
@@ -241,8 +262,9 @@ impl ScanReader<'_> {
                     *value = last.wrapping_shl(self.scan.low) as i16;
                 }
                 if !self.is_progressive {
-                    let end = block.values.len().saturating_sub(1);
-                    ac?.read_block(bits, end, |place, value| block.set(place, value))?;
+                    ac?.read_block(bits, block.last_place, |place, value| {
+                        block.set(place, value)
+                    })?;
                 }
                 Ok(())
             }
@@ -351,7 +373,7 @@ impl BlockPart<'_> {
     /// Adds a bit to the magnitude of a coefficient that is not zero.
     #[inline(always)]
     fn refine(&mut self, place: usize, is_set: u32, bit: i32) {
-        if let (1, Some(value)) = (is_set, self.values.get_mut(place)) {
+        if let (1, Some(value)) = (is_set, self.kept(place)) {
             let sign = i32::from(*value).signum();
             *value = (i32::from(*value) + sign * bit) as i16;
         }
