@@ -13,6 +13,7 @@
 //! is stored at half the size is decoded at twice the scale and is not interpolated.
 
 mod bit_reader;
+mod blocks;
 mod color_conversion;
 mod component_plan;
 mod error;
@@ -23,8 +24,11 @@ mod idct;
 mod markers;
 mod row_output;
 mod progressive;
+mod runs;
+mod scan_blocks;
 mod sequential;
 mod upsample;
+mod values;
 mod vectors;
 
 use component_plan::ComponentPlan;

@@ -2,10 +2,10 @@
 
 use crate::Limits;
 use crate::bit_reader::{BitReader, EntropyData, IntervalEnd};
+use crate::blocks::BlockReader;
 use crate::component_plan::ComponentPlan;
 use crate::error::{Error, ScanError};
 use crate::headers::{Headers, NextScan};
-use crate::huffman::HuffmanTable;
 use crate::idct::{Block, flat_sample, positions, transform_to_2, transform_to_4, transform_to_8};
 use crate::row_output::RowOutput;
 use crate::vectors::Vectors;
@@ -14,8 +14,7 @@ use crate::vectors::Vectors;
 struct Member<'t> {
     index: usize,
     blocks: (usize, usize),
-    dc: &'t HuffmanTable,
-    ac: &'t HuffmanTable,
+    reader: BlockReader<'t>,
     /// The factors of coefficients, in the order of a [`Block`].
     factors: Block,
     /// For each place, the index in a [`Block`].
@@ -109,16 +108,16 @@ fn members<'h>(
         let dc = headers.tables.dc[part.dc].as_deref();
         let ac = headers.tables.ac[part.ac].as_deref();
         let quantization = headers.quantization[component.quantization];
+        let last_place = if plan.is_used { plan.last_place } else { 0 };
         Some(Member {
             index: part.index,
             // A single component has blocks in raster order; its MCUs are those of the frame, too.
             blocks: part.blocks,
-            dc: dc?,
-            ac: ac?,
+            reader: BlockReader::new(dc?, ac?, last_place),
             factors: arrange(&quantization?, plan.side),
             positions: positions(plan.side),
             last_dc: 0,
-            last_place: plan.last_place,
+            last_place,
             side: plan.side,
             is_used: plan.is_used,
         })
@@ -139,20 +138,23 @@ fn decode_mcu(
         let (across, down) = member.blocks;
         for y in 0..down {
             for x in 0..across {
-                let difference = member.dc.difference(bits)?;
+                let difference = member.reader.differences.read(bits)?;
                 member.last_dc = member.last_dc.wrapping_add(difference);
-                if !member.is_used {
-                    member.ac.skip_block(bits, 1)?;
-                    continue;
-                }
                 let mut block = Block([0; 64]);
                 block.0[0] = member.last_dc as i16;
                 let positions = member.positions;
-                let last = member
-                    .ac
-                    .read_block(bits, member.last_place, |place, value| {
-                        block.0[usize::from(positions[place & 63] & 63)] = value as i16;
-                    })?;
+                let store = |place: usize, value| {
+                    block.0[usize::from(positions[place & 63] & 63)] = value;
+                };
+                // A constant place is compiled to less.
+                let last = match member.last_place {
+                    0 => member.reader.skip(bits, 1).map(|()| 0)?,
+                    63 => member.reader.read(bits, 63, store)?,
+                    last => member.reader.read(bits, last, store)?,
+                };
+                if !member.is_used {
+                    continue;
+                }
                 let side = member.side;
                 let (samples, stride) = output.samples(member.index);
                 let at = y * side * stride + (column * across + x) * side;
