@@ -26,7 +26,7 @@ impl<'t> DifferenceReader<'t> {
     pub(crate) fn read(&self, bits: &mut BitReader<'_>) -> Result<i32, ScanError> {
         bits.refill();
         let found = self.values.read(bits);
-        if found.places() == Value::MISSING {
+        if found.is_missing() {
             return self.table.difference(bits);
         }
         Ok(found.value().into())
@@ -69,22 +69,22 @@ impl<'t> BlockReader<'t> {
             bits.refill();
             for _ in 0..values::LOOKUPS {
                 let found = self.coefficients.read(bits);
-                let after = next + found.places();
-                if after <= last + 1 {
-                    (stored, next) = (after - 1, after);
-                    store(stored, found.value());
-                    if next > last {
-                        break 'block;
+                // A missing value is tested first: it is less likely to be mispredicted alone.
+                if !found.is_missing() {
+                    let after = next + found.places();
+                    if after <= last + 1 {
+                        (stored, next) = (after - 1, after);
+                        store(stored, found.value());
+                        if next > last {
+                            break 'block;
+                        }
+                        continue;
                     }
-                    continue;
-                }
-                match found.places() {
-                    Value::END => return Ok(stored),
-                    Value::MISSING => {}
-                    _ => {
-                        next = after;
-                        break 'block;
+                    if found.places() == Value::END {
+                        return Ok(stored);
                     }
+                    next = after;
+                    break 'block;
                 }
                 let Some((places, value)) = self.ac.next_value(bits)? else {
                     return Ok(stored);
@@ -112,18 +112,19 @@ impl<'t> BlockReader<'t> {
             for _ in 0..runs::LOOKUPS {
                 let before = *bits;
                 let run = runs.skip(bits);
-                let after = next + run.places();
-                if after < 64 {
-                    next = after;
-                    continue;
-                }
-                match run.places() {
-                    Run::MISSING => {}
+                if !run.is_missing() {
+                    let after = next + run.places();
+                    if after < 64 {
+                        next = after;
+                        continue;
+                    }
                     // The last symbol of the run is in the block.
-                    Run::END.. if after < 64 + Run::END => return Ok(()),
-                    _ if after == 64 => return Ok(()),
+                    let is_end = run.places() >= Run::END && after < 64 + Run::END;
+                    if is_end || after == 64 {
+                        return Ok(());
+                    }
                     // The block ends within the run.
-                    _ => *bits = before,
+                    *bits = before;
                 }
                 match self.ac.next_value(bits)? {
                     None => return Ok(()),

@@ -19,8 +19,11 @@ pub(crate) struct Run(u16);
 impl Run {
     /// The number that is added to the places if the last symbol is the end of the block.
     pub(crate) const END: usize = 256;
-    /// The number of places if the first symbol is invalid, or does not fit into the window.
-    pub(crate) const MISSING: usize = 512;
+    /// Whether the first symbol is invalid, or does not fit into the window. Then no bits were skipped.
+    #[inline(always)]
+    pub(crate) fn is_missing(self) -> bool {
+        self.0 == 0
+    }
 
     /// The number of places.
     #[inline(always)]
@@ -64,11 +67,9 @@ impl RunTable {
                 }
             }
         }
-        let mut runs = Box::new([Run((Run::MISSING << 6) as u16); 1 << WINDOW]);
+        let mut runs = Box::new([Run(0); 1 << WINDOW]);
         for (run, entry) in runs.iter_mut().zip(&tables[1 << WINDOW..]) {
-            if *entry != 0 {
-                *run = Run(*entry);
-            }
+            *run = Run(*entry);
         }
         Self(runs)
     }

@@ -227,19 +227,20 @@ impl<const KEPT: bool> ScanBlocks for FirstAc<'_, KEPT> {
             bits.refill();
             for _ in 0..LOOKUPS {
                 let found = self.values.read(bits);
-                let after = next + found.places();
-                if after <= last + 1 {
-                    self.set(&mut block, after - 1, found.value().into());
-                    next = after;
-                    if next > last {
-                        return Ok(());
+                if !found.is_missing() {
+                    let after = next + found.places();
+                    if after <= last + 1 {
+                        self.set(&mut block, after - 1, found.value().into());
+                        next = after;
+                        if next > last {
+                            return Ok(());
+                        }
+                        continue;
                     }
-                    continue;
-                }
-                match found.places() {
-                    Value::END => return Ok(()),
-                    Value::MISSING => {}
-                    _ => return Err(ScanError::RunPastBlock),
+                    return match found.places() {
+                        Value::END => Ok(()),
+                        _ => Err(ScanError::RunPastBlock),
+                    };
                 }
                 bits.refill();
                 let symbol = self.band.table.symbol(bits)?;

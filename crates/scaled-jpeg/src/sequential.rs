@@ -23,6 +23,8 @@ struct Member<'t> {
     last_dc: i32,
     last_place: usize,
     side: usize,
+    /// The number of samples of a row.
+    stride: usize,
     is_used: bool,
 }
 
@@ -119,6 +121,7 @@ fn members<'h>(
             last_dc: 0,
             last_place,
             side: plan.side,
+            stride: plan.stride(),
             is_used: plan.is_used,
         })
     };
@@ -140,25 +143,31 @@ fn decode_mcu(
             for x in 0..across {
                 let difference = member.reader.differences.read(bits)?;
                 member.last_dc = member.last_dc.wrapping_add(difference);
+                let dc = member.last_dc as i16;
+                let side = member.side;
+                let stride = member.stride;
+                let at = y * side * stride + (column * across + x) * side;
+                // A constant place is compiled to less.
+                if member.last_place == 0 {
+                    member.reader.skip(bits, 1)?;
+                    if member.is_used
+                        && let Some(sample) = output.samples(member.index).0.get_mut(at)
+                    {
+                        *sample = flat_sample(dc.wrapping_mul(member.factors.0[0]).into());
+                    }
+                    continue;
+                }
                 let mut block = Block([0; 64]);
-                block.0[0] = member.last_dc as i16;
+                block.0[0] = dc;
                 let positions = member.positions;
                 let store = |place: usize, value| {
                     block.0[usize::from(positions[place & 63] & 63)] = value;
                 };
-                // A constant place is compiled to less.
                 let last = match member.last_place {
-                    0 => member.reader.skip(bits, 1).map(|()| 0)?,
                     63 => member.reader.read(bits, 63, store)?,
                     last => member.reader.read(bits, last, store)?,
                 };
-                if !member.is_used {
-                    continue;
-                }
-                let side = member.side;
-                let (samples, stride) = output.samples(member.index);
-                let at = y * side * stride + (column * across + x) * side;
-                if let Some(samples) = samples.get_mut(at..) {
+                if let Some(samples) = output.samples(member.index).0.get_mut(at..) {
                     write_block(
                         vectors,
                         &block,

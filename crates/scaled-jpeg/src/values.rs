@@ -4,7 +4,7 @@ use crate::bit_reader::BitReader;
 use crate::huffman::{Code, MAX_DIFFERENCE_BITS, extend};
 
 /// The number of bits that a table is indexed by.
-const WINDOW: u32 = 11;
+const WINDOW: u32 = 10;
 /// The number of look-ups that a full window of bits suffices for.
 pub(crate) const LOOKUPS: usize = 5;
 
@@ -19,10 +19,13 @@ pub(crate) struct Value(i32);
 impl Value {
     /// The number of places of the end of a block.
     pub(crate) const END: usize = 64;
-    /// The number of places if the bits are not a value, or do not fit into the window.
-    pub(crate) const MISSING: usize = 128;
+    const MISSING: Self = Self(0);
 
-    const NONE: Self = Self((Self::MISSING as i32) << 8);
+    /// Whether the bits are not a value, or do not fit into the window. Then none were read.
+    #[inline(always)]
+    pub(crate) fn is_missing(self) -> bool {
+        self.0 & 63 == 0
+    }
 
     /// The number of places.
     #[inline(always)]
@@ -40,7 +43,7 @@ impl Value {
 impl ValueTable {
     /// The values of DC coefficients, which cover one place.
     pub(crate) fn of_differences(codes: &[Code]) -> Self {
-        let mut table = Self(Box::new([Value::NONE; 1 << WINDOW]));
+        let mut table = Self(Box::new([Value::MISSING; 1 << WINDOW]));
         for code in codes {
             if code.symbol <= MAX_DIFFERENCE_BITS {
                 table.add(*code, code.symbol.into(), 1);
@@ -51,7 +54,7 @@ impl ValueTable {
 
     /// The values of AC coefficients, and the end of a block.
     pub(crate) fn of_coefficients(codes: &[Code]) -> Self {
-        let mut table = Self(Box::new([Value::NONE; 1 << WINDOW]));
+        let mut table = Self(Box::new([Value::MISSING; 1 << WINDOW]));
         for code in codes {
             match (code.symbol >> 4, code.symbol & 15) {
                 (0, 0) => table.add(*code, 0, Value::END),
