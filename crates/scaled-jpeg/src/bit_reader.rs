@@ -218,7 +218,7 @@ impl BitReader<'_> {
         self.count -= bits;
     }
 
-    /// Reads up to 16 bits that are in the window.
+    /// Reads up to 32 bits that are in the window.
     #[inline(always)]
     pub(crate) fn take(&mut self, bits: u32) -> u32 {
         // Two shifts, since a shift by 64 is not one.

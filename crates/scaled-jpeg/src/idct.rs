@@ -5,16 +5,60 @@
 //! 1989) with constants of 13 bits. Those to fewer samples use the lowest coefficients only, of as
 //! many frequencies as the block has samples: the samples of a band-limited image.
 
-/// The coefficients of a block in row-major order, dequantized.
-pub(crate) type Block = [i32; 64];
+use crate::vectors::Vectors;
 
-/// The order of coefficients in a file (T.81, figure 5): for each place, the index in a [`Block`].
-/// Places beyond the last one are not used.
-pub(crate) const ZIGZAG: [u8; 64] = [
+/// The quantized coefficients of a block. Their order depends on the number of samples, see
+/// [`positions`].
+#[derive(Clone, Copy)]
+#[repr(align(32))]
+pub(crate) struct Block(pub(crate) [i16; 64]);
+
+/// The order of coefficients in a file (T.81, figure 5): for each place, the column of the coefficient,
+/// which is its horizontal frequency, and 8 times its row.
+const ZIGZAG: [u8; 64] = [
     0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20,
     13, 6, 7, 14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59,
     52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
 ];
+
+/// The position of a coefficient that the transform does not use.
+const UNUSED: u8 = 63;
+
+/// For each place in zigzag order, the index in a [`Block`] for a transform to `side` x `side` samples.
+///
+/// For 8 x 8, the rows `i` and `i + 4` are neighbors, so that a vector has pairs of rows; so are the
+/// columns. For fewer samples, the coefficients that are used are in row-major order.
+const fn arranged(side: usize) -> [u8; 64] {
+    let mut out = [UNUSED; 64];
+    let mut place = 0;
+    while place < 64 {
+        let (row, column) = (ZIGZAG[place] as usize / 8, ZIGZAG[place] as usize % 8);
+        if side == 8 {
+            let lane = column % 4 * 2 + column / 4;
+            out[place] = (row % 4 * 16 + lane * 2 + row / 4) as u8;
+        } else if row < side && column < side {
+            out[place] = (row * side + column) as u8;
+        }
+        place += 1;
+    }
+    out
+}
+
+/// For each place in zigzag order, the index of its coefficient in a [`Block`].
+pub(crate) fn positions(side: usize) -> &'static [u8; 64] {
+    const POSITIONS: [[u8; 64]; 4] = [arranged(1), arranged(2), arranged(4), arranged(8)];
+    match side {
+        1 => &POSITIONS[0],
+        2 => &POSITIONS[1],
+        4 => &POSITIONS[2],
+        _ => &POSITIONS[3],
+    }
+}
+
+/// The number of coefficients that a transform to `side` x `side` samples uses.
+pub(crate) fn used(side: usize) -> usize {
+    side * side
+}
 
 /// The last place in zigzag order whose coefficient a transform to `side` x `side` samples uses.
 pub(crate) fn last_place(side: usize) -> usize {
@@ -27,13 +71,13 @@ pub(crate) fn last_place(side: usize) -> usize {
 }
 
 /// Number of bits of the fractions of constants.
-const BITS: u32 = 13;
+const CONSTANT_BITS: u32 = 13;
 /// Number of bits of the fractions of values between the two passes.
 const PASS_BITS: u32 = 2;
 
-/// A constant with [`BITS`] bits.
+/// A constant with [`CONSTANT_BITS`] bits.
 const fn fixed(value: f64) -> i32 {
-    (value * (1 << BITS) as f64 + 0.5) as i32
+    (value * (1 << CONSTANT_BITS) as f64 + 0.5) as i32
 }
 
 /// A value in each of `N` columns or rows.
@@ -70,75 +114,53 @@ fn round<const N: usize>(a: Lanes<N>, bits: u32) -> Lanes<N> {
     map(a, a, |value, _| value.wrapping_add(1 << (bits - 1)) >> bits)
 }
 
-/// The transform of 8 columns. `bits` is the number of bits that are dropped.
+/// The factors of the odd rows 1, 5, 3 and 7, for the sums that the upper rows add and the lower ones
+/// subtract. The algorithm of libjpeg shares products; without shared ones, its integers are equal.
+const ODD: [[i16; 4]; 4] = {
+    const SHARED: i32 = fixed(1.175_875_602);
+    const A: i32 = SHARED - fixed(1.961_570_560);
+    const B: i32 = SHARED - fixed(0.390_180_644);
+    const C: i32 = SHARED - fixed(0.899_976_223);
+    const D: i32 = SHARED - fixed(2.562_915_447);
+    const R1: i32 = fixed(1.501_321_110) + B - fixed(0.899_976_223);
+    const R5: i32 = fixed(2.053_119_869) + B - fixed(2.562_915_447);
+    const R3: i32 = fixed(3.072_711_026) + A - fixed(2.562_915_447);
+    const R7: i32 = fixed(0.298_631_336) + A - fixed(0.899_976_223);
+    [
+        [R1 as i16, B as i16, SHARED as i16, C as i16],
+        [SHARED as i16, D as i16, R3 as i16, A as i16],
+        [B as i16, R5 as i16, D as i16, SHARED as i16],
+        [C as i16, SHARED as i16, A as i16, R7 as i16],
+    ]
+};
+
+/// The transform of 8 columns. The vector `i` has the rows `i` and `i + 4`. `BITS` is the number of
+/// bits that are dropped, after `bias` was added.
 #[inline(always)]
-fn transform_8(rows: [Lanes<8>; 8], bits: u32) -> [Lanes<8>; 8] {
-    let [r0, r1, r2, r3, r4, r5, r6, r7] = rows;
-    let shared = scale(add(r2, r6), fixed(0.541_196_100));
-    let low = sub(shared, scale(r6, fixed(1.847_759_065)));
-    let high = add(shared, scale(r2, fixed(0.765_366_865)));
-    let sum = scale(add(r0, r4), 1 << BITS);
-    let difference = scale(sub(r0, r4), 1 << BITS);
+fn transform_8<const BITS: i32, V: Vectors>(v: V, rows: [V::Pairs; 4], bias: i32) -> [V::Wide; 8] {
+    const ONE: i16 = 1 << CONSTANT_BITS;
+    const SHARED: i16 = fixed(0.541_196_100) as i16;
+    const HIGH: i16 = SHARED + fixed(0.765_366_865) as i16;
+    const LOW: i16 = SHARED - fixed(1.847_759_065) as i16;
+    let [r04, r15, r26, r37] = rows;
+    let bias = v.splat(bias);
+    let sum = v.add(v.dot(r04, [ONE, ONE]), bias);
+    let difference = v.add(v.dot(r04, [ONE, -ONE]), bias);
+    let (high, low) = (v.dot(r26, [HIGH, SHARED]), v.dot(r26, [SHARED, LOW]));
     let even = [
-        add(sum, high),
-        add(difference, low),
-        sub(difference, low),
-        sub(sum, high),
+        v.add(sum, high),
+        v.add(difference, low),
+        v.sub(difference, low),
+        v.sub(sum, high),
     ];
-    let (a, b) = (add(r7, r3), add(r5, r1));
-    let turned = scale(add(a, b), fixed(1.175_875_602));
-    let a = sub(turned, scale(a, fixed(1.961_570_560)));
-    let b = sub(turned, scale(b, fixed(0.390_180_644)));
-    let c = scale(add(r7, r1), fixed(0.899_976_223));
-    let d = scale(add(r5, r3), fixed(2.562_915_447));
-    let odd = [
-        add(sub(scale(r1, fixed(1.501_321_110)), c), b),
-        add(sub(scale(r3, fixed(3.072_711_026)), d), a),
-        add(sub(scale(r5, fixed(2.053_119_869)), d), b),
-        add(sub(scale(r7, fixed(0.298_631_336)), c), a),
-    ];
-    let mut out = [[0; 8]; 8];
+    let mut out = [bias; 8];
     for row in 0..4 {
-        out[row] = round(add(even[row], odd[row]), bits);
-        out[7 - row] = round(sub(even[row], odd[row]), bits);
+        let [of_1, of_5, of_3, of_7] = ODD[row];
+        let odd = v.add(v.dot(r15, [of_1, of_5]), v.dot(r37, [of_3, of_7]));
+        out[row] = v.drop_bits::<BITS>(v.add(even[row], odd));
+        out[7 - row] = v.drop_bits::<BITS>(v.sub(even[row], odd));
     }
     out
-}
-
-/// Alternates the values of the lower or the upper halves of two rows, in parts of `PART` values.
-#[inline(always)]
-fn interleave<const N: usize, const PART: usize>(
-    a: Lanes<N>,
-    b: Lanes<N>,
-    upper: bool,
-) -> Lanes<N> {
-    let first = if upper { N / 2 } else { 0 };
-    let mut out = [0; N];
-    for (lane, value) in out.iter_mut().enumerate() {
-        let (part, within) = (lane / PART, lane % PART);
-        let from = first + part / 2 * PART + within;
-        *value = if part.is_multiple_of(2) {
-            a[from]
-        } else {
-            b[from]
-        };
-    }
-    out
-}
-
-/// Transposes by interleaving each row of the upper half with one of the lower half, three times.
-#[inline(always)]
-fn transpose_8(rows: [Lanes<8>; 8]) -> [Lanes<8>; 8] {
-    let mut rows = rows;
-    for _ in 0..3 {
-        let mut next = [[0; 8]; 8];
-        for row in 0..4 {
-            next[2 * row] = interleave::<8, 1>(rows[row], rows[row + 4], false);
-            next[2 * row + 1] = interleave::<8, 1>(rows[row], rows[row + 4], true);
-        }
-        rows = next;
-    }
-    rows
 }
 
 #[inline(always)]
@@ -164,24 +186,30 @@ pub(crate) fn flat_sample(dc: i32) -> u8 {
     sample(dc.wrapping_add(4) >> 3)
 }
 
-/// Transforms the lowest `ROWS` x `ROWS` coefficients, 4 or 8, to 8x8 samples; the others are zero. `out` begins with the first sample of the block; its rows have
-/// `stride` samples.
+/// Transforms the coefficients, multiplied by `factors`, to 8x8 samples. `out` begins with the first
+/// sample of the block; its rows have `stride` samples.
 #[inline(always)]
-pub(crate) fn transform_to_8<const ROWS: usize>(block: &Block, out: &mut [u8], stride: usize) {
-    let mut rows = [[0; 8]; 8];
-    for (row, values) in rows.iter_mut().zip(block.as_chunks::<8>().0).take(ROWS) {
-        *row = *values;
+pub(crate) fn transform_to_8<V: Vectors>(
+    v: V,
+    block: &Block,
+    factors: &Block,
+    out: &mut [u8],
+    stride: usize,
+) {
+    const FIRST: i32 = CONSTANT_BITS as i32 - PASS_BITS as i32;
+    const SECOND: i32 = CONSTANT_BITS as i32 + PASS_BITS as i32 + 3;
+    let (values, factors) = (block.0.as_chunks::<16>().0, factors.0.as_chunks::<16>().0);
+    let mut rows = [v.products(&values[0], &factors[0]); 4];
+    for row in 1..4 {
+        rows[row] = v.products(&values[row], &factors[row]);
     }
-    let mut columns = transpose_8(transform_8(rows, BITS - PASS_BITS));
-    for column in &mut columns[ROWS..] {
-        *column = [0; 8];
-    }
-    let rows = transpose_8(transform_8(columns, BITS + PASS_BITS + 3));
-    for (row, line) in rows.iter().zip(out.chunks_mut(stride)) {
-        let line = &mut line[..8];
-        for (out, value) in line.iter_mut().zip(row) {
-            *out = sample(*value);
-        }
+    let rows = transform_8::<FIRST, V>(v, rows, 1 << (FIRST - 1));
+    let columns = v.transpose_to_pairs(rows);
+    // The bias makes samples unsigned.
+    let bias = (1 << (SECOND - 1)) + (128 << SECOND);
+    let samples = v.transpose_to_samples(transform_8::<SECOND, V>(v, columns, bias));
+    for (row, line) in samples.iter().zip(out.chunks_mut(stride)) {
+        line[..8].copy_from_slice(row);
     }
 }
 
@@ -190,8 +218,8 @@ pub(crate) fn transform_to_8<const ROWS: usize>(block: &Block, out: &mut [u8], s
 fn transform_4([r0, r1, r2, r3]: [Lanes<4>; 4], bits: u32) -> [Lanes<4>; 4] {
     const LOW: i32 = fixed(1.306_562_965);
     const HIGH: i32 = fixed(0.541_196_100);
-    let sum = scale(add(r0, r2), 1 << BITS);
-    let difference = scale(sub(r0, r2), 1 << BITS);
+    let sum = scale(add(r0, r2), 1 << CONSTANT_BITS);
+    let difference = scale(sub(r0, r2), 1 << CONSTANT_BITS);
     let outer = add(scale(r1, LOW), scale(r3, HIGH));
     let inner = sub(scale(r1, HIGH), scale(r3, LOW));
     [
@@ -205,10 +233,13 @@ fn transform_4([r0, r1, r2, r3]: [Lanes<4>; 4], bits: u32) -> [Lanes<4>; 4] {
 
 /// Transforms the lowest 4x4 coefficients to 4x4 samples.
 #[inline(always)]
-pub(crate) fn transform_to_4(block: &Block, out: &mut [u8], stride: usize) {
-    let rows = [0, 8, 16, 24].map(|at| [block[at], block[at + 1], block[at + 2], block[at + 3]]);
-    let columns = transpose_4(transform_4(rows, BITS - PASS_BITS));
-    let rows = transpose_4(transform_4(columns, BITS + PASS_BITS + 3));
+pub(crate) fn transform_to_4(block: &Block, factors: &Block, out: &mut [u8], stride: usize) {
+    let mut rows = [[0; 4]; 4];
+    for at in 0..16 {
+        rows[at / 4][at % 4] = i32::from(block.0[at].wrapping_mul(factors.0[at]));
+    }
+    let columns = transpose_4(transform_4(rows, CONSTANT_BITS - PASS_BITS));
+    let rows = transpose_4(transform_4(columns, CONSTANT_BITS + PASS_BITS + 3));
     for (row, line) in rows.iter().zip(out.chunks_mut(stride)) {
         for (out, value) in line[..4].iter_mut().zip(row) {
             *out = sample(*value);
@@ -218,8 +249,8 @@ pub(crate) fn transform_to_4(block: &Block, out: &mut [u8], stride: usize) {
 
 /// Transforms the lowest 2x2 coefficients to 2x2 samples.
 #[inline(always)]
-pub(crate) fn transform_to_2(block: &Block, out: &mut [u8], stride: usize) {
-    let [a, b, c, d] = [block[0], block[1], block[8], block[9]];
+pub(crate) fn transform_to_2(block: &Block, factors: &Block, out: &mut [u8], stride: usize) {
+    let [a, b, c, d] = [0, 1, 2, 3].map(|at| i32::from(block.0[at].wrapping_mul(factors.0[at])));
     for (vertical, line) in [1, -1].into_iter().zip(out.chunks_mut(stride)) {
         let even = a.wrapping_add(vertical * c);
         let odd = b.wrapping_add(vertical * d);

@@ -13,6 +13,7 @@
 //! is stored at half the size is decoded at twice the scale and is not interpolated.
 
 mod bit_reader;
+mod blocks;
 mod color_conversion;
 mod component_plan;
 mod error;
@@ -23,13 +24,19 @@ mod idct;
 mod markers;
 mod row_output;
 mod progressive;
+mod runs;
+mod scan_blocks;
 mod sequential;
 mod upsample;
+mod values;
+mod vectors;
 
 use component_plan::ComponentPlan;
 pub use error::Error;
 use headers::Headers;
 use row_output::RowOutput;
+use vectors::Vectors;
+use vectors::portable::Portable;
 
 /// The size of the decoded image in relation to the stored one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -265,8 +272,9 @@ impl<'a> Decoder<'a> {
         let decoding = Decoding {
             decoder: self,
             output: &mut output,
+            vectors: Portable,
         };
-        pulp::Arch::new().dispatch(decoding)
+        dispatch(decoding)
     }
 
     fn plans(&self, scale: Scale, channels: Channels) -> Vec<ComponentPlan> {
@@ -274,13 +282,42 @@ impl<'a> Decoder<'a> {
     }
 }
 
-/// The work on an image, which is compiled for the registers of each kind of processor.
-struct Decoding<'w, 'a, 'f> {
-    decoder: Decoder<'a>,
-    output: &'w mut RowOutput<'f>,
+/// Decodes with the vectors of this processor.
+fn dispatch(decoding: Decoding<'_, '_, '_, Portable>) -> Result<(), Error> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use pulp::x86::{V3, V4};
+        use vectors::avx2::Avx2;
+
+        if let Some(simd) = V4::try_new() {
+            return simd.vectorize(decoding.with(Avx2(*simd)));
+        }
+        if let Some(simd) = V3::try_new() {
+            return simd.vectorize(decoding.with(Avx2(simd)));
+        }
+    }
+    pulp::Arch::new().dispatch(decoding)
 }
 
-impl pulp::NullaryFnOnce for Decoding<'_, '_, '_> {
+/// The work on an image, which is compiled for the registers of each kind of processor.
+struct Decoding<'w, 'a, 'f, V> {
+    decoder: Decoder<'a>,
+    output: &'w mut RowOutput<'f>,
+    vectors: V,
+}
+
+impl<'w, 'a, 'f, V> Decoding<'w, 'a, 'f, V> {
+    #[cfg(target_arch = "x86_64")]
+    fn with<W>(self, vectors: W) -> Decoding<'w, 'a, 'f, W> {
+        Decoding {
+            decoder: self.decoder,
+            output: self.output,
+            vectors,
+        }
+    }
+}
+
+impl<V: Vectors> pulp::NullaryFnOnce for Decoding<'_, '_, '_, V> {
     type Output = Result<(), Error>;
 
     #[inline(always)]
@@ -291,9 +328,9 @@ impl pulp::NullaryFnOnce for Decoding<'_, '_, '_> {
             headers,
         } = self.decoder;
         if headers.frame.progressive || !headers.is_interleaved {
-            progressive::decode(bytes, &limits, headers, self.output)
+            progressive::decode(bytes, &limits, headers, self.output, self.vectors)
         } else {
-            sequential::decode(bytes, &limits, headers, self.output)
+            sequential::decode(bytes, &limits, headers, self.output, self.vectors)
         }
     }
 }

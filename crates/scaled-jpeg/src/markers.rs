@@ -11,6 +11,23 @@ pub(crate) const DRI: u8 = 0xdd;
 pub(crate) const APP0: u8 = 0xe0;
 pub(crate) const APP14: u8 = 0xee;
 
+/// The number of bytes that are searched for a marker at a time.
+const PART: usize = 64;
+
+/// Whether at least [`PART`] bytes and one follow, and no marker but restart markers begins in them.
+/// Stuffed bytes are frequent, so that a search for each takes longer.
+fn is_entropy_coded(bytes: &[u8]) -> bool {
+    let Some(bytes) = bytes.first_chunk::<{ PART + 1 }>() else {
+        return false;
+    };
+    let mut is_marker = false;
+    for at in 0..PART {
+        let (byte, next) = (bytes[at], bytes[at + 1]);
+        is_marker |= (byte == 0xff) & (next != 0) & (next & 0xf8 != 0xd0);
+    }
+    !is_marker
+}
+
 /// Iterates over the markers up to the end of the bytes. Bytes between segments are skipped: the
 /// entropy-coded data of scans, and bytes that belong to no segment.
 pub(crate) struct MarkerSegments<'a> {
@@ -31,6 +48,9 @@ impl<'a> MarkerSegments<'a> {
         let start = self.at;
         let mut at = start;
         loop {
+            while self.bytes.get(at..).is_some_and(is_entropy_coded) {
+                at += PART;
+            }
             at += memchr::memchr(0xff, self.bytes.get(at..)?)?;
             let fill = self.bytes[at..]
                 .iter()

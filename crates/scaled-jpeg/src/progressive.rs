@@ -1,22 +1,30 @@
 //! Images with several scans, whose coefficients are kept until the last one.
 
 use crate::Limits;
-use crate::bit_reader::{BitReader, EntropyData};
+use crate::bit_reader::EntropyData;
+use crate::blocks::{BlockReader, DifferenceReader};
 use crate::error::{Error, ScanError};
 use crate::frame::{Scan, ScanComponent};
-use crate::headers::{Headers, HuffmanTables, NextScan};
-use crate::huffman::{HuffmanTable, extend};
-use crate::idct::ZIGZAG;
+use crate::headers::{Headers, NextScan};
+use crate::idct::{Block, positions, used};
 use crate::row_output::RowOutput;
-use crate::sequential::{Restart, dequantize, write_block};
+use crate::scan_blocks::{
+    AcRefinement, BlockPart, DcRefinement, FirstAc, FirstDc, ScanBlocks, WholeBlocks,
+};
+use crate::sequential::{Restart, arrange, write_block};
+use crate::vectors::Vectors;
 
 /// The coefficients of a component.
 struct Coefficients {
     /// The number of blocks of a row.
     columns: usize,
-    /// The number of coefficients of a block that are kept, in zigzag order; 0 for a component that
-    /// the output does not depend on.
+    /// The number of coefficients of a block that are kept, in the order of a [`Block`]; 0 for a
+    /// component that the output does not depend on.
     kept: usize,
+    /// For each place in zigzag order, the index of its coefficient.
+    positions: &'static [u8; 64],
+    /// The last place in zigzag order whose coefficient is kept.
+    last_place: usize,
     values: Vec<i16>,
     /// For each block, a bit for each coefficient that is not zero, since the length of a refinement
     /// depends on them.
@@ -24,11 +32,22 @@ struct Coefficients {
 }
 
 impl Coefficients {
+    /// Whether a coefficient of these places in zigzag order is kept.
+    fn keeps(&self, first: usize, last: usize) -> bool {
+        self.positions[first..=last]
+            .iter()
+            .any(|position| usize::from(*position) < self.kept)
+    }
+
     /// The values of a block, and its bits.
     #[inline(always)]
-    fn block(&mut self, index: usize) -> (&mut [i16], &mut u64) {
-        let values = &mut self.values[index * self.kept..(index + 1) * self.kept];
-        (values, &mut self.nonzero[index])
+    fn block(&mut self, index: usize) -> BlockPart<'_> {
+        BlockPart {
+            values: &mut self.values[index * self.kept..(index + 1) * self.kept],
+            positions: self.positions,
+            last_place: self.last_place,
+            nonzero: &mut self.nonzero[index],
+        }
     }
 }
 
@@ -42,17 +61,23 @@ pub(crate) fn decode<'a>(
     limits: &Limits,
     mut headers: Headers<'a>,
     output: &mut RowOutput<'_>,
+    vectors: impl Vectors,
 ) -> Result<(), Error> {
     let coefficients = output.planes.iter().map(|plane| {
         let (columns, rows) = plane.plan.blocks;
         let kept = if plane.plan.is_used {
-            plane.plan.last_place + 1
+            used(plane.plan.side)
         } else {
             0
         };
         Coefficients {
             columns,
             kept,
+            positions: positions(plane.plan.side),
+            last_place: match plane.plan.is_used {
+                true => plane.plan.last_place,
+                false => 0,
+            },
             values: vec![0; columns * rows * kept],
             nonzero: vec![0; columns * rows],
         }
@@ -75,8 +100,8 @@ pub(crate) fn decode<'a>(
     let (_, rows) = headers.frame.mcus();
     for row in 0..rows {
         for (index, component) in coefficients.iter().enumerate() {
-            let factors = factors[index].unwrap_or([0; 64]).map(i32::from);
-            write_row(component, &factors, row, index, output);
+            let factors = factors[index].unwrap_or([0; 64]);
+            write_row(component, &factors, row, index, output, vectors);
         }
         output.end_mcu_row(row + 1 == rows);
     }
@@ -87,33 +112,31 @@ pub(crate) fn decode<'a>(
 #[inline(always)]
 fn write_row(
     component: &Coefficients,
-    factors: &[i32; 64],
+    factors: &[u16; 64],
     row: usize,
     index: usize,
     output: &mut RowOutput<'_>,
+    vectors: impl Vectors,
 ) {
     let plan = &output.planes[index].plan;
     if !plan.is_used {
         return;
     }
     let (side, down) = (plan.side, plan.sampling.1);
+    let factors = arrange(factors, side);
     let (samples, stride) = output.samples(index);
+    let mut block = Block([0; 64]);
     for y in 0..down {
+        let first = (row * down + y) * component.columns;
         for x in 0..component.columns {
-            let at = (row * down + y) * component.columns + x;
+            let at = first + x;
             let values = &component.values[at * component.kept..(at + 1) * component.kept];
-            let mut block = [0; 64];
-            let mut last = 0;
-            for (place, value) in values.iter().enumerate() {
-                if *value != 0 {
-                    last = place;
-                    block[usize::from(ZIGZAG[place] & 63)] =
-                        dequantize((*value).into(), factors[place]);
-                }
-            }
+            block.0[..component.kept].copy_from_slice(values);
             write_block(
+                vectors,
                 &block,
-                last,
+                &factors,
+                component.nonzero[at] == 0,
                 side,
                 &mut samples[y * side * stride + x * side..],
                 stride,
@@ -122,6 +145,7 @@ fn write_row(
     }
 }
 
+/// Reads the blocks of a scan.
 #[inline(always)]
 fn decode_scan(
     headers: &Headers<'_>,
@@ -130,230 +154,116 @@ fn decode_scan(
     coefficients: &mut [Coefficients],
 ) -> Result<(), ScanError> {
     let scan = &next.scan;
-    let (columns, rows) = match scan.components.as_slice() {
-        [only] => headers.frame.blocks(&headers.frame.components[only.index]),
-        _ => headers.frame.mcus(),
+    let missing = ScanError::MissingTable;
+    let dc = |part: &ScanComponent| headers.tables.dc[part.dc].as_deref().ok_or(missing);
+    let ac = |part: &ScanComponent| headers.tables.ac[part.ac].as_deref().ok_or(missing);
+    let area = Area::new(headers, scan);
+    if !headers.frame.progressive {
+        let reader = |part: &ScanComponent| {
+            let last = coefficients[part.index].last_place;
+            Ok(BlockReader::new(dc(part)?, ac(part)?, last))
+        };
+        let readers: Result<Vec<_>, ScanError> = scan.components.iter().map(reader).collect();
+        return area.read(&mut WholeBlocks::new(readers?), data, coefficients);
+    }
+    let [first_part, ..] = scan.components.as_slice() else {
+        return Err(missing);
     };
-    let mut restart = Restart::new(headers.restart);
-    let mut reader = ScanReader {
-        scan,
-        tables: &headers.tables,
-        is_progressive: headers.frame.progressive,
-        last_dc: [0; 4],
-        empty: 0,
-    };
-    let mut bits = data.bits();
-    for row in 0..rows {
-        for column in 0..columns {
-            if restart.is_due() {
-                if reader.empty > 0 {
-                    return Err(ScanError::RunPastScan);
-                }
-                restart.check(bits.has_rest(), data.end())?;
-                data.start_interval();
-                bits = data.bits();
-                reader.last_dc = [0; 4];
-            }
-            if bits.needs_more() {
-                let state = bits.state();
-                bits = data.advance(state);
-            }
-            for part in &scan.components {
-                let component = &mut coefficients[part.index];
-                let (across, down) = part.blocks;
-                for y in row * down..(row + 1) * down {
-                    for x in column * across..(column + 1) * across {
-                        let index = y * component.columns + x;
-                        let (values, nonzero) = component.block(index);
-                        let block = BlockPart { values, nonzero };
-                        reader.read(part, block, &mut bits)?;
-                    }
-                }
-            }
-            if bits.is_past_end() {
-                return Err(ScanError::EarlyEnd);
-            }
-            restart.left = restart.left.wrapping_sub(1);
+    // A band that is not kept is checked, and its coefficients that are not zero are marked.
+    let is_kept = coefficients[first_part.index].keeps(scan.first, scan.last);
+    match (scan.first, scan.is_refinement, is_kept) {
+        (0, true, _) => area.read(&mut DcRefinement { low: scan.low }, data, coefficients),
+        (0, false, _) => {
+            let reader = |part: &ScanComponent| Ok(DifferenceReader::new(dc(part)?));
+            let readers: Result<Vec<_>, ScanError> = scan.components.iter().map(reader).collect();
+            area.read(&mut FirstDc::new(readers?, scan.low), data, coefficients)
         }
-    }
-    if reader.empty > 0 {
-        return Err(ScanError::RunPastScan);
-    }
-    let has_rest = bits.has_rest();
-    restart.end(has_rest, data)
-}
-
-/// The kept coefficients of a block, and a bit for each that is not zero.
-struct BlockPart<'c> {
-    values: &'c mut [i16],
-    nonzero: &'c mut u64,
-}
-
-impl BlockPart<'_> {
-    #[inline(always)]
-    fn set(&mut self, place: usize, value: i32) {
-        *self.nonzero |= 1 << place;
-        if let Some(kept) = self.values.get_mut(place) {
-            // 16 bits hold every coefficient of a valid image.
-            *kept = value as i16;
+        (_, false, true) => {
+            let mut blocks = FirstAc::<true>::new(ac(first_part)?, scan);
+            area.read(&mut blocks, data, coefficients)
+        }
+        (_, false, false) => {
+            let mut blocks = FirstAc::<false>::new(ac(first_part)?, scan);
+            area.read(&mut blocks, data, coefficients)
+        }
+        (_, true, true) => {
+            let mut blocks = AcRefinement::<true>::new(ac(first_part)?, scan);
+            area.read(&mut blocks, data, coefficients)
+        }
+        (_, true, false) => {
+            let mut blocks = AcRefinement::<false>::new(ac(first_part)?, scan);
+            area.read(&mut blocks, data, coefficients)
         }
     }
 }
 
-/// The state of a scan.
-struct ScanReader<'h> {
-    scan: &'h Scan,
-    tables: &'h HuffmanTables,
-    is_progressive: bool,
-    /// The last DC coefficient of each component.
-    last_dc: [i32; 4],
-    /// The number of further blocks without new coefficients.
-    empty: u32,
+/// The MCUs of a scan.
+struct Area<'h> {
+    parts: &'h [ScanComponent],
+    columns: usize,
+    rows: usize,
+    restart: usize,
 }
 
-impl ScanReader<'_> {
-    /// Reads the part of a block that is in the scan.
+impl<'h> Area<'h> {
+    fn new(headers: &Headers<'_>, scan: &'h Scan) -> Self {
+        let (columns, rows) = match scan.components.as_slice() {
+            [only] => headers.frame.blocks(&headers.frame.components[only.index]),
+            _ => headers.frame.mcus(),
+        };
+        Self {
+            parts: &scan.components,
+            columns,
+            rows,
+            restart: headers.restart,
+        }
+    }
+
+    /// Reads the blocks, and checks the ends of the restart intervals.
     #[inline(always)]
     fn read(
-        &mut self,
-        part: &ScanComponent,
-        mut block: BlockPart<'_>,
-        bits: &mut BitReader<'_>,
+        &self,
+        blocks: &mut impl ScanBlocks,
+        data: &mut EntropyData<'_>,
+        coefficients: &mut [Coefficients],
     ) -> Result<(), ScanError> {
-        let ac = self.tables.ac[part.ac]
-            .as_deref()
-            .ok_or(ScanError::MissingTable);
-        match (self.scan.first, self.scan.is_refinement) {
-            (0, true) => {
-                let bit = bits.read(1) as i16;
-                if let Some(dc) = block.values.first_mut() {
-                    *dc |= bit << self.scan.low;
-                }
-                Ok(())
-            }
-            (0, false) => {
-                let dc = self.tables.dc[part.dc]
-                    .as_deref()
-                    .ok_or(ScanError::MissingTable)?;
-                let last = &mut self.last_dc[part.index];
-                *last = last.wrapping_add(dc.difference(bits)?);
-                if let Some(value) = block.values.first_mut() {
-                    *value = last.wrapping_shl(self.scan.low) as i16;
-                }
-                if !self.is_progressive {
-                    let end = block.values.len().saturating_sub(1);
-                    ac?.read_block(bits, end, |place, value| block.set(place, value))?;
-                }
-                Ok(())
-            }
-            (_, false) => self.read_first(ac?, block, bits),
-            (_, true) => self.refine(ac?, block, bits),
-        }
-    }
-
-    /// The first scan of AC coefficients.
-    #[inline(always)]
-    fn read_first(
-        &mut self,
-        table: &HuffmanTable,
-        mut block: BlockPart<'_>,
-        bits: &mut BitReader<'_>,
-    ) -> Result<(), ScanError> {
-        if self.empty > 0 {
-            self.empty -= 1;
-            return Ok(());
-        }
-        let (mut next, last) = (self.scan.first, self.scan.last);
-        while next <= last {
-            bits.refill();
-            let symbol = table.symbol(bits)?;
-            let (zeros, size) = (usize::from(symbol >> 4), u32::from(symbol & 15));
-            match (zeros, size) {
-                (15, 0) => next += 16,
-                (_, 0) => {
-                    self.empty = (1 << zeros) + bits.take(zeros as u32) - 1;
-                    return Ok(());
-                }
-                _ => {
-                    let value = extend(bits.take(size), size);
-                    next += zeros;
-                    if next > last {
-                        return Err(ScanError::RunPastBlock);
+        let mut restart = Restart::new(self.restart);
+        let mut bits = data.bits();
+        for row in 0..self.rows {
+            for column in 0..self.columns {
+                if restart.is_due() {
+                    if blocks.is_in_run() {
+                        return Err(ScanError::RunPastScan);
                     }
-                    block.set(next, value.wrapping_shl(self.scan.low));
-                    next += 1;
+                    restart.check(bits.has_rest(), data.end())?;
+                    data.start_interval();
+                    bits = data.bits();
+                    blocks.restart();
                 }
-            }
-        }
-        if next > last + 1 {
-            return Err(ScanError::RunPastBlock);
-        }
-        Ok(())
-    }
-
-    /// A scan that adds a bit to AC coefficients.
-    #[inline(always)]
-    fn refine(
-        &mut self,
-        table: &HuffmanTable,
-        mut block: BlockPart<'_>,
-        bits: &mut BitReader<'_>,
-    ) -> Result<(), ScanError> {
-        let (mut next, last) = (self.scan.first, self.scan.last);
-        let bit = 1_i32 << self.scan.low;
-        while self.empty == 0 && next <= last {
-            bits.refill();
-            let symbol = table.symbol(bits)?;
-            let mut zeros = u32::from(symbol >> 4);
-            let mut value = 0;
-            match symbol & 15 {
-                0 if zeros < 15 => {
-                    self.empty = (1 << zeros) + bits.take(zeros);
-                    break;
+                if bits.needs_more() {
+                    let state = bits.state();
+                    bits = data.advance(state);
                 }
-                0 => {}
-                1 => value = if bits.take(1) == 1 { bit } else { -bit },
-                _ => return Err(ScanError::InvalidCode),
-            }
-            // Coefficients that are not zero have a bit, and do not count.
-            loop {
-                if next > last {
-                    return Err(ScanError::RunPastBlock);
+                for (member, part) in self.parts.iter().enumerate() {
+                    let component = &mut coefficients[part.index];
+                    let (across, down) = part.blocks;
+                    for y in row * down..(row + 1) * down {
+                        for x in column * across..(column + 1) * across {
+                            let block = component.block(y * component.columns + x);
+                            blocks.read(member, block, &mut bits)?;
+                        }
+                    }
                 }
-                if *block.nonzero >> next & 1 == 1 {
-                    block.refine(next, bits.read(1), bit);
-                } else if zeros == 0 {
-                    break;
-                } else {
-                    zeros -= 1;
+                if bits.is_past_end() {
+                    return Err(ScanError::EarlyEnd);
                 }
-                next += 1;
-            }
-            if value != 0 {
-                block.set(next, value);
-            }
-            next += 1;
-        }
-        if self.empty > 0 {
-            self.empty -= 1;
-            let band = u64::MAX >> (63 - last) & u64::MAX.checked_shl(next as u32).unwrap_or(0);
-            let mut left = *block.nonzero & band;
-            while left > 0 {
-                block.refine(left.trailing_zeros() as usize, bits.read(1), bit);
-                left &= left - 1;
+                restart.left = restart.left.wrapping_sub(1);
             }
         }
-        Ok(())
-    }
-}
-
-impl BlockPart<'_> {
-    /// Adds a bit to the magnitude of a coefficient that is not zero.
-    #[inline(always)]
-    fn refine(&mut self, place: usize, is_set: u32, bit: i32) {
-        if let (1, Some(value)) = (is_set, self.values.get_mut(place)) {
-            let sign = i32::from(*value).signum();
-            *value = (i32::from(*value) + sign * bit) as i16;
+        if blocks.is_in_run() {
+            return Err(ScanError::RunPastScan);
         }
+        let has_rest = bits.has_rest();
+        restart.end(has_rest, data)
     }
 }

@@ -2,24 +2,29 @@
 
 use crate::Limits;
 use crate::bit_reader::{BitReader, EntropyData, IntervalEnd};
+use crate::blocks::BlockReader;
 use crate::component_plan::ComponentPlan;
 use crate::error::{Error, ScanError};
 use crate::headers::{Headers, NextScan};
-use crate::huffman::HuffmanTable;
-use crate::idct::{Block, ZIGZAG, flat_sample, transform_to_2, transform_to_4, transform_to_8};
+use crate::idct::{Block, flat_sample, positions, transform_to_2, transform_to_4, transform_to_8};
 use crate::row_output::RowOutput;
+use crate::vectors::Vectors;
 
 /// A component of the scan.
 struct Member<'t> {
     index: usize,
     blocks: (usize, usize),
-    dc: &'t HuffmanTable,
-    ac: &'t HuffmanTable,
-    quantization: [i32; 64],
+    reader: BlockReader<'t>,
+    /// The factors of coefficients, in the order of a [`Block`].
+    factors: Block,
+    /// For each place, the index in a [`Block`].
+    positions: &'static [u8; 64],
     /// The last DC coefficient, before it is dequantized.
     last_dc: i32,
     last_place: usize,
     side: usize,
+    /// The number of samples of a row.
+    stride: usize,
     is_used: bool,
 }
 
@@ -33,10 +38,11 @@ pub(crate) fn decode<'a>(
     limits: &Limits,
     mut headers: Headers<'a>,
     output: &mut RowOutput<'_>,
+    vectors: impl Vectors,
 ) -> Result<(), Error> {
     if let Some(next) = headers.next_scan(bytes, limits)? {
         let number = next.number;
-        decode_scan(&headers, &next, output).map_err(|error| error.in_scan(number))?;
+        decode_scan(&headers, &next, output, vectors).map_err(|error| error.in_scan(number))?;
         headers.end_scan(bytes, limits)?;
     }
     // Every coefficient is in the first scan, so a second one is malformed.
@@ -53,6 +59,7 @@ fn decode_scan(
     headers: &Headers<'_>,
     next: &NextScan<'_>,
     output: &mut RowOutput<'_>,
+    vectors: impl Vectors,
 ) -> Result<(), ScanError> {
     let mut members = members(headers, next, output)?;
     let (columns, rows) = headers.frame.mcus();
@@ -75,7 +82,7 @@ fn decode_scan(
                 let state = bits.state();
                 bits = data.advance(state);
             }
-            decode_mcu(&mut members, &mut bits, output, column)?;
+            decode_mcu(&mut members, &mut bits, output, column, vectors)?;
             if bits.is_past_end() {
                 return Err(ScanError::EarlyEnd);
             }
@@ -103,16 +110,18 @@ fn members<'h>(
         let dc = headers.tables.dc[part.dc].as_deref();
         let ac = headers.tables.ac[part.ac].as_deref();
         let quantization = headers.quantization[component.quantization];
+        let last_place = if plan.is_used { plan.last_place } else { 0 };
         Some(Member {
             index: part.index,
             // A single component has blocks in raster order; its MCUs are those of the frame, too.
             blocks: part.blocks,
-            dc: dc?,
-            ac: ac?,
-            quantization: quantization?.map(i32::from),
+            reader: BlockReader::new(dc?, ac?, last_place),
+            factors: arrange(&quantization?, plan.side),
+            positions: positions(plan.side),
             last_dc: 0,
-            last_place: plan.last_place,
+            last_place,
             side: plan.side,
+            stride: plan.stride(),
             is_used: plan.is_used,
         })
     };
@@ -126,32 +135,48 @@ fn decode_mcu(
     bits: &mut BitReader<'_>,
     output: &mut RowOutput<'_>,
     column: usize,
+    vectors: impl Vectors,
 ) -> Result<(), ScanError> {
     for member in members {
         let (across, down) = member.blocks;
         for y in 0..down {
             for x in 0..across {
-                let difference = member.dc.difference(bits)?;
+                let difference = member.reader.differences.read(bits)?;
                 member.last_dc = member.last_dc.wrapping_add(difference);
-                if !member.is_used {
-                    member.ac.skip_block(bits, 1)?;
+                let dc = member.last_dc as i16;
+                let side = member.side;
+                let stride = member.stride;
+                let at = y * side * stride + (column * across + x) * side;
+                // A constant place is compiled to less.
+                if member.last_place == 0 {
+                    member.reader.skip(bits, 1)?;
+                    if member.is_used
+                        && let Some(sample) = output.samples(member.index).0.get_mut(at)
+                    {
+                        *sample = flat_sample(dc.wrapping_mul(member.factors.0[0]).into());
+                    }
                     continue;
                 }
-                let mut block: Block = [0; 64];
-                block[0] = dequantize(member.last_dc, member.quantization[0]);
-                let quantization = &member.quantization;
-                let last = member
-                    .ac
-                    .read_block(bits, member.last_place, |place, value| {
-                        let place = place & 63;
-                        block[usize::from(ZIGZAG[place] & 63)] =
-                            dequantize(value, quantization[place]);
-                    })?;
-                let side = member.side;
-                let (samples, stride) = output.samples(member.index);
-                let at = y * side * stride + (column * across + x) * side;
-                if let Some(samples) = samples.get_mut(at..) {
-                    write_block(&block, last, side, samples, stride);
+                let mut block = Block([0; 64]);
+                block.0[0] = dc;
+                let positions = member.positions;
+                let store = |place: usize, value| {
+                    block.0[usize::from(positions[place & 63] & 63)] = value;
+                };
+                let last = match member.last_place {
+                    63 => member.reader.read(bits, 63, store)?,
+                    last => member.reader.read(bits, last, store)?,
+                };
+                if let Some(samples) = output.samples(member.index).0.get_mut(at..) {
+                    write_block(
+                        vectors,
+                        &block,
+                        &member.factors,
+                        last == 0,
+                        side,
+                        samples,
+                        stride,
+                    );
                 }
             }
         }
@@ -159,34 +184,39 @@ fn decode_mcu(
     Ok(())
 }
 
-/// The product. Values have 16 bits, unless they are corrupt.
-#[inline(always)]
-pub(crate) fn dequantize(value: i32, factor: i32) -> i32 {
-    value.wrapping_mul(factor)
+/// Quantization factors in the order of a [`Block`].
+pub(crate) fn arrange(factors: &[u16; 64], side: usize) -> Block {
+    let mut block = Block([0; 64]);
+    for (factor, position) in factors.iter().zip(positions(side)) {
+        // Products have 16 bits, for which the sign of a factor makes no difference.
+        block.0[usize::from(*position)] = *factor as i16;
+    }
+    block
 }
 
-/// Writes the samples of a block whose last coefficient that is not zero is at the place `last`.
+/// Writes the samples of a block. `is_flat` states that all of its coefficients but the first one
+/// are zero.
 #[inline(always)]
-pub(crate) fn write_block(
+pub(crate) fn write_block<V: Vectors>(
+    vectors: V,
     block: &Block,
-    last: usize,
+    factors: &Block,
+    is_flat: bool,
     side: usize,
     samples: &mut [u8],
     stride: usize,
 ) {
-    if last == 0 {
-        let value = flat_sample(block[0]);
+    if is_flat || side == 1 {
+        let value = flat_sample(block.0[0].wrapping_mul(factors.0[0]).into());
         for line in samples.chunks_mut(stride).take(side) {
             line[..side].fill(value);
         }
         return;
     }
     match side {
-        // The first ten places are in the corner of 4 x 4.
-        8 if last < 10 => transform_to_8::<4>(block, samples, stride),
-        8 => transform_to_8::<8>(block, samples, stride),
-        4 => transform_to_4(block, samples, stride),
-        _ => transform_to_2(block, samples, stride),
+        8 => transform_to_8(vectors, block, factors, samples, stride),
+        4 => transform_to_4(block, factors, samples, stride),
+        _ => transform_to_2(block, factors, samples, stride),
     }
 }
 
