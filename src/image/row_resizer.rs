@@ -8,8 +8,9 @@ use crate::image::exif_orientation::orient;
 use crate::image::pixel_format::Channels;
 use crate::image::resize::{CropBox, Resizer, scale, scale_both};
 
-/// The number of rows that are resized at a time.
-const BAND: usize = 64;
+/// The bytes of the rows that are resized at a time, which stay in the second cache. Resizing begins
+/// with the weights of all columns, so a small image is resized at once.
+const BAND_BYTES: usize = 256 << 10;
 
 /// Resizes the width of rows as they arrive, and the height of the image at the end. Pixels differ by
 /// at most 1 from those of [`Resizer::resize_box`], which resizes the height first.
@@ -47,7 +48,7 @@ impl<'r> RowResizer<'r> {
             width,
             kept,
             inner: target.inner_size(kept),
-            band: Vec::with_capacity(BAND * width * channels.count()),
+            band: Vec::with_capacity(BAND_BYTES),
             lines: Vec::new(),
         }
     }
@@ -57,11 +58,11 @@ impl<'r> RowResizer<'r> {
     /// # Errors
     /// If it cannot be resized.
     pub(super) fn push(&mut self, row: &[u8]) -> Result<(), ImageError> {
-        self.band.extend_from_slice(row);
-        match self.band.len() >= BAND * self.width * self.channels.count() {
-            true => self.resize_band(),
-            false => Ok(()),
+        if self.band.len() + row.len() > BAND_BYTES && !self.band.is_empty() {
+            self.resize_band()?;
         }
+        self.band.extend_from_slice(row);
+        Ok(())
     }
 
     fn resize_band(&mut self) -> Result<(), ImageError> {
