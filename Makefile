@@ -8,7 +8,7 @@ ifdef CARGO_TARGET_DIR
 export ORT_DYLIB_PATH ?= $(shell ls $(CURDIR)/.runtime/onnxruntime/libonnxruntime* 2>/dev/null | head -n 1)
 endif
 
-.PHONY: demo test test-python scale bench chaos runtime checker readers build deploy-check release release-check try-release
+.PHONY: demo test test-python scale bench bench-ci chaos runtime checker readers build deploy-check release release-check try-release
 
 # Encodes synthetic images to latent features in Parquet: the main use case, with input that needs no download.
 demo: build
@@ -30,6 +30,10 @@ test: runtime checker readers
 # BENCH="--workloads photos --scale 0.2".
 bench: runtime
 	python3 benches/compare.py $(BENCH)
+
+# Counts the instructions of our own parts with Valgrind, and compares them with benches/instructions.json.
+bench-ci:
+	python3 benches/instructions.py $(BENCH)
 
 # Kills 200 runs at random instants. The same test kills 20 runs in `make test`.
 chaos: runtime
