@@ -570,6 +570,85 @@ fn hostile_rows(rows: usize) -> String {
     format!("time_ms,large,tiny,huge,whole\n{lines}")
 }
 
+/// Evaluates a model on a part of the data of its training.
+fn evaluation(folder: &Path, model: &str, part: &str) -> serde_json::Value {
+    let arguments = ["evaluate", model, "--part", part, "--json", "-"];
+    let output = latentflow(folder, &arguments).output().unwrap();
+    assert!(output.status.success(), "{}", errors(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn mean(evaluation: &serde_json::Value) -> f64 {
+    evaluation["reconstruction"]["error"]["mean"]
+        .as_f64()
+        .unwrap()
+}
+
+/// The mean of the column `reconstruction_error` that a pipeline prints.
+fn mean_error_of_run(folder: &Path, pipeline: &str) -> f64 {
+    std::fs::write(folder.join("p.toml"), pipeline).unwrap();
+    let ran = latentflow(folder, &["run", "p.toml"]).output().unwrap();
+    assert!(ran.status.success(), "{}", errors(&ran));
+    let lines = String::from_utf8(ran.stdout).unwrap();
+    let error = |line: &str| {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        record["reconstruction_error"].as_f64().unwrap()
+    };
+    let found: Vec<f64> = lines.lines().map(error).collect();
+    found.iter().sum::<f64>() / found.len() as f64
+}
+
+fn near(found: f64, expected: f64) -> bool {
+    (found / expected - 1.0).abs() < 1e-5
+}
+
+#[test]
+fn models_run_on_jpegs_as_they_were_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let photos = folder.path().join("photos");
+    std::fs::create_dir(&photos).unwrap();
+    for number in 0..12_u32 {
+        let image = image::RgbImage::from_fn(97, 71, |x, y| {
+            let mixed = (x * 97 + y + number).wrapping_mul(2_654_435_761);
+            image::Rgb([(mixed >> 24) as u8 / 2, (x * 2) as u8, (y * 3) as u8])
+        });
+        image.save(photos.join(format!("{number}.jpg"))).unwrap();
+    }
+    for (mode, other, option) in [
+        ("scaled", "full", ""),
+        ("full", "scaled", "decode = 'full'"),
+    ] {
+        let text = format!(
+            "kind = 'convolutional'\ncode_size = 4\n[input]\ntype = 'image'\nsize = [16, 16]\n\
+             {option}\n[network]\nchannels = [4, 4]\n[training]\nepochs = 2\n\
+             [data]\nvalidation = 0.5\n[[data.sources]]\nkind = 'images'\npath = 'photos'\n"
+        );
+        let output = train(folder.path(), mode, &text, &[]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+        let card = std::fs::read_to_string(folder.path().join(mode).join("model.toml")).unwrap();
+        let card: toml::Table = card.parse().unwrap();
+        assert_eq!(card["input"]["decode"].as_str(), Some(mode));
+        let pipeline = |pixels: &str| {
+            format!(
+                "[models.m]\npath = '{mode}'\n[stages.in]\nkind = 'images'\npath = 'photos'\n\
+                 [stages.px]\nkind = 'pixels'\ninputs = ['in']\nmodel = 'm'\n{pixels}\n\
+                 [stages.e]\nkind = 'encode'\ninputs = ['px']\nmodel = 'm'\n\
+                 reconstruct = true\n[stages.out]\nkind = 'stdout'\ninputs = ['e']\n\
+                 columns = ['reconstruction_error']\n"
+            )
+        };
+        let all = evaluation(folder.path(), mode, "all");
+        let found = mean_error_of_run(folder.path(), &pipeline(""));
+        assert!(near(found, mean(&all)), "{mode}: {found}, {all}");
+        let stored = card["reconstruction_error"]["mean"].as_float().unwrap();
+        let validation = evaluation(folder.path(), mode, "validation");
+        assert!(near(mean(&validation), stored), "{mode}: {stored}");
+        let option = format!("decode = '{other}'");
+        let changed = mean_error_of_run(folder.path(), &pipeline(&option));
+        assert!(!near(changed, found), "{mode}: {changed}, {found}");
+    }
+}
+
 #[test]
 fn training_evaluation_and_run_see_the_same_values() {
     let folder = tempfile::tempdir().unwrap();
@@ -583,39 +662,15 @@ fn training_evaluation_and_run_see_the_same_values() {
         );
         let output = train(folder.path(), scaling, &text, &[]).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
-        let evaluated = |part: &str| {
-            let arguments = ["evaluate", scaling, "--part", part, "--json", "-"];
-            let evaluation = latentflow(folder.path(), &arguments).output().unwrap();
-            assert!(evaluation.status.success(), "{}", errors(&evaluation));
-            serde_json::from_slice::<serde_json::Value>(&evaluation.stdout).unwrap()
-        };
-        let mean = |evaluation: &serde_json::Value| {
-            evaluation["reconstruction"]["error"]["mean"]
-                .as_f64()
-                .unwrap()
-        };
+        let evaluated = |part: &str| evaluation(folder.path(), scaling, part);
         let pipeline = format!(
             "[models.m]\npath = '{scaling}'\n[stages.rows]\n{source}[stages.f]\n\
              kind = 'features'\ninputs = ['rows']\nmodel = 'm'\n[stages.e]\nkind = 'encode'\n\
              inputs = ['f']\nmodel = 'm'\nreconstruct = true\n[stages.out]\n\
              kind = 'stdout'\ninputs = ['e']\ncolumns = ['reconstruction_error']\n"
         );
-        std::fs::write(folder.path().join("p.toml"), pipeline).unwrap();
-        let ran = latentflow(folder.path(), &["run", "p.toml"])
-            .output()
-            .unwrap();
-        assert!(ran.status.success(), "{}", errors(&ran));
-        let lines = String::from_utf8(ran.stdout).unwrap();
-        let run_errors: Vec<f64> = lines
-            .lines()
-            .map(|line| {
-                let record: serde_json::Value = serde_json::from_str(line).unwrap();
-                record["reconstruction_error"].as_f64().unwrap()
-            })
-            .collect();
-        let run_mean = run_errors.iter().sum::<f64>() / run_errors.len() as f64;
+        let run_mean = mean_error_of_run(folder.path(), &pipeline);
         let all = evaluated("all");
-        let near = |found: f64, expected: f64| (found / expected - 1.0).abs() < 1e-5;
         assert!(near(run_mean, mean(&all)), "{run_mean}, {all}");
         // The card has the error of the training's own validation.
         let card = std::fs::read_to_string(folder.path().join(scaling).join("model.toml")).unwrap();
