@@ -104,8 +104,8 @@ fn relative_distance(one: &[f32], other: &[f32], records: usize) -> Option<f64> 
     }
     let square = |difference: f64| difference * difference;
     let (mut differences, mut variance) = (0.0, 0.0);
-    for (one, other) in one.chunks_exact(size).zip(other.chunks_exact(size)) {
-        for ((value, changed), mean) in one.iter().zip(other).zip(&means) {
+    for (code, changed_code) in one.chunks_exact(size).zip(other.chunks_exact(size)) {
+        for ((value, changed), mean) in code.iter().zip(changed_code).zip(&means) {
             differences += square(f64::from(*value) - f64::from(*changed));
             variance += square(f64::from(*value) - mean);
         }

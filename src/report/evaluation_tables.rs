@@ -346,7 +346,7 @@ fn decode_distance(found: &DecodeDistance) -> Html {
         "Decoding of JPEGs in full and at a fraction of their size, {} records",
         count(found.records as u64)
     );
-    figures(&caption, &["", ""], rows.into_iter())
+    figures(&caption, &["", ""], rows)
 }
 
 fn psnr(images: Option<&ImageQuality>) -> String {

@@ -61,8 +61,8 @@ pub(super) fn read(
             let at = column * chunk_width as usize * samples;
             for (to, from) in plane.chunks_exact_mut(row_bytes).skip(row).zip(lines) {
                 let to = &mut to[at..];
-                let length = to.len().min(from.len());
-                to[..length].copy_from_slice(&from[..length]);
+                let used = to.len().min(from.len());
+                to[..used].copy_from_slice(&from[..used]);
             }
         }
     }
