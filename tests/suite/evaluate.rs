@@ -142,8 +142,8 @@ fn decoding_in_full_and_at_a_fraction_of_the_size_is_compared() {
         fs::write(photos.join(format!("{number}.jpg")), jpeg(number)).unwrap();
     }
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/photo-ae");
-    let evaluate = |model: &str, more: &[&str]| {
-        let arguments = ["evaluate", model, "--source", "photos", "--part", "all"];
+    let evaluate = |evaluated: &str, more: &[&str]| {
+        let arguments = ["evaluate", evaluated, "--source", "photos", "--part", "all"];
         let mut command = latentflow(folder.path(), &arguments);
         command.args(more).output().unwrap()
     };
@@ -160,12 +160,12 @@ fn decoding_in_full_and_at_a_fraction_of_the_size_is_compared() {
     let error = found["reconstruction"]["error"]["mean"].as_f64().unwrap();
     assert!((number("scaled_error") - error).abs() < 1e-9);
     assert!((number("full_error") / error - 1.0).abs() < 0.1);
-    let output = evaluate(model, &["--compare-decode"]);
-    let table = String::from_utf8(output.stdout).unwrap();
+    let printed = evaluate(model, &["--compare-decode"]);
+    let table = String::from_utf8(printed.stdout).unwrap();
     assert!(table.contains("\ndecoding of JPEGs"), "{table}");
 
-    let output = evaluate(MODEL, &["--compare-decode"]);
-    let text = errors(&output);
+    let refused = evaluate(MODEL, &["--compare-decode"]);
+    let text = errors(&refused);
     assert!(
         text.contains("does not take images of a fixed size"),
         "{text}"

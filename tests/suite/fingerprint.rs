@@ -864,8 +864,8 @@ fn pixels_of_model(folder: &Path, card_line: &str, more: &Value) -> OutputIdenti
             std::os::unix::fs::symlink(Path::new(&from).join(file), linked).unwrap();
         }
     }
-    let card = std::fs::read_to_string(Path::new(&from).join("model.toml")).unwrap();
-    let lines = card.lines().filter(|line| !line.starts_with("decode ="));
+    let shipped = std::fs::read_to_string(Path::new(&from).join("model.toml")).unwrap();
+    let lines = shipped.lines().filter(|line| !line.starts_with("decode ="));
     let card: String = lines
         .map(|line| match line {
             "[input]" => format!("[input]\n{card_line}\n"),

@@ -643,8 +643,8 @@ fn models_run_on_jpegs_as_they_were_trained() {
         let stored = card["reconstruction_error"]["mean"].as_float().unwrap();
         let validation = evaluation(folder.path(), mode, "validation");
         assert!(near(mean(&validation), stored), "{mode}: {stored}");
-        let option = format!("decode = '{other}'");
-        let changed = mean_error_of_run(folder.path(), &pipeline(&option));
+        let in_other_mode = pipeline(&format!("decode = '{other}'"));
+        let changed = mean_error_of_run(folder.path(), &in_other_mode);
         assert!(!near(changed, found), "{mode}: {changed}, {found}");
     }
 }
