@@ -135,13 +135,35 @@ fn decode_with_zune(bytes: &[u8], decoder: &Decoder<'_>, space: ColorSpace) -> O
     is_same.then_some(pixels)
 }
 
-/// The sampling factors of the components in the first frame header that begins like one.
+/// The sampling factors of the components of an image whose segments follow each other. The other
+/// decoder ends at an unknown marker between scans, and libjpeg does not.
 fn sampling(bytes: &[u8]) -> Option<Vec<u8>> {
-    let at = bytes
-        .windows(2)
-        .position(|pair| pair[0] == 0xff && (0xc0..=0xc2).contains(&pair[1]))?;
-    let count = usize::from(*bytes.get(at + 9)?);
-    (0..count)
-        .map(|index| bytes.get(at + 11 + 3 * index).copied())
-        .collect()
+    let mut sampling = None;
+    let mut at = 2;
+    loop {
+        let (&[0xff, marker], rest) = bytes.get(at..)?.split_first_chunk::<2>()? else {
+            return None;
+        };
+        if marker == 0xd9 {
+            return sampling;
+        }
+        let length = usize::from(u16::from_be_bytes(*rest.first_chunk()?));
+        let body = rest.get(2..length)?;
+        at += 2 + length;
+        match marker {
+            0xc0..=0xc2 => {
+                let parts = body.get(6..)?.chunks_exact(3);
+                sampling = Some(parts.map(|part| part[1]).collect());
+            }
+            0xda => {
+                let data = bytes.get(at..)?.windows(2);
+                let is_marker = |pair: &[u8]| {
+                    pair[0] == 0xff && pair[1] != 0 && !(0xd0..=0xd7).contains(&pair[1])
+                };
+                at += data.into_iter().position(is_marker)?;
+            }
+            0xc4 | 0xdb | 0xdd | 0xe0..=0xef | 0xfe => {}
+            _ => return None,
+        }
+    }
 }
