@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Compares the pixels of scaled-jpeg with those of Pillow: `compare_pillow.py FOLDER`.
 
-At full size, pixels of gray and YCbCr images must be equal. At a reduced size, both decodes are resized to a thumbnail of 64 x 64
-pixels with antialiasing. Distances are of 255. Needs Pillow and NumPy, and `cargo build --release` before.
+At full size, pixels of gray and YCbCr images must be equal. At a reduced size, both decodes are resized to a thumbnail with
+antialiasing. Distances are of 255. Needs Pillow and NumPy, and `cargo build --release` before.
 """
 
 import os
@@ -19,7 +19,8 @@ TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", HERE / "target"))
 PROGRAM = TARGET / "release" / "write-ppm"
 
 
-SIDE = 64
+# The side of a thumbnail, times the divisor: reduced photographs are about twice as large as their thumbnails.
+SIDE = 128
 
 
 def pixels_of(files, divisor):
@@ -49,8 +50,9 @@ def distance(ours, full, divisor):
     if divisor > 1:
         # The last pixels cover more than the image.
         box = (0, 0, full.width / divisor, full.height / divisor)
-        ours = ours.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=box)
-        full = full.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+        side = SIDE // divisor
+        ours = ours.resize((side, side), Image.Resampling.BILINEAR, box=box)
+        full = full.resize((side, side), Image.Resampling.BILINEAR)
     return numpy.abs(numpy.asarray(ours).astype(int) - numpy.asarray(full).astype(int))
 
 
