@@ -1,7 +1,7 @@
 //! The size at which each component is decoded.
 
 use crate::frame::{Component, Frame};
-use crate::idct::last_place;
+use crate::idct::{last_place, used};
 use crate::upsample::Ratio;
 use crate::{Channels, Scale};
 
@@ -91,7 +91,7 @@ impl ComponentPlan {
     pub(crate) fn coefficient_bytes(&self) -> u64 {
         let blocks = self.blocks.0 as u64 * self.blocks.1 as u64;
         let kept = if self.is_used {
-            self.last_place as u64 + 1
+            used(self.side) as u64
         } else {
             0
         };

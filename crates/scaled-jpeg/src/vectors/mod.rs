@@ -4,6 +4,8 @@
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 pub(crate) mod portable;
+#[cfg(test)]
+mod tests;
 
 /// Vectors of one kind of processor.
 pub(crate) trait Vectors: Copy {
