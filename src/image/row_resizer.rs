@@ -9,7 +9,7 @@ use crate::image::pixel_format::Channels;
 use crate::image::resize::{CropBox, Resizer, scale, scale_both};
 
 /// The bytes of the rows that are resized at a time, which stay in the second cache. Resizing begins
-/// with the weights of all columns, so a small image is resized at once.
+/// with the weights of all columns, so a small image is one band.
 const BAND_BYTES: usize = 256 << 10;
 
 /// Resizes the width of rows as they arrive, and the height of the image at the end. Pixels differ by
