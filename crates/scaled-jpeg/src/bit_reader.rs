@@ -205,6 +205,12 @@ impl BitReader<'_> {
         self.count |= 56;
     }
 
+    /// The next bits, at the upper end.
+    #[inline(always)]
+    pub(crate) fn window(&self) -> u64 {
+        self.window
+    }
+
     /// The next bits, of which the window must have as many; at least 1.
     #[inline(always)]
     pub(crate) fn peek(&self, bits: u32) -> usize {

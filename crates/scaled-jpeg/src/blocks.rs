@@ -1,16 +1,16 @@
 //! The blocks of a component in a sequential image.
 
 use crate::bit_reader::BitReader;
+use crate::coefficients::{self, Coefficient, CoefficientTable};
 use crate::error::ScanError;
 use crate::huffman::HuffmanTable;
 use crate::runs::{self, Run, RunTable};
-use crate::values::{self, Value, ValueTable};
 
 /// Reads the differences of DC coefficients.
 #[derive(Clone, Copy)]
 pub(crate) struct DifferenceReader<'t> {
     table: &'t HuffmanTable,
-    values: &'t ValueTable,
+    values: &'t CoefficientTable,
 }
 
 impl<'t> DifferenceReader<'t> {
@@ -38,7 +38,7 @@ impl<'t> DifferenceReader<'t> {
 pub(crate) struct BlockReader<'t> {
     pub(crate) differences: DifferenceReader<'t>,
     ac: &'t HuffmanTable,
-    coefficients: &'t ValueTable,
+    coefficients: &'t CoefficientTable,
     /// The runs of coefficients that are skipped; `None` if none are.
     runs: Option<&'t RunTable>,
 }
@@ -65,14 +65,16 @@ impl<'t> BlockReader<'t> {
         mut store: impl FnMut(usize, i16),
     ) -> Result<usize, ScanError> {
         let (mut next, mut stored) = (1, 0);
+        // The end of a block exceeds this place from every other one.
+        let limit = (last + 1).min(Coefficient::END);
         'block: while next <= last {
             bits.refill();
-            for _ in 0..values::LOOKUPS {
+            for _ in 0..coefficients::LOOKUPS {
                 let found = self.coefficients.read(bits);
                 // A missing value is tested first: it is less likely to be mispredicted alone.
                 if !found.is_missing() {
                     let after = next + found.places();
-                    if after <= last + 1 {
+                    if after <= limit {
                         (stored, next) = (after - 1, after);
                         store(stored, found.value());
                         if next > last {
@@ -80,10 +82,14 @@ impl<'t> BlockReader<'t> {
                         }
                         continue;
                     }
-                    if found.places() == Value::END {
+                    if found.places() == Coefficient::END {
                         return Ok(stored);
                     }
                     next = after;
+                    if next == last + 1 {
+                        stored = last;
+                        store(stored, found.value());
+                    }
                     break 'block;
                 }
                 let Some((places, value)) = self.ac.next_value(bits)? else {

@@ -1,14 +1,14 @@
 //! Huffman tables (ITU-T T.81, annex C and F.2.2.3).
 //!
 //! A table of all codes is indexed by the next [`WINDOW`] bits. Two further ones are built for scans
-//! that need them: of values, with their value bits, and of runs of coefficients that are skipped.
+//! that need them: of coefficients, and of runs of coefficients that are skipped.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::bit_reader::BitReader;
+use crate::coefficients::CoefficientTable;
 use crate::error::ScanError;
 use crate::runs::RunTable;
-use crate::values::ValueTable;
 
 /// The number of bits that the table of codes is indexed by.
 const WINDOW: u32 = 10;
@@ -17,8 +17,8 @@ const WINDOW: u32 = 10;
 pub(crate) struct HuffmanTable {
     /// The lengths and the symbols of codes; the length is 0 if the code is longer than the window.
     short: Box<[(u8, u8); 1 << WINDOW]>,
-    differences: OnceLock<ValueTable>,
-    coefficients: OnceLock<ValueTable>,
+    differences: OnceLock<CoefficientTable>,
+    coefficients: OnceLock<CoefficientTable>,
     runs: OnceLock<RunTable>,
     /// For each length, the first 16-bit number that is above its codes.
     ends: [u32; 17],
@@ -106,15 +106,15 @@ impl HuffmanTable {
     }
 
     /// The differences of DC coefficients.
-    pub(crate) fn differences(&self) -> &ValueTable {
+    pub(crate) fn differences(&self) -> &CoefficientTable {
         self.differences
-            .get_or_init(|| ValueTable::of_differences(&self.codes()))
+            .get_or_init(|| CoefficientTable::of_differences(&self.codes()))
     }
 
-    /// The AC coefficients of sequential images.
-    pub(crate) fn coefficients(&self) -> &ValueTable {
+    /// The AC coefficients, and the end of a block.
+    pub(crate) fn coefficients(&self) -> &CoefficientTable {
         self.coefficients
-            .get_or_init(|| ValueTable::of_coefficients(&self.codes()))
+            .get_or_init(|| CoefficientTable::of_coefficients(&self.codes()))
     }
 
     /// The runs of AC coefficients of sequential images.

@@ -223,12 +223,11 @@ fn transform_4([r0, r1, r2, r3]: [Lanes<4>; 4], bits: u32) -> [Lanes<4>; 4] {
     let outer = add(scale(r1, LOW), scale(r3, HIGH));
     let inner = sub(scale(r1, HIGH), scale(r3, LOW));
     [
-        add(sum, outer),
-        add(difference, inner),
-        sub(difference, inner),
-        sub(sum, outer),
+        round(add(sum, outer), bits),
+        round(add(difference, inner), bits),
+        round(sub(difference, inner), bits),
+        round(sub(sum, outer), bits),
     ]
-    .map(|row| round(row, bits))
 }
 
 /// Transforms the lowest 4x4 coefficients to 4x4 samples.
@@ -250,7 +249,8 @@ pub(crate) fn transform_to_4(block: &Block, factors: &Block, out: &mut [u8], str
 /// Transforms the lowest 2x2 coefficients to 2x2 samples.
 #[inline(always)]
 pub(crate) fn transform_to_2(block: &Block, factors: &Block, out: &mut [u8], stride: usize) {
-    let [a, b, c, d] = [0, 1, 2, 3].map(|at| i32::from(block.0[at].wrapping_mul(factors.0[at])));
+    let value = |at: usize| i32::from(block.0[at].wrapping_mul(factors.0[at]));
+    let (a, b, c, d) = (value(0), value(1), value(2), value(3));
     for (vertical, line) in [1, -1].into_iter().zip(out.chunks_mut(stride)) {
         let even = a.wrapping_add(vertical * c);
         let odd = b.wrapping_add(vertical * d);

@@ -15,6 +15,7 @@
 mod bit_reader;
 mod blocks;
 mod color_conversion;
+mod coefficients;
 mod component_plan;
 mod error;
 mod frame;
@@ -28,7 +29,6 @@ mod runs;
 mod scan_blocks;
 mod sequential;
 mod upsample;
-mod values;
 mod vectors;
 
 use component_plan::ComponentPlan;

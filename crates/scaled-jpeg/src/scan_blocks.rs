@@ -2,10 +2,10 @@
 
 use crate::bit_reader::BitReader;
 use crate::blocks::{BlockReader, DifferenceReader};
+use crate::coefficients::{Coefficient, CoefficientTable, LOOKUPS};
 use crate::error::ScanError;
 use crate::frame::Scan;
 use crate::huffman::{HuffmanTable, extend};
-use crate::values::{LOOKUPS, Value, ValueTable};
 
 /// The kept coefficients of a block, and a bit for each that is not zero.
 pub(crate) struct BlockPart<'c> {
@@ -190,14 +190,14 @@ impl<'t> Band<'t> {
 /// The first scan of AC coefficients. Without `KEPT`, no value of the band is kept.
 pub(crate) struct FirstAc<'t, const KEPT: bool> {
     band: Band<'t>,
-    values: &'t ValueTable,
+    coefficients: &'t CoefficientTable,
 }
 
 impl<'t, const KEPT: bool> FirstAc<'t, KEPT> {
     pub(crate) fn new(table: &'t HuffmanTable, scan: &Scan) -> Self {
         Self {
             band: Band::new(table, scan),
-            values: table.coefficients(),
+            coefficients: table.coefficients(),
         }
     }
 
@@ -223,13 +223,14 @@ impl<const KEPT: bool> ScanBlocks for FirstAc<'_, KEPT> {
             return Ok(());
         }
         let (mut next, last) = (self.band.first, self.band.last);
+        let limit = (last + 1).min(Coefficient::END);
         'block: while next <= last {
             bits.refill();
             for _ in 0..LOOKUPS {
-                let found = self.values.read(bits);
+                let found = self.coefficients.read(bits);
                 if !found.is_missing() {
                     let after = next + found.places();
-                    if after <= last + 1 {
+                    if after <= limit {
                         self.set(&mut block, after - 1, found.value().into());
                         next = after;
                         if next > last {
@@ -237,10 +238,14 @@ impl<const KEPT: bool> ScanBlocks for FirstAc<'_, KEPT> {
                         }
                         continue;
                     }
-                    return match found.places() {
-                        Value::END => Ok(()),
-                        _ => Err(ScanError::RunPastBlock),
-                    };
+                    if found.places() == Coefficient::END {
+                        return Ok(());
+                    }
+                    if after > last + 1 {
+                        return Err(ScanError::RunPastBlock);
+                    }
+                    self.set(&mut block, last, found.value().into());
+                    return Ok(());
                 }
                 bits.refill();
                 let symbol = self.band.table.symbol(bits)?;
