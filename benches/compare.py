@@ -249,4 +249,5 @@ def processor():
     return platform.machine()
 
 
-main()
+if __name__ == "__main__":
+    main()

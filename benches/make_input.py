@@ -46,14 +46,19 @@ def camera(folder, count, width, height, _):
     # a sensor. A file has about 6 MB.
     contrasts = {512: 0.5, 128: 0.35, 32: 0.25, 8: 0.15}
     for number in range(count):
-        pixels = numpy.full((height, width, 3), 128, numpy.float32)
-        for size, contrast in contrasts.items():
+        shapes = []
+        for size in contrasts:
             coarse = rng.integers(0, 256, (max(height // size, 4), max(width // size, 4), 3), numpy.uint8)
-            image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-            pixels += (numpy.asarray(image) - numpy.float32(127.5)) * numpy.float32(contrast)
-        pixels += rng.standard_normal((height, width, 3), numpy.float32) * 5
-        numpy.clip(pixels, 0, 255, out=pixels)
-        Image.fromarray(pixels.astype(numpy.uint8)).save(folder / f"{number:06}.jpg", quality=90, subsampling="4:2:0")
+            shapes.append(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+        whole = Image.new("RGB", (width, height))
+        # In bands, for which the memory of one is used again for the next.
+        for top in range(0, height, 250):
+            bottom = min(top + 250, height)
+            pixels = rng.standard_normal((bottom - top, width, 3), numpy.float32) * 5 + 128
+            for shape, contrast in zip(shapes, contrasts.values()):
+                pixels += (numpy.asarray(shape.crop((0, top, width, bottom))) - numpy.float32(127.5)) * numpy.float32(contrast)
+            whole.paste(Image.fromarray(numpy.clip(pixels, 0, 255).astype(numpy.uint8)), (0, top))
+        whole.save(folder / f"{number:06}.jpg", quality=90, subsampling="4:2:0")
 
 
 def copies(folder, count, photographs):
