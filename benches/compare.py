@@ -8,10 +8,12 @@ in each round, and the figures are medians. CPU seconds are those of all process
 proportional share (PSS), sampled ten times per second in a separate round.
 
 Inputs are generated once and stored in .bench, like the packages of the baselines, in the versions of benches/baselines/requirements.txt.
+The benchmark `bucket` needs a program that reads object stores: build it with `--features object-store`, and pass --no-build.
 
-usage: compare.py [--workloads photos ...] [--rounds 3] [--scale 1.0] [--photos FOLDER] [--ray] [--baselines floor floors naive expert]
+usage: compare.py [--workloads photos ...] [--rounds 3] [--scale 1.0] [--photos FOLDER] [--ray] [--baselines floor floors naive expert] [--no-build]
 """
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -35,7 +37,8 @@ def arguments():
     parser.add_argument("--baselines", nargs="+", choices=BASELINES, default=BASELINES)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scale", type=float, default=1.0, help="fraction of the records, for a quick run")
-    parser.add_argument("--photos", type=pathlib.Path, help="JPEGs to use for `photos` instead of generated ones")
+    parser.add_argument("--photos", type=pathlib.Path, help="JPEGs to use for `photos`, `progressive` and `bucket` instead of generated ones")
+    parser.add_argument("--no-build", action="store_true", help="use the programs that are in target/release")
     parser.add_argument("--ray", action="store_true", help="also run Ray Data; its packages take about 400 MB")
     return parser.parse_args()
 
@@ -54,10 +57,15 @@ def install(ray):
     return packages
 
 
-def build():
-    """Builds the program, as `make build` does, and the floor; returns their paths. The floor is None without the tools of libjpeg-turbo."""
-    call("cargo", "build", "--release", "--locked", cwd=REPOSITORY)
+def build(is_built):
+    """Builds the program, as `make build` does, and the floor, unless they are built; returns their paths. The floor is None if it is not
+    built, or without the tools of libjpeg-turbo."""
     binary, floor = REPOSITORY / "target/release/latentflow", REPOSITORY / "target/release/floor"
+    if is_built:
+        if not floor.exists():
+            print(f"the floor is left out: {floor} does not exist", file=sys.stderr)
+        return binary, floor if floor.exists() else None
+    call("cargo", "build", "--release", "--locked", cwd=REPOSITORY)
     if not (shutil.which("cmake") and shutil.which("nasm")):
         print("the floor is left out: its libjpeg-turbo needs CMake and NASM", file=sys.stderr)
         return binary, None
@@ -150,8 +158,10 @@ def commands(baselines, floor, binary, out, workload, given):
     place = lambda share: out / "floors" if workload.kind == "denoise" else out / "floors" / f"{share}.parquet"
     floors = [[floor, "--share", f"{share}/{CORES}", *words(workload, *given, place(share))] for share in range(CORES)]
     ours = [binary, "run", BENCH / "pipeline.toml", "--summary", "none", "--log-format", "text"]
-    # Ray Data is a framework for tables; it is not used to write images.
-    others = [baseline for baseline in baselines if workload.kind != "denoise" or baseline != "ray"]
+    # Ray Data is a framework for tables; it is not used to write images. Its reader of buckets does not accept this one.
+    left_out = ["ray"] if workload.kind == "denoise" or workload.bucket else []
+    left_out += [] if workload.has_floor else ["floor", "floors"]
+    others = [baseline for baseline in baselines if baseline not in left_out]
     together = lambda baseline: floors if baseline == "floors" else [[*program[baseline], *words(workload, *given, out / baseline)]]
     return {"latentflow": [ours], **{baseline: together(baseline) for baseline in others}}
 
@@ -170,10 +180,29 @@ def rounds(options, calls, out, environment):
     return {name: [*map(statistics.median, zip(*rows)), peaks[name]] for name, rows in times.items()}
 
 
+@contextlib.contextmanager
+def bucket(folder, environment):
+    """Serves a folder as a bucket; gives the URL of its objects, and an environment in which latentflow reads them."""
+    words = [PYTHON, HERE / "bucket_server.py", folder]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        url = server.stdout.readline().strip()
+        access = {"AWS_ENDPOINT_URL": url, "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1"}
+        try:
+            yield f"{url}/bench/photos", {**environment, **access, "AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench"}
+        finally:
+            server.stdin.close()
+
+
+def reads_buckets(binary, environment):
+    """Whether the program was built with object stores. Other builds refuse the pipeline in .bench for this reason."""
+    done = subprocess.run([binary, "check", BENCH / "pipeline.toml"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return "does not support object stores" not in done.stdout
+
+
 def main():
     options = arguments()
     os.chdir(REPOSITORY)
-    binary, floor = build()
+    binary, floor = build(options.no_build)
     packages = install(options.ray)
     library = next((REPOSITORY / ".runtime/onnxruntime").glob("libonnxruntime.*"))
     environment = {**os.environ, "ORT_DYLIB_PATH": str(library), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -186,21 +215,31 @@ def main():
     for name in options.workloads:
         workload = WORKLOADS[name]
         count = max(1, int(workload.count * options.scale))
-        given = (source(name, workload, count, options.photos), model(workload, binary))
-        (BENCH / "pipeline.toml").write_text(pipeline(workload, *given, out / "latentflow"))
-        calls = commands(baselines, floor, binary, out, workload, given)
-        medians = rounds(options, calls, out, environment)
-        print(f"\n{name}: {count} x {workload.what}")
-        print(f"{'':<12}{'records/s':>11}{'CPU s':>9}{'peak MiB':>10}{'speed':>8}{'CPU':>7}{'off by':>10}")
-        ours = medians["latentflow"]
-        for baseline, (seconds, cpu, peak) in medians.items():
-            # Ray Data does not report the row of a record.
-            is_uncompared = baseline == "latentflow" or (baseline == "ray" and workload.kind == "records")
-            off = "" if is_uncompared else difference(out / "latentflow", out / baseline, workload.kind)
-            # Ray's workers are not children of the process, so their CPU time is unknown.
-            cpu, ratio = ("-", "-") if baseline == "ray" else (f"{cpu:.1f}", f"{ours[1] / cpu:.2f}")
-            print(f"{baseline:<12}{count / seconds:>11.0f}{cpu:>9}{peak / 2**20:>10.0f}{seconds / ours[0]:>8.2f}{ratio:>7}{off:>10}", flush=True)
+        place, trained = source(name, workload, count, options.photos), model(workload, binary)
+        with bucket(place, environment) if workload.bucket else contextlib.nullcontext((place, environment)) as (served, access):
+            read = "s3://bench/photos" if workload.bucket else place
+            (BENCH / "pipeline.toml").write_text(pipeline(workload, read, trained, out / "latentflow"))
+            if workload.bucket and not reads_buckets(binary, access):
+                print(f"\n{name} is left out: run `cargo build --release --locked --features object-store`, then this program with --no-build")
+                continue
+            calls = commands(baselines, floor, binary, out, workload, (served, trained))
+            medians = rounds(options, calls, out, access)
+        table(name, workload, count, medians, out)
     print("\nspeed: speedup of latentflow over the program; CPU: ratio of its CPU seconds to theirs; off by: largest difference of results, in standard deviations")
+
+
+def table(name, workload, count, medians, out):
+    print(f"\n{name}: {count} x {workload.what}")
+    print(f"{'':<12}{'records/s':>11}{'CPU s':>9}{'peak MiB':>10}{'speed':>8}{'CPU':>7}{'off by':>10}")
+    ours = medians["latentflow"]
+    for baseline, (seconds, cpu, peak) in medians.items():
+        # Ray Data does not report the row of a record.
+        is_uncompared = baseline == "latentflow" or (baseline == "ray" and workload.kind == "records")
+        off = "" if is_uncompared else difference(out / "latentflow", out / baseline, workload.kind)
+        # Ray's workers are not children of the process, so their CPU time is unknown.
+        cpu, ratio = ("-", "-") if baseline == "ray" else (f"{cpu:.1f}", f"{ours[1] / cpu:.2f}")
+        rate = f"{count / seconds:.0f}" if count > 100 * seconds else f"{count / seconds:.1f}"
+        print(f"{baseline:<12}{rate:>11}{cpu:>9}{peak / 2**20:>10.0f}{seconds / ours[0]:>8.2f}{ratio:>7}{off:>10}", flush=True)
 
 
 def processor():
@@ -210,4 +249,5 @@ def processor():
     return platform.machine()
 
 
-main()
+if __name__ == "__main__":
+    main()

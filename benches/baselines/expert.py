@@ -1,10 +1,16 @@
 #!/usr/bin/env python3
-"""The optimized Python program: one process per core, sessions with one thread, JPEGs decoded at a reduced size, Arrow without copies.
+"""The optimized Python program: one process per core, sessions with one thread, JPEGs decoded at a reduced size, Arrow without copies, and
+objects of a bucket prefetched by 32 threads.
 
-usage: expert.py images FOLDER MODEL OUT SIDE rgb|gray      OUT is a folder, with one file per process
+usage: expert.py images FOLDER MODEL OUT SIDE rgb|gray [MEAN STD]      OUT is a folder, with one file per process
        expert.py records FILE MODEL OUT COLUMNS
        expert.py denoise FOLDER MODEL OUT
+FOLDER may be the URL of a prefix in a bucket, and MODEL the file of an encoder. MEAN and STD have one number per channel: 0.5,0.5,0.5
 """
+import collections
+import concurrent.futures
+import io
+import itertools
 import multiprocessing
 import os
 import pathlib
@@ -17,7 +23,10 @@ import pyarrow
 import pyarrow.parquet
 from PIL import Image
 
+import bucket
+
 CORES = len(os.sched_getaffinity(0))
+FETCHES = 32
 
 
 def session(path):
@@ -40,31 +49,59 @@ def writer(out, part, schema):
     )
 
 
-def images_part(part, files, model, out, side, mode):
-    encoder = session(f"{model}/encoder.onnx")
+def read(folder, names):
+    """The names of images, with the place or the content of each."""
+    if not folder.startswith("http:"):
+        yield from ((name, f"{folder}/{name}") for name in names)
+        return
+    store = bucket.Bucket(folder)
+    with concurrent.futures.ThreadPoolExecutor(FETCHES) as pool:
+        waiting = collections.deque()
+        for name in names:
+            waiting.append((name, pool.submit(store.get, name)))
+            if len(waiting) == 2 * FETCHES:
+                name, content = waiting.popleft()
+                yield name, io.BytesIO(content.result())
+        for name, content in waiting:
+            yield name, io.BytesIO(content.result())
+
+
+def images_part(part, folder, names, model, out, side, mode, mean, std):
+    encoder = session(model if model.endswith(".onnx") else f"{model}/encoder.onnx")
     name, code = encoder.get_inputs()[0].name, encoder.get_outputs()[0].shape[-1]
     channels = 1 if mode == "L" else 3
     schema = pyarrow.schema([("source", pyarrow.string()), ("row", pyarrow.uint64()), ("latent", pyarrow.list_(pyarrow.float32(), code))])
     buffer = numpy.empty((32, channels, side, side), numpy.float32)
+    # One multiplication and one addition per value: (x / 255 - mean) / std.
+    mean, std = (numpy.array(values, numpy.float32).reshape(-1, 1, 1) for values in (mean, std))
+    scale, offset = numpy.float32(1 / 255) / std, -mean / std
     with writer(out, part, schema) as sink:
-        for start in range(0, len(files), 32):
-            names = files[start : start + 32]
-            for place, file in enumerate(names):
+        for batch in batches(read(folder, names), 32):
+            for place, (_, file) in enumerate(batch):
                 with Image.open(file) as image:
                     # Decodes JPEGs at a fraction of their size, never below the target.
                     image.draft(mode, (side, side))
                     small = image.convert(mode).resize((side, side), Image.Resampling.BILINEAR)
                 pixels = numpy.asarray(small)
-                numpy.multiply(pixels if mode == "L" else pixels.transpose(2, 0, 1), numpy.float32(1 / 255), out=buffer[place, 0] if mode == "L" else buffer[place])
-            latents = encoder.run(None, {name: buffer[: len(names)]})[0]
-            columns = [pyarrow.array([file.name for file in names]), pyarrow.array(numpy.zeros(len(names), numpy.uint64)), fixed(latents)]
+                numpy.multiply(pixels[None] if mode == "L" else pixels.transpose(2, 0, 1), scale, out=buffer[place])
+                if offset.any():
+                    buffer[place] += offset
+            latents = encoder.run(None, {name: buffer[: len(batch)]})[0]
+            columns = [pyarrow.array([name for name, _ in batch]), pyarrow.array(numpy.zeros(len(batch), numpy.uint64)), fixed(latents)]
             sink.write_batch(pyarrow.record_batch(columns, schema=schema))
 
 
-def images(folder, model, out, side, mode):
-    files = sorted(pathlib.Path(folder).iterdir())
-    shares = [files[part::CORES] for part in range(CORES)]
-    run(images_part, [(part, share, model, out, int(side), "L" if mode == "gray" else "RGB") for part, share in enumerate(shares)])
+def batches(items, size):
+    items = iter(items)
+    while batch := list(itertools.islice(items, size)):
+        yield batch
+
+
+def images(folder, model, out, side, mode, mean="0", std="1"):
+    names = bucket.Bucket(folder).names() if folder.startswith("http:") else sorted(os.listdir(folder))
+    shares = [names[part::CORES] for part in range(CORES)]
+    mode, mean, std = "L" if mode == "gray" else "RGB", *([float(value) for value in values.split(",")] for values in (mean, std))
+    run(images_part, [(part, folder, share, model, out, int(side), mode, mean, std) for part, share in enumerate(shares)])
 
 
 def records_part(part, file, groups, firsts, model, out, columns):

@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 """The simple Python program: one process, Pillow, ONNX Runtime with its defaults, PyArrow.
 
-usage: naive.py images FOLDER MODEL OUT SIDE rgb|gray
+usage: naive.py images FOLDER MODEL OUT SIDE rgb|gray [MEAN STD]
        naive.py records FILE MODEL OUT COLUMNS
        naive.py denoise FOLDER MODEL OUT
+FOLDER may be the URL of a prefix in a bucket, and MODEL the file of an encoder. MEAN and STD have one number per channel: 0.5,0.5,0.5
 """
+import io
+import os
 import pathlib
 import sys
 import tomllib
@@ -15,20 +18,25 @@ import pyarrow
 import pyarrow.parquet
 from PIL import Image
 
+import bucket
 
-def images(folder, model, out, side, mode):
-    session = onnxruntime.InferenceSession(f"{model}/encoder.onnx")
+
+def images(folder, model, out, side, mode, mean=None, std=None):
+    session = onnxruntime.InferenceSession(model if model.endswith(".onnx") else f"{model}/encoder.onnx")
     name = session.get_inputs()[0].name
     side, mode = int(side), "L" if mode == "gray" else "RGB"
-    sources, latents = [], []
-    files = sorted(pathlib.Path(folder).iterdir())
-    for start in range(0, len(files), 32):
+    mean, std = (numpy.array(values.split(","), numpy.float32) if values else None for values in (mean, std))
+    store = bucket.Bucket(folder) if folder.startswith("http:") else None
+    sources, latents = store.names() if store else sorted(os.listdir(folder)), []
+    for start in range(0, len(sources), 32):
         batch = []
-        for file in files[start : start + 32]:
+        for source in sources[start : start + 32]:
+            file = io.BytesIO(store.get(source)) if store else f"{folder}/{source}"
             image = Image.open(file).convert(mode).resize((side, side), Image.Resampling.BILINEAR)
             pixels = numpy.asarray(image, dtype=numpy.float32) / 255
+            if mean is not None:
+                pixels = (pixels - mean) / std
             batch.append(pixels[None] if mode == "L" else pixels.transpose(2, 0, 1))
-            sources.append(file.name)
         latents.extend(session.run(None, {name: numpy.stack(batch)})[0].tolist())
     table = {"source": sources, "row": [0] * len(sources), "latent": pyarrow.array(latents, pyarrow.list_(pyarrow.float32()))}
     pyarrow.parquet.write_table(pyarrow.table(table), out, compression="zstd")

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """The program for Ray Data: `map_batches` with one session per actor.
 
-usage: ray_data.py images FOLDER MODEL OUT SIDE rgb|gray
+usage: ray_data.py images FOLDER MODEL OUT SIDE rgb|gray [MEAN STD]
        ray_data.py records FILE MODEL OUT COLUMNS
+MODEL may be the file of an encoder. MEAN and STD have one number per channel: 0.5,0.5,0.5
 """
 import io
 import os
@@ -25,14 +26,17 @@ def session(path):
 
 
 class Images:
-    def __init__(self, model, side, mode):
-        self.encoder, self.side, self.mode = session(f"{model}/encoder.onnx"), side, mode
+    def __init__(self, model, side, mode, mean, std):
+        self.encoder, self.side, self.mode = session(model if model.endswith(".onnx") else f"{model}/encoder.onnx"), side, mode
+        self.mean, self.std = (numpy.array(values.split(","), numpy.float32) if values else None for values in (mean, std))
 
     def __call__(self, batch):
         pixels = []
         for data in batch["bytes"]:
             image = Image.open(io.BytesIO(data)).convert(self.mode).resize((self.side, self.side), Image.Resampling.BILINEAR)
             array = numpy.asarray(image, dtype=numpy.float32) / 255
+            if self.mean is not None:
+                array = (array - self.mean) / self.std
             pixels.append(array[None] if self.mode == "L" else array.transpose(2, 0, 1))
         latents = self.encoder.run(None, {self.encoder.get_inputs()[0].name: numpy.stack(pixels)})[0]
         names = [os.path.basename(path) for path in batch["path"]]
@@ -61,7 +65,7 @@ def main():
     ray.data.DataContext.get_current().enable_progress_bars = False
     if what == "images":
         data = ray.data.read_binary_files(source, include_paths=True)
-        work, arguments, size = Images, (model, int(rest[0]), "L" if rest[1] == "gray" else "RGB"), 32
+        work, arguments, size = Images, (model, int(rest[0]), "L" if rest[1] == "gray" else "RGB", *(rest[2:] or [None, None])), 32
     else:
         data = ray.data.read_parquet(source)
         work, arguments, size = Records, (model, int(rest[0])), 8192
