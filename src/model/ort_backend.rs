@@ -348,6 +348,8 @@ fn builder(environment: &Environment, runtime: &RuntimeSpec) -> ort::Result<Sess
         .with_optimization_level(level)?
         .with_intra_threads(runtime.threads.get())?
         .with_intra_op_spinning(false)?
+        // Patterns are kept for each shape of an input, so that images of any size fill the memory.
+        .with_memory_pattern(false)?
         .with_execution_providers(providers)?;
     if runtime.providers.contains(&ExecutionProvider::Cpu) {
         Ok(builder)
@@ -358,7 +360,9 @@ fn builder(environment: &Environment, runtime: &RuntimeSpec) -> ort::Result<Sess
 
 fn dispatch(provider: ExecutionProvider) -> ExecutionProviderDispatch {
     let dispatch = match provider {
-        ExecutionProvider::Cpu => ep::CPU::default().build(),
+        // Without the arena, each call requests the memory of its activations from the system again,
+        // page by page. The arena keeps the peak of a call, whose size is bounded.
+        ExecutionProvider::Cpu => ep::CPU::default().with_arena_allocator(true).build(),
         // The default searches all algorithms for each new batch size, and batch sizes vary.
         ExecutionProvider::Cuda => ep::CUDA::default()
             .with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic)
