@@ -150,7 +150,7 @@ def denoise_part(files, model, out):
         clean = denoiser.run(None, {name: even[None] * numpy.float32(1 / 255)})[0][0, :, :height, :width]
         numpy.clip(clean, 0, 1, out=clean)
         clean = numpy.rint(clean * numpy.float32(255)).astype(numpy.uint8).transpose(1, 2, 0)
-        Image.fromarray(clean).save(f"{out}/{file.name}.png", compress_level=1)
+        Image.fromarray(clean).save(f"{out}/{file.stem}.png", compress_level=1)
 
 
 def denoise(folder, model, out):

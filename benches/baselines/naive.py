@@ -77,7 +77,7 @@ def denoise(folder, model, out):
         even = numpy.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         clean = session.run(None, {name: even.transpose(2, 0, 1)[None]})[0][0, :, :height, :width]
         clean = (clean.transpose(1, 2, 0).clip(0, 1) * 255).round().astype(numpy.uint8)
-        Image.fromarray(clean).save(f"{out}/{file.name}.png")
+        Image.fromarray(clean).save(f"{out}/{file.stem}.png")
 
 
 {"images": images, "records": records, "denoise": denoise}[sys.argv[1]](*sys.argv[2:])

@@ -313,7 +313,7 @@ fn denoise(files: &[PathBuf], model: &Model, out: &Path) {
             OutputFormat::Png,
         )
         .unwrap();
-        let name = format!("{}.png", file.file_name().unwrap().to_str().unwrap());
+        let name = format!("{}.png", file.file_stem().unwrap().to_str().unwrap());
         std::fs::write(out.join(name), png).unwrap();
     }
 }
