@@ -27,7 +27,8 @@ const UNUSED: u8 = 63;
 /// For each place in zigzag order, the index in a [`Block`] for a transform to `side` x `side` samples.
 ///
 /// For 8 x 8, the rows `i` and `i + 4` are neighbors, so that a vector has pairs of rows; so are the
-/// columns. For fewer samples, the coefficients that are used are in row-major order.
+/// columns. For 4 x 4, the rows 0 and 2 are, and 1 and 3. For fewer samples, the coefficients that are
+/// used are in row-major order.
 const fn arranged(side: usize) -> [u8; 64] {
     let mut out = [UNUSED; 64];
     let mut place = 0;
@@ -36,6 +37,8 @@ const fn arranged(side: usize) -> [u8; 64] {
         if side == 8 {
             let lane = column % 4 * 2 + column / 4;
             out[place] = (row % 4 * 16 + lane * 2 + row / 4) as u8;
+        } else if side == 4 && row < 4 && column < 4 {
+            out[place] = (row % 2 * 8 + column * 2 + row / 2) as u8;
         } else if row < side && column < side {
             out[place] = (row * side + column) as u8;
         }
@@ -78,40 +81,6 @@ const PASS_BITS: u32 = 2;
 /// A constant with [`CONSTANT_BITS`] bits.
 const fn fixed(value: f64) -> i32 {
     (value * (1 << CONSTANT_BITS) as f64 + 0.5) as i32
-}
-
-/// A value in each of `N` columns or rows.
-type Lanes<const N: usize> = [i32; N];
-
-// Corrupt data may exceed the range of valid coefficients, so sums wrap.
-#[inline(always)]
-fn map<const N: usize>(a: Lanes<N>, b: Lanes<N>, f: impl Fn(i32, i32) -> i32) -> Lanes<N> {
-    let mut out = [0; N];
-    for lane in 0..N {
-        out[lane] = f(a[lane], b[lane]);
-    }
-    out
-}
-
-#[inline(always)]
-fn add<const N: usize>(a: Lanes<N>, b: Lanes<N>) -> Lanes<N> {
-    map(a, b, i32::wrapping_add)
-}
-
-#[inline(always)]
-fn sub<const N: usize>(a: Lanes<N>, b: Lanes<N>) -> Lanes<N> {
-    map(a, b, i32::wrapping_sub)
-}
-
-#[inline(always)]
-fn scale<const N: usize>(a: Lanes<N>, by: i32) -> Lanes<N> {
-    map(a, a, |value, _| value.wrapping_mul(by))
-}
-
-/// Rounds and drops `bits` bits.
-#[inline(always)]
-fn round<const N: usize>(a: Lanes<N>, bits: u32) -> Lanes<N> {
-    map(a, a, |value, _| value.wrapping_add(1 << (bits - 1)) >> bits)
 }
 
 /// The factors of the odd rows 1, 5, 3 and 7, for the sums that the upper rows add and the lower ones
@@ -163,17 +132,6 @@ fn transform_8<const BITS: i32, V: Vectors>(v: V, rows: [V::Pairs; 4], bias: i32
     out
 }
 
-#[inline(always)]
-fn transpose_4(rows: [Lanes<4>; 4]) -> [Lanes<4>; 4] {
-    let mut out = [[0; 4]; 4];
-    for row in 0..4 {
-        for column in 0..4 {
-            out[column][row] = rows[row][column];
-        }
-    }
-    out
-}
-
 /// The sample of a value without fraction.
 #[inline(always)]
 fn sample(value: i32) -> u8 {
@@ -213,36 +171,52 @@ pub(crate) fn transform_to_8<V: Vectors>(
     }
 }
 
-/// The transform of 4 columns of 4 values. `bits` is the number of bits that are dropped.
+/// The transform of 4 columns. The lower half of the vector has the rows 0 and 2, the upper one the
+/// rows 1 and 3. `BITS` is the number of bits that are dropped, after `bias` was added to the lower
+/// half. Returns the rows 0 and 2, and 1 and 3.
 #[inline(always)]
-fn transform_4([r0, r1, r2, r3]: [Lanes<4>; 4], bits: u32) -> [Lanes<4>; 4] {
-    const LOW: i32 = fixed(1.306_562_965);
-    const HIGH: i32 = fixed(0.541_196_100);
-    let sum = scale(add(r0, r2), 1 << CONSTANT_BITS);
-    let difference = scale(sub(r0, r2), 1 << CONSTANT_BITS);
-    let outer = add(scale(r1, LOW), scale(r3, HIGH));
-    let inner = sub(scale(r1, HIGH), scale(r3, LOW));
-    [
-        round(add(sum, outer), bits),
-        round(add(difference, inner), bits),
-        round(sub(difference, inner), bits),
-        round(sub(sum, outer), bits),
-    ]
+fn transform_4<const BITS: i32, V: Vectors>(v: V, rows: V::Pairs, bias: V::Wide) -> [V::Wide; 2] {
+    const ONE: i16 = 1 << CONSTANT_BITS;
+    const LOW: i16 = fixed(1.306_562_965) as i16;
+    const HIGH: i16 = fixed(0.541_196_100) as i16;
+    const OUTER: [i16; 16] = halves([ONE, ONE], [LOW, HIGH]);
+    const INNER: [i16; 16] = halves([ONE, -ONE], [HIGH, -LOW]);
+    // An even part, then an odd one.
+    let outer = v.add(v.dot_each(rows, &OUTER), bias);
+    let inner = v.add(v.dot_each(rows, &INNER), bias);
+    let (outer_odd, inner_odd) = (v.swap_halves(outer), v.swap_halves(inner));
+    let r02 = v.join_halves(v.add(outer, outer_odd), v.sub(inner_odd, inner));
+    let r13 = v.join_halves(v.add(inner, inner_odd), v.sub(outer_odd, outer));
+    [v.drop_bits::<BITS>(r02), v.drop_bits::<BITS>(r13)]
+}
+
+/// Repeats two pairs for each half of a vector.
+const fn halves([a, b]: [i16; 2], [c, d]: [i16; 2]) -> [i16; 16] {
+    [a, b, a, b, a, b, a, b, c, d, c, d, c, d, c, d]
 }
 
 /// Transforms the lowest 4x4 coefficients to 4x4 samples.
 #[inline(always)]
-pub(crate) fn transform_to_4(block: &Block, factors: &Block, out: &mut [u8], stride: usize) {
-    let mut rows = [[0; 4]; 4];
-    for at in 0..16 {
-        rows[at / 4][at % 4] = i32::from(block.0[at].wrapping_mul(factors.0[at]));
-    }
-    let columns = transpose_4(transform_4(rows, CONSTANT_BITS - PASS_BITS));
-    let rows = transpose_4(transform_4(columns, CONSTANT_BITS + PASS_BITS + 3));
-    for (row, line) in rows.iter().zip(out.chunks_mut(stride)) {
-        for (out, value) in line[..4].iter_mut().zip(row) {
-            *out = sample(*value);
-        }
+pub(crate) fn transform_to_4<V: Vectors>(
+    v: V,
+    block: &Block,
+    factors: &Block,
+    out: &mut [u8],
+    stride: usize,
+) {
+    const FIRST: i32 = CONSTANT_BITS as i32 - PASS_BITS as i32;
+    const SECOND: i32 = CONSTANT_BITS as i32 + PASS_BITS as i32 + 3;
+    let (values, factors) = (block.0.as_chunks::<16>().0, factors.0.as_chunks::<16>().0);
+    let lower = |bias: i32| v.join_halves(v.splat(bias), v.splat(0));
+    let rows = v.products(&values[0], &factors[0]);
+    let rows = transform_4::<FIRST, V>(v, rows, lower(1 << (FIRST - 1)));
+    let columns = v.transpose_4_to_pairs(rows);
+    // The bias makes samples unsigned.
+    let bias = lower((1 << (SECOND - 1)) + (128 << SECOND));
+    let columns = transform_4::<SECOND, V>(v, columns, bias);
+    let samples = v.transpose_4_to_samples(columns);
+    for (row, line) in samples.iter().zip(out.chunks_mut(stride)) {
+        line[..4].copy_from_slice(row);
     }
 }
 

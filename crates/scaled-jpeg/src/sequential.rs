@@ -215,7 +215,7 @@ pub(crate) fn write_block<V: Vectors>(
     }
     match side {
         8 => transform_to_8(vectors, block, factors, samples, stride),
-        4 => transform_to_4(block, factors, samples, stride),
+        4 => transform_to_4(vectors, block, factors, samples, stride),
         _ => transform_to_2(block, factors, samples, stride),
     }
 }

@@ -29,6 +29,20 @@ const TRANSPOSE_4: [u8; 32] = {
     out
 };
 
+/// For each half of a vector, two rows of 4 numbers of 16 bits: the columns 0 and 2 of both, then 1
+/// and 3.
+const PAIRS_4: [u8; 32] = {
+    let mut out = [0; 32];
+    let mut at = 0;
+    while at < 32 {
+        let (half, number) = (at % 16 / 8, at % 8 / 2);
+        let (row, column) = (number / 2, half + number % 2 * 2);
+        out[at] = (row * 8 + column * 2 + at % 2) as u8;
+        at += 1;
+    }
+    out
+};
+
 impl Avx2 {
     /// Takes the even or the odd 32-bit parts of two vectors, in each half.
     #[inline(always)]
@@ -54,6 +68,11 @@ impl Vectors for Avx2 {
     fn dot(self, pairs: __m256i, factors: [i16; 2]) -> __m256i {
         let factors = self.0.avx._mm256_set1_epi32(pair(factors));
         self.0.avx2._mm256_madd_epi16(pairs, factors)
+    }
+
+    #[inline(always)]
+    fn dot_each(self, pairs: __m256i, factors: &[i16; 16]) -> __m256i {
+        self.0.avx2._mm256_madd_epi16(pairs, cast(*factors))
     }
 
     #[inline(always)]
@@ -93,6 +112,36 @@ impl Vectors for Avx2 {
             avx2._mm256_permute2x128_si256::<0x31>(even, even_below),
             avx2._mm256_permute2x128_si256::<0x31>(odd, odd_below),
         ]
+    }
+
+    #[inline(always)]
+    fn swap_halves(self, a: __m256i) -> __m256i {
+        self.0.avx2._mm256_permute2x128_si256::<0x01>(a, a)
+    }
+
+    #[inline(always)]
+    fn join_halves(self, a: __m256i, b: __m256i) -> __m256i {
+        self.0.avx2._mm256_blend_epi32::<0xf0>(a, b)
+    }
+
+    #[inline(always)]
+    fn transpose_4_to_pairs(self, [r02, r13]: [__m256i; 2]) -> __m256i {
+        let avx2 = self.0.avx2;
+        let rows = avx2._mm256_packs_epi32(r02, r13);
+        let pairs = avx2._mm256_shuffle_epi8(rows, cast(PAIRS_4));
+        avx2._mm256_permute4x64_epi64::<0b11_01_10_00>(pairs)
+    }
+
+    #[inline(always)]
+    fn transpose_4_to_samples(self, [c02, c13]: [__m256i; 2]) -> [[u8; 4]; 4] {
+        let avx2 = self.0.avx2;
+        let columns = avx2._mm256_packs_epi32(c02, c13);
+        // Columns 0 and 1 twice, then 2 and 3 twice.
+        let samples = avx2._mm256_packus_epi16(columns, columns);
+        let samples = avx2._mm256_permute4x64_epi64::<0b11_10_10_00>(samples);
+        let rows: [[u8; 4]; 8] = cast(avx2._mm256_shuffle_epi8(samples, cast(TRANSPOSE_4)));
+        let [r0, r1, r2, r3, ..] = rows;
+        [r0, r1, r2, r3]
     }
 
     #[inline(always)]

@@ -44,6 +44,16 @@ impl Vectors for Portable {
     }
 
     #[inline(always)]
+    fn dot_each(self, pairs: [i16; 16], factors: &[i16; 16]) -> [i32; 8] {
+        let mut out = [0_i32; 8];
+        for lane in 0..8 {
+            let product = |at: usize| i32::from(pairs[at]) * i32::from(factors[at]);
+            out[lane] = product(2 * lane).wrapping_add(product(2 * lane + 1));
+        }
+        out
+    }
+
+    #[inline(always)]
     fn splat(self, value: i32) -> [i32; 8] {
         [value; 8]
     }
@@ -70,6 +80,37 @@ impl Vectors for Portable {
             for (column, pairs) in out.iter_mut().enumerate() {
                 pairs[2 * row] = narrow(values[2 * column]);
                 pairs[2 * row + 1] = narrow(values[2 * column + 1]);
+            }
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn swap_halves(self, [a, b, c, d, e, f, g, h]: [i32; 8]) -> [i32; 8] {
+        [e, f, g, h, a, b, c, d]
+    }
+
+    #[inline(always)]
+    fn join_halves(self, a: [i32; 8], b: [i32; 8]) -> [i32; 8] {
+        [a[0], a[1], a[2], a[3], b[4], b[5], b[6], b[7]]
+    }
+
+    #[inline(always)]
+    fn transpose_4_to_pairs(self, rows: [[i32; 8]; 2]) -> [i16; 16] {
+        let mut out = [0; 16];
+        for (at, value) in out.iter_mut().enumerate() {
+            let (row, column) = (at % 8 / 2, at / 8 + at % 2 * 2);
+            *value = narrow(rows[row % 2][row / 2 * 4 + column]);
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn transpose_4_to_samples(self, columns: [[i32; 8]; 2]) -> [[u8; 4]; 4] {
+        let mut out = [[0; 4]; 4];
+        for (y, row) in out.iter_mut().enumerate() {
+            for (x, sample) in row.iter_mut().enumerate() {
+                *sample = columns[x % 2][x / 2 * 4 + y].clamp(0, 255) as u8;
             }
         }
         out

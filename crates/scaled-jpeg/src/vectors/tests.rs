@@ -1,6 +1,6 @@
 //! Tests of the vectors of this processor against those of any processor.
 
-use crate::idct::{Block, transform_to_8};
+use crate::idct::{Block, transform_to_4, transform_to_8};
 use crate::vectors::Vectors;
 use crate::vectors::portable::Portable;
 
@@ -13,9 +13,12 @@ fn numbers(seed: u32) -> impl Iterator<Item = i16> {
     })
 }
 
-fn samples<V: Vectors>(vectors: V, block: &Block, factors: &Block) -> Vec<u8> {
-    let mut out = vec![0; 64];
-    transform_to_8(vectors, block, factors, &mut out, 8);
+fn samples<V: Vectors>(vectors: V, side: usize, block: &Block, factors: &Block) -> Vec<u8> {
+    let mut out = vec![0; side * side];
+    match side {
+        8 => transform_to_8(vectors, block, factors, &mut out, 8),
+        _ => transform_to_4(vectors, block, factors, &mut out, 4),
+    }
     out
 }
 
@@ -36,8 +39,11 @@ fn vectors_of_avx2_equal_those_of_any_processor() {
     };
     for seed in 0..4096 {
         let (values, factors) = block(seed);
-        let expected = samples(Portable, &values, &factors);
-        assert_eq!(samples(Avx2(simd), &values, &factors), expected, "{seed}");
+        for side in [8, 4] {
+            let expected = samples(Portable, side, &values, &factors);
+            let found = samples(Avx2(simd), side, &values, &factors);
+            assert_eq!(found, expected, "{seed}, {side}");
+        }
     }
 }
 
@@ -47,6 +53,11 @@ fn flat_block_equals_its_transform() {
         let (mut values, mut factors) = (Block([0; 64]), Block([1; 64]));
         (values.0[0], factors.0[0]) = (dc, 1);
         let expected = [crate::idct::flat_sample(dc.into()); 64];
-        assert_eq!(samples(Portable, &values, &factors), expected, "{dc}");
+        assert_eq!(samples(Portable, 8, &values, &factors), expected, "{dc}");
+        assert_eq!(
+            samples(Portable, 4, &values, &factors),
+            expected[..16],
+            "{dc}"
+        );
     }
 }
