@@ -6,9 +6,11 @@ use crate::{Channels, ColorModel, color_conversion};
 /// The samples of a component.
 pub(crate) struct Plane {
     pub(crate) plan: ComponentPlan,
-    /// The rows of two rows of MCUs, of which the first is complete.
-    samples: Vec<u8>,
-    /// The last row before them.
+    /// The rows of the last complete row of MCUs.
+    before: Vec<u8>,
+    /// The rows of the current row of MCUs.
+    current: Vec<u8>,
+    /// The last row before both.
     above: Vec<u8>,
     /// The row of the image, if it differs from that of the component.
     line: Vec<u8>,
@@ -41,8 +43,10 @@ impl<'f> RowOutput<'f> {
         let plane = |plan: ComponentPlan| {
             let stride = plan.stride();
             let is_used = usize::from(plan.is_used);
+            let samples = vec![0; stride * plan.mcu_rows() * is_used];
             Plane {
-                samples: vec![0; 2 * stride * plan.mcu_rows() * is_used],
+                before: samples.clone(),
+                current: samples,
                 above: vec![0; stride * is_used],
                 line: vec![0; width * is_used],
                 plan,
@@ -67,8 +71,7 @@ impl<'f> RowOutput<'f> {
     pub(crate) fn samples(&mut self, component: usize) -> (&mut [u8], usize) {
         let plane = &mut self.planes[component];
         let stride = plane.plan.stride();
-        let half = plane.samples.len() / 2;
-        (&mut plane.samples[half..], stride)
+        (&mut plane.current, stride)
     }
 
     /// Ends a row of MCUs, and passes on the rows that do not depend on later ones.
@@ -92,13 +95,11 @@ impl<'f> RowOutput<'f> {
         }
         self.done = self.done.max(end);
         for plane in &mut self.planes {
-            let half = plane.samples.len() / 2;
             let stride = plane.plan.stride();
-            let (before, current) = plane.samples.split_at_mut(half);
-            if let Some(last) = before.len().checked_sub(stride) {
-                plane.above.copy_from_slice(&before[last..]);
+            if let Some(last) = plane.before.len().checked_sub(stride) {
+                plane.above.copy_from_slice(&plane.before[last..]);
             }
-            before.copy_from_slice(current);
+            std::mem::swap(&mut plane.before, &mut plane.current);
         }
     }
 
@@ -108,23 +109,20 @@ impl<'f> RowOutput<'f> {
         for plane in &mut self.planes {
             if plane.plan.is_used && !plane.plan.ratio.is_identity() {
                 let rows = plane.plan.ratio.rows(y, plane.plan.size.1);
-                let Plane {
-                    plan,
-                    samples,
-                    above,
-                    line,
-                } = plane;
-                let row = |index| row(plan, samples, above, mcu_rows, index);
-                plan.ratio
-                    .upsample(row(rows.near), row(rows.far), rows.is_above, line);
+                let mut line = std::mem::take(&mut plane.line);
+                let row = |index| plane.row(mcu_rows, index);
+                let (near, far) = (row(rows.near), row(rows.far));
+                plane
+                    .plan
+                    .ratio
+                    .upsample(near, far, rows.is_above, &mut line);
+                plane.line = line;
             }
         }
         let mut rows: [&[u8]; 4] = [&[]; 4];
         for (row_of, plane) in rows.iter_mut().zip(&self.planes) {
             *row_of = match plane.plan.is_used {
-                true if plane.plan.ratio.is_identity() => {
-                    &row(&plane.plan, &plane.samples, &plane.above, mcu_rows, y)[..self.width]
-                }
+                true if plane.plan.ratio.is_identity() => &plane.row(mcu_rows, y)[..self.width],
                 true => &plane.line,
                 false => &[],
             };
@@ -135,24 +133,23 @@ impl<'f> RowOutput<'f> {
     }
 }
 
-/// A row of a component, of the width of the image. It is in the last two rows of MCUs, or just above.
-#[inline(always)]
-fn row<'s>(
-    plan: &ComponentPlan,
-    samples: &'s [u8],
-    above: &'s [u8],
-    mcu_rows: usize,
-    index: usize,
-) -> &'s [u8] {
-    let stride = plan.stride();
-    // The rows of the last two rows of MCUs begin with this one; the first may precede the image.
-    let first = (mcu_rows as isize - 2) * plan.mcu_rows() as isize;
-    let at = index as isize - first;
-    let row = match usize::try_from(at) {
-        Ok(at) => samples
+impl Plane {
+    /// A row of the component, of the width of the image. It is in the last two of `mcu_rows` rows of
+    /// MCUs, or just above.
+    #[inline(always)]
+    fn row(&self, mcu_rows: usize, index: usize) -> &[u8] {
+        let (rows, stride) = (self.plan.mcu_rows(), self.plan.stride());
+        let first_of_current = (mcu_rows - 1) * rows;
+        let (samples, at) = match index.checked_sub(first_of_current) {
+            Some(at) => (&self.current, at),
+            None => match (index + rows).checked_sub(first_of_current) {
+                Some(at) => (&self.before, at),
+                None => (&self.above, 0),
+            },
+        };
+        let row = samples
             .get(at * stride..(at + 1) * stride)
-            .unwrap_or_default(),
-        Err(_) => above,
-    };
-    &row[..plan.size.0.min(row.len())]
+            .unwrap_or_default();
+        &row[..self.plan.size.0.min(row.len())]
+    }
 }
