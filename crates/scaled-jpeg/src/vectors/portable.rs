@@ -46,9 +46,9 @@ impl Vectors for Portable {
     #[inline(always)]
     fn dot_each(self, pairs: [i16; 16], factors: &[i16; 16]) -> [i32; 8] {
         let mut out = [0_i32; 8];
-        for lane in 0..8 {
+        for (lane, sum) in out.iter_mut().enumerate() {
             let product = |at: usize| i32::from(pairs[at]) * i32::from(factors[at]);
-            out[lane] = product(2 * lane).wrapping_add(product(2 * lane + 1));
+            *sum = product(2 * lane).wrapping_add(product(2 * lane + 1));
         }
         out
     }
