@@ -95,15 +95,19 @@ impl ShutdownSignals {
 const REMOVE_ATTEMPTS: usize = 10;
 
 /// Removes a temporary folder at the first signal, and ends the process. Until then, signals have
-/// no other effect.
+/// no other effect. Returns when signals are handled.
 pub(super) fn remove_on_signal(folder: PathBuf) {
+    let (handled, is_handled) = std::sync::mpsc::channel();
     let wait = move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
         let Ok(runtime) = runtime else { return };
         runtime.block_on(async {
-            if let Ok(mut signals) = ShutdownSignals::new() {
+            let signals = ShutdownSignals::new();
+            // The receiver waits.
+            let _ = handled.send(());
+            if let Ok(mut signals) = signals {
                 signals.next().await;
                 (0..REMOVE_ATTEMPTS).any(|_| std::fs::remove_dir_all(&folder).is_ok());
                 stderr::flush();
@@ -112,7 +116,9 @@ pub(super) fn remove_on_signal(folder: PathBuf) {
         });
     };
     let thread = std::thread::Builder::new().name("signals".to_owned());
-    if let Err(error) = thread.spawn(wait) {
-        tracing::warn!(%error, "cannot start the thread that handles signals");
+    match thread.spawn(wait) {
+        // Without a message, the thread has ended, and signals end the process.
+        Ok(_) => drop(is_handled.recv()),
+        Err(error) => tracing::warn!(%error, "cannot start the thread that handles signals"),
     }
 }
