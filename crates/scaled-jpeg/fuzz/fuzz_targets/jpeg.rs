@@ -37,7 +37,7 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let full = decode(&decoder, Scale::Full, Channels::Rgb);
     for scale in [Scale::Half, Scale::Quarter, Scale::Eighth] {
-        for channels in [Channels::Rgb, Channels::Gray] {
+        for channels in [Channels::Rgb, Channels::Gray, Channels::Components] {
             let decoded = decode(&decoder, scale, channels);
             assert_eq!(decoded.err(), full.clone().err(), "{scale:?} {channels:?}");
         }
@@ -55,7 +55,7 @@ fn decode(decoder: &Decoder<'_>, scale: Scale, channels: Channels) -> Result<Vec
     let decoded = decoder.clone().decode(scale, channels);
     let used = (MEMORY.peak_usage() - before) as u64;
     let (width, height) = decoder.scaled_size(scale);
-    let size = width as usize * height as usize * channels.count();
+    let size = width as usize * height as usize * decoder.values_per_pixel(channels);
     let most = decoder.memory(scale) + size as u64 + OTHER_BYTES;
     assert!(used <= most, "{used} bytes, more than {most}");
     if let Ok(pixels) = &decoded {
