@@ -77,24 +77,6 @@ pub fn simd_dispatch<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)
 }
 
-/// Runs `work` on `arguments`, as [`simd_dispatch`] does. A function that is `#[inline(always)]` is
-/// compiled for those registers in any case; a large closure is not.
-#[inline(always)]
-pub fn simd_dispatch_with<A, R>(arguments: A, work: impl FnOnce(A) -> R) -> R {
-    struct Call<A, F>(A, F);
-
-    impl<A, R, F: FnOnce(A) -> R> pulp::NullaryFnOnce for Call<A, F> {
-        type Output = R;
-
-        #[inline(always)]
-        fn call(self) -> R {
-            (self.1)(self.0)
-        }
-    }
-
-    pulp::Arch::new().dispatch(Call(arguments, work))
-}
-
 /// Makes glibc keep memory that batches free for later batches. By default, it returns free memory
 /// at the end of a heap to the system as soon as that exceeds about twice the size of a batch, and
 /// requests it again page by page. Settings of the user in the environment are kept.

@@ -1,7 +1,7 @@
 //! Conversion of bytes to the values of a tensor and back, according to a [`PixelFormat`].
 
 use crate::image::pixel_format::{Channels, PixelFormat, TensorLayout};
-use crate::system::simd_dispatch_with;
+use crate::system::simd_dispatch;
 
 impl PixelFormat {
     /// Converts the interleaved bytes of one image to values in the layout of the format. `pixels`
@@ -9,8 +9,8 @@ impl PixelFormat {
     pub fn normalize(&self, pixels: &[u8], values: &mut [f32]) {
         debug_assert_eq!(pixels.len(), values.len());
         match self.channels {
-            Channels::Rgb => simd_dispatch_with((self, pixels, values), normalize::<3>),
-            Channels::Gray => simd_dispatch_with((self, pixels, values), normalize::<1>),
+            Channels::Rgb => simd_dispatch(|| normalize::<3>(self, pixels, values)),
+            Channels::Gray => simd_dispatch(|| normalize::<1>(self, pixels, values)),
         }
     }
 
@@ -18,14 +18,14 @@ impl PixelFormat {
     /// inverse of [`normalize`](Self::normalize), rounded and clamped to 0..255. NaN becomes 0.
     pub fn denormalize(&self, values: &[f32]) -> Vec<u8> {
         match self.channels {
-            Channels::Rgb => simd_dispatch_with((self, values), denormalize::<3>),
-            Channels::Gray => simd_dispatch_with((self, values), denormalize::<1>),
+            Channels::Rgb => simd_dispatch(|| denormalize::<3>(self, values)),
+            Channels::Gray => simd_dispatch(|| denormalize::<1>(self, values)),
         }
     }
 }
 
 #[inline(always)]
-fn normalize<const N: usize>((format, pixels, values): (&PixelFormat, &[u8], &mut [f32])) {
+fn normalize<const N: usize>(format: &PixelFormat, pixels: &[u8], values: &mut [f32]) {
     let affine: [(f32, f32); N] = std::array::from_fn(|channel| format.affine(channel));
     match format.layout {
         TensorLayout::Nhwc => {
@@ -48,7 +48,7 @@ fn normalize<const N: usize>((format, pixels, values): (&PixelFormat, &[u8], &mu
 }
 
 #[inline(always)]
-fn denormalize<const N: usize>((format, values): (&PixelFormat, &[f32])) -> Vec<u8> {
+fn denormalize<const N: usize>(format: &PixelFormat, values: &[f32]) -> Vec<u8> {
     let mut pixels = vec![0; values.len()];
     // A conversion from float to integer saturates, and converts NaN to 0.
     let byte = |value: f32, (scale, offset): (f32, f32)| ((value - offset) / scale).round() as u8;

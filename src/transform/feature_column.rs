@@ -11,7 +11,7 @@ use super::rows::{RejectReason, RejectedRows};
 use crate::batch::RejectCode;
 use crate::error::StageError;
 use crate::model::FeatureScale;
-use crate::system::simd_dispatch_with;
+use crate::system::simd_dispatch;
 
 /// The number of vectors that are filled together, column by column. They stay in the cache between
 /// two columns.
@@ -98,21 +98,15 @@ impl FeatureColumn {
     /// does.
     pub(super) fn scaled(&self, values: &FeatureValues, scales: &[FeatureScale]) -> Vec<f32> {
         match values {
-            FeatureValues::Float32(values) => {
-                simd_dispatch_with((self, &values[..], scales), Self::scaled_from)
-            }
-            FeatureValues::Float64(values) => {
-                simd_dispatch_with((self, &values[..], scales), Self::scaled_from)
-            }
+            FeatureValues::Float32(values) => simd_dispatch(|| self.scaled_from(values, scales)),
+            FeatureValues::Float64(values) => simd_dispatch(|| self.scaled_from(values, scales)),
         }
     }
 
     #[inline(always)]
-    fn scaled_from<T: Copy + Into<f64>>(
-        (column, values, scales): (&Self, &[T], &[FeatureScale]),
-    ) -> Vec<f32> {
+    fn scaled_from<T: Copy + Into<f64>>(&self, values: &[T], scales: &[FeatureScale]) -> Vec<f32> {
         let mut vectors = Vec::with_capacity(values.len());
-        for row in values.chunks_exact(column.len) {
+        for row in values.chunks_exact(self.len) {
             let scaled = row
                 .iter()
                 .zip(scales)
@@ -132,22 +126,23 @@ impl FeatureColumn {
         width: usize,
         block: &mut [f32],
     ) {
-        let start = first * self.len;
         match values {
             FeatureValues::Float32(values) => {
-                let arguments = (self, &values[start..], scales, width, block);
-                simd_dispatch_with(arguments, Self::write_from);
+                simd_dispatch(|| self.write_from(&values[first * self.len..], scales, width, block))
             }
             FeatureValues::Float64(values) => {
-                let arguments = (self, &values[start..], scales, width, block);
-                simd_dispatch_with(arguments, Self::write_from);
+                simd_dispatch(|| self.write_from(&values[first * self.len..], scales, width, block))
             }
         }
     }
 
     #[inline(always)]
     fn write_from<T: Copy + Into<f64>>(
-        (column, values, scales, width, block): (&Self, &[T], &[FeatureScale], usize, &mut [f32]),
+        &self,
+        values: &[T],
+        scales: &[FeatureScale],
+        width: usize,
+        block: &mut [f32],
     ) {
         if let &[scale] = scales {
             // All values are scaled in vector registers before they are written to their positions.
@@ -156,15 +151,15 @@ impl FeatureColumn {
                 .iter_mut()
                 .zip(values)
                 .for_each(|(to, &value)| *to = scale.to_input(value.into()));
-            let positions = block.iter_mut().skip(column.start).step_by(width);
+            let positions = block.iter_mut().skip(self.start).step_by(width);
             return positions
                 .zip(scaled)
                 .for_each(|(position, value)| *position = value);
         }
         let vectors = block
             .chunks_exact_mut(width)
-            .map(|vector| &mut vector[column.start..column.start + column.len]);
-        for (vector, row) in vectors.zip(values.chunks_exact(column.len)) {
+            .map(|vector| &mut vector[self.start..self.start + self.len]);
+        for (vector, row) in vectors.zip(values.chunks_exact(self.len)) {
             for ((to, &value), scale) in vector.iter_mut().zip(row).zip(scales) {
                 *to = scale.to_input(value.into());
             }
