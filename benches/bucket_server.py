@@ -125,7 +125,7 @@ class Server(socketserver.ThreadingTCPServer):
     daemon_threads, allow_reuse_address, request_queue_size = True, True, 256
 
     def handle_error(self, request, client_address):
-        """A client that ends while an answer is sent is no fault."""
+        """Ignores the error of a client that has ended."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 

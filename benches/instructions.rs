@@ -73,7 +73,7 @@ fn coverage() -> Box<dyn FnMut()> {
     })
 }
 
-/// The hand-over of a batch of latents to Parquet.
+/// Writes a batch of latents to Parquet.
 fn parquet() -> Box<dyn FnMut()> {
     let (rows, code) = (8192, 32);
     let schema = Arc::new(Schema::new(vec![

@@ -25,7 +25,7 @@ import threading
 import time
 
 from compare import CORES, build, install, processor
-from workloads import BENCH, REPOSITORY, WORKLOADS, model, pipeline, source
+from workloads import BENCH, ENCODE, REPOSITORY, WORKLOADS, model, pipeline, source
 
 #: One batch of each work, by the defaults of a pipeline.
 FIRST = {"records": 8192, "photos": 32}
@@ -40,19 +40,6 @@ path = "{model}"
 kind = "http"
 listen = "127.0.0.1:0"
 records = "images"
-[stages.pixels]
-kind = "pixels"
-inputs = ["in"]
-model = "m"
-[stages.codes]
-kind = "encode"
-inputs = ["pixels"]
-model = "m"
-[stages.out]
-kind = "parquet"
-inputs = ["codes"]
-path = "{out}"
-columns = ["source", "row", "latent"]
 """
 
 
@@ -200,7 +187,7 @@ def service(binary, seconds, environment):
     out, file = BENCH / "out/service", BENCH / "service.toml"
     shutil.rmtree(out, ignore_errors=True)
     workload = WORKLOADS["photos"]
-    file.write_text(SERVICE.format(model=model(workload, binary), out=out))
+    file.write_text((SERVICE + ENCODE).format(model=model(workload, binary), out=out))
     place = source("photos", workload, PHOTOGRAPHS, None)
     requests = [post(photograph.read_bytes()) for photograph in sorted(place.iterdir())]
     words = [binary, "run", file, "--summary", "none", "--log-format", "text"]
@@ -214,7 +201,7 @@ def service(binary, seconds, environment):
                     raise SystemExit(f"latentflow failed: {''.join(log)[-2000:]}")
                 _, found, rest = line.partition("listening on http://127.0.0.1:")
                 port = int(rest.split()[0].rstrip("/")) if found else None
-            # A pipe that nobody reads would block the log.
+            # The program blocks if the pipe of its log is full.
             threading.Thread(target=run.stderr.read, daemon=True).start()
             closed(port, requests, 2, 1)
             print(f"\n/v1/encode, 481x321 JPEG{'':<16}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}{'CPU ms each':>12}{'clients CPU':>13}")

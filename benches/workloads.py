@@ -183,8 +183,8 @@ inputs = ["codes"]
 path = "{out}"
 columns = ["row", "latent", "reconstruction_error"]
 """
-IMAGES = """
-kind = "images"
+#: The stages from a source `in` of images to latents.
+ENCODE = """
 [stages.pixels]
 kind = "pixels"
 inputs = ["in"]
@@ -199,6 +199,7 @@ inputs = ["codes"]
 path = "{out}"
 columns = ["source", "row", "latent"]
 """
+IMAGES = '\nkind = "images"' + ENCODE
 DENOISE = """
 kind = "images"
 # Few images that each take long: small batches distribute them to all workers.

@@ -25,16 +25,14 @@ struct DecodedRecords {
 /// have the same records in the same order.
 ///
 /// # Errors
-/// If the records cannot be read, or the error of `progress`.
+/// If the records cannot be read or differ between the modes, or the error of `progress`.
 pub(super) fn measure(
     model: &Model,
     [full, scaled]: [&PreparedDataset; 2],
     options: &super::EvaluateOptions,
     progress: &mut Progress<'_>,
-) -> Result<Option<DecodeDistance>, StageError> {
-    let Some(image) = model.image_input() else {
-        return Ok(None);
-    };
+) -> Result<DecodeDistance, StageError> {
+    let format = model.image_input().map(|image| image.format);
     let mut runner = ModelRunner::new(model)?;
     let most = MAX_COMPARED.min(MAX_VALUES / runner.record_len().unwrap_or(1).max(1));
     let mut records = |prepared, name| {
@@ -49,7 +47,12 @@ pub(super) fn measure(
     };
     let full = records(full, "comparing full decoding")?;
     let scaled = records(scaled, "comparing scaled decoding")?;
-    Ok(compare(model, &image.format, &full, &scaled))
+    let distance = format.and_then(|format| compare(model, &format, &full, &scaled));
+    distance.ok_or_else(|| {
+        let message = "the records that are decoded in full differ from those that are decoded at a \
+                       fraction of their size";
+        StageError::Other(message.to_owned())
+    })
 }
 
 fn compare(

@@ -129,10 +129,11 @@ impl EvaluationRequest {
                 true => [&prepared, &other],
                 false => [&other, &prepared],
             };
-            evaluation.decode_distance =
+            let distance =
                 decode_distance::measure(model, both, &options, &mut |name, done, total| {
                     watch(EvaluateEvent::Step { name, done, total })
                 })?;
+            evaluation.decode_distance = Some(distance);
         }
         Ok(EvaluationRun {
             evaluation,

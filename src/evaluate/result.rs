@@ -358,7 +358,7 @@ pub struct DecodeDistance {
     /// The mean loss on images that are decoded at a fraction of their size.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scaled_error: Option<f64>,
-    /// The root of the mean squared difference of latents, relative to their standard deviation.
+    /// The root mean square of the change of the latents, relative to their standard deviation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latent: Option<f64>,
 }

@@ -164,7 +164,7 @@ fn decode_distance(f: &mut fmt::Formatter<'_>, found: &DecodeDistance) -> fmt::R
     writeln!(
         f,
         "  {:<NAMES$}  {} of 255 in the mean, at most {} ({} records)",
-        "difference of pixels",
+        "change of the pixels",
         figure(found.mean_steps),
         found.max_steps,
         found.records
@@ -173,7 +173,7 @@ fn decode_distance(f: &mut fmt::Formatter<'_>, found: &DecodeDistance) -> fmt::R
         Some(share) => writeln!(
             f,
             "  {:<NAMES$}  {} of their standard deviation",
-            "difference of latents",
+            "change of the latents",
             figure(share)
         ),
         None => Ok(()),

@@ -337,7 +337,7 @@ fn decode_distance(found: &DecodeDistance) -> Html {
             found.max_steps.to_string(),
         ),
         (
-            "difference of latents, in standard deviations",
+            "change of the latents, in standard deviations",
             error(found.latent),
         ),
     ];

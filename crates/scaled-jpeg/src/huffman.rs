@@ -6,9 +6,9 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::bit_reader::BitReader;
-use crate::coefficients::CoefficientTable;
+use crate::coefficient_table::CoefficientTable;
 use crate::error::ScanError;
-use crate::runs::RunTable;
+use crate::run_table::RunTable;
 
 /// The number of bits that the table of codes is indexed by.
 const WINDOW: u32 = 10;

@@ -5,7 +5,7 @@
 //! 1989) with constants of 13 bits. Those to fewer samples use the lowest coefficients only, of as
 //! many frequencies as the block has samples: the samples of a band-limited image.
 
-use crate::vectors::Vectors;
+use crate::simd::Vectors;
 
 /// The quantized coefficients of a block. Their order depends on the number of samples, see
 /// [`positions`].

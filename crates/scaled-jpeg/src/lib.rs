@@ -13,9 +13,9 @@
 //! is stored at half the size is decoded at twice the scale and is not interpolated.
 
 mod bit_reader;
-mod blocks;
+mod block_reader;
 mod color_conversion;
-mod coefficients;
+mod coefficient_table;
 mod component_plan;
 mod error;
 mod frame;
@@ -25,18 +25,18 @@ mod idct;
 mod markers;
 mod row_output;
 mod progressive;
-mod runs;
+mod run_table;
 mod scan_blocks;
 mod sequential;
 mod upsample;
-mod vectors;
+mod simd;
 
 use component_plan::ComponentPlan;
 pub use error::Error;
 use headers::Headers;
 use row_output::RowOutput;
-use vectors::Vectors;
-use vectors::portable::Portable;
+use simd::Vectors;
+use simd::portable::Portable;
 
 /// The size of the decoded image in relation to the stored one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -287,7 +287,7 @@ fn dispatch(decoding: Decoding<'_, '_, '_, Portable>) -> Result<(), Error> {
     #[cfg(target_arch = "x86_64")]
     {
         use pulp::x86::{V3, V4};
-        use vectors::avx2::Avx2;
+        use simd::avx2::Avx2;
 
         if let Some(simd) = V4::try_new() {
             return simd.vectorize(decoding.with(Avx2(*simd)));

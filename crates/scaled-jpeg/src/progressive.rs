@@ -2,7 +2,7 @@
 
 use crate::Limits;
 use crate::bit_reader::EntropyData;
-use crate::blocks::{BlockReader, DifferenceReader};
+use crate::block_reader::{BlockReader, DifferenceReader};
 use crate::error::{Error, ScanError};
 use crate::frame::{Scan, ScanComponent};
 use crate::headers::{Headers, NextScan};
@@ -12,7 +12,7 @@ use crate::scan_blocks::{
     AcRefinement, BlockPart, DcRefinement, FirstAc, FirstDc, ScanBlocks, WholeBlocks,
 };
 use crate::sequential::{Restart, arrange, write_block};
-use crate::vectors::Vectors;
+use crate::simd::Vectors;
 
 /// The coefficients of a component.
 struct Coefficients {

@@ -1,8 +1,8 @@
 //! The blocks of the scans of an image whose coefficients are kept (ITU-T T.81, G.1.2).
 
 use crate::bit_reader::BitReader;
-use crate::blocks::{BlockReader, DifferenceReader};
-use crate::coefficients::{Coefficient, CoefficientTable, LOOKUPS};
+use crate::block_reader::{BlockReader, DifferenceReader};
+use crate::coefficient_table::{Coefficient, CoefficientTable, LOOKUPS};
 use crate::error::ScanError;
 use crate::frame::Scan;
 use crate::huffman::{HuffmanTable, extend};

@@ -2,13 +2,13 @@
 
 use crate::Limits;
 use crate::bit_reader::{BitReader, EntropyData, IntervalEnd};
-use crate::blocks::BlockReader;
+use crate::block_reader::BlockReader;
 use crate::component_plan::ComponentPlan;
 use crate::error::{Error, ScanError};
 use crate::headers::{Headers, NextScan};
 use crate::idct::{Block, flat_sample, positions, transform_to_2, transform_to_4, transform_to_8};
 use crate::row_output::RowOutput;
-use crate::vectors::Vectors;
+use crate::simd::Vectors;
 
 /// A component of the scan.
 struct Member<'t> {

@@ -27,10 +27,18 @@ const APP1: u8 = 0xe1;
 
 /// Decodes the first image of a file.
 pub(super) fn decode(bytes: &[u8], header: &ImageInfo) -> Result<DecodedImage, ImageError> {
-    let failed = |error: Error| map_error(bytes, &error);
     let decoder = open(bytes, header)?;
     let (size, orientation) = (decoder.size(), orientation(&decoder));
-    let samples = match decoder.color_model() {
+    Ok(DecodedImage {
+        samples: decode_samples(decoder, bytes)?,
+        size,
+        orientation,
+    })
+}
+
+fn decode_samples(decoder: Decoder<'_>, bytes: &[u8]) -> Result<DecodedSamples, ImageError> {
+    let failed = |error: Error| map_error(bytes, &error);
+    Ok(match decoder.color_model() {
         ColorModel::Gray => {
             let gray = decoder.decode(Scale::Full, scaled_jpeg::Channels::Gray);
             DecodedSamples::Gray(gray.map_err(failed)?)
@@ -39,11 +47,6 @@ pub(super) fn decode(bytes: &[u8], header: &ImageInfo) -> Result<DecodedImage, I
             let colors = decoder.decode(Scale::Full, scaled_jpeg::Channels::Rgb);
             DecodedSamples::Rgb(colors.map_err(failed)?)
         }
-    };
-    Ok(DecodedImage {
-        samples,
-        size,
-        orientation,
     })
 }
 
@@ -76,7 +79,7 @@ pub(super) fn decode_resized<'r>(
     };
     let width = decoder.scaled_size(scale).0 as usize;
     if resizer.target.turned(orientation).inner_size(area).1 > width {
-        let samples = decode(bytes, header)?.samples;
+        let samples = decode_samples(decoder, bytes)?;
         let pixels = orient(samples.into_pixels(header, channels)?, orientation);
         return resizer.resize(&pixels);
     }

@@ -1,6 +1,6 @@
 //! Vectors as arrays, which the compiler maps to those of the processor.
 
-use crate::vectors::Vectors;
+use crate::simd::Vectors;
 
 /// Vectors of any processor.
 #[derive(Clone, Copy)]

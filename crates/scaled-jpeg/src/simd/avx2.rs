@@ -5,7 +5,7 @@ use std::arch::x86_64::__m256i;
 use pulp::cast;
 use pulp::x86::V3;
 
-use crate::vectors::Vectors;
+use crate::simd::Vectors;
 
 /// Vectors of AVX2, on a processor that has them.
 #[derive(Clone, Copy)]

@@ -1,8 +1,8 @@
 //! Tests of the vectors of this processor against those of any processor.
 
 use crate::idct::{Block, transform_to_4, transform_to_8};
-use crate::vectors::Vectors;
-use crate::vectors::portable::Portable;
+use crate::simd::Vectors;
+use crate::simd::portable::Portable;
 
 /// Numbers without a pattern, of 16 bits or fewer.
 fn numbers(seed: u32) -> impl Iterator<Item = i16> {
@@ -32,7 +32,7 @@ fn block(seed: u32) -> (Block, Block) {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn vectors_of_avx2_equal_those_of_any_processor() {
-    use crate::vectors::avx2::Avx2;
+    use crate::simd::avx2::Avx2;
 
     let Some(simd) = pulp::x86::V3::try_new() else {
         return;

@@ -1,10 +1,10 @@
 //! The blocks of a component in a sequential image.
 
 use crate::bit_reader::BitReader;
-use crate::coefficients::{self, Coefficient, CoefficientTable};
+use crate::coefficient_table::{self, Coefficient, CoefficientTable};
 use crate::error::ScanError;
 use crate::huffman::HuffmanTable;
-use crate::runs::{self, Run, RunTable};
+use crate::run_table::{self, Run, RunTable};
 
 /// Reads the differences of DC coefficients.
 #[derive(Clone, Copy)]
@@ -69,7 +69,7 @@ impl<'t> BlockReader<'t> {
         let limit = (last + 1).min(Coefficient::END);
         'block: while next <= last {
             bits.refill();
-            for _ in 0..coefficients::LOOKUPS {
+            for _ in 0..coefficient_table::LOOKUPS {
                 let found = self.coefficients.read(bits);
                 // A missing value is tested first: it is less likely to be mispredicted alone.
                 if !found.is_missing() {
@@ -115,7 +115,7 @@ impl<'t> BlockReader<'t> {
         'block: while next < 64 {
             let Some(runs) = self.runs else { break };
             bits.refill();
-            for _ in 0..runs::LOOKUPS {
+            for _ in 0..run_table::LOOKUPS {
                 let before = *bits;
                 let run = runs.skip(bits);
                 if !run.is_missing() {
