@@ -11,7 +11,7 @@ use crate::model::card::{CARD, ModelCard};
 use crate::model::load::{read, read_header, sha256};
 use crate::model::nondeterminism::NondeterministicOutputs;
 use crate::model::onnx_metadata::OnnxMetadata;
-use crate::model::ort_backend::OnnxGraph;
+use crate::model::ort_backend::{LoadedGraph, OnnxGraph};
 use crate::model::tensor_spec::TensorSpec;
 use crate::model::{Model, ModelFile, ModelInput, ModelNetwork, ModelPath, ModelSpec, RuntimeSpec};
 use crate::text_escape::line;
@@ -95,7 +95,8 @@ impl OnnxFile {
         let bytes = read(path)?;
         let header = read_header(path, &bytes);
         let open = |_| {
-            OnnxGraph::open(path, runtime)
+            LoadedGraph::open(path, runtime)
+                .map(|graph| graph.describe())
                 .map_err(|reason| format!("ONNX Runtime cannot load it: {reason}"))
         };
         let graph = header.as_ref().map_err(String::clone).and_then(open);

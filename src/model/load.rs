@@ -14,7 +14,7 @@ use crate::model::card::{self, CARD, ModelCard};
 use crate::model::input::InputSpec;
 use crate::model::nondeterminism::{self, NondeterministicOutputs};
 use crate::model::onnx_metadata::OnnxMetadata;
-use crate::model::ort_backend::OnnxGraph;
+use crate::model::ort_backend::{LoadedGraph, OnnxGraph};
 use crate::model::session::shape_mismatch;
 use crate::model::tensor_selection::{
     OutputNames, SelectedTensors, SelectionError, select_decoder, select_encoder,
@@ -38,7 +38,7 @@ pub(super) fn open(
         outputs,
         paths,
     } = files.verify()?;
-    let network = files.open(spec, runtime, &outputs)?;
+    let (network, graphs) = files.open(spec, runtime, &outputs)?;
     let found = files.nondeterminism(&network, &outputs, runtime);
     let nondeterminism = match found {
         Some((_, fault)) if !spec.allow_nondeterministic => return Err(vec![fault]),
@@ -97,13 +97,33 @@ pub(super) fn open(
         vec![ConfigError::new(key, fault.message.clone())]
     })?;
     if !spec.allow_nondeterministic
-        && let Some((file, fault)) = trial_run::fault(&model, runtime)
+        && let Some((file, fault)) = trial_run::fault(&model, runtime, graphs)
     {
         let key = spec.path.as_ref().map_or(file.role, |_| "path");
         let message = format!("{}: {fault}", file.path.display());
         return Err(vec![ConfigError::new(key, message)]);
     }
     Ok(model)
+}
+
+/// The ONNX files that ONNX Runtime has loaded, by role.
+pub(super) type LoadedGraphs = BTreeMap<&'static str, LoadedGraph>;
+
+/// Runs `work` on each item, on a thread of its own. The results have the order of the items.
+pub(super) fn in_parallel<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let work = &work;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = items
+            .into_iter()
+            .map(|item| scope.spawn(move || work(item)))
+            .collect();
+        let result = |thread: std::thread::ScopedJoinHandle<'_, R>| {
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        threads.into_iter().map(result).collect()
+    })
 }
 
 /// The contents of the ONNX files that are read before ONNX Runtime opens them.
@@ -241,13 +261,14 @@ impl ModelFiles {
     /// the digests of the card.
     fn verify(&self) -> Result<OnnxFiles, Vec<ConfigError>> {
         let (mut digests, mut outputs, mut faults) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        let mut paths = BTreeSet::new();
+        // The files of the card are mostly the same, and large models take long to read.
+        let mut by_path = BTreeMap::new();
         for (role, path) in self.parts() {
             match file_digests(path) {
                 Ok((found, of_file)) => {
-                    paths.extend(found.iter().map(|(file, _)| match file.as_str() {
-                        "" => path.to_path_buf(),
-                        external => path.with_file_name(external),
+                    by_path.extend(found.iter().map(|(file, hex)| match file.as_str() {
+                        "" => (path.to_path_buf(), hex.clone()),
+                        external => (path.with_file_name(external), hex.clone()),
                     }));
                     digests.extend(
                         found
@@ -262,11 +283,13 @@ impl ModelFiles {
                 )),
             }
         }
+        let mut paths: BTreeSet<PathBuf> = by_path.keys().cloned().collect();
         if let (Some(folder), Some(card)) = (&self.folder, &self.card) {
             paths.insert(folder.join(CARD));
             for (file, listed) in &card.files {
                 let path = folder.join(file);
-                match sha256(&path) {
+                let known = by_path.get(&path).cloned();
+                match known.map_or_else(|| sha256(&path), Ok) {
                     Ok(hex) if listed.strip_prefix("sha256:") == Some(hex.as_str()) => {
                         paths.insert(path);
                     }
@@ -332,12 +355,20 @@ impl ModelFiles {
         spec: &ModelSpec,
         runtime: &RuntimeSpec,
         nondeterministic: &BTreeMap<&'static str, NondeterministicOutputs>,
-    ) -> Result<ModelNetwork, Vec<ConfigError>> {
+    ) -> Result<(ModelNetwork, LoadedGraphs), Vec<ConfigError>> {
         let mut faults = Vec::new();
         let mut parts: Vec<ModelFile> = Vec::new();
-        for (role, path) in self.parts() {
-            let graph = match OnnxGraph::open(path, runtime) {
-                Ok(graph) => graph,
+        let mut graphs = LoadedGraphs::new();
+        let loaded = in_parallel(self.parts().collect(), |(role, path)| {
+            (role, path, LoadedGraph::open(path, runtime))
+        });
+        for (role, path, loaded) in loaded {
+            let graph = match loaded {
+                Ok(loaded) => {
+                    let graph = loaded.describe();
+                    graphs.insert(role, loaded);
+                    graph
+                }
                 Err(reason) => {
                     let message = format!("ONNX Runtime cannot load it: {reason}");
                     faults.push(self.fault(role, path, &message));
@@ -376,10 +407,10 @@ impl ModelFiles {
             (Some(file), None)
                 if faults.is_empty() && (file.role == "model" || file.reconstruction.is_some()) =>
             {
-                Ok(ModelNetwork::SingleFile(file))
+                Ok((ModelNetwork::SingleFile(file), graphs))
             }
             (Some(encoder), decoder) if faults.is_empty() => {
-                Ok(ModelNetwork::Autoencoder { encoder, decoder })
+                Ok((ModelNetwork::Autoencoder { encoder, decoder }, graphs))
             }
             _ => Err(faults),
         }

@@ -41,7 +41,7 @@ use crate::metrics::Metrics;
 use batch_limits::InferenceBatchLimits;
 use dynamic_batcher::DynamicBatcher;
 use input::{InputKind, InputSpec};
-use ort_backend::{InferenceMetrics, OrtSession};
+use ort_backend::{InferenceMetrics, LoadedGraph, OrtSession};
 use session::{Session, SessionBackend, SessionChain};
 use tensor_spec::{TensorSpec, element_count};
 
@@ -421,7 +421,8 @@ impl Model {
             seconds: self.call_seconds(part),
             records,
         };
-        let session = OrtSession::open(&part.path, &part.input, outputs, &self.runtime, metrics);
+        let session = LoadedGraph::open(&part.path, &self.runtime)
+            .and_then(|graph| OrtSession::new(graph, &part.input, outputs, metrics));
         session.map_err(|reason| StageError::Model(format!("{}: {reason}", part.path.display())))
     }
 

@@ -30,18 +30,37 @@ pub struct OnnxGraph {
     pub outputs: Vec<TensorSpec>,
 }
 
-impl OnnxGraph {
-    /// Opens the file in a session, and keeps only its inputs and outputs.
+/// An ONNX file that ONNX Runtime has loaded and optimized. It can compute any of its outputs.
+pub struct LoadedGraph(ort::session::Session);
+
+impl LoadedGraph {
+    /// Loads the file.
     ///
     /// # Errors
     /// The message of ONNX Runtime when it cannot load the file, or does not support the settings.
     pub fn open(path: &Path, runtime: &RuntimeSpec) -> Result<Self, String> {
-        let session = open_session(path, runtime)?;
+        let environment = {
+            let loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+            let loaded = loaded.as_ref().ok_or("ONNX Runtime is not loaded")?;
+            loaded.environment.clone()
+        };
+        // `ort` panics on unknown types.
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            builder(&environment, runtime).and_then(|mut builder| builder.commit_from_file(path))
+        }));
+        opened
+            .map_err(|_| "uses unsupported types".to_owned())?
+            .map(Self)
+            .map_err(reason)
+    }
+
+    /// The inputs and outputs.
+    pub fn describe(&self) -> OnnxGraph {
         let specs = |outlets: &[Outlet]| outlets.iter().map(tensor_spec_of).collect();
-        Ok(Self {
-            inputs: specs(session.inputs()),
-            outputs: specs(session.outputs()),
-        })
+        OnnxGraph {
+            inputs: specs(self.0.inputs()),
+            outputs: specs(self.0.outputs()),
+        }
     }
 }
 
@@ -66,18 +85,16 @@ pub struct InferenceMetrics {
 }
 
 impl OrtSession {
-    /// Opens a session that computes `outputs`. `metrics` observes each call.
+    /// A session that computes `outputs`. `metrics` observes each call.
     ///
     /// # Errors
-    /// The message of ONNX Runtime when it cannot load the file, or does not support the settings.
-    pub fn open(
-        path: &Path,
+    /// The message of ONNX Runtime when it does not support the selection.
+    pub fn new(
+        LoadedGraph(session): LoadedGraph,
         input: &TensorSpec,
         outputs: &[&TensorSpec],
-        runtime: &RuntimeSpec,
         metrics: InferenceMetrics,
     ) -> Result<Self, String> {
-        let session = open_session(path, runtime)?;
         let selector = outputs
             .iter()
             .fold(OutputSelector::no_default(), |selector, output| {
@@ -315,21 +332,6 @@ fn load_reason(error: ort::LoadDynamicError) -> String {
             )
         }
     }
-}
-
-fn open_session(path: &Path, runtime: &RuntimeSpec) -> Result<ort::session::Session, String> {
-    let environment = {
-        let loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-        let loaded = loaded.as_ref().ok_or("ONNX Runtime is not loaded")?;
-        loaded.environment.clone()
-    };
-    // `ort` panics on unknown types.
-    let opened = catch_unwind(AssertUnwindSafe(|| {
-        builder(&environment, runtime).and_then(|mut builder| builder.commit_from_file(path))
-    }));
-    opened
-        .map_err(|_| "uses unsupported types".to_owned())?
-        .map_err(reason)
 }
 
 fn builder(environment: &Environment, runtime: &RuntimeSpec) -> ort::Result<SessionBuilder> {

@@ -6,7 +6,8 @@ use prometheus::{Histogram, HistogramOpts};
 
 use crate::model::batch_limits::InferenceBatchLimits;
 use crate::model::config::RuntimeSpec;
-use crate::model::ort_backend::{InferenceMetrics, OrtSession};
+use crate::model::load::{LoadedGraphs, in_parallel};
+use crate::model::ort_backend::{InferenceMetrics, LoadedGraph, OrtSession};
 use crate::model::session::{Session, SessionBackend};
 use crate::model::tensor_spec::{ElementType, TensorSpec, element_count};
 use crate::model::{ImageInput, Model, ModelFile, ModelPath};
@@ -25,10 +26,17 @@ const TOLERANCE: f32 = 1e-5;
 /// Runs a record of zeros through each file of a model, and another record twice, each time among
 /// other records. Returns the first file that fails on zeros or returns different values, and a
 /// description. A file that cannot be run for another reason passes.
+///
+/// `graphs` are the files of the model as they were loaded for its run.
 pub(super) fn fault<'a>(
     model: &'a Model,
     runtime: &RuntimeSpec,
+    mut graphs: LoadedGraphs,
 ) -> Option<(&'a ModelFile, String)> {
+    // A device may add in another order each time.
+    if runtime.uses_device() {
+        graphs.clear();
+    }
     let image_shape = model.image_input().map(|ImageInput { format, size, .. }| {
         let side = IMAGE_SIDE.next_multiple_of(model.size_multiple());
         let (height, width) = size.unwrap_or((side, side));
@@ -41,24 +49,29 @@ pub(super) fn fault<'a>(
     let files = encoders
         .map(|file| (file, Some(input_shape.clone())))
         .chain(decoder.into_iter().map(|file| (file, code_shape.clone())));
-    for (file, shape) in files {
-        let found = shape.and_then(|shape| file_fault(model, file, &shape, runtime));
-        if let Some(fault) = found {
-            return Some((file, fault));
-        }
-    }
-    None
+    let files = files
+        .filter_map(|(file, shape)| Some((file, shape?, graphs.remove(file.role))))
+        .collect();
+    let found = in_parallel(files, |(file, shape, graph)| {
+        file_fault(model, file, &shape, graph, runtime).map(|fault| (file, fault))
+    });
+    found.into_iter().flatten().next()
 }
 
 fn file_fault(
     model: &Model,
     file: &ModelFile,
     shape: &[usize],
+    graph: Option<LoadedGraph>,
     runtime: &RuntimeSpec,
 ) -> Option<String> {
     let len = element_count(shape).filter(|&len| (1..=MAX_VALUES).contains(&len))?;
     let outputs: Vec<&TensorSpec> = file.taken().collect();
-    let mut session = open(file, &outputs, model.call_limits(file, &outputs), runtime).ok()?;
+    let graph = match graph {
+        Some(graph) => graph,
+        None => load_for_cpu(file, runtime).ok()?,
+    };
+    let mut session = session(graph, file, &outputs, model.call_limits(file, &outputs)).ok()?;
     let record = trial_record(&file.input, len, 1);
     // A model that takes images of any size may require larger ones.
     if file.input.row_shape().is_some()
@@ -91,12 +104,20 @@ fn file_fault(
     ))
 }
 
-/// Opens a session on the CPU, whose calls are not counted in the metrics of the run.
-fn open(
+fn load_for_cpu(file: &ModelFile, runtime: &RuntimeSpec) -> Result<LoadedGraph, String> {
+    let settings = RuntimeSpec {
+        optimization: runtime.optimization,
+        ..RuntimeSpec::default()
+    };
+    LoadedGraph::open(&file.path, &settings)
+}
+
+/// A session whose calls are not counted in the metrics of the run.
+fn session(
+    graph: LoadedGraph,
     file: &ModelFile,
     outputs: &[&TensorSpec],
     limits: InferenceBatchLimits,
-    runtime: &RuntimeSpec,
 ) -> Result<Session, String> {
     let histogram = || {
         Histogram::with_opts(HistogramOpts::new("trial_run", "trial run"))
@@ -106,11 +127,7 @@ fn open(
         seconds: histogram()?,
         records: histogram()?,
     };
-    let settings = RuntimeSpec {
-        optimization: runtime.optimization,
-        ..RuntimeSpec::default()
-    };
-    let session = OrtSession::open(&file.path, &file.input, outputs, &settings, metrics)?;
+    let session = OrtSession::new(graph, &file.input, outputs, metrics)?;
     Ok(Session::new(
         SessionBackend::Own(session),
         file.input.clone(),

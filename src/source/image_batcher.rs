@@ -265,7 +265,11 @@ impl<'a> ImageBatchBuilder<'a> {
     /// If Arrow cannot hold a batch.
     pub(super) fn close(&mut self) -> Result<bool, StageError> {
         let rows = self.rows.clone();
-        let next = Self::new(self.config, self.resume, self.out, &self.split, rows.end);
+        let mut next = Self::new(self.config, self.resume, self.out, &self.split, rows.end);
+        // Images of one input have similar sizes. A buffer that grows is copied and faulted in
+        // several times.
+        let len = self.images.values_slice().len();
+        next.images = BinaryBuilder::with_capacity(self.origin.len(), len + len / 4);
         let mut full = std::mem::replace(self, next);
         if rows.is_empty() || self.resume.is_committed(self.split.name(), &rows) {
             return Ok(true);
