@@ -362,11 +362,11 @@ impl ModelFiles {
         let loaded = in_parallel(self.parts().collect(), |(role, path)| {
             (role, path, LoadedGraph::open(path, runtime))
         });
-        for (role, path, loaded) in loaded {
-            let graph = match loaded {
-                Ok(loaded) => {
-                    let graph = loaded.describe();
-                    graphs.insert(role, loaded);
+        for (role, path, opened) in loaded {
+            let graph = match opened {
+                Ok(opened) => {
+                    let graph = opened.describe();
+                    graphs.insert(role, opened);
                     graph
                 }
                 Err(reason) => {
