@@ -42,8 +42,9 @@ class LinkedCrates(unittest.TestCase):
     def test_crates_of_the_workspace_are_listed_without_a_checksum(self):
         registry = [component["name"] for component in self.of_the_registry()]
         own = {c["name"]: c for c in self.sbom["components"] if c["name"] not in registry and c["name"] != "onnxruntime"}
-        self.assertEqual(list(own), ["scaled-jpeg"])
-        self.assertNotIn("hashes", own["scaled-jpeg"])
+        self.assertIn("scaled-jpeg", own)
+        for component in own.values():
+            self.assertNotIn("hashes", component)
 
     def test_dependencies_name_components_and_reach_all_of_them(self):
         depends = {entry["ref"]: entry["dependsOn"] for entry in self.sbom["dependencies"]}

@@ -106,25 +106,8 @@ pub(super) fn open(
     Ok(model)
 }
 
-/// The ONNX files that ONNX Runtime has loaded, by role.
+/// The ONNX files that ONNX Runtime has loaded for the CPU, by role.
 pub(super) type LoadedGraphs = BTreeMap<&'static str, LoadedGraph>;
-
-/// Runs `work` on each item, on a thread of its own. The results have the order of the items.
-pub(super) fn in_parallel<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
-    let work = &work;
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = items
-            .into_iter()
-            .map(|item| scope.spawn(move || work(item)))
-            .collect();
-        let result = |thread: std::thread::ScopedJoinHandle<'_, R>| {
-            thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        threads.into_iter().map(result).collect()
-    })
-}
 
 /// The contents of the ONNX files that are read before ONNX Runtime opens them.
 struct OnnxFiles {
@@ -359,14 +342,14 @@ impl ModelFiles {
         let mut faults = Vec::new();
         let mut parts: Vec<ModelFile> = Vec::new();
         let mut graphs = LoadedGraphs::new();
-        let loaded = in_parallel(self.parts().collect(), |(role, path)| {
-            (role, path, LoadedGraph::open(path, runtime))
-        });
-        for (role, path, opened) in loaded {
-            let graph = match opened {
-                Ok(opened) => {
-                    let graph = opened.describe();
-                    graphs.insert(role, opened);
+        for (role, path) in self.parts() {
+            let graph = match LoadedGraph::open(path, runtime) {
+                Ok(loaded) => {
+                    let graph = loaded.describe();
+                    // The memory of a device may hold no more than the sessions of the run.
+                    if !runtime.uses_device() {
+                        graphs.insert(role, loaded);
+                    }
                     graph
                 }
                 Err(reason) => {

@@ -6,7 +6,7 @@ use prometheus::{Histogram, HistogramOpts};
 
 use crate::model::batch_limits::InferenceBatchLimits;
 use crate::model::config::RuntimeSpec;
-use crate::model::load::{LoadedGraphs, in_parallel};
+use crate::model::load::LoadedGraphs;
 use crate::model::ort_backend::{InferenceMetrics, LoadedGraph, OrtSession};
 use crate::model::session::{Session, SessionBackend};
 use crate::model::tensor_spec::{ElementType, TensorSpec, element_count};
@@ -27,16 +27,13 @@ const TOLERANCE: f32 = 1e-5;
 /// other records. Returns the first file that fails on zeros or returns different values, and a
 /// description. A file that cannot be run for another reason passes.
 ///
-/// `graphs` are the files of the model as they were loaded for its run.
+/// `graphs` are the files that are loaded for the CPU. The others are loaded here, because a device
+/// may add in another order each time.
 pub(super) fn fault<'a>(
     model: &'a Model,
     runtime: &RuntimeSpec,
     mut graphs: LoadedGraphs,
 ) -> Option<(&'a ModelFile, String)> {
-    // A device may add in another order each time.
-    if runtime.uses_device() {
-        graphs.clear();
-    }
     let image_shape = model.image_input().map(|ImageInput { format, size, .. }| {
         let side = IMAGE_SIDE.next_multiple_of(model.size_multiple());
         let (height, width) = size.unwrap_or((side, side));
@@ -49,13 +46,14 @@ pub(super) fn fault<'a>(
     let files = encoders
         .map(|file| (file, Some(input_shape.clone())))
         .chain(decoder.into_iter().map(|file| (file, code_shape.clone())));
-    let files = files
-        .filter_map(|(file, shape)| Some((file, shape?, graphs.remove(file.role))))
-        .collect();
-    let found = in_parallel(files, |(file, shape, graph)| {
-        file_fault(model, file, &shape, graph, runtime).map(|fault| (file, fault))
-    });
-    found.into_iter().flatten().next()
+    for (file, shape) in files {
+        let graph = graphs.remove(file.role);
+        let found = shape.and_then(|shape| file_fault(model, file, &shape, graph, runtime));
+        if let Some(fault) = found {
+            return Some((file, fault));
+        }
+    }
+    None
 }
 
 fn file_fault(
@@ -67,10 +65,7 @@ fn file_fault(
 ) -> Option<String> {
     let len = element_count(shape).filter(|&len| (1..=MAX_VALUES).contains(&len))?;
     let outputs: Vec<&TensorSpec> = file.taken().collect();
-    let graph = match graph {
-        Some(graph) => graph,
-        None => load_for_cpu(file, runtime).ok()?,
-    };
+    let graph = graph.map_or_else(|| load_for_cpu(file, runtime), Ok).ok()?;
     let mut session = session(graph, file, &outputs, model.call_limits(file, &outputs)).ok()?;
     let record = trial_record(&file.input, len, 1);
     // A model that takes images of any size may require larger ones.

@@ -266,10 +266,11 @@ impl<'a> ImageBatchBuilder<'a> {
     pub(super) fn close(&mut self) -> Result<bool, StageError> {
         let rows = self.rows.clone();
         let mut next = Self::new(self.config, self.resume, self.out, &self.split, rows.end);
-        // Images of one input have similar sizes. A buffer that grows is copied and faulted in
-        // several times.
+        // Images of one input have similar sizes. A buffer that grows is copied several times. The
+        // limit excludes a single larger image, which is a batch of its own.
         let len = self.images.values_slice().len();
-        next.images = BinaryBuilder::with_capacity(self.origin.len(), len + len / 4);
+        let limit = usize::try_from(self.config.batch_limits.bytes).unwrap_or(usize::MAX);
+        next.images = BinaryBuilder::with_capacity(self.origin.len(), (len + len / 4).min(limit));
         let mut full = std::mem::replace(self, next);
         if rows.is_empty() || self.resume.is_committed(self.split.name(), &rows) {
             return Ok(true);
