@@ -5,7 +5,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use latentflow::sink::{coverage_snapshot::CoverageSnapshot, provenance_footer::ProvenanceFooter};
+use latentflow::sink::parquet::coverage_snapshot::CoverageSnapshot;
+use latentflow::sink::parquet::footer::ProvenanceFooter;
 use latentflow::storage::Location;
 use libfuzzer_sys::fuzz_target;
 use parquet::file::metadata::{FileMetaData, KeyValue, ParquetMetaData};

@@ -14,41 +14,31 @@ static METRICS: LazyLock<Arc<Metrics>> = LazyLock::new(|| Arc::new(Metrics::new(
 
 fuzz_target!(|text: &str| {
     let mut outcome = config::parse(Path::new("p.toml"), text, std::iter::empty(), &[]);
-    match &mut outcome {
-        Ok(spec) => restrict(spec),
-        Err(problems) => {
-            assert!(!problems.is_empty() && !problems.to_string().is_empty());
-            let partial = problems.take_partial();
-            let Some(mut spec) = partial else { return };
-            restrict(&mut spec);
-            outcome = Ok(spec);
+    if let Err(problems) = &mut outcome {
+        assert!(!problems.is_empty() && !problems.to_string().is_empty());
+        match problems.take_partial() {
+            Some(partial) => outcome = Ok(partial),
+            None => return,
+        }
+    }
+    // All paths become those of this target, and the models are removed, since a plan opens both.
+    if let Ok(spec) = &mut outcome {
+        spec.models.clear();
+        spec.settings.runtime = serde_json::Value::Null;
+        let input = file("in.csv", b"a,b\n1,x\n");
+        let folder = input.parent().expect("a folder");
+        let below = |name: &str| folder.join(name);
+        let settings = &mut spec.settings;
+        settings.state = settings.state.take().map(|_| below("state"));
+        settings.rejects.path = settings.rejects.path.take().map(|_| below("rejects"));
+        for stage in &mut spec.stages {
+            let path = stage.options.get_mut("path");
+            if let Some(path) = path.filter(|path| path.is_string()) {
+                *path = input.to_str().expect("a name that is text").into();
+            }
         }
     }
     if let Err(problems) = plan::check(outcome, &METRICS) {
         assert!(!problems.is_empty() && problems.to_string().contains("p.toml"));
     }
 });
-
-/// Replaces all paths by those of this target and removes the models, since a plan opens both.
-fn restrict(spec: &mut config::PipelineConfig) {
-    spec.models.clear();
-    spec.settings.runtime = serde_json::Value::Null;
-    let input = file("in.csv", b"a,b\n1,x\n");
-    let folder = input.parent().expect("a folder").to_path_buf();
-    spec.settings.state = spec.settings.state.take().map(|_| folder.join("state"));
-    spec.settings.rejects.path = spec
-        .settings
-        .rejects
-        .path
-        .take()
-        .map(|_| folder.join("rejects"));
-    for stage in &mut spec.stages {
-        if let Some(path) = stage
-            .options
-            .get_mut("path")
-            .filter(|path| path.is_string())
-        {
-            *path = input.to_str().expect("a name that is text").into();
-        }
-    }
-}

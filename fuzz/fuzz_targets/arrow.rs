@@ -1,0 +1,8 @@
+//! Reads arbitrary bytes as an Arrow IPC file or stream: every row is a record or a reject.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(init: latentflow_fuzz::allow_caught_panics(), |bytes: &[u8]| {
+    latentflow_fuzz::read("arrow", &latentflow_fuzz::file("in.arrow", bytes));
+});

@@ -1,0 +1,8 @@
+//! Reads arbitrary bytes as a Parquet file: every row is a record or a reject.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(init: latentflow_fuzz::allow_caught_panics(), |bytes: &[u8]| {
+    latentflow_fuzz::read("parquet", &latentflow_fuzz::file("in.parquet", bytes));
+});
