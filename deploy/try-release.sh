@@ -1,6 +1,6 @@
 #!/bin/sh
 # Tries the files of a release, target/release-files, in bare Debian roots: deploy/try-release.sh [FOLDER]
-# docs/release.md describes what is tried. Needs root, debootstrap, and a network for Debian's packages and for pip.
+# docs/development/releasing.md describes what is tried. Needs root, debootstrap, and a network for Debian's packages and for pip.
 set -eu
 
 cd "$(dirname "$0")/.."

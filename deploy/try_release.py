@@ -257,10 +257,10 @@ def try_program(table, release, root, work):
 
 
 def ten_lines():
-    """The example of docs/python.md."""
-    text = (CHECKOUT / "docs/python.md").read_text()
+    """The example of docs/guides/python.md."""
+    text = (CHECKOUT / "docs/guides/python.md").read_text()
     found = re.search(r"^## Ten lines to latents\n\n```python\n(.*?)```", text, re.MULTILINE | re.DOTALL)
-    expect(found, "docs/python.md has no example below `Ten lines to latents`")
+    expect(found, "docs/guides/python.md has no example below `Ten lines to latents`")
     return found[1]
 
 
@@ -284,7 +284,7 @@ def try_wheel(table, release, root, work):
         root.run([*install, f"wheels/{release.wheel.name}"], cwd=HOME)
         result.append(size(root.path / HOME.lstrip("/") / "venv"))
         root.run([*install, "polars"], cwd=HOME)
-    with table.step(name, "ten lines of docs/python.md") as result:
+    with table.step(name, "ten lines of docs/guides/python.md") as result:
         root.give(work / "photos", "photos")
         unpacked = work / "nothing" / HOME.lstrip("/") / release.name
         for part in ("models", "pipelines"):
