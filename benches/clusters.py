@@ -7,7 +7,7 @@ Run it with a Python that has latentflow, pyspark, ray[data], pandas, pillow and
 
 usage: clusters.py --photos FOLDER --records CSV [--engines spark ray] [--workloads photos records] [--rounds 3]
 
-FOLDER holds JPEGs, which are repeated; CSV has the columns of the model `kdd-ae` under a header (README.md, `outliers.toml`).
+FOLDER holds JPEGs, which are repeated; CSV has the columns of the model `kdd-ae` under a header (docs/guides/anomaly-detection.md, `outliers.toml`).
 """
 import argparse
 import functools

@@ -22,7 +22,8 @@ use latentflow::image::{
     Channels, OutputFormat, PixelFormat, Pixels, ResizeMode, Resizer, decode, encode,
 };
 use latentflow::metrics::Metrics;
-use latentflow::model::{Loss, Model, ModelPath, ModelSpec, RuntimeSpec, ort_library};
+use latentflow::model::files::ModelPath;
+use latentflow::model::{Loss, Model, ModelSpec, RuntimeSpec, ort_library};
 use latentflow::system;
 use latentflow::tensor::{fixed_column, vector_field};
 

@@ -39,8 +39,8 @@ LIBRARIES = {
     "libstdc++.so.6",
 }
 COMPLETIONS = {"bash": "latentflow.bash", "zsh": "_latentflow", "fish": "latentflow.fish"}
-# What the quick start and the first pipeline of the README need.
-EXAMPLES = ["models/photo-ae", "pipelines/photos.toml", "pipelines/quickstart.toml"]
+# What the README needs: its pages, the quick start and the first pipeline.
+EXAMPLES = ["docs", "models/photo-ae", "pipelines/photos.toml", "pipelines/quickstart.toml"]
 
 
 def check_elf(name, data):

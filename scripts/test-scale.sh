@@ -1,5 +1,5 @@
 #!/bin/sh
-# Tests that take too long for `make test-python`: all engines of docs/engines.md, and Spark and Ray with killed processes, whose table is
+# Tests that take too long for `make test-python`: all engines of docs/guides/engines.md, and Spark and Ray with killed processes, whose table is
 # printed at the end. `make test-python` must have run before. The packages take about 7 GB, most of it for PyTorch.
 set -eu
 

@@ -18,7 +18,7 @@ pub fn record_bytes(records: &RecordBatch) -> u64 {
 
 /// The maximum number of leading rows of `records` that have at most `room` bytes together, which
 /// may be zero.
-pub fn rows_that_fit(records: &RecordBatch, room: u64) -> usize {
+pub(crate) fn rows_that_fit(records: &RecordBatch, room: u64) -> usize {
     if record_bytes(records) <= room {
         return records.num_rows();
     }

@@ -2,7 +2,8 @@
 //! wait if none is free.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -36,7 +37,7 @@ pub fn raise_limit() {
 }
 
 /// Makes [`open`] wait from now on: a run without an end survives a lack of descriptors.
-pub fn wait_for_free() {
+pub(crate) fn wait_for_free() {
     WAITS.store(true, Relaxed);
 }
 

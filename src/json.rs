@@ -3,22 +3,24 @@
 use serde::Serialize;
 
 use crate::error::StageError;
+use crate::error::code::ErrorCode;
 
 /// A value as one JSON document.
 ///
 /// # Errors
 /// Returns an error if the value cannot be represented, such as a table with keys that are not
 /// text.
-pub fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>, StageError> {
-    serde_json::to_vec(value)
-        .map_err(|error| StageError::Other(format!("cannot write JSON: {error}")))
+pub(crate) fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>, StageError> {
+    serde_json::to_vec(value).map_err(|error| {
+        StageError::new(ErrorCode::Internal, format!("cannot write JSON: {error}"))
+    })
 }
 
 /// Values as NDJSON: one line of JSON each.
 ///
 /// # Errors
 /// Those of [`to_json`].
-pub fn to_json_lines<'a, T: Serialize + 'a>(
+pub(crate) fn to_json_lines<'a, T: Serialize + 'a>(
     values: impl IntoIterator<Item = &'a T>,
 ) -> Result<Vec<u8>, StageError> {
     let mut text = Vec::new();

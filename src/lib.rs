@@ -1,48 +1,82 @@
 //! latentflow: a streaming dataflow engine for autoencoders.
 //!
-//! The modules in reading order: the data, the pipeline file, its checks, and the run.
+//! The crate is the library of the program `latentflow`, and can be used without it:
+//!
+//! - **Run a pipeline.** [`config::parse`] reads a pipeline, [`plan::resolve`] checks it and fixes
+//!   schemas, shapes and memory, and [`topology::Topology`] runs it (`examples/run_pipeline.rs`).
+//! - **Process records in memory.** [`embed::EmbeddedPipeline`] applies the stages between a source
+//!   and a sink to Arrow record batches (`examples/encode_batch.rs`).
+//! - **Add a source, a transform or a sink.** A type implements [`source::SourceConfig`],
+//!   [`transform::TransformConfig`] or [`sink::SinkConfig`], and [`plan::Kinds`] gives it a name
+//!   (`examples/own_source.rs`).
+//!
+//! The data: a [`batch::Batch`] is an Arrow record batch with the source rows that it covers
+//! ([`batch::provenance`]), [`coverage`] holds the rows that are committed, and a record that cannot
+//! be processed is a reject ([`batch::reject`]). Errors of stages have a stable
+//! [`error::code::ErrorCode`]. [`metrics::Metrics`] are those of Prometheus.
+//!
+//! Interfaces may change between versions before 1.0. Modules that are not listed here belong to the
+//! program.
 
-pub mod error;
-pub mod json;
-pub mod text_escape;
-pub mod temp_dir;
-pub mod file_descriptors;
-pub mod fs_durable;
-pub mod storage;
-pub mod shard;
-pub mod units;
-pub mod system;
+// Docs of the library also serve those who read its source.
+#![allow(rustdoc::private_intra_doc_links)]
+
 pub mod batch;
-pub mod coverage;
-pub mod tensor;
-pub mod arrow_size;
-pub mod nested_types;
-pub mod schema_display;
-pub mod schema_unification;
-pub mod column_cast;
-pub mod metrics;
-pub mod server;
-pub mod eval_metrics;
-pub mod registry;
+pub mod columns;
 pub mod config;
-pub mod image;
-pub mod corruption;
-pub mod model;
-pub mod plan_context;
-pub mod source;
-pub mod transform;
-pub mod sink;
-pub mod plan;
-pub mod topology;
+pub mod coverage;
 pub mod embed;
-pub mod admin;
-pub mod daemon;
-pub mod data;
-pub mod evaluate;
-pub mod report;
-#[cfg(feature = "train")]
-pub mod train;
+pub mod error;
+pub mod image;
+pub mod metrics;
+pub mod model;
+pub mod plan;
+pub mod plan_context;
+pub mod registry;
+pub mod sink;
+pub mod source;
+pub mod storage;
+pub mod tensor;
+pub mod topology;
+pub mod transform;
+pub mod units;
+
+// Parts of the program that its tests and the Python package use.
+#[doc(hidden)]
 pub mod cli;
+#[doc(hidden)]
+pub mod data;
+#[doc(hidden)]
+pub mod evaluate;
+#[doc(hidden)]
+pub mod file_descriptors;
+#[doc(hidden)]
+pub mod report;
+#[doc(hidden)]
+pub mod system;
+#[cfg(feature = "train")]
+#[doc(hidden)]
+pub mod train;
+
+mod admin;
+mod arrow_size;
+mod column_cast;
+mod corruption;
+mod daemon;
+mod eval_metrics;
+mod fs_durable;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
+mod json;
+mod nested_types;
+mod schema_display;
+mod schema_unification;
+mod search;
+mod server;
+mod shard;
 #[cfg(test)]
 #[path = "../tests/common/test_data.rs"]
 mod test_data;
+mod text_escape;
+mod text_excerpt;

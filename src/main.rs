@@ -1,7 +1,8 @@
 //! Parses the command line, runs the command, and maps its result to an exit code.
 
 use clap::Parser;
-use latentflow::cli::{self, Cli, ExitCode};
+use latentflow::cli::exit::ExitCode;
+use latentflow::cli::{self, Cli};
 
 fn main() -> std::process::ExitCode {
     disable_ort_telemetry();
@@ -11,7 +12,7 @@ fn main() -> std::process::ExitCode {
         Ok(exit) => exit,
         Err(error) => {
             let exit = ExitCode::from_error(&error);
-            cli::report_failure(&error, exit);
+            cli::exit::report_failure(&error, exit);
             exit
         }
     };

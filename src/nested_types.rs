@@ -3,7 +3,7 @@
 use arrow::datatypes::DataType;
 
 /// Finds the first type that meets `is_match`: `data_type` or a type inside it.
-pub fn find_type<'a>(
+pub(crate) fn find_type<'a>(
     data_type: &'a DataType,
     is_match: &impl Fn(&DataType) -> bool,
 ) -> Option<&'a DataType> {

@@ -8,13 +8,13 @@ use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::ConfigError;
+use crate::error::config_error::ConfigError;
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::registry::did_you_mean;
 use crate::server::Listeners;
 use crate::shard::Shard;
-use crate::storage::Location;
+use crate::storage::{Location, LocationError};
 use crate::system;
 use crate::units::ByteSize;
 
@@ -55,7 +55,7 @@ const HELD: u64 = 512 << 20;
 impl PipelineLimits {
     /// Bytes that a source may hold while it reads a file, in addition to its batches: the largest
     /// unit that its format decodes.
-    pub fn buffer_bytes(&self) -> u64 {
+    pub(crate) fn buffer_bytes(&self) -> u64 {
         self.memory.map_or_else(
             || HELD.min(system::memory_limit() / 2),
             |memory| memory.0 / 2,
@@ -99,7 +99,7 @@ impl PlanContext {
     ///
     /// # Errors
     /// Those of [`Location::from_path`].
-    pub fn output_folder(&self, path: &Path) -> Result<Location, String> {
+    pub(crate) fn output_folder(&self, path: &Path) -> Result<Location, LocationError> {
         let location = Location::from_path(path)?;
         Ok(match self.shard {
             Some(shard) => location.join(&shard.folder()),

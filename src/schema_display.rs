@@ -15,7 +15,7 @@ const SHOWN: usize = 24;
 ///
 /// # Errors
 /// Returns an error if `f` does.
-pub fn write_columns(f: &mut fmt::Formatter<'_>, schema: &Schema) -> fmt::Result {
+pub(crate) fn write_columns(f: &mut fmt::Formatter<'_>, schema: &Schema) -> fmt::Result {
     let width = schema
         .fields()
         .iter()
@@ -39,7 +39,7 @@ pub fn write_columns(f: &mut fmt::Formatter<'_>, schema: &Schema) -> fmt::Result
 
 /// A column's type in readable form: `float32[3, 64, 64]` rather than a fixed-size list of 12288
 /// values.
-pub fn type_name(field: &Field) -> String {
+pub(crate) fn type_name(field: &Field) -> String {
     if let Some(shape) = TensorShape::of(field) {
         return format!("float32{shape}");
     }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use sha2::{Digest as _, Sha256};
 
 /// Maximum number of shards.
-pub const MAX_SHARDS: u32 = 65_536;
+pub(crate) const MAX_SHARDS: u32 = 65_536;
 
 /// One of the runs that share the inputs of a pipeline, written `I/N`.
 ///
@@ -31,13 +31,13 @@ impl Shard {
 
     /// Whether the file with this name belongs to the shard.
     #[must_use]
-    pub fn has_file(self, name: &str) -> bool {
+    pub(crate) fn has_file(self, name: &str) -> bool {
         self.has(Sha256::new().chain_update(name))
     }
 
     /// Whether a row group of the file with this name belongs to the shard.
     #[must_use]
-    pub fn has_row_group(self, file: &str, index: usize) -> bool {
+    pub(crate) fn has_row_group(self, file: &str, index: usize) -> bool {
         self.has(
             Sha256::new()
                 .chain_update(file)
@@ -54,7 +54,7 @@ impl Shard {
     /// The part of `0..rows` that belongs to the shard, for rows without a file. The parts of all
     /// shards have equal sizes, except for one row.
     #[must_use]
-    pub fn range_of(self, rows: u64) -> Range<u64> {
+    pub(crate) fn range_of(self, rows: u64) -> Range<u64> {
         let start = |index: u32| {
             let start = u128::from(rows) * u128::from(index) / u128::from(self.count);
             u64::try_from(start).unwrap_or(rows)
@@ -72,7 +72,7 @@ impl Shard {
 
 /// The names of the first and the last folder of `count` shards.
 #[must_use]
-pub fn first_and_last_folder(count: u32) -> (String, String) {
+pub(crate) fn first_and_last_folder(count: u32) -> (String, String) {
     (folder(0, count), folder(count.saturating_sub(1), count))
 }
 

@@ -10,7 +10,7 @@ pub fn available_cores() -> usize {
 
 /// Bytes of memory that the process may use: the smallest of the limits of its control groups
 /// and the memory of the machine.
-pub fn memory_limit() -> u64 {
+pub(crate) fn memory_limit() -> u64 {
     let machine = std::fs::read_to_string("/proc/meminfo")
         .ok()
         .and_then(|text| total_memory(&text));
@@ -21,7 +21,7 @@ pub fn memory_limit() -> u64 {
 
 /// Bytes of memory that the control groups of the process (its container) allow: the smallest of
 /// their limits; `None` if there is no limit.
-pub fn cgroup_memory_limit() -> Option<u64> {
+pub(crate) fn cgroup_memory_limit() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     cgroup_limits(&groups, Path::new("/sys/fs/cgroup"))
         .into_iter()
@@ -34,7 +34,7 @@ const UNLIMITED: u64 = 1 << 60;
 
 /// Out-of-memory kills that the kernel has counted since the boot.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct OomKills {
+pub(crate) struct OomKills {
     /// The identifier of the boot.
     pub boot: String,
     /// Processes that were killed for lack of memory, in any control group of the machine.
@@ -42,7 +42,7 @@ pub struct OomKills {
 }
 
 /// The out-of-memory kills; `None` if the kernel does not report them.
-pub fn oom_kills() -> Option<OomKills> {
+pub(crate) fn oom_kills() -> Option<OomKills> {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .ok()?
         .trim()
@@ -59,7 +59,7 @@ pub fn oom_kills() -> Option<OomKills> {
 
 /// Maximum number of files and connections that the process may have open; `None` if it is
 /// unlimited or unknown.
-pub fn open_file_limit() -> Option<u64> {
+pub(crate) fn open_file_limit() -> Option<u64> {
     #[cfg(unix)]
     {
         rustix::process::getrlimit(rustix::process::Resource::Nofile).current
@@ -73,7 +73,7 @@ pub fn open_file_limit() -> Option<u64> {
 /// Runs `work`, compiled for the widest SIMD registers of this processor. Results do not depend on
 /// the register width.
 #[inline(always)]
-pub fn simd_dispatch<R>(work: impl FnOnce() -> R) -> R {
+pub(crate) fn simd_dispatch<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)
 }
 
@@ -103,7 +103,7 @@ pub fn tune_allocator() {}
 
 /// Space on a file system, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DiskSpace {
+pub(crate) struct DiskSpace {
     /// Space that is available to a user other than root.
     pub free: u64,
     /// Total space.
@@ -111,7 +111,7 @@ pub struct DiskSpace {
 }
 
 /// The space on the file system that holds a folder; `None` if the system does not report it.
-pub fn disk_space(folder: &Path) -> Option<DiskSpace> {
+pub(crate) fn disk_space(folder: &Path) -> Option<DiskSpace> {
     #[cfg(unix)]
     {
         let stats = rustix::fs::statvfs(folder).ok()?;

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 /// Whether a terminal or a page would interpret the character instead of displaying it.
-pub fn is_unprintable(c: char) -> bool {
+pub(crate) fn is_unprintable(c: char) -> bool {
     let turns_direction = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}')
         || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     // The two separators end a line where a reader does not expect it; tags and the byte order mark

@@ -14,7 +14,7 @@ pub struct ByteSize(pub u64);
 pub struct HumanDuration(pub Duration);
 
 /// The current time in the format of Prometheus: seconds since 1970.
-pub fn unix_seconds() -> f64 {
+pub(crate) fn unix_seconds() -> f64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(0.0, |since| since.as_secs_f64())
 }

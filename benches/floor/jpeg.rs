@@ -20,6 +20,7 @@ pub fn decode(
     let (width, height) = (factor.scale(header.width), factor.scale(header.height));
     let format = match channels {
         Channels::Rgb => PixelFormat::RGB,
+        Channels::Bgr => PixelFormat::BGR,
         Channels::Gray => PixelFormat::GRAY,
     };
     let mut data = vec![0; width * height * channels.count()];

@@ -24,7 +24,8 @@ use latentflow::image::{
     Channels, CropBox, ImageFormat, OutputFormat, PixelFormat, Pixels, ResizeMode, Resizer, encode,
 };
 use latentflow::metrics::Metrics;
-use latentflow::model::{Model, ModelPath, ModelSpec, RuntimeSpec, Scaling, ort_library};
+use latentflow::model::files::ModelPath;
+use latentflow::model::{Model, ModelSpec, RuntimeSpec, Scaling, ort_library};
 use latentflow::tensor::{fixed_column, vector_field};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use turbojpeg::Decompressor;

@@ -40,6 +40,11 @@ class Epoch:
     learning_rate: float  #: Learning rate at the end of the epoch.
     loss: float  #: Mean of the objective over the batches of the epoch, with the penalty.
     validation_loss: float | None  #: Mean loss over the validation part, if the data has one.
+    reconstruction: float | None = None  #: Variational and contractive: mean of the loss without the penalty.
+    kl: float | None = None  #: Variational: mean KL divergence of a record, in nats.
+    contraction: float | None = None  #: Contractive: mean squared norm of the derivatives of the code of a record.
+    validation_reconstruction: float | None = None  #: Variational: validation loss without the KL divergence.
+    validation_kl: float | None = None  #: Variational: mean KL divergence of a record of the validation part.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +63,8 @@ class TrainResult:
         return Model(self.path)
 
     def _repr_html_(self) -> str:
-        names = [field.name for field in dataclasses.fields(Epoch)]
+        fields = [field.name for field in dataclasses.fields(Epoch)]
+        names = [name for name in fields if any(getattr(epoch, name) is not None for epoch in self.curve)]
         head = "".join(f"<th>{name}</th>" for name in names)
         body = "".join(
             "<tr>" + "".join(f"<td>{_figure(getattr(epoch, name))}</td>" for name in names) + "</tr>"

@@ -5,7 +5,7 @@
     images = spark.read.format("binaryFile").load("photos/*.jpg")
     transform(images, "pipelines/photos.toml").write.parquet("latents")
 
-Executors need this package and the model folders of the pipeline; `docs/spark.md` describes both.
+Executors need this package and the model folders of the pipeline; `docs/guides/spark.md` describes both.
 """
 
 from __future__ import annotations

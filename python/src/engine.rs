@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use latentflow::config::{self, Diagnostics, Override};
-use latentflow::embed::{EmbeddedError, EmbeddedPipeline, rejects_schema, with_rejected_schema};
+use latentflow::embed::{EmbeddedPipeline, rejects_schema, with_rejected_schema};
+use latentflow::error::failure::StageFailure;
 use latentflow::plan::EmbeddedEnds;
 use pyo3::create_exception;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -121,7 +122,7 @@ impl Engine {
         }
         let (_, batches) = import_batches(records)?;
         let processed = py.detach(|| self.process_batches(&batches, rejected));
-        let (records, rejects) = processed.map_err(|(stage, error)| {
+        let (records, rejects) = processed.map_err(|StageFailure { stage, error }| {
             NativeRunError::new_err((error.to_string(), stage.to_string()))
         })?;
         let records = PyBatches {
@@ -168,8 +169,8 @@ impl Engine {
         &self,
         batches: &[RecordBatch],
         rejected: bool,
-    ) -> Result<(Vec<RecordBatch>, Vec<RecordBatch>), EmbeddedError> {
-        let in_output = |error| (std::sync::Arc::<str>::from("output"), error);
+    ) -> Result<(Vec<RecordBatch>, Vec<RecordBatch>), StageFailure> {
+        let in_output = |error| StageFailure::new("output", error);
         let (mut records, mut rejects, mut first) = (Vec::new(), Vec::new(), 0);
         for batch in batches {
             for part in self.pipeline.process(batch)? {

@@ -5,9 +5,12 @@ use std::sync::atomic::Ordering;
 
 use latentflow::data::Subset;
 use latentflow::error::StageError;
-use latentflow::evaluate::{EvaluateError, EvaluateEvent, EvaluationRequest};
+use latentflow::error::code::ErrorCode;
+use latentflow::evaluate::EvaluationRequest;
+use latentflow::evaluate::options::{EvaluateError, EvaluateEvent};
+use latentflow::evaluate::temporary_folder::temporary_folder;
 use latentflow::report::evaluation_html;
-use latentflow::temp_dir::TempDir;
+
 use pyo3::prelude::*;
 use serde_json::json;
 
@@ -42,8 +45,11 @@ pub fn evaluate_model(
         prepared,
     };
     let evaluated = run_watched(py, watch, |watcher| {
-        let temporary = TempDir::new("evaluate").map_err(|error| {
-            StageError::Other(format!("cannot create a temporary folder: {error}"))
+        let temporary = temporary_folder().map_err(|error| {
+            StageError::new(
+                ErrorCode::Io,
+                format!("cannot create a temporary folder: {error}"),
+            )
         })?;
         let model = request.open(&folder)?;
         let mut watch = |event: EvaluateEvent<'_>| report(watcher, &event);
@@ -94,7 +100,10 @@ fn report(watcher: &Watcher, event: &EvaluateEvent<'_>) -> Result<(), StageError
         }
     }
     if watcher.stop.load(Ordering::Relaxed) {
-        return Err(StageError::Other("the evaluation was stopped".to_owned()));
+        return Err(StageError::new(
+            ErrorCode::Stopped,
+            "the evaluation was stopped",
+        ));
     }
     Ok(())
 }

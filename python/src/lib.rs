@@ -34,8 +34,8 @@ fn command(py: Python<'_>, arguments: Vec<String>) -> u8 {
             }
         };
         let exit = exit.unwrap_or_else(|error| {
-            let exit = latentflow::cli::ExitCode::from_error(&error);
-            latentflow::cli::report_failure(&error, exit);
+            let exit = latentflow::cli::exit::ExitCode::from_error(&error);
+            latentflow::cli::exit::report_failure(&error, exit);
             exit
         });
         latentflow::cli::flush();

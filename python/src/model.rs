@@ -9,7 +9,8 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use latentflow::evaluate::open_folder;
-use latentflow::model::{Model, ModelInput, ModelPath};
+use latentflow::model::files::ModelPath;
+use latentflow::model::{Model, ModelInput};
 use latentflow::report::card_html;
 use latentflow::tensor::{
     fixed_column, fixed_values, tensor_field, variable_column, variable_field, variable_row,

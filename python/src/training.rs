@@ -76,6 +76,7 @@ fn report(watcher: &Watcher, event: &TrainEvent<'_>) {
                 "validation": prepared.validation.len(),
                 "rejects": prepared.rejects,
                 "reasons": prepared.reasons,
+                "nulls": prepared.nulls,
                 "without_label": prepared.without_label,
             }),
         ),

@@ -1,4 +1,4 @@
-"""The examples of the pages in docs/, which tests run as they are written there."""
+"""The examples of the pages in docs/guides/, which tests run as they are written there."""
 
 import re
 
@@ -7,7 +7,7 @@ from conftest import ROOT
 
 def examples(page: str, heading: str) -> str:
     """The Python examples below a heading of a page, as one program. Its lines have the numbers that they have in the page."""
-    path, program, section, language = ROOT / "docs" / page, [], None, None
+    path, program, section, language = ROOT / "docs" / "guides" / page, [], None, None
     for line in path.read_text(encoding="utf-8").splitlines():
         fence = re.fullmatch(r"```(\w*)", line)
         title = re.match(r"#+ (.*)", line)
@@ -24,5 +24,5 @@ def examples(page: str, heading: str) -> str:
 def run(page: str, heading: str, **names) -> dict:
     """Runs the examples below a heading and returns their variables. `names` are variables that the page assumes."""
     variables = {"__name__": "example", **names}
-    exec(compile(examples(page, heading), str(ROOT / "docs" / page), "exec"), variables)
+    exec(compile(examples(page, heading), str(ROOT / "docs" / "guides" / page), "exec"), variables)
     return variables

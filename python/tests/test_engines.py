@@ -1,4 +1,4 @@
-"""Runs the examples of docs/engines.md. Those of engines that are not installed are skipped; `make scale` runs all of them."""
+"""Runs the examples of docs/guides/engines.md. Those of engines that are not installed are skipped; `make scale` runs all of them."""
 
 import importlib.util
 import pathlib

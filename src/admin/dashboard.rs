@@ -1,6 +1,5 @@
 //! The dashboard page, and its resources: the status of the run and images.
 
-use base64::prelude::{BASE64_STANDARD, Engine as _};
 use std::sync::{Arc, LazyLock};
 
 use axum::Json;
@@ -8,6 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use sha2::{Digest as _, Sha256};
 
 use super::Admin;

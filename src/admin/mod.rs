@@ -4,7 +4,8 @@ mod authorize;
 mod dashboard;
 mod status;
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
@@ -16,7 +17,7 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::config::AdminSettings;
+use crate::config::settings::AdminSettings;
 use crate::error::StageError;
 use crate::metrics::Metrics;
 use crate::server::{self, HostCheck, ListenOptions, ListenerRole, Listeners, TokenAuth};
@@ -37,10 +38,10 @@ struct AttachedRun {
 }
 
 /// A request to reload the models and the pipeline file, with the channel for its result.
-pub struct ReloadRequest(pub oneshot::Sender<ReloadResult>);
+pub(crate) struct ReloadRequest(pub oneshot::Sender<ReloadResult>);
 
 /// The result of a request: the changes, or the reasons why it was refused.
-pub type ReloadResult = Result<String, Vec<String>>;
+pub(crate) type ReloadResult = Result<String, Vec<String>>;
 
 impl Admin {
     /// Creates a listener for these metrics, before a run is attached.
@@ -53,12 +54,16 @@ impl Admin {
     }
 
     /// Attaches a run; only the first call has an effect.
-    pub fn attach_run(&self, stats: Arc<RunStats>, reload: Option<mpsc::Sender<ReloadRequest>>) {
+    pub(crate) fn attach_run(
+        &self,
+        stats: Arc<RunStats>,
+        reload: Option<mpsc::Sender<ReloadRequest>>,
+    ) {
         let _ = self.run.set(AttachedRun { stats, reload });
     }
 
     /// Records that the run accepts no more records.
-    pub fn set_draining(&self) {
+    pub(crate) fn set_draining(&self) {
         self.draining.store(true, Relaxed);
         self.metrics.ready.set(0);
     }
@@ -95,7 +100,7 @@ impl Admin {
     /// # Errors
     /// Returns an error if the port cannot be bound, or the token, certificate or key cannot be
     /// used.
-    pub fn serve(
+    pub(crate) fn serve(
         self: &Arc<Self>,
         settings: &AdminSettings,
         listeners: &Listeners,

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use crate::metrics::Metrics;
 use crate::model::Model;
-use crate::model::card::Quantiles;
-use crate::plan::StageRole;
+use crate::model::card::error_stats::Quantiles;
+use crate::plan::stage::StageRole;
 use crate::topology::{
     ActiveBatch, BatchRange, ErrorSpan, RecentReject, ReconstructionErrorStats, RecordPosition,
     RunStats, SampledImage, StageStats,

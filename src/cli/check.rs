@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::{ExitCode, PipelineArgs, ShardArgs, print, print_error, stage_error};
-use crate::error::{ConfigError, StageError};
+use super::{PipelineArgs, ShardArgs, print, print_error};
+use crate::cli::exit::ExitCode;
+use crate::error::config_error::ConfigError;
+use crate::error::failure::StageFailure;
 use crate::metrics::Metrics;
-use crate::plan;
+use crate::plan::models::library;
 use crate::sink::ChangePolicy;
-use crate::system;
+use crate::{plan, system};
 
 #[derive(Debug, Args)]
 pub(super) struct CheckCommand {
@@ -27,20 +29,21 @@ impl CheckCommand {
     pub(super) fn run(mut self) -> anyhow::Result<ExitCode> {
         self.pipeline.shard = self.shard.shard;
         let read = self.pipeline.read();
-        if let Some(library) = plan::library(&read) {
+        if let Some(library) = library(&read) {
             print(&format!("library   {library}\n\n"))?;
         }
         let plan = plan::check(read, &Arc::new(Metrics::new()))?;
         plan.find_inputs()?;
-        plan.check_mounts().map_err(stage_error)?;
+        plan.check_mounts()?;
         let admitted = plan.admit_outputs(ChangePolicy::allowed(
             self.allow_change,
             plan.is_unbounded(),
         ));
-        if let Err((stage, error)) = admitted.and_then(|()| plan.admit_inputs()) {
-            if matches!(error, StageError::Refused(_)) {
-                return Err(stage_error((stage, error)));
+        if let Err(failure) = admitted.and_then(|()| plan.admit_inputs()) {
+            if failure.error.code().is_refusal() {
+                return Err(failure.into());
             }
+            let StageFailure { stage, error } = failure;
             print_error(&format!(
                 "{stage}: cannot currently check the state of earlier runs: {error}\n"
             ));

@@ -3,14 +3,16 @@
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use clap::Args;
 
 use super::log::{self, LogFormat};
 use super::progress::{ProgressUnit, TaskProgress, TaskReporter};
-use super::{ExitCode, print, print_error};
-use crate::sink::compact::{CompactionSummary, CompactionTarget, DatasetSize, compact};
-use crate::sink::shard_marker::shard_count;
+use super::{print, print_error};
+use crate::cli::exit::{CommandError, ExitCode};
+use crate::error::code::ErrorCode;
+use crate::sink::dataset::compact::{CompactionSummary, CompactionTarget, DatasetSize, compact};
+use crate::sink::ownership::shard_marker::shard_count;
 use crate::storage::Location;
 use crate::units::ByteSize;
 
@@ -62,22 +64,35 @@ impl CompactCommand {
         log::start(LogFormat::Auto);
         let mut folders = Vec::new();
         for path in &self.folders {
-            let location = Location::from_path(path)
-                .map_err(|error| anyhow!("{}: {error}", path.display()))?;
+            let location = Location::from_path(path).map_err(|error| {
+                CommandError::new(
+                    ErrorCode::ArgumentInvalid,
+                    format!("{}: {error}", path.display()),
+                )
+            })?;
             let Some(folder) = location.local() else {
-                bail!(
-                    "{location}: cannot compact a bucket, only a local folder; to write larger \
+                bail!(CommandError::new(
+                    ErrorCode::ArgumentInvalid,
+                    format!(
+                        "{location}: cannot compact a bucket, only a local folder; to write larger \
                      files to a bucket, raise `commit.age`"
-                );
+                    )
+                ));
             };
             if !folder.is_dir() {
-                bail!("{}: no such folder", folder.display());
+                bail!(CommandError::new(
+                    ErrorCode::ArgumentInvalid,
+                    format!("{}: no such folder", folder.display())
+                ));
             }
             if let Some(count) = shard_count(&location)? {
-                bail!(
-                    "{location}: holds the output of {count} shards; merge the files of each of them: \
+                bail!(CommandError::new(
+                    ErrorCode::ArgumentInvalid,
+                    format!(
+                        "{location}: holds the output of {count} shards; merge the files of each of them: \
                      `latentflow compact {location}/shard-*-of-{count}`"
-                );
+                    )
+                ));
             }
             folders.push(folder.to_path_buf());
         }
@@ -86,10 +101,13 @@ impl CompactCommand {
             damaged += self.compact(folder)?;
         }
         if damaged > 0 {
-            bail!(
-                "files that cannot be read and were not merged: {damaged}; restore or move them \
+            bail!(CommandError::new(
+                ErrorCode::DatasetCorrupt,
+                format!(
+                    "files that cannot be read and were not merged: {damaged}; restore or move them \
                  away"
-            );
+                )
+            ));
         }
         Ok(ExitCode::Done)
     }

@@ -3,7 +3,8 @@
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
-use super::{Cli, ExitCode, print_as_is};
+use super::{Cli, print_as_is};
+use crate::cli::exit::ExitCode;
 
 #[derive(Debug, Args)]
 pub(super) struct CompletionsCommand {

@@ -4,15 +4,19 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use tempfile::TempDir;
 
 use super::log::{self, LogFormat};
 use super::progress::{TaskProgress, TaskReporter};
 use super::signals::remove_on_signal;
-use super::{ExitCode, print, print_json};
+use super::{print, print_json};
+use crate::cli::exit::ExitCode;
 use crate::data::Subset;
-use crate::evaluate::{EvaluateEvent, EvaluationRequest, EvaluationRun};
+use crate::error::StageError;
+use crate::evaluate::options::{EvaluateError, EvaluateEvent};
+use crate::evaluate::temporary_folder::temporary_folder;
+use crate::evaluate::{EvaluationRequest, EvaluationRun};
 use crate::model::Model;
-use crate::temp_dir::TempDir;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -181,20 +185,32 @@ impl EvaluateArgs {
         model: &Model,
         folder: &Path,
     ) -> anyhow::Result<(EvaluationRun, TempDir)> {
-        let progress = TaskReporter::start(LogFormat::Auto);
-        let temporary = TempDir::new("evaluate").context("cannot create a temporary folder")?;
-        remove_on_signal(temporary.path().to_path_buf());
-        let mut watch = |event: EvaluateEvent<'_>| {
-            show(&progress, &event);
-            Ok(())
-        };
         let request = self.request();
-        let run = request.run(model, folder, temporary.path(), &mut watch)?;
-        drop(progress);
-        Ok((run, temporary))
+        with_progress(|temporary, watch| request.run(model, folder, temporary, watch))
     }
 }
 
+/// Calls `work` with a temporary folder for prepared records and with the display of its progress.
+/// The folder is removed with the returned one, or when a signal ends the program.
+pub(super) fn with_progress<T>(
+    work: impl FnOnce(
+        &Path,
+        &mut dyn FnMut(EvaluateEvent<'_>) -> Result<(), StageError>,
+    ) -> Result<T, EvaluateError>,
+) -> anyhow::Result<(T, TempDir)> {
+    let progress = TaskReporter::start(LogFormat::Auto);
+    let temporary = temporary_folder().context("cannot create a temporary folder")?;
+    remove_on_signal(temporary.path().to_path_buf());
+    let mut watch = |event: EvaluateEvent<'_>| {
+        show(&progress, &event);
+        Ok(())
+    };
+    let result = work(temporary.path(), &mut watch)?;
+    drop(progress);
+    Ok((result, temporary))
+}
+
+/// Shows the progress of an evaluation.
 fn show(progress: &TaskReporter, event: &EvaluateEvent<'_>) {
     match *event {
         EvaluateEvent::Reading(read) => progress.show(read.into()),

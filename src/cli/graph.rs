@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::{ExitCode, PipelineArgs, print};
+use super::{PipelineArgs, print};
+use crate::cli::exit::ExitCode;
 use crate::metrics::Metrics;
 use crate::plan::GraphFormat;
 

@@ -2,18 +2,20 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 use clap::Args;
 
-use super::{ExitCode, print};
+use super::print;
+use crate::cli::exit::{CommandError, ExitCode};
+use crate::error::code::ErrorCode;
 use crate::model::{self, RuntimeSpec};
-use crate::sink::inspect;
+use crate::sink::dataset::inspect;
 use crate::storage::Location;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct InspectCommand {
-    /// Model folder, ONNX file, Parquet file, or folder of Parquet files; also an `s3://` URL.
+    /// Model folder, ONNX file, Parquet file, or folder of Parquet files; also the URL of a bucket (`s3://`, `gs://`, `az://`).
     path: PathBuf,
 }
 
@@ -33,19 +35,24 @@ impl InspectCommand {
         let is_model = ["model.toml", "encoder.onnx", "model.onnx"]
             .iter()
             .any(|file| path.join(file).exists());
-        let location = Location::from_path(path).map_err(|error| anyhow!("{name}: {error}"))?;
+        let location = Location::from_path(path).map_err(|error| {
+            CommandError::new(ErrorCode::ArgumentInvalid, format!("{name}: {error}"))
+        })?;
         if location.local().is_some_and(|local| !local.exists()) {
-            bail!("{name}: no such file or folder");
+            bail!(CommandError::new(
+                ErrorCode::ArgumentInvalid,
+                format!("{name}: no such file or folder")
+            ));
         }
         let mut usable = true;
         let text = if is_onnx || is_model {
             let runtime = RuntimeSpec::default();
             if let Err(fault) = model::ort_library::init(&runtime) {
-                bail!("{}", fault.message);
+                bail!(CommandError::new(ErrorCode::Model, fault.message));
             }
             let description = model::describe(path, &runtime).map_err(|faults| {
                 let faults: Vec<String> = faults.into_iter().map(|fault| fault.message).collect();
-                anyhow!("{name}: {}", faults.join("\n"))
+                CommandError::new(ErrorCode::Model, format!("{name}: {}", faults.join("\n")))
             })?;
             usable = description.usable();
             description.to_string()

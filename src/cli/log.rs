@@ -1,16 +1,17 @@
 //! The log on standard error, as text or as JSON.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use clap::ValueEnum;
-use serde_json::{Value, json};
+use serde_json::json;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::{JsonFields, Writer};
-use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
+use tracing_subscriber::fmt::format::JsonFields;
 
 use super::log_escaping::EscapedFormat;
 use super::log_rate_limit::RateLimited;
 use super::stderr::{self, Stderr};
+use crate::cli::log_lines::{IS_JSON, is_json, json_line};
+use crate::error::code::ErrorCode;
 use crate::text_escape;
 
 /// The format of progress and log lines.
@@ -23,9 +24,6 @@ pub(super) enum LogFormat {
     /// One JSON object per line.
     Json,
 }
-
-/// Whether each line of the log is a JSON object.
-static IS_JSON: AtomicBool = AtomicBool::new(false);
 
 /// Starts the log. `RUST_LOG` sets the levels; the default is `info`, and `error` for ONNX Runtime.
 pub(super) fn start(format: LogFormat) {
@@ -58,62 +56,31 @@ pub(super) fn start(format: LogFormat) {
         let thread = std::thread::current();
         tracing::debug!(thread = thread.name().unwrap_or_default(), %panic, "a thread panicked");
         if thread.name() == Some("main") {
-            fatal(&panic.to_string());
+            fatal(ErrorCode::Internal, &panic.to_string());
         }
     }));
 }
 
 /// Writes the error that ends the program in the format of the log.
-pub(super) fn fatal(text: &str) {
-    write("ERROR", text);
+pub(super) fn fatal(code: ErrorCode, text: &str) {
+    write("ERROR", Some(code), text);
 }
 
 /// Writes a text in the format of the log.
 pub(super) fn write_info(text: &str) {
-    write("INFO", text);
+    write("INFO", None, text);
 }
 
-fn write(level: &str, text: &str) {
+fn write(level: &str, code: Option<ErrorCode>, text: &str) {
     let text = text.trim_end();
     match is_json() {
-        true => stderr::write(&json_line(level, &json!({ "message": text }))),
+        true => {
+            let mut fields = json!({ "message": text });
+            if let Some(code) = code {
+                fields["code"] = json!(code.as_str());
+            }
+            stderr::write(&json_line(level, &fields));
+        }
         false => stderr::write(&format!("{}\n", text_escape::text(text))),
-    }
-}
-
-/// Returns whether each line of the log is a JSON object.
-pub(super) fn is_json() -> bool {
-    IS_JSON.load(Relaxed)
-}
-
-/// Formats an event as a line of the JSON log, including the line break.
-pub(super) fn json_line(level: &str, fields: &Value) -> String {
-    let mut timestamp = String::new();
-    // If the time cannot be formatted, the line has an empty timestamp.
-    let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
-    let fields = fields.to_string();
-    let fields = text_escape::json(&fields);
-    format!("{{\"timestamp\":\"{timestamp}\",\"level\":\"{level}\",\"fields\":{fields}}}\n")
-}
-
-/// Formats the line that replaces lost lines in the log.
-pub(super) fn lost_lines(count: u64) -> String {
-    let lost = if count == 1 {
-        "1 line of the log was".to_owned()
-    } else {
-        format!("{count} lines of the log were")
-    };
-    notice(
-        &format!("{lost} lost, because standard error was not writable"),
-        is_json(),
-    )
-}
-
-/// Formats a warning of the log about itself, including the line break.
-pub(super) fn notice(text: &str, is_json: bool) -> String {
-    if is_json {
-        json_line("WARN", &json!({ "message": text }))
-    } else {
-        format!("{:>34} {text}\n", "WARN")
     }
 }

@@ -1,16 +1,16 @@
 //! Rate limit of the log: warnings and errors of one call site are limited to 20 lines per minute.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tracing::callsite::Identifier;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::log::notice;
+use crate::cli::log_lines::notice;
 
 /// Maximum number of warnings and errors of one call site in each [`WINDOW`].
 const MAX_LINES: u64 = 20;
@@ -53,7 +53,7 @@ impl<F> RateLimited<F> {
     }
 
     fn decide(&self, callsite: Identifier, now: Instant) -> LogDecision {
-        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut windows = self.windows.lock();
         let window = windows.entry(callsite).or_insert(RateWindow {
             start: now,
             lines: 0,
@@ -133,7 +133,7 @@ mod tests {
 
     impl Write for SharedBuffer {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
+            self.0.lock().write(bytes)
         }
 
         fn flush(&mut self) -> std::io::Result<()> {
@@ -162,7 +162,7 @@ mod tests {
                 emit,
             );
         }
-        String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
+        String::from_utf8(written.0.lock().clone()).unwrap()
     }
 
     #[test]
@@ -223,7 +223,7 @@ mod tests {
         struct Catch(Arc<Mutex<Option<Identifier>>>);
         impl<S: Subscriber> tracing_subscriber::Layer<S> for Catch {
             fn on_event(&self, event: &Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
-                *self.0.lock().unwrap() = Some(event.metadata().callsite());
+                *self.0.lock() = Some(event.metadata().callsite());
             }
         }
         let found = Arc::new(Mutex::new(None));
@@ -231,6 +231,6 @@ mod tests {
         let subscriber =
             tracing_subscriber::layer::SubscriberExt::with(tracing_subscriber::registry(), layer);
         tracing::subscriber::with_default(subscriber, || tracing::warn!("here"));
-        found.lock().unwrap().clone()
+        found.lock().clone()
     }
 }

@@ -7,7 +7,8 @@ use anyhow::Context as _;
 use clap::{Args, Command, CommandFactory as _};
 use clap_mangen::Man;
 
-use super::{Cli, ExitCode, print_as_is};
+use super::{Cli, print_as_is};
+use crate::cli::exit::ExitCode;
 
 #[derive(Debug, Args)]
 pub(super) struct ManCommand {

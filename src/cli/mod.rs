@@ -1,20 +1,26 @@
 //! The command line, with one file per command.
 
+mod calibrate;
 mod check;
 mod compact;
 mod completions;
+mod duplicates;
 mod evaluate;
+pub mod exit;
 mod graph;
 mod init;
 mod inspect;
+mod latents;
 mod log;
-mod log_rate_limit;
 mod log_escaping;
+pub(crate) mod log_lines;
+mod log_rate_limit;
 mod man;
-mod time_profile;
+mod neighbors;
+mod preview;
 mod progress;
-mod report;
 mod rejects;
+mod report;
 mod reset;
 mod run;
 mod run_progress;
@@ -22,6 +28,7 @@ mod schema;
 mod signals;
 mod stderr;
 mod summary;
+mod time_profile;
 #[cfg(feature = "train")]
 mod train;
 
@@ -30,50 +37,16 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Diagnostics, Override, PipelineConfig};
-use crate::error::StageError;
+use crate::cli::exit::{CommandError, ExitCode};
+use crate::config::settings::PipelineConfig;
+use crate::config::{Diagnostics, Override};
+use crate::error::code::ErrorCode;
 use crate::metrics::Metrics;
-use crate::plan::{self, Plan};
+use crate::plan::pipeline::Plan;
 use crate::shard::Shard;
-use crate::text_escape;
+use crate::{plan, text_escape};
 
 pub use stderr::flush;
-
-/// The exit code of the program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum ExitCode {
-    /// The command completed; a run with an unbounded source was drained on request.
-    Done = 0,
-    /// A stage or the environment failed.
-    Failed = 1,
-    /// The command line or the pipeline file is invalid, or an existing output or an input refuses
-    /// the pipeline; nothing was started.
-    Usage = 2,
-    /// More records were rejected than `rejects.max_share` or `rejects.max` allows.
-    Rejects = 3,
-    /// The run was drained on request before the end of the input; the next run resumes it.
-    Drained = 4,
-    /// A signal stopped the process immediately: the second one during a run, whose next run repeats
-    /// uncommitted records, or the first one during a command without a state to save.
-    Killed = 130,
-}
-
-impl ExitCode {
-    /// Returns the exit code for an error: [`Usage`](Self::Usage) if the user has to change the
-    /// pipeline, otherwise [`Failed`](Self::Failed).
-    pub fn from_error(error: &anyhow::Error) -> Self {
-        let is_refused = match error.downcast_ref::<Diagnostics>() {
-            Some(problems) => !problems.are_of_environment(),
-            None => error.is::<FailedStage>(),
-        };
-        if is_refused {
-            Self::Usage
-        } else {
-            Self::Failed
-        }
-    }
-}
 
 /// Runs autoencoders over streams of images and feature records.
 ///
@@ -91,6 +64,7 @@ const EXAMPLES: &str = "\
 Examples:
   latentflow init > photos.toml                         print a commented pipeline to start from
   latentflow check photos.toml                          print the plan, or every fault
+  latentflow preview photos.toml cat.jpg                show an image as the model receives it
   latentflow run photos.toml                            run the pipeline
   latentflow run photos.toml --set stages.photos.path='holiday/**/*.jpg'
   latentflow inspect models/photo-ae                    print the inputs and outputs of a model
@@ -102,7 +76,7 @@ Exit codes:
     0  success
     1  failure
     2  usage error, invalid pipeline, or an output or input that refuses the pipeline
-    3  more rejects than `rejects.max_share` or `rejects.max` allows
+    3  more rejects than `rejects.max_share` or `rejects.max` allows, or `preview` of a reject
     4  stopped on request before the end of the input; run again to resume
   130  stopped immediately by a signal: the second one for run and train";
 
@@ -118,6 +92,11 @@ enum Command {
     /// If the pipeline is invalid, every fault is printed with its file and line. An output or an
     /// input that would refuse the pipeline is reported as `run` reports it.
     Check(check::CheckCommand),
+    /// Show an image as the `pixels` stages of a pipeline prepare it for their models.
+    ///
+    /// The steps are printed in their order, with the sizes and ranges of values after each, and the
+    /// values of the tensor. A page or a PNG shows the original next to the tensor as a picture.
+    Preview(preview::PreviewCommand),
     /// Print the stage graph of a pipeline as text, Mermaid or Graphviz.
     Graph(graph::GraphCommand),
     /// Train the autoencoder that a training file declares and write its model folder.
@@ -131,10 +110,16 @@ enum Command {
     /// Measure a model on data: reconstruction, latents, anomaly detection, denoising, and PCA as a
     /// baseline.
     Evaluate(evaluate::EvaluateCommand),
+    /// Renew the distribution of the reconstruction error in a model card from recent normal data.
+    Calibrate(calibrate::CalibrateCommand),
     /// Write an HTML page about a model or about the output of a run.
     ///
     /// The page is one self-contained file with charts, examples and figures.
     Report(report::ReportCommand),
+    /// Find the rows of a dataset whose latents are nearest to that of an image or of a row.
+    Neighbors(neighbors::NeighborsCommand),
+    /// Find groups of rows of a dataset whose latents are nearly equal.
+    Duplicates(duplicates::DuplicatesCommand),
     /// Merge the small Parquet files of a dataset into larger ones, also while a run writes there.
     Compact(compact::CompactCommand),
     /// Manage the rejects of a pipeline: remove the originals that they hold.
@@ -161,12 +146,16 @@ impl Cli {
         match self.command {
             Command::Run(command) => command.run(),
             Command::Check(command) => command.run(),
+            Command::Preview(command) => command.run(),
             Command::Graph(command) => command.run(),
             #[cfg(feature = "train")]
             Command::Train(command) => command.run(),
             Command::Inspect(command) => command.run(),
             Command::Evaluate(command) => command.run(),
+            Command::Calibrate(command) => command.run(),
             Command::Report(command) => command.run(),
+            Command::Neighbors(command) => command.run(),
+            Command::Duplicates(command) => command.run(),
             Command::Compact(command) => command.run(),
             Command::Rejects(command) => command.run(),
             Command::Reset(command) => command.run(),
@@ -175,22 +164,6 @@ impl Cli {
             Command::Completions(command) => command.run(),
             Command::Man(command) => command.run(),
         }
-    }
-}
-
-/// An output or an input that refuses the pipeline; nothing was started.
-#[derive(Debug, thiserror::Error)]
-#[error("{stage}: {error}")]
-struct FailedStage {
-    stage: Arc<str>,
-    error: StageError,
-}
-
-/// Converts the error of a stage that could not be opened.
-fn stage_error((stage, error): (Arc<str>, StageError)) -> anyhow::Error {
-    match error {
-        StageError::Refused(_) => FailedStage { stage, error }.into(),
-        error => anyhow::anyhow!("{stage}: {error}"),
     }
 }
 
@@ -228,17 +201,8 @@ struct ShardArgs {
 }
 
 /// Writes to standard error and escapes terminal control characters.
-pub fn print_error(text: &str) {
+pub(crate) fn print_error(text: &str) {
     stderr::write(&text_escape::text(text));
-}
-
-/// Reports the error that ends the program, in the format of its log.
-pub fn report_failure(error: &anyhow::Error, exit: ExitCode) {
-    match exit {
-        // Faults of a pipeline have no prefix, one per line, so that editors can jump to them.
-        ExitCode::Usage => log::fatal(&format!("{error}\nlatentflow: nothing was started")),
-        _ => log::fatal(&format!("latentflow: {error:#}")),
-    }
 }
 
 impl PipelineArgs {
@@ -249,7 +213,7 @@ impl PipelineArgs {
     fn read(&self) -> Result<PipelineConfig, Diagnostics> {
         let sets = self.set.iter().map(|pair| Override::set(pair));
         let overrides: Vec<Override> = sets.chain(self.options.iter().cloned()).collect();
-        let read = config::read(&self.file, &overrides);
+        let read = crate::config::load::read(&self.file, &overrides);
         read.map(|spec| PipelineConfig {
             shard: self.shard,
             ..spec
@@ -264,7 +228,10 @@ impl PipelineArgs {
 fn confirm(question: &str) -> anyhow::Result<bool> {
     use std::io::{IsTerminal as _, Write as _};
     if !std::io::stdin().is_terminal() {
-        anyhow::bail!("standard input is not a terminal; pass --yes to confirm");
+        anyhow::bail!(CommandError::new(
+            ErrorCode::ArgumentInvalid,
+            "standard input is not a terminal; pass --yes to confirm"
+        ));
     }
     print(&format!("{question} [y/N] "))?;
     std::io::stdout().flush()?;

@@ -4,17 +4,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use clap::{Args, Subcommand};
 
 use super::log::{self, LogFormat};
 use super::progress::{ProgressUnit, TaskProgress, TaskReporter};
-use super::{ExitCode, PipelineArgs, ShardArgs, confirm, print, print_error, stage_error};
+use super::{PipelineArgs, ShardArgs, confirm, print, print_error};
+use crate::cli::exit::{CommandError, ExitCode};
 use crate::error::StageError;
+use crate::error::code::ErrorCode;
 use crate::metrics::Metrics;
 use crate::sink::STATE_DIR;
-use crate::sink::purge::{PurgeFilter, PurgeSummary, SourcePattern, purge};
-use crate::sink::shard_marker::check_undivided;
+use crate::sink::dataset::purge::{PurgeFilter, PurgeSummary, SourcePattern, purge};
+use crate::sink::ownership::shard_marker::check_undivided;
 use crate::storage::Location;
 use crate::units::ByteSize;
 
@@ -79,7 +81,7 @@ after that pipeline has ended.
 
 Stop the run that writes the rejects first. If the command is killed, nothing is lost and no file is
 partially rewritten; run it again to continue. Disks may keep the removed bytes until they are
-overwritten. Rejects in buckets (`s3://`) cannot be purged.";
+overwritten. Rejects in buckets cannot be purged.";
 
 /// Parses a date, a time or an age.
 fn parse_time(text: &str) -> Result<SystemTime, String> {
@@ -111,20 +113,29 @@ impl PurgeCommand {
         log::start(LogFormat::Auto);
         let location = self.location()?;
         let Some(folder) = location.local() else {
-            bail!(
-                "{location}: rejects in a bucket cannot be purged; set `rejects.record = false`, \
+            bail!(CommandError::new(
+                ErrorCode::ArgumentInvalid,
+                format!(
+                    "{location}: rejects in a bucket cannot be purged; set `rejects.record = false`, \
                  or delete the objects"
-            );
+                )
+            ));
         };
         if !folder.is_dir() {
-            bail!("{location}: no such folder of rejects");
+            bail!(CommandError::new(
+                ErrorCode::ArgumentInvalid,
+                format!("{location}: no such folder of rejects")
+            ));
         }
         check_undivided(&location)?;
         if folder.join(STATE_DIR).join("rejects").is_dir() {
-            bail!(
-                "{location}: this folder is an output; its rejects are in \
+            bail!(CommandError::new(
+                ErrorCode::ArgumentInvalid,
+                format!(
+                    "{location}: this folder is an output; its rejects are in \
                  {location}/{STATE_DIR}/rejects"
-            );
+                )
+            ));
         }
         let filter = PurgeFilter {
             before: self.before,
@@ -160,18 +171,25 @@ impl PurgeCommand {
                 .left
                 .iter()
                 .for_each(|reason| print_error(&format!("latentflow: {reason}\n")));
-            bail!(
-                "files that were not changed and keep their originals: {}; restore or remove them",
-                found.left.len()
-            );
+            bail!(CommandError::new(
+                ErrorCode::DatasetCorrupt,
+                format!(
+                    "files that were not changed and keep their originals: {}; restore or remove them",
+                    found.left.len()
+                )
+            ));
         }
         Ok(ExitCode::Done)
     }
 
     /// Returns the folder of the rejects.
     fn location(&self) -> anyhow::Result<Location> {
-        let location = Location::from_path(&self.target)
-            .map_err(|error| anyhow!("{}: {error}", self.target.display()))?;
+        let location = Location::from_path(&self.target).map_err(|error| {
+            CommandError::new(
+                ErrorCode::ArgumentInvalid,
+                format!("{}: {error}", self.target.display()),
+            )
+        })?;
         if location.local().is_none_or(Path::is_dir) {
             return Ok(location);
         }
@@ -182,9 +200,12 @@ impl PurgeCommand {
             shard: self.shard.shard,
         };
         let plan = pipeline.plan(&Arc::new(Metrics::new()))?;
-        plan.admit_shards().map_err(stage_error)?;
+        plan.admit_shards()?;
         let folder = plan.rejects.as_ref().and_then(|(sink, _)| sink.folder());
-        folder.ok_or_else(|| anyhow!("{}: the pipeline stores no rejects", self.target.display()))
+        folder.ok_or_else(|| {
+            let message = format!("{}: the pipeline stores no rejects", self.target.display());
+            CommandError::new(ErrorCode::ArgumentInvalid, message).into()
+        })
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 use clap::Args;
 
 use super::evaluate::EvaluateArgs;
 use super::log::{self, LogFormat};
-use super::{ExitCode, print};
+use super::print;
+use crate::cli::exit::{CommandError, ExitCode};
+use crate::error::code::ErrorCode;
 use crate::evaluate;
 use crate::fs_durable::write_atomically;
 use crate::model::card::CARD;
@@ -17,7 +19,7 @@ use crate::storage::Location;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ReportCommand {
-    /// Model folder, Parquet file, or folder of Parquet files; also an `s3://` URL.
+    /// Model folder, Parquet file, or folder of Parquet files; also the URL of a bucket (`s3://`, `gs://`, `az://`).
     path: PathBuf,
     /// File to write the page to; an existing file is replaced.
     #[arg(long, short, value_name = "FILE", default_value = "report.html")]
@@ -96,16 +98,23 @@ impl ReportCommand {
 
     fn dataset(&self) -> anyhow::Result<String> {
         let name = self.path.display();
-        let location =
-            Location::from_path(&self.path).map_err(|error| anyhow!("{name}: {error}"))?;
+        let location = Location::from_path(&self.path).map_err(|error| {
+            CommandError::new(ErrorCode::ArgumentInvalid, format!("{name}: {error}"))
+        })?;
         if location.local().is_some_and(|path: &Path| !path.exists()) {
-            bail!("{name}: no such file or folder");
+            bail!(CommandError::new(
+                ErrorCode::ArgumentInvalid,
+                format!("{name}: no such file or folder")
+            ));
         }
         if self.evaluate.is_set() {
-            bail!(
-                "{name}: not a model folder, because it has no `{CARD}`; --data, --source, --set, \
+            bail!(CommandError::new(
+                ErrorCode::ArgumentInvalid,
+                format!(
+                    "{name}: not a model folder, because it has no `{CARD}`; --data, --source, --set, \
                  --part, --corrupt and --prepared require a model"
-            );
+                )
+            ));
         }
         Ok(RunReport::read(&location)
             .with_context(|| name.to_string())?

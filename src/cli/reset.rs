@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use clap::Args;
 
-use super::{ExitCode, PipelineArgs, ShardArgs, confirm, print, stage_error};
+use super::{PipelineArgs, ShardArgs, confirm, print};
+use crate::cli::exit::{CommandError, ExitCode};
+use crate::error::code::ErrorCode;
+use crate::error::failure::StageFailure;
 use crate::metrics::Metrics;
-use crate::plan::{Plan, StageOperator};
+use crate::plan::pipeline::Plan;
+use crate::plan::stage::StageOperator;
 use crate::sink::{CommitStats, Sink};
-use crate::source;
-use crate::topology;
 use crate::units::ByteSize;
+use crate::{source, topology};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -44,13 +47,13 @@ impl ResetCommand {
     pub(super) fn run(mut self) -> anyhow::Result<ExitCode> {
         self.pipeline.shard = self.shard.shard;
         let plan = self.pipeline.plan(&Arc::new(Metrics::new()))?;
-        plan.admit_shards().map_err(stage_error)?;
+        plan.admit_shards()?;
         let mut existing = Vec::new();
         for (name, sink) in sinks(&plan) {
             if let Some(folder) = sink.folder()
                 && folder
                     .is_folder()
-                    .map_err(|error| anyhow!("{name}: {error}"))?
+                    .map_err(|error| StageFailure::new(name, error))?
             {
                 existing.push((name, sink));
             }
@@ -62,10 +65,13 @@ impl ResetCommand {
             .find(|name| !sinks.iter().any(|(known, _)| known == name))
         {
             let known: Vec<&str> = sinks.iter().map(|(name, _)| *name).collect();
-            bail!(
-                "no sink `{unknown}` with output; sinks with output: {}",
-                known.join(", ")
-            );
+            bail!(CommandError::new(
+                ErrorCode::ArgumentInvalid,
+                format!(
+                    "no sink `{unknown}` with output; sinks with output: {}",
+                    known.join(", ")
+                )
+            ));
         }
         let is_chosen =
             |name: &str| self.sink.is_empty() || self.sink.iter().any(|chosen| chosen == name);
@@ -107,7 +113,7 @@ impl ResetCommand {
                 .iter()
                 .filter(|stage| matches!(stage.operator, StageOperator::Source(..)))
             {
-                source::delete_state(&stage.name, state)?;
+                source::discovery::delete_state(&stage.name, state)?;
             }
             state.local().map_or(Ok(()), topology::clear_crash_state)?;
         }
@@ -119,7 +125,7 @@ impl ResetCommand {
 /// Counts the output of a sink and, with `remove`, deletes it.
 fn reset_sink(name: &str, sink: &dyn Sink, remove: bool) -> anyhow::Result<CommitStats> {
     sink.reset(remove)
-        .map_err(|error| anyhow!("{name}: {error}"))
+        .map_err(|error| StageFailure::new(name, error).into())
 }
 
 /// Returns all sinks, including the rejects, with the names of their stages.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use tokio::runtime::Handle;
@@ -12,21 +12,23 @@ use tokio::runtime::Handle;
 use super::log::{self, LogFormat};
 use super::progress::{ProgressReporter, ProgressSample};
 use super::signals::shutdown_signal;
-use super::stderr;
 use super::summary::RunSummary;
 use super::time_profile::TimeProfile;
-use super::{ExitCode, PipelineArgs, ShardArgs, print_error, print_json, stage_error};
+use super::{PipelineArgs, ShardArgs, print_error, print_json, stderr};
 use crate::admin::Admin;
+use crate::cli::exit::{ExitCode, RunFailure};
 use crate::config::Override;
 use crate::daemon::Daemon;
 use crate::error::StageError;
-use crate::file_descriptors;
+use crate::error::failure::StageFailure;
 use crate::metrics::Metrics;
-use crate::plan::{Plan, RejectLimits};
+use crate::plan::pipeline::{Plan, RejectLimits};
 use crate::sink::ChangePolicy;
 use crate::storage::outage;
-use crate::system;
-use crate::topology::{self, RunOutcome, RunStats, Topology};
+use crate::topology::open::start_over;
+use crate::topology::outcome::RunOutcome;
+use crate::topology::{RunStats, Topology};
+use crate::{file_descriptors, system};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -164,7 +166,7 @@ impl RunCommand {
             let _runtime = operators.enter();
             admin
                 .serve(&plan.admin, &listeners)
-                .map_err(|error| anyhow!("admin: {error}"))?
+                .map_err(|error| StageFailure::new("admin", error))?
         };
         if let Some(url) = url {
             tracing::info!("metrics at {url}/metrics");
@@ -185,12 +187,12 @@ impl RunCommand {
         let models = plan.models.clone();
         let changes = ChangePolicy::allowed(self.allow_change, is_unbounded);
         if self.start_over {
-            topology::start_over(&plan)?;
+            start_over(&plan)?;
         }
-        plan.admit_before_claims(changes).map_err(stage_error)?;
-        plan.claim_shards().map_err(stage_error)?;
+        plan.admit_before_claims(changes)?;
+        plan.claim_shards()?;
         let topology = Topology::open(plan, Arc::clone(&metrics), changes);
-        let topology = topology.map_err(stage_error)?;
+        let topology = topology?;
         let stats = topology.stats();
         let before = topology.committed();
         if before > 0 {
@@ -240,8 +242,8 @@ impl RunCommand {
 
     fn print_summary(&self, summary: &RunSummary, profile: &TimeProfile) -> anyhow::Result<()> {
         match self.summary {
-            SummaryFormat::Table if log::is_json() => {
-                stderr::write(&log::json_line(
+            SummaryFormat::Table if crate::cli::log_lines::is_json() => {
+                stderr::write(&crate::cli::log_lines::json_line(
                     "INFO",
                     &json!({ "message": "summary", "summary": summary }),
                 ));
@@ -267,14 +269,14 @@ fn exit_code(
 ) -> anyhow::Result<ExitCode> {
     match outcome {
         // A closed pipe (`| head`) is not an error; the input has not ended either.
-        RunOutcome::Failed {
+        RunOutcome::Failed(StageFailure {
             stage,
             error: StageError::OutputClosed,
-        } => {
+        }) => {
             tracing::info!(%stage, reason = %StageError::OutputClosed, "the run ends");
             Ok(ExitCode::Drained)
         }
-        RunOutcome::Failed { stage, error } => Err(anyhow!("{stage}: {error}")),
+        RunOutcome::Failed(failure) => Err(RunFailure(failure).into()),
         RunOutcome::Drained if is_unbounded => Ok(ExitCode::Done),
         RunOutcome::Drained => Ok(ExitCode::Drained),
         RunOutcome::Rejected => Ok(ExitCode::Rejects),

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::progress::{ProgressSample, TaskProgress};
-use crate::plan::StageRole;
+use crate::plan::stage::StageRole;
 use crate::topology::{RunStats, StageStats};
 
 impl ProgressSample {

@@ -5,18 +5,20 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::{ExitCode, print_json};
-use crate::config::PipelineSettings;
+use super::print_json;
+use crate::cli::exit::ExitCode;
+use crate::config::settings::PipelineSettings;
+
 #[cfg(feature = "train")]
-use crate::corruption::CorruptionSpec;
+use crate::corruption::spec::CorruptionSpec;
 #[cfg(feature = "train")]
 use crate::data::DataSpec;
 #[cfg(feature = "train")]
-use crate::model::input::InputSpec;
+use crate::model::input::spec::InputSpec;
 use crate::model::{ModelSpec, RuntimeSpec};
 use crate::plan_context::PipelineLimits;
 use crate::registry::ComponentKind;
-use crate::source::BatchSize;
+use crate::source::batch_size::BatchSize;
 use crate::{sink, source, transform};
 
 #[derive(Debug, Args)]
@@ -58,12 +60,12 @@ fn pipeline(generator: &mut SchemaGenerator) -> Value {
         "description": "Stages whose records this stage takes; they must have the same columns." });
     let with_inputs = || [("inputs", inputs.clone())];
     stages.extend(
-        transform::KINDS
+        transform::registry::KINDS
             .iter()
             .map(|kind| stage(kind, generator, with_inputs(), &["inputs"])),
     );
     stages.extend(
-        sink::KINDS
+        sink::registry::KINDS
             .iter()
             .map(|kind| stage(kind, generator, with_inputs(), &["inputs"])),
     );
@@ -87,7 +89,10 @@ fn pipeline(generator: &mut SchemaGenerator) -> Value {
 /// Generates the schema of training files from the configuration types of their tables.
 #[cfg(feature = "train")]
 fn training(generator: &mut SchemaGenerator) -> Value {
-    use crate::train::config::{ModelHeader, NetworkSpec, Sparsity, TrainingSpec};
+    use crate::train::config::network::ModelHeader;
+    use crate::train::config::network::NetworkSpec;
+    use crate::train::config::network::Sparsity;
+    use crate::train::config::training::TrainingSpec;
     let mut root = generator.subschema_for::<ModelHeader>().to_value();
     let corruption = closed(generator.subschema_for::<CorruptionSpec>().to_value());
     let list = json!({ "type": "array", "items": corruption });
@@ -165,7 +170,7 @@ fn sources(generator: &mut SchemaGenerator) -> Vec<Value> {
     let mut batch = generator.subschema_for::<BatchSize>().to_value();
     // The same declaration as on the options of the kinds.
     batch["x-changes-rows"] = json!(false);
-    source::KINDS
+    source::registry::KINDS
         .iter()
         .map(|kind| stage(kind, generator, [("batch", batch.clone())], &[]))
         .collect()

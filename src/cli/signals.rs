@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{ExitCode, stderr};
+use super::stderr;
+use crate::cli::exit::ExitCode;
 
 /// Resolves at the first Ctrl-C or SIGTERM. A second signal ends the process immediately, and so
 /// does the end of `grace`; `None` means no deadline. `action` describes the shutdown in the log.

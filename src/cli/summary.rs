@@ -8,11 +8,21 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::plan::StageRole;
+use crate::plan::stage::StageRole;
 use crate::shard::Shard;
-use crate::source::SkippedFiles;
-use crate::topology::{ErrorSummary, RunOutcome, RunStats};
+use crate::source::discovery::skipped_files::SkippedFiles;
+use crate::topology::outcome::RunOutcome;
+use crate::topology::{ErrorSummary, RunStats};
 use crate::units::ByteSize;
+
+/// The failure of a stage.
+#[derive(Debug, Serialize)]
+struct FailureSummary {
+    stage: String,
+    /// The stable code.
+    code: &'static str,
+    message: String,
+}
 
 /// The summary of a run.
 #[derive(Debug, Serialize)]
@@ -22,6 +32,9 @@ pub(super) struct RunSummary {
     shard: Option<String>,
     /// `finished`, `drained`, `stopped by its rejects` or `failed`.
     outcome: &'static str,
+    /// The failure that ended the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<FailureSummary>,
     seconds: f64,
     /// Records read in this run.
     records: u64,
@@ -124,7 +137,15 @@ impl RunSummary {
                 RunOutcome::Finished => "finished",
                 RunOutcome::Drained => "drained",
                 RunOutcome::Rejected => "stopped by its rejects",
-                RunOutcome::Failed { .. } => "failed",
+                RunOutcome::Failed(_) => "failed",
+            },
+            error: match outcome {
+                RunOutcome::Failed(failure) => Some(FailureSummary {
+                    stage: failure.stage.to_string(),
+                    code: failure.error.code().as_str(),
+                    message: failure.error.to_string(),
+                }),
+                _ => None,
             },
             seconds,
             records,

@@ -1,12 +1,13 @@
 //! The time profile of a run: utilization of the stages, waits, and the bottleneck.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::plan::StageRole;
+use crate::plan::stage::StageRole;
 use crate::topology::{RunStats, StageStats};
 
 /// Shares of the time from the start of the first worker to the end of the run.

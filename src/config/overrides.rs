@@ -5,8 +5,10 @@ use std::path::Path;
 use config::{Config, File, FileFormat};
 use serde_json::Value;
 
-use super::key_spans::{Diagnostics, KeySpans};
-use crate::error::ConfigError;
+use super::key_spans::KeySpans;
+use crate::config::diagnostics::Diagnostics;
+use crate::error::config_error::ConfigError;
+use crate::text_excerpt::excerpt;
 
 /// The prefix of variables that override keys; `__` separates the parts of the key:
 /// `LATENTFLOW__STAGES__OUT__PATH`.
@@ -97,9 +99,9 @@ pub(super) fn apply_overrides(
     }
     for (key, value, origin) in overrides {
         if key.split('.').count() > MAX_DEPTH {
-            let shown: String = origin.chars().take(60).collect();
+            let shown = excerpt(&origin, 60).into_owned();
             let message = format!("the key has more than {MAX_DEPTH} parts, the maximum");
-            faults.push((format!("{shown}..."), ConfigError::new("", message)));
+            faults.push((shown, ConfigError::new("", message)));
             continue;
         }
         match builder.clone().set_override(&key, parse_value(&value)) {

@@ -7,7 +7,7 @@ const MAX_QUOTED: usize = 200;
 /// Returns the mistake and its remedy for an error that the TOML parser reports with `message` at
 /// the byte `position` of `text`; `None` if the mistake is not a known one.
 #[must_use]
-pub fn explain(text: &str, position: usize, message: &str) -> Option<String> {
+pub(crate) fn explain(text: &str, position: usize, message: &str) -> Option<String> {
     let (line, place) = line_at(text, position)?;
     let Some(equals) = line.find('=') else {
         return match is_value_error(message) {

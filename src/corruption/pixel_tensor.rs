@@ -83,6 +83,14 @@ impl<'a> PixelTensorMut<'a> {
         }
     }
 
+    /// The weight of a channel of the tensor in luma.
+    fn luma_weight(&self, channel: usize) -> f32 {
+        let sample = self
+            .format
+            .map_or(channel, |format| format.sample_index(channel));
+        LUMA[sample]
+    }
+
     /// Sets the three channels of each pixel to the luma of the pixel.
     pub(super) fn grayscale(&mut self) {
         if self.channels != LUMA.len() {
@@ -92,7 +100,7 @@ impl<'a> PixelTensorMut<'a> {
         for pixel in 0..self.pixels {
             let luma: f32 = (0..LUMA.len())
                 .map(|channel| {
-                    LUMA[channel] * (*self.value(channel, pixel) - levels[channel].1)
+                    self.luma_weight(channel) * (*self.value(channel, pixel) - levels[channel].1)
                         / levels[channel].0
                 })
                 .sum();

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::error::ConfigError;
+use crate::error::config_error::ConfigError;
 
 /// A number, or a range `[low, high]` from which the number of each record is drawn uniformly.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]

@@ -7,7 +7,8 @@ use expect_test::{Expect, expect};
 use serde_json::json;
 
 use super::*;
-use crate::image::pixel_format::TensorLayout;
+use crate::corruption::spec::CorruptionSpec;
+use crate::image::pixel_format::{Channels, TensorLayout};
 use crate::registry::parse_options;
 
 const SIZE: (usize, usize) = (48, 40);

@@ -13,12 +13,12 @@ use crate::admin::Admin;
 use crate::config::Diagnostics;
 use crate::metrics::Metrics;
 use crate::model::Model;
-use crate::plan::Plan;
+use crate::plan::pipeline::Plan;
 use crate::server::Listeners;
 use crate::topology::Topology;
 
 /// Reads the pipeline file again and plans it.
-pub type LoadPlan = Box<dyn Fn() -> Result<Plan, Diagnostics> + Send + Sync>;
+pub(crate) type LoadPlan = Box<dyn Fn() -> Result<Plan, Diagnostics> + Send + Sync>;
 
 /// Background tasks of a run; they end when it is dropped.
 pub struct Daemon {
@@ -53,7 +53,7 @@ impl Daemon {
     }
 
     /// Stops the tasks, and notifies systemd that the run is stopping.
-    pub fn stopping(&mut self) {
+    pub(crate) fn stopping(&mut self) {
         self.tasks.abort_all();
         if let Some(systemd) = &self.systemd {
             systemd.notify("STOPPING=1\nSTATUS=stopping: committing the records that were read");

@@ -1,7 +1,8 @@
 //! Notifications to systemd: readiness, watchdog keep-alives and a status line (`sd_notify(3)`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::topology::RunStats;

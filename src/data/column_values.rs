@@ -8,10 +8,10 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
 use serde_json::Value;
 
-use super::labels::class_names;
 use crate::batch::Batch;
 use crate::error::StageError;
-use crate::transform::Comparison;
+use crate::text_excerpt::excerpt;
+use crate::transform::{Comparison, class_names};
 
 /// Maximum number of values that a message lists.
 const MAX_VALUES: usize = 10;
@@ -95,12 +95,10 @@ impl ColumnValues {
 
     fn describe(&self) -> String {
         let listed = self.counts.iter().map(|(value, count)| {
-            let shown: String = value.chars().take(MAX_CHARACTERS).collect();
-            let cut = if shown.len() < value.len() { "..." } else { "" };
             if self.is_number {
                 format!("{value} ({count})")
             } else {
-                format!("\"{shown}{cut}\" ({count})")
+                format!("\"{}\" ({count})", excerpt(value, MAX_CHARACTERS))
             }
         });
         let mut parts: Vec<String> = match self.range {

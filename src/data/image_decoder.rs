@@ -4,17 +4,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow::array::{Array, BinaryArray};
 
-use super::plan::RecordKind;
-use crate::image::{
-    DecodeMode, DecodeOptions, ImageError, Pixels, ResizeMode, Resizer, decode_resized, decode_with,
-};
+use crate::data::plan::record_kind::RecordKind;
+use crate::image::ImageError;
+use crate::image::prepared::{ImageReader, PreparedImage};
 use crate::system;
 
-/// Decodes images, and resizes them if the input has a fixed size.
+/// Decodes images, and resizes them or applies the steps of the input.
 pub(super) struct ParallelDecoder {
-    options: DecodeOptions,
+    channels: usize,
     /// One for each thread.
-    resizers: Vec<Option<ResizeTo>>,
+    readers: Vec<ImageReader>,
 }
 
 /// The number of pixels below which starting threads costs more time than it saves.
@@ -23,25 +22,21 @@ const PIXELS_FOR_THREADS: u64 = 1 << 18;
 impl ParallelDecoder {
     /// Creates a decoder for the target; returns `None` if the records are features.
     pub(super) fn new(target: &RecordKind) -> Option<Self> {
-        let RecordKind::Images {
-            channels,
-            size,
-            decode,
-            max_pixels,
-            value_range,
-        } = *target
-        else {
+        let RecordKind::Images { options, sizing } = target else {
             return None;
         };
-        let resizers = (0..system::available_cores())
-            .map(|_| size.map(|size| ResizeTo::new(size, decode)))
+        let readers = (0..system::available_cores())
+            .map(|_| ImageReader::new(*options, sizing.clone()))
             .collect();
-        let options = DecodeOptions {
-            channels,
-            max_pixels,
-            value_range,
-        };
-        Some(Self { options, resizers })
+        Some(Self {
+            channels: options.channels.count(),
+            readers,
+        })
+    }
+
+    /// Returns the number of samples of a pixel.
+    pub(super) fn channels(&self) -> usize {
+        self.channels
     }
 
     /// Decodes the images and returns the results in order. `pixels` is the sum of the pixels of
@@ -51,31 +46,30 @@ impl ParallelDecoder {
         &mut self,
         images: &BinaryArray,
         pixels: u64,
-    ) -> Vec<Result<Pixels, ImageError>> {
+    ) -> Vec<Result<PreparedImage<'static>, ImageError>> {
         let threads = if pixels < PIXELS_FOR_THREADS {
             1
         } else {
-            self.resizers.len()
+            self.readers.len()
         };
         let each = images.len().div_ceil(threads).max(1);
-        let options = self.options;
-        let part = |start: usize, resizer: &mut Option<ResizeTo>| -> Vec<_> {
+        let part = |start: usize, reader: &mut ImageReader| -> Vec<_> {
             let rows = start..images.len().min(start + each);
-            rows.map(|row| decode_guarded(images.value(row), &options, resizer))
+            rows.map(|row| read_guarded(images.value(row), reader))
                 .collect()
         };
         if threads == 1 {
             return self
-                .resizers
+                .readers
                 .first_mut()
-                .map(|resizer| part(0, resizer))
+                .map(|reader| part(0, reader))
                 .unwrap_or_default();
         }
         std::thread::scope(|scope| {
             let starts = (0..images.len()).step_by(each);
             let running: Vec<_> = starts
-                .zip(&mut self.resizers)
-                .map(|(start, resizer)| scope.spawn(move || part(start, resizer)))
+                .zip(&mut self.readers)
+                .map(|(start, reader)| scope.spawn(move || part(start, reader)))
                 .collect();
             running
                 .into_iter()
@@ -89,59 +83,18 @@ impl ParallelDecoder {
     }
 }
 
-/// Calls [`decode_one`] and returns an error for this image if it panics.
-fn decode_guarded(
+/// Reads an image and returns an error for this image if that panics.
+fn read_guarded(
     bytes: &[u8],
-    options: &DecodeOptions,
-    resizer: &mut Option<ResizeTo>,
-) -> Result<Pixels, ImageError> {
-    let attempt = catch_unwind(AssertUnwindSafe(|| decode_one(bytes, options, resizer)));
+    reader: &mut ImageReader,
+) -> Result<PreparedImage<'static>, ImageError> {
+    let attempt = catch_unwind(AssertUnwindSafe(|| {
+        reader.read(bytes).map(PreparedImage::into_owned)
+    }));
     attempt.unwrap_or_else(|_| {
-        // The state of the resizer may be inconsistent after a panic.
-        *resizer = resizer
-            .as_ref()
-            .map(|fixed| ResizeTo::new(fixed.size, fixed.decode));
+        reader.reset();
         Err(ImageError::Malformed(
             "malformed image: resizing it panicked".to_owned(),
         ))
     })
-}
-
-fn decode_one(
-    bytes: &[u8],
-    options: &DecodeOptions,
-    resizer: &mut Option<ResizeTo>,
-) -> Result<Pixels, ImageError> {
-    let Some(ResizeTo {
-        resizer,
-        size: [height, width],
-        decode,
-    }) = resizer
-    else {
-        return decode_with(bytes, options);
-    };
-    let data = decode_resized(bytes, options, *decode, resizer)?.to_vec();
-    Ok(Pixels {
-        width: *width,
-        height: *height,
-        channels: options.channels,
-        data,
-    })
-}
-
-/// Resizes images to one size, in the same way as the transform `pixels`.
-struct ResizeTo {
-    resizer: Resizer,
-    size: [usize; 2],
-    decode: DecodeMode,
-}
-
-impl ResizeTo {
-    fn new(size: [usize; 2], decode: DecodeMode) -> Self {
-        Self {
-            resizer: Resizer::new(size[0], size[1], ResizeMode::default()),
-            size,
-            decode,
-        }
-    }
 }

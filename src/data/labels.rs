@@ -2,11 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringArray};
-use arrow::compute::cast;
-use arrow::datatypes::DataType;
-
 use crate::error::StageError;
+use crate::error::code::ErrorCode;
 
 /// Maximum number of classes. A column with more values holds measurements or record names.
 const MAX_CLASSES: usize = 1 << 16;
@@ -31,7 +28,7 @@ impl ClassIndex {
                 "the label column has more than {MAX_CLASSES} distinct values; set `label` to a \
                  column of classes"
             );
-            return Err(StageError::Other(message));
+            return Err(StageError::new(ErrorCode::Training, message));
         }
         let number = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
         self.numbers.insert(label.to_owned(), number);
@@ -56,27 +53,16 @@ impl ClassIndex {
     }
 }
 
-/// Converts a column of labels to strings. Whole floats lose `.0`, so that `3` is the same class in
-/// a column of integers and in one of floats.
-pub(super) fn class_names(column: &ArrayRef) -> Result<StringArray, StageError> {
-    let strings = cast(column, &DataType::Utf8)?;
-    let strings = strings.as_string::<i32>();
-    let plain = |name: &str| name.strip_suffix(".0").unwrap_or(name).to_owned();
-    match column.data_type().is_floating() {
-        true => Ok(strings.iter().map(|name| name.map(plain)).collect()),
-        false => Ok(strings.clone()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
     use std::sync::Arc;
 
-    use arrow::array::{BooleanArray, Float64Array, Int8Array};
+    use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, Int8Array, StringArray};
 
     use super::*;
+    use crate::transform::class_names;
 
     fn sorted(found: &[&str]) -> (Vec<String>, Vec<u32>) {
         let mut labels = ClassIndex::default();
@@ -105,6 +91,12 @@ mod tests {
         assert_eq!(name(Arc::new(Float64Array::from(vec![3.0]))), "3");
         assert_eq!(name(Arc::new(Int8Array::from(vec![3]))), "3");
         assert_eq!(name(Arc::new(Float64Array::from(vec![0.5]))), "0.5");
+        assert_eq!(name(Arc::new(Float64Array::from(vec![-0.0]))), "0");
+        let large = 1_i64 << 60;
+        assert_eq!(
+            name(Arc::new(Float64Array::from(vec![large as f64]))),
+            large.to_string()
+        );
         assert_eq!(name(Arc::new(StringArray::from(vec!["v1.0"]))), "v1.0");
         assert_eq!(name(Arc::new(BooleanArray::from(vec![true]))), "true");
         assert!(

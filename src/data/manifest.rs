@@ -1,5 +1,6 @@
 //! The manifest of prepared data, which is written after the files of records and describes them.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,8 +13,9 @@ use super::record_file::{ElementType, OffsetIndex, RecordFile};
 use super::record_origin::OriginReader;
 use super::record_writer::{SubsetSummary, ends_path, records_path};
 use crate::error::StageError;
+use crate::error::code::ErrorCode;
 use crate::fs_durable::write_atomically;
-use crate::model::input::InputKind;
+use crate::model::input::spec::InputKind;
 
 /// The contents of the manifest. Its existence means that the files of records are complete.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +26,9 @@ pub(super) struct DatasetManifest {
     /// Whether features are stored as float64 instead of float32.
     #[serde(default)]
     pub(super) float64: bool,
+    /// Whether the samples of images are stored as float32 instead of bytes.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(super) fractional: bool,
     /// The digest that earlier versions computed, from features rounded to float32, if it differs
     /// from `digest`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -55,6 +60,12 @@ pub(super) struct DatasetManifest {
     /// as anomalies.
     #[serde(default)]
     pub(super) without_label: u64,
+    /// The number of records with a null or NaN, for each column where they are rejects.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) nulls: BTreeMap<String, u64>,
+    /// The categories of columns whose rules count them; `None` for a column with too many.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) categories: BTreeMap<String, Option<Vec<String>>>,
     /// The values of the column of `normal`, if no record satisfies the comparison.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) normal_values: Option<String>,
@@ -68,6 +79,10 @@ pub(super) struct DatasetManifest {
 /// The version of prepared data. Version 0 rounded all features to float32 and counted records
 /// without a value in the column of `normal` as anomalies.
 pub(super) const MANIFEST_VERSION: u32 = 1;
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
 
 fn path(folder: &Path) -> PathBuf {
     folder.join("manifest.json")
@@ -98,7 +113,7 @@ impl DatasetManifest {
     /// Returns an error if the file cannot be written.
     pub(super) fn write(&self, folder: &Path) -> Result<(), StageError> {
         let text = serde_json::to_vec_pretty(self)
-            .map_err(|error| StageError::Other(error.to_string()))?;
+            .map_err(|error| StageError::new(ErrorCode::DataCorrupt, error.to_string()))?;
         write_atomically(&path(folder), &text)
     }
 
@@ -148,6 +163,8 @@ impl DatasetManifest {
             left_out: self.left_out,
             anomalies: self.anomalies,
             without_label: self.without_label,
+            nulls: self.nulls,
+            categories: self.categories,
             normal_values: self.normal_values,
             reused,
         })
@@ -169,7 +186,7 @@ impl DatasetManifest {
                 path.display(),
                 written.bytes
             );
-            return Err(StageError::Other(message));
+            return Err(StageError::new(ErrorCode::DataCorrupt, message));
         }
         let len = usize::try_from(written.records).unwrap_or(usize::MAX);
         let offsets = match written.size {
@@ -181,6 +198,7 @@ impl DatasetManifest {
             .then(|| OriginReader::open(folder, part, written.records))
             .transpose()?;
         let element = match self.kind {
+            InputKind::Image if self.fractional => ElementType::F32,
             InputKind::Image => ElementType::U8,
             InputKind::Features if self.float64 => ElementType::F64,
             InputKind::Features => ElementType::F32,
@@ -219,9 +237,12 @@ fn read_ends(path: &Path, len: usize) -> Result<Vec<u64>, StageError> {
     if ends.len() == len {
         return Ok(ends);
     }
-    Err(StageError::Other(format!(
-        "{}: the file has the ends of {} records; expected {len}",
-        path.display(),
-        ends.len()
-    )))
+    Err(StageError::new(
+        ErrorCode::DataCorrupt,
+        format!(
+            "{}: the file has the ends of {} records; expected {len}",
+            path.display(),
+            ends.len()
+        ),
+    ))
 }

@@ -1,40 +1,45 @@
 //! Prepares data for training and evaluation: reads the declared sources and writes their records
 //! into files for random access.
 
-mod prepare;
+mod column_values;
+mod config;
 mod image_decoder;
 mod labels;
-mod manifest;
-mod record_id;
-mod source_reader;
 mod list_lengths;
-mod plan;
-mod record_file;
-mod record_origin;
+mod manifest;
 mod permutation;
-mod config;
-mod column_values;
-mod statistics;
-#[cfg(test)]
-mod tests;
+mod plan;
+pub(crate) mod positioned_read;
+mod prepare;
+mod record_file;
+mod record_id;
+mod record_origin;
 mod record_writer;
+mod source_reader;
+mod statistics;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use thiserror::Error;
 
-pub use config::{DataSpec, Subset};
-pub use permutation::Permutation;
-pub use record_file::{Record, RecordFile, RecordValues};
-pub use record_origin::RecordOrigin;
-pub use statistics::DatasetStatistics;
+use crate::error::StageError;
+use crate::error::code::ErrorCode;
+use crate::error::config_error::ConfigError;
+use crate::model::input::spec::{InputKind, InputSpec};
 
-use crate::error::{ConfigError, StageError};
-use crate::model::input::{InputKind, InputSpec};
 use manifest::DatasetManifest;
 use plan::DatasetPlan;
 use prepare::build_dataset;
+
+pub(crate) use crate::data::plan::stored_names::current_data;
+pub use config::{DataSpec, Subset};
+pub use permutation::Permutation;
+pub(crate) use record_file::RecordFile;
+pub use record_file::record::{Record, RecordValues};
+pub(crate) use record_origin::RecordOrigin;
+pub use statistics::DatasetStatistics;
 
 /// A prepared dataset: the records of the three parts, and counts of the records left out.
 #[derive(Debug)]
@@ -74,6 +79,11 @@ pub struct PreparedDataset {
     /// Number of records without a value in the column of `normal`. They are neither normal nor
     /// anomalies, and in none of the parts.
     pub without_label: u64,
+    /// The number of records with a null or NaN, for each feature column where they are rejects.
+    pub nulls: BTreeMap<String, u64>,
+    /// The sorted categories of the columns whose rules count them; `None` for a column with too
+    /// many.
+    pub categories: BTreeMap<String, Option<Vec<String>>>,
     /// The values of the column of `normal` with their counts, if no record satisfies the
     /// comparison.
     pub normal_values: Option<String>,
@@ -84,7 +94,7 @@ pub struct PreparedDataset {
 impl PreparedDataset {
     /// Whether the data has this digest, as this version or an earlier one computes it. A digest of
     /// a model card begins with `sha256:`.
-    pub fn has_digest(&self, digest: &str) -> bool {
+    pub(crate) fn has_digest(&self, digest: &str) -> bool {
         let digest = digest.trim_start_matches("sha256:");
         self.digest == digest || self.former_digest.as_deref() == Some(digest)
     }
@@ -151,7 +161,9 @@ pub fn prepare(
 ) -> Result<PreparedDataset, DataError> {
     let never = AtomicBool::new(false);
     let prepared = prepare_unless_stopped(spec, input, folder, &never, progress)?;
-    prepared.ok_or_else(|| StageError::Other("the reading of the data was stopped".into()).into())
+    prepared.ok_or_else(|| {
+        StageError::new(ErrorCode::Stopped, "the reading of the data was stopped").into()
+    })
 }
 
 /// Prepares data as [`prepare`] does. Returns `None` if `stop` became true before all sources were
@@ -159,7 +171,7 @@ pub fn prepare(
 ///
 /// # Errors
 /// Returns the errors of [`prepare`].
-pub fn prepare_unless_stopped(
+pub(crate) fn prepare_unless_stopped(
     spec: &DataSpec,
     input: &InputSpec,
     folder: &Path,
@@ -188,3 +200,6 @@ pub fn prepare_unless_stopped(
         None => Ok(None),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! A random permutation of record indices that needs no list of them.
 
-use crate::batch::splitmix64;
+use crate::batch::provenance::splitmix64;
 
 /// A keyed permutation of `0..len` with constant memory: a balanced Feistel network over the next
 /// even power of two, which is applied until the result is below `len` (Black and Rogaway 2002,

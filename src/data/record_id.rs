@@ -7,8 +7,9 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Schema, UInt64Type};
 
 use super::config::Subset;
-use crate::batch::{Batch, Provenance, Split};
-use crate::source::origin_fields;
+use crate::batch::Batch;
+use crate::batch::provenance::{Provenance, Split};
+use crate::source::origin::origin_fields;
 
 /// Names the records of a source: by the columns `source` and `row`, or, if columns of the input
 /// hide those, by the file and the row that a record was read from.

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::config::Subset;
-use super::record_file::read_at;
+use crate::data::positioned_read::read_at;
 use crate::error::StageError;
+use crate::error::code::ErrorCode;
 use crate::fs_durable::{create_temp, temp_path};
 use crate::text_escape;
 
@@ -151,10 +152,13 @@ impl OriginReader {
         };
         let (entries, names) = (open(&path)?, open(&names_path(folder, part))?);
         if Some(len(&entries)?) != records.checked_mul(ENTRY_BYTES as u64) {
-            return Err(StageError::Other(format!(
-                "{}: the file does not have the origins of {records} records",
-                path.display()
-            )));
+            return Err(StageError::new(
+                ErrorCode::DataCorrupt,
+                format!(
+                    "{}: the file does not have the origins of {records} records",
+                    path.display()
+                ),
+            ));
         }
         let names_len = len(&names)?;
         Ok(Self {
@@ -182,11 +186,14 @@ impl OriginReader {
             .checked_add(len)
             .is_none_or(|end| end > self.names_len)
         {
-            return Err(StageError::Other(format!(
-                "{}: record {index} is corrupt; delete the folder, and the next call prepares it \
+            return Err(StageError::new(
+                ErrorCode::DataCorrupt,
+                format!(
+                    "{}: record {index} is corrupt; delete the folder, and the next call prepares it \
                  again",
-                self.path.display()
-            )));
+                    self.path.display()
+                ),
+            ));
         }
         let mut name = vec![0; usize::try_from(len).unwrap_or(0)];
         read_at(&self.names, &mut name, start).map_err(StageError::io(&self.path))?;

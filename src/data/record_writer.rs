@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::config::Subset;
-use super::record_file::RecordTrailer;
 use super::record_origin::OriginWriter;
+use crate::data::record_file::record::RecordTrailer;
 use crate::error::StageError;
 use crate::fs_durable::{create_temp, temp_path};
 

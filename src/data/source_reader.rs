@@ -9,6 +9,7 @@ use tokio_stream::StreamExt;
 use crate::batch::SourceBatch;
 use crate::coverage::ResumeState;
 use crate::error::StageError;
+use crate::error::code::ErrorCode;
 use crate::source::{Source, SourceHandle};
 
 /// Maximum time until a request to stop is noticed while a source reads.
@@ -28,9 +29,10 @@ pub(super) fn each_batch(
         .enable_time()
         .build();
     let runtime = runtime.map_err(|error| {
-        StageError::Other(format!(
-            "cannot start the runtime that reads the sources: {error}"
-        ))
+        StageError::new(
+            ErrorCode::ThreadFailed,
+            format!("cannot start the runtime that reads the sources: {error}"),
+        )
     })?;
     let SourceHandle {
         mut batches,

@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::record_file::{Record, RecordFile, RecordValues};
+use super::record_file::RecordFile;
+use crate::data::record_file::record::{Record, RecordValues};
 use crate::error::StageError;
 use crate::model::Scaling;
-use crate::model::input::ScalingKind;
+use crate::model::input::scaling::ScalingKind;
 
 /// Statistics of the values of each column (features) or channel (images, 0..255).
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -42,19 +43,57 @@ impl DatasetStatistics {
                 return Ok(None);
             }
         }
+        Ok(Some(Self::from_sums(&columns)))
+    }
+
+    /// Computes the statistics of `width` values that `convert` derives from each feature record,
+    /// without those that are NaN. It reads all records twice. Returns `None` if `stop` became true
+    /// before the end.
+    ///
+    /// # Errors
+    /// Returns an error if a record cannot be read.
+    #[cfg(feature = "train")]
+    pub(crate) fn of_converted(
+        records: &RecordFile,
+        width: usize,
+        stop: &AtomicBool,
+        convert: &mut dyn FnMut(&[f64], &mut Vec<f64>),
+    ) -> Result<Option<Self>, StageError> {
+        let mut columns = vec![ColumnSums::default(); width];
+        let mut converted = Vec::with_capacity(width);
+        for pass in 0..2 {
+            if pass == 1 {
+                columns.iter_mut().for_each(ColumnSums::start_second_pass);
+            }
+            let is_complete = each_feature_record(records, stop, &mut |values| {
+                converted.clear();
+                convert(values, &mut converted);
+                let pairs = columns.iter_mut().zip(&converted);
+                let present = pairs.filter(|(_, value)| !value.is_nan());
+                present.for_each(|(column, &value)| column.add(value));
+            })?;
+            if !is_complete {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Self::from_sums(&columns)))
+    }
+
+    fn from_sums(columns: &[ColumnSums]) -> Self {
         let of = |value: fn(&ColumnSums) -> f64| columns.iter().map(value).collect();
-        Ok(Some(Self {
+        Self {
             min: of(ColumnSums::min),
             max: of(ColumnSums::max),
             mean: of(ColumnSums::mean),
             std: of(ColumnSums::std),
-        }))
+        }
     }
 
-    /// Returns the scaling of the given kind with the parameters from these statistics.
+    /// Returns the scaling of the given kind with the parameters from these statistics. Kinds that
+    /// require quantiles have no such parameters.
     pub fn scaling(&self, kind: ScalingKind) -> Scaling {
         match kind {
-            ScalingKind::None => Scaling::None,
+            ScalingKind::None | ScalingKind::Robust | ScalingKind::Quantile => Scaling::None,
             ScalingKind::Standard => Scaling::Standard {
                 mean: self.mean.clone(),
                 std: self.std.clone(),
@@ -153,11 +192,15 @@ impl ColumnSums {
     }
 }
 
-/// Adds the values of all records. Returns `false` if `stop` became true before the end.
-fn add_records(
+/// Calls `visit` with the values of each record. Returns `false` if `stop` became true before the
+/// end.
+///
+/// # Errors
+/// Returns an error if a record cannot be read.
+fn each_record(
     records: &RecordFile,
     stop: &AtomicBool,
-    columns: &mut [ColumnSums],
+    visit: &mut dyn FnMut(&RecordValues),
 ) -> Result<bool, StageError> {
     let mut record = Record::default();
     for index in 0..records.len() {
@@ -165,13 +208,41 @@ fn add_records(
             return Ok(false);
         }
         records.read(index, &mut record)?;
-        match &record.values {
-            RecordValues::U8(values) => add_values(columns, values),
-            RecordValues::F32(values) => add_values(columns, values),
-            RecordValues::F64(values) => add_values(columns, values),
-        }
+        visit(&record.values);
     }
     Ok(true)
+}
+
+/// Calls `visit` with the values of each feature record, as [`each_record`].
+#[cfg(feature = "train")]
+fn each_feature_record(
+    records: &RecordFile,
+    stop: &AtomicBool,
+    visit: &mut dyn FnMut(&[f64]),
+) -> Result<bool, StageError> {
+    let mut wide = Vec::new();
+    each_record(records, stop, &mut |record| match record {
+        RecordValues::F64(values) => visit(values),
+        RecordValues::F32(values) => {
+            wide.clear();
+            wide.extend(values.iter().copied().map(f64::from));
+            visit(&wide);
+        }
+        RecordValues::U8(_) => {}
+    })
+}
+
+/// Adds the values of all records. Returns `false` if `stop` became true before the end.
+fn add_records(
+    records: &RecordFile,
+    stop: &AtomicBool,
+    columns: &mut [ColumnSums],
+) -> Result<bool, StageError> {
+    each_record(records, stop, &mut |record| match record {
+        RecordValues::U8(values) => add_values(columns, values),
+        RecordValues::F32(values) => add_values(columns, values),
+        RecordValues::F64(values) => add_values(columns, values),
+    })
 }
 
 fn add_values<T: Copy + Into<f64>>(columns: &mut [ColumnSums], values: &[T]) {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::image::Channels;
 use crate::model::Scaling;
-use crate::model::input::ScalingKind;
+use crate::model::input::scaling::ScalingKind;
 
 fn spec(value: Value) -> DataSpec {
     crate::registry::parse_options(value).unwrap()
@@ -747,7 +747,7 @@ fn all_faults_of_the_table_are_reported_together() {
             test: the shares of validation (0.6) and test (0.6) add up to more than 1
             label: no column `nam` (did you mean `name`?); the source has: source, row, a, b, y, day, name
             input.columns: no column `c`; the input has: source, row, a, b, y, day, name
-            input.columns: column `name` holds Utf8, not numbers"#]],
+            input.columns: column `name` holds Utf8, not numbers; add a rule with `encoding` for categories"#]],
     );
     faults(
         table(folder.path(), json!({ "without": ["a"] })),
@@ -763,4 +763,34 @@ fn all_faults_of_the_table_are_reported_together() {
             "input.size: `size` describes images, but `columns` describes features; remove one of them"
         ],
     );
+}
+
+#[test]
+fn steps_prepare_the_records_of_images() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("in")).unwrap();
+    let image = image::GrayImage::from_fn(4, 2, |x, y| image::Luma([(10 * x + 101 * y) as u8]));
+    image.save(folder.path().join("in/a.png")).unwrap();
+    let spec = json!({ "root": folder.path(), "sources": [{ "kind": "images", "path": "in" }], "validation": 0.0 });
+    let values = |library: &str| {
+        let step = json!([{ "op": "resize", "size": [1, 2], "library": library, "filter": "box" }]);
+        let input = InputSpec {
+            channels: Some(Channels::Gray),
+            steps: serde_json::from_value(step).unwrap(),
+            ..InputSpec::default()
+        };
+        let records = prepared(folder.path(), spec.clone(), &input);
+        assert!(prepared(folder.path(), spec.clone(), &input).reused);
+        let record = all(&records.training).remove(0);
+        assert_eq!(record.shape, [1, 2, 1]);
+        record.values
+    };
+    // The means are 55.5 and 75.5; Pillow rounds rows and columns.
+    let bytes = values("pillow");
+    assert!(
+        matches!(&bytes, RecordValues::U8(of) if of.len() == 2),
+        "{bytes:?}"
+    );
+    assert_eq!(values("tensorflow"), RecordValues::F32(vec![55.5, 75.5]));
+    assert_eq!(values("pillow"), bytes);
 }

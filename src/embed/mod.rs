@@ -11,16 +11,19 @@ use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef;
 
-use crate::batch::RejectCode;
-use crate::config::{Diagnostics, PipelineConfig};
-use crate::error::{ConfigError, StageError};
+use crate::batch::reject::RejectCode;
+use crate::config::Diagnostics;
+use crate::config::settings::PipelineConfig;
+use crate::error::StageError;
+use crate::error::config_error::ConfigError;
+use crate::error::failure::StageFailure;
 use crate::metrics::Metrics;
 use crate::plan::{self, EmbeddedEnds, EmbeddedModelFiles, EmbeddedPlan};
 use crate::source::InferenceResponse;
-use crate::source::embedded::{SuppliedBatch, SuppliedRecords};
+use crate::source::embedded::supplied::{SuppliedBatch, SuppliedRecords};
 use crate::topology::{EmbeddedGraph, RunStats};
 
-pub use output_rows::{REJECTED, rejects_schema, with_rejected_schema};
+pub use output_rows::{rejects_schema, with_rejected_schema};
 
 /// A pipeline between its source and its sink. Several threads can process records at the same
 /// time; each has its own sessions of the models.
@@ -33,9 +36,6 @@ pub struct EmbeddedPipeline {
     models: BTreeMap<String, String>,
     files: BTreeMap<String, EmbeddedModelFiles>,
 }
-
-/// The name of the stage that failed, and the cause.
-pub type EmbeddedError = (Arc<str>, StageError);
 
 /// A part of the input, and the result.
 #[derive(Debug, Clone)]
@@ -89,10 +89,11 @@ impl EmbeddedPipeline {
             models,
             files,
         } = plan::resolve_embedded(spec, ends, &metrics)?;
-        let graph = EmbeddedGraph::open(&plan, metrics).map_err(|(stage, error)| {
-            let fault = ConfigError::new(format!("stages.{stage}"), error.to_string());
-            Diagnostics::new(&key_spans, vec![fault])
-        })?;
+        let graph =
+            EmbeddedGraph::open(&plan, metrics).map_err(|StageFailure { stage, error }| {
+                let fault = ConfigError::new(format!("stages.{stage}"), error.to_string());
+                Diagnostics::new(&key_spans, vec![fault])
+            })?;
         Ok(Self {
             graph,
             supplied: SuppliedRecords::new(
@@ -146,8 +147,8 @@ impl EmbeddedPipeline {
     /// # Errors
     /// If a column is missing or has another type than planned, or a stage fails for a reason other
     /// than a record.
-    pub fn process(&self, records: &RecordBatch) -> Result<Vec<ProcessedRecords>, EmbeddedError> {
-        let in_input = |error: StageError| (Arc::<str>::from("input"), error);
+    pub fn process(&self, records: &RecordBatch) -> Result<Vec<ProcessedRecords>, StageFailure> {
+        let in_input = |error| StageFailure::new("input", error);
         let parts = self.supplied.batches(records).map_err(in_input)?;
         let part = |SuppliedBatch { rows, batch }| {
             let response = self.graph.process(batch)?;

@@ -10,11 +10,11 @@ use arrow::compute::{cast, interleave, take};
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 
 use super::{ProcessedRecords, RejectedRow};
+use crate::columns::{ROW, SOURCE};
 use crate::error::StageError;
-use crate::source::{ROW, SOURCE};
 
 /// The column of rejects: null for a processed record.
-pub const REJECTED: &str = "rejected";
+pub(crate) const REJECTED: &str = "rejected";
 
 fn reject_fields() -> Fields {
     ["stage", "code", "reason"]

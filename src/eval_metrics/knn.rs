@@ -3,6 +3,7 @@
 use nalgebra::DMatrix;
 
 use super::RowMatrix;
+use super::nearest::Nearest;
 
 /// Numbers of scored and of fitted rows in a block. Their products, 128 x 2,048 float64, take 2
 /// MiB, which fits into the cache of a core.
@@ -13,7 +14,7 @@ const FITTED_BLOCK: usize = 2048;
 /// `k` nearest neighbors in `fitted` by Euclidean distance. Between equally frequent labels, the
 /// one with the nearest row wins. The search is exhaustive, in float64. Returns `None` without
 /// rows, or if `k` is 0.
-pub fn accuracy(
+pub(crate) fn accuracy(
     fitted: RowMatrix<'_>,
     labels: &[u32],
     scored: RowMatrix<'_>,
@@ -25,58 +26,40 @@ pub fn accuracy(
     }
     let mut right = 0;
     for (block, block_truth) in scored.blocks(SCORED_BLOCK).zip(truth.chunks(SCORED_BLOCK)) {
-        let nearest = nearest(fitted, labels, block, k);
+        let nearest = nearest(fitted, block, k);
         right += nearest
             .iter()
             .zip(block_truth)
-            .filter(|(nearest, label)| vote(nearest) == Some(**label))
+            .filter(|(nearest, label)| vote(nearest, labels) == Some(**label))
             .count();
     }
     Some(right as f64 / scored.len() as f64)
 }
 
-/// Returns the `k` nearest rows of each row in `block`, ascending: the squared distance minus the
-/// squared norm of the row in `block`, and the label.
-fn nearest(
-    fitted: RowMatrix<'_>,
-    labels: &[u32],
-    block: RowMatrix<'_>,
-    k: usize,
-) -> Vec<Vec<(f64, u32)>> {
+/// Returns the `k` nearest rows of each row in `block`: the squared distance minus the squared norm of
+/// the row in `block`, and the index of the row in `fitted`.
+fn nearest(fitted: RowMatrix<'_>, block: RowMatrix<'_>, k: usize) -> Vec<Nearest<usize>> {
     let scored = block.columns();
-    let mut nearest = vec![Vec::with_capacity(k + 1); block.len()];
-    for (fitted_block, block_labels) in fitted.blocks(FITTED_BLOCK).zip(labels.chunks(FITTED_BLOCK))
-    {
+    let mut nearest = vec![Nearest::new(k); block.len()];
+    for (number, fitted_block) in fitted.blocks(FITTED_BLOCK).enumerate() {
         let rows = fitted_block.columns();
         let squares: Vec<f64> = rows.column_iter().map(|row| row.norm_squared()).collect();
         let products: DMatrix<f64> = rows.transpose() * &scored;
         for (neighbors, column) in nearest.iter_mut().zip(products.column_iter()) {
-            for ((product, square), &label) in column.iter().zip(&squares).zip(block_labels) {
-                insert(neighbors, (square - 2.0 * product, label), k);
+            let indices = number * FITTED_BLOCK..;
+            for ((product, square), index) in column.iter().zip(&squares).zip(indices) {
+                neighbors.add(square - 2.0 * product, index);
             }
         }
     }
     nearest
 }
 
-/// Inserts a row into the sorted list of the `k` nearest. Rows at the same distance stay in order.
-fn insert(nearest: &mut Vec<(f64, u32)>, candidate: (f64, u32), k: usize) {
-    if nearest.len() == k && nearest.last().is_some_and(|last| candidate.0 >= last.0) {
-        return;
-    }
-    let index = nearest.partition_point(|row| row.0 <= candidate.0);
-    nearest.insert(index, candidate);
-    nearest.truncate(k);
-}
-
-fn vote(nearest: &[(f64, u32)]) -> Option<u32> {
-    let votes = |label: u32| nearest.iter().filter(|row| row.1 == label).count();
+fn vote(nearest: &Nearest<usize>, labels: &[u32]) -> Option<u32> {
+    let nearest = || nearest.items().iter().map(|&(_, index)| labels[index]);
+    let votes = |label: u32| nearest().filter(|&other| other == label).count();
     // `max_by_key` returns the last of equal items, which is the nearest in reverse order.
-    nearest
-        .iter()
-        .rev()
-        .map(|row| row.1)
-        .max_by_key(|&label| votes(label))
+    nearest().rev().max_by_key(|&label| votes(label))
 }
 
 #[cfg(test)]

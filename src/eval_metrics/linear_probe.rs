@@ -18,7 +18,7 @@ const MAX_HALVINGS: usize = 30;
 
 /// A fitted classifier.
 #[derive(Debug)]
-pub struct LinearProbe {
+pub(crate) struct LinearProbe {
     labels: Vec<u32>,
     center: Vec<f64>,
     scale: Vec<f64>,
@@ -61,7 +61,7 @@ impl LinearProbe {
     }
 
     /// Returns the share of rows whose label in `truth` is predicted; `None` without rows.
-    pub fn accuracy(&self, rows: RowMatrix<'_>, truth: &[u32]) -> Option<f64> {
+    pub(crate) fn accuracy(&self, rows: RowMatrix<'_>, truth: &[u32]) -> Option<f64> {
         let mut right = 0;
         for (block, block_truth) in rows.blocks(BLOCK).zip(truth.chunks(BLOCK)) {
             let logits = &self.weights * self.standardized(block);

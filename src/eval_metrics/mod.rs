@@ -1,22 +1,24 @@
 //! Numerical quality metrics: principal components, classifiers on latents, ranking metrics, and
 //! PSNR.
 
-pub mod knn;
+pub(crate) mod kmeans;
+pub(crate) mod knn;
+pub(crate) mod linear_probe;
+pub(crate) mod nearest;
 mod pca;
-pub mod linear_probe;
 pub mod psnr;
-pub mod roc;
+pub(crate) mod roc;
 #[cfg(test)]
 mod testing;
 
-pub use pca::Pca;
-pub use psnr::psnr;
-
 use nalgebra::DMatrix;
+
+pub(crate) use pca::Pca;
+pub use psnr::psnr;
 
 /// A row-major matrix of finite values.
 #[derive(Debug, Clone, Copy)]
-pub struct RowMatrix<'a> {
+pub(crate) struct RowMatrix<'a> {
     values: &'a [f32],
     width: usize,
 }

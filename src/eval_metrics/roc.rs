@@ -3,7 +3,7 @@
 /// Returns the area under the ROC curve: the probability that a positive scores above a negative,
 /// where ties count half (Mann-Whitney U by mean ranks). Returns `None` without positives or
 /// without negatives. The scores must not be NaN.
-pub fn auc_roc(scores: &[f64], positive: &[bool]) -> Option<f64> {
+pub(crate) fn auc_roc(scores: &[f64], positive: &[bool]) -> Option<f64> {
     let (mut rank_sum, mut below, mut positives) = (0.0, 0.0, 0.0);
     let ties = ties_descending(scores, positive);
     for &ScoreTie {
@@ -24,7 +24,7 @@ pub fn auc_roc(scores: &[f64], positive: &[bool]) -> Option<f64> {
 /// Returns the average precision `sum_n (R_n - R_(n-1)) P_n` over the distinct scores, descending.
 /// P and R are precision and recall of the records with at least that score. As in scikit-learn,
 /// precision is not interpolated. Returns `None` without positives. The scores must not be NaN.
-pub fn average_precision(scores: &[f64], positive: &[bool]) -> Option<f64> {
+pub(crate) fn average_precision(scores: &[f64], positive: &[bool]) -> Option<f64> {
     let (mut seen, mut found, mut sum) = (0.0, 0.0, 0.0);
     for ScoreTie { positives, len } in ties_descending(scores, positive) {
         seen += len;

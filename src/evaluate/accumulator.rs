@@ -8,6 +8,7 @@ use crate::eval_metrics::Pca;
 use crate::image::PixelFormat;
 use crate::model::Loss;
 use crate::model::feature_errors::FeatureErrors;
+use crate::model::feature_groups::FeatureGroups;
 
 /// Maximum number of images whose structural similarity is measured, which takes 1 to 2 ms per
 /// image.
@@ -28,10 +29,10 @@ pub(super) struct ScoreAccumulator<'a> {
 
 impl<'a> ScoreAccumulator<'a> {
     /// Creates an accumulator for `records` records: images if there is a `format`, vectors of
-    /// `features` values if that is set. `codes` is the maximum number of latents in the sample.
+    /// `features` if they are set. `codes` is the maximum number of latents in the sample.
     pub(super) fn new(
         loss: Loss,
-        (format, features): (Option<PixelFormat>, Option<usize>),
+        (format, features): (Option<PixelFormat>, Option<FeatureGroups>),
         pca: Option<&'a Pca>,
         records: usize,
         codes: Option<usize>,

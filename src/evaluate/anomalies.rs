@@ -1,11 +1,12 @@
 //! Scores the detection of anomalies by their reconstruction errors.
 
-use super::listed;
-use super::result::{AnomalyScores, ErrorThreshold, RankingScores, RecordScore};
+use super::result::RecordScore;
 use crate::data::PreparedDataset;
 use crate::error::StageError;
 use crate::eval_metrics::roc::{auc_roc, average_precision};
-use crate::model::card::ErrorStats;
+use crate::evaluate::notes::listed;
+use crate::evaluate::result::anomaly_scores::{AnomalyScores, ErrorThreshold, RankingScores};
+use crate::model::card::error_stats::ErrorStats;
 
 /// Scores the ranking of records by their errors; returns `None` unless there are both anomalies
 /// and normal records. `card` holds the errors on the validation data of the training.

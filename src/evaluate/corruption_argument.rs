@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
-use super::EvaluateError;
-use crate::corruption::{CorruptionKind, CorruptionSpec, Strength};
+use crate::corruption::Strength;
+use crate::corruption::spec::{CorruptionKind, CorruptionSpec};
+use crate::evaluate::options::EvaluateError;
 
 /// Returns the corruption of an argument: the noise, and its amount after a colon.
 ///

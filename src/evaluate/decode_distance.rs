@@ -2,11 +2,12 @@
 //! and in the output of a model.
 
 use super::inference::{ModelOutput, ModelRunner};
-use super::result::DecodeDistance;
-use super::sampler::{MiniBatch, Subsample};
-use super::{Progress, parts};
+use super::sampler::{MiniBatch, Subsample, scored_parts};
 use crate::data::PreparedDataset;
 use crate::error::StageError;
+use crate::error::code::ErrorCode;
+use crate::evaluate::options::{EvaluateOptions, Progress};
+use crate::evaluate::result::anomaly_scores::DecodeDistance;
 use crate::image::PixelFormat;
 use crate::model::{Model, ModelInput};
 
@@ -29,14 +30,14 @@ struct DecodedRecords {
 pub(super) fn measure(
     model: &Model,
     [full, scaled]: [&PreparedDataset; 2],
-    options: &super::EvaluateOptions,
+    options: &EvaluateOptions,
     progress: &mut Progress<'_>,
 ) -> Result<DecodeDistance, StageError> {
     let format = model.image_input().map(|image| image.format);
     let mut runner = ModelRunner::new(model)?;
     let most = MAX_COMPARED.min(MAX_VALUES / runner.record_len().unwrap_or(1).max(1));
     let mut records = |prepared, name| {
-        let sample = Subsample::new(parts(prepared, options), most.max(1));
+        let sample = Subsample::new(scored_parts(prepared, options), most.max(1));
         let mut batch = MiniBatch::default();
         sample.read(model.input(), &mut |read| {
             batch.append(read);
@@ -51,7 +52,7 @@ pub(super) fn measure(
     distance.ok_or_else(|| {
         let message = "the records that are decoded in full differ from those that are decoded at a \
                        fraction of their size";
-        StageError::Other(message.to_owned())
+        StageError::new(ErrorCode::Training, message.to_owned())
     })
 }
 
@@ -116,7 +117,7 @@ fn relative_distance(one: &[f32], other: &[f32], records: usize) -> Option<f64> 
     (variance > 0.0).then(|| (differences / variance).sqrt())
 }
 
-/// Whether a model resizes images, so that the mode of decoding matters.
+/// Whether a model resizes images without steps, so that the mode of decoding matters.
 pub(super) fn applies(model: &Model) -> bool {
-    matches!(model.input(), ModelInput::Image(image) if image.size.is_some())
+    matches!(model.input(), ModelInput::Image(image) if image.size.is_some() && image.steps.is_none())
 }

@@ -3,11 +3,15 @@
 
 use super::accumulator::ImageQualityAccumulator;
 use super::inference::ModelRunner;
-use super::result::{DenoisingQuality, DenoisingScores};
 use super::sampler::{MiniBatch, RecordRef, Subsample};
-use crate::corruption::{Corruption, CorruptionKind, CorruptionSpec, Strength};
-use crate::error::{ConfigError, StageError};
+use crate::corruption::spec::{CorruptionKind, CorruptionSpec};
+use crate::corruption::{Corruption, Strength};
+use crate::error::StageError;
+use crate::error::config_error::ConfigError;
+use crate::evaluate::options::EvaluateOptions;
+use crate::evaluate::result::anomaly_scores::{DenoisingQuality, DenoisingScores};
 use crate::image::PixelFormat;
+use crate::model::Model;
 use crate::model::{Loss, ModelCard, ModelInput};
 use crate::registry;
 
@@ -223,4 +227,31 @@ impl DenoisingComparison {
             images,
         })
     }
+}
+
+/// The corruptions to measure: those of the options, or those of the training.
+///
+/// # Errors
+/// The faults of the corruptions.
+pub(super) fn corruption_levels(
+    model: &Model,
+    options: &EvaluateOptions,
+    format: Option<&PixelFormat>,
+) -> Result<Vec<CorruptionLevel>, Vec<ConfigError>> {
+    if options.corruptions.is_empty() {
+        let trained = model
+            .card()
+            .map(trained_with)
+            .transpose()?
+            .unwrap_or_default();
+        return trained
+            .iter()
+            .map(|specs| CorruptionLevel::plan(specs, format))
+            .collect();
+    }
+    options
+        .corruptions
+        .iter()
+        .map(|spec| CorruptionLevel::plan(std::slice::from_ref(spec), format))
+        .collect()
 }

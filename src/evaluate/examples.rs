@@ -1,18 +1,21 @@
 //! Example records for a report: clean, corrupted, and the output of the model.
 
+use super::denoising::corruption_levels;
 use super::inference::ModelRunner;
 use super::sampler::MiniBatch;
-use super::{EvaluateError, EvaluateOptions, levels};
 use crate::data::{PreparedDataset, Record, RecordOrigin, Subset};
 use crate::error::StageError;
+use crate::evaluate::options::{EvaluateError, EvaluateOptions};
 use crate::model::attribution::{ExplainedFeature, FeatureAttributor};
-use crate::model::card::ErrorStats;
+use crate::model::card::error_stats::ErrorStats;
 use crate::model::feature_errors::FeatureStats;
-use crate::model::{Loss, Model, ModelPath};
+use crate::model::feature_groups::FeatureGroups;
+use crate::model::files::ModelPath;
+use crate::model::{Loss, Model};
 
 /// Example records and the corruption that was applied to them.
 #[derive(Debug, Default)]
-pub struct ExampleSet {
+pub(crate) struct ExampleSet {
     /// A summary of the corruption; `None` if the records are not corrupted.
     pub corruption: Option<String>,
     /// The records, without those on which the model failed.
@@ -21,7 +24,7 @@ pub struct ExampleSet {
 
 /// The input and the output of the model for one record.
 #[derive(Debug)]
-pub struct ExampleRecord {
+pub(crate) struct ExampleRecord {
     /// The part of the record.
     pub subset: Subset,
     /// The index of the record in its part, from 0.
@@ -48,14 +51,15 @@ pub struct ExampleRecord {
 /// # Errors
 /// Returns an error if the model cannot run, a record cannot be read, or a corruption does not
 /// apply to the records.
-pub fn collect_examples(
+pub(crate) fn collect_examples(
     model: &Model,
     prepared: &PreparedDataset,
     options: &EvaluateOptions,
     records: &[(Subset, usize)],
 ) -> Result<ExampleSet, EvaluateError> {
     let format = model.image_input().map(|image| image.format);
-    let mut levels = levels(model, options, format.as_ref()).map_err(EvaluateError::Faults)?;
+    let mut levels =
+        corruption_levels(model, options, format.as_ref()).map_err(EvaluateError::Faults)?;
     let level = (!levels.is_empty()).then(|| levels.swap_remove(levels.len() / 2));
     let mut runner = ModelRunner::new(model)?;
     let mut explainer = match level {
@@ -108,6 +112,7 @@ struct RecordExplainer<'a> {
     loss: Loss,
     stats: &'a ErrorStats,
     features: &'a FeatureStats,
+    groups: FeatureGroups,
     attributor: FeatureAttributor,
 }
 
@@ -129,14 +134,17 @@ impl<'a> RecordExplainer<'a> {
             loss: model.loss(),
             stats,
             features,
+            groups: model.feature_groups(shape.iter().product()),
             attributor: FeatureAttributor::new(model, &shape)?,
         }))
     }
 
     fn explain(&mut self, record: &[f32], output: &[f32]) -> Option<Vec<ExplainedFeature>> {
         let is_unusual = self.stats.is_unusual(self.loss.error(record, output));
-        (is_unusual && record.len() == self.features.mean.len()).then(|| {
-            let zscores = self.features.zscores(record, output);
+        let fits = record.len() == self.groups.inputs()
+            && self.features.mean.len() == self.groups.features();
+        (is_unusual && fits).then(|| {
+            let zscores = self.features.zscores(&self.groups, record, output);
             self.attributor
                 .rank(record, output, &zscores, MAX_EXPLAINED)
         })

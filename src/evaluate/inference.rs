@@ -3,9 +3,10 @@
 use super::sampler::MiniBatch;
 use crate::error::StageError;
 use crate::image::PixelFormat;
-use crate::model::session::SessionChain;
+use crate::model::files::ModelPath;
+use crate::model::session::chain::SessionChain;
 use crate::model::tensor_spec::element_count;
-use crate::model::{ImageInput, Model, ModelPath, same_layout};
+use crate::model::{ImageInput, Model, same_layout};
 use crate::transform::tile::{PlacedImage, TileCut, Tiling};
 
 /// The sessions of a model, for use by one thread.
@@ -73,7 +74,7 @@ impl ModelRunner {
         })?;
         let encoded_shape = model
             .output_shape(ModelPath::Encode, &shape)
-            .map_err(StageError::Model)?;
+            .map_err(StageError::from)?;
         let pixels = model.image_input().is_some();
         let returns_both = model.files(ModelPath::EncodeAndReconstruct).is_some();
         let path = match returns_both {

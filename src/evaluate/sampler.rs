@@ -3,9 +3,12 @@
 
 use std::ops::Range;
 
-use crate::data::{Record, RecordFile, RecordValues, Subset};
+use crate::data::{PreparedDataset, Record, RecordFile, RecordValues, Subset};
 use crate::error::StageError;
-use crate::model::{ModelInput, Scaling};
+use crate::evaluate::options::EvaluateOptions;
+use crate::image::PixelFormat;
+use crate::image::normalize::Sample;
+use crate::model::{FeatureInput, ModelInput};
 
 /// Number of values at which a batch is complete: 4 MiB. The last record may exceed it.
 const BATCH_VALUES: usize = 1 << 20;
@@ -184,26 +187,56 @@ fn tensor(input: &ModelInput, record: &Record, values: &mut Vec<f32>) -> Option<
     let start = values.len();
     match (input, &record.values) {
         (ModelInput::Image(image), RecordValues::U8(pixels)) => {
-            let [height, width, channels] = record.shape;
-            if channels != image.format.channels.count() || pixels.is_empty() {
-                return None;
-            }
-            values.resize(start + pixels.len(), 0.0);
-            image.format.normalize(pixels, &mut values[start..]);
-            Some(image.format.shape(height, width))
+            normalized(&image.format, record.shape, pixels, values)
+        }
+        (ModelInput::Image(image), RecordValues::F32(samples)) => {
+            normalized(&image.format, record.shape, samples, values)
         }
         (ModelInput::Features(features), raw @ (RecordValues::F32(_) | RecordValues::F64(_))) => {
-            raw.scale_features(&features.scaling, values);
+            raw.append_features(features, values);
             Some(vec![values.len() - start])
         }
         (ModelInput::Tensor, raw @ (RecordValues::F32(_) | RecordValues::F64(_))) => {
-            raw.scale_features(&Scaling::None, values);
+            raw.append_features(&FeatureInput::default(), values);
             Some(vec![values.len() - start])
         }
         _ => None,
     }
 }
 
+/// Appends the tensor of an image and returns its shape; `None` if it has other channels.
+fn normalized<T: Sample>(
+    format: &PixelFormat,
+    [height, width, channels]: [usize; 3],
+    samples: &[T],
+    values: &mut Vec<f32>,
+) -> Option<Vec<usize>> {
+    if channels != format.channels.count() || samples.is_empty() {
+        return None;
+    }
+    let start = values.len();
+    values.resize(start + samples.len(), 0.0);
+    format.normalize_samples(samples, &mut values[start..]);
+    Some(format.shape(height, width))
+}
+
+/// Returns the parts that are scored.
+pub(super) fn scored_parts<'a>(
+    prepared: &'a PreparedDataset,
+    options: &EvaluateOptions,
+) -> Vec<(Subset, &'a RecordFile)> {
+    let normal_in_test = prepared.test.len() as u64 > prepared.anomalies;
+    let chosen = match options.parts.as_slice() {
+        [] if normal_in_test => vec![Subset::Test],
+        [] if prepared.anomalies > 0 => vec![Subset::Validation, Subset::Test],
+        [] => vec![Subset::Validation],
+        chosen => chosen.to_vec(),
+    };
+    chosen
+        .into_iter()
+        .map(|part| (part, prepared.subset(part)))
+        .collect()
+}
 #[cfg(test)]
 mod tests {
     use super::*;

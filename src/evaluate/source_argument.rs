@@ -4,9 +4,11 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::EvaluateError;
 use crate::config;
 use crate::error::StageError;
+use crate::error::code::ErrorCode;
+use crate::evaluate::options::EvaluateError;
+use crate::source::registry::{FOLDER_KIND, KINDS};
 
 /// Maximum number of files of a folder that determine its kind.
 const MAX_EXAMINED: usize = 10_000;
@@ -25,7 +27,9 @@ pub(super) fn parse(text: &str) -> Result<Value, EvaluateError> {
             EvaluateError::Argument(format!("--source {text}: {message}"))
         })?;
         let table = serde_json::to_value(&table["source"]);
-        return table.map_err(|error| StageError::Other(error.to_string()).into());
+        return table.map_err(|error| {
+            StageError::new(ErrorCode::PipelineInvalid, error.to_string()).into()
+        });
     }
     let path = Path::new(text);
     let invalid = |fault: &str| Err(EvaluateError::Argument(format!("--source {text}: {fault}")));
@@ -46,28 +50,17 @@ pub(super) fn parse(text: &str) -> Result<Value, EvaluateError> {
 /// Returns the kind of source that reads a file with this name.
 fn kind_of_file(name: &str) -> Option<&'static str> {
     let name = name.to_lowercase();
-    let name = name.strip_suffix(".gz").unwrap_or(&name);
-    let kinds = [
-        ("csv", "csv"),
-        ("ndjson", "ndjson"),
-        ("jsonl", "ndjson"),
-        ("parquet", "parquet"),
-        ("arrow", "arrow"),
-        ("feather", "arrow"),
-        ("npz", "npz"),
-        ("idx", "idx"),
-        ("-ubyte", "idx"),
-        ("tar", "tar"),
-    ];
-    let is_image = || {
-        crate::source::images::EXTENSIONS
-            .iter()
-            .any(|end| name.ends_with(&format!(".{end}")))
+    let compressions = [".gz", ".zst"];
+    let mut stripped = compressions.iter().filter_map(|end| name.strip_suffix(end));
+    let name = stripped.next().unwrap_or(&name);
+    let has_ending = |ending: &&str| {
+        name.strip_suffix(ending)
+            .is_some_and(|rest| ending.starts_with('-') || rest.ends_with('.'))
     };
-    let by_name = kinds.iter().find(|(end, _)| name.ends_with(end));
-    by_name
-        .map(|(_, kind)| *kind)
-        .or_else(|| is_image().then_some("images"))
+    let by_name = KINDS
+        .iter()
+        .find(|kind| kind.facts.file_endings.iter().any(has_ending));
+    by_name.map(|kind| kind.name)
 }
 
 /// Returns the kind of source that reads the files of a folder: images if there are any, or else the
@@ -88,8 +81,8 @@ fn kind_of_folder(folder: &str) -> Result<&'static str, EvaluateError> {
     kinds.sort_unstable();
     kinds.dedup();
     match kinds.as_slice() {
-        [] => Ok("images"),
-        all if all.contains(&"images") => Ok("images"),
+        [] => Ok(FOLDER_KIND),
+        all if all.contains(&FOLDER_KIND) => Ok(FOLDER_KIND),
         [kind] => Ok(kind),
         several => Err(EvaluateError::Argument(format!(
             "--source {folder}: the folder has files of the kinds {}; name one of them in a table, \
@@ -122,6 +115,14 @@ mod tests {
         check(
             parse("train.idx3-ubyte.gz"),
             expect![[r#"{"kind":"idx","path":"train.idx3-ubyte.gz"}"#]],
+        );
+        check(
+            parse("rows.csv.zst"),
+            expect![[r#"{"kind":"csv","path":"rows.csv.zst"}"#]],
+        );
+        check(
+            parse("shard.TGZ"),
+            expect![[r#"{"kind":"tar","path":"shard.TGZ"}"#]],
         );
         check(
             parse("one.jpg"),

@@ -7,9 +7,12 @@ use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::corruption::{CorruptionKind, Strength};
-use crate::data::{DataSpec, prepare};
-use crate::model::testing;
+use crate::corruption::Strength;
+use crate::corruption::spec::{CorruptionKind, CorruptionSpec};
+use crate::data::{DataSpec, PreparedDataset, Subset, prepare};
+use crate::evaluate::options::EvaluateOptions;
+use crate::evaluate::result::anomaly_scores::DenoisingQuality;
+use crate::model::{Model, testing};
 use crate::registry::parse_options;
 
 /// Makes a model folder from files under `tests/models` and opens it.

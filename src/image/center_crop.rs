@@ -1,11 +1,11 @@
 //! Center crops of images, for display.
 
-use crate::image::decode::Pixels;
+use crate::image::pixels::Pixels;
 
 impl Pixels {
     /// The center of the image, at most `side` pixels wide and high.
     #[must_use]
-    pub fn center_crop(&self, side: usize) -> Self {
+    pub(crate) fn center_crop(&self, side: usize) -> Self {
         let (width, height) = (self.width.min(side), self.height.min(side));
         let (left, top) = ((self.width - width) / 2, (self.height - height) / 2);
         let channels = self.channels.count();

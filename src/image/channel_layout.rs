@@ -1,9 +1,11 @@
 //! 8-bit samples as decoders return them, and their conversion to the requested channels.
 
-use crate::image::decode::Pixels;
+use image::metadata::Orientation;
+
 use crate::image::error::ImageError;
+use crate::image::info::ImageInfo;
 use crate::image::pixel_format::Channels;
-use crate::image::probe::ImageInfo;
+use crate::image::pixels::Pixels;
 
 /// Interleaved 8-bit samples with the channels of a pixel.
 pub(super) enum DecodedSamples {
@@ -42,14 +44,15 @@ impl DecodedSamples {
             );
             return Err(ImageError::malformed(format, reason));
         }
-        let data = match (self, channels) {
-            (Self::Gray(data), Channels::Gray) | (Self::Rgb(data), Channels::Rgb) => data,
-            (Self::GrayAlpha(data), Channels::Gray) => compact(data, |[gray, _]| [gray]),
-            (Self::Rgb(data), Channels::Gray) => compact(data, |rgb: [u8; 3]| [luma(rgb)]),
-            (Self::Rgba(data), Channels::Gray) => compact(data, |[r, g, b, _]| [luma([r, g, b])]),
-            (Self::Rgba(data), Channels::Rgb) => compact(data, |[r, g, b, _]| [r, g, b]),
-            (Self::Gray(data), Channels::Rgb) => data.iter().flat_map(|&gray| [gray; 3]).collect(),
-            (Self::GrayAlpha(data), Channels::Rgb) => data
+        let channels = channels.decoded();
+        let data = match (self, channels == Channels::Gray) {
+            (Self::Gray(data), true) | (Self::Rgb(data), false) => data,
+            (Self::GrayAlpha(data), true) => compact(data, |[gray, _]| [gray]),
+            (Self::Rgb(data), true) => compact(data, |rgb: [u8; 3]| [luma(rgb)]),
+            (Self::Rgba(data), true) => compact(data, |[r, g, b, _]| [luma([r, g, b])]),
+            (Self::Rgba(data), false) => compact(data, |[r, g, b, _]| [r, g, b]),
+            (Self::Gray(data), false) => data.iter().flat_map(|&gray| [gray; 3]).collect(),
+            (Self::GrayAlpha(data), false) => data
                 .chunks_exact(2)
                 .flat_map(|pixel| [pixel[0]; 3])
                 .collect(),
@@ -86,13 +89,30 @@ pub(super) fn luma([r, g, b]: [u8; 3]) -> u8 {
     ((weighted + 0x8000) >> 16) as u8
 }
 
+/// The output of a decoder, before the conversion of the channels and the orientation.
+pub(crate) struct DecodedImage {
+    pub(super) samples: DecodedSamples,
+    /// The number of columns and rows that the decoder reports.
+    pub(super) size: (u32, u32),
+    pub(super) orientation: Orientation,
+}
+
+/// Maximum number of bytes that the decoder of an image may allocate, for its pixels and its
+/// metadata.
+pub(super) fn memory_limit(bytes: &[u8], header: &ImageInfo) -> u64 {
+    let pixels = header.pixels().saturating_mul(header.bytes_per_pixel);
+    pixels
+        .saturating_add(bytes.len() as u64)
+        .saturating_add(1 << 20)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::batch::RejectCode;
-    use crate::image::probe::ImageFormat;
+    use crate::batch::reject::RejectCode;
+    use crate::image::info::ImageFormat;
 
     fn converted(samples: DecodedSamples, channels: Channels) -> Vec<u8> {
         samples

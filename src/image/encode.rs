@@ -5,9 +5,9 @@ use image::codecs::png::PngEncoder;
 use image::codecs::webp::WebPEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 
-use crate::image::decode::Pixels;
 use crate::image::error::ImageError;
 use crate::image::pixel_format::Channels;
+use crate::image::pixels::Pixels;
 
 /// The format in which images are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub fn encode(pixels: &Pixels, format: OutputFormat) -> Result<Vec<u8>, ImageErr
         return Err(unsupported());
     };
     let color = match channels {
-        Channels::Rgb => ExtendedColorType::Rgb8,
+        Channels::Rgb | Channels::Bgr => ExtendedColorType::Rgb8,
         Channels::Gray => ExtendedColorType::L8,
     };
     let mut bytes = Vec::new();

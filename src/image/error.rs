@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use thiserror::Error;
 
-use crate::batch::RejectCode;
-use crate::image::probe::{DECODE_BYTES_PER_PIXEL, ImageFormat, ImageInfo};
+use crate::batch::reject::RejectCode;
+use crate::image::info::{DECODE_BYTES_PER_PIXEL, ImageFormat, ImageInfo};
 
 /// The position in messages about an image whose decoder runs out of bytes.
 pub(super) const UNFINISHED: &str = "before its image is complete";

@@ -2,7 +2,7 @@
 
 use image::metadata::Orientation;
 
-use crate::image::decode::Pixels;
+use crate::image::pixels::Pixels;
 
 /// Applies the orientation to the image.
 pub(super) fn orient(pixels: Pixels, orientation: Orientation) -> Pixels {

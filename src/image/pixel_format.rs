@@ -5,6 +5,8 @@ use arrow::datatypes::Field;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::image::option_error::ImageOptionError;
+
 /// The channels of a pixel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -12,6 +14,8 @@ pub enum Channels {
     /// Red, green and blue.
     #[default]
     Rgb,
+    /// Blue, green and red, the order of OpenCV and of models that were converted from Caffe.
+    Bgr,
     /// Luma (ITU-R BT.601).
     Gray,
 }
@@ -20,8 +24,16 @@ impl Channels {
     /// The number of values of a pixel.
     pub fn count(self) -> usize {
         match self {
-            Self::Rgb => 3,
+            Self::Rgb | Self::Bgr => 3,
             Self::Gray => 1,
+        }
+    }
+
+    /// The channels of decoded pixels, which [`PixelFormat`] puts into their order in tensors.
+    pub(crate) fn decoded(self) -> Self {
+        match self {
+            Self::Rgb | Self::Bgr => Self::Rgb,
+            Self::Gray => Self::Gray,
         }
     }
 }
@@ -97,6 +109,15 @@ impl PixelFormat {
         }
     }
 
+    /// The index in a decoded pixel, gray or RGB, of a channel of the tensor. The reverse mapping is
+    /// the same.
+    pub(crate) fn sample_index(&self, channel: usize) -> usize {
+        match self.channels {
+            Channels::Rgb | Channels::Gray => channel,
+            Channels::Bgr => 2 - channel,
+        }
+    }
+
     /// The scale and offset of a channel: `value = byte * scale + offset`.
     pub fn affine(&self, channel: usize) -> (f32, f32) {
         let mean = self.mean.get(channel).copied().unwrap_or(0.0);
@@ -118,6 +139,7 @@ impl PixelFormat {
     pub fn describe(&self) -> String {
         let channels = match self.channels {
             Channels::Rgb => "rgb",
+            Channels::Bgr => "bgr",
             Channels::Gray => "gray",
         };
         let layout = match self.layout {
@@ -139,34 +161,32 @@ impl PixelFormat {
     /// Checks that the format is valid.
     ///
     /// # Errors
-    /// A message that names the invalid option.
-    pub fn check(&self) -> Result<(), String> {
+    /// The first invalid option.
+    pub fn check(&self) -> Result<(), ImageOptionError> {
         let count = self.channels.count();
         for (name, values) in [("mean", &self.mean), ("std", &self.std)] {
             if !values.is_empty() && values.len() != count {
-                return Err(format!(
-                    "`{name}` has {} values for {count} channels",
-                    values.len()
-                ));
+                return Err(ImageOptionError::ValueCount {
+                    name,
+                    count: values.len(),
+                    channels: count,
+                });
             }
             if values.iter().any(|value| !value.is_finite()) {
-                return Err(format!("`{name}` holds a value that is not finite"));
+                return Err(ImageOptionError::NotFinite(name));
             }
         }
         if self.std.iter().any(|&std| std <= 0.0) {
-            return Err("`std` must be above 0".to_owned());
+            return Err(ImageOptionError::StdNotPositive);
         }
         if !(self.range[0] < self.range[1] && self.range.iter().all(|end| end.is_finite())) {
-            return Err(format!(
-                "`range` must ascend, such as [0.0, 1.0]; met {:?}",
-                self.range
-            ));
+            return Err(ImageOptionError::Range(self.range));
         }
         Ok(())
     }
 
     /// Reads the format from a column's metadata.
-    pub fn from_field(field: &Field) -> Option<Self> {
+    pub(crate) fn from_field(field: &Field) -> Option<Self> {
         serde_json::from_str(field.metadata().get(METADATA)?).ok()
     }
 

@@ -2,10 +2,10 @@
 
 use image::metadata::Orientation;
 
-use crate::image::decode::Pixels;
 use crate::image::error::ImageError;
 use crate::image::exif_orientation::orient;
 use crate::image::pixel_format::Channels;
+use crate::image::pixels::Pixels;
 use crate::image::resize::{CropBox, Resizer, scale, scale_both};
 
 /// The bytes of the rows that are resized at a time, which stay in the second cache. Resizing begins

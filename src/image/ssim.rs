@@ -2,7 +2,7 @@
 //! visibility to structural similarity", IEEE Transactions on Image Processing 13(4), 2004.
 
 /// The side of the window, in pixels.
-pub const WINDOW: usize = 11;
+pub(crate) const WINDOW: usize = 11;
 /// The standard deviation of the window's Gaussian weights, in pixels.
 const SIGMA: f64 = 1.5;
 /// The constants C1 and C2 of the paper, for levels 0..255.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The size of image tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TargetSize {
+pub(crate) enum TargetSize {
     /// Each image keeps its original size.
     Original,
     /// All images have this height and width.

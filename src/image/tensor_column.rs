@@ -3,13 +3,13 @@
 use arrow::array::Array;
 use arrow::datatypes::{Field, Schema};
 
-use crate::image::decode::Pixels;
 use crate::image::error::ImageError;
 use crate::image::pixel_format::PixelFormat;
+use crate::image::pixels::Pixels;
 use crate::tensor::{TensorShape, fixed_values, variable_row};
 
 /// Finds the columns that hold pixels, with the format of each.
-pub fn pixel_columns(schema: &Schema) -> Vec<(String, PixelFormat)> {
+pub(crate) fn pixel_columns(schema: &Schema) -> Vec<(String, PixelFormat)> {
     let usable = |field: &Field| match (PixelFormat::from_field(field)?, TensorShape::of(field)?) {
         (format, TensorShape::Fixed(shape)) => format.size(&shape).map(|_| format),
         (format, TensorShape::Variable(dims)) => (dims == 3).then_some(format),
@@ -25,7 +25,7 @@ pub fn pixel_columns(schema: &Schema) -> Vec<(String, PixelFormat)> {
 ///
 /// # Errors
 /// [`ImageError::Malformed`] if the column holds no image in this record.
-pub fn pixels_of(
+pub(crate) fn pixels_of(
     tensors: &dyn Array,
     shape: Option<&TensorShape>,
     format: &PixelFormat,
@@ -49,7 +49,7 @@ pub fn pixels_of(
     Ok(Pixels {
         width,
         height,
-        channels: format.channels,
+        channels: format.channels.decoded(),
         data: format.denormalize(values),
     })
 }

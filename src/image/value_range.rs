@@ -1,8 +1,10 @@
 //! The sample values of black and white, for samples of more than 8 bits.
 
+use crate::image::option_error::ImageOptionError;
+
 /// The sample values that become 0 and 255.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ValueRange {
+pub(crate) struct ValueRange {
     black: f64,
     white: f64,
 }
@@ -11,15 +13,12 @@ impl ValueRange {
     /// Creates a range from the values of black and white.
     ///
     /// # Errors
-    /// A message if the values are not finite or do not ascend.
-    pub fn new([black, white]: [f64; 2]) -> Result<Self, String> {
+    /// If the values are not finite or do not ascend.
+    pub fn new([black, white]: [f64; 2]) -> Result<Self, ImageOptionError> {
         if black < white && (white - black).is_finite() {
             Ok(Self { black, white })
         } else {
-            Err(format!(
-                "[{black}, {white}] is not a range of sample values; expected the values of black \
-                 and of white in ascending order, such as [0, 4095]"
-            ))
+            Err(ImageOptionError::ValueRange(black, white))
         }
     }
 

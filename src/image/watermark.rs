@@ -2,9 +2,11 @@
 
 use font8x8::{BASIC_FONTS, LATIN_FONTS, UnicodeFonts};
 
+use crate::image::option_error::ImageOptionError;
+
 /// The repeated pattern of a watermark.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Watermark {
+pub(crate) enum Watermark {
     /// Lines of text that rise to the right, as glyphs of an 8x8 font.
     Text(Vec<[u8; 8]>),
     /// Horizontal and vertical lines.
@@ -24,27 +26,27 @@ impl Watermark {
     /// Creates a watermark of the text.
     ///
     /// # Errors
-    /// A message if the text is blank, or contains a character that the font lacks.
-    pub fn text(text: &str) -> Result<Self, String> {
-        let unknown_character = |c: char| {
-            format!(
-                "the font has no glyph for `{}`; it contains ASCII and Latin-1",
-                c.escape_debug()
-            )
-        };
+    /// If the text is blank, or contains a character that the font lacks.
+    pub fn text(text: &str) -> Result<Self, ImageOptionError> {
         let glyphs = text
             .chars()
-            .map(|c| glyph(c).ok_or_else(|| unknown_character(c)))
+            .map(|c| glyph(c).ok_or(ImageOptionError::UnknownCharacter(c)))
             .collect::<Result<Vec<_>, _>>()?;
         if text.trim().is_empty() {
-            return Err("the text is blank; write at least one visible character".to_owned());
+            return Err(ImageOptionError::BlankText);
         }
         Ok(Self::Text(glyphs))
     }
 
     /// Calls `paint` with the index of each covered pixel, row by row. `shift` moves the pattern
     /// along each of its axes by a fraction of its period, 0 to 1.
-    pub fn draw(&self, height: usize, width: usize, shift: [f32; 2], mut paint: impl FnMut(usize)) {
+    pub(crate) fn draw(
+        &self,
+        height: usize,
+        width: usize,
+        shift: [f32; 2],
+        mut paint: impl FnMut(usize),
+    ) {
         let side = height.min(width) as f32;
         // A dot of the font and a line of the grid are one pixel wide for images of up to 160
         // pixels, and grow with larger images.
@@ -152,15 +154,15 @@ mod tests {
     #[test]
     fn blank_text_and_unknown_characters_are_errors() {
         assert_eq!(
-            Watermark::text("  ").unwrap_err(),
+            Watermark::text("  ").unwrap_err().to_string(),
             "the text is blank; write at least one visible character"
         );
         assert_eq!(
-            Watermark::text("a水").unwrap_err(),
+            Watermark::text("a水").unwrap_err().to_string(),
             "the font has no glyph for `水`; it contains ASCII and Latin-1"
         );
         assert_eq!(
-            Watermark::text("a\n").unwrap_err(),
+            Watermark::text("a\n").unwrap_err().to_string(),
             "the font has no glyph for `\\n`; it contains ASCII and Latin-1"
         );
         assert!(Watermark::text("© Zoë 2024").is_ok());

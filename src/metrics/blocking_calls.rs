@@ -4,9 +4,10 @@
 //! only read that record, so none of them waits for a disk.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use parking_lot::Mutex;
 use prometheus::GaugeVec;
 
 use crate::metrics::factory::MetricFactory;
@@ -76,13 +77,9 @@ struct PendingCall {
 }
 
 impl BlockingCaller {
-    fn call(&self) -> MutexGuard<'_, Option<PendingCall>> {
-        self.call.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Records the start of a call, or of the next call after the previous one has returned.
     pub fn begin(&self, operation: BlockingOperation) {
-        *self.call() = Some(PendingCall {
+        *self.call.lock() = Some(PendingCall {
             operation,
             since: Instant::now(),
             began: SystemTime::now(),
@@ -91,13 +88,13 @@ impl BlockingCaller {
 
     /// Records that the thread waits for work or for other threads.
     pub fn end(&self) {
-        *self.call() = None;
+        *self.call.lock() = None;
     }
 
     /// Runs `work` as a call of the kind `operation`. Afterwards the previous call, if any, starts
     /// again.
-    pub fn during<T>(&self, operation: BlockingOperation, work: impl FnOnce() -> T) -> T {
-        let before = self.call().map(|call| call.operation);
+    pub(crate) fn during<T>(&self, operation: BlockingOperation, work: impl FnOnce() -> T) -> T {
+        let before = self.call.lock().map(|call| call.operation);
         self.begin(operation);
         let result = work();
         match before {
@@ -109,7 +106,7 @@ impl BlockingCaller {
 
     /// Waits for other threads, during which the thread is not in a call.
     pub fn outside<T>(&self, wait: impl FnOnce() -> T) -> T {
-        let before = self.call().take().map(|call| call.operation);
+        let before = self.call.lock().take().map(|call| call.operation);
         let result = wait();
         if let Some(previous) = before {
             self.begin(previous);
@@ -122,7 +119,7 @@ impl BlockingCaller {
             operation,
             since,
             began,
-        } = (*self.call())?;
+        } = (*self.call.lock())?;
         let age = now.saturating_duration_since(since);
         let limit = if operation.is_long() {
             LONG
@@ -140,7 +137,7 @@ impl BlockingCaller {
 
 /// A stage whose call takes too long; its `Display` is a sentence.
 #[derive(Debug, Clone)]
-pub struct BlockedCall {
+pub(crate) struct BlockedCall {
     /// The stage.
     pub stage: Arc<str>,
     operation: BlockingOperation,
@@ -183,10 +180,6 @@ impl BlockingCalls {
         }
     }
 
-    fn callers(&self) -> MutexGuard<'_, Vec<Arc<BlockingCaller>>> {
-        self.callers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Registers a thread of a stage; it is removed once the result is dropped.
     pub fn caller(&self, stage: &str, is_local: bool) -> Arc<BlockingCaller> {
         let limit = if is_local { LOCAL } else { LONG };
@@ -195,17 +188,17 @@ impl BlockingCalls {
             limit,
             call: Mutex::default(),
         });
-        let mut callers = self.callers();
+        let mut callers = self.callers.lock();
         callers.retain(|registered| Arc::strong_count(registered) > 1);
         callers.push(Arc::clone(&caller));
         caller
     }
 
     /// Age of the oldest call in which a thread holds records; `None` if no thread holds any.
-    pub fn oldest_record(&self) -> Option<Duration> {
-        let callers = self.callers();
+    pub(crate) fn oldest_record(&self) -> Option<Duration> {
+        let callers = self.callers.lock();
         let held = |caller: &Arc<BlockingCaller>| {
-            (*caller.call()).filter(|call| call.operation.holds_records())
+            (*caller.call.lock()).filter(|call| call.operation.holds_records())
         };
         callers
             .iter()
@@ -215,20 +208,22 @@ impl BlockingCalls {
     }
 
     /// The blocked stages.
-    pub fn blocked_stages(&self) -> Vec<BlockedCall> {
+    pub(crate) fn blocked_stages(&self) -> Vec<BlockedCall> {
         let now = Instant::now();
-        self.callers()
+        self.callers
+            .lock()
             .iter()
             .filter_map(|caller| caller.blocked(now))
             .collect()
     }
 
     /// Sets the gauge of each stage to the age of its oldest call.
-    pub fn measure(&self) {
-        let callers = self.callers();
+    pub(crate) fn measure(&self) {
+        let callers = self.callers.lock();
         for caller in callers.iter() {
             let ages = callers.iter().filter(|other| other.stage == caller.stage);
-            let ages = ages.filter_map(|other| (*other.call()).map(|call| call.since.elapsed()));
+            let ages =
+                ages.filter_map(|other| (*other.call.lock()).map(|call| call.since.elapsed()));
             let age = ages.max().unwrap_or(Duration::ZERO);
             self.seconds
                 .with_label_values(&[&caller.stage])
@@ -293,6 +288,6 @@ mod tests {
         let calls = calls();
         drop(calls.caller("a", true));
         let _b = calls.caller("b", true);
-        assert_eq!(calls.callers().len(), 1);
+        assert_eq!(calls.callers.lock().len(), 1);
     }
 }

@@ -1,14 +1,34 @@
 //! Creates metrics and registers each under the common prefix `latentflow`.
 
+use std::cell::RefCell;
+
 use prometheus::core::Collector;
+use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{
     CounterVec, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, exponential_buckets,
 };
 
+/// The prefix of the names of all metrics, except for those of the process.
+const PREFIX: &str = "latentflow";
+
+/// A metric with its meaning, for the reference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricDescription {
+    /// The full name.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// The names of the labels.
+    pub labels: Vec<String>,
+    /// The meaning and the unit.
+    pub help: String,
+}
+
 /// Creates metrics and registers each of them.
 pub(super) struct MetricFactory {
     pub(super) registry: Registry,
+    descriptions: RefCell<Vec<MetricDescription>>,
 }
 
 #[expect(
@@ -18,13 +38,31 @@ pub(super) struct MetricFactory {
 impl MetricFactory {
     pub(super) fn new() -> Self {
         Self {
-            registry: Registry::new_custom(Some("latentflow".to_owned()), None)
+            registry: Registry::new_custom(Some(PREFIX.to_owned()), None)
                 .expect("the prefix is a valid name"),
+            descriptions: RefCell::default(),
         }
+    }
+
+    /// Returns the metrics that were created, in the order of their creation.
+    pub(super) fn descriptions(&self) -> Vec<MetricDescription> {
+        self.descriptions.borrow().clone()
     }
 
     fn register<M: Collector + Clone + 'static>(&self, metric: prometheus::Result<M>) -> M {
         let metric = metric.expect("a valid name and labels");
+        let kind = match metric.collect().first().map(MetricFamily::get_field_type) {
+            Some(MetricType::COUNTER) => "counter",
+            Some(MetricType::HISTOGRAM) => "histogram",
+            _ => "gauge",
+        };
+        let described = metric.desc().into_iter().map(|desc| MetricDescription {
+            name: format!("{PREFIX}_{}", desc.fq_name),
+            kind,
+            labels: desc.variable_labels.clone(),
+            help: desc.help.clone(),
+        });
+        self.descriptions.borrow_mut().extend(described);
         self.registry
             .register(Box::new(metric.clone()))
             .expect("registered once");

@@ -2,37 +2,39 @@
 
 mod blocking_calls;
 mod commits;
-mod reconstruction_errors;
+mod factory;
 mod http;
 mod listeners;
-mod utilization;
-mod factory;
 mod models;
 mod process;
+mod reconstruction_errors;
 mod training;
+mod utilization;
 mod watch;
 
 use prometheus::{
     GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
-pub use blocking_calls::{BlockedCall, BlockingCaller, BlockingCalls, BlockingOperation};
-pub use commits::CommitMetrics;
-pub use http::HttpMetrics;
-pub use listeners::ListenerMetrics;
-pub use models::ModelMetrics;
-pub use reconstruction_errors::ReconstructionErrorMetrics;
-pub use training::TrainingMetrics;
-pub use utilization::UtilizationMetrics;
-pub use watch::{WatchCondition, WatchMetrics};
-
 use factory::MetricFactory;
 use process::ProcessMetrics;
+
+pub(crate) use blocking_calls::{BlockedCall, BlockingCaller, BlockingCalls, BlockingOperation};
+pub(crate) use commits::CommitMetrics;
+pub(crate) use factory::MetricDescription;
+pub(crate) use http::HttpMetrics;
+pub(crate) use listeners::ListenerMetrics;
+pub(crate) use models::ModelMetrics;
+pub(crate) use reconstruction_errors::ReconstructionErrorMetrics;
+pub(crate) use training::TrainingMetrics;
+pub(crate) use utilization::UtilizationMetrics;
+pub(crate) use watch::WatchMetrics;
 
 /// The metrics of one running pipeline. Label values are the names of stages and models, which the
 /// pipeline file bounds, and members of closed sets.
 pub struct Metrics {
     registry: Registry,
+    descriptions: Vec<MetricDescription>,
     /// The metrics of the process under their standard names.
     process: Option<ProcessMetrics>,
     /// Records that a stage received.
@@ -157,6 +159,7 @@ impl Metrics {
                  or not fast enough",
             ),
             process: ProcessMetrics::new(),
+            descriptions: maker.descriptions(),
             registry: maker.registry,
         }
     }
@@ -164,6 +167,11 @@ impl Metrics {
     /// The registry, for collectors that compute on demand.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// All metrics with the prefix `latentflow`. The standard metrics of the process are not included.
+    pub fn descriptions(&self) -> &[MetricDescription] {
+        &self.descriptions
     }
 
     /// All metrics in the text format of Prometheus.
@@ -183,14 +191,14 @@ impl Metrics {
 impl Metrics {
     /// The reason why the run makes no progress: a watch that reads no files, or a blocked
     /// stage. `None` while it makes progress.
-    pub fn stall_reason(&self) -> Option<String> {
+    pub(crate) fn stall_reason(&self) -> Option<String> {
         self.watch
             .unavailable_reason()
             .or_else(|| self.calls.blocked_stages().first().map(ToString::to_string))
     }
 
     /// Resident memory of the process in bytes; `None` if the system does not report it.
-    pub fn resident_bytes(&self) -> Option<f64> {
+    pub(crate) fn resident_bytes(&self) -> Option<f64> {
         self.process.as_ref()?.resident_bytes()
     }
 }

@@ -5,7 +5,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{IntCounter, IntGauge};
 
 /// Metrics that each scrape reads from `/proc`; absent on systems without `/proc`.
-pub struct ProcessMetrics {
+pub(crate) struct ProcessMetrics {
     cpu_seconds: IntCounter,
     open_files: IntGauge,
     max_files: IntGauge,
@@ -47,7 +47,7 @@ impl ProcessMetrics {
     }
 
     /// The current values; empty if the system does not report them.
-    pub fn gather(&self) -> Vec<MetricFamily> {
+    pub(crate) fn gather(&self) -> Vec<MetricFamily> {
         let Some(()) = self.refresh() else {
             return Vec::new();
         };
@@ -67,7 +67,7 @@ impl ProcessMetrics {
     }
 
     /// Resident memory of the process in bytes.
-    pub fn resident_bytes(&self) -> Option<f64> {
+    pub(crate) fn resident_bytes(&self) -> Option<f64> {
         self.refresh()?;
         Some(self.resident_memory.get() as f64)
     }

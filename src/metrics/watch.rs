@@ -1,8 +1,8 @@
 //! The metrics of watched folders.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec};
 
 use crate::metrics::factory::MetricFactory;
@@ -27,7 +27,7 @@ pub struct WatchMetrics {
 
 /// The condition of a watch, for readiness probes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct WatchCondition {
+pub(crate) struct WatchCondition {
     /// The reason why no files are read at all, as a clause.
     pub unavailable_reason: Option<String>,
     /// The files that wait and the reason, as a clause.
@@ -78,12 +78,6 @@ impl WatchMetrics {
         }
     }
 
-    fn conditions(&self) -> MutexGuard<'_, BTreeMap<String, WatchCondition>> {
-        self.conditions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Sets the condition of a stage's watch.
     pub fn report(
         &self,
@@ -95,15 +89,15 @@ impl WatchMetrics {
             unavailable_reason,
             pending_files,
         };
-        let mut conditions = self.conditions();
+        let mut conditions = self.conditions.lock();
         if conditions.get(stage) != Some(&condition) {
             conditions.insert(stage.to_owned(), condition);
         }
     }
 
     /// The reason why a watch reads no files at all, if there is one.
-    pub fn unavailable_reason(&self) -> Option<String> {
-        let conditions = self.conditions();
+    pub(crate) fn unavailable_reason(&self) -> Option<String> {
+        let conditions = self.conditions.lock();
         conditions.iter().find_map(|(stage, condition)| {
             Some(format!(
                 "{stage}: {}",
@@ -113,8 +107,8 @@ impl WatchMetrics {
     }
 
     /// The waiting files of all stages, one line per stage.
-    pub fn pending_files_by_stage(&self) -> Vec<String> {
-        let conditions = self.conditions();
+    pub(crate) fn pending_files_by_stage(&self) -> Vec<String> {
+        let conditions = self.conditions.lock();
         let pending_files = |(stage, condition): (&String, &WatchCondition)| {
             condition
                 .pending_files

@@ -1,5 +1,6 @@
 //! Attributes the reconstruction error of a record to its features: which of them, if they had a
-//! usual value, would remove most of the error.
+//! usual value, would remove most of the error. A feature is a column of the record, with all inputs
+//! of the model that the column becomes.
 //!
 //! The largest error is often not in the feature that is wrong: a network without room for an
 //! unusual value reconstructs the features that depend on it instead. So one feature at a time is
@@ -12,12 +13,14 @@
 //! pursuit; Mallat and Zhang, 1993). This needs one run per feature for any number of faults.
 
 use crate::error::StageError;
-use crate::model::session::SessionChain;
+use crate::model::feature_groups::FeatureGroups;
+use crate::model::files::ModelPath;
+use crate::model::session::chain::SessionChain;
 use crate::model::tensor_spec::element_count;
-use crate::model::{Model, ModelPath, Scaling};
+use crate::model::{Model, Scaling};
 
 /// The method in one sentence, for the card and the report.
-pub const ATTRIBUTION: &str = "The features of a record with a z-score above 3 are in the order of \
+pub(crate) const ATTRIBUTION: &str = "The features of a record with a z-score above 3 are in the order of \
     the squared error that disappears when a feature is moved towards its mean, measured by one \
     more run of the model per feature (occlusion); those of other records are in the order of \
     their own errors.";
@@ -28,7 +31,7 @@ const MAX_STEP: f64 = 2.0;
 /// A feature and the share of the squared error of the record that it explains, in addition to the
 /// features before it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ExplainedFeature {
+pub(crate) struct ExplainedFeature {
     /// The index of the feature.
     pub feature: usize,
     /// The share, from 0 to 1.
@@ -36,10 +39,11 @@ pub struct ExplainedFeature {
 }
 
 /// Ranks the features of records. It belongs to one thread.
-pub struct FeatureAttributor {
+pub(crate) struct FeatureAttributor {
     chain: SessionChain,
     shape: Vec<usize>,
-    /// The mean of each feature; `None` for cards of earlier versions without means. The
+    groups: FeatureGroups,
+    /// The mean of each input; `None` for cards of earlier versions without means. The
     /// reconstruction of a feature then takes its place.
     means: Option<Vec<f32>>,
     /// Records with one changed feature each.
@@ -54,21 +58,24 @@ impl FeatureAttributor {
     /// # Errors
     /// When the model has no decoder, or a file cannot be opened.
     pub fn new(model: &Model, shape: &[usize]) -> Result<Self, StageError> {
+        let inputs = element_count(shape).unwrap_or_default();
         Ok(Self {
             chain: model.chain(ModelPath::Reconstruct)?,
             shape: shape.to_vec(),
-            means: feature_means(model, element_count(shape).unwrap_or_default()),
+            groups: model.feature_groups(inputs),
+            means: input_means(model, inputs),
             variants: Vec::new(),
             changes: Vec::new(),
         })
     }
 
-    /// The maximum memory for records of `features` values, in bytes, without that of the sessions.
-    pub fn scratch_bytes(model: &Model, features: usize) -> u64 {
-        let values = (features as u64).saturating_mul(features as u64);
+    /// The maximum memory for records of `inputs` values, in bytes, without that of the sessions.
+    pub(crate) fn scratch_bytes(model: &Model, inputs: usize) -> u64 {
+        let features = model.feature_groups(inputs).features();
+        let values = (features as u64).saturating_mul(inputs as u64);
         // Changes of all residuals, and at most as many values of variants.
         let own = values.saturating_mul(2 * size_of::<f32>() as u64);
-        own.saturating_add(model.scratch_bytes(ModelPath::Reconstruct, features))
+        own.saturating_add(model.scratch_bytes(ModelPath::Reconstruct, inputs))
     }
 
     /// Returns `count` features in descending order of the error that they explain. Features that
@@ -88,7 +95,7 @@ impl FeatureAttributor {
             .map(|(&x, &y)| f64::from(x) - f64::from(y))
             .collect();
         let total: f64 = residual.iter().map(|value| value * value).sum();
-        let mut open: Vec<usize> = (0..record.len()).collect();
+        let mut open: Vec<usize> = (0..self.groups.features()).collect();
         open.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
         let mut ranked = Vec::with_capacity(count);
         while ranked.len() < count && !open.is_empty() {
@@ -115,36 +122,37 @@ impl FeatureAttributor {
         ranked
     }
 
-    fn changes_of(&self, feature: usize, features: usize) -> &[f32] {
-        &self.changes[feature * features..(feature + 1) * features]
+    fn changes_of(&self, feature: usize, inputs: usize) -> &[f32] {
+        &self.changes[feature * inputs..(feature + 1) * inputs]
     }
 
     /// Runs the record with each of its features at the mean, and writes the changes of the
     /// residuals. A feature without such a run, since the model fails on it, has no effect.
     fn run_variants(&mut self, record: &[f32], output: &[f32]) {
-        let features = record.len();
+        let (features, inputs) = (self.groups.features(), record.len());
         self.changes.clear();
-        let slice = self.chain.slice_rows(features);
-        let mean = |feature: usize| match &self.means {
-            Some(means) => means[feature],
-            None => output[feature],
-        };
+        let slice = self.chain.slice_rows(inputs);
+        let means = self.means.as_deref().unwrap_or(output);
         for first in (0..features).step_by(slice.max(1)) {
             let last = (first + slice).min(features);
             self.variants.clear();
             for feature in first..last {
-                self.variants.extend_from_slice(record);
-                self.variants[(feature - first) * features + feature] = mean(feature);
+                let own = self.groups.range(feature);
+                self.variants.extend_from_slice(&record[..own.start]);
+                self.variants.extend_from_slice(&means[own.clone()]);
+                self.variants.extend_from_slice(&record[own.end..]);
             }
             let failures =
                 self.chain
-                    .run_rows(&self.variants, &self.shape, features, &mut self.changes);
-            let rows = self.changes[first * features..].chunks_exact_mut(features);
+                    .run_rows(&self.variants, &self.shape, inputs, &mut self.changes);
+            let rows = self.changes[first * inputs..].chunks_exact_mut(inputs);
             for (row, (feature, changes)) in (first..last).zip(rows).enumerate() {
                 for (change, &value) in changes.iter_mut().zip(output) {
                     *change = value - *change;
                 }
-                changes[feature] += mean(feature) - record[feature];
+                for input in self.groups.range(feature) {
+                    changes[input] += means[input] - record[input];
+                }
                 if failures.iter().any(|failure| failure.row == row)
                     || changes.iter().any(|change| !change.is_finite())
                 {
@@ -180,15 +188,14 @@ impl BestStep {
     }
 }
 
-/// The mean of each feature in the values that the model takes: that of the card, or 0 after
-/// standardization.
-fn feature_means(model: &Model, features: usize) -> Option<Vec<f32>> {
+/// The mean of each input of the model: that of the card, or 0 after standardization.
+fn input_means(model: &Model, inputs: usize) -> Option<Vec<f32>> {
     let stats = model.card()?.reconstruction_error.as_ref()?;
     let listed = stats.features.as_ref()?.value_mean.as_ref();
     let listed = listed.map(|means| means.iter().map(|&mean| mean as f32).collect());
     listed.or_else(|| {
         let scaling = &model.feature_input()?.scaling;
-        matches!(scaling, Scaling::Standard { .. }).then(|| vec![0.0; features])
+        matches!(scaling, Scaling::Standard { .. }).then(|| vec![0.0; inputs])
     })
 }
 

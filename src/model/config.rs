@@ -6,8 +6,12 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::error::config_error::ConfigError;
 use crate::image::pixel_format::{Channels, TensorLayout};
-use crate::model::input::{InputSpec, ScalingKind};
+use crate::image::preprocess::preset::{PixelPreset, PreprocessingOptions};
+use crate::image::preprocess::steps::PreprocessStep;
+use crate::model::input::scaling::ScalingKind;
+use crate::model::input::spec::{InputKind, InputSpec};
 use crate::model::loss::Loss;
 
 /// A model as a pipeline declares it: a folder with a model card, or bare ONNX files with the
@@ -15,13 +19,15 @@ use crate::model::loss::Loss;
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ModelSpec {
-    /// A folder with `model.toml`, and with `encoder.onnx` and `decoder.onnx`, or `model.onnx`.
+    /// A folder with `model.toml`, and with `encoder.onnx` and `decoder.onnx`, or `model.onnx`. This
+    /// and the other files may be in a bucket, as `s3://bucket/models/name`.
     pub path: Option<PathBuf>,
     /// An ONNX file that maps inputs to latents.
     pub encoder: Option<PathBuf>,
     /// An ONNX file that maps the latents of the encoder back to inputs.
     pub decoder: Option<PathBuf>,
-    /// An ONNX file with the complete network: a denoiser, or an autoencoder in one file.
+    /// An ONNX file with the complete network: a denoiser, or an autoencoder in one file; or any
+    /// graph, for the stage `onnx`.
     pub model: Option<PathBuf>,
     /// The name of the output of the encoder or of the complete network. Default: the only output,
     /// or the one that is plainly the code.
@@ -50,6 +56,16 @@ pub struct ModelSpec {
     /// Bare files, images: the range to which the byte values 0..255 are mapped. Default: `[0, 1]`,
     /// or `[0, 255]` for a uint8 input.
     pub range: Option<[f32; 2]>,
+    /// Bare files, images: the steps that resize, crop and pad, in their order, as in the stage
+    /// `pixels`. Default: none, or those of `preset` or `preprocessor`.
+    pub steps: Option<Vec<PreprocessStep>>,
+    /// Bare files, images: the preprocessing of a well-known model. Other options replace parts of
+    /// it.
+    pub preset: Option<PixelPreset>,
+    /// Bare files, images: the file that comes with the model: `preprocessor_config.json` of
+    /// transformers, or `config.json` of timm. Other options replace parts of it.
+    #[schemars(extend("format" = "path"))]
+    pub preprocessor: Option<PathBuf>,
     /// Bare files: the values that are subtracted, per channel of an image or per feature. Default:
     /// none.
     pub mean: Option<Vec<f64>>,
@@ -67,7 +83,49 @@ pub struct ModelSpec {
 
 impl ModelSpec {
     /// The input of a bare file as the pipeline declares it.
-    pub fn input_spec(&self) -> InputSpec {
+    ///
+    /// # Errors
+    /// If the file that describes the preprocessing cannot be used.
+    pub(crate) fn input_spec(&self) -> Result<InputSpec, ConfigError> {
+        let named = PreprocessingOptions::named(self.preset, self.preprocessor.as_ref())?;
+        let Some(PreprocessingOptions { steps, format }) = named else {
+            return Ok(self.written_input());
+        };
+        let wide = |values: &[f32]| {
+            let values: Vec<f64> = values.iter().copied().map(f64::from).collect();
+            (!values.is_empty()).then_some(values)
+        };
+        let written = self.written_input();
+        // The ONNX file decides the layout, and whether images are gray.
+        let bgr = (format.channels == Channels::Bgr).then_some(Channels::Bgr);
+        Ok(InputSpec {
+            kind: Some(InputKind::Image),
+            channels: written.channels.or(bgr),
+            range: written.range.or(Some(format.range)),
+            mean: written.mean.or_else(|| wide(&format.mean)),
+            std: written.std.or_else(|| wide(&format.std)),
+            steps: written
+                .steps
+                .or_else(|| Some(steps).filter(|steps| !steps.is_empty())),
+            ..written
+        })
+    }
+
+    /// The keys that a model card holds, too.
+    pub(crate) fn card_keys(&self) -> Vec<&'static str> {
+        let others = [
+            ("preset", self.preset.is_some()),
+            ("preprocessor", self.preprocessor.is_some()),
+            ("loss", self.loss.is_some()),
+        ];
+        let others = others
+            .into_iter()
+            .filter_map(|(key, set)| set.then_some(key));
+        let written = self.written_input().set_keys();
+        written.into_iter().chain(others).collect()
+    }
+
+    fn written_input(&self) -> InputSpec {
         InputSpec {
             kind: None,
             size: self.size,
@@ -75,12 +133,14 @@ impl ModelSpec {
             layout: self.layout,
             range: self.range,
             decode: None,
+            steps: self.steps.clone(),
             mean: self.mean.clone(),
             std: self.std.clone(),
             columns: self.columns.clone(),
             scaling: self.scaling,
             min: self.min.clone(),
             max: self.max.clone(),
+            rules: vec![],
         }
     }
 }
@@ -127,7 +187,7 @@ impl Default for RuntimeSpec {
 
 impl RuntimeSpec {
     /// Whether all workers share one session.
-    pub fn shares_sessions(&self) -> bool {
+    pub(crate) fn shares_sessions(&self) -> bool {
         match self.sessions {
             Some(sessions) => sessions == SessionMode::Shared,
             None => self.uses_device(),
@@ -135,7 +195,7 @@ impl RuntimeSpec {
     }
 
     /// Whether the first provider uses a device other than the CPU.
-    pub fn uses_device(&self) -> bool {
+    pub(crate) fn uses_device(&self) -> bool {
         self.providers
             .first()
             .is_some_and(|&first| first != ExecutionProvider::Cpu)

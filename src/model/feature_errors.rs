@@ -4,18 +4,19 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::ConfigError;
+use crate::error::config_error::ConfigError;
+use crate::model::feature_groups::FeatureGroups;
 
 /// The distribution of each feature's squared error over records, in the order of the card's
-/// `input.columns`.
+/// `input.columns`. The squared error of a column that becomes several inputs is their sum.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FeatureStats {
     /// The mean of each feature's squared error.
     pub mean: Vec<f64>,
     /// The standard deviation of each feature's squared error.
     pub std: Vec<f64>,
-    /// The mean of each feature's value, scaled as the model takes it. Cards of earlier versions do
-    /// not have it.
+    /// The mean of each input of the model, over all inputs of all features. Cards of earlier
+    /// versions do not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_mean: Option<Vec<f64>>,
     /// How the features of a record are ranked, as text.
@@ -23,17 +24,15 @@ pub struct FeatureStats {
     pub ranking: Option<String>,
 }
 
-/// The squared error of each feature, in float64.
-pub fn squared_errors(target: &[f32], output: &[f32]) -> impl Iterator<Item = f64> + Clone {
-    target
-        .iter()
-        .zip(output)
-        .map(|(&x, &y)| (f64::from(x) - f64::from(y)).powi(2))
-}
-
 impl FeatureStats {
-    /// Adds errors at `reconstruction_error.features`. `columns` are the feature names of the card.
-    pub(super) fn check(&self, columns: Option<&[String]>, faults: &mut Vec<ConfigError>) {
+    /// Adds errors at `reconstruction_error.features`. `columns` are the feature names of the card,
+    /// which become `inputs` inputs of the model.
+    pub(super) fn check(
+        &self,
+        columns: Option<&[String]>,
+        inputs: usize,
+        faults: &mut Vec<ConfigError>,
+    ) {
         const KEY: &str = "reconstruction_error.features";
         let Some(columns) = columns else {
             return faults.push(ConfigError::new(
@@ -45,35 +44,43 @@ impl FeatureStats {
         let value_mean = ("value_mean", self.value_mean.as_ref());
         for (name, values) in lists.into_iter().chain([value_mean]) {
             let Some(values) = values else { continue };
-            let (least, expected) = match name {
-                "value_mean" => (f64::MIN, "finite"),
-                _ => (0.0, "0 or more"),
+            let (least, expected, count) = match name {
+                "value_mean" => (f64::MIN, "finite", inputs),
+                _ => (0.0, "0 or more", columns.len()),
             };
             let key = format!("{KEY}.{name}");
-            if values.len() != columns.len() {
-                let message = format!(
-                    "expected as many values as columns in `input.columns`, {}; found {}",
-                    columns.len(),
-                    values.len()
-                );
+            if values.len() != count {
+                let of = match count == columns.len() {
+                    true => "columns in `input.columns`",
+                    false => "inputs of the columns in `input.columns`",
+                };
+                let found = values.len();
+                let message = format!("expected as many values as {of}, {count}; found {found}");
                 faults.push(ConfigError::new(key, message));
             } else if let Some(index) = values
                 .iter()
                 .position(|value| !(value.is_finite() && *value >= least))
             {
-                let message = format!(
-                    "must be {expected}; found {} for `{}`",
-                    values[index], columns[index]
-                );
+                let found = values[index];
+                let message = match columns.get(index).filter(|_| count == columns.len()) {
+                    Some(column) => format!("must be {expected}; found {found} for `{column}`"),
+                    None => format!("must be {expected}; found {found} for input {index}"),
+                };
                 faults.push(ConfigError::new(key, message));
             }
         }
     }
 
     /// The z-score of the squared error of each feature of a record.
-    pub fn zscores(&self, target: &[f32], output: &[f32]) -> Vec<f64> {
+    pub(crate) fn zscores(
+        &self,
+        groups: &FeatureGroups,
+        target: &[f32],
+        output: &[f32],
+    ) -> Vec<f64> {
         let scales = self.mean.iter().zip(self.divisors());
-        squared_errors(target, output)
+        groups
+            .squared_errors(target, output)
             .zip(scales)
             .map(|(error, (mean, divisor))| (error - mean) / divisor)
             .collect()
@@ -81,7 +88,7 @@ impl FeatureStats {
 
     /// The divisors of the z-scores, one per feature. For a feature with a deviation of 0, this is
     /// the smallest deviation above 0, or 1 if there is none, so that z-scores stay finite.
-    pub fn divisors(&self) -> Vec<f64> {
+    pub(crate) fn divisors(&self) -> Vec<f64> {
         let smallest = self
             .std
             .iter()
@@ -99,32 +106,34 @@ impl FeatureStats {
 /// Accumulates the errors of features record by record with the recurrence of Welford (1962), which
 /// does not lose precision with large means.
 #[derive(Debug, Clone)]
-pub struct FeatureErrors {
+pub(crate) struct FeatureErrors {
     count: u64,
     mean: Vec<f64>,
     /// Sums of squared distances from the mean.
     squares: Vec<f64>,
-    /// The means of the values.
+    /// The means of the inputs.
     value_mean: Vec<f64>,
+    groups: FeatureGroups,
 }
 
 impl FeatureErrors {
-    /// Creates an accumulator for this number of features.
-    pub fn new(features: usize) -> Self {
+    /// Creates an accumulator for features with these inputs.
+    pub fn new(groups: FeatureGroups) -> Self {
         Self {
             count: 0,
-            mean: vec![0.0; features],
-            squares: vec![0.0; features],
-            value_mean: vec![0.0; features],
+            mean: vec![0.0; groups.features()],
+            squares: vec![0.0; groups.features()],
+            value_mean: vec![0.0; groups.inputs()],
+            groups,
         }
     }
 
-    /// Adds a record and its reconstruction, each with one value per feature.
+    /// Adds a record and its reconstruction, each with one value per input.
     pub fn push(&mut self, target: &[f32], output: &[f32]) {
         self.count += 1;
         let count = self.count as f64;
         let sums = self.mean.iter_mut().zip(&mut self.squares);
-        for (error, (mean, squares)) in squared_errors(target, output).zip(sums) {
+        for (error, (mean, squares)) in self.groups.squared_errors(target, output).zip(sums) {
             let distance = error - *mean;
             *mean += distance / count;
             *squares += distance * (error - *mean);
@@ -161,7 +170,7 @@ mod tests {
 
     #[test]
     fn incremental_statistics_equal_those_of_all_errors() {
-        let mut errors = FeatureErrors::new(2);
+        let mut errors = FeatureErrors::new(FeatureGroups::single(2));
         assert_eq!(errors.stats(), None);
         // Squared errors 1, 4, 16 and 1e6 twice, then 0 (numpy.mean, numpy.std).
         for (x, y) in [(1.0, 1000.0), (2.0, 1000.0), (4.0, 0.0)] {

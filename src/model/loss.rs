@@ -37,7 +37,7 @@ impl Loss {
 
     /// Whether [`Loss::error`] clamps values of a target, by more than the rounding of scaled
     /// values.
-    pub fn clamps(self, target: &[f32]) -> bool {
+    pub(crate) fn clamps(self, target: &[f32]) -> bool {
         let unit = -ROUNDING..=1.0 + ROUNDING;
         match self {
             Self::Mse => false,

@@ -65,7 +65,7 @@ pub(super) struct NodeAttribute<'a> {
 
 impl OnnxNode<'_> {
     /// Whether the node has an operator of the ONNX domain.
-    pub fn is_standard(&self) -> bool {
+    pub(crate) fn is_standard(&self) -> bool {
         is_onnx_domain(self.domain)
     }
 }

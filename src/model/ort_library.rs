@@ -3,12 +3,11 @@
 
 use std::path::Path;
 
-use crate::error::ConfigError;
+use crate::error::config_error::ConfigError;
 use crate::model::config::{ExecutionProvider, RuntimeSpec};
-use crate::model::library_search::{
-    LibraryCandidate, LibraryOrigin, LibrarySearchPaths, VARIABLE, trusted,
-};
-use crate::model::ort_backend;
+use crate::model::library_search::trust::trusted;
+use crate::model::library_search::{LibraryCandidate, LibraryOrigin, LibrarySearchPaths, VARIABLE};
+use crate::model::ort_backend::library::available;
 
 /// Finds ONNX Runtime, loads it unless the process has already loaded it, and checks that it has
 /// the configured execution providers.
@@ -17,7 +16,7 @@ use crate::model::ort_backend;
 /// At `library` if no supported library was found, with all files and folders that were tried; at
 /// `providers` if the library was built without one of them.
 pub fn init(spec: &RuntimeSpec) -> Result<(), ConfigError> {
-    match (ort_backend::loaded(), &spec.library) {
+    match (crate::model::ort_backend::library::loaded(), &spec.library) {
         (Some(loaded), Some(requested)) if !same_file(&loaded, requested) => {
             let message = format!(
                 "{} is already loaded; a process can load only one ONNX Runtime library",
@@ -74,12 +73,14 @@ fn load(LibraryCandidate { file, origin }: &LibraryCandidate) -> Result<(), Stri
         return Err("is not a regular file".to_owned());
     }
     match origin {
-        LibraryOrigin::Option => ort_backend::load(&trusted(file)?),
-        LibraryOrigin::System => ort_backend::load(file),
+        LibraryOrigin::Option => crate::model::ort_backend::library::load(&trusted(file)?),
+        LibraryOrigin::System => crate::model::ort_backend::library::load(file),
         // The system's loader searches a bare name in its own folders, and never in the current
         // folder.
-        LibraryOrigin::Variable if is_bare => ort_backend::load(file),
-        _ => ort_backend::load(&std::path::absolute(file).unwrap_or_else(|_| file.clone())),
+        LibraryOrigin::Variable if is_bare => crate::model::ort_backend::library::load(file),
+        _ => crate::model::ort_backend::library::load(
+            &std::path::absolute(file).unwrap_or_else(|_| file.clone()),
+        ),
     }
 }
 
@@ -90,12 +91,9 @@ fn check_providers(providers: &[ExecutionProvider]) -> Result<(), ConfigError> {
             "is empty; list at least one, such as [\"cpu\"]",
         ));
     }
-    match providers
-        .iter()
-        .find(|&&provider| !ort_backend::available(provider))
-    {
+    match providers.iter().find(|&&provider| !available(provider)) {
         Some(missing) => {
-            let library = ort_backend::loaded().unwrap_or_default();
+            let library = crate::model::ort_backend::library::loaded().unwrap_or_default();
             let message = format!(
                 "`{}` is not available in this build of ONNX Runtime ({}); use a build with this \
                  provider, or remove it",

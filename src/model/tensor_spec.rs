@@ -34,13 +34,31 @@ pub enum ElementType {
     Float64,
     /// uint8.
     Uint8,
+    /// int8.
+    Int8,
+    /// int16.
+    Int16,
+    /// int32.
+    Int32,
+    /// int64.
+    Int64,
+    /// uint16.
+    Uint16,
+    /// uint32.
+    Uint32,
+    /// uint64.
+    Uint64,
+    /// bool.
+    Bool,
+    /// string.
+    String,
     /// A type that pipelines do not support, by its ONNX name.
     Other(String),
 }
 
 impl TensorSpec {
     /// The dimensions of one record; `None` if the tensor has no dimensions.
-    pub fn row_dims(&self) -> Option<&[Dim]> {
+    pub(crate) fn row_dims(&self) -> Option<&[Dim]> {
         self.dims.get(1..)
     }
 
@@ -50,19 +68,19 @@ impl TensorSpec {
     }
 
     /// The shape of one record, if the file fixes it.
-    pub fn row_shape(&self) -> Option<Vec<usize>> {
+    pub(crate) fn row_shape(&self) -> Option<Vec<usize>> {
         self.row_dims()?.iter().map(Dim::fixed).collect()
     }
 
     /// The number of values of one record, if the file fixes it.
-    pub fn row_len(&self) -> Option<usize> {
+    pub(crate) fn row_len(&self) -> Option<usize> {
         element_count(&self.row_shape()?)
     }
 
     /// The shape with which a record of the shape `shape` is passed to the graph. This is its own
     /// shape if all dimensions match, or the shape in the file if that is fixed and has another
     /// number of dimensions but the same number of values. `None` if the record does not fit.
-    pub fn feed(&self, shape: &[usize]) -> Option<Vec<usize>> {
+    pub(crate) fn feed(&self, shape: &[usize]) -> Option<Vec<usize>> {
         let dims = self.row_dims()?;
         if dims.len() == shape.len() {
             let agree = dims
@@ -92,7 +110,7 @@ impl TensorSpec {
     ///
     /// # Errors
     /// The first value that it cannot hold, as a phrase.
-    pub fn check_values(&self, values: &[f32]) -> Result<(), String> {
+    pub(in crate::model) fn check_values(&self, values: &[f32]) -> Result<(), String> {
         let (fits, expected): (fn(f32) -> bool, _) = match self.element {
             ElementType::Uint8 => (
                 |value| {
@@ -124,13 +142,19 @@ impl TensorSpec {
 
 impl ElementType {
     /// Whether the type is one of the supported floating-point types.
-    pub fn is_float(&self) -> bool {
+    pub(crate) fn is_float(&self) -> bool {
         matches!(self, Self::Float16 | Self::Float32 | Self::Float64)
+    }
+
+    /// Whether the values of an output of this type are read as float32, as codes and
+    /// reconstructions are.
+    pub(crate) fn is_read_as_float32(&self) -> bool {
+        self.is_float() || *self == Self::Uint8
     }
 }
 
 /// The number of values of a tensor of this shape; `None` if it overflows.
-pub fn element_count(shape: &[usize]) -> Option<usize> {
+pub(crate) fn element_count(shape: &[usize]) -> Option<usize> {
     shape
         .iter()
         .try_fold(1_usize, |len, &size| len.checked_mul(size))
@@ -170,6 +194,15 @@ impl fmt::Display for ElementType {
             Self::Float16 => "float16",
             Self::Float64 => "float64",
             Self::Uint8 => "uint8",
+            Self::Int8 => "int8",
+            Self::Int16 => "int16",
+            Self::Int32 => "int32",
+            Self::Int64 => "int64",
+            Self::Uint16 => "uint16",
+            Self::Uint32 => "uint32",
+            Self::Uint64 => "uint64",
+            Self::Bool => "bool",
+            Self::String => "string",
             Self::Other(name) => name,
         })
     }

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::ConfigError;
+use crate::error::config_error::ConfigError;
 use crate::metrics::Metrics;
 use crate::model::{Model, ModelSpec, RuntimeSpec, ort_library};
 use crate::registry::parse_options;

@@ -6,22 +6,24 @@ use prometheus::{Histogram, HistogramOpts};
 
 use crate::model::batch_limits::InferenceBatchLimits;
 use crate::model::config::RuntimeSpec;
-use crate::model::load::LoadedGraphs;
-use crate::model::ort_backend::{InferenceMetrics, LoadedGraph, OrtSession};
+use crate::model::files::{ModelFile, ModelPath};
+use crate::model::load::files::LoadedGraphs;
+use crate::model::ort_backend::LoadedGraph;
+use crate::model::ort_backend::session::{InferenceMetrics, OrtSession};
 use crate::model::session::{Session, SessionBackend};
 use crate::model::tensor_spec::{ElementType, TensorSpec, element_count};
-use crate::model::{ImageInput, Model, ModelFile, ModelPath};
+use crate::model::{ImageInput, Model};
 
 /// The maximum number of values of a record of a trial run, so that loading stays fast: an RGB
 /// image of 256x256.
-const MAX_VALUES: usize = 3 << 16;
+pub(super) const MAX_VALUES: usize = 3 << 16;
 
 /// The side of an image of a trial run, if the model takes any size.
 const IMAGE_SIDE: usize = 32;
 
 /// The difference of two values, relative to the largest value of the record, that is attributed to
 /// the order of additions.
-const TOLERANCE: f32 = 1e-5;
+pub(super) const TOLERANCE: f32 = 1e-5;
 
 /// Runs a record of zeros through each file of a model, and another record twice, each time among
 /// other records. Returns the first file that fails on zeros or returns different values, and a

@@ -4,17 +4,18 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Plan, Stage, StageOperator};
 use crate::config::Diagnostics;
 use crate::coverage::ResumeState;
-use crate::error::{ConfigError, StageError};
-use crate::sink::output_mounts::OutputMounts;
-use crate::sink::{ChangePolicy, IdentityScope, OutputIdentity, STATE_DIR, Sink, shard_marker};
+use crate::error::StageError;
+use crate::error::config_error::ConfigError;
+use crate::error::failure::StageFailure;
+use crate::plan::pipeline::Plan;
+use crate::plan::stage::{Stage, StageOperator};
+use crate::sink::ownership::output_mounts::OutputMounts;
+use crate::sink::ownership::{shard_claim, shard_marker};
+use crate::sink::{ChangePolicy, IdentityScope, OutputIdentity, STATE_DIR, Sink};
 use crate::source::Source;
 use crate::storage::Location;
-
-/// The name of a stage and its error.
-type StageFailure = (Arc<str>, StageError);
 
 impl Plan {
     /// Checks that the input of every source exists and holds a file to read, without a complete
@@ -23,7 +24,7 @@ impl Plan {
     /// # Errors
     /// A fault at the path of each source that would find nothing to read. For a source without an end
     /// it is an error of the environment: its folder may be on a disk that is mounted later.
-    pub fn find_inputs(&self) -> Result<(), Diagnostics> {
+    pub(crate) fn find_inputs(&self) -> Result<(), Diagnostics> {
         let find = |source: &dyn Source| source.find_inputs(self.state.as_ref());
         let faults: Vec<ConfigError> = self
             .input_faults(&find)
@@ -44,7 +45,7 @@ impl Plan {
     ///
     /// # Errors
     /// A fault at the path of each source that would find nothing to read.
-    pub fn list_inputs(&self) -> Result<Vec<ConfigError>, Diagnostics> {
+    pub(crate) fn list_inputs(&self) -> Result<Vec<ConfigError>, Diagnostics> {
         let list = |source: &dyn Source| source.list_inputs(self.state.as_ref());
         let faults = self.input_faults(&list).map(|(_, fault)| fault);
         let (unavailable, faults): (Vec<ConfigError>, Vec<ConfigError>) =
@@ -89,7 +90,7 @@ impl Plan {
     ///
     /// # Errors
     /// The name of the sink and the missing disk.
-    pub fn check_mounts(&self) -> Result<(), StageFailure> {
+    pub(crate) fn check_mounts(&self) -> Result<(), StageFailure> {
         let mounts = self.output_mounts();
         let outputs = self
             .outputs()
@@ -97,20 +98,20 @@ impl Plan {
             .filter_map(|output| Some((output.name, output.sink.local_folder()?)));
         outputs
             .into_iter()
-            .try_for_each(|(name, folder)| mounts.check(&folder).map_err(|error| (name, error)))
+            .try_for_each(|(name, folder)| mounts.check(&folder).map_err(StageFailure::of(&name)))
     }
 
     /// Checks that no output belongs to another number of shards, or, for a run of a shard, to a
     /// run without shards. Changes nothing.
     ///
     /// # Errors
-    /// The name of the sink with [`StageError::Refused`], or another error if an output cannot be
+    /// The name of the sink with a refusal, or another error if an output cannot be
     /// read.
-    pub fn admit_shards(&self) -> Result<(), StageFailure> {
+    pub(crate) fn admit_shards(&self) -> Result<(), StageFailure> {
         self.for_folders(&|folder| match self.shard {
             None => shard_marker::check_undivided(folder),
-            Some(shard) => shard_marker::parent(folder, shard)
-                .map_or(Ok(()), |parent| shard_marker::check_shard(&parent, shard)),
+            Some(shard) => shard_claim::parent(folder, shard)
+                .map_or(Ok(()), |parent| shard_claim::check_shard(&parent, shard)),
         })
     }
 
@@ -119,13 +120,13 @@ impl Plan {
     ///
     /// # Errors
     /// Those of [`Self::admit_shards`], and an error if an output cannot be written.
-    pub fn claim_shards(&self) -> Result<(), StageFailure> {
+    pub(crate) fn claim_shards(&self) -> Result<(), StageFailure> {
         let Some(shard) = self.shard else {
             return Ok(());
         };
         self.for_folders(&|folder| {
-            shard_marker::parent(folder, shard)
-                .map_or(Ok(()), |parent| shard_marker::claim(&parent, shard))
+            shard_claim::parent(folder, shard)
+                .map_or(Ok(()), |parent| shard_claim::claim(&parent, shard))
         })
     }
 
@@ -136,7 +137,7 @@ impl Plan {
     ) -> Result<(), StageFailure> {
         self.outputs().into_iter().try_for_each(|output| {
             let checked = output.sink.folder().map_or(Ok(()), |folder| check(&folder));
-            checked.map_err(|error| (output.name, error))
+            checked.map_err(StageFailure::of(&output.name))
         })
     }
 
@@ -144,12 +145,17 @@ impl Plan {
     /// allows. Takes no writer lease.
     ///
     /// # Errors
-    /// The name of the sink with [`StageError::Refused`], or another error if an output cannot be
+    /// The name of the sink with a refusal, or another error if an output cannot be
     /// read.
-    pub fn admit_outputs(&self, changes: ChangePolicy) -> Result<(), StageFailure> {
+    pub(crate) fn admit_outputs(&self, changes: ChangePolicy) -> Result<(), StageFailure> {
         self.admit_shards()?;
+        let rejects = self.change_policy_of_rejects();
         self.outputs().into_iter().try_for_each(|output| {
-            let named = |error| (Arc::clone(&output.name), error);
+            let own = match output.scope {
+                IdentityScope::Sink => output.sink.change_policy(),
+                IdentityScope::Rejects => rejects,
+            };
+            let named = |error| StageFailure::new(Arc::clone(&output.name), error);
             let Some(folder) = output.sink.folder() else {
                 return Ok(());
             };
@@ -157,7 +163,7 @@ impl Plan {
             let mut identity = output.identity.clone();
             history.recognize(&mut identity);
             match history.check_compatible(&folder, &identity, output.scope) {
-                Err(_) if history.allows(changes, &identity) => Ok(()),
+                Err(_) if history.allows(changes.max(own), &identity) => Ok(()),
                 admitted => admitted,
             }
             .and_then(|()| output.sink.check_columns())
@@ -165,13 +171,26 @@ impl Plan {
         })
     }
 
+    /// The changes that the rejects allow in every run: those that a sink allows. A reject belongs to
+    /// one stage, whose rejects of earlier runs stay.
+    pub(crate) fn change_policy_of_rejects(&self) -> ChangePolicy {
+        let sinks = self
+            .stages
+            .iter()
+            .filter_map(|stage| match &stage.operator {
+                StageOperator::Sink(sink, _) => Some(sink.change_policy()),
+                StageOperator::Source(..) | StageOperator::Transform(_) => None,
+            });
+        sinks.max().unwrap_or(ChangePolicy::Refuse)
+    }
+
     /// Checks that no source would read a file that it refuses, given the current coverage of the
     /// sinks. Takes no writer lease.
     ///
     /// # Errors
-    /// The name of the stage with [`StageError::Refused`], or another error if inputs or outputs
+    /// The name of the stage with a refusal, or another error if inputs or outputs
     /// cannot be read.
-    pub fn admit_inputs(&self) -> Result<(), StageFailure> {
+    pub(crate) fn admit_inputs(&self) -> Result<(), StageFailure> {
         let refuses_changes = |stage: &&Stage| match &stage.operator {
             StageOperator::Source(source, _) => source.refuses_changes(),
             StageOperator::Transform(_) | StageOperator::Sink(..) => false,
@@ -186,7 +205,7 @@ impl Plan {
             {
                 sinks.push(
                     sink.read_history()
-                        .map_err(|error| (Arc::clone(&stage.name), error))?
+                        .map_err(StageFailure::of(&stage.name))?
                         .coverage(),
                 );
             }
@@ -199,7 +218,7 @@ impl Plan {
             if let StageOperator::Source(source, _) = &stage.operator {
                 source
                     .admit_inputs(&progress)
-                    .map_err(|error| (Arc::clone(&stage.name), error))?;
+                    .map_err(StageFailure::of(&stage.name))?;
             }
         }
         Ok(())
@@ -211,7 +230,7 @@ impl Plan {
     ///
     /// # Errors
     /// The name of the stage and the reason for which it cannot run.
-    pub fn admit_before_claims(&self, changes: ChangePolicy) -> Result<(), StageFailure> {
+    pub(crate) fn admit_before_claims(&self, changes: ChangePolicy) -> Result<(), StageFailure> {
         self.admit_shards()?;
         if self
             .outputs()
@@ -228,7 +247,7 @@ impl Plan {
 
     /// Returns the record of the disks that hold the outputs.
     #[must_use]
-    pub fn output_mounts(&self) -> OutputMounts {
+    pub(crate) fn output_mounts(&self) -> OutputMounts {
         let rejects = self.rejects.as_ref().and_then(|(sink, _)| sink.folder());
         let folders = self
             .folders()

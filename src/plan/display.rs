@@ -2,15 +2,16 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{Plan, Stage, StageOperator};
 use crate::model::OutputsDisplay;
+use crate::plan::pipeline::Plan;
+use crate::plan::stage::{Stage, StageOperator};
 use crate::schema_display::write_columns;
-use crate::source::SourceShare;
+use crate::source::discovery::share::SourceShare;
 use crate::text_escape::line;
 
 /// The output format of `latentflow graph`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum GraphFormat {
+pub(crate) enum GraphFormat {
     /// One line per stage with its inputs.
     Text,
     /// A Mermaid flow chart, which GitHub and GitLab render in Markdown.
@@ -80,6 +81,10 @@ impl Plan {
                     writeln!(f, "  note: {}", line(note))?;
                 }
             }
+            StageOperator::Transform(transform) if transform.image_preparation().is_some() => {
+                let steps = transform.image_preparation().map(|way| way.steps(None));
+                steps.map_or(Ok(()), |table| write!(f, "{table}"))?
+            }
             StageOperator::Transform(transform) if !transform.summary().is_empty() => {
                 writeln!(f, "  {}", transform.summary())?
             }
@@ -97,7 +102,7 @@ impl Plan {
     }
 
     /// Formats the stage graph, including a line break at the end.
-    pub fn draw(&self, format: GraphFormat) -> String {
+    pub(crate) fn draw(&self, format: GraphFormat) -> String {
         match format {
             GraphFormat::Text => self.draw_text(),
             GraphFormat::Mermaid => self.draw_mermaid(),

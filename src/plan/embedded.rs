@@ -8,17 +8,19 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use serde_json::{Map, Value};
 
-use super::{Plan, Stage, StageOperator, fingerprint, resolve_for};
-use crate::config::{Diagnostics, PipelineConfig, StageTable};
-use crate::error::ConfigError;
+use super::{Kinds, resolve_for};
+use crate::columns::{ROW, SOURCE};
+use crate::config::Diagnostics;
+use crate::config::settings::{PipelineConfig, StageTable};
+use crate::error::config_error::ConfigError;
 use crate::metrics::Metrics;
 use crate::model::Model;
+use crate::plan::pipeline::Plan;
+use crate::plan::stage::{Stage, StageOperator};
 use crate::registry::did_you_mean;
 use crate::sink;
-use crate::source::{BatchSize, ROW, SOURCE};
-
-/// The kind of source that takes the place of the declared one.
-const EMBEDDED: &str = "embedded";
+use crate::source::batch_size::BatchSize;
+use crate::source::embedded;
 
 /// The stages of a pipeline that an embedding program replaces.
 #[derive(Debug, Clone, Default)]
@@ -38,7 +40,7 @@ pub struct EmbeddedEnds {
 ///
 /// # Errors
 /// As [`resolve`](super::resolve), and if the source or the sink cannot be determined.
-pub fn resolve_embedded(
+pub(crate) fn resolve_embedded(
     mut spec: PipelineConfig,
     ends: &EmbeddedEnds,
     metrics: &Arc<Metrics>,
@@ -54,7 +56,7 @@ pub fn resolve_embedded(
     let options: BTreeMap<String, BTreeMap<String, PathBuf>> = tables
         .map(|table| (table.name.clone(), table.paths()))
         .collect();
-    let plan = resolve_for(spec, metrics, ends.columns.clone())?;
+    let plan = resolve_for(spec, &Kinds::default(), metrics, ends.columns.clone())?;
     let unidentified = |stage: &Stage| {
         let message = "draws random numbers from the identity of a record, which is its `source` \
                        and `row`; supply the column `source`";
@@ -79,7 +81,7 @@ pub fn resolve_embedded(
 }
 
 /// A resolved pipeline with one source and one sink, which an embedding program replaces.
-pub struct EmbeddedPlan {
+pub(crate) struct EmbeddedPlan {
     /// The plan.
     pub plan: Plan,
     /// The columns of the source, and the limits of its batches.
@@ -99,7 +101,7 @@ pub struct EmbeddedPlan {
 /// The files of a model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EmbeddedModelFiles {
-    /// The options with paths: `path`, or `encoder`, `decoder` and `model`.
+    /// The options with paths: `path`, or `encoder`, `decoder`, `model` and `preprocessor`.
     pub options: BTreeMap<String, PathBuf>,
     /// All files.
     pub paths: BTreeSet<PathBuf>,
@@ -126,7 +128,8 @@ impl EmbeddedPlan {
             None => inputs().next()?.schema()?,
         };
         let digests = inputs().filter_map(|stage| identity.stages.get(&*stage.name));
-        let digest = fingerprint::of_parts(digests.map(|stage| stage.digest.as_str()));
+        let digest =
+            crate::plan::fingerprint_input::of_parts(digests.map(|stage| stage.digest.as_str()));
         let models = identity.models.clone();
         let of_model = |model: &Arc<Model>| {
             let name = model.name().to_owned();
@@ -172,7 +175,10 @@ fn keep_between(spec: &mut PipelineConfig, ends: &EmbeddedEnds) -> Result<(), Co
     let sources = names_of(&|stage| stage.inputs.is_empty());
     // Some kinds are both a source and a sink.
     let is_sink = |stage: &StageTable| {
-        !stage.inputs.is_empty() && sink::KINDS.iter().any(|kind| kind.name == stage.kind)
+        !stage.inputs.is_empty()
+            && sink::registry::KINDS
+                .iter()
+                .any(|kind| kind.name == stage.kind)
     };
     let sinks = names_of(&is_sink);
     let source = match (&ends.source, sources.as_slice()) {
@@ -264,10 +270,10 @@ fn reachable<'a>(start: &str, next: &dyn Fn(&str) -> Vec<&'a str>) -> BTreeSet<S
 
 /// Replaces the declared source. Its batch size stays.
 fn replace_source(stage: &mut StageTable) {
-    if stage.kind == EMBEDDED {
+    if stage.kind == embedded::NAME {
         return;
     }
-    stage.kind = EMBEDDED.to_owned();
+    stage.kind = embedded::NAME.to_owned();
     let batch = stage.options.get("batch").cloned();
     let options: Map<String, Value> = batch
         .map(|batch| ("batch".to_owned(), batch))

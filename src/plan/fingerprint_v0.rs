@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Number, Value};
 
-use super::fingerprint::{FingerprintInput, of_parts};
+use crate::plan::fingerprint_input::{FingerprintInput, of_parts};
 use crate::registry::sorted;
 
 /// Options that changed the transport or the storage of records, but not the records.

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::StageTable;
-use crate::error::ConfigError;
+use crate::config::settings::StageTable;
+use crate::error::config_error::ConfigError;
 use crate::registry::did_you_mean;
 
 /// The graph of the stages, which are identified by their positions in the file.

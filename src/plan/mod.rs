@@ -3,186 +3,53 @@
 //! each stage, which validates its options. A plan has no faults.
 
 mod admission;
-mod fingerprint;
-mod fingerprint_v0;
-mod graph;
-mod stage_identity;
-mod memory;
 mod display;
 mod embedded;
+mod fingerprint;
+pub(crate) mod fingerprint_input;
+mod fingerprint_v0;
+pub mod footprint;
+mod graph;
+mod kinds;
+mod memory;
+pub mod models;
+pub mod pipeline;
 mod reload_diff;
+pub mod stage;
+mod stage_identity;
 mod stages;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
-use serde::Serialize;
-use serde_json::Value;
 
-use crate::config::{AdminSettings, Diagnostics, KeySpans, PipelineConfig};
-use crate::error::{ConfigError, RecordFaults};
+use crate::config::Diagnostics;
+use crate::config::settings::PipelineConfig;
+use crate::error::config_error::{ConfigError, RecordFaults};
 use crate::metrics::Metrics;
-use crate::model::{self, Model, ModelSpec, RuntimeSpec};
+use crate::model::{Model, RuntimeSpec};
+use crate::plan::memory::estimate::predict;
+use crate::plan::models::open_models;
+use crate::plan::pipeline::{Plan, RejectLimits};
+use crate::plan::stage::{Stage, StageOperator, is_unbounded};
 use crate::plan_context::{PipelineLimits, PlanContext};
-use crate::registry;
-use crate::server::Listeners;
-use crate::shard::Shard;
-use crate::sink::{OutputIdentity, STATE_DIR, Sink, rejects_dataset};
-use crate::source::{BatchSize, Source};
+use crate::sink::dataset::rejects;
+use crate::sink::{OutputIdentity, STATE_DIR};
 use crate::storage::Location;
-use crate::system;
-use crate::transform::TransformPlan;
 use crate::units::HumanDuration;
+use crate::{registry, system};
 
 use memory::{MemoryAllocation, MemoryRequirements};
 
-pub use display::GraphFormat;
-pub use embedded::{EmbeddedEnds, EmbeddedModelFiles, EmbeddedPlan, resolve_embedded};
-pub use memory::{Footprint, MemoryEstimate};
-pub use reload_diff::{RunningConfig, changes_requiring_restart};
-
-/// A pipeline that is ready to run.
-pub struct Plan {
-    /// The name of the pipeline.
-    pub name: String,
-    /// All stages; the inputs of a stage precede it.
-    pub stages: Vec<Stage>,
-    /// All declared models.
-    pub models: Vec<Arc<Model>>,
-    /// Limits on records.
-    pub limits: PipelineLimits,
-    /// Number of workers.
-    pub workers: usize,
-    /// The memory of a batch in flight.
-    pub footprint: Footprint,
-    /// The predicted memory of the run.
-    pub memory: MemoryEstimate,
-    /// The folder of the journals; `None` if no sink is durable.
-    pub state: Option<Location>,
-    /// The sink of the rejects; `None` if no sink is durable and `rejects.path` is not set, so that
-    /// rejects are only counted.
-    pub rejects: Option<(Box<dyn Sink>, OutputIdentity)>,
-    /// Whether the original of each reject is stored.
-    pub keeps_originals: bool,
-    /// Maximum number of rejected records.
-    pub reject_limits: RejectLimits,
-    /// Maximum age of an uncommitted record; `None` to commit only full files and at the end.
-    pub commit_age: Option<Duration>,
-    /// The listener for metrics and health.
-    pub admin: AdminSettings,
-    /// The state that the listeners of the run share.
-    pub listeners: Arc<Listeners>,
-    /// The pipeline as written, with the overrides applied.
-    pub effective: Value,
-    /// Maximum time to commit the records in flight after a signal to stop; `None` for no limit.
-    pub shutdown_timeout: Option<Duration>,
-    /// The line of each key, for messages.
-    pub key_spans: KeySpans,
-    /// The shard of the run; `None` for a run over all inputs.
-    pub shard: Option<Shard>,
-}
-
-/// The maximum number of rejected records of a run.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RejectLimits {
-    /// Maximum share of the records, 0 to 1; `None` for no limit.
-    pub share: Option<f64>,
-    /// Maximum number of records; `None` for no limit.
-    pub number: Option<u64>,
-}
-
-/// A stage of a plan.
-pub struct Stage {
-    /// The name of the stage.
-    pub name: Arc<str>,
-    /// The kind of the stage.
-    pub kind: &'static str,
-    /// The positions of the inputs in [`Plan::stages`], as declared.
-    pub inputs: Vec<usize>,
-    /// The planned operator, which a run opens.
-    pub operator: StageOperator,
-}
-
-/// The role of a stage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StageRole {
-    /// Reads records.
-    Source,
-    /// Processes records.
-    Transform,
-    /// Writes records.
-    Sink,
-}
-
-impl StageRole {
-    /// Returns the name in messages.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Source => "source",
-            Self::Transform => "transform",
-            Self::Sink => "sink",
-        }
-    }
-}
-
-/// The planned operator of a stage.
-pub enum StageOperator {
-    /// Reads records.
-    Source(Box<dyn Source>, BatchSize),
-    /// Processes records.
-    Transform(Arc<dyn TransformPlan>),
-    /// Writes records.
-    Sink(Box<dyn Sink>, OutputIdentity),
-}
-
-impl Stage {
-    /// Returns the role.
-    pub fn role(&self) -> StageRole {
-        match &self.operator {
-            StageOperator::Source(..) => StageRole::Source,
-            StageOperator::Transform(_) => StageRole::Transform,
-            StageOperator::Sink(..) => StageRole::Sink,
-        }
-    }
-
-    /// Returns the output columns; `None` for a sink.
-    pub fn schema(&self) -> Option<SchemaRef> {
-        match &self.operator {
-            StageOperator::Source(source, _) => Some(source.schema()),
-            StageOperator::Transform(transform) => Some(transform.schema()),
-            StageOperator::Sink(..) => None,
-        }
-    }
-}
-
-impl Plan {
-    /// Whether a source is unbounded, so that the run ends only on request.
-    pub fn is_unbounded(&self) -> bool {
-        is_unbounded(&self.stages)
-    }
-
-    /// Returns the output folder of each stage.
-    pub fn folders(&self) -> Vec<Option<Location>> {
-        let folder = |stage: &Stage| match &stage.operator {
-            StageOperator::Sink(sink, _) => sink.folder(),
-            _ => None,
-        };
-        self.stages.iter().map(folder).collect()
-    }
-}
-
-fn is_unbounded(stages: &[Stage]) -> bool {
-    stages
-        .iter()
-        .any(|stage| matches!(&stage.operator, StageOperator::Source(source, _) if source.is_unbounded()))
-}
-
-/// The kind of source that reads a dataset of rejects.
-const REPLAY: &str = "rejects";
+pub use crate::plan::footprint::Footprint;
+pub use crate::plan::memory::estimate::MemoryEstimate;
+pub(crate) use display::GraphFormat;
+pub use embedded::EmbeddedEnds;
+pub(crate) use embedded::{EmbeddedModelFiles, EmbeddedPlan, resolve_embedded};
+pub use kinds::Kinds;
+pub(crate) use reload_diff::{RunningConfig, changes_requiring_restart};
 
 /// The default maximum age of an uncommitted record with an unbounded source.
 const COMMIT_AGE: Duration = Duration::from_secs(60);
@@ -205,12 +72,25 @@ pub fn max_in_flight_batches(workers: usize) -> usize {
 /// All faults that can be found: every unknown key, at least one fault of each invalid table, and
 /// every fault between stages.
 pub fn resolve(spec: PipelineConfig, metrics: &Arc<Metrics>) -> Result<Plan, Diagnostics> {
-    resolve_for(spec, metrics, None)
+    resolve_with_kinds(spec, &Kinds::default(), metrics)
+}
+
+/// As [`resolve`], for stages of these kinds.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_with_kinds(
+    spec: PipelineConfig,
+    kinds: &Kinds,
+    metrics: &Arc<Metrics>,
+) -> Result<Plan, Diagnostics> {
+    resolve_for(spec, kinds, metrics, None)
 }
 
 /// As [`resolve`], for records that an embedding program supplies with the columns `supplied`.
 fn resolve_for(
     spec: PipelineConfig,
+    kinds: &Kinds,
     metrics: &Arc<Metrics>,
     supplied: Option<SchemaRef>,
 ) -> Result<Plan, Diagnostics> {
@@ -235,7 +115,7 @@ fn resolve_for(
         shard: spec.shard,
         ..PlanContext::new(models, limits.unwrap_or_default())
     };
-    let mut planned = stages::plan(&spec, &context, None, &mut faults);
+    let mut planned = stages::plan(&spec, kinds, &context, None, &mut faults);
     let requirements = MemoryRequirements::from_stages(&planned, &context);
     // While some workers wait for a device, the others decode.
     let per_core = if runtime.shares_sessions() { 2 } else { 1 };
@@ -255,7 +135,13 @@ fn resolve_for(
     {
         // The stages were planned for unlimited memory, so they are planned again.
         context.limits = allocation.limits(context.limits);
-        planned = stages::plan(&spec, &context, Some(allocation.batch_cap()), &mut faults);
+        planned = stages::plan(
+            &spec,
+            kinds,
+            &context,
+            Some(allocation.batch_cap()),
+            &mut faults,
+        );
     }
     match allocation {
         Some(allocation) if faults.is_empty() => {
@@ -282,51 +168,6 @@ pub fn check(
         )
 }
 
-/// Describes where the ONNX Runtime library of a pipeline is found, without loading it; `None` for
-/// a pipeline without models.
-pub fn library(read: &Result<PipelineConfig, Diagnostics>) -> Option<String> {
-    let spec = read.as_ref().map_or_else(Diagnostics::partial_spec, Some)?;
-    let (runtime, _) =
-        registry::parse_options_lenient::<RuntimeSpec>(spec.settings.runtime.clone());
-    if spec.models.is_empty() {
-        None
-    } else {
-        model::ort_library::library(&runtime.unwrap_or_default())
-    }
-}
-
-fn open_models(
-    spec: &PipelineConfig,
-    runtime: &RuntimeSpec,
-    metrics: &Arc<Metrics>,
-    faults: &mut Vec<ConfigError>,
-) -> BTreeMap<String, Option<Arc<Model>>> {
-    let mut models = BTreeMap::new();
-    let ready = if spec.models.is_empty() {
-        Ok(())
-    } else {
-        model::ort_library::init(runtime)
-    };
-    if let Err(fault) = &ready {
-        faults.push(fault.clone().within("runtime"));
-    }
-    for table in &spec.models {
-        let (written, mut found) =
-            registry::parse_options_lenient::<ModelSpec>(table.options.clone());
-        let opened = match written {
-            Some(written) if ready.is_ok() => {
-                let opened = Model::open(&table.name, &written, runtime, metrics);
-                found.record_all(opened).map(Arc::new)
-            }
-            _ => None,
-        };
-        let key = format!("models.{}", table.name);
-        faults.extend(found.into_iter().map(|fault| fault.within(&key)));
-        models.insert(table.name.clone(), opened);
-    }
-    models
-}
-
 fn assemble(
     spec: PipelineConfig,
     context: PlanContext,
@@ -340,7 +181,7 @@ fn assemble(
     let mut faults = Vec::new();
     let mut parse_location = |path: &PathBuf, key: &str| {
         let location = context.output_folder(path);
-        faults.record(location.map_err(|message| ConfigError::new(key, message)))
+        faults.record(location.map_err(|error| error.at(key)))
     };
     let state = spec
         .settings
@@ -367,7 +208,7 @@ fn assemble(
     let models: Vec<Arc<Model>> = context.models.into_values().flatten().collect();
     let plan_rejects = |location: Location| {
         Ok((
-            rejects_dataset::plan(&location)?,
+            rejects::plan(&location)?,
             rejects_identity(&spec.name, &stages),
         ))
     };
@@ -381,7 +222,10 @@ fn assemble(
     let rejects = rejects.map_err(within)?;
     let rejects_sink = rejects.as_ref().map(|(sink, _)| sink.as_ref());
     // A replay may write its own rejects to the dataset that it reads.
-    let others = stages.iter().filter(|stage| stage.kind != REPLAY);
+    let others = stages.iter().filter(|stage| match &stage.operator {
+        StageOperator::Source(source, _) => !source.reads_rejects(),
+        _ => true,
+    });
     let conflicts = rejects_sink
         .into_iter()
         .flat_map(|sink| stages::output_conflicts(sink, others.clone()));
@@ -398,7 +242,7 @@ fn assemble(
     };
     let commit_age = or_default(spec.settings.commit.age, COMMIT_AGE);
     let shutdown_timeout = or_default(spec.settings.shutdown.grace, SHUTDOWN_TIMEOUT);
-    let memory = memory::predict(&stages, rejects_sink, &allocation, context.limits);
+    let memory = predict(&stages, rejects_sink, &allocation, context.limits);
     Ok(Plan {
         name: spec.name,
         stages,
@@ -450,6 +294,6 @@ fn rejects_identity(pipeline: &str, stages: &[Stage]) -> OutputIdentity {
     }
     let all = identity.stages.iter().chain(&identity.sinks);
     let digests = all.flat_map(|(name, stage)| [name.as_str(), &stage.digest]);
-    identity.digest = fingerprint::of_parts(digests);
+    identity.digest = crate::plan::fingerprint_input::of_parts(digests);
     identity
 }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::{Plan, Stage, StageOperator};
+use crate::plan::pipeline::Plan;
+use crate::plan::stage::{Stage, StageOperator};
 use crate::registry::canonical;
 use crate::sink::StageIdentity;
 
 /// The parts of a running plan that are compared with the plan of a reload.
-pub struct RunningConfig {
+pub(crate) struct RunningConfig {
     effective: Value,
     stages: Vec<StageShape>,
     resolved: ResolvedOptions,
@@ -47,7 +48,7 @@ struct StageShape {
 
 impl RunningConfig {
     /// Copies the compared parts of a plan.
-    pub fn from_plan(plan: &Plan) -> Self {
+    pub(crate) fn from_plan(plan: &Plan) -> Self {
         let stages = plan.stages.iter().map(StageShape::from_stage).collect();
         Self {
             effective: plan.effective.clone(),
@@ -74,7 +75,7 @@ impl StageShape {
 /// Returns the reasons for which a run cannot change to the plan `next` without a restart; empty if
 /// it can. Models and options of transforms may change, but not the columns between stages, the
 /// sources or the sinks.
-pub fn changes_requiring_restart(running: &RunningConfig, next: &Plan) -> Vec<String> {
+pub(crate) fn changes_requiring_restart(running: &RunningConfig, next: &Plan) -> Vec<String> {
     let mut reasons = Vec::new();
     let table = |written: &Value, key: &str| {
         written

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::fingerprint::{self, FingerprintInput};
-use super::fingerprint_v0;
-use crate::registry::{OptionAttributes, canonical};
+use super::{fingerprint, fingerprint_v0};
+use crate::plan::fingerprint_input::FingerprintInput;
+use crate::registry::{OptionAttributes, RenamedKeys, canonical};
 use crate::sink::{FINGERPRINT_VERSION, StageIdentity, StageInterpreter, StageReader};
 use crate::storage::{is_url, tidy};
 
@@ -30,6 +30,8 @@ pub(super) struct PlannedStage {
     pub(super) dependency: Option<String>,
     /// The attributes of each option, as declared by the kind.
     pub(super) declared: BTreeMap<String, OptionAttributes>,
+    /// The keys that were renamed since earlier versions, as declared by the kind.
+    pub(super) renamed: RenamedKeys,
     /// The options as written, except for those that all stages of the role have.
     pub(super) written: Map<String, Value>,
     pub(super) resolve: ResolveOptions,
@@ -187,6 +189,15 @@ impl StageInterpreter for PlannedStageInterpreter {
 
     fn former(&self) -> &str {
         &self.former
+    }
+
+    fn with_current_names(&self, stored: Map<String, Value>) -> Map<String, Value> {
+        self.stage.renamed.current(stored)
+    }
+
+    fn is_threshold(&self, option: &str) -> bool {
+        let declared = self.stage.declared.get(option);
+        declared.is_some_and(|declared| declared.is_threshold)
     }
 
     fn resolved(&self) -> &Map<String, Value> {

@@ -7,21 +7,34 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::error::ConfigError;
+use crate::error::config_error::ConfigError;
 
-pub use options::{OptionAttributes, canonical, option_attributes, option_values, sorted};
-pub use renamed_keys::{
-    current_options, current_training_file, stored_data, stored_option, stored_options,
-    stored_training_file,
-};
+pub use options::{OptionAttributes, option_attributes, sorted};
+pub(crate) use options::{canonical, option_values};
+pub use renamed_keys::{RenamedKeys, stored_training_file};
+pub(crate) use renamed_keys::{current_training_file, with_renamed_sources};
+
+/// Facts about a kind that other modules use, so that they name no kind.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct KindFacts {
+    /// The extensions of the files that a source of the kind reads, in lower case and without that of
+    /// a compression, or ends of their names that begin with a hyphen.
+    pub file_endings: &'static [&'static str],
+    /// Names of numeric columns that a transform of the kind adds to measure how well a record was
+    /// reconstructed.
+    pub error_columns: &'static [&'static str],
+}
 
 /// A kind of stage. `P` is the type of the role's planning function, which takes the options as
 /// written.
+#[derive(Clone, Copy)]
 pub struct ComponentKind<P: 'static> {
     /// The name of the kind, as written after `kind =`.
     pub name: &'static str,
     /// A summary of one line for the JSON Schema.
     pub summary: &'static str,
+    /// Facts that other modules use.
+    pub facts: KindFacts,
     /// The JSON Schema of the options.
     pub schema: fn(&mut SchemaGenerator) -> Schema,
     /// Returns the faults of options that cannot be planned because an input is invalid.
@@ -64,7 +77,7 @@ pub fn find<'a, P>(
 ///
 /// # Errors
 /// One fault for each unknown key, and at most one for an invalid value.
-pub fn parse_options<C: DeserializeOwned + JsonSchema>(
+pub(crate) fn parse_options<C: DeserializeOwned + JsonSchema>(
     written: Value,
 ) -> Result<C, Vec<ConfigError>> {
     match parse_options_lenient::<C>(written) {
@@ -74,7 +87,7 @@ pub fn parse_options<C: DeserializeOwned + JsonSchema>(
 }
 
 /// As [`parse_options`], but also returns the valid options if there are unknown keys.
-pub fn parse_options_lenient<C: DeserializeOwned + JsonSchema>(
+pub(crate) fn parse_options_lenient<C: DeserializeOwned + JsonSchema>(
     written: Value,
 ) -> (Option<C>, Vec<ConfigError>) {
     let written = if written.is_null() {
@@ -89,11 +102,12 @@ pub fn parse_options_lenient<C: DeserializeOwned + JsonSchema>(
         serde_ignored::Deserializer::new(written, ignored),
         &mut track,
     ));
-    let known = known_keys::<C>();
-    let mut faults: Vec<ConfigError> = unknown
-        .into_iter()
-        .map(|key| unknown_key(&key, &known))
-        .collect();
+    let mut faults = Vec::new();
+    if !unknown.is_empty() {
+        let known = known_keys::<C>();
+        let renamed = RenamedKeys::of_schema(|generator| generator.subschema_for::<C>());
+        faults.extend(unknown.iter().map(|key| unknown_key(key, &known, &renamed)));
+    }
     match outcome {
         Ok(config) => (Some(config), faults),
         Err(error) => {
@@ -107,9 +121,9 @@ pub fn parse_options_lenient<C: DeserializeOwned + JsonSchema>(
     }
 }
 
-fn unknown_key(key: &str, known: &[String]) -> ConfigError {
+fn unknown_key(key: &str, known: &[String], renamed: &RenamedKeys) -> ConfigError {
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
-    if let Some(replacement) = renamed_keys::replacement(key, &known) {
+    if let Some(replacement) = renamed.replacement(key, &known) {
         return ConfigError::new(key, format!("`{key}` was renamed; {replacement}"));
     }
     if key.contains('.') {
@@ -135,7 +149,7 @@ fn known_keys<C: JsonSchema>() -> Vec<String> {
 
 /// Returns ` (did you mean ...?)` with the known word that is most similar to a mistyped one, or an
 /// empty text if none is similar.
-pub fn did_you_mean(word: &str, known: &[&str]) -> String {
+pub(crate) fn did_you_mean(word: &str, known: &[&str]) -> String {
     let best = known
         .iter()
         .max_by(|a, b| strsim::jaro_winkler(word, a).total_cmp(&strsim::jaro_winkler(word, b)));

@@ -7,7 +7,7 @@ use schemars::{Schema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::{Map, Number, Value};
 
-use crate::error::ConfigError;
+use crate::error::config_error::ConfigError;
 
 /// The key in the JSON Schema of an option that declares whether the option changes the rows of
 /// outputs.
@@ -18,6 +18,9 @@ const INFERRED: &str = "x-inferred";
 /// The key in the JSON Schema of an option that declares its value for outputs of earlier versions
 /// that do not record it.
 const FORMER_DEFAULT: &str = "x-former-default";
+/// The key in the JSON Schema of an option that declares that it is a threshold on values of records,
+/// which users adjust.
+const THRESHOLD: &str = "x-threshold";
 /// The `format` of options that are paths.
 const PATH: &str = "path";
 
@@ -32,6 +35,8 @@ pub struct OptionAttributes {
     pub is_inferred: bool,
     /// The value for outputs of earlier versions that do not record the option.
     pub former_default: Option<Value>,
+    /// Whether the option is a threshold on values of records.
+    pub is_threshold: bool,
 }
 
 /// Returns the attributes of each option of a table, by name.
@@ -50,6 +55,7 @@ pub fn option_attributes(
         is_path: option.get("format").is_some_and(|format| format == PATH),
         is_inferred: option.get(INFERRED).and_then(Value::as_bool) == Some(true),
         former_default: option.get(FORMER_DEFAULT).cloned(),
+        is_threshold: option.get(THRESHOLD).and_then(Value::as_bool) == Some(true),
     };
     options
         .map(|(name, option)| (name.clone(), declared(option)))
@@ -61,7 +67,9 @@ pub fn option_attributes(
 ///
 /// # Errors
 /// If the options cannot be serialized, which is not expected.
-pub fn option_values<C: Serialize>(config: &C) -> Result<Map<String, Value>, Vec<ConfigError>> {
+pub(crate) fn option_values<C: Serialize>(
+    config: &C,
+) -> Result<Map<String, Value>, Vec<ConfigError>> {
     // A conversion by way of text keeps the digits with which a 32-bit float was written.
     let text = serde_json::to_string(config);
     let values = text.and_then(|text| serde_json::from_str::<Map<String, Value>>(&text));
@@ -79,7 +87,7 @@ pub fn option_values<C: Serialize>(config: &C) -> Result<Map<String, Value>, Vec
 
 /// Returns JSON in a canonical form: keys of tables are sorted, and integers have no fraction, so
 /// that `1.0` is `1`.
-pub fn canonical(value: &Value) -> String {
+pub(crate) fn canonical(value: &Value) -> String {
     sorted(value, &|number| match number.as_f64() {
         // Above 9e15, floats do not represent every integer, so the original digits are kept.
         Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() <= 9e15 => {

@@ -1,12 +1,15 @@
 //! The reconstruction errors of features, on average and in single records.
 
+use maud::Markup;
+
 use super::chart::{self, ChartLabels, LineSeries};
-use super::html::Html;
 use super::page::{BarRow, bars, charts};
 use super::scale::{ScaleKind, figure};
 use crate::evaluate::ExampleRecord;
 use crate::model::FeatureInput;
-use crate::model::feature_errors::{FeatureStats, squared_errors};
+use crate::model::feature_errors::FeatureStats;
+use crate::model::feature_groups::FeatureGroups;
+use crate::model::input::rules::value_encoder::RawDescription;
 
 /// Maximum number of features in a table.
 const SHOWN: usize = 12;
@@ -29,16 +32,34 @@ impl FeatureErrorsView<'_> {
             .unwrap_or_else(|| format!("feature {index}"))
     }
 
-    /// Reverts the scaling of a value.
-    fn raw(&self, index: usize, value: f32) -> f64 {
-        let value = f64::from(value);
-        self.input
-            .map_or(value, |input| input.scaling.feature(index).invert(value))
+    /// The inputs of each feature of a record with this number of inputs.
+    fn groups(&self, inputs: usize) -> FeatureGroups {
+        match self.input {
+            Some(input) => input.groups(inputs),
+            None => FeatureGroups::single(inputs),
+        }
+    }
+
+    /// Reverts the conversion of a value into inputs of the model.
+    fn raw(&self, index: usize, inputs: &[f32]) -> String {
+        let encoder = self.input.and_then(|input| input.encoder.as_ref());
+        let raw = match (encoder, self.input) {
+            (Some(encoder), _) => encoder.describe(index, inputs),
+            (None, Some(input)) => {
+                let scale = input.scaling.feature(index);
+                RawDescription::Number(scale.invert(f64::from(inputs[index])))
+            }
+            (None, None) => RawDescription::Number(f64::from(inputs[index])),
+        };
+        match raw {
+            RawDescription::Number(value) => figure(value, 4),
+            RawDescription::Text(text) => text,
+        }
     }
 }
 
 /// Returns a table of the features with the largest mean errors.
-pub(super) fn largest_means(features: &FeatureErrorsView<'_>, found: &FeatureStats) -> Html {
+pub(super) fn largest_means(features: &FeatureErrorsView<'_>, found: &FeatureStats) -> Markup {
     let order = largest(&found.mean);
     let most = order.first().map_or(0.0, |&index| found.mean[index]);
     let rows = order.iter().take(SHOWN).map(|&index| BarRow {
@@ -56,8 +77,14 @@ pub(super) fn largest_means(features: &FeatureErrorsView<'_>, found: &FeatureSta
 
 /// Returns a table of the features of a record that explain most of its error, or that have the
 /// largest errors if the record is not unusual, and a line chart of all features if there are many.
-pub(super) fn record(features: &FeatureErrorsView<'_>, name: &str, record: &ExampleRecord) -> Html {
-    let errors: Vec<f64> = squared_errors(&record.clean, &record.output).collect();
+pub(super) fn record(
+    features: &FeatureErrorsView<'_>,
+    name: &str,
+    record: &ExampleRecord,
+) -> Markup {
+    let groups = features.groups(record.clean.len());
+    let errors = groups.squared_errors(&record.clean, &record.output);
+    let errors: Vec<f64> = errors.collect();
     let shares: Vec<(usize, Option<f64>)> = match &record.explained {
         Some(explained) => {
             let ranked = explained.iter();
@@ -72,15 +99,11 @@ pub(super) fn record(features: &FeatureErrorsView<'_>, name: &str, record: &Exam
     let stats = features
         .stats
         .filter(|stats| stats.mean.len() == errors.len());
-    let zscores = stats.map(|stats| stats.zscores(&record.clean, &record.output));
+    let zscores = stats.map(|stats| stats.zscores(&groups, &record.clean, &record.output));
     let rows = shares.iter().take(SHOWN).map(|&(index, share)| {
         let [original, output] =
-            [&record.clean, &record.output].map(|values| features.raw(index, values[index]));
-        let mut cells = vec![
-            figure(original, 4),
-            figure(output, 4),
-            figure(errors[index], 3),
-        ];
+            [&record.clean, &record.output].map(|values| features.raw(index, values));
+        let mut cells = vec![original, output, figure(errors[index], 3)];
         cells.extend(zscores.as_ref().map(|zscores| figure(zscores[index], 3)));
         cells.extend(share.map(|share| format!("{} %", figure(100.0 * share, 3))));
         BarRow {
@@ -104,11 +127,12 @@ pub(super) fn record(features: &FeatureErrorsView<'_>, name: &str, record: &Exam
         _ => of_all(name, errors.len()),
     };
     let table = bars(&title, &heads, rows);
-    let drawn = (errors.len() >= LINES_FROM).then(|| line(name, record));
+    let drawn = (groups.features() == record.clean.len() && errors.len() >= LINES_FROM)
+        .then(|| line(name, record));
     charts(drawn.into_iter().chain([table]))
 }
 
-fn line(name: &str, record: &ExampleRecord) -> Html {
+fn line(name: &str, record: &ExampleRecord) -> Markup {
     let line = |series: &str, values: &[f32]| LineSeries {
         name: series.to_owned(),
         points: values

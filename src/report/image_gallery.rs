@@ -1,8 +1,8 @@
 //! A gallery of example images: originals, inputs, outputs and differences, as embedded PNGs.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use maud::{Markup, html};
 
-use super::html::{Html, HtmlElement, element, text};
 use super::page::scroll;
 use crate::evaluate::ExampleRecord;
 use crate::image::{OutputFormat, PixelFormat, Pixels, encode};
@@ -36,7 +36,7 @@ pub(super) fn gallery(
     pictures: &[GalleryImage<'_>],
     format: &PixelFormat,
     corruption: Option<&str>,
-) -> Html {
+) -> Markup {
     let is_corrupted = corruption.is_some();
     let rows: [(&str, PixelSource<'_>); 4] = [
         ("original", &|record| Some(record.clean.clone())),
@@ -51,40 +51,44 @@ pub(super) fn gallery(
         ),
         ("difference", &|record| Some(difference(record, format))),
     ];
-    let rows = rows.into_iter().filter_map(|(name, values)| {
-        let cells: Vec<HtmlElement> = pictures
+    let has_values = |values: PixelSource<'_>| {
+        pictures
             .iter()
-            .map(|picture| {
-                let image = values(picture.record)
-                    .and_then(|values| image(&values, picture.record, format));
-                let image = image
-                    .map(|image| image.attribute("alt", format_args!("{}, {name}", picture.name)));
-                element("td").with(image.map_or_else(Html::default, Html::from))
-            })
-            .collect();
-        let has_values = pictures
-            .iter()
-            .any(|picture| values(picture.record).is_some());
-        has_values.then(|| {
-            element("tr")
-                .with(element("th").attribute("scope", "row").text(name))
-                .all(cells)
-        })
-    });
-    let heads = pictures.iter().map(|picture| {
-        let name = element("th").attribute("scope", "col").text(&picture.name);
-        name.with(element("br"))
-            .with(text(&picture.error))
-            .with(element("br"))
-            .with(text(&picture.origin))
-    });
-    let heads = element("thead").with(element("tr").with(element("td")).all(heads));
-    scroll(
-        element("table")
-            .class("gallery")
-            .with(heads)
-            .with(element("tbody").all(rows)),
-    )
+            .any(|picture| values(picture.record).is_some())
+    };
+    let rows = rows.into_iter().filter(|(_, values)| has_values(values));
+    scroll(&html! {
+        table.gallery {
+            thead {
+                tr {
+                    td {}
+                    @for picture in pictures {
+                        th scope="col" {
+                            (picture.name)
+                            br;
+                            (picture.error)
+                            br;
+                            (picture.origin)
+                        }
+                    }
+                }
+            }
+            tbody {
+                @for (name, values) in rows {
+                    tr {
+                        th scope="row" { (name) }
+                        @for picture in pictures {
+                            td {
+                                @if let Some(values) = values(picture.record) {
+                                    (image(&values, picture, name, format))
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    })
 }
 
 /// Returns the output minus the original, multiplied by four and added to middle gray.
@@ -106,29 +110,31 @@ fn difference(record: &ExampleRecord, format: &PixelFormat) -> Vec<f32> {
     values
 }
 
-/// Encodes values in a pixel format as an image; `None` if their shape is not an image.
-fn image(values: &[f32], record: &ExampleRecord, format: &PixelFormat) -> Option<HtmlElement> {
-    let (height, width) = format.size(&record.shape)?;
-    let data = format.denormalize(values);
-    let pixels = Pixels {
-        width,
-        height,
-        channels: format.channels,
-        data,
+/// Encodes values in a pixel format as an image; empty if their shape is not an image.
+fn image(values: &[f32], picture: &GalleryImage<'_>, row: &str, format: &PixelFormat) -> Markup {
+    let Some(size) = format.size(&picture.record.shape) else {
+        return Markup::default();
     };
-    let small = is_small((height, width));
+    let pixels = Pixels {
+        width: size.1,
+        height: size.0,
+        channels: format.channels.decoded(),
+        data: format.denormalize(values),
+    };
+    let small = is_small(size);
     let shown = if small {
         pixels
     } else {
         pixels.center_crop(LARGE)
     };
-    let png = encode(&shown, OutputFormat::Png).ok()?;
-    let image = element("img").class(if small { "small" } else { "large" });
-    let image = image
-        .attribute("width", shown.width)
-        .attribute("height", shown.height);
-    Some(image.attribute(
-        "src",
-        format_args!("data:image/png;base64,{}", BASE64_STANDARD.encode(&png)),
-    ))
+    let Ok(png) = encode(&shown, OutputFormat::Png) else {
+        return Markup::default();
+    };
+    let class = if small { "small" } else { "large" };
+    let source = format!("data:image/png;base64,{}", BASE64_STANDARD.encode(&png));
+    let (width, height) = (shown.width, shown.height);
+    let text = format!("{}, {row}", picture.name);
+    html! {
+        img class=(class) width=(width) height=(height) src=(source) alt=(text);
+    }
 }

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::chart::{self, ChartLabels, ScatterSeries, TONES};
-use super::html::Html;
+use maud::Markup;
+
+use super::chart;
+use super::chart::{ChartLabels, ScatterSeries};
 use super::scale::figure;
 use crate::eval_metrics::Pca;
+use crate::report::chart::frame::TONES;
 
 /// Maximum number of points; more would cover each other.
 const MAX_POINTS: usize = 4000;
@@ -20,7 +23,7 @@ pub(super) struct LatentPoints<'a> {
 }
 
 /// Draws the map; `None` for latents of one value or fewer than three finite latents.
-pub(super) fn latent_map(codes: &LatentPoints<'_>, title: &str) -> Option<Html> {
+pub(super) fn latent_map(codes: &LatentPoints<'_>, title: &str) -> Option<Markup> {
     let rows = codes.values.len() / codes.size.max(1);
     let every = rows.div_ceil(MAX_POINTS).max(1);
     let kept: Vec<usize> = (0..rows)

@@ -6,21 +6,33 @@ use std::path::Path;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
+use maud::Markup;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::chart::{self, ChartLabels, LineSeries};
-use super::html::Html;
 use super::scale::ScaleKind;
 use crate::error::StageError;
+use crate::error::code::ErrorCode;
 
 /// The name of the file.
 const FILE: &str = "training.parquet";
 /// Maximum number of epochs that are read.
 const MAX_POINTS: usize = 1 << 20;
 
+/// The columns that a loss curve may lack.
+const OPTIONAL: [&str; 7] = [
+    "learning_rate",
+    "loss",
+    "validation_loss",
+    "reconstruction",
+    "validation_reconstruction",
+    "kl",
+    "validation_kl",
+];
+
 /// The losses of an epoch.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LossPoint {
+pub(crate) struct LossPoint {
     /// The epoch.
     pub epoch: f64,
     /// The learning rate at its end.
@@ -29,23 +41,34 @@ pub struct LossPoint {
     pub loss: Option<f64>,
     /// The mean loss on the validation part.
     pub validation_loss: Option<f64>,
+    /// The mean loss on the training part without the penalty, for kinds that record it.
+    pub reconstruction: Option<f64>,
+    /// The mean loss on the validation part without the KL divergence.
+    pub validation_reconstruction: Option<f64>,
+    /// The mean KL divergence of a record of the training part.
+    pub kl: Option<f64>,
+    /// The mean KL divergence of a record of the validation part.
+    pub validation_kl: Option<f64>,
 }
 
 /// Reads `training.parquet` of a model folder; returns no points if the file does not exist.
 ///
 /// # Errors
 /// If the file is not a loss curve.
-pub fn read_curve(folder: &Path) -> Result<Vec<LossPoint>, StageError> {
+pub(crate) fn read_curve(folder: &Path) -> Result<Vec<LossPoint>, StageError> {
     let path = folder.join(FILE);
     if !path.exists() {
         return Ok(Vec::new());
     }
     let file = File::open(&path).map_err(StageError::io(&path))?;
     let invalid = |reason: String| {
-        StageError::Other(format!(
-            "{}: invalid loss curve: {reason}; restore the file, or remove it to omit the curve",
-            path.display()
-        ))
+        StageError::new(
+            ErrorCode::StateCorrupt,
+            format!(
+                "{}: invalid loss curve: {reason}; restore the file, or remove it to omit the curve",
+                path.display()
+            ),
+        )
     };
     let reader = ParquetRecordBatchReaderBuilder::try_new(file)
         .map_err(|error| invalid(error.to_string()))?;
@@ -54,7 +77,7 @@ pub fn read_curve(folder: &Path) -> Result<Vec<LossPoint>, StageError> {
         let records = records.map_err(|error| invalid(error.to_string()))?;
         let epochs = column(&records, "epoch")
             .ok_or_else(|| invalid("no numeric column `epoch`".to_owned()))?;
-        let other = ["learning_rate", "loss", "validation_loss"].map(|name| column(&records, name));
+        let other = OPTIONAL.map(|name| column(&records, name));
         let at = |column: &Option<ArrayRef>, row: usize| {
             let column = column.as_ref()?.as_primitive::<Float64Type>();
             column
@@ -63,8 +86,15 @@ pub fn read_curve(folder: &Path) -> Result<Vec<LossPoint>, StageError> {
                 .filter(|value| value.is_finite())
         };
         for row in 0..records.num_rows().min(MAX_POINTS - points.len()) {
-            let [learning_rate, loss, validation_loss] =
-                other.each_ref().map(|column| at(column, row));
+            let [
+                learning_rate,
+                loss,
+                validation_loss,
+                reconstruction,
+                validation_reconstruction,
+                kl,
+                validation_kl,
+            ] = other.each_ref().map(|column| at(column, row));
             let Some(epoch) = at(&Some(epochs.clone()), row) else {
                 continue;
             };
@@ -73,6 +103,10 @@ pub fn read_curve(folder: &Path) -> Result<Vec<LossPoint>, StageError> {
                 learning_rate,
                 loss,
                 validation_loss,
+                reconstruction,
+                validation_reconstruction,
+                kl,
+                validation_kl,
             });
         }
     }
@@ -89,7 +123,7 @@ fn column(records: &RecordBatch, name: &str) -> Option<ArrayRef> {
 }
 
 /// Draws the losses and the learning rate by epoch.
-pub(super) fn charts(points: &[LossPoint], loss: &str) -> Vec<Html> {
+pub(super) fn charts(points: &[LossPoint], loss: &str) -> Vec<Markup> {
     let line = |name: &str, pick: fn(&LossPoint) -> Option<f64>| LineSeries {
         name: name.to_owned(),
         points: points
@@ -121,10 +155,19 @@ pub(super) fn charts(points: &[LossPoint], loss: &str) -> Vec<Html> {
     let losses = vec![
         line("training", |point| point.loss),
         line("validation", |point| point.validation_loss),
+        line("training, reconstruction", |point| point.reconstruction),
+        line("validation, reconstruction", |point| {
+            point.validation_reconstruction
+        }),
+    ];
+    let divergences = vec![
+        line("training", |point| point.kl),
+        line("validation", |point| point.validation_kl),
     ];
     let rates = vec![line("learning rate", |point| point.learning_rate)];
     [
         lines("Loss", loss, losses),
+        lines("KL divergence of the code", "nats per record", divergences),
         lines("Learning rate", "learning rate", rates),
     ]
     .into_iter()

@@ -1,12 +1,12 @@
 //! The model card, as key figures and as a table.
 
+use maud::{Markup, html};
 use serde_json::Value;
 
-use super::html::{Html, element, text};
-use super::page::{FigureTile, details, facts};
+use super::page::{FigureTile, facts};
 use super::scale::{count, figure};
 use crate::model::ModelCard;
-use crate::model::input::{InputKind, InputSpec};
+use crate::model::input::spec::{InputKind, InputSpec};
 
 /// Returns the key figures of the card, for a model that is not evaluated.
 pub(super) fn tiles(card: &ModelCard) -> Vec<FigureTile> {
@@ -16,8 +16,12 @@ pub(super) fn tiles(card: &ModelCard) -> Vec<FigureTile> {
             .map(|size| FigureTile::new("Code size", size.to_string(), "")),
     );
     if let Some(error) = &card.reconstruction_error {
+        let records = match &error.measured {
+            Some(measured) => format!("records, measured {}", measured.date),
+            None => "validation records".to_owned(),
+        };
         let note = format!(
-            "mean, {}, on {} validation records",
+            "mean, {}, on {} {records}",
             card.loss.as_str(),
             count(error.count)
         );
@@ -40,11 +44,11 @@ pub(super) fn tiles(card: &ModelCard) -> Vec<FigureTile> {
 const MAX_TILES: usize = 8;
 
 /// Returns a table of all entries of the card.
-pub(super) fn table(card: &ModelCard) -> Html {
-    let mut rows: Vec<(String, Html)> = Vec::new();
+pub(super) fn table(card: &ModelCard) -> Markup {
+    let mut rows: Vec<(String, Markup)> = Vec::new();
     let mut row = |name: &str, value: String| {
         if !value.is_empty() {
-            rows.push((name.to_owned(), text(value)));
+            rows.push((name.to_owned(), html! { (value) }));
         }
     };
     row("kind", card.kind.clone());
@@ -61,9 +65,13 @@ pub(super) fn table(card: &ModelCard) -> Html {
         let [mean, p50, p95, p99] =
             [error.mean, quantiles.p50, quantiles.p95, quantiles.p99].map(|v| figure(v, 4));
         let count = count(error.count);
+        let (name, origin) = match &error.measured {
+            Some(measured) => ("calibrated error", format!(", measured {}", measured.date)),
+            None => ("validation error", String::new()),
+        };
         row(
-            "validation error",
-            format!("mean {mean}, median {p50}, p95 {p95}, p99 {p99} of {count} records"),
+            name,
+            format!("mean {mean}, median {p50}, p95 {p95}, p99 {p99} of {count} records{origin}"),
         );
     }
     for (name, value) in &card.metrics {
@@ -74,37 +82,45 @@ pub(super) fn table(card: &ModelCard) -> Html {
         row("license", training.license.clone());
         row("data digest", training.data_digest.clone());
         if !training.architecture.is_empty() {
-            let steps = training
-                .architecture
-                .iter()
-                .map(|step| element("li").text(step));
-            rows.push(("architecture".to_owned(), element("ol").all(steps).into()));
+            let steps = html! {
+                ol {
+                    @for step in &training.architecture {
+                        li { (step) }
+                    }
+                }
+            };
+            rows.push(("architecture".to_owned(), steps));
         }
         rows.extend(
             training
                 .hyperparameters
                 .iter()
-                .map(|(name, value)| (name.replace('_', " "), text(plain(value)))),
+                .map(|(name, value)| (name.replace('_', " "), html! { (plain(value)) })),
         );
     }
     for (file, digest) in &card.files {
-        rows.push((file.clone(), element("code").text(digest).into()));
+        let digest = html! {
+            code { (digest) }
+        };
+        rows.push((file.clone(), digest));
     }
     facts(rows)
 }
 
 /// Returns the training file that the card holds.
-pub(super) fn training_file(card: &ModelCard) -> Option<Html> {
+pub(super) fn training_file(card: &ModelCard) -> Option<Markup> {
     let file = &card.training.as_ref()?.file;
     let text = toml::to_string(file)
         .ok()
         .filter(|text| !text.is_empty() && !file.is_null())?;
-    Some(details(
-        "The training file",
-        element("pre")
-            .class("scroll")
-            .with(element("code").text(text)),
-    ))
+    Some(html! {
+        details {
+            summary { "The training file" }
+            pre.scroll {
+                code { (text) }
+            }
+        }
+    })
 }
 
 fn input(input: &InputSpec) -> String {
@@ -123,7 +139,14 @@ fn input(input: &InputSpec) -> String {
             let range = input
                 .range
                 .map_or_else(String::new, |[low, high]| format!(", in [{low}, {high}]"));
-            format!("images of {size}{channels}{range}")
+            let steps = match &input.steps {
+                None => String::new(),
+                Some(steps) => {
+                    let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
+                    format!(", after {}", steps.join(", "))
+                }
+            };
+            format!("images of {size}{channels}{range}{steps}")
         }
     }
 }

@@ -4,16 +4,20 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float32Array, Float64Array, RecordBatch, StringArray, UInt32Array};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::array::{
+    ArrayRef, Float32Array, Float64Array, ListArray, RecordBatch, StringArray, StructArray,
+    UInt32Array, UInt64Array,
+};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{DataType, Field, Fields, Schema};
 use parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::data::{DataSpec, Subset, prepare};
-use crate::evaluate::{EvaluateOptions, collect_examples, evaluate};
-use crate::model::Model;
-use crate::model::testing;
+use crate::evaluate::options::EvaluateOptions;
+use crate::evaluate::{collect_examples, evaluate};
+use crate::model::{Model, testing};
 use crate::registry::parse_options;
 use crate::storage::Location;
 use crate::tensor::{fixed_column, vector_field};
@@ -128,6 +132,98 @@ fn run_page_shows_errors_latents_sources_and_rejects() {
     .page();
     check_page(&one);
     assert!(!one.contains("truncated"));
+}
+
+/// Lists of one feature each, with its z-score.
+fn reasons(names: &[String], zscores: Vec<f32>) -> (Field, ArrayRef) {
+    let fields = Fields::from(vec![
+        text("feature"),
+        Field::new("zscore", DataType::Float32, false),
+    ]);
+    let columns: Vec<ArrayRef> = vec![
+        texts(names.iter().cloned()),
+        Arc::new(Float32Array::from(zscores)),
+    ];
+    let items = StructArray::try_new(fields.clone(), columns, None).unwrap();
+    let item = Arc::new(Field::new_list_field(DataType::Struct(fields), true));
+    let offsets = OffsetBuffer::from_lengths(names.iter().map(|_| 1));
+    let lists = ListArray::try_new(Arc::clone(&item), offsets, Arc::new(items), None).unwrap();
+    (
+        Field::new("top_features", DataType::List(item), false),
+        Arc::new(lists),
+    )
+}
+
+#[test]
+fn run_page_shows_clusters_and_unusual_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = 300_usize;
+    // 30 % of the latents, and seven times 10 %, far apart from each other.
+    let corner = |row: usize| (row % 10).saturating_sub(2) as f32 * 1000.0;
+    let codes = (0..rows)
+        .flat_map(|row| [corner(row), (row % 7) as f32 * 0.1])
+        .collect();
+    let zscores: Float32Array = (0..rows)
+        .map(|row| {
+            Some(if row == 123 {
+                777.5
+            } else {
+                row as f32 / 100.0
+            })
+        })
+        .collect();
+    let names: Vec<String> = (0..rows).map(|row| format!("sensor<{row}>")).collect();
+    let numbers = UInt64Array::from_iter_values((0..rows as u64).map(|row| 5000 + row));
+    write(
+        &folder.path().join("part-00000.parquet"),
+        vec![
+            (
+                text("source"),
+                texts((0..rows).map(|_| "rows.csv".to_owned())),
+            ),
+            (
+                Field::new("row", DataType::UInt64, false),
+                Arc::new(numbers),
+            ),
+            (vector_field("latent", 2), fixed_column(2, codes).unwrap()),
+            (
+                Field::new("zscore", DataType::Float32, false),
+                Arc::new(zscores),
+            ),
+            reasons(&names, vec![8.5; rows]),
+        ],
+    );
+    let page = RunReport::read(&Location::from(folder.path()))
+        .unwrap()
+        .page();
+    check_page(&page);
+    let section = |title: &str| {
+        let start = page.split(&format!("<h2>{title}</h2>")).nth(1).unwrap();
+        start.split("</section>").next().unwrap().to_owned()
+    };
+    let clusters = section("Clusters");
+    let count = |share: &str| clusters.matches(share).count();
+    assert_eq!(count("30.0 % of the latents"), 1, "{clusters}");
+    assert_eq!(count("10.0 % of the latents"), 7, "{clusters}");
+    assert!(clusters.contains("rows.csv"), "{clusters}");
+    let unusual = section("Unusual records");
+    let first = unusual.split("<tr>").nth(2).unwrap();
+    let cells: Vec<&str> = first
+        .split("</t")
+        .filter_map(|cell| cell.rsplit('>').next())
+        .filter(|cell| !cell.is_empty())
+        .collect();
+    assert_eq!(
+        cells,
+        [
+            "rows.csv",
+            "5123",
+            "123",
+            "777.5",
+            "sensor&lt;123&gt; (z 8.5)"
+        ]
+    );
+    assert_eq!(unusual.matches("<tr>").count(), 1 + 24);
 }
 
 #[test]

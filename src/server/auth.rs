@@ -1,16 +1,18 @@
 //! Authorization of requests: by a token, or open to all clients.
 
-use base64::prelude::{BASE64_STANDARD, Engine as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{PoisonError, RwLock};
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use parking_lot::RwLock;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::credential_rotation::{Credential, LoadedCredential};
-use crate::error::{ConfigError, StageError};
+use crate::error::StageError;
+use crate::error::code::ErrorCode;
+use crate::error::config_error::ConfigError;
 
 /// Location of the token.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -29,7 +31,7 @@ const MIN_TOKEN_BYTES: usize = 16;
 const USER: &str = "latentflow";
 
 /// The authorization of a listener.
-pub struct TokenAuth {
+pub(crate) struct TokenAuth {
     source: Option<TokenSource>,
     /// Digests of the token, and of the form in which browsers send it; `None` before the token is
     /// read, or if the listener needs none.
@@ -61,11 +63,17 @@ impl TokenAuth {
             let name = variable.as_deref().unwrap_or_default();
             let text = std::env::var(name);
             let text = text.map_err(|_| {
-                StageError::Other(format!("the environment variable {name} is not set"))
+                StageError::new(
+                    ErrorCode::CredentialsMissing,
+                    format!("the environment variable {name} is not set"),
+                )
             })?;
             let token = TokenDigests::parse(&text);
             let token = token.map_err(|message| {
-                StageError::Other(format!("the environment variable {name}: {message}"))
+                StageError::new(
+                    ErrorCode::CredentialsMissing,
+                    format!("the environment variable {name}: {message}"),
+                )
             })?;
             auth.set(token);
         }
@@ -73,17 +81,17 @@ impl TokenAuth {
     }
 
     fn set(&self, token: TokenDigests) {
-        *self.token.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
+        *self.token.write() = Some(token);
     }
 
     /// Whether a token is necessary.
-    pub fn needs_token(&self) -> bool {
+    pub(crate) fn needs_token(&self) -> bool {
         self.source.is_some()
     }
 
     /// Whether an `Authorization` header has the form `Bearer TOKEN` with the right token. Digests
     /// are compared, which prevents a timing attack: the duration reveals nothing about the token.
-    pub fn is_authorized(&self, header: Option<&str>) -> bool {
+    pub(crate) fn is_authorized(&self, header: Option<&str>) -> bool {
         self.compare(header, |scheme, given, token| {
             scheme.eq_ignore_ascii_case("bearer") && digest(given) == token.bearer
         })
@@ -91,7 +99,7 @@ impl TokenAuth {
 
     /// Like [`TokenAuth::is_authorized`], and also accepts browsers, in which the user enters the
     /// name `latentflow` and the token as the password.
-    pub fn is_browser_authorized(&self, header: Option<&str>) -> bool {
+    pub(crate) fn is_browser_authorized(&self, header: Option<&str>) -> bool {
         let basic = |scheme: &str, given: &str, token: TokenDigests| {
             scheme.eq_ignore_ascii_case("basic") && digest(given) == token.basic
         };
@@ -106,7 +114,7 @@ impl TokenAuth {
         if !self.needs_token() {
             return true;
         }
-        let token = *self.token.read().unwrap_or_else(PoisonError::into_inner);
+        let token = *self.token.read();
         let parts = header.and_then(|value| value.split_once(' ')).zip(token);
         parts.is_some_and(|((scheme, given), digests)| equal(scheme, given.trim(), digests))
     }
@@ -158,7 +166,7 @@ impl Credential for TokenAuth {
 
 /// Faults in the authorization options of an address, found before any file is read. `open` holds
 /// the name of the option that admits all clients, and its value.
-pub fn check_auth(
+pub(crate) fn check_auth(
     listen: SocketAddr,
     token: Option<&TokenSource>,
     open: (&str, bool),

@@ -6,15 +6,15 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::ConfigError;
+use crate::error::config_error::ConfigError;
 use crate::units::HumanDuration;
 
 /// Default of the maximum time for the head of a request.
 pub const HEAD: HumanDuration = HumanDuration(Duration::from_secs(10));
 /// Default of the maximum time between two requests of a connection.
-pub const IDLE: HumanDuration = HumanDuration(Duration::from_secs(75));
+pub(crate) const IDLE: HumanDuration = HumanDuration(Duration::from_secs(75));
 /// Default of the maximum time in which a client must read a part of its response.
-pub const WRITE: HumanDuration = HumanDuration(Duration::from_secs(30));
+pub(crate) const WRITE: HumanDuration = HumanDuration(Duration::from_secs(30));
 
 /// Limits on the connections of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

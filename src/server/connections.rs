@@ -2,9 +2,10 @@
 //! been idle the longest is closed in favor of a new one.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::connection_activity::ConnectionActivity;
@@ -67,10 +68,6 @@ impl Connections {
         &self.metrics.listeners
     }
 
-    fn lock(&self) -> MutexGuard<'_, OpenConnections> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn set_count(&self, count: usize) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         self.listeners()
@@ -97,7 +94,7 @@ impl Connections {
     }
 
     fn try_enter(self: &Arc<Self>) -> Option<Connection> {
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         if open.activities.len() >= self.limit {
             let activities = || open.activities.values();
             let idle = activities().filter(|activity| !activity.is_working());
@@ -129,7 +126,7 @@ const RETRY_INTERVAL: std::time::Duration = std::time::Duration::from_millis(50)
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let mut open = self.all.lock();
+        let mut open = self.all.open.lock();
         open.activities.remove(&self.number);
         self.all.set_count(open.activities.len());
         self.all.changes.notify_one();

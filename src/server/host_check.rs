@@ -10,10 +10,11 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use crate::error::ConfigError;
+use crate::error::config_error::ConfigError;
+use crate::text_excerpt::excerpt;
 
 /// The check of the headers `Host` and `Origin`.
-pub struct HostCheck {
+pub(crate) struct HostCheck {
     /// Whether `Host` is checked. Without a token, a page could otherwise reach the listener under
     /// a name that resolves to its address (DNS rebinding).
     pub host: bool,
@@ -29,7 +30,7 @@ const OTHER_SITES: &str = "requests from the pages of other sites are refused";
 
 /// Admits a request that no other site can have made, and keeps other sites from embedding the
 /// response.
-pub async fn require_allowed_host(
+pub(crate) async fn require_allowed_host(
     State(guard): State<Arc<HostCheck>>,
     request: Request,
     next: Next,
@@ -53,7 +54,7 @@ impl HostCheck {
         if self.host
             && let Some(host) = named.find(|host| !self.allows(host))
         {
-            let shown: String = host.chars().take(100).collect();
+            let shown = excerpt(&host, 100);
             return Err(format!(
                 "unknown host `{shown}`; use an IP address or localhost, add the name to `hosts` \
                  of the listener, or configure a token for it"
@@ -114,7 +115,7 @@ fn name_of(host: &str) -> &str {
 }
 
 /// Entries of `hosts` that are not host names.
-pub fn check_hosts(hosts: &[String]) -> Vec<ConfigError> {
+pub(crate) fn check_hosts(hosts: &[String]) -> Vec<ConfigError> {
     let is_name = |host: &String| {
         !host.is_empty()
             && host

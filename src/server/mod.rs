@@ -1,56 +1,44 @@
 //! HTTP listeners with limits on connections, optional TLS, authorization, and a graceful shutdown.
 
 mod auth;
-mod connection_activity;
-mod connection_limits;
 #[cfg(feature = "tls")]
 mod certificate;
+pub mod connection;
+mod connection_activity;
+mod connection_limits;
 mod connections;
-mod host_check;
 mod credential_rotation;
+mod host_check;
 mod timeout_stream;
 mod tls;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-use axum::Router;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::error::StageError;
+use crate::error::code::ErrorCode;
 use crate::metrics::Metrics;
+use crate::server::connection::HttpServer;
 use crate::system;
 
-use connection_activity::{ActivityService, ConnectionActivity};
-use connections::{Connection, Connections};
+use connections::Connections;
 use credential_rotation::CredentialRotation;
-use timeout_stream::TimeoutStream;
 use tls::ReloadingTls;
 
-pub use auth::{TokenAuth, TokenSource, check_auth};
-pub use connection_limits::{ConnectionLimits, HEAD, IDLE, ListenerRole, WRITE};
-pub use credential_rotation::RotationReport;
-pub use host_check::{HostCheck, check_hosts, require_allowed_host};
-pub use tls::TlsConfig;
+pub(crate) use auth::{TokenAuth, TokenSource, check_auth};
+pub use connection_limits::HEAD;
+pub(crate) use connection_limits::{ConnectionLimits, IDLE, ListenerRole, WRITE};
+pub(crate) use credential_rotation::RotationReport;
+pub(crate) use host_check::{HostCheck, check_hosts, require_allowed_host};
+pub(crate) use tls::TlsConfig;
 
-/// Maximum number of headers of a request, and maximum size of its head in bytes.
-const HEADERS: usize = 64;
-const HEAD_BYTES: usize = 32 << 10;
 /// Maximum number of connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
-/// Pause after the system refused a connection, such as for lack of file descriptors.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// Time for connections to deliver their last responses after the shutdown.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// State that the listeners of a run share: the division of file descriptors, and the credentials
 /// that are reloaded when they change.
@@ -76,20 +64,12 @@ impl Listeners {
     /// Registers a source that listens: the sources of a pipeline divide the file descriptors among
     /// themselves.
     pub fn plan(&self, source: &str) {
-        self.sources
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(source.to_owned());
+        self.sources.lock().insert(source.to_owned());
     }
 
     /// The role of a source among those that are registered.
     pub fn source(&self) -> ListenerRole {
-        ListenerRole::Source(
-            self.sources
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .len(),
-        )
+        ListenerRole::Source(self.sources.lock().len())
     }
 
     /// Maximum number of open connections of a listener, for the number `written` in the pipeline.
@@ -101,7 +81,7 @@ impl Listeners {
     ///
     /// # Errors
     /// Returns an error if the token cannot be read, or is too short.
-    pub fn load_token_auth(
+    pub(crate) fn load_token_auth(
         &self,
         name: &str,
         source: Option<&TokenSource>,
@@ -136,7 +116,7 @@ impl Listeners {
         }
         let bound = open(address).and_then(|socket| Ok((socket.local_addr()?, socket)));
         let (address, socket) = bound.map_err(|error| {
-            StageError::Other(format!(
+            StageError::new(ErrorCode::ListenFailed, format!(
                 "cannot listen on {address}: {error}; use another address, or port 0 for any free \
                  port"
             ))
@@ -167,7 +147,7 @@ impl Listeners {
     }
 
     /// Reloads certificates, keys and tokens that have changed, without waiting for a second poll.
-    pub fn rotate(&self) -> RotationReport {
+    pub(crate) fn rotate(&self) -> RotationReport {
         self.rotation.poll_files(true)
     }
 
@@ -189,135 +169,4 @@ fn open(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
-}
-
-/// A listener that is bound to a port.
-pub struct HttpServer {
-    listener: TcpListener,
-    address: SocketAddr,
-    bounds: ConnectionLimits,
-    connections: Arc<Connections>,
-    tls: Option<Arc<ReloadingTls>>,
-}
-
-impl HttpServer {
-    /// The URL of the listener for clients, such as `https://127.0.0.1:8080`.
-    pub fn url(&self) -> String {
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
-        format!("{scheme}://{}", self.address)
-    }
-
-    /// Maximum number of open connections.
-    pub fn connections(&self) -> usize {
-        self.connections.limit()
-    }
-
-    /// The address of the listener.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Serves until `ends` is true; then connections have 5 seconds to deliver their last
-    /// responses.
-    pub async fn run(self, router: Router, mut ends: watch::Receiver<bool>) {
-        let mut open = JoinSet::new();
-        loop {
-            // Removes the tasks of closed connections.
-            while open.try_join_next().is_some() {}
-            let (stream, connection) = tokio::select! {
-                () = shutdown_requested(&mut ends) => break,
-                accepted = accept(&self.listener, &self.connections) => accepted,
-            };
-            let activity = Arc::clone(&connection.activity);
-            let stream = TimeoutStream::new(stream, Arc::clone(&activity), self.bounds);
-            let (router, ends, secure) = (router.clone(), ends.clone(), self.tls.clone());
-            let idle = self.bounds.idle.0.max(self.bounds.head.0);
-            open.spawn(async move {
-                let _connection = connection;
-                let served =
-                    serve_connection(stream, secure, router, Arc::clone(&activity), idle, ends);
-                tokio::select! {
-                    () = activity.eviction() => {}
-                    () = served => {}
-                }
-            });
-        }
-        drop(self.listener);
-        // Connections that are still open after the timeout are closed.
-        let _ = tokio::time::timeout(DRAIN_TIMEOUT, async {
-            while open.join_next().await.is_some() {}
-        })
-        .await;
-    }
-}
-
-/// Resolves when the run is to stop.
-async fn shutdown_requested(ends: &mut watch::Receiver<bool>) {
-    // A dropped sender also means that the run stops.
-    drop(ends.wait_for(|&ends| ends).await);
-}
-
-/// The next connection, and its slot.
-async fn accept(listener: &TcpListener, connections: &Arc<Connections>) -> (TcpStream, Connection) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                // Responses are small: they do not wait for more data.
-                let _ = stream.set_nodelay(true);
-                return (stream, connections.enter().await);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_BACKOFF).await;
-            }
-        }
-    }
-}
-
-/// Serves one connection, after a TLS handshake if the listener has a certificate.
-async fn serve_connection(
-    stream: TimeoutStream,
-    secure: Option<Arc<ReloadingTls>>,
-    router: Router,
-    activity: Arc<ConnectionActivity>,
-    idle: Duration,
-    ends: watch::Receiver<bool>,
-) {
-    match secure {
-        None => serve_http(stream, router, activity, idle, ends).await,
-        Some(secure) => match secure.accept(stream).await {
-            Ok(stream) => serve_http(stream, router, activity, idle, ends).await,
-            Err(error) => tracing::debug!(%error, "TLS handshake failed"),
-        },
-    }
-}
-
-async fn serve_http<S>(
-    stream: S,
-    router: Router,
-    activity: Arc<ConnectionActivity>,
-    idle: Duration,
-    mut ends: watch::Receiver<bool>,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let mut http = hyper::server::conn::http1::Builder::new();
-    // The stream limits the time of a head; this limits the time between two requests.
-    http.timer(TokioTimer::new())
-        .header_read_timeout(idle)
-        .max_headers(HEADERS)
-        .max_buf_size(HEAD_BYTES);
-    let service = ActivityService {
-        router: TowerToHyperService::new(router),
-        activity,
-    };
-    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
-    // A client that disconnects, or does not use HTTP, is not an error of the run.
-    tokio::select! {
-        _ = connection.as_mut() => {}
-        () = shutdown_requested(&mut ends) => {
-            connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
-        }
-    }
 }

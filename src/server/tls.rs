@@ -22,7 +22,7 @@ pub struct TlsConfig {
 pub(super) struct ReloadingTls {
     tls: TlsConfig,
     /// `None` until the files are loaded.
-    config: std::sync::RwLock<Option<std::sync::Arc<rustls::ServerConfig>>>,
+    config: parking_lot::RwLock<Option<std::sync::Arc<rustls::ServerConfig>>>,
 }
 
 #[cfg(feature = "tls")]
@@ -31,7 +31,7 @@ impl ReloadingTls {
     pub(super) fn new(tls: &TlsConfig) -> Result<Self, crate::error::StageError> {
         Ok(Self {
             tls: tls.clone(),
-            config: std::sync::RwLock::default(),
+            config: parking_lot::RwLock::default(),
         })
     }
 
@@ -44,11 +44,7 @@ impl ReloadingTls {
         stream: super::timeout_stream::TimeoutStream,
     ) -> std::io::Result<tokio_rustls::server::TlsStream<super::timeout_stream::TimeoutStream>>
     {
-        let config = self
-            .config
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone();
+        let config = self.config.read().clone();
         let config = config.ok_or_else(|| std::io::Error::other("the listener has no TLS key"))?;
         tokio_rustls::TlsAcceptor::from(config).accept(stream).await
     }
@@ -99,10 +95,7 @@ impl Credential for ReloadingTls {
             });
         let config =
             config.map_err(|error| format!("{}: {error}", self.tls.certificate.display()))?;
-        *self
-            .config
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(std::sync::Arc::new(config));
+        *self.config.write() = Some(std::sync::Arc::new(config));
         Ok(LoadedCredential { expires })
     }
 }
@@ -117,7 +110,10 @@ impl ReloadingTls {
         let path = tls.certificate.display();
         let message =
             format!("{path}: this build does not support TLS; build with the feature `tls`");
-        Err(crate::error::StageError::Other(message))
+        Err(crate::error::StageError::new(
+            crate::error::code::ErrorCode::CredentialsMissing,
+            message,
+        ))
     }
 
     pub(super) async fn accept(

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 
-use crate::error::{ConfigError, StageError};
+use crate::error::StageError;
+use crate::error::config_error::ConfigError;
 use crate::registry::did_you_mean;
 
 /// A selection of columns that was checked against the input.
 #[derive(Debug, Clone)]
-pub(super) struct ColumnSelection {
+pub(crate) struct ColumnSelection {
     indices: Vec<usize>,
     schema: SchemaRef,
 }

@@ -5,14 +5,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
-use crate::error::{ConfigError, StageError};
+use crate::error::StageError;
+use crate::error::config_error::ConfigError;
 use crate::plan_context::PlanContext;
 use crate::sink::{CommitProgress, CommitStats, OutputIdentity, Sink, SinkConfig, SinkWriter};
 use crate::storage::Location;
 
 /// Options of the sink `discard`, which has none.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
-pub struct DiscardSinkConfig {}
+pub(crate) struct DiscardSinkConfig {}
 
 impl SinkConfig for DiscardSinkConfig {
     fn plan(&mut self, _: &SchemaRef, _: &PlanContext) -> Result<Box<dyn Sink>, Vec<ConfigError>> {

@@ -1,36 +1,14 @@
 //! Sinks: the traits, and the table of kinds.
 
-pub mod writer_lease;
 mod column_selection;
-mod dataset_schema;
-pub mod compact;
-pub mod inspect;
+pub mod dataset;
 mod discard;
-mod summary_stats;
-mod image_encoder;
-mod fencing_epoch;
-pub mod rewrite_commit;
-pub mod data_files;
-mod dataset_file;
-pub mod provenance_footer;
-mod output_identity;
-mod images;
-pub mod file_lock;
-pub mod coverage_snapshot;
-mod file_naming;
-pub mod output_mounts;
-mod parquet;
-pub mod parquet_file;
-pub mod purge;
-mod writer_recognition;
-pub mod rejects_dataset;
-mod rewrite;
-mod rewrite_verification;
-mod row_group_writer;
-pub mod shard_marker;
+pub mod identity;
+pub(crate) mod images;
+pub mod ownership;
+pub mod parquet;
+pub mod registry;
 mod stdout;
-mod stored_columns;
-mod stored_types;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,23 +18,24 @@ use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
-use crate::batch::{Batch, RejectCollector};
-use crate::error::{ConfigError, StageError};
+use crate::batch::Batch;
+use crate::batch::reject::RejectCollector;
+use crate::error::StageError;
+use crate::error::config_error::ConfigError;
 use crate::plan_context::PlanContext;
-use crate::registry::{self, ComponentKind, ResolvedStage, parse_options};
 use crate::source::WrittenFiles;
 use crate::storage::Location;
 
-pub use output_identity::{
-    ChangePolicy, FINGERPRINT_VERSION, IdentityScope, OutputHistory, OutputIdentity, StageIdentity,
-};
-pub use writer_recognition::{StageInterpreter, StageReader};
+pub(crate) use crate::sink::identity::stage::{StageInterpreter, StageReader};
+pub(crate) use identity::FINGERPRINT_VERSION;
+pub use identity::history::OutputHistory;
+pub use identity::stage::StageIdentity;
+pub use identity::{ChangePolicy, IdentityScope, OutputIdentity};
 
 /// The subfolder of a sink's folder for snapshots, journals and rejects. Its leading underscore
 /// hides it from readers of datasets.
-pub const STATE_DIR: &str = crate::source::file_set::STATE_DIR;
+pub(crate) const STATE_DIR: &str = crate::source::discovery::file_set::STATE_DIR;
 
 /// A planned sink: its options were checked against its input, and no file was changed.
 pub trait Sink: Send {
@@ -95,9 +74,14 @@ pub trait Sink: Send {
     /// was read last.
     ///
     /// # Errors
-    /// [`StageError::Refused`] with the names and the types of the columns.
+    /// A refusal with the names and the types of the columns.
     fn check_columns(&self) -> Result<(), StageError> {
         Ok(())
+    }
+
+    /// The changes of the pipeline that the output allows in every run.
+    fn change_policy(&self) -> ChangePolicy {
+        ChangePolicy::Refuse
     }
 
     /// Durably records that the output may hold rows of all these digests.
@@ -230,36 +214,4 @@ pub trait SinkConfig: DeserializeOwned + Serialize + JsonSchema {
         input: &SchemaRef,
         context: &PlanContext,
     ) -> Result<Box<dyn Sink>, Vec<ConfigError>>;
-}
-
-/// A function that plans a sink of a kind from the written options, the input schema and the
-/// context.
-pub type PlanSink =
-    fn(Value, &SchemaRef, &PlanContext) -> Result<ResolvedStage<Box<dyn Sink>>, Vec<ConfigError>>;
-
-/// All kinds of sinks.
-pub const KINDS: &[ComponentKind<PlanSink>] = &[
-    kind::<parquet::ParquetSinkConfig>(
-        "parquet",
-        "writes records to Parquet files, which become visible when they are complete",
-    ),
-    kind::<images::ImagesSinkConfig>("images", "writes a tensor column as image files"),
-    kind::<stdout::StdoutSinkConfig>("stdout", "prints records as NDJSON, one object per line"),
-    kind::<discard::DiscardSinkConfig>("discard", "drops records, for benchmarks"),
-];
-
-const fn kind<C: SinkConfig>(name: &'static str, summary: &'static str) -> ComponentKind<PlanSink> {
-    ComponentKind {
-        name,
-        summary,
-        schema: |generator| generator.subschema_for::<C>(),
-        check: |written| parse_options::<C>(written).err().unwrap_or_default(),
-        plan: |written, input, context| {
-            let mut config = parse_options::<C>(written)?;
-            Ok(ResolvedStage {
-                stage: config.plan(input, context)?,
-                options: registry::option_values(&config)?,
-            })
-        },
-    }
 }

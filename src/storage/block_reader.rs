@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 
-use super::S3Path;
-use super::blocking::PendingRequest;
+use super::ObjectPath;
+use super::object_client::{PendingRequest, wait};
 use crate::error::ErrorClass;
 
 /// Size of a block in bytes. Its transfer takes at least about as long as the latency of a
@@ -28,7 +29,7 @@ pub struct BlockReader {
 
 #[derive(Debug)]
 struct BlockObject {
-    remote: S3Path,
+    remote: ObjectPath,
     size: u64,
     etag: Option<String>,
     cache: Mutex<BlockCache>,
@@ -45,12 +46,12 @@ struct BlockCache {
 #[derive(Debug)]
 enum BlockState {
     Ready(Bytes),
-    InFlight(PendingRequest<io::Result<Bytes>>),
+    InFlight(PendingRequest<Bytes>),
 }
 
 impl BlockReader {
     /// A reader at the start of `remote`, which has `size` bytes and the entity tag `etag`.
-    pub(super) fn new(remote: S3Path, size: u64, etag: Option<String>) -> Self {
+    pub(super) fn new(remote: ObjectPath, size: u64, etag: Option<String>) -> Self {
         Self {
             object: Arc::new(BlockObject {
                 remote,
@@ -76,20 +77,17 @@ impl BlockReader {
     }
 
     /// Requests the first and the last block, where readers start, without waiting for them.
-    pub(super) fn prefetch_ends(&self) -> io::Result<()> {
+    pub(super) fn prefetch_ends(&self) {
         let Some(last) = self.object.size.checked_sub(1).map(|last| last / BLOCK) else {
-            return Ok(());
+            return;
         };
-        let mut cache = self.object.cache();
+        let mut cache = self.object.cache.lock();
         for number in [last, 0] {
             if !cache.has(number) {
-                cache.put(
-                    number,
-                    BlockState::InFlight(self.object.request(self.object.range(number))?),
-                );
+                let request = self.object.request(self.object.range(number));
+                cache.put(number, BlockState::InFlight(request));
             }
         }
-        Ok(())
     }
 
     /// The `length` bytes from the offset `start`.
@@ -104,11 +102,7 @@ impl BlockReader {
         }
         // The blocks of a long range would evict the blocks of other columns.
         if length as u64 > BLOCK {
-            return self
-                .object
-                .request(start..end)
-                .and_then(PendingRequest::wait)
-                .flatten()
+            return wait(self.object.request(start..end))
                 .map_err(|error| self.object.record_error(error));
         }
         let first = self.object.part(start, end)?;
@@ -124,7 +118,8 @@ impl BlockReader {
     /// The error of the store that made a read fail.
     pub(super) fn storage_error(&self) -> Option<io::Error> {
         self.object
-            .cache()
+            .cache
+            .lock()
             .failure
             .clone()
             .map(|(kind, text)| io::Error::new(kind, text))
@@ -147,10 +142,10 @@ impl BlockObject {
     }
 
     fn block(&self, number: u64) -> io::Result<Bytes> {
-        let mut cache = self.cache();
+        let mut cache = self.cache.lock();
         let block = match cache.take(number) {
             Some(block) => block,
-            None => BlockState::InFlight(self.request(self.range(number))?),
+            None => BlockState::InFlight(self.request(self.range(number))),
         };
         let in_order = number
             .checked_sub(1)
@@ -159,12 +154,12 @@ impl BlockObject {
             .filter(|next| in_order && next * BLOCK < self.size)
         {
             if !cache.has(next) {
-                cache.put(next, BlockState::InFlight(self.request(self.range(next))?));
+                cache.put(next, BlockState::InFlight(self.request(self.range(next))));
             }
         }
         let bytes = match block {
             BlockState::Ready(bytes) => bytes,
-            BlockState::InFlight(pending) => pending.wait()??,
+            BlockState::InFlight(pending) => wait(pending)?,
         };
         let expected = self.range(number);
         if bytes.len() as u64 != expected.end - expected.start {
@@ -184,22 +179,19 @@ impl BlockObject {
         number * BLOCK..self.size.min((number + 1) * BLOCK)
     }
 
-    fn request(&self, range: Range<u64>) -> io::Result<PendingRequest<io::Result<Bytes>>> {
+    fn request(&self, range: Range<u64>) -> PendingRequest<Bytes> {
         self.remote.request(Some(range), self.etag.as_deref())
     }
 
     /// Stores the first error that is not a verdict on the object.
     fn record_error(&self, error: io::Error) -> io::Error {
         if !ErrorClass::of_store(&error).concerns_file() {
-            self.cache()
+            self.cache
+                .lock()
                 .failure
                 .get_or_insert((error.kind(), error.to_string()));
         }
         error
-    }
-
-    fn cache(&self) -> std::sync::MutexGuard<'_, BlockCache> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,116 +1,54 @@
 //! Locations of files: a local path, or a prefix or object of a bucket, behind one interface.
 
-#[cfg(not(feature = "object-store"))]
-mod s3_disabled;
-#[cfg(feature = "object-store")]
-mod prefetch;
-#[cfg(feature = "object-store")]
 mod block_reader;
-#[cfg(feature = "object-store")]
-mod s3;
-#[cfg(feature = "object-store")]
-mod client;
-#[cfg(feature = "object-store")]
-mod http;
-mod reader;
-#[cfg(feature = "object-store")]
-mod listed_keys;
+#[cfg(feature = "_cloud")]
+mod cloud;
+pub mod listing;
+pub mod local;
+pub(crate) mod location_error;
 pub mod mounts;
-pub mod outage;
-mod writer;
-#[cfg(feature = "object-store")]
-mod error;
-#[cfg(feature = "object-store")]
-mod blocking;
-#[cfg(feature = "object-store")]
 mod multipart_upload;
+mod object;
+mod object_client;
+pub mod outage;
+mod prefetch;
+mod reader;
+pub(crate) mod transfer_limits;
+mod writer;
 
-use std::fmt;
-use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::{fmt, fs};
 
-use crate::error::{ErrorClass, StageError, UnavailableInput};
-use crate::file_descriptors;
+use crate::error::code::ErrorCode;
+use crate::error::unavailable::UnavailableInput;
+use crate::error::{ErrorClass, StageError};
 use crate::fs_durable::write_atomically;
+use crate::storage::listing::StoreEntry;
+use crate::storage::local::{local_files, mtime_ns};
+#[cfg(not(feature = "_cloud"))]
+use crate::storage::object::StoreScheme;
+use crate::storage::object_client::UploadFence;
 
-#[cfg(feature = "object-store")]
-pub use multipart_upload::MultipartUpload;
-#[cfg(feature = "object-store")]
-pub use prefetch::PrefetchedObject;
+pub use location_error::LocationError;
+pub(crate) use multipart_upload::MultipartUpload;
+pub use object::ObjectPath;
+pub(crate) use prefetch::PrefetchedObject;
 pub use reader::FileReader;
-#[cfg(feature = "object-store")]
-pub use s3::S3Path;
-#[cfg(not(feature = "object-store"))]
-pub use s3_disabled::{MultipartUpload, PrefetchedObject, S3Path};
-pub use writer::AtomicWriter;
+pub(crate) use writer::AtomicWriter;
 
 /// A local folder or file, or a prefix or object of a bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
     /// A path on this machine.
     Local(PathBuf),
-    /// `s3://bucket/key`.
-    Remote(S3Path),
-}
-
-/// A file or object, as a listing describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoreEntry {
-    /// The key relative to the listed prefix, with `/` between its parts.
-    pub name: String,
-    /// Size in bytes.
-    pub size: u64,
-    /// Modification time in nanoseconds since 1970.
-    pub mtime_ns: i64,
-    /// The entity tag of the content without its quotes, if the store provides one.
-    pub etag: Option<String>,
-}
-
-/// The objects below a prefix.
-#[derive(Debug, Default)]
-pub struct ObjectListing {
-    /// The objects that can be read, in any order.
-    pub entries: Vec<StoreEntry>,
-    /// The objects that cannot be read because of their keys.
-    pub unusable: UnusableKeys,
-}
-
-/// Objects whose keys are not valid file names: an empty part, a part `.` or `..`, a control
-/// character, white space or a slash at either end, or bytes that are not UTF-8.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct UnusableKeys {
-    /// The number of objects.
-    pub count: u64,
-    /// The key of one of them.
-    pub example: Option<String>,
-}
-
-impl UnusableKeys {
-    /// Adds the unusable keys of another page.
-    pub fn append(&mut self, other: Self) {
-        self.count += other.count;
-        self.example = self.example.take().or(other.example);
-    }
-}
-
-/// Number of objects that are requested together: the next ones arrive while one is read.
-pub const MAX_CONCURRENT_REQUESTS: usize = 16;
-/// Maximum memory for reading objects, in bytes: the blocks of one object and the ends of the
-/// objects after it, or small objects that are read together.
-const READING_BYTES: u64 = 68 << 20;
-/// Memory for writing an object, in bytes: the part that is filled and the part that is in flight.
-const WRITING_BYTES: u64 = 16 << 20;
-
-/// Memory for reading from `path` in bytes, without the memory of the records.
-pub fn reading_bytes(path: &str) -> u64 {
-    if is_url(path) { READING_BYTES } else { 0 }
+    /// `s3://bucket/key`, or a key of another store.
+    Remote(ObjectPath),
 }
 
 /// The path, glob or URL in its lexical normal form: without `.`, doubled slashes and a slash at
 /// the end. `..` is kept, since only the file system can resolve it.
-pub fn tidy(path: &str) -> String {
+pub(crate) fn tidy(path: &str) -> String {
     let parts = |text: &str| {
         text.split('/')
             .filter(|part| !matches!(*part, "" | "."))
@@ -130,14 +68,15 @@ pub fn tidy(path: &str) -> String {
 const SCHEME: &str = "://";
 
 impl Location {
-    /// Parses `s3://bucket/prefix`. Text that is not a URL is a path.
+    /// Parses `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`. Text that is
+    /// not a URL is a path.
     ///
     /// # Errors
-    /// A message, if the URL has another scheme, has an invalid bucket, or requires a feature that
-    /// this build does not have.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// If the URL has another scheme, has an invalid bucket, or requires a feature that this build
+    /// does not have.
+    pub fn parse(text: &str) -> Result<Self, LocationError> {
         if is_url(text) {
-            S3Path::parse(text).map(Self::Remote)
+            ObjectPath::parse(text).map(Self::Remote)
         } else {
             Ok(Self::Local(PathBuf::from(text)))
         }
@@ -147,7 +86,7 @@ impl Location {
     ///
     /// # Errors
     /// Those of [`Location::parse`].
-    pub fn from_path(path: &Path) -> Result<Self, String> {
+    pub(crate) fn from_path(path: &Path) -> Result<Self, LocationError> {
         path.to_str()
             .map_or_else(|| Ok(Self::from(path)), Self::parse)
     }
@@ -158,51 +97,6 @@ impl Location {
         match self {
             Self::Local(path) => Self::Local(path.join(name)),
             Self::Remote(remote) => Self::Remote(remote.join(name)),
-        }
-    }
-
-    /// Memory for writing a file here in bytes, without the memory of the caller.
-    pub fn writing_bytes(&self) -> u64 {
-        if self.local().is_some() {
-            0
-        } else {
-            WRITING_BYTES
-        }
-    }
-
-    /// The path, if the location is local.
-    pub fn local(&self) -> Option<&Path> {
-        match self {
-            Self::Local(path) => Some(path),
-            Self::Remote(_) => None,
-        }
-    }
-
-    /// Opens the file. Reading an object fails if it differs from its listed `size` and `etag`.
-    ///
-    /// # Errors
-    /// If a local file cannot be opened. Errors of an object are returned when it is read.
-    pub fn open(&self, size: u64, etag: Option<&str>) -> io::Result<FileReader> {
-        match self {
-            Self::Local(path) => file_descriptors::open(|| fs::File::open(path))
-                .map(|file| FileReader::of_size(file, size)),
-            Self::Remote(remote) => Ok(FileReader::Object(remote.block_reader(size, etag))),
-        }
-    }
-
-    /// The content of a small file; `None` if it does not exist.
-    ///
-    /// # Errors
-    /// If it cannot be read.
-    pub fn read(&self) -> Result<Option<Vec<u8>>, StageError> {
-        let bytes = match self {
-            Self::Local(path) => file_descriptors::open(|| fs::read(path)),
-            Self::Remote(remote) => remote.read(None),
-        };
-        match bytes {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.io_error(error)),
         }
     }
 
@@ -222,15 +116,18 @@ impl Location {
     ///
     /// # Errors
     /// If it cannot be written, or if another writer has written it.
-    pub fn put_if_absent(&self, bytes: &[u8]) -> Result<(), StageError> {
+    pub(crate) fn put_if_absent(&self, bytes: &[u8]) -> Result<(), StageError> {
         match self {
             Self::Local(path) => write_atomically(path, bytes),
             Self::Remote(remote) => match remote.put_if_absent(bytes) {
                 Ok(true) => Ok(()),
-                Ok(false) => Err(StageError::Other(format!(
-                    "{self}: another run has just written this object; wait until that run ends, \
+                Ok(false) => Err(StageError::new(
+                    ErrorCode::OutputLocked,
+                    format!(
+                        "{self}: another run has just written this object; wait until that run ends, \
                      and run again"
-                ))),
+                    ),
+                )),
                 Err(error) => Err(self.io_error(error)),
             },
         }
@@ -241,7 +138,10 @@ impl Location {
     ///
     /// # Errors
     /// If the file cannot be created or the upload cannot be started.
-    pub fn create_writer(&self, upload_record: Option<S3Path>) -> Result<AtomicWriter, StageError> {
+    pub(crate) fn create_writer(
+        &self,
+        upload_record: Option<ObjectPath>,
+    ) -> Result<AtomicWriter, StageError> {
         AtomicWriter::begin(self, upload_record)
     }
 
@@ -264,7 +164,7 @@ impl Location {
     ///
     /// # Errors
     /// If the store cannot be queried.
-    pub fn is_folder(&self) -> Result<bool, StageError> {
+    pub(crate) fn is_folder(&self) -> Result<bool, StageError> {
         match self {
             Self::Local(path) => Ok(path.is_dir()),
             Self::Remote(remote) => remote.has_objects().map_err(|error| self.io_error(error)),
@@ -296,6 +196,15 @@ impl Location {
         }
     }
 
+    /// Whether an empty object here may be the rest of an upload whose abort was interrupted. The
+    /// next abort removes it.
+    pub(crate) fn may_hold_aborted_objects(&self) -> bool {
+        match self {
+            Self::Local(_) => false,
+            Self::Remote(remote) => remote.upload_fence() == UploadFence::FirstPart,
+        }
+    }
+
     /// The files directly in a folder, sorted by name; empty if the folder does not exist.
     ///
     /// # Errors
@@ -308,7 +217,7 @@ impl Location {
     }
 
     /// The location as the value of an option that takes a path: see [`Location::from_path`].
-    pub fn to_path(&self) -> PathBuf {
+    pub(crate) fn to_path(&self) -> PathBuf {
         match self {
             Self::Local(path) => path.clone(),
             Self::Remote(remote) => PathBuf::from(remote.to_string()),
@@ -317,7 +226,7 @@ impl Location {
 
     /// The class of `error`, which the system or the store returned for this file.
     #[must_use]
-    pub fn class_of(&self, error: &io::Error) -> ErrorClass {
+    pub(crate) fn class_of(&self, error: &io::Error) -> ErrorClass {
         match self {
             Self::Local(_) => ErrorClass::of(error),
             Self::Remote(_) => ErrorClass::of_store(error),
@@ -334,7 +243,7 @@ impl Location {
     }
 
     /// An I/O error with the path of this file.
-    pub fn io_error(&self, error: io::Error) -> StageError {
+    pub(crate) fn io_error(&self, error: io::Error) -> StageError {
         StageError::Io {
             path: self.to_path(),
             source: error,
@@ -342,52 +251,25 @@ impl Location {
     }
 }
 
-/// The modification time of a file in nanoseconds since 1970; 0 if the system does not record it.
-pub fn mtime_ns(metadata: &fs::Metadata) -> i64 {
-    metadata
-        .modified()
-        .map_or(0, |time| match time.duration_since(UNIX_EPOCH) {
-            Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
-            Err(before) => {
-                i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |nanos| -nanos)
-            }
-        })
-}
+/// The client of a bucket. All callers share one client and its open connections.
+#[cfg(feature = "_cloud")]
+use cloud::client_of;
 
-fn local_files(folder: &Path) -> Result<Vec<StoreEntry>, StageError> {
-    let entries = match file_descriptors::open(|| fs::read_dir(folder)) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(StageError::io(folder))?,
-    };
-    let mut files = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(StageError::io(folder))?;
-        let metadata = match fs::metadata(entry.path()) {
-            // Another process has removed the file since the folder was read. The target of a link
-            // must exist.
-            Err(error) if error.kind() == ErrorKind::NotFound && is_gone(&entry.path()) => continue,
-            metadata => metadata.map_err(StageError::io(entry.path()))?,
-        };
-        // latentflow writes only names in UTF-8, and an entry cannot represent another name.
-        if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
-            files.push(StoreEntry {
-                name,
-                size: metadata.len(),
-                mtime_ns: mtime_ns(&metadata),
-                etag: None,
-            });
-        }
-    }
-    files.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(files)
-}
+/// The filter for the keys of a listing, for its fuzz target.
+#[cfg(all(fuzzing, feature = "_cloud"))]
+pub(crate) use cloud::separate_listed_keys;
 
-fn is_gone(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound)
+/// The client of a bucket, which this build does not have.
+#[cfg(not(feature = "_cloud"))]
+fn client_of(
+    scheme: StoreScheme,
+    _: &str,
+) -> Result<std::sync::Arc<dyn object_client::ObjectClient>, LocationError> {
+    Err(scheme.disabled())
 }
 
 /// Whether `text` begins with a scheme and `://`, and is thus not a local path.
-pub fn is_url(text: &str) -> bool {
+pub(crate) fn is_url(text: &str) -> bool {
     let scheme = text.split_once(SCHEME).map(|(scheme, _)| scheme);
     scheme.is_some_and(|scheme| {
         !scheme.is_empty()
@@ -413,70 +295,4 @@ impl From<&Path> for Location {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    #[test]
-    fn text_without_valid_scheme_is_a_path() {
-        for path in ["photos", "/a//b", "a:b", "://x", "C:\\x", "my folder://x"] {
-            assert_eq!(
-                Location::parse(path).unwrap(),
-                Location::Local(PathBuf::from(path))
-            );
-        }
-    }
-
-    #[test]
-    fn tidy_path_keeps_its_target() {
-        let cases = [
-            ("in.csv", "in.csv"),
-            ("./in//a/./b/", "in/a/b"),
-            ("/", "/"),
-            ("//data/.", "/data"),
-            (".", "."),
-            ("./", "."),
-            ("../in/../b", "../in/../b"),
-            ("in/**/*.{a,b}", "in/**/*.{a,b}"),
-            ("s3://bucket//a/b/", "s3://bucket/a/b"),
-            ("my folder://x", "my folder:/x"),
-        ];
-        for (path, expected) in cases {
-            assert_eq!(tidy(path), expected);
-        }
-    }
-
-    #[test]
-    fn url_with_another_scheme_is_refused() {
-        let refused = Location::parse("ftp://host/x").unwrap_err();
-        let expected = if cfg!(feature = "object-store") {
-            "unsupported scheme `ftp://`; expected `s3://bucket/prefix` or a local path"
-        } else {
-            "this build does not support object stores; build with `--features object-store`, or \
-             use a local path"
-        };
-        assert_eq!(refused, expected);
-    }
-
-    #[cfg(not(feature = "object-store"))]
-    #[test]
-    fn build_without_object_stores_refuses_bucket_urls() {
-        let refused = Location::parse("s3://bucket/x").unwrap_err();
-        assert_eq!(
-            refused,
-            "this build does not support object stores; build with `--features object-store`, or \
-             use a local path"
-        );
-    }
-
-    #[test]
-    fn small_file_is_read_back_and_missing_file_is_none() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = Location::from(folder.path()).join("a/b.json");
-        assert_eq!(file.read().unwrap(), None);
-        file.put_if_absent(b"one").unwrap();
-        file.put(b"two").unwrap();
-        assert_eq!(file.read().unwrap().unwrap(), b"two");
-    }
-}
+mod tests;

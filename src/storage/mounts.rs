@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The identity of a folder. If it differs, the folder at the path was replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FolderId {
+pub(crate) struct FolderId {
     /// `st_dev`, the device of its file system.
     pub device: u64,
     /// `st_ino`, the inode number.
@@ -18,7 +18,7 @@ impl FolderId {
     ///
     /// # Errors
     /// If the metadata cannot be read.
-    pub fn from_path(path: &Path) -> io::Result<Self> {
+    pub(crate) fn from_path(path: &Path) -> io::Result<Self> {
         path.metadata()
             .map(|metadata| Self::from_metadata(&metadata))
     }
@@ -47,7 +47,7 @@ impl FolderId {
 
 /// The absolute path with the symbolic links of its existing part resolved.
 #[must_use]
-pub fn real_path(path: &Path) -> PathBuf {
+pub(crate) fn real_path(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let existing = absolute
         .ancestors()
@@ -64,7 +64,7 @@ pub fn real_path(path: &Path) -> PathBuf {
 
 /// Whether `path` lies on another file system than its parent folder.
 #[must_use]
-pub fn is_mount_point(path: &Path) -> bool {
+pub(crate) fn is_mount_point(path: &Path) -> bool {
     let Some(above) = path.parent() else {
         return false;
     };
@@ -75,7 +75,7 @@ pub fn is_mount_point(path: &Path) -> bool {
 /// The deepest mount point at or above `path`, which must be free of symbolic links; `None` if
 /// `path` lies on the file system of `/` or does not exist.
 #[must_use]
-pub fn mount_of(path: &Path) -> Option<PathBuf> {
+pub(crate) fn mount_of(path: &Path) -> Option<PathBuf> {
     path.ancestors()
         .find(|folder| is_mount_point(folder))
         .map(Path::to_path_buf)
@@ -84,7 +84,7 @@ pub fn mount_of(path: &Path) -> Option<PathBuf> {
 /// Whether the file system that was mounted at `mount`, a folder at or above `path`, is missing.
 /// `path` then lies on a file system whose mount point is above `mount`.
 #[must_use]
-pub fn is_unmounted(mount: &Path, path: &Path) -> bool {
+pub(crate) fn is_unmounted(mount: &Path, path: &Path) -> bool {
     path.starts_with(mount) && mount_of(path).is_none_or(|now| !now.starts_with(mount))
 }
 

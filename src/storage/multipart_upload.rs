@@ -3,33 +3,28 @@
 use std::io::{self, ErrorKind, Write};
 
 use bytes::{Bytes, BytesMut};
-use object_store::multipart::{MultipartStore as _, PartId};
-use object_store::{Error, PutPayload};
 
-use super::S3Path;
-use super::blocking::{PendingRequest, block_on, spawn};
-use super::error::to_io_error;
-use super::outage::retry_while_unavailable;
+use super::ObjectPath;
+use super::object_client::{PendingRequest, UploadFence, wait};
+use super::outage::{UNREACHABLE, retry_while_unavailable};
 
 /// Size of a part in bytes. Stores require at least 5 MiB, the same size for all parts but the
 /// last, and at most 10,000 parts.
 const PART: usize = 8 << 20;
 const MAX_PARTS: usize = 10_000;
 
-/// A part that is in flight.
-type PartUpload = PendingRequest<Result<PartId, Error>>;
-
 /// An upload. Dropping it before it is finished aborts it and removes its parts.
 #[derive(Debug)]
 pub struct MultipartUpload {
-    remote: S3Path,
-    upload_record: Option<S3Path>,
+    remote: ObjectPath,
+    /// The location of the record, and whether the record was written.
+    upload_record: Option<(ObjectPath, bool)>,
     id: String,
     part: BytesMut,
     /// The part that is in flight while the next one is filled.
-    in_flight_part: Option<(PartUpload, Bytes)>,
-    /// The parts that have arrived.
-    sent: Vec<PartId>,
+    in_flight_part: Option<(PendingRequest<String>, Bytes)>,
+    /// The identifiers of the parts that have arrived.
+    sent: Vec<String>,
     /// Size of all parts in bytes.
     bytes: u64,
     /// Whether the completion was requested. The object may exist from then on, even if the request
@@ -38,31 +33,36 @@ pub struct MultipartUpload {
 }
 
 impl MultipartUpload {
-    /// Starts an upload, and writes `upload_record` before the first byte is sent.
-    pub(super) fn begin(remote: S3Path, upload_record: Option<S3Path>) -> io::Result<Self> {
-        let path = remote.path()?;
-        let id = retry_while_unavailable(&remote, || {
-            let (store, path) = (remote.store(), path.clone());
-            block_on(async move { store.create_multipart(&path).await })?
-                .map_err(|error| to_io_error(&error))
-        })?;
-        let text = remote.encode_upload_record(&id)?;
-        let (part, in_flight_part, sent) = (BytesMut::new(), None, Vec::new());
-        let upload = Self {
+    /// Starts an upload. `upload_record` is written as soon as an abort of the upload prevents its
+    /// completion: before the first byte is sent, or with [`UploadFence::FirstPart`] when the first
+    /// bytes have arrived.
+    pub(super) fn begin(remote: ObjectPath, upload_record: Option<ObjectPath>) -> io::Result<Self> {
+        let id = remote.start_upload()?;
+        let mut upload = Self {
             remote,
-            upload_record,
+            upload_record: upload_record.map(|record| (record, false)),
             id,
-            part,
-            in_flight_part,
-            sent,
+            part: BytesMut::new(),
+            in_flight_part: None,
+            sent: Vec::new(),
             bytes: 0,
             completing: false,
         };
-        upload
-            .upload_record
-            .as_ref()
-            .map_or(Ok(()), |record| record.put(&text))?;
+        if upload.remote.upload_fence() == UploadFence::Identifier {
+            upload.record()?;
+        }
         Ok(upload)
+    }
+
+    /// Writes the record of the upload, unless it was written.
+    fn record(&mut self) -> io::Result<()> {
+        if let Some((location, is_written)) = &mut self.upload_record
+            && !*is_written
+        {
+            location.put(&self.remote.encode_upload_record(&self.id)?)?;
+            *is_written = true;
+        }
+        Ok(())
     }
 
     /// Completes the upload, which makes the object visible.
@@ -72,34 +72,25 @@ impl MultipartUpload {
     /// may exist.
     pub fn finish(&mut self) -> io::Result<()> {
         let last = std::mem::take(&mut self.part).freeze();
-        if !last.is_empty() || self.in_flight_part.is_none() {
+        let is_empty = self.sent.is_empty() && self.in_flight_part.is_none();
+        if !last.is_empty() || is_empty {
             self.send(last)?;
         }
         self.await_part()?;
         self.completing = true;
-        let (path, parts) = (self.remote.path()?, std::mem::take(&mut self.sent));
-        let finished = retry_while_unavailable(&self.remote, || {
-            let (store, path, id, parts) = (
-                self.remote.store(),
-                path.clone(),
-                self.id.clone(),
-                parts.clone(),
-            );
-            block_on(async move { store.complete_multipart(&path, &id, parts).await })?
-                .map(drop)
-                .map_err(|error| to_io_error(&error))
-        });
-        match finished {
+        match self.remote.complete_upload(&self.id, &self.sent) {
+            Ok(()) => {}
+            Err(error) if error.kind() == UNREACHABLE => return Err(error),
             // An earlier attempt, whose response was lost, has completed the upload.
-            Err(error) if error.kind() == ErrorKind::NotFound && self.is_there()? => {}
+            Err(_) if self.is_there()? => {}
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(io::Error::other(
                     "another run, which has started to write here, has aborted this upload",
                 ));
             }
-            finished => finished?,
+            Err(error) => return Err(error),
         }
-        if let Some(upload_record) = &self.upload_record
+        if let Some((upload_record, _)) = &self.upload_record
             && let Err(error) = upload_record.remove()
         {
             tracing::debug!(
@@ -127,18 +118,12 @@ impl MultipartUpload {
             )));
         }
         self.bytes += part.len() as u64;
-        self.in_flight_part = Some((self.begin_part(part.clone())?, part));
+        self.in_flight_part = Some((self.begin_part(part.clone()), part));
         Ok(())
     }
 
-    fn begin_part(&self, part: Bytes) -> io::Result<PartUpload> {
-        let (store, path, id) = (self.remote.store(), self.remote.path()?, self.id.clone());
-        let number = self.sent.len();
-        spawn(async move {
-            store
-                .put_part(&path, &id, number, PutPayload::from(part))
-                .await
-        })
+    fn begin_part(&self, part: Bytes) -> PendingRequest<String> {
+        self.remote.send_part(&self.id, self.sent.len(), part)
     }
 
     /// Waits for the part that is in flight.
@@ -148,18 +133,27 @@ impl MultipartUpload {
         };
         let mut sending = Some(sending);
         let arrived = retry_while_unavailable(&self.remote, || {
-            let sending = sending
-                .take()
-                .map_or_else(|| self.begin_part(part.clone()), Ok)?;
-            sending.wait()?.map_err(|error| to_io_error(&error))
+            wait(
+                sending
+                    .take()
+                    .unwrap_or_else(|| self.begin_part(part.clone())),
+            )
         })?;
         self.sent.push(arrived);
-        Ok(())
+        self.record()
     }
 }
 
 impl Write for MultipartUpload {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let is_first = self.sent.is_empty() && self.in_flight_part.is_none();
+        if is_first && !bytes.is_empty() && self.remote.upload_fence() == UploadFence::FirstPart {
+            // The record has to precede the check of the epoch, and thus the end of the file.
+            let taken = bytes.len().min(PART);
+            self.send(Bytes::copy_from_slice(&bytes[..taken]))?;
+            self.await_part()?;
+            return Ok(taken);
+        }
         if self.part.len() == PART {
             let full = std::mem::take(&mut self.part).freeze();
             self.send(full)?;
@@ -176,16 +170,15 @@ impl Write for MultipartUpload {
 
 impl Drop for MultipartUpload {
     fn drop(&mut self) {
-        if self.completing {
+        let is_untouched = self.bytes == 0 && self.remote.upload_fence() == UploadFence::FirstPart;
+        if self.completing || is_untouched {
             return;
         }
         // A part that arrives after the abort would stay in the bucket.
-        let _ = self
-            .in_flight_part
-            .take()
-            .map(|(sending, _)| sending.wait());
-        let ended = self.remote.abort(self.id.clone());
-        let ended = ended.and_then(|()| self.upload_record.as_ref().map_or(Ok(()), S3Path::remove));
+        let _ = self.in_flight_part.take().map(|(sending, _)| wait(sending));
+        let ended = self.remote.abort_upload(&self.id);
+        let record = self.upload_record.as_ref();
+        let ended = ended.and_then(|()| record.map_or(Ok(()), |(record, _)| record.remove()));
         if let Err(error) = ended {
             tracing::warn!(
                 location = %self.remote, %error,

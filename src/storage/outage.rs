@@ -1,40 +1,33 @@
 //! The waiting of sinks for an unreachable store: a run without an end waits until the store
 //! responds or the run is stopped.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
+use parking_lot::Mutex;
 use prometheus::IntGauge;
 
-#[cfg(feature = "object-store")]
 pub(super) use waiting::{UNREACHABLE, retry_while_unavailable};
 
 /// The gauge of waiting sinks; `None` if sinks do not wait.
 static WAITING: Mutex<Option<IntGauge>> = Mutex::new(None);
 
-fn lock() -> MutexGuard<'static, Option<IntGauge>> {
-    WAITING.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Makes the sinks of this process wait for unreachable stores; `waiting` counts them.
-pub fn begin_to_wait(waiting: &IntGauge) {
-    *lock() = Some(waiting.clone());
+pub(crate) fn begin_to_wait(waiting: &IntGauge) {
+    *WAITING.lock() = Some(waiting.clone());
 }
 
 /// Makes the sinks of this process fail if a store is unreachable, and wakes the waiting ones.
-pub fn stop_waiting() {
-    *lock() = None;
-    #[cfg(feature = "object-store")]
+pub(crate) fn stop_waiting() {
+    *WAITING.lock() = None;
     waiting::CHANGED.notify_all();
 }
 
-#[cfg(feature = "object-store")]
 mod waiting {
     use std::fmt;
     use std::io::{self, ErrorKind};
-    use std::sync::{Condvar, PoisonError};
     use std::time::Duration;
 
-    use super::lock;
+    use parking_lot::Condvar;
+
+    use super::WAITING;
 
     /// The error kind after which the same request may succeed later.
     pub(in super::super) const UNREACHABLE: ErrorKind = ErrorKind::NotConnected;
@@ -62,7 +55,7 @@ mod waiting {
                 Err(error) if error.kind() == UNREACHABLE => error,
                 done => break done,
             };
-            let waiting = lock();
+            let mut waiting = WAITING.lock();
             let Some(gauge) = waiting.as_ref() else {
                 break Err(error);
             };
@@ -74,8 +67,8 @@ mod waiting {
                 %location, %error, retry_in_s = pause.as_secs(),
                 "the store is unreachable; the request will be repeated"
             );
-            let waited = CHANGED.wait_timeout_while(waiting, pause, |waiting| waiting.is_some());
-            if waited.unwrap_or_else(PoisonError::into_inner).0.is_none() {
+            CHANGED.wait_while_for(&mut waiting, |waiting| waiting.is_some(), pause);
+            if waiting.is_none() {
                 break Err(error);
             }
             pause = (pause * 2).min(longest);

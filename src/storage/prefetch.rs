@@ -3,24 +3,25 @@
 use std::io;
 
 use super::block_reader::BlockReader;
-use super::blocking::PendingRequest;
-use super::{FileReader, S3Path, StoreEntry};
+use super::object_client::{PendingRequest, wait};
+use super::{FileReader, ObjectPath};
+use crate::storage::listing::StoreEntry;
 
 /// A requested object: its entry and its first and last block, where readers start.
 #[derive(Debug)]
-pub struct PrefetchedObject {
-    head: PendingRequest<io::Result<Option<StoreEntry>>>,
+pub(crate) struct PrefetchedObject {
+    head: PendingRequest<Option<StoreEntry>>,
     blocks: BlockReader,
 }
 
 impl PrefetchedObject {
-    pub(super) fn start(object: &S3Path, size: u64, etag: Option<&str>) -> io::Result<Self> {
+    pub(super) fn start(object: &ObjectPath, size: u64, etag: Option<&str>) -> Self {
         let blocks = object.block_reader(size, etag);
-        blocks.prefetch_ends()?;
-        Ok(Self {
-            head: object.request_head()?,
+        blocks.prefetch_ends();
+        Self {
+            head: object.request_head(),
             blocks,
-        })
+        }
     }
 
     /// Waits for the entry of the object, which is `None` if the object no longer exists.
@@ -28,6 +29,6 @@ impl PrefetchedObject {
     /// # Errors
     /// If the request for the entry fails. Errors of the content are returned when it is read.
     pub fn wait(self) -> io::Result<(Option<StoreEntry>, FileReader)> {
-        Ok((self.head.wait()??, FileReader::Object(self.blocks)))
+        Ok((wait(self.head)?, FileReader::Object(self.blocks)))
     }
 }

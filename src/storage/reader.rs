@@ -3,17 +3,15 @@
 use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use std::sync::atomic::AtomicI32;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 use rustix::io::Errno;
 
-#[cfg(feature = "object-store")]
 use super::block_reader::BlockReader;
-#[cfg(not(feature = "object-store"))]
-use super::s3_disabled::BlockReader;
 use crate::error::ErrorClass;
 
 /// A local file. All its handles share the first error of the environment, since libraries report
@@ -111,7 +109,7 @@ impl FileReader {
 
 impl FileReader {
     /// A local file of `size` bytes. A read that reaches the end of the file before `size` fails.
-    pub fn of_size(file: File, size: u64) -> Self {
+    pub(crate) fn of_size(file: File, size: u64) -> Self {
         Self::File(LocalFile {
             file,
             failure: Arc::default(),

@@ -4,14 +4,14 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::{Location, MultipartUpload, S3Path};
+use super::{Location, MultipartUpload, ObjectPath};
 use crate::error::StageError;
 use crate::fs_durable::{create_temp, failpoint, fsync_dir, temp_path};
 
 /// A writer. A file that is not finished, because the writer was dropped or the process crashed,
 /// does not become visible.
 #[derive(Debug)]
-pub struct AtomicWriter {
+pub(crate) struct AtomicWriter {
     location: Location,
     target: WriterTarget,
     bytes: u64,
@@ -27,7 +27,7 @@ enum WriterTarget {
 impl AtomicWriter {
     pub(super) fn begin(
         location: &Location,
-        upload_record: Option<S3Path>,
+        upload_record: Option<ObjectPath>,
     ) -> Result<Self, StageError> {
         let target = match location {
             Location::Local(path) => {

@@ -1,15 +1,18 @@
 //! Tracks the commit of each batch by every sink, and then sends an acknowledgement to its source.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::batch::{Batch, BatchAck, Provenance, Reject};
+use crate::batch::provenance::Provenance;
+use crate::batch::reject::Reject;
+use crate::batch::{Batch, BatchAck};
 
 /// Tracks each batch from its dispatch until every sink has committed it.
-pub(super) struct AckTracker {
+pub(crate) struct AckTracker {
     state: Mutex<AckState>,
 }
 
@@ -45,18 +48,14 @@ impl AckTracker {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, AckState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Sends the acknowledgements of the batches of a source to `subscriber` from now on.
     pub(super) fn subscribe(&self, source: usize, subscriber: UnboundedSender<BatchAck>) {
-        self.state().subscribers.insert(source, subscriber);
+        self.state.lock().subscribers.insert(source, subscriber);
     }
 
     /// Adds the batch with the next number.
     pub(super) fn begin(&self, source: usize, provenance: &Arc<Provenance>) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let is_subscribed = state.subscribers.contains_key(&source);
         let ack = is_subscribed.then(|| BatchAck {
             provenance: Arc::clone(provenance),
@@ -78,7 +77,7 @@ impl AckTracker {
         rejected: Vec<(Arc<str>, Reject)>,
         outputs: &[Batch],
     ) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let index = number
             .checked_sub(state.first)
             .and_then(|index| usize::try_from(index).ok());
@@ -99,7 +98,7 @@ impl AckTracker {
 
     /// Records that a sink has made all batches before the number `end` durable.
     pub(super) fn mark_durable(&self, sink: usize, end: u64) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.durable[sink] = end;
         let done = state.durable.iter().copied().min().unwrap_or(0);
         while state.first < done {
@@ -116,7 +115,8 @@ impl AckTracker {
 
     /// The age of the oldest batch that is not durable in every sink; `None` if there is none.
     pub(super) fn oldest_unacked(&self) -> Option<Duration> {
-        self.state()
+        self.state
+            .lock()
             .unacked
             .front()
             .map(|waiting| waiting.since.elapsed())
@@ -128,7 +128,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::batch::{RejectCode, Split};
+    use crate::batch::provenance::Split;
+    use crate::batch::reject::RejectCode;
 
     fn rows(row: u64) -> Arc<Provenance> {
         Arc::new(Provenance::rows(Split::new("s"), row..row + 1))

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use prometheus::IntGauge;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedSemaphorePermit, Semaphore};
 
-use super::stats::RunStats;
+use super::telemetry::stats::RunStats;
 use crate::metrics::Metrics;
 
 /// Bytes are counted in units of 4 KiB, so that a budget of terabytes fits the semaphore's 32 bits.

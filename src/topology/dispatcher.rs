@@ -2,8 +2,9 @@
 //! coverage, numbers them, acquires their permits, and sends them to the workers. While it waits
 //! for a permit, it reads no further batch, which is the backpressure on the sources.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
@@ -13,14 +14,18 @@ use super::budget::InFlightBudget;
 use super::generation::Generation;
 use super::inference::InferenceQueue;
 use super::messages::{Destination, FailureSignal, WorkItem, WorkerMessage};
-use super::poison_records::{Isolation, PoisonRecordTracker};
+use super::poison_records::PoisonRecordTracker;
 use super::source_readers::{OpenedSource, SourceEvent, SourceReaders, SourceSlot};
-use super::stats::RunStats;
-use crate::batch::{SourceBatch, rejected_records};
+use super::telemetry::stats::RunStats;
+use crate::batch::SourceBatch;
+use crate::batch::reject::rejected_records;
 use crate::coverage::ResumeState;
-use crate::error::{StageError, UnreadInputs};
+use crate::error::StageError;
+use crate::error::unavailable::UnreadInputs;
 use crate::metrics::{BlockingCaller, BlockingOperation};
-use crate::plan::{Footprint, RejectLimits};
+use crate::plan::Footprint;
+use crate::plan::pipeline::RejectLimits;
+use crate::topology::poison_records::isolation::Isolation;
 use crate::units::ByteSize;
 
 /// Why reading ended.
@@ -135,7 +140,7 @@ impl Dispatcher {
                     if !skipped.is_empty() {
                         tracing::info!(stage = &*source.name, %skipped, "the source skips files");
                     }
-                    *source.total.lock().unwrap_or_else(PoisonError::into_inner) = total;
+                    *source.total.lock() = total;
                     if let Some(acks) = acks {
                         self.acks.subscribe(stage, acks);
                     }

@@ -3,19 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::activity::WorkerActivity;
 use super::generation::{Generation, TransformGraph};
-use super::stats::RunStats;
+use super::telemetry::activity::WorkerActivity;
+use super::telemetry::stats::RunStats;
 use super::worker::Worker;
-use crate::batch::{SourceBatch, rejected_records};
-use crate::error::StageError;
+use crate::batch::SourceBatch;
+use crate::batch::reject::rejected_records;
+use crate::error::failure::StageFailure;
 use crate::metrics::Metrics;
-use crate::plan::{Plan, StageOperator};
+use crate::plan::pipeline::Plan;
+use crate::plan::stage::StageOperator;
 use crate::source::InferenceResponse;
 
 /// The graph. Each thread that processes a batch uses its own instances of the transforms, which the
 /// next thread reuses.
-pub struct EmbeddedGraph {
+pub(crate) struct EmbeddedGraph {
     generation: Arc<Generation>,
     stats: Arc<RunStats>,
     source: usize,
@@ -27,7 +29,7 @@ impl EmbeddedGraph {
     ///
     /// # Errors
     /// The name of a stage that cannot be built, and the cause.
-    pub fn open(plan: &Plan, metrics: Arc<Metrics>) -> Result<Self, (Arc<str>, StageError)> {
+    pub fn open(plan: &Plan, metrics: Arc<Metrics>) -> Result<Self, StageFailure> {
         let stats = Arc::new(RunStats::new(plan, metrics));
         let mut graph = TransformGraph::new(&plan.stages, None);
         let mut source = 0;
@@ -56,7 +58,7 @@ impl EmbeddedGraph {
     ///
     /// # Errors
     /// The name of a stage that failed for a reason other than a record, and the cause.
-    pub fn process(&self, input: SourceBatch) -> Result<InferenceResponse, (Arc<str>, StageError)> {
+    pub fn process(&self, input: SourceBatch) -> Result<InferenceResponse, StageFailure> {
         let records = &input.batch.records;
         let read = records.num_rows() as u64 + rejected_records(&input.rejects);
         let size = (read, records.get_array_memory_size() as u64);

@@ -1,18 +1,22 @@
 //! Hot reload: builds the next generation of a running topology, which then processes all batches
 //! from one batch number on.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::generation::{Generation, TransformGraph};
-use super::stats::RunStats;
+use super::telemetry::stats::RunStats;
+use crate::error::failure::StageFailure;
 use crate::metrics::Metrics;
-use crate::plan::{Plan, RunningConfig, StageOperator, changes_requiring_restart};
+use crate::plan::pipeline::Plan;
+use crate::plan::stage::StageOperator;
+use crate::plan::{RunningConfig, changes_requiring_restart};
 use crate::sink::OutputIdentity;
 
 /// Replaces the models and transform options of a running topology.
-pub struct ReloadHandle {
+pub(crate) struct ReloadHandle {
     current: watch::Sender<Arc<Generation>>,
     running: Mutex<RunningConfig>,
     workers: usize,
@@ -22,7 +26,7 @@ pub struct ReloadHandle {
 
 /// The result of a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReloadOutcome {
+pub(crate) enum ReloadOutcome {
     /// The next batch is processed by the new generation, which has this number.
     Applied(u64),
     /// The plan has the models and options that are in use.
@@ -59,7 +63,7 @@ impl ReloadHandle {
     /// As sentences: the changes that require a restart, or the reason why a stage cannot be built.
     pub fn reload(&self, plan: &Plan) -> Result<ReloadOutcome, Vec<String>> {
         // The lock serializes reloads.
-        let mut outline = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outline = self.running.lock();
         let reasons = changes_requiring_restart(&outline, plan);
         if !reasons.is_empty() {
             return Err(reasons
@@ -85,12 +89,12 @@ impl ReloadHandle {
             let ready = next
                 .graph
                 .build_warm()
-                .map_err(|(stage, error)| vec![format!("{stage}: {error}")])?;
+                .map_err(|StageFailure { stage, error }| vec![format!("{stage}: {error}")])?;
             next.put_back(ready);
         }
         let number = next.number;
-        super::log_opened(&plan.models);
-        super::log_closed(&self.stats.models());
+        super::model_log::log_opened(&plan.models);
+        super::model_log::log_closed(&self.stats.models());
         self.stats.set_reference(&plan.models);
         self.metrics
             .models

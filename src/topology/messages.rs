@@ -1,18 +1,21 @@
 //! The messages between dispatcher, workers, reorder stage and sinks, and the failure signal.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use super::budget::InFlightPermit;
 use super::generation::Generation;
-use super::poison_records::QuarantineReason;
-use crate::batch::{Batch, Reject, SourceBatch};
+use crate::batch::reject::Reject;
+use crate::batch::{Batch, SourceBatch};
 use crate::error::StageError;
+use crate::error::failure::StageFailure;
 use crate::source::InferenceResponse;
+use crate::topology::poison_records::isolation::QuarantineReason;
 
 /// A batch that the dispatcher or the inference queue sends to a worker.
-pub(super) struct WorkItem {
+pub(crate) struct WorkItem {
     /// The receiver of the result.
     pub(super) destination: Destination,
     /// The index of its source in the plan.
@@ -72,13 +75,10 @@ pub(super) enum SinkMessage {
     End,
 }
 
-/// The stage that failed, and the cause.
-type Failure = (Arc<str>, StageError);
-
 /// The failure that ends a run. All threads and tasks of the topology share it.
 #[derive(Clone)]
 pub(super) struct FailureSignal {
-    reason: Arc<Mutex<Option<Failure>>>,
+    reason: Arc<Mutex<Option<StageFailure>>>,
     raised: Arc<watch::Sender<bool>>,
 }
 
@@ -92,9 +92,9 @@ impl FailureSignal {
 
     /// Records the failure of a stage. Only the first failure is kept and reported.
     pub(super) fn fail(&self, stage: &Arc<str>, error: StageError) {
-        let mut reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reason = self.reason.lock();
         if reason.is_none() {
-            *reason = Some((Arc::clone(stage), error));
+            *reason = Some(StageFailure::new(Arc::clone(stage), error));
         }
         self.raised.send_replace(true);
     }
@@ -106,10 +106,7 @@ impl FailureSignal {
     }
 
     /// Removes and returns the first failure.
-    pub(super) fn take(&self) -> Option<(Arc<str>, StageError)> {
-        self.reason
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+    pub(super) fn take(&self) -> Option<StageFailure> {
+        self.reason.lock().take()
     }
 }

@@ -8,13 +8,17 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::UInt64Type;
 use arrow::ipc::writer::StreamWriter;
 
-use super::tap::RecentReject;
-use crate::batch::{Batch, Provenance, RecordLayout, Reject, RejectCode};
+use super::telemetry::tap::RecentReject;
+use crate::batch::Batch;
+use crate::batch::provenance::Provenance;
+use crate::batch::reject::{RecordLayout, Reject, RejectCode};
+use crate::columns::{IMAGE, ROW, SOURCE};
 use crate::error::StageError;
-use crate::plan::Plan;
-use crate::sink::rejects_dataset::{self, RejectEntry};
-use crate::source::rejects::OriginalFormat;
-use crate::source::{IMAGE, ROW, SOURCE};
+use crate::plan::pipeline::Plan;
+use crate::sink::dataset::rejects;
+use crate::sink::dataset::rejects::RejectEntry;
+use crate::source::rejects::format::OriginalFormat;
+use crate::text_excerpt::shorten;
 use crate::units::unix_seconds;
 
 /// Whether the original record of a reject is stored in addition to its source and its reason.
@@ -71,7 +75,7 @@ impl BatchRejects {
                 reason,
                 ..
             } = entry(&self.source, stage, reject, None);
-            let (source, reason) = (shortened(source), shortened(reason));
+            let (source, reason) = (shorten(source), shorten(reason));
             tracing::warn!(
                 stage,
                 source,
@@ -106,8 +110,8 @@ impl BatchRejects {
                 unix_seconds: unix_seconds(),
                 stage: Arc::clone(stage),
                 code: entry.code.as_str(),
-                reason: shortened(entry.reason),
-                source: shortened(entry.source),
+                reason: shorten(entry.reason),
+                source: shorten(entry.source),
                 row: entry.row,
                 records: entry.records,
             }
@@ -128,14 +132,14 @@ impl BatchRejects {
         let mut entries: Vec<_> = entries
             .map(|((stage, reject), original)| entry(batch, stage, reject, borrowed(original)))
             .collect();
-        let records = rejects_dataset::records(&entries).or_else(|error| {
+        let records = rejects::records(&entries).or_else(|error| {
             tracing::warn!(
                 rejects = entries.len(),
                 %error,
                 "cannot store the original records; the rejects are stored without them"
             );
             entries.iter_mut().for_each(|entry| entry.record = None);
-            rejects_dataset::records(&entries)
+            rejects::records(&entries)
         });
         let row_ordinals = self.list.iter().map(|(_, reject)| reject.ordinal).collect();
         Ok(Batch {
@@ -200,20 +204,11 @@ pub(super) fn source_of(batch: &Batch, ordinal: u32) -> String {
         .column_by_name(SOURCE)
         .and_then(|column| column.as_string_opt::<i32>());
     match (index, column) {
-        (Some(index), Some(column)) => shortened(column.value(index)),
+        (Some(index), Some(column)) => shorten(column.value(index)),
         _ => batch
             .provenance
             .row(ordinal)
-            .map_or(String::new(), |(split, _)| shortened(split.name())),
-    }
-}
-
-/// Returns the text, cut after 300 characters for display.
-fn shortened(text: &str) -> String {
-    const MAX_CHARS: usize = 300;
-    match text.char_indices().nth(MAX_CHARS) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text.to_owned(),
+            .map_or(String::new(), |(split, _)| shorten(split.name())),
     }
 }
 
@@ -241,7 +236,7 @@ fn original_or_none<'a>(batch: &'a Batch, stage: &str, reject: &'a Reject) -> Op
     let RejectEntry { source, row, .. } = entry(batch, stage, reject, None);
     tracing::warn!(
         stage,
-        source = shortened(source),
+        source = shorten(source),
         row,
         error,
         "cannot store the original record; the reject is stored without it"

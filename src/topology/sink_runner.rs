@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use super::ack_tracker::AckTracker;
 use super::generation::Generation;
 use super::messages::{FailureSignal, SinkMessage};
-use super::stats::RunStats;
+use super::telemetry::stats::RunStats;
 use crate::coverage::Coverage;
 use crate::error::StageError;
+use crate::error::code::ErrorCode;
 use crate::metrics::{BlockingCaller, BlockingOperation};
 use crate::sink::{CommitProgress, CommitStats, SinkWriter};
 
@@ -79,8 +80,9 @@ impl SinkRunner {
                 let outcome = caller.during(BlockingOperation::Write, || {
                     catch_unwind(AssertUnwindSafe(|| self.handle(message, stats, acks)))
                 });
-                let outcome = outcome
-                    .unwrap_or_else(|_| Err(StageError::Other("the sink panicked".to_owned())));
+                let outcome = outcome.unwrap_or_else(|_| {
+                    Err(StageError::new(ErrorCode::Internal, "the sink panicked"))
+                });
                 if let Err(error) = outcome {
                     stop.fail(&self.name, error);
                     has_failed = true;

@@ -10,7 +10,9 @@ use tokio_stream::StreamExt;
 
 use crate::batch::{BatchAck, SourceBatch};
 use crate::coverage::ResumeState;
-use crate::error::{StageError, UnreadInputs};
+use crate::error::StageError;
+use crate::error::code::ErrorCode;
+use crate::error::unavailable::UnreadInputs;
 use crate::metrics::{BlockingCaller, BlockingCalls, BlockingOperation};
 use crate::source::{BatchStream, InferenceRequest, RecordCount, Source, SourceHandle};
 
@@ -91,7 +93,7 @@ impl SourceReaders {
         // The channel closes when all readers have ended, which includes readers that panicked.
         while let Some(ended) = self.readers.join_next().await {
             if ended.is_err() {
-                let error = StageError::Other("the reader panicked".to_owned());
+                let error = StageError::new(ErrorCode::Internal, "the reader panicked");
                 return Some(SourceEvent::Failed {
                     name: Arc::from("sources"),
                     error,
@@ -121,7 +123,8 @@ async fn read(
     let opened = tokio::task::spawn_blocking(move || span.in_scope(|| source.open(&resume))).await;
     caller.end();
     let opened = opened.unwrap_or_else(|_| {
-        Err(StageError::Other(
+        Err(StageError::new(
+            ErrorCode::Internal,
             "the source panicked while it was opened".to_owned(),
         ))
     });

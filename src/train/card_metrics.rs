@@ -3,7 +3,9 @@
 use super::TrainError;
 use crate::data::{PreparedDataset, Subset};
 use crate::error::StageError;
-use crate::evaluate::{DenoisingQuality, EvaluateError, EvaluateOptions, Evaluation, evaluate};
+use crate::error::code::ErrorCode;
+use crate::evaluate::options::{EvaluateError, EvaluateOptions};
+use crate::evaluate::{DenoisingQuality, Evaluation, evaluate};
 use crate::model::Model;
 
 /// The errors of a model and of principal components on the same records.
@@ -19,7 +21,7 @@ pub struct PcaComparison {
 
 /// The quality of a model.
 #[derive(Debug, Default)]
-pub struct CardMetrics {
+pub(crate) struct CardMetrics {
     /// The metrics by name.
     pub named: Vec<(String, f64)>,
     /// The comparison with principal components, if the model has a code.
@@ -30,7 +32,10 @@ pub struct CardMetrics {
 ///
 /// # Errors
 /// When the model fails or the records cannot be read.
-pub fn measure(model: &Model, prepared: &PreparedDataset) -> Result<CardMetrics, TrainError> {
+pub(crate) fn measure(
+    model: &Model,
+    prepared: &PreparedDataset,
+) -> Result<CardMetrics, TrainError> {
     if prepared.validation.is_empty() {
         return Ok(CardMetrics::default());
     }
@@ -44,7 +49,9 @@ pub fn measure(model: &Model, prepared: &PreparedDataset) -> Result<CardMetrics,
         |error| match error {
             EvaluateError::Faults(faults) => TrainError::Faults(faults),
             EvaluateError::Stage(error) => TrainError::Stage(error),
-            EvaluateError::Argument(reason) => TrainError::Stage(StageError::Other(reason)),
+            EvaluateError::Argument(reason) => {
+                TrainError::Stage(StageError::new(ErrorCode::Training, reason))
+            }
         },
     )?;
     let pca = evaluation.pca.as_ref().and_then(|pca| {

@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 use super::loss_curve::EpochRecord;
 use super::step_schedule::StepSchedule;
 use crate::error::StageError;
-use crate::fs_durable::write_atomically;
+use crate::error::code::ErrorCode;
+use crate::fs_durable::{read_if_exists, write_atomically};
 
 /// The position of a training between two steps.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct TrainingPosition {
+pub(crate) struct TrainingPosition {
     /// SHA-256 over the resolved training file and the data. A checkpoint of a different training
     /// is refused.
     pub digest: String,
@@ -39,6 +40,12 @@ pub struct TrainingPosition {
     pub seconds: f64,
     /// The sum of the objective over the batches of the current epoch.
     pub sum: f32,
+    /// The sum of the loss without penalties over these batches.
+    #[serde(default)]
+    pub reconstruction: f64,
+    /// The sum of the KL divergence, or else of the contraction, over these batches.
+    #[serde(default)]
+    pub divergence: f64,
     /// The lowest validation loss so far.
     pub best: Option<f64>,
     /// Number of epochs since the lowest validation loss.
@@ -49,7 +56,7 @@ pub struct TrainingPosition {
 
 /// The state of a training between two steps.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct TrainingCheckpoint {
+pub(crate) struct TrainingCheckpoint {
     /// The position of the training.
     pub position: TrainingPosition,
     /// The trainer's state.
@@ -123,10 +130,8 @@ impl TrainingCheckpoint {
     /// # Errors
     /// When the file cannot be read or is not a checkpoint.
     pub fn read(path: &Path) -> Result<Option<Self>, StageError> {
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(StageError::io(path)(error)),
+        let Some(bytes) = read_if_exists(path)? else {
+            return Ok(None);
         };
         let (_, metadata) =
             SafeTensors::read_metadata(&bytes).map_err(|error| invalid_checkpoint(path, &error))?;
@@ -165,10 +170,13 @@ impl TrainingCheckpoint {
 }
 
 fn invalid_checkpoint(path: &Path, reason: &dyn std::fmt::Display) -> StageError {
-    StageError::Other(format!(
-        "{}: not a valid checkpoint: {reason}; start from scratch with --restart",
-        path.display()
-    ))
+    StageError::new(
+        ErrorCode::StateCorrupt,
+        format!(
+            "{}: not a valid checkpoint: {reason}; start from scratch with --restart",
+            path.display()
+        ),
+    )
 }
 
 #[cfg(test)]
@@ -189,6 +197,7 @@ mod tests {
             learning_rate: 0.1,
             loss: 0.5,
             validation_loss: Some(0.1 + 0.2),
+            ..EpochRecord::default()
         };
         let position = TrainingPosition {
             step: u64::MAX,

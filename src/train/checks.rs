@@ -6,22 +6,26 @@ use std::sync::atomic::AtomicBool;
 
 use super::checkpoint::TrainingCheckpoint;
 use super::config::TrainingFile;
-use super::epoch_sampler::InputValues;
-use super::input::{self, DeclaredRange, NetworkInput, ValueRange};
+use super::input::{self, NetworkInput};
 use super::network_builder::BuiltNetwork;
 use super::work_folder::WorkFolder;
 use super::{OutOfRange, TrainError, TrainEvent, TrainOptions};
-use crate::data::{DataSpec, DatasetStatistics, PreparedDataset, Subset};
-use crate::error::ConfigError;
+use crate::data::{DataSpec, PreparedDataset, Subset};
+use crate::error::config_error::ConfigError;
 use crate::model::Loss;
 use crate::model::card::CARD;
+use crate::train::augmentation::InputValues;
+use crate::train::input::value_range::{
+    DeclaredRange, ValueRange, cross_entropy_fault, declared_range, feature_ranges,
+    input_statistics,
+};
 
 /// Checks the options that do not depend on the data, and that the output folder does not contain a
 /// model.
 ///
 /// # Errors
 /// All errors in the options, or the model in the output folder.
-pub fn check_before_data(
+pub(crate) fn check_before_data(
     file: &TrainingFile,
     out: &Path,
     options: &TrainOptions,
@@ -30,9 +34,10 @@ pub fn check_before_data(
     faults.extend(file.training.faults(&file.input));
     faults.extend(check_shares(&file.data));
     if file.head.loss == Some(Loss::Bce)
+        && file.input.rules.is_empty()
         && let Ok(Some(kind)) = file.input.declared_kind()
     {
-        faults.extend(input::cross_entropy_fault(&file.input, kind));
+        faults.extend(cross_entropy_fault(&file.input, kind));
     }
     if !faults.is_empty() {
         return Err(TrainError::Faults(faults));
@@ -66,7 +71,7 @@ fn check_shares(spec: &DataSpec) -> Option<ConfigError> {
 }
 
 /// Returns the error of data whose training part has no record.
-pub fn no_training_record(spec: &DataSpec, prepared: &PreparedDataset) -> ConfigError {
+pub(crate) fn no_training_record(spec: &DataSpec, prepared: &PreparedDataset) -> ConfigError {
     let (validation, test) = (prepared.validation.len(), prepared.test.len());
     let (anomalies, without_label) = (prepared.anomalies, prepared.without_label);
     match &spec.normal {
@@ -107,7 +112,7 @@ pub fn no_training_record(spec: &DataSpec, prepared: &PreparedDataset) -> Config
 ///
 /// # Errors
 /// When the loss does not apply to the values, or the validation part cannot be read.
-pub fn check_range(
+pub(crate) fn check_range(
     declared: &BuiltNetwork,
     input: &NetworkInput,
     prepared: &PreparedDataset,
@@ -117,7 +122,7 @@ pub fn check_range(
     let is_outside = |range: &&ValueRange| !range.is_in_unit_range();
     let training = input.ranges.iter().find(is_outside);
     if declared.loss != Loss::Bce {
-        if let Some(range) = training.filter(|_| declared.ends_in_sigmoid()) {
+        if let Some(range) = training.filter(|_| declared.last_sigmoid().is_some()) {
             watch(TrainEvent::OutOfRange(&OutOfRange {
                 part: Subset::Training,
                 range: range.clone(),
@@ -126,10 +131,10 @@ pub fn check_range(
         }
         return Ok(());
     }
-    if let Some(fault) = input::cross_entropy_fault(&input.spec, prepared.kind) {
+    if let Some(fault) = cross_entropy_fault(&input.spec, prepared.kind) {
         return Err(TrainError::Faults(vec![fault]));
     }
-    let is_unscaled = input::declared_range(&input.spec, prepared.kind) == DeclaredRange::Unscaled;
+    let is_unscaled = declared_range(&input.spec, prepared.kind) == DeclaredRange::Unscaled;
     if let Some(ValueRange { name, low, high }) = training.filter(|_| is_unscaled) {
         let message = format!(
             "`bce` is for values in 0..1, but {name} lies in {low}..{high} in the training part; \
@@ -137,11 +142,11 @@ pub fn check_range(
         );
         return Err(TrainError::Faults(vec![ConfigError::new("loss", message)]));
     }
-    if let InputValues::Features(scaling) = &input.preparing
+    if let InputValues::Features(features) = &input.preparing
         && !prepared.validation.is_empty()
-        && let Some(statistics) = DatasetStatistics::compute(&prepared.validation, stop)?
+        && let Some(statistics) = input_statistics(&prepared.validation, features, stop)?
     {
-        let ranges = input::feature_ranges(&statistics, &prepared.value_names, scaling);
+        let ranges = feature_ranges(&statistics, &prepared.value_names, features);
         if let Some(range) = ranges.iter().find(is_outside) {
             watch(TrainEvent::OutOfRange(&OutOfRange {
                 part: Subset::Validation,

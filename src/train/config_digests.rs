@@ -3,16 +3,17 @@
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::config::{ModelHeader, ModelKinds, TrainingFile};
+use super::config::TrainingFile;
 use super::network_builder::default_loss;
-use super::sequential::Activation;
 use super::step_schedule::StepSchedule;
 use crate::model::Loss;
-use crate::model::input::InputKind;
+use crate::model::input::spec::InputKind;
 use crate::registry::{self, canonical};
+use crate::train::config::network::{ModelHeader, ModelKinds};
+use crate::train::layer_spec::Activation;
 
 /// Digests by which a checkpoint is recognized.
-pub struct ConfigDigests {
+pub(crate) struct ConfigDigests {
     /// Covers everything that the result of a training depends on: the resolved training file
     /// without the locations of the data, and the data.
     pub resolved: String,

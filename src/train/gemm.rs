@@ -10,7 +10,7 @@ const MULTIPLICATIONS_PER_THREAD: usize = 1 << 20;
 
 /// A view of a matrix.
 #[derive(Debug, Clone, Copy)]
-pub struct Matrix<'a> {
+pub(crate) struct Matrix<'a> {
     values: &'a [f32],
     rows: usize,
     columns: usize,
@@ -64,7 +64,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// Returns the transposed matrix without moving values.
-    pub fn transposed(self) -> Self {
+    pub(crate) fn transposed(self) -> Self {
         let [row, column] = self.strides;
         Self {
             rows: self.columns,
@@ -77,7 +77,7 @@ impl<'a> Matrix<'a> {
 
 /// How a product is combined with the values in its output buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Accumulate {
+pub(crate) enum Accumulate {
     /// The product replaces them.
     Replace,
     /// The product is added to them.
@@ -89,7 +89,7 @@ pub enum Accumulate {
 /// # Panics
 /// When the shapes do not match.
 #[expect(unsafe_code, reason = "the library takes pointers and strides")]
-pub fn multiply(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], accumulate: Accumulate) {
+pub(crate) fn multiply(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], accumulate: Accumulate) {
     assert_eq!(
         a.columns, b.rows,
         "columns of the left matrix, rows of the right"
@@ -142,7 +142,12 @@ pub fn multiply(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], accumulate: Accum
 ///
 /// # Panics
 /// When the shapes do not match.
-pub fn multiply_on_threads(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], accumulate: Accumulate) {
+pub(crate) fn multiply_on_threads(
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    out: &mut [f32],
+    accumulate: Accumulate,
+) {
     let threads = (a.rows * a.columns * b.columns / MULTIPLICATIONS_PER_THREAD)
         .clamp(1, rayon::current_num_threads());
     let rows = a.rows.div_ceil(threads).max(1);

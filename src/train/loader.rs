@@ -4,16 +4,17 @@ use std::thread::JoinHandle;
 
 use super::epoch_sampler::{EpochSampler, TrainingBatch};
 use crate::error::StageError;
+use crate::error::code::ErrorCode;
 
 /// Maximum number of batches that are loaded ahead.
 const MAX_AHEAD: usize = 2;
 
 /// Maximum number of batches in memory: those that are loaded ahead, the one that is being loaded,
 /// and the one that is in use.
-pub const MAX_BATCHES: u64 = MAX_AHEAD as u64 + 2;
+pub(crate) const MAX_BATCHES: u64 = MAX_AHEAD as u64 + 2;
 
 /// The batches of one pass, in order.
-pub struct BatchLoader {
+pub(crate) struct BatchLoader {
     batches: async_channel::Receiver<Result<TrainingBatch, StageError>>,
     thread: Option<JoinHandle<()>>,
     left: u64,
@@ -38,8 +39,12 @@ impl BatchLoader {
         let spawned = std::thread::Builder::new()
             .name("loader".to_owned())
             .spawn(load);
-        let thread = spawned
-            .map_err(|error| StageError::Other(format!("cannot start a thread: {error}")))?;
+        let thread = spawned.map_err(|error| {
+            StageError::new(
+                ErrorCode::ThreadFailed,
+                format!("cannot start a thread: {error}"),
+            )
+        })?;
         Ok(Self {
             batches,
             thread: Some(thread),
@@ -59,7 +64,8 @@ impl BatchLoader {
         let batch = self.batches.recv_blocking();
         batch
             .unwrap_or_else(|_| {
-                Err(StageError::Other(
+                Err(StageError::new(
+                    ErrorCode::Internal,
                     "the thread that loads batches panicked".to_owned(),
                 ))
             })

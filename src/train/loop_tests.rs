@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde_json::{Value, json};
+
 use super::work_folder::WorkFolder;
 use super::*;
 use crate::model::card::{CARD, ModelCard};
@@ -134,6 +136,118 @@ fn stop_in_the_first_epoch_keeps_the_model_and_resumes() {
     train_all(&other, &undisturbed, false).unwrap();
     let encoder = |model: &Path| fs::read(model.join("encoder.onnx")).unwrap();
     assert_eq!(encoder(&out), encoder(&undisturbed));
+}
+
+/// Returns trainings of each kind with random values inside of the network, or with a state in
+/// addition to learned weights: options at the top, and those of the network.
+fn kinds_with_state() -> [(&'static str, &'static str); 4] {
+    [
+        (
+            "kind = ['variational', 'deep']\nbeta = 0.1\nbeta_warmup = 2\n",
+            "nodes = [4]\nnormalization = 'batch'\n",
+        ),
+        (
+            "kind = ['contractive', 'deep']\ncontraction = 0.5\n",
+            "nodes = [4]\nactivation = 'tanh'\n",
+        ),
+        ("", "nodes = [4]\ntied = true\nactivation = 'tanh'\n"),
+        ("", "nodes = [4, 4]\nnormalization = 'layer'\n"),
+    ]
+}
+
+/// Returns a training file of a kind with a moving average of the weights.
+fn file_of_kind(folder: &Path, (top, network): (&str, &str), epochs: u32) -> TrainingFile {
+    let text = options(epochs).replace("nodes = [4]\n", network).replace(
+        "batch_size = 8",
+        "batch_size = 8\nema_decay = 0.9\nclip_grad_norm = 1.0",
+    );
+    let mut read = file(folder, &format!("seed = 4\n{text}"));
+    if !top.is_empty() {
+        let Value::Object(mut written) = read.written.clone() else {
+            panic!("a training file is a table")
+        };
+        let top: toml::Table = toml::from_str(top).unwrap();
+        written.extend(top.into_iter().map(|(key, value)| (key, json!(value))));
+        read = TrainingFile::read(Value::Object(written)).unwrap();
+    }
+    read
+}
+
+#[test]
+fn interrupted_training_of_each_kind_reaches_the_same_bits() {
+    for kind in kinds_with_state() {
+        let folder = tempfile::tempdir().unwrap();
+        let [out, undisturbed] = ["m", "undisturbed"].map(|name| folder.path().join(name));
+        let file = file_of_kind(folder.path(), kind, 4);
+        let expected = train_all(&file, &undisturbed, false).unwrap();
+        // The first stop is within the first epoch, the second after the second epoch.
+        let starts = |event: &TrainEvent<'_>| matches!(event, TrainEvent::Started(_));
+        let is_second = |event: &TrainEvent<'_>| matches!(event, TrainEvent::Epoch(point, _) if point.epoch == 2);
+        assert!(!train_until(&file, &out, false, starts).unwrap().finished);
+        assert!(!train_until(&file, &out, false, is_second).unwrap().finished);
+        let resumed = train_all(&file, &out, false).unwrap();
+        // The last digits of the numbers of a checkpoint may differ.
+        let without_time = |curve: &[EpochRecord]| -> Vec<String> {
+            let point = |point: &EpochRecord| EpochRecord {
+                seconds: 0.0,
+                ..*point
+            };
+            curve
+                .iter()
+                .map(|epoch| format!("{:.9?}", point(epoch)))
+                .collect()
+        };
+        assert_eq!(without_time(&resumed.curve), without_time(&expected.curve));
+        for part in ["encoder.onnx", "decoder.onnx"] {
+            let [found, whole] =
+                [&out, &undisturbed].map(|model| fs::read(model.join(part)).unwrap());
+            assert!(found == whole, "{kind:?}: {part}");
+        }
+    }
+}
+
+#[test]
+fn variational_training_reports_its_terms() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("m");
+    let [variational, contractive, ..] = kinds_with_state();
+    let file = file_of_kind(folder.path(), variational, 12);
+    let trained = train_all(&file, &out, false).unwrap();
+    for point in &trained.curve {
+        let (loss, reconstruction) = (
+            point.validation_loss.unwrap(),
+            point.validation_reconstruction,
+        );
+        // Records of three values.
+        let sum = reconstruction.unwrap() + 0.1 * point.validation_kl.unwrap() / 3.0;
+        assert!((loss - sum).abs() < 1e-5 * sum, "{point:?}");
+        // The weight rises in the first two epochs.
+        let full = point.reconstruction.unwrap() + 0.1 * point.kl.unwrap() / 3.0;
+        assert!(
+            (point.loss - full).abs() < 1e-5 * full || point.epoch <= 2,
+            "{point:?}"
+        );
+        assert!(point.loss < full || point.epoch > 2, "{point:?}");
+    }
+    let best = &trained.curve[trained.best_epoch.unwrap() as usize - 1];
+    let kl = best.validation_kl.unwrap();
+    assert!(kl > 0.01 && (card(&out).metrics["kl"] - kl).abs() < 1e-5 * kl);
+    // The shipped files reconstruct as the trainer does: from means, with running averages.
+    let mse = card(&out).metrics["mse"];
+    let reconstruction = best.validation_reconstruction.unwrap();
+    assert!(
+        (mse - reconstruction).abs() < 1e-4 * mse,
+        "{mse} is not {reconstruction}"
+    );
+    let written = fs::read(out.join("training.parquet")).unwrap();
+    assert!(written.windows(13).any(|part| part == b"validation_kl"));
+    let other = file_of_kind(folder.path(), contractive, 2);
+    let penalized = train_all(&other, &folder.path().join("c"), false).unwrap();
+    for point in &penalized.curve {
+        let sum = point.reconstruction.unwrap() + 0.5 * point.contraction.unwrap() / 3.0;
+        assert!((point.loss - sum).abs() < 1e-5 * sum, "{point:?}");
+        assert!(point.kl.is_none() && point.validation_kl.is_none());
+    }
 }
 
 #[test]

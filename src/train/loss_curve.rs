@@ -11,10 +11,10 @@ use crate::error::StageError;
 use crate::fs_durable::write_atomically;
 
 /// The name of the file in a model folder.
-pub const CURVE: &str = "training.parquet";
+pub(crate) const CURVE: &str = "training.parquet";
 
 /// The measurements of an epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct EpochRecord {
     /// The epoch, counted from 1.
     pub epoch: u32,
@@ -26,13 +26,41 @@ pub struct EpochRecord {
     pub learning_rate: f64,
     /// Mean of the objective over the batches of the epoch, including the penalty.
     pub loss: f64,
-    /// Mean loss over the validation part, without the penalty; `None` if the data has no
-    /// validation part.
+    /// Mean loss over the validation part, without the penalty; with the KL divergence for
+    /// variational autoencoders. `None` if the data has no validation part.
     pub validation_loss: Option<f64>,
+    /// Variational and contractive autoencoders: mean of the loss without the penalty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconstruction: Option<f64>,
+    /// Variational autoencoders: mean KL divergence of a record, in nats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl: Option<f64>,
+    /// Contractive autoencoders: mean squared norm of the derivatives of the code of a record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contraction: Option<f64>,
+    /// Variational autoencoders: mean loss over the validation part without the KL divergence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_reconstruction: Option<f64>,
+    /// Variational autoencoders: mean KL divergence of a record of the validation part, in nats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_kl: Option<f64>,
 }
 
+/// Returns the first epoch with the lowest validation loss, or the last epoch if none was
+/// validated.
+pub(crate) fn best(curve: &[EpochRecord]) -> Option<&EpochRecord> {
+    let loss = |point: &EpochRecord| point.validation_loss.unwrap_or(f64::INFINITY);
+    let validated = curve.iter().filter(|point| point.validation_loss.is_some());
+    validated
+        .min_by(|a, b| loss(a).total_cmp(&loss(b)))
+        .or(curve.last())
+}
+
+/// A term of the loss of an epoch.
+type TermOfEpoch = fn(&EpochRecord) -> Option<f64>;
+
 /// Writes the curve: columns `epoch`, `step`, `seconds`, `learning_rate`, `loss`,
-/// `validation_loss`.
+/// `validation_loss`, and the terms of the loss that the kind of autoencoder has.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -48,7 +76,7 @@ pub fn write(path: &Path, points: &[EpochRecord]) -> Result<(), StageError> {
         )
     };
     let validation: Float64Array = points.iter().map(|point| point.validation_loss).collect();
-    let columns: [(&str, ArrayRef, bool); 6] = [
+    let mut columns: Vec<(&str, ArrayRef, bool)> = vec![
         (
             "epoch",
             Arc::new(UInt32Array::from_iter_values(
@@ -68,6 +96,21 @@ pub fn write(path: &Path, points: &[EpochRecord]) -> Result<(), StageError> {
         ("loss", floats(|point| point.loss), false),
         ("validation_loss", Arc::new(validation), true),
     ];
+    let terms: [(&str, TermOfEpoch); 5] = [
+        ("reconstruction", |point| point.reconstruction),
+        ("kl", |point| point.kl),
+        ("contraction", |point| point.contraction),
+        ("validation_reconstruction", |point| {
+            point.validation_reconstruction
+        }),
+        ("validation_kl", |point| point.validation_kl),
+    ];
+    for (name, of) in terms {
+        let values: Float64Array = points.iter().map(of).collect();
+        if points.iter().any(|point| of(point).is_some()) {
+            columns.push((name, Arc::new(values), true));
+        }
+    }
     let records = RecordBatch::try_from_iter_with_nullable(columns)?;
     let mut writer = ArrowWriter::try_new(Vec::new(), records.schema(), None)?;
     writer.write(&records)?;

@@ -8,9 +8,11 @@ use super::network_builder::{BuiltLayers, BuiltNetwork};
 use super::optimizer::{Optimizer, state_values};
 use super::step_schedule::StepSchedule;
 use crate::data::PreparedDataset;
-use crate::error::ConfigError;
+use crate::error::config_error::ConfigError;
 use crate::evaluate::max_pca_bytes;
 use crate::system;
+use crate::train::config::network::ModelKind;
+use crate::train::record_shape::RecordShape;
 use crate::units::ByteSize;
 
 /// Bytes of the program and its libraries, including ONNX Runtime.
@@ -23,7 +25,7 @@ const VALUE_BYTES: u64 = size_of::<f32>() as u64;
 const CALL_VALUES: u64 = 32 * 3 * 64 * 64;
 
 /// The size of a training.
-pub struct TrainingSize<'a> {
+pub(crate) struct TrainingSize<'a> {
     /// The training file.
     pub file: &'a TrainingFile,
     /// The network.
@@ -38,7 +40,7 @@ pub struct TrainingSize<'a> {
 
 /// The predicted memory of a training, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TrainingMemory {
+pub(crate) struct TrainingMemory {
     /// The outputs and gradients of all layers for one batch.
     activations: u64,
     /// The weights with their gradients, averages, optimizer state and checkpoint.
@@ -54,7 +56,7 @@ impl TrainingMemory {
     ///
     /// # Errors
     /// When the network cannot process records of the shape.
-    pub fn predict(
+    pub(in crate::train) fn predict(
         size: &TrainingSize<'_>,
         batch_size: usize,
         threads: usize,
@@ -79,8 +81,11 @@ impl TrainingMemory {
         let code = size.file.head.code_size.unwrap_or(0);
         let own_pca = max_pca_bytes(usize::try_from(values).unwrap_or(usize::MAX), code);
         Ok(Self {
-            activations: bytes(outputs + gradient_values(&plan), records)
-                .saturating_add(bytes(shard_values(&plan), shards)),
+            activations: bytes(
+                outputs + gradient_values(&plan) + own_values(size, &plan),
+                records,
+            )
+            .saturating_add(bytes(shard_values(&plan), shards)),
             weights: weight_bytes(size),
             batches: loaded.saturating_add(size.record_bytes.saturating_mul(2)),
             measuring: bytes(outputs, calls)
@@ -139,7 +144,7 @@ impl TrainingMemory {
 /// # Errors
 /// When it exceeds `data.limits.memory`, or else the memory that the process may use, or the network
 /// cannot process the records.
-pub fn check_memory(
+pub(crate) fn check_memory(
     size: &TrainingSize<'_>,
     schedule: StepSchedule,
     threads: usize,
@@ -178,24 +183,31 @@ pub fn check_memory(
     )]))
 }
 
-/// Returns the shape of the records of a batch; `None` if their sizes differ.
-pub fn batch_shape(file: &TrainingFile, prepared: &PreparedDataset) -> Option<Vec<usize>> {
+/// Returns the shape of the records of a batch, which the network takes as `input`; `None` if their
+/// sizes differ.
+pub(crate) fn batch_shape(
+    file: &TrainingFile,
+    input: RecordShape,
+    prepared: &PreparedDataset,
+) -> Option<Vec<usize>> {
+    if let RecordShape::Flat(values) = input {
+        return Some(vec![values]);
+    }
     let channels = prepared.training.channels();
     let training = &file.training;
     let side = training.crop.map(|crop| [crop, crop]);
     let zoomed = training.zoom.and(file.input.size);
     match (side.or(zoomed), prepared.training.shape()) {
         (Some([height, width]), _) => Some(vec![channels, height, width]),
-        (None, Some(_)) if !prepared.columns.is_empty() => Some(vec![channels]),
         (None, Some([height, width, _])) => Some(vec![channels, height, width]),
         (None, None) => None,
     }
 }
 
 fn parameter_bytes(size: &TrainingSize<'_>) -> u64 {
-    let chains = size.declared.network.chains();
-    let parameters = chains.iter().flat_map(|chain| chain.parameters());
+    let parameters = size.declared.parameters();
     parameters
+        .iter()
         .map(|parameter| parameter.len() as u64)
         .sum::<u64>()
         * VALUE_BYTES
@@ -206,8 +218,7 @@ fn parameter_bytes(size: &TrainingSize<'_>) -> u64 {
 fn weight_bytes(size: &TrainingSize<'_>) -> u64 {
     let weights = parameter_bytes(size);
     let training = &size.file.training;
-    let chains = size.declared.network.chains();
-    let parameters: Vec<_> = chains.iter().flat_map(|chain| chain.parameters()).collect();
+    let parameters = size.declared.parameters();
     let optimizer = state_values(training.optimizer, &parameters) as u64 * VALUE_BYTES;
     let average = if training.ema_decay.is_some() {
         weights
@@ -244,13 +255,34 @@ fn gradient_values(plan: &LayerPlan) -> u64 {
     let (mut open, mut most, mut widest_open) = (Vec::new(), 0, 0);
     for (index, layer) in layers.iter().enumerate().rev() {
         open.retain(|&kept| kept != index + 1);
-        if let LayerKind::Add { kept } = layer.kind {
+        if let LayerKind::Add { kept } | LayerKind::Concat { kept, .. } = layer.kind {
             open.push(kept);
             widest_open = widest_open.max(layer.width);
         }
         most = most.max(open.len());
     }
     (2 * widest + dense + most * widest_open) as u64
+}
+
+/// Returns the number of values of one record that kinds of autoencoder have in addition: the noise
+/// of a drawn code, and the derivatives of the layers of a contractive encoder.
+fn own_values(size: &TrainingSize<'_>, plan: &LayerPlan) -> u64 {
+    let head = &size.file.head;
+    let noise = if head.kind.has(ModelKind::Variational) {
+        head.code_size.unwrap_or(0)
+    } else {
+        0
+    };
+    let derivatives: usize = match head.contraction {
+        // Each layer has its input, its values before the activation, and their gradients.
+        Some(_) => {
+            let encoder = &plan.layers[..plan.code];
+            size.shape.iter().product::<usize>()
+                + encoder.iter().map(|layer| 4 * layer.width).sum::<usize>()
+        }
+        None => 0,
+    };
+    (noise + derivatives) as u64
 }
 
 /// Returns the number of values that each thread has for itself: the windows of convolutions, and

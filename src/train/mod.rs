@@ -1,50 +1,56 @@
 //! Training of autoencoders: from a training file and its data to a model folder.
 
+pub(crate) mod augmentation;
 mod backprop;
-mod epoch_sampler;
+mod card_metrics;
 mod checkpoint;
 mod checks;
+pub mod config;
 mod config_digests;
-pub mod loss_curve;
-mod network_builder;
+mod elementwise;
+mod epoch_sampler;
 mod export;
-mod weight_init;
+mod gemm;
 mod input;
+pub mod layer_spec;
 mod layers;
 mod loader;
-mod gemm;
-mod sequential;
-mod sparsity_penalty;
-mod onnx;
-mod optimizer;
-mod elementwise;
-mod card_metrics;
-mod train_loop;
-mod schedule;
-mod step_schedule;
-mod memory;
-mod work_folder;
-pub mod config;
-mod trainer;
 #[cfg(test)]
 mod loop_tests;
-#[cfg(test)]
-mod tests;
+pub(crate) mod loss_curve;
+mod memory;
+mod network_builder;
+mod normalization;
+mod onnx;
+mod optimizer;
+mod parameter;
+pub(crate) mod record_shape;
+mod schedule;
+mod sequential;
+mod sparsity_penalty;
+mod step_schedule;
+mod train_loop;
+mod trainer;
+mod variational;
+mod weight_init;
+mod work_folder;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use thiserror::Error;
 
-pub use card_metrics::PcaComparison;
-pub use config::TrainingFile;
-pub use export::FailedRecords;
-pub use input::ValueRange;
-pub use loss_curve::EpochRecord;
-pub use train_loop::train;
-
 use crate::data::{DataError, PreparedDataset, ReadProgress, Subset};
-use crate::error::{ConfigError, StageError};
+use crate::error::StageError;
+use crate::error::code::ErrorCode;
+use crate::error::config_error::ConfigError;
+
+pub(crate) use crate::train::input::value_range::ValueRange;
+pub(crate) use card_metrics::PcaComparison;
+pub use config::TrainingFile;
+pub(crate) use export::FailedRecords;
+pub(crate) use loss_curve::EpochRecord;
+pub use train_loop::train;
 
 /// Options of a training run that are not part of the training file.
 #[derive(Debug, Clone)]
@@ -185,6 +191,21 @@ pub enum TrainError {
     Shape(String),
 }
 
+impl TrainError {
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Faults(_) => ErrorCode::PipelineInvalid,
+            Self::Stage(error) => error.code(),
+            Self::Exists(_) => ErrorCode::ModelExists,
+            Self::Locked(_) => ErrorCode::OutputLocked,
+            Self::Changed(_) => ErrorCode::TrainingChanged,
+            Self::NotFinite(_) | Self::Shape(_) => ErrorCode::Training,
+        }
+    }
+}
+
 fn one_per_line(faults: &[ConfigError]) -> String {
     let lines: Vec<String> = faults
         .iter()
@@ -210,3 +231,6 @@ impl From<DataError> for TrainError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,13 @@ impl LearningRateSchedule {
     }
 }
 
+/// Returns the share of the weight of the KL divergence at a step, counted from 1: it rises linearly
+/// over the epochs of the warm-up.
+pub(crate) fn annealing(warmup: Option<u32>, step: u64, batches: u64) -> f32 {
+    let steps = batches * u64::from(warmup.unwrap_or(0));
+    (step as f64 / steps.max(1) as f64).min(1.0) as f32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,13 +1,13 @@
 //! The sparsity penalty on the code, which is added to the loss, and its gradient.
 
-use super::config::{Sparsity, SparsityPenalty};
 use super::elementwise::add_rows;
+use crate::train::config::network::{Sparsity, SparsityPenalty};
 
 /// Keeps logarithms finite if a unit is never, or always, active.
 const EPSILON: f32 = 1e-6;
 
 /// The codes of some records of a batch, and the gradient of the penalty with respect to them.
-pub struct CodeGradients<'a> {
+pub(crate) struct CodeGradients<'a> {
     /// `[records, units]`.
     pub values: &'a [f32],
     /// Receives the gradient of the penalty with respect to the codes.

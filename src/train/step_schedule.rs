@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::config::TrainingSpec;
+use crate::train::config::training::TrainingSpec;
 
 /// The default batch size of a training with enough steps, and of all trainings of earlier versions.
 const BATCH_SIZE: usize = 128;
@@ -18,7 +18,7 @@ const WARMUP_SHARE: u64 = 20;
 
 /// The batch size and the warm-up in effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StepSchedule {
+pub(crate) struct StepSchedule {
     /// Number of records per step.
     pub batch_size: usize,
     /// Number of steps in which the learning rate rises.
@@ -64,7 +64,7 @@ impl StepSchedule {
     }
 
     /// Returns the options with these numbers filled in.
-    pub fn fill_in(self, training: &TrainingSpec) -> TrainingSpec {
+    pub(crate) fn fill_in(self, training: &TrainingSpec) -> TrainingSpec {
         TrainingSpec {
             batch_size: Some(self.batch_size),
             warmup: Some(self.warmup),

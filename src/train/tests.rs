@@ -7,13 +7,21 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::backprop::Backprop;
-use super::config::{Sparsity, SparsityPenalty};
+use super::backprop::penalties::Penalties;
+use super::config::TrainingFile;
 use super::epoch_sampler::TrainingBatch;
+use super::network_builder::build;
 use super::onnx;
-use super::sequential::{Activation, ConvolutionSpec, LayerSpec, RecordShape, Sequential};
+use super::sequential::Sequential;
+use super::trainer::Trainer;
 use super::weight_init::initial;
 use crate::metrics::Metrics;
-use crate::model::{Loss, Model, ModelPath, ModelSpec, testing};
+use crate::model::files::ModelPath;
+use crate::model::{Loss, Model, ModelSpec, testing};
+use crate::train::config::network::{Sparsity, SparsityPenalty};
+use crate::train::layer_spec::{Activation, ConvolutionSpec, LayerSpec};
+use crate::train::normalization::Normalization;
+use crate::train::record_shape::RecordShape;
 
 const fn conv(
     inputs: usize,
@@ -89,6 +97,69 @@ fn convolutions() -> Vec<(&'static str, RecordShape, Vec<LayerSpec>)> {
     ]
 }
 
+/// Returns normalizations of flat records and of images, and a skip connection that appends
+/// channels.
+fn normalizations() -> Vec<(&'static str, RecordShape, Vec<LayerSpec>)> {
+    let normalize = |over, channels| LayerSpec::Normalize { over, channels };
+    let tanh = LayerSpec::Activate(Activation::Tanh);
+    vec![
+        (
+            "batch normalization of values",
+            RecordShape::Flat(5),
+            vec![normalize(Normalization::Batch, 5), tanh],
+        ),
+        (
+            "batch normalization of channels",
+            image(3, 4, 2),
+            vec![normalize(Normalization::Batch, 3)],
+        ),
+        (
+            "layer normalization of values",
+            RecordShape::Flat(21),
+            vec![normalize(Normalization::Layer, 21)],
+        ),
+        (
+            "layer normalization of images",
+            image(3, 4, 2),
+            vec![normalize(Normalization::Layer, 3), tanh],
+        ),
+        (
+            "two batch normalizations",
+            image(2, 4, 4),
+            vec![
+                LayerSpec::Conv(conv(2, 3, 3, 1, 1)),
+                normalize(Normalization::Batch, 3),
+                LayerSpec::SaveSkip,
+                LayerSpec::Activate(Activation::Silu),
+                LayerSpec::Conv(conv(3, 3, 3, 1, 1)),
+                normalize(Normalization::Batch, 3),
+                LayerSpec::AddSkip,
+            ],
+        ),
+        (
+            "appended channels",
+            image(2, 4, 4),
+            vec![
+                LayerSpec::Conv(conv(2, 3, 3, 1, 1)),
+                LayerSpec::SaveSkip,
+                LayerSpec::Conv(conv(3, 4, 2, 2, 0)),
+                LayerSpec::ConvTranspose(conv(4, 2, 2, 2, 0)),
+                LayerSpec::ConcatSkip,
+                LayerSpec::Conv(conv(5, 2, 3, 1, 1)),
+            ],
+        ),
+        (
+            "appended input",
+            image(2, 4, 2),
+            vec![
+                LayerSpec::SaveSkip,
+                LayerSpec::Conv(conv(2, 3, 3, 1, 1)),
+                LayerSpec::ConcatSkip,
+            ],
+        ),
+    ]
+}
+
 /// Returns each kind of step in a minimal chain.
 fn chains() -> Vec<(String, Sequential)> {
     let activations = ACTIVATIONS.map(|kind| {
@@ -157,7 +228,11 @@ fn chains() -> Vec<(String, Sequential)> {
             ],
         ),
     ];
-    let all = activations.into_iter().chain(steps).chain(convolutions());
+    let all = activations
+        .into_iter()
+        .chain(steps)
+        .chain(convolutions())
+        .chain(normalizations());
     all.map(|(name, shape, layers)| (name.to_owned(), Sequential::new(shape, layers).unwrap()))
         .collect()
 }
@@ -186,6 +261,12 @@ fn random_weights_and_input(chain: &Sequential, records: usize) -> (Vec<Vec<f32>
     {
         *values = random(values.len(), &mut rng);
     }
+    for values in weights
+        .iter_mut()
+        .filter(|values| values.iter().all(|&value| value == 1.0))
+    {
+        values.fill_with(|| rng.random_range(0.5_f32..2.0));
+    }
     let input = random(records * chain.input().len().unwrap(), &mut rng);
     (weights, input)
 }
@@ -197,11 +278,17 @@ fn batch(chain: &Sequential, input: &[f32], records: usize) -> TrainingBatch {
         shape: dims(chain.input()),
         input: input.to_vec(),
         target,
+        seeds: (0..records as u64).collect(),
     }
 }
 
 fn run(chain: &Sequential, weights: &[Vec<f32>], input: &[f32], records: usize) -> Vec<f32> {
-    let mut backprop = Backprop::new(chain.layers().to_vec(), Vec::new(), Loss::Mse, None);
+    let mut backprop = Backprop::new(
+        chain.layers().to_vec(),
+        Vec::new(),
+        Loss::Mse,
+        Penalties::default(),
+    );
     backprop
         .output(weights, &batch(chain, input, records))
         .unwrap()
@@ -253,8 +340,10 @@ struct Case {
     encoder: Sequential,
     decoder: Vec<LayerSpec>,
     loss: Loss,
-    sparsity: Option<Sparsity>,
+    penalties: Penalties,
     weights: Vec<Vec<f32>>,
+    /// Whether each of the weights is learned.
+    learned: Vec<bool>,
     batch: TrainingBatch,
 }
 
@@ -264,7 +353,7 @@ impl Case {
         encoder: Sequential,
         decoder: Vec<LayerSpec>,
         loss: Loss,
-        sparsity: Option<Sparsity>,
+        penalties: Penalties,
     ) -> Self {
         let records = 3;
         let (mut weights, input) = random_weights_and_input(&encoder, records);
@@ -272,6 +361,7 @@ impl Case {
         weights.extend(random_weights_and_input(&back, 1).0);
         let mut batch = batch(&back, &input, records);
         batch.shape = dims(encoder.input());
+        let encoder_parameters = encoder.parameters();
         let mut rng = ChaCha8Rng::seed_from_u64(11);
         batch
             .target
@@ -282,7 +372,12 @@ impl Case {
             encoder,
             decoder,
             loss,
-            sparsity,
+            penalties,
+            learned: [encoder_parameters, back.parameters()]
+                .concat()
+                .iter()
+                .map(|parameter| parameter.role.is_learned())
+                .collect(),
             weights,
             batch,
         }
@@ -293,7 +388,7 @@ impl Case {
             self.encoder.layers().to_vec(),
             self.decoder.clone(),
             self.loss,
-            self.sparsity,
+            self.penalties,
         );
         // Each record is processed by its own thread.
         backprop.multiplications_per_thread = 1;
@@ -309,14 +404,19 @@ impl Case {
             .collect();
         let value = self
             .backprop()
-            .loss_and_gradients(weights, &self.batch, &mut gradients)
+            .objective_and_gradients(weights, &self.batch, 0.8, &mut gradients)
             .unwrap();
-        (value, gradients)
+        (value.total(), gradients)
     }
 
     fn check_gradients(&self) {
         let (_, gradients) = self.loss_and_gradients(&self.weights);
-        for (part, gradient) in gradients.iter().enumerate() {
+        let learned = |part: &usize| self.learned[*part];
+        for (part, gradient) in gradients
+            .iter()
+            .enumerate()
+            .filter(|(part, _)| learned(part))
+        {
             // All values of small tensors and some of large ones.
             for index in (0..gradient.len()).step_by(1 + gradient.len() / 40) {
                 let step = 2e-3_f32;
@@ -358,7 +458,7 @@ fn gradients_of_each_step_equal_finite_differences() {
     for (name, chain) in chains() {
         let steps = [&[layer_before(chain.input())], chain.layers()].concat();
         let chain = Sequential::new(chain.input(), steps).unwrap();
-        Case::new(&name, chain, Vec::new(), Loss::Mse, None).check_gradients();
+        Case::new(&name, chain, Vec::new(), Loss::Mse, Penalties::default()).check_gradients();
     }
 }
 
@@ -458,10 +558,300 @@ fn networks() -> Vec<Case> {
             encoder,
             decoder,
             loss,
-            penalties[index % 3].map(sparsity),
+            Penalties {
+                sparsity: penalties[index % 3].map(sparsity),
+                ..Penalties::default()
+            },
         )
     };
-    ACTIVATIONS.into_iter().enumerate().map(network).collect()
+    let activations = ACTIVATIONS.into_iter().enumerate().map(network);
+    let contractive = ACTIVATIONS.map(contractive);
+    activations
+        .chain(contractive)
+        .chain([variational(Loss::Mse), variational(Loss::Bce)])
+        .collect()
+}
+
+fn dense(inputs: usize, outputs: usize) -> LayerSpec {
+    LayerSpec::Dense { inputs, outputs }
+}
+
+/// Returns a variational autoencoder with a batch normalization. The logarithm of a variance lies
+/// outside of the range.
+fn variational(loss: Loss) -> Case {
+    let encoder = vec![
+        dense(7, 6),
+        LayerSpec::Normalize {
+            over: Normalization::Batch,
+            channels: 6,
+        },
+        LayerSpec::Activate(Activation::Elu),
+        dense(6, 8),
+        LayerSpec::Sample { code: 4 },
+    ];
+    let decoder = vec![
+        dense(4, 6),
+        LayerSpec::Activate(Activation::Tanh),
+        dense(6, 7),
+    ];
+    let encoder = Sequential::new(RecordShape::Flat(7), encoder).unwrap();
+    let penalties = Penalties {
+        beta: Some(0.7),
+        ..Penalties::default()
+    };
+    let mut case = Case::new("variational", encoder, decoder, loss, penalties);
+    // The bias of the last dense layer of the encoder: means, then logarithms of variances.
+    case.weights[7][5] = -35.0;
+    case
+}
+
+/// Returns a contractive autoencoder of two dense layers with an activation.
+fn contractive(kind: Activation) -> Case {
+    let encoder = vec![
+        LayerSpec::Affine {
+            scale: 1.5,
+            offset: -0.25,
+        },
+        dense(6, 5),
+        LayerSpec::Activate(kind),
+        dense(5, 3),
+        LayerSpec::Activate(kind),
+    ];
+    let decoder = vec![dense(3, 5), LayerSpec::Activate(kind), dense(5, 6)];
+    let encoder = Sequential::new(RecordShape::Flat(6), encoder).unwrap();
+    let penalties = Penalties {
+        contraction: Some(0.9),
+        ..Penalties::default()
+    };
+    let name = format!("contractive {}", kind.as_str());
+    Case::new(&name, encoder, decoder, Loss::Mse, penalties)
+}
+
+#[test]
+fn contraction_estimates_the_norm_of_the_jacobian() {
+    let case = contractive(Activation::Tanh);
+    let records = 4000;
+    let input: Vec<f32> = case.batch.input[..6].repeat(records);
+    let batch = TrainingBatch {
+        records,
+        seeds: (0..records as u64).map(|seed| seed * 0x9e37_79b9).collect(),
+        target: input.clone(),
+        input: Vec::new(),
+        shape: vec![6],
+    };
+    let mut gradients = case.weights.clone();
+    let found = case
+        .backprop()
+        .objective_and_gradients(&case.weights, &batch, 1.0, &mut gradients)
+        .unwrap();
+    // The Jacobian by finite differences of the code.
+    let codes = |values: &[f32]| run(&case.encoder, &case.weights[..4], values, 1);
+    let norm: f64 = (0..6)
+        .map(|index| {
+            let at = |off: f32| {
+                let mut moved = input[..6].to_vec();
+                moved[index] += off;
+                codes(&moved)
+            };
+            let (above, below) = (at(1e-2), at(-1e-2));
+            let derivatives = above.iter().zip(&below);
+            derivatives
+                .map(|(a, b)| (f64::from(a - b) / 0.02).powi(2))
+                .sum::<f64>()
+        })
+        .sum();
+    let off = (f64::from(found.contraction) - norm).abs() / norm;
+    assert!(off < 0.05, "{} is not {norm}", found.contraction);
+    let share = 0.9 * found.contraction / 6.0;
+    assert!((found.penalty - share).abs() < 1e-4 * share);
+}
+
+#[test]
+fn variational_objective_is_the_negative_lower_bound() {
+    let case = variational(Loss::Mse);
+    let mut backprop = case.backprop();
+    let records = case.batch.records;
+    let objective = backprop.objective(&case.weights, &case.batch).unwrap();
+    let hidden =
+        Sequential::new(case.encoder.input(), case.encoder.layers()[..4].to_vec()).unwrap();
+    let distributions = run(&hidden, &case.weights[..8], case.batch.input(), records);
+    let kl = |row: &[f32]| -> f64 {
+        let of = |(&mean, &logvar): (&f32, &f32)| {
+            let (mean, logvar) = (f64::from(mean), f64::from(logvar.clamp(-30.0, 20.0)));
+            -0.5 * (1.0 + logvar - mean * mean - logvar.exp())
+        };
+        row[..4].iter().zip(&row[4..]).map(of).sum()
+    };
+    let mean = distributions.chunks(8).map(kl).sum::<f64>() / records as f64;
+    assert!(
+        (f64::from(objective.divergence) - mean).abs() < 1e-4 * mean,
+        "{objective:?}"
+    );
+    let weighted = 0.7 * mean / 7.0;
+    assert!((f64::from(objective.penalty) - weighted).abs() < 1e-4 * weighted);
+    // The code of a model is the mean, so two evaluations are equal; a training draws codes.
+    assert_eq!(
+        backprop.objective(&case.weights, &case.batch).unwrap(),
+        objective
+    );
+    let mut gradients = case.weights.clone();
+    let mut drawn = |seeds: Vec<u64>| {
+        let batch = TrainingBatch {
+            seeds,
+            ..case.batch.clone()
+        };
+        backprop
+            .objective_and_gradients(&case.weights, &batch, 0.0, &mut gradients)
+            .unwrap()
+    };
+    let (one, other) = (drawn(vec![1, 2, 3]), drawn(vec![1, 2, 4]));
+    assert_eq!(drawn(vec![1, 2, 3]), one);
+    assert_ne!(one.reconstruction, other.reconstruction);
+    assert_eq!((one.penalty, one.divergence), (0.0, other.divergence));
+}
+
+#[test]
+fn statistics_of_a_batch_are_those_of_all_shards() {
+    let steps = vec![
+        dense(2, 2),
+        LayerSpec::Normalize {
+            over: Normalization::Batch,
+            channels: 2,
+        },
+    ];
+    let mut backprop = Backprop::new(steps, Vec::new(), Loss::Mse, Penalties::default());
+    backprop.multiplications_per_thread = 1;
+    let batch = TrainingBatch {
+        records: 4,
+        shape: vec![2],
+        input: vec![1.0, 10.0, 2.0, 20.0, 3.0, 30.0, 6.0, 40.0],
+        target: vec![0.0; 8],
+        seeds: vec![0; 4],
+    };
+    let [zeros, ones] = [0.0, 1.0].map(|value| vec![value; 2]);
+    let identity = vec![1.0, 0.0, 0.0, 1.0];
+    let weights = [&identity, &zeros, &ones, &zeros, &zeros, &ones].map(Clone::clone);
+    let mut gradients = weights.to_vec();
+    let found = backprop
+        .objective_and_gradients(&weights, &batch, 1.0, &mut gradients)
+        .unwrap();
+    assert!((found.reconstruction - 1.0).abs() < 1e-4, "normal values");
+    assert_eq!(gradients[4], [3.0, 25.0], "means");
+    let variances = [14.0 / 3.0, 500.0 / 3.0];
+    for (variance, expected) in gradients[5].iter().zip(variances) {
+        assert!((variance - expected).abs() < 1e-4 * expected, "unbiased");
+    }
+}
+
+#[test]
+fn encoder_of_distributions_returns_mean_and_logvar() {
+    let runtime = testing::init();
+    // The code has fewer values than a record, one value, or more.
+    for code in [1, 3, 6] {
+        let encoder = vec![dense(5, 2 * code), LayerSpec::Sample { code }];
+        let encoder = Sequential::new(RecordShape::Flat(5), encoder).unwrap();
+        let decoder = Sequential::new(RecordShape::Flat(code), vec![dense(code, 5)]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (weights, input) = random_weights_and_input(&encoder, 3);
+        let (back, _) = random_weights_and_input(&decoder, 1);
+        let file = |name: &str, bytes: Vec<u8>| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            Some(path)
+        };
+        let spec = ModelSpec {
+            encoder: file(
+                "encoder.onnx",
+                onnx::write("test", ["input", "mu"], &encoder, &weights, &[]),
+            ),
+            decoder: file(
+                "decoder.onnx",
+                onnx::write("test", ["latent", "reconstruction"], &decoder, &back, &[]),
+            ),
+            ..ModelSpec::default()
+        };
+        let metrics = std::sync::Arc::new(Metrics::new());
+        let model = Model::open("test", &spec, &runtime, &metrics).unwrap();
+        let mut output = Vec::new();
+        let mut chain = model.chain(ModelPath::Encode).unwrap();
+        chain.run(&input, &[5], &mut output).unwrap();
+        let expected = run(&encoder, &weights, &input, 3);
+        assert_eq!(output.len(), expected.len());
+        let off = output.iter().zip(&expected).map(|(a, b)| (a - b).abs());
+        assert!(off.fold(0.0, f32::max) < 1e-4, "{output:?} {expected:?}");
+        let bytes = std::fs::read(folder.path().join("encoder.onnx")).unwrap();
+        let has_logvar = bytes.windows(6).any(|part| part == b"logvar");
+        assert_eq!(has_logvar, code < 5);
+    }
+}
+
+#[test]
+fn bce_of_dense_images_is_that_of_the_model() {
+    let text = "kind = 'deep'\ncode_size = 2\nloss = 'bce'\n[network]\nnodes = [4]";
+    let file = TrainingFile::read(toml::from_str(text).unwrap()).unwrap();
+    let declared = build(&file, image(1, 2, 3), (0.5, 0.3)).unwrap();
+    let mut trainer = Trainer::new(&file, &declared);
+    let target: Vec<f32> = (0..12).map(|index| index as f32 / 12.0).collect();
+    let batch = TrainingBatch {
+        records: 2,
+        shape: vec![1, 2, 3],
+        input: Vec::new(),
+        target: target.clone(),
+        seeds: vec![0; 2],
+    };
+    let chains = declared.network.chains();
+    let [encoder, decoder] = [0, 1].map(|index| chains[index].layers().to_vec());
+    let mut whole = Backprop::new(encoder, decoder, Loss::Mse, Penalties::default());
+    let output = whole.output(trainer.ema_weights(), &batch).unwrap();
+    let expected = Loss::Bce.error(&target, &output);
+    let found = trainer.validation_objective(&batch).unwrap().total();
+    assert!(
+        (f64::from(found) - expected).abs() < 1e-5,
+        "{found} is not {expected}"
+    );
+}
+
+#[test]
+fn tied_weights_have_the_sum_of_both_gradients() {
+    let text = "kind = 'deep'\ncode_size = 2\n[network]\nnodes = [4]\ntied = true\n\
+                activation = 'tanh'\n[training]\noptimizer = 'sgd'";
+    let file = TrainingFile::read(toml::from_str(text).unwrap()).unwrap();
+    let declared = build(&file, RecordShape::Flat(6), (0.0, 1.0)).unwrap();
+    let mut trainer = Trainer::new(&file, &declared);
+    // Two matrices and the biases of four layers.
+    assert_eq!(trainer.size(), 6 * 4 + 4 * 2 + 4 + 2 + 4 + 6);
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let batch = TrainingBatch {
+        records: 5,
+        shape: vec![6],
+        input: Vec::new(),
+        target: random(30, &mut rng),
+        seeds: vec![0; 5],
+    };
+    let before = trainer.ema_weights().to_vec();
+    let rate = 1e-2;
+    trainer.step(1, rate, 1.0, &batch).unwrap();
+    let after = trainer.ema_weights().to_vec();
+    let chains = declared.network.chains();
+    let [encoder, decoder] = [0, 1].map(|index| chains[index].layers().to_vec());
+    let mut backprop = Backprop::new(encoder, decoder, Loss::Mse, Penalties::default());
+    for tie in declared.ties() {
+        let [rows, columns] = tie.shape;
+        for index in 0..rows * columns {
+            let mirrored = index % columns * rows + index / columns;
+            assert_eq!(after[tie.decoder][mirrored], after[tie.encoder][index]);
+            let mut at = |off: f32| {
+                let mut moved = before.clone();
+                moved[tie.encoder][index] += off;
+                moved[tie.decoder][mirrored] += off;
+                f64::from(backprop.objective(&moved, &batch).unwrap().total())
+            };
+            let expected = (at(5e-3) - at(-5e-3)) / 1e-2;
+            let moved = before[tie.encoder][index] - after[tie.encoder][index];
+            let found = f64::from(moved) / rate;
+            assert!((found - expected).abs() < 2e-3, "{found} is not {expected}");
+        }
+    }
 }
 
 #[test]
@@ -509,7 +899,12 @@ fn batch_does_not_affect_the_next_batch() {
         .unwrap();
     let (weights, _) = random_weights_and_input(chain, 1);
     let mut rng = ChaCha8Rng::seed_from_u64(5);
-    let mut used = Backprop::new(chain.layers().to_vec(), Vec::new(), Loss::Mse, None);
+    let mut used = Backprop::new(
+        chain.layers().to_vec(),
+        Vec::new(),
+        Loss::Mse,
+        Penalties::default(),
+    );
     // Different numbers of records and sizes of images.
     for (records, height, width) in [(3, 4, 6), (1, 4, 6), (2, 8, 2), (3, 4, 6)] {
         let values = random(records * 2 * height * width, &mut rng);
@@ -518,13 +913,19 @@ fn batch_does_not_affect_the_next_batch() {
             shape: vec![2, height, width],
             input: Vec::new(),
             target: values,
+            seeds: vec![0; records],
         };
-        let mut fresh = Backprop::new(chain.layers().to_vec(), Vec::new(), Loss::Mse, None);
+        let mut fresh = Backprop::new(
+            chain.layers().to_vec(),
+            Vec::new(),
+            Loss::Mse,
+            Penalties::default(),
+        );
         let loss_and_gradients = |backprop: &mut Backprop| {
             let mut gradients = weights.clone();
             (
                 backprop
-                    .loss_and_gradients(&weights, &batch, &mut gradients)
+                    .objective_and_gradients(&weights, &batch, 1.0, &mut gradients)
                     .unwrap(),
                 gradients,
             )
@@ -539,14 +940,20 @@ fn batch_does_not_affect_the_next_batch() {
 
 #[test]
 fn records_of_a_mismatched_shape_are_refused() {
-    let mut backprop = Backprop::new(vec![LayerSpec::SpaceToDepth], Vec::new(), Loss::Mse, None);
+    let mut backprop = Backprop::new(
+        vec![LayerSpec::SpaceToDepth],
+        Vec::new(),
+        Loss::Mse,
+        Penalties::default(),
+    );
     let batch = TrainingBatch {
         records: 1,
         shape: vec![1, 3, 4],
         input: Vec::new(),
         target: vec![0.0; 12],
+        seeds: vec![0],
     };
-    let refused = backprop.loss_of(&[], &batch).unwrap_err();
+    let refused = backprop.objective(&[], &batch).unwrap_err();
     assert_eq!(
         refused,
         "layer 0 (space to depth) with input [1, 3, 4]: height and width must be even"

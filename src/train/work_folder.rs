@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use super::TrainError;
 use super::checkpoint::TrainingCheckpoint;
 use crate::error::StageError;
-use crate::fs_durable::{create_dir_all_synced, fsync_dir, try_lock_file};
+use crate::fs_durable::{
+    create_dir_all_synced, fsync_dir, remove_dir_all_if_exists, try_lock_file,
+};
 use crate::model::card::CARD;
 
 /// The work folder of a training, locked until it is dropped.
-pub struct WorkFolder {
+pub(crate) struct WorkFolder {
     path: PathBuf,
     model: PathBuf,
     _lock: File,
@@ -24,7 +26,7 @@ const MAX_ATTEMPTS: u32 = 100;
 
 impl WorkFolder {
     /// Returns the path of the work folder of a model folder.
-    pub fn path_in(model: &Path) -> PathBuf {
+    pub(crate) fn path_in(model: &Path) -> PathBuf {
         model.join(".training")
     }
 
@@ -73,9 +75,9 @@ impl WorkFolder {
     ///
     /// # Errors
     /// When the folder cannot be created, or the files of an earlier run cannot be removed.
-    pub fn staging(&self) -> Result<PathBuf, StageError> {
+    pub(crate) fn staging(&self) -> Result<PathBuf, StageError> {
         let staging = self.path.join("model");
-        remove(&staging)?;
+        remove_dir_all_if_exists(&staging)?;
         create_dir_all_synced(&staging)?;
         Ok(staging)
     }
@@ -85,7 +87,7 @@ impl WorkFolder {
     ///
     /// # Errors
     /// When a file cannot be moved.
-    pub fn publish(&self, staging: &Path) -> Result<(), StageError> {
+    pub(crate) fn publish(&self, staging: &Path) -> Result<(), StageError> {
         let mut names = Vec::new();
         for entry in fs::read_dir(staging).map_err(StageError::io(staging))? {
             names.push(entry.map_err(StageError::io(staging))?.file_name());
@@ -96,7 +98,7 @@ impl WorkFolder {
             fs::rename(&from, self.model.join(&name)).map_err(StageError::io(&from))?;
         }
         fsync_dir(&self.model)?;
-        remove(staging)
+        remove_dir_all_if_exists(staging)
     }
 
     /// Removes the folder.
@@ -104,7 +106,7 @@ impl WorkFolder {
     /// # Errors
     /// When a file cannot be removed.
     pub fn remove(self) -> Result<(), StageError> {
-        remove(&self.path)
+        remove_dir_all_if_exists(&self.path)
     }
 
     /// Removes the folder after a training that has ended without a checkpoint, and the model
@@ -117,7 +119,7 @@ impl WorkFolder {
             return;
         }
         // The training has ended for another reason, which is reported.
-        if remove(&self.path).is_ok() {
+        if remove_dir_all_if_exists(&self.path).is_ok() {
             let _ = fs::remove_dir(&self.model);
         }
     }
@@ -128,7 +130,7 @@ impl WorkFolder {
             let entry = entry.map_err(StageError::io(&self.path))?;
             let path = entry.path();
             if path.is_dir() {
-                remove(&path)?;
+                remove_dir_all_if_exists(&path)?;
             } else if entry.file_name() != LOCK {
                 fs::remove_file(&path).map_err(StageError::io(&path))?;
             }
@@ -151,13 +153,6 @@ fn is_at(file: &File, path: &Path) -> bool {
 #[cfg(not(unix))]
 fn is_at(_: &File, path: &Path) -> bool {
     path.exists()
-}
-
-fn remove(folder: &Path) -> Result<(), StageError> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(StageError::io(folder)(error)),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

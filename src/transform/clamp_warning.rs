@@ -12,19 +12,28 @@ const ROUNDING: f32 = 1e-5;
 #[derive(Debug, Clone)]
 pub(super) struct ClampWarning {
     model: String,
+    /// The column of each input.
     columns: Vec<String>,
     is_reported: Arc<AtomicBool>,
 }
 
 impl ClampWarning {
-    /// Returns the warning for a model that clamps values: one with min-max scaling and binary
-    /// cross-entropy.
+    /// Returns the warning for a model that clamps values: one with min-max scaling or rules, and
+    /// binary cross-entropy.
     pub(super) fn new(model: &Model) -> Option<Self> {
-        let FeatureInput { columns, scaling } = model.feature_input()?;
-        let clamps = model.loss() == Loss::Bce && matches!(scaling, Scaling::MinMax { .. });
-        clamps.then(|| Self {
+        let features = model.feature_input()?;
+        let FeatureInput {
+            columns,
+            scaling,
+            encoder,
+        } = features;
+        let is_bounded = encoder.is_some() || matches!(scaling, Scaling::MinMax { .. });
+        let groups = features.groups(columns.len());
+        let inputs = 0..groups.inputs();
+        let names = inputs.filter_map(|input| columns.get(groups.feature_of(input)).cloned());
+        (is_bounded && model.loss() == Loss::Bce).then(|| Self {
             model: model.name().to_owned(),
-            columns: columns.clone(),
+            columns: names.collect(),
             is_reported: Arc::default(),
         })
     }

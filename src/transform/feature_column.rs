@@ -7,10 +7,12 @@ use arrow::buffer::ScalarBuffer;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Float32Type, Float64Type};
 
+use super::raw_values::{numbers_or_missing, seconds, word_numbers};
 use super::rows::{RejectReason, RejectedRows};
-use crate::batch::RejectCode;
+use crate::batch::reject::RejectCode;
 use crate::error::StageError;
 use crate::model::FeatureScale;
+use crate::model::input::rules::{RawType, RawValue};
 use crate::system::simd_dispatch;
 
 /// The number of vectors that are filled together, column by column. They stay in the cache between
@@ -29,12 +31,16 @@ pub(super) struct FeatureColumn {
     pub(super) len: usize,
     /// Whether the rows of the column are lists.
     pub(super) list: bool,
+    /// The values that the rule of the column accepts.
+    pub(super) raw: RawValue,
 }
 
 impl FeatureColumn {
-    /// Rejects the rows that are null, contain a null, or are lists of another length.
+    /// Rejects the rows that are null or contain a null, if nulls are not imputed, and the rows that
+    /// are lists of another length.
     pub(super) fn check(&self, column: &ArrayRef, rejected: &mut RejectedRows) {
-        let has_nulls = column.null_count() > 0 || (self.list && item_nulls(column));
+        let has_nulls =
+            !self.raw.is_imputed && (column.null_count() > 0 || (self.list && item_nulls(column)));
         let same_length = matches!(column.data_type(), DataType::FixedSizeList(..)) || !self.list;
         if !has_nulls && same_length {
             return;
@@ -48,7 +54,8 @@ impl FeatureColumn {
 
     fn reject_reason(&self, column: &ArrayRef, row: usize) -> Option<RejectReason> {
         if column.is_null(row) {
-            return Some((RejectCode::Missing, format!("`{}` is null", self.name)));
+            let reason = || (RejectCode::Missing, format!("`{}` is null", self.name));
+            return (!self.raw.is_imputed).then(reason);
         }
         let list = self.list.then(|| list_value(column, row)).flatten()?;
         if list.len() != self.len {
@@ -60,12 +67,20 @@ impl FeatureColumn {
             );
             return Some((RejectCode::Mismatch, reason));
         }
-        (list.null_count() > 0)
+        (list.null_count() > 0 && !self.raw.is_imputed)
             .then(|| (RejectCode::Missing, format!("`{}` holds a null", self.name)))
     }
 
     /// The values, `len` per row. All rows must have passed [`FeatureColumn::check`].
     pub(super) fn values(&self, column: &ArrayRef) -> Result<FeatureValues, StageError> {
+        let own = match self.raw.kind {
+            RawType::Word => Some(word_numbers(column)?),
+            RawType::Time => Some(seconds(column)?),
+            RawType::Number => None,
+        };
+        if let Some(own) = own {
+            return Ok(FeatureValues::Float64(own.into()));
+        }
         let values = if self.list {
             let fixed = column
                 .as_fixed_size_list_opt()
@@ -83,6 +98,10 @@ impl FeatureColumn {
         } else {
             Arc::clone(column)
         };
+        if self.raw.is_imputed {
+            let numbers = numbers_or_missing(column, &values, self.len)?;
+            return Ok(FeatureValues::Float64(numbers.into()));
+        }
         Ok(match values.as_primitive_opt::<Float32Type>() {
             Some(values) => FeatureValues::Float32(values.values().clone()),
             None => FeatureValues::Float64(
@@ -167,7 +186,7 @@ impl FeatureColumn {
     }
 }
 
-/// The values of a column without nulls.
+/// The values of a column. Those of nulls are NaN.
 pub(super) enum FeatureValues {
     Float32(ScalarBuffer<f32>),
     Float64(ScalarBuffer<f64>),

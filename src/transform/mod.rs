@@ -1,42 +1,48 @@
 //! Transforms of batches: the traits, and the table of the kinds.
 
-mod rows;
+mod anomaly;
+mod clamp_warning;
 mod corrupt;
 mod denoise;
 mod encode;
+mod feature_column;
 mod features;
 mod filter;
 mod isolation;
-mod preview;
+mod model_columns;
+mod onnx;
 mod pixels;
+mod preview;
+pub(crate) mod raw_features;
+mod raw_values;
+mod raw_vectors;
+pub mod registry;
+mod rows;
 mod score;
 mod select;
+mod tensor_column;
 #[cfg(test)]
 mod testing;
-mod model_columns;
 pub(crate) mod tile;
-mod anomaly;
-mod feature_column;
 mod zero_record;
-mod clamp_warning;
-pub(crate) mod raw_features;
-
-pub use encode::RECONSTRUCTION_ERROR;
-pub(crate) use features::element_names;
-pub use filter::FilterConfig as Comparison;
-pub use isolation::IsolatedTransform;
-pub use preview::ImagePreview;
 
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
-use crate::batch::{Batch, RejectCollector};
-use crate::error::{ConfigError, StageError};
+use crate::batch::Batch;
+use crate::batch::reject::RejectCollector;
+use crate::error::StageError;
+use crate::error::config_error::ConfigError;
+use crate::image::prepared::ImagePreparation;
 use crate::plan_context::PlanContext;
-use crate::registry::{self, ComponentKind, ResolvedStage, parse_options};
+
+pub(crate) use features::columns::{element_names, with_matching_columns};
+pub(crate) use filter::FilterConfig as Comparison;
+pub(crate) use isolation::IsolatedTransform;
+pub(crate) use preview::ImagePreview;
+pub(crate) use raw_values::{class_names, missing_rows, words};
 
 /// A transform that has been checked against its input, and is instantiated once per worker.
 pub trait TransformPlan: Send + Sync {
@@ -79,6 +85,11 @@ pub trait TransformPlan: Send + Sync {
         0
     }
 
+    /// The way from encoded images to tensors, if the transform decodes images.
+    fn image_preparation(&self) -> Option<&ImagePreparation> {
+        None
+    }
+
     /// One line for `check` that describes the effect of the options and the model.
     fn summary(&self) -> String {
         String::new()
@@ -115,6 +126,10 @@ pub trait Transform: Send {
 
 /// The options of one kind of transform.
 pub trait TransformConfig: DeserializeOwned + Serialize + JsonSchema {
+    /// Names of numeric columns that the transform adds to measure how well a record was
+    /// reconstructed.
+    const ERROR_COLUMNS: &'static [&'static str] = &[];
+
     /// Checks the options against the columns of the input, sets the missing options, and
     /// determines the columns of the output.
     ///
@@ -125,64 +140,4 @@ pub trait TransformConfig: DeserializeOwned + Serialize + JsonSchema {
         input: &SchemaRef,
         context: &PlanContext,
     ) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>>;
-}
-
-/// The function that plans a transform of one kind from the options as written, the schema of the
-/// input, and the context.
-pub type PlanTransform = fn(
-    Value,
-    &SchemaRef,
-    &PlanContext,
-) -> Result<ResolvedStage<Box<dyn TransformPlan>>, Vec<ConfigError>>;
-
-/// All kinds of transforms.
-pub const KINDS: &[ComponentKind<PlanTransform>] = &[
-    kind::<pixels::PixelsConfig>(
-        "pixels",
-        "decodes, orients, resizes and normalizes images into a tensor column",
-    ),
-    kind::<features::FeaturesConfig>(
-        "features",
-        "scales numeric columns and combines them into one vector column",
-    ),
-    kind::<corrupt::CorruptConfig>(
-        "corrupt",
-        "adds noise or a watermark, to test or train denoisers",
-    ),
-    kind::<encode::EncodeConfig>(
-        "encode",
-        "runs the encoder, which converts a tensor column to a latent",
-    ),
-    kind::<denoise::DenoiseConfig>(
-        "denoise",
-        "runs a complete autoencoder or a denoiser on a tensor column",
-    ),
-    kind::<score::ScoreConfig>(
-        "score",
-        "measures the reconstruction error between two tensor columns",
-    ),
-    kind::<filter::FilterConfig>(
-        "filter",
-        "keeps the records that satisfy a comparison on a column",
-    ),
-    kind::<select::SelectConfig>("select", "selects, renames and drops columns"),
-];
-
-const fn kind<C: TransformConfig>(
-    name: &'static str,
-    summary: &'static str,
-) -> ComponentKind<PlanTransform> {
-    ComponentKind {
-        name,
-        summary,
-        schema: |generator| generator.subschema_for::<C>(),
-        check: |written| parse_options::<C>(written).err().unwrap_or_default(),
-        plan: |written, input, context| {
-            let mut config = parse_options::<C>(written)?;
-            Ok(ResolvedStage {
-                stage: config.plan(input, context)?,
-                options: registry::option_values(&config)?,
-            })
-        },
-    }
 }

@@ -5,11 +5,13 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{Field, Schema};
 
 use super::rows::{RejectedRows, TensorRows, find_tensor};
-use crate::batch::{Batch, RejectCode, RejectCollector};
-use crate::error::{ConfigError, StageError};
+use crate::batch::Batch;
+use crate::batch::reject::{RejectCode, RejectCollector};
+use crate::error::StageError;
+use crate::error::config_error::ConfigError;
 use crate::image::pixel_format::PixelFormat;
 use crate::model::Model;
-use crate::model::session::RowFailure;
+use crate::model::session::chain::RowFailure;
 use crate::model::tensor_spec::element_count;
 use crate::tensor::{
     TensorShape, all_finite, fixed_values, tensor_field, variable_field, vector_field,
@@ -46,6 +48,19 @@ pub(super) fn find_column<'a>(
     };
     fits(found.1, &found.2).map_err(|reason| misfit(found.1, reason))?;
     Ok(found)
+}
+
+/// Checks that the model is an encoder or a complete network.
+///
+/// # Errors
+/// A fault at `model` if only the transform `onnx` can run it.
+pub(super) fn check_network(model: &Model) -> Result<(), Vec<ConfigError>> {
+    let Some(reason) = model.unfit() else {
+        return Ok(());
+    };
+    let name = model.name();
+    let message = format!("the model `{name}`: {reason}; run it in a stage of kind `onnx`");
+    Err(vec![ConfigError::new("model", message)])
 }
 
 /// Checks that the pixel format in the metadata of a column equals that of the model.
@@ -179,7 +194,7 @@ pub(super) mod testing {
     use std::sync::Arc;
 
     use super::*;
-    use crate::batch::Reject;
+    use crate::batch::reject::Reject;
     use crate::model::testing::open;
     use crate::plan_context::{PipelineLimits, PlanContext};
     use crate::registry::parse_options;

@@ -34,7 +34,7 @@ impl ImagePreview {
             Pixels {
                 width,
                 height,
-                channels: format.channels,
+                channels: format.channels.decoded(),
                 data,
             }
             .center_crop(MAX_SIDE)

@@ -7,21 +7,28 @@ use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Field, Float32Type, Float64Type, Schema, SchemaRef,
 };
 
-use super::feature_column::{FeatureColumn, FeatureValues};
-use super::features::{non_finite, resolve};
+use super::feature_column::FeatureColumn;
+use super::raw_vectors::{raw_vectors, unacceptable};
 use super::rows::{RejectedRows, append};
 use super::{Transform, TransformPlan};
-use crate::batch::{Batch, RejectCollector};
-use crate::error::{ConfigError, RecordFaults, StageError};
+use crate::batch::Batch;
+use crate::batch::reject::RejectCollector;
+use crate::error::StageError;
+use crate::error::config_error::{ConfigError, RecordFaults};
+use crate::model::input::rules::FeatureRule;
+use crate::model::input::rules::index::RuleIndex;
+use crate::transform::features::columns::resolve;
 
 /// Plans a transform that appends the column `to` with the values of `columns`, in float64 or in
-/// float32. It rejects the same records as the transform `features`. `list_lengths` has the lengths
-/// of lists whose type does not fix them, by the index of the column.
+/// float32. It rejects the same records as the transform `features` with these rules. A category has
+/// its word number, a time its seconds since 1970, and a missing value NaN, if the rules accept it.
+/// `list_lengths` has the lengths of lists whose type does not fix them, by the index of the column.
 ///
 /// # Errors
 /// All faults of the columns.
 pub fn plan(
     columns: &[String],
+    rules: &[FeatureRule],
     to: &str,
     element: DataType,
     input: &SchemaRef,
@@ -29,7 +36,10 @@ pub fn plan(
 ) -> Result<Box<dyn TransformPlan>, Vec<ConfigError>> {
     let mut faults = Vec::new();
     let sized = with_list_lengths(input, list_lengths);
-    let columns = resolve(&sized, "columns", columns, None, &mut faults).unwrap_or_default();
+    let index = RuleIndex::new(rules);
+    let raw = |name: &str| index.raw(name);
+    let columns = resolve(&sized, "columns", (columns, &raw), None, &mut faults);
+    let columns = columns.unwrap_or_default();
     let width = columns.iter().map(|column| column.len).sum::<usize>();
     // The columns are checked to have at most `i32::MAX` values.
     let len = i32::try_from(width).unwrap_or(i32::MAX);
@@ -49,7 +59,7 @@ pub fn plan(
 }
 
 /// Whether float32 holds every value of a column of this type exactly.
-pub fn is_exact_in_float32(column: &DataType) -> bool {
+pub(crate) fn is_exact_in_float32(column: &DataType) -> bool {
     match column {
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
             is_exact_in_float32(item.data_type())
@@ -116,22 +126,8 @@ impl RawFeatures {
         T: ArrowPrimitiveType,
         T::Native: Into<f64>,
     {
-        let mut vectors = vec![T::Native::default(); records.num_rows() * self.width];
-        for column in &self.columns {
-            let values = column.values(records.column(column.index))?;
-            let mut values: Box<dyn Iterator<Item = f64>> = match &values {
-                FeatureValues::Float32(values) => Box::new(values.iter().copied().map(f64::from)),
-                FeatureValues::Float64(values) => Box::new(values.iter().copied()),
-            };
-            for vector in vectors.chunks_exact_mut(self.width) {
-                let positions = &mut vector[column.start..column.start + column.len];
-                positions
-                    .iter_mut()
-                    .zip(&mut values)
-                    .for_each(|(position, value)| *position = convert(value));
-            }
-        }
-        let infinite = non_finite(&self.columns, self.width, &vectors);
+        let vectors = raw_vectors(&self.columns, self.width, records, convert)?;
+        let infinite = unacceptable(&self.columns, self.width, &vectors);
         Ok((
             Arc::new(PrimitiveArray::<T>::from_iter_values(vectors)),
             infinite,

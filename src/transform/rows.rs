@@ -5,11 +5,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt64Array};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 
-use crate::batch::{Batch, RejectCode, RejectCollector};
-use crate::error::{ConfigError, StageError};
+use crate::batch::Batch;
+use crate::batch::reject::{RejectCode, RejectCollector};
+use crate::error::StageError;
+use crate::error::config_error::ConfigError;
 use crate::registry::did_you_mean;
 use crate::tensor::{TensorShape, fixed_values, variable_row};
 
@@ -124,6 +126,21 @@ pub(super) fn with_columns(
     Ok(batch.with_records(records))
 }
 
+/// The positions of the rows `order` in ascending order; `None` if they have this order.
+pub(super) fn positions_in_order(order: &[usize]) -> Option<UInt64Array> {
+    if order.is_sorted() {
+        return None;
+    }
+    let mut positions: Vec<usize> = (0..order.len()).collect();
+    positions.sort_by_key(|&position| order[position]);
+    Some(
+        positions
+            .into_iter()
+            .map(|position| position as u64)
+            .collect(),
+    )
+}
+
 /// The reason that a row cannot be used.
 pub(super) type RejectReason = (RejectCode, String);
 
@@ -137,6 +154,18 @@ impl RejectedRows {
     /// Adds a row of the batch, unless it is rejected already.
     pub(super) fn add(&mut self, row: usize, reason: RejectReason) {
         self.reasons.entry(row).or_insert(reason);
+    }
+
+    /// Whether the row is rejected.
+    pub(super) fn contains(&self, row: usize) -> bool {
+        self.reasons.contains_key(&row)
+    }
+
+    /// Adds the rows that `others` rejects. `row_of` converts its rows to those of the batch.
+    pub(super) fn extend(&mut self, others: Self, row_of: impl Fn(usize) -> usize) {
+        for (row, reason) in others.reasons {
+            self.add(row_of(row), reason);
+        }
     }
 
     /// Checks whether the model failed on every row. In that case, either the model is broken or

@@ -10,14 +10,16 @@ use serde::{Deserialize, Serialize};
 
 use super::rows::find;
 use super::{Transform, TransformConfig, TransformPlan};
-use crate::batch::{Batch, RejectCollector};
-use crate::error::{ConfigError, RecordFaults, StageError};
+use crate::batch::Batch;
+use crate::batch::reject::RejectCollector;
+use crate::error::StageError;
+use crate::error::config_error::{ConfigError, RecordFaults};
 use crate::plan_context::PlanContext;
 
 /// Options of `select`. All of them refer to columns by their names in the input.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
-pub struct SelectConfig {
+pub(crate) struct SelectConfig {
     /// The columns to keep, in this order. Default: all.
     #[schemars(extend("x-changes-rows" = true, "x-inferred" = true))]
     pub columns: Option<Vec<String>>,

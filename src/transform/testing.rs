@@ -9,8 +9,10 @@ use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray};
 use arrow::datatypes::{Field, Schema};
 
 use super::{TransformConfig, TransformPlan};
-use crate::batch::{Batch, Provenance, Reject, RejectCollector, Split};
-use crate::error::ConfigError;
+use crate::batch::Batch;
+use crate::batch::provenance::{Provenance, Split};
+use crate::batch::reject::{Reject, RejectCollector};
+use crate::error::config_error::ConfigError;
 use crate::plan_context::{PipelineLimits, PlanContext};
 use crate::registry::parse_options;
 

@@ -6,7 +6,8 @@ use arrow::array::{Array, ArrayData, ArrayRef, RecordBatch, make_array, new_null
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::error::ArrowError;
 
-use crate::batch::{Batch, Provenance};
+use crate::batch::Batch;
+use crate::batch::provenance::Provenance;
 use crate::image::PixelFormat;
 use crate::tensor::{TensorShape, variable_column};
 
@@ -87,7 +88,7 @@ mod tests {
     use arrow::datatypes::{Float64Type, TimeUnit, UInt64Type};
 
     use super::*;
-    use crate::batch::Split;
+    use crate::batch::provenance::Split;
     use crate::tensor::{fixed_values, tensor_field, variable_field, variable_row, vector_field};
 
     fn of(fields: Vec<Field>) -> Batch {

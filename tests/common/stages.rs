@@ -4,15 +4,22 @@ use std::sync::{Arc, Mutex};
 
 use arrow::array::{AsArray, RecordBatch, StringArray, UInt64Array};
 use arrow::datatypes::{Schema, SchemaRef, UInt64Type};
-use latentflow::batch::{Batch, Provenance, RejectCollector, SourceBatch, Split};
+use latentflow::batch::provenance::{Provenance, Split};
+use latentflow::batch::reject::RejectCollector;
+use latentflow::batch::{Batch, SourceBatch};
 use latentflow::coverage::{Coverage, ResumeState};
 use latentflow::error::StageError;
-use latentflow::plan::{Footprint, MemoryEstimate, Plan, RejectLimits, Stage, StageOperator};
+use latentflow::error::code::ErrorCode;
+use latentflow::plan::pipeline::{Plan, RejectLimits};
+use latentflow::plan::stage::{Stage, StageOperator};
+use latentflow::plan::{Footprint, MemoryEstimate};
 use latentflow::plan_context::PipelineLimits;
 use latentflow::sink::{
     CommitProgress, CommitStats, OutputHistory, OutputIdentity, Sink, SinkWriter,
 };
-use latentflow::source::{BatchSize, Source, SourceHandle, origin_fields};
+use latentflow::source::batch_size::BatchSize;
+use latentflow::source::origin::origin_fields;
+use latentflow::source::{Source, SourceHandle};
 use latentflow::storage::Location;
 use latentflow::transform::{Transform, TransformPlan};
 
@@ -39,7 +46,10 @@ impl Source for Numbers {
         let split = Split::new(name);
         let batches = (0..rows.div_ceil(size)).map(move |n| {
             if self.fails_after == Some(n) {
-                return Err(StageError::Other("the disk is gone".to_owned()));
+                return Err(StageError::new(
+                    ErrorCode::Internal,
+                    "the disk is gone".to_owned(),
+                ));
             }
             let range = n * size..((n + 1) * size).min(rows);
             let source = StringArray::from_iter_values(range.clone().map(|_| name));
@@ -158,7 +168,10 @@ struct MemorySinkWriter {
 impl SinkWriter for MemorySinkWriter {
     fn write(&mut self, batch: &Batch) -> Result<CommitProgress, StageError> {
         if self.sink.fails_at == Some(self.batches) {
-            return Err(StageError::Other("the disk is full".to_owned()));
+            return Err(StageError::new(
+                ErrorCode::Internal,
+                "the disk is full".to_owned(),
+            ));
         }
         if self.sink.slow {
             std::thread::sleep(std::time::Duration::from_millis(2));

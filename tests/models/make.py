@@ -356,3 +356,57 @@ save(
     weights,
     opset=9,
 )
+
+# Graphs for the stage `onnx`. `types` returns every input as it is, `ids` as single values and as a tensor of one value.
+TYPES = "FLOAT16 FLOAT DOUBLE INT8 INT16 INT32 INT64 UINT8 UINT16 UINT32 UINT64 BOOL STRING".split()
+save(
+    "types",
+    [node("Identity", [name.lower()], [f"{name.lower()}_out"]) for name in TYPES],
+    [(name.lower(), getattr(TensorProto, name), ["batch", 1]) for name in TYPES],
+    [(f"{name.lower()}_out", getattr(TensorProto, name), ["batch", 1]) for name in TYPES],
+)
+
+# The number of features and their sum, of float64.
+save(
+    "sums",
+    [
+        node("ReduceSum", ["x", "axis"], ["sum"], keepdims=0),
+        node("Shape", ["x"], ["size"], start=1, end=2),
+        node("Shape", ["x"], ["records"], start=0, end=1),
+        node("Expand", ["size", "records"], ["width"]),
+    ],
+    [("x", TensorProto.DOUBLE, ["batch", "features"])],
+    [("sum", TensorProto.DOUBLE, ["batch"]), ("width", INT64, ["batch"])],
+    [("axis", np.array([1]))],
+)
+
+# Sequences: the sum of the steps is a code; the partial sums of each step are a tensor, and their first feature a list.
+save(
+    "sequence",
+    [
+        node("ReduceSum", ["x", "axis"], ["code"], keepdims=0),
+        node("CumSum", ["x", "one"], ["partial"]),
+        node("Gather", ["partial", "zero"], ["first"], axis=2),
+    ],
+    [("x", FLOAT, ["batch", "time", 3])],
+    [("code", FLOAT, ["batch", 3]), ("partial", FLOAT, ["batch", "time", 3]), ("first", FLOAT, ["batch", "time"])],
+    [("axis", np.array([1])), ("one", np.int64(1)), ("zero", np.int64(0))],
+)
+
+# Images of any size, which the graph resizes to 2x2, and a mask: the code are the pixels where the mask is set.
+resized = [node("Resize", ["x", "", "", "sizes"], ["small"], mode="linear", antialias=1, axes=[2, 3])]
+save(
+    "resize",
+    [*resized, node("Flatten", ["small"], ["code"]), node("Neg", ["code"], ["minus"]), node("ReduceMax", ["code", "axis"], ["most"], keepdims=0)],
+    [("x", FLOAT, ["batch", 3, "height", "width"])],
+    [("code", FLOAT, ["batch", 12]), ("minus", FLOAT, ["batch", 12]), ("most", FLOAT, ["batch"])],
+    [("sizes", np.array([2, 2])), ("axis", np.array([1]))],
+    opset=18,
+)
+save(
+    "masked",
+    [node("Where", ["mask", "x", "zero"], ["y"])],
+    [("x", FLOAT, ["batch", "height", "width"]), ("mask", BOOL, ["batch", "height", "width"])],
+    [("y", FLOAT, ["batch", "height", "width"])],
+    [("zero", np.float32(0))],
+)

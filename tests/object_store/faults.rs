@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use super::Store as _;
 use super::fault_proxy::Fault::{
     ErrorAfterEffect, LostResponse, Reset, Response, SlowRequest, SlowResponse, StalledRequest,
     StalledResponse, TruncatedResponse,

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::Store as _;
 use super::fault_proxy::Fault::Response;
 use super::fault_proxy::{FaultProxy, rule};
 use super::server::Bucket;

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
+use super::Store;
+
 pub const ACCESS_KEY: &str = "AKIALATENTFLOWTESTS0";
 pub const SECRET: &str = "tests/secret+that/must+not+leak/0123456789";
 pub const TOKEN: &str = "token-that-must-not-leak-either";
@@ -148,58 +150,13 @@ impl Bucket {
         self.server.end();
     }
 
-    /// The location of `key` in pipelines.
-    pub fn url(&self, key: &str) -> String {
-        format!("s3://{}/{key}", self.name)
-    }
-
     /// The local port of the server.
     pub fn port(&self) -> u16 {
         self.server.port
     }
 
-    /// The environment variables with which a process reaches the server.
-    pub fn environment(&self) -> [(&'static str, String); 6] {
-        [
-            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", SECRET.to_owned()),
-            ("AWS_SESSION_TOKEN", TOKEN.to_owned()),
-            ("AWS_REGION", "us-east-1".to_owned()),
-            (
-                "AWS_ENDPOINT_URL",
-                format!("http://127.0.0.1:{}", self.server.port),
-            ),
-            ("AWS_ALLOW_HTTP", "true".to_owned()),
-        ]
-    }
-
-    pub fn put(&self, key: &str, bytes: &[u8]) {
-        assert_eq!(self.request("PUT", &format!("/{key}"), bytes).0, 200);
-    }
-
     pub fn remove(&self, key: &str) {
         assert_eq!(self.request("DELETE", &format!("/{key}"), b"").0, 204);
-    }
-
-    pub fn get(&self, key: &str) -> Vec<u8> {
-        let (status, bytes) = self.request("GET", &format!("/{key}"), b"");
-        assert_eq!(status, 200, "{key}");
-        bytes
-    }
-
-    /// The keys that begin with `prefix`, in order. The tests have less than a thousand.
-    pub fn keys(&self, prefix: &str) -> Vec<String> {
-        let (status, listing) = self.request("GET", &format!("?list-type=2&prefix={prefix}"), b"");
-        let listing = String::from_utf8(listing).unwrap();
-        assert!(
-            status == 200 && listing.contains("<IsTruncated>false<"),
-            "{listing}"
-        );
-        listing
-            .split("<Key>")
-            .skip(1)
-            .map(|rest| rest.split("</Key>").next().unwrap().to_owned())
-            .collect()
     }
 
     /// The multipart uploads that are neither completed nor aborted.
@@ -235,5 +192,49 @@ impl Bucket {
             .parse()
             .unwrap();
         (status, response[end + 4..].to_vec())
+    }
+}
+
+impl Store for Bucket {
+    fn url(&self, key: &str) -> String {
+        format!("s3://{}/{key}", self.name)
+    }
+
+    fn environment(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET.to_owned()),
+            ("AWS_SESSION_TOKEN", TOKEN.to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            (
+                "AWS_ENDPOINT_URL",
+                format!("http://127.0.0.1:{}", self.server.port),
+            ),
+            ("AWS_ALLOW_HTTP", "true".to_owned()),
+        ]
+    }
+
+    fn put(&self, key: &str, bytes: &[u8]) {
+        assert_eq!(self.request("PUT", &format!("/{key}"), bytes).0, 200);
+    }
+
+    fn get(&self, key: &str) -> Vec<u8> {
+        let (status, bytes) = self.request("GET", &format!("/{key}"), b"");
+        assert_eq!(status, 200, "{key}");
+        bytes
+    }
+
+    fn keys(&self, prefix: &str) -> Vec<String> {
+        let (status, listing) = self.request("GET", &format!("?list-type=2&prefix={prefix}"), b"");
+        let listing = String::from_utf8(listing).unwrap();
+        assert!(
+            status == 200 && listing.contains("<IsTruncated>false<"),
+            "{listing}"
+        );
+        listing
+            .split("<Key>")
+            .skip(1)
+            .map(|rest| rest.split("</Key>").next().unwrap().to_owned())
+            .collect()
     }
 }

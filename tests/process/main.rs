@@ -2,6 +2,7 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
+mod changed_model;
 mod chaos;
 #[path = "../common"]
 mod common {

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use expect_test::{Expect, expect};
+use latentflow::registry::ComponentKind;
+use latentflow::{sink, source, transform};
 
 use crate::common::outputs::data_files;
 use crate::common::runs::{latentflow, run};
@@ -16,7 +18,18 @@ fn check(pipeline: &str, expected: &Expect) {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
-    expected.assert_eq(&String::from_utf8_lossy(&output.stderr));
+    expected.assert_eq(&without_kinds(&String::from_utf8_lossy(&output.stderr)));
+}
+
+/// A message in which `SOURCES`, `TRANSFORMS` and `SINKS` replace the names of all kinds.
+fn without_kinds(text: &str) -> String {
+    fn names<P>(kinds: &[ComponentKind<P>]) -> String {
+        let names: Vec<&str> = kinds.iter().map(|kind| kind.name).collect();
+        names.join(", ")
+    }
+    text.replace(&names(source::registry::KINDS), "SOURCES")
+        .replace(&names(transform::registry::KINDS), "TRANSFORMS")
+        .replace(&names(sink::registry::KINDS), "SINKS")
 }
 
 /// A pipeline of synthetic images through the shipped model into `out`.
@@ -294,12 +307,12 @@ fn all_errors_of_a_pipeline_are_reported_together() {
          kind = \"parquet\"\ninputs = [\"px\", \"nowhere\"]\npath = 5\n",
         &expect![[r#"
             p.toml:1: wokers: unknown key (did you mean `workers`?); known: admin, commit, limits, models, name, rejects, runtime, shutdown, stages, state, workers
-            p.toml:3: stages.in.kind: unknown kind `imagess` (did you mean `images`?); sources: images, parquet, csv, ndjson, arrow, idx, npz, tar, http, embedded, rejects, synthetic; transforms: pixels, features, corrupt, encode, denoise, score, filter, select; sinks: parquet, images, stdout, discard
+            p.toml:3: stages.in.kind: unknown kind `imagess` (did you mean `images`?); sources: SOURCES; transforms: TRANSFORMS; sinks: SINKS
             p.toml:7: stages.src.batch.bytes: `12` has no unit; write a size such as "32MiB" or "512B"
-            p.toml:11: stages.px.siez: unknown key (did you mean `size`?); known: channels, column, decode, fit, keep, layout, mean, model, range, size, std, to, value_range
+            p.toml:11: stages.px.siez: unknown key (did you mean `size`?); known: channels, column, decode, fit, keep, layout, mean, model, preprocessor, preset, range, size, std, steps, to, value_range
             p.toml:14: stages.out.inputs: unknown stage `nowhere`; known: in, px, src
             p.toml:15: stages.out.path: invalid type: integer `5`, expected path string
-            latentflow: nothing was started
+            latentflow: error[pipeline_invalid]: nothing was started
         "#]],
     );
     check(
@@ -307,28 +320,28 @@ fn all_errors_of_a_pipeline_are_reported_together() {
          inputs = [\"a\"]\n",
         &expect![[r#"
             p.toml:6: stages.b.inputs: the inputs form a cycle: b -> a -> b; remove one of these inputs
-            latentflow: nothing was started
+            latentflow: error[pipeline_invalid]: nothing was started
         "#]],
     );
     check(
         "[stages.a]\nkind = \"images\"\nkind = \"csv\"\n",
         &expect![[r#"
         p.toml:3: duplicate key
-        latentflow: nothing was started
+        latentflow: error[pipeline_invalid]: nothing was started
     "#]],
     );
     check(
         "[stages.a]\nkind = \"images\"\npath = \"x\"\n",
         &expect![[r#"
-        p.toml:1: stages.a: no stage takes its output; name it in the `inputs` of a stage, such as a sink (parquet, images, stdout, discard)
-        latentflow: nothing was started
+        p.toml:1: stages.a: no stage takes its output; name it in the `inputs` of a stage, such as a sink (SINKS)
+        latentflow: error[pipeline_invalid]: nothing was started
     "#]],
     );
     check(
         "name = \"empty\"\n",
         &expect![[r#"
         p.toml: no stages: a pipeline needs at least a source and a sink; see `latentflow init`
-        latentflow: nothing was started
+        latentflow: error[pipeline_invalid]: nothing was started
     "#]],
     );
     check(
@@ -336,7 +349,7 @@ fn all_errors_of_a_pipeline_are_reported_together() {
         &expect![[r#"
         p.toml:1: stages.s: `inputs` is missing; `stdout` requires the name of a stage that it reads from
         p.toml:3: stages.t: `inputs` is missing; `encode` requires the name of a stage that it reads from
-        latentflow: nothing was started
+        latentflow: error[pipeline_invalid]: nothing was started
     "#]],
     );
 }
@@ -353,8 +366,10 @@ fn assert_refused(
     let output = command.envs(variable).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{text}");
-    let text = text.replace("latentflow: nothing was started\n", "");
-    expected.assert_eq(&text);
+    // The last line states the code, which has a test of its own.
+    let (faults, last) = text.trim_end().rsplit_once('\n').unwrap();
+    assert!(last.ends_with("]: nothing was started"), "{text}");
+    expected.assert_eq(&format!("{faults}\n"));
 }
 
 /// Synthetic images into a Parquet dataset, with one model.
@@ -547,7 +562,7 @@ fn pipeline_given_to_train_is_answered_with_run() {
         &["train", "t.toml", "--set", "trainig.epochs=1"],
         None,
         &expect![[r#"
-            --set trainig.epochs=1: trainig: unknown key; known: code_size, description, kind, loss, name, seed; tables: input, network, sparsity, corruption, training, data
+            --set trainig.epochs=1: trainig: unknown key; known: beta, beta_warmup, code_size, contraction, description, kind, loss, name, seed; tables: input, network, sparsity, corruption, training, data
         "#]],
     );
     assert_refused(
@@ -653,14 +668,14 @@ fn errors_between_stages_are_reported_before_the_start() {
         &format!("{model}{PIXELS}{encode}"),
         &expect![[r#"
         p.toml:11: stages.z.column: column `pixels`: its records have the shape [3, 32, 32], but the model `photo` takes [3, 64, 64]
-        latentflow: nothing was started
+        latentflow: error[pipeline_invalid]: nothing was started
     "#]],
     );
     check(
         &format!("{PIXELS}{encode}"),
         &expect![[r#"
         p.toml:12: stages.z.model: no model `photo`: the pipeline declares none; add [models.photo]
-        latentflow: nothing was started
+        latentflow: error[pipeline_invalid]: nothing was started
     "#]],
     );
     let sink = |columns: &str| {
@@ -670,7 +685,7 @@ fn errors_between_stages_are_reported_before_the_start() {
         &sink("\"in\", \"px\""),
         &expect![[r#"
         p.toml:11: stages.out.inputs: `in` has the columns source, row, image, but `px` has source, row, pixels; the inputs of a stage must have the same columns; a `select` stage can select and rename them
-        latentflow: nothing was started
+        latentflow: error[pipeline_invalid]: nothing was started
     "#]],
     );
     check(
@@ -681,7 +696,7 @@ fn errors_between_stages_are_reported_before_the_start() {
         &expect![[r#"
             p.toml:13: stages.out.columns: no column `pixel` (did you mean `pixels`?); the input has: source, row, pixels
             p.toml:16: stages.more.inputs: `out` is a sink and has no output; name a source or a transform
-            latentflow: nothing was started
+            latentflow: error[pipeline_invalid]: nothing was started
         "#]],
     );
     check(
@@ -693,7 +708,7 @@ fn errors_between_stages_are_reported_before_the_start() {
             p.toml:14: limits.memory: invalid type: integer `5`, expected a string; sizes carry a unit, such as "32MiB"
             p.toml:16: rejects.max_share: 2 is not a share; expected a number from 0 to 1
             p.toml:18: runtime.providers[0]: unknown variant `gpu`, expected one of `cpu`, `cuda`, `tensorrt`, `openvino`, `coreml`
-            latentflow: nothing was started
+            latentflow: error[pipeline_invalid]: nothing was started
         "#]],
     );
 }
@@ -711,4 +726,45 @@ fn telemetry_of_onnx_runtime_is_disabled() {
     let output = output.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn every_command_states_the_code_of_its_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let source = "[stages.in]\nkind = 'csv'\npath = 'missing.csv'\n[stages.out]\nkind = 'discard'\n\
+                  inputs = ['in']\n";
+    std::fs::write(root.join("p.toml"), source).unwrap();
+    std::fs::create_dir(root.join("empty")).unwrap();
+    let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/photo-ae");
+    let photos = photos.to_str().unwrap();
+    let cases: [(&[&str], &str); 10] = [
+        (&["run", "p.toml"], "input_not_found"),
+        (&["run", "nothing.toml"], "pipeline_invalid"),
+        (&["inspect", "nothing"], "argument_invalid"),
+        (&["report", "nothing"], "argument_invalid"),
+        (
+            &["report", photos, "--no-data", "--out", "p.toml/r.html"],
+            "io",
+        ),
+        (&["evaluate", "nothing"], "argument_invalid"),
+        (
+            &["evaluate", photos, "--source", "nothing.csv"],
+            "argument_invalid",
+        ),
+        (&["compact", "nothing"], "argument_invalid"),
+        (
+            &["rejects", "purge", "nothing", "--source", "a", "--yes"],
+            "pipeline_invalid",
+        ),
+        (&["reset", "nothing.toml", "--yes"], "pipeline_invalid"),
+    ];
+    for (arguments, code) in cases {
+        let output = latentflow(root, arguments).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            text.contains(&format!("latentflow: error[{code}]: ")),
+            "{arguments:?}: {text}"
+        );
+    }
 }

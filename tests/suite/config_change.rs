@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use latentflow::sink::writer_lease::WriterLease;
+use latentflow::sink::ownership::writer_lease::WriterLease;
 use serde_json::Value;
 
 use crate::common::runs::{errors, latentflow, run};

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use arrow::array::AsArray;
 use arrow::datatypes::UInt64Type;
 use latentflow::metrics::Metrics;
-use latentflow::plan::StageOperator;
+use latentflow::plan::stage::StageOperator;
 use latentflow::plan_context::{PipelineLimits, PlanContext};
 use latentflow::registry::find;
 use latentflow::sink::{self, ChangePolicy, OutputIdentity, StageIdentity};
 use latentflow::storage::Location;
-use latentflow::topology::{RunOutcome, Topology};
+use latentflow::topology::Topology;
+use latentflow::topology::outcome::RunOutcome;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::common::stages::{Map, plan, schema, source, stage, transform};
@@ -55,7 +56,7 @@ fn child_process() {
         Ok(batch)
     });
     let context = PlanContext::new(BTreeMap::new(), PipelineLimits::default());
-    let parquet = find(sink::KINDS, "parquet", "sink").unwrap().plan;
+    let parquet = find(sink::registry::KINDS, "parquet", "sink").unwrap().plan;
     let out = parquet(
         serde_json::json!({ "path": folder.join("out") }),
         &schema(),
@@ -82,12 +83,12 @@ fn child_process() {
         ..OutputIdentity::default()
     };
     plan.rejects = Some((
-        sink::rejects_dataset::plan(&Location::from(folder).join("rejects")).unwrap(),
+        sink::dataset::rejects::plan(&Location::from(folder).join("rejects")).unwrap(),
         identity,
     ));
     plan.state = Some(Location::from(folder).join("state"));
     let topology = Topology::open(plan, Arc::new(Metrics::new()), ChangePolicy::Refuse)
-        .map_err(|(_, error)| error)
+        .map_err(|failure| failure.error)
         .unwrap();
     let outcome = tokio::runtime::Runtime::new()
         .unwrap()
@@ -111,7 +112,7 @@ fn start(folder: &Path, end: &str) -> ExitStatus {
 /// The rows of a dataset in ascending order, and the values of the text column `column`.
 fn read(folder: &Path, column: &str) -> (Vec<u64>, Vec<String>) {
     let (mut rows, mut found) = (Vec::new(), Vec::new());
-    let files = sink::data_files::data_files(&Location::from(folder)).unwrap();
+    let files = sink::dataset::data_files::data_files(&Location::from(folder)).unwrap();
     for file in files {
         let reader = ParquetRecordBatchReaderBuilder::try_new(file.open().unwrap()).unwrap();
         for batch in reader.build().unwrap().map(Result::unwrap) {

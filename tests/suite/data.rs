@@ -6,7 +6,7 @@ use expect_test::{Expect, expect};
 use latentflow::data::{
     DataSpec, DatasetStatistics, PreparedDataset, Record, RecordValues, Subset, prepare,
 };
-use latentflow::model::input::InputSpec;
+use latentflow::model::input::spec::InputSpec;
 use serde::Deserialize;
 
 use crate::common::test_data::test_data;

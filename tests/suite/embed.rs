@@ -13,6 +13,7 @@ use arrow::datatypes::{Float64Type, UInt64Type};
 use image::{GrayImage, ImageFormat};
 use latentflow::config;
 use latentflow::embed::{EmbeddedPipeline, with_rejected_schema};
+use latentflow::error::failure::StageFailure;
 use latentflow::plan::EmbeddedEnds;
 
 /// Two sources and two sinks; the records of `big` and `small` meet again in `out`.
@@ -201,7 +202,7 @@ fn records_with_other_columns_are_refused_by_name() {
     };
     let pipeline = open(PIPELINE, &ends).unwrap();
     let y: ArrayRef = Arc::new(StringArray::from(vec!["a"]));
-    let (stage, error) = pipeline
+    let StageFailure { stage, error } = pipeline
         .process(&RecordBatch::try_from_iter([("y", y)]).unwrap())
         .unwrap_err();
     assert_eq!(&*stage, "input");

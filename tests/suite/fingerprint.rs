@@ -10,11 +10,11 @@ use arrow::array::{ArrayRef, BinaryArray, RecordBatch};
 use arrow::ipc::writer::StreamWriter;
 use latentflow::coverage::Coverage;
 use latentflow::metrics::Metrics;
-use latentflow::plan::{self, StageOperator};
-use latentflow::registry::{OptionAttributes, current_options, option_attributes};
+use latentflow::plan::stage::StageOperator;
+use latentflow::registry::{OptionAttributes, RenamedKeys, find, option_attributes};
 use latentflow::sink::{self, IdentityScope, OutputHistory, OutputIdentity};
 use latentflow::storage::Location;
-use latentflow::{config, source, transform};
+use latentflow::{config, plan, source, transform};
 use parquet::arrow::ArrowWriter;
 use serde_json::{Map, Value, json};
 
@@ -126,7 +126,32 @@ impl Case {
     /// Whether the stage is a sink. A stage without inputs is a source, also if a sink has the same
     /// kind name.
     fn is_sink(&self) -> bool {
-        self.before != json!({}) && sink::KINDS.iter().any(|kind| kind.name == self.kind)
+        self.before != json!({})
+            && sink::registry::KINDS
+                .iter()
+                .any(|kind| kind.name == self.kind)
+    }
+
+    /// The renamed keys of the kind.
+    fn renamed(&self) -> RenamedKeys {
+        let schema = match (self.is_sink(), self.before == json!({})) {
+            (true, _) => {
+                find(sink::registry::KINDS, self.kind, "sink")
+                    .unwrap()
+                    .schema
+            }
+            (false, true) => {
+                find(source::registry::KINDS, self.kind, "source")
+                    .unwrap()
+                    .schema
+            }
+            (false, false) => {
+                find(transform::registry::KINDS, self.kind, "transform")
+                    .unwrap()
+                    .schema
+            }
+        };
+        RenamedKeys::of_schema(schema)
     }
 
     fn digest(&self, more: &Value) -> Result<String, String> {
@@ -134,11 +159,19 @@ impl Case {
     }
 }
 
-/// Two models, one of features and one of images of any size, each under two names.
+/// Three models, of features, of images of any size, and of any vector, each under two names.
 fn models() -> Value {
     let features = json!({ "path": input("model/models/m") });
     let images = json!({ "path": repository_path("models/photo-denoise-gray") });
-    json!({ "m": features, "same": features, "images": images, "same-images": images })
+    let sums = json!({ "model": repository_path("tests/models/sums.onnx") });
+    json!({
+        "m": features,
+        "same": features,
+        "images": images,
+        "same-images": images,
+        "sums": sums,
+        "same-sums": sums,
+    })
 }
 
 /// The identity of the output of the only sink of a pipeline.
@@ -183,9 +216,15 @@ fn without_nulls(value: &Value) -> Value {
 
 /// The declared attributes of the options of each kind.
 fn declared_options() -> BTreeMap<&'static str, BTreeMap<String, OptionAttributes>> {
-    let sources = source::KINDS.iter().map(|kind| (kind.name, kind.schema));
-    let transforms = transform::KINDS.iter().map(|kind| (kind.name, kind.schema));
-    let sinks = sink::KINDS.iter().map(|kind| (kind.name, kind.schema));
+    let sources = source::registry::KINDS
+        .iter()
+        .map(|kind| (kind.name, kind.schema));
+    let transforms = transform::registry::KINDS
+        .iter()
+        .map(|kind| (kind.name, kind.schema));
+    let sinks = sink::registry::KINDS
+        .iter()
+        .map(|kind| (kind.name, kind.schema));
     // `parquet` and `images` are names of a source and of a sink.
     let sinks = sinks.map(|(name, schema)| (sink_label(name), schema));
     sources
@@ -437,6 +476,10 @@ fn transforms() -> Vec<Case> {
                     "max",
                     json!({ "scaling": "min_max", "min": [0], "max": [2] }),
                 ),
+                (
+                    "rules",
+                    json!({ "rules": [{ "columns": ["b"], "fill_value": 0 }] }),
+                ),
                 ("width", json!({ "columns": ["id", "b"], "width": 2 })),
                 ("to", json!({ "to": "vector" })),
                 ("keep", json!({ "keep": true })),
@@ -486,6 +529,18 @@ fn transforms() -> Vec<Case> {
                     json!({ "reconstruct": true, "keep_reconstruction": true }),
                 ),
                 ("keep", json!({ "keep": true })),
+                ("outputs", json!({ "outputs": { "copy": "latent" } })),
+            ],
+        ),
+        Case::new(
+            "onnx",
+            csv(),
+            json!({ "model": "sums", "input_feed": { "x": "a" }, "outputs": { "s": "sum" } }),
+            [
+                ("model", json!({ "model": "same-sums" })),
+                ("input_feed", json!({ "input_feed": { "x": ["a", "b"] } })),
+                ("outputs", json!({ "outputs": { "n": "width" } })),
+                ("nulls", json!({ "nulls": "nan" })),
             ],
         ),
     ]
@@ -521,6 +576,28 @@ fn image_transforms() -> Vec<Case> {
             json!({ "before": { "kind": "parquet", "path": bytes(["image", "other"]) } }),
             json!({ "size": [8, 8] }),
             [("column", json!({ "column": "other" }))],
+        ),
+        Case::new(
+            "pixels",
+            photos(),
+            json!({ "steps": [{ "op": "resize", "size": 8 }] }),
+            [("steps", json!({ "steps": [{ "op": "resize", "size": 9 }] }))],
+        ),
+        // The options replace all that a preset or a file sets.
+        Case::new(
+            "pixels",
+            photos(),
+            json!({
+                "size": [8, 8], "channels": "rgb", "layout": "nchw", "range": [0, 2],
+                "mean": [1, 1, 1], "std": [2, 2, 2],
+            }),
+            [
+                ("preset", json!({ "preset": "keras-caffe" })),
+                (
+                    "preprocessor",
+                    json!({ "preprocessor": repository_path("tests/preprocess/preprocessor_config.json") }),
+                ),
+            ],
         ),
         Case::new(
             "pixels",
@@ -606,6 +683,7 @@ fn sinks() -> Vec<Case> {
                 ("file", json!({ "file": { "records": 3 } })),
                 ("row_group", json!({ "row_group": { "records": 3 } })),
                 ("compression", json!({ "compression": "snappy" })),
+                ("on_change", json!({ "on_change": "continue" })),
             ],
         ),
         Case::new(
@@ -739,7 +817,7 @@ fn explicit_defaults_do_not_change_the_digest() {
         for (option, value) in resolved {
             let stored = Map::from_iter([(option.clone(), value.clone())]);
             let explicit = case
-                .identity(&Value::Object(current_options(case.kind, stored)))
+                .identity(&Value::Object(case.renamed().current(stored)))
                 .unwrap_or_else(|faults| panic!("`{option}` of `{}`: {faults}", case.label()));
             assert_eq!(
                 explicit.digest,
@@ -749,7 +827,7 @@ fn explicit_defaults_do_not_change_the_digest() {
             );
         }
         let all = case
-            .identity(&Value::Object(current_options(case.kind, resolved.clone())))
+            .identity(&Value::Object(case.renamed().current(resolved.clone())))
             .unwrap();
         assert_eq!(
             (&all.digest, &all.stages["it"].options),
@@ -902,6 +980,17 @@ fn output_of_full_decoding_is_not_continued_by_scaled_decoding() {
     let options = &mut unrecorded.stages.get_mut("px").unwrap().options;
     options.remove("draft");
     assert!(!continues(&unrecorded, &scaled));
+}
+
+#[test]
+fn output_is_not_continued_after_a_card_gets_steps() {
+    let folder = tempfile::tempdir().unwrap();
+    let of = |card_line: &str| pixels_of_model(folder.path(), card_line, &json!({}));
+    let (earlier, stepped) = (of(""), of("steps = [{ op = 'resize', size = 64 }]"));
+    assert_ne!(earlier.models, stepped.models);
+    assert!(!continues(&earlier, &stepped) && !continues(&stepped, &earlier));
+    assert!(!earlier.stages["px"].options.contains_key("steps"));
+    assert_eq!(stepped.stages["px"].options["steps"][0]["size"], json!(64));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod arrays;
 mod bad_images;
+mod calibrate;
 mod cli;
 mod column_types;
 #[path = "../common"]
@@ -18,18 +19,24 @@ mod crashing_record;
 mod data;
 mod embed;
 mod evaluate;
+mod examples;
 mod failing_records;
+mod feature_records;
 mod fingerprint;
 mod inputs;
 mod malformed_input;
 mod man;
 mod models;
+mod own_kinds;
 mod pictures;
+mod preprocess;
 mod protocol;
 mod reasons;
+mod reference;
 mod replay;
 mod schema_evolution;
 mod schema;
+mod search;
 mod shards;
 mod source_rules;
 mod topology;

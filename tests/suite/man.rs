@@ -60,7 +60,7 @@ fn manual_is_not_written_in_place_of_a_file() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     expect![[r#"
-        latentflow: cannot write manual pages to man1: File exists (os error 17)
+        latentflow: error[io]: cannot write manual pages to man1: File exists (os error 17)
     "#]]
     .assert_eq(&String::from_utf8_lossy(&output.stderr));
     let kept = std::fs::read_to_string(folder.path().join("man1")).unwrap();

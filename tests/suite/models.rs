@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use expect_test::{Expect, expect};
 use latentflow::metrics::Metrics;
-use latentflow::model::{Model, ModelPath, ModelSpec, RuntimeSpec, describe, ort_library};
+use latentflow::model::files::ModelPath;
+use latentflow::model::{Model, ModelSpec, RuntimeSpec, describe, ort_library};
 
 use crate::common::outputs::{ids, records};
 use crate::common::runs::latentflow;
@@ -241,7 +242,7 @@ fn third_party_models_are_described_with_their_use() {
               output     `conv_cache_out` float32 [2, 1, 16, 16, 33]
               output     `tra_cache_out` float32 [2, 3, 1, 1, 16]
               output     `inter_cache_out` float32 [2, 1, 33, 16]
-            in a pipeline: cannot run as a stage: Xiaobin-Rong__gtcrn/gtcrn_simple.onnx: has 4 inputs, but a stage supplies only one: `mix` float32 [1, 257, 1, 2], `conv_cache` float32 [2, 1, 16, 16, 33], `tra_cache` float32 [2, 3, 1, 1, 16], `inter_cache` float32 [2, 1, 33, 16]
+            in a pipeline: cannot run as a stage: Xiaobin-Rong__gtcrn/gtcrn_simple.onnx: input `conv_cache` float32 [2, 1, 16, 16, 33] has a batch size of 2 records, but another input 1; the first dimension of every input has to be the batch; the inputs are: `mix` float32 [1, 257, 1, 2], `conv_cache` float32 [2, 1, 16, 16, 33], `tra_cache` float32 [2, 3, 1, 1, 16], `inter_cache` float32 [2, 1, 33, 16]
         "#]],
     );
 }

@@ -7,17 +7,20 @@ use std::sync::{Arc, Mutex};
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::datatypes::UInt64Type;
-use latentflow::batch::{Batch, RejectCode};
+use latentflow::batch::Batch;
+use latentflow::batch::reject::RejectCode;
 use latentflow::coverage::Coverage;
 use latentflow::error::StageError;
+use latentflow::error::code::ErrorCode;
 use latentflow::metrics::Metrics;
-use latentflow::plan::StageOperator;
+use latentflow::plan::stage::StageOperator;
 use latentflow::sink::{
     ChangePolicy, CommitProgress, CommitStats, OutputHistory, OutputIdentity, Sink, SinkWriter,
     StageIdentity,
 };
 use latentflow::storage::Location;
-use latentflow::topology::{RunOutcome, Topology};
+use latentflow::topology::Topology;
+use latentflow::topology::outcome::RunOutcome;
 use proptest::prelude::*;
 
 use crate::common::stages::{Map, plan, source, stage, transform};
@@ -34,9 +37,10 @@ impl ProcessState {
     fn step(&mut self) -> Result<(), StageError> {
         self.steps += 1;
         match self.crashes_at {
-            Some(at) if self.steps > at => {
-                Err(StageError::Other("the process has crashed".to_owned()))
-            }
+            Some(at) if self.steps > at => Err(StageError::new(
+                ErrorCode::Internal,
+                "the process has crashed".to_owned(),
+            )),
             _ => Ok(()),
         }
     }
@@ -315,7 +319,7 @@ impl Shape {
             rejects,
         ));
         let topology = Topology::open(plan, Arc::new(Metrics::new()), ChangePolicy::Refuse)
-            .map_err(|(_, error)| error);
+            .map_err(|failure| failure.error);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

@@ -23,10 +23,10 @@ const ROWS: usize = 3000;
 const FAULTY: usize = 200;
 
 /// Pseudorandom numbers with a normal distribution: the sums of 12 uniform numbers.
-struct Normal(u64);
+pub(crate) struct Normal(pub(crate) u64);
 
 impl Normal {
-    fn next(&mut self) -> f64 {
+    pub(crate) fn next(&mut self) -> f64 {
         let uniform = |state: &mut u64| {
             *state = state
                 .wrapping_mul(6_364_136_223_846_793_005)
@@ -36,7 +36,7 @@ impl Normal {
         (0..12).map(|_| uniform(&mut self.0)).sum::<f64>() - 6.0
     }
 
-    fn below(&mut self, count: usize) -> usize {
+    pub(crate) fn below(&mut self, count: usize) -> usize {
         self.next();
         (self.0 >> 33) as usize % count
     }
@@ -95,15 +95,16 @@ fn unit(feature: usize) -> f64 {
     [0.01, 1.0, 250.0][feature % 3]
 }
 
-fn train(folder: &Path, text: &str) {
+pub(crate) fn train(folder: &Path, text: &str) -> String {
     std::fs::write(folder.join("t.toml"), text).unwrap();
     let arguments = ["train", "t.toml", "--out", "m", "--threads", "1"];
     let output = latentflow(folder, &arguments).output().unwrap();
     assert!(output.status.success(), "{}", errors(&output));
+    errors(&output)
 }
 
 /// A pipeline that scores the records of a source.
-fn scoring(source: &str) -> String {
+pub(crate) fn scoring(source: &str) -> String {
     format!(
         "[models.m]\npath = 'm'\n[stages.in]\n{source}\n\
          [stages.f]\nkind = 'features'\ninputs = ['in']\nmodel = 'm'\nkeep = true\n\
@@ -117,7 +118,7 @@ fn scoring(source: &str) -> String {
 }
 
 /// The rows of the output: the number of the row, the z-score, and the names of the top features.
-fn scored(folder: &Path) -> Vec<(i64, f32, Vec<String>)> {
+pub(crate) fn scored(folder: &Path) -> Vec<(i64, f32, Vec<String>)> {
     let mut rows = Vec::new();
     for path in data_files(&folder.join("out")) {
         let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap());
@@ -201,8 +202,10 @@ fn first_reason_is_a_faulty_one_of_24_features() {
 }
 
 /// The page of a model shows the same ranking for its unusual examples.
-fn assert_report_explains(folder: &Path) {
-    let arguments = ["report", "m", "--source", "faults.csv"];
+pub(crate) fn assert_report_explains(folder: &Path) {
+    let faults = ["faults.csv", "faults.parquet"];
+    let faults = faults.iter().find(|faults| folder.join(faults).exists());
+    let arguments = ["report", "m", "--source", faults.unwrap()];
     let output = latentflow(folder, &arguments).output().unwrap();
     assert!(output.status.success(), "{}", errors(&output));
     let page = std::fs::read_to_string(folder.join("report.html")).unwrap();

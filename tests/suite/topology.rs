@@ -6,16 +6,22 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use arrow::array::{AsArray, BooleanArray};
 use arrow::datatypes::{SchemaRef, UInt64Type};
-use latentflow::batch::{Batch, Provenance, RejectCode, RejectCollector, Split};
+use latentflow::batch::Batch;
+use latentflow::batch::provenance::{Provenance, Split};
+use latentflow::batch::reject::{RejectCode, RejectCollector};
 use latentflow::error::StageError;
+use latentflow::error::code::ErrorCode;
+use latentflow::error::failure::StageFailure;
 use latentflow::metrics::Metrics;
-use latentflow::plan::{Plan, StageOperator};
+use latentflow::plan::pipeline::Plan;
+use latentflow::plan::stage::StageOperator;
 use latentflow::sink::{
     BatchEncoder, ChangePolicy, CommitProgress, CommitStats, OutputIdentity, Sink, SinkWriter,
 };
-use latentflow::source::BatchSize;
+use latentflow::source::batch_size::BatchSize;
 use latentflow::storage::Location;
-use latentflow::topology::{RunOutcome, RunStats, Topology};
+use latentflow::topology::outcome::RunOutcome;
+use latentflow::topology::{RunStats, Topology};
 
 use crate::common::stages::{
     Map, MemorySink, Numbers, identity, plan, schema, sink, source, stage, transform,
@@ -28,7 +34,7 @@ fn run(plan: Plan) -> RunOutcome {
 fn run_limited(plan: Plan, limit: Option<u64>) -> RunOutcome {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let topology = Topology::open(plan, Arc::new(Metrics::new()), ChangePolicy::Refuse)
-        .map_err(|(_, error)| error)
+        .map_err(|failure| failure.error)
         .unwrap();
     runtime.block_on(topology.run(limit, pending()))
 }
@@ -94,7 +100,7 @@ fn records_are_done_once_every_sink_has_received_them() {
         sink("s", vec![2], &memory),
     ];
     let topology = Topology::open(plan(stages, 1), metrics, ChangePolicy::Refuse)
-        .map_err(|(_, error)| error)
+        .map_err(|failure| failure.error)
         .unwrap();
     let stats = topology.stats();
     counters.set(Arc::clone(&stats)).ok().unwrap();
@@ -173,7 +179,7 @@ fn panic_rejects_only_the_record_that_caused_it() {
         Arc::new(Metrics::new()),
         ChangePolicy::Refuse,
     )
-    .map_err(|(_, error)| error)
+    .map_err(|failure| failure.error)
     .unwrap();
     let stats = topology.stats();
     let outcome = tokio::runtime::Runtime::new()
@@ -198,7 +204,10 @@ fn error_rejects_only_the_record_that_caused_it() {
     let fails = Map::new(|batch, _| {
         let rows = batch.records.column(1).as_primitive::<UInt64Type>();
         match rows.values().iter().find(|&&row| row == 0 || row == 40) {
-            Some(row) => Err(StageError::Other(format!("cannot process row {row}"))),
+            Some(row) => Err(StageError::new(
+                ErrorCode::Internal,
+                format!("cannot process row {row}"),
+            )),
             None => Ok(batch),
         }
     });
@@ -214,7 +223,7 @@ fn error_rejects_only_the_record_that_caused_it() {
         Arc::new(Metrics::new()),
         ChangePolicy::Refuse,
     )
-    .map_err(|(_, error)| error)
+    .map_err(|failure| failure.error)
     .unwrap();
     let stats = topology.stats();
     let outcome = tokio::runtime::Runtime::new()
@@ -291,7 +300,7 @@ fn run_encoder(
         Arc::new(Metrics::new()),
         ChangePolicy::Refuse,
     )
-    .map_err(|(_, error)| error)
+    .map_err(|failure| failure.error)
     .unwrap();
     let stats = topology.stats();
     let outcome = tokio::runtime::Runtime::new()
@@ -303,7 +312,10 @@ fn run_encoder(
 #[test]
 fn record_that_cannot_be_encoded_is_a_reject_of_the_sink() {
     let (memory, stats, outcome) = run_encoder(|row| match row {
-        13 => Err(StageError::Other("13 cannot be encoded".to_owned())),
+        13 => Err(StageError::new(
+            ErrorCode::Internal,
+            "13 cannot be encoded".to_owned(),
+        )),
         40 => panic!("injected panic"),
         _ => Ok(()),
     });
@@ -324,9 +336,13 @@ fn record_that_cannot_be_encoded_is_a_reject_of_the_sink() {
 
 #[test]
 fn sink_that_encodes_no_record_ends_the_run() {
-    let (memory, _, outcome) =
-        run_encoder(|row| Err(StageError::Other(format!("{row} cannot be encoded"))));
-    let RunOutcome::Failed { stage, error } = outcome else {
+    let (memory, _, outcome) = run_encoder(|row| {
+        Err(StageError::new(
+            ErrorCode::Internal,
+            format!("{row} cannot be encoded"),
+        ))
+    });
+    let RunOutcome::Failed(StageFailure { stage, error }) = outcome else {
         panic!("the run must fail")
     };
     assert_eq!(&*stage, "s");
@@ -348,7 +364,7 @@ fn full_disk_of_a_stage_does_not_start_isolation() {
         transform("t", vec![0], full),
         sink("s", vec![1], &memory),
     ];
-    let RunOutcome::Failed { stage, error } = run(plan(stages, 3)) else {
+    let RunOutcome::Failed(StageFailure { stage, error }) = run(plan(stages, 3)) else {
         panic!("the run must fail")
     };
     assert_eq!(&*stage, "t");
@@ -373,7 +389,10 @@ fn failing_transform_ends_the_run_with_a_committed_prefix() {
         if first == 40
             || batch.records.num_rows() == 1 && broken.load(std::sync::atomic::Ordering::SeqCst)
         {
-            return Err(StageError::Other("the stage is broken".to_owned()));
+            return Err(StageError::new(
+                ErrorCode::Internal,
+                "the stage is broken".to_owned(),
+            ));
         }
         Ok(batch)
     });
@@ -382,7 +401,7 @@ fn failing_transform_ends_the_run_with_a_committed_prefix() {
         transform("t", vec![0], fails),
         sink("s", vec![1], &memory),
     ];
-    let RunOutcome::Failed { stage, error } = run(plan(stages, 3)) else {
+    let RunOutcome::Failed(StageFailure { stage, error }) = run(plan(stages, 3)) else {
         panic!("the run must fail")
     };
     assert_eq!(
@@ -411,7 +430,7 @@ fn failing_source_ends_the_run_with_a_committed_prefix() {
         vec![],
         StageOperator::Source(Box::new(broken), BatchSize::default()),
     );
-    let RunOutcome::Failed { stage, error } =
+    let RunOutcome::Failed(StageFailure { stage, error }) =
         run(plan(vec![broken, sink("s", vec![0], &memory)], 2))
     else {
         panic!("the run must fail")
@@ -437,7 +456,7 @@ fn failing_sink_stops_committing_and_does_not_block_others() {
         sink("bad", vec![0], &bad),
         sink("good", vec![0], &good),
     ];
-    let RunOutcome::Failed { stage, error } = run(plan(stages, 2)) else {
+    let RunOutcome::Failed(StageFailure { stage, error }) = run(plan(stages, 2)) else {
         panic!("the run must fail")
     };
     assert_eq!(
@@ -508,7 +527,7 @@ fn shutdown_commits_the_records_that_were_read() {
         Arc::new(Metrics::new()),
         ChangePolicy::Refuse,
     )
-    .map_err(|(_, error)| error)
+    .map_err(|failure| failure.error)
     .unwrap();
     let stored = Arc::clone(&memory.stored);
     let shutdown = async move {

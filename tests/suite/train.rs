@@ -87,6 +87,49 @@ fn kinds() -> Vec<(&'static str, String, bool)> {
             true,
         ),
         (
+            "variational",
+            features(
+                "kind = ['variational', 'deep']\ncode_size = 3\nbeta = 0.5\nbeta_warmup = 1\n\
+                 [network]\nnodes = [6]\nnormalization = 'layer'",
+            ),
+            true,
+        ),
+        (
+            "variational-images",
+            images(
+                "kind = ['variational', 'convolutional']\ncode_size = 8\nloss = 'bce'\n\
+                 [network]\nchannels = [8, 8]\nnormalization = 'batch'",
+            ),
+            true,
+        ),
+        (
+            "contractive",
+            features(
+                "kind = ['contractive', 'deep']\ncode_size = 3\ncontraction = 0.1\n[network]\n\
+                 nodes = [6]\nactivation = 'tanh'\ntied = true",
+            ),
+            true,
+        ),
+        (
+            "u-net",
+            original_size(
+                "kind = ['denoising', 'convolutional']\n[network]\nchannels = [8, 8, 16]\n\
+                 skips = 'concat'\nnormalization = 'batch'\nresidual = true\n\
+                 decoder = { channels = [8, 4, 4] }\n[corruption]\nnoise = 'gaussian'\n\
+                 sigma = 25",
+            ),
+            false,
+        ),
+        (
+            "normal-blocks",
+            original_size(
+                "kind = ['denoising', 'convolutional']\n[network]\nchannels = [8, 8]\n\
+                 blocks = 1\nnormalization = 'layer'\n[corruption]\nnoise = 'gaussian'\n\
+                 sigma = 25",
+            ),
+            false,
+        ),
+        (
             "denoise",
             original_size(
                 "kind = ['denoising', 'convolutional']\n[network]\nchannels = [8, 8]\nblocks = 1\n\

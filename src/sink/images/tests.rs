@@ -7,18 +7,22 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde_json::{Value, json};
 
 use super::writer::COMMIT_FILES;
 use super::*;
-use crate::batch::{Batch, Provenance, RejectCollector, Split};
+use crate::batch::Batch;
+use crate::batch::provenance::{Provenance, Split};
+use crate::batch::reject::RejectCollector;
+use crate::error::config_error::ConfigError;
 use crate::image::decode::decode;
 use crate::image::pixel_format::{Channels, PixelFormat, TensorLayout};
-use crate::plan_context::PipelineLimits;
+use crate::plan_context::{PipelineLimits, PlanContext};
 use crate::registry::find;
-use crate::sink::{BatchEncoder, CommitProgress, KINDS};
-use crate::source::origin_fields;
+use crate::sink::registry::KINDS;
+use crate::sink::{BatchEncoder, CommitProgress};
+use crate::source::origin::origin_fields;
 use crate::tensor::{fixed_column, tensor_field, variable_column, variable_field};
 
 fn schema(fields: Vec<Field>) -> SchemaRef {

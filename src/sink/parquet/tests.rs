@@ -4,19 +4,29 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::num::NonZeroU64;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, StringArray};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, Schema};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::*;
-use crate::batch::{Provenance, RejectCode, RejectCollector, Split};
-use crate::sink::stored_types::{store, stored_schema};
-use crate::sink::{IdentityScope, StageIdentity};
+use crate::arrow_size::record_bytes;
+use crate::batch::Batch;
+use crate::batch::provenance::{Provenance, Split};
+use crate::batch::reject::{RejectCode, RejectCollector};
+use crate::sink::dataset::data_files::DataFile;
+use crate::sink::parquet::config::ParquetSinkConfig;
+use crate::sink::parquet::coverage_snapshot::CoverageSnapshot;
+use crate::sink::parquet::stored_types::{store, stored_schema};
+use crate::sink::parquet::writer::FOLD_FILES;
+use crate::sink::{CommitProgress, IdentityScope, StageIdentity};
 use crate::tensor::{fixed_column, tensor_field, variable_column, variable_field, vector_field};
+use crate::units::ByteSize;
 
 fn schema() -> Schema {
     Schema::new(vec![

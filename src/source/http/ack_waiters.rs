@@ -2,13 +2,14 @@
 //! of each record.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use crate::batch::{BatchAck, Split};
-use crate::source::http::rejected_lines::TruncatedList;
+use crate::batch::BatchAck;
+use crate::batch::provenance::Split;
+use crate::source::http::body::rejected_lines::TruncatedList;
 use crate::source::http::wal::WriteAheadLog;
 
 /// The outcome of the records of a request.
@@ -42,10 +43,6 @@ pub(super) struct AckWaiters {
 }
 
 impl AckWaiters {
-    fn waiters(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<AckWaiter>>> {
-        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Waits for the rows from `first` up to `end`; `None` if they are already committed.
     pub(super) fn wait(
         &self,
@@ -53,7 +50,7 @@ impl AckWaiters {
         first: u64,
         end: u64,
     ) -> Option<oneshot::Receiver<RequestOutcome>> {
-        let mut waiters = self.waiters();
+        let mut waiters = self.waiters.lock();
         // This is checked under the lock, so that later commits find the waiter.
         if journal.state().done >= end {
             return None;
@@ -70,7 +67,7 @@ impl AckWaiters {
     /// Passes an acknowledgement of rows to the clients that wait for them, and to the journal.
     /// Rows are acknowledged in ascending order.
     pub(super) fn on_ack(&self, journal: &WriteAheadLog, split: &Split, ack: &BatchAck) {
-        let mut waiters = self.waiters();
+        let mut waiters = self.waiters.lock();
         let row_of = |ordinal: u32| ack.provenance.row(ordinal).map(|(_, row)| row);
         for (stage, reject) in &ack.rejected {
             let Some(row) = row_of(reject.ordinal) else {

@@ -8,7 +8,7 @@ use serde_json::json;
 
 /// A response with an error message.
 #[derive(Debug)]
-pub(super) struct ErrorResponse {
+pub(crate) struct ErrorResponse {
     pub(super) status: StatusCode,
     pub(super) message: String,
     retry_after: Option<u64>,

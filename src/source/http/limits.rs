@@ -1,9 +1,9 @@
 //! Limits on the requests of a source: sizes, times and rates.
 
 use std::num::NonZeroU32;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ use crate::units::{ByteSize, HumanDuration};
 /// Limits on the requests of a source.
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
-pub struct HttpLimits {
+pub(crate) struct HttpLimits {
     /// Maximum size of the body of a request, of that body after its `Content-Encoding` is decoded,
     /// and of its records in their columns, including the name of their source. Default: 64 MiB.
     pub request: ByteSize,
@@ -27,6 +27,7 @@ pub struct HttpLimits {
     pub timeout: HumanDuration,
     /// Maximum time that a response to `ack=committed` waits for the commit, and a response of
     /// `/v1/encode` for its records. Default: 5m.
+    #[schemars(extend("x-former-name" = "wait"))]
     pub response_timeout: HumanDuration,
     /// Maximum time for a request to be written to the journal; beyond it, for example if the disk
     /// hangs, the response is 503. Default: 10s.
@@ -115,7 +116,7 @@ impl TokenBucket {
     }
 
     fn try_acquire_at(&self, now: Instant) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let left = (state.0
             + now.saturating_duration_since(state.1).as_secs_f64() * self.per_second)
             .min(self.per_second);

@@ -1,185 +1,53 @@
 //! The source `http`: accepts records from clients, acknowledges them once they are durable, and
 //! encodes records on request.
 
-mod response;
-mod arrow_body;
-mod body;
-mod cast_size;
-mod memory_reservation;
-mod columns;
-mod group_commit;
-mod content_encoding;
-mod inference;
 mod ack_waiters;
-mod wal_record;
-mod idempotency;
-mod json_images;
-mod wal;
-mod idempotency_keys;
-mod limits;
-mod json_lines;
-mod media_type;
-mod metered;
-mod multipart;
-mod parse;
-mod wal_reader;
-mod error_response;
-mod rejected_lines;
+pub(crate) mod body;
+pub mod config;
+pub(crate) mod error_response;
+pub(crate) mod idempotency;
+mod inference;
+pub(crate) mod inference_result;
+pub(crate) mod limits;
+mod response;
 mod routes;
+pub(crate) mod wal;
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use axum::Router;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use crate::batch::{BatchAck, Split};
+use crate::batch::BatchAck;
+use crate::batch::provenance::Split;
 use crate::coverage::ResumeState;
-use crate::error::{ConfigError, RecordFaults, StageError};
+use crate::error::StageError;
+use crate::error::code::ErrorCode;
 use crate::metrics::Metrics;
-use crate::plan_context::PlanContext;
-use crate::server::{self, HostCheck, HttpServer, Listeners, TlsConfig, TokenAuth, TokenSource};
-use crate::source::batch_limits::BatchLimits;
-use crate::source::image_batcher::ImageBatchConfig;
-use crate::source::{BatchSize, Source, SourceConfig, SourceHandle, spawn_reader};
+use crate::server;
+use crate::server::connection::HttpServer;
+use crate::server::{HostCheck, Listeners, TokenAuth};
+use crate::source::http::config::{HttpSourceConfig, WAITING, WINDOW};
+use crate::source::reader::spawn_reader;
+use crate::source::{Source, SourceHandle};
 use crate::storage::Location;
-use crate::units::HumanDuration;
 
 use ack_waiters::AckWaiters;
-pub use columns::RequestColumnType;
-use columns::RequestColumns;
+use body::columns::RequestColumns;
+use body::memory_reservation::MemoryPool;
 use inference::InferenceClient;
 use limits::{HttpLimits, TokenBucket};
-use memory_reservation::MemoryPool;
 use routes::HttpState;
 use wal::WriteAheadLog;
-use wal_reader::{BatchShape, WalReader};
+use wal::reader::{BatchShape, WalReader};
+
+pub(crate) use body::column_type::RequestColumnType;
 
 /// Batches that are read ahead of their use.
 const AHEAD: usize = 1;
-/// Default of the time that records wait for more records of a batch.
-const DELAY: Duration = Duration::from_millis(20);
-/// Default of the time for which an idempotency key is stored.
-const WINDOW: Duration = Duration::from_secs(24 * 3600);
-/// Maximum number of requests that wait to be written to the journal.
-const WAITING: usize = 256;
-
-/// The kind of the records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum HttpRecordKind {
-    /// Encoded images: the column `image`.
-    Images,
-    /// Rows of `columns`.
-    Features,
-}
-
-/// Options of the source `http`.
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
-pub struct HttpSourceConfig {
-    /// The address to listen on, such as "127.0.0.1:8080".
-    #[schemars(extend("x-changes-rows" = false))]
-    listen: SocketAddr,
-    /// The kind of the records: "images" or "features".
-    #[schemars(extend("x-changes-rows" = true))]
-    records: HttpRecordKind,
-    /// For features: the columns of the records and their types.
-    #[serde(default)]
-    #[schemars(extend("x-changes-rows" = true))]
-    columns: BTreeMap<String, RequestColumnType>,
-    /// The location of the token that clients send as `Authorization: Bearer TOKEN`: { file = "..."
-    /// } or { variable = "..." }.
-    #[serde(default)]
-    #[schemars(extend("x-changes-rows" = false))]
-    token: Option<TokenSource>,
-    /// Accept requests from all clients on an address that other machines can reach. Default:
-    /// false.
-    #[serde(default)]
-    #[schemars(extend("x-changes-rows" = false))]
-    anybody: bool,
-    /// Without a token: host names that clients may use, in addition to IP addresses and localhost.
-    /// Other names are refused, so that a web page cannot send records through a name that resolves
-    /// to this address.
-    #[serde(default)]
-    #[schemars(extend("x-changes-rows" = false))]
-    hosts: Vec<String>,
-    /// Use TLS: { certificate = "cert.pem", key = "key.pem" }.
-    #[serde(default)]
-    #[schemars(extend("x-changes-rows" = false))]
-    tls: Option<TlsConfig>,
-    /// Limits on requests.
-    #[serde(default)]
-    #[schemars(extend("x-changes-rows" = false))]
-    limits: HttpLimits,
-    /// Time for which an `Idempotency-Key` is stored: within it, a repeated request is accepted
-    /// only once. At most the last 1,000,000 keys are stored. Default: 24h.
-    #[serde(default)]
-    #[schemars(extend("x-changes-rows" = false))]
-    idempotency_window: Option<HumanDuration>,
-}
-
-impl SourceConfig for HttpSourceConfig {
-    fn plan(
-        &mut self,
-        name: &str,
-        batch: BatchSize,
-        context: &PlanContext,
-    ) -> Result<Box<dyn Source>, Vec<ConfigError>> {
-        let mut faults =
-            server::check_auth(self.listen, self.token.as_ref(), ("anybody", self.anybody));
-        faults.extend(server::check_hosts(&self.hosts));
-        faults.extend(
-            self.limits
-                .bounds()
-                .faults()
-                .into_iter()
-                .map(|fault| fault.within("limits")),
-        );
-        let record_bytes = context.limits.record_bytes.0;
-        let columns = match self.records {
-            HttpRecordKind::Images if !self.columns.is_empty() => Err(ConfigError::new(
-                "columns",
-                "requires records = \"features\"; images have the column `image`",
-            )),
-            HttpRecordKind::Images => Ok(RequestColumns::images(record_bytes)),
-            HttpRecordKind::Features => RequestColumns::features(&self.columns, record_bytes),
-        };
-        let columns = faults.record(columns);
-        let Some(columns) = columns.filter(|_| faults.is_empty()) else {
-            return Err(faults);
-        };
-        let shape = match self.records {
-            HttpRecordKind::Images => {
-                BatchShape::Images(ImageBatchConfig::new(batch, context.limits, None))
-            }
-            HttpRecordKind::Features => {
-                let cut = BatchLimits::features(batch);
-                BatchShape::Features {
-                    schema: columns.with_origin(),
-                    cut,
-                }
-            }
-        };
-        context.listeners.plan(name);
-        let (metrics, listeners) = (Arc::clone(&context.metrics), Arc::clone(&context.listeners));
-        let delay = batch.delay.map_or(DELAY, |delay| delay.0);
-        Ok(Box::new(HttpSource {
-            name: name.to_owned(),
-            config: self.clone(),
-            columns,
-            shape,
-            delay,
-            metrics,
-            listeners,
-        }))
-    }
-}
 
 /// The source as planned.
 struct HttpSource {
@@ -206,12 +74,12 @@ impl Source for HttpSource {
         } = self.config.limits;
         // The sum of the requests, of frames that are read from the journal, decoded and
         // concatenated, and of the entries for frames and keys.
-        let frames = request.0.min(in_flight.0).saturating_mul(3) + wal_reader::MAX_BYTES as u64;
+        let frames = request.0.min(in_flight.0).saturating_mul(3) + wal::reader::MAX_BYTES as u64;
         in_flight
             .0
             .saturating_add(frames)
             .saturating_add(backlog.0 / wal::BYTES_PER_ENTRY_BYTE)
-            + idempotency_keys::KEYS_BYTES
+            + idempotency::keys::KEYS_BYTES
     }
 
     fn is_unbounded(&self) -> bool {
@@ -224,7 +92,8 @@ impl Source for HttpSource {
             .as_ref()
             .and_then(Location::local)
             .ok_or_else(|| {
-                StageError::Other(
+                StageError::new(
+                    ErrorCode::StateRequired,
                     "the journal of requests needs a folder on a local disk; write `state = \
                      \"some/folder\"` at the top of the pipeline"
                         .to_owned(),
@@ -277,9 +146,15 @@ impl Source for HttpSource {
         let committer = std::thread::Builder::new().name("journal".to_owned());
         let caller = || shared.metrics.calls.caller(&shared.stage, true);
         let (committing, pumping) = (caller(), caller());
-        let committer = committer
-            .spawn(move || group_commit::run(&committed, backlog, commit_requests, &committing));
-        committer.map_err(|error| StageError::Other(format!("cannot start a thread: {error}")))?;
+        let committer = committer.spawn(move || {
+            wal::group_commit::run(&committed, backlog, commit_requests, &committing)
+        });
+        committer.map_err(|error| {
+            StageError::new(
+                ErrorCode::ThreadFailed,
+                format!("cannot start a thread: {error}"),
+            )
+        })?;
         let (until, runtime) = (server.run(router, ends), Handle::current());
         runtime.spawn(forward_acks(
             Arc::clone(&shared),

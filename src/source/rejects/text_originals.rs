@@ -4,25 +4,25 @@ use arrow::array::{Array as _, ArrayRef, AsArray as _, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use super::OriginalFormat;
-use crate::source::csv::{CsvParser, SeenColumns, StoredCsvFormat};
-use crate::source::file_source::catch_panic;
-use crate::source::json_scan::scan_line;
-use crate::source::json_types::JsonTypeCollector;
-use crate::source::ndjson::NdjsonParser;
-use crate::source::seen_values::SeenValues;
-use crate::source::text::TextFormat as _;
+use crate::source::rejects::format::OriginalFormat;
+use crate::source::table::file_source::read_end::catch_panic;
+use crate::source::table::json::scan::scan_line;
+use crate::source::table::json::types::JsonTypeCollector;
+use crate::source::table::text::TextFormat as _;
+use crate::source::table::text::csv::{CsvParser, SeenColumns, StoredCsvFormat};
+use crate::source::table::text::ndjson::NdjsonParser;
+use crate::source::table::text::seen_values::SeenValues;
 
 /// The columns of the stored text records of a source.
 #[derive(Default)]
-pub(super) struct TextColumns {
+pub(crate) struct TextColumns {
     csv: SeenColumns,
     json: JsonTypeCollector,
 }
 
 impl TextColumns {
     /// Adds the columns of a stored record. A record that cannot be read adds none.
-    pub(super) fn add(&mut self, format: OriginalFormat, stored: &[u8]) {
+    pub(crate) fn add(&mut self, format: OriginalFormat, stored: &[u8]) {
         match format {
             OriginalFormat::Csv => drop(self.add_csv(stored)),
             OriginalFormat::Json if scan_line(stored, &mut ()).is_ok() => {
@@ -55,7 +55,7 @@ impl TextColumns {
 
     /// The columns, each with the narrowest type that holds its values; [`DataType::Null`] without
     /// values.
-    pub(super) fn schema(&self) -> Schema {
+    pub(crate) fn schema(&self) -> Schema {
         let json = self
             .json
             .types()
@@ -87,18 +87,23 @@ fn split(stored: &[u8]) -> Result<(StoredCsvFormat, Vec<u8>), String> {
 }
 
 /// The description of the columns of a stored record of delimited text, and its line.
-pub(super) fn split_bytes(stored: &[u8]) -> (&[u8], &[u8]) {
+pub(crate) fn split_bytes(stored: &[u8]) -> (&[u8], &[u8]) {
     let end = stored.iter().position(|&byte| byte == b'\n');
     let end = end.unwrap_or(stored.len());
     (&stored[..end], stored.get(end + 1..).unwrap_or_default())
 }
 
+/// The reason that a stored record cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct StoredTextError(String);
+
 /// Parses a stored text record into columns, or returns why that is not possible.
-pub(super) fn parse(
+pub(crate) fn parse(
     format: OriginalFormat,
     stored: &[u8],
     columns: &SchemaRef,
-) -> Result<RecordBatch, String> {
+) -> Result<RecordBatch, StoredTextError> {
     let parsed = catch_panic(|| match format {
         OriginalFormat::Csv => {
             let (description, line) = split(stored)?;
@@ -113,27 +118,31 @@ pub(super) fn parse(
     });
     match parsed {
         Ok(record) if record.num_rows() == 1 => Ok(record),
-        Ok(_) => Err("the stored record is damaged".to_owned()),
-        Err((_, reason)) => Err(reason),
+        Ok(_) => Err(StoredTextError("the stored record is damaged".to_owned())),
+        Err((_, reason)) => Err(StoredTextError(reason)),
     }
 }
 
 /// Converts a stored record to the planned columns, if no value changes.
-pub(super) fn convert(record: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, String> {
+pub(crate) fn convert(
+    record: &RecordBatch,
+    schema: &SchemaRef,
+) -> Result<RecordBatch, StoredTextError> {
     let found = record.schema();
     let is_known = |field: &&std::sync::Arc<Field>| schema.column_with_name(field.name()).is_some();
     if !found.fields().iter().all(|field| is_known(&field)) || record.num_rows() != 1 {
-        return Err("its columns differ from those of the records before it".to_owned());
+        let reason = "its columns differ from those of the records before it";
+        return Err(StoredTextError(reason.to_owned()));
     }
     let column = |field: &std::sync::Arc<Field>| {
         let name = field.name();
         match record.column_by_name(name) {
             Some(column) => cast(column, field.data_type()).ok_or_else(|| {
-                format!(
+                StoredTextError(format!(
                     "column `{name}` is {}, which {} does not hold without loss",
                     column.data_type(),
                     field.data_type()
-                )
+                ))
             }),
             None => Ok(arrow::array::new_null_array(field.data_type(), 1)),
         }
@@ -143,7 +152,8 @@ pub(super) fn convert(record: &RecordBatch, schema: &SchemaRef) -> Result<Record
         .iter()
         .map(column)
         .collect::<Result<_, _>>()?;
-    RecordBatch::try_new(SchemaRef::clone(schema), columns).map_err(|error| error.to_string())
+    RecordBatch::try_new(SchemaRef::clone(schema), columns)
+        .map_err(|error| StoredTextError(error.to_string()))
 }
 
 /// Converts a column; `None` if the conversion is not exact.

@@ -3,13 +3,15 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode};
 use notify::{ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use parking_lot::Mutex;
 
 use crate::storage::mounts::FolderId;
 
@@ -53,11 +55,7 @@ struct EventState {
     written: Mutex<HashSet<PathBuf>>,
 }
 
-impl EventState {
-    fn written(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+impl EventState {}
 
 impl FsEvents {
     /// A queue without a watched folder.
@@ -171,14 +169,14 @@ impl FsEvents {
         let has_missed = self.state.missed.swap(false, Relaxed);
         if has_missed {
             // The lost events may include the close of a file.
-            self.state.written().clear();
+            self.state.written.lock().clear();
         }
         has_missed
     }
 
     /// Whether a file was written to and has not been closed since.
     pub(super) fn is_written(&self, path: &Path) -> bool {
-        self.state.written().contains(path)
+        self.state.written.lock().contains(path)
     }
 }
 
@@ -207,12 +205,12 @@ impl EventForwarder {
         for path in event.paths {
             match event.kind {
                 EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
-                    self.state.written().remove(&path);
+                    self.state.written.lock().remove(&path);
                     self.send(FsEvent::Changed(path));
                 }
                 EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::From))
                 | EventKind::Remove(_) => {
-                    self.state.written().remove(&path);
+                    self.state.written.lock().remove(&path);
                     self.send(FsEvent::Changed(path));
                 }
                 EventKind::Modify(ModifyKind::Data(_)) => self.write(path),
@@ -232,7 +230,7 @@ impl EventForwarder {
     }
 
     fn write(&self, path: PathBuf) {
-        let mut written = self.state.written();
+        let mut written = self.state.written.lock();
         if written.len() < MAX_WRITTEN {
             written.insert(path);
         } else {

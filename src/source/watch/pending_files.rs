@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::source::listed_file::ListedFile;
+use crate::source::discovery::listed_file::ListedFile;
 
 /// The pending files by name.
 #[derive(Default)]

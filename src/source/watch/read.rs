@@ -3,10 +3,10 @@
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use crate::error::UnavailableInput;
-use crate::source::content_digest::ContentDigest;
-use crate::source::listed_file::{ListedFile, ReadFailure, RecordError};
-use crate::source::stat_cache::{self, size_and_time};
+use crate::error::unavailable::UnavailableInput;
+use crate::source::discovery::content_digest::ContentDigest;
+use crate::source::discovery::listed_file::{ListedFile, ReadFailure, RecordError};
+use crate::source::discovery::stat_cache::{self, size_and_time};
 use crate::storage::Location;
 
 /// The result of an attempt to read a file.

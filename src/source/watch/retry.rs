@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::batch::Split;
-use crate::source::listed_file::ListedFile;
+use crate::batch::provenance::Split;
+use crate::source::discovery::listed_file::ListedFile;
 
 /// Pause before the second attempt. Each later pause is twice as long as the previous one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);

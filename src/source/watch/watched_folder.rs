@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::error::StageError;
-use crate::source::file_set::{FileSet, WatchRoot};
-use crate::source::listing::{Listing, is_at_or_below};
-use crate::source::root_folder::{RootRecord, SourceRoot};
+use crate::source::discovery::file_set::FileSet;
+use crate::source::discovery::file_set::scan::WatchRoot;
+use crate::source::discovery::listing::{Listing, is_at_or_below};
+use crate::source::discovery::root_folder::{RootRecord, SourceRoot};
 use crate::source::watch::fs_events::FsEvents;
 use crate::storage::Location;
 

@@ -2,52 +2,51 @@
 //! rows are quarantined.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::fs;
 use std::path::Path;
+use std::{fmt, fs};
 
 use serde::{Deserialize, Serialize};
 
 use crate::system::OomKills;
 
 /// Starts without progress after which the suspected rows are processed one at a time.
-pub(super) const STARTS: u32 = 2;
+pub(crate) const STARTS: u32 = 2;
 /// Kills for lack of memory after which a row that was processed alone is quarantined. The kernel's
 /// counter is of all processes of the machine, so one kill is not enough. One abort is enough.
-pub(super) const MEMORY_KILLS: u32 = 3;
+pub(crate) const MEMORY_KILLS: u32 = 3;
 /// Other kills after which a row that was processed alone is quarantined. Such a kill can have any
 /// cause, such as a probe with a short timeout. Without this limit, a row that causes kills would
 /// block all others forever.
-pub(super) const OTHER_KILLS: u32 = 20;
+pub(crate) const OTHER_KILLS: u32 = 20;
 
 /// The crash state as stored in `attempts/notes.json`.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct CrashState {
+pub(crate) struct CrashState {
     /// The number of consecutive starts that crashed without progress.
-    pub(super) starts: u32,
+    pub(crate) starts: u32,
     /// The number of source rows that the sinks had committed at the last start.
-    pub(super) done: u64,
+    pub(crate) done: u64,
     /// Rows that were in flight when the process crashed: split, first row, end.
-    pub(super) suspects: Vec<(u64, u64, u64)>,
+    pub(crate) suspects: Vec<(u64, u64, u64)>,
     /// The number of kills of unknown cause while a row was processed alone: split, row, kills.
-    pub(super) kills: Vec<(u64, u64, u32)>,
+    pub(crate) kills: Vec<(u64, u64, u32)>,
     /// The number of kills for lack of memory while a row was processed alone: split, row, kills.
     #[serde(default)]
-    pub(super) memory_kills: Vec<(u64, u64, u32)>,
+    pub(crate) memory_kills: Vec<(u64, u64, u32)>,
     /// Rows that crash the process and are rejected: split, row.
     #[serde(rename = "condemned")]
-    pub(super) quarantined: Vec<(u64, u64)>,
+    pub(crate) quarantined: Vec<(u64, u64)>,
     /// The quarantined rows that need more memory than is available.
     #[serde(default)]
-    pub(super) too_large: Vec<(u64, u64)>,
+    pub(crate) too_large: Vec<(u64, u64)>,
     /// The kernel's count of kills for lack of memory at the last start.
     #[serde(default)]
-    pub(super) kernel: Option<OomKills>,
+    pub(crate) kernel: Option<OomKills>,
 }
 
 /// How a start crashed, as far as the cause can be determined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RunEnd {
+pub(crate) enum RunEnd {
     /// The process aborted, most often in a native library.
     Aborted,
     /// The process was killed, and the kernel has killed a process for lack of memory since the
@@ -97,7 +96,7 @@ impl CrashState {
     /// and returns it with the cause if that start crashed. `done` is the number of source rows
     /// that the sinks have committed, `kernel` the kernel's present count of kills for lack of
     /// memory.
-    pub(super) fn load(
+    pub(crate) fn load(
         folder: &Path,
         done: u64,
         kernel: Option<OomKills>,
@@ -145,7 +144,7 @@ impl CrashState {
                 state.memory_kills,
             ) = Default::default();
         }
-        state.starts += 1;
+        state.starts = state.starts.saturating_add(1);
         state.done = done;
         state.kernel = kernel;
         state.suspects.extend(in_flight);
@@ -177,7 +176,7 @@ fn count(kills: &mut Vec<(u64, u64, u32)>, (split, row): (u64, u64)) -> u32 {
     let mut all: BTreeMap<(u64, u64), u32> =
         kills.iter().map(|&(s, r, times)| ((s, r), times)).collect();
     let entry = all.entry((split, row)).or_default();
-    *entry += 1;
+    *entry = entry.saturating_add(1);
     let counted = *entry;
     *kills = all
         .into_iter()

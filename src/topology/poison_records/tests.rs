@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::batch::Split;
+use crate::batch::provenance::Split;
 
 fn rows(rows: Range<u64>) -> Provenance {
     Provenance::rows(Split::new("s"), rows)

@@ -2,7 +2,7 @@
 
 /// A reordering of the values of each record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rearrange {
+pub(crate) enum Rearrange {
     /// `[channels, pixels] -> [pixels, channels]`.
     ToPixels {
         /// Channels of a record.
@@ -38,7 +38,7 @@ const TILE: usize = 64;
 
 impl Rearrange {
     /// Returns the inverse.
-    pub fn inverse(self) -> Self {
+    pub(crate) fn inverse(self) -> Self {
         match self {
             Self::ToPixels { channels, pixels } => Self::ToPlanes { channels, pixels },
             Self::ToPlanes { channels, pixels } => Self::ToPixels { channels, pixels },

@@ -7,7 +7,7 @@ use crate::system::simd_dispatch;
 
 /// The windows of a square kernel on images of `[height, width, channels]` with zero padding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KernelWindows {
+pub(crate) struct KernelWindows {
     /// Height and width of an image.
     pub image: [usize; 2],
     /// Channels of an image.
@@ -34,7 +34,7 @@ struct WindowRun {
 
 impl KernelWindows {
     /// Returns the number of values of an image.
-    pub fn image_values(&self) -> usize {
+    pub(crate) fn image_values(&self) -> usize {
         self.image[0] * self.image[1] * self.channels
     }
 
@@ -45,7 +45,7 @@ impl KernelWindows {
 
     /// Writes the matrix `[windows, values]` (im2col). `lines` are the rows of windows, numbered
     /// consecutively through all images. Values outside of the images are 0.
-    pub fn gather(&self, images: &[f32], lines: Range<usize>, rows: &mut [f32]) {
+    pub(crate) fn gather(&self, images: &[f32], lines: Range<usize>, rows: &mut [f32]) {
         let length = self.kernel * self.channels;
         simd_dispatch(
             #[inline(always)]
@@ -69,7 +69,7 @@ impl KernelWindows {
 
     /// Adds each value of `[windows, values]` (col2im) to the value of the images from which
     /// [`KernelWindows::gather`] reads it.
-    pub fn scatter(&self, rows: &[f32], lines: Range<usize>, images: &mut [f32]) {
+    pub(crate) fn scatter(&self, rows: &[f32], lines: Range<usize>, images: &mut [f32]) {
         simd_dispatch(
             #[inline(always)]
             || {

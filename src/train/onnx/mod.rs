@@ -1,26 +1,32 @@
 //! The export of a network as an ONNX graph, with a node for each step.
 
+mod normalization;
 mod proto;
+mod sample;
 
 use prost::Message as _;
+
+use super::sequential::Sequential;
+use crate::train::layer_spec::{Activation, ConvolutionSpec, LEAK, LayerSpec};
+use crate::train::parameter::Parameter;
+use crate::train::record_shape::RecordShape;
 
 use self::proto::{
     AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
     StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto,
     ValueInfoProto,
 };
-use super::sequential::{
-    Activation, ConvolutionSpec, LEAK, LayerSpec, Parameter, RecordShape, Sequential,
-};
 
 /// The operator set, the first with the current definition of all operators that are used here.
-pub const OPSET: i64 = 17;
+pub(crate) const OPSET: i64 = 17;
 /// The IR version that belongs to this operator set.
 const IR_VERSION: i64 = 8;
 
 /// Returns the chain as an ONNX file with one input and one output, float32, with a batch dimension
-/// of any size, and with height and width of any size if the chain does not fix them. `weights` are
-/// the chain's parameters in order; `metadata` becomes `metadata_props`.
+/// of any size, and with height and width of any size if the chain does not fix them. An encoder of
+/// distributions has `logvar` as a second output if the code has fewer values than a record:
+/// otherwise nothing but names would distinguish codes from records. `weights` are the chain's
+/// parameters in order; `metadata` becomes `metadata_props`.
 pub fn write(
     name: &str,
     value_names: [&str; 2],
@@ -34,6 +40,9 @@ pub fn write(
         next: 0,
         graph: GraphProto::default(),
         value: value_names[0].to_owned(),
+        outputs: Vec::new(),
+        returns_variance: chain.output().len() < chain.input().len(),
+        is_image: matches!(chain.input(), RecordShape::Planes { .. }),
     };
     let mut kept = Vec::new();
     for (index, step) in chain.layers().iter().enumerate() {
@@ -47,10 +56,12 @@ pub fn write(
         .last_mut()
         .expect("`node` has appended a node");
     renamed.output = vec![value_names[1].to_owned()];
+    let more_outputs = writer.outputs;
     let mut graph = writer.graph;
     graph.name = name.to_owned();
     graph.input = vec![value_info(value_names[0], chain.input())];
     graph.output = vec![value_info(value_names[1], chain.output())];
+    graph.output.extend(more_outputs);
     let properties = metadata.iter().map(|(key, value)| StringStringEntryProto {
         key: (*key).to_owned(),
         value: value.clone(),
@@ -77,6 +88,12 @@ struct OnnxGraphWriter<'a> {
     graph: GraphProto,
     /// Name of the current value.
     value: String,
+    /// Outputs in addition to the last value.
+    outputs: Vec<ValueInfoProto>,
+    /// Whether the variance of a code is an output.
+    returns_variance: bool,
+    /// Whether a record of the current value is an image.
+    is_image: bool,
 }
 
 impl OnnxGraphWriter<'_> {
@@ -95,22 +112,19 @@ impl OnnxGraphWriter<'_> {
             LayerSpec::Conv(conv) => self.convolution("Conv", index, &conv),
             LayerSpec::ConvTranspose(conv) => self.convolution("ConvTranspose", index, &conv),
             LayerSpec::Activate(activation) => self.activation(index, activation),
-            LayerSpec::Flatten => self.node(
-                "Flatten",
-                &format!("{index}.flat"),
-                &[],
-                vec![AttributeProto::int("axis", 1)],
-            ),
+            LayerSpec::Flatten => {
+                let axis = vec![AttributeProto::int("axis", 1)];
+                self.node("Flatten", &format!("{index}.flat"), &[], axis);
+                self.is_image = false;
+            }
             LayerSpec::Unflatten {
                 shape: [channels, height, width],
             } => {
                 // A leading 0 keeps the batch dimension unchanged.
                 let shape = [0, channels as i64, height as i64, width as i64];
-                let name = format!("{index}.shape");
-                self.graph
-                    .initializer
-                    .push(TensorProto::int64(&name, &shape));
+                let name = self.integers(format!("{index}.shape"), &shape);
                 self.node("Reshape", &format!("{index}.planes"), &[&name], vec![]);
+                self.is_image = true;
             }
             LayerSpec::SpaceToDepth => {
                 self.node(
@@ -128,12 +142,25 @@ impl OnnxGraphWriter<'_> {
                     vec![AttributeProto::int("blocksize", 2)],
                 );
             }
+            LayerSpec::Normalize { over, channels } => self.normalize(index, over, channels),
+            LayerSpec::Sample { code } => self.sample(index, code),
             LayerSpec::SaveSkip => kept.push(self.value.clone()),
             LayerSpec::AddSkip => {
                 let other = kept
                     .pop()
                     .expect("`Sequential::new` checks that a value is stored before it is added");
                 self.node("Add", &format!("{index}.sum"), &[&other], vec![]);
+            }
+            LayerSpec::ConcatSkip => {
+                let other = kept
+                    .pop()
+                    .expect("`Sequential::new` checks that a value is stored before it is used");
+                self.node(
+                    "Concat",
+                    &format!("{index}.joined"),
+                    &[&other],
+                    vec![AttributeProto::int("axis", 1)],
+                );
             }
         }
     }
@@ -211,14 +238,24 @@ impl OnnxGraphWriter<'_> {
         name
     }
 
+    fn integers(&mut self, name: String, values: &[i64]) -> String {
+        self.graph
+            .initializer
+            .push(TensorProto::int64(&name, values));
+        name
+    }
+
     fn learned(&mut self) -> String {
+        let shape = self.parameters[self.next].shape.clone();
+        self.learned_as(&shape)
+    }
+
+    /// Appends the next parameter with other dimensions.
+    fn learned_as(&mut self, shape: &[usize]) -> String {
         let (parameter, values) = (&self.parameters[self.next], &self.weights[self.next]);
         self.next += 1;
-        self.graph.initializer.push(TensorProto::float(
-            &parameter.name,
-            &parameter.shape,
-            values,
-        ));
+        let tensor = TensorProto::float(&parameter.name, shape, values);
+        self.graph.initializer.push(tensor);
         parameter.name.clone()
     }
 }

@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::{Error, ErrorKind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use arrow::array::AsArray;
 use arrow::datatypes::Float64Type;
 
 use super::*;
+use crate::error::code::ErrorCode;
 use crate::transform::testing::{batch, floats, reasons};
 
 /// The result of the transform for the value of a record. An error fails the complete batch.
@@ -50,7 +52,7 @@ impl Transform for FakeTransform {
     fn apply(&mut self, batch: Batch, _: &mut RejectCollector) -> Result<Batch, StageError> {
         self.calls.fetch_add(1, Relaxed);
         if self.broken.load(Relaxed) {
-            return Err(StageError::Other("the stage is broken".to_owned()));
+            return Err(StageError::new(ErrorCode::Internal, "the stage is broken"));
         }
         batch
             .records
@@ -113,7 +115,7 @@ impl Harness {
 
 fn not_13(x: f64) -> Result<(), StageError> {
     if x == 13.0 {
-        Err(StageError::Other("13 has no index".to_owned()))
+        Err(StageError::new(ErrorCode::Internal, "13 has no index"))
     } else {
         Ok(())
     }
@@ -149,7 +151,12 @@ fn first_failing_record_is_compared_with_zeros() {
 
 #[test]
 fn stage_that_fails_on_every_record_returns_first_error() {
-    let never: Verdict = |x| Err(StageError::Other(format!("{x} is invalid")));
+    let never: Verdict = |x| {
+        Err(StageError::new(
+            ErrorCode::Internal,
+            format!("{x} is invalid"),
+        ))
+    };
     let mut harness = harness_of(never);
     assert_eq!(
         harness.apply(&[1.0, 2.0, 3.0, 4.0]).unwrap_err(),
@@ -179,7 +186,7 @@ fn good_record_is_one_of_a_successful_batch() {
         if x > 0.0 {
             Ok(())
         } else {
-            Err(StageError::Other("not above 0".to_owned()))
+            Err(StageError::new(ErrorCode::Internal, "not above 0"))
         }
     };
     assert_eq!(

@@ -138,6 +138,11 @@ fn status_lists_stages_rejects_errors_and_requested_images() {
         (daemon.metric("latentflow_records_in_total{kind=\"images\",stage=\"in\"}") >= 2.0)
             .then_some(())
     });
+    // An image that is encoded after a status request is sampled.
+    daemon.wait("a code", || {
+        (daemon.metric("latentflow_records_out_total{kind=\"encode\",stage=\"codes\"}") >= 1.0)
+            .then_some(())
+    });
     let seen = daemon.wait("a reject", || {
         let seen = status(&daemon);
         (!seen["rejects"].as_array().unwrap().is_empty()).then_some(seen)

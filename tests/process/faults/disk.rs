@@ -6,9 +6,11 @@ use std::process::Command;
 use expect_test::expect;
 
 use super::{COPY, assert_all_rows, assert_failed, assert_finishes, folder_with_rows};
+
 use crate::common::leftovers::unfinished;
 use crate::common::outputs::data_files;
 use crate::common::runs::{errors, latentflow_by};
+use serde_json::Value;
 
 #[test]
 fn file_size_limit_ends_the_run_and_the_next_continues() {
@@ -35,7 +37,7 @@ fn file_size_limit_ends_the_run_and_the_next_continues() {
         folder.path(),
         &output,
         &expect![
-            "latentflow: out: out/part-00000.parquet: File too large (os error 27); raise the \
+            "latentflow: error[disk_full]: out: out/part-00000.parquet: File too large (os error 27); raise the \
              limit on the size of files (ulimit -f) or lower `file.bytes`, then run again; \
              committed records are kept"
         ],
@@ -44,6 +46,30 @@ fn file_size_limit_ends_the_run_and_the_next_continues() {
     assert_finishes(folder.path(), &growing);
     assert_eq!(unfinished(folder.path()), []);
     assert_all_rows(folder.path());
+}
+
+#[test]
+fn failed_run_has_its_code_in_the_json_log_and_summary() {
+    let folder = folder_with_rows();
+    let large = COPY.replace(
+        "file.records = 100",
+        "file.records = 500\ncompression = \"none\"",
+    );
+    fs::write(folder.path().join("p.toml"), large).unwrap();
+    let limited = ["sh", "-c", "trap '' XFSZ; ulimit -f 8; exec \"$@\"", "sh"];
+    let arguments = ["run", "p.toml", "--summary", "json", "--log-format", "json"];
+    let output = latentflow_by(&limited, folder.path(), &arguments)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", errors(&output));
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary["outcome"], "failed");
+    assert_eq!(summary["error"]["stage"], "out");
+    assert_eq!(summary["error"]["code"], "disk_full");
+    let text = errors(&output);
+    let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!(last["level"], "ERROR");
+    assert_eq!(last["fields"]["code"], "disk_full");
 }
 
 #[test]
@@ -98,7 +124,7 @@ fn full_disk_ends_the_run_and_the_next_continues_with_space() {
         .find(|line| line.starts_with("latentflow: "))
         .unwrap();
     expect![
-        "latentflow: out: small/out/part-NNNNN.parquet: No space left on device (os error NN); \
+        "latentflow: error[disk_full]: out: small/out/part-NNNNN.parquet: No space left on device (os error NN); \
              free disk space or write to another path, then run again; committed records are \
              kept"
     ]

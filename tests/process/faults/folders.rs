@@ -52,7 +52,7 @@ fn read_only_output_folder_is_named() {
         folder.path(),
         &command.output().unwrap(),
         &expect![
-            "latentflow: out: out/_latentflow: Permission denied (os error 13); grant access to \
+            "latentflow: error[permission_denied]: out: out/_latentflow: Permission denied (os error 13); grant access to \
              the user that latentflow runs as, or use another path"
         ],
     );
@@ -73,7 +73,7 @@ fn file_in_place_of_output_folder_is_named() {
         folder.path(),
         &output,
         &expect![
-            "latentflow: out: out: File exists (os error 17); a file exists in place of a folder: \
+            "latentflow: error[io]: out: out: File exists (os error 17); a file exists in place of a folder: \
              move the file away, or use another path"
         ],
     );
@@ -91,7 +91,7 @@ fn moved_output_folder_ends_the_run_and_the_next_starts_over() {
     // The step at which the run fails varies: the missing path is the folder or a file in it.
     let text = errors(&output);
     let path = text
-        .split("latentflow: out: ")
+        .split("]: out: ")
         .nth(1)
         .unwrap()
         .split(": ")
@@ -105,7 +105,7 @@ fn moved_output_folder_ends_the_run_and_the_next_starts_over() {
         folder.path(),
         &output,
         &expect![
-            "latentflow: out: PATH: No such file or directory (os error 2); the path or a folder \
+            "latentflow: error[not_found]: out: PATH: No such file or directory (os error 2); the path or a folder \
              above it was moved or removed: restore it, then run again"
         ],
     );
@@ -128,7 +128,7 @@ fn folder_with_foreign_parquet_file_is_refused() {
         folder.path(),
         &output,
         &expect![
-            "latentflow: out: out/theirs.parquet: this file was not written by latentflow; use a \
+            "latentflow: error[output_foreign]: out: out/theirs.parquet: this file was not written by latentflow; use a \
              separate folder for the output, or move the file away"
         ],
     );
@@ -156,7 +156,7 @@ fn second_run_on_same_output_is_refused_during_the_first() {
         folder.path(),
         &second,
         &expect![
-            "latentflow: out: out: another sink of this pipeline or of another running pipeline is \
+            "latentflow: error[output_locked]: out: out: another sink of this pipeline or of another running pipeline is \
              writing to this folder; wait until it ends, or use another path"
         ],
     );
@@ -182,7 +182,7 @@ fn port_in_use_is_named_before_the_run_starts() {
         folder.path(),
         &output,
         &expect![
-            "latentflow: admin: cannot listen on ADDRESS: Address already in use (os error 98); \
+            "latentflow: error[listen_failed]: admin: cannot listen on ADDRESS: Address already in use (os error 98); \
              use another address, or port 0 for any free port"
         ],
     );

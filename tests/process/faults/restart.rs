@@ -34,7 +34,7 @@ fn truncated_output_file_is_named_and_rewritten_once_removed() {
         folder.path(),
         &output,
         &expect![
-            "latentflow: out: out/part-00001.parquet: invalid or truncated Parquet file: Parquet \
+            "latentflow: error[dataset_corrupt]: out: out/part-00001.parquet: invalid or truncated Parquet file: Parquet \
              error: Invalid Parquet file. Corrupt footer; restore or remove it"
         ],
     );
@@ -44,7 +44,7 @@ fn truncated_output_file_is_named_and_rewritten_once_removed() {
         folder.path(),
         &rerun,
         &expect![
-            "latentflow: out: out/part-00001.parquet: invalid or truncated Parquet file: EOF: \
+            "latentflow: error[dataset_corrupt]: out: out/part-00001.parquet: invalid or truncated Parquet file: EOF: \
              Parquet file too small. Size is 0 but need 8; restore or remove it"
         ],
     );
@@ -69,7 +69,7 @@ fn output_file_with_damaged_footer_is_named() {
         folder.path(),
         &output,
         &expect![
-            "latentflow: out: out/part-00001.parquet: invalid or truncated Parquet file: Parquet \
+            "latentflow: error[dataset_corrupt]: out: out/part-00001.parquet: invalid or truncated Parquet file: Parquet \
              error: Empty struct has fields; restore or remove it"
         ],
     );
@@ -113,7 +113,7 @@ fn damaged_coverage_snapshot_is_named() {
         folder.path(),
         &output,
         &expect![
-            "latentflow: out: out/_latentflow/coverage.json: invalid coverage snapshot: EOF while \
+            "latentflow: error[state_corrupt]: out: out/_latentflow/coverage.json: invalid coverage snapshot: EOF while \
              parsing an object at line 1 column 1; restore or remove it"
         ],
     );
@@ -135,7 +135,7 @@ fn damaged_listing_is_named_with_its_line() {
         folder.path(),
         &output,
         &expect![
-            "latentflow: files: out/_latentflow/listings/files-0.ndjson:40: invalid journal entry: \
+            "latentflow: error[state_corrupt]: files: out/_latentflow/listings/files-0.ndjson:40: invalid journal entry: \
              EOF while parsing an object at line 1 column 1; restore the file, or delete the output \
              and the state with `latentflow reset`"
         ],

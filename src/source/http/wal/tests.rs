@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use super::*;
-use crate::batch::{Provenance, Split};
+use crate::batch::provenance::{Provenance, Split};
 use crate::coverage::Coverage;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -50,7 +50,7 @@ fn next_row(journal: &WriteAheadLog) -> u64 {
 
 fn rows(journal: &WriteAheadLog) -> Vec<u64> {
     let mut reader = journal.read_from(0).unwrap().unwrap();
-    std::iter::from_fn(|| reader.next().unwrap())
+    std::iter::from_fn(|| journal.next_frame(&mut reader).unwrap())
         .map(|(head, _)| head.first)
         .collect()
 }
@@ -122,4 +122,29 @@ fn torn_group_is_removed_and_acknowledged_damage_is_an_error() {
         path.display()
     );
     assert_eq!(error, expected);
+}
+
+#[test]
+fn frame_that_was_not_acknowledged_is_not_read_before_a_segment() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = open(folder.path(), 0).unwrap();
+    let mut file = journal.begin().unwrap();
+    append(&journal, &mut file, &[b"one"]);
+    let mut reader = journal.read_from(0).unwrap().unwrap();
+    assert!(journal.next_frame(&mut reader).unwrap().is_some());
+    // The sync of this frame failed, and the frame could not be removed.
+    let failed = RecordHeader::new(2, 5, now(), None, b"failed").unwrap();
+    file.write_all(&failed.to_bytes()).unwrap();
+    file.write_all(b"failed").unwrap();
+    let mut next_file = journal.begin().unwrap();
+    append(&journal, &mut next_file, &[b"two"]);
+    assert!(journal.next_frame(&mut reader).unwrap().is_none());
+    let again = open(folder.path(), 0).unwrap();
+    assert_eq!((next_row(&again), again.pending_rows()), (4, 4));
+    for (row, payload) in [(0, b"one"), (2, b"two")] {
+        let mut frames = again.read_from(row).unwrap().unwrap();
+        let (head, found) = again.next_frame(&mut frames).unwrap().unwrap();
+        assert_eq!((head.first, found.as_slice()), (row, payload.as_slice()));
+        assert!(again.next_frame(&mut frames).unwrap().is_none());
+    }
 }
