@@ -2,7 +2,7 @@
 """Runs pages of docs/cookbook/ as they are written.
 
 The fenced blocks of a page run one after another in an empty folder: `sh` blocks by a shell, `python` blocks as one program per
-block, and a `toml` block whose first line is a comment such as `# pipeline.toml` becomes that file. Commands of the page find
+block. A `toml` or `python` block whose first line is a comment such as `# pipeline.toml` becomes that file. Commands of the page find
 `latentflow` and the Python of a virtual environment for the page, which is kept. The folder `photos` holds drawn pictures.
 
 usage: cookbook.py [--latentflow BINARY] [--environments FOLDER] [PAGE ...]
@@ -88,7 +88,10 @@ def run(page, latentflow, environments):
         draw_photos(work / "photos")
         variables = environment(environments / page, scratch)
         for language, line, content in blocks(source.read_text(encoding="utf-8")):
-            named = re.match(r"# (\S+\.toml)\n", content)
+            named = re.match(r"# (\S+\.(?:toml|py))\n", content)
+            if named:
+                (work / named[1]).write_text(content, encoding="utf-8")
+                continue
             if language == "sh":
                 command = ["sh", "-euc", content]
             elif language == "python":
@@ -96,9 +99,6 @@ def run(page, latentflow, environments):
                 program = work / source.name.replace(".md", ".py")
                 program.write_text("\n" * (line - 1) + content, encoding="utf-8")
                 command = [str(environments / page / "bin" / "python"), str(program)]
-            elif named:
-                (work / named[1]).write_text(content, encoding="utf-8")
-                continue
             else:
                 continue
             done = subprocess.run(command, cwd=work, env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
